@@ -22,7 +22,7 @@ class Halted(Exception):
 
 
 class Interrupted(Exception):
-    """The run was told to stop, and a step could not finish within the grace."""
+    """The run was told to stop, and a step could not finish within the grace period."""
 
 
 def root_cause(error: BaseException) -> BaseException:

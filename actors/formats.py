@@ -1,8 +1,8 @@
-"""Numbers as a person reads them."""
+"""Formats numbers for people."""
 
 
 def duration(seconds: float) -> str:
-    """Write seconds in the unit a person would use."""
+    """Return seconds in the unit that a person would use."""
     seconds = max(seconds, 0.0)
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:

@@ -1,4 +1,4 @@
-"""The message types: frozen dataclasses that travel between actors, in the order of a group's life.
+"""The message types: frozen dataclasses that actors send each other, in the order of their use.
 
 A *group* is the samples of one problem, all from one *version* of the adapter. An *update* is the change of the adapter
 by one batch, usually one optimizer step; it turns version v into v + 1.
@@ -42,7 +42,7 @@ class LeftOut:
 class ProblemSet:
     """Training and held-out problems.
 
-    dropped: number of filtered rows of both, and of overlaps that `data.contamination` lets stay, by reason.
+    dropped: number of rows by reason, both filtered ones and contaminated ones that `data.contamination` keeps.
     left_out: these rows, one by one.
     """
 
@@ -62,7 +62,7 @@ class AdapterRef:
     """One published version of the policy: a folder in plain PEFT format.
 
     version: negative for a synthetic adapter, which is noise for `actors.adapter_check.at_start`.
-    incarnation: counts restores. A run can reach a version number twice, a name never.
+    incarnation: number of restores so far. A run can reach a version number twice, but a name only once.
     """
 
     version: int
@@ -76,7 +76,7 @@ class AdapterRef:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an engine samples. seed: makes a request reproducible, given the weights and the engine's batch."""
+    """Settings of one request. seed: makes it reproducible, given the weights and the engine's batch."""
 
     samples: int
     max_tokens: int
@@ -89,11 +89,11 @@ class Sampling:
 class Sample:
     """One response.
 
-    Engines give both sequences as arrays, which travel as they lie in memory: tuples would cost the coordinator, which
-    every group passes several times, most of its time.
+    Engines return both sequences as arrays, which Ray sends as they lie in memory. Tuples would take most of the
+    coordinator's time, since every group passes it several times.
 
     token_ids: the last one is the end-of-sequence token, if that was reached.
-    logprobs: the engine's, natural, of each token under the distribution actually sampled (after temperature).
+    logprobs: the engine's natural log-probability of each token, under the sampled distribution (after temperature).
     """
 
     token_ids: Sequence[int]
@@ -146,7 +146,7 @@ class Reward:
 
     @property
     def status(self) -> Status:
-        """The status of verdict and user's functions together."""
+        """The failure of a user's function, or else the verdict's status."""
         return self.failure or self.verdict.status
 
     @property
@@ -159,8 +159,8 @@ class Reward:
 class Group:
     """The samples of one problem.
 
-    index: number by admission.
-    adapter: the one version that sampled all; None for the base model.
+    index: number in the order of admission.
+    adapter: the version that sampled all of them; None for the base model.
     rewards: parallel to `samples`; empty until verified.
     """
 
@@ -229,7 +229,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Inspection:
-    """How far the learner's current version has moved from the base, measured on given responses.
+    """Drift of the learner's current version from the base model, measured on given responses.
 
     entropy, base_entropy: mean over the full vocabulary, in nats per token at the rollouts' temperature.
     kl_to_base: exact KL(policy ‖ base), in the same unit.
@@ -252,7 +252,7 @@ class Progress:
     spent, left: seconds of the budget.
     updates_left: forecast of the updates that still fit.
     latest: the last row of metrics.jsonl.
-    cost: of the time spent, if an hour has a price.
+    cost: cost of the time spent, if an hour has a price.
     doing: the step of a long phase, in words.
     answers: whether an engine is up.
     base: held-out pass@1 of the base model, once it is known.

@@ -1,4 +1,4 @@
-"""The interfaces between the coordinator and the rest of the system. Tests put their fakes here."""
+"""The interfaces between the coordinator and the rest of the system. Tests implement them by fakes."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -26,21 +26,21 @@ class Sampler(Protocol):
     async def probe(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
-        """Have every single engine generate this group; return the groups in the same order each time."""
+        """Have each engine generate this group. Return the groups in the same order each time."""
 
 
 class Engine(Sampler, Protocol):
-    """A sampler that holds adapters, or many of them as one.
+    """A sampler that holds adapters: one engine, or several that act as one.
 
-    It heals itself: an engine that crashes or hangs is replaced, given the versions it had, and asked again. It raises
-    ActorDied only when that does not help.
+    An engine that crashes or hangs is replaced, loads its versions again, and gets its requests again. ActorDied is
+    raised only if that does not help.
     """
 
     async def ready(self) -> None:
         """Return once the engine takes requests."""
 
     async def at_start(self, work: "Callable[[str, Engine], Awaitable[None]]") -> None:
-        """Do `work` with every single engine, given its name, and with each later replacement before any request."""
+        """Do `work` with each engine and its name, and with each later replacement before its first request."""
 
     async def load(self, adapter: AdapterRef) -> None:
         """Make a version available; wait for a free slot while older versions still serve requests."""
@@ -56,25 +56,25 @@ class Learner(Protocol):
     """Owns the trainable weights. Any call may raise LearnerDied; then only `revive` and a restore help."""
 
     async def revive(self) -> None:
-        """Replace the dead process by a fresh one at version 0. Raise ActorDied if it has died too often."""
+        """Replace a crashed process by a fresh one at version 0. Raise ActorDied if it has crashed too often."""
 
     async def publish(self) -> AdapterRef:
         """Write the current version to disk as a PEFT adapter, atomically."""
 
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        """Write as many adapters of noise as an engine serves at once, in the same form as `publish`."""
+        """Write as many noise adapters as an engine serves at once, in the same form as `publish`."""
 
     async def accumulate(self, batch: Batch) -> None:
         """Compute the gradient of a batch, the longest part of an update. The weights stay as they are.
 
-        Raises if a group's staleness is above η.
+        Raises an error if a group's staleness is above η.
         """
 
     async def step(self, progress: float) -> UpdateStats:
         """Take the optimizer steps of the accumulated batch and publish the new version.
 
-        progress: fraction of the budget spent, for schedules. A loss or gradient that is not finite is the result's
-        `fault`; its step is not taken, nor any after it.
+        progress: fraction of the budget spent, for schedules. A loss or gradient that is not finite is returned as
+        `fault`; its step and all later ones are skipped.
         """
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
@@ -98,7 +98,7 @@ class Learner(Protocol):
 
 
 class Verifier(Protocol):
-    """Verifies answers. It heals itself as an Engine does."""
+    """Verifies responses. Crashed actors are replaced, as in an Engine."""
 
     async def score(self, group: Group) -> Group:
         """Return the same group with `rewards` filled in."""
@@ -110,10 +110,10 @@ class Verifier(Protocol):
 
 
 class Tracker(Protocol):
-    """A logger of the run elsewhere. One thread of its own calls it, and its errors are survived and counted."""
+    """A logger of the run. A thread of its own calls it; its errors are counted and do not stop the run."""
 
     def begin(self, next_update: int) -> None:
-        """Begin or continue the run. When called again, updates from `next_update` on do not count any more."""
+        """Begin or continue the run. When called again, earlier updates from `next_update` on no longer count."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers by name, of an update or of a version's evaluation."""

@@ -4,29 +4,37 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from conf.errors import BadInput, hint
 
 Options = Mapping[str, Sequence[str]]
-"""Name of an option → its possible values; none if any will do."""
+"""Name of an option → its possible values; empty if any value is allowed."""
 
 KEY = re.compile(r"[\w.\[\]-]*=")
-"""Beginning of a pair. A word may hold an equals sign further on, such as `runs/rate=1e-5`."""
+"""Pattern of a pair's beginning. A word may have a later equals sign, such as `runs/rate=1e-5`."""
 
 RUN = "the folder of one run, such as runs/quickstart"
 
 
-def pairs(arguments: Sequence[str], example: str, known: Iterable[str] = ()) -> dict[str, str]:
+def pairs(
+    arguments: Sequence[str],
+    example: str,
+    known: Iterable[str] = (),
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
     """Return the values of a command line of pairs, by key.
 
-    example: pairs, for messages. known: names to suggest for a word.
+    example: pairs, for messages. known: names to suggest for a word. elsewhere: our names for those of other projects.
     Raises BadInput for anything that is not a pair, and for a key given twice.
     """
     given: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not (key and equals) or key.startswith("-"):
-            raise BadInput(f"argument {argument!r}: {_spelled(argument, example, known)}")
+            name = key.lstrip("-")
+            remedy = f"use {elsewhere[name]}" if name in elsewhere else _spelled(argument, example, known)
+            raise BadInput(f"argument {argument!r}: {remedy}")
         if key in given:
             raise BadInput(f"{argument}: {key}={given[key]} is on the same command line; keep one of them")
         given[key] = value
@@ -36,7 +44,7 @@ def pairs(arguments: Sequence[str], example: str, known: Iterable[str] = ()) -> 
 def words_and_options(arguments: Sequence[str], options: Options) -> tuple[list[str], dict[str, str]]:
     """Return the words of a command line, and the options given.
 
-    A word does not begin as a pair does, or names something that exists.
+    A word does not start like a pair, or is the path of an existing file.
     Raises BadInput for an unknown option or value.
     """
     words = [each for each in arguments if not each.startswith("-") and (not KEY.match(each) or os.path.exists(each))]
@@ -51,11 +59,11 @@ def words_and_options(arguments: Sequence[str], options: Options) -> tuple[list[
     return words, given
 
 
-def word_and_options(arguments: Sequence[str], options: Options, what: str) -> tuple[str, dict[str, str]]:
-    """Return the one word of a command line, and the options given. what: the word's meaning, for messages."""
+def word_and_options(arguments: Sequence[str], options: Options, meaning: str) -> tuple[str, dict[str, str]]:
+    """Return the one word of a command line, and the options given. meaning: the word's, for messages."""
     words, given = words_and_options(arguments, options)
     if len(words) != 1:
-        raise BadInput(f"name {what}, not {' '.join(words) or 'none'}")
+        raise BadInput(f"name {meaning}, not {' '.join(words) or 'none'}")
     return words[0], given
 
 

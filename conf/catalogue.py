@@ -10,30 +10,30 @@ import yaml
 
 from conf.errors import BadInput, hint
 
-CARD_DTYPE = "bfloat16"
-"""Data type of models on a GPU. vLLM's LoRA kernels take no other that the learner computes in."""
+GPU_DTYPE = "bfloat16"
+"""Data type of models on a GPU, the only one that both vLLM's LoRA kernels and the learner compute in."""
 
 COMMON = re.compile(r"NVIDIA|GEFORCE|TESLA|QUADRO|RTX|SXM\d*|GI?B|[ _-]")
-"""Parts of a GPU's name that tell it from no other."""
+"""Parts of a GPU's name that distinguish it from no other."""
 
 MEMORY = re.compile(r"[ _-]\d+ ?GI?B$")
 
 HELD_OUT = "heldout"
-"""The recipe's own held-out problems."""
+"""Name of the recipe's own held-out problems."""
 
 PART = r"\w[\w.-]*"
-"""A name on the hub. It neither begins with a dot nor leads elsewhere."""
+"""Pattern of a name on the hub: no slash, and no dot or dash at its start."""
 
 SOURCES = re.compile(
     rf"(hub:{PART}/{PART}(/[^:/@]+)?(@{PART})?(:[^:/]+)?|file:[^\0]+|reasoning_gym:\w+|import:\w+(\.\w+)*:\w+)",
     re.ASCII,
 )
-SOURCE_FORMS = "hub:OWNER/NAME[/CONFIG][@REVISION][:split], file:PATH, reasoning_gym:NAME or import:MODULE:FUNCTION"
+SOURCE_FORMS = "file:PATH, hub:OWNER/NAME[/CONFIG][@REVISION][:split], reasoning_gym:NAME or import:MODULE:FUNCTION"
 
 
 @cache
 def table(name: str) -> dict[str, Any]:
-    """Return the content of a YAML file beside this one."""
+    """Return the content of a YAML file in this folder."""
     content: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(f"{name}.yaml").read_text("utf-8"))
     return content
 
@@ -65,7 +65,7 @@ class Device:
     @property
     def rates(self) -> dict[str, float]:
         """FLOP/s by data type, 0 for one that the GPU cannot compute in."""
-        return {CARD_DTYPE: (self.bfloat16 or 0.0) * 1e12}
+        return {GPU_DTYPE: (self.bfloat16 or 0.0) * 1e12}
 
 
 @cache
@@ -80,7 +80,7 @@ def known_as(name: str) -> str:
         return name.lower()
     known = {COMMON.sub("", each.upper()): each for each in devices()} | {
         "A100": "A100-40"
-    }  # what fits there fits both
+    }  # a run that fits it fits both
     spellings = (COMMON.sub("", text) for text in (name.upper(), MEMORY.sub("", name.upper())))
     return next((known[spelling] for spelling in spellings if spelling in known), name)
 
@@ -91,7 +91,7 @@ class Benchmark:
 
     name: the name of its files and its row in tables.
     source: as data.source, or HELD_OUT.
-    problem_field, answer_field: its columns. Where empty, those of `data` count, or else they are guessed.
+    problem_field, answer_field: its columns. Empty means those of `data`, or guessed ones.
     """
 
     name: str
@@ -136,8 +136,8 @@ def _of_source(entry: str) -> Benchmark:
 
 @cache
 def elsewhere() -> dict[str, str]:
-    """Return our setting, with the difference in brackets, for each name that another project has for one, whole or by
-    its last part.
+    """Return other projects' names of settings → our key, with the difference in brackets. A name's last part works
+    too.
     """
     found: dict[str, str] = {}
     for names in table("coming_from").values():

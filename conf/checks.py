@@ -7,11 +7,11 @@ from conf.errors import BadInput, hint
 from conf.schema import AlgorithmConfig, Config, ShapeConfig
 
 MOST_SAMPLES = 2**15
-"""Samples in flight at once: 1,024 problems × 16 samples, twice with a staleness of 1."""
+"""Largest number of samples in flight at once: 1,024 problems × 16 samples, twice with a staleness of 1."""
 
 
 def check(config: Config) -> None:
-    """Raise BadInput for all combinations that cannot work, a line each."""
+    """Raise BadInput with a line for each combination that cannot work."""
     raise_for(_faults(config))
 
 
@@ -21,7 +21,7 @@ def check_lengths(config: Config, context: int) -> None:
 
 
 def check_algorithm(algorithm: AlgorithmConfig) -> None:
-    """Raise BadInput for settings that could not act beside the others, or where none bounds the gradient."""
+    """Raise BadInput for settings that have no effect with the others, or if none bounds the gradient."""
     raise_for(_algorithm_faults(algorithm))
 
 
@@ -112,8 +112,8 @@ SAPO_SLOPE = 1.6
 
 
 def slope_bound(algorithm: AlgorithmConfig, advantage: int) -> tuple[str, float | None]:
-    """Return the key that bounds the surrogate's slope at advantages of this sign, 1 or −1, and the bound; None if it
-    has none. The slope is that in a token's log-probability, as a multiple of the advantage's size.
+    """Return the key that bounds the surrogate's slope at advantages of a sign, 1 or −1, and the bound, or None. The
+    slope is the derivative with respect to a token's log-probability, as a multiple of the advantage's size.
 
     clip: d min(ρA, clip(ρ)A) / d log ρ is ρA or 0. Where A > 0 it is 0 past 1 + clip_high; where A < 0 it is 0 below
     1 − clip_low, which bounds nothing, and past dual_clip. cispo: it is clip(ρ)A, at most 1 + clip_high times A for

@@ -28,24 +28,24 @@ WORDS = frozenset({"help", "--help", "-h"})
 BAD_INPUT = 2
 INTERRUPTED = 130
 CLOSED_PIPE = 141
-"""Exit codes. The last two are those of shells for a command that Ctrl-C or the end of its reader has ended."""
+"""Exit codes. The last two are the shell's for a command that Ctrl-C or a closed pipe has ended."""
 
 FILES = "agg"
-"""Backend with which matplotlib, which reasoning-gym imports too, draws into files."""
+"""Matplotlib's backend for drawing into files. reasoning-gym imports matplotlib too."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 UNFIT = {
     *(errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
 }
-"""Errors of a place that this person may not write to or read, or that is of another kind than it has to be."""
+"""Errors for a path that may not be read or written, or is not of the expected kind."""
 
 LAYOUT = "\n\t"
-"""Characters of a text besides printable ones."""
+"""Characters that are shown although they are not printable."""
 
 
 def near(path: Path) -> str:
-    """Return a path as a person types it here: relative where it is below the working directory."""
+    """Return a path as a person types it here: relative if it is below the working directory."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except (ValueError, OSError):  # elsewhere, or a working directory that is gone
@@ -56,7 +56,7 @@ class PlainConsole(Console):
     """A console on which text is only text: names from outside may hold rich's markup or control characters."""
 
     def __init__(self, **where: Any) -> None:
-        """where: file, width and the like for rich's console; nothing for a person's terminal."""
+        """where: arguments of rich's console, such as file and width; none for a terminal."""
         super().__init__(**where, markup=False, emoji=False, highlight=False)
         self.width = min(self.width, 1000)  # a COLUMNS that no terminal has
 
@@ -75,7 +75,7 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
 
 def command(name: str, usage: str | None = None, bare: bool = False) -> Callable[[Main[P]], Main[P]]:
     """Decorate the `main` of a command. Its BadInput becomes a line on stderr and exit code 2, an unforeseen error a
-    line with the place of its traceback and exit code 1. Nothing that is printed can fail for its encoding.
+    line with the place of its traceback and exit code 1. Printing never fails because of the encoding.
 
     usage: the help, printed with exit code 0; None for a command that explains itself. bare: whether a command line
     without arguments is carried out instead of asking for help.
@@ -84,7 +84,7 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
     def decorate(main: Main[P]) -> Main[P]:
         @wraps(main)
         def guarded(arguments: list[str], *more: P.args, **named: P.kwargs) -> int:
-            os.environ["MPLBACKEND"] = FILES  # a notebook's own is no backend of this environment's
+            os.environ["MPLBACKEND"] = FILES  # a notebook's own backend is not installed here
             for stream in (sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
@@ -102,7 +102,7 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
             except BrokenPipeError:
                 sys.stdout = None  # else Python complains when it is flushed at the end
                 return CLOSED_PIPE
-            except Exception as error:  # the last resort: said in one sentence, its traceback kept
+            except Exception as error:  # the last resort: one sentence, and its traceback in a file
                 return refused(name, error)
 
         return guarded
@@ -111,13 +111,13 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
 
 
 def refused(name: str, error: Exception) -> int:
-    """Print an error of a command as one sentence on stderr, if that takes it. Return the exit code."""
+    """Print a command's error as one sentence on stderr, if possible. Return the exit code."""
     code, number = BAD_INPUT, error.errno if isinstance(error, OSError) else None
     if isinstance(error, BadInput):
         sentence = str(error)
     elif isinstance(error, OSError) and number in FULL:
         sys.stdout = None
-        sentence = f"nothing more can be written ({error.strerror}): make room, or send it elsewhere"
+        sentence = f"cannot write any more ({error.strerror}): make room, or send it elsewhere"
     elif isinstance(error, OSError) and number in UNFIT and error.filename:
         sentence = str(BadInput(f"{error.filename} cannot be used ({error.strerror}): allow it, or name another"))
     else:
@@ -128,13 +128,13 @@ def refused(name: str, error: Exception) -> int:
 
 
 def unforeseen(error: Exception) -> str:
-    """Write the traceback of an error into a file of its own, and say what happened and where that is."""
-    said = in_brief(error)
+    """Write the traceback of an error into a new file. Say what happened, and name the file."""
+    text = in_brief(error)
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="microbudget-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
         ) as file:
             traceback.print_exception(error, file=file)
     except OSError as full:
-        return f"unforeseen, {said}; the traceback could not be written ({full.strerror}): make room and try again"
-    return f"unforeseen, {said}; the traceback is in {file.name}: report it, it is a fault of this project"
+        return f"unforeseen error, {text}; no traceback could be written ({full.strerror}): make room and try again"
+    return f"unforeseen error, {text}; the traceback is in {file.name}: report it, it is a fault of this project"

@@ -1,7 +1,7 @@
-"""Names of earlier versions of this project: what settings, values and metrics are called today.
+"""Earlier names of settings, values and metrics of this project, and their names today.
 
-The folder of a run, or of an adapter in one, is read through these tables, so that it opens whatever was renamed or
-removed since. A change that renames or removes a name adds a line here.
+A run's folder, or an adapter in it, is read through these tables, so that it opens despite later renamings and
+removals. A change that renames or removes a name adds a line here.
 """
 
 import copy
@@ -35,8 +35,8 @@ VALUES: dict[str, dict[Any, Any]] = {
     "run.nvidia_mps": {True: "on", False: "off"},
     "run.report_to": {"mlflow": None, "trackio": None},
 }
-"""Key, by its new name → its old values → the new ones. `old:*` → `new:*` renames how a text begins; in a list, None
-removes an entry.
+"""Key, by its new name → its old values → the new ones. `old:*` → `new:*` renames the beginning of a text; in a list,
+None removes an entry.
 """
 
 DEPARTED: dict[str, Any] = {
@@ -44,7 +44,7 @@ DEPARTED: dict[str, Any] = {
     "curriculum.rest_epochs": 0,
     "dry_run": False,
 }
-"""Key of a removed setting → its old default, with which a run is what it is without the setting."""
+"""Key of a removed setting → its old default. A run with that value does not need the setting."""
 
 METRICS: dict[str, str] = {
     "canary/*": "adapter_check/*",
@@ -55,7 +55,7 @@ METRICS: dict[str, str] = {
     "ledger/tokens/canary": "ledger/tokens/adapter_check",
     "ledger/mirror/*": "ledger/remote/*",
 }
-"""Old name of a metric → new name. `old/*` → `new/*` renames how a name begins."""
+"""Old name of a metric → new name. `old/*` → `new/*` renames the beginning of a name."""
 
 ABSENT = object()
 
@@ -74,7 +74,7 @@ def translated(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_departed(record: dict[str, Any]) -> dict[str, Any]:
-    """Return settings without removed ones, for reading what a run has made."""
+    """Return settings without the removed ones, to read the results of a run."""
     record = copy.deepcopy(record)
     for key in DEPARTED:
         take(record, key)
@@ -116,7 +116,7 @@ def ledger_today(ledger: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(text: str, names: dict[Any, Any]) -> Any:
-    """Return what a text is called today: by its whole name, or else by how it begins."""
+    """Return today's form of a name: by the whole name, or else by its beginning."""
     if text in names:
         return names[text]
     starts = ((old[:-1], new[:-1]) for old, new in names.items() if isinstance(old, str) and old.endswith("*"))
@@ -124,9 +124,7 @@ def _renamed(text: str, names: dict[Any, Any]) -> Any:
 
 
 def take(record: Any, key: str) -> Any:
-    """Take the value of a dotted key out of nested mappings, and the sections that are empty then. ABSENT if it is not
-    there.
-    """
+    """Remove and return the value of a dotted key, or ABSENT. Sections that become empty are removed too."""
     first, _, rest = key.partition(".")
     if not isinstance(record, dict) or first not in record:
         return ABSENT
@@ -139,8 +137,8 @@ def take(record: Any, key: str) -> Any:
 
 
 def _put(record: dict[str, Any], key: str, value: Any) -> None:
-    """Put the value of a dotted key into nested mappings, unless it is absent or there is one. A section keeps its
-    own."""
+    """Put a value, unless it is ABSENT, into nested mappings at a dotted key that is not set yet. A section keeps its
+    own values."""
     if value is ABSENT:
         return
     *sections, last = key.split(".")

@@ -1,7 +1,7 @@
 """Documents that come from outside: JSON and YAML, whole files and values within them.
 
-They are checked where they are read: size, encoding, depth, and type down to the last field. Whatever is wrong becomes
-a BadInput that names the file, the place in it and the remedy.
+Reading checks their encoding, depth, size, and the type of every field. A fault becomes a BadInput that names the file,
+the place in it and the remedy.
 """
 
 import json
@@ -18,10 +18,10 @@ from typing_extensions import TypedDict
 from conf.errors import BadInput
 
 DEEPEST = 30
-"""Levels of lists and mappings in a document; this project writes seven."""
+"""Largest depth of lists and mappings in a document; this project writes seven levels."""
 
 MOST_VALUES = 10**6
-"""Values in a document. In YAML an alias repeats what it names."""
+"""Largest number of values in a document. Each YAML alias counts its values again."""
 
 SIGNATURES = {
     b"\x1f\x8b": "compressed by gzip",
@@ -30,15 +30,15 @@ SIGNATURES = {
     b"\xfe\xff": "text in UTF-16",
     b"PAR1": "a parquet file",
 }
-"""First bytes of a file → what it is instead of text in UTF-8."""
+"""First bytes of a file → its format, which is not UTF-8 text."""
 
 MALFORMED = (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError)
-"""Errors of the YAML reader: LookupError for !!int '' and !!bool x. TypeError: a value that JSON does not have, such as
-a !!set."""
+"""Errors of the YAML reader, such as LookupError for !!int '' and !!bool x, and TypeError for a value that JSON does
+not have, such as a !!set."""
 
 
 def mapping(name: str, keys: dict[str, Any], others: Any = Any) -> Any:
-    """Return the type of mappings with these keys, each of a type, and any others, which are all of one type."""
+    """Return the type of a mapping with these keys and their types. others: the type of all further values."""
     return TypedDict(name, keys, extra_items=others)  # type: ignore[operator]  # not written as a class
 
 
@@ -51,8 +51,7 @@ def path_of(text: str, where: str) -> Path:
 
 
 def read_text(file: Path, remedy: str) -> str:
-    """Return the text of a file in UTF-8. Raises BadInput if it is not one. remedy: what to do then, as an
-    imperative."""
+    """Return the text of a UTF-8 file. Raises BadInput if it cannot be read. remedy: an imperative for that message."""
     try:
         if not file.is_file():
             missing = "it is no file" if file.exists() else "there is no such file"
@@ -65,25 +64,25 @@ def read_text(file: Path, remedy: str) -> str:
 
 
 def disguise_of(file: Path) -> str:
-    """Say what a file is instead of text in UTF-8; empty if nothing speaks against that."""
+    """Name a file's format if its first bytes are not UTF-8 text; otherwise return an empty text."""
     with file.open("rb") as content:
         start = content.read(8)
     return next((kind for signature, kind in SIGNATURES.items() if start.startswith(signature)), "")
 
 
 def read_json(file: Path, kind: Any, remedy: str) -> Any:
-    """Return the content of a JSON file, which is of a type."""
+    """Return the content of a JSON file. Raises BadInput unless it has the type `kind`."""
     return parse_json(read_text(file, remedy), kind, str(file), remedy)
 
 
 def read_json_lines(file: Path, kind: Any, remedy: str) -> Iterator[Any]:
-    """Yield the lines of a JSONL file, each of a type, without a last one that is only half written."""
+    """Yield the values in a JSONL file, each of the type `kind`. A half-written last line is ignored."""
     for number, line in enumerate(read_text(file, remedy).split("\n")[:-1], start=1):
         yield parse_json(line, kind, f"{file}, line {number}", remedy)
 
 
 def parse_json(text: str, kind: Any, where: str, remedy: str) -> Any:
-    """Return the content of a text in JSON, which is of a type. where: the text's place, for messages."""
+    """Return the value in a JSON text. Raises BadInput unless it is of type `kind`. where: its place, for messages."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -108,7 +107,7 @@ def read_yaml(file: Path, remedy: str) -> dict[str, Any]:
 
 
 def parse_yaml(text: str) -> Any:
-    """Return the content of a text in YAML. Raises ValueError for anything improper."""
+    """Return the content of a text in YAML. Raises ValueError for any fault."""
     try:
         document = checked(yaml.load(text, Loader))  # a SafeLoader
         json.dumps(document)
@@ -118,7 +117,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def write_yaml(document: Any) -> str:
-    """Return a document as YAML, for this and any other reader of it."""
+    """Return a document as YAML that any reader understands alike."""
     return yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
@@ -131,8 +130,8 @@ PLAIN = {
         [*"-+.0123456789"],
     ),
 }
-"""Type → pattern of its values without a tag or quotes, and their first letters: YAML 1.2's core schema. Everything
-else is text: 1:30 is not 90, `on` is not true and 2026-01-01 is not a date; and 1e-5 is a number.
+"""Type → pattern of its values without a tag or quotes, and their first characters: YAML 1.2's core schema. All else is
+text, such as 1:30, `on` and 2026-01-01; but 1e-5 is a number.
 """
 
 
@@ -150,7 +149,7 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
 
 
 class Dumper(yaml.SafeDumper):
-    """Puts quotes around a text that this reader or one of YAML 1.1 would not take for text."""
+    """Quotes every text that this reader or a YAML 1.1 reader would not read as text."""
 
 
 for kind, (pattern, first) in PLAIN.items():
@@ -160,9 +159,7 @@ Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), [*
 
 
 def checked(document: Any) -> Any:
-    """Return a document as it is. Raises ValueError for one that is too deep or too large, or has a key that is not
-    text.
-    """
+    """Return a document unchanged. Raises ValueError if it is too deep or too large, or has a key that is no text."""
     layer, count = [document], 0
     for _ in range(DEEPEST):
         mappings = [value for value in layer if isinstance(value, dict)]
@@ -179,12 +176,12 @@ def checked(document: Any) -> Any:
 
 
 def conform(value: Any, kind: Any) -> Any:
-    """Return a value that is of a kind: a model if the kind is one, else the value as it is.
+    """Check a value against a type. Return a model if the type is one, otherwise the value unchanged.
 
-    Raises ValueError with the first place where it is not, and what is expected there.
+    Raises ValueError with the first wrong place and the type expected there.
     """
     try:
-        found = _adapter(kind).validate_python(value, strict=True)  # a copy, with floats for whole numbers
+        found = _adapter(kind).validate_python(value, strict=True)  # a copy, in which whole numbers may become floats
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -203,7 +200,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def reason(error: BaseException) -> str:
-    """Return the text of an error, as far as a sentence can hold it."""
+    """Return the text of an error, short enough for a sentence."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, OSError) and error.strerror:

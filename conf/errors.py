@@ -1,14 +1,18 @@
-"""The exception for input that a person must change, and what makes its text fit to be shown and of use."""
+"""The exception for input that a person must change, and functions that make its message safe and helpful."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from difflib import get_close_matches
 from unicodedata import category
 
 MOST_CHARACTERS = 1000
-"""Characters of one fault that are shown. Input may be of any length, and the remedy stands at the end."""
+"""Largest number of characters shown of one fault: its beginning, and its end with the remedy."""
 
 MOST_FAULTS = 20
-"""Faults that are shown at once."""
+"""Largest number of faults shown at once."""
+
+CLOSE = 0.65
+"""Likeness of a near name, by difflib. At its default of 0.6 `deepspeed` is near `run.seed`."""
 
 
 class BadInput(Exception):
@@ -33,7 +37,7 @@ def in_brief(error: BaseException) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return a text with escapes for characters that move the cursor, turn the direction of writing or are half a pair.
+    """Return a text with escapes for characters that move the cursor, reverse the writing or are lone surrogates.
 
     keep: characters that stay, such as the end of a line.
     """
@@ -47,10 +51,16 @@ def printable(text: str, keep: str = "") -> str:
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Return up to three close names, closest first. Case does not count, and the part after the last dot may do."""
-    forms = {form: other for other in known for form in (other.lower().rpartition(".")[2], other.lower())}
+    forms = defaultdict[str, list[str]](list)
+    for other in known:
+        for form in {other.lower().rpartition(".")[2], other.lower()}:
+            forms[form].append(other)
     name = name[:100].lower()  # the time grows with the square of the length
-    close = [*get_close_matches(name, forms), *get_close_matches(name.rpartition(".")[2], forms)]
-    return [*dict.fromkeys(forms[form] for form in close)][:3]
+    close = [
+        *get_close_matches(name, forms, cutoff=CLOSE),
+        *get_close_matches(name.rpartition(".")[2], forms, cutoff=CLOSE),
+    ]
+    return [*dict.fromkeys(other for form in close for other in forms[form])][:3]
 
 
 def hint(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Explains the recipes and settings, from themselves: `python launch/run.py help [SECTION | KEY …]`."""
+"""Explains the recipes and settings: `python launch/run.py help [SECTION | KEY …]`."""
 
 import inspect
 import re
@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from conf.catalogue import elsewhere
 from conf.command import WORDS, PlainConsole
 from conf.errors import BadInput, hint
 from conf.load import BASE, FOLDER, origins, recipe_names
@@ -19,7 +20,7 @@ from conf.schema import Config, ConfigWithSweep
 from conf.settings import Setting, expected, settings, show
 
 OF_THE_GRID = re.compile(r"r(8|64|256)_(.+)")
-"""Names of the recipes that are another one at some rank."""
+"""Pattern of a recipe's name that only sets the rank of another recipe."""
 
 
 def explain(arguments: list[str], usage: str) -> None:
@@ -36,7 +37,8 @@ def explain(arguments: list[str], usage: str) -> None:
     for topic in topics:
         found = [item for item in known if f"{item.path}.".startswith(f"{topic}.")]
         if not found:
-            near = hint(topic, {name for item in known for name in (item.path, item.path.rpartition(".")[0]) if name})
+            names = dict.fromkeys(name for item in known for name in (item.path, item.path.rpartition(".")[0]) if name)
+            near = f"use {elsewhere()[topic]}; " if topic in elsewhere() else hint(topic, names)
             raise BadInput(f"help {topic}: no such section or setting; {near}all sections: {', '.join(_sections())}")
         if found[0].path != topic:
             console.print(Text(f"{topic}: {about(found[0].section)}\n"))
@@ -48,7 +50,7 @@ def explain(arguments: list[str], usage: str) -> None:
 
 
 def recipe_lines() -> dict[str, str]:
-    """Return the purpose of each recipe, in a line; those that are another one at some rank stand together."""
+    """Return one line on each recipe; all those that only set another one's rank share a line."""
     lines, at_ranks = {}, set()
     for name in recipe_names():
         if found := OF_THE_GRID.fullmatch(name):
@@ -62,7 +64,7 @@ def recipe_lines() -> dict[str, str]:
 
 
 def show_settings(config: Config, arguments: list[str]) -> None:
-    """Print every setting of a command line by section: its value, the source of that, its meaning."""
+    """Print every setting of a command line, by section: its value, the value's source, its meaning."""
     console, given = PlainConsole(), origins(arguments)
     heading = None
     for item in settings(Config):
@@ -91,12 +93,12 @@ def _print_overview(console: Console, usage: str) -> None:
 
 
 def default(item: Setting) -> str:
-    """Return the default of a setting as it is written on the command line."""
+    """Return the default of a setting as on the command line."""
     return show(getattr(item.section(), item.path.rpartition(".")[2]))
 
 
 def possible(item: Setting) -> str:
-    """Say which values a setting may have."""
+    """Describe the values that a setting may have."""
     bounds = ", " + re.sub("^use (a value |a number )?", "", item.rule.remedy) if item.rule else ""
     return expected(item.kind) + bounds
 

@@ -2,8 +2,8 @@
 
 Settings come in layers, each over the one before: the defaults of the schema, which are called `base`; the recipes
 `conf/recipes/NAME.yaml`, each over the one that its `extends:` names; the command line. A layer that names an
-`algorithm.preset` or `reward.preset` includes the preset's values, underneath its own settings. With an adapter of a
-run, the settings of that run replace the recipe.
+`algorithm.preset` or `reward.preset` includes the preset's values, underneath its own settings. For an adapter in a
+run's folder, the settings of that run replace the recipe.
 """
 
 import copy
@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from conf.arguments import pairs
-from conf.catalogue import known_as, presets, reward_presets
+from conf.catalogue import elsewhere, known_as, presets, reward_presets
 from conf.checks import check
 from conf.departed import take, translated, without_departed
 from conf.documents import flatten, parse_yaml, read_yaml, reason, write_yaml
@@ -28,7 +28,7 @@ Tree = dict[str, Any]
 """Nested mappings: sections, and values by their keys."""
 
 Layer = tuple[str, Tree]
-"""A layer of settings, and the file it comes from; empty for the command line."""
+"""The file of a layer of settings, empty for the command line, and the layer."""
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -55,8 +55,8 @@ def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Confi
         config = _resolve([_of_run(run, config.adapter), given], kind, rules=True)
     elif not name:
         raise BadInput(
-            f"no conf=NAME given: start with conf=quickstart, or choose from {', '.join(recipe_names(folder))}; "
-            "`python launch/run.py help` explains the settings"
+            "no conf=NAME given: start with conf=quickstart; `python launch/run.py help` lists the recipes "
+            "and explains the settings"
         )
     config = changed(config, {"run.name": config.run.name or name, "device": known_as(config.device)})
     check(config)
@@ -71,7 +71,7 @@ def origins(arguments: list[str], folder: Path = FOLDER) -> dict[str, str]:
 
 
 def run_of(adapter: str) -> Path | None:
-    """Return the folder of the run that an adapter lies in, wherever links lead; None for one made elsewhere."""
+    """Return the folder of the run that contains an adapter, links resolved; None for an adapter made elsewhere."""
     try:
         parents = Path(adapter).resolve().parents if adapter else ()
     except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, a circle of links
@@ -80,18 +80,16 @@ def run_of(adapter: str) -> Path | None:
 
 
 def settings_of(adapter: Path) -> Config:
-    """Return the settings of the run that an adapter lies in, as they are: rules that are younger than the run do not
-    matter for its results.
-    """
+    """Return the settings of the run that contains an adapter, without checking rules, which may be newer."""
     run = run_of(str(adapter))
     if run is None:
-        raise BadInput(f"{adapter} lies in no run's folder: name one that does")
+        raise BadInput(f"{adapter} is not in a run's folder: name one that is")
     return _resolve([_of_run(run, str(adapter))], Config)
 
 
 def recorded(folder: Path) -> Tree:
-    """Return the settings of the run in a folder; empty if there is none, also if other software has left a
-    config.yaml. Raises BadInput for a run whose values are damaged.
+    """Return the settings of the run in a folder; empty without a run, even if other software left a config.yaml.
+    Raises BadInput if the run's values are damaged.
     """
     try:
         record = read_yaml(folder / RECORD, RESTORE)
@@ -115,10 +113,7 @@ def _today(file: Path, record: Tree) -> Tree:
 
 
 def check_departed(file: Path, record: Tree) -> None:
-    """Raise BadInput for settings in a run's record that this version of the project does not have.
-
-    file: the record's.
-    """
+    """Raise BadInput for settings in the record `file` of a run that this version of the project does not have."""
     known = tuple(item.path for item in settings(Config))
     if gone := [key for key in flatten(record) if not among(key, known)]:
         raise BadInput(
@@ -133,7 +128,7 @@ def dump(config: Config) -> str:
 
 
 def public_settings(config: Config) -> Tree:
-    """Return the settings as nested mappings, without those that are its owner's business."""
+    """Return the settings as nested mappings, without the private ones."""
     nested = asdict(config)
     for path in marked("private"):
         take(nested, path)
@@ -145,9 +140,7 @@ def recipe_names(folder: Path = FOLDER) -> list[str]:
 
 
 def read_value(key: str, text: str) -> Any:
-    """Return the value in `key=text`. Raises BadInput for a key that no setting has the form of, or a text that is not
-    YAML.
-    """
+    """Return the value in `key=text`. Raises BadInput if the key cannot be a setting's, or the text is not YAML."""
     if not re.fullmatch(r"[\w-]+(\.[\w-]+)*(\[\w*\])*", key):
         raise BadInput(f"{key}={text}: {key!r} is not a setting; write it as key=value, such as lora.rank=8")
     try:
@@ -162,7 +155,7 @@ def read_value(key: str, text: str) -> Any:
 def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:
     """Return the recipe's name, empty if there is none, and the overrides."""
     known = [*(f"conf={name}" for name in recipe_names(folder)), *(item.path for item in settings(Config))]
-    given = pairs(arguments, "conf=quickstart or lora.rank=8", known)
+    given = pairs(arguments, "conf=quickstart or lora.rank=8", known, elsewhere())
     for key, other in combinations(sorted(given), 2):
         if other.startswith(f"{key}."):
             raise BadInput(f"{other}={given[other]}: {key}={given[key]} is on the same command line; keep one of them")
@@ -177,7 +170,7 @@ def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:
 
 
 def _recipes(name: str, folder: Path) -> list[Layer]:
-    """Return the recipe and those it extends, the last of them first."""
+    """Return a recipe and all recipes that it extends, the most basic one first."""
     chain: list[Layer] = []
     visited: list[str] = []
     requested, known = f"conf={name}", recipe_names(folder)
@@ -197,7 +190,7 @@ def _recipes(name: str, folder: Path) -> list[Layer]:
 
 
 def _of_run(run: Path, adapter: str) -> Layer:
-    """Return the settings a run was begun with, but for its folder's present name and place, and the machine."""
+    """Return a run's recorded settings, with its folder's present name and place and without the device."""
     record = without_departed(recorded(run)) | {"adapter": adapter}
     record.pop("device", None)
     check_departed(run / RECORD, record)
@@ -206,9 +199,9 @@ def _of_run(run: Path, adapter: str) -> Layer:
 
 
 def _resolve(layers: list[Layer], kind: type[Config], rules: bool = False) -> Config:
-    """Lay the layers over one another and over the defaults. rules: whether the rules on values count, besides types.
+    """Merge the layers over the defaults. rules: whether rules on values are checked as well as types.
 
-    Raises BadInput for everything that is wrong, a line for each, with the file where it is not the command line.
+    Raises BadInput with a line for each fault, which names the file unless it is on the command line.
     """
     tree, files = _laid(layers)
 
@@ -222,7 +215,7 @@ def _resolve(layers: list[Layer], kind: type[Config], rules: bool = False) -> Co
 
 
 def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
-    """Return the layers and their presets merged in order, and the file or preset that each key comes from."""
+    """Return the layers and their presets merged in order, and the source of each key: a file or a preset."""
     merged: list[Tree] = []
     files: dict[str, str] = {}
     followers = [item for item in settings(Config) if item.follows]
@@ -247,7 +240,7 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
 
 
 class Leaf:
-    """A value that OmegaConf leaves alone: no interpolation in a prompt's `${`, no merging of lists."""
+    """A value that OmegaConf does not touch: no interpolation of `${` in a prompt, no merging of lists."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

@@ -1,4 +1,4 @@
-"""Print a page of docs/ that is made from the schema: `python -m conf.pages settings` or `… coming-from`."""
+"""Print a generated page of docs/: `python -m conf.pages settings` or `python -m conf.pages coming-from`."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ same on the screen, and `python launch/run.py conf=NAME show=true` prints the va
 [Plasticity vs. Rigidity](https://arxiv.org/abs/2601.06677).
 
 A setting marked ↻ may have another value when a run is resumed. This page is generated from `conf/schema/`:
-`python -m conf.pages settings` prints it, and a test compares.
+`python -m conf.pages settings` prints it, and a test compares them.
 
 ## The settings you touch first
 """
@@ -42,11 +42,11 @@ BOUNDS = (
     (r"use a number above (\S+), up to (\S+)", r"> \1, ≤ \2"),
     (r"use a value from (\S+) to (\S+)", r"\1 to \2"),
 )
-"""Pattern of a rule's remedy → the same as a bound in the reference."""
+"""Pattern of a rule's remedy → the bound as the page shows it."""
 
 COMING_FROM = """# Coming from TRL, verl or OpenRLHF
 
-Names of settings that you know from elsewhere, their names here, and what differs. On the command line a name of the
+Names of settings in other projects, their names here, and the differences. On the command line, a name in the
 left column is answered with ours. [Settings](settings.md) has every setting. This page is generated from
 `conf/coming_from.yaml`: `python -m conf.pages coming-from` prints it, and a test compares them.
 """

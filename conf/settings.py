@@ -1,9 +1,9 @@
 """A setting is a field of a frozen pydantic dataclass that carries everything known about it.
 
-    max_staleness: int = setting(1, "our choice: the least with which generation and learning overlap", ge=0)
+    max_staleness: int = setting(1, "our choice: the smallest with which generation and learning overlap", ge=0)
     '''The string below the field says what the setting means.'''
 
-`conf/schema/` declares all settings this way. No other file lists settings by name for a property they have: it asks
+`conf/schema/` declares all settings this way. Other files do not list the settings with a property by name, but call
 `conf.schema.marked`.
 """
 
@@ -21,27 +21,27 @@ from conf.documents import flatten
 from conf.errors import BadInput, nearest
 
 DECLARED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
-"""Pydantic's options for a section. A number does for a text, as in run.name=7, and no text for a number."""
+"""Pydantic's options for a section. A number is accepted as text, as in run.name=7, but no text as a number."""
 
 MOST = 10**9
-"""Largest value of a number without a bound of its own, so that products of two settings stay sizes."""
+"""Largest value of a number without a bound of its own. It keeps the product of two settings a usable size."""
 
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 RULES = "rules"
-"""Context of a validation in which rules count, and pydantic's name for a fault against one."""
+"""Validation context in which rules are checked, and pydantic's type of the error for a broken rule."""
 
 Place = tuple[str | int, ...]
-"""Names, and positions in lists, on the way to a value in nested mappings."""
+"""Path to a value in nested mappings: keys, and positions in lists."""
 
 Section = TypeVar("Section")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition on a value. A value of null passes every one.
+    """A condition on a value. Null passes every rule.
 
-    allows: whether a value will do.
+    allows: whether a value is accepted.
     remedy: what to do instead, as an imperative.
     """
 
@@ -49,7 +49,7 @@ class Rule:
     remedy: str
 
     def check(self, value: Any, info: ValidationInfo) -> Any:
-        """Return the value. Raises pydantic's error if rules count and it is not allowed."""
+        """Return the value. Raises pydantic's error if rules are checked and this one does not allow it."""
         if value is not None and info.context == RULES and not self.allows(value):
             raise PydanticCustomError(RULES, "{remedy}", {"remedy": self.remedy})
         return value
@@ -57,7 +57,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting and what is known about it.
+    """One setting and its properties.
 
     path: its dotted key, as on the command line.
     kind: its type.
@@ -65,17 +65,17 @@ class Setting:
     meaning: the string below its field, on one line.
     source: where the default comes from.
     rule: the condition on its values.
-    follows: key of another setting; where a layer sets that one without this one, this one returns to its default.
-    resumable: a run may be resumed with another value, because it says where and how fast the run is done, not what is
-        learned from what.
-    private: it is the business of a run's owner, and shown nowhere but in the run's folder.
-    momentary: it is about one call of a command, and says nothing about the run.
-    setup: runs with different values are different experiments. None: unless the setting is resumable.
+    follows: key of another setting. A layer that sets that one but not this one resets this one to its default.
+    resumable: a run may be resumed with another value, which changes where and how fast the run proceeds, not what it
+        learns.
+    private: it concerns the run's owner alone, and is shown only in the run's folder.
+    momentary: it applies to one call of a command, not to the run.
+    setup: runs with different values are different experiments. None means yes, unless the setting is resumable.
     costless: its value changes neither the time nor the memory of an update.
     chooses_problems: it decides which problems are trained on and which are held out.
     local_path: it may be a path on this machine.
-    checkpointed: its name in a learner's checkpoint, which belongs to runs with the same value; empty for the others.
-    not_for_sweeps: what to do instead of giving it to a sweep; empty where a sweep takes it.
+    checkpointed: its name in a learner's checkpoint, which only runs with the same value can load; empty if not stored.
+    not_for_sweeps: the remedy for giving it to a sweep; empty if a sweep accepts it.
     """
 
     path: str
@@ -114,7 +114,7 @@ def setting(
 ) -> Any:
     """Declare a field of a section.
 
-    ge, gt, le: bounds of a number, which is finite. choices: all values it may have. rule: any other condition.
+    ge, gt, le: bounds of a number, which must be finite. choices: all allowed values. rule: any other condition.
     source and known: see `Setting`.
     """
     if choices:
@@ -135,7 +135,7 @@ def setting(
 
 
 def section(kind: type, **known: Any) -> Any:
-    """Declare a field that is a section of settings. known: what is true of all of them, see `Setting`."""
+    """Declare a field that is a section of settings. known: properties that all of them share, see `Setting`."""
     return Field(default_factory=kind, json_schema_extra=known)
 
 
@@ -151,7 +151,7 @@ def settings(kind: Any, prefix: str = "", **known: Any) -> Iterator[Setting]:
 
 
 def _meaning(kind: type, name: str) -> str:
-    """Return the string below a field, on one line. Pydantic keeps it at the class that declares the field alone."""
+    """Return the string below a field, on one line. Pydantic keeps it only on the class that declares the field."""
     declared = (getattr(each, "__pydantic_fields__", {}).get(name) for each in kind.__mro__)
     return next((" ".join(field.description.split()) for field in declared if field and field.description), "")
 
@@ -166,7 +166,7 @@ def changed(section: Section, change: Mapping[str, Any]) -> Section:
 
 
 def expected(hint: Any) -> str:
-    """Say what a value of a type looks like."""
+    """Describe a value of a type."""
     optional = type(None) in get_args(hint)
     kind = get_args(hint)[0] if optional else hint
     if kind in WORDS:
@@ -188,11 +188,11 @@ def show(value: Any) -> str:
 
 
 def build(kind: Any, tree: Any, where: Callable[[Place], str] = lambda _: "", **options: Any) -> Any:
-    """Return the section that nested mappings describe; what they leave out is at its default.
+    """Return the section that nested mappings describe, with defaults for missing settings.
 
-    where: the beginning of the sentence about a place, such as its file. options: of pydantic's `validate_python`;
-    context=RULES where rules count, besides types.
-    Raises BadInput for everything that is wrong, a line for each.
+    where: returns the start of the message about a place, such as its file. options: of pydantic's `validate_python`;
+    context=RULES checks rules as well as types.
+    Raises BadInput with a line for each fault.
     """
     try:
         return TypeAdapter(kind).validate_python(tree, **options)
@@ -202,7 +202,7 @@ def build(kind: Any, tree: Any, where: Callable[[Place], str] = lambda _: "", **
 
 
 def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
-    """Say what is wrong, in terms of the innermost setting, section or entry of a list that it is wrong with."""
+    """Say what is wrong with the innermost setting, section or list entry at fault."""
     path, top, prefix = "", kind, ""
     for part in error["loc"]:
         if is_dataclass(kind):

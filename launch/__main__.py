@@ -1,4 +1,4 @@
-"""`microbudget COMMAND …`, or `python -m launch COMMAND …`: the commands of this folder from anywhere.
+"""`microbudget COMMAND …`, or `python -m launch COMMAND …`: runs the commands of this folder from anywhere.
 
 Recipes are those of the installed package; runs, sweeps and exports are written to the current directory.
 """
@@ -17,12 +17,10 @@ COMMANDS = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export",
 def main(arguments: list[str]) -> int:
     """Run a command. Return its exit code."""
     if not arguments:
-        raise BadInput(
-            "no command given: start with `microbudget run conf=quickstart`; `microbudget help` has the others"
-        )
+        raise BadInput("no command given: start with `microbudget run conf=quickstart`; `microbudget help` lists all")
     name, *rest = arguments
     if name in WORDS:
-        print("microbudget COMMAND …; `microbudget COMMAND help` says more\n")
+        print("microbudget COMMAND …; `microbudget COMMAND help` explains it\n")
         for each in COMMANDS:
             print(f"  {each:<9} {str(import_module(f'launch.{each}').__doc__).partition('.')[0]}")
         return 0

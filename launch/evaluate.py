@@ -1,15 +1,15 @@
-"""Measure how often the base model, and one with an adapter, solve the problems of benchmarks.
+"""Measure how often the base model, and the base model with an adapter, solve the problems of benchmarks.
 
     python launch/evaluate.py [conf=NAME] [adapter=FOLDER] benchmarks=[…] n=16 [limit=…] [key=value …]
 
 Examples:
 
-    python launch/evaluate.py adapter=runs/quickstart/checkpoints/latest benchmarks=[heldout] n=8
-    python launch/evaluate.py benchmarks=[aime24,amc23] adapter=runs/r64_instruct/checkpoints/latest
-    python launch/evaluate.py conf=r64_instruct benchmarks=[file:exam.jsonl] n=4 limit=100
+    python launch/evaluate.py adapter=runs/quickstart/checkpoints/latest 'benchmarks=[heldout]' n=8
+    python launch/evaluate.py 'benchmarks=[aime24,amc23]' adapter=runs/r64_instruct/checkpoints/latest
+    python launch/evaluate.py conf=r64_instruct 'benchmarks=[file:exam.jsonl]' n=4 limit=100
 
-An adapter of a run is evaluated with that run's settings, which need no conf=NAME. The results are in `evaluation/` in
-the run's folder. The same command continues an evaluation that was cut off.
+An adapter in a run's folder is evaluated with that run's settings, without conf=NAME. The results are in `evaluation/`
+in the run's folder. The same command continues an interrupted evaluation.
 """
 
 import asyncio
@@ -47,10 +47,10 @@ from launch.session.resume import resolve_dtype
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
 
 LINES = 20
-"""Lines of progress."""
+"""Number of progress lines."""
 
 CLOSE_S = 10.0
-"""Seconds that actors get to end by themselves before Ray's shutdown kills them."""
+"""Seconds that actors have to end by themselves before Ray's shutdown kills them."""
 
 
 @command("evaluate.py")
@@ -71,14 +71,14 @@ def main(arguments: list[str]) -> int:
         if not evaluation.complete:
             status = carry_out(evaluation, console, started + evaluation.config.budget.seconds)
         return conclude(evaluation, status, console)
-    except SystemExit as told:  # by SIGTERM while Ray started, whose handler it then is
+    except SystemExit as told:  # Ray's handler raises it for a SIGTERM while Ray starts
         return 128 + int(told.code or 0)
 
 
 def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float) -> str:
-    """Start Ray and the engines and complete the samples. deadline: of time.monotonic.
+    """Start Ray and the engines, and complete the samples. deadline: a time of time.monotonic.
 
-    Return how that ended: completed, budget_exhausted, failed, or the name of a signal.
+    Return the status: completed, budget_exhausted, failed, or the name of a signal.
     """
     config, placement, folder = evaluation.config, evaluation.placement, evaluation.folder.path
     check_host(needs_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
@@ -87,7 +87,7 @@ def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float)
     with ray_session(config, placement, folder, dashboard=False) as (session, _, _):
         try:
             status = asyncio.run(complete(evaluation, deadline, console))
-        except Exception as error:  # a task group's
+        except Exception as error:  # may be a task group's
             cause = root_cause(error)
             if isinstance(cause, BadInput):
                 raise cause from None
@@ -100,9 +100,9 @@ def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float)
 
 
 async def complete(evaluation: PreparedEvaluation, deadline: float, console: Console) -> str:
-    """Complete the samples, once the adapter check has passed.
+    """Complete the samples after the adapter check has passed.
 
-    Return how it ended: completed, budget_exhausted, or the name of a signal. The first SIGINT or SIGTERM stops the
+    Return the status: completed, budget_exhausted, or the name of a signal. The first SIGINT or SIGTERM stops the
     evaluation, the second ends this process.
     """
     from launch.session.actors import start_engines, start_verifier
@@ -159,7 +159,7 @@ def conclude(evaluation: PreparedEvaluation, status: str, console: Console) -> i
     for line in notes(document):
         console.print(line)
     if not evaluation.complete:
-        console.print(f"{status}: the same command goes on from here")
+        console.print(f"{status}: the same command continues from here")
     folder = evaluation.folder.path
     console.print(f"{near(folder)}: evaluation.json, evaluation.md, samples/", soft_wrap=True)
     if RunRecord(folder.parent).exists:

@@ -1,4 +1,4 @@
-"""Write what a run has trained as a model that other software loads, and verify it.
+"""Write a run's trained model in a format for other software, and verify it.
 
     python launch/export.py RUN_FOLDER [format=merged|gguf|adapter] [type=float32|q8_0|f16] [to=FOLDER]
         [checkpoint=latest|best|update-000040]
@@ -9,10 +9,10 @@ Examples:
     python launch/export.py runs/quickstart format=gguf type=q8_0      # one file, for llama.cpp and the like
     python launch/export.py runs/first format=adapter to=adder checkpoint=update-000040
 
-merged: a folder in Hugging Face format, in the number type of the base model, or with type=float32, which keeps the
+merged: a folder in Hugging Face format, in the base model's number type, or with type=float32, which keeps even the
 smallest change. gguf: one file, with type=q8_0 (half the size) or type=f16. adapter: the plain PEFT adapter. The export
-is in exports/ unless `to` names another folder, and appears once it has been verified: exit code 1 and no folder if it
-is not what was trained.
+appears in exports/, or in the folder that `to` names, after it is verified. If it does not agree with the trained
+adapter, nothing is exported and the exit code is 1.
 """
 
 import sys
@@ -27,14 +27,14 @@ from conf.errors import BadInput
 from launch.after.trained import LATEST, Trained, carry_out, find_trained
 
 TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}
-"""Number types of each format, the usual one first; empty for the type of the base model, or of the adapter."""
+"""Format → its number types, the default first; empty means the type of the base model or of the adapter."""
 
 OPTIONS = {"format": tuple(TYPES), "to": (), "checkpoint": (), "type": ("float32", "q8_0", "f16")}
 
 
 @command("export.py", __doc__)
 def main(arguments: list[str]) -> int:
-    """Return the exit code: 0 exported, 1 not what was trained, 2 bad input, 130 or 143 interrupted."""
+    """Return the exit code: 0 exported, 1 verification failed, 2 bad input, 130 or 143 interrupted."""
     folder, given = run_and_options(arguments, OPTIONS)
 
     def work() -> int:
@@ -45,15 +45,15 @@ def main(arguments: list[str]) -> int:
 
 
 def export(trained: Trained, form: str, kind: str, to: str | None, console: Console) -> int:
-    """Write an export beside its place, verify it, and move it there. Return the exit code."""
+    """Write an export into a temporary folder, verify it, and rename it. Return the exit code."""
     if kind and kind not in TYPES[form]:
         others = [other for other, kinds in TYPES.items() if kind in kinds]
-        raise BadInput(f"type={kind}: is not for format={form}; give format={others[0]}, or leave it out")
+        raise BadInput(f"type={kind}: not a type of format={form}; give format={others[0]}, or leave it out")
     kind = kind or TYPES[form][0]
     name = f"{trained.run.path.resolve().name}-{trained.checkpoint.name}"
     target = Path(to) if to else Path("exports", f"{name}-{kind or form}")
     if target.exists():
-        raise BadInput(f"{target} exists already: delete it, or give to=ANOTHER")
+        raise BadInput(f"{target} already exists: delete it, or give to=ANOTHER")
     console.print(f"Exporting {near(trained.checkpoint)} as {form} …", soft_wrap=True)
     from launch.after.artifact import write_verified
     from launch.after.gguf_file import check_convertible

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make this machine a node of a Ray cluster.
+# Turn this machine into a node of a Ray cluster.
 #
 #     bash launch/node.sh head | HOST:PORT [arguments of `ray start` …]
 #
@@ -9,7 +9,7 @@
 #     bash launch/node.sh 10.0.0.1:6379                 # a further one
 #     bash launch/node.sh head --dashboard-host=0.0.0.0
 #
-# The nodes share a secret, ~/.ray/auth_token, which the head makes: copy it where the home folder is not shared.
+# The nodes share a secret, ~/.ray/auth_token, which the head creates. Copy it to the others unless they share the home.
 set -euo pipefail
 case "${1-}" in "" | -h | --help | help)
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
@@ -20,8 +20,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bash launch/setup.sh
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
-export RAY_worker_niceness=0 # at Ray's 15 other work on the machine starves the actors
-export RAY_process_group_cleanup_enabled=1 # off by default, and without it processes outlive a killed actor
+export RAY_worker_niceness=0 # with Ray's 15, other programs on the machine starve the actors
+export RAY_process_group_cleanup_enabled=1 # off by default; without it, processes outlive a killed actor
 mkdir -p ~/.ray
 chmod 700 ~/.ray
 .venv/bin/python -m launch.hardware.network

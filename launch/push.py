@@ -1,4 +1,4 @@
-"""Publish what a finished run has trained on the Hugging Face Hub.
+"""Publish a finished run's trained model on the Hugging Face Hub.
 
     python launch/push.py RUN_FOLDER to=OWNER/NAME [format=adapter|merged] [private=true|false] [overwrite=true]
         [dry_run=true]
@@ -9,9 +9,9 @@ Examples:
     python launch/push.py runs/quickstart to=me/adder
     python launch/push.py runs/quickstart to=me/adder-merged format=merged private=false
 
-One commit brings the adapter, or the verified merged model, a model card made of the run's report, the report itself,
-the settings and the metrics. The repository is private unless private=false. The token is read from HF_TOKEN in the
-environment alone. dry_run=true prints the files and the card, and needs no token and no network.
+One commit contains the adapter or the verified merged model, a model card with the run's report, the report itself, the
+settings and the metrics. The repository is private unless private=false. The token is only read from HF_TOKEN in the
+environment. dry_run=true prints the files and the card, and needs neither token nor network.
 """
 
 import os
@@ -43,18 +43,18 @@ YES_NO = ("true", "false")
 OPTIONS = {"to": (), "format": ("adapter", "merged"), "private": YES_NO, "overwrite": YES_NO, "dry_run": YES_NO}
 
 TOKEN = "HF_TOKEN"
-"""Environment variable of the token, which is read nowhere else."""
+"""Environment variable of the token, the only place it is read from."""
 
 PATH = re.compile(r"(/[^/\s{}]+){2,}")
-"""An absolute path, which may have been on another machine; a prompt may begin with a slash, too."""
+"""Pattern of an absolute path, perhaps of another machine. A prompt may also begin with a slash."""
 
 SILENCE_S = 30.0
-"""Seconds the hub may be silent. Its library by itself waits without end."""
+"""Seconds that the hub may be silent. By default, its library waits forever."""
 
 
 @command("push.py", __doc__)
 def main(arguments: list[str]) -> int:
-    """Return the exit code: 0 published, 1 not what was trained, 2 bad input, 130 or 143 interrupted."""
+    """Return the exit code: 0 published, 1 verification failed, 2 bad input, 130 or 143 interrupted."""
     folder, given = run_and_options(arguments, OPTIONS)
     name = given.get("to", "")
     try:
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
 def push(folder: Path, given: dict[str, str], console: Console) -> int:
     """Write all files into a temporary folder, then upload or print them. Return the exit code.
 
-    An adapter is copied from its sealed checkpoint; a merged model is new, and so is verified.
+    An adapter is a copy from a checkpoint with checksums; a merged model is new, and therefore verified.
     """
     from launch.after.artifact import write_adapter, write_verified
     from launch.after.card import model_card
@@ -78,7 +78,7 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
     name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
     trained = find_trained(folder)
     if trained.run.finished() is None:
-        raise BadInput(f"the run in {folder} has not finished: its model card needs the end, so resume it first")
+        raise BadInput(f"the run in {folder} has not finished: its model card needs the result, so resume it first")
     licence = ""
     if not dry:
         api = connect(name)
@@ -106,7 +106,7 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
         for file in sorted(file for file in files.rglob("*") if file.is_file()):
             console.print(f"{file.stat().st_size:13,} bytes  {file.relative_to(files)}")
         if dry:
-            console.print(f"{card}\nNothing was uploaded: without dry_run=true all goes to {name}", soft_wrap=True)
+            console.print(f"{card}\nNothing was uploaded: without dry_run=true, all goes to {name}", soft_wrap=True)
             return 0
         with hub_refusals(name):
             address = api.create_repo(name, private=given.get("private") != "false", exist_ok=True)
@@ -117,27 +117,27 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
 
 
 def connect(name: str) -> HfApi:
-    """Return the hub under the token in the environment. Raises BadInput if there is none."""
+    """Return the hub's client with the token in the environment. Raises BadInput without a token."""
     if not (token := os.environ.get(TOKEN, "").strip()):
-        raise BadInput(f"to={name}: set {TOKEN} in the environment to a token of the hub that may write there")
+        raise BadInput(f"to={name}: set {TOKEN} in the environment to a token of the hub with write access")
     get_session().timeout = httpx2.Timeout(SILENCE_S)
     disable_progress_bars()
     return HfApi(token=token)
 
 
 def check_repository(api: HfApi, name: str, overwrite: bool) -> None:
-    """Raise BadInput for a token that the hub refuses, and for a repository with files unless `overwrite`."""
+    """Raise BadInput if the hub refuses the token, or the repository has files and `overwrite` is false."""
     files: set[str] = set()
     with hub_refusals(name):
         api.whoami()
         with suppress(RepositoryNotFoundError):
             files = {file.rfilename for file in api.model_info(name, timeout=SILENCE_S).siblings or ()}
     if files - {".gitattributes"} and not overwrite:
-        raise BadInput(f"to={name}: has files already; give another name, or overwrite=true for a new commit")
+        raise BadInput(f"to={name}: already has files; give another name, or overwrite=true for a new commit")
 
 
 def licence_on_hub(api: HfApi, base: str) -> str:
-    """Return the licence in the card of a model on the hub; empty for a local one, or if it cannot be read."""
+    """Return the licence in a model's card on the hub; empty for a local model, or if it cannot be read."""
     if "/" in base:
         with suppress(BadInput), hub_refusals(base):
             card = api.model_info(base, timeout=SILENCE_S).card_data
@@ -147,7 +147,7 @@ def licence_on_hub(api: HfApi, base: str) -> str:
 
 @contextmanager
 def hub_refusals(name: str) -> Iterator[None]:
-    """Raise BadInput for the hub's refusals, its silence, and responses that its library cannot read."""
+    """Raise BadInput if the hub refuses, is silent, or sends a response that its library cannot read."""
     try:
         yield
     except (httpx2.HTTPError, OfflineModeIsEnabled, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -155,12 +155,12 @@ def hub_refusals(name: str) -> Iterator[None]:
         if isinstance(error, HfHubHTTPError):
             cause = in_brief(error)
             if error.response.status_code in (401, 403):
-                cause = f"the token in {TOKEN} may not write there"
-        raise BadInput(f"to={name}: the hub takes nothing ({cause}); correct that or try again") from None
+                cause = f"the token in {TOKEN} has no write access"
+        raise BadInput(f"to={name}: the request to the hub failed ({cause}); correct that or try again") from None
 
 
 def public(value: Any) -> Any:
-    """Return a setting, or nested ones, with the mere names of files on this machine instead of their paths."""
+    """Return a setting, or nested ones, with paths on this machine replaced by the names of the files."""
     if isinstance(value, dict):
         return {key: public(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -9,7 +9,7 @@
 #     bash launch/quickstart.sh run.overwrite=true
 #     bash launch/quickstart.sh run.name=longer budget.minutes=30
 #
-# Settings are passed on to launch/run.py, whose help explains them: python launch/run.py help
+# Settings are passed to launch/run.py; its help explains them: python launch/run.py help
 set -euo pipefail
 case "${1-}" in -h | --help | help)
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"

@@ -4,7 +4,7 @@
 
 Examples:
 
-    python launch/report.py runs/quickstart            # make it again, also while the run goes on
+    python launch/report.py runs/quickstart            # renew it, even during the run
     python launch/report.py runs/r8 runs/r256          # compare runs: runs/comparison.html
     python launch/report.py runs/quickstart-sweep      # means over seeds with intervals
 """
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     folders = [Path(word) for word in words_and_options(arguments, {})[0]]
     for folder in folders:
         if not os.path.isdir(folder):
-            raise BadInput(f"there is no folder {folder}")
+            raise BadInput(f"there is no folder {folder}: name a run's or a sweep's folder, such as runs/quickstart")
     print(f"Report: {write(*folders)}")
     return 0
 

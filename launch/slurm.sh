@@ -7,7 +7,7 @@
 #SBATCH --time=24:30:00
 #SBATCH --signal=B:TERM@300
 #
-# Make a Ray cluster for the time of a Slurm job, and carry out a run on it.
+# Start a Ray cluster within a Slurm job, and carry out a run on it.
 #
 #     sbatch launch/slurm.sh conf=NAME [key=value …]
 #
@@ -17,7 +17,7 @@
 #     sbatch launch/slurm.sh conf=r256_instruct run.name=second run.seed=1
 #     sbatch --nodes=1 --gpus-per-node=4 launch/slurm.sh conf=r64_instruct
 #
-# Give it in the project's folder, on a file system that all nodes share. The same command resumes the run.
+# Submit it from the project's folder, on a file system that all nodes share. The same command resumes the run.
 set -euo pipefail
 case "${1-}" in "" | -h | --help | help)
     sed -n '/^#$/,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
@@ -47,7 +47,7 @@ done
 
 RAY_ADDRESS=$address .venv/bin/python launch/run.py "$@" &
 run=$!
-trap 'kill -TERM $run' TERM # Slurm says so before the time is over: the run writes its checkpoint
+trap 'kill -TERM $run' TERM # Slurm sends it before the time limit: the run writes its checkpoint
 code=0
 wait $run || code=$?
 if kill -0 $run 2>/dev/null; then

@@ -43,7 +43,7 @@ from launch.sweep_runs.view import idle, render_plans
 def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
     """Return the exit code: 0 all runs are finished, 1 some failed or halted, 2 bad input, 130 or 143 interrupted.
 
-    command: what carries out a run.
+    command: the program that carries out a run.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to end, no traceback
     console = PlainConsole()
@@ -60,7 +60,7 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
     packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))
     for run in grid.runs:
         plan = plans[run.name]
-        check_mps(plan.config, plan.placement, joined, beside=len(lanes))
+        check_mps(plan.config, plan.placement, joined, at_once=len(lanes))
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
             check_build(plan.config, plan.machine, packages)
@@ -68,7 +68,7 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
     if not joined and (names := idle(estimate_all(plans))):
         budget = duration(plans[names[0]].config.budget.seconds)
         raise BadInput(
-            f"{names[0]} has {budget}, too little for one update here, as {len(names)} of {len(plans)} runs have:"
+            f"{len(names)} of {len(plans)} runs have too little time for one update, such as {names[0]} with {budget}:"
             " raise the budget, evaluate less by eval.problems or eval.n, or list fewer values"
         )
     with claimed(grid):
@@ -83,9 +83,9 @@ def machines_of(grid: Grid) -> list[Machine]:
 
 @contextmanager
 def claimed(grid: Grid) -> Iterator[None]:
-    """Lock the sweep's folder. Raise BadInput if another process has it, or if it holds files of something else."""
+    """Lock the sweep's folder. Raise BadInput if another process has it, or if it has other files."""
     if (descriptor := lock(grid.folder)) is None:
-        raise BadInput(f"sweep {grid.name!r} is at work in another process: wait, or give sweep.name=OTHER")
+        raise BadInput(f"sweep {grid.name!r} is running in another process: wait, or give sweep.name=OTHER")
     try:
         others = sorted(file for file in grid.folder.iterdir() if file.name != f".{MARK}.tmp")
         if others and not is_marked(grid.folder, SWEEP):

@@ -3,9 +3,9 @@
 #
 #     bash launch/test.sh [--all] [isa=avx2|avx512|native] [pytest arguments …]
 #
-# With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave as on a CPU that has no more than
-# these instructions, in all processes; only behaviour is checked. Without pytest arguments, the tests run in two
-# processes where there are two cores.
+# With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave in all processes as on a CPU with only
+# these instructions; style and types are not checked. Without pytest arguments, the tests run in two processes where
+# there are two cores.
 #
 # Examples:
 #
@@ -42,7 +42,7 @@ avx2 | avx512) grep -qw "${isa/512/512vl}" /proc/cpuinfo || refuse "isa=$isa: th
 *) refuse "isa=$isa is not known; give avx2, avx512 or native" ;;
 esac
 
-export GOMP_SPINCOUNT=1000 # beside other work, threads of OpenMP that spin while they wait take ten times as long
+export GOMP_SPINCOUNT=1000 # next to other work, OpenMP's spinning threads take ten times as long
 bash launch/setup.sh dev
 if [ $isa = native ]; then
     .venv/bin/ruff check .

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,17 @@ UPDATES = ("accumulate", "step")
 MPS_SHARE = {"CUDA_MPS_CLIENT_PRIORITY": "1", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "80"}
 """Environment of a learner beside an engine: decoding steps have priority and find multiprocessors free."""
 
-METHODS = ("publish", "publish_synthetic", "accumulate", "step", "score", "explain", "inspect", "save", "restore")
-"""Methods of `LoraLearner` that its actor forwards."""
+EVERY, FIRST = slice(None), slice(1)
+
+PROCESSES = {
+    **dict.fromkeys(("publish", "accumulate", "step", "save", "restore"), EVERY),
+    **dict.fromkeys(("publish_synthetic", "score", "explain", "inspect"), FIRST),
+}
+"""Processes that are asked for a method of `LoraLearner`; the actor forwards all of these methods."""
 
 LOOPBACK = "127.0.0.1"
 
-DEATH_NOTICE_S = 10.0
+CRASH_NOTICE_S = 10.0
 """Seconds Ray may take to report a crashed process after the others have lost their connection to it."""
 
 
@@ -84,7 +89,7 @@ class LearnerActor:
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if self.share.memory:
             torch.cuda.set_per_process_memory_fraction(self.share.memory)
-        from learner.distributed import Ranks, join_store, use_interface
+        from learner.distributed import World, join_store, use_interface
         from learner.learner import LoraLearner
 
         run_folder = Path(self.adapters_folder).parent
@@ -96,20 +101,20 @@ class LearnerActor:
         if self.size > 1:
             use_interface(host if host == LOOPBACK else self.address())
             self._store = self._store or join_store(host, port)
-        ranks = Ranks(self.rank, self.size, self._store)
+        world = World(self.rank, self.size, self._store)
         model_path = found_here(self.model_path, self.config.model)
-        self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, ranks)
+        self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         return getattr(self._learner, method)(*arguments)
 
 
-for _method in METHODS:  # Ray takes calls of methods that the class has
+for _method in PROCESSES:  # Ray takes calls of methods that the class has
     setattr(LearnerActor, _method, partialmethod(LearnerActor._ask, _method))
 
 
 class RemoteLearner:
-    """The `Learner` protocol over the LearnerActors, in the order of their ranks.
+    """The `Learner` protocol over the LearnerActors, in their order.
 
     When one crashes, all are killed, because the others may wait for it. A call that takes far longer than any before
     it counts as a crash.
@@ -119,48 +124,40 @@ class RemoteLearner:
         self._actors = list(actors)
         self._clock = clock
         self._limit = RestartLimit("learner")
-        self._death: LearnerDied | None = None
+        self._crash: LearnerDied | None = None
         self._longest: dict[str, float] = {}
         self._full = False
         self._opening = asyncio.ensure_future(self._open())
 
     async def revive(self) -> None:
-        if self._death is not None:
-            await self._clock.sleep(self._limit.pause(self._clock.now(), self._death))
-        self._death = None
+        if self._crash is not None:
+            await self._clock.sleep(self._limit.pause(self._clock.now(), self._crash))
+        self._crash = None
         self._longest = {}
         self._opening.cancel()
         for actor in self._actors:
             actor.start()
         self._opening = asyncio.ensure_future(self._open())
 
-    async def _first(self, method: str, *arguments: Any) -> Any:
-        """Call the first process alone."""
-        await asyncio.shield(self._opening)
-        return (await self._ask(self._actors[:1], method, *arguments))[0]
-
-    async def _all(self, method: str, *arguments: Any) -> Any:
-        """Call every process and return the result of the first."""
-        await asyncio.shield(self._opening)
-        return (await self._ask(self._actors, method, *arguments))[0]
-
-    publish = partialmethod(_all, "publish")
-    publish_synthetic = partialmethod(_first, "publish_synthetic")
-    step = partialmethod(_all, "step")
-    score = partialmethod(_first, "score")
-    explain = partialmethod(_first, "explain")
-    inspect = partialmethod(_first, "inspect")
-    save = partialmethod(_all, "save")
-    restore = partialmethod(_all, "restore")
+    def __getattr__(self, method: str) -> Any:
+        """Return a call of a method of `LoraLearner` by its name."""
+        if method not in PROCESSES:
+            raise AttributeError(method)
+        return partial(self._call, method)
 
     async def accumulate(self, batch: Batch) -> None:
         self._full = not all(group.zero_variance for group in batch.groups)
-        await self._all("accumulate", ray.put(batch))
+        await self._call("accumulate", ray.put(batch))
 
     async def close(self) -> None:
         self._opening.cancel()
         for actor in self._actors:
             actor.kill()
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        """Call a method in the processes that it needs and return the result of the first."""
+        await asyncio.shield(self._opening)
+        return (await self._ask(self._actors[PROCESSES[method]], method, *arguments))[0]
 
     async def _open(self) -> None:
         """Let the processes meet, on the loopback interface if they share a machine, and load the model."""
@@ -173,7 +170,7 @@ class RemoteLearner:
         await self._ask(self._actors, "open", host, port)
 
     async def _ask(self, actors: list[RemoteActor], method: str, *arguments: Any) -> list[Any]:
-        """Return the results of these processes. Raises LearnerDied, or what a process raised."""
+        """Return the results of these processes. Raises LearnerDied, or the error of a process."""
         longest = self._longest.get(method)
         deadline_s = START_S if longest is None else HANG_S + HANG_FACTOR * longest
         began = self._clock.now()
@@ -192,15 +189,15 @@ class RemoteLearner:
 
     async def _fail(self, calls: Sequence["asyncio.Future[Any]"]) -> None:
         """Raise the error of a process, preferring a crash, and kill the processes that may wait for it."""
-        _, waiting = await asyncio.wait(calls, timeout=DEATH_NOTICE_S)
+        _, waiting = await asyncio.wait(calls, timeout=CRASH_NOTICE_S)
         error = min(_errors(calls), key=lambda error: not isinstance(error, ActorDied))
         died = isinstance(error, ActorDied)
         if waiting or died:
             for actor in self._actors:
                 actor.kill("another process of the learner failed")
         if died:
-            self._death = LearnerDied(str(error))
-            raise self._death from error
+            self._crash = LearnerDied(str(error))
+            raise self._crash from error
         raise error
 
 

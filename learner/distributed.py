@@ -1,4 +1,4 @@
-"""The processes of a learner: where they meet, and what they exchange."""
+"""Connects the processes of a learner and exchanges values among them."""
 
 import os
 import socket
@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """One process's rank among those of a learner. store: where they meet; a single process needs none."""
+class World:
+    """The processes of a learner, seen from one of them. store: their meeting point; a single process needs none."""
 
     rank: int = 0
     size: int = 1
@@ -37,7 +37,7 @@ class Ranks:
             torch.distributed.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size)
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all processes, in the order of their ranks. All must call it."""
+        """Return the values of all processes, in their order. All must call it."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
@@ -56,7 +56,7 @@ class Ranks:
         return whole
 
 
-ALONE = Ranks()
+ALONE = World()
 
 
 def start_store(host: str) -> TCPStore:
@@ -73,6 +73,6 @@ def join_store(host: str, port: int) -> TCPStore:
 
 def use_interface(address: str) -> None:
     """Make gloo use the network interface of this address. Its own choice often cannot be reached from outside."""
-    cards = psutil.net_if_addrs().items()
-    names = [name for name, addresses in cards if any(known.address == address for known in addresses)]
+    interfaces = psutil.net_if_addrs().items()
+    names = [name for name, addresses in interfaces if any(known.address == address for known in addresses)]
     os.environ.setdefault("GLOO_SOCKET_IFNAME", names[0])

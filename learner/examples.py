@@ -78,19 +78,19 @@ def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Te
     return advantages
 
 
-def divide(samples: Sequence[Tokens], ranks: int) -> list[list[int]]:
+def divide(samples: Sequence[Tokens], processes: int) -> list[list[int]]:
     """Return each process's positions in `samples`: neighbours together, about the same work for all.
 
     Work is counted in input tokens. A prompt counts once for all its samples, without the shared start of all prompts,
-    which every process computes. Every process is within one sample of the mean and may get none. At most `ranks` - 1
-    groups are split, and their prompts are computed twice.
+    which every process computes. Every process is within one sample of the mean and may get none. At most one group
+    less than there are processes is split, and its prompt computed twice.
     """
     uses, shared = Counter(prompt for prompt, _ in samples), shared_start(samples)
     work = [(len(prompt) - shared) / uses[prompt] + len(response) for prompt, response in samples]
     total = sum(work)
-    parts: list[list[int]] = [[] for _ in range(ranks)]
+    parts: list[list[int]] = [[] for _ in range(processes)]
     for position, (own, done) in enumerate(zip(work, accumulate(work), strict=True)):
-        parts[int((done - own / 2) * ranks / total)].append(position)
+        parts[int((done - own / 2) * processes / total)].append(position)
     return parts
 
 

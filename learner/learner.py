@@ -18,7 +18,7 @@ from actors.protocols import FAITHFUL
 from actors.seeds import request_seed
 from conf.errors import BadInput
 from conf.schema import Config
-from learner.distributed import ALONE, Ranks
+from learner.distributed import ALONE, World
 from learner.examples import Example, Tokens, divide, examples
 from learner.losses import Observed, Totals, policy_loss
 from learner.metrics import UpdateRecord, update_metrics
@@ -39,7 +39,7 @@ class Accumulated:
 
     examples: its samples with a gradient; own: those of this process
     parts: the micro-batches of `own`; observed: one entry per part, set by the first pass
-    loss: this process's part of the latest pass's loss; fault: names what was not finite in it, empty if nothing
+    loss: this process's part of the latest pass's loss; fault: names a value in it that is not finite, else empty
     seconds: duration of the first pass
     """
 
@@ -65,22 +65,17 @@ class LoraLearner:
     """
 
     def __init__(
-        self,
-        config: Config,
-        model_path: str,
-        adapters_folder: str | Path,
-        device: str = "cpu",
-        ranks: Ranks = ALONE,
+        self, config: Config, model_path: str, adapters_folder: str | Path, device: str = "cpu", world: World = ALONE
     ) -> None:
         self.config = config
         self.version = 0
         self.incarnation = 0
         self._steps = 0
         self._accumulated: Accumulated | None = None
-        self._ranks = ranks
+        self._world = world
         self._adapters = Path(adapters_folder)
         self._device = torch.device(device)
-        self.model = load_model(config, model_path, self._device, begins=ranks.leads)
+        self.model = load_model(config, model_path, self._device, begins=world.leads)
         self.policy = Policy(
             self.model,
             config.rollout.temperature,
@@ -89,17 +84,12 @@ class LoraLearner:
             checkpointing=recomputes(config, shape_from_config(model_path), _gpu_memory(self._device)),
             fused=config.learner.fused_kernels,
         )
-        self._optimizer = ZeroOptimizer(
-            self.policy,
-            getattr(torch, config.model.dtype),
-            config.learner,
-            ranks=ranks,
-        )
+        self._optimizer = ZeroOptimizer(self.policy, getattr(torch, config.model.dtype), config.learner, world)
 
     def publish(self) -> AdapterRef:
         """Write the current version as a PEFT adapter and return its reference. A restart does not need it."""
         adapter = self._reference(self.version, self.incarnation)
-        if self._ranks.leads:
+        if self._world.leads:
             write_adapter(self.model, Path(adapter.path), durable=False)
         return adapter
 
@@ -120,13 +110,13 @@ class LoraLearner:
         if self._accumulated:
             self._optimizer.discard()
         started = perf_counter()
-        rank = self._ranks.rank
+        rank = self._world.rank
         found = list(examples(batch.groups, self.config.algorithm))
-        own = [found[i] for i in divide([example.tokens for example in found], self._ranks.size)[rank]]
+        own = [found[i] for i in divide([example.tokens for example in found], self._world.size)[rank]]
         parts = self._pack([example.tokens for example in own])
         lengths = [len(sample.token_ids) for group in batch.groups for sample in group.samples]
         totals = Totals(len(lengths), sum(lengths), self.config.rollout.max_response_tokens)
-        # Dropout repeats after a restore, and differs between ranks.
+        # Dropout repeats after a restore, and differs between processes.
         torch.manual_seed(request_seed(self.config.run.seed, f"dropout-{rank}", self.version))
         work = self._accumulated = Accumulated(batch, found, own, totals, parts, UpdateRecord(parts))
         self._pass(work)
@@ -145,7 +135,7 @@ class LoraLearner:
         work, self._accumulated = self._accumulated, None
         rate = learning_rate(self.config.learner, self.version, progress)
         fault = self._take_steps(work, rate)
-        records, peaks = zip(*self._ranks.gather((work.record, _peak_memory(self._device))), strict=True)
+        records, peaks = zip(*self._world.gather((work.record, _peak_memory(self._device))), strict=True)
         metrics = update_metrics(self.config.algorithm, records)
         tokens = self.config.algorithm.steps_per_batch * sum(record.counts["tokens"] for record in records)
         self.version += 1
@@ -208,12 +198,12 @@ class LoraLearner:
     def save(self, folder: str | Path) -> None:
         """Write everything a restore needs into an existing folder, with the adapter in `adapter/`."""
         state = self._optimizer.state()
-        if self._ranks.leads:
+        if self._world.leads:
             write_checkpoint(Path(folder), self.config, self.version, self._steps, state)
             write_adapter(self.model, Path(folder) / "adapter", durable=True)
 
     def restore(self, folder: str | Path | None, incarnation: int) -> None:
-        """Continue bit for bit from what `save` wrote, or at version 0 if folder is None. Raises BadInput."""
+        """Continue bit for bit from a saved checkpoint, or at version 0 if folder is None. Raises BadInput."""
         if folder is not None:
             self.version, self._steps, state = self._read(Path(folder))
             self._optimizer.set_state(state, self._steps)
@@ -225,12 +215,12 @@ class LoraLearner:
     def _read(self, folder: Path) -> tuple[int, int, dict[str, Tensor]]:
         """Let the first process read a checkpoint, whose folder the others need not see; they get no state."""
         version, steps, state, refusal = 0, 0, dict[str, Tensor](), ""
-        if self._ranks.leads:
+        if self._world.leads:
             try:
                 version, steps, state = read_checkpoint(folder, self.config, self._optimizer.shapes)
             except BadInput as error:
                 refusal = str(error)
-        version, steps, refusal = self._ranks.gather((version, steps, refusal))[0]
+        version, steps, refusal = self._world.gather((version, steps, refusal))[0]
         if refusal:
             raise BadInput(refusal)
         return version, steps, state
@@ -279,12 +269,12 @@ class LoraLearner:
             self._optimizer.backward(loss)
 
     def _take_steps(self, work: Accumulated, rate: float) -> str:
-        """Take the optimizer steps of a batch whose first pass is done; return what was not finite, or ""."""
+        """Take the optimizer steps of a batch whose first pass is done; return a fault, or ""."""
         for number in range(self.config.algorithm.steps_per_batch if work.examples else 0):
             if number:
                 self._pass(work)
             norm = self._optimizer.step(rate)
-            losses, faults = zip(*self._ranks.gather((work.loss, work.fault)), strict=True)
+            losses, faults = zip(*self._world.gather((work.loss, work.fault)), strict=True)
             if fault := next(filter(None, faults), ""):
                 return fault
             if not math.isfinite(norm):

@@ -44,7 +44,7 @@ class UpdateRecord:
             self.counts[f"clip/{name}"] += tokens
 
 
-def update_metrics(algorithm: AlgorithmConfig, ranks: Sequence[UpdateRecord]) -> dict[str, float]:
+def update_metrics(algorithm: AlgorithmConfig, records: Sequence[UpdateRecord]) -> dict[str, float]:
     """Return an update's metrics under their names in metrics.jsonl, zeros where nothing was computed.
 
     Entropy, mismatch and KL describe the policy before its first step; loss, gradient norm and clipped fractions are
@@ -52,14 +52,14 @@ def update_metrics(algorithm: AlgorithmConfig, ranks: Sequence[UpdateRecord]) ->
     """
     counts: Counter[str] = Counter()
     parts: defaultdict[str, list[Tensor]] = defaultdict(list)
-    for rank in ranks:
-        counts.update(rank.counts)
-        for name, column in rank.columns.items():
+    for record in records:
+        counts.update(record.counts)
+        for name, column in record.columns.items():
             parts[name] += column
     columns = {name: torch.cat(column) for name, column in parts.items()}
     metrics = {
-        "loss": fmean(ranks[0].losses or [0.0]),
-        "grad_norm": fmean(ranks[0].norms or [0.0]),
+        "loss": fmean(records[0].losses or [0.0]),
+        "grad_norm": fmean(records[0].norms or [0.0]),
         "tokens/trained": float(len(columns.get("own", ()))),
         "learner/padding": 0.0,
     }

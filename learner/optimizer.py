@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from conf.schema import LearnerConfig
 from learner.cpu_adam import cpu_adam_available, replay_steps
-from learner.distributed import Ranks
+from learner.distributed import World
 
 BUCKET_ELEMENTS = 50_000_000
 """Gradient elements reduced at a time. DeepSpeed's default of 5e8 would reserve 1 GB of GPU memory for the bucket."""
@@ -53,13 +53,13 @@ class ZeroOptimizer:
     `set_state` together, and begin with the weights of the first.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig, ranks: Ranks) -> None:
+    def __init__(self, module: nn.Module, dtype: torch.dtype, config: LearnerConfig, world: World) -> None:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._offload = config.offload == "cpu"
-        self._ranks = ranks
+        self._world = world
         optimizer = _adamw(parameters, config)
-        ranks.join("nccl" if parameters[0].is_cuda else "gloo")
+        world.join("nccl" if parameters[0].is_cuda else "gloo")
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
         deepspeed.init_distributed()
         self._deepspeed, *_ = deepspeed.initialize(
@@ -132,22 +132,22 @@ class ZeroOptimizer:
         for name, parameter in self._trainable():
             parts = {"master": safe_get_full_fp32_param(parameter)}
             parts |= {moment: safe_get_full_optimizer_state(parameter, moment) for moment in MOMENTS}
-            if self._ranks.leads:
+            if self._world.leads:
                 state |= {f"{name}.{part}": tensor.cpu() for part, tensor in parts.items()}
         return state
 
     def set_state(self, state: dict[str, Tensor], steps: int) -> None:
-        """Continue from what `state` returned after `steps` steps; the module's own weights follow the masters.
+        """Continue from a result of `state` after `steps` steps; the module's own weights follow the masters.
 
         Only the first process passes the state, the others an empty dict.
         """
         self.discard()
         for name, parameter in self._trainable():
-            master = self._ranks.spread(state.get(f"{name}.master"), parameter.data)
+            master = self._world.spread(state.get(f"{name}.master"), parameter.data)
             safe_set_full_fp32_param(parameter, master)
             parameter.data.copy_(master)
             for moment in MOMENTS:
-                whole = self._ranks.spread(state.get(f"{name}.{moment}"), parameter.data)
+                whole = self._world.spread(state.get(f"{name}.{moment}"), parameter.data)
                 safe_set_full_optimizer_state(parameter, whole, moment)
         self._set_steps(steps)
 

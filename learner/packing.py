@@ -189,7 +189,7 @@ def _queries_alone(sample: Tokens) -> bool:
 
 
 def _size(sample: Tokens, known: int, shared: int) -> tuple[int, float]:
-    """Return the tokens that a sample adds to a micro-batch, and an upper bound of what it adds to `entries`.
+    """Return the tokens that a sample adds to a micro-batch, and an upper bound of the entries that it adds.
 
     known: tokens of the prompt that are in it already. shared: number of tokens that all prompts have in common.
     """

@@ -6,7 +6,7 @@ The coordinator reads the facts alone and does not import torch.
 import json
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 STATE_FILE = "learner.safetensors"
 FACTS_FILE = "learner.json"
 REMEDY = "resume from another one or start a new run"
-UNREADABLE = (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError)
 
 
 def write_checkpoint(folder: Path, config: Config, version: int, steps: int, state: dict[str, "Tensor"]) -> None:
@@ -31,7 +30,8 @@ def write_checkpoint(folder: Path, config: Config, version: int, steps: int, sta
     from safetensors.torch import save_file
 
     save_file(state, folder / STATE_FILE)
-    facts = LearnerState(version=version, steps=steps, **_settings(config))
+    depends = {item.checkpointed: attrgetter(item.path)(config) for item in settings(Config) if item.checkpointed}
+    facts = LearnerState(version=version, steps=steps, **depends)
     (folder / FACTS_FILE).write_text(json.dumps(facts.content, indent=2) + "\n")
 
 
@@ -43,12 +43,12 @@ def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> 
     from safetensors.torch import load_file
     from torch import float32
 
-    if (reason := foreign(folder, config)) is not None:
-        raise BadInput(f"checkpoint {folder}: {reason}; {REMEDY}")
     facts = _facts(folder)
+    if reason := foreign(folder, config):
+        raise BadInput(f"checkpoint {folder}: {reason}; {REMEDY}")
     try:
         state = load_file(folder / STATE_FILE)
-    except UNREADABLE as error:
+    except (OSError, SafetensorError) as error:
         raise BadInput(f"checkpoint {folder}: cannot be read ({error}); {REMEDY}") from None
     for name, shape in shapes.items():
         tensor = state.get(name)
@@ -67,16 +67,11 @@ def foreign(folder: Path, config: Config) -> str | None:
         ours = attrgetter(item.path)(config)
         if item.checkpointed and (theirs := value_today(item.path, getattr(facts, item.checkpointed))) != ours:
             return f"was made with {item.checkpointed} {theirs}, this run has {ours}"
-    if facts.steps <= facts.version * config.algorithm.steps_per_batch:
-        return None
-    return f"{facts.steps} optimizer steps in {facts.version} updates cannot be"
+    if facts.steps > facts.version * config.algorithm.steps_per_batch:
+        return f"{facts.steps} optimizer steps are too many for {facts.version} updates"
+    return None
 
 
 def _facts(folder: Path) -> LearnerState:
-    found: LearnerState = read_json(folder / FACTS_FILE, LearnerState, "restore it")
+    found: LearnerState = read_json(folder / FACTS_FILE, LearnerState, REMEDY)
     return found
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """Return the settings that a state depends on, as JSON has them."""
-    return {item.checkpointed: attrgetter(item.path)(config) for item in settings(Config) if item.checkpointed}

@@ -1,16 +1,30 @@
-"""Finds a user's function, and calls one that is a part of the reward."""
+"""The functions that a worker process runs, by name. None is trusted to end or to use little memory.
+
+`compare`: verifies (gold, answer) by the rules of `rewards.verify`
+`readable`: returns whether a gold answer can be read
+`reasoning_gym`: lets the library score an answer to one of its entries
+`import:module:function`: a user's own part of the reward, in separate workers
+"""
 
 import importlib
 import inspect
 import json
-import math
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from actors.messages import Status
 from conf.errors import BadInput
 from conf.schema import RewardConfig
+from rewards.generators import score_entry
+from rewards.verify.comparison import compare, readable
+
+COMPARE = "compare"
+READABLE = "readable"
+REASONING_GYM = "reasoning_gym"
+IMPORT = "import:"
 
 LARGEST = 1e6
 """Largest absolute reward. Advantages divide by the spread of a group, which overflows for 1e308."""
@@ -21,6 +35,35 @@ GIVEN = 3
 
 class BadReward(Exception):
     """A user's function did not return a reward. The text continues a sentence that begins with the function's name."""
+
+
+@lru_cache(maxsize=64)
+def resolve(name: str) -> Callable[..., Any]:
+    """Return the function of a name, imported and used once, so that no call's deadline pays for that."""
+    if name.startswith(IMPORT):
+        return reward_part(name.removeprefix(IMPORT))
+    if name == REASONING_GYM:
+        import reasoning_gym  # noqa: F401
+
+        return score_entry
+    compare(r"\sqrt{2}", r"\frac{2}{\sqrt{2}}")
+    return readable if name == READABLE else compared
+
+
+def compared(gold: str, answer: str) -> Status:
+    """Return the status of an answer: wrong if a library raises, or a policy would learn to make it raise."""
+    try:
+        return compare(gold, answer)
+    except MemoryError:
+        raise
+    except Exception:
+        return Status.WRONG
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder of the module that a user's function is in."""
+    module = sys.modules[name.removeprefix(IMPORT).partition(":")[0]]
+    return Path(module.__file__ or "").parent
 
 
 def find(key: str, reference: str) -> Callable[..., Any]:
@@ -74,19 +117,17 @@ def reward_part(reference: str) -> Callable[..., float]:
 
 def _parameters(reference: str, function: Callable[..., Any]) -> tuple[dict[str, bool], set[str], bool]:
     """Return the parameter names (true for possible columns), the required ones, and whether it takes any other."""
-    shape = f"define it as {reference.rpartition(':')[2]}(prompt, response, gold, **columns)"
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise BadInput(f"reward.custom: '{reference}' is async, and nothing awaits it: {shape}, without async")
     try:
         signature = inspect.signature(function)
         signature.bind_partial(*range(GIVEN))
     except TypeError as error:
-        raise BadInput(f"reward.custom: '{reference}' does not take three arguments ({error}): {shape}") from error
+        raise BadInput(
+            f"reward.custom: '{reference}' does not take three arguments ({error}): define it as "
+            f"{reference.rpartition(':')[2]}(prompt, response, gold, **columns)"
+        ) from error
     except ValueError:  # some functions written in C have no signature
         return {}, set(), False
     parameters = list(signature.parameters.values())
-    if any(one.kind is one.POSITIONAL_ONLY and one.default is one.empty for one in parameters[GIVEN:]):
-        raise BadInput(f"reward.custom: '{reference}' needs more than three arguments by position: {shape}")
     by_name = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     first = {one.name for one in parameters[:GIVEN] if one.kind is one.POSITIONAL_OR_KEYWORD}
     named = {one.name: one.name not in first for one in by_name}
@@ -96,22 +137,13 @@ def _parameters(reference: str, function: Callable[..., Any]) -> tuple[dict[str,
 
 def number(value: Any) -> float:
     """Return a reward as a number. Raises BadReward for anything else, and for a value that would ruin an update."""
-    kind = type(value).__name__
-    if value is None:
-        raise BadReward("returned None: end it with `return` and a number")
     if inspect.isawaitable(value):
-        getattr(value, "close", int)()
-        raise BadReward(f"returned a {kind}, which nothing awaits: define it without async")
-    if isinstance(value, list | tuple | dict | set):
-        raise BadReward(f"returned a {kind}: it is called for one response at a time, and returns one number")
-    if isinstance(value, str | bytes):
-        raise BadReward(f"returned a {kind}, which is no number")
+        getattr(value, "close", int)()  # or Python warns that nothing awaited it
     try:
-        found = float(value)
+        found = float("a text" if isinstance(value, str | bytes) else value)
     except Exception as error:
-        raise BadReward(f"returned a {kind}, which is no number ({type(error).__name__}: {error})") from error
-    if not math.isfinite(found):
-        raise BadReward(f"returned {found}: return a finite number")
-    if abs(found) > LARGEST:
-        raise BadReward(f"returned {found:g}: rewards go up to {LARGEST:,.0f} either way, so scale it")
+        kind = "None" if value is None else f"a {type(value).__name__}"
+        raise BadReward(f"returned {kind}: define it without async, and return one number per response") from error
+    if not abs(found) <= LARGEST:
+        raise BadReward(f"returned {found:g}: return a finite number of at most {LARGEST:,.0f} either way")
     return found

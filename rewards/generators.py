@@ -8,7 +8,10 @@ comparison. Partial credit does not count.
 import json
 import re
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 EXACT = "exact"
 """Grader of an entry whose answer is compared as text, or as a number if it is one."""
@@ -18,69 +21,20 @@ VALUE = "value"
 
 FULL_SCORE = 1.0
 
-RUN_THE_ANSWER = frozenset(
-    {
-        "binary_matrix",
-        "composite",
-        "countdown",
-        "intermediate_integration",
-        "n_queens",
-        "polynomial_multiplication",
-        "puzzle24",
-        "simple_integration",
-        "spiral_matrix",
-        "string_insertion",
-    }
-)
-"""Sets whose scoring passes the model's answer to `eval` or sympy's `parse_expr`, which would run it as code.
-`composite` passes it to the sets that its parameters name."""
+_TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
+RUN_THE_ANSWER = frozenset(_TABLE["runs_the_answer"])
 REFUSED = {
     **dict.fromkeys(RUN_THE_ANSWER, "runs the model's answer as Python code to score it"),
-    "boxnet": "has no answers to compare with, and its scoring passes over impossible moves and fails on other text",
-    "propositional_logic": "has no answers to compare with, and its scoring pays for a copied premise",
+    **_TABLE["unusable"],
 }
 """Sets that cannot be used, each with the reason."""
 
-VALUES = {
-    "coin_flip": "the library pays for a prefix, such as 0 for 0.3125",
-    "complex_arithmetic": "the library pays for nan",
-    "polynomial_equations": "the library pays for anything where there is no root",
-}
-"""Sets whose answers are numbers, or lists of them in any order, rounded or spelled in several ways."""
+VALUES = frozenset(_TABLE["numbers"])
+"""Sets whose answers are compared as numbers."""
 
-
-ROLES = "altruist|angel|devil|egoist|fool|hero|knave|knight|laggard|pioneer|sage|saint|sinner|villain"
-
-SCORED = {
-    "advanced_geometry": r"\S+",
-    "bitwise_arithmetic": r"[-+]?(0[xX])?[0-9a-fA-F]+",
-    "cryptarithm": r"\S+",
-    "decimal_arithmetic": r"[-+]?[0-9.]+",
-    "fraction_simplification": r"\$?\\d?frac\{[0-9]+\}\{[0-9]+\}\$?|[0-9]+|[0-9]*/[0-9]*",
-    "graph_color": r"\S+",
-    "group_anagrams": r"\S+",
-    "jugs": r"\S+",
-    "kakurasu": r"[01]+",
-    "knight_swap": r"\S+",
-    "knights_knaves": rf"\(?[A-Z][a-z]+,?|is|an?|and|({ROLES})[,.)]*",
-    "palindrome_generation": r"\S+",
-    "palindrome_partitioning": r"\S+",
-    "pool_matrix": r"-?[0-9.]+",
-    "power_function": r"[-+]?[0-9.]+([eE][-+]?[0-9]{1,3})?",
-    "prime_factorization": r"[0-9×]+",
-    "quantum_lock": r"[ABC→]+",
-    "rubiks_cube": r"[A-Za-z]{1,2}'?[0-9]?'?",
-    "rush_hour": r"[A-Z][-+][0-9],?",
-    "shortest_path": r"[a-z]+",
-    "sokoban": r"[UDLR]+",
-    "time_intervals": r"-?[0-9:.]+,?|days?,?",
-    "tower_of_hanoi": r"[A-Za-z]+|[0-9][.,]?",
-    "word_ladder": r"[A-Za-z,]+",
-}
-"""Sets that the library scores, because several answers are right: rounded ones, another order or spelling, or any
-solution. Each has a pattern for the words of an answer: the library would find moves in any text, and repeat one as
-often as the text says."""
+SCORED = _TABLE["scored"]
+"""Sets that the library scores, each with a pattern for the words of an answer."""
 
 WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{(.*)\}", re.DOTALL)
 AROUND = re.compile(r"\s*([][(){},:;])\s*")

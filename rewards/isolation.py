@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from errno import ENOSYS, EPERM
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("actors", "conf", "launch", "learner", "rewards")
 
@@ -36,7 +38,7 @@ SYSTEM = (
 
 OPEN_FILES = 256
 PRINTED = 2**30
-"""Largest size of a log that prints may grow, bytes."""
+"""Largest log that prints may fill, bytes."""
 
 LANDLOCK = "Landlock: the process that verifies answers could read your files, those with tokens included"
 SECCOMP = "seccomp: the process that verifies answers could use the network, start processes and end others"
@@ -48,46 +50,13 @@ _FILES = {1: 2**13 - 1, 2: 2**14 - 1, 3: 2**15 - 1, 5: 2**16 - 1}
 """Bit mask of the file accesses that Landlock governs, by its version."""
 
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
-"""Column of the tables below, and the kernel's number of the architecture."""
+"""Index into the numbers of CALLS, and the kernel's number of the architecture."""
+
+CALLS = yaml.safe_load(Path(__file__).with_name("system_calls.yaml").read_text(encoding="utf-8"))
+"""System calls by what the filter does with them, each with its numbers."""
 
 _NEWEST = 462
-"""The last system call in the tables (Linux 6.10). Later ones, and x32's other numbers, are reported as unknown."""
-
-_DENIED = {
-    "socket": (41, 198), "socketpair": (53, 199),
-    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
-    "tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
-    "pidfd_send_signal": (424, 424), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
-    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
-    "process_madvise": (440, 440), "process_mrelease": (448, 448),
-    "migrate_pages": (256, 238), "move_pages": (279, 239),
-    "setpgid": (109, 154), "setsid": (112, 157), "setpriority": (141, 140), "ioprio_set": (251, 30),
-    "sched_setparam": (142, 118), "sched_setscheduler": (144, 119), "sched_setattr": (314, 274),
-    "creat": (85, None), "truncate": (76, 45), "mknod": (133, None), "mknodat": (259, 33),
-    "mkdir": (83, None), "mkdirat": (258, 34), "rmdir": (84, None), "unlink": (87, None), "unlinkat": (263, 35),
-    "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276),
-    "link": (86, None), "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36),
-    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
-    "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
-    "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
-    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
-    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmat": (30, 196),
-    "shmctl": (31, 195), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180), "mq_unlink": (241, 181),
-    "unshare": (272, 97), "setns": (308, 268), "bpf": (321, 280), "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
-    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
-}  # fmt: skip
-"""Refused system calls, with their numbers on x86_64 and aarch64. Those that need a privilege fail without it."""
-
-_UNKNOWN = {"clone3": (435, 435), "openat2": (437, 437)}
-"""System calls with arguments in memory, where a filter cannot look: libraries fall back to clone and openat."""
-
-_BY_ARGUMENT = {
-    "kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261), "sched_setaffinity": (203, 122),
-    "clone": (56, 220), "open": (2, None), "openat": (257, 56), "mmap": (9, 222), "ioctl": (16, 29),
-}  # fmt: skip
-"""System calls that are allowed or refused by an argument."""
+"""The last system call that CALLS considers (Linux 6.10). Later and x32's other numbers are reported as unknown."""
 
 _ALL = 0xFFFFFFFF
 _THREAD = 0x10000  # CLONE_THREAD
@@ -164,20 +133,16 @@ def _restrict_files(paths: Iterable[Path]) -> None:
 
 def _restrict_calls() -> None:
     """Drop all privileges and install the filter of system calls."""
-    column, architecture = _architecture()
+    machine = platform.machine()
+    if machine not in _ARCHITECTURES or sys.maxsize < 2**32:
+        raise OSError(ENOSYS, f"no table of system calls for {machine}")
+    column, architecture = _ARCHITECTURES[machine]
     _checked(_libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)))
     program = _filter(column, architecture, os.getpid())
     code = ctypes.create_string_buffer(program, len(program))
     pointer = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
     for_all_threads = 1
     _checked(_libc.syscall((317, 277)[column], 1, for_all_threads, pointer))
-
-
-def _architecture() -> tuple[int, int]:
-    machine = platform.machine()
-    if machine not in _ARCHITECTURES or sys.maxsize < 2**32:
-        raise OSError(ENOSYS, f"no table of system calls for {machine}")
-    return _ARCHITECTURES[machine]
 
 
 def _filter(column: int, architecture: int, own: int) -> bytes:
@@ -195,15 +160,15 @@ def _filter(column: int, architecture: int, own: int) -> bytes:
     add(load, 0)
     add(above, _NEWEST, 0, 1)
     add(answer, unknown)
-    for table, result in ((_DENIED, refuse), (_UNKNOWN, unknown)):
-        for numbers in table.values():
+    for group, result in (("refused", refuse), ("unknown", unknown)):
+        for numbers in CALLS[group].values():
             if (number := numbers[column]) is not None:
                 add(equal, number, 0, 1)
                 add(answer, result)
 
     def decide(name: str, argument: int, bits: int, values: set[int], fine: bool) -> None:
         """Allow (fine) or refuse a system call if these bits of an argument are one of the values."""
-        if (number := _BY_ARGUMENT[name][column]) is None:
+        if (number := CALLS["by_argument"][name][column]) is None:
             return
         add(load, 0)
         add(equal, number, 0, 4 + len(values))

@@ -20,8 +20,8 @@ from typing import Any
 
 import psutil
 
-from rewards.functions import BadReward
-from rewards.graders import folder_of, resolve
+from actors.messages import Status
+from rewards.functions import BadReward, folder_of, resolve
 from rewards.isolation import bare_environment, enclose
 
 ATTEMPTS = 2
@@ -52,19 +52,27 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["rewards.preload"])
 
 
-class Hung(Exception):
+class NoResult(Exception):
+    """A call gave no result. status: of the sample that it was for"""
+
+    status = Status.CRASH
+
+
+class Hung(NoResult):
     """No result within the deadline. busy: whether the worker was computing all the time."""
+
+    status = Status.TIMEOUT
 
     def __init__(self, busy: bool) -> None:
         super().__init__("ran for longer than reward.deadline_s allows")
         self.busy = busy
 
 
-class Died(Exception):
+class Crashed(NoResult):
     """The worker crashed in every attempt."""
 
 
-class Failed(Exception):
+class Failed(NoResult):
     """The function raised an error, which the text names."""
 
 
@@ -164,7 +172,7 @@ class Worker:
         self._start()
 
     def run(self, name: str, *arguments: Any) -> Any:
-        """Run a function of `rewards.graders`. Raises Hung, Died or Failed."""
+        """Run a function of `rewards.functions`. Raises Hung, Crashed or Failed."""
         for _ in range(ATTEMPTS):
             try:
                 self._prepare(name)
@@ -177,7 +185,7 @@ class Worker:
                 continue
             self.close()
             raise Hung(busy)
-        raise Died("ended its process, or took more memory than reward.memory_mib allows")
+        raise Crashed("ended its process, or took more memory than reward.memory_mib allows")
 
     def close(self) -> None:
         """Kill the worker; the next call gets a new one."""
@@ -237,7 +245,7 @@ class Worker:
         """Return the worker's reply once it has prepared itself."""
         if not self._pipe.poll(PREPARE_S):
             self.close()
-            raise Died
+            raise Crashed
         return self._receive()[0]
 
     def _receive(self) -> tuple[Any, str]:

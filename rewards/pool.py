@@ -5,20 +5,18 @@ import queue
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import product
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
 from conf.errors import BadInput
-from rewards.functions import BadReward, check_functions, number
+from rewards.functions import COMPARE, IMPORT, READABLE, REASONING_GYM, BadReward, check_functions, number
 from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values
-from rewards.graders import COMPARE, IMPORT, READABLE, REASONING_GYM
-from rewards.killable_worker import Died, Failed, Hung, Limits, Worker
+from rewards.killable_worker import Crashed, Failed, Hung, Limits, NoResult, Worker
 from rewards.reward import RewardFunction
 from rewards.verify import decide, extract, verdict
 from rewards.verify.comparison import INTEGER
@@ -26,7 +24,7 @@ from rewards.verify.text.boxes import BOX, boxed
 from rewards.verify.text.spelling import plain
 
 VERDICTS_AHEAD = 64
-"""Verifications requested ahead of the one being read, per worker: enough to keep it busy."""
+"""Verifications requested ahead of the one being read, per worker, to keep it busy."""
 
 REMEMBERED = 65_536
 """Number of results kept: samples of a problem often give the same answer, and a policy the same adversarial one."""
@@ -41,8 +39,6 @@ MIB = 2**20
 
 SHOWN = 120
 """Characters of a problem in an error message."""
-
-T = TypeVar("T")
 
 
 class VerifierPool:
@@ -66,7 +62,7 @@ class VerifierPool:
             theirs = replace(limits, enclosed=config.sandbox, functions=functions)
             try:
                 self._custom = list(self._threads.map(Worker, [theirs] * workers))
-            except (EOFError, OSError, Died) as error:
+            except (EOFError, OSError, Crashed) as error:
                 self._close()
                 names = ", ".join(part.function for part in config.custom)
                 raise BadInput(
@@ -95,20 +91,22 @@ class VerifierPool:
         """Verify one response. Blocks; safe from any thread. grader: see `actors.messages.Problem`."""
         start = time.perf_counter()
         answer = extract(response, self._reward.config.after_thinking)
-        status = self._grade(gold, answer, grader) if grader else decide(gold, answer, self._compare)
+        status = self._verify_entry(gold, answer, grader) if grader else decide(gold, answer, self._compare)
         return verdict(status, answer, start)
-
-    def verify_all(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Verdict]:
-        """Verify (gold, response) pairs, in order."""
-        return self._in_order(self.verify, pairs)
 
     def rewards_all(self, pairs: Iterable[tuple[Problem, Sample]]) -> Iterator[Reward]:
         """Reward samples, in order."""
-        return self._in_order(self._earn, pairs)
+        pending: deque[Future[Reward]] = deque()
+        for pair in pairs:
+            pending.append(self._threads.submit(self._reward_of, *pair))
+            if len(pending) > self._ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
     async def score(self, group: Group) -> Group:
         """Return the group with one reward per sample. If cancelled, running verifications end by their deadline."""
-        futures = [self._threads.submit(self._earn, group.problem, sample) for sample in group.samples]
+        futures = [self._threads.submit(self._reward_of, group.problem, sample) for sample in group.samples]
         return replace(group, rewards=tuple(await asyncio.gather(*map(asyncio.wrap_future, futures))))
 
     def check_golds(self, golds: Iterable[tuple[str, str]]) -> list[bool]:
@@ -118,31 +116,21 @@ class VerifierPool:
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
 
-    def _in_order(self, work: Callable[..., T], pairs: Iterable[tuple[Any, ...]]) -> Iterator[T]:
-        pending: deque[Future[T]] = deque()
-        for pair in pairs:
-            pending.append(self._threads.submit(work, *pair))
-            if len(pending) > self._ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-    def _earn(self, problem: Problem, sample: Sample) -> Reward:
+    def _reward_of(self, problem: Problem, sample: Sample) -> Reward:
         verdict = self.verify(problem.gold, sample.text, problem.grader)
         custom: dict[str, float] = {}
-        failure: Status | None = None
-        complaint = ""
+        failure, complaint = None, ""
         for part in self._reward.config.custom:
             try:
                 custom[part.name] = self.call(part.function, problem, sample.text)
-            except (Hung, Died, Failed) as error:
-                failure = status_of(error)
+            except NoResult as error:
+                failure = error.status
                 complaint = f"'{part.function}' {error}, on problem {problem.id}"
                 custom[part.name] = 0.0
         return self._reward(sample, verdict, custom, failure, complaint)
 
     def call(self, function: str, problem: Problem, response: str) -> float:
-        """Call a user's function. Raises Hung, Died or Failed, whose texts continue a sentence after its name."""
+        """Call a user's function. Raises NoResult, whose text continues a sentence after its name."""
         try:
             value = self._call(IMPORT + function, problem.prompt, response, problem.gold, problem.columns)
             return number(value)  # also here: the function may have written a reply to the pipe itself
@@ -152,10 +140,12 @@ class VerifierPool:
     def _compare(self, gold: str, answer: str) -> Status:
         try:
             return Status(self._call(COMPARE, gold, answer))
-        except (Hung, Died, Failed, ValueError) as error:
-            return status_of(error)
+        except NoResult as error:
+            return error.status
+        except ValueError:
+            return Status.CRASH
 
-    def _grade(self, gold: str, answer: str | None, grader: str) -> Status:
+    def _verify_entry(self, gold: str, answer: str | None, grader: str) -> Status:
         """Verify an answer to an entry of a generator by the rules of `rewards.generators`."""
         given = (answer or "").strip().strip("$").strip()
         if not given:
@@ -168,8 +158,8 @@ class VerifierPool:
             return Status.WRONG
         try:
             return Status.CORRECT if self._call(REASONING_GYM, grader, given) is True else Status.WRONG
-        except (Hung, Died, Failed) as error:
-            return status_of(error)
+        except NoResult as error:
+            return error.status
 
     def _check_gold(self, gold: str, grader: str) -> bool:
         if grader:
@@ -183,11 +173,11 @@ class VerifierPool:
             return False
         try:
             return self._call(READABLE, answer)
-        except (Hung, Died, Failed):
+        except NoResult:
             return False
 
     def _call(self, name: str, *arguments: str) -> Any:
-        """Run a function in a free worker and remember its result, except a user's. Raises Hung, Died or Failed."""
+        """Run a function in a free worker and remember its result, except a user's. Raises NoResult."""
         key = blake2b(repr((name, *arguments)).encode(), digest_size=16).digest()
         remember = not name.startswith(IMPORT)
         with self._lock:
@@ -202,7 +192,7 @@ class VerifierPool:
         worker = free.get()
         try:
             result = worker.run(name, *arguments)
-        except (Hung, Died, Failed) as error:
+        except NoResult as error:
             with self._lock:
                 self._counts["hung" if isinstance(error, Hung) else "crashed"] += 1
             if isinstance(error, Hung) and error.busy and remember:
@@ -228,9 +218,7 @@ class VerifierPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
 
@@ -244,29 +232,24 @@ def check_reward_functions(reward: RewardFunction, problems: Sequence[Problem]) 
             response = f"{BOX}{{{problem.gold}}}"
             try:
                 pool.call(part.function, problem, response)
-            except (Hung, Died, Failed) as error:
+            except NoResult as error:
                 where = f"(prompt {shown(problem.prompt)}, response {shown(response)})"
                 raise BadInput(f"reward.custom: '{part.function}' {error} {where}{_remedy(error)}") from error
         return pool.absent_walls
 
 
-def _remedy(error: Hung | Died | Failed) -> str:
+def _remedy(error: NoResult) -> str:
     """Return the remedy for an error of a user's function, if its text has none."""
     if isinstance(error, Hung):
         return ": raise the limit, or make it faster"
-    if str(error).startswith(WALLS):
-        return (
-            ": functions run without network, other processes and files to write to; let it do this when imported, or "
-            "give reward.sandbox=false if you would run what a model writes"
-        )
-    return ""
+    if not str(error).startswith(WALLS):
+        return ""
+    return (
+        ": functions run without network, other processes and files to write to; let it do this when imported, or "
+        "give reward.sandbox=false if you would run what a model writes"
+    )
 
 
 def shown(text: str) -> str:
     """Return the end of a text, quoted, at most SHOWN characters."""
     return repr(text if len(text) <= SHOWN else f"… {text[-SHOWN:]}")
-
-
-def status_of(error: Exception) -> Status:
-    """Return the status of a sample whose verification ended in an error."""
-    return Status.TIMEOUT if isinstance(error, Hung) else Status.CRASH

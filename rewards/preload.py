@@ -1,5 +1,5 @@
 """Imported by the fork server, so that math-verify's first use is paid once for all workers."""
 
-from rewards.graders import COMPARE, resolve
+from rewards.functions import COMPARE, resolve
 
 resolve(COMPARE)

@@ -22,35 +22,20 @@ def well_formed(response: str) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class LengthPenalty:
-    """DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13), which is subtracted from the reward.
+def overlong(tokens: int, limit: int, buffer: float) -> float:
+    """Return DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13), which is subtracted from the reward.
 
     It is 0 up to limit − buffer tokens and rises linearly to 1 at the limit. buffer is above 0.
     """
-
-    limit: int
-    buffer: float
-
-    def __call__(self, tokens: int) -> float:
-        return min(max((tokens - (self.limit - self.buffer)) / self.buffer, 0.0), 1.0)
+    return min(max((tokens - (limit - buffer)) / buffer, 0.0), 1.0)
 
 
-@dataclass(frozen=True)
-class CosineScale:
-    """Length scaling of accuracy (Yeo et al., arXiv 2502.03373), for correct answers and for others.
+def cosine(tokens: int, limit: int, short: float, long: float) -> float:
+    """Return the accuracy reward scaled by length (Yeo et al., arXiv 2502.03373).
 
-    Half a cosine from the value at no tokens to the value at `limit` tokens and beyond.
+    Half a cosine from the value `short` at no tokens to the value `long` at `limit` tokens and beyond.
     """
-
-    limit: int
-    correct: tuple[float, float]
-    wrong: tuple[float, float]
-
-    def __call__(self, tokens: int, correct: bool) -> float:
-        short, long = self.correct if correct else self.wrong
-        progress = min(tokens / self.limit, 1.0)
-        return long + (short - long) * (1 + cos(pi * progress)) / 2
+    return long + (short - long) * (1 + cos(pi * min(tokens / limit, 1.0))) / 2
 
 
 @dataclass(frozen=True)
@@ -59,12 +44,12 @@ class RewardFunction:
 
     config: weights and rules
     limit: longest response, tokens; parts that depend on length are scaled by it
-    penalty: soft overlong punishment, if any
+    buffer: tokens before the limit over which the overlong punishment rises; 0 for none
     """
 
     config: RewardConfig
     limit: int = 1
-    penalty: LengthPenalty | None = None
+    buffer: float = 0.0
 
     def __call__(
         self,
@@ -79,8 +64,7 @@ class RewardFunction:
         accuracy: the verdict's score, 0 after a `failure` of a user's part
         format: 1 for a well-formed response
         boxed: 1 for a box that can be read
-        cosine: a CosineScale
-        overlong: the penalty, which is subtracted
+        cosine, overlong: the functions above; overlong is subtracted
         custom: the user's parts, by name
         """
         config, tokens = self.config, len(sample.token_ids)
@@ -90,11 +74,10 @@ class RewardFunction:
         if config.boxed:
             parts["boxed"], weights["boxed"] = float(verdict.extracted is not None), config.boxed
         if config.cosine:
-            correct, wrong = tuple(config.cosine_correct), tuple(config.cosine_wrong)
-            scale = CosineScale(self.limit, correct, wrong)  # type: ignore[arg-type]
-            parts["cosine"], weights["cosine"] = scale(tokens, accuracy == 1.0), config.cosine
-        if self.penalty is not None:
-            parts["overlong"], weights["overlong"] = self.penalty(tokens), -1.0
+            short, long = config.cosine_correct if accuracy == 1.0 else config.cosine_wrong
+            parts["cosine"], weights["cosine"] = cosine(tokens, self.limit, short, long), config.cosine
+        if self.buffer:
+            parts["overlong"], weights["overlong"] = overlong(tokens, self.limit, self.buffer), -1.0
         for part in config.custom:
             parts[part.name], weights[part.name] = (custom or {}).get(part.name, 0.0), part.weight
         total = sum(weights[name] * value for name, value in parts.items())
@@ -103,5 +86,5 @@ class RewardFunction:
 
 def reward_function(config: Config) -> RewardFunction:
     """Return the reward function of a run."""
-    limit, share = config.rollout.max_response_tokens, config.algorithm.overlong_buffer
-    return RewardFunction(config.reward, limit, LengthPenalty(limit, share * limit) if share else None)
+    limit = config.rollout.max_response_tokens
+    return RewardFunction(config.reward, limit, buffer=config.algorithm.overlong_buffer * limit)

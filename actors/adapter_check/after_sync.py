@@ -12,12 +12,12 @@ from actors.messages import Scores
 from actors.protocols import Learner
 
 BAND = 3.0
-"""Engine and learner disagree, and the learner counts as moved, beyond this multiple of the measured noise. Measured:
-noise 0.03–0.04 (mean |Δ log p|, bf16), a wrong adapter 0.42."""
+"""Multiple of the measured noise beyond which engine and learner disagree, and the learner has moved. Measured: noise
+0.03–0.04 (mean |Δ log p|, bf16), a wrong adapter 0.42."""
 
 SAME_DIRECTION = 0.5
-"""Fraction of the engine's squared distance from the base model that has to lie along the learner's for both to be the
-same change, too strong or too weak."""
+"""Fraction of the engine's squared change from the base model that lies along the learner's change, if both are the
+same change at another strength."""
 
 SAME = 1e-3
 """Log-probabilities that differ by less come from the same weights; a batch of other requests moves them a little."""
@@ -28,7 +28,7 @@ MAX_NOISE = 0.2
 
 @dataclass(frozen=True)
 class Comparison:
-    """The engine that differs most from the learner, over the tokens of its responses, in nats.
+    """Comparison of the learner with the most different engine, over the tokens of its responses, in nats.
 
     disagreement: mean |log p engine − log p learner|.
     movement: mean |log p learner − log p base|.
@@ -45,10 +45,10 @@ class Comparison:
 
 
 class CheckAfterSync:
-    """Compares what engines generated from the prompts with the learner's log-probabilities of the same tokens.
+    """Compares the engines' log-probabilities of their own responses with the learner's of the same tokens.
 
     The first comparison, of version 0, measures the noise between the two implementations. Whether the adapter is
-    active at all can be told only once the learner itself has moved beyond the noise: until then it is undecided.
+    active at all is undecided until the learner itself has moved beyond the noise.
     """
 
     def __init__(self, noise_floor: float, noise: float | None = None) -> None:
@@ -67,7 +67,7 @@ class CheckAfterSync:
         return self.compare(responses, await learner.score(tuple(chain.from_iterable(responses))))
 
     def compare(self, responses: tuple[Responses, ...], scores: Iterable[tuple[Scores, ...]]) -> Comparison:
-        """Compare responses, by engine, with the learner's scores of them, one after the other."""
+        """Compare each engine's responses with the learner's scores, which come in the same order."""
         rest = iter(scores)
         views = [_View.of(engine, list(chain.from_iterable(islice(rest, len(engine))))) for engine in responses]
         if self.noise is None:
@@ -85,11 +85,11 @@ class CheckAfterSync:
         return Comparison(view.disagreement, movement, movement > self.band, k3, -fmean(view.policy))
 
     def _diagnose(self, who: str, responses: Responses, previous: Responses | None, view: "_View") -> str:
-        """Name the likely cause, from how the engine's change against the base model compares with the learner's."""
+        """Return the likely cause, by comparing the engine's change from the base model with the learner's."""
         name = f"version {responses[0].version}"
         if not isfinite(view.disagreement):
             whose = "the learner" if all(map(isfinite, view.engine)) else who
-            return f"the log-probabilities of {whose} are no numbers for {name}: its weights are broken or overflow"
+            return f"the log-probabilities of {whose} are not finite for {name}: its weights are broken or overflow"
         seen = (
             f"the log-probabilities of {who} differ from the learner's by {view.disagreement:.3f} on average for "
             f"{name}, {self.band:.3f} is the limit"
@@ -103,7 +103,7 @@ class CheckAfterSync:
         if along < SAME_DIRECTION:
             return f"{seen}; they are not the base model's either: the weights of another adapter or model are served"
         if strength > 1:
-            return f"{seen}; the change against the base model is {strength:.1f} times the learner's: too large a scale"
+            return f"{seen}; the change from the base model is {strength:.1f} times the learner's: too large a scale"
         return (
             f"{seen}; {strength:.0%} of the learner's change arrives: an older version, too small a scale, or a type "
             "of module without its adapter"
@@ -128,8 +128,8 @@ class _View:
         return distance(self.engine, self.policy)
 
     def alignment(self) -> tuple[float, float]:
-        """Return the fraction (of squares) of the engine's change against the base model that lies along the learner's
-        change, and how many times the learner's that part is (least squares).
+        """Return the fraction (of squares) of the engine's change from the base model that lies along the learner's
+        change, and the strength of that part as a multiple of the learner's (least squares).
         """
         changes = [(e - b, p - b) for e, p, b in zip(self.engine, self.policy, self.base, strict=True)]
         cross, own, learner = (sum(terms) for terms in zip(*((e * p, e * e, p * p) for e, p in changes), strict=True))

@@ -11,39 +11,38 @@ from actors.messages import AdapterRef
 from actors.protocols import FAITHFUL, Engine, Learner
 
 CLEARLY = 0.8
-"""A mistake is found where the responses are closer to the learner's view of it than this fraction of their distance to
-the truth."""
+"""Largest distance from the responses to a mistake that explains them, as a fraction of their distance to the truth."""
 
 PROMPT_TOKENS = 16
-"""Tokens that are kept of each prompt: the learner scores each response under a dozen mistakes, whatever it answers."""
+"""Tokens that are kept of each prompt, since the learner scores each response under a dozen mistakes."""
 
 FAR = 0.5
-"""Responses are wrong, though no mistake explains them, if they are farther from the truth than this fraction of the
-mean distance of the mistakes."""
+"""Largest distance from right responses to the truth, as a fraction of the mistakes' mean distance. Farther ones are
+wrong even if no mistake explains them."""
 
 
 class CheckAtStart:
-    """Has every engine that starts serve synthetic adapters side by side, and compares its responses with the learner.
+    """Has each starting engine serve synthetic adapters side by side, and checks its responses by the learner's scores.
 
-    This covers loading, scale, all types of modules, and which request gets which adapter: a policy that has hardly
-    moved could show none of it.
+    This covers loading, scale, all types of modules, and the adapter of each request. A policy that has hardly moved
+    could show none of it.
     """
 
-    def __init__(self, engine: Engine, learner: Learner, probes: CheckPrompts) -> None:
+    def __init__(self, engine: Engine, learner: Learner, prompts: CheckPrompts) -> None:
         self.adapters: tuple[AdapterRef, ...] = ()
         self._engine = engine
         self._learner = learner
-        self._probes = probes.shortened(PROMPT_TOKENS)
+        self._prompts = prompts.shortened(PROMPT_TOKENS)
         self._unchecked: list[tuple[str, list[Responses]]] = []
 
     async def begin(self) -> None:
-        """Ask the engines, now and whenever one starts again. The second call does nothing."""
+        """Prompt the engines, now and whenever one starts again. The second call does nothing."""
         if not self.adapters:
             self.adapters = await self._learner.publish_synthetic()
             await self._engine.at_start(self._ask)
 
     async def check(self) -> None:
-        """Compare all responses since the last call. Raise Halted if an engine does not serve what it claims to."""
+        """Compare all responses since the last call. Raise Halted if an engine serves an adapter unfaithfully."""
         while self._unchecked:
             name, by_adapter = self._unchecked[0]
             views = [await self._learner.explain(responses) for responses in by_adapter]
@@ -56,7 +55,7 @@ class CheckAtStart:
     async def _ask(self, name: str, engine: Engine) -> None:
         for adapter in self.adapters:
             await engine.load(adapter)
-        by_adapter = await asyncio.gather(*(self._probes.ask(engine, adapter) for adapter in self.adapters))
+        by_adapter = await asyncio.gather(*(self._prompts.ask(engine, adapter) for adapter in self.adapters))
         self._unchecked.append((name, [tuple(chain.from_iterable(responses)) for responses in by_adapter]))
         for adapter in self.adapters:
             await engine.retire(adapter)
@@ -71,9 +70,9 @@ def find_mistake(engine: list[float], views: dict[str, tuple[float, ...]]) -> st
     truth = mistakes.pop(FAITHFUL)
     off = distance(engine, truth)
     if not isfinite(off):
-        return "its probabilities, or the learner's, were no numbers"
+        return "its probabilities, or the learner's, were not finite"
     nearest = min(mistakes, key=lambda name: distance(engine, mistakes[name]))
     if distance(engine, mistakes[nearest]) < CLEARLY * off:
         return nearest
     far = off > FAR * fmean(distance(view, truth) for view in mistakes.values())
-    return f"its weights were others (mean |Δ log p| {off:.3f})" if far else ""
+    return f"it had other weights (mean |Δ log p| {off:.3f})" if far else ""

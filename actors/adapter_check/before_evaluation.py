@@ -1,4 +1,4 @@
-"""The adapter check before an evaluation: does the adapter change what the engines respond?"""
+"""The adapter check before an evaluation: does the adapter change the engines' responses?"""
 
 from collections.abc import Sequence
 from math import fsum
@@ -15,8 +15,8 @@ async def check_before_evaluation(
     config: Config, engine: Engine, adapter: AdapterRef, problems: Sequence[Problem]
 ) -> None:
     """Raise BadInput if some engine responds under an adapter as it does without one."""
-    probes = CheckPrompts(config, problems)
-    base, again, adapted = [await probes.ask(engine, policy) for policy in (None, None, adapter)]
+    prompts = CheckPrompts(config, problems)
+    base, again, adapted = [await prompts.ask(engine, policy) for policy in (None, None, adapter)]
     if any(unchanged(*responses) for responses in zip(base, again, adapted, strict=True)):
         raise BadInput(
             f"adapter={adapter.path}: with it an engine responds as the base model does, with the same words and "
@@ -25,7 +25,7 @@ async def check_before_evaluation(
 
 
 def unchanged(base: Responses, again: Responses, adapted: Responses) -> bool:
-    """Whether an engine's responses under an adapter differ no more from the base model's than those do when repeated.
+    """Whether an engine's responses differ under an adapter no more than the base model's differ when repeated.
 
     All are to the same prompts with the same seeds.
     """

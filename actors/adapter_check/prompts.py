@@ -21,7 +21,7 @@ class CheckPrompts:
     def __init__(
         self, config: Config, problems: Sequence[Problem], metered: Callable[[Sampler], Sampler] = lambda engine: engine
     ) -> None:
-        """metered: makes an engine one whose tokens are counted."""
+        """metered: wraps an engine so that its tokens are counted."""
         self._config = config
         self._metered = metered
         self._problems = problems[: config.adapter_check.problems]

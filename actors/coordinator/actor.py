@@ -1,4 +1,4 @@
-"""The Ray actor of a run: has the other actors started, hands them to a Coordinator, and writes how it ended."""
+"""The Ray actor of a run: it starts the other actors, runs a Coordinator on them, and writes the summary."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ from conf.schema import Config
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 LOOK_S = 5.0
-"""Seconds between two looks at the host's resources, and two reports to Ray's metrics."""
+"""Seconds between two checks of the host's resources, each with a report to Ray's metrics; 1 while the run starts."""
 
 STATUSES: dict[type[BaseException], str] = {Halted: "halted", Interrupted: "interrupted"}
 """Statuses of summary.json by the error that ended the run."""
@@ -41,17 +41,17 @@ STATUSES: dict[type[BaseException], str] = {Halted: "halted", Interrupted: "inte
 Started = list[Engine | Learner | Verifier]
 
 StartActors = Callable[[RunRequest, Started, Clock, Record], Awaitable[tuple[EnginePool, Learner, Verifier]]]
-"""Starts the actors of a request, adds each to the list at once, and records their crashes."""
+"""Starts the actors of a request, adds each to the list as soon as it starts, and records crashes."""
 
 Foreign = Callable[[Path, Config], str | None]
-"""Returns why a checkpoint cannot be of a run with these settings; None if it can."""
+"""Returns why a checkpoint does not fit a run with these settings; None if it does."""
 
 
 class CoordinatorActor:
-    """One run as an asynchronous actor: `run` goes on while `progress` and `stop` are answered."""
+    """One run as an asynchronous actor, which answers `progress` and `stop` during `run`."""
 
     def __init__(self, request: RunRequest, start_actors: StartActors, foreign: Foreign) -> None:
-        with contextlib.suppress(OSError):  # Ray has its workers killed first; this one frees next to nothing
+        with contextlib.suppress(OSError):  # Ray offers its workers to the OOM killer first, but this one is small
             OOM_SCORE.write_text("0")
         config, spent = request.config, request.spent
         self._request, self._start_actors = request, start_actors
@@ -114,11 +114,11 @@ class CoordinatorActor:
         self._stopping.stop(reason)
 
     async def close(self) -> None:
-        """Free all that the actors hold, engine processes included; dead ones hold nothing."""
+        """Free everything the actors hold, engine processes included. Errors of crashed actors are ignored."""
         await asyncio.gather(*(actor.close() for actor in self._actors), return_exceptions=True)
 
     async def show_ending(self, summary: RunSummary, seconds: float) -> None:
-        """Give the loggers this time to send all of the run and how it ended."""
+        """Give the loggers these seconds to send the rest of the run and its summary."""
         if self._putter:
             self._putter.stop()
         await asyncio.to_thread(self._folder.tracking.end, summary.content, seconds)
@@ -155,7 +155,7 @@ class CoordinatorActor:
         return Coordinator(run)
 
     async def _watch_host(self) -> None:
-        """Look at the host again and again. A look that fails, as on a full disk, may succeed the next time."""
+        """Check the host periodically. A check that fails, as on a full disk, may succeed the next time."""
         guard, metrics = HostGuard(self._request.host_needs, total_memory()), RayMetrics()
         while True:
             try:
@@ -165,7 +165,7 @@ class CoordinatorActor:
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
 
     async def _look(self, guard: HostGuard, metrics: RayMetrics) -> None:
-        """Raise alarms, report to Ray's metrics, and keep the time spent until there is a coordinator. A fatal alarm
+        """Record alarms, report to Ray's metrics, and write the time spent until there is a coordinator. A fatal alarm
         stops the run before anything is written.
         """
         alarms = guard.look(measure(self._folder.path))
@@ -182,7 +182,7 @@ class CoordinatorActor:
             self._folder.write_spent(self._budget.spent, self._ledger.record)
 
     def _note_losses(self) -> None:
-        """Count the lost calls of loggers and the puts to the remote, and write their news down."""
+        """Count lost calls of loggers and puts of remote checkpoints, and record each change as an event."""
         for trouble in self._folder.tracking.troubles():
             self._ledger.count(f"warnings/{trouble.tracker}", trouble.lost)
             if trouble.reason:
@@ -195,7 +195,7 @@ class CoordinatorActor:
                 self._folder.append_event(self._updates, EventKind.REMOTE, puts.news)
 
     def _note_actor(self, name: str, kind: EventKind, detail: str) -> None:
-        """Write an actor's event down, and count a crash."""
+        """Record an actor's event, and count a crash."""
         if kind is EventKind.DIED:
             self._ledger.count(f"deaths/{name.partition('-')[0]}")
         self._folder.append_event(self._updates, kind, detail, name)
@@ -206,6 +206,6 @@ class CoordinatorActor:
 
 
 def last_line(error: BaseException) -> str:
-    """Return the last line of an error's text, where a remote error has its cause; failure.log has all of it."""
+    """Return the last line of an error's text, which names a remote error's cause. failure.log has the whole text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Spending a wall-clock budget."""
+"""The wall-clock budget of a run."""
 
 from collections import deque
 from statistics import median
@@ -6,7 +6,7 @@ from statistics import median
 from actors.protocols import Clock
 
 FINISH_MARGIN_S = 3.0
-"""Seconds for the rest of a run's end, besides evaluation and checkpoint: stopping actors and writing the summary."""
+"""Seconds at the end of a run, after evaluation and checkpoint, for stopping actors and writing the summary."""
 
 MEMORY = 3
 SAFETY = 1.25
@@ -16,16 +16,15 @@ USUAL_MEMORY = 9
 """Number of steps whose median is the forecast for the next ones."""
 
 EVALUATION_SAFETY = 2.0
-"""Reserve for the final evaluation, in durations of the base model's: the trained policy runs under an adapter, and may
-have learned long responses."""
+"""Reserve for the final evaluation, as a multiple of the base evaluation's duration. The trained policy runs under an
+adapter, and may have learned long responses."""
 
 MOST_EVALUATION = 1 / 4
-"""Largest fraction of the budget in reserve for the final evaluation: the budget is for training, and an evaluation
-that is cut short only has fewer problems."""
+"""Largest fraction of the budget held back for the final evaluation. Cut short, it has fewer problems."""
 
 
 class Budget:
-    """Wall-clock seconds of a run over all its resumes, and the reserve for its end, learned from durations."""
+    """Wall-clock seconds of a run over all its resumes, and the reserve for its end, estimated from durations."""
 
     def __init__(self, total: float, spent_before: float, clock: Clock, price_per_hour: float | None = None) -> None:
         """total: seconds. spent_before: seconds that earlier processes, and this one up to now, have used."""
@@ -60,7 +59,7 @@ class Budget:
 
     @property
     def evaluation_reserve(self) -> float:
-        """Seconds held back for the final evaluation and, beside it, the inspection of the adapter."""
+        """Seconds held back for the final evaluation, during which the adapter is inspected."""
         wanted = max(EVALUATION_SAFETY * max(self._durations.get("evaluate", [0.0])), self.expected("inspect"))
         return min(wanted, MOST_EVALUATION * self.total)
 
@@ -77,9 +76,7 @@ class Budget:
         return self.left - self.reserve > self.expected(step)
 
     def may_hold(self, *steps: str) -> bool:
-        """Whether these steps in turn fit before the reserve if each is as quick as the quickest of the last MEMORY of
-        its kind. If not, starting the first is of no use.
-        """
+        """Whether all of these steps fit before the reserve if each takes its shortest time of the last MEMORY."""
         quickest = (min(self._latest(step)) for step in steps if self.knows(step))
         return self.left - self.reserve > sum(quickest)
 

@@ -12,23 +12,23 @@ MAD_TO_SIGMA = 1.4826
 """Ratio of a normal distribution's standard deviation to its median absolute deviation."""
 
 ENTROPY_LEFT = 0.1
-"""Fraction of the entropy of a run's first window, below which the policy is all but deterministic, however slowly it
-got there. (The paper's most rigid model lost 92.5 %.)"""
+"""Fraction of the first window's entropy, below which the policy is almost deterministic, however slowly it got there.
+(The paper's most rigid model lost 92.5 %.)"""
 
 LEAST_EFFECTIVE = 0.5
-"""Lowest healthy `mismatch/ess`, our choice: below, the weights for the mismatch between engine and learner
-leave half of a batch's tokens without effect."""
+"""Lowest healthy `mismatch/ess`, our choice. Below it, the importance weights between engine and learner leave half of
+a batch's tokens without effect."""
 
 
 @dataclass(frozen=True)
 class Signal:
     """A metric, and whether its fall or its rise is an alarm.
 
-    share, least: lower bounds of its spread, as a fraction of its median and absolutely: after a calm window not every
+    share, least: lower bounds of its spread, relative to its median and absolute, so that after a calm window not every
     change is an alarm.
-    floor: below it the latest updates are an alarm, whatever was usual.
+    floor: value below which the latest updates raise an alarm, whatever was usual.
     collapse: whether an alarm means that the policy collapses; if not, it is a warning only.
-    excused: whether a fall is no alarm while the policy succeeds (see `Success`).
+    excused: whether a fall is not an alarm while the policy succeeds (see `Success`).
     """
 
     name: str
@@ -56,7 +56,7 @@ SIGNALS = (
 
 @dataclass(frozen=True)
 class Alarm:
-    """One signal out of its band. value: median of the latest updates. usual: of the window before, or the floor."""
+    """One signal out of its band. value: median of the latest updates. usual: an earlier median, or the floor."""
 
     signal: str
     value: float
@@ -69,11 +69,11 @@ class Alarm:
 
 
 class Success:
-    """Tells by the reward whether a policy has learned: where it knows the answer, it has no entropy left.
+    """Tells by the reward whether a policy has learned: a policy that knows the answers has little entropy left.
 
-    It has if the latest reward is above that of the run's first window and not below the best window, each time by the
-    least spread of the reward. A fall of entropy that is excused meanwhile becomes an alarm when the reward falls, as
-    long as most of the entropy of the run's beginning is missing.
+    It has learned if the latest reward is above the first window's and not below the best window's, each with a margin
+    of the reward's least spread. A fall of entropy is then excused. It becomes an alarm once the reward falls, as long
+    as most of the first window's entropy is missing.
     """
 
     def __init__(self, settings: GuardConfig) -> None:
@@ -84,7 +84,7 @@ class Success:
         self.now = False
 
     def look(self, row: Mapping[str, float]) -> None:
-        """Take in an update's row; one without a reward changes nothing."""
+        """Add an update's row. A row without a reward changes nothing."""
         if REWARD.name not in row:
             return
         self._rewards.append(row[REWARD.name])
@@ -113,7 +113,7 @@ class Guard:
     """
 
     def __init__(self, settings: GuardConfig, rows: Iterable[Mapping[str, float]] = ()) -> None:
-        """rows: of metrics.jsonl, of the updates behind the policy, whose alarms were raised before."""
+        """rows: the rows of metrics.jsonl so far, whose alarms were raised before."""
         self._settings = settings
         self._values: dict[str, deque[float]] = {}
         self._first: dict[str, float] = {}
@@ -127,7 +127,7 @@ class Guard:
         return [alarm for signal in SIGNALS if signal.name in row and (alarm := self._check(signal, row[signal.name]))]
 
     def _check(self, signal: Signal, value: float) -> Alarm | None:
-        """Take in a signal's next value. After an alarm of a floor, the next one comes after a whole window."""
+        """Add a signal's next value. Only the first alarm of a signal with a floor comes without a window before it."""
         window, patience = self._settings.window, self._settings.patience
         known = () if signal.floor is None else [signal.floor] * window
         values = self._values.setdefault(signal.name, deque(known, maxlen=window + patience))

@@ -20,7 +20,7 @@ from conf.schema import Config
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """Everything a run is given.
+    """The input of a run.
 
     model_path: a local folder.
     hardware: the machine's description, for a person.
@@ -69,7 +69,7 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: all as in summary.json. final: the held-out evaluation of the last policy."""
+    """The end of a run, with the values of summary.json. final: the held-out evaluation of the last policy."""
 
     status: str
     reason: str
@@ -78,7 +78,7 @@ class Outcome:
 
 
 def summarise(request: RunRequest, outcome: Outcome, updates: int, ledger: LedgerRecord) -> RunSummary:
-    """Return the summary of a run that ends now. updates: behind the last policy."""
+    """Return the summary of a run that ends now. updates: the number that led to the last policy."""
     folder = RunFolder(request.folder)
     spent, price = request.spent, request.config.budget.price_per_hour
     base, final, best = folder.evaluation("base"), outcome.final, folder.checkpoints.best

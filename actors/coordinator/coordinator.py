@@ -1,11 +1,12 @@
-"""The run, without Ray: produce groups, train on them, watch the budget. It reads in the order of a run: start, train,
-update after update, setbacks, finish.
+"""The course of a run, without Ray: produce groups, train on them, watch the budget. The methods are in the order of a
+run: start, training, updates, setbacks, end.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,11 +31,10 @@ TICK_S = 1.0
 """Seconds between two writes of the time spent."""
 
 FAULTS = 3
-"""Updates in a row without a finite loss and gradient that halt the run: one may come from its batch, three come from
-the weights."""
+"""Consecutive updates with a non-finite loss or gradient that halt the run: one may be due to its batch."""
 
-DEATHS = 5
-"""Crashes of the learner without a checkpoint between them that halt the run: the next would come at the same place."""
+CRASHES = 5
+"""Crashes of the learner without a checkpoint in between that halt the run. The next would come at the same place."""
 
 NO_UPDATE_FITS = Outcome("budget_exhausted", "no further update fits")
 
@@ -51,23 +51,23 @@ class Coordinator:
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
         self._heldout, self._plasticity = HeldoutEvaluations(run), Plasticity(run)
         self._saving = Saving(run, lambda: self._producer.state.model_copy(update={"noise": self._publisher.noise}))
-        self._probes = CheckPrompts(run.config, run.problems.train, lambda engine: run.metered("adapter_check", engine))
-        self._startup_check = CheckAtStart(run.engine, run.learner, self._probes)
+        self._prompts = CheckPrompts(run.config, run.problems.train, partial(run.metered, "adapter_check"))
+        self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts)
         self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
         self._faults = 0
-        self._end = asyncio.timeout(None)  # of the training, set by `_end_training_before`
+        self._end = asyncio.timeout(None)  # when training ends, set by `_end_training_before`
         self._updating = False
-        self._learner_usable = True  # not after a crash, nor while its version is not published
+        self._learner_usable = True  # false after a crash, and until its version is published
         self._restore_bookkeeping(self._folder.checkpoints.latest)
 
     def _restore_bookkeeping(self, checkpoint: Path | None) -> None:
-        """Continue the bookkeeping of a checkpoint, or begin it anew."""
+        """Restore the bookkeeping from a checkpoint, or begin it anew."""
         state = read_state(checkpoint) if checkpoint else CoordinatorState()
         self._rollbacks = sum(event.kind is EventKind.ROLLED_BACK for event in self._folder.events())
         self._saving.go_on_from(state.version)
         self.ledger.go_back(state.counts)
-        self._publisher = PolicyPublisher(self._run, self._probes, self._startup_check, state.noise)
-        self._producer = RolloutProducer(self._run, self._publisher, state, draw=self._rollbacks)
+        self._publisher = PolicyPublisher(self._run, self._prompts, self._startup_check, state.noise)
+        self._producer = RolloutProducer(self._run, self._publisher, state, rollbacks=self._rollbacks)
         self._guard = Guard(self._config.guard, (row.metrics for row in self._folder.rows()))
 
     @property
@@ -76,12 +76,12 @@ class Coordinator:
 
     @property
     def updates(self) -> int:
-        """Updates behind the current policy."""
+        """Number of updates that led to the current policy."""
         return self._producer.staleness.version
 
     async def run(self) -> Outcome:
-        """Run from start to end; go back to the last checkpoint where the learner crashes. Raises Halted when the run
-        must not go on, and whatever another actor raises.
+        """Run from start to end, and return to the last checkpoint whenever the learner crashes. Raises Halted if the
+        run must not go on, and any error of another actor.
         """
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(self._watch())
@@ -106,7 +106,7 @@ class Coordinator:
             await self._clock.sleep(TICK_S)
 
     async def _start(self) -> None:
-        """Measure the base model while the learner comes up, then publish and load the first version."""
+        """Evaluate the base model while the learner starts and its first version is published and loaded."""
         self._standing.enter("starting", "the learner loads, the base model answers held-out problems")
         self.ledger.enter_all("start")
 
@@ -123,7 +123,7 @@ class Coordinator:
             base.cancel()
 
     async def _publish(self) -> None:
-        """Bring the learner, revived after a crash, to the checkpoint or to the start, and adopt its version."""
+        """Restart a crashed learner, restore it if the run has a past, and adopt its version."""
         checkpoint, revive = self._folder.checkpoints.latest, not self._learner_usable
         try:
             if revive:
@@ -136,13 +136,13 @@ class Coordinator:
             await self._startup_check.check()
             adapter = await self._learner.publish()
         except LearnerDied as death:
-            self._note_death(death)
+            self._note_crash(death)
             await self._publish()
         else:
             await self._adopt(adapter)
 
     async def _train(self) -> None:
-        """Train until the budget allows no more, over as many incarnations of the policy as it takes."""
+        """Train until the budget allows no further update. Each setback begins a new incarnation of the policy."""
         with contextlib.suppress(TimeoutError):
             async with self._end:
                 self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)
@@ -158,7 +158,7 @@ class Coordinator:
         self._end.reschedule(asyncio.get_running_loop().time() + self._budget.left - reserve)
 
     async def _train_incarnation(self) -> int | None:
-        """Train to the end of training, or to a setback; return the version to go back to then."""
+        """Train until training ends or a setback comes. Return the version to go back to after a setback."""
         trusted: int | None = None
         self._standing.enter("training")
         async with asyncio.TaskGroup() as tasks:
@@ -173,14 +173,14 @@ class Coordinator:
                     producer.cancel()
                     inspection.cancel()
             except LearnerDied as death:
-                self._note_death(death)
+                self._note_crash(death)
                 if self._updating:
                     self.ledger.count("groups/abandoned", self._config.learner.problems_per_update)
                 trusted, self._updating = self._saving.version, False
         return trusted
 
     async def _train_in_turns(self) -> int | None:
-        """Make one update after the other; return the version to go back to after a collapse."""
+        """Make one update after another. Return the version to go back to after a collapse."""
         turn_began = self._clock.now()
         while (batch := await self._next_batch()) is not None:
             started = self._clock.now()
@@ -213,7 +213,7 @@ class Coordinator:
         return batch if isinstance(batch, Batch) else None
 
     def _ending(self) -> Outcome | None:
-        """Return how the run ends if no further update is made; None while another one is due."""
+        """Return the outcome of the run if no further update is due, else None."""
         limit = self._config.budget.updates
         if self._stopping.stopped:
             return Outcome("interrupted", self._stopping.reason)
@@ -226,22 +226,22 @@ class Coordinator:
         return None if self._budget.allows("update") else NO_UPDATE_FITS
 
     async def _update(self, batch: Batch) -> dict[str, float]:
-        """Have the learner make a version of a batch, and sync it to the engines; return the row of metrics.
+        """Train the learner on a batch, and sync the new version to the engines. Return the row of metrics.
 
-        The engines answer the adapter check while the learner computes the gradient. No step is taken before both
-        agree: weights are never made from groups of a version that was not checked.
+        The engines answer the adapter check while the learner computes the gradient. No step is taken before the check
+        has passed, so that no weights come from groups of an unchecked version.
         """
         self._updating = True
         started = self._clock.now()
-        self._end_training_before(self._budget.reserve)  # a late gradient leaves time to save the versions behind it
+        self._end_training_before(self._budget.reserve)  # a late gradient must leave time to save the version before
         await self._busy("update", self._learner.accumulate(batch))
         accumulated = self._clock.now()
         comparison = await self._busy("adapter_check", self._publisher.check())
         checked = self._clock.now()
-        self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)  # a step that is cut off does not
+        self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)  # a cut-off step saves nothing
         self._learner_usable = False
         progress = self._budget.progress
-        if self._config.run.deterministic:  # a schedule goes by updates, not by time
+        if self._config.run.deterministic:  # schedules then follow updates, not time
             progress = self.updates / (self._config.budget.updates or 1)
         stats = await self._busy("update", self._learner.step(progress))
         stepped = self._clock.now()
@@ -265,7 +265,7 @@ class Coordinator:
         }
 
     async def _busy(self, activity: str, work: Awaitable[T]) -> T:
-        """Return the result of the learner's work, or of work it waits for, within the grace."""
+        """Return the result of work that the learner does or waits for, within the grace period."""
         self.ledger.enter("learner", activity)
         return await self._stopping.within_grace(work)
 
@@ -279,7 +279,7 @@ class Coordinator:
             raise Halted(f"{FAULTS} updates in a row were skipped: {fault}; their samples are in samples/skipped-*")
 
     async def _adopt(self, adapter: AdapterRef, batch: Batch | None = None) -> dict[str, float]:
-        """Sample new groups from a version, and count a batch as history behind it; return its figures."""
+        """Have new groups sampled from a version, and count its batch as used. Return the batch's metrics."""
         await self._publisher.adopt(adapter)
         figures = self._producer.use(batch) if batch else {}
         self._updating, self._learner_usable = False, True
@@ -288,7 +288,7 @@ class Coordinator:
         return figures
 
     def _raise_alarm(self, alarms: list[Alarm]) -> int | None:
-        """Write warnings down. Warn of a collapse, halt, or return the version to go back to, as guard.action says."""
+        """Record warnings. On a collapse warn, halt, or return the version to go back to, by `guard.action`."""
         for alarm in alarms:
             if not alarm.collapse:
                 self._folder.append_event(self.updates, EventKind.MISMATCH, str(alarm))
@@ -306,8 +306,8 @@ class Coordinator:
         raise Halted(f"guard: the policy collapses{again}: {found}")
 
     async def _go_back(self, trusted: int) -> None:
-        """Return to a version's checkpoint, or to the start. All later groups are dropped, their problems come again,
-        and the later versions leave the engines.
+        """Return to a version's checkpoint, or to the start. Later groups are dropped and their problems sampled again.
+        The engines unload the later versions.
         """
         self._standing.enter("recovering")
         self.ledger.enter_all("recover")
@@ -327,7 +327,7 @@ class Coordinator:
         """Write the last checkpoint, evaluate the last policy, and return how the run ended."""
         self._standing.enter("finishing", "the trained model answers held-out problems")
         stopping, left = self._stopping, self._budget.left
-        # A checkpoint that takes long, since the learner is late, leaves the evaluation the time it needs.
+        # A checkpoint that takes long because the learner is late must leave time for the evaluation.
         evaluation = 0.0 if stopping.stopped else min(self._budget.evaluation_reserve / EVALUATION_SAFETY, left / 2)
         try:
             async with asyncio.timeout(left - evaluation - LAST_MOMENT_S):
@@ -341,7 +341,7 @@ class Coordinator:
         return replace(self._ending() or NO_UPDATE_FITS, final=final, plasticity=plasticity)
 
     async def _conclude(self) -> None:
-        """Save the last version, or go back to the last checkpoint's, and check that the engines serve it."""
+        """Save the last version, or use the last checkpoint's, and check that the engines serve it."""
         if self._publisher.policy is not None and self._learner_usable:
             try:
                 if self.updates != self._saving.version:
@@ -351,7 +351,7 @@ class Coordinator:
                 if not self._stopping.stopped:
                     await self._stopping.unless_stopped(self._publisher.check())
             except LearnerDied as death:
-                self._note_death(death, f"update {self._saving.version} is evaluated")
+                self._note_crash(death, f"update {self._saving.version} is evaluated")
                 await self._go_back(self._saving.version)
         checkpoint = self._folder.checkpoints.latest
         if self._publisher.policy is None and checkpoint is not None and not self._stopping.stopped:
@@ -367,19 +367,19 @@ class Coordinator:
             return await self._heldout.final(policy), None
         return await asyncio.gather(self._heldout.final(policy), self._plasticity.measure(policy.version))
 
-    def _note_death(self, death: LearnerDied, then: str = "") -> None:
-        """Write a crash of the learner down. then: the next step, by default a restart.
+    def _note_crash(self, death: LearnerDied, then: str = "") -> None:
+        """Record a crash of the learner. Raises Halted after CRASHES without a checkpoint in between.
 
-        Raises Halted after DEATHS without a checkpoint in between.
+        then: the next step, by default a restart.
         """
         self._learner_usable = False
         self.ledger.count("deaths/learner")
-        self._saving.deaths += 1
-        hopeless = not then and self._saving.deaths >= DEATHS
-        restart = f"restarting from update {self._saving.version}, attempt {self._saving.deaths} of {DEATHS - 1}"
+        self._saving.crashes += 1
+        hopeless = not then and self._saving.crashes >= CRASHES
+        restart = f"restarting from update {self._saving.version}, attempt {self._saving.crashes} of {CRASHES - 1}"
         then = "it is not restarted again" if hopeless else then or restart
         self._folder.append_event(self.updates, EventKind.DIED, f"{death.cause}; {then}", "learner")
         if hopeless:
             raise Halted(
-                f"the learner has died {DEATHS} times without a checkpoint in between, the last time: {death.cause}"
+                f"the learner has crashed {CRASHES} times without a checkpoint in between, the last time: {death.cause}"
             ) from death

@@ -1,4 +1,4 @@
-"""What a run learns about its policy: held-out evaluations, and how far the model has moved."""
+"""Measurements of a run's policy: held-out evaluations, and its drift from the base model."""
 
 import asyncio
 import math
@@ -13,20 +13,20 @@ from actors.storage.documents import EntropyChange, Heldout
 from actors.storage.documents import Plasticity as PlasticityFigures
 
 BASE_SHARE = 1 / 3
-"""Largest fraction of the time left that the evaluation of the base model may take."""
+"""Largest fraction of the remaining budget that the base model's evaluation may take."""
 
 LAST_MOMENT_S = 2.0
 """Seconds before the end of the budget at which everything but the summary is given up."""
 
 INSPECTED_PROBLEMS = 16
 INSPECTED_TOKENS = 512
-"""Responses of the reference set, and the most tokens of each: the learner needs a few seconds for them."""
+"""Number of responses in the reference set, and the most tokens of each. The learner needs a few seconds for them."""
 
 
 class HeldoutEvaluations:
-    """Evaluates within the budget, keeps the results in the run folder, and tells the budget how long it took.
+    """Evaluates within the budget, keeps the results in the run folder, and reports durations to the budget.
 
-    A result is None where there are no held-out problems, or none of them could be verified in time.
+    A result is None if there are no held-out problems, or if none could be verified in time.
     """
 
     def __init__(self, run: RunContext) -> None:
@@ -35,7 +35,7 @@ class HeldoutEvaluations:
         self._heldout = run.problems.heldout
 
     async def base(self) -> Heldout | None:
-        """Evaluate the base model, once in a run."""
+        """Evaluate the base model, once per run."""
         await self._run.engine.ready()
         if (known := self._run.folder.evaluation("base")) is not None:
             self._learn(known.round_seconds)
@@ -43,14 +43,14 @@ class HeldoutEvaluations:
         return await self._evaluate("base", None, self._run.budget.left * BASE_SHARE)
 
     async def final(self, adapter: AdapterRef) -> Heldout | None:
-        """Evaluate the last policy with what is left of the budget."""
+        """Evaluate the last policy in the rest of the budget."""
         return await self._evaluate("final", adapter, self._run.budget.left - LAST_MOMENT_S)
 
     async def validate(self, adapter: AdapterRef) -> dict[str, float]:
-        """Return a version's figures on the validation problems, for its row of metrics.
+        """Return a version's results on the validation problems, for its row of metrics.
 
-        Empty if this version is not to be validated, or if that would exceed the validations' share of the time spent,
-        or reach into the reserve.
+        Empty if this version is not due, or if validating it would exceed `validation.share` of the time spent or use
+        the reserve.
         """
         settings, budget = self._run.config.validation, self._run.budget
         problems = self._heldout[: settings.problems]
@@ -83,7 +83,7 @@ class HeldoutEvaluations:
         more: dict[str, float] = {}
         validation = self._run.config.validation
         validated = min(validation.problems, len(self._heldout))
-        if validation.every and result.problems >= validated:  # its first round begins with those of a validation
+        if validation.every and result.problems >= validated:  # its first round begins with the validation problems
             scores = (group.rewards[0].verdict.score for group in result.groups[:validated])
             more["validation/pass@1"] = fmean(scores)
         return self._run.folder.write_evaluation(name, adapter.version if adapter else 0, result.heldout(more))
@@ -94,10 +94,10 @@ class HeldoutEvaluations:
 
 
 class Plasticity:
-    """Samples a reference set of the base model's responses once in a run, on which the learner compares itself with
-    the base model.
+    """Samples the reference set, responses of the base model, once per run. On it the learner compares itself with the
+    base model.
 
-    The tokens are the same before and after. All runs on the same problems sample them with the same seeds.
+    The tokens stay the same throughout a run. All runs on the same problems sample them with the same seeds.
     """
 
     def __init__(self, run: RunContext) -> None:
@@ -108,18 +108,18 @@ class Plasticity:
 
     async def sample(self) -> None:
         """Sample the reference set, or read it if the run has one."""
-        if (responses := self._run.folder.probe()) is None:
+        if (responses := self._run.folder.reference_set()) is None:
             await self._run.engine.ready()
             sampled = await asyncio.gather(*(self._respond(number) for number in range(len(self._problems))))
             responses = [list(group.samples[0].token_ids) for group in sampled]
-            self._run.folder.write_probe(responses)
+            self._run.folder.write_reference_set(responses)
         self._groups = tuple(
             Group(-1 - number, problem, None, (Sample(tuple(ids), (), "", "stop"),))
             for number, (problem, ids) in enumerate(zip(self._problems, responses, strict=True))
         )
 
     async def inspect(self) -> Inspection | None:
-        """Return the learner's view of the reference set; None if it died or takes longer than the budget."""
+        """Return the learner's measurements on the reference set; None if it crashes or would exceed the budget."""
         if not self._groups:
             return None
         started = self._run.clock.now()
@@ -132,8 +132,8 @@ class Plasticity:
         return found
 
     async def measure(self, version: int) -> PlasticityFigures | None:
-        """Return `plasticity` of summary.json; None if the learner does not respond, or not for this version, or with
-        numbers that are not finite.
+        """Return `plasticity` of summary.json. None if the learner does not answer, answers for another version, or
+        returns numbers that are not finite.
         """
         found = await self.inspect()
         if found is None or found.version != version:

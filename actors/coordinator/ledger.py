@@ -11,21 +11,21 @@ from actors.protocols import Clock, Sampler
 from actors.storage.documents import LedgerRecord
 
 UNDECIDED = "tokens/waiting"
-"""Name of the tokens of groups that no batch has taken yet."""
+"""The count of tokens in groups that no batch has taken yet."""
 
 HISTORY = ("tokens/useful", "tokens/zero_variance", "tokens/truncated", "tokens/failed")
-"""Names of the tokens behind the current adapter, or dropped on the way to it: they are lost with that history."""
+"""The counts of tokens that were trained on or dropped. A rollback abandons those since the checkpoint."""
 
 ABANDONED = "tokens/abandoned"
 
 
 class Ledger:
-    """Seconds of every actor in named activities, and counts, over all processes of a run.
+    """Counts each actor's seconds by activity, and tokens and events by name, over all processes of a run.
 
-    Each actor is in exactly one activity at a time, so that its seconds add up to the time the run has spent; those
-    before its first activity in a process are its `start`. Each generated token is in exactly one `tokens/…`.
+    Each actor is in exactly one activity at a time, so that its seconds add up to the run's. Seconds before its first
+    activity in a process count as `start`. Each generated token is in exactly one `tokens/…`.
 
-    sampled_tokens, sampling_seconds: of all samples that were not cancelled in this process.
+    sampled_tokens, sampling_seconds: sums over the samples that `generate` has returned in this process.
     """
 
     def __init__(self, clock: Clock, spent: float = 0.0, carried: LedgerRecord | None = None) -> None:
@@ -41,13 +41,13 @@ class Ledger:
         self._counts: dict[str, int] = defaultdict(int, record.counts)
 
     def enter(self, actor: str, activity: str) -> None:
-        """Count the time of an actor for another activity from now on."""
+        """Count an actor's time for another activity from now on."""
         now = self.clock.now()
         if actor in self._now:
             self._add_up(actor)
         else:
             before = now - self._began - sum(self._seconds[actor].values())
-            self._seconds[actor]["start"] += max(before, 0.0)  # rounding may leave less than nothing
+            self._seconds[actor]["start"] += max(before, 0.0)  # rounding may make it negative
         self._now[actor] = (activity, now)
 
     def enter_all(self, activity: str) -> None:
@@ -62,7 +62,7 @@ class Ledger:
         self._counts[other] += amount
 
     def go_back(self, counts: dict[str, int]) -> None:
-        """Count the tokens of the history since `counts`, and those of waiting groups, as abandoned."""
+        """Count as abandoned the tokens of HISTORY since `counts`, and the tokens of waiting groups."""
         for name in HISTORY:
             self.move(name, ABANDONED, self._counts[name] - counts.get(name, 0))
         self.move(UNDECIDED, ABANDONED, self._counts[UNDECIDED])
@@ -80,12 +80,12 @@ class Ledger:
 
     @property
     def record(self) -> LedgerRecord:
-        """Seconds and counts, as summary.json has them and the next process carries them on."""
+        """Seconds and counts, for summary.json and for the next process, which continues them."""
         return LedgerRecord(seconds=self.seconds, counts=self.counts)
 
     @property
     def figures(self) -> dict[str, float]:
-        """All under flat names, as in metrics: `ledger/<actor>/<activity>` in seconds, `ledger/tokens/…`."""
+        """Seconds and counts by flat names, as in metrics: `ledger/<actor>/<activity>`, `ledger/tokens/…`."""
         return {
             **{f"ledger/{actor}/{name}": s for actor, names in self.seconds.items() for name, s in names.items()},
             **{f"ledger/{name}": float(count) for name, count in self.counts.items()},
@@ -102,8 +102,8 @@ class Ledger:
 class MeteredSampler:
     """A sampler whose tokens are counted as `tokens/<kind>`.
 
-    The tokens of a cancelled request are unknown. They are counted as `tokens/cancelled`, estimated from its duration
-    and the usual pace of a sample, and at most as many as were requested of one engine.
+    The tokens of a cancelled request are unknown. `tokens/cancelled` has an estimate from its duration and the average
+    pace of a sample, at most the tokens requested of one engine.
     """
 
     sampler: Sampler

@@ -1,4 +1,4 @@
-"""Groups from their admission to the batch that takes them, in the order of the data."""
+"""Produces groups in the order of the data, from their admission to the batch that takes them."""
 
 import asyncio
 import random
@@ -16,17 +16,17 @@ from actors.seeds import request_seed
 from actors.storage.documents import CoordinatorState, EventKind
 
 COMPLAINTS = 5
-"""Most failures of a user's functions that a process writes down; `rewards/failed` counts all."""
+"""Most failures of a user's functions that a process records as events; `rewards/failed` counts all."""
 
 FRUITLESS_BATCHES = 4
-"""Batches' worth of groups in a row without any difference in reward, after which nothing can be learned."""
+"""Batches' worth of consecutive groups without any difference in reward that end the run."""
 
 
 class RolloutProducer:
     """Generates and verifies groups as fast as staleness and engines allow, for one incarnation of the policy."""
 
-    def __init__(self, run: RunContext, publisher: PolicyPublisher, state: CoordinatorState, draw: int) -> None:
-        """state: of the checkpoint, empty at the start. draw: another number gives other samples of the same groups."""
+    def __init__(self, run: RunContext, publisher: PolicyPublisher, state: CoordinatorState, rollbacks: int) -> None:
+        """state: the checkpoint's, empty at the start. rollbacks: their number; each gives other samples."""
         config = run.config
         self.staleness = StalenessManager(
             problems_per_update=config.learner.problems_per_update,
@@ -40,7 +40,7 @@ class RolloutProducer:
         self._run = run
         self._publisher = publisher
         self._engine = run.metered("waiting")
-        self._purpose = f"rollout-{draw}" if draw else "rollout"
+        self._purpose = f"rollout-{rollbacks}" if rollbacks else "rollout"
         self._seconds: dict[int, tuple[float, float]] = {}  # by index, of generation and of verification
         self._verifying = 0
         self._complaints = 0
@@ -59,7 +59,7 @@ class RolloutProducer:
         )
 
     async def run(self) -> None:
-        """Start groups until cancelled; those under way are cancelled with it."""
+        """Start groups until cancelled, which cancels the running groups too."""
         self._last_look = (self._run.clock.now(), self._sampled)
         before: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as groups:
@@ -88,7 +88,7 @@ class RolloutProducer:
         return Batch(self.staleness.version, groups) if groups else None
 
     def use(self, batch: Batch) -> dict[str, float]:
-        """Count a batch as part of the history behind the next version; return its figures for the row of metrics."""
+        """Count a batch as used for the next version. Return its metrics."""
         self.staleness.advance()
         self.cursor.use(group.index for group in batch.groups)
         for group in batch.groups:
@@ -106,7 +106,7 @@ class RolloutProducer:
         }
 
     async def _produce(self, index: int, policy: AdapterRef, before: asyncio.Task[None] | None) -> None:
-        """Have a group generated and verified, and count it, in a deterministic run after the group `before` it."""
+        """Have a group generated and verified, then count it, in a deterministic run after the group `before`."""
         run, rollout = self._run, self._run.config.rollout
         started = run.clock.now()
         sampling = Sampling(
@@ -138,7 +138,7 @@ class RolloutProducer:
         await run.stopping.notify()
 
     def _complain(self, group: Group) -> None:
-        """Count the failures of a user's reward function, and write the first ones down."""
+        """Count the failures of a user's reward function, and record the first ones as events."""
         if group.complaint:
             self._run.ledger.count("rewards/failed", sum(bool(reward.complaint) for reward in group.rewards))
             self._complaints += 1
@@ -146,7 +146,7 @@ class RolloutProducer:
                 self._run.folder.append_event(self.staleness.version, EventKind.REWARD_FAILED, group.complaint)
 
     def _drop(self, group: Group) -> None:
-        """Let another group take the place of one that has nothing to learn from."""
+        """Drop a group that nothing can be learned from, so that another takes its place."""
         self.staleness.give_back(group.index)
         self.cursor.use([group.index])
         self._close(group)
@@ -154,7 +154,7 @@ class RolloutProducer:
         self._dropped += 1
 
     def _close(self, group: Group) -> None:
-        """Count the tokens of a group by their use, once it is used or dropped: a group that is neither comes again."""
+        """Count the tokens of a used or dropped group by kind. A resume samples all other groups again."""
         for sample, reward in zip(group.samples, group.rewards, strict=True):
             if reward.masked:
                 kind = "failed"
@@ -171,7 +171,7 @@ class RolloutProducer:
 
 
 def problem_at(problems: Sequence[Problem], seed: int, index: int) -> Problem:
-    """Return the problem at a position of the endless stream, in which every epoch is a permutation of its own."""
+    """Return the problem at an index of the endless stream, in which every epoch has its own permutation."""
     epoch, position = divmod(index, len(problems))
     return problems[_permutation(len(problems), seed, epoch)[position]]
 
@@ -182,9 +182,9 @@ def _permutation(size: int, seed: int, epoch: int) -> tuple[int, ...]:
 
 
 class DataCursor:
-    """The groups behind the current adapter, by index: a resumed run must not repeat them.
+    """The indices of used and dropped groups, which a resumed run must not repeat.
 
-    next_unused: the first index that is not used. used: later ones that a batch has taken or that were dropped.
+    next_unused: the first index that is not used. used: later indices that are.
     """
 
     def __init__(self, next_unused: int = 0, used: Iterable[int] = ()) -> None:
@@ -213,9 +213,9 @@ class DataCursor:
 
 
 class FruitlessStreak:
-    """Counts groups in a row without any difference in reward: a pure state machine.
+    """Counts consecutive groups without any difference in reward: a pure state machine.
 
-    solved: every answer of a streak of FRUITLESS_BATCHES was right, so that nothing is left to learn.
+    solved: whether every answer in a streak of FRUITLESS_BATCHES was right, so that nothing is left to learn.
     """
 
     def __init__(self, problems_per_update: int) -> None:
@@ -234,11 +234,11 @@ class FruitlessStreak:
         self.solved = self.solved or self._all_right
         if self._all_right:
             return
-        found = "no answer could be verified" if group.failed else "all samples of a problem earned the same"
+        found = "no answer could be verified" if group.failed else "all samples of a problem had the same reward"
         if group.complaint:
             found += f", and the reward function {group.complaint}"
         raise Halted(
-            f"nothing can be learned: in the last {self._limit} groups {found}; a problem is "
+            f"nothing can be learned: in the last {self._limit} groups {found}; one problem is "
             f"{group.problem.prompt!r}, its reference answer {group.problem.gold!r}, "
             f"a response {group.samples[0].text!r}"
         )

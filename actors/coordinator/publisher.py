@@ -1,4 +1,4 @@
-"""Publishing versions to the engines, and checking that they serve them."""
+"""Publishes versions to the engines, and checks that they serve them."""
 
 import asyncio
 from collections import deque
@@ -16,34 +16,34 @@ class PolicyPublisher:
     policy: the version that new groups are sampled from; None before the first one and after `abandon`.
     """
 
-    def __init__(self, run: RunContext, probes: CheckPrompts, startup_check: CheckAtStart, noise: float | None) -> None:
+    def __init__(self, run: RunContext, prompts: CheckPrompts, start_check: CheckAtStart, noise: float | None) -> None:
         """noise: see `CheckAfterSync`."""
         self.policy: AdapterRef | None = None
         self._engine, self._learner = run.engine, run.learner
-        self._probes = probes
-        self._startup_check = startup_check
-        self._swap_check = CheckAfterSync(run.config.adapter_check.noise_floor, noise)
+        self._prompts = prompts
+        self._startup_check = start_check
+        self._sync_check = CheckAfterSync(run.config.adapter_check.noise_floor, noise)
         self._outdated: AdapterRef | None = None
         self._recent = deque[AdapterRef](maxlen=run.config.learner.max_staleness + 1)
-        self._probe: asyncio.Task[tuple[Responses, ...]] | None = None
+        self._responses: asyncio.Task[tuple[Responses, ...]] | None = None
         self._comparison: Comparison
 
     @property
     def noise(self) -> float | None:
         """The difference between engine and learner that the first check measured."""
-        return self._swap_check.noise
+        return self._sync_check.noise
 
     @property
     def needed(self) -> tuple[AdapterRef, ...]:
-        """The adapters that an engine may have to load again, within the staleness limit of a running group."""
+        """The adapters that a restarted engine loads: synthetic ones, and those within a group's staleness limit."""
         return (*self._startup_check.adapters, *self._recent)
 
     async def adopt(self, adapter: AdapterRef) -> None:
-        """Load a version and sample new groups from it, after its check has been requested."""
+        """Load a version, request its adapter check, and have new groups sampled from it."""
         await self._engine.load(adapter)
         self._outdated, self.policy = self.policy, adapter
         self._recent.append(adapter)
-        self._probe = asyncio.create_task(self._probes.ask(self._engine, adapter))
+        self._responses = asyncio.create_task(self._prompts.ask(self._engine, adapter))
 
     async def retire_outdated(self) -> None:
         """Retire the version before this one; the engines keep it until its last request has ended."""
@@ -53,17 +53,17 @@ class PolicyPublisher:
             await self._engine.retire(outdated)
 
     async def check(self) -> Comparison:
-        """Compare learner and engines on the policy, once, and on the synthetic adapters of engines started since. A
-        caller that gives up waiting may ask again. Raises Halted if an adapter is not served faithfully.
+        """Compare engines and learner on the policy, once per version, and on the synthetic adapters of newly started
+        engines. A cancelled call may be repeated. Raises Halted if an engine does not serve an adapter faithfully.
         """
         await self._startup_check.check()
-        if self._probe is not None:
-            self._comparison = await self._swap_check.check(self._learner, await asyncio.shield(self._probe))
-            self._probe = None
+        if self._responses is not None:
+            self._comparison = await self._sync_check.check(self._learner, await asyncio.shield(self._responses))
+            self._responses = None
         return self._comparison
 
     async def abandon(self) -> None:
-        """Retire all versions, once the groups on them are cancelled."""
+        """Retire all versions. Call it once their groups are cancelled."""
         await self.close()
         await self.retire_outdated()
         policy, self.policy = self.policy, None
@@ -71,6 +71,6 @@ class PolicyPublisher:
             await self._engine.retire(policy)
 
     async def close(self) -> None:
-        if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.wait({self._probe})
+        if self._responses is not None:
+            self._responses.cancel()
+            await asyncio.wait({self._responses})

@@ -1,4 +1,4 @@
-"""Writing checkpoints: when one is due, and how its parts are put together."""
+"""Writes checkpoints: decides when one is due, and puts its parts together."""
 
 from collections.abc import Callable
 
@@ -8,19 +8,18 @@ from actors.storage.documents import CoordinatorState
 
 UNSAVED_S = 60.0
 SAVING_SHARE = 0.02
-"""A checkpoint is due after UNSAVED_S, or later, when writing it takes at most SAVING_SHARE of the time since the last.
-"""
+"""A checkpoint is due UNSAVED_S seconds after the last, or later, so that it takes at most SAVING_SHARE of the time."""
 
 
 class Saving:
     """Writes the checkpoints of a run.
 
-    version: of the newest one, 0 without any. deaths: crashes of the learner since it was written.
+    version: of the newest one, 0 without any. crashes: those of the learner since it was written.
     """
 
     def __init__(self, run: RunContext, state: Callable[[], CoordinatorState]) -> None:
         """state: returns the coordinator's part of a checkpoint, once the learner has written its own."""
-        self.deaths = 0
+        self.crashes = 0
         self._run, self._state = run, state
         self.go_on_from(0)
 
@@ -29,8 +28,8 @@ class Saving:
         self.version, self._since = version, self._run.clock.now()
 
     async def after_update(self, version: int, validation: float | None) -> None:
-        """Write a checkpoint if it is due, the best so far, or the first, from which the reserve for the last one is
-        learned; write a passing one if a crash would now cost a minute's work, or more where a checkpoint takes long.
+        """Write a checkpoint if it is due by `checkpoint.every`, the best so far, or the first, whose duration sets the
+        reserve for the last. Otherwise write a passing one if too much work is unsaved (UNSAVED_S).
         """
         settings, budget, checkpoints = self._run.config.checkpoint, self._run.budget, self._run.folder.checkpoints
         best = validation is not None and validation > checkpoints.best_score
@@ -52,5 +51,5 @@ class Saving:
             run.folder.write_spent(run.budget.spent, run.ledger.record)  # never older than a checkpoint's counts
             run.folder.flush()
         self.go_on_from(version)
-        self.deaths = 0
+        self.crashes = 0
         run.budget.expect("checkpoint", run.clock.now() - started)

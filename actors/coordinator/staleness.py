@@ -1,4 +1,4 @@
-"""How far ahead of the learner the rollouts may run, and which groups make the next batch."""
+"""Decides how far the rollouts may run ahead of the learner, and selects the groups of the next batch."""
 
 from collections import Counter, defaultdict
 
@@ -13,12 +13,12 @@ class StalenessManager:
         capacity = min(max_running − running, (η + version + 1) · B − (accepted + running))
 
     more groups may start (AReaL, arXiv 2505.24298), where η is `max_staleness`, B is `problems_per_update`, and
-    `accepted` counts every group that has been or will be trained on since version 0. Counting alone does not bound
-    stragglers. Batches therefore take the oldest version first, and the update of version v waits for stragglers unless
-    the groups left behind can still be used in time: for every version u, those sampled by u or before must fit into
-    the updates v + 1 … u + η, which take (u + η − v) · B of them. (For η = 1: wait while a group of version v − 1 is
-    running.) Groups are counted by version, few of which are alive, so that a group's cost does not grow with their
-    number.
+    `accepted` counts every group that has been or will be trained on since version 0. Counting alone does not bound the
+    staleness of stragglers. Batches therefore take the oldest version first, and the update of version v waits for
+    stragglers unless the groups left behind can still be used in time: for every version u, those sampled by u or
+    before must fit into the updates v + 1 … u + η, which take (u + η − v) · B of them. (For η = 1: wait while a group
+    of version v − 1 is running.) Groups are counted by version. Few versions are in use, so that the cost per group
+    stays constant.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class StalenessManager:
         self._running_on[self.version] += 1
 
     def accept(self, group: Group) -> None:
-        """Have a running group, now verified, wait for its batch."""
+        """Move a verified group from running to waiting."""
         self.give_back(group.index)
         self._accepted += 1
         self._waiting[group.version].append(group)
@@ -76,7 +76,7 @@ class StalenessManager:
             del self._running_on[version]
 
     def take_batch(self) -> tuple[Group, ...] | None:
-        """Return the groups of the next update, oldest version first and by index; None while it has to wait."""
+        """Return the groups of the next update, by version and index; None while the update has to wait."""
         if self.waiting < self._per_update:
             return None
         taken: Counter[int] = Counter()
@@ -96,5 +96,5 @@ class StalenessManager:
         return tuple(batch)
 
     def advance(self) -> None:
-        """Sample new groups from the next version."""
+        """Admit new groups under the next version."""
         self.version += 1

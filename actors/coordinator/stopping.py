@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class StopController:
-    """Wakes waiting tasks when something changes, or when the run is told to stop. reason: why it is; empty before."""
+    """Lets tasks wait for changes, and ends work when the run is told to stop. reason: empty until then."""
 
     def __init__(self, clock: Clock, grace_s: float = 0.0) -> None:
         """grace_s: seconds that all running steps together may take after a stop."""
@@ -29,7 +29,7 @@ class StopController:
         return self._stopped.is_set()
 
     def stop(self, reason: str) -> None:
-        """End the run within the grace, or at once when called again."""
+        """End the run within the grace period, or at once when called again."""
         if self.stopped:
             self._hurried.set()
             return
@@ -55,7 +55,7 @@ class StopController:
         return task.result() if task.done() else None
 
     async def within_grace(self, work: Awaitable[T]) -> T:
-        """Return the result of `work`. Raises Interrupted if the grace after a stop ends first."""
+        """Return the result of `work`. Raises Interrupted if the grace period after a stop ends first."""
         task = await _race(work, self._grace_over())
         if not task.done():
             raise Interrupted(self.reason)

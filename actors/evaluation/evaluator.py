@@ -1,4 +1,4 @@
-"""n responses to each of m problems by one policy, sampled and verified in rounds of one response to every problem.
+"""Evaluates one policy by n responses to each of m problems, in rounds of one response to every problem.
 
 Wherever an evaluation ends, its complete rounds are an unbiased estimate. `evaluate` is for held-out problems and
 validation in a run: it keeps to a deadline and stays in memory. `complete` is for benchmarks: it keeps every sample.
@@ -20,10 +20,10 @@ from actors.storage.documents import Heldout
 from conf.schema import Config
 
 AMPLE = 3.0
-"""The first round is sampled at once if there is time for so many rounds: the trained policy may be slower."""
+"""Number of rounds that must fit for the first one to be sampled at once, since the trained policy may be slower."""
 
 PART = 0.25
-"""Otherwise it is sampled in parts of at most this fraction, each expected to take at most half of the time."""
+"""Largest part of a first round that is not sampled at once. Each part should take at most half of the time."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Evaluation:
 
     pass_at: pass@k by k.
     ci95: 95 % interval of pass@1 over problems.
-    round_seconds: of the quickest round; the engine's first steps may have slowed the first one.
+    round_seconds: duration of the quickest round; the engine's first steps may have slowed the first one.
     """
 
     pass_at: dict[int, float]
@@ -117,7 +117,7 @@ class Evaluator:
     async def complete(
         self, sample_files: Sequence[SampleFile], at_once: int, on_sample: Callable[[], None] = lambda: None
     ) -> None:
-        """Fill sample files, `at_once` samples at a time, and keep each with the seconds since the one before.
+        """Fill sample files, `at_once` samples at a time. Each is kept with the seconds since the sample before.
 
         The seed of a sample follows from its problem and number alone: base model and adapter share it. A round begins
         as soon as an engine is free, not when the round before has ended.
@@ -143,8 +143,8 @@ class Evaluator:
     async def _part(
         self, problems: tuple[Problem, ...], adapter: AdapterRef | None, first: int, deadline: float
     ) -> list[Group]:
-        """Return one sample of each problem; none if they are not all there by the deadline. first: number of the first
-        sample in the evaluation.
+        """Return one sample of each problem; none if not all are complete by the deadline. first: the first sample's
+        number in the evaluation.
         """
         seeds = [request_seed(self._config.run.seed, "eval", first + place) for place in range(len(problems))]
         tasks = map(self._sample, range(first, first + len(problems)), problems, repeat(adapter), seeds)
@@ -161,7 +161,7 @@ class Evaluator:
 
 
 def missing(sample_files: Sequence[SampleFile]) -> Iterator[tuple[SampleFile, int, int]]:
-    """Yield file, number and index of the problem of every missing sample, in rounds over all files."""
+    """Yield every missing sample as file, number and problem index, in rounds over all files."""
     for number in range(max(sample_file.n for sample_file in sample_files)):
         for sample_file in sample_files:
             for index in sample_file.missing(number):

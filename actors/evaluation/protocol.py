@@ -1,4 +1,4 @@
-"""Everything that the samples of an evaluation depend on, so that those of different models or settings never mix."""
+"""Everything that the samples of an evaluation depend on, so that samples of different models or settings never mix."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ SETTINGS = {
     "data": ("chat_settings", "template", "system", "few_shot"),
     "reward": ("after_thinking", "custom", "deadline_s"),
 }
-"""Settings by section on which samples and verdicts depend, besides those that the protocol names."""
+"""Settings by section that samples and verdicts depend on, besides the protocol's other fields."""
 
 OF_ADAPTER = ("adapter", "adapter_digest", "adapter_config")
-"""Fields of an adapter, which may join the base model later."""
+"""Fields of the adapter, which may be evaluated after the base model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """Everything that a sample or its verdict depends on besides its problem.
 
-    model_digest, adapter_digest: of the files of `model` and `adapter`.
+    model_digest, adapter_digest: digests of the files of `model` and `adapter`.
     adapter_config: the model that the adapter was made for, and its shape.
     settings: values of SETTINGS by key.
     """
@@ -65,9 +65,9 @@ class Protocol:
         )
 
     def check_continues(self, recorded: Mapping[str, Any], evaluation: str) -> None:
-        """Raise BadInput if samples by this protocol would be mixed with those of another one that is recorded.
+        """Raise BadInput if samples by this protocol would mix with recorded samples by another.
 
-        An adapter may join the base model, and may have moved to another folder.
+        An adapter may be added to the base model, and may have moved to another folder.
         """
         before = {**recorded, **recorded.get("settings", {})}
         now = {**vars(self), **self.settings}
@@ -89,7 +89,7 @@ def response_limit(config: Config) -> int:
 
 
 def model_digest(folder: str) -> str:
-    """Return a digest of all files of a model, weights included: sizes stay when weights are trained further, and times
+    """Return a digest of all files of a model, weights included. Sizes do not tell trained weights apart, and times
     change when files are copied.
     """
     files = {file for pattern in MODEL_FILES for file in Path(folder).glob(pattern)}

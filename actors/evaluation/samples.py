@@ -28,24 +28,23 @@ class EvaluationFolder:
 
     @classmethod
     def of(cls, config: Config, run: Path | None) -> "EvaluationFolder":
-        """Return the folder of an evaluation. run: the one that the adapter comes from.
+        """Return the folder of an evaluation. run: folder of the run that the adapter comes from.
 
         Raises BadInput if it would be in the folder of another run or model, whose report would then show the results.
         """
         home = RunRecord(Path(config.run.folder) / config.run.name)
         if known := recorded(home.path):
             if config.adapter and home.path.resolve() != run:
-                raise BadInput(f"adapter={config.adapter}: is not of the run in {home.path}; give run.name=OTHER")
+                raise BadInput(f"adapter={config.adapter}: is not from the run in {home.path}; give run.name=OTHER")
             model = known["model"]["path"]
             if not model_names(model) & model_names(config.model.path):
                 raise BadInput(
-                    f"model.path={config.model.path}: the run in {home.path} is of {model}; "
-                    "give that, or run.name=OTHER"
+                    f"model.path={config.model.path}: the run in {home.path} has {model}; give that, or run.name=OTHER"
                 )
         return cls(home.evaluation_folder)
 
     def begin(self, config: Config, protocol: Protocol) -> list[BenchmarkResult]:
-        """Clean up after the process before. Return the results so far.
+        """Clean up after an earlier process. Return the results so far.
 
         Raises BadInput if its samples have another protocol, or if run.overwrite would delete somebody else's file.
         """
@@ -75,13 +74,13 @@ class EvaluationFolder:
 
 
 class SampleFile:
-    """Samples 0 … n - 1 of each problem, a line for each, in the order in which they came.
+    """Samples 0 … n - 1 of each problem, one per line, in the order of their completion.
 
-    adapter: of the policy, None for the base model.
+    adapter: the policy's, None for the base model.
     """
 
     def __init__(self, file: Path, problems: tuple[Problem, ...], n: int, adapter: AdapterRef | None) -> None:
-        """Read the samples of an earlier process. Raises BadInput if they are damaged or of other problems."""
+        """Read the samples of an earlier process. Raises BadInput if they are damaged or belong to other problems."""
         self.problems = problems
         self.n = n
         self.adapter = adapter
@@ -104,16 +103,16 @@ class SampleFile:
 
     @property
     def sampled(self) -> int:
-        """Samples so far, of all problems."""
+        """Number of samples so far, of all problems."""
         return len(self._rows)
 
     @property
     def rounds(self) -> int:
-        """Samples that every problem has."""
+        """Number of samples that every problem has."""
         return next((number for number in range(self.n) if self.missing(number)), self.n)
 
     def samples(self, rounds: int) -> list[list[EvaluatedSample]]:
-        """Return the first samples of each problem, so many of each."""
+        """Return the first `rounds` samples of each problem."""
         return [[self._rows[problem.id, number] for number in range(rounds)] for problem in self.problems]
 
     @property
@@ -123,7 +122,7 @@ class SampleFile:
         return {"tokens": sum(row.tokens for row in rows), "seconds": sum(row.seconds for row in rows)}
 
     def append(self, number: int, group: Group, seconds: float) -> None:
-        """Keep sample `number` of a problem. seconds: since the sample before, of any file."""
+        """Store sample `number` of a problem. seconds: since the sample before, of any file."""
         extra = {"sample": number, "format": group.rewards[0].parts["format"], "seconds": round(seconds, 4)}
         row = EvaluatedSample.model_validate(sample_row(group, 0).content | extra)
         self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ Samples = Sequence[Sequence[EvaluatedSample]]
 """Samples of one policy by problem, equally many of each."""
 
 Alike = Callable[[str, str], bool]
-"""Whether two answers are the same. An unreadable one is not even like itself."""
+"""Tells whether two answers are the same. An unreadable answer does not even equal itself."""
 
 UNVERIFIED = (Status.TIMEOUT, Status.CRASH)
 
@@ -36,7 +36,7 @@ def scores(samples: Samples, alike: Alike) -> PolicyScores:
 
 
 def comparison(base: Samples, adapter: Samples) -> PairedDifference:
-    """Return pass@1 of the adapter less the base model's, with its 95 % interval over problems and its p-value."""
+    """Return the adapter's pass@1 minus the base model's, with the 95 % interval over problems and the p-value."""
     before, after = ({i: of / len(base[0]) for i, of in enumerate(correct(rows))} for rows in (base, adapter))
     found = paired_difference(before, after)
     assert found is not None  # there are problems
@@ -50,7 +50,7 @@ def correct(samples: Samples) -> list[int]:
 
 
 def majority(rows: Sequence[EvaluatedSample], alike: Alike) -> float:
-    """Return 1 if the commonest answer to a problem is correct, else 0; the fraction of correct ones among several.
+    """Return 1 if the commonest answer to a problem is correct, else 0; of several ones, the correct fraction.
 
     All correct answers count as one answer, and unreadable ones do not vote.
     """

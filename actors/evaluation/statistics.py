@@ -14,14 +14,14 @@ PASS_KS = (1, 8, 16)
 """Values of k in the paper's tables of pass@k; results add their own n."""
 
 UNSEEN = 0.25
-"""Imagined problems per evaluation whose results spread as far as they can: the real ones may be alike by chance. With
-them intervals cover in simulation, see `share_interval`."""
+"""Imagined problems per evaluation with results as far apart as possible, since the real ones may be alike by chance.
+With them intervals cover in simulation, see `share_interval`."""
 
 CHANGED = 0.5
-"""Imagined problems that changed beside those that did: that few have not changed does not show that none would."""
+"""Imagined changed problems, added to the real ones: a few unchanged problems do not show that none would change."""
 
 FEWEST = 6
-"""Fewest problems for an interval or a conclusion: chance alone makes all of five better in 2 / 2⁵ = 6 % of cases."""
+"""Fewest problems for an interval or a conclusion: chance alone moves all of five one way in 2 / 2⁵ = 6 % of cases."""
 
 SIGNIFICANT = 0.05
 """Largest p-value of a difference that counts as shown."""
@@ -32,12 +32,12 @@ QUANTILE_ERROR = 1e-9
 Interval = tuple[float, float]
 
 K = TypeVar("K", str, int)
-"""Identifies a problem."""
+"""Type of a problem's key."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean. interval: 95 %; None where too little is known of the spread."""
+    """A mean. interval: the 95 % interval; None where the spread is not known well enough."""
 
     value: float
     interval: Interval | None = None
@@ -45,7 +45,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """A difference of two means. p: two-sided, of no difference; None where nothing is known of the spread."""
+    """A difference of two means. p: two-sided p-value of no difference; None where the spread is unknown."""
 
     p: float | None = None
 
@@ -71,7 +71,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 
 
 def paired_difference(before: Mapping[K, float], after: Mapping[K, float], family: int = 1) -> Difference | None:
-    """Return the mean change of the solved fraction of the problems in both; None if there are none.
+    """Return the mean change in solved fraction over the problems in both; None if there are none.
 
     before, after: fractions by problem. family: number of comparisons for which the intervals are to hold together.
 
@@ -139,9 +139,9 @@ def share_interval(values: Sequence[float]) -> Interval:
     Wilson's score interval (Wilson 1927, JASA 22, 209) with an effective number of problems, as for clustered samples
     in Dean and Pagano 2015 (JSSAM 3, 484): the variance of a problem's value under a mean p is scale · p (1 - p). The
     scale, from 0 where all values are alike to 1 where each is 0 or 1, is estimated with `UNSEEN` problems of scale 1
-    beside the real ones. Student's t of 2 m degrees of freedom for m problems makes up for few of them. Simulated with
-    6 to 30 problems, 1 to 16 samples, means of 9 to 50 % and difficulties from all alike to all or nothing, it covers
-    in at least 94 % of the cases, in 97 % on average.
+    added to the real ones. Student's t of 2 m degrees of freedom for m problems makes up for few of them. Simulated
+    with 6 to 30 problems, 1 to 16 samples, means of 9 to 50 % and difficulties from all alike to all or nothing, it
+    covers in at least 94 % of the cases, in 97 % on average.
     """
     if not values:
         raise ValueError("an interval needs at least one value")
@@ -152,7 +152,7 @@ def share_interval(values: Sequence[float]) -> Interval:
 
 
 def _scale(values: Sequence[float], unseen: float) -> float:
-    """Return the squared deviations over those of values that are all 0, 1 or -1, with so many unseen ones added."""
+    """Return the ratio of squared deviations to those of values of 0, 1 or -1, with `unseen` such values added."""
     mean = fmean(values)
     most = sum(map(abs, values)) - len(values) * mean**2
     return (sum((value - mean) ** 2 for value in values) + unseen) / (max(most, 0.0) + unseen)
@@ -192,7 +192,7 @@ def student_p(t: float, freedom: int) -> float:
 
 @cache
 def student_quantile(confidence: float, freedom: int) -> float:
-    """Return the t with this part of Student's distribution between -t and t; by bisection."""
+    """Return t such that this fraction of Student's distribution lies between -t and t; by bisection."""
     low, high = 0.0, 1.0
     while student_p(high, freedom) > 1 - confidence:
         high *= 2

@@ -1,7 +1,5 @@
-"""What a model's config.json says against learning from it: the families whose mathematics the learner has not."""
+"""Refuses models by their config.json alone, and knows how long a context engine and learner compute alike."""
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -13,18 +11,19 @@ from conf.errors import BadInput
 ATTENTION_KINDS = {"full_attention", "sliding_attention", "attention"}
 """Values of config.json's `layer_types` for layers of attention over all earlier tokens, or the last of them."""
 
-STATE_KEYS = re.compile(
-    r"(mamba|ssm|conv|lru|attn_layer|linear_(conv|key|value|num))_|state_size$|(layers_)?block_types?$|hybrid_"
-)
-"""Of models in which some layers carry a state from token to token."""
+MORE_THAN_TEXT = "the model takes more than text; choose the family's text model"
+WITH_EXPERTS = "neither learner nor engine attaches an adapter to experts; choose a dense model"
 
-EXPERTS = {"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"}
-
-NOT_DROPPED = {"attention_dropout", "attn_pdrop", "classifier_dropout"}
-"""Dropouts that do not act: the learner's own attention has none, and there is no classifier."""
+REFUSED = {
+    **dict.fromkeys(("text_config", "vision_config", "audio_config"), MORE_THAN_TEXT),
+    "quantization_config": "the learner computes with plain weights; choose unquantized weights",
+    "attn_logit_softcapping": "the learner's attention has no soft cap; choose a family without",
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), WITH_EXPERTS),
+}
+"""Keys of config.json with the reason and remedy where they have another value than null, 0 or 1."""
 
 Size = Annotated[int, Field(ge=1, le=2**24)]
-"""Of a dimension; larger ones are no model's."""
+"""A model's dimension."""
 
 Stated = mapping(
     "Stated",
@@ -38,81 +37,59 @@ Stated = mapping(
         ),
         **dict.fromkeys(("rope_parameters", "rope_scaling"), NotRequired[dict[str, Any] | None]),
         "num_hidden_layers": NotRequired[Annotated[int, Field(ge=1, le=1000)]],
+        "layer_types": NotRequired[list[str] | None],
         "model_type": NotRequired[str | None],
         "tie_word_embeddings": NotRequired[bool],
     },
 )
-"""config.json, as far as it is read here."""
+"""The keys of config.json that are read here, with their types."""
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """Return the content of a folder's config.json. Raises BadInput for one that is damaged."""
+    """Return the content of a folder's config.json. Raises BadInput if it is damaged."""
     return read_json(Path(folder) / "config.json", Stated, "name a model folder in Hugging Face format")
 
 
-def rope_settings(stated: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the RoPE settings of a config.json, of old and new format: one for all layers, or one for each kind."""
-    found = stated.get("rope_parameters") or stated.get("rope_scaling") or {}
-    nested = [value for value in found.values() if isinstance(value, dict)]
-    return nested or [found]
-
-
-def rope_kind(rope: dict[str, Any]) -> str:
-    return str(rope.get("rope_type") or rope.get("type") or "default")
+def check_family(folder: str | Path) -> None:
+    """Raise BadInput if config.json names something that the learner would compute wrongly."""
+    stated, where = read_config(folder), Path(folder) / "config.json"
+    for key, reason in REFUSED.items():
+        if stated.get(key) not in (None, 0, 1):
+            raise BadInput(f"{where}: states {key}, and {reason}")
+    for kind in sorted({*(stated.get("layer_types") or ())} - ATTENTION_KINDS):
+        raise BadInput(
+            f"{where}: layer_types has {kind}, and only full and sliding attention keep packed samples apart; choose"
+            " another model"
+        )
+    for kind in map(_rope_kind, _rope_settings(stated)):
+        if "dynamic" in kind:
+            raise BadInput(
+                f"{where}: rope_type is {kind}, and with it a long sample would change the short ones beside it; choose"
+                " another model, or set rope_type to default within the original context"
+            )
 
 
 def common_context(stated: dict[str, Any]) -> int | None:
-    """Return the tokens up to which engine and learner compute the same, None if that has no end.
+    """Return the tokens up to which engine and learner compute the same, None without a limit.
 
     Of two sets of RoPE frequencies, only the first is used. In Cohere 2 vLLM's sliding window is one token wider than
-    transformers', which longer samples would tell apart.
+    transformers', which shows in longer samples.
     """
     lengths = [
         rope.get("original_max_position_embeddings") or stated.get("original_max_position_embeddings")
-        for rope in rope_settings(stated)
-        if rope_kind(rope) in ("longrope", "su")
+        for rope in _rope_settings(stated)
+        if _rope_kind(rope) in ("longrope", "su")
     ]
     if stated.get("model_type") == "cohere2":
         lengths.append(stated.get("sliding_window", 4096))
     return min((length for length in lengths if isinstance(length, int) and length > 0), default=None)
 
 
-def check_family(folder: str | Path) -> None:
-    """Raise BadInput if config.json names something that the learner would compute wrongly."""
-    for objection in _objections(read_config(folder)):
-        raise BadInput(f"{Path(folder) / 'config.json'}: {objection}")
+def _rope_settings(stated: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the RoPE settings of a config.json in old or new format: one for all layers, or one for each kind."""
+    found = stated.get("rope_parameters") or stated.get("rope_scaling") or {}
+    return [value for value in found.values() if isinstance(value, dict)] or [found]
 
 
-def _objections(stated: dict[str, Any]) -> Iterator[str]:
-    """Yield what speaks against a model: thing and value, reason, remedy."""
-    for key in ("text_config", "vision_config", "audio_config"):
-        if key in stated:
-            yield f"there is a {key}, which makes it a model of more than text; choose the family's text model"
-    if stated.get("quantization_config"):
-        yield "there is a quantization_config, and the learner computes with plain weights; choose unquantized weights"
-    if cap := stated.get("attn_logit_softcapping"):
-        yield f"attn_logit_softcapping is {cap}, and the learner's attention has no soft cap; choose a family without"
-    if mixer := _mixer(stated):
-        yield f"{mixer}, and only full and sliding attention keep packed samples apart; choose another model"
-    for key in sorted(EXPERTS & stated.keys()):
-        if isinstance(stated[key], int) and stated[key] > 1:
-            reason = "and neither learner nor engine attaches an adapter to experts"
-            yield f"{key} is {stated[key]}, {reason}; choose a dense model"
-    for kind in map(rope_kind, rope_settings(stated)):
-        if "dynamic" in kind:
-            yield (
-                f"rope_type is {kind}, and with it a long sample would change the short ones beside it; choose another"
-                " model, or set rope_type to default within the original context"
-            )
-    for key, value in sorted(stated.items()):
-        dropout = ("dropout" in key or key.endswith("pdrop")) and key not in NOT_DROPPED
-        if dropout and isinstance(value, float | int) and value > 0:
-            yield f"{key} is {value}, and what is learned would not be what is served; set it to 0 in a copy"
-
-
-def _mixer(stated: dict[str, Any]) -> str:
-    """Name what mixes tokens other than by attention, empty if nothing does."""
-    kinds = stated.get("layer_types")
-    if isinstance(kinds, list):
-        return next((f"layer_types has {kind}" for kind in sorted(set(map(str, kinds)) - ATTENTION_KINDS)), "")
-    return next((f"{key} is {stated[key]}" for key in sorted(stated) if STATE_KEYS.match(key) and stated[key]), "")
+def _rope_kind(rope: dict[str, Any]) -> str:
+    return str(rope.get("rope_type") or rope.get("type") or "default")

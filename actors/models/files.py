@@ -1,4 +1,4 @@
-"""Where a model's files are, and what shape they declare."""
+"""Finds a model's files, here or on the hub, and reads the shape that they state."""
 
 import os
 import re
@@ -18,13 +18,13 @@ from conf.schema import ModelConfig, ShapeConfig
 BUNDLED = "bundled:smollm2-135m"
 
 WEIGHT_INDEX = "model.safetensors.index.json"
-"""Says which file each weight is in, of a model that has several."""
+"""File that names the file of each weight, in a model that has several."""
 
 SHAPE_FILES = ["config.json"]
 TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"]
 WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
 MODEL_FILES = [*SHAPE_FILES, *TOKENIZER_FILES, *WEIGHT_FILES, "generation_config.json", "chat_template*"]
-"""What is fetched from the hub: never code, never pickles."""
+"""Files that are fetched from the hub: never code, never pickles."""
 
 SHAPE_KEYS = (
     *("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size"),
@@ -36,10 +36,10 @@ TIED_BY_DEFAULT = {
     *("cohere", "cohere2", "ernie4_5", "gemma", "gemma2", "gemma3_text", "lfm2", "minicpm3", "smollm3", "starcoder2"),
     "vaultgemma",
 }
-"""Values of `model_type` for which transformers ties the head to the embedding where config.json does not say."""
+"""Values of `model_type` for which transformers ties the head to the embedding unless config.json says otherwise."""
 
 HEAD_NORMED = {"afmoe", "apertus", "exaone4", "gemma3_text", "olmo2", "olmo3", "qwen3"}
-"""Values of `model_type` with norms of queries and keys; of others config.json says so, under one of HEAD_NORM_KEYS."""
+"""Values of `model_type` with norms of queries and keys; other models state them under one of HEAD_NORM_KEYS."""
 
 HEAD_NORM_KEYS = ("use_qk_norm", "qk_layernorm")
 
@@ -48,7 +48,7 @@ Index = mapping("Index", {"weight_map": Annotated[dict[str, Shard], Field(min_le
 """model.safetensors.index.json."""
 
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(?!.*\brotary_emb\b)(.+)")
-"""Matches the name of a weight: number of its layer, and what it is there. Old files hold rotary_emb in some layers."""
+"""Matches a weight's name: the layer's number, and the name there. Old files hold rotary_emb in some layers."""
 
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -56,7 +56,7 @@ EMBEDDING = "model.embed_tokens.weight"
 def locate(model: ModelConfig) -> str:
     """Return the local folder with the model's config.json, tokenizer and safetensors weights, fetched if need be.
 
-    Raises BadInput if it is missing, unreachable or gated, lacks weights, or differs from its declared shape.
+    Raises BadInput if the model is missing, unreachable or gated, lacks weights, or differs from its declared shape.
     """
     actual = vars(shape_from_config(_folder(model.path, SHAPE_FILES)))
     for name, declared in vars(model.shape).items():
@@ -70,8 +70,9 @@ def locate(model: ModelConfig) -> str:
 
 
 def shape_of(model: ModelConfig) -> ShapeConfig:
-    """Return the declared shape, or else the one in the model's config.json, which alone is fetched from the hub for
-    it, and which has to be of a family that can be trained.
+    """Return the declared shape, or the one in the model's config.json, the only file that is fetched for it.
+
+    Raises BadInput for a family that cannot be trained.
     """
     if model.shape != ShapeConfig():
         return model.shape
@@ -81,18 +82,18 @@ def shape_of(model: ModelConfig) -> ShapeConfig:
 
 
 def load_tokenizer(folder: str, path: str) -> Any:
-    """Return the tokenizer of a model in a local folder, whose own code is never run.
+    """Return the tokenizer of a model in a local folder without running code from there.
 
-    path: as model.path has it. Raises BadInput if model or tokenizer are not what transformers can load.
+    path: the value of model.path. Raises BadInput if transformers cannot load configuration or tokenizer.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     try:
         AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        tokenizer("a")  # with a model_max_length that is no number it fails
+        tokenizer("a")  # fails if model_max_length is no number
         return tokenizer
-    except Exception as error:  # the tokenizers' library raises no class of its own
+    except Exception as error:  # the library tokenizers raises plain Exceptions
         raise BadInput(
             f"model.path={path}: transformers cannot load its configuration or tokenizer ({type(error).__name__}: "
             f"{reason(error)}); restore the files, or choose a model that needs no code of its own"
@@ -100,18 +101,18 @@ def load_tokenizer(folder: str, path: str) -> Any:
 
 
 def found_here(path: str, model: ModelConfig) -> str:
-    """Return the model's folder on this machine, which may be another than the one where `locate` has found `path`."""
+    """Return the model's folder on this machine; `locate` may have found `path` on another one."""
     return path if Path(path).is_dir() else locate(model)
 
 
 def bundled_folder() -> Path:
-    """Return where set-up puts the bundled model."""
+    """Return the folder of the bundled model, which set-up fills."""
     cache = os.environ.get("XDG_CACHE_HOME") or path_of("~/.cache", "XDG_CACHE_HOME")
     return Path(cache) / "microbudget-rl" / "smollm2-135m-instruct"
 
 
 def stop_token_ids(model: ModelConfig, tokenizer: Any) -> list[int]:
-    """Return the ids of `model.stop_tokens`; raises BadInput if one is not a token of the model's tokenizer."""
+    """Return the ids of `model.stop_tokens`. Raises BadInput if the tokenizer lacks one."""
     known = tokenizer.get_vocab()
     for token in model.stop_tokens:
         if token not in known:
@@ -123,7 +124,7 @@ def stop_token_ids(model: ModelConfig, tokenizer: Any) -> list[int]:
 
 
 def shape_from_config(folder: str | Path) -> ShapeConfig:
-    """Return the shape stated by a folder's config.json; raises BadInput if that is not of a Llama-shaped model.
+    """Return the shape stated by a folder's config.json. Raises BadInput if the model is not Llama-shaped.
 
     The context ends where engine and learner would begin to differ.
     """
@@ -150,7 +151,7 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that a model's weights are in; a folder may hold others."""
+    """Return the safetensors files of a model's weights; its folder may hold others."""
     index = folder / WEIGHT_INDEX
     if not os.path.lexists(index):
         return [folder / "model.safetensors"]
@@ -159,7 +160,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _folder(path: str, patterns: list[str]) -> Path:
-    """Return the folder a model path stands for, with at least its config.json."""
+    """Return the folder of a model path, with at least its config.json."""
     folder = bundled_folder() if path == BUNDLED else path_of(path, f"model.path={path}")
     there = os.path.lexists(folder / "config.json")
     if path == BUNDLED and not there:
@@ -177,7 +178,7 @@ def _folder(path: str, patterns: list[str]) -> Path:
 
 
 def _from_hub(name: str, patterns: list[str]) -> Path:
-    """Return the newest revision in the hub's cache, fetched first where the hub can be reached."""
+    """Return the folder of the newest revision in the hub's cache, fetched first if the hub can be reached."""
     import httpx2
     from huggingface_hub import constants, errors, snapshot_download
 
@@ -201,15 +202,15 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
         fault = f"not in the local cache, and the hub cannot be reached ({cause}); check the network, or {instead}"
     except (OSError, ValueError, LookupError, TypeError) as error:
         fault = (
-            f"the hub's cache in {constants.HF_HOME} cannot be used ({reason(error)}); delete what is damaged there,"
+            f"the hub's cache in {constants.HF_HOME} cannot be used ({reason(error)}); delete damaged files there,"
             f" set HF_HOME to another folder, or {instead}"
         )
     raise BadInput(f"model.path={name}: {fault}")
 
 
 def _check_weights(folder: Path, path: str) -> None:
-    """Raise BadInput unless all safetensors weights are there and whole, and of the shape that config.json states: what
-    is missing would be random, and what is too much left out.
+    """Raise BadInput unless all safetensors weights are there, whole, and of the shape that config.json states:
+    transformers would draw missing ones at random and ignore others.
     """
     shape, shards, restore = shape_from_config(folder), weight_files(folder), "restore the model's own files"
     if missing := [shard.name for shard in shards if not shard.is_file()]:

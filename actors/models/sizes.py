@@ -1,7 +1,7 @@
 """Sizes that follow from a model's shape: parameters, adapter, KV cache.
 
-The shape is that of Llama and its relatives: grouped-query attention with four projections, a gated MLP with three.
-Biases and norms inside attention (under 0.1 % of the parameters) are left out.
+The shape is Llama's: grouped-query attention with four projections, a gated MLP with three. Biases and norms inside
+attention, under 0.1 % of the parameters, do not count.
 """
 
 from collections.abc import Iterable
@@ -11,43 +11,43 @@ from conf.schema import Config, ShapeConfig
 from conf.schema.model import PROJECTIONS, VLLM_RANKS
 
 ADAPTER_SLOTS = 2
-"""Adapter versions an engine serves at once: the current one and, until its last request ends, the one before."""
+"""Adapter versions an engine serves at once: the current one and, until its last request ends, the previous one."""
 
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 
 OPTIMIZER_BYTES = 16
-"""Per trained weight, in fp32: master copy, two moments of Adam, and ZeRO's copy of the gradient. In host memory there
-is one of the weight in the model's dtype besides."""
+"""Bytes per trained weight, in fp32: master copy, two moments of Adam, and ZeRO's copy of the gradient. Host memory
+also holds a copy of the weight in the model's dtype."""
 
 CHECKPOINT_BYTES = 12
-"""Of a checkpoint, per trained weight: fp32 master copy and two moments of Adam."""
+"""Bytes of a checkpoint per trained weight: fp32 master copy and two moments of Adam."""
 
 QUEUED = {"cpu": 1, "cuda": 2}
-"""Groups an engine has for each that fills it. On a simulated A40 at r = 256, with lengths spread by 25, 50 and 80 % of
-their mean, an update takes 6, 11 and 17 % less with twice as many; to decode them all at once would save at most 5 %
-more, and the KV cache would run full where answers grow long."""
+"""Groups at an engine per group that fits into its batch. On a simulated A40 at r = 256, with lengths spread by 25, 50
+and 80 % of their mean, an update takes 6, 11 and 17 % less with twice as many. Decoding them all at once would save at
+most 5 % more, and long responses would fill the KV cache."""
 
 ACTIVATIONS_SHARE = 0.5
-"""Of a learner's memory on a card: larger activations are computed twice instead, about a third more time."""
+"""Fraction of a learner's GPU memory beyond which activations are recomputed, at about a third more time."""
 
 
 def longest_sample(config: Config) -> int:
-    """Return the tokens, prompt included, of the longest sample that any part of a run asks an engine for."""
+    """Return the tokens, prompt included, of the longest sample that any part of a run requests."""
     responses = (config.rollout.max_response_tokens, config.eval.max_response_tokens or 0, config.adapter_check.tokens)
     return config.rollout.max_prompt_tokens + max(responses)
 
 
 def answers_alone(config: Config, device: str) -> bool:
-    """Whether an engine on this device, cpu or cuda, answers one request at a time."""
+    """Return whether an engine on this device, cpu or cuda, serves one request at a time."""
     return config.run.deterministic and device == "cpu"
 
 
 def groups_at_once(config: Config, device: str) -> int:
-    """Return the groups that an engine on this device, cpu or cuda, has at once, if staleness admits as many.
+    """Return the groups that an engine on this device, cpu or cuda, gets at once, if staleness admits as many.
 
-    A group keeps its place until its longest sample ends: of as many groups as fill an engine, half of the samples are
-    still drawn on average. On a card, where more samples a step are hardly slower, there are twice as many, and those
-    that the engine has no place for yet wait in it.
+    A group keeps its place until its longest sample ends, so of the groups that fill an engine, half of the samples are
+    running on average. A GPU's decoding steps are hardly slower with more samples: it gets twice as many groups, and
+    some wait in the engine.
     """
     full = config.rollout.max_concurrent_samples // config.rollout.samples_per_problem
     return max(QUEUED[device] * full, 1)
@@ -59,7 +59,7 @@ def padded_rank(rank: int) -> int:
 
 
 def projection_sizes(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
-    """Return (inputs, outputs) of each projection of one block, and of those that fuse several."""
+    """Return (inputs, outputs) of each projection of one block, fused ones included."""
     queries, keys = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
     return {
         "q_proj": (shape.hidden_size, queries),
@@ -75,7 +75,7 @@ def projection_sizes(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
 
 
 def parameters(shape: ShapeConfig) -> int:
-    """Return the weights of the base model, embedding included, the head only where it is not tied to it."""
+    """Return the number of weights of the base model, with embedding, and with the head unless it is tied to it."""
     sizes = projection_sizes(shape)
     block = sum(inputs * outputs for inputs, outputs in map(sizes.__getitem__, PROJECTIONS)) + 2 * shape.hidden_size
     embeddings = shape.vocab_size * shape.hidden_size * (1 if shape.tie_word_embeddings else 2)
@@ -83,12 +83,12 @@ def parameters(shape: ShapeConfig) -> int:
 
 
 def matmul_parameters(shape: ShapeConfig) -> int:
-    """Return the weights that a token is multiplied with: all but the embedding's, whose use is a look-up."""
+    """Return the number of weights that a token is multiplied with: all but the embedding, which is a look-up."""
     return parameters(shape) - (0 if shape.tie_word_embeddings else shape.vocab_size * shape.hidden_size)
 
 
 def lora_parameters(shape: ShapeConfig, rank: int, modules: Iterable[str]) -> int:
-    """Return the weights of A and B on the named projections of every block: rank · (inputs + outputs) each."""
+    """Return the number of weights of A and B on these projections of every block: rank · (inputs + outputs) each."""
     sizes = projection_sizes(shape)
     return shape.num_hidden_layers * rank * sum(sum(sizes[module]) for module in modules)
 
@@ -99,11 +99,12 @@ def kv_bytes_per_token(shape: ShapeConfig, dtype: str) -> int:
 
 
 class Kept(NamedTuple):
-    """Vectors that a block keeps of a token for the backward pass, by their size.
+    """Number of vectors per token that a block keeps for the backward pass, by size.
 
-    hidden: its inputs and norms, which count in float32. queries: these, attention's output, and that again in its
-    order if rows were padded. intermediate: of the MLP. heads: queries and keys before norms of their own, where the
-    model has these.
+    hidden: inputs and norms, where float32 counts twice
+    queries: queries, attention's output, and that output in another order if rows were padded
+    intermediate: the MLP's
+    heads: queries and keys before their norms, in models that have these
     """
 
     hidden: int
@@ -113,25 +114,25 @@ class Kept(NamedTuple):
 
 
 ON_CPU = Kept(6, 2, 4, 2)
-"""Within 1 % of what autograd saves for the bundled model."""
+"""Vectors on the CPU, within 1 % of what autograd saves for the bundled model."""
 
 PLAIN = Kept(6, 3, 4, 2)
 FUSED = Kept(4, 2, 3, 1)
-"""On a card, with plain and with fused kernels: within 10 % of a pass at full size over the paper's models."""
+"""Vectors on a GPU with plain and with fused kernels, within 10 % of a pass at full size over the paper's models."""
 
 
-def kept_on(config: Config, card: bool) -> Kept:
-    """Return what a learner keeps; card: whether it is on one."""
-    if not card:
+def kept_on(config: Config, gpu: bool) -> Kept:
+    """Return the vectors that a learner on a GPU or on the CPU keeps."""
+    if not gpu:
         return ON_CPU
     return FUSED if config.learner.fused_kernels else PLAIN
 
 
 def activation_bytes(shape: ShapeConfig, rank: int, size: int, kept: Kept = ON_CPU) -> int:
-    """Return the bytes that one token leaves in the blocks for the backward pass, without gradient checkpointing.
+    """Return the bytes per token that the blocks keep for the backward pass, without gradient checkpointing.
 
-    Besides what `kept` says there are keys and values, and the adapter's seven inner vectors, most of which float32
-    does without (learner.model.projection). size: bytes of a number.
+    In addition to `kept` these are keys and values, and the adapter's seven inner vectors, most of which float32 does
+    not need (learner.model.projection). size: bytes of a number.
     """
     queries, keys = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
     own = kept.hidden * shape.hidden_size + kept.queries * queries + kept.intermediate * shape.intermediate_size
@@ -140,12 +141,12 @@ def activation_bytes(shape: ShapeConfig, rank: int, size: int, kept: Kept = ON_C
     return shape.num_hidden_layers * size * (own + 2 * keys + 7 * rank)
 
 
-def recomputes(config: Config, shape: ShapeConfig, card_bytes: float) -> bool:
-    """Whether activations are computed twice instead of kept (gradient checkpointing).
+def recomputes(config: Config, shape: ShapeConfig, gpu_bytes: float) -> bool:
+    """Return whether activations are recomputed instead of kept (gradient checkpointing).
 
-    card_bytes: memory of a card that a learner rank may use, 0 without one.
+    gpu_bytes: GPU memory of one learner process, 0 on the CPU.
     """
-    kept = kept_on(config, card_bytes > 0)
+    kept = kept_on(config, gpu_bytes > 0)
     each = activation_bytes(shape, config.lora.rank, DTYPE_BYTES[config.model.dtype], kept)
-    tight = card_bytes > 0 and config.learner.tokens_per_microbatch * each > ACTIVATIONS_SHARE * card_bytes
+    tight = gpu_bytes > 0 and config.learner.tokens_per_microbatch * each > ACTIVATIONS_SHARE * gpu_bytes
     return {"on": True, "off": False, "auto": tight}[config.learner.gradient_checkpointing]

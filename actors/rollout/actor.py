@@ -1,4 +1,4 @@
-"""A vLLM engine in a Ray actor, and that actor as the coordinator calls it.
+"""The Ray actor of a vLLM engine, and the coordinator's view of it.
 
 A node that does not see the learner's files gets a copy of each adapter through Ray's object store.
 """
@@ -16,6 +16,7 @@ import ray
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.models.adapters import WEIGHTS_FILE
 from actors.models.files import found_here
+from actors.models.sizes import ADAPTER_SLOTS
 from actors.protocols import Engine
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
@@ -26,11 +27,11 @@ from actors.storage.layout import ADAPTER, ADAPTERS
 from conf.schema import Config
 
 SLOWEST_TOKEN_S = {"cpu": 2.0, "cuda": 0.3}
-"""Seconds that a token of one sample may take while the engine is full: about ten times what two busy cores need, and
-five times what a card shared with a learner is planned with."""
+"""Most seconds per token of one sample while the engine is full: about ten times the need of two busy cores, and five
+times the planned seconds on a GPU shared with a learner."""
 
 SLOWEST_ANSWER_S = 120.0
-"""Seconds that a request may take besides its tokens: compilations on first use."""
+"""Most seconds of a request besides its tokens: compilations on first use."""
 
 Fingerprint = tuple[int, int]
 """Size in bytes and time of change of an adapter's weights: another run may have left a folder of the same name."""
@@ -83,10 +84,9 @@ def write_copy(files: dict[str, bytes], folder: Path) -> None:
 
 
 class AdapterTransfer:
-    """Puts each adapter into the object store once, for however many nodes, and keeps the latest few there."""
+    """Puts each adapter into the object store once for all nodes, and keeps as many there as an engine holds."""
 
-    def __init__(self, kept: int = 2) -> None:
-        self._kept = kept
+    def __init__(self) -> None:
         self._stored: dict[str, ray.ObjectRef[dict[str, bytes]]] = {}
 
     def store(self, adapter: AdapterRef) -> "ray.ObjectRef[dict[str, bytes]]":
@@ -94,7 +94,7 @@ class AdapterTransfer:
         if adapter.path not in self._stored:
             files = {file.name: file.read_bytes() for file in sorted(Path(adapter.path).iterdir())}
             self._stored[adapter.path] = ray.put(files)
-            for path in list(self._stored)[: -self._kept]:
+            for path in list(self._stored)[:-ADAPTER_SLOTS]:
                 del self._stored[path]
         return self._stored[adapter.path]
 
@@ -102,21 +102,18 @@ class AdapterTransfer:
 class RemoteEngine:
     """A RolloutActor as a `RestartableEngine`. A cancelled request is cancelled in the engine too.
 
-    concurrent_samples: samples that the engine decodes at once; others wait for their turn. transfer: shared with the
-    other engines of a run. device: cpu or cuda.
+    concurrent_samples: samples that the engine decodes at once; others wait for their turn.
+    transfer: shared with the other engines of a run.
+    device: cpu or cuda.
     """
 
     def __init__(
-        self,
-        actor: RemoteActor,
-        concurrent_samples: int,
-        transfer: AdapterTransfer | None = None,
-        device: str = "cpu",
+        self, actor: RemoteActor, concurrent_samples: int, transfer: AdapterTransfer, device: str = "cpu"
     ) -> None:
         self.name = actor.name
         self._actor = actor
         self._concurrent = concurrent_samples
-        self._transfer = transfer or AdapterTransfer()
+        self._transfer = transfer
         self._slowest_token_s = SLOWEST_TOKEN_S[device]
         self._samples = 0
         self._cache_blocks: int | None = None

@@ -1,15 +1,15 @@
-"""Replaces vLLM 0.32's own on its CPU backend: LoRA at matmul speed, norms in one kernel, ranks without a compiler.
+"""Replacements for parts of vLLM 0.32 on the CPU: LoRA at matmul speed, norms in one kernel, ranks without a compiler.
 
-LoRA: vLLM's kernel gathers one whole copy of A and B per token, which is unusable at high rank. Here the rows of a
-batch are taken together by adapter slot and each slot costs two dense matrix products per projection.
+LoRA: vLLM's kernel gathers one whole copy of A and B per token, which is unusable at high rank. Here each adapter slot
+costs two dense matrix products per projection, over all its rows of the batch.
 
-RMS norm: vLLM has it compiled in one kernel, and computes it in ten here. Of 64 tokens of width 576 in bfloat16 it
-takes 12 µs instead of 71 on a core of an EPYC. The norms took an eighth of the engine's time without an adapter, a
-fifteenth with one.
+RMS norm: vLLM has a kernel for it, and takes ten operations here instead. With the kernel 64 tokens of width 576 in
+bfloat16 take 12 µs instead of 71 on a core of an EPYC. The norms took an eighth of the engine's time without an
+adapter, a fifteenth with one.
 
-Ranks of drawn tokens, which vLLM counts with every log-probability: it has Inductor compile this. The first answer then
-waits 2 s, or 11 s on a machine on which nothing was compiled yet, and fails without a C++ compiler. For 64 tokens of
-49,152 logits each, counting takes 0.9 ms instead of 0.5.
+Ranks of sampled tokens, which vLLM counts with every log-probability: it has Inductor compile this. The first response
+then waits 2 s, or 11 s on a machine on which nothing was compiled yet, and fails without a C++ compiler. For 64 tokens
+of 49,152 logits each, counting takes 0.9 ms instead of 0.5.
 """
 
 from typing import Any
@@ -24,20 +24,20 @@ from vllm.platforms import current_platform
 current_platform.import_kernels()
 
 KERNEL = "cpu_kernel"
-"""The norm's name among vLLM's implementations."""
+"""Name of the norm's kernel among vLLM's implementations."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-"""Those that the norm's kernel is compiled for."""
+"""Types that the kernel is compiled for."""
 
 LANES = 8
-"""Values in one of that kernel's vectors, of which a row is a multiple."""
+"""Values in one of the kernel's vectors; the width of a row is a multiple."""
 
 
 class DenseLoRA(PunicaWrapperCPU):
     """Punica wrapper that multiplies per adapter slot instead of per token.
 
-    `rows` holds (slot, row indices) for every adapter slot in the current batch; the indices are None when one
-    adapter serves all rows, so that the common case copies nothing.
+    rows: (slot, row indices) of every adapter slot in the batch; the indices are None when one adapter serves all rows,
+        so that the common case copies nothing.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -68,7 +68,7 @@ class DenseLoRA(PunicaWrapperCPU):
         """y[:, slice] += scale · (x Aᵀ) Bᵀ for every slice of a fused projection, in place.
 
         x (tokens, in), A (slots, 1, rank, in), B (slots, 1, slice, rank). vLLM multiplies alpha / rank into B when it
-        loads an adapter, so `scale` is 1 in practice.
+        loads an adapter.
         """
         y2 = y.view(-1, y.shape[-1])
         x2 = x.view(-1, x.shape[-1])
@@ -77,24 +77,22 @@ class DenseLoRA(PunicaWrapperCPU):
             start = 0
             for a, b, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
                 low = rows @ a[slot, 0].T
-                if scale != 1.0:
-                    low = low * scale
                 target = y2[:, start : start + width]
                 if index is None:
-                    target.addmm_(low, b[slot, 0].T)
+                    target.addmm_(low, b[slot, 0].T, alpha=scale)
                 else:
-                    target.index_add_(0, index, low @ b[slot, 0].T)
+                    target.index_add_(0, index, low @ b[slot, 0].T, alpha=scale)
                 start += width
 
 
 def norm_priority() -> IrOpPriorityConfig:
-    """Return vLLM's setting for the norms; what the kernel does not serve is left to vLLM's own way."""
+    """Return vLLM's setting that takes the kernel for norms, and vLLM's own operations where it does not serve."""
     ours = [KERNEL, "native"]
     return IrOpPriorityConfig.with_default(["native"], rms_norm=ours, fused_add_rms_norm=ours)
 
 
 def _serves(x: Tensor, weight: Tensor | None, variance_size: int | None, *, residual: Tensor | None = None) -> bool:
-    """Whether the kernel, which takes all tensors for rows without gaps and of one dtype, computes this norm."""
+    """Return whether the kernel computes this norm: it takes all tensors for rows without gaps and of one type."""
     tensors = [tensor for tensor in (x, weight, residual) if tensor is not None]
     return (
         variance_size is None

@@ -1,9 +1,9 @@
-"""Many engines as one that outlives each of them."""
+"""Many engines as one, which goes on while single engines are restarted."""
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Group, Problem, Sampling
@@ -18,7 +18,7 @@ class RestartableEngine(Engine, Restartable, Protocol):
 
 
 class EngineSlot(Supervised[RestartableEngine]):
-    """One engine's place in the pool. A restarted engine is healthy once it has loaded all adapters in use."""
+    """One engine of the pool. A restarted one is healthy once it has loaded all adapters in use."""
 
     def __init__(self, engine: RestartableEngine, clock: Clock, record: Record, adapters: AdapterSlots) -> None:
         super().__init__(engine, clock, record)
@@ -26,7 +26,6 @@ class EngineSlot(Supervised[RestartableEngine]):
         self._at_start: Callable[[str, Engine], Awaitable[None]] | None = None
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
-        """See `Engine.at_start`."""
         self._at_start = work
         await self.recovered()
         with contextlib.suppress(Lost):  # a restart includes it
@@ -42,30 +41,26 @@ class EngineSlot(Supervised[RestartableEngine]):
                 await self.actor.retire(surplus[0])
                 loaded.remove(surplus[0])
             elif missing := [adapter for adapter in wanted if adapter not in loaded]:
-                if await self._load(missing[0]):
+                try:
+                    await self.actor.load(missing[0])
                     loaded.append(missing[0])
+                except Exception as error:  # the folder of an adapter out of use may be gone
+                    if isinstance(error, ActorDied) or missing[0] in self._adapters.in_use:
+                        raise
             else:
                 return
 
-    async def _load(self, adapter: AdapterRef) -> bool:
-        """Whether an adapter was loaded. It need not be once it is out of use: its folder may be gone by then."""
-        try:
-            await self.actor.load(adapter)
-        except ActorDied:
-            raise
-        except Exception:  # whatever it is, it matters only while the adapter is in use
-            if adapter in self._adapters.in_use:
-                raise
-            return False
-        return True
+
+def generation(*request: Any) -> Callable[[Engine], Awaitable[Group]]:
+    return lambda engine: engine.generate(*request)
 
 
 class EnginePool:
     """Sends each group to the healthy engine with the fewest samples in flight.
 
-    An engine that dies is restarted and given the versions in use; its groups are asked for again, with the same index,
-    version and seed, from whichever engine is healthy. A version that is retired stays in all engines until its last
-    request has ended.
+    An engine that fails is restarted and given the versions in use; its groups are requested again, with the same
+    index, version and seed, from any healthy engine. A retired version stays in all engines until its last request has
+    ended.
     """
 
     def __init__(self, engines: Sequence[RestartableEngine], clock: Clock, record: Record) -> None:
@@ -75,7 +70,7 @@ class EnginePool:
 
     @property
     def answers(self) -> bool:
-        """Whether one of the engines is well."""
+        """Whether one of the engines is healthy."""
         return any(slot.healthy for slot in self._slots)
 
     async def ready(self) -> None:
@@ -85,25 +80,20 @@ class EnginePool:
         await asyncio.gather(*(slot.at_start(work) for slot in self._slots))
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        def ask(engine: Engine) -> Awaitable[Group]:
-            return engine.generate(index, problem, adapter, sampling)
-
         async with self._adapters.request(adapter):
-            return await self._pool.run(ask, sampling.samples)
+            return await self._pool.run(generation(index, problem, adapter, sampling), sampling.samples)
 
     async def probe(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
-        """Ask every engine; for one that is being restarted another one answers."""
-
-        def ask(engine: Engine) -> Awaitable[Group]:
-            return engine.generate(index, problem, adapter, sampling)
+        """Ask every engine; another one answers for one that is being restarted."""
+        generate = generation(index, problem, adapter, sampling)
 
         async def answer(slot: EngineSlot) -> Group:
             if slot.healthy:
                 with contextlib.suppress(Lost):
-                    return await slot.attempt(ask)
-            return await self._pool.run(ask, sampling.samples)
+                    return await slot.attempt(generate)
+            return await self._pool.run(generate, sampling.samples)
 
         async with self._adapters.request(adapter):
             return tuple(await asyncio.gather(*map(answer, self._slots)))

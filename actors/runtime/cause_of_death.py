@@ -1,4 +1,4 @@
-"""Why one of Ray's processes crashed: from the kernel, Ray's error and its log."""
+"""Finds why one of Ray's processes crashed, from the kernel, Ray's error and the log."""
 
 import contextlib
 import re
@@ -10,8 +10,8 @@ import psutil
 LOG_LINE_CHARACTERS = 300
 """Most characters of a log's last line that are shown."""
 
-CHATTER = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^\s*$|Warning: |^\[W\d|\bit/s\]|it/s\b|\| 0/")
-"""Pattern of log lines without a cause: Ray's own, warnings and progress bars."""
+CHATTER = re.compile(r"^(:job_id:|:actor_name:|:task_name:)|^(\s|$)|Warning: | WARNING \d|^\[W\d|\bit/s\]|it/s\b|\| 0/")
+"""Pattern of log lines without a cause: Ray's own, warnings with the code below them, and progress bars."""
 
 REAPED_S = 5.0
 """Seconds to wait for the end of a process: Ray reports its closed connection while it still frees its memory."""
@@ -40,12 +40,12 @@ class ExitWatcher:
             self._process = None
 
     def findings(self) -> list[str]:
-        """Wait for the end of the process; return a sentence if the kernel has killed for memory since the start."""
+        """Wait for the process to end. Return a sentence if the out-of-memory killer was active meanwhile."""
         if self._process:
             with contextlib.suppress(psutil.TimeoutExpired):
                 self._process.wait(REAPED_S)
         if (killed := oom_kills() - self._oom_kills) > 0:
-            return [f"the kernel's out-of-memory killer was at work (oom_kill of /proc/vmstat rose by {killed})"]
+            return [f"the kernel's out-of-memory killer was active (oom_kill of /proc/vmstat rose by {killed})"]
         return []
 
 
@@ -58,15 +58,15 @@ def describe_exit(code: int) -> str:
 
 
 def oom_kills() -> int:
-    """Count the processes that the kernel has killed for want of memory since the machine started."""
+    """Return the number of processes that the out-of-memory killer has killed since the machine started."""
     found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.MULTILINE)
     return int(found[1]) if found else 0
 
 
 def cause_of_death(error: str, watcher: ExitWatcher | None, logs: Path) -> str:
-    """Return one line: why a process ended, and its log, whose last line is shown where no other cause is known.
+    """Return one line with the cause of a process's end and its log. Without another cause, it has the log's last line.
 
-    error: Ray's text, or the error of the process. watcher: of a process of this machine. logs: of the session.
+    error: the text of Ray or of the process. watcher: for a process on this machine. logs: the session's folder.
     """
     log = find_log(logs, watcher.pid if watcher else None, error)
     text = log.read_text(errors="replace") if log else ""
@@ -84,7 +84,7 @@ def cause_of_death(error: str, watcher: ExitWatcher | None, logs: Path) -> str:
 
 
 def find_log(logs: Path, pid: int | None, error: str) -> Path | None:
-    """Return the log of a worker process, by its id or the one in Ray's text."""
+    """Return the log of a worker process, found by its id or by the id in Ray's text."""
     number = pid or ((named := PID.search(error)) and named[1])
     return next(logs.glob(f"worker-*-{number}.err"), None) if number else None
 

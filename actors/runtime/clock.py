@@ -9,8 +9,8 @@ from concurrent.futures import Future, wait
 from typing import TypeVar
 
 STEP_S = 5.0
-"""Seconds of a step in which a deadline is waited for. A step that took far longer, since this process was stopped or
-its machine slept, counts no more than any other, and is not the last."""
+"""Seconds per step of waiting for a deadline. A step that took far longer, because this process was stopped or its
+machine slept, counts as one step and is not the last."""
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class WallClock:
 
 
 async def within(seconds: float | None, work: Awaitable[T]) -> T:
-    """Return the result of work. Raises TimeoutError, and cancels it, after so many seconds; None waits for ever."""
+    """Return the result of work. After so many seconds cancel it and raise TimeoutError; None waits for ever."""
     task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
     try:
         left = math.inf if seconds is None else seconds
@@ -49,10 +49,10 @@ def in_thread(
     moved: Callable[[], float] = lambda: 0.0,
     setting: str = "",
 ) -> T:
-    """Return the result of work that may wait for ever, in a thread that is then abandoned.
+    """Return the result of work that may never end. It runs in a thread, which is abandoned after the time limit.
 
     Raises the work's error. Raises TimeoutError after so many seconds (None: never), or once the result of `moved` has
-    been the same for `silent_s`. setting: name of the setting of the seconds, for that error.
+    been the same for `silent_s`. setting: the setting that gives the seconds, for that error.
     """
     future: Future[T] = Future()
 

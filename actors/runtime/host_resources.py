@@ -19,10 +19,10 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 SHARED_MEMORY = Path("/dev/shm")
 
 DISK_MARGIN = 512 * MIB
-"""Disk for all but checkpoints: samples, curves, logs, other programs' files."""
+"""Bytes of disk for everything but checkpoints: samples, curves, logs, other programs' files."""
 
 LAST_MARGIN = 128 * MIB
-"""The part of DISK_MARGIN that is kept for the end of a run, besides its last checkpoint."""
+"""Bytes of DISK_MARGIN that are kept for the end of a run, besides its last checkpoint."""
 
 SHARED_MEMORY_LOW = 64 * MIB
 MEMORY_LOW_SHARE = 0.06
@@ -31,7 +31,7 @@ MEMORY_LOW_SHARE = 0.06
 
 @dataclass(frozen=True)
 class HostNeeds:
-    """The needs of a run, in bytes. checkpoint: disk for one more checkpoint and the adapter versions beside it."""
+    """The needs of a run, in bytes. checkpoint: disk for one more checkpoint and for the published adapters."""
 
     disk: int
     checkpoint: int
@@ -44,7 +44,7 @@ class HostFree:
     """The free amounts, in bytes.
 
     disk: where the run folder is.
-    begun: size of the next checkpoint's written part and the adapter versions beside it.
+    begun: size of the unfinished checkpoints and the published adapters.
     kept: size of the complete checkpoints in the run folder.
     """
 
@@ -66,14 +66,14 @@ class Alarm:
 
 @dataclass
 class HostGuard:
-    """Raises each alarm once, and again after it was over: a pure state machine. total_memory: in bytes."""
+    """Raises each alarm once, and again when it returns: a pure state machine. total_memory: in bytes."""
 
     need: HostNeeds
     total_memory: int
     _raised: set[tuple[str, bool]] = field(default_factory=set)
 
     def look(self, free: HostFree) -> list[Alarm]:
-        """Return the new alarms. Disk is fatal while there still is enough for a last checkpoint."""
+        """Return the new alarms. A low disk becomes fatal while there still is room for a last checkpoint."""
         margin = free.disk + free.begun - self.need.checkpoint
         alarms = []
         if margin < DISK_MARGIN:
@@ -89,7 +89,7 @@ class HostGuard:
 
 
 def measure(folder: Path) -> HostFree:
-    """Return the free amounts. folder: of the run, which need not exist yet."""
+    """Return the free amounts. folder: the run's, which need not exist yet."""
     record = RunRecord(folder)
     return HostFree(
         disk=free_disk(folder),  # first: a checkpoint that is being written then counts too much, not too little
@@ -132,10 +132,9 @@ def total_memory() -> int:
 
 
 def _control_groups() -> Iterator[tuple[Path, int, str, str]]:
-    """Yield the visible control groups that limit this process's memory, of version 2 or 1: its own and those around
-    it.
+    """Yield the visible control groups (version 2 or 1) that limit this process's memory: its own and its parents.
 
-    Yields their folder, limit in bytes, the file with the bytes in use, and the prefix of their statistics.
+    Each has a folder, a limit in bytes, the name of the file with the bytes in use, and a prefix of its statistics.
     """
     own = dict(line.split(":", 2)[1:] for line in MEMBERSHIP.read_text().splitlines())
     for root, controller, limit, usage, prefix in (

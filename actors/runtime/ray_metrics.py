@@ -6,7 +6,7 @@ from actors.messages import Progress
 from actors.storage.documents import LedgerRecord
 
 LATEST = {"reward": "reward/mean", "entropy": "policy/entropy", "tokens_per_second": "rollout/tokens_per_second"}
-"""Metrics of the latest update: key of metrics.jsonl by name."""
+"""Keys of metrics.jsonl by the name of the latest update's metric in Ray."""
 
 
 class RayMetrics:

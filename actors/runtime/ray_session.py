@@ -1,5 +1,5 @@
-"""Starting Ray in a temporary folder of its own, and clearing that folder: Ray and the libraries never delete their
-sockets and hundreds of megabytes of logs.
+"""Starts Ray in a temporary folder of its own, and clears that folder: Ray and the libraries never delete their sockets
+and hundreds of megabytes of logs.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ RAY = "ray"
 """Folder of Ray within the temporary one."""
 
 LONGEST = 42
-"""Most characters in the path of Ray's folder, to leave room for a session's sockets, whose paths have 107 at most."""
+"""Most characters in the path of Ray's folder, so that the paths of a session's sockets have at most 107."""
 
 SERVERS = ("raylet", "gcs_server")
 """Names of a Ray session's server processes. The session's other processes should end after them."""
@@ -48,7 +48,7 @@ WORKERS = "ray::"
 ACTORS = tuple(f"{WORKERS}{kind}"[:15] for kind in ("CoordinatorActor", "RolloutActor", "RewardActor", "LearnerActor"))
 """Names of a run's actor processes, of which the kernel keeps 15 characters."""
 
-DEATH_S = 10.0
+KILLED_S = 10.0
 """Seconds to wait for the end of killed processes, which hold memory until then."""
 
 
@@ -57,9 +57,9 @@ def ray_session(
     config: Config, placement: Placement, folder: Path, dashboard: bool, joined: Any = None
 ) -> Iterator[tuple[Path, str, str]]:
     """Start Ray on this machine with the placement's resources; yield its session folder and the addresses of dashboard
-    and metrics. At the end only its temporary folder is left, which a note in `folder` names.
+    and metrics. At the end only its temporary folder is left, and a note in `folder` names it.
 
-    joined: the result of `ray.init` for a cluster, which is then used instead, and stays.
+    joined: the result of `ray.init` for a cluster, which is used instead and keeps running.
     """
     import ray
 
@@ -88,7 +88,7 @@ def require_token() -> None:
         folder.chmod(0o700)
     except OSError as error:
         raise BadInput(
-            f"{folder} holds Ray's token and cannot be made yours alone ({error.strerror}): give another HOME"
+            f"{folder} holds Ray's token and cannot be made private ({error.strerror}): give another HOME"
         ) from error
 
 
@@ -98,20 +98,20 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
     temporary: folder for the temporary files of Ray and all its processes.
     """
     require_token()
-    # Off by default, and without it vLLM's engine process outlives a killed actor.
+    # Off by default, and without it the children of a killed actor outlive it.
     os.environ["RAY_process_group_cleanup_enabled"] = "1"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # With Ray's 15, other work on the machine starves an engine until it is taken to hang.
+    # With Ray's 15, other work on the machine slows an engine until it counts as hanging.
     os.environ["RAY_worker_niceness"] = "0"
-    # Otherwise a /dev/shm that others have filled kills the store, and the run, when it takes its next page.
+    # Otherwise a /dev/shm that others have filled crashes the store, and the run, when it takes its next page.
     os.environ["RAY_preallocate_plasma_memory"] = "1"
     # Ray 2.60's monitor ends all workers at once, the coordinator too, while another program takes the memory for a
     # moment. The kernel ends the largest worker, and only where no memory is left.
     os.environ["RAY_memory_monitor_refresh_ms"] = "0"
-    # Ray 2.60 gives a node the loopback address only where it takes a cluster for impossible: it resolves
-    # `_node_ip_address` to another. Its processes read the variable; here its module may have been imported before.
+    # Ray 2.60 gives a node the loopback address only if it believes a cluster impossible; it resolves
+    # `_node_ip_address` to another. Ray's processes read the variable, but this one may have imported Ray before.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    for library in ("GLOO", "NCCL"):  # they need no token, and otherwise take the address of the host's name
+    for library in ("GLOO", "NCCL"):  # they need no token, and by default listen at the host name's address
         os.environ[f"{library}_SOCKET_IFNAME"] = "lo"
     import ray
     from ray._private import ray_constants
@@ -138,8 +138,8 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
 
 @contextlib.contextmanager
 def ignoring_ctrl_z() -> Iterator[None]:
-    """Have the processes that start meanwhile ignore Ctrl-Z: actors end themselves when Ray's servers, stopped by it,
-    do not answer for a minute.
+    """Make processes that start meanwhile ignore Ctrl-Z. It would stop Ray's servers, and actors exit when those do not
+    answer for a minute.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
     try:
@@ -150,7 +150,7 @@ def ignoring_ctrl_z() -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_files_in(folder: Path) -> Iterator[None]:
-    """Have the processes that start meanwhile put their temporary files into a folder."""
+    """Make processes that start meanwhile put their temporary files into a folder."""
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(folder)
     try:
@@ -161,8 +161,8 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 
 
 def make_temporary(folder: Path) -> Path:
-    """Make a temporary folder for Ray, inside a private one, since all users can write to Ray's own. Note it in
-    `folder`.
+    """Make a temporary folder for Ray and note it in `folder`. It is in a private one, since all users can write to
+    Ray's own.
     """
     root = private_folder().resolve()
     if len(f"{root}/run-12345678/{RAY}") > LONGEST:
@@ -180,7 +180,7 @@ def addresses(context: Any) -> tuple[Path, str, str]:
 
 
 def clear_session(folder: Path) -> None:
-    """End the remaining processes of the session that `folder`, which must be locked, notes, and delete its files."""
+    """End the remaining processes of the session noted in `folder`, and delete its files. The folder must be locked."""
     if (temporary := _noted(folder)) is not None:
         end_processes(temporary)
         with contextlib.suppress(OSError):  # a process that is ending may add to it
@@ -190,8 +190,8 @@ def clear_session(folder: Path) -> None:
 
 
 def _noted(folder: Path) -> Path | None:
-    """Return the noted temporary folder, if it was made for this run folder: its mark has the folder's inode, which no
-    copy of a note has.
+    """Return the noted temporary folder if it was made for this run folder. Its mark has the run folder's inode, so
+    that a copied note does not count.
     """
     try:
         note = json.loads((folder / NOTE).read_text())
@@ -204,30 +204,29 @@ def _noted(folder: Path) -> Path | None:
 
 
 def end_processes(temporary: Path) -> None:
-    """Kill the remaining processes of a session and wait for their end. Ray's workers notice the end of their servers
-    by
-    timers that follow the date: where the clock was set back, they notice it as much later.
+    """Kill the remaining processes of a session and wait for their end. Ray's workers notice that their servers have
+    ended by timers that follow the date: a clock set back delays them.
     """
     _end(psutil.process_iter(), lambda process: _belongs(process, temporary))
 
 
 def end_actors() -> None:
-    """Kill the remaining actors of a dead coordinator, of a Ray that this process started, and wait for their end: the
-    next ones need their memory, and write to the same folder.
+    """Kill the actors that a crashed coordinator has left in this process's Ray, and wait for their end. The next
+    actors need their memory, and write to the same folder.
     """
     _end(psutil.Process().children(recursive=True), lambda process: process.name().startswith(ACTORS))
 
 
 def _end(processes: Iterable[psutil.Process], chosen: Callable[[psutil.Process], bool]) -> None:
-    dying = list[psutil.Process]()
+    killed = list[psutil.Process]()
     for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended; it is another user's
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended or is another user's
             if chosen(process):
-                dying += [process, *process.children(recursive=True)]
-    for process in dying:
+                killed += [process, *process.children(recursive=True)]
+    for process in killed:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(dying, timeout=DEATH_S)
+    psutil.wait_procs(killed, timeout=KILLED_S)
 
 
 def _belongs(process: psutil.Process, temporary: Path) -> bool:

@@ -22,21 +22,22 @@ HEARTBEAT_S = 5.0
 """Seconds between two heartbeats of an actor."""
 
 SILENCE_S = 90.0
-"""Seconds without an answer after which an actor hangs. The longest healthy silences are compilations on first use, 16
-s on a busy machine of two cores."""
+"""Seconds without an answer after which an actor counts as hanging. The longest healthy silences are compilations on
+first use, 16 s on a busy machine of two cores."""
 
 START_S = 1800.0
-"""Seconds after which an actor that is not up hangs. Weights on a slow disk and CUDA graphs take minutes."""
+"""Seconds after which an actor that has not started counts as hanging. Weights on a slow disk and CUDA graphs take
+minutes."""
 
 CALLS_AT_ONCE = 100_000
-"""Most calls at once to an asynchronous actor, more than there will ever be. With Ray's default of 1000 the heartbeat
-would wait behind an evaluation of more problems, and a healthy actor be killed."""
+"""Most concurrent calls to an asynchronous actor, more than there will ever be. With Ray's default of 1000 the
+heartbeat would wait behind a larger evaluation, and a healthy actor would be killed."""
 
 BAD_INPUT = re.compile(r"BadInput: (.+)$", re.MULTILINE)
 
 
 class ActorProcess:
-    """One process of an actor. killed: why it was killed, if it was. watcher: set once it is up, if on this node."""
+    """One process of an actor. killed: reason for killing it, else empty. watcher: set once it is up on this node."""
 
     def __init__(self, handle: ActorHandle) -> None:
         self.handle = handle
@@ -45,7 +46,7 @@ class ActorProcess:
         self._cause: asyncio.Task[str] | None = None
 
     async def cause(self, error: str) -> str:
-        """Return why the process ended, found out once. error: the text of a call's error."""
+        """Return why the process ended, and find it out only once. error: the text of a call's error."""
         if self.killed:
             return self.killed
         if self._cause is None:
@@ -56,13 +57,13 @@ class ActorProcess:
 class RemoteActor:
     """A Ray actor of a plain class, under a name for the dashboard, with its share of Ray's resources.
 
-    Errors of its methods come back as they were raised. ActorDied means that the process is gone or hangs; `start`
-    replaces it.
+    Errors of its methods are raised here again. ActorDied means that the process is gone or hangs, or that its engine
+    has failed; `start` replaces it.
 
-    asynchronous: the class has async methods, among them `alive`. Such an actor is killed when it does not answer its
-    heartbeat, and its calls can be cancelled.
-    bundle: a PlacementGroupSchedulingStrategy to take the share from; without one an actor is on its share's node while
-    that lives, and then on any.
+    asynchronous: whether the class has async methods, among them `alive`. Such an actor is killed when it does not
+    answer its heartbeat, and its calls can be cancelled.
+    bundle: a PlacementGroupSchedulingStrategy to take the share from; without one an actor is on its share's node, or
+    on any once that is gone.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class RemoteActor:
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, ActorDied):
-                raise ActorDied(f"{self.name} died: {await process.cause(str(cause))}") from error
+                raise ActorDied(f"{self.name} died: {cause}") from error
             raise (cause if isinstance(cause, Exception) else error) from error
         except (RayActorError, OutOfMemoryError) as error:
             if bad := BAD_INPUT.search(str(error)):
@@ -142,12 +143,12 @@ class RemoteActor:
                 try:
                     await within(SILENCE_S, process.handle.alive.remote())
                 except TimeoutError:
-                    self.kill(f"it gave no sign of life for {SILENCE_S:.0f} s and was killed")
+                    self.kill(f"it did not answer for {SILENCE_S:.0f} s and was killed")
                     return
 
 
 def session_logs() -> Path:
-    """Return the folder of the logs of this process's Ray session, for which Ray 2.60 has no public function."""
+    """Return the log folder of this process's Ray session. Ray 2.60 has no public function for it."""
     return Path(ray._private.worker.global_worker.node.get_logs_dir_path())
 
 

@@ -1,4 +1,4 @@
-"""Actors that may crash: each is restarted, within limits, while the others go on."""
+"""Restarts actors that crash, within limits, while the others go on."""
 
 import asyncio
 from collections import deque
@@ -10,14 +10,14 @@ from actors.protocols import Clock
 from actors.storage.documents import EventKind
 
 DEATHS_IN_A_ROW = 3
-"""Crashes without an answer in between, after which an actor is not restarted: the next start would fail too."""
+"""Consecutive crashes without an answer after which an actor is not restarted: the next start would fail too."""
 
 DEATHS_LATELY = 6
 LATELY_S = 1800.0
-"""DEATHS_LATELY crashes within LATELY_S seconds end the restarts too: a run would spend its budget on them."""
+"""An actor that crashes DEATHS_LATELY times within LATELY_S seconds is not restarted: it would use up the budget."""
 
 FIRST_PAUSE_S = 2.0
-"""Seconds before the second restart in a row. Each further one waits twice as long, the first one not at all."""
+"""Seconds before the second restart in a row. The first does not wait; any further one would wait twice as long."""
 
 
 class RestartLimit:
@@ -38,7 +38,7 @@ class RestartLimit:
         self._in_a_row = 0
 
     def pause(self, now: float, death: ActorDied) -> float:
-        """Count a crash and return the seconds until the restart. Raises ActorDied if there should be none."""
+        """Count a crash and return the seconds until the restart. Raises ActorDied if there is to be none."""
         self._in_a_row += 1
         self._times.append(now)
         if self._in_a_row >= DEATHS_IN_A_ROW:
@@ -67,7 +67,7 @@ M = TypeVar("M", bound=Restartable)
 T = TypeVar("T")
 
 Record = Callable[[str, EventKind, str], None]
-"""Takes an actor's name, what happened to it, and the detail of the event."""
+"""Records an event of an actor: takes the actor's name, the kind and the detail."""
 
 
 class Lost(Exception):
@@ -135,7 +135,7 @@ class Supervised(Generic[M]):
         return self.healthy and restarts == self._restarts
 
     async def insist(self, change: Callable[[M], Awaitable[None]]) -> None:
-        """Change the actor's state, again after each restart until it has kept the change."""
+        """Change the actor's state, and repeat the change after each restart until it holds."""
         await self.recovered()
         while not await self.apply(change):
             await self.recovered()
@@ -165,7 +165,7 @@ class Supervised(Generic[M]):
                 self._record(name, EventKind.NOT_RESTARTED, repr(error))
                 raise
         seconds = self._clock.now() - began
-        lost = f"within {seconds:.1f} s, {self._lost} requests asked again"
+        lost = f"within {seconds:.1f} s, {self._lost} requests sent again"
         self._record(name, EventKind.RESTARTED, lost)
         self._lost = 0
         self._restarts += 1

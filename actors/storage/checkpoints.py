@@ -4,7 +4,7 @@ A checkpoint contains:
 
 `adapter/`: the adapter in plain PEFT format
 `learner.safetensors`: fp32 weights and optimizer state by parameter name (`learner.training_state`)
-`learner.json`: what that state belongs to
+`learner.json`: the model and settings of that state
 `coordinator.json`: the state of the coordinator
 `manifest.json`: size and digest of each file, by which damage is found
 """
@@ -59,7 +59,7 @@ class Checkpoints:
         return -1.0 if score is None else score
 
     def newest_until(self, version: int) -> int:
-        """Return the version of the newest checkpoint up to this one, else of the oldest; 0 without any."""
+        """Return the version of the newest checkpoint up to a version, else of the oldest; 0 without any."""
         versions = [version_of(checkpoint) for checkpoint in self.all]
         return max((found for found in versions if found <= version), default=min(versions, default=0))
 
@@ -67,9 +67,9 @@ class Checkpoints:
     async def new(self, version: int, keep_last: int, passing: bool = False) -> AsyncIterator[Path]:
         """Yield a temporary folder that becomes the checkpoint of a version and `latest` once the block has succeeded.
 
-        A thread hashes and syncs its gigabytes. It stays a temporary folder if that is cancelled.
-        keep_last: number of checkpoints kept beside the best one. passing: whether the next checkpoint replaces this
-        one, which does not count among those kept.
+        A thread hashes and syncs its gigabytes. If that is cancelled, the folder stays temporary.
+        keep_last: number of checkpoints to keep besides the best. passing: whether the next checkpoint replaces this
+        one, which `keep_last` does not count.
         """
         final = self._path(version)
         drop_leftovers(final, CHECKPOINT)
@@ -82,7 +82,7 @@ class Checkpoints:
         await self.prune(keep_last, passing)
 
     async def prune(self, keep_last: int, passing: bool = False) -> None:
-        """Delete all but the latest checkpoint, the best and the last ones. Arguments are those of `new`."""
+        """Delete all checkpoints but the latest, the best and the last `keep_last`. Arguments are as in `new`."""
         latest, best = (each.name if each else "" for each in (self.latest, self.best))
         lasting = [each.name for each in self.all if each.name < latest and each.name != self._passing]
         lasting += [latest] * (not passing)
@@ -111,8 +111,8 @@ class Checkpoints:
     def recover(self, refusal: Callable[[Path], str | None]) -> dict[int, str]:
         """Clean up after a killed process: make the newest usable checkpoint the latest and move newer ones aside.
 
-        refusal: returns why an undamaged checkpoint cannot be used, or None.
-        Return by version why checkpoints were moved aside. Raises BadInput if there are checkpoints but none is usable.
+        refusal: returns why an undamaged checkpoint cannot be used, or None. Return the reasons for moving checkpoints
+        aside, by version. Raises BadInput if there are checkpoints but none is usable.
         """
         for unfinished in self.unfinished:
             discard(unfinished, CHECKPOINT)
@@ -141,7 +141,7 @@ class Checkpoints:
         return {version_of(checkpoint): reason for checkpoint, reason in refused.items()}
 
     def _remove(self, checkpoint: Path) -> None:
-        """Delete a checkpoint. One that has a file of somebody else is renamed instead."""
+        """Delete a checkpoint, or rename it if it has a file that is not ours."""
         if not os.path.lexists(checkpoint):
             return
         if foreign(checkpoint, CHECKPOINT) is not None:
@@ -180,7 +180,7 @@ def target(name: Path) -> Path | None:
 
 
 def link(name: Path, checkpoint: Path) -> None:
-    """Point a link at a checkpoint beside it, in one step."""
+    """Point a link at a checkpoint in the same folder, in one step."""
     fresh = name.with_name(f".{name.name}.tmp")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(checkpoint.name)

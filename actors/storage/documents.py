@@ -1,5 +1,5 @@
-"""The files in the folders of runs, sweeps and evaluations as models, from which they are written and into which they
-are read. Keys that a file of an earlier version lacks have defaults here; others that it has are kept.
+"""Models of the files in the folders of runs, sweeps and evaluations, for reading and writing them. Keys that a file of
+an earlier version lacks have defaults here; unknown keys are kept.
 """
 
 import re
@@ -42,7 +42,7 @@ class Document(BaseModel):
 
     @property
     def content(self) -> dict[str, Any]:
-        """The object as its file has it: without the keys that it was not given."""
+        """The object as in its file, with only the keys that were given."""
         return self.model_dump(exclude_unset=True)
 
 
@@ -65,7 +65,7 @@ class MetricsRow(Document):
 
 
 class EventKind(StrEnum):
-    """What may happen to a run beside its updates. The value is the event's text, or the end of it (`Event.of`)."""
+    """The kinds of events in a run. The value is the event's text, or the end of it (`Event.of`)."""
 
     DIED = "died"
     NOT_RESTARTED = "not restarted"
@@ -83,7 +83,7 @@ class EventKind(StrEnum):
 
 
 class Event(Document):
-    """A row of events.jsonl. event: the kind, after what it happened to, as in `rollout-0 died`."""
+    """A row of events.jsonl. event: the kind after its subject, as in `rollout-0 died`."""
 
     update: Count
     event: str
@@ -91,19 +91,19 @@ class Event(Document):
 
     @classmethod
     def of(cls, kind: EventKind, subject: str = "", **known: Any) -> "Event":
-        """Return an event of a kind. subject: what it happened to. known: update and detail."""
+        """Return an event of a kind. subject: the actor or thing concerned. known: update and detail."""
         return cls(event=f"{subject} {kind}".strip(), **known)
 
     @property
     def kind(self) -> EventKind | None:
-        """The kind; None of an event that only an earlier version knows."""
+        """The kind; None for an event that only an earlier version knows."""
         return next((kind for kind in EventKind if f" {self.event}".endswith(f" {kind}")), None)
 
 
 class Heldout(Document):
     """A held-out evaluation: eval-base.json and eval-final.json, and both in summary.json.
 
-    ci95: 95 % interval of pass@1 over problems. round_seconds: of the quickest round of one response per problem.
+    ci95: 95 % interval of pass@1 over problems. round_seconds: duration of the quickest round.
     """
 
     __pydantic_extra__: dict[str, Number | list[Number] | None]
@@ -123,7 +123,7 @@ class Heldout(Document):
 
     @property
     def figures(self) -> dict[str, float]:
-        """The numbers by name that are no counts."""
+        """All numbers by name, except counts."""
         return {name: value for name, value in self.content.items() if isinstance(value, float)}
 
 
@@ -133,7 +133,7 @@ class Heldouts(Document):
 
 
 class LedgerRecord(Document):
-    """ledger.json, and in summary.json. seconds: by actor and activity."""
+    """ledger.json, and `ledger` in summary.json. seconds: by actor and activity."""
 
     seconds: dict[str, dict[str, Amount]] = {}
     counts: dict[str, Whole] = {}
@@ -153,7 +153,7 @@ class EntropyChange(Document):
 
 
 class Plasticity(Document):
-    """How far the policy has moved from the base model on the reference set: see docs/metrics.md."""
+    """The policy's drift from the base model on the reference set: see docs/metrics.md."""
 
     probe_entropy: EntropyChange | None = None
     kl_to_base: Number | None = None
@@ -181,7 +181,7 @@ class RunSummary(Document):
 
 
 class Planned(Document):
-    """What the plan expected of a run."""
+    """The plan's forecast for a run."""
 
     updates: Count
     update_s: Amount
@@ -189,7 +189,7 @@ class Planned(Document):
 
 
 class Origin(Document):
-    """origin.json: where a run comes from."""
+    """origin.json: a run's command, commit, start, machine and plan."""
 
     command: str = ""
     commit: str = ""
@@ -207,7 +207,7 @@ class Spent(Document):
 class SampleRow(Document):
     """A row of samples/*.jsonl: a verified response.
 
-    version: of the adapter, None of the base model. status: of the verdict. failure: why there is no reward.
+    version: the adapter's, None for the base model. status: the verdict's. failure: that of a user's reward function.
     extracted: the answer found in the response.
     """
 
@@ -226,7 +226,7 @@ class SampleRow(Document):
 
 
 class EvaluatedSample(SampleRow):
-    """A row of an evaluation's samples. sample: its number among those of its problem."""
+    """A row of an evaluation's samples. sample: its number within the problem."""
 
     sample: Count
     format: Number
@@ -252,7 +252,7 @@ class CoordinatorState(Document):
 
 
 class LearnerState(Document):
-    """learner.json of a checkpoint: what the tensors beside it belong to. steps: of the optimizer."""
+    """learner.json of a checkpoint: the model and settings of its tensors. steps: number of optimizer steps."""
 
     version: Count
     steps: Count
@@ -293,7 +293,7 @@ class PolicyScores(Document):
 
 
 class PairedDifference(Document):
-    """pass@1 of the adapter less that of the base model."""
+    """The adapter's pass@1 minus the base model's."""
 
     difference: Number
     ci95: Interval | None = None
@@ -301,7 +301,7 @@ class PairedDifference(Document):
 
 
 class BenchmarkResult(Document):
-    """n: responses per problem that were requested. dropped: rows of the source by reason."""
+    """Results on a benchmark. n: requested responses per problem. dropped: filtered rows by reason."""
 
     name: str
     source: str = ""
@@ -315,7 +315,7 @@ class BenchmarkResult(Document):
 
 
 class ProtocolRecord(Document):
-    """What `actors.evaluation.protocol.Protocol` holds, as far as other code reads it."""
+    """The fields of `actors.evaluation.protocol.Protocol` that other code reads."""
 
     model: str
     adapter: str | None = None
@@ -362,7 +362,7 @@ class SweepDocument(Document):
 
 
 class RemoteFile(Document):
-    """place: folder of the `put` that has written it."""
+    """A file in remote.json. place: folder of the `put` that has written it."""
 
     place: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     bytes: Count
@@ -370,7 +370,7 @@ class RemoteFile(Document):
 
 
 class RemoteState(Document):
-    """remote.json: identity of the run, its files by path, the links among its checkpoints. others: in no state now."""
+    """remote.json: identity of the run, its files by path, the links among its checkpoints. others: files to delete."""
 
     identity: Digest | None = None
     files: dict[str, RemoteFile] = {}

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever process is killed meanwhile, and folders with a manifest or a lock."""
+"""Writes files that are whole or absent even if a process is killed, and seals and locks folders."""
 
 import contextlib
 import errno
@@ -25,7 +25,7 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 REMEDY = "move it out of the way to see the rest, or restore it"
 
 OS_ERROR = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)")
-"""Number of an operating system's error in the text of Python's errors, and of those of safetensors, which is Rust."""
+"""Pattern of an operating system's error number in the text of errors from Python and safetensors (Rust)."""
 
 DISK_REMEDIES = {
     errno.ENOSPC: "make room there",
@@ -48,7 +48,7 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Add this path to an error of the operating system that names none, as those of write and fsync."""
+    """Add this path to an OSError without one, such as those of write and fsync."""
     try:
         yield
     except OSError as error:
@@ -67,17 +67,17 @@ def replace_text(file: Path, text: str) -> None:
 
 
 def write_document(file: Path, document: Document) -> None:
-    """Write a document with a key per line, the old content or the new."""
+    """Write a document with one key per line, by `replace_text`."""
     replace_text(file, json.dumps(document.content, indent=2) + "\n")
 
 
 def write_rows(file: Path, rows: Iterable[Document]) -> None:
-    """Write a JSONL file, the old content or the new."""
+    """Write a JSONL file, by `replace_text`."""
     replace_text(file, "".join(json.dumps(row.content) + "\n" for row in rows))
 
 
 def append_row(file: Path, row: Document) -> None:
-    """Add a row to a JSONL file and flush it to disk: all of it or, where the disk does not take it, nothing."""
+    """Add a row to a JSONL file and flush it to disk: all of it or, if the disk refuses it, nothing."""
     with naming(file), file.open("ab", buffering=0) as lines:
         end, line = lines.tell(), json.dumps(row.content).encode() + b"\n"
         try:
@@ -92,7 +92,7 @@ def append_row(file: Path, row: Document) -> None:
 def read_json(file: Path, kind: Any = Any) -> Any:
     """Return the content of a JSON file, None if there is no file. Raises BadInput if it is damaged or of another kind.
 
-    kind: a type as pydantic has them.
+    kind: any type that pydantic validates.
     """
     return documents.read_json(file, kind, REMEDY) if os.path.lexists(file) else None
 
@@ -106,7 +106,7 @@ def read_document(file: Path, kind: type[D]) -> D | None:
 def read_rows(file: Path, kind: type[D]) -> list[D]:
     """Return the rows of a JSONL file without a last line that is only half written; none if there is no file.
 
-    Raises BadInput for a line that is damaged.
+    Raises BadInput for a damaged line.
     """
     return list(documents.read_json_lines(file, kind, REMEDY)) if os.path.lexists(file) else []
 
@@ -118,7 +118,7 @@ def drop_half_line(file: Path) -> None:
 
 
 def disk_trouble(folder: Path, error: BaseException) -> str | None:
-    """Return why nothing can be written to a run folder, with path and remedy, if an error says that; else None."""
+    """Return why a run folder cannot be written, with path and remedy; None if an error means something else."""
     found = OS_ERROR.search(str(error))
     number = int(found[1] or found[2]) if found else 0
     # Another process may have made a part of a deleted folder again.
@@ -178,8 +178,7 @@ def digest(file: Path) -> str:
 def private_folder(root: str = "") -> Path:
     """Return the temporary folder, or `root`, if it is this user's alone; else a folder in it that is.
 
-    Other processes have to find that folder, so that anybody can foresee its name: raises BadInput if somebody else
-    has made it.
+    Other processes must find that folder, so its name is predictable. Raises BadInput if somebody else has made it.
     """
     shared = Path(root or tempfile.gettempdir())
     if is_private(shared):
@@ -193,7 +192,7 @@ def private_folder(root: str = "") -> Path:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a path is a folder, and no link, that nobody else can enter. Raises OSError if there is none."""
+    """Whether a path is a folder, not a link, that nobody else can enter. Raises OSError if there is none."""
     found = folder.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & OTHERS
 

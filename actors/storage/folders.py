@@ -1,7 +1,7 @@
-"""The only code that deletes trees, and it deletes only what this project has written into them.
+"""The only code that deletes folders. It deletes only files that this project has written.
 
-A folder is ours by the mark that we write when we begin it, and each file in it by its name: a `Layout` knows the names
-that we give. A file that no layout knows is somebody else's and is never deleted. Links are never followed.
+A folder is ours if it has the mark that we write first, and a file in it is ours if a `Layout` knows its name. A file
+that no layout knows is somebody else's and is never deleted. Links are never followed.
 """
 
 import json
@@ -19,7 +19,7 @@ from actors.storage.files import replace_text
 from conf.errors import BadInput
 
 MARK = ".microbudget-rl"
-"""Name of the file that says that this project has made the folder, and of what kind the folder is."""
+"""Name of the file that marks a folder as ours, and tells its kind."""
 
 TEMPORARY = re.compile(r"^\.(.+?)(\.[0-9a-f]{8})?\.tmp$")
 """Name of a file or folder that is being written: the final name, with eight digits if two could be written at once."""
@@ -29,8 +29,8 @@ TEMPORARY = re.compile(r"^\.(.+?)(\.[0-9a-f]{8})?\.tmp$")
 class Layout:
     """The files that we write into a kind of folder.
 
-    names: matches their paths within the folder. folders: matches the paths of their folders. links: matches the paths
-    of those that may be links.
+    names: matches their paths within the folder. folders: matches the paths of subfolders. links: matches paths of
+    files that may be links.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Layout:
     links: re.Pattern[str] = re.compile("")
 
     def knows(self, path: str) -> bool:
-        """Whether a path is that of a file of ours, finished or being written. None leads out of the folder."""
+        """Whether a path is one of our files, finished or being written. A path out of the folder is not."""
         parts = path.split("/")
         if not {"", ".", ".."}.isdisjoint(parts):
             return False
@@ -47,7 +47,7 @@ class Layout:
         return MARK in (path, whole) or self.names.fullmatch(whole) is not None
 
     def leads_to(self, path: str) -> bool:
-        """Whether a path is that of a file of ours or of a folder with some."""
+        """Whether a path is one of our files or of the subfolders."""
         return self.knows(path) or self.folders.fullmatch(path) is not None
 
 
@@ -71,7 +71,7 @@ def is_marked(folder: Path, layout: Layout) -> bool:
 
 
 def foreign(folder: Path, layout: Layout) -> Path | None:
-    """Return the first path in a folder that is not ours, or its own path if it is no folder; None if all is ours."""
+    """Return the first path in a folder that is not ours, or its own if it is not a folder; None if all is ours."""
     if not os.path.lexists(folder):
         return None
     if folder.is_symlink() or not folder.is_dir():
@@ -100,7 +100,7 @@ def discard(folder: Path, layout: Layout) -> Path | None:
 def empty(folder: Path, layout: Layout, last: str = "") -> Path | None:
     """Delete the content of a folder, as `discard` does.
 
-    last: the file that says what the folder is, deleted last in case this process is killed meanwhile.
+    last: the file that identifies the folder, deleted last in case this process is killed meanwhile.
     """
     if (other := foreign(folder, layout)) is not None:
         return other
@@ -130,9 +130,9 @@ def beside(folder: Path) -> Path:
 
 
 def put_in_place(made: Path, folder: Path, layout: Layout | None = None) -> None:
-    """Rename a folder that `beside` has made. A folder of that name is replaced if it is empty or ours by a layout.
+    """Rename a folder made by `beside`. A folder of that name is replaced if a layout knows all its files.
 
-    Raises BadInput if it is neither.
+    Raises BadInput if it has other files.
     """
     if layout and (other := discard(folder, layout)) is not None:
         raise BadInput(f"{other}: is not a file of ours, and {folder} is to be replaced: move it away")
@@ -141,7 +141,7 @@ def put_in_place(made: Path, folder: Path, layout: Layout | None = None) -> None
 
 @contextmanager
 def new_folder(folder: Path, layout: Layout | None = None) -> Iterator[Path]:
-    """Yield an empty folder that `put_in_place` renames once the block has succeeded. It is deleted if that fails."""
+    """Yield an empty folder that `put_in_place` renames after the block. It is deleted if the block fails."""
     made = beside(folder)
     try:
         yield made
@@ -152,6 +152,6 @@ def new_folder(folder: Path, layout: Layout | None = None) -> Iterator[Path]:
 
 
 def drop_leftovers(folder: Path, layout: Layout) -> None:
-    """Delete what killed processes have left of `new_folder`. No process may be in it now."""
+    """Delete the folders that killed processes have left in `new_folder`. No process may be using one now."""
     for left in folder.parent.glob(f".{folder.name}.*.tmp"):
         discard(left, layout)

@@ -37,7 +37,7 @@ RUN = Layout(
 )
 
 RAY_SESSION = Layout("ray-session", re.compile(r".+", re.DOTALL))
-"""Ray names its files itself, so that a folder of its session is known by the mark alone."""
+"""A Ray session. Ray names the files itself, so that only the mark identifies the folder."""
 
 SWEEP = Layout("sweep", re.compile(r"sweep\.json|report\.(html|md)|[^/]+\.log"))
-"""Beside the folders of its runs."""
+"""The files of a sweep, without those of its runs."""

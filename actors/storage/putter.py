@@ -25,7 +25,7 @@ LONGEST_PAUSE_S = 600.0
 
 @dataclass(frozen=True)
 class Puts:
-    """Counts since the last look. news: that putting began to fail, or works again; empty if neither."""
+    """Counts since the last look. news: says that puts began to fail, or work again; empty if neither."""
 
     copies: int
     failures: int
@@ -34,7 +34,7 @@ class Puts:
 
 
 class Putter:
-    """Puts a run at each checkpoint, and now and then without one. No failure stops the run, which never waits."""
+    """Puts a run at each checkpoint, and every EVERY_S without one. The run never waits, and no failure stops it."""
 
     def __init__(self, config: Config, run: RunRecord) -> None:
         self._run, self._url, self._name = run, config.checkpoint.remote, config.run.name

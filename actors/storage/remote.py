@@ -1,4 +1,4 @@
-"""Remote checkpoints: a run's folder put under a URL that fsspec reaches, and got back from there.
+"""Remote checkpoints: copies a run's folder to a URL that fsspec reaches, and restores it from there.
 
 `remote.json` names every file of one state of the run and is written last. Each `put` writes into a folder of its own
 and never into one that `remote.json` names, so that a reader sees one whole state. Only files that `remote.json` has
@@ -35,7 +35,7 @@ LINKS: tuple[Link, ...] = ("latest", "best")
 
 
 class Remote:
-    """The files of one run under a URL. Failures raise whatever the URL's library raises.
+    """The files of one run under a URL. The methods raise any error of the URL's library.
 
     moved: bytes read and written so far, by which another thread sees progress.
     """
@@ -50,12 +50,12 @@ class Remote:
 
             self._files, self._root = url_to_fs(self.url)
         except (ImportError, ValueError) as error:
-            raise BadInput(f"{url}: cannot be used here ({error}); install that, or give another URL") from None
+            raise BadInput(f"{url}: cannot be used here ({error}); install its package, or give another URL") from None
         self.folder = Path(self._root).resolve() if isinstance(self._files, LocalFileSystem) else None
-        """On a mounted disk; None elsewhere."""
+        """The folder on a mounted disk; None for any other URL."""
 
     def state(self) -> RemoteState | None:
-        """Return the state that is there, None without one. Raises BadInput for one that cannot be ours."""
+        """Return the remote state, None without one. Raises BadInput if it cannot be ours."""
         self._files.invalidate_cache()
         try:
             with self._files.open(self._path(POINTER), "rb") as file:
@@ -66,16 +66,16 @@ class Remote:
         found: RemoteState = parse_json(text, RemoteState, where, "do not use it")
         for path in [*found.files, *(name.partition("/")[2] for name in found.others)]:
             if not RUN.knows(path):
-                raise BadInput(f"{where} names {path!r}, which is no file of a run: do not use it")
+                raise BadInput(f"{where} names {path!r}, which is not a file of a run: do not use it")
         return found
 
     def try_out(self) -> RemoteState | None:
-        """Write and delete a file. Return the state. Raises BadInput if anything but a run's state is there."""
+        """Check that a file can be written and deleted. Return the state. Raises BadInput if there are other files."""
         if (state := self.state()) is None:
             with suppress(FileNotFoundError):
                 for other in self._files.ls(self._root, detail=False):
                     raise BadInput(
-                        f"{self.url} has {other.rstrip('/').rpartition('/')[2]}, which is of no run's remote"
+                        f"{self.url} has {other.rstrip('/').rpartition('/')[2]}, which belongs to no remote"
                         " checkpoints: give another URL, or run.name=OTHER"
                     )
         name = f".{secrets.token_hex(8)}"
@@ -85,7 +85,7 @@ class Remote:
         return state
 
     def put(self, run: RunRecord) -> None:
-        """Put the run as it stands. A failure leaves the state before; the next call cleans up."""
+        """Copy the run as it stands. After a failure the earlier state remains, and the next call cleans up."""
         before, place = self.state() or RemoteState(), secrets.token_hex(8)
         for name in before.others:
             with suppress(FileNotFoundError):
@@ -100,11 +100,11 @@ class Remote:
         self._point(RemoteState(identity=run.identity(), files=files, links=links, others=others))
 
     def get(self, folder: Path) -> None:
-        """Make a run's folder, whole or not at all, from the remote state. Raises BadInput if there is no run, or
-        other content than was written.
+        """Restore a run's folder, whole or not at all. Raises BadInput if there is no run, or if its content is
+        damaged.
         """
         if (state := self.state()) is None:
-            raise BadInput(f"there is no run at {self.url}: give what checkpoint.remote was")
+            raise BadInput(f"there is no run at {self.url}: give the URL that checkpoint.remote had")
         with new_folder(folder) as made:
             made.chmod(0o700)
             self._get(state, made)
@@ -128,11 +128,11 @@ class Remote:
                 raise BadInput(f"{self.url}: {checkpoint.name} is not as it was sealed ({fault}): restore it there")
         for link, name in state.links.items():
             if checkpoints.folder / name not in checkpoints.all:
-                raise BadInput(f"{self.url}/{POINTER} names {name!r}, which is no checkpoint there: do not use it")
+                raise BadInput(f"{self.url}/{POINTER} names {name!r}, which is not a checkpoint there: do not use it")
             (checkpoints.folder / link).symlink_to(name)
 
     def _put(self, place: str, path: str, source: "Source", before: RemoteState) -> RemoteFile:
-        """Put a file unless the state before has it. Return its entry."""
+        """Put a file unless the earlier state has it. Return its entry."""
         content, size, content_digest = source
         known = before.files.get(path)
         if known and (known.bytes, known.blake2b) == (size, content_digest):
@@ -190,7 +190,7 @@ def _open_checkpoints(run: RunRecord, opened: ExitStack) -> tuple[dict[Link, str
     for place in {*places.values()}:
         for path, entry in read_json(place / MANIFEST).items():
             if not CHECKPOINT.knows(path) or (place / path).resolve() != place / path:
-                raise BadInput(f"{place / MANIFEST} names {path!r}, which is no file of a checkpoint: restore it")
+                raise BadInput(f"{place / MANIFEST} names {path!r}, which is not a file of a checkpoint: restore it")
             files[f"checkpoints/{place.name}/{path}"] = (
                 opened.enter_context((place / path).open("rb")),
                 entry["bytes"],

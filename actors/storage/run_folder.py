@@ -31,7 +31,7 @@ SAMPLED_GROUPS = 8
 class RunFolder(RunRecord):
     """The folder of a run that this process carries out. A coordinator calls `recover` before it writes anything.
 
-    Loggers show what is written under the names of metrics.jsonl.
+    Loggers get all rows, under the names of metrics.jsonl.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,8 +41,8 @@ class RunFolder(RunRecord):
     def recover(self, foreign: Callable[[Path], str | None] = lambda _: None, tracking: Tracking | None = None) -> None:
         """Clean up after a killed process, and drop the rows of updates after the newest usable checkpoint.
 
-        foreign: returns why an undamaged checkpoint is of another run, or None. tracking: the loggers.
-        Raises BadInput if there are checkpoints, but none to go on from.
+        foreign: returns why an undamaged checkpoint is of another run, or None. tracking: the loggers. Raises BadInput
+        if there are checkpoints, but none is usable.
         """
         self.failure_log.unlink(missing_ok=True)
         for part in (self.path / "samples", self.checkpoints.folder, self.adapters):
@@ -73,7 +73,7 @@ class RunFolder(RunRecord):
         return version + 1
 
     def drop_adapters(self, keep: tuple[AdapterRef, ...]) -> None:
-        """Delete all published versions but these. Files of somebody else stay."""
+        """Delete all published versions but these. Files that are not ours stay."""
         names = {adapter.name for adapter in keep}
         for folder in self.adapters.iterdir() if self.adapters.exists() else ():
             if folder.name not in names:
@@ -97,35 +97,35 @@ class RunFolder(RunRecord):
         write_document(self.path / "spent.json", documents.Spent(spent_s=seconds))
 
     def next_incarnation(self) -> int:
-        """Return a number for a restore of the weights that no earlier one has used."""
+        """Count a restore of the weights, and return its number."""
         number = 1 + self.incarnation()
         replace_text(self.path / "incarnation.json", json.dumps(number))
         return number
 
     def append_event(self, update: int, kind: documents.EventKind, detail: str, subject: str = "") -> None:
-        """Add an event. subject: what it happened to."""
+        """Add an event. subject: the actor or thing concerned."""
         append_row(self.path / "events.jsonl", documents.Event.of(kind, subject, update=update, detail=detail))
 
     def append_metrics(self, update: int, metrics: dict[str, float]) -> dict[str, float]:
-        """Write the row of an update. Return its metrics with the names that every row has."""
+        """Write the row of an update. Return its metrics, with `update` and `version`."""
         row = documents.MetricsRow.model_validate({"update": update, "version": update, **metrics})
         append_row(self.metrics, row)
         self.tracking.scalars(update, row.metrics)
         return row.metrics
 
     def flush(self) -> None:
-        """Flush the names of new files to disk: a checkpoint must not outlast the history behind it."""
+        """Flush the names of new files to disk, so that no checkpoint outlasts its history."""
         for path in (self.path / "samples", self.path):
             sync(path)
 
     def write_evaluation(self, name: str, version: int, evaluation: documents.Heldout) -> documents.Heldout:
-        """Write the held-out evaluation of a version, show it beside the metrics of the same names, and return it."""
+        """Write a version's held-out evaluation, pass its figures to the loggers, and return it."""
         write_document(self.path / f"eval-{name}.json", evaluation)
         figures = evaluation.figures.items()
         self.tracking.scalars(version, {key if "/" in key else f"eval/{key}": value for key, value in figures})
         return evaluation
 
-    def write_probe(self, responses: list[list[int]]) -> None:
+    def write_reference_set(self, responses: list[list[int]]) -> None:
         """Write the reference set: responses of the base model as token ids."""
         replace_text(self.path / "probe.json", json.dumps(responses))
 
@@ -137,8 +137,8 @@ class RunFolder(RunRecord):
         self.tracking.samples(name, rows[0].version or 0, [row.content for row in rows])
 
     def write_ending(self, summary: documents.RunSummary, failure: str = "") -> documents.RunSummary:
-        """Write summary.json and all that goes with it, and return the summary: of a halted run if the disk is in
-        trouble, since the driver still tells a person.
+        """Write summary.json, spent.json, ledger.json and failure.log. Return the summary: with status "halted" if the
+        disk fails, so that the driver can report it.
 
         failure: the whole text of the error that ended the run.
         """

@@ -12,15 +12,15 @@ from conf.errors import BadInput
 from conf.load import RECORD, read_record
 
 FINISHED = ("completed", "budget_exhausted")
-"""Statuses of a run that cannot be resumed."""
+"""Statuses of a finished run, which only a larger budget resumes."""
 
 
 class RunRecord:
     """The files of a run folder. Each method returns None, or an empty value, for a file that is not there.
 
     All raise BadInput for a damaged file.
-    adapters: where the learner publishes versions.
-    evaluation_folder: of launch/evaluate.py, which may be there before the run.
+    adapters: folder of the published versions.
+    evaluation_folder: launch/evaluate.py's, which may exist before the run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +35,7 @@ class RunRecord:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder is that of a run."""
+        """Whether there is a run in the folder."""
         return os.path.lexists(self.path / RECORD)
 
     def config(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class RunRecord:
         return read_document(self.path / "summary.json", documents.RunSummary)
 
     def finished(self) -> documents.RunSummary | None:
-        """Return summary.json of a run that cannot be resumed; None of any other."""
+        """Return summary.json of a finished run; None for any other."""
         summary = self.summary()
         return summary if summary and summary.status in FINISHED else None
 
@@ -83,7 +83,7 @@ class RunRecord:
         """Return a held-out evaluation, `base` or `final`."""
         return read_document(self.path / f"eval-{name}.json", documents.Heldout)
 
-    def probe(self) -> list[list[int]] | None:
+    def reference_set(self) -> list[list[int]] | None:
         """Return the reference set: responses of the base model as token ids."""
         return read_json(self.path / "probe.json", list[list[documents.Count]])
 
@@ -114,11 +114,11 @@ class RunRecord:
         """
         for path in (self.checkpoints.folder, self.adapters, self.path / "samples", self.path / "tensorboard"):
             if os.path.lexists(path) and not path.is_dir():
-                raise BadInput(f"{path} is no folder; {REMEDY}")
+                raise BadInput(f"{path} is not a folder; {REMEDY}")
         for path in (self.report, self.left_out_file, self.failure_log, self.path / "origin.json"):
             if path.is_dir():
-                raise BadInput(f"{path} is a folder and no file; {REMEDY}")
-        numbers = (self.incarnation, self.identity, self.probe, self.problems_digest)
+                raise BadInput(f"{path} is a folder, not a file; {REMEDY}")
+        numbers = (self.incarnation, self.identity, self.reference_set, self.problems_digest)
         for read in (self.config, self.summary, self.rows, self.events, self.ledger, *numbers):
             read()
         self.evaluation("base")

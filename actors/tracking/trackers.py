@@ -65,7 +65,7 @@ class TensorBoardTracker:
 
     def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
         for number, row in enumerate(rows[:TEXT_SAMPLES]):
-            text = f"{row['status']}, gold {row['gold']}\n\n---\n\n{row['prompt']}\n\n---\n\n{row['response']}"
+            text = f"{row['status']}, reference {row['gold']}\n\n---\n\n{row['prompt']}\n\n---\n\n{row['response']}"
             self._writer.add_text(f"samples/{number}", "    " + text.replace("\n", "\n    "), step)
 
     def end(self, summary: dict[str, Any]) -> None:
@@ -73,8 +73,8 @@ class TensorBoardTracker:
 
 
 class WandbTracker:
-    """Logs to one run of wandb, over all resumes, by wandb's own environment variables. Curves are over `update`, which
-    may come again.
+    """Logs to one run of wandb over all resumes, as wandb's environment variables say. Curves are over `update`, which
+    may repeat.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -126,6 +126,6 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 def make_tracking(names: Sequence[str], identity: Identity) -> Tracking:
-    """Return the loggers of these names, none of which has begun."""
+    """Return the loggers with these names, which have yet to begin."""
     kinds: dict[str, Callable[[Identity], Tracker]] = {"tensorboard": TensorBoardTracker, "wandb": WandbTracker}
     return Tracking({name: kinds[name](identity) for name in names})

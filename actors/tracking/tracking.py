@@ -12,17 +12,17 @@ from actors.protocols import Tracker
 from conf.errors import in_brief
 
 WAITING = 256
-"""Most calls that wait for a logger: a hundred updates. It loses any further ones."""
+"""Most calls that wait for a logger, those of a hundred updates. Further calls are lost."""
 
 SHOWN_ROWS = 64
-"""Most samples of an update or evaluation that loggers are given."""
+"""Most samples of an update or evaluation that loggers get."""
 
 Call = Callable[[Tracker], None]
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """The faults of a logger since the last look. lost: calls. reason: of the last one; empty if it was told before."""
+    """The faults of a logger since the last look. lost: number of calls. reason: empty if it is not new."""
 
     tracker: str
     lost: int
@@ -30,13 +30,13 @@ class Trouble:
 
 
 class Tracking:
-    """Hands everything to all loggers and returns at once."""
+    """Passes everything to all loggers and returns at once."""
 
     def __init__(self, trackers: Mapping[str, Tracker] | None = None) -> None:
         self._lanes = [Lane(name, tracker) for name, tracker in (trackers or {}).items()]
 
     def begin(self, next_update: int) -> None:
-        """Begin or continue the run. Rows from `next_update` on that were logged before do not count any more."""
+        """Begin or continue the run. Earlier rows from `next_update` on no longer count."""
         for lane in self._lanes:
             lane.begin(next_update)
 
@@ -55,7 +55,7 @@ class Tracking:
         for lane in self._lanes:
             lane.put(None)
         for lane in self._lanes:
-            with contextlib.suppress(RuntimeError):  # of a thread that has not begun
+            with contextlib.suppress(RuntimeError):  # the thread has not started
                 lane.thread.join(max(deadline - time.monotonic(), 0.0))
 
     def troubles(self) -> list[Trouble]:
@@ -99,7 +99,7 @@ class Lane:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             try:
-                if self._to_begin is not None:  # it has failed before
+                if self._to_begin is not None:  # beginning has failed before
                     self._begin(self._to_begin)
                 call(self._tracker)
             except Exception as error:  # a logger's library may raise anything; the run goes on without it

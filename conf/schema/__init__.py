@@ -28,7 +28,7 @@ GPU_COUNTS = Rule(lambda counts: all(1 <= count <= 1024 for count in counts), "l
 OF_A_CALL: dict[str, Any] = {"resumable": True, "momentary": True}
 
 ONE_RUN = "launch/run.py shows the settings of one run"
-START_FROM = "launch/evaluate.py evaluates it; runs go on from lora.start_from"
+START_FROM = "launch/evaluate.py evaluates it; runs continue from lora.start_from"
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -36,24 +36,24 @@ class Config:
     """Settings without a section, and the sections."""
 
     plan: bool = setting(False, "our choice", **OF_A_CALL)
-    """Print placement, memory and time (evaluate.py: what would be sampled), then leave."""
+    """Print placement, memory and time (evaluate.py: the samples to take), then exit."""
     show: bool = setting(False, "our choice", not_for_sweeps=ONE_RUN, **OF_A_CALL)
-    """For run.py: print every setting with its value, where that comes from and what it means, then leave."""
+    """For run.py: print every setting with its value, its source and its meaning, then exit."""
     device: str = setting("auto", "our choice: the same command everywhere", resumable=True)
-    """auto (what the machine has), cpu, or for a plan the name of a GPU such as A40."""
+    """auto (the GPUs if there are any), cpu, or, for a plan, the name of a GPU such as A40."""
     simulate: list[StrictInt] = setting([], "our choice", rule=GPU_COUNTS, **OF_A_CALL)
     """With plan=true, numbers of GPUs to plan the run for, as [1,8,64,512]."""
     benchmarks: list[str] = setting(["heldout"], "our choice: no network but the recipe's", **OF_A_CALL)
-    """For evaluate.py: sets of problems, each a name of conf/benchmarks.yaml, a source like data.source, or heldout,
-    the recipe's own. Their prompts are made by data.template and the settings beside it."""
+    """For evaluate.py: sets of problems, each a name of conf/benchmarks.yaml, a source like data.source, or heldout
+    for the recipe's own. Prompts follow data.template and the other settings of `data`."""
     n: int = setting(16, "the paper: pass@1, @8 and @16", ge=1, le=65536, **OF_A_CALL)
     """For evaluate.py: samples per problem. Everything else about the samples is set in `eval`."""
     limit: int | None = setting(None, "our choice", ge=1, **OF_A_CALL)
-    """For evaluate.py: problems per benchmark, in an order that depends on nothing but their text; all when null."""
+    """For evaluate.py: most problems per benchmark, in an order that only depends on their text; all when null."""
     adapter: str = setting("", "our choice", local_path=True, not_for_sweeps=START_FROM, **OF_A_CALL)
     """For evaluate.py: folder of a plain PEFT adapter to compare with the base model. Its rank, alpha and modules
-    replace those of `lora`. The base model alone when empty. An adapter in the folder of a run brings that run's
-    settings, name and folder, in the recipe's place."""
+    replace those of `lora`. The base model alone when empty. For an adapter in a run's folder, that run's
+    settings, name and folder replace the recipe."""
     run: RunConfig = section(RunConfig)
     budget: BudgetConfig = section(BudgetConfig, resumable=True, setup=True)
     model: ModelConfig = section(ModelConfig)

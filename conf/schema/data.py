@@ -1,4 +1,4 @@
-"""The problems: where they come from, how they are put into prompts, which are filtered."""
+"""The problems: their source, the prompt around them, and the filters."""
 
 import re
 from typing import Any
@@ -29,13 +29,13 @@ OWN = {
 
 CHAT = Rule(
     lambda given: given.keys().isdisjoint(OWN),
-    f"leave out what is not for the template: {', '.join(sorted(OWN))}",
+    f"leave out arguments that are not the template's: {', '.join(sorted(OWN))}",
 )
 
 
 @dataclass(config=DECLARED, frozen=True)
 class ExampleConfig:
-    """problem: as in the source. answer: the whole response that the model is shown for it."""
+    """A solved problem. problem: as in the source. answer: the whole response that the model is shown for it."""
 
     problem: str = ""
     answer: str = ""
@@ -45,32 +45,31 @@ class ExampleConfig:
 class DataConfig:
     """Problems to train on and to hold out, and the prompt around them.
 
-    A problem may be a conversation that ends with the user's message. The answer in a worked solution is what follows
-    its last `####` or is in its last `\\boxed{}`.
+    A problem may be a conversation that ends with the user's message. The answer of a worked solution follows its last
+    `####` or is in its last `\\boxed{}`.
     """
 
     source: str = setting("reasoning_gym:chain_sum", "our choice: needs no network", rule=SOURCE)
-    """Source of the training problems: `hub:OWNER/NAME[/CONFIG][@REVISION][:split]` of the Hugging Face hub, where a
-    revision is a commit, a tag or a branch and without one the newest counts; `file:PATH` (jsonl, json, csv, parquet);
+    """Source of the training problems: `hub:OWNER/NAME[/CONFIG][@REVISION][:split]` of the Hugging Face hub (a revision
+    is a commit, a tag or a branch; without one, the newest commit counts); `file:PATH` (jsonl, json, csv, parquet);
     `reasoning_gym:NAME`, a generator that also scores the answers (one that would run them as code is refused); or
     `import:MODULE:FUNCTION`, a function that yields rows."""
     parameters: dict[str, Any] = setting({}, "our choice", follows="data.source")
     """Parameters of the reasoning_gym generator or the function."""
     size: int | None = setting(None, "our choice", ge=1, le=10**7)
-    """Number of problems to train on; all when null. A generator makes this many, and the held-out ones are among
-    them."""
+    """Number of problems to train on; all when null. A generator makes this many, including the held-out ones."""
     scan: int | None = setting(None, "our choice", ge=1, le=10**7)
-    """Most rows to read from a source, the first ones, streamed from the hub instead of downloaded whole; all when
+    """Number of rows to read from the start of a source, streamed from the hub instead of downloaded whole; all when
     null."""
     hub_timeout_s: float = setting(600.0, "our choice", gt=0, le=86400, resumable=True)
-    """Seconds to wait for the hub in all."""
+    """Seconds to wait for the hub in total."""
     eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE)
     """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training source."""
     contamination: str = setting(
         "drop", "our choice: a result on problems that were trained on says nothing", choices=("drop", "report_only")
     )
-    """Training problems that are in eval_source too, or share most of their text with one there: drop filters them,
-    report_only counts and lists them."""
+    """Treatment of training problems that are also in eval_source, or share most of their text with one there: drop
+    filters them, report_only counts and lists them."""
     problem_field: str = setting("", "our choice", follows="data.source")
     """Column of the problem; guessed when empty."""
     answer_field: str = setting("", "our choice", follows="data.source")

@@ -1,4 +1,4 @@
-"""Held-out evaluation: before and after training, and while it goes on."""
+"""Held-out evaluation: before, after and during training."""
 
 from pydantic.dataclasses import dataclass
 
@@ -21,15 +21,15 @@ class EvalConfig:
     temperature: float = setting(0.6, "the convention since DeepSeek-R1 (arXiv 2501.12948)", ge=0, le=2)
     """Temperature of these samples."""
     top_p: float = setting(0.95, "DeepSeek-R1, as the temperature", ge=0.01, le=1)
-    """Probability mass that these samples are drawn from, the likeliest tokens first."""
+    """Probability mass of the likeliest tokens, from which these samples are taken."""
     max_response_tokens: int | None = setting(None, "the rollouts' limit", ge=1, le=LONGEST)
     """Longest response, tokens."""
 
 
 @dataclass(config=DECLARED, frozen=True)
 class ValidationConfig:
-    """Held-out accuracy during training, with one sample per problem and the settings of `eval`. `checkpoints/best` is
-    the version with the best one. With so few problems, only large differences can be told.
+    """Held-out accuracy during training, with one sample per problem and the settings of `eval`. `checkpoints/best` has
+    the version with the best accuracy. With so few problems, only large differences mean anything.
     """
 
     every: int = setting(0, "our choice: a small budget is for training", ge=0, resumable=True)

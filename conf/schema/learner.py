@@ -9,8 +9,8 @@ AUTO = "our choice: follows from the memory"
 GRPO = "conf/algorithms.yaml, preset grpo"
 
 MAX_SLOPE = 10.0
-"""Largest bound of a clipped ratio, our choice: twice the widest clip in use, CISPO's of 5. More bounds nothing in
-practice."""
+"""Largest bound of a clipped ratio, our choice: twice the widest clip in use, CISPO's of 5. A larger one bounds nothing
+in practice."""
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -19,11 +19,11 @@ class LearnerConfig:
 
     problems_per_update: int = setting(8, "our choice", ge=1, le=2048)
     """Groups in one batch."""
-    max_staleness: int = setting(1, "our choice: the least with which generation and learning overlap", ge=0, le=64)
+    max_staleness: int = setting(1, "our choice: the smallest with which generation and learning overlap", ge=0, le=64)
     """η, the number of versions that a group may lag behind the version it updates; 0 is synchronous."""
     dynamic_sampling: bool = setting(False, "the paper")
-    """Dynamic sampling: whether groups whose samples all earned the same are replaced by others. Otherwise they count
-    in the batch as groups without a gradient, which is cheaper."""
+    """Dynamic sampling: whether groups whose samples all earned the same reward are replaced by others. Otherwise they
+    count in the batch as groups without a gradient, which is cheaper."""
     learning_rate: float = setting(
         1e-5, '"LoRA without regret": ten times that of full fine-tuning', ge=1e-9, le=1, costless=True
     )
@@ -54,19 +54,18 @@ class LearnerConfig:
     offload: str = setting(
         "cpu", "our choice: 0.05 s per update at rank 8, 1 s at rank 256", choices=("cpu", "none"), resumable=True
     )
-    """Place of the optimizer's state: cpu (host memory, stepped by DeepSpeed's CPU Adam) or none (beside the
-    weights)."""
+    """Place of the optimizer's state: cpu (host memory, stepped by DeepSpeed's CPU Adam) or none (on the
+    learner's device)."""
     gradient_checkpointing: str = setting("auto", AUTO, choices=("auto", "on", "off"), resumable=True)
-    """Whether activations are computed twice instead of kept; auto: where those of a micro-batch would fill most of a
+    """Whether activations are computed twice instead of kept; auto: if those of a micro-batch would fill most of a
     GPU."""
     fused_kernels: bool = setting(True, "our choice", resumable=True)
-    """Whether a learner on a GPU takes liger-kernel's norms, rotary embedding and MLP for model families they were
-    tried on, and attention without padding, where that proves right. The numbers are the same but for rounding."""
+    """Whether a learner on a GPU uses liger-kernel's norms, rotary embedding and MLP for the model families they were
+    tried on, and attention without padding where a check proves it right. Results only differ by rounding."""
     world_size: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
-    """World size: processes that compute a batch together, each its part of the samples, at most one per GPU (with
-    several, the engines keep at least one) or per core. When null: with several GPUs, as many as make the plan's update
-    shortest, because model and lengths decide how much the other GPUs can generate; otherwise one, whose threads use
-    all its cores."""
+    """World size: learner processes that share the samples of a batch, at most one per GPU (of several, the engines
+    keep at least one) or per core. When null: with several GPUs, the number whose planned update is shortest, because
+    model and lengths decide how much the other GPUs can generate; otherwise one, whose threads use all its cores."""
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -89,21 +88,21 @@ class AlgorithmConfig:
     clip_low: float | None = setting(0.2, GRPO, ge=0, le=1)
     """The ratio is clipped to at least 1 − clip_low; null for no bound."""
     clip_high: float | None = setting(0.2, GRPO, ge=0, le=MAX_SLOPE - 1)
-    """The ratio is clipped to at most 1 + clip_high; null for no bound, where the ratio is always 1."""
+    """The ratio is clipped to at most 1 + clip_high; null for no bound, where the ratio is always 1, or with sapo."""
     dual_clip: float | None = setting(3.0, GRPO, gt=1, le=MAX_SLOPE)
-    """At negative advantages, at which clip_high does not act, the surrogate falls no further than this many times the
-    advantage; null for no limit, where the ratio is always 1, or with cispo or sapo."""
+    """Lower bound of the surrogate at negative advantages, where clip_high does not act, as a multiple of the
+    advantage; null for no bound, where the ratio is always 1, or with cispo or sapo."""
     aggregation: str = setting("token_mean", GRPO, choices=("token_mean", "sequence_mean", "constant"))
     """token_mean, sequence_mean (mean of each response's mean) or constant (every token counts
     1 / (samples × rollout.max_response_tokens)); always over all samples of a batch, masked ones included."""
     kl: float = setting(0.0, GRPO, ge=0)
     """Coefficient of the KL divergence to the base model."""
     entropy: float = setting(0.0, GRPO, ge=0)
-    """Coefficient of the bonus on entropy."""
+    """Coefficient of the entropy bonus."""
     mask_truncated: bool = setting(False, GRPO)
     """Whether responses that were cut off at the limit are masked; their rewards still count in the baseline."""
     overlong_buffer: float = setting(0.0, GRPO, ge=0, le=1)
-    """Last fraction of rollout.max_response_tokens, over which the reward falls linearly by up to 1; 0 for no such
+    """Last fraction of rollout.max_response_tokens, over which the reward falls linearly by up to 1; 0 for no
     penalty."""
     steps_per_batch: int = setting(1, GRPO, ge=1, checkpointed="steps_per_batch")
     """Optimizer steps on the whole of one batch; together they are one update and make one version. The "old"
@@ -111,8 +110,8 @@ class AlgorithmConfig:
     mismatch: str = setting("bypass", GRPO, choices=("token_tis", "sequence_mask", "icepop", "bypass"))
     """Correction of the difference between engine and learner. bypass: the old policy is the engine's. Otherwise the
     old policy is the learner's, and the engine's samples are weighted by token_tis (weights cut at 2), sequence_mask (a
-    sequence's weight, 0 above 3) or icepop (weights outside 0.5 … 5 become 0). With one step per batch the learner's
-    ratio is then 1: clips, cispo, sapo and sequence ratios could not act and are refused."""
+    sequence's weight, 0 above 3) or icepop (weights outside 0.5 … 5 become 0). With one step per batch, the learner's
+    ratio is then 1: clips, cispo, sapo and sequence ratios have no effect and are refused."""
 
     @property
     def ratio_acts(self) -> bool:
@@ -130,18 +129,18 @@ class GuardConfig:
     """The collapse guard. It compares entropy (of the training samples and of the reference set), response length,
     reward, format and KL to base with their own recent past, and entropy with the run's beginning. A fall of entropy
     does not count while the reward is above its beginning and near its best, since a solved problem has none. Warnings
-    are in events.jsonl, the summary and `guard/alarms`. Whatever the action, a `mismatch/ess` below a half
-    is warned of.
+    are in events.jsonl, the summary and `guard/alarms`. Whatever the action, a `mismatch/ess` below one
+    half causes a warning.
     """
 
-    action: str = setting("warn", "the paper: collapse is what it studies", choices=("warn", "rollback", "stop"))
-    """warn; rollback, which goes back to the last checkpoint before the collapse and on with other samples; or stop,
-    which halts the run."""
+    action: str = setting("warn", "the paper: it studies collapse", choices=("warn", "rollback", "stop"))
+    """warn; rollback, which returns to the last checkpoint before the collapse and continues with other samples; or
+    stop, which stops the run."""
     window: int = setting(20, "our choice", ge=8)
     """Number of past updates that a signal is compared with."""
-    patience: int = setting(3, "our choice: the median of three outlives one freak", ge=1)
+    patience: int = setting(3, "our choice: the median of three ignores one outlier", ge=1)
     """Number of newest updates whose median is compared."""
     limit: float = setting(3.5, "Iglewicz and Hoaglin's bound for outliers by median absolute deviation", gt=0)
     """Largest distance of that median, in robust standard deviations."""
-    rollbacks: int = setting(2, "our choice: a collapse that comes back with other samples will come again", ge=0)
-    """Number of rollbacks after which a collapse halts the run."""
+    rollbacks: int = setting(2, "our choice: a collapse that recurs with other samples will recur again", ge=0)
+    """Number of rollbacks after which a collapse stops the run."""

@@ -11,14 +11,13 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 """The linear layers of a block, which can carry an adapter."""
 
 FUSED = ("qkv_proj", "gate_up_proj")
-"""The linear layers of models that have queries, keys and values in one, and both halves of the MLP in another
-(Phi-3)."""
+"""The linear layers of models that fuse queries, keys and values, and both halves of the MLP (Phi-3)."""
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM accepts as `max_lora_rank`; adapters of a lower rank are padded."""
 
 REFERENCE_RANK = 32
-"""The rank at which all rules for alpha agree, the default."""
+"""The default rank, at which all scalings of alpha agree."""
 
 READ = "read from config.json"
 
@@ -33,7 +32,7 @@ MODULES = Rule(
 @dataclass(config=DECLARED, frozen=True)
 class ShapeConfig:
     """The model's shape, so that a plan needs neither network nor weights. It is checked against config.json at the
-    start. All zero means not declared.
+    start. All zeros mean that it is not declared.
     """
 
     num_hidden_layers: int = setting(0, READ, ge=0)
@@ -60,7 +59,7 @@ class ShapeConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class ModelConfig:
-    """The base model, which stays as it is."""
+    """The base model, which is frozen."""
 
     path: str = setting(
         "bundled:smollm2-135m", "our choice: needs no network", rule=PATH, checkpointed="model", local_path=True
@@ -69,8 +68,8 @@ class ModelConfig:
     dtype: str = setting(
         "bfloat16", "as these models were trained", choices=("auto", "bfloat16", "float32"), checkpointed="dtype"
     )
-    """Data type of the weights and of the computation. auto: bfloat16 on a GPU, and on a CPU whichever it multiplies
-    faster. A run keeps the one it began with."""
+    """Data type of the weights and of the computation. auto: bfloat16 on a GPU, and on a CPU the type that it
+    multiplies faster. A run keeps the type that it began with."""
     stop_tokens: list[str] = setting([], "the model's own are enough for most", follows="model.path")
     """Special tokens that end a response, besides those in the model's own files: for a base model whose chat template
     ends turns with another one."""
@@ -79,8 +78,8 @@ class ModelConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class LoraConfig:
-    """The adapter, a LoRA as PEFT has it. KL to base and the movement in the adapter check are measured from the model
-    without any adapter.
+    """The adapter: a LoRA in PEFT's format. KL to base and the movement in the adapter check are measured from the
+    model without any adapter.
     """
 
     rank: int = setting(32, "Tina (arXiv 2504.15777)", rule=RANK, checkpointed="rank")
@@ -103,11 +102,11 @@ class LoraConfig:
     target_modules: list[str] = setting(
         list(PROJECTIONS), 'all linear: "LoRA without regret"', rule=MODULES, checkpointed="target_modules"
     )
-    """Linear projections that carry an adapter; every layer has to have each of them. Phi-3 has others:
+    """Linear projections that carry an adapter; every layer must have each of them. Phi-3 has others:
     [qkv_proj,o_proj,gate_up_proj,down_proj]."""
     start_from: str = setting("", "our choice", local_path=True)
-    """Folder of a plain PEFT adapter of the same rank, alpha and modules to go on from; empty for a fresh one, whose B
-    is zero."""
+    """Folder of a plain PEFT adapter to continue from, of the same rank, alpha and modules; empty for a new adapter,
+    whose B is zero."""
 
     def settled(self) -> "LoraConfig":
         """Return these settings with the alpha that the scaling gives at this rank, and the scaling constant."""

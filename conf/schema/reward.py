@@ -23,7 +23,7 @@ PAIR = Rule(
 
 @dataclass(config=DECLARED, frozen=True)
 class CustomRewardConfig:
-    """function: `module.path:function`, see RewardConfig.custom. weight: its number's weight in the reward."""
+    """A user's part of the reward. function: `module.path:function`, see RewardConfig.custom. weight: its weight."""
 
     function: str = ""
     weight: StrictFloat = 1.0
@@ -57,10 +57,10 @@ class RewardConfig:
     accuracy: float = setting(1.0, PRESET, ge=0)
     """Weight of the accuracy, which is 1 for a correct answer."""
     format: float = setting(0.2, PRESET, ge=0)
-    """Weight of 1 for <think>…</think> followed by the answer; the opening tag may be missing, since some chat
-    templates put it into the prompt."""
+    """Weight of the format, which is 1 for <think>…</think> followed by the answer; the opening tag may be missing,
+    since some chat templates put it into the prompt."""
     boxed: float = setting(0.0, PRESET, ge=0)
-    """Weight of 1 for a box that can be read."""
+    """Weight of the box, which is 1 if it can be read."""
     cosine: float = setting(0.0, PRESET, ge=0)
     """Weight of accuracy scaled by length in tokens, clamped at rollout.max_response_tokens (arXiv 2502.03373)."""
     cosine_correct: list[StrictFloat] = setting([1.0, 0.5], PRESET, rule=PAIR)
@@ -70,22 +70,21 @@ class RewardConfig:
     after_thinking: bool = setting(False, PRESET)
     """Whether only a box after the last </think> counts as an answer."""
     custom: list[CustomRewardConfig] = setting([], "our choice", rule=CUSTOM)
-    """Further parts by a user's functions. Each is called as function(prompt, response, gold, **columns), with those of
-    the row's columns that it names or all for a `**`, in a worker process of its own under the limits of a
-    verification. It returns a number from −1,000,000 to 1,000,000, which is logged under its name."""
+    """Further parts, computed by a user's functions. Each is called as function(prompt, response, gold, **columns),
+    with the columns of the row that it names, or all for a `**`. It runs in a worker process of its own, under the
+    limits of a verification, and returns a number from −1,000,000 to 1,000,000, which is logged under its name."""
     sandbox: bool = setting(True, "our choice: an answer is anybody's text", resumable=True)
-    """Whether the worker processes of the user's functions are kept from the network, from starting processes, from
-    writing files, from reading others than Python's, the project's and those in the folder of a user's function, and
-    from environment variables but the usual. Those that verify answers always are. A function that runs code, calls a
-    model or needs a token wants false: then it, and whatever an answer makes it do, may do all that you may. Its
-    import, which may read a model, is not restricted."""
+    """Whether the worker processes of user functions are denied the network, new processes, writing files, unusual
+    environment variables, and reading files outside Python, the project and the function's folder. Processes that
+    verify answers always are. Set false for a function that runs code, calls a model or needs a token: then it, and
+    through it an answer, can do all that you can. Its import, which may read a model, is never restricted."""
     timeout: str = setting("mask", "our choice: a deadline can be the machine's fault", choices=("mask", "wrong"))
-    """Worth of a sample whose verification ran out of time or crashed its worker, or whose user's function did so,
-    raised an error or returned no such number: mask (it is not learned from and does not count in its group's baseline)
-    or wrong. Held-out figures go by the verdict alone. Numbers beyond all proportion are unparsable in any case, and
-    cost no deadline. `verify/timeout` counts timeouts."""
+    """Treatment of a sample whose verification or user function timed out or crashed its worker, or whose user function
+    raised an error or returned no valid number: mask (it is not learned from and does not count in its group's
+    baseline) or wrong. Held-out figures only depend on the verdict. Absurdly large numbers are always unparsable and
+    never reach the deadline. `verify/timeout` counts timeouts."""
     deadline_s: float = setting(2.0, "our choice: an ordinary answer takes milliseconds", gt=0, le=3600)
-    """Seconds to verify one answer; up to five times as long by the clock while the process lacks a core."""
+    """CPU seconds to verify one answer; by the clock, up to five times as many while the process lacks a core."""
     memory_mib: int = setting(1024, "our choice: an ordinary answer takes ten", ge=256, le=2**24)
     """MiB of memory that a worker process may allocate."""
     workers: int | None = setting(None, "follows from the cores", ge=1, le=1024, resumable=True)

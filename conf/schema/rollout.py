@@ -7,7 +7,7 @@ from conf.settings import DECLARED, Rule, setting
 HALF = "our choice: half of the limit"
 
 LONGEST = 2**24
-"""Largest limit on a length, tokens; no model reads as many."""
+"""Largest allowed limit on a length, tokens; no model reads as many."""
 
 GROUP_SIZE = Rule(lambda size: 2 <= size <= 1024, "use 2 to 1024: a group of one has no advantage to learn from")
 
@@ -19,7 +19,7 @@ class RolloutConfig:
     """
 
     samples_per_problem: int = setting(8, "the paper", rule=GROUP_SIZE)
-    """Samples in a group."""
+    """Responses generated for each problem; together they are a group."""
     max_prompt_tokens: int = setting(512, "Tina (arXiv 2504.15777)", ge=1, le=LONGEST)
     """Longest prompt, tokens."""
     max_response_tokens: int = setting(512, "our choice", ge=1, le=LONGEST)
@@ -29,24 +29,25 @@ class RolloutConfig:
     max_concurrent_samples: int = setting(128, "our choice", ge=1, le=65536, resumable=True)
     """Sequences that an engine decodes at once."""
     actors: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
-    """Number of engines, each on a GPU of its own (one GPU is shared with the learner) or on cores of its own. When
-    null: with several GPUs, one on each that the learner does not have; with several nodes without a GPU, one on each
-    but the learner's; otherwise one."""
+    """Number of engines, each on a GPU of its own (a single GPU is shared with the learner) or on cores of its own.
+    When null: with several GPUs, one on each that the learner does not have; with several nodes without a GPU, one on
+    each but the learner's; otherwise one."""
     kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, resumable=True)
-    """GiB of host memory for the KV cache on the CPU; a GPU's follows from its share."""
+    """GiB of host memory for the KV cache of an engine on the CPU; on a GPU, the cache follows from its share."""
     lora_kernel_sizes: bool = setting(True, "our choice", resumable=True)
-    """Whether vLLM's LoRA kernels on a GPU get the block sizes of actors/rollout/lora_kernels.py, which fit decoding,
-    instead of their own. A folder of tuned ones in VLLM_TUNED_CONFIG_FOLDER goes before both."""
+    """Whether vLLM's LoRA kernels on a GPU get the block sizes of actors/rollout/vllm_settings.py, which fit decoding,
+    instead of their own. Tuned sizes in VLLM_TUNED_CONFIG_FOLDER override both."""
     typical_prompt_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
-    """Mean prompt, tokens. Only the plan's estimate of time uses it, where no run of this recipe has been measured."""
+    """Mean length of a prompt, tokens. Only the plan's estimate of time uses it, if no run of this recipe has been
+    measured."""
     typical_response_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
-    """Mean response, tokens, for the same estimate."""
+    """Mean length of a response, tokens, for the same estimate."""
 
 
 @dataclass(config=DECLARED, frozen=True)
 class AdapterCheckConfig:
-    """The adapter check: do the rollouts use the adapter they claim to? Every engine answers fixed prompts after every
-    weight sync, and under synthetic adapters whenever an engine starts.
+    """The adapter check: do the rollouts use the adapter they claim to? Every engine responds to fixed prompts after
+    every weight sync, and with synthetic adapters whenever an engine starts.
     """
 
     problems: int = setting(4, "our choice", ge=1, le=4096)
@@ -54,5 +55,5 @@ class AdapterCheckConfig:
     tokens: int = setting(16, "our choice", ge=1, le=4096)
     """Length of each response, tokens."""
     noise_floor: float = setting(0.1, "our choice: three times the 0.03 of bfloat16", gt=0, resumable=True)
-    """Mean |Δ log p| below which engine and learner always count as agreeing after a weight sync. Raising it is the
-    remedy for a run that was halted in error."""
+    """Mean |Δ log p| below which engine and learner always count as agreeing after a weight sync. Raise it for
+    a run that was stopped in error."""

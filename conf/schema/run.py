@@ -29,7 +29,7 @@ URL = Rule(
 )
 
 SWEEP_NAME = "name the sweep with sweep.name=NAME; its runs are named after their values"
-SWEEP_END = "every run would carry it out; let it follow launch/sweep.py on the shell's command line"
+SWEEP_END = "every run would execute it; put it after launch/sweep.py on the shell's command line"
 SWEEP_ANEW = "delete the sweep's folder to start anew, or give sweep.name=OTHER"
 
 
@@ -40,7 +40,7 @@ class RunConfig:
     name: str = setting("", "the recipe's name", rule=PLAIN_NAME, setup=False, costless=True, not_for_sweeps=SWEEP_NAME)
     """Name of the run, and of its folder."""
     folder: str = setting("runs", "our choice", rule=FOLDER, resumable=True, private=True)
-    """Folder in which the run has its own."""
+    """Folder of all runs; each run has a folder in it."""
     overwrite: bool = setting(
         False,
         "our choice: a finished run is never lost by accident",
@@ -51,35 +51,33 @@ class RunConfig:
     )
     """Replace a run, or an evaluation, of that name."""
     on_end: str = setting("", "our choice", resumable=True, private=True, not_for_sweeps=SWEEP_END)
-    """For run.py: a command for the shell, run once when the run has ended in whatever way and everything is written,
-    with MICROBUDGET_STATUS, _REASON, _EXIT_CODE, _NAME and _FOLDER in its environment: to shut a rented machine down.
-    It has five minutes; its failure does not change the exit code."""
+    """For run.py: a shell command, for example to shut a rented machine down. It is executed once, after the run has
+    ended for any reason and everything is written, with MICROBUDGET_STATUS, _REASON, _EXIT_CODE, _NAME and _FOLDER in
+    its environment. It has five minutes; its failure does not change the exit code."""
     report_to: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=LOGGERS, resumable=True)
-    """Loggers that show the run while it goes on: tensorboard, wandb, or neither; docs/how-to/loggers.md."""
+    """Loggers that show the run live: tensorboard, wandb, both or neither; see docs/how-to/loggers.md."""
     restore: str = setting("", "our choice", rule=URL, resumable=True, private=True)
-    """URL of remote checkpoints, in the form of checkpoint.remote. Where there is no folder of the run here, it is made
-    from there first, and the run goes on. Where checkpoint.remote is the same and has no such run, it begins."""
+    """URL of remote checkpoints, in the form of checkpoint.remote. If the run has no folder here, it is first restored
+    from there, and the run continues. If checkpoint.remote is the same URL and has no such run, a new run begins."""
     seed: int = setting(0, "our choice", ge=0, le=2**31 - 1, setup=False, costless=True, checkpointed="seed")
     """Seed of the adapter's initialisation, the order of problems and every request."""
     nvidia_mps: str = setting(
-        "off", "our choice: a fault of one process then ends the other", choices=("off", "on", "auto"), resumable=True
+        "off", "our choice: with it, one process's fault ends both", choices=("off", "on", "auto"), resumable=True
     )
     """For run.py: whether engine and learner on one GPU compute at the same time instead of in turn, through NVIDIA's
-    Multi-Process Service, which the run starts and ends. Decoding waits for memory and learning for arithmetic, so that
-    both are done sooner; but a memory fault of one ends both, which then start again. auto: on where engine and learner
+    Multi-Process Service, which the run starts and ends. Memory bounds decoding and arithmetic bounds learning, so
+    that both finish sooner; but a memory fault of one ends both, which then restart. auto: on if engine and learner
     share a GPU of this machine and the service's program is installed."""
     deterministic: bool = setting(False, "our choice: it costs the overlap, and on a CPU more")
-    """Whether the run can be repeated to the bit: the same machine, versions and settings give the same metrics, but
-    for times, and the same adapters, whether or not the run was interrupted and resumed. It sets
-    learner.max_staleness=0, counts a schedule's progress in updates instead of seconds, and so needs budget.updates. On
-    a CPU an engine answers one request at a time, since the others in a batch change the last digits; on a GPU vLLM's
-    batch-invariant mode is on, which has not been run with this project yet. The clock still decides whether an answer
-    is verified just within its deadline, whether the budget ends the run before its updates, and where a signal cuts a
-    validation short."""
+    """Whether the run can be repeated to the bit: the same machine, versions and settings give the same adapters and
+    metrics (except times), even after an interruption. It sets learner.max_staleness=0, paces schedules by updates,
+    and so needs budget.updates. On a CPU an engine serves one request at a time; on a GPU it uses vLLM's
+    batch-invariant mode, untested here. The clock still decides verification deadlines, the
+    end of the budget, and the end of a validation after a signal."""
 
     @property
     def mps(self) -> bool:
-        """Whether MPS is on; a plan has decided what auto means."""
+        """Whether MPS is on. A plan resolves auto first."""
         return self.nvidia_mps == "on"
 
 
@@ -96,7 +94,7 @@ class BudgetConfig:
     updates: int | None = setting(None, "our choice", ge=1)
     """Number of updates after which to stop, if that is sooner."""
     grace_s: float = setting(60.0, "our choice; clouds warn of an eviction 30 to 120 s ahead", ge=1, le=86400)
-    """Seconds that SIGTERM or SIGINT leave for the last checkpoint; a second signal ends them."""
+    """Seconds for the last checkpoint after SIGTERM or SIGINT; a second signal cuts them short."""
     price_per_hour: float | None = setting(None, "our choice", ge=0)
     """Price of the machine, in any currency; progress and summary then show the cost of the run."""
 
@@ -110,12 +108,12 @@ class CheckpointConfig:
     """How often the run is saved."""
 
     every: int = setting(10, "our choice", ge=1)
-    """Updates between checkpoints that are kept. Where writing one takes little of the time, another is written about
+    """Updates between checkpoints that are kept. If writing one takes little of the time, another is written about
     every minute, and the next one replaces it."""
     keep_last: int = setting(2, "our choice: one more than needed, should the newest be damaged", ge=1)
     """Number of checkpoints to keep."""
     remote: str = setting("", "our choice", rule=URL, private=True)
-    """Remote checkpoints: URL of a folder, such as one in an object store. The run puts itself there under its name:
+    """Remote checkpoints: URL of a folder, such as one in an object store. The run is copied there under its name:
     the latest and the best checkpoint, metrics, samples, events and report, after every checkpoint and at the end."""
 
 
@@ -133,13 +131,13 @@ class DashboardConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class SweepConfig:
-    """For launch/sweep.py alone; a run has no such section."""
+    """The sweep's name and budget, only for launch/sweep.py."""
 
     name: str = setting("", "the recipe's name and -sweep")
     """Folder of the sweep under run.folder, with the runs' folders in it."""
     hours: float | None = setting(None, "our choice", gt=0, le=YEAR_H)
-    """Budget of the whole sweep, hours. Runs one after another share it: each gets an equal part of what those before
-    it have left; the seconds between two runs are not counted. When null, every run has the budget of its own
+    """Budget of the whole sweep, hours. Consecutive runs share it: each gets an equal part of the time that is left;
+    seconds between two runs are not counted. When null, every run has the budget of its own
     settings."""
     minutes: float | None = setting(None, "our choice", gt=0, le=60 * YEAR_H)
     """Budget of the whole sweep, minutes; replaces hours when given."""

@@ -1,8 +1,8 @@
-"""An export: written into a folder, and verified to be what was trained.
+"""Writes an export into a folder, and verifies that it agrees with the trained adapter.
 
-What verifies it are the log-probabilities of held-out responses under base model, adapter and export, all computed in
-float32 from the files. An export may differ from the adapter as much as rounding alone changes the adapter's
-log-probabilities when bfloat16 computes them, as engines do; q8_0, as much as it changes those of the base model.
+The check compares log-probabilities of held-out responses under base model, adapter and export, all computed in float32
+from the files. The difference between export and adapter may be about as large as the change from rounding alone: of
+the adapter to bfloat16, in which engines compute, or, for q8_0, of the base model to q8_0.
 """
 
 import gc
@@ -33,20 +33,20 @@ from launch.after.merged import write_merged
 from launch.after.trained import Trained
 
 RESPONSES, RESPONSE_TOKENS = 32, 128
-"""Responses scored, and tokens scored of each: a 1.5B model then takes about a minute on two cores."""
+"""Number of responses scored, and most tokens scored per response: about a minute for a 1.5B model on two cores."""
 
 BATCH_TOKENS, BATCH_LOGITS = 2**14, 2**27
-"""Largest batch, tokens with padding, and its logits: half a GiB in float32."""
+"""Most tokens of a batch, padding included, and most logits of a batch: half a GiB in float32."""
 
 FLOOR = 1e-4
-"""Mean |Δ log p| that always counts as agreement: float32 itself differs by a tenth of it."""
+"""Mean |Δ log p| that always counts as agreement: ten times the noise of float32."""
 
 WIDTH = 1.5
-"""Times the noise that an export may differ from the adapter: the noise is measured on few tokens."""
+"""Largest difference between export and adapter, over the noise, which is measured on few tokens."""
 
 APART = 2.0
-"""Times the export has to be farther from the base model than from the adapter. Otherwise rounding has lost what was
-learned."""
+"""Least distance of the export from the base model, over its distance from the adapter. Below it, rounding has
+destroyed the training."""
 
 REMEDY = "export.py keeps it with format=merged type=float32, or with format=adapter"
 
@@ -54,7 +54,7 @@ REMEDY = "export.py keeps it with format=merged type=float32, or with format=ada
 def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Path, console: Console) -> str:
     """Write an export into an empty folder, verify it, and print the differences.
 
-    Return why it is not what was trained; empty if it is. Raises BadInput if the disk is full.
+    Return the reason why the export is refused, or an empty text. Raises BadInput if the disk is full.
     """
     loaded: Callable[[], Any] = partial(load, str(folder))
     try:
@@ -82,7 +82,7 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
 def write_adapter(trained: Trained, folder: Path, base: str = "") -> None:
     """Copy the adapter into an empty folder.
 
-    base: the name of the base model in it; if empty, the path of the base model here.
+    base: the base model's name to write into it; empty to keep the path on this machine.
     """
     shutil.copyfile(trained.adapter / WEIGHTS_FILE, folder / WEIGHTS_FILE)
     stated = json.loads((trained.adapter / CONFIG_FILE).read_text())
@@ -98,7 +98,7 @@ def load(path: str, **settings: Any) -> Any:
 
 
 def load_adapter(trained: Trained, folder: Path) -> Any:
-    """Return the base model in float32 under the adapter in a folder."""
+    """Return the base model in float32 with the adapter in a folder."""
     return PeftModel.from_pretrained(load(trained.model_path), str(folder))
 
 
@@ -128,9 +128,10 @@ def compare(trained: Trained, load_export: Callable[[], Any], q8_0: bool) -> dic
 
 
 def fault(learned: float, noise: float, off: float, away: float) -> str:
-    """Return why an export is refused, by mean |Δ log p|; empty if it is what was trained.
+    """Return the reason why an export is refused; empty if it agrees with the adapter.
 
-    learned: adapter and base. noise: rounding alone. off, away: export and adapter, export and base.
+    learned, noise, off, away: mean |Δ log p| of adapter and base, of rounding alone, of export and adapter, of export
+    and base.
     """
     if not off <= max(WIDTH * noise, FLOOR):
         return (
@@ -139,16 +140,16 @@ def fault(learned: float, noise: float, off: float, away: float) -> str:
         )
     if not away > APART * off:
         return (
-            f"the adapter changes {learned:.2g} nats per token, lost among the {off:.2g} of the export's rounding;"
+            f"the adapter changes {learned:.2g} nats per token, which the export's rounding of {off:.2g} hides;"
             f" {REMEDY}"
         )
     return ""
 
 
 def read_texts(trained: Trained) -> list[tuple[list[int], list[int]]]:
-    """Return token ids of prompt and response of held-out samples in the run's folder.
+    """Return the token ids of prompts and responses in the run's folder, of held-out samples if there are any.
 
-    Raises BadInput if there are none.
+    Raises BadInput without samples.
     """
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
     names = ("eval-final", "eval-base", *reversed(trained.run.sampled_updates()))
@@ -173,7 +174,7 @@ def logprobs(model: Any, texts: list[tuple[list[int], list[int]]]) -> Tensor:
     parts = []
     for batch in (texts[start : start + size] for start in range(0, len(texts), size)):
         ids = [torch.tensor([*prompt, *response]) for prompt, response in batch]
-        padded = pad_sequence(ids, batch_first=True).to(model.device)  # behind each text, where no token looks
+        padded = pad_sequence(ids, batch_first=True).to(model.device)  # after each text, where no token attends
         logits = model(input_ids=padded, logits_to_keep=padded.shape[1] - first, use_cache=False).logits
         for row, (prompt, response) in zip(logits, batch, strict=True):
             scored = row[len(prompt) - 1 - first :][: len(response)].float().log_softmax(-1)

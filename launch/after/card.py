@@ -1,4 +1,4 @@
-"""What a run has trained, as the model card of a repository on the Hugging Face Hub."""
+"""The model card of a trained model for a repository on the Hugging Face Hub."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from launch.reporting.wording import many, time
 
 LIBRARY = {"adapter": "peft", "merged": "transformers"}
 RELATION = {"adapter": "adapter", "merged": "finetune"}
-"""The hub's words for the library that loads a format, and for the format's relation to the base model."""
+"""The hub's names for the library that loads a format, and for the format's relation to the base model."""
 
 
 def model_card(trained: Trained, run: Run, report: str, form: str, repository: str, licence: str) -> ModelCard:
-    """Return a card with the hub's metadata, the run's report, how to use the model, and limits.
+    """Return a card with the hub's metadata, the run's report, instructions, and limits.
 
-    report: in Markdown. licence: the base model's, as the hub abbreviates it; empty if it is unknown.
+    report: the report in Markdown. licence: the hub's abbreviation of the base model's licence; empty if unknown.
     """
     found, base, source = change(run), trained.base_name, str(run.config["data.source"])
     on_hub = "/" in base
@@ -60,7 +60,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
 
 
 def facts(trained: Trained, run: Run, licence: str) -> dict[str, object]:
-    """Return what the report does not say."""
+    """Return facts that the report does not have."""
     cost, price = run.summary.cost, trained.config.budget.price_per_hour
     return {
         "base model": trained.base_name,
@@ -72,15 +72,15 @@ def facts(trained: Trained, run: Run, licence: str) -> dict[str, object]:
 
 
 def limits(trained: Trained, run: Run, form: str) -> list[str]:
-    """Return what the result does not show."""
+    """Return the limits of the result, one sentence each."""
     known = [
-        "One run with one seed: another seed may end elsewhere.",
+        "One run with one seed: the result of another seed may differ.",
         f"Responses were cut off at {run.config.get('rollout.max_response_tokens')} tokens in training.",
-        "Trained and measured on problems like those of its data, and on nothing else.",
-        "Not tested for safety; the model keeps the faults and biases of its base model.",
+        "Trained and evaluated only on problems like those of its data.",
+        "Not tested for safety; the model keeps the errors and biases of its base model.",
     ]
     if trained.config.model.path == BUNDLED:
-        original = ", and not measured on the original" if form == "adapter" else ""
+        original = ", and not evaluated on the original" if form == "adapter" else ""
         known.append(f"Trained on a copy of the base model with weights packed into 4 bits (Q4_1){original}.")
     if run.overlaps:
         known.append(f"{run.overlaps} training problems overlap the held-out ones.")

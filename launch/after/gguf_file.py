@@ -1,8 +1,8 @@
-"""The base model with the adapter added to its weights as one GGUF file, for llama.cpp and software built on it.
+"""The base model merged with the adapter as one GGUF file, for llama.cpp and software built on it.
 
-Sums are taken in float32 and rounded once, to float16 or to q8_0: blocks of 32 numbers of eight bits with a scale.
-Norms and biases stay in float32. Models that transformers cannot load back, and so nothing can verify, are refused;
-llama.cpp's own converter takes their merged export.
+Sums are computed in float32 and rounded once, to float16 or to q8_0: blocks of 32 numbers of eight bits with a scale.
+Norms and biases stay in float32. Models that transformers cannot load back are refused, because nothing could verify
+them; llama.cpp's own converter takes their merged export.
 """
 
 import json
@@ -32,7 +32,7 @@ DIGITS = {"type": "Digits", "individual_digits": True}
 
 
 def words(numbers: str) -> list[dict[str, Any]]:
-    """Return the steps by which Qwen2 and Llama 3 split a text. numbers: the pattern of a number, which differs."""
+    """Return the steps with which Qwen2 and Llama 3 split a text. numbers: the pattern of a number, which differs."""
     pattern = (
         rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -47,7 +47,7 @@ SPLITS = {
     "qwen2": words(r"\p{N}"),
     "llama-bpe": words(r"\p{N}{1,3}"),
 }
-"""Steps that split a text before pairs are merged, as tokenizer.json has them, by llama.cpp's names."""
+"""llama.cpp's name → the steps in tokenizer.json that split a text before pairs are merged."""
 
 REMEDY = "give format=merged, and convert that with llama.cpp: python convert_hf_to_gguf.py FOLDER --outtype q8_0"
 
@@ -70,9 +70,9 @@ def check_convertible(trained: Trained) -> None:
 
 
 def split_name(loaded: Any) -> str:
-    """Return llama.cpp's name for how a tokenizer splits a text. Raises BadInput for a tokenizer of another kind.
+    """Return llama.cpp's name for the way a tokenizer splits a text. Raises BadInput for any other tokenizer.
 
-    loaded: the tokenizer in transformers, which gives those of some models other steps than their files have.
+    loaded: the tokenizer in transformers, whose steps differ from the file's for some models.
     """
     tokenizer = json.loads(loaded.backend_tokenizer.to_str())
     first, model = tokenizer["pre_tokenizer"] or {}, tokenizer["model"]
@@ -89,7 +89,7 @@ def split_name(loaded: Any) -> str:
 
 
 def write_gguf(trained: Trained, kind: str, file: Path) -> None:
-    """Write a GGUF file of the kind f16 or q8_0, of a model that has passed `check_convertible`."""
+    """Write a model that has passed `check_convertible` as a GGUF file of the kind f16 or q8_0."""
     base = Path(trained.model_path)
     config = AutoConfig.from_pretrained(base)
     architecture = ARCHITECTURES[config.architectures[0]]
@@ -128,7 +128,6 @@ def _interleaved(name: str, weight: Tensor, config: Any) -> Tensor:
 
 
 def _describe(writer: GGUFWriter, config: Any) -> None:
-    """Write the model's sizes."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -145,7 +144,7 @@ def _describe(writer: GGUFWriter, config: Any) -> None:
 
 
 def _add_tokenizer(writer: GGUFWriter, trained: Trained, rows: int) -> None:
-    """Write tokens, merges, special tokens and chat template. rows: of the embedding; some may be unused."""
+    """Write tokens, merges, special tokens and chat template. rows: the embedding's, some of which may be unused."""
     base = Path(trained.model_path)
     tokenizer = AutoTokenizer.from_pretrained(base)
     words = {number: token for token, number in tokenizer.get_vocab().items()}

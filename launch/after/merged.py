@@ -1,8 +1,8 @@
-"""The base model with the adapter added to its weights, in Hugging Face format.
+"""The base model merged with the adapter, in Hugging Face format.
 
-Sums are taken in float32 and rounded once, to the type of the base model's file, unless float32 is asked for. Rounding
-to bfloat16 goes up or down by chance (stochastic rounding): most of what a short run adds is less than half a step of
-that type, and the nearest number would be the base model's own.
+Sums are computed in float32 and rounded once, to the type of the base model's file, unless float32 is requested.
+Rounding to bfloat16 is stochastic: most changes by a short run are smaller than half a step of that type, and the
+nearest number would be the base model's own.
 """
 
 import json
@@ -23,11 +23,11 @@ from actors.models.files import MODEL_FILES, stop_token_ids, weight_files
 from launch.after.trained import Trained
 
 LOST = 2**16
-"""Values of the bits that float32 has and bfloat16 has not."""
+"""Number of values of the 16 bits that bfloat16 lacks compared with float32."""
 
 
 def summed(adapter: Path, base: Path) -> Iterator[tuple[Path, str, Tensor, torch.dtype]]:
-    """Yield file, name, weight and original type of all weights: a float32 sum where the adapter changes the weight."""
+    """Yield file, name, value and original type of each weight. Weights that the adapter changes are float32 sums."""
     stated, changes = json.loads((adapter / CONFIG_FILE).read_text()), load_file(adapter / WEIGHTS_FILE)
     rank, alpha = stated["r"], stated["lora_alpha"]
     scale = alpha / (math.sqrt(rank) if stated.get("use_rslora") else rank)
@@ -59,8 +59,8 @@ def write_merged(trained: Trained, folder: Path, whole: bool) -> None:
 
 
 def rounded(weight: Tensor, dtype: torch.dtype, chance: torch.Generator) -> Tensor:
-    """Return a weight in another type. From float32 to bfloat16 each number becomes one of its two neighbours, by a
-    chance that keeps the mean.
+    """Return a weight in another type. From float32 to bfloat16, each number becomes one of its two neighbours at
+    random, so that the mean is kept.
     """
     weight = weight.contiguous()
     if (weight.dtype, dtype) != (torch.float32, torch.bfloat16):

@@ -1,6 +1,6 @@
-"""An ASGI middleware in front of vLLM's server, whose own key guards only a part of what it serves.
+"""An ASGI middleware in front of vLLM's server, whose own API key protects only some of its paths.
 
-vLLM loads it by `--middleware`. Only the OpenAI API and a bare GET /health are served.
+vLLM loads it with `--middleware`. It serves only the OpenAI API and GET /health.
 """
 
 import hmac
@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 KEY = "VLLM_API_KEY"
-"""Environment variable of the key. The process list shows what is on a command line to all users."""
+"""Environment variable of the key. A command line would show it to all users in the process list."""
 
 HEALTH = ("GET", "/health")
 SERVED = {
@@ -23,14 +23,14 @@ SERVED = {
 }
 
 HOST = re.compile(r"(\[[\da-f:.]+\]|[\w.-]+)(?::\d+)?", re.IGNORECASE)
-"""A Host header: an address or a name, perhaps a port."""
+"""Pattern of a Host header: an address or a name, and possibly a port."""
 
 MAX_BYTES = 2**20
-"""Largest body of a request. vLLM needs fifty times that in memory; a conversation of 4,096 tokens has 20 kB."""
+"""Largest body of a request, bytes. vLLM needs fifty times as much memory; a chat of 4,096 tokens has 20 kB."""
 
 
 class ServerGuard:
-    """Refuses foreign hosts, missing keys, unknown paths, and bodies that are large or of no stated length."""
+    """Refuses foreign hosts, missing keys, unknown paths, and bodies that are too large or have no stated length."""
 
     def __init__(self, app: Callable[[Any, Any, Any], Awaitable[None]]) -> None:
         self._app, self._key = app, os.environ.get(KEY, "").encode()
@@ -50,10 +50,10 @@ class ServerGuard:
             await self._app(scope, receive, send)
 
     def _refusal(self, scope: Any, headers: Any) -> tuple[HTTPStatus, str] | None:
-        """Return the status and the remedy for a request that is refused.
+        """Return the status and the remedy for a request that is refused, otherwise None.
 
-        On a loopback address the Host header has to be this machine's own: a web page can make its name resolve to
-        loopback.
+        On a loopback address the Host header must be a loopback one too, because a web page can make its own name
+        resolve to loopback.
         """
         endpoint, host = (scope["method"], scope["path"]), HOST.fullmatch(headers.get("host", ""))
         if loopback(scope["server"][0]) and not (host and loopback(host[1].strip("[]"))):
@@ -65,7 +65,7 @@ class ServerGuard:
         if self._key and not known:
             return HTTPStatus.UNAUTHORIZED, f"send the key of {KEY} as a bearer token"
         if endpoint not in SERVED:
-            return HTTPStatus.NOT_FOUND, "the server has the OpenAI API alone"
+            return HTTPStatus.NOT_FOUND, "the server only has the OpenAI API"
         length = headers.get("content-length", "0" if scope["method"] == "GET" else "")
         if "transfer-encoding" in headers or not length.isdecimal() or int(length) > MAX_BYTES:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"state a Content-Length of at most {MAX_BYTES} bytes"
@@ -73,7 +73,7 @@ class ServerGuard:
 
 
 def loopback(host: str) -> bool:
-    """Return whether a name or an address is that of this machine alone."""
+    """Whether a name or an address can only be reached from this machine."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

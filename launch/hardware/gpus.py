@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as the driver's library NVML shows them, and which of them a run uses."""
+"""The NVIDIA GPUs of this machine, found with the driver's library NVML, and those that a run uses."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -14,20 +14,20 @@ from conf.errors import BadInput
 T = TypeVar("T")
 
 ANSWER_S = 20.0
-"""Seconds the driver may take to answer: GPUs that nothing keeps awake are woken one after another."""
+"""Seconds that the driver has to answer: it wakes sleeping GPUs one after another."""
 
-NO_MIG = "a run takes whole GPUs, and vLLM 0.32 takes the number of a MIG device for that of a GPU"
+NO_MIG = "a run uses whole GPUs, and vLLM 0.32 mistakes the number of a MIG device for that of a GPU"
 
 
 @dataclass(frozen=True)
 class Gpu:
     """One GPU.
 
-    index: in the driver's order, which is that of PCI buses
-    memory: bytes in all, 0 for a GPU without memory of its own
-    free: bytes that no process holds, None where the driver does not say
+    index: position in the driver's order, which is that of PCI buses
+    memory: total bytes, 0 for a GPU without memory of its own
+    free: bytes that no process holds, None if the driver does not say
     capability: compute capability, major and minor
-    divided: by MIG
+    divided: whether MIG divides it
     """
 
     index: str
@@ -42,13 +42,13 @@ class Gpu:
 def find_gpus(device: str = "auto") -> list[Gpu]:
     """Return the GPUs this process may use: all (`auto`), or those with a name of devices.yaml.
 
-    Return none without a working driver. Raises BadInput if the driver hangs and no name is given to plan by, and as
-    `select`.
+    Return none without a working driver. Raises BadInput if the driver hangs and `device` names no GPU to plan for,
+    and for the faults of `select`.
     """
     from pynvml import NVMLError
 
     try:
-        _, cards = ask_driver()
+        _, gpus = ask_driver()
     except TimeoutError as error:
         if device != "auto":
             return []
@@ -57,13 +57,13 @@ def find_gpus(device: str = "auto") -> list[Gpu]:
         ) from error
     except NVMLError:
         return []
-    return select(cards, device)
+    return select(gpus, device)
 
 
 def ask_driver() -> tuple[str, list[Gpu]]:
     """Return the version of the driver and all its GPUs.
 
-    Raises TimeoutError if it does not answer, NVMLError_LibraryNotFound where there is none, and NVMLError if it fails.
+    Raises TimeoutError if the driver does not answer, NVMLError_LibraryNotFound without one, and NVMLError if it fails.
     """
     return in_thread(ANSWER_S, _ask)
 
@@ -73,14 +73,14 @@ def _ask() -> tuple[str, list[Gpu]]:
 
     pynvml.nvmlInit()
     try:
-        found = map(_card, range(pynvml.nvmlDeviceGetCount()))
-        return pynvml.nvmlSystemGetDriverVersion(), [card for card in found if card]
+        found = map(_gpu, range(pynvml.nvmlDeviceGetCount()))
+        return pynvml.nvmlSystemGetDriverVersion(), [gpu for gpu in found if gpu]
     finally:
         pynvml.nvmlShutdown()
 
 
-def _card(number: int) -> Gpu | None:
-    """Return a GPU; None for one that is lost, or that this process may not use."""
+def _gpu(number: int) -> Gpu | None:
+    """Return a GPU; None if it is lost, or if this process may not use it."""
     import pynvml
 
     def said(ask: Callable[..., T]) -> T | None:
@@ -105,28 +105,28 @@ def _card(number: int) -> Gpu | None:
     )
 
 
-def select(cards: Sequence[Gpu], device: str = "auto") -> list[Gpu]:
-    """Return the GPUs of a device's name that CUDA_VISIBLE_DEVICES shows, in its order.
+def select(gpus: Sequence[Gpu], device: str = "auto") -> list[Gpu]:
+    """Return the GPUs that have a device's name and are in CUDA_VISIBLE_DEVICES, in its order.
 
-    Raises BadInput for a GPU that is divided by MIG, or of which the driver does not say how large it is.
+    Raises BadInput for a GPU that MIG divides, or whose memory the driver does not report.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         wanted = [entry.strip() for entry in visible.split(",") if entry.strip()]
-        if cards and (divided := [entry for entry in wanted if entry.startswith("MIG-")]):
+        if gpus and (divided := [entry for entry in wanted if entry.startswith("MIG-")]):
             raise BadInput(f"CUDA_VISIBLE_DEVICES={divided[0]}: {NO_MIG}; name a GPU that is not divided")
-        cards = [card for entry in wanted for card in cards if entry == card.index or card.uuid.startswith(entry)]
-    chosen = [card for card in cards if device in ("auto", gpu_of(card.name))]
-    for card in chosen:
-        if card.divided:
+        gpus = [gpu for entry in wanted for gpu in gpus if entry == gpu.index or gpu.uuid.startswith(entry)]
+    chosen = [gpu for gpu in gpus if device in ("auto", gpu_of(gpu.name))]
+    for gpu in chosen:
+        if gpu.divided:
             raise BadInput(
-                f"GPU {card.index}, {card.name}, is divided by MIG: {NO_MIG}; switch it off"
-                f" (nvidia-smi -i {card.index} -mig 0), or hide the GPU by CUDA_VISIBLE_DEVICES"
+                f"GPU {gpu.index}, {gpu.name}, is divided by MIG: {NO_MIG}; switch it off"
+                f" (nvidia-smi -i {gpu.index} -mig 0), or hide the GPU by CUDA_VISIBLE_DEVICES"
             )
-        if not card.memory:
+        if not gpu.memory:
             raise BadInput(
-                f"GPU {card.index}, {card.name}, has no memory of its own, without which no plan is possible: hide it"
-                " by CUDA_VISIBLE_DEVICES, or give device=cpu"
+                f"GPU {gpu.index}, {gpu.name}, has no memory of its own, which a plan needs: hide it with"
+                " CUDA_VISIBLE_DEVICES, or give device=cpu"
             )
     return chosen
 
@@ -143,30 +143,30 @@ def gpu_of(name: str) -> str | None:
     return next((known for known in devices() if known.startswith("RTX") and known.upper() in joined), None)
 
 
-def choose(cards: Sequence[Gpu], placement: Placement, learner: float) -> list[Gpu]:
-    """Return as many GPUs as a placement takes, the first that have enough free. learner: bytes that a rank needs.
+def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gpu]:
+    """Return the first GPUs with enough free memory for a placement. learner: bytes that a learner rank needs.
 
-    An engine takes its whole share and does not start where that is not free; a rank with a GPU of its own needs no
-    more than an engine does. Raises BadInput if other processes hold too much.
+    An engine takes its whole share, and does not start if that is not free. A learner rank with a GPU of its own needs
+    no more than an engine does. Raises BadInput if other processes hold too much.
     """
 
-    def needs(card: Gpu) -> float:
-        return placement.rollouts[0].memory * card.memory + (learner if placement.shared else 0.0)
+    def needs(gpu: Gpu) -> float:
+        return placement.rollouts[0].memory * gpu.memory + (learner if placement.shared else 0.0)
 
     count = round(sum(share.gpus for share in (*placement.rollouts, *placement.learners)))
-    taken = [card for card in cards if card.free is not None and card.free < needs(card)]
-    if taken and len(cards) - len(taken) < count:
-        card = taken[0]
+    taken = [gpu for gpu in gpus if gpu.free is not None and gpu.free < needs(gpu)]
+    if taken and len(gpus) - len(taken) < count:
+        gpu = taken[0]
         raise BadInput(
-            f"GPU {card.index}, {card.name}, has {amount(card.free or 0)} of {amount(card.memory)} free and"
-            f" {amount(needs(card))} are needed: nvidia-smi shows what holds the rest; end that, or hide the GPU by"
+            f"GPU {gpu.index}, {gpu.name}, has {amount(gpu.free or 0)} of {amount(gpu.memory)} free and"
+            f" {amount(needs(gpu))} are needed: nvidia-smi shows what holds the rest; end that, or hide the GPU by"
             " CUDA_VISIBLE_DEVICES"
         )
-    return [card for card in cards if card not in taken][:count]
+    return [gpu for gpu in gpus if gpu not in taken][:count]
 
 
-def show_only(cards: Sequence[Gpu]) -> None:
-    """Let all that this process starts see only these GPUs, in this order; without GPUs nothing is hidden."""
-    if cards:
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # CUDA's own is fastest first
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(card.index for card in cards)
+def show_only(gpus: Sequence[Gpu]) -> None:
+    """Let child processes see only these GPUs, in this order. Without GPUs, hide nothing."""
+    if gpus:
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # CUDA's own order is fastest first
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.index for gpu in gpus)

@@ -15,29 +15,29 @@ from launch.hardware.gpus import Gpu, find_gpus, gpu_of
 GIB = 2**30
 
 CORE_BANDWIDTH = 10e9
-"""Memory bandwidth of one CPU core, bytes/s: typical of servers and laptops."""
+"""Memory bandwidth of one CPU core, bytes/s. A usual figure."""
 
 CORE_BFLOAT16_FLOPS = {("amx_bf16", ""): 1.0e12, ("avx512_bf16", "AuthenticAMD"): 0.5e12}
-"""Dense bfloat16 FLOP/s of one core by its instructions and maker, as measured with torch's matmul."""
+"""Dense bfloat16 FLOP/s of one core by its instructions and vendor, measured with torch's matmul."""
 
 CORE_FLOPS = {"bfloat16": 0.08e12, "float32": 0.15e12}
-"""Dense FLOP/s of other cores: measured on an Intel core with AVX-512 but without AMX."""
+"""Dense FLOP/s of other cores, measured on an Intel core with AVX-512 but without AMX."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine, or a Ray cluster as one.
+    """A machine, or a Ray cluster described as one.
 
-    name: of the GPU, or else of the CPU
-    cores: ids that this process may use; on a cluster those of the first node
-    host_memory: bytes, on a cluster of the first node; None where only a GPU is named
-    gpus: number of GPUs, on a cluster of all nodes
+    name: name of the GPU, or else of the CPU
+    cores: ids of the cores that this process may use; on a cluster, those of the first node
+    host_memory: bytes; on a cluster, those of the first node; None if only a GPU is named
+    gpus: number of GPUs; on a cluster, of all nodes
     gpu_memory: bytes of one GPU
     bandwidth: bytes/s of one GPU, or of one core without GPUs; None for an unlisted GPU
-    rates: FLOP/s of the same by dtype; empty for an unlisted GPU
+    rates: FLOP/s of this GPU or core by dtype; empty for an unlisted GPU
     present: False for a GPU that is named for a plan and not in this machine
-    nodes: of a cluster, this one first
-    cards: the GPUs in this machine
+    nodes: nodes of the cluster, this one first; empty without a cluster
+    cards: the GPUs that were found
     """
 
     name: str
@@ -53,7 +53,7 @@ class Machine:
 
     @property
     def dtype(self) -> str:
-        """The dtype that is multiplied fastest."""
+        """The dtype that the machine multiplies fastest."""
         return max(self.rates, key=lambda dtype: self.rates[dtype]) if self.rates else "bfloat16"
 
     @property
@@ -63,11 +63,11 @@ class Machine:
 
 
 def detect(device: str = "auto") -> Machine:
-    """Describe this machine (`auto`), this machine without GPUs (`cpu`), or one with a GPU of devices.yaml."""
+    """Describe this machine (`auto`), this machine without GPUs (`cpu`), or a machine with a GPU of devices.yaml."""
     cores = tuple(sorted(os.sched_getaffinity(0)))
-    cards = [] if device == "cpu" else find_gpus(device)
-    if cards:
-        return with_gpus(cards, cores)
+    gpus = [] if device == "cpu" else find_gpus(device)
+    if gpus:
+        return with_gpus(gpus, cores)
     if device in ("auto", "cpu"):
         return _cpu(cores)
     return with_listed(device, cores)
@@ -80,19 +80,19 @@ def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
     return Machine(gpu, cores, None, 1, memory, bandwidth, listed.rates, present=False)
 
 
-def with_gpus(cards: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
-    """Describe this machine with these GPUs and cores alone; a mixture is planned by its smallest GPU."""
-    smallest = min(cards, key=lambda card: card.memory)
+def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
+    """Describe this machine with only these GPUs and cores. A plan for mixed GPUs uses the smallest one."""
+    smallest = min(gpus, key=lambda gpu: gpu.memory)
     listed = devices().get(gpu_of(smallest.name) or "")
     return Machine(
         name=smallest.name,
         cores=cores,
         host_memory=total_memory(),
-        gpus=len(cards),
+        gpus=len(gpus),
         gpu_memory=smallest.memory,
         bandwidth=listed.bandwidth_gbs * 1e9 if listed else None,
         rates=listed.rates if listed else {},
-        cards=tuple(cards),
+        cards=tuple(gpus),
     )
 
 
@@ -106,9 +106,9 @@ def _cpu(cores: tuple[int, ...]) -> Machine:
 
 
 def cluster_note() -> str:
-    """Say that a run would join a Ray cluster, which a plan does not look at; empty if it would not."""
+    """Say that a run would join a Ray cluster, which a plan ignores; empty if it would not."""
     address = os.environ.get("RAY_ADDRESS")
-    return f"Plan of this machine alone; a run would join the Ray cluster at {address}" if address else ""
+    return f"Plan for this machine alone; a run would join the Ray cluster at {address}" if address else ""
 
 
 def check_build(config: Config, machine: Machine, packages: Collection[str]) -> None:

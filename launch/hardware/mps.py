@@ -1,4 +1,4 @@
-"""NVIDIA's Multi-Process Service, with which the processes on one GPU compute at the same time and not in turn."""
+"""NVIDIA's Multi-Process Service: processes on one GPU compute at the same time instead of in turn."""
 
 import contextlib
 import os
@@ -17,25 +17,25 @@ from launch.hardware.machine import Machine
 TOOL = "nvidia-cuda-mps-control"
 
 ANSWER_S = 20.0
-"""Seconds the service may take to start or to end."""
+"""Seconds that the service has to end."""
 
 PRICE = (
     "engine and learner compute on the GPU at the same time through NVIDIA's MPS: a memory fault of one of them ends"
     " both, which then start again"
 )
-"""Text of the run's event."""
+"""Text of the event that the run records."""
 
 
 def resolve_mps(config: Config, placement: Placement, machine: Machine) -> str:
-    """Return run.nvidia_mps with `auto` decided: on where this machine's engine and learner share a GPU."""
+    """Return run.nvidia_mps, with `auto` resolved: on if engine and learner share a GPU of this machine."""
     if config.run.nvidia_mps != "auto":
         return config.run.nvidia_mps
     here = machine.present and not machine.nodes and placement.shared and shutil.which(TOOL) is not None
     return "on" if here else "off"
 
 
-def check_mps(config: Config, placement: Placement, joined: bool, beside: int = 1) -> None:
-    """Raise BadInput if the service is requested and cannot be started. beside: runs at a time on this machine."""
+def check_mps(config: Config, placement: Placement, joined: bool, at_once: int = 1) -> None:
+    """Raise BadInput if the service is requested and cannot be started. at_once: runs at a time on this machine."""
     if not config.run.mps:
         return
     reason = ""
@@ -43,9 +43,9 @@ def check_mps(config: Config, placement: Placement, joined: bool, beside: int = 
         reason = "on a cluster the service belongs to the user who started the nodes;"
     elif placement.device != "cuda" or not placement.shared:
         reason = "engine and learner share no GPU here;"
-    elif beside > 1:
+    elif at_once > 1:
         reason = (
-            f"a service sees all GPUs, and {beside} runs at a time would start one each; set CUDA_VISIBLE_DEVICES=0, or"
+            f"a service sees all GPUs, and {at_once} runs at a time would start one each; set CUDA_VISIBLE_DEVICES=0 or"
         )
     elif shutil.which(TOOL) is None:
         reason = f"there is no {TOOL} on the PATH; install the driver's tools, or"
@@ -55,10 +55,10 @@ def check_mps(config: Config, placement: Placement, joined: bool, beside: int = 
 
 @contextlib.contextmanager
 def mps_service(config: Config) -> Iterator[None]:
-    """Run the service for all processes that are started meanwhile, if it is requested.
+    """Run the service, if it is requested, for all processes started within the context.
 
-    It sees all GPUs, in the order of PCI buses, or it would number those of its clients anew. A service of a killed run
-    is ended first; the service of this run ends with this process, also with kill -9.
+    The service sees all GPUs in the order of PCI buses; otherwise it would renumber its clients' GPUs. The service of a
+    killed run is ended first. This run's service ends with this process, even after kill -9.
     """
     if not config.run.mps:
         yield
@@ -84,8 +84,8 @@ def mps_service(config: Config) -> Iterator[None]:
             log = folder / "log" / "control.log"
             said = log.read_text(errors="replace").splitlines()[-1:] if log.is_file() else []
             raise BadInput(
-                f"run.nvidia_mps=on: {TOOL} ended with {code}{''.join(f' and said: {line}' for line in said)}; see"
-                " that no other user's service runs, or leave it out"
+                f"run.nvidia_mps=on: {TOOL} ended with {code}{''.join(f' and said: {line}' for line in said)};"
+                " check that no other user's service runs, or leave it out"
             )
         yield
     finally:

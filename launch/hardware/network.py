@@ -1,4 +1,4 @@
-"""A warning on the ports of a cluster's node: everyone who has Ray's token can run code through them."""
+"""A warning about the ports of a cluster's node: everyone who has Ray's token can run code through them."""
 
 import ipaddress
 import socket
@@ -7,7 +7,7 @@ import psutil
 
 
 def public_addresses() -> list[str]:
-    """Return the addresses of this machine that the internet can reach, unless a firewall stands before them."""
+    """Return the addresses of this machine that the internet can reach, unless a firewall blocks them."""
     addresses = [
         address.address.partition("%")[0]
         for interface in psutil.net_if_addrs().values()
@@ -22,7 +22,7 @@ def cluster_warning() -> str:
     text = "Ray's ports on this node are open on all its addresses to everyone with the token, ~/.ray/auth_token"
     if public := public_addresses():
         text += (
-            f"; {' and '.join(public)} can be reached from the internet: let in your nodes alone, for instance by\n"
+            f"; {' and '.join(public)} can be reached from the internet: admit only your nodes, for instance by\n"
             "    sudo iptables -I INPUT -p tcp --dport 1024:65535 -m conntrack --ctstate NEW"
             " ! -s NETWORK_OF_YOUR_NODES ! -i lo -j DROP"
         )

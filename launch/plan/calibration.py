@@ -1,4 +1,4 @@
-"""Every run measures how far its machine is from the predicted times, and keeps that for the next plan."""
+"""Every run compares measured with predicted times, and keeps the ratios for the next plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,28 +27,28 @@ KEPT = "calibration.json"
 CALIBRATIONS = TypeAdapter(dict[str, Calibration])
 
 WARM_UP = 2
-"""Number of first updates that are not measured: kernels are used for the first time in them."""
+"""Number of first updates that are not measured: they use kernels for the first time."""
 
 ENOUGH = WARM_UP + 4
 """Number of updates after which a run can be measured."""
 
 LEARNING = ("update", "adapter_check", "sync", "checkpoint")
-"""Activities of the learner in an update, in the ledger's words."""
+"""Names in the ledger of the learner's activities in an update."""
 
 LEAST_VARIED = 0.05
-"""Smallest fraction of groups with something to learn from: a plan divides by it."""
+"""Smallest fraction of groups with a gradient: a plan divides by it."""
 
 LEAST_FACTOR = 0.05
-"""Smallest factor of a calibration: a part that takes less is lost in the parts around it."""
+"""Smallest factor of a calibration: a shorter time is lost in the noise of other parts."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Mean seconds of an update in a run.
+    """Mean seconds per update in a run.
 
-    start_s: until the first group is requested
-    generate_s: in which any engine generates
-    learn_s: in which the learner works
+    start_s: seconds until the first group is requested
+    generate_s: seconds per update in which any engine generates
+    learn_s: seconds per update in which the learner works
     """
 
     start_s: float
@@ -58,7 +58,7 @@ class Pace:
 
     @classmethod
     def between(cls, rows: Sequence[Row], skipped: int) -> "Pace":
-        """Read the pace from rows of metrics.jsonl, without the first ones."""
+        """Return the pace over rows of metrics.jsonl after the skipped ones."""
         first, last, count = rows[skipped - 1], rows[-1], len(rows) - skipped
 
         def passed(*names: str) -> float:
@@ -83,20 +83,20 @@ class Pace:
 def learn_from(folder: Path, machine: Machine) -> str:
     """Measure the run in a folder, keep the result for the next plan, and say how long its updates have taken.
 
-    Return nothing while there are too few updates, or where the machine's rates are not known.
+    Return an empty text if there are too few updates or the machine's rates are unknown.
     """
     run = RunRecord(folder)
     rows = [row.metrics for row in run.rows()]
     if not machine.rates or len(rows) < ENOUGH:
         return ""
     keep(measure(run, machine), read_config(run), machine)
-    return f"Measured for the next plan: an update has taken {duration(Pace.between(rows, 1).update_s)} so far"
+    return f"Measured for the next plan: {duration(Pace.between(rows, 1).update_s)} per update so far"
 
 
 def measure(run: RunRecord, machine: Machine) -> Calibration:
-    """Return the calibration of a machine by a run of at least ENOUGH updates on it.
+    """Return the calibration of a machine from a run of at least ENOUGH updates on it.
 
-    A part without any work in the run keeps its factor of 1.
+    A part that the run did not use keeps its factor of 1.
     """
     config, rows = read_config(run), [row.metrics for row in run.rows()]
     measured, pace = rows[WARM_UP:], Pace.between(rows, WARM_UP)
@@ -111,7 +111,7 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
 
     varied = config.learner.problems_per_update * (count - total("groups/zero_variance"))
     trained = total("tokens/trained") + varied * workload.fresh
-    passes = total("time/learn") - total("time/step")  # over a batch once: the later passes are part of the step
+    passes = total("time/learn") - total("time/step")  # one pass over the batch: later passes are part of the step
     learn_s = expected.contended * costs.learn_s / steps / len(plan.placement.learners)
     seconds = {  # measured and predicted, for the same amount of work
         "decode": (pace.generate_s, expected.generate_s),
@@ -146,13 +146,12 @@ def _workload(run: RunRecord, rows: Sequence[Row]) -> Workload:
 
 
 def read_config(run: RunRecord) -> Config:
-    """Return the configuration of a run."""
     config: Config = build(Config, without_departed(run.config()))
     return config
 
 
 def plan_measured(config: Config, machine: Machine, folder: Path | None = None) -> Plan:
-    """Plan a run by the measurements of earlier runs on the machine. folder: that of the runs, if not `run.folder`."""
+    """Plan a run by the measurements of earlier runs. folder: the folder of those runs, if not `run.folder`."""
     return make_plan(config, machine, recall(config, machine, folder))
 
 
@@ -169,7 +168,7 @@ def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
 def recall(config: Config, machine: Machine, folder: Path | None = None) -> Calibration:
     """Return the last measurement of a model on this machine in this dtype, with its workload only at the same lengths.
 
-    Of another machine return the workload alone: the length of responses does not depend on it. folder: see
+    From another machine, return only the workload: it does not depend on the machine. folder: see
     `plan_measured`.
     """
     here, lengths = _machine_key(config, machine), _lengths_key(config)
@@ -182,7 +181,7 @@ def recall(config: Config, machine: Machine, folder: Path | None = None) -> Cali
 
 
 def _known(file: Path) -> dict[str, Calibration]:
-    """Return all measurements; none if the file cannot be read, since a plan can do without."""
+    """Return all measurements; none if the file cannot be read, since a plan does not need them."""
     try:
         return CALIBRATIONS.validate_json(file.read_bytes())
     except (OSError, ValidationError):
@@ -190,7 +189,7 @@ def _known(file: Path) -> dict[str, Calibration]:
 
 
 def kept_in(config: Config) -> Path:
-    """Return the file of all measurements; runs of a sweep share the one beside the sweep's folder."""
+    """Return the file of all measurements; runs of a sweep share the file next to the sweep's folder."""
     folder = Path(config.run.folder)
     return (folder.parent if (folder / "sweep.json").exists() else folder) / KEPT
 

@@ -1,13 +1,14 @@
-"""Seconds of an update in closed form: the work of rollouts and learner, and the part of it that overlaps.
+"""Seconds per update in closed form: the work of rollouts and learner, and how much of it overlaps.
 
 Under a steady staleness limit η, the groups of a batch start when a version is published, and the update that consumes
-them ends at most η + 1 updates later. So with P seconds per update, a batch's generation G and the learner's part L,
+them ends at most η + 1 updates later. With P seconds per update, G seconds to generate a batch, L seconds of learning
+and S seconds of weight sync,
 
-    G + L ≤ (1 + η) · P,    G + S ≤ slots · P,    P ≥ L,
+    G + L ≤ (1 + η) · P,    G + S ≤ slots · P,    P ≥ L.
 
-where the second holds since an adapter slot is free only when the last request of its version has ended, S being the
-weight sync. Little's law gives the decoding steps per update: N = samples · length / samples decoded at once. On a
-shared GPU each of the two proceeds at half of `together` while both compute.
+The second holds because an adapter slot is only free when the last request of its version has ended. Little's law gives
+the decoding steps per update: N = samples · length / samples decoded at once. On a shared GPU, engine and learner each
+proceed at half of `together` while both compute.
 """
 
 import math
@@ -24,20 +25,20 @@ ROUNDS = 100
 """Steps of the fixed-point iteration for P; each halves the distance."""
 
 LEAST_ROOM = 0.1
-"""Updates that a batch always has for its generation; where the learner alone takes longer, P follows from that."""
+"""Least number of updates that a batch has for its generation; if the learner takes longer, P follows from L."""
 
 BUSY = 0.8
-"""Fraction of the time from which on a part is the bottleneck; with less of both, waits for each other are."""
+"""Fraction of the time above which a part is the bottleneck; if neither reaches it, waiting is the bottleneck."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean seconds of an update and of an evaluation, and their number within the budget.
+    """Mean seconds per update and per evaluation, and the number of updates within the budget.
 
-    start_s: until the first group is requested
-    tokens: generated per update
-    generate_s: in which an engine generates
-    learn_s: in which the learner computes or waits for the weight sync
+    start_s: seconds until the first group is requested
+    tokens: tokens generated per update
+    generate_s: seconds per update in which an engine generates
+    learn_s: seconds per update in which the learner computes or waits for the weight sync
     contended: factor by which a shared GPU slows the learner's passes
     """
 
@@ -66,7 +67,7 @@ class Estimate:
 
     @property
     def validate_s(self) -> float:
-        """Seconds of validation per update, up to the fraction it may have."""
+        """Seconds of validation per update, limited by validation.share."""
         validation, problems = self.config.validation, self.config.eval.problems
         if not validation.every or not problems:
             return 0.0
@@ -76,7 +77,7 @@ class Estimate:
 
     @property
     def updates(self) -> int:
-        """Updates that fit the budget beside the start, both evaluations and validations."""
+        """Number of updates that fit the budget after start, evaluations and validations."""
         budget = self.config.budget
         reserve = min(EVALUATION_SAFETY * self.evaluate_s, MOST_EVALUATION * budget.seconds)
         left = budget.seconds - self.start_s - self.evaluate_s - reserve
@@ -85,27 +86,27 @@ class Estimate:
 
     @property
     def spent_s(self) -> float:
-        """Seconds of the budget that are spent: all, unless the number of updates is limited."""
+        """Seconds of the budget that the run uses: all, unless the number of updates is limited."""
         budget = self.config.budget
         asked = self.start_s + self.updates * (self.update_s + self.validate_s) + 2 * self.evaluate_s
         return min(asked, budget.seconds) if budget.updates else budget.seconds
 
     @property
     def kept(self) -> dict[str, float]:
-        """The figures that a run keeps of its plan, to be compared with what it did."""
+        """The figures of the plan that a run records, to compare them with its own."""
         return {"updates": self.updates, "update_s": self.update_s, "start_s": self.start_s}
 
 
 @dataclass(frozen=True)
 class Work:
-    """The work of an update for one engine and for the learner.
+    """The work per update of one engine and of the learner.
 
-    samples: per engine
+    samples: samples per engine
     steps: decoding steps from the start of a batch to the end of its last sample
-    decoded: samples that an engine decodes at once on average, at most
-    fixed_s: of an engine, besides what its steps cost however few samples they have
-    passes_s, host_s: of the learner on the device it computes on, and on the host while that device is free
-    gradient_s: of passes_s, before the adapter check
+    decoded: largest mean number of samples that an engine decodes at once
+    fixed_s: seconds of an engine in addition to the fixed cost of its steps
+    passes_s, host_s: seconds of the learner on its device, and on the host while that device is free
+    gradient_s: the part of passes_s before the adapter check
     """
 
     samples: float
@@ -120,9 +121,7 @@ class Work:
 def estimate(
     config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, together: float
 ) -> Estimate:
-    """Return mean durations of a run. at_once: samples that an engine decodes at once. together: work that engine and
-    learner do on one GPU at the same time, over the work of one of them alone.
-    """
+    """Return the mean durations of a run. at_once: samples that an engine decodes at once. together: see `TOGETHER`."""
     work = _work(config, costs, workload, placement, at_once)
     staleness, tokens = config.learner.max_staleness, config.adapter_check.tokens
     contended = 2 / together if placement.shared and staleness else 1.0
@@ -138,9 +137,7 @@ def estimate(
         for _ in range(ROUNDS):
             alone_s = work.fixed_s + costs.step_s * steps
             slowed_s = (contended - 1) * min(work.passes_s, alone_s)
-            waits_s = max(
-                0.0, tokens * update_s / steps - work.gradient_s
-            )  # for the engines' part of the adapter check
+            waits_s = max(0.0, tokens * update_s / steps - work.gradient_s)  # for the engines in the adapter check
             learn_s = learns_s + slowed_s + waits_s + costs.sync_s
             steps = max(
                 work.samples * workload.response / work.decoded,
@@ -161,28 +158,28 @@ def estimate(
 
 
 def _engines(config: Config, placement: Placement) -> int:
-    """Return the number of engines that have work, since staleness limits the groups in flight."""
+    """Return the number of engines that have work: staleness limits the groups in flight."""
     return min(len(placement.rollouts), config.learner.problems_per_update * (1 + config.learner.max_staleness))
 
 
 def _work(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> Work:
     rollout, learner, length = config.rollout, config.learner, workload.response
     problems, each, most = learner.problems_per_update, rollout.samples_per_problem, rollout.max_response_tokens
-    drawn = 1 / workload.varied if learner.dynamic_sampling else 1.0  # groups for one that is trained on
+    sampled = 1 / workload.varied if learner.dynamic_sampling else 1.0  # groups per group that is trained on
     varied = problems if learner.dynamic_sampling or config.algorithm.regularised else problems * workload.varied
     started = problems * each / _engines(config, placement)
-    places = groups_at_once(config, placement.device) * each  # a group keeps its own until its longest sample ends
+    places = groups_at_once(config, placement.device) * each  # a group keeps its places until its longest sample ends
     decoded = min(at_once, places * length / longest_of(each, workload, most))
-    last = longest_of(problems * drawn * each, workload, most)
+    last = longest_of(problems * sampled * each, workload, most)
     full = decoded if learner.max_staleness or places < started else at_once
     gradient_s = varied * (workload.fresh + each * length) * costs.learn_s / len(placement.learners)
     check_s = config.adapter_check.problems * (workload.fresh + config.adapter_check.tokens) * costs.score_s
     on_host = placement.device == "cuda" and learner.offload == "cpu"
     return Work(
-        samples=started * drawn,
-        steps=max(last, started * length / full + last - length) * drawn,
+        samples=started * sampled,
+        steps=max(last, started * length / full + last - length) * sampled,
         decoded=decoded,
-        fixed_s=started * drawn * (workload.fresh / each * costs.prefill_s + length * costs.sample_s),
+        fixed_s=started * sampled * (workload.fresh / each * costs.prefill_s + length * costs.sample_s),
         passes_s=gradient_s + check_s + (0.0 if on_host else costs.update_s),
         host_s=costs.update_s if on_host else 0.0,
         gradient_s=gradient_s,
@@ -198,8 +195,8 @@ def _evaluate_s(config: Config, costs: Costs, workload: Workload, placement: Pla
 
 
 def longest_of(samples: float, workload: Workload, most: int) -> float:
-    """Return the expected length of the longest of so many samples, tokens: the quantile 1 − 0.56 / samples (Blom's
-    plotting position) of a gamma distribution by the approximation of Wilson and Hilferty, cut at the limit.
+    """Return the expected length of the longest of n samples, tokens: the quantile 1 − 0.56 / n (Blom's plotting
+    position) of a gamma distribution, by Wilson and Hilferty's approximation, cut at the limit.
     """
     if samples <= 1 or not workload.spread:
         return min(workload.response, most)

@@ -29,22 +29,22 @@ SESSION_BYTES = 512 * MIB
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource of the host. free, needed: bytes. remedy: what to do where there is too little."""
+    """A resource of the host. free, needed: bytes. remedy: what to do if there is too little."""
 
-    what: str
+    name: str
     free: int
     needed: int
     remedy: str
 
 
 def needs_of_run(plan: Plan) -> HostNeeds:
-    """Return the needs of a run by this plan on its host."""
+    """Return the needs of a planned run on its host."""
     config = plan.config
     trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
     adapter = trained * DTYPE_BYTES[config.model.dtype]
     checkpoint = trained * CHECKPOINT_BYTES + adapter
-    published = (2 * ADAPTER_SLOTS + 1) * adapter  # those served, synthetic ones, and the one being written
-    kept = config.checkpoint.keep_last + 1 + (config.validation.every > 0)  # a passing one; the best may be an old one
+    published = (2 * ADAPTER_SLOTS + 1) * adapter  # served adapters, synthetic ones, and the one being written
+    kept = config.checkpoint.keep_last + 1 + (config.validation.every > 0)  # one in passing; the best may be old
     return HostNeeds(
         disk=(kept + 1) * checkpoint + published + DISK_MARGIN,
         checkpoint=checkpoint + published,
@@ -54,7 +54,7 @@ def needs_of_run(plan: Plan) -> HostNeeds:
 
 
 def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> HostNeeds:
-    """Return the needs of an evaluation, which has engines and no learner, on its host."""
+    """Return the needs on the host of an evaluation, which has engines and no learner."""
     entries = engine_memory(config, shape, placement, len(placement.rollouts))
     memory = sum(entry.bytes for entry in entries if entry.place == "host" and entry.what != LOADED)
     return HostNeeds(
@@ -66,18 +66,18 @@ def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement
 
 
 def _shared_memory(placement: Placement) -> int:
-    """Return the bytes of /dev/shm that several ranks on GPUs need beside Ray's store, which can do without."""
+    """Return the bytes of /dev/shm that several learner ranks on GPUs need. Ray's object store can do without."""
     return 2 * OBJECT_STORE_BYTES if placement.device == "cuda" and len(placement.learners) > 1 else 0
 
 
 def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterator[Resource]:
-    """Yield free and needed bytes of all that a run needs. folder, overwrite: as for `check_host`."""
+    """Yield every resource that a run needs, with free and needed bytes. folder, overwrite: as for `check_host`."""
     if not SHARED_MEMORY.is_dir():
         raise BadInput(f"there is no {SHARED_MEMORY}, which Ray's processes need: mount it, or run where it is")
     free, temporary = measure(folder), Path(tempfile.gettempdir())
-    kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more than that makes no room for the next one
+    kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more old files make no room for new ones
     disk = need.disk - (size(folder) if overwrite else free.begun + kept)
-    stored = 0 if free.shared_memory >= OBJECT_STORE_BYTES else OBJECT_STORE_BYTES  # Ray puts its store there then
+    stored = 0 if free.shared_memory >= OBJECT_STORE_BYTES else OBJECT_STORE_BYTES  # Ray then stores there
     yield Resource(
         f"run.folder={folder.parent}: its disk", free.disk, disk, "make room or name a folder on another disk"
     )
@@ -93,10 +93,10 @@ def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterato
 def check_host(need: HostNeeds, folder: Path, overwrite: bool = False) -> None:
     """Raise BadInput for the first resource of which the host has too little.
 
-    folder: of the run; the bytes it holds already are counted, unless overwrite is going to empty it.
+    folder: the run's. Its files count as available space, all of them if `overwrite` will delete them.
     """
     for each in resources(need, folder, overwrite):
         if each.free < each.needed:
             raise BadInput(
-                f"{each.what} has {amount(each.free)} free and the run needs {amount(each.needed)}: {each.remedy}"
+                f"{each.name} has {amount(each.free)} free and the run needs {amount(each.needed)}: {each.remedy}"
             )

@@ -1,4 +1,4 @@
-"""Memory that each process of a run needs, from configuration and the model's shape alone, and whether it fits."""
+"""Memory of each process of a run, computed from configuration and model shape, and whether it fits."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -21,26 +21,25 @@ from actors.models.sizes import (
 )
 from actors.runtime.placement import Node, Placement
 from actors.runtime.ray_session import OBJECT_STORE_BYTES
-from conf.catalogue import CARD_DTYPE
+from conf.catalogue import GPU_DTYPE
 from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import GIB, Machine
 
 CUDA_CONTEXT = GIB // 2
-"""Bytes of a GPU that a process takes before its first tensor."""
+"""Bytes of GPU memory that a process takes before its first tensor."""
 
 BUCKET = 4 * 50_000_000
 """Bytes of gradients that ZeRO reduces at a time."""
 
 ENGINE_WORKSPACE = GIB
-"""Bytes of vLLM's activations and CUDA graphs at the sizes of a micro-budget."""
+"""Bytes of vLLM's activations and CUDA graphs for the models and batches of a micro-budget."""
 
 CUDA_LIBRARIES = 2.0 * GIB
-"""Host memory of CUDA's context and libraries in the engine's scheduler, which is its worker on a GPU, and in a learner
-rank. A usual figure, not measured."""
+"""Host memory of CUDA's context and libraries in a rollout actor or a learner process. A usual figure, not measured."""
 
-ENGINE_PROCESSES = {"cpu": 1.7 * GIB, "cuda": 1.4 * GIB + CUDA_LIBRARIES}
-"""Host memory of an engine's server (0.7 GiB: torch, Ray and vLLM imported) and of its engine process without weights
-and cache. Measured, like the following, as peaks of resident memory on a machine without a GPU."""
+ENGINE_PROCESSES = {"cpu": 1.0 * GIB, "cuda": 0.8 * GIB + CUDA_LIBRARIES}
+"""Host memory of a rollout actor without weights and cache; 0.7 GiB of it are torch, Ray and vLLM. Measured, like the
+following, as peaks of resident memory on a machine without a GPU."""
 
 LEARNER_PROCESS = {"cpu": 0.57 * GIB, "cuda": 0.57 * GIB + CUDA_LIBRARIES}
 """Host memory of a learner rank: torch, transformers, PEFT, DeepSpeed and Ray."""
@@ -53,7 +52,7 @@ PINNED = 2
 """Size of pinned memory over that of its contents, at most: torch rounds every tensor up to a power of two."""
 
 LOADED = "engine: adapters as loaded"
-"""Name of the part of an engine that an evaluation, which serves one adapter, hardly needs."""
+"""Name of a part of an engine's memory that an evaluation, which serves one adapter, hardly needs."""
 
 LOGIT_BYTES = 12
 """Bytes per logit of a chunk: the logit, its exponential and one temporary, all fp32."""
@@ -66,7 +65,7 @@ class Memory:
     place: `rollout GPU`, `learner GPU` or `host`
     what: process and part
     formula: the sizes that make up the bytes, for people
-    elastic: `bytes` is the least; the part takes all that the place has left
+    elastic: `bytes` is the minimum; the part takes all the memory that the others leave
     """
 
     place: str
@@ -81,7 +80,7 @@ def memory_of(
 ) -> Iterator[Memory]:
     """Yield the needs of one GPU of each kind, and of all processes on the machine where the run starts.
 
-    gpu_bytes: memory of a GPU that a learner rank may use, 0 without one. nodes: of a cluster, the run's own first.
+    gpu_bytes: GPU memory that a learner rank may use, 0 without a GPU. nodes: a cluster's, the run's own first.
     """
     engines, ranks = _on_first_node(placement, nodes)
     yield from engine_memory(config, shape, placement, engines)
@@ -105,7 +104,7 @@ def _on_first_node(placement: Placement, nodes: Sequence[Node]) -> tuple[int, in
 
 
 def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engines: int) -> Iterator[Memory]:
-    """Yield the needs of one engine on its GPU, and of so many on the host."""
+    """Yield the needs of one engine on its GPU, and of `engines` engines on the host."""
     rollout, lora, size = config.rollout, config.lora, DTYPE_BYTES[config.model.dtype]
     cuda, all_of_them = placement.device == "cuda", f", {engines} engines" if engines > 1 else ""
     place, count, each = ("rollout GPU", 1, "") if cuda else ("host", engines, all_of_them)
@@ -134,7 +133,7 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
 def _learner_memory(
     config: Config, shape: ShapeConfig, placement: Placement, gpu_bytes: float, here: int
 ) -> Iterator[Memory]:
-    """Yield the needs of one learner rank on its GPU, and of `here` of them on the host."""
+    """Yield the needs of one learner rank on its GPU, and of `here` ranks on the host."""
     learner, lora, size = config.learner, config.lora, DTYPE_BYTES[config.model.dtype]
     ranks, cuda = len(placement.learners), placement.device == "cuda"
     place, count, each = ("learner GPU", 1, "") if cuda else ("host", here, f", {here} ranks" if here > 1 else "")
@@ -187,7 +186,7 @@ class Fit:
 
     @cached_property
     def cache_tokens(self) -> int:
-        """Tokens that the KV cache of one engine holds: on a GPU it takes all that the other parts leave."""
+        """Tokens that the KV cache of one engine holds; on a GPU, the cache takes all memory that other parts leave."""
         cache: float = self.config.rollout.kv_cache_gib * GIB
         if self.placement.device == "cuda":
             fixed = sum(entry.bytes for entry in self.memory if entry.place == "rollout GPU" and not entry.elastic)
@@ -208,12 +207,12 @@ class Fit:
         """Whether the machine computes in the model's dtype, as far as is known."""
         dtype, rates = self.config.model.dtype, self.machine.rates
         if self.machine.gpus:
-            return dtype == CARD_DTYPE and rates.get(dtype, math.inf) > 0
+            return dtype == GPU_DTYPE and rates.get(dtype, math.inf) > 0
         return dtype in rates
 
     @property
     def cache_too_small(self) -> bool:
-        """Whether an engine's KV cache cannot hold one sample, with which vLLM does not start."""
+        """Whether an engine's KV cache cannot hold one sample; vLLM then does not start."""
         return self.cache_tokens < longest_sample(self.config)
 
     @property
@@ -225,8 +224,8 @@ def misfit(fit: Fit) -> str:
     """Say why a configuration does not fit."""
     dtype, machine = fit.config.model.dtype, fit.machine
     if not fit.computes:
-        if machine.gpus and dtype != CARD_DTYPE:
-            return f"vLLM serves LoRA on a GPU in {CARD_DTYPE}, not in model.dtype={dtype}"
+        if machine.gpus and dtype != GPU_DTYPE:
+            return f"vLLM serves LoRA on a GPU in {GPU_DTYPE}, not in model.dtype={dtype}"
         return f"the {machine.name} cannot compute in model.dtype={dtype}"
     if not fit.overfull:
         return (

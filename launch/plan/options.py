@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
 from actors.runtime.placement import most_ranks
-from conf.catalogue import CARD_DTYPE
+from conf.catalogue import GPU_DTYPE
 from conf.errors import BadInput
 from conf.load import flatten
 from conf.schema import marked
@@ -19,9 +19,7 @@ from launch.plan.time import EFFICIENCY, LEARN_RANGE
 
 
 def estimate_all(plans: Mapping[str, Plan]) -> dict[str, Estimate | None]:
-    """Return the estimate of each plan with its problems counted, by name; None without one. Like plans are estimated
-    once.
-    """
+    """Return the estimate of each plan with its problems counted, by name, or None. Equal plans are estimated once."""
     known: dict[str, Estimate | None] = {}
     found = {}
     for name, plan in plans.items():
@@ -34,8 +32,8 @@ def estimate_all(plans: Mapping[str, Plan]) -> dict[str, Estimate | None]:
 
 
 def options(plan: Plan) -> dict[str, Estimate]:
-    """Return the estimates of other choices, by name: a run that is not deterministic, turns, MPS or its absence, other
-    splits, one GPU more, and slower and faster learning where nothing was measured on the GPU.
+    """Return the estimates of other choices, by name: a run that is not deterministic, no staleness, MPS on or off,
+    other splits, one GPU more, and slower and faster learning if nothing was measured on the GPU.
     """
     machine, ranks, measured = plan.machine, len(plan.placement.learners), plan.calibration
     others: dict[str, Plan] = {}
@@ -51,7 +49,7 @@ def options(plan: Plan) -> dict[str, Estimate]:
         add("learner.max_staleness=0", {"learner.max_staleness": 0})
     if machine.gpus:
         for rate in () if measured.of else LEARN_RANGE:
-            slower = replace(measured, learn=EFFICIENCY["cuda", CARD_DTYPE].learn / rate)
+            slower = replace(measured, learn=EFFICIENCY["cuda", GPU_DTYPE].learn / rate)
             others[f"learning at {rate:.0%} of the rate"] = replace(plan, calibration=slower)
         if plan.placement.shared:
             mps = "off" if plan.config.run.mps else "on"
@@ -71,7 +69,7 @@ def scale(plan: Plan, machine: Machine, gpus: list[int]) -> Iterator[Plan]:
     Raises BadInput if there is no GPU, its rates are not known, or the run does not fit.
     """
     if gpus and not (machine.gpus and machine.rates):
-        raise BadInput(f"simulate={gpus}: no GPU whose rates are known; name one, as device=A40")
+        raise BadInput(f"simulate={gpus}: there is no GPU whose rates are known; name one, such as device=A40")
     problems = plan.asked.learner.problems_per_update
     for count, factor in [(count, 1) for count in gpus] + [(count, count) for count in gpus if count > 1]:
         config = changed(plan.asked, {"learner.problems_per_update": problems * factor})

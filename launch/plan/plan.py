@@ -1,4 +1,4 @@
-"""The plan of a run: placement, memory and time, from configuration and the model's shape alone."""
+"""The plan of a run: placement, memory and time, computed from configuration and model shape."""
 
 import math
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ from launch.plan.time import (
 from rewards.problems.loading import EVAL_SEED, TRAIN_SEED, check_number, held_out, read_pairs
 
 CACHE_MARGIN = 1.2
-"""Tokens of KV cache for each token that samples have on average. With fewer, vLLM would often drop a sample's cache
-and compute it again."""
+"""Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it
+again."""
 
 FILE = "file:"
 
@@ -52,10 +52,10 @@ class Problems:
 class Plan(Fit):
     """A run on a machine.
 
-    config: with the plan's decisions in the place of `auto`
-    asked: the configuration before them
-    calibration: corrects the predicted times
-    problems: as counted; None where they are not
+    config: the configuration with the plan's decisions instead of `auto`
+    asked: the configuration before these decisions
+    calibration: the corrections of predicted times
+    problems: the numbers of problems; None if they were not counted
     """
 
     asked: Config
@@ -72,7 +72,7 @@ class Plan(Fit):
     @property
     def at_once(self) -> int:
         """Samples that an engine decodes at once. vLLM starts a sample while its KV cache has room for the present
-        lengths, and where the cache then runs full it computes a sample again.
+        lengths, and computes a sample again if the cache becomes full.
         """
         rollout, alone = self.config.rollout, answers_alone(self.config, self.placement.device)
         asked = rollout.samples_per_problem if alone else rollout.max_concurrent_samples
@@ -86,30 +86,30 @@ class Plan(Fit):
 
     @cached_property
     def costs(self) -> Costs | None:
-        """None for a GPU whose rates are not known."""
+        """Seconds of the parts of an update; None for a GPU whose rates are not known."""
         costs = costs_of(self.config, self.shape, self.machine, self.placement, self.workload)
         return self.calibration.correct(costs) if costs else None
 
     @property
     def together(self) -> float:
-        """Work that engine and learner do on one GPU at the same time, over the work of one of them alone."""
+        """The factor of `TOGETHER` for this run, 1 without a GPU."""
         if self.placement.device != "cuda":
             return 1.0
         return self.calibration.together or TOGETHER[self.config.run.mps]
 
     @cached_property
     def estimate(self) -> Estimate | None:
-        """None without costs, or where not one sample fits."""
+        """Mean durations of the run; None without costs, or if not one sample fits."""
         if self.costs is None or not self.sequences:
             return None
         return estimate(self.config, self.costs, self.workload, self.placement, self.at_once, self.together)
 
 
 def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEASURED) -> Plan:
-    """Plan a run, with the number of learner processes, or else `learner.world_size`, that makes an update shortest.
+    """Plan a run with `learner.world_size` learner ranks, or, if that is null, the number with the shortest update.
 
-    Raises BadInput if the model's shape is neither declared nor can be read, its context too short for a sample, or the
-    machine too small for the ranks.
+    Raises BadInput if the model's shape is neither declared nor readable, its context is too short for a sample, or
+    the machine is too small for the learner ranks.
     """
     shape = shape_of(config.model)
     check_lengths(config, shape.max_position_embeddings)
@@ -118,9 +118,10 @@ def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEA
 
 
 def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
-    """Return the numbers of ranks to choose from, fewest first: as configured, or all that leave the engines a GPU.
+    """Return the possible numbers of learner ranks, smallest first: the configured one, or all that leave the engines a
+    GPU.
 
-    Raises BadInput if more ranks or engines are configured than the machine has GPUs or cores for.
+    Raises BadInput if more learner ranks or engines are configured than the machine has GPUs or cores for.
     """
     engines, ranks = config.rollout.actors, config.learner.world_size
     most = most_ranks(machine.cores, machine.gpus, engines)
@@ -129,9 +130,9 @@ def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
         ("learner.world_size", ranks, most),
     ):
         if asked is not None and asked > limit:
-            needs = "each needs a GPU beside those of the others" if machine.gpus else "each needs a core"
+            needs = "each needs a GPU of its own" if machine.gpus else "each needs a core"
             raise BadInput(
-                f"{key}={asked}: too many for {machine.described}, since {needs}; use at most {limit}, or leave it out"
+                f"{key}={asked}: too many for {machine.described}: {needs}; use at most {limit}, or leave it out"
             )
     if ranks is not None:
         return (ranks,)
@@ -141,7 +142,7 @@ def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
 def plan_for(
     config: Config, machine: Machine, shape: ShapeConfig, ranks: int, calibration: Calibration = UNMEASURED
 ) -> Plan:
-    """Plan a run with so many learner ranks."""
+    """Plan a run with a number of learner ranks."""
     placement = place(machine.cores, machine.gpus, ranks, config.rollout.actors, machine.nodes)
     if config.reward.workers is not None:
         placement = replace(placement, reward_workers=config.reward.workers)
@@ -154,7 +155,7 @@ def plan_for(
 
 
 def with_problems(plan: Plan) -> Plan:
-    """Return the plan with the problems of its file counted, and no more held out than there are."""
+    """Return the plan with the problems of its file counted, and eval.problems limited to them."""
     if (problems := count_problems(plan.asked)) is None:
         return plan
     fewer: Change = {"eval.problems": problems.heldout}
@@ -162,9 +163,9 @@ def with_problems(plan: Plan) -> Plan:
 
 
 def count_problems(config: Config) -> Problems | None:
-    """Count the problems of a run whose data is in a file; None for another source, which takes time or a network.
+    """Count the problems of a run whose data is in a file; None for other sources, which take time or a network.
 
-    Raises BadInput where a run would: for a file that is missing, cannot be read, or has too few problems.
+    Raises BadInput as a run does: for a file that is missing, cannot be read, or has too few problems.
     """
     data = config.data
     if not data.source.startswith(FILE):

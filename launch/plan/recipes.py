@@ -13,7 +13,7 @@ PRICES = {"RTX3090": 0.25, "RTX4090": 0.40, "A40": 0.40, "L40S": 0.90, "A100-80"
 """GPU → example price per hour, US dollars."""
 
 CORES = tuple(range(8))
-"""CPU cores beside the GPU: the page does not depend on the machine that prints it."""
+"""CPU cores next to the GPU. The page does not depend on the machine that prints it."""
 
 HEAD = """# Which recipe on which GPU
 
@@ -22,12 +22,11 @@ yet. Settings behind "with" make a recipe fit. Prices are examples: give yours a
 
     python launch/run.py conf=gsm8k plan=true device=4090 budget.price_per_hour=0.40
 
-This page is generated: `python -m launch.plan.recipes` prints it, and a test compares.
+This page is generated: `python -m launch.plan.recipes` prints it, and a test compares them.
 """
 
 
 def page() -> str:
-    """Return the page."""
     names = [name for name in recipe_names() if name not in ("base", "paper", "quickstart", "mine")]
     planned = [name for name in names if f"r8_{name}" not in names]
     lines = recipe_lines()

@@ -1,4 +1,4 @@
-"""Refusing a plan that does not fit, with the smallest change of settings that would."""
+"""Refuses a plan that does not fit, and names the smallest change of settings with which it fits."""
 
 import math
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ LARGEST_CPU_MODEL = 500_000_000
 NEWER_GPU = "take a GPU that can: an A40, an RTX 3090 or a newer one"
 
 LEAST_START = 0.5
-"""Fraction of the expected start that a budget must cover: a machine without measurements may be that much faster."""
+"""Fraction of the expected start that a budget must cover: an unmeasured machine may be twice as fast."""
 
 
 def check_plan(plan: Plan) -> None:
-    """Raise BadInput if the plan cannot or should not be carried out on this machine; `device=cpu` insists."""
+    """Raise BadInput if the plan cannot run on this machine, or should not unless `device=cpu` insists."""
     config, machine = plan.config, plan.machine
     if not machine.present:
         raise BadInput(f"device={config.device}: this machine has no {config.device}; add plan=true to plan for one")
@@ -43,7 +43,7 @@ def check_plan(plan: Plan) -> None:
 
 
 def check_budget(plan: Plan) -> None:
-    """Raise BadInput if not even the start of the run fits into its budget."""
+    """Raise BadInput if the budget does not even cover the start of the run."""
     budget, costs = plan.config.budget, plan.costs
     if costs is None or budget.seconds >= LEAST_START * costs.start_s:
         return
@@ -58,7 +58,7 @@ def check_budget(plan: Plan) -> None:
 def check_engines(config: Config, shape: ShapeConfig, machine: Machine, placement: Placement) -> None:
     """Raise BadInput if a GPU cannot compute in the model's dtype, or has no room for a model and one sample.
 
-    `launch.plan.host_needs` checks the host, once the processes before an evaluation have ended.
+    `launch.plan.host_needs` checks the host, after the processes before an evaluation have ended.
     """
     fit = fit_of_engines(config, shape, machine, placement)
     if fit.fits:
@@ -73,9 +73,7 @@ def check_engines(config: Config, shape: ShapeConfig, machine: Machine, placemen
 
 
 def fit_of_engines(config: Config, shape: ShapeConfig, machine: Machine, placement: Placement) -> Fit:
-    """Return the fit of engines alone on their GPUs, whose caches need to hold the one sample that an evaluation asks
-    them for at a time.
-    """
+    """Return the fit of engines without a learner. Their caches need to hold only one sample at a time."""
     entries = engine_memory(config, shape, placement, 1)
     memory = tuple(entry for entry in entries if entry.place != "host" and not entry.elastic)
     return Fit(config, machine, placement, shape, memory)
@@ -95,7 +93,7 @@ def remedy(plan: Plan) -> tuple[str, ...]:
     """
     for change in _changes(plan):
         if _fits_with(plan, change):
-            for key in sorted(change, key=lambda key: key != "lora.rank"):  # nothing stays that is not needed
+            for key in sorted(change, key=lambda key: key != "lora.rank"):  # drop what is not needed
                 less = {name: value for name, value in change.items() if name != key}
                 change = less if _fits_with(plan, less) else change
             return tuple(f"{key}={value}" for key, value in change.items())
@@ -108,7 +106,7 @@ def _fits_with(plan: Plan, change: Change) -> bool:
 
 
 def _changes(plan: Plan) -> Iterator[Change]:
-    """Yield ever larger changes: one that leaves the result as it is, all of those, then those that change it."""
+    """Yield ever larger changes: single ones that do not change the result, all of these, then those that do."""
     rollout, learner, cpu = plan.config.rollout, plan.config.learner, not plan.machine.gpus
     needed: Change = {} if plan.computes else {"model.dtype": plan.machine.dtype}
     if plan.cache_too_small and cpu:
@@ -139,5 +137,5 @@ def _changes(plan: Plan) -> Iterator[Change]:
 
 
 def _halves(number: int, least: int) -> list[int]:
-    """Return a half of a number, a quarter and so on, down to the least."""
+    """Return a half of a number, a quarter and so on, none below `least`."""
     return [number >> times for times in range(1, number.bit_length()) if number >> times >= least]

@@ -1,4 +1,4 @@
-"""How long the parts of a run take: predicted from rates and sizes, corrected by measurements on the machine.
+"""Durations of the parts of a run: predicted from rates and sizes, corrected by measurements on the machine.
 
 A decoding step reads all weights, and the keys and values of each sample. Learning and prefill multiply matrices.
 """
@@ -13,12 +13,12 @@ from launch.hardware.machine import CORE_BANDWIDTH, Machine
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Fractions of a machine's rates that are reached, and seconds that no rate explains.
+    """Fractions of a machine's rates that the actors reach, and seconds that no rate explains.
 
     bandwidth, decode: fraction of bandwidth and of FLOP/s while decoding
     learn: fraction of FLOP/s in the learner's passes, in prefill and in the adapter check
-    step_s: scheduling, sampling and kernel launches of a decoding step
-    unit_s: work without a matrix product in a token's forward and backward pass, per layer and hidden unit
+    step_s: seconds per decoding step for scheduling, sampling and kernel launches
+    unit_s: seconds per layer and hidden unit for the work outside matrix products in a token's passes
     """
 
     bandwidth: float
@@ -33,23 +33,23 @@ EFFICIENCY = {
     ("cpu", "float32"): Efficiency(bandwidth=1.0, decode=0.50, learn=0.85, step_s=0.02, unit_s=0.0),
     ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.35, step_s=0.006, unit_s=0.0),
 }
-"""The CPU's are measured with the bundled model; in bfloat16, on cores with AMX, most of a pass is no matrix product.
-CUDA's are usual figures for LoRA on models this small, not measured."""
+"""CPU figures are measured with the bundled model; in bfloat16, on cores with AMX, most of a pass is outside matrix
+products. CUDA figures are usual ones for LoRA on models this small, not measured."""
 
 TOGETHER = {False: 0.93, True: 1.2}
 """Work that engine and learner do on one GPU at the same time, over the work of one of them alone, by `run.nvidia_mps`.
-Without MPS they take turns and lose what switching takes. With MPS 1.15 to 1.35 can be expected, since memory bounds
+Without MPS they take turns and lose the time of switching. With MPS 1.15 to 1.35 can be expected, because memory bounds
 decoding and arithmetic bounds learning. Usual figures, not measured."""
 
 LEARN_RANGE = (0.20, 0.43)
-"""Fractions of a GPU's FLOP/s that the learner may reach: others' logs of LoRA on models of less than 2 billion weights
-show the lower one, counting this learner's kernels gives the upper one."""
+"""Fractions of a GPU's FLOP/s that the learner may reach. Other projects' logs of LoRA on models below 2 billion
+weights show the lower one; counting this learner's kernels gives the upper one."""
 
 FILE_RATE = 1.2e9
 """Bytes per second of adapter files that stay in the host's page cache, written or read."""
 
 COPIED_BYTES = 6
-"""Bytes per trained weight that an optimizer step in host memory copies: its gradient in fp32 from the GPU, and the
+"""Bytes per trained weight that an optimizer step in host memory copies: the gradient in fp32 from the GPU, and the
 weight in bfloat16 to it."""
 
 COPY_RATE = 4e9
@@ -63,39 +63,38 @@ OPTIMIZER_TRAFFIC = 32
 read, and all but the gradient are written."""
 
 SYNC_S = 0.05
-"""Seconds in which an engine loads an adapter of any size: measured."""
+"""Seconds that an engine takes to load an adapter, whatever its size. Measured."""
 
 VERIFY_S = 0.002
-"""Seconds in which one response is verified: measured."""
+"""Seconds to verify one response. Measured."""
 
 START_S = {"cpu": 60.0, "cuda": 150.0}
 """Seconds before the first request: imports, weights, engine start, and on a GPU compilation and CUDA graphs."""
 
 FILL = 0.5
-"""Mean length of prompts and responses as a fraction of their limits, where it is neither measured nor declared."""
+"""Mean length of prompts and responses as a fraction of their limits, if it is neither measured nor declared."""
 
 FRESH = 0.5
 """Fraction of a prompt with few-shot examples that differs between problems."""
 
 SPREAD = 0.5
-"""Standard deviation of response lengths as a fraction of their mean, where nothing is measured."""
+"""Standard deviation of response lengths as a fraction of their mean, if nothing is measured."""
 
 VARIED = 0.5
-"""Fraction of groups with something to learn from, where nothing is measured. In the others all samples are correct, or
-all wrong."""
+"""Fraction of groups with a gradient, if nothing is measured. In the others all samples are correct, or all wrong."""
 
 
 @dataclass(frozen=True)
 class Costs:
     """Seconds of one engine and one learner rank, each with its GPU or cores to itself.
 
-    step_s, sample_s: a decoding step, and more for each sample in it
-    prefill_s: a prompt token, once per group
-    learn_s: an input token of a batch, the passes of all optimizer steps together
-    score_s: an input token of the adapter check
-    update_s: the optimizer steps of a batch and the publication of the adapter
-    sync_s: loading an adapter version
-    verify_s: one response in one reward worker
+    step_s, sample_s: per decoding step, and in addition per sample in it
+    prefill_s: per prompt token, once per group
+    learn_s: per input token of a batch, for the passes of all optimizer steps
+    score_s: per input token of the adapter check
+    update_s: per batch, for its optimizer steps and the publication of the adapter
+    sync_s: per adapter version that an engine loads
+    verify_s: per response in one reward worker
     start_s: until the engine takes the first request
     """
 
@@ -110,18 +109,18 @@ class Costs:
     start_s: float
 
     def decode_s(self, samples: float) -> float:
-        """Return the seconds in which each of so many samples gains a token."""
+        """Return the seconds of a decoding step, in which each sample gains a token."""
         return self.step_s + samples * self.sample_s
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Lengths of a run's samples, and the fraction of groups with something to learn from.
+    """Lengths of a run's samples, and the fraction of groups with a gradient.
 
     prompt, response: mean length, tokens
     fresh: tokens of a prompt after the part that all prompts share; engines and learner compute only these
     spread: standard deviation of the response length as a fraction of its mean
-    varied: fraction of groups whose samples do not all earn the same
+    varied: fraction of groups whose samples earn different rewards
     """
 
     prompt: float
@@ -133,13 +132,13 @@ class Workload:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Seconds measured on this machine over predicted ones, a factor for each part of Costs.
+    """Measured over predicted seconds on this machine, a factor for each part of Costs.
 
-    decode: of decoding and prefill
-    score: of the adapter check; no run measures it alone, and it is set to that of learning
-    start_s, workload: as measured; None if they were not, or with another recipe
+    decode: factor of decoding and prefill
+    score: factor of the adapter check; no run measures it alone, and it equals that of learning
+    start_s, workload: measured values; None without a measurement of this recipe
     together: see `TOGETHER`; None if it was not measured
-    of: what was measured, in words; empty if nothing was
+    of: a description of the measurement; empty if there is none
     """
 
     decode: float = 1.0
@@ -164,7 +163,7 @@ UNMEASURED = Calibration()
 
 
 def assumed_workload(config: Config) -> Workload:
-    """Return the workload that a plan assumes before anything is measured."""
+    """Return the workload that a plan assumes before any measurement."""
     rollout = config.rollout
     prompt = rollout.typical_prompt_tokens or FILL * rollout.max_prompt_tokens
     return Workload(
@@ -177,8 +176,8 @@ def assumed_workload(config: Config) -> Workload:
 
 
 def live_context(workload: Workload) -> float:
-    """Return the mean tokens, prompt included, before a token that is sampled. Long responses have more tokens, so that
-    these have more than half of a response before them.
+    """Return the mean number of tokens, prompt included, before a sampled token. That is more than half of a mean
+    response, because long responses have more tokens.
     """
     return workload.prompt + workload.response * (1 + workload.spread**2) / 2
 
@@ -190,7 +189,7 @@ def costs_of(
 
     Learning takes per token and step, with N frozen and L trained weights: forward 2 (N + L) operations, twice if
     activations are computed again; backward 2 (N + L) for the activations and 2 L for the adapter. A KL term adds the
-    base model's 2 N once. Attention adds 4 · heads · head_dim · layers per token of context to each of them.
+    base model's 2 N once. Attention adds 4 · heads · head_dim · layers per token of context to each pass.
     """
     dtype, cuda = config.model.dtype, placement.device == "cuda"
     rate = machine.rates.get(dtype)
@@ -209,9 +208,7 @@ def costs_of(
     attention = 4 * shape.num_attention_heads * shape.head_dim * shape.num_hidden_layers * context
     forward = 2 * (frozen + trained) + attention
     backward = forward + 2 * trained + attention
-    other_s = (
-        shape.num_hidden_layers * shape.hidden_size * reached.unit_s / 3
-    )  # of a forward pass; a backward pass takes twice as much
+    other_s = shape.num_hidden_layers * shape.hidden_size * reached.unit_s / 3  # per forward pass; a backward takes two
     forwards = 2 if recomputes(config, shape, machine.gpu_memory * learner.memory) else 1
     steps, kl = config.algorithm.steps_per_batch, bool(config.algorithm.kl)
     operations = steps * (forwards * forward + backward) + kl * (2 * frozen + attention)
@@ -230,13 +227,11 @@ def costs_of(
 
 
 def _optimizer_s(config: Config, bandwidth: float, placement: Placement, weights: float) -> float:
-    """Return the seconds of an optimizer step over a rank's part of the trained weights, their exchange included."""
+    """Return the seconds of an optimizer step on one rank's part of the trained weights, and of their exchange."""
     cuda, ranks = placement.device == "cuda", len(placement.learners)
     on_host = not cuda or config.learner.offload == "cpu"
     rate = CORE_BANDWIDTH * max(placement.learners[0].threads, 1) if on_host else bandwidth
     adam_s = weights * OPTIMIZER_TRAFFIC / rate
     copies_s = weights * COPIED_BYTES / COPY_RATE if cuda and on_host else 0.0
-    exchange_s = (
-        2 * 4 * weights * ranks / NETWORK_RATE if ranks > 1 else 0.0
-    )  # a ring passes on each fp32 gradient twice
+    exchange_s = 2 * 4 * weights * ranks / NETWORK_RATE if ranks > 1 else 0.0  # a ring passes each fp32 gradient twice
     return adam_s + copies_s + exchange_s

@@ -1,4 +1,4 @@
-"""The plan as a person reads it: what fits, what it costs, and what other choices would do."""
+"""The plan for a person: whether it fits, its cost, and the effect of other choices."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from rich.text import Text
 from actors.formats import duration
 from actors.models.sizes import lora_parameters, parameters
 from actors.runtime.placement import Share
-from conf.catalogue import CARD_DTYPE
+from conf.catalogue import GPU_DTYPE
 from conf.load import flatten
 from conf.schema.model import PROJECTIONS
 from conf.schema.reward import formula
@@ -25,11 +25,11 @@ from launch.plan.refusal import advice
 from launch.plan.time import EFFICIENCY, FILL, LEARN_RANGE
 
 Rows = list[tuple[str, str]]
-"""Names, and a sentence on each."""
+"""Names, each with a description."""
 
 
 def render(plan: Plan, others: Mapping[str, Estimate] | None = None) -> RenderableType:
-    """Show settings, placement, memory and time, from 80 columns up. others: estimates of other choices, by name."""
+    """Show settings, placement, memory and time, in 80 columns or more. others: estimates of other choices, by name."""
     sections: dict[str, RenderableType] = {
         "Placement": _grid(_placement(plan)),
         "Memory": _memory(plan),
@@ -48,12 +48,17 @@ def render(plan: Plan, others: Mapping[str, Estimate] | None = None) -> Renderab
 
 
 def conclusion(plan: Plan) -> Text:
-    """Say whether the run fits, how far it gets and what it costs; or why it does not fit, and what would."""
+    """Say whether the run fits, its number of updates and its cost; or why it does not fit, and the remedy."""
     if not plan.fits:
         return Text(f"Does not fit: {misfit(plan)}; {advice(plan)}.", style="bold red")
     budget = plan.config.budget
-    text = f"How many updates {duration(budget.seconds)} hold is not known: conf/devices.yaml does not list this GPU."
-    if found := plan.estimate:
+    text = f"The updates in {duration(budget.seconds)} are not known: conf/devices.yaml does not list this GPU."
+    if (found := plan.estimate) and not found.updates:
+        spent = found.start_s + 2 * found.evaluate_s
+        text = f"{duration(budget.seconds)} hold no update: start and evaluations take {duration(spent)}"
+        text += f", an update {duration(found.update_s)}; raise budget.minutes."
+        return Text(f"Fits, but {text}", style="bold yellow")
+    if found:
         cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
         text = f"About {_updates(found)} in {duration(budget.seconds)}{cost}."
     return Text(f"Fits. {text}", style="bold green")
@@ -100,7 +105,7 @@ def _placement(plan: Plan) -> Rows:
 
 
 def _shares(shares: tuple[Share, ...]) -> str:
-    """Say what each actor has of the CPU or of a GPU."""
+    """Say which part of the CPU or of a GPU each actor has."""
     count = f"{len(shares)} × " if len(shares) > 1 else ""
     if cores := [share.cores for share in shares if share.cores]:
         each = (f"{own[0]}" if len(own) == 1 else f"{own[0]}–{own[-1]} ({len(own)} cores)" for own in cores)
@@ -130,11 +135,11 @@ def _memory(plan: Plan) -> RenderableType:
 def _time(plan: Plan) -> RenderableType:
     if (found := plan.estimate) is None:
         return Text("no estimate: see above")
-    bound = "waits of rollouts and learner for each other" if found.bottleneck == "waits" else found.bottleneck
+    bound = "rollouts and learner waiting for each other" if found.bottleneck == "waits" else found.bottleneck
     manner = "" if plan.config.learner.max_staleness else ", in turn"
     if plan.placement.shared:
         manner = f", on the same {'GPU' if plan.machine.gpus else 'core'}"
-    cost = "budget.price_per_hour says what the machine costs"
+    cost = "unknown: set budget.price_per_hour"
     budget = plan.config.budget
     if (price := budget.price_per_hour) is not None:
         cost = f"{_cost(plan, found.spent_s)}, {price * found.update_s / 3600:.2g} per update"
@@ -150,13 +155,16 @@ def _time(plan: Plan) -> RenderableType:
 
 
 def source(plan: Plan) -> str:
-    """Say how the times of a plan are known."""
+    """Say where the times of a plan come from."""
     if plan.calibration.of:
-        return f"From rates and sizes, corrected by what was measured here: {plan.calibration.of}."
-    text = f"From rates and sizes; no run has been measured on {plan.machine.name} yet."
+        return f"From rates and sizes, corrected by a measurement here: {plan.calibration.of}."
+    if plan.machine.present:
+        text = "From rates and sizes; no run of this model has been measured on this machine yet."
+    else:
+        text = f"From rates and sizes; no run has been measured on {plan.machine.name} yet."
     if plan.machine.gpus:
         low, high = LEARN_RANGE
-        text += f" Learning is assumed to reach {EFFICIENCY['cuda', CARD_DTYPE].learn:.0%} of the GPU's rate;"
+        text += f" Learning is assumed to reach {EFFICIENCY['cuda', GPU_DTYPE].learn:.0%} of the GPU's rate;"
         text += f" it may be {low:.0%} or {high:.0%}."
     return text
 
@@ -166,12 +174,12 @@ def _assumptions(plan: Plan) -> str:
     half = "" if measured or plan.config.rollout.typical_response_tokens else f" ({FILL:.0%} of their limit)"
     return (
         f"{'Measured' if measured else 'Assumed'}: prompts of {work.prompt:.0f} tokens, responses of"
-        f" {work.response:.0f}{half}, {work.varied:.0%} of the groups with something to learn from."
+        f" {work.response:.0f}{half}, {work.varied:.0%} of the groups with a gradient."
     )
 
 
 def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
-    """Show what more GPUs would do, one number of GPUs per row."""
+    """Show the effect of more GPUs, one number of GPUs per row."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for plan in scaling:
         found, learner = plan.estimate, plan.config.learner
@@ -215,6 +223,6 @@ def _times(number: int, noun: str, plural: str = "s") -> str:
 
 def _count(number: float) -> str:
     for unit, size in (("billion", 1e9), ("million", 1e6)):
-        if number >= 0.9995 * size:  # what is shown with three digits
+        if number >= 0.9995 * size:  # three digits are shown
             return f"{number / size:.3g} {unit}"
     return f"{number:,.0f}"

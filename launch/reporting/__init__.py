@@ -1,4 +1,4 @@
-"""Reports of runs and sweeps: `write` makes one; `attempt` and `conclusion` are for places that must not fail."""
+"""Reports of runs and sweeps: `write` makes one; `attempt` and `conclusion` never raise an error."""
 
 import os
 from pathlib import Path
@@ -11,13 +11,13 @@ from launch.reporting.history import compare, is_sweep, read_run, read_sweep
 from launch.reporting.wording import SPACE
 
 FOOTER = b"Made by microbudget-rl"
-"""Part of every page; a file without it is not replaced by a comparison."""
+"""Text that every page contains. A comparison never replaces a file without it."""
 
 
 def write(*folders: Path) -> Path:
-    """Write report.html and report.md into the folder of a run or a sweep, or comparison.html and comparison.md beside
-    several of them. Return the page. Raises BadInput for a folder that is neither, and if other files stand in the way
-    of a comparison.
+    """Write report.html and report.md into the folder of a run or a sweep, or comparison.html and comparison.md next to
+    several of them. Return the page. Raises BadInput for a folder that is neither, and if a comparison would replace
+    other files.
     """
     from launch.reporting.page import run_report, sweep_report  # matplotlib takes a second to import
 
@@ -36,8 +36,8 @@ def write(*folders: Path) -> Path:
 
 
 def attempt(folder: Path) -> str:
-    """Write the report of a run or a sweep and return its place, or the reason for its absence: a finished run does not
-    fail for its report.
+    """Write the report of a run or a sweep and return its path, or the reason for its absence: a finished run does not
+    fail because of its report.
     """
     try:
         return near(write(folder))

@@ -1,4 +1,4 @@
-"""Compares the runs of a sweep: means over seeds, and every two values of the axis that the sweep asks about."""
+"""Compares the runs of a sweep: means over seeds, and every two values of the axis in question."""
 
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -15,7 +15,7 @@ from launch.reporting.wording import WORDS, many
 
 @dataclass(frozen=True)
 class Repeats:
-    """The runs that differ in the seed alone. settings: their values on the axes."""
+    """Runs that only differ in the seed. settings: their values on the axes."""
 
     settings: Settings
     runs: tuple[Run, ...]
@@ -36,7 +36,7 @@ class Repeats:
 
     @property
     def final(self) -> Estimate | None:
-        """Mean held-out pass@1 of the trained policies. Its interval is over problems where seeds do not differ."""
+        """Mean held-out pass@1 of the trained policies. Its interval is over problems if the seeds do not differ."""
         values = self.values
         if not values:
             return None
@@ -50,7 +50,7 @@ class Repeats:
 
     @property
     def basis(self) -> str:
-        """The number of seeds behind the mean, in words."""
+        """The number of seeds in the mean, in words."""
         if not self.values:
             return f"0 of {len(self.runs)}"
         by_problem = len(set(self.values)) == 1 and self.final and self.final.interval
@@ -58,7 +58,7 @@ class Repeats:
 
     @property
     def solved(self) -> dict[str, float]:
-        """Share of correct samples of each held-out problem that all runs evaluated, the mean over runs."""
+        """Held-out problem that all runs evaluated → mean over runs of the fraction of correct samples."""
         of_runs = [run.solved[1] for run in self.finished]
         common = [problem for problem in of_runs[0] if all(problem in of_run for of_run in of_runs)]
         return {problem: fmean(of_run[problem] for of_run in of_runs) for problem in common}
@@ -68,9 +68,9 @@ class Repeats:
 class Contrast:
     """One value of an axis against another.
 
-    best: whether each is taken at its best learning rate, instead of all else being equal.
-    difference: of `high` less `low`; interval and p-value hold for all `family` contrasts together.
-    by_problem: whether interval and p-value are over problems, for want of seeds that differ.
+    best: whether each value has its best learning rate, instead of all other settings being equal.
+    difference: `high` minus `low`; interval and p-value hold for all `family` contrasts together.
+    by_problem: whether interval and p-value are over problems, because no seeds differ.
     """
 
     axis: str
@@ -83,12 +83,12 @@ class Contrast:
 
     @property
     def of_one_seed(self) -> bool:
-        """Whether nothing is known of other seeds."""
+        """Whether each value has one seed, so that nothing is known about others."""
         return self.by_problem and len(self.low.values) == len(self.high.values) == 1
 
     @property
     def basis(self) -> str:
-        """The number of seeds behind it, in words."""
+        """The number of seeds in the comparison, in words."""
         seeds = [many(len(repeats.values), "seed") for repeats in (self.high, self.low)]
         each = f"{seeds[0]} each" if seeds[0] == seeds[1] else f"{seeds[0]} against {len(self.low.values)}"
         return each + (", over problems" if self.by_problem else "")
@@ -99,7 +99,7 @@ def axis_name(key: str) -> str:
 
 
 def question(sweep: Sweep) -> str | None:
-    """Return the axis that a sweep asks about: the rank, if it is one."""
+    """Return the axis in question: the rank, or else the first axis."""
     return RANK if RANK in sweep.axes else next(iter(sweep.axes), None)
 
 
@@ -113,13 +113,13 @@ def by_settings(sweep: Sweep) -> list[Repeats]:
 
 
 def finished(sweep: Sweep) -> list[Repeats]:
-    """Return the settings that have a final evaluation."""
+    """Return the settings for which a run has a final evaluation."""
     return [repeats for repeats in by_settings(sweep) if repeats.finished]
 
 
 def contrasts(sweep: Sweep) -> list[Contrast]:
-    """Compare every two values of the axis in question, wherever both have results, then each at its best learning
-    rate.
+    """Compare every two values of the axis in question that have results, first with all else equal, then each at its
+    best learning rate.
     """
     axis = question(sweep)
     if axis is None:
@@ -130,8 +130,8 @@ def contrasts(sweep: Sweep) -> list[Contrast]:
 
 
 def best_rates(sweep: Sweep, axis: str) -> list[list[Repeats]]:
-    """Return of each value of an axis, in its order, the runs at the learning rate with the best mean: a list for every
-    combination of the other axes.
+    """Return, for each combination of the other axes, a list with the runs of each value of an axis at its best
+    learning rate, in the axis's order.
     """
     found = []
     for alike in _alike(sweep, axis, LEARNING_RATE):
@@ -141,7 +141,7 @@ def best_rates(sweep: Sweep, axis: str) -> list[list[Repeats]]:
 
 
 def _alike(sweep: Sweep, *free: str) -> list[list[Repeats]]:
-    """Return lists of finished runs that differ in nothing but the free axes and the seed."""
+    """Return lists of finished runs that only differ in the free axes and the seed."""
     found: dict[tuple[Any, ...], list[Repeats]] = {}
     for repeats in finished(sweep):
         fixed = tuple(value for axis, value in repeats.settings.items() if axis not in free)
@@ -150,7 +150,7 @@ def _alike(sweep: Sweep, *free: str) -> list[list[Repeats]]:
 
 
 def _compared(axis: str, lists: list[list[Repeats]], best: bool) -> list[Contrast]:
-    """Compare every two members of each list: over seeds with the spread of all, or over problems if seeds have none.
+    """Compare every two members of each list: over seeds with a pooled variance, or over problems if that is zero.
 
     Intervals (Bonferroni) and p-values (Holm) hold for all comparisons together.
     """

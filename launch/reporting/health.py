@@ -1,4 +1,4 @@
-"""Lists what a reader should know before trusting the result of a run."""
+"""Lists warnings and checks that a reader should know before trusting the result of a run."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,37 +10,37 @@ from launch.reporting.history import Run
 from launch.reporting.wording import WORDS, count, many, percent, time
 
 LATE = 0.1
-"""Fraction of the updates, the last ones, whose mean says how a run was in the end."""
+"""Fraction of last updates whose mean describes the end of a run."""
 
 MUCH = 0.1
-"""Fraction of truncated samples above which a warning is due; for samples without a verdict a tenth of it."""
+"""Fraction of truncated samples above which there is a warning; for samples without a verdict, a tenth of it."""
 
 OFTEN = 0.5
-"""Fraction of the updates in which the adapter check can be expected to tell adapters apart."""
+"""Fraction of the updates in which the adapter check should be decisive."""
 
 NO_COLLAPSE = "length, reward and KL stayed within their bands, and entropy did not fall without a gain in reward"
 
 IDLE = 0.5
-"""Fraction of groups without variance above which more than half of the generated tokens teach nothing."""
+"""Fraction of groups without variance above which about half of the generated tokens are useless."""
 
 BEHIND = 0.5
 """Fraction of the planned updates below which a run is far behind its plan."""
 
 SLOWER = 1.5
-"""Measured over planned seconds above which a part of a run explains why it is behind."""
+"""Ratio of measured to planned seconds above which a part of a run explains a delay."""
 
 RESOURCES = ("disk", "shared memory", "memory")
 """Names after `warnings/` in the ledger that are resources of the host; the others are loggers."""
 
 ENDINGS = {"completed": "good", "budget_exhausted": "good", "interrupted": "warning", "unfinished": "warning"}
-"""Level by status of a run; bad for any other."""
+"""Status of a run → level; bad for any other status."""
 
 LEVELS = ("bad", "warning", "note", "good")
 
 
 @dataclass(frozen=True)
 class Flag:
-    """Something to know about a run. level: one of `LEVELS`."""
+    """A warning or a check of a run. level: one of `LEVELS`."""
 
     level: str
     title: str
@@ -48,18 +48,17 @@ class Flag:
 
 
 def flags(run: Run) -> list[Flag]:
-    """Return all that is known about how a run went, the worst first."""
+    """Return all flags of a run, the worst first."""
     found = [*_course(run), *_behind(run), *_samples(run), *_evaluations(run), *_faults(run)]
     return sorted(found, key=lambda flag: LEVELS.index(flag.level))
 
 
 def events(run: Run, *kinds: EventKind) -> list[Event]:
-    """Return the events of some kinds."""
     return [event for event in run.events if event.kind in kinds]
 
 
 def behind(run: Run) -> str:
-    """Say how far behind its plan a run has ended, as "1 of 15 planned updates"; empty if it is not far behind."""
+    """Say how far behind its plan a run ended, such as "1 of 15 planned updates"; empty if it is not far behind."""
     planned = run.origin.planned.updates if run.origin.planned else run.config.get("budget.updates") or 0
     if run.summary.status not in FINISHED or len(run.rows) >= BEHIND * planned:
         return ""
@@ -67,7 +66,7 @@ def behind(run: Run) -> str:
 
 
 def _behind(run: Run) -> Iterator[Flag]:
-    """Warn of a run far behind its plan, and say what took longer than planned, or most of the time."""
+    """Warn of a run far behind its plan, and name the parts that took longer than planned, or the longest part."""
     if not (said := behind(run)):
         return
     why, spent = [], run.summary.ledger.seconds.get("run", {})
@@ -84,7 +83,7 @@ def _behind(run: Run) -> Iterator[Flag]:
     if not why and spent:
         most = max(spent, key=lambda activity: spent[activity])
         why = [f"most of the time, {time(spent[most])}, went into {most.replace('_', ' ')}"]
-    yield Flag("warning", f"It made {said}", "; ".join(why) or "why was not recorded")
+    yield Flag("warning", f"It made {said}", "; ".join(why) or "the reason was not recorded")
 
 
 def _late(run: Run, name: str) -> float:
@@ -94,14 +93,14 @@ def _late(run: Run, name: str) -> float:
 
 
 def in_words(text: str) -> str:
-    """Return a sentence about a metric with its name in words where it has one."""
+    """Return a sentence with the names of metrics in plain words."""
     for metric, name in WORDS["metrics"].items():
         text = text.replace(metric, name)
     return text
 
 
 def _course(run: Run) -> Iterator[Flag]:
-    """Tell how the run ended, whether it kept its budget and used its adapter, and whether the policy collapsed."""
+    """Report the end, the budget, the adapter check, signs of collapse and the mismatch of a run."""
     summary = run.summary
     ended = f"The run {WORDS['endings'].get(summary.status, summary.status)}"
     level = "warning" if behind(run) else ENDINGS.get(summary.status, "bad")
@@ -115,7 +114,7 @@ def _course(run: Run) -> Iterator[Flag]:
     if any(decided):
         level = "good" if fmean(decided) >= OFTEN else "note"
         first = updates[decided.index(1.0)]
-        detail = f"the adapter check could tell in {percent(fmean(decided), 0)} of the updates, first in update {first}"
+        detail = f"the adapter check was decisive in {percent(fmean(decided), 0)} of the updates, first in {first}"
         yield Flag(level, "The rollouts used the right adapter", detail)
     elif decided:
         detail = "the policy never moved far enough from the base model to tell its adapter from none"
@@ -127,14 +126,14 @@ def _course(run: Run) -> Iterator[Flag]:
         yield Flag("good", "No sign of collapse", NO_COLLAPSE)
     if found := events(run, EventKind.MISMATCH):
         detail = (
-            f"update {found[0].update}: {found[0].detail}, so that few tokens decided over whole updates; lower "
+            f"update {found[0].update}: {found[0].detail}, so that a few tokens decided whole updates; lower "
             "learner.max_staleness or learner.learning_rate"
         )
         yield Flag("warning", "The samples were far from the policy that learned from them", detail)
 
 
 def _samples(run: Run) -> Iterator[Flag]:
-    """Tell what became of the samples that were trained on."""
+    """Report timeouts, crashes, truncation, failed rewards and missing variance of the training samples."""
     kinds = ("correct", "wrong", "unparsable", "timeout", "crash")
     samples = {kind: int(sum(run.series(f"verify/{kind}")[1])) for kind in kinds}
     for kind, words in (("timeout", "verdicts timed out"), ("crash", "verdicts crashed")):
@@ -151,46 +150,44 @@ def _samples(run: Run) -> Iterator[Flag]:
         yield Flag("warning", f"{many(number, 'sample')} without a reward", complaints[0].detail)
     idle = _late(run, "groups/zero_variance")
     if idle > IDLE:
-        detail = "in the last updates: their samples all earned the same, from which nothing is learned"
+        detail = "in the last updates: their samples all earned the same reward, so that they have no gradient"
         yield Flag("note", f"{percent(idle, 0)} of the groups had no variance", detail)
 
 
 def cut(run: Run) -> str:
-    """Say by how much the final evaluation is smaller than requested; empty if it is not."""
+    """Say how much smaller than requested the final evaluation is; empty if it is complete."""
     final, requested = run.final, run.config.get("eval.n")
     if not final:
         return ""
     problems = (run.base or final).problems
     parts = [f"{final.problems} of {many(problems, 'problem')}"] if final.problems < problems else []
     if requested and final.n < requested:
-        parts.append(f"{many(final.n, 'sample')} a problem instead of {requested}")
+        parts.append(f"{many(final.n, 'sample')} per problem instead of {requested}")
     return ", ".join(parts)
 
 
 def _evaluations(run: Run) -> Iterator[Flag]:
-    """Tell what limits the held-out evaluations and benchmarks."""
+    """Report the limits of the held-out evaluations and benchmarks."""
     requested = run.config.get("eval.n")
     if run.base and requested and run.base.n < requested:
-        detail = f"{many(run.base.n, 'sample')} a problem instead of {requested}"
+        detail = f"{many(run.base.n, 'sample')} per problem instead of {requested}"
         yield Flag("note", "The evaluation of the base model was cut short", detail)
     if short := cut(run):
         yield Flag("note", "The final evaluation was cut short by the budget", short)
     if run.overlaps:
-        detail = (
-            "data.contamination=report_only keeps them, and held-out results may flatter; see problems-left-out.jsonl"
-        )
+        detail = "data.contamination=report_only keeps them: results may be too good; see problems-left-out.jsonl"
         yield Flag("warning", f"The held-out set overlaps {many(run.overlaps, 'training problem')}", detail)
     if run.foreign:
-        detail = f"evaluation/ in its folder is of {run.foreign}, which is not of this run"
-        yield Flag("note", "Benchmarks beside the run are left out", detail)
+        detail = f"evaluation/ in its folder is of {run.foreign}, which does not belong to this run"
+        yield Flag("note", "Benchmarks in the run's folder are ignored", detail)
 
 
 def _faults(run: Run) -> Iterator[Flag]:
-    """Tell what the run has survived."""
+    """Report restarts, resumes, skipped updates, warnings and staleness."""
     counts = run.summary.ledger.counts
     deaths = {name.removeprefix("deaths/"): n for name, n in counts.items() if name.startswith("deaths/")}
     for name, number in deaths.items():
-        yield Flag("warning", f"{many(number, 'death')} survived", f"of the {name}; events.jsonl says why")
+        yield Flag("warning", f"{many(number, 'failure')} survived", f"of the {name}; events.jsonl says why")
     restarts = sum(deaths.get(name, 0) for name in ("learner", "coordinator"))
     resumed = run.restores - restarts - len(events(run, EventKind.ROLLED_BACK))
     if resumed > 0:
@@ -198,19 +195,19 @@ def _faults(run: Run) -> Iterator[Flag]:
     if skipped := counts.get("updates/skipped", 0):
         yield Flag("warning", f"{many(skipped, 'update')} skipped", "loss or gradient was not finite")
     if abandoned := counts.get("updates/abandoned", 0):
-        yield Flag("note", f"{many(abandoned, 'update')} made again", "after a return to a checkpoint")
+        yield Flag("note", f"{many(abandoned, 'update')} repeated", "after a return to a checkpoint")
     for name, number in counts.items():
         if name == "warnings/look failed":
-            yield Flag("warning", "The host could not be looked at", many(number, "time"))
+            yield Flag("warning", "The host could not be checked", many(number, "time"))
         elif (of := name.removeprefix("warnings/")) in RESOURCES:
             yield Flag("warning", f"{of.capitalize()} ran low", many(number, "warning"))
         elif of != name:
-            detail = "of what it was to show; events.jsonl says why"
-            yield Flag("warning", f"{of} has lost {many(number, 'call')}", detail)
+            detail = "data is missing there; events.jsonl says why"
+            yield Flag("warning", f"{of}: {many(number, 'call')} lost", detail)
     if refused := len(events(run, EventKind.CHECKPOINT_REFUSED)):
         yield Flag("warning", f"{many(refused, 'checkpoint')} refused", "damaged or not of this run")
     bound = run.config.get("learner.max_staleness")
     if bound is not None and run.rows:
         oldest = max(run.series("staleness/max")[1], default=0.0)
         level = "good" if oldest <= bound else "bad"
-        yield Flag(level, f"Groups were at most {many(round(oldest), 'version')} old", f"allowed: {bound}")
+        yield Flag(level, f"The staleness was at most {many(round(oldest), 'version')}", f"allowed: {bound}")

@@ -27,7 +27,7 @@ OWN = ("run.name", SEED)
 """Settings that differ between the runs of one experiment."""
 
 IGNORED = ("conf", *marked("repeated"))
-"""Settings in which runs of one setup may differ: they say how fast a run is done, or repeat others."""
+"""Settings in which runs of one setup may differ: they change the speed, or make a repetition."""
 
 UNFINISHED = documents.RunSummary(status="unfinished")
 NOT_RECORDED = documents.Origin()
@@ -40,14 +40,14 @@ Settings = dict[str, Any]
 class Run:
     """A run folder, alone or in a sweep.
 
-    begun: whether the folder can be read; without that only name, folder, config, cell_status and reason are known.
-    cell_status, reason: how the run stands in its sweep.
-    summary: summary.json; before the run has ended, what is known so far.
+    begun: whether the folder can be read; otherwise only name, folder, config, cell_status and reason are known.
+    cell_status, reason: the status of the run in its sweep, and its reason.
+    summary: summary.json; before the end of the run, the facts known so far.
     before, after: samples of the held-out evaluations of the base model and of the trained policy.
     evaluation: evaluation.json, if it is about this run's model and checkpoints.
-    foreign: what else evaluation.json is about; empty if nothing.
-    overlaps: training problems that were kept although they overlap held-out ones.
-    restores: how often weights were restored.
+    foreign: the model or adapter of any other evaluation.json; otherwise empty.
+    overlaps: number of training problems that were kept although they overlap held-out ones.
+    restores: number of times that weights were restored.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Run:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings as values that can be compared."""
+        """The settings, with values that can be compared."""
         return {key: _comparable(value) for key, value in self.config.items()}
 
     @cached_property
@@ -105,7 +105,7 @@ class Run:
         return _solved(self.before), _solved(self.after)
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
-        """Return the updates in which a metric is finite, and its values. Update 0 evaluates the base model."""
+        """Return the updates in which a metric is finite, and its values. Update 0 is the base model's evaluation."""
         points = {row.update: row.metrics.get(name, math.nan) for row in self.rows}
         if self.base:
             points = {0: self.base.figures.get(name, math.nan)} | points
@@ -129,7 +129,7 @@ class Sweep:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder. Raises BadInput if it is something else, or if a file in it is damaged."""
+    """Read a run folder. Raises BadInput if it is not one, or if a file in it is damaged."""
     record = RunRecord(folder)
     if not record.exists:
         raise BadInput(f"{folder} is not the folder of a run: it has no config.yaml")
@@ -159,9 +159,9 @@ def read_run(folder: Path) -> Run:
 
 
 def _foreign(evaluation: documents.EvaluationDocument, record: RunRecord, config: Settings) -> str:
-    """Return what an evaluation is about; empty if that is this run's model, alone or with a checkpoint of the run.
+    """Return the model or adapter of a foreign evaluation; empty if it belongs to this run.
 
-    A model is known by its name, a checkpoint by its place or its content.
+    It does if its model has the name of the run's, and its adapter, if any, the place or content of a checkpoint.
     """
     protocol = evaluation.protocol
     model = str(value_today("model.path", protocol.model))
@@ -175,7 +175,7 @@ def _foreign(evaluation: documents.EvaluationDocument, record: RunRecord, config
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """Read a sweep's folder. Raises BadInput if it has no sweep.json that can be read."""
+    """Read a sweep's folder. Raises BadInput if it has no readable sweep.json."""
     plan = _plan(folder)
     keys = dict.fromkeys(key for entry in plan.cells for key in entry.overrides if key not in OWN)
     runs = tuple(_runs(folder))
@@ -185,8 +185,8 @@ def read_sweep(folder: Path) -> Sweep:
 def compare(folders: list[Path]) -> Sweep:
     """Read several runs, or the runs of sweeps, as one sweep whose axes are the settings in which they differ.
 
-    A run is named by its path from the folder that has all of them. Raises BadInput for a folder that is neither a
-    run's nor a sweep's, and for a sweep that has not begun.
+    A run's name is its path from the common parent folder, or else from the working directory. Raises BadInput for a
+    folder that is neither a run's nor a sweep's, and for a sweep that has not begun.
     """
     parents = {folder.resolve().parent for folder in folders}
     place = parents.pop() if len(parents) == 1 else Path.cwd()
@@ -218,7 +218,7 @@ def _plan(folder: Path) -> documents.SweepDocument:
 
 
 def _runs(folder: Path) -> list[Run]:
-    """Read the runs of a sweep. One that has not begun gets the settings of the run with most overrides in common."""
+    """Read the runs of a sweep. A run that has not begun gets the settings of the most similar one."""
     entries, found = _plan(folder).cells, []
     for entry in entries:
         place = folder / (entry.run or entry.cell)
@@ -239,7 +239,7 @@ def _runs(folder: Path) -> list[Run]:
 
 
 def _axes(keys: Iterable[str], runs: Iterable[Run]) -> dict[str, tuple[Any, ...]]:
-    """Return the keys that have several values, each with these, numbers in order."""
+    """Return the keys with several values, and these values, numbers in order."""
     axes = {}
     for key in keys:
         values: list[Any] = list(dict.fromkeys(run.settings.get(key) for run in runs))
@@ -250,7 +250,7 @@ def _axes(keys: Iterable[str], runs: Iterable[Run]) -> dict[str, tuple[Any, ...]
 
 
 def _comparable(value: Any) -> Any:
-    """Return a value that can be a key. YAML writes 1e-5 as text; an empty mapping counts as none."""
+    """Return a hashable value. YAML writes 1e-5 as text; an empty mapping counts as None."""
     if isinstance(value, str):
         try:
             return float(value)

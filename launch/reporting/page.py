@@ -1,4 +1,4 @@
-"""Puts a report together from sections, and renders it as a page and as Markdown."""
+"""Assembles a report from sections, and renders it as HTML and as Markdown."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,15 @@ from launch.reporting.wording import shorten
 TEMPLATES = Path(__file__).parent / "templates"
 
 LIVE = re.compile(r"[\\`*_\[\]<>&|~$]|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
-"""Markdown's marks, and the middle of an address, which is a link without any mark."""
+"""Pattern of Markdown's markup, and of the middle of an address, which is a link without markup."""
 
 SUBJECT = ("model", "data", "rank", "learning rate", "budget")
-"""Settings that stand below the conclusion."""
+"""Settings that are listed below the conclusion."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """html: one file that needs no other. markdown: the same without plots, samples and the list of all settings."""
+    """A report. html: a self-contained page. markdown: the same without plots, samples and the list of all settings."""
 
     html: str
     markdown: str
@@ -38,7 +38,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report. name: its id on the page. listing: shown when it is clicked."""
+    """A part of a report. name: its id on the page. listing: a text that is unfolded by a click."""
 
     name: str
     title: str
@@ -51,12 +51,12 @@ class Section:
 
     @property
     def shown(self) -> bool:
-        """Whether there is anything in it."""
+        """Whether the section has any content."""
         return any(map(any, (self.plots, self.tables, self.flags, self.pairs, self.facts)))
 
 
 def run_report(run: Run, settings: str | None = None) -> Report:
-    """Return the report of a run. settings: what it lists of them, as YAML; those in the run's folder when None."""
+    """Return the report of a run. settings: the settings to list, as YAML; those in the run's folder when None."""
     found = run_conclusion.change(run)
     listing = (run.folder / RECORD).read_text("utf-8") if settings is None else settings
     about = tables.settings(run)
@@ -108,12 +108,12 @@ def _render(sections: list[Section], **values: Any) -> Report:
 
 
 def clean(value: Any) -> Any:
-    """Return text that any page can carry: no control characters, no halves of characters."""
+    """Return text that is valid on any page, without control characters and lone surrogates."""
     return printable(value, "\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def cell(text: str) -> str:
-    """Return text that Markdown shows as it is, in a table or elsewhere: no link, image, emphasis or HTML."""
+    """Return text that Markdown shows literally, in a table or elsewhere: no link, image, emphasis or HTML."""
     return LIVE.sub(r"\\\g<0>", clean(str(text))).replace("\n", " ")
 
 

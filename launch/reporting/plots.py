@@ -1,4 +1,4 @@
-"""Draws the plots of a run's report as SVG for the page, which gives them its font."""
+"""Draws the plots of a run's report as SVG; the page sets their font."""
 
 import io
 from collections.abc import Sequence
@@ -22,24 +22,24 @@ from launch.reporting.wording import WORDS
 mpl.rcParams.update(mpl.rc_params_from_file(Path(__file__).parent / "templates" / "plots.mplstyle", False, False))
 
 WIDTH, HEIGHT = 3.5, 2.35
-"""Inches. So narrow that a phone shows the text at its size; a desktop puts several beside each other."""
+"""Size of a plot, inches. A phone shows it at full size; a desktop shows several in a row."""
 
 WINDOW = 0.06
-"""Fraction of a curve's updates on either side of a point of its running mean."""
+"""Fraction of a curve's updates on either side of a point that its running mean covers."""
 
 LARGER = 0.4
-"""Inches that the plot beside the conclusion is wider and higher."""
+"""Inches added to width and height of the plot next to the conclusion."""
 
 FEW = 15
-"""Number of updates up to which each is a dot."""
+"""Number of updates below which each is a dot."""
 
 LEGEND_LETTERS, LEGEND_MARK, LEGEND_ROW = 66, 4, 0.16
-"""Letters that fit into a row of the legend, those that the mark beside a name takes, and inches of a row."""
+"""Letters per row of the legend, width of a line's mark in letters, and height of a row in inches."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot on a page. name: unique on its page. caption: with units."""
+    """A plot on a page. name: unique on the page. caption: with units."""
 
     name: str
     caption: str
@@ -47,7 +47,7 @@ class Plot:
 
 
 def blank(more: float = 0.0) -> Axes:
-    """Return the axes of a new plot. more: inches, for the plot beside the conclusion."""
+    """Return the axes of a new plot. more: inches added to its width and height."""
     return Figure(figsize=(WIDTH + more, HEIGHT + more)).add_subplot()
 
 
@@ -61,7 +61,7 @@ def finish(axes: Axes, name: str, caption: str) -> Plot:
 
 
 def label(axes: Axes, y: str, x: str = "update", lines: int = 1) -> None:
-    """Name the axes, and the lines above them if there are several."""
+    """Label the axes, and add a legend above them if there are several lines."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     names = axes.get_legend_handles_labels()[1]
@@ -75,13 +75,13 @@ def label(axes: Axes, y: str, x: str = "update", lines: int = 1) -> None:
 
 
 def smooth(values: Sequence[float], window: int) -> Sequence[float]:
-    """Return means over up to `window` values on either side; fewer at the ends."""
+    """Return running means over `window` values on either side, fewer at the ends."""
     sums, counts = (np.convolve(of, np.ones(2 * window + 1)) for of in (values, np.ones(len(values))))
     return list((sums / counts)[window : window + len(values)])
 
 
 def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
-    """Draw a metric over the updates: pale, and its running mean where there are enough updates for one."""
+    """Draw a metric over the updates; with enough updates, draw it pale and its running mean over it."""
     updates, values = run.series(name)
     if (window := int(len(updates) * WINDOW)) > 1:
         axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.7)
@@ -90,7 +90,7 @@ def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
 
 
 def learning_curve(run: Run, found: Change | None) -> Plot | None:
-    """Draw pass rate and reward of the training samples, and over them the held-out points with their intervals."""
+    """Draw pass rate and reward of the training samples, and the held-out results with their intervals."""
     lines = {"reward/accuracy": "training: pass rate", "reward/mean": "training: reward"}
     known = {metric: values for metric in lines if (values := run.series(metric)[1])}
     if known.get("reward/mean") == known.get("reward/accuracy"):  # the reward is the pass rate
@@ -123,7 +123,7 @@ def _held_out(axes: Axes, points: dict[int, Estimate], name: str, colour: str, s
 
 
 def _validations(run: Run) -> dict[int, Estimate]:
-    """Return validations by update. Each has one sample of every problem, so that its value determines its interval."""
+    """Return validations by update. With one sample per problem, the value determines the interval."""
     count = min(int(run.config.get("validation.problems") or 0), run.base.problems if run.base else 0)
     updates, values = run.series("validation/pass@1")
     known = zip(updates, [round(value * count) for value in values], strict=True) if count else ()
@@ -131,7 +131,7 @@ def _validations(run: Run) -> dict[int, Estimate]:
 
 
 def curves(run: Run) -> list[Plot]:
-    """Draw each family of metrics, without those that are always zero or equal to one before."""
+    """Draw each family of metrics, without metrics that are always zero or equal an earlier one."""
     drawn = []
     for name, words in WORDS["curves"].items():
         lines: dict[str, list[float]] = {}
@@ -155,5 +155,5 @@ def curves(run: Run) -> list[Plot]:
 
 def _mark_collapses(axes: Axes, run: Run) -> None:
     for number, event in enumerate(events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK)):
-        name = "_" if number else "collapse warning"  # matplotlib lists no name that begins so
+        name = "_" if number else "collapse warning"  # matplotlib's legend skips names that start with it
         axes.axvline(event.update, color="C3", linewidth=0.8, linestyle=":", label=name)

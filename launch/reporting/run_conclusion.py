@@ -9,14 +9,14 @@ from launch.reporting.history import Run
 from launch.reporting.wording import SPACE, WORDS, decimal, many, percent, points, shorten, span
 
 REASON_CHARACTERS = 160
-"""Characters of the reason for a run's end in its conclusion; the whole reason is among the flags."""
+"""Most characters of the reason for a run's end in its conclusion; the flags have the whole reason."""
 
 
 @dataclass(frozen=True)
 class Change:
     """Held-out pass@1 before and after training.
 
-    problems: problems of both evaluations; without their samples, the smaller number of the two.
+    problems: number of problems in both evaluations; without the samples, the smaller number of the two.
     difference: paired by problem; without the samples, the plain difference.
     """
 
@@ -34,7 +34,7 @@ class Change:
 
 
 def recorded(evaluation: Heldout) -> Estimate:
-    """Return pass@1 of an evaluation as summary.json has it."""
+    """Return pass@1 of an evaluation from summary.json."""
     low, high = evaluation.ci95
     return Estimate(evaluation.pass_at_1, (low, high) if evaluation.problems >= FEWEST else None)
 
@@ -59,17 +59,21 @@ def conclude(run: Run, found: Change | None) -> str:
 
     found: `change` of the run.
     """
+    if found and not run.summary.updates and not run.rows:
+        return f"No conclusion: no update was made; {_ended(run)}."
     late = f" It made only {said}." if (said := behind(run)) else ""
     return (_sentence(found) if found else _without_result(run)) + late
 
 
 def _without_result(run: Run) -> str:
-    reason = shorten(run.summary.reason, REASON_CHARACTERS)
-    ended = f"the run {WORDS['endings'].get(run.summary.status, run.summary.status)}" + (
-        f" ({reason})" if reason else ""
-    )
     missing = "the base model" if run.base is None else "the trained model"
-    return f"No conclusion: {missing} was not evaluated; {ended}."
+    return f"No conclusion: {missing} was not evaluated; {_ended(run)}."
+
+
+def _ended(run: Run) -> str:
+    reason = shorten(run.summary.reason, REASON_CHARACTERS)
+    ended = WORDS["endings"].get(run.summary.status, run.summary.status)
+    return f"the run {ended}" + (f" ({reason})" if reason else "")
 
 
 def _sentence(found: Change) -> str:
@@ -89,7 +93,7 @@ def _sentence(found: Change) -> str:
 
 
 def basis(run: Run, found: Change | None) -> str:
-    """Return the evidence for the conclusion, for the small print below it."""
+    """Return the evidence for the conclusion, shown below it."""
     if found is None or run.final is None or run.base is None:
         return ""
     before, after = run.base.n, run.final.n
@@ -101,5 +105,5 @@ def basis(run: Run, found: Change | None) -> str:
     interval = "The interval is over problems. " if found.difference.interval else ""
     return (
         f"{many(found.problems, 'held-out problem')}, {each}{compared}. {interval}This is one run with one seed;"
-        " another seed may end elsewhere."
+        " the result of another seed may differ."
     )

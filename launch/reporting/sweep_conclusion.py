@@ -1,4 +1,4 @@
-"""The conclusion of a sweep: does the rank, or whatever differs, matter, and how sure is that? In words."""
+"""The conclusion of a sweep in words: does the rank, or another setting, matter, and how certain is that?"""
 
 from collections.abc import Iterator
 from statistics import fmean
@@ -11,20 +11,20 @@ from launch.reporting.wording import SPACE, compact, decimal, many, p_value, spa
 ALPHA = "lora.alpha"
 
 UNEQUAL = 1.2
-"""Ratio of mean updates above which a caveat names them."""
+"""Ratio of mean numbers of updates above which a caveat names them."""
 
 
 def conclude(sweep: Sweep) -> str:
     """Answer the question of a sweep in a sentence or two.
 
-    Comparisons at best learning rates are no part of it, since these rates are picked by the same evaluation.
+    It ignores comparisons at best learning rates, because the same evaluation picks these rates.
     """
     axis = question(sweep)
     found = [contrast for contrast in contrasts(sweep) if not contrast.best]
     results = len(sweep.finished)
     have = f"{results} of {many(len(sweep.runs), 'run')} {'has' if results == 1 else 'have'} a final evaluation"
     if axis is None:
-        return f"Nothing differs between these runs but the seed; {have}."
+        return f"These runs only differ in the seed; {have}."
     name = axis_name(axis)
     if not found:
         return f"No conclusion: no two values of the {name} can be compared yet; {have}."
@@ -40,8 +40,8 @@ def conclude(sweep: Sweep) -> str:
 
 
 def clearest(found: list[Contrast]) -> Contrast:
-    """Return the contrast to quote: a shown one before others, several seeds before one, then the least likely to be
-    chance, then the largest.
+    """Return the contrast to quote: first a shown one, then one over several seeds, then the smallest p-value, then the
+    largest difference.
     """
 
     def order(each: Contrast) -> tuple[bool, bool, float, float]:
@@ -53,7 +53,7 @@ def clearest(found: list[Contrast]) -> Contrast:
 
 
 def _unfinished(sweep: Sweep, axis: str) -> list[str]:
-    """Say which values of the axis lack some of their runs."""
+    """Name the values of the axis with unfinished runs."""
     parts = []
     for value in sweep.axes[axis]:
         runs = [run for run in sweep.runs if run.settings.get(axis) == value]
@@ -64,7 +64,7 @@ def _unfinished(sweep: Sweep, axis: str) -> list[str]:
 
 
 def place(contrast: Contrast) -> str:
-    """Say where two values are compared."""
+    """Name the other settings at which two values are compared."""
     free = (contrast.axis, LEARNING_RATE) if contrast.best else (contrast.axis,)
     settings = {key: value for key, value in contrast.low.settings.items() if key not in free}
     shared = " and ".join(f"{axis_name(axis)} {compact(value)}" for axis, value in settings.items())
@@ -94,43 +94,43 @@ def sentence(contrast: Contrast) -> str:
 
 
 def caveats(sweep: Sweep) -> list[str]:
-    """Return the notes that change what a reader may conclude, and first the clearest comparison at best rates."""
+    """Return the clearest comparison at best rates, and the notes that qualify the conclusion."""
     best = [contrast for contrast in contrasts(sweep) if contrast.best]
     notes = [f"Also {sentence(clearest(best))}.", _picked(sweep, best)] if best else []
     notes += _unequal(sweep)
     if 1 in [len(repeats.values) for repeats in by_settings(sweep)]:
-        notes.append("Where there is one seed, the interval is over problems and says nothing of other seeds.")
+        notes.append("With one seed, the interval is over problems and says nothing about other seeds.")
     return notes
 
 
 def _unequal(sweep: Sweep) -> Iterator[str]:
-    """Say in which budgets, updates and scales of the adapter the runs differ."""
+    """Report differences between the runs in budget, number of updates and scale of the adapter."""
     runs, axis = sweep.finished, str(question(sweep))
     budgets = sorted((budget, run.name) for run in runs if (budget := run.budget_s))
     if budgets and time(budgets[0][0]) != time(budgets[-1][0]):
         ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))
-        yield f"Budgets differ, from {ends}: runs with more time may have learned more for that alone."
+        yield f"Budgets differ, from {ends}: runs with more time may have learned more for that reason alone."
     made: dict[Any, list[int]] = {}
     for run in runs:
         made.setdefault(run.settings.get(axis), []).append(len(run.rows))
     updates = {value: fmean(counts) for value, counts in made.items()}
     if updates and max(updates.values()) > UNEQUAL * min(updates.values()):
         means = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
-        yield f"Mean updates differ by {axis_name(axis)}, {means}: runs with more may have learned more for that alone."
+        yield f"Mean updates differ by {axis_name(axis)}, {means}: runs with more may have learned more just for that."
     known = [(rank, run.config.get(ALPHA)) for run in runs if (rank := run.config.get(RANK))]
     scales = sorted({float(alpha) / int(rank) for rank, alpha in known if alpha})
     if len({rank for rank, _ in known}) > 1 and len(scales) > 1:
         shown = ", ".join(f"{scale:.3g}" for scale in scales)
-        yield f"Alpha / rank, the scale of the adapter, differs between ranks too ({shown}): part of their effect."
+        yield f"Alpha / rank, the scale of the adapter, differs between ranks too ({shown}): part of the effect."
 
 
 def _picked(sweep: Sweep, best: list[Contrast]) -> str:
-    """Say that best learning rates are picked by the same evaluation, and which are at an end of the range."""
+    """Say that the same evaluation picks the best learning rates, and name those at an end of the range."""
     sides = {named(each, side): side for each in best for side in (each.low, each.high)}
     rates = [repeats.settings[LEARNING_RATE] for repeats in finished(sweep)]
     ends = [name for name, side in sides.items() if side.settings[LEARNING_RATE] in (min(rates), max(rates))]
-    beyond = f" At an end of the range: {axis_name(best[0].axis)} {', '.join(ends)}; one beyond may be better."
+    beyond = f" At an end of the range: {axis_name(best[0].axis)} {', '.join(ends)}; a rate beyond may be better."
     return (
-        "The best learning rate is picked by the same evaluation, which flatters its mean and comparisons of it."
+        "The same evaluation picks the best learning rate, which makes its mean and comparisons look too good."
         f"{beyond if ends else ''}"
     )

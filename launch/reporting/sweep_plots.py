@@ -15,13 +15,13 @@ from launch.reporting.plots import LARGER, WINDOW, Plot, blank, finish, label, s
 from launch.reporting.wording import WORDS, compact
 
 DASHES = ("--", ":", "-.")
-"""Styles of the lines of base models."""
+"""Line styles of base models."""
 
 Settings = tuple[tuple[str, Any], ...]
 
 
 def finals(sweep: Sweep) -> Plot | None:
-    """Draw final accuracy by the axis in question: a dot for every seed, a bar for the interval of their mean."""
+    """Draw final accuracy by the axis in question: a dot per seed, and a bar for the interval of the mean."""
     axis, done = question(sweep), finished(sweep)
     if axis is None or not done:
         return None
@@ -77,6 +77,6 @@ def overlaid(sweep: Sweep) -> list[Plot]:
 
 
 def _words(settings: Settings) -> str:
-    """Return settings in words, models without their owner or folder."""
+    """Return settings in words. Models have no owner or folder."""
     plain = {key: Path(str(value)).name if key == MODEL else compact(value) for key, value in settings}
     return ", ".join(f"{axis_name(key)} {value}" for key, value in plain.items())

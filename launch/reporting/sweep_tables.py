@@ -17,7 +17,7 @@ LINE_CHARACTERS = 400
 
 
 def runs(sweep: Sweep) -> Table:
-    """Return every run. The first column is its name, linked to its own report."""
+    """Return the table of all runs. Each name links to the run's report."""
     rows = [
         (
             run.name,
@@ -46,7 +46,7 @@ def _result(run: Run) -> Cells:
 
 
 def concerns(sweep: Sweep) -> Table:
-    """Return a line for every run that has trouble."""
+    """Return the table of warnings, a row per run that has any."""
     rows = []
     for run in sweep.runs:
         said = [run.reason]
@@ -66,7 +66,7 @@ def shared(sweep: Sweep) -> dict[str, str]:
 
 
 def means(sweep: Sweep) -> Table:
-    """Return the means over seeds for every combination of settings."""
+    """Return the table of means over seeds, a row per combination of settings."""
     rows = []
     for repeats in by_settings(sweep) if sweep.axes else ():
         final, runs = repeats.final, repeats.finished
@@ -82,12 +82,12 @@ def means(sweep: Sweep) -> Table:
 
 
 def comparisons(sweep: Sweep) -> Table:
-    """Compare every two values of the axis in question."""
+    """Return the table that compares every two values of the axis in question."""
     found = contrasts(sweep)
     name = axis_name(str(question(sweep)))
     body = [
         (
-            f"{named(each, each.high)} less {named(each, each.low)}",
+            f"{named(each, each.high)} minus {named(each, each.low)}",
             place(each).removeprefix("at "),
             points(each.difference.value),
             span(each.difference.interval),

@@ -18,7 +18,7 @@ SHOWN_PAIRS = 6
 """Number of problems whose samples are shown side by side."""
 
 SPECIAL = re.compile(r"(\s*<\|?\w+\|?>)+\s*$")
-"""The end of a turn in a chat template."""
+"""Pattern of the end of a turn in a chat template."""
 
 OUTCOMES = {
     (False, True): "wrong before, right after",
@@ -32,7 +32,7 @@ Cells = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a report. The first column names the rows. links: addresses by the text of the first column."""
+    """A table of a report. The first column names the rows. links: text in the first column → address."""
 
     caption: str
     head: Cells
@@ -59,7 +59,7 @@ class Pair:
 
 
 def held_out(run: Run, found: Change) -> Table:
-    """Compare the run's two evaluations."""
+    """Return the table that compares the run's two evaluations."""
     base, final = run.base, run.final
     assert base
     assert final
@@ -77,13 +77,13 @@ def held_out(run: Run, found: Change) -> Table:
     config = run.config
     limit = config.get("eval.max_response_tokens") or config.get("rollout.max_response_tokens")
     note = (
-        f"Changes of shares in points. Temperature {compact(config.get('eval.temperature'))}, top_p"
+        f"Percentages change in points. Temperature {compact(config.get('eval.temperature'))}, top_p"
         f" {compact(config.get('eval.top_p'))}, at most {limit} tokens; the same problems, seeds and limits for both."
     )
     if base.problems != final.problems:
         note += (
             f" The base model was evaluated on {base.problems} problems, the trained one on {final.problems}:"
-            " pass@1 and its interval are of the problems that both have, the other rows of all that each has."
+            " pass@1 and its interval are over the problems of both, the other rows over all problems of each."
         )
     return Table("Held-out problems", ("", "base", "trained", "change"), rows, note)
 
@@ -125,24 +125,24 @@ def _benchmark(benchmark: BenchmarkResult, protocol: ProtocolRecord) -> Table:
 
 
 def plasticity(run: Run) -> Table:
-    """Return how far the policy is from the base model, in single numbers."""
+    """Return the table of the policy's distance from the base model."""
     found = run.plasticity
     rows: list[Cells] = []
-    if probe := found.probe_entropy:
-        change = f"{points(probe.change)} %"
-        rows.append(("entropy", f"{probe.before:.3g} → {probe.after:.3g} nats per token, {change}"))
+    if entropy := found.probe_entropy:
+        change = f"{points(entropy.change)} %"
+        rows.append(("entropy", f"{entropy.before:.3g} → {entropy.after:.3g} nats per token, {change}"))
     if found.kl_to_base is not None:
         rows.append(("KL to the base model", f"{found.kl_to_base:.3g} nats per token"))
     if ranks := found.effective_rank:
         allowed = f" of {found.rank}" if found.rank else ""
         spread = f"{min(ranks.values()):.1f} to {max(ranks.values()):.1f}"
         rows.append(("effective rank", f"{fmean(ranks.values()):.1f}{allowed} on average, {spread}"))
-    note = "Entropy and KL are exact, on fixed responses of the base model; the curves are of other samples."
+    note = "Entropy and KL are exact, on fixed responses of the base model; the curves use other samples."
     return Table("How far the model has moved", ("measure", "value"), rows, note)
 
 
 def seconds(run: Run) -> Table:
-    """Return the ledger's seconds of every actor, the longest activity first."""
+    """Return the table of the ledger's seconds by actor, the longest activity first."""
     rows = [
         (actor if number == 0 else "", activity.replace("_", " "), time(spent), percent(spent / sum(times.values())))
         for actor, times in run.summary.ledger.seconds.items()
@@ -153,7 +153,7 @@ def seconds(run: Run) -> Table:
 
 
 def tokens(run: Run) -> Table:
-    """Return the generated tokens by class, the largest first."""
+    """Return the table of generated tokens by class, the largest first."""
     counts = run.summary.ledger.counts
     classes = {name.removeprefix("tokens/"): n for name, n in counts.items() if name.startswith("tokens/") and n > 0}
     rows = [
@@ -164,7 +164,7 @@ def tokens(run: Run) -> Table:
 
 
 def settings(run: Run) -> dict[str, str]:
-    """Return the settings that a reader asks for first, by their names in plain words."""
+    """Return the most important settings, by their names in plain words."""
     known = {name: run.config.get(key) for name, key in WORDS["settings"].items()}
     known |= {"reward": formula(run.config), "budget": time(run.budget_s) if run.budget_s else ""}
     return {name: compact(value) for name, value in known.items() if value not in (None, "")}
@@ -179,13 +179,13 @@ def provenance(run: Run) -> dict[str, str]:
 
 
 def pairs(run: Run) -> list[Pair]:
-    """Return a few samples before and after training, of every outcome in turn, changed ones first."""
+    """Return a few samples before and after training, one outcome after the other, changed ones first."""
     by_outcome = pairs_by_outcome(run.before, run.after)
     return [pair for each in zip_longest(*by_outcome.values()) for pair in each if pair][:SHOWN_PAIRS]
 
 
 def pairs_by_outcome(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> dict[str, list[Pair]]:
-    """Return all samples that exist both before and after training, by their outcome."""
+    """Return all pairs of samples from before and after training, by outcome."""
     first = _numbered(before)
     problems = problem_in({sample.prompt for sample in after})
     by_outcome: dict[str, list[Pair]] = {name: [] for name in OUTCOMES.values()}
@@ -197,7 +197,7 @@ def pairs_by_outcome(before: Sequence[SampleRow], after: Sequence[SampleRow]) ->
 
 
 def _numbered(samples: Sequence[SampleRow]) -> dict[tuple[str, int], SampleRow]:
-    """Return samples by problem and number."""
+    """Return samples by problem, and number within the problem."""
     numbers: defaultdict[str, int] = defaultdict(int)
     found: dict[tuple[str, int], SampleRow] = {}
     for sample in samples:
@@ -207,7 +207,7 @@ def _numbered(samples: Sequence[SampleRow]) -> dict[tuple[str, int], SampleRow]:
 
 
 def problem_in(prompts: set[str]) -> dict[str, str]:
-    """Return each prompt without the lines that all begin and end with: instructions, examples, the chat template."""
+    """Return each prompt without the first and last lines that all share: instructions, examples, chat template."""
     lines = {prompt: prompt.split("\n") for prompt in prompts}
     start = end = 0
     if len(prompts) > 1:

@@ -1,4 +1,4 @@
-"""Numbers and shares as people read them. Fixed words are in labels.yaml."""
+"""Numbers and fractions in the form that people read. Fixed words are in labels.yaml."""
 
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,19 @@ MISSING = "–"
 SPACE = "\N{NO-BREAK SPACE}"
 
 CHARACTERS = 1500
-"""Characters of a problem or response that are shown; a day's run has responses of ten thousand."""
+"""Most characters shown of a problem or response; a response may have ten thousand."""
 
 SMALL = 1e-3
-"""Settings below it are written as people type them: 2e-4."""
+"""Value below which a setting is written as people type it: 2e-4."""
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """Write a share in percent: 0.8203 → 82.0 %."""
+    """Write a fraction in percent: 0.8203 → 82.0 %."""
     return MISSING if share is None else f"{share * 100:.{digits}f}{SPACE}%"
 
 
 def points(share: float | None) -> str:
-    """Write a difference of shares in percentage points with its sign, without the word: 0.05 → +5.0."""
+    """Write a difference of fractions in percentage points, with its sign and without a unit: 0.05 → +5.0."""
     return MISSING if share is None else signed(share * 100)
 
 
@@ -39,7 +39,7 @@ def span(interval: Any) -> str:
 
 
 def decimal(value: float, digits: int = 1) -> str:
-    """Write a number with so many decimals, a true minus sign, and a comma between thousands."""
+    """Write a number with a true minus sign and a comma between thousands. digits: its decimals."""
     return f"{round(value, digits) or 0.0:,.{digits}f}".replace("-", "−")
 
 
@@ -77,7 +77,7 @@ def many(number: int, thing: str) -> str:
 
 
 def shorten(text: str, limit: int = CHARACTERS) -> str:
-    """Keep the beginning and the end of a long text, since answers stand at the end."""
+    """Keep the beginning and the end of a long text, because answers are at the end."""
     if len(text) <= limit:
         return text
     half = limit // 2

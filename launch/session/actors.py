@@ -1,4 +1,4 @@
-"""Starting the Ray actors of a run or an evaluation, which do not know one another."""
+"""Starts the Ray actors of a run or an evaluation. They do not know one another."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
 from rewards.reward import reward_function
 
 RESERVE_S = 120
-"""Seconds that the learner waits for its place in a cluster, where another job may just be ending."""
+"""Seconds that the learner waits for its shares of a cluster, where another job may just be ending."""
 
 LEARNERS = "learners"
 """Name of the learner's reserved shares in the namespace of the run."""
@@ -36,8 +36,8 @@ NODE_LABEL = "ray.io/node-id"
 async def start_actors(
     request: RunRequest, started: Started, clock: Clock, record: Record
 ) -> tuple[EnginePool, RemoteLearner, RemoteVerifier]:
-    """Start all actors of a run, and add each to a list. On a GPU the learner waits for the engines: vLLM measures free
-    memory while it starts, which no other process may take or free meanwhile.
+    """Start all actors of a run, and add each to `started`. On a GPU the learner waits for the engines: vLLM measures
+    free memory while it starts, which no other process may take or free meanwhile.
     """
     given = request.config, request.model_path, request.placement
     reserved = await reserve_learners(request.placement)
@@ -45,7 +45,7 @@ async def start_actors(
     started.append(engines)
     if request.placement.device == "cuda":
         await engines.ready()
-    ranks = start_ranks(*given, adapters_folder=str(RunRecord(request.folder).adapters), reserved=reserved)
+    ranks = start_learners(*given, adapters_folder=str(RunRecord(request.folder).adapters), reserved=reserved)
     learner = RemoteLearner(ranks, clock)
     started.append(learner)
     verifier = start_verifier(request.config, request.placement, clock=clock, record=record)
@@ -83,8 +83,8 @@ def start_verifier(config: Config, placement: Placement, *, clock: Clock, record
 
 
 async def reserve_learners(placement: Placement) -> PlacementGroup:
-    """Reserve the learner's shares, before engines take the rest: on one node where they share its cores or a GPU with
-    an engine. Raises BadInput if Ray does not have them free.
+    """Reserve the learner's shares before engines take the rest, all on one node if they are bound to cores or share a
+    GPU. Raises BadInput if Ray does not have them free.
     """
     shares = placement.learners
     together = any(share.cores or share.gpus < 1 for share in shares)
@@ -101,12 +101,12 @@ async def reserve_learners(placement: Placement) -> PlacementGroup:
 
 
 def free_learners() -> None:
-    """Give back the reservation of a dead coordinator, which Ray keeps until the driver ends."""
+    """Free the reservation of a crashed coordinator, which Ray keeps until the driver ends."""
     with contextlib.suppress(ValueError):  # there is no such group
         remove_placement_group(get_placement_group(LEARNERS))
 
 
-def start_ranks(
+def start_learners(
     config: Config, model_path: str, placement: Placement, *, adapters_folder: str, reserved: PlacementGroup
 ) -> list[RemoteActor]:
     """Start the learner's actors, each in its reserved share."""

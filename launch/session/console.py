@@ -1,4 +1,4 @@
-"""The live display of a run, and the addresses where to look at it."""
+"""The live display of a run, and the addresses for watching it."""
 
 import sys
 from pathlib import Path
@@ -17,10 +17,10 @@ from conf.command import near
 REFRESH_PER_SECOND = 2
 
 ALIKE = 0.005
-"""Difference of reward and accuracy, below which they are shown once."""
+"""Difference between reward and accuracy below which only the accuracy is shown."""
 
 FIRST = "the engine generates the first update's responses"
-"""Text of a run without an update."""
+"""Text before the first update of a run."""
 
 SEPARATOR = " · "
 
@@ -104,7 +104,7 @@ def figures(progress: Progress) -> list[str]:
 
 
 def show_places(console: Console, request: RunRequest, dashboard: str, metrics: str) -> None:
-    """Print the addresses where to look at the run."""
+    """Print the addresses for watching the run."""
     scripts = Path(sys.executable).parent
     places = {
         "Ray dashboard": f"http://{dashboard}",

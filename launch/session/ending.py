@@ -19,14 +19,14 @@ from conf.schema import Config
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 
 LATE_S = 10.0
-"""Seconds after the end of the budget, at which a run that has not ended hangs."""
+"""Seconds after the end of the budget at which a run that has not ended counts as hanging."""
 
 PATIENCE_S = 300.0
-"""Most seconds of the command. It runs after the end of the budget, and the machine may cost by the minute."""
+"""Most seconds of the `run.on_end` command. It runs after the budget, and the machine may cost by the minute."""
 
 
 def write_ending(request: RunRequest, status: str, reason: str, failure: str = "") -> RunSummary:
-    """Write summary.json of a run whose coordinator could not, and return it, even if the disk is full.
+    """Write summary.json for a coordinator that could not, and return the summary even if the disk is full.
 
     A summary already written by the coordinator is kept. failure: the whole text of the error that ended the run.
     """
@@ -39,7 +39,7 @@ def write_ending(request: RunRequest, status: str, reason: str, failure: str = "
 
 
 class OnEnd:
-    """Runs the command once, however often it is called. A fault of it does not change how the run ends."""
+    """Runs the `run.on_end` command once, however often it is called. Its failure does not change the run's result."""
 
     def __init__(self, config: Config, folder: Path) -> None:
         self._config = config

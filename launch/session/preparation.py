@@ -1,4 +1,4 @@
-"""Preparing a run from its plan: model and data are checked before the run folder is touched."""
+"""Prepares a run from its plan: checks model and data before it touches the run folder."""
 
 import shlex
 import socket
@@ -49,7 +49,7 @@ def prepare(
     check_architecture(config, model_path)
     check_adapter(config, model_path)
     problems = load_problems(config, load_tokenizer(model_path, config.model.path))
-    print(f"Problems: {in_numbers(problems, config.data.source)}")
+    print(f"Problems: {problem_counts(problems, config.data.source)}")
     absent_walls = check_reward_functions(reward_function(config), problems.train[:1])
     begun = RunRecord(folder).exists and not config.run.overwrite
     changes = begin(config, folder, problems)
@@ -86,8 +86,8 @@ def prepare(
     return request
 
 
-def in_numbers(problems: ProblemSet, source: str) -> str:
-    """Say how many problems there are, and why rows were filtered. A generator's repeated problems are no loss."""
+def problem_counts(problems: ProblemSet, source: str) -> str:
+    """Return a text on the number of problems and of filtered rows by reason, without a generator's repetitions."""
     from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
 
     said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
@@ -101,16 +101,16 @@ def in_numbers(problems: ProblemSet, source: str) -> str:
 
 def free_port(dashboard: DashboardConfig) -> int:
     """Return the dashboard's port, or any free one for 0. Raises BadInput if it is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((dashboard.host, dashboard.port))
+            listener.bind((dashboard.host, dashboard.port))
         except OSError as error:
             raise BadInput(
                 f"dashboard.port={dashboard.port} on {dashboard.host} cannot be used ({error.strerror}): stop the "
                 f"other run or Ray on this machine, or give dashboard.port=0 for any free port"
             ) from error
-        return int(probe.getsockname()[1])
+        return int(listener.getsockname()[1])
 
 
 def origin(arguments: Sequence[str], machine: str, planned: Planned | None = None) -> Origin:
@@ -124,7 +124,7 @@ def origin(arguments: Sequence[str], machine: str, planned: Planned | None = Non
 
 
 def command_line(program: str, arguments: Sequence[str]) -> str:
-    """Return the command by which a person runs a program of launch/ again."""
+    """Return the command that runs a program of launch/ again, without private settings."""
     keys = {argument: argument.partition("=")[0] for argument in arguments}
     kept = [argument for argument, key in keys.items() if not any(among(name, (key,)) for name in marked("private"))]
     return f"python launch/{program} {shlex.join(kept)}".replace("'", '"')

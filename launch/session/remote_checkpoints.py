@@ -1,4 +1,4 @@
-"""Remote checkpoints of a run: checked before it starts, and completed after its end."""
+"""Checks a run's remote checkpoints before it starts, and completes them after its end."""
 
 import os
 from collections.abc import Callable
@@ -43,9 +43,9 @@ def check_remote(config: Config) -> None:
 
 
 def bring_back(config: Config) -> str:
-    """Make the run's folder from the remote `run.restore`, unless it is here. Return a sentence on the result.
+    """Restore the run's folder from `run.restore` unless it is here. Return a sentence on the result.
 
-    Raises BadInput if there is no such run, or if the folder is that of another.
+    Raises BadInput if there is no such run, or if the folder belongs to another.
     """
     url, name = config.run.restore, config.run.name
     setting, folder = f"run.restore={url}", Path(config.run.folder) / name
@@ -53,12 +53,12 @@ def bring_back(config: Config) -> str:
     state = _tried(setting, remote.state, remote)
     if run.exists:
         if state and state.identity != run.identity():
-            raise BadInput(f"{setting}: has another run {name!r} than {folder}; move that away, or give no run.restore")
+            raise BadInput(f"{setting}: has another run {name!r} than {folder}; move that away, or omit run.restore")
         return f"{folder} is here: the run continues from its own checkpoints"
     if state is None and url.rstrip("/") == config.checkpoint.remote.rstrip("/"):
         return f"{remote.url} has no run yet: a new one begins"
     if folder.is_symlink() or (folder.exists() and any(folder.iterdir())):
-        raise BadInput(f"{folder} is not the folder of a run: move it away, to have it restored from {url}")
+        raise BadInput(f"{folder} is not the folder of a run: move it away to restore the run from {url}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     descriptor = lock(folder.parent, wait=True)
     assert descriptor is not None  # since it waits
@@ -71,7 +71,7 @@ def bring_back(config: Config) -> str:
 
 
 def put_ending(config: Config, folder: Path) -> str:
-    """Put the files at the end of a run, with the report. Return a sentence on the result: no run fails for that."""
+    """Copy a run's last files and its report. Return a sentence on the result; an error does not fail the run."""
     url, name = config.checkpoint.remote, config.run.name
     try:
         remote = in_thread(ANSWER_S, lambda: Remote(url, name))
@@ -83,7 +83,7 @@ def put_ending(config: Config, folder: Path) -> str:
 
 
 def _tried(setting: str, work: Callable[[], T], remote: Remote | None = None, seconds: float | None = ANSWER_S) -> T:
-    """Return the result of a library's work. Some libraries raise anything or wait for ever: both become BadInput."""
+    """Return the result of a library's work. Any error, and a wait without an end, becomes BadInput."""
     try:
         return in_thread(seconds, work, SILENT_S, lambda: remote.moved if remote else 0.0)
     except BadInput:

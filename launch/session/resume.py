@@ -23,7 +23,7 @@ BEFORE = {MARK, f".{MARK}.tmp", "evaluation", "problems.digest", ".problems.dige
 """Files that may be in the folder of a run that has not begun."""
 
 taken_over = set[Path]()
-"""Folders that this process has locked until its end."""
+"""Folders that this process keeps locked until its end."""
 
 
 def find_folder(config: Config) -> Path:
@@ -47,8 +47,8 @@ def find_folder(config: Config) -> Path:
 
 
 def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> None:
-    """Raise BadInput unless a finished run is given more of the budget that ended it, and can use it: a schedule that
-    has ended at a learning rate of zero would raise it again.
+    """Raise BadInput unless a finished run gets more of the budget that ended it, and can use it: a schedule that has
+    ended at a learning rate of zero would raise the rate again.
     """
     name, before = config.run.name, run.config()
     asked, had = config.budget.updates, before["budget"]["updates"]
@@ -88,7 +88,7 @@ def check_files(run: RunRecord, overwrite: bool) -> None:
     else:
         other = next((path for path in sorted(run.path.iterdir()) if path.name not in BEFORE), None)
     if other is not None:
-        raise BadInput(f"{other} is no file of this run, which deletes none of yours: move it, or give run.name=OTHER")
+        raise BadInput(f"{other} is not a file of this run and would be in its way: move it, or give run.name=OTHER")
 
 
 def _is_run(folder: Path) -> bool:

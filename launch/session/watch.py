@@ -37,21 +37,21 @@ from learner.training_state import foreign
 POLL_S = 0.5
 CLOSE_S = 10.0
 
-TRACKERS_S = 30.0
-"""Seconds after the end of a run for loggers to send their remaining calls."""
+LOGGERS_S = 30.0
+"""Seconds that loggers get after the end of a run to send their remaining calls."""
 
 HURRY_S = 5.0
 """Seconds after a second signal until this process leaves without a summary."""
 
 SILENCE_S = 300.0
-"""Seconds without an answer after which a coordinator hangs. It may write a checkpoint to disk for long, and a pause of
-its machine or disk of two minutes is no reason to end a run."""
+"""Seconds without an answer after which a coordinator counts as hanging. Writing a checkpoint may take long, and a
+pause of machine or disk for two minutes must not end a run."""
 
 T = TypeVar("T")
 
 
 class Watch:
-    """Starts a coordinator, another one after a crash, and follows the run to its end. Make it after ray.init, whose
+    """Starts a coordinator, another one after a crash, and follows the run to its end. Create it after ray.init, whose
     SIGTERM handler it replaces.
 
     The first signal ends the run gracefully, the second at once, a third leaves without a summary.
@@ -72,8 +72,8 @@ class Watch:
         handle_signals(self._on_signal)
 
     def follow(self) -> RunSummary:
-        """Show the run until it ends, over crashes of coordinators, and return its summary. Raises BadInput if that
-        ended it.
+        """Show the run until it ends, across crashes of its coordinator, and return the summary. Raises BadInput if
+        that ended the run.
         """
         try:
             with RunView(self._console) as view:
@@ -89,7 +89,7 @@ class Watch:
             return self._failure(f"the coordinator failed: {last_line(error)}", str(error))
         except ActorDied as end:
             return self._failure(str(end))
-        except OSError as error:  # of the run folder, before there is a coordinator, or of the terminal
+        except OSError as error:  # from the run folder before there is a coordinator, or from the terminal
             return self._failure(f"the driver failed: {error}")
 
     def _start(self, request: RunRequest) -> None:
@@ -121,13 +121,13 @@ class Watch:
 
     def _start_again(self, error: Exception) -> RunSummary | None:
         """Start another coordinator after a crash, or return the summary if the run has ended. Raises BadInput if that
-        ended it, ActorDied if there should be no other.
+        ended the run, ActorDied if there is to be no other.
         """
         if bad := BAD_INPUT.search(str(error)):
             raise BadInput(bad[1]) from error
         if isinstance(error, GetTimeoutError):
             ray.kill(self._coordinator)
-            cause = f"it gave no sign of life for {SILENCE_S:.0f} s and was killed"
+            cause = f"it did not answer for {SILENCE_S:.0f} s and was killed"
         else:
             cause = cause_of_death(str(error), self._watcher, self._logs)
         free_learners()
@@ -153,14 +153,14 @@ class Watch:
         return self._folder.summary()
 
     def close(self, summary: RunSummary) -> None:
-        """Learn from the finished run, have loggers show its end, and free all that its actors hold."""
+        """Store measurements of the finished run, have loggers send its end, and free everything its actors hold."""
         self._measure()
-        ray.wait([self._coordinator.show_ending.remote(summary, TRACKERS_S)], timeout=TRACKERS_S + POLL_S)
+        ray.wait([self._coordinator.show_ending.remote(summary, LOGGERS_S)], timeout=LOGGERS_S + POLL_S)
         ray.wait([self._coordinator.close.remote()], timeout=CLOSE_S)  # Ray's shutdown kills hanging actors
 
     def _answer(self, asked: "ray.ObjectRef[T]", meanwhile: Callable[[], None] = lambda: None) -> T:
-        """Return an answer of the coordinator. Raises GetTimeoutError after SILENCE_S without it, counted in looks: no
-        answer can come while this process is stopped, by Ctrl-Z or with its machine.
+        """Return an answer of the coordinator. Raises GetTimeoutError after SILENCE_S without it. Time in which this
+        process is stopped does not count, since no answer can come then.
         """
         for _ in range(round(SILENCE_S / POLL_S)):
             if ray.wait([asked], timeout=POLL_S)[0]:
@@ -169,7 +169,7 @@ class Watch:
         return ray.get(asked, timeout=POLL_S)
 
     def _measure(self) -> str:
-        """Store the run's measurements for later plans, and return them as a sentence. No run fails for that."""
+        """Store the run's measurements for later plans, and return a sentence on them. No error fails the run."""
         try:
             return learn_from(self._folder.path, self._machine)
         except Exception as error:

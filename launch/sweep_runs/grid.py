@@ -1,4 +1,4 @@
-"""Reads a sweep's command line: which runs it is made of."""
+"""Reads the runs of a sweep from its command line."""
 
 import json
 import re
@@ -23,13 +23,13 @@ AXES = {"ranks": "lora.rank", "seeds": SEED}
 """Short names of the usual axes."""
 
 SHORT = {"lora.rank": "r", "run.seed": "seed", "conf": "", "model.path": ""}
-"""Prefixes of an axis's value in the name of a run; of other axes it is the last part of the key and an equals sign."""
+"""Prefixes of an axis's value in a run's name. For other axes it is the last part of the key and an equals sign."""
 
 REMEDIES = {item.path: item.not_for_sweeps for item in settings(Config) if item.not_for_sweeps}
-"""Setting that a sweep refuses → what to do instead."""
+"""Remedies by setting that a sweep refuses."""
 
 MODEL = ("conf", "model.path")
-"""Axes that change the model, and with it what accuracy means."""
+"""Axes that change the model, so that accuracies are not comparable."""
 
 LISTS = {item.path for item in settings(Config) if get_origin(item.kind) is list}
 """Settings that take a list."""
@@ -40,7 +40,7 @@ class SweepRun:
     """One run of a sweep.
 
     overrides: its value on each axis.
-    arguments: of its `launch/run.py`.
+    arguments: those of its `launch/run.py`.
     config: the settings that the arguments stand for; its budget is the run's part of the sweep's.
     status, reason: as in sweep.json.
     """
@@ -82,7 +82,7 @@ class Grid:
 
 
 def read_grid(arguments: Sequence[str]) -> Grid:
-    """Return the sweep that a command line describes. Raises BadInput for anything else, and if a run is no run.
+    """Return the sweep that a command line describes. Raises BadInput for anything else, or if a run is not possible.
 
     A list is an axis, except for settings that are lists themselves, which take a list of lists. `models` are recipes
     or paths.

@@ -1,4 +1,4 @@
-"""Runs side by side: each lane has a part of the machine, and one process of `launch/run.py` at a time."""
+"""Carries out runs in parallel: each lane has a part of the machine and one process of `launch/run.py` at a time."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ class Lane:
     """A part of the machine on which runs take turns."""
 
     def __init__(self, runs: Sequence[SweepRun], machine: Machine, gpu: str | None, command: Sequence[str]) -> None:
-        """gpu: for CUDA_VISIBLE_DEVICES, None for all there are. command: what carries out a run."""
+        """gpu: value of CUDA_VISIBLE_DEVICES, None for all GPUs. command: the program that carries out a run."""
         self.runs = runs
         self.waiting = list(runs)
         self.running: SweepRun | None = None
@@ -41,7 +41,7 @@ class Lane:
         """Start a run, whose output is appended to the log.
 
         It has a session of its own, so that Ctrl-C reaches it through `signal` alone. It gets a SIGTERM if this process
-        dies.
+        ends.
         """
         environment = os.environ if self._gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": self._gpu}
         parent = os.getpid()
@@ -81,9 +81,9 @@ class Lane:
 
 
 def plan_lanes(grid: Grid, machines: Sequence[Machine], command: Sequence[str]) -> tuple[list[Lane], dict[str, Plan]]:
-    """Return the plan of every run, and as many lanes as all runs fit on; of n lanes each has every n-th run.
+    """Return as many lanes as all runs fit on, and the plan of every run. Of n lanes each has every n-th run.
 
-    machines: of each run. On a Ray cluster a run takes all of it.
+    machines: the machine of each run. On a Ray cluster a run takes the whole cluster.
     """
     for count in range(min(_most(grid, machines), len(grid.runs)), 0, -1):
         plans = _plans(grid, machines, count)
@@ -104,7 +104,7 @@ def _most(grid: Grid, machines: Sequence[Machine]) -> int:
 
 
 def _plans(grid: Grid, machines: Sequence[Machine], count: int) -> dict[str, Plan]:
-    """Plan every run on its lane's part of its machine, with its part of the sweep's budget. count: of lanes."""
+    """Plan every run on its lane's part of its machine, with its part of the sweep's budget. count: number of lanes."""
     plans, total = {}, grid.settings.seconds
     for number, (run, machine) in enumerate(zip(grid.runs, machines, strict=True)):
         run.config = resolve_dtype(run.config, machine)

@@ -6,8 +6,8 @@ from conf.errors import BadInput
 from launch.sweep_runs.grid import Grid
 
 
-def go_on(grid: Grid) -> None:
-    """Take over the statuses of an earlier process. Raise BadInput if it recorded a run that this sweep has not."""
+def restore_statuses(grid: Grid) -> None:
+    """Take over the statuses of an earlier process. Raise BadInput if it recorded a run that is not in this sweep."""
     runs = {run.name: run for run in grid.runs}
     known = read_document(grid.folder / "sweep.json", SweepDocument)
     for entry in known.cells if known else ():

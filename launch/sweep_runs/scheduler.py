@@ -13,7 +13,7 @@ from conf.settings import changed
 from launch.reporting import attempt, conclusion
 from launch.sweep_runs.grid import Grid, SweepRun
 from launch.sweep_runs.lanes import Lane
-from launch.sweep_runs.record import go_on, write_record
+from launch.sweep_runs.record import restore_statuses, write_record
 from launch.sweep_runs.view import render
 
 POLL_S = 1.0
@@ -28,7 +28,7 @@ class Scheduler:
         self._console = console
         self._received: list[int] = []
         self._passed_on = 0
-        go_on(grid)
+        restore_statuses(grid)
 
     def run(self) -> int:
         """Carry out the sweep. Return the exit code."""
@@ -87,7 +87,7 @@ class Scheduler:
             return
 
     def _look_back(self, run: SweepRun) -> None:
-        """Correct the status of a run that ended without this sweep, or whose folder was deleted to do it again."""
+        """Correct the status of a run that ended without this sweep, or whose folder was deleted to repeat it."""
         if run.finished:
             if not run.record.path.exists():
                 self._put(run, "pending", "its folder is gone")
@@ -102,7 +102,7 @@ class Scheduler:
         self._console.print(f"{run.name}: {status}{f', {reason}' if reason else ''}", soft_wrap=True)
 
     def _budget(self, lane: Lane, run: SweepRun) -> float:
-        """Return a run's part of the sweep's seconds: an equal one of those that the runs before it have left."""
+        """Return a run's part of the sweep's seconds: an equal part of the seconds that earlier runs have left."""
         waiting = [other for other in lane.waiting if not other.finished]
         over = [other for other in lane.runs if other is not run and other not in waiting]
         to_come = max(len(each.runs) for each in self._lanes) - len(over)

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: its plan, then a table with a row per run."""
+"""The display of a sweep: its plan, then a table with one row per run."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ def render(runs: Sequence[SweepRun]) -> RenderableType:
 
 def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
     """Return the plan of every run on its lane's part of the machine, and the hours of the whole sweep."""
-    table = _table("run", "memory", "budget", "an update", "updates", "evaluations")
+    table = _table("run", "memory", "budget", "per update", "updates", "evaluations")
     forecasts = estimate_all(plans)
     misfits, hopeless = [name for name, plan in plans.items() if not plan.fits], idle(forecasts)
     for name, plan in plans.items():

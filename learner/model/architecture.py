@@ -35,28 +35,20 @@ def check_architecture(config: Config, model_path: str) -> None:
 
 
 def check_modules(base: Any, targets: Sequence[str]) -> None:
-    """Raise BadInput unless every layer consists of attention and MLP, has each target once, has no linear module
-    without adapter if all are targeted, and neither layers nor head compute anything that the learner omits.
+    """Raise BadInput unless every layer has each target once and no linear module without adapter if all are targeted,
+    and contains no convolution, dropout or experts.
     """
-    model = f"model {base.config.name_or_path}"
     for number, layer in enumerate(layers_of(base)):
         for objection in _objections(layer, targets):
-            raise BadInput(f"{model}: layer {number} has {objection}")
-    head = base.get_output_embeddings()
-    if not isinstance(head, nn.Linear) or head.bias is not None:
-        raise BadInput(
-            f"{model}: its output head is {head}, and the log-probabilities are computed from a plain matrix; choose a"
-            " model whose head has no bias"
-        )
+            raise BadInput(f"model {base.config.name_or_path}: layer {number} has {objection}")
 
 
 def layers_of(base: Any) -> nn.ModuleList:
-    """Return a causal language model's layers; raises BadInput if they are nowhere to be found."""
+    """Return a causal language model's layers. Raises BadInput if it has no list of them."""
     count = getattr(base.config, "num_hidden_layers", None)
-    lists = [module for module in base.get_decoder().children() if isinstance(module, nn.ModuleList)]
-    for layers in lists:
-        if len(layers) == count:
-            return layers
+    for module in base.get_decoder().children():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
     raise BadInput(
         f"model {base.config.name_or_path}: {type(base).__name__} has no list of {count} layers; choose a model of the"
         " Llama, Qwen or Mistral kind"
@@ -64,20 +56,19 @@ def layers_of(base: Any) -> nn.ModuleList:
 
 
 def _objections(layer: nn.Module, targets: Sequence[str]) -> Iterator[str]:
-    """Yield, with their remedies, a layer's modules besides attention, MLP and norms, and targets that are missing."""
-    strangers = [
-        *(f"a convolution, {name}, which mixes packed samples" for name in _of_kind(layer, nn.Conv1d | nn.Conv2d)),
-        *(
-            f"a dropout of {module.p:g}, {name}, with which what is learned would not be what is served"
-            for name, module in _of_kind(layer, nn.Dropout).items()
-            if module.p > 0 and "attn_drop" not in name
-        ),
-        *(f"experts, {name}, which carry no adapter" for name, each in layer.named_parameters() if each.dim() == 3),
-    ]
-    if not any("Attention" in type(module).__name__ for module in layer.modules()):
-        strangers.append("no attention")
-    yield from (f"{stranger}; choose a dense model of attention and MLPs" for stranger in strangers)
-    linear = Counter(name.rpartition(".")[2] for name in _of_kind(layer, nn.Linear))
+    """Yield modules that cannot be learned or served, and targets that are missing, each with a remedy."""
+    for name, module in layer.named_modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d):
+            yield f"a convolution, {name}, which mixes packed samples; choose another model"
+        if isinstance(module, nn.Dropout) and module.p > 0 and "attn_drop" not in name:
+            yield (
+                f"a dropout of {module.p:g}, {name}, with which learner and engine would differ; set it to 0 in a copy"
+                " of the model"
+            )
+    for name, parameter in layer.named_parameters():
+        if parameter.dim() == 3:
+            yield f"experts, {name}, which carry no adapter; choose a dense model"
+    linear = Counter(name.rpartition(".")[2] for name, each in layer.named_modules() if isinstance(each, nn.Linear))
     for name in targets:
         if linear[name] != 1:
             yield f"{linear[name] or 'no'} {name}, and the adapter would be attached in part; {_remedy(linear)}"
@@ -88,13 +79,9 @@ def _objections(layer: nn.Module, targets: Sequence[str]) -> Iterator[str]:
         )
     if set(targets) == set(PROJECTIONS) and (left := linear.keys() - targets):
         yield (
-            f"{_names(left)} besides lora.target_modules, and they would be left without adapter; choose another model,"
-            " or name fewer modules if a part is what you want"
+            f"{_names(left)} besides lora.target_modules, without an adapter; choose another model, or name fewer"
+            " modules if a part is what you want"
         )
-
-
-def _of_kind(layer: nn.Module, kind: Any) -> dict[str, Any]:
-    return {name: module for name, module in layer.named_modules() if isinstance(module, kind)}
 
 
 def _remedy(linear: Counter[str]) -> str:

@@ -11,6 +11,7 @@ Under a soft cap c the logits are c tanh(z / c). Each W_v above is then multipli
 1 − tanh²(z_v / c).
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,46 +19,61 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+@dataclass(frozen=True)
+class Head:
+    """The output head, which turns hidden states x into logits c tanh(s x Wᵀ / c).
+
+    weight: W, [v, h], frozen, of the hidden states' dtype
+    scale: s
+    cap: c, None for the logits s x Wᵀ
+    """
+
+    weight: Tensor
+    scale: float = 1.0
+    cap: float | None = None
+
+
+def head_of(base: Any) -> Head:
+    """Return a causal language model's head by its configuration: Granite divides logits, Cohere multiplies them, Gemma
+    2 caps them.
+    """
+    stated = base.config
+    scale = (getattr(stated, "logit_scale", None) or 1.0) / (getattr(stated, "logits_scaling", None) or 1.0)
+    return Head(base.get_output_embeddings().weight, scale, getattr(stated, "final_logit_softcapping", None))
+
+
 def token_logprobs(
-    hidden: Tensor,
-    head: Tensor,
-    targets: Tensor,
-    temperature: float,
-    chunk: int,
-    entropy_gradient: bool = False,
-    cap: float | None = None,
+    hidden: Tensor, head: Head, targets: Tensor, temperature: float, chunk: int, entropy_gradient: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return the log-probability of `targets` and the full-vocabulary entropy, both [t], in nats after temperature.
 
     hidden: [t, h], at the positions that predict the targets
-    head: [v, h], the output projection, frozen (else ValueError), without bias, of hidden's dtype
     targets: int64 [t]
     chunk: positions whose logits exist at a time
     entropy_gradient: gradients flow to `hidden` from the entropy too, not only from the log-probabilities
-    cap: soft cap of the logits after temperature, None for none
 
     Matmuls run in hidden's dtype, the softmax and the results in float32 (float64 for float64 input). On the CPU logits
     are rounded to hidden's dtype in between, because its matmuls have no other result type.
     """
-    if head.requires_grad:
-        raise ValueError("the output head is trainable, but the log-probabilities have no gradient with respect to it")
-    logprobs, entropy = _TokenLogprobs.apply(hidden, head, targets, temperature, chunk, entropy_gradient, cap)
+    assert not head.weight.requires_grad  # it would get no gradient
+    cap = head.cap and head.cap / temperature
+    logprobs, entropy = _TokenLogprobs.apply(
+        hidden, head.weight, targets, temperature / head.scale, chunk, entropy_gradient, cap
+    )
     return logprobs, entropy
 
 
-def divergence(
-    hidden: Tensor, base: Tensor, head: Tensor, temperature: float, chunk: int, cap: float | None = None
-) -> list[Tensor]:
+def divergence(hidden: Tensor, base: Tensor, head: Head, temperature: float, chunk: int) -> list[Tensor]:
     """Return the entropies of next-token distributions p and q, and KL(p ‖ q): [t] each, exact, without gradients.
 
     hidden, base: [t, h], last hidden states of p and q. Other arguments as in `token_logprobs`, whose memory is not
     exceeded although both distributions have logits here.
     """
-    size = max(chunk // 2, 1)
+    size, cap = max(chunk // 2, 1), head.cap and head.cap / temperature
     parts = []
     for start in range(0, len(hidden), size):
         part = slice(start, start + size)
-        logits = (_logits(x[part], head, temperature) for x in (hidden, base))
+        logits = (_logits(x[part], head.weight, temperature / head.scale) for x in (hidden, base))
         p, q = ((z if cap is None else cap * (z / cap).tanh()).log_softmax(-1) for z in logits)
         entropies = [-torch.linalg.vecdot(x.exp(), x) for x in (p, q)]
         parts.append((*entropies, torch.linalg.vecdot(p.exp(), p - q)))

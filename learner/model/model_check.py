@@ -23,7 +23,7 @@ from conf.errors import BadInput
 from learner.examples import Tokens
 from learner.model.architecture import FOREIGN, layers_of
 from learner.model.attention import PACKED, hidden_states
-from learner.model.head import head_of
+from learner.model.logprobs import head_of, token_logprobs
 from learner.packing import MicroBatch, pack
 
 BAND = 5.0
@@ -33,13 +33,12 @@ FLOOR = 2e-5
 """Nats below which a difference is float32's rounding of the log-probabilities themselves."""
 
 Lengths = tuple[tuple[int, tuple[int, ...]], ...]
-"""Lengths of prompts and of the responses to each, tokens."""
 
 WHOLE: Lengths = ((9, (4,)), (3, (3, 1)))
-"""Samples for the whole model: few, because every start waits for them."""
+"""Tokens of each prompt, and of the responses to it, for the whole model: few, because every start waits for them."""
 
 PART: Lengths = ((40, (9,)), (5, (6, 2)))
-"""Samples for the first layers: long beside short, and a shared prompt."""
+"""Likewise for the first layers: long beside short, and a shared prompt."""
 
 WINDOW = 16
 """Sliding window of the first layers, tokens: shorter than the longest sample."""
@@ -67,11 +66,11 @@ def check_model(base: Any, attention: str = PACKED) -> None:
             (base, WHOLE, "as it is"),
             (_sharp_part(base), PART, "of its first layers, in float32, its head scaled"),
         )
-        for model, lengths, what in cases:
+        for model, lengths, part in cases:
             difference, noise = _compare(model, _samples(base, lengths), attention)
             if not difference <= max(FLOOR, BAND * noise):
                 raise BadInput(
-                    f"model {name}: its log-probabilities ({what}) differ from transformers' by {difference:.2g} nats, "
+                    f"model {name}: its log-probabilities ({part}) differ from transformers' by {difference:.2g} nats, "
                     f"rounding moves them by {noise:.2g}: the learner lacks something that this model computes; choose "
                     "another model"
                 )
@@ -163,7 +162,9 @@ def _packed(base: Any, batch: MicroBatch, targets: list[Tensor]) -> list[Tensor]
     hidden = hidden_states(base, batch)[batch.predictors]
     base.eval()
     head = head_of(base)
-    columns = [head.logprobs(hidden, column.contiguous(), 1.0, len(hidden))[0] for column in torch.cat(targets).T]
+    columns = [
+        token_logprobs(hidden, head, chosen.contiguous(), 1.0, len(hidden))[0] for chosen in torch.cat(targets).T
+    ]
     return list(torch.stack(columns, dim=1).split([len(chosen) for chosen in targets]))
 
 
@@ -213,7 +214,7 @@ def _sharp_part(base: Any) -> Any:
 
 
 def _kind(layer: nn.Module) -> tuple[Any, ...]:
-    """Return what distinguishes a layer from others of its model, apart from its number and weights."""
+    """Return the attributes that distinguish a layer's kind from others in its model."""
     return tuple(
         (name, type(module).__name__, key, value)
         for name, module in layer.named_modules()

@@ -7,7 +7,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from learner.model.attention import PACKED, UNPADDED, hidden_states, unpadded_serves
-from learner.model.head import head_of
+from learner.model.logprobs import divergence, head_of, token_logprobs
 from learner.model.model_check import check_model
 from learner.packing import MicroBatch
 
@@ -19,7 +19,7 @@ class Policy(nn.Module):
     checkpointing: while training, recompute each block's activations instead of keeping them
     fused: on a GPU, compute attention without padding if its kernel proves correct there
 
-    Raises BadInput if it does not compute what transformers computes.
+    Raises BadInput unless its log-probabilities are those of transformers.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class Policy(nn.Module):
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return log-probability and entropy, float [t] each, of a micro-batch's response tokens."""
         hidden = hidden_states(self._base, batch)[batch.predictors]
-        return head_of(self._base).logprobs(hidden, batch.targets, self.temperature, self.chunk, self.entropy_gradient)
+        head = head_of(self._base)
+        return token_logprobs(hidden, head, batch.targets, self.temperature, self.chunk, self.entropy_gradient)
 
     @torch.no_grad()
     def against_base(self, batch: MicroBatch) -> list[Tensor]:
@@ -58,4 +59,4 @@ class Policy(nn.Module):
         hidden = hidden_states(self._base, batch)[batch.predictors]
         with self.model.disable_adapter():
             base = hidden_states(self._base, batch)[batch.predictors]
-        return head_of(self._base).divergence(hidden, base, self.temperature, self.chunk)
+        return divergence(hidden, base, head_of(self._base), self.temperature, self.chunk)

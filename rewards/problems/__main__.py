@@ -31,6 +31,9 @@ from rewards.verify.text.spelling import plain
 LISTING = Path("problems-left-out.jsonl")
 SAMPLES = 3
 
+ENOUGH = 100
+"""Held-out problems by which a gain of some ten points can be shown."""
+
 
 @command("problems", __doc__)
 def main(arguments: list[str]) -> int:
@@ -43,6 +46,8 @@ def main(arguments: list[str]) -> int:
     problems = load(config, load_tokenizer(locate(config.model), config.model.path))
     say = partial(PlainConsole().print, soft_wrap=True)
     say(f"{source}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
+    if len(problems.heldout) < ENOUGH:
+        say(f"With fewer than {ENOUGH} held-out problems, only a large gain can be shown")
     for reason, count in problems.dropped.items():
         say(f"  {count:6} {reason}")
     if problems.left_out:
@@ -58,7 +63,7 @@ def main(arguments: list[str]) -> int:
     if problems.train[0].prompt.rstrip().endswith("<think>"):
         say("The chat template opens <think> itself: responses start inside it")
     for problem in problems.train[:SAMPLES]:
-        say(f"\n--- {problem.id}, reference answer {problem.gold!r}\n{problem.prompt}")
+        say(f"\n--- a training problem, reference answer {problem.gold!r}\n{problem.prompt}")
     return 0
 
 

@@ -1,15 +1,17 @@
-"""Reads, checks, splits and tokenizes a run's problems before anything expensive starts."""
+"""Reads, checks, splits and tokenizes the problems of a run or a benchmark before anything expensive starts."""
 
 import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from actors.messages import LeftOut, Problem, ProblemSet
 from actors.storage.files import replace_text
+from conf.catalogue import HELD_OUT, Benchmark
 from conf.errors import BadInput
 from conf.schema import Config, DataConfig
 from rewards.pool import VerifierPool
@@ -75,6 +77,45 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
     return ProblemSet(tuple(train), tuple(heldout), counts(left_out), tuple(left_out))
 
 
+@dataclass(frozen=True)
+class BenchmarkProblems:
+    """A benchmark's problems as the model will see them.
+
+    dropped: number of filtered rows, by reason
+    digest: of the held-out problems only; see `ProblemSet`
+    """
+
+    benchmark: Benchmark
+    problems: tuple[Problem, ...]
+    dropped: dict[str, int]
+    digest: str = ""
+
+
+def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any) -> BenchmarkProblems:
+    """Load the first `limit` problems of a benchmark, by id. Raises BadInput for a source without a usable problem."""
+    if benchmark.source == HELD_OUT:
+        known = load(config, tokenizer)
+        if not known.heldout:
+            raise BadInput(f"benchmarks={HELD_OUT}: eval.problems={config.eval.problems} holds out none; raise it")
+        dropped = counts([row for row in known.left_out if row.source == "eval_source"])
+        return BenchmarkProblems(benchmark, known.heldout[: config.limit], dropped, known.digest)
+    check_chat(config, tokenizer)
+    data = replace(config.data, problem_pattern="", scan=None, size=config.limit)
+    rows = sources.read("benchmarks", benchmark.source, data, EVAL_SEED)
+    columns = rows[0].fields if rows else {}
+    data = replace(
+        data,
+        problem_field=benchmark.problem_field or (data.problem_field if data.problem_field in columns else ""),
+        answer_field=benchmark.answer_field or (data.answer_field if data.answer_field in columns else ""),
+    )
+    left_out: list[LeftOut] = []
+    pairs = distinct_pairs(rows, "benchmarks", data, left_out)
+    problems = usable_problems("benchmarks", pairs, config, tokenizer, left_out)[: config.limit]
+    if not problems:
+        raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({in_words(left_out)})")
+    return BenchmarkProblems(benchmark, tuple(problems), counts(left_out))
+
+
 def held_out(problems: int, config: Config) -> int:
     """Return how many problems of a source are held out from training."""
     return min(config.eval.problems, int(problems * config.eval.share))
@@ -105,10 +146,10 @@ def read_pairs(key: str, source: str, data: DataConfig, seed: int, left_out: lis
 
 def without_overlaps(pairs: list[Pair], heldout: list[Pair], overlap: str, left_out: list[LeftOut]) -> list[Pair]:
     """Filter training pairs that overlap held-out ones, or only list them if `overlap` is report_only."""
-    shared = overlapping([pair.text for pair in pairs], [pair.text for pair in heldout])
+    found = overlapping([pair.text for pair in pairs], [pair.text for pair in heldout])
     reason = OVERLAP_DROPPED if overlap == "drop" else OVERLAP_KEPT
-    left_out += [left_out_row("data.source", reason, pair) for pair, found in zip(pairs, shared, strict=True) if found]
-    return pairs if overlap == "report_only" else [p for p, found in zip(pairs, shared, strict=True) if not found]
+    left_out += [left_out_row("data.source", reason, pair) for pair in compress(pairs, found)]
+    return pairs if overlap == "report_only" else [pair for pair, one in zip(pairs, found, strict=True) if not one]
 
 
 def usable_problems(
@@ -117,17 +158,20 @@ def usable_problems(
     """Return, in order, the problems with a verified gold answer, a prompt that fits and no special token."""
     problems, controls = [], control_tokens(tokenizer)
     for pair, sound in zip(pairs, golds_that_verify(pairs, config), strict=True):
-        problem = encode(pair, config.data, tokenizer)
-        if config.reward.custom:
-            problem = replace(problem, columns=json.dumps(pair.fields, default=str))
+        prompt = render(list(pair.turns[:-1]), pair.text, config.data, tokenizer)
+        ids = tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"])  # the template has its special tokens
+        reason = ""
         if not sound:
-            left_out.append(left_out_row(key, BAD_GOLD, pair))
+            reason = BAD_GOLD
         elif any(token in text for text in pair.texts for token in controls):
-            left_out.append(left_out_row(key, CONTROL, pair))
-        elif len(problem.prompt_ids) > config.rollout.max_prompt_tokens:
-            left_out.append(left_out_row(key, TOO_LONG, pair))
-        else:
-            problems.append(problem)
+            reason = CONTROL
+        elif len(ids) > config.rollout.max_prompt_tokens:
+            reason = TOO_LONG
+        if reason:
+            left_out.append(left_out_row(key, reason, pair))
+            continue
+        columns = {"columns": json.dumps(pair.fields, default=str)} if config.reward.custom else {}
+        problems.append(Problem(pair.id, prompt, ids, pair.gold, pair.grader, **columns))
     return problems
 
 
@@ -137,13 +181,6 @@ def golds_that_verify(pairs: Sequence[Pair], config: Config) -> list[bool]:
         return []
     with VerifierPool(RewardFunction(config.reward), config.reward.workers or len(os.sched_getaffinity(0))) as pool:
         return pool.check_golds((pair.gold, pair.grader) for pair in pairs)
-
-
-def encode(pair: Pair, data: DataConfig, tokenizer: Any) -> Problem:
-    """Apply the template and the chat template, which adds its special tokens."""
-    prompt = render(list(pair.turns[:-1]), pair.text, data, tokenizer)
-    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    return Problem(pair.id, prompt, tuple(ids), pair.gold, pair.grader)
 
 
 def counts(left_out: Sequence[LeftOut]) -> dict[str, int]:

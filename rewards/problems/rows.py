@@ -65,7 +65,7 @@ class Pair(NamedTuple):
 
 
 def left_out_row(key: str, reason: str, pair: Pair) -> LeftOut:
-    """Record a row that is left out. key: the setting that names its source."""
+    """Return the record of a filtered row. key: the setting that names its source."""
     return LeftOut(key.rpartition(".")[2], reason, pair.text[:SHOWN_CHARACTERS], pair.gold[:SHOWN_CHARACTERS])
 
 
@@ -100,13 +100,14 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
         gold = as_text(fields.get(answer_field)) if grader else gold_of(fields.get(answer_field))
         pair = Pair(text, gold, turns if len(turns) > 1 else (), grader, fields)
         match = pattern.search(text)
+        part = pair._replace(text=match[1].strip() if match and match[1] else "")
         if not text or not (gold or grader):
             left_out.append(left_out_row(key, EMPTY, pair))
         elif not grader and not_finite(fields.get(answer_field)):
             left_out.append(left_out_row(key, NOT_FINITE, pair))
-        elif not match or not match[1]:
+        elif not part.text:
             left_out.append(left_out_row(key, NO_MATCH, pair))
-        elif (part := pair._replace(text=match[1].strip())).text in shown:
+        elif part.text in shown:
             left_out.append(left_out_row(key, SHOWN, part))
         else:
             yield part
@@ -114,12 +115,13 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
 
 def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], columns: Sequence[str]) -> str:
     """Return the chosen column, or else the first guess that exists. Raises BadInput if there is none."""
-    for name in [chosen] if chosen else guesses:
+    names = [chosen] if chosen else guesses
+    for name in names:
         if name in columns:
             return name
     raise BadInput(
-        f"data.{setting}: {key} has no field '{chosen or '|'.join(guesses)}': "
-        f"set it to one of its fields ({', '.join(columns) or 'it has none, being empty'})"
+        f"data.{setting}: {key} has no column {' or '.join(map(repr, names))}: "
+        f"set it to one of its columns ({', '.join(columns) or 'it has none, being empty'})"
     )
 
 

@@ -59,22 +59,20 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
     path, _, split = reference.partition(":")
     named, _, revision = path.partition("@")
     owner, name, *config = named.split("/")
-    split = split or "train"
+    repository, split = f"{owner}/{name}", split or "train"
     away = []
 
     def load() -> list[Row]:
         import datasets
 
         try:
-            if not os.path.isdir(f"{owner}/{name}"):  # the library prefers such a folder to the hub
-                newest("dataset", f"{owner}/{name}")
+            if not os.path.isdir(repository):  # the library prefers such a folder to the hub
+                newest("dataset", repository)
         except HubAway as error:
             away.append(f"the hub cannot be reached: {error}")
         with offline() if away else nullcontext():  # the cache may have it; otherwise the library says so
-            rows = datasets.load_dataset(
-                f"{owner}/{name}", *config, split=split, revision=revision or None, streaming=data.scan is not None
-            )
-            return [Row(fields) for fields in islice(rows, data.scan)]
+            how = {"split": split, "revision": revision or None, "streaming": data.scan is not None}
+            return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), data.scan)]
 
     try:
         return in_thread(data.hub_timeout_s, load, setting="data.hub_timeout_s")
@@ -85,7 +83,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
         raise BadInput(
             f"{key}: cannot load split '{split}' of '{path}' from the Hugging Face hub ({cause}): check the name and "
             f"the connection, name a configuration as hub:OWNER/NAME/CONFIG, use a local copy as file:PATH, or for a "
-            f"gated data set accept its terms at https://huggingface.co/datasets/{owner}/{name} and set HF_TOKEN"
+            f"gated data set accept its terms at https://huggingface.co/datasets/{repository} and set HF_TOKEN"
         ) from error
 
 
@@ -117,18 +115,16 @@ def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator
         if path.suffix != ".parquet" and (disguise := disguise_of(path)):
             raise BadInput(f"{key}: '{path}' is {disguise}: unpack it, or save it as {path.suffix} in UTF-8")
         for number, fields in enumerate(READERS[path.suffix](path), start=1):
-            if not isinstance(fields, dict):
-                raise BadInput(
-                    f"{key}: '{path}' does not hold a list of objects: make each row an object of named fields"
-                )
             yield Row(row_of(fields, f"{key}: '{path}', row {number}"))
     except UNREADABLE as error:
         said = f"row {number + 1}: {reason(error)}" if number else reason(error)
         raise BadInput(f"{key}: '{path}' is not a valid {path.suffix} file ({said}): repair it") from error
 
 
-def row_of(fields: dict[Any, Any], where: str) -> dict[str, Any]:
-    """Return the fields of a row. Raises BadInput for one that is nested too deeply or too large."""
+def row_of(fields: Any, where: str) -> dict[str, Any]:
+    """Return the fields of a row. Raises BadInput for one that has no names, is nested too deeply or is too large."""
+    if not isinstance(fields, dict):
+        raise BadInput(f"{where} is a {type(fields).__name__}: make each row an object of named fields")
     try:
         if sum(len(value) for value in fields.values() if isinstance(value, str)) > MOST_ROW_CHARACTERS:
             raise ValueError(TOO_LONG)
@@ -153,8 +149,7 @@ def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) ->
         raise BadInput(f"{key}: reasoning_gym has no generator '{reference}': use one of {names}")
     settings = {"seed": seed, **({} if data.size is None else {"size": data.size})}
     try:
-        entries = reasoning_gym.create_dataset(reference, **settings, **data.parameters)
-        for entry in entries:
+        for entry in reasoning_gym.create_dataset(reference, **settings, **data.parameters):
             yield Row(entry, grader_of(reference, {**settings, **data.parameters}, entry))
     except (TypeError, ValueError, AssertionError, LookupError, AttributeError, ArithmeticError) as error:
         raise BadInput(
@@ -168,17 +163,12 @@ def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterat
     rows = find(key, reference)
     try:
         for fields in rows(**data.parameters):
-            if not isinstance(fields, dict):
-                kind = type(fields).__name__
-                raise BadInput(f"{key}: '{reference}' yields a {kind}: make each row a dict of named fields")
             yield Row(row_of(fields, f"{key}: a row of '{reference}'"))
     except BadInput:
         raise
     except (Exception, SystemExit) as error:  # a user's own code may raise anything
-        what = f"{type(error).__name__}: {reason(error)}"
-        raise BadInput(
-            f"{key}: '{reference}' failed with data.parameters={data.parameters} ({what}): mend it"
-        ) from error
+        what = f"failed with data.parameters={data.parameters} ({type(error).__name__}: {reason(error)})"
+        raise BadInput(f"{key}: '{reference}' {what}: correct it") from error
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:

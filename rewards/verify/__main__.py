@@ -19,7 +19,6 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import NamedTuple
 
 from actors.messages import Problem, Sample
 from conf.arguments import word_and_options
@@ -36,29 +35,25 @@ MOST_TOKENS = 10_000_000
 """Largest length of a response: a typing error should not fill the memory."""
 
 
-class Row(NamedTuple):
-    gold: str
-    response: str
-    tokens: int
-
-
-def read_rows(path: str) -> Iterator[Row]:
-    """Yield a row for every line; an unreadable line gives empty texts, which are unparsable."""
+def read_samples(path: str) -> Iterator[tuple[Problem, Sample]]:
+    """Yield a problem and a sample per line; an unreadable line gives empty texts, which are unparsable."""
     try:
         file = open(path, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed below
         with file:
             for line in file:
-                yield read_row(line)
+                yield read_sample(line)
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot read '{path}' ({reason(error)}): give a .jsonl file") from error
 
 
-def read_row(line: str) -> Row:
+def read_sample(line: str) -> tuple[Problem, Sample]:
     try:
         row = json.loads(line)
-        return Row(str(row["gold"]), str(row["response"]), min(max(int(row.get("tokens", 0)), 0), MOST_TOKENS))
+        gold, response, tokens = str(row["gold"]), str(row["response"]), int(row.get("tokens", 0))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        return Row("", "", 0)
+        gold, response, tokens = "", "", 0
+    sample = Sample((0,) * min(tokens, MOST_TOKENS), (), response, "stop")
+    return Problem(id="", prompt="", prompt_ids=(), gold=gold), sample
 
 
 def named(name: str) -> RewardFunction:
@@ -76,21 +71,15 @@ def named(name: str) -> RewardFunction:
 def main(arguments: list[str]) -> int:
     """Run the command. Return 0, or 2 for a wrong call or an unreadable file."""
     file, given = word_and_options(arguments, {"recipe": ()}, "one file, such as answers.jsonl")
-    rows = read_rows(file)
     chosen = named(given["recipe"]) if given else RewardFunction(RewardConfig())
     with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
-        for reward in pool.rewards_all(map(as_sample, rows)):
+        for reward in pool.rewards_all(read_samples(file)):
             line = asdict(reward.verdict)
             if given:
                 line |= {"reward": reward.total, "parts": reward.parts}
                 line |= {"failure": reward.failure, "masked": reward.masked}
             print(json.dumps(line), flush=True)
     return 0
-
-
-def as_sample(row: Row) -> tuple[Problem, Sample]:
-    problem = Problem(id="", prompt="", prompt_ids=(), gold=row.gold)
-    return problem, Sample((0,) * row.tokens, (), row.response, "stop")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,33 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+
+import yaml
 
 from rewards.verify.numbers import Number, equal, number, without_thousands
-from rewards.verify.vocabulary import ASIDE, COUNTED, KNOWN, NO_UNIT, TOGETHER
+
+VOCABULARY = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text(encoding="utf-8"))
+"""Words that may follow a number. The file explains its lists."""
+
+
+KNOWN = {
+    form: unit
+    for unit, spellings in VOCABULARY["units"].items()
+    for word in spellings.split()
+    for form in ([word] if len(word) == 1 else [word, f"{word}s"])
+}
+"""Units of measurement, by each of their spellings."""
+
+COUNTED = {form for word in VOCABULARY["counted"].split() for form in (word, f"{word}s")}
+COUNTED |= {*VOCABULARY["counted_plurals"].split()}
+ASIDE = frozenset(VOCABULARY["aside"].split())
+NO_UNIT = frozenset(VOCABULARY["no_unit"].split())
+
+TOGETHER = re.compile(
+    r"\b(?:in (?:all|total)|all together|altogether|more|total|left(?: over)?|remaining|overall|each|apiece)\b"
+)
+"""Words that belong to an amount without a unit: 5 more, 5 in all."""
 
 CURRENCY = re.compile(
     r"([+-]?)\s*(?:\\text\{\s*)?(?:US\s?)?\\?([$€£¥₹]|USD|EUR|GBP|CNY|RMB|INR|Rs)\.?\s*\}?\s*(?=[-+.\d\\])"

@@ -1,8 +1,4 @@
-"""Compare ours with an alternative on this machine; a table, and the same in runs/bench/NAME.json.
-
-    python -m tests.benches NAME
-
-All there are:
+"""Compare this project with an alternative on this machine: a table, and the same in runs/bench/NAME.json.
 
     python -m tests.benches learner   # forward and backward passes against padded rows and full logits
     python -m tests.benches trl       # the quickstart's task and updates of rank 256 against TRL's GRPOTrainer

@@ -1,10 +1,12 @@
-"""The learner's forward and backward passes against a plain implementation: on the bundled model, on a card on one
-with random weights in the shape of the recipe `instruct`.
+"""Compares the learner's forward and backward passes with a plain implementation: on the CPU with the bundled model,
+on a GPU with random weights in the shape of the recipe `instruct`.
 
 Plain: a PEFT model, rows padded to the longest of a micro-batch, full logits, log_softmax and gather. Both sides get
-the same samples, as many tokens a micro-batch and the same dtype.
+the same samples, tokens per micro-batch and dtype.
 """
 
+import ctypes
+import gc
 import json
 import random
 import sys
@@ -21,9 +23,7 @@ from conf.settings import changed
 from launch.checkup.measurement import random_group
 from launch.hardware.machine import detect
 from launch.session.resume import resolve_dtype
-from tests.benches.processes import measured
-from tests.benches.table import Result, Row
-from tests.benches.usage import begin, finish, peak
+from tests.benches.results import Result, Row, measured
 from tests.random_model import write_random
 
 MICROBATCH = 4096
@@ -34,10 +34,10 @@ Step = Callable[[Batch], object]
 
 @dataclass(frozen=True)
 class Case:
-    """What both sides learn from.
+    """The samples of both sides.
 
-    tokens: of the longest sample, prompt included.
-    recompute: gradient checkpointing on both sides.
+    tokens: length of the longest sample, prompt included.
+    recompute: use gradient checkpointing on both sides.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Case:
 
 
 RECIPE = {"cpu": "quickstart", "cuda": "instruct"}
-"""Whose model is computed, by device."""
+"""Recipe with the model, by device."""
 
 CASES = (
     *(Case(f"r={rank}, 64 samples of mixed length up to 512", rank, 8, 8, 512) for rank in (8, 256)),
@@ -70,7 +70,7 @@ def run() -> Result:
         matmul_limit(device_here()),
         (
             "tokens_per_second: real prompt and response tokens of all samples; peak_memory: bytes above the resting "
-            "process, on a card of tensors.",
+            "process, on a GPU of tensors.",
             f"Micro-batches of {MICROBATCH} tokens on both sides.",
         ),
     )
@@ -83,12 +83,12 @@ def measure(side: str, case: Case) -> dict[str, float]:
 
 
 def device_here() -> str:
-    """Return cuda where there is a card that this process may use."""
+    """Return cuda if this process may use a GPU."""
     return "cuda" if detect().gpus else "cpu"
 
 
 def matmul_limit(device: str = "cpu") -> dict[str, float]:
-    """Measure the FLOP/s of large dense multiplications on all cores or one card, by dtype."""
+    """Measure the FLOP/s of large dense multiplications on all cores or one GPU, by dtype."""
     import torch
 
     limit = {}
@@ -142,7 +142,7 @@ def measure_here(side: str, case: Case) -> dict[str, float]:
 
 
 def model_of(config: Config, device: str, folder: Path) -> str:
-    """Return the folder of a recipe's model; on a card one of its shape with random weights, made anew."""
+    """Return the folder of a recipe's model, or for a GPU of a new model in its shape with random weights."""
     if device == "cpu":
         from actors.models.files import locate
 
@@ -159,7 +159,7 @@ def ours(config: Config, model: str, folder: Path, device: str) -> Step:
 
 
 def plain(config: Config, model: str, _: Path, device: str) -> Step:
-    """Return forward and backward passes as they are usually written."""
+    """Return forward and backward passes in their usual form."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -200,6 +200,43 @@ def shorten(group: Group) -> Group:
     """Return a group of two samples of at most 16 tokens."""
     samples = tuple(replace(s, token_ids=s.token_ids[:16], logprobs=s.logprobs[:16]) for s in group.samples[:2])
     return replace(group, samples=samples, rewards=group.rewards[:2])
+
+
+def begin(device: str) -> int:
+    """Return the bytes that this process takes at rest, and reset its peak."""
+    gc.collect()
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    ctypes.CDLL(None).malloc_trim(0)  # free memory does not count as resting
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    return status("VmRSS")
+
+
+def peak(device: str) -> int:
+    """Return the peak bytes since `begin`; on a GPU, of tensors."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    return status("VmHWM")
+
+
+def finish(device: str) -> None:
+    """Wait for the GPU."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def status(name: str) -> int:
+    """Return a line of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Peak resident memory of the real engine and learner against the plan's numbers.
+"""Compares peak resident memory of the real engine and learner with the plan.
 
-Every case starts Ray, a rollout actor and a learner of the bundled model, has them serve two adapter versions, learn
-from a full micro-batch and save, and reads the peaks of their processes.
+Every case starts Ray, a rollout actor and a learner of the bundled model. They serve two adapter versions, learn from
+a full micro-batch and save.
 """
 
 import json
@@ -22,8 +22,7 @@ from launch.checkup.measurement import random_group
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import make_plan
 from launch.session.resume import resolve_dtype
-from tests.benches.processes import measured
-from tests.benches.table import Result, Row
+from tests.benches.results import Result, Row, measured
 
 PROMPT = 64
 
@@ -33,7 +32,7 @@ Figures = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Case:
-    """A run whose memory is measured. response: tokens of every sample."""
+    """A run to measure. response: tokens of every sample."""
 
     rank: int
     response: int
@@ -133,12 +132,12 @@ def _batch(config: Config, adapter: AdapterRef) -> Batch:
 
 
 def _cache_tokens(actor: Any) -> int:
-    cache = actor._llm.vllm_config.cache_config
+    cache = actor.vllm_config.cache_config
     return int(cache.num_gpu_blocks or 0) * int(cache.block_size)
 
 
 def _peaks(_: Any) -> int:
-    """Return bytes: the peaks of an actor's process and of all its children, added up."""
+    """Return the sum of the peaks of an actor's process and its children, bytes."""
     me, total = psutil.Process(), 0
     for process in (me, *me.children(recursive=True)):
         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()

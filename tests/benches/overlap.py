@@ -1,19 +1,18 @@
-"""Rollouts and learner at the same time (`learner.max_staleness=1`) against taking turns (`=0`).
+"""Compares rollouts and learner at the same time (`learner.max_staleness=1`) with taking turns (`=0`).
 
-Both sides are runs of the quickstart with the same seed and updates: the same problems and requests, though not word
-for word the same answers, since each run's batches hold versions of another age.
+Both sides are runs of the quickstart with the same seed and number of updates. Problems and requests are the same,
+responses are not, because staleness differs.
 """
 
 from tempfile import TemporaryDirectory
 
 from launch.plan.calibration import Pace
-from tests.benches.processes import carry_out
-from tests.benches.table import Result, Row
+from tests.benches.results import Result, Row, carry_out
 
 UPDATES = 16
 
 SKIPPED = 4
-"""First updates, in which buffers fill and kernels are used for the first time."""
+"""Number of first updates, in which buffers fill and kernels compile."""
 
 CASE = "quickstart, max_staleness=1 against 0"
 
@@ -34,9 +33,8 @@ def run() -> Result:
             "one after the other, no time lost": whole,
         },
         (
-            f"{UPDATES - SKIPPED} updates of each after {SKIPPED} that are not measured; idle: share of the time.",
-            "The limit is the larger of what the slower of the two reaches on its share and of all work done one after"
-            " the other with no time lost between.",
+            f"{UPDATES - SKIPPED} updates of each after {SKIPPED} that are not measured; idle: fraction of the time.",
+            "The limit is the larger of two: the slower side's own speed, and all work in turns with no time lost.",
         ),
     )
 

@@ -1,12 +1,13 @@
-"""Ours against TRL's GRPOTrainer, on the quickstart's task (`race`) and in updates of rank 256 (`updates`).
+"""Compares this project with TRL's GRPOTrainer on the quickstart's task (`learning`) and in updates of rank 256
+(`updates`).
 
-Race: ten minutes by the clock from the start of the process, over three seeds. Both sides get the same model, problems,
-prompts, verifier, adapter, batch and learning rate, which falls with the time. Ours also evaluates the base model and
-its last adapter within the time, TRL does not. The adapters of the fifth and tenth minute are evaluated afterwards, all
-in the same way.
+Learning: ten minutes of wall-clock time from the start of the process, over three seeds. Both sides get the same model,
+problems, prompts, verifier, adapter, batch and learning rate, which falls with the time. Ours also evaluates the base
+model and its last adapter within the time, TRL does not. The adapters of the fifth and tenth minute are evaluated
+afterwards, all in the same way.
 
-Updates: 8 problems × 8 samples × exactly 64 tokens. Both sides use a copy of the bundled model whose end token is one
-it never samples, and the share of vowels as the reward, so that nearly every group has an advantage. Ours is a real
+Updates: 8 problems × 8 samples × exactly 64 tokens. Both sides use a copy of the bundled model with an end token that
+it never samples, and the fraction of vowels as the reward, so that nearly every group has an advantage. Ours is a real
 run, adapter check and verification included.
 """
 
@@ -32,18 +33,17 @@ from launch.hardware.machine import detect
 from launch.plan.calibration import Pace
 from launch.session.resume import resolve_dtype
 from tests.benches.learner import matmul_limit
-from tests.benches.processes import ROOT, carry_out, measured
-from tests.benches.table import Result, Row
+from tests.benches.results import ROOT, Result, Row, carry_out, measured
 
 TRL = "trl==1.16.0"
 FOLDER = ROOT / ".venv-bench"
-"""Environment that holds TRL alone; torch, transformers and the rest come from the project's own."""
+"""Environment with TRL alone; torch, transformers and the rest come from the project's own."""
 
 SEEDS, MINUTES = (0, 1, 2), (5, 10)
 SAMPLES = 8
 """Samples of each held-out problem in an evaluation."""
 CHECKPOINTS = {"checkpoint.every": 4, "checkpoint.keep_last": 60}
-"""Of ours, 8 GB: updates between the last checkpoint and the minute's end do not count."""
+"""Our checkpoints, 8 GB. Updates between the last checkpoint and the minute's end do not count."""
 
 NEVER_SAMPLED = "<empty_output>"
 """A special token of the bundled model that its training texts do not contain."""
@@ -54,15 +54,15 @@ TRL_BATCHES = (16, 64)
 """Samples per forward pass of TRL: the faster of the two is the baseline."""
 
 PARTS = {"learn": "learner busy", "sync": "weight sync", "adapter_check": "adapter check", "generate": "a group takes"}
-"""Times in a run's metrics, in words."""
+"""Names of a run's time metrics on the screen."""
 
 Side = dict[int, dict[str, float]]
-"""What one side has reached by each minute: updates, and pass@1 on the held-out problems."""
+"""One side's progress by each minute: updates, and pass@1 on the held-out problems."""
 
 
 def run() -> Result:
-    notes = [f"{TRL}; start-up counts on both sides of the race."]
-    return Result((*race(notes), *updates(limit := matmul_limit(), notes)), limit, tuple(notes))
+    notes = [f"{TRL}; start-up counts on both sides."]
+    return Result((*learning(notes), *updates(limit := matmul_limit(), notes)), limit, tuple(notes))
 
 
 def install() -> Path:
@@ -79,12 +79,12 @@ def install() -> Path:
 
 
 def train(**work: Any) -> dict[str, Any]:
-    """Have TRL train in a process of its own. work: arguments of tests.benches.trl_trainer.train."""
+    """Train with TRL in a process of its own. work: arguments of tests.benches.trl_trainer.train."""
     found: dict[str, Any] = measured("tests.benches.trl_trainer", json.dumps(work), python=install(), quiet=True)
     return found
 
 
-def race(notes: list[str]) -> Iterator[Row]:
+def learning(notes: list[str]) -> Iterator[Row]:
     found: dict[str, list[Side]] = {"ours": [], "TRL": []}
     for seed in SEEDS:
         for name, side in (("TRL", theirs), ("ours", ours)):
@@ -100,7 +100,6 @@ def race(notes: list[str]) -> Iterator[Row]:
 
 
 def ours(folder: Path, seed: int) -> Side:
-    """Carry out the quickstart."""
     rows = carry_out(folder, {"run.seed": seed, "budget.minutes": MINUTES[-1], **CHECKPOINTS})
     reached = {}
     for minute in MINUTES:
@@ -108,9 +107,9 @@ def ours(folder: Path, seed: int) -> Side:
         found = (folder / "run/checkpoints").glob("update-*")
         saved = max((each for each in found if version_of(each) <= len(done)), key=version_of, default=None)
         if saved is None:
-            raise RuntimeError(f"no checkpoint by minute {minute}: this machine is too slow for the race")
+            raise RuntimeError(f"no checkpoint by minute {minute}: this machine is too slow for this bench")
         adapter = folder / f"after-{minute}"
-        shutil.copytree(saved / "adapter", adapter)  # one of a run would be evaluated as its only one
+        shutil.copytree(saved / "adapter", adapter)  # evaluate.py takes a run's folder for all its adapters
         reached[minute] = {"updates": float(version_of(saved)), "pass@1": solved(folder, adapter)}
     return reached
 
@@ -181,7 +180,7 @@ def our_updates(folder: Path, settings: dict[str, Any], notes: list[str]) -> flo
         raise RuntimeError(f"some responses are not of {TOKENS} tokens")
     parts = (f"{words} {fmean(row[f'time/{part}'] for row in counted):.1f}" for part, words in PARTS.items())
     pace = Pace.between(rows, WARM_UP).update_s
-    notes.append(f"Ours, {folder.name} versions old at most: {pace:.1f} s per update; {', '.join(parts)}.")
+    notes.append(f"Ours, {folder.name} versions stale at most: {pace:.1f} s per update; {', '.join(parts)}.")
     print(notes[-1], flush=True)
     return pace
 
@@ -191,7 +190,7 @@ def update_s(ends: list[float], skipped: int) -> float:
 
 
 def endless_model(source: str, folder: Path) -> str:
-    """Copy a model so that its responses end only at the limit."""
+    """Copy a model and change its end token, so that responses end only at the limit. Return the folder."""
     from transformers import AutoTokenizer
 
     shutil.copytree(source, folder)
@@ -206,14 +205,14 @@ def endless_model(source: str, folder: Path) -> str:
 
 
 def problems(**_: object) -> Iterator[dict[str, str]]:
-    """Yield problems of one length, as many as any run takes; the quickstart's parameters do not matter."""
+    """Yield enough problems of one length for any run; the quickstart's parameters are ignored."""
     for first in range(10, 100):
         for second in range(10, 30):
             yield {"problem": f"What is {first} + {second}?", "answer": str(first + second)}
 
 
 def reward(_: str, response: str, __: str) -> float:
-    """Return the share of vowels, which differs between the responses of nearly any group."""
+    """Return the fraction of vowels, which differs between the responses of nearly any group."""
     return sum(letter in "aeiou" for letter in response.lower()) / max(len(response), 1)
 
 

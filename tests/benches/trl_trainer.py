@@ -1,11 +1,11 @@
-"""TRL's GRPOTrainer on the quickstart's task. `python -m tests.benches.trl_trainer ARGUMENTS` runs in `.venv-bench`,
-takes the arguments of `train` as JSON and prints JSON.
+"""Trains with TRL's GRPOTrainer on the quickstart's task. `python -m tests.benches.trl_trainer ARGUMENTS` runs in
+`.venv-bench`, takes the arguments of `train` as JSON and prints JSON.
 """
 
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +14,7 @@ import psutil
 
 from actors.models.files import load_tokenizer, locate
 from conf.load import load
+from conf.schema import Config
 from launch.hardware.machine import detect
 from launch.session.resume import resolve_dtype
 from rewards.problems.loading import load as load_problems
@@ -24,22 +25,20 @@ from tests.benches.trl import reward
 def train(
     settings: Sequence[str], batch: int, minutes: Sequence[int] = (), folder: str = "", updates: int = 1_000_000
 ) -> dict[str, Any]:
-    """Train for the last of the minutes, or for so many updates with the share of vowels as the reward.
+    """Train until the last of the minutes, or for a number of updates with the fraction of vowels as the reward.
 
-    batch: samples per forward pass. folder: where the adapter of each minute is left. Return the updates that were made
-    by each minute, and the time at the end of each, seconds.
+    batch: samples per forward pass. folder: gets the adapter of each minute. Return the number of updates by each
+    minute, and the time at the end of each update, seconds.
     """
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from torch.optim.lr_scheduler import LambdaLR
     from transformers import AutoModelForCausalLM, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
     config = load(["conf=quickstart", *settings])
     config = resolve_dtype(config, detect("cpu"))
-    rollout, learner, lora = config.rollout, config.learner, config.lora
-    samples = learner.problems_per_update * rollout.samples_per_problem
+    learner, lora = config.learner, config.lora
     model, began = locate(config.model), psutil.Process().create_time()
     tokenizer = load_tokenizer(model, config.model.path)
     made, ends = dict.fromkeys(minutes, 0.0), list[float]()
@@ -64,44 +63,12 @@ def train(
                     made[minute] = float(step)
                     policy.save_pretrained(Path(folder, f"after-{minute}"))
 
-    class Trainer(GRPOTrainer):
-        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-            falls = 1 - learner.final_rate
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda _: 1 - falls * progress())
-            return self.lr_scheduler
-
-    def score(completions: list[str], gold: list[str], **_: Any) -> list[float]:
-        if not minutes:
-            return [reward("", text, "") for text in completions]
-        return [verify(right, text).score for right, text in zip(gold, completions, strict=True)]
-
     with TemporaryDirectory() as output:
-        Trainer(
+        falling(GRPOTrainer, learner.final_rate, progress)(
             model=AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.model.dtype)),
             processing_class=tokenizer,
-            reward_funcs=score,
-            args=GRPOConfig(
-                output_dir=output,
-                seed=config.run.seed,
-                use_cpu=True,
-                bf16=False,
-                gradient_checkpointing=False,
-                per_device_train_batch_size=batch,
-                gradient_accumulation_steps=samples // batch,
-                num_generations=rollout.samples_per_problem,
-                max_completion_length=rollout.max_response_tokens,
-                max_steps=updates,
-                learning_rate=learner.learning_rate,
-                adam_beta2=learner.beta2,
-                max_grad_norm=learner.max_grad_norm,
-                temperature=rollout.temperature,
-                beta=0.0,
-                report_to=[],
-                save_strategy="no",
-                logging_strategy="no",
-                disable_tqdm=True,
-                dataloader_pin_memory=False,
-            ),
+            reward_funcs=correctness if minutes else vowels,
+            args=GRPOConfig(output_dir=output, max_steps=updates, **arguments(config, batch)),
             train_dataset=Dataset.from_list(
                 [{"prompt": each.prompt, "gold": each.gold} for each in load_problems(config, tokenizer).train]
             ),
@@ -109,6 +76,52 @@ def train(
             callbacks=[Watch()],
         ).train()
     return {"updates": made, "ends": ends}
+
+
+def falling(trainer: Any, final_rate: float, progress: Callable[[], float]) -> Any:
+    """Return a trainer class with a learning rate that falls with the progress."""
+    from torch.optim.lr_scheduler import LambdaLR
+
+    class Trainer(trainer):  # type: ignore[misc]
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            falls = 1 - final_rate
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda _: 1 - falls * progress())
+            return self.lr_scheduler
+
+    return Trainer
+
+
+def correctness(completions: list[str], gold: list[str], **_: Any) -> list[float]:
+    return [verify(right, text).score for right, text in zip(gold, completions, strict=True)]
+
+
+def vowels(completions: list[str], **_: Any) -> list[float]:
+    return [reward("", text, "") for text in completions]
+
+
+def arguments(config: Config, batch: int) -> dict[str, Any]:
+    """Return a run's settings under TRL's names."""
+    rollout, learner = config.rollout, config.learner
+    return {
+        "seed": config.run.seed,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": learner.problems_per_update * rollout.samples_per_problem // batch,
+        "num_generations": rollout.samples_per_problem,
+        "max_completion_length": rollout.max_response_tokens,
+        "learning_rate": learner.learning_rate,
+        "adam_beta2": learner.beta2,
+        "max_grad_norm": learner.max_grad_norm,
+        "temperature": rollout.temperature,
+        "beta": 0.0,
+        "report_to": [],
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Verdicts a second of the verifier pool against a bare math-verify loop, and with answers that hang math-verify.
+"""Compares verdicts per second of the verifier pool with a bare math-verify loop, and with answers that hang it.
 
-The mix is 80 % plain numbers, 19 % LaTeX and 1 % of the latter or answers that hang, hardly two of them alike. The bare
-loop parses and verifies in its main thread, gold answers parsed once, its own timeouts on; it cannot be measured with
-hangs, since an integer power does not listen to its alarm. Every process is bound to as many cores as it has workers.
+The mix is 80 % plain numbers, 19 % LaTeX and 1 % LaTeX or answers that hang; few of them repeat. The bare loop parses
+and verifies in its main thread, parses each gold answer once and has its own timeouts on. It cannot be measured with
+hangs, because an integer power ignores its alarm. Every process is bound to as many cores as it has workers.
 """
 
 import json
@@ -11,6 +11,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from multiprocessing import get_context
 from statistics import quantiles
@@ -21,8 +22,7 @@ import math_verify
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction
-from tests.benches.processes import measured
-from tests.benches.table import Result, Row
+from tests.benches.results import Result, Row, measured
 
 VERDICTS = 3000
 DEADLINE_S = RewardConfig().deadline_s
@@ -39,7 +39,7 @@ class Question(NamedTuple):
 
 
 def mix(count: int, hangs: str, seed: int = 0) -> list[Question]:
-    """Make questions. hangs: none, huge (numbers as policies write them) or algebra (which looks harmless)."""
+    """Return questions. hangs: none, huge (numbers in the style of policies) or algebra (which looks harmless)."""
     rng = random.Random(seed)
     makers = {"none": latex, "huge": huge, "algebra": algebra}
     kinds = rng.choices([easy, latex, makers[hangs]], [80, 19, 1], k=count)
@@ -108,13 +108,14 @@ def in_bare_loops(questions: list[Question], workers: int) -> list[float]:
 
 
 def in_pool(questions: list[Question], workers: int) -> list[float]:
-    with VerifierPool(RewardFunction(RewardConfig()), workers) as pool:
-        list(pool.verify_all(mix(100, "none", seed=1)))
-        return timed(lambda: [verdict.milliseconds for verdict in pool.verify_all(questions)])
+    with VerifierPool(RewardFunction(RewardConfig()), workers) as pool, ThreadPoolExecutor(workers) as threads:
+        list(threads.map(pool.verify, *zip(*mix(100, "none", seed=1), strict=True)))
+        golds, responses = zip(*questions, strict=True)
+        return timed(lambda: [verdict.milliseconds for verdict in threads.map(pool.verify, golds, responses)])
 
 
 def timed(work: Callable[[], list[float]]) -> list[float]:
-    """Return the seconds that `work` took, then the milliseconds that it returned."""
+    """Return the seconds of `work`, then the milliseconds that it returned."""
     start = time.perf_counter()
     times = work()
     return [time.perf_counter() - start, *times]
@@ -124,7 +125,7 @@ SIDES = {"ours": in_pool, "bare": in_bare_loops}
 
 
 def measure(side: str, hangs: str, workers: int) -> list[float]:
-    """Return what a side returns, in a process of its own."""
+    """Return a side's times from a process of its own."""
     found: list[float] = measured(__name__, side, hangs, str(workers), str(VERDICTS))
     return found
 
@@ -150,8 +151,8 @@ def run() -> Result:
         tuple(rows),
         {},
         (
-            f"Each case ends with what the baseline is. Deadline {DEADLINE_S:g} s. 80 % plain numbers, 19 % LaTeX.",
-            "Huge numbers are seen as they stand; hanging algebra costs its deadline.",
+            f"Each case ends with its baseline. Deadline {DEADLINE_S:g} s. 80 % plain numbers, 19 % LaTeX.",
+            "Huge numbers are recognized at once; hanging algebra costs its deadline.",
         ),
     )
 

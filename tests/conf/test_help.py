@@ -45,7 +45,13 @@ def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("topic", "words"),
-    [("lerner", "nearest: learner"), ("alhpa", "nearest: lora.alpha"), ("zzz", "all sections: run")],
+    [
+        ("lerner", "nearest: learner"),
+        ("alhpa", "nearest: lora.alpha"),
+        ("temprature", "nearest: rollout.temperature, eval.temperature"),
+        ("num_generations", "use rollout.samples_per_problem"),
+        ("zzz", "all sections: run"),
+    ],
 )
 def test_an_unknown_topic_is_refused(topic: str, words: str) -> None:
     with pytest.raises(BadInput, match=f"help {topic}: .*{words}"):

@@ -151,7 +151,7 @@ def test_a_deterministic_run_takes_turns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["conf=quickstart", "r256_instruct"]),
+        ([], ["conf=quickstart", "lists the recipes"]),
         (["conf=quikstart"], ["conf=quikstart", "nearest: quickstart", "r8_instruct"]),
         (["conf=../conf/base"], ["no such recipe"]),
         (["conf=quickstart", "--help"], ["'--help'", "key=value"]),
@@ -166,6 +166,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
     ("override", "words"),
     [
         ("rank=8", ["rank: no such key", "nearest: lora.rank"]),
+        ("--beta=0.1", ["'--beta=0.1': use algorithm.kl"]),
         ("model.shape.layer=8", ["nearest: model.shape.num_hidden_layers"]),
         ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime2"]),
         ("lora[0]=8", ["lora.0: no such key"]),

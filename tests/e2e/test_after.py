@@ -106,7 +106,7 @@ def test_server_serves_nothing_else_and_keeps_its_memory(server: str) -> None:
 
 ENGINE = """
 import json, sys
-from actors.rollout.vllm_engine import cpu_settings, set_environment
+from actors.rollout.vllm_settings import cpu_settings, set_environment
 from actors.runtime.placement import place
 set_environment(place((0,), 0).rollouts[0], 1)
 from vllm import LLM, SamplingParams

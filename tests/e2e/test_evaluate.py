@@ -73,7 +73,7 @@ def test_evaluation_killed_in_the_middle_is_finished_by_the_same_command(boxing_
     assert 0 < benchmark["base"]["pass@1"]["value"] < benchmark["base"][f"pass@{N}"]["value"]
     difference = benchmark["adapter"]["pass@1"]["value"] - benchmark["base"]["pass@1"]["value"]
     assert benchmark["paired"]["difference"] == pytest.approx(difference)
-    assert "sums: adapter less base" in second.stdout
+    assert "sums: adapter minus base" in second.stdout
 
 
 def test_adapter_without_an_effect_is_refused(boxing_model: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from actors.storage.files import OTHERS
 from launch.reporting import conclusion
 from tests.e2e.stranger import METRICS, SILENCE, answers
-from tests.faults.conftest import ENGINE, LEARNER, WORKER, Ended, Run, begin, begin_once
+from tests.faults.conftest import LEARNER, ROLLOUT, WORKER, Ended, Run, begin, begin_once
 
 __all__ = ["begin", "begin_once"]
 
@@ -60,7 +60,7 @@ def resumed(begin_once: Begin, interrupted: tuple[Ended, float]) -> Resumed:
     run.wait_for_update(first.summary["updates"] + 1)
     listening = run.listening()
     told_strangers = answers(listening)
-    run.kill(ENGINE, WORKER, LEARNER)
+    run.kill(ROLLOUT, WORKER, LEARNER)
     page = ""
 
     def told() -> bool:
@@ -96,9 +96,9 @@ def test_the_same_command_resumes_and_ends_within_the_budget(interrupted: tuple[
 
 def test_engine_reward_worker_and_learner_die_at_once_and_the_run_goes_on(ended: Ended) -> None:
     [engine], [learner] = ended.events("rollout-0 died"), ended.events("learner died")
-    assert "engine process: it was killed by signal 9 (SIGKILL" in engine
+    assert "kill -9" in engine
     [again] = ended.events("rollout-0 restarted")
-    assert "requests asked again" in again
+    assert "requests sent again" in again
     assert "restarting from update" in learner
     assert ended.output.count(f"rollout-0 died: {engine}") == ended.output.count(f"learner died: {learner}") == 1
     assert ended.summary["ledger"]["counts"]["deaths/learner"] == 1

@@ -18,26 +18,22 @@ from tests.e2e.conftest import boxing_model, read_rows, read_summary, start
 __all__ = ["boxing_model", "start"]
 
 GONE_S = 120.0
-"""Seconds in which every process of a run is gone after its end, or kill -9."""
+"""Within which every process of a run is gone after it has ended, or was killed."""
 
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 AGENTS_S = 150.0
-"""Ray's own agents, which hold nothing of the run, and the seconds in which they are gone: they first try to reach the
-dead head for about a minute."""
+"""Ray's own agents, which hold nothing of the run, first try to reach the dead head for about a minute."""
 
-ENGINE = "engine process"
 ROLLOUT = "ray::RolloutActor"
 REWARD = "ray::RewardActor"
 LEARNER = "ray::LearnerActor"
 COORDINATOR = "ray::CoordinatorActor"
 WORKER = "reward worker"
-"""Names of processes, as the kernel has them. A reward worker is a child of the reward actor's fork server, and an
-engine
-process is a child of a rollout actor: vLLM's name for it does not work in every environment."""
+"""Names of processes, as the kernel has them. But a reward worker is a child of the reward actor's fork server."""
 
 
 class Run:
-    """A real run in processes of its own. family: all of them so far, by id."""
+    """A run in processes of its own, with everything it has started so far."""
 
     def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
         self.process = process
@@ -54,20 +50,20 @@ class Run:
         return int(rows[-1]["update"]) if rows else 0
 
     def events(self, kind: str) -> list[str]:
-        """Return the details of this kind of events so far."""
+        """What has been written down so far of events of this kind."""
         file = self.folder / "events.jsonl"
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
         events = [json.loads(line) for line in lines if line.endswith("\n")]
         return [event["detail"] for event in events if kind in event["event"]]
 
     def look(self) -> list[psutil.Process]:
-        """Return the run's live processes: all of its driver's session, whoever their parent is."""
+        """The processes of the run that live now: of the session that its driver began, whoever their parent is."""
         members = [member for member in psutil.process_iter() if member.pid != self.process.pid and self._holds(member)]
         self.family.update({member.pid: member for member in members})
         return members
 
     def listening(self) -> dict[str, str]:
-        """Return the names of its processes by the addresses on which they listen."""
+        """Names of its processes by the addresses on which they listen."""
         return {
             f"{connection.laddr.ip}:{connection.laddr.port}": member.name()
             for member in self.look()
@@ -82,7 +78,7 @@ class Run:
             return False
 
     def wait_until(self, happened: Callable[[], bool], what: str, seconds: float = 600.0, pause: float = 0.05) -> float:
-        """Return the seconds until something has happened; fail if the run ends or the time passes before."""
+        """Seconds until something has happened; fails if the run ends or the time passes before."""
         began = time.monotonic()
         while not happened():
             if self.process.poll() is not None:
@@ -97,7 +93,7 @@ class Run:
         return self.wait_until(lambda: self.updates >= update, f"update {update}")
 
     def find(self, title: str) -> psutil.Process:
-        """Return one process of the run by its name, once it is there."""
+        """One process of the run by its name, once it is there."""
         if title == WORKER:
             [actor] = [member for member in self.look() if named(member, REWARD)]
             server = next(child for child in actor.children() if "forkserver" in " ".join(child.cmdline()))
@@ -111,26 +107,14 @@ class Run:
         self.wait_until(look, title)
         return found[0]
 
-    def kill_each_new(self, title: str, times: int) -> None:
-        """Kill the process of this name, and each of its successors, so many times in all."""
-        killed: set[int] = set()
-
-        def kill_the_next() -> bool:
-            for process in self.look():
-                if process.pid not in killed and named(process, title):
-                    killed.add(process.pid)
-                    process.kill()
-            return self.process.poll() is not None or len(killed) >= times
-
-        self.wait_until(kill_the_next, f"death {times} of {title}")
-
     def kill(self, *titles: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to all of these at once."""
-        for victim in [self.find(title) for title in titles]:
+        victims = [self.find(title) for title in titles]
+        for victim in victims:
             victim.send_signal(number)
 
     def output(self) -> str:
-        """Wait for the end and return all printed text."""
+        """All it has printed, once it has ended."""
         self.process.wait()
         self._listener.join()
         return "".join(self._lines)
@@ -145,10 +129,8 @@ class Run:
         for line in self.process.stdout:
             self._lines.append(line)
 
-    def end(self, number: int = 0) -> "Ended":
-        """Send a signal, if any, and wait for the end; check that no process and no shared memory is left."""
-        if number:
-            self.process.send_signal(number)
+    def end(self) -> "Ended":
+        """Wait for the end; checks that no process and no shared memory is left."""
         self.look()
         output = self.output()
         self.check_nothing_left()
@@ -164,7 +146,7 @@ class Run:
 
 
 class Ended:
-    """The end of a run's process: exit code, output and files."""
+    """What a process of a run left behind."""
 
     def __init__(self, code: int, output: str, folder: Path) -> None:
         self.code = code
@@ -178,13 +160,13 @@ class Ended:
 
 
 def latest(folder: Path) -> int:
-    """Return the version of the newest checkpoint; 0 without one."""
+    """Version of the newest checkpoint; 0 without one."""
     link = folder / "checkpoints" / "latest"
     return int(link.resolve().name.removeprefix("update-")) if link.exists() else 0
 
 
 def learned_from(ended: Ended) -> dict[int, str]:
-    """Return the problem by group index of all groups behind the adapter; fail if one is there twice."""
+    """Problem by group index of all groups behind the adapter; fails if one was learned from twice."""
     seen: dict[int, str] = {}
     for row in ended.rows:
         lines = (ended.folder / "samples" / f"update-{row['update']:06d}.jsonl").read_text().splitlines()
@@ -196,19 +178,13 @@ def learned_from(ended: Ended) -> dict[int, str]:
 
 def named(process: psutil.Process, title: str) -> bool:
     try:
-        if title == ENGINE:
-            parent = process.parent()
-            spawned = any(mark in " ".join(process.cmdline()) for mark in ("spawn_main", "VLLM::"))
-            return spawned and parent is not None and named(parent, ROLLOUT)
         return process.name().startswith(title[:15])  # as much as the kernel keeps
     except psutil.NoSuchProcess:
         return False
 
 
 def launcher(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..., Run]]:
-    """Yield a function that starts runs by name, with further settings and half an hour's time; kill the rest at the
-    end.
-    """
+    """Starts runs by name, with further settings and half an hour's time; what is left of them in the end is killed."""
     runs: list[Run] = []
 
     def launch(name: str, *settings: str) -> Run:
@@ -227,11 +203,11 @@ def launcher(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable
 
 @pytest.fixture
 def begin(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..., Run]]:
-    """Start runs by name, with further settings; kill the rest at the end of the test."""
+    """Start a run by name, with further settings; whatever is left of it at the end of the test is killed."""
     yield from launcher(start)
 
 
 @pytest.fixture(scope="module")
 def begin_once(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..., Run]]:
-    """As `begin`, for a run that the tests of a module share."""
+    """The same for a run that the tests of a module share."""
     yield from launcher(start)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.conftest import COORDINATOR, ENGINE, LEARNER, REWARD, ROLLOUT, WORKER, Run
+from tests.faults.conftest import COORDINATOR, LEARNER, REWARD, ROLLOUT, WORKER, Run
 
 DRIVER = "launch/run.py"
 STOP_S = 120.0
@@ -191,7 +191,6 @@ def memory_groups() -> Path:
 KILLS = {
     title: Fault(f"kill -9 of {title.removeprefix('ray::')}", killed(title, event), TOLD_S)
     for title, event in (
-        (ENGINE, "rollout-0 restarted"),
         (ROLLOUT, "rollout-0 restarted"),
         (WORKER, ""),
         (REWARD, "reward-0 restarted"),
@@ -202,7 +201,6 @@ KILLS = {
 }
 
 FAULTS = {
-    "engine": Fault("SIGSTOP of the engine process", stopped(ENGINE), STOP_S),
     "rollout": Fault("SIGSTOP of the rollout actor", stopped(ROLLOUT), STOP_S),
     "worker": Fault("SIGSTOP of a reward worker", stopped(WORKER), STOP_S),
     "reward": Fault("SIGSTOP of the reward actor", stopped(REWARD), STOP_S),

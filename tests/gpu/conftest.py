@@ -1,4 +1,4 @@
-"""What only a card can show. Without one these tests are skipped; with one they take some ten minutes."""
+"""Tests that need a GPU. Without one they are skipped; with one they take about ten minutes."""
 
 import os
 import subprocess
@@ -6,23 +6,23 @@ from dataclasses import replace
 
 import pytest
 
-from conf.catalogue import CARD_DTYPE
+from conf.catalogue import GPU_DTYPE
 from launch.hardware.machine import Machine, detect
 
 
 @pytest.fixture(scope="session", autouse=True)
 def machine() -> Machine:
-    """This machine, as if it had one card only."""
+    """Return this machine with one GPU."""
     found = detect()
     if not found.gpus:
         pytest.skip("no NVIDIA card here: nvidia-smi lists none")
-    if not found.rates.get(CARD_DTYPE, 1.0):
-        pytest.skip(f"{found.name} cannot compute in {CARD_DTYPE}")
+    if not found.rates.get(GPU_DTYPE, 1.0):
+        pytest.skip(f"{found.name} cannot compute in {GPU_DTYPE}")
     return replace(found, gpus=1)
 
 
 def memory_used() -> int:
-    """Bytes of the first card that may be used here that are taken, by whomever."""
-    card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    query = ["nvidia-smi", f"--id={card}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    """Return the used bytes of the first GPU that this process may use, whoever uses them."""
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    query = ["nvidia-smi", f"--id={gpu}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout) * 2**20

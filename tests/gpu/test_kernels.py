@@ -1,4 +1,4 @@
-"""The learner's ways on a card, one by one, at full size: seconds and memory before and after, and the same numbers."""
+"""The learner's GPU kernels one by one at full size: seconds and memory before and after, and the same numbers."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -27,49 +27,49 @@ from learner.packing import pack
 from tests.learner.full_size import fullest, modeling
 from tests.random_model import configuration
 
-CARD = torch.device("cuda")
+CUDA = torch.device("cuda")
 TIMES = 3
 AGREE = 0.1
-"""Largest mean |Δ log p| between two sound ways through one model in bfloat16."""
+"""Largest mean |Δ log p| between two correct computations of one model in bfloat16."""
 
-WAYS = ("products in a chain", "norms and MLP fused", "attention without padding", "logits in float32")
+KERNELS = ("products in a chain", "norms and MLP fused", "attention without padding", "logits in float32")
 
 
 def rounded(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
-    """Logits by way of bfloat16."""
+    """Return logits that bfloat16 has rounded."""
     return (hidden @ head.T).float() / temperature
 
 
 @contextmanager
-def only(config: Config, ways: tuple[str, ...]) -> Iterator[None]:
-    """Have the learner take these ways and, for the others, those of a processor. Its model is random."""
+def only(config: Config, kernels: tuple[str, ...]) -> Iterator[None]:
+    """Make the learner use these kernels and the CPU's code otherwise. Its model is random."""
 
     def build(*_: Any, dtype: torch.dtype, **__: Any) -> Any:
         return AutoModelForCausalLM.from_config(configuration(config.model), attn_implementation="eager", dtype=dtype)
 
     off: dict[str, tuple[Any, str, Callable[..., Any]]] = {
-        WAYS[0]: (projection, "chains", lambda x: False),
-        WAYS[1]: (adapter, "fuse", lambda *_: False),
-        WAYS[2]: (policies, "unpadded_serves", lambda *_: False),
-        WAYS[3]: (logprobs, "_logits", rounded),
+        KERNELS[0]: (projection, "chains", lambda x: False),
+        KERNELS[1]: (adapter, "fuse", lambda *_: False),
+        KERNELS[2]: (policies, "unpadded_serves", lambda *_: False),
+        KERNELS[3]: (logprobs, "_logits", rounded),
     }
     with ExitStack() as stack:
         stack.enter_context(patch.object(AutoModelForCausalLM, "from_pretrained", build))
         stack.enter_context(patch.dict(vars(import_module(modeling(config)))))  # fused kernels stay there otherwise
-        for way in set(WAYS) - set(ways):
-            stack.enter_context(patch.object(*off[way]))
+        for kernel in set(KERNELS) - set(kernels):
+            stack.enter_context(patch.object(*off[kernel]))
         yield
 
 
-def measure(config: Config, ways: tuple[str, ...]) -> tuple[float, float, Tensor, float]:
-    """Seconds and peak bytes of a full micro-batch, its log-probabilities, and the norm of its gradients."""
-    with only(config, ways):
+def measure(config: Config, kernels: tuple[str, ...]) -> tuple[float, float, Tensor, float]:
+    """Return seconds and peak bytes of a full micro-batch, its log-probabilities, and the norm of its gradients."""
+    with only(config, kernels):
         torch.manual_seed(0)
-        policy = Policy(load_model(config, "", CARD), 1.0, config.learner.logprob_chunk, fused=True).train()
+        policy = Policy(load_model(config, "", CUDA), 1.0, config.learner.logprob_chunk, fused=True).train()
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.02)
-        batch = fullest(config.learner.tokens_per_microbatch).to(CARD)
+        batch = fullest(config.learner.tokens_per_microbatch).to(CUDA)
         seconds = []
         for _ in range(1 + TIMES):
             policy.zero_grad()
@@ -86,14 +86,14 @@ def measure(config: Config, ways: tuple[str, ...]) -> tuple[float, float, Tensor
 
 
 @pytest.mark.parametrize("rank", [8, 256])
-def test_each_way_gives_the_same_numbers_and_is_no_slower(rank: int) -> None:
+def test_each_kernel_gives_the_same_numbers(rank: int) -> None:
     config = load([f"conf=r{rank}_instruct"])
     config = changed(config, {"model.dtype": "bfloat16"})
     before, room, plain, norm = measure(config, ())
     print(f"\nrank {rank}: plain {before:.3f} s, {room / GIB:.2f} GiB")
-    for count in range(1, len(WAYS) + 1):
-        seconds, peak, found, gradients = measure(config, WAYS[:count])
-        print(f"+ {WAYS[count - 1]:<28} {seconds:.3f} s, {peak / GIB:.2f} GiB, {before / seconds:.2f} times as fast")
+    for count in range(1, len(KERNELS) + 1):
+        seconds, peak, found, gradients = measure(config, KERNELS[:count])
+        print(f"+ {KERNELS[count - 1]:<28} {seconds:.3f} s, {peak / GIB:.2f} GiB, {before / seconds:.2f} times as fast")
         assert (found - plain).abs().mean() < AGREE
         assert gradients == pytest.approx(norm, rel=0.1)
     assert seconds < before
@@ -101,18 +101,18 @@ def test_each_way_gives_the_same_numbers_and_is_no_slower(rank: int) -> None:
     torch.cuda.empty_cache()
 
 
-def test_attention_without_padding_serves_this_card() -> None:
+def test_attention_without_padding_runs_here() -> None:
     for recipe in ("instruct", "llama", "qwen3"):
-        assert unpadded_serves(configuration(load([f"conf=r8_{recipe}"]).model), CARD)
+        assert unpadded_serves(configuration(load([f"conf=r8_{recipe}"]).model), CUDA)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(9, 3, 64), (12, 2, 128)])
-def test_attention_of_packed_rows_runs_in_the_flash_kernel(heads: int, kv_heads: int, size: int) -> None:
-    """Heads and strides as `learner.model.attention.attend` gives them: no other kernel may take them, or it raises."""
+def test_packed_attention_runs_in_the_flash_kernel(heads: int, kv_heads: int, size: int) -> None:
+    """Heads and strides are those of `learner.model.attention.attend`. torch raises if only other kernels take them."""
     (part,) = pack([Tokens(tuple(range(30)), tuple(range(n))) for n in (40, 50)], 1000)
-    block = part.to(CARD).blocks[0]
+    block = part.to(CUDA).blocks[0]
     flat = [
-        torch.randn(part.tokens, count, size, device=CARD, dtype=torch.bfloat16, requires_grad=True)
+        torch.randn(part.tokens, count, size, device=CUDA, dtype=torch.bfloat16, requires_grad=True)
         for count in (heads, kv_heads, kv_heads)
     ]
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):

@@ -1,7 +1,7 @@
 """Hides instructions of the CPU from every Python process that has this folder on its PYTHONPATH.
 
-`TEST_ISA=avx2` or `avx512` names what is left; `avx512` is without bfloat16. torch, and with it vLLM, asks cpuinfo
-inside libc10.so. oneDNN and MKL ask the CPU, up to a limit in a variable of their own. `launch/` reads /proc/cpuinfo.
+`TEST_ISA=avx2` or `avx512` names the remaining ones; `avx512` is without bfloat16. torch and vLLM ask cpuinfo inside
+libc10.so. oneDNN and MKL ask the CPU, up to a limit in a variable of their own. `launch/` reads /proc/cpuinfo.
 DeepSpeed's Adam keeps all instructions: it is compiled for this machine.
 """
 
@@ -13,10 +13,10 @@ from pathlib import Path
 
 NEWEST = "avx10|amx|avx_ne|avx_vnni_int"
 HIDDEN = {"avx2": f"avx512|{NEWEST}", "avx512": f"avx512_(bf16|fp16|vp2|4)|{NEWEST}"}
-"""How the names of hidden instructions begin, in /proc/cpuinfo and in `torch.cpu.get_capabilities()`."""
+"""Patterns of hidden instructions' names in /proc/cpuinfo and in `torch.cpu.get_capabilities()`."""
 
 FLAGS = {"avx2": range(29, 56), "avx512": range(42, 56)}
-"""The same by their numbers in cpuinfo's `struct cpuinfo_x86_isa`, as torch 2.13 has it."""
+"""Their numbers in cpuinfo's `struct cpuinfo_x86_isa` of torch 2.13."""
 
 LIMITS = {
     "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},

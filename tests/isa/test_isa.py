@@ -1,4 +1,4 @@
-"""Fewer instructions than the CPU has: what is hidden from a process, and what test.sh refuses."""
+"""Instructions that are hidden from a process, and those that test.sh refuses."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def seen(isa: str) -> list[Any]:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these are instructions of x86")
 @pytest.mark.parametrize("isa", HIDDEN)
-def test_these_instructions_are_hidden_and_no_others(isa: str) -> None:
+def test_only_these_instructions_are_hidden(isa: str) -> None:
     def left(names: list[str]) -> list[str]:
         return [name for name in names if not re.match(HIDDEN[isa], name)]
 
@@ -47,7 +47,7 @@ def test_these_instructions_are_hidden_and_no_others(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ["avx2", "avx512", "sse2"])
-def test_what_the_cpu_lacks_is_refused_before_the_set_up(isa: str, tmp_path: Path) -> None:
+def test_missing_instructions_are_refused_before_set_up(isa: str, tmp_path: Path) -> None:
     """Without setup.sh the script would end with 127."""
     (tmp_path / "launch").mkdir()
     shutil.copy(ROOT / "launch" / "test.sh", tmp_path / "launch")

@@ -43,9 +43,8 @@ class Words:
 
 @pytest.fixture
 def config() -> Config:
-    config = Config()
     return changed(
-        config,
+        Config(),
         {
             "data.chat_settings": {"enable_thinking": False},
             "rollout.max_prompt_tokens": 20,

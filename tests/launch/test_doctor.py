@@ -47,7 +47,7 @@ def test_a_measurement_is_kept_where_there_was_no_run_yet(
 ) -> None:
     monkeypatch.setattr(doctor, "examine", lambda plan, _: doctor.store(MEASURED, plan.config, plan.machine))
     assert main(here) == 0
-    assert f"what was measured here: {DOCTOR}" in said()
+    assert f"a measurement here: {DOCTOR}" in said()
     assert recall(load(here), detect("cpu")).decode == 2.0
 
 
@@ -96,10 +96,10 @@ def test_real_actors_are_measured_and_the_next_plan_knows(here: list[str], tmp_p
 
     text = run("doctor")
     rates = ("generates", "decode", "learn", "update", "sync", "both at once")
-    for part in (*rates, f"what was measured here: {DOCTOR}"):
+    for part in (*rates, f"a measurement here: {DOCTOR}"):
         assert part in text
     found = recall(load(here), detect("cpu"))
     assert found.of == DOCTOR
     assert (found.decode, found.learn) != (1.0, 1.0)
-    assert f"corrected by what was measured here: {DOCTOR}" in run("run", "plan=true")
+    assert f"corrected by a measurement here: {DOCTOR}" in run("run", "plan=true")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["calibration.json"]

@@ -23,5 +23,5 @@ def test_summary_alone_is_a_result(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     assert result.main([str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    for expected in ("budget_exhausted", "40 updates", "9.9 min", "No conclusion"):
+    for expected in ("completed, with its time budget used", "40 updates", "9.9 min", "No conclusion"):
         assert expected in said

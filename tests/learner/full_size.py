@@ -1,4 +1,4 @@
-"""The learner's forward and backward pass at full size, on tensors without content: what a card's memory would hold.
+"""Peak GPU memory of the learner's forward and backward pass at full size, measured on tensors without content.
 
 `python -m tests.learner.full_size` prints, for each recipe model and rank, the peak in GiB beside the plan's.
 """
@@ -7,7 +7,7 @@ import json
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -28,7 +28,7 @@ from learner.model import attention, projection
 from learner.model import policy as policies
 from learner.model.adapter import load_model
 from learner.model.policy import Policy
-from learner.packing import Block, MicroBatch, pack
+from learner.packing import MicroBatch, pack
 from tests.random_model import KINDS, configuration
 
 RECIPES = ("instruct", "math", "deepscaler", "llama", "qwen3")
@@ -37,7 +37,7 @@ PROMPT = 256
 
 
 class Memory(TorchDispatchMode):
-    """Counts the bytes of all tensors that exist. (torch's own tracker takes no frozen weights.)"""
+    """Counts the bytes of all tensors. (torch's own tracker skips frozen weights.)"""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Memory(TorchDispatchMode):
 
 
 class Norm(torch.autograd.Function):
-    """Allocates and keeps what liger-kernel's norm does; the numbers mean nothing."""
+    """Allocates and keeps the tensors of liger-kernel's norm, with meaningless numbers."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class Norm(torch.autograd.Function):
 
 
 class Gate(torch.autograd.Function):
-    """Likewise its MLP's product."""
+    """Likewise for its MLP's product."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class Gate(torch.autograd.Function):
 
 
 class Rotary(torch.autograd.Function):
-    """Likewise its rotary embedding, which changes queries and keys in place."""
+    """Likewise for its rotary embedding, which changes queries and keys in place."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,8 +114,8 @@ def fuse(base: Any, _: torch.device) -> bool:
 
 
 @contextmanager
-def as_on_a_card(config: Config, fused: bool) -> Iterator[None]:
-    """Have the learner's code take the ways that it takes on a card."""
+def as_on_a_gpu(config: Config, fused: bool) -> Iterator[None]:
+    """Make the learner's code take its GPU branches."""
 
     def build(*_: Any, dtype: torch.dtype, **__: Any) -> Any:
         base = AutoModelForCausalLM.from_config(configuration(config.model), attn_implementation="eager", dtype=dtype)
@@ -143,7 +143,7 @@ def modeling(config: Config) -> str:
 
 
 def fullest(tokens: int) -> MicroBatch:
-    """A micro-batch of so many tokens: two samples of one prompt."""
+    """Return a micro-batch of two samples of one prompt with this number of tokens."""
     response = (tokens - PROMPT) // 2 + 1
     (batch,) = pack([Tokens((1,) * PROMPT, (1,) * response) for _ in range(2)], tokens)
     assert batch.tokens == tokens
@@ -151,10 +151,8 @@ def fullest(tokens: int) -> MicroBatch:
 
 
 def give_storage(model: nn.Module, dtype: torch.dtype) -> None:
-    """Have weights without content take memory of the feigned device. dtype: of the adapter's, to which PEFT moves it,
-    but not without content.
-    """
-    made: dict[int, nn.Parameter] = {}  # tied ones stay tied
+    """Let weights without content take memory of the fake device. dtype: the adapter's, which PEFT sets otherwise."""
+    made: dict[int, nn.Parameter] = {}  # tied weights stay tied
     for module in model.modules():
         for name, p in list(module.named_parameters(recurse=False)):
             if id(p) not in made:
@@ -165,11 +163,24 @@ def give_storage(model: nn.Module, dtype: torch.dtype) -> None:
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
 
 
+def faked(mode: FakeTensorMode, data: Any) -> Any:
+    """Return a dataclass with fake tensors in place of its own, nested ones included."""
+
+    def fake(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(fake, value))
+        if isinstance(value, Tensor):
+            return mode.from_tensor(value)
+        return faked(mode, value) if is_dataclass(value) else value
+
+    return replace(data, **{name: fake(value) for name, value in vars(data).items()})
+
+
 def peak(plan: Plan, fused: bool) -> float:
-    """Return the most bytes that tensors take in a forward and backward pass, summed gradients included."""
+    """Return the peak bytes of tensors in a forward and backward pass, summed gradients included."""
     config, memory, stack = plan.config, Memory(), ExitStack()
     batch = fullest(config.learner.tokens_per_microbatch)
-    with as_on_a_card(config, fused):
+    with as_on_a_gpu(config, fused):
         with torch.device("meta"):
             model = load_model(config, "", "meta")
         mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
@@ -181,19 +192,7 @@ def peak(plan: Plan, fused: bool) -> float:
             checkpointing=config.learner.gradient_checkpointing == "on",
             fused=fused,
         ).train()
-        names = ("ids", "positions", "output_places", "predictors", "targets")
-        moved = {name: mode.from_tensor(getattr(batch, name)) for name in names}
-        ends = {name: mode.from_tensor(getattr(batch.segments, name)) for name in ("query_ends", "key_ends")}
-        blocks = tuple(
-            Block(
-                *(
-                    each if each is None else mode.from_tensor(each)
-                    for each in (block.queries, block.keys, block.offsets)
-                )
-            )
-            for block in batch.blocks
-        )
-        batch = replace(batch, **moved, blocks=blocks, segments=replace(batch.segments, **ends))
+        batch = faked(mode, batch)
         for parameter in model.parameters():
             memory.see(parameter)
         with stack, memory:
@@ -204,7 +203,7 @@ def peak(plan: Plan, fused: bool) -> float:
 
 
 def planned(plan: Plan) -> float:
-    """Return the same by the plan: what a learner needs of a card but context and bucket."""
+    """Return the planned bytes of a learner on a GPU, without CUDA's context and the bucket."""
     parts = [entry for entry in plan.memory if entry.place == "learner GPU" and "context" not in entry.what]
     return sum(entry.bytes for entry in parts)
 

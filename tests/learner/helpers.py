@@ -1,7 +1,9 @@
-"""For the tests of the learner: batches, updates, and log-probabilities the plain way."""
+"""Batches, updates, and plain log-probabilities for the tests of the learner."""
 
 import copy
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -30,14 +32,26 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def own_attention(learner: LoraLearner) -> torch.nn.Module:
-    """A copy of the learner's model with transformers' own attention."""
+    """Return a copy of the learner's model with transformers' own attention."""
     model = copy.deepcopy(learner.model)
     model.get_base_model().set_attn_implementation("sdpa")
     return model.eval()
 
 
-def reference_logprobs(model: torch.nn.Module, group: Group, number: int, temperature: float) -> torch.Tensor:
-    """Full logits, log_softmax, gather."""
+def distributions(model: torch.nn.Module, group: Group, number: int, temperature: float) -> torch.Tensor:
+    """Return log-probabilities of the whole vocabulary at a sample's response, [t, v], from full logits."""
     prompt, response = group.problem.prompt_ids, group.samples[number].token_ids
     logits = model(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
-    return (logits / temperature).log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0]
+    return (logits / temperature).log_softmax(-1)
+
+
+def reference_logprobs(model: torch.nn.Module, group: Group, number: int, temperature: float) -> torch.Tensor:
+    response = torch.tensor(group.samples[number].token_ids)
+    return distributions(model, group, number, temperature).gather(1, response[:, None])[:, 0]
+
+
+def spoil(group: Group) -> Group:
+    """Make the engine's log-probability of one token NaN, and with it the loss."""
+    sample = group.samples[1]
+    spoilt = replace(sample, logprobs=(math.nan, *sample.logprobs[1:]))
+    return replace(group, samples=(group.samples[0], spoilt, *group.samples[2:]))

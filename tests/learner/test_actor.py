@@ -1,4 +1,4 @@
-"""How long a learner may take before it counts as dead."""
+"""Time limits of a learner's calls."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ from learner.actor import HANG_S, RemoteLearner
 from tests.fakes import make_group
 
 
-def test_a_batch_without_variance_is_no_measure_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_batches_do_not_tighten_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.put", lambda batch: batch)
     allowed: list[float] = []
 

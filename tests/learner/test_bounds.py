@@ -1,4 +1,4 @@
-"""No token moves the weights without bound: what is accepted has one, and what is refused has a witness."""
+"""No token moves the weights without bound: accepted settings have a bound, refused ones an example without."""
 
 from dataclasses import replace
 from itertools import product
@@ -17,7 +17,7 @@ from learner.losses import MAX_PENALTY_SLOPE, Observed, Totals, policy_loss
 from learner.mismatch import MAX_WEIGHT
 
 LARGEST = 50.0
-"""Times its advantage, the most that a token of any accepted combination can weigh: a slope of 10, a weight of 5."""
+"""Largest weight of a token in any accepted combination, relative to its advantage: a slope of 10, a weight of 5."""
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "surrogate": ("clip", "cispo", "sapo"),
@@ -67,7 +67,7 @@ NATS = st.lists(st.floats(-25, 25), min_size=1, max_size=4)
 
 @pytest.mark.parametrize("kl", [0.0, 0.5])
 @given(algorithm=st.sampled_from(ACCEPTED), advantage=st.sampled_from([1.0, -1.0]), ratios=NATS, data=st.data())
-def test_whatever_is_accepted_has_a_bound(
+def test_accepted_settings_have_a_bound(
     kl: float, algorithm: AlgorithmConfig, advantage: float, ratios: list[float], data: st.DataObject
 ) -> None:
     deltas = data.draw(st.lists(st.floats(-25, 25), min_size=len(ratios), max_size=len(ratios)))
@@ -79,14 +79,10 @@ def test_whatever_is_accepted_has_a_bound(
     assert found.max() <= (most + kl * MAX_PENALTY_SLOPE) * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("name", presets())
-def test_presets_are_among_them(name: str) -> None:
-    assert AlgorithmConfig(**presets()[name]) in ACCEPTED
-
-
-def test_whatever_is_refused_has_a_witness() -> None:
-    """It has a token without bound, or a setting that changes nothing."""
+def test_refused_settings_are_unbound_or_useless() -> None:
+    """They have a token without bound, or a setting that changes nothing."""
     assert REFUSED
+    assert all(AlgorithmConfig(**preset) in ACCEPTED for preset in presets().values())
     inert = {"surrogate": "clip", "ratio": "token", "clip_low": None, "clip_high": None, "dual_clip": None}
     for algorithm in REFUSED:
         unbound = any(slopes(algorithm, sign, [19.0], [0.0]).item() > 1e6 for sign in (1.0, -1.0))
@@ -108,34 +104,8 @@ def test_a_sequence_ratio_beyond_the_clamp_has_no_slope(ratio: float) -> None:
     assert found.tolist() == pytest.approx([torch.tensor(ratio).exp().item() if abs(ratio) < 20 else 0.0] * 2, rel=1e-5)
 
 
-def test_the_kl_penalty_pulls_a_token_back_however_far_it_is() -> None:
+def test_the_kl_penalty_acts_at_any_distance() -> None:
     algorithm = AlgorithmConfig(kl=1.0)
     for far in (2.4, 2.6, 25.0):
         found = slopes(algorithm, 0.0, [far], [0.0]).item()
         assert found == pytest.approx(min(torch.tensor(far).expm1().item(), MAX_PENALTY_SLOPE), rel=1e-5)
-
-
-def batch_gradient(algorithm: AlgorithmConfig, lowered: float) -> torch.Tensor:
-    """Return the gradient of a linear policy's weights on 413 tokens, one of which the engine finds less probable."""
-    maker = torch.Generator().manual_seed(0)
-    lengths = torch.tensor([59] * 7)
-    features, words = torch.randn(413, 24, generator=maker), torch.randint(64, (413,), generator=maker)
-    weights = (torch.randn(24, 64, generator=maker) / 5).requires_grad_()
-    theta = (features @ weights).log_softmax(-1).gather(1, words[:, None])[:, 0]
-    engine = theta.detach() + 0.03 * torch.randn(413, generator=maker)
-    engine[100] -= lowered
-    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, 1.0, -1.0]).repeat_interleave(lengths)
-    observed = Observed(engine, engine, advantages, lengths)
-    loss = policy_loss(algorithm, Totals(7, 413, 64), theta, torch.zeros(413), observed)
-    return torch.autograd.grad(loss, weights)[0].flatten()
-
-
-@pytest.mark.parametrize(("dual", "norm", "cosine"), [(None, (5, 10), (0.0, 0.3)), (3.0, (0.97, 1.03), (0.99, 1.0))])
-def test_one_wrong_log_probability_does_not_take_a_batch_over(
-    dual: float | None, norm: tuple[float, float], cosine: tuple[float, float]
-) -> None:
-    """Without dual clip it does: that is what the default is for."""
-    algorithm = AlgorithmConfig(dual_clip=dual)
-    right, wrong = batch_gradient(algorithm, 0.0), batch_gradient(algorithm, 5.0)
-    assert norm[0] < wrong.norm() / right.norm() < norm[1]
-    assert cosine[0] < torch.cosine_similarity(right, wrong, dim=0) <= cosine[1] + 1e-6

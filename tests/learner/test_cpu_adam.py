@@ -4,7 +4,7 @@ from pathlib import Path
 from learner.cpu_adam import abandoned
 
 
-def test_a_lock_is_abandoned_only_when_no_process_has_it_open(tmp_path: Path) -> None:
+def test_a_lock_without_a_process_is_abandoned(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     assert not abandoned(lock)
     descriptor = os.open(lock, os.O_CREAT | os.O_EXCL)

@@ -1,7 +1,6 @@
-"""A learner of two ranks, in Ray actors over gloo, against one alone in this process."""
+"""A learner of two processes, in Ray actors over gloo, against one alone in this process."""
 
 import asyncio
-import math
 import os
 import subprocess
 import sys
@@ -26,17 +25,18 @@ from conf.schema import Config
 from conf.settings import changed
 from learner.actor import LearnerActor, RemoteLearner
 from learner.learner import LoraLearner
+from tests.learner.helpers import Build, spoil
+from tests.learner.helpers import update as update_one
 
-Build = Callable[..., Group]
 T = TypeVar("T")
 
-RANKS = 2
+WORLD_SIZE = 2
 
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Callable[[Awaitable[T]], T]]:
-    """Runs a coroutine to its end, all of them in one event loop, beside a Ray of its own."""
-    ray.init("local", num_cpus=RANKS, include_dashboard=False, object_store_memory=80 * 2**20)
+    """Run coroutines to their end in one event loop, beside a Ray of its own."""
+    ray.init("local", num_cpus=WORLD_SIZE, include_dashboard=False, object_store_memory=80 * 2**20)
     with asyncio.Runner() as runner:
 
         async def finish(work: Awaitable[T]) -> T:
@@ -48,10 +48,9 @@ def run() -> Iterator[Callable[[Awaitable[T]], T]]:
 
 @pytest.fixture(scope="module")
 def config(tiny_model: Path) -> Config:
-    """In float32, with every part of the loss that takes passes of its own."""
-    config = Config()
+    """Return float32 settings with every part of the loss that takes passes of its own."""
     return changed(
-        config,
+        Config(),
         {
             "model.path": str(tiny_model),
             "model.dtype": "float32",
@@ -68,7 +67,7 @@ def config(tiny_model: Path) -> Config:
 
 
 class FarLearner(LearnerActor):
-    """The first rank alone sees the checkpoints."""
+    """Only the first process sees the checkpoints."""
 
     def restore(self, folder: str | None, incarnation: int) -> None:
         self._ask("restore", folder and (folder if self.rank == 0 else "/on another node"), incarnation)
@@ -81,11 +80,11 @@ def two(config: Config, run: Any, tmp_path_factory: pytest.TempPathFactory) -> I
 
     async def start() -> RemoteLearner:
         arguments = (config, config.model.path, share, str(folder / "adapters"))
-        ranks = [
-            RemoteActor(FarLearner, f"rank-{rank}", share, *arguments, rank, RANKS, asynchronous=False)
-            for rank in range(RANKS)
+        processes = [
+            RemoteActor(FarLearner, f"rank-{rank}", share, *arguments, rank, WORLD_SIZE, asynchronous=False)
+            for rank in range(WORLD_SIZE)
         ]
-        return RemoteLearner(ranks, WallClock())
+        return RemoteLearner(processes, WallClock())
 
     learner = run(start())
     yield learner
@@ -94,7 +93,7 @@ def two(config: Config, run: Any, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def start(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of version 0."""
+    """Return a checkpoint of version 0."""
     folder = tmp_path_factory.mktemp("start")
     LoraLearner(config, config.model.path, folder).save(folder)
     return folder
@@ -110,25 +109,20 @@ async def update(learner: RemoteLearner, batch: Batch) -> UpdateStats:
     return await learner.step(0.0)
 
 
-def update_one(learner: LoraLearner, batch: Batch) -> UpdateStats:
-    learner.accumulate(batch)
-    return learner.step(0.0)
-
-
-def drawn_by(version: int, *groups: Group) -> Batch:
+def sampled_by(version: int, *groups: Group) -> Batch:
     return Batch(version, tuple(replace(group, adapter=AdapterRef(version, 0, "nowhere")) for group in groups))
 
 
 def batches(build: Build) -> list[Batch]:
-    """Long prompts beside short ones, with a timeout and a group without variance; many short samples and a long one;
-    and a single sample that has tokens, so that one rank has nothing to do.
+    """Return batches with long and short prompts, a timeout and a group without variance; with many short samples and a
+    long one; and with a single sample that has tokens, so that one process has nothing to do.
     """
     lonely = build(9, (1.0, 0.0))
     lonely = replace(lonely, samples=(lonely.samples[0], replace(lonely.samples[1], token_ids=(), logprobs=())))
     return [
-        drawn_by(0, build(1), build(2, (1.0, None, 0.0), prompt_tokens=40), build(3, (0.0, 0.0)), build(4)),
-        drawn_by(1, build(5, (1.0, 0.5, 0.0)), build(6, (1.0, 0.0), prompt_tokens=5, response_tokens=(60, 60))),
-        drawn_by(2, lonely),
+        sampled_by(0, build(1), build(2, (1.0, None, 0.0), prompt_tokens=40), build(3, (0.0, 0.0)), build(4)),
+        sampled_by(1, build(5, (1.0, 0.5, 0.0)), build(6, (1.0, 0.0), prompt_tokens=5, response_tokens=(60, 60))),
+        sampled_by(2, lonely),
     ]
 
 
@@ -137,7 +131,7 @@ def state(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
-    """Weights, first and second moments, each against their own size."""
+    """Compare weights, first and second moments, each relative to their own size."""
     assert found.keys() == expected.keys()
     for part in ("master", "exp_avg", "exp_avg_sq"):
         names = [name for name in expected if name.endswith(f".{part}")]
@@ -147,10 +141,10 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
         assert error <= tolerance * scale, part
 
 
-def test_two_ranks_make_the_updates_of_one(
+def test_two_processes_make_the_updates_of_one(
     two: RemoteLearner, one: LoraLearner, start: Path, run: Any, build_group: Build, tmp_path: Path
 ) -> None:
-    """Weights, moments and metrics, whoever computes how much."""
+    """Compare weights, moments and metrics."""
     run(two.restore(str(start), 0))
     for number, batch in enumerate(batches(build_group)):
         expected, found = update_one(one, batch), run(update(two, batch))
@@ -174,15 +168,12 @@ def test_two_ranks_make_the_updates_of_one(
 
 
 @pytest.mark.parametrize("group", [0, 3])
-def test_a_loss_that_is_not_finite_on_one_rank_skips_the_update_on_all(
+def test_a_nan_loss_in_one_process_skips_the_update_in_all(
     two: RemoteLearner, one: LoraLearner, start: Path, run: Any, build_group: Build, tmp_path: Path, group: int
 ) -> None:
     run(two.restore(str(start), 0))
-    batch = batches(build_group)[0]
-    groups = list(batch.groups)
-    sample = groups[group].samples[1]
-    spoilt = replace(sample, logprobs=(math.nan, *sample.logprobs[1:]))
-    groups[group] = replace(groups[group], samples=(groups[group].samples[0], spoilt, *groups[group].samples[2:]))
+    groups = list(batches(build_group)[0].groups)
+    groups[group] = spoil(groups[group])
     stats = run(update(two, Batch(0, tuple(groups))))
     assert f"group {groups[group].index} sample 1" in stats.fault
     assert "loss of update 1 is nan" in stats.fault
@@ -197,10 +188,10 @@ def test_a_loss_that_is_not_finite_on_one_rank_skips_the_update_on_all(
     assert found.metrics["grad_norm"] == pytest.approx(expected.metrics["grad_norm"], rel=1e-5)
 
 
-def test_a_run_goes_on_with_another_number_of_ranks(
+def test_a_run_resumes_with_another_world_size(
     two: RemoteLearner, one: LoraLearner, config: Config, run: Any, build_group: Build, tmp_path: Path
 ) -> None:
-    """One rank, then two, then one again, against one all the time."""
+    """One process, then two, then one again make the updates of one process."""
     first, second, straight = (tmp_path / name for name in ("first", "second", "straight"))
     for folder in (first, second, straight):
         folder.mkdir()
@@ -221,15 +212,15 @@ def test_a_run_goes_on_with_another_number_of_ranks(
     assert_close(state(second), state(straight), 1e-6)
 
 
-def test_every_rank_refuses_a_checkpoint_that_the_first_cannot_read(two: RemoteLearner, run: Any) -> None:
-    with pytest.raises(BadInput, match="checkpoint /nowhere: cannot be read"):
+def test_all_processes_refuse_an_unreadable_checkpoint(two: RemoteLearner, run: Any) -> None:
+    with pytest.raises(BadInput, match=r"/nowhere/learner\.json cannot be read"):
         run(two.restore("/nowhere", 0))
     assert run(two.publish())
 
 
-class WaitingRank:
-    def __init__(self, dies: bool) -> None:
-        self._dies = dies
+class WaitingProcess:
+    def __init__(self, crashes: bool) -> None:
+        self._crashes = crashes
 
     def address(self) -> str:
         return "127.0.0.1"
@@ -240,47 +231,48 @@ class WaitingRank:
     def open(self, host: str, port: int) -> None: ...
 
     def accumulate(self, batch: Batch) -> None:
-        if self._dies:
+        if self._crashes:
             os._exit(9)
-        time.sleep(600)  # in a collective, for ever
+        time.sleep(600)  # as in a collective
 
     def publish(self) -> str:
         return "alive"
 
 
-def test_a_rank_that_dies_ends_all(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learner.actor.DEATH_NOTICE_S", 0.1)
+def test_one_crashed_process_ends_all(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learner.actor.CRASH_NOTICE_S", 0.1)
 
     async def work() -> None:
-        ranks = [
-            RemoteActor(WaitingRank, f"waiting-{dies}", Share(), dies, asynchronous=False) for dies in (False, True)
+        processes = [
+            RemoteActor(WaitingProcess, f"waiting-{crashes}", Share(), crashes, asynchronous=False)
+            for crashes in (False, True)
         ]
-        learner = RemoteLearner(ranks, WallClock())
+        learner = RemoteLearner(processes, WallClock())
         assert await learner.publish() == "alive"
         with pytest.raises(LearnerDied, match="waiting-True died"):
             await learner.accumulate(Batch(0, ()))
-        for rank in ranks:
+        for process in processes:
             with pytest.raises(ActorDied):
-                await rank.call("publish")
+                await process.call("publish")
 
     run(work())
 
 
 ALONE = """
 import psutil, torch
-from learner.distributed import Ranks
-ranks = Ranks()
-ranks.join("gloo")
+from learner.distributed import World
+world = World()
+world.join("gloo")
 group = torch.distributed.new_group([0])
 tensor = torch.arange(4.0)
 torch.distributed.all_reduce(tensor, group=group)
 torch.distributed.broadcast(tensor, 0)
 assert tensor.tolist() == [0, 1, 2, 3]
-assert ranks.gather("mine") == ["mine"]
+assert world.gather("mine") == ["mine"]
 print([each.laddr for each in psutil.Process().net_connections() if each.status == "LISTEN"])
 """
 
 
-def test_a_rank_alone_opens_no_port_and_exchanges_nothing() -> None:
+def test_a_single_process_opens_no_port() -> None:
     ended = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"

@@ -13,23 +13,23 @@ rewards_lists = st.lists(st.sampled_from([0.0, 0.2, 0.5, 1.0, 1.2]), min_size=1,
 
 
 def reference(rewards: list[float], masked: list[bool], kind: str) -> list[float]:
-    judged = [reward for reward, out in zip(rewards, masked, strict=True) if not out]
+    verified = [reward for reward, out in zip(rewards, masked, strict=True) if not out]
     expected = []
     for number, (reward, out) in enumerate(zip(rewards, masked, strict=True)):
         others = [r for i, r in enumerate(rewards) if not masked[i] and i != number]
-        if out or len(set(judged)) < 2:
+        if out or len(set(verified)) < 2:
             expected.append(0.0)
         elif kind == "leave_one_out":
             expected.append(reward - sum(others) / len(others))
         else:
-            mean = sum(judged) / len(judged)
-            deviation = (sum((r - mean) ** 2 for r in judged) / (len(judged) - 1)) ** 0.5
+            mean = sum(verified) / len(verified)
+            deviation = (sum((r - mean) ** 2 for r in verified) / (len(verified) - 1)) ** 0.5
             expected.append((reward - mean) / (deviation + 1e-6 if kind == "group" else 1.0))
     return expected
 
 
 @given(rewards_lists, st.data(), st.sampled_from(KINDS))
-def test_formula(rewards: list[float], data: st.DataObject, kind: str) -> None:
+def test_advantages_follow_their_formula(rewards: list[float], data: st.DataObject, kind: str) -> None:
     masked = data.draw(st.lists(st.booleans(), min_size=len(rewards), max_size=len(rewards)))
     got = group_advantages(torch.tensor(rewards, dtype=torch.float64), torch.tensor(masked), kind)
     assert got.tolist() == pytest.approx(reference(rewards, masked, kind), abs=1e-10)
@@ -42,7 +42,7 @@ def test_equal_rewards_have_exactly_no_advantage(count: int, reward: float, kind
 
 
 def start_of_all(samples: list[Tokens]) -> tuple[int, ...]:
-    """What all prompts begin with."""
+    """Return the shared start of all prompts."""
     shortest = min((sample.prompt for sample in samples), key=len, default=())
     starts = (shortest[:n] for n in range(len(shortest), -1, -1))
     return next(start for start in starts if all(sample.prompt[: len(start)] == start for sample in samples))
@@ -53,7 +53,7 @@ long_responses = st.lists(st.just(7), min_size=1, max_size=60).map(tuple)
 groups = st.lists(
     st.tuples(long_prompts, st.lists(long_responses, min_size=1, max_size=8)), max_size=8, unique_by=lambda g: g[0]
 )
-ranks = st.integers(1, 6)
+processes = st.integers(1, 6)
 
 
 def flatten(groups: list[tuple[tuple[int, ...], list[tuple[int, ...]]]]) -> list[Tokens]:
@@ -66,33 +66,22 @@ def work(samples: list[Tokens], positions: list[int]) -> float:
     return sum(len(samples[i].response) + (len(samples[i].prompt) - own) / uses[samples[i].prompt] for i in positions)
 
 
-@given(groups, ranks)
-def test_every_sample_has_one_rank(groups: list, ranks: int) -> None:
+@given(groups, processes)
+def test_processes_share_the_work_evenly(groups: list, processes: int) -> None:
+    """Each sample has one process, no process is further from the mean than a sample, few prompts are on two."""
     samples = flatten(groups)
-    parts = divide(samples, ranks)
-    assert len(parts) == ranks
+    parts = divide(samples, processes)
+    assert len(parts) == processes
     assert [i for part in parts for i in part] == list(range(len(samples)))
-
-
-@given(groups, ranks)
-def test_no_rank_is_further_from_the_mean_than_a_sample(groups: list, ranks: int) -> None:
-    samples = flatten(groups)
-    everything = range(len(samples))
-    mean = work(samples, list(everything)) / ranks
-    largest = max((work(samples, [i]) for i in everything), default=0.0)
-    for part in divide(samples, ranks):
-        assert abs(work(samples, part) - mean) <= largest + 1e-6
-
-
-@given(groups, ranks)
-def test_few_prompts_are_on_two_ranks(groups: list, ranks: int) -> None:
-    samples = flatten(groups)
-    owners = [rank for rank, part in enumerate(divide(samples, ranks)) for _ in part]
+    mean = work(samples, list(range(len(samples)))) / processes
+    largest = max((work(samples, [i]) for i in range(len(samples))), default=0.0)
+    assert all(abs(work(samples, part) - mean) <= largest + 1e-6 for part in parts)
+    owners = [rank for rank, part in enumerate(parts) for _ in part]
     cuts = sum(a.prompt == b.prompt and o != p for (a, o), (b, p) in pairwise(zip(samples, owners, strict=True)))
-    assert cuts <= ranks - 1
+    assert cuts <= processes - 1
 
 
-def test_equal_groups_stay_whole_and_ranks_without_a_sample_idle() -> None:
+def test_equal_groups_stay_whole() -> None:
     samples = flatten([((i,), [(7,) * 5] * 8) for i in range(8)])
     assert [len(part) for part in divide(samples, 4)] == [16] * 4
     assert sorted(map(len, divide([Tokens((1,), (2,))], 3))) == [0, 0, 1]

@@ -1,4 +1,4 @@
-"""The plan's memory of a learner on a card against passes at full size, on tensors without content."""
+"""The plan's GPU memory of a learner against passes at full size, on tensors without content."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from tests.learner.full_size import rows
 
 
 @pytest.mark.slow
-def test_peaks_at_full_size_are_what_is_planned() -> None:
+def test_all_peaks_are_as_planned() -> None:
     for row in rows():
         print(row)
         assert 0.97 < row["ratio"] < 1.05, row
 
 
 @pytest.mark.parametrize("recipe", ["llama", "qwen3"])  # without and with norms of heads
-def test_a_peak_is_what_is_planned(recipe: str) -> None:
+def test_a_peak_is_as_planned(recipe: str) -> None:
     fused, plain = rows((recipe,), (8,))
     assert (fused["fused"], plain["fused"]) == (True, False)
     assert fused["peak"] < 0.9 * plain["peak"]

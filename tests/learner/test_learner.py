@@ -1,6 +1,5 @@
-"""The learner with its real parts: transformers, PEFT and DeepSpeed on a tiny model."""
+"""The learner with transformers, PEFT and DeepSpeed on a tiny model."""
 
-import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,17 @@ from learner.examples import Tokens, group_advantages
 from learner.learner import LoraLearner, StaleBatch
 from learner.model.adapter import adapter_norms
 from learner.packing import pack
-from tests.learner.helpers import Build, batch, own_attention, reference_logprobs, same, update, weights
+from tests.learner.helpers import (
+    Build,
+    batch,
+    distributions,
+    own_attention,
+    reference_logprobs,
+    same,
+    spoil,
+    update,
+    weights,
+)
 from tests.learner.reference import Response, divisor, slope
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -34,8 +43,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 def reference_gradient(
     model: torch.nn.Module, groups: tuple[Group, ...], config: Config, olds: list[list[float]] | None = None
 ) -> list[list[float]]:
-    """Add the gradient of the whole batch's loss to the parameters of `model`: slopes of every token from
-    `reference.py`, full logits for the rest. Returns the log-probabilities; olds: those before the first step.
+    """Add the gradient of the whole batch's loss to the parameters of `model`, with each token's slope from
+    `reference.py` and full logits. Return the log-probabilities. olds: those before the first step.
     """
     algorithm, temperature, limit = config.algorithm, config.rollout.temperature, config.rollout.max_response_tokens
     samples = [(group, number) for group in groups for number in range(len(group.samples))]
@@ -51,20 +60,14 @@ def reference_gradient(
             base = reference_logprobs(model, group, number, temperature)
         old = olds[place] if olds else theta.tolist()
         advantage = group_advantages(rewards, masked, algorithm.advantages)[number].item()
-        response = Response(
-            theta.tolist(),
-            list(sample.logprobs) if algorithm.mismatch == "bypass" else old,
-            list(sample.logprobs),
-            base.tolist(),
-            [],
-            advantage,
-        )
+        engine = list(sample.logprobs)
+        old = engine if algorithm.mismatch == "bypass" else old
+        response = Response(theta.tolist(), old, engine, base.tolist(), [], advantage)
         if masked[number] or (algorithm.mask_truncated and sample.truncated):
             continue
         sizes = (len(samples), tokens, limit)
         slopes = [slope(algorithm, response, token, *sizes) for token in range(len(theta))]
-        logits = model(input_ids=torch.tensor([group.problem.prompt_ids + sample.token_ids])).logits
-        logprobs = (logits[0, len(group.problem.prompt_ids) - 1 : -1] / temperature).log_softmax(-1)
+        logprobs = distributions(model, group, number, temperature)
         entropy = -(logprobs.exp() * logprobs).sum()
         loss = loss + (torch.tensor(slopes) * theta).sum()
         loss = loss - algorithm.entropy * entropy / divisor(algorithm.aggregation, len(theta), *sizes)
@@ -73,7 +76,7 @@ def reference_gradient(
 
 
 def some_groups(build: Build, version: int) -> tuple[Group, ...]:
-    """With a timeout, a group without variance, one of a single sample, and a truncated response in each."""
+    """Return groups with a timeout, without variance, with a single sample, and a truncated response in each."""
     groups = (
         build(1, (1.0, 0.0, 0.2, 1.0)),
         build(2, (1.0, None, 0.0)),
@@ -92,7 +95,7 @@ def some_groups(build: Build, version: int) -> tuple[Group, ...]:
 
 
 def assert_step(learner: LoraLearner, before: dict[str, torch.Tensor], model: torch.nn.Module, norm: float) -> None:
-    """The first moments are those of one AdamW step from the state `before` with the gradient in `model`."""
+    """Compare the first moments with one AdamW step from the state `before` with the gradient in `model`."""
     clip = min(1.0, learner.config.learner.max_grad_norm / norm)
     moments = learner._optimizer.state()
     for name, parameter in model.named_parameters():
@@ -127,13 +130,15 @@ def test_update_is_the_adamw_step_of_the_reference_loss(
 def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(
     tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
-    """A learner of two steps against one that stops after the first, and the reference from there."""
+    """The reference starts from a learner that stops after the first step."""
     tiny_config = changed(
         tiny_config, {"algorithm.mismatch": "token_tis", "algorithm.clip_low": 0.3, "algorithm.clip_high": 0.3}
     )
     groups = some_groups(build_group, 0)
-    one, two_config = LoraLearner(tiny_config, str(tiny_model), tmp_path), tiny_config
-    two_config = changed(two_config, {"algorithm.steps_per_batch": 2})
+    one, two_config = (
+        LoraLearner(tiny_config, str(tiny_model), tmp_path),
+        changed(tiny_config, {"algorithm.steps_per_batch": 2}),
+    )
     two = LoraLearner(two_config, str(tiny_model), tmp_path)
     olds = reference_gradient(own_attention(one), groups, tiny_config)
     update(one, Batch(0, groups))
@@ -145,10 +150,10 @@ def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
-def test_gradient_does_not_depend_on_the_split(
+def test_gradient_does_not_depend_on_micro_batches(
     aggregation: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
-    """The first moments after a second step: one micro-batch against two, five or more, and single samples."""
+    """Compare the first moments after a second step: one micro-batch, two, five or more, and single samples."""
     tiny_config = changed(tiny_config, {"algorithm.aggregation": aggregation})
     moments = []
     for budget in (10_000, 150, 60, 1):
@@ -164,7 +169,7 @@ def test_gradient_does_not_depend_on_the_split(
         assert error <= 1e-5 * scale
 
 
-def test_scores_between_accumulation_and_step_are_those_of_the_old_version_and_leave_no_trace(
+def test_scores_before_the_step_are_the_old_versions(
     tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
     tiny_config = changed(tiny_config, {"lora.dropout": 0.1})
@@ -209,79 +214,40 @@ def test_scores(learner: LoraLearner, build_group: Build, tiny_config: Config) -
             assert after[i][number].policy != pytest.approx(after[i][number].base, abs=1e-3)
 
 
-def test_batch_without_variance_makes_a_version_with_the_same_weights(learner: LoraLearner, build_group: Build) -> None:
-    before = weights(learner)
+def test_metrics_count_the_samples_with_a_gradient(learner: LoraLearner, build_group: Build) -> None:
+    """A batch without variance makes a version with the same weights."""
+    before, one = weights(learner), build_group(1)
     stats = update(learner, Batch(0, (build_group(1, (1.0, 1.0)), build_group(2, (None, 1.0)))), 0.0)
-    assert stats.adapter.version == 1
-    assert stats.metrics["tokens/trained"] == 0
+    assert (stats.adapter.version, stats.metrics["tokens/trained"]) == (1, 0)
     assert same(before, weights(learner))
-
-
-def test_metrics(learner: LoraLearner, build_group: Build) -> None:
-    one = build_group(1)
-    metrics = update(learner, Batch(0, (one, build_group(2, (0.0, 0.0)))), 0.5).metrics
-    assert metrics.keys() >= {
-        "loss",
-        "grad_norm",
-        "learning_rate",
-        "policy/entropy",
-        "mismatch/abs_mean",
-        "mismatch/p99",
-        "mismatch/max",
-        "mismatch/ess",
-        "mismatch/k3",
-        "mismatch/clipped",
-        "mismatch/masked",
-        "clip/low",
-        "clip/high",
-        "clip/dual",
-        "adapter/norm/q_proj",
-        "adapter/norm/down_proj",
-        "learner/peak_memory",
-        "learner/skipped",
-        "staleness/max",
-        "tokens/trained",
-        "learner/tokens_per_second",
-        "learner/padding",
-        "time/publish",
-    }
+    groups = (replace(group, adapter=AdapterRef(1, 0, "")) for group in (one, build_group(2, (0.0, 0.0))))
+    metrics = update(learner, Batch(1, tuple(groups)), 0.5).metrics
+    assert metrics.keys() >= {"loss", "policy/entropy", "mismatch/ess", "clip/low", "adapter/norm/q_proj"}
     assert metrics["tokens/trained"] == sum(len(sample.token_ids) for sample in one.samples)
-    assert all(torch.tensor(value).isfinite() for value in metrics.values())
-
-
-def test_group_of_an_abandoned_history_is_refused(learner: LoraLearner, build_group: Build, tmp_path: Path) -> None:
-    learner.save(tmp_path)
-    learner.restore(tmp_path, 1)
-    with pytest.raises(StaleBatch, match="abandoned history"):
-        update(learner, batch(build_group, 0))
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_stale_batches_are_refused(learner: LoraLearner, build_group: Build) -> None:
     for version in range(2):
         update(learner, batch(build_group, version, 1))
     assert update(learner, Batch(2, (build_group(1, adapter=AdapterRef(1, 0, "")),)), 0.0).metrics["staleness/max"] == 1
-    with pytest.raises(StaleBatch, match="max_staleness"):
-        update(learner, Batch(3, (build_group(1, adapter=AdapterRef(1, 0, "")),)), 0.0)
-    with pytest.raises(StaleBatch, match="max_staleness"):
-        update(learner, Batch(3, (build_group(1, adapter=AdapterRef(4, 0, "")),)), 0.0)
-    with pytest.raises(StaleBatch, match="version 2 reached"):
-        update(learner, batch(build_group, 2))
-
-
-def spoil(group: Group) -> Group:
-    """The engine's log-probability of one token becomes NaN, and with it the loss."""
-    sample = group.samples[1]
-    spoilt = replace(sample, logprobs=(math.nan, *sample.logprobs[1:]))
-    return replace(group, samples=(group.samples[0], spoilt, *group.samples[2:]))
+    for version, adapter, words in (
+        (3, AdapterRef(1, 0, ""), "max_staleness"),
+        (3, AdapterRef(4, 0, ""), "max_staleness"),
+        (3, AdapterRef(3, 1, ""), "abandoned history"),
+        (2, AdapterRef(2, 0, ""), "version 2 reached"),
+    ):
+        with pytest.raises(StaleBatch, match=words):
+            update(learner, Batch(version, (build_group(1, adapter=adapter),)))
 
 
 @pytest.mark.parametrize(
     ("dtype", "offload"), [("float32", "cpu"), ("float32", "none"), ("bfloat16", "cpu"), ("bfloat16", "none")]
 )
-def test_a_loss_that_is_not_finite_skips_the_update_and_leaves_no_trace(
+def test_a_nan_loss_skips_the_update_without_a_trace(
     dtype: str, offload: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
-    """Against a learner that never saw the spoilt batch; gradients had accumulated when it was found."""
+    """The other learner never sees the spoilt batch. Gradients have accumulated when the NaN is found."""
     tiny_config = changed(
         tiny_config, {"model.dtype": dtype, "learner.offload": offload, "learner.tokens_per_microbatch": 1}
     )
@@ -307,7 +273,7 @@ def test_a_loss_that_is_not_finite_skips_the_update_and_leaves_no_trace(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_gradient_that_is_not_finite_skips_the_update(
+def test_an_infinite_gradient_skips_the_update(
     dtype: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
     tiny_config = changed(tiny_config, {"model.dtype": dtype})
@@ -346,31 +312,27 @@ def test_recomputed_activations_change_no_gradient_and_keep_less(
     assert kept[1] < kept[0] / 2
 
 
-def test_inspection_of_an_untouched_adapter_finds_no_change(learner: LoraLearner, build_group: Build) -> None:
-    found = learner.inspect(batch(build_group).groups)
-    assert found.entropy == found.base_entropy > 0
-    assert found.kl_to_base == pytest.approx(0.0, abs=1e-6)
-    assert set(found.effective_rank.values()) == {0.0}
-
-
-def test_inspection_compares_with_the_base_on_given_responses(learner: LoraLearner, build_group: Build) -> None:
+def test_inspection_compares_the_policy_with_the_base(learner: LoraLearner, build_group: Build) -> None:
     groups = batch(build_group).groups
+    fresh = learner.inspect(groups)
+    assert fresh.entropy == fresh.base_entropy > 0
+    assert fresh.kl_to_base == pytest.approx(0.0, abs=1e-6)
+    assert set(fresh.effective_rank.values()) == {0.0}
     for version in range(3):
         update(learner, batch(build_group, version))
     found, again = learner.inspect(groups), learner.inspect(groups)
     assert found == again
     assert found.version == 3
     model = own_attention(learner)
-    logs = {True: [], False: []}  # type: ignore[var-annotated]
+
+    def logprobs() -> torch.Tensor:
+        samples = [(group, number) for group in groups for number in range(len(group.samples))]
+        return torch.cat([distributions(model, *sample, 1.0) for sample in samples])
+
     with torch.no_grad():
-        for adapted in (True, False):
-            for group in groups:
-                for sample in group.samples:
-                    ids = torch.tensor([group.problem.prompt_ids + sample.token_ids])
-                    with contextlib.nullcontext() if adapted else model.disable_adapter():  # type: ignore[operator]
-                        logits = model(input_ids=ids).logits[0, len(group.problem.prompt_ids) - 1 : -1]
-                    logs[adapted].append(logits.log_softmax(-1))
-    p, q = torch.cat(logs[True]), torch.cat(logs[False])
+        p = logprobs()
+        with model.disable_adapter():  # type: ignore[operator]
+            q = logprobs()
     assert found.entropy == pytest.approx(-(p.exp() * p).sum(-1).mean().item(), rel=1e-4)
     assert found.base_entropy == pytest.approx(-(q.exp() * q).sum(-1).mean().item(), rel=1e-4)
     assert found.kl_to_base == pytest.approx((p.exp() * (p - q)).sum(-1).mean().item(), rel=1e-2)

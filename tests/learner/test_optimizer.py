@@ -1,4 +1,4 @@
-"""DeepSpeed's optimizer where it may live, and the learning rate."""
+"""The optimizer's state on the GPU or in host memory, and the learning rate."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from learner.optimizer import learning_rate
 from tests.learner.helpers import Build, batch, same, update, weights
 
 
-def test_optimizer_beside_the_weights_makes_the_same_steps_and_can_be_restored(
+def test_optimizer_without_offload_makes_the_same_steps(
     tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
     first = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")

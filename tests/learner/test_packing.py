@@ -1,7 +1,10 @@
 import random
 from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,38 +19,51 @@ responses = st.lists(ids, max_size=9).map(tuple)
 
 @st.composite
 def sample_lists(draw: st.DrawFn) -> list[Tokens]:
-    """Samples of a few problems, in any order, whose prompts may begin alike."""
+    """Return samples of a few problems, in any order, whose prompts may share a start."""
     start = draw(st.lists(ids, max_size=6).map(tuple))
     choices = draw(st.lists(prompts, min_size=1, max_size=4))
     pairs = draw(st.lists(st.tuples(st.sampled_from(choices), responses), max_size=24))
     return [Tokens(start + prompt, response) for prompt, response in pairs]
 
 
-def contexts(batch: MicroBatch) -> list[tuple[tuple[int, ...], int]]:
-    """What each predicting place sees in attention, at which positions, and its target."""
-    asked = [
-        (query, keys, offset + number)
-        for block in batch.blocks
-        for queries, keys, offset in zip(
-            block.queries.tolist(),
-            block.keys.tolist(),
-            [0] * len(block.keys) if block.offsets is None else block.offsets.tolist(),
-            strict=True,
-        )
-        for number, query in enumerate(queries)
-    ]
-    found = []
+def in_blocks(batch: MicroBatch) -> list[tuple[int, list[int]]]:
+    """Return, for each token, its place in the output and the places that it sees, in padded blocks."""
+    asked = []
+    for block in batch.blocks:
+        offsets = [0] * len(block.keys) if block.offsets is None else block.offsets.tolist()
+        for queries, keys, offset in zip(block.queries.tolist(), block.keys.tolist(), offsets, strict=True):
+            asked += [(query, keys[: offset + number + 1]) for number, query in enumerate(queries)]
+    return [asked[place] for place in batch.output_places.tolist()]
+
+
+def in_segments(batch: MicroBatch) -> list[tuple[int, list[int]]]:
+    """Return the same without padding: the queries of a row are its last tokens."""
+    segments = batch.segments
+    places = segments.spread(torch.arange(batch.tokens)).tolist()
+    asked = []
+    queries, keys = (list(pairwise(ends.tolist())) for ends in (segments.query_ends, segments.key_ends))
+    for (first, last), (start, end) in zip(queries, keys, strict=True):
+        asked += [(query, places[start : end - (last - 1 - query)]) for query in range(first, last)]
+    assert segments.longest_query == max(last - first for first, last in queries)
+    assert segments.longest_key == max(end - start for start, end in keys)
+    return asked
+
+
+def contexts(batch: MicroBatch, layout: Callable[[MicroBatch], list[tuple[int, list[int]]]]) -> Iterator[object]:
+    """Yield the tokens that each predicting token sees, at consecutive positions, and its target."""
+    asked = layout(batch)
     for place, target in zip(batch.predictors.tolist(), batch.targets.tolist(), strict=True):
-        query, keys, last = asked[int(batch.output_places[place])]
-        seen = keys[: last + 1]
+        query, seen = asked[place]
         assert seen[-1] == query == place
         assert batch.positions[seen].tolist() == list(range(len(seen)))
-        found.append((tuple(batch.ids[seen].tolist()), target))
-    return found
+        yield tuple(batch.ids[seen].tolist()), target
 
 
-@given(sample_lists(), st.integers(1, 120))
-def test_every_response_token_is_predicted_once_from_what_precedes_it(samples: list[Tokens], budget: int) -> None:
+@pytest.mark.parametrize("layout", [in_blocks, in_segments])
+@given(samples=sample_lists(), budget=st.integers(1, 120))
+def test_every_response_token_is_predicted_once_from_its_context(
+    layout: Callable[[MicroBatch], list[tuple[int, list[int]]]], samples: list[Tokens], budget: int
+) -> None:
     batches = pack(samples, budget)
     order = [i for batch in batches for i in batch.samples]
     assert sorted(order) == [i for i, sample in enumerate(samples) if sample.response]
@@ -56,28 +72,26 @@ def test_every_response_token_is_predicted_once_from_what_precedes_it(samples: l
         for i in order
         for k, token in enumerate(samples[i].response)
     ]
-    assert [pair for batch in batches for pair in contexts(batch)] == expected
+    assert [pair for batch in batches for pair in contexts(batch, layout)] == expected
 
 
 @given(sample_lists(), st.integers(1, 120))
-def test_budget_is_kept_but_for_single_samples(samples: list[Tokens], budget: int) -> None:
-    for batch in pack(samples, budget):
-        assert (batch.tokens <= budget and batch.entries <= ENTRIES_PER_TOKEN * budget) or len(batch.samples) == 1
-
-
-@given(sample_lists(), st.integers(1, 120))
-def test_no_token_is_there_twice_within_a_micro_batch(samples: list[Tokens], budget: int) -> None:
+def test_micro_batches_keep_the_budget_and_repeat_nothing(samples: list[Tokens], budget: int) -> None:
     shared = len(start_of_all(samples))
     for batch in pack(samples, budget):
-        prompts = {samples[i].prompt for i in batch.samples}
-        responses = sum(len(samples[i].response) - 1 for i in batch.samples)
+        assert (batch.tokens <= budget and batch.entries <= ENTRIES_PER_TOKEN * budget) or len(batch.samples) == 1
+        members = [samples[i] for i in batch.samples]
+        prompts = {sample.prompt for sample in members}
+        responses = sum(len(sample.response) - 1 for sample in members)
         assert batch.tokens == shared + sum(len(prompt) - shared for prompt in prompts) + responses
+        if all(len(sample.response) <= len(sample.prompt) for sample in members):  # each piece queries once
+            assert sum(len(block.queries) for block in batch.blocks) == len(batch.segments.pieces)
 
 
-@pytest.mark.parametrize(("longest", "share"), [(48, 0.09), (512, 0.05), (4096, 0.05)])
-def test_padding_stays_small_on_mixed_lengths(longest: int, share: float) -> None:
-    """Groups of 8 whose lengths spread over a factor of ten. This is attention; linear layers see no padding at all.
-    Of responses that are short beside their prompts, queries are padded too, but there are few.
+@pytest.mark.parametrize(("longest", "most"), [(48, 0.09), (512, 0.05), (4096, 0.05)])
+def test_padding_stays_small_and_even(longest: int, most: float) -> None:
+    """Groups of 8 whose lengths spread over a factor of ten. Linear layers see no padding at all, attention little, and
+    it repeats all tokens about equally often. Short responses pad queries too, but there are few.
     """
     rng = random.Random(longest)
     samples = [
@@ -87,33 +101,17 @@ def test_padding_stays_small_on_mixed_lengths(longest: int, share: float) -> Non
     ]
     batches = pack(samples, 8192)
     rows, padded = (sum(getattr(batch, name) for batch in batches) for name in ("entries", "padded_entries"))
-    assert 1 - rows / padded < share
-
-
-@given(sample_lists(), st.integers(1, 120))
-def test_short_responses_do_not_ask_for_their_prompt(samples: list[Tokens], budget: int) -> None:
-    """What precedes a response asks once for all that it precedes, and nothing of it does again."""
-    for batch in pack(samples, budget):
-        if all(len(samples[i].response) <= len(samples[i].prompt) for i in batch.samples):
-            assert sum(len(block.queries) for block in batch.blocks) == len(batch.segments.pieces)
+    assert 1 - rows / padded < most
+    for batch in batches:
+        uses = Counter(token for block in batch.blocks for token in block.keys.flatten().tolist())
+        padding = 2 * (batch.padded_entries - batch.entries) // batch.tokens + 1
+        assert max(uses.values()) <= 8 + 1 + padding
 
 
 @pytest.mark.parametrize("window", [None, 1, 3, 9])
 def test_every_query_sees_something(window: int | None) -> None:
-    """Of padding too: what sees nothing is not a number, and neither is its gradient."""
+    """A query of padding that saw nothing would make its gradient NaN."""
     (batch,) = pack([Tokens((1,) * 12, (7,) * n) for n in (2, 3, 5, 12)] + [Tokens((2,) * 11, (7, 7))], 100)
     for block in batch.blocks:
         seen = block.seen(window)
         assert seen is None or seen.any(dim=-1).all()
-
-
-@pytest.mark.parametrize("longest", [48, 512, 4096])
-def test_padding_goes_through_all_tokens(longest: int) -> None:
-    """Besides those of its samples and of padding spread evenly, no token is in the blocks."""
-    rng = random.Random(longest)
-    samples = [Tokens((1,) * 20, (7,) * int(longest * 10 ** -rng.random())) for _ in range(8)]
-    for batch in pack(samples, 8192):
-        uses = Counter(token for block in batch.blocks for token in block.keys.flatten().tolist())
-        padding = 2 * (batch.padded_entries - batch.entries) // batch.tokens + 1
-        assert max(uses.values()) <= len(batch.samples) + 1 + padding
-        assert max(uses[token] for token in range(20, batch.tokens)) <= 1 + padding

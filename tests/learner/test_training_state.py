@@ -15,13 +15,10 @@ from learner.training_state import FACTS_FILE, STATE_FILE, foreign, write_checkp
 from tests.learner.helpers import Build, batch, same, update, weights
 
 
-def test_own_checkpoint_is_known_whatever_its_version(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, Config(), 12, 11, {})
-    assert foreign(tmp_path, Config()) is None
-
-
-def test_several_steps_a_batch_make_more_steps_than_updates(tmp_path: Path) -> None:
+def test_steps_must_fit_the_updates(tmp_path: Path) -> None:
     config = Config()
+    write_checkpoint(tmp_path, config, 12, 11, {})
+    assert foreign(tmp_path, config) is None
     write_checkpoint(tmp_path, config, 2, 4, {})
     assert "4 optimizer steps" in str(foreign(tmp_path, config))
     config = changed(config, {"algorithm.steps_per_batch": 2})
@@ -39,7 +36,7 @@ def test_several_steps_a_batch_make_more_steps_than_updates(tmp_path: Path) -> N
         ({"steps": "1"}, ("steps='1'",)),
     ],
 )
-def test_foreign_checkpoint_is_told_apart(tmp_path: Path, change: dict[str, Any], named: tuple[str, ...]) -> None:
+def test_a_foreign_checkpoint_is_named(tmp_path: Path, change: dict[str, Any], named: tuple[str, ...]) -> None:
     write_checkpoint(tmp_path, Config(), 0, 0, {})
     facts = tmp_path / FACTS_FILE
     facts.write_text(json.dumps(json.loads(facts.read_text()) | change))
@@ -52,24 +49,24 @@ def test_unreadable_facts_are_named(tmp_path: Path, content: str) -> None:
     assert FACTS_FILE in str(foreign(tmp_path, Config()))
 
 
-def test_learner_refuses_checkpoints_that_are_not_its_own(learner: LoraLearner, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="cannot be read"):
-        learner.restore(tmp_path, 1)
+def test_the_learner_refuses_damaged_checkpoints(learner: LoraLearner, tmp_path: Path) -> None:
+    def refused(words: str) -> None:
+        with pytest.raises(BadInput, match=words):
+            learner.restore(tmp_path, 1)
+
+    refused("cannot be read")
     learner.save(tmp_path)
     facts, state = tmp_path / FACTS_FILE, tmp_path / STATE_FILE
     good = facts.read_text()
     facts.write_text(json.dumps(json.loads(good) | {"rank": 8}))
-    with pytest.raises(BadInput, match="rank 8"):
-        learner.restore(tmp_path, 1)
+    refused("rank 8")
     facts.write_text(good)
     tensors = load_file(state)
     name = next(iter(tensors))
     save_file({**tensors, name: tensors[name] * float("nan")}, state)
-    with pytest.raises(BadInput, match=re.escape(name)):
-        learner.restore(tmp_path, 1)
+    refused(re.escape(name))
     state.write_bytes(state.read_bytes()[:-100])
-    with pytest.raises(BadInput, match="cannot be read"):
-        learner.restore(tmp_path, 1)
+    refused("cannot be read")
 
 
 @pytest.mark.parametrize(("compiled", "updates"), [(True, 20), (False, 3)])
@@ -82,7 +79,7 @@ def test_restored_run_repeats_the_uninterrupted_one(
     compiled: bool,
     updates: int,
 ) -> None:
-    """With DeepSpeed's compiled Adam (whose bias correction drifts only after many steps) and with torch's."""
+    """DeepSpeed's compiled Adam, whose bias correction drifts only after many steps, and torch's."""
     if not compiled:
         monkeypatch.setattr("learner.optimizer.cpu_adam_available", lambda: False)
     tiny_config = changed(tiny_config, {"model.dtype": "bfloat16", "lora.dropout": 0.1})
@@ -103,8 +100,8 @@ def test_restored_run_repeats_the_uninterrupted_one(
     assert same(straight._optimizer.state(), resumed._optimizer.state())
 
 
-def test_learner_goes_back_to_a_checkpoint_in_place(learner: LoraLearner, build_group: Build, tmp_path: Path) -> None:
-    """Restoring undoes later updates, momentum included, and forgets a batch that was given up half-way."""
+def test_a_restore_undoes_later_updates(learner: LoraLearner, build_group: Build, tmp_path: Path) -> None:
+    """It undoes momentum too, and forgets an accumulated batch."""
     learner.save(tmp_path)
     before, state = weights(learner), learner._optimizer.state()
     first = update(learner, batch(build_group, 0)).metrics["grad_norm"]

@@ -1,6 +1,6 @@
-"""`python -m tests.rewards.attack`: gives the grader answers and golds that are Python code, and prints those it ran.
+"""`python -m tests.rewards.attack`: give the verifier answers and golds that are Python code, and print those it ran.
 
-It is a process of its own, since an audit hook cannot be removed.
+It runs in its own process, since an audit hook cannot be removed.
 """
 
 import signal
@@ -27,7 +27,7 @@ AROUND = (
     r"\begin{{pmatrix}}{}\end{{pmatrix}}",
 )
 PATIENCE_S = 2.0
-"""Seconds for one comparison: some of them do not end."""
+"""Seconds for one comparison; some never end."""
 
 
 class Late(BaseException):
@@ -46,7 +46,7 @@ def main() -> int:
     for text in (*code, *within):
         before = listener.heard
         pairs = [(gold, text) for gold in GOLDS] + [(text, r"\sqrt{2}"), (text, text)]
-        calls = [partial(judge, *pair) for pair in pairs for judge in (compare, equivalent)]
+        calls = [partial(compared, *pair) for pair in pairs for compared in (compare, equivalent)]
         for work in (*calls, partial(readable, text)):
             signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
             try:

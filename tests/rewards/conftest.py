@@ -10,7 +10,7 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def byte_tokenizer() -> Any:
-    """A real tokenizer with one token per byte and a ChatML template."""
+    """Make a real tokenizer with one token per byte and a ChatML template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

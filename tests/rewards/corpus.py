@@ -1,4 +1,4 @@
-r"""Answers and what they are worth, written for this project: (gold, content of the box, expected status, rule).
+r"""Answers and their status, written for this project: (gold, content of the box, expected status, rule).
 
 The cases are in `cases/`, by topic. C is correct, W wrong, U unparsable. A fourth entry is the key of the rule because
 of which math-verify, left to itself on the whole response, says otherwise; without one, it agrees that the answer is
@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import yaml
 
-from actors.messages import Status
+from actors.messages import Sample, Status
 
+CASES = Path(__file__).parent / "cases"
 STATUSES = {"C": Status.CORRECT, "W": Status.WRONG, "U": Status.UNPARSABLE}
 
 RULES = {
@@ -46,7 +47,7 @@ class Case(NamedTuple):
 
 def read(name: str) -> dict[str, list[Case]]:
     """Return the cases of a file by topic."""
-    topics = yaml.safe_load((Path(__file__).parent / "cases" / f"{name}.yaml").read_text(encoding="utf-8"))
+    topics = yaml.safe_load((CASES / f"{name}.yaml").read_text(encoding="utf-8"))
     return {
         topic: [
             Case(gold, answer, STATUSES[status], *(RULES[key] for key in rule)) for gold, answer, status, *rule in rows
@@ -66,3 +67,7 @@ CORPUS["not printable"] = [
     Case("12", "1\x002", Status.UNPARSABLE),
     Case("12", "1" * 1001, Status.UNPARSABLE),
 ]
+
+
+def sample(text: str, tokens: int = 1) -> Sample:
+    return Sample((0,) * tokens, (0.0,) * tokens, text, "stop")

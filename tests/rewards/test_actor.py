@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from actors.messages import Group, Problem, Sample, Status
+from actors.messages import Group, Problem, Status
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
@@ -12,6 +12,7 @@ from conf.schema import CustomRewardConfig, RewardConfig
 from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
 from rewards.reward import RewardFunction
 from tests.fakes import FrailVerifier, make_group
+from tests.rewards.corpus import sample
 from tests.virtual_time import VirtualClock, run_virtually
 
 
@@ -23,10 +24,9 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_groups_go_round_the_actors_and_come_back_scored() -> None:
+def test_groups_are_spread_over_the_actors() -> None:
     configs = [RewardConfig(accuracy=accuracy, format=0.0) for accuracy in (1.0, 2.0)]
-    answers = (r"\boxed{\frac{2}{\sqrt{2}}}", r"\boxed{\sqrt{3}}")
-    samples = tuple(Sample((1,), (0.0,), answer, "stop") for answer in answers)
+    samples = (sample(r"\boxed{\frac{2}{\sqrt{2}}}"), sample(r"\boxed{\sqrt{3}}"))
     groups = [Group(index, Problem("id", "prompt", (1,), r"\sqrt{2}"), None, samples) for index in range(4)]
 
     async def score_all_then_close() -> tuple[list[Group], dict[str, int]]:
@@ -47,8 +47,7 @@ def test_groups_go_round_the_actors_and_come_back_scored() -> None:
     assert all(group.rewards[1].verdict.status is Status.WRONG for group in scored)
 
 
-def test_a_function_that_waits_as_long_as_it_may_does_not_kill_its_actor() -> None:
-    """A worker gives a call that does not compute five deadlines by the clock; so must whoever waits for the group."""
+def test_an_actor_gets_the_time_of_all_calls() -> None:
     allowed: list[float] = []
 
     class Actor:
@@ -64,7 +63,7 @@ def test_a_function_that_waits_as_long_as_it_may_does_not_kill_its_actor() -> No
     assert allowed[0] > len(group.samples) * 3 * 5 * 5.0
 
 
-def test_reward_actor_given_up_keeps_no_one_from_the_health_of_the_others() -> None:
+def test_a_lost_actor_does_not_hide_the_others_health() -> None:
     async def scenario() -> dict[str, int]:
         actors = [FrailVerifier("reward-0"), FrailVerifier("reward-1")]
         verifier = RemoteVerifier(actors, VirtualClock(), lambda *_: None)  # type: ignore[arg-type]

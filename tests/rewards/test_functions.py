@@ -1,4 +1,4 @@
-"""A user's reward function: how it is called, what it may return, and that it cannot answer for the grader."""
+"""A user's reward function: how it is called, what it may return, and that it cannot answer for the verifier."""
 
 import math
 from collections.abc import Callable
@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy
 import pytest
 
-from actors.messages import Problem, Reward, Sample, Status
+from actors.messages import Problem, Reward, Status
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
 from rewards.functions import BadReward, check_functions, number, reward_part
 from rewards.pool import VerifierPool, check_reward_functions
 from rewards.reward import RewardFunction
+from tests.rewards.corpus import sample
 
 PROBLEM = Problem("ab12", "What is 2 + 2?", (1,), "4", columns='{"level": 3, "answer": "4", "topic": "sums"}')
 
@@ -36,8 +37,10 @@ def rewarding(reference: str, **settings: float) -> RewardFunction:
     return RewardFunction(RewardConfig(custom=[CustomRewardConfig(reference)], **settings))  # type: ignore[arg-type]
 
 
-def rewards(pool: VerifierPool, *responses: str) -> list[Reward]:
-    return list(pool.rewards_all((PROBLEM, Sample((1,), (0.0,), text, "stop")) for text in responses))
+def rewards(reference: str, *responses: str, problem: Problem = PROBLEM) -> list[Reward]:
+    """Reward responses by a function, in a pool of one worker."""
+    with VerifierPool(rewarding(reference), workers=1) as pool:
+        return list(pool.rewards_all((problem, sample(text)) for text in responses))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,7 @@ def test_columns_reach_a_function_by_keyword(write: Write, parameters: str, expr
     assert part("p", "five!", "g", PROBLEM.columns) == value
 
 
-def test_a_column_that_is_not_there_is_named(write: Write) -> None:
+def test_a_missing_column_is_named(write: Write) -> None:
     part = reward_part(write("def reward(prompt, response, gold, difficulty):\n    return 1\n"))
     with pytest.raises(BadReward, match=r"'difficulty'.*level"):
         part("p", "r", "g", PROBLEM.columns)
@@ -65,7 +68,6 @@ def test_a_column_that_is_not_there_is_named(write: Write) -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("async def reward(prompt, response, gold):\n    return 1\n", "async"),
         ("def reward(completions, **columns):\n    return 1\n", "three arguments"),
         ("def reward():\n    return 1\n", "three arguments"),
         ("reward = 3\n", "int"),
@@ -74,7 +76,7 @@ def test_a_column_that_is_not_there_is_named(write: Write) -> None:
         ("other = 1\n", "AttributeError"),
     ],
 )
-def test_what_cannot_be_called_is_refused_before_anything_starts(write: Write, source: str, said: str) -> None:
+def test_uncallable_functions_are_refused_at_once(write: Write, source: str, said: str) -> None:
     reference = write(source)
     with pytest.raises(BadInput) as refused:
         check_functions(rewarding(reference).config)
@@ -86,26 +88,13 @@ def test_numbers_of_any_kind_are_rewards(value: object) -> None:
     assert number(value) == float(value)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        (None, "None"),
-        ((1.0, 2.0), "tuple"),
-        ([1.0], "list"),
-        ({"score": 1.0}, "dict"),
-        ("0.5", "str"),
-        (object(), "object"),
-        (numpy.array([1.0, 2.0]), "ndarray"),
-        (math.nan, "nan"),
-        (-math.inf, "-inf"),
-        (1e308, "1e+308"),
-        (10**400, "int"),
-    ],
-)
-def test_anything_else_is_none_and_is_named(value: object, said: str) -> None:
-    with pytest.raises(BadReward) as refused:
+ARRAY = numpy.array([1.0, 2.0])
+
+
+@pytest.mark.parametrize("value", [None, (1.0, 2.0), [1.0], {}, "0.5", b"1", object(), ARRAY, math.nan, 1e308, 10**400])
+def test_any_other_value_is_refused(value: object) -> None:
+    with pytest.raises(BadReward):
         number(value)
-    assert said in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -116,23 +105,21 @@ def test_anything_else_is_none_and_is_named(value: object, said: str) -> None:
         ("return 1e308", "1e+308"),
         ("return float('nan')", "nan"),
         ("pass", "None"),
-        ("import asyncio; return asyncio.sleep(0)", "coroutine"),
+        ("import asyncio; return asyncio.sleep(0)", "async"),
         ("import time; time.sleep(60)", "deadline_s"),
         ("import os; os._exit(1)", "ended its process"),
     ],
 )
-def test_a_function_that_fails_is_named_at_the_start(write: Write, body: str, said: str) -> None:
-    """Which one, on what problem, with its error."""
+def test_a_failing_function_is_named_at_the_start(write: Write, body: str, said: str) -> None:
     reference = write(f"def reward(prompt, response, gold):\n    {body}\n")
     with pytest.raises(BadInput) as refused:
         check_reward_functions(rewarding(reference, deadline_s=0.2 if "sleep(60)" in body else 30.0), [PROBLEM])
     assert all(words in str(refused.value) for words in (reference, said, PROBLEM.prompt))
 
 
-def test_a_function_that_fails_on_a_sample_is_named_and_its_sample_masked(write: Write) -> None:
+def test_a_failing_function_masks_its_sample(write: Write) -> None:
     reference = write("def reward(prompt, response, gold):\n    return 1 / len(response)\n")
-    with VerifierPool(rewarding(reference), workers=1) as pool:
-        fine, failed = rewards(pool, "1234", "")
+    fine, failed = rewards(reference, "1234", "")
     assert (fine.complaint, fine.parts["reward"], fine.masked) == ("", 0.25, False)
     assert all(words in failed.complaint for words in (reference, "ZeroDivisionError", PROBLEM.id))
     assert (failed.status, failed.masked) == (Status.CRASH, True)
@@ -144,7 +131,7 @@ RIGHT, WRONG = r"\boxed{\frac{8}{\sqrt{4}}}", r"\boxed{\sqrt{5}}"
 @pytest.mark.parametrize(
     "attack",
     [
-        "import rewards.verify.comparison as c, rewards.graders as g\n"
+        "import rewards.verify.comparison as c, rewards.functions as g\n"
         "    c.compare = g.compare = g.compared = lambda *_: 'correct'; g.resolve.cache_clear()",
         "import os, json\n"
         "    folder = '/proc/self/fd/'\n"
@@ -153,19 +140,16 @@ RIGHT, WRONG = r"\boxed{\frac{8}{\sqrt{4}}}", r"\boxed{\sqrt{5}}"
         "    connection = m.Connection(pipe); connection.send_bytes(json.dumps(['correct', '']).encode())",
         "import sys; sys.modules.clear()",
     ],
-    ids=["patches the grader", "writes to the pipe", "clears the modules"],
+    ids=["patches the verifier", "writes to the pipe", "clears the modules"],
 )
-def test_a_function_cannot_answer_for_the_grader(write: Write, attack: str) -> None:
+def test_a_function_cannot_answer_for_the_verifier(write: Write, attack: str) -> None:
     reference = write(
         f"def reward(prompt, response, gold):\n    if 'attack' in response:\n        attack()\n    return 1.0\n"
         f"def attack():\n    {attack}\n"
     )
-    problem = Problem("id", "prompt", (1,), r"\sqrt{16}")
-    with VerifierPool(rewarding(reference), workers=1) as pool:
-        asked = [WRONG, RIGHT, "attack " + WRONG, *[WRONG.replace("5", str(n)) for n in range(20, 25)], RIGHT]
-        given = list(pool.rewards_all((problem, Sample((1,), (0.0,), text, "stop")) for text in asked))
-    right = [reward.verdict.status is Status.CORRECT for reward in given]
-    assert right == [text == RIGHT for text in asked]
+    asked = [WRONG, RIGHT, "attack " + WRONG, *[WRONG.replace("5", str(n)) for n in range(20, 25)], RIGHT]
+    given = rewards(reference, *asked, problem=Problem("id", "prompt", (1,), r"\sqrt{16}"))
+    assert [reward.verdict.status is Status.CORRECT for reward in given] == [text == RIGHT for text in asked]
     assert given[-1].parts["reward"] == 1.0
 
 
@@ -174,7 +158,5 @@ def test_a_ruined_worker_is_replaced(write: Write) -> None:
         "ruined = False\ndef reward(prompt, response, gold):\n    global ruined\n    ruined |= response == 'ruin'\n"
         "    if ruined:\n        raise RuntimeError\n    return 1.0\n"
     )
-    with VerifierPool(rewarding(reference), workers=1) as pool:
-        earned = [reward.parts["reward"] for reward in rewards(pool, "a", "ruin", "b", "c", "d", "e")]
-        assert earned == [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]
-        assert pool.health["restarts"] == 1
+    earned = [reward.parts["reward"] for reward in rewards(reference, "a", "ruin", "b", "c", "d", "e")]
+    assert earned == [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]

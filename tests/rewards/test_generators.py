@@ -1,4 +1,4 @@
-"""No junk is paid for, in any of reasoning_gym's sets that can be used."""
+"""Junk earns nothing in any usable set of reasoning_gym."""
 
 import json
 import math
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import reasoning_gym
+import yaml
 from reasoning_gym.factory import DATASETS
 
 from actors.messages import Status
@@ -15,6 +16,7 @@ from rewards.generators import EXACT, REFUSED, SCORED, VALUES, grader_of, same_t
 from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction
 from rewards.verify import extract
+from tests.rewards.corpus import CASES, STATUSES
 
 JUNK = (
     "0", "1", "-1", "2", "42", "00", "1.0", "1e308", "1e400", "-1e308", "nan", "NaN", "inf", "-Infinity", "nan+nanj",
@@ -26,11 +28,11 @@ JUNK = (
 )  # fmt: skip
 
 FEW = ("chain_sum", "coin_flip", "complex_arithmetic", "game_of_life", "game_of_life_halting", "number_sorting")
-"""Sets whose scorers pay for junk or fail on it, and the quickstart's."""
+"""Sets whose own scoring pays for junk or fails on it, and the quickstart's."""
 
 
 def derived(gold: str, question: str) -> Iterator[str]:
-    """Junk of the shape of an answer: parts of it, its numbers and words replaced, and the question."""
+    """Yield junk of the shape of an answer: parts of it, its numbers and words replaced, and the question."""
     yield from (gold[:1], gold[: len(gold) // 2], gold + "0 junk", f"{gold}, {gold} or 7", "not " + gold)
     yield from (re.sub(r"\d+(\.\d+)?", number, gold) for number in ("nan", "NaN", "0", "1e308", "Infinity"))
     yield from (re.sub(r"[A-Za-z]+", word, gold) for word in ("a", "nan"))
@@ -38,7 +40,7 @@ def derived(gold: str, question: str) -> Iterator[str]:
 
 
 def right(gold: str, answer: str) -> bool:
-    """Whether what was meant as junk is the answer, after all."""
+    """Whether junk happens to be the answer."""
     one, other = (" ".join(text.replace("'", "").replace('"', "").lower().split()) for text in (gold, answer))
     try:
         return one == other or math.isclose(float(one), float(other), rel_tol=1e-3)
@@ -46,8 +48,8 @@ def right(gold: str, answer: str) -> bool:
         return one == other or bool(re.fullmatch(rf"{re.escape(one)}(, {re.escape(one)} or 7)?", other))
 
 
-def paid(pool: VerifierPool, name: str, problems: int) -> list[tuple[str, str, str]]:
-    """Return junk that was paid for, or that could not be judged, each with its gold answer."""
+def rewarded(pool: VerifierPool, name: str, problems: int) -> list[tuple[str, str, str]]:
+    """Return junk that earned a reward or crashed the verifier, each with its gold answer."""
     found = []
     for entry in reasoning_gym.create_dataset(name, seed=5, size=problems):
         gold, grader = str(entry["answer"] or ""), grader_of(name, {}, entry)
@@ -67,14 +69,14 @@ def pool() -> Iterator[VerifierPool]:
 
 
 @pytest.mark.parametrize("name", FEW)
-def test_junk_is_not_paid_for(pool: VerifierPool, name: str) -> None:
-    assert paid(pool, name, problems=2) == []
+def test_junk_earns_nothing_in_a_few_sets(pool: VerifierPool, name: str) -> None:
+    assert rewarded(pool, name, problems=2) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(DATASETS.keys() - REFUSED.keys()))
-def test_no_set_pays_for_junk(pool: VerifierPool, name: str) -> None:
-    assert paid(pool, name, problems=3) == []
+def test_junk_earns_nothing_in_any_set(pool: VerifierPool, name: str) -> None:
+    assert rewarded(pool, name, problems=3) == []
 
 
 def test_the_tables_name_sets_that_exist() -> None:
@@ -83,43 +85,24 @@ def test_the_tables_name_sets_that_exist() -> None:
     assert set(names) <= DATASETS.keys()
 
 
-@pytest.mark.parametrize(
-    ("name", "gold", "answer", "status"),
-    [
-        ("dice", "1/2", r"\frac{1}{2}", Status.CORRECT),
-        ("leg_counting", "12", "12 legs", Status.CORRECT),
-        ("gsm_symbolic", "20", "-20", Status.WRONG),
-        ("coin_flip", "0.3125", r"\frac{5}{16}", Status.CORRECT),
-        ("coin_flip", "0.0009155273438", "15/16384", Status.CORRECT),
-        ("coin_flip", "3.051757812e-05", "0", Status.WRONG),
-        ("complex_arithmetic", "-15.0 + 3.0i", "3i-15", Status.WRONG),
-        ("complex_arithmetic", "-15.0 + 3.0i", "-15+3i", Status.CORRECT),
-        ("complex_arithmetic", "48.0 + 36.0i", "(6+6i)*(7-i)", Status.WRONG),
-        ("polynomial_equations", "-3.625, 0.0", "0, -3.625", Status.CORRECT),
-        ("polynomial_equations", "", "none", Status.WRONG),
-        ("number_sorting", "['-87.0', '19.0']", "[-87.0, 19.0]", Status.CORRECT),
-        ("number_sorting", "['-87.0', '19.0']", "['-86.5', '19.0']", Status.WRONG),
-        ("game_of_life_halting", "False", r"\text{false}", Status.CORRECT),
-        ("manipulate_matrix", "1 2\n3 4", " 1  2 \n\n3 4", Status.CORRECT),
-        ("manipulate_matrix", "1 2\n3 4", "1 2 3 4", Status.WRONG),
-        ("codeio", '{"a": [1, 2]}', "{'a':[1,2]}", Status.CORRECT),
-    ],
-)
-def test_answers_are_compared_with_the_sets_own(
-    pool: VerifierPool, name: str, gold: str, answer: str, status: Status
+ANSWERS = yaml.safe_load((CASES / "generators.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("name", "gold", "answer", "status"), ANSWERS)
+def test_answers_are_compared_with_the_entrys_own(
+    pool: VerifierPool, name: str, gold: str, answer: str, status: str
 ) -> None:
-    assert pool.verify(gold, rf"\boxed{{{answer}}}", grader_of(name, {}, {})).status is status
+    assert pool.verify(gold, rf"\boxed{{{answer}}}", grader_of(name, {}, {})).status is STATUSES[status]
 
 
-def test_a_set_that_is_scored_by_the_library_accepts_another_solution(pool: VerifierPool) -> None:
+def test_the_library_accepts_another_solution(pool: VerifierPool) -> None:
     [entry] = reasoning_gym.create_dataset("graph_color", seed=5, size=1)
     colours = json.dumps({str(vertex): colour for vertex, colour in entry["metadata"]["possible_answer"].items()})
     grader = grader_of("graph_color", {}, entry)
     assert pool.verify("", rf"\boxed{{{colours}}}", grader).status is Status.CORRECT
 
 
-def test_a_broken_set_is_our_own_trouble(pool: VerifierPool) -> None:
-    """Where a set cannot be made, nothing is known of the answer."""
+def test_a_set_that_cannot_be_made_is_a_crash(pool: VerifierPool) -> None:
     assert pool.verify("", r"\boxed{1}", grader_of("jugs", {"no_such_field": 1}, {})).status is Status.CRASH
 
 

@@ -1,5 +1,6 @@
-"""What code that an answer has made a worker run can do there: against real workers."""
+"""Attacks by code that runs in a worker, against real workers."""
 
+import contextlib
 import os
 import platform
 import re
@@ -10,47 +11,40 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import Problem, Sample, Status
+from actors.messages import Problem, Status
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
 from rewards import isolation
 from rewards.killable_worker import Limits, Worker
 from rewards.pool import VerifierPool, check_reward_functions
 from rewards.reward import RewardFunction
+from tests.rewards.corpus import sample
 
 NUMBERS = {"x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "aarch64": "/usr/include/asm-generic/unistd.h"}
-"""Where the kernel's headers have the numbers of system calls."""
+"""Headers of the kernel with the numbers of system calls."""
 
 ATTACKS = {
     "opens a socket": "socket.create_connection(('127.0.0.1', PORT))",
     "opens a pair of sockets": "socket.socketpair()",
     "sends to a local socket": "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'x', '/dev/log')",
-    "forks": "os.fork()",
     "fork-bombs": "[os.fork() for _ in range(10**6)]",
     "clones by number": "call(56 if X86 else 220, 17, 0, 0, 0, 0)",
     "starts a shell": "subprocess.run('true', shell=True, check=True)",
-    "becomes a shell": "os.execv('/bin/sh', ['sh', '-c', 'exit'])",
     "spawns a shell": "os.posix_spawn('/bin/sh', ['sh'], {})",
-    "calls system": "1 / (os.system('true') == 0)",
     "writes to the home folder": "open(HOME / 'written', 'w')",
-    "writes to its own folder": "open(Path(__file__).with_name('written'), 'w')",
     "writes to /tmp": "tempfile.NamedTemporaryFile()",
     "writes to shared memory": "open('/dev/shm/written', 'w')",
     "makes a folder": "os.mkdir(HOME / 'made')",
     "deletes a file": "os.unlink(HOME / 'kept')",
     "empties a file": "os.truncate(HOME / 'kept', 0)",
-    "renames a file": "os.rename(HOME / 'kept', HOME / 'gone')",
     "links to a file": "os.symlink(HOME / 'kept', HOME / 'link')",
     "locks a file away": "os.chmod(HOME / 'kept', 0)",
-    "dates a file back": "os.utime(HOME / 'kept', (0, 0))",
     "fills the disk": "[open(HOME / str(n), 'wb').write(bytes(2**30)) for n in range(10**6)]",
     "reads the hub's token": "(HOME / '.cache/huggingface/token').read_text()",
     "lists the home folder": "os.listdir(HOME)",
     "finds the hub's token": "os.environ['HF_TOKEN']",
-    "finds a token in the parent": "Path(f'/proc/{os.getppid()}/environ').read_bytes()",
     "finds a token at its birth": "Path('/proc/self/environ').read_bytes().index(b'TOKEN=')",
     "reads passwords": "Path('/etc/passwd').read_text()",
-    "kills its parent": "os.kill(os.getppid(), 9)",
     "kills its owner": "os.kill(OWNER, 9)",
     "kills all it may": "os.kill(-1, 0)",
     "kills its group": "os.killpg(0, 0)",
@@ -71,9 +65,8 @@ ATTACKS = {
     "opens a file by the new call": "call(437, -100, b'/etc/passwd', bytes(24), 24)",
     "loads a program into the kernel": "call(321 if X86 else 280, 0, bytes(64), 64)",
     "replies with a pickle": "os.write(PIPE, struct.pack('!i', len(PICKLE)) + PICKLE) and time.sleep(9)",
-    "replies with too much": "os.write(PIPE, struct.pack('!i', 2**30)) and time.sleep(9)",
 }  # fmt: skip
-"""What a function does, as Python."""
+"""Python that a function runs, by its purpose."""
 
 SOURCE = """
 import ctypes, mmap, os, pickle, resource, signal, socket, struct, subprocess, tempfile, threading, time
@@ -108,7 +101,7 @@ def attack(prompt, response, gold):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home folder with a token in it."""
+    """Make a home folder with a token in it."""
     home = tmp_path_factory.mktemp("home")
     (home / "kept").write_text("kept")
     (home / ".cache" / "huggingface").mkdir(parents=True)
@@ -118,7 +111,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pool(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VerifierPool]:
-    """A pool of one worker whose user's function attacks."""
+    """Make a pool of one worker whose user's function attacks."""
     import socket
 
     folder = tmp_path_factory.mktemp("functions")
@@ -137,16 +130,15 @@ def pool(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verif
             yield pool
 
 
-def judge(pool: VerifierPool, prompt: str) -> tuple[Status, float]:
-    sample = Sample((1,), (0.0,), r"\boxed{\frac{2}{\sqrt{2}}}", "stop")
-    [reward] = pool.rewards_all([(Problem("id", prompt, (1,), r"\sqrt{2}"), sample)])
+def rewarded(pool: VerifierPool, prompt: str) -> tuple[Status, float]:
+    [reward] = pool.rewards_all([(Problem("id", prompt, (1,), r"\sqrt{2}"), sample(r"\boxed{\frac{2}{\sqrt{2}}}"))])
     return reward.status, reward.parts["attack"]
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_is_a_crash_and_the_next_answer_is_judged(pool: VerifierPool, home: Path, attack: str) -> None:
-    assert judge(pool, f"attack {ATTACKS[attack]}") == (Status.CRASH, 0.0)
-    assert judge(pool, "What is the root of 2?") == (Status.CORRECT, 1.0)
+def test_an_attack_crashes_and_changes_nothing(pool: VerifierPool, home: Path, attack: str) -> None:
+    assert rewarded(pool, f"attack {ATTACKS[attack]}") == (Status.CRASH, 0.0)
+    assert rewarded(pool, "What is the root of 2?") == (Status.CORRECT, 1.0)
     assert sorted(path.name for path in home.iterdir()) == [".cache", "kept"]
     assert (home / "kept").read_text() == "kept"
 
@@ -165,16 +157,10 @@ except PermissionError:
 """
 
 
-@pytest.mark.parametrize(
-    ("function", "said"),
-    [
-        ("_restrict_files", "Landlock: .* could read your files, .* \\(Function not implemented\\)"),
-        ("_restrict_calls", "seccomp: .* could use the network, .* \\(Function not implemented\\)"),
-    ],
-)
-def test_each_wall_stands_without_the_other_and_the_absent_one_is_named(function: str, said: str) -> None:
+@pytest.mark.parametrize(("function", "absent"), [("_restrict_files", "Landlock"), ("_restrict_calls", "seccomp")])
+def test_each_wall_stands_without_the_other(function: str, absent: str) -> None:
     done = subprocess.run([sys.executable, "-c", ALONE, function], capture_output=True, text=True, check=True)
-    assert re.fullmatch(f"{said}\nrefused\n", done.stdout)
+    assert re.fullmatch(rf"{absent}: .*\(Function not implemented\)\nrefused\n", done.stdout)
 
 
 def test_no_answer_and_no_gold_is_run_as_code() -> None:
@@ -191,11 +177,11 @@ def test_system_calls_have_the_kernels_numbers(column: int, machine: str) -> Non
         name: int(number)
         for name, number in re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)$", header.read_text(), re.MULTILINE)
     }
-    refused = {**isolation._DENIED, **isolation._UNKNOWN, **isolation._BY_ARGUMENT}
-    assert {name: numbers[column] for name, numbers in refused.items()} == {name: known.get(name) for name in refused}
+    listed = {name: numbers[column] for calls in isolation.CALLS.values() for name, numbers in calls.items()}
+    assert listed == {name: known.get(name) for name in listed}
 
 
-def test_what_holds_the_home_folder_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_readable_folder_contains_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home, own = tmp_path / "home", tmp_path / "home" / "project"
     own.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
@@ -206,36 +192,32 @@ def test_what_holds_the_home_folder_is_not_read(monkeypatch: pytest.MonkeyPatch,
     assert not [path for path in found if home.is_relative_to(path)]
 
 
-def test_a_function_may_use_all_without_the_walls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_without_walls_may_do_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runner.py").write_text(
         "import os, subprocess\n"
         "def run(prompt, response, gold):\n"
         "    return float(subprocess.check_output(['echo', os.environ['MY_TOKEN']]))\n"
     )
     monkeypatch.setenv("MY_TOKEN", "0.5")
-    limits = Limits(2.0, 2**30, enclosed=False, functions=("import:runner:run",))
-    worker = Worker(limits)
-    try:
+    worker = Worker(Limits(2.0, 2**30, enclosed=False, functions=("import:runner:run",)))
+    with contextlib.closing(worker):
         assert worker.run("import:runner:run", "", "", "") == 0.5
         assert worker.absent == []
-    finally:
-        worker.close()
 
 
-def test_a_function_that_the_walls_stop_is_refused_at_the_start(tmp_path: Path) -> None:
-    (tmp_path / "writer.py").write_text(
-        "def keep(prompt, response, gold):\n    open('kept.txt', 'w')\n    return 1.0\n"
-    )
-    reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig("writer:keep")]))
-    with pytest.raises(BadInput, match=r"'writer:keep'.*'kept.txt'.*reward\.sandbox=false"):
-        check_reward_functions(reward, [Problem("id", "1 + 1 =", (1,), "2")])
-
-
-def test_a_function_that_a_worker_cannot_import_is_refused_at_the_start(tmp_path: Path) -> None:
-    source = (
-        "import os, multiprocessing\nif multiprocessing.parent_process():\n    os._exit(1)\ndef score(*_): return 1.0\n"
-    )
-    (tmp_path / "fragile.py").write_text(source)
-    reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig("fragile:score")]))
-    with pytest.raises(BadInput, match=r"reward\.custom: 'fragile:score' cannot be imported"):
+@pytest.mark.parametrize(
+    ("name", "source", "said"),
+    [
+        ("writer", "def score(*_): open('kept.txt', 'w')", r"'kept.txt'.*reward\.sandbox=false"),
+        (
+            "fragile",
+            "import os, multiprocessing\nif multiprocessing.parent_process(): os._exit(1)\ndef score(*_): return 1.0",
+            "cannot be imported",
+        ),
+    ],
+)
+def test_functions_that_fail_in_a_worker_are_refused(name: str, source: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.py").write_text(source)
+    reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig(f"{name}:score")]))
+    with pytest.raises(BadInput, match=rf"reward\.custom: '{name}:score'.*{said}"):
         check_reward_functions(reward, [Problem("id", "1 + 1 =", (1,), "2")])

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import Group, Problem, Sample, Status
+from actors.messages import Group, Problem, Status
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction
+from tests.rewards.corpus import sample
 
 GOLD = "x^2+2x+1"
 NORMAL = r"\boxed{(x+1)^2}"
@@ -26,12 +27,12 @@ NUMBERS = count(1)
 
 
 def normal() -> str:
-    """A right answer that no pool has seen before."""
+    """Return a new right answer."""
     return rf"\boxed{{(x+1)^2 + {(n := next(NUMBERS))} - {n}}}"
 
 
 def hanging() -> str:
-    """An answer no pool has seen before, whose algebra takes minutes."""
+    """Return a new answer whose algebra takes minutes."""
     return HANGS.replace("(x)", f"(x + {next(NUMBERS)})")
 
 
@@ -42,7 +43,7 @@ def pool() -> Iterator[VerifierPool]:
 
 
 def process_of(pool: VerifierPool) -> BaseProcess | None:
-    """Its worker's process, of this pool alone: other tests of this session have pools of their own."""
+    """Return the process of a pool's only worker."""
     return pool._workers[0]._process
 
 
@@ -54,7 +55,7 @@ def wait_until(condition: Callable[[], bool], within_s: float = 240.0) -> bool:
 
 
 def running_in_session(session: int) -> list[int]:
-    """Process ids of a session, without those that only wait to be reaped."""
+    """Return the ids of a session's processes, without zombies."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -65,15 +66,12 @@ def running_in_session(session: int) -> list[int]:
 
 
 def group(*responses: str) -> Group:
-    samples = tuple(Sample((1,), (0.0,), response, "stop") for response in responses)
-    return Group(3, Problem("id", "prompt", (1,), GOLD), None, samples)
+    return Group(3, Problem("id", "prompt", (1,), GOLD), None, tuple(map(sample, responses)))
 
 
 def test_hung_answer_costs_its_deadline_and_not_the_pool(pool: VerifierPool) -> None:
     verdict = pool.verify(GOLD, hanging())
-    assert verdict.status is Status.TIMEOUT
-    assert verdict.score == 0
-    assert verdict.extracted is not None
+    assert (verdict.status, verdict.score) == (Status.TIMEOUT, 0)
     assert verdict.milliseconds >= 1000
     assert pool.verify(GOLD, normal()).status is Status.CORRECT
 
@@ -89,7 +87,7 @@ def test_killed_idle_worker_is_replaced(pool: VerifierPool, noticed: bool) -> No
     assert pool.verify(GOLD, normal()).status is Status.CORRECT
 
 
-def test_worker_that_dies_under_an_answer_each_time_is_a_crash(pool: VerifierPool) -> None:
+def test_worker_killed_in_every_attempt_is_a_crash(pool: VerifierPool) -> None:
     statuses: list[Status] = []
     thread = threading.Thread(target=lambda: statuses.append(pool.verify(GOLD, hanging()).status))
     thread.start()
@@ -112,7 +110,7 @@ def test_score_fills_in_rewards_in_order(pool: VerifierPool) -> None:
     assert (scored.index, scored.problem, scored.samples) == (asked.index, asked.problem, asked.samples)
 
 
-def test_cancelled_group_leaves_the_pool_in_order(pool: VerifierPool) -> None:
+def test_a_cancelled_group_leaves_a_working_pool(pool: VerifierPool) -> None:
     async def cancel_one_then_score_another() -> Group:
         stuck = group(*[hanging() for _ in range(50)])
         task = asyncio.create_task(pool.score(stuck))
@@ -126,13 +124,12 @@ def test_cancelled_group_leaves_the_pool_in_order(pool: VerifierPool) -> None:
     assert scored.rewards[0].verdict.status is Status.CORRECT
 
 
-def test_verify_all_keeps_the_order_of_a_long_stream(pool: VerifierPool) -> None:
-    pairs = ((str(i), f"\\boxed{{{i - i % 2}}}") for i in range(300))
-    statuses = [verdict.status for verdict in pool.verify_all(pairs)]
-    assert statuses == [Status.CORRECT, Status.WRONG] * 150
+def test_a_long_stream_keeps_its_order(pool: VerifierPool) -> None:
+    pairs = ((Problem("id", "", (), str(i)), sample(f"\\boxed{{{i - i % 2}}}")) for i in range(300))
+    assert [reward.status for reward in pool.rewards_all(pairs)] == [Status.CORRECT, Status.WRONG] * 150
 
 
-def test_sound_golds(pool: VerifierPool) -> None:
+def test_golds_verify_against_themselves(pool: VerifierPool) -> None:
     golds = ["12", r"$\frac{1}{2}$", "(1,2]", r"\text{even}", "", "}{", "see above: {"]
     assert pool.check_golds((gold, "") for gold in golds) == [True, True, True, True, False, False, False]
 

@@ -12,7 +12,6 @@ MAX_BETWEEN = 60
 """Largest number of characters between two boxes of one list."""
 
 BOX = "\\boxed"
-END_OF_THOUGHT = "</think>"
 
 NAME = r"(?:[A-Za-z](?:_\w|_\{\w+\}|')?|\\[a-z]+)"
 SPACE = r"(?:[\s$]|\\q?quad|\\[ ,;:])*"
@@ -59,11 +58,6 @@ def given(response: str) -> str | None:
     if name := NAME_BEFORE.search(response[max(0, start - MAX_BETWEEN) : start]):
         values[-1] = f"{name[1]}={values[-1]}"
     return ", ".join(dict.fromkeys(reversed(values)))
-
-
-def after_thought(response: str) -> str:
-    """Return the text after the last `</think>`; empty without one."""
-    return response.rpartition(END_OF_THOUGHT)[2] if END_OF_THOUGHT in response else ""
 
 
 def _content(response: str, start: int) -> tuple[str | None, int]:

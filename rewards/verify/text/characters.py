@@ -3,46 +3,20 @@ r"""Writes typographic characters as LaTeX: ½ as \frac{1}{2}, x² as x^{2}, π 
 import re
 import unicodedata
 
+COMMANDS = r"""
+× times  · cdot  ⋅ cdot  ÷ div  ± pm  ∓ mp  ∞ infty  ≤ leq  ⩽ leq  ≥ geq  ⩾ geq  ≠ neq  ≈ approx  ∪ cup  ∩ cap
+∖ setminus  ∈ in  ∅ emptyset  ∠ angle  ∀ forall  ∑ sum  ⟨ langle  ⟩ rangle
+"""
+"""Characters, each with the LaTeX command that it becomes."""
+
 SPECIAL = str.maketrans(
     {
-        **dict.fromkeys("−–—‐‑‒", "-"),
-        "×": r"\times ",
-        "·": r"\cdot ",
-        "⋅": r"\cdot ",
-        "÷": r"\div ",
-        "±": r"\pm ",
-        "∓": r"\mp ",
+        **{character: rf"\{name} " for character, name in re.findall(r"(\S) (\w+)", COMMANDS)},
         "°": r"^\circ ",
-        "∞": r"\infty ",
-        "≤": r"\leq ",
-        "⩽": r"\leq ",
-        "≥": r"\geq ",
-        "⩾": r"\geq ",
-        "≠": r"\neq ",
-        "≈": r"\approx ",
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∖": r"\setminus ",
-        "∈": r"\in ",
-        "∅": r"\emptyset ",
-        "∣": "|",
-        "∠": r"\angle ",
-        "∀": r"\forall ",
-        "∑": r"\sum ",
-        "ℝ": r"\mathbb{R}",
-        "ℤ": r"\mathbb{Z}",
-        "ℕ": r"\mathbb{N}",
-        "ℚ": r"\mathbb{Q}",
-        "⟨": r"\langle ",
-        "⟩": r"\rangle ",
-        "⁄": "/",
-        "∕": "/",
-        "∗": "*",
-        "′": "'",
-        "’": "'",
-        "，": ", ",
-        "、": ", ",
-        "。": ".",
+        **{character: rf"\mathbb{{{letter}}}" for character, letter in zip("ℝℤℕℚ", "RZNQ", strict=True)},
+        **dict(zip("∣⁄∕∗′’。", "|//*''.", strict=True)),
+        **dict.fromkeys("−–—‐‑‒", "-"),
+        **dict.fromkeys("，、", ", "),
         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
         **dict.fromkeys("\u00a0\u2009\u202f\u3000", " "),
     }

@@ -21,17 +21,7 @@ from conf.settings import changed
 
 QWEN = load(["conf=instruct"]).model.shape
 SMOLLM = load(["conf=quickstart"]).model.shape
-LLAMA_1B = ShapeConfig(
-    num_hidden_layers=16,
-    hidden_size=2048,
-    intermediate_size=8192,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    head_dim=64,
-    vocab_size=128256,
-    tie_word_embeddings=True,
-    max_position_embeddings=131072,
-)
+LLAMA_1B = ShapeConfig(16, 2048, 8192, 32, 8, 64, 128256, tie_word_embeddings=True, max_position_embeddings=131072)
 
 
 @pytest.mark.parametrize(("shape", "count"), [(QWEN, 1_543_714_304), (SMOLLM, 134_515_008), (LLAMA_1B, 1_235_814_400)])
@@ -39,7 +29,7 @@ def test_parameters_of_known_models(shape: ShapeConfig, count: int) -> None:
     assert parameters(shape) == pytest.approx(count, rel=1e-3)
 
 
-def test_an_untied_head_is_stored_twice_and_multiplied_once() -> None:
+def test_an_untied_head_adds_weights_but_no_products() -> None:
     untied = ShapeConfig(**{**vars(SMOLLM), "tie_word_embeddings": False})
     assert parameters(untied) - parameters(SMOLLM) == 49152 * 576
     assert matmul_parameters(untied) == matmul_parameters(SMOLLM) == parameters(SMOLLM)
@@ -49,29 +39,26 @@ def test_an_untied_head_is_stored_twice_and_multiplied_once() -> None:
 def test_adapter_on_all_linear_layers(shape: ShapeConfig, per_rank: int) -> None:
     assert lora_parameters(shape, 1, PROJECTIONS) == per_rank
     assert lora_parameters(shape, 256, PROJECTIONS) == 256 * per_rank
-
-
-def test_adapter_on_one_projection() -> None:
     assert lora_parameters(SMOLLM, 2, ["k_proj"]) == 30 * 2 * (576 + 192)
 
 
-def test_cache_of_one_token() -> None:
+def test_kv_cache_of_one_token() -> None:
     assert kv_bytes_per_token(QWEN, "bfloat16") == 28_672
     assert kv_bytes_per_token(QWEN, "float32") == 57_344
 
 
-def test_rank_is_padded_to_one_vllm_serves() -> None:
+def test_rank_is_padded_as_vllm_serves_it() -> None:
     assert [padded_rank(rank) for rank in (1, 2, 8, 9, 200, 257, 512)] == [1, 8, 8, 16, 256, 320, 512]
 
 
-def test_an_engine_on_a_card_has_groups_that_wait_for_a_place() -> None:
+def test_groups_queue_in_an_engine_on_a_gpu() -> None:
     config = load(["conf=r64_instruct"])
     assert (groups_at_once(config, "cpu"), groups_at_once(config, "cuda")) == (16, 32)
     config = changed(config, {"rollout.max_concurrent_samples": 1})
     assert groups_at_once(config, "cuda") == 1
 
 
-def test_activations_stay_on_a_card_with_room_for_them() -> None:
+def test_activations_are_recomputed_where_memory_is_tight() -> None:
     config = load(["conf=r64_instruct"])
     shape = config.model.shape
     assert not recomputes(config, shape, 0)

@@ -19,7 +19,7 @@ def make_adapter(folder: Path, version: int = 1) -> AdapterRef:
     return adapter
 
 
-def test_copy_has_the_files_and_replaces_what_was_there(tmp_path: Path) -> None:
+def test_copy_replaces_older_folder(tmp_path: Path) -> None:
     files = {"adapter_model.safetensors": b"weights", "../adapter_config.json": b"{}"}
     copy = tmp_path / "node" / "policy-v1-r0"
     copy.mkdir(parents=True)
@@ -29,18 +29,16 @@ def test_copy_has_the_files_and_replaces_what_was_there(tmp_path: Path) -> None:
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
 
 
-def test_folder_of_an_earlier_run_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+def test_fingerprint_tells_adapters_apart(tmp_path: Path) -> None:
     ours, theirs = make_adapter(tmp_path / "here"), make_adapter(tmp_path / "there", 2)
     assert fingerprint(ours.path) == fingerprint(ours.path) != fingerprint(theirs.path)
     assert fingerprint(str(tmp_path / "nowhere")) is None
 
 
-def test_adapter_is_put_into_the_store_once_and_forgotten_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_keeps_latest_adapters_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put: list[dict[str, bytes]] = []
     monkeypatch.setattr("ray.put", lambda files: put.append(files) or len(put))
-    transfer = AdapterTransfer(kept=2)
+    transfer = AdapterTransfer()
     adapters = [make_adapter(tmp_path, version) for version in range(3)]
     assert [transfer.store(adapters[number]) for number in (0, 0, 1, 0, 2, 1)] == [1, 1, 2, 1, 3, 2]
     assert transfer.store(adapters[0]) == 4
@@ -70,9 +68,7 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize("sees", [True, False])
-def test_engine_loads_a_copy_where_it_does_not_see_the_adapter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sees: bool
-) -> None:
+def test_engine_loads_copy_of_unseen_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sees: bool) -> None:
     async def load(self: Actor, adapter: AdapterRef) -> None:
         self.loaded.append((adapter.path, Path(adapter.path, "adapter_model.safetensors").read_bytes()))
 
@@ -82,7 +78,7 @@ def test_engine_loads_a_copy_where_it_does_not_see_the_adapter(
     monkeypatch.setattr(RolloutEngine, "load", load)
     monkeypatch.setattr(RolloutEngine, "retire", retire)
     adapter, actor = make_adapter(tmp_path), Actor(tmp_path)
-    engine = RemoteEngine(Elsewhere(actor, sees), 8)  # type: ignore[arg-type]
+    engine = RemoteEngine(Elsewhere(actor, sees), 8, AdapterTransfer())  # type: ignore[arg-type]
     asyncio.run(engine.load(adapter))
     copy = tmp_path / "copies" / adapter.name
     assert actor.loaded == [(adapter.path if sees else str(copy), b"weights 1")]
@@ -90,3 +86,22 @@ def test_engine_loads_a_copy_where_it_does_not_see_the_adapter(
     asyncio.run(engine.retire(adapter))
     assert not copy.exists()
     assert Path(adapter.path).exists()
+
+
+def test_successor_gets_cache_of_first() -> None:
+    """It starts beside a learner at work, in whose presence free memory says little."""
+    starts = []
+
+    class Process:
+        name = "rollout-0"
+
+        def start(self, cache_blocks: int | None) -> None:
+            starts.append(cache_blocks)
+
+        async def call(self, method: str) -> int:
+            return {"cache_blocks": 5000}[method]
+
+    engine = RemoteEngine(Process(), 8, AdapterTransfer())  # type: ignore[arg-type]
+    asyncio.run(engine.revive())
+    asyncio.run(engine.revive())
+    assert starts == [None, 5000]

@@ -1,4 +1,4 @@
-"""What replaces vLLM's own on its CPU backend, against plain mathematics."""
+"""The replacements for parts of vLLM on the CPU, against plain mathematics."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ EPSILON = 1e-5
     [(1, 1, 1, 1), (1, 2, 1, 2), (0, 2, 2, 0), (0, 0, 0, 0), (2, 0, 1, 1)],
     ids=["one adapter", "interleaved", "with base rows", "base only", "all three"],
 )
-def test_every_row_gets_its_own_adapter(adapters: tuple[int, ...]) -> None:
+def test_rows_get_their_own_adapters(adapters: tuple[int, ...]) -> None:
     """Slot 0 holds adapter 2 and slot 1 adapter 1; id 0 is the base model. Fused projection with three slices. The
     rows of a batch before it are forgotten.
     """
@@ -46,7 +46,7 @@ def test_every_row_gets_its_own_adapter(adapters: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 8), (65, 576), (3, 2, 64)])
-def test_the_norm_is_exact_but_for_rounding(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_norm_is_exact_up_to_rounding(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     """A rounding is off by less than one unit in the last place: on a CPU without bfloat16 vLLM cuts digits off. The
     norm of a sum is rounded twice. In float32 the mean square is off by 2⁻²⁴ per value at most, and its root by half.
     """
@@ -69,10 +69,8 @@ def test_the_norm_is_exact_but_for_rounding(dtype: torch.dtype, shape: tuple[int
     check(normed, norm(total), roundings=2)
 
 
-def test_what_the_norms_kernel_would_misread_is_left_to_vllm() -> None:
-    """A head's part of a fused projection has gaps between its rows; weights may have another dtype, or none be; a row
-    may end amid a vector.
-    """
+def test_kernel_declines_what_it_would_misread() -> None:
+    """Gaps between rows, as in a fused projection, other types, no weight, a row that ends amid a vector."""
     serves, serves_sum = cpu_kernels.rms_norm.supports_args, cpu_kernels.fused_add_rms_norm.supports_args
     x, weight, gaps, odd = torch.randn(4, 8), torch.ones(8), torch.randn(4, 16)[:, :8], torch.randn(4, 12)
     assert serves(x, weight, 1e-5)
@@ -90,7 +88,7 @@ def test_what_the_norms_kernel_would_misread_is_left_to_vllm() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 7), (3, 49152), (2, 262144)])
-def test_ranks_are_those_that_vllm_counts(shape: tuple[int, int]) -> None:
+def test_ranks_are_counted_as_in_vllm(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     x = torch.randn(shape).log_softmax(-1)
     x[:, 2] = -torch.inf  # cut off by top-p
@@ -102,7 +100,7 @@ def test_ranks_are_those_that_vllm_counts(shape: tuple[int, int]) -> None:
     assert found[0] == shape[1]
 
 
-def test_vllm_uses_them() -> None:
+def test_plugin_installs_the_replacements() -> None:
     from vllm.plugins import load_general_plugins
     from vllm.v1.sample import sampler
 

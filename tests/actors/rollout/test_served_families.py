@@ -12,7 +12,7 @@ import torch
 
 from actors.adapter_check.at_start import find_mistake
 from actors.adapter_check.prompts import CheckPrompts, distance, logprobs_of
-from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.messages import Group, Problem
 from actors.protocols import FAITHFUL
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
@@ -43,9 +43,8 @@ def larger(family: Family) -> Family:
 
 
 def config_for(family: Family, folder: Path) -> Config:
-    config = Config()
     return changed(
-        config,
+        Config(),
         {
             "model.path": str(folder),
             "model.dtype": "float32",
@@ -63,27 +62,21 @@ def config_for(family: Family, folder: Path) -> Config:
     )
 
 
-class Prober:
-    """What `CheckPrompts` asks, in front of one engine."""
+class Probed(RolloutEngine):
+    """An engine as `CheckPrompts` asks it."""
 
-    def __init__(self, engine: RolloutEngine) -> None:
-        self._engine = engine
-
-    async def probe(
-        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
-    ) -> tuple[Group, ...]:
-        return (await self._engine.generate(index, problem, adapter, sampling),)
+    async def probe(self, *request: Any) -> tuple[Group, ...]:
+        return (await self.generate(*request),)
 
 
 async def compare(config: Config, learner: LoraLearner) -> list[tuple[float, str]]:
     """Return, for each synthetic adapter, how far engine and learner are apart, and the mistake that explains it."""
-    engine = RolloutEngine(config, config.model.path, Share(cores=CORES))
-    prober: Any = Prober(engine)
+    engine: Any = Probed(config, config.model.path, Share(cores=CORES))
     problems = tuple(Problem(f"p{n}", "", tuple(range(300 + n, 316 + n)), "1") for n in range(4))
     found = []
     for adapter in learner.publish_synthetic():
         await engine.load(adapter)
-        (answers,) = await CheckPrompts(config, problems).ask(prober, adapter)
+        (answers,) = await CheckPrompts(config, problems).ask(engine, adapter)
         views = learner.explain(answers)
         seen = logprobs_of(answers)
         found.append((distance(seen, views[FAITHFUL]), find_mistake(seen, views)))

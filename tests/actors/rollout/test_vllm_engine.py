@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from transformers import AutoModelForCausalLM
 
 from actors.adapter_check.at_start import CheckAtStart
 from actors.adapter_check.prompts import CheckPrompts
-from actors.errors import ActorDied, Halted
+from actors.errors import Halted
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.models.files import shape_from_config
 from actors.models.sizes import kv_bytes_per_token
-from actors.rollout.actor import RemoteEngine
-from actors.rollout.vllm_engine import CPU_BLOCK, RolloutEngine, card_settings
+from actors.rollout.vllm_engine import RolloutEngine
+from actors.rollout.vllm_settings import CPU_BLOCK
 from actors.runtime.placement import Share
 from conf.schema import Config
 from conf.settings import changed
@@ -38,9 +38,7 @@ pytestmark = pytest.mark.skipif(torch.version.cuda is not None, reason="of vLLM'
 CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 PROMPT = (5, 6, 7, 8, 9, 10)
 STOP = "<|endoftext|>"
-"""A token that is not the one the model itself ends with; its id is 0."""
-ENDED: list[RolloutEngine] = []
-"""Closed engines, kept to the end: ZeroMQ may wait for ever when a context is collected before its sockets."""
+"""A token that is not the model's own end token; its id is 0."""
 PROBLEM = Problem("p0", "a prompt", PROMPT, "1")
 
 
@@ -60,23 +58,25 @@ def make_config(deterministic: bool = False) -> Config:
 
 
 class Rig:
-    """An engine and the loop it lives on."""
+    """An engine, of which a process has one at a time, and the loop that asks it."""
 
     def __init__(self, model: Path, config: Config | None = None) -> None:
         self.loop = asyncio.new_event_loop()
-        others = set(psutil.Process().children())
-        self.engine: RolloutEngine = self.run(self._start(model, config or make_config()))
-        new = set(psutil.Process().children()) - others
-        [self.process] = [child for child in new if "resource_tracker" not in " ".join(child.cmdline())]
-
-    async def _start(self, model: Path, config: Config) -> RolloutEngine:
-        return RolloutEngine(config, str(model), Share(cores=CORES))
+        self.engine = RolloutEngine(config or make_config(), str(model), Share(cores=CORES))
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
 
     def generate(self, adapter: AdapterRef | None, **sampling: Any) -> Group:
         return self.run(self.engine.generate(0, PROBLEM, adapter, make_sampling(**sampling)))
+
+    def load(self, *adapters: AdapterRef) -> None:
+        for adapter in adapters:
+            self.run(self.engine.load(adapter))
+
+    def retire(self, *adapters: AdapterRef) -> None:
+        for adapter in adapters:
+            self.run(self.engine.retire(adapter))
 
 
 def make_sampling(
@@ -92,7 +92,6 @@ def started(model: Path, config: Config) -> Iterator[Rig]:
     yield rig
     rig.run(rig.engine.close())
     rig.loop.close()
-    ENDED.append(rig.engine)
     os.environ.clear()
     os.environ.update(environment)
 
@@ -133,81 +132,8 @@ def disagreement(sample: Sample, model: Path, adapter: AdapterRef | None, temper
     return (expected - torch.tensor(sample.logprobs)).abs().mean().item()
 
 
-def test_samples_carry_tokens_logprobs_and_finish_reason(rig: Rig, tiny_model: Path) -> None:
-    group = rig.generate(None, samples=3)
-    assert (group.index, group.adapter, len(group.samples)) == (0, None, 3)
-    for sample in group.samples:
-        assert len(sample.logprobs) == len(sample.token_ids) <= 12
-        assert sample.truncated == (len(sample.token_ids) == 12 and sample.finish_reason == "length")
-        assert disagreement(sample, tiny_model, None) < 0.05
-
-
-@pytest.mark.skipif("TEST_ISA" not in os.environ, reason="test.sh sets it for isa=avx2 and isa=avx512")
-def test_engine_process_has_the_instructions_that_are_left(rig: Rig) -> None:
-    libraries = {Path(file.path).name for child in psutil.Process().children() for file in child.memory_maps()}
-    [library] = [name for name in libraries if name.startswith("_C") and name.endswith(".abi3.so")]
-    assert library == f"_C_{os.environ['TEST_ISA'].upper()}.abi3.so"
-
-
-def test_engine_listens_on_no_port(rig: Rig) -> None:
-    engines = [child for child in psutil.Process().children(recursive=True) if child.name().startswith("VLLM")]
-    assert engines
-    assert not [each for child in engines for each in child.net_connections("inet") if each.status == "LISTEN"]
-
-
-def test_cache_is_as_large_as_was_asked_for(rig: Rig, tiny_model: Path) -> None:
-    asked = make_config().rollout.kv_cache_gib * 2**30
-    block = CPU_BLOCK * kv_bytes_per_token(shape_from_config(str(tiny_model)), make_config().model.dtype)
-    assert 0.99 * asked < rig.run(rig.engine.cache_blocks()) * block <= asked
-
-
-def test_successor_on_a_card_is_given_the_cache_of_the_first() -> None:
-    """It starts beside a learner at work, in whose presence free memory says little."""
-
-    starts = []
-
-    class Actor:
-        name = "rollout-0"
-
-        def start(self, cache_blocks: int | None) -> None:
-            starts.append(cache_blocks)
-
-        async def call(self, method: str) -> int:
-            return {"cache_blocks": 5000}[method]
-
-    engine = RemoteEngine(Actor(), 8)  # type: ignore[arg-type]
-    asyncio.run(engine.revive())
-    asyncio.run(engine.revive())
-    assert starts == [None, 5000]
-    share = Share(gpus=0.45, memory=0.45)
-    assert card_settings(share, None) == {"gpu_memory_utilization": 0.45}
-    given = card_settings(share, 5000)
-    assert given["num_gpu_blocks_override"] == 5000
-    assert given["kv_cache_memory_bytes"]  # else vLLM measures
-    assert given["gpu_memory_utilization"] < 0.05
-
-
-@pytest.mark.parametrize("temperature", [0.6, 1.0])
-def test_logprobs_are_those_of_the_distribution_sampled_under_the_adapter(
-    rig: Rig, adapters: list[AdapterRef], tiny_model: Path, temperature: float
-) -> None:
-    adapter = AdapterRef(10, int(temperature * 10), adapters[0].path)
-    rig.run(rig.engine.load(adapter))
-    sample = rig.generate(adapter, temperature=temperature).samples[0]
-    assert disagreement(sample, tiny_model, adapter, temperature) < 0.08
-    assert disagreement(sample, tiny_model, None, temperature) > 0.3
-    rig.run(rig.engine.retire(adapter))
-
-
-def test_seed_decides_the_sample(rig: Rig) -> None:
-    first, second, other = (rig.generate(None, samples=1, seed=seed).samples[0] for seed in (3, 3, 4))
-    assert first.token_ids == second.token_ids != other.token_ids
-
-
 @pytest.mark.slow
-def test_answer_of_a_deterministic_engine_depends_on_its_request_alone(
-    adapters: list[AdapterRef], tiny_model: Path
-) -> None:
+def test_deterministic_response_depends_on_request_alone(adapters: list[AdapterRef], tiny_model: Path) -> None:
     """Not on what else is asked, before it or after it, under which adapter, or how much of the prompt is cached."""
     long = Problem("long", "", (*PROMPT, *range(11, 60)), "1")
     asked: list[tuple[Problem, AdapterRef | None, Sampling]] = [
@@ -223,8 +149,7 @@ def test_answer_of_a_deterministic_engine_depends_on_its_request_alone(
             groups = await asyncio.gather(*(rig.engine.generate(number, *asked[number]) for number in order))
             return {group.index: group.samples for group in groups}
 
-        for adapter in adapters[:2]:
-            rig.run(rig.engine.load(adapter))
+        rig.load(*adapters[:2])
         alone: dict[int, tuple[Sample, ...]] = {}
         for number in range(len(asked)):
             alone |= rig.run(together([number]))
@@ -233,8 +158,59 @@ def test_answer_of_a_deterministic_engine_depends_on_its_request_alone(
             assert rig.run(together(order)) == {number: alone[number] for number in order}
 
 
-def test_stop_tokens_end_a_response(rig: Rig) -> None:
-    """One sample in ten ends so. Which ones do depends on how the CPU rounds."""
+def test_samples_carry_logprobs_of_their_tokens(rig: Rig, tiny_model: Path) -> None:
+    group = rig.generate(None, samples=3)
+    assert (group.index, group.adapter, len(group.samples)) == (0, None, 3)
+    for sample in group.samples:
+        assert len(sample.logprobs) == len(sample.token_ids) <= 12
+        assert sample.truncated == (len(sample.token_ids) == 12 and sample.finish_reason == "length")
+        assert disagreement(sample, tiny_model, None) < 0.05
+
+
+@pytest.mark.skipif("TEST_ISA" not in os.environ, reason="test.sh sets it for isa=avx2 and isa=avx512")
+def test_engine_uses_the_instructions_left(rig: Rig) -> None:
+    libraries = {Path(file.path).name for file in psutil.Process().memory_maps()}
+    [library] = [name for name in libraries if name.startswith("_C") and name.endswith(".abi3.so")]
+    assert library == f"_C_{os.environ['TEST_ISA'].upper()}.abi3.so"
+
+
+def test_heartbeat_is_answered_during_generation(rig: Rig) -> None:
+    async def beats() -> int:
+        work, count = asyncio.create_task(rig.engine.generate(0, PROBLEM, None, make_sampling(8, 160))), 0
+        while not work.done():
+            await asyncio.wait_for(rig.engine.alive(), 30.0)
+            count += 1
+        await work
+        return count
+
+    assert rig.run(beats()) > 10
+
+
+def test_cache_has_the_size_set(rig: Rig, tiny_model: Path) -> None:
+    asked = make_config().rollout.kv_cache_gib * 2**30
+    block = CPU_BLOCK * kv_bytes_per_token(shape_from_config(str(tiny_model)), make_config().model.dtype)
+    assert 0.99 * asked < rig.run(rig.engine.cache_blocks()) * block <= asked
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+def test_logprobs_follow_temperature_and_adapter(
+    rig: Rig, adapters: list[AdapterRef], tiny_model: Path, temperature: float
+) -> None:
+    adapter = AdapterRef(10, int(temperature * 10), adapters[0].path)
+    rig.load(adapter)
+    sample = rig.generate(adapter, temperature=temperature).samples[0]
+    assert disagreement(sample, tiny_model, adapter, temperature) < 0.08
+    assert disagreement(sample, tiny_model, None, temperature) > 0.3
+    rig.retire(adapter)
+
+
+def test_seed_decides_the_sample(rig: Rig) -> None:
+    first, second, other = (rig.generate(None, samples=1, seed=seed).samples[0] for seed in (3, 3, 4))
+    assert first.token_ids == second.token_ids != other.token_ids
+
+
+def test_stop_tokens_end_responses(rig: Rig) -> None:
+    """One sample in ten ends so; it depends on how the CPU rounds which ones do."""
     for seed in range(16):
         samples = rig.generate(None, samples=16, max_tokens=160, seed=seed).samples
         if stopped := [sample for sample in samples if sample.token_ids[-1] == 0]:
@@ -244,23 +220,21 @@ def test_stop_tokens_end_a_response(rig: Rig) -> None:
     assert not any(0 in sample.token_ids[:-1] for sample in samples)
 
 
-def test_swap_in_flight_keeps_every_request_on_its_version(
-    rig: Rig, adapters: list[AdapterRef], tiny_model: Path
-) -> None:
+def test_requests_keep_their_version(rig: Rig, adapters: list[AdapterRef], tiny_model: Path) -> None:
     """Requests of version 1 run on while 2 is loaded and serves; 3 waits until the last of 1 has ended, which then is
     served no more.
     """
     one, two, three = adapters
     engine = rig.engine
 
-    async def scenario() -> tuple[Group, Group, list[str]]:
-        order: list[str] = []
+    order: list[str] = []
 
-        async def noted(name: str, work: Coroutine[Any, Any, Any]) -> Any:
-            result = await work
-            order.append(name)
-            return result
+    async def noted(name: str, work: Coroutine[Any, Any, Any]) -> Any:
+        result = await work
+        order.append(name)
+        return result
 
+    async def scenario() -> tuple[Group, Group]:
         await engine.load(one)
         old = asyncio.create_task(noted("1 ended", engine.generate(1, PROBLEM, one, make_sampling(4, 160))))
         await asyncio.sleep(0.1)
@@ -271,9 +245,9 @@ def test_swap_in_flight_keeps_every_request_on_its_version(
         await third
         await engine.retire(two)
         await engine.retire(three)
-        return await old, new, order
+        return await old, new
 
-    old, new, order = rig.run(scenario())
+    old, new = rig.run(scenario())
     assert order == ["2 loaded", "2 ended", "1 ended", "3 loaded"]
     for group, own, other in ((old, one, two), (new, two, one)):
         assert group.version == own.version
@@ -283,14 +257,14 @@ def test_swap_in_flight_keeps_every_request_on_its_version(
         rig.generate(one)
 
 
+@dataclass
 class Spoiled:
-    """The rig's engine as one that gets something wrong about synthetic adapters; each is of another number."""
+    """The rig's engine, with a mistake about synthetic adapters. number: of the mistake, for names of its own."""
 
-    def __init__(self, engine: RolloutEngine, folder: Path, number: int, fault: str) -> None:
-        self._engine = engine
-        self._folder = folder
-        self._number = number
-        self._fault = fault
+    _engine: RolloutEngine
+    _folder: Path
+    _number: int
+    _fault: str
 
     async def at_start(self, work: Callable[[str, Any], Coroutine[Any, Any, None]]) -> None:
         await work("rollout-0", self)
@@ -329,26 +303,25 @@ SPOILED = {
 
 
 @pytest.fixture(scope="module")
-def learner(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> LoraLearner:
+def learner(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> "LocalLearner":
     config = make_config()
     config = changed(config, {"learner.logprob_chunk": 16})
-    return LoraLearner(config, str(tiny_model), tmp_path_factory.mktemp("adapters"))
+    return LocalLearner(config, str(tiny_model), tmp_path_factory.mktemp("adapters"))
+
+
+class LocalLearner(LoraLearner):
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:  # type: ignore[override]
+        return super().publish_synthetic()
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:  # type: ignore[override]
+        return super().explain(groups)
 
 
 @pytest.mark.parametrize("fault", SPOILED)
-def test_startup_check_names_the_fault(rig: Rig, learner: LoraLearner, tmp_path: Path, fault: str) -> None:
-    class Local:
-        async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-            return learner.publish_synthetic()
-
-        async def explain(self, groups: tuple[Group, ...]) -> Any:
-            return learner.explain(groups)
-
+def test_startup_check_names_the_mistake(rig: Rig, learner: Any, tmp_path: Path, fault: str) -> None:
     problems = tuple(Problem(f"p{n}", "", tuple(range(5 + n, 25 + n)), "1") for n in range(4))
     engine: Any = Spoiled(rig.engine, tmp_path, list(SPOILED).index(fault), fault)
-    local: Any = Local()
-    config = make_config()
-    check = CheckAtStart(engine, local, CheckPrompts(config, problems))
+    check = CheckAtStart(engine, learner, CheckPrompts(make_config(), problems))
     rig.run(check.begin())
     if fault == "nothing":
         rig.run(check.check())
@@ -357,7 +330,7 @@ def test_startup_check_names_the_fault(rig: Rig, learner: LoraLearner, tmp_path:
             rig.run(check.check())
 
 
-def test_more_prompt_tokens_than_one_step_takes_are_served_with_seeds(rig: Rig) -> None:
+def test_seeded_prompts_may_exceed_one_step(rig: Rig) -> None:
     """vLLM 0.32 on the CPU crashes when a seeded request's prompt is computed in chunks."""
 
     async def many() -> list[Group]:
@@ -369,28 +342,29 @@ def test_more_prompt_tokens_than_one_step_takes_are_served_with_seeds(rig: Rig) 
     assert len(rig.run(many())) == 48
 
 
-def test_engine_processes_die_with_their_owner(tiny_model: Path) -> None:
-    """kill -9 of the process that owns an engine leaves no vLLM process behind."""
-    code = (
-        "import asyncio, time\n"
-        "from tests.actors.rollout.test_vllm_engine import Rig\nfrom pathlib import Path\n"
-        "if __name__ == '__main__':\n"
-        f"    Rig(Path({str(tiny_model)!r})); print('up', flush=True); time.sleep(600)\n"
-    )
+def test_killed_engine_leaves_nothing_behind(tiny_model: Path) -> None:
+    """An engine has no process of its own and no port."""
     script = tiny_model.parent / "owner.py"
-    script.write_text(code)
+    script.write_text(
+        "import time\n"
+        "from pathlib import Path\n"
+        "from tests.actors.rollout.test_vllm_engine import Rig\n"
+        f"Rig(Path({str(tiny_model)!r})).generate(None); print('up', flush=True); time.sleep(600)\n"
+    )
     owner = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     assert any(line.startswith("up") for line in owner.stdout)
-    children = psutil.Process(owner.pid).children(recursive=True)
-    assert any(process.name().startswith("VLLM::") for process in children)
+    process = psutil.Process(owner.pid)
+    children = process.children(recursive=True)
+    listening = [each for each in process.net_connections("inet") if each.status == "LISTEN"]
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    _, alive = psutil.wait_procs(children, timeout=120)
-    assert [process.name() for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    assert not listening
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert [child.name() for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_adapter_that_is_not_loaded_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:
+def test_failed_load_takes_no_slot(rig: Rig, adapters: list[AdapterRef]) -> None:
     """One that cannot be, and one that is given up meanwhile."""
 
     async def give_up(adapter: AdapterRef) -> None:
@@ -401,30 +375,10 @@ def test_adapter_that_is_not_loaded_takes_no_slot(rig: Rig, adapters: list[Adapt
 
     for version in range(30, 34):
         with pytest.raises(Exception, match="No adapter found for /nowhere"):
-            rig.run(rig.engine.load(AdapterRef(version, 0, "/nowhere")))
+            rig.load(AdapterRef(version, 0, "/nowhere"))
         rig.run(give_up(AdapterRef(20 + version, 0, adapters[0].path)))
     good = [AdapterRef(version, 0, adapters[0].path) for version in (40, 41)]
-    for adapter in good:
-        rig.run(rig.engine.load(adapter))
-        assert len(rig.generate(adapter).samples) == 2
-    assert len(rig.run(rig.engine._llm.list_loras())) == 2
-    for adapter in good:
-        rig.run(rig.engine.retire(adapter))
-
-
-def test_question_that_the_engine_process_dies_over_is_answered_by_its_death(
-    rig: Rig, adapters: list[AdapterRef]
-) -> None:
-    """vLLM itself would let it wait for ever. This is the end of the engine that the tests above share."""
-
-    async def ask() -> None:
-        rig.process.suspend()
-        question = asyncio.create_task(rig.engine.load(AdapterRef(99, 0, adapters[0].path)))
-        await asyncio.wait({question}, timeout=0.5)
-        assert not question.done()
-        rig.process.kill()
-        await asyncio.wait({question}, timeout=240)
-        question.result()
-
-    with pytest.raises(ActorDied, match=r"engine process: it was killed by signal 9"):
-        rig.run(ask())
+    rig.load(*good)
+    assert [len(rig.generate(adapter).samples) for adapter in good] == [2, 2]
+    assert len(rig.run(rig.engine._thread.call(lambda engine: engine.list_loras()))) == 2
+    rig.retire(*good)

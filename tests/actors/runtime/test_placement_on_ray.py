@@ -123,6 +123,6 @@ def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_for(clu
         await pool.ready()
         again = taken(placement.rollouts, await where(rollouts))
         assert set(again.values()) == {1.0}
-        assert events[-1].endswith("requests asked again")
+        assert events[-1].endswith("requests sent again")
 
     asyncio.run(scenario())

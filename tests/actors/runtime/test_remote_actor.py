@@ -46,6 +46,9 @@ class Patient:
     async def complain(self) -> None:
         raise BadInput("lora.rank=3 is not possible: use 4")
 
+    async def fail(self) -> None:
+        raise ActorDied("in its engine: no memory")
+
 
 class Scholar:
     """A learner in name: counts its steps, which are gone with its process."""
@@ -108,7 +111,7 @@ def test_actor_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(remote, "SILENCE_S", 3.0)
         silent = RemoteActor(Patient, "silent-patient", Share())
         await silent.call("alive")
-        assert "gave no sign of life for 3 s" in await cause_of(silent, "block")
+        assert "did not answer for 3 s" in await cause_of(silent, "block")
 
     asyncio.run(scenario())
 
@@ -130,6 +133,7 @@ def test_errors_come_back_as_they_were_raised() -> None:
         actor = RemoteActor(Patient, "critic", Share())
         with pytest.raises(BadInput, match=r"^lora\.rank=3 is not possible: use 4$"):
             await actor.call("complain")
+        assert await cause_of(actor, "fail") == "critic died: in its engine: no memory"
         await actor.call("alive")
         stillborn = RemoteActor(Patient, "stillborn", Share(), "model.path=x does not exist")
         with pytest.raises(BadInput, match=r"^model\.path=x does not exist$"):

@@ -21,7 +21,7 @@ Install = Callable[[str], ModuleType]
 
 
 def found(what: str, device: str = "auto") -> Finding:
-    (one,) = [finding for finding in look_at_gpus(device) if finding.what == what]
+    (one,) = [finding for finding in look_at_gpus(device) if finding.name == what]
     return one
 
 
@@ -92,14 +92,14 @@ def test_this_machine_has_all_that_a_run_needs_but_a_compiler(monkeypatch: pytes
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(look, "COMPILERS", ("no-such-compiler",))
     *_, compiler = look_at_software(detect("cpu"))
-    assert (compiler.what, compiler.state) == ("compiler", "bad")
+    assert (compiler.name, compiler.state) == ("compiler", "bad")
     assert "g++" in compiler.text
 
 
 def test_a_scarce_resource_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_needs, "measure", lambda _: HostFree(disk=2**20, shared_memory=2**40, memory=2**40))
     disk, _, memory = look_at_resources(plan("quickstart", CPU), tmp_path / "runs" / "mine")
-    assert (disk.what, disk.state, memory.state) == (f"run.folder={tmp_path}/runs: its disk", "bad", "good")
+    assert (disk.name, disk.state, memory.state) == (f"run.folder={tmp_path}/runs: its disk", "bad", "good")
     assert "make room" in disk.text
 
 

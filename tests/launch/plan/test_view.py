@@ -29,6 +29,10 @@ def test_plan_says_costs_and_other_choices() -> None:
     assert re.search(r"2 × A40 +about [\d,]+ updates, [\d.]+ s each", text)
 
 
+def test_plan_of_too_short_a_budget_says_so() -> None:
+    assert re.search("hold no update: .*budget.minutes", shown(plan("quickstart", CPU, "budget.minutes=0.5")))
+
+
 def test_plan_of_a_deterministic_run_says_its_cost() -> None:
     text = shown(plan("quickstart", CPU, "run.deterministic=true", "budget.updates=20"))
     assert "in turn" in text

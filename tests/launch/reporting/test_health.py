@@ -39,10 +39,10 @@ def test_healthy_run_has_nothing_but_good_flags(folder: Path) -> None:
         ({"status": "failed"}, "The run failed", "bad"),
         ({"status": "interrupted"}, "The run was interrupted", "warning"),
         ({"spent_s": 700.0}, "The budget was overrun", "warning"),
-        ({"ledger": {"counts": {"deaths/rollout": 2}}}, "2 deaths survived", "warning"),
+        ({"ledger": {"counts": {"deaths/rollout": 2}}}, "2 failures survived", "warning"),
         ({"ledger": {"counts": {"warnings/disk": 1}}}, "Disk ran low", "warning"),
-        ({"ledger": {"counts": {"warnings/wandb": 40}}}, "wandb has lost 40 calls", "warning"),
-        ({"ledger": {"counts": {"warnings/look failed": 1}}}, "The host could not be looked at", "warning"),
+        ({"ledger": {"counts": {"warnings/wandb": 40}}}, "wandb: 40 calls lost", "warning"),
+        ({"ledger": {"counts": {"warnings/look failed": 1}}}, "The host could not be checked", "warning"),
         ({"ledger": {"counts": {"updates/skipped": 1}}}, "1 update skipped", "warning"),
     ],
 )
@@ -58,7 +58,7 @@ def test_what_went_wrong_is_said(tmp_path: Path, summary: dict[str, Any], title:
         ({"verify/timeout": 20}, "200 verdicts timed out", "warning"),
         ({"response/truncated": 0.4}, "40.0 % of the responses were cut off", "warning"),
         ({"groups/zero_variance": 0.9}, "90 % of the groups had no variance", "note"),
-        ({"staleness/max": 2.0}, "Groups were at most 2 versions old", "bad"),
+        ({"staleness/max": 2.0}, "The staleness was at most 2 versions", "bad"),
     ],
 )
 def test_what_the_updates_show_is_said(folder: Path, change: dict[str, float], title: str, level: str) -> None:

@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.storage.documents import RunSummary
 from launch.reporting.history import Run, read_run
 from launch.reporting.run_conclusion import Change, basis, change, conclude
 from launch.reporting.tables import held_out
@@ -95,6 +97,11 @@ def test_a_run_without_final_evaluation_has_no_conclusion(tmp_path: Path) -> Non
     run = read_run(write_run(tmp_path / "one", after=None, status="halted"))
     assert conclude(run, change(run)).startswith("No conclusion: the trained model was not evaluated")
     assert "(it was time)" in conclude(run, None)
+
+
+def test_a_run_without_update_has_no_conclusion(tmp_path: Path) -> None:
+    run = replace(read_run(write_run(tmp_path / "one")), rows=(), summary=RunSummary(status="budget_exhausted"))
+    assert conclude(run, compared(read_run(run.folder))).startswith("No conclusion: no update was made")
 
 
 def test_without_samples_nothing_is_claimed(tmp_path: Path) -> None:

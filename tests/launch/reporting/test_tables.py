@@ -47,5 +47,5 @@ def test_every_run_with_trouble_has_a_line(tmp_path: Path) -> None:
     (folder / "r256" / "summary.json").write_text("{")
     found = sweep_tables.concerns(read_sweep(folder))
     assert [row[0] for row in found.body] == ["r64", "r256"]
-    assert "2\N{NO-BREAK SPACE}deaths" in found.body[0][1]
+    assert "2\N{NO-BREAK SPACE}failures" in found.body[0][1]
     assert "summary.json" in found.body[1][1]

@@ -18,9 +18,8 @@ from launch.session.remote_checkpoints import bring_back, check_remote, put_endi
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    config = Config()
     return changed(
-        config,
+        Config(),
         {"run.name": "mine", "run.folder": str(tmp_path / "runs"), "checkpoint.remote": f"file://{tmp_path}/far"},
     )
 

@@ -5,7 +5,7 @@ import pytest
 
 from conf.errors import BadInput
 from launch.sweep_runs.grid import read_grid
-from launch.sweep_runs.record import go_on, write_record
+from launch.sweep_runs.record import restore_statuses, write_record
 
 
 def test_record_is_whole_and_goes_on(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_record_is_whole_and_goes_on(tmp_path: Path) -> None:
         ],
     }
     more = read_grid([*arguments, "ranks=[8,64,256]"])
-    go_on(more)
+    restore_statuses(more)
     assert [run.status for run in more.runs] == ["failed", "pending", "pending"]
     with pytest.raises(BadInput, match="r8"):
-        go_on(read_grid([*arguments, "ranks=[64]"]))
+        restore_statuses(read_grid([*arguments, "ranks=[64]"]))

@@ -1,7 +1,7 @@
-"""Compiles liger-kernel's kernels in the sizes of the recipes' models for cards that are not there.
+"""Compiles liger-kernel's kernels in the sizes of the recipes' models for absent GPUs.
 
-`python -m tests.learner.model.compiled_kernels 80 86 …`, the compute capabilities, prints one JSON object for each
-kernel, size and card.
+`python -m tests.learner.model.compiled_kernels 80 86 …`, with compute capabilities, prints one JSON object for each
+kernel, size and GPU.
 """
 
 import json
@@ -19,13 +19,13 @@ from conf.load import load
 
 RECIPES = ("instruct", "math", "deepscaler", "llama", "qwen3")
 LLAMA = 0
-"""liger-kernel's number of the way in which these models cast inside a norm."""
+"""liger-kernel's number for the casts inside these models' norms."""
 
 Constants = dict[str, Any]
 
 
 def kernels() -> dict[tuple[Any, ...], tuple[Any, Constants]]:
-    """Kernels and constants, by name and sizes; what two models have in common stands once."""
+    """Return kernels and constants by name and sizes, each once for all models."""
     found: dict[tuple[Any, ...], tuple[Any, Constants]] = {}
     for recipe in RECIPES:
         shape = load([f"conf={recipe}"]).model.shape
@@ -34,7 +34,7 @@ def kernels() -> dict[tuple[Any, ...], tuple[Any, Constants]]:
             found["norm forward", size] = rms_norm._rms_norm_forward_kernel, settings
             backward = settings | {"X_dtype": tl.bfloat16, "COMPUTE_DW": False, "dW_ptr": None}
             found["norm backward", size] = rms_norm._rms_norm_backward_kernel, backward
-            if size == shape.head_dim:  # many short rows are taken sixteen at a time
+            if size == shape.head_dim:  # liger-kernel takes sixteen of many short rows at a time
                 found["norms forward", size] = rms_norm._block_rms_norm_forward_kernel, settings | {"BLOCK_ROW": 16}
                 backward = backward | {"BLOCK_ROW": 16}
                 found["norms backward", size] = rms_norm._block_rms_norm_backward_kernel, backward
@@ -58,7 +58,7 @@ def kernels() -> dict[tuple[Any, ...], tuple[Any, Constants]]:
 
 
 def shared_bytes(kernel: Any, constants: Constants, capability: int) -> int:
-    """Compile for a card and return the bytes of shared memory that a block takes."""
+    """Compile for a GPU and return a block's shared memory, bytes."""
 
     def kind(name: str) -> str:
         if name in constants:

@@ -1,8 +1,8 @@
-"""liger-kernel's kernels against transformers' own modules, without a card: Triton's interpreter runs them on the CPU.
+"""Compares liger-kernel's kernels with transformers' modules on the CPU, in Triton's interpreter.
 
 `TRITON_INTERPRET=1 python -m tests.learner.model.interpreted_kernels` prints, for a small model of each family and
-dtype, how far values and gradients are apart, as a share of their size, and exits with 1 if that is beyond rounding.
-Float16 stands for all narrow dtypes: the interpreter of Triton 3.9 multiplies the bits of bfloat16 as whole numbers.
+dtype, the relative difference of values and gradients, and exits with 1 if that is beyond rounding. Float16 stands for
+all narrow dtypes: the interpreter of Triton 3.9 multiplies the bits of bfloat16 as whole numbers.
 """
 
 import importlib
@@ -34,13 +34,13 @@ SHAPE: dict[str, Any] = {
 }
 
 SCALE = 2.0**-6
-"""Of the loss: with more, gradients would leave float16's range."""
+"""Scale of the loss: with more, gradients would leave float16's range."""
 
 ROUNDING = {torch.float32: 2e-5, torch.float16: 0.01}
 
 
 def complete_interpreter() -> None:
-    """Give Triton 3.9's interpreter what the compiler has: float arguments as tensors, and a root."""
+    """Add to Triton 3.9's interpreter two things of the compiler: float arguments as tensors, and a root."""
     own = interpreter._implicit_cvt
 
     def convert(argument: Any) -> Any:
@@ -49,7 +49,7 @@ def complete_interpreter() -> None:
         return own(argument)
 
     interpreter._implicit_cvt = convert
-    importlib.import_module("liger_kernel.ops.rms_norm").rsqrt = rsqrt  # libdevice's has no code but a card's
+    importlib.import_module("liger_kernel.ops.rms_norm").rsqrt = rsqrt  # libdevice's runs on GPUs only
 
 
 def rsqrt(x: Any) -> Any:
@@ -57,7 +57,7 @@ def rsqrt(x: Any) -> Any:
 
 
 def passes(model: Any, dtype: torch.dtype) -> list[Tensor]:
-    """The last hidden states, and the gradients of the embeddings and of the projections for some loss."""
+    """Return the last hidden states, and the gradients of embeddings and projections for some loss."""
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(128, (1, 24), generator=generator)
     embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
@@ -71,11 +71,9 @@ def passes(model: Any, dtype: torch.dtype) -> list[Tensor]:
 def fused_calls(counts: "Counter[str]") -> None:
     """Count the launches of each kernel."""
     for name in ("rms_norm", "rope", "swiglu"):
-        module = importlib.import_module(f"liger_kernel.ops.{name}")
-        for kernel in [
-            key for key, value in vars(module).items() if isinstance(value, interpreter.InterpretedFunction)
-        ]:
-            found = getattr(module, kernel)
+        for kernel, found in vars(importlib.import_module(f"liger_kernel.ops.{name}")).items():
+            if not isinstance(found, interpreter.InterpretedFunction):
+                continue
             own = found.run
 
             def run(*args: Any, own: Any = own, kernel: str = kernel, **kwargs: Any) -> Any:
@@ -102,7 +100,7 @@ def main() -> int:
                 if parameter.dim() == 1:
                     torch.nn.init.uniform_(parameter, 0.2, 0.6)
             pairs.append((dtype, model, passes(model, dtype)))
-        for dtype, model, plain in pairs:  # afterwards: fused kernels take the place of the family's in this process
+        for dtype, model, plain in pairs:  # last, because fused kernels replace the family's in this process
             counts.clear()
             apply = MODEL_TYPE_TO_APPLY_LIGER_FN[family]
             apply(model=model, cross_entropy=False, fused_linear_cross_entropy=False)

@@ -1,4 +1,4 @@
-"""liger-kernel's kernels as they are, where it is installed: run by Triton's interpreter, compiled for absent cards."""
+"""liger-kernel's kernels, where it is installed: run by Triton's interpreter, compiled for absent GPUs."""
 
 import json
 import os
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.actors.rollout.test_lora_kernels import SHARED_KIB
-
 pytestmark = pytest.mark.slow
+
+SHARED_KIB = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
+"""Shared memory a block may use, by compute capability (CUDA programming guide, table of technical specifications)."""
 
 
 def rows(module: str, folder: Path, *arguments: str, **environment: str) -> list[dict[str, float]]:
-    """What a program of this folder prints. In a process of its own, in which Triton starts in another way."""
+    """Return the lines of a program of this folder. Its process starts Triton in another way."""
     pytest.importorskip("liger_kernel")
     command = [sys.executable, "-m", f"tests.learner.model.{module}", *arguments]
     environment |= {"TRITON_CACHE_DIR": str(folder)}
@@ -24,11 +25,11 @@ def rows(module: str, folder: Path, *arguments: str, **environment: str) -> list
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_values_and_gradients_are_the_plain_ones(tmp_path: Path) -> None:
+def test_fused_kernels_agree_with_plain_ones(tmp_path: Path) -> None:
     assert rows("interpreted_kernels", tmp_path, TRITON_INTERPRET="1")
 
 
-def test_kernels_compile_for_cards_within_their_shared_memory(tmp_path: Path) -> None:
+def test_kernels_fit_the_gpus_shared_memory(tmp_path: Path) -> None:
     found = rows("compiled_kernels", tmp_path, *map(str, SHARED_KIB))
     assert {row["capability"] for row in found} == set(SHARED_KIB)
     for row in found:

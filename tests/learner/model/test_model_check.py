@@ -1,4 +1,4 @@
-"""Models changed in one thing that the learner does not follow: each is refused, whatever the size of its weights."""
+"""Models with one change that the learner does not follow: each is refused, whatever the size of its weights."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import Tensor
 from conf.errors import BadInput
 from learner.model import model_check
 from learner.model.attention import attend
-from learner.model.head import Head
+from learner.model.logprobs import Head
 from learner.model.model_check import check_model
 from tests.learner.model.families import FAMILIES, adapt, build
 
@@ -25,7 +25,7 @@ def model(name: str, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def packed(change: Callable[..., dict[str, Any]]) -> Change:
-    """A mistake in what packed attention is given."""
+    """Change the arguments of packed attention."""
 
     def wrong(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, **given: Any) -> Any:
         given = given | {"query": query, "key": key, "value": value}
@@ -39,39 +39,27 @@ def packed(change: Callable[..., dict[str, Any]]) -> Change:
     return apply
 
 
-def shifted(base: Any, patch: pytest.MonkeyPatch) -> None:
-    """Positions of all samples but the first go on where it ends."""
+def batched(change: Callable[[Any], dict[str, Any]]) -> Change:
+    """Change fields of the micro-batch."""
     own = model_check.hidden_states
 
     def wrong(base: Any, batch: Any) -> Tensor:
-        object.__setattr__(batch, "positions", torch.arange(len(batch.ids), device=batch.ids.device))
-        return own(base, batch)
+        return own(base, replace(batch, **change(batch)))
 
-    patch.setattr(model_check, "hidden_states", wrong)
-
-
-def leaking(base: Any, patch: pytest.MonkeyPatch) -> None:
-    """The first token of every row but the first is the last of the row before."""
-    own = model_check.hidden_states
-
-    def wrong(base: Any, batch: Any) -> Tensor:
-        blocks = [replace(block, keys=block.keys.clone()) for block in batch.blocks]
-        for before, block in zip(batch.blocks, blocks[1:], strict=False):
-            block.keys[:, 0] = before.keys[-1, -1]
-        object.__setattr__(batch, "blocks", tuple(blocks))
-        return own(base, batch)
-
-    patch.setattr(model_check, "hidden_states", wrong)
+    return lambda _, patch: patch.setattr(model_check, "hidden_states", wrong)
 
 
-def capless(base: Any, patch: pytest.MonkeyPatch) -> None:
+def leaking(batch: Any) -> dict[str, Any]:
+    """Make the first token of every row but the first the last of the previous row."""
+    blocks = [replace(block, keys=block.keys.clone()) for block in batch.blocks]
+    for before, block in zip(batch.blocks, blocks[1:], strict=False):
+        block.keys[:, 0] = before.keys[-1, -1]
+    return {"blocks": tuple(blocks)}
+
+
+def headed(change: Callable[[Head], Head]) -> Change:
     own = model_check.head_of
-    patch.setattr(model_check, "head_of", lambda base: Head(own(base).weight, own(base).scale))
-
-
-def scaleless(base: Any, patch: pytest.MonkeyPatch) -> None:
-    own = model_check.head_of
-    patch.setattr(model_check, "head_of", lambda base: Head(own(base).weight, 1.05 * own(base).scale))
+    return lambda _, patch: patch.setattr(model_check, "head_of", lambda base: change(own(base)))
 
 
 def biased(base: Any, patch: pytest.MonkeyPatch) -> None:
@@ -98,8 +86,8 @@ def without_q_norm(base: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 CHANGES: dict[str, tuple[str, Change]] = {
-    "positions shifted": ("Qwen 3", shifted),
-    "a token leaks": ("Qwen 3", leaking),
+    "positions shifted": ("Qwen 3", batched(lambda batch: {"positions": torch.arange(len(batch.ids))})),
+    "a token leaks": ("Qwen 3", batched(leaking)),
     "no q norm in one layer": ("Qwen 3", without_q_norm),
     "no window": ("Gemma 3, text", packed(lambda *_, **given: {"sliding_window": None})),
     "a window longer by one": (
@@ -107,12 +95,9 @@ CHANGES: dict[str, tuple[str, Change]] = {
         packed(lambda *_, sliding_window=None, **given: {"sliding_window": sliding_window and sliding_window + 1}),
     ),
     "attention scaled by 1.1": ("Llama 2, 3", packed(lambda *_, scaling, **given: {"scaling": 1.1 * scaling})),
-    "keys of one head for all": (
-        "Llama 2, 3",
-        packed(lambda *_, key, **given: {"key": key[:, :1].expand_as(key)}),
-    ),
-    "no cap": ("Gemma 2", capless),
-    "a head scaled by 1.05": ("Granite 3", scaleless),
+    "keys of one head for all": ("Llama 2, 3", packed(lambda *_, key, **given: {"key": key[:, :1].expand_as(key)})),
+    "no cap": ("Gemma 2", headed(lambda head: replace(head, cap=None))),
+    "a head scaled by 1.05": ("Granite 3", headed(lambda head: replace(head, scale=1.05 * head.scale))),
     "a head with a bias": ("Llama 2, 3", biased),
     "dropout": ("Llama 2, 3", dropping),
 }
@@ -120,7 +105,7 @@ CHANGES: dict[str, tuple[str, Change]] = {
 
 def sound(name: str, scale: float, dtype: torch.dtype) -> Any:
     base = model(name, dtype)
-    if name == "Gemma 2":  # but for its attention, whose cap is another mistake
+    if name == "Gemma 2":  # without the cap of its attention, which is another mistake
         base.config.attn_logit_softcapping = None
         for layer in base.model.layers:
             layer.self_attn.attn_logit_softcapping = None
@@ -135,7 +120,7 @@ def sound(name: str, scale: float, dtype: torch.dtype) -> Any:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_mistake_is_refused(what: str, dtype: torch.dtype, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where weights are so small that the model's answers are nearly uniform."""
+    """Small weights make the model's distribution nearly uniform."""
     name, change = CHANGES[what]
     base = sound(name, scale, dtype)
     check_model(base)

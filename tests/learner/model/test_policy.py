@@ -4,15 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    GraniteConfig,
-    GraniteForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import AutoModelForCausalLM
 
 from actors.models.files import locate
 from conf.load import load
@@ -37,17 +29,12 @@ def wrap(base: torch.nn.Module) -> PeftModel:
     return model.train()
 
 
-@pytest.fixture
-def model(tiny_model: Path) -> PeftModel:
-    return wrap(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32))
-
-
 def gradients(model: PeftModel, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))
 
 
 def reference(base: torch.nn.Module, sample: Tokens) -> Tensor:
-    """Logits that predict the response, by transformers' own attention."""
+    """Return the logits that predict the response, by transformers' own attention."""
     base.set_attn_implementation("sdpa")
     logits = base(input_ids=torch.tensor([sample.prompt + sample.response])).logits
     base.set_attn_implementation("packed")
@@ -55,8 +42,9 @@ def reference(base: torch.nn.Module, sample: Tokens) -> Tensor:
 
 
 @pytest.mark.parametrize("budget", [10_000, 40])
-def test_packing_changes_neither_values_nor_gradients(model: PeftModel, budget: int) -> None:
-    """Against every sample alone, with full logits."""
+def test_packing_changes_neither_values_nor_gradients(tiny_model: Path, budget: int) -> None:
+    """The reference computes every sample alone, with full logits."""
+    model = wrap(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32))
     policy = Policy(model, temperature=0.8, chunk=8)
     loss = torch.zeros(())
     for part in pack(SAMPLES, budget):
@@ -73,48 +61,8 @@ def test_packing_changes_neither_values_nor_gradients(model: PeftModel, budget: 
     assert residue <= 1e-5 * scale
 
 
-def test_bfloat16_agrees_with_transformers_own_attention(tiny_model: Path) -> None:
-    model = wrap(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16))
-    policy = Policy(model, 1.0, 8)
-    (part,) = pack(SAMPLES, 10_000)
-    got, _ = policy(part)
-    for i, piece in zip(part.samples, got.split([len(SAMPLES[i].response) for i in part.samples]), strict=True):
-        logprobs = reference(model.get_base_model(), SAMPLES[i]).float().log_softmax(-1)
-        expected = logprobs.gather(1, torch.tensor(SAMPLES[i].response)[:, None])[:, 0]
-        torch.testing.assert_close(piece, expected, rtol=0.02, atol=0.1)
-
-
-def test_untied_heads_and_sliding_windows() -> None:
-    shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": False}
-    window = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
-    samples = [Tokens((1, 2), tuple(range(3, 23))), Tokens((5, 6, 7), (8, 9)), Tokens((1, 2), (4,))]
-    for base in (
-        LlamaForCausalLM(LlamaConfig(**shape, **heads)),
-        Qwen2ForCausalLM(Qwen2Config(**shape, **heads, **window)),
-    ):
-        policy = Policy(wrap(base), 1.0, 8)
-        (part,) = pack(samples, 100)
-        got, entropy = policy(part)
-        logprobs = torch.cat([reference(base, samples[i]) for i in part.samples]).log_softmax(-1)
-        torch.testing.assert_close(got, logprobs.gather(1, part.targets[:, None])[:, 0])
-        torch.testing.assert_close(entropy, -(logprobs.exp() * logprobs).sum(-1))
-
-
-def test_scaled_heads_are_served() -> None:
-    torch.manual_seed(0)
-    shape = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    base = GraniteForCausalLM(GraniteConfig(**shape, **heads, logits_scaling=0.2))
-    policy = Policy(wrap(base), 0.7, 8)
-    (part,) = pack([Tokens((1, 2, 3), (4, 5, 6, 7))], 100)
-    got, _ = policy(part)
-    logprobs = (reference(base, Tokens((1, 2, 3), (4, 5, 6, 7))) / 0.7).log_softmax(-1)
-    torch.testing.assert_close(got, logprobs.gather(1, part.targets[:, None])[:, 0])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_the_bundled_model_proves_its_attention(dtype: torch.dtype) -> None:
+def test_the_bundled_model_passes_its_check(dtype: torch.dtype) -> None:
     config = load(["conf=quickstart"])
     Policy(wrap(AutoModelForCausalLM.from_pretrained(locate(config.model), dtype=dtype)), 1.0, 8)

@@ -9,13 +9,13 @@ from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
 from learner.model import projection
-from learner.model.projection import Projection, full_gradient_pays
+from learner.model.projection import Projection
 
 SIZES = st.integers(1, 12)
 
 
 def layer(kind: type[Linear], inputs: int, outputs: int, rank: int, bias: bool, dropout: float = 0.0) -> Linear:
-    """With the same weights whatever its kind; B is not zero."""
+    """Return a layer with the same weights whatever its kind; B is not zero."""
     torch.manual_seed(0)
     config = LoraConfig(r=rank, lora_alpha=3 * rank, lora_dropout=dropout)
     base = nn.Linear(inputs, outputs, bias).requires_grad_(False)
@@ -25,7 +25,7 @@ def layer(kind: type[Linear], inputs: int, outputs: int, rank: int, bias: bool, 
 
 
 def passes(made: Linear, x: Tensor, least: float = -1.0) -> list[Tensor]:
-    """The output, and the gradients of input, A and B for a loss that weighs outputs by numbers from `least` to 1."""
+    """Return the output, and the gradients of input, A and B, for a loss that weighs outputs from `least` to 1."""
     x = x.clone().requires_grad_()
     y = made(x)
     (y * torch.linspace(least, 1.0, y.numel()).view_as(y)).sum().backward()
@@ -34,7 +34,7 @@ def passes(made: Linear, x: Tensor, least: float = -1.0) -> list[Tensor]:
 
 
 @given(st.integers(1, 40), SIZES, SIZES, st.integers(1, 16), st.booleans())
-def test_it_computes_what_peft_computes(tokens: int, inputs: int, outputs: int, rank: int, bias: bool) -> None:
+def test_values_and_gradients_are_pefts(tokens: int, inputs: int, outputs: int, rank: int, bias: bool) -> None:
     x = torch.randn(1, tokens, inputs, generator=torch.Generator().manual_seed(tokens))
     ours, theirs = (passes(layer(kind, inputs, outputs, rank, bias), x) for kind in (Projection, Linear))
     for own, other in zip(ours, theirs, strict=True):
@@ -43,25 +43,24 @@ def test_it_computes_what_peft_computes(tokens: int, inputs: int, outputs: int, 
 
 @settings(max_examples=40)
 @given(st.integers(1, 40), SIZES, SIZES, st.integers(1, 16), st.booleans())
-def test_products_in_a_chain_compute_what_peft_computes(
+def test_chained_products_give_pefts_values_and_gradients(
     tokens: int, inputs: int, outputs: int, rank: int, bias: bool
 ) -> None:
-    """As on a card in bfloat16: exact in float64, and in bfloat16 no further from that than PEFT's."""
+    """A GPU chains them in bfloat16: exact in float64, and in bfloat16 no further from that than PEFT's."""
     x = torch.randn(1, tokens, inputs, generator=torch.Generator().manual_seed(tokens))
+
+    def both(kind: type[Linear]) -> tuple[list[Tensor], list[Tensor]]:
+        made = [layer(kind, inputs, outputs, rank, bias).to(dtype) for dtype in (torch.float64, torch.bfloat16)]
+        return passes(made[0], x.double()), [value.double() for value in passes(made[1], x.bfloat16())]
+
+    exact, narrow = both(Linear)
+    positive = layer(Linear, inputs, outputs, rank, bias).double()
+    for parameter in positive.parameters():
+        parameter.data.abs_()
+    terms = passes(positive, x.double().abs(), least=0.5)  # sizes of the sums without cancellation
     with pytest.MonkeyPatch.context() as patch:
-        exact = passes(layer(Linear, inputs, outputs, rank, bias).double(), x.double())
-        narrow = [
-            value.double() for value in passes(layer(Linear, inputs, outputs, rank, bias).bfloat16(), x.bfloat16())
-        ]
-        positive = layer(Linear, inputs, outputs, rank, bias).double()
-        for parameter in positive.parameters():
-            parameter.data.abs_()
-        terms = passes(positive, x.double().abs(), least=0.5)  # what sums are of, where they do not cancel
         patch.setattr(projection, "chains", lambda x: True)
-        ours = passes(layer(Projection, inputs, outputs, rank, bias).double(), x.double())
-        rounded = [
-            value.double() for value in passes(layer(Projection, inputs, outputs, rank, bias).bfloat16(), x.bfloat16())
-        ]
+        ours, rounded = both(Projection)
     for own, other in zip(ours, exact, strict=True):
         assert (own - other).norm() <= 1e-10 * (other.norm() + 1.0)
     for own, other, true, sizes in zip(rounded, narrow, exact, terms, strict=True):
@@ -71,7 +70,7 @@ def test_products_in_a_chain_compute_what_peft_computes(
 @pytest.mark.parametrize(
     ("chain", "dtype"), [(False, torch.float32), (True, torch.float32), (True, torch.bfloat16)], ids=str
 )
-def test_little_but_the_input_is_kept_for_the_backward_pass(
+def test_the_backward_pass_keeps_little_but_the_input(
     chain: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chain of products keeps its inner vector, too."""
@@ -87,13 +86,8 @@ def test_little_but_the_input_is_kept_for_the_backward_pass(
     assert sorted(kept) == [(1, 40, 6), (4, 6), (8, 4), (8, 6), *[(40, 4)] * chain]
 
 
-def test_both_ways_to_the_gradients_are_taken() -> None:
-    assert not full_gradient_pays(torch.Size((12, 12)), rank=1)
-    assert full_gradient_pays(torch.Size((12, 12)), rank=16)
-
-
 @pytest.mark.parametrize("case", ["dropout", "bfloat16", "disabled", "evaluated"])
-def test_elsewhere_it_is_peft(case: str) -> None:
+def test_other_cases_go_to_peft(case: str) -> None:
     x = torch.randn(1, 40, 6)
     outputs = []
     for kind in (Projection, Linear):

@@ -1,7 +1,7 @@
-"""`python -m tests.rewards.problems.attack FILE`: gives every generator of reasoning_gym answers that are Python code,
-and writes as JSON which of the generators ran them.
+"""`python -m tests.rewards.problems.attack FILE`: give every generator of reasoning_gym answers that are Python code,
+and write as JSON which generators ran them.
 
-It is a process of its own, since an audit hook cannot be removed and the answers leave files behind.
+It runs in its own process, since an audit hook cannot be removed and the answers leave files behind.
 """
 
 import json
@@ -17,7 +17,7 @@ from reasoning_gym.factory import DATASETS
 from rewards.verify.text.boxes import BOX, boxed
 
 MARK = "ran_the_answer"
-"""Name of the file that answers make, and of a variable they use."""
+"""Name of a file that the answers make, and of a variable that they use."""
 
 OPEN = f"open('{MARK}', 'w')"
 SYSTEM = f"__import__('os').system('touch {MARK}')"
@@ -42,17 +42,17 @@ SHAPES = (
     "Symbol('x').subs(Symbol('x'), {})",
     "f'{{{}}}'",
 )
-"""What stands around the code: what sympy parses, too."""
+"""Texts around the code, those that sympy parses included."""
 
 PARAMETERS = {"composite": {"datasets": [DatasetSpec("countdown", 1.0, {})]}}
-"""Of generators that cannot do without."""
+"""Parameters of generators that have no defaults."""
 
 WORD = re.compile(r"[^\s\[\](){},:\"']+")
 MOST_WORDS = 200
 
 
 def answers(gold: str) -> list[str]:
-    """Code by itself, in other shapes, and within the right answer; as it stands, and as it is taken out of a box."""
+    """Return code by itself, in other shapes and within the right answer, each as it is and as extracted from a box."""
     shaped = [shape.format(call) for shape in SHAPES for call in CALLS]
     within = [
         text for call in CALLS for text in (gold + call, f"{gold}\n{call}", f"{call}\n{gold}", f"{gold} + {call}")
@@ -63,7 +63,7 @@ def answers(gold: str) -> list[str]:
 
 
 class Listener:
-    """Counts code that mentions the mark and is run, and files and commands of that name."""
+    """Counts executed code that contains MARK, and files and commands of that name."""
 
     def __init__(self) -> None:
         self.heard = 0
@@ -77,7 +77,7 @@ class Listener:
 
 
 def attack(name: str, listener: Listener) -> dict[str, bool]:
-    """Whether a generator evaluates any of the answers, and whether that has an effect."""
+    """Return whether a generator evaluates any of the answers, and whether that makes the file."""
     entries = reasoning_gym.create_dataset(name, seed=0, size=1, **PARAMETERS.get(name, {}))
     entry = entries[0]
     before = listener.heard

@@ -2,13 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conf.schema import Config
 from conf.settings import changed
 from rewards.problems import sources
-from tests.rewards.problems.rows import SUMS, write_jsonl
+from tests.rewards.problems.rows import SUMS, Loader, write_jsonl
 
 HUB_CARD = """---
 configs:
@@ -37,13 +38,14 @@ def all_of(rows):
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """Thirty sums in a file, of which ten are held out."""
-    config = Config()
+    """Make a configuration over thirty sums in a file, of which ten are held out."""
     write_jsonl(tmp_path / "sums.jsonl", SUMS)
-    return changed(
-        config,
-        {"data.source": f"file:{tmp_path / 'sums.jsonl'}", "eval.problems": 10, "learner.problems_per_update": 4},
-    )
+    return changed(Config(), {"data.source": "file:sums.jsonl", "eval.problems": 10, "learner.problems_per_update": 4})
+
+
+@pytest.fixture
+def loader(config: Config, byte_tokenizer: Any) -> Loader:
+    return Loader(config, byte_tokenizer)
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +54,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hub(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """The datasets library finds OWNER/NAME as a folder under the working directory before it asks the hub."""
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write owner/sums, a folder that the datasets library finds before it asks the hub."""
     import datasets
 
     folder = tmp_path / "owner" / "sums"
@@ -62,12 +64,11 @@ def hub(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Conf
         write_jsonl(folder / f"{name}.jsonl", rows)
     (folder / "README.md").write_text(HUB_CARD)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    return changed(config, {"eval.problems": 0})
 
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A user's module in the working directory."""
+    """Write a user's module into the working folder."""
     (tmp_path / "my_problems.py").write_text(MODULE)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "my_problems", raising=False)

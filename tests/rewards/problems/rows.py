@@ -1,19 +1,24 @@
-"""Rows of problems, and files of every type that hold them."""
+"""Rows of problems, files of every type that hold them, and their loading."""
 
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.messages import Problem
+from actors.messages import Problem, ProblemSet
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.settings import changed
 from rewards.problems.loading import load
 
 Rows = list[dict[str, Any]]
+ALL = {"eval.problems": 0, "learner.problems_per_update": 1}
+"""Settings under which every usable row is a training problem."""
+
 SUMS: Rows = [{"problem": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(30)]
 
 
@@ -51,10 +56,22 @@ def texts(problems: tuple[Problem, ...]) -> set[str]:
     return {problem.prompt.split("\n")[1].removesuffix("<|im_end|>") for problem in problems}
 
 
-def refuse(config: Config, tokenizer: Any, *words: str) -> None:
-    with pytest.raises(BadInput) as refused:
-        load(config, tokenizer)
-    message = str(refused.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
+@dataclass
+class Loader:
+    """Loads problems with further settings over those of `config`, which names `sums.jsonl` in the working folder."""
+
+    config: Config
+    tokenizer: Any
+
+    def load(self, settings: dict[str, Any] | None = None, rows: Rows | None = None) -> ProblemSet:
+        """Load the problems of `sums.jsonl`, after writing rows to it if there are any."""
+        if rows is not None:
+            write_jsonl(Path("sums.jsonl"), rows)
+        return load(changed(self.config, settings or {}), self.tokenizer)
+
+    def refuse(self, settings: dict[str, Any], *words: str) -> None:
+        """Check that the problems are refused in one line with these words."""
+        with pytest.raises(BadInput) as refused:
+            self.load(settings)
+        assert "\n" not in str(refused.value)
+        assert [word for word in words if word not in str(refused.value)] == []

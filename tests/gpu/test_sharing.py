@@ -1,4 +1,4 @@
-"""An engine and a learner in their shares of one card, as in a run, at rank 256 on the bundled model."""
+"""An engine and a learner in their shares of one GPU, as in a run, at rank 256 on the bundled model."""
 
 import asyncio
 import os
@@ -28,16 +28,16 @@ from conf.schema import Config
 from conf.settings import changed
 from launch.hardware.machine import GIB, Machine
 from launch.plan.plan import Plan, make_plan
-from launch.session.actors import reserve_learners, start_ranks
+from launch.session.actors import reserve_learners, start_learners
 from learner.actor import RemoteLearner
 from tests.gpu.conftest import memory_used
 
 CONTEXT = GIB
-"""What a process may take of a card besides its share: CUDA's context, NCCL, and what nvidia-smi rounds."""
+"""GPU memory of a process beyond its share, at most: CUDA's context, NCCL, and nvidia-smi's rounding."""
 
 PROBLEM = Problem("p0", "a prompt", tuple(range(1000, 1040)), "1")
 AGREE = 0.1
-"""Largest mean |Δ log p| between two sound ways through one model in bfloat16."""
+"""Largest mean |Δ log p| between two correct computations of one model in bfloat16."""
 
 
 def settings(machine: Machine) -> Config:
@@ -54,7 +54,7 @@ def settings(machine: Machine) -> Config:
 
 
 class Rig:
-    """Both sides on one card, started in the order of a run. used: bytes of the card before and with the engine."""
+    """Both sides on one GPU, started in the order of a run. used: used bytes before and with the engine."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
@@ -78,15 +78,10 @@ class Rig:
         return self.plan.placement.rollouts[0]
 
     async def start_learner(self, config: Config) -> tuple[RemoteLearner, list[RemoteActor]]:
-        while "learner-0" in ray.util.list_named_actors():  # Ray takes a moment to forget one that was ended
+        while "learner-0" in ray.util.list_named_actors():  # Ray forgets an ended actor with a delay
             await asyncio.sleep(0.2)
-        ranks = start_ranks(
-            config,
-            self.model,
-            self.plan.placement,
-            adapters_folder=str(self.folder / "adapters"),
-            reserved=self.group,
-        )
+        folder = str(self.folder / "adapters")
+        ranks = start_learners(config, self.model, self.plan.placement, adapters_folder=folder, reserved=self.group)
         learner = RemoteLearner(ranks, WallClock())
         await learner.publish()
         return learner, ranks
@@ -106,7 +101,7 @@ class Rig:
 
 
 def inside(actor: RemoteActor, look: Callable[[Any], Any]) -> Any:
-    """What a function finds in an actor's process."""
+    """Return the result of a function that runs in an actor's process."""
     return ray.get(actor._process.handle.__ray_call__.remote(look))
 
 
@@ -117,7 +112,7 @@ def rig(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     shares = (*plan.placement.rollouts, *plan.placement.learners)
     cpus = sum(share.threads for share in shares)
     ray.init(address="local", num_cpus=cpus, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    rig = Rig(plan, tmp_path_factory.mktemp("card"))
+    rig = Rig(plan, tmp_path_factory.mktemp("gpu"))
     yield rig
     rig.run(rig.engine.close())
     rig.run(rig.learner.close())
@@ -127,7 +122,7 @@ def rig(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def adapters(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> list[AdapterRef]:
-    """Versions 101 and 102: all modules, far from the base model and from each other."""
+    """Return versions 101 and 102, on all modules, far from the base model and from each other."""
     references = []
     for version in (101, 102):
         torch.manual_seed(version)
@@ -144,15 +139,11 @@ def adapters(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> list[Adapter
 
 
 def cache_blocks(actor: Any) -> int:
-    return int(actor._llm.vllm_config.cache_config.num_gpu_blocks)
-
-
-def second_runner(actor: Any) -> bool:
-    return bool(actor._llm.vllm_config.use_v2_model_runner)
+    return int(actor.vllm_config.cache_config.num_gpu_blocks)
 
 
 def disagreement(group: Group, model: str, adapter: AdapterRef | None) -> float:
-    """Mean |Δ log p| between the engine's log-probabilities and those of transformers and PEFT in float32."""
+    """Return the mean |Δ log p| between the engine's log-probabilities and PEFT's in float32."""
     reference: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     if adapter:
         reference = PeftModel.from_pretrained(reference, adapter.path)
@@ -168,7 +159,7 @@ def disagreement(group: Group, model: str, adapter: AdapterRef | None) -> float:
 
 
 def batch(rig: Rig, build_group: Callable[..., Group], version: int = 0, incarnation: int = 0) -> Batch:
-    """As large as one of the run, every sample at its longest, so that micro-batches are full."""
+    """Return a batch of the run's size in which every sample has full length, so that micro-batches are full."""
     rewards = tuple(float(number % 2) for number in range(rig.config.rollout.samples_per_problem))
     return Batch(
         version,
@@ -182,15 +173,14 @@ def batch(rig: Rig, build_group: Callable[..., Group], version: int = 0, incarna
 def test_both_sides_keep_to_their_shares(rig: Rig, build_group: Callable[..., Group]) -> None:
     metrics = rig.update(rig.learner, batch(rig, build_group)).metrics
     before, engine, both = *rig.used, memory_used()
-    plan, card = rig.plan, rig.plan.machine.gpu_memory
+    plan, memory = rig.plan, rig.plan.machine.gpu_memory
     length = rig.config.rollout.max_prompt_tokens + rig.config.rollout.max_response_tokens
-    cache = inside(rig.rollout, lambda actor: actor._llm.vllm_config.cache_config)
+    cache = inside(rig.rollout, lambda actor: actor.vllm_config.cache_config)
     held = cache.num_gpu_blocks * cache.block_size // length
-    rollout, learner = plan.placement.rollouts[0].memory * card, plan.placement.learners[0].memory * card
-    print(f"vLLM's second model runner: {inside(rig.rollout, second_runner)}")
+    rollout, learner = (shares[0].memory * memory for shares in (plan.placement.rollouts, plan.placement.learners))
     for name, found, planned in (
-        ("rollout, GiB of the card", (engine - before) / GIB, rollout / GIB),
-        ("learner, GiB of the card", (both - engine) / GIB, learner / GIB),
+        ("rollout, GiB of the GPU", (engine - before) / GIB, rollout / GIB),
+        ("learner, GiB of the GPU", (both - engine) / GIB, learner / GIB),
         ("learner, GiB of tensors at the peak", metrics["learner/peak_memory"] / GIB, plan.needed("learner GPU") / GIB),
         ("samples of full length in the KV cache", held, plan.sequences),
     ):
@@ -201,7 +191,7 @@ def test_both_sides_keep_to_their_shares(rig: Rig, build_group: Callable[..., Gr
     assert held > 0.9 * plan.sequences
 
 
-def test_versions_are_swapped_under_requests_in_flight(rig: Rig, adapters: list[AdapterRef]) -> None:
+def test_adapters_are_swapped_during_requests(rig: Rig, adapters: list[AdapterRef]) -> None:
     old, new = adapters
 
     async def scenario() -> tuple[Group, Group, float]:
@@ -230,7 +220,7 @@ def test_versions_are_swapped_under_requests_in_flight(rig: Rig, adapters: list[
 
 
 def test_engine_follows_the_learner(rig: Rig, build_group: Callable[..., Group], tmp_path: Path) -> None:
-    """What the canary looks at: their log-probabilities of the same tokens, under weights that have moved."""
+    """Compare their log-probabilities of the same tokens under trained weights, as the adapter check does."""
     for _ in range(2):
         version = rig.run(rig.learner.publish()).version
         adapter = rig.update(rig.learner, batch(rig, build_group, version)).adapter
@@ -250,7 +240,7 @@ def test_engine_follows_the_learner(rig: Rig, build_group: Callable[..., Group],
     rig.run(rig.engine.retire(adapter))
 
 
-def test_engine_that_is_killed_comes_back_beside_the_learner(rig: Rig, adapters: list[AdapterRef]) -> None:
+def test_a_killed_engine_restarts_beside_the_learner(rig: Rig, adapters: list[AdapterRef]) -> None:
     before = inside(rig.rollout, cache_blocks)
     process = inside(rig.rollout, lambda _: os.getpid())
     os.kill(process, signal.SIGKILL)
@@ -264,7 +254,7 @@ def test_engine_that_is_killed_comes_back_beside_the_learner(rig: Rig, adapters:
 
 
 def test_optimizer_in_host_memory_takes_the_same_steps(rig: Rig, build_group: Callable[..., Group]) -> None:
-    """DeepSpeed's CPU Adam against AdamW on the card: same adapter, less of the card's memory."""
+    """DeepSpeed's CPU Adam and AdamW on the GPU give the same adapter; the former needs less GPU memory."""
     rig.run(rig.learner.close())
     found: dict[str, tuple[str, float, dict[str, torch.Tensor]]] = {}
     for where in ("cpu", "none"):
@@ -275,13 +265,13 @@ def test_optimizer_in_host_memory_takes_the_same_steps(rig: Rig, build_group: Ca
         weights = load_file(Path(stats.adapter.path) / "adapter_model.safetensors")
         found[where] = kind, stats.metrics["learner/peak_memory"], weights
         rig.run(learner.close())
-    (kind, host_peak, host), (_, card_peak, card) = found["cpu"], found["none"]
-    print(f"{kind} on the host: {host_peak / GIB:.2f} GiB of the card at the peak, on the card {card_peak / GIB:.2f}")
+    (kind, host_peak, host), (_, gpu_peak, gpu) = found["cpu"], found["none"]
+    print(f"{kind} on the host: {host_peak / GIB:.2f} GiB of the GPU at the peak, on the GPU {gpu_peak / GIB:.2f}")
     assert kind == "DeepSpeedCPUAdam"
-    assert host_peak < card_peak
-    changed = torch.stack([value.float().norm() for name, value in card.items() if "lora_B" in name]).norm()
-    error = torch.stack([(host[name].float() - card[name].float()).norm() for name in card if "lora_B" in name]).norm()
-    assert changed > 0
-    # A first step goes by the gradients' signs, which the flash kernel's rounding turns where they are near zero; two
-    # steps that had nothing to do with each other would be 1.4 apart.
-    assert error < 0.3 * changed
+    assert host_peak < gpu_peak
+    moved = torch.stack([value.float().norm() for name, value in gpu.items() if "lora_B" in name]).norm()
+    error = torch.stack([(host[name].float() - gpu[name].float()).norm() for name in gpu if "lora_B" in name]).norm()
+    assert moved > 0
+    # A first step follows the gradients' signs, which the flash kernel's rounding flips near zero. Two unrelated steps
+    # would be 1.4 apart.
+    assert error < 0.3 * moved

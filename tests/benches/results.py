@@ -1,21 +1,26 @@
-"""What a bench found: the table on the screen and runs/bench/NAME.json."""
+"""Runs measurements in processes of their own; shows their results and writes runs/bench/NAME.json."""
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
+from actors.storage.run_record import RunRecord
 from conf.command import PlainConsole
 from launch.hardware.machine import detect
 
+ROOT = Path(__file__).parents[2]
 FOLDER = Path("runs/bench")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: `value` is ours, `baseline` the other side's, measured in turn in the same call."""
+    """One comparison. value: ours; baseline: the other side's, measured in turn in the same call."""
 
     case: str
     metric: str
@@ -29,18 +34,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """What a bench found.
-
-    limit: what the machine could do at best, by name with its unit
-    notes: sentences for people
-    """
+    """The result of a bench. limit: the machine's bounds, by name with unit. notes: sentences for people."""
 
     rows: tuple[Row, ...]
     limit: dict[str, float]
     notes: tuple[str, ...] = ()
 
     def write(self, name: str, folder: Path = FOLDER) -> Path:
-        """Write the result as JSON, with the machine it was made on; return the file."""
+        """Write the result as JSON, with its machine; return the file."""
         machine = detect()
         document = {
             "machine": {"name": machine.name, "cores": len(machine.cores), "gpus": machine.gpus},
@@ -65,3 +66,21 @@ class Result:
             console.print(f"limit: {limit} {value:,.4g}", highlight=False)
         for note in self.notes:
             console.print(note, highlight=False)
+
+
+def measured(module: str, *arguments: str, python: Path | str = sys.executable, quiet: bool = False) -> Any:
+    """Run `python -m MODULE ARGUMENTS…`, with memory and caches of its own; return the JSON in its last line."""
+    command = [python, "-m", module, *arguments]
+    errors = subprocess.DEVNULL if quiet else None
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=errors, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def carry_out(folder: str | Path, settings: dict[str, Any]) -> list[dict[str, float]]:
+    """Run the quickstart in a folder and return the rows of its metrics.jsonl."""
+    fixed = {"conf": "quickstart", "run.name": "run", "run.folder": folder, "dashboard.port": 0}
+    given = [f"{key}={value}" for key, value in (fixed | settings).items()]
+    found = os.environ | {"PYTHONPATH": str(ROOT)}  # for problems and rewards of this folder
+    command = [sys.executable, str(ROOT / "launch/run.py"), *given]
+    subprocess.run(command, check=True, stdout=sys.stderr, env=found)
+    return [row.metrics for row in RunRecord(Path(folder) / "run").rows()]

@@ -1,0 +1,126 @@
+"""Settings and environment of vLLM 0.32 for the project's engines."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from actors.models.sizes import ADAPTER_SLOTS, longest_sample, padded_rank
+from actors.runtime.placement import Share
+from conf.schema import Config, LoraConfig
+
+CPU_BLOCK = 32
+"""Tokens in a KV-cache block on the CPU: the smallest its kernels like. Only whole blocks are shared between requests,
+and vLLM's default of 128 is longer than a short prompt, which would then be computed once per sample."""
+
+CPU_BATCHED_TOKENS = 2048
+"""Tokens of one engine step on the CPU: beyond that a longer batch is no faster, and running requests would stall."""
+
+SMALL_SHARE = 0.01
+"""Fraction of a GPU's memory that vLLM checks to be free. It does so even where the size of its KV cache is given and
+nothing depends on it: so this is small."""
+
+SHRINK = {
+    "block_m": 32,
+    "block_n": 16,
+    "block_k": 32,
+    "split_k": 8,
+    "num_warps": 4,
+    "num_ctas": 1,
+    "group_size_m": 8,
+    "num_stages": 2,
+}
+"""Block sizes of the LoRA kernel that multiplies with A: vLLM 0.32's own from 128 tokens per step on. Below, where
+decoding is, it splits the inner dimension 64 times into blocks of 256: a hidden size of 1,536 fills 6 of these splits,
+and the others add zeros by atomic operations, which is most of the kernel's time at rank 256."""
+
+SLICES = (1, 2, 3)
+"""Projections that vLLM computes as one: o and down alone, gate and up, q, k and v."""
+
+
+def engine_settings(config: Config, model_path: str, share: Share, cache_blocks: int | None) -> dict[str, Any]:
+    """Return the arguments of a run's engine. cache_blocks: see `gpu_settings`."""
+    context = longest_sample(config)
+    return {
+        "model": model_path,
+        "dtype": config.model.dtype,
+        "seed": config.run.seed,
+        "max_model_len": context,
+        # The adapter check's requests would otherwise wait for running samples to end.
+        "max_num_seqs": config.rollout.max_concurrent_samples + config.adapter_check.problems,
+        **lora_settings(config.lora),
+        "logprobs_mode": "processed_logprobs",
+        "disable_log_stats": True,
+        # With it, what an engine step holds depends on how soon the one before is done.
+        "async_scheduling": False if config.run.deterministic else None,
+        **(cpu_settings(context) if share.cores else gpu_settings(share, cache_blocks)),
+    }
+
+
+def lora_settings(lora: LoraConfig) -> dict[str, Any]:
+    return {
+        "enable_lora": True,
+        "max_loras": ADAPTER_SLOTS,
+        "max_cpu_loras": ADAPTER_SLOTS,
+        "max_lora_rank": padded_rank(lora.rank),
+        # Without this list vLLM also wraps lm_head, whose empty adapter took 85 % of all time on the CPU.
+        "lora_target_modules": list(lora.target_modules),
+    }
+
+
+def cpu_settings(context: int) -> dict[str, Any]:
+    """Return the arguments of an engine without a GPU. context: tokens of the longest sample."""
+    return {
+        # By its path: vLLM 0.32 replaces "uni" by a worker process of its own, which takes 0.7 GiB and 10 s more to
+        # start, and spins while it waits: on two cores a token then takes three times as long.
+        "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
+        "block_size": CPU_BLOCK,
+        "enforce_eager": True,
+        # A seeded request whose prompt is computed in chunks crashes vLLM 0.32 on the CPU: it rewinds the request's
+        # generator after each chunk, and a CPU generator has no offset.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(context, CPU_BATCHED_TOKENS),
+    }
+
+
+def gpu_settings(share: Share, cache_blocks: int | None) -> dict[str, Any]:
+    """Return the arguments of an engine on its share of a GPU.
+
+    cache_blocks: size of the KV cache, in blocks since the bytes of one depend on how vLLM groups layers with and
+        without a window. If None, vLLM measures free memory: what another process on the GPU takes or frees meanwhile
+        would count as the engine's.
+    """
+    if cache_blocks is None:
+        return {"gpu_memory_utilization": share.memory}
+    return {
+        "num_gpu_blocks_override": cache_blocks,
+        "kv_cache_memory_bytes": 1,  # any number keeps vLLM 0.32 from measuring, and then the blocks decide
+        "gpu_memory_utilization": SMALL_SHARE,
+    }
+
+
+def set_environment(share: Share, kv_cache_gib: int) -> None:
+    """Set what vLLM reads from the environment. kv_cache_gib: on the CPU."""
+    if share.cores:
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
+    else:
+        # Ray sets this to the actor's cores, and vLLM 0.32 then keeps so many threads spinning between its steps.
+        os.environ.pop("OMP_NUM_THREADS", None)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ["VLLM_NO_USAGE_STATS"] = "1"
+    # FlashInfer's sampler takes no seeds, and compiles with nvcc, which is on few machines.
+    os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
+
+
+def use_kernel_sizes(gpu: str) -> None:
+    """Point vLLM to our block sizes for a GPU, unless the user has named a folder of tuned ones.
+
+    vLLM takes the entry nearest to the number of adapters, tokens, inputs and rank, in this order: one serves all. Only
+    the number of slices, the second key, has to be met. gpu: the name that its driver gives.
+    """
+    if "VLLM_TUNED_CONFIG_FOLDER" not in os.environ:
+        folder = os.environ["VLLM_TUNED_CONFIG_FOLDER"] = tempfile.mkdtemp(prefix="lora-kernels-")
+        anything = {"1": {"1": {"1": SHRINK}}}
+        sizes = json.dumps({"1": {str(slices): anything for slices in SLICES}})
+        Path(folder, gpu.replace(" ", "_").replace("-", "_") + "_SHRINK.json").write_text(sizes)
