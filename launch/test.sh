@@ -4,11 +4,12 @@
 #     bash launch/test.sh [--all] [isa=avx2|avx512|native] [pytest arguments …]
 #
 # With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave in all processes as on a CPU with only
-# these instructions; style and types are not checked.
+# these instructions; style and types are not checked. Without pytest arguments, the tests run in two processes where
+# there are two cores.
 #
 # Examples:
 #
-#     bash launch/test.sh                           # about a quarter of an hour on two cores
+#     bash launch/test.sh                           # about ten minutes on two cores
 #     bash launch/test.sh --all                     # with the tests that take minutes
 #     bash launch/test.sh tests/learner -k losses   # some of them
 #     bash launch/test.sh isa=avx2 tests/learner    # as on an older CPU
@@ -51,4 +52,6 @@ if [ $isa = native ]; then
 else
     export TEST_ISA=$isa PYTHONPATH=$PWD/tests/isa${PYTHONPATH:+:$PYTHONPATH}
 fi
-exec .venv/bin/python -m pytest --durations=15 "${selection[@]}" "$@"
+workers=() # tests/conftest.py says which tests stay together
+if [ $# = 0 ] && [ "$(nproc)" -ge 2 ]; then workers=(-n 2 --no-loadscope-reorder); fi
+exec .venv/bin/python -m pytest --durations=15 "${workers[@]}" "${selection[@]}" "$@"

@@ -5,8 +5,10 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status, Verdict
 from conf.schema import Config
@@ -14,7 +16,23 @@ from conf.settings import changed
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # learners in the test process, also where there is a GPU
 
+# Beside other work a case, and drawing it, take longer than they should.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+
 ROOT = Path(__file__).parents[1]
+
+HEAVY = (
+    "actors/rollout",
+    "actors/runtime",
+    "e2e",
+    "faults",
+    "gpu",
+    "isa",
+    "learner/test_distributed.py",
+    "rewards/test_actor.py",
+)
+"""Folders and files below tests/ that start Ray, vLLM or whole runs. They run one after the other in one worker."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -49,7 +67,31 @@ class Exit:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(Exit())
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist has to report its end
+        config.pluginmanager.register(Exit())
+
+
+def is_heavy(nodeid: str) -> bool:
+    return nodeid.removeprefix("tests/").startswith(HEAVY)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not is_heavy(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the heavy tests in one worker, and those of each other file. Marks of groups, which pytest-xdist has for it,
+    are lost in pytest-xdist 3.8 under pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "heavy" if is_heavy(nodeid) else nodeid.partition("::")[0]
+
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,6 +110,12 @@ def away_from_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def own_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees what another one has left, either."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def disk_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is flushed to a disk that others keep busy: no test is about power cuts."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="session")

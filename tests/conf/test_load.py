@@ -244,7 +244,7 @@ def test_unusable_recipes(tmp_path: Path, text: str, words: list[str]) -> None:
     assert_one_line(str(caught.value), words)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from([item.path for item in known(Config)]) | st.text(max_size=30), st.text(max_size=30))
 @example("[", "")
 def test_any_argument_is_used_or_refused(key: str, value: str) -> None:

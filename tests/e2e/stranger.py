@@ -14,7 +14,7 @@ PATHS = ("/api/jobs/", "/api/version", "/nodes", "/logs", "/get_or_create_runtim
 """Paths of the dashboard, which accepts jobs, and of Ray's agents."""
 
 OBJECT_MANAGER = ("/ray.rpc.ObjectManagerService/Push", "/ray.rpc.ObjectManagerService/Pull")
-TIMEOUT_S = 2.0
+TIMEOUT_S = 4.0
 
 METRICS = {"metrics", "405"}
 """Responses of a port that serves metrics to Prometheus and accepts no posts."""

@@ -185,7 +185,7 @@ ACTIONS: list[Callable[[World], Any]] = [
 ]
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     before=st.lists(NEVER | OFTEN, max_size=3),
     begin_first=st.booleans(),

@@ -3,13 +3,9 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from conf.schema import Config
 from learner.learner import LoraLearner
-
-settings.register_profile("without-deadline", deadline=None)  # a busy machine takes longer than it should
-settings.load_profile("without-deadline")
 
 
 @pytest.fixture

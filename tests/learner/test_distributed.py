@@ -36,7 +36,7 @@ WORLD_SIZE = 2
 @pytest.fixture(scope="module")
 def run() -> Iterator[Callable[[Awaitable[T]], T]]:
     """Run coroutines to their end in one event loop, beside a Ray of its own."""
-    ray.init(num_cpus=WORLD_SIZE, include_dashboard=False, object_store_memory=80 * 2**20)
+    ray.init("local", num_cpus=WORLD_SIZE, include_dashboard=False, object_store_memory=80 * 2**20)
     with asyncio.Runner() as runner:
 
         async def finish(work: Awaitable[T]) -> T:

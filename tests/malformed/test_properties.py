@@ -21,9 +21,8 @@ from tests.malformed.stock import Stock
 MORE = os.environ.get("EXAMPLES")
 some = settings(
     max_examples=int(MORE or 5),
-    deadline=None,
     derandomize=not MORE,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 KEYS = [item.path for item in all_settings(Config)]

@@ -18,7 +18,7 @@ from tests.virtual_time import VirtualClock, run_virtually
 
 @pytest.fixture
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20)
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20)
     yield
     ray.shutdown()
 

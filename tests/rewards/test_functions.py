@@ -113,7 +113,7 @@ def test_any_other_value_is_refused(value: object) -> None:
 def test_a_failing_function_is_named_at_the_start(write: Write, body: str, said: str) -> None:
     reference = write(f"def reward(prompt, response, gold):\n    {body}\n")
     with pytest.raises(BadInput) as refused:
-        check_reward_functions(rewarding(reference, deadline_s=0.2), [PROBLEM])
+        check_reward_functions(rewarding(reference, deadline_s=0.2 if "sleep(60)" in body else 30.0), [PROBLEM])
     assert all(words in str(refused.value) for words in (reference, said, PROBLEM.prompt))
 
 

@@ -71,7 +71,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(answer=st.one_of(LETTERS, st.lists(PIECES, max_size=25).map("".join)))
 def test_any_answer_gets_a_status(pool: VerifierPool, answer: str) -> None:
     assert pool.verify("x^2+2x+1", rf"\boxed{{{answer}}}").status in Status
@@ -90,7 +90,8 @@ def test_a_users_function_is_isolated_too(body: str, status: Status, value: floa
     name = tmp_path.name
     (tmp_path / f"{name}.py").write_text(f"import os\ndef reward(prompt, response, gold):\n    {body}\n")
     before = memory()
-    config = RewardConfig(custom=[CustomRewardConfig(f"{name}:reward")], deadline_s=0.5)
+    deadline_s = 0.5 if status is Status.TIMEOUT else 30.0
+    config = RewardConfig(custom=[CustomRewardConfig(f"{name}:reward")], deadline_s=deadline_s)
     with VerifierPool(RewardFunction(config), workers=1) as pool:
         rewards = list(pool.rewards_all([(Problem("id", "2 + 2 =", (1,), "4"), sample(r"\boxed{4}"))] * 2))
     for reward in rewards:

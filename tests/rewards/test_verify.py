@@ -13,6 +13,7 @@ from math_verify import ExprExtractionConfig, LatexExtractionConfig
 
 from actors.messages import Status
 from rewards.verify import verify
+from rewards.verify.__main__ import main
 from rewards.verify.comparison import compare, decide_by_text
 from rewards.verify.text.boxes import MAX_ANSWER, boxed
 from rewards.verify.text.spelling import plain
@@ -181,8 +182,8 @@ def test_command_gives_one_verdict_a_line_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["answers.jsonl", "--recipe"], ["recipe=paper"], ["nowhere.jsonl"]])
-def test_command_refuses_a_wrong_call_in_one_line(arguments: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "rewards.verify", *arguments], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert any(word in done.stderr for word in ("jsonl", "write recipe="))
+def test_command_refuses_a_wrong_call_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert any(word in error for word in ("jsonl", "write recipe="))

@@ -28,7 +28,7 @@ def alarms(guard: Guard, sequence: list[dict[str, float]]) -> list[str]:
     return [alarm.signal for row in sequence for alarm in guard.look(row)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000))
 def test_noise_raises_no_alarm(seed: int) -> None:
     assert alarms(Guard(GuardConfig()), rows(300, seed, noise=0.15)) == []
@@ -123,7 +123,7 @@ def test_lost_entropy_is_no_alarm_while_the_reward_has_risen() -> None:
     assert "adapter_check/entropy" in alarms(Guard(GuardConfig()), arithmetic([0.1] * 80, SOLVED))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.floats(0, 1), min_size=60, max_size=120),
     st.lists(st.floats(0, 5), min_size=120, max_size=120),
@@ -138,7 +138,7 @@ def test_success_excuses_entropy_alone_and_a_reward_that_never_rose_nothing(
     assert found == alarms(Guard(GuardConfig()), bare)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0, 0.5), st.lists(st.floats(0, 1), min_size=100, max_size=100))
 def test_no_entropy_is_an_alarm_while_the_reward_is_well_above_its_beginning_and_rises(
     start: float, entropies: list[float]

@@ -41,7 +41,7 @@ def seen(run: Run) -> tuple[Any, ...]:
     return batches, run.learner.told, [{k: v for k, v in row.items() if not k.startswith(timed)} for row in run.rows]
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
 def test_durations_change_nothing(first: int, second: int, refill: bool) -> None:
     with TemporaryDirectory() as folder:

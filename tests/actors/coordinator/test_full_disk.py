@@ -39,7 +39,7 @@ class Disk:
         raise OSError(self._number, os.strerror(self._number), str(path))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(writes=st.integers(0, MORE_WRITES_THAN_A_RUN_HAS), number=st.sampled_from([errno.ENOSPC, errno.EROFS]))
 def test_run_goes_on_from_whatever_was_written(writes: int, number: int) -> None:
     with TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch:

@@ -279,7 +279,7 @@ def carry_out(schedule: SimpleNamespace) -> None:
         trial.go(None, schedule.stop)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60)
 @given(schedules)
 def test_no_schedule_breaks_a_promise(schedule: SimpleNamespace) -> None:
     carry_out(schedule)
@@ -287,7 +287,7 @@ def test_no_schedule_breaks_a_promise(schedule: SimpleNamespace) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 @given(schedules)
 def test_no_schedule_of_thousands_breaks_a_promise(schedule: SimpleNamespace) -> None:
     carry_out(schedule)

@@ -63,7 +63,7 @@ def test_no_schedule_of_finishes_and_failures_makes_a_group_too_old(
     running: dict[int, int] = {}
     index = 0
     updates = 0
-    for _ in range(400):
+    for _ in range(200):
         while manager.capacity > 0 and rng.random() < 0.8:
             manager.admit(index)
             running[index] = manager.version

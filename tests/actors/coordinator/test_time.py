@@ -108,7 +108,7 @@ def test_last_update_that_outlasts_the_budget_is_lost_alone(run: Run, late: str,
 
 def test_validations_take_no_more_than_their_share(run: Run) -> None:
     """Each takes 10 s, half as much again as the update it follows."""
-    run.seconds = 1000.0
+    run.seconds = 600.0
     run.config = changed(run.config, {"validation.every": 1, "validation.share": 0.1})
     generate = run.engine.generate
 

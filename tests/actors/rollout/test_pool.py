@@ -240,7 +240,7 @@ async def test_start_work_precedes_all_versions() -> None:
     assert begun == [(0, 1, False), (1, 1, False), (0, 2, False)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 @virtually
 async def test_no_schedule_of_failures_loses_groups(data: st.DataObject) -> None:

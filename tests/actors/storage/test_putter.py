@@ -32,7 +32,7 @@ def run(config: Config, tmp_path: Path) -> RunFolder:
 def test_remote_that_is_silent_is_one_failure(config: Config, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
     monkeypatch.setattr(putting, "SILENT_S", 0.05)
-    monkeypatch.setattr(Remote, "put", lambda *_: released.wait(30))
+    monkeypatch.setattr(Remote, "put", lambda *_: released.wait(240))
     putter = Putter(config, run)
     putter.start()
     found = [putter.puts()]

@@ -76,7 +76,7 @@ def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
 def test_remote_that_is_silent_at_the_end_is_left(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
     monkeypatch.setattr(remote_checkpoints, "SILENT_S", 0.05)
-    monkeypatch.setattr(Remote, "_point", lambda *_: released.wait(30))
+    monkeypatch.setattr(Remote, "_point", lambda *_: released.wait(240))
     assert "lacks the end" in put_ending(config, begin(config))
     released.set()
 

@@ -16,7 +16,7 @@ shapes = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shapes, st.integers(0, 5))
 def test_no_gradient_reaches_a_token_through_padding(shapes: list, shared: int) -> None:
     """Padding repeats tokens of other samples, but only tokens of its own row move a row's output."""

@@ -11,6 +11,7 @@ import pytest
 from actors.messages import LeftOut, Status
 from conf.schema import Config, ExampleConfig
 from conf.settings import changed
+from rewards.problems.__main__ import main
 from rewards.problems.loading import (
     BAD_GOLD,
     CONTROL,
@@ -254,19 +255,20 @@ def test_importing_problems_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
-def test_preview_reports_a_source_and_shows_prompts(tiny_model: Path) -> None:
+def test_preview_reports_a_source_and_shows_prompts(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     others = [{"problem": "What is nothing?", "answer": ""}, {"problem": "What is its mass?", "answer": "750 g"}]
     write_jsonl(Path("rows.jsonl"), [*SUMS, *SUMS[:2], *others])
-    command = [sys.executable, "-m", "rewards.problems", "file:rows.jsonl", f"model.path={tiny_model}"]
-    done = subprocess.run([*command, "eval.problems=5"], capture_output=True, text=True, check=True)
+    assert main(["file:rows.jsonl", f"model.path={tiny_model}", "eval.problems=5"]) == 0
+    said = capsys.readouterr().out
     words = ("26 problems to train on, 5 held out", "'750 g'", f"2 {DUPLICATE}")
-    assert [word for word in words if word not in done.stdout] == []
-    assert done.stdout.count("<|im_start|>user\nWhat is ") == 3
+    assert [word for word in words if word not in said] == []
+    assert said.count("<|im_start|>user\nWhat is ") == 3
     assert len(Path("problems-left-out.jsonl").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize("arguments", [["data.size=3"], ["file:nowhere.jsonl"], ["elsewhere:x"]])
-def test_preview_refuses_a_wrong_call_in_one_line(arguments: list[str], tiny_model: Path) -> None:
-    command = [sys.executable, "-m", "rewards.problems", *arguments, f"model.path={tiny_model}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+def test_preview_refuses_a_wrong_call_in_one_line(
+    arguments: list[str], tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, f"model.path={tiny_model}"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
