@@ -193,12 +193,18 @@ def kept_in(config: Config) -> Path:
 
 
 def _machine_key(config: Config, machine: Machine) -> str:
-    """Name machine, model, dtype and, on a GPU, the switches that change its speed."""
-    name = f"{machine.name} × {len(machine.cores)}"
-    if machine.gpus:
-        switches = config.run.mps, config.learner.fused_kernels, config.rollout.lora_kernel_sizes
-        name = f"{machine.name}, MPS, fused kernels, block sizes {switches}"
-    return f"{name}, {config.model.path} in {config.model.dtype}: "
+    """Name machine, model, dtype and, on a GPU, the switches that change its speed. Files of earlier versions have the
+    same keys.
+    """
+    model = f"{config.model.path} in {config.model.dtype}"
+    if not machine.gpus:
+        return f"{machine.name} × {len(machine.cores)}, {model}: "
+    switches = {
+        "run.mps": config.run.mps,
+        "plain kernels": not config.learner.fused_kernels,
+        "vLLM's block sizes": not config.rollout.lora_kernel_sizes,
+    }
+    return f"{machine.name}, {model}{''.join(f' with {name}' for name, on in switches.items() if on)}: "
 
 
 def _lengths_key(config: Config) -> str:
