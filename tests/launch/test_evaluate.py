@@ -208,7 +208,7 @@ def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
     (tmp_path / "runs").mkdir()
     run = trained.rename(tmp_path / "runs" / "quickstart")
     (tmp_path / "config.yaml").write_text("of: other software")
-    assert "is not of the run in" in complaint([*arguments, f"adapter={adapter}"], capsys)
+    assert "is not from the run in" in complaint([*arguments, f"adapter={adapter}"], capsys)
     assert not (run / "evaluation").exists()
     named = prepared([*arguments, f"adapter={adapter}", "run.name=other"])
     assert named.folder.path == tmp_path / "runs" / "other" / "evaluation"
