@@ -37,7 +37,7 @@ def test_without_measuring_it_shows_the_plan(here: list[str], said: Callable[[],
     text = said()
     assert text.startswith("python launch/doctor.py conf=quickstart device=cpu")
     assert "good machine:" in text
-    assert "no run has been measured" in text
+    assert "no run of this model has been measured" in text
     assert main([*here, "measure=maybe"]) == 2
     assert "measure=maybe" in said()
 
