@@ -67,7 +67,7 @@ class RunConfig:
     """For run.py: whether engine and learner on one GPU compute at the same time instead of in turn, through NVIDIA's
     Multi-Process Service, which the run starts and ends. Memory bounds decoding and arithmetic bounds learning, so
     that both finish sooner; but a memory fault of one ends both, which then restart. auto: on if engine and learner
-    share a GPU of this machine and the service's program is installed."""
+    share a GPU of this machine and the service starts, but off for runs of a sweep that go side by side."""
     deterministic: bool = setting(False, "our choice: it costs the overlap, and on a CPU more")
     """Whether the run can be repeated to the bit: the same machine, versions and settings give the same adapters and
     metrics (except times), even after an interruption. It sets learner.max_staleness=0, paces schedules by updates,

@@ -121,8 +121,11 @@ def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], 
     assert given == [3.0, 4.0, 4.0]
 
 
-def test_runs_without_time_are_left_pending(sweeping: Callable[..., int], tmp_path: Path) -> None:
+def test_runs_without_time_are_left_pending(
+    sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert sweeping("ranks=[1,2,4]", "sweep.minutes=9", r1={"spent": 600.0}) == 1
+    assert conclusion(tmp_path / "s") in capsys.readouterr().out
     assert calls(tmp_path) == ["r1"]
     assert statuses(tmp_path)["r2"] == ("pending", None)
 
