@@ -106,6 +106,14 @@ def away_from_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def deepspeed_without_a_group() -> Iterator[None]:
+    """DeepSpeed keeps a process group, which an engine in the test's process destroys when it is closed."""
+    yield
+    if groups := sys.modules.get("deepspeed.utils.groups"):
+        groups._WORLD_GROUP = None
+
+
 @pytest.fixture(autouse=True)
 def own_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees what another one has left, either."""
