@@ -106,7 +106,7 @@ def away_from_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def deepspeed_without_a_group() -> Iterator[None]:
     """DeepSpeed keeps a process group, which an engine in the test's process destroys when it is closed."""
     yield
