@@ -159,7 +159,7 @@ def changed(section: Section, change: Mapping[str, Any]) -> Section:
     for key, value in change.items():
         name, _, rest = key.partition(".")
         inner = changed(getattr(section, name), {rest: value}) if rest else value
-        section = replace(section, **{name: inner})  # type: ignore[type-var]
+        section = replace(section, **{name: inner})  # type: ignore[type-var]  # known at run time
     return section
 
 

@@ -93,7 +93,7 @@ class EngineThread:
             for output in self.engine.step():
                 take = self._takers.pop(output.request_id) if output.finished else self._takers[output.request_id]
                 take(output)
-        except Exception as error:
+        except Exception as error:  # whatever it is, every request gets it and the actor is replaced
             traceback.print_exc()
             self._end(f"in its engine: {error!r}")
         self._thread.submit(self._step)

@@ -101,7 +101,8 @@ def needed_bytes(trained: Trained, form: str, kind: str) -> int:
     sizes = [file.stat().st_size for file in others]
     for file in weight_files(base):
         with safe_open(file, framework="pt") as weights:
-            count = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+            names = weights.keys()  # `weights` itself cannot be iterated over
+            count = sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
         sizes.append(int(BYTES[kind] * count) if kind else file.stat().st_size)
     return int(SLACK * sum(sizes))
 
