@@ -34,13 +34,15 @@ JITTER = 1e-12
 def load_model(config: Config, model_path: str, device: str | torch.device = "cpu", begins: bool = True) -> PeftModel:
     """Load the frozen base model, under a fresh adapter or that of `lora.start_from`, onto a device.
 
+    Weights go from the mapped file straight to a GPU: host memory never holds the model.
     begins: whether all processes begin with this process's adapter; the others need not see the folder.
     """
     disable_progress_bar()
-    dtype = getattr(torch, config.model.dtype)
-    base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="eager")
-    if torch.device(device).type == "cuda" and config.learner.fused_kernels:
-        fuse(base, torch.device(device))
+    dtype, device = getattr(torch, config.model.dtype), torch.device(device)
+    straight = {} if device.type == "cpu" else {"device_map": {"": device}}
+    base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="eager", **straight)
+    if device.type == "cuda" and config.learner.fused_kernels:
+        fuse(base, device)
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora.rank,

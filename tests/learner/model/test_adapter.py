@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,6 +64,23 @@ def test_only_checkpoints_wait_for_the_disk(
     assert not synced
     write_adapter(learner.model, tmp_path / "adapter", durable=True)
     assert {path.name for path in synced} >= {"adapter_model.safetensors", "adapter_config.json", tmp_path.name}
+
+
+@pytest.mark.parametrize(("device", "found"), [("cpu", {"cpu"}), ("meta", {"meta"})])
+def test_base_model_is_loaded_straight_to_its_device(
+    tiny_config: Config, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, device: str, found: set[str]
+) -> None:
+    """A device without contents stands for a GPU."""
+    load, devices = AutoModelForCausalLM.from_pretrained, set[str]()
+
+    def look(*given: Any, **named: Any) -> Any:
+        base = load(*given, **named)
+        devices.update(weight.device.type for weight in base.parameters())
+        return base
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", look)
+    load_model(tiny_config, str(tiny_model), device)
+    assert devices == found
 
 
 @pytest.mark.parametrize("init", ["default", "gaussian"])
