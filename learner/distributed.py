@@ -72,7 +72,10 @@ def join_store(host: str, port: int) -> TCPStore:
 
 
 def use_interface(address: str) -> None:
-    """Make gloo use the network interface of this address. Its own choice often cannot be reached from outside."""
+    """Make gloo and NCCL use the network interface of this address. What they choose themselves often cannot be reached
+    from outside. NCCL takes a name without `=` for the beginning of several.
+    """
     interfaces = psutil.net_if_addrs().items()
     names = [name for name, addresses in interfaces if any(known.address == address for known in addresses)]
     os.environ.setdefault("GLOO_SOCKET_IFNAME", names[0])
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={names[0]}")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pytest
 import ray
 import torch
@@ -24,6 +25,7 @@ from conf.errors import BadInput
 from conf.schema import Config
 from conf.settings import changed
 from learner.actor import LearnerActor, RemoteLearner
+from learner.distributed import use_interface
 from learner.learner import LoraLearner
 from tests.learner.helpers import Build, spoil
 from tests.learner.helpers import update as update_one
@@ -276,3 +278,12 @@ print([each.laddr for each in psutil.Process().net_connections() if each.status 
 def test_a_single_process_opens_no_port() -> None:
     ended = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
+
+
+def test_both_backends_use_the_interface_of_an_address_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    (name, addresses), *_ = psutil.net_if_addrs().items()
+    for environment in ({}, {"NCCL_SOCKET_IFNAME": "ib0"}):
+        monkeypatch.setattr(os, "environ", dict(environment))
+        use_interface(addresses[0].address)
+        wanted = {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"} | environment
+        assert os.environ == wanted
