@@ -1,27 +1,29 @@
 """The Ray actor of a vLLM engine, and the coordinator's view of it.
 
-A node that does not see the learner's files gets a copy of each adapter through Ray's object store.
+A node that does not see the learner's files gets one copy of each adapter through Ray's object store.
 """
 
 import asyncio
+import contextlib
 import math
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import psutil
 import ray
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
-from actors.models.adapters import WEIGHTS_FILE
+from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from actors.models.files import found_here
 from actors.models.sizes import ADAPTER_SLOTS
 from actors.protocols import Engine
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
-from actors.storage.files import private_folder
+from actors.storage.files import lock, private_folder
 from actors.storage.folders import discard, new_folder
 from actors.storage.layout import ADAPTER, ADAPTERS
 from conf.schema import Config
@@ -35,6 +37,9 @@ SLOWEST_ANSWER_S = 120.0
 
 Fingerprint = tuple[int, int]
 """Size in bytes and time of change of an adapter's weights: another run may have left a folder of the same name."""
+
+Stored: TypeAlias = "ray.ObjectRef[dict[str, bytes]]"
+"""Reference to the contents of an adapter's files, by file name, in Ray's object store."""
 
 
 def fingerprint(folder: str) -> Fingerprint | None:
@@ -61,10 +66,29 @@ class RolloutActor(RolloutEngine):
         await self.load(adapter)
         return True
 
-    async def load_copy(self, adapter: AdapterRef, files: dict[str, bytes]) -> None:
+    async def load_copy(self, adapter: AdapterRef, expected: Fingerprint, stored: tuple[Stored]) -> None:
+        """Load an adapter from a copy on this node. stored: in a tuple, so that Ray does not fetch it unasked."""
         copy = self._copies / adapter.name
-        await asyncio.to_thread(write_copy, files, copy)
+        await asyncio.to_thread(self._copy, copy, expected, *stored)
         await self.load(replace(adapter, path=str(copy)))
+
+    def _copy(self, copy: Path, expected: Fingerprint, stored: Stored) -> None:
+        """Link the files of another engine's copy or, as the first engine of this node, write them. The disk holds
+        linked files once, until the last folder is gone.
+        """
+        held = lock(self._copies.parent, wait=True, place="TMPDIR")
+        assert held is not None
+        try:
+            copy.parent.mkdir(exist_ok=True)
+            for other in copy.parent.parent.glob(f"[0-9]*/{copy.name}"):
+                if fingerprint(str(other)) == expected:
+                    with contextlib.suppress(FileNotFoundError), new_folder(copy, ADAPTER) as made:
+                        for name in (CONFIG_FILE, WEIGHTS_FILE):  # missing if the other engine has just retired it
+                            os.link(other / name, made / name)
+                        return
+            write_copy(ray.get(stored), copy, expected)
+        finally:
+            os.close(held)
 
     async def retire(self, adapter: AdapterRef) -> None:
         await super().retire(adapter)
@@ -75,28 +99,33 @@ class RolloutActor(RolloutEngine):
         discard(self._copies, ADAPTERS)
 
 
-def write_copy(files: dict[str, bytes], folder: Path) -> None:
-    """Write an adapter's files into a folder, which appears complete or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+def write_copy(files: dict[str, bytes], folder: Path, expected: Fingerprint) -> None:
+    """Write an adapter's files into a folder with its fingerprint; the folder appears complete or not at all."""
     with new_folder(folder, ADAPTER) as made:
         for name, content in files.items():
             (made / Path(name).name).write_bytes(content)
+            os.utime(made / Path(name).name, ns=(expected[1], expected[1]))
 
 
 class AdapterTransfer:
     """Puts each adapter into the object store once for all nodes, and keeps as many there as an engine holds."""
 
     def __init__(self) -> None:
-        self._stored: dict[str, ray.ObjectRef[dict[str, bytes]]] = {}
+        self._stored: dict[str, Stored] = {}
+        self._one_at_a_time = asyncio.Lock()
 
-    def store(self, adapter: AdapterRef) -> "ray.ObjectRef[dict[str, bytes]]":
-        """Return a reference to the contents of an adapter's files, by file name."""
-        if adapter.path not in self._stored:
-            files = {file.name: file.read_bytes() for file in sorted(Path(adapter.path).iterdir())}
-            self._stored[adapter.path] = ray.put(files)
-            for path in list(self._stored)[:-ADAPTER_SLOTS]:
-                del self._stored[path]
-        return self._stored[adapter.path]
+    async def store(self, adapter: AdapterRef) -> Stored:
+        """Return a reference to an adapter's files."""
+        async with self._one_at_a_time:
+            if adapter.path not in self._stored:
+                self._stored[adapter.path] = await asyncio.to_thread(_put, Path(adapter.path))
+                for path in list(self._stored)[:-ADAPTER_SLOTS]:
+                    del self._stored[path]
+            return self._stored[adapter.path]
+
+
+def _put(folder: Path) -> Stored:
+    return ray.put({file.name: file.read_bytes() for file in sorted(folder.iterdir())})
 
 
 class RemoteEngine:
@@ -130,8 +159,9 @@ class RemoteEngine:
         await self.ready()
 
     async def load(self, adapter: AdapterRef) -> None:
-        if not await self._actor.call("load_if_same", adapter, fingerprint(adapter.path)):
-            await self._actor.call("load_copy", adapter, self._transfer.store(adapter))
+        expected = fingerprint(adapter.path)
+        if not await self._actor.call("load_if_same", adapter, expected):
+            await self._actor.call("load_copy", adapter, expected, (await self._transfer.store(adapter),))
 
     async def retire(self, adapter: AdapterRef) -> None:
         await self._actor.call("retire", adapter)

@@ -24,9 +24,10 @@ def test_copy_replaces_older_folder(tmp_path: Path) -> None:
     copy = tmp_path / "node" / "policy-v1-r0"
     copy.mkdir(parents=True)
     (copy / "adapter_config.json").write_text("old")
-    write_copy(files, copy)
+    write_copy(files, copy, (7, 1234567890123))
     assert sorted(path.name for path in copy.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+    assert fingerprint(str(copy)) == (7, 1234567890123)
 
 
 def test_fingerprint_tells_adapters_apart(tmp_path: Path) -> None:
@@ -40,16 +41,20 @@ def test_store_keeps_latest_adapters_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("ray.put", lambda files: put.append(files) or len(put))
     transfer = AdapterTransfer()
     adapters = [make_adapter(tmp_path, version) for version in range(3)]
-    assert [transfer.store(adapters[number]) for number in (0, 0, 1, 0, 2, 1)] == [1, 1, 2, 1, 3, 2]
-    assert transfer.store(adapters[0]) == 4
+
+    async def store(*numbers: int) -> list[Any]:
+        return await asyncio.gather(*(transfer.store(adapters[number]) for number in numbers))
+
+    assert asyncio.run(store(0, 0, 1, 0, 2, 1)) == [1, 1, 2, 1, 3, 2]
+    assert asyncio.run(store(0)) == [4]
     assert put[0] == {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights 0"}
 
 
 class Actor(RolloutActor):
     """Without an engine: notes where adapters are loaded from, and what is there then."""
 
-    def __init__(self, folder: Path) -> None:
-        self._copies = folder / "copies"
+    def __init__(self, folder: Path, number: int = 1) -> None:
+        self._copies = folder / "copies" / str(number)
         self.loaded: list[tuple[str, bytes]] = []
 
 
@@ -67,25 +72,56 @@ class Elsewhere:
         return await getattr(self.actor, method)(adapter, *arguments)
 
 
-@pytest.mark.parametrize("sees", [True, False])
-def test_engine_loads_copy_of_unseen_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sees: bool) -> None:
+@pytest.fixture(autouse=True)
+def stored(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Neither vLLM nor Ray: return what was got from the object store."""
+    got: list[Any] = []
+
     async def load(self: Actor, adapter: AdapterRef) -> None:
         self.loaded.append((adapter.path, Path(adapter.path, "adapter_model.safetensors").read_bytes()))
 
     async def retire(self: Actor, adapter: AdapterRef) -> None: ...
 
     monkeypatch.setattr("ray.put", lambda files: files)
+    monkeypatch.setattr("ray.get", lambda files: got.append(files) or files)
     monkeypatch.setattr(RolloutEngine, "load", load)
     monkeypatch.setattr(RolloutEngine, "retire", retire)
+    return got
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_engine_loads_copy_of_unseen_adapter(tmp_path: Path, sees: bool) -> None:
     adapter, actor = make_adapter(tmp_path), Actor(tmp_path)
     engine = RemoteEngine(Elsewhere(actor, sees), 8, AdapterTransfer())  # type: ignore[arg-type]
     asyncio.run(engine.load(adapter))
-    copy = tmp_path / "copies" / adapter.name
+    copy = tmp_path / "copies" / "1" / adapter.name
     assert actor.loaded == [(adapter.path if sees else str(copy), b"weights 1")]
     assert copy.exists() != sees
     asyncio.run(engine.retire(adapter))
     assert not copy.exists()
     assert Path(adapter.path).exists()
+
+
+def test_a_node_gets_and_holds_each_adapter_once(tmp_path: Path, stored: list[Any]) -> None:
+    adapter, transfer = make_adapter(tmp_path / "run"), AdapterTransfer()
+    other_run = Actor(tmp_path, 4)._copies / adapter.name  # of a run of the same name, which is on another adapter
+    other_run.mkdir(parents=True)
+    write_copy({"adapter_model.safetensors": b"weights 9"}, other_run, (9, 1))
+    actors = [Actor(tmp_path, number) for number in (1, 2, 3)]
+    engines = [RemoteEngine(Elsewhere(actor, False), 8, transfer) for actor in actors]  # type: ignore[arg-type]
+
+    async def load() -> None:
+        await asyncio.gather(*(engine.load(adapter) for engine in engines))
+
+    asyncio.run(load())
+    assert len(stored) == 1
+    copies = [actor._copies / adapter.name / "adapter_model.safetensors" for actor in actors]
+    assert [copy.read_bytes() for copy in copies] == [b"weights 1"] * 3
+    assert {copy.stat().st_nlink for copy in copies} == {3}
+    for engine in engines[:2]:
+        asyncio.run(engine.retire(adapter))
+    assert [copy.exists() for copy in copies] == [False, False, True]
+    assert copies[2].read_bytes() == b"weights 1"
 
 
 def test_successor_gets_cache_of_first() -> None:

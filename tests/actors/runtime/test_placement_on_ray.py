@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,12 +13,13 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
-from actors.rollout.actor import AdapterTransfer, Fingerprint, RemoteEngine
+from actors.rollout.actor import AdapterTransfer, Fingerprint, RemoteEngine, RolloutActor, fingerprint
 from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Node, Placement, place
 from actors.runtime.remote_actor import RemoteActor
 from launch.session.actors import NODE_LABEL, reserve_learners
+from tests.actors.rollout.test_actor import make_adapter
 from tests.fakes import make_group, make_problem
 
 SAMPLING = Sampling(samples=2, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
@@ -30,9 +32,15 @@ class Whereabouts(NamedTuple):
 
 
 class Light:
-    """A light actor in the place of an engine or a learner, which tells its node and GPUs."""
+    """A light actor in the place of an engine or a learner, which tells its node and GPUs.
 
-    def __init__(self, cache_blocks: int | None = None) -> None: ...
+    copies: its folder for copies of adapters; it sees no others.
+    """
+
+    load_copy, _copy = RolloutActor.load_copy, RolloutActor._copy
+
+    def __init__(self, copies: Path, cache_blocks: int | None = None) -> None:
+        self._copies = copies
 
     async def alive(self) -> None: ...
 
@@ -44,21 +52,30 @@ class Light:
         return Whereabouts(ray.get_runtime_context().get_node_id(), gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
     async def load_if_same(self, adapter: AdapterRef, expected: Fingerprint | None) -> bool:
-        return True
+        return False
+
+    async def load(self, adapter: AdapterRef) -> None:
+        assert fingerprint(adapter.path)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         return make_group(index)
 
 
-async def start(placement: Placement, events: list[str]) -> tuple[list[RemoteActor], list[RemoteActor], EnginePool]:
+async def start(
+    placement: Placement, events: list[str], folder: Path
+) -> tuple[list[RemoteActor], list[RemoteActor], EnginePool]:
     """Start the actors of a placement as a run does: its ranks, rollout actors and their pool."""
     group = await reserve_learners(placement)
-    rollouts = [RemoteActor(Light, f"rollout-{number}", share) for number, share in enumerate(placement.rollouts)]
-    engines = [RemoteEngine(actor, 8, AdapterTransfer()) for actor in rollouts]
+    rollouts = [
+        RemoteActor(Light, f"rollout-{number}", share, folder / "copies" / str(number))
+        for number, share in enumerate(placement.rollouts)
+    ]
+    transfer = AdapterTransfer()
+    engines = [RemoteEngine(actor, 8, transfer) for actor in rollouts]
     pool = EnginePool(engines, WallClock(), lambda name, kind, text: events.append(f"{name} {kind}: {text}"))
     await pool.ready()
     ranks = [
-        RemoteActor(Light, f"learner-{rank}", share, bundle=PlacementGroupSchedulingStrategy(group, rank))
+        RemoteActor(Light, f"learner-{rank}", share, folder, bundle=PlacementGroupSchedulingStrategy(group, rank))
         for rank, share in enumerate(placement.learners)
     ]
     return ranks, rollouts, pool
@@ -100,13 +117,13 @@ def nodes() -> list[Node]:
     return [Node(name, tuple(range(int(has["CPU"]))), int(has.get("GPU", 0))) for name, has in resources.items()]
 
 
-def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_for(cluster: Cluster) -> None:
+def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_for(cluster: Cluster, tmp_path: Path) -> None:
     async def scenario() -> None:
         events: list[str] = []
         home, *others = nodes()
         (bare,) = (node for node in others if not node.gpus)
         placement = place(home.cores, 4, ranks=2, nodes=[home, *others])
-        ranks, rollouts, pool = await start(placement, events)
+        ranks, rollouts, pool = await start(placement, events, tmp_path)
         assert placement.reward_nodes == (bare.id,)
         found = await where([*ranks, *rollouts])
         assert found[0].node == home.id
@@ -114,10 +131,13 @@ def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_for(clu
         assert len(gpus) == 4
         assert set(gpus.values()) == {1.0}
 
-        await pool.load(AdapterRef(0, 0, "nowhere"))
+        adapter = make_adapter(tmp_path)
+        await pool.load(adapter)
+        copies = [*tmp_path.glob(f"copies/*/{adapter.name}/*.safetensors")]
+        assert [copy.stat().st_nlink for copy in copies] == [2, 2]  # on one disk, unlike those of a real cluster
         lost = next(place.node for place in found[2:] if place.node != home.id)
         cluster.remove_node(next(node for node in cluster.worker_nodes if node.node_id == lost))
-        groups = [pool.generate(i, make_problem(i), AdapterRef(0, 0, "nowhere"), SAMPLING) for i in range(4)]
+        groups = [pool.generate(i, make_problem(i), adapter, SAMPLING) for i in range(4)]
         cluster.add_node(num_cpus=8, num_gpus=2)
         assert [group.index for group in await asyncio.gather(*groups)] == [0, 1, 2, 3]
         await pool.ready()
