@@ -39,7 +39,7 @@ from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps, mps_service
 from launch.hardware.network import cluster_warning
 from launch.plan.calibration import plan_measured
-from launch.plan.host_needs import check_host, needs_of_run
+from launch.plan.host_needs import check_host, check_nodes, needs_of_run
 from launch.plan.options import options, scale
 from launch.plan.plan import Plan, with_problems
 from launch.plan.refusal import check_budget, check_plan
@@ -117,6 +117,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         plan = plan_on(config, survey(config))
         check_plan(plan)
         check_free(plan.placement)
+        check_nodes(plan)
     else:
         context = None
         plan = plan_on(config, detect(config.device))

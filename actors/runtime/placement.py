@@ -31,11 +31,24 @@ MOST_REWARD_WORKERS = 8
 
 @dataclass(frozen=True)
 class Node:
-    """One machine of a Ray cluster. id: Ray's. cores: ids of the usable cores. gpus: number of GPUs."""
+    """One machine of a Ray cluster.
+
+    id: Ray's.
+    cores: ids of the usable cores.
+    gpus: number of GPUs.
+    memory, disk: free bytes of memory, and of the disk for temporary files; None if unknown.
+    """
 
     id: str
     cores: tuple[int, ...]
     gpus: int
+    memory: int | None = None
+    disk: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The node for a person, who finds it in `ray status`."""
+        return f"node {self.id[:8]}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.runtime.host_resources import free_disk, free_memory
 from actors.runtime.placement import Node, Placement
 from actors.runtime.process import software_versions
 from conf.errors import BadInput
@@ -35,10 +37,16 @@ SURVEY_S = 300.0
 
 @dataclass(frozen=True)
 class Found:
-    """A node's description of itself. versions: those of the packages in ALIKE, without the name of the build."""
+    """A node's description of itself.
+
+    versions: those of the packages in ALIKE, without the name of the build.
+    memory, disk: see `Node`.
+    """
 
     machine: Machine
     versions: dict[str, str]
+    memory: int
+    disk: int
 
 
 def join(address: str, config: Config) -> Any:
@@ -114,7 +122,7 @@ def survey(config: Config) -> Machine:
         for node, reference in asked.items()
     }
     check_alike(found[here].versions, found)
-    whole = combine({node: each.machine for node, each in found.items()}, known)
+    whole = combine(found, known)
     for each in found.values():
         if each.machine.gpus or not whole.gpus:
             check_build(config, each.machine, each.versions)
@@ -123,7 +131,7 @@ def survey(config: Config) -> Machine:
 
 def _look(device: str) -> Found:
     versions = {name: version.partition("+")[0] for name, version in software_versions(ALIKE).items()}
-    return Found(detect(device), versions)
+    return Found(detect(device), versions, free_memory(), free_disk(Path(tempfile.gettempdir())))
 
 
 def hear(node: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
@@ -143,23 +151,25 @@ def hear(node: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
         raise BadInput(f"{node} did not answer ({said}): ray status shows whether it is there") from error
 
 
-def combine(machines: dict[str, Machine], resources: dict[str, dict[str, float]]) -> Machine:
+def combine(found: dict[str, Found], resources: dict[str, dict[str, float]]) -> Machine:
     """Describe the nodes, this one first, as one machine. Count only the cores and GPUs that Ray may use."""
-    nodes, found = [], []
-    for node, machine in machines.items():
-        cores = machine.cores[: max(1, int(resources[node].get("CPU", 0)))]
-        gpus = min(machine.gpus, int(resources[node].get("GPU", 0)))
-        nodes.append(Node(node, cores, gpus))
-        found += [replace(gpu, name=f"{gpu.name} of node {node[:8]}") for gpu in machine.cards[:gpus]]
-    home = machines[nodes[0].id]
-    smallest = min((machines[node.id] for node in nodes if node.gpus), key=lambda each: each.gpu_memory, default=home)
+    nodes, cards = [], []
+    for name, each in found.items():
+        cores = each.machine.cores[: max(1, int(resources[name].get("CPU", 0)))]
+        gpus = min(each.machine.gpus, int(resources[name].get("GPU", 0)))
+        node = Node(name, cores, gpus, each.memory, each.disk)
+        nodes.append(node)
+        cards += [replace(gpu, name=f"{gpu.name} of {node.name}") for gpu in each.machine.cards[:gpus]]
+    home, *_ = machines = [found[node.id].machine for node in nodes]
+    with_gpus = [machine for machine, node in zip(machines, nodes, strict=True) if node.gpus]
+    smallest = min(with_gpus, key=lambda machine: machine.gpu_memory, default=home)
     return replace(
         smallest,
         cores=nodes[0].cores,
         host_memory=home.host_memory,
         gpus=sum(node.gpus for node in nodes),
         nodes=tuple(nodes),
-        cards=tuple(found),
+        cards=tuple(cards),
     )
 
 

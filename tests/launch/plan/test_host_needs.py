@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 
 from actors.runtime.host_resources import DISK_MARGIN, MIB, HostFree, HostGuard, HostNeeds, amount
-from actors.runtime.placement import place
+from actors.runtime.placement import Node, place
 from conf.errors import BadInput
 from conf.load import load
 from launch.hardware.machine import GIB, detect
 from launch.plan import host_needs
 from launch.plan.plan import make_plan
+from tests.launch.plan.plans import machine, plan
 
 PLENTY = HostFree(disk=10**15, shared_memory=GIB, memory=10**15)
 
@@ -83,6 +84,19 @@ def test_too_few_open_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("resource.getrlimit", lambda _: (256, 1023))
     with pytest.raises(BadInput, match=r"ulimit -n 1023.*raise it"):
         host_needs.check_host(need(), Path("runs/mine"))
+
+
+@pytest.mark.parametrize("second", [0, 1])
+def test_a_node_without_room_for_copies_of_adapters_is_refused(second: int) -> None:
+    """The run's own node is looked at separately, and a node without engines needs none."""
+    sizes = ((1, 0), (1, 10 * GIB), (second, GIB))
+    nodes = tuple(Node(f"n{n}", tuple(range(8)), gpus, disk=disk) for n, (gpus, disk) in enumerate(sizes))
+    made = plan("r256_instruct", replace(machine("A40", 2 + second), nodes=nodes), "learner.world_size=1")
+    if not second:
+        host_needs.check_nodes(made)
+        return
+    with pytest.raises(BadInput, match=r"node n2.* 1\.0 GiB free"):
+        host_needs.check_nodes(made)
 
 
 def test_only_ranks_on_several_gpus_share_memory() -> None:

@@ -5,6 +5,7 @@ import pytest
 from actors.models.sizes import activation_bytes
 from actors.runtime.placement import Node
 from conf.load import load
+from launch.hardware.machine import GIB
 from tests.launch.plan.plans import CPU, entry, estimated, machine, plan, shown
 
 
@@ -56,8 +57,29 @@ def test_a_clusters_first_host_holds_only_its_own_processes() -> None:
     assert not any(memory.what == "engine: processes" for memory in spread.memory)
     pair = tuple(Node(str(number), (0, 1), 0) for number in range(2))
     away = plan("quickstart", replace(CPU, nodes=pair))
-    assert not any(memory.what.startswith("engine") for memory in away.memory)
+    assert not any(memory.what.startswith("engine:") for memory in away.memory)
     assert away.sequences == plan("quickstart", CPU).sequences
+
+
+def test_every_node_of_a_cluster_holds_its_own_processes() -> None:
+    """The second of three nodes has one learner rank and an engine, the third two engines, the last nothing to do."""
+    gpus = {"home": 2, "second": 2, "third": 2, "bare": 0}
+    nodes = tuple(Node(name, tuple(range(16)), count, memory=64 * GIB) for name, count in gpus.items())
+    cluster = replace(machine("A40", 6), nodes=nodes)
+    made = plan("r256_instruct", cluster, "learner.world_size=3")
+    one, three = (plan("r256_instruct", machine("A40", gpus), f"learner.world_size={gpus - 1}") for gpus in (2, 4))
+    process, store = (entry(one, name) for name in ("learner: process", "object store"))
+    adapter = 2 * 256 * 1_154_048
+    engine = sum(entry(one, f"engine: {what}") for what in ("processes", "adapters as loaded"))
+    assert entry(made, "learner: process") == 2 * process
+    assert made.needed("node second") == pytest.approx(
+        engine + process + entry(three, "learner: optimizer") / 3 + store + 2 * adapter
+    )
+    assert made.needed("node third") == pytest.approx(2 * engine + store + 2 * adapter)
+    assert list(made.available) == ["rollout GPU", "learner GPU", "host", "node second", "node third"]
+    assert made.fits
+    small = replace(cluster, nodes=tuple(replace(node, memory=8 * GIB) for node in nodes))
+    assert plan("r256_instruct", small, "learner.world_size=3").overfull == ["node second", "node third"]
 
 
 def test_ranks_on_a_cpu_hold_a_model_each_and_one_optimizer() -> None:
