@@ -18,7 +18,7 @@ import socket
 import sys
 from typing import Any
 
-from actors.rollout.vllm_settings import cpu_settings, lora_settings, set_environment
+from actors.rollout.vllm_settings import cpu_settings, head_settings, lora_settings, set_environment
 from conf.arguments import run_and_options, whole
 from conf.command import command, near
 from conf.errors import BadInput, printable
@@ -76,15 +76,18 @@ def server_command(trained: Trained, host: str, port: str) -> list[str]:
         "lora_modules": f"trained={trained.adapter}",
         "dtype": config.model.dtype,
         "max_model_len": context,
-        "default_chat_template_kwargs": json.dumps(dict(config.data.chat_settings)),
+        "default_chat_template_kwargs": dict(config.data.chat_settings),
         **lora_settings(config.lora),
         **(cpu_settings(context) if share.cores else {}),
+        **head_settings(config, share),
     }
     words: list[str] = []
     for name, value in settings.items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
+        elif isinstance(value, dict):
+            words += [f"--{option}", json.dumps(value)]
         else:
             words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
     return [sys.executable, "-m", SERVER, *words]

@@ -55,7 +55,16 @@ def engine_settings(config: Config, model_path: str, share: Share, cache_blocks:
         # With it, what an engine step holds depends on how soon the one before is done.
         "async_scheduling": False if config.run.deterministic else None,
         **(cpu_settings(context) if share.cores else gpu_settings(share, cache_blocks)),
+        **head_settings(config, share),
     }
+
+
+def head_settings(config: Config, share: Share) -> dict[str, Any]:
+    """Return the argument for logits in float32, as the learner has them on a GPU. On the CPU both round them.
+
+    vLLM's batch-invariant mode, which a deterministic run uses, does not replace the product that gives them.
+    """
+    return {} if share.cores or config.run.deterministic else {"hf_overrides": {"head_dtype": "float32"}}
 
 
 def lora_settings(lora: LoraConfig) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from actors.runtime.placement import Share
 from launch import serve
 from tests.trained_runs import write_trained
 
@@ -48,6 +50,14 @@ def test_server_has_the_settings_of_the_engines(run: Path, monkeypatch: pytest.M
     assert options["lora-target-modules"].startswith("down_proj gate_proj")
     assert (options["max-lora-rank"], options["dtype"], options["max-model-len"]) == ("8", "bfloat16", "2048")
     assert {"enable-lora", "enforce-eager", "no-enable-chunked-prefill"} <= options.keys()
+    assert "hf-overrides" not in options
+
+
+def test_server_on_a_gpu_has_logits_in_float32(run: Path, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    monkeypatch.setattr(serve, "talking", lambda trained: (trained.config, Share(gpus=1.0, memory=0.9)))
+    options = served([str(run), f"port={free_port}"], monkeypatch)
+    assert json.loads(options["hf-overrides"]) == {"head_dtype": "float32"}
+    assert json.loads(options["default-chat-template-kwargs"]) == {}
 
 
 def test_open_address_needs_a_key(

@@ -1,0 +1,40 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from vllm import EngineArgs
+
+from actors.rollout.vllm_settings import engine_settings, head_settings
+from actors.runtime.placement import Share
+from conf.schema import Config
+from conf.settings import changed
+from tests.actors.rollout.test_served_families import larger
+from tests.learner.model.families import FAMILIES, Family, build
+
+GPU = Share(gpus=0.45, memory=0.45, threads=2)
+HEADS = [
+    family for family in FAMILIES if family.name in ("Qwen 3", "Gemma 2", "Gemma 3, text", "Granite 3", "Cohere 2")
+]
+
+
+@pytest.mark.parametrize("family", HEADS, ids=lambda family: family.name)
+def test_vllm_understands_the_dtype_of_logits_in_families_that_scale_or_cap_them(
+    family: Family, tmp_path: Path
+) -> None:
+    build(larger(family)).save_pretrained(tmp_path)
+    settings: dict[str, Any] = head_settings(Config(), GPU)
+    for given, dtype in (settings, torch.float32), ({}, torch.bfloat16):
+        made = EngineArgs(str(tmp_path), dtype="bfloat16", skip_tokenizer_init=True, **given).create_engine_config()
+        assert made.model_config.head_dtype == dtype
+
+
+def test_only_engines_on_gpus_have_logits_in_float32() -> None:
+    """A deterministic run needs products that vLLM has made independent of the batch."""
+    deterministic = changed(Config(), {"run.deterministic": True})
+    for config, share, expected in (
+        (Config(), GPU, True),
+        (Config(), Share(cores=(0,)), False),
+        (deterministic, GPU, False),
+    ):
+        assert ("hf_overrides" in engine_settings(config, "", share, None)) is expected
