@@ -80,7 +80,9 @@ def examine(plan: Plan, console: Console) -> None:
 
     check_mps(plan.config, plan.placement, joined=False)
     model_path = locate(plan.config.model)
-    show_only(choose(detect(plan.config.device).cards, plan.placement, plan.needed("learner GPU")))
+    available = detect(plan.config.device).cards
+    plan = plan.divided(available)
+    show_only(choose(available, plan.placement, plan.needed("learner GPU")))
     console.print("Measuring for a minute or two; engine and learner start first ...")
     with TemporaryDirectory(prefix="doctor-") as name:
         folder = Path(name)

@@ -128,12 +128,13 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     check_budget(plan)
     folder = find_folder(config)
     counted = with_problems(plan)
-    console.print(render(counted))
     if os.path.exists(folder):
         take_over(folder, f"run {config.run.name!r}")  # leftovers of a killed process take room
-    check_host(needs_of_run(plan), folder, config.run.overwrite)
     available = plan.machine.cards if cluster else detect(config.device).cards  # with their free memory by now
+    plan, counted = plan.divided(available), counted.divided(available)
     gpus = choose(available, plan.placement, plan.needed("learner GPU"))
+    console.print(render(counted))
+    check_host(needs_of_run(plan), folder, config.run.overwrite)
     if not cluster:
         show_only(gpus)
     with mps_service(plan.config, plan.asked.run.nvidia_mps) as config:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
-from actors.models.files import shape_from_config
-from actors.models.sizes import ADAPTER_SLOTS, recomputes
+from actors.models.sizes import ADAPTER_SLOTS
 from actors.protocols import FAITHFUL
 from actors.seeds import request_seed
 from conf.errors import BadInput
@@ -81,7 +80,7 @@ class LoraLearner:
             config.rollout.temperature,
             config.learner.logprob_chunk,
             entropy_gradient=config.algorithm.entropy > 0,
-            checkpointing=recomputes(config, shape_from_config(model_path), _gpu_memory(self._device)),
+            checkpointing=config.learner.recomputes,
             fused=config.learner.fused_kernels,
         )
         self._optimizer = ZeroOptimizer(self.policy, getattr(torch, config.model.dtype), config.learner, world)
@@ -322,13 +321,6 @@ def _tokens(groups: Iterable[Group]) -> list[Tokens]:
 
 def _names(examples: Iterable[Example]) -> str:
     return ", ".join(example.name for example in examples)
-
-
-def _gpu_memory(device: torch.device) -> float:
-    """Return the bytes of a GPU that this process may use; 0 on the CPU."""
-    if device.type == "cpu":
-        return 0.0
-    return torch.cuda.get_per_process_memory_fraction() * torch.cuda.get_device_properties(device).total_memory
 
 
 def _peak_memory(device: torch.device) -> float:

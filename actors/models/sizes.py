@@ -27,9 +27,6 @@ QUEUED = {"cpu": 1, "cuda": 2}
 and 80 % of their mean, an update takes 6, 11 and 17 % less with twice as many. Decoding them all at once would save at
 most 5 % more, and long responses would fill the KV cache."""
 
-ACTIVATIONS_SHARE = 0.5
-"""Fraction of a learner's GPU memory beyond which activations are recomputed, at about a third more time."""
-
 
 def longest_sample(config: Config) -> int:
     """Return the tokens, prompt included, of the longest sample that any part of a run requests."""
@@ -139,14 +136,3 @@ def activation_bytes(shape: ShapeConfig, rank: int, size: int, kept: Kept = ON_C
     if shape.head_norms:
         own += kept.heads * (queries + keys)
     return shape.num_hidden_layers * size * (own + 2 * keys + 7 * rank)
-
-
-def recomputes(config: Config, shape: ShapeConfig, gpu_bytes: float) -> bool:
-    """Return whether activations are recomputed instead of kept (gradient checkpointing).
-
-    gpu_bytes: GPU memory of one learner process, 0 on the CPU.
-    """
-    kept = kept_on(config, gpu_bytes > 0)
-    each = activation_bytes(shape, config.lora.rank, DTYPE_BYTES[config.model.dtype], kept)
-    tight = gpu_bytes > 0 and config.learner.tokens_per_microbatch * each > ACTIVATIONS_SHARE * gpu_bytes
-    return {"on": True, "off": False, "auto": tight}[config.learner.gradient_checkpointing]

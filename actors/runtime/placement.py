@@ -1,14 +1,18 @@
 """The share of each actor in the machine, or in the cluster."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-ROLLOUT_SHARE = 0.45
-LEARNER_SHARE = 0.50
-"""Fractions of a shared GPU's memory. The learner's activations come in peaks; the engine's KV cache can have any size.
-The last twentieth is for two CUDA contexts and fragments, which neither allocator sees."""
+SHARED_GPU = 0.95
+"""Fraction of a GPU's memory that engine and learner share. The rest is for fragments and for what neither allocator
+sees: CUDA contexts."""
+
+LEARNER_SPARE = 0.04
+"""GPU memory that a learner gets in addition to its computed need, as a fraction of it. A tenth of the activations is
+less than that and the 0.5 GiB of CUDA's context, which torch does not count."""
 
 WHOLE_GPU = 0.90
 """Fraction of an unshared GPU's memory that its actor uses: vLLM's default, with room for CUDA's context and graphs."""
@@ -94,6 +98,11 @@ class Placement:
     reward_nodes: tuple[str, ...] = ()
 
     @property
+    def gpus(self) -> int:
+        """Number of GPUs that the actors need."""
+        return math.ceil(sum(share.gpus for share in (*self.rollouts, *self.learners)))
+
+    @property
     def shared(self) -> bool:
         """Whether engines and learner compute on the same GPU or cores."""
         taken = {(share.node, core) for share in self.rollouts for core in share.cores}
@@ -121,17 +130,37 @@ def place(
     ranks: the learner's world size, up to `most_ranks`. engines: rollout actors, up to `most_engines`; by default as
     many as are useful.
 
-    A single GPU is shared by engine and learner. Of several, each learner process has one, and by default each other
-    one has a rollout actor. The first learner process is on the run's own node. Without a GPU, one core in eight is for
-    the reward workers; the learner gets half of the others, rounded up, and the engines get the rest. Engine and
-    learner share a core only if the learner needs all: when both shared two, a quickstart update took 8.6 s instead of
-    5.6 (EPYC, bfloat16). Of several nodes without a GPU the first is the learner's.
+    A single GPU is shared by engine and learner, half and half until `divide` knows their needs. Of several, each
+    learner process has one, and by default each other one has a rollout actor. The first learner process is on the
+    run's own node. Without a GPU, one core in eight is for the reward workers; the learner gets half of the others,
+    rounded up, and the engines get the rest. Engine and learner share a core only if the learner needs all: when both
+    shared two, a quickstart update took 8.6 s instead of 5.6 (EPYC, bfloat16). Of several nodes without a GPU the first
+    is the learner's.
     """
     if gpus:
         return _on_gpus(cores, gpus, ranks, engines or max(1, gpus - ranks), nodes)
     if len(nodes) > 1:
         return _on_nodes(nodes, ranks, engines or len(nodes) - 1)
     return _on_cores(cores, ranks, engines or 1)
+
+
+def divide(placement: Placement, engine: float, learner: float, room: float = SHARED_GPU) -> Placement:
+    """Return the placement with a shared GPU divided by needs. All are fractions of its memory; room: what is free.
+
+    The learner gets its need and LEARNER_SPARE, in whole hundredths. The engine, whose KV cache can have any size, gets
+    the rest, and at least its need.
+    """
+    if placement.device != "cuda" or not placement.shared:
+        return placement
+    room = math.floor(100 * min(room, SHARED_GPU)) / 100
+    hundredths = min(math.ceil(100 * (1 + LEARNER_SPARE) * learner), math.floor(100 * (room - engine)))
+    of_learner = max(hundredths, 1) / 100
+
+    def shares(of: tuple[Share, ...], fraction: float) -> tuple[Share, ...]:
+        return tuple(replace(share, gpus=fraction, memory=fraction) for share in of)
+
+    rollouts = shares(placement.rollouts, max(round(room - of_learner, 2), 0.01))
+    return replace(placement, rollouts=rollouts, learners=shares(placement.learners, of_learner))
 
 
 def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:
@@ -144,19 +173,19 @@ def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:
 
 
 def _on_gpus(cores: tuple[int, ...], gpus: int, ranks: int, engines: int, nodes: Sequence[Node]) -> Placement:
-    shared = gpus == 1
+    shared, share = gpus == 1, SHARED_GPU / 2 if gpus == 1 else 1.0
     engine_cores, learner_cores = CORES_PER_ENGINE, max(1, min(CORES_PER_LEARNER, len(cores) // ranks))
     if nodes:  # an actor must not need more cores than its node has per GPU
         each = min(len(node.cores) // node.gpus for node in nodes if node.gpus)
         engine_cores = max(1, min(CORES_PER_ENGINE, each - 1 if shared else each))
         learner_cores = max(1, min(CORES_PER_LEARNER, each - engine_cores if shared else each))
-    learner = _on_gpu(LEARNER_SHARE if shared else 1.0, learner_cores)
+    learner = _on_gpu(share, learner_cores)
     first = replace(learner, node=nodes[0].id) if nodes and nodes[0].gpus else learner
     without = [node for node in nodes if not node.gpus]
     spare = len(cores) - CORES_PER_ENGINE * engines - CORES_PER_LEARNER * ranks
     return Placement(
         device="cuda",
-        rollouts=(_on_gpu(ROLLOUT_SHARE if shared else 1.0, engine_cores),) * engines,
+        rollouts=(_on_gpu(share, engine_cores),) * engines,
         learners=(first, *(learner,) * (ranks - 1)),
         reward_workers=_reward_workers(min((len(node.cores) for node in without), default=spare)),
         reward_nodes=tuple(node.id for node in without),

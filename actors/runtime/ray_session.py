@@ -124,7 +124,7 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
         return ray.init(
             address="local",
             num_cpus=sum(share.threads for share in shares),
-            num_gpus=round(sum(share.gpus for share in shares)) or None,
+            num_gpus=placement.gpus or None,
             include_dashboard=dashboard,
             dashboard_host=config.dashboard.host,
             dashboard_port=config.dashboard.port,

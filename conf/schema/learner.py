@@ -5,7 +5,7 @@ from pydantic.dataclasses import dataclass
 from conf.catalogue import presets
 from conf.settings import DECLARED, setting
 
-AUTO = "our choice: follows from the memory"
+AUTO = "our choice: follows from memory and speed"
 GRPO = "conf/algorithms.yaml, preset grpo"
 
 MAX_SLOPE = 10.0
@@ -57,8 +57,8 @@ class LearnerConfig:
     """Place of the optimizer's state: cpu (host memory, stepped by DeepSpeed's CPU Adam) or none (on the
     learner's device)."""
     gradient_checkpointing: str = setting("auto", AUTO, choices=("auto", "on", "off"), resumable=True)
-    """Whether activations are computed twice instead of kept; auto: if those of a micro-batch would fill most of a
-    GPU."""
+    """Whether activations are computed twice instead of kept; auto: on a GPU, what makes the planned update shorter:
+    kept activations save time, and on a shared GPU take memory from the engine's KV cache. On the CPU they are kept."""
     fused_kernels: bool = setting(True, "our choice", resumable=True)
     """Whether a learner on a GPU uses liger-kernel's norms, rotary embedding and MLP for the model families they were
     tried on, and attention without padding where a check proves it right. Results only differ by rounding."""
@@ -66,6 +66,11 @@ class LearnerConfig:
     """World size: learner processes that share the samples of a batch, at most one per GPU (of several, the engines
     keep at least one) or per core. When null: with several GPUs, the number whose planned update is shortest, because
     model and lengths decide how much the other GPUs can generate; otherwise one, whose threads use all its cores."""
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether activations are computed twice. A plan resolves auto first."""
+        return self.gradient_checkpointing == "on"
 
 
 @dataclass(config=DECLARED, frozen=True)

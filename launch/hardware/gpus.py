@@ -153,16 +153,15 @@ def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gp
     def needs(gpu: Gpu) -> float:
         return placement.rollouts[0].memory * gpu.memory + (learner if placement.shared else 0.0)
 
-    count = round(sum(share.gpus for share in (*placement.rollouts, *placement.learners)))
     taken = [gpu for gpu in gpus if gpu.free is not None and gpu.free < needs(gpu)]
-    if taken and len(gpus) - len(taken) < count:
+    if taken and len(gpus) - len(taken) < placement.gpus:
         gpu = taken[0]
         raise BadInput(
             f"GPU {gpu.index}, {gpu.name}, has {amount(gpu.free or 0)} of {amount(gpu.memory)} free and"
             f" {amount(needs(gpu))} are needed: nvidia-smi shows what holds the rest; end that, or hide the GPU by"
             " CUDA_VISIBLE_DEVICES"
         )
-    return [gpu for gpu in gpus if gpu not in taken][:count]
+    return [gpu for gpu in gpus if gpu not in taken][: placement.gpus]
 
 
 def show_only(gpus: Sequence[Gpu]) -> None:

@@ -17,7 +17,6 @@ from actors.models.sizes import (
     lora_parameters,
     padded_rank,
     parameters,
-    recomputes,
 )
 from actors.runtime.placement import Node, Placement, Share
 from actors.runtime.ray_session import OBJECT_STORE_BYTES
@@ -78,16 +77,14 @@ class Memory:
     elastic: bool = False
 
 
-def memory_of(
-    config: Config, shape: ShapeConfig, placement: Placement, gpu_bytes: float, nodes: Sequence[Node] = ()
-) -> Iterator[Memory]:
+def memory_of(config: Config, shape: ShapeConfig, placement: Placement, nodes: Sequence[Node] = ()) -> Iterator[Memory]:
     """Yield the needs of one GPU of each kind, of all processes where the run starts, and of those on each other node.
 
-    gpu_bytes: GPU memory that a learner rank may use, 0 without a GPU. nodes: a cluster's, the run's own first.
+    nodes: a cluster's, the run's own first.
     """
     (engines, ranks), *others = actors_of_nodes(placement, nodes)
     yield from engine_memory(config, shape, placement, engines)
-    yield from _learner_memory(config, shape, placement, gpu_bytes, ranks)
+    yield from _learner_memory(config, shape, placement, ranks)
     yield Memory("host", "other processes", OTHER_PROCESSES, "driver, coordinator, rewards, Ray: measured")
     store = OBJECT_STORE_BYTES
     if len(nodes) > 1:
@@ -95,10 +92,7 @@ def memory_of(
         store += ADAPTER_SLOTS * trained * DTYPE_BYTES[config.model.dtype]
     yield Memory("host", "object store", store, "Ray's, and on a cluster the adapters in it")
     for node, (engines, ranks) in zip(nodes[1:], others, strict=True):
-        parts = (
-            *engine_memory(config, shape, placement, engines),
-            *_learner_memory(config, shape, placement, gpu_bytes, ranks),
-        )
+        parts = (*engine_memory(config, shape, placement, engines), *_learner_memory(config, shape, placement, ranks))
         needs = sum(part.bytes for part in parts if part.place == "host" and part.what != SAVED)
         if engines or ranks:
             what = f"engines: {engines}, learner ranks: {ranks}"
@@ -152,9 +146,7 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
     yield Memory("host", "engine: processes", engines * process, f"{engines} × {process / GIB:.3g} GiB")
 
 
-def _learner_memory(
-    config: Config, shape: ShapeConfig, placement: Placement, gpu_bytes: float, here: int
-) -> Iterator[Memory]:
+def _learner_memory(config: Config, shape: ShapeConfig, placement: Placement, here: int) -> Iterator[Memory]:
     """Yield the needs of one learner rank on its GPU, and of `here` ranks on the host."""
     learner, lora, size = config.learner, config.lora, DTYPE_BYTES[config.model.dtype]
     ranks, cuda = len(placement.learners), placement.device == "cuda"
@@ -166,7 +158,7 @@ def _learner_memory(
     yield Memory(place, "learner: adapter, gradients", count * adapter, f"gradients summed in fp32{each}")
     token = activation_bytes(shape, lora.rank, size, kept_on(config, cuda))
     kept = f"{learner.tokens_per_microbatch} tokens"
-    if recomputes(config, shape, gpu_bytes):
+    if learner.recomputes:
         token, kept = (
             token // shape.num_hidden_layers + shape.num_hidden_layers * shape.hidden_size * size,
             f"{kept}, computed twice",

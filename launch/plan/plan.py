@@ -1,18 +1,19 @@
 """The plan of a run: placement, memory and time, computed from configuration and model shape."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from actors.messages import LeftOut
 from actors.models.files import shape_of
-from actors.models.sizes import answers_alone, recomputes
-from actors.runtime.placement import most_engines, most_ranks, place
+from actors.models.sizes import answers_alone
+from actors.runtime.placement import LEARNER_SPARE, divide, most_engines, most_ranks, place
 from conf.checks import check_lengths
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
 from conf.settings import changed
+from launch.hardware.gpus import Gpu
 from launch.hardware.machine import Machine
 from launch.hardware.mps import resolve_mps
 from launch.plan.estimate import Estimate, estimate
@@ -80,6 +81,22 @@ class Plan(Fit):
         least = self.sequences // len(self.placement.rollouts)
         return max(1, min(asked, rollout.max_concurrent_samples, max(held, least)))
 
+    def divided(self, gpus: Sequence[Gpu] = ()) -> "Plan":
+        """Return the plan with a shared GPU divided by the needs of engine and learner, and less for the engine if
+        other processes hold memory of these GPUs.
+        """
+        if not self.machine.gpus:
+            return self
+        total = self.machine.gpu_memory
+        engine, learner = (self.needed(gpu) / total for gpu in ("rollout GPU", "learner GPU"))
+        room = min((gpu.free / gpu.memory for gpu in gpus if gpu.free is not None), default=1.0)
+        return replace(self, placement=divide(self.placement, engine, learner, room))
+
+    @property
+    def tight(self) -> bool:
+        """Whether less of the learner's GPU is spare than should be."""
+        return (1 + LEARNER_SPARE) * self.needed("learner GPU") > (self.available.get("learner GPU") or 0)
+
     @cached_property
     def workload(self) -> Workload:
         return self.calibration.workload or assumed_workload(self.config)
@@ -113,8 +130,16 @@ def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEA
     """
     shape = shape_of(config.model)
     check_lengths(config, shape.max_position_embeddings)
-    plans = [plan_for(config, machine, shape, ranks, calibration) for ranks in possible_ranks(config, machine)]
-    return min(plans, key=lambda plan: (not plan.fits, plan.estimate.update_s if plan.estimate else math.inf))
+    return _best(plan_for(config, machine, shape, ranks, calibration) for ranks in possible_ranks(config, machine))
+
+
+def _best(plans: Iterable[Plan]) -> Plan:
+    """Return the plan that fits, not tightly, with the shortest update, or else the most samples at once."""
+
+    def order(plan: Plan) -> tuple[bool, bool, float, int]:
+        return not plan.fits, plan.tight, plan.estimate.update_s if plan.estimate else math.inf, -plan.at_once
+
+    return min(plans, key=order)
 
 
 def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
@@ -142,16 +167,21 @@ def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
 def plan_for(
     config: Config, machine: Machine, shape: ShapeConfig, ranks: int, calibration: Calibration = UNMEASURED
 ) -> Plan:
-    """Plan a run with a number of learner ranks."""
+    """Plan a run with a number of learner ranks, and with the better choice of learner.gradient_checkpointing."""
     placement = place(machine.cores, machine.gpus, ranks, config.rollout.actors, machine.nodes)
     if config.reward.workers is not None:
         placement = replace(placement, reward_workers=config.reward.workers)
-    gpu_bytes = machine.gpu_memory * placement.learners[0].memory
-    again = "on" if recomputes(config, shape, gpu_bytes) else "off"
+    choices = [config.learner.gradient_checkpointing]
+    if choices == ["auto"]:
+        choices = ["off", "on"] if machine.gpus else ["off"]
     mps = resolve_mps(config, placement, machine)
-    decided = changed(config, {"learner.gradient_checkpointing": again, "run.nvidia_mps": mps})
-    memory = tuple(entry for entry in memory_of(decided, shape, placement, gpu_bytes, machine.nodes) if entry.bytes)
-    return Plan(decided, machine, placement, shape, memory, config, calibration)
+
+    def decide(again: str) -> Plan:
+        decided = changed(config, {"learner.gradient_checkpointing": again, "run.nvidia_mps": mps})
+        memory = tuple(entry for entry in memory_of(decided, shape, placement, machine.nodes) if entry.bytes)
+        return Plan(decided, machine, placement, shape, memory, config, calibration).divided()
+
+    return _best(map(decide, choices))
 
 
 def with_problems(plan: Plan) -> Plan:

@@ -5,7 +5,7 @@ A decoding step reads all weights, and the keys and values of each sample. Learn
 
 from dataclasses import dataclass, replace
 
-from actors.models.sizes import DTYPE_BYTES, kv_bytes_per_token, lora_parameters, matmul_parameters, recomputes
+from actors.models.sizes import DTYPE_BYTES, kv_bytes_per_token, lora_parameters, matmul_parameters
 from actors.runtime.placement import Placement
 from conf.schema import Config, ShapeConfig
 from launch.hardware.machine import CORE_BANDWIDTH, Machine
@@ -209,7 +209,7 @@ def costs_of(
     forward = 2 * (frozen + trained) + attention
     backward = forward + 2 * trained + attention
     other_s = shape.num_hidden_layers * shape.hidden_size * reached.unit_s / 3  # per forward pass; a backward takes two
-    forwards = 2 if recomputes(config, shape, machine.gpu_memory * learner.memory) else 1
+    forwards = 2 if config.learner.recomputes else 1
     steps, kl = config.algorithm.steps_per_batch, bool(config.algorithm.kl)
     operations = steps * (forwards * forward + backward) + kl * (2 * frozen + attention)
     adapter_s = trained * size / FILE_RATE

@@ -45,7 +45,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
     return begin
 
 
-@pytest.mark.parametrize(("cards", "shares"), [("a", [0.45, 0.5]), ("ab", [1.0, 1.0])])
+@pytest.mark.parametrize(("cards", "shares"), [("a", [0.58, 0.37]), ("ab", [1.0, 1.0])])
 def test_one_gpu_is_shared_and_of_two_each_side_has_one(
     cards: str, shares: list[float], nvidia_smi: Install, start: Start
 ) -> None:
@@ -56,6 +56,14 @@ def test_one_gpu_is_shared_and_of_two_each_side_has_one(
     visible = "0,1"[: 2 * len(cards) - 1]
     assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == (visible, "PCI_BUS_ID")
     assert "CUDA_MPS_PIPE_DIRECTORY" not in environment
+
+
+@pytest.mark.parametrize(("free", "engine"), [(45600, 0.58), (41000, 0.51), (36000, 0.41)])
+def test_an_engine_leaves_room_for_other_processes(free: int, engine: float, nvidia_smi: Install, start: Start) -> None:
+    nvidia_smi(A40.format(0, "a", free))
+    code, (plan,), _ = start()
+    assert code == 0
+    assert (plan.placement.rollouts[0].memory, plan.placement.learners[0].memory) == (engine, 0.37)
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,12 @@
 import pytest
 
 from actors.models.sizes import (
-    FUSED,
-    PLAIN,
-    activation_bytes,
     groups_at_once,
     kv_bytes_per_token,
     lora_parameters,
     matmul_parameters,
     padded_rank,
     parameters,
-    recomputes,
 )
 from conf.load import load
 from conf.schema import ShapeConfig
@@ -56,18 +52,3 @@ def test_groups_queue_in_an_engine_on_a_gpu() -> None:
     assert (groups_at_once(config, "cpu"), groups_at_once(config, "cuda")) == (16, 32)
     config = changed(config, {"rollout.max_concurrent_samples": 1})
     assert groups_at_once(config, "cuda") == 1
-
-
-def test_activations_are_recomputed_where_memory_is_tight() -> None:
-    config = load(["conf=r64_instruct"])
-    shape = config.model.shape
-    assert not recomputes(config, shape, 0)
-    for fused, kept in ((True, FUSED), (False, PLAIN)):
-        config = changed(config, {"learner.fused_kernels": fused})
-        activations = 4096 * activation_bytes(shape, 64, 2, kept)
-        assert recomputes(config, shape, 1.9 * activations)
-        assert not recomputes(config, shape, 2.1 * activations)
-    config = changed(config, {"learner.gradient_checkpointing": "on"})
-    assert recomputes(config, shape, 0)
-    config = changed(config, {"learner.gradient_checkpointing": "off"})
-    assert not recomputes(config, shape, 1.0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.runtime.placement import MOST_REWARD_WORKERS, Node, most_engines, most_ranks, place
+from actors.runtime.placement import MOST_REWARD_WORKERS, SHARED_GPU, Node, divide, most_engines, most_ranks, place
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,24 @@ def test_one_gpu_is_shared_with_room_to_spare() -> None:
     assert (rollout.memory, learner.memory) == (rollout.gpus, learner.gpus)
     assert rollout.cores == learner.cores == ()
     assert learner.threads == 4
+
+
+@given(st.floats(0.01, 1.5), st.floats(0.01, 1.5))
+def test_a_shared_gpu_is_divided_by_needs(engine: float, learner: float) -> None:
+    placement = divide(place(tuple(range(16)), 1), engine, learner)
+    of_engine, of_learner = (shares[0].memory for shares in (placement.rollouts, placement.learners))
+    assert of_engine + of_learner == pytest.approx(SHARED_GPU)
+    assert of_engine > 0 < of_learner
+    if engine + learner <= SHARED_GPU - 0.01:  # a hundredth is lost in rounding
+        assert of_engine >= engine - 1e-9
+        assert of_learner >= learner - 1e-9
+    if engine + 1.04 * learner <= SHARED_GPU - 0.01:
+        assert 1.04 * learner <= of_learner + 1e-9 < 1.04 * learner + 0.01 + 2e-9
+
+
+def test_a_gpu_of_its_own_is_not_divided() -> None:
+    for placement in (place(tuple(range(16)), 2), place((0, 1, 2), 0, 1)):
+        assert divide(placement, 0.2, 0.2) == placement
 
 
 @given(core_ids, st.data())

@@ -1,11 +1,13 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from actors.runtime.placement import WHOLE_GPU
 from conf.errors import BadInput
 from conf.load import FOLDER, load
-from launch.hardware.machine import Machine, detect
+from launch.hardware.machine import GIB, Machine, detect
 from launch.plan.options import options
 from launch.plan.plan import Problems, count_problems, make_plan, with_problems
 from launch.plan.refusal import check_plan
@@ -87,6 +89,35 @@ def test_too_many_actors_are_refused(where: Machine, asked: str, most: int) -> N
     with pytest.raises(BadInput, match=rf"{asked}: too many for .*; use at most {most}"):
         plan("quickstart", where, asked)
     plan("quickstart", where, f"{asked.partition('=')[0]}={most}")
+
+
+@pytest.mark.parametrize(
+    ("gib", "fit", "chosen"), [(18, (False, True), "on"), (26, (True, True), "on"), (32, (True, True), "off")]
+)
+def test_shares_of_a_gpu_follow_needs(gib: int, fit: tuple[bool, bool], chosen: str) -> None:
+    """Activations are kept where that makes updates shorter, although the KV cache gets less memory."""
+    gpu = replace(machine("A40"), gpu_memory=gib * GIB)
+    ways = {way: plan("r256_instruct", gpu, f"learner.gradient_checkpointing={way}") for way in ("off", "on", "auto")}
+    kept, again = ways["off"], ways["on"]
+    assert (kept.fits, again.fits) == fit
+    assert again.available["learner GPU"] < kept.available["learner GPU"]  # type: ignore[operator]
+    assert again.at_once > kept.at_once or again.at_once == again.config.rollout.max_concurrent_samples
+    assert not again.tight
+    assert ways["auto"].config == ways[chosen].config
+    assert estimated(ways[chosen]).update_s == min(estimated(each).update_s for each in (kept, again) if each.fits)
+
+
+def test_activations_are_kept_on_a_gpu_of_its_own_only_with_memory_to_spare() -> None:
+    off = "learner.gradient_checkpointing=off"
+    need = plan("r256_instruct", machine("A40", 2), off).needed("learner GPU") / WHOLE_GPU
+    for spare, tight in ((1.03, True), (1.05, False)):
+        gpus = replace(machine("A40", 2), gpu_memory=int(spare * need))
+        kept, chosen = plan("r256_instruct", gpus, off), plan("r256_instruct", gpus)
+        assert kept.fits
+        assert (kept.tight, chosen.config.learner.recomputes) == (tight, tight)
+    unlisted = replace(machine("A40"), rates={}, bandwidth=None)
+    assert not plan("r256_instruct", unlisted).config.learner.recomputes
+    assert not plan("quickstart", CPU).config.learner.recomputes
 
 
 def test_repeated_passes_cost_time_and_kept_activations_cost_memory() -> None:

@@ -12,7 +12,7 @@ from launch.plan.memory import Fit
 from launch.plan.refusal import check_budget, check_engines, check_plan, fit_of_engines
 from tests.launch.plan.plans import CPU, machine, plan
 
-SMALL = replace(machine("A40"), gpu_memory=16 * GIB)
+SMALL = replace(machine("A40"), gpu_memory=12 * GIB)
 UNLISTED = replace(machine("A40"), rates={}, bandwidth=None)
 LONG = [
     "device=cpu",
