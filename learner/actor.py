@@ -27,9 +27,6 @@ HANG_S = 120.0
 UPDATES = ("accumulate", "step")
 """Calls that take almost no time if no sample has an advantage; such a call does not predict the next."""
 
-MPS_SHARE = {"CUDA_MPS_CLIENT_PRIORITY": "1", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "80"}
-"""Environment of a learner beside an engine: decoding steps have priority and find multiprocessors free."""
-
 EVERY, FIRST = slice(None), slice(1)
 
 PROCESSES = {
@@ -64,7 +61,8 @@ class LearnerActor:
         if self.config.run.deterministic:
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch demands it before the GPU is first used
         if self.config.run.mps and self.share.gpus % 1:
-            os.environ.update(MPS_SHARE)
+            os.environ["CUDA_MPS_CLIENT_PRIORITY"] = "1"  # decoding steps come first
+            os.environ["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(self.config.run.nvidia_mps_percentage)
         self.share.bind()
 
     def address(self) -> str:

@@ -12,6 +12,8 @@ PLAIN_NAME = Rule(
 )
 
 
+MPS_PERCENTAGE = 80
+
 YEAR_H = 8784
 """Longest budget, hours."""
 
@@ -68,6 +70,11 @@ class RunConfig:
     Multi-Process Service, which the run starts and ends. Memory bounds decoding and arithmetic bounds learning, so
     that both finish sooner; but a memory fault of one ends both, which then restart. auto: on if engine and learner
     share a GPU of this machine and the service starts, but off for runs of a sweep that go side by side."""
+    nvidia_mps_percentage: int = setting(
+        MPS_PERCENTAGE, "our choice: decoding steps find multiprocessors free", ge=1, le=100, resumable=True
+    )
+    """Under NVIDIA's MPS, the percentage of a GPU's multiprocessors that a learner beside an engine may use. On a GPU
+    the doctor measures 80, 90 and 100."""
     deterministic: bool = setting(False, "our choice: it costs the overlap, and on a CPU more")
     """Whether the run can be repeated to the bit: the same machine, versions and settings give the same adapters and
     metrics (except times), even after an interruption. It sets learner.max_staleness=0, paces schedules by updates,

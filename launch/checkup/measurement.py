@@ -1,16 +1,20 @@
 """Measures a run's own engines and learner for about ninety seconds: each alone, and both at once.
 
-The ratios of measured to predicted seconds correct the next plan.
+The ratios of measured to predicted seconds correct the next plan. Under MPS, a learner with each percentage of the
+multiprocessors is measured, and settings are compared by the plans that follow.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
+
+import ray
 
 from actors.formats import duration
 from actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Sampling, Status, Verdict
@@ -18,9 +22,11 @@ from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
 from actors.runtime.supervision import Record
 from conf.schema import Config
+from conf.settings import changed
 from launch.hardware.machine import Machine
 from launch.plan.calibration import keep, recall
-from launch.plan.plan import Plan
+from launch.plan.estimate import Estimate
+from launch.plan.plan import Change, Plan, make_plan
 from launch.plan.time import Calibration, Costs, costs_of
 from learner.actor import RemoteLearner
 
@@ -34,6 +40,15 @@ LONGEST = 256
 
 MICROBATCHES = 4
 """Micro-batches that the learner computes. With fewer, start and end would dominate."""
+
+PERCENTAGES = (80, 90, 100)
+"""Values of run.nvidia_mps_percentage that are measured besides the configured one."""
+
+STALENESS = (1, 2)
+"""Values of learner.max_staleness that are compared with the configured one."""
+
+FORGET_S = 0.2
+"""Seconds between two looks whether Ray has forgotten the name of an ended actor."""
 
 DOCTOR = "the doctor's check"
 """Name of such a measurement in calibration.json."""
@@ -77,26 +92,49 @@ class Measured:
         ]
 
 
-async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> Measured:
+async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> dict[int, Measured]:
     """Start engines and learner like a run, on a running Ray, and measure their work. The plan must have costs.
 
+    Return the measurements by run.nvidia_mps_percentage, the configured one first; without MPS there is only that.
     record: as for `start_engines`.
     """
     from launch.session.actors import reserve_learners, start_engines, start_learners
 
-    clock, given = WallClock(), (plan.config, model_path, plan.placement)
+    clock, configured, found = WallClock(), plan.config.run.nvidia_mps_percentage, dict[int, Measured]()
     reserved = await reserve_learners(plan.placement)
-    engines = start_engines(*given, clock=clock, record=record)
+    engines = start_engines(plan.config, model_path, plan.placement, clock=clock, record=record)
     try:
         await engines.ready()
-        ranks = start_learners(*given, adapters_folder=str(folder / "adapters"), reserved=reserved)
-        learner = RemoteLearner(ranks, clock)
-        try:
-            return await _measure(plan, engines, learner)
-        finally:
-            await learner.close()
+        for percentage in dict.fromkeys((configured, *(PERCENTAGES if plan.config.run.mps else ()))):
+            config = changed(plan.config, {"run.nvidia_mps_percentage": percentage})
+            ranks = start_learners(
+                config, model_path, plan.placement, adapters_folder=str(folder / "adapters"), reserved=reserved
+            )
+            learner = RemoteLearner(ranks, clock)
+            try:
+                await learner.restore(None, len(found))  # no adapter's name is used twice
+                found[percentage] = await _measure(plan, engines, learner)
+            finally:
+                await learner.close()
+            while any(rank.name in ray.util.list_named_actors() for rank in ranks):
+                await clock.sleep(FORGET_S)
     finally:
         await engines.close()
+    return found
+
+
+def compare(plan: Plan, found: Mapping[int, Measured]) -> dict[str, Estimate]:
+    """Return the estimates with each measured percentage and each staleness, by the settings that a user gives."""
+    of_a_run = plan.asked.learner.max_staleness
+    staleness = (of_a_run,) if plan.config.run.deterministic else sorted({of_a_run, *STALENESS})
+    plans: dict[str, Plan] = {}
+    for (percentage, measured), most in product(found.items(), staleness):
+        change: Change = {"learner.max_staleness": most}
+        if len(found) > 1:
+            change["run.nvidia_mps_percentage"] = percentage
+        name = " ".join(f"{key}={value}" for key, value in change.items())
+        plans[name] = make_plan(changed(plan.asked, change), plan.machine, measured.calibration)
+    return {name: made.estimate for name, made in plans.items() if made.estimate}
 
 
 async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> Measured:
@@ -113,13 +151,14 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
         requests = (engines.generate(n, problem, adapter, sampling) for n, problem in enumerate(problems))
         return await asyncio.gather(*requests)
 
-    work = batch(plan, rng)
+    work = batch(plan, rng, adapter)
     await decode(min(8, longest), 1)  # the first use compiles and loads kernels
     await learner.accumulate(Batch(0, work.groups[:1]))
     groups, decode_s = await timed(decode(longest, 2))
     _, learn_s = await timed(learner.accumulate(work))
     _, both_s = await timed(asyncio.gather(decode(longest, 3), learner.accumulate(work)))
     _, update_s = await timed(learner.step(0.0))
+    await engines.retire(adapter)
     lengths, learned = lengths_of(groups), sum(group.tokens + prompt for group in work.groups)
     of_engine, decoding = lengths[: count * each], costs(plan, prompt, fmean(lengths))
     learning = costs(plan, prompt, fmean(lengths_of(work.groups)))
@@ -139,7 +178,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     )
 
 
-def batch(plan: Plan, rng: random.Random) -> Batch:
+def batch(plan: Plan, rng: random.Random, adapter: AdapterRef) -> Batch:
     """Return about four micro-batches of samples, at most one update's, with the lengths that the plan expects."""
     config, rollout = plan.config, plan.config.rollout
     prompt, length = min(PROMPT, rollout.max_prompt_tokens), max(round(plan.workload.response), 2)
@@ -147,7 +186,7 @@ def batch(plan: Plan, rng: random.Random) -> Batch:
     count = max(1, round(MICROBATCHES * config.learner.tokens_per_microbatch / (prompt + each * length)))
     lengths = [max(1, round(length * (0.5 + number / max(each - 1, 1)))) for number in range(each)]
     groups = range(min(count, config.learner.problems_per_update))
-    return Batch(0, tuple(random_group(rng, n, prompt, lengths, AdapterRef(0, 0, "")) for n in groups))
+    return Batch(0, tuple(random_group(rng, n, prompt, lengths, adapter) for n in groups))
 
 
 def random_ids(rng: random.Random, count: int) -> tuple[int, ...]:

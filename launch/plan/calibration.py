@@ -13,6 +13,7 @@ from actors.storage.files import replace_text
 from actors.storage.run_record import RunRecord
 from conf.departed import without_departed
 from conf.schema import Config
+from conf.schema.run import MPS_PERCENTAGE
 from conf.settings import build
 from launch.hardware.machine import Machine
 from launch.plan.plan import Plan, make_plan
@@ -199,8 +200,10 @@ def _machine_key(config: Config, machine: Machine) -> str:
     model = f"{config.model.path} in {config.model.dtype}"
     if not machine.gpus:
         return f"{machine.name} × {len(machine.cores)}, {model}: "
+    percentage = config.run.nvidia_mps_percentage
     switches = {
         "run.mps": config.run.mps,
+        f"{percentage} % of the multiprocessors": config.run.mps and percentage != MPS_PERCENTAGE,
         "plain kernels": not config.learner.fused_kernels,
         "vLLM's block sizes": not config.rollout.lora_kernel_sizes,
     }

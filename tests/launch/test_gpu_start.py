@@ -109,9 +109,10 @@ def test_an_engine_on_a_gpu_has_its_environment(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("gpus", [0.5, 1.0, 0.0])
 def test_a_learner_has_its_environment(mps: bool, gpus: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {})
-    config = load(["conf=r8_instruct", f"run.nvidia_mps={'on' if mps else 'off'}"])
+    given = "run.nvidia_mps_percentage=90", f"run.nvidia_mps={'on' if mps else 'off'}"
+    config = load(["conf=r8_instruct", *given])
     LearnerActor(config, "", Share(gpus=gpus, memory=gpus, threads=4), "")
     assert os.environ["DS_ACCELERATOR"] == ("cuda" if gpus else "cpu")
     assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     limited = os.environ.get("CUDA_MPS_CLIENT_PRIORITY"), os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
-    assert limited == (("1", "80") if mps and gpus == 0.5 else (None, None))
+    assert limited == (("1", "90") if mps and gpus == 0.5 else (None, None))

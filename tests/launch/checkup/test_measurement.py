@@ -4,13 +4,14 @@ import asyncio
 import random
 from collections.abc import Awaitable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from actors.messages import AdapterRef, Batch, Group, Problem, Sample, Sampling
 from launch.checkup import measurement
-from launch.checkup.measurement import DOCTOR, Measured, batch, lengths_of, store
+from launch.checkup.measurement import DOCTOR, Measured, batch, compare, lengths_of, measure, store
 from launch.hardware.machine import Machine
 from launch.plan.calibration import keep, recall
 from launch.plan.time import UNMEASURED, Calibration, Costs
@@ -52,7 +53,7 @@ def test_a_measurement_with_a_setting_is_not_for_runs_without(setting: str, tmp_
 @pytest.mark.parametrize(("recipe", "where"), [("quickstart", CPU), ("r256_instruct", machine("A40"))])
 def test_the_learner_gets_work_of_a_runs_kind(recipe: str, where: Machine) -> None:
     made = plan(recipe, where)
-    work = batch(made, random.Random(0))
+    work = batch(made, random.Random(0), AdapterRef(0, 0, ""))
     lengths = lengths_of(work.groups)
     assert len(lengths) == len(work.groups) * made.config.rollout.samples_per_problem
     assert sum(lengths) / len(lengths) == pytest.approx(made.workload.response, rel=0.2)
@@ -65,8 +66,12 @@ class Planned:
     def __init__(self, costs: Costs) -> None:
         self._costs = costs
 
+    incarnation = 0
+
     async def publish(self) -> AdapterRef:
-        return AdapterRef(0, 0, "")
+        return AdapterRef(0, self.incarnation, "")
+
+    async def retire(self, adapter: AdapterRef) -> None: ...
 
     async def load(self, adapter: AdapterRef) -> None:
         await asyncio.sleep(self._costs.sync_s)
@@ -84,15 +89,18 @@ class Planned:
         await asyncio.sleep(self._costs.update_s)
 
 
-def test_work_at_the_planned_speed_is_measured_as_planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = plan("r256_instruct", machine("A40"))
-    assert made.costs
-
+@pytest.fixture(autouse=True)
+def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async def timed(work: Awaitable[Any]) -> tuple[Any, float]:
         began = asyncio.get_running_loop().time()
         return await work, asyncio.get_running_loop().time() - began
 
     monkeypatch.setattr(measurement, "timed", timed)
+
+
+def test_work_at_the_planned_speed_is_measured_as_planned() -> None:
+    made = plan("r256_instruct", machine("A40"))
+    assert made.costs
     both: Any = Planned(made.costs)
     found = run_virtually(measurement._measure(made, both, both))
     for name in ("update", "sync"):
@@ -100,3 +108,62 @@ def test_work_at_the_planned_speed_is_measured_as_planned(monkeypatch: pytest.Mo
     assert found.ratio("learn") == pytest.approx(1.0, rel=0.1)  # samples have fewer tokens before them than in a run
     assert found.together > 1
     assert found.decoded == pytest.approx(made.at_once * 256 / found.seconds["decode"], rel=0.05)
+
+
+class Limited(Planned):
+    """Engine and learner under MPS, of which the learner can have been given too many multiprocessors."""
+
+    def __init__(self, costs: Costs, percentage: int) -> None:
+        super().__init__(costs)
+        self._factor = 1.0 if percentage == 90 else 2.0
+        self.loaded: list[str] = []
+
+    async def accumulate(self, batch: Batch) -> None:
+        assert {group.adapter for group in batch.groups} == {await self.publish()}
+        await asyncio.sleep(self._factor * 5)
+
+    async def load(self, adapter: AdapterRef) -> None:
+        self.loaded.append(adapter.name)
+
+    async def restore(self, folder: None, incarnation: int) -> None:
+        self.incarnation = incarnation
+
+    async def ready(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("mps", "percentages"), [("off", [90]), ("on", [90, 80, 100])])
+def test_learners_with_each_percentage_are_measured_beside_the_same_engine(
+    mps: str, percentages: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan("r256_instruct", machine("A40"), f"run.nvidia_mps={mps}", "run.nvidia_mps_percentage=90")
+    assert made.costs
+    costs, engine, names = made.costs, Limited(made.costs, 0), iter([["rank"], [], [], [], []])
+
+    async def reserve(placement: Any) -> None: ...
+
+    for name, stand_in in (
+        ("reserve_learners", reserve),
+        ("start_engines", lambda *_, **__: engine),
+        ("start_learners", lambda config, *_, **__: [SimpleNamespace(name="rank", config=config)]),
+    ):
+        monkeypatch.setattr(f"launch.session.actors.{name}", stand_in)
+    monkeypatch.setattr(
+        measurement, "RemoteLearner", lambda ranks, _: Limited(costs, ranks[0].config.run.nvidia_mps_percentage)
+    )
+    monkeypatch.setattr("ray.util.list_named_actors", lambda: next(names))
+    found = run_virtually(measure(made, "", tmp_path, lambda *_: None))
+    assert list(found) == percentages
+    assert len(set(engine.loaded)) == len(percentages)
+
+    estimates = compare(made, found)
+    assert len(estimates) == 2 * len(percentages)
+    fastest = min(estimates, key=lambda name: estimates[name].update_s).split()
+    assert "learner.max_staleness=2" in fastest
+    assert ("run.nvidia_mps_percentage=90" in fastest) == (mps == "on")
+
+
+def test_a_deterministic_run_is_compared_with_no_other_staleness() -> None:
+    made = plan("r256_instruct", machine("A40"), "run.deterministic=true", "budget.updates=9")
+    assert list(compare(made, {80: MEASURED})) == ["learner.max_staleness=0"]
