@@ -33,7 +33,7 @@ from conf.load import load
 from conf.settings import changed
 from launch.checkup.look import Finding, look
 from launch.checkup.measurement import compare, measure, store
-from launch.hardware.gpus import choose, show_only
+from launch.hardware.gpus import check_mode, choose, show_only
 from launch.hardware.machine import detect
 from launch.hardware.mps import check_mps, mps_service
 from launch.plan.calibration import kept_in, plan_measured
@@ -87,11 +87,13 @@ def examine(plan: Plan, console: Console) -> None:
     model_path = locate(plan.config.model)
     available = detect(plan.config.device).cards
     plan = plan.divided(available)
-    show_only(choose(available, plan.placement, plan.needed("learner GPU")))
+    gpus = choose(available, plan.placement, plan.needed("learner GPU"))
+    show_only(gpus)
     console.print("Measuring for a minute or two; engine and learner start first ...")
     with TemporaryDirectory(prefix="doctor-") as name:
         folder = Path(name)
         with mps_service(plan.config, plan.asked.run.nvidia_mps) as config:
+            check_mode(gpus, plan.placement, config.run.mps)
             plan = replace(plan, config=config)
             with ray_session(plan.config, plan.placement, folder, dashboard=False):
                 found = asyncio.run(measure(plan, model_path, folder, lambda *said: console.print(": ".join(said))))

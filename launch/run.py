@@ -34,7 +34,7 @@ from conf.errors import BadInput
 from conf.help import explain, show_settings
 from conf.load import load
 from conf.schema import Config
-from launch.hardware.gpus import choose, show_only
+from launch.hardware.gpus import check_mode, choose, show_only
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps, mps_service
 from launch.hardware.network import cluster_warning
@@ -138,6 +138,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     if not cluster:
         show_only(gpus)
     with mps_service(plan.config, plan.asked.run.nvidia_mps) as config:
+        check_mode(gpus, plan.placement, config.run.mps)
         plan = replace(plan, config=config)
         return carry_out(prepare(plan, folder, started_at, arguments, counted.estimate), console, context)
 

@@ -17,7 +17,7 @@ from actors.runtime.host_resources import amount
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware import gpus
-from launch.hardware.gpus import Gpu, ask_driver, gpu_of, select
+from launch.hardware.gpus import Gpu, ask_driver, check_mode, gpu_of, select
 from launch.hardware.machine import GIB, Machine, detect
 from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import needs_of_run, resources
@@ -66,6 +66,7 @@ def look(config: Config) -> tuple[list[Finding], Plan | None]:
         try:
             plan = plan_measured(config, machine)
             check_plan(plan)
+            check_mode(machine.cards, plan.placement, plan.config.run.mps)
             findings += look_at_resources(plan, Path(config.run.folder, config.run.name))
         except BadInput as error:
             findings.append(Finding("plan", "bad", str(error)))

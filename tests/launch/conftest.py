@@ -13,6 +13,7 @@ class Nvml(ModuleType):
     """The answers of pynvml for the GPUs of a table; the handle of a GPU is its row."""
 
     NVML_DEVICE_MIG_ENABLE = 1
+    NVML_COMPUTEMODE_PROHIBITED, NVML_COMPUTEMODE_EXCLUSIVE_PROCESS = 2, 3
     NVMLError = type("NVMLError", (Exception,), {})
     NVMLError_NotSupported = type("NVMLError_NotSupported", (NVMLError,), {})
     NVMLError_NoPermission = type("NVMLError_NoPermission", (NVMLError,), {})
@@ -33,6 +34,9 @@ class Nvml(ModuleType):
         self.nvmlDeviceGetMigMode = lambda row: [self._known(row[5]) == "Enabled", False]
         self.nvmlDeviceGetCudaComputeCapability = lambda row: tuple(map(int, (row[7:] or ["8.6"])[0].split(".")))
 
+        modes = {"Prohibited": 2, "Exclusive_Process": 3}
+        self.nvmlDeviceGetComputeMode = lambda row: modes.get((row[8:] or ["Default"])[0], 0)
+
     def _mib(self, cell: str) -> int:
         return int(self._known(cell)) * MIB
 
@@ -45,7 +49,7 @@ class Nvml(ModuleType):
 @pytest.fixture
 def nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Nvml]:
     """Make NVML show the GPUs of a table in nvidia-smi's words: index, uuid, name, memory and free memory in MiB, MIG
-    mode, and optionally the driver's version and the compute capability. All GPUs are visible.
+    mode, and optionally the driver's version, compute capability and compute mode. All GPUs are visible.
     """
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
         monkeypatch.setenv(name, "")  # a value set in the test ends with it

@@ -15,6 +15,7 @@ from launch.run import main
 from learner.actor import LearnerActor
 
 DIVIDED = "0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 80994, Enabled\n"
+EXCLUSIVE = "0, GPU-a, NVIDIA A40, 46068, 45600, [N/A], 580.65.06, 8.6, Exclusive_Process\n"
 A40 = "{}, GPU-{}, NVIDIA A40, 46068, {}, [N/A]\n"
 Install = Callable[[str], Path]
 Start = Callable[..., tuple[int, list[Plan], dict[str, str]]]
@@ -71,6 +72,7 @@ def test_an_engine_leaves_room_for_other_processes(free: int, engine: float, nvi
     [
         (A40.format(0, "a", 20000), None, [], "GPU 0, NVIDIA A40, has 19.5 GiB of 45.0 GiB free"),
         (DIVIDED, None, [], "GPU 0, NVIDIA H100 80GB HBM3, is divided by MIG"),
+        (EXCLUSIVE, None, [], "-c 0, or give run.nvidia_mps=on"),
         (DIVIDED, "MIG-377e0049", [], "CUDA_VISIBLE_DEVICES=MIG-377e0049"),
         (A40.format(0, "a", 45600), None, ["run.nvidia_mps=on"], "no nvidia-cuda-mps-control"),
     ],

@@ -50,6 +50,7 @@ def test_a_driver_before_cuda_13_and_a_compat_library_in_its_place(
         ("0, GPU-0b, Tesla T4, 15360, 15000, [N/A], 580.65.06, 7.5\n", "bad", "8.0"),
         ("0, GPU-0b, NVIDIA GB10, [N/A], [N/A], [N/A], 580.65.06, 12.1\n", "bad", "memory"),
         ("0, GPU-0b, NVIDIA A100-SXM4-80GB, 81920, 80994, Enabled, 580.65.06, 8.0\n", "bad", "MIG"),
+        ("0, GPU-0b, NVIDIA A40, 46068, 45634, [N/A], 580.65.06, 8.6, Prohibited\n", "bad", "-c 0"),
         ("0, GPU-0b, NVIDIA L40, 46068, 45634, [N/A], 580.65.06, 8.9\n", "warning", "conf/devices.yaml"),
         ("0, GPU-0b, NVIDIA GeForce RTX 5090, 32607, 32100, [N/A], 580.65.06, 12.0\n", "good", "RTX 5090"),
     ],
@@ -58,6 +59,17 @@ def test_gpus(row: str, state: str, text: str, nvidia_smi: Install) -> None:
     nvidia_smi(row)
     assert found("GPU 0").state == state
     assert text in found("GPU 0").text
+
+
+def test_a_gpu_for_one_process_serves_engine_and_learner_only_under_mps(
+    nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi(A40.replace("8.6", "8.6, Exclusive_Process"))
+    monkeypatch.setattr(look, "look_at_model", lambda config: Finding("model", "good", ""))
+    monkeypatch.setattr(look, "look_at_software", lambda machine: ())
+    for mps, state in ("off", "bad"), ("on", None):
+        findings, _ = look.look(load(["conf=r8_instruct", f"run.nvidia_mps={mps}"]))
+        assert next((found.state for found in findings if found.name == "plan"), None) == state
 
 
 def test_a_gpu_that_is_not_asked_for_forbids_nothing(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
