@@ -77,7 +77,7 @@ def server_command(trained: Trained, host: str, port: str) -> list[str]:
         "dtype": config.model.dtype,
         "max_model_len": context,
         "default_chat_template_kwargs": dict(config.data.chat_settings),
-        **lora_settings(config.lora),
+        **lora_settings(config.lora, slots=1),
         **(cpu_settings(context) if share.cores else {}),
         **head_settings(config, share),
     }

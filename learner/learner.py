@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
-from actors.models.sizes import ADAPTER_SLOTS
+from actors.models.sizes import SYNTHETIC_ADAPTERS
 from actors.protocols import FAITHFUL
 from actors.seeds import request_seed
 from conf.errors import BadInput
@@ -93,10 +93,10 @@ class LoraLearner:
         return adapter
 
     def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        """Write as many synthetic adapters as an engine serves at once; the policy is unchanged."""
-        adapters = tuple(self._reference(-number, 0) for number in range(1, ADAPTER_SLOTS + 1))
+        """Write the synthetic adapters of the check at start; the policy is unchanged."""
+        adapters = tuple(self._reference(-number, 0) for number in range(1, SYNTHETIC_ADAPTERS + 1))
         for adapter in adapters:
-            with noise(self.model, -adapter.version, ADAPTER_SLOTS):
+            with noise(self.model, -adapter.version, SYNTHETIC_ADAPTERS):
                 write_adapter(self.model, Path(adapter.path), durable=False)
         return adapters
 
@@ -176,12 +176,12 @@ class LoraLearner:
         def seen() -> tuple[float, ...]:
             return tuple(chain.from_iterable(self._logprobs(samples)))
 
-        with noise(self.model, number, ADAPTER_SLOTS):
+        with noise(self.model, number, SYNTHETIC_ADAPTERS):
             found = {FAITHFUL: seen()}
             for mistake, made in mistakes.items():
                 with made:
                     found[mistake] = seen()
-        with noise(self.model, ADAPTER_SLOTS + 1 - number, ADAPTER_SLOTS):
+        with noise(self.model, SYNTHETIC_ADAPTERS + 1 - number, SYNTHETIC_ADAPTERS):
             found["another adapter is applied"] = seen()
         return found
 

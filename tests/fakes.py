@@ -51,9 +51,9 @@ class FakeEngine:
     most_at_once: its requests at a time. tokens: sampled in all, one per sample.
     """
 
-    def __init__(self, seconds: float = 1.0, logprob: float = -1.0, name: str = "rollout-0") -> None:
+    def __init__(self, seconds: float = 1.0, logprob: float = -1.0, name: str = "rollout-0", slots: int = 2) -> None:
         self.name = name
-        self.slots = AdapterSlots(2)
+        self.slots = AdapterSlots(slots)
         self.seconds = seconds
         self.start_seconds = 0.0
         self.base_samples = 0
@@ -151,8 +151,11 @@ class Frail:
 class FrailEngine(Frail, FakeEngine):
     """Comes back without its versions. gone: adapters whose folders are not there."""
 
-    def __init__(self, seconds: float = 1.0, start_seconds: float = 5.0, name: str = "rollout-0") -> None:
-        FakeEngine.__init__(self, seconds, name=name)
+    def __init__(
+        self, seconds: float = 1.0, start_seconds: float = 5.0, name: str = "rollout-0", slots: int = 2
+    ) -> None:
+        FakeEngine.__init__(self, seconds, name=name, slots=slots)
+        self.slot_count = slots
         Frail.__init__(self, name)
         self.start_seconds = self.restart_seconds = start_seconds
         self.load_seconds = 0.0
@@ -160,7 +163,8 @@ class FrailEngine(Frail, FakeEngine):
 
     async def revive(self) -> None:
         await super().revive()
-        self.slots, self.turns, self.start_seconds = AdapterSlots(2), asyncio.Condition(), self.restart_seconds
+        self.slots, self.turns = AdapterSlots(self.slot_count), asyncio.Condition()
+        self.start_seconds = self.restart_seconds
         await self.unless_dead(self.ready())
 
     async def load(self, adapter: AdapterRef) -> None:

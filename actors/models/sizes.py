@@ -10,8 +10,11 @@ from typing import NamedTuple
 from conf.schema import Config, ShapeConfig
 from conf.schema.model import PROJECTIONS, VLLM_RANKS
 
-ADAPTER_SLOTS = 2
-"""Adapter versions an engine serves at once: the current one and, until its last request ends, the previous one."""
+SYNTHETIC_ADAPTERS = 2
+"""Adapters that the adapter check has an engine serve at once when it starts."""
+
+MOST_SLOTS = 4
+"""Most adapters an engine serves at once: older versions have hardly any requests left."""
 
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 
@@ -32,6 +35,13 @@ def longest_sample(config: Config) -> int:
     """Return the tokens, prompt included, of the longest sample that any part of a run requests."""
     responses = (config.rollout.max_response_tokens, config.eval.max_response_tokens or 0, config.adapter_check.tokens)
     return config.rollout.max_prompt_tokens + max(responses)
+
+
+def adapter_slots(config: Config) -> int:
+    """Return how many adapters an engine serves at once: the current version, and each previous one within the
+    staleness limit until its last request ends.
+    """
+    return min(max(config.learner.max_staleness + 1, SYNTHETIC_ADAPTERS), MOST_SLOTS)
 
 
 def answers_alone(config: Config, device: str) -> bool:

@@ -18,7 +18,6 @@ import ray
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from actors.models.files import found_here
-from actors.models.sizes import ADAPTER_SLOTS
 from actors.protocols import Engine
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
@@ -108,9 +107,10 @@ def write_copy(files: dict[str, bytes], folder: Path, expected: Fingerprint) -> 
 
 
 class AdapterTransfer:
-    """Puts each adapter into the object store once for all nodes, and keeps as many there as an engine holds."""
+    """Puts each adapter into the object store once for all nodes, and keeps the last ones there. kept: their number."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
         self._stored: dict[str, Stored] = {}
         self._one_at_a_time = asyncio.Lock()
 
@@ -119,7 +119,7 @@ class AdapterTransfer:
         async with self._one_at_a_time:
             if adapter.path not in self._stored:
                 self._stored[adapter.path] = await asyncio.to_thread(_put, Path(adapter.path))
-                for path in list(self._stored)[:-ADAPTER_SLOTS]:
+                for path in list(self._stored)[: -self._kept]:
                     del self._stored[path]
             return self._stored[adapter.path]
 

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Group, Problem, Sampling
-from actors.models.sizes import ADAPTER_SLOTS
 from actors.protocols import Clock, Engine
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.runtime.supervision import Lost, Record, Restartable, Supervised, WorkerPool
@@ -60,11 +59,11 @@ class EnginePool:
 
     An engine that fails is restarted and given the versions in use; its groups are requested again, with the same
     index, version and seed, from any healthy engine. A retired version stays in all engines until its last request has
-    ended.
+    ended. slots: adapters that each engine serves at once.
     """
 
-    def __init__(self, engines: Sequence[RestartableEngine], clock: Clock, record: Record) -> None:
-        self._adapters = AdapterSlots(ADAPTER_SLOTS, self._drop)
+    def __init__(self, engines: Sequence[RestartableEngine], slots: int, clock: Clock, record: Record) -> None:
+        self._adapters = AdapterSlots(slots, self._drop)
         self._slots = [EngineSlot(engine, clock, record, self._adapters) for engine in engines]
         self._pool = WorkerPool(self._slots)
 

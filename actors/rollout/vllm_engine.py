@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.models.files import stop_token_ids
-from actors.models.sizes import ADAPTER_SLOTS, answers_alone
+from actors.models.sizes import adapter_slots, answers_alone
 from actors.rollout.adapter_slots import AdapterSlots
 from actors.rollout.engine_thread import EngineThread
 from actors.rollout.vllm_settings import engine_settings, set_environment, use_kernel_sizes
@@ -46,7 +46,7 @@ class RolloutEngine:
         self.vllm_config = self._thread.engine.vllm_config
         self._tokenizer = self._thread.engine.get_tokenizer()
         self._stop_ids = stop_token_ids(config.model, self._tokenizer)
-        self._adapters = AdapterSlots(ADAPTER_SLOTS, self._unload)
+        self._adapters = AdapterSlots(adapter_slots(config), self._unload)
         self._lora_requests: dict[str, LoRARequest] = {}
         self._lora_ids = itertools.count(1)
         self._request_ids = itertools.count()

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from actors.models.sizes import ADAPTER_SLOTS, longest_sample, padded_rank
+from actors.models.sizes import adapter_slots, longest_sample, padded_rank
 from actors.runtime.placement import Share
 from conf.schema import Config, LoraConfig
 
@@ -49,7 +49,7 @@ def engine_settings(config: Config, model_path: str, share: Share, cache_blocks:
         "max_model_len": context,
         # The adapter check's requests would otherwise wait for running samples to end.
         "max_num_seqs": config.rollout.max_concurrent_samples + config.adapter_check.problems,
-        **lora_settings(config.lora),
+        **lora_settings(config.lora, adapter_slots(config)),
         "logprobs_mode": "processed_logprobs",
         "disable_log_stats": True,
         # With it, what an engine step holds depends on how soon the one before is done.
@@ -67,11 +67,11 @@ def head_settings(config: Config, share: Share) -> dict[str, Any]:
     return {} if share.cores or config.run.deterministic else {"hf_overrides": {"head_dtype": "float32"}}
 
 
-def lora_settings(lora: LoraConfig) -> dict[str, Any]:
+def lora_settings(lora: LoraConfig, slots: int) -> dict[str, Any]:
     return {
         "enable_lora": True,
-        "max_loras": ADAPTER_SLOTS,
-        "max_cpu_loras": ADAPTER_SLOTS,
+        "max_loras": slots,
+        "max_cpu_loras": slots,
         "max_lora_rank": padded_rank(lora.rank),
         # Without this list vLLM also wraps lm_head, whose empty adapter took 85 % of all time on the CPU.
         "lora_target_modules": list(lora.target_modules),

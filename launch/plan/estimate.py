@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from actors.coordinator.budget import EVALUATION_SAFETY, MOST_EVALUATION
-from actors.models.sizes import ADAPTER_SLOTS, answers_alone, groups_at_once
+from actors.models.sizes import adapter_slots, answers_alone, groups_at_once
 from actors.runtime.placement import Placement
 from conf.schema import Config
 from launch.plan.time import Costs, Workload
@@ -123,7 +123,7 @@ def estimate(
 ) -> Estimate:
     """Return the mean durations of a run. at_once: samples that an engine decodes at once. together: see `TOGETHER`."""
     work = _work(config, costs, workload, placement, at_once)
-    staleness, tokens = config.learner.max_staleness, config.adapter_check.tokens
+    staleness, tokens, slots = config.learner.max_staleness, config.adapter_check.tokens, adapter_slots(config)
     contended = 2 / together if placement.shared and staleness else 1.0
     learns_s, tail_s = work.passes_s + work.host_s, config.rollout.samples_per_problem * costs.verify_s
     slowed_s = 0.0
@@ -142,7 +142,7 @@ def estimate(
             steps = max(
                 work.samples * workload.response / work.decoded,
                 work.steps / max(1 + staleness - learn_s / update_s, LEAST_ROOM),
-                work.steps / max(ADAPTER_SLOTS - costs.sync_s / update_s, LEAST_ROOM),
+                work.steps / max(slots - costs.sync_s / update_s, LEAST_ROOM),
             )
             update_s = (update_s + max(work.fixed_s + costs.step_s * steps + slowed_s, learn_s)) / 2
     return Estimate(

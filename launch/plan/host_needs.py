@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.models.sizes import ADAPTER_SLOTS, CHECKPOINT_BYTES, DTYPE_BYTES, lora_parameters
+from actors.models.sizes import CHECKPOINT_BYTES, DTYPE_BYTES, SYNTHETIC_ADAPTERS, adapter_slots, lora_parameters
 from actors.runtime.host_resources import (
     DISK_MARGIN,
     MIB,
@@ -60,7 +60,7 @@ def _published(plan: Plan) -> int:
     """Return the bytes of the served adapters, of the synthetic ones, and of the one being written."""
     config = plan.config
     trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
-    return (2 * ADAPTER_SLOTS + 1) * trained * DTYPE_BYTES[config.model.dtype]
+    return (adapter_slots(config) + SYNTHETIC_ADAPTERS + 1) * trained * DTYPE_BYTES[config.model.dtype]
 
 
 def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> HostNeeds:

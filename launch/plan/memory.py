@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from actors.models.sizes import (
-    ADAPTER_SLOTS,
     CHECKPOINT_BYTES,
     DTYPE_BYTES,
     OPTIMIZER_BYTES,
     activation_bytes,
+    adapter_slots,
     kept_on,
     kv_bytes_per_token,
     longest_sample,
@@ -89,7 +89,7 @@ def memory_of(config: Config, shape: ShapeConfig, placement: Placement, nodes: S
     store = OBJECT_STORE_BYTES
     if len(nodes) > 1:
         trained = lora_parameters(shape, config.lora.rank, config.lora.target_modules)
-        store += ADAPTER_SLOTS * trained * DTYPE_BYTES[config.model.dtype]
+        store += adapter_slots(config) * trained * DTYPE_BYTES[config.model.dtype]
     yield Memory("host", "object store", store, "Ray's, and on a cluster the adapters in it")
     for node, (engines, ranks) in zip(nodes[1:], others, strict=True):
         parts = (*engine_memory(config, shape, placement, engines), *_learner_memory(config, shape, placement, ranks))
@@ -124,16 +124,16 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
     rollout, lora, size = config.rollout, config.lora, DTYPE_BYTES[config.model.dtype]
     cuda, all_of_them = placement.device == "cuda", f", {engines} engines" if engines > 1 else ""
     place, count, each = ("rollout GPU", 1, "") if cuda else ("host", engines, all_of_them)
-    weights, padded = parameters(shape), padded_rank(lora.rank)
-    served = ADAPTER_SLOTS * lora_parameters(shape, padded, lora.target_modules) * size
-    loaded = ADAPTER_SLOTS * lora_parameters(shape, lora.rank, lora.target_modules) * size * (PINNED if cuda else 1)
+    weights, padded, slots = parameters(shape), padded_rank(lora.rank), adapter_slots(config)
+    served = slots * lora_parameters(shape, padded, lora.target_modules) * size
+    loaded = slots * lora_parameters(shape, lora.rank, lora.target_modules) * size * (PINNED if cuda else 1)
 
     yield Memory(
         place, "engine: base weights", count * weights * size, f"{weights / 1e6:,.0f} million × {size} bytes{each}"
     )
-    yield Memory(place, "engine: adapter slots", count * served, f"{ADAPTER_SLOTS} at rank {padded}{each}")
+    yield Memory(place, "engine: adapter slots", count * served, f"{slots} at rank {padded}{each}")
     pinned = ", pinned" if cuda else ""
-    yield Memory("host", LOADED, engines * loaded, f"{ADAPTER_SLOTS} at rank {lora.rank}{pinned}{all_of_them}")
+    yield Memory("host", LOADED, engines * loaded, f"{slots} at rank {lora.rank}{pinned}{all_of_them}")
     if cuda:
         group = rollout.samples_per_problem * (rollout.max_prompt_tokens + rollout.max_response_tokens)
         cache = group * kv_bytes_per_token(shape, config.model.dtype)

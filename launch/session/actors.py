@@ -9,7 +9,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.coordinator.actor import Started
 from actors.coordinator.context import RunRequest
-from actors.models.sizes import answers_alone
+from actors.models.sizes import adapter_slots, answers_alone
 from actors.protocols import Clock
 from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
 from actors.rollout.pool import EnginePool
@@ -54,7 +54,8 @@ async def start_actors(
 
 
 def start_engines(config: Config, model_path: str, placement: Placement, *, clock: Clock, record: Record) -> EnginePool:
-    alone, transfer = answers_alone(config, placement.device), AdapterTransfer()
+    alone, slots = answers_alone(config, placement.device), adapter_slots(config)
+    transfer = AdapterTransfer(slots)
     at_once = 1 if alone else config.rollout.max_concurrent_samples
     engines = [
         RemoteEngine(
@@ -65,7 +66,7 @@ def start_engines(config: Config, model_path: str, placement: Placement, *, cloc
         )
         for number, share in enumerate(placement.rollouts)
     ]
-    return EnginePool(engines, clock, record)
+    return EnginePool(engines, slots, clock, record)
 
 
 def start_verifier(config: Config, placement: Placement, *, clock: Clock, record: Record) -> RemoteVerifier:

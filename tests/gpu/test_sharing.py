@@ -68,7 +68,7 @@ class Rig:
         self.group = await reserve_learners(self.plan.placement)
         self.rollout = RemoteActor(RolloutActor, "rollout-0", self._share, self.config, self.model, self._share)
         at_once = self.config.rollout.max_concurrent_samples
-        self.engine = RemoteEngine(self.rollout, at_once, AdapterTransfer(), "cuda")
+        self.engine = RemoteEngine(self.rollout, at_once, AdapterTransfer(2), "cuda")
         await self.engine.ready()
         self.used.append(memory_used())
         self.learner, self.ranks = await self.start_learner(self.config)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from actors.coordinator.coordinator import Coordinator
 from actors.errors import ActorDied, Halted, Interrupted, root_cause
 from actors.messages import AdapterRef, Batch, Group, Status
+from actors.models.sizes import adapter_slots
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
 from actors.storage.checkpoints import read_state
@@ -139,7 +140,8 @@ class Trial:
 
     async def _process(self, crash: float | None, stop: float | None) -> bool:
         schedule, folder, loop = self.schedule, self._folder(), asyncio.get_running_loop()
-        engines = [FrailEngine(name=f"rollout-{number}") for number, _ in enumerate(schedule.engines)]
+        slots = adapter_slots(self.config)
+        engines = [FrailEngine(name=f"rollout-{number}", slots=slots) for number, _ in enumerate(schedule.engines)]
         workers = [FrailVerifier(f"reward-{number}") for number, _ in enumerate(schedule.verifiers)]
         for each in engines:
             each.seconds_of = self._seconds  # type: ignore[method-assign]
@@ -149,7 +151,7 @@ class Trial:
         for actor, deaths in zip((*engines, *workers), (*schedule.engines, *schedule.verifiers), strict=True):
             for time in deaths:
                 loop.call_later(time, actor.die)
-        engine = EnginePool(engines, VirtualClock(), lambda *_: None)
+        engine = EnginePool(engines, slots, VirtualClock(), lambda *_: None)
         verifier = RemoteVerifier(workers, VirtualClock(), lambda *_: None)  # type: ignore[arg-type]
         run = make_context(
             self.config,

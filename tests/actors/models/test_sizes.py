@@ -3,6 +3,7 @@
 import pytest
 
 from actors.models.sizes import (
+    adapter_slots,
     groups_at_once,
     kv_bytes_per_token,
     lora_parameters,
@@ -10,6 +11,8 @@ from actors.models.sizes import (
     padded_rank,
     parameters,
 )
+from actors.rollout.vllm_settings import engine_settings
+from actors.runtime.placement import Share
 from conf.load import load
 from conf.schema import ShapeConfig
 from conf.schema.model import PROJECTIONS
@@ -45,6 +48,14 @@ def test_kv_cache_of_one_token() -> None:
 
 def test_rank_is_padded_as_vllm_serves_it() -> None:
     assert [padded_rank(rank) for rank in (1, 2, 8, 9, 200, 257, 512)] == [1, 8, 8, 16, 256, 320, 512]
+
+
+@pytest.mark.parametrize(("staleness", "slots"), [(0, 2), (1, 2), (2, 3), (3, 4), (64, 4)])
+def test_an_engine_has_a_slot_for_each_version_in_flight(staleness: int, slots: int) -> None:
+    config = load(["conf=r256_instruct", f"learner.max_staleness={staleness}"])
+    assert adapter_slots(config) == slots
+    settings = engine_settings(config, "", Share(gpus=0.5, memory=0.5), None)
+    assert (settings["max_loras"], settings["max_cpu_loras"]) == (slots, slots)
 
 
 def test_groups_queue_in_an_engine_on_a_gpu() -> None:

@@ -39,7 +39,7 @@ def test_fingerprint_tells_adapters_apart(tmp_path: Path) -> None:
 def test_store_keeps_latest_adapters_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put: list[dict[str, bytes]] = []
     monkeypatch.setattr("ray.put", lambda files: put.append(files) or len(put))
-    transfer = AdapterTransfer()
+    transfer = AdapterTransfer(2)
     adapters = [make_adapter(tmp_path, version) for version in range(3)]
 
     async def store(*numbers: int) -> list[Any]:
@@ -92,7 +92,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.mark.parametrize("sees", [True, False])
 def test_engine_loads_copy_of_unseen_adapter(tmp_path: Path, sees: bool) -> None:
     adapter, actor = make_adapter(tmp_path), Actor(tmp_path)
-    engine = RemoteEngine(Elsewhere(actor, sees), 8, AdapterTransfer())  # type: ignore[arg-type]
+    engine = RemoteEngine(Elsewhere(actor, sees), 8, AdapterTransfer(2))  # type: ignore[arg-type]
     asyncio.run(engine.load(adapter))
     copy = tmp_path / "copies" / "1" / adapter.name
     assert actor.loaded == [(adapter.path if sees else str(copy), b"weights 1")]
@@ -103,7 +103,7 @@ def test_engine_loads_copy_of_unseen_adapter(tmp_path: Path, sees: bool) -> None
 
 
 def test_a_node_gets_and_holds_each_adapter_once(tmp_path: Path, stored: list[Any]) -> None:
-    adapter, transfer = make_adapter(tmp_path / "run"), AdapterTransfer()
+    adapter, transfer = make_adapter(tmp_path / "run"), AdapterTransfer(2)
     other_run = Actor(tmp_path, 4)._copies / adapter.name  # of a run of the same name, which is on another adapter
     other_run.mkdir(parents=True)
     write_copy({"adapter_model.safetensors": b"weights 9"}, other_run, (9, 1))
@@ -137,7 +137,7 @@ def test_successor_gets_cache_of_first() -> None:
         async def call(self, method: str) -> int:
             return {"cache_blocks": 5000}[method]
 
-    engine = RemoteEngine(Process(), 8, AdapterTransfer())  # type: ignore[arg-type]
+    engine = RemoteEngine(Process(), 8, AdapterTransfer(2))  # type: ignore[arg-type]
     asyncio.run(engine.revive())
     asyncio.run(engine.revive())
     assert starts == [None, 5000]

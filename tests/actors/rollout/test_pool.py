@@ -39,7 +39,7 @@ class Pool(EnginePool):
     def __init__(self, *engines: FrailEngine) -> None:
         self.events: list[str] = []
         self.engines = engines
-        super().__init__(engines, VirtualClock(), self._record)
+        super().__init__(engines, 2, VirtualClock(), self._record)
 
     def _record(self, name: str, kind: EventKind, detail: str) -> None:
         self.events.append(f"{name} {kind}: {detail}")

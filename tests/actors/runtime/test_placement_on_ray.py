@@ -70,9 +70,9 @@ async def start(
         RemoteActor(Light, f"rollout-{number}", share, folder / "copies" / str(number))
         for number, share in enumerate(placement.rollouts)
     ]
-    transfer = AdapterTransfer()
+    transfer = AdapterTransfer(2)
     engines = [RemoteEngine(actor, 8, transfer) for actor in rollouts]
-    pool = EnginePool(engines, WallClock(), lambda name, kind, text: events.append(f"{name} {kind}: {text}"))
+    pool = EnginePool(engines, 2, WallClock(), lambda name, kind, text: events.append(f"{name} {kind}: {text}"))
     await pool.ready()
     ranks = [
         RemoteActor(Light, f"learner-{rank}", share, folder, bundle=PlacementGroupSchedulingStrategy(group, rank))

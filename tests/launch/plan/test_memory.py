@@ -22,6 +22,13 @@ def test_sizes_at_rank_256_follow_the_shape() -> None:
     assert estimated(low).update_s < estimated(made).update_s
 
 
+def test_a_higher_staleness_takes_slots_and_saves_waiting() -> None:
+    one, two = (plan("r256_instruct", machine("A40"), f"learner.max_staleness={staleness}") for staleness in (1, 2))
+    assert entry(two, "engine: adapter slots") == 1.5 * entry(one, "engine: adapter slots")
+    assert entry(two, "engine: adapters as loaded") == 1.5 * entry(one, "engine: adapters as loaded")
+    assert estimated(two).update_s < estimated(one).update_s
+
+
 def test_adapter_slots_are_as_large_as_vllm_pads_them() -> None:
     slots = [entry(plan("quickstart", CPU, f"lora.rank={rank}"), "engine: adapter slots") for rank in (33, 64)]
     assert slots[0] == slots[1]
