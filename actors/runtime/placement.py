@@ -64,6 +64,7 @@ class Share:
     memory: usable fraction of the GPU's memory.
     threads: number of CPU threads, one per bound core.
     node: id of its node; empty for any.
+    beside: rank of the learner process with which an engine shares a GPU; None for none.
     """
 
     cores: tuple[int, ...] = ()
@@ -71,6 +72,7 @@ class Share:
     memory: float = 0.0
     threads: int = 0
     node: str = ""
+    beside: int | None = None
 
     def bind(self) -> None:
         """Keep this process, its threads and its later children on the share's cores. Call it before importing torch,
@@ -100,7 +102,13 @@ class Placement:
     @property
     def gpus(self) -> int:
         """Number of GPUs that the actors need."""
-        return math.ceil(sum(share.gpus for share in (*self.rollouts, *self.learners)))
+        alone = [share for share in (*self.rollouts, *self.learners) if share.gpus and share.beside is None]
+        return len(alone)
+
+    @property
+    def shared_gpus(self) -> int:
+        """Number of GPUs that an engine and a learner process share."""
+        return sum(share.beside is not None for share in self.rollouts)
 
     @property
     def shared(self) -> bool:
@@ -112,14 +120,9 @@ class Placement:
         )
 
 
-def most_ranks(cores: tuple[int, ...], gpus: int, engines: int | None = None) -> int:
-    """Return the learner's largest world size with so many engines: one per core, or per GPU without an engine."""
-    return max(1, gpus - (engines or 1)) if gpus else len(cores)
-
-
-def most_engines(cores: tuple[int, ...], gpus: int) -> int:
-    """Return the largest number of rollout actors: one per core, or per GPU without a learner."""
-    return max(1, gpus - 1) if gpus else len(cores)
+def most_actors(cores: tuple[int, ...], gpus: int) -> int:
+    """Return the learner's largest world size, and the largest number of engines: one per GPU, or else per core."""
+    return gpus or len(cores)
 
 
 def place(
@@ -127,11 +130,11 @@ def place(
 ) -> Placement:
     """Return the shares of a run on these cores and GPUs, or on the nodes of a cluster, the run's own node first.
 
-    ranks: the learner's world size, up to `most_ranks`. engines: rollout actors, up to `most_engines`; by default as
-    many as are useful.
+    ranks, engines: the learner's world size and the rollout actors, up to `most_actors` each; by default there are as
+    many engines as find a GPU of their own, and at least one.
 
-    A single GPU is shared by engine and learner, half and half until `divide` knows their needs. Of several, each
-    learner process has one, and by default each other one has a rollout actor. The first learner process is on the
+    Each learner process has a GPU, and each engine another one while there are enough; further engines share the GPUs
+    of the first learner processes, half and half until `divide` knows their needs. The first learner process is on the
     run's own node. Without a GPU, one core in eight is for the reward workers; the learner gets half of the others,
     rounded up, and the engines get the rest. Engine and learner share a core only if the learner needs all: when both
     shared two, a quickstart update took 8.6 s instead of 5.6 (EPYC, bfloat16). Of several nodes without a GPU the first
@@ -145,7 +148,7 @@ def place(
 
 
 def divide(placement: Placement, engine: float, learner: float, room: float = SHARED_GPU) -> Placement:
-    """Return the placement with a shared GPU divided by needs. All are fractions of its memory; room: what is free.
+    """Return the placement with shared GPUs divided by needs. All are fractions of its memory; room: what is free.
 
     The learner gets its need and LEARNER_SPARE, in whole hundredths. The engine, whose KV cache can have any size, gets
     the rest, and at least its need.
@@ -157,7 +160,7 @@ def divide(placement: Placement, engine: float, learner: float, room: float = SH
     of_learner = max(hundredths, 1) / 100
 
     def shares(of: tuple[Share, ...], fraction: float) -> tuple[Share, ...]:
-        return tuple(replace(share, gpus=fraction, memory=fraction) for share in of)
+        return tuple(replace(share, gpus=fraction, memory=fraction) if share.gpus % 1 else share for share in of)
 
     rollouts = shares(placement.rollouts, max(round(room - of_learner, 2), 0.01))
     return replace(placement, rollouts=rollouts, learners=shares(placement.learners, of_learner))
@@ -173,20 +176,23 @@ def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:
 
 
 def _on_gpus(cores: tuple[int, ...], gpus: int, ranks: int, engines: int, nodes: Sequence[Node]) -> Placement:
-    shared, share = gpus == 1, SHARED_GPU / 2 if gpus == 1 else 1.0
+    shared = max(engines + ranks - gpus, 0)
     engine_cores, learner_cores = CORES_PER_ENGINE, max(1, min(CORES_PER_LEARNER, len(cores) // ranks))
     if nodes:  # an actor must not need more cores than its node has per GPU
         each = min(len(node.cores) // node.gpus for node in nodes if node.gpus)
         engine_cores = max(1, min(CORES_PER_ENGINE, each - 1 if shared else each))
         learner_cores = max(1, min(CORES_PER_LEARNER, each - engine_cores if shared else each))
-    learner = _on_gpu(share, learner_cores)
-    first = replace(learner, node=nodes[0].id) if nodes and nodes[0].gpus else learner
+    half, whole, learner = SHARED_GPU / 2, _on_gpu(1.0, engine_cores), _on_gpu(1.0, learner_cores)
+    beside = tuple(replace(_on_gpu(half, engine_cores), beside=rank) for rank in range(shared))
+    first, *learners = (_on_gpu(half, learner_cores),) * shared + (learner,) * (ranks - shared)
+    if nodes and nodes[0].gpus:
+        first = replace(first, node=nodes[0].id)
     without = [node for node in nodes if not node.gpus]
     spare = len(cores) - CORES_PER_ENGINE * engines - CORES_PER_LEARNER * ranks
     return Placement(
         device="cuda",
-        rollouts=(_on_gpu(share, engine_cores),) * engines,
-        learners=(first, *(learner,) * (ranks - 1)),
+        rollouts=(whole,) * (engines - shared) + beside,
+        learners=(first, *learners),
         reward_workers=_reward_workers(min((len(node.cores) for node in without), default=spare)),
         reward_nodes=tuple(node.id for node in without),
     )

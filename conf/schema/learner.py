@@ -63,9 +63,9 @@ class LearnerConfig:
     """Whether a learner on a GPU uses liger-kernel's norms, rotary embedding and MLP for the model families they were
     tried on, and attention without padding where a check proves it right. Results only differ by rounding."""
     world_size: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
-    """World size: learner processes that share the samples of a batch, at most one per GPU (of several, the engines
-    keep at least one) or per core. When null: with several GPUs, the number whose planned update is shortest, because
-    model and lengths decide how much the other GPUs can generate; otherwise one, whose threads use all its cores."""
+    """World size: learner processes that share the samples of a batch, at most one per GPU or per core. When null: with
+    several GPUs, the number whose planned update is shortest, because model and lengths decide how much the other GPUs
+    can generate; otherwise one, whose threads use all its cores."""
 
     @property
     def recomputes(self) -> bool:

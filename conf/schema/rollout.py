@@ -29,9 +29,10 @@ class RolloutConfig:
     max_concurrent_samples: int = setting(128, "our choice", ge=1, le=65536, resumable=True)
     """Sequences that an engine decodes at once."""
     actors: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
-    """Number of engines, each on a GPU of its own (a single GPU is shared with the learner) or on cores of its own.
-    When null: with several GPUs, one on each that the learner does not have; with several nodes without a GPU, one on
-    each but the learner's; otherwise one."""
+    """Number of engines, at most one per GPU, or on cores of their own. Engines that find no GPU without a learner
+    process share one with it. When null: with several GPUs, one on each that the learner does not have, or one on each,
+    whichever has the shorter planned update; with several nodes without a GPU, one on each but the learner's; otherwise
+    one."""
     kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, resumable=True)
     """GiB of host memory for the KV cache of an engine on the CPU; on a GPU, the cache follows from its share."""
     lora_kernel_sizes: bool = setting(True, "our choice", resumable=True)

@@ -102,7 +102,7 @@ async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> 
 
     clock, configured, found = WallClock(), plan.config.run.nvidia_mps_percentage, dict[int, Measured]()
     reserved = await reserve_learners(plan.placement)
-    engines = start_engines(plan.config, model_path, plan.placement, clock=clock, record=record)
+    engines = start_engines(plan.config, model_path, plan.placement, clock=clock, record=record, reserved=reserved)
     try:
         await engines.ready()
         for percentage in dict.fromkeys((configured, *(PERCENTAGES if plan.config.run.mps else ()))):

@@ -178,7 +178,7 @@ def check_free(placement: Placement) -> None:
     free, total = ray.available_resources(), ray.cluster_resources()
     shares = (*placement.rollouts, *placement.learners)
     for name, what, needs in (
-        ("GPU", "GPUs", sum(share.gpus for share in shares)),
+        ("GPU", "GPUs", placement.gpus),
         ("CPU", "cores", sum(share.threads for share in shares)),
     ):
         if needs > free.get(name, 0):

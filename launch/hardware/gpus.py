@@ -157,7 +157,10 @@ def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gp
     """
 
     def needs(gpu: Gpu) -> float:
-        return placement.rollouts[0].memory * gpu.memory + (learner if placement.shared else 0.0)
+        engines = (
+            share.memory * gpu.memory + (learner if share.beside is not None else 0.0) for share in placement.rollouts
+        )
+        return max(engines)
 
     taken = [gpu for gpu in gpus if gpu.free is not None and gpu.free < needs(gpu)]
     if taken and len(gpus) - len(taken) < placement.gpus:

@@ -8,7 +8,8 @@ and S seconds of weight sync,
 
 The second holds because an adapter slot is only free when the last request of its version has ended. Little's law gives
 the decoding steps per update: N = samples · length / samples decoded at once. On a shared GPU, engine and learner each
-proceed at half of `together` while both compute.
+proceed at half of `together` while both compute. Engines on GPUs of their own take over the work of those that are so
+slowed down.
 """
 
 import math
@@ -126,7 +127,7 @@ def estimate(
     staleness, tokens, slots = config.learner.max_staleness, config.adapter_check.tokens, adapter_slots(config)
     contended = 2 / together if placement.shared and staleness else 1.0
     learns_s, tail_s = work.passes_s + work.host_s, config.rollout.samples_per_problem * costs.verify_s
-    slowed_s = 0.0
+    slowed_s, beside = 0.0, _beside(placement)
     if not staleness:
         alone_s = work.fixed_s + costs.step_s * work.steps + tail_s
         waits_s = max(0.0, tokens * costs.decode_s(config.adapter_check.problems) - work.gradient_s)
@@ -144,13 +145,13 @@ def estimate(
                 work.steps / max(1 + staleness - learn_s / update_s, LEAST_ROOM),
                 work.steps / max(slots - costs.sync_s / update_s, LEAST_ROOM),
             )
-            update_s = (update_s + max(work.fixed_s + costs.step_s * steps + slowed_s, learn_s)) / 2
+            update_s = (update_s + max(work.fixed_s + costs.step_s * steps + beside * slowed_s, learn_s)) / 2
     return Estimate(
         config=config,
         start_s=costs.start_s,
         tokens=work.samples * _engines(config, placement) * workload.response,
         update_s=update_s,
-        generate_s=min(alone_s + slowed_s, update_s),
+        generate_s=min(alone_s + beside * slowed_s, update_s),
         learn_s=min(learn_s, update_s),
         contended=contended,
         evaluate_s=_evaluate_s(config, costs, workload, placement, at_once),
@@ -160,6 +161,13 @@ def estimate(
 def _engines(config: Config, placement: Placement) -> int:
     """Return the number of engines that have work: staleness limits the groups in flight."""
     return min(len(placement.rollouts), config.learner.problems_per_update * (1 + config.learner.max_staleness))
+
+
+def _beside(placement: Placement) -> float:
+    """Return the fraction of the engines that share a GPU, or its cores, with the learner."""
+    if placement.device == "cuda":
+        return placement.shared_gpus / len(placement.rollouts)
+    return float(placement.shared)
 
 
 def _work(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> Work:

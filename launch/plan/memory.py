@@ -110,12 +110,13 @@ def actors_of_nodes(placement: Placement, nodes: Sequence[Node]) -> list[tuple[i
             return sum(share.node in ("", node.id) for share in shares)
 
         return [(here(node, placement.rollouts), here(node, placement.learners)) for node in nodes]
-    found = []
+    found, beside = [], placement.shared_gpus
     for node in nodes:
         learning = min(ranks, node.gpus)
-        generating = min(engines, learning if placement.shared else node.gpus - learning)
+        sharing = min(beside, learning)
+        generating = sharing + min(engines - beside, node.gpus - learning)
         found.append((generating, learning))
-        engines, ranks = engines - generating, ranks - learning
+        engines, ranks, beside = engines - generating, ranks - learning, beside - sharing
     return found
 
 
@@ -195,17 +196,22 @@ class Fit:
     def available(self) -> dict[str, float | None]:
         """Bytes that each place has, None if unknown."""
         kinds = {"rollout GPU": self.placement.rollouts, "learner GPU": self.placement.learners}
-        gpus = {place: self.machine.gpu_memory * of[0].memory for place, of in kinds.items() if of}
+        smallest = {place: min(share.memory for share in of) for place, of in kinds.items() if of}
+        gpus = {place: self.machine.gpu_memory * share for place, share in smallest.items()}
         nodes = {node.name: node.memory for node in self.machine.nodes[1:] if self.needed(node.name)}
         return {**(gpus if self.machine.gpus else {}), "host": self.machine.host_memory, **nodes}
 
     @cached_property
     def cache_tokens(self) -> int:
-        """Tokens that the KV cache of one engine holds; on a GPU, the cache takes all memory that other parts leave."""
+        """Tokens that the smallest KV cache of an engine holds."""
+        return min(map(self.tokens_of, self.placement.rollouts))
+
+    def tokens_of(self, share: Share) -> int:
+        """Return the tokens that an engine's KV cache holds; on a GPU, it takes all memory that other parts leave."""
         cache: float = self.config.rollout.kv_cache_gib * GIB
         if self.placement.device == "cuda":
             fixed = sum(entry.bytes for entry in self.memory if entry.place == "rollout GPU" and not entry.elastic)
-            cache = max(0.0, (self.available["rollout GPU"] or 0) - fixed)
+            cache = max(0.0, share.memory * self.machine.gpu_memory - fixed)
         return int(cache / kv_bytes_per_token(self.shape, self.config.model.dtype))
 
     def needed(self, place: str) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
-from actors.runtime.placement import most_ranks
+from actors.runtime.placement import most_actors
 from conf.catalogue import GPU_DTYPE
 from conf.errors import BadInput
 from conf.load import flatten
@@ -54,7 +54,7 @@ def options(plan: Plan) -> dict[str, Estimate]:
         if plan.placement.shared:
             mps = "off" if plan.config.run.mps else "on"
             add(f"run.nvidia_mps={mps}", {"run.nvidia_mps": mps})
-        most = most_ranks(machine.cores, machine.gpus, plan.config.rollout.actors)
+        most = most_actors(machine.cores, machine.gpus)
         for number in (ranks - 1, ranks + 1):
             if 1 <= number <= most:
                 add(f"learner.world_size={number}", {}, number)

@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product, starmap
 
 from actors.messages import LeftOut
 from actors.models.files import shape_of
 from actors.models.sizes import answers_alone
-from actors.runtime.placement import LEARNER_SPARE, divide, most_engines, most_ranks, place
+from actors.runtime.placement import LEARNER_SPARE, divide, most_actors, place
 from conf.checks import check_lengths
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
@@ -33,6 +34,10 @@ from rewards.problems.loading import EVAL_SEED, TRAIN_SEED, check_number, held_o
 CACHE_MARGIN = 1.2
 """Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it
 again."""
+
+SHARING_MARGIN = 1.05
+"""Factor by which updates have to be shorter for engines to share the learner's GPUs where there are others. How much
+the two slow each other down is a rough figure."""
 
 FILE = "file:"
 
@@ -68,18 +73,20 @@ class Plan(Fit):
         """Samples of full length that the KV caches of all engines hold at once."""
         rollout = self.config.rollout
         length = rollout.max_prompt_tokens + rollout.max_response_tokens
-        return self.cache_tokens // length * len(self.placement.rollouts)
+        return sum(self.tokens_of(share) // length for share in self.placement.rollouts)
 
     @property
     def at_once(self) -> int:
-        """Samples that an engine decodes at once. vLLM starts a sample while its KV cache has room for the present
-        lengths, and computes a sample again if the cache becomes full.
+        """Samples that an engine decodes at once, the mean of all engines. vLLM starts a sample while its KV cache has
+        room for the present lengths, and computes a sample again if the cache becomes full.
         """
         rollout, alone = self.config.rollout, answers_alone(self.config, self.placement.device)
         asked = rollout.samples_per_problem if alone else rollout.max_concurrent_samples
-        held = int(self.cache_tokens / (CACHE_MARGIN * live_context(self.workload)))
-        least = self.sequences // len(self.placement.rollouts)
-        return max(1, min(asked, rollout.max_concurrent_samples, max(held, least)))
+        most = min(asked, rollout.max_concurrent_samples)
+        length, context = rollout.max_prompt_tokens + rollout.max_response_tokens, live_context(self.workload)
+        caches = map(self.tokens_of, self.placement.rollouts)
+        held = [min(most, max(int(tokens / (CACHE_MARGIN * context)), tokens // length)) for tokens in caches]
+        return max(1, sum(held) // len(held))
 
     def divided(self, gpus: Sequence[Gpu] = ()) -> "Plan":
         """Return the plan with a shared GPU divided by the needs of engine and learner, and less for the engine if
@@ -137,27 +144,23 @@ def _best(plans: Iterable[Plan]) -> Plan:
     """Return the plan that fits, not tightly, with the shortest update, or else the most samples at once."""
 
     def order(plan: Plan) -> tuple[bool, bool, float, int]:
-        return not plan.fits, plan.tight, plan.estimate.update_s if plan.estimate else math.inf, -plan.at_once
+        seconds = plan.estimate.update_s if plan.estimate else math.inf
+        return not plan.fits, plan.tight, seconds * (SHARING_MARGIN if plan.placement.shared else 1), -plan.at_once
 
     return min(plans, key=order)
 
 
 def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
-    """Return the possible numbers of learner ranks, smallest first: the configured one, or all that leave the engines a
-    GPU.
+    """Return the possible numbers of learner ranks, smallest first: the configured one, or up to one per GPU.
 
     Raises BadInput if more learner ranks or engines are configured than the machine has GPUs or cores for.
     """
-    engines, ranks = config.rollout.actors, config.learner.world_size
-    most = most_ranks(machine.cores, machine.gpus, engines)
-    for key, asked, limit in (
-        ("rollout.actors", engines, most_engines(machine.cores, machine.gpus)),
-        ("learner.world_size", ranks, most),
-    ):
-        if asked is not None and asked > limit:
-            needs = "each needs a GPU of its own" if machine.gpus else "each needs a core"
+    ranks, most = config.learner.world_size, most_actors(machine.cores, machine.gpus)
+    for key, asked in (("rollout.actors", config.rollout.actors), ("learner.world_size", ranks)):
+        if asked is not None and asked > most:
+            needs = f"at most one per {'GPU' if machine.gpus else 'core'}"
             raise BadInput(
-                f"{key}={asked}: too many for {machine.described}: {needs}; use at most {limit}, or leave it out"
+                f"{key}={asked}: too many for {machine.described}: {needs}; use at most {most}, or leave it out"
             )
     if ranks is not None:
         return (ranks,)
@@ -167,21 +170,25 @@ def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
 def plan_for(
     config: Config, machine: Machine, shape: ShapeConfig, ranks: int, calibration: Calibration = UNMEASURED
 ) -> Plan:
-    """Plan a run with a number of learner ranks, and with the better choice of learner.gradient_checkpointing."""
-    placement = place(machine.cores, machine.gpus, ranks, config.rollout.actors, machine.nodes)
-    if config.reward.workers is not None:
-        placement = replace(placement, reward_workers=config.reward.workers)
-    choices = [config.learner.gradient_checkpointing]
-    if choices == ["auto"]:
-        choices = ["off", "on"] if machine.gpus else ["off"]
-    mps = resolve_mps(config, placement, machine)
+    """Plan a run with a number of learner ranks, and with the best choice of learner.gradient_checkpointing and of
+    engines beside the ranks.
+    """
+    engines, again = [config.rollout.actors], [config.learner.gradient_checkpointing]
+    if machine.gpus and engines == [None]:
+        engines = [number for number in (machine.gpus - ranks, machine.gpus) if number]
+    if again == ["auto"]:
+        again = ["off", "on"] if machine.gpus else ["off"]
 
-    def decide(again: str) -> Plan:
+    def decide(engines: int | None, again: str) -> Plan:
+        placement = place(machine.cores, machine.gpus, ranks, engines, machine.nodes)
+        if config.reward.workers is not None:
+            placement = replace(placement, reward_workers=config.reward.workers)
+        mps = resolve_mps(config, placement, machine)
         decided = changed(config, {"learner.gradient_checkpointing": again, "run.nvidia_mps": mps})
         memory = tuple(entry for entry in memory_of(decided, shape, placement, machine.nodes) if entry.bytes)
         return Plan(decided, machine, placement, shape, memory, config, calibration).divided()
 
-    return _best(map(decide, choices))
+    return _best(starmap(decide, product(engines, again)))
 
 
 def with_problems(plan: Plan) -> Plan:

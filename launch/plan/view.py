@@ -1,6 +1,7 @@
 """The plan for a person: whether it fits, its cost, and the effect of other choices."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
@@ -110,7 +111,8 @@ def _shares(shares: tuple[Share, ...]) -> str:
     if cores := [share.cores for share in shares if share.cores]:
         each = (f"{own[0]}" if len(own) == 1 else f"{own[0]}–{own[-1]} ({len(own)} cores)" for own in cores)
         return f"{count}core " + "; ".join(each)
-    return f"{count}{shares[0].gpus:g} of a GPU, {shares[0].memory:.0%} of its memory"
+    kinds = Counter(f"{share.gpus:g} of a GPU, {share.memory:.0%} of its memory" for share in shares)
+    return "; ".join(f"{number} × {kind}" if len(shares) > 1 else kind for kind, number in kinds.items())
 
 
 def _memory(plan: Plan) -> RenderableType:

@@ -41,7 +41,7 @@ async def start_actors(
     """
     given = request.config, request.model_path, request.placement
     reserved = await reserve_learners(request.placement)
-    engines = start_engines(*given, clock=clock, record=record)
+    engines = start_engines(*given, clock=clock, record=record, reserved=reserved)
     started.append(engines)
     if request.placement.device == "cuda":
         await engines.ready()
@@ -53,13 +53,30 @@ async def start_actors(
     return engines, learner, verifier
 
 
-def start_engines(config: Config, model_path: str, placement: Placement, *, clock: Clock, record: Record) -> EnginePool:
+def start_engines(
+    config: Config,
+    model_path: str,
+    placement: Placement,
+    *,
+    clock: Clock,
+    record: Record,
+    reserved: PlacementGroup | None = None,
+) -> EnginePool:
+    """Start the engines. reserved: see `reserve_learners`; engines beside a learner process are on its GPU."""
     alone, slots = answers_alone(config, placement.device), adapter_slots(config)
     transfer = AdapterTransfer(slots)
     at_once = 1 if alone else config.rollout.max_concurrent_samples
     engines = [
         RemoteEngine(
-            RemoteActor(RolloutActor, f"rollout-{number}", share, config, model_path, share),
+            RemoteActor(
+                RolloutActor,
+                f"rollout-{number}",
+                share,
+                config,
+                model_path,
+                share,
+                bundle=bundle(reserved, share.beside),
+            ),
             at_once,
             transfer,
             placement.device,
@@ -84,21 +101,30 @@ def start_verifier(config: Config, placement: Placement, *, clock: Clock, record
 
 
 async def reserve_learners(placement: Placement) -> PlacementGroup:
-    """Reserve the learner's shares before engines take the rest, all on one node if they are bound to cores or share a
-    GPU. Raises BadInput if Ray does not have them free.
+    """Reserve the learner's shares, each with that of an engine beside it, before other engines take the rest: all on
+    one node if they are bound to cores. Raises BadInput if Ray does not have them free.
     """
-    shares = placement.learners
-    together = any(share.cores or share.gpus < 1 for share in shares)
+    shares, bundles = placement.learners, []
+    for rank, share in enumerate(shares):
+        both = [share, *(engine for engine in placement.rollouts if engine.beside == rank)]
+        bundles.append({"CPU": sum(each.threads for each in both), "GPU": round(sum(each.gpus for each in both), 2)})
     group = placement_group(
-        [{"CPU": share.threads, "GPU": share.gpus} for share in shares],
-        strategy="STRICT_PACK" if together else "PACK",
+        bundles,
+        strategy="STRICT_PACK" if any(share.cores for share in shares) else "PACK",
         name=LEARNERS,
         bundle_label_selector=[{NODE_LABEL: share.node} if share.node else {} for share in shares],
     )
     if not await asyncio.to_thread(group.wait, RESERVE_S):
-        needs = f"{len(shares)} × {shares[0].gpus:g} GPUs and {shares[0].threads} cores"
+        needs = f"{len(shares)} × {bundles[0]['GPU']:g} GPUs and {bundles[0]['CPU']} cores"
         raise BadInput(f"the learner needs {needs}, which Ray has not had free for {RESERVE_S} s: end Ray's other jobs")
     return group
+
+
+def bundle(reserved: PlacementGroup | None, rank: int | None) -> PlacementGroupSchedulingStrategy | None:
+    """Return the reserved share of a learner process; None for an actor that is not in one."""
+    if reserved is None or rank is None:
+        return None
+    return PlacementGroupSchedulingStrategy(reserved, placement_group_bundle_index=rank)
 
 
 def free_learners() -> None:
@@ -124,7 +150,7 @@ def start_learners(
             rank,
             len(shares),
             asynchronous=False,
-            bundle=PlacementGroupSchedulingStrategy(reserved, placement_group_bundle_index=rank),
+            bundle=bundle(reserved, rank),
         )
         for rank, share in enumerate(shares)
     ]

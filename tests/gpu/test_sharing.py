@@ -28,7 +28,7 @@ from conf.schema import Config
 from conf.settings import changed
 from launch.hardware.machine import GIB, Machine
 from launch.plan.plan import Plan, make_plan
-from launch.session.actors import reserve_learners, start_learners
+from launch.session.actors import bundle, reserve_learners, start_learners
 from learner.actor import RemoteLearner
 from tests.gpu.conftest import memory_used
 
@@ -66,7 +66,15 @@ class Rig:
 
     async def _start(self) -> None:
         self.group = await reserve_learners(self.plan.placement)
-        self.rollout = RemoteActor(RolloutActor, "rollout-0", self._share, self.config, self.model, self._share)
+        self.rollout = RemoteActor(
+            RolloutActor,
+            "rollout-0",
+            self._share,
+            self.config,
+            self.model,
+            self._share,
+            bundle=bundle(self.group, self._share.beside),
+        )
         at_once = self.config.rollout.max_concurrent_samples
         self.engine = RemoteEngine(self.rollout, at_once, AdapterTransfer(2), "cuda")
         await self.engine.ready()

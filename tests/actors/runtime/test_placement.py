@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.runtime.placement import MOST_REWARD_WORKERS, SHARED_GPU, Node, divide, most_engines, most_ranks, place
+from actors.runtime.placement import MOST_REWARD_WORKERS, SHARED_GPU, Node, divide, most_actors, place
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ core_ids = st.sets(st.integers(0, 300), min_size=2, max_size=128).map(lambda ids
 
 @given(core_ids, st.data())
 def test_ranks_have_equally_many_cores_of_their_own(cores: tuple[int, ...], data: st.DataObject) -> None:
-    ranks = data.draw(st.integers(1, most_ranks(cores, 0)))
+    ranks = data.draw(st.integers(1, most_actors(cores, 0)))
     placement = place(cores, 0, ranks)
     learners = [core for share in placement.learners for core in share.cores]
     engine = placement.rollouts[0].cores
@@ -75,7 +75,7 @@ def test_a_gpu_of_its_own_is_not_divided() -> None:
 
 @given(core_ids, st.data())
 def test_engines_on_a_cpu_divide_its_cores_while_there_are_enough(cores: tuple[int, ...], data: st.DataObject) -> None:
-    engines = data.draw(st.integers(1, most_engines(cores, 0)))
+    engines = data.draw(st.integers(1, most_actors(cores, 0)))
     placement = place(cores, 0, engines=engines)
     bound = Counter(core for share in placement.rollouts for core in share.cores)
     assert len(placement.rollouts) == engines
@@ -87,14 +87,21 @@ def test_engines_on_a_cpu_divide_its_cores_while_there_are_enough(cores: tuple[i
 
 
 @given(st.integers(2, 64), st.integers(1, 256), st.data())
-def test_every_gpu_is_used_whole_unless_fewer_actors_are_asked_for(gpus: int, cores: int, data: st.DataObject) -> None:
-    engines = data.draw(st.none() | st.integers(1, most_engines((), gpus)))
-    ranks = data.draw(st.integers(1, most_ranks((), gpus, engines)))
-    placement = place(tuple(range(cores)), gpus, ranks, engines)
+def test_engines_share_gpus_with_the_learner_once_there_are_no_others(
+    gpus: int, cores: int, data: st.DataObject
+) -> None:
+    engines = data.draw(st.none() | st.integers(1, most_actors((), gpus)))
+    ranks = data.draw(st.integers(1, most_actors((), gpus)))
+    placement = divide(place(tuple(range(cores)), gpus, ranks, engines), 0.3, 0.5)
     shares = (*placement.rollouts, *placement.learners)
     assert len(placement.learners) == ranks
-    assert len(shares) == (gpus if engines is None else engines + ranks) <= gpus
-    assert {share.gpus for share in shares} == {1.0}
+    assert len(placement.rollouts) == (engines or max(1, gpus - ranks))
+    assert placement.gpus == min(len(shares), gpus)
+    beside = [share.beside for share in placement.rollouts if share.beside is not None]
+    assert beside == list(range(len(shares) - placement.gpus))
+    of_learners = [0.52] * len(beside) + [1.0] * (ranks - len(beside))
+    assert [share.gpus for share in placement.learners] == of_learners
+    assert {share.gpus for share in placement.rollouts} <= {1.0, 0.43}
     assert all(share.threads >= 1 and share.memory < 1 for share in shares)
     assert 1 <= placement.reward_workers <= MOST_REWARD_WORKERS
 
@@ -110,13 +117,16 @@ def test_nodes_with_gpus_can_hold_what_is_placed(nodes: list[Node], data: st.Dat
     gpus = sum(node.gpus for node in nodes)
     if not gpus:
         return
-    ranks = data.draw(st.integers(1, most_ranks((), gpus)))
-    placement = place(nodes[0].cores, gpus, ranks, nodes=nodes)
+    ranks = data.draw(st.integers(1, most_actors((), gpus)))
+    engines = data.draw(st.sampled_from([number for number in (gpus - ranks, gpus) if number]))
+    placement = place(nodes[0].cores, gpus, ranks, engines, nodes)
     shares = (*placement.rollouts, *placement.learners)
-    assert sum(share.gpus for share in shares) == (gpus if gpus > 1 else 0.95)
+    assert placement.gpus == gpus
     room = min(len(node.cores) // node.gpus for node in nodes if node.gpus)
-    taken = sum(share.threads for share in shares) if gpus == 1 else max(share.threads for share in shares)
-    assert taken <= max(room, 2 if gpus == 1 else 1)
+    taken = max(share.threads for share in shares)
+    if placement.shared_gpus:
+        taken = placement.rollouts[-1].threads + placement.learners[0].threads
+    assert taken <= max(room, 2 if placement.shared_gpus else 1)
     assert placement.reward_nodes == tuple(node.id for node in nodes if not node.gpus)
     assert placement.learners[0].node == (nodes[0].id if nodes[0].gpus else "")
     assert all(not share.node for share in (*placement.rollouts, *placement.learners[1:]))
@@ -128,7 +138,7 @@ def test_of_nodes_without_a_gpu_the_first_learns_and_the_others_generate(
 ) -> None:
     nodes = [Node(f"n{number}", ids, 0) for number, ids in enumerate(cores)]
     engines = data.draw(st.none() | st.integers(1, 8))
-    ranks = data.draw(st.integers(1, most_ranks(cores[0], 0)))
+    ranks = data.draw(st.integers(1, most_actors(cores[0], 0)))
     placement = place(cores[0], 0, ranks, engines, nodes)
     assert {share.node for share in placement.learners} == {"n0"}
     assert len({share.threads for share in placement.learners}) == 1

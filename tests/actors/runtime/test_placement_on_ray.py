@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.rollout.actor import AdapterTransfer, Fingerprint, RemoteEngine, RolloutActor, fingerprint
 from actors.rollout.pool import EnginePool
 from actors.runtime.clock import WallClock
-from actors.runtime.placement import Node, Placement, place
+from actors.runtime.placement import Node, Placement, divide, place
 from actors.runtime.remote_actor import RemoteActor
-from launch.session.actors import NODE_LABEL, reserve_learners
+from launch.session.actors import NODE_LABEL, bundle, reserve_learners
 from tests.actors.rollout.test_actor import make_adapter
 from tests.fakes import make_group, make_problem
 
@@ -67,7 +66,13 @@ async def start(
     """Start the actors of a placement as a run does: its ranks, rollout actors and their pool."""
     group = await reserve_learners(placement)
     rollouts = [
-        RemoteActor(Light, f"rollout-{number}", share, folder / "copies" / str(number))
+        RemoteActor(
+            Light,
+            f"rollout-{number}",
+            share,
+            folder / "copies" / str(number),
+            bundle=bundle(group, share.beside),
+        )
         for number, share in enumerate(placement.rollouts)
     ]
     transfer = AdapterTransfer(2)
@@ -75,7 +80,7 @@ async def start(
     pool = EnginePool(engines, 2, WallClock(), lambda name, kind, text: events.append(f"{name} {kind}: {text}"))
     await pool.ready()
     ranks = [
-        RemoteActor(Light, f"learner-{rank}", share, folder, bundle=PlacementGroupSchedulingStrategy(group, rank))
+        RemoteActor(Light, f"learner-{rank}", share, folder, bundle=bundle(group, rank))
         for rank, share in enumerate(placement.learners)
     ]
     return ranks, rollouts, pool
@@ -144,5 +149,25 @@ def test_gpus_of_a_cluster_are_given_out_once_and_a_lost_node_is_made_up_for(clu
         again = taken(placement.rollouts, await where(rollouts))
         assert set(again.values()) == {1.0}
         assert events[-1].endswith("requests sent again")
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_is_on_the_gpu_of_the_learner_process_beside_it(cluster: Cluster, tmp_path: Path) -> None:
+    """Four GPUs, three learner processes: two engines share a GPU with one, the third has its own."""
+
+    async def scenario() -> None:
+        home, *others = nodes()
+        placement = divide(place(home.cores, 4, ranks=3, engines=3, nodes=[home, *others]), 0.3, 0.5)
+        ranks, rollouts, pool = await start(placement, [], tmp_path)
+        learners, engines = await where(ranks), await where(rollouts)
+        gpus = taken((*placement.learners, *placement.rollouts), [*learners, *engines])
+        assert sorted(round(share, 2) for share in gpus.values()) == [0.95, 0.95, 1.0, 1.0]
+        for share, found in zip(placement.rollouts, engines, strict=True):
+            if share.beside is not None:
+                assert (found.node, found.gpus) == (learners[share.beside].node, learners[share.beside].gpus)
+        rollouts[1].start()
+        await pool.ready()
+        assert await rollouts[1].call("where") == engines[1]
 
     asyncio.run(scenario())

@@ -14,7 +14,8 @@ def test_other_splits_are_named() -> None:
     names = list(options(plan("r8_instruct", machine("A40", 4))))
     assert names == ["learner.max_staleness=0", *learning, "learner.world_size=2", "5 × A40"]
     names = list(options(plan("r8_instruct", machine("A40", 4), "rollout.actors=2", "learner.world_size=2")))
-    assert names == ["learner.max_staleness=0", *learning, "learner.world_size=1", "5 × A40"]
+    worlds = ["learner.world_size=1", "learner.world_size=3"]
+    assert names == ["learner.max_staleness=0", *learning, *worlds, "5 × A40"]
     assert list(options(plan("quickstart", CPU))) == ["learner.max_staleness=0"]
 
 

@@ -58,7 +58,8 @@ def test_the_shape_is_read_where_it_is_not_declared(tmp_path: Path) -> None:
 
 
 def test_gpus_are_given_to_the_learner_while_that_makes_updates_shorter() -> None:
-    one, two, many = (plan("r8_instruct", machine("A40", gpus)) for gpus in (1, 2, 16))
+    one, many = (plan("r8_instruct", machine("A40", gpus)) for gpus in (1, 16))
+    two = plan("r8_instruct", machine("A40", 2), "rollout.actors=1")
     asked = plan("r8_instruct", machine("A40", 16), "learner.world_size=1")
     ranks = [len(made.placement.learners) for made in (one, two, asked, many)]
     assert ranks[:3] == [1, 1, 1]
@@ -66,6 +67,31 @@ def test_gpus_are_given_to_the_learner_while_that_makes_updates_shorter() -> Non
     updates = [estimated(made).update_s for made in (one, two, asked, many)]
     assert updates == sorted(updates, reverse=True)
     assert estimated(one).contended > estimated(two).contended == 1.0
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_engines_share_the_learners_gpus_where_that_pays_and_fits(staleness: int) -> None:
+    """With twice the batch on two GPUs, each GPU makes what one makes with the batch."""
+    single, given = machine("A40"), f"learner.max_staleness={staleness}"
+    double = ("learner.problems_per_update=32", given)
+    one, both = plan("r256_instruct", single, given), plan("r256_instruct", machine("A40", 2), *double)
+    apart = plan("r256_instruct", machine("A40", 2), *double, "rollout.actors=1", "learner.world_size=1")
+    assert (len(both.placement.rollouts), len(both.placement.learners), both.placement.shared_gpus) == (2, 2, 2)
+    assert both.fits
+    assert estimated(both).update_s < 0.95 * estimated(apart).update_s
+    assert estimated(both).update_s == pytest.approx(estimated(one).update_s, rel=0.1)
+    small = plan("r256_instruct", replace(machine("A40", 2), gpu_memory=12 * GIB), *double)
+    assert (small.placement.shared_gpus, small.fits) == (0, True)
+
+
+def test_an_engine_on_a_gpu_of_its_own_takes_over_work_and_holds_more() -> None:
+    mixed = plan("r256_instruct", machine("A40", 2), "rollout.actors=2", "learner.world_size=1")
+    assert [share.beside for share in mixed.placement.rollouts] == [None, 0]
+    own, beside = map(mixed.tokens_of, mixed.placement.rollouts)
+    assert mixed.cache_tokens == beside < own
+    assert mixed.sequences == own // 4096 + beside // 4096
+    shared = replace(mixed, placement=replace(mixed.placement, rollouts=(mixed.placement.rollouts[1],) * 2))
+    assert estimated(mixed).update_s < estimated(shared).update_s
 
 
 def test_ranks_without_host_memory_are_not_chosen() -> None:
@@ -80,9 +106,8 @@ def test_ranks_without_host_memory_are_not_chosen() -> None:
     [
         (CPU, "learner.world_size=3", 2),
         (machine("A40"), "learner.world_size=2", 1),
-        (machine("A40", 2), "learner.world_size=2", 1),
-        (machine("A40", 4), "learner.world_size=4", 3),
-        (machine("A40", 4), "rollout.actors=4", 3),
+        (machine("A40", 4), "learner.world_size=5", 4),
+        (machine("A40", 4), "rollout.actors=5", 4),
     ],
 )
 def test_too_many_actors_are_refused(where: Machine, asked: str, most: int) -> None:
