@@ -107,11 +107,23 @@ class Run:
         self.wait_until(look, title)
         return found[0]
 
-    def kill(self, *titles: str, number: int = signal.SIGKILL) -> None:
-        """Send a signal to all of these at once."""
-        victims = [self.find(title) for title in titles]
-        for victim in victims:
-            victim.send_signal(number)
+    def kill_each_new(self, title: str, times: int) -> None:
+        """Kill the process of this name, and each of its successors, so many times in all."""
+        killed: set[int] = set()
+
+        def kill_the_next() -> bool:
+            for process in self.look():
+                if process.pid not in killed and named(process, title):
+                    killed.add(process.pid)
+                    process.kill()
+            return self.process.poll() is not None or len(killed) >= times
+
+        self.wait_until(kill_the_next, f"death {times} of {title}")
+
+    def kill(self, *titles: str) -> None:
+        """Kill all of these at once."""
+        for victim in [self.find(title) for title in titles]:
+            victim.kill()
 
     def output(self) -> str:
         """All it has printed, once it has ended."""
@@ -129,8 +141,10 @@ class Run:
         for line in self.process.stdout:
             self._lines.append(line)
 
-    def end(self) -> "Ended":
-        """Wait for the end; checks that no process and no shared memory is left."""
+    def end(self, number: int = 0) -> "Ended":
+        """Send a signal, if any, and wait for the end; check that no process and no shared memory is left."""
+        if number:
+            self.process.send_signal(number)
         self.look()
         output = self.output()
         self.check_nothing_left()

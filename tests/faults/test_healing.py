@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.conftest import LEARNER, REWARD, ROLLOUT, WORKER, Run, named
+from tests.faults.conftest import LEARNER, REWARD, ROLLOUT, WORKER, Run
 
 Begin = Callable[..., Run]
 
@@ -18,20 +18,17 @@ SETTINGS = ("budget.updates=2000", "eval.problems=0", "learner.learning_rate=1e-
 def test_each_actor_in_turn(begin: Begin) -> None:
     run = begin("in-turn", "checkpoint.every=5", *SETTINGS)
     run.wait_for_update(7)
-    for victim, event in ((ROLLOUT, 1), (REWARD, 1), (WORKER, 0), (LEARNER, 1)):
+    for victim, name in ((ROLLOUT, "rollout-0"), (REWARD, "reward-0"), (WORKER, ""), (LEARNER, "learner")):
         run.look()
         at = run.updates
-        run.kill(victim)
-        if victim != WORKER:
-            name = {ROLLOUT: "rollout-0", REWARD: "reward-0", LEARNER: "learner"}[victim]
-            run.wait_until(lambda n=name, e=event: len(run.events(f"{n} died")) == e, f"event of {victim}")
-        back = run.updates
-        run.wait_for_update(max(at, back) + 2)
-    run.process.send_signal(signal.SIGTERM)
-    ended = run.end()
+        run.find(victim).kill()
+        if name:
+            run.wait_until(lambda n=name: len(run.events(f"{n} died")) == 1, f"event of {victim}")
+        run.wait_for_update(max(at, run.updates) + 2)
+    ended = run.end(signal.SIGTERM)
     assert ended.code == 143, ended.output
-    assert len(ended.events("rollout-0 died")) == 1
-    assert len(ended.events("reward-0 died")) == len(ended.events("learner died")) == 1
+    for name in ("rollout-0", "reward-0", "learner"):
+        assert len(ended.events(f"{name} died")) == 1
     assert [row["update"] for row in ended.rows] == list(range(1, len(ended.rows) + 1))
 
 
@@ -40,7 +37,7 @@ def test_hanging_engine_is_replaced(begin: Begin) -> None:
     run = begin("hanging", *SETTINGS)
     run.wait_for_update(2)
     at = run.updates
-    run.kill(ROLLOUT, number=signal.SIGSTOP)
+    run.find(ROLLOUT).suspend()
     run.wait_for_update(at + 3)
     [event] = run.end(signal.SIGTERM).events("rollout-0 died")
     assert "did not answer for" in event
@@ -49,18 +46,9 @@ def test_hanging_engine_is_replaced(begin: Begin) -> None:
 def test_engine_that_never_comes_back_ends_the_run_with_the_cause(begin: Begin) -> None:
     run = begin("hopeless", *SETTINGS)
     run.wait_for_update(2)
-    killed: set[int] = set()
-
-    def kill_the_next() -> bool:
-        for process in run.look():
-            if process.pid not in killed and named(process, ROLLOUT):
-                killed.add(process.pid)
-                process.kill()
-        return run.process.poll() is not None or len(killed) >= 3
-
-    run.wait_until(kill_the_next, "third death")
+    run.kill_each_new(ROLLOUT, 3)
     ended = run.end()
     assert ended.code == 1, ended.output
     assert ended.summary["status"] == "failed"
-    assert "rollout-0 died 3 times in a row" in ended.summary["reason"]
-    assert "rollout-0 died 3 times in a row" in ended.output
+    for text in (ended.summary["reason"], ended.output):
+        assert "rollout-0 died 3 times in a row" in text
