@@ -1,7 +1,3 @@
-import importlib
-import subprocess
-import sys
-
 import pytest
 
 from conf.errors import BadInput
@@ -58,22 +54,3 @@ def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_topic_is_refused(topic: str, words: str) -> None:
     with pytest.raises(BadInput, match=f"help {topic}: .*{words}"):
         explain(["help", topic], "usage")
-
-
-def test_run_py_explains_without_a_framework() -> None:
-    """And quickly. Settings without a recipe are bad input, with a hint at help."""
-    script = (
-        "import sys; from launch.run import main;"
-        "codes = [main(arguments) for arguments in (['help', 'lora'], ['-h'], ['help', 'x'], ['n=1'])];"
-        "assert codes == [0, 0, 2, 2] and not {'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "lora.rank=32" in done.stdout
-    assert "run.py help" in done.stderr
-
-
-@pytest.mark.parametrize("command", ["sweep", "evaluate"])
-def test_the_other_commands_explain_too(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert importlib.import_module(f"launch.{command}").main(["--help"]) == 0
-    assert "Sections of settings" in capsys.readouterr().out

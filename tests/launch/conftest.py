@@ -1,4 +1,4 @@
-"""A stand-in for NVIDIA's driver."""
+"""A stand-in for NVIDIA's driver, and calls with bad input."""
 
 import sys
 from collections.abc import Callable
@@ -60,3 +60,17 @@ def nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Nvml]:
         return nvml
 
     return install
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Call a command's `main` with bad input: its exit code is 2. Return its one line."""
+
+    def call(main: Callable[[list[str]], int], arguments: list[str]) -> str:
+        capsys.readouterr()
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    return call

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,15 +69,6 @@ def draw(evaluation: PreparedEvaluation, rounds: int, right: int) -> None:
                 sample_file.append(number, replace(group, rewards=(make_reward(float(index < right)),)), 0.5)
 
 
-def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one line of a refusal."""
-    capsys.readouterr()
-    assert evaluate.main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
-
-
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -92,18 +84,18 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_folder(
-    arguments: list[str], setting: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    arguments: list[str], setting: str, said: str, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     kept = [argument for argument in arguments if argument.partition("=")[0] != setting.partition("=")[0]]
-    assert said in complaint([*kept, setting], capsys)
+    assert said in refused(evaluate.main, [*kept, setting])
     assert not (tmp_path / "runs").exists()
 
 
 def test_unsuitable_adapters_are_refused(
-    arguments: list[str], adapter: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], adapter: Path, tiny_model: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     save_adapter(tmp_path / "untouched", tiny_model, std=0.0)
-    assert "zero" in complaint([*arguments, f"adapter={tmp_path}/untouched"], capsys)
+    assert "zero" in refused(evaluate.main, [*arguments, f"adapter={tmp_path}/untouched"])
     stated = json.loads((adapter / "adapter_config.json").read_text())
     for change, said in (
         ({"r": 16}, "[16, 256]"),
@@ -111,7 +103,7 @@ def test_unsuitable_adapters_are_refused(
         ({"r": None}, "r=None"),
     ):
         (adapter / "adapter_config.json").write_text(json.dumps(stated | change))
-        assert said in complaint([*arguments, f"adapter={adapter}"], capsys)
+        assert said in refused(evaluate.main, [*arguments, f"adapter={adapter}"])
     assert not (tmp_path / "runs").exists()
 
 
@@ -153,6 +145,7 @@ def test_finished_evaluation_shows_its_table_without_an_engine_and_in_the_report
     tiny_model: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = write_run(tmp_path / "runs" / "quickstart", model=str(tiny_model))
@@ -165,7 +158,7 @@ def test_finished_evaluation_shows_its_table_without_an_engine_and_in_the_report
     assert "few" in (run / "report.html").read_text()
     shutil.rmtree(run)
     write_run(run, model="someone/else")
-    assert "someone/else" in complaint(arguments, capsys)
+    assert "someone/else" in refused(evaluate.main, arguments)
 
 
 def test_cut_evaluation_states_its_n_and_has_no_figures_without_a_complete_round(arguments: list[str]) -> None:
@@ -203,24 +196,24 @@ def test_adapter_of_a_run_is_evaluated_with_its_settings_in_its_folder(arguments
 
 
 def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
-    arguments: list[str], adapter: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], adapter: Path, trained: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     (tmp_path / "runs").mkdir()
     run = trained.rename(tmp_path / "runs" / "quickstart")
     (tmp_path / "config.yaml").write_text("of: other software")
-    assert "is not from the run in" in complaint([*arguments, f"adapter={adapter}"], capsys)
+    assert "is not from the run in" in refused(evaluate.main, [*arguments, f"adapter={adapter}"])
     assert not (run / "evaluation").exists()
     named = prepared([*arguments, f"adapter={adapter}", "run.name=other"])
     assert named.folder.path == tmp_path / "runs" / "other" / "evaluation"
 
 
 def test_evaluation_is_locked_and_deleted_when_its_run_is_overwritten(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     folder = tmp_path / "runs" / "quickstart" / "evaluation"
     descriptor = lock(folder)
     assert descriptor is not None
-    assert "another process" in complaint(arguments, capsys)
+    assert "another process" in refused(evaluate.main, arguments)
     os.close(descriptor)
     prepared(arguments)
     config = load([*arguments, "run.overwrite=true"])
@@ -237,7 +230,7 @@ def test_answers_are_compared_in_one_spelling_and_unreadable_ones_with_nothing()
 
 
 def test_problems_of_the_training_never_count_as_held_out(
-    arguments: list[str], trained: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], trained: Path, refused: Callable[..., str]
 ) -> None:
     asked = [f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"]
     evaluation = prepared(asked)
@@ -246,7 +239,7 @@ def test_problems_of_the_training_never_count_as_held_out(
     (trained / "problems.digest").write_text(held_out.digest)
     prepared([*asked, "data.hub_timeout_s=5"])
     for change in ("eval.problems=5", "data.size=30"):
-        assert "benchmarks=heldout" in complaint([*asked, change], capsys)
+        assert "benchmarks=heldout" in refused(evaluate.main, [*asked, change])
 
 
 def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: list[str]) -> None:

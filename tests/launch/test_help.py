@@ -30,24 +30,12 @@ def test_command_explains_itself_with_examples(called: str, capsys: pytest.Captu
             assert captured.out.partition("\nExamples")[2].count(called) >= 3
 
 
-def test_run_without_a_recipe_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["plan=true"]):
-        assert run.main(arguments) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert "conf=quickstart" in line
-
-
 @pytest.mark.parametrize("script", sorted(path.name for path in LAUNCH.glob("*.sh")))
 def test_script_explains_itself_and_does_nothing_else(script: str, tmp_path: Path) -> None:
     needs_an_argument = script in ("node.sh", "slurm.sh")
     for words in (["-h"], ["--help"], ["help"], *([[]] if needs_an_argument else [])):
-        done = subprocess.run(
-            ["bash", LAUNCH / script, *words],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={"PATH": "/usr/bin:/bin"},
-        )
+        command, environment = ["bash", LAUNCH / script, *words], {"PATH": "/usr/bin:/bin"}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
         assert (done.returncode, done.stderr) == (0, "")
         assert f"launch/{script}" in done.stdout.partition("Examples")[2]
 

@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,31 +78,27 @@ def test_repository_gets_adapter_card_and_training(run: Path, hub: Hub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "published"),
+    ("key", "value", "published"),
     [
-        ("file:../data/sums.jsonl", "file:sums.jsonl"),
-        ("/home/me/models/tiny", "tiny"),
-        ("/no_think {problem}", "/no_think {problem}"),
-        (["/mnt/rewards.py:reward", 1], ["rewards.py:reward", 1]),
-        ("hub:owner/name", "hub:owner/name"),
+        ("setting", "file:../data/sums.jsonl", "file:sums.jsonl"),
+        ("setting", "/home/me/models/tiny", "tiny"),
+        ("setting", "/no_think {problem}", "/no_think {problem}"),
+        ("setting", ["/mnt/rewards.py:reward", 1], ["rewards.py:reward", 1]),
+        ("setting", "hub:owner/name", "hub:owner/name"),
+        ("data.template", "~ {problem}/x", "~ {problem}/x"),
+        *(
+            (key, path, "model")
+            for key in ("model.path", "lora.start_from", "adapter")
+            for path in ("clients/acme/model", "~/acme/model", "../model", "./clients/model", "/home/my acme/model")
+        ),
+        ("model.path", "owner/name", "owner/name"),
     ],
 )
-def test_paths_become_names(value: object, published: object) -> None:
-    assert push.public({"setting": value}) == {"setting": published}
-
-
-@pytest.mark.parametrize("key", ["model.path", "lora.start_from", "adapter"])
-def test_folders_given_by_any_path_become_names(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_paths_become_names(key: str, value: object, published: object) -> None:
     Path("clients/acme/model").mkdir(parents=True)
-    for path in ("clients/acme/model", "~/acme/model", "../model", "./clients/model", "/home/my acme/model"):
-        assert push.public({key: path}) == {key: "model"}
-        section, _, name = key.rpartition(".")
-        assert push.public({section: {name: path}}) == {section: {name: "model"}}
-    assert push.public({key: "owner/name", "data.template": "~ {problem}/x"}) == {
-        key: "owner/name",
-        "data.template": "~ {problem}/x",
-    }
+    section, _, name = key.rpartition(".")
+    assert push.public({key: value}) == {key: published}
+    assert push.public({section: {name: value}}) == {section: {name: published}}
 
 
 def test_private_settings_and_paths_stay_here(
@@ -154,46 +150,27 @@ def test_model_of_the_hub_is_named_with_its_licence(run: Path, hub: Hub, monkeyp
     assert wanted.items() <= metadata(hub).items()
 
 
-def test_files_in_the_hub_are_replaced_only_when_asked(run: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_in_the_hub_are_replaced_only_when_asked(run: Path, hub: Hub, refused: Callable[..., str]) -> None:
     assert push.main([str(run), "to=me/mine"]) == 0
     before = dict(hub.files["me/mine"])
-    assert push.main([str(run), "to=me/mine"]) == 2
-    assert "overwrite=true" in capsys.readouterr().err
+    assert "overwrite=true" in refused(push.main, [str(run), "to=me/mine"])
     assert hub.files["me/mine"] == before
     assert push.main([str(run), "to=me/mine", "overwrite=true"]) == 0
     assert len(hub.commits) == 2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "token", "said"),
-    [
-        (["mine"], TOKEN, "to=OWNER/NAME"),
-        (["mine", "to=mine"], TOKEN, "to=mine"),
-        (["mine", "to=me/mi ne"], TOKEN, "to=me/mi ne"),
-        (["mine", "to=me/mine", "format=gguf"], TOKEN, "format=gguf"),
-        (["unended", "to=me/mine"], TOKEN, "unended"),
-        (["mine", "to=me/mine"], "", "HF_TOKEN"),
-        (["mine", "to=me/mine"], "hf_wrong", "HF_TOKEN"),
-        (["mine", "to=me/mine"], "hf_ключ", "to=me/mine"),
-    ],
-)
-def test_bad_input_is_one_line_and_sends_nothing(
-    arguments: list[str],
-    token: str,
-    said: str,
-    run: Path,
-    hub: Hub,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("token", "said"), [("", "HF_TOKEN"), ("hf_wrong", "HF_TOKEN"), ("hf_ключ", "to=me/mine")])
+def test_nothing_is_sent_without_a_good_token(
+    token: str, said: str, run: Path, hub: Hub, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(run.parent)
     monkeypatch.setenv("HF_TOKEN", token)
-    shutil.copytree(run, "unended", symlinks=True)
-    (run.parent / "unended" / "summary.json").write_text(json.dumps({"status": "interrupted"}))
-    assert push.main(arguments) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.count("\n") == 1
+    assert said in refused(push.main, [str(run), "to=me/mine"])
+    assert not hub.files
+
+
+def test_a_run_that_has_not_ended_is_not_published(run: Path, hub: Hub, refused: Callable[..., str]) -> None:
+    (run / "summary.json").write_text(json.dumps({"status": "interrupted"}))
+    assert str(run) in refused(push.main, [str(run), "to=me/mine"])
     assert not hub.files
 
 
@@ -209,14 +186,13 @@ def test_bad_input_is_one_line_and_sends_nothing(
     ],
 )
 def test_hub_away_silent_or_unreadable(
-    kind: str, at: str, cause: str, run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    kind: str, at: str, cause: str, run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     monkeypatch.setattr(push, "SILENCE_S", 0.3)
     if kind == "away":
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     setattr(hub, kind, at)
-    assert push.main([str(run), "to=me/mine"]) == 2
-    error = capsys.readouterr().err
+    error = refused(push.main, [str(run), "to=me/mine"])
     assert "to=me/mine" in error
     assert cause in error
     assert not hub.commits

@@ -21,14 +21,6 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "detect", lambda device: detect("cpu") if device in ("auto", "cpu") else detect(device))
 
 
-def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that bad input gets, after exit code 2 was checked."""
-    assert run.main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -45,10 +37,9 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 )
 @pytest.mark.usefixtures("no_gpu")
 def test_bad_input_is_one_line_and_exit_code_two(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    arguments: list[str], said: str, refused: Callable[..., str], tmp_path: Path
 ) -> None:
-    settings = [f"run.folder={tmp_path}", "dashboard.port=0"]
-    assert said in complaint([*arguments, *settings], capsys)
+    assert said in refused(run.main, [*arguments, f"run.folder={tmp_path}", "dashboard.port=0"])
     assert not list(tmp_path.iterdir())
 
 
@@ -63,13 +54,13 @@ def with_gpus(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 
 
 def test_run_sees_the_gpus_of_its_plan_and_needs_their_memory_free(
-    with_gpus: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    with_gpus: Callable[[str], Path], tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     """A plan does not need it free."""
     arguments = ["conf=quickstart", f"run.folder={tmp_path}"]
     with_gpus("0, GPU-aa, NVIDIA L4, 23034, 3000, [N/A]\n")
     assert run.main([*arguments, "plan=true"]) == 0
-    said = complaint(arguments, capsys)
+    said = refused(run.main, arguments)
     assert "2.9 GiB of 22.5 GiB free" in said
     assert "nvidia-smi" in said
     with_gpus("0, GPU-aa, Tesla T4, 15360, 15000, [N/A]\n1, GPU-bb, NVIDIA A40, 46068, 45500, [N/A]\n")
@@ -107,10 +98,8 @@ def begun(folder: Path, *settings: str) -> Path:
 
 
 @pytest.mark.parametrize("function", ["nowhere_at_all:tone", "json:nothing", "json:dumps"])
-def test_plan_refuses_a_reward_function_that_cannot_be_called(
-    function: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = complaint(["conf=quickstart", "plan=true", f"reward.custom=[{{function: '{function}'}}]"], capsys)
+def test_plan_refuses_a_reward_function_that_cannot_be_called(function: str, refused: Callable[..., str]) -> None:
+    said = refused(run.main, ["conf=quickstart", "plan=true", f"reward.custom=[{{function: '{function}'}}]"])
     assert "reward.custom" in said
     assert function in said
 
@@ -137,19 +126,17 @@ def test_plan_where_a_run_would_join_a_cluster_names_it(
         assert ("10.0.0.1:6379" in capsys.readouterr().out.splitlines()[0]) == bool(address)
 
 
-def test_nothing_is_lost_when_an_overwriting_run_cannot_start(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_lost_when_an_overwriting_run_cannot_start(tmp_path: Path, refused: Callable[..., str]) -> None:
     kept = begun(tmp_path) / "summary.json"
     kept.write_text("{}")
     arguments = ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "data.source=file:nowhere.jsonl"]
-    assert "nowhere.jsonl" in complaint([*arguments, "dashboard.port=0"], capsys)
+    assert "nowhere.jsonl" in refused(run.main, [*arguments, "dashboard.port=0"])
     assert kept.read_text() == "{}"
 
 
 @pytest.mark.usefixtures("no_gpu")
 def test_room_is_measured_after_leftovers_are_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     session = make_temporary(begun(tmp_path))
 
@@ -159,7 +146,7 @@ def test_room_is_measured_after_leftovers_are_gone(
         raise BadInput("no room")
 
     monkeypatch.setattr(run, "check_host", measure)
-    assert "no room" in complaint(["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true"], capsys)
+    assert "no room" in refused(run.main, ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true"])
 
 
 DRIVER = """

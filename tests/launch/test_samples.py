@@ -52,24 +52,3 @@ def test_responses_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.Capt
     said = capsys.readouterr().out
     assert "alert(1)" in said
     assert "\x1b" not in said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["nowhere"], "nowhere"),
-        (["mine", "show=both"], "show=both"),
-        (["mine", "verdict=false"], "verdict=false"),
-        (["mine", "limit=0"], "limit=0"),
-        (["unended"], "samples/eval-final.jsonl"),
-    ],
-)
-def test_bad_input_is_one_line(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_run(tmp_path / "mine")
-    write_run(tmp_path / "unended", after=None)
-    assert samples.main(arguments) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.count("\n") == 1

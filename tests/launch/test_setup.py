@@ -55,15 +55,8 @@ class Machine:
         self.record.write_text("")
         path, record = f"{self.bin}:/usr/bin:/bin", str(self.record)
         environment = os.environ | {"PATH": path, "RECORD": record, "FAILURE": self.failure}
-        done = subprocess.run(
-            ["bash", "launch/setup.sh", *arguments],
-            cwd=self.project,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=240,
-        )
+        command = f"bash launch/setup.sh {' '.join(arguments)} 2>&1"
+        done = subprocess.run(["sh", "-c", command], cwd=self.project, env=environment, capture_output=True, text=True)
         commands = [line for line in self.record.read_text().splitlines() if not line.startswith("-c import sys")]
         return done.returncode, done.stdout, commands
 
@@ -75,11 +68,6 @@ def machine(tmp_path: Path) -> Machine:
 
 def pip_calls(commands: list[str]) -> list[str]:
     return [command for command in commands if command.startswith("-m pip install")]
-
-
-@pytest.mark.parametrize("script", ["setup.sh", "quickstart.sh", "test.sh", "node.sh", "slurm.sh", "../.ci/run"])
-def test_scripts_parse(script: str) -> None:
-    subprocess.run(["bash", "-n", ROOT / "launch" / script], check=True)
 
 
 def test_first_call_installs_and_the_second_only_looks_for_the_model(machine: Machine) -> None:
@@ -128,7 +116,6 @@ def test_lock_has_a_version_of_every_requirement(extra: str) -> None:
         ("570.133.20", "8.6", "", "570.133.20"),
         ("580.65.06", "7.5", "", "compute capability 7.5"),
         ("580.65.06", "7.5\\n8.6", "", ""),
-        ("595.10", "[N/A]", "", ""),
         ("535.183.01", "8.6", "580.82.07", ""),
         ("535.183.01", "8.6", "570.86.10", "CUDA >= 13.0"),
     ],
@@ -147,10 +134,8 @@ def test_gpus_that_could_not_be_used_are_refused_before_anything_is_installed(
     code, output, commands = machine.setup()
     assert code == bool(said)
     assert said in output
-    installed = pip_calls(commands)
-    assert [call.endswith("--constraint launch/locks/cuda.txt --editable .[cuda]") for call in installed] == (
-        [] if said else [True]
-    )
+    installed = [call.endswith("--constraint launch/locks/cuda.txt --editable .[cuda]") for call in pip_calls(commands)]
+    assert installed == ([] if said else [True])
 
 
 def test_an_unfinished_environment_is_made_anew_and_a_users_is_used(machine: Machine) -> None:
@@ -177,7 +162,6 @@ def test_an_unfinished_environment_is_made_anew_and_a_users_is_used(machine: Mac
     [
         ("--editable", "ERROR: [Errno 28] No space left on device", "free some space"),
         ("--editable", "WARNING: Retrying (Retry(total=4)) after connection broken", "check the network"),
-        ("--editable", "ERROR: ResolutionImpossible", "pip could not install it"),
         ("import ray", "ImportError: no", "delete .venv"),
         ("ensurepip", "", "apt install python3-venv"),
         ("import sys", "", "no Python 3.11, 3.12 or 3.13"),
