@@ -19,7 +19,6 @@ from time import perf_counter
 from actors.messages import AdapterRef, Batch, Group
 from conf.load import load
 from conf.schema import Config
-from conf.settings import changed
 from launch.checkup.measurement import random_group
 from launch.hardware.machine import detect
 from launch.session.resume import resolve_dtype
@@ -65,21 +64,16 @@ def run() -> Result:
         for metric in ("tokens_per_second", "peak_memory"):
             rows.append(Row(case.name, metric, ours[metric], plain[metric]))
             print(f"{case.name}: {metric} {ours[metric]:,.4g}, plain {plain[metric]:,.4g}", flush=True)
-    return Result(
-        tuple(rows),
-        matmul_limit(device_here()),
-        (
-            "tokens_per_second: real prompt and response tokens of all samples; peak_memory: bytes above the resting "
-            "process, on a GPU of tensors.",
-            f"Micro-batches of {MICROBATCH} tokens on both sides.",
-        ),
+    notes = (
+        "tokens_per_second: all tokens; peak_memory: bytes above the resting process, on a GPU of tensors.",
+        f"Micro-batches of {MICROBATCH} tokens on both sides.",
     )
+    return Result(tuple(rows), matmul_limit(device_here()), notes)
 
 
 def measure(side: str, case: Case) -> dict[str, float]:
     """Measure one side of a case in a process of its own."""
-    found: dict[str, float] = measured(__name__, side, json.dumps(asdict(case)))
-    return found
+    return measured(__name__, side, json.dumps(asdict(case)))
 
 
 def device_here() -> str:
@@ -117,16 +111,10 @@ def batch(case: Case) -> Batch:
 def measure_here(side: str, case: Case) -> dict[str, float]:
     """Warm up on short samples, rest, then measure."""
     device = device_here()
-    config, work = load([f"conf={RECIPE[device]}", f"lora.rank={case.rank}"]), batch(case)
-    config = resolve_dtype(config, detect())
-    config = changed(
-        config,
-        {
-            "learner.tokens_per_microbatch": MICROBATCH,
-            "learner.gradient_checkpointing": "on" if case.recompute else "off",
-            "rollout.temperature": 1.0,
-        },
-    )
+    recompute = f"learner.gradient_checkpointing={'on' if case.recompute else 'off'}"
+    sizes = (f"lora.rank={case.rank}", f"learner.tokens_per_microbatch={MICROBATCH}")
+    config = resolve_dtype(load([f"conf={RECIPE[device]}", *sizes, recompute, "rollout.temperature=1.0"]), detect())
+    work = batch(case)
     with TemporaryDirectory() as name:
         folder = Path(name)
         step = {"ours": ours, "plain": plain}[side](config, model_of(config, device, folder), folder, device)
@@ -233,9 +221,9 @@ def finish(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def status(name: str) -> int:
-    """Return a line of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def status(name: str, process: int | str = "self") -> int:
+    """Return a line of a process's status, in bytes."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
 
 

@@ -8,8 +8,7 @@ import json
 import os
 import random
 import sys
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -22,6 +21,7 @@ from launch.checkup.measurement import random_group
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import make_plan
 from launch.session.resume import resolve_dtype
+from tests.benches.learner import status
 from tests.benches.results import Result, Row, measured
 
 PROMPT = 64
@@ -30,22 +30,15 @@ Figures = dict[str, tuple[float, float]]
 """Measured and planned, by metric."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """A run to measure. response: tokens of every sample."""
-
-    rank: int
-    response: int
-
-
-CASES = tuple(Case(rank, response) for response in (24, 448) for rank in (8, 64, 256))
+CASES = tuple((rank, response) for response in (24, 448) for rank in (8, 64, 256))
+"""Ranks, with tokens of every sample."""
 
 
 def run() -> Result:
     rows = (
-        Row(f"r={case.rank}, responses of {case.response}", metric, *figures)
-        for case in CASES
-        for metric, figures in measure(case).items()
+        Row(f"r={rank}, responses of {response}", metric, *figures)
+        for rank, response in CASES
+        for metric, figures in measure(rank, response).items()
     )
     return Result(
         tuple(rows),
@@ -54,13 +47,12 @@ def run() -> Result:
     )
 
 
-def measure(case: Case) -> Figures:
+def measure(rank: int, response: int) -> Figures:
     """Measure a case in a process of its own."""
-    found: Figures = measured(__name__, json.dumps(asdict(case)))
-    return found
+    return measured(__name__, str(rank), str(response))
 
 
-def measure_here(case: Case) -> Figures:
+def measure_here(rank: int, response: int) -> Figures:
     import ray
 
     from actors.models.files import locate
@@ -69,7 +61,7 @@ def measure_here(case: Case) -> Figures:
     from learner.actor import LearnerActor
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    config = _configure(case)
+    config = _configure(rank, response)
     plan, model = make_plan(config, detect("cpu")), locate(config.model)
     quiet: Any = {"include_dashboard": False, "log_to_driver": False}
     ray.init(address="local", num_cpus=2, object_store_memory=OBJECT_STORE_BYTES, **quiet)
@@ -101,15 +93,10 @@ def measure_here(case: Case) -> Figures:
     }
 
 
-def _configure(case: Case) -> Config:
-    settings = {
-        "lora.rank": case.rank,
-        "rollout.max_prompt_tokens": PROMPT,
-        "rollout.max_response_tokens": case.response,
-        "rollout.kv_cache_gib": 1,
-        "learner.tokens_per_microbatch": 2048,
-    }
-    config = load(["conf=quickstart", "device=cpu", *(f"{key}={value}" for key, value in settings.items())])
+def _configure(rank: int, response: int) -> Config:
+    lengths = (f"rollout.max_prompt_tokens={PROMPT}", f"rollout.max_response_tokens={response}")
+    memory = ("rollout.kv_cache_gib=1", "learner.tokens_per_microbatch=2048")
+    config = load(["conf=quickstart", "device=cpu", f"lora.rank={rank}", *lengths, *memory])
     return resolve_dtype(config, detect("cpu"))
 
 
@@ -138,12 +125,9 @@ def _cache_tokens(actor: Any) -> int:
 
 def _peaks(_: Any) -> int:
     """Return the sum of the peaks of an actor's process and its children, bytes."""
-    me, total = psutil.Process(), 0
-    for process in (me, *me.children(recursive=True)):
-        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        total += next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    return total
+    me = psutil.Process()
+    return sum(status("VmHWM", process.pid) for process in (me, *me.children(recursive=True)))
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure_here(Case(**json.loads(sys.argv[1])))))
+    print(json.dumps(measure_here(*map(int, sys.argv[1:]))))

@@ -13,8 +13,8 @@ from rich.table import Table
 from actors.storage.run_record import RunRecord
 from conf.command import PlainConsole
 from launch.hardware.machine import detect
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 FOLDER = Path("runs/bench")
 
 
@@ -62,10 +62,8 @@ class Result:
         for row in self.rows:
             table.add_row(row.case, row.metric, f"{row.value:,.4g}", f"{row.baseline:,.4g}", f"{row.ratio:.2f}")
         console.print(table)
-        for limit, value in self.limit.items():
-            console.print(f"limit: {limit} {value:,.4g}", highlight=False)
-        for note in self.notes:
-            console.print(note, highlight=False)
+        limits = (f"limit: {limit} {value:,.4g}" for limit, value in self.limit.items())
+        console.print("\n".join([*limits, *self.notes]), highlight=False)
 
 
 def measured(module: str, *arguments: str, python: Path | str = sys.executable, quiet: bool = False) -> Any:

@@ -25,7 +25,6 @@ from typing import Any
 
 from actors.evaluation.samples import EvaluationFolder
 from actors.models.files import locate
-from actors.models.sizes import lora_parameters, matmul_parameters
 from actors.storage.checkpoints import version_of
 from actors.storage.run_record import RunRecord
 from conf.load import load
@@ -33,7 +32,8 @@ from launch.hardware.machine import detect
 from launch.plan.calibration import Pace
 from launch.session.resume import resolve_dtype
 from tests.benches.learner import matmul_limit
-from tests.benches.results import ROOT, Result, Row, carry_out, measured
+from tests.benches.results import Result, Row, carry_out, measured
+from tests.conftest import ROOT
 
 TRL = "trl==1.16.0"
 FOLDER = ROOT / ".venv-bench"
@@ -53,16 +53,13 @@ TRL_WARM_UP, TRL_UPDATES = 1, 2
 TRL_BATCHES = (16, 64)
 """Samples per forward pass of TRL: the faster of the two is the baseline."""
 
-PARTS = {"learn": "learner busy", "sync": "weight sync", "adapter_check": "adapter check", "generate": "a group takes"}
-"""Names of a run's time metrics on the screen."""
-
 Side = dict[int, dict[str, float]]
 """One side's progress by each minute: updates, and pass@1 on the held-out problems."""
 
 
 def run() -> Result:
     notes = [f"{TRL}; start-up counts on both sides."]
-    return Result((*learning(notes), *updates(limit := matmul_limit(), notes)), limit, tuple(notes))
+    return Result((*learning(notes), *updates(notes)), matmul_limit(), tuple(notes))
 
 
 def install() -> Path:
@@ -80,8 +77,7 @@ def install() -> Path:
 
 def train(**work: Any) -> dict[str, Any]:
     """Train with TRL in a process of its own. work: arguments of tests.benches.trl_trainer.train."""
-    found: dict[str, Any] = measured("tests.benches.trl_trainer", json.dumps(work), python=install(), quiet=True)
-    return found
+    return measured("tests.benches.trl_trainer", json.dumps(work), python=install(), quiet=True)
 
 
 def learning(notes: list[str]) -> Iterator[Row]:
@@ -135,9 +131,8 @@ def solved(folder: Path, adapter: Path) -> float:
     return float(document["benchmarks"][0]["adapter"]["pass@1"]["value"])
 
 
-def updates(limit: dict[str, float], notes: list[str]) -> Iterator[Row]:
-    config = load(["conf=quickstart", "lora.rank=256", "lora.alpha=512"])
-    config = resolve_dtype(config, detect("cpu"))
+def updates(notes: list[str]) -> Iterator[Row]:
+    config = resolve_dtype(load(["conf=quickstart"]), detect("cpu"))
     with TemporaryDirectory() as name:
         folder = Path(name)
         settings = {
@@ -158,16 +153,12 @@ def updates(limit: dict[str, float], notes: list[str]) -> Iterator[Row]:
         }
         given = [f"{key}={value}" for key, value in settings.items()]
         sides = [train(settings=given, updates=TRL_WARM_UP + TRL_UPDATES, batch=batch) for batch in TRL_BATCHES]
-        seconds = [update_s(side["ends"], TRL_WARM_UP) for side in sides]
-        theirs = min(seconds)
+        theirs = min(side["ends"][-1] - side["ends"][TRL_WARM_UP - 1] for side in sides) / TRL_UPDATES
         notes.append(f"TRL: {theirs:.1f} s per update, the best of {TRL_BATCHES} samples per forward pass.")
         for staleness in (1, 0):
             mine = our_updates(folder / f"{staleness}", settings | {"learner.max_staleness": staleness}, notes)
             case = f"r=256, max_staleness={staleness}"
             yield Row(case, "updates_per_minute", 60 / mine, 60 / theirs)
-    limit["seconds per update of rank 256 if all were products at that rate"] = (
-        operations(config) / limit[f"{config.model.dtype} matmul FLOP/s"]
-    )
 
 
 def our_updates(folder: Path, settings: dict[str, Any], notes: list[str]) -> float:
@@ -175,18 +166,12 @@ def our_updates(folder: Path, settings: dict[str, Any], notes: list[str]) -> flo
     reward = "[{function: 'tests.benches.trl:reward', weight: 1.0}]"
     fixed = {"reward.custom": reward, "checkpoint.every": 1000, "budget.minutes": 60, "eval.problems": 0}
     rows = carry_out(folder, settings | fixed | {"budget.updates": WARM_UP + UPDATES})
-    counted = rows[WARM_UP:]
-    if any(row["response/mean_length"] != TOKENS for row in counted):
+    if any(row["response/mean_length"] != TOKENS for row in rows[WARM_UP:]):
         raise RuntimeError(f"some responses are not of {TOKENS} tokens")
-    parts = (f"{words} {fmean(row[f'time/{part}'] for row in counted):.1f}" for part, words in PARTS.items())
     pace = Pace.between(rows, WARM_UP).update_s
-    notes.append(f"Ours, {folder.name} versions stale at most: {pace:.1f} s per update; {', '.join(parts)}.")
+    notes.append(f"Ours, {folder.name} versions stale at most: {pace:.1f} s per update.")
     print(notes[-1], flush=True)
     return pace
-
-
-def update_s(ends: list[float], skipped: int) -> float:
-    return (ends[-1] - ends[skipped - 1]) / len(ends[skipped:])
 
 
 def endless_model(source: str, folder: Path) -> str:
@@ -214,19 +199,3 @@ def problems(**_: object) -> Iterator[dict[str, str]]:
 def reward(_: str, response: str, __: str) -> float:
     """Return the fraction of vowels, which differs between the responses of nearly any group."""
     return sum(letter in "aeiou" for letter in response.lower()) / max(len(response), 1)
-
-
-def operations(config: Any) -> float:
-    """Return the FLOP per update with each prompt computed once: 2 (N + L) per token to sample, 4 N + 6 L to learn.
-
-    N: weights of the base model in products, L: weights of the adapter. In float32 ours saves some while it learns.
-    """
-    from actors.models.files import load_tokenizer
-
-    tokenizer = load_tokenizer(locate(config.model), config.model.path)
-    chats = ([{"role": "user", "content": row["problem"]}] for row, _ in zip(problems(), range(GROUPS), strict=False))
-    prompts = sum(len(tokenizer.apply_chat_template(chat, add_generation_prompt=True).input_ids) for chat in chats)
-    frozen = matmul_parameters(config.model.shape)
-    trained = lora_parameters(config.model.shape, config.lora.rank, config.lora.target_modules)
-    samples = GROUPS * config.rollout.samples_per_problem * TOKENS
-    return (prompts + samples) * (2 * (frozen + trained) + 4 * frozen + 6 * trained)

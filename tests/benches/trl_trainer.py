@@ -36,15 +36,19 @@ def train(
     from transformers import AutoModelForCausalLM, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    config = load(["conf=quickstart", *settings])
-    config = resolve_dtype(config, detect("cpu"))
+    config = resolve_dtype(load(["conf=quickstart", *settings]), detect("cpu"))
     learner, lora = config.learner, config.lora
     model, began = locate(config.model), psutil.Process().create_time()
     tokenizer = load_tokenizer(model, config.model.path)
+    rows = [{"prompt": each.prompt, "gold": each.gold} for each in load_problems(config, tokenizer).train]
     made, ends = dict.fromkeys(minutes, 0.0), list[float]()
 
     def progress() -> float:
         return min((time.time() - began) / (60 * minutes[-1]), 1.0) if minutes else 0.0
+
+    def rewards(completions: list[str], gold: list[str], **_: Any) -> list[float]:
+        pairs = zip(gold, completions, strict=True)
+        return [verify(*pair).score if minutes else reward("", pair[1], "") for pair in pairs]
 
     class Watch(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -67,11 +71,9 @@ def train(
         falling(GRPOTrainer, learner.final_rate, progress)(
             model=AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.model.dtype)),
             processing_class=tokenizer,
-            reward_funcs=correctness if minutes else vowels,
+            reward_funcs=rewards,
             args=GRPOConfig(output_dir=output, max_steps=updates, **arguments(config, batch)),
-            train_dataset=Dataset.from_list(
-                [{"prompt": each.prompt, "gold": each.gold} for each in load_problems(config, tokenizer).train]
-            ),
+            train_dataset=Dataset.from_list(rows),
             peft_config=LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.target_modules)),
             callbacks=[Watch()],
         ).train()
@@ -89,14 +91,6 @@ def falling(trainer: Any, final_rate: float, progress: Callable[[], float]) -> A
             return self.lr_scheduler
 
     return Trainer
-
-
-def correctness(completions: list[str], gold: list[str], **_: Any) -> list[float]:
-    return [verify(right, text).score for right, text in zip(gold, completions, strict=True)]
-
-
-def vowels(completions: list[str], **_: Any) -> list[float]:
-    return [reward("", text, "") for text in completions]
 
 
 def arguments(config: Config, batch: int) -> dict[str, Any]:

@@ -11,16 +11,6 @@ def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("arguments", [["help"], ["conf=quickstart", "--help"]])
-def test_overview_names_recipes_and_sections(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(capsys, *arguments)
-    assert [
-        word
-        for word in ("quickstart", "learner The updates", "sweep The sweep", "n For evaluate.py")
-        if word not in text
-    ] == []
-
-
 def test_a_section_lists_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "help", "learner")
     assert [item.path for item in settings(Config) if item.path.startswith("learner.") and item.path not in text] == []

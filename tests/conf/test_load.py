@@ -7,11 +7,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from actors.models.sizes import lora_parameters
 from conf.errors import BadInput
 from conf.load import dump, load, recipe_names
 from conf.schema import Config, ExampleConfig, RunConfig
-from conf.schema.model import PROJECTIONS
 from conf.settings import changed
 from conf.settings import settings as known
 
@@ -75,17 +73,6 @@ def test_paper_recipes_differ_in_rank_alone(model: str) -> None:
     assert one["rollout"]["samples_per_problem"] == 8
     assert (one["reward"]["accuracy"], one["reward"]["format"]) == (1.0, 0.2)
     assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0, "price_per_hour": None}
-
-
-def test_declared_shapes_have_the_known_sizes() -> None:
-    shapes = {model: load([f"conf={model}"]).model.shape for model in MODELS}
-    assert {model: lora_parameters(shape, 1, PROJECTIONS) for model, shape in shapes.items()} == {
-        "instruct": 1_154_048,
-        "llama": 704_512,
-        "math": 1_154_048,
-        "qwen3": 630_784,
-        "deepscaler": 1_154_048,
-    }
 
 
 def test_overrides_win_and_keep_their_types() -> None:

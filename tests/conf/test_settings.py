@@ -8,7 +8,7 @@ import pytest
 from pydantic.dataclasses import dataclass
 
 from conf.errors import BadInput, nearest
-from conf.schema import Config, ConfigWithSweep, marked
+from conf.schema import Config, ConfigWithSweep
 from conf.settings import DECLARED, RULES, build, changed, expected, section, setting, settings
 
 ALL = list(settings(ConfigWithSweep))
@@ -35,13 +35,6 @@ def test_the_defaults_are_allowed() -> None:
 
 def test_followed_settings_exist() -> None:
     assert {item.follows for item in ALL if item.follows} == {"data.source", "model.path", "budget.hours"}
-
-
-def test_known_properties_of_settings() -> None:
-    assert {"budget.hours", "learner.world_size", "dashboard.port", "validation.every"} <= {*marked("resumable")}
-    assert not {"lora.rank", "learner.learning_rate", "data.source", "run.seed"} & {*marked("resumable")}
-    assert {"run.name", "run.seed", "learner.world_size"} <= {*marked("repeated")}
-    assert not {"budget.hours", "guard.window", "lora.rank"} & {*marked("repeated")}
 
 
 def test_settings_change_in_copies_alone() -> None:

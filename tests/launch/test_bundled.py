@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from conf.errors import BadInput
-from launch import bundled
 from launch.bundled import FILES, SHA256, provide, unpack
 
 
@@ -53,12 +52,6 @@ def test_other_files_are_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"thesis\.tex"):
         provide(thesis.parent, build_all)
     assert thesis.exists()
-
-
-@pytest.mark.parametrize(("arguments", "code"), [(["help"], 0), (["thesis"], 2), (["to="], 2), (["to=a", "to=b"], 2)])
-def test_no_word_is_taken_for_a_folder(arguments: list[str], code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundled, "provide", lambda *_: pytest.fail("a model was to be made"))
-    assert bundled.main(arguments) == code
 
 
 def test_a_wheel_with_other_content_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import errno
 import json
 import math
 import shutil
@@ -169,16 +168,3 @@ def test_room_is_counted_before_the_export_is_written(
     assert "make room" in capsys.readouterr().err
     assert export.main([str(run), "to=out", *arguments]) == 0
     assert 0.5 * needed < sum(file.stat().st_size for file in Path("out").iterdir()) <= needed
-
-
-def test_full_disk_leaves_nothing(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def full(_: object, file: Path, **__: object) -> None:
-        file.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(merged, "save_file", full)
-    assert export.main([str(run), "to=place/out"]) == 2
-    assert "make room" in capsys.readouterr().err
-    assert list(Path("place").iterdir()) == []

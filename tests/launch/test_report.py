@@ -9,7 +9,6 @@ import pytest
 from markdown_it import MarkdownIt
 
 from conf.errors import BadInput
-from launch.report import main
 from launch.reporting import attempt, write
 from tests.run_folders import HOSTILE, PLASTICITY, write_evaluation, write_run, write_sweep
 
@@ -128,11 +127,6 @@ def test_run_does_not_fail_for_its_report(tmp_path: Path) -> None:
     assert attempt(folder) == "one/report.html"
     (folder / "metrics.jsonl").write_text("[]\n")
     assert "none (BadInput" in attempt(folder)
-
-
-def test_a_folder_that_is_not_there_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["nowhere"]) == 2
-    assert "nowhere" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -155,37 +155,3 @@ def test_an_unfinished_environment_is_made_anew_and_a_users_is_used(machine: Mac
     theirs.touch()
     assert machine.setup()[0] == 0
     assert theirs.exists()
-
-
-@pytest.mark.parametrize(
-    ("part", "saying", "remedy"),
-    [
-        ("--editable", "ERROR: [Errno 28] No space left on device", "free some space"),
-        ("--editable", "WARNING: Retrying (Retry(total=4)) after connection broken", "check the network"),
-        ("import ray", "ImportError: no", "delete .venv"),
-        ("ensurepip", "", "apt install python3-venv"),
-        ("import sys", "", "no Python 3.11, 3.12 or 3.13"),
-    ],
-)
-def test_each_failure_has_a_remedy(machine: Machine, part: str, saying: str, remedy: str) -> None:
-    for name in ("python3.12", "python3.13", "python3"):
-        machine.program(name, "#!/bin/sh\nexit 1\n")
-    machine.fail(part, saying)
-    code, printed, _ = machine.setup()
-    assert code == 1
-    assert saying in printed
-    assert remedy in printed.splitlines()[-1]
-
-
-def test_a_small_disk_is_refused_and_a_missing_compiler_is_not(machine: Machine) -> None:
-    machine.fail("learner.cpu_adam")
-    code, printed, _ = machine.setup()
-    assert code == 0
-    assert "apt install g++" in printed
-
-    shutil.rmtree(machine.project / ".venv")
-    machine.program("df", "#!/bin/sh\necho; echo disk 1 1 3145728 1 /\n")
-    code, printed, commands = machine.setup()
-    assert (code, "-m venv .venv" in commands) == (1, False)
-    assert "6 GB" in printed
-    assert "3 GB free" in printed

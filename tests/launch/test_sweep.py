@@ -266,14 +266,6 @@ def test_runs_side_by_side_are_planned_on_their_gpus_with_their_part_of_the_hour
     assert plans[0].estimate.update_s > 1.5 * alone.estimate.update_s
 
 
-def test_plan_of_several_lanes_says_how_long_they_take(
-    four_gpus: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*four_gpus, "seeds=[0,1,2,3,4,5,6,7]", "plan=true", "sweep.hours=8"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert all(part in said for part in ("8 runs", "A40", "32 h", "4 at a time: 8 h"))
-
-
 def test_mps_of_auto_is_off_for_runs_side_by_side(four_gpus: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launch.hardware.mps.shutil.which", lambda _: "/bin/service")
     one = replace(with_gpus(GPUS[:1], tuple(range(16))), host_memory=256 * GIB)
@@ -283,11 +275,3 @@ def test_mps_of_auto_is_off_for_runs_side_by_side(four_gpus: list[str], monkeypa
         assert {plan.config.run.nvidia_mps for plan in plans.values()} == {value}
         assert ("run.nvidia_mps=off" in grid.runs[0].arguments) == (value == "off")
         assert load(grid.runs[0].arguments).run.nvidia_mps == ("off" if value == "off" else "auto")
-
-
-def test_mps_is_refused_before_a_run_starts(
-    four_gpus: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*four_gpus, "seeds=[0,1]", "run.nvidia_mps=on"]) == 2
-    assert "2 runs at a time" in capsys.readouterr().err
-    assert not (tmp_path / "s").exists()

@@ -15,7 +15,7 @@ from actors.messages import Status
 from rewards.verify import verify
 from rewards.verify.__main__ import main
 from rewards.verify.comparison import compare, decide_by_text
-from rewards.verify.text.boxes import MAX_ANSWER, boxed
+from rewards.verify.text.boxes import boxed
 from rewards.verify.text.spelling import plain
 from tests.rewards.corpus import CASES, CORPUS, Case
 from tests.rewards.hostile import HOSTILE
@@ -151,12 +151,6 @@ def test_text_decides_any_answer_without_an_error(answer: str, gold: str) -> Non
 def test_boxed_returns_balanced_content_whole(content: str) -> None:
     content = content.replace("\\", "\\\\")
     assert boxed(f"text \\boxed{{{content}}} }} more") == content
-
-
-@given(st.text())
-def test_boxed_survives_any_text(text: str) -> None:
-    answer = boxed("\\boxed{" + text)
-    assert answer is None or len(answer) <= MAX_ANSWER
 
 
 def test_command_gives_one_verdict_a_line_in_order(tmp_path: Path) -> None:

@@ -121,27 +121,3 @@ def test_lost_entropy_is_no_alarm_while_the_reward_has_risen() -> None:
     assert alarms(guard, arithmetic(LEARNED, SOLVED)) == []
     assert alarms(guard, arithmetic([0.4] * 10, SOLVED[-10:])) == ["adapter_check/entropy"]
     assert "adapter_check/entropy" in alarms(Guard(GuardConfig()), arithmetic([0.1] * 80, SOLVED))
-
-
-@settings(max_examples=25)
-@given(
-    st.lists(st.floats(0, 1), min_size=60, max_size=120),
-    st.lists(st.floats(0, 5), min_size=120, max_size=120),
-)
-def test_success_excuses_entropy_alone_and_a_reward_that_never_rose_nothing(
-    rewards: list[float], entropies: list[float]
-) -> None:
-    falling = sorted(rewards, reverse=True)
-    rows = arithmetic(falling, entropies[: len(falling)])
-    bare = [{"adapter_check/entropy": row["adapter_check/entropy"]} for row in rows]
-    found = [name for name in alarms(Guard(GuardConfig()), rows) if name == "adapter_check/entropy"]
-    assert found == alarms(Guard(GuardConfig()), bare)
-
-
-@settings(max_examples=25)
-@given(st.floats(0, 0.5), st.lists(st.floats(0, 1), min_size=100, max_size=100))
-def test_no_entropy_is_an_alarm_while_the_reward_is_well_above_its_beginning_and_rises(
-    start: float, entropies: list[float]
-) -> None:
-    rewards = [start] * 12 + [start + 0.5 * (n + 12) / 100 for n in range(88)]
-    assert "adapter_check/entropy" not in alarms(Guard(GuardConfig()), arithmetic(rewards, entropies))

@@ -56,20 +56,6 @@ def test_durations_change_nothing(first: int, second: int, refill: bool) -> None
         assert runs[0].learner.told == pytest.approx([number / UPDATES for number in range(UPDATES)])
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_groups_are_counted_in_the_order_of_the_data(tmp_path: Path, seed: int) -> None:
-    """Only 0 and 17 teach anything, so that 16 is the last of sixteen groups in a row that are right: just enough."""
-    run = make_run(tmp_path, random.Random(seed), refill=False)
-    run.config = changed(run.config, {"budget.updates": 9})
-
-    async def score(group: Group) -> Group:
-        return await score_each(group, (1.0, 0.0) if group.index in (0, 17) else (1.0, 1.0))
-
-    run.verifier.score = score  # type: ignore[method-assign]
-    assert run.go().reason == "every sample of the last groups is right: nothing is left to learn"
-    assert len(run.rows) == 4
-
-
 @pytest.mark.parametrize("stop", [45.0, 60.0])
 def test_stopped_and_resumed_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, stop: float) -> None:
     """Except for a validation that a stop cuts short: its version is not validated again."""

@@ -50,25 +50,6 @@ def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str, name
     assert [path.name for path in tmp_path.iterdir()] == [MARK]
 
 
-def test_evaluation_of_the_first_version_goes_on(tmp_path: Path) -> None:
-    """Its protocol was flat, with other names for two settings and the model."""
-    given = ["conf=quickstart", "reward.custom=[{function: 'mine:tone'}]", "data.few_shot=[{problem: 1+1, answer: 2}]"]
-    config = load(given)
-    content = asdict(protocol(config))
-    flat = {name.partition(".")[2]: value for name, value in content.pop("settings").items()}
-    assert flat.pop("custom") == ["mine:tone"]
-    old = {**content, **flat, "examples": flat.pop("few_shot"), "custom": ["mine:tone"], "n": 4, "limit": None}
-    old |= {"model": "embedded:smollm2-135m"}
-    del old["few_shot"], old["adapter"]
-    (tmp_path / "samples").mkdir()
-    (tmp_path / "samples" / "sums-base.jsonl").touch()
-    (tmp_path / "evaluation.json").write_text(json.dumps({"protocol": old}))
-    EvaluationFolder(tmp_path).begin(config, protocol(config))
-    other = load([*given, "model.stop_tokens=['.']"])
-    with pytest.raises(BadInput, match=r"model\.stop_tokens="):
-        EvaluationFolder(tmp_path).begin(other, protocol(other))
-
-
 def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
     config = load(["conf=quickstart"])
     base = protocol(config)

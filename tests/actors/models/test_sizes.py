@@ -5,10 +5,8 @@ import pytest
 from actors.models.sizes import (
     adapter_slots,
     groups_at_once,
-    kv_bytes_per_token,
     lora_parameters,
     matmul_parameters,
-    padded_rank,
     parameters,
 )
 from actors.rollout.vllm_settings import engine_settings
@@ -39,15 +37,6 @@ def test_adapter_on_all_linear_layers(shape: ShapeConfig, per_rank: int) -> None
     assert lora_parameters(shape, 1, PROJECTIONS) == per_rank
     assert lora_parameters(shape, 256, PROJECTIONS) == 256 * per_rank
     assert lora_parameters(SMOLLM, 2, ["k_proj"]) == 30 * 2 * (576 + 192)
-
-
-def test_kv_cache_of_one_token() -> None:
-    assert kv_bytes_per_token(QWEN, "bfloat16") == 28_672
-    assert kv_bytes_per_token(QWEN, "float32") == 57_344
-
-
-def test_rank_is_padded_as_vllm_serves_it() -> None:
-    assert [padded_rank(rank) for rank in (1, 2, 8, 9, 200, 257, 512)] == [1, 8, 8, 16, 256, 320, 512]
 
 
 @pytest.mark.parametrize(("staleness", "slots"), [(0, 2), (1, 2), (2, 3), (3, 4), (64, 4)])

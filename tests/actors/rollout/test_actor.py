@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors.messages import AdapterRef
-from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor, fingerprint, write_copy
+from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
 from actors.rollout.vllm_engine import RolloutEngine
 
 
@@ -28,12 +28,6 @@ def test_copy_replaces_older_folder(tmp_path: Path) -> None:
     assert sorted(path.name for path in copy.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
     assert fingerprint(str(copy)) == (7, 1234567890123)
-
-
-def test_fingerprint_tells_adapters_apart(tmp_path: Path) -> None:
-    ours, theirs = make_adapter(tmp_path / "here"), make_adapter(tmp_path / "there", 2)
-    assert fingerprint(ours.path) == fingerprint(ours.path) != fingerprint(theirs.path)
-    assert fingerprint(str(tmp_path / "nowhere")) is None
 
 
 def test_store_keeps_latest_adapters_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

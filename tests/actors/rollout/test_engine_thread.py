@@ -121,11 +121,3 @@ async def test_hanging_step_blocks_calls_not_the_loop() -> None:
     going.set()
     assert await asked == 2
     await thread.call(nothing)
-
-
-def test_error_in_construction_is_raised() -> None:
-    def make() -> Any:
-        raise ValueError("no such model")
-
-    with pytest.raises(ValueError, match="no such model"):
-        EngineThread(make)

@@ -57,18 +57,6 @@ class Pool(EnginePool):
 
 
 @virtually
-async def test_least_loaded_engine_gets_groups() -> None:
-    slow, quick = FrailEngine(seconds=10.0), FrailEngine(seconds=1.0)
-    pool = Pool(slow, quick)
-    await pool.load(V0)
-    first = [pool.ask(0), pool.ask(1)]
-    await asyncio.sleep(2.0)
-    await asyncio.gather(first[1], pool.ask(2))
-    await first[0]
-    assert [len(slow.served), len(quick.served)] == [1, 2]
-
-
-@virtually
 async def test_groups_of_failed_engine_are_requested_again() -> None:
     engine = FrailEngine(seconds=10.0)
     pool = Pool(engine)
@@ -108,22 +96,6 @@ async def test_other_engines_serve_during_long_restart() -> None:
     assert [(group.index, group.version) for group in probes] == [(9, 4), (9, 4)]
     assert pool.held == [{V4.name}, {V4.name}]
     assert lost.lives == 2
-
-
-@virtually
-async def test_load_waits_for_one_engine() -> None:
-    slow, quick = FrailEngine(start_seconds=50.0), FrailEngine(start_seconds=20.0)
-    pool = Pool(slow, quick)
-    await pool.load(V0)
-    slow.die()
-    quick.die()
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(pool.ask(0), 1.0)
-    await pool.load(V1)
-    loaded = VirtualClock().now()
-    await pool.ask(1, V1)
-    assert 15.0 < loaded < 30.0
-    assert (len(slow.served), len(quick.served)) == (0, 1)
 
 
 @virtually
@@ -183,18 +155,6 @@ async def test_error_in_restart_ends_last_engine() -> None:
         with pytest.raises(FileNotFoundError):
             await work
     assert pool.kinds[2:] == ["rollout-1 died", "rollout-1 not restarted"]
-
-
-@virtually
-async def test_waiting_request_goes_to_restarted_engine() -> None:
-    broken, slow = FrailEngine(), FrailEngine(start_seconds=100.0)
-    pool = Pool(broken, slow)
-    await pool.load(V0)
-    broken.stillborn = 10
-    broken.die()
-    slow.die()
-    await asyncio.gather(*map(pool.ask, range(4)))
-    assert (len(broken.served), len(slow.served)) == (0, 4)
 
 
 @virtually

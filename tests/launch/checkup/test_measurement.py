@@ -1,7 +1,6 @@
 """The doctor's use of measured seconds."""
 
 import asyncio
-import random
 from collections.abc import Awaitable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +10,10 @@ import pytest
 
 from actors.messages import AdapterRef, Batch, Group, Problem, Sample, Sampling
 from launch.checkup import measurement
-from launch.checkup.measurement import DOCTOR, Measured, batch, compare, lengths_of, measure, store
-from launch.hardware.machine import Machine
+from launch.checkup.measurement import DOCTOR, Measured, compare, measure, store
 from launch.plan.calibration import keep, recall
 from launch.plan.time import UNMEASURED, Calibration, Costs
-from tests.launch.plan.plans import CPU, machine, plan
+from tests.launch.plan.plans import machine, plan
 from tests.virtual_time import run_virtually
 
 MEASURED = Measured(
@@ -48,16 +46,6 @@ def test_a_measurement_with_a_setting_is_not_for_runs_without(setting: str, tmp_
     assert store(MEASURED, changed.config, changed.machine)
     assert recall(usual.config, usual.machine) == UNMEASURED
     assert recall(changed.config, changed.machine).of == DOCTOR
-
-
-@pytest.mark.parametrize(("recipe", "where"), [("quickstart", CPU), ("r256_instruct", machine("A40"))])
-def test_the_learner_gets_work_of_a_runs_kind(recipe: str, where: Machine) -> None:
-    made = plan(recipe, where)
-    work = batch(made, random.Random(0), AdapterRef(0, 0, ""))
-    lengths = lengths_of(work.groups)
-    assert len(lengths) == len(work.groups) * made.config.rollout.samples_per_problem
-    assert sum(lengths) / len(lengths) == pytest.approx(made.workload.response, rel=0.2)
-    assert all(len({reward.total for reward in group.rewards}) == 2 for group in work.groups)
 
 
 class Planned:

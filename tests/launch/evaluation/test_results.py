@@ -3,7 +3,7 @@ from typing import Any
 from rich.console import Console
 
 from actors.storage.documents import EvaluationDocument
-from launch.evaluation.results import markdown, notes, table, table_rows
+from launch.evaluation.results import markdown, table, table_rows
 
 
 def figures(n: int, **passes: float) -> dict[str, Any]:
@@ -50,16 +50,3 @@ def test_table_of_80_columns_and_markdown_say_the_same() -> None:
     assert ("", "pass@1", "0.250 (0.000–0.750)", "0.500 (0.000–0.750)") in table_rows(document(16))
     assert ("", "pass@4", "0.900 (0.000–0.750)", "") in table_rows(document(16))
     assert pasted.splitlines()[1].count("---") == pasted.splitlines()[0].count("|") - 1
-
-
-def test_sentences_have_protocol_comparison_and_what_is_missing() -> None:
-    said = notes(document(16))
-    for parts in (
-        ("0.6", "0.95", "3584"),
-        ("runs/x", "rank 8"),
-        ("aime24", "+0.250", "+0.100", "+0.400", "0.012"),
-        ("own", "4 of 16"),
-        ("own", "2 duplicate", "1 too long"),
-    ):
-        assert any(all(part in line for part in parts) for line in said), parts
-    assert not any(f"{name}: {n} of" in line for line in said for name, n in (("old", 4), ("aime24", 16)))

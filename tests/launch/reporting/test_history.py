@@ -28,13 +28,6 @@ def test_run_is_read_as_it_was_left(tmp_path: Path) -> None:
     assert [sum(solved.values()) for solved in run.solved] == [2, 18]
 
 
-def test_row_that_is_being_written_and_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "one", updates=0)
-    rows = '{"update": 1, "loss": 1.0}\n{"update": 2, "loss": NaN}\n{"update": 3, "loss": 3.0}\n{"update": 4, "lo'
-    (folder / "metrics.jsonl").write_text(rows)
-    assert read_run(folder).series("loss") == ([1, 3], [1.0, 3.0])
-
-
 def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one")
     base = changed(folder)["eval"]["base"]
@@ -127,19 +120,3 @@ def test_one_damaged_cell_is_not_the_end_of_a_sweeps_report(tmp_path: Path) -> N
     assert "events.jsonl, line 1 is not JSON" in damaged.reason
     assert damaged.settings["lora.rank"] == 8
     assert sound.begun
-
-
-def test_settings_that_one_run_alone_has_tell_runs_apart(tmp_path: Path) -> None:
-    folders = [write_run(tmp_path / name) for name in ("a", "b")]
-    for folder, settings in zip(folders, ("{}", "{enable_thinking: false}"), strict=True):
-        with (folder / "config.yaml").open("a") as config:
-            config.write(f"chat: {settings}\n")
-    assert compare(folders).axes == {"chat.enable_thinking": (None, False)}
-
-
-def test_runs_that_have_little_in_common_are_told_apart_by_all_their_settings(tmp_path: Path) -> None:
-    folders = [write_run(tmp_path / name, rank=rank) for name, rank in (("a", 8), ("b", 8), ("c", 64))]
-    config = folders[2] / "config.yaml"
-    config.write_text(config.read_text().replace(" 1.0", " 0.5").replace(": 24", ": 32").replace("sums", "products"))
-    others = {"data.source", "eval.temperature", "eval.top_p", "rollout.max_response_tokens"}
-    assert compare(folders).axes.keys() == {"lora.rank", *others}

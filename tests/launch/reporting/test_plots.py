@@ -1,28 +1,15 @@
 import re
 from pathlib import Path
 
-from launch.reporting.history import read_run
-from launch.reporting.plots import Plot, learning_curve
-from launch.reporting.run_conclusion import change
+from launch.reporting.plots import Plot
 from launch.reporting.sweep_plots import finals, overlaid
-from tests.run_folders import swept, write_run
+from tests.run_folders import swept
 
 
 def legend(plot: Plot | None) -> set[str]:
     assert plot is not None
     texts = re.findall(r">([^<]+)</text>", plot.svg)
     return {text for text in texts if re.search("rank|learning|base|training|held-out|validation", text)}
-
-
-def test_the_learning_curve_has_what_the_run_measured(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "one")
-    run = read_run(folder)
-    lines = {"training: pass rate", "training: reward", "held-out pass@1"}
-    assert legend(learning_curve(run, change(run))) == lines
-    with (folder / "config.yaml").open("a") as file:
-        file.write("validation: {problems: 24}\n")
-    run = read_run(folder)
-    assert legend(learning_curve(run, change(run))) == lines | {"validation"}
 
 
 def test_models_have_lines_and_baselines_of_their_own(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from actors.storage.documents import RunSummary
 from launch.reporting.history import Run, read_run
-from launch.reporting.run_conclusion import Change, basis, change, conclude
+from launch.reporting.run_conclusion import Change, change, conclude
 from launch.reporting.tables import held_out
 from tests.run_folders import write_run
 
@@ -70,16 +70,6 @@ def test_only_problems_of_both_evaluations_are_compared(tmp_path: Path) -> None:
     found = compared(run)
     assert (found.problems, found.before.value, found.after.value, found.difference.value) == (8, 0.25, 1.0, 0.75)
     assert "24 problems, the trained one on 8" in held_out(run, found).note
-
-
-@pytest.mark.parametrize(("n", "reason"), [(1, ""), (2, "the trained model was cut short")])
-def test_unequal_numbers_of_samples_are_explained(tmp_path: Path, n: int, reason: str) -> None:
-    folder = write_run(tmp_path / "one")
-    change_summary(folder, "base", n=n)
-    run = read_run(folder)
-    said = basis(run, change(run))
-    assert reason in said
-    assert ("cut short" in said) == bool(reason)
 
 
 @pytest.mark.parametrize(("problems", "lead"), [(5, "No learning can be shown"), (6, "It learned")])

@@ -46,14 +46,6 @@ def test_the_lead_quotes_a_shown_comparison_not_a_picked_one(tmp_path: Path) -> 
     assert "At an end of the range: rank 8 (1e-5), 256 (1e-4);" in picked
 
 
-def test_the_lead_prefers_several_seeds(tmp_path: Path) -> None:
-    each = {name: arguments | {"learning_rate": 1e-4} for name, arguments in ranked(3, r8=6, r64=14).items()}
-    each |= {f"r{rank}": {"rank": rank, "learning_rate": 1e-5, "after": rank // 3} for rank in (8, 64)}
-    sweep = swept(tmp_path, **each)
-    assert min(contrasts(sweep)[:2], key=lambda contrast: contrast.difference.p or 0.0).of_one_seed
-    assert conclude(sweep).startswith("Rank matters here: at learning rate 1e-4, rank 64 ends 33.3 points above rank 8")
-
-
 def test_runs_without_result_are_named_and_in_no_mean(tmp_path: Path) -> None:
     some = ranked(3, r8=6, r64=20)
     some["r8-1"] |= {"after": None, "status": "interrupted"}

@@ -2,32 +2,14 @@ from pathlib import Path
 
 from launch.reporting import sweep_tables
 from launch.reporting.history import read_run, read_sweep
-from launch.reporting.run_conclusion import change
-from launch.reporting.tables import benchmarks, held_out, pairs, problem_in
+from launch.reporting.tables import benchmarks, pairs
 from tests.run_folders import write_evaluation, write_run, write_sweep
-
-
-def test_problems_are_shown_without_what_all_prompts_share() -> None:
-    prompts = [f"Solve it.\n<user>\n{a} + 1 =<end>\n<assistant>\n" for a in (1, 12, 7)]
-    found = problem_in(set(prompts))
-    assert [found[prompt] for prompt in prompts] == ["1 + 1 =", "12 + 1 =", "7 + 1 ="]
-    assert problem_in({"1 + 1 ="}) == {"1 + 1 =": "1 + 1 ="}
 
 
 def test_samples_of_every_outcome_are_shown_changed_ones_first(tmp_path: Path) -> None:
     found = pairs(read_run(write_run(tmp_path / "one", before=2, after=18)))
     assert [pair.outcome for pair in found] == 2 * ["wrong before, right after", "wrong both times", "right both times"]
     assert all(pair.before.problem == pair.after.problem for pair in found)
-
-
-def test_unparsable_responses_are_counted(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "one", before=2)
-    base = folder / "samples" / "eval-base.jsonl"
-    base.write_text(base.read_text().replace('"wrong"', '"unparsable"'))
-    run = read_run(folder)
-    found = change(run)
-    assert found is not None
-    assert held_out(run, found).body[-1] == ("unparsable", "22 of 24", "0 of 24", "−91.7")
 
 
 def test_benchmarks_state_their_protocol(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from actors.messages import Progress
-from launch.session.console import RunView, figures, render
+from launch.session.console import RunView, render
 
 ROW = {
     "update": 12,
@@ -31,20 +31,6 @@ def test_display_has_all_figures_at_every_width(width: int) -> None:
         assert words in shown
     assert "6.8 min left" in shown
     assert max(map(len, shown.splitlines())) <= width
-
-
-@pytest.mark.parametrize(
-    ("word", "progress", "shown"),
-    [
-        ("reward", replace(TRAINING, latest={**ROW, "reward/mean": 0.312}), False),  # it is the accuracy
-        ("entropy", TRAINING, False),
-        ("entropy", replace(TRAINING, latest={**ROW, "policy/entropy": 0.5}), True),
-        ("tok/s", replace(TRAINING, answers=False), False),
-        ("tok/s", replace(TRAINING, phase="finishing"), False),
-    ],
-)
-def test_figures_are_shown_only_where_they_say_something(word: str, progress: Progress, shown: bool) -> None:
-    assert any(word in figure for figure in figures(progress)) == shown
 
 
 def lines_of(*shown: Progress) -> list[str]:

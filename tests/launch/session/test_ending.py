@@ -1,4 +1,3 @@
-import errno
 import json
 import subprocess
 import sys
@@ -8,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from actors.storage import files
 from actors.storage.documents import RunSummary
 from actors.storage.run_record import RunRecord
 from conf.schema import Config
 from conf.settings import changed
 from launch.session import ending
-from launch.session.ending import OnEnd, next_steps, write_ending
+from launch.session.ending import OnEnd, write_ending
 from tests.actors.coordinator.test_actor import make_request
 
 
@@ -31,19 +29,6 @@ def test_summary_has_what_the_folder_still_tells_and_is_kept(tmp_path: Path) -> 
     assert [event.event for event in summary.events] == ["a"]
     assert summary.spent_s == RunRecord(tmp_path).spent == pytest.approx(100.0, abs=1.0)
     assert write_ending(request, "failed", "another reason") == summary
-
-
-def test_ending_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def sync(path: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr(files, "sync", sync)
-    summary = write_ending(make_request(tmp_path), "failed", "the coordinator died", "Traceback")
-    assert summary.status == "halted"
-    assert summary.reason.startswith("the coordinator died; nothing can be written to ")
-    gone = write_ending(make_request(tmp_path / "gone"), "failed", "the coordinator died")
-    assert gone.reason.startswith("the coordinator died; the run folder ")
-    assert not (tmp_path / "gone").exists()
 
 
 @pytest.mark.parametrize("written", [None, {"status": "interrupted", "reason": "SIGTERM"}])
@@ -104,12 +89,3 @@ def test_fault_of_the_command_is_said(
     error = capfd.readouterr().err
     assert said in error
     assert bool(error) == bool(said)
-
-
-def test_end_of_a_run_says_the_next_steps(tmp_path: Path) -> None:
-    for status in ("interrupted", "failed", "halted"):
-        (step,) = next_steps(RunSummary(status=status, updates=3), tmp_path)
-        assert "same command" in step
-    steps = next_steps(RunSummary(status="completed", updates=3), tmp_path / "runs" / "one")
-    assert any(step.endswith("python launch/chat.py runs/one") for step in steps)
-    assert next_steps(RunSummary(status="completed"), tmp_path) == []

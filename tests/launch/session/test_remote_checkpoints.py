@@ -11,7 +11,6 @@ from conf.errors import BadInput
 from conf.load import dump
 from conf.schema import Config
 from conf.settings import changed
-from launch import run as run_command
 from launch.session import remote_checkpoints
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 
@@ -108,21 +107,3 @@ def test_remote_that_is_a_file_or_has_other_files_is_refused(config: Config, tmp
     with pytest.raises(BadInput, match=r"has thesis\.tex"):
         check_remote(config)
     assert [*thesis.parent.iterdir()] == [thesis]
-
-
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("checkpoint.remote=/mnt/disk", "s3://bucket/folder"),
-        ("checkpoint.remote=s3://key:secret@bucket/x", "environment"),
-        ("checkpoint.remote=gopher://x", "gopher://x"),
-        ("run.restore=file:///no/such/place", "file:///no/such/place/quickstart"),
-        ("run.report_to=[neptune]", "run.report_to"),
-    ],
-)
-def test_bad_input_is_one_line(setting: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command.main(["conf=quickstart", f"run.folder={tmp_path}/runs", "device=cpu", setting]) == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "runs" / "quickstart").exists()

@@ -52,13 +52,6 @@ def test_run_keeps_the_dtype_it_began_with(
     assert config.model.dtype == settled
 
 
-@pytest.mark.parametrize("status", ["", None, "interrupted", "failed", "halted"], ids=lambda status: status or "new")
-def test_new_or_unfinished_run_may_start(tmp_path: Path, status: str | None) -> None:
-    if status != "":
-        leave(tmp_path, status)
-    assert find_folder(configure(tmp_path)) == tmp_path / "quickstart"
-
-
 def test_changes_are_listed_without_the_place_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     leave(tmp_path / "old", "interrupted")
@@ -72,14 +65,6 @@ def test_what_is_learned_may_not_change_on_resume(tmp_path: Path) -> None:
     leave(tmp_path, "interrupted")
     with pytest.raises(BadInput, match=r"lora\.rank=32, not 8.*also changed: run\.seed"):
         find_folder(configure(tmp_path, "lora.rank=8", "run.seed=3"))
-
-
-def test_setting_that_has_gone_is_named(tmp_path: Path) -> None:
-    leave(tmp_path, "interrupted")
-    file = tmp_path / "quickstart" / "config.yaml"
-    file.write_text("gone: 1\n" + file.read_text())
-    with pytest.raises(BadInput, match=rf"{file}: .* gone; delete it"):
-        find_folder(configure(tmp_path))
 
 
 def test_run_that_has_spent_its_budget_needs_more(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import pytest
 from rich.console import Console
 
 from conf.errors import BadInput
-from conf.load import load
 from launch.sweep_runs.grid import read_grid
 from launch.sweep_runs.record import restore_statuses, write_record
 from launch.sweep_runs.view import render
@@ -41,18 +40,3 @@ def test_updates_are_counted_without_reading_the_rows(tmp_path: Path) -> None:
     grid.runs[0].record.metrics.write_text("not JSON\n" * 17 + '{"upd')
     Console(file=(shown := io.StringIO())).print(render(grid.runs))
     assert "17" in shown.getvalue()
-
-
-def test_runs_over_a_renamed_setting_keep_their_folders(tmp_path: Path) -> None:
-    axes = ["lora.alpha_scaling=[constant,sqrt]", "seeds=[0]"]
-    grid = read_grid(["conf=quickstart", f"run.folder={tmp_path}", *axes])
-    entries = [
-        {"cell": f"alpha_rule={rule}-seed0", "overrides": {"lora.alpha_rule": rule, "run.seed": 0}, "status": "failed"}
-        for rule in ("fixed", "sqrt")
-    ]
-    grid.folder.mkdir()
-    (grid.folder / "sweep.json").write_text(json.dumps({"cells": entries}))
-    restore_statuses(grid)
-    assert [run.record.path.name for run in grid.runs] == ["alpha_rule=fixed-seed0", "alpha_rule=sqrt-seed0"]
-    assert [run.status for run in grid.runs] == ["failed", "failed"]
-    assert load(grid.runs[0].arguments).run.name == "alpha_rule=fixed-seed0"
