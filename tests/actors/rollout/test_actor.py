@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors.messages import AdapterRef
-from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
+from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor, fingerprint, write_copy
 from actors.rollout.vllm_engine import RolloutEngine
 
 
