@@ -28,11 +28,6 @@ def test_the_defaults_are_grpo() -> None:
     assert load(["conf=r256_instruct"]).algorithm == AlgorithmConfig()
 
 
-def test_only_gspo_corrects_the_mismatch() -> None:
-    assert {name for name, preset in presets().items() if preset["mismatch"] != "bypass"} == {"gspo"}
-    assert presets()["gspo"]["steps_per_batch"] > 1
-
-
 def test_explicit_keys_override_presets() -> None:
     algorithm = load(["conf=quickstart", "algorithm.clip_high=0.4", "algorithm.preset=dapo"]).algorithm
     assert (algorithm.clip_low, algorithm.clip_high) == (0.2, 0.4)

@@ -23,14 +23,6 @@ def ending(error: BaseException) -> int:
     return main([])
 
 
-def test_result_and_arguments_pass() -> None:
-    @command("thing")
-    def main(arguments: list[str], number: int, more: int = 0) -> int:
-        return len(arguments) + number + more
-
-    assert main(["a"], 2, more=3) == 6
-
-
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [

@@ -1,7 +1,6 @@
 """Runs and adapters of earlier versions are read under today's names."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,80 +16,55 @@ from launch.plan.calibration import read_config
 from launch.session.resume import check_settings
 
 
-@pytest.fixture
-def old_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Path]:
-    """Write a run of a version with other names for a section, keys, values and metrics, and one more setting."""
-    renamed = {"adapter_shape": "lora", "lora.r": "lora.rank", "learner.replace": "learner.dynamic_sampling"}
-    monkeypatch.setattr(departed, "RENAMED", renamed)
-    values = {
-        "run.report_to": {"tb": "tensorboard", "gone": None},
-        "model.path": {"builtin:*": "bundled:*"},
-        "learner.gradient_checkpointing": {True: "on", False: "off"},
-    }
-    monkeypatch.setattr(departed, "VALUES", values)
-    monkeypatch.setattr(departed, "DEPARTED", {"wonders.speed": 1.0})
-    monkeypatch.setattr(departed, "metric_today", departed.metric_today.__wrapped__)
-    monkeypatch.setattr(
-        departed,
-        "METRICS",
-        {
-            "check/*": "adapter_check/*",
-            "time/check": "time/adapter_check",
-            "ledger/learner/check": "ledger/learner/adapter_check",
-        },
-    )
-
-    def write(speed: float) -> Path:
-        record = yaml.safe_load(dump(load(["conf=quickstart", "lora.rank=4"])))
-        record["adapter_shape"] = {**record.pop("lora"), "r": 4}
-        del record["adapter_shape"]["rank"], record["learner"]["dynamic_sampling"]
-        record["run"]["report_to"] = ["tb", "gone"]
-        record["model"]["path"] = "builtin:smollm2-135m"
-        record["learner"] |= {"replace": True, "gradient_checkpointing": True}
-        record["wonders"] = {"speed": speed}
-        folder = tmp_path / "quickstart"
-        (folder / "checkpoints").mkdir(parents=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(record))
-        rows = [{"update": 1, "check/noise": 0.5, "time/check": 2.0, "time/checked": 3.0}]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (folder / "ledger.json").write_text('{"seconds": {"learner": {"check": 2.0}}, "counts": {"tokens/useful": 3}}')
-        return folder
-
-    return write
+def write_old_run(folder: Path, bandwidth: float = 50.0) -> Path:
+    """Write a run of the first published version, with its names of a section, keys, values and metrics, and a setting
+    that is gone.
+    """
+    record = yaml.safe_load(dump(load(["conf=quickstart", "lora.rank=4"])))
+    record["canary"] = record.pop("adapter_check")
+    record["learner"]["refill"] = not record["learner"].pop("dynamic_sampling")
+    record["lora"]["alpha_rule"] = "fixed"
+    del record["lora"]["alpha_scaling"], record["run"]["nvidia_mps"]
+    record["run"] |= {"mps": True, "trackers": ["tensorboard", "mlflow"]}
+    record["model"]["path"] = "embedded:smollm2-135m"
+    record["checkpoint"]["mirror_mb_s"] = bandwidth
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(record))
+    row = {"update": 1, "canary/noise": 0.5, "time/canary": 2.0, "time/canaries": 3.0, "completion/mean_length": 8.0}
+    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    (folder / "ledger.json").write_text('{"seconds": {"learner": {"canary": 2.0}}, "counts": {"tokens/useful": 3}}')
+    return folder
 
 
-def test_a_run_opens_under_todays_names(old_run: Callable[[float], Path]) -> None:
-    folder = old_run(2.0)
+def test_a_run_opens_under_todays_names(tmp_path: Path) -> None:
+    folder = write_old_run(tmp_path / "quickstart", bandwidth=20.0)
     record = RunRecord(folder).config()
-    assert (record["lora"]["rank"], record["run"]["report_to"]) == (4, ["tensorboard"])
+    assert (record["lora"]["rank"], record["lora"]["alpha_scaling"]) == (4, "constant")
+    assert (record["run"]["report_to"], record["run"]["nvidia_mps"]) == (["tensorboard"], "on")
     assert record["model"]["path"] == "bundled:smollm2-135m"
-    assert record["learner"]["dynamic_sampling"] is True
-    assert record["learner"]["gradient_checkpointing"] == "on"
-    assert record["wonders"] == {"speed": 2.0}  # a report may show it
+    assert record["learner"]["dynamic_sampling"] is not load(["conf=quickstart"]).learner.dynamic_sampling
+    assert record["checkpoint"]["mirror_mb_s"] == 20.0  # a report may show it
     (row,), ledger = RunRecord(folder).rows(), RunRecord(folder).ledger()
-    assert row.content == {"update": 1, "adapter_check/noise": 0.5, "time/adapter_check": 2.0, "time/checked": 3.0}
+    today = {"adapter_check/noise": 0.5, "time/adapter_check": 2.0, "time/canaries": 3.0, "response/mean_length": 8.0}
+    assert row.content == {"update": 1} | today
     assert ledger is not None
     assert ledger.content == {"seconds": {"learner": {"adapter_check": 2.0}}, "counts": {"tokens/useful": 3}}
-    assert load([f"adapter={folder}/checkpoints"]).lora.rank == 4
-    assert read_config(RunRecord(folder)).lora.rank == 4
-    assert departed.key_today("adapter_shape.alpha") == "lora.alpha"
+    assert load([f"adapter={folder}/checkpoints"]).lora.rank == read_config(RunRecord(folder)).lora.rank == 4
 
 
-def test_a_removed_setting_at_its_default_is_no_change(old_run: Callable[[float], Path]) -> None:
-    folder = old_run(1.0)
-    same = ("lora.rank=4", "learner.dynamic_sampling=true", "learner.gradient_checkpointing=on")
-    config = load(["conf=quickstart", *same, f"run.folder={folder.parent}"])
-    check_settings(config, RunRecord(folder))
-    text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("speed: 1.0", "speed: 2.0"))
-    with pytest.raises(BadInput, match=r"wonders\.speed"):
-        check_settings(config, RunRecord(folder))
+def test_a_removed_setting_at_its_default_is_no_change(tmp_path: Path) -> None:
+    turned = not load(["conf=quickstart"]).learner.dynamic_sampling
+    same = ("lora.rank=4", f"learner.dynamic_sampling={str(turned).lower()}", "run.nvidia_mps=on")
+    config = load(["conf=quickstart", *same, f"run.folder={tmp_path}"])
+    check_settings(config, RunRecord(write_old_run(tmp_path / "quickstart")))
+    with pytest.raises(BadInput, match=r"checkpoint\.mirror_mb_s"):
+        check_settings(config, RunRecord(write_old_run(tmp_path / "other", bandwidth=20.0)))
 
 
-def test_an_old_key_is_answered_with_todays(old_run: Callable[[float], Path]) -> None:
-    with pytest.raises(BadInput, match=r"learner\.replace: .*learner\.dynamic_sampling") as caught:
-        load(["conf=quickstart", "learner.replace=true", "adapter_shape.alpha=8"])
-    assert "lora.alpha" in str(caught.value)
+def test_an_old_key_is_answered_with_todays() -> None:
+    with pytest.raises(BadInput, match=r"learner\.refill: .*learner\.dynamic_sampling") as caught:
+        load(["conf=quickstart", "learner.refill=true", "canary.problems=8"])
+    assert "adapter_check.problems" in str(caught.value)
 
 
 def test_todays_names_are_settings() -> None:
@@ -98,22 +72,6 @@ def test_todays_names_are_settings() -> None:
     sections = {path.rpartition(".")[0] for path in known}
     assert not known & {*departed.RENAMED, *departed.DEPARTED}
     assert {*departed.RENAMED.values(), *departed.VALUES} <= known | sections
-
-
-def test_every_renamed_setting_exists_today() -> None:
-    """Runs of the first published version: their keys, values and metrics."""
-    today = {item.path for item in settings(Config)} | {"adapter_check"}
-    assert {*departed.RENAMED.values(), *departed.VALUES} <= today
-    old = {"run": {"mps": True, "trackers": ["tensorboard", "mlflow"]}, "model": {"path": "embedded:smollm2-135m"}}
-    old |= {"lora": {"alpha_rule": "proportional"}, "canary": {"problems": 2}}
-    assert departed.translated(old) == {
-        "run": {"nvidia_mps": "on", "report_to": ["tensorboard"]},
-        "model": {"path": "bundled:smollm2-135m"},
-        "lora": {"alpha_scaling": "linear"},
-        "adapter_check": {"problems": 2},
-    }
-    row = {"completion/mean_length": 8.0, "mismatch/effective_share": 0.9, "time/canary": 1.0}
-    assert [*departed.metrics_today(row)] == ["response/mean_length", "mismatch/ess", "time/adapter_check"]
 
 
 def test_an_entry_under_its_old_and_its_new_name_adds_up() -> None:

@@ -4,14 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from conf.errors import BadInput
 from conf.load import dump, load, recipe_names
 from conf.schema import Config, ExampleConfig, RunConfig
 from conf.settings import changed
-from conf.settings import settings as known
 
 
 def quickstart(*overrides: str) -> Config:
@@ -227,18 +224,6 @@ def test_unusable_recipes(tmp_path: Path, text: str, words: list[str]) -> None:
     with pytest.raises(BadInput) as caught:
         load(["conf=child"], folder)
     assert_one_line(str(caught.value), words)
-
-
-@settings(max_examples=60)
-@given(st.sampled_from([item.path for item in known(Config)]) | st.text(max_size=30), st.text(max_size=30))
-@example("[", "")
-def test_any_argument_is_used_or_refused(key: str, value: str) -> None:
-    said = ""
-    try:
-        quickstart(f"{key}={value}")
-    except BadInput as error:
-        said = str(error)
-    assert all(line.isprintable() for line in said.split("\n"))
 
 
 def assert_refused(arguments: list[str], words: list[str]) -> None:

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from conf.errors import BadInput, nearest
 from conf.schema import Config, ConfigWithSweep
-from conf.settings import DECLARED, RULES, build, changed, expected, section, setting, settings
+from conf.settings import DECLARED, RULES, build, changed, section, setting, settings
 
 ALL = list(settings(ConfigWithSweep))
 
@@ -61,14 +61,6 @@ class Outer:
     count: int = setting(3, "the paper", ge=1)
     """How many."""
     inner: Inner = section(Inner, resumable=True)
-
-
-def test_a_setting_knows_its_meaning() -> None:
-    count, share, word = settings(Outer, "top.")
-    assert [item.path for item in (count, share, word)] == ["top.count", "top.inner.share", "top.inner.word"]
-    assert (count.meaning, share.meaning, word.meaning) == ("How many.", "A share, of something.", "")
-    assert [item.resumable for item in (count, share, word)] == [False, True, True]
-    assert (count.source, expected(word.kind), expected(share.kind)) == ("the paper", "text or null", "a number")
 
 
 def test_all_faults_are_found_where_rules_count() -> None:

@@ -1,8 +1,7 @@
-"""Real tiny runs with faults, budgets or measurements. Prints a line per case.
+"""Real tiny runs with faults or measurements. Prints a line per case.
 
 python -m tests.faults kill                        kill -9 of every process
 python -m tests.faults inject [FAULT[:MOMENT] …]   as root: stopped processes, disks, the clock, memory
-python -m tests.faults budgets [SECONDS …]         is each budget spent, and not more?
 python -m tests.faults soak [UPDATES]              do memory, files and processes stay flat?
 """
 
@@ -13,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.conftest import boxing_model, start
-from tests.faults import budgets, injection, soak
+from tests.faults import injection, soak
 from tests.faults.conftest import Run, launcher
 
-COMMANDS = {"kill": injection.kill, "inject": injection.inject, "budgets": budgets.main, "soak": soak.main}
+COMMANDS = {"kill": injection.kill, "inject": injection.inject, "soak": soak.main}
 
 
 class Folders:

@@ -1,9 +1,6 @@
 import asyncio
 import io
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +11,6 @@ from conf.schema.data import ExampleConfig
 from conf.settings import changed
 from launch.chat import Conversation
 from rewards.verify import verify
-from tests.conftest import ROOT
 
 
 class Boxes:
@@ -132,40 +128,3 @@ def test_refused_line_does_not_end_the_chat(line: str, expected: str, say: Say) 
 def test_new_forgets_and_quit_ends(say: Say, engine: Boxes) -> None:
     say("hello", "/new", "again", "/quit", "never said")
     assert [prompt for prompt, _ in engine.requests] == ["user: hello\n"] * 2 + ["user: again\n"] * 2
-
-
-COMMAND = """
-import os, subprocess, sys
-from actors.errors import ActorDied
-from conf.errors import BadInput
-from launch.chat import off_screen
-with off_screen() as screen:
-    print("a library's progress")
-    print("a library's warning", file=sys.stderr)
-    subprocess.run([sys.executable, "-c", "print('an engine')"])
-    print("Ready", file=screen)
-    {end}
-print("after")
-"""
-
-
-@pytest.mark.parametrize("error", ["", "BadInput('wrong')", "ExceptionGroup('', [ActorDied('out of memory')])"])
-def test_libraries_stay_off_the_screen(error: str, tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", COMMAND.format(end=f"raise {error}" if error else "pass")],
-        env={"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    logs = list(tmp_path.iterdir())
-    assert ended.returncode == bool(error)
-    assert ended.stdout == ("Ready\n" if error else "Ready\nafter\n")
-    if "ActorDied" not in error:
-        assert logs == []
-        assert ended.stderr.endswith("BadInput: wrong\n" if error else "")
-        return
-    assert ended.stderr.count("\n") == 1
-    assert "out of memory" in ended.stderr
-    assert str(logs[0]) in ended.stderr
-    for text in ("a library's progress", "a library's warning", "an engine", "Traceback", "out of memory"):
-        assert text in logs[0].read_text()

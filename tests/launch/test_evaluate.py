@@ -261,14 +261,3 @@ def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: lis
     ]
     with pytest.raises(BadInput, match="temperature="):
         prepared([*rest, few, "n=2", "eval.temperature=0.5"])
-
-
-def test_filtered_problems_are_recorded(arguments: list[str], tmp_path: Path) -> None:
-    with (tmp_path / "few.jsonl").open("a") as file:
-        file.write(json.dumps({"problem": "1 + " * 100, "answer": "7"}) + "\n" + json.dumps({"problem": "?"}) + "\n")
-    evaluation = prepared(arguments)
-    draw(evaluation, rounds=2, right=1)
-    document = write_results(evaluation, "completed")
-    reasons = {"empty problem or answer": 1, "prompt over rollout.max_prompt_tokens": 1}
-    assert [each.dropped for each in document.benchmarks] == [{}, reasons]
-    assert all(f"1 {reason}" in (evaluation.folder.path / "evaluation.md").read_text() for reason in reasons)

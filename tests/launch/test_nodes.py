@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,9 +126,3 @@ def test_end_of_the_jobs_time_ends_the_run_gracefully(site: Site) -> None:
     said, _ = job.communicate(timeout=240)
     assert job.returncode == 143, said
     assert "stopped" in site.record.read_text().splitlines()
-
-
-def test_cluster_file_is_one_that_rays_launcher_takes() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    validate_config(prepare_config(yaml.safe_load((ROOT / "launch" / "cluster.yaml").read_text())))

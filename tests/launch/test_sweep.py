@@ -22,7 +22,7 @@ from conf.load import dump, load
 from launch import sweep
 from launch.hardware.gpus import Gpu
 from launch.hardware.machine import GIB, Machine, with_gpus
-from launch.plan.plan import Plan, make_plan, with_problems
+from launch.plan.plan import Plan, make_plan
 from launch.reporting import conclusion
 from launch.sweep import machines_of, main
 from launch.sweep_runs import scheduler
@@ -179,20 +179,6 @@ def test_run_begun_with_other_settings_is_refused(
     (tmp_path / "s" / "r8" / "config.yaml").write_text(begun)
     assert sweeping("ranks=[8]") == 2
     assert "lora.alpha=3" in capsys.readouterr().err
-
-
-def test_plan_estimates_like_runs_once_and_flags_those_without_an_update(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Plan] = []
-    monkeypatch.setattr("launch.plan.options.with_problems", lambda plan: (seen.append(plan), with_problems(plan))[1])
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    axes = ("seeds=[0,1,2,3]", "learner.learning_rate=[1e-5,1e-4]", "ranks=[8,64]", "budget.minutes=0.1")
-    assert main(command(tmp_path, *axes, "plan=true")) == 0
-    assert len(seen) == 2
-    said = capsys.readouterr().out
-    assert "10.0.0.1:6379" in said
-    assert "16 of 16" in said
 
 
 def start(folder: Path, conduct: dict[str, Any], *arguments: str) -> subprocess.Popen[str]:

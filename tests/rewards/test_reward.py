@@ -1,5 +1,3 @@
-from dataclasses import asdict
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,9 +5,8 @@ from hypothesis import strategies as st
 from actors.messages import Status, Verdict
 from conf.catalogue import reward_presets
 from conf.errors import BadInput
-from conf.load import flatten, load
+from conf.load import load
 from conf.schema import Config, CustomRewardConfig, RewardConfig
-from conf.schema.reward import formula
 from conf.settings import changed
 from rewards.reward import RewardFunction, cosine, overlong, reward_function, well_formed
 from tests.rewards.corpus import sample
@@ -92,13 +89,6 @@ def test_a_users_parts_are_weighted_or_masked(timeout: str) -> None:
     failed = rewarding(sample("\\boxed{4}"), verdict(), {"tone": 0.0}, Status.CRASH)
     assert (failed.total, failed.status, failed.masked) == (0.0, Status.CRASH, timeout == "mask")
     assert failed.verdict == verdict()
-
-
-def test_formula_names_all_parts() -> None:
-    config = load(["conf=quickstart", "reward.custom=[{function: 'mine:tone', weight: -0.5}]"])
-    config = changed(config, {"algorithm.overlong_buffer": 0.1})
-    assert formula(flatten(asdict(config))).endswith(" − 0.5 · tone − 1 · overlong")
-    assert formula({"reward.accuracy": 1.0, "reward.format": 0.2, "reward.boxed": 0.0}) == "1 · accuracy + 0.2 · format"
 
 
 @pytest.mark.parametrize(

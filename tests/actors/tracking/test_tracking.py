@@ -1,8 +1,10 @@
+import sys
 import threading
 import time
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -156,6 +158,32 @@ def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path:
     assert "samples/0/text_summary" in events.Tags()["tensors"]
     overview = [f"0 overview/{name}" for name in ("accuracy", "entropy", "held-out pass@1")]
     assert sorted(events.Tags()["scalars"])[: len(overview)] == overview
+
+
+def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in for the package, which is an extra."""
+    begun: list[dict[str, Any]] = []
+    logged: list[dict[str, Any]] = []
+    run = SimpleNamespace(define_metric=lambda *_, **__: None, log=logged.append, summary={}, finish=lambda: None)
+    package = SimpleNamespace(
+        init=lambda **given: begun.append(given) or run, Settings=dict, Table=lambda columns, data: (columns, data)
+    )
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    for update in (1, 2):
+        shown = make_tracking(["wandb"], Identity("a1", "mine", tmp_path, {"lora": {"rank": 8}}))
+        shown.begin(update)
+        shown.scalars(update, {"reward/mean": 0.5})
+        shown.samples(f"update-{update:06d}", update, [{"prompt": "3 + 4"}])
+        shown.end({"status": "completed", "events": [{"detail": "disk"}]}, 60.0)
+        assert shown.troubles() == []
+    assert [(each["id"], each["resume"]) for each in begun] == [("a1", "allow")] * 2
+    assert logged[:2] == [{"reward/mean": 0.5, "update": 1}, {"samples/update": (["prompt"], [["3 + 4"]]), "update": 1}]
+    assert logged[2:] == [
+        {"events": (["detail"], [["disk"]])},
+        *({**each, "update": 2} for each in logged[:2]),
+        logged[2],
+    ]
+    assert run.summary == {"status": "completed"}
 
 
 def test_logger_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

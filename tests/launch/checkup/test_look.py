@@ -7,14 +7,11 @@ from types import ModuleType
 
 import pytest
 
-from actors.runtime.host_resources import HostFree
 from conf.load import load
 from launch.checkup import look
-from launch.checkup.look import Finding, look_at_gpus, look_at_model, look_at_resources, look_at_software
+from launch.checkup.look import Finding, look_at_gpus, look_at_model, look_at_software
 from launch.hardware import gpus
 from launch.hardware.machine import detect
-from launch.plan import host_needs
-from tests.launch.plan.plans import CPU, plan
 
 A40 = "0, GPU-0b, NVIDIA A40, 46068, 45634, [N/A], 580.65.06, 8.6\n"
 Install = Callable[[str], ModuleType]
@@ -106,13 +103,6 @@ def test_this_machine_has_all_that_a_run_needs_but_a_compiler(monkeypatch: pytes
     *_, compiler = look_at_software(detect("cpu"))
     assert (compiler.name, compiler.state) == ("compiler", "bad")
     assert "g++" in compiler.text
-
-
-def test_a_scarce_resource_has_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_needs, "measure", lambda _: HostFree(disk=2**20, shared_memory=2**40, memory=2**40))
-    disk, _, memory = look_at_resources(plan("quickstart", CPU), tmp_path / "runs" / "mine")
-    assert (disk.name, disk.state, memory.state) == (f"run.folder={tmp_path}/runs: its disk", "bad", "good")
-    assert "make room" in disk.text
 
 
 @pytest.mark.parametrize(

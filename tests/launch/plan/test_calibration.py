@@ -14,7 +14,7 @@ from conf.settings import changed
 from launch.plan.calibration import ENOUGH, Pace, keep, learn_from, measure, recall
 from launch.plan.plan import make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
-from tests.launch.plan.plans import CPU, estimated, machine
+from tests.launch.plan.plans import CPU, estimated
 
 SLOWER = Calibration(decode=1.6, learn=0.7, update=1.8, score=0.7, sync=2.0, start_s=40.0, verify=2.0)
 WORK = Workload(prompt=64.0, fresh=16.0, response=8.0, spread=0.204, varied=0.4)
@@ -83,12 +83,6 @@ def test_another_batch_staleness_and_rank_is_predicted(tmp_path: Path) -> None:
         assert getattr(guess, name) == pytest.approx(getattr(real, name), rel=0.1)
 
 
-def test_a_run_that_solves_nothing_says_nothing_of_learning(tmp_path: Path) -> None:
-    found = measure(RunRecord(carry_out(tmp_path / "run", configure(), learned=False)), CPU)
-    assert found.learn == 1.0
-    assert found.update == pytest.approx(SLOWER.update, rel=0.03)
-
-
 def test_a_measurement_is_there_for_the_next_plan(tmp_path: Path) -> None:
     config = configure()
     assert recall(config, CPU) == UNMEASURED
@@ -123,33 +117,6 @@ def test_a_measurement_is_recalled_with_its_workload_at_the_same_lengths(tmp_pat
     assert recall(recipe(tmp_path), CPU) == recall(recipe(tmp_path, "lora.rank=8"), CPU) == FOUND
     longer = recipe(tmp_path, "rollout.max_response_tokens=48")
     assert recall(longer, CPU) == replace(FOUND, workload=None)
-
-
-def test_a_measurement_of_the_first_version_is_recalled(tmp_path: Path) -> None:
-    keep(replace(FOUND, sync=2.0, of="14 updates of bundled:smollm2-135m"), recipe(tmp_path), CPU)
-    file = tmp_path / "calibration.json"
-    old = file.read_text().replace('"sync"', '"swap"').replace("bundled:", "embedded:")
-    file.write_text(old)
-    assert old.count("embedded:") == 2
-    assert recall(recipe(tmp_path), CPU) == replace(FOUND, sync=2.0, of="14 updates of bundled:smollm2-135m")
-
-
-@pytest.mark.parametrize(
-    ("switch", "named"),
-    [
-        ("run.nvidia_mps=on", " with run.mps"),
-        ("learner.fused_kernels=false", " with plain kernels"),
-        ("rollout.lora_kernel_sizes=false", " with vLLM's block sizes"),
-        ("run.nvidia_mps=off", ""),
-    ],
-)
-def test_a_gpus_measurement_of_the_first_version_is_recalled_by_its_switches(
-    tmp_path: Path, switch: str, named: str
-) -> None:
-    config = recipe(tmp_path, switch)
-    key = f"A40, embedded:smollm2-135m in float32{named}: {config.data.source}, {config.rollout.max_response_tokens}"
-    (tmp_path / "calibration.json").write_text(json.dumps({key: asdict(FOUND)}))
-    assert recall(config, machine("A40")) == FOUND
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,8 @@
 import re
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 
-from actors.formats import duration
 from conf.catalogue import devices
 from tests.launch.plan.plans import CPU, machine, plan, shown
 
@@ -31,30 +28,3 @@ def test_plan_says_costs_and_other_choices() -> None:
 
 def test_plan_of_too_short_a_budget_says_so() -> None:
     assert re.search("hold no update: .*budget.minutes", shown(plan("quickstart", CPU, "budget.minutes=0.5")))
-
-
-def test_plan_of_a_deterministic_run_says_its_cost() -> None:
-    text = shown(plan("quickstart", CPU, "run.deterministic=true", "budget.updates=20"))
-    assert "in turn" in text
-    assert re.search(r"run\.deterministic=false +about 20 updates, [\d.]+ s each", text)
-
-
-def test_planning_needs_no_framework() -> None:
-    script = (
-        "import sys; from conf.load import load; from launch.hardware.machine import detect;"
-        "from launch.plan.options import options, scale;"
-        "from launch.plan.plan import make_plan;"
-        "from launch.plan.view import render, render_scaling;"
-        "machine = detect('A40'); plan = make_plan(load(['conf=r256_instruct']), machine);"
-        "render(plan, options(plan));"
-        "render_scaling(scale(plan, machine, [1, 2]));"
-        "assert not {'torch', 'ray', 'vllm', 'transformers', 'huggingface_hub'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.25, "0.25 s"), (90, "90 s"), (600, "10 min"), (86400, "24 h"), (259200, "3 days")]
-)
-def test_durations_have_a_persons_units(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

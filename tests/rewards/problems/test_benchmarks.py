@@ -7,11 +7,8 @@ from conf.catalogue import Benchmark, benchmarks, find_benchmarks
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.settings import changed
-from rewards.problems import sources
 from rewards.problems.loading import BenchmarkProblems, load_benchmark
 from tests.rewards.problems.rows import Rows, write_jsonl
-
-TINY: Rows = [{"problem": f"{a} + 1", "answer": str(a + 1)} for a in range(4)]
 
 
 @pytest.fixture
@@ -27,20 +24,6 @@ def write(rows: Rows) -> Benchmark:
 
 def heldout(config: Config, tokenizer: Any, settings: dict[str, Any]) -> BenchmarkProblems:
     return load_benchmark(find_benchmarks(["heldout"])[0], changed(config, settings), tokenizer)
-
-
-@pytest.mark.parametrize(
-    ("asked", "name"),
-    [
-        ("aime24", "aime24"),
-        ("file:/data/my set.v2.jsonl", "my-set.v2"),
-        ("hub:owner/sums/main:test", "sums-main-test"),
-        ("reasoning_gym:chain_sum", "chain_sum"),
-        ("heldout", "heldout"),
-    ],
-)
-def test_every_benchmark_has_a_plain_name(asked: str, name: str) -> None:
-    assert [benchmark.name for benchmark in find_benchmarks([asked])] == [name]
 
 
 def test_the_papers_benchmarks_are_known() -> None:
@@ -68,25 +51,11 @@ def test_the_recipe_names_unusual_columns(config: Config, byte_tokenizer: Any) -
     assert load_benchmark(benchmark, config, byte_tokenizer).problems[0].gold == "2"
 
 
-def test_a_named_benchmark_has_its_own_columns(
-    config: Config, byte_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = {"problem": "not this", "question": "1 + 1", "answer": "2"}
-    monkeypatch.setitem(sources.SCHEMES, "hub", lambda key, reference, data, seed: [sources.Row(row)])
-    assert "1 + 1" in load_benchmark(benchmarks()["amc23"], config, byte_tokenizer).problems[0].prompt
-
-
 def test_heldout_problems_are_the_recipes(config: Config, byte_tokenizer: Any) -> None:
     settings = {"data.problem_pattern": "", "data.size": 20, "eval.problems": 10, "limit": 4}
     assert len(heldout(config, byte_tokenizer, settings).problems) == 4
     with pytest.raises(BadInput, match=r"eval\.problems=0"):
         heldout(config, byte_tokenizer, {**settings, "eval.problems": 0})
-
-
-def test_filtered_rows_of_an_eval_source_are_counted(config: Config, byte_tokenizer: Any) -> None:
-    source = write([*TINY, TINY[0], {"problem": "?", "answer": ""}]).source
-    loaded = heldout(config, byte_tokenizer, {"data.problem_pattern": "", "data.eval_source": source})
-    assert loaded.dropped == {"empty problem or answer": 1, "duplicate": 1}
 
 
 def test_a_benchmark_without_problems_is_refused(config: Config, byte_tokenizer: Any) -> None:

@@ -1,7 +1,5 @@
 import json
 import math
-import subprocess
-import sys
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -89,10 +87,6 @@ def test_examples_precede_problems_and_are_none(loader: Loader) -> None:
     shown = "<|im_start|>user\nWhat is 3 + 3?<|im_end|>\n<|im_start|>assistant\n6<|im_end|>\n<|im_start|>user\n"
     assert problems.dropped == {SHOWN: 1}
     assert all(problem.prompt.startswith(shown) for problem in problems.train + problems.heldout)
-
-
-def test_size_takes_the_same_problems_first(loader: Loader) -> None:
-    assert loader.load({**ALL, "data.size": 12}).train == loader.load(ALL).train[:12]
 
 
 def test_copies_count_once_unless_their_golds_differ(loader: Loader) -> None:
@@ -250,11 +244,6 @@ def test_tokenizer_without_chat_template_is_refused(loader: Loader) -> None:
     loader.refuse({}, "model.path", "chat template")
 
 
-def test_importing_problems_does_not_import_torch() -> None:
-    check = "import sys, rewards.problems.loading; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", check], check=True)
-
-
 def test_preview_reports_a_source_and_shows_prompts(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     others = [{"problem": "What is nothing?", "answer": ""}, {"problem": "What is its mass?", "answer": "750 g"}]
     write_jsonl(Path("rows.jsonl"), [*SUMS, *SUMS[:2], *others])
@@ -264,11 +253,3 @@ def test_preview_reports_a_source_and_shows_prompts(tiny_model: Path, capsys: py
     assert [word for word in words if word not in said] == []
     assert said.count("<|im_start|>user\nWhat is ") == 3
     assert len(Path("problems-left-out.jsonl").read_text().splitlines()) == 3
-
-
-@pytest.mark.parametrize("arguments", [["data.size=3"], ["file:nowhere.jsonl"], ["elsewhere:x"]])
-def test_preview_refuses_a_wrong_call_in_one_line(
-    arguments: list[str], tiny_model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*arguments, f"model.path={tiny_model}"]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
