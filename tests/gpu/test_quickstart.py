@@ -5,35 +5,55 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from launch.hardware.machine import GIB
+from launch.hardware.machine import GIB, detect
 from tests.gpu.conftest import memory_used
 
 ROOT = Path(__file__).parents[2]
 MINUTES = 8
 
 
-@pytest.mark.timeout(120 + 60 * MINUTES)
-def test_quickstart_learns_and_frees_the_gpu(tmp_path: Path) -> None:
-    before = memory_used()
-    arguments = [f"budget.minutes={MINUTES}", f"run.folder={tmp_path}", "dashboard.port=0"]
+def quickstart(folder: Path, *settings: str) -> tuple[str, dict[str, Any], list[dict[str, Any]]]:
+    """Run the quickstart in a folder; return what it says, its summary and its metrics."""
+    arguments = [f"budget.minutes={MINUTES}", f"run.folder={folder}", "dashboard.port=0", *settings]
     command = [sys.executable, str(ROOT / "launch" / "run.py"), "conf=quickstart", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "of a GPU" in done.stdout
-    summary = json.loads((tmp_path / "quickstart" / "summary.json").read_text())
-    rows = [json.loads(line) for line in (tmp_path / "quickstart" / "metrics.jsonl").read_text().splitlines()]
+    summary = json.loads((folder / "quickstart" / "summary.json").read_text())
+    rows = [json.loads(line) for line in (folder / "quickstart" / "metrics.jsonl").read_text().splitlines()]
     print(f"{len(rows)} updates in {summary['spent_s']:.0f} s: {done.stdout.splitlines()[-1]}")
+    assert not [event for event in summary["events"] if "died" in event["event"]]
+    assert all(row["adapter_check/disagreement"] < 0.1 for row in rows)
+    return done.stdout, summary, rows
+
+
+@pytest.mark.timeout(120 + 60 * MINUTES)
+def test_quickstart_learns_and_frees_the_gpu(tmp_path: Path) -> None:
+    before = memory_used()
+    said, summary, rows = quickstart(tmp_path)
+    assert "of a GPU" in said
     assert summary["status"] in ("budget_exhausted", "completed")  # all problems may be learned
     assert summary["spent_s"] <= 60 * MINUTES
-    assert not [event for event in summary["events"] if "died" in event["event"]]
     assert len(rows) >= 5
-    assert all(row["adapter_check/disagreement"] < 0.1 for row in rows)
     assert max(row["staleness/max"] for row in rows) <= 1
     assert summary["eval"]["final"]["pass@1"] > summary["eval"]["base"]["pass@1"]
     deadline = time.monotonic() + 30
     while memory_used() > before + GIB / 4 and time.monotonic() < deadline:
         time.sleep(0.5)
     assert memory_used() < before + GIB / 4
+
+
+@pytest.mark.timeout(60 + 60 * MINUTES)
+def test_each_of_two_gpus_holds_an_engine_and_a_learner_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learner's processes exchange gradients through NCCL."""
+    two = detect().cards[:2]
+    if len(two) < 2:
+        pytest.skip("there is one GPU")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(gpu.index for gpu in two))
+    _, summary, rows = quickstart(tmp_path, "learner.world_size=2", "rollout.actors=2", "budget.updates=3")
+    assert (summary["status"], len(rows)) == ("completed", 3)
