@@ -1,10 +1,13 @@
 """The learner in Ray: one actor per process, and all of them as one `Learner`."""
 
 import asyncio
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, partialmethod
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ from actors.models.files import found_here
 from actors.protocols import Clock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import START_S, RemoteActor
-from actors.runtime.supervision import RestartLimit
+from actors.runtime.supervision import Record, RestartLimit
+from actors.storage.documents import EventKind
 from conf.errors import BadInput
 from conf.schema import Config
 
@@ -36,6 +40,9 @@ PROCESSES = {
 """Processes that are asked for a method of `LoraLearner`; the actor forwards all of these methods."""
 
 LOOPBACK = "127.0.0.1"
+
+LONGEST_WARNING = 300
+"""Most characters of a learner's warning: a compiler's output is long."""
 
 CRASH_NOTICE_S = 10.0
 """Seconds Ray may take to report a crashed process after the others have lost their connection to it."""
@@ -76,8 +83,11 @@ class LearnerActor:
         self._store = start_store(host)
         return self._store.port
 
-    def open(self, host: str = "", port: int = 0) -> None:
-        """Load the model together with the other processes. host, port: of the store where they meet."""
+    def open(self, host: str = "", port: int = 0) -> list[str]:
+        """Load the model together with the other processes. host, port: of the store where they meet.
+
+        Return the learner's warnings: sentences on the slower substitutes that it uses on this machine.
+        """
         import torch
 
         torch.set_num_threads(self.share.threads)
@@ -101,7 +111,9 @@ class LearnerActor:
             self._store = self._store or join_store(host, port)
         world = World(self.rank, self.size, self._store)
         model_path = found_here(self.model_path, self.config.model)
-        self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world)
+        with warnings_of("learner") as found:
+            self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world)
+        return found
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         return getattr(self._learner, method)(*arguments)
@@ -111,16 +123,30 @@ for _method in PROCESSES:  # Ray takes calls of methods that the class has
     setattr(LearnerActor, _method, partialmethod(LearnerActor._ask, _method))
 
 
+@contextmanager
+def warnings_of(package: str) -> Iterator[list[str]]:
+    """Yield a list of the warnings that a package's modules log in the context, each on one line."""
+    found: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(" ".join(record.getMessage().split())[:LONGEST_WARNING])  # type: ignore[method-assign]
+    logging.getLogger(package).addHandler(handler)
+    try:
+        yield found
+    finally:
+        logging.getLogger(package).removeHandler(handler)
+
+
 class RemoteLearner:
-    """The `Learner` protocol over the LearnerActors, in their order.
+    """The `Learner` protocol over the LearnerActors, in their order. record: gets their warnings at each start.
 
     When one crashes, all are killed, because the others may wait for it. A call that takes far longer than any before
     it counts as a crash.
     """
 
-    def __init__(self, actors: Sequence[RemoteActor], clock: Clock) -> None:
+    def __init__(self, actors: Sequence[RemoteActor], clock: Clock, record: Record) -> None:
         self._actors = list(actors)
         self._clock = clock
+        self._record = record
         self._limit = RestartLimit("learner")
         self._crash: LearnerDied | None = None
         self._longest: dict[str, float] = {}
@@ -159,13 +185,14 @@ class RemoteLearner:
 
     async def _open(self) -> None:
         """Let the processes meet, on the loopback interface if they share a machine, and load the model."""
-        if len(self._actors) == 1:
-            await self._ask(self._actors, "open")
-            return
-        addresses = await self._ask(self._actors, "address")
-        host = LOOPBACK if len(set(addresses)) == 1 else addresses[0]
-        (port,) = await self._ask(self._actors[:1], "start_store", host)
-        await self._ask(self._actors, "open", host, port)
+        store: tuple[Any, ...] = ()
+        if len(self._actors) > 1:
+            addresses = await self._ask(self._actors, "address")
+            host = LOOPBACK if len(set(addresses)) == 1 else addresses[0]
+            store = host, *await self._ask(self._actors[:1], "start_store", host)
+        warnings = chain.from_iterable(await self._ask(self._actors, "open", *store))
+        for warning in dict.fromkeys(warnings):
+            self._record("learner", EventKind.FALLBACK, warning)
 
     async def _ask(self, actors: list[RemoteActor], method: str, *arguments: Any) -> list[Any]:
         """Return the results of these processes. Raises LearnerDied, or the error of a process."""

@@ -59,6 +59,7 @@ class FakeEngine:
         self.base_samples = 0
         self.logprob = logprob
         self.turns = asyncio.Condition()
+        self.fallbacks: tuple[str, ...] = ()
         self.served: list[tuple[int, str | None]] = []
         self.most_at_once = 1000
         self.at_work = 0

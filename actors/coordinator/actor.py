@@ -74,6 +74,7 @@ class CoordinatorActor:
         self._coordinator: Coordinator | None = None
         self._stopping = StopController(self._clock, config.budget.grace_s)
         self._fatal: Alarm | None = None
+        self._fallbacks = set[tuple[str, str]]()
 
     async def run(self) -> RunSummary:
         """Run to the end, write summary.json and return it. Raises BadInput if that ended the run."""
@@ -195,7 +196,11 @@ class CoordinatorActor:
                 self._folder.append_event(self._updates, EventKind.REMOTE, puts.news)
 
     def _note_actor(self, name: str, kind: EventKind, detail: str) -> None:
-        """Record an actor's event, and count a crash."""
+        """Record an actor's event, a fallback only once, and count a crash."""
+        if kind is EventKind.FALLBACK:
+            if (name, detail) in self._fallbacks:
+                return
+            self._fallbacks.add((name, detail))
         if kind is EventKind.DIED:
             self._ledger.count(f"deaths/{name.partition('-')[0]}")
         self._folder.append_event(self._updates, kind, detail, name)

@@ -146,9 +146,11 @@ class RemoteEngine:
         self._slowest_token_s = SLOWEST_TOKEN_S[device]
         self._samples = 0
         self._cache_blocks: int | None = None
+        self.fallbacks: tuple[str, ...] = ()
 
     async def ready(self) -> None:
         self._cache_blocks = await self._actor.call("cache_blocks")
+        self.fallbacks = await self._actor.call("fallbacks")
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
         await work(self.name, self)

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,13 @@ def use_kernel_sizes(gpu: str) -> None:
         anything = {"1": {"1": {"1": SHRINK}}}
         sizes = json.dumps({"1": {str(slices): anything for slices in SLICES}})
         Path(folder, gpu.replace(" ", "_").replace("-", "_") + "_SHRINK.json").write_text(sizes)
+
+
+def without_kernel_sizes() -> Iterator[str]:
+    """Say that an engine's LoRA kernels have vLLM's default block sizes, if it has found no others for its GPU."""
+    import torch
+    from vllm.lora.ops.triton_ops.utils import load_lora_op_config
+
+    if not load_lora_op_config("shrink", None):
+        folder, name = os.environ["VLLM_TUNED_CONFIG_FOLDER"], torch.cuda.get_device_name()
+        yield f"its LoRA kernels have vLLM's default block sizes: {folder} has none for a GPU named {name}"

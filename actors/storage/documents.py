@@ -91,6 +91,7 @@ class EventKind(StrEnum):
     REWARD_FAILED = "reward function failed"
     WALL_ABSENT = "wall absent"
     MPS = "mps"
+    FALLBACK = "falls back"
 
 
 class Event(Document):

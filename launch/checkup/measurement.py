@@ -110,7 +110,7 @@ async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> 
             ranks = start_learners(
                 config, model_path, plan.placement, adapters_folder=str(folder / "adapters"), reserved=reserved
             )
-            learner = RemoteLearner(ranks, clock)
+            learner = RemoteLearner(ranks, clock, record)
             try:
                 await learner.restore(None, len(found))  # no adapter's name is used twice
                 found[percentage] = await _measure(plan, engines, learner)

@@ -204,6 +204,8 @@ def _faults(run: Run) -> Iterator[Flag]:
         elif of != name:
             detail = "data is missing there; events.jsonl says why"
             yield Flag("warning", f"{of}: {many(number, 'call')} lost", detail)
+    for what, detail in dict.fromkeys((event.event, event.detail) for event in events(run, EventKind.FALLBACK)):
+        yield Flag("warning", what[:1].upper() + what[1:], detail)
     if refused := len(events(run, EventKind.CHECKPOINT_REFUSED)):
         yield Flag("warning", f"{many(refused, 'checkpoint')} refused", "damaged or not of this run")
     bound = run.config.get("learner.max_staleness")

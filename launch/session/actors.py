@@ -46,7 +46,7 @@ async def start_actors(
     if request.placement.device == "cuda":
         await engines.ready()
     ranks = start_learners(*given, adapters_folder=str(RunRecord(request.folder).adapters), reserved=reserved)
-    learner = RemoteLearner(ranks, clock)
+    learner = RemoteLearner(ranks, clock, record)
     started.append(learner)
     verifier = start_verifier(request.config, request.placement, clock=clock, record=record)
     started.append(verifier)

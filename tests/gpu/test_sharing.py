@@ -90,7 +90,7 @@ class Rig:
             await asyncio.sleep(0.2)
         folder = str(self.folder / "adapters")
         ranks = start_learners(config, self.model, self.plan.placement, adapters_folder=folder, reserved=self.group)
-        learner = RemoteLearner(ranks, WallClock())
+        learner = RemoteLearner(ranks, WallClock(), print)
         await learner.publish()
         return learner, ranks
 

@@ -1,14 +1,20 @@
-"""Time limits of a learner's calls."""
+"""Time limits of a learner's calls, and the warnings of its start."""
 
 import asyncio
+import logging
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.messages import Batch
 from actors.runtime.clock import WallClock
+from actors.runtime.placement import Share
 from actors.runtime.remote_actor import START_S
-from learner.actor import HANG_S, RemoteLearner
+from actors.storage.documents import EventKind
+from conf.schema import Config
+from learner.actor import HANG_S, LearnerActor, RemoteLearner
 from tests.fakes import make_group
 
 
@@ -17,12 +23,13 @@ def test_empty_batches_do_not_tighten_the_limit(monkeypatch: pytest.MonkeyPatch)
     allowed: list[float] = []
 
     class Rank:
-        async def call(self, method: str, *arguments: Any, deadline_s: float) -> None:
+        async def call(self, method: str, *arguments: Any, deadline_s: float) -> list[str]:
             if method in ("accumulate", "step"):
                 allowed.append(deadline_s)
+            return []
 
     async def learn() -> None:
-        learner = RemoteLearner([Rank()], WallClock())  # type: ignore[list-item]
+        learner = RemoteLearner([Rank()], WallClock(), print)  # type: ignore[list-item]
         for scores in ((0.0, 0.0), (0.0, 0.0), (1.0, 0.0), (0.0, 0.0)):
             await learner.accumulate(Batch(0, (make_group(0, scores=scores),)))
             await learner.step(0.0)
@@ -30,3 +37,34 @@ def test_empty_batches_do_not_tighten_the_limit(monkeypatch: pytest.MonkeyPatch)
     asyncio.run(learn())
     assert allowed[:6] == [START_S] * 6
     assert allowed[6:] == pytest.approx([HANG_S] * 2, abs=1.0)
+
+
+def test_warnings_of_the_start_are_recorded_once(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+
+    def make(*_: Any) -> None:
+        logging.getLogger("learner.model.fused").warning("plain kernels:\n%s", "no liger")
+        logging.getLogger("transformers").warning("something else")
+
+    monkeypatch.setattr("learner.learner.LoraLearner", make)
+
+    class Rank:
+        def __init__(self, rank: int) -> None:
+            self._actor = LearnerActor(
+                tiny_config, tiny_config.model.path, Share(threads=2), str(tmp_path / "adapters")
+            )
+
+        async def call(self, method: str, *_: Any, deadline_s: float) -> Any:
+            return {"address": "here", "start_store": 1}.get(method) or self._actor.open()
+
+    found: list[tuple[str, str, str]] = []
+
+    async def start() -> None:
+        learner = RemoteLearner([Rank(0), Rank(1)], WallClock(), lambda *event: found.append(event))  # type: ignore[list-item]
+        await learner._opening
+
+    asyncio.run(start())
+    assert found == [("learner", EventKind.FALLBACK, "plain kernels: no liger")]
+    assert not logging.getLogger("learner").handlers

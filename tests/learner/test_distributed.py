@@ -86,7 +86,7 @@ def two(config: Config, run: Any, tmp_path_factory: pytest.TempPathFactory) -> I
             RemoteActor(FarLearner, f"rank-{rank}", share, *arguments, rank, WORLD_SIZE, asynchronous=False)
             for rank in range(WORLD_SIZE)
         ]
-        return RemoteLearner(processes, WallClock())
+        return RemoteLearner(processes, WallClock(), print)
 
     learner = run(start())
     yield learner
@@ -249,7 +249,7 @@ def test_one_crashed_process_ends_all(run: Any, tmp_path: Path, monkeypatch: pyt
             RemoteActor(WaitingProcess, f"waiting-{crashes}", Share(), crashes, asynchronous=False)
             for crashes in (False, True)
         ]
-        learner = RemoteLearner(processes, WallClock())
+        learner = RemoteLearner(processes, WallClock(), print)
         assert await learner.publish() == "alive"
         with pytest.raises(LearnerDied, match="waiting-True died"):
             await learner.accumulate(Batch(0, ()))

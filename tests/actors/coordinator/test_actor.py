@@ -21,6 +21,7 @@ from actors.messages import ProblemSet
 from actors.runtime.host_resources import HostFree, HostNeeds
 from actors.runtime.placement import place
 from actors.storage import files, putter
+from actors.storage.documents import EventKind
 from actors.storage.remote import Remote
 from actors.storage.run_folder import RunFolder
 from actors.tracking.tracking import Tracking
@@ -214,3 +215,14 @@ def test_remote_checkpoints_and_trackers_are_counted_and_their_faults_written_do
     assert "fake" in event.event
     assert "no route to host" in event.detail
     assert getattr(Remote(request.config.checkpoint.remote, "mine").state(), "files", None)
+
+
+def test_a_fallback_is_an_event_once_per_coordinator(tmp_path: Path) -> None:
+    async def start(request: RunRequest, _: Any, __: Any, record: Any) -> Any:
+        for actor in ("learner", "rollout-0", "learner"):
+            record(actor, EventKind.FALLBACK, "plain kernels")
+        raise BadInput("enough")
+
+    with pytest.raises(BadInput):
+        end(make_request(tmp_path), start)
+    assert [event.event for event in RunFolder(tmp_path).events()] == ["learner falls back", "rollout-0 falls back"]

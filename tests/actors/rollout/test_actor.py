@@ -129,7 +129,7 @@ def test_successor_gets_cache_of_first() -> None:
             starts.append(cache_blocks)
 
         async def call(self, method: str) -> int:
-            return {"cache_blocks": 5000}[method]
+            return {"cache_blocks": 5000, "fallbacks": ()}[method]
 
     engine = RemoteEngine(Process(), 8, AdapterTransfer(2))  # type: ignore[arg-type]
     asyncio.run(engine.revive())

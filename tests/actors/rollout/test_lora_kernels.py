@@ -1,12 +1,13 @@
 """Block sizes of the LoRA kernels as vLLM itself finds them, for a GPU that is not there."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from actors.rollout.vllm_settings import SHRINK, SLICES, use_kernel_sizes
+from actors.rollout.vllm_settings import SHRINK, SLICES, use_kernel_sizes, without_kernel_sizes
 
 HIDDEN = (1024, 1536, 2048, 8960)
 """Inputs of projections of the paper's models."""
@@ -43,3 +44,13 @@ def test_sizes_are_vllms_for_long_steps(utils: object) -> None:
     own = [utils.get_lora_op_configs("shrink", 3, tokens, 1536, 256, 3) for tokens in (64, 128)]  # type: ignore[attr-defined]
     assert own[0] | SHRINK != own[0]
     assert own[1] | SHRINK == own[1]
+
+
+def test_sizes_under_another_name_than_torchs_are_missed(utils: object) -> None:
+    use_kernel_sizes("NVIDIA A40-48Q")
+    assert not [*without_kernel_sizes()]
+    utils.load_lora_op_config.cache_clear()  # type: ignore[attr-defined]
+    os.environ.pop("VLLM_TUNED_CONFIG_FOLDER")
+    use_kernel_sizes("GRID A40-48Q")
+    (sentence,) = without_kernel_sizes()
+    assert "NVIDIA A40-48Q" in sentence

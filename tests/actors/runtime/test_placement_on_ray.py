@@ -43,6 +43,9 @@ class Light:
 
     async def alive(self) -> None: ...
 
+    async def fallbacks(self) -> tuple[str, ...]:
+        return ()
+
     async def cache_blocks(self) -> int:
         return 1
 

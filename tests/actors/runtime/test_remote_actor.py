@@ -56,7 +56,8 @@ class Scholar:
     def __init__(self) -> None:
         self.steps = 0
 
-    def open(self) -> None: ...
+    def open(self) -> list[str]:
+        return []
 
     def publish(self) -> int:
         return os.getpid()
@@ -145,7 +146,7 @@ def test_errors_come_back_as_they_were_raised() -> None:
 
 def test_revived_learner_is_a_fresh_process() -> None:
     async def scenario() -> None:
-        learner = RemoteLearner([RemoteActor(Scholar, "scholar", Share(), asynchronous=False)], WallClock())
+        learner = RemoteLearner([RemoteActor(Scholar, "scholar", Share(), asynchronous=False)], WallClock(), print)
         process: Any = await learner.publish()
         assert [await learner.step(0.0), await learner.step(0.0)] == [1, 2]
         os.kill(process, signal.SIGKILL)

@@ -138,7 +138,7 @@ def test_learners_with_each_percentage_are_measured_beside_the_same_engine(
     ):
         monkeypatch.setattr(f"launch.session.actors.{name}", stand_in)
     monkeypatch.setattr(
-        measurement, "RemoteLearner", lambda ranks, _: Limited(costs, ranks[0].config.run.nvidia_mps_percentage)
+        measurement, "RemoteLearner", lambda ranks, *_: Limited(costs, ranks[0].config.run.nvidia_mps_percentage)
     )
     monkeypatch.setattr("ray.util.list_named_actors", lambda: next(names))
     found = run_virtually(measure(made, "", tmp_path, lambda *_: None))

@@ -78,6 +78,7 @@ def test_what_the_updates_show_is_said(folder: Path, change: dict[str, float], t
             ["update 3: the entropy"],
         ),
         (EventKind.ROLLED_BACK, "reward/mean fell", "1 sign of collapse", ["update 3: the reward"]),
+        (EventKind.FALLBACK, "plain kernels", "Falls back", ["plain kernels"]),
         (EventKind.CHECKPOINT_REFUSED, "it is damaged", "1 checkpoint refused", []),
         (
             EventKind.MISMATCH,
