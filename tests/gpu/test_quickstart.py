@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from actors.storage.documents import EventKind
 from launch.hardware.machine import GIB, detect
 from tests.gpu.conftest import memory_used
 
@@ -25,7 +26,7 @@ def quickstart(folder: Path, *settings: str) -> tuple[str, dict[str, Any], list[
     summary = json.loads((folder / "quickstart" / "summary.json").read_text())
     rows = [json.loads(line) for line in (folder / "quickstart" / "metrics.jsonl").read_text().splitlines()]
     print(f"{len(rows)} updates in {summary['spent_s']:.0f} s: {done.stdout.splitlines()[-1]}")
-    assert not [event for event in summary["events"] if "died" in event["event"]]
+    assert not [event for event in summary["events"] if event["event"].endswith((EventKind.DIED, EventKind.FALLBACK))]
     assert all(row["adapter_check/disagreement"] < 0.1 for row in rows)
     return done.stdout, summary, rows
 
