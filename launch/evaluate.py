@@ -37,11 +37,12 @@ from conf.errors import BadInput
 from conf.help import explain
 from conf.load import load
 from launch.evaluation.preparation import PreparedEvaluation, prepare
-from launch.evaluation.results import notes, table, write_results
+from launch.evaluation.results import table, write_results
 from launch.hardware.gpus import choose, show_only
 from launch.hardware.machine import detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.reporting import attempt
+from launch.reporting.benchmarks import notes
 from launch.session.resume import resolve_dtype
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}

@@ -8,11 +8,12 @@ from itertools import takewhile, zip_longest
 from statistics import fmean
 
 from actors.messages import Status
-from actors.storage.documents import BenchmarkResult, ProtocolRecord, SampleRow
+from actors.storage.documents import SampleRow
 from conf.schema.reward import formula
+from launch.reporting.benchmarks import notes, table_rows
 from launch.reporting.history import Run
 from launch.reporting.run_conclusion import Change
-from launch.reporting.wording import WORDS, compact, count, decimal, p_value, percent, points, signed, span, time
+from launch.reporting.wording import WORDS, compact, count, decimal, percent, points, signed, span, time
 
 SHOWN_PAIRS = 6
 """Number of problems whose samples are shown side by side."""
@@ -97,31 +98,10 @@ def _counted(run: Run, name: str, marked: Callable[[SampleRow], bool]) -> Cells:
     return name, *(f"{sum(of)} of {len(of)}" for of in marks), points(fmean(marks[1]) - fmean(marks[0]))
 
 
-def benchmarks(run: Run) -> list[Table]:
-    """Return a table for each benchmark of launch/evaluate.py."""
-    return [_benchmark(each, run.evaluation.protocol) for each in run.evaluation.benchmarks] if run.evaluation else []
-
-
-def _benchmark(benchmark: BenchmarkResult, protocol: ProtocolRecord) -> Table:
-    sides = [(name, side) for name, side in (("base", benchmark.base), ("trained", benchmark.adapter)) if side]
-    ks = sorted({k for _, side in sides for k in side.pass_at})
-    rows: list[Cells] = []
-    said = []
-    for name, side in sides:
-        found = [side.pass_at.get(k) for k in ks]
-        rows.append((name, *(percent(each.value if each else None) for each in found)))
-        rows.append(("95 %", *(span(each and each.ci95) for each in found)))
-        said.append(f"{name.capitalize()}: {side.n} of {benchmark.n or protocol.n or side.n} samples each.")
-    if paired := benchmark.paired:
-        sure = f"95 % interval {span(paired.ci95)}; {p_value(paired.p)}" if paired.ci95 else "too few problems to tell"
-        said.append(f"pass@1 changed by {points(paired.difference)} points ({sure}).")
-    known = {name: getattr(protocol, name) for name in ("temperature", "top_p", "dtype", "max_response_tokens")}
-    said.append(f"Protocol: {', '.join(f'{name} {compact(value)}' for name, value in known.items())}.")
-    if benchmark.dropped:
-        filtered = [f"{number} {reason}" for reason, number in benchmark.dropped.items()]
-        said.append(f"Filtered rows: {', '.join(filtered)}.")
-    caption = f"{benchmark.name}, {benchmark.problems} problems"
-    return Table(caption, ("", *(f"pass@{k}" for k in ks)), rows, " ".join(said))
+def benchmarks(run: Run) -> Table:
+    """Return the table of launch/evaluate.py's results."""
+    head, *body = table_rows(run.evaluation) if run.evaluation else [()]
+    return Table("Benchmarks", head, body, "; ".join(notes(run.evaluation)) if run.evaluation else "")
 
 
 def plasticity(run: Run) -> Table:

@@ -3,7 +3,8 @@ from typing import Any
 from rich.console import Console
 
 from actors.storage.documents import EvaluationDocument
-from launch.evaluation.results import markdown, table, table_rows
+from launch.evaluation.results import markdown, table
+from launch.reporting.benchmarks import table_rows
 
 
 def figures(n: int, **passes: float) -> dict[str, Any]:
