@@ -27,16 +27,10 @@ TEMPORARY = re.compile(r"^\.(.+?)(\.[0-9a-f]{8})?\.tmp$")
 
 @dataclass(frozen=True)
 class Layout:
-    """The files that we write into a kind of folder.
-
-    names: matches their paths within the folder. folders: matches the paths of subfolders. links: matches paths of
-    files that may be links.
-    """
+    """The files that we write into a kind of folder. names: matches their paths within the folder."""
 
     kind: str
     names: re.Pattern[str]
-    folders: re.Pattern[str] = re.compile("")
-    links: re.Pattern[str] = re.compile("")
 
     def knows(self, path: str) -> bool:
         """Whether a path is one of our files, finished or being written. A path out of the folder is not."""
@@ -45,10 +39,6 @@ class Layout:
             return False
         whole = "/".join(TEMPORARY.sub(r"\1", part) for part in parts)
         return MARK in (path, whole) or self.names.fullmatch(whole) is not None
-
-    def leads_to(self, path: str) -> bool:
-        """Whether a path is one of our files or of the subfolders."""
-        return self.knows(path) or self.folders.fullmatch(path) is not None
 
 
 def mark(folder: Path, kind: str, **facts: Any) -> None:
@@ -78,16 +68,6 @@ def foreign(folder: Path, layout: Layout) -> Path | None:
         return folder
     files, _ = _contents(folder)
     return next((file for file in sorted(files) if not layout.knows(file.relative_to(folder).as_posix())), None)
-
-
-def link_of_ours(folder: Path, layout: Layout) -> Path | None:
-    """Return the first link in a folder through which our writing would change another file; None if there is none.
-
-    The links that we make ourselves are the layout's `links`.
-    """
-    files, _ = _contents(folder)
-    names = [(file, file.relative_to(folder).as_posix()) for file in sorted(files) if file.is_symlink()]
-    return next((file for file, name in names if layout.leads_to(name) and not layout.links.fullmatch(name)), None)
 
 
 def discard(folder: Path, layout: Layout) -> Path | None:

@@ -29,12 +29,7 @@ CHECKPOINT = Layout("checkpoint", re.compile(_CHECKPOINT))
 
 EVALUATION = Layout("evaluation", re.compile(_EVALUATION))
 
-RUN = Layout(
-    "run",
-    re.compile(_RUN, re.VERBOSE),
-    folders=re.compile(r"(samples|tensorboard|wandb|adapters|evaluation|checkpoints)(/[^/]+(/adapter)?)?"),
-    links=re.compile(r"checkpoints/(latest|best|\.(latest|best)\.tmp)|wandb/.+"),
-)
+RUN = Layout("run", re.compile(_RUN, re.VERBOSE))
 
 RAY_SESSION = Layout("ray-session", re.compile(r".+", re.DOTALL))
 """A Ray session. Ray names the files itself, so that only the mark identifies the folder."""

@@ -8,7 +8,7 @@ from actors.messages import ProblemSet
 from actors.runtime.ray_session import clear_session
 from actors.storage.documents import RunSummary
 from actors.storage.files import lock
-from actors.storage.folders import MARK, empty, foreign, is_marked, link_of_ours, mark
+from actors.storage.folders import MARK, empty, foreign, is_marked, mark
 from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
@@ -74,14 +74,8 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
 
 
 def check_files(run: RunRecord, overwrite: bool) -> None:
-    """Raise BadInput if a new run would take a folder with other files than a run's, or if a run that continues would
-    change other files through a link.
-    """
-    if not run.path.is_dir():
-        return
-    if run.exists and not overwrite:
-        if (link := link_of_ours(run.path.resolve(), RUN)) is not None:
-            raise BadInput(f"{link} is a link, and the run would change its target: put a copy in its place")
+    """Raise BadInput if a new run would take a folder with other files than a run's."""
+    if not run.path.is_dir() or (run.exists and not overwrite):
         return
     if overwrite and _is_run(run.path):
         other = foreign(run.path.resolve(), RUN)

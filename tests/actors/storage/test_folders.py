@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.storage.folders import MARK, discard, empty, foreign, is_marked, link_of_ours, mark, new_folder
+from actors.storage.folders import MARK, discard, empty, foreign, is_marked, mark, new_folder
 from actors.storage.layout import ADAPTER, CHECKPOINT, EVALUATION, RUN
 from conf.errors import BadInput
 from tests.conftest import ROOT
@@ -71,14 +71,6 @@ def test_nothing_is_deleted_beside_what_is_not_ours(tmp_path: Path, how: str) ->
     with pytest.raises(BadInput, match=other.name), new_folder(folder, ADAPTER):
         pass
     assert {*tmp_path.rglob("*")} == before
-
-
-@pytest.mark.parametrize("name", ["latest", "best"])
-def test_link_that_a_killed_process_left_is_ours(tmp_path: Path, name: str) -> None:
-    checkpoint = fill(tmp_path / "checkpoints" / "update-000001", "learner.json")
-    (tmp_path / "checkpoints" / f".{name}.tmp").symlink_to(checkpoint.name)
-    assert link_of_ours(tmp_path, RUN) is None
-    assert foreign(tmp_path, RUN) is None
 
 
 def test_mark_says_what_a_folder_is(tmp_path: Path) -> None:

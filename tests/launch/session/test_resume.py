@@ -158,25 +158,6 @@ def test_new_run_takes_no_folder_with_other_files(tmp_path: Path, overwrite: str
     assert all(file.read_text() == settings for file in precious)
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "samples", "events.jsonl", "checkpoints/update-000001"])
-def test_run_does_not_go_on_through_links(tmp_path: Path, name: str) -> None:
-    leave(tmp_path, "interrupted")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    link = tmp_path / "quickstart" / name
-    link.parent.mkdir(exist_ok=True)
-    link.symlink_to(elsewhere)
-    with pytest.raises(BadInput, match=f"{name} is a link"):
-        find_folder(configure(tmp_path))
-    link.unlink()
-    (tmp_path / "quickstart").rename(elsewhere / "quickstart")
-    (tmp_path / "quickstart").symlink_to(elsewhere / "quickstart")
-    (elsewhere / "quickstart" / "data").symlink_to(tmp_path)
-    (elsewhere / "quickstart" / "checkpoints").mkdir(exist_ok=True)
-    (elsewhere / "quickstart" / "checkpoints" / "latest").symlink_to("update-000001")
-    find_folder(configure(tmp_path))
-
-
 def finish(folder: Path, status: str, *settings: str, **summary: float) -> None:
     leave(folder, None, *settings)
     (folder / "quickstart" / "summary.json").write_text(json.dumps({"status": status, **summary}))
