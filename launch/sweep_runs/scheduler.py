@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.live import Live
 
 from actors.runtime.process import handle_signals
-from actors.storage.files import lock
+from actors.storage.documents import SweepDocument, SweepEntry
+from actors.storage.files import lock, write_document
 from conf.settings import changed
 from launch.reporting import attempt, conclusion
 from launch.sweep_runs.grid import Grid, SweepRun
 from launch.sweep_runs.lanes import Lane
-from launch.sweep_runs.record import restore_statuses, write_record
 from launch.sweep_runs.view import render
 
 POLL_S = 1.0
@@ -28,14 +28,13 @@ class Scheduler:
         self._console = console
         self._received: list[int] = []
         self._passed_on = 0
-        restore_statuses(grid)
 
     def run(self) -> int:
         """Carry out the sweep. Return the exit code."""
         handle_signals(self._on_signal)
         for run in self._grid.runs:
             self._look_back(run)
-        write_record(self._grid)
+        self._write()
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while self._turn():
                 if self._console.is_terminal:
@@ -88,19 +87,23 @@ class Scheduler:
             return
 
     def _look_back(self, run: SweepRun) -> None:
-        """Correct the status of a run that ended without this sweep, or whose folder was deleted to repeat it."""
-        if run.finished:
-            if not run.record.path.exists():
-                self._put(run, "pending", "its folder is gone")
-        elif summary := run.record.finished():
-            self._put(run, summary.status, summary.reason)
-        elif run.status == "running":
-            self._put(run, "interrupted", "the sweep was killed")
+        """Take the status of a finished run from its folder."""
+        if summary := run.record.finished():
+            run.status, run.reason = summary.status, summary.reason
 
     def _put(self, run: SweepRun, status: str, reason: str | None = None) -> None:
         run.status, run.reason = status, reason
-        write_record(self._grid)
+        self._write()
         self._console.print(f"{run.name}: {status}{f', {reason}' if reason else ''}", soft_wrap=True)
+
+    def _write(self) -> None:
+        """Write sweep.json, which is whole after any crash."""
+        cells = [
+            SweepEntry(cell=run.name, overrides=run.overrides, run=run.name, status=run.status, reason=run.reason)
+            for run in self._grid.runs
+        ]
+        document = SweepDocument(name=self._grid.name, conf=self._grid.conf, axes=self._grid.axes, cells=cells)
+        write_document(self._grid.folder / "sweep.json", document)
 
     def _budget(self, lane: Lane, run: SweepRun) -> float:
         """Return a run's part of the sweep's seconds: an equal part of the seconds that earlier runs have left."""
