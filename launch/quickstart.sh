@@ -19,7 +19,9 @@ esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bash launch/setup.sh
-if [ $# -eq 0 ] && .venv/bin/python -m launch.result runs/quickstart; then
+finished='"status": "(completed|budget_exhausted)"'
+if [ $# -eq 0 ] && grep -qsE "$finished" runs/quickstart/summary.json; then
+    .venv/bin/python launch/report.py runs/quickstart
     echo 'To run it again: bash launch/quickstart.sh run.overwrite=true'
     exit 0
 fi

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from conf.arguments import words_and_options
 from conf.command import command
-from conf.errors import BadInput
-from launch.reporting import write
+from conf.errors import BadInput, printable
+from launch.reporting import conclusion, write
 
 
 @command("report.py", __doc__)
@@ -27,6 +27,8 @@ def main(arguments: list[str]) -> int:
         if not os.path.isdir(folder):
             raise BadInput(f"there is no folder {folder}: name a run's or a sweep's folder, such as runs/quickstart")
     print(f"Report: {write(*folders)}")
+    if len(folders) == 1:
+        print(printable(conclusion(folders[0])))
     return 0
 
 

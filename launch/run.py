@@ -45,9 +45,8 @@ from launch.plan.plan import Plan, with_problems
 from launch.plan.refusal import check_budget, check_plan
 from launch.plan.view import render, render_scaling
 from launch.reporting import attempt, conclusion
-from launch.result import describe
 from launch.session.console import show_places
-from launch.session.ending import OnEnd, end_with_budget, exit_code, leave, next_steps, write_ending
+from launch.session.ending import OnEnd, describe, end_with_budget, exit_code, leave, next_steps, write_ending
 from launch.session.preparation import prepare
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import find_folder, resolve_dtype, take_over

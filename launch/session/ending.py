@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from actors.coordinator.context import Outcome, RunRequest, summarise
+from actors.formats import duration
 from actors.runtime.process import after
 from actors.storage.checkpoints import version_of
 from actors.storage.documents import LedgerRecord, RunSummary
@@ -70,6 +71,14 @@ class OnEnd:
                 fault = f"could not be run ({error})"
             if fault:
                 print(f"run.on_end={command}: {fault}; the run's own result is above", file=sys.stderr)
+
+
+def describe(summary: RunSummary) -> str:
+    """Say how and when a run ended."""
+    cost = "" if summary.cost is None else f", at a cost of {summary.cost:.2f}"
+    ended = "completed, with its time budget used," if summary.status == "budget_exhausted" else summary.status
+    updates = f"{summary.updates} update{'' if summary.updates == 1 else 's'}"
+    return f"{ended} after {updates} in {duration(summary.spent_s)}{cost}: {summary.reason}"
 
 
 def exit_code(summary: RunSummary) -> int:
