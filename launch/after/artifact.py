@@ -7,7 +7,6 @@ the adapter to bfloat16, in which engines compute, or, for q8_0, of the base mod
 
 import gc
 import json
-import math
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -20,14 +19,14 @@ from gguf.quants import dequantize, quantize
 from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils.logging import disable_progress_bar
 
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
-from actors.models.files import BUNDLED, MODEL_FILES, weight_files
+from actors.models.files import BUNDLED
 from conf.errors import BadInput
 from launch.after.gguf_file import write_gguf
 from launch.after.merged import write_merged
@@ -49,26 +48,14 @@ APART = 2.0
 """Least distance of the export from the base model, over its distance from the adapter. Below it, rounding has
 destroyed the training."""
 
-BYTES = {"float32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
-"""Bytes of a weight by number type. Other exports keep those of the base model's files."""
-
-SLACK = 1.02
-"""Factor for norms, which are in float32, and for the tokens, which a GGUF file repeats."""
-
 REMEDY = "export.py keeps it with format=merged type=float32, or with format=adapter"
 
 
 def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Path, console: Console) -> str:
     """Write an export into an empty folder, verify it, and print the differences.
 
-    Return the reason why the export is refused, or an empty text. Raises BadInput if the disk has no room for it.
+    Return the reason why the export is refused, or an empty text. Raises BadInput if it cannot be written.
     """
-    needed, free = needed_bytes(trained, form, kind), shutil.disk_usage(folder).free
-    if free < needed:
-        raise BadInput(
-            f"the export takes {needed / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free: make room, or name a"
-            " folder on another disk, for push.py by TMPDIR"
-        )
     loaded: Callable[[], Any] = partial(load, str(folder))
     try:
         if form == "merged":
@@ -82,7 +69,10 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
             write_adapter(trained, folder, "" if path == BUNDLED or Path(path).exists() else path)
             loaded = partial(load_adapter, trained, folder)
     except (OSError, SafetensorError) as error:
-        raise BadInput(f"the export cannot be written ({error}); make room, or name another folder") from None
+        raise BadInput(
+            f"the export cannot be written ({error}); make room, or name a folder on another disk, for push.py by"
+            " TMPDIR"
+        ) from None
     console.print("Verifying it by held-out responses …")
     differences = compare(trained, loaded, kind == "q8_0")
     table = Table("mean |Δ log p| per token, between", "nats")
@@ -90,21 +80,6 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
         table.add_row(pair, f"{difference:.5f}")
     console.print(table)
     return fault(*differences.values())
-
-
-def needed_bytes(trained: Trained, form: str, kind: str) -> int:
-    """Return the most bytes that an export takes."""
-    if form == "adapter":
-        return sum(file.stat().st_size for file in trained.adapter.iterdir())
-    base = Path(trained.model_path)
-    others = {file for pattern in MODEL_FILES for file in base.glob(pattern) if file.suffix != ".safetensors"}
-    sizes = [file.stat().st_size for file in others]
-    for file in weight_files(base):
-        with safe_open(file, framework="pt") as weights:
-            names = weights.keys()  # `weights` itself cannot be iterated over
-            count = sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
-        sizes.append(int(BYTES[kind] * count) if kind else file.stat().st_size)
-    return int(SLACK * sum(sizes))
 
 
 def write_adapter(trained: Trained, folder: Path, base: str = "") -> None:
