@@ -3,8 +3,6 @@ import importlib.util
 import inspect
 import json
 import os
-import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,13 +21,6 @@ def run(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return write_trained(tmp_path / "runs" / "mine", tiny_model)
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def served(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The options that the server would be started with."""
     commands: list[list[str]] = []
@@ -41,8 +32,8 @@ def served(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, s
     return dict(word.strip().partition(" ")[::2] for word in words)
 
 
-def test_server_has_the_settings_of_the_engines(run: Path, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
-    options = served([str(run), f"port={free_port}"], monkeypatch)
+def test_server_has_the_settings_of_the_engines(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = served([str(run)], monkeypatch)
     assert options["host"] == "127.0.0.1"
     assert options["served-model-name"] == "base"
     module, _, name = options["middleware"].rpartition(".")
@@ -54,17 +45,17 @@ def test_server_has_the_settings_of_the_engines(run: Path, monkeypatch: pytest.M
     assert "hf-overrides" not in options
 
 
-def test_server_on_a_gpu_has_logits_in_float32(run: Path, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+def test_server_on_a_gpu_has_logits_in_float32(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "talking", lambda trained: (trained.config, Share(gpus=1.0, memory=0.9)))
-    options = served([str(run), f"port={free_port}"], monkeypatch)
+    options = served([str(run)], monkeypatch)
     assert json.loads(options["hf-overrides"]) == {"head_dtype": "float32"}
     assert json.loads(options["default-chat-template-kwargs"]) == {}
 
 
 def test_open_address_needs_a_key(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], free_port: int
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [str(run), "host=0.0.0.0", f"port={free_port}"]
+    arguments = [str(run), "host=0.0.0.0"]
     for key in ("", " \t"):
         monkeypatch.setenv("VLLM_API_KEY", key)
         assert serve.main(arguments) == 2
@@ -74,10 +65,3 @@ def test_open_address_needs_a_key(
     assert options["host"] == "0.0.0.0"
     assert "a secret" not in " ".join([*options, *options.values()])
     assert "a secret" not in capsys.readouterr().out
-
-
-def test_port_in_use_is_refused(run: Path, refused: Callable[..., str]) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        assert "already in use" in refused(serve.main, [str(run), f"port={other.getsockname()[1]}"])
