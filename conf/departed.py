@@ -52,14 +52,8 @@ METRICS: dict[str, str] = {
     "completion/*": "response/*",
     "mismatch/effective_share": "mismatch/ess",
     "time/canary": "time/adapter_check",
-    "ledger/learner/canary": "ledger/learner/adapter_check",
-    "ledger/tokens/canary": "ledger/tokens/adapter_check",
-    "ledger/mirror/*": "ledger/remote/*",
 }
 """Old name of a metric → new name. `old/*` → `new/*` renames the beginning of a name."""
-
-EVENTS = {"mirror": "remote"}
-"""Old text of an event → new text."""
 
 PROTOCOL = {
     "max_prompt_tokens": "rollout.max_prompt_tokens",
@@ -127,16 +121,6 @@ def metric_today(name: str) -> str:
     return str(_renamed(name, METRICS))
 
 
-def event_today(event: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of events.jsonl under today's names, the metrics in the detail of a guard's alarm among them."""
-    text, detail = event.get("event"), event.get("detail")
-    if not isinstance(text, str) or not isinstance(detail, str):
-        return event
-    if text.startswith(("collapse", "mismatch")):
-        detail = " ".join(map(metric_today, detail.split(" ")))
-    return {**event, "event": EVENTS.get(text, text), "detail": detail}
-
-
 def protocol_today(protocol: dict[str, Any]) -> dict[str, Any]:
     """Return the protocol of an evaluation under today's names."""
     settings = {PROTOCOL[name]: value for name, value in protocol.items() if name in PROTOCOL}
@@ -144,21 +128,6 @@ def protocol_today(protocol: dict[str, Any]) -> dict[str, Any]:
     if "model" in protocol:
         protocol["model"] = value_today("model.path", protocol["model"])
     return {**protocol, "settings": settings} if settings else protocol
-
-
-def ledger_today(ledger: dict[str, Any]) -> dict[str, Any]:
-    """Return a ledger under the names that its entries have as metrics, `ledger/ACTOR/ACTIVITY` and `ledger/COUNT`."""
-    seconds: dict[str, dict[str, float]] = {}
-    for actor, activities in ledger.get("seconds", {}).items():
-        for activity, value in activities.items():
-            _, today, name = metric_today(f"ledger/{actor}/{activity}").split("/", 2)
-            known = seconds.setdefault(today, {})
-            known[name] = known.get(name, 0) + value
-    counts: dict[str, int] = {}
-    for old, value in ledger.get("counts", {}).items():
-        name = metric_today(f"ledger/{old}").removeprefix("ledger/")
-        counts[name] = counts.get(name, 0) + value
-    return {**ledger, "seconds": seconds, "counts": counts}
 
 
 def _renamed(text: str, names: dict[Any, Any]) -> Any:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from conf.departed import event_today, key_today, ledger_today, metrics_today, protocol_today, value_today
+from conf.departed import key_today, metrics_today, protocol_today, value_today
 
 LARGEST = 2**53
 """Largest whole number that every reader of JSON keeps exactly."""
@@ -101,11 +101,6 @@ class Event(Document):
     event: str
     detail: str
 
-    @model_validator(mode="before")
-    @classmethod
-    def _today(cls, row: Any) -> Any:
-        return event_today(row) if isinstance(row, dict) else row
-
     @classmethod
     def of(cls, kind: EventKind, subject: str = "", **known: Any) -> "Event":
         """Return an event of a kind. subject: the actor or thing concerned. known: update and detail."""
@@ -154,11 +149,6 @@ class LedgerRecord(Document):
 
     seconds: dict[str, dict[str, Amount]] = {}
     counts: dict[str, Whole] = {}
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _today(cls, ledger: Any, checked: ModelWrapValidatorHandler[Self]) -> Self:
-        return checked(ledger_today(checked(ledger).content))
 
 
 class EntropyChange(Document):

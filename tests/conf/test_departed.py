@@ -32,7 +32,6 @@ def write_old_run(folder: Path, bandwidth: float = 50.0) -> Path:
     (folder / "config.yaml").write_text(yaml.safe_dump(record))
     row = {"update": 1, "canary/noise": 0.5, "time/canary": 2.0, "time/canaries": 3.0, "completion/mean_length": 8.0}
     (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
-    (folder / "ledger.json").write_text('{"seconds": {"learner": {"canary": 2.0}}, "counts": {"tokens/useful": 3}}')
     return folder
 
 
@@ -44,11 +43,9 @@ def test_a_run_opens_under_todays_names(tmp_path: Path) -> None:
     assert record["model"]["path"] == "bundled:smollm2-135m"
     assert record["learner"]["dynamic_sampling"] is not load(["conf=quickstart"]).learner.dynamic_sampling
     assert record["checkpoint"]["mirror_mb_s"] == 20.0  # a report may show it
-    (row,), ledger = RunRecord(folder).rows(), RunRecord(folder).ledger()
+    (row,) = RunRecord(folder).rows()
     today = {"adapter_check/noise": 0.5, "time/adapter_check": 2.0, "time/canaries": 3.0, "response/mean_length": 8.0}
     assert row.content == {"update": 1} | today
-    assert ledger is not None
-    assert ledger.content == {"seconds": {"learner": {"adapter_check": 2.0}}, "counts": {"tokens/useful": 3}}
     assert load([f"adapter={folder}/checkpoints"]).lora.rank == read_config(RunRecord(folder)).lora.rank == 4
 
 
@@ -72,14 +69,3 @@ def test_todays_names_are_settings() -> None:
     sections = {path.rpartition(".")[0] for path in known}
     assert not known & {*departed.RENAMED, *departed.DEPARTED}
     assert {*departed.RENAMED.values(), *departed.VALUES} <= known | sections
-
-
-def test_an_entry_under_its_old_and_its_new_name_adds_up() -> None:
-    ledger = {
-        "seconds": {"learner": {"canary": 2.0, "adapter_check": 3.0, "update": 1.0}},
-        "counts": {"mirror/copies": 1, "remote/copies": 4, "tokens/useful": 7},
-    }
-    assert departed.ledger_today(ledger) == {
-        "seconds": {"learner": {"adapter_check": 5.0, "update": 1.0}},
-        "counts": {"remote/copies": 5, "tokens/useful": 7},
-    }

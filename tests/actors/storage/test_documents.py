@@ -53,30 +53,6 @@ def test_kind_of_an_event_is_known_by_its_text(kind: EventKind, subject: str) ->
     assert Event.model_validate(event.content).kind is kind
 
 
-@pytest.mark.parametrize(
-    ("event", "detail", "kind", "today"),
-    [
-        ("mirror", "copied again", EventKind.REMOTE, "copied again"),
-        (
-            "collapse, rolled back",
-            "canary/entropy went from 2 to 1, completion/mean_length went from 9 to 1; back to version 3",
-            EventKind.ROLLED_BACK,
-            "adapter_check/entropy went from 2 to 1, response/mean_length went from 9 to 1; back to version 3",
-        ),
-        (
-            "mismatch",
-            "mismatch/effective_share is below 0.1: 0.05",
-            EventKind.MISMATCH,
-            "mismatch/ess is below 0.1: 0.05",
-        ),
-        ("learner died", "in completion/x", EventKind.DIED, "in completion/x"),
-    ],
-)
-def test_event_of_the_first_version_has_todays_names(event: str, detail: str, kind: EventKind, today: str) -> None:
-    found = Event.model_validate({"update": 1, "event": event, "detail": detail})
-    assert (found.kind, found.detail) == (kind, today)
-
-
 def test_null_or_absent_field_of_an_earlier_version_has_its_default(tmp_path: Path) -> None:
     nulls = {"reason": None, "hardware": None, "versions": None, "ledger": None, "cost": None}
     (tmp_path / "summary.json").write_text(
