@@ -17,7 +17,7 @@ from conf.command import WORDS, PlainConsole
 from conf.errors import BadInput, hint
 from conf.load import BASE, FOLDER, origins, recipe_names
 from conf.schema import Config, ConfigWithSweep
-from conf.settings import Setting, expected, settings, show
+from conf.settings import MOST, Setting, expected, settings, show
 
 OF_THE_GRID = re.compile(r"r(8|64|256)_(.+)")
 """Pattern of a recipe's name that only sets the rank of another recipe."""
@@ -44,7 +44,8 @@ def explain(arguments: list[str], usage: str) -> None:
             console.print(Text(f"{topic}: {about(found[0].section)}\n"))
         for item in found:
             resumable = "\nA run may be resumed with another value." if item.resumable else ""
-            text = f"{item.meaning}\nValues: {possible(item)}\nSource of the default: {item.source}{resumable}"
+            values = f"Values: {expected(item.kind)}{bounds(item)}"
+            text = f"{item.meaning}\n{values}\nSource of the default: {item.source}{resumable}"
             console.print(Text(f"{item.path}={default(item)}", style="bold"))
             console.print(Padding(Text(text), (0, 0, 1, 2)))
 
@@ -97,10 +98,11 @@ def default(item: Setting) -> str:
     return show(getattr(item.section(), item.path.rpartition(".")[2]))
 
 
-def possible(item: Setting) -> str:
-    """Describe the values that a setting may have."""
-    bounds = ", " + re.sub("^use (a value |a number )?", "", item.rule.remedy) if item.rule else ""
-    return expected(item.kind) + bounds
+def bounds(item: Setting) -> str:
+    """Describe the condition on a setting's values; empty if there is none."""
+    if not item.rule:
+        return ""
+    return ", " + re.sub(f"^use (a value |a number )?|, up to {MOST:,}$", "", item.rule.remedy)
 
 
 def first_sentence(text: str) -> str:

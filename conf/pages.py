@@ -1,6 +1,5 @@
 """Print a generated page of docs/: `python -m conf.pages settings` or `python -m conf.pages coming-from`."""
 
-import re
 import sys
 from collections.abc import Sequence
 from itertools import groupby
@@ -10,7 +9,7 @@ from conf.arguments import words_and_options
 from conf.catalogue import table
 from conf.command import command
 from conf.errors import BadInput
-from conf.help import about, default, first_sentence, recipe_lines
+from conf.help import about, bounds, default, first_sentence, recipe_lines
 from conf.schema import ConfigWithSweep
 from conf.settings import Setting, settings
 
@@ -34,15 +33,6 @@ FIRST = (
 )
 
 TYPES = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "map"}
-
-BOUNDS = (
-    (r"use one of ", "one of "),
-    (r"use (\S+) or more.*", r"≥ \1"),
-    (r"use a number above (\S+), up to 1,000,000,000", r"> \1"),
-    (r"use a number above (\S+), up to (\S+)", r"> \1, ≤ \2"),
-    (r"use a value from (\S+) to (\S+)", r"\1 to \2"),
-)
-"""Pattern of a rule's remedy → the bound as the page shows it."""
 
 COMING_FROM = """# Coming from TRL, verl or OpenRLHF
 
@@ -73,12 +63,10 @@ def settings_page() -> str:
 
 
 def _type(item: Setting) -> str:
-    """Return a setting's type and bounds, such as `int | null` ≥ 1."""
+    """Return a setting's type and bounds, such as `int | null`, 1 or more."""
     kinds = get_args(item.kind) if type(None) in get_args(item.kind) else (item.kind,)
     names = " | ".join(TYPES.get(get_origin(kind) or kind, "null") for kind in kinds)
-    remedy = item.rule.remedy if item.rule else ""
-    bound = next((re.sub(pattern, text, remedy) for pattern, text in BOUNDS if re.match(pattern, remedy)), "")
-    return f"`{names}` {bound}" if bound else f"`{names}`{f': {remedy}' if remedy else ''}"
+    return f"`{names}`{bounds(item)}"
 
 
 def coming_from_page() -> str:
