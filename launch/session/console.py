@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -48,14 +49,14 @@ class RunView:
             self._base_shown = True
         seen = (progress.phase, progress.doing, progress.latest.get("update", 0.0))
         if self._console.is_terminal:
-            self._live.update(render(progress, self._console.width))
+            self._live.update(render(progress))
         elif seen != self._seen:
             line = f"[{duration(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}"
             self._console.print(line.rstrip(), soft_wrap=True, highlight=False)
         self._seen = seen
 
 
-def render(progress: Progress, width: int) -> RenderableType:
+def render(progress: Progress) -> RenderableType:
     """Return the bar over the budget, and the latest figures below it."""
     total = progress.spent + progress.left
     bar = Table.grid(expand=True, padding=(0, 1))
@@ -67,19 +68,7 @@ def render(progress: Progress, width: int) -> RenderableType:
         ProgressBar(total=total, completed=min(progress.spent, total)),
         f"{duration(progress.left)} left of {duration(total)}",
     )
-    lines = [Text(line) for line in wrapped(figures(progress), width)]
-    return Group(bar, *lines)
-
-
-def wrapped(figures: list[str], width: int) -> list[str]:
-    """Put figures into as few lines as possible, none of them cut."""
-    lines: list[str] = []
-    for figure in figures:
-        if lines and len(lines[-1]) + len(SEPARATOR) + len(figure) <= width:
-            lines[-1] += SEPARATOR + figure
-        else:
-            lines.append(figure)
-    return lines
+    return Group(bar, Columns(figures(progress), padding=(0, 2)))
 
 
 def figures(progress: Progress) -> list[str]:
