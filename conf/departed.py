@@ -55,19 +55,6 @@ METRICS: dict[str, str] = {
 }
 """Old name of a metric → new name. `old/*` → `new/*` renames the beginning of a name."""
 
-PROTOCOL = {
-    "max_prompt_tokens": "rollout.max_prompt_tokens",
-    "stop_tokens": "model.stop_tokens",
-    "chat_settings": "data.chat_settings",
-    "template": "data.template",
-    "system": "data.system",
-    "examples": "data.few_shot",
-    "after_thinking": "reward.after_thinking",
-    "custom": "reward.custom",
-    "deadline_s": "reward.deadline_s",
-}
-"""Old field of an evaluation's protocol → key in its `settings`."""
-
 ABSENT = object()
 
 
@@ -111,23 +98,12 @@ def value_today(key: str, value: Any) -> Any:
 
 
 def metrics_today(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of metrics under today's names."""
     return {metric_today(name): value for name, value in row.items()}
 
 
 @lru_cache(4096)  # rows have the same names
 def metric_today(name: str) -> str:
-    """Return today's name of a metric."""
     return str(_renamed(name, METRICS))
-
-
-def protocol_today(protocol: dict[str, Any]) -> dict[str, Any]:
-    """Return the protocol of an evaluation under today's names."""
-    settings = {PROTOCOL[name]: value for name, value in protocol.items() if name in PROTOCOL}
-    protocol = {name: value for name, value in protocol.items() if name not in PROTOCOL}
-    if "model" in protocol:
-        protocol["model"] = value_today("model.path", protocol["model"])
-    return {**protocol, "settings": settings} if settings else protocol
 
 
 def _renamed(text: str, names: dict[Any, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from conf.departed import key_today, metrics_today, protocol_today, value_today
+from conf.departed import key_today, metrics_today, value_today
 
 LARGEST = 2**53
 """Largest whole number that every reader of JSON keeps exactly."""
@@ -274,8 +274,6 @@ class LearnerState(Document):
 
 
 class Measure(Document):
-    """A score with its 95 % interval over problems."""
-
     value: Number
     ci95: Interval | None = None
 
@@ -335,11 +333,6 @@ class ProtocolRecord(Document):
     max_response_tokens: Count | None = None
     seed: int | None = None
     settings: dict[str, Any] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _today(cls, protocol: Any) -> Any:
-        return protocol_today(protocol) if isinstance(protocol, dict) else protocol
 
 
 class EvaluationDocument(Document):
