@@ -48,7 +48,7 @@ class EvaluationFolder:
 
         Raises BadInput if its samples have another protocol, or if run.overwrite would delete somebody else's file.
         """
-        if config.run.overwrite and (other := empty(self.path.resolve(), EVALUATION, last=DOCUMENT)) is not None:
+        if config.run.overwrite and (other := empty(self.path.resolve(), EVALUATION)) is not None:
             raise BadInput(
                 f"{other} is not the file of an evaluation, and run.overwrite=true would delete it: move it away, or "
                 "give run.name=OTHER"

@@ -77,15 +77,12 @@ def discard(folder: Path, layout: Layout) -> Path | None:
     return other
 
 
-def empty(folder: Path, layout: Layout, last: str = "") -> Path | None:
-    """Delete the content of a folder, as `discard` does.
-
-    last: the file that identifies the folder, deleted last in case this process is killed meanwhile.
-    """
+def empty(folder: Path, layout: Layout) -> Path | None:
+    """Delete the content of a folder, as `discard` does: the mark last, in case this process is killed meanwhile."""
     if (other := foreign(folder, layout)) is not None:
         return other
     files, folders = _contents(folder)
-    for file in sorted(files, key=lambda file: file == folder / last):
+    for file in sorted(files, key=lambda file: file == folder / MARK):
         file.unlink(missing_ok=True)
     for inner in folders[:-1]:
         inner.rmdir()

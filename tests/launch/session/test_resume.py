@@ -24,6 +24,7 @@ def leave(folder: Path, status: str | None, *settings: str) -> None:
     run = folder / config.run.name
     run.mkdir()
     (run / "config.yaml").write_text(dump(config))
+    folders.mark(run, RUN.kind)
     if status:
         (run / "summary.json").write_text(json.dumps({"status": status}))
 
@@ -116,7 +117,7 @@ def test_changed_data_is_refused_on_resume(tmp_path: Path) -> None:
         begin(config, tmp_path / "two", problems("a", "c"))
 
 
-def test_settings_of_an_overwritten_run_are_the_last_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mark_of_an_overwritten_run_is_the_last_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed process leaves a folder that is still known as a run's."""
     leave(tmp_path, "completed")
     run, gone = tmp_path / "quickstart", list[str]()
@@ -124,9 +125,9 @@ def test_settings_of_an_overwritten_run_are_the_last_to_go(tmp_path: Path, monke
         (run / name).touch()
     with monkeypatch.context() as watching:
         watching.setattr(Path, "unlink", lambda path, missing_ok: gone.append(path.name))
-        folders.empty(run, RUN, last="config.yaml")
-    assert len(gone) == 5
-    assert gone[-1] == "config.yaml"
+        folders.empty(run, RUN)
+    assert len(gone) == 6
+    assert gone[-1] == folders.MARK
 
 
 @pytest.mark.parametrize("status", ["completed", "budget_exhausted"])
