@@ -33,12 +33,11 @@ CLOSED_PIPE = 141
 FILES = "agg"
 """Matplotlib's backend for drawing into files. reasoning-gym imports matplotlib too."""
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
 UNFIT = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
 }
-"""Errors for a path that may not be read or written, or is not of the expected kind."""
+"""Errors for a path that may not be read or written, has no room, or is not of the expected kind."""
 
 LAYOUT = "\n\t"
 """Characters that are shown although they are not printable."""
@@ -112,15 +111,13 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
 
 def refused(name: str, error: Exception) -> int:
     """Print a command's error as one sentence on stderr, if possible. Return the exit code."""
-    code, number = BAD_INPUT, error.errno if isinstance(error, OSError) else None
-    if isinstance(error, BadInput):
-        sentence = str(error)
-    elif isinstance(error, OSError) and number in FULL:
-        sys.stdout = None
-        sentence = f"cannot write any more ({error.strerror}): make room, or send it elsewhere"
-    elif isinstance(error, OSError) and number in UNFIT and error.filename:
-        sentence = str(BadInput(f"{error.filename} cannot be used ({error.strerror}): allow it, or name another"))
-    else:
+    code, sentence = BAD_INPUT, str(error)
+    if isinstance(error, OSError) and error.errno in UNFIT:
+        if error.filename is None:
+            sys.stdout = None  # it has no room
+        place = error.filename or "the output"
+        sentence = str(BadInput(f"{place} cannot be used ({error.strerror}): make room, allow it, or name another"))
+    elif not isinstance(error, BadInput):
         code, sentence = 1, unforeseen(error)
     with contextlib.suppress(OSError):
         print(f"{name}: {sentence}", file=sys.stderr, flush=True)
@@ -129,12 +126,9 @@ def refused(name: str, error: Exception) -> int:
 
 def unforeseen(error: Exception) -> str:
     """Write the traceback of an error into a new file. Say what happened, and name the file."""
-    text = in_brief(error)
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="microbudget-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            traceback.print_exception(error, file=file)
-    except OSError as full:
-        return f"unforeseen error, {text}; its traceback could not be written ({full.strerror}): make room, try again"
-    return f"unforeseen error, {text}; the traceback is in {file.name}: report it, it is a fault of this project"
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="microbudget-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    log = f"the traceback is in {file.name}: report it, it is a fault of this project"
+    return f"unforeseen error, {in_brief(error)}; {log}"
