@@ -61,16 +61,12 @@ class OnEnd:
                 "MICROBUDGET_NAME": self._config.run.name,
                 "MICROBUDGET_FOLDER": str(self._folder),
             }
-            command, fault = self._config.run.on_end, ""
             try:
-                code = subprocess.run(command, shell=True, env=os.environ | facts, timeout=PATIENCE_S).returncode
-                fault = f"ended with exit code {code}" if code else ""
-            except subprocess.TimeoutExpired:
-                fault = f"was killed after {PATIENCE_S:.0f} s"
-            except (OSError, ValueError) as error:  # no shell; a reason with a zero byte
-                fault = f"could not be run ({error})"
-            if fault:
-                print(f"run.on_end={command}: {fault}; the run's own result is above", file=sys.stderr)
+                subprocess.run(
+                    self._config.run.on_end, shell=True, check=True, env=os.environ | facts, timeout=PATIENCE_S
+                )
+            except (subprocess.SubprocessError, OSError, ValueError) as error:  # a reason with a zero byte
+                print(f"run.on_end: {error}; the run's own result is above", file=sys.stderr)
 
 
 def describe(summary: RunSummary) -> str:

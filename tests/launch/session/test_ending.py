@@ -70,9 +70,9 @@ def test_command_learns_how_the_run_ended_and_runs_once(tmp_path: Path, capfd: p
 @pytest.mark.parametrize(
     ("text", "reason", "said"),
     [
-        ("exit 7", "it hung", "exit 7: ended with exit code 7"),
-        ("sleep 60", "it hung", "killed after 0 s"),
-        ("true", "a\0b", "could not be run"),  # no environment can hold it
+        ("exit 7", "it hung", "exit status 7"),
+        ("sleep 60", "it hung", "timed out"),
+        ("true", "a\0b", "null byte"),  # no environment can hold it
         ("", "it hung", ""),
     ],
 )
