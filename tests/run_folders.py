@@ -113,11 +113,11 @@ def ranked(seeds: int, **after: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def write_evaluation(folder: Path, **protocol: Any) -> None:
-    """evaluation.json of launch/evaluate.py in a run's folder, of a checkpoint of it unless the protocol says so."""
+def write_evaluation(folder: Path) -> None:
+    """evaluation.json of launch/evaluate.py in a run's folder, of a checkpoint of it."""
     (folder / "evaluation").mkdir(exist_ok=True)
     adapter = str(folder / "checkpoints" / "update-000040" / "adapter")
-    document = {**EVALUATION, "protocol": {**EVALUATION["protocol"], "adapter": adapter, **protocol}}
+    document = {**EVALUATION, "protocol": {**EVALUATION["protocol"], "adapter": adapter}}
     (folder / "evaluation" / "evaluation.json").write_text(json.dumps(document))
 
 

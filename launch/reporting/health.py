@@ -29,9 +29,6 @@ BEHIND = 0.5
 SLOWER = 1.5
 """Ratio of measured to planned seconds above which a part of a run explains a delay."""
 
-RESOURCES = ("disk", "shared memory", "memory")
-"""Names after `warnings/` in the ledger that are resources of the host; the others are loggers."""
-
 ENDINGS = {"completed": "good", "budget_exhausted": "good", "interrupted": "warning", "unfinished": "warning"}
 """Status of a run → level; bad for any other status."""
 
@@ -133,7 +130,6 @@ def _course(run: Run) -> Iterator[Flag]:
 
 
 def _samples(run: Run) -> Iterator[Flag]:
-    """Report timeouts, crashes, truncation, failed rewards and missing variance of the training samples."""
     kinds = ("correct", "wrong", "unparsable", "timeout", "crash")
     samples = {kind: int(sum(run.series(f"verify/{kind}")[1])) for kind in kinds}
     for kind, words in (("timeout", "verdicts timed out"), ("crash", "verdicts crashed")):
@@ -167,7 +163,6 @@ def cut(run: Run) -> str:
 
 
 def _evaluations(run: Run) -> Iterator[Flag]:
-    """Report the limits of the held-out evaluations and benchmarks."""
     requested = run.config.get("eval.n")
     if run.base and requested and run.base.n < requested:
         detail = f"{many(run.base.n, 'sample')} per problem instead of {requested}"
@@ -177,13 +172,9 @@ def _evaluations(run: Run) -> Iterator[Flag]:
     if run.overlaps:
         detail = "data.contamination=report_only keeps them: results may be too good; see problems-left-out.jsonl"
         yield Flag("warning", f"The held-out set overlaps {many(run.overlaps, 'training problem')}", detail)
-    if run.foreign:
-        detail = f"evaluation/ in its folder is of {run.foreign}, which does not belong to this run"
-        yield Flag("note", "Benchmarks in the run's folder are ignored", detail)
 
 
 def _faults(run: Run) -> Iterator[Flag]:
-    """Report restarts, resumes, skipped updates, warnings and staleness."""
     counts = run.summary.ledger.counts
     deaths = {name.removeprefix("deaths/"): n for name, n in counts.items() if name.startswith("deaths/")}
     for name, number in deaths.items():
@@ -196,14 +187,9 @@ def _faults(run: Run) -> Iterator[Flag]:
         yield Flag("warning", f"{many(skipped, 'update')} skipped", "loss or gradient was not finite")
     if abandoned := counts.get("updates/abandoned", 0):
         yield Flag("note", f"{many(abandoned, 'update')} repeated", "after a return to a checkpoint")
-    for name, number in counts.items():
-        if name == "warnings/look failed":
-            yield Flag("warning", "The host could not be checked", many(number, "time"))
-        elif (of := name.removeprefix("warnings/")) in RESOURCES:
-            yield Flag("warning", f"{of.capitalize()} ran low", many(number, "warning"))
-        elif of != name:
-            detail = "data is missing there; events.jsonl says why"
-            yield Flag("warning", f"{of}: {many(number, 'call')} lost", detail)
+    warnings = {name.removeprefix("warnings/"): n for name, n in counts.items() if name.startswith("warnings/")}
+    for name, number in warnings.items():
+        yield Flag("warning", f"{name}: {many(number, 'warning')}", "events.jsonl says why")
     for what, detail in dict.fromkeys((event.event, event.detail) for event in events(run, EventKind.FALLBACK)):
         yield Flag("warning", what[:1].upper() + what[1:], detail)
     if refused := len(events(run, EventKind.CHECKPOINT_REFUSED)):

@@ -11,9 +11,8 @@ from statistics import fmean
 from typing import Any
 
 from actors.messages import Status
-from actors.models.adapters import WEIGHTS_FILE
 from actors.storage import documents
-from actors.storage.files import digest, read_document
+from actors.storage.files import read_document
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import flatten
@@ -43,8 +42,7 @@ class Run:
     cell_status, reason: the status of the run in its sweep, and its reason.
     summary: summary.json; before the end of the run, the facts known so far.
     before, after: samples of the held-out evaluations of the base model and of the trained policy.
-    evaluation: evaluation.json, if it is about this run's model and checkpoints.
-    foreign: the model or adapter of any other evaluation.json; otherwise empty.
+    evaluation: evaluation.json.
     overlaps: number of training problems that were kept although they overlap held-out ones.
     restores: number of times that weights were restored.
     """
@@ -62,7 +60,6 @@ class Run:
     after: tuple[documents.SampleRow, ...] = ()
     origin: documents.Origin = NOT_RECORDED
     evaluation: documents.EvaluationDocument | None = None
-    foreign: str = ""
     overlaps: int = 0
     restores: int = 0
 
@@ -123,7 +120,6 @@ class Sweep:
 
     @property
     def finished(self) -> list[Run]:
-        """The runs with a final evaluation."""
         return [run for run in self.runs if run.final]
 
 
@@ -132,8 +128,7 @@ def read_run(folder: Path) -> Run:
     record = RunRecord(folder)
     if not record.exists:
         raise BadInput(f"{folder} is not the folder of a run: it has no config.yaml")
-    config, evaluation = flatten(record.config()), record.benchmarks()
-    foreign = _foreign(evaluation, record, config) if evaluation else ""
+    config = flatten(record.config())
     if (summary := record.summary()) is None:
         known = {"eval": documents.Heldouts(base=record.evaluation("base")), "spent_s": record.spent}
         summary = UNFINISHED.model_copy(update=known | {"ledger": record.ledger() or UNFINISHED.ledger})
@@ -150,30 +145,13 @@ def read_run(folder: Path) -> Run:
         before=tuple(record.samples("eval-base")),
         after=tuple(record.samples("eval-final")),
         origin=record.origin(),
-        evaluation=None if foreign else evaluation,
-        foreign=foreign,
+        evaluation=record.benchmarks(),
         overlaps=sum(row.reason == OVERLAP_KEPT for row in record.left_out()),
         restores=record.incarnation(),
     )
 
 
-def _foreign(evaluation: documents.EvaluationDocument, record: RunRecord, config: Settings) -> str:
-    """Return the model or adapter of a foreign evaluation; empty if it belongs to this run.
-
-    It does if its model has the name of the run's, and its adapter, if any, the place or content of a checkpoint.
-    """
-    protocol = evaluation.protocol
-    if Path(protocol.model).name != Path(str(config.get(MODEL, ""))).name:
-        return f"model {protocol.model}"
-    if not protocol.adapter or Path(protocol.adapter).resolve().is_relative_to(record.checkpoints.folder.resolve()):
-        return ""
-    weights = [checkpoint / "adapter" / WEIGHTS_FILE for checkpoint in record.checkpoints.all]
-    known = {digest(file) for file in weights if file.is_file()}
-    return "" if protocol.adapter_digest in known else f"adapter {protocol.adapter}"
-
-
 def read_sweep(folder: Path) -> Sweep:
-    """Read a sweep's folder. Raises BadInput if it has no readable sweep.json."""
     plan = _plan(folder)
     keys = dict.fromkeys(key for entry in plan.cells for key in entry.overrides if key not in OWN)
     runs = tuple(_runs(folder))
@@ -192,10 +170,10 @@ def compare(folders: list[Path]) -> Sweep:
     for folder in folders:
         path = os.path.relpath(folder.resolve(), place)
         if is_sweep(folder):
-            of_sweep = _runs(folder)
-            if not any(run.begun for run in of_sweep):
+            begun = [run for run in _runs(folder) if run.begun]
+            if not begun:
                 raise BadInput(f"{folder}: none of its runs can be read yet; leave it out")
-            found |= {f"{path}/{run.name}": run for run in of_sweep}
+            found |= {f"{path}/{run.name}": run for run in begun}
         else:
             found[path] = read_run(folder)
     runs = [replace(run, name=name) for name, run in found.items()]
@@ -216,24 +194,17 @@ def _plan(folder: Path) -> documents.SweepDocument:
 
 
 def _runs(folder: Path) -> list[Run]:
-    """Read the runs of a sweep. A run that has not begun gets the settings of the most similar one."""
-    entries, found = _plan(folder).cells, []
-    for entry in entries:
+    """Read the runs of a sweep. A run that has not begun has only its own settings."""
+    found = []
+    for entry in _plan(folder).cells:
         place = folder / (entry.run or entry.cell)
-        run, status, reason = Run(entry.cell, place, {}), entry.status, entry.reason
+        run, status, reason = Run(entry.cell, place, entry.overrides), entry.status, entry.reason
         try:
             run = read_run(place) if RunRecord(place).exists else run
         except BadInput as error:
             status, reason = "unreadable", str(error)
         found.append(replace(run, name=entry.cell, cell_status=status, reason=reason or run.reason))
-    begun = [(entry.overrides, run.config) for entry, run in zip(entries, found, strict=True) if run.begun]
-    runs = []
-    for entry, run in zip(entries, found, strict=True):
-        own = entry.overrides
-        shared = [sum(own.get(key) == value for key, value in overrides.items()) for overrides, _ in begun]
-        nearest = run.config if run.begun or not begun else begun[shared.index(max(shared))][1]
-        runs.append(replace(run, config={**nearest, **own}))
-    return runs
+    return found
 
 
 def _axes(keys: Iterable[str], runs: Iterable[Run]) -> dict[str, tuple[Any, ...]]:

@@ -97,10 +97,7 @@ def basis(run: Run, found: Change | None) -> str:
     if found is None or run.final is None or run.base is None:
         return ""
     before, after = run.base.n, run.final.n
-    each = f"{many(before, 'sample')} of each"
-    if before != after:
-        short = "base model" if before < after else "trained model"
-        each += f" before training and {after} after it, since the evaluation of the {short} was cut short"
+    each = f"{many(before, 'sample')} of each" + (f" before training, {after} after it" if before != after else "")
     compared = ", every problem compared with itself" if found.difference.p is not None else ""
     interval = "The interval is over problems. " if found.difference.interval else ""
     return (

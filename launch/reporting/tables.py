@@ -82,10 +82,7 @@ def held_out(run: Run, found: Change) -> Table:
         f" {compact(config.get('eval.top_p'))}, at most {limit} tokens; the same problems, seeds and limits for both."
     )
     if base.problems != final.problems:
-        note += (
-            f" The base model was evaluated on {base.problems} problems, the trained one on {final.problems}:"
-            " pass@1 and its interval are over the problems of both, the other rows over all problems of each."
-        )
+        note += f" Only pass@1 is over the {found.problems} problems of both evaluations."
     return Table("Held-out problems", ("", "base", "trained", "change"), rows, note)
 
 
@@ -99,13 +96,11 @@ def _counted(run: Run, name: str, marked: Callable[[SampleRow], bool]) -> Cells:
 
 
 def benchmarks(run: Run) -> Table:
-    """Return the table of launch/evaluate.py's results."""
     head, *body = table_rows(run.evaluation) if run.evaluation else [()]
     return Table("Benchmarks", head, body, "; ".join(notes(run.evaluation)) if run.evaluation else "")
 
 
 def plasticity(run: Run) -> Table:
-    """Return the table of the policy's distance from the base model."""
     found = run.plasticity
     rows: list[Cells] = []
     if entropy := found.probe_entropy:
@@ -197,5 +192,4 @@ def problem_in(prompts: set[str]) -> dict[str, str]:
 
 
 def _common(texts: Iterable[list[str]]) -> int:
-    """Count the lines that all texts begin with."""
     return sum(1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*texts, strict=False)))

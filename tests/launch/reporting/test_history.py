@@ -4,11 +4,9 @@ from typing import Any
 
 import pytest
 
-from actors.storage.files import digest
 from conf.errors import BadInput
-from launch.reporting.health import flags
 from launch.reporting.history import compare, read_run, read_sweep
-from tests.run_folders import write_evaluation, write_run, write_sweep
+from tests.run_folders import write_run, write_sweep
 
 
 def changed(folder: Path, **change: Any) -> dict[str, Any]:
@@ -38,32 +36,6 @@ def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
     assert (run.summary.status, run.summary.spent_s, run.final) == ("unfinished", 12.0, None)
     assert run.base
     assert run.base.content == base
-
-
-def test_an_evaluation_is_of_this_run_by_place_or_by_content(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "one")
-    weights = folder / "checkpoints" / "update-000040" / "adapter" / "adapter_model.safetensors"
-    weights.parent.mkdir(parents=True)
-    weights.write_bytes(b"weights")
-    for protocol in ({}, {"adapter": "/elsewhere", "adapter_digest": digest(weights)}, {"adapter": None}):
-        write_evaluation(folder, **protocol)
-        assert read_run(folder).evaluation is not None
-
-
-@pytest.mark.parametrize(
-    ("protocol", "said"),
-    [
-        ({"adapter": "/elsewhere", "adapter_digest": "abc"}, "adapter /elsewhere"),
-        ({"adapter": "/elsewhere"}, "adapter /elsewhere"),
-        ({"model": "other/model"}, "model other/model"),
-    ],
-)
-def test_an_evaluation_of_something_else_is_left_out(tmp_path: Path, protocol: dict[str, Any], said: str) -> None:
-    folder = write_run(tmp_path / "one")
-    write_evaluation(folder, **protocol)
-    run = read_run(folder)
-    assert (run.evaluation, run.foreign) == (None, said)
-    assert any(said in flag.detail for flag in flags(run))
 
 
 def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -107,7 +79,7 @@ def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
         config.write("budget: {minutes: 4.5}\n")
     sweep = compare([first, second, first])
     assert sweep.axes == {"lora.rank": (8, 64), "learner.learning_rate": (3e-5, 1e-4)}
-    assert [run.name for run in sweep.runs] == ["ranks/r8", "ranks/r64", "rates/r8", "rates/r64"]
+    assert [run.name for run in sweep.runs] == ["ranks/r8", "ranks/r64", "rates/r8"]
     with pytest.raises(BadInput, match="none of its runs can be read yet"):
         compare([first, write_sweep(tmp_path / "new", {"r8": {"rank": 8, "status": "pending"}})])
 

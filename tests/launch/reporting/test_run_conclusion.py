@@ -69,7 +69,7 @@ def test_only_problems_of_both_evaluations_are_compared(tmp_path: Path) -> None:
     run = read_run(folder)
     found = compared(run)
     assert (found.problems, found.before.value, found.after.value, found.difference.value) == (8, 0.25, 1.0, 0.75)
-    assert "24 problems, the trained one on 8" in held_out(run, found).note
+    assert "8 problems of both" in held_out(run, found).note
 
 
 @pytest.mark.parametrize(("problems", "lead"), [(5, "No learning can be shown"), (6, "It learned")])
