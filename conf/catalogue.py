@@ -70,7 +70,6 @@ class Device:
 
 @cache
 def devices() -> dict[str, Device]:
-    """Return the GPUs of devices.yaml, by name."""
     return {name: Device(name, **row) for name, row in table("devices").items()}
 
 
@@ -101,7 +100,6 @@ class Benchmark:
 
 
 def benchmarks() -> dict[str, Benchmark]:
-    """Return the benchmarks of benchmarks.yaml, by name."""
     return {name: Benchmark(name, **row) for name, row in table("benchmarks").items()}
 
 

@@ -94,7 +94,6 @@ def _print_overview(console: Console, usage: str) -> None:
 
 
 def default(item: Setting) -> str:
-    """Return the default of a setting as on the command line."""
     return show(getattr(item.section(), item.path.rpartition(".")[2]))
 
 

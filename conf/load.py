@@ -123,7 +123,6 @@ def check_departed(file: Path, record: Tree) -> None:
 
 
 def dump(config: Config) -> str:
-    """Return the whole configuration as YAML."""
     return write_yaml(asdict(config))
 
 

@@ -43,7 +43,6 @@ left column is answered with ours. [Settings](settings.md) has every setting. Th
 
 
 def settings_page() -> str:
-    """Return docs/reference/settings.md."""
     known = {item.path: item for item in settings(ConfigWithSweep)}
     first = [
         (f"`{path}`", f"`{default(known[path]) or 'empty'}`", first_sentence(known[path].meaning)) for path in FIRST
@@ -70,7 +69,6 @@ def _type(item: Setting) -> str:
 
 
 def coming_from_page() -> str:
-    """Return docs/reference/coming-from.md."""
     parts = [COMING_FROM]
     for project, names in table("coming_from").items():
         rows = [(f"`{name}`", f"`{ours}`", difference) for name, (ours, difference) in names.items()]

@@ -123,7 +123,6 @@ def convert(gguf: Path, folder: Path) -> None:
 
 
 def forget(path: Path, *keys: str) -> None:
-    """Remove top-level keys from a JSON file."""
     content = {key: value for key, value in json.loads(path.read_text()).items() if key not in keys}
     path.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -80,7 +80,6 @@ def off_screen() -> Iterator[TextIO]:
 
 
 def redirect(out: int, err: int) -> None:
-    """Connect stdout and stderr to other open files."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(out, 1)

@@ -76,7 +76,6 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
 
 
 def machines_of(grid: Grid) -> list[Machine]:
-    """Return the machine of each run, by its `device`."""
     detected = cache(detect)
     return [detected(run.config.device) for run in grid.runs]
 

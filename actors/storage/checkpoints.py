@@ -92,7 +92,6 @@ class Checkpoints:
                 await asyncio.to_thread(self._remove, each)
 
     def mark_best(self, version: int) -> None:
-        """Point `best` at a version's checkpoint."""
         link(self.folder / "best", self._path(version))
 
     def return_to(self, version: int) -> None:

@@ -38,7 +38,6 @@ D = TypeVar("D", bound=Document)
 
 
 def sync(path: Path) -> None:
-    """Flush a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -170,7 +169,6 @@ def damage(folder: Path, under: str = "") -> str | None:
 
 
 def digest(file: Path) -> str:
-    """Return the BLAKE2b digest of a file's content."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "blake2b").hexdigest()
 

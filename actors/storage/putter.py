@@ -51,7 +51,6 @@ class Putter:
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin no further put."""
         self._ended.set()
 
     def puts(self) -> Puts:

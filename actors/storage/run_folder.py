@@ -103,7 +103,6 @@ class RunFolder(RunRecord):
         return number
 
     def append_event(self, update: int, kind: documents.EventKind, detail: str, subject: str = "") -> None:
-        """Add an event. subject: the actor or thing concerned."""
         append_row(self.path / "events.jsonl", documents.Event.of(kind, subject, update=update, detail=detail))
 
     def append_metrics(self, update: int, metrics: dict[str, float]) -> dict[str, float]:

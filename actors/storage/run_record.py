@@ -54,7 +54,6 @@ class RunRecord:
         return summary if summary and summary.status in FINISHED else None
 
     def rows(self) -> list[documents.MetricsRow]:
-        """Return the rows of metrics.jsonl, one per update."""
         return read_rows(self.metrics, documents.MetricsRow)
 
     @property

@@ -72,7 +72,6 @@ def facts(trained: Trained, run: Run, licence: str) -> dict[str, object]:
 
 
 def limits(trained: Trained, run: Run, form: str) -> list[str]:
-    """Return the limits of the result, one sentence each."""
     known = [
         "One run with one seed: the result of another seed may differ.",
         f"Responses were cut off at {run.config.get('rollout.max_response_tokens')} tokens in training.",

@@ -47,7 +47,6 @@ class Trained:
 
     @property
     def adapter(self) -> Path:
-        """Folder of the plain PEFT adapter."""
         return self.checkpoint / "adapter"
 
     @property

@@ -64,7 +64,6 @@ def result_of(
 
 
 def table(document: EvaluationDocument) -> Table:
-    """Return the results for the console."""
     headings, *body = table_rows(document)
     view = Table(box=SIMPLE_HEAD)
     for number, heading in enumerate(headings):

@@ -24,7 +24,6 @@ def table_rows(document: EvaluationDocument) -> list[tuple[str, ...]]:
 
 
 def _figures(scores: PolicyScores) -> dict[str, str]:
-    """Return the scores of a policy as text, in the order of the table."""
     measured = {f"pass@{k}": found for k, found in scores.pass_at.items()} | {"maj@n": scores.maj_at_n}
     return {
         "n": str(scores.n),

@@ -22,7 +22,6 @@ class Repeats:
 
     @property
     def finished(self) -> list[Run]:
-        """The runs with a final evaluation."""
         return [run for run in self.runs if run.final]
 
     @property
@@ -88,7 +87,6 @@ class Contrast:
 
     @property
     def basis(self) -> str:
-        """The number of seeds in the comparison, in words."""
         seeds = [many(len(repeats.values), "seed") for repeats in (self.high, self.low)]
         each = f"{seeds[0]} each" if seeds[0] == seeds[1] else f"{seeds[0]} against {len(self.low.values)}"
         return each + (", over problems" if self.by_problem else "")
@@ -113,7 +111,6 @@ def by_settings(sweep: Sweep) -> list[Repeats]:
 
 
 def finished(sweep: Sweep) -> list[Repeats]:
-    """Return the settings for which a run has a final evaluation."""
     return [repeats for repeats in by_settings(sweep) if repeats.finished]
 
 

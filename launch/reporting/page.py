@@ -51,7 +51,6 @@ class Section:
 
     @property
     def shown(self) -> bool:
-        """Whether the section has any content."""
         return any(map(any, (self.plots, self.tables, self.flags, self.pairs, self.facts)))
 
 
@@ -83,7 +82,6 @@ def run_report(run: Run, settings: str | None = None) -> Report:
 
 
 def sweep_report(sweep: Sweep) -> Report:
-    """Return the report of a sweep, or of runs that are compared."""
     return _render(
         title=sweep.name,
         conclusion=sweep_conclusion.conclude(sweep),

@@ -46,7 +46,6 @@ def _result(run: Run) -> Cells:
 
 
 def concerns(sweep: Sweep) -> Table:
-    """Return the table of warnings, a row per run that has any."""
     rows = []
     for run in sweep.runs:
         said = [run.reason]
@@ -66,7 +65,6 @@ def shared(sweep: Sweep) -> dict[str, str]:
 
 
 def means(sweep: Sweep) -> Table:
-    """Return the table of means over seeds, a row per combination of settings."""
     rows = []
     for repeats in by_settings(sweep) if sweep.axes else ():
         final, runs = repeats.final, repeats.finished
@@ -82,7 +80,6 @@ def means(sweep: Sweep) -> Table:
 
 
 def comparisons(sweep: Sweep) -> Table:
-    """Return the table that compares every two values of the axis in question."""
     found = contrasts(sweep)
     name = axis_name(str(question(sweep)))
     body = [

@@ -118,7 +118,6 @@ def read_grid(arguments: Sequence[str]) -> Grid:
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the texts of a command line by setting, `models` among them."""
     texts: dict[str, str] = {}
     for key, text in pairs(arguments, "conf=quickstart or ranks=[8,64]", (*AXES, "models")).items():
         target = AXES.get(key, key)
@@ -131,7 +130,6 @@ def _settings(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _take_axes(texts: dict[str, str]) -> dict[str, list[Any]]:
-    """Take the axes out of the texts, and return the values of each by its setting."""
     axes: dict[str, list[Any]] = {}
     for key, text in list(texts.items()):
         values = read_value(key, text)
