@@ -14,7 +14,7 @@ from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.documents import parse_yaml
 from conf.errors import BadInput
-from conf.load import RECORD, check_departed, dump, flatten
+from conf.load import RECORD, check_departed, dump, flatten, recorded
 from conf.schema import Config, among, marked
 from conf.settings import changed
 from launch.hardware.machine import Machine
@@ -77,12 +77,20 @@ def check_files(run: RunRecord, overwrite: bool) -> None:
     """Raise BadInput if a new run would take a folder with other files than a run's."""
     if not run.path.is_dir() or (run.exists and not overwrite):
         return
-    if overwrite and is_marked(run.path, RUN):
+    if overwrite and _is_run(run.path):
         other = foreign(run.path.resolve(), RUN)
     else:
         other = next((path for path in sorted(run.path.iterdir()) if path.name not in BEFORE), None)
     if other is not None:
         raise BadInput(f"{other} is not a file of this run and would be in its way: move it, or give run.name=OTHER")
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: by its mark, or by the settings of a run from before there were marks."""
+    try:
+        return is_marked(folder, RUN) or bool(recorded(folder))
+    except BadInput:  # a run's, with damaged values
+        return True
 
 
 def check_settings(config: Config, run: RunRecord) -> None:
@@ -140,7 +148,7 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     run = RunFolder(folder)
     check_files(run, config.run.overwrite)
     if config.run.overwrite or not run.exists:
-        if config.run.overwrite and is_marked(folder, RUN):
+        if config.run.overwrite and _is_run(folder):
             empty(folder.resolve(), RUN)
         mark(folder, RUN.kind)
     if run.problems_digest() not in (None, problems.digest):

@@ -24,7 +24,6 @@ def leave(folder: Path, status: str | None, *settings: str) -> None:
     run = folder / config.run.name
     run.mkdir()
     (run / "config.yaml").write_text(dump(config))
-    folders.mark(run, RUN.kind)
     if status:
         (run / "summary.json").write_text(json.dumps({"status": status}))
 
@@ -121,7 +120,7 @@ def test_mark_of_an_overwritten_run_is_the_last_to_go(tmp_path: Path, monkeypatc
     """A killed process leaves a folder that is still known as a run's."""
     leave(tmp_path, "completed")
     run, gone = tmp_path / "quickstart", list[str]()
-    for name in ("events.jsonl", "spent.json", "ledger.json"):
+    for name in (folders.MARK, "events.jsonl", "spent.json", "ledger.json"):
         (run / name).touch()
     with monkeypatch.context() as watching:
         watching.setattr(Path, "unlink", lambda path, missing_ok: gone.append(path.name))
