@@ -7,7 +7,7 @@ Examples:
     python launch/doctor.py conf=quickstart                     # on any machine
     python launch/doctor.py conf=r256_instruct                  # on a rented GPU, before a long run
     python launch/doctor.py conf=r256_instruct measure=false    # without measuring
-    python launch/doctor.py conf=r256_instruct run.nvidia_mps=on     # the speed with that setting
+    python launch/doctor.py conf=r256_instruct run.nvidia_mps=off    # the speed with that setting
 
 The check of driver, GPUs, Python, compiler, disk, memory and the model takes seconds. Then the run's own engine and
 learner work for a minute or two; under NVIDIA's MPS three times, with 80, 90 and 100 % of the multiprocessors for the
@@ -83,7 +83,7 @@ def examine(plan: Plan, console: Console) -> None:
     from actors.models.files import locate
     from actors.runtime.ray_session import clear_session, ray_session
 
-    check_mps(plan.config, plan.placement, joined=False)
+    check_mps(plan.asked, plan.placement, joined=False)
     model_path = locate(plan.config.model)
     available = detect(plan.config.device).cards
     plan = plan.divided(available)
@@ -92,7 +92,7 @@ def examine(plan: Plan, console: Console) -> None:
     console.print("Measuring for a minute or two; engine and learner start first ...")
     with TemporaryDirectory(prefix="doctor-") as name:
         folder = Path(name)
-        with mps_service(plan.config, plan.asked.run.nvidia_mps) as config:
+        with mps_service(plan.config, plan.asked.run.nvidia_mps) as (config, _):
             check_mode(gpus, plan.placement, config.run.mps)
             plan = replace(plan, config=config)
             with ray_session(plan.config, plan.placement, folder, dashboard=False):

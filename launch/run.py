@@ -123,7 +123,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         check_plan(plan)
         check_build(plan.asked, plan.machine, software_versions(VLLM_BUILDS))
     config = plan.asked
-    check_mps(plan.config, plan.placement, joined=bool(cluster))
+    check_mps(plan.asked, plan.placement, joined=bool(cluster))
     check_budget(plan)
     folder = find_folder(config)
     counted = with_problems(plan)
@@ -136,10 +136,10 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     check_host(needs_of_run(plan), folder, config.run.overwrite)
     if not cluster:
         show_only(gpus)
-    with mps_service(plan.config, plan.asked.run.nvidia_mps) as config:
+    with mps_service(plan.config, plan.asked.run.nvidia_mps) as (config, mps):
         check_mode(gpus, plan.placement, config.run.mps)
         plan = replace(plan, config=config)
-        return carry_out(prepare(plan, folder, started_at, arguments, counted.estimate), console, context)
+        return carry_out(prepare(plan, folder, started_at, arguments, counted.estimate, mps), console, context)
 
 
 def carry_out(request: RunRequest, console: Console, joined: Any = None) -> int:

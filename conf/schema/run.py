@@ -64,12 +64,13 @@ class RunConfig:
     seed: int = setting(0, "our choice", ge=0, le=2**31 - 1, setup=False, costless=True, checkpointed="seed")
     """Seed of the adapter's initialisation, the order of problems and every request."""
     nvidia_mps: str = setting(
-        "off", "our choice: with it, one process's fault ends both", choices=("off", "on", "auto"), resumable=True
+        "auto", "our choice: more updates on one GPU, by the plan", choices=("auto", "on", "off"), resumable=True
     )
     """For run.py: whether engine and learner on one GPU compute at the same time instead of in turn, through NVIDIA's
     Multi-Process Service, which the run starts and ends. Memory bounds decoding and arithmetic bounds learning, so
     that both finish sooner; but a memory fault of one ends both, which then restart. auto: on if engine and learner
-    share a GPU of this machine and the service starts, but off for runs of a sweep that go side by side."""
+    share a GPU of this machine and a client of the service can compute on it. It is off on a cluster, for runs of a
+    sweep that go side by side, and with learner.max_staleness=0, where nothing computes at the same time."""
     nvidia_mps_percentage: int = setting(
         MPS_PERCENTAGE, "our choice: decoding steps find multiprocessors free", ge=1, le=100, resumable=True
     )

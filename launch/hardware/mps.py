@@ -4,8 +4,10 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 from actors.runtime.placement import Placement
 from actors.runtime.process import end_with
@@ -17,8 +19,25 @@ from launch.hardware.machine import Machine
 
 TOOL = "nvidia-cuda-mps-control"
 
+START_S = 1.0
+"""Seconds after which a service that has not ended counts as started."""
+
 ANSWER_S = 20.0
 """Seconds that the service has to end."""
+
+CLIENT_S = 60.0
+"""Seconds that a client has to take a context. The first one starts the server, which looks at all GPUs."""
+
+CLIENT = """
+import ctypes, sys
+cuda, device, context, name = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), ctypes.c_void_p(), ctypes.c_char_p()
+failed = cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0)
+failed = failed or cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+if failed:
+    cuda.cuGetErrorName(failed, ctypes.byref(name))
+    sys.exit((name.value or b"CUDA error %d" % failed).decode())
+"""
+"""Program of a client: it takes a context on the first visible GPU, as torch does before its first tensor."""
 
 PRICE = (
     "engine and learner compute on the GPU at the same time through NVIDIA's MPS: a memory fault of one of them ends"
@@ -28,11 +47,14 @@ PRICE = (
 
 
 def resolve_mps(config: Config, placement: Placement, machine: Machine) -> str:
-    """Return run.nvidia_mps, with `auto` resolved: on if engine and learner share a GPU of this machine."""
+    """Return run.nvidia_mps, with `auto` resolved: on if engine and learner compute at the same time on one GPU of this
+    machine, or of one that is not here.
+    """
     if config.run.nvidia_mps != "auto":
         return config.run.nvidia_mps
-    here = machine.present and not machine.nodes and placement.shared and shutil.which(TOOL) is not None
-    return "on" if here else "off"
+    apart = placement.device != "cuda" or not placement.shared or not config.learner.max_staleness
+    able = not machine.nodes and (not machine.present or shutil.which(TOOL) is not None)
+    return "on" if able and not apart else "off"
 
 
 def check_mps(config: Config, placement: Placement, joined: bool, at_once: int = 1) -> None:
@@ -55,17 +77,34 @@ def check_mps(config: Config, placement: Placement, joined: bool, at_once: int =
 
 
 @contextlib.contextmanager
-def mps_service(config: Config, asked: str) -> Iterator[Config]:
-    """Run the service, if it is requested, for all processes started within the context. Yield the settings that hold.
+def mps_service(config: Config, asked: str) -> Iterator[tuple[Config, str]]:
+    """Run the service, if it is requested, for all processes started within the context. Yield the settings that hold,
+    and the text of the run's event; empty if the service was not requested.
 
-    asked: run.nvidia_mps before the plan decided. Where a service does not start, auto is off; on raises BadInput.
+    asked: run.nvidia_mps before the plan decided. Where no client can compute, auto is off; on raises BadInput.
+    """
+    if not config.run.mps:
+        yield config, ""
+        return
+    with contextlib.ExitStack() as service:
+        reason, event = service.enter_context(_running()), PRICE
+        if reason and asked == "on":
+            raise BadInput(f"run.nvidia_mps=on: {reason}; check that no other user's service runs, or leave it out")
+        if reason:
+            service.close()
+            config, event = changed(config, {"run.nvidia_mps": "off"}), f"engine and learner take turns: {reason}"
+        if asked == "auto":
+            print(f"run.nvidia_mps=auto is {config.run.nvidia_mps} here: {event}")
+        yield config, event
+
+
+@contextlib.contextmanager
+def _running() -> Iterator[str]:
+    """Run the service, and yield why no client can compute on the first visible GPU; empty if one can.
 
     The service sees all GPUs in the order of PCI buses; otherwise it would renumber its clients' GPUs. The service of a
     killed run is ended first. This run's service ends with this process, even after kill -9.
     """
-    if not config.run.mps:
-        yield config
-        return
     folder = private_folder() / f"mps-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
     for name in ("pipe", "log"):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,26 +112,9 @@ def mps_service(config: Config, asked: str) -> Iterator[Config]:
     _quit()
     environment = os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     environment.pop("CUDA_VISIBLE_DEVICES", None)
-    service = subprocess.Popen(
-        [TOOL, "-f"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=partial(end_with, os.getpid()),
-    )
+    service = _start([TOOL, "-f"], environment, subprocess.DEVNULL)
     try:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = service.wait(1.0)
-            log = folder / "log" / "control.log"
-            said = log.read_text(errors="replace").splitlines()[-1:] if log.is_file() else []
-            reason = f"{TOOL} ended with {code}{''.join(f' and said: {line}' for line in said)}"
-            if asked == "on":
-                raise BadInput(f"run.nvidia_mps=on: {reason}; check that no other user's service runs, or leave it out")
-            print(f"run.nvidia_mps=auto is off here: {reason}")
-            _forget()
-            config = changed(config, {"run.nvidia_mps": "off"})
-        yield config
+        yield _failure(service, folder / "log" / "control.log")
     finally:
         if service.poll() is None:
             _quit()
@@ -100,12 +122,35 @@ def mps_service(config: Config, asked: str) -> Iterator[Config]:
             service.wait(ANSWER_S)
         service.kill()
         service.wait()
-        _forget()
+        for name in ("PIPE", "LOG"):
+            os.environ.pop(f"CUDA_MPS_{name}_DIRECTORY", None)
 
 
-def _forget() -> None:
-    for name in ("PIPE", "LOG"):
-        os.environ.pop(f"CUDA_MPS_{name}_DIRECTORY", None)
+def _failure(service: "subprocess.Popen[str]", log: Path) -> str:
+    """Return why the service has ended, or why a client of it cannot take a context; empty if one can."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        code = service.wait(START_S)
+        said = log.read_text(errors="replace").splitlines()[-1:] if log.is_file() else []
+        return f"{TOOL} ended with {code}{''.join(f' and said: {line}' for line in said)}"
+    client = _start([sys.executable, "-c", CLIENT], dict(os.environ), subprocess.PIPE)
+    try:
+        _, error = client.communicate(timeout=CLIENT_S)
+    except subprocess.TimeoutExpired:
+        client.kill()
+        return f"a client of {TOOL} did not get to the GPU within {CLIENT_S:g} s"
+    return f"a client of {TOOL} failed: {''.join(error.splitlines()[-1:])}" if client.returncode else ""
+
+
+def _start(command: list[str], environment: dict[str, str], stderr: int) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        text=True,
+        preexec_fn=partial(end_with, os.getpid()),
+    )
 
 
 def _quit() -> None:

@@ -148,7 +148,8 @@ def read_config(run: RunRecord) -> Config:
 
 def plan_measured(config: Config, machine: Machine, folder: Path | None = None) -> Plan:
     """Plan a run by the measurements of earlier runs. folder: the folder of those runs, if not `run.folder`."""
-    return make_plan(config, machine, recall(config, machine, folder))
+    decided = make_plan(config, machine).config
+    return make_plan(config, machine, recall(decided, machine, folder))
 
 
 def keep(calibration: Calibration, config: Config, machine: Machine) -> None:

@@ -17,7 +17,6 @@ from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.schema import DashboardConfig, among, marked
 from conf.settings import changed
-from launch.hardware.mps import PRICE
 from launch.plan.estimate import Estimate
 from launch.plan.host_needs import needs_of_run
 from launch.plan.plan import Plan
@@ -31,9 +30,17 @@ GIT_S = 10.0
 
 
 def prepare(
-    plan: Plan, folder: Path, started_at: float, arguments: Sequence[str] = (), expected: Estimate | None = None
+    plan: Plan,
+    folder: Path,
+    started_at: float,
+    arguments: Sequence[str] = (),
+    expected: Estimate | None = None,
+    mps: str = "",
 ) -> RunRequest:
-    """Find and check model and data, then write the run folder's first files. Return the coordinator's request."""
+    """Find and check model and data, then write the run folder's first files. Return the coordinator's request.
+
+    mps: the text of an event, see `mps_service`.
+    """
     from actors.models.adapters import check_adapter
     from actors.models.files import load_tokenizer, locate
     from learner.model.architecture import check_architecture
@@ -58,8 +65,10 @@ def prepare(
     for wall in absent_walls:
         print(f"Reward workers have no {wall}")
         run.append_event(0, EventKind.WALL_ABSENT, wall)
-    if config.run.mps:
-        run.append_event(0, EventKind.MPS, PRICE)
+    if mps and config.run.mps:
+        run.append_event(0, EventKind.MPS, mps)
+    elif mps:
+        run.append_event(0, EventKind.FALLBACK, mps, "NVIDIA's MPS")
     write_listing(run.left_out_file, problems.left_out)
     if begun:
         latest = run.checkpoints.latest

@@ -156,7 +156,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("lora={init: gaussian, start_from: x}", ["lora.init=gaussian", "lora.start_from=x"]),
         ("run.report_to=wandb", ["write run.report_to=[wandb]"]),
         ("lora.rank=many", ["lora.rank=many", "expected a whole number"]),
-        ("run.nvidia_mps=true", ["expected text", "use one of off, on, auto"]),
+        ("run.nvidia_mps=true", ["expected text", "use one of auto, on, off"]),
         ("data.few_shot=[3]", ["data.few_shot[0]=3", "problem, answer"]),
         ("data.few_shot=[{probelm: a}]", ["data.few_shot[0].probelm", "nearest: data.few_shot[0].problem"]),
         ("data.few_shot=[{problem: a, answer: [b]}]", ["data.few_shot[0].answer=[b]", "expected text"]),

@@ -46,6 +46,12 @@ class Nvml(ModuleType):
         return cell
 
 
+@pytest.fixture(autouse=True)
+def no_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide this machine's NVIDIA MPS, by which `run.nvidia_mps=auto` decides."""
+    monkeypatch.setattr("launch.hardware.mps.TOOL", "nvidia-cuda-mps-control-of-no-driver")
+
+
 @pytest.fixture
 def nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Nvml]:
     """Make NVML show the GPUs of a table in nvidia-smi's words: index, uuid, name, memory and free memory in MiB, MIG

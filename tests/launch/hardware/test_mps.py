@@ -2,15 +2,21 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from actors.runtime.placement import place
+from actors.runtime.placement import Node, place
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config
-from launch.hardware.mps import check_mps, mps_service
+from launch.hardware import mps
+from launch.hardware.machine import Machine
+from launch.hardware.mps import PRICE, check_mps, mps_service
+from launch.plan.options import options
+from tests.launch.plan.plans import CPU, machine, plan, shown
 
 SERVICE = """#!/bin/bash
 if [ "$1" = -f ]; then
@@ -33,7 +39,7 @@ exit 1
 
 
 @pytest.fixture
-def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def tool(tmp_path: Path, no_mps: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     folder = tmp_path / "tools"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -42,6 +48,9 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     for name in ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
+
+    monkeypatch.setattr(mps, "CLIENT", "")
+    monkeypatch.setattr(mps, "TOOL", "nvidia-cuda-mps-control")
 
     def install(script: str) -> None:
         file = folder / "nvidia-cuda-mps-control"
@@ -58,9 +67,11 @@ def config() -> Config:
 
 def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[str], None], config: Config) -> None:
     tool(SERVICE)
-    with mps_service(load(["conf=r8_instruct"]), "off"):
+    with mps_service(load(["conf=r8_instruct"]), "auto") as (settled, event):  # no plan has decided
+        assert (settled.run.mps, event) == (False, "")
         assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
-    with mps_service(config, "on"):
+    with mps_service(config, "on") as (settled, event):
+        assert (settled, event) == (config, PRICE)
         pipe = Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"])
         started = (pipe / "started").read_text()
         assert pipe.parent.name == "mps-3"
@@ -77,12 +88,87 @@ def test_a_service_that_does_not_start_is_refused_or_under_auto_left_out(
     tool(BROKEN)
     with pytest.raises(BadInput, match=r"run\.nvidia_mps.*no permission"), mps_service(config, "on"):
         pass
-    with mps_service(config, "auto") as settled:
+    with mps_service(config, "auto") as (settled, event):
         assert settled.run.nvidia_mps == "off"
+        assert "no permission" in event
         assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
     assert not list(tmp_path.rglob("told"))  # another user's service is left alone
     (said,) = capsys.readouterr().out.splitlines()
     assert "no permission" in said
+
+
+@pytest.mark.parametrize(
+    ("client", "said"), [("raise SystemExit('CUDA_ERROR_X')", "CUDA_ERROR_X"), ("import time; time.sleep(60)", "0.5 s")]
+)
+def test_a_service_whose_clients_fail_is_left_out(
+    client: str,
+    said: str,
+    tool: Callable[[str], None],
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tool(SERVICE)
+    monkeypatch.setattr(mps, "CLIENT", client)
+    monkeypatch.setattr(mps, "CLIENT_S", 0.5)
+    with pytest.raises(BadInput, match=said), mps_service(config, "on"):
+        pass
+    with mps_service(config, "auto") as (settled, event):
+        assert not settled.run.mps
+        assert said in event
+        assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("failing", ["", "cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain"])
+def test_a_client_takes_a_context_or_names_the_error(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+
+    class Driver:
+        def __getattr__(self, name: str) -> Callable[..., int]:
+            called.append(name)
+            return lambda *_: 805 if name == failing else 0
+
+        def cuGetErrorName(self, code: int, name: Any) -> int:  # noqa: N802
+            name._obj.value = b"CUDA_ERROR_%d" % code
+            return 0
+
+    monkeypatch.setattr("ctypes.CDLL", lambda _: Driver())
+    if failing:
+        with pytest.raises(SystemExit, match="CUDA_ERROR_805"):
+            exec(mps.CLIENT, {})
+        assert called[-1] == failing
+    else:
+        exec(mps.CLIENT, {})
+        assert called == ["cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain"]
+
+
+@pytest.mark.parametrize(
+    ("where", "settings", "value"),
+    [
+        (machine("A40"), [], "on"),
+        (replace(machine("A40"), present=False), [], "on"),
+        (machine("A40"), ["learner.max_staleness=0"], "off"),
+        (machine("A40"), ["run.nvidia_mps=off"], "off"),
+        (machine("A40", 2), ["rollout.actors=1", "learner.world_size=1"], "off"),
+        (replace(machine("A40"), nodes=(Node("a", (0, 1), 1),)), [], "off"),
+        (CPU, ["model.dtype=float32", "device=cpu"], "off"),
+    ],
+)
+def test_auto_is_on_where_engine_and_learner_share_a_gpu(
+    where: Machine, settings: list[str], value: str, tool: Callable[[str], None]
+) -> None:
+    tool(SERVICE)
+    made = plan("r8_instruct", where, *settings)
+    assert made.config.run.nvidia_mps == value
+    assert ("if a client works there" in shown(made)) == (value == "on")
+
+
+def test_auto_is_off_without_the_tool_and_on_for_a_gpu_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launch.hardware.mps.shutil.which", lambda _: None)
+    here, elsewhere = machine("A40"), replace(machine("A40"), present=False)
+    assert (plan("r8_instruct", here).config.run.mps, plan("r8_instruct", elsewhere).config.run.mps) == (False, True)
+    assert "run.nvidia_mps=off" in options(plan("r8_instruct", elsewhere))
 
 
 def test_it_is_refused_where_it_cannot_be(tool: Callable[[str], None], config: Config) -> None:
@@ -98,4 +184,4 @@ def test_it_is_refused_where_it_cannot_be(tool: Callable[[str], None], config: C
             check_mps(config, placement, joined, beside)
     tool(SERVICE)
     check_mps(config, shared, joined=False)
-    check_mps(load(["conf=r8_instruct"]), cpu, joined=True)
+    check_mps(load(["conf=r8_instruct", "run.nvidia_mps=off"]), cpu, joined=True)

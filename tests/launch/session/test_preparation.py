@@ -1,14 +1,17 @@
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from actors.messages import ProblemSet
+from actors.storage.documents import EventKind
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import DashboardConfig
+from conf.settings import changed
 from launch.hardware.machine import detect
 from launch.plan.plan import make_plan
 from launch.session.preparation import free_port, prepare
@@ -33,6 +36,10 @@ def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
     (tmp_path / "config.yaml").write_text(dump(config))
-    request = prepare(make_plan(config, detect("cpu")), tmp_path, time.monotonic() - 30)
+    plan = make_plan(config, detect("cpu"))
+    request = prepare(plan, tmp_path, time.monotonic() - 30, mps="no client")
     assert request.spent_before == 12.5
     assert 42.5 <= RunRecord(tmp_path).spent <= request.spent
+    prepare(replace(plan, config=changed(config, {"run.nvidia_mps": "on"})), tmp_path, time.monotonic(), mps="price")
+    found = [(event.kind, event.detail) for event in RunRecord(tmp_path).events()]
+    assert found[-2:] == [(EventKind.FALLBACK, "no client"), (EventKind.MPS, "price")]
