@@ -20,8 +20,8 @@ from learner.packing import Block, MicroBatch, Segments, pack
 log = logging.getLogger(__name__)
 
 SAME = 0.05
-"""Largest difference between two correct attention kernels in bfloat16 on normal values: a few of its steps at 1. A
-wrong mask moves values by 1."""
+"""Largest difference between two correct attention kernels in bfloat16 on normal values, over the largest value, or 1
+if that is smaller: a few of its steps at 1. A wrong mask moves values by 1."""
 
 PACKED = "packed"
 UNPADDED = "unpadded"
@@ -112,37 +112,47 @@ def precision(query: Tensor) -> torch.dtype:
     return torch.float32 if query.device.type == "cpu" and query.dtype == torch.bfloat16 else query.dtype
 
 
-@torch.no_grad()
 def unpadded_serves(shape: Any, device: torch.device) -> bool:
-    """Return whether the kernel for rows of any length runs on a device with a model's heads and agrees with `attend`.
+    """Return whether a device has the kernel for rows of any length and it agrees with `attend` on a model's heads.
 
     shape: a transformers configuration
     """
-    if device.type != "cuda":
-        return False
+    return device.type == "cuda" and kernel_agrees(shape, device)
+
+
+def kernel_agrees(shape: Any, device: torch.device) -> bool:
+    """Compare the outputs of `attend_unpadded` and `attend` on random values, and their gradients."""
     heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads or shape.num_attention_heads
     size = getattr(shape, "head_dim", None) or shape.hidden_size // heads
     prompts = ((1,) * 40, (1,) * 30 + (2,) * 10)
     (batch,) = pack([Tokens(prompt, (1,) * length) for prompt in prompts for length in (90, 30, 1)], 1000)
     batch, generator = batch.to(device), torch.Generator(device).manual_seed(0)
-    query, key, value = (
+    *inputs, gradient = (
         torch.randn(1, count, batch.tokens, size, device=device, dtype=torch.bfloat16, generator=generator)
-        for count in (heads, kv_heads, kv_heads)
+        for count in (heads, kv_heads, kv_heads, heads)
     )
+
+    def compute(attention: Any, **more: Any) -> tuple[Tensor, ...]:
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        output, _ = attention(nn.Module(), *leaves, None, **layout, **more)
+        return output.detach(), *torch.autograd.grad(output, leaves, gradient.transpose(1, 2))
+
     layout: dict[str, Any] = {"scaling": size**-0.5, "blocks": batch.blocks, "output_places": batch.output_places}
     for layout["sliding_window"] in (None, 16):
         try:
-            found, _ = attend_unpadded(nn.Module(), query, key, value, None, segments=batch.segments, **layout)
+            found = compute(attend_unpadded, segments=batch.segments)
         except RuntimeError as error:  # a GPU or a head size that the kernel has no code for
             log.warning("attention without padding does not run here, padded blocks take its place: %s", error)
             return False
-        expected, _ = attend(nn.Module(), query, key, value, None, **layout)
-        apart = (found - expected).abs().max().item()
-        if not apart < SAME:
-            log.warning(
-                "attention without padding differs from padded blocks by %.2g here, which take its place", apart
-            )
-            return False
+        for what, own, other in zip(("output", "dq", "dk", "dv"), found, compute(attend), strict=True):
+            apart = ((own - other).abs().max() / other.abs().max().clamp_min(1.0)).item()
+            if not apart < SAME:
+                log.warning(
+                    "attention without padding differs from padded blocks by %.2g in %s here: they take its place",
+                    apart,
+                    what,
+                )
+                return False
     return True
 
 

@@ -1,12 +1,18 @@
-"""Attention over packed rows in padded blocks. (`unpadded_serves` compares the GPU's kernel with them at run time.)"""
+"""Attention over packed rows in padded blocks, and the start's comparison of a GPU's kernel with them."""
 
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from learner.examples import Tokens
-from learner.model.attention import attend, attend_unpadded, unpadded_serves
+from learner.model.attention import attend, attend_unpadded, kernel_agrees, unpadded_serves
 from learner.packing import pack
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
@@ -39,3 +45,40 @@ def test_no_gradient_reaches_a_token_through_padding(shapes: list, shared: int) 
 
 def test_the_gpu_kernel_is_not_tried_on_the_cpu() -> None:
     assert not unpadded_serves(None, torch.device("cpu"))
+
+
+class Wrong(torch.autograd.Function):
+    """The identity, whose gradient is one tenth too large."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return 1.1 * gradient
+
+
+def kernel(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, key_ends: Tensor, *_: int, **given: Any) -> Tensor:
+    """torch's kernel for rows of any length as its documentation describes it."""
+    rows = []
+    for (start, end), (first, last) in zip(pairwise(ends.tolist()), pairwise(key_ends.tolist()), strict=True):
+        q, k, v = (x.float().transpose(0, 1) for x in (query[start:end], key[first:last], value[first:last]))
+        behind = torch.arange(last - first - (end - start), last - first)[:, None] - torch.arange(last - first)
+        window = given["window_size"][0]
+        mask = (behind >= 0) & ((behind <= window) if window >= 0 else True)
+        rows.append(scaled_dot_product_attention(q, k, v, mask, scale=given["scale"], enable_gqa=True).transpose(0, 1))
+    return torch.cat(rows).to(query.dtype)
+
+
+@pytest.mark.parametrize("wrong", [None, 0, 1, 2, "output"])
+def test_a_kernel_with_a_wrong_output_or_gradient_is_not_used(
+    wrong: int | str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(*inputs: Any, **given: Any) -> Tensor:
+        inputs = tuple(Wrong.apply(x) if number == wrong else x for number, x in enumerate(inputs))
+        return kernel(*inputs, **given) * (1.1 if wrong == "output" else 1.0)
+
+    monkeypatch.setattr("learner.model.attention.varlen_attn", changed)
+    shape = SimpleNamespace(num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, head_dim=16)
+    assert kernel_agrees(shape, torch.device("cpu")) is (wrong is None)
