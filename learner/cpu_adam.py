@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from contextlib import suppress
 from glob import iglob
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 
 SHM_COMM = "deepspeed_shm_comm"
 """Name of DeepSpeed's shared-memory collective; its builder class exists on the CPU only."""
+
+OF_KIND = ("model name", "flags", "CPU implementer", "CPU part", "Features")
+"""Starts of the lines of /proc/cpuinfo that tell kinds of processors apart, on x86 and on Arm."""
 
 
 def cpu_adam_available() -> bool:
@@ -33,7 +37,7 @@ def cpu_adam_available() -> bool:
     deepspeed.ops.__compatible_ops__[SHM_COMM] = False
     # Compiler flags contain the environment's folder. In torch's default, a per-user cache, two environments would
     # recompile whenever the other one was used last.
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / f"torch_extensions-{processor()}"))
     scripts = sysconfig.get_path("scripts")  # where ninja is, whether or not the environment is activated
     if scripts not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = scripts + os.pathsep + os.environ["PATH"]
@@ -46,6 +50,12 @@ def cpu_adam_available() -> bool:
         log.warning("DeepSpeed's CPU Adam does not compile here, torch's slower AdamW takes its place: %s", error)
         return False
     return True
+
+
+def processor(described: Path = Path("/proc/cpuinfo")) -> str:
+    """Return a name for this kind of processor: code compiled for one may crash on another, where a volume goes."""
+    lines = described.read_text().partition("\n\n")[0].splitlines()
+    return sha256("".join(line for line in lines if line.startswith(OF_KIND)).encode()).hexdigest()[:12]
 
 
 def abandoned(lock: Path) -> bool:
