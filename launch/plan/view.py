@@ -202,8 +202,8 @@ def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
             table.add_column(heading, justify="left" if heading == "bound by" else "right", no_wrap=True)
         table.add_row(*row.values())
     notes = (
-        "First with the recipe's batch, then with one that grows with the GPUs. split: rollout actors + learner ranks;"
-        " busy: the same. The transport of samples is not included."
+        "First with the recipe's batch, then with one that grows with the GPUs. split: rollout actors + learner ranks,"
+        " which share GPUs if they are more; busy: the same. The transport of samples is not included."
     )
     return Group(Text("Scaling", style="bold"), Padding(Group(table, Text(notes, style="dim")), (0, 0, 1, 2)))
 
