@@ -137,7 +137,7 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
             await engines.load(adapter)
             await check_before_evaluation(config, engines, adapter, sample_files[0].problems)
         write_results(evaluation, "running")
-        at_once = config.rollout.max_concurrent_samples * len(placement.rollouts)
+        at_once = config.rollout.concurrent_samples * len(placement.rollouts)
         await Evaluator(config, engines, verifier, clock).complete(sample_files, at_once, show)
         return "completed"
 

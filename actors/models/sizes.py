@@ -56,7 +56,7 @@ def groups_at_once(config: Config, device: str) -> int:
     running on average. A GPU's decoding steps are hardly slower with more samples: it gets twice as many groups, and
     some wait in the engine.
     """
-    full = config.rollout.max_concurrent_samples // config.rollout.samples_per_problem
+    full = config.rollout.concurrent_samples // config.rollout.samples_per_problem
     return max(QUEUED[device] * full, 1)
 
 

@@ -49,7 +49,7 @@ def engine_settings(config: Config, model_path: str, share: Share, cache_blocks:
         "seed": config.run.seed,
         "max_model_len": context,
         # The adapter check's requests would otherwise wait for running samples to end.
-        "max_num_seqs": config.rollout.max_concurrent_samples + config.adapter_check.problems,
+        "max_num_seqs": config.rollout.concurrent_samples + config.adapter_check.problems,
         **lora_settings(config.lora, adapter_slots(config)),
         "logprobs_mode": "processed_logprobs",
         "disable_log_stats": True,

@@ -139,7 +139,7 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
         group = rollout.samples_per_problem * (rollout.max_prompt_tokens + rollout.max_response_tokens)
         cache = group * kv_bytes_per_token(shape, config.model.dtype)
         yield Memory(place, "engine: KV cache, at least", cache, "one group of full length", elastic=True)
-        workspace = ENGINE_WORKSPACE + rollout.max_concurrent_samples * shape.vocab_size * LOGIT_BYTES
+        workspace = ENGINE_WORKSPACE + rollout.concurrent_samples * shape.vocab_size * LOGIT_BYTES
         yield Memory(place, "engine: context, workspace", CUDA_CONTEXT + workspace, "1.5 GiB, sampled logits")
     else:
         yield Memory(place, "engine: KV cache", count * rollout.kv_cache_gib * GIB, f"rollout.kv_cache_gib{each}")

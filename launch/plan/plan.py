@@ -39,6 +39,12 @@ SHARING_MARGIN = 1.05
 """Factor by which updates have to be shorter for engines to share the learner's GPUs where there are others. How much
 the two slow each other down is a rough figure."""
 
+LARGE_GPU = 40e9
+"""Bytes of GPU memory from which an engine decodes more samples at once, if nothing says otherwise."""
+
+MORE_SAMPLES = 256
+"""Their number. Decoding reads all weights in every step, so that twice as many samples take little more time."""
+
 FILE = "file:"
 
 Change = dict[str, object]
@@ -81,8 +87,7 @@ class Plan(Fit):
         room for the present lengths, and computes a sample again if the cache becomes full.
         """
         rollout, alone = self.config.rollout, answers_alone(self.config, self.placement.device)
-        asked = rollout.samples_per_problem if alone else rollout.max_concurrent_samples
-        most = min(asked, rollout.max_concurrent_samples)
+        most = min(rollout.concurrent_samples, rollout.samples_per_problem if alone else rollout.concurrent_samples)
         length, context = rollout.max_prompt_tokens + rollout.max_response_tokens, live_context(self.workload)
         caches = map(self.tokens_of, self.placement.rollouts)
         held = [min(most, max(int(tokens / (CACHE_MARGIN * context)), tokens // length)) for tokens in caches]
@@ -184,7 +189,13 @@ def plan_for(
         if config.reward.workers is not None:
             placement = replace(placement, reward_workers=config.reward.workers)
         mps = resolve_mps(config, placement, machine)
-        decided = changed(config, {"learner.gradient_checkpointing": again, "run.nvidia_mps": mps})
+        large = MORE_SAMPLES if machine.gpu_memory >= LARGE_GPU else config.rollout.concurrent_samples
+        settings: Change = {
+            "learner.gradient_checkpointing": again,
+            "run.nvidia_mps": mps,
+            "rollout.max_concurrent_samples": config.rollout.max_concurrent_samples or large,
+        }
+        decided = changed(config, settings)
         memory = tuple(entry for entry in memory_of(decided, shape, placement, machine.nodes) if entry.bytes)
         return Plan(decided, machine, placement, shape, memory, config, calibration).divided()
 

@@ -119,7 +119,7 @@ def _changes(plan: Plan) -> Iterator[Change]:
         {"learner.tokens_per_microbatch": max(learner.tokens_per_microbatch // 2, shortest)},
         {"learner.tokens_per_microbatch": shortest},
         {"learner.logprob_chunk": min(256, learner.logprob_chunk)},
-        {"rollout.max_concurrent_samples": min(32, rollout.max_concurrent_samples)},
+        {"rollout.max_concurrent_samples": min(32, rollout.concurrent_samples)},
     ]
     if cpu and not plan.cache_too_small:
         harmless.append({"rollout.kv_cache_gib": 1})

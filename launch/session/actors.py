@@ -65,7 +65,7 @@ def start_engines(
     """Start the engines. reserved: see `reserve_learners`; engines beside a learner process are on its GPU."""
     alone, slots = answers_alone(config, placement.device), adapter_slots(config)
     transfer = AdapterTransfer(slots)
-    at_once = 1 if alone else config.rollout.max_concurrent_samples
+    at_once = 1 if alone else config.rollout.concurrent_samples
     engines = [
         RemoteEngine(
             RemoteActor(

@@ -75,7 +75,7 @@ class Rig:
             self._share,
             bundle=bundle(self.group, self._share.beside),
         )
-        at_once = self.config.rollout.max_concurrent_samples
+        at_once = self.config.rollout.concurrent_samples
         self.engine = RemoteEngine(self.rollout, at_once, AdapterTransfer(2), "cuda")
         await self.engine.ready()
         self.used.append(memory_used())

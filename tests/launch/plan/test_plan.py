@@ -72,9 +72,9 @@ def test_gpus_are_given_to_the_learner_while_that_makes_updates_shorter() -> Non
 @pytest.mark.parametrize("staleness", [0, 1])
 def test_engines_share_the_learners_gpus_where_that_pays_and_fits(staleness: int) -> None:
     """With twice the batch on two GPUs, each GPU makes what one makes with the batch."""
-    single, given = machine("A40"), f"learner.max_staleness={staleness}"
-    double = ("learner.problems_per_update=32", given)
-    one, both = plan("r256_instruct", single, given), plan("r256_instruct", machine("A40", 2), *double)
+    given = (f"learner.max_staleness={staleness}", "rollout.max_concurrent_samples=128")
+    double = ("learner.problems_per_update=32", *given)
+    one, both = plan("r256_instruct", machine("A40"), *given), plan("r256_instruct", machine("A40", 2), *double)
     apart = plan("r256_instruct", machine("A40", 2), *double, "rollout.actors=1", "learner.world_size=1")
     assert (len(both.placement.rollouts), len(both.placement.learners), both.placement.shared_gpus) == (2, 2, 2)
     assert both.fits
@@ -116,6 +116,20 @@ def test_too_many_actors_are_refused(where: Machine, asked: str, most: int) -> N
     plan("quickstart", where, f"{asked.partition('=')[0]}={most}")
 
 
+def test_a_large_gpu_decodes_more_samples_at_once_unless_told_otherwise() -> None:
+    for where, samples in ((machine("A40"), 256), (machine("A100-40"), 256), (machine("RTX4090"), 128), (CPU, 128)):
+        assert plan("r8_instruct", where).config.rollout.max_concurrent_samples == samples
+        asked = plan("r8_instruct", where, "rollout.max_concurrent_samples=32")
+        assert (asked.config.rollout.max_concurrent_samples, asked.at_once) == (32, 32)
+    for staleness in (1, 2):
+        more, fewer = (
+            estimated(plan("r256_instruct", machine("A40"), f"learner.max_staleness={staleness}", *settings))
+            for settings in ([], ["rollout.max_concurrent_samples=128"])
+        )
+        assert more.update_s <= fewer.update_s
+    assert more.update_s < 0.95 * fewer.update_s
+
+
 @pytest.mark.parametrize(
     ("gib", "fit", "chosen"), [(18, (False, True), "on"), (26, (True, True), "on"), (32, (True, True), "off")]
 )
@@ -126,7 +140,7 @@ def test_shares_of_a_gpu_follow_needs(gib: int, fit: tuple[bool, bool], chosen: 
     kept, again = ways["off"], ways["on"]
     assert (kept.fits, again.fits) == fit
     assert again.available["learner GPU"] < kept.available["learner GPU"]  # type: ignore[operator]
-    assert again.at_once > kept.at_once or again.at_once == again.config.rollout.max_concurrent_samples
+    assert again.at_once > kept.at_once or again.at_once == again.config.rollout.concurrent_samples
     assert not again.tight
     assert ways["auto"].config == ways[chosen].config
     assert estimated(ways[chosen]).update_s == min(estimated(each).update_s for each in (kept, again) if each.fits)

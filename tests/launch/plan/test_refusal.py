@@ -80,7 +80,8 @@ def gpu(name: str, gib: float) -> Machine:
 
 
 def test_an_evaluations_engine_is_that_of_a_run_with_more_memory() -> None:
-    alone, beside = check_evaluation(gpu("NVIDIA A40", 45), "r8_instruct"), plan("r8_instruct", gpu("NVIDIA A40", 45))
+    where, given = gpu("NVIDIA A40", 45), ("r8_instruct", "rollout.max_concurrent_samples=64")
+    alone, beside = check_evaluation(where, *given), plan(given[0], where, given[1])
     assert [entry for entry in beside.memory if entry.place == "rollout GPU" and not entry.elastic] == [*alone.memory]
     assert alone.cache_tokens > beside.cache_tokens
 
