@@ -28,7 +28,6 @@ from rich.console import Console
 from actors.errors import ActorDied
 from actors.formats import duration
 from conf.command import PlainConsole, command
-from conf.errors import BadInput
 from conf.load import load
 from conf.settings import changed
 from launch.checkup.look import Finding, look
@@ -42,18 +41,13 @@ from launch.plan.plan import Plan
 from launch.plan.view import conclusion, source
 from launch.session.preparation import command_line, commit
 
-MEASURE = {"measure=true": True, "measure=false": False}
+MEASURE = ("measure=true", "measure=false")
 
 
 @command("doctor.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 a run can start, 1 it cannot, 2 bad input."""
-    measures = True
-    for argument in arguments:
-        if argument.startswith("measure="):
-            if argument not in MEASURE:
-                raise BadInput(f"{argument}: give {' or '.join(MEASURE)}")
-            measures = MEASURE[argument]
+    measures = "measure=false" not in arguments
     config = load([argument for argument in arguments if argument not in MEASURE])
     console = PlainConsole()
     console.print(command_line("doctor.py", arguments), soft_wrap=True)
