@@ -15,13 +15,11 @@ The same command continues a sweep that was cut off.
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 
 from actors.formats import duration
 from actors.runtime.process import VLLM_BUILDS, software_versions
-from actors.storage.files import lock
 from actors.storage.folders import MARK, is_marked, mark
 from actors.storage.layout import SWEEP
 from conf.command import PlainConsole, asks_for_help
@@ -32,7 +30,7 @@ from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
 from launch.plan.options import estimate_all
 from launch.plan.refusal import check_plan
-from launch.session.resume import check_settings
+from launch.session.resume import check_settings, take_over
 from launch.sweep_runs.grid import Grid, read_grid
 from launch.sweep_runs.lanes import RUN, plan_lanes
 from launch.sweep_runs.scheduler import Scheduler
@@ -71,8 +69,8 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
             f"{names[0]} has {budget}, too little for one update here ({len(names)} of {len(plans)} runs in all):"
             " raise the budget, evaluate less by eval.problems or eval.n, or list fewer values"
         )
-    with claimed(grid):
-        return Scheduler(grid, lanes, console).run()
+    claim(grid)
+    return Scheduler(grid, lanes, console).run()
 
 
 def machines_of(grid: Grid) -> list[Machine]:
@@ -80,19 +78,13 @@ def machines_of(grid: Grid) -> list[Machine]:
     return [detected(run.config.device) for run in grid.runs]
 
 
-@contextmanager
-def claimed(grid: Grid) -> Iterator[None]:
+def claim(grid: Grid) -> None:
     """Lock the sweep's folder. Raise BadInput if another process has it, or if it has other files."""
-    if (descriptor := lock(grid.folder)) is None:
-        raise BadInput(f"sweep {grid.name!r} is running in another process: wait, or give sweep.name=OTHER")
-    try:
-        others = sorted(file for file in grid.folder.iterdir() if file.name != f".{MARK}.tmp")
-        if others and not is_marked(grid.folder, SWEEP):
-            raise BadInput(f"{others[0]} was there before the sweep: move it away, or give sweep.name=OTHER")
-        mark(grid.folder, SWEEP.kind)
-        yield
-    finally:
-        os.close(descriptor)
+    take_over(grid.folder, f"sweep {grid.name!r}")
+    others = sorted(file for file in grid.folder.iterdir() if file.name != f".{MARK}.tmp")
+    if others and not is_marked(grid.folder, SWEEP):
+        raise BadInput(f"{others[0]} was there before the sweep: move it away, or give sweep.name=OTHER")
+    mark(grid.folder, SWEEP.kind)
 
 
 if __name__ == "__main__":

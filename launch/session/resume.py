@@ -135,7 +135,7 @@ def take_over(folder: Path, what: str) -> None:
     if folder in taken_over:
         return
     if lock(folder) is None:
-        raise BadInput(f"{what} in {folder} is running in another process: wait, or give run.name=OTHER")
+        raise BadInput(f"{what} in {folder} is running in another process: wait, or give another name")
     taken_over.add(folder)
     clear_session(folder)
 
