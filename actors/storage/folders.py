@@ -100,29 +100,23 @@ def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def beside(folder: Path) -> Path:
-    """Make an empty folder under a temporary name, for `put_in_place`."""
+    """Make an empty folder under a temporary name."""
     made = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     made.mkdir()
     return made
 
 
-def put_in_place(made: Path, folder: Path, layout: Layout | None = None) -> None:
-    """Rename a folder made by `beside`. A folder of that name is replaced if a layout knows all its files.
-
-    Raises BadInput if it has other files.
-    """
-    if layout and (other := discard(folder, layout)) is not None:
-        raise BadInput(f"{other} is not a file of this project and would be lost with {folder}: move it away")
-    made.rename(folder)
-
-
 @contextmanager
 def new_folder(folder: Path, layout: Layout | None = None) -> Iterator[Path]:
-    """Yield an empty folder that `put_in_place` renames after the block. It is deleted if the block fails."""
+    """Yield an empty folder that is renamed after the block, or deleted if the block fails. A folder of its final name
+    is replaced if a layout knows all its files. Raises BadInput if it has others.
+    """
     made = beside(folder)
     try:
         yield made
-        put_in_place(made, folder, layout)
+        if layout and (other := discard(folder, layout)) is not None:
+            raise BadInput(f"{other} is not a file of this project and would be lost with {folder}: move it away")
+        made.rename(folder)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)  # made above, under a name that nobody else has
         raise
