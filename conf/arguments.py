@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
+from conf.catalogue import elsewhere
 from conf.errors import BadInput, hint
 
 Options = Mapping[str, Sequence[str]]
@@ -17,15 +17,10 @@ KEY = re.compile(r"[\w.\[\]-]*=")
 RUN = "the folder of one run, such as runs/quickstart"
 
 
-def pairs(
-    arguments: Sequence[str],
-    example: str,
-    known: Iterable[str] = (),
-    elsewhere: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, str]:
+def pairs(arguments: Sequence[str], example: str, known: Collection[str] = ()) -> dict[str, str]:
     """Return the values of a command line of pairs, by key.
 
-    example: pairs, for messages. known: names to suggest for a word. elsewhere: our names for those of other projects.
+    example: pairs, for messages. known: names to suggest for a word.
     Raises BadInput for anything that is not a pair, and for a key given twice.
     """
     given: dict[str, str] = {}
@@ -33,7 +28,8 @@ def pairs(
         key, equals, value = argument.partition("=")
         if not (key and equals) or key.startswith("-"):
             name = key.lstrip("-")
-            remedy = f"use {elsewhere[name]}" if name in elsewhere else _spelled(argument, example, known)
+            theirs = "" if name in known else elsewhere().get(name)
+            remedy = f"use {theirs}" if theirs else _spelled(argument, example, known)
             raise BadInput(f"argument {argument!r}: {remedy}")
         if key in given:
             raise BadInput(f"{argument}: {key}={given[key]} is on the same command line; keep one of them")
@@ -79,7 +75,7 @@ def whole(text: str, most: int) -> int:
     return number if number <= most else 0
 
 
-def _spelled(argument: str, example: str, known: Iterable[str]) -> str:
+def _spelled(argument: str, example: str, known: Collection[str]) -> str:
     """Say how to write an argument that is not `key=value`, or has dashes before it."""
     bare = argument.lstrip("-")
     if bare != argument and ("=" in bare or bare in known):

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from conf.arguments import pairs
-from conf.catalogue import elsewhere, known_as, presets, reward_presets
+from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
 from conf.departed import take, translated, without_departed
 from conf.documents import flatten, parse_yaml, read_yaml, reason, write_yaml
@@ -154,7 +154,7 @@ def read_value(key: str, text: str) -> Any:
 def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:
     """Return the recipe's name, empty if there is none, and the overrides."""
     known = [*(f"conf={name}" for name in recipe_names(folder)), *(item.path for item in settings(Config))]
-    given = pairs(arguments, "conf=quickstart or lora.rank=8", known, elsewhere())
+    given = pairs(arguments, "conf=quickstart or lora.rank=8", known)
     for key, other in combinations(sorted(given), 2):
         if other.startswith(f"{key}."):
             raise BadInput(f"{other}={given[other]}: {key}={given[key]} is on the same command line; keep one of them")
