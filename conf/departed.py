@@ -97,10 +97,6 @@ def value_today(key: str, value: Any) -> Any:
     return values.get(value, value) if isinstance(value, bool | int | float) else value
 
 
-def metrics_today(row: dict[str, Any]) -> dict[str, Any]:
-    return {metric_today(name): value for name, value in row.items()}
-
-
 @lru_cache(4096)  # rows have the same names
 def metric_today(name: str) -> str:
     return str(_renamed(name, METRICS))

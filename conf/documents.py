@@ -175,13 +175,16 @@ def checked(document: Any) -> Any:
     raise ValueError(f"it is nested more than {DEEPEST} levels deep")
 
 
+adapter = cache(TypeAdapter)
+
+
 def conform(value: Any, kind: Any) -> Any:
     """Check a value against a type. Return a model if the type is one, otherwise the value unchanged.
 
     Raises ValueError with the first wrong place and the type expected there.
     """
     try:
-        found = _adapter(kind).validate_python(value, strict=True)  # a copy, in which whole numbers may become floats
+        found = adapter(kind).validate_python(value, strict=True)  # a copy, in which whole numbers may become floats
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -206,11 +209,6 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def _short(value: Any) -> str:

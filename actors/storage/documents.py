@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from conf.departed import key_today, metrics_today, value_today
+from conf.departed import key_today, metric_today, value_today
 
 LARGEST = 2**53
 """Largest whole number that every reader of JSON keeps exactly."""
@@ -66,7 +66,7 @@ class MetricsRow(Document):
     @model_validator(mode="before")
     @classmethod
     def _today(cls, row: Any) -> Any:
-        return metrics_today(row) if isinstance(row, dict) else row
+        return {metric_today(name): value for name, value in row.items()} if isinstance(row, dict) else row
 
     @cached_property
     def metrics(self) -> dict[str, float]:

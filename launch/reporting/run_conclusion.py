@@ -62,12 +62,10 @@ def conclude(run: Run, found: Change | None) -> str:
     if found and not run.summary.updates and not run.rows:
         return f"No conclusion: no update was made; {_ended(run)}."
     late = f" It made only {said}." if (said := behind(run)) else ""
-    return (_sentence(found) if found else _without_result(run)) + late
-
-
-def _without_result(run: Run) -> str:
+    if found:
+        return _sentence(found) + late
     missing = "the base model" if run.base is None else "the trained model"
-    return f"No conclusion: {missing} was not evaluated; {_ended(run)}."
+    return f"No conclusion: {missing} was not evaluated; {_ended(run)}.{late}"
 
 
 def _ended(run: Run) -> str:
