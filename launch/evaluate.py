@@ -48,7 +48,6 @@ from launch.session.resume import resolve_dtype
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
 
 LINES = 20
-"""Number of progress lines."""
 
 CLOSE_S = 10.0
 """Seconds that actors have to end by themselves before Ray's shutdown kills them."""

@@ -38,7 +38,6 @@ OUTCOMES = {
 OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": ()}
 
 MOST = 10**6
-"""Largest `limit`."""
 
 STYLES = {"correct": "green", "wrong": "red"}
 """Colours of verdicts; all others are yellow."""

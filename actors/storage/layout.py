@@ -20,7 +20,6 @@ _RUN = rf"""
 """
 
 ADAPTER = Layout("adapter", re.compile(_ADAPTER))
-"""A plain PEFT adapter."""
 
 ADAPTERS = Layout("adapters", re.compile(rf"[^/]+/({_ADAPTER})"))
 """A folder of adapters."""

@@ -15,7 +15,6 @@ from launch.reporting.plots import LARGER, Plot, blank, finish, label
 from launch.reporting.wording import compact
 
 DASHES = ("--", ":", "-.")
-"""Line styles of base models."""
 
 Settings = tuple[tuple[str, Any], ...]
 

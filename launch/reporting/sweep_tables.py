@@ -13,7 +13,6 @@ from launch.reporting.tables import Cells, Table, settings
 from launch.reporting.wording import MISSING, compact, count, p_value, percent, points, shorten, span, time
 
 LINE_CHARACTERS = 400
-"""Most characters about a single run."""
 
 
 def runs(sweep: Sweep) -> Table:

@@ -16,7 +16,6 @@ from launch.reporting.run_conclusion import Change
 from launch.reporting.wording import WORDS, compact, count, decimal, percent, points, signed, span, time
 
 SHOWN_PAIRS = 6
-"""Number of problems whose samples are shown side by side."""
 
 SPECIAL = re.compile(r"(\s*<\|?\w+\|?>)+\s*$")
 """Pattern of the end of a turn in a chat template."""

@@ -21,7 +21,6 @@ ALIKE = 0.005
 """Difference between reward and accuracy below which only the accuracy is shown."""
 
 FIRST = "the engine generates the first update's responses"
-"""Text before the first update of a run."""
 
 SEPARATOR = " · "
 

@@ -32,7 +32,6 @@ MODEL = ("conf", "model.path")
 """Axes that change the model, so that accuracies are not comparable."""
 
 LISTS = {item.path for item in settings(Config) if get_origin(item.kind) is list}
-"""Settings that take a list."""
 
 
 @dataclass(eq=False)
