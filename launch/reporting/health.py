@@ -150,25 +150,12 @@ def _samples(run: Run) -> Iterator[Flag]:
         yield Flag("note", f"{percent(idle, 0)} of the groups had no variance", detail)
 
 
-def cut(run: Run) -> str:
-    """Say how much smaller than requested the final evaluation is; empty if it is complete."""
-    final, requested = run.final, run.config.get("eval.n")
-    if not final:
-        return ""
-    problems = (run.base or final).problems
-    parts = [f"{final.problems} of {many(problems, 'problem')}"] if final.problems < problems else []
-    if requested and final.n < requested:
-        parts.append(f"{many(final.n, 'sample')} per problem instead of {requested}")
-    return ", ".join(parts)
-
-
 def _evaluations(run: Run) -> Iterator[Flag]:
-    requested = run.config.get("eval.n")
-    if run.base and requested and run.base.n < requested:
-        detail = f"{many(run.base.n, 'sample')} per problem instead of {requested}"
-        yield Flag("note", "The evaluation of the base model was cut short", detail)
-    if short := cut(run):
-        yield Flag("note", "The final evaluation was cut short by the budget", short)
+    most, n = run.base.problems if run.base else 0, run.config.get("eval.n") or 0
+    for name, found in (("base", run.base), ("trained", run.final)):
+        if found and (found.problems < most or found.n < n):
+            made = f"{many(found.problems, 'problem')} with {many(found.n, 'sample')} each, not {most} with {n}"
+            yield Flag("note", f"The evaluation of the {name} model was cut short", made)
     if run.overlaps:
         detail = "data.contamination=report_only keeps them: results may be too good; see problems-left-out.jsonl"
         yield Flag("warning", f"The held-out set overlaps {many(run.overlaps, 'training problem')}", detail)
