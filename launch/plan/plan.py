@@ -40,7 +40,7 @@ SHARING_MARGIN = 1.05
 the two slow each other down is a rough figure."""
 
 LARGE_GPU = 40e9
-"""Bytes of GPU memory from which an engine decodes more samples at once, if nothing says otherwise."""
+"""Bytes of GPU memory from which an engine may decode more samples at once, if nothing says otherwise."""
 
 MORE_SAMPLES = 256
 """Their number. Decoding reads all weights in every step, so that twice as many samples take little more time."""
@@ -175,31 +175,33 @@ def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
 def plan_for(
     config: Config, machine: Machine, shape: ShapeConfig, ranks: int, calibration: Calibration = UNMEASURED
 ) -> Plan:
-    """Plan a run with a number of learner ranks, and with the best choice of learner.gradient_checkpointing and of
-    engines beside the ranks.
+    """Plan a run with a number of learner ranks, and with the best choice of learner.gradient_checkpointing, of
+    rollout.max_concurrent_samples and of engines beside the ranks.
     """
     engines, again = [config.rollout.actors], [config.learner.gradient_checkpointing]
+    samples = [config.rollout.concurrent_samples]
+    if machine.gpu_memory >= LARGE_GPU and config.rollout.max_concurrent_samples is None:
+        samples.append(MORE_SAMPLES)
     if machine.gpus and engines == [None]:
         engines = [number for number in (machine.gpus - ranks, machine.gpus) if number]
     if again == ["auto"]:
         again = ["off", "on"] if machine.gpus else ["off"]
 
-    def decide(engines: int | None, again: str) -> Plan:
+    def decide(engines: int | None, again: str, samples: int) -> Plan:
         placement = place(machine.cores, machine.gpus, ranks, engines, machine.nodes)
         if config.reward.workers is not None:
             placement = replace(placement, reward_workers=config.reward.workers)
         mps = resolve_mps(config, placement, machine)
-        large = MORE_SAMPLES if machine.gpu_memory >= LARGE_GPU else config.rollout.concurrent_samples
         settings: Change = {
             "learner.gradient_checkpointing": again,
             "run.nvidia_mps": mps,
-            "rollout.max_concurrent_samples": config.rollout.max_concurrent_samples or large,
+            "rollout.max_concurrent_samples": samples,
         }
         decided = changed(config, settings)
         memory = tuple(entry for entry in memory_of(decided, shape, placement, machine.nodes) if entry.bytes)
         return Plan(decided, machine, placement, shape, memory, config, calibration).divided()
 
-    return _best(starmap(decide, product(engines, again)))
+    return _best(starmap(decide, product(engines, again, samples)))
 
 
 def with_problems(plan: Plan) -> Plan:

@@ -18,7 +18,8 @@ CORES = tuple(range(8))
 HEAD = """# Which recipe on which GPU
 
 Updates per day by the plan, on one GPU with the recipe's own settings. They are **estimates**: no GPU was measured
-yet. Settings behind "with" make a recipe fit. Prices are examples: give yours as `budget.price_per_hour`.
+yet, and NVIDIA's MPS may not work on yours. Settings behind "with" make a recipe fit. Prices are examples: give yours
+as `budget.price_per_hour`.
 
     python launch/run.py conf=gsm8k plan=true device=4090 budget.price_per_hour=0.40
 
