@@ -73,6 +73,7 @@ class FakeEngine:
         await work(self.name, self)
 
     async def load(self, adapter: AdapterRef) -> None:
+        await self.ready()
         await self.slots.occupy(adapter)
 
     async def retire(self, adapter: AdapterRef) -> None:

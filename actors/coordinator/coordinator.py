@@ -58,6 +58,7 @@ class Coordinator:
         self._end = asyncio.timeout(None)  # when training ends, set by `_end_training_before`
         self._updating = False
         self._learner_usable = True  # false after a crash, and until its version is published
+        self._base_measured = run.folder.evaluation("base") is not None
         self._restore_bookkeeping(self._folder.checkpoints.latest)
 
     def _restore_bookkeeping(self, checkpoint: Path | None) -> None:
@@ -67,7 +68,9 @@ class Coordinator:
         self._saving.go_on_from(state.version)
         self.ledger.go_back(state.counts)
         self._publisher = PolicyPublisher(self._run, self._prompts, self._startup_check, state.noise)
-        self._producer = RolloutProducer(self._run, self._publisher, state, rollbacks=self._rollbacks)
+        self._producer = RolloutProducer(
+            self._run, self._publisher, state, rollbacks=self._rollbacks, one_batch=not self._base_measured
+        )
         self._guard = Guard(self._config.guard, (row.metrics for row in self._folder.rows()))
 
     @property
@@ -106,21 +109,10 @@ class Coordinator:
             await self._clock.sleep(TICK_S)
 
     async def _start(self) -> None:
-        """Evaluate the base model while the learner starts and its first version is published and loaded."""
-        self._standing.enter("starting", "the learner loads, the base model answers held-out problems")
+        """Wait for engine and learner, and adopt the learner's first version."""
+        self._standing.enter("starting", "engine and learner load")
         self.ledger.enter_all("start")
-
-        async def evaluate_base() -> Heldout | None:
-            await self._plasticity.sample()
-            return await self._heldout.base()
-
-        base = asyncio.create_task(evaluate_base())
-        try:
-            await self._stopping.unless_stopped(self._publish())
-            self._standing.doing = "the base model answers held-out problems"
-            self._standing.base = await self._stopping.unless_stopped(base)
-        finally:
-            base.cancel()
+        await self._stopping.unless_stopped(self._publish())
 
     async def _publish(self) -> None:
         """Restart a crashed learner, restore it if the run has a past, and adopt its version."""
@@ -132,8 +124,6 @@ class Coordinator:
                 folder = str(checkpoint) if checkpoint else None
                 await self._learner.restore(folder, self._folder.next_incarnation())
             await self._startup_check.begin()
-            self._standing.doing = "checking that the engine serves the adapters it is given"
-            await self._startup_check.check()
             adapter = await self._learner.publish()
         except LearnerDied as death:
             self._note_crash(death)
@@ -162,22 +152,39 @@ class Coordinator:
         trusted: int | None = None
         self._standing.enter("training")
         async with asyncio.TaskGroup() as tasks:
+            producer = tasks.create_task(self._producer.run())
+            base = tasks.create_task(self._measure_base())
             try:
+                self.ledger.enter("learner", "adapter_check")  # while the engines generate the first batch
                 await self._stopping.unless_stopped(self._publisher.check())
-                producer = tasks.create_task(self._producer.run())
-                # The duration of an inspection is measured while the learner waits for its first batch anyway.
-                inspection = tasks.create_task(self._plasticity.inspect())
-                try:
-                    trusted = await self._train_in_turns()
-                finally:
-                    producer.cancel()
-                    inspection.cancel()
+                trusted = await self._train_in_turns()
+                if trusted is None:
+                    await self._stopping.unless_stopped(base)
             except LearnerDied as death:
                 self._note_crash(death)
                 if self._updating:
                     self.ledger.count("groups/abandoned", self._config.learner.problems_per_update)
                 trusted, self._updating = self._saving.version, False
+            finally:
+                producer.cancel()
+                base.cancel()
         return trusted
+
+    async def _measure_base(self) -> None:
+        """Evaluate the base model while the learner works on the first batch, or read the result if there is one. No
+        further group starts before: the result's duration decides how much of the budget is held back.
+        """
+        if not self._base_measured:
+            await self._stopping.until(lambda: self._producer.idle or None)
+            self.ledger.enter("rollouts", "evaluate")
+            self._standing.doing = "the base model answers held-out problems"
+        await self._plasticity.sample()
+        self._standing.base = await self._heldout.base()
+        self._base_measured, self._standing.doing = True, ""
+        if not self._updating:
+            self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)
+        await self._producer.go_on()
+        await self._plasticity.inspect()  # its duration counts towards the reserve
 
     async def _train_in_turns(self) -> int | None:
         """Make one update after another. Return the version to go back to after a collapse."""
@@ -197,6 +204,7 @@ class Coordinator:
             await self._saving.after_update(self.updates, row.get("validation/pass@1"))
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
+            self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)
         return None
 
     async def _next_batch(self) -> Batch | None:

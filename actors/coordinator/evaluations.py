@@ -36,7 +36,6 @@ class HeldoutEvaluations:
 
     async def base(self) -> Heldout | None:
         """Evaluate the base model, once per run."""
-        await self._run.engine.ready()
         if (known := self._run.folder.evaluation("base")) is not None:
             self._learn(known.round_seconds)
             return known
@@ -109,7 +108,6 @@ class Plasticity:
     async def sample(self) -> None:
         """Sample the reference set, or read it if the run has one."""
         if (responses := self._run.folder.reference_set()) is None:
-            await self._run.engine.ready()
             sampled = await asyncio.gather(*(self._respond(number) for number in range(len(self._problems))))
             responses = [list(group.samples[0].token_ids) for group in sampled]
             self._run.folder.write_reference_set(responses)

@@ -25,9 +25,18 @@ FRUITLESS_BATCHES = 4
 class RolloutProducer:
     """Generates and verifies groups as fast as staleness and engines allow, for one incarnation of the policy."""
 
-    def __init__(self, run: RunContext, publisher: PolicyPublisher, state: CoordinatorState, rollbacks: int) -> None:
-        """state: the checkpoint's, empty at the start. rollbacks: their number; each gives other samples."""
-        config = run.config
+    def __init__(
+        self,
+        run: RunContext,
+        publisher: PolicyPublisher,
+        state: CoordinatorState,
+        rollbacks: int,
+        one_batch: bool = False,
+    ) -> None:
+        """state: the checkpoint's, empty at the start. rollbacks: their number; each gives other samples. one_batch:
+        whether only the groups of the next batch start until `go_on`.
+        """
+        config, next_version = run.config, state.version + 1
         self.staleness = StalenessManager(
             problems_per_update=config.learner.problems_per_update,
             max_staleness=config.learner.max_staleness,
@@ -35,6 +44,8 @@ class RolloutProducer:
             version=state.version,
             updates=config.budget.updates,
         )
+        if one_batch:
+            self.staleness.limit(min(next_version, config.budget.updates or next_version))
         self.cursor = DataCursor(state.next_unused, state.used)
         self.fruitless = FruitlessStreak(config.learner.problems_per_update)
         self._run = run
@@ -71,6 +82,16 @@ class RolloutProducer:
                 group = groups.create_task(self._produce(index, self._publisher.policy, before))
                 before = group if self._run.config.run.deterministic else None
                 self._note_activity()
+
+    async def go_on(self) -> None:
+        """Let groups of all batches start."""
+        self.staleness.limit(self._run.config.budget.updates)
+        await self._run.stopping.notify()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no group is running and none may start."""
+        return self.staleness.running == 0 and not (self.staleness.capacity > 0 and self._worth_starting)
 
     @property
     def out_of_time(self) -> bool:

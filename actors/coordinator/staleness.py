@@ -30,16 +30,20 @@ class StalenessManager:
         version: int = 0,
         updates: int | None = None,
     ) -> None:
-        """updates: the version after which no group is needed; None for no end."""
+        """updates: see `limit`."""
         self.version = version
         self._per_update = problems_per_update
         self._max_staleness = max_staleness
         self._max_running = max_running
-        self._needed = float("inf") if updates is None else updates * problems_per_update
+        self.limit(updates)
         self._accepted = version * problems_per_update
         self._running: dict[int, int] = {}  # version by index
         self._running_on: Counter[int] = Counter()
         self._waiting: defaultdict[int, list[Group]] = defaultdict(list)
+
+    def limit(self, updates: int | None) -> None:
+        """Admit no groups beyond those that the versions up to this one need; None for no end."""
+        self._needed = float("inf") if updates is None else updates * self._per_update
 
     @property
     def capacity(self) -> int:

@@ -86,7 +86,7 @@ def learn_from(folder: Path, machine: Machine) -> str:
     if not machine.rates or len(rows) < ENOUGH:
         return ""
     keep(measure(run, machine), read_config(run), machine)
-    return f"Measured for the next plan: {duration(Pace.between(rows, 1).update_s)} per update so far"
+    return f"Measured for the next plan: {duration(Pace.between(rows, WARM_UP).update_s)} per update so far"
 
 
 def measure(run: RunRecord, machine: Machine) -> Calibration:
@@ -117,11 +117,10 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
         "verify": (total("time/verify"), count * costs.verify_s * config.rollout.samples_per_problem),
     }
     factors = {part: max(took / planned, LEAST_FACTOR) for part, (took, planned) in seconds.items() if took and planned}
-    start_s = pace.start_s - expected.evaluate_s * factors.get("decode", 1.0)
     return Calibration(
         **factors,
         score=factors.get("learn", 1.0),
-        start_s=max(start_s, 0.0),
+        start_s=pace.start_s,
         workload=workload,
         of=f"{count} updates of {config.model.path} at rank {config.lora.rank}",
     )

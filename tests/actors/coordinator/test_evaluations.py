@@ -1,10 +1,13 @@
 """Plasticity: the inspection of a run's adapter, with fakes."""
 
 import json
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.messages import Group
 from conf.settings import changed
 from tests.actors.virtual_run import Run
 
@@ -27,7 +30,7 @@ def test_summary_compares_with_the_base_on_the_same_responses(run: Run) -> None:
         "rank": run.config.lora.rank,
     }
     (first, begun), (last, ended) = run.learner.inspected
-    assert (first, last) == (0, 2)
+    assert (first, last) == (1, 2)
     assert begun == ended
     assert [group.problem.id for group in begun] == [f"p{100 + number}" for number in range(4)]
     assert all(group.adapter is None for group in begun)
@@ -43,7 +46,28 @@ def test_a_resumed_run_inspects_the_responses_sampled_before(run: Run) -> None:
     assert [list(group.samples[0].token_ids) for group in run.learner.inspected[-1][1]] == sampled
 
 
-@pytest.mark.parametrize("version", [0, 2])
+@pytest.mark.parametrize("updates", [1, 2])
+def test_base_model_is_evaluated_between_the_first_two_batches(run: Run, updates: int) -> None:
+    """And in a run of one update too. No group is sampled beside it, which would count towards its duration."""
+    requests, generate = [], run.engine.generate
+
+    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+        if sampling.samples > 1 or adapter is None:
+            requests.append("base" if adapter is None else "group")
+        return await generate(index, problem, adapter, sampling)
+
+    run.engine.generate = note  # type: ignore[method-assign]
+    run.config = changed(run.config, {"budget.updates": updates})
+    run.learner.seconds = 1e-3  # the learner is done first
+    assert run.go().status == "completed"
+    counts = [(kind, len(list(found))) for kind, found in groupby(requests)]
+    assert counts == [("group", 2), ("base", 4 + 4 * 2), ("group", 2)][: updates + 1]
+    base = run.folder.evaluation("base")
+    assert base is not None
+    assert base.n == 2
+
+
+@pytest.mark.parametrize("version", [1, 2])
 def test_a_learner_that_dies_of_it_costs_no_result(run: Run, version: int) -> None:
     run.learner.deaths = {("inspect", version)}
     outcome = run.go()
