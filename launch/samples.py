@@ -25,15 +25,7 @@ from conf.arguments import run_and_options, whole
 from conf.command import LAYOUT, PlainConsole, command
 from conf.errors import BadInput, printable
 from launch.after.trained import find_run
-from launch.reporting.tables import Pair, pairs_by_outcome
-
-OUTCOMES = {
-    "worse": "right before, wrong after",
-    "better": "wrong before, right after",
-    "wrong": "wrong both times",
-    "right": "right both times",
-}
-"""Name on the command line → outcome."""
+from launch.reporting.tables import OUTCOMES, Pair, pairs_by_outcome
 
 OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": ()}
 

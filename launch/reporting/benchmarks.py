@@ -1,22 +1,18 @@
 """The results of launch/evaluate.py in rows and sentences, for its own table and for a run's report."""
 
 from actors.formats import duration
-from actors.storage.documents import BenchmarkResult, EvaluationDocument, Measure, PolicyScores
+from actors.storage.documents import EvaluationDocument, Measure, PolicyScores
 
 POLICIES = ("base", "adapter")
 
 
-def by_policy(result: BenchmarkResult) -> dict[str, PolicyScores | None]:
-    return dict(zip(POLICIES, (result.base, result.adapter), strict=True))
-
-
 def table_rows(document: EvaluationDocument) -> list[tuple[str, ...]]:
     """Return the table of results, headings first: a row per benchmark and score, a column per policy."""
-    policies = [policy for policy in POLICIES if any(by_policy(each)[policy] for each in document.benchmarks)]
+    policies = [policy for policy in POLICIES if any(getattr(each, policy) for each in document.benchmarks)]
     found: list[tuple[str, ...]] = [("benchmark", "score", *policies)] if policies else []
     for benchmark in document.benchmarks:
-        title, measured = f"{benchmark.name}, {benchmark.problems} problems", by_policy(benchmark)
-        columns = [_figures(own) if (own := measured[policy]) else {} for policy in policies]
+        title = f"{benchmark.name}, {benchmark.problems} problems"
+        columns = [_figures(own) if (own := getattr(benchmark, policy)) else {} for policy in policies]
         for name in columns[0]:
             found.append((title, name, *(column.get(name, "") for column in columns)))
             title = ""

@@ -21,11 +21,12 @@ SPECIAL = re.compile(r"(\s*<\|?\w+\|?>)+\s*$")
 """Pattern of the end of a turn in a chat template."""
 
 OUTCOMES = {
-    (False, True): "wrong before, right after",
-    (True, False): "right before, wrong after",
-    (False, False): "wrong both times",
-    (True, True): "right both times",
+    "worse": "right before, wrong after",
+    "better": "wrong before, right after",
+    "wrong": "wrong both times",
+    "right": "right both times",
 }
+"""Name of an outcome on the command line → the outcome."""
 
 Cells = tuple[str, ...]
 
@@ -55,7 +56,9 @@ class Pair:
 
     @property
     def outcome(self) -> str:
-        return OUTCOMES[self.before.status == Status.CORRECT, self.after.status == Status.CORRECT]
+        before, after = (sample.status == Status.CORRECT for sample in (self.before, self.after))
+        changed = before != after
+        return OUTCOMES[("better" if changed else "right") if after else ("worse" if changed else "wrong")]
 
 
 def held_out(run: Run, found: Change) -> Table:
