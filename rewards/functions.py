@@ -97,14 +97,27 @@ def reward_part(reference: str) -> Callable[..., float]:
     Raises BadInput for a function that cannot be called like this.
     """
     function = find("reward.custom", reference)
-    named, required, takes_all = _parameters(reference, function)
+    try:
+        signature = inspect.signature(function)
+        given = signature.bind_partial(*range(GIVEN)).arguments
+    except (TypeError, ValueError) as error:
+        raise BadInput(
+            f"reward.custom: '{reference}' does not take three arguments ({error}): define it as "
+            f"{reference.rpartition(':')[2]}(prompt, response, gold, **columns)"
+        ) from error
+    others = [one for name, one in signature.parameters.items() if name not in given]
+    named = {one.name for one in others if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in others)
 
     def reward(prompt: str, response: str, gold: str, columns: str = "{}") -> float:
         row = json.loads(columns)
-        if missing := sorted(required - row.keys()):
-            has = ", ".join(row) or "it has none"
-            raise BadReward(f"asks for a column '{missing[0]}' that the data do not have ({has})")
-        chosen = {name: value for name, value in row.items() if named.get(name, takes_all)}
+        chosen = {name: row[name] for name in row if name in named or (takes_all and name not in given)}
+        try:
+            signature.bind(prompt, response, gold, **chosen)
+        except TypeError as error:
+            raise BadReward(
+                f"asks for a column that the data do not have ({error}; they have {', '.join(row)})"
+            ) from error
         try:
             value = function(prompt, response, gold, **chosen)
         except MemoryError:
@@ -120,26 +133,6 @@ def _place(error: Exception) -> str:
     """Return the line of the user's function that raised an error, or called what did."""
     own = traceback.extract_tb(error.__traceback__)[1:2]
     return "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in own)
-
-
-def _parameters(reference: str, function: Callable[..., Any]) -> tuple[dict[str, bool], set[str], bool]:
-    """Return the parameter names (true for possible columns), the required ones, and whether it takes any other."""
-    try:
-        signature = inspect.signature(function)
-        signature.bind_partial(*range(GIVEN))
-    except TypeError as error:
-        raise BadInput(
-            f"reward.custom: '{reference}' does not take three arguments ({error}): define it as "
-            f"{reference.rpartition(':')[2]}(prompt, response, gold, **columns)"
-        ) from error
-    except ValueError:  # some functions written in C have no signature
-        return {}, set(), False
-    parameters = list(signature.parameters.values())
-    by_name = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
-    first = {one.name for one in parameters[:GIVEN] if one.kind is one.POSITIONAL_OR_KEYWORD}
-    named = {one.name: one.name not in first for one in by_name}
-    required = {one.name for one in by_name if one.default is one.empty} - first
-    return named, required, any(one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def number(value: Any) -> float:
