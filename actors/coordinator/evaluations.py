@@ -61,13 +61,14 @@ class HeldoutEvaluations:
             return {}
         self._run.ledger.enter("learner", "validate")
         result = await self._evaluator.evaluate(problems, adapter, 1, budget.left - budget.reserve)
-        if result is None or result.problems < len(problems):
+        if result is None or result[0].problems < len(problems):
             return {}
-        budget.expect("validate", result.seconds)
+        found = result[0]
+        budget.expect("validate", found.seconds)
         return {
-            "validation/pass@1": result.pass_at[1],
-            "validation/mean_length": result.mean_length,
-            "time/validate": result.seconds,
+            "validation/pass@1": found.pass_at_1,
+            "validation/mean_length": found.mean_length,
+            "time/validate": found.seconds,
         }
 
     async def _evaluate(self, name: str, adapter: AdapterRef | None, seconds: float) -> Heldout | None:
@@ -75,17 +76,17 @@ class HeldoutEvaluations:
             return None
         n, round_s = self._run.config.eval.n, self._run.budget.expected("round")
         result = await self._evaluator.evaluate(self._heldout, adapter, n, seconds, round_s)
-        self._learn(result.round_seconds if result else seconds)
+        self._learn(result[0].round_seconds if result else seconds)
         if result is None:
             return None
-        self._run.folder.write_samples(f"eval-{name}", result.groups)
-        more: dict[str, float] = {}
+        found, groups = result
+        self._run.folder.write_samples(f"eval-{name}", groups)
         validation = self._run.config.validation
         validated = min(validation.problems, len(self._heldout))
-        if validation.every and result.problems >= validated:  # its first round begins with the validation problems
-            scores = (group.rewards[0].verdict.score for group in result.groups[:validated])
-            more["validation/pass@1"] = fmean(scores)
-        return self._run.folder.write_evaluation(name, adapter.version if adapter else 0, result.heldout(more))
+        if validation.every and found.problems >= validated:  # its first round begins with the validation problems
+            score = fmean(group.rewards[0].verdict.score for group in groups[:validated])
+            found = found.model_copy(update={"validation/pass@1": score})
+        return self._run.folder.write_evaluation(name, adapter.version if adapter else 0, found)
 
     def _learn(self, round_seconds: float) -> None:
         self._run.budget.expect("round", round_seconds)

@@ -5,14 +5,13 @@ validation in a run: it keeps to a deadline and stays in memory. `complete` is f
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from statistics import fmean
 
 from actors.evaluation.protocol import response_limit
 from actors.evaluation.samples import SampleFile
-from actors.evaluation.statistics import PASS_KS, pass_values, share_interval
+from actors.evaluation.statistics import pass_at, share_interval
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Sampler, Verifier
 from actors.seeds import request_seed
@@ -26,50 +25,8 @@ PART = 0.25
 """Largest part of a first round that is not sampled at once. Each part should take at most half of the time."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Result of a policy on the first `problems` held-out problems, with `n` samples of each.
-
-    pass_at: pass@k by k.
-    ci95: 95 % interval of pass@1 over problems.
-    round_seconds: duration of the quickest round; the engine's first steps may have slowed the first one.
-    """
-
-    pass_at: dict[int, float]
-    n: int
-    problems: int
-    ci95: list[float]
-    mean_length: float
-    truncated: float
-    seconds: float
-    round_seconds: float
-    groups: tuple[Group, ...]
-
-    @classmethod
-    def of(cls, rounds: list[list[Group]], times: list[float], seconds: float) -> "Evaluation":
-        """Compute the result from rounds. times: seconds that each would have taken with all problems."""
-        n, groups = len(rounds), [group for sampled in rounds for group in sampled]
-        samples = [group.samples[0] for group in groups]
-        correct = [
-            sum(group.rewards[0].verdict.score == 1.0 for group in of_problem)
-            for of_problem in zip(*rounds, strict=True)
-        ]
-        return cls(
-            pass_at={k: fmean(pass_values(correct, n, k)) for k in sorted({*PASS_KS, n}) if k <= n},
-            n=n,
-            problems=len(correct),
-            ci95=list(share_interval([c / n for c in correct])),
-            mean_length=fmean(len(sample.token_ids) for sample in samples),
-            truncated=fmean(sample.truncated for sample in samples),
-            seconds=seconds,
-            round_seconds=min(times),
-            groups=tuple(groups),
-        )
-
-    def heldout(self, more: Mapping[str, float]) -> Heldout:
-        """Return the evaluation as it is in summary.json. more: further figures."""
-        own = {name: value for name, value in vars(self).items() if name not in ("pass_at", "groups")}
-        return Heldout.model_validate({f"pass@{k}": value for k, value in self.pass_at.items()} | own | dict(more))
+Evaluation = tuple[Heldout, tuple[Group, ...]]
+"""Figures of a policy on the first `problems` held-out problems, and the groups that they are from."""
 
 
 class Evaluator:
@@ -112,7 +69,7 @@ class Evaluator:
                 times.append((self._clock.now() - began) * count / len(sampled))
             if len(sampled) < count:
                 break
-        return Evaluation.of(rounds, times, self._clock.now() - started) if rounds else None
+        return evaluation(rounds, times, self._clock.now() - started) if rounds else None
 
     async def complete(
         self, sample_files: Sequence[SampleFile], at_once: int, on_sample: Callable[[], None] = lambda: None
@@ -159,6 +116,28 @@ class Evaluator:
         settings = self._config.eval
         sampling = Sampling(1, response_limit(self._config), settings.temperature, settings.top_p, seed)
         return await self._verifier.score(await self._engine.generate(index, problem, adapter, sampling))
+
+
+def evaluation(rounds: list[list[Group]], times: list[float], seconds: float) -> Evaluation:
+    """Compute the result of complete rounds. times: seconds that each would have taken with all problems."""
+    groups = [group for sampled in rounds for group in sampled]
+    right = [
+        sum(group.rewards[0].verdict.score == 1.0 for group in of_problem) for of_problem in zip(*rounds, strict=True)
+    ]
+    n = len(rounds)
+    figures = Heldout.model_validate(
+        {name: fmean(values) for name, values in pass_at(right, n).items()}
+        | {
+            "n": n,
+            "problems": len(right),
+            "ci95": share_interval([of / n for of in right]),
+            "mean_length": fmean(group.tokens for group in groups),
+            "truncated": fmean(group.samples[0].truncated for group in groups),
+            "seconds": seconds,
+            "round_seconds": min(times),  # the engine's first steps may have slowed the first one
+        }
+    )
+    return figures, tuple(groups)
 
 
 def missing(sample_files: Sequence[SampleFile]) -> Iterator[tuple[SampleFile, int, int]]:

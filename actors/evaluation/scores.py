@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from actors.evaluation.statistics import PASS_KS, paired_difference, pass_values, share_interval
+from actors.evaluation.statistics import paired_difference, pass_at, share_interval
 from actors.messages import Status
 from actors.storage.documents import EvaluatedSample, PairedDifference, PolicyScores
 
@@ -22,8 +22,7 @@ def scores(samples: Samples, alike: Alike) -> PolicyScores:
     A response that could not be verified counts as wrong.
     """
     n = len(samples[0])
-    values = {f"pass@{k}": pass_values(correct(samples), n, k) for k in sorted({*PASS_KS, n}) if k <= n}
-    values["maj@n"] = [majority(rows, alike) for rows in samples]
+    values = {**pass_at(correct(samples), n), "maj@n": [majority(rows, alike) for rows in samples]}
     rows = [row for of_problem in samples for row in of_problem]
     measured = {name: {"value": fmean(each), "ci95": list(share_interval(each))} for name, each in values.items()}
     means = {

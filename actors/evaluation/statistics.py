@@ -119,18 +119,14 @@ def pooled_difference(
     return Difference(difference, (difference - margin, difference + margin), student_p(difference / error, freedom))
 
 
-def pass_values(correct: Sequence[int], n: int, k: int) -> list[float]:
-    """Return the probability that at least one of k samples is correct, for each problem.
+def pass_at(correct: Sequence[int], n: int) -> dict[str, list[float]]:
+    """Return pass@k of each problem, the probability that at least one of k samples is correct, for PASS_KS and k = n.
 
     correct: correct samples of each problem, out of n. The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et
-    al. 2021 (arXiv 2107.03374); at k = 1 it is c / n. Raises ValueError unless 1 <= k <= n, 0 <= c <= n and there is a
-    problem.
+    al. 2021 (arXiv 2107.03374); at k = 1 it is c / n.
     """
-    if not 1 <= k <= n:
-        raise ValueError(f"pass@{k} needs 1 <= k <= n, with n = {n} samples")
-    if not correct or not all(0 <= c <= n for c in correct):
-        raise ValueError(f"pass@{k} needs a problem, and 0 to {n} correct samples of each")
-    return [1 - comb(n - c, k) / comb(n, k) for c in correct]
+    ks = sorted({k for k in (*PASS_KS, n) if k <= n})
+    return {f"pass@{k}": [1 - comb(n - c, k) / comb(n, k) for c in correct] for k in ks}
 
 
 def share_interval(values: Sequence[float]) -> Interval:

@@ -10,7 +10,7 @@ from actors.evaluation.statistics import (
     FEWEST,
     holm,
     paired_difference,
-    pass_values,
+    pass_at,
     share_interval,
     student_p,
     student_quantile,
@@ -20,10 +20,13 @@ from actors.evaluation.statistics import (
 @given(st.integers(1, 64), st.data())
 def test_pass_at_k_is_the_closed_form(n: int, data: st.DataObject) -> None:
     """1 − ∏ (1 − k / i) over i = n − c + 1 … n, the numerically stable form of Chen et al."""
-    c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
-    product_form = 1.0 if n - c < k else 1 - np.prod(1 - k / np.arange(n - c + 1, n + 1))
-    assert pass_values([c], n, k) == pytest.approx([product_form], abs=1e-12)
-    assert pass_values([c], n, n) == [float(c > 0)]
+    c = data.draw(st.integers(0, n))
+    found = pass_at([c], n)
+    assert list(found) == [f"pass@{k}" for k in sorted({1, 8, 16, n}) if k <= n]
+    for name, values in found.items():
+        k = int(name.removeprefix("pass@"))
+        product_form = 1.0 if n - c < k else 1 - np.prod(1 - k / np.arange(n - c + 1, n + 1))
+        assert values == pytest.approx([product_form], abs=1e-12)
 
 
 DIFFICULTIES = {"alike": None, "mixed": 1.0, "all or nothing": 0.0}
