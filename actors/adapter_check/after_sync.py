@@ -26,24 +26,6 @@ MAX_NOISE = 0.2
 """Two sound implementations of one model in bf16 stay well below this mean |Δ log p|, whatever the adapter."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Comparison of the learner with the most different engine, over the tokens of its responses, in nats.
-
-    disagreement: mean |log p engine − log p learner|.
-    movement: mean |log p learner − log p base|.
-    decided: whether the learner has moved enough to tell a wrong adapter from the right one.
-    kl_to_base: k3 estimate (Schulman, "Approximating KL divergence") of KL(policy ‖ base) per token.
-    entropy: mean −log p learner, an estimate of the policy's.
-    """
-
-    disagreement: float
-    movement: float
-    decided: bool
-    kl_to_base: float
-    entropy: float
-
-
 class CheckAfterSync:
     """Compares the engines' log-probabilities of their own responses with the learner's of the same tokens.
 
@@ -62,12 +44,16 @@ class CheckAfterSync:
         """Largest mean |Δ log p| that counts as agreement."""
         return max(self._noise_floor, BAND * (self.noise or 0.0))
 
-    async def check(self, learner: Learner, responses: tuple[Responses, ...]) -> Comparison:
+    async def check(self, learner: Learner, responses: tuple[Responses, ...]) -> dict[str, float]:
         """Compare all engines' responses under one adapter with the learner. Raise Halted if they disagree."""
         return self.compare(responses, await learner.score(tuple(chain.from_iterable(responses))))
 
-    def compare(self, responses: tuple[Responses, ...], scores: Iterable[tuple[Scores, ...]]) -> Comparison:
-        """Compare each engine's responses with the learner's scores, which come in the same order."""
+    def compare(self, responses: tuple[Responses, ...], scores: Iterable[tuple[Scores, ...]]) -> dict[str, float]:
+        """Compare each engine's responses with the learner's scores, which come in the same order.
+
+        Return the metrics of the most different engine; `decided` is 0 until the policy has moved enough to tell a
+        wrong adapter from the right one.
+        """
         rest = iter(scores)
         views = [_View.of(engine, list(chain.from_iterable(islice(rest, len(engine))))) for engine in responses]
         if self.noise is None:
@@ -82,7 +68,13 @@ class CheckAfterSync:
         movement = distance(view.policy, view.base)
         changes = [base - policy for policy, base in zip(view.policy, view.base, strict=True)]
         k3 = fmean(expm1(change) - change for change in changes)
-        return Comparison(view.disagreement, movement, movement > self.band, k3, -fmean(view.policy))
+        return {
+            "adapter_check/disagreement": view.disagreement,
+            "adapter_check/movement": movement,
+            "adapter_check/entropy": -fmean(view.policy),
+            "adapter_check/decided": float(movement > self.band),
+            "policy/kl_to_base": k3,  # the estimate of Schulman, "Approximating KL divergence", per token
+        }
 
     def _diagnose(self, who: str, responses: Responses, previous: Responses | None, view: "_View") -> str:
         """Return the likely cause, by comparing the engine's change from the base model with the learner's."""

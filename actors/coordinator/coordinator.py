@@ -17,7 +17,7 @@ from actors.coordinator.collapse_guard import Alarm, Guard
 from actors.coordinator.context import Outcome, RunContext
 from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, Plasticity
 from actors.coordinator.ledger import UNDECIDED
-from actors.coordinator.metrics import Standing, describe_batch, describe_check
+from actors.coordinator.metrics import Standing, describe_batch
 from actors.coordinator.producer import RolloutProducer
 from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.saving import Saving
@@ -259,7 +259,7 @@ class Coordinator:
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
         health = await self._stopping.within_grace(self._run.verifier.health())
         return {
-            **describe_check(comparison),
+            **comparison,
             **stats.metrics,
             **describe_batch(batch, health),
             **figures,

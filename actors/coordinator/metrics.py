@@ -3,7 +3,6 @@
 from collections import Counter
 from statistics import fmean
 
-from actors.adapter_check.after_sync import Comparison
 from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import Ledger
 from actors.messages import Batch, Progress, Status
@@ -58,15 +57,4 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
         **{f"verify/{status}": statuses[status] for status in Status},
         "tokens/generated": sum(lengths),
         **{f"verify/{name}": count for name, count in health.items()},
-    }
-
-
-def describe_check(comparison: Comparison) -> dict[str, float]:
-    """Return an adapter check's metrics; `adapter_check/decided` is 0 until the policy has moved enough to tell."""
-    return {
-        "adapter_check/disagreement": comparison.disagreement,
-        "adapter_check/movement": comparison.movement,
-        "adapter_check/entropy": comparison.entropy,
-        "adapter_check/decided": float(comparison.decided),
-        "policy/kl_to_base": comparison.kl_to_base,
     }

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 
-from actors.adapter_check.after_sync import CheckAfterSync, Comparison
+from actors.adapter_check.after_sync import CheckAfterSync
 from actors.adapter_check.at_start import CheckAtStart
 from actors.adapter_check.prompts import CheckPrompts, Responses
 from actors.coordinator.context import RunContext
@@ -26,7 +26,7 @@ class PolicyPublisher:
         self._outdated: AdapterRef | None = None
         self._recent = deque[AdapterRef](maxlen=run.config.learner.max_staleness + 1)
         self._responses: asyncio.Task[tuple[Responses, ...]] | None = None
-        self._comparison: Comparison
+        self._comparison: dict[str, float]
 
     @property
     def noise(self) -> float | None:
@@ -52,7 +52,7 @@ class PolicyPublisher:
         if outdated is not None:
             await self._engine.retire(outdated)
 
-    async def check(self) -> Comparison:
+    async def check(self) -> dict[str, float]:
         """Compare engines and learner on the policy, once per version, and on the synthetic adapters of newly started
         engines. A cancelled call may be repeated. Raises Halted if an engine does not serve an adapter faithfully.
         """
