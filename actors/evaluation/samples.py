@@ -4,10 +4,10 @@ benchmark, so that no sample is generated twice.
 
 from pathlib import Path
 
-from actors.evaluation.protocol import Protocol
+from actors.evaluation.protocol import check_continues
 from actors.messages import AdapterRef, Group, Problem
 from actors.models.adapters import model_names
-from actors.storage.documents import BenchmarkResult, EvaluatedSample, EvaluationDocument
+from actors.storage.documents import BenchmarkResult, EvaluatedSample, EvaluationDocument, Protocol
 from actors.storage.files import append_row, drop_half_line, read_document, read_rows, replace_text, write_document
 from actors.storage.folders import empty, mark
 from actors.storage.layout import EVALUATION
@@ -61,7 +61,7 @@ class EvaluationFolder:
             return []
         if document.benchmarks or files:
             evaluation = f"the evaluation {config.run.name!r} in {self.path}"
-            protocol.check_continues(document.protocol.content, evaluation)
+            check_continues(protocol, document.protocol, evaluation)
         return document.benchmarks
 
     def document(self) -> EvaluationDocument | None:

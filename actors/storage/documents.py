@@ -319,10 +319,15 @@ class BenchmarkResult(Document):
     paired: PairedDifference | None = None
 
 
-class ProtocolRecord(Document):
-    """The fields of `actors.evaluation.protocol.Protocol` that other code reads."""
+class Protocol(Document):
+    """Everything that a sample of an evaluation or its verdict depends on besides its problem.
+
+    model_digest, adapter_digest: of the files of `model` and `adapter`. adapter_config: the model that the adapter was
+    made for, and its shape. settings: further settings by key.
+    """
 
     model: str
+    model_digest: str | None = None
     adapter: str | None = None
     adapter_digest: str | None = None
     adapter_config: dict[str, Any] | None = None
@@ -339,7 +344,7 @@ class EvaluationDocument(Document):
     """evaluation.json of launch/evaluate.py."""
 
     status: str = ""
-    protocol: ProtocolRecord
+    protocol: Protocol
     benchmarks: list[BenchmarkResult] = []
     versions: dict[str, str] = {}
 

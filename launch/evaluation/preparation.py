@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from actors.evaluation.protocol import Protocol
+from actors.evaluation.protocol import protocol_of
 from actors.evaluation.samples import EvaluationFolder, SampleFile
 from actors.messages import AdapterRef
 from actors.models.adapters import adopt_adapter
 from actors.models.files import load_tokenizer, locate, shape_from_config
 from actors.runtime.placement import Placement, place_engines
 from actors.runtime.process import VLLM_BUILDS, software_versions
-from actors.storage.documents import BenchmarkResult
+from actors.storage.documents import BenchmarkResult, Protocol
 from actors.storage.run_record import RunRecord
 from conf.catalogue import HELD_OUT, find_benchmarks
 from conf.checks import check_lengths
@@ -80,7 +80,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvalu
         return None
     for wall in check_reward_functions(reward_function(config), benchmarks[0].problems[:1]):
         console.print(f"Reward workers have no {wall}", soft_wrap=True)
-    protocol = Protocol.of(config, model_path, adapter)
+    protocol = protocol_of(config, model_path, adapter)
     take_over(folder.path, f"the evaluation {config.run.name!r}")
     before = folder.begin(config, protocol)
     policies = {"base": None} | ({"adapter": AdapterRef(0, 0, str(adapter.folder))} if adapter else {})

@@ -1,6 +1,5 @@
 """Results of an evaluation: evaluation.json, and one table for console and Markdown."""
 
-from dataclasses import asdict
 from functools import cache
 
 from rich.box import SIMPLE_HEAD
@@ -11,7 +10,7 @@ from actors.evaluation.samples import SampleFile
 from actors.evaluation.scores import comparison, scores
 from actors.messages import Status
 from actors.runtime.process import software_versions
-from actors.storage.documents import BenchmarkResult, EvaluationDocument, ProtocolRecord
+from actors.storage.documents import BenchmarkResult, EvaluationDocument
 from launch.evaluation.preparation import PreparedEvaluation
 from launch.reporting.benchmarks import notes, table_rows
 from rewards.problems.loading import BenchmarkProblems
@@ -32,7 +31,7 @@ def write_results(evaluation: PreparedEvaluation, status: str) -> EvaluationDocu
     found = [result_of(*each, evaluation) for each in evaluation.samples]
     document = EvaluationDocument(
         status=status,
-        protocol=ProtocolRecord.model_validate(asdict(evaluation.protocol)),
+        protocol=evaluation.protocol,
         benchmarks=evaluation.others + [result for result in found if result],
         versions=written.versions if written and status == "completed" else software_versions(),
     )

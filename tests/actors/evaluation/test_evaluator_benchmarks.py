@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from actors.evaluation.evaluator import Evaluator
-from actors.evaluation.protocol import Protocol
+from actors.evaluation.protocol import protocol_of
 from actors.evaluation.samples import EvaluationFolder, SampleFile
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from conf.errors import BadInput
@@ -34,7 +34,7 @@ def open_sample_files(folder: Path, n: int) -> list[SampleFile]:
     """Open them as a process does that goes on after another."""
     evaluation = EvaluationFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    evaluation.begin(Config(), Protocol.of(Config(), "nowhere", None))
+    evaluation.begin(Config(), protocol_of(Config(), "nowhere", None))
     files = {"base": None, "adapter": ADAPTER}
     return [SampleFile(folder / "samples" / f"sums-{name}.jsonl", PROBLEMS, n, files[name]) for name in files]
 

@@ -2,15 +2,15 @@
 
 import json
 import shutil
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.evaluation.protocol import Protocol, model_digest
+from actors.evaluation.protocol import model_digest, protocol_of
 from actors.evaluation.samples import EvaluationFolder
 from actors.models.adapters import Adapter
+from actors.storage.documents import Protocol
 from actors.storage.files import replace_text
 from actors.storage.folders import MARK
 from conf.errors import BadInput
@@ -19,16 +19,16 @@ from conf.schema import Config
 from conf.settings import changed
 
 
-def protocol(config: Config, **changed: Any) -> Protocol:
+def protocol(config: Config) -> Protocol:
     """Of the base model, without reading any."""
-    return replace(Protocol.of(config, "nowhere", None), **changed)
+    return protocol_of(config, "nowhere", None)
 
 
 def begun(folder: Path, protocol: Protocol, **document: Any) -> EvaluationFolder:
     """Write the files of an evaluation with this protocol."""
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     (folder / "samples" / "sums-base.jsonl").touch()
-    replace_text(folder / "evaluation.json", json.dumps({"protocol": asdict(protocol), **document}))
+    replace_text(folder / "evaluation.json", json.dumps({"protocol": protocol.content, **document}))
     return EvaluationFolder(folder)
 
 
@@ -53,13 +53,13 @@ def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str, name
 def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
     config = load(["conf=quickstart"])
     base = protocol(config)
-    joined = replace(base, adapter="a", adapter_digest="1", adapter_config={"alpha": 4})
+    joined = base.model_copy(update={"adapter": "a", "adapter_digest": "1", "adapter_config": {"alpha": 4}})
     begun(tmp_path, base).begin(config, joined)
     folder = begun(tmp_path, joined)
     for other, said in (
-        (replace(joined, adapter_digest="2"), "adapter=a, not a with other content"),
-        (replace(joined, adapter_config={"alpha": 8}), "adapter_config={'alpha': 4}"),
-        (replace(joined, model_digest="2"), f"model={config.model.path}, .* with other content"),
+        (joined.model_copy(update={"adapter_digest": "2"}), "adapter=a, not a with other content"),
+        (joined.model_copy(update={"adapter_config": {"alpha": 8}}), "adapter_config={'alpha': 4}"),
+        (joined.model_copy(update={"model_digest": "2"}), f"model={config.model.path}, .* with other content"),
         (base, "adapter=a, not None"),
     ):
         with pytest.raises(BadInput, match=said):
@@ -77,7 +77,7 @@ def test_policy_is_known_by_what_its_files_hold(tiny_model: Path, tiny_config: C
 
     (tmp_path / "adapter_model.safetensors").touch()
     adapter = Adapter(tmp_path, tiny_model.name)
-    before = asdict(Protocol.of(tiny_config, str(tiny_model), adapter))
+    before = protocol_of(tiny_config, str(tiny_model), adapter).content
     tiny_config = changed(tiny_config, {"lora.alpha": tiny_config.lora.alpha * 2})
-    after = asdict(Protocol.of(tiny_config, str(model), adapter))
+    after = protocol_of(tiny_config, str(model), adapter).content
     assert {key for key in before if before[key] != after[key]} == {"adapter_config", "model_digest"}
