@@ -5,7 +5,7 @@ validation in a run: it keeps to a deadline and stays in memory. `complete` is f
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from statistics import fmean
 
@@ -93,9 +93,11 @@ class Evaluator:
             on_sample()
 
         async with asyncio.TaskGroup() as tasks:
-            for file, number, index in missing(sample_files):
-                await free.acquire()
-                tasks.create_task(fill(file, number, index))
+            for number in range(max(file.n for file in sample_files)):
+                missing = [(file, index) for file in sample_files for index in file.missing(number)]
+                for file, index in missing:
+                    await free.acquire()
+                    tasks.create_task(fill(file, number, index))
 
     async def _part(
         self, problems: tuple[Problem, ...], adapter: AdapterRef | None, first: int, deadline: float
@@ -138,11 +140,3 @@ def evaluation(rounds: list[list[Group]], times: list[float], seconds: float) ->
         }
     )
     return figures, tuple(groups)
-
-
-def missing(sample_files: Sequence[SampleFile]) -> Iterator[tuple[SampleFile, int, int]]:
-    """Yield every missing sample as file, number and problem index, in rounds over all files."""
-    for number in range(max(sample_file.n for sample_file in sample_files)):
-        for sample_file in sample_files:
-            for index in sample_file.missing(number):
-                yield sample_file, number, index

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.evaluation.samples import SampleFile
-from actors.evaluation.scores import comparison, scores
+from actors.evaluation.statistics import comparison, scores
 from actors.messages import Status
 from actors.runtime.process import software_versions
 from actors.storage.documents import BenchmarkResult, EvaluationDocument

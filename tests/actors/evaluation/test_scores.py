@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from actors.evaluation.scores import comparison, majority, scores
+from actors.evaluation.statistics import comparison, majority, scores
 from actors.storage.documents import EvaluatedSample
 
 
