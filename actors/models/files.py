@@ -10,10 +10,12 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
 from actors.models.families import check_family, common_context, read_config
-from actors.models.hub import HubAway, newest
 from conf.documents import mapping, path_of, read_json, reason
 from conf.errors import BadInput
 from conf.schema import ModelConfig, ShapeConfig
+
+HUB_TIMEOUT_S = 10.0
+"""Seconds for the hub's first answer. Its library by itself waits for ever, or tries six times in half a minute."""
 
 BUNDLED = "bundled:smollm2-135m"
 
@@ -51,6 +53,10 @@ LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(?!.*\brotary_emb\b)(.+)")
 """Matches a weight's name: the layer's number, and the name there. Old files hold rotary_emb in some layers."""
 
 EMBEDDING = "model.embed_tokens.weight"
+
+
+class HubAway(Exception):
+    """The hub cannot be reached, or answers nonsense. Its text is the kind of error."""
 
 
 def locate(model: ModelConfig) -> str:
@@ -206,6 +212,29 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
             f" set HF_HOME to another folder, or {instead}"
         )
     raise BadInput(f"model.path={name}: {fault}")
+
+
+def newest(kind: str, name: str) -> str:
+    """Return the commit of the newest revision of a `model` or `dataset`, OWNER/NAME.
+
+    Raises HubAway, BadInput for a token that does not fit into a request, and huggingface_hub's RepositoryNotFoundError
+    and its subclass GatedRepoError.
+    """
+    from huggingface_hub import HfApi, errors, get_token, utils
+
+    token = get_token()
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise BadInput("HF_TOKEN: the hub's token holds characters that no token has; copy it again")
+    utils.logging.set_verbosity_error()  # our message says it
+    try:
+        revision = getattr(HfApi(), f"{kind}_info")(name, timeout=HUB_TIMEOUT_S).sha
+    except errors.RepositoryNotFoundError:
+        raise
+    except Exception as error:  # a proxy's answer can raise anything
+        raise HubAway(type(error).__name__) from error
+    if not isinstance(revision, str):
+        raise HubAway("no revision in its answer")
+    return revision
 
 
 def _check_weights(folder: Path, path: str) -> None:

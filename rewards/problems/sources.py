@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from actors.models.hub import HubAway, newest
+from actors.models.files import HubAway, newest
 from actors.runtime.clock import in_thread
 from conf.documents import checked, disguise_of, path_of, reason
 from conf.errors import BadInput, nearest

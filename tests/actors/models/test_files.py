@@ -11,7 +11,7 @@ import numpy
 import pytest
 from safetensors.numpy import save_file
 
-from actors.models import hub as hub_at_the_door
+from actors.models import files
 from actors.models.files import bundled_folder, locate, shape_from_config, shape_of
 from conf.errors import BadInput
 from conf.schema import ModelConfig, ShapeConfig
@@ -155,7 +155,7 @@ def test_a_gated_or_private_model_needs_a_token(hub: Callable[..., None], status
 
 
 def test_a_silent_hub_costs_its_timeout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(hub_at_the_door, "HUB_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(files, "HUB_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         point_hub_at(monkeypatch, tmp_path, silent.getsockname()[1])
         with pytest.raises(BadInput, match=r"ReadTimeout.*local folder"):

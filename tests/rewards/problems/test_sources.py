@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.messages import Status
-from actors.models.hub import HubAway
+from actors.models.files import HubAway
 from conf.catalogue import SOURCES
 from conf.errors import BadInput
 from conf.schema import Config, CustomRewardConfig, RewardConfig
