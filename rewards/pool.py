@@ -4,12 +4,12 @@ import asyncio
 import queue
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import blake2b
-from itertools import product
+from itertools import islice, product
 from typing import Any, Self
 
 from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
@@ -19,12 +19,11 @@ from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values
 from rewards.killable_worker import Crashed, Failed, Hung, Limits, NoResult, Worker
 from rewards.reward import RewardFunction
 from rewards.verify import decide, extract, verdict
-from rewards.verify.comparison import INTEGER
 from rewards.verify.text.boxes import BOX, boxed
 from rewards.verify.text.spelling import plain
 
 VERDICTS_AHEAD = 64
-"""Verifications requested ahead of the one being read, per worker, to keep it busy."""
+"""Verifications requested at once, per worker, to keep it busy."""
 
 REMEMBERED = 65_536
 """Number of results kept: samples of a problem often give the same answer, and a policy the same adversarial one."""
@@ -72,7 +71,7 @@ class VerifierPool:
         self._free: dict[bool, queue.SimpleQueue[Worker]] = {True: queue.SimpleQueue(), False: queue.SimpleQueue()}
         for worker in (*self._workers, *self._custom):
             self._free[worker in self._custom].put(worker)
-        self._known: OrderedDict[bytes, Any] = OrderedDict()
+        self._known: dict[bytes, Any] = {}  # the oldest first
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
@@ -96,13 +95,9 @@ class VerifierPool:
 
     def rewards_all(self, pairs: Iterable[tuple[Problem, Sample]]) -> Iterator[Reward]:
         """Reward samples, in order."""
-        pending: deque[Future[Reward]] = deque()
-        for pair in pairs:
-            pending.append(self._threads.submit(self._reward_of, *pair))
-            if len(pending) > self._ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        rest = iter(pairs)
+        while ahead := list(islice(rest, self._ahead)):
+            yield from self._threads.map(lambda pair: self._reward_of(*pair), ahead)
 
     async def score(self, group: Group) -> Group:
         """Return the group with one reward per sample. If cancelled, running verifications end by their deadline."""
@@ -167,7 +162,7 @@ class VerifierPool:
                 return grader not in (EXACT, VALUE)  # only the library knows the right answers
             return self.verify(gold, f"{BOX}{{{gold}}}", grader).status is Status.CORRECT
         answer = plain(gold)
-        if INTEGER.fullmatch(answer):
+        if answer.removeprefix("-").isdecimal():
             return True
         if not answer or boxed(f"{BOX}{{{answer}}}") != answer:
             return False
@@ -182,7 +177,6 @@ class VerifierPool:
         remember = not name.startswith(IMPORT)
         with self._lock:
             if key in self._known:
-                self._known.move_to_end(key)
                 self._counts["remembered"] += 1
                 if self._known[key] is HANGS:
                     raise Hung(busy=True)
@@ -208,7 +202,7 @@ class VerifierPool:
         with self._lock:
             self._known[key] = result
             if len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
+                del self._known[next(iter(self._known))]
 
     def _close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
