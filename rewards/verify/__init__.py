@@ -1,8 +1,8 @@
 r"""Verifies whether a response gives the gold answer. docs/reference/grading.md has the rules, with examples.
 
 `text` finds the answer in a response and normalizes its spelling and that of the gold answer. `shapes` takes both
-apart, with `intervals` and `names`. `comparison` matches their parts: `scalars` decides single values by `numbers` and
-`units`, and leaves the rest to math-verify (`algebra`).
+apart, with `names`. `comparison` matches their parts: it decides single values by `numbers` and `units`, and leaves the
+rest to math-verify (`algebra`).
 
 An answer is never evaluated as code. Comparing text takes microseconds. Algebra may run for ever: `rewards.pool` has
 the deadline, and math-verify's own (SIGALRM, main thread only) stays off.

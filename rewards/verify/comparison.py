@@ -1,35 +1,36 @@
-"""Compares an answer with the gold answer: structure first, then numbers, words and units, algebra for the rest."""
+"""Compares an answer with the gold answer: structure first, then numbers with units, words and chains of equal values;
+algebra for the rest.
+"""
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Protocol
 
 from actors.messages import Status
-from rewards.verify.algebra import Unparsable, equivalent
-from rewards.verify.names import SIMPLE, chain, is_combined
-from rewards.verify.numbers import number
-from rewards.verify.scalars import (
-    INFINITE,
-    Equivalent,
-    by_algebra,
-    compact,
-    equal_scalars,
-    is_equation,
-    is_relation,
-    written,
+from rewards.verify.algebra import Unparsable, equivalent, refused
+from rewards.verify.names import (
+    APPROXIMATELY,
+    RELATION,
+    SIMPLE,
+    chain,
+    is_combined,
+    is_special,
+    variables,
+    with_argument,
+    with_parameter,
 )
+from rewards.verify.numbers import number, rounds
 from rewards.verify.shapes import Kind, Shape, shape
 from rewards.verify.text.brackets import depth, split
-from rewards.verify.text.words import choice, labelled, phrase
-from rewards.verify.units import compound, quantity, words_of
-
-INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+from rewards.verify.text.words import TEXT, choice, labelled, phrase
+from rewards.verify.units import compatible, compound, quantity, same, words_of
 
 PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{4,}")
 """A word in an expression: longer than any product of letters."""
 
 LETTER_BEHIND, COMMA = re.compile(r".*\d [A-Za-z]"), re.compile(r"-?\d+,\d+")
-
-EMPTY_SET = r"\emptyset"
 
 SPECIAL = re.compile(r"\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\R\b")
 """Notation for sets that only algebra can compare."""
@@ -39,6 +40,16 @@ MOST_ELEMENTS = 128
 
 DEEPEST = 100
 """Deepest nesting of brackets: each level takes several nested calls, and Python allows 1,000."""
+
+
+INFINITE = re.compile(r"[+-]?\s*\\infty")
+MEANINGLESS = re.compile(r"(?<!\w) | (?!\w)|(?<=[_^])\{(\w)\}")
+
+
+class Equivalent(Protocol):
+    """Whether two expressions are equal, or the answer is the gold value rounded."""
+
+    def __call__(self, gold: str, answer: str, rounded: bool = False) -> bool: ...
 
 
 class NeedsAlgebra(Exception):
@@ -51,10 +62,6 @@ def decide_by_text(gold: str, answer: str) -> Status | None:
     """
     if not answer or not gold:
         return Status.UNPARSABLE
-    if answer == gold:
-        return Status.CORRECT
-    if INTEGER.fullmatch(answer) and INTEGER.fullmatch(gold):
-        return Status.CORRECT if int(answer) == int(gold) else Status.WRONG
     try:
         return _status(gold, answer, _no_algebra)
     except NeedsAlgebra:
@@ -83,9 +90,7 @@ def readable(gold: str) -> bool:
     if asked.number or asked.base or compound(text) or choice(text) or phrase(text) or INFINITE.fullmatch(asked.body):
         return True
     sides = chain(text)
-    if len(sides) > 1 and all(quantity(side).number for _, side in sides):
-        return True
-    if compact(text) == EMPTY_SET:
+    if compact(text) == r"\emptyset" or (len(sides) > 1 and all(quantity(side).number for _, side in sides)):
         return True
     expression = text if is_equation(text) else asked.body
     try:
@@ -255,3 +260,111 @@ def _by_text(gold: Shape, answer: Shape) -> bool | None:
         return matches(gold, answer, _no_algebra)
     except (NeedsAlgebra, Unparsable):
         return None
+
+
+def equal_scalars(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
+    """Whether two scalar answers are the same. The sides of a chain such as x = 24/2 = 12 have to agree."""
+    names, value = with_argument(gold.names, answer.names, answer.parts[0])
+    answer = replace(answer, names=names, parts=(value,))
+    expected, given = gold.parts[0], value
+    if set(gold.names).isdisjoint(answer.names):
+        if is_relation(gold) and is_relation(answer):
+            if any(map(is_special, (*gold.names, *answer.names))):
+                return False
+            one, other = written(gold), written(answer)  # y = 2x and x = y/2 are the same line, y = 1 and x = 1 not
+            return variables(one) == variables(other) and by_algebra(one, other, algebra)
+        if gold.names and is_combined(gold.names[0]):
+            return False
+    if compact(expected) == compact(given):
+        return True
+    if is_equation(expected) or RELATION.search(given):
+        return False
+    words, sides = words_of(expected), chain(given)
+    if not all(_follows(before, after, sign, algebra) for (_, before), (sign, after) in pairwise(sides)):
+        return False
+    return any(_equal(side, value, words, algebra) for _, side in chain(expected) for value in _answers(sides))
+
+
+def is_relation(of: Shape) -> bool:
+    """Whether a scalar answer has a name, or is an equation."""
+    return bool(of.names) or is_equation(of.parts[0])
+
+
+def is_equation(text: str) -> bool:
+    r"""Whether a text is a relation between letters; a chain of numbers such as 0.56 = 56\% is not."""
+    return bool(RELATION.search(text)) or (len(chain(text)) > 1 and bool(variables(text)))
+
+
+def by_algebra(gold: str, answer: str, algebra: Equivalent, rounded: bool = False) -> bool:
+    """Decide by algebra; raise Unparsable for an expression that would fill the memory."""
+    if refused(answer) or refused(gold):
+        raise Unparsable
+    return algebra(gold, answer, rounded)
+
+
+def written(of: Shape) -> str:
+    """Write a shape as text again."""
+    if of.kind is Kind.UNION:
+        return r" \cup ".join(of.parts)
+    if of.kind is Kind.SCALAR:
+        return " = ".join((*of.names, of.parts[0]))
+    joined = ", ".join(of.parts)
+    if of.kind is Kind.SEQUENCE:
+        return of.brackets[0] + joined + of.brackets[1]
+    return rf"\{{{joined}\}}" if of.kind is Kind.SET else joined
+
+
+def compact(text: str) -> str:
+    """Remove meaningless spaces and braces: 1 234 and a b keep their space."""
+    return MEANINGLESS.sub(r"\1", text)
+
+
+def _equal(gold: str, answer: str, words: frozenset[str], algebra: Equivalent) -> bool:
+    """Whether two values are equal. words: further words that may follow a number, besides known units."""
+    if compact(gold) == compact(answer):
+        return True
+    if amounts := compound(gold) or compound(answer):
+        return amounts == compound(gold) == compound(answer)
+    expected, given = quantity(gold, words), quantity(answer, words)
+    if expected.base or given.base:
+        return compatible(expected, given) and expected.body.lstrip("0") == given.body.lstrip("0")
+    if expected.number is not None:
+        return same(expected, given)  # a written-out number needs a written-out answer
+    if (letter := choice(gold)) and letter == choice(answer):
+        return True
+    if INFINITE.fullmatch(gold) or INFINITE.fullmatch(answer):
+        return compact(gold).lstrip("+") == compact(answer).lstrip("+")
+    words_of_gold, words_of_answer = phrase(gold), phrase(answer)
+    if words_of_gold or words_of_answer:
+        return words_of_gold == words_of_answer
+    if TEXT.search(given.body) and not TEXT.search(expected.body):
+        return False  # words that are neither a number nor a unit
+    body = with_parameter(expected.body, given.body)
+    if variables(expected.body) != variables(body) or not compatible(expected, given):
+        return False
+    return by_algebra(expected.body, body, algebra)
+
+
+def _answers(sides: list[tuple[str, str]]) -> list[str]:
+    r"""Return the sides that count as answers: not the rounding of a number, as in 12.4 \approx 12."""
+    pairs = zip([None, *sides], sides, strict=False)
+    return [
+        side for before, (sign, side) in pairs if not (sign == APPROXIMATELY and before and quantity(before[1]).number)
+    ]
+
+
+def _follows(one: str, other: str, sign: str, algebra: Equivalent) -> bool:
+    r"""Whether a side of a chain equals the one before it, or rounds it after \approx."""
+    before, after = quantity(one), quantity(other)
+    if sign == APPROXIMATELY:
+        rounded = after.number
+        if rounded is None or rounded.ratio or not compatible(before, after):
+            return False
+        if before.number is not None:
+            return rounds(before.number.value, rounded)
+        return not variables(before.body) and by_algebra(before.body, after.body, algebra, rounded=True)
+    if before.number is not None and after.number is not None:
+        return same(before, after) or same(after, before)
+    if TEXT.search(before.body + after.body) or variables(before.body) != variables(after.body):
+        return False
+    return compatible(before, after) and by_algebra(before.body, after.body, algebra)

@@ -84,7 +84,7 @@ def named(text: str) -> tuple[tuple[str, ...], str]:
         name, rest = text[: member.start()].strip(), text[member.end() :].strip()
         return ((_compact(name),), rest) if SIMPLE.fullmatch(name) and not MEMBER.search(rest) else ((), text)
     sides = chain(text)
-    if len(sides) == 1 or any(_is_list(side) for _, side in sides[:-1]):
+    if any(";" in side or len(split(side, ",")) > 1 or CONJUNCTION.search(side) for _, side in sides[:-1]):
         return (), text
     if SIMPLE.fullmatch(sides[-1][1]) and not (variables(sides[0][1]) or WORDS.fullmatch(sides[0][1])):
         sides = [sides[-1], *sides[:-1]]  # 3 = x
@@ -133,10 +133,6 @@ def is_special(name: str) -> bool:
     if any(pattern.fullmatch(name) for pattern in (TUPLE, MAGNITUDE, WORDS)):
         return True
     return len(_addends(name)) == 1 and bool(FUNCTION.match(name) or TRIGONOMETRY.match(name))
-
-
-def _is_list(side: str) -> bool:
-    return ";" in side or len(split(side, ",")) > 1 or bool(CONJUNCTION.search(side))
 
 
 def _addends(text: str) -> list[str]:

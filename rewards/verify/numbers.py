@@ -78,10 +78,10 @@ def equal(gold: Number, answer: Number) -> bool:
     if gold.value == answer.value:
         return not (answer.ratio and not gold.ratio and gold.value.denominator == 1)
     exact, rounded = (gold, answer) if gold.ratio else (answer, gold)
-    return (
+    return bool(
         exact.ratio
         and rounded.digits >= APPROXIMATION_DIGITS
-        and not _terminates(exact.value)
+        and pow(10, exact.value.denominator.bit_length(), exact.value.denominator)  # a decimal would never end
         and round(exact.value, rounded.places) == rounded.value
     )
 
@@ -120,11 +120,3 @@ def _scaled(sign: str, factor: str, exponent: str) -> Number | None:
         return None
     value, (digits, places) = Fraction(factor) * Fraction(10) ** power, _precision(factor)
     return Number(_signed(sign, value), digits=digits, places=places - power)
-
-
-def _terminates(value: Fraction) -> bool:
-    below = value.denominator
-    for prime in (2, 5):
-        while below % prime == 0:
-            below //= prime
-    return below == 1

@@ -10,16 +10,8 @@ nineteen
 """
 UNITS = NUMERALS.split()
 TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-CARDINALS = {
-    **{word: value for value, word in enumerate(UNITS)},
-    **{tens: 10 * value for value, tens in enumerate(TENS, start=2)},
-    **{
-        f"{tens}-{one}": 10 * ten + value
-        for ten, tens in enumerate(TENS, 2)
-        for value, one in enumerate(UNITS[:10])
-        if value
-    },
-}
+CARDINALS = {word: value for value, word in enumerate(UNITS)} | {word: 10 * ten for ten, word in enumerate(TENS, 2)}
+CARDINALS |= {f"{tens}-{one}": CARDINALS[tens] + CARDINALS[one] for tens in TENS for one in UNITS[1:10]}
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "fourths": 4, "fifths": 5, "sixths": 6, "eighths": 8}
 
