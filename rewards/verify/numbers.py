@@ -14,11 +14,9 @@ SIGN = r"([+-]?)\s*"
 DECIMAL = r"(?:\d+(?:\.\d*)?|\.\d+)"
 PLAIN = re.compile(rf"{SIGN}({DECIMAL})")
 REPEATING = re.compile(rf"{SIGN}(\d*)\.(\d*)(?:\\(?:overline|bar)\s*\{{(\d+)\}}|\((\d+)\))")
-OVER = rf"\\frac\s*(?:\{{\s*([+-]?\s*{DECIMAL})\s*\}}|(\d))\s*(?:\{{\s*([+-]?\s*{DECIMAL})\s*\}}|(\d))"
-FRACTION = re.compile(rf"{SIGN}{OVER}")
+FRACTION = re.compile(rf"{SIGN}(\d*)\s*\\frac\s*\{{\s*([+-]?\s*{DECIMAL})\s*\}}\s*\{{\s*([+-]?\s*{DECIMAL})\s*\}}")
 BELOW = rf"(?:({DECIMAL})|\(\s*([+-]?\s*{DECIMAL})\s*\))"
 SLASH = re.compile(rf"{SIGN}{BELOW}\s*/\s*{BELOW}")
-MIXED = re.compile(rf"{SIGN}(\d+)\s*{OVER}")
 MIXED_SLASH = re.compile(rf"{SIGN}(\d+)(?:\s+|-)(\d+)\s*/\s*(\d+)")
 POWER = re.compile(rf"{SIGN}(?:({DECIMAL})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*\^\s*(?:\{{\s*([+-]?\d+)\s*\}}|(\d))")
 ENGINEERING = re.compile(rf"{SIGN}({DECIMAL})[eE]([+-]?\d+)")
@@ -48,15 +46,13 @@ def number(text: str) -> Number | None:
     if match := PLAIN.fullmatch(text):
         digits, places = _precision(match[2])
         return Number(_signed(match[1], Fraction(match[2])), digits=digits, places=places)
-    if match := FRACTION.fullmatch(text) or SLASH.fullmatch(text):
-        return _ratio(match[1], Fraction(0), match[2] or match[3], match[4] or match[5])
+    if match := FRACTION.fullmatch(text) or MIXED_SLASH.fullmatch(text):
+        return _ratio(*match.groups())
+    if match := SLASH.fullmatch(text):
+        return _ratio(match[1], "", match[2] or match[3], match[4] or match[5])
     if match := ENCLOSED.fullmatch(text):
         inner = number(match[2])
         return inner and replace(inner, value=_signed(match[1], inner.value))
-    if match := MIXED.fullmatch(text):
-        return _ratio(match[1], Fraction(match[2]), match[3] or match[4], match[5] or match[6])
-    if match := MIXED_SLASH.fullmatch(text):
-        return _ratio(match[1], Fraction(match[2]), match[3], match[4])
     if match := POWER.fullmatch(text):
         return _scaled(match[1], match[2] or "1", match[3] or match[4])
     if match := ENGINEERING.fullmatch(text):
@@ -101,11 +97,9 @@ def _signed(sign: str, value: Fraction) -> Fraction:
     return -value if sign == "-" else value
 
 
-def _ratio(sign: str, whole: Fraction, numerator: str, denominator: str) -> Number | None:
-    below = Fraction(denominator.replace(" ", ""))
-    if below == 0:
-        return None
-    return Number(_signed(sign, whole + Fraction(numerator.replace(" ", "")) / below), ratio=True)
+def _ratio(sign: str, whole: str, numerator: str, denominator: str) -> Number | None:
+    above, below = (Fraction(part.replace(" ", "")) for part in (numerator, denominator))
+    return Number(_signed(sign, int(whole or 0) + above / below), ratio=True) if below else None
 
 
 def _precision(decimal: str) -> tuple[int, int]:

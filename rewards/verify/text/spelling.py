@@ -42,7 +42,7 @@ LAYOUT = [
     (re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$"), ""),
     (re.compile(r"\\(?:[dtc]|nice|s)(frac|binom)(?![A-Za-z])"), r"\\\1"),
     (re.compile(r"\\(frac|binom)\s*([A-Za-z\d])"), r"\\\1{\2}"),
-    (re.compile(r"\\(frac|binom)(\{[^{}]*\})\s*([A-Za-z\d])"), r"\\\1\2{\3}"),
+    (re.compile(r"\\(frac|binom)\s*(\{[^{}]*\})\s*([A-Za-z\d])"), r"\\\1\2{\3}"),
     (re.compile(r"\\(?:mathrm|text|textrm|mathit|operatorname)\s*\{\s*([ie])\s*\}"), r" \1 "),
     (re.compile(r"\\([ij])math(?![A-Za-z])"), r" \1 "),
     (
