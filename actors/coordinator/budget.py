@@ -10,10 +10,8 @@ FINISH_MARGIN_S = 3.0
 
 MEMORY = 3
 SAFETY = 1.25
-"""A step is expected to take at most SAFETY times the longest of the last MEMORY of its kind."""
-
-USUAL_MEMORY = 9
-"""Number of steps whose median is the forecast for the next ones."""
+"""A step is expected to take at most SAFETY times the longest of the last MEMORY of its kind, and forecast as their
+median."""
 
 EVALUATION_SAFETY = 2.0
 """Reserve for the final evaluation, as a multiple of the base evaluation's duration. The trained policy runs under an
@@ -65,11 +63,11 @@ class Budget:
 
     def expect(self, step: str, seconds: float) -> None:
         """Learn from a measured duration of `step`."""
-        self._durations.setdefault(step, deque(maxlen=USUAL_MEMORY)).append(seconds)
+        self._durations.setdefault(step, deque(maxlen=MEMORY)).append(seconds)
 
     def expected(self, step: str) -> float:
         """Return the seconds that the next `step` may take; 0 before the first has been measured."""
-        return SAFETY * max(self._latest(step), default=0.0)
+        return SAFETY * max(self._durations.get(step, [0.0]))
 
     def allows(self, step: str) -> bool:
         """Whether another `step` fits before the reserve."""
@@ -77,7 +75,7 @@ class Budget:
 
     def may_hold(self, *steps: str) -> bool:
         """Whether all of these steps fit before the reserve if each takes its shortest time of the last MEMORY."""
-        quickest = (min(self._latest(step)) for step in steps if self.knows(step))
+        quickest = (min(self._durations[step]) for step in steps if self.knows(step))
         return self.left - self.reserve > sum(quickest)
 
     def forecast(self, step: str) -> int | None:
@@ -87,6 +85,3 @@ class Budget:
 
     def knows(self, step: str) -> bool:
         return step in self._durations
-
-    def _latest(self, step: str) -> list[float]:
-        return list(self._durations.get(step, ()))[-MEMORY:]
