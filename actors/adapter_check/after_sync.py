@@ -1,7 +1,6 @@
 """The adapter check after every weight sync: do the engines use the version they claim to?"""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import chain, islice
 from math import expm1, isfinite
 from statistics import fmean
@@ -51,58 +50,42 @@ class CheckAfterSync:
         wrong adapter from the right one.
         """
         rest = iter(scores)
-        views = [_View.of(engine, list(chain.from_iterable(islice(rest, len(engine))))) for engine in responses]
+        views = [list(chain.from_iterable(islice(rest, len(engine)))) for engine in responses]
+        policies = [[p for score in view for p in score.policy] for view in views]
+        off = [distance(logprobs_of(own), policy) for own, policy in zip(responses, policies, strict=True)]
         if self.noise is None:
-            self.noise = min(*(view.disagreement for view in views), MAX_NOISE / BAND)
-        worst = max(range(len(views)), key=lambda number: views[number].disagreement)
-        view, previous = views[worst], self._previous[worst] if self._previous else None
-        self._previous = responses
-        if view.disagreement > self.band:
-            all_of_them = all(other.disagreement > self.band for other in views)
-            who = "the rollouts" if all_of_them else f"rollout-{worst}, unlike the others,"
-            raise Halted(f"adapter check: {self._diagnose(who, responses[worst], previous, view)}")
-        movement = distance(view.policy, view.base)
-        changes = [base - policy for policy, base in zip(view.policy, view.base, strict=True)]
-        k3 = fmean(expm1(change) - change for change in changes)
+            self.noise = min(*off, MAX_NOISE / BAND)
+        worst = off.index(max(off))
+        policy, base = policies[worst], [p for score in views[worst] for p in score.base]
+        previous, self._previous = self._previous[worst] if self._previous else None, responses
+        if off[worst] > self.band:
+            who = "the rollouts" if min(off) > self.band else f"rollout-{worst}, unlike the others,"
+            raise Halted(f"adapter check: {self._diagnose(who, responses[worst], previous, off[worst], base)}")
+        movement = distance(policy, base)
+        k3 = fmean(expm1(b - p) - (b - p) for p, b in zip(policy, base, strict=True))
         return {
-            "adapter_check/disagreement": view.disagreement,
+            "adapter_check/disagreement": off[worst],
             "adapter_check/movement": movement,
-            "adapter_check/entropy": -fmean(view.policy),
+            "adapter_check/entropy": -fmean(policy),
             "adapter_check/decided": float(movement > self.band),
             "policy/kl_to_base": k3,  # the estimate of Schulman, "Approximating KL divergence", per token
         }
 
-    def _diagnose(self, who: str, responses: Responses, previous: Responses | None, view: "_View") -> str:
-        """Return the likely cause, by comparing the engine's change from the base model with the learner's."""
-        name = f"version {responses[0].version}"
-        if not isfinite(view.disagreement):
-            whose = "the learner" if all(map(isfinite, view.engine)) else who
+    def _diagnose(
+        self, who: str, responses: Responses, previous: Responses | None, off: float, base: list[float]
+    ) -> str:
+        """Return the likely cause of an engine's disagreement. base: the base model's log-probabilities."""
+        name, engine = f"version {responses[0].version}", logprobs_of(responses)
+        if not isfinite(off):
+            whose = "the learner" if all(map(isfinite, engine)) else who
             return f"the log-probabilities of {whose} are not finite for {name}: its weights are broken or overflow"
         seen = (
-            f"the log-probabilities of {who} differ from the learner's by {view.disagreement:.3f} on average for "
+            f"the log-probabilities of {who} differ from the learner's by {off:.3f} on average for "
             f"{name}, {self.band:.3f} is the limit"
         )
-        if distance(view.engine, view.base) < view.disagreement / 2:
+        if distance(engine, base) < off / 2:
             return f"{seen}; they equal the base model's: the adapter is not applied"
         same_words = previous and tokens_of(responses) == tokens_of(previous)
-        if previous and same_words and distance(logprobs_of(responses), logprobs_of(previous)) < SAME:
+        if previous and same_words and distance(engine, logprobs_of(previous)) < SAME:
             return f"{seen}; they are those of version {previous[0].version}: it, or its cache, is still served"
         return f"{seen}; they are not the base model's either: another adapter, an older version or another scale"
-
-
-@dataclass(frozen=True)
-class _View:
-    """Log-probabilities of all tokens of one engine's responses: its own, the learner's, and the base model's."""
-
-    engine: list[float]
-    policy: list[float]
-    base: list[float]
-
-    @classmethod
-    def of(cls, responses: Responses, scores: Sequence[Scores]) -> "_View":
-        policy = list(chain.from_iterable(each.policy for each in scores))
-        return cls(logprobs_of(responses), policy, list(chain.from_iterable(each.base for each in scores)))
-
-    @property
-    def disagreement(self) -> float:
-        return distance(self.engine, self.policy)
