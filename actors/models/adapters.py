@@ -138,25 +138,23 @@ def _check_weights(config: Config, model_path: str, file: Path, where: str, effe
     """
     if not os.path.isfile(file):
         raise BadInput(f"{where}: holds no {WEIGHTS_FILE} (pickles can run code when loaded); save it as safetensors")
+    expected, found = _shapes(config, shape_from_config(model_path)), False
     try:
-        with safe_open(file, framework="numpy") as weights:
+        with safe_open(file, framework="pt") as weights:
             shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118  # no mapping
+            for name in sorted(expected.keys() | shapes.keys()):
+                if shapes.get(name) != expected.get(name):
+                    raise BadInput(
+                        f"{where}: {name} has shape {shapes.get(name)}, this run's {expected.get(name)}; name an "
+                        "adapter of the same model and modules"
+                    )
+            for name in (name for name in expected if ".lora_B." in name):
+                a, b = weights.get_tensor(name.replace(".lora_B.", ".lora_A.")), weights.get_tensor(name)
+                if not (a.isfinite().all() and b.isfinite().all()):
+                    raise BadInput(f"{where}: {name} or its A holds numbers that are not finite; name another adapter")
+                found = found or bool(a.any() and b.any())
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{where}: {file.name} cannot be read ({error}); name an undamaged adapter") from None
-    expected = _shapes(config, shape_from_config(model_path))
-    for name in sorted(expected.keys() | shapes.keys()):
-        if shapes.get(name) != expected.get(name):
-            raise BadInput(
-                f"{where}: {name} has shape {shapes.get(name)}, this run's {expected.get(name)}; name"
-                " an adapter of the same model and modules"
-            )
-    with safe_open(file, framework="pt") as weights:
-        found = False
-        for name in (name for name in expected if ".lora_B." in name):
-            a, b = weights.get_tensor(name.replace(".lora_B.", ".lora_A.")), weights.get_tensor(name)
-            if not (a.isfinite().all() and b.isfinite().all()):
-                raise BadInput(f"{where}: {name} or its A holds numbers that are not finite; name another adapter")
-            found = found or bool(a.any() and b.any())
     if effective and not found:
         raise BadInput(
             f"{where}: every B or A is zero, so it does not change the model; name a trained adapter, or leave it out"
