@@ -169,15 +169,8 @@ def test_weights_of_another_number_of_layers(layers: list[int], tmp_path: Path) 
         locate(ModelConfig(path=str(tmp_path)))
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"id": 3, "sha": 3}'])
+@pytest.mark.parametrize("body", [b"", b"[]"])
 def test_a_nonsense_answer_of_the_hub_counts_as_none(hub: Callable[..., None], body: bytes) -> None:
     hub(200, {}, body)
     with pytest.raises(BadInput, match="cannot be reached"):
-        locate(ModelConfig(path="owner/name"))
-
-
-@pytest.mark.parametrize("token", ["häß", "a b", "a\x1bb"])
-def test_a_malformed_token_is_named(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(BadInput, match="HF_TOKEN"):
         locate(ModelConfig(path="owner/name"))
