@@ -19,8 +19,6 @@ EXACT = "exact"
 VALUE = "value"
 """Grader of an entry whose answer is compared as numbers, up to rounding."""
 
-FULL_SCORE = 1.0
-
 _TABLE = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 RUN_THE_ANSWER = frozenset(_TABLE["runs_the_answer"])
@@ -103,7 +101,7 @@ def score_entry(grader: str, answer: str) -> bool:
     if not all(map(word.fullmatch, answer.split())):
         return False
     try:
-        return bool(entries.score_answer(answer, asked["entry"]) >= FULL_SCORE)
+        return bool(entries.score_answer(answer, asked["entry"]) >= 1.0)
     except MemoryError:
         raise
     except Exception:
