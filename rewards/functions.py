@@ -115,9 +115,7 @@ def reward_part(reference: str) -> Callable[..., float]:
         try:
             signature.bind(prompt, response, gold, **chosen)
         except TypeError as error:
-            raise BadReward(
-                f"asks for a column that the data do not have ({error}; they have {', '.join(row)})"
-            ) from error
+            raise BadReward(f"asks for a column that the data lack ({error}; they have {', '.join(row)})") from error
         try:
             value = function(prompt, response, gold, **chosen)
         except MemoryError:

@@ -18,10 +18,7 @@ async def check_before_evaluation(
     prompts = CheckPrompts(config, problems)
     base, again, adapted = [await prompts.ask(engine, policy) for policy in (None, None, adapter)]
     if any(unchanged(*responses) for responses in zip(base, again, adapted, strict=True)):
-        raise BadInput(
-            f"adapter={adapter.path}: with it an engine responds as the base model does, with the same words and "
-            "probabilities: name another adapter, or leave it out"
-        )
+        raise BadInput(f"adapter={adapter.path}: an engine responds with it as without it: name another adapter")
 
 
 def unchanged(base: Responses, again: Responses, adapted: Responses) -> bool:

@@ -388,6 +388,4 @@ class Coordinator:
         then = "it is not restarted again" if hopeless else then or restart
         self._folder.append_event(self.updates, EventKind.DIED, f"{death.cause}; {then}", "learner")
         if hopeless:
-            raise Halted(
-                f"the learner has crashed {CRASHES} times without a checkpoint in between, the last time: {death.cause}"
-            ) from death
+            raise Halted(f"the learner has crashed {CRASHES} times in a row, the last time: {death.cause}") from death

@@ -38,9 +38,7 @@ class EvaluationFolder:
                 raise BadInput(f"adapter={config.adapter}: is not from the run in {home.path}; give run.name=OTHER")
             model = known["model"]["path"]
             if not model_names(model) & model_names(config.model.path):
-                raise BadInput(
-                    f"model.path={config.model.path}: the run in {home.path} has {model}; give that, or run.name=OTHER"
-                )
+                raise BadInput(f"model.path={config.model.path}: {home.path} is of {model}; give run.name=OTHER")
         return cls(home.evaluation_folder)
 
     def begin(self, config: Config, protocol: Protocol) -> list[BenchmarkResult]:
@@ -49,10 +47,7 @@ class EvaluationFolder:
         Raises BadInput if its samples have another protocol, or if run.overwrite would delete somebody else's file.
         """
         if config.run.overwrite and (other := empty(self.path.resolve(), EVALUATION)) is not None:
-            raise BadInput(
-                f"{other} is not the file of an evaluation, and run.overwrite=true would delete it: move it away, or "
-                "give run.name=OTHER"
-            )
+            raise BadInput(f"{other} is not the file of an evaluation: move it away, or give run.name=OTHER")
         mark(self.path, EVALUATION.kind)
         files = list((self.path / "samples").glob("*.jsonl"))
         for file in files:

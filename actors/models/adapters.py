@@ -113,9 +113,7 @@ def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str
             raise BadInput(f"{where}: its {key} is {value}, which cannot be served and trained further; {remedy}")
     base = value_today("model.path", stated.get("base_model_name_or_path"))
     if not base:
-        raise BadInput(
-            f"{where}: names no base model; write the model's name into {CONFIG_FILE}, as base_model_name_or_path"
-        )
+        raise BadInput(f"{where}: names no base model; write base_model_name_or_path into {CONFIG_FILE}")
     if not model_names(base) & (model_names(config.model.path) | model_names(model_path)):  # paths differ by machine
         raise BadInput(f"{where}: was made for {base}, this run has model.path={config.model.path}; make them equal")
     return stated
@@ -144,10 +142,8 @@ def _check_weights(config: Config, model_path: str, file: Path, where: str, effe
             shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118  # no mapping
             for name in sorted(expected.keys() | shapes.keys()):
                 if shapes.get(name) != expected.get(name):
-                    raise BadInput(
-                        f"{where}: {name} has shape {shapes.get(name)}, this run's {expected.get(name)}; name an "
-                        "adapter of the same model and modules"
-                    )
+                    shape = f"has shape {shapes.get(name)}, this run's {expected.get(name)}"
+                    raise BadInput(f"{where}: {name} {shape}; name an adapter of the same model and modules")
             for name in (name for name in expected if ".lora_B." in name):
                 a, b = weights.get_tensor(name.replace(".lora_B.", ".lora_A.")), weights.get_tensor(name)
                 if not (a.isfinite().all() and b.isfinite().all()):
@@ -156,10 +152,7 @@ def _check_weights(config: Config, model_path: str, file: Path, where: str, effe
     except (OSError, SafetensorError) as error:
         raise BadInput(f"{where}: {file.name} cannot be read ({error}); name an undamaged adapter") from None
     if effective and not found:
-        raise BadInput(
-            f"{where}: every B or A is zero, so it does not change the model; name a trained adapter, or leave it out"
-            " to evaluate the base model"
-        )
+        raise BadInput(f"{where}: every B or A is zero, so it does not change the model; name a trained adapter")
 
 
 def _shapes(config: Config, shape: ShapeConfig) -> dict[str, list[int]]:

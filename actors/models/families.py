@@ -57,16 +57,11 @@ def check_family(folder: str | Path) -> None:
         if stated.get(key) not in (None, 0, 1):
             raise BadInput(f"{where}: states {key}, and {reason}")
     for kind in sorted({*(stated.get("layer_types") or ())} - ATTENTION_KINDS):
-        raise BadInput(
-            f"{where}: layer_types has {kind}, and only full and sliding attention keep packed samples apart; choose"
-            " another model"
-        )
+        raise BadInput(f"{where}: layer_types has {kind}, which mixes packed samples; choose another model")
     for kind in map(_rope_kind, _rope_settings(stated)):
         if "dynamic" in kind:
-            raise BadInput(
-                f"{where}: rope_type is {kind}, and with it a long sample would change the short ones beside it; choose"
-                " another model, or set rope_type to default within the original context"
-            )
+            remedy = "choose another model, or set it to default within the original context"
+            raise BadInput(f"{where}: rope_type is {kind}, with which samples change each other; {remedy}")
 
 
 def common_context(stated: dict[str, Any]) -> int | None:

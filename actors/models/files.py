@@ -65,9 +65,7 @@ def locate(model: ModelConfig) -> str:
     actual = vars(shape_from_config(_folder(model.path, SHAPE_FILES)))
     for name, declared in vars(model.shape).items():
         if model.shape != ShapeConfig() and declared != actual[name]:
-            raise BadInput(
-                f"model.shape.{name}={declared}: {model.path} has {actual[name]}; correct it, or leave model.shape out"
-            )
+            raise BadInput(f"model.shape.{name}={declared}: {model.path} has {actual[name]}; leave model.shape out")
     folder = _folder(model.path, MODEL_FILES)
     _check_weights(folder, model.path)
     return str(folder)
@@ -142,8 +140,7 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
     kv_heads = stated.get("num_key_value_heads") or heads
     if heads % kv_heads:
         raise BadInput(
-            f"{path}: num_key_value_heads={kv_heads} does not divide num_attention_heads={heads}; restore the model's"
-            " own file"
+            f"{path}: num_key_value_heads={kv_heads} does not divide num_attention_heads={heads}; restore it"
         )
     return ShapeConfig(
         **sizes,
@@ -168,10 +165,8 @@ def _folder(path: str, patterns: list[str]) -> Path:
     folder = bundled_folder() if path == BUNDLED else path_of(path, f"model.path={path}")
     there = os.path.lexists(folder / "config.json")
     if path == BUNDLED and not there:
-        raise BadInput(
-            f"model.path={path}: the bundled model is not in {folder}; put it there by bash launch/setup.sh, or"
-            " where the package was installed from elsewhere, by microbudget bundled"
-        )
+        commands = "bash launch/setup.sh, or in an installed package by microbudget bundled"
+        raise BadInput(f"model.path={path}: the bundled model is not in {folder}; put it there by {commands}")
     if there:
         return folder
     if os.path.isdir(folder):
@@ -197,18 +192,13 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
     except errors.GatedRepoError:
         fault = f"the model is gated; accept its licence at {page} and set HF_TOKEN, or {instead}"
     except errors.RepositoryNotFoundError:
-        fault = (
-            f"neither a folder here nor a public model at {page}; correct the name, or set HF_TOKEN if it is private"
-        )
+        fault = f"neither a folder here nor a public model at {page}; correct the name, or set HF_TOKEN"
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx2.TransportError) as error:
         away = error.__context__
         cause = str(away) if isinstance(away, HubAway) else type(away or error).__name__
         fault = f"not in the local cache, and the hub cannot be reached ({cause}); check the network, or {instead}"
     except (OSError, ValueError, LookupError, TypeError) as error:
-        fault = (
-            f"the hub's cache in {constants.HF_HOME} cannot be used ({reason(error)}); delete damaged files there,"
-            f" set HF_HOME to another folder, or {instead}"
-        )
+        fault = f"{constants.HF_HOME} cannot be used ({reason(error)}); delete damaged files, set HF_HOME, or {instead}"
     raise BadInput(f"model.path={name}: {fault}")
 
 

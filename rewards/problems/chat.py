@@ -46,9 +46,7 @@ def check_chat(config: Config, tokenizer: Any) -> None:
         )
     first, second = (render([], probe, data, tokenizer) for probe in PROBES)
     if first == second:
-        raise BadInput(
-            f"model.path: the chat template of '{path}' makes the same prompt of every problem: choose another model"
-        )
+        raise BadInput(f"model.path: the chat template of '{path}' omits the problem: choose another model")
 
 
 def render(turns: list[Message], problem: str, data: DataConfig, tokenizer: Any) -> str:

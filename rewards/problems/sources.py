@@ -139,10 +139,7 @@ def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) ->
     from reasoning_gym.factory import DATASETS
 
     if reference in REFUSED:
-        raise BadInput(
-            f"{key}: the reasoning_gym generator '{reference}' {REFUSED[reference]}: use another one, or give problems "
-            f"and answers as file:PATH"
-        )
+        raise BadInput(f"{key}: reasoning_gym's '{reference}' {REFUSED[reference]}: use another one, or file:PATH")
     if reference not in DATASETS:
         usable = sorted(DATASETS.keys() - REFUSED.keys())
         names = ", ".join(nearest(reference, usable) or usable)
