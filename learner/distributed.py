@@ -29,8 +29,7 @@ class World:
     def join(self, backend: str) -> None:
         """Wait until all processes have joined; a second call does nothing. backend: nccl or gloo.
 
-        DeepSpeed needs a process group even for one process: that uses torch's fake backend, which returns its input
-        and opens no port.
+        DeepSpeed needs a group even of one process: that has torch's fake backend, which opens no port.
         """
         if not torch.distributed.is_initialized():
             backend = "fake" if self.size == 1 else backend

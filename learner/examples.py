@@ -40,8 +40,7 @@ class Example:
 def examples(groups: Iterable[Group], algorithm: AlgorithmConfig) -> Iterator[Example]:
     """Yield the samples that have a gradient: those with an advantage, and all others if there is a KL or entropy term.
 
-    Samples without a verdict are masked. With `mask_truncated`, samples that hit the limit are masked too, after they
-    have counted in their group's baseline.
+    Samples without a verdict are masked. With `mask_truncated`, truncated ones only count in the group's baseline.
     """
     for group in groups:
         rewards = torch.tensor([reward.total for reward in group.rewards], dtype=torch.float64)

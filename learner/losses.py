@@ -109,9 +109,7 @@ def gated_surrogate(ratio: Tensor, advantages: Tensor) -> Tensor:
 
 
 def kl_penalty(logprobs: Tensor, base: Tensor) -> Tensor:
-    """Return D, float [t]: `k3`, and its tangent where a token is less probable than under the base by more than
-    TANGENT_FROM nats.
-    """
+    """Return D, float [t]: `k3`, and its tangent where a token is TANGENT_FROM nats less probable than in the base."""
     difference = base - logprobs
     near = difference.clamp(max=TANGENT_FROM)
     return torch.expm1(near) - near + MAX_PENALTY_SLOPE * (difference - near)

@@ -1,8 +1,7 @@
 """reasoning_gym's data sets: which ones are refused, and how answers to the others are verified.
 
 The library's own scoring is so lenient that "nan", a prefix or any text earns the full score in some sets. It therefore
-decides only where an entry has several right answers (SCORED); elsewhere an answer must equal the entry's own by our
-comparison. Partial credit does not count.
+decides only where an entry has several right answers (SCORED); elsewhere an answer must equal the entry's own.
 """
 
 import json

@@ -2,8 +2,7 @@
 
 It can read only Python's and the project's files and write none. It has no network, no further process, no power over
 other processes, no privileges, and no tokens in its environment. Landlock (files, since Linux 5.13) and seccomp (system
-calls) are called through ctypes: their Python bindings are unmaintained, or start a program instead of confining the
-current process.
+calls) are called through ctypes: their Python bindings are unmaintained, or confine only a new program.
 """
 
 import contextlib

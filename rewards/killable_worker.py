@@ -1,6 +1,4 @@
-"""Runs the verification of an answer in a process that is killed and replaced if it hangs, crashes or takes too much
-memory.
-"""
+"""Verifies answers in a process that is killed and replaced if it hangs, crashes or takes too much memory."""
 
 import contextlib
 import json

@@ -46,8 +46,7 @@ class CheckAfterSync:
     def compare(self, responses: tuple[Responses, ...], scores: Iterable[tuple[Scores, ...]]) -> dict[str, float]:
         """Compare each engine's responses with the learner's scores, which come in the same order.
 
-        Return the metrics of the most different engine; `decided` is 0 until the policy has moved enough to tell a
-        wrong adapter from the right one.
+        Return the metrics of the most different engine; `decided` is 0 until a wrong adapter would show.
         """
         rest = iter(scores)
         views = [list(chain.from_iterable(islice(rest, len(engine)))) for engine in responses]

@@ -17,15 +17,13 @@ PROMPT_TOKENS = 16
 """Tokens that are kept of each prompt, since the learner scores each response under a dozen mistakes."""
 
 FAR = 0.5
-"""Largest distance from right responses to the truth, as a fraction of the mistakes' mean distance. Farther ones are
-wrong even if no mistake explains them."""
+"""Largest distance from right responses to the truth, as a fraction of the mistakes' mean distance."""
 
 
 class CheckAtStart:
     """Has each starting engine serve synthetic adapters side by side, and checks its responses by the learner's scores.
 
-    This covers loading, scale, all types of modules, and the adapter of each request. A policy that has hardly moved
-    could show none of it.
+    This covers loading, scale, types of modules, and the adapter of each request, before the policy has moved.
     """
 
     def __init__(self, engine: Engine, learner: Learner, prompts: CheckPrompts) -> None:

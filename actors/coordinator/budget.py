@@ -10,8 +10,7 @@ FINISH_MARGIN_S = 3.0
 
 MEMORY = 3
 SAFETY = 1.25
-"""A step is expected to take at most SAFETY times the longest of the last MEMORY of its kind, and forecast as their
-median."""
+"""A step should take at most SAFETY times the longest of the last MEMORY of its kind, and on average their median."""
 
 EVALUATION_SAFETY = 2.0
 """Reserve for the final evaluation, as a multiple of the base evaluation's duration. The trained policy runs under an

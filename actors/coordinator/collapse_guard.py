@@ -12,12 +12,10 @@ MAD_TO_SIGMA = 1.4826
 """Ratio of a normal distribution's standard deviation to its median absolute deviation."""
 
 ENTROPY_LEFT = 0.1
-"""Fraction of the first window's entropy, below which the policy is almost deterministic, however slowly it got there.
-(The paper's most rigid model lost 92.5 %.)"""
+"""Fraction of the first window's entropy that is a collapse, however slow. (The paper's worst model lost 92.5 %.)"""
 
 LEAST_EFFECTIVE = 0.5
-"""Lowest healthy `mismatch/ess`, our choice. Below it, the importance weights between engine and learner leave half of
-a batch's tokens without effect."""
+"""Lowest healthy `mismatch/ess`, our choice: below it, the importance weights waste half of a batch's tokens."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,4 @@
-"""The course of a run, without Ray: produce groups, train on them, watch the budget. The methods are in the order of a
-run: start, training, updates, setbacks, end.
-"""
+"""The course of a run, without Ray. The methods are in its order: start, training, updates, setbacks, end."""
 
 import asyncio
 import contextlib
@@ -314,9 +312,7 @@ class Coordinator:
         raise Halted(f"guard: the policy collapses{again}: {found}")
 
     async def _go_back(self, trusted: int) -> None:
-        """Return to a version's checkpoint, or to the start. Later groups are dropped and their problems sampled again.
-        The engines unload the later versions.
-        """
+        """Return to a version's checkpoint, or to the start. The problems of later groups are sampled again."""
         self._standing.enter("recovering")
         self.ledger.enter_all("recover")
         lost, staleness = self.updates - trusted, self._producer.staleness

@@ -48,8 +48,7 @@ class HeldoutEvaluations:
     async def validate(self, adapter: AdapterRef) -> dict[str, float]:
         """Return a version's results on the validation problems, for its row of metrics.
 
-        Empty if this version is not due, or if validating it would exceed `validation.share` of the time spent or use
-        the reserve.
+        Empty if this version is not due, or if time is short: see `validation.share`, and the reserve.
         """
         settings, budget = self._run.config.validation, self._run.budget
         problems = self._heldout[: settings.problems]
@@ -94,8 +93,7 @@ class HeldoutEvaluations:
 
 
 class Plasticity:
-    """Samples the reference set, responses of the base model, once per run. On it the learner compares itself with the
-    base model.
+    """Has the learner compare itself with the base model on the reference set, responses of the base model.
 
     The tokens stay the same throughout a run. All runs on the same problems sample them with the same seeds.
     """
@@ -131,9 +129,7 @@ class Plasticity:
         return found
 
     async def measure(self, version: int) -> PlasticityFigures | None:
-        """Return `plasticity` of summary.json. None if the learner does not answer, answers for another version, or
-        returns numbers that are not finite.
-        """
+        """Return `plasticity` of summary.json; None if the learner has no finite answer for this version."""
         found = await self.inspect()
         if found is None or found.version != version:
             return None

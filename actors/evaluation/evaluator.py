@@ -102,9 +102,7 @@ class Evaluator:
     async def _part(
         self, problems: tuple[Problem, ...], adapter: AdapterRef | None, first: int, deadline: float
     ) -> list[Group]:
-        """Return one sample of each problem; none if not all are complete by the deadline. first: the first sample's
-        number in the evaluation.
-        """
+        """Return one sample of each problem; none unless all are complete in time. first: number of the first one."""
         seeds = [request_seed(self._config.run.seed, "eval", first + place) for place in range(len(problems))]
         samples = map(self._sample, range(first, first + len(problems)), problems, repeat(adapter), seeds)
         try:

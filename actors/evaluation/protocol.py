@@ -67,8 +67,6 @@ def response_limit(config: Config) -> int:
 
 
 def model_digest(folder: str) -> str:
-    """Return a digest of all files of a model, weights included. Sizes do not tell trained weights apart, and times
-    change when files are copied.
-    """
+    """Return a digest of all files of a model, weights included: sizes do not tell trained weights apart."""
     files = {file for pattern in MODEL_FILES for file in Path(folder).glob(pattern)}
     return hashlib.blake2b(repr([(file.name, digest(file)) for file in sorted(files)]).encode()).hexdigest()

@@ -1,6 +1,4 @@
-"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and one file in `samples/` per policy and
-benchmark, so that no sample is generated twice.
-"""
+"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and `samples/` by policy and benchmark."""
 
 from pathlib import Path
 

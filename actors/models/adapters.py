@@ -83,8 +83,7 @@ def adopt_adapter(config: Config, model_path: str) -> tuple[Config, Adapter | No
     """Return the settings with rank, alpha, scaling and modules of the adapter that `adapter` names, and that adapter;
     None if `adapter` is empty. `adapter` may also name a checkpoint.
 
-    Raises BadInput unless it is a plain PEFT adapter in safetensors that changes the model, fits it and states its
-    name.
+    Raises BadInput unless it is a plain PEFT adapter in safetensors that states, fits and changes the model.
     """
     if not config.adapter:
         return config, None

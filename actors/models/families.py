@@ -67,8 +67,7 @@ def check_family(folder: str | Path) -> None:
 def common_context(stated: dict[str, Any]) -> int | None:
     """Return the tokens up to which engine and learner compute the same, None without a limit.
 
-    Of two sets of RoPE frequencies, only the first is used. In Cohere 2 vLLM's sliding window is one token wider than
-    transformers', which shows in longer samples.
+    Of two sets of RoPE frequencies, only the first is used. Cohere 2's sliding window is one token wider in vLLM.
     """
     lengths = [
         rope.get("original_max_position_embeddings") or stated.get("original_max_position_embeddings")

@@ -32,9 +32,7 @@ PROBES = ("What is 3 + 4?", "What is 5 + 6?")
 
 
 def check_chat(config: Config, tokenizer: Any) -> None:
-    """Raise BadInput for a tokenizer without `model.stop_tokens`, or whose chat template is missing, fails, does not
-    end, takes too much memory or omits the problem.
-    """
+    """Raise BadInput for a tokenizer without `model.stop_tokens`, or without a sound chat template."""
     path, data = config.model.path, config.data
     if not tokenizer.chat_template:
         raise BadInput(f"model.path: '{path}' has no chat template: choose an instruction-tuned model")

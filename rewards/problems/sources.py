@@ -32,8 +32,7 @@ class Row(NamedTuple):
 def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
     """Return the rows of a source in its order, at most `data.scan`.
 
-    key: the setting that names the source. seed: for a generator. Raises BadInput for a source that does not exist or
-    cannot be read.
+    key: the setting that names the source. seed: for a generator. Raises BadInput for one that cannot be read.
     """
     scheme, _, reference = source.partition(":")
     return list(islice(SCHEMES[scheme](key, reference, data, seed), data.scan))

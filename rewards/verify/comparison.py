@@ -1,6 +1,4 @@
-"""Compares an answer with the gold answer: structure first, then numbers with units, words and chains of equal values;
-algebra for the rest.
-"""
+"""Compares an answer with the gold answer: structure first, then numbers, words and units, algebra for the rest."""
 
 import re
 from collections.abc import Sequence
@@ -57,9 +55,7 @@ class NeedsAlgebra(Exception):
 
 
 def decide_by_text(gold: str, answer: str) -> Status | None:
-    """Return the status of plain answers, or None if algebra is needed. Takes microseconds, for long lists up to a
-    second.
-    """
+    """Return the status of plain answers, None if algebra is needed. Takes microseconds, for long lists a second."""
     if not answer or not gold:
         return Status.UNPARSABLE
     try:
@@ -187,9 +183,7 @@ def _in_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent)
 
 
 def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent) -> bool:
-    """Whether the elements pair up. Text decides each pair once, and algebra only gets the undecided ones: otherwise
-    each level of nested sets would double the work.
-    """
+    """Whether the elements pair up. Text decides each pair once, or each level of sets would double the work."""
     if len(golds) != len(answers) or max(map(_elements, (golds, answers))) > MOST_ELEMENTS:
         return False
     expected, left = [*map(shape, golds)], [*map(shape, answers)]

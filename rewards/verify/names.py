@@ -1,8 +1,7 @@
 r"""Tells names from values in a chain of equalities: m+n = 113, f(3) = 7, x = \frac{24}{2} = 12, \frac58 = 0.625.
 
 The text before a value is a *name* if it only names the quantity: a letter, words, a function of something, or a
-combination of at least two letters, m+n or x^2+y^2. An expression in one letter is not a name: 2x = 3 is an equation
-that is still to be solved.
+combination of at least two letters, m+n or x^2+y^2. An expression in one letter is not: 2x = 3 is still to be solved.
 """
 
 import re

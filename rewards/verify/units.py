@@ -118,9 +118,7 @@ def compound(text: str) -> tuple[tuple[Fraction, str], ...]:
 
 
 def same(gold: Quantity, answer: Quantity) -> bool:
-    """Whether two numeric quantities agree. A percent sign on one side only may be a unit or a hundredth; units are not
-    converted, and different known units disagree.
-    """
+    """Whether two numbers and their units agree. A percent sign on one side only may be a unit or a hundredth."""
     expected, given = gold.number, answer.number
     if expected is None or given is None or not compatible(gold, answer):
         return False
