@@ -37,7 +37,7 @@ WALLS = ("raised PermissionError", "raised BlockingIOError")
 MIB = 2**20
 
 SHOWN = 120
-"""Characters of a problem in an error message."""
+"""Last characters of a problem and a response in an error message."""
 
 
 class VerifierPool:
@@ -227,7 +227,7 @@ def check_reward_functions(reward: RewardFunction, problems: Sequence[Problem]) 
             try:
                 pool.call(part.function, problem, response)
             except NoResult as error:
-                where = f"(prompt {shown(problem.prompt)}, response {shown(response)})"
+                where = f"(prompt {problem.prompt[-SHOWN:]!r}, response {response[-SHOWN:]!r})"
                 raise BadInput(f"reward.custom: '{part.function}' {error} {where}{_remedy(error)}") from error
         return pool.absent_walls
 
@@ -242,8 +242,3 @@ def _remedy(error: NoResult) -> str:
         ": functions run without network, other processes and files to write to; let it do this when imported, or "
         "give reward.sandbox=false if you would run what a model writes"
     )
-
-
-def shown(text: str) -> str:
-    """Return the end of a text, quoted, at most SHOWN characters."""
-    return repr(text if len(text) <= SHOWN else f"… {text[-SHOWN:]}")

@@ -1,10 +1,9 @@
 """Compares an answer with the gold answer: structure first, then numbers, words and units, algebra for the rest."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Protocol
 
 from actors.messages import Status
 from rewards.verify.algebra import Unparsable, equivalent, refused
@@ -40,14 +39,11 @@ DEEPEST = 100
 """Deepest nesting of brackets: each level takes several nested calls, and Python allows 1,000."""
 
 
+Equivalent = Callable[..., bool]
+"""Decides whether two expressions are equal, as `rewards.verify.algebra.equivalent` does."""
+
 INFINITE = re.compile(r"[+-]?\s*\\infty")
 MEANINGLESS = re.compile(r"(?<!\w) | (?!\w)|(?<=[_^])\{(\w)\}")
-
-
-class Equivalent(Protocol):
-    """Whether two expressions are equal, or the answer is the gold value rounded."""
-
-    def __call__(self, gold: str, answer: str, rounded: bool = False) -> bool: ...
 
 
 class NeedsAlgebra(Exception):
