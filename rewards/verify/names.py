@@ -65,8 +65,6 @@ def chain(text: str) -> list[tuple[str, str]]:
 
     The result has one side if there are other relations, or if a side is empty.
     """
-    if "=" not in text and APPROXIMATELY not in text:
-        return [("", text)]
     sides = [
         (APPROXIMATELY if number else "=" if part else "", side)
         for part, whole in enumerate(split(text, "="))

@@ -125,8 +125,6 @@ def _values(text: str) -> list[str]:
 
 def _elements(text: str) -> list[str]:
     """Split a list at commas, semicolons, "and" and "or"."""
-    if not re.search(r"[,;]|and|or|\\vee", text):
-        return [text]
     groups = [split(group, ",") for group in split(text, ";")]
     if len(groups) > 1 and len(sizes := {len(group) for group in groups}) == 1 and sizes != {1}:
         return [f"({', '.join(group)})" for group in groups]  # x=1, y=2; x=3, y=4

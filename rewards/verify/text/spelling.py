@@ -89,9 +89,6 @@ LAYOUT = [
 ]
 """Rewrites of spelling and spacing. Each pattern is linear on text of bounded length."""
 
-BARE = re.compile(r"[-+0-9.,/:;() ]*")
-"""Answers that only the rules for white space and final punctuation can change."""
-
 WHOLE_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 
 TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|.", re.DOTALL)
@@ -141,24 +138,18 @@ def plain(answer: str) -> str:
     answer = ascii_latex(answer).strip()
     if len(answer) > MAX_ANSWER:
         return ""
-    if BARE.fullmatch(answer):
-        return _trimmed(answer)
     if match := MARKDOWN.fullmatch(answer):
         answer = match["inside"]
     answer = answer.replace(r"\$", "\\" + DOLLAR)
     for pattern, replacement in LAYOUT:
         answer = pattern.sub(replacement, answer)
-    answer = _trimmed(answer.replace("\\" + DOLLAR, r"\$"))
+    answer = answer.replace("\\" + DOLLAR, r"\$").strip()
+    answer = answer if answer.endswith("m.") else answer.rstrip(".,; ")  # a.m., p.m.
     if "{" in answer or FREE in answer or r"\over" in answer:
         answer = _without_free_groups(answer).replace(FREE, "").strip()
     if whole := WHOLE_TEXT.fullmatch(answer):
         answer = whole[1].strip().rstrip(".")
     return read_words(answer)
-
-
-def _trimmed(answer: str) -> str:
-    answer = answer.strip()
-    return answer if answer.endswith("m.") else answer.rstrip(".,; ")  # a.m., p.m.
 
 
 def _without_free_groups(text: str) -> str:
@@ -204,8 +195,6 @@ def _takes_none(token: str) -> bool:
 
 def ascii_latex(text: str) -> str:
     """Return the text with its typographic characters as LaTeX; unknown characters stay."""
-    if text.isascii():
-        return text
     text = RAISED.sub(lambda run: f"^{{{_flat(run[0])}}}", text)
     text = LOWERED.sub(lambda run: f"_{{{_flat(run[0])}}}", text)
     return "".join(map(_written, text.translate(SPECIAL)))

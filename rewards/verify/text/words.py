@@ -41,8 +41,6 @@ MOST_WORDS = 8
 
 def read_words(text: str) -> str:
     r"""Write number words as numbers: 3 million, 3 halves, 12th, twelve, and the base in 41_{\text{five}}."""
-    if text.isascii() and not any(map(str.isalpha, text)):
-        return text
     cardinal = CARDINALS.get(re.sub(r"[\s-]+", "-", text.lower()))
     if cardinal is not None:
         return str(cardinal)
