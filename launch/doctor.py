@@ -33,6 +33,7 @@ from conf.settings import changed
 from launch.checkup.look import Finding, look
 from launch.checkup.measurement import compare, measure, store
 from launch.hardware.gpus import check_mode, choose, show_only
+from launch.hardware.ipc import not_shared
 from launch.hardware.machine import detect
 from launch.hardware.mps import check_mps, mps_service
 from launch.plan.calibration import kept_in, plan_measured
@@ -60,6 +61,9 @@ def main(arguments: list[str]) -> int:
     if plan.costs is None:
         console.print("The rates of this GPU are not known: its first run measures them, for plans after that.")
         return 0
+    if reason := not_shared(plan.asked, plan.placement):
+        console.print(Finding("shared weights", "warning", reason).line)
+        plan = plan_measured(changed(plan.asked, {"model.shared_weights": "off"}), plan.machine)
     if measures:
         try:
             examine(plan, console)

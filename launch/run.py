@@ -34,7 +34,9 @@ from conf.errors import BadInput
 from conf.help import explain, show_settings
 from conf.load import load
 from conf.schema import Config
+from conf.settings import changed
 from launch.hardware.gpus import check_mode, choose, show_only
+from launch.hardware.ipc import not_shared
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps, mps_service
 from launch.hardware.network import cluster_warning
@@ -122,6 +124,9 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         plan = plan_on(config, detect(config.device))
         check_plan(plan)
         check_build(plan.asked, plan.machine, software_versions(VLLM_BUILDS))
+    if own_copies := not_shared(plan.asked, plan.placement):
+        plan = plan_on(changed(config, {"model.shared_weights": "off"}), plan.machine)
+        check_plan(plan)
     config = plan.asked
     check_mps(plan.asked, plan.placement, joined=bool(cluster))
     check_budget(plan)
@@ -139,7 +144,8 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     with mps_service(plan.config, plan.asked.run.nvidia_mps) as (config, mps):
         check_mode(gpus, plan.placement, config.run.mps)
         plan = replace(plan, config=config)
-        return carry_out(prepare(plan, folder, started_at, arguments, counted.estimate, mps), console, context)
+        request = prepare(plan, folder, started_at, arguments, counted.estimate, mps, own_copies)
+        return carry_out(request, console, context)
 
 
 def carry_out(request: RunRequest, console: Console, joined: Any = None) -> int:

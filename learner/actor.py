@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from actors.errors import ActorDied, LearnerDied
 from actors.messages import Batch
 from actors.models.files import found_here
 from actors.protocols import Clock
+from actors.rollout.shared_weights import SharedWeights
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import START_S, RemoteActor
 from actors.runtime.supervision import Record, RestartLimit
@@ -83,8 +85,9 @@ class LearnerActor:
         self._store = start_store(host)
         return self._store.port
 
-    def open(self, host: str = "", port: int = 0) -> list[str]:
-        """Load the model together with the other processes. host, port: of the store where they meet.
+    def open(self, host: str = "", port: int = 0, handles: bytes = b"") -> list[str]:
+        """Load the model together with the other processes. host, port: of the store where they meet. handles: of
+        weights to map instead.
 
         Return the learner's warnings: sentences on the slower substitutes that it uses on this machine.
         """
@@ -111,8 +114,9 @@ class LearnerActor:
             self._store = self._store or join_store(host, port)
         world = World(self.rank, self.size, self._store)
         model_path = found_here(self.model_path, self.config.model)
+        weights = pickle.loads(handles) if handles else None
         with warnings_of("learner") as found:
-            self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world)
+            self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world, weights)
         return found
 
     def _ask(self, method: str, *arguments: Any) -> Any:
@@ -141,10 +145,15 @@ class RemoteLearner:
 
     When one crashes, all are killed, because the others may wait for it. A call that takes far longer than any before
     it counts as a crash.
+
+    weights: the base model that it maps instead of loading its own.
     """
 
-    def __init__(self, actors: Sequence[RemoteActor], clock: Clock, record: Record) -> None:
+    def __init__(
+        self, actors: Sequence[RemoteActor], clock: Clock, record: Record, weights: SharedWeights | None = None
+    ) -> None:
         self._actors = list(actors)
+        self._weights = weights
         self._clock = clock
         self._record = record
         self._limit = RestartLimit("learner")
@@ -185,12 +194,12 @@ class RemoteLearner:
 
     async def _open(self) -> None:
         """Let the processes meet, on the loopback interface if they share a machine, and load the model."""
-        store: tuple[Any, ...] = ()
+        given: tuple[Any, ...] = ("", 0, await self._weights.handles()) if self._weights else ()
         if len(self._actors) > 1:
             addresses = await self._ask(self._actors, "address")
             host = LOOPBACK if len(set(addresses)) == 1 else addresses[0]
-            store = host, *await self._ask(self._actors[:1], "start_store", host)
-        warnings = chain.from_iterable(await self._ask(self._actors, "open", *store))
+            given = host, *await self._ask(self._actors[:1], "start_store", host)
+        warnings = chain.from_iterable(await self._ask(self._actors, "open", *given))
         for warning in dict.fromkeys(warnings):
             self._record("learner", EventKind.FALLBACK, warning)
 

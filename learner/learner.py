@@ -1,7 +1,7 @@
 """The learner: a frozen base model, a LoRA adapter, and one batch at a time."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -64,8 +64,15 @@ class LoraLearner:
     """
 
     def __init__(
-        self, config: Config, model_path: str, adapters_folder: str | Path, device: str = "cpu", world: World = ALONE
+        self,
+        config: Config,
+        model_path: str,
+        adapters_folder: str | Path,
+        device: str = "cpu",
+        world: World = ALONE,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
+        """weights: the base model's in vLLM's layout, which another process holds; None to load it."""
         self.config = config
         self.version = 0
         self.incarnation = 0
@@ -74,7 +81,7 @@ class LoraLearner:
         self._world = world
         self._adapters = Path(adapters_folder)
         self._device = torch.device(device)
-        self.model = load_model(config, model_path, self._device, begins=world.leads)
+        self.model = load_model(config, model_path, self._device, begins=world.leads, weights=weights)
         self.policy = Policy(
             self.model,
             config.rollout.temperature,

@@ -7,6 +7,7 @@ from conf.schema import ModelConfig
 
 KINDS = {
     "Qwen/Qwen2.5-1.5B-Instruct": "qwen2",
+    "Qwen/Qwen2.5-7B-Instruct": "qwen2",
     "Qwen/Qwen2.5-Math-1.5B": "qwen2",
     "agentica-org/DeepScaleR-1.5B-Preview": "qwen2",
     "meta-llama/Llama-3.2-1B-Instruct": "llama",

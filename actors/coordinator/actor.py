@@ -17,6 +17,7 @@ from actors.messages import Progress
 from actors.models.sizes import groups_at_once
 from actors.protocols import Clock, Engine, Learner, Verifier
 from actors.rollout.pool import EnginePool
+from actors.rollout.shared_weights import SharedWeights
 from actors.runtime.clock import WallClock
 from actors.runtime.host_resources import Alarm, HostGuard, measure, total_memory
 from actors.runtime.ray_metrics import RayMetrics
@@ -38,7 +39,8 @@ LOOK_S = 5.0
 STATUSES: dict[type[BaseException], str] = {Halted: "halted", Interrupted: "interrupted"}
 """Statuses of summary.json by the error that ended the run."""
 
-Started = list[Engine | Learner | Verifier]
+
+Started = list[Engine | Learner | Verifier | SharedWeights]
 
 StartActors = Callable[[RunRequest, Started, Clock, Record], Awaitable[tuple[EnginePool, Learner, Verifier]]]
 """Starts the actors of a request, adds each to the list as soon as it starts, and records crashes."""

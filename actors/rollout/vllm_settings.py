@@ -101,13 +101,18 @@ def gpu_settings(share: Share, cache_blocks: int | None) -> dict[str, Any]:
         without a window. If None, vLLM measures free memory: what another process on the GPU takes or frees meanwhile
         would count as the engine's.
     """
-    if cache_blocks is None:
-        return {"gpu_memory_utilization": share.memory}
-    return {
-        "num_gpu_blocks_override": cache_blocks,
-        "kv_cache_memory_bytes": 1,  # any number keeps vLLM 0.32 from measuring, and then the blocks decide
-        "gpu_memory_utilization": SMALL_SHARE,
-    }
+    settings: dict[str, Any] = {"gpu_memory_utilization": share.memory}
+    if cache_blocks is not None:
+        settings = {
+            "num_gpu_blocks_override": cache_blocks,
+            "kv_cache_memory_bytes": 1,  # any number keeps vLLM 0.32 from measuring, and then the blocks decide
+            "gpu_memory_utilization": SMALL_SHARE,
+        }
+    if share.mapped:
+        settings["load_format"] = "ipc_cache"
+        settings["model_loader_extra_config"] = {"socket_dir": share.mapped.folder, "fallback": False}
+        settings["gpu_memory_utilization"] += share.mapped.memory  # vLLM takes what others hold for it off again
+    return settings
 
 
 def set_environment(share: Share, kv_cache_gib: int) -> None:

@@ -56,6 +56,18 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Mapped:
+    """The base model's weights in another process on the same GPU.
+
+    folder: where its socket is.
+    memory: fraction of the GPU's memory that they take.
+    """
+
+    folder: str
+    memory: float
+
+
+@dataclass(frozen=True)
 class Share:
     """One actor's part of the machine.
 
@@ -65,6 +77,7 @@ class Share:
     threads: number of CPU threads, one per bound core.
     node: id of its node; empty for any.
     beside: rank of the learner process with which an engine shares a GPU; None for none.
+    mapped: weights that it maps in addition to its own memory, None if it loads them.
     """
 
     cores: tuple[int, ...] = ()
@@ -73,6 +86,7 @@ class Share:
     threads: int = 0
     node: str = ""
     beside: int | None = None
+    mapped: Mapped | None = None
 
     def bind(self) -> None:
         """Keep this process, its threads and its later children on the share's cores. Call it before importing torch,
@@ -91,6 +105,7 @@ class Placement:
     device: "cpu" or "cuda".
     reward_workers: processes that verify answers, on each reward node.
     reward_nodes: ids; if empty, the node where the run was started verifies.
+    weights: share of the process that holds the base model for engine and learner; None if each loads its own.
     """
 
     device: str
@@ -98,6 +113,7 @@ class Placement:
     learners: tuple[Share, ...]
     reward_workers: int
     reward_nodes: tuple[str, ...] = ()
+    weights: Share | None = None
 
     @property
     def gpus(self) -> int:
@@ -147,15 +163,20 @@ def place(
     return _on_cores(cores, ranks, engines or 1)
 
 
-def divide(placement: Placement, engine: float, learner: float, room: float = SHARED_GPU) -> Placement:
+def divide(
+    placement: Placement, engine: float, learner: float, room: float = SHARED_GPU, weights: float = 0.0
+) -> Placement:
     """Return the placement with shared GPUs divided by needs. All are fractions of its memory; room: what is free.
+    weights: the need of the process that holds the base model, if there is one.
 
-    The learner gets its need and LEARNER_SPARE, in whole hundredths. The engine, whose KV cache can have any size, gets
-    the rest, and at least its need.
+    That gets its need, and the learner its own and LEARNER_SPARE, in whole hundredths. The engine, whose KV cache can
+    have any size, gets the rest, and at least its need.
     """
     if placement.device != "cuda" or not placement.shared:
         return placement
     room = math.floor(100 * min(room, SHARED_GPU)) / 100
+    held = min(math.ceil(100 * weights), round(100 * room) - 2) / 100
+    room -= held
     hundredths = min(math.ceil(100 * (1 + LEARNER_SPARE) * learner), math.floor(100 * (room - engine)))
     of_learner = max(hundredths, 1) / 100
 
@@ -163,7 +184,8 @@ def divide(placement: Placement, engine: float, learner: float, room: float = SH
         return tuple(replace(share, gpus=fraction, memory=fraction) if share.gpus % 1 else share for share in of)
 
     rollouts = shares(placement.rollouts, max(round(room - of_learner, 2), 0.01))
-    return replace(placement, rollouts=rollouts, learners=shares(placement.learners, of_learner))
+    holder = Share(gpus=held, memory=held) if weights else None
+    return replace(placement, rollouts=rollouts, learners=shares(placement.learners, of_learner), weights=holder)
 
 
 def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:

@@ -45,7 +45,10 @@ SERVERS = ("raylet", "gcs_server")
 WORKERS = "ray::"
 """Prefix of the names of Ray's workers. Only their open files tell the session they belong to."""
 
-ACTORS = tuple(f"{WORKERS}{kind}"[:15] for kind in ("CoordinatorActor", "RolloutActor", "RewardActor", "LearnerActor"))
+ACTORS = tuple(
+    f"{WORKERS}{kind}"[:15]
+    for kind in ("CoordinatorActor", "RolloutActor", "RewardActor", "LearnerActor", "WeightsActor")
+)
 """Names of a run's actor processes, of which the kernel keeps 15 characters."""
 
 KILLED_S = 10.0

@@ -70,10 +70,21 @@ class ModelConfig:
     )
     """Data type of the weights and of the computation. auto: bfloat16 on a GPU, and on a CPU the type that it
     multiplies faster. A run keeps the type that it began with."""
+    shared_weights: str = setting(
+        "auto", "our choice: follows from the plan", choices=("off", "on", "auto"), resumable=True
+    )
+    """Whether engine and learner on one GPU map one copy of the model, which a third process holds, instead of loading
+    one each. It is not for a cluster, and untested on a GPU. auto: on where the planned update is shorter with it, or
+    the model does not fit without it, and where one process can map another's GPU memory."""
     stop_tokens: list[str] = setting([], "the model's own are enough for most", follows="model.path")
     """Special tokens that end a response, besides those in the model's own files: for a base model whose chat template
     ends turns with another one."""
     shape: ShapeConfig = section(ShapeConfig, follows="model.path", setup=False)
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether engine and learner map one copy. A plan resolves auto first."""
+        return self.shared_weights == "on"
 
 
 @dataclass(config=DECLARED, frozen=True)

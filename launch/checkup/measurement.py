@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -98,19 +99,23 @@ async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> 
     Return the measurements by run.nvidia_mps_percentage, the configured one first; without MPS there is only that.
     record: as for `start_engines`.
     """
-    from launch.session.actors import reserve_learners, start_engines, start_learners
+    from launch.session.actors import reserve_learners, start_engines, start_learners, start_weights
 
     clock, configured, found = WallClock(), plan.config.run.nvidia_mps_percentage, dict[int, Measured]()
-    reserved = await reserve_learners(plan.placement)
-    engines = start_engines(plan.config, model_path, plan.placement, clock=clock, record=record, reserved=reserved)
-    try:
+    reserved, placement = await reserve_learners(plan.placement), plan.placement
+    async with AsyncExitStack() as stack:
+        if weights := start_weights(plan.config, model_path, placement, clock=clock, record=record):
+            stack.push_async_callback(weights.close)
+            placement = await weights.mapped_by(placement)
+        engines = start_engines(plan.config, model_path, placement, clock=clock, record=record, reserved=reserved)
+        stack.push_async_callback(engines.close)
         await engines.ready()
         for percentage in dict.fromkeys((configured, *(PERCENTAGES if plan.config.run.mps else ()))):
             config = changed(plan.config, {"run.nvidia_mps_percentage": percentage})
             ranks = start_learners(
-                config, model_path, plan.placement, adapters_folder=str(folder / "adapters"), reserved=reserved
+                config, model_path, placement, adapters_folder=str(folder / "adapters"), reserved=reserved
             )
-            learner = RemoteLearner(ranks, clock, record)
+            learner = RemoteLearner(ranks, clock, record, weights)
             try:
                 await learner.restore(None, len(found))  # no adapter's name is used twice
                 found[percentage] = await _measure(plan, engines, learner)
@@ -118,8 +123,6 @@ async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> 
                 await learner.close()
             while any(rank.name in ray.util.list_named_actors() for rank in ranks):
                 await clock.sleep(FORGET_S)
-    finally:
-        await engines.close()
     return found
 
 

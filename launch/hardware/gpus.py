@@ -157,8 +157,10 @@ def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gp
     """
 
     def needs(gpu: Gpu) -> float:
+        held = placement.weights.memory * gpu.memory if placement.weights else 0.0
         engines = (
-            share.memory * gpu.memory + (learner if share.beside is not None else 0.0) for share in placement.rollouts
+            share.memory * gpu.memory + (learner + held if share.beside is not None else 0.0)
+            for share in placement.rollouts
         )
         return max(engines)
 

@@ -85,6 +85,8 @@ def memory_of(config: Config, shape: ShapeConfig, placement: Placement, nodes: S
     (engines, ranks), *others = actors_of_nodes(placement, nodes)
     yield from engine_memory(config, shape, placement, engines)
     yield from _learner_memory(config, shape, placement, ranks)
+    if config.model.shares_weights:
+        yield from _weights_memory(config, shape)
     yield Memory("host", "other processes", OTHER_PROCESSES, "driver, coordinator, rewards, Ray: measured")
     store = OBJECT_STORE_BYTES
     if len(nodes) > 1:
@@ -120,6 +122,16 @@ def actors_of_nodes(placement: Placement, nodes: Sequence[Node]) -> list[tuple[i
     return found
 
 
+def _weights_memory(config: Config, shape: ShapeConfig) -> Iterator[Memory]:
+    """Yield the needs of the process that holds the base model for engine and learner."""
+    size, weights = DTYPE_BYTES[config.model.dtype], parameters(shape)
+    formula = f"{weights / 1e6:,.0f} million × {size} bytes, for engine and learner"
+    yield Memory("weights GPU", "base weights, shared", weights * size, formula)
+    yield Memory("weights GPU", "holder: context", CUDA_CONTEXT, "0.5 GiB")
+    process = ENGINE_PROCESSES["cuda"]
+    yield Memory("host", "holder: process", process, f"{process / GIB:.3g} GiB")
+
+
 def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engines: int) -> Iterator[Memory]:
     """Yield the needs of one engine on its GPU, and of `engines` engines on the host."""
     rollout, lora, size = config.rollout, config.lora, DTYPE_BYTES[config.model.dtype]
@@ -129,9 +141,8 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
     served = slots * lora_parameters(shape, padded, lora.target_modules) * size
     loaded = slots * lora_parameters(shape, lora.rank, lora.target_modules) * size * (PINNED if cuda else 1)
 
-    yield Memory(
-        place, "engine: base weights", count * weights * size, f"{weights / 1e6:,.0f} million × {size} bytes{each}"
-    )
+    own = 0 if config.model.shares_weights and placement.learners else count * weights * size
+    yield Memory(place, "engine: base weights", own, f"{weights / 1e6:,.0f} million × {size} bytes{each}")
     yield Memory(place, "engine: adapter slots", count * served, f"{slots} at rank {padded}{each}")
     pinned = ", pinned" if cuda else ""
     yield Memory("host", LOADED, engines * loaded, f"{slots} at rank {lora.rank}{pinned}{all_of_them}")
@@ -154,7 +165,8 @@ def _learner_memory(config: Config, shape: ShapeConfig, placement: Placement, he
     place, count, each = ("learner GPU", 1, "") if cuda else ("host", here, f", {here} ranks" if here > 1 else "")
     trained = lora_parameters(shape, lora.rank, lora.target_modules)
 
-    yield Memory(place, "learner: base weights", count * parameters(shape) * size, f"as the engine's{each}")
+    own = 0 if config.model.shares_weights else count * parameters(shape) * size
+    yield Memory(place, "learner: base weights", own, f"as the engine's{each}")
     adapter = trained * (2 * size + (4 if size < 4 else 0))
     yield Memory(place, "learner: adapter, gradients", count * adapter, f"gradients summed in fp32{each}")
     token = activation_bytes(shape, lora.rank, size, kept_on(config, cuda))
@@ -196,6 +208,8 @@ class Fit:
     def available(self) -> dict[str, float | None]:
         """Bytes that each place has, None if unknown."""
         kinds = {"rollout GPU": self.placement.rollouts, "learner GPU": self.placement.learners}
+        if self.placement.weights:
+            kinds["weights GPU"] = (self.placement.weights,)
         smallest = {place: min(share.memory for share in of) for place, of in kinds.items() if of}
         gpus = {place: self.machine.gpu_memory * share for place, share in smallest.items()}
         nodes = {node.name: node.memory for node in self.machine.nodes[1:] if self.needed(node.name)}

@@ -36,8 +36,8 @@ CACHE_MARGIN = 1.2
 again."""
 
 SHARING_MARGIN = 1.05
-"""Factor by which updates have to be shorter for engines to share the learner's GPUs where there are others. How much
-the two slow each other down is a rough figure."""
+"""Factor by which updates have to be shorter for engines to share the learner's GPUs where there are others, since how
+much the two slow each other down is a rough figure, and for both to share weights, since a further process can fail."""
 
 LARGE_GPU = 40e9
 """Bytes of GPU memory from which an engine may decode more samples at once, if nothing says otherwise."""
@@ -99,10 +99,10 @@ class Plan(Fit):
         """
         if not self.machine.gpus:
             return self
-        total = self.machine.gpu_memory
-        engine, learner = (self.needed(gpu) / total for gpu in ("rollout GPU", "learner GPU"))
+        places = ("rollout GPU", "learner GPU", "weights GPU")
+        engine, learner, weights = (self.needed(gpu) / self.machine.gpu_memory for gpu in places)
         room = min((gpu.free / gpu.memory for gpu in gpus if gpu.free is not None), default=1.0)
-        return replace(self, placement=divide(self.placement, engine, learner, room))
+        return replace(self, placement=divide(self.placement, engine, learner, room, weights))
 
     @property
     def tight(self) -> bool:
@@ -150,7 +150,8 @@ def _best(plans: Iterable[Plan]) -> Plan:
 
     def order(plan: Plan) -> tuple[bool, bool, float, int]:
         seconds = plan.estimate.update_s if plan.estimate else math.inf
-        return not plan.fits, plan.tight, seconds * (SHARING_MARGIN if plan.placement.shared else 1), -plan.at_once
+        seconds *= SHARING_MARGIN ** (plan.placement.shared + bool(plan.placement.weights))
+        return not plan.fits, plan.tight, seconds, -plan.at_once
 
     return min(plans, key=order)
 
@@ -176,7 +177,7 @@ def plan_for(
     config: Config, machine: Machine, shape: ShapeConfig, ranks: int, calibration: Calibration = UNMEASURED
 ) -> Plan:
     """Plan a run with a number of learner ranks, and with the best choice of learner.gradient_checkpointing, of
-    rollout.max_concurrent_samples and of engines beside the ranks.
+    model.shared_weights, of rollout.max_concurrent_samples and of engines beside the ranks.
     """
     engines, again = [config.rollout.actors], [config.learner.gradient_checkpointing]
     samples = [config.rollout.concurrent_samples]
@@ -186,14 +187,18 @@ def plan_for(
         engines = [number for number in (machine.gpus - ranks, machine.gpus) if number]
     if again == ["auto"]:
         again = ["off", "on"] if machine.gpus else ["off"]
+    one_copy = [config.model.shared_weights] if machine.gpus == 1 and not machine.nodes else ["off"]
+    if one_copy == ["auto"]:
+        one_copy = ["off", "on"]
 
-    def decide(engines: int | None, again: str, samples: int) -> Plan:
+    def decide(one_copy: str, engines: int | None, again: str, samples: int) -> Plan:
         placement = place(machine.cores, machine.gpus, ranks, engines, machine.nodes)
         if config.reward.workers is not None:
             placement = replace(placement, reward_workers=config.reward.workers)
         mps = resolve_mps(config, placement, machine)
         settings: Change = {
             "learner.gradient_checkpointing": again,
+            "model.shared_weights": one_copy,
             "run.nvidia_mps": mps,
             "rollout.max_concurrent_samples": samples,
         }
@@ -201,7 +206,7 @@ def plan_for(
         memory = tuple(entry for entry in memory_of(decided, shape, placement, machine.nodes) if entry.bytes)
         return Plan(decided, machine, placement, shape, memory, config, calibration).divided()
 
-    return _best(starmap(decide, product(engines, again, samples)))
+    return _best(starmap(decide, product(one_copy, engines, again, samples)))
 
 
 def with_problems(plan: Plan) -> Plan:

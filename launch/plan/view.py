@@ -101,6 +101,7 @@ def _placement(plan: Plan) -> Rows:
             (kind, _shares(shares))
             for kind, shares in (("rollout", placement.rollouts), ("learner", placement.learners))
         ),
+        *([("weights", f"{_shares((placement.weights,))}, for both")] if placement.weights else []),
         ("reward", _times(placement.reward_workers, "worker process", "es")),
     ]
 

@@ -13,6 +13,7 @@ from actors.models.sizes import adapter_slots, answers_alone
 from actors.protocols import Clock
 from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
 from actors.rollout.pool import EnginePool
+from actors.rollout.shared_weights import SharedWeights
 from actors.runtime.placement import Placement, Share
 from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Record
@@ -39,18 +40,34 @@ async def start_actors(
     """Start all actors of a run, and add each to `started`. On a GPU the learner waits for the engines: vLLM measures
     free memory while it starts, which no other process may take or free meanwhile.
     """
-    given = request.config, request.model_path, request.placement
-    reserved = await reserve_learners(request.placement)
-    engines = start_engines(*given, clock=clock, record=record, reserved=reserved)
+    config, model_path, placement = request.config, request.model_path, request.placement
+    reserved = await reserve_learners(placement)
+    weights = start_weights(config, model_path, placement, clock=clock, record=record)
+    if weights:
+        started.append(weights)
+        placement = await weights.mapped_by(placement)
+    engines = start_engines(
+        config, model_path, placement, clock=clock, record=record, reserved=reserved, weights=weights
+    )
     started.append(engines)
-    if request.placement.device == "cuda":
+    if placement.device == "cuda":
         await engines.ready()
-    ranks = start_learners(*given, adapters_folder=str(RunRecord(request.folder).adapters), reserved=reserved)
-    learner = RemoteLearner(ranks, clock, record)
+    folder = str(RunRecord(request.folder).adapters)
+    ranks = start_learners(config, model_path, placement, adapters_folder=folder, reserved=reserved)
+    if weights:
+        weights.users += ranks
+    learner = RemoteLearner(ranks, clock, record, weights)
     started.append(learner)
     verifier = start_verifier(request.config, request.placement, clock=clock, record=record)
     started.append(verifier)
     return engines, learner, verifier
+
+
+def start_weights(
+    config: Config, model_path: str, placement: Placement, *, clock: Clock, record: Record
+) -> SharedWeights | None:
+    """Start the process that holds the base model for engine and learner, if the placement has one."""
+    return SharedWeights(config, model_path, placement.weights, clock, record) if placement.weights else None
 
 
 def start_engines(
@@ -61,28 +78,29 @@ def start_engines(
     clock: Clock,
     record: Record,
     reserved: PlacementGroup | None = None,
+    weights: SharedWeights | None = None,
 ) -> EnginePool:
-    """Start the engines. reserved: see `reserve_learners`; engines beside a learner process are on its GPU."""
+    """Start the engines. reserved: see `reserve_learners`; engines beside a learner process are on its GPU. weights:
+    what they map.
+    """
     alone, slots = answers_alone(config, placement.device), adapter_slots(config)
     transfer = AdapterTransfer(slots)
     at_once = 1 if alone else config.rollout.concurrent_samples
-    engines = [
-        RemoteEngine(
-            RemoteActor(
-                RolloutActor,
-                f"rollout-{number}",
-                share,
-                config,
-                model_path,
-                share,
-                bundle=bundle(reserved, share.beside),
-            ),
-            at_once,
-            transfer,
-            placement.device,
+    actors = [
+        RemoteActor(
+            RolloutActor,
+            f"rollout-{number}",
+            share,
+            config,
+            model_path,
+            share,
+            bundle=bundle(reserved, share.beside),
         )
         for number, share in enumerate(placement.rollouts)
     ]
+    if weights:
+        weights.users += actors
+    engines = [RemoteEngine(actor, at_once, transfer, placement.device) for actor in actors]
     return EnginePool(engines, slots, clock, record)
 
 

@@ -36,10 +36,12 @@ def prepare(
     arguments: Sequence[str] = (),
     expected: Estimate | None = None,
     mps: str = "",
+    own_copies: str = "",
 ) -> RunRequest:
     """Find and check model and data, then write the run folder's first files. Return the coordinator's request.
 
     mps: the text of an event, see `mps_service`.
+    own_copies: why engine and learner do not share the base model's weights, although that is planned.
     """
     from actors.models.adapters import check_adapter
     from actors.models.files import load_tokenizer, locate
@@ -69,6 +71,8 @@ def prepare(
         run.append_event(0, EventKind.MPS, mps)
     elif mps:
         run.append_event(0, EventKind.FALLBACK, mps, "NVIDIA's MPS")
+    if own_copies:
+        run.append_event(0, EventKind.FALLBACK, own_copies, "weights")
     write_listing(run.left_out_file, problems.left_out)
     if begun:
         latest = run.checkpoints.latest

@@ -1,7 +1,7 @@
 """The LoRA adapter: on its model, on disk in plain PEFT format, synthetic ones for the adapter check, and its size."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -21,6 +21,7 @@ from actors.storage.layout import ADAPTER
 from conf.schema import Config
 from learner.model.fused import fuse
 from learner.model.projection import Projection
+from learner.model.shared_weights import model_on
 
 NOISE = 0.5
 """Norm of a synthetic adapter's change relative to the weight. Measured on a bfloat16 model of thirty layers, mean |Δ
@@ -31,16 +32,26 @@ JITTER = 1e-12
 """Addition to a Gram matrix's diagonal, relative to its mean, so that a Cholesky factor exists at any rank."""
 
 
-def load_model(config: Config, model_path: str, device: str | torch.device = "cpu", begins: bool = True) -> PeftModel:
+def load_model(
+    config: Config,
+    model_path: str,
+    device: str | torch.device = "cpu",
+    begins: bool = True,
+    weights: Mapping[str, Tensor] | None = None,
+) -> PeftModel:
     """Load the frozen base model, under a fresh adapter or that of `lora.start_from`, onto a device.
 
     Weights go from the mapped file straight to a GPU: host memory never holds the model.
     begins: whether all processes begin with this process's adapter; the others need not see the folder.
+    weights: the base model's on that device, in vLLM's layout.
     """
     disable_progress_bar()
     dtype, device = getattr(torch, config.model.dtype), torch.device(device)
-    straight = {} if device.type == "cpu" else {"device_map": {"": device}}
-    base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="eager", **straight)
+    if weights is None:
+        straight = {} if device.type == "cpu" else {"device_map": {"": device}}
+        base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="eager", **straight)
+    else:
+        base = model_on(weights, model_path, dtype)
     if device.type == "cuda" and config.learner.fused_kernels:
         fuse(base, device)
     lora = LoraConfig(

@@ -55,16 +55,22 @@ def test_one_gpu_is_shared_with_room_to_spare() -> None:
     assert learner.threads == 4
 
 
-@given(st.floats(0.01, 1.5), st.floats(0.01, 1.5))
-def test_a_shared_gpu_is_divided_by_needs(engine: float, learner: float) -> None:
-    placement = divide(place(tuple(range(16)), 1), engine, learner)
+@given(st.floats(0.01, 1.5), st.floats(0.01, 1.5), st.just(0.0) | st.floats(0.01, 1.5))
+def test_a_shared_gpu_is_divided_by_needs(engine: float, learner: float, weights: float) -> None:
+    placement = divide(place(tuple(range(16)), 1), engine, learner, weights=weights)
     of_engine, of_learner = (shares[0].memory for shares in (placement.rollouts, placement.learners))
-    assert of_engine + of_learner == pytest.approx(SHARED_GPU)
+    held = placement.weights.memory if placement.weights else 0.0
+    assert of_engine + of_learner + held == pytest.approx(SHARED_GPU)
     assert of_engine > 0 < of_learner
-    if engine + learner <= SHARED_GPU - 0.01:  # a hundredth is lost in rounding
+    assert (placement.gpus, bool(held)) == (1, bool(weights))
+    if weights <= SHARED_GPU - 0.03:
+        assert weights <= held + 1e-9 < weights + 0.01 + 2e-9
+        engine += held
+    if weights <= SHARED_GPU - 0.03 and engine + learner <= SHARED_GPU - 0.01:  # a hundredth is lost in rounding
+        of_engine += held
         assert of_engine >= engine - 1e-9
         assert of_learner >= learner - 1e-9
-    if engine + 1.04 * learner <= SHARED_GPU - 0.01:
+    if weights <= SHARED_GPU - 0.03 and engine + 1.04 * learner <= SHARED_GPU - 0.01:
         assert 1.04 * learner <= of_learner + 1e-9 < 1.04 * learner + 0.01 + 2e-9
 
 

@@ -135,8 +135,10 @@ def test_a_large_gpu_decodes_more_samples_at_once_unless_told_otherwise() -> Non
 )
 def test_shares_of_a_gpu_follow_needs(gib: int, fit: tuple[bool, bool], chosen: str) -> None:
     """Activations are kept where that makes updates shorter, although the KV cache gets less memory."""
-    gpu = replace(machine("A40"), gpu_memory=gib * GIB)
-    ways = {way: plan("r256_instruct", gpu, f"learner.gradient_checkpointing={way}") for way in ("off", "on", "auto")}
+    gpu, own = replace(machine("A40"), gpu_memory=gib * GIB), "model.shared_weights=off"
+    ways = {
+        way: plan("r256_instruct", gpu, own, f"learner.gradient_checkpointing={way}") for way in ("off", "on", "auto")
+    }
     kept, again = ways["off"], ways["on"]
     assert (kept.fits, again.fits) == fit
     assert again.available["learner GPU"] < kept.available["learner GPU"]  # type: ignore[operator]
@@ -157,6 +159,24 @@ def test_activations_are_kept_on_a_gpu_of_its_own_only_with_memory_to_spare() ->
     unlisted = replace(machine("A40"), rates={}, bandwidth=None)
     assert not plan("r256_instruct", unlisted).config.learner.recomputes
     assert not plan("quickstart", CPU).config.learner.recomputes
+
+
+def test_weights_are_shared_where_that_makes_updates_shorter_or_a_model_fit() -> None:
+    small, large = machine("RTX4090"), machine("A40")
+    own, shared = (plan("qwen2.5-7b", small, f"model.shared_weights={way}") for way in ("off", "auto"))
+    assert (own.fits, shared.fits, shared.tight) == (False, True, False)
+    assert shared.placement.weights
+    assert [place for place in shared.available if place.endswith("GPU")] == [
+        *("rollout GPU", "learner GPU", "weights GPU")
+    ]
+    assert entry(shared, "base weights, shared") == entry(own, "engine: base weights")
+    assert not [part for part in shared.memory if part.what in ("engine: base weights", "learner: base weights")]
+    slow, fast = (plan("qwen2.5-7b", large, "lora.rank=64", f"model.shared_weights={way}") for way in ("off", "auto"))
+    assert estimated(fast).update_s < 0.95 * estimated(slow).update_s
+    for alone in (plan("r256_instruct", large), plan("qwen2.5-7b", machine("A40", 2)), plan("quickstart", CPU)):
+        assert not alone.placement.weights
+        assert not alone.config.model.shares_weights
+    assert "for both" in shown(shared)
 
 
 def test_repeated_passes_cost_time_and_kept_activations_cost_memory() -> None:

@@ -1,0 +1,135 @@
+"""The base model once on a GPU: an actor holds it in vLLM's layout, and engine and learner map its memory.
+
+What is private in vLLM 0.32's weight cache stands here: the public command, `vllm preload`, does not end with a run,
+and gives handles to engines only.
+"""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
+from typing import TYPE_CHECKING, Any
+
+from actors.errors import ActorDied
+from actors.models.files import found_here
+from actors.protocols import Clock
+from actors.rollout.vllm_settings import engine_settings, set_environment
+from actors.runtime.placement import Mapped, Placement, Share
+from actors.runtime.remote_actor import RemoteActor
+from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
+from conf.schema import Config
+
+if TYPE_CHECKING:
+    import torch
+    from vllm.model_executor.model_loader.weight_cache.daemon import WeightCacheDaemon
+
+
+class WeightsActor:
+    """Holds the base model on its share of a GPU, and serves it to engines at a socket in a folder."""
+
+    def __init__(self, config: Config, model_path: str, share: Share, folder: str) -> None:
+        share.bind()
+        set_environment(share, config.rollout.kv_cache_gib)
+        for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+            os.environ.pop(name, None)  # containers forbid the system call by which expandable segments are mapped
+        import torch
+
+        self._daemon = make_daemon(config, found_here(model_path, config.model), share, folder)
+        self._daemon.load_model()
+        self._fraction = torch.cuda.memory_allocated() / torch.cuda.get_device_properties(0).total_memory
+
+    async def alive(self) -> None: ...
+
+    async def fraction(self) -> float:
+        """Return the fraction of the GPU's memory that the weights take."""
+        return self._fraction
+
+    async def handles(self) -> bytes:
+        assert self._daemon.model is not None
+        return handles(self._daemon.model)
+
+    async def serve(self) -> None:
+        """Serve engines until this process ends."""
+        try:
+            await asyncio.to_thread(self._daemon.serve_forever)
+        except Exception as error:
+            raise ActorDied(f"no engine can map its weights: {error!r}") from error
+
+
+def make_daemon(config: Config, model_path: str, share: Share, folder: str) -> "WeightCacheDaemon":
+    """Return a daemon of vLLM for the model of a run's engine, which it has not loaded yet."""
+    from vllm import EngineArgs
+    from vllm.model_executor.model_loader.weight_cache.daemon import WeightCacheDaemon
+    from vllm.utils.network_utils import get_distributed_init_method, get_open_port
+
+    settings = EngineArgs(**engine_settings(config, model_path, share, None)).create_engine_config()
+    return WeightCacheDaemon(settings, 0, 0, get_distributed_init_method("127.0.0.1", get_open_port()), folder)
+
+
+def handles(model: "torch.nn.Module") -> bytes:
+    """Return, pickled, by name, the tensors of a model of vLLM for one other process, which maps their memory.
+
+    torch counts the mappings of a GPU's memory: every process needs handles of its own.
+    """
+    tensors = model.named_parameters(remove_duplicate=False)
+    return bytes(ForkingPickler.dumps({name: tensor.detach() for name, tensor in tensors}))
+
+
+class RemoteWeights:
+    """A WeightsActor as a `Restartable`."""
+
+    def __init__(self, actor: RemoteActor) -> None:
+        self.name = actor.name
+        self._actor = actor
+
+    async def ask(self, method: str) -> Any:
+        return await self._actor.call(method)
+
+    async def revive(self) -> None:
+        self._actor.start()
+        await self.ask("fraction")
+
+    async def close(self) -> None:
+        self._actor.kill()
+
+
+class SharedWeights(Supervised[RemoteWeights]):
+    """The base model on a GPU. When its process ends, those that map its memory are killed, and all start again.
+
+    users: the actors that map it.
+    """
+
+    def __init__(self, config: Config, model_path: str, share: Share, clock: Clock, record: Record) -> None:
+        self._folder = tempfile.mkdtemp(prefix="weights-")
+        actor = RemoteActor(WeightsActor, "weights", share, config, model_path, share, self._folder)
+        super().__init__(RemoteWeights(actor), clock, record)
+        self.users: list[RemoteActor] = []
+        self._serving = asyncio.create_task(self._serve())
+
+    async def mapped_by(self, placement: Placement) -> Placement:
+        """Return a placement with engines that map the weights, once these are loaded."""
+        mapped = Mapped(self._folder, await self._ask("fraction"))
+        return replace(placement, rollouts=tuple(replace(share, mapped=mapped) for share in placement.rollouts))
+
+    async def handles(self) -> bytes:
+        """Return handles of the weights for one process."""
+        return bytes(await self._ask("handles"))
+
+    async def close(self) -> None:
+        self._serving.cancel()
+        await super().close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _ask(self, method: str) -> Any:
+        return await WorkerPool([self]).run(lambda weights: weights.ask(method), 0)
+
+    async def _serve(self) -> None:
+        while True:
+            try:
+                await self.attempt(lambda weights: weights.ask("serve"))
+            except Lost:
+                for user in self.users:
+                    user.kill(f"the process that holds its {self.actor.name} died")
+                await self.recovered()

@@ -1,0 +1,86 @@
+"""The life of the process that holds the base model, without Ray and vLLM."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from actors.errors import ActorDied
+from actors.rollout import shared_weights
+from actors.rollout.shared_weights import SharedWeights
+from actors.rollout.vllm_settings import SMALL_SHARE, gpu_settings
+from actors.runtime.placement import Mapped, Placement, Share
+from actors.storage.documents import EventKind
+from conf.schema import Config
+from tests.virtual_time import VirtualClock, run_virtually
+
+EXTERNAL = 0.3
+DIED = ActorDied("weights died: it was killed by signal 9")
+
+
+class Holder:
+    """A RemoteActor of a WeightsActor, of which `end` ends the present process."""
+
+    def __init__(self, *_: Any) -> None:
+        self.name = "weights"
+        self.start()
+
+    def start(self) -> None:
+        self.starts = getattr(self, "starts", 0) + 1
+        self.ended = asyncio.Event()
+
+    def kill(self) -> None:
+        self.ended.set()
+
+    async def call(self, method: str) -> Any:
+        if method == "serve":
+            await self.ended.wait()
+        if self.ended.is_set():
+            raise DIED
+        return {"fraction": EXTERNAL, "handles": b"life %d" % self.starts}[method]
+
+
+class User:
+    def __init__(self) -> None:
+        self.kills: list[str] = []
+
+    def kill(self, why: str) -> None:
+        self.kills.append(why)
+
+
+def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Holder] = []
+    events: list[EventKind] = []
+
+    def make(*_: Any) -> Holder:
+        made.append(Holder())
+        return made[0]
+
+    monkeypatch.setattr(shared_weights, "RemoteActor", make)
+
+    async def scenario(users: Any) -> list[bytes]:
+        weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda _, kind, __: events.append(kind))
+        weights.users += users
+        placement = await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
+        assert placement.rollouts[0].mapped == Mapped(weights._folder, EXTERNAL)
+        handles = [await weights.handles()]
+        made[0].kill()
+        handles.append(await weights.handles())  # waits for the restart
+        await asyncio.sleep(1.0)
+        await weights.close()
+        return handles
+
+    users = [User(), User()]
+    assert run_virtually(scenario(users)) == [b"life 1", b"life 2"]
+    assert [len(user.kills) for user in users] == [1, 1]
+    assert events == [EventKind.DIED, EventKind.RESTARTED]
+
+
+def test_an_engine_is_given_what_another_process_holds_in_addition_to_its_share() -> None:
+    """vLLM takes the weights off again, also after a restart, when it asks for next to nothing of its own."""
+    share = Share(gpus=0.4, memory=0.4, mapped=Mapped("/tmp/weights", EXTERNAL))
+    first, again = gpu_settings(share, None), gpu_settings(share, 5000)
+    assert first["gpu_memory_utilization"] == pytest.approx(0.4 + EXTERNAL)
+    assert again["gpu_memory_utilization"] == pytest.approx(SMALL_SHARE + EXTERNAL)
+    assert first["load_format"] == again["load_format"] == "ipc_cache"
+    assert first["model_loader_extra_config"] == {"socket_dir": "/tmp/weights", "fallback": False}
