@@ -31,10 +31,15 @@ MEMORY_LOW_SHARE = 0.06
 
 @dataclass(frozen=True)
 class HostNeeds:
-    """The needs of a run, in bytes. checkpoint: disk for one more checkpoint and for the published adapters."""
+    """The needs of a run, in bytes.
+
+    disk: where the run folder is. checkpoint: there for one more checkpoint and, on a cluster, for published adapters.
+    temporary: in the folder for temporary files, where published adapters are otherwise.
+    """
 
     disk: int
     checkpoint: int
+    temporary: int
     shared_memory: int
     memory: int
 
@@ -44,7 +49,7 @@ class HostFree:
     """The free amounts, in bytes.
 
     disk: where the run folder is.
-    begun: size of the unfinished checkpoints and the published adapters.
+    begun: size of the unfinished checkpoints and the published adapters in the run folder.
     kept: size of the complete checkpoints in the run folder.
     """
 
@@ -95,7 +100,7 @@ def measure(folder: Path) -> HostFree:
         disk=free_disk(folder),  # first: a checkpoint that is being written then counts too much, not too little
         shared_memory=shutil.disk_usage(SHARED_MEMORY).free,
         memory=free_memory(),
-        begun=sum(map(size, (record.adapters, *record.checkpoints.unfinished))),
+        begun=sum(map(size, (folder / "adapters", *record.checkpoints.unfinished))),
         kept=sum(map(size, record.checkpoints.all)),
     )
 

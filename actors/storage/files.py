@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -126,7 +127,9 @@ def disk_trouble(folder: Path, error: BaseException) -> str | None:
         return f"the run folder {folder} is gone: bring it back, or give the same command to start anew"
     if number not in DISK_REMEDIES:
         return None
-    path = error.filename if isinstance(error, OSError) and error.filename else folder
+    fuller = min(folder, Path(tempfile.gettempdir()), key=lambda place: shutil.disk_usage(place).free)
+    path = fuller if number == errno.ENOSPC else folder
+    path = error.filename if isinstance(error, OSError) and error.filename else path
     remedy = DISK_REMEDIES[number]
     return f"nothing can be written to {path} ({os.strerror(number)}): {remedy}, then give the same command"
 

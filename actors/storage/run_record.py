@@ -1,12 +1,15 @@
 """Reads a run folder. Nothing here changes anything on disk, so that a running run may be read."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from actors.storage import documents
 from actors.storage.checkpoints import Checkpoints, read_state
 from actors.storage.files import REMEDY, read_document, read_json, read_rows
+from actors.storage.folders import is_marked
+from actors.storage.layout import RAY_SESSION
 from conf.documents import read_text
 from conf.load import RECORD, read_record
 
@@ -18,14 +21,16 @@ class RunRecord:
     """The files of a run folder. Each method returns None, or an empty value, for a file that is not there.
 
     All raise BadInput for a damaged file.
-    adapters: folder of the published versions.
+    adapters: folder of the published versions. In a process of a Ray session that a run has started for itself, it is
+        in the session's temporary folder: the run folder's disk may be another machine's.
     evaluation_folder: launch/evaluate.py's, which may exist before the run.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics = path / "metrics.jsonl"
-        self.adapters = path / "adapters"
+        temporary = Path(tempfile.gettempdir())
+        self.adapters = (temporary if is_marked(temporary, RAY_SESSION) else path) / "adapters"
         self.failure_log = path / "failure.log"
         self.report = path / "report.html"
         self.checkpoints = Checkpoints(path / "checkpoints")

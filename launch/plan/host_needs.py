@@ -46,11 +46,12 @@ def needs_of_run(plan: Plan) -> HostNeeds:
     config = plan.config
     trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
     checkpoint = trained * (CHECKPOINT_BYTES + DTYPE_BYTES[config.model.dtype])
-    published = _published(plan)
+    shared, own = (_published(plan), 0) if plan.machine.nodes else (0, _published(plan))
     kept = config.checkpoint.keep_last + 1 + (config.validation.every > 0)  # one in passing; the best may be old
     return HostNeeds(
-        disk=(kept + 1) * checkpoint + published + DISK_MARGIN,
-        checkpoint=checkpoint + published,
+        disk=(kept + 1) * checkpoint + shared + DISK_MARGIN,
+        checkpoint=checkpoint + shared,
+        temporary=SESSION_BYTES + own,
         shared_memory=_shared_memory(plan.placement),
         memory=int(plan.needed("host")),
     )
@@ -70,6 +71,7 @@ def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement
     return HostNeeds(
         disk=DISK_MARGIN,
         checkpoint=0,
+        temporary=SESSION_BYTES,
         shared_memory=_shared_memory(placement),
         memory=int(memory + OBJECT_STORE_BYTES + OTHER_PROCESSES),
     )
@@ -92,7 +94,7 @@ def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterato
         f"run.folder={folder.parent}: its disk", free.disk, disk, "make room or name a folder on another disk"
     )
     yield Resource(
-        f"{temporary}", free_disk(temporary), SESSION_BYTES + stored, "make room or set TMPDIR to another disk"
+        f"{temporary}", free_disk(temporary), need.temporary + stored, "make room or set TMPDIR to another disk"
     )
     yield Resource(
         "/dev/shm", free.shared_memory, need.shared_memory, "enlarge it; for a container, docker run --shm-size=2g"

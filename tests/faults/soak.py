@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import psutil
 
+from actors.runtime.ray_session import NOTE
 from tests.faults.conftest import Run
 
 SAMPLE_S = 2.0
@@ -85,7 +86,8 @@ def look(run: Run, each: dict[psutil.Process, list[Process]], names: dict[psutil
                 memory += each[process][-1].memory
         except psutil.Error:  # it has just ended
             continue
-    adapters = sum(1 for _ in run.folder.glob("adapters/*"))
+    session = json.loads((run.folder / NOTE).read_text())["temporary"]
+    adapters = sum(1 for _ in Path(session).glob("adapters/*"))
     files = sum(len(names) for *_, names in os.walk(run.folder))  # passes over folders that go meanwhile
     return Whole(update, len(members), files, adapters, memory)
 

@@ -64,7 +64,7 @@ def make_request(folder: Path, seconds: float = 600.0, spent_before: float = 0.0
         model_path="nowhere",
         placement=place((0,), 0),
         problems=ProblemSet((), (), {}),
-        host_needs=HostNeeds(disk=2**30, checkpoint=2**20, shared_memory=2**20, memory=2**30),
+        host_needs=HostNeeds(disk=2**30, checkpoint=2**20, temporary=0, shared_memory=2**20, memory=2**30),
         hardware="4 cores",
         started_at=time.monotonic(),
         spent_before=spent_before,

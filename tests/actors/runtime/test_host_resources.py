@@ -17,7 +17,7 @@ from actors.runtime.host_resources import (
 )
 
 GIB = 2**30
-NEED = HostNeeds(disk=8 * GIB, checkpoint=GIB, shared_memory=512 * MIB, memory=6 * GIB)
+NEED = HostNeeds(disk=8 * GIB, checkpoint=GIB, temporary=0, shared_memory=512 * MIB, memory=6 * GIB)
 PLENTY = HostFree(disk=100 * GIB, shared_memory=GIB, memory=10 * GIB)
 
 

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors import SafetensorError
@@ -119,6 +120,13 @@ def test_disk_trouble_has_path_and_remedy(number: int, remedy: str, tmp_path: Pa
         told = str(disk_trouble(tmp_path, error))
         assert path in told
         assert remedy in told
+
+
+def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (full := tmp_path / "full").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(full))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0 if path == full else 1))
+    assert str(full) in str(disk_trouble(tmp_path, SafetensorError("No space left on device (os error 28)")))
 
 
 def test_other_errors_are_no_trouble_of_the_disk(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import pytest
 from actors.messages import AdapterRef
 from actors.storage.checkpoints import STATE, write_state
 from actors.storage.documents import CoordinatorState, EventKind, LedgerRecord
+from actors.storage.folders import mark
+from actors.storage.layout import RAY_SESSION
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from tests.fakes import make_group
@@ -68,6 +70,22 @@ def test_only_the_versions_in_use_stay(folder: RunFolder, tmp_path: Path) -> Non
     folder.drop_adapters(keep=(adapters[1], adapters[2]))
     assert sorted(path.name for path in folder.adapters.iterdir()) == ["policy-v1-r0", "policy-v2-r0"]
     RunFolder(tmp_path / "none").drop_adapters(keep=())
+
+
+def test_versions_of_a_run_with_its_own_ray_are_in_the_sessions_folder(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (session := tmp_path / "session").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(session))
+    assert RunFolder(folder.path).adapters == folder.adapters
+    mark(session, RAY_SESSION.kind)
+    again = reopen(folder.path)
+    assert again.adapters == session / "adapters"
+    for name in ("policy-v1-r0/adapter_config.json", "mine/notes.txt"):
+        (again.adapters / name).parent.mkdir()
+        (again.adapters / name).touch()
+    again.drop_adapters(keep=())
+    assert [path.name for path in again.adapters.iterdir()] == ["mine"]
 
 
 def test_samples_say_what_was_prompted_answered_and_earned(folder: RunFolder) -> None:

@@ -76,6 +76,21 @@ def test_host_without_room_is_refused_with_numbers(monkeypatch: pytest.MonkeyPat
         host_needs.check_host(needed, Path("runs/mine"))
 
 
+def test_published_versions_take_room_for_temporary_files_or_on_a_cluster_in_the_run_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nodes = tuple(Node(str(number), tuple(range(16)), 1) for number in range(2))
+    here, cluster = (
+        host_needs.needs_of_run(plan("r8_instruct", replace(machine("A40", 2), nodes=each))) for each in ((), nodes)
+    )
+    assert here.temporary - cluster.temporary == cluster.disk - here.disk == cluster.checkpoint - here.checkpoint > 0
+    monkeypatch.setattr(host_needs, "measure", lambda folder: PLENTY)
+    monkeypatch.setattr(host_needs, "free_disk", lambda folder: here.temporary - 1)
+    host_needs.check_host(cluster, Path("runs/mine"))
+    with pytest.raises(BadInput, match="TMPDIR"):
+        host_needs.check_host(here, Path("runs/mine"))
+
+
 def test_too_few_open_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_needs, "measure", lambda folder: PLENTY)
     for most in (1024, -1):
