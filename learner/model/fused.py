@@ -1,6 +1,6 @@
 """Fused kernels of liger-kernel for a model's norms, rotary embedding and MLP on a GPU.
 
-If a model keeps its plain kernels, the log says why. Results differ by rounding only.
+If a model keeps its plain kernels, an event says why. Results differ by rounding only.
 """
 
 import logging
