@@ -47,10 +47,18 @@ def settings(machine: Machine) -> Config:
         {
             "learner.schedule": "constant",
             "model.dtype": machine.dtype,
+            "model.shared_weights": "off",
+            "learner.tokens_per_microbatch": 4096,
             "rollout.max_prompt_tokens": 256,
             "rollout.max_response_tokens": 768,
         },
     )
+
+
+def plan_of(machine: Machine) -> Plan:
+    """Return the plan, with shares of the GPU that also hold the optimizer, which one test moves there."""
+    roomy = make_plan(changed(settings(machine), {"learner.offload": "none"}), machine)
+    return replace(make_plan(settings(machine), machine), placement=roomy.placement)
 
 
 class Rig:
@@ -116,7 +124,7 @@ def inside(actor: RemoteActor, look: Callable[[Any], Any]) -> Any:
 @pytest.fixture(scope="module")
 def rig(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     os.environ["RAY_process_group_cleanup_enabled"] = "1"
-    plan = make_plan(settings(machine), machine)
+    plan = plan_of(machine)
     shares = (*plan.placement.rollouts, *plan.placement.learners)
     cpus = sum(share.threads for share in shares)
     ray.init(address="local", num_cpus=cpus, num_gpus=1, include_dashboard=False, log_to_driver=False)

@@ -10,10 +10,13 @@ import pytest
 from actors.rollout.vllm_settings import gpu_settings, set_environment
 from actors.runtime.placement import Share
 from conf.load import load
+from conf.settings import changed
 from launch import run
-from launch.plan.plan import Plan
+from launch.plan.plan import Plan, make_plan
 from launch.run import main
 from learner.actor import LearnerActor
+from tests.gpu.test_sharing import plan_of, settings
+from tests.launch.plan.plans import machine
 
 DIVIDED = "0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 80994, Enabled\n"
 EXCLUSIVE = "0, GPU-a, NVIDIA A40, 46068, 45600, [N/A], 580.65.06, 8.6, Exclusive_Process\n"
@@ -109,3 +112,12 @@ def test_a_learner_has_its_environment(mps: bool, gpus: float, monkeypatch: pyte
     assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     limited = os.environ.get("CUDA_MPS_CLIENT_PRIORITY"), os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
     assert limited == (("1", "90") if mps and gpus == 0.5 else (None, None))
+
+
+@pytest.mark.parametrize("gpu", ["A40", "L4"])
+def test_the_tests_for_a_gpu_fit_one(gpu: str) -> None:
+    made = plan_of(machine(gpu))
+    assert made.fits
+    assert made.placement.weights is None
+    shared = changed(settings(machine(gpu)), {"model.shared_weights": "on", "lora.rank": 8, "lora.alpha": 16})
+    assert make_plan(shared, machine(gpu)).fits
