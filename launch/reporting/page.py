@@ -71,7 +71,7 @@ def run_report(run: Run, settings: str | None = None) -> Report:
         sections=[
             Section("before-and-after", "Before and after training", tables=held_out),
             Section("health", "Warnings and checks", flags=flags(run)),
-            Section("benchmarks", "Benchmarks", tables=[tables.benchmarks(run)]),
+            Section("benchmarks", "Benchmarks", tables=tables.benchmarks(run)),
             Section("curves", "Curves", plots.curves(run)),
             Section("plasticity", "Distance from the base model", tables=[tables.plasticity(run)]),
             Section("ledger", "Time and tokens", tables=[tables.tokens(run), tables.seconds(run)]),
@@ -93,6 +93,7 @@ def sweep_report(sweep: Sweep) -> Report:
             Section("comparisons", "Compared", tables=[sweep_tables.comparisons(sweep)]),
             Section("health", "Warnings", tables=[sweep_tables.concerns(sweep)]),
             Section("runs", "Runs", tables=[sweep_tables.runs(sweep)]),
+            Section("curves", "Curves", plots=sweep_plots.overlaid(sweep)),
             Section("configuration", "Settings of all runs", facts=sweep_tables.shared(sweep)),
         ],
     )

@@ -11,8 +11,8 @@ from matplotlib.ticker import PercentFormatter
 
 from launch.reporting.comparison import axis_name, finished, question
 from launch.reporting.history import MODEL, Sweep
-from launch.reporting.plots import LARGER, Plot, blank, finish, label
-from launch.reporting.wording import compact
+from launch.reporting.plots import LARGER, WINDOW, Plot, blank, finish, label, smooth
+from launch.reporting.wording import WORDS, compact
 
 DASHES = ("--", ":", "-.")
 
@@ -51,6 +51,28 @@ def finals(sweep: Sweep) -> Plot | None:
     label(axes, "held-out pass@1", axis_name(axis), len(colours) + len(bases))
     caption = f"Held-out pass@1 by {axis_name(axis)}: a dot per seed, bars 95 % intervals of the mean"
     return finish(axes, "finals", caption)
+
+
+def overlaid(sweep: Sweep) -> list[Plot]:
+    """Draw the curves of all runs in one plot for each metric, coloured by the axis in question."""
+    axis, drawn = question(sweep), []
+    values: tuple[Any, ...] = sweep.axes[axis] if axis else (None,)
+    for metric, words in WORDS["overlays"].items():
+        curves = [(run, *found) for run in sweep.runs if (found := run.series(metric))[0]]
+        if not curves:
+            continue
+        axes = blank()
+        for run, updates, line in curves:
+            colour = f"C{values.index(run.settings.get(axis)) if axis else 0}"
+            axes.plot(
+                updates, smooth(line, max(int(len(updates) * WINDOW), 1)), color=colour, linewidth=1.1, alpha=0.85
+            )
+        for number, value in enumerate(values if axis else ()):
+            axes.plot([], [], color=f"C{number}", label=_words(((str(axis), value),)))
+        label(axes, words["y"], lines=len(values))
+        caption = f"{words['caption']}: the running mean of each run"
+        drawn.append(finish(axes, metric.replace("/", "-").replace("@", "-"), caption))
+    return drawn
 
 
 def _words(settings: Settings) -> str:

@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 from launch.reporting.plots import Plot
-from launch.reporting.sweep_plots import finals
+from launch.reporting.sweep_plots import finals, overlaid
 from tests.run_folders import swept
 
 
@@ -22,3 +22,4 @@ def test_models_have_lines_and_baselines_of_their_own(tmp_path: Path) -> None:
     sweep = swept(tmp_path, **each)
     shown = legend(finals(sweep))
     assert {"base, large", "base, tiny", "model tiny, learning rate 1e-5", "held-out pass@1"} <= shown
+    assert legend(overlaid(sweep)[0]) == {"rank 8", "rank 64"}
