@@ -1,5 +1,6 @@
 """What a run has trained, in a real engine: chat through a pipe, the server with a real client."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import torch
 
@@ -77,6 +79,29 @@ def test_server_answers_a_real_client_for_both_models(server: str) -> None:
     assert ask("base") != ask("trained")
     with pytest.raises(AuthenticationError):
         OpenAI(base_url=server, api_key="another").models.list()
+
+
+@pytest.mark.slow
+def test_server_serves_nothing_else_and_keeps_its_memory(server: str) -> None:
+    root, key = server.removesuffix("/v1"), {"authorization": f"Bearer {KEY}"}
+    for path in ("/invocations", "/tokenize", "/v1/load_lora_adapter", "/metrics", "/docs"):
+        assert httpx.post(root + path, json={}).status_code == 401
+        assert httpx.post(root + path, json={}, headers=key).status_code == 404
+    assert httpx.get(f"{server}/models", headers={**key, "host": "rebound.example"}).status_code == 403
+
+    served = next(
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if f"--port {httpx.URL(root).port}" in " ".join(process.info["cmdline"] or [])
+    )
+    assert KEY not in " ".join(served.cmdline())
+    before = served.memory_info().rss
+    for headers in ({}, key):
+        with contextlib.suppress(httpx.TransportError):  # the server may close before all is sent
+            answer = httpx.post(f"{server}/completions", content=(b" " * 2**20 for _ in range(300)), headers=headers)
+            assert answer.status_code == (413 if headers else 401)
+    assert served.memory_info().rss < before + 2**28
+    assert httpx.get(f"{server}/models", headers=key).status_code == 200
 
 
 ENGINE = """

@@ -159,6 +159,11 @@ def test_rollouts_use_the_version_they_claim(ended: Ended) -> None:
     assert all(row["mismatch/abs_mean"] < 0.5 for row in ended.rows)
 
 
+def test_every_update_changes_the_adapter(ended: Ended) -> None:
+    assert all(row["grad_norm"] > 0 for row in ended.rows if row["tokens/trained"])
+    assert any(row["tokens/trained"] for row in ended.rows)
+
+
 def test_summary_tells_how_far_the_model_has_moved(ended: Ended) -> None:
     found = ended.summary["plasticity"]
     before, after = found["probe_entropy"]["before"], found["probe_entropy"]["after"]
@@ -180,6 +185,17 @@ def test_checkpoint_holds_a_plain_adapter(ended: Ended) -> None:
     assert json.loads((newest / "adapter" / "adapter_config.json").read_text())["r"] == 8
 
 
+def test_tensorboard_has_the_curves_and_samples(ended: Ended) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(ended.folder / "tensorboard"))
+    events.Reload()
+    scalars = events.Tags()["scalars"]
+    assert {"reward/mean", "policy/kl_to_base", "rollout/tokens_per_second", "eval/pass@1"} <= set(scalars)
+    assert [event.step for event in events.Scalars("reward/mean")] == [row["update"] for row in ended.rows]
+    assert "samples/0/text_summary" in events.Tags()["tensors"]
+
+
 def test_report_is_made_and_pointed_to(ended: Ended) -> None:
     page = (ended.folder / "report.html").read_text()
     for part in ("before-and-after", "curves", "ledger", "samples", "health", "configuration"):
@@ -187,6 +203,11 @@ def test_report_is_made_and_pointed_to(ended: Ended) -> None:
     assert "held-out pass@1" in page
     assert (ended.folder / "report.md").exists()
     assert f"Report: {ended.folder}/report.html" in ended.output
+
+
+def test_where_to_look_is_printed(ended: Ended) -> None:
+    for hint in ("Ray dashboard  http://127.0.0.1:", "tensorboard --logdir", str(ended.folder)):
+        assert hint in ended.output
 
 
 def test_finished_run_is_not_overwritten_by_accident(begin: Begin, ended: Ended) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from actors.messages import UpdateStats
+from conf.settings import changed
+from tests.actors.virtual_run import Run as VirtualRun
 from tests.faults.conftest import COORDINATOR, Run, latest
-from tests.faults.moments import MIB, call, full, stopped
+from tests.faults.moments import MIB, break_disk, call, full, repair_disk, small_world, stopped
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -21,6 +24,12 @@ SETTINGS = ("eval.problems=0", "checkpoint.every=2", "learner.learning_rate=1e-6
 
 PAUSE_S = 100.0
 """Seconds, more than an actor may be silent."""
+
+
+@pytest.fixture
+def small_ext4() -> Iterator[Path]:
+    with small_world({"read-only"}) as disk:
+        yield disk
 
 
 @pytest.fixture
@@ -69,3 +78,25 @@ def test_pause_of_the_coordinator_costs_no_actor(begin: Begin) -> None:
         run.process.wait(PAUSE_S)
     run.wait_for_update(at + 2)
     assert run.events("died") == []
+
+
+@needs_root
+@pytest.mark.parametrize("update", [5, 6])
+def test_history_outlives_a_disk_that_turns_read_only(small_ext4: Path, update: int) -> None:
+    """All but the disk is a fake."""
+    before, after = VirtualRun(small_ext4 / "run"), VirtualRun(small_ext4 / "run")
+    for run in (before, after):
+        run.config = changed(run.config, {"budget.updates": 9, "checkpoint.every": 2})
+    step = before.learner.step
+
+    async def fail_at_update(progress: float) -> UpdateStats:
+        if before.learner.version == update - 1:
+            break_disk(small_ext4)
+        return await step(progress)
+
+    before.learner.step = fail_at_update  # type: ignore[method-assign]
+    with pytest.raises((OSError, ExceptionGroup)):
+        before.go()
+    repair_disk(small_ext4)
+    assert after.go().status == "completed"
+    assert [row["update"] for row in after.rows] == list(range(1, 10))

@@ -79,3 +79,9 @@ def test_processes_share_the_work_evenly(groups: list, processes: int) -> None:
     owners = [rank for rank, part in enumerate(parts) for _ in part]
     cuts = sum(a.prompt == b.prompt and o != p for (a, o), (b, p) in pairwise(zip(samples, owners, strict=True)))
     assert cuts <= processes - 1
+
+
+def test_equal_groups_stay_whole() -> None:
+    samples = flatten([((i,), [(7,) * 5] * 8) for i in range(8)])
+    assert [len(part) for part in divide(samples, 4)] == [16] * 4
+    assert sorted(map(len, divide([Tokens((1,), (2,))], 3))) == [0, 0, 1]

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conf.schema import AlgorithmConfig
 from learner.losses import Observed, Totals, clipped_tokens, policy_loss
@@ -91,6 +93,16 @@ def test_every_combination() -> None:
     for algorithm in COMBINATIONS:
         for seed, lengths in enumerate([(3, 1, 8, 5), (1,), (16, 2)]):
             compare(algorithm, responses(seed, lengths))
+
+
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.integers(1, 16), min_size=1, max_size=6).map(tuple),
+    st.sampled_from([0.0, 0.05, 0.7, 4.0]),
+    st.sampled_from(COMBINATIONS),
+)
+def test_any_shape_and_spread(seed: int, lengths: tuple[int, ...], spread: float, algorithm: AlgorithmConfig) -> None:
+    compare(algorithm, responses(seed, lengths, spread))
 
 
 def test_the_sequence_ratio_has_the_gradient_of_gspo() -> None:

@@ -4,6 +4,7 @@ EXAMPLES=100 tries 100 examples, other ones each time.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,28 @@ def test_whatever_setting_is_typed(stock: Stock, key: str, word: str) -> None:
         return [*kept, *([] if key == "plan" else ["plan=true"]), "run.name=x", f"{key}={word}"]
 
     ends_well(Case("", "run", prepare, None, resumes=True), stock)
+
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "samples": ("limit", "show"),
+    "export": ("to", "checkpoint", "format"),
+    "push": ("to", "private"),
+    "serve": ("host", "port", "checkpoint"),
+    "verify": ("recipe",),
+    "report": ("x",),
+}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+@some
+@given(which=st.integers(0, 2), word=WORDS | st.just("9" * 5000), more=st.just("") | st.text())
+def test_whatever_option_is_typed(stock: Stock, command: str, which: int, word: str, more: str) -> None:
+    def prepare(place: Path, stock: Stock) -> list[str]:
+        run = shutil.copytree(stock.trained, place / "run", symlinks=True)
+        option = f"{OPTIONS[command][which % len(OPTIONS[command])]}={word}"
+        return [str(run), option, *([more] if more else []), *(["dry_run=true"] if command == "push" else [])]
+
+    ends_well(Case("", command, prepare, None), stock)
 
 
 HOW: dict[str, Callable[[bytes, int, bytes], bytes]] = {

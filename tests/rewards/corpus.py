@@ -15,7 +15,27 @@ from actors.messages import Sample, Status
 CASES = Path(__file__).parent / "cases"
 STATUSES = {"C": Status.CORRECT, "W": Status.WRONG, "U": Status.UNPARSABLE}
 
-RULES: dict[str, str] = yaml.safe_load((CASES / "rules.yaml").read_text(encoding="utf-8"))
+RULES = {
+    "WRITTEN_OUT": "a number asks for a number, not for a computation of it",
+    "ONE_ANSWER": "several values where one is asked for are wrong",
+    "ORDER": "parentheses and brackets mean it, braces and bare lists do not",
+    "UNITS": "units are known, may be left out, and must not contradict",
+    "TAILS": "words after a number are a unit of a list, read as what they say, or refused",
+    "BASES": "a base that is not asked for changes the number",
+    "EXACT": "decimals count as they stand, and small ones are not zero",
+    "WORDS": "words are compared as words, and number words are numbers",
+    "CHOICE": "a choice is given by its letter, its value or both",
+    "NAMES": "what names a value is left out; x = 3 is not y = 3, and 2x = 3 is not 3",
+    "CHAIN": "a chain of equalities is an answer if its parts agree",
+    "SPELLING": "the same answer in other characters",
+    "SUBSCRIPT": "a subscript has all its digits",
+    "PM": "plus or minus stands for two values, in braces, too",
+    "INEQUALITY": "simple inequalities are intervals",
+    "UNION": "inequalities joined by or, and set-builders, are unions",
+    "LETTERS": "t and c are no units, and cos t is not cos",
+    "IMAGINARY": "i is the imaginary unit beside a digit, too",
+    "RATIO": "ratios and times are compared part by part",
+}
 
 
 class Case(NamedTuple):

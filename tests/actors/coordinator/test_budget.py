@@ -1,4 +1,4 @@
-from actors.coordinator.budget import FINISH_MARGIN_S, SAFETY, Budget
+from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, MOST_EVALUATION, SAFETY, Budget
 
 
 class HandClock:
@@ -12,6 +12,25 @@ class HandClock:
 
     async def sleep(self, seconds: float) -> None:
         self.time += seconds
+
+
+def test_time_of_earlier_processes_counts() -> None:
+    clock = HandClock()
+    budget = Budget(600.0, 45.0, clock)
+    clock.time += 5
+    assert (budget.spent, budget.left, budget.progress) == (50.0, 550.0, 50 / 600)
+    assert Budget(10.0, 20.0, clock).progress == 1.0
+
+
+def test_reserve_is_learned_from_measured_steps() -> None:
+    budget = Budget(600.0, 0.0, HandClock())
+    assert budget.reserve == FINISH_MARGIN_S
+    budget.expect("evaluate", 20.0)
+    budget.expect("checkpoint", 4.0)
+    assert budget.reserve == EVALUATION_SAFETY * 20.0 + SAFETY * 4.0 + FINISH_MARGIN_S
+    budget.expect("evaluate", 400.0)
+    assert budget.evaluation_reserve == MOST_EVALUATION * 600.0
+    assert budget.allows("update")
 
 
 def test_update_that_would_eat_the_reserve_is_not_started() -> None:
@@ -42,3 +61,13 @@ def test_forecast_goes_by_the_usual_step_and_leaves_the_reserve() -> None:
     for seconds in (9.0, 10.0, 30.0):
         budget.expect("turn", seconds)
     assert budget.forecast("turn") == 10
+
+
+def test_steps_that_cannot_even_fit_at_their_quickest_are_no_use() -> None:
+    budget = Budget(FINISH_MARGIN_S + 20.0, 0.0, HandClock())
+    assert budget.may_hold("group", "update")
+    for seconds in (8.0, 50.0):
+        budget.expect("group", seconds)
+    assert budget.may_hold("group", "update")
+    budget.expect("update", 13.0)
+    assert not budget.may_hold("group", "update")

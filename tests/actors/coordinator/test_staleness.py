@@ -8,6 +8,19 @@ from actors.coordinator.staleness import StalenessManager
 from tests.fakes import make_group
 
 
+def test_synchronous_runs_admit_exactly_one_batch() -> None:
+    manager = StalenessManager(problems_per_update=2, max_staleness=0, max_running=10)
+    for index in range(2):
+        manager.admit(index)
+    for index in range(2):
+        manager.accept(make_group(index))
+        assert manager.capacity == 0
+    assert [group.index for group in manager.take_batch() or ()] == [0, 1]
+    assert manager.capacity == 0
+    manager.advance()
+    assert manager.capacity == 2
+
+
 def test_update_waits_for_a_straggler_that_would_grow_too_old() -> None:
     manager = StalenessManager(problems_per_update=1, max_staleness=1, max_running=10)
     manager.admit(0)

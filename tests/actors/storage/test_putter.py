@@ -1,3 +1,4 @@
+import threading
 import time
 from pathlib import Path
 
@@ -26,6 +27,23 @@ def run(config: Config, tmp_path: Path) -> RunFolder:
     folder.path.mkdir()
     folder.write_config(dump(config), "digest")
     return folder
+
+
+def test_remote_that_is_silent_is_one_failure(config: Config, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(putting, "SILENT_S", 0.05)
+    monkeypatch.setattr(Remote, "put", lambda *_: released.wait(240))
+    putter = Putter(config, run)
+    putter.start()
+    found = [putter.puts()]
+    while not found[-1].news and len(found) < 3000:
+        time.sleep(0.01)
+        found.append(putter.puts())
+    found.append(putter.puts())
+    assert sum(each.failures for each in found) == 1
+    assert "no answer" in found[-2].news
+    putter.stop()
+    released.set()
 
 
 def test_remote_that_fails_and_comes_back(config: Config, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

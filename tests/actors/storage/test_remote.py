@@ -2,7 +2,11 @@ import asyncio
 import errno
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import dump
 from conf.schema import Config
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -127,6 +132,35 @@ def test_put_that_breaks_anywhere_leaves_the_state_before_and_nothing_behind(
     assert files_of(url) == named | {POINTER}
 
 
+PROCESS = """
+import sys
+from pathlib import Path
+from actors.storage import remote
+from actors.storage.run_folder import RunFolder
+remote.CHUNK = 1000
+print("ready", flush=True)
+remote.Remote(sys.argv[2], "mine").put(RunFolder(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.1])
+def test_kill_in_the_middle_of_a_put(run: RunFolder, tmp_path: Path, delay: float) -> None:
+    url = f"file://{tmp_path}/far"
+    advance(run, 1)
+    Remote(url, "mine").put(run)
+    advance(run, 2, bytes_of_weights=5_000_000)
+    command = [sys.executable, "-c", PROCESS, str(run.path), url]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+    again = restored(url, tmp_path / "again")
+    assert sound(again, len(again.rows()))
+    Remote(url, "mine").put(run)
+    assert sound(restored(url, tmp_path / "later"), 2)
+
+
 def test_checkpoint_that_is_deleted_while_it_is_put_is_put_whole(run: RunFolder, url: str, tmp_path: Path) -> None:
     class Slow(Remote):
         def _put(self, place: str, path: str, source: Any, before: Any) -> Any:
@@ -210,3 +244,34 @@ def test_url_that_cannot_be_used(given: str, said: str, tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(BadInput, match=said):
         restored(given, tmp_path / "again")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of a stand-in for S3 on loopback."""
+    pytest.importorskip("s3fs", reason="pip install s3fs 'moto[server]'")
+    moto = pytest.importorskip("moto.server", reason="pip install s3fs 'moto[server]'")
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "stand-in")
+    import s3fs
+
+    s3fs.S3FileSystem().mkdir("bucket")
+    yield "s3://bucket/runs"
+    server.stop()
+
+
+@pytest.mark.slow
+def test_object_store(run: RunFolder, bucket: str, tmp_path: Path) -> None:
+    for update in (1, 2, 3):
+        advance(run, update, bytes_of_weights=12_000_000)
+        Remote(bucket, "mine").put(run)
+    assert sound(restored(bucket, tmp_path / "again"), 3)
+    assert sum(name.endswith("adapter_model.safetensors") for name in files_of(bucket)) == 2
+    advance(run, 4)
+    with pytest.raises(OSError, match="far away"):
+        Breaking(bucket, after=5).put(run)
+    assert sound(restored(bucket, tmp_path / "later"), 3)

@@ -1,18 +1,21 @@
 import asyncio
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from actors.messages import AdapterRef
+from actors.storage import files
 from actors.storage.checkpoints import STATE, write_state
-from actors.storage.documents import CoordinatorState, EventKind, LedgerRecord
+from actors.storage.documents import CoordinatorState, EventKind, LedgerRecord, RunSummary
 from actors.storage.folders import mark
 from actors.storage.layout import RAY_SESSION
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from tests.fakes import make_group
-from tests.run_folders import write_run
+from tests.run_folders import PROBLEMS, write_evaluation, write_run
 
 
 @pytest.fixture
@@ -41,6 +44,12 @@ def updates(folder: RunRecord) -> list[int]:
 
 def happened(folder: RunRecord) -> list[str]:
     return [event.event for event in folder.events()]
+
+
+def test_making_one_changes_nothing_on_disk(tmp_path: Path) -> None:
+    (tmp_path / "adapters" / "policy-v1-r0").mkdir(parents=True)
+    RunFolder(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["adapters", "policy-v1-r0"]
 
 
 def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(folder: RunFolder) -> None:
@@ -124,6 +133,36 @@ def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
     again.append_event(2, EventKind.DIED, "again", "learner")
     assert list(again.adapters.iterdir()) == []
     assert happened(again) == ["learner died", "mps", "learner died"]
+
+
+def test_run_whose_end_cannot_be_written_is_halted(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sync(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(files, "sync", sync)
+    told = folder.write_ending(RunSummary(status="failed", reason="it hung"))
+    assert told.status == "halted"
+    assert "it hung; nothing can be written to" in told.reason
+    assert folder.write_ending(told) == told
+
+
+def test_finished_run_is_read(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", updates=3)
+    write_evaluation(folder)
+    record = RunRecord(folder)
+    assert record.exists
+    assert record.config()["lora"]["rank"] == 8
+    assert updates(record) == [1, 2, 3]
+    assert len(record.samples("eval-base")) == len(record.samples("eval-final")) == PROBLEMS
+    assert record.finished() == record.summary() is not None
+    assert record.benchmarks() is not None
+
+
+@pytest.mark.parametrize("status", ["failed", "halted", "interrupted"])
+def test_run_that_can_be_resumed_is_not_finished(tmp_path: Path, status: str) -> None:
+    record = RunRecord(write_run(tmp_path / "run", status=status))
+    assert record.summary() is not None
+    assert record.finished() is None
 
 
 def test_nothing_is_read_of_what_is_not_there(tmp_path: Path) -> None:

@@ -1,0 +1,36 @@
+"""A whole sweep with every real part."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import read_rows, read_summary
+
+pytestmark = pytest.mark.slow
+
+
+def test_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., subprocess.Popen[str]]) -> None:
+    folder: Path = start.folder / "ranks-swept"  # type: ignore[attr-defined]
+    settings = ("lora.rank=[4,8]", "budget.updates=4", "budget.minutes=10")
+    first = start("ranks-swept", *settings, program="sweep")
+    metrics = folder / "r4" / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 2:
+        assert first.poll() is None, first.communicate()[0]
+        time.sleep(0.2)  # another process writes the file
+    first.kill()
+    first.wait()
+    again = start("ranks-swept", *settings, program="sweep")
+    output, _ = again.communicate()
+    assert again.returncode == 0, output
+    for name in ("r4", "r8"):
+        assert [row["update"] for row in read_rows(folder / name)] == [1, 2, 3, 4]
+        assert read_summary(folder / name)["plasticity"]["rank"] == int(name[1:])
+        assert f"{name}: completed" in output
+    assert "held-out pass@1" in output
+    record = json.loads((folder / "sweep.json").read_text())
+    assert [(run["cell"], run["status"]) for run in record["cells"]] == [("r4", "completed"), ("r8", "completed")]
+    assert "Resumed with" not in (folder / "r4.log").read_text()

@@ -1,0 +1,209 @@
+"""Whatever is done in whatever order, a file that is not ours survives, and no link is followed."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.evaluation.protocol import Protocol
+from actors.evaluation.samples import EvaluationFolder
+from actors.messages import ProblemSet
+from actors.rollout.actor import write_copy
+from actors.runtime.ray_session import NOTE, clear_session, make_temporary
+from actors.storage.checkpoints import write_state
+from actors.storage.documents import CoordinatorState
+from actors.storage.run_folder import RunFolder
+from conf.command import PlainConsole
+from conf.errors import BadInput
+from conf.load import load
+from conf.settings import changed
+from launch import export
+from launch.bundled import FILES, provide
+from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
+from launch.session.resume import begin, find_folder, take_over
+from launch.sweep import claimed
+
+NEVER_OURS = ["thesis.tex", ".hidden", "config.yaml.bak", "update-000009", "safetensors", "metrics.jsonl.tmp"]
+OFTEN_OURS = [
+    "config.yaml",
+    "report.html",
+    "adapter_config.json",
+    "metrics.jsonl",
+    "remote.json",
+    "sweep.json",
+    "latest",
+]
+"""Names of ours, in places where no run has begun yet."""
+
+PLACES = """
+    mine mine/checkpoints mine/checkpoints/update-000001 mine/checkpoints/update-000002 mine/checkpoints/thesis
+    mine/checkpoints/.update-000003.tmp mine/checkpoints/update-000001/adapter mine/adapters
+    mine/adapters/policy-v1-r0 mine/samples mine/evaluation mine/evaluation/samples mine/tensorboard far far/mine
+    far/mine/0123456789abcdef model .model.0123abcd.tmp copies/policy-v1-r0 exports exports/made sweep other
+    other/checkpoints
+""".split()  # noqa: SIM905
+NOT_BEGUN = ["mine", "mine/adapters", "mine/checkpoints/update-000001", "far/mine", "sweep", "other", "exports/made"]
+NEVER = st.tuples(st.sampled_from(PLACES), st.sampled_from(NEVER_OURS), st.booleans())
+OFTEN = st.tuples(st.sampled_from(NOT_BEGUN), st.sampled_from(OFTEN_OURS), st.just(False))
+
+
+QUICKSTART = load(["conf=quickstart"])
+
+
+class World:
+    """A run `mine` with a checkpoint, an evaluation and remote checkpoints, and what stands beside."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        own = {"run.name": "mine", "run.folder": str(root), "checkpoint.remote": f"file://{root}/far"}
+        self.config = changed(QUICKSTART, own)
+        self.run = RunFolder(root / "mine")
+        self.begun = False
+        self.secret = root / "secret"
+        self.secret.mkdir()
+        (self.secret / "precious").write_text("precious")
+
+    def plant(self, place: str, name: str, link: bool) -> str | None:
+        """Put a file where there is nothing of that name, or a link to others. Return what is in it."""
+        file, content = self.root / place / name, uuid.uuid4().hex
+        with contextlib.suppress(OSError):  # something else is in its way
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if link:
+                file.symlink_to(self.secret)
+            elif not os.path.lexists(file):
+                file.write_text(content)
+                return content
+        return None
+
+    def contents(self) -> set[bytes]:
+        return {file.read_bytes() for file in self.root.rglob("*") if file.is_file() and not file.is_symlink()}
+
+
+@contextlib.contextmanager
+def setting(world: World, **values: Any) -> Iterator[None]:
+    """Change settings of a world, keys with __ for dots, and change them back."""
+    before = world.config
+    world.config = changed(before, {key.replace("__", "."): value for key, value in values.items()})
+    try:
+        yield
+    finally:
+        world.config = before
+
+
+def start(world: World) -> None:
+    begin(world.config, find_folder(world.config), ProblemSet((), (), {}))
+    world.run.recover()
+    world.begun = True
+
+
+def start_again(world: World) -> None:
+    with setting(world, run__overwrite=True):
+        start(world)
+
+
+def save(world: World) -> None:
+    assert world.begun
+
+    async def new() -> None:
+        version = world.run.checkpoints.newest_until(100) + 1
+        async with world.run.checkpoints.new(version, keep_last=1) as folder:
+            write_copy({"adapter_model.safetensors": b"1"}, folder / "adapter")
+            write_state(folder, CoordinatorState(version=version))
+        world.run.append_metrics(version, {})
+
+    asyncio.run(new())
+
+
+def restore(world: World) -> None:
+    with setting(world, run__name="other", run__restore=world.config.checkpoint.remote):
+        (world.root / "far" / "other").symlink_to("mine")
+        bring_back(world.config)
+
+
+def put(world: World) -> None:
+    with setting(world, run__overwrite=True):
+        check_remote(world.config)
+        put_ending(world.config, world.run.path)
+
+
+def put_elsewhere(world: World) -> None:
+    """Name the run's own parent, or a folder with other files, for remote checkpoints."""
+    for url in (f"file://{world.root}", f"file://{world.run.path}/checkpoints"):
+        with setting(world, checkpoint__remote=url), contextlib.suppress(BadInput):
+            put(world)
+
+
+def evaluate(world: World) -> None:
+    folder = EvaluationFolder(world.run.evaluation_folder)
+    with setting(world, run__overwrite=True):
+        take_over(folder.path, "the evaluation")
+        folder.begin(world.config, Protocol.of(world.config, "nowhere", None))
+
+
+def make_model(world: World) -> None:
+    provide(world.root / "model", lambda folder: [(folder / name).touch() for name in FILES][-1])
+
+
+def make_export(world: World) -> None:
+    trained: Any = SimpleNamespace(
+        run=world.run, checkpoint=Path("update-1"), model_path=str(world.secret), config=world.config
+    )
+    export.export(trained, "adapter", "", str(world.root / "exports" / "made"), PlainConsole())
+
+
+def crash(world: World) -> None:
+    """Clear up after a session note that names a foreign folder, and after the run's own."""
+    assert world.begun
+    (world.run.path / NOTE).write_text(json.dumps({"temporary": str(world.secret), "number": "1"}))
+    clear_session(world.run.path)
+    make_temporary(world.run.path)
+    clear_session(world.run.path)
+
+
+def sweep(world: World) -> None:
+    with claimed(SimpleNamespace(folder=world.root / "sweep", name="sweep")):  # type: ignore[arg-type]
+        (world.root / "sweep" / "sweep.json").touch()
+        (world.root / "sweep" / "report.html").write_text("")
+
+
+ACTIONS: list[Callable[[World], Any]] = [
+    *(start, start_again, save, put, restore, put_elsewhere, evaluate, make_model, make_export, crash, sweep),
+    lambda world: world.begun and world.run.return_to(0),
+    lambda world: world.begun and world.run.drop_adapters(keep=()),
+    lambda world: write_copy({"adapter_config.json": b"{}"}, world.root / "copies" / "policy-v1-r0"),
+]
+
+
+@settings(max_examples=60, derandomize=True)
+@given(
+    before=st.lists(NEVER | OFTEN, max_size=3),
+    begin_first=st.booleans(),
+    after=st.lists(NEVER, min_size=1, max_size=4),
+    actions=st.lists(st.sampled_from(ACTIONS), min_size=2, max_size=6),
+)
+def test_file_that_is_not_ours_survives(before: Any, begin_first: bool, after: Any, actions: Any) -> None:
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patched:
+        found = SimpleNamespace(write_verified=lambda *_: "")
+        patched.setitem(sys.modules, "launch.after.artifact", found)  # type: ignore[arg-type]
+        world = World(Path(place).resolve())
+        if begin_first:
+            for action in (start, save, put, make_model):
+                action(world)
+        planted = [world.plant(*each) for each in (after if begin_first else [*before, *after])]
+        for action in actions:
+            with contextlib.suppress(BadInput, OSError, AssertionError):
+                action(world)
+        contents = world.contents()
+        assert [*world.secret.iterdir()] == [world.secret / "precious"]
+        assert {content.encode() for content in planted if content} | {b"precious"} <= contents
