@@ -11,6 +11,7 @@ from actors.storage.files import REMEDY, read_document, read_json, read_rows
 from actors.storage.folders import is_marked
 from actors.storage.layout import RAY_SESSION
 from conf.documents import read_text
+from conf.errors import BadInput
 from conf.load import RECORD, read_record
 
 FINISHED = ("completed", "budget_exhausted")
@@ -117,7 +118,15 @@ class RunRecord:
         return read_text(file, REMEDY) if os.path.lexists(file) else None
 
     def check(self) -> None:
-        """Raise BadInput if a resume would read a damaged file."""
+        """Raise BadInput if a resume would read a damaged file, or if a folder is in the place of a file or the other
+        way round.
+        """
+        for path in (self.checkpoints.folder, self.adapters, self.path / "samples", self.path / "tensorboard"):
+            if os.path.lexists(path) and not path.is_dir():
+                raise BadInput(f"{path} is not a folder; {REMEDY}")
+        for path in (self.report, self.left_out_file, self.failure_log, self.path / "origin.json"):
+            if path.is_dir():
+                raise BadInput(f"{path} is a folder, not a file; {REMEDY}")
         numbers = (self.incarnation, self.identity, self.reference_set, self.problems_digest)
         for read in (self.config, self.summary, self.rows, self.events, self.ledger, *numbers):
             read()

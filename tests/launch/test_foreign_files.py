@@ -32,7 +32,7 @@ from launch import export
 from launch.bundled import FILES, provide
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import begin, find_folder, take_over
-from launch.sweep import claimed
+from launch.sweep import claim
 
 NEVER_OURS = ["thesis.tex", ".hidden", "config.yaml.bak", "update-000009", "safetensors", "metrics.jsonl.tmp"]
 OFTEN_OURS = [
@@ -172,9 +172,9 @@ def crash(world: World) -> None:
 
 
 def sweep(world: World) -> None:
-    with claimed(SimpleNamespace(folder=world.root / "sweep", name="sweep")):  # type: ignore[arg-type]
-        (world.root / "sweep" / "sweep.json").touch()
-        (world.root / "sweep" / "report.html").write_text("")
+    claim(SimpleNamespace(folder=world.root / "sweep", name="sweep"))  # type: ignore[arg-type]
+    (world.root / "sweep" / "sweep.json").touch()
+    (world.root / "sweep" / "report.html").write_text("")
 
 
 ACTIONS: list[Callable[[World], Any]] = [

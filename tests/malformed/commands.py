@@ -55,7 +55,6 @@ Prepare = Callable[[Path, Stock], list[str]]
 
 TARGETS = {
     "report": ("finished", ["{copy}"]),
-    "result": ("finished", ["{copy}"]),
     "samples": ("trained", ["{copy}"]),
     "export": ("trained", ["{copy}"]),
     "push": ("trained", ["{copy}", "to=me/it", "dry_run=true"]),

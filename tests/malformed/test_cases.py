@@ -79,7 +79,6 @@ DAMAGED = [
     ("run", f"{RUN}/{CHECKPOINT}/coordinator.json", MANY),
     ("report", "summary.json", '{"status": 3}'),
     ("report", "metrics.jsonl", '{"update": 1e999}\n'),
-    ("result", "summary.json", None),
     ("export", f"{CHECKPOINT}/manifest.json", "{}"),
     ("serve", f"{CHECKPOINT}/manifest.json", "[1]"),
     ("push", "config.yaml", "\xff\xfe"),
