@@ -71,7 +71,7 @@ def run_report(run: Run, settings: str | None = None) -> Report:
         sections=[
             Section("before-and-after", "Before and after training", tables=held_out),
             Section("health", "Warnings and checks", flags=flags(run)),
-            Section("benchmarks", "Benchmarks", tables=tables.benchmarks(run)),
+            Section("benchmarks", "Benchmarks", tables=[tables.benchmarks(run)]),
             Section("curves", "Curves", plots.curves(run)),
             Section("plasticity", "Distance from the base model", tables=[tables.plasticity(run)]),
             Section("ledger", "Time and tokens", tables=[tables.tokens(run), tables.seconds(run)]),

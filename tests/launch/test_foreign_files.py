@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.evaluation.protocol import Protocol
+from actors.evaluation.protocol import protocol_of
 from actors.evaluation.samples import EvaluationFolder
 from actors.messages import ProblemSet
 from actors.rollout.actor import write_copy
@@ -118,7 +118,7 @@ def save(world: World) -> None:
     async def new() -> None:
         version = world.run.checkpoints.newest_until(100) + 1
         async with world.run.checkpoints.new(version, keep_last=1) as folder:
-            write_copy({"adapter_model.safetensors": b"1"}, folder / "adapter")
+            write_copy({"adapter_model.safetensors": b"1"}, folder / "adapter", (1, 1))
             write_state(folder, CoordinatorState(version=version))
         world.run.append_metrics(version, {})
 
@@ -148,7 +148,7 @@ def evaluate(world: World) -> None:
     folder = EvaluationFolder(world.run.evaluation_folder)
     with setting(world, run__overwrite=True):
         take_over(folder.path, "the evaluation")
-        folder.begin(world.config, Protocol.of(world.config, "nowhere", None))
+        folder.begin(world.config, protocol_of(world.config, "nowhere", None))
 
 
 def make_model(world: World) -> None:
@@ -181,7 +181,7 @@ ACTIONS: list[Callable[[World], Any]] = [
     *(start, start_again, save, put, restore, put_elsewhere, evaluate, make_model, make_export, crash, sweep),
     lambda world: world.begun and world.run.return_to(0),
     lambda world: world.begun and world.run.drop_adapters(keep=()),
-    lambda world: write_copy({"adapter_config.json": b"{}"}, world.root / "copies" / "policy-v1-r0"),
+    lambda world: write_copy({"adapter_config.json": b"{}"}, world.root / "copies" / "policy-v1-r0", (1, 1)),
 ]
 
 

@@ -29,12 +29,6 @@ def test_pass_at_k_is_the_closed_form(n: int, data: st.DataObject) -> None:
         assert values == pytest.approx([product_form], abs=1e-12)
 
 
-@pytest.mark.parametrize(("correct", "n", "k"), [([1], 4, 5), ([1], 4, 0), ([5], 4, 1), ([-1], 4, 1), ([], 4, 1)])
-def test_pass_at_k_refuses_impossible_counts(correct: list[int], n: int, k: int) -> None:
-    with pytest.raises(ValueError, match="pass@"):
-        pass_values(correct, n, k)
-
-
 DIFFICULTIES = {"alike": None, "mixed": 1.0, "all or nothing": 0.0}
 """Spreads of problems' difficulty: a + b of its Beta distribution, None for one difficulty, 0 for always or never."""
 
@@ -73,21 +67,6 @@ def test_an_interval_excludes_zero_exactly_where_p_is_below_5_percent(changes: l
     low, high = found.interval
     assert -1 <= low <= found.value <= high <= 1
     assert (low > 0 or high < 0) == (found.p < 0.05) == found.shown
-
-
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=12))
-def test_an_interval_of_shares_is_around_their_mean(correct: list[int]) -> None:
-    low, high = share_interval([c / 4 for c in correct])
-    share, rounding = mean(correct) / 4, 1e-12
-    assert -rounding <= low <= share + rounding
-    assert share - rounding <= high <= 1 + rounding
-    assert low < high
-
-
-def test_with_many_problems_an_interval_is_the_normal_approximation() -> None:
-    low, high = share_interval([0.0, 0.5, 0.5, 1.0] * 2500)
-    half_width = 1.96 * (0.125 / 10_000) ** 0.5
-    assert (low, high) == (pytest.approx(0.5 - half_width, rel=1e-3), pytest.approx(0.5 + half_width, rel=1e-3))
 
 
 def test_none_or_all_solved_still_leaves_doubt() -> None:
