@@ -18,18 +18,20 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from actors.coordinator.context import RunRequest
 from actors.runtime.process import VLLM_BUILDS, after, exit_at_once, handle_signals, raise_exit, software_versions
-from actors.runtime.ray_session import clear_session, ray_session, require_token
+from actors.runtime.ray_session import Early, clear_session, ray_session, require_token
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.tracking.trackers import check_installed
-from conf.command import BAD_INPUT, WORDS, PlainConsole, command
+from conf.command import BAD_INPUT, WORDS, PlainConsole, command, refused
 from conf.errors import BadInput
 from conf.help import explain, show_settings
 from conf.load import load
@@ -49,10 +51,14 @@ from launch.plan.view import render, render_scaling
 from launch.reporting import attempt, conclusion
 from launch.session.console import show_places
 from launch.session.ending import OnEnd, describe, end_with_budget, exit_code, leave, next_steps, write_ending
-from launch.session.preparation import prepare
+from launch.session.preparation import free_port, prepare
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
-from launch.session.resume import find_folder, resolve_dtype, take_over
+from launch.session.resume import find_folder, give_back, resolve_dtype, take_over
 from rewards.functions import check_functions
+from rewards.killable_worker import start_server
+
+REFUSAL_S = 1.0
+"""Seconds that a refused run waits for Ray to have started."""
 
 SHUTDOWN_S = 30.0
 """Seconds Ray gets to shut down after everything is saved."""
@@ -143,23 +149,42 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         show_only(gpus)
     with mps_service(plan.config, plan.asked.run.nvidia_mps) as (config, mps):
         check_mode(gpus, plan.placement, config.run.mps)
+        if not cluster:
+            config = changed(config, {"dashboard.port": free_port(config.dashboard)})
         plan = replace(plan, config=config)
-        request = prepare(plan, folder, started_at, arguments, counted.estimate, mps, own_copies)
-        return carry_out(request, console, context)
+        take_over(folder, f"run {config.run.name!r}")
+        start_server()  # it hides the environment, which Ray's processes need, while it starts
+        handle_signals(raise_exit)
+        session = Early(ray_session(config, plan.placement, folder, dashboard=True, joined=context))
+        given = plan, folder, started_at, arguments, counted.estimate, mps, own_copies
+        return carry_out(prepare_beside(session, folder, given), console, session)
 
 
-def carry_out(request: RunRequest, console: Console, joined: Any = None) -> int:
-    """Start Ray, unless a cluster was joined, and follow the run to its end. Return the exit code."""
+def prepare_beside(session: Early[Any], folder: Path, given: tuple[Any, ...]) -> RunRequest:
+    """Prepare a run while Ray starts. If it is refused or interrupted, it leaves neither Ray nor a folder: this process
+    ends at once if Ray is still starting, which nothing can stop, and the kernel kills what it has started.
+    """
+    try:
+        return prepare(*given)
+    except BaseException as error:
+        started = session.entered(REFUSAL_S)
+        if started:
+            with suppress(Exception), session:
+                pass
+        give_back(folder)
+        if not started:
+            os._exit(refused("run.py", error) if isinstance(error, Exception) else 128 + int(error.args[0]))
+        raise
+
+
+def carry_out(request: RunRequest, console: Console, started: AbstractContextManager[tuple[Path, str, str]]) -> int:
+    """Follow a run to its end, in a Ray session that is being started. Return the exit code."""
     handle_signals(raise_exit)
     on_end = OnEnd(request.config, request.folder)
     timer = end_with_budget(request, on_end)
     logs = [RunRecord(request.folder).failure_log]
     try:
-        with ray_session(request.config, request.placement, request.folder, dashboard=True, joined=joined) as (
-            session,
-            dashboard,
-            metrics,
-        ):
+        with started as (session, dashboard, metrics):
             from launch.session.watch import Watch
 
             show_places(console, request, dashboard, metrics)

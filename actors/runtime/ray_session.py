@@ -10,8 +10,9 @@ import secrets
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -54,6 +55,8 @@ ACTORS = tuple(
 KILLED_S = 10.0
 """Seconds to wait for the end of killed processes, which hold memory until then."""
 
+T = TypeVar("T")
+
 
 @contextlib.contextmanager
 def ray_session(
@@ -79,6 +82,27 @@ def ray_session(
     finally:
         ray.shutdown()
         end_processes(temporary)
+
+
+class Early(contextlib.AbstractContextManager[T]):
+    """A context that a thread has begun to enter; `with` waits for it. The thread lives as long as this object: the
+    kernel kills Ray's servers once the thread that started them is gone.
+    """
+
+    def __init__(self, context: contextlib.AbstractContextManager[T]) -> None:
+        self._context = context
+        self._thread = ThreadPoolExecutor(1)
+        self._entered = self._thread.submit(context.__enter__)
+
+    def entered(self, seconds: float) -> bool:
+        """Whether the context is entered, or fails to be, within so many seconds."""
+        return bool(wait({self._entered}, seconds).done)
+
+    def __enter__(self) -> T:
+        return self._entered.result()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._context.__exit__(*error)
 
 
 def require_token() -> None:
@@ -120,6 +144,7 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
     from ray._private import ray_constants
 
     ray_constants.ENABLE_RAY_CLUSTER = False
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns that a thread cannot set a signal's handler
     # Torch looks for compiled code under a predictable name, in a folder that the next run has too.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(temporary.parent / "torchinductor"))
     shares = (*placement.rollouts, *placement.learners)

@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,16 +77,26 @@ def discard(folder: Path, layout: Layout) -> Path | None:
     return other
 
 
-def empty(folder: Path, layout: Layout) -> Path | None:
-    """Delete the content of a folder, as `discard` does: the mark last, in case this process is killed meanwhile."""
+def empty(folder: Path, layout: Layout, kept: str = "") -> Path | None:
+    """Delete the content of a folder, as `discard` does: the mark last, in case this process is killed meanwhile.
+
+    kept: a file that stays.
+    """
     if (other := foreign(folder, layout)) is not None:
         return other
     files, folders = _contents(folder)
     for file in sorted(files, key=lambda file: file == folder / MARK):
-        file.unlink(missing_ok=True)
+        if file != folder / kept:
+            file.unlink(missing_ok=True)
     for inner in folders[:-1]:
         inner.rmdir()
     return None
+
+
+def delete_empty(folder: Path) -> None:
+    """Delete a folder if there is nothing in it."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _contents(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -52,8 +52,6 @@ def prepare(
     from rewards.reward import reward_function
 
     config = plan.config
-    if not plan.machine.nodes:
-        config = changed(config, {"dashboard.port": free_port(config.dashboard)})
     model_path = locate(config.model)
     check_architecture(config, model_path)
     check_adapter(config, model_path)

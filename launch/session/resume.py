@@ -5,10 +5,10 @@ from typing import Any
 
 from actors.formats import duration
 from actors.messages import ProblemSet
-from actors.runtime.ray_session import clear_session
+from actors.runtime.ray_session import NOTE, clear_session
 from actors.storage.documents import RunSummary
 from actors.storage.files import lock
-from actors.storage.folders import MARK, empty, foreign, is_marked, mark
+from actors.storage.folders import MARK, delete_empty, empty, foreign, is_marked, mark
 from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
@@ -19,7 +19,7 @@ from conf.schema import Config, among, marked
 from conf.settings import changed
 from launch.hardware.machine import Machine
 
-BEFORE = {MARK, f".{MARK}.tmp", "evaluation", "problems.digest", ".problems.digest.tmp", f".{RECORD}.tmp"}
+BEFORE = {"evaluation", *(name for file in (MARK, NOTE, RECORD, "problems.digest") for name in (file, f".{file}.tmp"))}
 """Files that may be in the folder of a run that has not begun."""
 
 taken_over = set[Path]()
@@ -140,6 +140,14 @@ def take_over(folder: Path, what: str) -> None:
     clear_session(folder)
 
 
+def give_back(folder: Path) -> None:
+    """Clear the Ray session of a run that was not begun, and delete its folder if that is empty."""
+    clear_session(folder)
+    delete_empty(folder)
+    if not folder.exists():
+        taken_over.discard(folder)
+
+
 def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     """Take a run's folder over and write its settings. Return the settings that a resumed run changes, as
     `key=before → now`. Raises BadInput if the folder is not free, or if the run was begun with other problems.
@@ -149,7 +157,7 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     check_files(run, config.run.overwrite)
     if config.run.overwrite or not run.exists:
         if config.run.overwrite and _is_run(folder):
-            empty(folder.resolve(), RUN)
+            empty(folder.resolve(), RUN, kept=NOTE)
         mark(folder, RUN.kind)
     if run.problems_digest() not in (None, problems.digest):
         raise BadInput(

@@ -1,9 +1,12 @@
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,21 @@ from conf.errors import BadInput
 from conf.load import dump, load
 from launch import run
 from launch.hardware.machine import detect
+
+
+@pytest.fixture(autouse=True)
+def rays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stand-ins of Ray sessions, which note their start and their end in this list."""
+    noted: list[str] = []
+
+    @contextmanager
+    def session(*_: Any, **__: Any) -> Iterator[None]:
+        noted.append("started")
+        yield
+        noted.append("ended")
+
+    monkeypatch.setattr(run, "ray_session", session)
+    return noted
 
 
 @pytest.fixture
@@ -37,9 +55,21 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("no_gpu")
 def test_bad_input_is_one_line_and_exit_code_two(
-    arguments: list[str], said: str, refused: Callable[..., str], tmp_path: Path
+    arguments: list[str], said: str, refused: Callable[..., str], tmp_path: Path, rays: list[str]
 ) -> None:
     assert said in refused(run.main, [*arguments, f"run.folder={tmp_path}", "dashboard.port=0"])
+    assert not list(tmp_path.iterdir())
+    assert rays in ([], ["started", "ended"])
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_signal_while_model_and_data_are_checked_ends_ray(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rays: list[str]
+) -> None:
+    monkeypatch.setattr(run, "check_host", lambda *_: None)
+    monkeypatch.setattr(run, "prepare", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert run.main(["conf=quickstart", f"run.folder={tmp_path}", "dashboard.port=0"]) == 143
+    assert rays == ["started", "ended"]
     assert not list(tmp_path.iterdir())
 
 
@@ -57,7 +87,7 @@ def test_run_sees_the_gpus_of_its_plan_and_needs_their_memory_free(
     with_gpus: Callable[[str], Path], tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     """A plan does not need it free."""
-    arguments = ["conf=quickstart", f"run.folder={tmp_path}"]
+    arguments = ["conf=quickstart", f"run.folder={tmp_path}", "dashboard.port=0"]
     with_gpus("0, GPU-aa, NVIDIA L4, 23034, 3000, [N/A]\n")
     assert run.main([*arguments, "plan=true"]) == 0
     said = refused(run.main, arguments)
@@ -74,7 +104,7 @@ def test_gpus_are_looked_at_once_nothing_is_left_of_the_process_before(
     with_gpus(table.format(100))
     (tmp_path / "quickstart").mkdir()
     monkeypatch.setattr(run, "take_over", lambda *_: with_gpus(table.format(22500)))
-    assert run.main(["conf=quickstart", f"run.folder={tmp_path}"]) == 0
+    assert run.main(["conf=quickstart", f"run.folder={tmp_path}", "dashboard.port=0"]) == 0
 
 
 def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
@@ -164,7 +194,7 @@ from tests.actors.coordinator.test_actor import make_request
 what, folder = sys.argv[1], Path(sys.argv[2])
 
 @contextmanager
-def session(*_, **__):
+def session():
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
     if what in ("SIGINT", "SIGTERM"):
         os.kill(os.getpid(), signal.Signals[what])
@@ -186,9 +216,9 @@ def close(_):
     assert timers[0].finished.is_set(), "the budget's timer may still end a run that is over"
 
 summary = RunSummary(status="halted", reason="it must", updates=1, spent_s=1.0)
-run.ray_session, run.SHUTDOWN_S, run.after, ending.after = session, 0.1, note, note
+run.SHUTDOWN_S, run.after, ending.after = 0.1, note, note
 watch.Watch = lambda *_: SimpleNamespace(follow=follow, close=close)
-sys.exit(run.carry_out(make_request(folder, spent_before=50.0), Console(quiet=True)))
+sys.exit(run.carry_out(make_request(folder, spent_before=50.0), Console(quiet=True), session()))
 """
 
 

@@ -116,6 +116,7 @@ def call(command: str, *arguments: str) -> tuple[int | None, str, str]:
     with pytest.MonkeyPatch.context() as patch, unchanged_process(), contextlib.redirect_stdout(io.StringIO()):
         patch.setattr("rewards.problems.loading.VerifierPool", kept_pool)
         patch.setattr("launch.run.check_host", lambda *_: None)  # what else runs here is no matter
+        patch.setattr("launch.run.ray_session", lambda *_, **__: contextlib.nullcontext())
         if command in EXPENSIVE:
             function, result = EXPENSIVE[command]
             patch.setattr(f"{name}.{function}", lambda *_, **__: result, raising=command != "serve")

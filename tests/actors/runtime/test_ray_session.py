@@ -4,6 +4,8 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,6 +15,7 @@ from actors.runtime import ray_session
 from actors.runtime.ray_session import (
     NOTE,
     RAY,
+    Early,
     clear_session,
     ignoring_ctrl_z,
     make_temporary,
@@ -142,3 +145,19 @@ def test_the_token_is_its_users_alone_or_is_refused(home: Path, there: bool, mon
     folder.write_text("")
     with pytest.raises(BadInput, match="HOME"):
         require_token()
+
+
+def test_thread_that_entered_a_context_early_lives_until_it_is_left() -> None:
+    """The kernel would kill what it has started."""
+    left = []
+
+    @contextlib.contextmanager
+    def context() -> Iterator[threading.Thread]:
+        yield threading.current_thread()
+        left.append(True)
+
+    with Early(context()) as thread:
+        thread.join(0.2)
+        assert thread.is_alive()
+        assert not left
+    assert left
