@@ -45,18 +45,26 @@ class Identity:
 
 
 class TensorBoardTracker:
-    """Writes event files into tensorboard/ of the run folder."""
+    """Writes event files into tensorboard/ of the run folder. The first value imports torch, which would slow the start
+    of engine and learner.
+    """
 
     def __init__(self, identity: Identity) -> None:
         self._folder = identity.folder / "tensorboard"
-        self._writer: Any = None
+        self._next_update = 0
+        self._open: Any = None
 
     def begin(self, next_update: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        self.end({})
+        self._next_update, self._open = next_update, None
 
-        if self._writer:
-            self._writer.close()
-        self._writer = SummaryWriter(str(self._folder), purge_step=next_update, flush_secs=FLUSH_S)
+    @property
+    def _writer(self) -> Any:
+        if self._open is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._open = SummaryWriter(str(self._folder), purge_step=self._next_update, flush_secs=FLUSH_S)
+        return self._open
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         overview = {f"0 overview/{shown}": values[name] for name, shown in OVERVIEW.items() if name in values}
@@ -69,7 +77,8 @@ class TensorBoardTracker:
             self._writer.add_text(f"samples/{number}", "    " + text.replace("\n", "\n    "), step)
 
     def end(self, summary: dict[str, Any]) -> None:
-        self._writer.close()
+        if self._open:
+            self._open.close()
 
 
 class WandbTracker:
