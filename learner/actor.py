@@ -86,10 +86,10 @@ class LearnerActor:
         return self._store.port
 
     def open(self, host: str = "", port: int = 0, handles: bytes = b"") -> list[str]:
-        """Load the model together with the other processes. host, port: of the store where they meet. handles: of
-        weights to map instead.
+        """Load the model together with the other processes. host, port: address of the store where they
+        meet. handles: the weights to map instead of loading them.
 
-        Return the learner's warnings: sentences on the slower substitutes that it uses on this machine.
+        Return the learner's warnings: sentences about the slower substitutes that it uses on this machine.
         """
         import torch
 

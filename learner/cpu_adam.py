@@ -21,7 +21,7 @@ SHM_COMM = "deepspeed_shm_comm"
 """Name of DeepSpeed's shared-memory collective; its builder class exists on the CPU only."""
 
 OF_KIND = ("model name", "flags", "CPU implementer", "CPU part", "Features")
-"""Starts of the lines of /proc/cpuinfo that tell kinds of processors apart, on x86 and on Arm."""
+"""Beginnings of the lines of /proc/cpuinfo that tell kinds of CPUs apart, on x86 and on Arm."""
 
 
 def cpu_adam_available() -> bool:
@@ -47,13 +47,13 @@ def cpu_adam_available() -> bool:
             lock.unlink(missing_ok=True)
         CPUAdamBuilder().load(verbose=False)
     except Exception as error:  # a compiler fails in many ways, and there is a substitute for all of them
-        log.warning("DeepSpeed's CPU Adam does not compile here, torch's slower AdamW takes its place: %s", error)
+        log.warning("DeepSpeed's CPU Adam does not compile here; torch's slower AdamW takes its place: %s", error)
         return False
     return True
 
 
 def processor(described: Path = Path("/proc/cpuinfo")) -> str:
-    """Return a name for this kind of processor: code compiled for one may crash on another, where a volume goes."""
+    """Return a name for this kind of CPU: a volume may move to another kind, on which the compiled code would crash."""
     lines = described.read_text().partition("\n\n")[0].splitlines()
     return sha256("".join(line for line in lines if line.startswith(OF_KIND)).encode()).hexdigest()[:12]
 

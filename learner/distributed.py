@@ -71,8 +71,8 @@ def join_store(host: str, port: int) -> TCPStore:
 
 
 def use_interface(address: str) -> None:
-    """Make gloo and NCCL use the network interface of this address. What they choose themselves often cannot be reached
-    from outside. NCCL takes a name without `=` for the beginning of several.
+    """Make gloo and NCCL use the network interface of this address. Their own choice often cannot be reached from
+    outside. NCCL takes a name without `=` for a prefix of several names.
     """
     interfaces = psutil.net_if_addrs().items()
     names = [name for name, addresses in interfaces if any(known.address == address for known in addresses)]

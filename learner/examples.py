@@ -81,8 +81,8 @@ def divide(samples: Sequence[Tokens], processes: int) -> list[list[int]]:
     """Return each process's positions in `samples`: neighbours together, about the same work for all.
 
     Work is counted in input tokens. A prompt counts once for all its samples, without the shared start of all prompts,
-    which every process computes. Every process is within one sample of the mean and may get none. At most one group
-    less than there are processes is split, and its prompt computed twice.
+    which every process computes. Every process is within one sample of the mean and may get none. Fewer
+    groups are split than there are processes; the prompt of a split group is computed again.
     """
     uses, shared = Counter(prompt for prompt, _ in samples), shared_start(samples)
     work = [(len(prompt) - shared) / uses[prompt] + len(response) for prompt, response in samples]

@@ -72,7 +72,7 @@ class LoraLearner:
         world: World = ALONE,
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """weights: the base model's in vLLM's layout, which another process holds; None to load it."""
+        """weights: the base model in vLLM's layout, which another process holds; None to load the model."""
         self.config = config
         self.version = 0
         self.incarnation = 0
@@ -93,7 +93,7 @@ class LoraLearner:
         self._optimizer = ZeroOptimizer(self.policy, getattr(torch, config.model.dtype), config.learner, world)
 
     def publish(self) -> AdapterRef:
-        """Write the current version as a PEFT adapter and return its reference. A restart does not need it."""
+        """Write the current version as a PEFT adapter and return its reference. A restart does not need the files."""
         adapter = self._reference(self.version, self.incarnation)
         if self._world.leads:
             write_adapter(self.model, Path(adapter.path), durable=False)
@@ -240,7 +240,7 @@ class LoraLearner:
             raise StaleBatch(f"a batch for version {batch.version} reached the learner at version {self.version}")
         for group in batch.groups:
             if group.adapter is None or group.adapter.incarnation != self.incarnation:
-                raise StaleBatch(f"group {group.index} is of an abandoned history: it was sampled by {group.adapter}")
+                raise StaleBatch(f"group {group.index} is from an abandoned history: it was sampled by {group.adapter}")
             limit = self.config.learner.max_staleness
             if not 0 <= batch.version - group.version <= limit:
                 raise StaleBatch(

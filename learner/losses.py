@@ -23,8 +23,8 @@ from conf.schema import AlgorithmConfig
 from learner.mismatch import MAX_LOG_RATIO, correction_weights, sequence_sums
 
 TANGENT_FROM = 2.5
-"""Nats by which a token is less probable than under the base model where the KL penalty becomes a straight line: k3's
-own slope reaches e²⁰. verl cuts k3 at 10, which a token passes at 2.6 nats and is then no longer pulled back.
+"""Nats below the base model's log-probability at which the KL penalty becomes a straight line: k3's own slope reaches
+e²⁰. verl cuts k3 at 10, which a token passes at 2.6 nats and is then no longer pulled back.
 """
 
 MAX_PENALTY_SLOPE = math.expm1(TANGENT_FROM)
@@ -38,7 +38,7 @@ GATE_TEMPERATURES = 1.0, 1.05
 class Totals:
     """The denominators, over all samples of a batch, so that the parts of any split add up to the same loss.
 
-    tokens: of all responses; limit: rollout.max_response_tokens
+    tokens: number in all responses; limit: rollout.max_response_tokens
     """
 
     samples: int
@@ -101,7 +101,7 @@ def cispo_surrogate(
 def gated_surrogate(ratio: Tensor, advantages: Tensor) -> Tensor:
     """Return 4/τ · σ(τ (ρ − 1)) · A (SAPO, arXiv 2511.20347).
 
-    With g = σ(τ (ρ − 1)) its slope in log ρ is 4 g (1 − g) ρ A: A where ρ is 1, nothing far from that, with no edge.
+    With g = σ(τ (ρ − 1)) its slope in log ρ is 4 g (1 − g) ρ A: A where ρ is 1, and 0 far from there, without an edge.
     """
     positive, negative = GATE_TEMPERATURES
     tau = torch.full_like(advantages, negative).masked_fill(advantages > 0, positive)

@@ -36,7 +36,7 @@ def write_checkpoint(folder: Path, config: Config, version: int, steps: int, sta
 
 
 def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> "tuple[int, int, dict[str, Tensor]]":
-    """Return version, steps and state as `write_checkpoint` got them. shapes: of the tensors the state must hold.
+    """Return version, steps and state as `write_checkpoint` got them. shapes: those of the state's tensors.
 
     Raises BadInput if files are missing or damaged, or belong to another run.
     """

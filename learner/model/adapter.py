@@ -43,7 +43,7 @@ def load_model(
 
     Weights go from the mapped file straight to a GPU: host memory never holds the model.
     begins: whether all processes begin with this process's adapter; the others need not see the folder.
-    weights: the base model's on that device, in vLLM's layout.
+    weights: the base model on that device in vLLM's layout; None to load it.
     """
     disable_progress_bar()
     dtype, device = getattr(torch, config.model.dtype), torch.device(device)
@@ -78,7 +78,7 @@ def write_adapter(model: PeftModel, folder: Path, durable: bool) -> None:
 
     The folder is written under another name and renamed, so that no reader sees half of it; an existing one is
     replaced.
-    durable: wait until it is on the disk, as a restart needs it. Other processes can read it from memory before.
+    durable: wait until the disk has it, for a restart; other processes can read it from memory earlier.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -126,7 +126,7 @@ def scaled(model: PeftModel, factor: float, kind: str = "") -> Iterator[None]:
 def adapter_norms(model: PeftModel) -> dict[str, float]:
     """Return ‖scaling · B A‖_F over all layers, for each type of module, such as q_proj.
 
-    ‖B A‖²_F = tr(AᵀBᵀB A) = Σ (BᵀB) ∘ (A Aᵀ): two r × r Gram matrices a layer, never the product itself.
+    ‖B A‖²_F = tr(AᵀBᵀB A) = Σ (BᵀB) ∘ (A Aᵀ): two r × r Gram matrices per layer, never the product itself.
     """
     squares: defaultdict[str, float] = defaultdict(float)
     for name, layer, a, b in _layers(model):

@@ -35,8 +35,8 @@ def check_architecture(config: Config, model_path: str) -> None:
 
 
 def check_modules(base: Any, targets: Sequence[str]) -> None:
-    """Raise BadInput unless every layer has each target once and no linear module without adapter if all are targeted,
-    and contains no convolution, dropout or experts.
+    """Raise BadInput unless every layer has each target once, has no other linear module if all are targeted, and
+    contains no convolution, dropout or experts.
     """
     for number, layer in enumerate(layers_of(base)):
         for objection in _objections(layer, targets):

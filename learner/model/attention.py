@@ -20,8 +20,8 @@ from learner.packing import Block, MicroBatch, Segments, pack
 log = logging.getLogger(__name__)
 
 SAME = 0.05
-"""Largest difference between two correct attention kernels in bfloat16 on normal values, over the largest value, or 1
-if that is smaller: a few of its steps at 1. A wrong mask moves values by 1."""
+"""Largest difference between two correct attention kernels in bfloat16 on normal values, relative to the largest
+value, or to 1 if that is smaller: a few rounding steps at 1. A wrong mask moves values by 1."""
 
 PACKED = "packed"
 UNPADDED = "unpadded"
@@ -142,13 +142,13 @@ def kernel_agrees(shape: Any, device: torch.device) -> bool:
         try:
             found = compute(attend_unpadded, segments=batch.segments)
         except RuntimeError as error:  # a GPU or a head size that the kernel has no code for
-            log.warning("attention without padding does not run here, padded blocks take its place: %s", error)
+            log.warning("attention without padding does not run here; padded blocks take its place: %s", error)
             return False
         for what, own, other in zip(("output", "dq", "dk", "dv"), found, compute(attend), strict=True):
             apart = ((own - other).abs().max() / other.abs().max().clamp_min(1.0)).item()
             if not apart < SAME:
                 log.warning(
-                    "attention without padding differs from padded blocks by %.2g in %s here: they take its place",
+                    "attention without padding differs from padded blocks by %.2g in %s here; they take its place",
                     apart,
                     what,
                 )

@@ -1,5 +1,5 @@
-"""Checks before training that the learner's packed samples give the log-probabilities that transformers gives each
-alone.
+"""Checks before training that the learner's packed samples give the log-probabilities that transformers gives for
+each sample alone.
 
 A difference counts if it exceeds the effect of rounding on the same model, which is measured: the embeddings are moved
 by one rounding error each, and transformers computes again. The effect depends on dtype, depth and weights; two correct
@@ -108,7 +108,7 @@ def _compare(base: Any, samples: list[Tokens], attention: str) -> tuple[float, f
     """Return how far the packed log-probabilities are from those of each sample alone, and the effect of rounding on
     the latter, 0 if the former is negligible.
 
-    Both in nats: the mean over a sample's tokens, of the sample where it is largest.
+    Both are in nats, as means over a sample's tokens, for the sample with the largest mean.
     """
     (batch,) = pack(samples, sum(len(prompt) + len(response) for prompt, response in samples))
     ordered = [samples[i] for i in batch.samples]

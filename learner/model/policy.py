@@ -17,7 +17,7 @@ class Policy(nn.Module):
 
     temperature, chunk, entropy_gradient: see `token_logprobs`
     checkpointing: while training, recompute each block's activations instead of keeping them
-    fused: on a GPU, compute attention without padding if its kernel proves correct there
+    fused: on a GPU, compute attention without padding if its kernel is correct there
 
     Raises BadInput unless its log-probabilities are those of transformers.
     """

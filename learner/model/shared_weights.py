@@ -26,7 +26,7 @@ INTO = {part: whole for whole, parts in STACKED.items() for part in parts}
 def model_on(weights: Mapping[str, Tensor], model_path: str, dtype: torch.dtype) -> Any:
     """Return transformers' model of a folder, its frozen parameters on these weights and its buffers beside them.
 
-    Raises BadInput if a parameter is not there as in the folder's safetensors files: the adapter check does not see a
+    Raises BadInput unless each parameter equals the folder's safetensors files: the adapter check does not see a
     mistake that engine and learner share.
     """
     with init_empty_weights(include_buffers=False):
@@ -44,7 +44,7 @@ def model_on(weights: Mapping[str, Tensor], model_path: str, dtype: torch.dtype)
 
 
 def _rows(name: str, parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Tensor:
-    """Return the rows of the mapped weights that hold a parameter: as many as there are, if there are too few."""
+    """Return the rows of the mapped weights that hold a parameter; fewer if there are not enough."""
     *path, module, kind = name.split(".")
     begin, held = 0, name
     if name not in weights and module in INTO:
@@ -57,8 +57,8 @@ def _rows(name: str, parameters: Mapping[str, Tensor], weights: Mapping[str, Ten
 
 
 def _different(views: Mapping[str, Tensor], parameters: Mapping[str, Tensor], model_path: str) -> list[str]:
-    """Return the views of another type or shape than the parameter, or with another first, middle or last row than the
-    files.
+    """Return the views whose type or shape differs from the parameter's, or whose first, middle or last row differs
+    from the files'.
     """
     left = dict(views)
     for shard in weight_files(Path(model_path)):
