@@ -52,7 +52,7 @@ def resolve(name: str) -> Callable[..., Any]:
 
 
 def compared(gold: str, answer: str) -> Status:
-    """Return the status of an answer: wrong if a library raises, or a policy would learn to make it raise."""
+    """Return the status of an answer: wrong if a library raises, so that no policy learns to make it raise."""
     try:
         return compare(gold, answer)
     except MemoryError:
@@ -128,7 +128,7 @@ def reward_part(reference: str) -> Callable[..., float]:
 
 
 def _place(error: Exception) -> str:
-    """Return the line of the user's function that raised an error, or called what did."""
+    """Return the line of the user's function that raised an error or led to it."""
     own = traceback.extract_tb(error.__traceback__)[1:2]
     return "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in own)
 

@@ -45,7 +45,7 @@ CLOSE = 1e-4
 
 def grader_of(generator: str, settings: dict[str, Any], entry: dict[str, Any]) -> str:
     """Return the grader of an entry (see `actors.messages.Problem`). For a scored set it contains the whole entry,
-    because some sets search for seconds to create one again.
+    because some sets take seconds to create it again.
     """
     if generator in SCORED:
         return json.dumps({"generator": generator, "settings": settings, "entry": entry}, default=str)

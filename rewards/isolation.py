@@ -37,7 +37,7 @@ SYSTEM = (
 
 OPEN_FILES = 256
 PRINTED = 2**30
-"""Largest log that prints may fill, bytes."""
+"""Largest log of a process's prints, bytes."""
 
 LANDLOCK = "Landlock: the process that verifies answers could read your files, those with tokens included"
 SECCOMP = "seccomp: the process that verifies answers could use the network, start processes and end others"
@@ -52,10 +52,10 @@ _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """Index into the numbers of CALLS, and the kernel's number of the architecture."""
 
 CALLS = yaml.safe_load(Path(__file__).with_name("system_calls.yaml").read_text(encoding="utf-8"))
-"""System calls by what the filter does with them, each with its numbers."""
+"""System calls by their treatment in the filter, each with its numbers."""
 
 _NEWEST = 462
-"""The last system call that CALLS considers (Linux 6.10). Later and x32's other numbers are reported as unknown."""
+"""The last system call that CALLS considers (Linux 6.10). Later calls and x32's numbers are reported as unknown."""
 
 _ALL = 0xFFFFFFFF
 _THREAD = 0x10000  # CLONE_THREAD
@@ -89,7 +89,7 @@ def bare_environment() -> Iterator[None]:
 def enclose(folders: Iterable[Path]) -> list[str]:
     """Confine this process for good. folders: further ones that it may read.
 
-    Return the walls that this kernel lacks, each with what that leaves open.
+    Return the walls that this kernel lacks, each with the danger that remains.
     """
     strip_environment()
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))

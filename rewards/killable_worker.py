@@ -26,7 +26,7 @@ ATTEMPTS = 2
 """Attempts per call. A worker may crash for another reason than the answer (OOM killer, stray signal): one retry."""
 
 ORPHAN_S = 1.0
-"""Seconds after its last deadline when a stuck worker ends itself, later than its owner would have killed it."""
+"""Seconds after its last deadline at which a stuck worker ends itself; its owner would have killed it by then."""
 
 PREPARE_S = 120.0
 """Seconds a function may take for its imports on first use, a user's module included."""
@@ -35,7 +35,7 @@ BUSY = 0.8
 """Fraction of the deadline after which a worker that was computing counts as hung; otherwise it lacked a core."""
 
 CLOCK_FACTOR = 5
-"""Deadlines by the clock after which a worker that lacked a core is given up."""
+"""Number of deadlines, by the clock, after which a worker that lacked a core is given up."""
 
 RUINED = 3
 """Failures in a row after which a worker that had results before is replaced: an answer may have corrupted it."""
@@ -51,7 +51,7 @@ CONTEXT.set_forkserver_preload(["rewards.preload"])
 
 
 class NoResult(Exception):
-    """A call gave no result. status: of the sample that it was for"""
+    """A call gave no result. status: the sample's"""
 
     status = Status.CRASH
 
@@ -95,8 +95,8 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
 
     A reply is JSON, [result, error]: it may come from code that an answer has run, and unpickling would run more code.
     A call without arguments only prepares the function. The process ends with its owner: an idle one reads the end of
-    the pipe; a stuck one is ended by an alarm, whose default action does not need the interpreter, which a power of two
-    large integers does not release.
+    the pipe; a stuck one is ended by an alarm, whose default action works even while a power of two large integers
+    keeps the interpreter busy.
     """
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         if descriptor not in (0, 1, 2, pipe.fileno()):
@@ -164,7 +164,7 @@ class Worker:
         self._process: BaseProcess | None = None
         self._prepared: set[str] = set()
         self._failures: int | None = None
-        """Number in a row; None before the first result."""
+        """Failures in a row; None before the first result."""
         self.absent: list[str] = []
         self.restarts = -1
         self._start()

@@ -37,7 +37,7 @@ WALLS = ("raised PermissionError", "raised BlockingIOError")
 MIB = 2**20
 
 SHOWN = 120
-"""Last characters of a problem and a response in an error message."""
+"""Number of last characters of a problem and a response that an error message shows."""
 
 
 class VerifierPool:
@@ -239,6 +239,6 @@ def _remedy(error: NoResult) -> str:
     if not str(error).startswith(WALLS):
         return ""
     return (
-        ": functions run without network, other processes and files to write to; let it do this when imported, or "
-        "give reward.sandbox=false if you would run what a model writes"
+        ": functions run without network, other processes or writable files; do such work at import, or "
+        "give reward.sandbox=false if you would run code that a model writes"
     )

@@ -32,7 +32,7 @@ LISTING = Path("problems-left-out.jsonl")
 SAMPLES = 3
 
 ENOUGH = 100
-"""Held-out problems by which a gain of some ten points can be shown."""
+"""Number of held-out problems that can show a gain of about ten points."""
 
 
 @command("problems", __doc__)

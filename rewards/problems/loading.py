@@ -26,7 +26,7 @@ TRAIN_SEED, EVAL_SEED = 0, 1
 
 OVERLAP_DROPPED = "overlaps the held-out set"
 OVERLAP_KEPT = "overlaps the held-out set, but stays"
-BAD_GOLD = "gold answer does not verify"
+BAD_GOLD = "reference answer does not verify"
 TOO_LONG = "prompt over rollout.max_prompt_tokens"
 CONTROL = "problem holds a special token of the model"
 

@@ -32,11 +32,11 @@ SHOWN_CHARACTERS = 200
 """Characters of a filtered row that its listing keeps."""
 
 EMPTY = "empty problem or answer"
-NOT_FINITE = "gold answer is NaN or infinite"
+NOT_FINITE = "reference answer is NaN or infinite"
 NO_MATCH = "no match for data.problem_pattern"
 SHOWN = "one of data.few_shot"
 DUPLICATE = "duplicate"
-CONFLICT = "duplicate with another gold answer"
+CONFLICT = "duplicate with another reference answer"
 
 
 class Pair(NamedTuple):

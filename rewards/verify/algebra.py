@@ -28,7 +28,7 @@ OVERSIZED = re.compile(
 """Numbers whose digits would fill the memory. Algebra refuses expressions that contain one."""
 
 IMAGINARY = re.compile(r"(?<=\d)i(?![A-Za-z])")
-"""The imaginary unit after a digit, where math-verify reads a variable; after a space it does not."""
+"""The imaginary unit right after a digit, which math-verify would read as a variable."""
 
 INDEXED = re.compile(r"(?<![A-Za-z\\])[IE](?=_)")
 STAND_INS = {"I": r"\Upsilon ", "E": r"\Xi "}

@@ -33,7 +33,7 @@ SPECIAL = re.compile(r"\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\R\b")
 """Notation for sets that only algebra can compare."""
 
 MOST_ELEMENTS = 128
-"""Elements of an answer, nested ones included, up to which other orders are tried."""
+"""Largest number of elements, nested ones included, for which other orders are tried."""
 
 DEEPEST = 100
 """Deepest nesting of brackets: each level takes several nested calls, and Python allows 1,000."""
