@@ -1,6 +1,6 @@
 """A vLLM engine in a thread of this process.
 
-vLLM's AsyncLLM starts a process that imports all of vLLM once more: to the first answer it takes 18 to 20 s instead of
+vLLM's AsyncLLM starts a process that imports all of vLLM once more: the first response takes 18 to 20 s instead of
 11 to 14, 18 s of CPU time instead of 11, and 2.6 GiB instead of 2.2 (vLLM 0.32, two cores of an EPYC). The tokens per
 second of CPU time are the same. The work that AsyncLLM does beside the engine is 7 µs per token, 1 ms per step of 128
 samples; vLLM's asynchronous scheduling hides it behind the GPU's next step.
@@ -35,7 +35,7 @@ class EngineThread:
         self.engine = self._thread.submit(make).result()  # others only read its settings
 
     async def call(self, work: "Callable[[LLMEngine], T]") -> T:
-        """Return the result of work with the engine between two steps. Cancelled before its turn, it is not done."""
+        """Return the result of work with the engine between two steps. It is not done if cancelled before its turn."""
         return await asyncio.wrap_future(self._hand_over(work))
 
     async def request(
@@ -85,7 +85,7 @@ class EngineThread:
         return self._thread.submit(do)
 
     def _step(self) -> None:
-        """Step the engine, and again after the calls that have come meanwhile."""
+        """Step the engine, then do the calls that have come meanwhile, and so on."""
         if not self._takers:
             self._stepping = False
             return

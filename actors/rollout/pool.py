@@ -93,7 +93,7 @@ class EnginePool:
     async def probe(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
-        """Ask every engine; another one answers for one that is being restarted."""
+        """Request a group of every engine; another engine stands in for one that is being restarted."""
         generate = generation(index, problem, adapter, sampling)
 
         async def answer(slot: EngineSlot) -> Group:

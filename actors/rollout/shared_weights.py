@@ -1,7 +1,7 @@
 """The base model once on a GPU: an actor holds it in vLLM's layout, and engine and learner map its memory.
 
-What is private in vLLM 0.32's weight cache stands here: the public command, `vllm preload`, does not end with a run,
-and gives handles to engines only.
+Only this module uses private parts of vLLM 0.32's weight cache: the public command, `vllm preload`, does not end with
+a run, and gives handles to engines only.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ class WeightsActor:
 
 
 def make_daemon(config: Config, model_path: str, share: Share, folder: str) -> "WeightCacheDaemon":
-    """Return a daemon of vLLM for the model of a run's engine, which it has not loaded yet."""
+    """Return vLLM's daemon for the model of a run's engine, before it has loaded the model."""
     from vllm import EngineArgs
     from vllm.model_executor.model_loader.weight_cache.daemon import WeightCacheDaemon
     from vllm.utils.network_utils import get_distributed_init_method, get_open_port
@@ -69,7 +69,7 @@ def make_daemon(config: Config, model_path: str, share: Share, folder: str) -> "
 
 
 def handles(model: "torch.nn.Module") -> bytes:
-    """Return, pickled, by name, the tensors of a model of vLLM for one other process, which maps their memory.
+    """Return a vLLM model's tensors by name, pickled for one other process, which maps their memory.
 
     torch counts the mappings of a GPU's memory: every process needs handles of its own.
     """

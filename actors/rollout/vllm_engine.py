@@ -32,7 +32,7 @@ class RolloutEngine:
     """A vLLM engine on one share of the machine. Its calls raise ActorDied once the engine has failed."""
 
     def __init__(self, config: Config, model_path: str, share: Share, cache_blocks: int | None = None) -> None:
-        """cache_blocks: size of the KV cache on a GPU; if None, vLLM measures what is free."""
+        """cache_blocks: size of the KV cache on a GPU; if None, vLLM measures free memory."""
         set_environment(share, config.rollout.kv_cache_gib)
         if config.run.deterministic and not share.cores:
             os.environ["VLLM_BATCH_INVARIANT"] = "1"
@@ -67,7 +67,7 @@ class RolloutEngine:
         return int(self.vllm_config.cache_config.num_gpu_blocks or 0)
 
     async def fallbacks(self) -> tuple[str, ...]:
-        """Return a sentence on each slower or coarser substitute in use."""
+        """Return a sentence about each slower or coarser substitute in use."""
         return self._fallbacks
 
     async def alive(self) -> None:
@@ -131,7 +131,7 @@ class RolloutEngine:
         )
         prompt, request_id = TokensPrompt(prompt_token_ids=list(problem.prompt_ids)), str(next(self._request_ids))
         if self._deterministic:
-            prompt["cache_salt"] = request_id  # what was computed before in another batch may differ in the last digits
+            prompt["cache_salt"] = request_id  # values from an earlier batch may differ in the last digits
         lora = self._lora_requests[adapter.name] if adapter else None
         async with self._turn:
             async for output in self._thread.request(request_id, prompt, parameters, lora):

@@ -19,8 +19,8 @@ CPU_BATCHED_TOKENS = 2048
 """Tokens of one engine step on the CPU: beyond that a longer batch is no faster, and running requests would stall."""
 
 SMALL_SHARE = 0.01
-"""Fraction of a GPU's memory that vLLM checks to be free. It does so even where the size of its KV cache is given and
-nothing depends on it: so this is small."""
+"""Fraction of a GPU's memory that vLLM checks to be free. It is small, because vLLM checks this even where the size of
+its KV cache is given and nothing depends on it."""
 
 SHRINK = {
     "block_m": 32,
@@ -53,7 +53,7 @@ def engine_settings(config: Config, model_path: str, share: Share, cache_blocks:
         **lora_settings(config.lora, adapter_slots(config)),
         "logprobs_mode": "processed_logprobs",
         "disable_log_stats": True,
-        # With it, what an engine step holds depends on how soon the one before is done.
+        # With it, the samples of an engine step depend on how soon the previous step is done.
         "async_scheduling": False if config.run.deterministic else None,
         **(cpu_settings(context) if share.cores else gpu_settings(share, cache_blocks)),
         **head_settings(config, share),
@@ -97,8 +97,8 @@ def cpu_settings(context: int) -> dict[str, Any]:
 def gpu_settings(share: Share, cache_blocks: int | None) -> dict[str, Any]:
     """Return the arguments of an engine on its share of a GPU.
 
-    cache_blocks: size of the KV cache, in blocks since the bytes of one depend on how vLLM groups layers with and
-        without a window. If None, vLLM measures free memory: what another process on the GPU takes or frees meanwhile
+    cache_blocks: size of the KV cache. The bytes of a block depend on how vLLM groups layers with and without a
+        window. If None, vLLM measures free memory: memory that another process on the GPU takes or frees meanwhile
         would count as the engine's.
     """
     settings: dict[str, Any] = {"gpu_memory_utilization": share.memory}
@@ -111,12 +111,12 @@ def gpu_settings(share: Share, cache_blocks: int | None) -> dict[str, Any]:
     if share.mapped:
         settings["load_format"] = "ipc_cache"
         settings["model_loader_extra_config"] = {"socket_dir": share.mapped.folder, "fallback": False}
-        settings["gpu_memory_utilization"] += share.mapped.memory  # vLLM takes what others hold for it off again
+        settings["gpu_memory_utilization"] += share.mapped.memory  # vLLM subtracts memory that others hold for it
     return settings
 
 
 def set_environment(share: Share, kv_cache_gib: int) -> None:
-    """Set what vLLM reads from the environment. kv_cache_gib: on the CPU."""
+    """Set vLLM's environment variables. kv_cache_gib: size of the KV cache on the CPU."""
     if share.cores:
         os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(kv_cache_gib)
     else:
