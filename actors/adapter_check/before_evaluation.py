@@ -18,7 +18,7 @@ async def check_before_evaluation(
     prompts = CheckPrompts(config, problems)
     base, again, adapted = [await prompts.ask(engine, policy) for policy in (None, None, adapter)]
     if any(unchanged(*responses) for responses in zip(base, again, adapted, strict=True)):
-        raise BadInput(f"adapter={adapter.path}: an engine responds with it as without it: name another adapter")
+        raise BadInput(f"adapter={adapter.path}: an engine's responses do not change with it: name another adapter")
 
 
 def unchanged(base: Responses, again: Responses, adapted: Responses) -> bool:

@@ -12,7 +12,7 @@ MAD_TO_SIGMA = 1.4826
 """Ratio of a normal distribution's standard deviation to its median absolute deviation."""
 
 ENTROPY_LEFT = 0.1
-"""Fraction of the first window's entropy that is a collapse, however slow. (The paper's worst model lost 92.5 %.)"""
+"""Fraction of the first window's entropy that means collapse, however slow. (The paper's worst model lost 92.5 %.)"""
 
 LEAST_EFFECTIVE = 0.5
 """Lowest healthy `mismatch/ess`, our choice: below it, the importance weights waste half of a batch's tokens."""

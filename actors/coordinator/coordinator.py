@@ -170,7 +170,7 @@ class Coordinator:
 
     async def _measure_base(self) -> None:
         """Evaluate the base model while the learner works on the first batch, or read the result if there is one. No
-        further group starts before: the result's duration decides how much of the budget is held back.
+        further group starts before that: its duration decides how much of the budget is held back.
         """
         if not self._base_measured:
             await self._stopping.until(lambda: self._producer.idle or None)

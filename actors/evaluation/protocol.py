@@ -44,7 +44,7 @@ def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> Pro
 
 
 def check_continues(protocol: Protocol, recorded: Protocol, evaluation: str) -> None:
-    """Raise BadInput if samples by a protocol would mix with recorded samples by another.
+    """Raise BadInput if recorded samples were made by another protocol.
 
     An adapter may be added to the base model, and may have moved to another folder.
     """

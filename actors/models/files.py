@@ -15,7 +15,7 @@ from conf.errors import BadInput
 from conf.schema import ModelConfig, ShapeConfig
 
 HUB_TIMEOUT_S = 10.0
-"""Seconds for the hub's first answer. Its library by itself waits for ever, or tries six times in half a minute."""
+"""Seconds for the hub's first answer. Its library alone waits for ever, or tries six times in half a minute."""
 
 BUNDLED = "bundled:smollm2-135m"
 

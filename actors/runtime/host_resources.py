@@ -33,8 +33,8 @@ MEMORY_LOW_SHARE = 0.06
 class HostNeeds:
     """The needs of a run, in bytes.
 
-    disk: where the run folder is. checkpoint: there for one more checkpoint and, on a cluster, for published adapters.
-    temporary: in the folder for temporary files, where published adapters are otherwise.
+    disk: on the run folder's disk. checkpoint: its part for one more checkpoint and, on a cluster, published adapters.
+    temporary: in the folder for temporary files, which has the published adapters of a run on one machine.
     """
 
     disk: int
@@ -48,7 +48,7 @@ class HostNeeds:
 class HostFree:
     """The free amounts, in bytes.
 
-    disk: where the run folder is.
+    disk: on the run folder's disk.
     begun: size of the unfinished checkpoints and the published adapters in the run folder.
     kept: size of the complete checkpoints in the run folder.
     """

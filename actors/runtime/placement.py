@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 SHARED_GPU = 0.95
-"""Fraction of a GPU's memory that engine and learner share. The rest is for fragments and for what neither allocator
-sees: CUDA contexts."""
+"""Fraction of a GPU's memory that engine and learner share. The rest is for fragments and for CUDA contexts, which
+neither allocator sees."""
 
 LEARNER_SPARE = 0.04
-"""GPU memory that a learner gets in addition to its computed need, as a fraction of it. A tenth of the activations is
-less than that and the 0.5 GiB of CUDA's context, which torch does not count."""
+"""GPU memory that a learner gets in addition to its computed need, as a fraction of the need. With the 0.5 GiB for
+CUDA's context, which torch does not count, it covers activations that take a tenth more."""
 
 WHOLE_GPU = 0.90
 """Fraction of an unshared GPU's memory that its actor uses: vLLM's default, with room for CUDA's context and graphs."""
@@ -51,7 +51,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The node for a person, who finds it in `ray status`."""
+        """The node's name as `ray status` shows it."""
         return f"node {self.id[:8]}"
 
 
@@ -166,11 +166,11 @@ def place(
 def divide(
     placement: Placement, engine: float, learner: float, room: float = SHARED_GPU, weights: float = 0.0
 ) -> Placement:
-    """Return the placement with shared GPUs divided by needs. All are fractions of its memory; room: what is free.
+    """Return the placement with shared GPUs divided by needs, all fractions of its memory. room: the free fraction.
     weights: the need of the process that holds the base model, if there is one.
 
-    That gets its need, and the learner its own and LEARNER_SPARE, in whole hundredths. The engine, whose KV cache can
-    have any size, gets the rest, and at least its need.
+    This process gets its need, and the learner its need and LEARNER_SPARE, in whole hundredths. The engine, whose KV
+    cache can have any size, gets the rest, and at least its need.
     """
     if placement.device != "cuda" or not placement.shared:
         return placement

@@ -57,8 +57,8 @@ class LearnerConfig:
     """Place of the optimizer's state: cpu (host memory, stepped by DeepSpeed's CPU Adam) or none (on the
     learner's device)."""
     gradient_checkpointing: str = setting("auto", AUTO, choices=("auto", "on", "off"), resumable=True)
-    """Whether activations are computed twice instead of kept; auto: on a GPU, what makes the planned update shorter:
-    kept activations save time, and on a shared GPU take memory from the engine's KV cache. On the CPU they are kept."""
+    """Whether activations are computed twice instead of kept; auto: on a GPU, whichever makes the planned update
+    shorter: kept activations save time, but take memory from a shared GPU's KV cache. On the CPU they are kept."""
     fused_kernels: bool = setting(True, "our choice", resumable=True)
     """Whether a learner on a GPU uses liger-kernel's norms, rotary embedding and MLP for the model families they were
     tried on, and attention without padding where a check proves it right. Results only differ by rounding."""

@@ -74,8 +74,8 @@ class ModelConfig:
         "auto", "our choice: follows from the plan", choices=("off", "on", "auto"), resumable=True
     )
     """Whether engine and learner on one GPU map one copy of the model, which a third process holds, instead of loading
-    one each. It is not for a cluster, and untested on a GPU. auto: on where the planned update is shorter with it, or
-    the model does not fit without it, and where one process can map another's GPU memory."""
+    one each. Off on a cluster, untested on a GPU. auto: on where the planned update is 5 % shorter with
+    it, or the model does not fit without it, and where one process can map another's GPU memory."""
     stop_tokens: list[str] = setting([], "the model's own are enough for most", follows="model.path")
     """Special tokens that end a response, besides those in the model's own files: for a base model whose chat template
     ends turns with another one."""

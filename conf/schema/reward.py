@@ -85,7 +85,7 @@ class RewardConfig:
     never reach the deadline. `verify/timeout` counts timeouts."""
     deadline_s: float = setting(2.0, "our choice: an ordinary answer takes milliseconds", gt=0, le=3600)
     """CPU seconds to verify one answer; by the clock, up to five times as many while the process lacks a core."""
-    memory_mib: int = setting(1024, "our choice: an ordinary answer takes ten", ge=256, le=2**24)
+    memory_mib: int = setting(1024, "our choice: an ordinary answer takes ten MiB", ge=256, le=2**24)
     """MiB of memory that a worker process may allocate."""
     workers: int | None = setting(None, "follows from the cores", ge=1, le=1024, resumable=True)
     """Worker processes that verify answers."""

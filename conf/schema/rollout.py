@@ -10,7 +10,7 @@ LONGEST = 2**24
 """Largest allowed limit on a length, tokens; no model reads as many."""
 
 CONCURRENT_SAMPLES = 128
-"""Sequences that an engine decodes at once where nothing says otherwise."""
+"""Sequences that an engine decodes at once by default."""
 
 GROUP_SIZE = Rule(lambda size: 2 <= size <= 1024, "use 2 to 1024: a group of one has no advantage to learn from")
 
@@ -34,9 +34,9 @@ class RolloutConfig:
     expects longer updates with as many; otherwise 128."""
     actors: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
     """Number of engines, at most one per GPU, or on cores of their own. Engines that find no GPU without a learner
-    process share one with it. When null: with several GPUs, one on each that the learner does not have, or one on each,
-    whichever has the shorter planned update; with several nodes without a GPU, one on each but the learner's; otherwise
-    one."""
+    process share one with it. When null: with several GPUs, one on each without a learner process, or one on every
+    GPU, whichever has the shorter planned update; with several nodes without a GPU, one on each but the learner's;
+    otherwise one."""
     kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, resumable=True)
     """GiB of host memory for the KV cache of an engine on the CPU; on a GPU, the cache follows from its share."""
     lora_kernel_sizes: bool = setting(True, "our choice", resumable=True)

@@ -27,7 +27,7 @@ LOGGERS = Rule(
 )
 URL = Rule(
     lambda url: not url or re.fullmatch(r"[a-z][a-z0-9+]*://((?!::)[^\s@?#])+", url) is not None,
-    "give a URL such as s3://bucket/folder or file:///mnt/disk, without a key, which belongs into the environment",
+    "give a URL such as s3://bucket/folder or file:///mnt/disk, without a key, which belongs in the environment",
 )
 
 SWEEP_NAME = "name the sweep with sweep.name=NAME; its runs are named after their values"
@@ -64,7 +64,7 @@ class RunConfig:
     seed: int = setting(0, "our choice", ge=0, le=2**31 - 1, setup=False, costless=True, checkpointed="seed")
     """Seed of the adapter's initialisation, the order of problems and every request."""
     nvidia_mps: str = setting(
-        "auto", "our choice: more updates on one GPU, by the plan", choices=("auto", "on", "off"), resumable=True
+        "auto", "our choice: more planned updates on one GPU", choices=("auto", "on", "off"), resumable=True
     )
     """For run.py: whether engine and learner on one GPU compute at the same time instead of in turn, through NVIDIA's
     Multi-Process Service, which the run starts and ends. Memory bounds decoding and arithmetic bounds learning, so
@@ -72,7 +72,7 @@ class RunConfig:
     share a GPU of this machine and a client of the service can compute on it. It is off on a cluster, for runs of a
     sweep that go side by side, and with learner.max_staleness=0, where nothing computes at the same time."""
     nvidia_mps_percentage: int = setting(
-        MPS_PERCENTAGE, "our choice: decoding steps find multiprocessors free", ge=1, le=100, resumable=True
+        MPS_PERCENTAGE, "our choice: the other multiprocessors are free for decoding", ge=1, le=100, resumable=True
     )
     """Under NVIDIA's MPS, the percentage of a GPU's multiprocessors that a learner beside an engine may use. On a GPU
     the doctor measures 80, 90 and 100."""

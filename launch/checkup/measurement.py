@@ -1,7 +1,7 @@
 """Measures a run's own engines and learner for about ninety seconds: each alone, and both at once.
 
 The ratios of measured to predicted seconds correct the next plan. Under MPS, a learner with each percentage of the
-multiprocessors is measured, and settings are compared by the plans that follow.
+multiprocessors is measured, and settings are compared by the resulting plans.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ STALENESS = (1, 2)
 """Values of learner.max_staleness that are compared with the configured one."""
 
 FORGET_S = 0.2
-"""Seconds between two looks whether Ray has forgotten the name of an ended actor."""
+"""Seconds between two checks whether Ray has forgotten the name of an ended actor."""
 
 DOCTOR = "the doctor's check"
 """Name of such a measurement in calibration.json."""

@@ -16,13 +16,13 @@ READER = """
 import pickle, sys
 assert pickle.load(sys.stdin.buffer)["weight"].any()
 """
-"""What two processes execute: each ends with an error unless the second one reads the memory of the first."""
+"""Programs of two processes: each ends with an error unless the second one reads the memory of the first."""
 
 TRY_S = 120.0
 
 
 def not_shared(asked: Config, placement: Placement) -> str:
-    """Return why engine and learner cannot share weights as placed; empty if they can, or are not to.
+    """Return why engine and learner cannot share weights as placed; empty if they can, or if it is not planned.
 
     Raises BadInput if they cannot and model.shared_weights=on was asked for.
     """

@@ -47,8 +47,8 @@ PRICE = (
 
 
 def resolve_mps(config: Config, placement: Placement, machine: Machine) -> str:
-    """Return run.nvidia_mps, with `auto` resolved: on if engine and learner compute at the same time on one GPU of this
-    machine, or of one that is not here.
+    """Return run.nvidia_mps, with `auto` resolved: on if engine and learner compute at the same time on one GPU of
+    this machine, or of one that is only planned for.
     """
     if config.run.nvidia_mps != "auto":
         return config.run.nvidia_mps
@@ -137,7 +137,7 @@ def _failure(service: "subprocess.Popen[str]", log: Path) -> str:
         _, error = client.communicate(timeout=CLIENT_S)
     except subprocess.TimeoutExpired:
         client.kill()
-        return f"a client of {TOOL} did not get to the GPU within {CLIENT_S:g} s"
+        return f"a client of {TOOL} did not reach the GPU within {CLIENT_S:g} s"
     return f"a client of {TOOL} failed: {''.join(error.splitlines()[-1:])}" if client.returncode else ""
 
 

@@ -217,7 +217,7 @@ class Fit:
 
     @cached_property
     def cache_tokens(self) -> int:
-        """Tokens that the smallest KV cache of an engine holds."""
+        """Tokens that the smallest of the engines' KV caches holds."""
         return min(map(self.tokens_of, self.placement.rollouts))
 
     def tokens_of(self, share: Share) -> int:

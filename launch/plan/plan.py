@@ -36,14 +36,14 @@ CACHE_MARGIN = 1.2
 again."""
 
 SHARING_MARGIN = 1.05
-"""Factor by which updates have to be shorter for engines to share the learner's GPUs where there are others, since how
-much the two slow each other down is a rough figure, and for both to share weights, since a further process can fail."""
+"""Factor by which updates have to be shorter before engines share the learner's GPUs although there are others, because
+their mutual slowdown is a rough figure, or before both share weights, because a further process can fail."""
 
 LARGE_GPU = 40e9
 """Bytes of GPU memory from which an engine may decode more samples at once, if nothing says otherwise."""
 
 MORE_SAMPLES = 256
-"""Their number. Decoding reads all weights in every step, so that twice as many samples take little more time."""
+"""Samples decoded at once on a large GPU: each step reads all weights, so that twice as many take little more time."""
 
 FILE = "file:"
 

@@ -17,7 +17,7 @@ CORES = tuple(range(8))
 
 HEAD = """# Which recipe on which GPU
 
-Updates per day by the plan, on one GPU with the recipe's own settings. They are **estimates**: no GPU was measured
+Planned updates per day, on one GPU with the recipe's own settings. They are **estimates**: no GPU was measured
 yet, and NVIDIA's MPS may not work on yours. Settings behind "with" make a recipe fit. Prices are examples: give yours
 as `budget.price_per_hour`.
 

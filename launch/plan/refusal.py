@@ -93,7 +93,7 @@ def remedy(plan: Plan) -> tuple[str, ...]:
     """
     for change in _changes(plan):
         if _fits_with(plan, change):
-            for key in sorted(change, key=lambda key: key != "lora.rank"):  # drop what is not needed
+            for key in sorted(change, key=lambda key: key != "lora.rank"):  # drop needless changes
                 less = {name: value for name, value in change.items() if name != key}
                 change = less if _fits_with(plan, less) else change
             return tuple(f"{key}={value}" for key, value in change.items())

@@ -204,7 +204,7 @@ def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
         table.add_row(*row.values())
     notes = (
         "First with the recipe's batch, then with one that grows with the GPUs. split: rollout actors + learner ranks,"
-        " which share GPUs if they are more; busy: the same. The transport of samples is not included."
+        " which share GPUs if they outnumber them; busy: in the same order. The transport of samples is not included."
     )
     return Group(Text("Scaling", style="bold"), Padding(Group(table, Text(notes, style="dim")), (0, 0, 1, 2)))
 

@@ -81,7 +81,7 @@ def start_engines(
     weights: SharedWeights | None = None,
 ) -> EnginePool:
     """Start the engines. reserved: see `reserve_learners`; engines beside a learner process are on its GPU. weights:
-    what they map.
+    the base model that they map.
     """
     alone, slots = answers_alone(config, placement.device), adapter_slots(config)
     transfer = AdapterTransfer(slots)

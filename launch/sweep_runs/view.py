@@ -61,7 +61,7 @@ def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
     faults += f"{len(hopeless)} of {len(plans)} have too small a budget for one update. " if hopeless else ""
     conclusion = Text(faults or "All fit. ", FAULT if faults else "bold green")
     said = f"{len(plans)} runs on {where}: {duration(total)} in all, {way}"
-    source = f"what was measured here: {first.calibration.of}" if first.calibration.of else "rates and sizes alone"
+    source = f"measurements here: {first.calibration.of}" if first.calibration.of else "rates and sizes alone"
     return Group(conclusion + Text(said), Text(), table, Text(f"Times are from {source}.", style="dim"))
 
 
