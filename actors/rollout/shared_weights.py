@@ -7,6 +7,7 @@ a run, and gives handles to engines only.
 import asyncio
 import os
 import shutil
+import sys
 import tempfile
 from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
@@ -40,13 +41,24 @@ class WeightsActor:
         self._daemon.load_model()
         self._fraction = torch.cuda.memory_allocated() / torch.cuda.get_device_properties(0).total_memory
 
-    async def alive(self) -> None: ...
+    async def alive(self) -> None:
+        """End this process if its context on the GPU is lost. It computes nothing and would not notice that a fault of
+        another client of NVIDIA's MPS has ended it, while MPS takes no new client before all old ones are gone.
+        """
+        import torch
+
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            print(f"the GPU does not answer: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
 
     async def fraction(self) -> float:
         """Return the fraction of the GPU's memory that the weights take."""
         return self._fraction
 
     async def handles(self) -> bytes:
+        await self.alive()
         assert self._daemon.model is not None
         return handles(self._daemon.model)
 

@@ -1,13 +1,15 @@
 """The life of the process that holds the base model, without Ray and vLLM."""
 
 import asyncio
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from actors.errors import ActorDied
 from actors.rollout import shared_weights
-from actors.rollout.shared_weights import SharedWeights
+from actors.rollout.shared_weights import SharedWeights, WeightsActor
 from actors.rollout.vllm_settings import SMALL_SHARE, gpu_settings
 from actors.runtime.placement import Mapped, Placement, Share
 from actors.storage.documents import EventKind
@@ -74,6 +76,18 @@ def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(monkeypatch
     assert run_virtually(scenario(users)) == [b"life 1", b"life 2"]
     assert [len(user.kills) for user in users] == [1, 1]
     assert events == [EventKind.DIED, EventKind.RESTARTED]
+
+
+def test_it_ends_with_its_context_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost() -> None:
+        raise RuntimeError("CUDA error: the MPS client has been terminated")
+
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    asyncio.run(WeightsActor.alive(SimpleNamespace()))
+    monkeypatch.setattr("torch.cuda.synchronize", lost)
+    monkeypatch.setattr("os._exit", sys.exit)
+    with pytest.raises(SystemExit):
+        asyncio.run(WeightsActor.alive(SimpleNamespace()))
 
 
 def test_an_engine_is_given_what_another_process_holds_in_addition_to_its_share() -> None:

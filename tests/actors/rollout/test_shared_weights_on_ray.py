@@ -28,6 +28,8 @@ class OnCpu(WeightsActor):
         self._daemon: Any = SimpleNamespace(model=hold(config, model_path))
         self._fraction = 0.0
 
+    async def alive(self) -> None: ...
+
     async def serve(self) -> None:
         await asyncio.Event().wait()
 
