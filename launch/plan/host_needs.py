@@ -58,10 +58,13 @@ def needs_of_run(plan: Plan) -> HostNeeds:
 
 
 def _published(plan: Plan) -> int:
-    """Return the bytes of the served adapters, of the synthetic ones, and of the one being written."""
+    """Return the bytes of the adapters that are served or within the staleness limit, of the synthetic ones, and of the
+    one being written.
+    """
     config = plan.config
     trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
-    return (adapter_slots(config) + SYNTHETIC_ADAPTERS + 1) * trained * DTYPE_BYTES[config.model.dtype]
+    kept = max(adapter_slots(config), config.learner.max_staleness + 1)
+    return (kept + SYNTHETIC_ADAPTERS + 1) * trained * DTYPE_BYTES[config.model.dtype]
 
 
 def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> HostNeeds:

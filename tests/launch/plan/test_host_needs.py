@@ -26,6 +26,7 @@ def test_need_grows_with_rank_and_checkpoints_kept() -> None:
     assert small.disk < many.disk
     assert small.checkpoint == many.checkpoint < large.checkpoint
     assert need("validation.every=5").disk == need("checkpoint.keep_last=2").disk
+    assert need("learner.max_staleness=8").temporary > need("learner.max_staleness=4").temporary
 
 
 @pytest.mark.parametrize("settings", [(), ("checkpoint.keep_last=1",), ("validation.every=5",)])
