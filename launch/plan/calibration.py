@@ -14,7 +14,7 @@ from actors.storage.run_record import RunRecord
 from conf.departed import without_departed
 from conf.schema import Config
 from conf.schema.run import MPS_PERCENTAGE
-from conf.settings import build
+from conf.settings import build, changed
 from launch.hardware.machine import Machine
 from launch.plan.plan import Plan, make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
@@ -146,9 +146,15 @@ def read_config(run: RunRecord) -> Config:
 
 
 def plan_measured(config: Config, machine: Machine, folder: Path | None = None) -> Plan:
-    """Plan a run by the measurements of earlier runs. folder: the folder of those runs, if not `run.folder`."""
+    """Plan a run by the measurements of earlier runs. folder: the folder of those runs, if not `run.folder`.
+
+    Where run.nvidia_mps=auto has never been measured with MPS, measurements without it count: no client of it may work.
+    """
     decided = make_plan(config, machine).config
-    return make_plan(config, machine, recall(decided, machine, folder))
+    found = recall(decided, machine, folder)
+    if not found.of and config.run.nvidia_mps == "auto":
+        found = recall(changed(decided, {"run.nvidia_mps": "off"}), machine, folder)
+    return make_plan(config, machine, found)
 
 
 def keep(calibration: Calibration, config: Config, machine: Machine) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from actors.messages import AdapterRef, Batch, Group, Problem, Sample, Sampling
+from conf.settings import changed
 from launch.checkup import measurement
 from launch.checkup.measurement import DOCTOR, Measured, compare, measure, store
-from launch.plan.calibration import keep, recall
+from launch.plan.calibration import keep, plan_measured, recall
 from launch.plan.time import UNMEASURED, Calibration, Costs
 from tests.launch.plan.plans import machine, plan
 from tests.virtual_time import run_virtually
@@ -42,10 +43,24 @@ def test_ratios_correct_the_next_plan_unless_a_run_has_measured_more(tmp_path: P
     "setting", ["run.nvidia_mps=on", "learner.fused_kernels=false", "rollout.lora_kernel_sizes=false"]
 )
 def test_a_measurement_with_a_setting_is_not_for_runs_without(setting: str, tmp_path: Path) -> None:
-    usual, changed = (plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}", *each) for each in ((), (setting,)))
-    assert store(MEASURED, changed.config, changed.machine)
+    usual, other = (plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}", *each) for each in ((), (setting,)))
+    assert store(MEASURED, other.config, other.machine)
     assert recall(usual.config, usual.machine) == UNMEASURED
-    assert recall(changed.config, changed.machine).of == DOCTOR
+    assert recall(other.config, other.machine).of == DOCTOR
+
+
+def test_where_no_client_of_mps_works_the_measurement_without_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan expects MPS, which falls back when the doctor or a run starts."""
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/nvidia-cuda-mps-control")
+    made = plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}")
+    assert made.config.run.mps
+    assert plan_measured(made.asked, made.machine).calibration == UNMEASURED
+    assert store(MEASURED, changed(made.config, {"run.nvidia_mps": "off"}), made.machine)
+    assert plan_measured(made.asked, made.machine).calibration == MEASURED.calibration
+    keep(Calibration(decode=1.5, of="20 updates"), made.config, made.machine)
+    assert plan_measured(made.asked, made.machine).calibration.decode == 1.5
 
 
 class Planned:
