@@ -114,7 +114,7 @@ def ranked(seeds: int, **after: int) -> dict[str, dict[str, Any]]:
 
 
 def write_evaluation(folder: Path) -> None:
-    """evaluation.json of launch/evaluate.py in a run's folder, of a checkpoint of it."""
+    """The evaluation.json that launch/evaluate.py writes for a checkpoint in its run's folder."""
     (folder / "evaluation").mkdir(exist_ok=True)
     adapter = str(folder / "checkpoints" / "update-000040" / "adapter")
     document = {**EVALUATION, "protocol": {**EVALUATION["protocol"], "adapter": adapter}}

@@ -31,7 +31,7 @@ Figures = dict[str, tuple[float, float]]
 
 
 CASES = tuple((rank, response) for response in (24, 448) for rank in (8, 64, 256))
-"""Ranks, with tokens of every sample."""
+"""Pairs of a rank and the tokens per response."""
 
 
 def run() -> Result:

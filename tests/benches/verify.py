@@ -26,11 +26,11 @@ CONFIGS = (math_verify.LatexExtractionConfig(boxed_match_priority=0), math_verif
 REASONING = "<think>\nLet me see. We add what is given and simplify, and check the result once more.\n</think>\n"
 
 Answer = tuple[str, str]
-"""Gold, and given or the whole response."""
+"""A gold answer, with an answer or a whole response."""
 
 
 def mix(count: int, hangs: str, seed: int = 0) -> list[Answer]:
-    """Return questions. hangs: none, or algebra, which looks harmless."""
+    """Return pairs to verify. hangs: none, or algebra that looks harmless."""
     rng = random.Random(seed)
     kinds = rng.choices([easy, latex, latex if hangs == "none" else algebra], [80, 19, 1], k=count)
     answers = (kind(rng) for kind in kinds)
@@ -73,7 +73,7 @@ def bare(gold: str, response: str) -> object:
 
 
 def speed(verify: Callable[[str, str], object], hangs: str) -> float:
-    """Return verdicts per second, after some to warm up."""
+    """Return verdicts per second, after a warm-up."""
     for question in mix(100, "none", seed=1):
         verify(*question)
     questions, start = mix(VERDICTS, hangs), time.perf_counter()

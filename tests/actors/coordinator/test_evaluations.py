@@ -48,7 +48,7 @@ def test_a_resumed_run_inspects_the_responses_sampled_before(run: Run) -> None:
 
 @pytest.mark.parametrize("updates", [1, 2])
 def test_base_model_is_evaluated_between_the_first_two_batches(run: Run, updates: int) -> None:
-    """And in a run of one update too. No group is sampled beside it, which would count towards its duration."""
+    """So it is in a run of one update. No group is sampled meanwhile: it would count towards the duration."""
     requests, generate = [], run.engine.generate
 
     async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:

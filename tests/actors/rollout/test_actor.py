@@ -68,7 +68,7 @@ class Elsewhere:
 
 @pytest.fixture(autouse=True)
 def stored(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Neither vLLM nor Ray: return what was got from the object store."""
+    """Replace vLLM and Ray; return the list of contents read from the object store."""
     got: list[Any] = []
 
     async def load(self: Actor, adapter: AdapterRef) -> None:

@@ -21,7 +21,7 @@ DIED = ActorDied("weights died: it was killed by signal 9")
 
 
 class Holder:
-    """A RemoteActor of a WeightsActor, of which `end` ends the present process."""
+    """A stand-in for the RemoteActor of a WeightsActor; `end` ends its present process."""
 
     def __init__(self, *_: Any) -> None:
         self.name = "weights"
@@ -91,7 +91,7 @@ def test_it_ends_with_its_context_on_the_gpu(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_engine_is_given_what_another_process_holds_in_addition_to_its_share() -> None:
-    """vLLM takes the weights off again, also after a restart, when it asks for next to nothing of its own."""
+    """vLLM subtracts the weights again, also after a restart, when its own share is close to zero."""
     share = Share(gpus=0.4, memory=0.4, mapped=Mapped("/tmp/weights", EXTERNAL))
     first, again = gpu_settings(share, None), gpu_settings(share, 5000)
     assert first["gpu_memory_utilization"] == pytest.approx(0.4 + EXTERNAL)

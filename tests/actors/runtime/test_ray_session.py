@@ -148,7 +148,7 @@ def test_the_token_is_its_users_alone_or_is_refused(home: Path, there: bool, mon
 
 
 def test_thread_that_entered_a_context_early_lives_until_it_is_left() -> None:
-    """The kernel would kill what it has started."""
+    """Otherwise the kernel would kill the processes that it has started."""
     left = []
 
     @contextlib.contextmanager

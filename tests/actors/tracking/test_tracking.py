@@ -161,7 +161,7 @@ def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path:
 
 
 def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a stand-in for the package, which is an extra."""
+    """A stand-in replaces the package, which is an extra."""
     begun: list[dict[str, Any]] = []
     logged: list[dict[str, Any]] = []
     run = SimpleNamespace(define_metric=lambda *_, **__: None, log=logged.append, summary={}, finish=lambda: None)

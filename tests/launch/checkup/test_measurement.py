@@ -114,7 +114,7 @@ def test_work_at_the_planned_speed_is_measured_as_planned() -> None:
 
 
 class Limited(Planned):
-    """Engine and learner under MPS, of which the learner can have been given too many multiprocessors."""
+    """Engine and learner under MPS; the learner may have too many multiprocessors."""
 
     def __init__(self, costs: Costs, percentage: int) -> None:
         super().__init__(costs)

@@ -71,7 +71,7 @@ def test_gpus_are_given_to_the_learner_while_that_makes_updates_shorter() -> Non
 
 @pytest.mark.parametrize("staleness", [0, 1])
 def test_engines_share_the_learners_gpus_where_that_pays_and_fits(staleness: int) -> None:
-    """With twice the batch on two GPUs, each GPU makes what one makes with the batch."""
+    """Two GPUs learn from twice the samples that one GPU learns from."""
     given = (f"learner.max_staleness={staleness}", "rollout.max_concurrent_samples=128")
     double = ("learner.problems_per_update=32", *given)
     one, both = plan("r256_instruct", machine("A40"), *given), plan("r256_instruct", machine("A40", 2), *double)

@@ -30,7 +30,7 @@ FOREIGN = "Apertus"
 
 @contextmanager
 def held(out: Path, *models: tuple[str, Path]) -> Iterator[list[dict[str, Tensor]]]:
-    """Map the weights of models, each of a dtype, that another process holds for as long as this lasts."""
+    """Map the weights of models, each in its dtype, that another process holds inside this context."""
     out.mkdir()
     wanted = [f"{dtype}:{folder}" for dtype, folder in models]
     command = [sys.executable, "-m", "tests.learner.model.weights_holder", str(out), *wanted]
