@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     if plan is None:
         return 1
     if plan.costs is None:
-        console.print("The rates of this GPU are not known: its first run measures them, for plans after that.")
+        console.print("The rates of this GPU are not known: its first run measures them for later plans.")
         return 0
     if reason := not_shared(plan.asked, plan.placement):
         console.print(Finding("shared weights", "warning", reason).line)
@@ -87,7 +87,7 @@ def examine(plan: Plan, console: Console) -> None:
     plan = plan.divided(available)
     gpus = choose(available, plan.placement, plan.needed("learner GPU"))
     show_only(gpus)
-    console.print("Measuring for a minute or two; engine and learner start first ...")
+    console.print("Measuring for one to five minutes; engine and learner start first ...")
     with TemporaryDirectory(prefix="doctor-") as name:
         folder = Path(name)
         with mps_service(plan.config, plan.asked.run.nvidia_mps) as (config, _):

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def check_address(host: str, port: str) -> None:
-    """Raise BadInput for a port that is none, and for an address that other machines can reach without a key."""
+    """Raise BadInput for an invalid port, and for an address that other machines can reach without a key."""
     if not whole(port, 65535):
         raise BadInput(f"port={port}: use a number from 1 to 65535")
     if not loopback(host) and not os.environ.get(KEY, "").strip():

@@ -112,7 +112,7 @@ def _gpu(number: int) -> Gpu | None:
 def select(gpus: Sequence[Gpu], device: str = "auto") -> list[Gpu]:
     """Return the GPUs that have a device's name and are in CUDA_VISIBLE_DEVICES, in its order.
 
-    Raises BadInput for a GPU that MIG divides, that computes for nobody, or whose memory the driver does not report.
+    Raises BadInput for a GPU that MIG divides, in mode Prohibited, or whose memory the driver does not report.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -176,7 +176,7 @@ def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gp
 
 
 def check_mode(gpus: Sequence[Gpu], placement: Placement, mps: bool) -> None:
-    """Raise BadInput if engine and learner share a GPU that takes one process. MPS is one, whatever its clients."""
+    """Raise BadInput if engine and learner share a GPU that takes one process. MPS counts as one process."""
     for gpu in gpus if placement.shared and not mps else ():
         if gpu.processes == 1:
             raise BadInput(

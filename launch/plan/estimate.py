@@ -8,8 +8,8 @@ and S seconds of weight sync,
 
 The second holds because an adapter slot is only free when the last request of its version has ended. Little's law gives
 the decoding steps per update: N = samples · length / samples decoded at once. On a shared GPU, engine and learner each
-proceed at half of `together` while both compute. Engines on GPUs of their own take over the work of those that are so
-slowed down.
+proceed at half of `together` while both compute. Engines on GPUs of their own take over work from the
+slower ones.
 """
 
 import math

@@ -92,7 +92,7 @@ class Costs:
     prefill_s: per prompt token, once per group
     learn_s: per input token of a batch, for the passes of all optimizer steps
     score_s: per input token of the adapter check
-    update_s: per batch, for its optimizer steps and the publication of the adapter
+    update_s: per batch, for its optimizer steps and for publishing the adapter
     sync_s: per adapter version that an engine loads
     verify_s: per response in one reward worker
     start_s: until the engine takes the first request

@@ -143,7 +143,7 @@ def _time(plan: Plan) -> RenderableType:
     if plan.placement.shared:
         manner = f", on the same {'GPU' if plan.machine.gpus else 'core'}"
     if plan.config.run.mps:
-        manner += " with NVIDIA's MPS" + (", if a client works there" if plan.asked.run.nvidia_mps == "auto" else "")
+        manner += " with NVIDIA's MPS" + (", if it works there" if plan.asked.run.nvidia_mps == "auto" else "")
     cost = "unknown: set budget.price_per_hour"
     budget = plan.config.budget
     if (price := budget.price_per_hour) is not None:
