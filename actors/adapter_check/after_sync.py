@@ -80,7 +80,7 @@ class CheckAfterSync:
             return f"the log-probabilities of {whose} are not finite for {name}: its weights are broken or overflow"
         seen = (
             f"the log-probabilities of {who} differ from the learner's by {off:.3f} on average for "
-            f"{name}, {self.band:.3f} is the limit"
+            f"{name} (the limit is {self.band:.3f})"
         )
         if distance(engine, base) < off / 2:
             return f"{seen}; they equal the base model's: the adapter is not applied"

@@ -19,7 +19,7 @@ COMPLAINTS = 5
 """Most failures of a user's functions that a process records as events; `rewards/failed` counts all."""
 
 FRUITLESS_BATCHES = 4
-"""Batches' worth of consecutive groups without any difference in reward that end the run."""
+"""Number of batches whose groups, all without any difference in reward, end the run."""
 
 
 class RolloutProducer:

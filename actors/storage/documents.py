@@ -160,7 +160,7 @@ class EntropyChange(Document):
 
 
 class Plasticity(Document):
-    """The policy's drift from the base model on the reference set: see docs/metrics.md."""
+    """The policy's drift from the base model on the reference set: see docs/reference/metrics.md."""
 
     probe_entropy: EntropyChange | None = None
     kl_to_base: Number | None = None
@@ -170,7 +170,7 @@ class Plasticity(Document):
 
 
 class RunSummary(Document):
-    """summary.json: see docs/metrics.md."""
+    """summary.json: see docs/reference/metrics.md."""
 
     status: str
     reason: str = ""
@@ -322,8 +322,8 @@ class BenchmarkResult(Document):
 class Protocol(Document):
     """Everything that a sample of an evaluation or its verdict depends on besides its problem.
 
-    model_digest, adapter_digest: of the files of `model` and `adapter`. adapter_config: the model that the adapter was
-    made for, and its shape. settings: further settings by key.
+    model_digest, adapter_digest: digests of the files of `model` and `adapter`. adapter_config: the model that the
+    adapter was made for, and its shape. settings: further settings by key.
     """
 
     model: str

@@ -161,7 +161,7 @@ def test_auto_is_on_where_engine_and_learner_share_a_gpu(
     tool(SERVICE)
     made = plan("r8_instruct", where, *settings)
     assert made.config.run.nvidia_mps == value
-    assert ("if a client works there" in shown(made)) == (value == "on")
+    assert ("if it works there" in shown(made)) == (value == "on")
 
 
 def test_auto_is_off_without_the_tool_and_on_for_a_gpu_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
