@@ -17,7 +17,7 @@ DOLLAR = "\x02"
 
 ESCAPE = re.compile(r"\x08(?=egin|inom)|\x0c(?=rac)|\t(?=ext\s*\{|imes|heta|frac)|\\\\(?=[A-Za-z{}])")
 ESCAPES = {"\x08": r"\b", "\x0c": r"\f", "\t": r"\t"}
-"""Characters that JSON reads where LaTeX lacks a second backslash, and the LaTeX that was meant."""
+"""LaTeX by the control character that JSON reads if a backslash is missing. Matrix rows keep doubled ones."""
 
 MARKDOWN = re.compile(r"\s*(\*\*|__|`|\*)(?P<inside>[^*`]+)\1\s*")
 
