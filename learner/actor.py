@@ -28,7 +28,7 @@ from conf.schema import Config
 
 HANG_FACTOR = 10.0
 HANG_S = 120.0
-"""A call counts as hanging after HANG_FACTOR times the longest one so far plus HANG_S seconds: batches differ."""
+"""Factor of the longest call so far, and seconds added, after which a call counts as hanging: batches differ."""
 
 UPDATES = ("accumulate", "step")
 """Calls that take almost no time if no sample has an advantage; such a call does not predict the next."""

@@ -143,5 +143,5 @@ def number(value: Any) -> float:
         kind = "None" if value is None else f"a {type(value).__name__}"
         raise BadReward(f"returned {kind}: define it without async, and return one number per response") from error
     if not abs(found) <= LARGEST:
-        raise BadReward(f"returned {found:g}: return a finite number of at most {LARGEST:,.0f} either way")
+        raise BadReward(f"returned {found:g}: return a finite number from -{LARGEST:,.0f} to {LARGEST:,.0f}")
     return found

@@ -109,7 +109,7 @@ def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator
     number, size, most = 0, path.stat().st_size, MOST_BYTES[path.suffix]
     if size > most and (data.scan is None or path.suffix == ".json"):
         scan = "convert it to .jsonl" if path.suffix == ".json" else "give data.scan=N to use its first N rows"
-        raise BadInput(f"{key}: '{path}' has {size:,} bytes, and {most:,} are the most that is read: {scan}")
+        raise BadInput(f"{key}: '{path}' has {size:,} bytes, more than the {most:,} that are read: {scan}")
     try:
         if path.suffix != ".parquet" and (disguise := disguise_of(path)):
             raise BadInput(f"{key}: '{path}' is {disguise}: unpack it, or save it as {path.suffix} in UTF-8")
