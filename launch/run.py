@@ -130,16 +130,16 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         plan = plan_on(config, detect(config.device))
         check_plan(plan)
         check_build(plan.asked, plan.machine, software_versions(VLLM_BUILDS))
-    if own_copies := not_shared(plan.asked, plan.placement):
-        plan = plan_on(changed(config, {"model.shared_weights": "off"}), plan.machine)
-        check_plan(plan)
     config = plan.asked
     check_mps(plan.asked, plan.placement, joined=bool(cluster))
     check_budget(plan)
     folder = find_folder(config)
-    counted = with_problems(plan)
     if os.path.exists(folder):
-        take_over(folder, f"run {config.run.name!r}")  # leftovers of a killed process take room
+        take_over(folder, f"run {config.run.name!r}")  # leftovers of a killed process take room, on the GPU too
+    if own_copies := not_shared(plan.asked, plan.placement):
+        plan = plan_on(changed(config, {"model.shared_weights": "off"}), plan.machine)
+        check_plan(plan)
+    counted = with_problems(plan)
     available = plan.machine.cards if cluster else detect(config.device).cards  # with their free memory by now
     plan, counted = plan.divided(available), counted.divided(available)
     gpus = choose(available, plan.placement, plan.needed("learner GPU"))

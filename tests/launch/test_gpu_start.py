@@ -63,6 +63,18 @@ def test_one_gpu_is_shared_and_of_two_each_side_has_one(
     assert "CUDA_MPS_PIPE_DIRECTORY" not in environment
 
 
+def test_sharing_is_tried_once_a_killed_run_has_left_the_gpu(
+    nvidia_smi: Install, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi(A40.format(0, "a", 45600))
+    (tmp_path / "r256_instruct").mkdir()
+    done: list[str] = []
+    monkeypatch.setattr(run, "take_over", lambda *_: done.append("cleared"))
+    monkeypatch.setattr(run, "not_shared", lambda *_: done.append("tried") or "")
+    assert start()[0] == 0
+    assert done[:2] == ["cleared", "tried"]
+
+
 @pytest.mark.parametrize(("free", "engine"), [(45600, 0.58), (41000, 0.51), (36000, 0.41)])
 def test_an_engine_leaves_room_for_other_processes(free: int, engine: float, nvidia_smi: Install, start: Start) -> None:
     nvidia_smi(A40.format(0, "a", free))
