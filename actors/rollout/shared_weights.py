@@ -6,7 +6,6 @@ a run, and gives handles to engines only.
 
 import asyncio
 import os
-import shutil
 import sys
 import tempfile
 from dataclasses import replace
@@ -114,15 +113,15 @@ class SharedWeights(Supervised[RemoteWeights]):
     """
 
     def __init__(self, config: Config, model_path: str, share: Share, clock: Clock, record: Record) -> None:
-        self._folder = tempfile.mkdtemp(prefix="weights-")
-        actor = RemoteActor(WeightsActor, "weights", share, config, model_path, share, self._folder)
+        self._folder = tempfile.TemporaryDirectory(prefix="weights-", ignore_cleanup_errors=True)
+        actor = RemoteActor(WeightsActor, "weights", share, config, model_path, share, self._folder.name)
         super().__init__(RemoteWeights(actor), clock, record)
         self.users: list[RemoteActor] = []
         self._serving = asyncio.create_task(self._serve())
 
     async def mapped_by(self, placement: Placement) -> Placement:
         """Return a placement with engines that map the weights, once these are loaded."""
-        mapped = Mapped(self._folder, await self._ask("fraction"))
+        mapped = Mapped(self._folder.name, await self._ask("fraction"))
         return replace(placement, rollouts=tuple(replace(share, mapped=mapped) for share in placement.rollouts))
 
     async def handles(self) -> bytes:
@@ -132,7 +131,7 @@ class SharedWeights(Supervised[RemoteWeights]):
     async def close(self) -> None:
         self._serving.cancel()
         await super().close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.cleanup()
 
     async def _ask(self, method: str) -> Any:
         return await WorkerPool([self]).run(lambda weights: weights.ask(method), 0)

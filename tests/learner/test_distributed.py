@@ -230,7 +230,8 @@ class WaitingProcess:
     def start_store(self, host: str) -> int:
         return 1
 
-    def open(self, host: str, port: int) -> None: ...
+    def open(self, host: str, port: int) -> list[str]:
+        return []
 
     def accumulate(self, batch: Batch) -> None:
         if self._crashes:

@@ -75,7 +75,7 @@ ODD = (
         {"HF_HOME": "{here}", "HF_HUB_OFFLINE": "1"},
         MODEL,
         2,
-        "the hub's cache",
+        "HF_HOME",
         prepare=damaged_cache,
     ),
     Odd("working folder that is gone", shell='mkdir gone; cd gone; rmdir "$PWD"; {}'),

@@ -88,7 +88,8 @@ async def test_groups_of_failed_engine_are_requested_again() -> None:
 @virtually
 async def test_other_engines_serve_during_long_restart() -> None:
     """Versions come and go meanwhile; once it is back, it has what the others have."""
-    lost, other = FrailEngine(start_seconds=1000.0), FrailEngine()
+    lost, other = FrailEngine(start_seconds=0.0), FrailEngine(start_seconds=0.0)
+    lost.restart_seconds = 1000.0
     pool = Pool(lost, other)
     await pool.load(V0)
     lost.die()

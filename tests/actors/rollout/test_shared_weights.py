@@ -64,7 +64,7 @@ def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(monkeypatch
         weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda _, kind, __: events.append(kind))
         weights.users += users
         placement = await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
-        assert placement.rollouts[0].mapped == Mapped(weights._folder, EXTERNAL)
+        assert placement.rollouts[0].mapped == Mapped(weights._folder.name, EXTERNAL)
         handles = [await weights.handles()]
         made[0].kill()
         handles.append(await weights.handles())  # waits for the restart

@@ -45,7 +45,7 @@ def test_lanes_are_as_many_as_the_machine_has_room_for(monkeypatch: pytest.Monke
     assert count(with_a40s(4), [LARGE] * 9) == 4
     assert count(with_a40s(4), [LARGE] * 3) == 3
     assert count(replace(with_a40s(4), host_memory=40 * GIB), [LARGE] * 9) == 2
-    assert count(with_a40s(4, gib=15), [LARGE] * 9) == 1
+    assert count(with_a40s(4, gib=12), [LARGE] * 9) == 1
     assert count(replace(with_a40s(4), cores=(0, 1)), [LARGE] * 9) == 2
     assert count(SERVER, [SMALL] * 9) == 1
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
