@@ -48,5 +48,6 @@ def fuse(base: Any, device: torch.device) -> bool:
 
 
 def _plain(family: str, why: str) -> bool:
-    log.warning("model family %s keeps its plain kernels: %s", family, why)
+    remedy = "they need more memory than planned, which learner.fused_kernels=false plans for"
+    log.warning("model family %s keeps its plain kernels (%s): %s", family, remedy, why)
     return False
