@@ -151,7 +151,8 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         check_mode(gpus, plan.placement, config.run.mps)
         if not cluster:
             config = changed(config, {"dashboard.port": free_port(config.dashboard)})
-        plan = replace(plan, config=config)
+        settled = changed(counted.config, {"run.nvidia_mps": config.run.nvidia_mps})
+        plan, counted = replace(plan, config=config), replace(counted, config=settled)
         take_over(folder, f"run {config.run.name!r}")
         start_server()  # it hides the environment, which Ray's processes need, while it starts
         handle_signals(raise_exit)

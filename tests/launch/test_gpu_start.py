@@ -1,7 +1,8 @@
 """The start of a run on GPUs of a stand-in for the driver: placement, environments, refusals."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from actors.rollout.vllm_settings import gpu_settings, set_environment
 from actors.runtime.placement import Share
 from conf.load import load
+from conf.schema import Config
 from conf.settings import changed
 from launch import run
 from launch.plan.plan import Plan, make_plan
@@ -63,14 +65,41 @@ def test_one_gpu_is_shared_and_of_two_each_side_has_one(
     assert "CUDA_MPS_PIPE_DIRECTORY" not in environment
 
 
+def test_a_run_records_what_is_planned_without_mps_where_no_client_works(
+    nvidia_smi: Install, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected: list[float] = []
+
+    def prepare(plan: Plan, *given: Any) -> Plan:
+        expected.append(given[3].update_s)
+        return plan
+
+    @contextmanager
+    def service(config: Config, _: str) -> Iterator[tuple[Config, str]]:
+        yield changed(config, {"run.nvidia_mps": ways.pop()}), ""
+
+    nvidia_smi(A40.format(0, "a", 45600))
+    monkeypatch.setattr(run, "prepare", prepare)
+    monkeypatch.setattr(run, "mps_service", service)
+    ways = ["off", "on"]
+    while ways:
+        assert start()[0] == 0
+    assert expected[0] < expected[1]
+
+
 def test_sharing_is_tried_once_a_killed_run_has_left_the_gpu(
     nvidia_smi: Install, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvidia_smi(A40.format(0, "a", 45600))
     (tmp_path / "r256_instruct").mkdir()
     done: list[str] = []
+
+    def tried(*_: Any) -> str:
+        done.append("tried")
+        return ""
+
     monkeypatch.setattr(run, "take_over", lambda *_: done.append("cleared"))
-    monkeypatch.setattr(run, "not_shared", lambda *_: done.append("tried") or "")
+    monkeypatch.setattr(run, "not_shared", tried)
     assert start()[0] == 0
     assert done[:2] == ["cleared", "tried"]
 
