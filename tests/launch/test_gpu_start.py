@@ -47,7 +47,8 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
         monkeypatch.setattr(run, name, value)
 
     def begin(*arguments: str) -> tuple[int, list[Plan], dict[str, str]]:
-        return main(["conf=r256_instruct", f"run.folder={tmp_path}", *arguments]), seen, environment
+        given = ["conf=r256_instruct", f"run.folder={tmp_path}", "dashboard.port=0"]
+        return main([*given, *arguments]), seen, environment
 
     return begin
 
