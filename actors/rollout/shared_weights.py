@@ -19,6 +19,7 @@ from actors.rollout.vllm_settings import engine_settings, set_environment
 from actors.runtime.placement import Mapped, Placement, Share
 from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
+from conf.errors import BadInput
 from conf.schema import Config
 
 if TYPE_CHECKING:
@@ -120,8 +121,13 @@ class SharedWeights(Supervised[RemoteWeights]):
         self._serving = asyncio.create_task(self._serve())
 
     async def mapped_by(self, placement: Placement) -> Placement:
-        """Return a placement with engines that map the weights, once these are loaded."""
-        mapped = Mapped(self._folder.name, await self._ask("fraction"))
+        """Return a placement with engines that map the weights, once these are loaded. Raises BadInput if none of the
+        first starts succeeds.
+        """
+        try:
+            mapped = Mapped(self._folder.name, await self._ask("fraction"))
+        except ActorDied as death:
+            raise BadInput(f"model.shared_weights: {death}; give model.shared_weights=off") from death
         return replace(placement, rollouts=tuple(replace(share, mapped=mapped) for share in placement.rollouts))
 
     async def handles(self) -> bytes:

@@ -13,6 +13,7 @@ from actors.rollout.shared_weights import SharedWeights, WeightsActor
 from actors.rollout.vllm_settings import SMALL_SHARE, gpu_settings
 from actors.runtime.placement import Mapped, Placement, Share
 from actors.storage.documents import EventKind
+from conf.errors import BadInput
 from conf.schema import Config
 from tests.virtual_time import VirtualClock, run_virtually
 
@@ -76,6 +77,22 @@ def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(monkeypatch
     assert run_virtually(scenario(users)) == [b"life 1", b"life 2"]
     assert [len(user.kills) for user in users] == [1, 1]
     assert events == [EventKind.DIED, EventKind.RESTARTED]
+
+
+def test_weights_that_never_load_name_their_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stillborn(Holder):
+        async def call(self, method: str) -> Any:
+            raise DIED
+
+    monkeypatch.setattr(shared_weights, "RemoteActor", Stillborn)
+
+    async def scenario() -> None:
+        weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
+        with pytest.raises(BadInput, match="shared_weights=off"):
+            await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
+        await weights.close()
+
+    run_virtually(scenario())
 
 
 def test_it_ends_with_its_context_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
