@@ -107,7 +107,9 @@ async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> 
         if weights := start_weights(plan.config, model_path, placement, clock=clock, record=record):
             stack.push_async_callback(weights.close)
             placement = await weights.mapped_by(placement)
-        engines = start_engines(plan.config, model_path, placement, clock=clock, record=record, reserved=reserved)
+        engines = start_engines(
+            plan.config, model_path, placement, clock=clock, record=record, reserved=reserved, weights=weights
+        )
         stack.push_async_callback(engines.close)
         await engines.ready()
         for percentage in dict.fromkeys((configured, *(PERCENTAGES if plan.config.run.mps else ()))):
