@@ -1,6 +1,7 @@
 """Fused kernels of liger-kernel for a model's norms, rotary embedding and MLP on a GPU.
 
-If a model keeps its plain kernels, an event says why. Results differ by rounding only.
+If a model keeps its plain kernels, an event says why, and activations are computed twice: plain kernels keep more of
+them than the plan has room for. Results differ by rounding only.
 """
 
 import logging
@@ -48,6 +49,6 @@ def fuse(base: Any, device: torch.device) -> bool:
 
 
 def _plain(family: str, why: str) -> bool:
-    remedy = "they need more memory than planned, which learner.fused_kernels=false plans for"
+    remedy = "to fit the plan, activations are computed twice; learner.fused_kernels=false plans without that"
     log.warning("model family %s keeps its plain kernels (%s): %s", family, remedy, why)
     return False
