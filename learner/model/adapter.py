@@ -52,7 +52,7 @@ def load_model(
         base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="eager", **straight)
     else:
         base = model_on(weights, model_path, dtype)
-    if device.type != "cpu" and config.learner.fused_kernels and not fuse(base, device):
+    if device.type == "cuda" and config.learner.fused_kernels and not fuse(base, device):
         # Plain kernels keep more for the backward pass than the plan has room for.
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     lora = LoraConfig(

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ HEADS = [
 
 @pytest.mark.parametrize("family", HEADS, ids=lambda family: family.name)
 def test_vllm_understands_the_dtype_of_logits_in_families_that_scale_or_cap_them(
-    family: Family, tmp_path: Path
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # vLLM sets LD_PRELOAD for its children
     build(larger(family)).save_pretrained(tmp_path)
     settings: dict[str, Any] = head_settings(Config(), GPU)
     for given, dtype in (settings, torch.float32), ({}, torch.bfloat16):
