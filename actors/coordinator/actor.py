@@ -39,7 +39,6 @@ LOOK_S = 5.0
 STATUSES: dict[type[BaseException], str] = {Halted: "halted", Interrupted: "interrupted"}
 """Statuses of summary.json by the error that ended the run."""
 
-
 Started = list[Engine | Learner | Verifier | SharedWeights]
 
 StartActors = Callable[[RunRequest, Started, Clock, Record], Awaitable[tuple[EnginePool, Learner, Verifier]]]

@@ -66,7 +66,7 @@ class WeightsActor:
         """Serve engines until this process ends."""
         try:
             await asyncio.to_thread(self._daemon.serve_forever)
-        except Exception as error:
+        except Exception as error:  # vLLM's daemon may raise anything; the holder is then replaced like a dead one
             raise ActorDied(f"no engine can map its weights: {error!r}") from error
 
 
