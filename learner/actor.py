@@ -114,7 +114,7 @@ class LearnerActor:
             self._store = self._store or join_store(host, port)
         world = World(self.rank, self.size, self._store)
         model_path = found_here(self.model_path, self.config.model)
-        weights = pickle.loads(handles) if handles else None
+        weights = pickle.loads(handles) if handles else None  # written by this run's own WeightsActor
         with warnings_of("learner") as found:
             self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world, weights)
         return found

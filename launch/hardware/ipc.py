@@ -19,6 +19,7 @@ assert pickle.load(sys.stdin.buffer)["weight"].any()
 """Programs of two processes: each ends with an error unless the second one reads the memory of the first."""
 
 TRY_S = 120.0
+"""Seconds that the two programs get: each imports torch and takes a context on the GPU."""
 
 
 def not_shared(asked: Config, placement: Placement) -> str:
