@@ -52,6 +52,8 @@ Index = mapping("Index", {"weight_map": Annotated[dict[str, Shard], Field(min_le
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(?!.*\brotary_emb\b)(.+)")
 """Matches a weight's name: the layer's number, and the name there. Old files hold rotary_emb in some layers."""
 
+EMBEDDING = "model.embed_tokens.weight"
+
 
 class HubAway(Exception):
     """The hub cannot be reached, or answers nonsense. Its text is the kind of error."""
@@ -205,10 +207,13 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
 def newest(kind: str, name: str) -> str:
     """Return the commit of the newest revision of a `model` or `dataset`, OWNER/NAME.
 
-    Raises HubAway, and huggingface_hub's RepositoryNotFoundError and its subclass GatedRepoError.
+    Raises HubAway, BadInput for a token that no request can carry, and huggingface_hub's RepositoryNotFoundError and
+    its subclass GatedRepoError.
     """
-    from huggingface_hub import HfApi, errors, utils
+    from huggingface_hub import HfApi, errors, get_token, utils
 
+    if not re.fullmatch("[!-~]*", get_token() or ""):
+        raise BadInput("HF_TOKEN: the hub's token holds characters that no token has; copy it again")
     utils.logging.set_verbosity_error()  # our message says it
     try:
         revision: str = getattr(HfApi(), f"{kind}_info")(name, timeout=HUB_TIMEOUT_S).sha
@@ -220,10 +225,11 @@ def newest(kind: str, name: str) -> str:
 
 
 def _check_weights(folder: Path, path: str) -> None:
-    """Raise BadInput unless all safetensors weights are there and whole, of as many layers as config.json states:
+    """Raise BadInput unless all safetensors weights are there, whole, and of the shape that config.json states:
     transformers would draw missing ones at random and ignore others.
     """
     shape, shards = shape_from_config(folder), weight_files(folder)
+    sizes = [shape.vocab_size, shape.hidden_size]
     if missing := [shard.name for shard in shards if not shard.is_file()]:
         if any(folder.glob("pytorch_model*.bin")):
             fault = f"{folder} holds pickled weights, which can run code when loaded; save the model as safetensors"
@@ -235,8 +241,14 @@ def _check_weights(folder: Path, path: str) -> None:
         try:
             with safe_open(shard, framework="numpy") as weights:
                 names = weights.keys()
+                rows = weights.get_slice(EMBEDDING).get_shape() if EMBEDDING in names else sizes
         except (OSError, SafetensorError) as error:
             raise BadInput(f"model.path={path}: {shard} cannot be read ({error}); fetch it again") from None
+        if rows != sizes:
+            raise BadInput(
+                f"model.path={path}: {EMBEDDING} has the shape {rows}, and config.json says vocab_size, hidden_size = "
+                f"{sizes}; restore the model's own files"
+            )
         for found in filter(None, map(LAYER.search, names)):
             layers[found[2]].add(int(found[1]))
     for name, numbers in layers.items() or [("a layer", set())]:

@@ -47,9 +47,9 @@ def write_model(folder: Path, stated: dict[str, Any] | None = None, weights: str
     return folder
 
 
-def write_weights(file: Path, layers: Iterable[int]) -> None:
+def write_weights(file: Path, layers: Iterable[int], **more: numpy.ndarray) -> None:
     tensors = {f"model.layers.{layer}.mlp.up_proj.weight": numpy.zeros((1, 1)) for layer in layers}
-    save_file(tensors, file)
+    save_file(tensors | more, file)
 
 
 @pytest.fixture
@@ -167,6 +167,22 @@ def test_weights_of_another_number_of_layers(layers: list[int], tmp_path: Path) 
     write_weights(write_model(tmp_path) / "model.safetensors", layers)
     with pytest.raises(BadInput, match=r"num_hidden_layers=2; restore"):
         locate(ModelConfig(path=str(tmp_path)))
+
+
+def test_an_embedding_of_another_shape(tmp_path: Path) -> None:
+    file = write_model(tmp_path) / "model.safetensors"
+    write_weights(file, range(2), **{"model.embed_tokens.weight": numpy.zeros((100, 64))})
+    locate(ModelConfig(path=str(tmp_path)))
+    write_weights(file, range(2), **{"model.embed_tokens.weight": numpy.zeros((100, 32))})
+    with pytest.raises(BadInput, match=r"\[100, 32\].*\[100, 64\]"):
+        locate(ModelConfig(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("token", ["häß", "a b", "a\x1bb"])
+def test_a_token_that_no_request_can_carry(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(BadInput, match="HF_TOKEN"):
+        locate(ModelConfig(path="owner/name"))
 
 
 @pytest.mark.parametrize("body", [b"", b"[]"])
