@@ -20,6 +20,8 @@ from functools import cache
 
 from actors.formats import duration
 from actors.runtime.process import VLLM_BUILDS, software_versions
+from actors.storage.documents import SweepDocument
+from actors.storage.files import read_document
 from actors.storage.folders import MARK, is_marked, mark
 from actors.storage.layout import SWEEP
 from conf.command import PlainConsole, asks_for_help
@@ -79,11 +81,18 @@ def machines_of(grid: Grid) -> list[Machine]:
 
 
 def claim(grid: Grid) -> None:
-    """Lock the sweep's folder. Raise BadInput if another process has it, or if it has other files."""
+    """Lock the sweep's folder. Raise BadInput if another process has it, or if it has other files or more runs."""
     take_over(grid.folder, f"sweep {grid.name!r}")
     others = sorted(file for file in grid.folder.iterdir() if file.name != f".{MARK}.tmp")
     if others and not is_marked(grid.folder, SWEEP):
         raise BadInput(f"{others[0]} was there before the sweep: move it away, or give sweep.name=OTHER")
+    known = read_document(grid.folder / "sweep.json", SweepDocument)
+    today = [run.overrides for run in grid.runs]
+    if left_out := [entry.cell for entry in (known.cells if known else ()) if entry.overrides not in today]:
+        raise BadInput(
+            f"sweep {grid.name!r} has a run {left_out[0]} that this command leaves out: list its values too, or give"
+            " sweep.name=OTHER"
+        )
     mark(grid.folder, SWEEP.kind)
 
 

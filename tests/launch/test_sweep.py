@@ -181,6 +181,16 @@ def test_run_begun_with_other_settings_is_refused(
     assert "lora.alpha=3" in capsys.readouterr().err
 
 
+def test_fewer_values_than_the_folder_has_are_refused(
+    sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweeping("ranks=[1,2]") == 0
+    assert sweeping("ranks=[1,4]") == 2
+    assert "r2" in capsys.readouterr().err
+    assert statuses(tmp_path).keys() == {"r1", "r2"}
+    assert sweeping("ranks=[1,2,4]") == 0
+
+
 def start(folder: Path, conduct: dict[str, Any], *arguments: str) -> subprocess.Popen[str]:
     (folder / "run.py").write_text(STAND_IN)
     (folder / "conduct.json").write_text(json.dumps(conduct))
