@@ -26,7 +26,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils.logging import disable_progress_bar
 
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
-from actors.models.files import BUNDLED
+from actors.models.files import BUNDLED, shape_from_config, weight_files
+from actors.models.sizes import parameters
 from conf.errors import BadInput
 from launch.after.gguf_file import write_gguf
 from launch.after.merged import write_merged
@@ -48,7 +49,11 @@ APART = 2.0
 """Least distance of the export from the base model, over its distance from the adapter. Below it, rounding has
 destroyed the training."""
 
+BYTES = {"float32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
+"""Bytes of a weight by number type. Other exports keep the base model's type."""
+
 REMEDY = "export.py keeps it with format=merged type=float32, or with format=adapter"
+ROOM = "make room, or name a folder on another disk, for push.py by TMPDIR"
 
 
 def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Path, console: Console) -> str:
@@ -56,6 +61,9 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
 
     Return the reason why the export is refused, or an empty text. Raises BadInput if it cannot be written.
     """
+    needed, free = needed_bytes(trained, form, kind), shutil.disk_usage(folder).free
+    if free < needed:
+        raise BadInput(f"the export takes {needed / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free; {ROOM}")
     loaded: Callable[[], Any] = partial(load, str(folder))
     try:
         if form == "merged":
@@ -69,10 +77,7 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
             write_adapter(trained, folder, "" if path == BUNDLED or Path(path).exists() else path)
             loaded = partial(load_adapter, trained, folder)
     except (OSError, SafetensorError) as error:
-        raise BadInput(
-            f"the export cannot be written ({error}); make room, or name a folder on another disk, for push.py by"
-            " TMPDIR"
-        ) from None
+        raise BadInput(f"the export cannot be written ({error}); {ROOM}") from None
     console.print("Verifying it by held-out responses …")
     differences = compare(trained, loaded, kind == "q8_0")
     table = Table("mean |Δ log p| per token, between", "nats")
@@ -80,6 +85,14 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
         table.add_row(pair, f"{difference:.5f}")
     console.print(table)
     return fault(*differences.values())
+
+
+def needed_bytes(trained: Trained, form: str, kind: str) -> int:
+    """Return the bytes of an export's weights."""
+    if form != "adapter" and kind:
+        return int(BYTES[kind] * parameters(shape_from_config(trained.model_path)))
+    files = [trained.adapter / WEIGHTS_FILE] if form == "adapter" else weight_files(Path(trained.model_path))
+    return sum(file.stat().st_size for file in files)
 
 
 def write_adapter(trained: Trained, folder: Path, base: str = "") -> None:
