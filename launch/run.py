@@ -41,7 +41,7 @@ from launch.hardware.gpus import check_mode, choose, show_only
 from launch.hardware.ipc import not_shared
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps, mps_service
-from launch.hardware.network import cluster_warning
+from launch.hardware.network import cluster_warning, free_port
 from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import check_host, check_nodes, needs_of_run
 from launch.plan.options import options, scale
@@ -51,7 +51,7 @@ from launch.plan.view import render, render_scaling
 from launch.reporting import attempt, conclusion
 from launch.session.console import show_places
 from launch.session.ending import OnEnd, describe, end_with_budget, exit_code, leave, next_steps, write_ending
-from launch.session.preparation import free_port, prepare
+from launch.session.preparation import prepare
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import find_folder, give_back, resolve_dtype, take_over
 from rewards.functions import check_functions
@@ -150,7 +150,9 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     with mps_service(plan.config, plan.asked.run.nvidia_mps) as (config, mps):
         check_mode(gpus, plan.placement, config.run.mps)
         if not cluster:
-            config = changed(config, {"dashboard.port": free_port(config.dashboard)})
+            remedy = "stop the other run or Ray on this machine, or give dashboard.port=0 for any free port"
+            port = free_port(config.dashboard.host, config.dashboard.port, "dashboard.port", remedy)
+            config = changed(config, {"dashboard.port": port})
         settled = changed(counted.config, {"run.nvidia_mps": config.run.nvidia_mps})
         plan, counted = replace(plan, config=config), replace(counted, config=settled)
         take_over(folder, f"run {config.run.name!r}")

@@ -23,6 +23,7 @@ from conf.command import command, near
 from conf.errors import BadInput, printable
 from launch.after.server_guard import KEY, ServerGuard, loopback
 from launch.after.trained import LATEST, Trained, find_trained, talking
+from launch.hardware.network import free_port
 
 OPTIONS = {"host": (), "port": (), "checkpoint": ()}
 
@@ -44,11 +45,12 @@ def main(arguments: list[str]) -> int:
 
 
 def check_address(host: str, port: str) -> None:
-    """Raise BadInput for an invalid port, and for an address that other machines can reach without a key."""
+    """Raise BadInput for an invalid or taken port, and for an address that other machines can reach without a key."""
     if not whole(port, 65535):
         raise BadInput(f"port={port}: use a number from 1 to 65535")
     if not loopback(host) and not os.environ.get(KEY, "").strip():
         raise BadInput(f"host={host}: other machines can reach it; set {KEY} to a secret that requests must send")
+    free_port(host, int(port), "port", "stop the other server, or give another port or host")
 
 
 def server_command(trained: Trained, host: str, port: str) -> list[str]:

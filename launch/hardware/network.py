@@ -1,9 +1,20 @@
-"""A warning about the ports of a cluster's node: everyone who has Ray's token can run code through them."""
+"""Free ports, and a warning about those of a cluster's node: all who have Ray's token can run code through them."""
 
 import ipaddress
 import socket
 
 import psutil
+
+from conf.errors import BadInput
+
+
+def free_port(host: str, port: int, setting: str, remedy: str) -> int:
+    """Return a port that a server can use, any free one for 0. Raises BadInput, which names the setting, if taken."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+            return int(listener.getsockname()[1])
+    except OSError as error:
+        raise BadInput(f"{setting}={port} on {host} cannot be used ({error.strerror}): {remedy}") from error
 
 
 def public_addresses() -> list[str]:

@@ -1,7 +1,6 @@
 """Prepares a run from its plan: checks model and data before it touches the run folder."""
 
 import shlex
-import socket
 import subprocess
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,8 +13,7 @@ from actors.storage.checkpoints import version_of
 from actors.storage.documents import EventKind, Origin, Planned
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
-from conf.errors import BadInput
-from conf.schema import DashboardConfig, among, marked
+from conf.schema import among, marked
 from conf.settings import changed
 from launch.plan.estimate import Estimate
 from launch.plan.host_needs import needs_of_run
@@ -108,20 +106,6 @@ def problem_counts(problems: ProblemSet, source: str) -> str:
         distinct = len(problems.train) + len(problems.heldout)
         said += f", all {distinct} distinct ones of {distinct + repeated:,} generated"
     return said + "".join(f"; {count} rows filtered: {reason}" for reason, count in dropped.items())
-
-
-def free_port(dashboard: DashboardConfig) -> int:
-    """Return the dashboard's port, or any free one for 0. Raises BadInput if it is taken."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((dashboard.host, dashboard.port))
-        except OSError as error:
-            raise BadInput(
-                f"dashboard.port={dashboard.port} on {dashboard.host} cannot be used ({error.strerror}): stop the "
-                f"other run or Ray on this machine, or give dashboard.port=0 for any free port"
-            ) from error
-        return int(listener.getsockname()[1])
 
 
 def origin(arguments: Sequence[str], machine: str, planned: Planned | None = None) -> Origin:

@@ -3,6 +3,7 @@ import importlib.util
 import inspect
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,16 @@ def run(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return write_trained(tmp_path / "runs" / "mine", tiny_model)
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
 def served(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The options that the server would be started with."""
     commands: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda _, command: commands.append(command))
-    serve.main(arguments)
+    serve.main([*arguments, f"port={free_port()}"])
     (command,) = commands
     assert importlib.util.find_spec(command[2])
     words = " ".join(command[3:]).split("--")[1:]
@@ -65,3 +71,9 @@ def test_open_address_needs_a_key(
     assert options["host"] == "0.0.0.0"
     assert "a secret" not in " ".join([*options, *options.values()])
     assert "a secret" not in capsys.readouterr().out
+
+
+def test_taken_port_is_refused_before_the_run_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert serve.main(["nowhere", f"port={taken.getsockname()[1]}"]) == 2
+    assert "port=" in capsys.readouterr().err
