@@ -78,7 +78,8 @@ def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvalu
         console.print(f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{by}{filtered}")
     if config.plan:
         return None
-    for wall in check_reward_functions(reward_function(config), benchmarks[0].problems[:1]):
+    problems = [problem for each in benchmarks for problem in each.problems]
+    for wall in check_reward_functions(reward_function(config), problems):
         console.print(f"Reward workers have no {wall}", soft_wrap=True)
     protocol = protocol_of(config, model_path, adapter)
     take_over(folder.path, f"the evaluation {config.run.name!r}")

@@ -55,7 +55,7 @@ def prepare(
     check_adapter(config, model_path)
     problems = load_problems(config, load_tokenizer(model_path, config.model.path))
     print(f"Problems: {problem_counts(problems, config.data.source)}")
-    absent_walls = check_reward_functions(reward_function(config), problems.train[:1])
+    absent_walls = check_reward_functions(reward_function(config), (*problems.train, *problems.heldout))
     begun = RunRecord(folder).exists and not config.run.overwrite
     changes = begin(config, folder, problems)
     run = RunFolder(folder.resolve())

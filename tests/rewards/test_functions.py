@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -114,7 +115,15 @@ def test_a_failing_function_is_named_at_the_start(write: Write, body: str, said:
     reference = write(f"def reward(prompt, response, gold):\n    {body}\n")
     with pytest.raises(BadInput) as refused:
         check_reward_functions(rewarding(reference, deadline_s=0.2 if "sleep(60)" in body else 30.0), [PROBLEM])
-    assert all(words in str(refused.value) for words in (reference, said, PROBLEM.prompt))
+    assert all(words in str(refused.value) for words in (reference, said, PROBLEM.columns))
+
+
+@pytest.mark.parametrize("bad", [range(1), range(99, 100), range(40, 60)])
+def test_functions_are_tried_on_rows_spread_over_the_data(write: Write, bad: range) -> None:
+    reference = write("def reward(prompt, response, gold, level):\n    return 1 / level\n")
+    problems = [replace(PROBLEM, columns=f'{{"level": {int(number not in bad)}}}') for number in range(100)]
+    with pytest.raises(BadInput, match="ZeroDivisionError"):
+        check_reward_functions(rewarding(reference), problems)
 
 
 def test_a_failing_function_masks_its_sample(write: Write) -> None:
