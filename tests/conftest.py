@@ -69,6 +69,7 @@ class Exit:
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist has to report its end
         config.pluginmanager.register(Exit())
+    config.option.maxworkerrestart = "0"  # pytest-xdist 3.8 waits for ever after it has replaced a crashed worker
 
 
 def is_heavy(nodeid: str) -> bool:
