@@ -70,11 +70,13 @@ class EngineThread:
                 self._hand_over(abort)
 
     async def close(self) -> None:
-        def close(engine: "LLMEngine") -> None:
-            engine.engine_core.shutdown()
-            self._end("its engine is closed")
+        """End all requests and vLLM's core, also after an error in a step."""
 
-        await self.call(close)
+        def close() -> None:
+            self._end("its engine is closed")
+            self.engine.engine_core.shutdown()
+
+        await asyncio.wrap_future(self._thread.submit(close))
 
     def _hand_over(self, work: "Callable[[LLMEngine], T]") -> Future[T]:
         def do() -> T:

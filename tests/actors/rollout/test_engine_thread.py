@@ -93,6 +93,10 @@ async def test_error_in_step_ends_all_requests() -> None:
     for error in (*ended, *await asyncio.gather(ask(thread, "c", 1), thread.call(nothing), return_exceptions=True)):
         assert isinstance(error, ActorDied)
         assert "no memory" in str(error)
+    closed: list[bool] = []
+    llm.engine_core = SimpleNamespace(shutdown=lambda: closed.append(True))
+    await thread.close()
+    assert closed
 
 
 @in_a_loop
