@@ -20,11 +20,6 @@ def check_lengths(config: Config, context: int) -> None:
     raise_for(_length_faults(config, context))
 
 
-def check_algorithm(algorithm: AlgorithmConfig) -> None:
-    """Raise BadInput for settings that have no effect with the others, or if none bounds the gradient."""
-    raise_for(_algorithm_faults(algorithm))
-
-
 def raise_for(faults: Iterator[str]) -> None:
     if found := [*faults]:
         raise BadInput(*found)
@@ -53,7 +48,7 @@ def _faults(config: Config) -> Iterator[str]:
             " leave one of them out"
         )
     yield from _deterministic_faults(config)
-    yield from _algorithm_faults(config.algorithm)
+    yield from algorithm_faults(config.algorithm)
     reward = config.reward
     if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not reward.custom:
         yield "reward.accuracy=0, format=0, boxed=0 and cosine=0: nothing would be rewarded; give one of them a weight"
@@ -130,7 +125,8 @@ def slope_bound(algorithm: AlgorithmConfig, advantage: int) -> tuple[str, float 
     return key, bound if bound is None or key == "dual_clip" else 1 + bound
 
 
-def _algorithm_faults(algorithm: AlgorithmConfig) -> Iterator[str]:
+def algorithm_faults(algorithm: AlgorithmConfig) -> Iterator[str]:
+    """Yield settings that have no effect with the others, and missing bounds on the gradient."""
     idle = {"surrogate": "clip", "ratio": "token", "clip_low": None, "clip_high": None, "dual_clip": None}
     wrong = [key for key, value in idle.items() if not algorithm.ratio_acts and getattr(algorithm, key) != value]
     if wrong:

@@ -9,7 +9,7 @@ other.
 
 No token moves the weights without bound: |∂L/∂θ_t| ≤ c_t · (w · m · |A_t| + kl · s) whatever the probabilities, with w
 the `MAX_WEIGHT` of the correction, m the bound on the surrogate's slope that `conf.checks.slope_bound` derives from the
-settings and `check_algorithm` insists on, and s the `MAX_PENALTY_SLOPE`. Past a log-ratio of ±20 a clipped surrogate
+settings and `algorithm_faults` insists on, and s the `MAX_PENALTY_SLOPE`. Past a log-ratio of ±20 a clipped surrogate
 has no slope at all.
 """
 

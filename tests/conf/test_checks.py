@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from conf.catalogue import presets
-from conf.checks import check_algorithm
+from conf.checks import algorithm_faults, raise_for
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import AlgorithmConfig
@@ -38,7 +38,7 @@ def test_explicit_keys_override_presets() -> None:
 def test_idle_settings_are_refused(setting: tuple[str, object], mismatch: str) -> None:
     key, value = setting
     with pytest.raises(BadInput, match=rf"algorithm\.{key}={value}: .*{mismatch}"):
-        check_algorithm(AlgorithmConfig(mismatch=mismatch, **{**UNBOUND, key: value}))
+        raise_for(algorithm_faults(AlgorithmConfig(mismatch=mismatch, **{**UNBOUND, key: value})))
 
 
 def test_all_impossible_combinations_are_named() -> None:
@@ -61,20 +61,20 @@ def test_all_impossible_combinations_are_named() -> None:
 
 def test_all_idle_settings_are_named() -> None:
     with pytest.raises(BadInput, match=r"algorithm.clip_low=null algorithm.clip_high=null algorithm.dual_clip=null$"):
-        check_algorithm(AlgorithmConfig(mismatch="icepop"))
+        raise_for(algorithm_faults(AlgorithmConfig(mismatch="icepop")))
 
 
 @pytest.mark.parametrize("acting", [{"mismatch": "bypass"}, {"mismatch": "token_tis", "steps_per_batch": 2}])
 def test_an_acting_ratio_needs_bounds(acting: dict[str, Any]) -> None:
     for key, sign in {"clip_high": "positive", "dual_clip": "negative"}.items():
         with pytest.raises(BadInput, match=rf"algorithm\.{key}=null: .*{sign}"):
-            check_algorithm(AlgorithmConfig(**acting, **{key: None}))
-    check_algorithm(AlgorithmConfig(**acting, clip_low=None, ratio="sequence"))
-    check_algorithm(AlgorithmConfig(**acting, clip_high=4.0, dual_clip=None, surrogate="cispo"))
-    check_algorithm(AlgorithmConfig(**acting, **UNBOUND, surrogate="sapo"))
+            raise_for(algorithm_faults(AlgorithmConfig(**acting, **{key: None})))
+    raise_for(algorithm_faults(AlgorithmConfig(**acting, clip_low=None, ratio="sequence")))
+    raise_for(algorithm_faults(AlgorithmConfig(**acting, clip_high=4.0, dual_clip=None, surrogate="cispo")))
+    raise_for(algorithm_faults(AlgorithmConfig(**acting, **UNBOUND, surrogate="sapo")))
     with pytest.raises(BadInput, match=r"algorithm\.clip_low=0\.2: .*sapo.*algorithm\.clip_low=null"):
-        check_algorithm(AlgorithmConfig(**acting, **{**UNBOUND, "clip_low": 0.2}, surrogate="sapo"))
+        raise_for(algorithm_faults(AlgorithmConfig(**acting, **{**UNBOUND, "clip_low": 0.2}, surrogate="sapo")))
     with pytest.raises(BadInput, match=r"algorithm\.dual_clip=3\.0: .*cispo"):
-        check_algorithm(AlgorithmConfig(**acting, clip_high=4.0, surrogate="cispo", dual_clip=3.0))
+        raise_for(algorithm_faults(AlgorithmConfig(**acting, clip_high=4.0, surrogate="cispo", dual_clip=3.0)))
     with pytest.raises(BadInput, match=r"algorithm\.clip_high=null: .*positive"):
-        check_algorithm(AlgorithmConfig(**acting, clip_high=None, dual_clip=None, surrogate="cispo"))
+        raise_for(algorithm_faults(AlgorithmConfig(**acting, clip_high=None, dual_clip=None, surrogate="cispo")))

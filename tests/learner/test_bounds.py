@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.catalogue import presets
-from conf.checks import check_algorithm, slope_bound
-from conf.errors import BadInput
+from conf.checks import algorithm_faults, slope_bound
 from conf.schema import AlgorithmConfig
 from learner.losses import MAX_PENALTY_SLOPE, Observed, Totals, policy_loss
 from learner.mismatch import MAX_WEIGHT
@@ -34,16 +33,8 @@ COMBINATIONS = [
 ]
 
 
-def refused(algorithm: AlgorithmConfig) -> bool:
-    try:
-        check_algorithm(algorithm)
-    except BadInput:
-        return True
-    return False
-
-
-ACCEPTED = [algorithm for algorithm in COMBINATIONS if not refused(algorithm)]
-REFUSED = [algorithm for algorithm in COMBINATIONS if refused(algorithm)]
+ACCEPTED = [algorithm for algorithm in COMBINATIONS if not [*algorithm_faults(algorithm)]]
+REFUSED = [algorithm for algorithm in COMBINATIONS if [*algorithm_faults(algorithm)]]
 
 
 def slopes(algorithm: AlgorithmConfig, advantage: float, ratios: list[float], deltas: list[float]) -> torch.Tensor:
