@@ -4,11 +4,13 @@ import asyncio
 import logging
 import os
 import pickle
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, partialmethod
 from itertools import chain
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +117,10 @@ class LearnerActor:
         world = World(self.rank, self.size, self._store)
         model_path = found_here(self.model_path, self.config.model)
         weights = pickle.loads(handles) if handles else None  # written by this run's own WeightsActor
-        with warnings_of("learner") as found:
+        with records_of("learner") as records:
             self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world, weights)
-        return found
+        warnings = (record.getMessage() for record in records if record.levelno >= logging.WARNING)
+        return [" ".join(text.split())[:LONGEST_WARNING] for text in warnings]
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         return getattr(self._learner, method)(*arguments)
@@ -128,14 +131,12 @@ for _method in PROCESSES:  # Ray takes calls of methods that the class has
 
 
 @contextmanager
-def warnings_of(package: str) -> Iterator[list[str]]:
-    """Yield a list of the warnings that a package's modules log in the context, each on one line."""
-    found: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: found.append(" ".join(record.getMessage().split())[:LONGEST_WARNING])  # type: ignore[method-assign]
+def records_of(package: str) -> Iterator[list[logging.LogRecord]]:
+    """Yield a list of what a package's modules log in the context."""
+    handler = BufferingHandler(sys.maxsize)
     logging.getLogger(package).addHandler(handler)
     try:
-        yield found
+        yield handler.buffer
     finally:
         logging.getLogger(package).removeHandler(handler)
 
