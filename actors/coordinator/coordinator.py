@@ -151,13 +151,13 @@ class Coordinator:
         self._standing.enter("training")
         async with asyncio.TaskGroup() as tasks:
             producer = tasks.create_task(self._producer.run())
-            base = tasks.create_task(self._measure_base())
+            admission = tasks.create_task(self._admit_groups())
             try:
                 self.ledger.enter("learner", "adapter_check")  # while the engines generate the first batch
                 await self._stopping.unless_stopped(self._publisher.check())
                 trusted = await self._train_in_turns()
                 if trusted is None:
-                    await self._stopping.unless_stopped(base)
+                    await self._stopping.unless_stopped(admission)
             except LearnerDied as death:
                 self._note_crash(death)
                 if self._updating:
@@ -165,13 +165,21 @@ class Coordinator:
                 trusted, self._updating = self._saving.version, False
             finally:
                 producer.cancel()
-                base.cancel()
+                admission.cancel()
         return trusted
 
-    async def _measure_base(self) -> None:
-        """Evaluate the base model while the learner works on the first batch, or read the result if there is one. No
-        further group starts before that: its duration decides how much of the budget is held back.
+    async def _admit_groups(self) -> None:
+        """Let groups after the first batch start once the base model is evaluated: its duration decides how much of the
+        budget is held back.
         """
+        await self._measure_base()
+        if not self._updating:
+            self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)
+        await self._producer.go_on()
+        await self._plasticity.inspect()  # its duration counts towards the reserve
+
+    async def _measure_base(self) -> None:
+        """Evaluate the base model while the learner works on the first batch, or read the result if there is one."""
         if not self._base_measured:
             await self._stopping.until(lambda: self._producer.idle or None)
             self.ledger.enter("rollouts", "evaluate")
@@ -179,10 +187,6 @@ class Coordinator:
         await self._plasticity.sample()
         self._standing.base = await self._heldout.base()
         self._base_measured, self._standing.doing = True, ""
-        if not self._updating:
-            self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)
-        await self._producer.go_on()
-        await self._plasticity.inspect()  # its duration counts towards the reserve
 
     async def _train_in_turns(self) -> int | None:
         """Make one update after another. Return the version to go back to after a collapse."""
