@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from itertools import chain, islice
 from math import expm1, isfinite
+from operator import mul
 from statistics import fmean
 
 from actors.adapter_check.prompts import Responses, distance, logprobs_of, tokens_of
@@ -13,6 +14,10 @@ from actors.protocols import Learner
 BAND = 3.0
 """Multiple of the measured noise beyond which engine and learner disagree, and the learner has moved. Measured: noise
 0.03–0.04 (mean |Δ log p|, bf16), a wrong adapter 0.42."""
+
+ALIGNED = 0.5
+"""Least fraction of the engine's squared change from the base model that lies along the learner's change, if both are
+the same change at another strength."""
 
 SAME = 1e-3
 """Log-probabilities that differ by less come from the same weights; a batch of other requests moves them a little."""
@@ -59,7 +64,7 @@ class CheckAfterSync:
         previous, self._previous = self._previous[worst] if self._previous else None, responses
         if off[worst] > self.band:
             who = "the rollouts" if min(off) > self.band else f"rollout-{worst}, unlike the others,"
-            raise Halted(f"adapter check: {self._diagnose(who, responses[worst], previous, off[worst], base)}")
+            raise Halted(f"adapter check: {self._diagnose(who, responses[worst], previous, policy, base)}")
         movement = distance(policy, base)
         k3 = fmean(expm1(b - p) - (b - p) for p, b in zip(policy, base, strict=True))
         return {
@@ -71,10 +76,11 @@ class CheckAfterSync:
         }
 
     def _diagnose(
-        self, who: str, responses: Responses, previous: Responses | None, off: float, base: list[float]
+        self, who: str, responses: Responses, previous: Responses | None, policy: list[float], base: list[float]
     ) -> str:
-        """Return the likely cause of an engine's disagreement. base: the base model's log-probabilities."""
+        """Return the likely cause of an engine's disagreement. policy, base: the learner's log-probabilities."""
         name, engine = f"version {responses[0].version}", logprobs_of(responses)
+        off = distance(engine, policy)
         if not isfinite(off):
             whose = "the learner" if all(map(isfinite, engine)) else who
             return f"the log-probabilities of {whose} are not finite for {name}: its weights are broken or overflow"
@@ -87,4 +93,14 @@ class CheckAfterSync:
         same_words = previous and tokens_of(responses) == tokens_of(previous)
         if previous and same_words and distance(engine, logprobs_of(previous)) < SAME:
             return f"{seen}; they are those of version {previous[0].version}: it, or its cache, is still served"
-        return f"{seen}; they are not the base model's either: another adapter, an older version or another scale"
+        learned, served = ([p - b for p, b in zip(each, base, strict=True)] for each in (policy, engine))
+        pairs = (learned, served), (learned, learned), (served, served)
+        along, due, size = (sum(map(mul, *pair)) for pair in pairs)
+        if along <= 0 or along**2 < ALIGNED * due * size:
+            return f"{seen}; they are not the base model's either: the weights of another adapter or model are served"
+        if along > due:
+            return f"{seen}; the change from the base model is {along / due:.1f} times the learner's: too large a scale"
+        return (
+            f"{seen}; {along / due:.0%} of the learner's change arrives: an older version, too small a scale, or a "
+            "type of module without its adapter"
+        )

@@ -115,12 +115,14 @@ AT_START: dict[str, Fault] = {
     "crossed": lambda _, asked: asked_for(-3 - int(asked.owner[-2:])),
     "another": lambda _, asked: replace(asked, owner="theirs"),
 }
-OTHER = "another adapter, an older version or another scale"
 AFTER_SYNC: dict[str, tuple[Fault, str]] = {
     "not loaded": (AT_START["not loaded"], "the adapter is not applied"),
-    **{name: (AT_START[name], OTHER) for name in ("alpha doubled", "alpha halved", "no q_proj", "another")},
+    "alpha doubled": (AT_START["alpha doubled"], "2.0 times the learner's"),
+    "alpha halved": (AT_START["alpha halved"], "of the learner's change arrives"),
+    "no q_proj": (AT_START["no q_proj"], "of the learner's change arrives"),
+    "another": (AT_START["another"], "the weights of another adapter"),
     "stuck": (lambda _, asked: replace(asked, version=min(asked.version, 6)), "they are those of version"),
-    "late": (lambda _, asked: replace(asked, version=asked.version / 2), OTHER),
+    "late": (lambda _, asked: replace(asked, version=asked.version / 2), "of the learner's change arrives"),
 }
 
 
