@@ -52,8 +52,12 @@ METRICS: dict[str, str] = {
     "completion/*": "response/*",
     "mismatch/effective_share": "mismatch/ess",
     "time/canary": "time/adapter_check",
+    "unjudged": "unverified",
 }
 """Old name of a metric → new name. `old/*` → `new/*` renames the beginning of a name."""
+
+EVENTS: dict[str, str] = {"does not take what it is given": "logger failed"}
+"""Old end of an event's text → new end."""
 
 ABSENT = object()
 
@@ -100,6 +104,10 @@ def value_today(key: str, value: Any) -> Any:
 @lru_cache(4096)  # rows have the same names
 def metric_today(name: str) -> str:
     return str(_renamed(name, METRICS))
+
+
+def event_today(text: str) -> str:
+    return next((text.removesuffix(old) + new for old, new in EVENTS.items() if text.endswith(old)), text)
 
 
 def _renamed(text: str, names: dict[Any, Any]) -> Any:

@@ -188,7 +188,7 @@ class CoordinatorActor:
         for trouble in self._folder.tracking.troubles():
             self._ledger.count(f"warnings/{trouble.tracker}", trouble.lost)
             if trouble.reason:
-                self._folder.append_event(self._updates, EventKind.LOGGER_FAILS, trouble.reason, trouble.tracker)
+                self._folder.append_event(self._updates, EventKind.LOGGER_FAILED, trouble.reason, trouble.tracker)
         if self._putter:
             puts = self._putter.puts()
             for name, number in (("copies", puts.copies), ("failures", puts.failures), ("bytes", puts.bytes)):

@@ -153,7 +153,7 @@ def scores(samples: Samples, alike: Alike) -> PolicyScores:
         "mean_length": fmean(row.tokens for row in rows),
         "truncated": fmean(row.finish_reason == "length" for row in rows),
         "format": fmean(row.format for row in rows),
-        "unjudged": fmean(row.status in UNVERIFIED for row in rows),
+        "unverified": fmean(row.status in UNVERIFIED for row in rows),
     }
     return PolicyScores.model_validate({"n": n, **measured, **means})
 

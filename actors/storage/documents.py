@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from conf.departed import key_today, metric_today, value_today
+from conf.departed import event_today, key_today, metric_today, value_today
 
 LARGEST = 2**53
 """Largest whole number that every reader of JSON keeps exactly."""
@@ -56,17 +56,21 @@ class Document(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
-class MetricsRow(Document):
-    """A row of metrics.jsonl: an update's metrics by name, finite or not."""
-
-    __pydantic_extra__: dict[str, float | Whole | None]
-    update: Count
-    version: Count | None = None
+class Measures(Document):
+    """A JSON object of measures by name, read under today's names."""
 
     @model_validator(mode="before")
     @classmethod
     def _today(cls, row: Any) -> Any:
         return {metric_today(name): value for name, value in row.items()} if isinstance(row, dict) else row
+
+
+class MetricsRow(Measures):
+    """A row of metrics.jsonl: an update's metrics by name, finite or not."""
+
+    __pydantic_extra__: dict[str, float | Whole | None]
+    update: Count
+    version: Count | None = None
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -82,7 +86,7 @@ class EventKind(StrEnum):
     NOT_RESTARTED = "not restarted"
     RESTARTED = "restarted"
     LOW = "low"
-    LOGGER_FAILS = "does not take what it is given"
+    LOGGER_FAILED = "logger failed"
     REMOTE = "remote"
     CHECKPOINT_REFUSED = "checkpoint refused"
     COLLAPSE = "collapse"
@@ -98,7 +102,7 @@ class Event(Document):
     """A row of events.jsonl. event: the kind after its subject, as in `rollout-0 died`."""
 
     update: Count
-    event: str
+    event: Annotated[str, AfterValidator(event_today)]
     detail: str
 
     @classmethod
@@ -278,7 +282,7 @@ class Measure(Document):
     ci95: Interval | None = None
 
 
-class PolicyScores(Document):
+class PolicyScores(Measures):
     """Scores of a policy on a benchmark. n: responses per problem."""
 
     __pydantic_extra__: dict[str, Measure | None]
@@ -287,7 +291,7 @@ class PolicyScores(Document):
     mean_length: Amount = 0.0
     truncated: Share = 0.0
     format: Number | None = None
-    unjudged: Share = 0.0
+    unverified: Share = 0.0
     tokens: Count = 0
     seconds: Amount = 0.0
 

@@ -13,6 +13,7 @@ from actors.runtime.process import software_versions
 from actors.storage.documents import BenchmarkResult, EvaluationDocument
 from launch.evaluation.preparation import PreparedEvaluation
 from launch.reporting.benchmarks import notes, table_rows
+from launch.reporting.wording import cell
 from rewards.problems.loading import BenchmarkProblems
 from rewards.verify.comparison import decide_by_text
 from rewards.verify.text.spelling import plain
@@ -75,6 +76,7 @@ def table(document: EvaluationDocument) -> Table:
 def markdown(document: EvaluationDocument) -> str:
     """Return the results as a Markdown table, with the notes below it."""
     found = table_rows(document)
+    rows = [f"| {' | '.join(map(cell, row))} |" for row in found]
     if found:
-        found.insert(1, ("---",) * len(found[0]))
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in found), "", *(f"{line}\n" for line in notes(document))])
+        rows.insert(1, "|" + " --- |" * len(found[0]))
+    return "\n".join([*rows, "", *(f"{cell(line)}\n" for line in notes(document))])

@@ -26,8 +26,8 @@ def _figures(scores: PolicyScores) -> dict[str, str]:
         **{name: _with_interval(found) for name, found in measured.items() if found},
         "length": f"{scores.mean_length:.0f}",
         "cut": f"{scores.truncated:.0%}",
-        "format": f"{scores.format or 0:.0%}",
-        "unverified": f"{scores.unjudged:.1%}",
+        "think tags": f"{scores.format or 0:.0%}",
+        "unverified": f"{scores.unverified:.1%}",
         "tokens": f"{scores.tokens:,}",
         "time": duration(scores.seconds),
     }

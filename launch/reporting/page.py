@@ -1,6 +1,5 @@
 """Assembles a report from sections, and renders it as HTML and as Markdown."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,19 +9,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from conf.errors import printable
 from conf.load import RECORD
 from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_plots, sweep_tables, tables
 from launch.reporting.health import Flag, flags
 from launch.reporting.history import Run, Sweep
 from launch.reporting.plots import Plot
 from launch.reporting.tables import Pair, Table
-from launch.reporting.wording import shorten
+from launch.reporting.wording import cell, clean, shorten, unbroken
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-LIVE = re.compile(r"[\\`*_\[\]<>&|~$]|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
-"""Pattern of Markdown's markup, and of the middle of an address, which is a link without markup."""
 
 SUBJECT = ("model", "data", "rank", "learning rate", "budget")
 """Settings that are listed below the conclusion."""
@@ -105,16 +100,6 @@ def _render(sections: list[Section], **values: Any) -> Report:
     return Report(html.render(values), markdown.render(values))
 
 
-def clean(value: Any) -> Any:
-    """Return text that is valid on any page, without control characters and lone surrogates."""
-    return printable(value, "\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def cell(text: str) -> str:
-    """Return text that Markdown shows literally, in a table or elsewhere: no link, image, emphasis or HTML."""
-    return LIVE.sub(r"\\\g<0>", clean(str(text))).replace("\n", " ")
-
-
 @cache
 def _environment(html: bool) -> Environment:
     made = Environment(
@@ -125,6 +110,6 @@ def _environment(html: bool) -> Environment:
         undefined=StrictUndefined,
         finalize=clean,
     )
-    made.filters.update(cell=cell, shorten=shorten)
+    made.filters.update(cell=cell, shorten=shorten, unbroken=unbroken)
     made.globals.update(style=Markup((TEMPLATES / "style.css").read_text("utf-8")))
     return made

@@ -95,8 +95,10 @@ def learning_curve(run: Run, found: Change | None) -> Plot | None:
     known = {metric: values for metric in lines if (values := run.series(metric)[1])}
     if known.get("reward/mean") == known.get("reward/accuracy"):  # the reward is the pass rate
         known.pop("reward/mean", None)
-    end = run.rows[-1].update if run.rows else 1
-    points = {0: found.before, end: found.after} if found else {0: recorded(run.base)} if run.base else {}
+    end = run.rows[-1].update if run.rows else run.summary.updates
+    points = {0: found.before} if found else {0: recorded(run.base)} if run.base else {}
+    if found and end:
+        points[end] = found.after
     if not known and not points:
         return None
     axes = blank(LARGER)

@@ -1,11 +1,14 @@
 """Numbers and fractions in the form that people read. Fixed words are in labels.yaml."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+from markupsafe import Markup, escape
 
 from actors.formats import duration
+from conf.errors import printable
 
 WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("labels.yaml").read_text("utf-8"))
 
@@ -17,6 +20,10 @@ CHARACTERS = 1500
 
 SMALL = 1e-3
 """Value below which a setting is written as people type it: 2e-4."""
+
+
+LIVE = re.compile(r"[\\`*_\[\]<>&|~$]|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
+"""Pattern of Markdown's markup, and of the middle of an address, which is a link without markup."""
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -82,3 +89,18 @@ def shorten(text: str, limit: int = CHARACTERS) -> str:
         return text
     half = limit // 2
     return f"{text[:half]}\n… {len(text) - 2 * half:,} characters not shown …\n{text[-half:]}"
+
+
+def clean(value: Any) -> Any:
+    """Return text that is valid on any page, without control characters and lone surrogates."""
+    return printable(value, "\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def cell(text: str) -> str:
+    """Return text that Markdown shows literally, in a table or elsewhere: no link, image, emphasis or HTML."""
+    return LIVE.sub(r"\\\g<0>", clean(str(text))).replace("\n", " ")
+
+
+def unbroken(text: str) -> Markup:
+    """Return HTML in which small numbers, such as 2e-4, are not broken at their hyphen."""
+    return Markup(re.sub(r"[\d.]+e-\d+", r"<span>\g<0></span>", str(escape(clean(text)))))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from actors.storage.documents import EventKind
 from actors.storage.run_record import RunRecord
 from conf import departed
 from conf.errors import BadInput
@@ -32,6 +33,8 @@ def write_old_run(folder: Path, bandwidth: float = 50.0) -> Path:
     (folder / "config.yaml").write_text(yaml.safe_dump(record))
     row = {"update": 1, "canary/noise": 0.5, "time/canary": 2.0, "time/canaries": 3.0, "completion/mean_length": 8.0}
     (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    event = {"update": 1, "event": "wandb does not take what it is given", "detail": "no network"}
+    (folder / "events.jsonl").write_text(json.dumps(event) + "\n")
     return folder
 
 
@@ -46,6 +49,7 @@ def test_a_run_opens_under_todays_names(tmp_path: Path) -> None:
     (row,) = RunRecord(folder).rows()
     today = {"adapter_check/noise": 0.5, "time/adapter_check": 2.0, "time/canaries": 3.0, "response/mean_length": 8.0}
     assert row.content == {"update": 1} | today
+    assert [event.kind for event in RunRecord(folder).events()] == [EventKind.LOGGER_FAILED]
     assert load([f"adapter={folder}/checkpoints"]).lora.rank == read_config(RunRecord(folder)).lora.rank == 4
 
 

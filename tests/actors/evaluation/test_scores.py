@@ -28,7 +28,7 @@ def test_scores_of_a_policy() -> None:
     assert low <= 0.25 <= high
     assert list(scores([[RIGHT] * 20], alike).pass_at) == [1, 8, 16, 20]
     unverified = scores([[RIGHT, row("timeout"), row("crash"), WRONG]], alike)
-    assert (unverified.unjudged, unverified.pass_at[1].value) == (0.5, 0.25)
+    assert (unverified.unverified, unverified.pass_at[1].value) == (0.5, 0.25)
 
 
 def test_comparison_is_paired_by_problem() -> None:

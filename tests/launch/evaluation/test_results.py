@@ -9,7 +9,7 @@ from launch.reporting.benchmarks import table_rows
 
 def figures(n: int, **passes: float) -> dict[str, Any]:
     measured = {name.replace("_", "@"): {"value": value, "ci95": [0.0, 0.75]} for name, value in passes.items()}
-    rest = {"mean_length": 99.6, "truncated": 0.25, "format": 0.5, "unjudged": 0.0, "tokens": 12345, "seconds": 240.0}
+    rest = {"mean_length": 99.6, "truncated": 0.25, "format": 0.5, "unjudged": 0.125, "tokens": 12345, "seconds": 240.0}
     return {"n": n, **measured, **rest}
 
 
@@ -25,7 +25,7 @@ def document(n: int) -> EvaluationDocument:
             "model": "me/model",
             "dtype": "bfloat16",
             "adapter": "runs/x",
-            "adapter_config": {"base": "me/model", "rank": 8},
+            "adapter_config": {"base": "me/_model_", "rank": 8},
             "temperature": 0.6,
             "top_p": 0.95,
             "max_response_tokens": 3584,
@@ -49,5 +49,7 @@ def test_table_of_80_columns_and_markdown_say_the_same() -> None:
             assert cell in shown
             assert cell in pasted
     assert ("", "pass@1", "0.250 (0.000–0.750)", "0.500 (0.000–0.750)") in table_rows(document(16))
+    assert ("", "unverified", "12.5%", "12.5%") in table_rows(document(16))  # under its old name in the file
     assert ("", "pass@4", "0.900 (0.000–0.750)", "") in table_rows(document(16))
+    assert "of rank 8, made for me/\\_model\\_" in pasted
     assert pasted.splitlines()[1].count("---") == pasted.splitlines()[0].count("|") - 1
