@@ -1,5 +1,6 @@
 """Finds and checks model, adapter, problems and folder of an evaluation before anything expensive starts."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,6 +111,11 @@ def check_request(config: Config, machine: Machine) -> None:
         raise BadInput("benchmarks=[]: nothing to evaluate on; name some, such as benchmarks=[aime24,amc23]")
     if config.eval.temperature == 0 and config.n > 1:
         raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
+    if not os.path.lexists(config.adapter) and (run := run_of(config.adapter)):
+        names = ", ".join(each.name for each in RunRecord(run).checkpoints.all) or "no checkpoint yet"
+        raise BadInput(
+            f"adapter={config.adapter}: the run in {near(run)} has {names}; name one, or resume it until it has one"
+        )
 
 
 def check_heldout(problems: BenchmarkProblems, config: Config, run: Path) -> None:

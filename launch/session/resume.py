@@ -52,7 +52,9 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
     """
     name, before = config.run.name, run.config()
     asked, had = config.budget.updates, before["budget"]["updates"]
-    if summary.status == "budget_exhausted":
+    exhausted = summary.status == "budget_exhausted"
+    ended = "completed, with its time budget used" if exhausted else "completed"
+    if exhausted:
         more = summary.budget_s is not None and config.budget.seconds > summary.budget_s
         hint = f"budget.minutes={2 * (summary.budget_s or 0) / 60:g}"
     else:
@@ -61,11 +63,11 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
         hint = f"budget.updates={2 * had}" if by_count else ""
     if not more:
         raise BadInput(
-            f"run {name!r} in {run.path} is finished ({summary.status}): give run.overwrite=true to start it anew, "
+            f"run {name!r} in {run.path} is finished ({ended}): give run.overwrite=true to start it anew, "
             f"{f'{hint} to continue it, ' if hint else ''}or run.name=OTHER to keep it"
         )
     learner = config.learner
-    if summary.status == "budget_exhausted" and learner.schedule != "constant" and learner.final_rate == 0:
+    if exhausted and learner.schedule != "constant" and learner.final_rate == 0:
         raise BadInput(
             f"run {name!r} in {run.path} is finished, at a learning rate of 0 by learner.schedule={learner.schedule},"
             " which a larger budget would raise again: continue from its adapter by run.name=OTHER"

@@ -195,6 +195,12 @@ def test_adapter_of_a_run_is_evaluated_with_its_settings_in_its_folder(arguments
     assert elsewhere.protocol.temperature == 1.2
 
 
+def test_run_without_the_checkpoint_is_named(arguments: list[str], trained: Path, refused: Callable[..., str]) -> None:
+    assert "update-000004" in refused(evaluate.main, [f"adapter={trained}/checkpoints/best", arguments[3], "n=2"])
+    shutil.rmtree(trained / "checkpoints")
+    assert "no checkpoint yet" in refused(evaluate.main, [f"adapter={trained}/checkpoints/latest", arguments[3], "n=2"])
+
+
 def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
     arguments: list[str], adapter: Path, trained: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:

@@ -133,7 +133,7 @@ def test_mark_of_an_overwritten_run_is_the_last_to_go(tmp_path: Path, monkeypatc
 def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path, status: str) -> None:
     """Overwriting clears the run and nothing else."""
     leave(tmp_path, status)
-    with pytest.raises(BadInput, match=rf"{status}.*run\.overwrite=true"):
+    with pytest.raises(BadInput, match=r"finished.*run\.overwrite=true"):
         find_folder(configure(tmp_path))
     config = configure(tmp_path, "run.overwrite=true")
     (tmp_path / "quickstart" / "checkpoints").mkdir()
@@ -188,7 +188,7 @@ def test_finished_run_goes_on_with_more_of_what_ended_it(
         begin(config, find_folder(config), problems("a"))
         assert not (tmp_path / "quickstart" / "summary.json").exists()
         return
-    with pytest.raises(BadInput, match=rf"{status}.*run\.overwrite=true.*{hint}") as caught:
+    with pytest.raises(BadInput, match=rf"finished.*run\.overwrite=true.*{hint}") as caught:
         find_folder(config)
     assert ("budget." in str(caught.value)) == ("budget." in hint)
 
