@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable
 from dataclasses import replace
 from functools import partial
@@ -250,9 +251,9 @@ class Coordinator:
         checked = self._clock.now()
         self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)  # a cut-off step saves nothing
         self._learner_usable = False
-        progress = self._budget.progress
-        if self._config.run.deterministic:  # schedules then follow updates, not time
-            progress = self.updates / (self._config.budget.updates or 1)
+        progress = self.updates / (self._config.budget.updates or math.inf)
+        if not self._config.run.deterministic:  # its schedules know no clock
+            progress = max(progress, self._budget.progress)
         stats = await self._busy("update", self._learner.step(progress))
         stepped = self._clock.now()
         self._check_fault(batch, stats.fault)

@@ -31,7 +31,7 @@ class LearnerConfig:
     schedule: str = setting(
         "constant", "Dr. GRPO (arXiv 2503.20783)", choices=("constant", "linear", "cosine"), costless=True
     )
-    """How the learning rate falls as the budget is spent."""
+    """How the learning rate falls as the budget, in time or in updates, is spent."""
     final_rate: float = setting(0.1, "Tina (arXiv 2504.15777)", ge=0, le=1)
     """Fraction of learning_rate at which a linear or cosine schedule ends."""
     warmup_updates: int = setting(0, "our choice", ge=0)

@@ -109,6 +109,19 @@ def test_in_turns_nothing_is_generated_while_the_learner_works(run: Run) -> None
     assert all(g.version == batch.version for batch in run.learner.batches for g in batch.groups)
 
 
+def test_schedule_follows_updates_where_their_number_ends_the_run(run: Run) -> None:
+    step, seen = run.learner.step, list[float]()
+
+    async def note(progress: float) -> UpdateStats:
+        seen.append(progress)
+        return await step(progress)
+
+    run.learner.step = note  # type: ignore[method-assign]
+    run.config = changed(run.config, {"budget.updates": 2})
+    run.go()
+    assert seen[0] < 0.5 == seen[1]
+
+
 def test_metrics_have_the_names_of_the_contract(run: Run) -> None:
     """The loss's KL is reported instead of the adapter check's."""
     step = run.learner.step
