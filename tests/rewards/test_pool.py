@@ -110,6 +110,11 @@ def test_score_fills_in_rewards_in_order(pool: VerifierPool) -> None:
     assert (scored.index, scored.problem, scored.samples) == (asked.index, asked.problem, asked.samples)
 
 
+def test_a_long_stream_keeps_its_order(pool: VerifierPool) -> None:
+    pairs = ((Problem("id", "", (), str(number)), sample(f"\\boxed{{{number - number % 2}}}")) for number in range(300))
+    assert [reward.status for reward in pool.rewards_all(pairs)] == [Status.CORRECT, Status.WRONG] * 150
+
+
 def test_a_cancelled_group_leaves_a_working_pool(pool: VerifierPool) -> None:
     async def cancel_one_then_score_another() -> Group:
         stuck = group(*[hanging() for _ in range(50)])

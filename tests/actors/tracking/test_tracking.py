@@ -186,6 +186,21 @@ def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, monkeypatch: pytest.
     assert run.summary == {"status": "completed"}
 
 
+@pytest.mark.slow
+def test_wandb_itself_takes_a_run_and_its_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package works without its server."""
+    pytest.importorskip("wandb", reason="an extra: pip install 'microbudget-rl[trackers]'")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for update in (1, 2):
+        shown = make_tracking(["wandb"], Identity("a1b2", "mine", tmp_path, {"lora": {"rank": 8}}))
+        shown.begin(update)
+        shown.scalars(update, {"reward/mean": 0.5})
+        shown.samples(f"update-{update:06d}", update, [{"prompt": "3 + 4"}])
+        shown.end({"status": "completed", "events": [{"detail": "disk"}]}, 60.0)
+        assert shown.troubles() == []
+        assert len([*tmp_path.glob("wandb/offline-run-*-a1b2/run-a1b2.wandb")]) == update
+
+
 def test_logger_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.tracking.trackers.find_spec", lambda _: None)
     check_installed(["tensorboard"])
