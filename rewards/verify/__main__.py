@@ -35,10 +35,8 @@ from rewards.reward import RewardFunction, reward_function
 def read_samples(path: str) -> Iterator[tuple[Problem, Sample]]:
     """Yield a problem and a sample per line; an unreadable line gives empty texts, which are unparsable."""
     try:
-        file = open(path, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115 - closed below
-        with file:
-            for line in file:
-                yield read_sample(line)
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            yield from map(read_sample, file)
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot read '{path}' ({reason(error)}): give a .jsonl file") from error
 

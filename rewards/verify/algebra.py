@@ -37,6 +37,12 @@ STAND_INS = {"I": r"\Upsilon ", "E": r"\Xi "}
 DEEPEST = 60
 """Largest number of nested brackets; the parser is recursive."""
 
+POINTS = (13, -19, 41, -53, 73, -89, 137, -151, 311, -401, 577, -701)
+"""Numerators, over 97, of the points where expressions are compared: on both sides of 0 and 1."""
+
+DIGITS, SAME = 30, 1e-20
+"""Digits of the evaluation, and the relative difference below which values are the same."""
+
 
 @cache
 def _math_verify() -> tuple[Any, tuple[Any, ...]]:
@@ -53,13 +59,6 @@ def _math_verify() -> tuple[Any, tuple[Any, ...]]:
     )
     extraction = math_verify.LatexExtractionConfig(normalization_config=normalisation, boxed_match_priority=0)
     return math_verify, (extraction,)
-
-
-POINTS = (13, -19, 41, -53, 73, -89, 137, -151, 311, -401, 577, -701)
-"""Numerators, over 97, of the points where expressions are compared: on both sides of 0 and 1."""
-
-DIGITS, SAME = 30, 1e-20
-"""Digits of the evaluation, and the relative difference below which values are the same."""
 
 
 class Unparsable(Exception):

@@ -38,7 +38,6 @@ MOST_ELEMENTS = 128
 DEEPEST = 100
 """Deepest nesting of brackets: each level takes several nested calls, and Python allows 1,000."""
 
-
 Equivalent = Callable[..., bool]
 """Decides whether two expressions are equal, as `rewards.verify.algebra.equivalent` does."""
 
@@ -137,7 +136,7 @@ def matches(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
     kinds = {gold.kind, answer.kind}
     if gold.kind is Kind.LIST is answer.kind and _of_different_names(gold) != _of_different_names(answer):
         return _in_order(gold.parts, answer.parts, algebra)  # x = 1, y = 2 are not two values of one unknown
-    if kinds <= {Kind.LIST, Kind.SET}:
+    if kinds <= {Kind.LIST, Kind.SET} or kinds == {Kind.UNION}:
         return _any_order(gold.parts, answer.parts, algebra)
     if kinds in ({Kind.SET, Kind.SCALAR}, {Kind.SET, Kind.SEQUENCE}) and (alone := _alone(gold, answer)):
         return matches(*alone, algebra)
@@ -151,8 +150,6 @@ def matches(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
         return bool(SPECIAL.search(special.parts[0])) and by_algebra(written(gold), written(answer), algebra)
     if gold.kind is not answer.kind:
         return False
-    if gold.kind is Kind.UNION:
-        return _any_order(gold.parts, answer.parts, algebra)
     return (gold.brackets, gold.columns) == (answer.brackets, answer.columns) and _in_order(
         gold.parts, answer.parts, algebra
     )

@@ -8,6 +8,7 @@ import re
 from itertools import product
 
 from rewards.verify.text.brackets import split
+from rewards.verify.text.words import TEXT
 
 APPROXIMATELY = r"\approx"
 RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>|\\in(?![a-z])|\\equiv|\\sim(?![a-z])|\\to(?![a-z])")
@@ -51,7 +52,6 @@ HEDGES = re.compile(
 COMMAND = re.compile(r"\\[A-Za-z]+")
 GREEK_LETTER = re.compile(GREEK)
 UNKNOWN = re.compile(LETTER)
-TEXT = re.compile(r"\\text\{([^{}]*)\}")
 CONSTANTS = {"e", "i"}
 ARGUMENT = re.compile(rf"({LETTER})\(({LETTER})\)")
 """A function of one letter: f(x), x(t)."""

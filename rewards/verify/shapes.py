@@ -22,6 +22,9 @@ CONJUNCTION = re.compile(
     r"\s*,?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor\b|\\vee\b)\s*"
 )
 
+THOUSANDS_ONLY = re.compile(r"[^,;]*?(?<![\d.])\d{1,3}(?:,\d{3})+(?![\d,])[^,;]*")
+"""One number with thousands separators, and text around it."""
+
 INFINITY = r"\infty"
 VARIABLE = rf"(?:{LETTER}(?:\s?\([a-z]\))?|\\text\{{\s*\w+\s*\}}|[A-Z]{{2,3}})"
 BOUND = re.compile(rf"(?:([^<>=]+?)\s*(<|>|\\leq|\\geq)\s*)?({VARIABLE})\s*(?:(<|>|\\leq|\\geq)\s*([^<>=]+))?")
@@ -99,7 +102,7 @@ def shape(text: str) -> Shape:
     return Shape(Kind.SCALAR, (text,))
 
 
-def _intervals(name: str, intervals: list[tuple[str, str, str]]) -> Shape:
+def _intervals(name: str, intervals: list[Interval]) -> Shape:
     if len(intervals) == 1:
         brackets, low, high = intervals[0]
         return Shape(Kind.SEQUENCE, (low, high), brackets, names=(name,), interval=True)
@@ -131,10 +134,6 @@ def _elements(text: str) -> list[str]:
     text = CONJUNCTION.sub(" ; ", text)
     commas = [text] if THOUSANDS_ONLY.fullmatch(text) else list(split(text, ","))
     return [piece for part in commas for piece in split(part, ";") if piece]
-
-
-THOUSANDS_ONLY = re.compile(r"[^,;]*?(?<![\d.])\d{1,3}(?:,\d{3})+(?![\d,])[^,;]*")
-"""One number with thousands separators, and text around it."""
 
 
 def _both_signs(text: str) -> list[str]:

@@ -35,20 +35,13 @@ def boxed(response: str) -> str | None:
 
 def given(response: str) -> str | None:
     r"""Return the answer in a response: `boxed`, or "x=1, x=2" for `$x=\boxed{1}$ and $x=\boxed{2}$`."""
-    start = response.rfind(BOX)
-    if start < 0:
+    if (last := boxed(response)) is None:
         return None
-    last, _ = _content(response, start)
-    if last is None:
-        return None
-    values = [last]
+    values, start = [last], response.rfind(BOX)
     while (before := response.rfind(BOX, max(0, start - MAX_ANSWER), start)) >= 0 and len(values) <= MOST_BOXES:
         content, end = _content(response, before)
-        if (
-            content is None
-            or not 0 < start - end <= MAX_BETWEEN
-            or not (match := BETWEEN.fullmatch(response, end, start))
-        ):
+        match = BETWEEN.fullmatch(response, end, start) if 0 < start - end <= MAX_BETWEEN else None
+        if content is None or match is None:
             break
         values[-1] = f"{match[1]}={values[-1]}" if match[1] else values[-1]
         values.append(content)

@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 from rewards.verify.text.boxes import MAX_ANSWER
-from rewards.verify.text.words import read_words
+from rewards.verify.text.words import TEXT, read_words
 
 FREE = "\x01"
 """Marker before a group that no command takes, whose braces are meaningless."""
@@ -89,8 +89,6 @@ LAYOUT = [
 ]
 """Rewrites of spelling and spacing. Each pattern is linear on text of bounded length."""
 
-WHOLE_TEXT = re.compile(r"\\text\{([^{}]*)\}")
-
 TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|.", re.DOTALL)
 FIRST_ARGUMENT = "}"
 """The token before the second of two arguments."""
@@ -147,7 +145,7 @@ def plain(answer: str) -> str:
     answer = answer if answer.endswith("m.") else answer.rstrip(".,; ")  # a.m., p.m.
     if "{" in answer or FREE in answer or r"\over" in answer:
         answer = _without_free_groups(answer).replace(FREE, "").strip()
-    if whole := WHOLE_TEXT.fullmatch(answer):
+    if whole := TEXT.fullmatch(answer):
         answer = whole[1].strip().rstrip(".")
     return read_words(answer)
 
