@@ -1,6 +1,11 @@
 """Formats numbers for people."""
 
 
+def counted(number: int, noun: str, plural: str = "s") -> str:
+    """Return a number of things: 3, "seed" → 3 seeds. plural: what the noun then ends with"""
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
+
+
 def duration(seconds: float) -> str:
     """Return seconds in the unit that a person would use."""
     seconds = max(seconds, 0.0)

@@ -11,7 +11,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from actors.formats import duration
+from actors.formats import counted, duration
 from actors.models.sizes import lora_parameters, parameters
 from actors.runtime.placement import Share
 from conf.catalogue import GPU_DTYPE
@@ -77,9 +77,9 @@ def _settings(plan: Plan) -> Rows:
     weights, each_update = lora_parameters(shape, lora.rank, lora.target_modules), config.learner.problems_per_update
     source, tokens = data.source, f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
     if found := plan.problems:
-        epoch = _times(math.ceil(found.train / each_update), "update")
-        source += f": {_times(found.train, 'problem')} to train on, {epoch} per epoch"
-        source += f"; {_times(found.left_out, 'row')} filtered" if found.left_out else ""
+        epoch = counted(math.ceil(found.train / each_update), "update")
+        source += f": {counted(found.train, 'problem')} to train on, {epoch} per epoch"
+        source += f"; {counted(found.left_out, 'row')} filtered" if found.left_out else ""
     return [
         ("model", f"{config.model.path}, {_count(parameters(shape))} weights in {config.model.dtype}"),
         ("adapter", f"rank {lora.rank}, alpha {lora.alpha} on {modules}: {_count(weights)} weights"),
@@ -102,7 +102,7 @@ def _placement(plan: Plan) -> Rows:
             for kind, shares in (("rollout", placement.rollouts), ("learner", placement.learners))
         ),
         *([("weights", f"{_shares((placement.weights,))}, for both")] if placement.weights else []),
-        ("reward", _times(placement.reward_workers, "worker process", "es")),
+        ("reward", counted(placement.reward_workers, "worker process", "es")),
     ]
 
 
@@ -219,11 +219,7 @@ def _grid(rows: Rows) -> Table:
 
 
 def _updates(found: Estimate) -> str:
-    return _times(found.updates, "update")
-
-
-def _times(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number:,} {noun}{'' if number == 1 else plural}"
+    return counted(found.updates, "update")
 
 
 def _count(number: float) -> str:

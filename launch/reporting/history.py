@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from actors.formats import counted
 from actors.messages import Status
 from actors.storage import documents
 from actors.storage.files import read_document
@@ -180,7 +181,7 @@ def compare(folders: list[Path]) -> Sweep:
     of_sweeps = any(is_sweep(folder) or is_sweep(folder.resolve().parent) for folder in folders)
     ignored = (*IGNORED, "budget") if of_sweeps else IGNORED  # runs of a sweep share its time
     known = dict.fromkeys(key for run in runs for key in run.settings if not among(key, ignored))
-    return Sweep(f"Comparison of {len(runs)} runs", place, _axes(known, runs), tuple(runs))
+    return Sweep(f"Comparison of {counted(len(runs), 'run')}", place, _axes(known, runs), tuple(runs))
 
 
 def is_sweep(folder: Path) -> bool:

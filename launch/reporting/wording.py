@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup, escape
 
-from actors.formats import duration
+from actors.formats import counted, duration
 from conf.errors import printable
 
 WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("labels.yaml").read_text("utf-8"))
@@ -57,7 +57,7 @@ def p_value(p: float | None) -> str:
 
 
 def compact(value: Any) -> str:
-    """Write a setting or a small measure as short as possible."""
+    """Write a setting as short as possible, with digits enough to tell 0.999 from 0.9999."""
     if value is None:
         return MISSING
     if isinstance(value, bool):
@@ -65,9 +65,9 @@ def compact(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     if 0 < abs(value) < SMALL:
-        mantissa, exponent = f"{value:.2e}".split("e")
+        mantissa, exponent = f"{value:e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
-    return f"{value:.3g}"
+    return f"{value:g}"
 
 
 def count(number: float) -> str:
@@ -80,7 +80,7 @@ def time(seconds: float) -> str:
 
 def many(number: int, thing: str) -> str:
     """Write a number of things: 3, "seed" → 3 seeds."""
-    return f"{number:,}{SPACE}{thing}{'' if number == 1 else 's'}"
+    return counted(number, thing).replace(" ", SPACE, 1)
 
 
 def shorten(text: str, limit: int = CHARACTERS) -> str:

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from actors.coordinator.context import Outcome, RunRequest, summarise
-from actors.formats import duration
+from actors.formats import counted, duration
 from actors.runtime.process import after
 from actors.storage.checkpoints import version_of
 from actors.storage.documents import LedgerRecord, RunSummary
@@ -23,7 +23,7 @@ LATE_S = 10.0
 """Seconds after the end of the budget at which a run that has not ended counts as hanging."""
 
 PATIENCE_S = 300.0
-"""Most seconds of the `run.on_end` command. It runs after the budget, and the machine may cost by the minute."""
+"""Seconds the `run.on_end` command gets. It runs after the budget, and the machine may cost by the minute."""
 
 
 def write_ending(request: RunRequest, status: str, reason: str, failure: str = "") -> RunSummary:
@@ -73,8 +73,7 @@ def describe(summary: RunSummary) -> str:
     """Say how and when a run ended."""
     cost = "" if summary.cost is None else f", at a cost of {summary.cost:.2f}"
     ended = "completed, with its time budget used," if summary.status == "budget_exhausted" else summary.status
-    updates = f"{summary.updates} update{'' if summary.updates == 1 else 's'}"
-    return f"{ended} after {updates} in {duration(summary.spent_s)}{cost}: {summary.reason}"
+    return f"{ended} after {counted(summary.updates, 'update')} in {duration(summary.spent_s)}{cost}: {summary.reason}"
 
 
 def exit_code(summary: RunSummary) -> int:

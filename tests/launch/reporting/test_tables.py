@@ -3,7 +3,13 @@ from pathlib import Path
 from launch.reporting import sweep_tables
 from launch.reporting.history import read_run, read_sweep
 from launch.reporting.tables import benchmarks, pairs
+from launch.reporting.wording import compact
 from tests.run_folders import write_evaluation, write_run, write_sweep
+
+
+def test_settings_are_short_and_keep_their_value() -> None:
+    written = {2e-4: "2e-4", 1.25e-5: "1.25e-5", 0.999: "0.999", 0.9999: "0.9999", 1440.0: "1440", 64: "64"}
+    assert {value: compact(value) for value in written} == written
 
 
 def test_samples_of_every_outcome_are_shown_changed_ones_first(tmp_path: Path) -> None:
