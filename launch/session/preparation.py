@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from actors.coordinator.context import RunRequest
-from actors.formats import duration
+from actors.formats import counted, duration
 from actors.messages import ProblemSet
 from actors.storage.checkpoints import version_of
 from actors.storage.documents import EventKind, Origin, Planned
@@ -105,7 +105,7 @@ def problem_counts(problems: ProblemSet, source: str) -> str:
         repeated = sum(dropped.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
         distinct = len(problems.train) + len(problems.heldout)
         said += f", all {distinct} distinct ones of {distinct + repeated:,} generated"
-    return said + "".join(f"; {count} rows filtered: {reason}" for reason, count in dropped.items())
+    return said + "".join(f"; {counted(count, 'row')} filtered: {reason}" for reason, count in dropped.items())
 
 
 def origin(arguments: Sequence[str], machine: str, planned: Planned | None = None) -> Origin:
@@ -122,11 +122,11 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
     """Return the command that runs a program of launch/ again, without private settings."""
     keys = {argument: argument.partition("=")[0] for argument in arguments}
     kept = [argument for argument, key in keys.items() if not any(among(name, (key,)) for name in marked("private"))]
-    return f"python launch/{program} {shlex.join(kept)}".replace("'", '"')
+    return shlex.join(["python", f"launch/{program}", *kept])
 
 
 def commit() -> str:
-    """Return the project's commit, with a plus if files differ from it; empty without git."""
+    """Return the project's commit, with a plus if files differ from it; empty without git, or in another's checkout."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -135,6 +135,7 @@ def commit() -> str:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "launch")  # an installed copy may lie in somebody's checkout
         return git("rev-parse", "--short=10", "HEAD") + "+" * bool(git("status", "--porcelain", "-uno"))
     except (OSError, subprocess.SubprocessError):
         return ""

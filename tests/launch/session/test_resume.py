@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,18 +15,18 @@ from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
 from launch.hardware.machine import GIB, Machine
-from launch.session.preparation import origin
+from launch.session import preparation
+from launch.session.preparation import commit, origin
 from launch.session.resume import begin, find_folder, resolve_dtype, take_over
+from tests.conftest import ROOT
 
 
-def leave(folder: Path, status: str | None, *settings: str) -> None:
+def leave(folder: Path, status: str, *settings: str, **summary: float) -> None:
     """Leave the files of a run of the quickstart with these settings."""
-    config = configure(folder, *settings)
-    run = folder / config.run.name
+    run = folder / "quickstart"
     run.mkdir()
-    (run / "config.yaml").write_text(dump(config))
-    if status:
-        (run / "summary.json").write_text(json.dumps({"status": status}))
+    (run / "config.yaml").write_text(dump(configure(folder, *settings)))
+    (run / "summary.json").write_text(json.dumps({"status": status, **summary}))
 
 
 def configure(folder: Path, *settings: str) -> Config:
@@ -158,12 +159,6 @@ def test_new_run_takes_no_folder_with_other_files(tmp_path: Path, overwrite: str
     assert all(file.read_text() == settings for file in precious)
 
 
-def finish(folder: Path, status: str, *settings: str, **summary: float) -> None:
-    leave(folder, None, *settings)
-    (folder / "quickstart" / "summary.json").write_text(json.dumps({"status": status, **summary}))
-    (folder / "quickstart" / "spent.json").write_text(json.dumps({"spent_s": summary["budget_s"] - 1}))
-
-
 @pytest.mark.parametrize(
     ("status", "begun", "asked", "hint"),
     [
@@ -182,7 +177,7 @@ def finish(folder: Path, status: str, *settings: str, **summary: float) -> None:
 def test_finished_run_goes_on_with_more_of_what_ended_it(
     status: str, begun: list[str], asked: list[str], hint: str | None, tmp_path: Path
 ) -> None:
-    finish(tmp_path, status, "learner.schedule=constant", *begun, budget_s=480.0, updates=40)
+    leave(tmp_path, status, "learner.schedule=constant", *begun, budget_s=480.0, updates=40)
     config = configure(tmp_path, "learner.schedule=constant", *asked)
     if hint is None:
         begin(config, find_folder(config), problems("a"))
@@ -195,17 +190,20 @@ def test_finished_run_goes_on_with_more_of_what_ended_it(
 
 def test_schedule_that_has_ended_at_zero_does_not_rise_again(tmp_path: Path) -> None:
     more = ["learner.schedule=linear", "budget.minutes=20"]
-    finish(tmp_path, "budget_exhausted", "learner.schedule=linear", "learner.final_rate=0", budget_s=480.0, updates=40)
+    leave(tmp_path, "budget_exhausted", "learner.schedule=linear", "learner.final_rate=0", budget_s=480.0, updates=40)
     with pytest.raises(BadInput, match=r"learner\.schedule.*lora\.start_from=.*latest/adapter"):
         find_folder(configure(tmp_path, *more, "learner.final_rate=0"))
     shutil.rmtree(tmp_path / "quickstart")
-    finish(tmp_path, "budget_exhausted", "learner.schedule=linear", budget_s=480.0, updates=40)
+    leave(tmp_path, "budget_exhausted", "learner.schedule=linear", budget_s=480.0, updates=40)
     assert find_folder(configure(tmp_path, *more)) == tmp_path / "quickstart"
 
 
-def test_origin_repeats_the_command_without_what_is_private() -> None:
-    found = origin(["conf=mine", "data.source=file:my problems.csv", "run.on_end=curl secret"], "CPU, 2 cores")
-    assert found.command == 'python launch/run.py conf=mine "data.source=file:my problems.csv"'
+def test_origin_repeats_the_command_without_what_is_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["conf=mine", "data.source=file:my problems.csv", """data.system='$5' is "much\""""]
+    found = origin([*given, "run.on_end=curl secret"], "CPU, 2 cores")
+    assert shlex.split(found.command) == ["python", "launch/run.py", *given]
     assert found.machine == "CPU, 2 cores"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d[+-]\d\d:\d\d", found.started)
     assert re.fullmatch(r"([0-9a-f]{10}\+?)?", found.commit)
+    monkeypatch.setattr(preparation, "PROJECT", ROOT / "docs")  # as a copy that is installed in another's checkout
+    assert commit() == ""
