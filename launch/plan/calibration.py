@@ -148,7 +148,7 @@ def read_config(run: RunRecord) -> Config:
 def plan_measured(config: Config, machine: Machine, folder: Path | None = None) -> Plan:
     """Plan a run by the measurements of earlier runs. folder: the folder of those runs, if not `run.folder`.
 
-    Where run.nvidia_mps=auto has never been measured with MPS, measurements without it count: no client of it may work.
+    If run.nvidia_mps=auto has never been measured with MPS, measurements without it count: MPS may not work here.
     """
     decided = make_plan(config, machine).config
     found = recall(decided, machine, folder)
@@ -200,9 +200,7 @@ def kept_in(config: Config) -> Path:
 
 
 def _machine_key(config: Config, machine: Machine) -> str:
-    """Name machine, model, dtype and, on a GPU, the switches that change its speed. Files of earlier versions have the
-    same keys.
-    """
+    """Name machine, model, dtype and, on a GPU, the switches that change its speed, as in files of earlier versions."""
     model = f"{config.model.path} in {config.model.dtype}"
     if not machine.gpus:
         return f"{machine.name} × {len(machine.cores)}, {model}: "

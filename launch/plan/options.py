@@ -49,8 +49,8 @@ def options(plan: Plan) -> dict[str, Estimate]:
         add("learner.max_staleness=0", {"learner.max_staleness": 0})
     if machine.gpus:
         for rate in () if measured.of else LEARN_RANGE:
-            slower = replace(measured, learn=EFFICIENCY["cuda", GPU_DTYPE].learn / rate)
-            others[f"learning at {rate:.0%} of the rate"] = replace(plan, calibration=slower)
+            assumed = replace(measured, learn=EFFICIENCY["cuda", GPU_DTYPE].learn / rate)
+            others[f"learning at {rate:.0%} of the rate"] = replace(plan, calibration=assumed)
         if plan.placement.shared:
             mps = "off" if plan.config.run.mps else "on"
             add(f"run.nvidia_mps={mps}", {"run.nvidia_mps": mps})

@@ -58,7 +58,7 @@ async def start_actors(
         weights.users += ranks
     learner = RemoteLearner(ranks, clock, record, weights)
     started.append(learner)
-    verifier = start_verifier(request.config, request.placement, clock=clock, record=record)
+    verifier = start_verifier(config, placement, clock=clock, record=record)
     started.append(verifier)
     return engines, learner, verifier
 

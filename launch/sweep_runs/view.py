@@ -53,16 +53,16 @@ def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
         table.add_row(name, fits, duration(plan.config.budget.seconds), *figures, style=style)
     seconds = [plan.config.budget.seconds for plan in plans.values()]
     total, longest = sum(seconds), max(sum(seconds[number::lanes]) for number in range(lanes))
-    first = next(iter(plans.values()))
-    way, where = "one after another", first.machine.name
+    way, where = "one after another", next(iter(plans.values())).machine.name
     if lanes > 1:
         way, where = f"{lanes} at a time: {duration(longest)}", f"one {where} each"
     faults = f"{len(misfits)} of {len(plans)} do not fit. " if misfits else ""
     faults += f"{len(hopeless)} of {len(plans)} have too small a budget for one update. " if hopeless else ""
     conclusion = Text(faults or "All fit. ", FAULT if faults else "bold green")
     said = f"{len(plans)} runs on {where}: {duration(total)} in all, {way}"
-    source = f"measurements here: {first.calibration.of}" if first.calibration.of else "rates and sizes alone"
-    return Group(conclusion + Text(said), Text(), table, Text(f"Times are from {source}.", style="dim"))
+    measured = dict.fromkeys(plan.calibration.of for plan in plans.values() if plan.calibration.of)
+    source = f", corrected by measurements here: {'; '.join(measured)}" if measured else " alone"
+    return Group(conclusion + Text(said), Text(), table, Text(f"Times are from rates and sizes{source}.", style="dim"))
 
 
 def idle(forecasts: dict[str, Estimate | None]) -> list[str]:
