@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,13 @@ from actors.storage.files import lock
 from actors.storage.folders import mark
 from conf.load import dump, load
 from launch import sweep
-from launch.hardware.gpus import Gpu
-from launch.hardware.machine import GIB, Machine, with_gpus
-from launch.plan.plan import Plan, make_plan
+from launch.hardware.machine import Machine
+from launch.plan.plan import Plan
 from launch.reporting import conclusion
-from launch.sweep import machines_of, main
+from launch.sweep import main
 from launch.sweep_runs import scheduler
-from launch.sweep_runs.grid import Grid, read_grid
-from launch.sweep_runs.lanes import RUN, Lane, plan_lanes
+from launch.sweep_runs.grid import Grid
+from launch.sweep_runs.lanes import Lane, plan_lanes
 
 STAND_IN = r"""
 import json, os, pathlib, signal, sys, time
@@ -236,38 +234,3 @@ def test_run_at_work_in_another_process_is_waited_for(sweeping: Callable[..., in
     assert sweeping("ranks=[1,2]") == 0
     assert not release.is_alive()
     assert calls(tmp_path) == ["r1", "r2"]
-
-
-GPUS = [Gpu(str(index), "NVIDIA A40", 45 * GIB, None) for index in range(4)]
-FOUR = replace(with_gpus(GPUS, tuple(range(16))), host_memory=256 * GIB)
-
-
-@pytest.fixture
-def four_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    monkeypatch.setattr(sweep, "detect", lambda _: FOUR)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    return ["conf=r8_instruct", f"run.folder={tmp_path}", "sweep.name=s"]
-
-
-def test_runs_side_by_side_are_planned_on_their_gpus_with_their_part_of_the_hours(four_gpus: list[str]) -> None:
-    grid = read_grid([*four_gpus, "seeds=[0,1,2,3,4,5,6,7,8]", "sweep.hours=9"])
-    lanes, by_name = plan_lanes(grid, machines_of(grid), RUN)
-    plans = list(by_name.values())
-    assert [card.index for plan in plans for card in plan.machine.cards] == [str(number % 4) for number in range(9)]
-    assert [len(lane.runs) for lane in lanes] == [3, 2, 2, 2]
-    assert {plan.config.budget.seconds for plan in plans} == {3 * 3600}
-    alone = make_plan(plans[0].asked, FOUR)
-    assert plans[0].estimate
-    assert alone.estimate
-    assert plans[0].estimate.update_s > 1.5 * alone.estimate.update_s
-
-
-def test_mps_of_auto_is_off_for_runs_side_by_side(four_gpus: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launch.hardware.mps.shutil.which", lambda _: "/bin/service")
-    one = replace(with_gpus(GPUS[:1], tuple(range(16))), host_memory=256 * GIB)
-    for machine, value in ((FOUR, "off"), (one, "on")):
-        grid = read_grid([*four_gpus, "seeds=[0,1]", "run.nvidia_mps=auto"])
-        _, plans = plan_lanes(grid, [replace(machine, present=True)] * 2, RUN)
-        assert {plan.config.run.nvidia_mps for plan in plans.values()} == {value}
-        assert ("run.nvidia_mps=off" in grid.runs[0].arguments) == (value == "off")
-        assert load(grid.runs[0].arguments).run.nvidia_mps == ("off" if value == "off" else "auto")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from actors.evaluation.statistics import (
     FEWEST,
     holm,
+    over_seeds,
     paired_difference,
     pass_at,
     share_interval,
@@ -104,3 +105,10 @@ def test_holm_rejects_what_its_steps_reject(p_values: list[float]) -> None:
                 break
             rejected.add(place)
         assert {place for place, p in enumerate(holm(p_values)) if p <= level} == rejected
+
+
+def test_interval_over_seeds_is_students() -> None:
+    found = over_seeds([0.5, 0.6, 0.7])
+    half = 4.30265 * 0.1 / sqrt(3)
+    assert found.value == pytest.approx(0.6)
+    assert found.interval == pytest.approx((0.6 - half, 0.6 + half))

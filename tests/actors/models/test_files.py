@@ -27,17 +27,7 @@ STATED: dict[str, Any] = {
     "tie_word_embeddings": True,
     "max_position_embeddings": 256,
 }
-SHAPE = ShapeConfig(
-    num_hidden_layers=2,
-    hidden_size=64,
-    intermediate_size=96,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=16,
-    vocab_size=100,
-    tie_word_embeddings=True,
-    max_position_embeddings=256,
-)
+SHAPE = ShapeConfig(**STATED)
 
 
 def write_model(folder: Path, stated: dict[str, Any] | None = None, weights: str = "model.safetensors") -> Path:

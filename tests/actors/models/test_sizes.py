@@ -3,6 +3,7 @@
 import pytest
 
 from actors.models.sizes import (
+    activation_bytes,
     adapter_slots,
     groups_at_once,
     lora_parameters,
@@ -37,6 +38,10 @@ def test_adapter_on_all_linear_layers(shape: ShapeConfig, per_rank: int) -> None
     assert lora_parameters(shape, 1, PROJECTIONS) == per_rank
     assert lora_parameters(shape, 256, PROJECTIONS) == 256 * per_rank
     assert lora_parameters(SMOLLM, 2, ["k_proj"]) == 30 * 2 * (576 + 192)
+
+
+def test_activations_of_the_bundled_model_are_those_that_autograd_saves() -> None:
+    assert activation_bytes(SMOLLM, rank=32, size=2) / 30 == pytest.approx(22_772, rel=0.01)
 
 
 @pytest.mark.parametrize(("staleness", "slots"), [(0, 2), (1, 2), (2, 3), (3, 4), (64, 4)])

@@ -21,8 +21,8 @@ WORK = Workload(prompt=64.0, fresh=16.0, response=8.0, spread=0.204, varied=0.4)
 UPDATES = 16
 
 
-def configure(*settings: str, updates: int = UPDATES) -> Config:
-    return load(["conf=quickstart", "model.dtype=float32", "eval.problems=0", f"budget.updates={updates}", *settings])
+def configure(*settings: str) -> Config:
+    return load(["conf=quickstart", "model.dtype=float32", "eval.problems=0", f"budget.updates={UPDATES}", *settings])
 
 
 def carry_out(folder: Path, config: Config, updates: int = UPDATES, learned: bool = True) -> Path:
@@ -108,15 +108,10 @@ def test_a_run_of_a_few_updates_says_nothing(tmp_path: Path) -> None:
 FOUND = Calibration(decode=1.6, start_s=40.0, workload=Workload(30.0, 9.0, 8.0, 0.2, 0.4), of="14 updates")
 
 
-def recipe(folder: Path, *settings: str) -> Config:
-    return load(["conf=quickstart", "model.dtype=float32", f"run.folder={folder}", *settings])
-
-
-def test_a_measurement_is_recalled_with_its_workload_at_the_same_lengths(tmp_path: Path) -> None:
-    keep(FOUND, recipe(tmp_path), CPU)
-    assert recall(recipe(tmp_path), CPU) == recall(recipe(tmp_path, "lora.rank=8"), CPU) == FOUND
-    longer = recipe(tmp_path, "rollout.max_response_tokens=48")
-    assert recall(longer, CPU) == replace(FOUND, workload=None)
+def test_a_measurement_is_recalled_with_its_workload_at_the_same_lengths() -> None:
+    keep(FOUND, configure(), CPU)
+    assert recall(configure(), CPU) == recall(configure("lora.rank=8"), CPU) == FOUND
+    assert recall(configure("rollout.max_response_tokens=48"), CPU) == replace(FOUND, workload=None)
 
 
 @pytest.mark.parametrize(
@@ -124,10 +119,11 @@ def test_a_measurement_is_recalled_with_its_workload_at_the_same_lengths(tmp_pat
     ['{"a lap', "[1]", "\udcff", '{"a laptop": []}', json.dumps({"a laptop": asdict(FOUND) | {"decode": "fast"}})],
 )
 def test_a_damaged_file_is_ignored_until_it_is_written_anew(text: str, tmp_path: Path) -> None:
+    config = configure(f"run.folder={tmp_path}")
     (tmp_path / "calibration.json").write_text(text, errors="surrogateescape")
-    assert recall(recipe(tmp_path), CPU) == UNMEASURED
-    keep(FOUND, recipe(tmp_path), CPU)
-    assert recall(recipe(tmp_path), CPU) == FOUND
+    assert recall(config, CPU) == UNMEASURED
+    keep(FOUND, config, CPU)
+    assert recall(config, CPU) == FOUND
 
 
 def test_the_pace_is_the_time_between_two_rows() -> None:

@@ -2,9 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from actors.models.sizes import activation_bytes
 from actors.runtime.placement import Node
-from conf.load import load
 from launch.hardware.machine import GIB
 from tests.launch.plan.plans import CPU, entry, estimated, machine, plan, shown
 
@@ -39,11 +37,6 @@ def test_cache_takes_the_memory_that_the_share_has_left() -> None:
         made = plan("r8_instruct", machine(gpu))
         fixed = made.needed("rollout GPU") - entry(made, "engine: KV cache, at least")
         assert made.sequences == (made.available["rollout GPU"] - fixed) // (4096 * 28_672)  # type: ignore[operator]
-
-
-def test_activations_of_the_bundled_model_are_those_that_autograd_saves() -> None:
-    shape = load(["conf=quickstart"]).model.shape
-    assert activation_bytes(shape, rank=32, size=2) / 30 == pytest.approx(22_772, rel=0.01)
 
 
 def test_every_engine_of_the_host_counts() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from actors.runtime.placement import WHOLE_GPU
 from conf.errors import BadInput
-from conf.load import FOLDER, load
+from conf.load import FOLDER, load, recipe_names
 from launch.hardware.machine import GIB, Machine, detect
 from launch.plan.options import options
 from launch.plan.plan import Problems, count_problems, make_plan, with_problems
@@ -23,11 +23,7 @@ def test_quickstart_fits_a_laptop_and_makes_updates() -> None:
     assert estimated(made).update_s < 20
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [f"r{rank}_{model}" for rank in (8, 64, 256) for model in ("instruct", "llama", "math", "qwen3", "deepscaler")]
-    + ["gemma3", "qwen3_1.7b", "smollm3"],
-)
+@pytest.mark.parametrize("recipe", sorted({*recipe_names()} - {"base", "mine", "quickstart"}))
 def test_every_recipe_fits_its_gpu_and_its_day(recipe: str) -> None:
     made = plan(recipe, machine("A40"))
     check_plan(made)

@@ -1,18 +1,10 @@
-from math import sqrt
 from pathlib import Path
 
 import pytest
 
-from actors.evaluation.statistics import over_seeds, share_interval
+from actors.evaluation.statistics import share_interval
 from launch.reporting.comparison import best_rates, by_settings, contrasts
 from tests.run_folders import ranked, swept
-
-
-def test_interval_over_seeds_is_students() -> None:
-    found = over_seeds([0.5, 0.6, 0.7])
-    half = 4.30265 * 0.1 / sqrt(3)
-    assert found.value == pytest.approx(0.6)
-    assert found.interval == pytest.approx((0.6 - half, 0.6 + half))
 
 
 def test_of_many_comparisons_each_must_show_more(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from conf.load import load
 from conf.schema import Config, SweepConfig
 from launch.hardware.gpus import Gpu
 from launch.hardware.machine import GIB, Machine, with_gpus
-from launch.sweep_runs.grid import Grid, SweepRun
+from launch.plan.plan import make_plan
+from launch.sweep_runs.grid import Grid, SweepRun, read_grid
 from launch.sweep_runs.lanes import RUN, part, plan_lanes
+from tests.launch.plan.plans import CPU, estimated
 
 CORES = tuple(range(32))
-LAPTOP = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12})
-SERVER = replace(LAPTOP, cores=CORES, host_memory=128 * GIB)
+SERVER = replace(CPU, cores=CORES, host_memory=128 * GIB)
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +68,25 @@ def test_parts_of_a_machine_are_its_gpus_and_equal_parts_of_the_rest() -> None:
     cards = [Gpu("0", "Tesla T4", 15 * GIB, None), Gpu("1", "NVIDIA A40", 45 * GIB, None)]
     mixture = with_gpus(cards, CORES)
     assert [part(mixture, number, 2).name for number in range(2)] == ["Tesla T4", "NVIDIA A40"]
+
+
+def test_runs_side_by_side_are_planned_on_their_gpus_with_their_part_of_the_hours() -> None:
+    grid = read_grid(["conf=r8_instruct", "seeds=[0,1,2,3,4,5,6,7,8]", "sweep.hours=9"])
+    lanes, by_name = plan_lanes(grid, [with_a40s(4)] * 9, RUN)
+    plans = list(by_name.values())
+    assert [card.index for plan in plans for card in plan.machine.cards] == [str(number % 4) for number in range(9)]
+    assert [len(lane.runs) for lane in lanes] == [3, 2, 2, 2]
+    assert {plan.config.budget.seconds for plan in plans} == {3 * 3600}
+    alone = make_plan(plans[0].asked, with_a40s(4))
+    assert estimated(plans[0]).update_s > 1.5 * estimated(alone).update_s
+
+
+@pytest.mark.parametrize(("gpus", "value", "given"), [(4, "off", "off"), (1, "on", "auto")])
+def test_mps_of_auto_is_off_for_runs_side_by_side(
+    gpus: int, value: str, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.hardware.mps.shutil.which", lambda _: "/bin/service")
+    grid = read_grid(["conf=r8_instruct", "seeds=[0,1]", "run.nvidia_mps=auto"])
+    _, plans = plan_lanes(grid, [with_a40s(gpus)] * 2, RUN)
+    assert {plan.config.run.nvidia_mps for plan in plans.values()} == {value}
+    assert load(grid.runs[0].arguments).run.nvidia_mps == given
