@@ -172,7 +172,7 @@ def crash(world: World) -> None:
 
 
 def sweep(world: World) -> None:
-    claim(SimpleNamespace(folder=world.root / "sweep", name="sweep"))  # type: ignore[arg-type]
+    claim(SimpleNamespace(folder=world.root / "sweep", name="sweep", runs=()))  # type: ignore[arg-type]
     (world.root / "sweep" / "sweep.json").touch()
     (world.root / "sweep" / "report.html").write_text("")
 
