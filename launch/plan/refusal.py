@@ -101,7 +101,10 @@ def remedy(plan: Plan) -> tuple[str, ...]:
 
 
 def _fits_with(plan: Plan, change: Change) -> bool:
+    """Whether a changed plan fits, and a micro-batch still holds a sample."""
     config = changed(plan.asked, change)
+    if config.learner.tokens_per_microbatch < config.rollout.max_prompt_tokens + config.rollout.max_response_tokens:
+        return False
     return plan_for(config, plan.machine, plan.shape, config.learner.world_size or len(plan.placement.learners)).fits
 
 

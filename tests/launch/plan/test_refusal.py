@@ -9,7 +9,7 @@ from conf.load import load
 from launch.hardware.gpus import Gpu
 from launch.hardware.machine import GIB, Machine, detect, with_gpus
 from launch.plan.memory import Fit
-from launch.plan.refusal import check_budget, check_engines, check_plan, fit_of_engines
+from launch.plan.refusal import check_budget, check_engines, check_plan, fit_of_engines, remedy
 from tests.launch.plan.plans import CPU, machine, plan
 
 SMALL = replace(machine("A40"), gpu_memory=12 * GIB)
@@ -58,6 +58,11 @@ def test_gpu_too_small_is_refused_with_the_least_change_that_fits() -> None:
     for one in change:
         assert not plan("r256_instruct", SMALL, *(other for other in change if other != one)).fits
     assert plan("r256_instruct", replace(SMALL, gpu_memory=4 * GIB)).fits is False
+
+
+def test_the_least_change_that_fits_is_one_that_a_run_takes() -> None:
+    small = replace(CPU, host_memory=8 * GIB)
+    assert plan("r8_qwen3", small, *remedy(plan("r8_qwen3", small))).fits
 
 
 @pytest.mark.parametrize("given", ["budget.minutes=0.01", "budget.hours=0.0001"])
