@@ -44,7 +44,8 @@ def read_samples(path: str) -> Iterator[tuple[Problem, Sample]]:
 def read_sample(line: str) -> tuple[Problem, Sample]:
     try:
         row = json.loads(line)
-        gold, response, tokens = str(row["gold"]), str(row["response"]), int(row.get("tokens", 0))
+        gold, response = ("" if row[key] is None else str(row[key]) for key in ("gold", "response"))
+        tokens = int(row.get("tokens", 0))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         gold, response, tokens = "", "", 0
     sample = Sample(range(min(tokens, sys.maxsize)), (), response, "stop")  # a range takes no memory

@@ -163,13 +163,14 @@ def test_command_gives_one_verdict_a_line_in_order(tmp_path: Path) -> None:
         "",
         '{"gold": 7, "response": "\\\\boxed{8} \\ud800"}',
         "[1, 2]",
+        '{"gold": null, "response": "\\\\boxed{None}"}',
         '{"gold": "3", "response": "\\\\boxed{3}"}',
     ]
     rows.write_bytes("\n".join(lines).encode() + b"\n\xff\xfe\n")
     done = subprocess.run([sys.executable, "-m", "rewards.verify", rows], capture_output=True, text=True, check=True)
     verdicts = [json.loads(line) for line in done.stdout.splitlines()]
-    statuses = ["correct", "unparsable", "unparsable", "unparsable", "unparsable", "wrong", "unparsable", "correct"]
-    assert [verdict["status"] for verdict in verdicts] == [*statuses, "unparsable"]
+    statuses = ["correct", "unparsable", "unparsable", "unparsable", "unparsable", "wrong", "unparsable"]
+    assert [verdict["status"] for verdict in verdicts] == [*statuses, "unparsable", "correct", "unparsable"]
     assert verdicts[0].keys() == {"score", "status", "extracted", "milliseconds"}
     assert verdicts[0]["extracted"] == "0.5"
     assert not done.stderr
