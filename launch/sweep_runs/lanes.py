@@ -9,6 +9,7 @@ from pathlib import Path
 
 from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.process import end_with
+from conf.command import BAD_INPUT
 from conf.settings import changed
 from launch.hardware.machine import Machine, with_gpus
 from launch.plan.calibration import plan_measured
@@ -72,7 +73,7 @@ class Lane:
         if not self.running or (code := self._process.poll()) is None:
             return None
         run, self.running = self.running, None
-        summary = run.record.summary()
+        summary = run.record.summary() if code != BAD_INPUT else None  # a refused run leaves that of an earlier try
         if summary and (code == 0 or STATUS.get(code, "failed") == summary.status):
             return run, summary.status, summary.reason
         said = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]

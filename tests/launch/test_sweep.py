@@ -109,8 +109,10 @@ def test_failed_run_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable
         "r4": ("halted", "as told"),
         "r8": ("completed", "as told"),
     }
+    assert sweeping("ranks=[1,2,4,8]", r1={"end": [2, ""]}) == 1
+    assert statuses(tmp_path)["r1"] == ("failed", "no such thing")
     assert sweeping("ranks=[1,2,4,8]") == 0
-    assert calls(tmp_path)[4:] == ["r1", "r2", "r4"]
+    assert calls(tmp_path)[4:] == ["r1", "r2", "r4", "r1"]
 
 
 def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], tmp_path: Path) -> None:
