@@ -82,6 +82,15 @@ def write_run(
     return folder
 
 
+def change_summary(folder: Path, evaluation: str, **change: Any) -> dict[str, Any]:
+    """Change an evaluation in a run's summary.json. Return the evaluation."""
+    summary = json.loads((folder / "summary.json").read_text())
+    found: dict[str, Any] = summary["eval"][evaluation]
+    found |= change
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return found
+
+
 def write_sweep(folder: Path, cells: dict[str, dict[str, Any]]) -> Path:
     """A sweep of such runs: the arguments of `write_run` by name; None for a cell that has not begun."""
     folder.mkdir(parents=True, exist_ok=True)

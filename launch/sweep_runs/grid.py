@@ -56,10 +56,6 @@ class SweepRun:
         return RunRecord(Path(self.config.run.folder) / self.name)
 
     @property
-    def budget(self) -> float:
-        return self.config.budget.seconds
-
-    @property
     def finished(self) -> bool:
         return self.status in FINISHED
 

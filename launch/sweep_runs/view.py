@@ -35,7 +35,8 @@ def render(runs: Sequence[SweepRun]) -> RenderableType:
         if base and final:
             change = "{:.3f} → {:.3f} ({:.3f}–{:.3f})".format(base.pass_at_1, final.pass_at_1, *final.ci95)
         status = Text(run.status, STYLE.get(run.status, ""))
-        table.add_row(run.name, status, f"{run.record.spent / run.budget:.0%}", f"{run.record.updates}", change)
+        spent = run.record.spent / run.config.budget.seconds
+        table.add_row(run.name, status, f"{spent:.0%}", f"{run.record.updates}", change)
     return table
 
 

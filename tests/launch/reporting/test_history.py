@@ -1,25 +1,16 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conf.errors import BadInput
 from launch.reporting.history import compare, read_run, read_sweep
-from tests.run_folders import write_run, write_sweep
-
-
-def changed(folder: Path, **change: Any) -> dict[str, Any]:
-    """Change the base model's evaluation in summary.json. Return the summary."""
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    summary["eval"]["base"] |= change
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return summary
+from tests.run_folders import change_summary, write_run, write_sweep
 
 
 def test_run_is_read_as_it_was_left(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one", rank=64, updates=5)
-    changed(folder, **{"reward/accuracy": 0.125})
+    change_summary(folder, "base", **{"reward/accuracy": 0.125})
     run = read_run(folder)
     assert (run.name, run.summary.status, run.config["lora.rank"]) == ("one", "completed", 64)
     assert run.series("reward/accuracy") == ([0, 1, 2, 3, 4, 5], [0.125, 0.2, 0.4, 0.6, 0.8, 1.0])
@@ -28,7 +19,7 @@ def test_run_is_read_as_it_was_left(tmp_path: Path) -> None:
 
 def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one")
-    base = changed(folder)["eval"]["base"]
+    base = change_summary(folder, "base")
     (folder / "summary.json").unlink()
     (folder / "eval-base.json").write_text(json.dumps(base))
     (folder / "spent.json").write_text('{"spent_s": 12.0}')

@@ -1,7 +1,5 @@
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -9,19 +7,13 @@ from actors.storage.documents import RunSummary
 from launch.reporting.history import Run, read_run
 from launch.reporting.run_conclusion import Change, change, conclude
 from launch.reporting.tables import held_out
-from tests.run_folders import write_run
+from tests.run_folders import change_summary, write_run
 
 
 def compared(run: Run) -> Change:
     found = change(run)
     assert found is not None
     return found
-
-
-def change_summary(folder: Path, evaluation: str, **changes: Any) -> None:
-    summary = json.loads((folder / "summary.json").read_text())
-    summary["eval"][evaluation] |= changes
-    (folder / "summary.json").write_text(json.dumps(summary))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_runs_of_a_sweep_are_ordinary_runs() -> None:
     (run,) = read_grid(["conf=quickstart", "ranks=[8]", "budget.minutes=4", "run.folder=/data", "sweep.name=mine"]).runs
     assert run.config == load(list(run.arguments))
     assert (run.config.run.folder, run.config.run.name) == ("/data/mine", "r8")
-    assert (run.config.lora.rank, run.budget) == (8, 240)
+    assert (run.config.lora.rank, run.config.budget.seconds) == (8, 240)
 
 
 def test_models_are_recipes_or_paths() -> None:
