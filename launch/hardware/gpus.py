@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from actors.runtime.clock import in_thread
@@ -24,7 +25,7 @@ class Gpu:
     """One GPU.
 
     index: position in the driver's order, which is that of PCI buses
-    memory: total bytes, 0 for a GPU without memory of its own
+    memory: bytes that CUDA counts as its total: all but the driver's; 0 for a GPU without memory of its own
     free: bytes that no process holds, None if the driver does not say
     capability: compute capability, major and minor
     divided: whether MIG divides it
@@ -95,12 +96,13 @@ def _gpu(number: int) -> Gpu | None:
         handle = pynvml.nvmlDeviceGetHandleByIndex(number)
     except (pynvml.NVMLError_NoPermission, pynvml.NVMLError_GpuIsLost):
         return None
-    memory, mig = said(pynvml.nvmlDeviceGetMemoryInfo), said(pynvml.nvmlDeviceGetMigMode)
+    memory = said(partial(pynvml.nvmlDeviceGetMemoryInfo, version=pynvml.nvmlMemory_v2))
+    mig = said(pynvml.nvmlDeviceGetMigMode)
     limits = {pynvml.NVML_COMPUTEMODE_PROHIBITED: 0, pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS: 1}
     return Gpu(
         index=str(number),
         name=pynvml.nvmlDeviceGetName(handle),
-        memory=memory.total if memory else 0,
+        memory=memory.total - memory.reserved if memory else 0,
         free=memory.free if memory else None,
         uuid=pynvml.nvmlDeviceGetUUID(handle),
         capability=said(pynvml.nvmlDeviceGetCudaComputeCapability) or (0, 0),

@@ -76,8 +76,7 @@ def detect(device: str = "auto") -> Machine:
 def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
     """Describe a machine that is not here, with one GPU of devices.yaml."""
     listed = devices()[gpu]
-    memory, bandwidth = int(listed.memory_gib * GIB), listed.bandwidth_gbs * 1e9
-    return Machine(gpu, cores, None, 1, memory, bandwidth, listed.rates, present=False)
+    return Machine(gpu, cores, None, 1, listed.memory, listed.bandwidth_gbs * 1e9, listed.rates, present=False)
 
 
 def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:

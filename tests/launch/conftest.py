@@ -8,6 +8,9 @@ import pytest
 
 MIB = 2**20
 
+RESERVED = 400 * MIB
+"""Memory that the driver keeps for itself on every GPU."""
+
 
 class Nvml(ModuleType):
     """The answers of pynvml for the GPUs of a table; the handle of a GPU is its row."""
@@ -24,13 +27,16 @@ class Nvml(ModuleType):
         super().__init__("pynvml")
         rows = [[cell.strip() for cell in line.split(",")] for line in table.splitlines()]
         version = next((row[6] for row in rows if len(row) > 6), "580.65.06")
+        self.nvmlMemory_v2 = 0x02000028
         self.nvmlInit = self.nvmlShutdown = lambda: None
         self.nvmlSystemGetDriverVersion = lambda: version
         self.nvmlDeviceGetCount = lambda: len(rows)
         self.nvmlDeviceGetHandleByIndex = rows.__getitem__
         self.nvmlDeviceGetUUID = lambda row: row[1]
         self.nvmlDeviceGetName = lambda row: row[2]
-        self.nvmlDeviceGetMemoryInfo = lambda row: SimpleNamespace(total=self._mib(row[3]), free=self._mib(row[4]))
+        self.nvmlDeviceGetMemoryInfo = lambda row, version: SimpleNamespace(
+            total=self._mib(row[3]), reserved=RESERVED, free=self._mib(row[4])
+        )
         self.nvmlDeviceGetMigMode = lambda row: [self._known(row[5]) == "Enabled", False]
         self.nvmlDeviceGetCudaComputeCapability = lambda row: tuple(map(int, (row[7:] or ["8.6"])[0].split(".")))
 

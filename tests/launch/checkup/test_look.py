@@ -42,7 +42,7 @@ def test_a_driver_before_cuda_13_and_a_compat_library_in_its_place(
 @pytest.mark.parametrize(
     ("row", "state", "text"),
     [
-        ("0, GPU-0b, NVIDIA A40, 46068, 45634, [N/A], 580.65.06, 8.6\n", "good", "44.6 of 45.0 GiB free"),
+        ("0, GPU-0b, NVIDIA A40, 46068, 45634, [N/A], 580.65.06, 8.6\n", "good", "44.6 of 44.6 GiB free"),
         ("0, GPU-0b, NVIDIA A40, 46068, 12000, [N/A], 580.65.06, 8.6\n", "warning", "another process"),
         ("0, GPU-0b, Tesla T4, 15360, 15000, [N/A], 580.65.06, 7.5\n", "bad", "8.0"),
         ("0, GPU-0b, NVIDIA GB10, [N/A], [N/A], [N/A], 580.65.06, 12.1\n", "bad", "memory"),

@@ -29,9 +29,9 @@ def indices(visible: str | None, device: str = "auto") -> str:
 def test_gpus_come_from_the_driver(nvidia_smi: Install) -> None:
     nvidia_smi(TABLE)
     assert find_gpus() == [
-        Gpu("0", "NVIDIA A40", 46068 * 2**20, 45500 * 2**20, "GPU-aa1", (8, 6)),
-        Gpu("1", "NVIDIA A40", 46068 * 2**20, 45500 * 2**20, "GPU-bb1", (8, 6)),
-        Gpu("2", "Tesla T4", 15360 * 2**20, 0, "GPU-cc1", (7, 5)),
+        Gpu("0", "NVIDIA A40", (46068 - 400) * 2**20, 45500 * 2**20, "GPU-aa1", (8, 6)),
+        Gpu("1", "NVIDIA A40", (46068 - 400) * 2**20, 45500 * 2**20, "GPU-bb1", (8, 6)),
+        Gpu("2", "Tesla T4", (15360 - 400) * 2**20, 0, "GPU-cc1", (7, 5)),
     ]
     nvidia_smi("")
     assert find_gpus() == []

@@ -18,8 +18,7 @@ CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "fl
 
 def machine(card: str, gpus: int = 1, host_memory: int | None = 128 * GIB) -> Machine:
     entry = devices()[card]
-    memory = int(entry.memory_gib * GIB)
-    return Machine(card, tuple(range(16)), host_memory, gpus, memory, entry.bandwidth_gbs * 1e9, entry.rates)
+    return Machine(card, tuple(range(16)), host_memory, gpus, entry.memory, entry.bandwidth_gbs * 1e9, entry.rates)
 
 
 def plan(recipe: str, where: Machine, *overrides: str) -> Plan:
