@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from actors.errors import ActorDied
+from actors.errors import ActorDied, Halted
 from actors.formats import duration
 from conf.command import PlainConsole, command
 from conf.load import load
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
     if measures:
         try:
             examine(plan, console)
-        except ActorDied as error:
+        except (ActorDied, Halted) as error:
             console.print(Finding("measuring", "bad", str(error)).line)
             return 1
     plan = plan_measured(plan.asked, plan.machine)

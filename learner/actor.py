@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from actors.errors import ActorDied, LearnerDied
+from actors.errors import ActorDied, Halted, LearnerDied
 from actors.messages import Batch
 from actors.models.files import found_here
 from actors.protocols import Clock
@@ -117,17 +117,41 @@ class LearnerActor:
         world = World(self.rank, self.size, self._store)
         model_path = found_here(self.model_path, self.config.model)
         weights = pickle.loads(handles) if handles else None  # written by this run's own WeightsActor
-        with records_of("learner") as records:
+        with records_of("learner") as records, enough_memory(self.config):
             self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world, weights)
         warnings = (record.getMessage() for record in records if record.levelno >= logging.WARNING)
         return [" ".join(text.split())[:LONGEST_WARNING] for text in warnings]
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        return getattr(self._learner, method)(*arguments)
+        with enough_memory(self.config):
+            return getattr(self._learner, method)(*arguments)
 
 
 for _method in PROCESSES:  # Ray takes calls of methods that the class has
     setattr(LearnerActor, _method, partialmethod(LearnerActor._ask, _method))
+
+
+@contextmanager
+def enough_memory(config: Config) -> Iterator[None]:
+    """Raise Halted for torch's error that the GPU's share is full; it names the settings that need less."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        learner, shortest = config.learner, config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
+        half = max(learner.tokens_per_microbatch // 2, shortest)
+        smaller = {
+            "tokens_per_microbatch": half,
+            "gradient_checkpointing": "on",
+            "offload": "cpu",
+            "logprob_chunk": min(256, learner.logprob_chunk),
+        }
+        remedies = [f"learner.{key}={value}" for key, value in smaller.items() if getattr(learner, key) != value]
+        raise Halted(
+            f"learner.tokens_per_microbatch={learner.tokens_per_microbatch} needs more than the learner's share of the"
+            f" GPU ({str(error).partition(' GPU ')[0]}); give {' or '.join([*remedies, 'a larger GPU'])}"
+        ) from error
 
 
 @contextmanager

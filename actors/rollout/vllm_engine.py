@@ -20,6 +20,7 @@ from actors.rollout.vllm_settings import (
     without_kernel_sizes,
 )
 from actors.runtime.placement import Share
+from conf.errors import BadInput
 from conf.schema import Config
 
 if TYPE_CHECKING:
@@ -46,7 +47,16 @@ class RolloutEngine:
             if sized:  # vLLM's batch-invariant mode has sizes of its own
                 use_kernel_sizes(current_platform.get_device_name())
             made = EngineArgs(**engine_settings(config, model_path, share, cache_blocks)).create_engine_config()
-            return LLMEngine(made, Executor.get_class(made), log_stats=False, multiprocess_mode=False)
+            try:
+                return LLMEngine(made, Executor.get_class(made), log_stats=False, multiprocess_mode=False)
+            except ValueError as error:
+                if share.cores or "cache" not in str(error):
+                    raise
+                raise BadInput(
+                    f"rollout.max_concurrent_samples={config.rollout.concurrent_samples}: the engine's share of the GPU"
+                    f" leaves no room for its KV cache ({str(error).partition('Try ')[0].strip()}); give half as many,"
+                    " or learner.gradient_checkpointing=on, with which the learner leaves more"
+                ) from error
 
         self._thread = EngineThread(make)
         self._fallbacks = tuple(without_kernel_sizes()) if sized else ()

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from actors.errors import Halted
 from actors.messages import Batch
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import START_S
 from actors.storage.documents import EventKind
 from conf.schema import Config
-from learner.actor import HANG_S, LearnerActor, RemoteLearner
+from conf.settings import changed
+from learner.actor import HANG_S, LearnerActor, RemoteLearner, enough_memory
 from tests.fakes import make_group
 
 
@@ -68,3 +71,24 @@ def test_warnings_of_the_start_are_recorded_once(
     asyncio.run(start())
     assert found == [("learner", EventKind.FALLBACK, "plain kernels: no liger")]
     assert not logging.getLogger("learner").handlers
+
+
+@pytest.mark.parametrize(
+    ("given", "remedies"),
+    [
+        ({"tokens_per_microbatch": 1000, "offload": "none"}, ["tokens_per_microbatch=500", "offload=cpu"]),
+        ({"tokens_per_microbatch": 80, "gradient_checkpointing": "on"}, ["logprob_chunk=256"]),
+    ],
+)
+def test_a_full_gpu_halts_the_run_with_settings_that_need_less(
+    given: dict[str, Any], remedies: list[str], tiny_config: Config
+) -> None:
+    rollout = {"rollout.max_prompt_tokens": 40, "rollout.max_response_tokens": 40, "learner.logprob_chunk": 512}
+    config = changed(tiny_config, rollout | {f"learner.{key}": value for key, value in given.items()})
+    with pytest.raises(Halted) as halted, enough_memory(config):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has 23.65 GiB")
+    value, _, remedy = str(halted.value).partition("; give ")
+    assert value.startswith(f"learner.tokens_per_microbatch={given['tokens_per_microbatch']} ")
+    assert "1.50 GiB" in value
+    assert {f"learner.{each}" for each in remedies} <= set(remedy.split(" or "))
+    assert not {f"learner.{key}={value}" for key, value in given.items()} & set(remedy.split(" or "))
