@@ -1,5 +1,7 @@
 """Errors that set a run back or end it."""
 
+ENDED_WITH_WEIGHTS = "it was ended because the process that holds its weights had died"
+
 
 class ActorDied(Exception):
     """An actor is gone or does not answer, and the request is lost.
@@ -11,6 +13,11 @@ class ActorDied(Exception):
     def cause(self) -> str:
         """The text without the actor's name."""
         return str(self).partition(" died: ")[2] or str(self)
+
+    @property
+    def caused(self) -> bool:
+        """Whether the death of the process that holds the weights, which is counted for itself, has caused it."""
+        return ENDED_WITH_WEIGHTS in str(self)
 
 
 class LearnerDied(ActorDied):

@@ -117,13 +117,13 @@ class LearnerActor:
         world = World(self.rank, self.size, self._store)
         model_path = found_here(self.model_path, self.config.model)
         weights = pickle.loads(handles) if handles else None  # written by this run's own WeightsActor
-        with records_of("learner") as records, enough_memory(self.config):
+        with records_of("learner") as records, gpu_faults(self.config):
             self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world, weights)
         warnings = (record.getMessage() for record in records if record.levelno >= logging.WARNING)
         return [" ".join(text.split())[:LONGEST_WARNING] for text in warnings]
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        with enough_memory(self.config):
+        with gpu_faults(self.config):
             return getattr(self._learner, method)(*arguments)
 
 
@@ -132,8 +132,10 @@ for _method in PROCESSES:  # Ray takes calls of methods that the class has
 
 
 @contextmanager
-def enough_memory(config: Config) -> Iterator[None]:
-    """Raise Halted for torch's error that the GPU's share is full; it names the settings that need less."""
+def gpu_faults(config: Config) -> Iterator[None]:
+    """Raise Halted, with settings that need less, if the GPU's share is full, and ActorDied for other faults of CUDA,
+    after which a process cannot use the GPU any more.
+    """
     import torch
 
     try:
@@ -152,6 +154,10 @@ def enough_memory(config: Config) -> Iterator[None]:
             f"learner.tokens_per_microbatch={learner.tokens_per_microbatch} needs more than the learner's share of the"
             f" GPU ({str(error).partition(' GPU ')[0]}); give {' or '.join([*remedies, 'a larger GPU'])}"
         ) from error
+    except RuntimeError as error:
+        if "CUDA" not in str(error):
+            raise
+        raise ActorDied(f"on its GPU: {str(error).partition(chr(10))[0]}") from error
 
 
 @contextmanager

@@ -383,7 +383,8 @@ class Coordinator:
         """
         self._learner_usable = False
         self.ledger.count("deaths/learner")
-        self._saving.crashes += 1
+        if not (death.caused and self._saving.crashes):  # else it is one with the crash before
+            self._saving.crashes += 1
         hopeless = not then and self._saving.crashes >= CRASHES
         restart = f"restarting from update {self._saving.version}, attempt {self._saving.crashes} of {CRASHES - 1}"
         then = "it is not restarted again" if hopeless else then or restart

@@ -12,7 +12,7 @@ from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
-from actors.errors import ActorDied
+from actors.errors import ENDED_WITH_WEIGHTS, ActorDied
 from actors.models.files import found_here
 from actors.protocols import Clock
 from actors.rollout.vllm_settings import engine_settings, set_environment
@@ -148,5 +148,5 @@ class SharedWeights(Supervised[RemoteWeights]):
                 await self.attempt(lambda weights: weights.ask("serve"))
             except Lost:
                 for user in self.users:
-                    user.kill(f"the process that holds its {self.actor.name} died")
+                    user.kill(ENDED_WITH_WEIGHTS)
                 await self.recovered()

@@ -38,7 +38,15 @@ class RestartLimit:
         self._in_a_row = 0
 
     def pause(self, now: float, death: ActorDied) -> float:
-        """Count a crash and return the seconds until the restart. Raises ActorDied if there is to be none."""
+        """Count a crash and return the seconds until the restart. Raises ActorDied if there is to be none.
+
+        A crash that the one of the weights' process has caused is one with those just before it: a fault of one client
+        of NVIDIA's MPS ends all of them.
+        """
+        if death.caused:
+            for _ in range(self._in_a_row):
+                self._times.pop()
+            self._in_a_row = 0
         self._in_a_row += 1
         self._times.append(now)
         if self._in_a_row >= DEATHS_IN_A_ROW:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from actors.errors import Halted
+from actors.errors import ActorDied, Halted
 from actors.messages import Batch
 from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
@@ -17,7 +17,7 @@ from actors.runtime.remote_actor import START_S
 from actors.storage.documents import EventKind
 from conf.schema import Config
 from conf.settings import changed
-from learner.actor import HANG_S, LearnerActor, RemoteLearner, enough_memory
+from learner.actor import HANG_S, LearnerActor, RemoteLearner, gpu_faults
 from tests.fakes import make_group
 
 
@@ -85,10 +85,17 @@ def test_a_full_gpu_halts_the_run_with_settings_that_need_less(
 ) -> None:
     rollout = {"rollout.max_prompt_tokens": 40, "rollout.max_response_tokens": 40, "learner.logprob_chunk": 512}
     config = changed(tiny_config, rollout | {f"learner.{key}": value for key, value in given.items()})
-    with pytest.raises(Halted) as halted, enough_memory(config):
+    with pytest.raises(Halted) as halted, gpu_faults(config):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has 23.65 GiB")
     value, _, remedy = str(halted.value).partition("; give ")
     assert value.startswith(f"learner.tokens_per_microbatch={given['tokens_per_microbatch']} ")
     assert "1.50 GiB" in value
     assert {f"learner.{each}" for each in remedies} <= set(remedy.split(" or "))
     assert not {f"learner.{key}={value}" for key, value in given.items()} & set(remedy.split(" or "))
+
+
+def test_a_fault_of_cuda_is_a_crash(tiny_config: Config) -> None:
+    with pytest.raises(ActorDied, match="illegal memory access"), gpu_faults(tiny_config):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with …")
+    with pytest.raises(RuntimeError, match="a size"), gpu_faults(tiny_config):
+        raise RuntimeError("a size does not fit")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.errors import ActorDied
+from actors.errors import ENDED_WITH_WEIGHTS, ActorDied
 from actors.runtime.supervision import (
     DEATHS_IN_A_ROW,
     DEATHS_LATELY,
@@ -40,6 +40,17 @@ def test_an_answer_begins_a_new_row_and_too_many_of_late_end_it(pause_s: float, 
         return
     with pytest.raises(ActorDied, match=f"rollout-0 died {DEATHS_LATELY} times in 5 minutes, .*signal 9"):
         limit.pause(pause_s * (DEATHS_LATELY - 1), DEATH)
+
+
+def test_a_crash_with_the_weights_is_one_with_those_just_before() -> None:
+    limit, caused = RestartLimit("rollout-0"), ActorDied(f"rollout-0 died: {ENDED_WITH_WEIGHTS}")
+    for time in range(DEATHS_LATELY - 1):
+        assert limit.pause(60.0 * time, DEATH) == 0.0
+        assert limit.pause(60.0 * time, caused) == 0.0
+        assert limit.attempt.startswith("attempt 1 ")
+        limit.answered()
+    with pytest.raises(ActorDied, match=f"{DEATHS_LATELY} times in"):
+        limit.pause(60.0 * DEATHS_LATELY, caused)
 
 
 class Worker:
