@@ -18,7 +18,6 @@ and keeps the measurement for later plans. The exit code is 1 if something forbi
 import asyncio
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,15 +31,12 @@ from conf.load import load
 from conf.settings import changed
 from launch.checkup.look import Finding, look
 from launch.checkup.measurement import compare, measure, store
-from launch.hardware.gpus import check_mode, choose, show_only
-from launch.hardware.ipc import not_shared
-from launch.hardware.machine import detect
-from launch.hardware.mps import check_mps, mps_service
+from launch.hardware.mps import check_mps
 from launch.plan.calibration import kept_in, plan_measured
 from launch.plan.estimate import Estimate
 from launch.plan.plan import Plan
 from launch.plan.view import conclusion, source
-from launch.session.preparation import command_line, commit
+from launch.session.preparation import command_line, commit, tried
 
 MEASURE = ("measure=true", "measure=false")
 
@@ -61,16 +57,17 @@ def main(arguments: list[str]) -> int:
     if plan.costs is None:
         console.print("The rates of this GPU are not known: its first run measures them for later plans.")
         return 0
-    if reason := not_shared(plan.asked, plan.placement):
-        console.print(Finding("shared weights", "warning", reason).line)
-        plan = plan_measured(changed(plan.asked, {"model.shared_weights": "off"}), plan.machine)
-    if measures:
-        try:
-            examine(plan, console)
-        except (ActorDied, Halted) as error:
-            console.print(Finding("measuring", "bad", str(error)).line)
-            return 1
-    plan = plan_measured(plan.asked, plan.machine)
+    check_mps(plan.asked, plan.placement, joined=False)
+    with tried(plan) as (plan, _, own_copies):
+        if own_copies:
+            console.print(Finding("shared weights", "warning", own_copies).line)
+        if measures:
+            try:
+                examine(plan, console)
+            except (ActorDied, Halted) as error:
+                console.print(Finding("measuring", "bad", str(error)).line)
+                return 1
+            plan = plan_measured(plan.asked, plan.machine)
     console.print(conclusion(plan))
     console.print(source(plan))
     return 0
@@ -81,20 +78,12 @@ def examine(plan: Plan, console: Console) -> None:
     from actors.models.files import locate
     from actors.runtime.ray_session import clear_session, ray_session
 
-    check_mps(plan.asked, plan.placement, joined=False)
     model_path = locate(plan.config.model)
-    available = detect(plan.config.device).cards
-    plan = plan.divided(available)
-    gpus = choose(available, plan.placement, plan.needed("learner GPU"))
-    show_only(gpus)
     console.print("Measuring for one to five minutes; engine and learner start first ...")
     with TemporaryDirectory(prefix="doctor-") as name:
         folder = Path(name)
-        with mps_service(plan.config, plan.asked.run.nvidia_mps) as (config, _):
-            check_mode(gpus, plan.placement, config.run.mps)
-            plan = replace(plan, config=config)
-            with ray_session(plan.config, plan.placement, folder, dashboard=False):
-                found = asyncio.run(measure(plan, model_path, folder, lambda *said: console.print(": ".join(said))))
+        with ray_session(plan.config, plan.placement, folder, dashboard=False):
+            found = asyncio.run(measure(plan, model_path, folder, lambda *said: console.print(": ".join(said))))
         clear_session(folder)
     console.print("\n".join(next(iter(found.values())).lines))
     kept = [

@@ -37,10 +37,8 @@ from conf.help import explain, show_settings
 from conf.load import load
 from conf.schema import Config
 from conf.settings import changed
-from launch.hardware.gpus import check_mode, choose, show_only
-from launch.hardware.ipc import not_shared
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
-from launch.hardware.mps import check_mps, mps_service
+from launch.hardware.mps import check_mps
 from launch.hardware.network import cluster_warning, free_port
 from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import check_host, check_nodes, needs_of_run
@@ -51,7 +49,7 @@ from launch.plan.view import render, render_scaling
 from launch.reporting import attempt, conclusion
 from launch.session.console import show_places
 from launch.session.ending import OnEnd, describe, end_with_budget, exit_code, leave, next_steps, write_ending
-from launch.session.preparation import prepare
+from launch.session.preparation import prepare, tried
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import find_folder, give_back, resolve_dtype, take_over
 from rewards.functions import check_functions
@@ -136,29 +134,19 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     folder = find_folder(config)
     if os.path.exists(folder):
         take_over(folder, f"run {config.run.name!r}")  # leftovers of a killed process take room, on the GPU too
-    if own_copies := not_shared(plan.asked, plan.placement):
-        plan = plan_on(changed(config, {"model.shared_weights": "off"}), plan.machine)
-        check_plan(plan)
-    counted = with_problems(plan)
-    available = plan.machine.cards if cluster else detect(config.device).cards  # with their free memory by now
-    plan, counted = plan.divided(available), counted.divided(available)
-    gpus = choose(available, plan.placement, plan.needed("learner GPU"))
-    console.print(render(counted))
-    check_host(needs_of_run(plan), folder, config.run.overwrite)
-    if not cluster:
-        show_only(gpus)
-    with mps_service(plan.config, plan.asked.run.nvidia_mps) as (config, mps):
-        check_mode(gpus, plan.placement, config.run.mps)
+    with_problems(plan)  # refuses bad data
+    with tried(plan) as (plan, mps, own_copies):
+        counted = with_problems(plan)
+        console.print(render(counted))
+        check_host(needs_of_run(plan), folder, config.run.overwrite)
         if not cluster:
             remedy = "stop the other run or Ray on this machine, or give dashboard.port=0 for any free port"
             port = free_port(config.dashboard.host, config.dashboard.port, "dashboard.port", remedy)
-            config = changed(config, {"dashboard.port": port})
-        settled = changed(counted.config, {"run.nvidia_mps": config.run.nvidia_mps})
-        plan, counted = replace(plan, config=config), replace(counted, config=settled)
+            plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
         take_over(folder, f"run {config.run.name!r}")
         start_server()  # it hides the environment, which Ray's processes need, while it starts
         handle_signals(raise_exit)
-        session = Early(ray_session(config, plan.placement, folder, dashboard=True, joined=context))
+        session = Early(ray_session(plan.config, plan.placement, folder, dashboard=True, joined=context))
         given = plan, folder, started_at, arguments, counted.estimate, mps, own_copies
         return carry_out(prepare_beside(session, folder, given), console, session)
 

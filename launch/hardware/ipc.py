@@ -1,4 +1,7 @@
-"""Whether one process can map what another one holds in a GPU's memory. Some containers and virtual GPUs forbid it."""
+"""Whether one process can map what another one holds in a GPU's memory. Some containers and virtual GPUs forbid it.
+
+That is CUDA's part of sharing weights. vLLM's daemon and loader are first used when a run's actors start.
+"""
 
 import subprocess
 import sys
@@ -13,7 +16,8 @@ from actors.rollout.shared_weights import handles
 subprocess.run([sys.executable, "-c", sys.argv[1]], input=handles(torch.nn.Linear(512, 512, device="cuda")), check=True)
 """
 READER = """
-import pickle, sys
+import os, pickle, sys
+os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # as the learner, which maps the weights
 assert pickle.load(sys.stdin.buffer)["weight"].any()
 """
 """Programs of two processes: each ends with an error unless the second one reads the memory of the first."""
@@ -23,7 +27,8 @@ TRY_S = 120.0
 
 
 def not_shared(asked: Config, placement: Placement) -> str:
-    """Return why engine and learner cannot share weights as placed; empty if they can, or if it is not planned.
+    """Return why engine and learner cannot share weights as placed; empty if they can, or if it is not planned. Call it
+    where the run's GPU is the first visible one, with room, and its MPS has started.
 
     Raises BadInput if they cannot and model.shared_weights=on was asked for.
     """
@@ -37,7 +42,7 @@ def not_shared(asked: Config, placement: Placement) -> str:
             reason = f"mapping GPU memory of another process took more than {TRY_S:.0f} s"
         except subprocess.CalledProcessError as error:
             said = [line for line in error.stderr.splitlines() if "Error" in line] or [str(error)]
-            reason = f"no process can map GPU memory of another one: {said[0]}"
+            reason = f"mapping GPU memory of another process failed: {said[0]}"
     elif asked.model.shares_weights:
         reason = "engine and learner share no GPU of this machine"
     if reason and asked.model.shares_weights:

@@ -25,19 +25,18 @@ START_S = 1.0
 ANSWER_S = 20.0
 """Seconds that the service has to end."""
 
-CLIENT_S = 60.0
-"""Seconds that a client has to take a context. The first one starts the server, which looks at all GPUs."""
+CLIENT_S = 120.0
+"""Seconds that a client has to compute. It imports torch, and the first one starts the server, which looks at all GPUs.
+"""
 
 CLIENT = """
-import ctypes, sys
-cuda, device, context, name = ctypes.CDLL("libcuda.so.1"), ctypes.c_int(), ctypes.c_void_p(), ctypes.c_char_p()
-failed = cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0)
-failed = failed or cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
-if failed:
-    cuda.cuGetErrorName(failed, ctypes.byref(name))
-    sys.exit((name.value or b"CUDA error %d" % failed).decode())
+import os
+os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # as the learner
+import torch
+ones = torch.ones(64, 64, device="cuda")
+assert (ones @ ones == 64).all()
 """
-"""Program of a client: it takes a context on the first visible GPU, as torch does before its first tensor."""
+"""Program of a client: it computes on the first visible GPU."""
 
 PRICE = (
     "engine and learner compute on the GPU at the same time through NVIDIA's MPS: a memory fault of one of them ends"
@@ -127,7 +126,7 @@ def _running() -> Iterator[str]:
 
 
 def _failure(service: "subprocess.Popen[str]", log: Path) -> str:
-    """Return why the service has ended, or why a client of it cannot take a context; empty if one can."""
+    """Return why the service has ended, or why a client of it cannot compute; empty if one can."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         code = service.wait(START_S)
         said = log.read_text(errors="replace").splitlines()[-1:] if log.is_file() else []
@@ -137,8 +136,9 @@ def _failure(service: "subprocess.Popen[str]", log: Path) -> str:
         _, error = client.communicate(timeout=CLIENT_S)
     except subprocess.TimeoutExpired:
         client.kill()
-        return f"a client of {TOOL} did not reach the GPU within {CLIENT_S:g} s"
-    return f"a client of {TOOL} failed: {''.join(error.splitlines()[-1:])}" if client.returncode else ""
+        return f"a client of {TOOL} did not compute within {CLIENT_S:g} s"
+    said = [line for line in error.splitlines() if "Error" in line] or [f"exit code {client.returncode}"]
+    return f"a client of {TOOL} failed: {said[0]}" if client.returncode else ""
 
 
 def _start(command: list[str], environment: dict[str, str], stderr: int) -> "subprocess.Popen[str]":

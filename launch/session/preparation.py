@@ -2,7 +2,9 @@
 
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,9 +17,15 @@ from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.schema import among, marked
 from conf.settings import changed
+from launch.hardware.gpus import Gpu, check_mode, choose, show_only
+from launch.hardware.ipc import not_shared
+from launch.hardware.machine import detect
+from launch.hardware.mps import mps_service
+from launch.plan.calibration import plan_measured
 from launch.plan.estimate import Estimate
 from launch.plan.host_needs import needs_of_run
-from launch.plan.plan import Plan
+from launch.plan.plan import Change, Plan
+from launch.plan.refusal import check_plan
 from launch.session.resume import begin
 
 GENERATED = "reasoning_gym:"
@@ -25,6 +33,37 @@ GENERATED = "reasoning_gym:"
 PROJECT = Path(__file__).parents[2]
 
 GIT_S = 10.0
+
+
+@contextmanager
+def tried(plan: Plan) -> Iterator[tuple[Plan, str, str]]:
+    """Let child processes see the plan's GPUs only, and use MPS there if planned. Yield the plan by what works there,
+    the text of an event about MPS (see `mps_service`), and why engine and learner share no weights although planned.
+    """
+    cluster = bool(plan.machine.nodes)
+    available = plan.machine.cards if cluster else detect(plan.config.device).cards  # with their free memory by now
+
+    def placed(plan: Plan) -> tuple[Plan, list[Gpu]]:
+        plan = plan.divided(available)
+        gpus = choose(available, plan.placement, plan.needed("learner GPU"))
+        if not cluster:
+            show_only(gpus)
+        return plan, gpus
+
+    def planned_with(change: Change) -> Plan:
+        again = plan_measured(changed(plan.asked, change), plan.machine)
+        check_plan(again)
+        return placed(again)[0]
+
+    plan, gpus = placed(plan)
+    with mps_service(plan.config, plan.asked.run.nvidia_mps) as (config, mps):
+        check_mode(gpus, plan.placement, config.run.mps)
+        mps_now: Change = {"run.nvidia_mps": config.run.nvidia_mps}
+        if config.run.mps != plan.config.run.mps:
+            plan = planned_with(mps_now)
+        if own_copies := not_shared(plan.asked, plan.placement):
+            plan = planned_with({"model.shared_weights": "off"})
+        yield replace(plan, asked=changed(plan.asked, mps_now)), mps, own_copies
 
 
 def prepare(

@@ -16,6 +16,7 @@ from conf.settings import changed
 from launch import run
 from launch.plan.plan import Plan, make_plan
 from launch.run import main
+from launch.session import preparation
 from learner.actor import LearnerActor
 from tests.gpu.test_sharing import plan_of, settings
 from tests.launch.plan.plans import machine
@@ -71,8 +72,10 @@ def test_a_run_records_what_is_planned_without_mps_where_no_client_works(
     nvidia_smi: Install, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected: list[float] = []
+    plans: list[Plan] = []
 
     def prepare(plan: Plan, *given: Any) -> Plan:
+        plans.append(plan)
         expected.append(given[3].update_s)
         return plan
 
@@ -82,28 +85,38 @@ def test_a_run_records_what_is_planned_without_mps_where_no_client_works(
 
     nvidia_smi(A40.format(0, "a", 45600))
     monkeypatch.setattr(run, "prepare", prepare)
-    monkeypatch.setattr(run, "mps_service", service)
+    monkeypatch.setattr(preparation, "mps_service", service)
     ways = ["off", "on"]
     while ways:
+        way = ways[-1]
         assert start()[0] == 0
+        assert (plans[-1].asked.run.nvidia_mps, plans[-1].config.run.nvidia_mps) == (way, way)
     assert expected[0] < expected[1]
 
 
-def test_sharing_is_tried_once_a_killed_run_has_left_the_gpu(
+def test_sharing_is_tried_under_mps_once_a_killed_run_has_left_the_gpu(
     nvidia_smi: Install, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvidia_smi(A40.format(0, "a", 45600))
     (tmp_path / "r256_instruct").mkdir()
     done: list[str] = []
 
+    @contextmanager
+    def service(config: Config, _: str) -> Iterator[tuple[Config, str]]:
+        done.append("served")
+        yield config, ""
+
     def tried(*_: Any) -> str:
-        done.append("tried")
-        return ""
+        done.append(f"tried on {os.environ['CUDA_VISIBLE_DEVICES']}")
+        return "no IPC"
 
     monkeypatch.setattr(run, "take_over", lambda *_: done.append("cleared"))
-    monkeypatch.setattr(run, "not_shared", tried)
-    assert start()[0] == 0
-    assert done[:2] == ["cleared", "tried"]
+    monkeypatch.setattr(preparation, "not_shared", tried)
+    monkeypatch.setattr(preparation, "mps_service", service)
+    code, (plan,), _ = start()
+    assert code == 0
+    assert done[:3] == ["cleared", "served", "tried on 0"]
+    assert (plan.asked.model.shared_weights, plan.placement.weights) == ("off", None)
 
 
 @pytest.mark.parametrize(("free", "engine"), [(45600, 0.58), (41000, 0.52), (36000, 0.41)])
