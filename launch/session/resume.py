@@ -122,10 +122,13 @@ def resolve_dtype(config: Config, machine: Machine) -> Config:
 
 
 def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:
-    """Return a run's changed settings: by key, the value then and now."""
+    """Return a run's changed settings: by key, the value then and now. A setting that is newer than the run had its
+    default then.
+    """
     if not run.exists:
         return {}
-    before, now = flatten(run.config()), flatten(parse_yaml(dump(config)))
+    default, now = (flatten(parse_yaml(dump(each))) for each in (type(config)(), config))
+    before = {key: default.get(key) for key in now} | flatten(run.config())
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     return {key: (before.get(key), now.get(key)) for key in keys}
 
@@ -166,7 +169,7 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
             f"run {config.run.name!r} was begun with other problems than {config.data.source} has now: restore the "
             f"data, or give run.name=OTHER or run.overwrite=true"
         )
-    untold = (*marked("private"), *marked("momentary"))
-    told = {key: values for key, values in changes(config, run).items() if not among(key, untold)}
+    untold, changed_now = (*marked("private"), *marked("momentary")), changes(config, run).items()
     run.write_config(dump(config), problems.digest)
-    return [f"{key}={before} → {now}" for key, (before, now) in told.items()]
+    # "auto" is the default of a setting newer than the run, which the plan has decided
+    return [f"{key}={then} → {now}" for key, (then, now) in changed_now if then != "auto" and not among(key, untold)]

@@ -62,6 +62,16 @@ def test_changes_are_listed_without_the_place_of_the_run(tmp_path: Path) -> None
     assert begin(changed, find_folder(changed), problems("a")) == listed
 
 
+def test_settings_that_are_newer_than_a_run_had_their_defaults(tmp_path: Path) -> None:
+    leave(tmp_path, "interrupted")
+    record = tmp_path / "quickstart" / "config.yaml"
+    newer = ("nvidia_mps:", "nvidia_mps_percentage:", "fused_kernels:", "rslora:")
+    kept = [line for line in record.read_text().splitlines() if not line.strip().startswith(newer)]
+    record.write_text("\n".join(kept))
+    decided = configure(tmp_path, "run.nvidia_mps=off", "learner.fused_kernels=false")
+    assert begin(decided, find_folder(decided), problems("a")) == ["learner.fused_kernels=True → False"]
+
+
 def test_what_is_learned_may_not_change_on_resume(tmp_path: Path) -> None:
     leave(tmp_path, "interrupted")
     with pytest.raises(BadInput, match=r"lora\.rank=32, not 8.*also changed: run\.seed"):
