@@ -21,7 +21,9 @@ from conf.command import near
 from conf.errors import BadInput
 from conf.load import run_of
 from conf.schema import Config
+from conf.settings import changed
 from launch.hardware.machine import Machine, check_build
+from launch.plan.plan import possible_samples
 from launch.plan.refusal import check_engines
 from launch.session.resume import take_over
 from rewards.pool import check_reward_functions
@@ -61,6 +63,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvalu
     shape = shape_from_config(model_path)
     check_lengths(config, shape.max_position_embeddings)
     config, adapter = adopt_adapter(config, model_path)
+    config = changed(config, {"rollout.max_concurrent_samples": possible_samples(config, machine)[-1]})
     placement = place_engines(machine.cores, machine.gpus)
     if config.reward.workers is not None:
         placement = replace(placement, reward_workers=config.reward.workers)

@@ -180,9 +180,6 @@ def plan_for(
     model.shared_weights, of rollout.max_concurrent_samples and of engines beside the ranks.
     """
     engines, again = [config.rollout.actors], [config.learner.gradient_checkpointing]
-    samples = [config.rollout.concurrent_samples]
-    if machine.gpu_memory >= LARGE_GPU and config.rollout.max_concurrent_samples is None:
-        samples.append(MORE_SAMPLES)
     if machine.gpus and engines == [None]:
         engines = [number for number in (machine.gpus - ranks, machine.gpus) if number]
     if again == ["auto"]:
@@ -206,7 +203,13 @@ def plan_for(
         memory = tuple(entry for entry in memory_of(decided, shape, placement, machine.nodes) if entry.bytes)
         return Plan(decided, machine, placement, shape, memory, config, calibration).divided()
 
-    return _best(starmap(decide, product(one_copy, engines, again, samples)))
+    return _best(starmap(decide, product(one_copy, engines, again, possible_samples(config, machine))))
+
+
+def possible_samples(config: Config, machine: Machine) -> list[int]:
+    """Return the possible numbers of samples that an engine decodes at once, smallest first."""
+    more = machine.gpu_memory >= LARGE_GPU and config.rollout.max_concurrent_samples is None
+    return [config.rollout.concurrent_samples, *([MORE_SAMPLES] if more else [])]
 
 
 def with_problems(plan: Plan) -> Plan:

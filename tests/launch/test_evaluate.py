@@ -18,12 +18,14 @@ from conf.errors import BadInput
 from conf.load import load
 from launch import evaluate
 from launch.evaluate import conclude
+from launch.evaluation import preparation
 from launch.evaluation.preparation import PreparedEvaluation, prepare
 from launch.evaluation.results import alike, write_results
 from launch.hardware.machine import detect
 from launch.session.resume import begin, find_folder
 from rewards.problems import loading
 from tests.fakes import make_reward
+from tests.launch.plan.plans import machine
 from tests.run_folders import write_run
 from tests.trained_runs import save_adapter, write_trained
 
@@ -57,6 +59,19 @@ def prepared(arguments: list[str]) -> PreparedEvaluation:
     evaluation = prepare(load(arguments), detect("cpu"), Console(quiet=True))
     assert evaluation is not None
     return evaluation
+
+
+@pytest.mark.parametrize(("gpu", "given", "samples"), [("A40", "null", 256), ("L4", "null", 128), ("A40", "32", 32)])
+def test_an_engine_decodes_as_many_samples_as_in_a_run(
+    gpu: str, given: str, samples: int, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "check_build", lambda *_: None)
+    arguments[arguments.index("model.dtype=float32")] = "model.dtype=bfloat16"
+    evaluation = prepare(
+        load([*arguments, f"rollout.max_concurrent_samples={given}"]), machine(gpu), Console(quiet=True)
+    )
+    assert evaluation
+    assert evaluation.config.rollout.concurrent_samples == samples
 
 
 def draw(evaluation: PreparedEvaluation, rounds: int, right: int) -> None:
