@@ -97,7 +97,7 @@ class CoordinatorActor:
             if outcome.status != "interrupted":
                 failure = traceback.format_exc()
         if self._fatal and outcome.status == "interrupted":
-            reason = f"{self._fatal.text}: make room in {self._folder.path}, then give the same command"
+            reason = f"{self._fatal.text}: make room there, then give the same command"
             outcome = replace(outcome, status="halted", reason=reason)
         summary = summarise(self._request, outcome, self._updates, self._ledger.record)
         summary = self._folder.write_ending(summary, failure)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,11 +50,13 @@ class HostFree:
     """The free amounts, in bytes.
 
     disk: on the run folder's disk.
+    temporary: on the disk of the folder for temporary files.
     begun: size of the unfinished checkpoints and the published adapters in the run folder.
     kept: size of the complete checkpoints in the run folder.
     """
 
     disk: int
+    temporary: int
     shared_memory: int
     memory: int
     begun: int = 0
@@ -79,11 +82,15 @@ class HostGuard:
 
     def look(self, free: HostFree) -> list[Alarm]:
         """Return the new alarms. A low disk becomes fatal while there still is room for a last checkpoint."""
-        margin = free.disk + free.begun - self.need.checkpoint
-        alarms = []
-        if margin < DISK_MARGIN:
-            text = f"the disk of the run folder has {amount(free.disk)} left"
-            alarms.append(Alarm("disk", text, fatal=margin < LAST_MARGIN))
+        disks = {
+            "disk": ("the run folder", free.disk, free.disk + free.begun - self.need.checkpoint),
+            "temporary disk": ("TMPDIR", free.temporary, free.temporary),
+        }
+        alarms = [
+            Alarm(kind, f"the disk of {name} has {amount(left)} left", fatal=margin < LAST_MARGIN)
+            for kind, (name, left, margin) in disks.items()
+            if margin < DISK_MARGIN
+        ]
         if self.need.shared_memory and free.shared_memory < SHARED_MEMORY_LOW:
             alarms.append(Alarm("shared memory", f"/dev/shm has {amount(free.shared_memory)} left"))
         if free.memory < MEMORY_LOW_SHARE * self.total_memory:
@@ -98,6 +105,7 @@ def measure(folder: Path) -> HostFree:
     record = RunRecord(folder)
     return HostFree(
         disk=free_disk(folder),  # first: a checkpoint that is being written then counts too much, not too little
+        temporary=free_disk(Path(tempfile.gettempdir())),
         shared_memory=shutil.disk_usage(SHARED_MEMORY).free,
         memory=free_memory(),
         begun=sum(map(size, (folder / "adapters", *record.checkpoints.unfinished))),
@@ -109,6 +117,13 @@ def free_disk(folder: Path) -> int:
     """Return the bytes that this user may still write at a path, whose last parts need not exist."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
+
+
+def in_memory(folder: Path) -> bool:
+    """Whether the files of an existing folder are in memory."""
+    kinds = {disk.mountpoint: disk.fstype for disk in psutil.disk_partitions(all=True)}
+    resolved = folder.resolve()
+    return next((kinds[str(path)] for path in (resolved, *resolved.parents) if str(path) in kinds), "") == "tmpfs"
 
 
 def size(folder: Path) -> int:

@@ -13,7 +13,7 @@ from actors.runtime.host_resources import (
     SHARED_MEMORY,
     HostNeeds,
     amount,
-    free_disk,
+    in_memory,
     measure,
     size,
 )
@@ -47,13 +47,14 @@ def needs_of_run(plan: Plan) -> HostNeeds:
     trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
     checkpoint = trained * (CHECKPOINT_BYTES + DTYPE_BYTES[config.model.dtype])
     shared, own = (_published(plan), 0) if plan.machine.nodes else (0, _published(plan))
+    temporary = SESSION_BYTES + own
     kept = config.checkpoint.keep_last + 1 + (config.validation.every > 0)  # one in passing; the best may be old
     return HostNeeds(
         disk=(kept + 1) * checkpoint + shared + DISK_MARGIN,
         checkpoint=checkpoint + shared,
-        temporary=SESSION_BYTES + own,
+        temporary=temporary,
         shared_memory=_shared_memory(plan.placement),
-        memory=int(plan.needed("host")),
+        memory=int(plan.needed("host")) + temporary * in_memory(Path(tempfile.gettempdir())),
     )
 
 
@@ -96,9 +97,7 @@ def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterato
     yield Resource(
         f"run.folder={folder.parent}: its disk", free.disk, disk, "make room or name a folder on another disk"
     )
-    yield Resource(
-        f"{temporary}", free_disk(temporary), need.temporary + stored, "make room or set TMPDIR to another disk"
-    )
+    yield Resource(f"{temporary}", free.temporary, need.temporary + stored, "make room or set TMPDIR to another disk")
     yield Resource(
         "/dev/shm", free.shared_memory, need.shared_memory, "enlarge it; for a container, docker run --shm-size=2g"
     )

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,13 +13,14 @@ from actors.runtime.host_resources import (
     HostNeeds,
     amount,
     free_memory,
+    in_memory,
     measure,
     total_memory,
 )
 
 GIB = 2**30
 NEED = HostNeeds(disk=8 * GIB, checkpoint=GIB, temporary=0, shared_memory=512 * MIB, memory=6 * GIB)
-PLENTY = HostFree(disk=100 * GIB, shared_memory=GIB, memory=10 * GIB)
+PLENTY = HostFree(disk=100 * GIB, temporary=GIB, shared_memory=GIB, memory=10 * GIB)
 
 
 def look(guard: HostGuard, **less: int) -> list[tuple[str, bool]]:
@@ -33,9 +35,19 @@ def test_disk_is_warned_of_once_and_ends_the_run_while_a_checkpoint_still_fits()
     assert look(guard, disk=NEED.checkpoint + DISK_MARGIN - 2) == []
     assert look(guard, disk=NEED.checkpoint + LAST_MARGIN - 1) == [("disk", True)]
     assert look(guard, disk=NEED.checkpoint + LAST_MARGIN - 2) == []
-    (alarm,) = HostGuard(NEED, 24 * GIB).look(HostFree(300 * MIB, GIB, 10 * GIB))
+    (alarm,) = HostGuard(NEED, 24 * GIB).look(HostFree(300 * MIB, GIB, GIB, 10 * GIB))
     assert "300 MiB" in alarm.text
     assert amount(1.5 * GIB) == "1.5 GiB"
+    assert look(guard, temporary=DISK_MARGIN - 1) == [("temporary disk", False)]
+    assert look(guard, temporary=LAST_MARGIN - 1) == [("temporary disk", True)]
+
+
+def test_files_of_a_tmpfs_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {"/": "overlay", str(tmp_path): "tmpfs", str(tmp_path / "disk"): "ext4"}
+    mounts = [SimpleNamespace(mountpoint=place, fstype=kind) for place, kind in kinds.items()]
+    monkeypatch.setattr("psutil.disk_partitions", lambda **_: mounts)
+    found = [in_memory(folder) for folder in (tmp_path.parent, tmp_path / "deep", tmp_path / "disk" / "deep")]
+    assert found == [False, True, False]
 
 
 def test_alarm_is_raised_again_after_it_was_over() -> None:

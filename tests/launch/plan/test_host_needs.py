@@ -12,7 +12,7 @@ from launch.plan import host_needs
 from launch.plan.plan import make_plan
 from tests.launch.plan.plans import machine, plan
 
-PLENTY = HostFree(disk=10**15, shared_memory=GIB, memory=10**15)
+PLENTY = HostFree(disk=10**15, temporary=10**15, shared_memory=GIB, memory=10**15)
 
 
 def need(*settings: str) -> HostNeeds:
@@ -39,7 +39,7 @@ def test_run_that_may_start_may_write_all_its_checkpoints(
     guard = HostGuard(whole, 10**15)
     for held in range(0, kept + 1, kept // 8):
         for begun in (0, whole.checkpoint // 2, whole.checkpoint):
-            left = HostFree(whole.disk - held - begun, GIB, 10**15, begun, held)
+            left = HostFree(whole.disk - held - begun, 10**15, GIB, 10**15, begun, held)
             assert guard.look(left) == []
             monkeypatch.setattr(host_needs, "measure", lambda folder, left=left: left)
             host_needs.check_host(whole, Path("runs/mine"))
@@ -85,8 +85,7 @@ def test_published_versions_take_room_for_temporary_files_or_on_a_cluster_in_the
         host_needs.needs_of_run(plan("r8_instruct", replace(machine("A40", 2), nodes=each))) for each in ((), nodes)
     )
     assert here.temporary - cluster.temporary == cluster.disk - here.disk == cluster.checkpoint - here.checkpoint > 0
-    monkeypatch.setattr(host_needs, "measure", lambda folder: PLENTY)
-    monkeypatch.setattr(host_needs, "free_disk", lambda folder: here.temporary - 1)
+    monkeypatch.setattr(host_needs, "measure", lambda folder: replace(PLENTY, temporary=here.temporary - 1))
     host_needs.check_host(cluster, Path("runs/mine"))
     with pytest.raises(BadInput, match="TMPDIR"):
         host_needs.check_host(here, Path("runs/mine"))
