@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
-from actors.models.families import check_family, common_context, read_config
+from actors.models.families import FUSED, check_family, common_context, read_config
 from conf.documents import mapping, path_of, read_json, reason
 from conf.errors import BadInput
 from conf.schema import ModelConfig, ShapeConfig
@@ -149,6 +149,7 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
         num_key_value_heads=kv_heads,
         head_dim=stated.get("head_dim") or sizes["hidden_size"] // heads,
         tie_word_embeddings=stated.get("tie_word_embeddings", stated.get("model_type") in TIED_BY_DEFAULT),
+        fused_family=stated.get("model_type") in FUSED,
         head_norms=stated.get("model_type") in HEAD_NORMED or any(stated.get(key) is True for key in HEAD_NORM_KEYS),
     )
 

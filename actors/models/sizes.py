@@ -128,11 +128,11 @@ FUSED = Kept(4, 2, 3, 1)
 """Vectors on a GPU with plain and with fused kernels, within 10 % of a pass at full size over the paper's models."""
 
 
-def kept_on(config: Config, gpu: bool) -> Kept:
+def kept_on(config: Config, shape: ShapeConfig, gpu: bool) -> Kept:
     """Return the vectors that a learner on a GPU or on the CPU keeps."""
     if not gpu:
         return ON_CPU
-    return FUSED if config.learner.fused_kernels else PLAIN
+    return FUSED if config.learner.fused_kernels and shape.fused_family else PLAIN
 
 
 def activation_bytes(shape: ShapeConfig, rank: int, size: int, kept: Kept = ON_CPU) -> int:

@@ -53,6 +53,8 @@ class ShapeConfig:
     """Whether the embedding is also the output head."""
     head_norms: bool = setting(False, READ)
     """Whether queries and keys have norms of their own, as in Qwen 3 and Gemma 3."""
+    fused_family: bool = setting(True, READ, resumable=True)
+    """Whether the model is of a family for which learner.fused_kernels acts."""
     max_position_embeddings: int = setting(0, READ, ge=0)
     """Longest sequence, tokens."""
 

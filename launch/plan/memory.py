@@ -169,7 +169,7 @@ def _learner_memory(config: Config, shape: ShapeConfig, placement: Placement, he
     yield Memory(place, "learner: base weights", own, f"as the engine's{each}")
     adapter = trained * (2 * size + (4 if size < 4 else 0))
     yield Memory(place, "learner: adapter, gradients", count * adapter, f"gradients summed in fp32{each}")
-    token = activation_bytes(shape, lora.rank, size, kept_on(config, cuda))
+    token = activation_bytes(shape, lora.rank, size, kept_on(config, shape, cuda))
     kept = f"{learner.tokens_per_microbatch} tokens"
     if learner.recomputes:
         token, kept = (

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from actors.models.adapters import WEIGHTS_FILE
+from actors.models.families import FUSED
 from actors.storage.files import sync
 from actors.storage.folders import new_folder
 from actors.storage.layout import ADAPTER
@@ -52,7 +53,8 @@ def load_model(
         base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="eager", **straight)
     else:
         base = model_on(weights, model_path, dtype)
-    if device.type == "cuda" and config.learner.fused_kernels and not fuse(base, device):
+    expected = config.learner.fused_kernels and base.config.model_type in FUSED
+    if device.type == "cuda" and expected and not fuse(base, device):
         # Plain kernels keep more for the backward pass than the plan has room for.
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     lora = LoraConfig(

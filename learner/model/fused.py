@@ -14,16 +14,12 @@ from learner.model.model_check import BAND, FLOOR, change_of
 
 log = logging.getLogger(__name__)
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
-"""Values of `model_type` whose fused kernels were compared with the plain ones, values and gradients; liger-kernel has
-more."""
-
 
 def fuse(base: Any, device: torch.device) -> bool:
     """Give a causal language model fused kernels before an adapter is attached; return whether it has them.
 
-    It keeps its own if liger-kernel is not installed, its family was not compared, or a copy of its first layers
-    computes something else with them on this device. Otherwise every model of the family that this process builds later
+    It keeps its own if liger-kernel is not installed or has none, or if a copy of its first layers computes something
+    else with them on this device. Otherwise every model of the family that this process builds later
     has them.
     """
     family = base.config.model_type
@@ -31,8 +27,8 @@ def fuse(base: Any, device: torch.device) -> bool:
         from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN as KNOWN
     except ImportError as error:
         return _plain(family, f"liger-kernel cannot be imported: {error}")
-    if family not in FAMILIES or family not in KNOWN:
-        return _plain(family, f"fused ones are used for {', '.join(FAMILIES)}")
+    if family not in KNOWN:
+        return _plain(family, "liger-kernel has no others")
 
     def apply(model: Any) -> None:
         # Head (learner.model.head) and losses are our own.

@@ -13,10 +13,12 @@ from safetensors.numpy import save_file
 
 from actors.models import files
 from actors.models.files import bundled_folder, locate, shape_from_config, shape_of
+from actors.models.sizes import PLAIN, kept_on
 from conf.errors import BadInput
-from conf.schema import ModelConfig, ShapeConfig
+from conf.schema import Config, ModelConfig, ShapeConfig
 
 STATED: dict[str, Any] = {
+    "model_type": "llama",
     "num_hidden_layers": 2,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -96,6 +98,13 @@ def test_shape_of_a_local_or_declared_model(tmp_path: Path) -> None:
 )
 def test_head_norms_follow_from_family_or_setting(stated: dict[str, Any], has: bool, tmp_path: Path) -> None:
     assert shape_from_config(write_model(tmp_path, STATED | stated)).head_norms is has
+
+
+def test_a_plan_knows_the_families_with_fused_kernels(tmp_path: Path) -> None:
+    gemma = shape_from_config(write_model(tmp_path, STATED | {"model_type": "gemma3_text"}))
+    assert (SHAPE.fused_family, gemma.fused_family) == (True, False)
+    config = Config()
+    assert kept_on(config, SHAPE, gpu=True) != kept_on(config, gemma, gpu=True) == PLAIN
 
 
 def test_bundled_model_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from triton.runtime import interpreter
 
-from learner.model.fused import FAMILIES
+from actors.models.families import FUSED
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 128,
@@ -90,7 +90,7 @@ def main() -> int:
     counts: Counter[str] = Counter()
     fused_calls(counts)
     wrong = 0
-    for family in FAMILIES:
+    for family in FUSED:
         pairs = []
         for dtype in ROUNDING:
             torch.manual_seed(0)

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
-from learner.model.fused import FAMILIES, fuse
+from actors.models.families import FUSED
+from learner.model.fused import fuse
 
 CPU = torch.device("cpu")
 
@@ -66,4 +67,4 @@ def test_only_correct_kernels_are_used(
 
 def test_families_are_liger_kernels_own() -> None:
     known = pytest.importorskip("liger_kernel.transformers.monkey_patch").MODEL_TYPE_TO_APPLY_LIGER_FN
-    assert known.keys() >= set(FAMILIES)
+    assert known.keys() >= set(FUSED)
