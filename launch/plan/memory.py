@@ -30,6 +30,10 @@ CUDA_CONTEXT = GIB // 2
 BUCKET = 4 * 50_000_000
 """Bytes of gradients that ZeRO reduces at a time."""
 
+NCCL_BUFFERS = 32 * 2 * 4 * 2**20
+"""Bytes of GPU memory of a rank's channels to others, 32 at most, each with two buffers of 4 MiB: NCCL's defaults
+(docs.nvidia.com, NCCL_MAX_NCHANNELS and NCCL_BUFFSIZE)."""
+
 ENGINE_WORKSPACE = GIB
 """Bytes of vLLM's activations and CUDA graphs for the models and batches of a micro-budget."""
 
@@ -182,6 +186,7 @@ def _learner_memory(config: Config, shape: ShapeConfig, placement: Placement, he
     yield Memory(place, "learner: chunk of logits", count * chunk, logits)
     if cuda:
         yield Memory(place, "learner: context, bucket", CUDA_CONTEXT + BUCKET, "0.5 GiB, reduced gradients")
+        yield Memory(place, "learner: NCCL", NCCL_BUFFERS * (ranks > 1), "32 channels × 2 × 4 MiB")
     weight = OPTIMIZER_BYTES
     if learner.offload == "cpu":
         place, count, weight = "host", here, OPTIMIZER_BYTES + size

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from learner.examples import Tokens
-from learner.model.attention import attend, attend_unpadded, kernel_agrees, unpadded_serves
+from learner.model.attention import SAME, attend, attend_unpadded, kernel_agrees, unpadded_serves
 from learner.packing import pack
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
@@ -22,12 +22,16 @@ shapes = st.lists(
 )
 
 
+def rows_of(shapes: list, shared: int) -> list[Tokens]:
+    prompts = [((9,) * shared + (number,) * prompt, ends) for number, (prompt, ends) in enumerate(shapes)]
+    return [Tokens(prompt, (7,) * length) for prompt, ends in prompts for length in ends]
+
+
 @settings(max_examples=25)
 @given(shapes, st.integers(0, 5))
 def test_no_gradient_reaches_a_token_through_padding(shapes: list, shared: int) -> None:
     """Padding repeats tokens of other samples, but only tokens of its own row move a row's output."""
-    prompts = [((9,) * shared + (number,) * prompt, ends) for number, (prompt, ends) in enumerate(shapes)]
-    rows = [Tokens(prompt, (7,) * length) for prompt, ends in prompts for length in ends]
+    rows = rows_of(shapes, shared)
     (batch,) = pack(rows, 1000)
     values = torch.randn(1, KV_HEADS, batch.tokens, SIZE, requires_grad=True)
     keys, queries = torch.randn(1, KV_HEADS, batch.tokens, SIZE), torch.randn(1, HEADS, batch.tokens, SIZE)
@@ -69,6 +73,18 @@ def kernel(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, key_ends: Te
         mask = (behind >= 0) & ((behind <= window) if window >= 0 else True)
         rows.append(scaled_dot_product_attention(q, k, v, mask, scale=given["scale"], enable_gqa=True).transpose(0, 1))
     return torch.cat(rows).to(query.dtype)
+
+
+@settings(max_examples=25)
+@given(shapes, st.integers(0, 5), st.sampled_from([None, 1, 5]))
+def test_rows_without_padding_are_those_of_the_blocks(shapes: list, shared: int, window: int | None) -> None:
+    (batch,) = pack(rows_of(shapes, shared), 1000)
+    inputs = [torch.randn(1, heads, batch.tokens, SIZE).bfloat16() for heads in (HEADS, KV_HEADS, KV_HEADS)]
+    layout: Any = {"blocks": batch.blocks, "output_places": batch.output_places, "sliding_window": window}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("learner.model.attention.varlen_attn", kernel)
+        found, _ = attend_unpadded(nn.Module(), *inputs, None, **layout, segments=batch.segments, scaling=1.0)
+    torch.testing.assert_close(found, attend(nn.Module(), *inputs, None, **layout, scaling=1.0)[0], rtol=0, atol=SAME)
 
 
 @pytest.mark.parametrize("wrong", [None, 0, 1, 2, "output"])
