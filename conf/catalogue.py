@@ -18,10 +18,6 @@ COMMON = re.compile(r"NVIDIA|GEFORCE|TESLA|QUADRO|RTX|SXM\d*|GI?B|[ _-]")
 
 MEMORY = re.compile(r"[ _-]\d+ ?GI?B$")
 
-FOR_CUDA = 0.98
-"""Fraction of a GPU's memory that its driver leaves to CUDA, at least: torch names totals of 23.5 to 23.7 GiB on GPUs
-of 24, and of 44.4 on one of 45. Shares of vLLM and torch are fractions of that total."""
-
 HELD_OUT = "heldout"
 """Name of the recipe's own held-out problems."""
 
@@ -65,11 +61,6 @@ class Device:
     memory_gib: float
     bandwidth_gbs: float
     bfloat16: float | None
-
-    @property
-    def memory(self) -> int:
-        """Bytes that CUDA counts as the GPU's total."""
-        return int(FOR_CUDA * self.memory_gib * 2**30)
 
     @property
     def rates(self) -> dict[str, float]:

@@ -143,12 +143,7 @@ def gpu_faults(config: Config) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         learner, shortest = config.learner, config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
         half = max(learner.tokens_per_microbatch // 2, shortest)
-        smaller = {
-            "tokens_per_microbatch": half,
-            "gradient_checkpointing": "on",
-            "offload": "cpu",
-            "logprob_chunk": min(256, learner.logprob_chunk),
-        }
+        smaller = {"tokens_per_microbatch": half, "gradient_checkpointing": "on", "offload": "cpu"}
         remedies = [f"learner.{key}={value}" for key, value in smaller.items() if getattr(learner, key) != value]
         raise Halted(
             f"learner.tokens_per_microbatch={learner.tokens_per_microbatch} needs more than the learner's share of the"

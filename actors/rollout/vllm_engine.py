@@ -53,9 +53,8 @@ class RolloutEngine:
                 if share.cores or "cache" not in str(error):
                     raise
                 raise BadInput(
-                    f"rollout.max_concurrent_samples={config.rollout.concurrent_samples}: the engine's share of the GPU"
-                    f" leaves no room for its KV cache ({str(error).partition('Try ')[0].strip()}); give half as many,"
-                    " or learner.gradient_checkpointing=on, with which the learner leaves more"
+                    f"rollout.max_concurrent_samples={config.rollout.concurrent_samples}: no room for the KV cache"
+                    f" ({str(error).partition(' Try ')[0]}); give half as many, or learner.gradient_checkpointing=on"
                 ) from error
 
         self._thread = EngineThread(make)

@@ -14,6 +14,10 @@ from launch.hardware.gpus import Gpu, find_gpus, gpu_of
 
 GIB = 2**30
 
+FOR_CUDA = 0.98
+"""Fraction of a GPU's memory that its driver leaves to CUDA, at least: torch names totals of 23.5 to 23.7 GiB on GPUs
+of 24, and of 44.4 on one of 45. Shares of vLLM and torch are fractions of that total."""
+
 CORE_BANDWIDTH = 10e9
 """Memory bandwidth of one CPU core, bytes/s. A usual figure."""
 
@@ -76,7 +80,8 @@ def detect(device: str = "auto") -> Machine:
 def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
     """Describe a machine that is not here, with one GPU of devices.yaml."""
     listed = devices()[gpu]
-    return Machine(gpu, cores, None, 1, listed.memory, listed.bandwidth_gbs * 1e9, listed.rates, present=False)
+    memory, bandwidth = int(FOR_CUDA * listed.memory_gib * GIB), listed.bandwidth_gbs * 1e9
+    return Machine(gpu, cores, None, 1, memory, bandwidth, listed.rates, present=False)
 
 
 def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:

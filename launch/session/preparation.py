@@ -43,26 +43,23 @@ def tried(plan: Plan) -> Iterator[tuple[Plan, str, str]]:
     cluster = bool(plan.machine.nodes)
     available = plan.machine.cards if cluster else detect(plan.config.device).cards  # with their free memory by now
 
-    def placed(plan: Plan) -> tuple[Plan, list[Gpu]]:
-        plan = plan.divided(available)
-        gpus = choose(available, plan.placement, plan.needed("learner GPU"))
+    def placed(plan: Plan, change: Change) -> tuple[Plan, list[Gpu]]:
+        made = plan_measured(changed(plan.asked, change), plan.machine) if change else plan
+        check_plan(made)
+        made = made.divided(available)
+        gpus = choose(available, made.placement, made.needed("learner GPU"))
         if not cluster:
             show_only(gpus)
-        return plan, gpus
+        return made, gpus
 
-    def planned_with(change: Change) -> Plan:
-        again = plan_measured(changed(plan.asked, change), plan.machine)
-        check_plan(again)
-        return placed(again)[0]
-
-    plan, gpus = placed(plan)
+    plan, gpus = placed(plan, {})
     with mps_service(plan.config, plan.asked.run.nvidia_mps) as (config, mps):
         check_mode(gpus, plan.placement, config.run.mps)
         mps_now: Change = {"run.nvidia_mps": config.run.nvidia_mps}
         if config.run.mps != plan.config.run.mps:
-            plan = planned_with(mps_now)
+            plan, _ = placed(plan, mps_now)
         if own_copies := not_shared(plan.asked, plan.placement):
-            plan = planned_with({"model.shared_weights": "off"})
+            plan, _ = placed(plan, {"model.shared_weights": "off"})
         yield replace(plan, asked=changed(plan.asked, mps_now)), mps, own_copies
 
 

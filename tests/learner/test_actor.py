@@ -77,13 +77,13 @@ def test_warnings_of_the_start_are_recorded_once(
     ("given", "remedies"),
     [
         ({"tokens_per_microbatch": 1000, "offload": "none"}, ["tokens_per_microbatch=500", "offload=cpu"]),
-        ({"tokens_per_microbatch": 80, "gradient_checkpointing": "on"}, ["logprob_chunk=256"]),
+        ({"tokens_per_microbatch": 80, "gradient_checkpointing": "on", "offload": "none"}, ["offload=cpu"]),
     ],
 )
 def test_a_full_gpu_halts_the_run_with_settings_that_need_less(
     given: dict[str, Any], remedies: list[str], tiny_config: Config
 ) -> None:
-    rollout = {"rollout.max_prompt_tokens": 40, "rollout.max_response_tokens": 40, "learner.logprob_chunk": 512}
+    rollout = {"rollout.max_prompt_tokens": 40, "rollout.max_response_tokens": 40}
     config = changed(tiny_config, rollout | {f"learner.{key}": value for key, value in given.items()})
     with pytest.raises(Halted) as halted, gpu_faults(config):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has 23.65 GiB")

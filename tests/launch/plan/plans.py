@@ -1,12 +1,12 @@
 """Plans of recipes on machines that are not here."""
 
+from dataclasses import replace
 from io import StringIO
 
 from rich.console import Console
 
-from conf.catalogue import devices
 from conf.load import load
-from launch.hardware.machine import GIB, Machine
+from launch.hardware.machine import GIB, Machine, with_listed
 from launch.plan.estimate import Estimate
 from launch.plan.options import options
 from launch.plan.plan import Plan, make_plan
@@ -17,8 +17,8 @@ CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "fl
 
 
 def machine(card: str, gpus: int = 1, host_memory: int | None = 128 * GIB) -> Machine:
-    entry = devices()[card]
-    return Machine(card, tuple(range(16)), host_memory, gpus, entry.memory, entry.bandwidth_gbs * 1e9, entry.rates)
+    listed = with_listed(card, tuple(range(16)))
+    return replace(listed, host_memory=host_memory, gpus=gpus, present=True)
 
 
 def plan(recipe: str, where: Machine, *overrides: str) -> Plan:
