@@ -28,7 +28,7 @@ def test_every_recipe_fits_its_gpu_and_its_day(recipe: str) -> None:
     made = plan(recipe, machine("A40"))
     check_plan(made)
     assert made.fits
-    assert estimated(made).updates >= 300
+    assert estimated(made).updates >= 280  # without MPS
 
 
 def test_a_deterministic_run_takes_turns_and_on_a_cpu_one_request_at_a_time() -> None:
