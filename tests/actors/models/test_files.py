@@ -17,8 +17,7 @@ from actors.models.sizes import PLAIN, kept_on
 from conf.errors import BadInput
 from conf.schema import Config, ModelConfig, ShapeConfig
 
-STATED: dict[str, Any] = {
-    "model_type": "llama",
+SIZES: dict[str, Any] = {
     "num_hidden_layers": 2,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -29,7 +28,8 @@ STATED: dict[str, Any] = {
     "tie_word_embeddings": True,
     "max_position_embeddings": 256,
 }
-SHAPE = ShapeConfig(**STATED)
+SHAPE = ShapeConfig(**SIZES)
+STATED = {"model_type": "llama", **SIZES}
 
 
 def write_model(folder: Path, stated: dict[str, Any] | None = None, weights: str = "model.safetensors") -> Path:
