@@ -2,7 +2,7 @@
 
 
 def counted(number: int, noun: str, plural: str = "s") -> str:
-    """Return a number of things: 3, "seed" → 3 seeds. plural: what the noun then ends with"""
+    """Return a number of things: 3, "seed" → 3 seeds. plural: what the noun then ends with."""
     return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 

@@ -19,8 +19,7 @@ def fuse(base: Any, device: torch.device) -> bool:
     """Give a causal language model fused kernels before an adapter is attached; return whether it has them.
 
     It keeps its own if liger-kernel is not installed or has none, or if a copy of its first layers computes something
-    else with them on this device. Otherwise every model of the family that this process builds later
-    has them.
+    else with them on this device. Otherwise every model of the family that this process builds later has them.
     """
     family = base.config.model_type
     try:

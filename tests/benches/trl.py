@@ -4,8 +4,8 @@
 Learning: ten minutes of wall-clock time from the start of the process, over three seeds. Both sides get the same model,
 problems, prompts, verifier, adapter, batch and learning rate, which falls with the time. Ours first rises to that rate
 over the first six updates; TRL, which makes hardly more, has it from the first. Ours also evaluates the base model and
-its last adapter within the time, TRL does not. The adapters of the fifth and tenth minute are evaluated
-afterwards, all in the same way.
+its last adapter within the time, TRL does not. The adapters of the fifth and tenth minute are evaluated afterwards, all
+in the same way.
 
 Updates: 8 problems × 8 samples × exactly 64 tokens. Both sides use a copy of the bundled model with an end token that
 it never samples, and the fraction of vowels as the reward, so that nearly every group has an advantage. Ours is a real
