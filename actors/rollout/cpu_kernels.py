@@ -1,4 +1,5 @@
-"""Replacements for parts of vLLM 0.32 on the CPU: LoRA at matmul speed, norms in one kernel, ranks without a compiler.
+"""Replacements for parts of vLLM 0.32 on the CPU: LoRA at matmul speed, norms in one kernel, ranks without a compiler,
+one random number per token.
 
 LoRA: vLLM's kernel gathers one whole copy of A and B per token, which is unusable at high rank. Here each adapter slot
 costs two dense matrix products per projection, over all its rows of the batch.
@@ -10,6 +11,9 @@ adapter, a fifteenth with one.
 Ranks of sampled tokens: vLLM counts them with every log-probability, and compiles the count by Inductor. The first
 response then waits 2 s, or 11 s on a machine on which nothing was compiled yet, and fails without a C++ compiler. For
 64 tokens of 49,152 logits each, counting takes 0.9 ms instead of 0.5.
+
+Sampling: vLLM draws Gumbel noise for every logit: 19 ms for the same 64 tokens, a tenth of a step. Inverting the
+cumulative distribution takes 3.
 """
 
 from typing import Any
@@ -20,6 +24,7 @@ from vllm import ir
 from vllm.config.kernel import IrOpPriorityConfig
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
+from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler, apply_top_k_top_p
 
 current_platform.import_kernels()
 
@@ -132,3 +137,22 @@ def count_at_least(x: Tensor, values: Tensor) -> Tensor:
     n is at most 2^24, up to which float32 counts ones exactly.
     """
     return torch.ge(x, values, out=torch.empty_like(x, dtype=torch.float32)).sum(-1).long()
+
+
+def sample(
+    sampler: TopKTopPSampler, logits: Tensor, generators: dict[int, torch.Generator], k: Tensor | None, p: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return a token per row of logits [b, n], as int64 [b], and float32 log-probabilities [b, n] if asked for.
+
+    generators: of the seeded rows. k, p: limits of top-k and top-p per row.
+    """
+    allowed = apply_top_k_top_p(logits, k, p)
+    reached = allowed.softmax(-1, dtype=torch.float32).cumsum_(-1)
+    drawn = 1.0 - torch.rand(len(logits), 1)  # never 0, which a token without probability would reach
+    for row, generator in generators.items():
+        drawn[row] = 1.0 - torch.rand(1, generator=generator)
+    tokens = torch.searchsorted(reached, drawn * reached[:, -1:]).squeeze(-1)
+    tokens.clamp_(max=logits.shape[-1] - 1)  # beyond only where logits are not finite
+    if sampler.logprobs_mode != "processed_logprobs":
+        return tokens, None
+    return tokens, allowed.log_softmax(-1, dtype=torch.float32)
