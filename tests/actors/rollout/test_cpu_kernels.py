@@ -1,5 +1,8 @@
 """The replacements for parts of vLLM on the CPU, against plain mathematics."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from vllm.lora.layers import LoRAMapping
@@ -13,6 +16,7 @@ from actors.rollout.cpu_kernels import DenseLoRA, count_at_least
 
 RANK, WIDTH, SLICES = 8, 16, (12, 4, 4)
 EPSILON = 1e-5
+SAMPLER: Any = SimpleNamespace(logprobs_mode="processed_logprobs")
 
 
 @pytest.mark.parametrize(
@@ -103,8 +107,45 @@ def test_ranks_are_counted_as_in_vllm(shape: tuple[int, int]) -> None:
 def test_plugin_installs_the_replacements() -> None:
     from vllm.plugins import load_general_plugins
     from vllm.v1.sample import sampler
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 
     load_general_plugins()
+    assert TopKTopPSampler.forward_cpu is cpu_kernels.sample
     assert sampler.batched_count_greater_than is count_at_least
     assert current_platform.get_punica_wrapper() == f"{DenseLoRA.__module__}.DenseLoRA"
     assert current_platform.get_default_ir_op_priority(None).rms_norm[0] == cpu_kernels.KERNEL
+
+
+def draw(logits: torch.Tensor, seeds: dict[int, int], p: torch.Tensor | None = None) -> Any:
+    generators = {row: torch.Generator().manual_seed(seed) for row, seed in seeds.items()}
+    return cpu_kernels.sample(SAMPLER, logits, generators, None, p)
+
+
+def test_tokens_come_as_often_as_they_are_probable() -> None:
+    torch.manual_seed(0)
+    logits, count = torch.tensor([2.0, -torch.inf, 0.0, 1.0, -8.0]), 100_000
+    tokens, logprobs = draw(logits.expand(count, -1), {})
+    expected = logits.softmax(0)
+    torch.testing.assert_close(logprobs, expected.log().expand(count, -1))
+    frequency = tokens.bincount(minlength=5) / count
+    assert ((frequency - expected).abs() <= 5 * (expected * (1 - expected) / count).sqrt()).all()
+
+
+def test_a_seeded_row_depends_on_nothing_else() -> None:
+    rows = torch.randn(3, 1000)
+    alone = [draw(rows[i : i + 1], {0: i})[0].item() for i in range(3)]
+    assert draw(rows, {0: 0, 1: 1, 2: 2})[0].tolist() == alone
+
+
+def test_top_p_leaves_only_the_probable_tokens() -> None:
+    logits = torch.tensor([[3.0, 2.9, 0.0, -1.0]]).repeat(1000, 1)
+    tokens, logprobs = draw(logits.clone(), {}, torch.full((1000,), 0.5))
+    assert set(tokens.tolist()) == {0}
+    assert logprobs[:, 2:].isneginf().all()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_still_give_a_token(value: float) -> None:
+    tokens, logprobs = draw(torch.tensor([[0.0, value, 0.0]]), {0: 1})
+    assert 0 <= tokens.item() < 3
+    assert not logprobs.isfinite().all()
