@@ -6,8 +6,7 @@ at 576 × 576). With G = Σ dyᵀ x, the gradient of the sum, those of the facto
 high rank this is fewer multiplications too.
 
 A bfloat16 sum would round away most of a young adapter's change. There the terms stay separate, but each product is
-added to the previous one while it is computed, so that a GPU makes no extra pass over full-width vectors for a scaling
-or a sum.
+added to the previous one while it is computed, without an extra pass over full-width vectors for a scaling or a sum.
 """
 
 from typing import Any, cast
@@ -20,7 +19,7 @@ from torch.nn.functional import linear
 
 
 class Projection(Linear):
-    """PEFT's layer, with another order of products in float32 training, and in bfloat16 on a GPU.
+    """PEFT's layer, with another order of products in bfloat16, and in float32 training.
 
     The order does not depend on the number of tokens, or a token's values would depend on its micro-batch.
     """
@@ -43,7 +42,7 @@ class Projection(Linear):
 
 def chains(x: Tensor) -> bool:
     """Return whether each product of this input is added to the previous one while it is computed."""
-    return x.is_cuda and x.dtype == torch.bfloat16
+    return x.dtype == torch.bfloat16
 
 
 def full_gradient_pays(shape: torch.Size, rank: int) -> bool:

@@ -24,7 +24,7 @@ from conf.settings import changed
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import Plan, make_plan
 from learner.examples import Tokens
-from learner.model import attention, projection
+from learner.model import attention
 from learner.model import policy as policies
 from learner.model.adapter import load_model
 from learner.model.policy import Policy
@@ -129,7 +129,6 @@ def as_on_a_gpu(config: Config, fused: bool) -> Iterator[None]:
             (policies, "check_model", lambda *_: None),
             (policies, "unpadded_serves", lambda *_: fused),
             (attention, "precision", lambda query: query.dtype),
-            (projection, "chains", lambda x: x.dtype == torch.bfloat16),
         ):
             stack.enter_context(patch.object(target, name, value))
         if fused:

@@ -46,7 +46,7 @@ def test_values_and_gradients_are_pefts(tokens: int, inputs: int, outputs: int, 
 def test_chained_products_give_pefts_values_and_gradients(
     tokens: int, inputs: int, outputs: int, rank: int, bias: bool
 ) -> None:
-    """A GPU chains them in bfloat16: exact in float64, and in bfloat16 no further from that than PEFT's."""
+    """They are exact in float64, and in bfloat16 no further from that than PEFT's."""
     x = torch.randn(1, tokens, inputs, generator=torch.Generator().manual_seed(tokens))
 
     def both(kind: type[Linear]) -> tuple[list[Tensor], list[Tensor]]:
@@ -86,14 +86,12 @@ def test_the_backward_pass_keeps_little_but_the_input(
     assert sorted(kept) == [(1, 40, 6), (4, 6), (8, 4), (8, 6), *[(40, 4)] * chain]
 
 
-@pytest.mark.parametrize("case", ["dropout", "bfloat16", "disabled", "evaluated"])
+@pytest.mark.parametrize("case", ["dropout", "disabled", "evaluated"])
 def test_other_cases_go_to_peft(case: str) -> None:
     x = torch.randn(1, 40, 6)
     outputs = []
     for kind in (Projection, Linear):
         made = layer(kind, 6, 8, 4, bias=True, dropout=0.5 if case == "dropout" else 0.0)
-        if case == "bfloat16":
-            made, x = made.to(torch.bfloat16), x.to(torch.bfloat16)
         made.enable_adapters(case != "disabled")
         made.train(case != "evaluated")
         torch.manual_seed(1)
