@@ -29,7 +29,8 @@ def register() -> None:
         platform.get_punica_wrapper = classmethod(lambda _: "actors.rollout.cpu_kernels.DenseLoRA")
         platform.get_default_ir_op_priority = classmethod(lambda *_: cpu_kernels.norm_priority())
         sampler.batched_count_greater_than = cpu_kernels.count_at_least
-        TopKTopPSampler.forward_cpu = cpu_kernels.sample
+        drawing: Any = TopKTopPSampler
+        drawing.forward_cpu = cpu_kernels.sample
         # vLLM looks at a model's class in another process, so as not to touch the GPU: 9 s at the first start.
         registry._run_in_subprocess = lambda fn: fn()
         # An engine is one rank: torch's fake backend serves its groups, for which gloo opens 13 ports.
