@@ -17,7 +17,11 @@ echo "$(basename "$0") $*" >> "$RECORD"
 RAY = """#!/bin/sh
 echo "ray $*, auth $RAY_AUTH_MODE, cleanup $RAY_process_group_cleanup_enabled" >> "$RECORD"
 case "$1" in
-    status) grep -q 'ray start --head' "$RECORD" && echo Active: && printf ' 1 node_%s\\n' $NODES && echo Pending: ;;
+    status)
+        grep -q 'ray start --head' "$RECORD" || exit
+        [ "$SLURM_JOB_NUM_NODES" = 1 ] || grep -q '^srun' "$RECORD" || exit  # nobody else has joined yet
+        echo Active: && printf ' 1 node_%s\\n' $NODES && echo Pending:
+        ;;
     get-auth-token) mkdir -p ~/.ray; echo secret > ~/.ray/auth_token ;;
 esac
 """
