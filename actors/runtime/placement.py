@@ -94,8 +94,8 @@ class Share:
     mapped: Mapped | None = None
 
     def bind(self) -> None:
-        """Keep this process, its threads and its later children on the share's cores. Call it before importing torch,
-        whose OpenMP reads GOMP_SPINCOUNT.
+        """Keep this process, its threads and its later children on the share's cores, and freed memory in the process.
+        Call it before importing torch, whose OpenMP reads GOMP_SPINCOUNT.
         """
         if self.cores:
             os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

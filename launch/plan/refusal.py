@@ -63,12 +63,12 @@ def check_engines(config: Config, shape: ShapeConfig, machine: Machine, placemen
     fit = fit_of_engines(config, shape, machine, placement)
     if fit.fits:
         return
-    remedy = "give larger rollout.kv_cache_gib"
+    remedy = "give a larger rollout.kv_cache_gib"
     if not fit.computes:
         able = machine.dtype
         remedy = NEWER_GPU if config.model.dtype == able else f"it can with model.dtype={able}"
     elif machine.gpus:
-        remedy = "give smaller rollout.max_concurrent_samples or eval.max_response_tokens, or take a larger GPU"
+        remedy = "give a smaller rollout.max_concurrent_samples or eval.max_response_tokens, or take a larger GPU"
     raise BadInput(f"model.path={config.model.path}: {misfit(fit)}; {remedy}")
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -222,10 +223,10 @@ def _axes(keys: Iterable[str], runs: Iterable[Run]) -> dict[str, tuple[Any, ...]
 def _comparable(value: Any) -> Any:
     """Return a hashable value. YAML writes 1e-5 as text; an empty mapping counts as None."""
     if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
+        with suppress(ValueError):
+            if math.isfinite(number := float(value)):
+                return number
+        return value
     if value == {}:
         return None
     return value if isinstance(value, int | float | None) else json.dumps(value, sort_keys=True)

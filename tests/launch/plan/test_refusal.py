@@ -96,8 +96,8 @@ def test_an_evaluations_engine_is_that_of_a_run_with_more_memory() -> None:
     [
         (gpu("Tesla T4", 15), [], r"Tesla T4 .*model\.dtype=bfloat16"),
         (gpu("NVIDIA L4", 4), [], r"rollout GPU .*4\.6 GiB.* 3\.6 .*NVIDIA L4"),
-        (gpu("NVIDIA L4", 5.2), [], "KV cache holds .* tokens, .*; give smaller"),
-        (detect("cpu"), ["rollout.kv_cache_gib=1"], r"18,\d{3} .* 20,\d{3}, .*; give larger rollout\.kv_cache_gib"),
+        (gpu("NVIDIA L4", 5.2), [], "KV cache holds .* tokens, .*; give a smaller"),
+        (detect("cpu"), ["rollout.kv_cache_gib=1"], r"18,\d{3} .* 20,\d{3}, .*; give a larger rollout\.kv_cache_gib"),
         (detect("cpu"), ["rollout.kv_cache_gib=2"], ""),
     ],
 )
