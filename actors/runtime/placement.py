@@ -31,8 +31,8 @@ machine, small products took five times as long on two threads as on one with li
 this."""
 
 MALLOC = {-1: 2**31 - 1, -3: 2**30, -8: 1}
-"""Options of glibc's mallopt: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX. With them freed tensors stay with the
-process. Otherwise the system clears the pages of every large tensor anew, a tenth of an engine's step."""
+"""Options of glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in bytes, and M_ARENA_MAX. They keep freed tensors
+in the process. Otherwise the system clears the pages of every large tensor anew, a tenth of an engine's step."""
 
 MOST_REWARD_WORKERS = 8
 """Most reward workers: a verdict takes milliseconds, and more workers would only wait."""
