@@ -64,12 +64,14 @@ class DataConfig:
     hub_timeout_s: float = setting(600.0, "our choice", gt=0, le=86400, resumable=True)
     """Seconds to wait for the hub in total."""
     eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE)
-    """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training source."""
+    """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training source, with
+    their near duplicates."""
     contamination: str = setting(
         "drop", "our choice: a result on problems that were trained on says nothing", choices=("drop", "report_only")
     )
-    """Treatment of training problems that are also in eval_source, or share most of their text with one there: drop
-    filters them, report_only counts and lists them."""
+    """Treatment of training problems that are near duplicates of held-out ones: the same numbers in half of the same
+    words, or in another order of a sum or product. drop filters those of eval_source, and puts those within one source
+    on one side; report_only counts and lists them."""
     problem_field: str = setting("", "our choice", follows="data.source")
     """Column of the problem; guessed when empty."""
     answer_field: str = setting("", "our choice", follows="data.source")

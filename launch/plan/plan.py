@@ -29,7 +29,7 @@ from launch.plan.time import (
     costs_of,
     live_context,
 )
-from rewards.problems.loading import EVAL_SEED, TRAIN_SEED, check_number, held_out, read_pairs
+from rewards.problems.loading import EVAL_SEED, ONE_SIDE, TRAIN_SEED, USED, check_number, hold_out, read_pairs
 
 CACHE_MARGIN = 1.2
 """Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it
@@ -53,11 +53,14 @@ Change = dict[str, object]
 
 @dataclass(frozen=True)
 class Problems:
-    """Numbers of problems to train on and held out, and of rows filtered so far."""
+    """Numbers of problems to train on and held out, of rows filtered so far, and of near duplicates that the two sides
+    would share otherwise.
+    """
 
     train: int
     heldout: int
     left_out: int
+    together: int = 0
 
 
 @dataclass(frozen=True)
@@ -229,13 +232,15 @@ def count_problems(config: Config) -> Problems | None:
     if not data.source.startswith(FILE):
         return None
     left_out: list[LeftOut] = []
-    train = len(read_pairs("data.source", data.source, data, TRAIN_SEED, left_out))
-    heldout = config.eval.problems
+    pairs = read_pairs("data.source", data.source, data, TRAIN_SEED, left_out)
+    train, heldout = len(pairs), config.eval.problems
     if not data.eval_source:
-        heldout = held_out(train, config)
+        heldout = len(hold_out(pairs, config, left_out))
         train -= heldout
     elif heldout and data.eval_source.startswith(FILE):
         heldout = min(heldout, len(read_pairs("data.eval_source", data.eval_source, data, EVAL_SEED, left_out)))
     train = min(train, data.size or train)
     check_number(train, heldout, config, left_out)
-    return Problems(train, heldout, len(left_out))
+    reasons = [row.reason for row in left_out]
+    filtered = sum(reason not in USED for reason in reasons)
+    return Problems(train, heldout, filtered, reasons.count(ONE_SIDE))

@@ -159,6 +159,9 @@ def _evaluations(run: Run) -> Iterator[Flag]:
     if run.overlaps:
         detail = "data.contamination=report_only keeps them: results may be too good; see problems-left-out.jsonl"
         yield Flag("warning", f"The held-out set overlaps {many(run.overlaps, 'training problem')}", detail)
+    if run.together:
+        detail = "with the problems like them, to train on or held out; see problems-left-out.jsonl"
+        yield Flag("note", f"{many(run.together, 'near duplicate')} put on one side", detail)
 
 
 def _faults(run: Run) -> Iterator[Flag]:

@@ -19,7 +19,7 @@ from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import flatten
 from conf.schema import among, marked
-from rewards.problems.loading import OVERLAP_KEPT
+from rewards.problems.loading import ONE_SIDE, OVERLAP_KEPT
 
 RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.path", "run.seed"
 
@@ -46,6 +46,7 @@ class Run:
     before, after: samples of the held-out evaluations of the base model and of the trained policy.
     evaluation: evaluation.json.
     overlaps: number of training problems that were kept although they overlap held-out ones.
+    together: number of near duplicates that were put on one side, to train on or held out.
     restores: number of times that weights were restored.
     """
 
@@ -63,6 +64,7 @@ class Run:
     origin: documents.Origin = NOT_RECORDED
     evaluation: documents.EvaluationDocument | None = None
     overlaps: int = 0
+    together: int = 0
     restores: int = 0
 
     @property
@@ -149,6 +151,7 @@ def read_run(folder: Path) -> Run:
         origin=record.origin(),
         evaluation=record.benchmarks(),
         overlaps=sum(row.reason == OVERLAP_KEPT for row in record.left_out()),
+        together=sum(row.reason == ONE_SIDE for row in record.left_out()),
         restores=record.incarnation(),
     )
 

@@ -133,6 +133,7 @@ def prepare(
 
 def problem_counts(problems: ProblemSet, source: str) -> str:
     """Return a text on the number of problems and of filtered rows by reason, without a generator's repetitions."""
+    from rewards.problems.loading import USED
     from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
 
     said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
@@ -141,7 +142,8 @@ def problem_counts(problems: ProblemSet, source: str) -> str:
         repeated = sum(dropped.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
         distinct = len(problems.train) + len(problems.heldout)
         said += f", all {distinct} distinct ones of {distinct + repeated:,} generated"
-    return said + "".join(f"; {counted(count, 'row')} filtered: {reason}" for reason, count in dropped.items())
+    fate = {reason: "used" if reason in USED else "filtered" for reason in dropped}
+    return said + "".join(f"; {counted(count, 'row')} {fate[why]}: {why}" for why, count in dropped.items())
 
 
 def origin(arguments: Sequence[str], machine: str, planned: Planned | None = None) -> Origin:

@@ -1,24 +1,35 @@
-"""Finds training problems that give away held-out ones."""
+"""Finds problems that give each other away: copies, commuted sums and products, and near duplicates."""
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 GRAM = 8
-"""Words and symbols in a row that form one piece. Shorter problems overlap only if they are the same."""
+"""Words and symbols in a row that form one piece of a text. A shorter problem has only its words."""
 
 SHARE = 0.5
-"""Fraction of a held-out problem's pieces that one training problem must share to count as overlapping."""
+"""Fraction of the pieces that near duplicates share."""
 
 FEWEST = 4
 """Least number of shared pieces: fewer may be chance."""
 
 BOILERPLATE = 10
-"""Number of training problems above which a shared piece is a common phrase and is ignored."""
+"""Number of problems above which a piece is a common phrase and is ignored. It also bounds the comparisons."""
 
 LAYOUT = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])(?![A-Za-z])|\$|\\[\[\]()]|~")
 DRAWING = re.compile(r"(?s)\[asy\](?:(?!\[asy\]).)*?\[/asy\]")
 PIECE = re.compile(r"[a-z]+|\d+|[^\s\w]")
+
+TIMES = re.compile(r"\\times(?![a-z])|\\cdot(?![a-z])|[×·⋅]")
+NUMBER = r"\d+(?:\.\d+)?"
+PRODUCT = re.compile(rf"(?<![\d.^/*]){NUMBER}(?:\*{NUMBER})+(?![\d^*]|\.\d)")
+SUM = re.compile(rf"(?<![\d.^/*+-]){NUMBER}(?:\*{NUMBER})*(?:\+{NUMBER}(?:\*{NUMBER})*)+(?![\d^*/]|\.\d)")
+
+FIGURE = re.compile(rf"{NUMBER}|[-+*/^](?=\s*\d)")
+"""Pattern of a number, or of the sign before one."""
+
+Pieces = frozenset[tuple[object, ...]]
 
 
 def normal(text: str) -> str:
@@ -27,27 +38,96 @@ def normal(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
-def overlapping(train: list[str], heldout: Iterable[str]) -> list[bool]:
-    """Return for each training problem whether it equals, or shares most of its text with, a held-out one."""
-    same = set()
-    holders: dict[tuple[str, ...], set[int]] = defaultdict(set)
-    sizes: list[int] = []
-    kept = [_grams(text) for text in train]
-    common = {gram for gram, count in Counter(gram for grams in kept for gram in grams).items() if count > BOILERPLATE}
-    for number, text in enumerate(heldout):
-        same.add(normal(text))
-        grams = _grams(text) - common
-        sizes.append(len(grams))
-        for gram in grams:
-            holders[gram].add(number)
-    found = []
-    for text, grams in zip(train, kept, strict=True):
-        shared = Counter(number for gram in grams for number in holders.get(gram, ()))
-        alike = any(count >= max(FEWEST, SHARE * sizes[number]) for number, count in shared.items())
-        found.append(alike or normal(text) in same)
+def commuted(text: str) -> str:
+    """Return the normal form of a problem with the operands of its sums and products of numbers in order."""
+    text = PRODUCT.sub(lambda found: "*".join(sorted(found[0].split("*"))), TIMES.sub("*", normal(text)))
+    return SUM.sub(lambda found: "+".join(sorted(found[0].split("+"))), text)
+
+
+def near_duplicates(some: Sequence[str], texts: Sequence[str]) -> list[set[int]]:
+    """Return for each of some problems the indices of its copies and near duplicates in `texts`.
+
+    Near duplicates share half of their words and have the same numbers, or one has half of the other's text and no
+    other numbers than it. Problems with different numbers are never near duplicates.
+    """
+    same = defaultdict(list)
+    for mine, text in enumerate(some):
+        same[commuted(text)].append(mine)
+    pieces = [_pieces(text) for text in some]
+    holders: dict[object, list[int]] = {piece: [] for kinds in pieces for kind in kinds for piece in kind}
+    found: list[set[int]] = [set() for _ in some]
+    for index, text in enumerate(texts):
+        for mine in same.get(commuted(text), ()):
+            found[mine].add(index)
+        for piece in chain(*_pieces(text)):
+            if len(known := holders.get(piece, ALL)) <= BOILERPLATE:
+                known.append(index)
+    for mine, (grams, words) in enumerate(pieces):
+        for index, shared, size in _shared(grams, holders):
+            if shared >= SHARE * size and _contained(some[mine], texts[index]):
+                found[mine].add(index)
+        for index, shared, size in _shared(words, holders):
+            if shared >= SHARE * max(size, len(_pieces(texts[index])[1])):
+                found[mine].add(index)
     return found
 
 
-def _grams(text: str) -> set[tuple[str, ...]]:
-    pieces = PIECE.findall(LAYOUT.sub(" ", DRAWING.sub(" ", text.casefold())))
-    return {tuple(pieces[start : start + GRAM]) for start in range(len(pieces) - GRAM + 1)}
+ALL = [0] * (BOILERPLATE + 1)
+"""Stands for the holders of a piece that nobody looks for."""
+
+
+def _shared(pieces: Pieces, holders: dict[object, list[int]]) -> Iterator[tuple[int, int, int]]:
+    """Yield the problems that share at least FEWEST pieces: index, number of shared ones, and of those that count."""
+    telling = [piece for piece in pieces if len(holders[piece]) <= BOILERPLATE]
+    for index, shared in Counter(index for piece in telling for index in holders[piece]).items():
+        if shared >= FEWEST:
+            yield index, shared, len(telling)
+
+
+def _contained(one: str, other: str) -> bool:
+    """Whether one of two problems has no other numbers than the other."""
+    here, there = (Counter(re.findall(NUMBER, DRAWING.sub(" ", text))) for text in (one, other))
+    return not here - there or not there - here
+
+
+def _pieces(text: str) -> tuple[Pieces, Pieces]:
+    """Return a problem's words and symbols as they follow each other, and each word with all its numbers and signs."""
+    text = LAYOUT.sub(" ", DRAWING.sub(" ", text.casefold()))
+    pieces = PIECE.findall(text)
+    figures = tuple(sorted(FIGURE.findall(TIMES.sub("*", text))))
+    grams = frozenset(tuple(pieces[start : start + GRAM]) for start in range(len(pieces) - GRAM + 1))
+    return grams, frozenset((figures, piece) for piece in pieces if piece.isalpha())
+
+
+def first_families(texts: Sequence[str], wanted: int) -> list[int]:
+    """Return, in order, the indices of at most `wanted` problems that have no near duplicate among the others.
+
+    The first problems are taken, each with its whole family of near duplicates; a family that does not fit is left.
+    """
+    taken: list[int] = []
+    decided: set[int] = set()
+    while len(taken) < wanted:
+        before = len(taken)
+        fresh = list(islice((index for index in range(len(texts)) if index not in decided), wanted))
+        families = _families(texts, fresh)
+        for first in fresh:
+            if first not in decided:
+                decided |= families[first]
+                if len(taken) + len(families[first]) <= wanted:
+                    taken += families[first]
+        if len(taken) == before:
+            break
+    return sorted(taken)
+
+
+def _families(texts: Sequence[str], start: list[int]) -> dict[int, set[int]]:
+    """Return the family of each of these problems: its near duplicates, theirs, and so on."""
+    families: dict[int, set[int]] = {}
+    compared: set[int] = set()
+    while start:
+        for one, others in zip(start, near_duplicates([texts[index] for index in start], texts), strict=True):
+            family = set().union({one}, *(families.get(other, {other}) for other in (one, *others)))
+            families |= dict.fromkeys(family, family)
+        compared.update(start)
+        start = [index for index in families if index not in compared]
+    return families

@@ -5,7 +5,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from conf.schema import Config, DataConfig
 from rewards.pool import VerifierPool
 from rewards.problems import sources
 from rewards.problems.chat import check_chat, control_tokens, render
-from rewards.problems.contamination import overlapping
+from rewards.problems.contamination import first_families, near_duplicates
 from rewards.problems.rows import EMPTY, NO_MATCH, Pair, distinct_pairs, left_out_row
 from rewards.reward import RewardFunction
 
@@ -26,6 +25,10 @@ TRAIN_SEED, EVAL_SEED = 0, 1
 
 OVERLAP_DROPPED = "overlaps the held-out set"
 OVERLAP_KEPT = "overlaps the held-out set, but stays"
+ONE_SIDE = "near duplicate of a problem on the other side: put on one side"
+USED = (OVERLAP_KEPT, ONE_SIDE)
+"""Reasons of rows that are used all the same."""
+
 BAD_GOLD = "reference answer does not verify"
 TOO_LONG = "prompt over rollout.max_prompt_tokens"
 CONTROL = "problem holds a special token of the model"
@@ -47,9 +50,9 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
     """Load the problems of a run, as the model will see them.
 
     Problems are ordered by id, a shuffle that depends on their text alone. The first `eval.problems` are held out, from
-    data.eval_source if there is one, else at most `eval.share` of all; data.size does not change them. Every gold
-    answer verifies against its own boxed form. Raises BadInput for a source, field, pattern or template that cannot be
-    used, and if fewer problems remain than one update takes.
+    data.eval_source if there is one, else at most `eval.share` of all, with their near duplicates; data.size does not
+    change them. Every gold answer verifies against its own boxed form. Raises BadInput for a source, field, pattern or
+    template that cannot be used, and if fewer problems remain than one update takes.
     """
     check_chat(config, tokenizer)
     left_out: list[LeftOut] = []
@@ -70,8 +73,10 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
         pairs = without_overlaps(pairs, shown, config.data.contamination, left_out)
     train = usable_problems("data.source", pairs, config, tokenizer, left_out)
     if wanted and not config.data.eval_source:
-        wanted = held_out(len(train), config)
-        heldout, train = train[:wanted], train[wanted:]
+        usable = {problem.id for problem in train}
+        held_ids = {pair.id for pair in hold_out([pair for pair in pairs if pair.id in usable], config, left_out)}
+        heldout = [problem for problem in train if problem.id in held_ids]
+        train = [problem for problem in train if problem.id not in held_ids]
     train = train[: config.data.size]
     check_number(len(train), len(heldout), config, left_out)
     return ProblemSet(tuple(train), tuple(heldout), counts(left_out), tuple(left_out))
@@ -116,9 +121,19 @@ def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any) -> Benc
     return BenchmarkProblems(benchmark, tuple(problems), counts(left_out))
 
 
-def held_out(problems: int, config: Config) -> int:
-    """Return how many problems of a source are held out from training."""
-    return min(config.eval.problems, int(problems * config.eval.share))
+def hold_out(pairs: list[Pair], config: Config, left_out: list[LeftOut]) -> list[Pair]:
+    """Return the problems of one source that are held out: the first ones, each on one side with its near duplicates
+    unless `data.contamination` is report_only. List the training problems that would overlap held-out ones otherwise.
+    """
+    texts = [pair.text for pair in pairs]
+    held = list(range(min(config.eval.problems, int(len(pairs) * config.eval.share))))
+    overlap = set().union(*near_duplicates(texts[: len(held)], texts)).difference(held)
+    keep = config.data.contamination == "report_only"
+    reason = OVERLAP_KEPT if keep else ONE_SIDE
+    left_out += [left_out_row("data.source", reason, pairs[index]) for index in sorted(overlap)]
+    if overlap and not keep:
+        held = first_families(texts, len(held))
+    return [pairs[index] for index in held]
 
 
 def check_number(train: int, heldout: int, config: Config, left_out: Sequence[LeftOut]) -> None:
@@ -146,10 +161,10 @@ def read_pairs(key: str, source: str, data: DataConfig, seed: int, left_out: lis
 
 def without_overlaps(pairs: list[Pair], heldout: list[Pair], overlap: str, left_out: list[LeftOut]) -> list[Pair]:
     """Filter training pairs that overlap held-out ones, or only list them if `overlap` is report_only."""
-    found = overlapping([pair.text for pair in pairs], [pair.text for pair in heldout])
+    found = set().union(*near_duplicates([pair.text for pair in heldout], [pair.text for pair in pairs]))
     reason = OVERLAP_DROPPED if overlap == "drop" else OVERLAP_KEPT
-    left_out += [left_out_row("data.source", reason, pair) for pair in compress(pairs, found)]
-    return pairs if overlap == "report_only" else [pair for pair, one in zip(pairs, found, strict=True) if not one]
+    left_out += [left_out_row("data.source", reason, pairs[index]) for index in sorted(found)]
+    return pairs if overlap == "report_only" else [pair for index, pair in enumerate(pairs) if index not in found]
 
 
 def usable_problems(
@@ -189,7 +204,8 @@ def counts(left_out: Sequence[LeftOut]) -> dict[str, int]:
 
 def in_words(left_out: Sequence[LeftOut]) -> str:
     """Return how many rows were filtered, and why, as text."""
-    return "filtered: " + (", ".join(f"{count} {reason}" for reason, count in counts(left_out).items()) or "none")
+    filtered = counts([row for row in left_out if row.reason not in USED])
+    return "filtered: " + (", ".join(f"{count} {reason}" for reason, count in filtered.items()) or "none")
 
 
 def write_listing(path: Path, left_out: Sequence[LeftOut]) -> None:

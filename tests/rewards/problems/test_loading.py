@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rewards.problems.loading import (
     BAD_GOLD,
     CONTROL,
     MOST_LISTED,
+    ONE_SIDE,
     OVERLAP_DROPPED,
     OVERLAP_KEPT,
     TOO_LONG,
@@ -114,12 +116,37 @@ def test_overlap_with_held_out_problems_is_filtered_or_reported(overlap: str, re
         {"problem": LONG.format(120, 3), "answer": "40"},
         {"problem": r"What is $\left(3+3\right)$?", "answer": "6"},
     ]
-    copies = [{"problem": LONG.format(240, 3), "answer": "80"}, {"problem": "what is (3 + 3)?", "answer": "6"}]
+    copies = [
+        {"problem": f"{LONG.format(120, 3)} Round.", "answer": "40"},
+        {"problem": "what is (3 + 3)?", "answer": "6"},
+    ]
     write_jsonl(Path("eval.jsonl"), shown)
     problems = loader.load({**EVAL, "data.contamination": overlap}, [*SUMS, *copies])
     assert problems.dropped == {reason: 2}
     assert len(problems.train) == (30 if overlap == "drop" else 32)
-    assert {row.gold for row in problems.left_out} == {"80", "6"}
+    assert {row.gold for row in problems.left_out} == {"40", "6"}
+
+
+COMMUTED = [
+    {"problem": text, "answer": str(one + two)}
+    for one in range(1, 10)
+    for two in range(one + 1, 10)
+    for text in (f"What is {one} + {two}?", f"What is {two} + {one}?")
+]
+"""36 sums, each in both orders."""
+
+
+@pytest.mark.parametrize(("treatment", "reason"), [("drop", ONE_SIDE), ("report_only", OVERLAP_KEPT)])
+def test_near_duplicates_within_a_source_are_counted_and_kept_on_one_side(
+    treatment: str, reason: str, loader: Loader
+) -> None:
+    problems = loader.load({"eval.problems": 30, "data.contamination": treatment}, COMMUTED)
+    sides = [
+        {frozenset(re.findall(r"\d", each.prompt)) for each in side} for side in (problems.train, problems.heldout)
+    ]
+    assert (len(problems.train), len(problems.heldout)) == (42, 30)
+    assert problems.dropped[reason] > 10
+    assert len(sides[0] & sides[1]) == (0 if treatment == "drop" else problems.dropped[reason])
 
 
 def test_a_common_phrase_is_no_overlap(loader: Loader) -> None:
