@@ -34,6 +34,7 @@ SCORED = _TABLE["scored"]
 """Sets that the library scores, each with a pattern for the words of an answer."""
 
 WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{(.*)\}", re.DOTALL)
+BETWEEN = re.compile(r"\s*([-+/(){}])\s*")
 AROUND = re.compile(r"\s*([][(){},:;])\s*")
 FRACTION = re.compile(r"([-+]?)(?:\\[dt]?frac)?\{?(\d{1,18})(?:\}\{|/)(\d{1,18})\}?")
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:/\d+)?")
@@ -80,7 +81,7 @@ def _values(text: str) -> list[complex]:
 
 def _value(text: str) -> complex:
     """Read a decimal, a fraction or a complex number with i. Raises ValueError for any other text."""
-    text = "".join(text.split())
+    text = BETWEEN.sub(r"\1", text.strip())
     if match := FRACTION.fullmatch(text):
         sign, above, below = match.groups()
         return complex(int(f"{sign}{above}") / int(below))

@@ -111,4 +111,6 @@ def test_an_entry_without_an_answer_needs_the_library(pool: VerifierPool) -> Non
     golds = [("", EXACT), ("", library), ("1 " * 999, EXACT), ("{'s': '}['}", EXACT)]
     assert pool.check_golds(golds) == [False, True, False, False]  # the last two cannot be given in a box
     assert not same_values("1", "1+")
+    assert not same_values("12", "1 2")
+    assert same_values("3.0 - 4.0i", "3-4i")
     assert not same_text("ab", "a b")
