@@ -139,7 +139,7 @@ class LoraLearner:
             raise RuntimeError("no batch was accumulated")
         started = perf_counter()
         work, self._accumulated = self._accumulated, None
-        rate = learning_rate(self.config.learner, self.version, progress)
+        rate = learning_rate(self.config.learner, self.version, progress, self.config.budget.updates)
         fault = self._take_steps(work, rate)
         records, peaks = zip(*self._world.gather((work.record, _peak_memory(self._device))), strict=True)
         metrics = update_metrics(self.config.algorithm, records)

@@ -31,12 +31,14 @@ BUCKET_ELEMENTS = 50_000_000
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def learning_rate(config: LearnerConfig, update: int, progress: float) -> float:
-    """Return the learning rate of update number `update`, from 0. progress: fraction of the budget that is spent.
+def learning_rate(config: LearnerConfig, update: int, progress: float, updates: int | None = None) -> float:
+    """Return the learning rate of update number `update`, from 0.
 
-    Warm-up multiplies the schedule by (update + 1) / (warmup_updates + 1), up to 1, so every update has an effect.
+    Warm-up multiplies the schedule by (update + 1) / (warmup_updates + 1), up to 1, so every update has an effect. It
+    takes a quarter of the updates at most. progress: fraction of the budget that is spent. updates: budget.updates.
     """
-    warmup = min(1.0, (update + 1) / (config.warmup_updates + 1))
+    length = config.warmup_updates if updates is None else min(config.warmup_updates, updates // 4)
+    warmup = min(1.0, (update + 1) / (length + 1))
     remaining = {
         "constant": 1.0,
         "linear": 1.0 - progress,

@@ -35,7 +35,7 @@ class LearnerConfig:
     final_rate: float = setting(0.1, "Tina (arXiv 2504.15777)", ge=0, le=1)
     """Fraction of learning_rate at which a linear or cosine schedule ends."""
     warmup_updates: int = setting(0, "our choice", ge=0)
-    """Updates over which the learning rate rises linearly from zero."""
+    """Updates over which the learning rate rises linearly from zero, at most a quarter of `budget.updates`."""
     weight_decay: float = setting(0.0, "our choice: the adapter is a small change already", ge=0, le=1)
     """Weight decay of AdamW."""
     beta1: float = setting(0.9, "Adam (arXiv 1412.6980)", ge=0, le=0.9999)

@@ -46,3 +46,4 @@ def test_schedules_span_the_budget() -> None:
 def test_warmup_is_linear_and_never_zero() -> None:
     config = LearnerConfig(learning_rate=1.0, warmup_updates=3)
     assert [learning_rate(config, update, 0.0) for update in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert [learning_rate(config, update, 0.0, 4) for update in range(4)] == pytest.approx([0.5, 1.0, 1.0, 1.0])
