@@ -196,7 +196,7 @@ def share_interval(values: Sequence[float]) -> Interval:
     scale, from 0 where all values are alike to 1 where each is 0 or 1, is estimated with `UNSEEN` problems of scale 1
     added to the real ones. Student's t of 2 m degrees of freedom for m problems makes up for few of them. Simulated
     with 6 to 30 problems, 1 to 16 samples, means of 9 to 50 % and difficulties from all alike to all or nothing, it
-    covers in at least 94 % of the cases, in 97 % on average.
+    covers in at least 92.6 % of the cases, in 94 % with more than one sample, and in 97 % on average.
     """
     mean = fmean(values)
     factor = student_quantile(CONFIDENCE, 2 * len(values)) ** 2 * _scale(values, UNSEEN) / len(values)
