@@ -1,7 +1,8 @@
 """Compare this project with an alternative on this machine: a table, and the same in runs/bench/NAME.json.
 
     python -m tests.benches learner   # forward and backward passes against padded rows and full logits
-    python -m tests.benches trl       # the quickstart's task and updates of rank 256 against TRL's GRPOTrainer
+    python -m tests.benches trl       # the quickstart's task against TRL's GRPOTrainer, and trl_updates
+    python -m tests.benches trl_updates   # updates of rank 256 against TRL's GRPOTrainer
     python -m tests.benches overlap   # rollouts and learner at the same time against taking turns
     python -m tests.benches verify    # verdicts against math-verify alone
     python -m tests.benches memory    # peaks of the real processes against the plan
@@ -16,7 +17,7 @@ from conf.arguments import word_and_options
 from conf.command import command
 from conf.errors import BadInput, nearest
 
-BENCHES = ("learner", "memory", "overlap", "trl", "verify")
+BENCHES = ("learner", "memory", "overlap", "trl", "trl_updates", "verify")
 """Modules of this folder, each with a function `run` that returns a Result."""
 
 

@@ -15,11 +15,13 @@ import psutil
 from actors.models.files import load_tokenizer, locate
 from conf.load import load
 from conf.schema import Config
+from conf.schema.learner import LearnerConfig
 from launch.hardware.machine import detect
 from launch.session.resume import resolve_dtype
+from learner.optimizer import learning_rate
 from rewards.problems.loading import load as load_problems
 from rewards.verify import verify
-from tests.benches.trl import reward
+from tests.benches.trl_updates import reward
 
 
 def train(
@@ -68,7 +70,7 @@ def train(
                     policy.save_pretrained(Path(folder, f"after-{minute}"))
 
     with TemporaryDirectory() as output:
-        falling(GRPOTrainer, learner.final_rate, progress)(
+        scheduled(GRPOTrainer, learner, progress)(
             model=AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.model.dtype)),
             processing_class=tokenizer,
             reward_funcs=rewards,
@@ -80,14 +82,16 @@ def train(
     return {"updates": made, "ends": ends}
 
 
-def falling(trainer: Any, final_rate: float, progress: Callable[[], float]) -> Any:
-    """Return a trainer class with a learning rate that falls with the progress."""
+def scheduled(trainer: Any, learner: LearnerConfig, progress: Callable[[], float]) -> Any:
+    """Return a trainer class with this project's learning rates."""
     from torch.optim.lr_scheduler import LambdaLR
 
     class Trainer(trainer):  # type: ignore[misc]
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-            falls = 1 - final_rate
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda _: 1 - falls * progress())
+            def rate(step: int) -> float:
+                return learning_rate(learner, step, progress()) / learner.learning_rate
+
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
             return self.lr_scheduler
 
     return Trainer
@@ -99,8 +103,8 @@ def arguments(config: Config, batch: int) -> dict[str, Any]:
     return {
         "seed": config.run.seed,
         "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
+        "bf16": config.model.dtype == "bfloat16",  # its default is True, which float32 excludes
+        "gradient_checkpointing": False,  # its default, True, computes each forward pass twice
         "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": learner.problems_per_update * rollout.samples_per_problem // batch,
         "num_generations": rollout.samples_per_problem,
