@@ -35,6 +35,8 @@ FOLDER = Path(__file__).parent / "recipes"
 BASE = "base"
 """Name of the schema's defaults, on which every recipe is built."""
 
+SUFFIX = ".yaml"
+
 RECORD = "config.yaml"
 """File with the settings of a run, in its folder."""
 
@@ -58,7 +60,7 @@ def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Confi
             "no conf=NAME given: start with conf=quickstart; `python launch/run.py help` lists the recipes "
             "and explains the settings"
         )
-    config = changed(config, {"run.name": config.run.name or name, "device": known_as(config.device)})
+    config = changed(config, {"run.name": config.run.name or bare(name), "device": known_as(config.device)})
     check(config)
     return changed(config, {"lora": config.lora.settled()})
 
@@ -134,8 +136,13 @@ def public_settings(config: Config) -> Tree:
     return nested
 
 
+def bare(recipe: str) -> str:
+    """Return the name of a recipe without the folder and the suffix of its file."""
+    return Path(recipe).name.removesuffix(SUFFIX)
+
+
 def recipe_names(folder: Path = FOLDER) -> list[str]:
-    return sorted({BASE, *(path.stem for path in folder.glob("*.yaml"))})
+    return sorted({BASE, *(path.stem for path in folder.glob(f"*{SUFFIX}"))})
 
 
 def read_value(key: str, text: str) -> Any:
@@ -169,20 +176,25 @@ def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:
 
 
 def _recipes(name: str, folder: Path) -> list[Layer]:
-    """Return a recipe and all recipes that it extends, the most basic one first."""
+    """Return a recipe and all recipes that it extends, the most basic one first. A name that ends with SUFFIX is the
+    path of a recipe's file, from the file that extends it or the working directory.
+    """
     chain: list[Layer] = []
-    visited: list[str] = []
-    requested, known = f"conf={name}", recipe_names(folder)
+    visited: list[Path] = []
+    requested, known, place = f"conf={name}", recipe_names(folder), Path()
     parent: Any = name
     while parent not in (None, BASE):
-        if parent in visited:
+        own = str(parent).endswith(SUFFIX)
+        path = place / str(parent) if own else folder / f"{parent}{SUFFIX}"
+        if path.resolve() in visited:
             raise BadInput(f"{requested} closes a circle; end it at {BASE}")
-        if parent not in known:
+        if own and not path.is_file():
+            raise BadInput(f"{requested}: there is no file {path}; correct the path, or name a recipe")
+        if not own and parent not in known:
             raise BadInput(f"{requested}: no such recipe; {hint(str(parent), known)}all: {', '.join(known)}")
-        visited.append(parent)
-        path = folder / f"{parent}.yaml"
+        visited.append(path.resolve())
         layer = read_yaml(path, "write `section:` and `key: value` lines")
-        parent = layer.pop("extends", None)
+        parent, place = layer.pop("extends", None), path.parent
         requested = f"{path}: extends: {parent}"
         chain.insert(0, (str(path), layer))
     return chain

@@ -12,7 +12,7 @@ from typing import Any, get_origin
 from actors.storage.run_record import FINISHED, RunRecord
 from conf.arguments import pairs
 from conf.errors import BadInput
-from conf.load import load, read_value, recipe_names
+from conf.load import bare, load, read_value, recipe_names
 from conf.schema import Config, ConfigWithSweep, SweepConfig
 from conf.schema.run import PLAIN_NAME
 from conf.settings import settings
@@ -90,7 +90,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     if asked.sweep.seconds is not None and (both := {"budget.hours", "budget.minutes"} & texts.keys()):
         raise BadInput(f"{both.pop()} and a budget of the whole sweep are given: keep one")
     axes = _take_axes(texts)
-    name = asked.sweep.name or f"{conf}-sweep"
+    name = asked.sweep.name or f"{bare(conf)}-sweep"
     if not PLAIN_NAME.allows(name):
         raise BadInput(f"sweep.name={name} is not possible: {PLAIN_NAME.remedy}")
     folder = Path(asked.run.folder) / name

@@ -47,6 +47,20 @@ def test_a_removed_setting_is_named(tmp_path: Path) -> None:
     load([f"adapter={tmp_path}/checkpoints/best"])
 
 
+def test_a_recipe_may_be_a_file_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/long.yaml").write_text("extends: mine\nbudget: {minutes: 30}\n")
+    (tmp_path / "own.yaml").write_text("extends: parts/long.yaml\nlora: {rank: 4}\n")
+    config = load([f"conf={tmp_path}/own.yaml"])
+    assert (config.run.name, config.budget.minutes, config.lora.rank) == ("own", 30, 4)
+    assert config.data == load(["conf=mine"]).data
+    (tmp_path / "parts/long.yaml").write_text("extends: ../own.yaml\n")
+    with pytest.raises(BadInput, match="circle"):
+        load([f"conf={tmp_path}/own.yaml"])
+    with pytest.raises(BadInput, match=r"no file .*missing\.yaml"):
+        load([f"conf={tmp_path}/missing.yaml"])
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_loads(name: str) -> None:
     assert load([f"conf={name}"]).run.name == name
