@@ -29,7 +29,7 @@ def pairs(arguments: Sequence[str], example: str, known: Collection[str] = ()) -
         if not (key and equals) or key.startswith("-"):
             name = key.lstrip("-")
             theirs = "" if name in known else elsewhere().get(name)
-            remedy = f"use {theirs}" if theirs else _spelled(argument, example, known)
+            remedy = theirs or _spelled(argument, example, known)
             raise BadInput(f"argument {argument!r}: {remedy}")
         if key in given:
             raise BadInput(f"{argument}: {key}={given[key]} is on the same command line; keep one of them")

@@ -16,6 +16,9 @@ GPU_DTYPE = "bfloat16"
 COMMON = re.compile(r"NVIDIA|GEFORCE|TESLA|QUADRO|RTX|SXM\d*|GI?B|[ _-]")
 """Parts of a GPU's name that distinguish it from no other."""
 
+ANY = re.compile(r"(\d{1,3}) ?GI?B", re.IGNORECASE)
+"""Pattern of a GPU that is given by its memory alone."""
+
 MEMORY = re.compile(r"[ _-]\d+ ?GI?B$")
 
 HELD_OUT = "heldout"
@@ -28,7 +31,10 @@ SOURCES = re.compile(
     rf"(hub:{PART}/{PART}(/[^:/@]+)?(@{PART})?(:[^:/]+)?|file:[^\0]+|reasoning_gym:\w+|import:\w+(\.\w+)*:\w+)",
     re.ASCII,
 )
-SOURCE_FORMS = "file:PATH, hub:OWNER/NAME[/CONFIG][@REVISION][:split], reasoning_gym:NAME or import:MODULE:FUNCTION"
+SOURCE_FORMS = (
+    "file:PATH, such as file:my.csv, hub:OWNER/NAME[/CONFIG][@REVISION][:split], reasoning_gym:NAME or"
+    " import:MODULE:FUNCTION"
+)
 
 
 @cache
@@ -74,9 +80,13 @@ def devices() -> dict[str, Device]:
 
 
 def known_as(name: str) -> str:
-    """Return a GPU's name in devices.yaml for one that people use, such as 4090, RTX 4090, a100 or A100 80GB."""
+    """Return a GPU's name in devices.yaml for one that people use, such as 4090, RTX 4090, a100 or A100 80GB; a size of
+    memory, such as 12 GiB, as 12GB.
+    """
     if name.lower() in ("auto", "cpu"):
         return name.lower()
+    if size := ANY.fullmatch(name):
+        return f"{size[1]}GB"
     known = {COMMON.sub("", each.upper()): each for each in devices()} | {
         "A100": "A100-40"
     }  # a run that fits it fits both
@@ -134,12 +144,14 @@ def _of_source(entry: str) -> Benchmark:
 
 @cache
 def elsewhere() -> dict[str, str]:
-    """Return other projects' names of settings → our key, with the difference in brackets. A name's last part works
-    too.
+    """Return what to use instead of other projects' names of settings, with the difference in brackets. A name's last
+    part works too.
     """
     found: dict[str, str] = {}
     for names in table("coming_from").values():
         for name, (ours, difference) in names.items():
-            found[name] = ours if difference == "the same" else f"{ours} ({difference})"
+            found[name] = f"use {ours}" if difference == "the same" else f"use {ours} ({difference})"
+            if ours is None:
+                found[name] = f"not supported: {difference}"
             found.setdefault(name.rpartition(".")[2], found[name])
     return found

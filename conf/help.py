@@ -38,7 +38,7 @@ def explain(arguments: list[str], usage: str) -> None:
         found = [item for item in known if f"{item.path}.".startswith(f"{topic}.")]
         if not found:
             names = dict.fromkeys(name for item in known for name in (item.path, item.path.rpartition(".")[0]) if name)
-            near = f"use {elsewhere()[topic]}; " if topic in elsewhere() else hint(topic, names)
+            near = f"{elsewhere()[topic]}; " if topic in elsewhere() else hint(topic, names)
             raise BadInput(f"help {topic}: no such section or setting; {near}all sections: {', '.join(_sections())}")
         if found[0].path != topic:
             console.print(Text(f"{topic}: {about(found[0].section)}\n"))

@@ -230,7 +230,7 @@ def _unknown(key: str, known: Sequence[str]) -> str:
     if (today := key_today(key)) != key:
         return f"{key}: no such key; use {today}"
     if answer := elsewhere().get(key) or elsewhere().get(key.rpartition(".")[2]):
-        return f"{key}: no such key; use {answer}"
+        return f"{key}: no such key; {answer}"
     close = nearest(key, known)
     remedy = f"nearest: {', '.join(close)}" if close else "`python launch/run.py help` lists them"
     return f"{key}: no such key; {remedy}"

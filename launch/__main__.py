@@ -1,16 +1,21 @@
-"""`microbudget COMMAND …`, or `python -m launch COMMAND …`: runs the commands of this folder from anywhere.
+"""`microbudget COMMAND …`, or `python -m launch COMMAND …`: runs all commands from anywhere.
 
 Recipes are those of the installed package; runs, sweeps and exports are written to the current directory.
 """
 
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 from conf.command import WORDS, command
 from conf.errors import BadInput, hint
 
-COMMANDS = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
-"""Modules of this folder with a `main` that a person calls."""
+FOLDER = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
+COMMANDS = {name: f"launch.{name}" for name in FOLDER} | {
+    "problems": "rewards.problems.__main__",
+    "verify": "rewards.verify.__main__",
+}
+"""Modules with a `main` that a person calls, by command."""
 
 
 @command("microbudget")
@@ -19,14 +24,17 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         raise BadInput("no command given: start with `microbudget run conf=quickstart`; `microbudget help` lists all")
     name, *rest = arguments
+    if name == "--version":
+        print(f"microbudget-rl {version('microbudget-rl')}")
+        return 0
     if name in WORDS:
         print("microbudget COMMAND …; `microbudget COMMAND help` explains it\n")
-        for each in COMMANDS:
-            print(f"  {each:<9} {str(import_module(f'launch.{each}').__doc__).partition('.')[0]}")
+        for each, module in COMMANDS.items():
+            print(f"  {each:<9} {str(import_module(module).__doc__).partition('.')[0]}")
         return 0
     if name not in COMMANDS:
         raise BadInput(f"{name}: no such command; {hint(name, COMMANDS)}all: {', '.join(COMMANDS)}")
-    return int(import_module(f"launch.{name}").main(rest))
+    return int(import_module(COMMANDS[name]).main(rest))
 
 
 def from_the_shell() -> int:

@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
         verdicts = [f"{row.status}, {row.tokens} tokens, {row.finish_reason}" for row in models.values()]
         console.print(side_by_side({name: row.response for name, row in models.items()}, verdicts))
     counts = "; ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in OUTCOMES.values())
-    more = "" if pairs else ". Add show=all to see them"
+    more = "" if pairs or shown == "all" else ". Add show=all to see them"
     console.print(f"Shown {min(len(pairs), limit)} of {len(pairs)}; of all responses: {counts}{more}")
     return 0
 

@@ -40,7 +40,7 @@ class Config:
     show: bool = setting(False, "our choice", not_for_sweeps=ONE_RUN, **OF_A_CALL)
     """For run.py: print every setting with its value, its source and its meaning, then exit."""
     device: str = setting("auto", "our choice: the same command everywhere", resumable=True)
-    """auto (the GPUs if there are any), cpu, or, for a plan, the name of a GPU such as A40."""
+    """auto (the GPUs if there are any), cpu, or, for a plan, a GPU such as A40 or its memory such as 12GB."""
     simulate: list[StrictInt] = setting([], "our choice", rule=GPU_COUNTS, **OF_A_CALL)
     """With plan=true, numbers of GPUs to plan the run for, as [1,8,64,512]."""
     benchmarks: list[str] = setting(["heldout"], "our choice: no network but the recipe's", **OF_A_CALL)

@@ -1,15 +1,15 @@
 """Verify answers and print the verdicts.
 
-    python -m rewards.verify FILE.jsonl [recipe=NAME]
+    python -m rewards.verify FILE.jsonl [conf=NAME]
 
 Examples:
 
     python -m rewards.verify answers.jsonl
-    python -m rewards.verify answers.jsonl recipe=paper
-    python -m rewards.verify answers.jsonl recipe=quickstart | head
+    python -m rewards.verify answers.jsonl conf=paper
+    python -m rewards.verify answers.jsonl conf=quickstart | head
 
 Each input line is {"gold": …, "response": …}; each output line is one verdict, in order, with the fields of
-`actors.messages.Verdict`. With a recipe (paper, open_rs, tina, dapo, or a file in conf/recipes/) a line also has the
+`actors.messages.Verdict`. With a recipe, or a preset of rewards (paper, open_rs, tina, dapo), a line also has the
 `reward` and its `parts`; "tokens" of an input line is the response's length, 0 by default. A bad row does not stop it:
 a line that cannot be read, or a gold answer or response that cannot be parsed, is `unparsable`.
 """
@@ -66,8 +66,8 @@ def named(name: str) -> RewardFunction:
 @command("verify", __doc__)
 def main(arguments: list[str]) -> int:
     """Run the command. Return 0, or 2 for a wrong call or an unreadable file."""
-    file, given = word_and_options(arguments, {"recipe": ()}, "one file, such as answers.jsonl")
-    chosen = named(given["recipe"]) if given else RewardFunction(RewardConfig())
+    file, given = word_and_options(arguments, {"conf": ()}, "one file, such as answers.jsonl")
+    chosen = named(given["conf"]) if given else RewardFunction(RewardConfig())
     with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
         for reward in pool.rewards_all(read_samples(file)):
             line = asdict(reward.verdict)

@@ -12,10 +12,11 @@ def test_every_command_exists(capsys: pytest.CaptureFixture[str]) -> None:
     """A person types them as `python launch/NAME.py`; `result` is a script's."""
     files = {file.stem for file in Path(launch.__file__).parent.glob("*.py") if "\n@command(" in file.read_text()}
     assert files - {"__main__"} <= {*COMMANDS}
-    assert all(callable(import_module(f"launch.{name}").main) for name in COMMANDS)
+    assert all(callable(import_module(module).main) for module in COMMANDS.values())
     assert main(["help"]) == 0
     said = capsys.readouterr().out
     assert all(f"\n  {name} " in said for name in COMMANDS)
+    assert main(["--version"]) == 0
 
 
 @pytest.mark.parametrize(

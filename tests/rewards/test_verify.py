@@ -176,9 +176,9 @@ def test_command_gives_one_verdict_a_line_in_order(tmp_path: Path) -> None:
     assert not done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["answers.jsonl", "--recipe"], ["recipe=paper"], ["nowhere.jsonl"]])
+@pytest.mark.parametrize("arguments", [["answers.jsonl", "--conf"], ["conf=paper"], ["nowhere.jsonl"]])
 def test_command_refuses_a_wrong_call_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
-    assert any(word in error for word in ("jsonl", "write recipe="))
+    assert any(word in error for word in ("jsonl", "write conf="))
