@@ -17,7 +17,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from conf.errors import BadInput, in_brief, printable
+from conf.errors import BadInput, in_brief, printable, without_credentials
 
 P = ParamSpec("P")
 Main = Callable[Concatenate[list[str], P], int]
@@ -129,6 +129,6 @@ def unforeseen(error: Exception) -> str:
     with tempfile.NamedTemporaryFile(
         "w", prefix="microbudget-", suffix=".log", delete=False, encoding="utf-8", errors="backslashreplace"
     ) as file:
-        traceback.print_exception(error, file=file)
+        file.write(without_credentials("".join(traceback.format_exception(error))))
     log = f"the traceback is in {file.name}: report it, it is a fault of this project"
     return f"unforeseen error, {in_brief(error)}; {log}"

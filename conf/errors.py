@@ -1,5 +1,7 @@
 """The exception for input that a person must change, and functions that make its message safe and helpful."""
 
+import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,6 +11,12 @@ MOST_CHARACTERS = 1000
 """Largest number of characters shown of one fault: its beginning, and its end with the remedy."""
 
 MOST_FAULTS = 20
+
+KEY = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)S?", re.IGNORECASE)
+"""Pattern of the end of the name of an environment variable with a credential."""
+
+CREDENTIALS = re.compile(r"(?<=://)\S+(?=@)|(?<=\?)[^\s'\"<>()]*=[^\s'\"<>()]*|\bhf_[a-zA-Z\d]{16,}")
+"""Pattern of the user and password of an address, of its query, and of the hub's tokens."""
 
 CLOSE = 0.65
 """Likeness of a near name, by difflib. At its default of 0.6 `deepspeed` is near `run.seed`."""
@@ -26,13 +34,21 @@ class BadInput(Exception):
 
 
 def _short(text: str) -> str:
-    text, half = printable(" ".join(text.split())), MOST_CHARACTERS // 2
+    text, half = printable(" ".join(without_credentials(text).split())), MOST_CHARACTERS // 2
     return text if len(text) <= MOST_CHARACTERS else f"{text[:half]} … {text[-half:]}"
 
 
 def in_brief(error: BaseException) -> str:
     """Return the kind and text of an error on one line of at most 300 characters."""
-    return printable(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+    return printable(" ".join(without_credentials(f"{type(error).__name__}: {error}").split()))[:300]
+
+
+def without_credentials(text: str) -> str:
+    """Return a text without the credentials in its addresses, and without those in this process's environment."""
+    for name, value in os.environ.items():
+        if KEY.fullmatch(name.rpartition("_")[2]) and len(value) >= 8:  # a shorter one is a word
+            text = text.replace(value, "…")
+    return CREDENTIALS.sub("…", text)
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -154,7 +154,9 @@ def hub_refusals(name: str) -> Iterator[None]:
     except (httpx2.HTTPError, OfflineModeIsEnabled, AttributeError, LookupError, TypeError, ValueError) as error:
         cause = type(error).__name__  # a transport error may quote the token
         if isinstance(error, HfHubHTTPError):
-            cause = in_brief(error)
+            cause = f"HTTP {error.response.status_code}"
+            if "json" in error.response.headers.get("content-type", ""):  # else a page of some proxy
+                cause = in_brief(error)
             if error.response.status_code in (401, 403):
                 cause = f"the token in {TOKEN} has no write access"
         raise BadInput(f"to={name}: the request to the hub failed ({cause}); correct that or try again") from None

@@ -18,6 +18,7 @@ class Hub:
 
     files: by repository and path. created: bodies of requests to `create`.
     silent, nonsense: ends of paths whose requests get no response, or one of no use.
+    page: the content of a refusal of every request; None for none.
     """
 
     url: str = ""
@@ -27,6 +28,7 @@ class Hub:
     cards: dict[str, dict[str, Any]] = field(default_factory=dict)
     silent: str = "none"
     nonsense: str = "none"
+    page: Any = None
     closed: threading.Event = field(default_factory=threading.Event)
 
 
@@ -48,6 +50,8 @@ def running_hub() -> Iterator[Hub]:
                 hub.closed.wait(60)
             elif path.endswith(hub.nonsense):
                 self.answer(200, "<html>")
+            elif hub.page is not None:
+                self.answer(507, hub.page)
             elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
                 self.answer(401, {"error": "Invalid username or password."})
             else:
@@ -56,9 +60,9 @@ def running_hub() -> Iterator[Hub]:
         do_GET = do_POST = do_PUT = handle_any  # noqa: N815  # as the library names them
 
         def answer(self, code: int, content: Any, headers: tuple[tuple[str, str], ...] = ()) -> None:
-            data = json.dumps(content).encode()
+            data = (content if isinstance(content, str) else json.dumps(content)).encode()
             self.send_response(code)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", "text/plain" if isinstance(content, str) else "application/json")
             self.send_header("Content-Length", str(len(data)))
             for name, value in headers:
                 self.send_header(name, value)

@@ -62,13 +62,14 @@ def test_unforeseen_error_is_a_line_and_a_file(
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
-    assert ending(ZeroDivisionError("by\n\x1b[31mzero")) == 1
+    assert ending(ZeroDivisionError("by\n\x1b[31mzero of s3://me:pa5s@host")) == 1
     [log] = folder.iterdir()
     said = capsys.readouterr().err
     assert "ZeroDivisionError: by " in said
     assert str(log) in said
     assert "\x1b" not in said
     assert "ZeroDivisionError" in log.read_text()
+    assert "pa5s" not in said + log.read_text()
     assert log.stat().st_mode & 0o077 == 0
 
 

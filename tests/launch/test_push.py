@@ -174,6 +174,17 @@ def test_a_run_that_has_not_ended_is_not_published(run: Path, hub: Hub, refused:
     assert not hub.files
 
 
+@pytest.mark.parametrize("page", [f"<html>{TOKEN}</html>", {"error": f"no room left for {TOKEN}"}])
+def test_page_of_the_hub_does_not_show_the_token(
+    page: object, run: Path, hub: Hub, refused: Callable[..., str]
+) -> None:
+    hub.page = page
+    error = refused(push.main, [str(run), "to=me/mine"])
+    assert "507" in error
+    assert TOKEN not in error
+    assert ("html" in error, "no room" in error) == (False, isinstance(page, dict))
+
+
 @pytest.mark.parametrize(
     ("kind", "at", "cause"),
     [

@@ -1,0 +1,41 @@
+import pytest
+
+from conf.errors import BadInput, in_brief, without_credentials
+from conf.load import load
+
+SECRETS = ("pa5s", "w0rd", "s1gned")
+"""No message may hold one of these."""
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("s3://me:pa5s@bucket/runs", "s3://…@bucket/runs"),
+        ("s3://me:pa5s/?#@w0rd@bucket/runs", "s3://…@bucket/runs"),
+        ("simplecache::sftp://pa5s@host/x: cannot be used", "simplecache::sftp://…@host/x: cannot be used"),
+        ("for url 'https://host/x?sig=s1gned&e=1' (403)", "for url 'https://host/x?…' (403)"),
+        ("the token hf_pa5sw0rdpa5sw0rdpa5sw0rd is old", "the token … is old"),
+        ("Bearer key pa5sw0rd is wrong", "Bearer … is wrong"),
+        ("http://127.0.0.1:8000/v1, hub:me/data@main and 2?", "http://127.0.0.1:8000/v1, hub:me/data@main and 2?"),
+    ],
+)
+def test_credentials_are_shown_nowhere(text: str, left: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_STORE_API_KEY", "key pa5sw0rd")
+    monkeypatch.setenv("SHORT_TOKEN", "is")
+    assert without_credentials(text) == left
+    assert str(BadInput(text)) == left
+    assert in_brief(RuntimeError(text)) == f"RuntimeError: {left}"
+
+
+def test_credentials_are_removed_before_a_message_is_cut() -> None:
+    said = in_brief(RuntimeError("x" * 250 + " s3://me:pa5s" + "w0rd" * 20 + "@bucket"))
+    assert not any(secret in said for secret in SECRETS)
+
+
+@pytest.mark.parametrize("key", ["checkpoint.remote", "run.restore"])
+@pytest.mark.parametrize("url", ["s3://me:pa5s@bucket", "https://host/x?sig=s1gned", "s3://me:pa5s?#w0rd@b@bucket"])
+def test_refused_address_is_named_without_its_password(key: str, url: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        load(["conf=quickstart", f"{key}={url}"])
+    assert f"{key}={url.partition('://')[0]}://" in str(refusal.value)
+    assert not any(secret in str(refusal.value) for secret in SECRETS)
