@@ -74,7 +74,7 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
 
 def command(name: str, usage: str | None = None, bare: bool = False) -> Callable[[Main[P]], Main[P]]:
     """Decorate the `main` of a command. Its BadInput becomes a line on stderr and exit code 2, an unforeseen error a
-    line with the place of its traceback and exit code 1. Printing never fails because of the encoding.
+    line with the place of its traceback and exit code 1. Reading and printing never fail because of the encoding.
 
     usage: the help, printed with exit code 0; None for a command that explains itself. bare: whether a command line
     without arguments is carried out instead of asking for help.
@@ -84,7 +84,7 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
         @wraps(main)
         def guarded(arguments: list[str], *more: P.args, **named: P.kwargs) -> int:
             os.environ["MPLBACKEND"] = FILES  # a notebook's own backend is not installed here
-            for stream in (sys.stdout, sys.stderr):
+            for stream in (sys.stdin, sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
             try:

@@ -95,3 +95,17 @@ def test_a_notebooks_backend_is_not_used(monkeypatch: pytest.MonkeyPatch) -> Non
     """The kernel of a notebook sets one for its own Python, and commands that its cells call inherit it."""
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     assert command("name")(lambda arguments: int(os.environ["MPLBACKEND"] != "agg"))([]) == 0
+
+
+def test_input_of_another_encoding_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    @command("thing")
+    def main(arguments: list[str]) -> int:
+        read.append(input())
+        return 0
+
+    for errors in ("strict", "surrogateescape"):  # the second is Python's in the locale C
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"4 \xff\n"), encoding="utf-8", errors=errors))
+        assert main(["now"]) == 0
+    assert read == ["4 \\xff"] * 2
