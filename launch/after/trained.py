@@ -1,5 +1,6 @@
 """A run's trained policy: settings, base model and the adapter of one checkpoint."""
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,8 @@ from pathlib import Path
 
 from actors.models.adapters import adopt_adapter
 from actors.models.files import BUNDLED, locate, shape_from_config
-from actors.models.sizes import longest_sample
+from actors.models.sizes import kv_bytes_per_token, longest_sample
+from actors.runtime.host_resources import amount, free_memory
 from actors.runtime.placement import SPINS, Share, place_engines
 from actors.runtime.process import VLLM_BUILDS, handle_signals, raise_exit, software_versions
 from actors.storage.checkpoints import target
@@ -17,7 +19,8 @@ from conf.errors import BadInput
 from conf.load import recorded, settings_of
 from conf.schema import Config
 from conf.settings import changed
-from launch.hardware.machine import check_build, detect
+from launch.hardware.machine import GIB, check_build, detect
+from launch.plan.host_needs import memory_of_engines
 from launch.plan.refusal import check_engines
 
 LATEST = "latest"
@@ -29,7 +32,10 @@ CHAT_TOKENS, REPLY_TOKENS = 4096, 1024
 """Most tokens of a conversation and of a reply in it, if the model's context allows that."""
 
 CONCURRENT_REPLIES = 8
-"""Number of replies that an engine for a few people generates at the same time."""
+"""Number of replies that an engine for a few people generates at the same time, and that its KV cache holds."""
+
+BESIDE = 0.7 * GIB
+"""Host memory of the server's own process beside the engine's. Measured; the chat's verifier takes less."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +101,25 @@ def talking(trained: Trained) -> tuple[Config, Share]:
     longest = max(min(CHAT_TOKENS, shape.max_position_embeddings), longest_sample(config))
     evaluated = config.eval.max_response_tokens or config.rollout.max_response_tokens
     reply = max(evaluated, min(REPLY_TOKENS, longest // 2))
+    cache = CONCURRENT_REPLIES * longest * kv_bytes_per_token(shape, config.model.dtype)
     change = {
         "eval.max_response_tokens": evaluated,
         "rollout.max_response_tokens": reply,
         "rollout.max_prompt_tokens": longest - reply,
         "rollout.max_concurrent_samples": CONCURRENT_REPLIES,
+        "rollout.kv_cache_gib": math.ceil(cache / GIB),
     }
     config = changed(config, change)
     machine = detect(config.device)
     check_build(config, machine, software_versions(VLLM_BUILDS))
     placement = place_engines(machine.cores, machine.gpus)
     check_engines(config, shape, machine, placement)
+    needed, free = memory_of_engines(config, shape, placement) + BESIDE, free_memory()
+    if free < needed:
+        raise BadInput(
+            f"model.path={config.model.path}: the host's memory has {amount(free)} free and the engine needs"
+            f" {amount(needed)}: end other programs here, or take a larger machine"
+        )
     return config, placement.rollouts[0]
 
 

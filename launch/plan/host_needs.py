@@ -70,15 +70,19 @@ def _published(plan: Plan) -> int:
 
 def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> HostNeeds:
     """Return the needs on the host of an evaluation, which has engines and no learner."""
-    entries = engine_memory(config, shape, placement, len(placement.rollouts))
-    memory = sum(entry.bytes for entry in entries if entry.place == "host" and entry.what != LOADED)
     return HostNeeds(
         disk=DISK_MARGIN,
         checkpoint=0,
         temporary=SESSION_BYTES,
         shared_memory=_shared_memory(placement),
-        memory=int(memory + OBJECT_STORE_BYTES + OTHER_PROCESSES),
+        memory=int(memory_of_engines(config, shape, placement) + OBJECT_STORE_BYTES + OTHER_PROCESSES),
     )
+
+
+def memory_of_engines(config: Config, shape: ShapeConfig, placement: Placement) -> float:
+    """Return the bytes of host memory that engines take without a learner."""
+    entries = engine_memory(config, shape, placement, len(placement.rollouts))
+    return sum(entry.bytes for entry in entries if entry.place == "host" and entry.what != LOADED)
 
 
 def _shared_memory(placement: Placement) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from actors.runtime.placement import Share
 from launch import serve
+from launch.after import trained
 from tests.trained_runs import write_trained
 
 
@@ -49,6 +50,17 @@ def test_server_has_the_settings_of_the_engines(run: Path, monkeypatch: pytest.M
     assert (options["max-lora-rank"], options["dtype"], options["max-model-len"]) == ("8", "bfloat16", "2048")
     assert {"enable-lora", "enforce-eager", "no-enable-chunked-prefill"} <= options.keys()
     assert "hf-overrides" not in options
+
+
+def test_cache_holds_the_conversations_and_not_the_runs_samples(
+    tiny_model: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = write_trained(tmp_path / "runs" / "large", tiny_model, settings=("rollout.kv_cache_gib=1000",))
+    served([str(large)], monkeypatch)
+    assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    monkeypatch.setattr(trained, "free_memory", lambda: 2**30)
+    assert serve.main([str(run), f"port={free_port()}"]) == 2
+    assert "1.0 GiB free" in capsys.readouterr().err
 
 
 def test_server_on_a_gpu_has_logits_in_float32(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
