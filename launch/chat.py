@@ -9,7 +9,8 @@ Examples:
     echo "/problem 3" | python launch/chat.py runs/quickstart
 
 Both models respond with the settings of the run's evaluation, in an engine like the run's. In the chat, /problem 3
-shows them a held-out problem and verifies their responses; /help lists all commands. Lines may come from a pipe.
+shows them a held-out problem and verifies their responses; /help lists all commands. Ctrl-C stops a response, and at
+the prompt ends the chat. Lines may come from a pipe.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ from conf.arguments import run_and_options, whole
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.after.trained import LATEST, Trained, find_trained, talking
+from launch.after.trained import LATEST, REPLY_TOKENS, Trained, find_trained, talking
 from launch.reporting.tables import problem_in
 from launch.samples import side_by_side
 from rewards.problems.chat import render
@@ -110,6 +111,7 @@ def chat(trained: Trained, console: Console) -> int:
         engine = runner.run(start())
         try:
             console.print("Ready: /problem 1 shows both models a held-out problem, /help lists all commands.")
+            console.print(f"A response to what you say has {REPLY_TOKENS} tokens at most. Ctrl-C stops a response.")
             problems = cache(lambda: load(trained.config, tokenizer).heldout)
             models = {"base": None, "trained": adapter}
             Conversation(config, console, tokenizer, models, engine.stream, verifier.verify, problems).talk(runner)
@@ -138,7 +140,10 @@ class Conversation:
     problems: Callable[[], Sequence[Problem]]
 
     def talk(self, runner: asyncio.Runner) -> None:
-        """Obey lines until the input ends or says /quit. After a wrong line, say so and read the next."""
+        """Obey lines until the input ends or says /quit. After a wrong line, say so and read the next.
+
+        Ctrl-C stops what a line of a terminal has begun.
+        """
         self._turns = 0
         self._start()
         while True:
@@ -146,7 +151,12 @@ class Conversation:
                 line = self.console.input("> " if self.console.is_terminal else "").strip()
                 if line == "/quit":
                     return
-                runner.run(self._obey(line))
+                try:
+                    runner.run(self._obey(line))
+                except KeyboardInterrupt:
+                    if not sys.stdin.isatty():
+                        raise
+                    self._say("stopped")
             except BadInput as error:
                 self._say(str(error))
             except EOFError:
@@ -182,7 +192,7 @@ class Conversation:
             model: self._prompt(self.tokenizer.apply_chat_template([*messages, user], **settings))
             for model, messages in self._messages.items()
         }
-        responses = await self._respond(prompts, self.config.rollout.max_response_tokens)
+        responses = await self._respond(prompts, min(REPLY_TOKENS, self.config.rollout.max_response_tokens))
         for model, messages in self._messages.items():
             messages += [user, {"role": "assistant", "content": responses[model]}]
 

@@ -1,5 +1,6 @@
 import asyncio
 import io
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -18,12 +19,21 @@ class Boxes:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, Sampling]] = []
+        self.interrupted = ""
 
     async def stream(self, problem: Problem, adapter: object, sampling: Sampling):  # of text
         self.requests.append((problem.prompt, sampling))
         for part in ("\\boxed{", "7" if adapter else "1", "}"):
             await asyncio.sleep(0)
+            if problem.prompt == self.interrupted:
+                self.interrupted = ""
+                signal.raise_signal(signal.SIGINT)
             yield part
+
+
+class Keyboard(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 class Words:
@@ -63,9 +73,9 @@ def engine() -> Boxes:
 def say(config: Config, engine: Boxes, monkeypatch: pytest.MonkeyPatch) -> Say:
     """Says lines in a new chat and returns what is printed."""
 
-    def say(*lines: str, config: Config = config) -> str:
+    def say(*lines: str, config: Config = config, source: type[io.StringIO] = io.StringIO) -> str:
         console = PlainConsole(file=io.StringIO(), width=100)
-        monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+        monkeypatch.setattr("sys.stdin", source("".join(f"{line}\n" for line in lines)))
         problems = [Problem("p", "solve\n3 + 4", (1, 2), "7"), Problem("q", "solve\n0 + 1", (1, 2), "1")]
 
         def verdict(gold: str, response: str, grader: str) -> Verdict:
@@ -123,6 +133,18 @@ def test_refused_line_does_not_end_the_chat(line: str, expected: str, say: Say) 
     said = say(line, "", "hello")
     assert said.startswith(expected)
     assert r"\boxed{7}" in said
+
+
+def test_interrupt_ends_a_response_of_a_terminal_and_otherwise_the_chat(say: Say, engine: Boxes) -> None:
+    engine.interrupted = "user: hello\n"
+    with pytest.raises(KeyboardInterrupt):
+        say("hello", "again")
+    assert len(engine.requests) == 2
+    engine.interrupted = "user: hello\n"
+    said = say("hello", "again", "/quit", source=Keyboard)
+    assert "stopped" in said
+    assert r"\boxed{7}" in said.partition("stopped")[2]
+    assert engine.requests[-1][0] == "user: again\n"  # a stopped turn is not remembered
 
 
 def test_new_forgets_and_quit_ends(say: Say, engine: Boxes) -> None:
