@@ -29,6 +29,13 @@ from launch.after.trained import LATEST, Trained, carry_out, find_trained
 TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}
 """Format → its number types, the default first; empty means the type of the base model or of the adapter."""
 
+LOADED_BY = {
+    "merged": 'transformers: AutoModelForCausalLM.from_pretrained("{target}"), or: vllm serve {target}',
+    "gguf": "llama.cpp: llama-cli -m {target}/{name}-{kind}.gguf",
+    "adapter": 'peft: PeftModel.from_pretrained(BASE, "{target}"), where BASE is the loaded {base}',
+}
+"""Format → how other software loads it."""
+
 OPTIONS = {"format": tuple(TYPES), "to": (), "checkpoint": (), "type": ("float32", "q8_0", "f16")}
 
 
@@ -73,6 +80,8 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
             return 1
         made.rename(target)
     console.print(f"{target}: verified", soft_wrap=True)
+    how = LOADED_BY[form].format(target=target, name=name, kind=kind, base=trained.base_name)
+    console.print(f"Load it with {how}", soft_wrap=True)
     return 0
 
 

@@ -51,6 +51,8 @@ def write_merged(trained: Trained, folder: Path, whole: bool) -> None:
     for file in {file for pattern in MODEL_FILES for file in base.glob(pattern)}:
         if file.suffix != ".safetensors":
             shutil.copyfile(file, folder / file.name)
+    for file in folder.glob("*.safetensors"):
+        shutil.copymode(folder / "config.json", file)  # safetensors makes files that nobody else can read
     if whole:
         stated = json.loads((folder / "config.json").read_text())
         stated.pop("torch_dtype", None)  # the name of `dtype` in older versions of transformers

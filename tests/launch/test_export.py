@@ -1,8 +1,9 @@
 import errno
 import json
 import math
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,13 @@ def run(tiny_model: Path, tmp_path: Path) -> Path:
     return write_trained(tmp_path / "runs" / "mine", tiny_model)
 
 
+@pytest.fixture
+def narrow_umask() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "file"),
     [
@@ -36,7 +44,14 @@ def run(tiny_model: Path, tmp_path: Path) -> Path:
     ],
 )
 def test_export_appears_once_it_is_verified(
-    kind: str, arguments: list[str], file: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    arguments: list[str],
+    file: str,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    narrow_umask: None,
 ) -> None:
     model = tiny_model if kind == "llama" else write_model(tmp_path / kind, tiny_model, kind)
     run = write_trained(tmp_path / "runs" / "mine", model)
@@ -53,6 +68,9 @@ def test_export_appears_once_it_is_verified(
     assert off <= 1.5 * noise
     assert away > 2 * off
     assert [path.name for path in Path(file).parent.parent.glob(".*")] == []
+    assert {path.stat().st_mode & 0o777 for path in Path(file).parent.iterdir()} == {0o640}
+    loaded = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Load it"))
+    assert (file if file.endswith("gguf") else str(Path(file).parent)) in loaded
 
 
 def test_merged_model_is_the_rounded_sum_and_else_the_base(run: Path, tiny_model: Path) -> None:
