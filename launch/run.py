@@ -52,8 +52,8 @@ from launch.session.ending import OnEnd, describe, end_with_budget, exit_code, l
 from launch.session.preparation import prepare, tried
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import find_folder, give_back, resolve_dtype, take_over
-from rewards.functions import check_functions
 from rewards.killable_worker import start_server
+from rewards.pool import check_functions
 
 REFUSAL_S = 1.0
 """Seconds that a refused run waits for Ray to have started."""

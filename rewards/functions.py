@@ -9,6 +9,7 @@
 import importlib
 import inspect
 import json
+import math
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from typing import Any
 
 from actors.messages import Status
 from conf.errors import BadInput
-from conf.schema import RewardConfig
 from rewards.generators import score_entry
 from rewards.verify.comparison import compare, readable
 
@@ -61,10 +61,10 @@ def compared(gold: str, answer: str) -> Status:
         return Status.WRONG
 
 
-def folder_of(name: str) -> Path:
-    """Return the folder of the module that a user's function is in."""
-    module = sys.modules[name.removeprefix(IMPORT).partition(":")[0]]
-    return Path(module.__file__ or "").parent
+def folder_of(name: str) -> Path | None:
+    """Return the folder of the module that a user's function is in; None for a module without a file."""
+    file = getattr(sys.modules[name.removeprefix(IMPORT).partition(":")[0]], "__file__", None)
+    return Path(file).parent if file else None
 
 
 def find(key: str, reference: str) -> Callable[..., Any]:
@@ -74,7 +74,9 @@ def find(key: str, reference: str) -> Callable[..., Any]:
         sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # a user's own module may raise anything
+    except BaseException as error:  # a user's own module may raise anything
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise BadInput(
             f"{key}: cannot import '{reference}' ({type(error).__name__}: {error}): "
             f"give module.path:function, importable from {here}"
@@ -82,12 +84,6 @@ def find(key: str, reference: str) -> Callable[..., Any]:
     if not callable(found):
         raise BadInput(f"{key}: '{reference}' is a {type(found).__name__}, not a function")
     return found
-
-
-def check_functions(reward: RewardConfig) -> None:
-    """Raise BadInput for a user's function that does not exist or cannot be called as a part of the reward."""
-    for part in reward.custom:
-        reward_part(part.function)
 
 
 def reward_part(reference: str) -> Callable[..., float]:
@@ -120,14 +116,14 @@ def reward_part(reference: str) -> Callable[..., float]:
             value = function(prompt, response, gold, **chosen)
         except MemoryError:
             raise
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: the function must not end its worker
             raise BadReward(f"raised {type(error).__name__}: {error}{_place(error)}") from error
         return number(value)
 
     return reward
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """Return the line of the user's function that raised an error or led to it."""
     own = traceback.extract_tb(error.__traceback__)[1:2]
     return "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in own)
@@ -135,13 +131,16 @@ def _place(error: Exception) -> str:
 
 def number(value: Any) -> float:
     """Return a reward as a number. Raises BadReward for anything else, and for a value that would ruin an update."""
+    remedy = "return one number per response"
     if inspect.isawaitable(value):
         getattr(value, "close", int)()  # or Python warns that nothing awaited it
+        remedy = f"define it without async, and {remedy}"
     try:
         found = float("a text" if isinstance(value, str | bytes) else value)
+    except OverflowError:  # a whole number beyond 1e308
+        found = math.inf
     except Exception as error:
-        kind = "None" if value is None else f"a {type(value).__name__}"
-        raise BadReward(f"returned {kind}: define it without async, and return one number per response") from error
+        raise BadReward(f"returned {'None' if value is None else f'a {type(value).__name__}'}: {remedy}") from error
     if not abs(found) <= LARGEST:
         raise BadReward(f"returned {found:g}: return a finite number from -{LARGEST:,.0f} to {LARGEST:,.0f}")
     return found

@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 
 from actors.messages import Status
-from rewards.functions import BadReward, folder_of, resolve
+from conf.errors import BadInput, in_brief
+from rewards.functions import IMPORT, BadReward, folder_of, resolve
 from rewards.isolation import bare_environment, enclose
 
 ATTEMPTS = 2
@@ -94,6 +95,7 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
     """Serve a worker's calls: report that it is ready and which walls are absent, then answer (name, arguments).
 
     A reply is JSON, [result, error]: it may come from code that an answer has run, and unpickling would run more code.
+    The first one has an error if a user's function cannot be imported.
     A call without arguments only prepares the function. The process ends with its owner: an idle one reads the end of
     the pipe; a stuck one is ended by an alarm, whose default action works even while a power of two large integers
     keeps the interpreter busy.
@@ -109,9 +111,7 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        for name in limits.functions:
-            resolve(name)
-        _reply(pipe, enclose(map(folder_of, limits.functions)) if limits.enclosed else [])
+        _reply(pipe, *_begin(limits))
         while True:
             name, arguments = pipe.recv()
             if arguments is None:
@@ -130,6 +130,19 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
                 reply = None, f"{type(error).__name__}: {error}"
             signal.setitimer(signal.ITIMER_REAL, 0)
             _reply(pipe, *reply)
+
+
+def _begin(limits: Limits) -> tuple[list[str], str]:
+    """Import the user's functions and confine this process. Return the walls that are absent, and an error or ""."""
+    name = ""
+    try:
+        for name in limits.functions:
+            resolve(name)
+        return enclose(filter(None, map(folder_of, limits.functions))) if limits.enclosed else [], ""
+    except BadInput as error:
+        return [], str(error)
+    except BaseException as error:  # a user's own module may raise anything
+        return [], f"reward.custom: cannot import '{name.removeprefix(IMPORT)}' ({in_brief(error)}): correct its module"
 
 
 def _reply(pipe: Connection, result: Any = None, error: str = "") -> None:
@@ -240,11 +253,15 @@ class Worker:
             self._prepared.add(name)
 
     def _first_reply(self) -> Any:
-        """Return the worker's reply once it has prepared itself."""
+        """Return the worker's reply once it has prepared itself. Raises Crashed or Failed if it cannot."""
         if not self._pipe.poll(PREPARE_S):
             self.close()
-            raise Crashed
-        return self._receive()[0]
+            raise Crashed(f"was not imported within {PREPARE_S:.0f} s")
+        result, error = self._receive()
+        if error:
+            self.close()
+            raise Failed(error)
+        return result
 
     def _receive(self) -> tuple[Any, str]:
         """Read a reply, which an answer's code may have written. Raises EOFError, or OSError for an invalid one."""

@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from hashlib import blake2b
 from itertools import islice, product
 from typing import Any, Self
 
 from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
 from conf.errors import BadInput
-from rewards.functions import COMPARE, IMPORT, READABLE, REASONING_GYM, BadReward, check_functions, number
+from conf.schema import RewardConfig
+from rewards.functions import COMPARE, IMPORT, READABLE, REASONING_GYM, BadReward, number
 from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values
 from rewards.killable_worker import Crashed, Failed, Hung, Limits, NoResult, Worker
 from rewards.reward import RewardFunction
@@ -52,25 +54,18 @@ class VerifierPool:
 
     def __init__(self, reward: RewardFunction, workers: int) -> None:
         config = reward.config
-        check_functions(config)
         self._reward = reward
         self._ahead = VERDICTS_AHEAD * workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="verdict")
-        limits = Limits(config.deadline_s, config.memory_mib * MIB)
-        self._workers = list(self._threads.map(Worker, [limits] * workers))
+        self._workers = list(self._threads.map(Worker, [limits_of(config)] * workers))
         self._custom: list[Worker] = []  # for the user's functions, which never share a process with the verifier
         if config.custom:
-            functions = tuple(IMPORT + part.function for part in config.custom)
-            theirs = replace(limits, enclosed=config.sandbox, functions=functions)
+            theirs = limits_of(config, *(part.function for part in config.custom))
             try:
-                self._custom = list(self._threads.map(Worker, [theirs] * workers))
-            except (EOFError, OSError, Crashed) as error:
+                self._custom = list(self._threads.map(importing, [theirs] * workers))
+            except BadInput:
                 self._close()
-                names = ", ".join(part.function for part in config.custom)
-                raise BadInput(
-                    f"reward.custom: '{names}' cannot be imported by a worker process, whose log says why: give it "
-                    f"more than reward.memory_mib={config.memory_mib}, or import less"
-                ) from error
+                raise
         self._free: dict[bool, queue.SimpleQueue[Worker]] = {True: queue.SimpleQueue(), False: queue.SimpleQueue()}
         for worker in (*self._workers, *self._custom):
             self._free[worker in self._custom].put(worker)
@@ -217,6 +212,36 @@ class VerifierPool:
 
     def __exit__(self, *_: object) -> None:
         self._close()
+
+
+def limits_of(config: RewardConfig, *functions: str) -> Limits:
+    """Return the limits of a worker for a user's functions or, without one, for the verifier."""
+    enclosed = config.sandbox or not functions
+    return Limits(config.deadline_s, config.memory_mib * MIB, enclosed, tuple(IMPORT + name for name in functions))
+
+
+def importing(limits: Limits) -> Worker:
+    """Start a worker for a user's functions. Raises BadInput for one that it cannot import or call as a reward."""
+    try:
+        return Worker(limits)
+    except Failed as error:
+        raise BadInput(str(error)) from None
+    except (EOFError, OSError, Crashed) as error:
+        names = ", ".join(name.removeprefix(IMPORT) for name in limits.functions)
+        ended = f"cannot be imported, which ends its worker process: raise reward.memory_mib={limits.memory // MIB}, or"
+        what = f"{error}:" if isinstance(error, Crashed) else ended
+        raise BadInput(f"reward.custom: '{names}' {what} let its module do less at import") from error
+
+
+@cache
+def _check_import(limits: Limits) -> None:
+    importing(limits).close()
+
+
+def check_functions(reward: RewardConfig) -> None:
+    """Raise BadInput for a user's function that a worker cannot import, or call as a part of the reward."""
+    for part in reward.custom:
+        _check_import(limits_of(reward, part.function))
 
 
 def check_reward_functions(reward: RewardFunction, problems: Sequence[Problem]) -> list[str]:

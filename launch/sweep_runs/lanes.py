@@ -16,7 +16,7 @@ from launch.plan.calibration import plan_measured
 from launch.plan.plan import Plan
 from launch.session.resume import resolve_dtype
 from launch.sweep_runs.grid import Grid, SweepRun
-from rewards.functions import check_functions
+from rewards.pool import check_functions
 
 RUN = (sys.executable, str(Path(__file__).parents[1] / "run.py"))
 

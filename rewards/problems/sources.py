@@ -160,9 +160,9 @@ def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterat
     try:
         for fields in rows(**data.parameters):
             yield Row(row_of(fields, f"{key}: a row of '{reference}'"))
-    except BadInput:
+    except (BadInput, KeyboardInterrupt, GeneratorExit):  # GeneratorExit: the reader has enough rows
         raise
-    except (Exception, SystemExit) as error:  # a user's own code may raise anything
+    except BaseException as error:  # a user's own code may raise anything
         what = f"failed with data.parameters={data.parameters} ({type(error).__name__}: {reason(error)})"
         raise BadInput(f"{key}: '{reference}' {what}: correct it") from error
 

@@ -1,6 +1,7 @@
 """A user's reward function: how it is called, what it may return, and that it cannot answer for the verifier."""
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from actors.messages import Problem, Reward, Status
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
-from rewards.functions import BadReward, check_functions, number, reward_part
-from rewards.pool import VerifierPool, check_reward_functions
+from rewards import killable_worker
+from rewards.functions import BadReward, folder_of, number, reward_part
+from rewards.pool import VerifierPool, check_functions, check_reward_functions
 from rewards.reward import RewardFunction
 from tests.rewards.corpus import sample
 
@@ -74,14 +76,41 @@ def test_a_missing_column_is_named(write: Write) -> None:
         ("reward = 3\n", "int"),
         ("1 / 0\n", "ZeroDivisionError"),
         ("raise SystemExit\n", "SystemExit"),
+        ("raise KeyboardInterrupt\n", "KeyboardInterrupt"),
+        ("raise GeneratorExit\n", "GeneratorExit"),
+        ("class Own(BaseException): pass\nraise Own('colour')\n", "Own: colour"),
+        ("import os; os._exit(0)\n", "memory_mib"),
+        ("import os; os.closerange(3, 999)\n", "memory_mib"),
+        ("while True: pass\n", "within 5 s"),
         ("other = 1\n", "AttributeError"),
     ],
 )
-def test_uncallable_functions_are_refused_at_once(write: Write, source: str, said: str) -> None:
+def test_uncallable_functions_are_refused_at_once(
+    write: Write, source: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reference = write(source)
+    if "while" in source:
+        monkeypatch.setattr(killable_worker, "PREPARE_S", 5.0)
     with pytest.raises(BadInput) as refused:
         check_functions(rewarding(reference).config)
     assert all(words in str(refused.value) for words in ("reward.custom", reference, said))
+
+
+def test_a_users_module_does_nothing_to_this_process(write: Write) -> None:
+    reference = write(
+        "import resource, sys\nresource.setrlimit(resource.RLIMIT_AS, (2**20, 2**20))\nsys.stdout.close()\n"
+        "def reward(prompt, response, gold):\n    return len([0] * 10**6)\n"
+    )
+    check_functions(rewarding(reference).config)
+    with pytest.raises(BadInput, match=reference):
+        check_reward_functions(rewarding(reference), [PROBLEM])
+    assert reference.partition(":")[0] not in sys.modules
+
+
+def test_a_function_may_be_in_a_module_without_a_file() -> None:
+    with pytest.raises(BadInput, match=r"builtins:eval.*TypeError"):
+        check_reward_functions(rewarding("builtins:eval"), [PROBLEM])
+    assert folder_of("import:builtins:eval") is None
 
 
 @pytest.mark.parametrize("value", [1, -2.5, True, numpy.float32(0.5), numpy.array(3.0), 1e6])
@@ -94,14 +123,16 @@ ARRAY = numpy.array([1.0, 2.0])
 
 @pytest.mark.parametrize("value", [None, (1.0, 2.0), [1.0], {}, "0.5", b"1", object(), ARRAY, math.nan, 1e308, 10**400])
 def test_any_other_value_is_refused(value: object) -> None:
-    with pytest.raises(BadReward):
+    with pytest.raises(BadReward) as refused:
         number(value)
+    assert "async" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
         ("raise KeyError('colour')", "KeyError: 'colour'"),
+        *((f"raise {name}", f"raised {name}") for name in ("SystemExit", "KeyboardInterrupt", "GeneratorExit")),
         ("return {'score': 1}", "dict"),
         ("return 1e308", "1e+308"),
         ("return float('nan')", "nan"),
