@@ -52,9 +52,9 @@ def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Confi
     """
     name, overrides = _parse(arguments, folder)
     given = ("", overrides)
-    config = _resolve([*(_recipes(name, folder) if name else ()), given], kind, rules=True)
+    config = _resolve([*(_recipes(name, folder) if name else ()), given], kind)
     if run := run_of(config.adapter):
-        config = _resolve([_of_run(run, config.adapter), given], kind, rules=True)
+        config = _resolve([_of_run(run, config.adapter), given], kind)
     elif not name:
         raise BadInput(
             "no conf=NAME given: start with conf=quickstart; `python launch/run.py help` lists the recipes "
@@ -82,7 +82,7 @@ def run_of(adapter: str) -> Path | None:
 
 
 def settings_of(adapter: Path) -> Config:
-    """Return the settings of the run that contains an adapter, without checking rules, which may be newer."""
+    """Return the settings of the run that contains an adapter."""
     run = run_of(str(adapter))
     if run is None:
         raise BadInput(f"{adapter} is not in a run's folder: name one that is")
@@ -110,7 +110,7 @@ def read_record(file: Path) -> Tree:
 
 def _today(file: Path, record: Tree) -> Tree:
     record = translated(record)
-    build(Config, record, lambda _: f"{file} is damaged ({RESTORE}): ", extra="ignore")
+    build(Config, record, lambda _: f"{file} is damaged ({RESTORE}): ", extra="ignore", context=RULES)
     return record
 
 
@@ -209,10 +209,9 @@ def _of_run(run: Path, adapter: str) -> Layer:
     return str(run / RECORD), record
 
 
-def _resolve(layers: list[Layer], kind: type[Config], rules: bool = False) -> Config:
-    """Merge the layers over the defaults. rules: whether rules on values are checked as well as types.
-
-    Raises BadInput with a line for each fault, which names the file unless it is on the command line.
+def _resolve(layers: list[Layer], kind: type[Config]) -> Config:
+    """Merge the layers over the defaults. Raises BadInput with a line for each fault, which names the file unless it is
+    on the command line.
     """
     tree, files = _laid(layers)
 
@@ -221,7 +220,7 @@ def _resolve(layers: list[Layer], kind: type[Config], rules: bool = False) -> Co
         file = next((files[key] for key in files if among(key, (path,)) or among(path, (key,))), "")
         return f"{file}: " if file else ""
 
-    config: Config = build(kind, tree, where, context=RULES if rules else None)
+    config: Config = build(kind, tree, where, context=RULES)
     return config
 
 

@@ -5,13 +5,13 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from hashlib import blake2b
 from itertools import islice, product
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
 from conf.errors import BadInput
@@ -23,6 +23,8 @@ from rewards.reward import RewardFunction
 from rewards.verify import decide, extract, verdict
 from rewards.verify.text.boxes import BOX, boxed
 from rewards.verify.text.spelling import plain
+
+T = TypeVar("T")
 
 VERDICTS_AHEAD = 64
 """Verifications requested at once, per worker, to keep it busy."""
@@ -93,9 +95,7 @@ class VerifierPool:
 
     def rewards_all(self, pairs: Iterable[tuple[Problem, Sample]]) -> Iterator[Reward]:
         """Reward samples, in order."""
-        rest = iter(pairs)
-        while ahead := list(islice(rest, self._ahead)):
-            yield from self._threads.map(lambda pair: self._reward_of(*pair), ahead)
+        return self._map(self._reward_of, pairs)
 
     async def score(self, group: Group) -> Group:
         """Return the group with one reward per sample. If cancelled, running verifications end by their deadline."""
@@ -104,7 +104,13 @@ class VerifierPool:
 
     def check_golds(self, golds: Iterable[tuple[str, str]]) -> list[bool]:
         r"""Return for each (gold answer, grader) whether it parses and verifies against its own `\boxed{}` form."""
-        return list(self._threads.map(lambda pair: self._check_gold(*pair), golds))
+        return list(self._map(self._check_gold, golds))
+
+    def _map(self, work: Callable[..., T], items: Iterable[tuple[Any, ...]]) -> Iterator[T]:
+        """Do work on items in parallel, and yield its results in order."""
+        rest = iter(items)
+        while ahead := list(islice(rest, self._ahead)):
+            yield from self._threads.map(lambda item: work(*item), ahead)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)

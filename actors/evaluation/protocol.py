@@ -6,7 +6,7 @@ from pathlib import Path
 
 from actors.models.adapters import WEIGHTS_FILE, Adapter
 from actors.models.files import MODEL_FILES
-from actors.storage.documents import Protocol
+from actors.storage.documents import AdapterShape, Protocol
 from actors.storage.files import digest
 from conf.errors import BadInput
 from conf.schema import Config
@@ -34,7 +34,7 @@ def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> Pro
         dtype=config.model.dtype,
         adapter=str(adapter.folder) if adapter else None,
         adapter_digest=digest(adapter.folder / WEIGHTS_FILE) if adapter else None,
-        adapter_config={"base": adapter.base, **shape} if adapter else None,
+        adapter_config=AdapterShape(base=adapter.base, **shape) if adapter else None,
         temperature=config.eval.temperature,
         top_p=config.eval.top_p,
         max_response_tokens=response_limit(config),

@@ -40,6 +40,9 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 OFF: tuple[Any, ...] = (None, False, [], {})
 """Accepted values of all other keys: vLLM or the learner lacks whatever else PEFT can do."""
 
+FLOATS = ("F64", "F32", "BF16", "F16")
+"""Accepted types of weights, by their names in safetensors."""
+
 Module = Annotated[str, Field(pattern=f"^({'|'.join((*PROJECTIONS, *FUSED))})$")]
 """Name of a module on which vLLM serves an adapter."""
 
@@ -138,11 +141,14 @@ def _check_weights(config: Config, model_path: str, file: Path, where: str, effe
     expected, found = _shapes(config, shape_from_config(model_path)), False
     try:
         with safe_open(file, framework="pt") as weights:
-            shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118  # no mapping
+            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118  # no mapping
+            shapes = {name: weight.get_shape() for name, weight in slices.items()}
             for name in sorted(expected.keys() | shapes.keys()):
                 if shapes.get(name) != expected.get(name):
                     shape = f"has shape {shapes.get(name)}, this run's {expected.get(name)}"
                     raise BadInput(f"{where}: {name} {shape}; name an adapter of the same model and modules")
+                if (kind := slices[name].get_dtype()) not in FLOATS:
+                    raise BadInput(f"{where}: {name} is in {kind}; name an adapter in {' or '.join(FLOATS)}")
             for name in (name for name in expected if ".lora_B." in name):
                 a, b = weights.get_tensor(name.replace(".lora_B.", ".lora_A.")), weights.get_tensor(name)
                 if not (a.isfinite().all() and b.isfinite().all()):

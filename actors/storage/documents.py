@@ -21,8 +21,15 @@ Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Number = Annotated[float, Field(ge=-1e300, le=1e300)]
 Amount = Annotated[float, Field(ge=0, le=1e300)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
-Scalar = str | int | float | bool | None
+
+
+def _in_order(ends: list[float]) -> list[float]:
+    if ends[0] > ends[1]:
+        raise ValueError("its ends are in the wrong order")
+    return ends
+
+
+Interval = Annotated[list[Number], Field(min_length=2, max_length=2), AfterValidator(_in_order)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]*$")]
 
 Link = Literal["latest", "best"]
@@ -170,7 +177,7 @@ class Plasticity(Document):
     kl_to_base: Number | None = None
     adapter_norm: dict[str, Number] = {}
     effective_rank: dict[str, Number] = {}
-    rank: int | None = None
+    rank: Positive | None = None
 
 
 class RunSummary(Document):
@@ -184,7 +191,7 @@ class RunSummary(Document):
     cost: Number | None = None
     eval: Heldouts = Heldouts()
     plasticity: Plasticity | None = None
-    best_update: int | None = None
+    best_update: Count | None = None
     ledger: LedgerRecord = LedgerRecord()
     events: list[Event] = []
     versions: dict[str, str] = {}
@@ -278,7 +285,7 @@ class LearnerState(Document):
 
 
 class Measure(Document):
-    value: Number
+    value: Share
     ci95: Interval | None = None
 
 
@@ -286,11 +293,11 @@ class PolicyScores(Measures):
     """Scores of a policy on a benchmark. n: responses per problem."""
 
     __pydantic_extra__: dict[str, Measure | None]
-    n: Count
+    n: Positive
     maj_at_n: Measure | None = Field(default=None, alias="maj@n")
     mean_length: Amount = 0.0
     truncated: Share = 0.0
-    format: Number | None = None
+    format: Share | None = None
     unverified: Share = 0.0
     tokens: Count = 0
     seconds: Amount = 0.0
@@ -304,7 +311,7 @@ class PolicyScores(Measures):
 class PairedDifference(Document):
     """The adapter's pass@1 minus the base model's."""
 
-    difference: Number
+    difference: Annotated[float, Field(ge=-1, le=1)]
     ci95: Interval | None = None
     p: Share
 
@@ -318,29 +325,34 @@ class BenchmarkResult(Document):
     dropped: dict[str, Count] = {}
     n: Count = 0
     limit: Count | None = None
-    base: PolicyScores | None = None
+    base: PolicyScores
     adapter: PolicyScores | None = None
     paired: PairedDifference | None = None
+
+
+class AdapterShape(Document):
+    """What an evaluated adapter states. base: the model that it was made for."""
+
+    base: str
+    rank: Positive
 
 
 class Protocol(Document):
     """Everything that a sample of an evaluation or its verdict depends on besides its problem.
 
-    model_digest, adapter_digest: digests of the files of `model` and `adapter`. adapter_config: the model that the
-    adapter was made for, and its shape. settings: further settings by key.
+    model_digest, adapter_digest: digests of the files of `model` and `adapter`. settings: further settings by key.
     """
 
     model: str
     model_digest: str | None = None
     adapter: str | None = None
     adapter_digest: str | None = None
-    adapter_config: dict[str, Any] | None = None
-    dtype: str | None = None
-    n: Count | None = None
-    temperature: Number | None = None
-    top_p: Number | None = None
-    max_response_tokens: Count | None = None
-    seed: int | None = None
+    adapter_config: AdapterShape | None = None
+    dtype: str
+    temperature: Amount
+    top_p: Share
+    max_response_tokens: Positive
+    seed: Count = 0
     settings: dict[str, Any] = {}
 
 

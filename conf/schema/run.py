@@ -26,7 +26,7 @@ LOGGERS = Rule(
     "list tensorboard, wandb, both or neither, each once",
 )
 URL = Rule(
-    lambda url: not url or re.fullmatch(r"[a-z][a-z0-9+]*://((?!::)[^\s@?#])+", url) is not None,
+    lambda url: not url or re.fullmatch(r"(?!memory:)[a-z][a-z0-9+]*://((?!::)[^\s@?#])+", url) is not None,
     "give a URL such as s3://bucket/folder or file:///mnt/disk, without a key, which belongs in the environment",
 )
 

@@ -6,7 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from pydantic import TypeAdapter
+from pydantic import OnErrorOmit, TypeAdapter
 
 from actors.formats import duration
 from actors.storage.files import replace_text
@@ -28,7 +28,7 @@ KEPT = "calibration.json"
 RENAMED = {'"swap"': '"sync"', "embedded:": "bundled:"}
 """Old text in that file → new text."""
 
-CALIBRATIONS = TypeAdapter(dict[str, Calibration])
+CALIBRATIONS = TypeAdapter(dict[str, OnErrorOmit[Calibration]])
 
 WARM_UP = 2
 """Number of first updates that are not measured: they use kernels for the first time."""
@@ -183,7 +183,7 @@ def recall(config: Config, machine: Machine, folder: Path | None = None) -> Cali
 
 
 def _known(file: Path) -> dict[str, Calibration]:
-    """Return all measurements; none if the file cannot be read, since a plan does not need them."""
+    """Return all possible measurements; none if the file cannot be read, since a plan does not need them."""
     try:
         text = file.read_text(encoding="utf-8")
         for old, new in RENAMED.items():

@@ -4,10 +4,14 @@ A decoding step reads all weights, and the keys and values of each sample. Learn
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import Field
 
 from actors.models.sizes import DTYPE_BYTES, kv_bytes_per_token, lora_parameters, matmul_parameters
 from actors.runtime.placement import Placement
 from conf.schema import Config, ShapeConfig
+from conf.schema.rollout import LONGEST
 from launch.hardware.machine import CORE_BANDWIDTH, Machine
 
 
@@ -84,6 +88,12 @@ VARIED = 0.5
 """Fraction of groups with a gradient, if nothing is measured. In the others all samples are correct, or all wrong."""
 
 
+Factor = Annotated[float, Field(ge=0.01, le=1e4)]
+"""Measured over predicted seconds of a part, within bounds that no machine exceeds."""
+
+Tokens = Annotated[float, Field(ge=1, le=LONGEST)]
+
+
 @dataclass(frozen=True)
 class Costs:
     """Seconds of one engine and one learner rank, each with its GPU or cores to itself.
@@ -123,11 +133,11 @@ class Workload:
     varied: fraction of groups whose samples earn different rewards
     """
 
-    prompt: float
-    fresh: float
-    response: float
-    spread: float
-    varied: float
+    prompt: Tokens
+    fresh: Annotated[float, Field(ge=0, le=LONGEST)]
+    response: Tokens
+    spread: Annotated[float, Field(ge=0, le=1e3)]
+    varied: Annotated[float, Field(ge=0.01, le=1)]
 
 
 @dataclass(frozen=True)
@@ -141,15 +151,15 @@ class Calibration:
     of: a description of the measurement; empty if there is none
     """
 
-    decode: float = 1.0
-    learn: float = 1.0
-    update: float = 1.0
-    score: float = 1.0
-    sync: float = 1.0
-    verify: float = 1.0
-    start_s: float | None = None
+    decode: Factor = 1.0
+    learn: Factor = 1.0
+    update: Factor = 1.0
+    score: Factor = 1.0
+    sync: Factor = 1.0
+    verify: Factor = 1.0
+    start_s: Annotated[float, Field(ge=0, le=86400)] | None = None
     workload: Workload | None = None
-    together: float | None = None
+    together: Annotated[float, Field(ge=0.1, le=10)] | None = None
     of: str = ""
 
     def correct(self, costs: Costs) -> Costs:

@@ -46,7 +46,7 @@ def notes(document: EvaluationDocument) -> list[str]:
         "95 % intervals over problems; time is the sum of the seconds between consecutive samples"
     ]
     if protocol.adapter and (adapter := protocol.adapter_config):
-        said.append(f"adapter: {protocol.adapter}, of rank {adapter['rank']}, made for {adapter['base']}")
+        said.append(f"adapter: {protocol.adapter}, of rank {adapter.rank}, made for {adapter.base}")
     for benchmark in document.benchmarks:
         name, base = benchmark.name, benchmark.base
         if paired := benchmark.paired:

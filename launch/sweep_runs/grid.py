@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -13,9 +14,9 @@ from actors.storage.run_record import FINISHED, RunRecord
 from conf.arguments import pairs
 from conf.errors import BadInput
 from conf.load import bare, load, read_value, recipe_names
-from conf.schema import Config, ConfigWithSweep, SweepConfig
+from conf.schema import Config, ConfigWithSweep, SweepConfig, marked
 from conf.schema.run import PLAIN_NAME
-from conf.settings import settings
+from conf.settings import settings, show
 
 SEED = "run.seed"
 
@@ -30,6 +31,9 @@ REMEDIES = {item.path: item.not_for_sweeps for item in settings(Config) if item.
 
 MODEL = ("conf", "model.path")
 """Axes that change the model, so that accuracies are not comparable."""
+
+MOST_RUNS = 1000
+"""Largest number of runs in a sweep."""
 
 LISTS = {item.path for item in settings(Config) if get_origin(item.kind) is list}
 
@@ -96,6 +100,8 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     folder = Path(asked.run.folder) / name
     texts.setdefault("dashboard.port", "0")
     kept = [*(f"{key}={text}" for key, text in texts.items()), f"run.folder={folder}"]
+    if (number := prod(map(len, axes.values()))) > MOST_RUNS:
+        raise BadInput(f"{number:,} runs: a sweep has at most {MOST_RUNS:,}; list fewer values, or make several sweeps")
     order = sorted(axes, key=lambda key: (key != SEED, key not in MODEL))
     shown = sorted(order, key=lambda key: key == SEED)
     runs = []
@@ -130,10 +136,14 @@ def _take_axes(texts: dict[str, str]) -> dict[str, list[Any]]:
         values = read_value(key, text)
         if not isinstance(values, list) or (key in LISTS and not isinstance(next(iter(values), None), list)):
             continue
+        if key in marked("momentary"):
+            raise BadInput(f"{key}={text}: it is of the command and not of a run; give one value")
         if not values:
             raise BadInput(f"{key}=[]: an axis without values; list some, or leave it out")
         del texts[key]
         if key == "models":
+            if odd := [value for value in values if not isinstance(value, str)]:
+                raise BadInput(f"{key}={text}: {show(odd[0])} is no text; name recipes or paths of models")
             recipes = [name in recipe_names() for name in values]
             if any(recipes) != all(recipes):
                 raise BadInput(f"{key}={text}: recipes and paths are mixed; name either recipes or paths of models")

@@ -172,9 +172,12 @@ def usable_problems(
 ) -> list[Problem]:
     """Return, in order, the problems with a verified gold answer, a prompt that fits and no special token."""
     problems, controls = [], control_tokens(tokenizer)
-    for pair, sound in zip(pairs, golds_that_verify(pairs, config), strict=True):
+    kept: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
+    sound_ones = golds_that_verify(pairs, config)
+    for pair, sound in zip(sources.progress(pairs, f"{key}: problems tokenized"), sound_ones, strict=True):
         prompt = render(list(pair.turns[:-1]), pair.text, config.data, tokenizer)
-        ids = tuple(tokenizer(prompt, add_special_tokens=False)["input_ids"])  # the template has its special tokens
+        found = tokenizer(prompt, add_special_tokens=False)["input_ids"]  # the template has its special tokens
+        ids = tuple(kept.setdefault(token, token) for token in found)
         reason = ""
         if not sound:
             reason = BAD_GOLD
@@ -195,7 +198,8 @@ def golds_that_verify(pairs: Sequence[Pair], config: Config) -> list[bool]:
     if not pairs:
         return []
     with VerifierPool(RewardFunction(config.reward), config.reward.workers or len(os.sched_getaffinity(0))) as pool:
-        return pool.check_golds((pair.gold, pair.grader) for pair in pairs)
+        golds = ((pair.gold, pair.grader) for pair in sources.progress(pairs, "reference answers verified"))
+        return pool.check_golds(golds)
 
 
 def counts(left_out: Sequence[LeftOut]) -> dict[str, int]:

@@ -3,11 +3,12 @@
 import csv
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from actors.models.files import HubAway, newest
 from actors.runtime.clock import in_thread
@@ -16,6 +17,8 @@ from conf.errors import BadInput, nearest
 from conf.schema import DataConfig
 from rewards.functions import find
 from rewards.generators import REFUSED, grader_of
+
+T = TypeVar("T")
 
 
 class Row(NamedTuple):
@@ -35,8 +38,17 @@ def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
     key: the setting that names the source. seed: for a generator. Raises BadInput for one that cannot be read.
     """
     scheme, _, reference = source.partition(":")
-    return list(islice(SCHEMES[scheme](key, reference, data, seed), data.scan))
+    return list(islice(_bounded(key, source, SCHEMES[scheme](key, reference, data, seed), data), data.scan))
 
+
+MOST_ROWS = 10**6
+"""Largest number of rows that are read if neither data.scan nor data.size asks for more: each takes kilobytes."""
+
+MOST_CHARACTERS = 2**30
+"""Largest number of characters in the fields of all rows."""
+
+PROGRESS_S = 10.0
+"""Seconds between two lines about the progress."""
 
 MOST_ROW_CHARACTERS = 2**20
 """Longest row, characters: longer than any model's context; a file without line ends is one row."""
@@ -53,13 +65,40 @@ UNREADABLE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, Runt
 """Errors of the readers; Arrow raises RuntimeError for deep nesting or an unknown type."""
 
 
+def most_rows(data: DataConfig) -> int:
+    return data.scan or max(MOST_ROWS, data.size or 0)
+
+
+def _bounded(key: str, source: str, rows: Iterable[Row], data: DataConfig) -> Iterator[Row]:
+    """Yield the rows of a source. Raises BadInput for more than fit into memory: a user's function may never end."""
+    characters = 0
+    for number, row in enumerate(progress(rows, f"{key}: rows read"), start=1):
+        characters += sum(len(value) for value in row.fields.values() if isinstance(value, str))
+        if number > most_rows(data) or characters > MOST_CHARACTERS:
+            raise BadInput(
+                f"{key}: '{source}' has more than {most_rows(data):,} rows or {MOST_CHARACTERS:,} characters: give "
+                f"data.scan=N to use only its first N rows, such as data.scan={number // 10 or 1}"
+            )
+        yield row
+
+
+def progress(items: Iterable[T], what: str) -> Iterator[T]:
+    """Yield items, and print their number so far every PROGRESS_S seconds."""
+    shown = time.monotonic()
+    for number, item in enumerate(items):
+        if time.monotonic() - shown >= PROGRESS_S:
+            shown = time.monotonic()
+            print(f"{what}: {number:,} so far", flush=True)
+        yield item
+
+
 def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[Row]:
     """Read OWNER/NAME[/config][@revision][:split] from the hub. With `data.scan` only the rows read are downloaded."""
     path, _, split = reference.partition(":")
     named, _, revision = path.partition("@")
     owner, name, *config = named.split("/")
     repository, split = f"{owner}/{name}", split or "train"
-    away = []
+    away, most = [], data.scan or most_rows(data) + 1
 
     def load() -> list[Row]:
         import datasets
@@ -71,7 +110,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
             away.append(f"the hub cannot be reached: {error}")
         with offline() if away else nullcontext():  # the cache may have it; otherwise the library says so
             how = {"split": split, "revision": revision or None, "streaming": data.scan is not None}
-            return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), data.scan)]
+            return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), most)]
 
     try:
         return in_thread(data.hub_timeout_s, load, setting="data.hub_timeout_s")

@@ -86,6 +86,7 @@ def test_damaged_weights_are_refused(adapter: Path, tiny_config: Config, tiny_mo
     for written, words in (
         ({**others, name: weights[name][:, :-1].copy()}, f"{name} has shape"),
         ({**others, name: weights[name] * math.nan}, "not finite"),
+        ({**others, name: weights[name].astype("int8")}, "is in I8"),
         (others, f"{name} has shape None"),
         (b"not safetensors", "cannot be read"),
         (None, "pickles"),

@@ -1,6 +1,7 @@
 """Files made by a plan stand in for a real run, so that the right calibration is known."""
 
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -124,6 +125,21 @@ def test_a_damaged_file_is_ignored_until_it_is_written_anew(text: str, tmp_path:
     assert recall(config, CPU) == UNMEASURED
     keep(FOUND, config, CPU)
     assert recall(config, CPU) == FOUND
+
+
+@pytest.mark.parametrize("number", [0, -1, 1e308, math.inf, math.nan])
+def test_a_measurement_of_impossible_numbers_is_ignored(number: float, tmp_path: Path) -> None:
+    config = configure(f"run.folder={tmp_path}")
+    other, file = changed(config, {"model.dtype": "bfloat16"}), tmp_path / "calibration.json"
+    for place in ("decode", "together", "workload"):
+        keep(FOUND, other, CPU)
+        keep(FOUND, config, CPU)
+        known = json.loads(file.read_text())
+        last = known[[*known][-1]]
+        last[place] = last[place] | {"response": number} if place == "workload" else number
+        file.write_text(json.dumps(known))
+        assert recall(config, CPU) == replace(UNMEASURED, workload=FOUND.workload)  # of the other measurement
+        assert recall(other, CPU) == FOUND
 
 
 def test_the_pace_is_the_time_between_two_rows() -> None:

@@ -63,6 +63,10 @@ def test_settings_that_are_lists_take_a_list_of_lists() -> None:
         (["ranks"], ["'ranks'", "key=value"]),
         (["seeds=[a]"], ["run.seed=a", "whole number"]),
         (["models=[instruct,/x]"], ["mixed"]),
+        (["models=[null]"], ["models=[null]", "null is no text"]),
+        *(([f"{key}=[1,2]"], [f"{key}=[1,2]", "one value"]) for key in ("plan", "n", "limit")),
+        *(([f"{key}=[[a],[b]]"], [key, "one value"]) for key in ("benchmarks", "simulate")),
+        ([f"seeds={[*range(400)]}", f"ranks={[*range(1, 401)]}"], ["160,000 runs", "1,000"]),
         (["ranks=[8]", "run.name=x"], ["run.name=x", "sweep.name"]),
         (["ranks=[8]", "run.overwrite=true"], ["run.overwrite=true", "sweep's folder"]),
         (["ranks=[8]", "sweep.foo=3"], ["sweep.foo: no such key", "nearest: sweep."]),
@@ -74,5 +78,6 @@ def test_settings_that_are_lists_take_a_list_of_lists() -> None:
 def test_anything_else_is_refused(arguments: list[str], words: list[str]) -> None:
     with pytest.raises(BadInput) as caught:
         read_grid(arguments if arguments == ["seeds=[1]"] else ["conf=quickstart", *arguments])
+    assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)

@@ -28,6 +28,11 @@ def sums(first, last):
     for i in range(first, last):
         yield {"problem": f"What is {i} + 1?", "answer": i + 1}
 
+def endless():
+    number = 0
+    while number := number + 1:
+        yield {"problem": f"What is {number} + 1?", "answer": number + 1}
+
 def strings():
     yield "1 + 1"
 

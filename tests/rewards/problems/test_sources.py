@@ -152,6 +152,25 @@ def test_an_oversized_file_is_read_in_part_or_refused(loader: Loader, monkeypatc
     assert len(loader.load({"data.scan": 20}).train) == 10
 
 
+@pytest.mark.parametrize(("limit", "most"), [("MOST_ROWS", 100), ("MOST_CHARACTERS", 2000)])
+def test_a_source_without_end_is_refused(
+    limit: str, most: int, module: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, limit, most)
+    endless = {**ALL, "data.source": f"import:{module}:endless"}
+    loader.refuse(endless, "data.source", f"{module}:endless", f"{most:,}", "data.scan=")
+    assert len(loader.load({**endless, "data.scan": 50}).train) == 50
+
+
+def test_progress_is_shown(loader: Loader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    loader.load()
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sources, "PROGRESS_S", 0.0)
+    loader.load()
+    shown = [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert shown == [f"{number} so far" for number in range(30)] * 3
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
 def test_a_byte_order_mark_is_ignored(kind: str, loader: Loader) -> None:
     file = Path(f"excel.{kind}")
