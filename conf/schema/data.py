@@ -59,8 +59,8 @@ class DataConfig:
     size: int | None = setting(None, "our choice", ge=1, le=10**7)
     """Number of problems to train on; all when null. A generator makes this many, including the held-out ones."""
     scan: int | None = setting(None, "our choice", ge=1, le=10**7)
-    """Number of rows to read from the start of a source, streamed from the hub instead of downloaded whole; all when
-    null."""
+    """Number of rows to read from the start of a source, streamed from the hub instead of downloaded whole. When
+    null, all, but at most 1,000,000, or data.size if that is more."""
     hub_timeout_s: float = setting(600.0, "our choice", gt=0, le=86400, resumable=True)
     """Seconds to wait for the hub in total."""
     eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE)

@@ -25,9 +25,6 @@ Row = Mapping[str, float]
 KEPT = "calibration.json"
 """Name of the file with all measurements, in the folder of all runs."""
 
-RENAMED = {'"swap"': '"sync"', "embedded:": "bundled:"}
-"""Old text in that file → new text."""
-
 CALIBRATIONS = TypeAdapter(dict[str, OnErrorOmit[Calibration]])
 
 WARM_UP = 2
@@ -185,10 +182,7 @@ def recall(config: Config, machine: Machine, folder: Path | None = None) -> Cali
 def _known(file: Path) -> dict[str, Calibration]:
     """Return all possible measurements; none if the file cannot be read, since a plan does not need them."""
     try:
-        text = file.read_text(encoding="utf-8")
-        for old, new in RENAMED.items():
-            text = text.replace(old, new)
-        return CALIBRATIONS.validate_json(text)
+        return CALIBRATIONS.validate_json(file.read_bytes())
     except (OSError, ValueError):
         return {}
 

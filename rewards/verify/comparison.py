@@ -28,6 +28,8 @@ PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{4,}")
 """A word in an expression: longer than any product of letters."""
 
 LETTER_BEHIND, COMMA = re.compile(r".*\d [A-Za-z]"), re.compile(r"-?\d+,\d+")
+THOUSANDS = re.compile(r"-?[1-9]\d{0,2}\.\d\d0")
+"""Pattern of a decimal that ends in a superfluous zero, or of thousands as many languages write them."""
 
 SPECIAL = re.compile(r"\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\R\b")
 """Notation for sets that only algebra can compare."""
@@ -97,6 +99,8 @@ def unusual(gold: str) -> str:
         return "a number and its unit"
     if COMMA.fullmatch(gold) and of.kind is Kind.LIST:
         return "two values, and no decimal"
+    if THOUSANDS.fullmatch(gold):
+        return "a decimal, and no thousands"
     if of.kind is Kind.SCALAR and is_relation(of) and (not of.names or is_combined(of.names[0])):
         return "an equation, which its right side alone does not answer"
     return ""

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from conf.errors import BadInput
-from conf.load import dump, load, recipe_names
+from conf.load import dump, load, read_record, recipe_names
 from conf.schema import Config, ExampleConfig, RunConfig
 from conf.settings import changed
 
@@ -249,3 +249,10 @@ def assert_refused(arguments: list[str], words: list[str]) -> None:
 def assert_one_line(text: str, words: list[str]) -> None:
     assert len(text.splitlines()) == 1
     assert [word for word in words if word not in text] == [], text
+
+
+def test_recorded_settings_keep_the_rules(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(dump(load(["conf=quickstart", "model.dtype=float32"])).replace("dtype: float32", "dtype: nope"))
+    with pytest.raises(BadInput, match=r"model\.dtype=nope"):
+        read_record(file)

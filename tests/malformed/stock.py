@@ -9,6 +9,9 @@ import yaml
 from actors.storage.checkpoints import link
 from actors.storage.files import seal
 from conf.load import dump, load
+from launch.hardware.machine import detect
+from launch.plan.calibration import keep
+from launch.plan.time import Calibration, Workload
 from tests.conftest import write_tiny_model
 from tests.run_folders import EVALUATION, PLASTICITY, evaluation, metrics, sample, write_run, write_sweep
 from tests.trained_runs import write_trained
@@ -74,6 +77,8 @@ def write_unfinished(stock: Stock) -> None:
     (run / "samples").mkdir(parents=True)
     config = load([*stock.without(), f"run.folder={stock.unfinished}", f"run.name={RUN}"])
     (run / "config.yaml").write_text(dump(config))
+    found = Calibration(start_s=40.0, workload=Workload(30.0, 9.0, 8.0, 0.2, 0.4), together=1.0, of="14 updates")
+    keep(found, config, detect("cpu"))
     rows = [{**metrics(update, UPDATES), "budget/spent_s": 60.0 * update} for update in range(1, UPDATES + 1)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     seconds = {"run": {"start": 9.0}, "learner": {"update": 20.0}}
