@@ -32,7 +32,12 @@ TYPED: dict[tuple[str, ...], list[str | tuple[str, ...]]] = {
     ("run", "run.name=x"): [
         *("run.folder={file}/x", "run.folder=/proc/none", "run.folder=" + "a" * 300, "run.folder=a\0b"),
         *(f"data.source={name}" for name in ("file:/dev/zero", "hub:../..", "import:os:sep", "reasoning_gym:n_queens")),
-        *("lora.start_from={data}", "checkpoint.remote=nope", "checkpoint.remote=file://{file}/x"),
+        *(
+            "lora.start_from={data}",
+            "checkpoint.remote=nope",
+            "checkpoint.remote=memory://x",
+            "checkpoint.remote=file://{file}/x",
+        ),
         *("run.restore=file://{here}/none", "run.restore=file://{finished}"),
         *("data.chat_settings={tools: 3}", "data.chat_settings={chat_template: '{{ 1 / 0 }}'}"),
     ],

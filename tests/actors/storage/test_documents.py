@@ -7,6 +7,7 @@ import pytest
 
 from actors.storage.documents import (
     BenchmarkResult,
+    EvaluationDocument,
     Event,
     EventKind,
     Heldout,
@@ -16,7 +17,7 @@ from actors.storage.documents import (
 )
 from actors.storage.files import append_row, read_document, read_rows, write_document
 from conf.errors import BadInput
-from tests.run_folders import PLASTICITY, evaluation
+from tests.run_folders import EVALUATION, PLASTICITY, evaluation
 
 
 def test_metrics_are_kept_as_they_are(tmp_path: Path) -> None:
@@ -68,6 +69,12 @@ def test_null_or_absent_field_of_an_earlier_version_has_its_default(tmp_path: Pa
     assert (scored.problems, scored.base.mean_length, scored.base.truncated) == (0, 0.0, 0.0)
 
 
+def evaluated(protocol: dict[str, Any], benchmark: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return evaluation.json with changes in its protocol and its first benchmark."""
+    first, *others = EVALUATION["benchmarks"]
+    return {"protocol": EVALUATION["protocol"] | protocol, "benchmarks": [first | (benchmark or {}), *others]}
+
+
 @pytest.mark.parametrize(
     ("kind", "document", "place"),
     [
@@ -75,6 +82,15 @@ def test_null_or_absent_field_of_an_earlier_version_has_its_default(tmp_path: Pa
         (RunSummary, {"status": "failed", "updates": 1.5}, "updates"),
         (RunSummary, {"status": "failed", "eval": {"base": {"pass@1": "half"}}}, "eval.base.pass@1"),
         (Heldout, {**evaluation(3), "pass@1": math.nan}, "pass@1"),
+        (Heldout, {**evaluation(3), "ci95": [0.9, 0.1]}, "ci95"),
+        (EvaluationDocument, evaluated({"temperature": None}), "protocol.temperature"),
+        (EvaluationDocument, evaluated({"adapter_config": {"base": "b"}}), "protocol.adapter_config.rank"),
+        (EvaluationDocument, evaluated({}, {"base": None}), "benchmarks.0.base"),
+        (
+            EvaluationDocument,
+            evaluated({}, {"paired": {"difference": 7.0, "p": 0.1}}),
+            "benchmarks.0.paired.difference",
+        ),
         (MetricsRow, {"update": 1, "loss": "much"}, "loss"),
         (MetricsRow, [], "it"),
     ],
