@@ -128,9 +128,9 @@ def carry_out_problems(arguments: list[str]) -> None:
 
 
 def carry_out_verify(arguments: list[str]) -> None:
-    _, given = words_and_options(arguments, {"recipe": ()})
+    _, given = words_and_options(arguments, {"conf": ()})
     if given:
-        named(given["recipe"])
+        named(given["conf"])
 
 
 def carry_out_module(arguments: list[str]) -> None:
