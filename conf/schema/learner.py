@@ -105,7 +105,7 @@ class AlgorithmConfig:
     entropy: float = setting(0.0, GRPO, ge=0)
     """Coefficient of the entropy bonus."""
     mask_truncated: bool = setting(False, GRPO)
-    """Whether responses that were cut off at the limit are masked; their rewards still count in the baseline."""
+    """Whether truncated responses are masked; their rewards still count in the baseline."""
     overlong_buffer: float = setting(0.0, GRPO, ge=0, le=1)
     """Last fraction of rollout.max_response_tokens, over which the reward falls linearly by up to 1; 0 for no
     penalty."""

@@ -74,7 +74,7 @@ def facts(trained: Trained, run: Run, licence: str) -> dict[str, object]:
 def limits(trained: Trained, run: Run, form: str) -> list[str]:
     known = [
         "One run with one seed: the result of another seed may differ.",
-        f"Responses were cut off at {run.config.get('rollout.max_response_tokens')} tokens in training.",
+        f"Responses were truncated at {run.config.get('rollout.max_response_tokens')} tokens in training.",
         "Trained and evaluated only on problems like those of its data.",
         "Not tested for safety; the model keeps the errors and biases of its base model.",
     ]

@@ -140,14 +140,14 @@ def _samples(run: Run) -> Iterator[Flag]:
         truncated = _late(run, "response/truncated")
         level = "warning" if truncated > MUCH else "good"
         where = f"in the last updates, at the limit of {run.config.get('rollout.max_response_tokens')} tokens"
-        yield Flag(level, f"{percent(truncated)} of the responses were cut off", where)
+        yield Flag(level, f"{percent(truncated)} of the responses were truncated", where)
     if complaints := events(run, EventKind.REWARD_FAILED):
         number = run.summary.ledger.counts.get("rewards/failed", len(complaints))
         yield Flag("warning", f"{many(number, 'sample')} without a reward", complaints[0].detail)
     idle = _late(run, "groups/zero_variance")
     if idle > IDLE:
-        detail = "in the last updates: their samples all earned the same reward, so that they have no gradient"
-        yield Flag("note", f"{percent(idle, 0)} of the groups had no variance", detail)
+        detail = "all samples of such a group earned the same reward, so that it has no gradient"
+        yield Flag("note", f"{percent(idle, 0)} of the groups in the last updates had no variance", detail)
 
 
 def _evaluations(run: Run) -> Iterator[Flag]:

@@ -90,10 +90,10 @@ def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
 
 
 def learning_curve(run: Run, found: Change | None) -> Plot | None:
-    """Draw pass rate and reward of the training samples, and the held-out results with their intervals."""
-    lines = {"reward/accuracy": "training: pass rate", "reward/mean": "training: reward"}
+    """Draw accuracy and reward of the training samples, and the held-out results with their intervals."""
+    lines = {"reward/accuracy": "training: accuracy", "reward/mean": "training: reward"}
     known = {metric: values for metric in lines if (values := run.series(metric)[1])}
-    if known.get("reward/mean") == known.get("reward/accuracy"):  # the reward is the pass rate
+    if known.get("reward/mean") == known.get("reward/accuracy"):  # the reward is the accuracy
         known.pop("reward/mean", None)
     end = run.rows[-1].update if run.rows else run.summary.updates
     points = {0: found.before} if found else {0: recorded(run.base)} if run.base else {}

@@ -75,12 +75,12 @@ def held_out(run: Run, found: Change) -> Table:
         ("mean length, tokens", *(decimal(length, 2) for length in lengths), signed(lengths[1] - lengths[0], 2)),
     ]
     if run.before and run.after:
-        rows.append(_counted(run, "cut off at the limit", lambda row: row.finish_reason == "length"))
+        rows.append(_counted(run, "truncated", lambda row: row.finish_reason == "length"))
         rows.append(_counted(run, "unparsable", lambda row: row.status == Status.UNPARSABLE))
     config = run.config
     limit = config.get("eval.max_response_tokens") or config.get("rollout.max_response_tokens")
     note = (
-        f"Percentages change in points. Temperature {compact(config.get('eval.temperature'))}, top_p"
+        f"Changes of percentages are in percentage points. Temperature {compact(config.get('eval.temperature'))}, top_p"
         f" {compact(config.get('eval.top_p'))}, at most {limit} tokens; the same problems, seeds and limits for both."
     )
     if base.problems != final.problems:
@@ -114,8 +114,11 @@ def plasticity(run: Run) -> Table:
         allowed = f" of {found.rank}" if found.rank else ""
         spread = f"{min(ranks.values()):.1f} to {max(ranks.values()):.1f}"
         rows.append(("effective rank", f"{fmean(ranks.values()):.1f}{allowed} on average, {spread}"))
-    note = "Entropy and KL are exact, on fixed responses of the base model; the curves use other samples."
-    return Table("How far the model has moved", ("measure", "value"), rows, note)
+    note = (
+        "The reference set has fixed responses of the base model, on which entropy and KL are exact. The curves use the"
+        " policy's own responses, so that their values differ."
+    )
+    return Table("How far the model has moved", ("on the reference set", "value"), rows, note)
 
 
 def seconds(run: Run) -> Table:
@@ -126,7 +129,7 @@ def seconds(run: Run) -> Table:
         if any(times.values())
         for number, (activity, spent) in enumerate(sorted(times.items(), key=lambda item: -item[1]))
     ]
-    return Table("Seconds by actor", ("actor", "activity", "time", "share"), rows)
+    return Table("Seconds by actor", ("actor", "activity", "time", "fraction"), rows)
 
 
 def tokens(run: Run) -> Table:
@@ -137,7 +140,7 @@ def tokens(run: Run) -> Table:
         (WORDS["token_classes"].get(name, name.replace("_", " ")), count(n), percent(n / sum(classes.values())))
         for name, n in sorted(classes.items(), key=lambda item: -item[1])
     ]
-    return Table("Generated tokens", ("class", "tokens", "share"), rows)
+    return Table("Generated tokens", ("class", "tokens", "fraction"), rows)
 
 
 def settings(run: Run) -> dict[str, str]:

@@ -55,8 +55,8 @@ def test_what_went_wrong_is_said(tmp_path: Path, summary: dict[str, Any], title:
         ({"adapter_check/decided": 0.0}, "The adapter check stayed undecided", "warning"),
         ({"verify/timeout": 1}, "10 verdicts timed out", "note"),
         ({"verify/timeout": 20}, "200 verdicts timed out", "warning"),
-        ({"response/truncated": 0.4}, "40.0 % of the responses were cut off", "warning"),
-        ({"groups/zero_variance": 0.9}, "90 % of the groups had no variance", "note"),
+        ({"response/truncated": 0.4}, "40.0 % of the responses were truncated", "warning"),
+        ({"groups/zero_variance": 0.9}, "90 % of the groups in the last updates had no variance", "note"),
         ({"staleness/max": 2.0}, "The staleness was at most 2 versions", "bad"),
     ],
 )
