@@ -44,7 +44,16 @@ def make_reward(score: float, status: Status | None = None) -> Reward:
     return Reward(total=score, parts={"accuracy": score, "format": 0.0}, verdict=Verdict(score, status, "7", 1.0))
 
 
-class FakeEngine:
+class Remote:
+    """Stands for another process: each of its calls takes at least `call_seconds`, and may be cancelled meanwhile."""
+
+    call_seconds = 0.001
+
+    async def travel(self) -> None:
+        await asyncio.sleep(self.call_seconds)
+
+
+class FakeEngine(Remote):
     """Takes `seconds_of(index)` for a group; refuses adapters that no slot holds, as the real one does.
 
     served: index and adapter of every training group. base_samples: number of the base model's samples.
@@ -53,17 +62,23 @@ class FakeEngine:
 
     def __init__(self, seconds: float = 1.0, logprob: float = -1.0, name: str = "rollout-0", slots: int = 2) -> None:
         self.name = name
-        self.slots = AdapterSlots(slots)
+        self.slot_count = slots
+        self.start_anew()
         self.seconds = seconds
         self.start_seconds = 0.0
         self.base_samples = 0
         self.logprob = logprob
-        self.turns = asyncio.Condition()
         self.fallbacks: tuple[str, ...] = ()
         self.served: list[tuple[int, str | None]] = []
         self.most_at_once = 1000
         self.at_work = 0
         self.tokens = 0
+
+    def start_anew(self) -> None:
+        self.slots, self.turns = AdapterSlots(self.slot_count, self.unload), asyncio.Condition()
+
+    async def unload(self, _: AdapterRef) -> None:
+        await self.travel()
 
     async def ready(self) -> None:
         seconds, self.start_seconds = self.start_seconds, 0.0
@@ -74,9 +89,11 @@ class FakeEngine:
 
     async def load(self, adapter: AdapterRef) -> None:
         await self.ready()
+        await self.travel()
         await self.slots.occupy(adapter)
 
     async def retire(self, adapter: AdapterRef) -> None:
+        await self.travel()
         await self.slots.retire(adapter)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
@@ -157,7 +174,6 @@ class FrailEngine(Frail, FakeEngine):
         self, seconds: float = 1.0, start_seconds: float = 5.0, name: str = "rollout-0", slots: int = 2
     ) -> None:
         FakeEngine.__init__(self, seconds, name=name, slots=slots)
-        self.slot_count = slots
         Frail.__init__(self, name)
         self.start_seconds = self.restart_seconds = start_seconds
         self.load_seconds = 0.0
@@ -165,7 +181,7 @@ class FrailEngine(Frail, FakeEngine):
 
     async def revive(self) -> None:
         await super().revive()
-        self.slots, self.turns = AdapterSlots(self.slot_count), asyncio.Condition()
+        self.start_anew()
         self.start_seconds = self.restart_seconds
         await self.unless_dead(self.ready())
 
@@ -185,7 +201,7 @@ class FrailEngine(Frail, FakeEngine):
         await super().load(adapter)
 
 
-class FakeLearner:
+class FakeLearner(Remote):
     """Counts versions; each update takes `seconds` and is asserted against the staleness limit.
 
     told: progress of each step. scored: its own version and the scored adapter, each time. inspected: its version and
@@ -207,7 +223,8 @@ class FakeLearner:
         self.deaths: set[tuple[str, int]] = set()
         self.dead = False
 
-    def live(self, call: str) -> None:
+    async def live(self, call: str) -> None:
+        await self.travel()
         if (call, self.version) in self.deaths:
             self.deaths.remove((call, self.version))
             self.dead = True
@@ -215,15 +232,16 @@ class FakeLearner:
             raise LearnerDied("learner-0 was killed by signal 9")
 
     async def revive(self) -> None:
+        await self.travel()
         self.version = self.incarnation = 0
         self.dead = False
 
     async def publish(self) -> AdapterRef:
-        self.live("publish")
+        await self.live("publish")
         return AdapterRef(self.version, self.incarnation, "nowhere")
 
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        self.live("publish_synthetic")
+        await self.live("publish_synthetic")
         return AdapterRef(-1, 0, "nowhere"), AdapterRef(-2, 0, "nowhere")
 
     async def accumulate(self, batch: Batch) -> None:
@@ -231,37 +249,37 @@ class FakeLearner:
         assert all(0 <= self.version - group.version <= self.max_staleness for group in batch.groups)
         assert all(group.adapter and group.adapter.incarnation == self.incarnation for group in batch.groups)
         await asyncio.sleep(self.seconds)
-        self.live("accumulate")
+        await self.live("accumulate")
         self.accumulated = batch
 
     async def step(self, progress: float) -> UpdateStats:
-        self.live("step")
+        await self.live("step")
         self.told.append(progress)
         self.batches.append(self.accumulated)
         self.version += 1
         return UpdateStats(await self.publish(), {"policy/entropy": 1.0, "loss": 0.0})
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        self.live("score")
+        await self.live("score")
         self.scored.append((self.version, groups[0].adapter))
         return tuple(tuple(Scores((-1.0,), (-1.0,)) for _ in group.samples) for group in groups)
 
     async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
-        self.live("explain")
+        await self.live("explain")
         return {FAITHFUL: (-1.0,) * len(groups), "no adapter is applied": (-9.0,) * len(groups)}
 
     async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
-        self.live("inspect")
+        await self.live("inspect")
         await asyncio.sleep(self.inspect_seconds)
         self.inspected.append((self.version, groups))
         return Inspection(self.version, 1.0, 2.0, 0.5, {"q_proj": 1.0}, {"0.q_proj": 1.5})
 
     async def save(self, folder: str) -> None:
-        self.live("save")
+        await self.live("save")
         Path(folder, "learner.json").write_text(str(self.version))
 
     async def restore(self, folder: str | None, incarnation: int) -> None:
-        self.live("restore")
+        await self.live("restore")
         assert folder or self.version == 0
         self.version = int(Path(folder, "learner.json").read_text()) if folder else 0
         self.incarnation = incarnation
@@ -269,13 +287,14 @@ class FakeLearner:
     async def close(self) -> None: ...
 
 
-class FakeVerifier:
+class FakeVerifier(Remote):
     """Finds the first half of a group's samples right."""
 
     def __init__(self, seconds: float = 0.1) -> None:
         self.seconds = seconds
 
     async def health(self) -> dict[str, int]:
+        await self.travel()
         return {"hung": 0, "restarts": 0}
 
     async def score(self, group: Group) -> Group:
@@ -301,3 +320,7 @@ class FrailVerifier(Frail, FakeVerifier):
 
     async def verify(self, group: Group) -> Group:
         return await super().score(group)
+
+    async def revive(self) -> None:
+        await super().revive()
+        await self.travel()

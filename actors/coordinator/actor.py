@@ -99,8 +99,8 @@ class CoordinatorActor:
         if self._fatal and outcome.status == "interrupted":
             reason = f"{self._fatal.text}: make room there, then give the same command"
             outcome = replace(outcome, status="halted", reason=reason)
-        summary = summarise(self._request, outcome, self._updates, self._ledger.record)
-        summary = self._folder.write_ending(summary, failure)
+        facts = self._request, outcome, self._updates, self._ledger.record
+        summary = await self._folder.writer.in_turn(lambda: self._folder.write_ending(summarise(*facts), failure))
         if bad_input:
             raise bad_input
         return summary

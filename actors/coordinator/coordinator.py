@@ -60,8 +60,8 @@ class Coordinator:
         self._base_measured = run.folder.evaluation("base") is not None
         self._restore_bookkeeping(self._folder.checkpoints.latest)
 
-    def _restore_bookkeeping(self, checkpoint: Path | None) -> None:
-        """Restore the bookkeeping from a checkpoint, or begin it anew."""
+    def _restore_bookkeeping(self, checkpoint: Path | None) -> dict[str, float]:
+        """Restore the bookkeeping from a checkpoint, or begin it anew. Return the metrics of its last update."""
         state = read_state(checkpoint) if checkpoint else CoordinatorState()
         self._rollbacks = sum(event.kind is EventKind.ROLLED_BACK for event in self._folder.events())
         self._saving.go_on_from(state.version)
@@ -70,7 +70,9 @@ class Coordinator:
         self._producer = RolloutProducer(
             self._run, self._publisher, state, rollbacks=self._rollbacks, one_batch=not self._base_measured
         )
-        self._guard = Guard(self._config.guard, (row.metrics for row in self._folder.rows()))
+        history = [row.metrics for row in self._folder.rows() if row.update <= state.version]  # the file may have more
+        self._guard = Guard(self._config.guard, history)
+        return history[-1] if history else {}
 
     @property
     def progress(self) -> Progress:
@@ -98,6 +100,7 @@ class Coordinator:
                 outcome = await self._finish()
             finally:
                 await self._publisher.close()
+            await self._folder.flush()
             watcher.cancel()
         return outcome
 
@@ -121,7 +124,7 @@ class Coordinator:
                 await self._learner.revive()
             if revive or checkpoint:
                 folder = str(checkpoint) if checkpoint else None
-                await self._learner.restore(folder, self._folder.next_incarnation())
+                await self._learner.restore(folder, await self._folder.next_incarnation())
             await self._startup_check.begin()
             adapter = await self._learner.publish()
         except LearnerDied as death:
@@ -320,6 +323,7 @@ class Coordinator:
         """Return to a version's checkpoint, or to the start. The problems of later groups are sampled again."""
         self._standing.enter("recovering")
         self.ledger.enter_all("recover")
+        await self._folder.flush()  # its files are read below
         lost, staleness = self.updates - trusted, self._producer.staleness
         under_way = staleness.running + staleness.waiting
         self.ledger.count("updates/abandoned", lost)
@@ -327,9 +331,7 @@ class Coordinator:
         abandoned, checkpoint = self._publisher, self._folder.return_to(trusted)
         if checkpoint is None:
             self._learner_usable = False  # only a fresh learner is at version 0
-        self._restore_bookkeeping(checkpoint)
-        rows = self._folder.rows()
-        self._standing.latest = rows[-1].metrics if rows else {}
+        self._standing.latest = self._restore_bookkeeping(checkpoint)
         await abandoned.abandon()
 
     async def _finish(self) -> Outcome:
@@ -364,7 +366,8 @@ class Coordinator:
                 await self._go_back(self._saving.version)
         checkpoint = self._folder.checkpoints.latest
         if self._publisher.policy is None and checkpoint is not None and not self._stopping.stopped:
-            adapter = AdapterRef(self._saving.version, self._folder.next_incarnation(), str(checkpoint / "adapter"))
+            incarnation = await self._folder.next_incarnation()
+            adapter = AdapterRef(self._saving.version, incarnation, str(checkpoint / "adapter"))
             await self._stopping.unless_stopped(self._publisher.adopt(adapter))
 
     async def _evaluate_end(self) -> tuple[Heldout | None, PlasticityFigures | None]:

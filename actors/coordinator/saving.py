@@ -49,7 +49,7 @@ class Saving:
             more = {"validation": validation, "counts": run.ledger.counts}
             write_state(folder, self._state().model_copy(update=more))
             run.folder.write_spent(run.budget.spent, run.ledger.record)  # never older than a checkpoint's counts
-            run.folder.flush()
+            await run.folder.flush()
         self.go_on_from(version)
         self.crashes = 0
         run.budget.expect("checkpoint", run.clock.now() - started)

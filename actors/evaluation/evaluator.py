@@ -98,6 +98,8 @@ class Evaluator:
                 for file, index in missing:
                     await free.acquire()
                     tasks.create_task(fill(file, number, index))
+        for file in sample_files:
+            await file.flush()
 
     async def _part(
         self, problems: tuple[Problem, ...], adapter: AdapterRef | None, first: int, deadline: float

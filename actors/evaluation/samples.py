@@ -1,5 +1,6 @@
 """The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and `samples/` by policy and benchmark."""
 
+from collections import deque
 from pathlib import Path
 
 from actors.evaluation.protocol import check_continues
@@ -11,6 +12,7 @@ from actors.storage.folders import empty, mark
 from actors.storage.layout import EVALUATION
 from actors.storage.run_folder import sample_row
 from actors.storage.run_record import RunRecord
+from actors.storage.writer import Writer
 from conf.errors import BadInput
 from conf.load import recorded
 from conf.schema import Config
@@ -78,6 +80,8 @@ class SampleFile:
         self.n = n
         self.adapter = adapter
         self._file = file
+        self._writer = Writer()
+        self._unwritten: deque[EvaluatedSample] = deque()
         self._rows: dict[tuple[str, int], EvaluatedSample] = {}
         known = {problem.id: problem for problem in problems}
         for number, row in enumerate(read_rows(file, EvaluatedSample), start=1):
@@ -115,12 +119,21 @@ class SampleFile:
         return {"tokens": sum(row.tokens for row in rows), "seconds": sum(row.seconds for row in rows)}
 
     def append(self, number: int, group: Group, seconds: float) -> None:
-        """Store sample `number` of a problem. seconds: since the sample before, of any file."""
+        """Keep sample `number` of a problem, and have it written. seconds: since the sample before, of any file."""
         extra = {"sample": number, "format": group.rewards[0].parts["format"], "seconds": round(seconds, 4)}
         row = EvaluatedSample.model_validate(sample_row(group, 0).content | extra)
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        append_row(self._file, row)
+        self._unwritten.append(row)
+        self._writer.put(self._write)  # with all that have come by then
         self._keep(row)
+
+    async def flush(self) -> None:
+        """Return once all samples are on disk. Raises the error of a write that has failed."""
+        await self._writer.in_turn(self._writer.check)
+
+    def _write(self) -> None:
+        if rows := [self._unwritten.popleft() for _ in range(len(self._unwritten))]:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            append_row(self._file, *rows)
 
     def _keep(self, row: EvaluatedSample) -> None:
         """Keep a sample without the texts, which no score needs and which stay in the file."""

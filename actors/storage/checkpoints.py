@@ -79,6 +79,7 @@ class Checkpoints:
         self._remove(final)
         temporary.rename(final)
         link(self.folder / "latest", final)
+        await asyncio.to_thread(sync, self.folder)
         await self.prune(keep_last, passing)
 
     async def prune(self, keep_last: int, passing: bool = False) -> None:
@@ -121,6 +122,7 @@ class Checkpoints:
             if latest is None or checkpoint.name <= latest.name:
                 if (reason := damage(checkpoint) or refusal(checkpoint)) is None:
                     link(self.folder / "latest", checkpoint)
+                    sync(self.folder)
                     break
                 refused[checkpoint] = reason
         else:
@@ -179,9 +181,8 @@ def target(name: Path) -> Path | None:
 
 
 def link(name: Path, checkpoint: Path) -> None:
-    """Point a link at a checkpoint in the same folder, in one step."""
+    """Point a link at a checkpoint in the same folder, in one step. It is on disk once the folder is flushed."""
     fresh = name.with_name(f".{name.name}.tmp")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(checkpoint.name)
     fresh.replace(name)
-    sync(name.parent)

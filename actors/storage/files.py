@@ -76,13 +76,13 @@ def write_rows(file: Path, rows: Iterable[Document]) -> None:
     replace_text(file, "".join(json.dumps(row.content) + "\n" for row in rows))
 
 
-def append_row(file: Path, row: Document) -> None:
-    """Add a row to a JSONL file and flush it to disk: all of it or, if the disk refuses it, nothing."""
+def append_row(file: Path, *rows: Document) -> None:
+    """Add rows to a JSONL file and flush them to disk: all of them or, if the disk refuses that, nothing."""
     with naming(file), file.open("ab", buffering=0) as lines:
-        end, line = lines.tell(), json.dumps(row.content).encode() + b"\n"
+        end, left = lines.tell(), "".join(json.dumps(row.content) + "\n" for row in rows).encode()
         try:
-            while line:
-                line = line[lines.write(line) :]
+            while left:
+                left = left[lines.write(left) :]
             os.fsync(lines.fileno())
         except OSError:
             lines.truncate(end)

@@ -20,6 +20,7 @@ from actors.storage.files import (
 from actors.storage.folders import discard
 from actors.storage.layout import ADAPTER
 from actors.storage.run_record import RunRecord
+from actors.storage.writer import Writer
 from actors.tracking.tracking import Tracking
 from conf.errors import in_brief
 from conf.load import RECORD
@@ -31,12 +32,15 @@ SAMPLED_GROUPS = 8
 class RunFolder(RunRecord):
     """The folder of a run that this process carries out. A coordinator calls `recover` before it writes anything.
 
-    Loggers get all rows, under the names of metrics.jsonl.
+    Beside an event loop, its methods return before their writes are done; `flush` waits for them. Loggers get all rows,
+    under the names of metrics.jsonl.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.tracking = Tracking()
+        self.writer = Writer()
+        self._figures: tuple[float, documents.LedgerRecord | None] | None = None
 
     def recover(self, foreign: Callable[[Path], str | None] = lambda _: None, tracking: Tracking | None = None) -> None:
         """Clean up after a killed process, and drop the rows of updates after the newest usable checkpoint.
@@ -62,6 +66,7 @@ class RunFolder(RunRecord):
     def return_to(self, version: int) -> Path | None:
         """Delete everything after a version with a checkpoint, or after the start (0). Return the checkpoint."""
         self.checkpoints.return_to(version)
+        self.writer.put(sync, self.checkpoints.folder)
         self.tracking.begin(self.cut_metrics())
         return self.checkpoints.latest
 
@@ -69,7 +74,7 @@ class RunFolder(RunRecord):
         """Drop the rows of updates after the newest checkpoint, and a half-written one. Return the next update."""
         version = version_of(self.checkpoints.latest) if self.checkpoints.latest else 0
         if self.metrics.exists():
-            write_rows(self.metrics, (row for row in self.rows() if row.update <= version))
+            self.writer.put(write_rows, self.metrics, [row for row in self.rows() if row.update <= version])
         return version + 1
 
     def drop_adapters(self, keep: tuple[AdapterRef, ...]) -> None:
@@ -91,58 +96,77 @@ class RunFolder(RunRecord):
         write_document(self.path / "origin.json", origin)
 
     def write_spent(self, seconds: float, ledger: documents.LedgerRecord | None = None) -> None:
-        """Write the seconds used so far and, once there is one, the ledger."""
+        """Write the seconds used so far and, once there is one, the ledger: now or, if the disk is slow, by `flush`."""
+        self._figures = seconds, ledger
+        if self.writer.idle:
+            self.writer.put(self._write_spent)
+
+    def _write_spent(self) -> None:
+        if self._figures is None:
+            return
+        seconds, ledger = self._figures
         if ledger is not None:
             write_document(self.path / "ledger.json", ledger)
         write_document(self.path / "spent.json", documents.Spent(spent_s=seconds))
 
-    def next_incarnation(self) -> int:
+    async def next_incarnation(self) -> int:
         """Count a restore of the weights, and return its number."""
-        number = 1 + self.incarnation()
-        replace_text(self.path / "incarnation.json", json.dumps(number))
-        return number
+
+        def count() -> int:
+            number = 1 + self.incarnation()
+            replace_text(self.path / "incarnation.json", json.dumps(number))
+            return number
+
+        return await self.writer.in_turn(count)
 
     def append_event(self, update: int, kind: documents.EventKind, detail: str, subject: str = "") -> None:
-        append_row(self.path / "events.jsonl", documents.Event.of(kind, subject, update=update, detail=detail))
+        event = documents.Event.of(kind, subject, update=update, detail=detail)
+        self.writer.put(append_row, self.path / "events.jsonl", event)
 
     def append_metrics(self, update: int, metrics: dict[str, float]) -> dict[str, float]:
         """Write the row of an update. Return its metrics, with `update` and `version`."""
         row = documents.MetricsRow.model_validate({"update": update, "version": update, **metrics})
-        append_row(self.metrics, row)
+        self.writer.put(append_row, self.metrics, row)
         self.tracking.scalars(update, row.metrics)
         return row.metrics
 
-    def flush(self) -> None:
-        """Flush the names of new files to disk, so that no checkpoint outlasts its history."""
-        for path in (self.path / "samples", self.path):
-            sync(path)
+    async def flush(self) -> None:
+        """Return once all writes and the names of new files are on disk, so that no checkpoint outlasts its history.
+
+        Raises the error of a write that has failed.
+        """
+        self.writer.put(self._write_spent)
+        for path in (self.path / "samples", self.checkpoints.folder, self.path):
+            self.writer.put(sync, path)
+        await self.writer.in_turn(self.writer.check)
 
     def write_evaluation(self, name: str, version: int, evaluation: documents.Heldout) -> documents.Heldout:
         """Write a version's held-out evaluation, pass its figures to the loggers, and return it."""
-        write_document(self.path / f"eval-{name}.json", evaluation)
+        self.writer.put(write_document, self.path / f"eval-{name}.json", evaluation)
         figures = evaluation.figures.items()
         self.tracking.scalars(version, {key if "/" in key else f"eval/{key}": value for key, value in figures})
         return evaluation
 
     def write_reference_set(self, responses: list[list[int]]) -> None:
         """Write the reference set: responses of the base model as token ids."""
-        replace_text(self.path / "probe.json", json.dumps(responses))
+        self.writer.put(replace_text, self.path / "probe.json", json.dumps(responses))
 
     def write_samples(self, name: str, groups: tuple[Group, ...]) -> None:
         """Write samples/<name>.jsonl: prompts, responses and rewards."""
         kept = groups if name.startswith(("eval", "skipped")) else groups[:SAMPLED_GROUPS]
         rows = [sample_row(group, number) for group in kept for number in range(len(group.samples))]
-        write_rows(self.path / "samples" / f"{name}.jsonl", rows)
+        self.writer.put(write_rows, self.path / "samples" / f"{name}.jsonl", rows)
         self.tracking.samples(name, rows[0].version or 0, [row.content for row in rows])
 
     def write_ending(self, summary: documents.RunSummary, failure: str = "") -> documents.RunSummary:
-        """Write summary.json, spent.json, ledger.json and failure.log. Return the summary: with status "halted" if the
-        disk fails, so that the driver can report it.
+        """Write summary.json, spent.json, ledger.json and failure.log at once. Return the summary: with status "halted"
+        if the disk fails, so that the driver can report it.
 
         failure: the whole text of the error that ended the run.
         """
         try:
-            self.write_spent(summary.spent_s, summary.ledger)
+            self._figures = summary.spent_s, summary.ledger
+            self._write_spent()
             if failure:
                 self.failure_log.write_text(failure)
             write_document(self.path / "summary.json", summary)

@@ -15,7 +15,6 @@ from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
 from actors.errors import root_cause
 from actors.messages import ProblemSet
-from actors.rollout.adapter_slots import AdapterSlots
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 from conf.settings import changed
@@ -93,26 +92,25 @@ class Run:
 
     def go(self, *stops: float) -> Outcome:
         """Begin or resume the run. stops: when it is told to stop, in seconds."""
-        self.engine.slots = AdapterSlots(2)  # of a process of its own
+        return run_virtually(self.process(*stops))
 
-        async def scenario() -> Outcome:
-            folder = self.folder = RunFolder(self.path)
-            folder.recover()
-            problems = make_problems(heldout=self.config.eval.problems)
-            context = make_context(
-                self.config, problems, folder, self.seconds, self.engine, self.learner, self.verifier
-            )
-            self.coordinator = Coordinator(context)
-            for seconds in stops:
-                asyncio.get_running_loop().call_later(seconds, context.stopping.stop, "SIGTERM")
-            try:
-                return await self.coordinator.run()
-            finally:
-                self.spent = context.budget.spent
-                self.ledger = context.ledger.seconds
-                folder.write_spent(self.spent, context.ledger.record)
-
-        return run_virtually(scenario())
+    async def process(self, *stops: float) -> Outcome:
+        """As `go`, in the time of the running loop."""
+        self.engine.start_anew()  # in a process of its own
+        folder = self.folder = RunFolder(self.path)
+        folder.recover()
+        problems = make_problems(heldout=self.config.eval.problems)
+        context = make_context(self.config, problems, folder, self.seconds, self.engine, self.learner, self.verifier)
+        self.coordinator = Coordinator(context)
+        for seconds in stops:
+            asyncio.get_running_loop().call_later(seconds, context.stopping.stop, "SIGTERM")
+        try:
+            return await self.coordinator.run()
+        finally:
+            self.spent = context.budget.spent
+            self.ledger = context.ledger.seconds
+            folder.write_spent(self.spent, context.ledger.record)
+            await folder.flush()
 
     @property
     def spent_so_far(self) -> float:

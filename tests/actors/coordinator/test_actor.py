@@ -4,7 +4,6 @@ import asyncio
 import errno
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,12 +43,12 @@ def raising(error: BaseException) -> StartActors:
 
 
 async def write(request: RunRequest, *_: Any) -> Any:
-    RunFolder(request.folder).next_incarnation()
+    await RunFolder(request.folder).next_incarnation()
 
 
 async def delete(request: RunRequest, *_: Any) -> Any:
-    shutil.rmtree(request.folder)
-    RunFolder(request.folder).next_incarnation()
+    request.folder.rename(request.folder.with_name("elsewhere"))  # at once, unlike a deletion
+    await RunFolder(request.folder).next_incarnation()
 
 
 LITTLE_DISK = HostFree(2**20, 2**30, 2**30, 2**40)

@@ -1,7 +1,11 @@
-"""Whole runs over a disk that is full, or read-only, from some write on: the same command goes on once it is mended."""
+"""Whole runs over a slow disk, and over one that is full, or read-only, from some write on: the same command goes on
+once it is mended.
+"""
 
+import asyncio
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,3 +65,30 @@ def test_run_goes_on_from_whatever_was_written(writes: int, number: int) -> None
         last = {batch.version: batch for run in (before, after) for batch in run.learner.batches}
         used = [group.index for version in range(UPDATES) for group in last[version].groups]
         assert sorted(used) == list(range(len(used)))
+
+
+def test_no_flush_holds_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With validations, a setback, a passing checkpoint; in real time, since a virtual loop has no threads."""
+    threads: set[threading.Thread] = set()
+    monkeypatch.setattr(os, "fsync", lambda _: threads.add(threading.current_thread()))
+    run = Run(tmp_path)
+    run.engine.seconds = run.learner.seconds = run.verifier.seconds = 0.001
+    run.learner.deaths = {("accumulate", 4)}
+    more = {"budget.updates": UPDATES, "validation.every": 2, "validation.share": 1.0}
+    run.config = changed(run.config, more)
+    assert asyncio.run(run.process()).status == "completed"
+    assert [row["update"] for row in run.rows] == list(range(1, UPDATES + 1))
+    assert run.folder.spent == run.spent
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+def test_write_that_fails_in_the_thread_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run = Run(tmp_path)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises((OSError, ExceptionGroup)) as caught:
+        asyncio.run(run.process())
+    assert "make room" in (disk_trouble(tmp_path, root_cause(caught.value)) or "")

@@ -37,6 +37,7 @@ from tests.virtual_time import VirtualClock, run_virtually
 
 CALLS = ("publish_synthetic", "explain", "publish", "score", "accumulate", "step", "save", "restore")
 GRACE_S = 10.0
+LONG_S = 1000.0
 
 
 def frail(most: int) -> st.SearchStrategy[tuple[tuple[float, ...], ...]]:
@@ -54,6 +55,7 @@ schedules = st.fixed_dictionaries(
         "refill": st.booleans(),
         "fruitless": st.floats(0.0, 0.6),  # fraction of groups
         "failed": st.sampled_from((0.0, 0.2)),  # fraction of groups
+        "call": st.floats(0.0, 5.0),
         "load": st.floats(0.0, 10.0),
         "learn": st.floats(0.1, 20.0),
         "save": st.floats(0.0, 8.0),
@@ -69,7 +71,8 @@ schedules = st.fixed_dictionaries(
         "stop": st.none() | st.floats(0.0, 200.0),
     }
 ).map(lambda values: SimpleNamespace(**values))
-"""Schedules of runs; times are seconds into a process. deaths: calls in which the learner crashes, by name and version.
+"""Schedules of runs; times are seconds into a process. call: shortest time of a remote call. deaths: calls in which the
+learner crashes, by name and version.
 """
 
 
@@ -148,6 +151,9 @@ class Trial:
             each.load_seconds, each.gone = schedule.load, self.gone
         for worker in workers:
             worker.verify = self._verify  # type: ignore[method-assign]
+        learner = self._learner()
+        for remote in (*engines, *workers, learner):
+            remote.call_seconds = schedule.call
         for actor, deaths in zip((*engines, *workers), (*schedule.engines, *schedule.verifiers), strict=True):
             for time in deaths:
                 loop.call_later(time, actor.die)
@@ -159,7 +165,7 @@ class Trial:
             folder,
             schedule.budget,
             Tally(engine, self.sampled),
-            self._learner(),
+            learner,
             verifier,
             schedule.max_running,
         )
@@ -182,6 +188,7 @@ class Trial:
                 raise
         if ended:
             folder.write_spent(run.budget.spent, run.ledger.record)
+            await folder.flush()
             self.check_history(coordinator._producer.state)
         self.spent = folder.spent
         self.check(folder)
@@ -258,6 +265,12 @@ class Trial:
         assert tokens == self.written
         if folder.checkpoints.latest:
             self.check_history(read_state(folder.checkpoints.latest))
+
+    async def check_slots(self, pool: EnginePool, coordinator: Coordinator) -> None:
+        """Check that no version but the policy keeps its slot, once all that was cancelled has had time to end."""
+        await asyncio.sleep(LONG_S)
+        policy = coordinator._publisher.policy
+        assert pool._adapters.held <= ({policy.name} if policy else set())
 
     def check_history(self, state: CoordinatorState) -> None:
         """Check the history behind a version, with its cursor."""

@@ -1,6 +1,8 @@
 """Rounds, what survives an end at any moment, and where the time went, under virtual time."""
 
 import asyncio
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,27 @@ def draw(sample_files: list[SampleFile], seconds: float = 1e6, at_once: int = 3)
 
     run_virtually(scenario())
     return engine
+
+
+def test_samples_are_flushed_in_a_thread_and_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = open_sample_files(tmp_path, 8)[:1]
+    threads: list[threading.Thread] = []
+    sampled = threading.Event()
+
+    def fsync(_: int) -> None:
+        threads.append(threading.current_thread())
+        sampled.wait()
+
+    def note() -> None:
+        if files[0].sampled == 8 * len(PROBLEMS):
+            sampled.set()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    evaluator = Evaluator(Config(), FakeEngine(0.001), FakeVerifier(0.0), VirtualClock())
+    asyncio.run(evaluator.complete(files, 3, note))
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
+    assert open_sample_files(tmp_path, 8)[0].rounds == 8
 
 
 @pytest.mark.parametrize("seconds", [1.5, 6.5, 9.5])

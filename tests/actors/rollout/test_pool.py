@@ -94,7 +94,8 @@ async def test_other_engines_serve_during_long_restart() -> None:
     await pool.load(V0)
     lost.die()
     await asyncio.gather(*map(pool.ask, range(4)))
-    assert (VirtualClock().now(), len(lost.served), len(other.served)) == (1.0, 0, 4)
+    assert VirtualClock().now() == pytest.approx(1.0, abs=0.01)
+    assert (len(lost.served), len(other.served)) == (0, 4)
     for old, new in pairwise(VERSIONS):
         await pool.load(new)
         await pool.retire(old)
