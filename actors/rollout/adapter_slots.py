@@ -13,7 +13,8 @@ class AdapterSlots:
 
     An adapter takes a free slot, serves requests, and is retired when a newer version has taken over; its slot is free
     once the last of its requests has ended. vLLM would evict an adapter in use; here none enters while no slot is free.
-    drop: unloads an adapter before its slot is free.
+    drop: unloads an adapter before its slot is free, and goes on if those that wait for it are cancelled. Its error is
+    raised by the first call that looks.
     """
 
     def __init__(self, slots: int, drop: Callable[[AdapterRef], Awaitable[None]] | None = None) -> None:
@@ -22,6 +23,8 @@ class AdapterSlots:
         self._held: dict[str, AdapterRef] = {}
         self._requests = Counter[str]()
         self._retired: set[str] = set()
+        self._drops: dict[str, asyncio.Task[None]] = {}
+        self._failures: list[Exception] = []
         self._freed = asyncio.Condition()
 
     @property
@@ -38,6 +41,7 @@ class AdapterSlots:
         """Take a slot for a new adapter, after waiting for a free one; raises ValueError if its name is in use."""
         async with self._freed:
             await self._freed.wait_for(lambda: len(self._held) < self._slots)
+            self._raise_failure()
             if adapter.name in self._held:
                 raise ValueError(f"adapter {adapter.name} is loaded already")
             self._held[adapter.name] = adapter
@@ -59,22 +63,45 @@ class AdapterSlots:
             yield
         finally:
             self._requests[name] -= 1
-            await self._drop_if_unused(name)
+            self._drop_if_unused(name)
+            await self._dropped(name)
 
     async def retire(self, adapter: AdapterRef) -> None:
-        """Take no more requests for an adapter; drop it now or with its last request."""
-        self._retired.add(adapter.name)
-        await self._drop_if_unused(adapter.name)
+        """Take no more requests for an adapter, if it has a slot; drop it now or with its last request."""
+        self.give_up(adapter)
+        await self._dropped(adapter.name)
+
+    def give_up(self, adapter: AdapterRef) -> None:
+        """Retire an adapter without waiting for its drop."""
+        if adapter.name in self._held:
+            self._retired.add(adapter.name)
+            self._drop_if_unused(adapter.name)
 
     def _unused(self, name: str) -> bool:
         return name in self._retired and not self._requests[name]
 
-    async def _drop_if_unused(self, name: str) -> None:
-        if not self._unused(name):
-            return
-        if self._drop:
-            await self._drop(self._held[name])
-        async with self._freed:
-            del self._held[name], self._requests[name]
+    def _drop_if_unused(self, name: str) -> None:
+        if self._unused(name) and name not in self._drops:
+            self._drops[name] = asyncio.create_task(self._free(name))
+
+    async def _dropped(self, name: str) -> None:
+        """Wait for the drop of an adapter, if it has begun."""
+        if name in self._drops:
+            await asyncio.wait({self._drops[name]})
+        self._raise_failure()
+
+    async def _free(self, name: str) -> None:
+        try:
+            if self._drop:
+                await self._drop(self._held[name])
+        except Exception as error:  # of any engine; it must not keep the slot
+            self._failures.append(error)
+        finally:
+            del self._held[name], self._requests[name], self._drops[name]
             self._retired.remove(name)
-            self._freed.notify_all()
+            async with self._freed:
+                self._freed.notify_all()
+
+    def _raise_failure(self) -> None:
+        if self._failures:
+            raise self._failures.pop()

@@ -106,10 +106,14 @@ class EnginePool:
             return tuple(await asyncio.gather(*map(answer, self._slots)))
 
     async def load(self, adapter: AdapterRef) -> None:
-        """Return once all healthy engines, and at least one, have the adapter."""
+        """Return once all healthy engines, and at least one, have the adapter. A cancelled call keeps no slot."""
         await self._adapters.occupy(adapter)
-        await asyncio.gather(*(slot.apply(lambda engine: engine.load(adapter)) for slot in self._slots))
-        await self._pool.least_loaded()
+        try:
+            await asyncio.gather(*(slot.apply(lambda engine: engine.load(adapter)) for slot in self._slots))
+            await self._pool.least_loaded()
+        except asyncio.CancelledError:
+            self._adapters.give_up(adapter)
+            raise
 
     async def retire(self, adapter: AdapterRef) -> None:
         await self._adapters.retire(adapter)

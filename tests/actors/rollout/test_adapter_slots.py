@@ -52,6 +52,49 @@ async def test_retired_version_leaves_with_last_request() -> None:
     assert (slots.in_use, slots.dropped, slots.held) == ((), [V0.name], frozenset())
 
 
+@pytest.mark.parametrize("waiting", ["request", "retire"])
+def test_slot_is_free_although_nobody_waits_for_the_drop_any_more(waiting: str) -> None:
+    async def scenario() -> None:
+        slots = Slots(1)
+        await slots.occupy(V0)
+
+        async def work() -> None:
+            if waiting == "retire":
+                await slots.retire(V0)
+                return
+            async with slots.request(V0):
+                await slots.retire(V0)
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.wait({task})
+        assert (task.cancelled(), slots.held) == (True, {V0.name})
+        async with asyncio.timeout(60.0):
+            await slots.occupy(V1)
+        assert (slots.held, slots.dropped) == ({V1.name}, [V0.name])
+
+    asyncio.run(scenario())
+
+
+@in_a_loop
+async def test_drop_that_fails_frees_the_slot_and_its_error_is_raised_once() -> None:
+    async def fail(_: AdapterRef) -> None:
+        await asyncio.sleep(0.01)
+        raise RuntimeError("no such adapter")
+
+    slots = AdapterSlots(1, fail)
+    await slots.occupy(V0)
+    with pytest.raises(RuntimeError):
+        await slots.retire(V0)
+    await slots.occupy(V1)
+    slots.give_up(V1)  # nobody waits for this one
+    with pytest.raises(RuntimeError):
+        await slots.occupy(V2)
+    await slots.occupy(V2)
+    assert slots.held == {V2.name}
+
+
 @in_a_loop
 async def test_base_model_needs_no_slot() -> None:
     async with Slots(1).request(None):

@@ -181,6 +181,19 @@ async def test_repeated_failures_raise_the_cause() -> None:
     assert VirtualClock().now() == 2.0
 
 
+@virtually
+async def test_cancelled_load_keeps_no_slot() -> None:
+    engine = FrailEngine(start_seconds=0.0)
+    engine.load_seconds = 100.0
+    pool = Pool(engine)
+    for version in VERSIONS:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await pool.load(version)
+    await asyncio.sleep(1.0)
+    assert pool._adapters.held == engine.slots.held == frozenset()
+
+
 async def try_synthetic(_: str, engine: Engine) -> None:
     adapters = [AdapterRef(version, 0, "nowhere") for version in (-1, -2)]
     for adapter in adapters:
