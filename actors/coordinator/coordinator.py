@@ -146,8 +146,9 @@ class Coordinator:
                         return
 
     def _end_training_before(self, reserve: float) -> None:
-        """Cut training off once only `reserve` seconds of the budget are left."""
-        self._end.reschedule(asyncio.get_running_loop().time() + self._budget.left - reserve)
+        """Cut training off once only `reserve` seconds of the budget are left, unless that has begun."""
+        if not self._end.expired():  # also while it expires
+            self._end.reschedule(asyncio.get_running_loop().time() + self._budget.left - reserve)
 
     async def _train_incarnation(self) -> int | None:
         """Train until training ends or a setback comes. Return the version to go back to after a setback."""
