@@ -157,13 +157,18 @@ class CoordinatorActor:
         return Coordinator(run)
 
     async def _watch_host(self) -> None:
-        """Check the host periodically. A check that fails, as on a full disk, may succeed the next time."""
+        """Check the host periodically. A check that fails is counted, and may succeed the next time. Raises the error
+        that ended the process of shared weights.
+        """
         guard, metrics = HostGuard(self._request.host_needs, total_memory()), RayMetrics()
         while True:
             try:
                 await self._look(guard, metrics)
-            except OSError:
+            except Exception:  # of the system's files, which have many formats, or a full disk
                 self._ledger.count("warnings/look failed")
+            for actor in self._actors:
+                if isinstance(actor, SharedWeights):
+                    actor.check()
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
 
     async def _look(self, guard: HostGuard, metrics: RayMetrics) -> None:

@@ -134,8 +134,14 @@ class SharedWeights(Supervised[RemoteWeights]):
         """Return handles of the weights for one process."""
         return bytes(await self._ask("handles"))
 
+    def check(self) -> None:
+        """Raise the error after which the process is not started again."""
+        if self._serving.done():
+            self._serving.result()
+
     async def close(self) -> None:
         self._serving.cancel()
+        await asyncio.gather(self._serving, return_exceptions=True)
         await super().close()
         self._folder.cleanup()
 

@@ -15,8 +15,9 @@ import pytest
 from actors.coordinator import actor as coordinator
 from actors.coordinator.actor import CoordinatorActor, StartActors
 from actors.coordinator.context import RunRequest
-from actors.errors import Interrupted
+from actors.errors import ActorDied, Interrupted
 from actors.messages import ProblemSet
+from actors.rollout.shared_weights import SharedWeights
 from actors.runtime.host_resources import HostFree, HostNeeds
 from actors.runtime.placement import place
 from actors.storage import files, putter
@@ -172,9 +173,29 @@ def test_clock_that_is_set_moves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert 5.0 <= request.spent < 1e6
 
 
-def test_run_does_not_go_on_without_its_guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordinator, "measure", lambda folder: None)
-    assert end(make_request(tmp_path, seconds=10.0)).status == "failed"
+def test_monitoring_that_fails_is_counted_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As over a control group's file of another format."""
+    monkeypatch.setattr(coordinator, "measure", lambda folder: int("max"))
+    summary = end(make_request(tmp_path, seconds=coordinator.FINISH_MARGIN_S + 0.2))
+    assert summary.status == "budget_exhausted"
+    assert summary.ledger.counts["warnings/look failed"] >= 1
+
+
+def test_weights_that_are_given_up_end_the_run(tmp_path: Path) -> None:
+    """Before the engines that map them are restarted in vain."""
+
+    class Lost(SharedWeights):
+        def __init__(self) -> None: ...
+
+        def check(self) -> None:
+            raise ActorDied("weights died 3 times in a row")
+
+    async def start(_: Any, started: Any, *__: Any) -> Any:
+        started.append(Lost())
+        await hang()
+
+    summary = end(make_request(tmp_path), start)
+    assert (summary.status, summary.reason) == ("failed", "weights died 3 times in a row")
 
 
 def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The life of the process that holds the base model, without Ray and vLLM."""
 
 import asyncio
+import gc
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +94,34 @@ def test_weights_that_never_load_name_their_setting(monkeypatch: pytest.MonkeyPa
         await weights.close()
 
     run_virtually(scenario())
+
+
+def test_weights_that_are_given_up_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    unseen: list[dict[str, Any]] = []
+
+    class Mortal(Holder):
+        def start(self) -> None:
+            super().start()
+            if self.starts > 1:
+                self.kill()
+
+    monkeypatch.setattr(shared_weights, "RemoteActor", Mortal)
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+        weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
+        await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
+        weights.check()
+        weights.actor._actor.kill()
+        await asyncio.sleep(60.0)
+        with pytest.raises(ActorDied, match="in a row"):
+            weights.check()
+        await weights.close()
+        del weights
+        gc.collect()
+
+    run_virtually(scenario())
+    assert unseen == []
 
 
 def test_it_ends_with_its_context_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
