@@ -12,7 +12,7 @@ from actors.protocols import Tracker
 from conf.errors import in_brief
 
 WAITING = 256
-"""Most calls that wait for a logger, those of a hundred updates. Further calls are lost."""
+"""Most calls that wait for a logger, those of a hundred updates. Further rows and samples are lost."""
 
 RETRY_S = 60.0
 """Seconds until a logger that could not begin is tried again. Calls in between are lost."""
@@ -53,10 +53,10 @@ class Tracking:
 
     def end(self, summary: dict[str, Any], seconds: float) -> None:
         """Log how the run ended, and give all loggers together this time to finish."""
-        self._put(lambda tracker: tracker.end(summary))
         deadline = time.monotonic() + seconds
         for lane in self._lanes:
-            lane.put(None)
+            lane.put(lambda tracker: tracker.end(summary), due=True)
+            lane.put(None, due=True)
         for lane in self._lanes:
             with contextlib.suppress(RuntimeError):  # the thread has not started
                 lane.thread.join(max(deadline - time.monotonic(), 0.0))
@@ -76,21 +76,22 @@ class Lane:
     def __init__(self, name: str, tracker: Tracker) -> None:
         self.thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
         self._name, self._tracker = name, tracker
-        self._calls: queue.Queue[Call | int | None] = queue.Queue(WAITING)
+        self._calls: queue.SimpleQueue[Call | int | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._lost, self._reason, self._said = 0, "", ""
         self._to_begin: int | None = None
         self._retry_at = 0.0
 
     def begin(self, next_update: int) -> None:
-        self.put(next_update)
+        self.put(next_update, due=True)
         if not self.thread.is_alive():
             self.thread.start()
 
-    def put(self, call: Call | int | None) -> None:
-        try:
-            self._calls.put_nowait(call)
-        except queue.Full:
+    def put(self, call: Call | int | None, due: bool = False) -> None:
+        """Have a call done or, unless it is due, lose it if too many wait already."""
+        if due or self._calls.qsize() < WAITING:
+            self._calls.put(call)
+        else:
             self._note(f"it is {WAITING} calls behind")
 
     def trouble(self) -> Trouble | None:

@@ -117,6 +117,19 @@ def test_logger_that_hangs_holds_nobody_up() -> None:
     hanging.released.set()
 
 
+def test_logger_that_is_far_behind_still_begins_anew_and_ends() -> None:
+    """Else a rollback's abandoned updates stay in its curves, and the end of a run waits in vain."""
+    hanging = Hanging()
+    shown = Tracking({"hanging": hanging})
+    shown.begin(1)
+    for update in range(2 * tracking.WAITING):
+        shown.scalars(update, {"reward/mean": 0.5})
+    shown.begin(7)
+    hanging.released.set()
+    shown.end({"status": "completed"}, 300.0)
+    assert hanging.calls == [("begin", 1), ("begin", 7), ("end", "completed")]
+
+
 def test_logger_that_could_not_begin_is_tried_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = Late()
     shown = Tracking({"late": waiting})
