@@ -13,19 +13,23 @@ case "${1-}" in -h | --help | help)
     exit 0
     ;;
 esac
+[[ $* =~ ^(dev)?$ ]] || { printf 'setup: %s: give dev, or nothing\n' "${*@Q}" >&2 && exit 2; }
 cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=.venv/bin/python
+pip="timeout --foreground 7200 $python -m pip"
 log=.venv/setup.log
 unfinished=.venv/setup.unfinished # exists while pip works: an installation that was killed cannot be trusted
 stamp=.venv/setup.stamp           # the extras that were installed, and a checksum of the files they came from
+# What this script, pip and uv put into .venv, which is deleted only if it has one of the two marks above, and no more.
+ours='bin|etc|include|lib|lib64|man|opt|share|pyvenv\.cfg|\.gitignore|\.lock|CACHEDIR\.TAG|setup\.(log|stamp|unfinished)|torch_extensions-.*'
 again='run the same command again'
 least_driver=580 # for CUDA 13, for which torch and vLLM are built
 least_gpu=8      # smallest compute capability with bfloat16, the only dtype of this project in which vLLM serves LoRA
 
-fail() { # sentence
+fail() { # sentence [exit code]
     printf 'setup: %s\n' "$1" >&2
-    exit 1
+    exit "${2-1}"
 }
 
 fail_with_log() { # remedy
@@ -72,7 +76,7 @@ find_python() {
 
 make_environment() { # python, or uv
     case $1 in
-    uv) uv venv --python 3.12 --seed .venv ;;
+    uv) uv venv --python 3.12 --seed --allow-existing .venv ;;
     *) "$1" -m venv .venv ;;
     esac
 }
@@ -80,7 +84,7 @@ make_environment() { # python, or uv
 install() { # description pip-arguments…
     local description=$1
     shift
-    step "$description" $python -m pip install --no-input --progress-bar off "$@" && return
+    step "$description" $pip install --no-input --progress-bar off "$@" && return
     if tail -n 40 "$log" | grep -q 'No space left on device'; then
         fail_with_log "the disk is full: free some space (pip also uses ${TMPDIR:-/tmp} and ~/.cache) and $again"
     elif tail -n 40 "$log" | grep -qE 'Max retries|Retrying|Connection|timed out|name resolution|ProxyError|SSLError'; then
@@ -89,11 +93,19 @@ install() { # description pip-arguments…
     fail_with_log "pip could not install it: if the lines above do not say why, check \`pip config list\`, then $again"
 }
 
+check_index() { # a silent one would cost minutes for each of 200 packages
+    local from
+    from=$(wc -l <"$log")
+    timeout --foreground 90 $python -m pip index versions torch --timeout 20 --retries 1 --no-input --disable-pip-version-check \
+        >>"$log" 2>&1 </dev/null || [ $? != 124 ] && ! tail -n +$((from + 1)) "$log" | grep -q 'timed out' ||
+        fail_with_log "a package index does not answer within 20 seconds: check the network, a proxy, and \`pip config list\`, then $again"
+}
+
 install_cpu_torch() {
     local torch
     torch="torch==$(sed -n 's/^ *"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)+cpu"
     # PyPI has no +cpu wheels, but pip's configuration may find them. PyTorch's own index is only used for torch.
-    step "Looking for $torch with pip's configuration" $python -m pip install --no-input --progress-bar off "$torch" && return
+    step "Looking for $torch with pip's configuration" $pip install --no-input --progress-bar off "$torch" && return
     install "Installing $torch from PyTorch's index" --no-deps --index-url https://download.pytorch.org/whl/cpu "$torch"
 }
 
@@ -148,18 +160,25 @@ if ! flock -n 9; then
 fi
 trap 'printf "\nsetup: interrupted; %s\n" "$again" >&2; exit 130' INT TERM
 
+if [ -L .venv ] || ! { [ -e $stamp ] || [ -e $unfinished ] || [ -z "$(ls -A .venv 2>/dev/null)" ]; }; then
+    fail "$PWD/.venv was not made by this script: move it away, and $again" 2
+fi
 if [ -e $unfinished ] || ! usable $python || ! grep -qsF "$PWD/.venv" .venv/bin/activate; then
+    other=$(find .venv -mindepth 1 -maxdepth 1 -regextype posix-extended ! -regex ".venv/($ours)" -print -quit 2>/dev/null || true)
+    [ -z "$other" ] || fail "$PWD/$other was not made by this script and would be lost with .venv: move it away, and $again" 2
     base=$(find_python)
-    rm -rf .venv
+    mkdir -p .venv
+    touch $unfinished
+    find .venv -mindepth 1 ! -path $unfinished -delete # the mark stays, in case this process is killed meanwhile
     free_gb=$(($(df -Pk . | awk 'NR == 2 {print $4}') / 1048576))
     [ $free_gb -ge $need_gb ] || fail "the installation takes $need_gb GB and $PWD has $free_gb GB free: free some, or move the project to another disk, and $again"
-    mkdir .venv
     echo "Setting up in $PWD/.venv ($extra), once; usually 2 to 6 minutes."
     step "Making a virtual environment with $base" make_environment "$base" ||
         fail_with_log "$base could not make a virtual environment: install Python's venv module (Debian, Ubuntu: apt install python3-venv) and $again"
 fi
 
-touch $unfinished
+touch $unfinished $log
+check_index
 case $extra in cpu*) install_cpu_torch ;; esac
 install 'Installing vLLM, Ray, DeepSpeed and the rest (1 to 5 minutes)' --constraint "$lock" --editable ".[$extra]"
 case $extra in

@@ -4,11 +4,14 @@ import os
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.malformed.commands import files
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,10 +141,11 @@ def test_gpus_that_could_not_be_used_are_refused_before_anything_is_installed(
     assert installed == ([] if said else [True])
 
 
-def test_an_unfinished_environment_is_made_anew_and_a_users_is_used(machine: Machine) -> None:
+def test_an_unfinished_environment_is_made_anew(machine: Machine) -> None:
     machine.fail("--editable", "Killed")
     assert machine.setup()[0] == 1
-    leftover, theirs = (machine.project / ".venv" / name for name in ("leftover", "theirs"))
+    leftover = machine.project / ".venv/lib/leftover"
+    leftover.parent.mkdir()
     leftover.touch()
     machine.fail("")
     code, _, commands = machine.setup()
@@ -149,9 +153,68 @@ def test_an_unfinished_environment_is_made_anew_and_a_users_is_used(machine: Mac
     assert "-m venv .venv" in commands
     assert not leftover.exists()
 
-    shutil.rmtree(machine.project / ".venv")
+
+def make_theirs(machine: Machine) -> None:
     make = [machine.bin / "python3.11", "-m", "venv", ".venv"]
     subprocess.run(make, cwd=machine.project, env=os.environ | {"RECORD": str(machine.record)}, check=True)
-    theirs.touch()
+
+
+def link_to_theirs(machine: Machine) -> None:
+    make_theirs(machine)
+    (machine.project / ".venv").rename(machine.project / "elsewhere")
+    (machine.project / ".venv").symlink_to("elsewhere")
+
+
+def lose_its_python(machine: Machine) -> None:
+    make_theirs(machine)
+    (machine.project / ".venv/bin/python").unlink()
+
+
+def put_sources_into_ours(machine: Machine) -> None:
+    """Where `pip install -e git+…` puts them, before the project is moved, for which `.venv` has to be made anew."""
     assert machine.setup()[0] == 0
-    assert theirs.exists()
+    (machine.project / ".venv/src").mkdir()
+    (machine.project / ".venv/src/precious.py").touch()
+    machine.project = machine.project.rename(machine.project.with_name("moved"))
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        make_theirs,
+        link_to_theirs,
+        lose_its_python,
+        put_sources_into_ours,
+        lambda machine: (machine.project / ".venv").write_text("notes"),
+        lambda machine: (machine.project / ".venv").symlink_to("/nowhere"),
+    ],
+)
+def test_what_was_not_made_here_is_refused_and_stays(machine: Machine, theirs: Callable[[Machine], object]) -> None:
+    theirs(machine)
+    before = files(machine.project)
+    code, output, commands = machine.setup()
+    assert (code, output.count("\n"), commands) == (2, 1, [])
+    assert ".venv" in output
+    assert files(machine.project) == before
+
+
+@pytest.mark.parametrize("words", ["prod", "dev dev", "--dev", "dev help", "'' dev", "'dev\nrm'"])
+def test_unknown_words_are_refused_before_anything_is_done(machine: Machine, words: str) -> None:
+    code, output, commands = machine.setup(words)
+    assert (code, output.count("\n"), commands) == (2, 1, [])
+    assert not (machine.project / ".venv").exists()
+
+
+@pytest.mark.parametrize("dribbles", [False, True])
+def test_silent_package_index_ends_the_setup(machine: Machine, dribbles: bool) -> None:
+    if dribbles:  # pip would wait for ever, and is ended
+        machine.program("timeout", "#!/bin/sh\nexit 124\n")
+    else:
+        machine.fail("index versions", "WARNING: Retrying (Retry(total=0)) after 'ReadTimeoutError(Read timed out.)'")
+    code, output, commands = machine.setup()
+    assert code == 1
+    assert "a package index does not answer" in output
+    assert pip_calls(commands) == []
+    machine.program("timeout", '#!/bin/sh\nshift 2\nexec "$@"\n')
+    machine.fail("index versions", "ERROR: No matching distribution found")  # as with wheels in a folder only
+    assert machine.setup()[0] == 0
