@@ -11,13 +11,12 @@ from launch.reporting.history import compare, is_sweep, read_run, read_sweep
 from launch.reporting.wording import SPACE
 
 FOOTER = b"Made by microbudget-rl"
-"""Text that every page contains. A comparison never replaces a file without it."""
+"""Text that every report contains. A file without it is never replaced."""
 
 
 def write(*folders: Path) -> Path:
     """Write report.html and report.md into the folder of a run or a sweep, or comparison.html and comparison.md next to
-    several of them. Return the page. Raises BadInput for a folder that is neither, and if a comparison would replace
-    other files.
+    several of them. Return the page. Raises BadInput for a folder that is neither, and if it would replace other files.
     """
     from launch.reporting.page import run_report, sweep_report  # matplotlib takes a second to import
 
@@ -25,13 +24,14 @@ def write(*folders: Path) -> Path:
     if len(folders) > 1:
         sweep = compare(list(folders))
         report, place = sweep_report(sweep), sweep.folder / "comparison.html"
-        ours = place.is_file() and FOOTER in place.read_bytes()
-        if not ours and (others := [*filter(os.path.lexists, (place, place.with_suffix(".md")))]):
-            raise BadInput(f"{others[0]} is not one of our reports and would be replaced: move it away")
     else:
         report = sweep_report(read_sweep(folders[0])) if is_sweep(folders[0]) else run_report(read_run(folders[0]))
-    replace_text(place.with_suffix(".md"), report.markdown)
-    replace_text(place, report.html)
+    texts = {place: report.html, place.with_suffix(".md"): report.markdown}
+    for file in filter(os.path.lexists, texts):
+        if file.is_symlink() or not file.is_file() or FOOTER not in file.read_bytes():
+            raise BadInput(f"{file} is not one of our reports and would be replaced: move it away")
+    for file, text in texts.items():
+        replace_text(file, text)
     return place
 
 

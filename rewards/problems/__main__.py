@@ -10,11 +10,12 @@ Examples:
 
 SOURCE as in data.source; settings as for launch/run.py, with conf=base if none is named. Prints how many rows are used,
 why others are filtered, which reference answers are read in an unusual way, and sample prompts. Filtered rows are
-listed in problems-left-out.jsonl.
+listed in a new file in the temporary folder.
 """
 
 import json
 import sys
+import tempfile
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,6 @@ from rewards.problems.loading import load, write_listing
 from rewards.verify.comparison import unusual
 from rewards.verify.text.spelling import plain
 
-LISTING = Path("problems-left-out.jsonl")
 SAMPLES = 3
 
 ENOUGH = 100
@@ -51,8 +51,9 @@ def main(arguments: list[str]) -> int:
     for reason, count in problems.dropped.items():
         say(f"  {count:6} {reason}")
     if problems.left_out:
-        write_listing(LISTING, problems.left_out)
-        say(f"  listed in {LISTING}")
+        listing = Path(tempfile.mkdtemp(prefix="microbudget-"), "problems-left-out.jsonl")
+        write_listing(listing, problems.left_out)
+        say(f"  listed in {listing}")
     kept = (*problems.train, *problems.heldout)
     readings = {problem.gold: unusual(plain(problem.gold)) for problem in kept if not problem.grader}
     for reading, count in Counter(filter(None, readings.values())).items():

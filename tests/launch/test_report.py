@@ -10,7 +10,8 @@ from markdown_it import MarkdownIt
 
 from conf.errors import BadInput
 from launch.reporting import attempt, write
-from tests.run_folders import HOSTILE, PLASTICITY, write_evaluation, write_run, write_sweep
+from tests.malformed.commands import files
+from tests.run_folders import HOSTILE, PLASTICITY, change_summary, write_evaluation, write_run, write_sweep
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), "")
 RUN_SECTIONS = "before-and-after, health, benchmarks, curves, plasticity, ledger, samples, configuration"
@@ -108,10 +109,27 @@ def test_several_runs_are_compared_beside_them(tmp_path: Path) -> None:
     assert "Rank matters here" in page.read_text()
     assert not (tmp_path / "a" / "report.html").exists()
     assert write(*folders) == page
-    page.write_text("years of work")
-    with pytest.raises(BadInput, match=r"comparison\.html is not one of our reports"):
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("report.html", "folder"), ("report.md", "text"), ("comparison.html", "link"), ("comparison.md", "text")],
+)
+def test_only_reports_are_replaced_and_both_files_or_neither(tmp_path: Path, name: str, kind: str) -> None:
+    folders = [write_run(tmp_path / each, updates=2) for each in "ab"][: 1 if name.startswith("report") else 2]
+    page = write(*folders)
+    theirs, notes = page.with_name(name), tmp_path / "notes"
+    notes.write_text("years of work")
+    theirs.unlink()
+    if kind == "folder":
+        theirs.mkdir()
+    else:
+        theirs.symlink_to(notes) if kind == "link" else theirs.write_text("years of work")
+    change_summary(folders[0], "final", n=2)
+    before = files(tmp_path)
+    with pytest.raises(BadInput, match=name):
         write(*folders)
-    assert page.read_text() == "years of work"
+    assert files(tmp_path) == before
 
 
 def test_sweeps_are_reported_together_beside_them(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import tempfile
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -271,7 +272,10 @@ def test_tokenizer_without_chat_template_is_refused(loader: Loader) -> None:
     loader.refuse({}, "model.path", "chat template")
 
 
-def test_preview_reports_a_source_and_shows_prompts(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_preview_reports_a_source_and_shows_prompts(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     others = [{"problem": "What is nothing?", "answer": ""}, {"problem": "What is its mass?", "answer": "750 g"}]
     write_jsonl(Path("rows.jsonl"), [*SUMS, *SUMS[:2], *others])
     assert main(["file:rows.jsonl", f"model.path={tiny_model}", "eval.problems=5"]) == 0
@@ -279,4 +283,5 @@ def test_preview_reports_a_source_and_shows_prompts(tiny_model: Path, capsys: py
     words = ("26 problems to train on, 5 held out", "'750 g'", f"2 {DUPLICATE}")
     assert [word for word in words if word not in said] == []
     assert said.count("<|im_start|>user\nWhat is ") == 3
-    assert len(Path("problems-left-out.jsonl").read_text().splitlines()) == 3
+    (listing,) = re.findall(r"listed in (\S+)", said)
+    assert len(Path(listing).read_text().splitlines()) == 3
