@@ -15,12 +15,14 @@ appears in exports/, or in the folder that `to` names, after it is verified. If 
 adapter, nothing is exported and the exit code is 1.
 """
 
+import os
 import sys
 import tempfile
 from pathlib import Path
 
 from rich.console import Console
 
+from actors.storage.folders import read_mark
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
@@ -59,8 +61,10 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
     kind = kind or TYPES[form][0]
     name = f"{trained.run.path.resolve().name}-{trained.checkpoint.name}"
     target = Path(to) if to else Path("exports", f"{name}-{kind or form}")
-    if target.exists():
+    if os.path.lexists(target):
         raise BadInput(f"{target} already exists: delete it, or give to=ANOTHER")
+    if ours := next(filter(read_mark, target.resolve().parents), None):
+        raise BadInput(f"to={target}: {ours} is only for the files of a run or a sweep; give to=ANOTHER")
     console.print(f"Exporting {near(trained.checkpoint)} as {form} …", soft_wrap=True)
     from launch.after.artifact import write_verified
     from launch.after.gguf_file import check_convertible

@@ -22,6 +22,7 @@ from actors.storage.layout import CHECKPOINT, RUN
 from actors.storage.run_record import RunRecord
 from conf.documents import parse_json
 from conf.errors import BadInput
+from conf.load import RECORD
 
 POINTER = "remote.json"
 
@@ -103,7 +104,7 @@ class Remote:
         """Restore a run's folder, whole or not at all. Raises BadInput if there is no run, or if its content is
         damaged.
         """
-        if (state := self.state()) is None:
+        if (state := self.state()) is None or RECORD not in state.files:
             raise BadInput(f"there is no run at {self.url}: give the URL that checkpoint.remote had")
         with new_folder(folder) as made:
             made.chmod(0o700)

@@ -55,7 +55,7 @@ def bring_back(config: Config) -> str:
         if state and state.identity != run.identity():
             raise BadInput(f"{setting}: has another run {name!r} than {folder}; move that away, or omit run.restore")
         return f"{folder} is here: the run continues from its own checkpoints"
-    if state is None and url.rstrip("/") == config.checkpoint.remote.rstrip("/"):
+    if not (state and state.files) and url.rstrip("/") == config.checkpoint.remote.rstrip("/"):
         return f"{remote.url} has no run yet: a new one begins"
     if folder.is_symlink() or (folder.exists() and any(folder.iterdir())):
         raise BadInput(f"{folder} is not the folder of a run: move it away to restore the run from {url}")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from actors.storage.files import seal
+from actors.storage.folders import mark
+from actors.storage.layout import RUN
 from launch import chat, export, push, samples, serve
 from tests.trained_runs import write_trained
 
@@ -94,7 +96,7 @@ def test_run_is_refused_in_one_line(
     ("command", "option"),
     [
         *(("export", option) for option in ("format=onnx", "type=f16", "checkpoint=best", "checkpoint=../..")),
-        *(("export", option) for option in ("to=taken", "to=file/out")),
+        *(("export", option) for option in ("to=taken", "to=file/out", "to=runs/mine/x/y", "to=dangling")),
         *(("push", option) for option in ("to=mine", "to=me/mi ne", "format=gguf")),
         *(("serve", option) for option in ("port=http", "port=65536", "host=no.such.host.invalid", "checkpoint=best")),
         *(("samples", option) for option in ("show=both", "verdict=false", "limit=0")),
@@ -104,6 +106,8 @@ def test_run_is_refused_in_one_line(
 def test_option_is_refused_in_one_line(command: str, option: str, refused: Callable[..., str]) -> None:
     Path("taken").mkdir()
     Path("file").touch()
+    Path("dangling").symlink_to("nowhere")
+    mark(Path("runs/mine"), RUN.kind)
     before = contents()
     main, options = COMMANDS[command]
     key, _, value = option.partition("=")

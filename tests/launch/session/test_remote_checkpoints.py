@@ -54,6 +54,21 @@ def test_same_command_begins_where_nothing_is_yet(config: Config) -> None:
     assert not Path(config.run.folder, "mine").exists()
 
 
+def test_remote_that_was_cut_off_before_its_first_file_has_no_run(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begin(config)
+    with monkeypatch.context() as patched:
+        patched.setattr(Remote, "_put", lambda *_: 1 / 0)
+        put_ending(config, folder)
+    shutil.rmtree(folder)
+    assert Remote(config.checkpoint.remote, "mine").state() is not None
+    test_same_command_begins_where_nothing_is_yet(config)
+    check_remote(config)
+    put_ending(config, begin(config))
+    assert Remote(config.checkpoint.remote, "mine").state().files
+
+
 def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
     folder = begin(config)
     put_ending(config, folder)
