@@ -7,13 +7,13 @@ import logging
 import os
 import sys
 import sysconfig
-from contextlib import suppress
-from glob import iglob
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from actors.storage.files import lock
 
 log = logging.getLogger(__name__)
 
@@ -31,43 +31,54 @@ def cpu_adam_available() -> bool:
     slowly. Call it before `deepspeed.init_distributed`, which would otherwise compile a collective for inference only.
     """
     import deepspeed
-    from deepspeed.ops.op_builder import CPUAdamBuilder
-    from torch.utils.cpp_extension import _get_build_directory
 
     deepspeed.ops.__compatible_ops__[SHM_COMM] = False
-    # Compiler flags contain the environment's folder. In torch's default, a per-user cache, two environments would
-    # recompile whenever the other one was used last.
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / f"torch_extensions-{processor()}"))
+    # In torch's default, a per-user cache, two environments would recompile whenever the other one was used last.
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR", sys.prefix))
+    name = f"torch_extensions-{processor()}-{torch.__version__}-{deepspeed.__version__}-{sys.implementation.cache_tag}"
+    if root.name != name:
+        os.environ["TORCH_EXTENSIONS_DIR"] = str(root := root / name)
     scripts = sysconfig.get_path("scripts")  # where ninja is, whether or not the environment is activated
     if scripts not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = scripts + os.pathsep + os.environ["PATH"]
     try:
-        lock = Path(_get_build_directory(CPUAdamBuilder.NAME, verbose=False)) / "lock"
-        if abandoned(lock):
-            lock.unlink(missing_ok=True)
-        CPUAdamBuilder().load(verbose=False)
+        load(root)
     except Exception as error:  # a compiler fails in many ways, and there is a substitute for all of them
         log.warning("DeepSpeed's CPU Adam does not compile here; torch's slower AdamW takes its place: %s", error)
         return False
     return True
 
 
+def load(root: Path) -> None:
+    """Load the module from torch's folder of extensions. Compile it there first, unless another process has done so.
+
+    torch would compile it again for each path by which the environment is reached, since the commands contain the path.
+    """
+    from deepspeed.ops.op_builder import CPUAdamBuilder
+    from torch.utils.cpp_extension import _import_module_from_library
+
+    name = CPUAdamBuilder.NAME
+    folder = root / name
+    complete = folder / "complete"
+    if not complete.exists():
+        folder.mkdir(parents=True, exist_ok=True)  # readable for all users of the environment
+        descriptor = lock(folder, wait=True)
+        assert descriptor is not None  # since it waits
+        try:
+            if not complete.exists():
+                (folder / "lock").unlink(missing_ok=True)  # torch's, of a killed process: the others wait above
+                CPUAdamBuilder().load(verbose=False)
+                complete.touch()
+        finally:
+            os.close(descriptor)
+    if name not in CPUAdamBuilder._loaded_ops:  # where DeepSpeedCPUAdam looks before it compiles, in deepspeed 0.19.8
+        CPUAdamBuilder._loaded_ops[name] = _import_module_from_library(name, folder, is_python_module=True)
+
+
 def processor(described: Path = Path("/proc/cpuinfo")) -> str:
     """Return a name for this kind of CPU: a volume may move to another kind, on which the compiled code would crash."""
     lines = described.read_text().partition("\n\n")[0].splitlines()
     return sha256("".join(line for line in lines if line.startswith(OF_KIND)).encode()).hexdigest()[:12]
-
-
-def abandoned(lock: Path) -> bool:
-    """Return whether a process that is gone left this lock of torch's extension loader.
-
-    The loader keeps the file open while it holds the lock.
-    """
-    for descriptor in iglob("/proc/[0-9]*/fd/*"):
-        with suppress(OSError):  # the process ended meanwhile, or belongs to another user
-            if os.readlink(descriptor) == str(lock):
-                return False
-    return lock.exists()
 
 
 def replay_steps(adam: Any, steps: int) -> None:
