@@ -1,5 +1,6 @@
 """Every run compares measured with predicted times, and keeps the ratios for the next plan."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -155,9 +156,13 @@ def plan_measured(config: Config, machine: Machine, folder: Path | None = None) 
 
 
 def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
-    """Keep a measurement for the next plan with the same `run.folder`; it replaces the last one of its kind."""
+    """Keep a measurement for the next plan with the same `run.folder`; it replaces the last one of its kind. A file of
+    that name without measurements is somebody else's, and stays.
+    """
     key, file = _machine_key(config, machine) + _lengths_key(config), kept_in(config)
     known = _known(file)
+    if not known and os.path.lexists(file):
+        return
     known.pop(key, None)  # the newest is the last
     known[key] = calibration
     file.parent.mkdir(parents=True, exist_ok=True)  # the doctor measures before there is a run

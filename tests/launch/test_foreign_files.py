@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from actors.evaluation.protocol import protocol_of
 from actors.evaluation.samples import EvaluationFolder
-from actors.messages import ProblemSet
+from actors.messages import LeftOut, Problem, ProblemSet
 from actors.rollout.actor import write_copy
 from actors.runtime.ray_session import NOTE, clear_session, make_temporary
 from actors.storage.checkpoints import write_state
@@ -28,11 +28,17 @@ from conf.command import PlainConsole
 from conf.errors import BadInput
 from conf.load import load
 from conf.settings import changed
-from launch import export
+from launch import export, reporting
+from launch.__main__ import COMMANDS
 from launch.bundled import FILES, provide
+from launch.hardware.machine import detect
+from launch.plan import calibration
+from launch.plan.time import UNMEASURED
+from launch.reporting import FOOTER
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from launch.session.resume import begin, find_folder, take_over
 from launch.sweep import claim
+from rewards.problems import __main__ as problems
 
 NEVER_OURS = ["thesis.tex", ".hidden", "config.yaml.bak", "update-000009", "safetensors", "metrics.jsonl.tmp"]
 OFTEN_OURS = [
@@ -162,6 +168,31 @@ def make_export(world: World) -> None:
     export.export(trained, "adapter", "", str(world.root / "exports" / "made"), PlainConsole())
 
 
+def compare(world: World) -> None:
+    """Report the run and another one together."""
+    text = FOOTER.decode()
+    with pytest.MonkeyPatch.context() as patched:
+        page: Any = SimpleNamespace(sweep_report=lambda _: SimpleNamespace(html=text, markdown=text), run_report=None)
+        patched.setitem(sys.modules, "launch.reporting.page", page)
+        patched.setattr(reporting, "compare", lambda _: SimpleNamespace(folder=world.root))
+        reporting.write(world.run.path, world.run.path)
+
+
+def preview(world: World) -> None:
+    problem, left_out = Problem("p", "1 + 1", (1,), "2"), LeftOut("source", "duplicate", "1 + 1", "2")
+    with pytest.MonkeyPatch.context() as patched, contextlib.chdir(world.root), open(os.devnull, "w") as nowhere:
+        found = {"load": ProblemSet((problem,), (), {"duplicate": 1}, (left_out,)), "load_config": QUICKSTART}
+        for name, result in {**found, "load_tokenizer": None, "locate": None}.items():
+            patched.setattr(problems, name, lambda *_, result=result: result)
+        patched.setattr(tempfile, "tempdir", str(world.root))
+        with contextlib.redirect_stdout(nowhere):
+            assert problems.main(["file:problems-left-out.jsonl"]) == 0
+
+
+def measure(world: World) -> None:
+    calibration.keep(UNMEASURED, world.config, detect("cpu"))
+
+
 def crash(world: World) -> None:
     """Clear up after a session note that names a foreign folder, and after the run's own."""
     assert world.begun
@@ -179,6 +210,7 @@ def sweep(world: World) -> None:
 
 ACTIONS: list[Callable[[World], Any]] = [
     *(start, start_again, save, put, restore, put_elsewhere, evaluate, make_model, make_export, crash, sweep),
+    *(compare, preview, measure),
     lambda world: world.begun and world.run.return_to(0),
     lambda world: world.begun and world.run.drop_adapters(keep=()),
     lambda world: write_copy({"adapter_config.json": b"{}"}, world.root / "copies" / "policy-v1-r0", (1, 1)),
@@ -207,3 +239,51 @@ def test_file_that_is_not_ours_survives(before: Any, begin_first: bool, after: A
         contents = world.contents()
         assert [*world.secret.iterdir()] == [world.secret / "precious"]
         assert {content.encode() for content in planted if content} | {b"precious"} <= contents
+
+
+WRITERS: dict[str, list[Callable[[World], Any]]] = {
+    "run": [start, put, measure],
+    "doctor": [measure],
+    "sweep": [sweep],
+    "evaluate": [evaluate],
+    "report": [compare],
+    "export": [make_export],
+    "bundled": [make_model],
+    "problems": [preview],
+}
+"""Command → its writes."""
+
+READERS = ("samples", "push", "chat", "serve")
+"""Commands that write into temporary folders only, which Python makes for them."""
+
+
+def test_all_commands_are_known() -> None:
+    assert {*WRITERS, *READERS} == {*COMMANDS, "problems"}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_whatever_a_command_writes_it_spares_what_has_that_name(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = SimpleNamespace(write_verified=lambda *_: "")
+    monkeypatch.setitem(sys.modules, "launch.after.artifact", found)  # type: ignore[arg-type]
+
+    def carry_out(name: str, there: str = "", link: bool = False) -> tuple[World, str | None]:
+        (tmp_path / name).mkdir()
+        world = World(tmp_path / name)
+        content = world.plant(".", there, link) if there else None
+        for action in WRITERS[command]:
+            with contextlib.suppress(BadInput, OSError):
+                action(world)
+        return world, content
+
+    def paths(world: World) -> set[str]:
+        return {path.relative_to(world.root).as_posix() for path in world.root.rglob("*")}
+
+    made = paths(carry_out("fresh")[0])
+    assert made > {"secret", "secret/precious"}
+    for number, there in enumerate(sorted(made - {"secret", "secret/precious"})):
+        for link in (False, True):
+            world, content = carry_out(f"{number}-{link}", there, link)
+            assert {b"precious", *([content.encode()] if content else [])} <= world.contents(), there
+            assert paths(world) >= {there, "secret/precious"}
