@@ -44,12 +44,14 @@ def provide(folder: Path, build: Callable[[Path], None]) -> bool:
 
     build: writes FILES into an empty folder, which is then renamed, so that `folder` is never incomplete. Callers in
     other processes wait for one another; leftovers of killed ones are removed. Raises BadInput if the folder contains
-    other files.
+    anything else than the whole model.
     """
     if complete(folder):
         return False
-    if (other := foreign(folder, LAYOUT)) is not None:
-        raise BadInput(f"{other} is not a file of the model, which would replace it: name a new folder")
+    if (other := foreign(folder, LAYOUT) or next(folder.glob("*"), None)) is not None:
+        raise BadInput(
+            f"{other} is not of a whole bundled model, which would replace it: move it away, or name a new folder"
+        )
     descriptor = lock(folder.parent, wait=True, place="XDG_CACHE_HOME")
     assert descriptor is not None  # since it waits
     try:

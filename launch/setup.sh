@@ -21,7 +21,7 @@ pip="timeout --foreground 7200 $python -m pip"
 log=.venv/setup.log
 unfinished=.venv/setup.unfinished # exists while pip works: an installation that was killed cannot be trusted
 stamp=.venv/setup.stamp           # the extras that were installed, and a checksum of the files they came from
-# What this script, pip and uv put into .venv, which is deleted only if it has one of the two marks above, and no more.
+# What this script, pip and uv put into .venv, which is changed only if it has a setup.*, and emptied if it has no more.
 ours='bin|etc|include|lib|lib64|man|opt|share|pyvenv\.cfg|\.gitignore|\.lock|CACHEDIR\.TAG|setup\.(log|stamp|unfinished)|torch_extensions-.*'
 again='run the same command again'
 least_driver=580 # for CUDA 13, for which torch and vLLM are built
@@ -160,7 +160,7 @@ if ! flock -n 9; then
 fi
 trap 'printf "\nsetup: interrupted; %s\n" "$again" >&2; exit 130' INT TERM
 
-if [ -L .venv ] || ! { [ -e $stamp ] || [ -e $unfinished ] || [ -z "$(ls -A .venv 2>/dev/null)" ]; }; then
+if [ -L .venv ] || { [ -n "$(ls -A .venv 2>/dev/null)" ] && ! ls .venv/setup.* >/dev/null 2>&1; }; then
     fail "$PWD/.venv was not made by this script: move it away, and $again" 2
 fi
 if [ -e $unfinished ] || ! usable $python || ! grep -qsF "$PWD/.venv" .venv/bin/activate; then

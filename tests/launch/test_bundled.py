@@ -27,7 +27,7 @@ def test_provide_builds_once_out_of_sight_for_all_to_read(tmp_path: Path) -> Non
     assert not provide(target, private)
 
 
-def test_failed_builds_leave_nothing_and_damaged_folders_are_replaced(tmp_path: Path) -> None:
+def test_failed_builds_leave_nothing_and_leftovers_are_removed(tmp_path: Path) -> None:
     target, leftover = tmp_path / "model", tmp_path / ".model.0123abcd.tmp"
 
     def half(folder: Path) -> None:
@@ -39,17 +39,17 @@ def test_failed_builds_leave_nothing_and_damaged_folders_are_replaced(tmp_path: 
     assert list(tmp_path.iterdir()) == []
     for folder in (target, leftover):  # of a killed process
         folder.mkdir()
-    (target / FILES[0]).write_text("old")
     provide(target, build_all)
     assert (target / FILES[0]).read_text() == "x"
     assert not leftover.exists()
 
 
-def test_other_files_are_not_replaced(tmp_path: Path) -> None:
-    thesis = tmp_path / "model" / "thesis.tex"
+@pytest.mark.parametrize("name", ["thesis.tex", FILES[0]])
+def test_other_files_are_not_replaced(tmp_path: Path, name: str) -> None:
+    thesis = tmp_path / "model" / name
     thesis.parent.mkdir()
     thesis.touch()
-    with pytest.raises(BadInput, match=r"thesis\.tex"):
+    with pytest.raises(BadInput, match=name):
         provide(thesis.parent, build_all)
     assert thesis.exists()
 

@@ -152,6 +152,9 @@ def test_an_unfinished_environment_is_made_anew(machine: Machine) -> None:
     assert code == 0
     assert "-m venv .venv" in commands
     assert not leftover.exists()
+    (machine.project / ".venv/setup.stamp").unlink()  # as if killed while Adam was compiled
+    code, _, commands = machine.setup()
+    assert (code, "-m venv .venv" in commands) == (0, False)
 
 
 def make_theirs(machine: Machine) -> None:
