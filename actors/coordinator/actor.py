@@ -65,7 +65,8 @@ class CoordinatorActor:
         self._putter = Putter(config, self._folder) if config.checkpoint.remote else None
         self._clock = WallClock()
         self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
-        self._ledger = Ledger(self._clock, spent, self._folder.ledger())
+        since = spent if request.restarted else request.spent_before
+        self._ledger = Ledger(self._clock, spent, self._folder.ledger(), since)
         for actor in ("run", "rollouts", "rewards", "learner"):
             self._ledger.enter(actor, "start")
         if request.restarted:

@@ -114,7 +114,10 @@ class Coordinator:
         """Wait for engine and learner, and adopt the learner's first version."""
         self._standing.enter("starting", "engine and learner load")
         self.ledger.enter_all("start")
-        await self._stopping.unless_stopped(self._publish())
+        try:
+            await self._stopping.unless_stopped(self._publish())
+        finally:
+            self.ledger.note_start()
 
     async def _publish(self) -> None:
         """Restart a crashed learner, restore it if the run has a past, and adopt its version."""

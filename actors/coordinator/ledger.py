@@ -28,12 +28,17 @@ class Ledger:
     sampled_tokens, sampling_seconds: sums over the samples that `generate` has returned in this process.
     """
 
-    def __init__(self, clock: Clock, spent: float = 0.0, carried: LedgerRecord | None = None) -> None:
-        """spent: seconds of the run up to now. carried: `Ledger.record` of the process before this one."""
+    def __init__(
+        self, clock: Clock, spent: float = 0.0, carried: LedgerRecord | None = None, since: float = 0.0
+    ) -> None:
+        """spent: seconds of the run up to now, and since: up to the start of this process. carried: `Ledger.record` of
+        the process before this one.
+        """
         record = carried or LedgerRecord()
         self.clock = clock
         self.sampled_tokens, self.sampling_seconds = 0, 0.0
         self._began = clock.now() - spent
+        self._since, self._start_s = since, record.start_s
         self._now: dict[str, tuple[str, float]] = {}
         self._seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for actor, activities in record.seconds.items():
@@ -53,6 +58,10 @@ class Ledger:
     def enter_all(self, activity: str) -> None:
         for actor in ("rollouts", "rewards", "learner"):
             self.enter(actor, activity)
+
+    def note_start(self) -> None:
+        """Keep the seconds since the start of this process, if no start of the run has taken longer."""
+        self._start_s = max(self._start_s, self.clock.now() - self._began - self._since)
 
     def count(self, name: str, amount: int = 1) -> None:
         self._counts[name] += amount
@@ -81,7 +90,7 @@ class Ledger:
     @property
     def record(self) -> LedgerRecord:
         """Seconds and counts, for summary.json and for the next process, which continues them."""
-        return LedgerRecord(seconds=self.seconds, counts=self.counts)
+        return LedgerRecord(start_s=self._start_s, seconds=self.seconds, counts=self.counts)
 
     @property
     def figures(self) -> dict[str, float]:

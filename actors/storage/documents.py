@@ -156,8 +156,9 @@ class Heldouts(Document):
 
 
 class LedgerRecord(Document):
-    """ledger.json, and `ledger` in summary.json. seconds: by actor and activity."""
+    """ledger.json, and `ledger` in summary.json. start_s: the longest start. seconds: by actor and activity."""
 
+    start_s: Amount = 0.0
     seconds: dict[str, dict[str, Amount]] = {}
     counts: dict[str, Whole] = {}
 

@@ -48,12 +48,10 @@ LEAST_FACTOR = 0.05
 class Pace:
     """Mean seconds per update in a run.
 
-    start_s: seconds until the first group is requested
     generate_s: seconds per update in which any engine generates
     learn_s: seconds per update in which the learner works
     """
 
-    start_s: float
     update_s: float
     generate_s: float
     learn_s: float
@@ -67,7 +65,6 @@ class Pace:
             return sum(last.get(name, 0.0) - first.get(name, 0.0) for name in names) / count
 
         return cls(
-            start_s=first["ledger/run/start"] + first["ledger/run/starting"],
             update_s=passed("budget/spent_s"),
             generate_s=passed("ledger/rollouts/generate"),
             learn_s=passed(*(f"ledger/learner/{activity}" for activity in LEARNING)),
@@ -118,7 +115,7 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
     return Calibration(
         **factors,
         score=factors.get("learn", 1.0),
-        start_s=pace.start_s,
+        start_s=(ledger.start_s or None) if (ledger := run.ledger()) else None,
         workload=workload,
         of=f"{count} updates of {config.model.path} at rank {config.lora.rank}",
     )

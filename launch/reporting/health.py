@@ -70,7 +70,7 @@ def _behind(run: Run) -> Iterator[Flag]:
     if planned := run.origin.planned:
         took = {
             "an update": (spent.get("training", 0.0) / max(len(run.rows), 1), planned.update_s),
-            "the start": (spent.get("start", 0.0) + spent.get("starting", 0.0), planned.start_s),
+            "the start": (run.summary.ledger.start_s, planned.start_s),
         }
         why = [
             f"{part} took {time(seconds)}, not {time(expected)}"

@@ -31,6 +31,17 @@ def test_seconds_of_every_actor_add_up_to_the_time_spent(steps: list[tuple[str, 
     assert abs(sum(resumed.seconds["a"].values()) - (spent + 5.5)) < 1e-6
 
 
+def test_the_longest_start_is_kept_and_not_the_sum() -> None:
+    clock, record = HandClock(), LedgerRecord()
+    for seconds in (40.0, 90.0, 10.0):  # the last one is stopped before it has ended
+        ledger = Ledger(clock, spent=200.0, carried=record, since=195.0)
+        clock.time += seconds - 5.0
+        ledger.note_start()
+        clock.time += 1000.0
+        record = ledger.record
+    assert record.start_s == 90.0
+
+
 def test_rounding_makes_no_second_negative() -> None:
     """Otherwise the ledger would be refused when it is read back."""
     carried = LedgerRecord(seconds={"run": {"start": 0.0, "training": 0.1 + 0.2}})
