@@ -79,10 +79,14 @@ class Estimate:
     @property
     def updates(self) -> int:
         """Number of updates that fit the budget after start, evaluations and validations."""
+        return self.updates_in_all(0, 0.0)
+
+    def updates_in_all(self, made: int, spent_s: float) -> int:
+        """Return the number of updates of a run that has made so many when it starts again. spent_s: seconds before."""
         budget = self.config.budget
         reserve = min(EVALUATION_SAFETY * self.evaluate_s, MOST_EVALUATION * budget.seconds)
-        left = budget.seconds - self.start_s - self.evaluate_s - reserve
-        updates = max(0, int(left / (self.update_s + self.validate_s)))
+        left = budget.seconds - spent_s - self.start_s - reserve - (0.0 if made else self.evaluate_s)
+        updates = made + max(0, int(left / (self.update_s + self.validate_s)))
         return updates if budget.updates is None else min(updates, budget.updates)
 
     @property
@@ -91,11 +95,6 @@ class Estimate:
         budget = self.config.budget
         asked = self.start_s + self.updates * (self.update_s + self.validate_s) + 2 * self.evaluate_s
         return min(asked, budget.seconds) if budget.updates else budget.seconds
-
-    @property
-    def kept(self) -> dict[str, float]:
-        """The figures of the plan that a run records, to compare them with its own."""
-        return {"updates": self.updates, "update_s": self.update_s, "start_s": self.start_s}
 
 
 @dataclass(frozen=True)

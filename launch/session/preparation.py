@@ -106,13 +106,15 @@ def prepare(
     if own_copies:
         run.append_event(0, EventKind.FALLBACK, own_copies, "weights")
     write_listing(run.left_out_file, problems.left_out)
+    latest = run.checkpoints.latest
+    made = version_of(latest) if latest else 0
     if begun:
-        latest = run.checkpoints.latest
-        at = version_of(latest) if latest else 0
-        print(f"Resuming at update {at}, {duration(run.spent)} of the budget spent")
-    else:
-        planned = Planned.model_validate(expected.kept) if expected else None
-        run.write_origin(origin(arguments, plan.machine.described, planned))
+        print(f"Resuming at update {made}, {duration(run.spent)} of the budget spent")
+    planned = expected and Planned(
+        updates=expected.updates_in_all(made, run.spent), update_s=expected.update_s, start_s=expected.start_s
+    )
+    began = run.origin() if begun else origin(arguments, plan.machine.described)
+    run.write_origin(began.model_copy(update={"planned": planned}))
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
     if config.lora.start_from:  # the actors have working folders of their own
         config = changed(config, {"lora.start_from": str(Path(config.lora.start_from).resolve())})
@@ -146,13 +148,12 @@ def problem_counts(problems: ProblemSet, source: str) -> str:
     return said + "".join(f"; {counted(count, 'row')} {fate[why]}: {why}" for why, count in dropped.items())
 
 
-def origin(arguments: Sequence[str], machine: str, planned: Planned | None = None) -> Origin:
+def origin(arguments: Sequence[str], machine: str) -> Origin:
     return Origin(
         command=command_line("run.py", arguments),
         commit=commit(),
         started=datetime.now().astimezone().isoformat(timespec="minutes"),
         machine=machine,
-        planned=planned,
     )
 
 

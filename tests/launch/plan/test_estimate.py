@@ -106,6 +106,10 @@ def test_the_budget_holds_start_evaluations_and_updates() -> None:
     left = 480 - found.start_s - (1 + EVALUATION_SAFETY) * found.evaluate_s
     assert found.updates == int(left / found.update_s)
     assert found.spent_s == 480
+    rest = 300 - found.start_s - EVALUATION_SAFETY * found.evaluate_s  # the base model is evaluated once
+    assert found.updates_in_all(7, 180.0) == 7 + int(rest / found.update_s)
+    assert found.updates_in_all(0, 180.0) == int((rest - found.evaluate_s) / found.update_s)
+    assert (found.updates_in_all(7, 479.0), few.updates_in_all(2, 180.0)) == (7, 3)
     assert few.updates == 3
     assert few.spent_s == pytest.approx(few.start_s + 3 * few.update_s + 2 * few.evaluate_s)
 

@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 
 from actors.messages import ProblemSet
-from actors.storage.documents import EventKind
+from actors.storage.documents import EventKind, Origin, Planned
+from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.load import dump, load
 from conf.settings import changed
 from launch.hardware.machine import detect
 from launch.plan.plan import make_plan
 from launch.session.preparation import prepare
+from tests.launch.plan.plans import CPU, estimated
+from tests.launch.plan.plans import plan as plan_of
 
 
 def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +27,13 @@ def test_time_is_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.Monk
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
     (tmp_path / "config.yaml").write_text(dump(config))
     plan = make_plan(config, detect("cpu"))
-    request = prepare(plan, tmp_path, time.monotonic() - 30, mps="no client")
+    expected = estimated(plan_of("quickstart", CPU, "budget.minutes=20"))
+    RunFolder(tmp_path).write_origin(Origin(command="as begun", planned=Planned(updates=9, update_s=1, start_s=1)))
+    request = prepare(plan, tmp_path, time.monotonic() - 30, (), expected, mps="no client")
+    begun = RunRecord(tmp_path).origin()
+    assert begun.command == "as begun"
+    assert begun.planned
+    assert begun.planned.updates == expected.updates_in_all(0, 12.5)  # of the plan that is in force now
     assert request.spent_before == 12.5
     assert 42.5 <= RunRecord(tmp_path).spent <= request.spent
     prepare(replace(plan, config=changed(config, {"run.nvidia_mps": "on"})), tmp_path, time.monotonic(), mps="price")
