@@ -173,6 +173,12 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
     handle_signals(raise_exit)
     on_end = OnEnd(request.config, request.folder)
     timer = end_with_budget(request, on_end)
+
+    def answered() -> None:
+        nonlocal timer
+        timer.cancel()
+        timer = end_with_budget(request, on_end, answered=True)
+
     logs = [RunRecord(request.folder).failure_log]
     try:
         with started as (session, dashboard, metrics):
@@ -181,7 +187,7 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
             show_places(console, request, dashboard, metrics)
             logs.append(session / "logs")
             watch = Watch(request, console, session / "logs")
-            summary = watch.follow()
+            summary = watch.follow(answered)
             timer.cancel()
             handle_signals(lambda *_: leave(summary, on_end))  # all is saved
             watch.close(summary)
@@ -205,7 +211,7 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
     else:
         clear_session(request.folder)
         RunFolder(request.folder).drop_adapters(keep=())  # checkpoints have the needed ones
-    for line in next_steps(summary, request.folder):
+    for line in next_steps(summary, request.config, request.folder):
         console.print(line, soft_wrap=True, highlight=False)
     console.print(conclusion(request.folder), soft_wrap=True, highlight=False, markup=False)
     on_end(summary, exit_code(summary))

@@ -17,6 +17,9 @@ from conf.load import RECORD, read_record
 FINISHED = ("completed", "budget_exhausted")
 """Statuses of a finished run, which only a larger budget resumes."""
 
+BEHIND = 0.5
+"""Fraction of the planned updates below which a run is far behind its plan."""
+
 
 class RunRecord:
     """The files of a run folder. Each method returns None, or an empty value, for a file that is not there.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from actors.storage.documents import Event, EventKind
-from actors.storage.run_record import FINISHED
+from actors.storage.run_record import BEHIND, FINISHED
 from launch.reporting.history import Run
 from launch.reporting.wording import WORDS, count, many, percent, time
 
@@ -22,9 +22,6 @@ NO_COLLAPSE = "length, reward and KL stayed within their bands, and entropy did 
 
 IDLE = 0.5
 """Fraction of groups without variance above which about half of the generated tokens are useless."""
-
-BEHIND = 0.5
-"""Fraction of the planned updates below which a run is far behind its plan."""
 
 SLOWER = 1.5
 """Ratio of measured to planned seconds above which a part of a run explains a delay."""

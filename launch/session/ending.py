@@ -1,21 +1,24 @@
 """The end of a run: summary.json, the exit code, the command of `run.on_end`, and the next steps."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+from actors.coordinator.budget import FINISH_MARGIN_S
 from actors.coordinator.context import Outcome, RunRequest, summarise
 from actors.formats import counted, duration
 from actors.runtime.process import after
 from actors.storage.checkpoints import version_of
 from actors.storage.documents import LedgerRecord, RunSummary
 from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import FINISHED
+from actors.storage.run_record import BEHIND, FINISHED, RunRecord
 from conf.command import near
-from conf.schema import Config
+from conf.schema import Config, marked
+from launch.session.resume import ends_at_zero, larger, too_little_left
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 
@@ -83,19 +86,25 @@ def exit_code(summary: RunSummary) -> int:
     return EXIT_CODES[summary.status]
 
 
-def end_with_budget(request: RunRequest, on_end: OnEnd) -> threading.Timer:
-    """Start a timer that ends this process, and all it started, if the run hangs beyond the end of the budget."""
+def end_with_budget(request: RunRequest, on_end: OnEnd, answered: bool = False) -> threading.Timer:
+    """Start a timer that ends this process, and all it started, with the budget. Once a coordinator has answered, it
+    ends the run itself, and counts as hanging LATE_S seconds after the budget.
+    """
+    late_s, status, reason = -FINISH_MARGIN_S, "budget_exhausted", "the budget ended while the run was starting"
+    if answered:
+        late_s, status, reason = LATE_S, "failed", "the run has not ended with its budget: something hangs"
 
     def give_up() -> None:
         code = EXIT_CODES["failed"]
         try:
-            summary = write_ending(request, "failed", "the run has not ended with its budget: something hangs")
+            summary = write_ending(request, status, reason)
             code = exit_code(summary)
             on_end(summary, code)
+            print(describe(summary), *next_steps(summary, request.config, request.folder), sep="\n", flush=True)
         finally:
             os._exit(code)
 
-    return after(request.config.budget.seconds - request.spent + LATE_S, give_up)
+    return after(request.config.budget.seconds - request.spent + late_s, give_up)
 
 
 def leave(summary: RunSummary, on_end: OnEnd) -> None:
@@ -106,18 +115,24 @@ def leave(summary: RunSummary, on_end: OnEnd) -> None:
         os._exit(exit_code(summary))
 
 
-def next_steps(summary: RunSummary, folder: Path) -> list[str]:
-    """Return lines on the next steps: resume the run, or use the trained model."""
+def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
+    """Return lines on the next steps: resume the run, use its model, or train on if it is far behind its plan."""
+    record, run = RunRecord(folder), near(folder)
     if summary.status not in FINISHED:
-        return ["The same command resumes the run."]
-    if not summary.updates:
-        return []
-    run = near(folder)
-    steps = {
-        "talk to it": f"python launch/chat.py {run}",
-        "see responses": f"python launch/samples.py {run}",
-        "measure more": f"python launch/evaluate.py adapter={run}/checkpoints/latest",
-        "take it away": f"python launch/export.py {run}",
-    }
-    width = max(map(len, steps))
-    return ["Next:", *(f"  {what:<{width}}  {command}" for what, command in steps.items())]
+        said = too_little_left(config, record)
+        return [f"The same command resumes the run{f' if it gets more time: {said}' if said else ''}."]
+    steps, planned = dict[str, str](), record.origin().planned
+    if summary.updates:
+        steps = {
+            "talk to it": f"python launch/chat.py {run}",
+            "see responses": f"python launch/samples.py {run}",
+            "measure more": f"python launch/evaluate.py adapter={run}/checkpoints/latest",
+            "take it away": f"python launch/export.py {run}",
+        }
+    few = not summary.updates or (planned and summary.updates < BEHIND * planned.updates)
+    if few and summary.status == "budget_exhausted" and not (summary.updates and ends_at_zero(config)):
+        once = ("budget.minutes", "budget.hours", *marked("momentary"))
+        given = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in once]
+        steps["train on"] = shlex.join(["python", "launch/run.py", *given, larger(config, record, twice=True)])
+    width = max(map(len, steps), default=0)
+    return [*(["Next:"] if steps else []), *(f"  {what:<{width}}  {command}" for what, command in steps.items())]

@@ -1,10 +1,14 @@
 """Checks whether a run may start or continue in a folder, and takes that folder over."""
 
+import math
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from actors.coordinator.budget import Budget
 from actors.formats import duration
 from actors.messages import ProblemSet
+from actors.runtime.clock import WallClock
 from actors.runtime.ray_session import NOTE, clear_session
 from actors.storage.documents import RunSummary
 from actors.storage.files import lock
@@ -18,6 +22,8 @@ from conf.load import RECORD, check_departed, dump, flatten, recorded
 from conf.schema import Config, among, marked
 from conf.settings import changed
 from launch.hardware.machine import Machine
+from launch.plan.refusal import LEAST_START
+from launch.plan.time import START_S
 
 BEFORE = {"evaluation", *(name for file in (MARK, NOTE, RECORD, "problems.digest") for name in (file, f".{file}.tmp"))}
 """Files that may be in the folder of a run that has not begun."""
@@ -28,7 +34,7 @@ taken_over = set[Path]()
 
 def find_folder(config: Config) -> Path:
     """Return the folder of a run that may start or continue. Raises BadInput if it is finished and gets no more, has
-    spent its budget, was begun with other settings, or would lose a file that is not a run's.
+    too little left of its budget, was begun with other settings, or would lose a file that is not a run's.
     """
     run = RunRecord(Path(config.run.folder) / config.run.name)
     check_files(run, config.run.overwrite)
@@ -37,13 +43,36 @@ def find_folder(config: Config) -> Path:
     run.check()
     if (summary := run.finished()) is not None:
         check_continuation(config, run, summary)
-    if (spent := run.spent) >= config.budget.seconds:
-        raise BadInput(
-            f"run {config.run.name!r} has spent {duration(spent)}, all of its budget: give it more, such as "
-            f"budget.minutes={spent / 60 + 10:.0f}, or start it anew by run.overwrite=true"
-        )
+    if said := too_little_left(config, run):
+        raise BadInput(f"run {config.run.name!r}: {said}, or start it anew by run.overwrite=true")
     check_settings(config, run)
     return run.path
+
+
+def too_little_left(config: Config, run: RunRecord) -> str:
+    """Say that the rest of a run's budget is too short for its start, final evaluation and end, and what is enough;
+    empty if it is not too short.
+    """
+    if (budget := budget_of(config.budget.seconds, config, run)).allows("start"):
+        return ""
+    return (
+        f"{duration(run.spent)} of its {duration(budget.total)} are spent, and start, final evaluation and end may take"
+        f" {duration(budget.expected('start') + budget.reserve)}: give at least {larger(config, run)}"
+    )
+
+
+def budget_of(seconds: float, config: Config, run: RunRecord) -> Budget:
+    """Return a run's budget if it were so long, with the expected durations of its next start and last evaluation."""
+    budget, ledger, base = Budget(seconds, run.spent, WallClock()), run.ledger(), run.evaluation("base")
+    budget.expect("start", (ledger and ledger.start_s) or LEAST_START * START_S["cpu"])
+    budget.expect("evaluate", base.round_seconds * config.eval.n if base else 0.0)
+    return budget
+
+
+def larger(config: Config, run: RunRecord, twice: bool = False) -> str:
+    """Return the setting of the smallest budget, from this or `twice` this one on, that allows a run another start."""
+    minutes = count(math.ceil((1 + twice) * config.budget.seconds / 60))
+    return f"budget.minutes={next(m for m in minutes if budget_of(60 * m, config, run).allows('start'))}"
 
 
 def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> None:
@@ -56,7 +85,7 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
     ended = "completed, with its time budget used" if exhausted else "completed"
     if exhausted:
         more = summary.budget_s is not None and config.budget.seconds > summary.budget_s
-        hint = f"budget.minutes={2 * (summary.budget_s or 0) / 60:g}"
+        hint = larger(config, run, twice=True)
     else:
         by_count = had is not None and had <= summary.updates
         more = by_count and (asked is None or asked > had)
@@ -66,13 +95,17 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
             f"run {name!r} in {run.path} is finished ({ended}): give run.overwrite=true to start it anew, "
             f"{f'{hint} to continue it, ' if hint else ''}or run.name=OTHER to keep it"
         )
-    learner = config.learner
-    if exhausted and learner.schedule != "constant" and learner.final_rate == 0:
+    if exhausted and summary.updates and ends_at_zero(config):
         raise BadInput(
-            f"run {name!r} in {run.path} is finished, at a learning rate of 0 by learner.schedule={learner.schedule},"
-            " which a larger budget would raise again: continue from its adapter by run.name=OTHER"
-            f" lora.start_from={run.checkpoints.folder / 'latest' / 'adapter'}"
+            f"run {name!r} in {run.path} is finished, at a learning rate of 0 by learner.schedule="
+            f"{config.learner.schedule}, which a larger budget would raise again: continue from its adapter by"
+            f" run.name=OTHER lora.start_from={run.checkpoints.folder / 'latest' / 'adapter'}"
         )
+
+
+def ends_at_zero(config: Config) -> bool:
+    """Whether the learning rate has fallen to zero at the end of the budget."""
+    return config.learner.schedule != "constant" and config.learner.final_rate == 0
 
 
 def check_files(run: RunRecord, overwrite: bool) -> None:

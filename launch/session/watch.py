@@ -71,15 +71,15 @@ class Watch:
         self._start(request)
         handle_signals(self._on_signal)
 
-    def follow(self) -> RunSummary:
+    def follow(self, answered: Callable[[], None] = lambda: None) -> RunSummary:
         """Show the run until it ends, across crashes of its coordinator, and return the summary. Raises BadInput if
-        that ended the run.
+        that ended the run. answered: called as soon as a coordinator answers.
         """
         try:
             with RunView(self._console) as view:
                 while True:
                     try:
-                        return self._follow(view)
+                        return self._follow(view, answered)
                     except (RayActorError, OutOfMemoryError, GetTimeoutError) as error:
                         if (summary := self._start_again(error)) is not None:
                             return summary
@@ -104,10 +104,11 @@ class Watch:
             request, start_actors, foreign
         )
 
-    def _follow(self, view: RunView) -> RunSummary:
+    def _follow(self, view: RunView, answered: Callable[[], None]) -> RunSummary:
         """Show the run of one coordinator and return its summary. Raises Ray's error if it crashes or hangs."""
         pid: ray.ObjectRef[int] = self._coordinator.__ray_call__.remote(lambda _: os.getpid())
         self._watcher = ExitWatcher(self._answer(pid, lambda: self._folder.write_spent(self._request.spent)))
+        answered()
         ending: ray.ObjectRef[RunSummary] = self._coordinator.run.remote()
         while not ray.wait([ending], timeout=POLL_S)[0]:
             progress: Progress = self._answer(self._coordinator.progress.remote())

@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 import threading
@@ -7,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from actors.storage.documents import RunSummary
+from actors.storage.documents import LedgerRecord, Origin, Planned, RunSummary
+from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
+from conf.load import dump, load
 from conf.schema import Config
 from conf.settings import changed
 from launch.session import ending
-from launch.session.ending import OnEnd, write_ending
+from launch.session.ending import OnEnd, next_steps, write_ending
+from launch.session.resume import find_folder
 from tests.actors.coordinator.test_actor import make_request
 
 
@@ -31,22 +35,68 @@ def test_summary_has_what_the_folder_still_tells_and_is_kept(tmp_path: Path) -> 
     assert write_ending(request, "failed", "another reason") == summary
 
 
+@pytest.mark.parametrize("answered", [False, True])
 @pytest.mark.parametrize("written", [None, {"status": "interrupted", "reason": "SIGTERM"}])
-def test_process_that_outlives_its_budget_ends_itself(written: dict[str, str] | None, tmp_path: Path) -> None:
-    """By the summary, if that is written."""
+def test_process_that_outlives_its_budget_ends_itself(
+    written: dict[str, str] | None, answered: bool, tmp_path: Path
+) -> None:
+    """By the summary, if that is written. Without a coordinator it has used its budget up, and nothing hangs."""
     code = (
         "import sys, time; from pathlib import Path; from launch.session import ending;"
         "from tests.actors.coordinator.test_actor import make_request;"
-        "ending.LATE_S = 0.1; ending.end_with_budget(make_request(Path(sys.argv[1]), seconds=0.1), lambda *_: None);"
+        f"ending.{'LATE_S = -' if answered else 'FINISH_MARGIN_S = '}599.9;"
+        f"ending.end_with_budget(make_request(Path(sys.argv[1])), lambda *_: None, {answered});"
         "time.sleep(600)"
     )
     if written:
         (tmp_path / "summary.json").write_text(json.dumps(written))
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=240)
-    assert done.returncode == (143 if written else 1)
+    assert done.returncode == (143 if written else 1 if answered else 0)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary == written or "hangs" in summary["reason"]
+    assert summary == written or summary["status"] == ("failed" if answered else "budget_exhausted")
 
+
+@pytest.mark.parametrize(
+    ("status", "updates", "settings", "more"),
+    [
+        ("budget_exhausted", 0, [], True),
+        ("budget_exhausted", 5, [], True),
+        ("budget_exhausted", 6, [], False),  # half of the planned ones
+        ("budget_exhausted", 0, ["learner.schedule=linear", "learner.final_rate=0"], True),
+        ("budget_exhausted", 5, ["learner.schedule=linear", "learner.final_rate=0"], False),
+        ("completed", 5, [], False),
+    ],
+)
+def test_run_that_made_few_updates_names_the_command_that_continues_it(
+    status: str, updates: int, settings: list[str], more: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ["conf=quickstart", "run.name=a b", f"run.folder={tmp_path}", *settings]
+    config, run = load([*given, "budget.minutes=2"]), RunFolder(tmp_path / "a b")
+    run.path.mkdir()
+    run.write_config(dump(config), "")
+    monkeypatch.setattr(sys, "argv", ["run.py", "budget.minutes=2", "run.overwrite=true", *given])
+    run.write_origin(Origin(planned=PLANNED))
+    summary = RunSummary(status=status, updates=updates, budget_s=120.0, spent_s=120.0)
+    run.write_ending(summary)
+    for start_s, minutes in ((10.0, 4), (200.0, 7)):
+        run.write_spent(120.0, LedgerRecord(start_s=start_s))
+        lines = next_steps(summary, config, run.path)
+        found = [shlex.split(line)[-len(given) - 1 :] for line in lines if f"budget.minutes={minutes}" in line]
+        assert found == ([[*given, f"budget.minutes={minutes}"]] if more else [])
+        assert any("chat.py" in line for line in lines) == bool(updates)
+        for arguments in found:
+            find_folder(load(arguments))
+
+
+def test_run_that_cannot_be_resumed_by_the_same_command_says_so(tmp_path: Path) -> None:
+    config, run = load(["conf=quickstart", f"run.folder={tmp_path}", "budget.minutes=2"]), RunFolder(tmp_path)
+    for spent_s, words in ((20.0, 0), (80.0, 1)):
+        run.write_spent(spent_s, LedgerRecord(start_s=40.0))
+        (line,) = next_steps(RunSummary(status="interrupted"), config, tmp_path)
+        assert line.count("budget.minutes=3") == words
+
+
+PLANNED = Planned(updates=12, update_s=5.0, start_s=40.0)
 
 SUMMARY = RunSummary(status="halted", reason="the adapter is not 'the' one; $HOME")
 

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, MOST_EVALUATION, SAFETY
 from actors.messages import Problem, ProblemSet
 from actors.storage import files, folders
+from actors.storage.documents import Heldout, LedgerRecord
 from actors.storage.layout import RUN
+from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
 from launch.hardware.machine import GIB, Machine
+from launch.plan.refusal import LEAST_START
+from launch.plan.time import START_S
 from launch.session import preparation
 from launch.session.preparation import commit, origin
 from launch.session.resume import begin, find_folder, resolve_dtype, take_over
@@ -78,12 +83,39 @@ def test_what_is_learned_may_not_change_on_resume(tmp_path: Path) -> None:
         find_folder(configure(tmp_path, "lora.rank=8", "run.seed=3"))
 
 
-def test_run_that_has_spent_its_budget_needs_more(tmp_path: Path) -> None:
+def leave_spent(folder: Path, spent_s: float, start_s: float, evaluate_s: float) -> None:
+    """Leave the times of a run beside its other files."""
+    run = RunFolder(folder / "quickstart")
+    run.write_spent(spent_s, LedgerRecord(start_s=start_s))
+    if evaluate_s:
+        round_s, n = evaluate_s / configure(folder).eval.n, configure(folder).eval.n
+        figures = {"pass@1": 0.5, "n": n, "problems": 9, "ci95": [0, 1], "mean_length": 8, "truncated": 0}
+        run.write_evaluation("base", 0, Heldout.model_validate({**figures, "round_seconds": round_s}))
+
+
+@pytest.mark.parametrize(
+    ("start_s", "evaluate_s", "needed_s"),
+    [
+        (0.0, 0.0, SAFETY * LEAST_START * START_S["cpu"]),  # no start was measured
+        (40.0, 0.0, SAFETY * 40.0),
+        (40.0, 16.0, SAFETY * 40.0 + EVALUATION_SAFETY * 16.0),
+        (40.0, 90.0, SAFETY * 40.0 + MOST_EVALUATION * 480.0),
+    ],
+)
+def test_a_run_is_resumed_if_its_start_and_its_end_fit_into_the_rest(
+    start_s: float, evaluate_s: float, needed_s: float, tmp_path: Path
+) -> None:
     leave(tmp_path, "interrupted")
-    (tmp_path / "quickstart" / "spent.json").write_text('{"spent_s": 600.5}')
-    with pytest.raises(BadInput, match=r"budget\.minutes="):
+    spent_s = 480.0 - needed_s - FINISH_MARGIN_S
+    leave_spent(tmp_path, spent_s - 1.0, start_s, evaluate_s)
+    find_folder(configure(tmp_path))
+    leave_spent(tmp_path, spent_s + 1.0, start_s, evaluate_s)
+    with pytest.raises(BadInput, match=r"run\.overwrite=true") as caught:
         find_folder(configure(tmp_path))
-    find_folder(configure(tmp_path, "budget.minutes=20"))
+    minutes = int(re.findall(r"budget\.minutes=(\d+)", str(caught.value))[0])
+    find_folder(configure(tmp_path, f"budget.minutes={minutes}"))
+    with pytest.raises(BadInput, match=f"budget.minutes={minutes}"):
+        find_folder(configure(tmp_path, f"budget.minutes={minutes - 1}"))
 
 
 def problems(*ids: str) -> ProblemSet:
