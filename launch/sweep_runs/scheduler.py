@@ -12,6 +12,7 @@ from actors.storage.documents import SweepDocument, SweepEntry
 from actors.storage.files import lock, write_document
 from conf.settings import changed
 from launch.reporting import attempt, conclusion
+from launch.session.resume import too_little_left
 from launch.sweep_runs.grid import Grid, SweepRun
 from launch.sweep_runs.lanes import Lane
 from launch.sweep_runs.view import render
@@ -82,6 +83,13 @@ class Scheduler:
                     continue
                 run.config = changed(run.config, {"budget.minutes": budget_s / 60})
                 arguments.append(f"budget.minutes={run.config.budget.minutes:.4f}")
+            if run.record.exists and (said := too_little_left(run.config, run.record)):
+                summary = run.record.summary()
+                status = summary.status if summary else "interrupted"
+                if status != "failed" or self._grid.settings.seconds is not None:
+                    self._put(run, status, said)
+                    continue
+                arguments.append("run.overwrite=true")
             lane.start(run, arguments, self._grid.folder / f"{run.name}.log")
             self._put(run, "running")
             return

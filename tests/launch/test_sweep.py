@@ -15,8 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
+from actors.storage.documents import LedgerRecord, RunSummary
 from actors.storage.files import lock
 from actors.storage.folders import mark
+from actors.storage.run_folder import RunFolder
 from conf.load import dump, load
 from launch import sweep
 from launch.hardware.machine import Machine
@@ -24,7 +26,7 @@ from launch.plan.plan import Plan
 from launch.reporting import conclusion
 from launch.sweep import main
 from launch.sweep_runs import scheduler
-from launch.sweep_runs.grid import Grid
+from launch.sweep_runs.grid import Grid, read_grid
 from launch.sweep_runs.lanes import Lane, plan_lanes
 
 STAND_IN = r"""
@@ -35,6 +37,8 @@ folder.mkdir(parents=True, exist_ok=True)
 with (folder.parent / "calls").open("a") as calls:
     budget, card = given.get("budget.minutes", ""), os.environ.get("CUDA_VISIBLE_DEVICES", "")
     calls.write(f"{given['run.name']} {budget or card}\n")
+with (folder.parent / "given").open("a") as arguments:
+    print(*sys.argv, file=arguments)
 conduct = json.loads((folder.parent.parent / "conduct.json").read_text()).get(given["run.name"], {})
 
 def end(code, status, reason="as told"):
@@ -113,6 +117,30 @@ def test_failed_run_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable
     assert statuses(tmp_path)["r1"] == ("failed", "no such thing")
     assert sweeping("ranks=[1,2,4,8]") == 0
     assert calls(tmp_path)[4:] == ["r1", "r2", "r4", "r1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "shared", "repeated"),
+    [("failed", False, True), ("failed", True, False), ("interrupted", False, False), (None, False, False)],
+)
+def test_run_with_too_little_left_is_repeated_if_it_failed_and_told_otherwise(
+    status: str | None, shared: bool, repeated: bool, sweeping: Callable[..., int], tmp_path: Path
+) -> None:
+    """A second run would not fit a shared budget. The work of an interrupted run is not thrown away."""
+    run = RunFolder(tmp_path / "s" / "r1")
+    run.path.mkdir(parents=True)
+    mark(tmp_path / "s", "sweep")
+    given = ["ranks=[1,2]", "model.dtype=float32"]
+    run.write_config(dump(read_grid(command(tmp_path, *given)).runs[0].config), "")
+    if status:
+        run.write_ending(RunSummary(status=status))
+    run.write_spent(108.0, LedgerRecord(start_s=30.0))
+    budget = "sweep.minutes=4" if shared else "budget.minutes=2"
+    assert sweeping(*given, budget) == (0 if repeated else 1)
+    assert calls(tmp_path) == (["r1", "r2"] if repeated else ["r2"])
+    assert ("run.overwrite=true" in (tmp_path / "s" / "given").read_text()) == repeated
+    ended, reason = statuses(tmp_path)["r1"]
+    assert (ended, "minutes=" in str(reason)) == (("completed", False) if repeated else (status or "interrupted", True))
 
 
 def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], tmp_path: Path) -> None:
