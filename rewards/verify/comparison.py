@@ -21,8 +21,8 @@ from rewards.verify.names import (
 from rewards.verify.numbers import number, rounds
 from rewards.verify.shapes import Kind, Shape, shape
 from rewards.verify.text.brackets import depth, split
-from rewards.verify.text.words import TEXT, choice, labelled, phrase
-from rewards.verify.units import compatible, compound, quantity, same, words_of
+from rewards.verify.text.words import TEXT, choice, labelled, phrase, product
+from rewards.verify.units import compatible, compound, quantity, same
 
 PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{4,}")
 """A word in an expression: longer than any product of letters."""
@@ -33,6 +33,11 @@ THOUSANDS = re.compile(r"-?[1-9]\d{0,2}\.\d\d0")
 
 SPECIAL = re.compile(r"\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\R\b")
 """Notation for sets that only algebra can compare."""
+
+ORDERED = re.compile(
+    r"\\(?:angle|measuredangle|triangle)(?![a-z])|\\vec.*\\times|\\frac\s*\{\s*(d|\\partial)[^{}]*\}\s*\{\s*\1"
+)
+"""Notation whose letters have an order, which algebra loses: an angle, a cross product, a derivative."""
 
 MOST_ELEMENTS = 128
 """Largest number of elements, nested ones included, for which other orders are tried."""
@@ -79,7 +84,7 @@ def readable(gold: str) -> bool:
     if of.kind is not Kind.SCALAR:
         return all(part != gold and readable(part) for part in of.parts)
     text = of.parts[0]
-    asked = quantity(text, words_of(text))
+    asked = quantity(text)
     if asked.number or asked.base or compound(text) or choice(text) or phrase(text) or INFINITE.fullmatch(asked.body):
         return True
     sides = chain(text)
@@ -97,6 +102,8 @@ def unusual(gold: str) -> str:
     of = shape(gold)
     if LETTER_BEHIND.fullmatch(gold) and quantity(gold).unit:
         return "a number and its unit"
+    if of.kind is Kind.TIME:
+        return "a time of day, and no ratio"
     if COMMA.fullmatch(gold) and of.kind is Kind.LIST:
         return "two values, and no decimal"
     if THOUSANDS.fullmatch(gold):
@@ -147,6 +154,8 @@ def matches(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
     if kinds == {Kind.LIST, Kind.SEQUENCE}:
         point = "()" in (gold.brackets, answer.brackets) and not (gold.interval or answer.interval)
         return point and _in_order(gold.parts, answer.parts, algebra)
+    if kinds == {Kind.TIME}:
+        return _same_time(gold.parts, answer.parts)
     if kinds == {Kind.RATIO, Kind.SCALAR}:
         return _is_ratio(*(of.parts for of in sorted((gold, answer), key=lambda of: of.kind)))
     if Kind.SCALAR in kinds and kinds & {Kind.UNION, Kind.SEQUENCE, Kind.SET}:
@@ -215,7 +224,8 @@ def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent
 def _alone(gold: Shape, answer: Shape) -> tuple[Shape, Shape] | None:
     """Return both answers with a one-element set replaced by its element; None if neither is one."""
     values = [shape(*of.parts) if of.kind is Kind.SET and len(of.parts) == 1 else of for of in (gold, answer)]
-    return None if values == [gold, answer] else (values[0], values[1])
+    nested = any(of.kind is Kind.SET or compact(of.parts[0]) == r"\emptyset" for of in values)
+    return None if nested else (values[0], values[1])
 
 
 def _sets(shapes: Sequence[Shape]) -> int:
@@ -230,6 +240,14 @@ def _is_ratio(ratio: Sequence[str], value: Sequence[str]) -> bool:
         return False
     one, other, quotient = (part.value for part in numbers if part)
     return other != 0 and one == quotient * other
+
+
+def _same_time(gold: Sequence[str], answer: Sequence[str]) -> bool:
+    """Whether two times of day are the same; the halves of the day, a and p, may be left out."""
+    if gold[:3] == answer[:3]:
+        return "" in (gold[3], answer[3]) or gold[3] == answer[3]
+    hours = [str(int(hour) % 12 + 12 * (half == "p")) if half else hour for hour, *_, half in (gold, answer)]
+    return hours[0] == hours[1] and gold[1:3] == answer[1:3]
 
 
 def _elements(parts: Sequence[str]) -> int:
@@ -270,10 +288,11 @@ def equal_scalars(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
         return True
     if is_equation(expected) or RELATION.search(given):
         return False
-    words, sides = words_of(expected), chain(given)
+    sides = chain(given)
     if not all(_follows(before, after, sign, algebra) for (_, before), (sign, after) in pairwise(sides)):
         return False
-    return any(_equal(side, value, words, algebra) for _, side in chain(expected) for value in _answers(sides))
+    golds, integral = chain(expected), _is_integer(expected)
+    return any(_equal(side, value, algebra) for _, side in golds for value in _answers(sides, integral))
 
 
 def is_relation(of: Shape) -> bool:
@@ -310,13 +329,14 @@ def compact(text: str) -> str:
     return MEANINGLESS.sub(r"\1", text)
 
 
-def _equal(gold: str, answer: str, words: frozenset[str], algebra: Equivalent) -> bool:
-    """Whether two values are equal. words: further words that may follow a number, besides known units."""
+def _equal(gold: str, answer: str, algebra: Equivalent) -> bool:
+    """Whether two values are equal."""
     if compact(gold) == compact(answer):
         return True
     if amounts := compound(gold) or compound(answer):
         return amounts == compound(gold) == compound(answer)
-    expected, given = quantity(gold, words), quantity(answer, words)
+    expected = quantity(gold)
+    given = quantity(answer, expected.unit)
     if expected.base or given.base:
         return compatible(expected, given) and expected.body.lstrip("0") == given.body.lstrip("0")
     if expected.number is not None:
@@ -328,6 +348,10 @@ def _equal(gold: str, answer: str, words: frozenset[str], algebra: Equivalent) -
     words_of_gold, words_of_answer = phrase(gold), phrase(answer)
     if words_of_gold or words_of_answer:
         return words_of_gold == words_of_answer
+    if gold.isupper() and product(gold) and product(answer) and " " not in answer:
+        return False  # points: AB is neither BA nor ab
+    if ORDERED.search(gold):
+        return False
     if TEXT.search(given.body) and not TEXT.search(expected.body):
         return False  # words that are neither a number nor a unit
     body = with_parameter(expected.body, given.body)
@@ -336,12 +360,22 @@ def _equal(gold: str, answer: str, words: frozenset[str], algebra: Equivalent) -
     return by_algebra(expected.body, body, algebra)
 
 
-def _answers(sides: list[tuple[str, str]]) -> list[str]:
-    r"""Return the sides that count as answers: not the rounding of a number, as in 12.4 \approx 12."""
-    pairs = zip([None, *sides], sides, strict=False)
+def _answers(sides: list[tuple[str, str]], integral: bool) -> list[str]:
+    r"""Return the sides that count as answers: not the rounding of a number, as in 12.4 \approx 12.
+
+    integral: whether an integer is asked for, which no rounding is
+    """
+    pairs = zip([("", ""), *sides], sides, strict=False)
     return [
-        side for before, (sign, side) in pairs if not (sign == APPROXIMATELY and before and quantity(before[1]).number)
+        side
+        for (_, before), (sign, side) in pairs
+        if sign != APPROXIMATELY or not (integral or quantity(before).number)
     ]
+
+
+def _is_integer(gold: str) -> bool:
+    value = quantity(gold).number
+    return value is not None and not value.ratio and value.places <= 0
 
 
 def _follows(one: str, other: str, sign: str, algebra: Equivalent) -> bool:

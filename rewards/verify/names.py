@@ -1,17 +1,22 @@
 r"""Tells names from values in a chain of equalities: m+n = 113, f(3) = 7, x = \frac{24}{2} = 12, \frac58 = 0.625.
 
 The text before a value is a *name* if it only names the quantity: a letter, words, a function of something, or a
-combination of at least two letters, m+n or x^2+y^2. An expression in one letter is not: 2x = 3 is still to be solved.
+combination of at least two letters, m+n or x^2+y^2. An expression in one letter is not, nor is a difference: 2x = 3 and
+x-y = 3 are still to be solved.
 """
 
 import re
+from collections.abc import Sequence
 from itertools import product
 
 from rewards.verify.text.brackets import split
-from rewards.verify.text.words import TEXT
+from rewards.verify.text.words import CHANGES, DENIALS, TEXT
 
 APPROXIMATELY = r"\approx"
-RELATION = re.compile(r"\\leq|\\geq|\\neq|<|>|\\in(?![a-z])|\\equiv|\\sim(?![a-z])|\\to(?![a-z])")
+RELATION = re.compile(
+    r"\\leq|\\geq|\\neq|\\not(?![a-z])|<|>|\\in(?![a-z])|\\equiv|\\sim(?![a-z])|\\to(?![a-z])"
+    r"|\\(?:implies|iff|therefore|because|mapsto|(?:[lL]ong)?(?:[lL]eft)?[rR]ightarrow)(?![a-z])"
+)
 MEMBER = re.compile(r"\\in(?![a-z])")
 CONJUNCTION = re.compile(r"(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\lor(?![a-z])|\\vee")
 
@@ -45,10 +50,16 @@ MAGNITUDE = re.compile(
 
 WORDS = re.compile(r"(?:\\text\{[A-Za-z' .,:-]+\}|[A-Za-z]{4,}(?: [A-Za-z]+)*)[^0-9]*")
 HEDGES = re.compile(
-    r"\b(?:not|n?or|n?either|if|except|maybe|perhaps|twice|half|double|triple|plus|minus)\b", re.IGNORECASE
+    rf"\b(?:at (?:most|least)|(?:square|cube) (?:root|of)|{'|'.join((*DENIALS, *CHANGES))})\b"
+    r"|\b(?:less|more|greater|over|under|above|below|beyond|up to)\W*$",
+    re.IGNORECASE,
 )
 """Words that turn a name into something else."""
 
+NEXT = re.compile(r"[-+\d./]+\s+(?:\\\\\s*)?[A-Za-z]")
+"""The value of one name, and the next name: 8 y in x = 8 y = 7."""
+
+PARENTHESES = re.compile(r"\([^()]*\)")
 COMMAND = re.compile(r"\\[A-Za-z]+")
 GREEK_LETTER = re.compile(GREEK)
 UNKNOWN = re.compile(LETTER)
@@ -86,16 +97,18 @@ def named(text: str) -> tuple[tuple[str, ...], str]:
     if SIMPLE.fullmatch(sides[-1][1]) and not (variables(sides[0][1]) or WORDS.fullmatch(sides[0][1])):
         sides = [sides[-1], *sides[:-1]]  # 3 = x
     names: list[str] = []
-    while len(sides) > 1 and is_name(sides[0][1], sides[-1][1], bool(names)):
+    if len(sides) > 1 and sides[0][1] in CONSTANTS and sides[1][0] == APPROXIMATELY:
+        return (), text  # the number e
+    while len(sides) > 1 and is_name(sides[0][1], sides[-1][1], names):
         names.append(_compact(sides.pop(0)[1]))
     if not names:
         return (), text
     return tuple(names), "".join(f" {sign} {side}" if place else side for place, (sign, side) in enumerate(sides))
 
 
-def is_name(side: str, value: str, defined: bool = False) -> bool:
-    """Whether a side of a chain names its value. defined: whether a name precedes it, as in A = s^2."""
-    if HEDGES.search(side):
+def is_name(side: str, value: str, defined: Sequence[str] = ()) -> bool:
+    """Whether a side of a chain names its value. defined: the names before it, A in A = s^2"""
+    if HEDGES.search(PARENTHESES.sub("", side)) or NEXT.match(side):
         return False
     if WORDS.fullmatch(side) or TUPLE.fullmatch(side) or MAGNITUDE.fullmatch(side):
         return True
@@ -112,7 +125,9 @@ def is_name(side: str, value: str, defined: bool = False) -> bool:
     if len(addends) == 1 and TRIGONOMETRY.match(side):
         return True
     unknowns = set(map(_compact, UNKNOWN.findall(_letters_only(side)))) - CONSTANTS
-    return len(unknowns) > (0 if defined else 1) and all(map(variables, addends))
+    if defined:
+        return bool(unknowns) and unknowns.isdisjoint(defined) and all(map(variables, addends))
+    return len(unknowns) > 1 and all(map(variables, addends)) and len(split(side, "-")) == 1
 
 
 def is_combined(name: str) -> bool:

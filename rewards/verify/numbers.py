@@ -16,8 +16,11 @@ PLAIN = re.compile(rf"{SIGN}({DECIMAL})")
 REPEATING = re.compile(rf"{SIGN}(\d*)\.(\d*)(?:\\(?:overline|bar)\s*\{{(\d+)\}}|\((\d+)\))")
 FRACTION = re.compile(rf"{SIGN}(\d*)\s*\\frac\s*\{{\s*([+-]?\s*{DECIMAL})\s*\}}\s*\{{\s*([+-]?\s*{DECIMAL})\s*\}}")
 BELOW = rf"(?:({DECIMAL})|\(\s*([+-]?\s*{DECIMAL})\s*\))"
-SLASH = re.compile(rf"{SIGN}{BELOW}\s*/\s*{BELOW}")
-MIXED_SLASH = re.compile(rf"{SIGN}(\d+)(?:\s+|-)(\d+)\s*/\s*(\d+)")
+SLASH = re.compile(rf"{SIGN}{BELOW}\s*(?:/|\\div)\s*{BELOW}")
+MIXED_SLASH = re.compile(rf"{SIGN}(\d+)\s+(\d+)\s*/\s*(\d+)")
+MIXED_SUM = re.compile(r"(-?)\s*(\d+)\s*([+-])\s*(?:\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d+)\s*/\s*(\d+))")
+"""A mixed number written as a sum, 2 + 1/2 or -2 - 1/2: the fraction is below 1."""
+
 POWER = re.compile(rf"{SIGN}(?:({DECIMAL})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*\^\s*(?:\{{\s*([+-]?\d+)\s*\}}|(\d))")
 ENGINEERING = re.compile(rf"{SIGN}({DECIMAL})[eE]([+-]?\d+)")
 ENCLOSED = re.compile(rf"{SIGN}\(([^()]*+(?:\([^()]*+\))?[^()]*+)\)")
@@ -50,6 +53,9 @@ def number(text: str) -> Number | None:
         return _ratio(*match.groups())
     if match := SLASH.fullmatch(text):
         return _ratio(match[1], "", match[2] or match[3], match[4] or match[5])
+    if (match := MIXED_SUM.fullmatch(text)) and (match[1] or "+") == match[3]:
+        above, below = match[4] or match[6], match[5] or match[7]
+        return _ratio(match[1], match[2], above, below) if int(above) < int(below) else None
     if match := ENCLOSED.fullmatch(text):
         inner = number(match[2])
         return inner and replace(inner, value=_signed(match[1], inner.value))

@@ -9,6 +9,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from rewards.verify.names import LETTER, MEMBER, named
+from rewards.verify.numbers import number
 from rewards.verify.text.brackets import CLOSING, OPENING, partner, split, unwrapped
 from rewards.verify.units import compound
 
@@ -38,6 +39,14 @@ BUILDER = re.compile(
 OR = re.compile(r"\s*(?:\\text\{\s*,?\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\lor(?![a-z])|\\vee(?![a-z]))\s*")
 INEQUALITY = re.compile(r"<|>|\\leq|\\geq|\\neq")
 
+CLOCK = re.compile(
+    r"(\d|[01]\d|2[0-4]):([0-5]\d)(?::([0-5]\d))?\s*(?:\\text\{\s*)?(?:([ap])\.?\s?m\b\.?)?\s*\}?", re.IGNORECASE
+)
+"""A time of day. A ratio such as 3:10 looks the same, and is read as a time."""
+
+SIGNED = re.compile(r"(\\frac\{)?\s*([^{}]*?|[^{}]*\{[^{}]*\}\{[^{}]*\})\s*\\pm\s*(.+?)(?(1)\}\{(\d+)\})")
+"""Numbers around plus and minus, perhaps over a number."""
+
 Interval = tuple[str, str, str]
 """Brackets, low and high end; braces around a point."""
 
@@ -52,6 +61,7 @@ class Kind(StrEnum):
     UNION = "union"  # of intervals or sets
     MATRIX = "matrix"  # rows of cells
     RATIO = "ratio"  # joined by colons
+    TIME = "time"  # of a day, on a clock
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Shape:
     """An answer taken apart.
 
     parts: texts of the elements, row by row for a matrix
-    brackets: of a sequence, such as "(]"
+    brackets: of a sequence, such as "(]", and of a determinant
     columns: of a matrix
     names: names before the value, x in x = 3, or between bounds
     interval: whether it can only be an interval, unlike two values in their order
@@ -88,7 +98,8 @@ def shape(text: str) -> Shape:
     if match := ENVIRONMENT.fullmatch(match[1] if (match := WRAPPED.fullmatch(text)) else text):
         rows = [re.split(r"\s*&\s*", row.strip()) for row in re.split(r"\\\\(?:\[\w+\])?", match[2]) if row.strip()]
         if rows and len({len(row) for row in rows}) == 1:
-            return Shape(Kind.MATRIX, tuple(cell for row in rows for cell in row), columns=len(rows[0]))
+            cells, bars = tuple(cell for row in rows for cell in row), "||" if match[1] == "vmatrix" else ""
+            return Shape(Kind.MATRIX, cells, bars, columns=len(rows[0]))
     if text.startswith(r"\{") and text.endswith(r"\}") and not re.search(r"\\mid|\||:|\\\}.*\\\{", text):
         return Shape(Kind.SET, tuple(_values(text[2:-2])))
     if len(listed := _values(text)) > 1:
@@ -97,6 +108,9 @@ def shape(text: str) -> Shape:
         parts = split(text[1:-1], ",")
         if len(parts) > 1:
             return Shape(Kind.SEQUENCE, parts, text[0] + text[-1], interval=INFINITY in text)
+    if match := CLOCK.fullmatch(text):
+        hour, minute, second, half = match.groups(default="")
+        return Shape(Kind.TIME, (str(int(hour)), minute, second or "00", half.lower()))
     if ":" in text and len(parts := split(text, ":")) > 1:
         return Shape(Kind.RATIO, parts)
     return Shape(Kind.SCALAR, (text,))
@@ -140,6 +154,10 @@ def _both_signs(text: str) -> list[str]:
     r"""Return the two values that one \pm stands for."""
     if text.count(r"\pm") != 1 or r"\mp" in text:
         return [text]
+    if match := SIGNED.fullmatch(text):
+        center, half, below = number(match[2]), number(match[3]), number(match[4] or "1")
+        if center and half and below and below.value:
+            return [str((center.value + part) / below.value) for part in (half.value, -half.value)]
     before, _, after = text.partition(r"\pm")
     return [f"{before}{sign}{after}".strip() for sign in (("", "-") if not before.strip() else ("+", "-"))]
 

@@ -1,18 +1,11 @@
 """Reads the context of a number: currency, percent, degrees, units, bases, moduli."""
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
-
-import yaml
 
 from rewards.verify.numbers import Number, equal, number, without_thousands
-
-VOCABULARY = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text(encoding="utf-8"))
-"""Words that may follow a number. The file explains its lists."""
-
+from rewards.verify.text.words import CARDINALS, PARTS, SCALES, VOCABULARY, product
 
 KNOWN = {
     form: unit
@@ -22,30 +15,38 @@ KNOWN = {
 }
 """Units of measurement, by each of their spellings."""
 
-COUNTED = {form for word in VOCABULARY["counted"].split() for form in (word, f"{word}s")}
-COUNTED |= {*VOCABULARY["counted_plurals"].split()}
-ASIDE = frozenset(VOCABULARY["aside"].split())
-NO_UNIT = frozenset(VOCABULARY["no_unit"].split())
+PLURALS: dict[str, str] = VOCABULARY["plurals"]
+ASIDE, PREPOSITIONS = (frozenset(VOCABULARY[name].split()) for name in ("aside", "prepositions"))
+CHANGING = {word for name in ("denials", "changes", "continued") for word in VOCABULARY[name].split()}
+CHANGING |= {*CARDINALS, *SCALES, *PARTS} | {f"{word}s" for word in (*VOCABULARY["changes"].split(), *SCALES)}
+"""Words that are neither a unit nor a thing: with one of them, a number is another, denied, or part of a sentence."""
+
+NUMERIC = re.compile(r".*(?:illi(?:on|ard)|illionth|teenth|tieth)s?")
+NOUN = re.compile(r"(?=[A-Za-z]*[AEIOUaeiouy])[A-Za-z][a-z]{2,}(?:['-][A-Za-z]+)*")
 
 TOGETHER = re.compile(
-    r"\b(?:in (?:all|total)|all together|altogether|more|total|left(?: over)?|remaining|overall|each|apiece)\b"
+    r"\b(?:in (?:all|total)|all together|more|left(?: over)?|remaining|overall|o'clock|(?:an?|each|every) "
+    r"(?:day|night|week|month|year|person)|each|apiece|(?<=times) as (?:many|much))\b"
 )
-"""Words that belong to an amount without a unit: 5 more, 5 in all."""
+"""Words that belong to an amount: 5 more, 5 in all, 5 a day."""
 
 CURRENCY = re.compile(
     r"([+-]?)\s*(?:\\text\{\s*)?(?:US\s?)?\\?([$€£¥₹]|USD|EUR|GBP|CNY|RMB|INR|Rs)\.?\s*\}?\s*(?=[-+.\d\\])"
 )
+MONEY = re.compile(r"(.*[\d}\s)])\s*(?:\\text\{\s*)?\\?([$€£¥₹¢])\s*\}?")
 BASE = re.compile(r"([+-]?[0-9A-F]*\d[0-9A-F]*)_(?:(\d)|\{(\d{1,2})\})")
 DEGREE = re.compile(r"(.*\S)\s*\^\\circ\s*(?:\\text\{)?\s*(C|F|[Cc]elsius|[Ff]ahrenheit)?\s*\}?")
+SCALES_OF_DEGREES = ({"degree", "celsius"}, {"degree", "fahrenheit"})
 DEGREES = {"": "degree", "c": "celsius", "f": "fahrenheit"}
 PERCENT = re.compile(r"(.*\S)\s*(?:%|\\text\{\s*(?:%|percent|per cent)\s*\}|(?<=[\d} ])\s*per ?cent)")
 POWER = r"(\^\s*\{?\s*[23]\s*\}?)?"
 TAIL = re.compile(rf"(.*\S)\s*\\text\{{([^{{}}\d]*)\}}\s*{POWER}")
 WORDS_AFTER = re.compile(
-    rf"(.*[\d}}])\s+(?![A-Za-z](?: [A-Za-z])+(?![A-Za-z]))([A-Za-z](?:[A-Za-z./ -]*[A-Za-z.])?)\s*{POWER}"
+    r"(.*[\d}%)])(?:\s+(?![A-Za-z](?: [A-Za-z])+(?![A-Za-z]))|(?=/\s?[A-Za-z]{2}))"
+    rf"(/?\s?[A-Za-z](?:[A-Za-z'./ -]*[A-Za-z.])?)\s*{POWER}"
 )
 GLUED = re.compile(rf"(.*\d)(mm|cm|km|kg|mg|ml|ft|hr|[A-Za-z]|[A-Za-z]{{3,}})\s*{POWER}")
-"""A unit without a space. A single letter counts only if it is the gold answer's."""
+"""A unit or thing without a space. A single letter counts only if it is the gold answer's unit."""
 
 MODULUS = re.compile(r"(.*\S)\s*\\mod\{(\w+)\}")
 MEASURE = re.compile(
@@ -54,8 +55,11 @@ MEASURE = re.compile(
 COMPOUND = ("year month week day h min s", "yd ft in", "lb oz", "dollar cent")
 """Units that form one amount together, larger ones first."""
 
-WORD = re.compile(r"[A-Za-z]+(?:\.[A-Za-z]+)*\.?|\S")
+WORD = re.compile(r"[A-Za-z]+(?:[.'-][A-Za-z]+)*[.']?|\S")
+PER = re.compile(r"\s*/\s*|(?:^|\s+)per\s+|(?<!\bof)(?<!\bin)(?<!\bfor)(?<!\bfrom)\s+an?\s+")
 AREAS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
+POWERS = {"squared": "2", "cubed": "3"}
+ENDING = re.compile(r"e?s$|e$")
 
 
 @dataclass(frozen=True)
@@ -65,44 +69,51 @@ class Quantity:
     body: the answer without its unit
     unit: a unit of measurement in one spelling, with its power, else empty
     base: base of a numeral if written, else 0
+    things: nouns in one spelling, the one that is counted first: slice, pizza
     """
 
     body: str
     unit: str = ""
     base: int = 0
+    things: tuple[str, ...] = ()
 
     @property
     def number(self) -> Number | None:
         return number(self.body)
 
 
-def words_of(gold: str) -> frozenset[str]:
-    """Return the words in a gold answer that may be its unit although no list has them."""
-    words = {word.lower() for tail in re.findall(r"\\text\{([^{}\d]*)\}", gold) for word in WORD.findall(tail)}
-    words |= {word.lower() for word in WORD.findall(match[2])} if (match := WORDS_AFTER.fullmatch(gold)) else set()
-    return frozenset(word for word in words if len(word) > 1 or word in KNOWN) - NO_UNIT
+def quantity(text: str, asked: str = "") -> Quantity:
+    """Separate a scalar answer from its unit and the things it counts. Other words stay in the body.
 
-
-def quantity(text: str, also: frozenset[str] = frozenset()) -> Quantity:
-    """Separate a scalar answer from its unit. A tail with a word in neither a list nor `also` is not a unit."""
+    asked: the gold answer's unit; of single letters without a space before them, only this one is a unit
+    """
     text = without_thousands(text.strip())
     if match := CURRENCY.match(text):
-        rest = quantity(text[match.end() :], also)
-        return Quantity(match[1] + rest.body, KNOWN[match[2].lower()])
+        rest, unit = quantity(text[match.end() :]), KNOWN[match[2].lower()]
+        return Quantity(match[1] + rest.body, unit) if rest.unit in ("", unit) or "/" in rest.unit else Quantity(text)
     if match := PERCENT.fullmatch(text):
         return Quantity(match[1], "percent")
     if match := DEGREE.fullmatch(text):
         return Quantity(match[1], DEGREES[(match[2] or "")[:1].lower()])
+    if match := MONEY.fullmatch(text):
+        return Quantity(match[1].strip(), KNOWN[match[2]])
     if (match := MODULUS.fullmatch(text)) and number(match[1]):
         return Quantity(match[1], f"mod {match[2]}")
     if match := BASE.fullmatch(text):
         return Quantity(match[1], base=int(match[2] or match[3]))
     for pattern in (TAIL, WORDS_AFTER, GLUED):
         if match := pattern.fullmatch(text):
-            if len(match[2]) == 1 and not _is_unit_letter(match[2], match[1], also if pattern is GLUED else KNOWN):
+            body, words, power = match[1].strip(), match[2], match[3] or ""
+            if len(words) == 1 and (
+                words not in KNOWN or number(body) is None or (pattern is GLUED and KNOWN[words] != asked)
+            ):
                 return Quantity(text)
-            unit = _unit(match[2], match[3] or "", also)
-            return Quantity(text) if unit is None else Quantity(match[1].strip(), unit)
+            tail = _tail(words, power, prose=pattern is not TAIL)
+            if tail is None:
+                return Quantity(text)
+            inner = Quantity(body) if number(body) else quantity(body)
+            unit = tail.unit if not inner.unit else inner.unit if not tail.unit else f"{inner.unit} {tail.unit}"
+            return replace(inner, unit=unit, things=(*tail.things, *inner.things))
     return Quantity(text)
 
 
@@ -132,45 +143,66 @@ def same(gold: Quantity, answer: Quantity) -> bool:
 
 
 def compatible(gold: Quantity, answer: Quantity) -> bool:
-    """Whether units and bases allow two quantities to be the same. An answer may omit the gold answer's base."""
-    different_units = len(units := {gold.unit, answer.unit} - {""}) > 1
-    scales = units in ({"degree", "celsius"}, {"degree", "fahrenheit"})
-    return (scales or not different_units) and answer.base in (0, gold.base)
+    """Whether units, things and bases allow two quantities to be the same. An answer may omit the gold answer's."""
+    if answer.base not in (0, gold.base) or not _same_things(gold.things, answer.things):
+        return False
+    if gold.unit and answer.unit:
+        return gold.unit == answer.unit or {gold.unit, answer.unit} in SCALES_OF_DEGREES
+    return bool(gold.unit) == bool(answer.unit) or not (gold if answer.unit else answer).things
 
 
-def _is_unit_letter(letter: str, body: str, units: Collection[str]) -> bool:
-    """Whether a letter after a number is a unit: in 2\\pi r it is not."""
-    return letter in KNOWN and (letter in units or letter.lower() in units) and number(body) is not None
+def _same_things(gold: tuple[str, ...], answer: tuple[str, ...]) -> bool:
+    """Whether two nouns are the same and only one has further words: slices, and slices of pizza."""
+    few, many = sorted((set(gold), set(answer)), key=len)
+    return not few or (gold[0] == answer[0] and few <= many)
 
 
-def _unit(tail: str, power: str, also: frozenset[str]) -> str | None:
-    """Return the unit of measurement in a tail; empty if things are counted, None if it is not a unit."""
-    if not (tail := TOGETHER.sub(" ", tail).strip(" ()")):
-        return ""
-    sides = re.split(r"\s*/\s*|\s+per\s+", tail)
-    units = [_measure(WORD.findall(side), also) for side in sides]
-    if None in units:
+def _tail(tail: str, power: str, prose: bool) -> Quantity | None:
+    """Read the words after a number, None if they are more than units and things. prose: outside \\text"""
+    tail = TOGETHER.sub(" ", tail).strip(" ()")
+    sides = [_measure(WORD.findall(side), prose) for side in PER.split(tail)]
+    if None in sides:
         return None
+    units, things = [side.unit for side in sides if side], [thing for side in sides if side for thing in side.things]
     exponent = "".join(filter(str.isdigit, power))
-    units[-1] = f"{units[-1]}{exponent}" if units[-1] else ""
-    return "/".join(filter(None, units))
-
-
-def _measure(words: list[str], also: frozenset[str]) -> str | None:
-    """Read "square feet" as ft2, "tall students" as empty, and "plus one" as None. Any word may be an adjective."""
-    exponent, unit, counted, adjective = "", "", False, False
-    for word in words:
-        bare = word.rstrip(".").lower()
-        if bare in AREAS:
-            exponent = AREAS[bare]
-        elif known := KNOWN.get(word) or (len(bare) > 1 and (KNOWN.get(word.lower()) or KNOWN.get(bare))):
-            unit, counted = known if unit in ("", "degree") else unit, True
-        elif bare in COUNTED or bare in also or word.lower() in also:
-            counted, adjective = True, False
-        elif bare in NO_UNIT or len(bare) < 3:
-            return None
-        elif bare not in ASIDE:
-            adjective = True
-    if not counted or adjective:
+    if exponent and things:
         return None
-    return unit + exponent if unit else ""
+    return Quantity("", "/".join(units).rstrip("/") + exponent, things=tuple(things))
+
+
+def _measure(words: list[str], prose: bool) -> Quantity | None:
+    """Read "square feet" as ft2, "red slices of pizza" as slice, red and pizza, and "plus one" as None."""
+    exponent, unit, behind = "", "", False
+    nouns: list[str] = []
+    others: list[str] = []
+    for place, word in enumerate(words, 1):
+        bare, last = word.lower().rstrip(".'"), place == len(words)
+        known = not behind and (last or bare != "in") and (KNOWN.get(word) or (len(bare) > 1 and KNOWN.get(bare)))
+        if bare in AREAS and not last:
+            exponent = AREAS[bare]
+        elif bare in POWERS and unit:
+            exponent = POWERS[bare]
+        elif known:
+            unit = known if unit in ("", "degree") else f"{unit} {known}"
+        elif bare in PREPOSITIONS and not last:
+            behind = True
+        elif bare in ASIDE or (bare == "times" and last):
+            continue
+        elif not is_noun(word.rstrip(".'"), prose):
+            return None
+        else:
+            (others if behind else nouns).append(_singular(bare))
+    return Quantity("", unit + exponent if unit else "", things=(*nouns[::-1], *others))
+
+
+def is_noun(word: str, prose: bool) -> bool:
+    """Whether a word only names a thing. prose: whether it may be a product of letters, as in 7 xyz"""
+    parts = word.lower().replace("'", "-").split("-")
+    changing = not CHANGING.isdisjoint(parts) or any(map(NUMERIC.fullmatch, parts))
+    return bool(NOUN.fullmatch(word)) and not changing and not (prose and product(word))
+
+
+def _singular(noun: str) -> str:
+    """Write singular and plural alike; the result need not be a word."""
+    noun = re.sub(r"ies$|y$", "i", re.sub(r"ves$|fe?$", "f", PLURALS.get(noun, noun)))
+    return ENDING.sub("", ENDING.sub("", noun))

@@ -23,12 +23,25 @@ MARKDOWN = re.compile(r"\s*(\*\*|__|`|\*)(?P<inside>[^*`]+)\1\s*")
 
 BEFORE_SET = r"(?:[,(]|\\text\{\s*,?\s*(?:where|for|with)?\s*\}|(?<=\s)(?:where|for|with)(?=\s))\s*"
 FOR_ALL = (
-    r",?\s*(?:\\text\{\s*,?\s*|(?<=\s))for (?:all|every|any|each)(?: [A-Za-z]+){0,4}\s*\}?"
-    r"\s*(?:[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?(?:\^[+*]|[_^]\{[^{}]*\})?)?)?"
+    r",?\s*(?:\\text\{\s*,?\s*|(?<=\s))for (?:all|every|any|each)"
+    r"(?: (?:real|positive|negative|non-?zero|non-?negative|natural|complex|numbers?|integers?|reals|values?|of))*"
+    r"\s*\}?\s*(?:[A-Za-z](?:\s*\\in\s*\\mathbb\s*\{?[A-Z]\}?(?:\^[+*]|[_^]\{[^{}]*\})?)?(?![A-Za-z]))?"
 )
 MOD = r"\s*\(?\s*(?:\\[pb]?mod(?![A-Za-z])|(?:\\text\{\s*\(?\s*|(?<=[\s(]))mod(?:ulo)?(?![A-Za-z]))"
 
+ANSWER = "(?:The )?(?:correct |final )?answer(?: is)?:?"
+NAME = r"(?:\\text\{\s*)?[A-Za-z]{4,}(?: [A-Za-z]+){0,4}"
+DOTTED = r"\\dot\s*(?:\{\s*(\d)\s*\}|(\d))"
+
 LAYOUT = [
+    (re.compile(r"(=[^=,;]*?)(?:\\q?quad|\\\\(?=\s))\s*(?=[^=,;]+=)"), r"\1, "),
+    (re.compile(r"^\s*\\(?:therefore|implies|iff|(?:[lL]ong)?[rR]ightarrow)(?![A-Za-z])"), ""),
+    (re.compile(rf"{DOTTED}(?:(\d*){DOTTED})?"), r"\\overline{\1\2\3\4\5}"),
+    (re.compile(r"\\(overline|bar)\s*(\d)"), r"\\\1{\2}"),
+    (re.compile(r"(?<=\.)(\d*?)(\d{1,6}?)\2{2,}\s*(?:\\[lc]?dots|\.\.\.)"), r"\1\\overline{\2}"),
+    (re.compile(r"\^\s*\{\s*\\prime\s*\\prime\s*\}"), "''"),
+    (re.compile(r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![A-Za-z]))"), "'"),
+    (re.compile(r"\^\s*(-?\d*\.\d+|-?\d{2,}|-\d)"), r"^{\1}"),
     (re.compile(r"\\left\s*\.|\\right\s*\."), ""),
     (re.compile(r"\\(left|right|[bB]igg?[lr]?|displaystyle|textstyle|scriptstyle|limits|nolimits)(?![A-Za-z])"), ""),
     (re.compile(r"\{\s*\\(?:rm|textrm)\s+([^{}]*)\}"), r"\\text{\1}"),
@@ -37,7 +50,7 @@ LAYOUT = [
     (re.compile(r"(?<=\d),\\!\s*(?=\d{3})"), ","),
     (re.compile(r"\\!|\\h?phantom\s*(?:\{[^{}]*\}|\S)"), ""),
     (re.compile(r"(?<=\d)(?:\\,|\\thinspace\s?|\{,\})(?=\d{3}(?!\d))"), ","),
-    (re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:thinspace|medspace|thickspace|enspace)(?![A-Za-z])|\\q?quad"), " "),
+    (re.compile(r"(?<!\\)\\(?:[,;:> ]|$)|~|\\(?:thinspace|medspace|thickspace|enspace)(?![A-Za-z])|\\q?quad"), " "),
     (re.compile(r"\s+"), " "),
     (re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$"), ""),
     (re.compile(r"\\(?:[dtc]|nice|s)(frac|binom)(?![A-Za-z])"), r"\\\1"),
@@ -52,7 +65,10 @@ LAYOUT = [
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|pmb|mathit|mathsf|underline|fbox|boxed)(?=\s*\{)"), FREE),
     (re.compile(r"\\text\s+\{"), r"\\text{"),
     (re.compile(r"<sup>([^<>]*)</sup>"), r"^{\1}"),
-    (re.compile(r"((?:^|[,;])\s*(?:\\text\{\s*)?[A-Za-z]{4,})\s*:\s*(\}?)\s*(?=[-+\d\\(])"), r"\1\2 = "),
+    (
+        re.compile(r"((?:^|[,;])\s*(?:\\text\{\s*)?[A-Za-z]{4,}(?: [A-Za-z]+){0,4})\s*:\s*(\}?)\s*(?=[-+\d\\(])"),
+        r"\1\2 = ",
+    ),
     (re.compile(r"\\text\{[\s.,;:]*\}|^\s*=|\\text\{\s*(?:either|both)\s*\}|^\s*(?:[Ee]ither|[Bb]oth)(?=\s)"), " "),
     (re.compile(r"\\text\{\s*(sin|cos|tan|log|ln)\s*\}"), r"\\\1 "),
     (re.compile(r"\\text\{([^{}]*[^{}\s,]),? (and|or) ?\}"), r"\\text{\1} \2 "),
@@ -60,13 +76,14 @@ LAYOUT = [
     (re.compile(rf"{FOR_ALL}(?=\s*(?:$|,|;|\\text\{{\s*,?\s*and))"), ""),
     (re.compile(rf"{MOD}\s*\}}?\s*\{{?\s*(\d+|[a-z])(?!\w)\s*\}}?\s*\)?\s*\}}?\s*$"), r"\\mod{\1}"),
     (re.compile(r"\\equiv(?=.*\\mod\{\w+\}$)"), "="),
-    (re.compile(r"^\\text\{\s*(?:The )?(?:final )?answer(?: is)?:?\s*\}(?!\s*=)", re.IGNORECASE), ""),
+    (re.compile(rf"^\\text\{{\s*{ANSWER}\s*\}}(?!\s*=)", re.IGNORECASE), ""),
+    (re.compile(rf"^(\\text\{{)?\s*{ANSWER}\s+(?=[(\d\\-]|[A-J](?![a-z]))", re.IGNORECASE), r"\1"),
     (re.compile(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z])|\\textdegree"), r"^\\circ"),
     (re.compile(r"_\s*\{\s*(\w)\s*\}"), r"_\1"),
     (re.compile(r"_\s*\{\s*(\w+)\s*\}"), r"_{\1}"),
     (re.compile(r"\\text\{\s*(\w+)\s*\}(?=_[\d{])"), r"\1"),
     (re.compile(r"\\(l|g)(?:eqslant|eqq|e)(?![A-Za-z])"), r"\\\1eq"),
-    (re.compile(r"\\ne(?![A-Za-z])|(?<=\s)!="), r"\\neq"),
+    (re.compile(r"\\ne(?![A-Za-z])|(?<=\s)!=|\\not\s*="), r"\\neq"),
     (re.compile(r"\\lt(?![A-Za-z])"), "<"),
     (re.compile(r"\\gt(?![A-Za-z])"), ">"),
     (re.compile(r"<=(?!>)"), r"\\leq "),
@@ -89,6 +106,7 @@ LAYOUT = [
 ]
 """Rewrites of spelling and spacing. Each pattern is linear on text of bounded length."""
 
+OVERS = {r"\over": r"\frac", r"\choose": r"\binom"}
 TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|.", re.DOTALL)
 FIRST_ARGUMENT = "}"
 """The token before the second of two arguments."""
@@ -118,6 +136,9 @@ SPECIAL = str.maketrans(
     }
 )
 
+HALF_OPEN = re.compile(r"([\[\]])\s*([^()\[\],;]+)[,;]([^()\[\],;]+?)\s*([\[\]])")
+"""An interval with a bracket turned around where its end is left out: ]a, b[."""
+
 RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
 LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙ]+")
 FRACTION_BAR = "\N{FRACTION SLASH}"
@@ -141,9 +162,9 @@ def plain(answer: str) -> str:
     answer = answer.replace(r"\$", "\\" + DOLLAR)
     for pattern, replacement in LAYOUT:
         answer = pattern.sub(replacement, answer)
-    answer = answer.replace("\\" + DOLLAR, r"\$").strip()
+    answer = HALF_OPEN.sub(_half_open, answer.replace("\\" + DOLLAR, r"\$").strip())
     answer = answer if answer.endswith("m.") else answer.rstrip(".,; ")  # a.m., p.m.
-    if "{" in answer or FREE in answer or r"\over" in answer:
+    if "{" in answer or FREE in answer or any(over in answer for over in OVERS):
         answer = _without_free_groups(answer).replace(FREE, "").strip()
     if whole := TEXT.fullmatch(answer):
         answer = whole[1].strip().rstrip(".")
@@ -151,20 +172,20 @@ def plain(answer: str) -> str:
 
 
 def _without_free_groups(text: str) -> str:
-    r"""Remove the braces of groups that no command takes, and write {a \over b} as \frac{a}{b}.
+    r"""Remove the braces of groups that no command takes, and write {a \over b} and {a \choose b} as commands.
 
     Text whose braces do not match stays as it is.
     """
     written: list[str] = []
     groups: list[tuple[int, str]] = [(-1, START)]  # where each open group starts, and the token before it
-    overs: dict[int, int] = {}
+    overs: dict[int, tuple[int, str]] = {}
     previous = START
     for token in TOKEN.findall(text + "}"):
         if token == "{":
             groups.append((len(written), previous))
             previous = START
-        elif token == r"\over":
-            overs[len(groups)] = len(written)
+        elif token in OVERS:
+            overs[len(groups)] = len(written), OVERS[token]
             previous = START
         elif token == "}":
             if not groups:
@@ -172,7 +193,8 @@ def _without_free_groups(text: str) -> str:
             over = overs.pop(len(groups), None)
             start, before = groups.pop()
             if over is not None:
-                written[start + 1 :] = [r"\frac{", *written[start + 1 : over], "}{", *written[over + 1 :], "}"]
+                place, command = over
+                written[start + 1 :] = [command, "{", *written[start + 1 : place], "}{", *written[place + 1 :], "}"]
             if _takes_none(before):
                 token = START
                 if start >= 0:
@@ -182,6 +204,12 @@ def _without_free_groups(text: str) -> str:
             previous = token
         written.append(token)
     return text if groups else "".join(written)
+
+
+def _half_open(match: re.Match[str]) -> str:
+    """Write ]a, b[ as (a, b)."""
+    opening, low, high, closing = match.groups()
+    return f"{'[' if opening == '[' else '('}{low}, {high}{']' if closing == ']' else ')'}"
 
 
 def _takes_none(token: str) -> bool:
