@@ -6,6 +6,7 @@ from math import cos, pi
 
 from actors.messages import Reward, Sample, Status, Verdict
 from conf.schema import Config, RewardConfig
+from rewards.verify.text.spelling import plain
 
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -63,7 +64,7 @@ class RewardFunction:
 
         accuracy: the verdict's score, 0 after a `failure` of a user's part
         format: 1 for a well-formed response
-        boxed: 1 for a box that can be read
+        boxed: 1 for a box that can be read and is not empty
         cosine, overlong: the functions above; overlong is subtracted
         custom: the user's parts, by name
         """
@@ -72,7 +73,7 @@ class RewardFunction:
         parts = {"accuracy": accuracy, "format": float(well_formed(sample.text))}
         weights = {"accuracy": config.accuracy, "format": config.format}
         if config.boxed:
-            parts["boxed"], weights["boxed"] = float(verdict.extracted is not None), config.boxed
+            parts["boxed"], weights["boxed"] = float(bool(plain(verdict.extracted or ""))), config.boxed
         if config.cosine:
             short, long = config.cosine_correct if accuracy == 1.0 else config.cosine_wrong
             parts["cosine"], weights["cosine"] = cosine(tokens, self.limit, short, long), config.cosine

@@ -36,7 +36,7 @@ STAND_INS = {"I": r"\Upsilon ", "E": r"\Xi "}
 
 PRIMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])('+)")
 INVERTED = re.compile(r"(?<![A-Za-z\\])([fghFGH])\s*\^\s*\{\s*-\s*1\s*\}(?=\s*\()")
-DECIMAL_POWER = re.compile(r"\^\s*\{\s*(-?)(\d*\.\d+)\s*\}")
+DECIMAL_POWER = re.compile(r"\^\s*\{\s*(-?\d*\.\d+)\s*\}")
 """Notation that math-verify loses or rounds: derivatives, inverse functions, powers such as 2^{0.5}."""
 
 DEEPEST = 60
@@ -79,14 +79,10 @@ def parse(answer: str) -> list[Any]:
     """Read a plain answer as sympy expressions; empty if it has no reading."""
     answer = INDEXED.sub(lambda letter: STAND_INS[letter[0]], IMAGINARY.sub(" i", answer))
     answer = PRIMED.sub(lambda match: rf"{match[1]}_{{d{len(match[2])}}}", INVERTED.sub(r"\1_{inverse}", answer))
-    answer = DECIMAL_POWER.sub(lambda match: _fraction_power(match[1], Fraction(match[2])), answer)
+    answer = DECIMAL_POWER.sub(lambda match: f"^{{{Fraction(match[1])}}}", answer)
     math_verify, extraction = _math_verify()
     readings = math_verify.parse(rf"\boxed{{{answer}}}", extraction, fallback_mode="no_fallback", parsing_timeout=None)
     return [reading for reading in readings if not isinstance(reading, str)]
-
-
-def _fraction_power(sign: str, power: Fraction) -> str:
-    return rf"^{{{sign}\frac{{{power.numerator}}}{{{power.denominator}}}}}"
 
 
 parse_gold = lru_cache(maxsize=4096)(parse)

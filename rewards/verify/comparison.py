@@ -155,7 +155,8 @@ def matches(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
         point = "()" in (gold.brackets, answer.brackets) and not (gold.interval or answer.interval)
         return point and _in_order(gold.parts, answer.parts, algebra)
     if kinds == {Kind.TIME}:
-        return _same_time(gold.parts, answer.parts)
+        (*time, half), (*other_time, other_half) = gold.parts, answer.parts
+        return time == other_time and (half == other_half or "" in (half, other_half))
     if kinds == {Kind.RATIO, Kind.SCALAR}:
         return _is_ratio(*(of.parts for of in sorted((gold, answer), key=lambda of: of.kind)))
     if Kind.SCALAR in kinds and kinds & {Kind.UNION, Kind.SEQUENCE, Kind.SET}:
@@ -242,14 +243,6 @@ def _is_ratio(ratio: Sequence[str], value: Sequence[str]) -> bool:
     return other != 0 and one == quotient * other
 
 
-def _same_time(gold: Sequence[str], answer: Sequence[str]) -> bool:
-    """Whether two times of day are the same; the halves of the day, a and p, may be left out."""
-    if gold[:3] == answer[:3]:
-        return "" in (gold[3], answer[3]) or gold[3] == answer[3]
-    hours = [str(int(hour) % 12 + 12 * (half == "p")) if half else hour for hour, *_, half in (gold, answer)]
-    return hours[0] == hours[1] and gold[1:3] == answer[1:3]
-
-
 def _elements(parts: Sequence[str]) -> int:
     return sum(1 + (part.count(",") + part.count(";")) * (r"\{" in part) for part in parts)
 
@@ -291,8 +284,9 @@ def equal_scalars(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
     sides = chain(given)
     if not all(_follows(before, after, sign, algebra) for (_, before), (sign, after) in pairwise(sides)):
         return False
-    golds, integral = chain(expected), _is_integer(expected)
-    return any(_equal(side, value, algebra) for _, side in golds for value in _answers(sides, integral))
+    asked = quantity(expected).number
+    values = _answers(sides, integral=asked is not None and not asked.ratio and asked.value.denominator == 1)
+    return any(_equal(side, value, algebra) for _, side in chain(expected) for value in values)
 
 
 def is_relation(of: Shape) -> bool:
@@ -371,11 +365,6 @@ def _answers(sides: list[tuple[str, str]], integral: bool) -> list[str]:
         for (_, before), (sign, side) in pairs
         if sign != APPROXIMATELY or not (integral or quantity(before).number)
     ]
-
-
-def _is_integer(gold: str) -> bool:
-    value = quantity(gold).number
-    return value is not None and not value.ratio and value.places <= 0
 
 
 def _follows(one: str, other: str, sign: str, algebra: Equivalent) -> bool:

@@ -108,7 +108,7 @@ def shape(text: str) -> Shape:
         parts = split(text[1:-1], ",")
         if len(parts) > 1:
             return Shape(Kind.SEQUENCE, parts, text[0] + text[-1], interval=INFINITY in text)
-    if match := CLOCK.fullmatch(text):
+    if ":" in text and (match := CLOCK.fullmatch(text)):
         hour, minute, second, half = match.groups(default="")
         return Shape(Kind.TIME, (str(int(hour)), minute, second or "00", half.lower()))
     if ":" in text and len(parts := split(text, ":")) > 1:

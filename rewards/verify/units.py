@@ -36,7 +36,6 @@ CURRENCY = re.compile(
 MONEY = re.compile(r"(.*[\d}\s)])\s*(?:\\text\{\s*)?\\?([$€£¥₹¢])\s*\}?")
 BASE = re.compile(r"([+-]?[0-9A-F]*\d[0-9A-F]*)_(?:(\d)|\{(\d{1,2})\})")
 DEGREE = re.compile(r"(.*\S)\s*\^\\circ\s*(?:\\text\{)?\s*(C|F|[Cc]elsius|[Ff]ahrenheit)?\s*\}?")
-SCALES_OF_DEGREES = ({"degree", "celsius"}, {"degree", "fahrenheit"})
 DEGREES = {"": "degree", "c": "celsius", "f": "fahrenheit"}
 PERCENT = re.compile(r"(.*\S)\s*(?:%|\\text\{\s*(?:%|percent|per cent)\s*\}|(?<=[\d} ])\s*per ?cent)")
 POWER = r"(\^\s*\{?\s*[23]\s*\}?)?"
@@ -56,9 +55,8 @@ COMPOUND = ("year month week day h min s", "yd ft in", "lb oz", "dollar cent")
 """Units that form one amount together, larger ones first."""
 
 WORD = re.compile(r"[A-Za-z]+(?:[.'-][A-Za-z]+)*[.']?|\S")
-PER = re.compile(r"\s*/\s*|(?:^|\s+)per\s+|(?<!\bof)(?<!\bin)(?<!\bfor)(?<!\bfrom)\s+an?\s+")
-AREAS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
-POWERS = {"squared": "2", "cubed": "3"}
+PER, ARTICLES = {"/", "per"}, {"a", "an"}
+POWERS = {"square": "2", "sq": "2", "squared": "2", "cubic": "3", "cu": "3", "cubed": "3"}
 ENDING = re.compile(r"e?s$|e$")
 
 
@@ -111,8 +109,8 @@ def quantity(text: str, asked: str = "") -> Quantity:
             tail = _tail(words, power, prose=pattern is not TAIL)
             if tail is None:
                 return Quantity(text)
-            inner = Quantity(body) if number(body) else quantity(body)
-            unit = tail.unit if not inner.unit else inner.unit if not tail.unit else f"{inner.unit} {tail.unit}"
+            inner = quantity(body)
+            unit = " ".join(filter(None, (inner.unit, tail.unit)))
             return replace(inner, unit=unit, things=(*tail.things, *inner.things))
     return Quantity(text)
 
@@ -147,7 +145,7 @@ def compatible(gold: Quantity, answer: Quantity) -> bool:
     if answer.base not in (0, gold.base) or not _same_things(gold.things, answer.things):
         return False
     if gold.unit and answer.unit:
-        return gold.unit == answer.unit or {gold.unit, answer.unit} in SCALES_OF_DEGREES
+        return gold.unit == answer.unit or {gold.unit, answer.unit} in ({"degree", "celsius"}, {"degree", "fahrenheit"})
     return bool(gold.unit) == bool(answer.unit) or not (gold if answer.unit else answer).things
 
 
@@ -158,48 +156,37 @@ def _same_things(gold: tuple[str, ...], answer: tuple[str, ...]) -> bool:
 
 
 def _tail(tail: str, power: str, prose: bool) -> Quantity | None:
-    """Read the words after a number, None if they are more than units and things. prose: outside \\text"""
-    tail = TOGETHER.sub(" ", tail).strip(" ()")
-    sides = [_measure(WORD.findall(side), prose) for side in PER.split(tail)]
-    if None in sides:
-        return None
-    units, things = [side.unit for side in sides if side], [thing for side in sides if side for thing in side.things]
-    exponent = "".join(filter(str.isdigit, power))
-    if exponent and things:
-        return None
-    return Quantity("", "/".join(units).rstrip("/") + exponent, things=tuple(things))
+    """Read "square feet" as ft2, "red slices of pizza" as slice, red and pizza, and "plus one" as None.
 
-
-def _measure(words: list[str], prose: bool) -> Quantity | None:
-    """Read "square feet" as ft2, "red slices of pizza" as slice, red and pizza, and "plus one" as None."""
-    exponent, unit, behind = "", "", False
-    nouns: list[str] = []
-    others: list[str] = []
+    prose: whether the words stand outside \\text
+    """
+    units, nouns, others = [""], list[str](), list[str]()
+    exponent, behind = "".join(filter(str.isdigit, power)), False
+    words = WORD.findall(TOGETHER.sub(" ", tail).strip(" ()"))
     for place, word in enumerate(words, 1):
         bare, last = word.lower().rstrip(".'"), place == len(words)
         known = not behind and (last or bare != "in") and (KNOWN.get(word) or (len(bare) > 1 and KNOWN.get(bare)))
-        if bare in AREAS and not last:
-            exponent = AREAS[bare]
-        elif bare in POWERS and unit:
+        if bare in PER or (bare in ARTICLES and place > 1 and not behind):
+            units, behind = [*units, ""], False
+        elif bare in POWERS and (units[-1] if bare.endswith("ed") else not last):
             exponent = POWERS[bare]
         elif known:
-            unit = known if unit in ("", "degree") else f"{unit} {known}"
+            units[-1] = known if units[-1] in ("", "degree") else f"{units[-1]} {known}"
         elif bare in PREPOSITIONS and not last:
             behind = True
-        elif bare in ASIDE or (bare == "times" and last):
-            continue
-        elif not is_noun(word.rstrip(".'"), prose):
+        elif _is_noun(word.rstrip(".'"), prose):
+            (others if behind or len(units) > 1 else nouns).append(_singular(bare))
+        elif bare not in ASIDE and not (bare == "times" and last):
             return None
-        else:
-            (others if behind else nouns).append(_singular(bare))
-    return Quantity("", unit + exponent if unit else "", things=(*nouns[::-1], *others))
+    unit = "/".join(units).rstrip("/")
+    return Quantity("", unit + exponent if units[-1] else unit, things=(*nouns[::-1], *others))
 
 
-def is_noun(word: str, prose: bool) -> bool:
+def _is_noun(word: str, prose: bool) -> bool:
     """Whether a word only names a thing. prose: whether it may be a product of letters, as in 7 xyz"""
-    parts = word.lower().replace("'", "-").split("-")
-    changing = not CHANGING.isdisjoint(parts) or any(map(NUMERIC.fullmatch, parts))
-    return bool(NOUN.fullmatch(word)) and not changing and not (prose and product(word))
+    parts = {*re.split("['-]", word.lower())}
+    changing = parts & CHANGING or any(map(NUMERIC.fullmatch, parts))
+    return bool(NOUN.fullmatch(word)) and not (changing or parts & ASIDE or (prose and product(word)))
 
 
 def _singular(noun: str) -> str:

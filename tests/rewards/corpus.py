@@ -20,7 +20,7 @@ RULES = {
     "ONE_ANSWER": "several values where one is asked for are wrong",
     "ORDER": "parentheses and brackets mean it, braces and bare lists do not",
     "UNITS": "units are known, may be left out, and must not contradict",
-    "TAILS": "words after a number are a unit of a list, read as what they say, or refused",
+    "TAILS": "words after a number are a unit or things, which must not contradict, or change the number",
     "BASES": "a base that is not asked for changes the number",
     "EXACT": "decimals count as they stand, and small ones are not zero",
     "WORDS": "words are compared as words, and number words are numbers",
@@ -34,7 +34,10 @@ RULES = {
     "UNION": "inequalities joined by or, and set-builders, are unions",
     "LETTERS": "t and c are no units, and cos t is not cos",
     "IMAGINARY": "i is the imaginary unit beside a digit, too",
-    "RATIO": "ratios and times are compared part by part",
+    "RATIO": "ratios and times are compared part by part, and a time is no ratio",
+    "PRODUCTS": "letters side by side are a product, and have their case",
+    "FUNCTIONS": "derivatives, inverse functions and accents make other letters",
+    "BRACKETS": "bars around a matrix are its determinant, and braces around a set another set",
 }
 
 
@@ -57,6 +60,7 @@ def read(name: str) -> dict[str, list[Case]]:
 
 
 FILES = ("numbers", "units", "names", "words", "expressions", "collections", "intervals", "spelling", "refusals")
+FILES += ("things", "notation", "near_misses", "unseen")
 
 CORPUS: dict[str, list[Case]] = {topic: cases for file in FILES for topic, cases in read(file).items()}
 

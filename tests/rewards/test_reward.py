@@ -53,7 +53,8 @@ def test_reward_is_a_weighted_sum_or_masked(status: Status, timeout: str) -> Non
 def test_a_readable_box_is_rewarded() -> None:
     boxing = RewardFunction(RewardConfig(accuracy=1.0, format=0.0, boxed=0.1))
     assert boxing(sample("\\boxed{5}"), verdict(Status.WRONG, "5")).total == pytest.approx(0.1)
-    assert boxing(sample("5"), verdict(Status.UNPARSABLE, None)).parts["boxed"] == 0.0
+    for empty in (None, "", " ", "$$", r"\text{ }", r"\,", "{}"):
+        assert boxing(sample(rf"\boxed{{{empty}}}"), verdict(Status.UNPARSABLE, empty)).parts["boxed"] == 0.0
 
 
 @given(tokens=st.integers(0, 10_000), ends=st.sampled_from([(1.0, 0.5), (-1.0, -0.5)]))

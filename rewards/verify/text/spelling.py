@@ -19,6 +19,7 @@ ESCAPE = re.compile(r"\x08(?=egin|inom)|\x0c(?=rac)|\t(?=ext\s*\{|imes|heta|frac
 ESCAPES = {"\x08": r"\b", "\x0c": r"\f", "\t": r"\t"}
 """LaTeX by the control character that JSON reads if a backslash is missing. Matrix rows keep doubled ones."""
 
+PLAIN = re.compile(r"-?\d+(?:\.\d+)?")
 MARKDOWN = re.compile(r"\s*(\*\*|__|`|\*)(?P<inside>[^*`]+)\1\s*")
 
 BEFORE_SET = r"(?:[,(]|\\text\{\s*,?\s*(?:where|for|with)?\s*\}|(?<=\s)(?:where|for|with)(?=\s))\s*"
@@ -34,12 +35,11 @@ NAME = r"(?:\\text\{\s*)?[A-Za-z]{4,}(?: [A-Za-z]+){0,4}"
 DOTTED = r"\\dot\s*(?:\{\s*(\d)\s*\}|(\d))"
 
 LAYOUT = [
-    (re.compile(r"(=[^=,;]*?)(?:\\q?quad|\\\\(?=\s))\s*(?=[^=,;]+=)"), r"\1, "),
+    (re.compile(r"(=[^=,;&]*?)(?:\\q?quad|\\\\(?=\s))\s*(?=[^=,;]+=)"), r"\1, "),
     (re.compile(r"^\s*\\(?:therefore|implies|iff|(?:[lL]ong)?[rR]ightarrow)(?![A-Za-z])"), ""),
     (re.compile(rf"{DOTTED}(?:(\d*){DOTTED})?"), r"\\overline{\1\2\3\4\5}"),
     (re.compile(r"\\(overline|bar)\s*(\d)"), r"\\\1{\2}"),
-    (re.compile(r"(?<=\.)(\d*?)(\d{1,6}?)\2{2,}\s*(?:\\[lc]?dots|\.\.\.)"), r"\1\\overline{\2}"),
-    (re.compile(r"\^\s*\{\s*\\prime\s*\\prime\s*\}"), "''"),
+    (re.compile(r"(?<=\.)(?=\d+ ?(?:\\[lc]?d|\.))(\d*?)(\d{1,6}?)\2{2,} ?(?:\\[lc]?dots|\.{3})"), r"\1\\overline{\2}"),
     (re.compile(r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![A-Za-z]))"), "'"),
     (re.compile(r"\^\s*(-?\d*\.\d+|-?\d{2,}|-\d)"), r"^{\1}"),
     (re.compile(r"\\left\s*\.|\\right\s*\."), ""),
@@ -65,10 +65,7 @@ LAYOUT = [
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|pmb|mathit|mathsf|underline|fbox|boxed)(?=\s*\{)"), FREE),
     (re.compile(r"\\text\s+\{"), r"\\text{"),
     (re.compile(r"<sup>([^<>]*)</sup>"), r"^{\1}"),
-    (
-        re.compile(r"((?:^|[,;])\s*(?:\\text\{\s*)?[A-Za-z]{4,}(?: [A-Za-z]+){0,4})\s*:\s*(\}?)\s*(?=[-+\d\\(])"),
-        r"\1\2 = ",
-    ),
+    (re.compile(rf"((?:^|[,;])\s*{NAME})\s*:\s*(\}}?)\s*(?=[-+\d\\(])"), r"\1\2 = "),
     (re.compile(r"\\text\{[\s.,;:]*\}|^\s*=|\\text\{\s*(?:either|both)\s*\}|^\s*(?:[Ee]ither|[Bb]oth)(?=\s)"), " "),
     (re.compile(r"\\text\{\s*(sin|cos|tan|log|ln)\s*\}"), r"\\\1 "),
     (re.compile(r"\\text\{([^{}]*[^{}\s,]),? (and|or) ?\}"), r"\\text{\1} \2 "),
@@ -136,7 +133,8 @@ SPECIAL = str.maketrans(
     }
 )
 
-HALF_OPEN = re.compile(r"([\[\]])\s*([^()\[\],;]+)[,;]([^()\[\],;]+?)\s*([\[\]])")
+END = r"([^()\[\],;\s][^()\[\],;]*)"
+HALF_OPEN = re.compile(rf"([\[\]])\s*{END}[,;]\s*{END}([\[\]])")
 """An interval with a bracket turned around where its end is left out: ]a, b[."""
 
 RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱ]+")
@@ -157,12 +155,15 @@ def plain(answer: str) -> str:
     answer = ascii_latex(answer).strip()
     if len(answer) > MAX_ANSWER:
         return ""
+    if PLAIN.fullmatch(answer):
+        return answer
     if match := MARKDOWN.fullmatch(answer):
         answer = match["inside"]
     answer = answer.replace(r"\$", "\\" + DOLLAR)
     for pattern, replacement in LAYOUT:
         answer = pattern.sub(replacement, answer)
-    answer = HALF_OPEN.sub(_half_open, answer.replace("\\" + DOLLAR, r"\$").strip())
+    answer = answer.replace("\\" + DOLLAR, r"\$").strip()
+    answer = HALF_OPEN.sub(lambda ends: "[("[ends[1] == "]"] + f"{ends[2]}, {ends[3]}" + "])"[ends[4] == "["], answer)
     answer = answer if answer.endswith("m.") else answer.rstrip(".,; ")  # a.m., p.m.
     if "{" in answer or FREE in answer or any(over in answer for over in OVERS):
         answer = _without_free_groups(answer).replace(FREE, "").strip()
@@ -204,12 +205,6 @@ def _without_free_groups(text: str) -> str:
             previous = token
         written.append(token)
     return text if groups else "".join(written)
-
-
-def _half_open(match: re.Match[str]) -> str:
-    """Write ]a, b[ as (a, b)."""
-    opening, low, high, closing = match.groups()
-    return f"{'[' if opening == '[' else '('}{low}, {high}{']' if closing == ']' else ')'}"
 
 
 def _takes_none(token: str) -> bool:

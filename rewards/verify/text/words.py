@@ -30,7 +30,7 @@ MINUS = re.compile(
     rf"(?=[\d.]|\\frac|\\sqrt|(?:{'|'.join(CARDINALS)})(?![a-z]))",
     re.IGNORECASE,
 )
-SCALED = re.compile(rf"(?<=\d)\s*(\\text\{{)?[\s-]*({'|'.join(SCALES)})s?(?![A-Za-z])\s*(\}})?")
+SCALED = re.compile(rf"(?<=\d)()\s*(\\text\{{)?[\s-]*({'|'.join(SCALES)})s?(?![A-Za-z])\s*(\}})?")
 PARTED = re.compile(rf"(?<![\d.,/])(\d+)\s*(\\text\{{)?[\s-]*({'|'.join(PARTS)})(?: parts?)?(?![A-Za-z])\s*(\}})?")
 BASE = re.compile(rf"(?<=\w)_\{{?\\text\{{\s*({'|'.join(UNITS)})\s*\}}\}}?")
 ORDINAL = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:\\text\{\s*)?(st|nd|rd|th)(?![A-Za-z])\s*\}?\s*\}?")
@@ -40,8 +40,9 @@ CHOICE = re.compile(rf"\(?\s*{OPTION}\(?\s*([A-Z])\s*\)?\s*\}}?\s*\)?\s*\.?")
 LABEL = r"\(\s*([A-J])\s*\)|(?<![A-Za-z])([A-J])(?:\)|[.:](?=\s))"
 LABELLED = re.compile(rf"{OPTION}(?:{LABEL})[\s.:]*\}}?[\s.:]*(.+)", re.DOTALL)
 DENIALS, CHANGES = VOCABULARY["denials"].split(), VOCABULARY["changes"].split()
-VALUES = {"no", "none", "false", "or", "either"}
-DENIED = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(set(DENIALS) - VALUES)})(?![A-Za-z])", re.IGNORECASE)
+DENIED = re.compile(
+    rf"(?<![A-Za-z])(?:{'|'.join({*DENIALS} - {'no', 'none', 'false', 'or', 'either'})})(?![A-Za-z])", re.IGNORECASE
+)
 """Words that deny a choice; the others may be part of its value."""
 
 AFTER_CHOICE = re.compile(r"\W*(?:text\W*)?(?:[A-J]\W*$|(?:and|or|is|are|was)(?![a-z]))|\s*[,;/&]\s*\S|\?")
@@ -50,7 +51,7 @@ AFTER_CHOICE = re.compile(r"\W*(?:text\W*)?(?:[A-J]\W*$|(?:and|or|is|are|was)(?!
 
 TEXT = re.compile(r"\\text\{([^{}]*)\}")
 PHRASE = re.compile(r"\(?[A-Za-z][A-Za-z']*(?:[ ,-]+[A-Za-z0-9']+)*\)?")
-PRODUCT = re.compile(r"[A-Za-z](?: ?[A-Za-z]){1,2}")
+PRODUCT = re.compile(r"(?![A-Z][a-z]{2})[A-Za-z](?: ?[A-Za-z]){1,2}")
 WORD = re.compile(r"no|odd|all|any|[^aeiou][aeiou][^aeiou]")
 SYMBOLS = frozenset({"pi", "inf", "infty", "infinity"})
 """Names of values that look like words."""
@@ -80,24 +81,14 @@ def read_words(text: str) -> str:
         return r"(-\infty, \infty)"
     if (match := ORDINAL.match(text)) and match[2] == _suffix(int(match[1][-2:])):
         return f"{match[1]} {text[match.end() :]}".strip()
-    text = SCALED.sub(_scaled, text)
-    text = PARTED.sub(_parted, text)
+    text = PARTED.sub(_value, SCALED.sub(_value, text))
     return BASE.sub(lambda match: f"_{{{CARDINALS[match[1]]}}}", text)
 
 
-def _scaled(match: re.Match[str]) -> str:
-    opening, scale, closing = match.groups()
-    return rf" \times 10^{{{SCALES[scale]}}}{_rest(opening, closing)}"
-
-
-def _parted(match: re.Match[str]) -> str:
-    count, opening, part, closing = match.groups()
-    return rf"\frac{{{count}}}{{{PARTS[part]}}}{_rest(opening, closing)}"
-
-
-def _rest(opening: str | None, closing: str | None) -> str:
-    r"""Return the brace of a group that holds further words: \text{ million dollars} keeps its text."""
-    return "" if bool(opening) == bool(closing) else f" {opening or closing}"
+def _value(match: re.Match[str]) -> str:
+    count, opening, word, closing = match.groups()
+    rest = "" if bool(opening) == bool(closing) else f" {opening or closing}"  # \text{ million dollars} keeps its text
+    return (rf"\frac{{{count}}}{{{PARTS[word]}}}" if count else rf" \times 10^{{{SCALES[word]}}}") + rest
 
 
 def _suffix(number: int) -> str:
