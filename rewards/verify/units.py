@@ -42,7 +42,7 @@ POWER = r"(\^\s*\{?\s*[23]\s*\}?)?"
 TAIL = re.compile(rf"(.*\S)\s*\\text\{{([^{{}}\d]*)\}}\s*{POWER}")
 WORDS_AFTER = re.compile(
     r"(.*[\d}%)])(?:\s+(?![A-Za-z](?: [A-Za-z])+(?![A-Za-z]))|(?=/\s?[A-Za-z]{2}))"
-    rf"(/?\s?[A-Za-z](?:[A-Za-z'./ -]*[A-Za-z.])?)\s*{POWER}"
+    rf"([/(]?\s?[A-Za-z](?:[A-Za-z'./ -]*[A-Za-z.])?)\)?\s*{POWER}"
 )
 GLUED = re.compile(rf"(.*\d)(mm|cm|km|kg|mg|ml|ft|hr|[A-Za-z]|[A-Za-z]{{3,}})\s*{POWER}")
 """A unit or thing without a space. A single letter counts only if it is the gold answer's unit."""
@@ -95,8 +95,9 @@ def quantity(text: str, asked: str = "") -> Quantity:
         return Quantity(match[1], DEGREES[(match[2] or "")[:1].lower()])
     if match := MONEY.fullmatch(text):
         return Quantity(match[1].strip(), KNOWN[match[2]])
-    if (match := MODULUS.fullmatch(text)) and number(match[1]):
-        return Quantity(match[1], f"mod {match[2]}")
+    if (match := MODULUS.fullmatch(text)) and (residue := number(match[1])):
+        reduced = not match[2].isdigit() or residue.value < int(match[2])  # 7 mod 3 is an operation
+        return Quantity(match[1], f"mod {match[2]}") if reduced else Quantity(text)
     if match := BASE.fullmatch(text):
         return Quantity(match[1], base=int(match[2] or match[3]))
     for pattern in (TAIL, WORDS_AFTER, GLUED):

@@ -31,7 +31,7 @@ FOR_ALL = (
 MOD = r"\s*\(?\s*(?:\\[pb]?mod(?![A-Za-z])|(?:\\text\{\s*\(?\s*|(?<=[\s(]))mod(?:ulo)?(?![A-Za-z]))"
 
 ANSWER = "(?:The )?(?:correct |final )?answer(?: is)?:?"
-NAME = r"(?:\\text\{\s*)?[A-Za-z]{4,}(?: [A-Za-z]+){0,4}"
+NAME = r"(?:\\text\{\s*)?[A-Za-z]{4,}(?: [A-Za-z]{2,}){0,4}"
 DOTTED = r"\\dot\s*(?:\{\s*(\d)\s*\}|(\d))"
 
 LAYOUT = [
