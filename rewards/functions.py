@@ -3,6 +3,7 @@
 `compare`: verifies (gold, answer) by the rules of `rewards.verify`
 `readable`: returns whether a gold answer can be read
 `reasoning_gym`: lets the library score an answer to one of its entries
+`render`: returns the length of a model's prompt for (problem, DataConfig, tokenizer)
 `import:module:function`: a user's own part of the reward, in separate workers
 """
 
@@ -25,6 +26,7 @@ from rewards.verify.comparison import compare, readable
 COMPARE = "compare"
 READABLE = "readable"
 REASONING_GYM = "reasoning_gym"
+RENDER = "render"
 IMPORT = "import:"
 
 LARGEST = 1e6
@@ -43,6 +45,12 @@ def resolve(name: str) -> Callable[..., Any]:
     """Return the function of a name, imported and used once, so that no call's deadline pays for that."""
     if name.startswith(IMPORT):
         return reward_part(name.removeprefix(IMPORT))
+    if name == RENDER:
+        import transformers.tokenization_utils_tokenizers  # noqa: F401
+
+        from rewards.problems.chat import render
+
+        return lambda *given: len(render([], *given))
     if name == REASONING_GYM:
         import reasoning_gym  # noqa: F401
 

@@ -1,26 +1,24 @@
 """Applies the model's chat template, which is a foreign program: it may fail, or never end."""
 
-import os
-import resource
-import signal
-from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
-import psutil
 from jinja2 import TemplateError
 
 from actors.models.files import stop_token_ids
 from conf.documents import reason
 from conf.errors import BadInput
 from conf.schema import Config, DataConfig
+from rewards.functions import RENDER
+from rewards.killable_worker import Crashed, Failed, Hung, Limits, Worker
 
 Message = dict[str, str]
 
 DEADLINE_S = 2
 """Seconds of computing for one prompt, which normally takes milliseconds."""
 
-MEMORY = 2**29
-"""Memory for one prompt, bytes."""
+MEMORY = 2**30
+"""Memory for one prompt and for transformers, bytes."""
 
 LONGEST = 10**7
 """Longest prompt around a problem, characters: longer than any model's context."""
@@ -30,6 +28,9 @@ FAILURES = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, 
 
 PROBES = ("What is 3 + 4?", "What is 5 + 6?")
 
+_ended = set[str]()
+"""Templates, with their settings, that have ended: a worker has to import transformers, which takes a second or two."""
+
 
 def check_chat(config: Config, tokenizer: Any) -> None:
     """Raise BadInput for a tokenizer without `model.stop_tokens`, or without a sound chat template."""
@@ -37,11 +38,13 @@ def check_chat(config: Config, tokenizer: Any) -> None:
     if not tokenizer.chat_template:
         raise BadInput(f"model.path: '{path}' has no chat template: choose an instruction-tuned model")
     stop_token_ids(config.model, tokenizer)
-    if not survives(lambda: len(render([], PROBES[0], data, tokenizer)) <= LONGEST):
+    template = repr((tokenizer.chat_template, data.chat_settings))
+    if template not in _ended and not ends(data, tokenizer):
         raise BadInput(
             f"model.path: the chat template of '{path}' does not end within {DEADLINE_S} s and {MEMORY // 2**20} MiB: "
             "choose another model, or correct data.chat_settings"
         )
+    _ended.add(template)
     first, second = (render([], probe, data, tokenizer) for probe in PROBES)
     if first == second:
         raise BadInput(f"model.path: the chat template of '{path}' omits the problem: choose another model")
@@ -75,22 +78,12 @@ def control_tokens(tokenizer: Any) -> list[str]:
     return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
-def survives(work: Callable[[], bool]) -> bool:
-    """Run `work` in a fork, which is killed if it does not end or takes too much memory.
-
-    Return whether it returned True or raised as it would here.
-    """
-    child = os.fork()
-    if child == 0:
+def ends(data: DataConfig, tokenizer: Any) -> bool:
+    """Whether the template ends, in a worker that is killed if it does not; also with an error, as it would here."""
+    with closing(Worker(Limits(DEADLINE_S, MEMORY))) as worker:
         try:
-            signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the default action needs no interpreter
-            signal.setitimer(signal.ITIMER_PROF, DEADLINE_S)
-            most = psutil.Process().memory_info().data + MEMORY
-            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            os._exit(0 if work() else 1)
-        except MemoryError:
-            os._exit(1)
-        except BaseException:  # the fork must end here
-            os._exit(0)
-    return os.waitpid(child, 0)[1] == 0
+            return bool(worker.run(RENDER, PROBES[0], data, tokenizer) <= LONGEST)
+        except Failed:
+            return True
+        except (Hung, Crashed):
+            return False

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import re
 import tempfile
 from copy import copy
@@ -270,6 +271,26 @@ def test_tokenizer_without_chat_template_is_refused(loader: Loader) -> None:
 
     loader.tokenizer = PreTrainedTokenizerFast(tokenizer_object=loader.tokenizer.backend_tokenizer)
     loader.refuse({}, "model.path", "chat template")
+
+
+LOOP = "{% for i in range(99999) %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (f"{LOOP * 3}{{% endfor %}}{{% endfor %}}{{% endfor %}}", "does not end within"),
+        ("{{ 'x' * 99999999999 }}", "does not end within"),
+        ("{{ 1 / 0 }}", "division by zero"),
+    ],
+)
+def test_foreign_template_is_tried_in_a_worker_that_is_killed(
+    template: str, said: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in a fork of this process, in which another thread may start Ray and hold locks."""
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
+    loader.tokenizer.chat_template = template
+    loader.refuse({}, "model.path", said)
 
 
 def test_preview_reports_a_source_and_shows_prompts(
