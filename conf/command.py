@@ -18,6 +18,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from conf.errors import BadInput, in_brief, printable, without_credentials
+from conf.signals import end_by_signal, handle_signals
 
 P = ParamSpec("P")
 Main = Callable[Concatenate[list[str], P], int]
@@ -74,7 +75,8 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
 
 def command(name: str, usage: str | None = None, bare: bool = False) -> Callable[[Main[P]], Main[P]]:
     """Decorate the `main` of a command. Its BadInput becomes a line on stderr and exit code 2, an unforeseen error a
-    line with the place of its traceback and exit code 1. Reading and printing never fail because of the encoding.
+    line with the place of its traceback and exit code 1. A signal ends the process quietly, until the command handles
+    it. Reading and printing never fail because of the encoding.
 
     usage: the help, printed with exit code 0; None for a command that explains itself. bare: whether a command line
     without arguments is carried out instead of asking for help.
@@ -83,6 +85,7 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
     def decorate(main: Main[P]) -> Main[P]:
         @wraps(main)
         def guarded(arguments: list[str], *more: P.args, **named: P.kwargs) -> int:
+            handle_signals(end_by_signal)
             os.environ["MPLBACKEND"] = FILES  # a notebook's own backend is not installed here
             for stream in (sys.stdin, sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):

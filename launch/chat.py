@@ -13,15 +13,19 @@ shows them a held-out problem and verifies their responses; /help lists all comm
 the prompt ends the chat. Lines may come from a pipe.
 """
 
+if __name__ == "__main__":
+    import conf.first  # noqa: F401
+
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,6 +40,7 @@ from conf.arguments import run_and_options, whole
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.signals import on_leave
 from launch.after.trained import LATEST, REPLY_TOKENS, Trained, find_trained, talking
 from launch.reporting.tables import problem_in
 from launch.samples import side_by_side
@@ -65,6 +70,8 @@ def off_screen() -> Iterator[TextIO]:
     """
     screen, errors, failed = os.dup(1), os.dup(2), False
     with tempfile.NamedTemporaryFile(prefix="microbudget-chat-", suffix=".log", delete=False) as log:
+        on_leave(partial(Path(log.name).unlink, missing_ok=True))
+        on_leave(partial(os.dup2, errors, 2))
         redirect(log.fileno(), log.fileno())
     try:
         with os.fdopen(os.dup(screen), "w", encoding=sys.stdout.encoding, errors="backslashreplace") as stream:
@@ -144,7 +151,7 @@ class Conversation:
 
         Ctrl-C stops what a line of a terminal has begun.
         """
-        self._turns = 0
+        self._turns, ending = 0, signal.getsignal(signal.SIGINT)
         self._start()
         while True:
             try:
@@ -152,11 +159,15 @@ class Conversation:
                 if line == "/quit":
                     return
                 try:
+                    if sys.stdin.isatty():
+                        signal.signal(signal.SIGINT, signal.default_int_handler)
                     runner.run(self._obey(line))
                 except KeyboardInterrupt:
                     if not sys.stdin.isatty():
                         raise
                     self._say("stopped")
+                finally:
+                    signal.signal(signal.SIGINT, ending)
             except BadInput as error:
                 self._say(str(error))
             except EOFError:

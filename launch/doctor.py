@@ -15,9 +15,14 @@ learner. The doctor prints the number of updates that the recipe would make, on 
 and keeps the measurement for later plans. The exit code is 1 if something forbids a run.
 """
 
+if __name__ == "__main__":
+    import conf.first  # noqa: F401
+
 import asyncio
+import shutil
 import sys
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +34,7 @@ from actors.formats import duration
 from conf.command import PlainConsole, command
 from conf.load import load
 from conf.settings import changed
+from conf.signals import on_leave
 from launch.checkup.look import Finding, look
 from launch.checkup.measurement import compare, measure, store
 from launch.hardware.mps import check_mps
@@ -76,13 +82,14 @@ def main(arguments: list[str]) -> int:
 def examine(plan: Plan, console: Console) -> None:
     """Measure the run's actors, and print and keep the result. Raises ActorDied if they cannot work."""
     from actors.models.files import locate
-    from actors.runtime.ray_session import clear_session, ray_session
+    from actors.runtime.ray_session import Early, clear_session, ray_session
 
     model_path = locate(plan.config.model)
     console.print("Measuring for one to five minutes; engine and learner start first ...")
     with TemporaryDirectory(prefix="doctor-") as name:
         folder = Path(name)
-        with ray_session(plan.config, plan.placement, folder, dashboard=False):
+        on_leave(partial(shutil.rmtree, folder))
+        with Early(ray_session(plan.config, plan.placement, folder, dashboard=False)):
             found = asyncio.run(measure(plan, model_path, folder, lambda *said: console.print(": ".join(said))))
         clear_session(folder)
     console.print("\n".join(next(iter(found.values())).lines))

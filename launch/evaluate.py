@@ -12,9 +12,11 @@ An adapter in a run's folder is evaluated with that run's settings, without conf
 in the run's folder. The same command continues an interrupted evaluation.
 """
 
+if __name__ == "__main__":
+    import conf.first  # noqa: F401
+
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -28,14 +30,14 @@ from actors.evaluation.evaluator import Evaluator
 from actors.formats import duration
 from actors.models.files import shape_from_config
 from actors.runtime.clock import WallClock
-from actors.runtime.process import exit_at_once, handle_signals
-from actors.runtime.ray_session import clear_session, ray_session
+from actors.runtime.ray_session import Early, clear_session, ray_session
 from actors.storage.documents import EventKind
 from actors.storage.run_record import RunRecord
 from conf.command import PlainConsole, asks_for_help, command, near
 from conf.errors import BadInput
 from conf.help import explain
 from conf.load import load
+from conf.signals import end_by_signal, handle_signals
 from launch.evaluation.preparation import PreparedEvaluation, prepare
 from launch.evaluation.results import table, write_results
 from launch.hardware.gpus import choose, show_only
@@ -57,22 +59,18 @@ CLOSE_S = 10.0
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 done or cut by the budget, 1 failed, 2 bad input, 130 or 143 interrupted."""
     started = time.monotonic()
-    handle_signals(exit_at_once)  # there is nothing to save yet
     console = PlainConsole()
-    try:
-        if asks_for_help(arguments):
-            explain(arguments, __doc__)
-            return 0
-        config = load(arguments)
-        machine = detect(config.device)
-        if (evaluation := prepare(resolve_dtype(config, machine), machine, console)) is None:
-            return 0
-        status = "completed"
-        if not evaluation.complete:
-            status = carry_out(evaluation, console, started + evaluation.config.budget.seconds)
-        return conclude(evaluation, status, console)
-    except SystemExit as told:  # Ray's handler raises it for a SIGTERM while Ray starts
-        return 128 + int(told.code or 0)
+    if asks_for_help(arguments):
+        explain(arguments, __doc__)
+        return 0
+    config = load(arguments)
+    machine = detect(config.device)
+    if (evaluation := prepare(resolve_dtype(config, machine), machine, console)) is None:
+        return 0
+    status = "completed"
+    if not evaluation.complete:
+        status = carry_out(evaluation, console, started + evaluation.config.budget.seconds)
+    return conclude(evaluation, status, console)
 
 
 def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float) -> str:
@@ -84,7 +82,7 @@ def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float)
     check_host(needs_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
     show_only(choose(detect(config.device).cards, placement, learner=0.0))
     status = "failed"
-    with ray_session(config, placement, folder, dashboard=False) as (session, _, _):
+    with Early(ray_session(config, placement, folder, dashboard=False)) as (session, _, _):
         try:
             status = asyncio.run(complete(evaluation, deadline, console))
         except Exception as error:  # may be a task group's
@@ -108,14 +106,13 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
     from launch.session.actors import start_engines, start_verifier
 
     config, placement, sample_files = evaluation.config, evaluation.placement, evaluation.sample_files
-    clock = WallClock()
+    clock, loop = WallClock(), asyncio.get_running_loop()
     stopping, started = StopController(clock), clock.now()
     total = sum(each.n * len(each.problems) for each in sample_files)
 
-    def on_signal(number: signal.Signals) -> None:
-        if stopping.stopped:
-            os._exit(128 + signal.Signals[stopping.reason])
-        stopping.stop(number.name)
+    def on_signal(number: int, _: object) -> None:
+        handle_signals(end_by_signal)
+        loop.call_soon_threadsafe(stopping.stop, signal.Signals(number).name)
 
     def note(actor: str, kind: EventKind, text: str) -> None:
         console.print(f"{actor} {kind}: {text}", soft_wrap=True)
@@ -125,8 +122,7 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
         if sampled % max(total // LINES, 1) == 0:
             console.print(f"{sampled} of {total} samples after {duration(clock.now() - started)}")
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    handle_signals(on_signal)
     engines = start_engines(config, evaluation.model_path, placement, clock=clock, record=note)
     verifier = start_verifier(config, placement, clock=clock, record=note)
 
@@ -146,6 +142,7 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
     except TimeoutError:
         return "budget_exhausted"
     finally:
+        handle_signals(end_by_signal)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await asyncio.gather(engines.close(), verifier.close(), return_exceptions=True)

@@ -16,8 +16,10 @@ adapter, nothing is exported and the exit code is 1.
 """
 
 import os
+import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -26,7 +28,8 @@ from actors.storage.folders import read_mark
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
-from launch.after.trained import LATEST, Trained, carry_out, find_trained
+from conf.signals import on_leave
+from launch.after.trained import LATEST, Trained, find_trained, prepare_torch
 
 TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}
 """Format → its number types, the default first; empty means the type of the base model or of the adapter."""
@@ -45,12 +48,9 @@ OPTIONS = {"format": tuple(TYPES), "to": (), "checkpoint": (), "type": ("float32
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 exported, 1 verification failed, 2 bad input, 130 or 143 interrupted."""
     folder, given = run_and_options(arguments, OPTIONS)
-
-    def work() -> int:
-        trained = find_trained(folder, given.get("checkpoint", LATEST))
-        return export(trained, given.get("format", "merged"), given.get("type", ""), given.get("to"), PlainConsole())
-
-    return carry_out(work)
+    prepare_torch()
+    trained = find_trained(folder, given.get("checkpoint", LATEST))
+    return export(trained, given.get("format", "merged"), given.get("type", ""), given.get("to"), PlainConsole())
 
 
 def export(trained: Trained, form: str, kind: str, to: str | None, console: Console) -> int:
@@ -76,6 +76,7 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
         place = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)
     except OSError as error:
         raise BadInput(f"to={target}: cannot be written to ({error.strerror}); name another folder") from None
+    on_leave(partial(shutil.rmtree, place.name))
     with place as scratch:
         made = Path(scratch) / "export"
         made.mkdir()

@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ from conf.command import PlainConsole, command
 from conf.errors import BadInput, in_brief
 from conf.load import RECORD, public_settings
 from conf.schema import among, marked
-from launch.after.trained import carry_out, find_trained
+from conf.signals import on_leave
+from launch.after.trained import find_trained, prepare_torch
 from launch.reporting.history import read_run
 
 YES_NO = ("true", "false")
@@ -64,7 +66,8 @@ def main(arguments: list[str]) -> int:
             raise HFValidationError("the owner is missing")
     except HFValidationError as error:
         raise BadInput(f"to={name}: {error}; give to=OWNER/NAME, such as to=me/my-model") from None
-    return carry_out(lambda: push(folder, given, PlainConsole()))
+    prepare_torch()
+    return push(folder, given, PlainConsole())
 
 
 def push(folder: Path, given: dict[str, str], console: Console) -> int:
@@ -86,6 +89,7 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
         check_repository(api, name, overwrite=given.get("overwrite") == "true")
         licence = licence_on_hub(api, trained.base_name)
     with tempfile.TemporaryDirectory(prefix="microbudget-push-") as scratch:
+        on_leave(partial(shutil.rmtree, scratch))
         files, run = Path(scratch), read_run(folder)
         origin = run.origin.model_copy(update={"command": ""})
         run = replace(run, name=name.partition("/")[2], config=public(run.config), origin=origin)

@@ -13,30 +13,37 @@ The same command again resumes a run that was cut off. `plan=true` prints placem
 or a GPU by name; `show=true` prints every setting and its source. Neither starts anything.
 """
 
+if __name__ == "__main__":
+    import conf.first  # noqa: F401
+
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from actors.coordinator.context import RunRequest
-from actors.runtime.process import VLLM_BUILDS, after, exit_at_once, handle_signals, raise_exit, software_versions
+from actors.runtime.clock import in_thread
+from actors.runtime.process import VLLM_BUILDS, after, software_versions
 from actors.runtime.ray_session import Early, clear_session, ray_session, require_token
+from actors.storage.folders import delete_empty
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.tracking.trackers import check_installed
+from conf import signals
 from conf.command import BAD_INPUT, WORDS, PlainConsole, command, refused
 from conf.errors import BadInput
 from conf.help import explain, show_settings
 from conf.load import load
 from conf.schema import Config
 from conf.settings import changed
+from conf.signals import on_leave
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
 from launch.hardware.network import cluster_warning, free_port
@@ -51,12 +58,9 @@ from launch.session.console import show_places
 from launch.session.ending import OnEnd, describe, end_with_budget, exit_code, leave, next_steps, write_ending
 from launch.session.preparation import prepare, tried
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
-from launch.session.resume import find_folder, give_back, resolve_dtype, take_over
+from launch.session.resume import find_folder, resolve_dtype, take_over
 from rewards.killable_worker import start_server
 from rewards.pool import check_functions
-
-REFUSAL_S = 1.0
-"""Seconds that a refused run waits for Ray to have started."""
 
 SHUTDOWN_S = 30.0
 """Seconds Ray gets to shut down after everything is saved."""
@@ -66,22 +70,18 @@ SHUTDOWN_S = 30.0
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
     started_at = time.monotonic()
-    handle_signals(exit_at_once)  # there is nothing to save yet
     console = PlainConsole()
-    try:
-        if not WORDS.isdisjoint(arguments):
-            explain(arguments, __doc__)
-            return 0
-        config = load(arguments)
-        if config.show:
-            show_settings(config, arguments)
-            return 0
-        if config.plan:
-            show_plan(config, console)
-            return 0
-        return start(config, console, started_at, arguments)
-    except SystemExit as told:  # by SIGTERM while a cluster was joined, when the handler is Ray's
-        return 128 + int(told.code or 0)
+    if not WORDS.isdisjoint(arguments):
+        explain(arguments, __doc__)
+        return 0
+    config = load(arguments)
+    if config.show:
+        show_settings(config, arguments)
+        return 0
+    if config.plan:
+        show_plan(config, console)
+        return 0
+    return start(config, console, started_at, arguments)
 
 
 def show_plan(config: Config, console: Console) -> None:
@@ -116,9 +116,8 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh does; without it Ray waits for ever
         from launch.hardware.cluster import check_free, join, survey
 
-        context = join(cluster, config)
+        context = in_thread(None, lambda: join(cluster, config))  # the main thread's SIGTERM stays ours
         console.print(cluster_warning(), soft_wrap=True, highlight=False, markup=False)
-        handle_signals(exit_at_once)
         plan = plan_on(config, survey(config))
         check_plan(plan)
         check_free(plan.placement)
@@ -143,35 +142,25 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
             remedy = "stop the other run or Ray on this machine, or give dashboard.port=0 for any free port"
             port = free_port(config.dashboard.host, config.dashboard.port, "dashboard.port", remedy)
             plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
+        on_leave(partial(delete_empty, folder))
         take_over(folder, f"run {config.run.name!r}")
         start_server()  # it hides the environment, which Ray's processes need, while it starts
-        handle_signals(raise_exit)
         session = Early(ray_session(plan.config, plan.placement, folder, dashboard=True, joined=context))
-        given = plan, folder, started_at, arguments, counted.estimate, mps, own_copies
-        return carry_out(prepare_beside(session, folder, given), console, session)
-
-
-def prepare_beside(session: Early[Any], folder: Path, given: tuple[Any, ...]) -> RunRequest:
-    """Prepare a run while Ray starts. If it is refused or interrupted, it leaves neither Ray nor a folder: this process
-    ends at once if Ray is still starting, which nothing can stop, and the kernel kills what it has started.
-    """
-    try:
-        return prepare(*given)
-    except BaseException as error:
-        started = session.entered(REFUSAL_S)
-        if started:
-            with suppress(Exception), session:
-                pass
-        give_back(folder)
-        if not started:
-            os._exit(refused("run.py", error) if isinstance(error, Exception) else 128 + int(error.args[0]))
-        raise
+        try:
+            request = prepare(plan, folder, started_at, arguments, counted.estimate, mps, own_copies)
+        except Exception as error:  # nothing can stop Ray while it is starting
+            signals.leave(refused("run.py", error))
+        return carry_out(request, console, session)
 
 
 def carry_out(request: RunRequest, console: Console, started: AbstractContextManager[tuple[Path, str, str]]) -> int:
     """Follow a run to its end, in a Ray session that is being started. Return the exit code."""
-    handle_signals(raise_exit)
     on_end = OnEnd(request.config, request.folder)
+
+    def interrupt(number: int, _: object) -> None:
+        leave(write_ending(request, "interrupted", signal.Signals(number).name), on_end)
+
+    signals.handle_signals(interrupt)  # until there is a coordinator
     timer = end_with_budget(request, on_end)
 
     def answered() -> None:
@@ -189,11 +178,9 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
             watch = Watch(request, console, session / "logs")
             summary = watch.follow(answered)
             timer.cancel()
-            handle_signals(lambda *_: leave(summary, on_end))  # all is saved
+            signals.handle_signals(lambda *_: leave(summary, on_end))  # all is saved
             watch.close(summary)
             timer = after(SHUTDOWN_S, lambda: leave(summary, on_end))
-    except SystemExit as told:  # by a signal before there was a coordinator
-        summary = write_ending(request, "interrupted", signal.Signals(int(told.code or 0)).name)
     except BadInput:
         if (written := RunRecord(request.folder).summary()) is not None:
             on_end(written, BAD_INPUT)

@@ -9,18 +9,27 @@ Examples:
     VLLM_API_KEY=secret python launch/serve.py runs/quickstart host=0.0.0.0
 
 The models are `base` and `trained`. If VLLM_API_KEY is set in the environment, requests must send it; an address that
-other machines can reach requires it. This process becomes vLLM's server: its log is on the screen, and Ctrl-C ends it.
+other machines can reach requires it. The log of vLLM's server is on the screen, and Ctrl-C ends it.
 """
+
+if __name__ == "__main__":
+    import conf.first  # noqa: F401
 
 import json
 import os
+import shutil
+import subprocess
 import sys
+from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from actors.rollout.vllm_settings import cpu_settings, head_settings, lora_settings, set_environment
+from actors.runtime.process import end_with
 from conf.arguments import run_and_options, whole
 from conf.command import command, near
 from conf.errors import BadInput, printable
+from conf.signals import on_leave
 from launch.after.server_guard import KEY, ServerGuard, loopback
 from launch.after.trained import LATEST, Trained, find_trained, talking
 from launch.hardware.network import free_port
@@ -33,7 +42,7 @@ SERVER = "vllm.entrypoints.launchers.api_server.entry"
 
 @command("serve.py", __doc__)
 def main(arguments: list[str]) -> int:
-    """Become the server, or return the exit code 2 for bad input."""
+    """Return the exit code of the server, 2 for bad input, 130 or 143 after a signal."""
     folder, given = run_and_options(arguments, OPTIONS)
     host, port = given.get("host", "127.0.0.1"), given.get("port", "8000")
     check_address(host, port)
@@ -41,7 +50,17 @@ def main(arguments: list[str]) -> int:
     server = server_command(trained, host, port)
     checkpoint, address = printable(near(trained.checkpoint)), f"{f'[{host}]' if ':' in host else host}:{port}"
     print(f"Starting a server of {checkpoint}: http://{address}/v1 has the models base and trained", flush=True)
-    os.execv(server[0], server)
+    return watch(server)
+
+
+def watch(server: list[str]) -> int:
+    """Run the server, which has temporary files of its own, to its end. Return its exit code."""
+    with TemporaryDirectory(prefix="serve-", ignore_cleanup_errors=True) as temporary:
+        on_leave(partial(shutil.rmtree, temporary))
+        environment = os.environ | {"TMPDIR": temporary}
+        # It has a group of its own, so that Ctrl-C reaches this process alone.
+        code = subprocess.call(server, env=environment, process_group=0, preexec_fn=partial(end_with, os.getpid()))
+    return code if code >= 0 else 128 - code
 
 
 def check_address(host: str, port: str) -> None:

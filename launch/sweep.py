@@ -12,8 +12,10 @@ Examples:
 The same command continues a sweep that was cut off.
 """
 
+if __name__ == "__main__":
+    import conf.first  # noqa: F401
+
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -45,7 +47,6 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
 
     command: the program that carries out a run.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to end, no traceback
     console = PlainConsole()
     if asks_for_help(arguments):
         explain(arguments, __doc__)

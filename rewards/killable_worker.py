@@ -6,12 +6,13 @@ import math
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import socket
 import struct
 from dataclasses import dataclass
-from functools import cache
-from multiprocessing import forkserver
+from functools import cache, partial
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -20,6 +21,7 @@ import psutil
 
 from actors.messages import Status
 from conf.errors import BadInput, in_brief
+from conf.signals import on_leave
 from rewards.functions import IMPORT, BadReward, folder_of, resolve
 from rewards.isolation import bare_environment, enclose
 
@@ -159,6 +161,7 @@ def _limit_cpu(seconds: float) -> None:
 @cache
 def start_server() -> None:
     """Start this process's fork server in an environment without tokens."""
+    on_leave(partial(shutil.rmtree, util.get_temp_dir(), ignore_errors=True))
     with bare_environment():
         forkserver.ensure_running()
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status, Verdict
+from conf import signals
 from conf.schema import Config
 from conf.settings import changed
 
@@ -113,6 +115,17 @@ def deepspeed_without_a_group() -> Iterator[None]:
     yield
     if groups := sys.modules.get("deepspeed.utils.groups"):
         groups._WORLD_GROUP = None
+
+
+@pytest.fixture(autouse=True)
+def own_signal_handlers() -> Iterator[None]:
+    """A command that ran in this process no longer handles its signals, and none ends this process."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signals, "leave", lambda code, *_, **__: sys.exit(code))
+        yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,12 @@
-"""This process: its signals, its parent, its timers, the versions of its packages."""
+"""This process: its parent, its timers, the versions of its packages."""
 
 import contextlib
 import ctypes
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
-from types import FrameType
-from typing import Any
 
 PR_SET_PDEATHSIG = 1
 
@@ -26,22 +23,6 @@ def end_with(parent: int) -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it was gone before
         os._exit(128 + signal.SIGTERM)
-
-
-def handle_signals(handler: Callable[[int, FrameType | None], Any]) -> None:
-    """Handle SIGINT and SIGTERM by a function. Ray replaces SIGTERM's handler whenever it starts."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
-
-
-def exit_at_once(number: int, _: FrameType | None) -> None:
-    """End this process without cleaning up, with the exit code of the signal."""
-    os._exit(128 + number)
-
-
-def raise_exit(number: int, _: FrameType | None) -> None:
-    """Raise SystemExit with the signal's number, as Ray's own handler of SIGTERM does."""
-    sys.exit(number)
 
 
 def after(seconds: float, action: Callable[[], object]) -> threading.Timer:

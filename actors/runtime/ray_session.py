@@ -11,6 +11,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from actors.storage.layout import RAY_SESSION
 from conf.documents import path_of
 from conf.errors import BadInput
 from conf.schema import Config
+from conf.signals import handle_signals, on_leave
 
 OBJECT_STORE_BYTES = 2**28
 """Size of Ray's object store, allocated at the start. Groups and batches are a few megabytes; Ray's default is a third
@@ -67,36 +69,44 @@ def ray_session(
 
     joined: the result of `ray.init` for a cluster, which is used instead and keeps running.
     """
-    import ray
-
     if joined is not None:
         try:
             yield addresses(joined)
         finally:
-            ray.shutdown()
+            shut_down()
         return
     temporary = make_temporary(folder)
     context = start_ray(config, placement, dashboard, temporary)
     try:
         yield addresses(context)
     finally:
-        ray.shutdown()
+        shut_down()
         end_processes(temporary)
+
+
+def shut_down() -> None:
+    """Shut Ray down, and handle signals as before: Ray's C++ gives SIGTERM its default action meanwhile."""
+    import ray
+
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(ray.shutdown)
+        while True:
+            over = wait({done}, 0.01).done
+            handle_signals(signal.getsignal(signal.SIGTERM))
+            if over:
+                return done.result()
 
 
 class Early(contextlib.AbstractContextManager[T]):
     """A context that a thread has begun to enter; `with` waits for it. The thread lives as long as this object: the
-    kernel kills Ray's servers once the thread that started them is gone.
+    kernel kills Ray's servers once the thread that started them is gone. In the main thread, Ray would replace the
+    handler of SIGTERM.
     """
 
     def __init__(self, context: contextlib.AbstractContextManager[T]) -> None:
         self._context = context
         self._thread = ThreadPoolExecutor(1)
         self._entered = self._thread.submit(context.__enter__)
-
-    def entered(self, seconds: float) -> bool:
-        """Whether the context is entered, or fails to be, within so many seconds."""
-        return bool(wait({self._entered}, seconds).done)
 
     def __enter__(self) -> T:
         return self._entered.result()
@@ -196,6 +206,7 @@ def make_temporary(folder: Path) -> Path:
     if len(f"{root}/run-12345678/{RAY}") > LONGEST:
         root = private_folder("/tmp").resolve()
     place = Path(tempfile.mkdtemp(prefix="run-", dir=root))
+    on_leave(partial(_drop, folder, place))
     number = secrets.token_hex(16)
     mark(place, RAY_SESSION.kind, number=number, owner=folder.stat().st_ino)
     replace_text(folder / NOTE, json.dumps({"temporary": str(place), "number": number}))
@@ -211,10 +222,15 @@ def clear_session(folder: Path) -> None:
     """End the remaining processes of the session noted in `folder`, and delete its files. The folder must be locked."""
     if (temporary := _noted(folder)) is not None:
         end_processes(temporary)
-        with contextlib.suppress(OSError):  # a process that is ending may add to it
-            discard(temporary, RAY_SESSION)
-        if not temporary.exists():
-            (folder / NOTE).unlink()
+        _drop(folder, temporary)
+
+
+def _drop(folder: Path, temporary: Path) -> None:
+    """Delete the files of a session, and its note in `folder`."""
+    with contextlib.suppress(OSError):  # a process that is ending may add to it
+        discard(temporary, RAY_SESSION)
+    if not temporary.exists():
+        (folder / NOTE).unlink(missing_ok=True)
 
 
 def _noted(folder: Path) -> Path | None:

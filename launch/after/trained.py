@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from actors.models.files import BUNDLED, locate, shape_from_config
 from actors.models.sizes import kv_bytes_per_token, longest_sample
 from actors.runtime.host_resources import amount, free_memory
 from actors.runtime.placement import SPINS, Share, place_engines
-from actors.runtime.process import VLLM_BUILDS, handle_signals, raise_exit, software_versions
+from actors.runtime.process import VLLM_BUILDS, software_versions
 from actors.storage.checkpoints import target
 from actors.storage.files import damage
 from actors.storage.run_record import RunRecord
@@ -123,14 +122,7 @@ def talking(trained: Trained) -> tuple[Config, Share]:
     return config, placement.rollouts[0]
 
 
-def carry_out(work: Callable[[], int]) -> int:
-    """Do work that writes models, without the libraries' progress bars. Return its exit code, or that of a signal,
-    after which half-written files are removed.
-    """
-    handle_signals(raise_exit)
+def prepare_torch() -> None:
+    """Have the libraries write models without progress bars. Call it before torch is imported."""
     os.environ["TQDM_DISABLE"] = "1"
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is imported
-    try:
-        return work()
-    except SystemExit as told:
-        return 128 + int(told.code or 0)
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

@@ -16,6 +16,7 @@ from actors.storage.checkpoints import version_of
 from actors.storage.documents import LedgerRecord, RunSummary
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import BEHIND, FINISHED, RunRecord
+from conf import signals
 from conf.command import near
 from conf.schema import Config, marked
 from launch.session.resume import ends_at_zero, larger, too_little_left
@@ -102,7 +103,7 @@ def end_with_budget(request: RunRequest, on_end: OnEnd, answered: bool = False) 
             on_end(summary, code)
             print(describe(summary), *next_steps(summary, request.config, request.folder), sep="\n", flush=True)
         finally:
-            os._exit(code)
+            signals.leave(code, keep=code == EXIT_CODES["failed"])
 
     return after(request.config.budget.seconds - request.spent + late_s, give_up)
 
@@ -112,7 +113,7 @@ def leave(summary: RunSummary, on_end: OnEnd) -> None:
     try:
         on_end(summary, exit_code(summary))
     finally:
-        os._exit(exit_code(summary))
+        signals.leave(exit_code(summary), describe(summary), keep=summary.status in ("failed", "halted"))
 
 
 def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:

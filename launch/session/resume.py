@@ -12,7 +12,7 @@ from actors.runtime.clock import WallClock
 from actors.runtime.ray_session import NOTE, clear_session
 from actors.storage.documents import RunSummary
 from actors.storage.files import lock
-from actors.storage.folders import MARK, delete_empty, empty, foreign, is_marked, mark
+from actors.storage.folders import MARK, empty, foreign, is_marked, mark
 from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
@@ -176,14 +176,6 @@ def take_over(folder: Path, what: str) -> None:
         raise BadInput(f"{what} in {folder} is running in another process: wait, or give another name")
     taken_over.add(folder)
     clear_session(folder)
-
-
-def give_back(folder: Path) -> None:
-    """Clear the Ray session of a run that was not begun, and delete its folder if that is empty."""
-    clear_session(folder)
-    delete_empty(folder)
-    if not folder.exists():
-        taken_over.discard(folder)
 
 
 def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:

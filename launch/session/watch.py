@@ -19,7 +19,7 @@ from actors.coordinator.context import RunRequest
 from actors.errors import ActorDied
 from actors.messages import Progress
 from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
-from actors.runtime.process import after, handle_signals
+from actors.runtime.process import after
 from actors.runtime.ray_session import end_actors
 from actors.runtime.remote_actor import BAD_INPUT
 from actors.runtime.supervision import RestartLimit
@@ -27,6 +27,7 @@ from actors.storage.checkpoints import version_of
 from actors.storage.documents import EventKind, RunSummary
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
+from conf.signals import handle_signals, leave
 from launch.hardware.machine import detect
 from launch.plan.calibration import ENOUGH, learn_from
 from launch.session.actors import free_learners, start_actors
@@ -51,8 +52,7 @@ T = TypeVar("T")
 
 
 class Watch:
-    """Starts a coordinator, another one after a crash, and follows the run to its end. Create it after ray.init, whose
-    SIGTERM handler it replaces.
+    """Starts a coordinator, another one after a crash, and follows the run to its end.
 
     The first signal ends the run gracefully, the second at once, a third leaves without a summary.
     """
@@ -188,7 +188,7 @@ class Watch:
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._signals.append(number)
         if len(self._signals) > 2:
-            os._exit(128 + self._signals[0])
+            leave(128 + self._signals[0])
         if len(self._signals) == 2:
-            after(HURRY_S, lambda: os._exit(128 + self._signals[0]))
+            after(HURRY_S, lambda: leave(128 + self._signals[0]))
         self._coordinator.stop.remote(signal.Signals(number).name)

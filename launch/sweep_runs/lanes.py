@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 
 from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.process import end_with
@@ -20,8 +21,8 @@ from rewards.pool import check_functions
 
 RUN = (sys.executable, str(Path(__file__).parents[1] / "run.py"))
 
-STATUS = {130: "interrupted", 143: "interrupted", 3: "halted"}
-"""The status of a run by its exit code: `failed` for any other but 0."""
+STATUS = {130: "interrupted", 143: "interrupted", -SIGINT: "interrupted", -SIGTERM: "interrupted", 3: "halted"}
+"""The status of a run by its exit code: `failed` for any other but 0. Negative: a signal before Python had started."""
 
 
 class Lane:

@@ -7,10 +7,10 @@ from types import FrameType
 from rich.console import Console
 from rich.live import Live
 
-from actors.runtime.process import handle_signals
 from actors.storage.documents import SweepDocument, SweepEntry
 from actors.storage.files import lock, write_document
 from conf.settings import changed
+from conf.signals import handle_signals
 from launch.reporting import attempt, conclusion
 from launch.session.resume import too_little_left
 from launch.sweep_runs.grid import Grid, SweepRun

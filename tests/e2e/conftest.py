@@ -55,17 +55,19 @@ def boxing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def start(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.Popen[str]]:
-    """Start a run of the tiny model by name, with further settings; or a sweep, with program="sweep"."""
+    """Start a run of the tiny model by name, with further settings; or a sweep, with program="sweep". process: further
+    arguments of its Popen.
+    """
     folder = tmp_path_factory.mktemp("runs")
     data = folder / "sums.jsonl"
     data.write_text(
         "".join(json.dumps({"problem": f"{a} + {b} =", "answer": "7"}) + "\n" for a in range(9) for b in range(9))
     )
 
-    def launch(name: str, *settings: str, program: str = "run") -> subprocess.Popen[str]:
+    def launch(name: str, *settings: str, program: str = "run", **process: Any) -> subprocess.Popen[str]:
         arguments = [
             "conf=quickstart",
-            f"{program}.name={name}",
+            f"{'sweep' if program == 'sweep' else 'run'}.name={name}",
             f"run.folder={folder}",
             f"model.path={boxing_model}",
             f"data.source=file:{data}",
@@ -87,8 +89,7 @@ def start(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
         arguments = [a for a in arguments if a.partition("=")[0] not in given] + list(settings)
         return subprocess.Popen(
             [sys.executable, str(ROOT / "launch" / f"{program}.py"), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **process},
             text=True,
             env={**os.environ, "COLUMNS": "120"},
             start_new_session=True,

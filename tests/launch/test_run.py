@@ -1,12 +1,10 @@
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,21 +15,12 @@ from conf.errors import BadInput
 from conf.load import dump, load
 from launch import run
 from launch.hardware.machine import detect
+from tests.conf.test_signals import wait_for_end
 
 
 @pytest.fixture(autouse=True)
-def rays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stand-ins of Ray sessions, which note their start and their end in this list."""
-    noted: list[str] = []
-
-    @contextmanager
-    def session(*_: Any, **__: Any) -> Iterator[None]:
-        noted.append("started")
-        yield
-        noted.append("ended")
-
-    monkeypatch.setattr(run, "ray_session", session)
-    return noted
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "ray_session", lambda *_, **__: nullcontext())
 
 
 @pytest.fixture
@@ -55,22 +44,61 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("no_gpu")
 def test_bad_input_is_one_line_and_exit_code_two(
-    arguments: list[str], said: str, refused: Callable[..., str], tmp_path: Path, rays: list[str]
+    arguments: list[str], said: str, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     assert said in refused(run.main, [*arguments, f"run.folder={tmp_path}", "dashboard.port=0"])
-    assert not list(tmp_path.iterdir())
-    assert rays in ([], ["started", "ended"])
+    assert not [path for path in tmp_path.iterdir() if any(path.iterdir())]
 
 
-@pytest.mark.usefixtures("no_gpu")
-def test_signal_while_model_and_data_are_checked_ends_ray(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rays: list[str]
-) -> None:
-    monkeypatch.setattr(run, "check_host", lambda *_: None)
-    monkeypatch.setattr(run, "prepare", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    assert run.main(["conf=quickstart", f"run.folder={tmp_path}", "dashboard.port=0"]) == 143
-    assert rays == ["started", "ended"]
-    assert not list(tmp_path.iterdir())
+PREPARING = """
+import os, signal, subprocess, sys, tempfile, time
+from contextlib import contextmanager
+from pathlib import Path
+from actors.runtime import ray_session
+from conf.errors import BadInput
+from launch import run
+
+ray_session.LONGEST = 1000
+
+@contextmanager
+def session(config, placement, folder, **_):
+    place = ray_session.make_temporary(folder)
+    writing = f"while true; do date > {place}/$RANDOM; done"
+    server = subprocess.Popen(["bash", "-c", writing])
+    print(server.pid, flush=True)
+    time.sleep(600)
+    yield
+
+def prepare(*_):
+    while not list(Path(tempfile.gettempdir()).glob("run-*/[0-9]*")):
+        time.sleep(0.01)
+    if sys.argv[1] == "refused":
+        raise BadInput("no such data")
+    os.kill(os.getpid(), signal.Signals[sys.argv[1]])
+    import torch  # in the middle of which the process ends, or before
+
+run.ray_session, run.prepare, run.check_host = session, prepare, lambda *_: None
+sys.exit(run.main(["conf=quickstart", f"run.folder={sys.argv[2]}", "dashboard.port=0", "device=cpu"]))
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("refused", 2)])
+def test_run_that_is_not_begun_leaves_nothing(how: str, code: int, tmp_path: Path) -> None:
+    """Not even of a Ray that is still starting, in a thread that nothing can stop."""
+    runs, temporary = tmp_path / "runs", tmp_path / "tmp"
+    temporary.mkdir(mode=0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARING, how, str(runs)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(temporary.iterdir())
+    assert not list(runs.iterdir())
+    wait_for_end(int(done.stdout.split()[-1]))
 
 
 @pytest.fixture
@@ -195,7 +223,6 @@ what, folder = sys.argv[1], Path(sys.argv[2])
 
 @contextmanager
 def session():
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))  # as Ray does
     if what in ("SIGINT", "SIGTERM"):
         os.kill(os.getpid(), signal.Signals[what])
     yield folder, "", ""
@@ -208,12 +235,13 @@ def note(seconds, action):
     timers.append(after(seconds, action))
     return timers[-1]
 
-def follow():
+def follow(answered):
+    answered()
     write_document(folder / "summary.json", summary)
     return summary
 
 def close(_):
-    assert timers[0].finished.is_set(), "the budget's timer may still end a run that is over"
+    assert all(timer.finished.is_set() for timer in timers), "the budget's timer may still end a run that is over"
 
 summary = RunSummary(status="halted", reason="it must", updates=1, spent_s=1.0)
 run.SHUTDOWN_S, run.after, ending.after = 0.1, note, note
@@ -223,7 +251,7 @@ sys.exit(run.carry_out(make_request(folder, spent_before=50.0), Console(quiet=Tr
 
 
 @pytest.mark.parametrize(("what", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("hang", 3)])
-def test_signal_before_there_is_a_coordinator_or_a_slow_end_has_its_exit_code(
+def test_end_before_there_is_a_coordinator_or_a_slow_end_has_its_exit_code(
     what: str, code: int, tmp_path: Path
 ) -> None:
     """The driver has no Ray. A slow end changes nothing about the result."""
@@ -238,13 +266,10 @@ def test_signal_before_there_is_a_coordinator_or_a_slow_end_has_its_exit_code(
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-@pytest.mark.parametrize("joining", [False, True])
-def test_signal_before_anything_is_at_stake_has_its_exit_code(name: str, code: int, joining: bool) -> None:
-    """joining: a cluster, when SIGTERM is Ray's to handle."""
-    rays = "signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))" if joining else "None"
+def test_signal_before_anything_is_at_stake_has_its_exit_code(name: str, code: int) -> None:
     script = (
         "import os, signal, sys; from launch import run;"
-        f"run.load = lambda _: ({rays}, os.kill(os.getpid(), signal.{name}));"
+        f"run.load = lambda _: os.kill(os.getpid(), signal.{name});"
         "sys.exit(run.main(['conf=base']))"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=240).returncode == code

@@ -2,8 +2,9 @@ import importlib
 import importlib.util
 import inspect
 import json
-import os
+import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,8 @@ def free_port() -> int:
 def served(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The options that the server would be started with."""
     commands: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda _, command: commands.append(command))
-    serve.main([*arguments, f"port={free_port()}"])
+    monkeypatch.setattr(subprocess, "call", lambda command, **_: commands.append(command) or -signal.SIGKILL)
+    assert serve.main([*arguments, f"port={free_port()}"]) == 137
     (command,) = commands
     assert importlib.util.find_spec(command[2])
     words = " ".join(command[3:]).split("--")[1:]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ with (folder.parent / "calls").open("a") as calls:
 with (folder.parent / "given").open("a") as arguments:
     print(*sys.argv, file=arguments)
 conduct = json.loads((folder.parent.parent / "conduct.json").read_text()).get(given["run.name"], {})
+if conduct.get("signal"):
+    os.kill(os.getpid(), conduct["signal"])  # before there is a handler
 
 def end(code, status, reason="as told"):
     after = {"pass@1": 0.5, "ci95": [0.4, 0.6], "problems": 10, "n": 1, "mean_length": 8.0, "truncated": 0.0}
@@ -62,19 +64,16 @@ end(code, status)
 
 
 @pytest.fixture
-def sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+def sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs a sweep in this process. conduct: what becomes of which run."""
     monkeypatch.setattr(scheduler, "POLL_S", 0.01)
     (tmp_path / "run.py").write_text(STAND_IN)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*arguments: str, **conduct: dict[str, Any]) -> int:
         (tmp_path / "conduct.json").write_text(json.dumps(conduct))
         return main(command(tmp_path, *arguments), (sys.executable, str(tmp_path / "run.py")))
 
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
@@ -233,6 +232,13 @@ def wait_for_call(process: subprocess.Popen[str], folder: Path, *expected: str) 
     while not (folder / "s" / "calls").exists() or calls(folder) != list(expected):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)  # another process writes the file
+
+
+def test_run_that_a_signal_ends_before_it_has_a_handler_is_interrupted(
+    sweeping: Callable[..., int], tmp_path: Path
+) -> None:
+    assert sweeping("ranks=[1,2]", r1={"signal": signal.SIGTERM}) == 1
+    assert [status for status, _ in statuses(tmp_path).values()] == ["interrupted", "completed"]
 
 
 def test_no_run_is_carried_out_twice_over_kill_9_and_sigterm(sweeping: Callable[..., int], tmp_path: Path) -> None:

@@ -119,8 +119,7 @@ def call(command: str, *arguments: str) -> tuple[int | None, str, str]:
         patch.setattr("launch.run.ray_session", lambda *_, **__: contextlib.nullcontext())
         if command in EXPENSIVE:
             function, result = EXPENSIVE[command]
-            patch.setattr(f"{name}.{function}", lambda *_, **__: result, raising=command != "serve")
-        patch.setattr("os.execv", lambda *_: sys.exit(0))  # a command that becomes another has accepted its input
+            patch.setattr(f"{name}.{function}", lambda *_, **__: result)
         with contextlib.redirect_stderr(err):
             try:
                 return module.main(list(arguments)), err.getvalue(), ""

@@ -4,7 +4,7 @@ import errno
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,9 +47,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
+def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
     """Watch a coordinator that comes up after so many looks and ends by a call; return the summary."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(up: Call = lambda: 1, ending: Call = dict, looks: int = 0) -> dict[str, Any]:
         left, ready = iter([False] * looks), [True]
@@ -79,9 +78,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follow]:
         monkeypatch.setattr(watch, "ray", ray)
         return Watch(make_request(tmp_path, spent_before=50.0), Console(quiet=True), tmp_path).follow()
 
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run
 
 
 @pytest.mark.parametrize("error", [OSError("No space left"), BadInput("lora.rank=3 is not possible")])
