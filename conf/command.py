@@ -17,7 +17,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from conf.errors import BadInput, in_brief, printable, without_credentials
+from conf.errors import BadInput, TryLater, in_brief, printable, without_credentials
 from conf.signals import end_by_signal, handle_signals
 
 P = ParamSpec("P")
@@ -121,7 +121,7 @@ def refused(name: str, error: Exception) -> int:
         place = error.filename or "the output"
         sentence = str(BadInput(f"{place} cannot be used ({error.strerror}): make room, allow it, or name another"))
     elif not isinstance(error, BadInput):
-        code, sentence = 1, unforeseen(error)
+        code, sentence = 1, str(error) if isinstance(error, TryLater) else unforeseen(error)
     with contextlib.suppress(OSError):
         print(f"{name}: {sentence}", file=sys.stderr, flush=True)
     return code

@@ -33,6 +33,10 @@ class BadInput(Exception):
         super().__init__("\n".join([*map(_short, faults[:MOST_FAULTS]), *([f"and {left} more"] if left > 0 else [])]))
 
 
+class TryLater(Exception):
+    """The machine fails at something that may work another time. Commands print the sentence and exit with code 1."""
+
+
 def _short(text: str) -> str:
     text, half = printable(" ".join(without_credentials(text).split())), MOST_CHARACTERS // 2
     return text if len(text) <= MOST_CHARACTERS else f"{text[:half]} … {text[-half:]}"

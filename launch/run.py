@@ -38,7 +38,7 @@ from actors.storage.run_record import RunRecord
 from actors.tracking.trackers import check_installed
 from conf import signals
 from conf.command import BAD_INPUT, WORDS, PlainConsole, command, refused
-from conf.errors import BadInput
+from conf.errors import BadInput, TryLater
 from conf.help import explain, show_settings
 from conf.load import load
 from conf.schema import Config
@@ -181,6 +181,8 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
             signals.handle_signals(lambda *_: leave(summary, on_end))  # all is saved
             watch.close(summary)
             timer = after(SHUTDOWN_S, lambda: leave(summary, on_end))
+    except TryLater as error:
+        summary = write_ending(request, "failed", str(error))
     except BadInput:
         if (written := RunRecord(request.folder).summary()) is not None:
             on_end(written, BAD_INPUT)

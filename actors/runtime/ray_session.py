@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
@@ -21,8 +22,8 @@ from actors.runtime.placement import Placement
 from actors.storage.files import is_private, private_folder, replace_text
 from actors.storage.folders import discard, mark, read_mark
 from actors.storage.layout import RAY_SESSION
-from conf.documents import path_of
-from conf.errors import BadInput
+from conf.documents import path_of, reason
+from conf.errors import BadInput, TryLater
 from conf.schema import Config
 from conf.signals import handle_signals, on_leave
 
@@ -57,6 +58,12 @@ ACTORS = tuple(
 KILLED_S = 10.0
 """Seconds to wait for the end of killed processes, which hold memory until then."""
 
+SLOW_S = 15.0
+"""Seconds after which a failed start of Ray counts as too slow. It gives up after 30 s, too soon on a busy machine."""
+
+PATIENCE_S = 600.0
+"""Most seconds in which Ray is started again; in half of the budget if that is less."""
+
 T = TypeVar("T")
 
 
@@ -76,7 +83,7 @@ def ray_session(
             shut_down()
         return
     temporary = make_temporary(folder)
-    context = start_ray(config, placement, dashboard, temporary)
+    context = start_in_time(config, placement, dashboard, temporary)
     try:
         yield addresses(context)
     finally:
@@ -127,6 +134,28 @@ def require_token() -> None:
         raise BadInput(
             f"{folder} holds Ray's token and cannot be made private ({error.strerror}): give another HOME"
         ) from error
+
+
+def start_in_time(config: Config, placement: Placement, dashboard: bool, temporary: Path) -> Any:
+    """Start Ray as `start_ray` does, again if that takes too long. Raises TryLater if it does not start in time."""
+    import ray
+
+    limit_s = min(config.budget.seconds / 2, PATIENCE_S)
+    began = time.monotonic()
+    while True:
+        since = time.monotonic()
+        try:
+            return start_ray(config, placement, dashboard, temporary)
+        except Exception as error:  # of any kind
+            took, spent = time.monotonic() - since, time.monotonic() - began
+            if took < SLOW_S:
+                raise
+            ray.shutdown()
+            _end(psutil.Process().children(recursive=True), lambda process: _names(process, temporary))
+            if spent + took > limit_s:
+                busy = f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
+                remedy = "end other work on this machine, or give more budget, and start again"
+                raise TryLater(f"Ray has not started in {spent:.0f} s ({reason(error)}; {busy}): {remedy}") from error
 
 
 def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: Path) -> Any:
@@ -276,5 +305,9 @@ def _end(processes: Iterable[psutil.Process], chosen: Callable[[psutil.Process],
 def _belongs(process: psutil.Process, temporary: Path) -> bool:
     name = process.name()
     if name in SERVERS:
-        return any(f"{temporary}/" in argument for argument in process.cmdline())
+        return _names(process, temporary)
     return name.startswith(WORKERS) and any(Path(file.path).is_relative_to(temporary) for file in process.open_files())
+
+
+def _names(process: psutil.Process, temporary: Path) -> bool:
+    return any(f"{temporary}/" in argument for argument in process.cmdline())

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from conf.command import CLOSED_PIPE, INTERRUPTED, PlainConsole, command
-from conf.errors import BadInput
+from conf.errors import BadInput, TryLater
 
 
 def ending(error: BaseException) -> int:
@@ -27,6 +27,7 @@ def ending(error: BaseException) -> int:
     ("error", "code", "words"),
     [
         (BadInput("x=1: no such key; y is the nearest"), 2, ["thing: x=1: no such key; y is the nearest"]),
+        (TryLater("the machine is busy"), 1, ["thing: the machine is busy\n"]),
         (KeyboardInterrupt(), INTERRUPTED, []),
         (BrokenPipeError(), CLOSED_PIPE, []),
         (OSError(errno.ENOSPC, "No space left"), 2, ["(No space left)", "make room"]),

@@ -215,6 +215,7 @@ from types import SimpleNamespace
 from rich.console import Console
 from actors.storage.documents import RunSummary
 from actors.storage.files import write_document
+from conf.errors import TryLater
 from launch.session import ending, watch
 from launch import run
 from tests.actors.coordinator.test_actor import make_request
@@ -225,6 +226,8 @@ what, folder = sys.argv[1], Path(sys.argv[2])
 def session():
     if what in ("SIGINT", "SIGTERM"):
         os.kill(os.getpid(), signal.Signals[what])
+    if what == "busy":
+        raise TryLater("Ray has not started")
     yield folder, "", ""
     if what == "hang":
         time.sleep(600)
@@ -250,7 +253,7 @@ sys.exit(run.carry_out(make_request(folder, spent_before=50.0), Console(quiet=Tr
 """
 
 
-@pytest.mark.parametrize(("what", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("hang", 3)])
+@pytest.mark.parametrize(("what", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("busy", 1), ("hang", 3)])
 def test_end_before_there_is_a_coordinator_or_a_slow_end_has_its_exit_code(
     what: str, code: int, tmp_path: Path
 ) -> None:
@@ -260,6 +263,8 @@ def test_end_before_there_is_a_coordinator_or_a_slow_end_has_its_exit_code(
     assert done.returncode == code
     if what == "hang":
         assert summary["status"] == "halted"
+    elif what == "busy":
+        assert (summary["status"], summary["reason"]) == ("failed", "Ray has not started")
     else:
         assert (summary["status"], summary["reason"]) == ("interrupted", what)
         assert summary["spent_s"] == RunRecord(tmp_path).spent > 50.0

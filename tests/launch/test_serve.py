@@ -2,6 +2,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
 import signal
 import socket
 import subprocess

@@ -5,13 +5,16 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
 from actors.runtime import ray_session
+from actors.runtime.placement import place
 from actors.runtime.ray_session import (
     NOTE,
     RAY,
@@ -22,7 +25,9 @@ from actors.runtime.ray_session import (
     require_token,
 )
 from actors.storage.folders import MARK
-from conf.errors import BadInput
+from conf.errors import BadInput, TryLater
+from conf.schema import Config
+from conf.settings import changed
 
 
 @pytest.fixture
@@ -145,6 +150,42 @@ def test_the_token_is_its_users_alone_or_is_refused(home: Path, there: bool, mon
     folder.write_text("")
     with pytest.raises(BadInput, match="HOME"):
         require_token()
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Start Ray where each try takes so many seconds and fails, but for the last; return the number of tries."""
+
+    def start(*seconds: float, minutes: float = 60.0) -> int:
+        now, tries = [0.0], list[float]()
+
+        def start_ray(*_: Any) -> Any:
+            tries.append(seconds[len(tries)])
+            now[0] += tries[-1]
+            if len(tries) < len(seconds):
+                raise Exception("timed out during startup")
+            return "context"
+
+        monkeypatch.setattr(ray_session, "start_ray", start_ray)
+        monkeypatch.setattr(ray_session, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        config = changed(Config(), {"budget.minutes": minutes})
+        assert ray_session.start_in_time(config, place((0,), 0), False, Path("/nowhere")) == "context"
+        return len(tries)
+
+    return start
+
+
+def test_ray_that_starts_too_slowly_is_started_again_within_the_budget(starts: Callable[..., int]) -> None:
+    assert starts(5.0) == 1
+    assert starts(30.0, 30.0, 5.0) == 3
+    with pytest.raises(TryLater, match="60 s"):
+        starts(30.0, 30.0, 30.0, 5.0, minutes=2.5)
+
+
+def test_error_of_ray_that_comes_at_once_is_raised_as_it_is(starts: Callable[..., int]) -> None:
+    with pytest.raises(Exception, match="startup") as raised:
+        starts(1.0, 5.0)
+    assert not isinstance(raised.value, TryLater)
 
 
 def test_thread_that_entered_a_context_early_lives_until_it_is_left() -> None:
