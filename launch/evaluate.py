@@ -45,7 +45,7 @@ from launch.hardware.machine import detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.reporting import attempt
 from launch.reporting.benchmarks import notes
-from launch.session.resume import resolve_dtype
+from launch.session.resume import resolve_model
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
 
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
         return 0
     config = load(arguments)
     machine = detect(config.device)
-    if (evaluation := prepare(resolve_dtype(config, machine), machine, console)) is None:
+    if (evaluation := prepare(resolve_model(config, machine), machine, console)) is None:
         return 0
     status = "completed"
     if not evaluation.complete:

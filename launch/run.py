@@ -58,7 +58,7 @@ from launch.session.console import show_places
 from launch.session.ending import OnEnd, describe, end_with_budget, exit_code, leave, next_steps, write_ending
 from launch.session.preparation import prepare, tried
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
-from launch.session.resume import find_folder, resolve_dtype, take_over
+from launch.session.resume import find_folder, resolve_model, take_over
 from rewards.killable_worker import start_server
 from rewards.pool import check_functions
 
@@ -97,7 +97,7 @@ def show_plan(config: Config, console: Console) -> None:
 
 def plan_on(config: Config, machine: Machine) -> Plan:
     """Return the plan of a run on a machine, with the measurements of earlier runs there."""
-    config = resolve_dtype(config, machine)
+    config = resolve_model(config, machine)
     check_functions(config.reward)
     if config.adapter:
         raise BadInput(f"adapter={config.adapter}: evaluate.py measures it; a run starts from lora.start_from")

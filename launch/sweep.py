@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from actors.formats import duration
+from actors.models.adapters import pinned
 from actors.runtime.process import VLLM_BUILDS, software_versions
 from actors.storage.documents import SweepDocument
 from actors.storage.files import read_document
@@ -30,6 +31,7 @@ from conf.command import PlainConsole, asks_for_help
 from conf.command import command as guard
 from conf.errors import BadInput
 from conf.help import explain
+from conf.settings import changed
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
 from launch.plan.options import estimate_all
@@ -72,6 +74,7 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
             f"{names[0]} has {budget}, too little for one update here ({len(names)} of {len(plans)} runs in all):"
             " raise the budget, evaluate less by eval.problems or eval.n, or list fewer values"
         )
+    pin_models(grid)
     claim(grid)
     return Scheduler(grid, lanes, console).run()
 
@@ -79,6 +82,16 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
 def machines_of(grid: Grid) -> list[Machine]:
     detected = cache(detect)
     return [detected(run.config.device) for run in grid.runs]
+
+
+def pin_models(grid: Grid) -> None:
+    """Let all runs of a model begin from the same commit or digest: that of the runs that have begun, else today's."""
+    pins = {run.config.model.path: run.config.model.pin for run in grid.runs if run.config.model.pin}
+    for run in grid.runs:
+        if not (model := run.config.model).pin:
+            pin = pins[model.path] = pins.get(model.path) or pinned(run.config).model.pin
+            run.config = changed(run.config, {"model.pin": pin})
+            run.arguments = (*run.arguments, f"model.pin={pin}")
 
 
 def claim(grid: Grid) -> None:

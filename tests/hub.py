@@ -1,6 +1,9 @@
-"""A stand-in for the Hugging Face Hub: the part of its HTTP API that creates a repository and commits files to it."""
+"""A stand-in for the Hugging Face Hub: the part of its HTTP API that creates a repository and commits files to it, and
+the part that a download uses.
+"""
 
 import base64
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -16,13 +19,17 @@ TOKEN = "hf_stand_in"
 class Hub:
     """What the stand-in received.
 
-    files: by repository and path. created: bodies of requests to `create`.
+    files: by repository and path. models: files by repository, commit and path, the newest commit last. tags: commits.
+    asked: paths of all requests. created: bodies of requests to `create`.
     silent, nonsense: ends of paths whose requests get no response, or one of no use.
     page: the content of a refusal of every request; None for none.
     """
 
     url: str = ""
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    models: dict[str, dict[str, dict[str, bytes]]] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
     created: list[dict[str, Any]] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
     cards: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -46,6 +53,7 @@ def running_hub() -> Iterator[Hub]:
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             path = self.path.partition("?")[0]
+            hub.asked.append(path)
             if path.endswith(hub.silent):
                 hub.closed.wait(60)
             elif path.endswith(hub.nonsense):
@@ -57,17 +65,19 @@ def running_hub() -> Iterator[Hub]:
             else:
                 self.answer(*respond(hub, path, body))
 
-        do_GET = do_POST = do_PUT = handle_any  # noqa: N815  # as the library names them
+        do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815  # as the library names them
 
         def answer(self, code: int, content: Any, headers: tuple[tuple[str, str], ...] = ()) -> None:
-            data = (content if isinstance(content, str) else json.dumps(content)).encode()
+            text = content if isinstance(content, str | bytes) else json.dumps(content)
+            data = text.encode() if isinstance(text, str) else text
             self.send_response(code)
             self.send_header("Content-Type", "text/plain" if isinstance(content, str) else "application/json")
             self.send_header("Content-Length", str(len(data)))
             for name, value in headers:
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.url = f"http://127.0.0.1:{server.server_port}"
@@ -92,9 +102,23 @@ def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
         hub.created.append(asked)
         hub.files.setdefault(name, {".gitattributes": b""})
         return 200, {"url": f"{hub.url}/{name}", "name": name}
+    if "/resolve/" in path:
+        name, _, place = path[1:].partition("/resolve/")
+        commit, _, file = place.partition("/")
+        content = hub.models[name][commit][file]
+        return 200, content, (("X-Repo-Commit", commit), ("ETag", f'"{hashlib.sha1(content).hexdigest()}"'))
     assert path.startswith("/api/models/"), path
     owner, model, *rest = path.removeprefix("/api/models/").split("/")
     name = f"{owner}/{model}"
+    if name in hub.models:
+        commits, (kind, revision) = hub.models[name], rest or ("revision", "main")
+        commit = {"main": [*commits][-1], **hub.tags}.get(revision, revision)
+        if commit not in commits:
+            return 404, {"error": "Invalid rev id"}, (("X-Error-Code", "RevisionNotFound"),)
+        if kind == "revision":
+            return 200, {"id": name, "sha": commit, "siblings": []}
+        tree = ({"path": path, "size": len(content)} for path, content in commits[commit].items())
+        return 200, [{"type": "file", "oid": "0" * 40, **file} for file in tree]
     if name not in hub.files and name not in hub.cards:
         return 404, {"error": "Repository not found"}, (("X-Error-Code", "RepoNotFound"),)
     if rest[:1] == ["preupload"]:

@@ -1,11 +1,9 @@
 """Everything that the samples of an evaluation depend on, so that samples of different models or settings never mix."""
 
-import hashlib
 from dataclasses import asdict
-from pathlib import Path
 
 from actors.models.adapters import WEIGHTS_FILE, Adapter
-from actors.models.files import MODEL_FILES
+from actors.models.files import model_digest
 from actors.storage.documents import AdapterShape, Protocol
 from actors.storage.files import digest
 from conf.errors import BadInput
@@ -64,9 +62,3 @@ def check_continues(protocol: Protocol, recorded: Protocol, evaluation: str) -> 
 def response_limit(config: Config) -> int:
     """Return the most tokens of an evaluated response."""
     return config.eval.max_response_tokens or config.rollout.max_response_tokens
-
-
-def model_digest(folder: str) -> str:
-    """Return a digest of all files of a model, weights included: sizes do not tell trained weights apart."""
-    files = {file for pattern in MODEL_FILES for file in Path(folder).glob(pattern)}
-    return hashlib.blake2b(repr([(file.name, digest(file)) for file in sorted(files)]).encode()).hexdigest()

@@ -1,7 +1,8 @@
 """Checks adapters to start a run from or to evaluate: vLLM must serve them, and they must be made for this model."""
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -9,13 +10,13 @@ from pydantic import ConfigDict, Field, with_config
 from safetensors import SafetensorError, safe_open
 from typing_extensions import TypedDict
 
-from actors.models.files import shape_from_config
+from actors.models.files import name_on_hub, pin_of, shape_from_config
 from actors.models.sizes import projection_sizes
 from conf.departed import value_today
 from conf.documents import parse_json, read_text
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
-from conf.schema.model import FUSED, PROJECTIONS, VLLM_RANKS
+from conf.schema.model import FUSED, PIN, PROJECTIONS, VLLM_RANKS
 from conf.settings import MOST, changed
 
 CONFIG_FILE = "adapter_config.json"
@@ -64,6 +65,22 @@ class Stated(TypedDict):
     use_rslora: NotRequired[bool | None]
     target_modules: list[Module]
     base_model_name_or_path: NotRequired[str | None]
+    revision: NotRequired[str | None]
+
+
+def pinned(config: Config) -> Config:
+    """Return the settings with `model.pin`: as given, else for a hub model the commit that the adapter to evaluate or
+    to start from states, else the present commit or digest.
+
+    Raises BadInput if that model cannot be had, or if the adapter states another commit than is given.
+    """
+    model, (name, given), (folder, where) = config.model, name_on_hub(config.model), _named(config)
+    stated = _read(config, model.path, folder, where) if name and os.path.isfile(folder / CONFIG_FILE) else {}
+    if stated.get("base_model_name_or_path") == name and (revision := stated.get("revision")):
+        if given and re.fullmatch(PIN, revision) and pin_of(model) != revision:
+            raise BadInput(f"{where}: was made for {name}@{revision}, not for {given}; make them equal")
+        model = model if given else replace(model, path=f"{name}@{revision}")
+    return changed(config, {"model.pin": pin_of(model)})
 
 
 def check_adapter(config: Config, model_path: str) -> None:
@@ -74,7 +91,7 @@ def check_adapter(config: Config, model_path: str) -> None:
     """
     if not config.lora.start_from:
         return
-    folder, where = Path(config.lora.start_from), f"lora.start_from={config.lora.start_from}"
+    folder, where = _named(config)
     for key, theirs in _lora(_read(config, model_path, folder, where)).items():
         ours = getattr(config.lora, key)
         if theirs != (sorted(ours) if isinstance(ours, list) else ours):
@@ -90,19 +107,28 @@ def adopt_adapter(config: Config, model_path: str) -> tuple[Config, Adapter | No
     """
     if not config.adapter:
         return config, None
-    folder, where = Path(config.adapter), f"adapter={config.adapter}"
-    if os.path.isfile(folder / "adapter" / CONFIG_FILE):
-        folder = folder / "adapter"
+    folder, where = _named(config)
     stated = _read(config, model_path, folder, where)
     config = changed(config, {f"lora.{key}": value for key, value in _lora(stated).items()})
     _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=True)
     return config, Adapter(folder.resolve(), stated["base_model_name_or_path"])
 
 
+def _named(config: Config) -> tuple[Path, str]:
+    """Return the folder of the adapter to evaluate, or else of the one to start from, and the setting that names it."""
+    if not config.adapter:
+        return Path(config.lora.start_from), f"lora.start_from={config.lora.start_from}"
+    folder = Path(config.adapter)
+    inside = os.path.isfile(folder / "adapter" / CONFIG_FILE)
+    return folder / "adapter" if inside else folder, f"adapter={config.adapter}"
+
+
 def model_names(path: str) -> set[str]:
-    """Return a model's names by its path: the last part, and in the hub's cache, the part after the owner."""
+    """Return a model's names by its path: the last part without a revision, and in the hub's cache, the part after the
+    owner.
+    """
     parts = Path(path).parts or (path,)
-    return {parts[-1], *(part.rpartition("--")[2] for part in parts if part.startswith("models--"))}
+    return {parts[-1].partition("@")[0], *(part.rpartition("--")[2] for part in parts if part.startswith("models--"))}
 
 
 def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str, Any]:

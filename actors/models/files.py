@@ -1,8 +1,10 @@
 """Finds a model's files, here or on the hub, and reads the shape that they state."""
 
+import hashlib
 import os
 import re
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +15,18 @@ from actors.models.families import FUSED, check_family, common_context, read_con
 from conf.documents import mapping, path_of, read_json, reason
 from conf.errors import BadInput
 from conf.schema import ModelConfig, ShapeConfig
+from conf.schema.model import PIN
 
 HUB_TIMEOUT_S = 10.0
 """Seconds for the hub's first answer. Its library alone waits for ever, or tries six times in half a minute."""
 
 BUNDLED = "bundled:smollm2-135m"
+
+ON_HUB = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\w[\w.-]*))?")
+"""Pattern of OWNER/NAME[@REVISION]."""
+
+BLOCK, BLOCKS = 2**14, 2**10
+"""Bytes of a block that a digest reads, and most blocks of a weight file: training changes all parts of it."""
 
 WEIGHT_INDEX = "model.safetensors.index.json"
 """File that names the file of each weight, in a model that has several."""
@@ -62,15 +71,49 @@ class HubAway(Exception):
 def locate(model: ModelConfig) -> str:
     """Return the local folder with the model's config.json, tokenizer and safetensors weights, fetched if need be.
 
-    Raises BadInput if the model is missing, unreachable or gated, lacks weights, or differs from its declared shape.
+    Raises BadInput if the model is missing, unreachable or gated, lacks weights, is not what `model.pin` names, or
+    differs from its declared shape.
     """
-    actual = vars(shape_from_config(_folder(model.path, SHAPE_FILES)))
+    actual = vars(shape_from_config(_folder(model, SHAPE_FILES)))
     for name, declared in vars(model.shape).items():
         if model.shape != ShapeConfig() and declared != actual[name]:
             raise BadInput(f"model.shape.{name}={declared}: {model.path} has {actual[name]}; leave model.shape out")
-    folder = _folder(model.path, MODEL_FILES)
+    folder = _folder(model, MODEL_FILES)
     _check_weights(folder, model.path)
     return str(folder)
+
+
+def pin_of(model: ModelConfig) -> str:
+    """Return `model.pin`, or the present commit of a hub model or digest of a folder. Only config.json is fetched."""
+    return model.pin or model_digest(_folder(model, SHAPE_FILES))
+
+
+def model_digest(folder: str | Path) -> str:
+    """Return a digest of a model's files: names, sizes, and contents, of large weight files only parts, evenly spread.
+    In the hub's cache it is the commit, which names the folder.
+    """
+    if re.fullmatch(PIN, name := Path(folder).name):
+        return name
+    found, files = hashlib.blake2b(digest_size=20), {file for each in MODEL_FILES for file in Path(folder).glob(each)}
+    for file in sorted(file for file in files if file.is_file()):
+        size = file.stat().st_size
+        found.update(repr((file.name, size)).encode())
+        try:
+            with file.open("rb") as content:
+                for start in range(0, size, max(size // BLOCKS, BLOCK) if file.suffix == ".safetensors" else BLOCK):
+                    content.seek(start)
+                    found.update(content.read(BLOCK))
+        except OSError as error:
+            raise BadInput(f"model.path: {file} cannot be read ({reason(error)}); restore it") from None
+    return found.hexdigest()
+
+
+def name_on_hub(model: ModelConfig) -> tuple[str, str | None]:
+    """Return a model's OWNER/NAME and revision; an empty name for a folder and for the bundled model."""
+    named = ON_HUB.fullmatch(model.path)
+    if named is None or os.path.lexists(Path(model.path) / "config.json"):
+        return "", None
+    return named[1], model.pin or named[2]
 
 
 def shape_of(model: ModelConfig) -> ShapeConfig:
@@ -80,7 +123,7 @@ def shape_of(model: ModelConfig) -> ShapeConfig:
     """
     if model.shape != ShapeConfig():
         return model.shape
-    folder = _folder(model.path, SHAPE_FILES)
+    folder = _folder(model, SHAPE_FILES)
     check_family(folder)
     return shape_from_config(folder)
 
@@ -163,39 +206,56 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted({folder / shard for shard in weight_map.values()})
 
 
-def _folder(path: str, patterns: list[str]) -> Path:
-    """Return the folder of a model path, with at least its config.json."""
+def _folder(model: ModelConfig, patterns: list[str]) -> Path:
+    """Return the folder of a model, with at least its config.json, as it was when it was pinned."""
+    path = model.path
     folder = bundled_folder() if path == BUNDLED else path_of(path, f"model.path={path}")
     there = os.path.lexists(folder / "config.json")
     if path == BUNDLED and not there:
         commands = "bash launch/setup.sh, or in an installed package by microbudget bundled"
         raise BadInput(f"model.path={path}: the bundled model is not in {folder}; put it there by {commands}")
-    if there:
-        return folder
-    if os.path.isdir(folder):
-        raise BadInput(f"model.path={path}: the folder has no config.json; name a Hugging Face model folder")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path):
-        raise BadInput(f"model.path={path}: no such folder; name a local folder, a hub id OWNER/NAME or {BUNDLED}")
-    return _from_hub(path, patterns)
+    if not there:
+        if os.path.isdir(folder):
+            raise BadInput(f"model.path={path}: the folder has no config.json; name a Hugging Face model folder")
+        if not (named := ON_HUB.fullmatch(path)):
+            forms = f"a local folder, a hub id OWNER/NAME[@REVISION] or {BUNDLED}"
+            raise BadInput(f"model.path={path}: no such folder; name {forms}")
+        folder = _from_hub(named[1], model.pin or named[2] or "main", patterns)
+    if model.pin and (found := model_digest(folder)) != model.pin:
+        raise BadInput(
+            f"model.path={path}: {folder} now holds other files, {found}, than those pinned by model.pin={model.pin};"
+            " restore them, or begin anew with another run.name"
+        )
+    return folder
 
 
-def _from_hub(name: str, patterns: list[str]) -> Path:
-    """Return the folder of the newest revision in the hub's cache, fetched first if the hub can be reached."""
+def _from_hub(name: str, revision: str, patterns: list[str]) -> Path:
+    """Return the folder of a revision in the hub's cache, fetched first unless it is a commit that is there or the hub
+    cannot be reached.
+    """
     import httpx2
-    from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub import constants, errors, get_cached_repo_tree, snapshot_download
 
     page, instead = f"https://huggingface.co/{name}", "name a local folder that holds the model"
-    wanted: dict[str, Any] = {"allow_patterns": patterns, "ignore_patterns": "*/*"}
+    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": patterns, "ignore_patterns": "*/*"}
     try:
+        if re.fullmatch(PIN, revision):
+            with suppress(errors.LocalEntryNotFoundError, errors.CachedRepoTreeNotFoundError):
+                get_cached_repo_tree(name, revision=revision)  # without it, nothing says whether files are missing
+                return Path(snapshot_download(name, local_files_only=True, **wanted))
         try:
-            revision = newest("model", name)
+            newest("model", name, revision)
         except HubAway:
             return Path(snapshot_download(name, local_files_only=True, **wanted))
-        return Path(snapshot_download(name, revision=revision, **wanted))
+        return Path(snapshot_download(name, **wanted))
     except errors.GatedRepoError:
         fault = f"the model is gated; accept its licence at {page} and set HF_TOKEN, or {instead}"
     except errors.RepositoryNotFoundError:
         fault = f"neither a folder here nor a public model at {page}; correct the name, or set HF_TOKEN"
+    except errors.RevisionNotFoundError:
+        fault = (
+            f"neither {page} nor the local cache has revision {revision}; name another as {name}@REVISION in a new run"
+        )
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx2.TransportError) as error:
         away = error.__context__
         cause = str(away) if isinstance(away, HubAway) else type(away or error).__name__
@@ -205,11 +265,11 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
     raise BadInput(f"model.path={name}: {fault}")
 
 
-def newest(kind: str, name: str) -> str:
-    """Return the commit of the newest revision of a `model` or `dataset`, OWNER/NAME.
+def newest(kind: str, name: str, branch: str | None = None) -> str:
+    """Return the commit of the newest revision of a `model` or `dataset`, OWNER/NAME, or of a branch, tag or commit.
 
-    Raises HubAway, BadInput for a token that no request can carry, and huggingface_hub's RepositoryNotFoundError and
-    its subclass GatedRepoError.
+    Raises HubAway, BadInput for a token that no request can carry, and huggingface_hub's RevisionNotFoundError,
+    RepositoryNotFoundError and its subclass GatedRepoError.
     """
     from huggingface_hub import HfApi, errors, get_token, utils
 
@@ -217,8 +277,8 @@ def newest(kind: str, name: str) -> str:
         raise BadInput("HF_TOKEN: the hub's token holds characters that no token has; copy it again")
     utils.logging.set_verbosity_error()  # our message says it
     try:
-        revision: str = getattr(HfApi(), f"{kind}_info")(name, timeout=HUB_TIMEOUT_S).sha
-    except errors.RepositoryNotFoundError:
+        revision: str = getattr(HfApi(), f"{kind}_info")(name, revision=branch, timeout=HUB_TIMEOUT_S).sha
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         raise
     except Exception as error:  # a proxy's answer can raise anything
         raise HubAway(type(error).__name__) from error

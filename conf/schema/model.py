@@ -21,7 +21,10 @@ REFERENCE_RANK = 32
 
 READ = "read from config.json"
 
-PATH = Rule(bool, "name a local folder, a hub id OWNER/NAME or bundled:smollm2-135m")
+PIN = "[0-9a-f]{40}"
+"""Pattern of a commit, and of a digest."""
+
+PATH = Rule(bool, "name a local folder, a hub id OWNER/NAME[@REVISION] or bundled:smollm2-135m")
 RANK = Rule(lambda rank: 1 <= rank <= VLLM_RANKS[-1], f"use 1 to {VLLM_RANKS[-1]}, the largest rank vLLM serves")
 MODULES = Rule(
     lambda names: bool(names) and all(name in (*PROJECTIONS, *FUSED) and names.count(name) == 1 for name in names),
@@ -66,7 +69,11 @@ class ModelConfig:
     path: str = setting(
         "bundled:smollm2-135m", "our choice: needs no network", rule=PATH, checkpointed="model", local_path=True
     )
-    """A local folder in Hugging Face format, a hub id OWNER/NAME, or bundled:smollm2-135m."""
+    """A local folder in Hugging Face format, a hub id OWNER/NAME[@REVISION] (a commit, a tag or a branch), or
+    bundled:smollm2-135m."""
+    pin: str = setting("", "our choice: found when a run begins", follows="model.path", costless=True)
+    """The commit of a hub model, or a digest of the files of any other, that a run notes when it begins. All that comes
+    after uses this model and no other. Empty: the present one."""
     dtype: str = setting(
         "bfloat16", "as these models were trained", choices=("auto", "bfloat16", "float32"), checkpointed="dtype"
     )

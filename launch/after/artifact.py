@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils.logging import disable_progress_bar
 
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
-from actors.models.files import BUNDLED, shape_from_config, weight_files
+from actors.models.files import shape_from_config, weight_files
 from actors.models.sizes import parameters
 from conf.errors import BadInput
 from launch.after.gguf_file import write_gguf
@@ -73,8 +73,7 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
             unpacked = GgufConfig(dequantize=True)
             loaded = partial(load, str(folder), gguf_file=f"{name}-{kind}.gguf", quantization_config=unpacked)
         else:
-            path = trained.config.model.path
-            write_adapter(trained, folder, "" if path == BUNDLED or Path(path).exists() else path)
+            write_adapter(trained, folder)
             loaded = partial(load_adapter, trained, folder)
     except (OSError, SafetensorError) as error:
         raise BadInput(f"the export cannot be written ({error}); {ROOM}") from None
@@ -98,7 +97,7 @@ def needed_bytes(trained: Trained, form: str, kind: str) -> int:
 def write_adapter(trained: Trained, folder: Path, base: str = "") -> None:
     """Copy the adapter into an empty folder.
 
-    base: the base model's name to write into it; empty to keep the path on this machine.
+    base: the base model's name to write into it; empty to keep the one that the run has written.
     """
     shutil.copyfile(trained.adapter / WEIGHTS_FILE, folder / WEIGHTS_FILE)
     stated = json.loads((trained.adapter / CONFIG_FILE).read_text())

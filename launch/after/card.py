@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from actors.models.files import BUNDLED
+from actors.models.files import BUNDLED, name_on_hub
 from actors.models.sizes import padded_rank
 from launch.after.trained import Trained
 from launch.reporting.history import Run
@@ -51,6 +51,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
         cell=cell,
         repository=repository,
         base=base if on_hub else "FOLDER_OF_THE_BASE_MODEL",
+        revision=name_on_hub(trained.config.model)[1],
         form=form,
         rank=padded_rank(trained.config.lora.rank),
         report=report,
@@ -63,7 +64,7 @@ def facts(trained: Trained, run: Run, licence: str) -> dict[str, object]:
     """Return facts that the report does not have."""
     cost, price = run.summary.cost, trained.config.budget.price_per_hour
     return {
-        "base model": trained.base_name,
+        "base model": "@".join(filter(None, (trained.base_name, name_on_hub(trained.config.model)[1]))),
         "licence of the base model": licence or "see the page of the base model",
         "updates": run.summary.updates or len(run.rows),
         "time": time(run.summary.spent_s),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.models.adapters import adopt_adapter
-from actors.models.files import BUNDLED, locate, shape_from_config
+from actors.models.files import BUNDLED, locate, name_on_hub, shape_from_config
 from actors.models.sizes import kv_bytes_per_token, longest_sample
 from actors.runtime.host_resources import amount, free_memory
 from actors.runtime.placement import SPINS, Share, place_engines
@@ -58,7 +58,7 @@ class Trained:
     def base_name(self) -> str:
         """Id of the base model on the hub, OWNER/NAME, or the name of its local folder."""
         path = self.config.model.path
-        return HUB_NAMES.get(path) or (Path(path).name if Path(path).exists() else path)
+        return HUB_NAMES.get(path) or name_on_hub(self.config.model)[0] or Path(path).name
 
 
 def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:

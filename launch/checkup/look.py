@@ -23,7 +23,7 @@ from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import needs_of_run, resources
 from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
-from launch.session.resume import resolve_dtype
+from launch.session.resume import resolve_model
 
 State = Literal["good", "warning", "bad"]
 
@@ -61,7 +61,7 @@ def look(config: Config) -> tuple[list[Finding], Plan | None]:
     plan = None
     if not any(found.state == "bad" for found in findings):
         machine = detect(config.device)
-        config = resolve_dtype(config, machine)
+        config = resolve_model(config, machine)
         findings = [look_at_machine(machine), *findings, *look_at_software(machine), look_at_model(config)]
         try:
             plan = plan_measured(config, machine)
@@ -166,24 +166,10 @@ def look_at_resources(plan: Plan, folder: Path) -> Iterator[Finding]:
 
 def look_at_model(config: Config) -> Finding:
     """Return the finding on the recipe's model, on this machine or on the hub."""
-    from huggingface_hub import HfApi, get_token
+    from actors.models.files import locate, name_on_hub, pin_of
 
-    path = config.model.path
-    if ":" in path or Path(path).is_dir():
-        from actors.models.files import locate
-
-        try:
-            return Finding("model", "good", f"{path} in {locate(config.model)}")
-        except BadInput as error:
-            return Finding("model", "bad", str(error))
-    token = "with a token" if get_token() else "without a token (HF_TOKEN)"
     try:
-        HfApi().auth_check(path)
-    except Exception as error:  # raised by the hub's library, its client or the network
-        kind = type(error).__name__
-        remedy = {
-            "GatedRepoError": f"accept its licence at https://huggingface.co/{path} and set HF_TOKEN",
-            "RepositoryNotFoundError": "correct model.path, or set HF_TOKEN if it is private",
-        }.get(kind, "check the network, or name a local folder that holds it in model.path")
-        return Finding("model", "bad", f"{path}: the hub does not give it {token} ({kind}); {remedy}")
-    return Finding("model", "good", f"{path} from the hub {token}")
+        place = f"at commit {pin_of(config.model)}" if name_on_hub(config.model)[0] else f"in {locate(config.model)}"
+        return Finding("model", "good", f"{config.model.path} {place}")
+    except BadInput as error:
+        return Finding("model", "bad", str(error))

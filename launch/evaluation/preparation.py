@@ -9,7 +9,7 @@ from rich.console import Console
 from actors.evaluation.protocol import protocol_of
 from actors.evaluation.samples import EvaluationFolder, SampleFile
 from actors.messages import AdapterRef
-from actors.models.adapters import adopt_adapter
+from actors.models.adapters import adopt_adapter, pinned
 from actors.models.files import load_tokenizer, locate, shape_from_config
 from actors.runtime.placement import Placement, place_engines
 from actors.runtime.process import VLLM_BUILDS, software_versions
@@ -59,6 +59,7 @@ class PreparedEvaluation:
 def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvaluation | None:
     """Find and check everything, and only then touch the folder. Return None if only the plan was requested."""
     check_request(config, machine)
+    config = pinned(config)
     model_path = locate(config.model)
     shape = shape_from_config(model_path)
     check_lengths(config, shape.max_position_embeddings)

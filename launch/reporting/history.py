@@ -220,6 +220,8 @@ def _axes(keys: Iterable[str], runs: Iterable[Run]) -> dict[str, tuple[Any, ...]
         if len(values) > 1:
             numbers = all(isinstance(value, int | float) for value in values)
             axes[key] = tuple(sorted(values) if numbers else values)
+    if MODEL in axes:
+        axes.pop("model.pin", None)  # another model has another one
     return axes
 
 

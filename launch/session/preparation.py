@@ -77,7 +77,7 @@ def prepare(
     mps: the text of an event, see `mps_service`.
     own_copies: why engine and learner do not share the base model's weights, although that is planned.
     """
-    from actors.models.adapters import check_adapter
+    from actors.models.adapters import check_adapter, pinned
     from actors.models.files import load_tokenizer, locate
     from learner.model.architecture import check_architecture
     from rewards.pool import check_reward_functions
@@ -85,7 +85,7 @@ def prepare(
     from rewards.problems.loading import write_listing
     from rewards.reward import reward_function
 
-    config = plan.config
+    config = pinned(plan.config)
     model_path = locate(config.model)
     check_architecture(config, model_path)
     check_adapter(config, model_path)

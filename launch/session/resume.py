@@ -141,17 +141,19 @@ def check_settings(config: Config, run: RunRecord) -> None:
         )
 
 
-def resolve_dtype(config: Config, machine: Machine) -> Config:
-    """Return the settings with the dtype a run began with, or else the machine's faster one, for model.dtype=auto.
+def resolve_model(config: Config, machine: Machine) -> Config:
+    """Return the settings with the model's pin and dtype that a run began with; for model.dtype=auto, else with the
+    machine's faster dtype.
 
     A machine that is not this one has no run to resume here.
     """
     run = RunRecord(Path(config.run.folder) / config.run.name)
-    if config.model.dtype != "auto":
-        return config
     resumes = machine.present and run.exists and not config.run.overwrite
-    dtype = run.config().get("model", {}).get("dtype", machine.dtype) if resumes else machine.dtype
-    return changed(config, {"model.dtype": dtype})
+    begun = run.config().get("model", {}) if resumes else {}
+    if config.model.dtype == "auto":
+        config = changed(config, {"model.dtype": begun.get("dtype", machine.dtype)})
+    same = begun.get("path") == config.model.path
+    return changed(config, {"model.pin": config.model.pin or (begun.get("pin", "") if same else "")})
 
 
 def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:

@@ -15,7 +15,7 @@ from conf.settings import changed
 from launch.hardware.machine import Machine, with_gpus
 from launch.plan.calibration import plan_measured
 from launch.plan.plan import Plan
-from launch.session.resume import resolve_dtype
+from launch.session.resume import resolve_model
 from launch.sweep_runs.grid import Grid, SweepRun
 from rewards.pool import check_functions
 
@@ -114,7 +114,7 @@ def _plans(grid: Grid, machines: Sequence[Machine], count: int) -> dict[str, Pla
     """Plan every run on its lane's part of its machine, with its part of the sweep's budget. count: number of lanes."""
     plans, total = {}, grid.settings.seconds
     for number, (run, machine) in enumerate(zip(grid.runs, machines, strict=True)):
-        run.config = resolve_dtype(run.config, machine)
+        run.config = resolve_model(run.config, machine)
         if total is not None:
             run.config = changed(run.config, {"budget.minutes": total / len(grid.runs[::count]) / 60})
         check_functions(run.config.reward)

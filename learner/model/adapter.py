@@ -16,6 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from actors.models.adapters import WEIGHTS_FILE
 from actors.models.families import FUSED
+from actors.models.files import BUNDLED, name_on_hub
 from actors.storage.files import sync
 from actors.storage.folders import new_folder
 from actors.storage.layout import ADAPTER
@@ -69,8 +70,12 @@ def load_model(
     lora._register_custom_module({nn.Linear: Projection})  # experimental in PEFT 0.21.2, hence the underscore
     torch.manual_seed(config.run.seed)
     model = get_peft_model(base, lora, autocast_adapter_dtype=False)
+    stated = cast(LoraConfig, model.peft_config["default"])
     # PEFT makes a set of them, which every process would write in another order.
-    cast(LoraConfig, model.peft_config["default"]).target_modules = list(config.lora.target_modules)
+    stated.target_modules = list(config.lora.target_modules)
+    name, stated.revision = name_on_hub(config.model)
+    if name or config.model.path == BUNDLED:  # other machines have another path
+        stated.base_model_name_or_path = name or BUNDLED
     if config.lora.start_from and begins:  # a folder that `actors.models.adapters.check_adapter` has accepted
         set_peft_model_state_dict(model, load_file(Path(config.lora.start_from) / WEIGHTS_FILE))
     return cast(PeftModel, model.to(device))

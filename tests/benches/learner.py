@@ -21,7 +21,7 @@ from conf.load import load
 from conf.schema import Config
 from launch.checkup.measurement import random_group
 from launch.hardware.machine import detect
-from launch.session.resume import resolve_dtype
+from launch.session.resume import resolve_model
 from tests.benches.results import Result, Row, measured
 from tests.random_model import write_random
 
@@ -113,7 +113,7 @@ def measure_here(side: str, case: Case) -> dict[str, float]:
     device = device_here()
     recompute = f"learner.gradient_checkpointing={'on' if case.recompute else 'off'}"
     sizes = (f"lora.rank={case.rank}", f"learner.tokens_per_microbatch={MICROBATCH}")
-    config = resolve_dtype(load([f"conf={RECIPE[device]}", *sizes, recompute, "rollout.temperature=1.0"]), detect())
+    config = resolve_model(load([f"conf={RECIPE[device]}", *sizes, recompute, "rollout.temperature=1.0"]), detect())
     work = batch(case)
     with TemporaryDirectory() as name:
         folder = Path(name)

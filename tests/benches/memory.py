@@ -20,7 +20,7 @@ from conf.schema import Config
 from launch.checkup.measurement import random_group
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import make_plan
-from launch.session.resume import resolve_dtype
+from launch.session.resume import resolve_model
 from tests.benches.learner import status
 from tests.benches.results import Result, Row, measured
 
@@ -97,7 +97,7 @@ def _configure(rank: int, response: int) -> Config:
     lengths = (f"rollout.max_prompt_tokens={PROMPT}", f"rollout.max_response_tokens={response}")
     memory = ("rollout.kv_cache_gib=1", "learner.tokens_per_microbatch=2048")
     config = load(["conf=quickstart", "device=cpu", f"lora.rank={rank}", *lengths, *memory])
-    return resolve_dtype(config, detect("cpu"))
+    return resolve_model(config, detect("cpu"))
 
 
 def _generate(ray: Any, engine: Any, config: Config, adapter: AdapterRef, groups: int) -> None:

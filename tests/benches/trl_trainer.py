@@ -17,7 +17,7 @@ from conf.load import load
 from conf.schema import Config
 from conf.schema.learner import LearnerConfig
 from launch.hardware.machine import detect
-from launch.session.resume import resolve_dtype
+from launch.session.resume import resolve_model
 from learner.optimizer import learning_rate
 from rewards.problems.loading import load as load_problems
 from rewards.verify import verify
@@ -38,7 +38,7 @@ def train(
     from transformers import AutoModelForCausalLM, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    config = resolve_dtype(load(["conf=quickstart", *settings]), detect("cpu"))
+    config = resolve_model(load(["conf=quickstart", *settings]), detect("cpu"))
     learner, lora = config.learner, config.lora
     model, began = locate(config.model), psutil.Process().create_time()
     tokenizer = load_tokenizer(model, config.model.path)

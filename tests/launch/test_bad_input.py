@@ -66,6 +66,11 @@ def lose_model(run: Path) -> None:
     settings.write_text("\n".join("  path: /no/such/model" if line.startswith("  path: ") else line for line in lines))
 
 
+def exchange_model(run: Path) -> None:
+    settings = run / "config.yaml"
+    settings.write_text(settings.read_text().replace("  pin: ''", f"  pin: '{'0' * 40}'"))
+
+
 NO_RUN = [
     (delete(""), ("runs/mine", "name a run's folder")),
     (delete("config.yaml"), ("runs/mine", "config.yaml")),
@@ -75,6 +80,7 @@ UNFIT = [
     (exchange_adapter, ("adapter/adapter_model.safetensors",)),
     (name_another_base, ("someone/else",)),
     (lose_model, ("model.path=/no/such/model",)),
+    (exchange_model, (f"model.pin={'0' * 40}",)),
 ]
 NO_SAMPLES = [(delete("samples/eval-final.jsonl"), ("samples/eval-final.jsonl",))]
 CASES = [(command, *case) for command in COMMANDS for case in NO_RUN + (NO_SAMPLES if command == "samples" else UNFIT)]

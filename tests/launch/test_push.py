@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import constants
 
 from launch import push
-from launch.after import artifact
+from launch.after import artifact, card
 from launch.after.trained import Trained
 from tests.hub import TOKEN, Hub, running_hub
 from tests.run_folders import write_run
@@ -144,10 +144,18 @@ def test_dry_run_shows_all_and_needs_nothing(
 
 def test_model_of_the_hub_is_named_with_its_licence(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trained, "base_name", "someone/base")
+    monkeypatch.setattr(card, "name_on_hub", lambda model: ("someone/base", "a" * 40))
     hub.cards["someone/base"] = {"license": "mit"}
     assert push.main([str(run), "to=me/mine"]) == 0
     wanted = {"base_model": "someone/base", "base_model_relation": "adapter", "license": "mit"}
     assert wanted.items() <= metadata(hub).items()
+    body = hub.files["me/mine"]["README.md"].decode()
+    for said in (
+        f"| someone/base@{'a' * 40} |",
+        f'"revision": "{"a" * 40}"',
+        f"vllm serve someone/base --revision {'a' * 40}",
+    ):
+        assert said in body
 
 
 def test_files_in_the_hub_are_replaced_only_when_asked(run: Path, hub: Hub, refused: Callable[..., str]) -> None:

@@ -15,11 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
+from actors.models.files import pin_of
 from actors.storage.documents import LedgerRecord, RunSummary
 from actors.storage.files import lock
 from actors.storage.folders import mark
 from actors.storage.run_folder import RunFolder
 from conf.load import dump, load
+from conf.settings import changed
 from launch import sweep
 from launch.hardware.machine import Machine
 from launch.plan.plan import Plan
@@ -101,6 +103,19 @@ def test_runs_are_carried_out_once_and_their_results_shown(
     shutil.rmtree(tmp_path / "s" / "r64-seed0")
     assert sweeping("ranks=[8,64]", "seeds=[0,1]") == 0
     assert calls(tmp_path)[4:] == ["r64-seed0"]
+
+
+def test_runs_of_a_model_share_its_commit(tmp_path: Path) -> None:
+    """That of the run that has begun, if there is one."""
+    grid = read_grid(command(tmp_path, "seeds=[0,1]"))
+    sweep.pin_models(grid)
+    pins = {argument for run in grid.runs for argument in run.arguments if argument.startswith("model.pin=")}
+    assert pins == {f"model.pin={pin_of(grid.runs[0].config.model)}"}
+    assert [load(list(run.arguments)) for run in grid.runs] == [run.config for run in grid.runs]
+    grid = read_grid(command(tmp_path, "seeds=[0,1]"))
+    grid.runs[1].config = changed(grid.runs[1].config, {"model.pin": "b" * 40})
+    sweep.pin_models(grid)
+    assert [run.config.model.pin for run in grid.runs] == ["b" * 40, "b" * 40]
 
 
 def test_failed_run_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable[..., int], tmp_path: Path) -> None:

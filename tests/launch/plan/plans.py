@@ -11,7 +11,7 @@ from launch.plan.estimate import Estimate
 from launch.plan.options import options
 from launch.plan.plan import Plan, make_plan
 from launch.plan.view import render
-from launch.session.resume import resolve_dtype
+from launch.session.resume import resolve_model
 
 CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "float32": 0.2e12})
 
@@ -23,7 +23,7 @@ def machine(card: str, gpus: int = 1, host_memory: int | None = 128 * GIB) -> Ma
 
 def plan(recipe: str, where: Machine, *overrides: str) -> Plan:
     config = load([f"conf={recipe}", *overrides])
-    config = resolve_dtype(config, where)
+    config = resolve_model(config, where)
     return make_plan(config, where)
 
 

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conf.errors import BadInput
 from launch.reporting.history import compare, read_run, read_sweep
@@ -59,6 +60,17 @@ def test_runs_are_compared_by_the_settings_in_which_they_differ(tmp_path: Path) 
     sweep = compare(folders)
     assert sweep.axes == {"learner.learning_rate": (1e-5, 1e-4)}
     assert sweep.folder == tmp_path
+
+
+def test_another_commit_is_another_setup_and_another_model_has_another(tmp_path: Path) -> None:
+    pins = {"a": ("owner/one", "first"), "b": ("owner/one", "second"), "c": ("owner/two", "third")}
+    for name, (model, pin) in pins.items():
+        run = write_run(tmp_path / name, model=model)
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+        settings["model"]["pin"] = pin
+        (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert compare([tmp_path / "a", tmp_path / "b"]).axes == {"model.pin": ("first", "second")}
+    assert compare([tmp_path / "a", tmp_path / "c"]).axes == {"model.path": ("owner/one", "owner/two")}
 
 
 def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
+from conf.settings import changed
 from launch.hardware.machine import GIB, Machine
 from launch.plan.refusal import LEAST_START
 from launch.plan.time import START_S
 from launch.session import preparation
 from launch.session.preparation import commit, origin
-from launch.session.resume import begin, find_folder, resolve_dtype, take_over
+from launch.session.resume import begin, find_folder, resolve_model, take_over
 from tests.conftest import ROOT
 
 
@@ -54,8 +55,31 @@ def test_run_keeps_the_dtype_it_began_with(
         leave(tmp_path, "interrupted", f"model.dtype={begun}")
     config = configure(tmp_path, f"model.dtype={asked}")
     rates = {"float32": 1e11, "bfloat16": 1e10}
-    config = resolve_dtype(config, Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, rates, present=present))
+    config = resolve_model(config, Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, rates, present=present))
     assert config.model.dtype == settled
+
+
+@pytest.mark.parametrize(
+    ("path", "pin", "present", "settled"),
+    [
+        ("owner/name", "", True, "a" * 40),
+        ("owner/name", "b" * 40, True, "b" * 40),
+        ("owner/name", "", False, ""),  # another machine has no run here
+        ("owner/other", "", True, ""),
+    ],
+)
+def test_run_keeps_the_model_it_began_with(tmp_path: Path, path: str, pin: str, present: bool, settled: str) -> None:
+    leave(tmp_path, "interrupted", "model.path=owner/name", f"model.pin={'a' * 40}")
+    machine = Machine("any", (0,), GIB, 0, 0, 1e10, {}, present=present)
+    config = configure(tmp_path, f"model.path={path}", f"model.pin={pin}", "model.dtype=bfloat16")
+    assert resolve_model(config, machine).model.pin == settled
+    assert resolve_model(changed(config, {"run.overwrite": True}), machine).model.pin == pin
+
+
+def test_another_model_than_before_is_refused_on_resume(tmp_path: Path) -> None:
+    leave(tmp_path, "interrupted", f"model.pin={'a' * 40}")
+    with pytest.raises(BadInput, match=rf"model\.pin={'a' * 40}, not {'b' * 40}"):
+        find_folder(configure(tmp_path, f"model.pin={'b' * 40}"))
 
 
 def test_changes_are_listed_without_the_place_of_the_run(tmp_path: Path) -> None:

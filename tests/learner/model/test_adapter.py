@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM
 
@@ -53,6 +53,24 @@ def test_a_run_can_start_from_an_adapter(
     group = build_group(1)
     assert second.score((group,)) == first.score((group,))
     assert_same_logits(tiny_model, second.publish(), first)
+
+
+@pytest.mark.parametrize(
+    ("path", "base", "revision"),
+    [
+        ("owner/name@v1", "owner/name", "a" * 40),
+        ("bundled:smollm2-135m", "bundled:smollm2-135m", None),
+        ("", "", None),  # a folder, which has no other name
+    ],
+)
+def test_an_adapter_names_its_base_and_its_commit(
+    path: str, base: str, revision: str | None, tiny_config: Config, tiny_model: Path, tmp_path: Path
+) -> None:
+    """In PEFT's fields, so that PEFT itself loads the base model as it was."""
+    config = changed(tiny_config, {"model.path": path or str(tiny_model), "model.pin": "a" * 40})
+    write_adapter(load_model(config, str(tiny_model)), tmp_path / "adapter", durable=False)
+    stated = PeftConfig.from_pretrained(str(tmp_path / "adapter"))
+    assert (stated.base_model_name_or_path, stated.revision) == (base or str(tiny_model), revision)
 
 
 def test_only_checkpoints_wait_for_the_disk(
