@@ -1,0 +1,104 @@
+"""Make the pictures of README.md from quickstarts, and the figures that its sentences must agree with.
+
+    bash launch/quickstart.sh | tee quickstart.log
+    .venv/bin/python -m tests.pictures quickstart.log runs/quickstart [further runs, such as runs/seed-1 …]
+
+Writes docs/images/console.svg and report.png of the first run, learning.png of all of them, and quickstart.json. A test
+compares quickstart.json with the pages. Chromium draws the report.
+"""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from rich.console import Console
+from rich.text import Text
+
+from actors.messages import Progress
+from launch.reporting import conclusion
+from launch.reporting.history import Run, read_run
+from launch.reporting.plots import smooth
+from launch.reporting.run_conclusion import change
+from launch.session.console import render
+from tests.conftest import ROOT
+from tests.launch.test_report import CHROMIUM
+
+IMAGES = ROOT / "docs" / "images"
+COLUMNS = 100
+SHOWN = ("Fits.", "Problems:", "Base model:")
+"""Beginnings of the lines before the training that the console's picture shows."""
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,800")
+
+
+def main(arguments: Sequence[str]) -> None:
+    log, *folders = map(Path, arguments)
+    runs = [read_run(folder) for folder in folders]
+    (IMAGES / "quickstart.json").write_text(json.dumps(figures(runs), indent=1) + "\n")
+    console(log.read_text().splitlines(), runs[0])
+    learning(runs)
+    page = (folders[0] / "report.html").resolve().as_uri()
+    with TemporaryDirectory() as profile:
+        picture = f"--screenshot={IMAGES / 'report.png'}"
+        subprocess.run([CHROMIUM, *FLAGS, f"--user-data-dir={profile}", picture, page], check=True, capture_output=True)
+
+
+def figures(runs: Sequence[Run]) -> dict[str, object]:
+    """Return what the pages say of these runs."""
+    return {
+        "conclusion": conclusion(runs[0].folder),
+        "machine": runs[0].summary.hardware,
+        "updates": [len(run.rows) for run in runs],
+        "pass@1": [
+            [round(run.base.pass_at_1, 3), round(run.final.pass_at_1, 3)] for run in runs if run.base and run.final
+        ],
+    }
+
+
+def console(lines: Sequence[str], run: Run) -> None:
+    """Draw what a terminal shows: the plan's conclusion, a moment of the training, and the end."""
+    screen = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    screen.print(Text("$ bash launch/quickstart.sh", "bold"))
+    for line in (line for line in lines if line.startswith(SHOWN)):
+        screen.print(Text(line, "bold green" if line.startswith(SHOWN[0]) else ""))
+    row = run.rows[len(run.rows) // 2].metrics
+    spent, left = row["budget/spent_s"], row["budget/left_s"]
+    more = round(len(run.rows) * left / (spent + left))
+    screen.print(render(Progress("training", int(row["update"]), spent, left, more, row)))
+    end = next(number for number, line in enumerate(lines) if line.startswith("completed"))
+    for line in lines[end:]:
+        screen.print(Text(line.rstrip()))
+    screen.save_svg(str(IMAGES / "console.svg"), title="")
+
+
+def learning(runs: Sequence[Run]) -> None:
+    """Draw the accuracy of the training samples over the minutes, and the held-out results with their intervals."""
+    figure = Figure(figsize=(7.1, 4.0), dpi=144)
+    axes = figure.add_subplot()
+    for number, run in enumerate(runs):
+        minutes, values = ([row.metrics[name] for row in run.rows] for name in ("budget/spent_s", "reward/accuracy"))
+        minutes, colour = [second / 60 for second in minutes], f"C{2 * number}"
+        axes.plot(minutes, values, color=colour, alpha=0.25, linewidth=0.7)
+        name = f"seed {run.config.get('run.seed')}: accuracy in training, {len(run.rows)} updates"
+        axes.plot(minutes, list(smooth(values, 3)), color=colour, label=name)
+        found = change(run)
+        assert found
+        assert run.budget_s
+        for minute, level in ((0, found.before), (run.budget_s / 60, found.after)):
+            place = minute + 0.06 * (number - (len(runs) - 1) / 2)
+            axes.plot([place] * 2, level.interval, color=colour, marker="_", linewidth=1.2)
+            axes.plot(place, level.value, "o", color=colour, clip_on=False)
+    axes.plot([], [], "o-", color="0.4", label="held-out pass@1 and its 95 % interval, before and after")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set(ylim=(0.0, 1.0), xlabel="minutes", ylabel="correct")
+    axes.legend(loc="lower right")
+    figure.savefig(IMAGES / "learning.png", transparent=False)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
