@@ -23,7 +23,7 @@ from tests.benches.trl_environment import TRL, train
 NEVER_SAMPLED = "<empty_output>"
 """A special token of the bundled model that its training texts do not contain."""
 GROUPS, TOKENS = 8, 64
-WARM_UP = 2
+WARM_UP = 1
 """First updates of both sides that are not measured."""
 UPDATES, TRL_UPDATES = 6, 2
 BATCHES = (16, 64)
