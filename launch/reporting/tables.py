@@ -98,7 +98,7 @@ def _counted(run: Run, name: str, marked: Callable[[SampleRow], bool]) -> Cells:
 
 
 def benchmarks(run: Run) -> Table:
-    head, *body = table_rows(run.evaluation) if run.evaluation else [()]
+    head, *body = (table_rows(run.evaluation) if run.evaluation else []) or [()]
     return Table("Benchmarks", head, body, "; ".join(notes(run.evaluation)) if run.evaluation else "")
 
 

@@ -136,6 +136,7 @@ def test_refused_line_does_not_end_the_chat(line: str, expected: str, say: Say) 
 
 
 def test_interrupt_ends_a_response_of_a_terminal_and_otherwise_the_chat(say: Say, engine: Boxes) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of pytest-xdist ignores it
     engine.interrupted = "user: hello\n"
     with pytest.raises(KeyboardInterrupt):
         say("hello", "again")

@@ -164,7 +164,11 @@ def make_model(world: World) -> None:
 
 def make_export(world: World) -> None:
     trained: Any = SimpleNamespace(
-        run=world.run, checkpoint=Path("update-1"), model_path=str(world.secret), config=world.config
+        run=world.run,
+        checkpoint=Path("update-1"),
+        model_path=str(world.secret),
+        config=world.config,
+        base_name="base",
     )
     export.export(trained, "adapter", "", str(world.root / "exports" / "made"), PlainConsole())
 

@@ -31,15 +31,18 @@ PYTHON = {
     "learner/cpu_adam.py": (OURS, "unlink"),
     "learner/model/adapter.py": (NEW, "save_file save_pretrained"),
     "learner/training_state.py": (NEW, "save_file write_text"),
+    "rewards/killable_worker.py": (NEW, "rmtree"),
     "rewards/problems/loading.py": (OTHER, "replace_text"),
     "launch/after/artifact.py": (NEW, "copyfile write_text"),
     "launch/after/merged.py": (NEW, "copyfile save_file save_pretrained write_text"),
     "launch/bundled.py": (NEW, "save_pretrained write_text"),
     "launch/chat.py": (NEW, "unlink"),
-    "launch/export.py": (NEW, "rename"),
+    "launch/doctor.py": (NEW, "rmtree"),
+    "launch/export.py": (NEW, "rename rmtree"),
     "launch/plan/calibration.py": (OURS, "replace_text"),
-    "launch/push.py": (NEW, "copyfile write_text"),
+    "launch/push.py": (NEW, "copyfile rmtree write_text"),
     "launch/reporting/__init__.py": (OURS, "replace_text"),
+    "launch/serve.py": (NEW, "rmtree"),
     "launch/sweep_runs/lanes.py": (TAKEN, "open"),
     "launch/sweep_runs/scheduler.py": (TAKEN, "write_document"),
 }
@@ -92,6 +95,11 @@ def writes(call: ast.Call) -> str:
     return name if known else ""
 
 
+def passed(call: ast.Call) -> set[str]:
+    """Return the functions that write and are arguments of a call, to be called elsewhere."""
+    return {name for each in call.args if (name := ast.unparse(each).rpartition(".")[2]) in FUNCTIONS - {"copy"}}
+
+
 def commands(script: Path) -> Iterator[str]:
     for line in script.read_text().splitlines():
         if not line.lstrip().startswith("#"):
@@ -103,7 +111,7 @@ def test_python_writes_nowhere_else() -> None:
     for folder in ("actors", "conf", "learner", "rewards", "launch"):
         for file in sorted((ROOT / folder).rglob("*.py")):
             calls = (each for each in ast.walk(ast.parse(file.read_text())) if isinstance(each, ast.Call))
-            if names := {name for call in calls if (name := writes(call))}:
+            if names := {name for call in calls for name in {writes(call), *passed(call)} if name}:
                 found[str(file.relative_to(ROOT))] = " ".join(sorted(names))
     assert found == {file: names for file, (_, names) in PYTHON.items()}
 

@@ -9,10 +9,12 @@ from tests.conftest import ROOT
 
 
 def test_nothing_else_deletes_trees() -> None:
+    """But a process its own temporary folders, when it is ended by a signal."""
     product = (
         file for part in ("actors", "conf", "launch", "learner", "rewards") for file in (ROOT / part).rglob("*.py")
     )
-    assert [file.name for file in product if "rmtree" in file.read_text()] == ["folders.py"]
+    texts = {file.name: file.read_text().replace("on_leave(partial(shutil.rmtree,", "") for file in product}
+    assert [name for name, text in texts.items() if "rmtree" in text] == ["folders.py"]
 
 
 @pytest.mark.parametrize(

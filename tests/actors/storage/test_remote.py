@@ -1,5 +1,6 @@
 import asyncio
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -204,7 +205,11 @@ def test_names_that_lead_out_of_the_folders_are_refused(url: str, tmp_path: Path
     remote = Remote(url, "mine")
     (tmp_path / "runs").mkdir()
     remote._files.makedirs(remote._root, exist_ok=True)
-    state = {"identity": None, "files": {}, "links": {}, "others": [], **change}
+    text, place = b"a: 1", "0" * 16
+    config = {"place": place, "bytes": len(text), "blake2b": hashlib.blake2b(text).hexdigest()}
+    remote._files.makedirs(f"{remote._root}/{place}", exist_ok=True)
+    remote._files.pipe_file(f"{remote._root}/{place}/config.yaml", text)
+    state = {"identity": None, "files": {"config.yaml": config}, "links": {}, "others": [], **change}
     remote._files.pipe_file(remote._path(POINTER), json.dumps(state).encode())
     with pytest.raises(BadInput, match=r"remote\.json"):
         restored(url, tmp_path / "runs" / "again")

@@ -122,12 +122,12 @@ def test_a_measurement_is_recalled_with_its_workload_at_the_same_lengths() -> No
     "text",
     ['{"a lap', "[1]", "\udcff", '{"a laptop": []}', json.dumps({"a laptop": asdict(FOUND) | {"decode": "fast"}})],
 )
-def test_a_damaged_file_is_ignored_until_it_is_written_anew(text: str, tmp_path: Path) -> None:
-    config = configure(f"run.folder={tmp_path}")
-    (tmp_path / "calibration.json").write_text(text, errors="surrogateescape")
-    assert recall(config, CPU) == UNMEASURED
+def test_a_file_that_cannot_be_read_is_ignored_and_stays(text: str, tmp_path: Path) -> None:
+    config, file = configure(f"run.folder={tmp_path}"), tmp_path / "calibration.json"
+    file.write_text(text, errors="surrogateescape")
     keep(FOUND, config, CPU)
-    assert recall(config, CPU) == FOUND
+    assert recall(config, CPU) == UNMEASURED
+    assert file.read_text(errors="surrogateescape") == text
 
 
 @pytest.mark.parametrize("number", [0, -1, 1e308, math.inf, math.nan])
