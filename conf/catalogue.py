@@ -16,7 +16,7 @@ GPU_DTYPE = "bfloat16"
 COMMON = re.compile(r"NVIDIA|GEFORCE|TESLA|QUADRO|RTX|SXM\d*|GI?B|[ _-]")
 """Parts of a GPU's name that distinguish it from no other."""
 
-ANY = re.compile(r"(\d{1,3}) ?GI?B", re.IGNORECASE)
+BY_MEMORY = re.compile(r"(\d{1,3}) ?GI?B", re.IGNORECASE)
 """Pattern of a GPU that is given by its memory alone."""
 
 MEMORY = re.compile(r"[ _-]\d+ ?GI?B$")
@@ -80,12 +80,10 @@ def devices() -> dict[str, Device]:
 
 
 def known_as(name: str) -> str:
-    """Return a GPU's name in devices.yaml for one that people use, such as 4090, RTX 4090, a100 or A100 80GB; a size of
-    memory, such as 12 GiB, as 12GB.
-    """
+    """Return the name in devices.yaml of a GPU as people call it, such as RTX 4090 or A100 80GB; for 12 GiB, 12GB."""
     if name.lower() in ("auto", "cpu"):
         return name.lower()
-    if size := ANY.fullmatch(name):
+    if size := BY_MEMORY.fullmatch(name):
         return f"{size[1]}GB"
     known = {COMMON.sub("", each.upper()): each for each in devices()} | {
         "A100": "A100-40"
@@ -150,8 +148,7 @@ def elsewhere() -> dict[str, str]:
     found: dict[str, str] = {}
     for names in table("coming_from").values():
         for name, (ours, difference) in names.items():
-            found[name] = f"use {ours}" if difference == "the same" else f"use {ours} ({difference})"
-            if ours is None:
-                found[name] = f"not supported: {difference}"
+            more = "" if difference == "the same" else f" ({difference})"
+            found[name] = f"use {ours}{more}" if ours else f"not supported: {difference}"
             found.setdefault(name.rpartition(".")[2], found[name])
     return found

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from conf.catalogue import ANY, devices, find_benchmarks
+from conf.catalogue import BY_MEMORY, devices, find_benchmarks
 from conf.errors import BadInput, hint
 from conf.schema import AlgorithmConfig, Config, ShapeConfig
 
@@ -31,12 +31,10 @@ def _faults(config: Config) -> Iterator[str]:
     except BadInput as unknown:
         yield str(unknown)
     known = ["auto", "cpu", *devices()]
-    if config.device not in known and not ANY.fullmatch(config.device):
+    if config.device not in known and not BY_MEMORY.fullmatch(config.device):
         near = hint(config.device, known)
-        yield (
-            f"device={config.device}: no such device; {near}all: {', '.join(known)}; for a plan of any other, give its"
-            " memory, as device=12GB"
-        )
+        all_known = f"all: {', '.join(known)}"
+        yield f"device={config.device}: no such device; {near}{all_known}; plan any other by its memory, as device=12GB"
     if config.simulate and not config.plan:
         yield f"simulate={config.simulate}: only a plan simulates; add plan=true"
     shape = config.model.shape

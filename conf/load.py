@@ -210,9 +210,7 @@ def _of_run(run: Path, adapter: str) -> Layer:
 
 
 def _resolve(layers: list[Layer], kind: type[Config]) -> Config:
-    """Merge the layers over the defaults. Raises BadInput with a line for each fault, which names the file unless it is
-    on the command line.
-    """
+    """Merge layers over the defaults. Raises BadInput with a line for each fault, and with its file if it is in one."""
     tree, files = _laid(layers)
 
     def where(place: Place) -> str:

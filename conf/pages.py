@@ -71,10 +71,7 @@ def _type(item: Setting) -> str:
 def coming_from_page() -> str:
     parts = [COMING_FROM]
     for project, names in table("coming_from").items():
-        rows = [
-            (f"`{name}`", f"`{ours}`" if ours else "not supported", difference)
-            for name, (ours, difference) in names.items()
-        ]
+        rows = [(f"`{name}`", f"`{ours}`" if ours else "not supported", said) for name, (ours, said) in names.items()]
         parts += [f"## {project}\n", _table((project, "here", "difference"), rows)]
     return "\n".join(parts)
 

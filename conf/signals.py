@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import threading
+import time
+from _thread import start_new_thread
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -47,14 +49,17 @@ def leave(code: int, said: str = "", keep: bool = False) -> NoReturn:
     The other processes are stopped first and killed last: they write no more files, and this one's libraries do not
     notice that their servers have ended.
     """
+    processes = set[int]()
+
+    def end(wait_s: float = 0.0) -> NoReturn:
+        time.sleep(wait_s)
+        _send(signal.SIGKILL, {*processes})
+        os._exit(code)
+
     handle_signals(signal.SIG_IGN)
-    signal.alarm(LEAVE_S)
+    start_new_thread(end, (LEAVE_S,))  # threading.Thread takes locks, which the interrupted code may hold
     with _leaving:  # until the end, also for a thread that comes second
-        processes = set[int]()
         try:
-            for stream in filter(None, (sys.stdout, sys.stderr)):
-                with suppress(Exception):
-                    stream.flush()
             for _ in range(2):  # the second time for what another thread has started meanwhile
                 while new := {each.pid for each in psutil.Process().children(recursive=True)} - processes:
                     _send(signal.SIGSTOP, new)
@@ -62,11 +67,13 @@ def leave(code: int, said: str = "", keep: bool = False) -> NoReturn:
                 for undo in [] if keep else reversed(_undone):
                     with suppress(Exception):
                         undo()
+            for stream in filter(None, (sys.stdout, sys.stderr)):  # last, since a full pipe may block it
+                with suppress(Exception):
+                    stream.flush()
             cursor = "\x1b[?25h" if os.isatty(2) else ""  # a live display may have hidden it
             os.write(2, (cursor + (f"{Path(sys.argv[0]).name}: {said}\n" if said else "")).encode())
         finally:
-            _send(signal.SIGKILL, processes)
-            os._exit(code)
+            end()
 
 
 def _send(number: int, processes: set[int]) -> None:

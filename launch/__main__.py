@@ -10,8 +10,8 @@ from importlib.metadata import version
 from conf.command import WORDS, command
 from conf.errors import BadInput, hint
 
-FOLDER = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
-COMMANDS = {name: f"launch.{name}" for name in FOLDER} | {
+IN_LAUNCH = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
+COMMANDS = {name: f"launch.{name}" for name in IN_LAUNCH} | {
     "problems": "rewards.problems.__main__",
     "verify": "rewards.verify.__main__",
 }

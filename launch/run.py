@@ -20,6 +20,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -43,7 +44,6 @@ from conf.help import explain, show_settings
 from conf.load import load
 from conf.schema import Config
 from conf.settings import changed
-from conf.signals import on_leave
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
 from launch.hardware.network import cluster_warning, free_port
@@ -142,7 +142,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
             remedy = "stop the other run or Ray on this machine, or give dashboard.port=0 for any free port"
             port = free_port(config.dashboard.host, config.dashboard.port, "dashboard.port", remedy)
             plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
-        on_leave(partial(delete_empty, folder))
+        signals.on_leave(partial(delete_empty, folder))
         take_over(folder, f"run {config.run.name!r}")
         start_server()  # it hides the environment, which Ray's processes need, while it starts
         session = Early(ray_session(plan.config, plan.placement, folder, dashboard=True, joined=context))
@@ -182,7 +182,7 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
             watch.close(summary)
             timer = after(SHUTDOWN_S, lambda: leave(summary, on_end))
     except TryLater as error:
-        summary = write_ending(request, "failed", str(error))
+        summary = write_ending(request, "failed", str(error), traceback.format_exc())
     except BadInput:
         if (written := RunRecord(request.folder).summary()) is not None:
             on_end(written, BAD_INPUT)

@@ -97,7 +97,8 @@ check_index() { # a silent one would cost minutes for each of 200 packages
     local from
     from=$(wc -l <"$log")
     timeout --foreground 90 $python -m pip index versions torch --timeout 20 --retries 1 --no-input --disable-pip-version-check \
-        >>"$log" 2>&1 </dev/null || [ $? != 124 ] && ! tail -n +$((from + 1)) "$log" | grep -q 'timed out' ||
+        >>"$log" 2>&1 </dev/null && return
+    [ $? != 124 ] && ! tail -n +$((from + 1)) "$log" | grep -q 'timed out' ||
         fail_with_log "a package index does not answer within 20 seconds: check the network, a proxy, and \`pip config list\`, then $again"
 }
 

@@ -158,9 +158,7 @@ class CoordinatorActor:
         return Coordinator(run)
 
     async def _watch_host(self) -> None:
-        """Check the host periodically. A check that fails is counted, and may succeed the next time. Raises the error
-        that ended the process of shared weights.
-        """
+        """Check the host periodically, and count failed checks. Raises the error that ended the shared weights."""
         guard, metrics = HostGuard(self._request.host_needs, total_memory()), RayMetrics()
         while True:
             try:

@@ -28,12 +28,8 @@ class Ledger:
     sampled_tokens, sampling_seconds: sums over the samples that `generate` has returned in this process.
     """
 
-    def __init__(
-        self, clock: Clock, spent: float = 0.0, carried: LedgerRecord | None = None, since: float = 0.0
-    ) -> None:
-        """spent: seconds of the run up to now, and since: up to the start of this process. carried: `Ledger.record` of
-        the process before this one.
-        """
+    def __init__(self, clock: Clock, spent: float = 0.0, carried: LedgerRecord | None = None, since: float = 0) -> None:
+        """spent, since: seconds of the run up to now, and to this process's start. carried: the record before it."""
         record = carried or LedgerRecord()
         self.clock = clock
         self.sampled_tokens, self.sampling_seconds = 0, 0.0

@@ -92,14 +92,16 @@ class Evaluator:
             free.release()
             on_sample()
 
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(max(file.n for file in sample_files)):
-                missing = [(file, index) for file in sample_files for index in file.missing(number)]
-                for file, index in missing:
-                    await free.acquire()
-                    tasks.create_task(fill(file, number, index))
-        for file in sample_files:
-            await file.flush()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(max(file.n for file in sample_files)):
+                    missing = [(file, index) for file in sample_files for index in file.missing(number)]
+                    for file, index in missing:
+                        await free.acquire()
+                        tasks.create_task(fill(file, number, index))
+        finally:
+            for file in sample_files:
+                await file.flush()
 
     async def _part(
         self, problems: tuple[Problem, ...], adapter: AdapterRef | None, first: int, deadline: float

@@ -75,7 +75,8 @@ def pinned(config: Config) -> Config:
     Raises BadInput if that model cannot be had, or if the adapter states another commit than is given.
     """
     model, (name, given), (folder, where) = config.model, name_on_hub(config.model), _named(config)
-    stated = _read(config, model.path, folder, where) if name and os.path.isfile(folder / CONFIG_FILE) else {}
+    named = name and (config.adapter or config.lora.start_from) and os.path.isfile(folder / CONFIG_FILE)
+    stated = _read(config, model.path, folder, where) if named else {}
     if stated.get("base_model_name_or_path") == name and (revision := stated.get("revision")):
         if given and re.fullmatch(PIN, revision) and pin_of(model) != revision:
             raise BadInput(f"{where}: was made for {name}@{revision}, not for {given}; make them equal")
@@ -124,9 +125,7 @@ def _named(config: Config) -> tuple[Path, str]:
 
 
 def model_names(path: str) -> set[str]:
-    """Return a model's names by its path: the last part without a revision, and in the hub's cache, the part after the
-    owner.
-    """
+    """Return a model's names by its path: the last part without a revision, and what follows the owner in a cache."""
     parts = Path(path).parts or (path,)
     return {parts[-1].partition("@")[0], *(part.rpartition("--")[2] for part in parts if part.startswith("models--"))}
 

@@ -230,9 +230,7 @@ def _folder(model: ModelConfig, patterns: list[str]) -> Path:
 
 
 def _from_hub(name: str, revision: str, patterns: list[str]) -> Path:
-    """Return the folder of a revision in the hub's cache, fetched first unless it is a commit that is there or the hub
-    cannot be reached.
-    """
+    """Return a revision's folder in the hub's cache, fetched first unless it is a commit there or the hub is away."""
     import httpx2
     from huggingface_hub import constants, errors, get_cached_repo_tree, snapshot_download
 
@@ -253,9 +251,7 @@ def _from_hub(name: str, revision: str, patterns: list[str]) -> Path:
     except errors.RepositoryNotFoundError:
         fault = f"neither a folder here nor a public model at {page}; correct the name, or set HF_TOKEN"
     except errors.RevisionNotFoundError:
-        fault = (
-            f"neither {page} nor the local cache has revision {revision}; name another as {name}@REVISION in a new run"
-        )
+        fault = f"neither {page} nor the cache has revision {revision}; name another as {name}@REVISION in a new run"
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx2.TransportError) as error:
         away = error.__context__
         cause = str(away) if isinstance(away, HubAway) else type(away or error).__name__

@@ -83,9 +83,8 @@ def ray_session(
             shut_down()
         return
     temporary = make_temporary(folder)
-    context = start_in_time(config, placement, dashboard, temporary)
     try:
-        yield addresses(context)
+        yield addresses(start_in_time(config, placement, dashboard, temporary))
     finally:
         shut_down()
         end_processes(temporary)

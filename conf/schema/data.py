@@ -70,8 +70,8 @@ class DataConfig:
         "drop", "our choice: a result on problems that were trained on says nothing", choices=("drop", "report_only")
     )
     """Treatment of training problems that are near duplicates of held-out ones: the same numbers in half of the same
-    words, or in another order of a sum or product. drop filters those of eval_source, and puts those within one source
-    on one side; report_only counts and lists them."""
+    words, or in another order of a sum or product. drop filters those of eval_source, and keeps those within one
+    source together, to train on or held out; report_only counts and lists them."""
     problem_field: str = setting("", "our choice", follows="data.source")
     """Column of the problem; guessed when empty."""
     answer_field: str = setting("", "our choice", follows="data.source")

@@ -229,5 +229,4 @@ def store(measured: Measured, config: Config, machine: Machine) -> bool:
     known = recall(config, machine)
     if known.of and known.of != DOCTOR:
         return False
-    keep(measured.calibration, config, machine)
-    return True
+    return keep(measured.calibration, config, machine)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from actors.runtime.host_resources import total_memory
 from actors.runtime.placement import Node
-from conf.catalogue import ANY, devices
+from conf.catalogue import BY_MEMORY, devices
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware.gpus import Gpu, find_gpus, gpu_of
@@ -79,7 +79,7 @@ def detect(device: str = "auto") -> Machine:
 
 def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
     """Describe a machine that is not here, with one GPU of devices.yaml, or with a size of memory and unknown rates."""
-    if size := ANY.fullmatch(gpu):
+    if size := BY_MEMORY.fullmatch(gpu):
         return Machine(f"GPU with {gpu}", cores, None, 1, int(FOR_CUDA * int(size[1]) * GIB), None, {}, present=False)
     listed = devices()[gpu]
     memory, bandwidth = int(FOR_CUDA * listed.memory_gib * GIB), listed.bandwidth_gbs * 1e9

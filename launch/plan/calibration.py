@@ -80,7 +80,8 @@ def learn_from(folder: Path, machine: Machine) -> str:
     rows = [row.metrics for row in run.rows()]
     if not machine.rates or len(rows) < ENOUGH:
         return ""
-    keep(measure(run, machine), read_config(run), machine)
+    if not keep(measure(run, machine), config := read_config(run), machine):
+        return f"Not measured for the next plan: {kept_in(config)} has no measurements and stays as it is; move it away"
     return f"Measured for the next plan: {duration(Pace.between(rows, WARM_UP).update_s)} per update so far"
 
 
@@ -152,18 +153,19 @@ def plan_measured(config: Config, machine: Machine, folder: Path | None = None) 
     return make_plan(config, machine, found)
 
 
-def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
+def keep(calibration: Calibration, config: Config, machine: Machine) -> bool:
     """Keep a measurement for the next plan with the same `run.folder`; it replaces the last one of its kind. A file of
-    that name without measurements is somebody else's, and stays.
+    that name without measurements is somebody else's, and stays. Return whether it was kept.
     """
     key, file = _machine_key(config, machine) + _lengths_key(config), kept_in(config)
     known = _known(file)
     if not known and os.path.lexists(file):
-        return
+        return False
     known.pop(key, None)  # the newest is the last
     known[key] = calibration
     file.parent.mkdir(parents=True, exist_ok=True)  # the doctor measures before there is a run
     replace_text(file, CALIBRATIONS.dump_json(known, indent=1).decode() + "\n")
+    return True
 
 
 def recall(config: Config, machine: Machine, folder: Path | None = None) -> Calibration:

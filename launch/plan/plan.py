@@ -53,9 +53,7 @@ Change = dict[str, object]
 
 @dataclass(frozen=True)
 class Problems:
-    """Numbers of problems to train on and held out, of rows filtered so far, and of near duplicates that the two sides
-    would share otherwise.
-    """
+    """Numbers of problems to train on and held out, of rows filtered so far, and of near duplicates put on one side."""
 
     train: int
     heldout: int

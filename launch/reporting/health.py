@@ -157,8 +157,8 @@ def _evaluations(run: Run) -> Iterator[Flag]:
         detail = "data.contamination=report_only keeps them: results may be too good; see problems-left-out.jsonl"
         yield Flag("warning", f"The held-out set overlaps {many(run.overlaps, 'training problem')}", detail)
     if run.together:
-        detail = "with the problems like them, to train on or held out; see problems-left-out.jsonl"
-        yield Flag("note", f"{many(run.together, 'near duplicate')} put on one side", detail)
+        detail = "all to train on, or all held out; see problems-left-out.jsonl"
+        yield Flag("note", f"{many(run.together, 'near duplicate')} kept together", detail)
 
 
 def _faults(run: Run) -> Iterator[Flag]:

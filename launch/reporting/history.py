@@ -46,7 +46,7 @@ class Run:
     before, after: samples of the held-out evaluations of the base model and of the trained policy.
     evaluation: evaluation.json.
     overlaps: number of training problems that were kept although they overlap held-out ones.
-    together: number of near duplicates that were put on one side, to train on or held out.
+    together: number of near duplicates that were kept together, to train on or held out.
     restores: number of times that weights were restored.
     """
 

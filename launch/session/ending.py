@@ -58,6 +58,7 @@ class OnEnd:
             if self._done:
                 return
             self._done = True
+            signals.handle_signals(lambda *_: None)  # an impatient one would end the command too
             facts = {
                 "MICROBUDGET_STATUS": summary.status,
                 "MICROBUDGET_REASON": summary.reason,
@@ -133,7 +134,7 @@ def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
     few = not summary.updates or (planned and summary.updates < BEHIND * planned.updates)
     if few and summary.status == "budget_exhausted" and not (summary.updates and ends_at_zero(config)):
         once = ("budget.minutes", "budget.hours", *marked("momentary"))
-        given = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in once]
+        given = [each for each in sys.argv[1:] if "=" in each and each.partition("=")[0] not in once]
         steps["train on"] = shlex.join(["python", "launch/run.py", *given, larger(config, record, twice=True)])
     width = max(map(len, steps), default=0)
     return [*(["Next:"] if steps else []), *(f"  {what:<{width}}  {command}" for what, command in steps.items())]

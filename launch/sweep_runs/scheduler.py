@@ -86,7 +86,9 @@ class Scheduler:
             if run.record.exists and (said := too_little_left(run.config, run.record)):
                 summary = run.record.summary()
                 status = summary.status if summary else "interrupted"
-                if status != "failed" or self._grid.settings.seconds is not None:
+                if shared := self._grid.settings.seconds is not None:
+                    said = f"{said.rpartition(':')[0]}: give the sweep more time"
+                if status != "failed" or shared:
                     self._put(run, status, said)
                     continue
                 arguments.append("run.overwrite=true")

@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
+from rewards.problems.sources import progress
+
 GRAM = 8
 """Words and symbols in a row that form one piece of a text. A shorter problem has only its words."""
 
@@ -56,11 +58,11 @@ def near_duplicates(some: Sequence[str], texts: Sequence[str]) -> list[set[int]]
     pieces = [_pieces(text) for text in some]
     holders: dict[object, list[int]] = {piece: [] for kinds in pieces for kind in kinds for piece in kind}
     found: list[set[int]] = [set() for _ in some]
-    for index, text in enumerate(texts):
+    for index, text in enumerate(progress(texts, "problems compared")):
         for mine in same.get(commuted(text), ()):
             found[mine].add(index)
         for piece in chain(*_pieces(text)):
-            if len(known := holders.get(piece, ALL)) <= BOILERPLATE:
+            if (known := holders.get(piece)) is not None and len(known) <= BOILERPLATE:
                 known.append(index)
     for mine, (grams, words) in enumerate(pieces):
         for index, shared, size in _shared(grams, holders):
@@ -70,10 +72,6 @@ def near_duplicates(some: Sequence[str], texts: Sequence[str]) -> list[set[int]]
             if shared >= SHARE * max(size, len(_pieces(texts[index])[1])):
                 found[mine].add(index)
     return found
-
-
-ALL = [0] * (BOILERPLATE + 1)
-"""Stands for the holders of a piece that nobody looks for."""
 
 
 def _shared(pieces: Pieces, holders: dict[object, list[int]]) -> Iterator[tuple[int, int, int]]:

@@ -25,7 +25,7 @@ TRAIN_SEED, EVAL_SEED = 0, 1
 
 OVERLAP_DROPPED = "overlaps the held-out set"
 OVERLAP_KEPT = "overlaps the held-out set, but stays"
-ONE_SIDE = "near duplicate of a problem on the other side: put on one side"
+ONE_SIDE = "near duplicate of a problem on the other side: kept together"
 USED = (OVERLAP_KEPT, ONE_SIDE)
 """Reasons of rows that are used all the same."""
 
@@ -131,8 +131,11 @@ def hold_out(pairs: list[Pair], config: Config, left_out: list[LeftOut]) -> list
     keep = config.data.contamination == "report_only"
     reason = OVERLAP_KEPT if keep else ONE_SIDE
     left_out += [left_out_row("data.source", reason, pairs[index]) for index in sorted(overlap)]
-    if overlap and not keep:
-        held = first_families(texts, len(held))
+    if overlap and not keep and not (held := first_families(texts, len(held))):
+        raise BadInput(
+            f"data.source: all problems of '{config.data.source}' have too many near duplicates to hold some out: raise"
+            " eval.problems or eval.share, or give data.contamination=report_only"
+        )
     return [pairs[index] for index in held]
 
 
@@ -141,7 +144,7 @@ def check_number(train: int, heldout: int, config: Config, left_out: Sequence[Le
     needed = config.learner.problems_per_update
     if train >= needed:
         return
-    dropped = Counter(row.reason for row in left_out if row.source == "source")
+    dropped = Counter(row.reason for row in left_out if row.source == "source" and row.reason not in USED)
     remedies = [REMEDIES[reason] for reason, count in dropped.most_common(1) if reason in REMEDIES and count >= train]
     if train:
         remedies.append(f"give learner.problems_per_update={train}")

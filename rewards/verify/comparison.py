@@ -82,7 +82,7 @@ def readable(gold: str) -> bool:
         return True
     of = shape(gold)
     if of.kind is not Kind.SCALAR:
-        return all(part != gold and readable(part) for part in of.parts)
+        return of.kind is Kind.TIME or all(part != gold and readable(part) for part in of.parts)
     text = of.parts[0]
     asked = quantity(text)
     if asked.number or asked.base or compound(text) or choice(text) or phrase(text) or INFINITE.fullmatch(asked.body):
@@ -360,11 +360,7 @@ def _answers(sides: list[tuple[str, str]], integral: bool) -> list[str]:
     integral: whether an integer is asked for, which no rounding is
     """
     pairs = zip([("", ""), *sides], sides, strict=False)
-    return [
-        side
-        for (_, before), (sign, side) in pairs
-        if sign != APPROXIMATELY or not (integral or quantity(before).number)
-    ]
+    return [side for (_, one), (sign, side) in pairs if sign != APPROXIMATELY or not (integral or quantity(one).number)]
 
 
 def _follows(one: str, other: str, sign: str, algebra: Equivalent) -> bool:

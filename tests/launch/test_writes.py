@@ -35,7 +35,7 @@ PYTHON = {
     "rewards/problems/loading.py": (OTHER, "replace_text"),
     "launch/after/artifact.py": (NEW, "copyfile write_text"),
     "launch/after/merged.py": (NEW, "copyfile save_file save_pretrained write_text"),
-    "launch/bundled.py": (NEW, "save_pretrained write_text"),
+    "launch/bundled.py": (NEW, "rmtree save_pretrained write_text"),
     "launch/chat.py": (NEW, "unlink"),
     "launch/doctor.py": (NEW, "rmtree"),
     "launch/export.py": (NEW, "rename rmtree"),
