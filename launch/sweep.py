@@ -88,10 +88,10 @@ def pin_models(grid: Grid) -> None:
     """Let all runs of a model begin from the same commit or digest: that of the runs that have begun, else today's."""
     pins = {run.config.model.path: run.config.model.pin for run in grid.runs if run.config.model.pin}
     for run in grid.runs:
-        if not (model := run.config.model).pin:
-            pin = pins[model.path] = pins.get(model.path) or pinned(run.config).model.pin
-            run.config = changed(run.config, {"model.pin": pin})
-            run.arguments = (*run.arguments, f"model.pin={pin}")
+        model = run.config.model
+        pin = pins[model.path] = model.pin or pins.get(model.path) or pinned(run.config).model.pin
+        run.config = changed(run.config, {"model.pin": pin})
+        run.arguments = (*(each for each in run.arguments if not each.startswith("model.pin=")), f"model.pin={pin}")
 
 
 def claim(grid: Grid) -> None:
