@@ -24,12 +24,12 @@ import time
 from rich.console import Console
 
 from actors.adapter_check.before_evaluation import check_before_evaluation
+from actors.clock import WallClock
 from actors.coordinator.stopping import StopController
 from actors.errors import ActorDied, root_cause
 from actors.evaluation.evaluator import Evaluator
 from actors.formats import duration
 from actors.models.files import shape_from_config
-from actors.runtime.clock import WallClock
 from actors.runtime.ray_session import Early, clear_session, ray_session
 from actors.storage.documents import EventKind
 from actors.storage.run_record import RunRecord

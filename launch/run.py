@@ -29,8 +29,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from actors.clock import in_thread
 from actors.coordinator.context import RunRequest
-from actors.runtime.clock import in_thread
 from actors.runtime.process import VLLM_BUILDS, after, software_versions
 from actors.runtime.ray_session import Early, clear_session, ray_session, require_token
 from actors.storage.folders import delete_empty

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+from actors.clock import WallClock
 from actors.coordinator.budget import FINISH_MARGIN_S, Budget
 from actors.coordinator.context import Outcome, RunContext, RunRequest, summarise
 from actors.coordinator.coordinator import Coordinator
@@ -18,7 +19,6 @@ from actors.models.sizes import groups_at_once
 from actors.protocols import Clock, Engine, Learner, Verifier
 from actors.rollout.pool import EnginePool
 from actors.rollout.shared_weights import SharedWeights
-from actors.runtime.clock import WallClock
 from actors.runtime.host_resources import Alarm, HostGuard, measure, total_memory
 from actors.runtime.ray_metrics import RayMetrics
 from actors.runtime.supervision import Record

@@ -5,12 +5,14 @@ import os
 import re
 from collections import defaultdict
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
+from actors.clock import in_thread
 from actors.models.families import FUSED, check_family, common_context, read_config
 from conf.documents import mapping, path_of, read_json, reason
 from conf.errors import BadInput
@@ -18,7 +20,8 @@ from conf.schema import ModelConfig, ShapeConfig
 from conf.schema.model import PIN
 
 HUB_TIMEOUT_S = 10.0
-"""Seconds for the hub's first answer. Its library alone waits for ever, or tries six times in half a minute."""
+"""Seconds without a byte of the hub, of which an answer may take twice as many. Its library alone waits for ever, or
+tries six times in half a minute."""
 
 BUNDLED = "bundled:smollm2-135m"
 
@@ -273,7 +276,8 @@ def newest(kind: str, name: str, branch: str | None = None) -> str:
         raise BadInput("HF_TOKEN: the hub's token holds characters that no token has; copy it again")
     utils.logging.set_verbosity_error()  # our message says it
     try:
-        revision: str = getattr(HfApi(), f"{kind}_info")(name, revision=branch, timeout=HUB_TIMEOUT_S).sha
+        ask = partial(getattr(HfApi(), f"{kind}_info"), name, revision=branch, timeout=HUB_TIMEOUT_S)
+        revision: str = in_thread(2 * HUB_TIMEOUT_S, ask).sha
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         raise
     except Exception as error:  # a proxy's answer can raise anything

@@ -12,9 +12,9 @@ from ray.actor import ActorHandle
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.clock import within
 from actors.errors import ActorDied
 from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
-from actors.runtime.clock import within
 from actors.runtime.placement import Share
 from conf.errors import BadInput
 

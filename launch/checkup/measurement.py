@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 import ray
 
+from actors.clock import WallClock
 from actors.formats import duration
 from actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Sampling, Status, Verdict
 from actors.rollout.pool import EnginePool
-from actors.runtime.clock import WallClock
 from actors.runtime.supervision import Record
 from conf.schema import Config
 from conf.settings import changed

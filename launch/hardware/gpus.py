@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from actors.runtime.clock import in_thread
+from actors.clock import in_thread
 from actors.runtime.host_resources import amount
 from actors.runtime.placement import Placement
 from conf.catalogue import devices

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from actors.runtime.clock import in_thread
+from actors.clock import in_thread
 from actors.storage.files import lock
 from actors.storage.folders import drop_leftovers
 from actors.storage.layout import RUN

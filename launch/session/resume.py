@@ -5,10 +5,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from actors.clock import WallClock
 from actors.coordinator.budget import Budget
 from actors.formats import duration
 from actors.messages import ProblemSet
-from actors.runtime.clock import WallClock
 from actors.runtime.ray_session import NOTE, clear_session
 from actors.storage.documents import RunSummary
 from actors.storage.files import lock

@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from actors.clock import in_thread
 from actors.models.files import HubAway, newest
-from actors.runtime.clock import in_thread
 from conf.documents import checked, disguise_of, path_of, reason
 from conf.errors import BadInput, nearest
 from conf.schema import DataConfig

@@ -11,9 +11,9 @@ import ray
 import torch
 from safetensors.torch import load_file
 
+from actors.clock import WallClock
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Batch, Group
-from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from conf.schema import Config

@@ -11,12 +11,12 @@ import ray
 import torch
 
 from actors.adapter_check.prompts import distance, logprobs_of
+from actors.clock import WallClock
 from actors.messages import AdapterRef, Sampling
 from actors.models.files import locate
 from actors.models.sizes import parameters
 from actors.protocols import FAITHFUL
 from actors.rollout.pool import EnginePool
-from actors.runtime.clock import WallClock
 from actors.storage.documents import EventKind
 from conf.settings import changed
 from launch.hardware.ipc import not_shared

@@ -17,11 +17,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from actors.clock import WallClock
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
 from actors.models.files import locate
 from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
-from actors.runtime.clock import WallClock
 from actors.runtime.remote_actor import RemoteActor
 from conf.load import load
 from conf.schema import Config

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from actors.clock import WallClock
 from actors.errors import ActorDied, Halted
 from actors.messages import Batch
-from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import START_S
 from actors.storage.documents import EventKind

@@ -16,9 +16,9 @@ import ray
 import torch
 from safetensors.torch import load_file
 
+from actors.clock import WallClock
 from actors.errors import ActorDied, LearnerDied
 from actors.messages import AdapterRef, Batch, Group, UpdateStats
-from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from conf.errors import BadInput

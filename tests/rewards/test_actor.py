@@ -4,8 +4,8 @@ from collections.abc import Iterator
 import pytest
 import ray
 
+from actors.clock import WallClock
 from actors.messages import Group, Problem, Status
-from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from conf.schema import CustomRewardConfig, RewardConfig

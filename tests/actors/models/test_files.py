@@ -1,5 +1,7 @@
+import contextlib
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -159,6 +161,27 @@ def test_a_silent_hub_costs_its_timeout(monkeypatch: pytest.MonkeyPatch, tmp_pat
         point_hub_at(monkeypatch, tmp_path, silent.getsockname()[1])
         with pytest.raises(BadInput, match=r"ReadTimeout.*local folder"):
             shape_of(ModelConfig(path="owner/name"))
+
+
+def test_a_hub_that_sends_a_byte_now_and_then_costs_its_timeout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def drip(server: socket.socket) -> None:
+        with contextlib.suppress(OSError), server.accept()[0] as connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n")
+            while not ended.wait(0.05):
+                connection.sendall(b" ")
+
+    ended = threading.Event()
+    monkeypatch.setattr(files, "HUB_TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        point_hub_at(monkeypatch, tmp_path, server.getsockname()[1])
+        with pytest.raises(BadInput, match=r"TimeoutError.*local folder"):
+            shape_of(ModelConfig(path="owner/name"))
+        ended.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("layers", [[], [0], [0, 2], [0, 1, 2]])

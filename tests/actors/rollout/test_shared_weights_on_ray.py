@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import ray
 
+from actors.clock import WallClock
 from actors.messages import Problem, Sampling
 from actors.rollout import shared_weights
 from actors.rollout.shared_weights import WeightsActor
-from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share, place
 from actors.storage.documents import EventKind
 from conf.schema import Config

@@ -11,10 +11,10 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from actors.clock import WallClock
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.rollout.actor import AdapterTransfer, Fingerprint, RemoteEngine, RolloutActor, fingerprint
 from actors.rollout.pool import EnginePool
-from actors.runtime.clock import WallClock
 from actors.runtime.placement import Node, Placement, divide, place
 from actors.runtime.remote_actor import RemoteActor
 from launch.session.actors import NODE_LABEL, bundle, reserve_learners

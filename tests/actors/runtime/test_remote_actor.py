@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import ray
 
+from actors.clock import WallClock
 from actors.errors import ActorDied
 from actors.runtime import remote_actor as remote
-from actors.runtime.clock import WallClock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from conf.errors import BadInput

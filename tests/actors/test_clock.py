@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from actors.runtime import clock
-from actors.runtime.clock import in_thread, within
+from actors import clock
+from actors.clock import in_thread, within
 
 
 @pytest.mark.parametrize("seconds", [1.0, None])
