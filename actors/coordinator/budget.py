@@ -1,7 +1,7 @@
 """The wall-clock budget of a run."""
 
 from collections import deque
-from statistics import median
+from statistics import fmean
 
 from actors.protocols import Clock
 
@@ -10,7 +10,10 @@ FINISH_MARGIN_S = 3.0
 
 MEMORY = 3
 SAFETY = 1.25
-"""A step should take at most SAFETY times the longest of the last MEMORY of its kind, and on average their median."""
+"""A step should take at most SAFETY times the longest of the last MEMORY of its kind."""
+
+STEADY = 20
+"""Steps of a kind whose usual duration a forecast goes by, so that it does not follow each of them."""
 
 EVALUATION_SAFETY = 2.0
 """Reserve for the final evaluation, as a multiple of the base evaluation's duration. The trained policy runs under an
@@ -57,16 +60,16 @@ class Budget:
     @property
     def evaluation_reserve(self) -> float:
         """Seconds held back for the final evaluation, during which the adapter is inspected."""
-        wanted = max(EVALUATION_SAFETY * max(self._durations.get("evaluate", [0.0])), self.expected("inspect"))
+        wanted = max(EVALUATION_SAFETY * max(self._newest("evaluate")), self.expected("inspect"))
         return min(wanted, MOST_EVALUATION * self.total)
 
     def expect(self, step: str, seconds: float) -> None:
         """Learn from a measured duration of `step`."""
-        self._durations.setdefault(step, deque(maxlen=MEMORY)).append(seconds)
+        self._durations.setdefault(step, deque(maxlen=STEADY)).append(seconds)
 
     def expected(self, step: str) -> float:
         """Return the seconds that the next `step` may take; 0 before the first has been measured."""
-        return SAFETY * max(self._durations.get(step, [0.0]))
+        return SAFETY * max(self._newest(step))
 
     def allows(self, step: str) -> bool:
         """Whether another `step` fits before the reserve."""
@@ -74,13 +77,22 @@ class Budget:
 
     def may_hold(self, *steps: str) -> bool:
         """Whether all of these steps fit before the reserve if each takes its shortest time of the last MEMORY."""
-        quickest = (min(self._durations[step]) for step in steps if self.knows(step))
+        quickest = (min(self._newest(step)) for step in steps if self.knows(step))
         return self.left - self.reserve > sum(quickest)
 
     def forecast(self, step: str) -> int | None:
-        """Return how many more of `step` will fit before the reserve; None before the first has been measured."""
-        recent = self._durations.get(step)
-        return int(max(self.left - self.reserve, 0.0) / max(median(recent), 1e-9)) if recent else None
+        """Return how many more of `step` will fit before the reserve; None before the first has been measured.
+
+        The step is expected to take the mean of the middle half of its durations.
+        """
+        if not (recent := sorted(self._durations.get(step, ()))):
+            return None
+        middle = recent[len(recent) // 4 : len(recent) - len(recent) // 4]
+        return int(max(self.left - self.reserve, 0.0) / max(fmean(middle), 1e-9))
 
     def knows(self, step: str) -> bool:
         return step in self._durations
+
+    def _newest(self, step: str) -> list[float]:
+        """Return the last durations of `step`; zero before the first has been measured."""
+        return [*self._durations.get(step, [0.0])][-MEMORY:]
