@@ -114,11 +114,16 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
 
 
 def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], columns: Sequence[str]) -> str:
-    """Return the chosen column, or else the first guess that exists. Raises BadInput if there is none."""
-    names = [chosen] if chosen else guesses
+    """Return the chosen column, or else the first guess that exists, in this or another case.
+
+    Raises BadInput if there is none.
+    """
+    names, spelled = ([chosen] if chosen else guesses), {column: column for column in columns}
+    if not chosen:
+        spelled = {column.lower(): column for column in reversed(columns)} | spelled
     for name in names:
-        if name in columns:
-            return name
+        if name in spelled:
+            return spelled[name]
     raise BadInput(
         f"data.{setting}: {key} has no column {' or '.join(map(repr, names))}: "
         f"set it to one of its columns ({', '.join(columns) or 'it has none, being empty'})"

@@ -181,6 +181,8 @@ SOLUTION = r"It is $\boxed{7}$."
         ({"question": "3 + 4?", "answer": ["4", "5"]}, "4, 5"),
         ({"question": "3 + 4?", "answer": [7]}, "7"),
         ({"question": "3 + 4?", "answer": 2.5}, "2.5"),
+        ({"Question": "3 + 4?", "ANSWER": "7"}, "7"),
+        ({"Problem": "another", "problem": "3 + 4?", "answer": "7", "Answer": "8"}, "7"),
     ],
 )
 def test_columns_and_answers_of_common_data_sets(row: dict[str, Any], gold: str, loader: Loader) -> None:
@@ -235,6 +237,7 @@ def test_generated_problems_have_true_answers(byte_tokenizer: Any) -> None:
     ("settings", "words"),
     [
         ({"data.problem_field": "nope"}, ("data.problem_field", "'nope'", "problem, answer, nothing")),
+        ({"data.problem_field": "Problem"}, ("data.problem_field", "'Problem'", "problem, answer, nothing")),
         ({"data.answer_field": "nope"}, ("data.answer_field", "'nope'", "problem, answer, nothing")),
         ({"data.source": "file:text.jsonl"}, ("'question' or 'prompt'", "text, answer")),
         ({"data.source": "file:empty.jsonl"}, ("data.problem_field", "empty")),
