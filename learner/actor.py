@@ -52,7 +52,7 @@ CRASH_NOTICE_S = 10.0
 """Seconds Ray may take to report a crashed process after the others have lost their connection to it."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class LearnerActor:
     """A `LoraLearner` in its own process, on its share of the machine. Heavy imports wait for `open`."""
 

@@ -10,14 +10,18 @@ import pytest
 import torch
 
 from actors.clock import WallClock
+from actors.coordinator.actor import CoordinatorActor
 from actors.errors import ActorDied, Halted
 from actors.messages import Batch
+from actors.rollout.actor import RolloutActor
+from actors.rollout.shared_weights import WeightsActor
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import START_S
 from actors.storage.documents import EventKind
 from conf.schema import Config
 from conf.settings import changed
 from learner.actor import HANG_S, LearnerActor, RemoteLearner, gpu_faults
+from rewards.actor import RewardActor
 from tests.fakes import make_group
 
 
@@ -92,6 +96,12 @@ def test_a_full_gpu_halts_the_run_with_settings_that_need_less(
     assert "1.50 GiB" in value
     assert {f"learner.{each}" for each in remedies} <= set(remedy.split(" or "))
     assert not {f"learner.{key}={value}" for key, value in given.items()} & set(remedy.split(" or "))
+
+
+@pytest.mark.parametrize("kind", [CoordinatorActor, LearnerActor, RewardActor, RolloutActor, WeightsActor])
+def test_no_settings_are_in_the_name_of_an_actor(kind: type) -> None:
+    """Ray's dashboard shows the repr of an actor whose class defines one, and otherwise the name alone."""
+    assert kind.__repr__ is object.__repr__
 
 
 def test_a_fault_of_cuda_is_a_crash(tiny_config: Config) -> None:
