@@ -28,6 +28,9 @@ from launch.plan.time import EFFICIENCY, FILL, LEARN_RANGE
 Rows = list[tuple[str, str]]
 """Names, each with a description."""
 
+FEWEST_UPDATES = 20
+"""Updates below which a plan says that nothing will be learned: the quickstart needs 34 to reach 0.79."""
+
 
 def render(plan: Plan, others: Mapping[str, Estimate] | None = None) -> RenderableType:
     """Show settings, placement, memory and time, in 80 columns or more. others: estimates of other choices, by name."""
@@ -52,17 +55,21 @@ def conclusion(plan: Plan) -> Text:
     """Say whether the run fits, its number of updates and its cost; or why it does not fit, and the remedy."""
     if not plan.fits:
         return Text(f"Does not fit: {misfit(plan)}; {advice(plan)}.", style="bold red")
-    budget = plan.config.budget
-    text = f"The updates in {duration(budget.seconds)} are not known: conf/devices.yaml does not list this GPU."
-    if (found := plan.estimate) and not found.updates:
+    budget, found = plan.config.budget, plan.estimate
+    within = duration(budget.seconds)
+    if found is None:
+        text = f"Fits. The updates in {within} are not known: conf/devices.yaml does not list this GPU."
+        return Text(text, style="bold green")
+    if not found.updates:
         spent = found.start_s + 2 * found.evaluate_s
-        text = f"{duration(budget.seconds)} hold no update: start and evaluations take {duration(spent)}"
+        text = f"Fits, but {within} hold no update: start and evaluations take {duration(spent)}"
         text += f", an update {duration(found.update_s)}; raise budget.minutes."
-        return Text(f"Fits, but {text}", style="bold yellow")
-    if found:
-        cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
-        text = f"About {_updates(found)} in {duration(budget.seconds)}{cost}."
-    return Text(f"Fits. {text}", style="bold green")
+        return Text(text, style="bold yellow")
+    cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
+    about = f"{_updates(found)} in {within}{cost}"
+    if found.updates < FEWEST_UPDATES:
+        return Text(f"Fits, but about {about}: nothing will be learned.", style="bold yellow")
+    return Text(f"Fits. About {about}.", style="bold green")
 
 
 def _cost(plan: Plan, seconds: float) -> str:
@@ -129,8 +136,8 @@ def _memory(plan: Plan) -> RenderableType:
         for entry in plan.memory:
             if entry.place == place:
                 table.add_row(f"  {entry.what}", f"{entry.bytes / GIB:.2f} GiB", entry.formula)
-    grown = ", which uses the remaining memory" if plan.machine.gpus else ""
-    table.add_row("samples at once", str(plan.sequences), f"of full length fit the KV cache{grown}")
+    grown = "; it takes all remaining memory" if plan.machine.gpus else ""
+    table.add_row("samples at once", f"{plan.sequences:,}", f"room in the KV cache, at full length{grown}")
     if not plan.machine.gpus:
         return table
     return Group(table, Text("Memory of GPUs is computed; it has not been measured on one yet.", style="dim"))
@@ -140,9 +147,9 @@ def _time(plan: Plan) -> RenderableType:
     if (found := plan.estimate) is None:
         return Text("no estimate: see above")
     bound = "rollouts and learner waiting for each other" if found.bottleneck == "waits" else found.bottleneck
-    manner = "" if plan.config.learner.max_staleness else ", in turn"
+    manner = "overlapped" if plan.config.learner.max_staleness else "one after the other"
     if plan.placement.shared:
-        manner = f", on the same {'GPU' if plan.machine.gpus else 'core'}"
+        manner += f", on one {'GPU' if plan.machine.gpus else 'core'}"
     if plan.config.run.mps:
         manner += " with NVIDIA's MPS" + (", if it works there" if plan.asked.run.nvidia_mps == "auto" else "")
     cost = "unknown: set budget.price_per_hour"
@@ -151,9 +158,10 @@ def _time(plan: Plan) -> RenderableType:
         cost = f"{_cost(plan, found.spent_s)}, {price * found.update_s / 3600:.2g} per update"
     rows = [
         ("one update", f"about {duration(found.update_s)}, bound by {bound}"),
-        ("rollouts", f"generate {duration(found.generate_s)} of it, {_count(found.tokens)} tokens"),
-        ("learner", f"works {duration(found.learn_s)} of it{manner}"),
-        ("start, evaluation", f"{duration(found.start_s)}, {duration(found.evaluate_s)} twice"),
+        ("generation", f"{duration(found.generate_s)} per update, {_count(found.tokens)} tokens"),
+        ("learning", f"{duration(found.learn_s)} per update, {manner}"),
+        ("start", duration(found.start_s)),
+        ("evaluation", f"2 × {duration(found.evaluate_s)}, before and after training"),
         ("budget", f"{duration(budget.seconds)}: {_updates(found)}, {_count(found.updates * found.tokens)} tokens"),
         ("cost", cost),
     ]
@@ -204,8 +212,9 @@ def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
             table.add_column(heading, justify="left" if heading == "bound by" else "right", no_wrap=True)
         table.add_row(*row.values())
     notes = (
-        "First with the recipe's batch, then with one that grows with the GPUs. split: rollout actors + learner ranks,"
-        " which share GPUs if they outnumber them; busy: in the same order. The transport of samples is not included."
+        "First with the recipe's batch, then with one that grows with the GPUs. split: rollout actors + learner"
+        " processes, which share GPUs if they outnumber them; busy: in the same order. The transport of samples is not"
+        " included."
     )
     return Group(Text("Scaling", style="bold"), Padding(Group(table, Text(notes, style="dim")), (0, 0, 1, 2)))
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from conf.catalogue import devices
+from launch.plan.view import FEWEST_UPDATES, conclusion
 from tests.launch.plan.plans import CPU, machine, plan, shown
 
 
@@ -28,3 +29,10 @@ def test_plan_says_costs_and_other_choices() -> None:
 
 def test_plan_of_too_short_a_budget_says_so() -> None:
     assert re.search("hold no update: .*budget.minutes", shown(plan("quickstart", CPU, "budget.minutes=0.5")))
+
+
+@pytest.mark.parametrize(("updates", "style"), [(FEWEST_UPDATES - 1, "bold yellow"), (FEWEST_UPDATES, "bold green")])
+def test_plan_of_few_updates_warns(updates: int, style: str) -> None:
+    first = conclusion(plan("quickstart", CPU, f"budget.updates={updates}"))
+    assert f"about {updates} updates" in first.plain.lower()
+    assert first.style == style
