@@ -97,7 +97,7 @@ def norm_priority() -> IrOpPriorityConfig:
 
 
 def _serves(x: Tensor, weight: Tensor | None, variance_size: int | None, *, residual: Tensor | None = None) -> bool:
-    """Return whether the kernel computes this norm: it takes all tensors for rows without gaps and of one type."""
+    """Return whether the kernel computes this norm: it assumes contiguous rows, and one dtype for all tensors."""
     tensors = [tensor for tensor in (x, weight, residual) if tensor is not None]
     return (
         variance_size is None

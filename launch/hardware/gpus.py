@@ -152,10 +152,10 @@ def gpu_of(name: str) -> str | None:
 
 
 def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gpu]:
-    """Return the first GPUs with enough free memory for a placement. learner: bytes that a learner rank needs.
+    """Return the first GPUs with enough free memory for a placement. learner: bytes that a learner process needs.
 
-    An engine takes its whole share, and does not start if that is not free. A learner rank with a GPU of its own needs
-    no more than an engine does. Raises BadInput if other processes hold too much.
+    An engine takes its whole share, and does not start if that is not free. A learner process with a GPU of its own
+    needs no more than an engine does. Raises BadInput if other processes hold too much.
     """
 
     def needs(gpu: Gpu) -> float:

@@ -86,7 +86,7 @@ def memory_of_engines(config: Config, shape: ShapeConfig, placement: Placement) 
 
 
 def _shared_memory(placement: Placement) -> int:
-    """Return the bytes of /dev/shm that several learner ranks on GPUs need. Ray's object store can do without."""
+    """Return the bytes of /dev/shm that several learner processes on GPUs need. Ray's object store can do without."""
     return 2 * OBJECT_STORE_BYTES if placement.device == "cuda" and len(placement.learners) > 1 else 0
 
 

@@ -45,7 +45,7 @@ ENGINE_PROCESSES = {"cpu": 1.0 * GIB, "cuda": 0.8 * GIB + CUDA_LIBRARIES}
 following, as peaks of resident memory on a machine without a GPU."""
 
 LEARNER_PROCESS = {"cpu": 0.57 * GIB, "cuda": 0.57 * GIB + CUDA_LIBRARIES}
-"""Host memory of a learner rank: torch, transformers, PEFT, DeepSpeed and Ray."""
+"""Host memory of a learner process: torch, transformers, PEFT, DeepSpeed and Ray."""
 
 OTHER_PROCESSES = 2.0 * GIB
 """Host memory of the driver, the coordinator, the reward actor and its workers, Ray and its dashboard. Their resident
@@ -101,12 +101,12 @@ def memory_of(config: Config, shape: ShapeConfig, placement: Placement, nodes: S
         parts = (*engine_memory(config, shape, placement, engines), *_learner_memory(config, shape, placement, ranks))
         needs = sum(part.bytes for part in parts if part.place == "host" and part.what != SAVED)
         if engines or ranks:
-            what = f"engines: {engines}, learner ranks: {ranks}"
+            what = f"engines: {engines}, learner processes: {ranks}"
             yield Memory(node.name, what, needs + store, "as on the host, with the object store")
 
 
 def actors_of_nodes(placement: Placement, nodes: Sequence[Node]) -> list[tuple[int, int]]:
-    """Count the engines and learner ranks of each node; ranks are packed onto the first nodes' GPUs."""
+    """Count the engines and learner processes of each node; processes are packed onto the first nodes' GPUs."""
     engines, ranks = len(placement.rollouts), len(placement.learners)
     if not nodes:
         return [(engines, ranks)]
@@ -163,10 +163,10 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
 
 
 def _learner_memory(config: Config, shape: ShapeConfig, placement: Placement, here: int) -> Iterator[Memory]:
-    """Yield the needs of one learner rank on its GPU, and of `here` ranks on the host."""
+    """Yield the needs of one learner process on its GPU, and of `here` processes on the host."""
     learner, lora, size = config.learner, config.lora, DTYPE_BYTES[config.model.dtype]
     ranks, cuda = len(placement.learners), placement.device == "cuda"
-    place, count, each = ("learner GPU", 1, "") if cuda else ("host", here, f", {here} ranks" if here > 1 else "")
+    place, count, each = ("learner GPU", 1, "") if cuda else ("host", here, f", {here} processes" if here > 1 else "")
     trained = lora_parameters(shape, lora.rank, lora.target_modules)
 
     own = 0 if config.model.shares_weights else count * parameters(shape) * size

@@ -136,10 +136,10 @@ class Plan(Fit):
 
 
 def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEASURED) -> Plan:
-    """Plan a run with `learner.world_size` learner ranks, or, if that is null, the number with the shortest update.
+    """Plan a run with `learner.world_size` learner processes, or, if that is null, the number with the shortest update.
 
     Raises BadInput if the model's shape is neither declared nor readable, its context is too short for a sample, or
-    the machine is too small for the learner ranks.
+    the machine is too small for the learner processes.
     """
     shape = shape_of(config.model)
     check_lengths(config, shape.max_position_embeddings)
@@ -158,9 +158,9 @@ def _best(plans: Iterable[Plan]) -> Plan:
 
 
 def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
-    """Return the possible numbers of learner ranks, smallest first: the configured one, or up to one per GPU.
+    """Return the possible numbers of learner processes, smallest first: the configured one, or up to one per GPU.
 
-    Raises BadInput if more learner ranks or engines are configured than the machine has GPUs or cores for.
+    Raises BadInput if more learner processes or engines are configured than the machine has GPUs or cores for.
     """
     ranks, most = config.learner.world_size, most_actors(machine.cores, machine.gpus)
     for key, asked in (("rollout.actors", config.rollout.actors), ("learner.world_size", ranks)):
@@ -177,7 +177,7 @@ def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
 def plan_for(
     config: Config, machine: Machine, shape: ShapeConfig, ranks: int, calibration: Calibration = UNMEASURED
 ) -> Plan:
-    """Plan a run with a number of learner ranks, and with the best choice of learner.gradient_checkpointing, of
+    """Plan a run with a number of learner processes, and with the best choice of learner.gradient_checkpointing, of
     model.shared_weights, of rollout.max_concurrent_samples and of engines beside the ranks.
     """
     engines, again = [config.rollout.actors], [config.learner.gradient_checkpointing]

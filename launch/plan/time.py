@@ -60,7 +60,7 @@ COPY_RATE = 4e9
 """Bytes per second between GPU and host memory that is not pinned. A usual figure, not measured."""
 
 NETWORK_RATE = 10e9
-"""Bytes per second between learner ranks: PCIe, or a network of 100 Gbit/s."""
+"""Bytes per second between learner processes: PCIe, or a network of 100 Gbit/s."""
 
 OPTIMIZER_TRAFFIC = 32
 """Bytes of memory traffic per trained weight and optimizer step: gradient, master copy and both moments in fp32 are
@@ -96,7 +96,7 @@ Tokens = Annotated[float, Field(ge=1, le=LONGEST)]
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one engine and one learner rank, each with its GPU or cores to itself.
+    """Seconds of one engine and one learner process, each with its GPU or cores to itself.
 
     step_s, sample_s: per decoding step, and in addition per sample in it
     prefill_s: per prompt token, once per group

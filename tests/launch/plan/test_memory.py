@@ -62,7 +62,7 @@ def test_a_clusters_first_host_holds_only_its_own_processes() -> None:
 
 
 def test_every_node_of_a_cluster_holds_its_own_processes() -> None:
-    """The second of three nodes has one learner rank and an engine, the third two engines, the last nothing to do."""
+    """The second of three nodes has a learner process and an engine, the third two engines, the last nothing to do."""
     gpus = {"home": 2, "second": 2, "third": 2, "bare": 0}
     nodes = tuple(Node(name, tuple(range(16)), count, memory=64 * GIB) for name, count in gpus.items())
     cluster = replace(machine("A40", 6), nodes=nodes)
