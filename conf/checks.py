@@ -40,7 +40,7 @@ def _faults(config: Config) -> Iterator[str]:
     shape = config.model.shape
     missing = [name for name, value in vars(shape).items() if value == 0 and not isinstance(value, bool)]
     if shape != ShapeConfig() and missing:
-        yield f"model.shape.{missing[0]}=0: declare the whole shape, or none of it to have it read"
+        yield f"model.shape.{missing[0]}=0: declare all of model.shape, or nothing: it is then read from config.json"
     yield from _length_faults(config, shape.max_position_embeddings)
     yield from _batch_faults(config)
     if config.lora.start_from and config.lora.init != "default":
@@ -79,7 +79,7 @@ def _deterministic_faults(config: Config) -> Iterator[str]:
     if config.run.deterministic and config.budget.updates is None:
         yield (
             "budget.updates=null: with run.deterministic=true updates end the run and pace its learning rate, not the"
-            " clock; set it, to 100 say"
+            " clock; set it, for example to 100"
         )
 
 
@@ -147,7 +147,7 @@ def algorithm_faults(algorithm: AlgorithmConfig) -> Iterator[str]:
         yield (
             f"algorithm.{key}=null: with algorithm.mismatch={algorithm.mismatch} and algorithm.steps_per_batch="
             f"{algorithm.steps_per_batch} the ratio moves away from 1, and at {sign} advantages nothing"
-            f" would bound how far one token moves the weights; set it, to {usual} say"
+            f" would bound how far one token moves the weights; set it, for example to {usual}"
         )
     clips = [key for key in ("clip_low", "clip_high", "dual_clip") if getattr(algorithm, key) is not None]
     if algorithm.surrogate == "sapo" and clips:

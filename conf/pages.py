@@ -55,8 +55,7 @@ def settings_page() -> str:
         parts += [f"## {name}\n", about(section) + "\n"] if name else ["## Without a section\n"]
         for item in items:
             head = f"- **`{item.path}={default(item)}`**{' ↻' if item.resumable else ''} {item.meaning}  "
-            source = "" if item.source == "our choice" else f" Default: {item.source.removeprefix('our choice: ')}."
-            parts += [f"{head}\n  {_type(item)}.{source}"]
+            parts += [f"{head}\n  {_type(item)}. Default: {item.source.removeprefix('our choice: ')}."]
         parts[-1] += "\n"
     return "\n".join(parts)
 

@@ -23,7 +23,7 @@ from conf.schema.rollout import AdapterCheckConfig, RolloutConfig
 from conf.schema.run import BudgetConfig, CheckpointConfig, DashboardConfig, RunConfig, SweepConfig
 from conf.settings import DECLARED, Rule, section, setting, settings
 
-GPU_COUNTS = Rule(lambda counts: all(1 <= count <= 1024 for count in counts), "list numbers of GPUs from 1 to 1024")
+GPU_COUNTS = Rule(lambda counts: all(1 <= count <= 1024 for count in counts), "use numbers of GPUs from 1 to 1024")
 
 OF_A_CALL: dict[str, Any] = {"resumable": True, "momentary": True}
 

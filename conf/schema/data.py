@@ -16,10 +16,12 @@ def _has_group(pattern: str) -> bool:
         return False
 
 
+GUESSED = "our choice: most data sets use the same names"
+
 SOURCE = Rule(lambda text: SOURCES.fullmatch(text) is not None, f"use {SOURCE_FORMS}")
 SOURCE_OR_NONE = Rule(lambda text: not text or SOURCE.allows(text), SOURCE.remedy)
 PATTERN = Rule(lambda text: not text or _has_group(text), "use a regular expression with one (group)")
-TEMPLATE = Rule(lambda text: "{problem}" in text, "write {problem} where the problem belongs")
+TEMPLATE = Rule(lambda text: "{problem}" in text, "use a text with {problem} where the problem belongs")
 OWN = {
     *("conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding"),
     *("truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
@@ -29,7 +31,7 @@ OWN = {
 
 CHAT = Rule(
     lambda given: given.keys().isdisjoint(OWN),
-    f"leave out arguments that are not the template's: {', '.join(sorted(OWN))}",
+    f"use the template's own arguments, none of {', '.join(sorted(OWN))}",
 )
 
 
@@ -54,7 +56,7 @@ class DataConfig:
     is a commit, a tag or a branch; without one, the newest commit counts); `file:PATH` (jsonl, json, csv, parquet);
     `reasoning_gym:NAME`, a generator that also scores the answers (one that would run them as code is refused); or
     `import:MODULE:FUNCTION`, a function that yields rows."""
-    parameters: dict[str, Any] = setting({}, "our choice", follows="data.source")
+    parameters: dict[str, Any] = setting({}, "the generator's or the function's own", follows="data.source")
     """Parameters of the reasoning_gym generator or the function."""
     size: int | None = setting(None, "our choice", ge=1, le=10**7)
     """Number of problems to train on; all when null. A generator makes this many, including the held-out ones."""
@@ -72,17 +74,17 @@ class DataConfig:
     """Treatment of training problems that are near duplicates of held-out ones: the same numbers in half of the same
     words, or in another order of a sum or product. drop filters those of eval_source, and keeps those within one
     source together, to train on or held out; report_only counts and lists them."""
-    problem_field: str = setting("", "our choice", follows="data.source")
+    problem_field: str = setting("", GUESSED, follows="data.source")
     """Column of the problem; guessed when empty."""
-    answer_field: str = setting("", "our choice", follows="data.source")
+    answer_field: str = setting("", GUESSED, follows="data.source")
     """Column of the reference answer; guessed when empty."""
-    problem_pattern: str = setting("", "our choice", rule=PATTERN, follows="data.source")
+    problem_pattern: str = setting("", "our choice: the whole problem", rule=PATTERN, follows="data.source")
     """A regular expression whose first group is the part of the source's problem to use."""
     system: str | None = setting(None, "the conversation's or chat template's own, if it has one")
     """System message."""
     chat_settings: dict[str, Any] = setting({}, "the chat template's own", rule=CHAT)
     """Arguments of the model's chat template besides the messages, such as {enable_thinking: false}."""
-    template: str = setting("{problem}", "our choice", rule=TEMPLATE)
+    template: str = setting("{problem}", "our choice: the problem as it is", rule=TEMPLATE)
     """The user's message; {problem} is replaced by the problem."""
     few_shot: list[ExampleConfig] = setting([], "our choice")
     """Few-shot examples: solved problems shown before the real one, as earlier turns of the conversation."""

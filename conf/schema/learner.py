@@ -18,7 +18,7 @@ class LearnerConfig:
     """The updates: number of samples, size of a step, use of memory."""
 
     problems_per_update: int = setting(8, "our choice", ge=1, le=2048)
-    """Groups in one batch."""
+    """Groups in one batch, each the samples of one problem."""
     max_staleness: int = setting(1, "our choice: the smallest with which generation and learning overlap", ge=0, le=64)
     """η, the number of versions that a group may lag behind the version it updates; 0 is synchronous."""
     dynamic_sampling: bool = setting(False, "the paper")
@@ -95,8 +95,8 @@ class AlgorithmConfig:
     clip_high: float | None = setting(0.2, GRPO, ge=0, le=MAX_SLOPE - 1)
     """The ratio is clipped to at most 1 + clip_high; null for no bound, where the ratio is always 1, or with sapo."""
     dual_clip: float | None = setting(3.0, GRPO, gt=1, le=MAX_SLOPE)
-    """Lower bound of the surrogate at negative advantages, where clip_high does not act, as a multiple of the
-    advantage; null for no bound, where the ratio is always 1, or with cispo or sapo."""
+    """Dual clip (arXiv 1912.09729): at a negative advantage A, where clip_high does not act, the surrogate is at least
+    dual_clip · A; null for no bound, where the ratio is always 1, or with cispo or sapo."""
     aggregation: str = setting("token_mean", GRPO, choices=("token_mean", "sequence_mean", "constant"))
     """token_mean, sequence_mean (mean of each response's mean) or constant (every token counts
     1 / (samples × rollout.max_response_tokens)); always over all samples of a batch, masked ones included."""
@@ -132,10 +132,10 @@ class AlgorithmConfig:
 @dataclass(config=DECLARED, frozen=True)
 class GuardConfig:
     """The collapse guard. It compares entropy (of the training samples and of the reference set), response length,
-    reward, format and KL to base with their own recent past, and entropy with the run's beginning. A fall of entropy
-    does not count while the reward is above its beginning and near its best, since a solved problem has none. Warnings
-    are in events.jsonl, the summary and `guard/alarms`. Whatever the action, a `mismatch/ess` below one
-    half causes a warning.
+    reward, format and KL to base with their own recent past, and entropy with the run's beginning. Falling
+    entropy is ignored while the reward is above its beginning and near its best, since solved problems need none.
+    Warnings are in events.jsonl, the summary and `guard/alarms`. Whatever the action, a `mismatch/ess` below one half
+    causes a warning.
     """
 
     action: str = setting("warn", "the paper: it studies collapse", choices=("warn", "rollback", "stop"))
@@ -144,7 +144,7 @@ class GuardConfig:
     window: int = setting(20, "our choice", ge=8)
     """Number of past updates that a signal is compared with."""
     patience: int = setting(3, "our choice: the median of three ignores one outlier", ge=1)
-    """Number of newest updates whose median is compared."""
+    """Averaging window: number of newest updates whose median is compared."""
     limit: float = setting(3.5, "Iglewicz and Hoaglin's bound for outliers by median absolute deviation", gt=0)
     """Largest distance of that median, in robust standard deviations."""
     rollbacks: int = setting(2, "our choice: a collapse that recurs with other samples will recur again", ge=0)

@@ -24,11 +24,11 @@ READ = "read from config.json"
 PIN = "[0-9a-f]{40}"
 """Pattern of a commit, and of a digest."""
 
-PATH = Rule(bool, "name a local folder, a hub id OWNER/NAME[@REVISION] or bundled:smollm2-135m")
+PATH = Rule(bool, "use a local folder, a hub id OWNER/NAME[@REVISION] or bundled:smollm2-135m")
 RANK = Rule(lambda rank: 1 <= rank <= VLLM_RANKS[-1], f"use 1 to {VLLM_RANKS[-1]}, the largest rank vLLM serves")
 MODULES = Rule(
     lambda names: bool(names) and all(name in (*PROJECTIONS, *FUSED) and names.count(name) == 1 for name in names),
-    f"list some of {', '.join((*PROJECTIONS, *FUSED))}, each once",
+    f"use some of {', '.join((*PROJECTIONS, *FUSED))}, each once",
 )
 
 
@@ -124,7 +124,7 @@ class LoraConfig:
     )
     """Linear projections that carry an adapter; every layer must have each of them. Phi-3 has others:
     [qkv_proj,o_proj,gate_up_proj,down_proj]."""
-    start_from: str = setting("", "our choice", local_path=True)
+    start_from: str = setting("", "our choice: a new adapter", local_path=True)
     """Folder of a plain PEFT adapter to continue from, of the same rank, alpha and modules; empty for a new adapter,
     whose B is zero."""
 

@@ -17,7 +17,7 @@ PRESET = "conf/rewards.yaml, preset paper"
 
 PAIR = Rule(
     lambda value: len(value) == 2 and all(abs(number) <= MOST for number in value),
-    "give two numbers: the values of the shortest and of the longest response",
+    "use two numbers: the values of the shortest and of the longest response",
 )
 
 
@@ -38,15 +38,15 @@ CUSTOM = Rule(
         len({part.name for part in parts} - PARTS) == len(parts)
         and all(re.fullmatch(r"[\w.]+:\w+", part.function) and abs(part.weight) <= MOST for part in parts)
     ),
-    "give a list of {function: module.path:function, weight: 1.0}, each function of another name, none of them "
+    "use entries {function: module.path:function, weight: 1.0}, each function of another name, none of them "
     f"{', '.join(sorted(PARTS))}",
 )
 
 
 @dataclass(config=DECLARED, frozen=True)
 class RewardConfig:
-    """The reward of a sample: a weighted sum of parts, each logged unweighted. `rewards/verify/__init__.py` has the
-    rules by which answers are verified.
+    """The reward of a sample: a weighted sum of parts, each logged unweighted. docs/reference/grading.md has the rules
+    by which answers are verified.
 
     A layer that names a preset sets the keys from accuracy to after_thinking to the preset's values, except those it
     sets itself. (`algorithm.overlong_buffer` lowers the reward of responses near the limit.)
@@ -60,13 +60,13 @@ class RewardConfig:
     """Weight of the format, which is 1 for <think>…</think> followed by the answer; the opening tag may be missing,
     since some chat templates put it into the prompt."""
     boxed: float = setting(0.0, PRESET, ge=0)
-    """Weight of the box, which is 1 if it can be read."""
+    """Weight of a readable `\\boxed{}` in the response, 0 or 1."""
     cosine: float = setting(0.0, PRESET, ge=0)
     """Weight of accuracy scaled by length in tokens, clamped at rollout.max_response_tokens (arXiv 2502.03373)."""
     cosine_correct: list[StrictFloat] = setting([1.0, 0.5], PRESET, rule=PAIR)
-    """Values of the cosine at no tokens and at the limit, for correct answers."""
+    """Cosine reward of a correct answer, at length 0 and at the limit."""
     cosine_wrong: list[StrictFloat] = setting([-1.0, -0.5], PRESET, rule=PAIR)
-    """The same for wrong answers."""
+    """Cosine reward of a wrong answer, at length 0 and at the limit."""
     after_thinking: bool = setting(False, PRESET)
     """Whether only a box after the last </think> counts as an answer."""
     custom: list[CustomRewardConfig] = setting([], "our choice", rule=CUSTOM)
@@ -76,8 +76,9 @@ class RewardConfig:
     sandbox: bool = setting(True, "our choice: an answer is anybody's text", resumable=True)
     """Whether the worker processes of user functions are denied the network, new processes, writing files, unusual
     environment variables, and reading files outside Python, the project and the function's folder. Processes that
-    verify answers always are. Set false for a function that runs code, calls a model or needs a token: then it, and
-    through it an answer, can do all that you can. Its import, which may read a model, is never restricted."""
+    verify answers always are. Set false for a function that runs code, calls a model or needs a token: the function,
+    and code in a response that it runs, then has all your permissions. Its import, which may read a model, is never
+    restricted."""
     timeout: str = setting("mask", "our choice: a deadline can be the machine's fault", choices=("mask", "wrong"))
     """Treatment of a sample whose verification or user function timed out or crashed its worker, or whose user function
     raised an error or returned no valid number: mask (it is not learned from and does not count in its group's

@@ -29,17 +29,17 @@ class RolloutConfig:
     """Longest response, tokens."""
     temperature: float = setting(1.0, "Dr. GRPO (arXiv 2503.20783): the policy itself, unsharpened", ge=0.1, le=2)
     """Temperature of the samples; the learner's log-probabilities use the same."""
-    max_concurrent_samples: int | None = setting(None, "our choice", ge=1, le=65536, resumable=True)
+    max_concurrent_samples: int | None = setting(None, "follows from the plan", ge=1, le=65536, resumable=True)
     """Sequences that an engine decodes at once. When null: 256 on a GPU with at least 40 GB, unless the plan of a run
     expects longer updates with as many; otherwise 128."""
     actors: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
-    """Number of engines, at most one per GPU, or on cores of their own. Engines that find no GPU without a learner
-    process share one with it. When null: with several GPUs, one on each without a learner process, or one on every
-    GPU, whichever has the shorter planned update; with several nodes without a GPU, one on each but the learner's;
-    otherwise one."""
+    """Number of engines, at most one per GPU; on a CPU, each has its own cores. If there are too few GPUs, an engine
+    shares one with a learner process. When null: with several GPUs, one on each without a learner process, or one on
+    every GPU, whichever has the shorter planned update; with several nodes without a GPU, one on each but the
+    learner's; otherwise one."""
     kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, resumable=True)
     """GiB of host memory for the KV cache of an engine on the CPU; on a GPU, the cache follows from its share."""
-    lora_kernel_sizes: bool = setting(True, "our choice", resumable=True)
+    lora_kernel_sizes: bool = setting(True, "our choice: vLLM's own do not fit decoding", resumable=True)
     """Whether vLLM's LoRA kernels on a GPU get the block sizes of actors/rollout/vllm_settings.py, which fit decoding,
     instead of their own. Tuned sizes in VLLM_TUNED_CONFIG_FOLDER override both."""
     typical_prompt_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)

@@ -18,16 +18,16 @@ YEAR_H = 8784
 """Longest budget, hours."""
 
 HOST = Rule(
-    lambda text: re.fullmatch(r"[A-Za-z0-9.:-]+", text) is not None, "name an address such as 127.0.0.1, or a host"
+    lambda text: re.fullmatch(r"[A-Za-z0-9.:-]+", text) is not None, "use an address such as 127.0.0.1, or a host"
 )
-FOLDER = Rule(lambda path: bool(path) and "\0" not in path, "name a folder")
+FOLDER = Rule(lambda path: bool(path) and "\0" not in path, "use the name of a folder")
 LOGGERS = Rule(
     lambda names: {*names} <= {"tensorboard", "wandb"} and len({*names}) == len(names),
-    "list tensorboard, wandb, both or neither, each once",
+    "use tensorboard, wandb, both or neither, each once",
 )
 URL = Rule(
     lambda url: not url or re.fullmatch(r"(?!memory:)[a-z][a-z0-9+]*://((?!::)[^\s@?#])+", url) is not None,
-    "give a URL such as s3://bucket/folder or file:///mnt/disk, without a key, which belongs in the environment",
+    "use a URL such as s3://bucket/folder or file:///mnt/disk, without a key, which belongs in the environment",
 )
 
 SWEEP_NAME = "name the sweep with sweep.name=NAME; its runs are named after their values"
@@ -66,11 +66,11 @@ class RunConfig:
     nvidia_mps: str = setting(
         "auto", "our choice: more planned updates on one GPU", choices=("auto", "on", "off"), resumable=True
     )
-    """For run.py: whether engine and learner on one GPU compute at the same time instead of in turn, through NVIDIA's
-    Multi-Process Service, which the run starts and ends. Memory bounds decoding and arithmetic bounds learning, so
-    that both finish sooner; but a memory fault of one ends both, which then restart. auto: on if engine and learner
-    share a GPU of this machine and a client of the service can compute on it. It is off on a cluster, for runs of a
-    sweep that go side by side, and with learner.max_staleness=0, where nothing computes at the same time."""
+    """For run.py: whether engine and learner on one GPU compute at the same time instead of in time slices, through
+    NVIDIA's Multi-Process Service, which the run starts and ends. Decoding is memory-bound and learning compute-bound,
+    so that they overlap well; but a memory fault of one ends both, which then restart. auto: on if engine and learner
+    share a GPU of this machine and a client of the service can compute on it. It is off on a cluster, for parallel runs
+    of a sweep, and with learner.max_staleness=0, where nothing computes at the same time."""
     nvidia_mps_percentage: int = setting(
         MPS_PERCENTAGE, "our choice: the other multiprocessors are free for decoding", ge=1, le=100, resumable=True
     )
@@ -97,13 +97,13 @@ class BudgetConfig:
 
     hours: float = setting(24.0, "the paper: a hard cut-off of 24 hours on one GPU", gt=0, le=YEAR_H)
     """The budget, hours."""
-    minutes: float | None = setting(None, "our choice", gt=0, le=60 * YEAR_H, follows="budget.hours")
+    minutes: float | None = setting(None, "our choice: the hours count", gt=0, le=60 * YEAR_H, follows="budget.hours")
     """The budget, minutes; replaces hours when given."""
-    updates: int | None = setting(None, "our choice", ge=1)
+    updates: int | None = setting(None, "our choice: time alone ends a run", ge=1)
     """Number of updates after which to stop, if that is sooner."""
     grace_s: float = setting(60.0, "our choice; clouds warn of an eviction 30 to 120 s ahead", ge=1, le=86400)
     """Seconds for the last checkpoint after SIGTERM or SIGINT; a second signal cuts them short."""
-    price_per_hour: float | None = setting(None, "our choice", ge=0)
+    price_per_hour: float | None = setting(None, "our choice: every machine has its own", ge=0)
     """Price of the machine, in any currency; progress and summary then show the cost of the run."""
 
     @property
@@ -116,8 +116,8 @@ class CheckpointConfig:
     """How often the run is saved."""
 
     every: int = setting(10, "our choice", ge=1)
-    """Updates between checkpoints that are kept. If writing one takes little of the time, another is written about
-    every minute, and the next one replaces it."""
+    """Updates between checkpoints that are kept. In between, a temporary checkpoint is written about once a minute if
+    that is cheap; the next one replaces it."""
     keep_last: int = setting(2, "our choice: one more than needed, should the newest be damaged", ge=1)
     """Number of checkpoints to keep."""
     remote: str = setting("", "our choice", rule=URL, private=True)

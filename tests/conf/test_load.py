@@ -186,7 +186,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("data.problem_pattern=(", ["regular expression"]),
         ("eval.max_response_tokens=9000", ["eval.max_response_tokens=9000", "8192"]),
         ("algorithm.preset=dopa", ["algorithm.preset=dopa", "grpo, dr_grpo, dapo, gspo, cispo, sapo"]),
-        ("model.shape.num_hidden_layers=0", ["model.shape.num_hidden_layers=0", "whole shape"]),
+        ("model.shape.num_hidden_layers=0", ["model.shape.num_hidden_layers=0", "all of model.shape"]),
     ],
 )
 def test_unusable_overrides(override: str, words: list[str]) -> None:
