@@ -22,7 +22,7 @@ from launch.hardware.machine import GIB, Machine, detect
 from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import needs_of_run, resources
 from launch.plan.plan import Plan
-from launch.plan.refusal import check_plan
+from launch.plan.refusal import LARGEST_CPU_MODEL, check_plan
 from launch.session.resume import resolve_model
 
 State = Literal["good", "warning", "bad"]
@@ -82,7 +82,9 @@ def look_at_gpus(device: str = "auto") -> Iterator[Finding]:
     except TimeoutError:
         yield Finding("driver", "bad", f"does not answer within {gpus.ANSWER_S:g} s; restart the machine")
     except NVMLError_LibraryNotFound:
-        yield Finding("GPU", "warning", "no driver: runs compute on the CPU, with the bundled model at most")
+        most = f"{LARGEST_CPU_MODEL // 10**6} million parameters"
+        text = f"no driver: runs compute on the CPU, with models of up to {most}; larger ones need a GPU, or device=cpu"
+        yield Finding("GPU", "warning", text)
     except NVMLError as error:
         yield Finding("driver", "bad", f"shows no GPU and says: {error}")
     else:
@@ -151,7 +153,9 @@ def look_at_software(machine: Machine) -> Iterator[Finding]:
     if shutil.which(compiler):
         yield Finding("compiler", "good", compiler)
     else:  # Triton compiles C, DeepSpeed's Adam C++
-        yield Finding("compiler", "bad", f"{compiler or 'no C++ compiler'} is not here; install one (apt install g++)")
+        text = f"there is no {compiler or 'C++ compiler'} here; install one (apt install g++)"
+        without = "" if machine.gpus else "; without one, runs use torch's slower AdamW"
+        yield Finding("compiler", "bad" if machine.gpus else "warning", text + without)
 
 
 def look_at_resources(plan: Plan, folder: Path) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from conf.load import load
 from launch.checkup import look
 from launch.checkup.look import Finding, look_at_gpus, look_at_model, look_at_software
 from launch.hardware import gpus
-from launch.hardware.machine import detect
+from launch.hardware.machine import detect, with_listed
 
 A40 = "0, GPU-0b, NVIDIA A40, 46068, 45634, [N/A], 580.65.06, 8.6\n"
 Install = Callable[[str], ModuleType]
@@ -101,9 +101,10 @@ def test_this_machine_has_all_that_a_run_needs_but_a_compiler(monkeypatch: pytes
     assert {finding.state for finding in findings} == {"good"}
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(look, "COMPILERS", ("no-such-compiler",))
-    *_, compiler = look_at_software(detect("cpu"))
-    assert (compiler.name, compiler.state) == ("compiler", "bad")
-    assert "g++" in compiler.text
+    for machine, state in ((detect("cpu"), "warning"), (with_listed("A40", (0,)), "bad")):
+        *_, compiler = look_at_software(machine)
+        assert (compiler.name, compiler.state) == ("compiler", state)
+        assert "g++" in compiler.text
 
 
 def test_a_model_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
