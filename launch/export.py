@@ -9,10 +9,10 @@ Examples:
     python launch/export.py runs/quickstart format=gguf type=q8_0      # one file, for llama.cpp and the like
     python launch/export.py runs/first format=adapter to=adder checkpoint=update-000040
 
-merged: a folder in Hugging Face format, in the base model's number type, or with type=float32, which keeps even the
-smallest change. gguf: one file, with type=q8_0 (half the size) or type=f16. adapter: the plain PEFT adapter. The export
-appears in exports/, or in the folder that `to` names, after it is verified. If it does not agree with the trained
-adapter, nothing is exported and the exit code is 1.
+merged: a folder in Hugging Face format, in the base model's dtype; type=float32 loses nothing. gguf: one file, with
+type=q8_0 (half the size) or type=f16. adapter: the plain PEFT adapter. The export appears in exports/, or in the folder
+that `to` names, after it is verified. If it does not agree with the trained adapter, nothing is exported and the exit
+code is 1.
 """
 
 import os
@@ -32,7 +32,7 @@ from conf.signals import on_leave
 from launch.after.trained import LATEST, Trained, find_trained, prepare_torch
 
 TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}
-"""Format → its number types, the default first; empty means the type of the base model or of the adapter."""
+"""Format → its dtypes, the default first; empty means the dtype of the base model or of the adapter."""
 
 LOADED_BY = {
     "merged": 'transformers: AutoModelForCausalLM.from_pretrained("{target}"), or: vllm serve {target}',

@@ -9,7 +9,7 @@ Examples:
     python launch/run.py conf=r64_instruct plan=true device=A40
     python launch/run.py conf=mine data.source=file:problems.csv budget.minutes=30
 
-The same command again resumes a run that was cut off. `plan=true` prints placement, memory and time, for this machine
+The same command resumes an interrupted run. `plan=true` prints placement, memory and time, for this machine
 or a GPU by name; `show=true` prints every setting and its source. Neither starts anything.
 """
 

@@ -1,15 +1,15 @@
 """Carry out a grid of runs: every list is an axis, and each run has a process and a folder of its own.
 
-    python launch/sweep.py conf=NAME ranks=[8,64,256] seeds=[0,1,2] [key=[a,b] …] [key=value …]
+    python launch/sweep.py conf=NAME 'ranks=[8,64,256]' 'seeds=[0,1,2]' ['key=[a,b]' …] [key=value …]
     python launch/sweep.py help sweep
 
 Examples:
 
-    python launch/sweep.py conf=quickstart ranks=[8,64,256] seeds=[0,1,2] budget.minutes=4
-    python launch/sweep.py conf=r64_instruct learner.learning_rate=[1e-5,3e-5,1e-4] sweep.hours=24
-    python launch/sweep.py conf=paper models=[instruct,llama] ranks=[8,64,256] plan=true device=A40
+    python launch/sweep.py conf=quickstart 'ranks=[8,64,256]' 'seeds=[0,1,2]' budget.minutes=4
+    python launch/sweep.py conf=r64_instruct 'learner.learning_rate=[1e-5,3e-5,1e-4]' sweep.hours=24
+    python launch/sweep.py conf=paper 'models=[instruct,llama]' 'ranks=[8,64,256]' plan=true device=A40
 
-The same command continues a sweep that was cut off.
+The same command continues an interrupted sweep.
 """
 
 if __name__ == "__main__":

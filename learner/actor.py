@@ -91,7 +91,7 @@ class LearnerActor:
         """Load the model together with the other processes. host, port: address of the store where they
         meet. handles: the weights to map instead of loading them.
 
-        Return the learner's warnings: sentences about the slower substitutes that it uses on this machine.
+        Return the learner's warnings: sentences about the slower fallbacks that it uses on this machine.
         """
         import torch
 

@@ -43,7 +43,7 @@ def cpu_adam_available() -> bool:
         os.environ["PATH"] = scripts + os.pathsep + os.environ["PATH"]
     try:
         load(root)
-    except Exception as error:  # a compiler fails in many ways, and there is a substitute for all of them
+    except Exception as error:  # a compiler fails in many ways, and there is a fallback for all of them
         log.warning("DeepSpeed's CPU Adam does not compile here; torch's slower AdamW takes its place: %s", error)
         return False
     return True

@@ -39,8 +39,8 @@ OPEN_FILES = 256
 PRINTED = 2**30
 """Largest log of a process's prints, bytes."""
 
-LANDLOCK = "Landlock: the process that verifies answers could read your files, those with tokens included"
-SECCOMP = "seccomp: the process that verifies answers could use the network, start processes and end others"
+LANDLOCK = "Landlock: reward code could read your files, tokens included"
+SECCOMP = "seccomp: reward code could use the network, start processes and end others"
 
 _PR_SET_NO_NEW_PRIVS = 38
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -89,7 +89,7 @@ def bare_environment() -> Iterator[None]:
 def enclose(folders: Iterable[Path]) -> list[str]:
     """Confine this process for good. folders: further ones that it may read.
 
-    Return the walls that this kernel lacks, each with the danger that remains.
+    Return the layers of the sandbox that this kernel lacks, each with the danger that remains.
     """
     strip_environment()
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))

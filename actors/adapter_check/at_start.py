@@ -47,7 +47,7 @@ class CheckAtStart:
             # All adapters' tokens as one: an engine makes a mistake with each of them.
             joined = {mistake: tuple(chain.from_iterable(view[mistake] for view in views)) for mistake in views[0]}
             if mistake := find_mistake([p for responses in by_adapter for p in logprobs_of(responses)], joined):
-                raise Halted(f"adapter check: {name} responds under synthetic adapters, at its start, as if {mistake}")
+                raise Halted(f"adapter check: at its start, {name} serves test adapters as if {mistake}")
             self._unchecked.pop(0)
 
     async def _ask(self, name: str, engine: Engine) -> None:
@@ -68,7 +68,7 @@ def find_mistake(engine: list[float], views: dict[str, tuple[float, ...]]) -> st
     truth = mistakes.pop(FAITHFUL)
     off = distance(engine, truth)
     if not isfinite(off):
-        return "its probabilities, or the learner's, were not finite"
+        return "its log-probabilities, or the learner's, were not finite"
     nearest = min(mistakes, key=lambda name: distance(engine, mistakes[name]))
     if distance(engine, mistakes[nearest]) < CLEARLY * off:
         return nearest

@@ -14,7 +14,7 @@ from actors.storage.documents import EventKind
 
 
 class RestartableEngine(Engine, Restartable, Protocol):
-    """One engine, which does not heal itself. fallbacks: once it is ready, a sentence on each substitute it uses."""
+    """One engine, which does not heal itself. fallbacks: once it is ready, a sentence on each fallback it uses."""
 
     fallbacks: tuple[str, ...]
 

@@ -76,7 +76,7 @@ class RolloutEngine:
         return int(self.vllm_config.cache_config.num_gpu_blocks or 0)
 
     async def fallbacks(self) -> tuple[str, ...]:
-        """Return a sentence about each slower or coarser substitute in use."""
+        """Return a sentence about each slower or coarser fallback in use."""
         return self._fallbacks
 
     async def alive(self) -> None:

@@ -50,7 +50,7 @@ APART = 2.0
 destroyed the training."""
 
 BYTES = {"float32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
-"""Bytes of a weight by number type. Other exports keep the base model's type."""
+"""Bytes of a weight by dtype. Other exports keep the base model's."""
 
 REMEDY = "export.py keeps it with format=merged type=float32, or with format=adapter"
 ROOM = "make room, or name a folder on another disk, for push.py by TMPDIR"

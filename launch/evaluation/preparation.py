@@ -85,7 +85,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvalu
         return None
     problems = [problem for each in benchmarks for problem in each.problems]
     for wall in check_reward_functions(reward_function(config), problems):
-        console.print(f"Reward workers have no {wall}", soft_wrap=True)
+        console.print(f"Warning: this kernel has no {wall}", soft_wrap=True)
     protocol = protocol_of(config, model_path, adapter)
     take_over(folder.path, f"the evaluation {config.run.name!r}")
     before = folder.begin(config, protocol)

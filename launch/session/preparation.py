@@ -97,7 +97,7 @@ def prepare(
     run = RunFolder(folder.resolve())
     run.drop_half_event()
     for wall in absent_walls:
-        print(f"Reward workers have no {wall}")
+        print(f"Warning: this kernel has no {wall}")
         run.append_event(0, EventKind.WALL_ABSENT, wall)
     if mps and config.run.mps:
         run.append_event(0, EventKind.MPS, mps)

@@ -78,7 +78,7 @@ def put_ending(config: Config, folder: Path) -> str:
         in_thread(ENDING_S, lambda: remote.put(RunRecord(folder)), SILENT_S, lambda: remote.moved)
     except Exception as error:
         there = f"{url.rstrip('/')}/{name}"
-        return f"Remote checkpoints: {there} lacks the end of the run ({in_brief(error)}); earlier puts are complete"
+        return f"Remote checkpoints: the last upload to {there} failed ({in_brief(error)}); earlier ones are complete"
     return f"Remote checkpoints: {remote.url}"
 
 

@@ -24,7 +24,7 @@ def machine() -> Machine:
     """Return this machine with one GPU."""
     found = detect()
     if not found.gpus:
-        pytest.skip("no NVIDIA card here: nvidia-smi lists none")
+        pytest.skip("no NVIDIA GPU here: nvidia-smi lists none")
     if not found.rates.get(GPU_DTYPE, 1.0):
         pytest.skip(f"{found.name} cannot compute in {GPU_DTYPE}")
     return replace(found, gpus=1)

@@ -142,7 +142,7 @@ def test_fault_at_the_start_halts_the_run_before_anything_is_sampled(tmp_path: P
     run = Faulty(tmp_path, AT_START[name])
     expected = name if name != "another" else "it had other weights"
     cause = halt_of(run)
-    assert "rollout-0 responds under synthetic adapters" in cause
+    assert "at its start, rollout-0" in cause
     assert expected in cause
     assert run.engine.served == []
 

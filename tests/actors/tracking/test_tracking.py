@@ -202,7 +202,7 @@ def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.slow
 def test_wandb_itself_takes_a_run_and_its_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package works without its server."""
-    pytest.importorskip("wandb", reason="an extra: pip install 'microbudget-rl[trackers]'")
+    pytest.importorskip("wandb", reason="an extra: pip install 'microbudget-rl[loggers]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     for update in (1, 2):
         shown = make_tracking(["wandb"], Identity("a1b2", "mine", tmp_path, {"lora": {"rank": 8}}))

@@ -91,7 +91,7 @@ def test_remote_that_is_silent_at_the_end_is_left(config: Config, monkeypatch: p
     released = threading.Event()
     monkeypatch.setattr(remote_checkpoints, "SILENT_S", 0.05)
     monkeypatch.setattr(Remote, "_point", lambda *_: released.wait(240))
-    assert "lacks the end" in put_ending(config, begin(config))
+    assert "last upload" in put_ending(config, begin(config))
     released.set()
 
 
