@@ -1,11 +1,11 @@
 """Talk to a run's base model and trained model, side by side.
 
-    python launch/chat.py RUN_FOLDER [checkpoint=latest|best|update-000040]
+    python launch/chat.py RUN_FOLDER [checkpoint=latest|best|update-…]
 
 Examples:
 
     python launch/chat.py runs/quickstart
-    python launch/chat.py runs/first checkpoint=update-000040
+    python launch/chat.py runs/first checkpoint=latest
     echo "/problem 3" | python launch/chat.py runs/quickstart
 
 Both models respond with the settings of the run's evaluation, in an engine like the run's. In the chat, /problem 3

@@ -1,13 +1,13 @@
 """Write a run's trained model in a format for other software, and verify it.
 
     python launch/export.py RUN_FOLDER [format=merged|gguf|adapter] [type=float32|q8_0|f16] [to=FOLDER]
-        [checkpoint=latest|best|update-000040]
+        [checkpoint=latest|best|update-…]
 
 Examples:
 
     python launch/export.py runs/quickstart                            # for transformers, vLLM and the like
     python launch/export.py runs/quickstart format=gguf type=q8_0      # one file, for llama.cpp and the like
-    python launch/export.py runs/first format=adapter to=adder checkpoint=update-000040
+    python launch/export.py runs/first format=adapter to=adder checkpoint=latest
 
 merged: a folder in Hugging Face format, in the base model's dtype; type=float32 loses nothing. gguf: one file, with
 type=q8_0 (half the size) or type=f16. adapter: the plain PEFT adapter. The export appears in exports/, or in the folder

@@ -1,6 +1,6 @@
 """Serve a run's trained model with vLLM's OpenAI-compatible server and the settings of the run's engines.
 
-    python launch/serve.py RUN_FOLDER [host=127.0.0.1] [port=8000] [checkpoint=latest|best|update-000040]
+    python launch/serve.py RUN_FOLDER [host=127.0.0.1] [port=8000] [checkpoint=latest|best|update-…]
 
 Examples:
 

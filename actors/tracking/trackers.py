@@ -30,6 +30,7 @@ OVERVIEW = {
     "response/mean_length": "length",
     "policy/entropy": "entropy",
     "policy/kl_to_base": "KL to the base model",
+    "groups/zero_variance": "zero-variance groups",
 }
 """The most important curves: their names in TensorBoard's first group, `0 overview`, by metric."""
 
