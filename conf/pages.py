@@ -15,9 +15,9 @@ from conf.settings import Setting, settings
 
 SETTINGS = """# Settings
 
-Every setting of a recipe or the command line, with its type, bounds and default. `python launch/run.py help` shows the
-same on the screen, and `python launch/run.py conf=NAME show=true` prints the values of a recipe. "The paper" is
-[Plasticity vs. Rigidity](https://arxiv.org/abs/2601.06677).
+Every setting of a recipe or the command line, with its type, bounds and default; `python launch/run.py help` shows the
+same. Recipes set many of them, such as the learning rate, to other values: `python launch/run.py conf=NAME show=true`
+prints those. "The paper" is [Plasticity vs. Rigidity](https://arxiv.org/abs/2601.06677).
 
 A setting marked ↻ may have another value when a run is resumed. This page is generated from `conf/schema/`:
 `python -m conf.pages settings` prints it, and a test compares them.

@@ -16,8 +16,6 @@ def _has_group(pattern: str) -> bool:
         return False
 
 
-GUESSED = "our choice: most data sets use the same names"
-
 SOURCE = Rule(lambda text: SOURCES.fullmatch(text) is not None, f"use {SOURCE_FORMS}")
 SOURCE_OR_NONE = Rule(lambda text: not text or SOURCE.allows(text), SOURCE.remedy)
 PATTERN = Rule(lambda text: not text or _has_group(text), "use a regular expression with one (group)")
@@ -74,9 +72,9 @@ class DataConfig:
     """Treatment of training problems that are near duplicates of held-out ones: the same numbers in half of the same
     words, or in another order of a sum or product. drop filters those of eval_source, and keeps those within one
     source together, to train on or held out; report_only counts and lists them."""
-    problem_field: str = setting("", GUESSED, follows="data.source")
+    problem_field: str = setting("", "our choice: one of the usual names", follows="data.source")
     """Column of the problem; guessed when empty."""
-    answer_field: str = setting("", GUESSED, follows="data.source")
+    answer_field: str = setting("", "our choice: one of the usual names", follows="data.source")
     """Column of the reference answer; guessed when empty."""
     problem_pattern: str = setting("", "our choice: the whole problem", rule=PATTERN, follows="data.source")
     """A regular expression whose first group is the part of the source's problem to use."""

@@ -76,9 +76,8 @@ class RewardConfig:
     sandbox: bool = setting(True, "our choice: an answer is anybody's text", resumable=True)
     """Whether the worker processes of user functions are denied the network, new processes, writing files, unusual
     environment variables, and reading files outside Python, the project and the function's folder. Processes that
-    verify answers always are. Set false for a function that runs code, calls a model or needs a token: the function,
-    and code in a response that it runs, then has all your permissions. Its import, which may read a model, is never
-    restricted."""
+    verify answers always are. Set false for a function that runs code, calls a model or needs a token: it then has
+    all your permissions, and so has code that it runs. Its import, which may read a model, is never restricted."""
     timeout: str = setting("mask", "our choice: a deadline can be the machine's fault", choices=("mask", "wrong"))
     """Treatment of a sample whose verification or user function timed out or crashed its worker, or whose user function
     raised an error or returned no valid number: mask (it is not learned from and does not count in its group's

@@ -212,9 +212,8 @@ def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
             table.add_column(heading, justify="left" if heading == "bound by" else "right", no_wrap=True)
         table.add_row(*row.values())
     notes = (
-        "First with the recipe's batch, then with one that grows with the GPUs. split: rollout actors + learner"
-        " processes, which share GPUs if they outnumber them; busy: in the same order. The transport of samples is not"
-        " included."
+        "First with the recipe's batch, then with one that grows with the GPUs. split: engines + learner processes,"
+        " which share GPUs if they outnumber them; busy: in the same order. The transport of samples is not included."
     )
     return Group(Text("Scaling", style="bold"), Padding(Group(table, Text(notes, style="dim")), (0, 0, 1, 2)))
 

@@ -114,16 +114,12 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
 
 
 def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], columns: Sequence[str]) -> str:
-    """Return the chosen column, or else the first guess that exists, in this or another case.
-
-    Raises BadInput if there is none.
-    """
-    names, spelled = ([chosen] if chosen else guesses), {column: column for column in columns}
-    if not chosen:
-        spelled = {column.lower(): column for column in reversed(columns)} | spelled
+    """Return the chosen column, or else the first guess that exists, in any case. Raises BadInput if there is none."""
+    names = [chosen] if chosen else guesses
     for name in names:
-        if name in spelled:
-            return spelled[name]
+        for column in sorted(columns, key=str.islower, reverse=True):
+            if column == name or (not chosen and column.lower() == name):
+                return column
     raise BadInput(
         f"data.{setting}: {key} has no column {' or '.join(map(repr, names))}: "
         f"set it to one of its columns ({', '.join(columns) or 'it has none, being empty'})"
