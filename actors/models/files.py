@@ -221,7 +221,7 @@ def _folder(model: ModelConfig, patterns: list[str]) -> Path:
         if os.path.isdir(folder):
             raise BadInput(f"model.path={path}: the folder has no config.json; name a Hugging Face model folder")
         if not (named := ON_HUB.fullmatch(path)):
-            forms = f"a local folder, a hub id OWNER/NAME[@REVISION] or {BUNDLED}"
+            forms = f"a local folder, a Hub id OWNER/NAME[@REVISION] or {BUNDLED}"
             raise BadInput(f"model.path={path}: no such folder; name {forms}")
         folder = _from_hub(named[1], model.pin or named[2] or "main", patterns)
     if model.pin and (found := model_digest(folder)) != model.pin:

@@ -50,7 +50,7 @@ class DataConfig:
     """
 
     source: str = setting("reasoning_gym:chain_sum", "our choice: needs no network", rule=SOURCE)
-    """Source of the training problems: `hub:OWNER/NAME[/CONFIG][@REVISION][:split]` of the Hugging Face hub (a revision
+    """Source of the training problems: `hub:OWNER/NAME[/CONFIG][@REVISION][:split]` of the Hugging Face Hub (a revision
     is a commit, a tag or a branch; without one, the newest commit counts); `file:PATH` (jsonl, json, csv, parquet);
     `reasoning_gym:NAME`, a generator that also scores the answers (one that would run them as code is refused); or
     `import:MODULE:FUNCTION`, a function that yields rows."""
@@ -59,10 +59,10 @@ class DataConfig:
     size: int | None = setting(None, "our choice", ge=1, le=10**7)
     """Number of problems to train on; all when null. A generator makes this many, including the held-out ones."""
     scan: int | None = setting(None, "our choice", ge=1, le=10**7)
-    """Number of rows to read from the start of a source, streamed from the hub instead of downloaded whole. When
+    """Number of rows to read from the start of a source, streamed from the Hub instead of downloaded whole. When
     null, all, but at most 1,000,000, or data.size if that is more."""
     hub_timeout_s: float = setting(600.0, "our choice", gt=0, le=86400, resumable=True)
-    """Seconds to wait for the hub in total."""
+    """Seconds to wait for the Hub in total."""
     eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE)
     """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training source, with
     their near duplicates."""

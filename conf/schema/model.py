@@ -24,7 +24,7 @@ READ = "read from config.json"
 PIN = "[0-9a-f]{40}"
 """Pattern of a commit, and of a digest."""
 
-PATH = Rule(bool, "use a local folder, a hub id OWNER/NAME[@REVISION] or bundled:smollm2-135m")
+PATH = Rule(bool, "use a local folder, a Hub id OWNER/NAME[@REVISION] or bundled:smollm2-135m")
 RANK = Rule(lambda rank: 1 <= rank <= VLLM_RANKS[-1], f"use 1 to {VLLM_RANKS[-1]}, the largest rank vLLM serves")
 MODULES = Rule(
     lambda names: bool(names) and all(name in (*PROJECTIONS, *FUSED) and names.count(name) == 1 for name in names),
@@ -69,7 +69,7 @@ class ModelConfig:
     path: str = setting(
         "bundled:smollm2-135m", "our choice: needs no network", rule=PATH, checkpointed="model", local_path=True
     )
-    """A local folder in Hugging Face format, a hub id OWNER/NAME[@REVISION] (a commit, a tag or a branch), or
+    """A local folder in Hugging Face format, a Hub id OWNER/NAME[@REVISION] (a commit, a tag or a branch), or
     bundled:smollm2-135m."""
     pin: str = setting("", "our choice: found when a run begins", follows="model.path", costless=True)
     """The commit of a hub model, or a digest of the files of any other, that a run notes when it begins. All that comes
