@@ -13,7 +13,7 @@ from actors.tracking.tracking import Tracking
 from conf.errors import BadInput
 
 WANDB = "wandb~=0.31"
-"""Requirement of wandb, as in the project's extra `trackers`."""
+"""Requirement of wandb, as in the project's extra `loggers`."""
 
 PROJECT = "microbudget"
 """Default of WANDB_PROJECT."""

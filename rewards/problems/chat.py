@@ -79,7 +79,7 @@ def control_tokens(tokenizer: Any) -> list[str]:
 
 
 def ends(data: DataConfig, tokenizer: Any) -> bool:
-    """Whether the template ends, in a worker that is killed if it does not; also with an error, as it would here."""
+    """Whether the template ends, even with an error, in a worker that is killed if it does not."""
     with closing(Worker(Limits(DEADLINE_S, MEMORY))) as worker:
         try:
             return bool(worker.run(RENDER, PROBES[0], data, tokenizer) <= LONGEST)

@@ -220,4 +220,4 @@ def test_logger_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(BadInput, match=r"run\.report_to=wandb"):
         check_installed(["tensorboard", "wandb"])
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert extras["trackers"] == [WANDB]
+    assert extras["loggers"] == [WANDB]
