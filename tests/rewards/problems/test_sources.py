@@ -168,7 +168,7 @@ def test_progress_is_shown(loader: Loader, monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(sources, "PROGRESS_S", 0.0)
     loader.load()
     shown = [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()]
-    assert shown == [f"{number} so far" for number in range(30)] * 3
+    assert shown == [f"{number} so far" for number in range(30)] * 4
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
