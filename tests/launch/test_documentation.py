@@ -1,5 +1,6 @@
 """README and docs: every command is carried out as far as a plan or a check goes, every link leads somewhere."""
 
+import html
 import importlib
 import json
 import re
@@ -231,6 +232,18 @@ def test_the_repository_has_one_address() -> None:
 def test_the_settings_reference_is_of_this_schema() -> None:
     """`python -m conf.pages settings > docs/reference/settings.md` makes it so."""
     assert (ROOT / "docs" / "reference" / "settings.md").read_text("utf-8") == settings_page()
+
+
+def test_pages_and_pictures_show_one_run() -> None:
+    """`python -m tests.pictures` makes the pictures and quickstart.json of one run."""
+    images = ROOT / "docs" / "images"
+    run = json.loads((images / "quickstart.json").read_text("utf-8"))
+    text = html.unescape(" ".join(re.findall(r"<text[^>]*>(.*?)</text>", (images / "console.svg").read_text("utf-8"))))
+    shown = " ".join(text.split())
+    for page in (ROOT / "README.md", ROOT / "docs" / "start" / "quickstart.md"):
+        assert run["conclusion"].removesuffix(".") in " ".join(page.read_text("utf-8").split()), page
+    assert run["conclusion"] in shown
+    assert f"after {run['updates'][0]} updates" in shown
 
 
 def test_every_metric_of_a_run_is_explained(tmp_path: Path) -> None:
