@@ -155,7 +155,8 @@ def test_run_with_too_little_left_is_repeated_if_it_failed_and_told_otherwise(
     assert calls(tmp_path) == (["r1", "r2"] if repeated else ["r2"])
     assert ("run.overwrite=true" in (tmp_path / "s" / "given").read_text()) == repeated
     ended, reason = statuses(tmp_path)["r1"]
-    assert (ended, "minutes=" in str(reason)) == (("completed", False) if repeated else (status or "interrupted", True))
+    told = ("give the sweep more time" if shared else "minutes=") in str(reason)
+    assert (ended, told) == (("completed", False) if repeated else (status or "interrupted", True))
 
 
 def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], tmp_path: Path) -> None:
