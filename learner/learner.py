@@ -17,14 +17,14 @@ from actors.protocols import FAITHFUL
 from actors.seeds import request_seed
 from conf.errors import BadInput
 from conf.schema import Config
-from learner.distributed import ALONE, World
-from learner.examples import Example, Tokens, divide, examples
+from learner.advantages import Example, examples
+from learner.distributed import ALONE, World, divide
 from learner.losses import Observed, Totals, policy_loss
 from learner.metrics import UpdateRecord, update_metrics
 from learner.model.adapter import adapter_norms, effective_ranks, load_model, noise, scaled, write_adapter
 from learner.model.policy import Policy
 from learner.optimizer import ZeroOptimizer, learning_rate
-from learner.packing import MicroBatch, pack
+from learner.packing import MicroBatch, Tokens, pack
 from learner.training_state import read_checkpoint, write_checkpoint
 
 

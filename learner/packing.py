@@ -24,13 +24,11 @@ as a system prompt. The last token of a response is never an input.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, cycle, islice
+from itertools import chain, cycle, islice, takewhile
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from learner.examples import Tokens, shared_start
 
 ENTRIES_PER_TOKEN = 2
 """Largest number of attention entries per token of a micro-batch: attention repeats the prompt for every sample.
@@ -38,6 +36,13 @@ An entry keeps about a seventh of a token's activations; one that is only a key,
 
 FULL = 0.92
 """Fraction of a block's width that a row must fill to join it: with evenly spread lengths, 4 % is padding."""
+
+
+class Tokens(NamedTuple):
+    """The token ids of a sample: a prompt of at least one token, and the response."""
+
+    prompt: tuple[int, ...]
+    response: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -319,3 +324,9 @@ def _segments(pieces: list[range], rows: list[list[int]], new_tokens: list[int])
     query_ends, key_ends = torch.tensor([queries, lengths], dtype=torch.int32).cumsum(1, dtype=torch.int32)
     keys = tuple(chain.from_iterable(row for row, _ in asking))
     return Segments(tuple(map(len, pieces)), keys, query_ends, key_ends, max(queries), max(lengths))
+
+
+def shared_start(samples: Sequence[Tokens]) -> int:
+    """Return the number of tokens that all prompts have in common at their start."""
+    columns = zip(*(sample.prompt for sample in samples), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))

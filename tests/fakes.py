@@ -22,7 +22,7 @@ from actors.messages import (
     Verdict,
 )
 from actors.protocols import FAITHFUL, Engine
-from actors.rollout.adapter_slots import AdapterSlots
+from actors.rollout.adapter_references import AdapterSlots
 
 T = TypeVar("T")
 
@@ -68,7 +68,6 @@ class FakeEngine(Remote):
         self.start_seconds = 0.0
         self.base_samples = 0
         self.logprob = logprob
-        self.fallbacks: tuple[str, ...] = ()
         self.served: list[tuple[int, str | None]] = []
         self.most_at_once = 1000
         self.at_work = 0

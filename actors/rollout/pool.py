@@ -8,15 +8,12 @@ from typing import Any, Protocol
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Engine
-from actors.rollout.adapter_slots import AdapterSlots
+from actors.rollout.adapter_references import AdapterSlots
 from actors.runtime.supervision import Lost, Record, Restartable, Supervised, WorkerPool
-from actors.storage.documents import EventKind
 
 
 class RestartableEngine(Engine, Restartable, Protocol):
-    """One engine, which does not heal itself. fallbacks: once it is ready, a sentence on each fallback it uses."""
-
-    fallbacks: tuple[str, ...]
+    """One engine, which does not heal itself."""
 
 
 class EngineSlot(Supervised[RestartableEngine]):
@@ -32,11 +29,6 @@ class EngineSlot(Supervised[RestartableEngine]):
         await self.recovered()
         with contextlib.suppress(Lost):  # a restart includes it
             await self.attempt(lambda engine: work(engine.name, engine))
-
-    async def ready(self) -> None:
-        await self.insist(lambda engine: engine.ready())
-        for sentence in self.actor.fallbacks:
-            self._record(self.actor.name, EventKind.FALLBACK, sentence)
 
     async def prepare(self) -> None:
         if self._at_start:
@@ -81,7 +73,7 @@ class EnginePool:
         return any(slot.healthy for slot in self._slots)
 
     async def ready(self) -> None:
-        await asyncio.gather(*(slot.ready() for slot in self._slots))
+        await asyncio.gather(*(slot.insist(lambda engine: engine.ready()) for slot in self._slots))
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
         await asyncio.gather(*(slot.at_start(work) for slot in self._slots))

@@ -11,14 +11,9 @@ from typing import TYPE_CHECKING, Any
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.models.files import stop_token_ids
 from actors.models.sizes import adapter_slots, answers_alone
-from actors.rollout.adapter_slots import AdapterSlots
+from actors.rollout.adapter_references import AdapterSlots
 from actors.rollout.engine_thread import EngineThread
-from actors.rollout.vllm_settings import (
-    engine_settings,
-    set_environment,
-    use_kernel_sizes,
-    without_kernel_sizes,
-)
+from actors.rollout.vllm_settings import engine_settings, set_environment
 from actors.runtime.placement import Share
 from conf.errors import BadInput
 from conf.schema import Config
@@ -37,15 +32,11 @@ class RolloutEngine:
         set_environment(share, config.rollout.kv_cache_gib)
         if config.run.deterministic and not share.cores:
             os.environ["VLLM_BATCH_INVARIANT"] = "1"
-        sized = not share.cores and not config.run.deterministic and config.rollout.lora_kernel_sizes
 
         def make() -> "LLMEngine":
             from vllm import EngineArgs, LLMEngine
-            from vllm.platforms import current_platform
             from vllm.v1.executor import Executor
 
-            if sized:  # vLLM's batch-invariant mode has sizes of its own
-                use_kernel_sizes(current_platform.get_device_name())
             made = EngineArgs(**engine_settings(config, model_path, share, cache_blocks)).create_engine_config()
             try:
                 return LLMEngine(made, Executor.get_class(made), log_stats=False, multiprocess_mode=False)
@@ -58,7 +49,6 @@ class RolloutEngine:
                 ) from error
 
         self._thread = EngineThread(make)
-        self._fallbacks = tuple(without_kernel_sizes()) if sized else ()
         self.vllm_config = self._thread.engine.vllm_config
         self._tokenizer = self._thread.engine.get_tokenizer()
         self._stop_ids = stop_token_ids(config.model, self._tokenizer)
@@ -74,10 +64,6 @@ class RolloutEngine:
     async def cache_blocks(self) -> int:
         """Return the size of the KV cache in vLLM's blocks."""
         return int(self.vllm_config.cache_config.num_gpu_blocks or 0)
-
-    async def fallbacks(self) -> tuple[str, ...]:
-        """Return a sentence about each slower or coarser fallback in use."""
-        return self._fallbacks
 
     async def alive(self) -> None:
         """Return between two steps of the engine: never, if one of them hangs."""

@@ -20,11 +20,10 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from conf.errors import BadInput
-from learner.examples import Tokens
 from learner.model.architecture import FOREIGN, layers_of
 from learner.model.attention import PACKED, hidden_states
 from learner.model.logprobs import head_of, token_logprobs
-from learner.packing import MicroBatch, pack
+from learner.packing import MicroBatch, Tokens, pack
 
 BAND = 5.0
 """Multiple of the measured noise beyond which a difference counts."""

@@ -152,7 +152,7 @@ def plain(config: Config, model: str, _: Path, device: str) -> Step:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from learner.examples import Example, examples
+    from learner.advantages import Example, examples
 
     base = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.model.dtype))
     lora = LoraConfig(r=config.lora.rank, lora_alpha=config.lora.alpha, target_modules=list(config.lora.target_modules))

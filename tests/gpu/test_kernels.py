@@ -17,13 +17,12 @@ from conf.load import load
 from conf.schema import Config
 from conf.settings import changed
 from launch.hardware.machine import GIB
-from learner.examples import Tokens
 from learner.model import adapter, logprobs, projection
 from learner.model import policy as policies
 from learner.model.adapter import load_model
 from learner.model.attention import unpadded_serves
 from learner.model.policy import Policy
-from learner.packing import pack
+from learner.packing import Tokens, pack
 from tests.learner.full_size import fullest, modeling
 from tests.random_model import configuration
 

@@ -23,12 +23,11 @@ from conf.schema import Config
 from conf.settings import changed
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import Plan, make_plan
-from learner.examples import Tokens
 from learner.model import attention
 from learner.model import policy as policies
 from learner.model.adapter import load_model
 from learner.model.policy import Policy
-from learner.packing import MicroBatch, pack
+from learner.packing import MicroBatch, Tokens, pack
 from tests.random_model import KINDS, configuration
 
 RECIPES = ("instruct", "math", "deepscaler", "llama", "qwen3")

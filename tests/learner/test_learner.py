@@ -11,10 +11,10 @@ import torch
 from actors.messages import AdapterRef, Batch, Group
 from conf.schema import Config
 from conf.settings import changed
-from learner.examples import Tokens, group_advantages
+from learner.advantages import group_advantages
 from learner.learner import LoraLearner, StaleBatch
 from learner.model.adapter import adapter_norms
-from learner.packing import pack
+from learner.packing import Tokens, pack
 from tests.learner.helpers import (
     Build,
     batch,

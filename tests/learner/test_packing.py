@@ -8,9 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.examples import Tokens
-from learner.packing import ENTRIES_PER_TOKEN, MicroBatch, pack
-from tests.learner.test_examples import start_of_all
+from learner.packing import ENTRIES_PER_TOKEN, MicroBatch, Tokens, pack
+from tests.learner.test_advantages import start_of_all
 
 ids = st.integers(1, 50)
 prompts = st.lists(ids, min_size=1, max_size=12).map(tuple)

@@ -57,15 +57,6 @@ class Pool(EnginePool):
 
 
 @virtually
-async def test_substitutes_of_a_ready_engine_are_recorded() -> None:
-    engine = FrailEngine()
-    engine.fallbacks = ("default sizes",)
-    pool = Pool(FrailEngine(name="rollout-1"), engine)
-    await pool.ready()
-    assert pool.events == ["rollout-0 falls back: default sizes"]
-
-
-@virtually
 async def test_groups_of_failed_engine_are_requested_again() -> None:
     engine = FrailEngine(seconds=10.0)
     pool = Pool(engine)

@@ -352,9 +352,8 @@ def test_a_share_without_room_for_a_cache_is_refused(tiny_model: Path, monkeypat
     monkeypatch.setattr("vllm.EngineArgs", lambda **_: SimpleNamespace(create_engine_config=lambda: None))
     monkeypatch.setattr("vllm.v1.executor.Executor.get_class", lambda _: None)
     monkeypatch.setattr("vllm.LLMEngine", full)
-    config = changed(make_config(), {"rollout.lora_kernel_sizes": False})
     with pytest.raises(BadInput, match=r"rollout\.max_concurrent_samples=16: .*cache blocks"):
-        RolloutEngine(config, str(tiny_model), Share(gpus=0.5, memory=0.5))
+        RolloutEngine(make_config(), str(tiny_model), Share(gpus=0.5, memory=0.5))
 
 
 def test_killed_engine_leaves_nothing_behind(tiny_model: Path) -> None:

@@ -43,9 +43,6 @@ class Light:
 
     async def alive(self) -> None: ...
 
-    async def fallbacks(self) -> tuple[str, ...]:
-        return ()
-
     async def cache_blocks(self) -> int:
         return 1
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from learner.examples import Tokens
 from learner.model.attention import SAME, attend, attend_unpadded, kernel_agrees, unpadded_serves
-from learner.packing import pack
+from learner.packing import Tokens, pack
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
 

@@ -8,9 +8,8 @@ from transformers import AutoModelForCausalLM
 
 from actors.models.files import locate
 from conf.load import load
-from learner.examples import Tokens
 from learner.model.policy import Policy
-from learner.packing import pack
+from learner.packing import Tokens, pack
 
 SAMPLES = [
     Tokens(tuple(range(3, 3 + prompt)), tuple(range(50 + i, 50 + i + length)))

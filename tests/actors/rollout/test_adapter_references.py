@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from actors.messages import AdapterRef
-from actors.rollout.adapter_slots import AdapterSlots
+from actors.rollout.adapter_references import AdapterSlots
 
 V0, V1, V2 = (AdapterRef(version, 0, "nowhere") for version in range(3))
 

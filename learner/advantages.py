@@ -1,26 +1,17 @@
-"""From verified groups to training examples: their advantages, and how processes divide them."""
+"""From verified groups to training examples with their advantages."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, takewhile
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from actors.messages import Group
 from conf.schema import AlgorithmConfig
+from learner.packing import Tokens
 
 EPSILON = 1e-6
 """Added to the standard deviation, as in verl; TRL adds 1e-4."""
-
-
-class Tokens(NamedTuple):
-    """The token ids of a sample: a prompt of at least one token, and the response."""
-
-    prompt: tuple[int, ...]
-    response: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -75,25 +66,3 @@ def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Te
     }
     advantages[~masked] = (scored - scored.mean()) * scale[kind]
     return advantages
-
-
-def divide(samples: Sequence[Tokens], processes: int) -> list[list[int]]:
-    """Return each process's positions in `samples`: neighbours together, about the same work for all.
-
-    Work is counted in input tokens. A prompt counts once for all its samples, without the shared start of all prompts,
-    which every process computes. Every process is within one sample of the mean and may get none. Fewer
-    groups are split than there are processes; the prompt of a split group is computed again.
-    """
-    uses, shared = Counter(prompt for prompt, _ in samples), shared_start(samples)
-    work = [(len(prompt) - shared) / uses[prompt] + len(response) for prompt, response in samples]
-    total = sum(work)
-    parts: list[list[int]] = [[] for _ in range(processes)]
-    for position, (own, done) in enumerate(zip(work, accumulate(work), strict=True)):
-        parts[int((done - own / 2) * processes / total)].append(position)
-    return parts
-
-
-def shared_start(samples: Sequence[Tokens]) -> int:
-    """Return the number of tokens that all prompts have in common at their start."""
-    columns = zip(*(sample.prompt for sample in samples), strict=False)
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
