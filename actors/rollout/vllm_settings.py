@@ -1,10 +1,6 @@
 """Settings and environment of vLLM 0.32 for the project's engines."""
 
-import json
 import os
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from actors.models.sizes import adapter_slots, longest_sample, padded_rank
@@ -21,23 +17,6 @@ CPU_BATCHED_TOKENS = 2048
 SMALL_SHARE = 0.01
 """Fraction of a GPU's memory that vLLM checks to be free. It is small, because vLLM checks this even where the size of
 its KV cache is given and nothing depends on it."""
-
-SHRINK = {
-    "block_m": 32,
-    "block_n": 16,
-    "block_k": 32,
-    "split_k": 8,
-    "num_warps": 4,
-    "num_ctas": 1,
-    "group_size_m": 8,
-    "num_stages": 2,
-}
-"""Block sizes of the LoRA kernel that multiplies with A: vLLM 0.32's own from 128 tokens per step on. Below, where
-decoding is, it splits the inner dimension 64 times into blocks of 256: a hidden size of 1,536 fills 6 of these splits,
-and the others add zeros by atomic operations, which is most of the kernel's time at rank 256."""
-
-SLICES = (1, 2, 3)
-"""Projections that vLLM computes as one: o and down alone, gate and up, q, k and v."""
 
 
 def engine_settings(config: Config, model_path: str, share: Share, cache_blocks: int | None) -> dict[str, Any]:
@@ -126,26 +105,3 @@ def set_environment(share: Share, kv_cache_gib: int) -> None:
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     # FlashInfer's sampler takes no seeds, and compiles with nvcc, which is on few machines.
     os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
-
-
-def use_kernel_sizes(gpu: str) -> None:
-    """Point vLLM to our block sizes for a GPU, unless the user has named a folder of tuned ones.
-
-    vLLM takes the entry nearest to the number of adapters, tokens, inputs and rank, in this order: one serves all. Only
-    the number of slices, the second key, has to be met. gpu: the name that its driver gives.
-    """
-    if "VLLM_TUNED_CONFIG_FOLDER" not in os.environ:
-        folder = os.environ["VLLM_TUNED_CONFIG_FOLDER"] = tempfile.mkdtemp(prefix="lora-kernels-")
-        anything = {"1": {"1": {"1": SHRINK}}}
-        sizes = json.dumps({"1": {str(slices): anything for slices in SLICES}})
-        Path(folder, gpu.replace(" ", "_").replace("-", "_") + "_SHRINK.json").write_text(sizes)
-
-
-def without_kernel_sizes() -> Iterator[str]:
-    """Say that an engine's LoRA kernels have vLLM's default block sizes, if it has found no others for its GPU."""
-    import torch
-    from vllm.lora.ops.triton_ops.utils import load_lora_op_config
-
-    if not load_lora_op_config("shrink", None):
-        folder, name = os.environ["VLLM_TUNED_CONFIG_FOLDER"], torch.cuda.get_device_name()
-        yield f"its LoRA kernels have vLLM's default block sizes: {folder} has none for a GPU named {name}"

@@ -39,9 +39,6 @@ class RolloutConfig:
     learner's; otherwise one."""
     kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, resumable=True)
     """GiB of host memory for the KV cache of an engine on the CPU; on a GPU, the cache follows from its share."""
-    lora_kernel_sizes: bool = setting(True, "our choice: they fit decoding", resumable=True)
-    """Whether vLLM's LoRA kernels on a GPU get the block sizes of actors/rollout/vllm_settings.py, which fit decoding,
-    instead of their own. Tuned sizes in VLLM_TUNED_CONFIG_FOLDER override both."""
     typical_prompt_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
     """Mean length of a prompt, tokens. Only the plan's estimate of time uses it, if no run of this recipe has been
     measured."""

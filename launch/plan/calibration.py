@@ -207,7 +207,6 @@ def _machine_key(config: Config, machine: Machine) -> str:
         "run.mps": config.run.mps,
         f"{percentage} % of the multiprocessors": config.run.mps and percentage != MPS_PERCENTAGE,
         "plain kernels": not config.learner.fused_kernels,
-        "vLLM's block sizes": not config.rollout.lora_kernel_sizes,
     }
     return f"{machine.name}, {model}{''.join(f' with {name}' for name, on in switches.items() if on)}: "
 

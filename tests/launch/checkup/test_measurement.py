@@ -39,9 +39,7 @@ def test_ratios_correct_the_next_plan_unless_a_run_has_measured_more(tmp_path: P
     assert recall(made.config, made.machine).decode == 1.5
 
 
-@pytest.mark.parametrize(
-    "setting", ["run.nvidia_mps=on", "learner.fused_kernels=false", "rollout.lora_kernel_sizes=false"]
-)
+@pytest.mark.parametrize("setting", ["run.nvidia_mps=on", "learner.fused_kernels=false"])
 def test_a_measurement_with_a_setting_is_not_for_runs_without(setting: str, tmp_path: Path) -> None:
     usual, other = (plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}", *each) for each in ((), (setting,)))
     assert store(MEASURED, other.config, other.machine)
