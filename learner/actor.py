@@ -5,21 +5,20 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial, partialmethod
 from itertools import chain
 from logging.handlers import BufferingHandler
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import ray
 
 from actors.errors import ActorDied, Halted, LearnerDied
-from actors.messages import Batch
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.models.files import found_here
-from actors.protocols import Clock
+from actors.protocols import Clock, Learner
 from actors.rollout.shared_weights import SharedWeights
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import START_S, RemoteActor
@@ -28,20 +27,18 @@ from actors.storage.documents import EventKind
 from conf.errors import BadInput
 from conf.schema import Config
 
+if TYPE_CHECKING:
+    from learner.learner import LoraLearner
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
 HANG_FACTOR = 10.0
 HANG_S = 120.0
 """Factor of the longest call so far, and seconds added, after which a call counts as hanging: batches differ."""
 
 UPDATES = ("accumulate", "step")
 """Calls that take almost no time if no sample has an advantage; such a call does not predict the next."""
-
-EVERY, FIRST = slice(None), slice(1)
-
-PROCESSES = {
-    **dict.fromkeys(("publish", "accumulate", "step", "save", "restore"), EVERY),
-    **dict.fromkeys(("publish_synthetic", "score", "explain", "inspect"), FIRST),
-}
-"""Processes that are asked for a method of `LoraLearner`; the actor forwards all of these methods."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -64,6 +61,7 @@ class LearnerActor:
     size: int = 1
 
     def __post_init__(self) -> None:
+        self._learner: LoraLearner
         self._store: Any = None
         self._device = "cuda" if self.share.gpus else "cpu"
         os.environ["DS_ACCELERATOR"] = self._device
@@ -122,13 +120,36 @@ class LearnerActor:
         warnings = (record.getMessage() for record in records if record.levelno >= logging.WARNING)
         return [" ".join(text.split())[:LONGEST_WARNING] for text in warnings]
 
-    def _ask(self, method: str, *arguments: Any) -> Any:
+    def publish(self) -> AdapterRef:
+        return self._do(self._learner.publish)
+
+    def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        return self._do(self._learner.publish_synthetic)
+
+    def accumulate(self, batch: Batch) -> None:
+        self._do(self._learner.accumulate, batch)
+
+    def step(self, progress: float) -> UpdateStats:
+        return self._do(self._learner.step, progress)
+
+    def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        return self._do(self._learner.score, groups)
+
+    def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        return self._do(self._learner.explain, groups)
+
+    def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        return self._do(self._learner.inspect, groups)
+
+    def save(self, folder: str) -> None:
+        self._do(self._learner.save, folder)
+
+    def restore(self, folder: str | None, incarnation: int) -> None:
+        self._do(self._learner.restore, folder, incarnation)
+
+    def _do(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         with gpu_faults(self.config):
-            return getattr(self._learner, method)(*arguments)
-
-
-for _method in PROCESSES:  # Ray takes calls of methods that the class has
-    setattr(LearnerActor, _method, partialmethod(LearnerActor._ask, _method))
+            return work(*arguments, **named)
 
 
 @contextmanager
@@ -166,8 +187,8 @@ def records_of(package: str) -> Iterator[list[logging.LogRecord]]:
         logging.getLogger(package).removeHandler(handler)
 
 
-class RemoteLearner:
-    """The `Learner` protocol over the LearnerActors, in their order. record: gets their warnings at each start.
+class RemoteLearner(Learner):
+    """The learner over its LearnerActors, in their order. record: gets their warnings at each start.
 
     When one crashes, all are killed, because the others may wait for it. A call that takes far longer than any before
     it counts as a crash.
@@ -198,15 +219,33 @@ class RemoteLearner:
             actor.start()
         self._opening = asyncio.ensure_future(self._open())
 
-    def __getattr__(self, method: str) -> Any:
-        """Return a call of a method of `LoraLearner` by its name."""
-        if method not in PROCESSES:
-            raise AttributeError(method)
-        return partial(self._call, method)
+    async def publish(self) -> AdapterRef:
+        return await self._call("publish")
+
+    async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
+        return await self._call_first("publish_synthetic")
 
     async def accumulate(self, batch: Batch) -> None:
         self._full = not all(group.zero_variance for group in batch.groups)
         await self._call("accumulate", ray.put(batch))
+
+    async def step(self, progress: float) -> UpdateStats:
+        return await self._call("step", progress)
+
+    async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        return await self._call_first("score", groups)
+
+    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        return await self._call_first("explain", groups)
+
+    async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
+        return await self._call_first("inspect", groups)
+
+    async def save(self, folder: str) -> None:
+        await self._call("save", folder)
+
+    async def restore(self, folder: str | None, incarnation: int) -> None:
+        await self._call("restore", folder, incarnation)
 
     async def close(self) -> None:
         self._opening.cancel()
@@ -214,9 +253,14 @@ class RemoteLearner:
             actor.kill()
 
     async def _call(self, method: str, *arguments: Any) -> Any:
-        """Call a method in the processes that it needs and return the result of the first."""
+        """Call a method in all processes and return the result of the first."""
         await asyncio.shield(self._opening)
-        return (await self._ask(self._actors[PROCESSES[method]], method, *arguments))[0]
+        return (await self._ask(self._actors, method, *arguments))[0]
+
+    async def _call_first(self, method: str, *arguments: Any) -> Any:
+        """Call a method in the first process only and return its result."""
+        await asyncio.shield(self._opening)
+        return (await self._ask(self._actors[:1], method, *arguments))[0]
 
     async def _open(self) -> None:
         """Let the processes meet, on the loopback interface if they share a machine, and load the model."""

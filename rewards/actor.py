@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from actors.messages import Group
 from actors.protocols import Clock
-from actors.runtime.remote_actor import RemoteActor
+from actors.runtime.remote_actor import ActorProxy, RemoteActor
 from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
 from conf.schema import RewardConfig
 from rewards.killable_worker import ATTEMPTS, CLOCK_FACTOR
@@ -45,23 +45,18 @@ class RewardActor:
         await self._pool.close()
 
 
-class RemoteRewardActor:
-    """A RewardActor as a worker of the pool.
+class RemoteRewardActor(ActorProxy):
+    """The coordinator's view of a RewardActor.
 
     It counts as hanging when a group takes longer than all its samples may take: a verification and a call of each of
     the user's functions, which may wait without using the CPU.
     """
 
     def __init__(self, actor: RemoteActor, config: RewardConfig) -> None:
-        self.name = actor.name
-        self._actor = actor
+        super().__init__(actor)
         calls = 1 + len(config.custom)
         self._deadline_s = calls * ATTEMPTS * CLOCK_FACTOR * config.deadline_s + RESPAWN_S
         self._answers = 0
-
-    async def revive(self) -> None:
-        self._actor.start()
-        await self._actor.call("alive")
 
     async def score(self, group: Group) -> Group:
         self._answers += len(group.samples)
@@ -72,9 +67,6 @@ class RemoteRewardActor:
 
     async def health(self) -> dict[str, int]:
         return await self._actor.call("health")
-
-    async def close(self) -> None:
-        await self._actor.call("close")
 
 
 class RemoteVerifier:

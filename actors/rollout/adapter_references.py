@@ -13,6 +13,9 @@ class AdapterSlots:
 
     An adapter takes a free slot, serves requests, and is retired when a newer version has taken over; its slot is free
     once the last of its requests has ended. vLLM would evict an adapter in use; here none enters while no slot is free.
+    The pool and each engine count for themselves: Ray cancels a call without waiting for its end, so a request that the
+    pool has given up may still run in an engine.
+
     drop: unloads an adapter before its slot is free, and goes on if those that wait for it are cancelled. Its error is
     raised by the first call that looks.
     """

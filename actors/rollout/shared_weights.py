@@ -17,7 +17,7 @@ from actors.models.files import found_here
 from actors.protocols import Clock
 from actors.rollout.vllm_settings import engine_settings, set_environment
 from actors.runtime.placement import Mapped, Placement, Share
-from actors.runtime.remote_actor import RemoteActor
+from actors.runtime.remote_actor import ActorProxy, RemoteActor
 from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
 from conf.errors import BadInput
 from conf.schema import Config
@@ -89,19 +89,11 @@ def handles(model: "torch.nn.Module") -> bytes:
     return bytes(ForkingPickler.dumps({name: tensor.detach() for name, tensor in tensors}))
 
 
-class RemoteWeights:
-    """A WeightsActor as a `Restartable`."""
-
-    def __init__(self, actor: RemoteActor) -> None:
-        self.name = actor.name
-        self._actor = actor
+class RemoteWeights(ActorProxy):
+    """The coordinator's view of a WeightsActor."""
 
     async def ask(self, method: str) -> Any:
         return await self._actor.call(method)
-
-    async def revive(self) -> None:
-        self._actor.start()
-        await self.ask("fraction")
 
     async def close(self) -> None:
         self._actor.kill()

@@ -147,6 +147,21 @@ class RemoteActor:
                     return
 
 
+class ActorProxy:
+    """The caller's view of a RemoteActor, as a `Restartable`; a subclass has the actor's methods."""
+
+    def __init__(self, actor: RemoteActor) -> None:
+        self.name = actor.name
+        self._actor = actor
+
+    async def revive(self) -> None:
+        self._actor.start()
+        await self._actor.call("alive")
+
+    async def close(self) -> None:
+        await self._actor.call("close")
+
+
 def session_logs() -> Path:
     """Return the log folder of this process's Ray session. Ray 2.60 has no public function for it."""
     return Path(ray._private.worker.global_worker.node.get_logs_dir_path())

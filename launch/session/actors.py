@@ -11,8 +11,10 @@ from actors.coordinator.actor import Started
 from actors.coordinator.context import RunRequest
 from actors.models.sizes import adapter_slots, answers_alone
 from actors.protocols import Clock
-from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
+from actors.rollout.actor import RolloutActor
+from actors.rollout.adapter_transfer import AdapterTransfer
 from actors.rollout.pool import EnginePool
+from actors.rollout.remote_engine import RemoteEngine
 from actors.rollout.shared_weights import SharedWeights
 from actors.runtime.placement import Placement, Share
 from actors.runtime.remote_actor import RemoteActor

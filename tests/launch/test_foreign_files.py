@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from actors.evaluation.protocol import protocol_of
 from actors.evaluation.samples import EvaluationFolder
 from actors.messages import LeftOut, Problem, ProblemSet
-from actors.rollout.actor import write_copy
+from actors.rollout.adapter_transfer import write_copy
 from actors.runtime.ray_session import NOTE, clear_session, make_temporary
 from actors.storage.checkpoints import write_state
 from actors.storage.documents import CoordinatorState

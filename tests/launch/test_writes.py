@@ -20,8 +20,7 @@ OTHER = "no file of a person: the kernel's, or a name that the callers choose"
 PYTHON = {
     "actors/coordinator/actor.py": (OTHER, "write_text"),
     "actors/evaluation/samples.py": (TAKEN, "append_row replace_text write_document"),
-    "actors/rollout/actor.py": (NEW, "write_bytes"),
-    "actors/rollout/vllm_settings.py": (NEW, "write_text"),
+    "actors/rollout/adapter_transfer.py": (NEW, "write_bytes"),
     "actors/runtime/ray_session.py": (TAKEN, "replace_text unlink"),
     "actors/storage/checkpoints.py": (TAKEN, "rename replace unlink write_text"),
     "actors/storage/files.py": (OTHER, "open replace replace_text truncate write_text"),

@@ -72,7 +72,7 @@ class FarLearner(LearnerActor):
     """Only the first process sees the checkpoints."""
 
     def restore(self, folder: str | None, incarnation: int) -> None:
-        self._ask("restore", folder and (folder if self.rank == 0 else "/on another node"), incarnation)
+        super().restore(folder and (folder if self.rank == 0 else "/on another node"), incarnation)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from actors.messages import AdapterRef
-from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor, fingerprint, write_copy
+from actors.rollout.actor import RolloutActor
+from actors.rollout.adapter_transfer import AdapterCopies, AdapterTransfer, fingerprint, write_copy
+from actors.rollout.remote_engine import RemoteEngine
 from actors.rollout.vllm_engine import RolloutEngine
 
 
@@ -48,7 +50,7 @@ class Actor(RolloutActor):
     """Without an engine: notes where adapters are loaded from, and what is there then."""
 
     def __init__(self, folder: Path, number: int = 1) -> None:
-        self._copies = folder / "copies" / str(number)
+        self._copies = AdapterCopies(folder / "copies" / str(number))
         self.loaded: list[tuple[str, bytes]] = []
 
 
@@ -98,7 +100,8 @@ def test_engine_loads_copy_of_unseen_adapter(tmp_path: Path, sees: bool) -> None
 
 def test_a_node_gets_and_holds_each_adapter_once(tmp_path: Path, stored: list[Any]) -> None:
     adapter, transfer = make_adapter(tmp_path / "run"), AdapterTransfer(2)
-    other_run = Actor(tmp_path, 4)._copies / adapter.name  # of a run of the same name, which is on another adapter
+    # A run of the same name, which is on another adapter:
+    other_run = Actor(tmp_path, 4)._copies.folder / adapter.name
     other_run.mkdir(parents=True)
     write_copy({"adapter_model.safetensors": b"weights 9"}, other_run, (9, 1))
     actors = [Actor(tmp_path, number) for number in (1, 2, 3)]
@@ -109,7 +112,7 @@ def test_a_node_gets_and_holds_each_adapter_once(tmp_path: Path, stored: list[An
 
     asyncio.run(load())
     assert len(stored) == 1
-    copies = [actor._copies / adapter.name / "adapter_model.safetensors" for actor in actors]
+    copies = [actor._copies.folder / adapter.name / "adapter_model.safetensors" for actor in actors]
     assert [copy.read_bytes() for copy in copies] == [b"weights 1"] * 3
     assert {copy.stat().st_nlink for copy in copies} == {3}
     for engine in engines[:2]:
@@ -129,7 +132,7 @@ def test_successor_gets_cache_of_first() -> None:
             starts.append(cache_blocks)
 
         async def call(self, method: str) -> int:
-            return {"cache_blocks": 5000, "fallbacks": ()}[method]
+            return {"cache_blocks": 5000}[method]
 
     engine = RemoteEngine(Process(), 8, AdapterTransfer(2))  # type: ignore[arg-type]
     asyncio.run(engine.revive())

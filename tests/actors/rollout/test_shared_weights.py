@@ -41,7 +41,7 @@ class Holder:
             await self.ended.wait()
         if self.ended.is_set():
             raise DIED
-        return {"fraction": EXTERNAL, "handles": b"life %d" % self.starts}[method]
+        return {"alive": None, "fraction": EXTERNAL, "handles": b"life %d" % self.starts}[method]
 
 
 class User:

@@ -13,8 +13,10 @@ from ray.cluster_utils import Cluster
 
 from actors.clock import WallClock
 from actors.messages import AdapterRef, Group, Problem, Sampling
-from actors.rollout.actor import AdapterTransfer, Fingerprint, RemoteEngine, RolloutActor, fingerprint
+from actors.rollout.actor import RolloutActor
+from actors.rollout.adapter_transfer import AdapterCopies, AdapterTransfer, Fingerprint, fingerprint
 from actors.rollout.pool import EnginePool
+from actors.rollout.remote_engine import RemoteEngine
 from actors.runtime.placement import Node, Placement, divide, place
 from actors.runtime.remote_actor import RemoteActor
 from launch.session.actors import NODE_LABEL, bundle, reserve_learners
@@ -36,10 +38,10 @@ class Light:
     copies: its folder for copies of adapters; it sees no others.
     """
 
-    load_copy, _copy = RolloutActor.load_copy, RolloutActor._copy
+    load_copy = RolloutActor.load_copy
 
     def __init__(self, copies: Path, cache_blocks: int | None = None) -> None:
-        self._copies = copies
+        self._copies = AdapterCopies(copies)
 
     async def alive(self) -> None: ...
 
