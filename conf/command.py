@@ -5,6 +5,7 @@ import errno
 import inspect
 import io
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -43,6 +44,17 @@ UNFIT = {
 LAYOUT = "\n\t"
 """Characters that are shown although they are not printable."""
 
+IN_CLONE = (Path(__file__).parents[1] / "pyproject.toml").is_file()
+"""Whether this is a clone of the project, where each command is a file; an installed package has `microbudget`."""
+
+PROGRAM = re.compile(r"python (?:launch/(\w+)\.py|-m (?:launch|rewards)\.(\w+))")
+"""Pattern of a command as it is typed in a clone."""
+
+
+def as_typed(text: str) -> str:
+    """Return a text with its commands, written as in a clone, as a person types them here."""
+    return text if IN_CLONE else PROGRAM.sub(lambda found: f"microbudget {found[1] or found[2]}", text)
+
 
 def near(path: Path) -> str:
     """Return a path as a person types it here: relative if it is below the working directory."""
@@ -53,12 +65,18 @@ def near(path: Path) -> str:
 
 
 class PlainConsole(Console):
-    """A console on which text is only text: names from outside may hold rich's markup or control characters."""
+    """A console on which text is only text: names from outside may hold rich's markup or control characters.
+
+    A string is printed as it is, without line breaks of the console's own; all else fits the console's width.
+    """
 
     def __init__(self, **where: Any) -> None:
         """where: arguments of rich's console, such as file and width; none for a terminal."""
         super().__init__(**where, markup=False, emoji=False, highlight=False)
         self.width = min(self.width, 1000)  # a COLUMNS that no terminal has
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*objects, **{"soft_wrap": all(isinstance(each, str) for each in objects), **options})
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text, LAYOUT), **options)
@@ -92,7 +110,7 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
                     stream.reconfigure(errors="backslashreplace")
             try:
                 if usage is not None and asks_for_help(arguments) and (arguments or not bare):
-                    print(inspect.cleandoc(usage))
+                    print(as_typed(inspect.cleandoc(usage)))
                     code = 0
                 else:
                     code = main(arguments, *more, **named)
@@ -123,7 +141,7 @@ def refused(name: str, error: Exception) -> int:
     elif not isinstance(error, BadInput):
         code, sentence = 1, str(error) if isinstance(error, TryLater) else unforeseen(error)
     with contextlib.suppress(OSError):
-        print(f"{name}: {sentence}", file=sys.stderr, flush=True)
+        print(f"{name}: {as_typed(sentence)}", file=sys.stderr, flush=True)
     return code
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conf.catalogue import elsewhere
-from conf.command import WORDS, PlainConsole
+from conf.command import WORDS, PlainConsole, as_typed
 from conf.errors import BadInput, hint
 from conf.load import BASE, FOLDER, origins, recipe_names
 from conf.schema import Config, ConfigWithSweep
@@ -80,7 +80,7 @@ def show_settings(config: Config, arguments: list[str]) -> None:
 
 
 def _print_overview(console: Console, usage: str) -> None:
-    console.print(Text(inspect.cleandoc(usage) + "\n"), soft_wrap=True)
+    console.print(as_typed(inspect.cleandoc(usage)) + "\n")
     for heading, rows in (
         ("Recipes, conf=NAME", recipe_lines()),
         ("Sections of settings", {name: about(kind) for name, kind in _sections().items()}),

@@ -105,7 +105,7 @@ def chat(trained: Trained, console: Console) -> int:
     from rewards.problems.loading import load
     from rewards.reward import reward_function
 
-    console.print(f"Starting an engine for {near(trained.checkpoint)} …", soft_wrap=True)
+    console.print(f"Starting an engine for {near(trained.checkpoint)} …")
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
     adapter = AdapterRef(0, 0, str(trained.adapter))
 
@@ -246,7 +246,7 @@ class Conversation:
         return texts
 
     def _say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True)
+        self.console.print(text)
 
 
 if __name__ == "__main__":

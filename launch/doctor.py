@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     measures = "measure=false" not in arguments
     config = load([argument for argument in arguments if argument not in MEASURE])
     console = PlainConsole()
-    console.print(command_line("doctor.py", arguments), soft_wrap=True)
+    console.print(command_line("doctor.py", arguments))
     console.print(f"microbudget-rl {version('microbudget-rl')} {commit()}".strip())
     findings, plan = look(config)
     for found in findings:
@@ -111,7 +111,7 @@ def show_settings(found: Mapping[str, Estimate], console: Console) -> None:
     """Print the updates that settings would make by these measurements, most first."""
     console.print("Settings by these measurements; copy one to the run's command:")
     for name, each in sorted(found.items(), key=lambda item: item[1].update_s):
-        console.print(f"  {name}: {duration(each.update_s)} per update, {each.updates:,} updates", soft_wrap=True)
+        console.print(f"  {name}: {duration(each.update_s)} per update, {each.updates:,} updates")
 
 
 if __name__ == "__main__":

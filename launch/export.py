@@ -65,7 +65,7 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
         raise BadInput(f"{target} already exists: delete it, or give to=ANOTHER")
     if ours := next(filter(read_mark, target.resolve().parents), None):
         raise BadInput(f"to={target}: {ours} is only for the files of a run or a sweep; give to=ANOTHER")
-    console.print(f"Exporting {near(trained.checkpoint)} as {form} …", soft_wrap=True)
+    console.print(f"Exporting {near(trained.checkpoint)} as {form} …")
     from launch.after.artifact import write_verified
     from launch.after.gguf_file import check_convertible
 
@@ -81,12 +81,12 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
         made = Path(scratch) / "export"
         made.mkdir()
         if fault := write_verified(trained, form, kind, name, made, console):
-            console.print(f"Not exported: {fault}", soft_wrap=True)
+            console.print(f"Not exported: {fault}")
             return 1
         made.rename(target)
-    console.print(f"{target}: verified", soft_wrap=True)
+    console.print(f"{target}: verified")
     how = LOADED_BY[form].format(target=target, name=name, kind=kind, base=trained.base_name)
-    console.print(f"Load it with {how}", soft_wrap=True)
+    console.print(f"Load it with {how}")
     return 0
 
 

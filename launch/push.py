@@ -96,7 +96,7 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
         if form == "adapter":
             write_adapter(trained, files, trained.base_name)
         elif fault := write_verified(trained, form, "", "", files, console):
-            console.print(f"Not published: {fault}", soft_wrap=True)
+            console.print(f"Not published: {fault}")
             return 1
         settings = yaml.safe_dump(public(public_settings(trained.config)), sort_keys=False, allow_unicode=True)
         report = run_report(run, settings)
@@ -111,13 +111,13 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
         for file in sorted(file for file in files.rglob("*") if file.is_file()):
             console.print(f"{file.stat().st_size:13,} bytes  {file.relative_to(files)}")
         if dry:
-            console.print(f"{card}\nNothing was uploaded: without dry_run=true, all goes to {name}", soft_wrap=True)
+            console.print(f"{card}\nNothing was uploaded: without dry_run=true, all goes to {name}")
             return 0
         with hub_refusals(name):
             address = api.create_repo(name, private=given.get("private") != "false", exist_ok=True)
             message = f"{trained.run.path.resolve().name}, {trained.checkpoint.name}, as {form}"
             api.upload_folder(repo_id=name, folder_path=files, commit_message=message)
-    console.print(f"Published: {address}", soft_wrap=True)
+    console.print(f"Published: {address}")
     return 0
 
 

@@ -57,7 +57,7 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
     lanes, plans = plan_lanes(grid, machines_of(grid), command)
     if grid.runs[0].config.plan:
         if note := cluster_note():
-            console.print(note, soft_wrap=True)
+            console.print(note)
         console.print(render_plans(plans, len(lanes)))
         return 0
     packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))

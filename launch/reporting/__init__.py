@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from actors.storage.files import replace_text
-from conf.command import near
+from conf.command import as_typed, near
 from conf.errors import BadInput
 from launch.reporting import run_conclusion, sweep_conclusion
 from launch.reporting.history import compare, is_sweep, read_run, read_sweep
@@ -42,7 +42,7 @@ def attempt(folder: Path) -> str:
     try:
         return near(write(folder))
     except Exception as error:
-        return f"none ({type(error).__name__}: {error}); try again: python launch/report.py {folder}"
+        return f"none ({type(error).__name__}: {error}); try again: {as_typed('python launch/report.py')} {folder}"
 
 
 def conclusion(folder: Path) -> str:

@@ -17,7 +17,7 @@ from actors.storage.documents import LedgerRecord, RunSummary
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import BEHIND, FINISHED, RunRecord
 from conf import signals
-from conf.command import near
+from conf.command import as_typed, near
 from conf.schema import Config, marked
 from launch.session.resume import ends_at_zero, larger, too_little_left
 
@@ -137,4 +137,5 @@ def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
         given = [each for each in sys.argv[1:] if "=" in each and each.partition("=")[0] not in once]
         steps["train on"] = shlex.join(["python", "launch/run.py", *given, larger(config, record, twice=True)])
     width = max(map(len, steps), default=0)
-    return [*(["Next:"] if steps else []), *(f"  {what:<{width}}  {command}" for what, command in steps.items())]
+    lines = (f"  {what:<{width}}  {as_typed(command)}" for what, command in steps.items())
+    return [*(["Next:"] if steps else []), *lines]

@@ -15,6 +15,7 @@ from actors.storage.checkpoints import version_of
 from actors.storage.documents import EventKind, Origin, Planned
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
+from conf.command import as_typed
 from conf.schema import among, marked
 from conf.settings import changed
 from launch.hardware.gpus import Gpu, check_mode, choose, show_only
@@ -161,7 +162,7 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
     """Return the command that runs a program of launch/ again, without private settings."""
     keys = {argument: argument.partition("=")[0] for argument in arguments}
     kept = [argument for argument, key in keys.items() if not any(among(name, (key,)) for name in marked("private"))]
-    return shlex.join(["python", f"launch/{program}", *kept])
+    return as_typed(shlex.join(["python", f"launch/{program}", *kept]))
 
 
 def commit() -> str:

@@ -43,7 +43,7 @@ class Scheduler:
                 time.sleep(POLL_S)
         self._console.print(render(self._grid.runs))
         for line in (f"Report         {attempt(self._grid.folder)}", conclusion(self._grid.folder)):
-            self._console.print(line, soft_wrap=True)
+            self._console.print(line)
         if self._received:
             return 128 + self._received[0]
         return 0 if all(run.finished for run in self._grid.runs) else 1
@@ -104,7 +104,7 @@ class Scheduler:
     def _put(self, run: SweepRun, status: str, reason: str | None = None) -> None:
         run.status, run.reason = status, reason
         self._write()
-        self._console.print(f"{run.name}: {status}{f', {reason}' if reason else ''}", soft_wrap=True)
+        self._console.print(f"{run.name}: {status}{f', {reason}' if reason else ''}")
 
     def _write(self) -> None:
         """Write sweep.json, which is whole after any crash."""

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-from conf.command import CLOSED_PIPE, INTERRUPTED, PlainConsole, command
+from conf.command import CLOSED_PIPE, INTERRUPTED, PlainConsole, as_typed, command
 from conf.errors import BadInput, TryLater
 
 
@@ -90,6 +90,22 @@ def test_nothing_printed_fails_for_its_encoding(monkeypatch: pytest.MonkeyPatch)
 def test_console_prints_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
     PlainConsole().print("[bold]a[/b] \x1b[31m:smile:")
     assert capsys.readouterr().out == "[bold]a[/b] \\x1b[31m:smile:\n"
+
+
+def test_console_leaves_a_line_whole() -> None:
+    PlainConsole(file=(screen := io.StringIO()), width=20).print("word " * 20)
+    assert screen.getvalue().count("\n") == 1
+
+
+def test_an_installed_package_names_the_command_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "python launch/chat.py runs/x", "python -m rewards.verify FILE", "python -m launch.bundled"
+    assert [as_typed(line) for line in lines] == [*lines]
+    monkeypatch.setattr("conf.command.IN_CLONE", False)
+    assert [as_typed(line) for line in lines] == [
+        "microbudget chat runs/x",
+        "microbudget verify FILE",
+        "microbudget bundled",
+    ]
 
 
 def test_a_notebooks_backend_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
