@@ -5,14 +5,17 @@ crashes native libraries. Work that ends gracefully sets a handler of its own.
 """
 
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from _thread import start_new_thread
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -28,6 +31,14 @@ _undone: list[Callable[[], object]] = []
 def on_leave(undo: Callable[[], object]) -> None:
     """Have `leave` call a function, the last one first. It may be called beside any code, and with nothing to undo."""
     _undone.append(undo)
+
+
+@contextmanager
+def scratch_folder(prefix: str = "microbudget-", place: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary folder, which goes at the end, also when a signal ends this process. place: its parent."""
+    with TemporaryDirectory(prefix=prefix, dir=place, ignore_cleanup_errors=True) as name:
+        on_leave(partial(shutil.rmtree, name))
+        yield Path(name)
 
 
 def handle_signals(handler: Callable[[int, FrameType | None], Any] | int | None) -> None:

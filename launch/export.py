@@ -16,10 +16,7 @@ code is 1.
 """
 
 import os
-import shutil
 import sys
-import tempfile
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -28,7 +25,7 @@ from actors.storage.folders import read_mark
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
-from conf.signals import on_leave
+from conf.signals import scratch_folder
 from launch.after.trained import LATEST, Trained, find_trained, prepare_torch
 
 TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}
@@ -71,15 +68,9 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
 
     if form == "gguf":
         check_convertible(trained)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        place = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)
-    except OSError as error:
-        raise BadInput(f"to={target}: cannot be written to ({error.strerror}); name another folder") from None
-    on_leave(partial(shutil.rmtree, place.name))
-    with place as scratch:
-        made = Path(scratch) / "export"
-        made.mkdir()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(f".{target.name}-", target.parent) as scratch:
+        (made := scratch / "export").mkdir()
         if fault := write_verified(trained, form, kind, name, made, console):
             console.print(f"Not exported: {fault}")
             return 1

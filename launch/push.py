@@ -18,11 +18,9 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +36,7 @@ from conf.command import PlainConsole, command
 from conf.errors import BadInput, in_brief
 from conf.load import RECORD, public_settings
 from conf.schema import among, marked
-from conf.signals import on_leave
+from conf.signals import scratch_folder
 from launch.after.trained import find_trained, prepare_torch
 from launch.reporting.history import read_run
 
@@ -88,9 +86,8 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
         api = connect(name)
         check_repository(api, name, overwrite=given.get("overwrite") == "true")
         licence = licence_on_hub(api, trained.base_name)
-    with tempfile.TemporaryDirectory(prefix="microbudget-push-") as scratch:
-        on_leave(partial(shutil.rmtree, scratch))
-        files, run = Path(scratch), read_run(folder)
+    with scratch_folder("microbudget-push-") as files:
+        run = read_run(folder)
         origin = run.origin.model_copy(update={"command": ""})
         run = replace(run, name=name.partition("/")[2], config=public(run.config), origin=origin)
         if form == "adapter":
@@ -102,8 +99,7 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
         report = run_report(run, settings)
         card = model_card(trained, run, report.markdown, form, name, licence)
         card.save(files / "README.md")
-        training = files / "training"
-        training.mkdir()
+        (training := files / "training").mkdir()
         (training / trained.run.report.name).write_text(report.html, encoding="utf-8")
         (training / RECORD).write_text(settings, encoding="utf-8")
         if trained.run.metrics.exists():

@@ -25,7 +25,7 @@ from conf.arguments import run_and_options, whole
 from conf.command import LAYOUT, PlainConsole, command
 from conf.errors import BadInput, printable
 from launch.after.trained import find_run
-from launch.reporting.tables import OUTCOMES, Pair, pairs_by_outcome
+from launch.reporting.tables import OUTCOMES, BeforeAfter, pairs_by_outcome
 
 OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": ()}
 
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def read_pairs(folder: Path) -> dict[str, list[Pair]]:
+def read_pairs(folder: Path) -> dict[str, list[BeforeAfter]]:
     """Return a run's responses before and after training, by outcome. Raises BadInput if either is missing."""
     run = find_run(folder)
     before, after = run.samples("eval-base"), run.samples("eval-final")

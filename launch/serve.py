@@ -17,11 +17,9 @@ if __name__ == "__main__":
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from functools import partial
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from actors.rollout.vllm_settings import cpu_settings, head_settings, lora_settings, set_environment
@@ -29,7 +27,7 @@ from actors.runtime.process import end_with
 from conf.arguments import run_and_options, whole
 from conf.command import command, near
 from conf.errors import BadInput, printable
-from conf.signals import on_leave
+from conf.signals import scratch_folder
 from launch.after.server_guard import KEY, ServerGuard, loopback
 from launch.after.trained import LATEST, Trained, find_trained, talking
 from launch.hardware.network import free_port
@@ -55,9 +53,8 @@ def main(arguments: list[str]) -> int:
 
 def watch(server: list[str]) -> int:
     """Run the server, which has temporary files of its own, to its end. Return its exit code."""
-    with TemporaryDirectory(prefix="serve-", ignore_cleanup_errors=True) as temporary:
-        on_leave(partial(shutil.rmtree, temporary))
-        environment = os.environ | {"TMPDIR": temporary}
+    with scratch_folder("serve-") as temporary:
+        environment = os.environ | {"TMPDIR": str(temporary)}
         # It has a group of its own, so that Ctrl-C reaches this process alone.
         code = subprocess.call(server, env=environment, process_group=0, preexec_fn=partial(end_with, os.getpid()))
     return code if code >= 0 else 128 - code

@@ -31,8 +31,7 @@ from conf.command import PlainConsole, asks_for_help
 from conf.command import command as guard
 from conf.errors import BadInput
 from conf.help import explain
-from conf.settings import changed
-from launch.hardware.machine import Machine, check_build, cluster_note, detect
+from launch.hardware.machine import check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
 from launch.plan.options import estimate_all
 from launch.plan.refusal import check_plan
@@ -40,7 +39,7 @@ from launch.session.resume import check_settings, take_over
 from launch.sweep_runs.grid import Grid, read_grid
 from launch.sweep_runs.lanes import RUN, plan_lanes
 from launch.sweep_runs.scheduler import Scheduler
-from launch.sweep_runs.view import idle, render_plans
+from launch.sweep_runs.view import idle, plans_table
 
 
 @guard("sweep.py")
@@ -54,11 +53,12 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
         explain(arguments, __doc__)
         return 0
     grid = read_grid(arguments)
-    lanes, plans = plan_lanes(grid, machines_of(grid), command)
+    machine = cache(detect)
+    lanes, plans = plan_lanes(grid, [machine(run.config.device) for run in grid.runs], command)
     if grid.runs[0].config.plan:
         if note := cluster_note():
             console.print(note)
-        console.print(render_plans(plans, len(lanes)))
+        console.print(plans_table(plans, len(lanes)))
         return 0
     packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))
     for run in grid.runs:
@@ -79,19 +79,13 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
     return Scheduler(grid, lanes, console).run()
 
 
-def machines_of(grid: Grid) -> list[Machine]:
-    detected = cache(detect)
-    return [detected(run.config.device) for run in grid.runs]
-
-
 def pin_models(grid: Grid) -> None:
     """Let all runs of a model begin from the same commit or digest: that of the runs that have begun, else today's."""
     pins = {run.config.model.path: run.config.model.pin for run in grid.runs if run.config.model.pin}
     for run in grid.runs:
         model = run.config.model
-        pin = pins[model.path] = model.pin or pins.get(model.path) or pinned(run.config).model.pin
-        run.config = changed(run.config, {"model.pin": pin})
-        run.arguments = (*(each for each in run.arguments if not each.startswith("model.pin=")), f"model.pin={pin}")
+        pins[model.path] = model.pin or pins.get(model.path) or pinned(run.config).model.pin
+        run.set("model.pin", pins[model.path])
 
 
 def claim(grid: Grid) -> None:

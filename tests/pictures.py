@@ -24,7 +24,7 @@ from actors.messages import Progress
 from launch.reporting import conclusion
 from launch.reporting.history import Run, read_run
 from launch.reporting.plots import smooth
-from launch.reporting.run_conclusion import change
+from launch.reporting.run_conclusion import effect
 from launch.session.console import render
 from tests.conftest import ROOT
 from tests.launch.test_report import CHROMIUM
@@ -86,7 +86,7 @@ def learning(runs: Sequence[Run]) -> None:
         axes.plot(minutes, values, color=colour, alpha=0.25, linewidth=0.7)
         name = f"seed {run.config.get('run.seed')}: accuracy in training, {len(run.rows)} updates"
         axes.plot(minutes, list(smooth(values, 3)), color=colour, label=name)
-        found = change(run)
+        found = effect(run)
         assert found
         assert run.budget_s
         for minute, level in ((0, found.before), (run.budget_s / 60, found.after)):

@@ -9,8 +9,9 @@ from actors.models.sizes import padded_rank
 from launch.after.trained import Trained
 from launch.reporting.history import Run
 from launch.reporting.page import cell
-from launch.reporting.run_conclusion import change
+from launch.reporting.run_conclusion import effect
 from launch.reporting.wording import many, time
+from rewards.problems.loading import OVERLAP_KEPT
 
 LIBRARY = {"adapter": "peft", "merged": "transformers"}
 RELATION = {"adapter": "adapter", "merged": "finetune"}
@@ -22,7 +23,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
 
     report: the report in Markdown. licence: the hub's abbreviation of the base model's licence; empty if unknown.
     """
-    found, base, source = change(run), trained.base_name, str(run.config["data.source"])
+    found, base, source = effect(run), trained.base_name, str(run.config["data.source"])
     on_hub = "/" in base
     dataset = source.removeprefix("hub:").partition(":")[0].partition("@")[0] if source.startswith("hub:") else ""
     measured = str(run.config.get("data.eval_source") or source)
@@ -82,6 +83,6 @@ def limits(trained: Trained, run: Run, form: str) -> list[str]:
     if trained.config.model.path == BUNDLED:
         original = ", and not evaluated on the original" if form == "adapter" else ""
         known.append(f"Trained on a copy of the base model with weights packed into 4 bits (Q4_1){original}.")
-    if run.overlaps:
-        known.append(f"{run.overlaps} training problems overlap the held-out ones.")
+    if overlaps := run.filtered.get(OVERLAP_KEPT):
+        known.append(f"{overlaps} training problems overlap the held-out ones.")
     return known

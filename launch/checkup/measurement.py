@@ -93,7 +93,7 @@ class Measured:
         ]
 
 
-async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> dict[int, Measured]:
+async def measure_actors(plan: Plan, model_path: str, folder: Path, record: Record) -> dict[int, Measured]:
     """Start engines and learner like a run, on a running Ray, and measure their work. The plan must have costs.
 
     Return the measurements by run.nvidia_mps_percentage, the configured one first; without MPS there is only that.
@@ -128,7 +128,7 @@ async def measure(plan: Plan, model_path: str, folder: Path, record: Record) -> 
     return found
 
 
-def compare(plan: Plan, found: Mapping[int, Measured]) -> dict[str, Estimate]:
+def estimates(plan: Plan, found: Mapping[int, Measured]) -> dict[str, Estimate]:
     """Return the estimates with each measured percentage and each staleness, by the settings that a user gives."""
     of_a_run = plan.asked.learner.max_staleness
     staleness = (of_a_run,) if plan.config.run.deterministic else sorted({of_a_run, *STALENESS})
@@ -224,7 +224,7 @@ async def timed(work: Awaitable[T]) -> tuple[T, float]:
     return await work, time.perf_counter() - began
 
 
-def store(measured: Measured, config: Config, machine: Machine) -> bool:
+def keep_measured(measured: Measured, config: Config, machine: Machine) -> bool:
     """Keep a measurement for the next plan, unless a run on this machine has one. Return whether it was kept."""
     known = recall(config, machine)
     if known.of and known.of != DOCTOR:

@@ -7,7 +7,7 @@ from actors.storage.files import replace_text
 from conf.command import as_typed, near
 from conf.errors import BadInput
 from launch.reporting import run_conclusion, sweep_conclusion
-from launch.reporting.history import compare, is_sweep, read_run, read_sweep
+from launch.reporting.history import is_sweep, read_run, read_sweep, read_together
 from launch.reporting.wording import SPACE
 
 FOOTER = b"Made by microbudget-rl"
@@ -22,7 +22,7 @@ def write(*folders: Path) -> Path:
 
     place = folders[0] / "report.html"
     if len(folders) > 1:
-        sweep = compare(list(folders))
+        sweep = read_together(list(folders))
         report, place = sweep_report(sweep), sweep.folder / "comparison.html"
     else:
         report = sweep_report(read_sweep(folders[0])) if is_sweep(folders[0]) else run_report(read_run(folders[0]))
@@ -51,6 +51,6 @@ def conclusion(folder: Path) -> str:
         if is_sweep(folder):
             return sweep_conclusion.conclude(read_sweep(folder)).replace(SPACE, " ")
         run = read_run(folder)
-        return run_conclusion.conclude(run, run_conclusion.change(run)).replace(SPACE, " ")
+        return run_conclusion.conclude(run, run_conclusion.effect(run)).replace(SPACE, " ")
     except Exception as error:
         return f"No conclusion ({type(error).__name__}: {error})"

@@ -8,6 +8,7 @@ from actors.storage.documents import Event, EventKind
 from actors.storage.run_record import BEHIND, FINISHED
 from launch.reporting.history import Run
 from launch.reporting.wording import WORDS, count, many, percent, time
+from rewards.problems.loading import ONE_SIDE, OVERLAP_KEPT
 
 LATE = 0.1
 """Fraction of last updates whose mean describes the end of a run."""
@@ -153,17 +154,16 @@ def _evaluations(run: Run) -> Iterator[Flag]:
         if found and (found.problems < most or found.n < n):
             made = f"{many(found.problems, 'problem')} with {many(found.n, 'sample')} each, not {most} with {n}"
             yield Flag("note", f"The evaluation of the {name} model was cut short", made)
-    if run.overlaps:
+    if overlaps := run.filtered.get(OVERLAP_KEPT, 0):
         detail = "data.contamination=report_only keeps them: results may be too good; see problems-left-out.jsonl"
-        yield Flag("warning", f"The held-out set overlaps {many(run.overlaps, 'training problem')}", detail)
-    if run.together:
+        yield Flag("warning", f"The held-out set overlaps {many(overlaps, 'training problem')}", detail)
+    if together := run.filtered.get(ONE_SIDE, 0):
         detail = "all to train on, or all held out; see problems-left-out.jsonl"
-        yield Flag("note", f"{many(run.together, 'near duplicate')} kept together", detail)
+        yield Flag("note", f"{many(together, 'near duplicate')} kept together", detail)
 
 
 def _faults(run: Run) -> Iterator[Flag]:
-    counts = run.summary.ledger.counts
-    deaths = {name.removeprefix("deaths/"): n for name, n in counts.items() if name.startswith("deaths/")}
+    counts, deaths = run.counts(""), run.counts("deaths/")
     for name, number in deaths.items():
         yield Flag("warning", f"{many(number, 'failure')} survived", f"of the {name}; events.jsonl says why")
     restarts = sum(deaths.get(name, 0) for name in ("learner", "coordinator"))
@@ -174,8 +174,7 @@ def _faults(run: Run) -> Iterator[Flag]:
         yield Flag("warning", f"{many(skipped, 'update')} skipped", "loss or gradient was not finite")
     if abandoned := counts.get("updates/abandoned", 0):
         yield Flag("note", f"{many(abandoned, 'update')} repeated", "after a return to a checkpoint")
-    warnings = {name.removeprefix("warnings/"): n for name, n in counts.items() if name.startswith("warnings/")}
-    for name, number in warnings.items():
+    for name, number in run.counts("warnings/").items():
         yield Flag("warning", f"{name}: {many(number, 'warning')}", "events.jsonl says why")
     for what, detail in dict.fromkeys((event.event, event.detail) for event in events(run, EventKind.FALLBACK)):
         yield Flag("warning", what[:1].upper() + what[1:], detail)

@@ -3,9 +3,9 @@
 import json
 import math
 import os
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +19,6 @@ from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import flatten
 from conf.schema import among, marked
-from rewards.problems.loading import ONE_SIDE, OVERLAP_KEPT
 
 RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.path", "run.seed"
 
@@ -30,7 +29,6 @@ IGNORED = ("conf", *marked("repeated"))
 """Settings in which runs of one setup may differ: they change the speed, or make a repetition."""
 
 UNFINISHED = documents.RunSummary(status="unfinished")
-NOT_RECORDED = documents.Origin()
 
 Settings = dict[str, Any]
 """Settings by dotted key."""
@@ -40,13 +38,12 @@ Settings = dict[str, Any]
 class Run:
     """A run folder, alone or in a sweep.
 
-    begun: whether the folder can be read; otherwise only name, folder, config, cell_status and reason are known.
-    cell_status, reason: the status of the run in its sweep, and its reason.
+    begun: whether the folder can be read; otherwise only name, folder, config, sweep_status and a reason are known.
+    sweep_status: the status of the run in its sweep.
     summary: summary.json; before the end of the run, the facts known so far.
     before, after: samples of the held-out evaluations of the base model and of the trained policy.
     evaluation: evaluation.json.
-    overlaps: number of training problems that were kept although they overlap held-out ones.
-    together: number of near duplicates that were kept together, to train on or held out.
+    filtered: number of problems by the reason why they are not used, or used in spite of it.
     restores: number of times that weights were restored.
     """
 
@@ -54,22 +51,16 @@ class Run:
     folder: Path
     config: Settings
     begun: bool = False
-    cell_status: str = "pending"
-    reason: str = ""
+    sweep_status: str = "pending"
     summary: documents.RunSummary = UNFINISHED
     rows: tuple[documents.MetricsRow, ...] = ()
     events: tuple[documents.Event, ...] = ()
     before: tuple[documents.SampleRow, ...] = ()
     after: tuple[documents.SampleRow, ...] = ()
-    origin: documents.Origin = NOT_RECORDED
+    origin: documents.Origin = field(default_factory=documents.Origin)
     evaluation: documents.EvaluationDocument | None = None
-    overlaps: int = 0
-    together: int = 0
+    filtered: Mapping[str, int] = field(default_factory=Counter)
     restores: int = 0
-
-    @property
-    def model(self) -> str:
-        return str(self.config.get(MODEL, ""))
 
     @property
     def seed(self) -> int:
@@ -85,9 +76,10 @@ class Run:
         """Held-out evaluation of the trained policy."""
         return self.summary.eval.final
 
-    @property
-    def plasticity(self) -> documents.Plasticity:
-        return self.summary.plasticity or documents.Plasticity()
+    def counts(self, prefix: str) -> dict[str, int]:
+        """Return the ledger's counts whose names begin with a prefix, by the rest of the name."""
+        counts = self.summary.ledger.counts
+        return {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
 
     @property
     def budget_s(self) -> float | None:
@@ -141,8 +133,7 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         config=config,
         begun=True,
-        cell_status=summary.status,
-        reason=summary.reason,
+        sweep_status=summary.status,
         summary=summary,
         rows=tuple(record.rows()),
         events=tuple(record.events()),
@@ -150,20 +141,18 @@ def read_run(folder: Path) -> Run:
         after=tuple(record.samples("eval-final")),
         origin=record.origin(),
         evaluation=record.benchmarks(),
-        overlaps=sum(row.reason == OVERLAP_KEPT for row in record.left_out()),
-        together=sum(row.reason == ONE_SIDE for row in record.left_out()),
+        filtered=Counter(row.reason for row in record.left_out()),
         restores=record.incarnation(),
     )
 
 
 def read_sweep(folder: Path) -> Sweep:
-    plan = _plan(folder)
+    plan, runs = _plan(folder), tuple(_runs(folder))
     keys = dict.fromkeys(key for entry in plan.cells for key in entry.overrides if key not in OWN)
-    runs = tuple(_runs(folder))
     return Sweep(plan.name or folder.name, folder, _axes(keys, runs), runs)
 
 
-def compare(folders: list[Path]) -> Sweep:
+def read_together(folders: list[Path]) -> Sweep:
     """Read several runs, or the runs of sweeps, as one sweep whose axes are the settings in which they differ.
 
     A run's name is its path from the common parent folder, or else from the working directory. Raises BadInput for a
@@ -202,13 +191,14 @@ def _runs(folder: Path) -> list[Run]:
     """Read the runs of a sweep. A run that has not begun has only its own settings."""
     found = []
     for entry in _plan(folder).cells:
-        place = folder / (entry.run or entry.cell)
-        run, status, reason = Run(entry.cell, place, entry.overrides), entry.status, entry.reason
+        place, status, reason = folder / (entry.run or entry.cell), entry.status, entry.reason or ""
         try:
-            run = read_run(place) if RunRecord(place).exists else run
+            run = read_run(place) if RunRecord(place).exists else None
         except BadInput as error:
-            status, reason = "unreadable", str(error)
-        found.append(replace(run, name=entry.cell, cell_status=status, reason=reason or run.reason))
+            run, status, reason = None, "unreadable", str(error)
+        known = UNFINISHED.model_copy(update={"reason": reason})
+        run = run or Run(entry.cell, place, entry.overrides, summary=known)
+        found.append(replace(run, name=entry.cell, sweep_status=status))
     return found
 
 
@@ -226,15 +216,10 @@ def _axes(keys: Iterable[str], runs: Iterable[Run]) -> dict[str, tuple[Any, ...]
 
 
 def _comparable(value: Any) -> Any:
-    """Return a hashable value. YAML writes 1e-5 as text; an empty mapping counts as None."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            if math.isfinite(number := float(value)):
-                return number
-        return value
+    """Return a hashable value. An empty mapping counts as None."""
     if value == {}:
         return None
-    return value if isinstance(value, int | float | None) else json.dumps(value, sort_keys=True)
+    return value if isinstance(value, str | int | float | None) else json.dumps(value, sort_keys=True)
 
 
 def _solved(samples: Iterable[documents.SampleRow]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_plot
 from launch.reporting.health import Flag, flags
 from launch.reporting.history import Run, Sweep
 from launch.reporting.plots import Plot
-from launch.reporting.tables import Pair, Table
+from launch.reporting.tables import BeforeAfter, Table
 from launch.reporting.wording import cell, clean, shorten, unbroken
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -40,7 +40,7 @@ class Section:
     plots: Sequence[Plot] = ()
     tables: Sequence[Table] = ()
     flags: Sequence[Flag] = ()
-    pairs: Sequence[Pair] = ()
+    pairs: Sequence[BeforeAfter] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     listing: str = ""
 
@@ -51,7 +51,7 @@ class Section:
 
 def run_report(run: Run, settings: str | None = None) -> Report:
     """Return the report of a run. settings: the settings to list, as YAML; those in the run's folder when None."""
-    found = run_conclusion.change(run)
+    found = run_conclusion.effect(run)
     listing = (run.folder / RECORD).read_text("utf-8") if settings is None else settings
     about = tables.settings(run)
     subject = [f"{name} {about[name]}" for name in SUBJECT if name in about]

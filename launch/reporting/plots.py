@@ -16,7 +16,7 @@ from actors.evaluation.statistics import Estimate, over_problems
 from actors.storage.documents import EventKind
 from launch.reporting.health import events
 from launch.reporting.history import Run
-from launch.reporting.run_conclusion import Change, recorded
+from launch.reporting.run_conclusion import Effect, recorded
 from launch.reporting.wording import WORDS
 
 mpl.rcParams.update(mpl.rc_params_from_file(Path(__file__).parent / "templates" / "plots.mplstyle", False, False))
@@ -89,7 +89,7 @@ def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
     axes.plot(updates, values, color=colour, label=label, marker="o" if len(updates) < FEW else "", markersize=3)
 
 
-def learning_curve(run: Run, found: Change | None) -> Plot | None:
+def learning_curve(run: Run, found: Effect | None) -> Plot | None:
     """Draw accuracy and reward of the training samples, and the held-out results with their intervals."""
     lines = {"reward/accuracy": "training: accuracy", "reward/mean": "training: reward"}
     known = {metric: values for metric in lines if (values := run.series(metric)[1])}

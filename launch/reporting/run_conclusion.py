@@ -13,8 +13,8 @@ REASON_CHARACTERS = 160
 
 
 @dataclass(frozen=True)
-class Change:
-    """Held-out pass@1 before and after training.
+class Effect:
+    """The effect of training: held-out pass@1 before and after it.
 
     problems: number of problems in both evaluations; without the samples, the smaller number of the two.
     difference: paired by problem; without the samples, the plain difference.
@@ -39,7 +39,7 @@ def recorded(evaluation: Heldout) -> Estimate:
     return Estimate(evaluation.pass_at_1, (low, high) if evaluation.problems >= FEWEST else None)
 
 
-def change(run: Run) -> Change | None:
+def effect(run: Run) -> Effect | None:
     """Return how held-out pass@1 has changed; None unless both evaluations were made."""
     base, final = run.base, run.final
     if not base or not final:
@@ -48,16 +48,16 @@ def change(run: Run) -> Change | None:
     difference = paired_difference(before, after)
     if difference is None:
         levels = recorded(base), recorded(final)
-        return Change(*levels, min(base.problems, final.problems), Difference(levels[1].value - levels[0].value))
+        return Effect(*levels, min(base.problems, final.problems), Difference(levels[1].value - levels[0].value))
     common = before.keys() & after.keys()
     levels = over_problems(before[name] for name in common), over_problems(after[name] for name in common)
-    return Change(*levels, len(common), difference)
+    return Effect(*levels, len(common), difference)
 
 
-def conclude(run: Run, found: Change | None) -> str:
+def conclude(run: Run, found: Effect | None) -> str:
     """Return the conclusion in a sentence, and a second one if the run is far behind its plan.
 
-    found: `change` of the run.
+    found: `effect` of the run.
     """
     if found and not run.summary.updates and not run.rows:
         return f"No conclusion: no update was made; {_ended(run)}."
@@ -74,7 +74,7 @@ def _ended(run: Run) -> str:
     return f"the run {ended}" + (f" ({reason})" if reason else "")
 
 
-def _sentence(found: Change) -> str:
+def _sentence(found: Effect) -> str:
     difference, interval = found.difference.value, found.difference.interval
     levels = f"{percent(found.before.value)} to {percent(found.after.value)}"
     if found.finding != "unclear":
@@ -90,7 +90,7 @@ def _sentence(found: Change) -> str:
     return f"No learning can be shown: {went}, {why}."
 
 
-def basis(run: Run, found: Change | None) -> str:
+def basis(run: Run, found: Effect | None) -> str:
     """Return the evidence for the conclusion, shown below it."""
     if found is None or run.final is None or run.base is None:
         return ""

@@ -1,5 +1,6 @@
 """Draws the plots of a sweep's report."""
 
+from collections.abc import Iterable
 from itertools import cycle
 from pathlib import Path
 from statistics import fmean
@@ -15,8 +16,6 @@ from launch.reporting.plots import LARGER, WINDOW, Plot, blank, finish, label, s
 from launch.reporting.wording import WORDS, compact
 
 DASHES = ("--", ":", "-.")
-
-Settings = tuple[tuple[str, Any], ...]
 
 
 def finals(sweep: Sweep) -> Plot | None:
@@ -41,7 +40,7 @@ def finals(sweep: Sweep) -> Plot | None:
     bases: dict[str, list[float]] = {}
     for run in sweep.finished:
         if run.base:
-            bases.setdefault(Path(run.model).name, []).append(run.base.pass_at_1)
+            bases.setdefault(Path(str(run.config.get(MODEL, ""))).name, []).append(run.base.pass_at_1)
     for (model, levels), style in zip(bases.items(), cycle(DASHES), strict=False):
         name = f"base, {model}" if len(bases) > 1 else "base"
         axes.axhline(fmean(levels), color=mpl.rcParams["text.color"], linewidth=0.9, linestyle=style, label=name)
@@ -75,7 +74,7 @@ def overlaid(sweep: Sweep) -> list[Plot]:
     return drawn
 
 
-def _words(settings: Settings) -> str:
+def _words(settings: Iterable[tuple[str, Any]]) -> str:
     """Return settings in words. Models have no owner or folder."""
     plain = {key: Path(str(value)).name if key == MODEL else compact(value) for key, value in settings}
     return ", ".join(f"{axis_name(key)} {value}" for key, value in plain.items())

@@ -7,10 +7,10 @@ from urllib.parse import quote
 from launch.reporting.comparison import axis_name, by_settings, contrasts, question
 from launch.reporting.health import flags
 from launch.reporting.history import Run, Sweep
-from launch.reporting.run_conclusion import change
+from launch.reporting.run_conclusion import effect, recorded
 from launch.reporting.sweep_conclusion import named, place
 from launch.reporting.tables import Cells, Table, settings
-from launch.reporting.wording import MISSING, compact, count, p_value, percent, points, shorten, span, time
+from launch.reporting.wording import MISSING, compact, count, level, p_value, points, shorten, span, time
 
 LINE_CHARACTERS = 400
 
@@ -24,7 +24,7 @@ def runs(sweep: Sweep) -> Table:
             str(run.seed),
             *_result(run),
             f"{time(run.summary.spent_s)} of {time(run.budget_s or 0.0)}" if run.begun else MISSING,
-            run.cell_status.replace("_", " "),
+            run.sweep_status.replace("_", " "),
         )
         for run in sweep.runs
     ]
@@ -36,18 +36,16 @@ def runs(sweep: Sweep) -> Table:
 
 def _result(run: Run) -> Cells:
     """Return final pass@1 and its rise, each with its interval, and the number of updates."""
-    updates = str(len(run.rows)) if run.begun else MISSING
-    if found := change(run):
-        rise = points(found.difference.value), span(found.difference.interval)
-        return percent(found.after.value), span(found.after.interval), *rise, updates
-    levels = (percent(run.final.pass_at_1), span(run.final.ci95)) if run.final else (MISSING, MISSING)
-    return (*levels, MISSING, MISSING, updates)
+    found = effect(run)
+    after = found.after if found else recorded(run.final) if run.final else None
+    rise = (points(found.difference.value), span(found.difference.interval)) if found else (MISSING, MISSING)
+    return (*level(after), *rise, str(len(run.rows)) if run.begun else MISSING)
 
 
 def concerns(sweep: Sweep) -> Table:
     rows = []
     for run in sweep.runs:
-        said = [run.reason]
+        said = [run.summary.reason]
         if run.begun:
             found = [flag for flag in flags(run) if flag.level != "good"]
             said = [f"{flag.title}: {flag.detail}" if flag.level == "bad" else flag.title for flag in found]
@@ -66,14 +64,13 @@ def shared(sweep: Sweep) -> dict[str, str]:
 def means(sweep: Sweep) -> Table:
     rows = []
     for repeats in by_settings(sweep) if sweep.axes else ():
-        final, runs = repeats.final, repeats.finished
-        mean = percent(final.value if final else None), span(final.interval if final else None), repeats.basis
+        runs = repeats.finished
         effort: Cells = (MISSING,) * 3
         if runs:
             tokens = fmean(sum(row.metrics.get("tokens/generated", 0.0) for row in run.rows) for run in runs)
             updates, spent_s = fmean(len(run.rows) for run in runs), fmean(run.summary.spent_s for run in runs)
             effort = f"{updates:.0f}", count(tokens) if tokens else MISSING, time(spent_s)
-        rows.append((*map(compact, repeats.settings.values()), *mean, *effort))
+        rows.append((*map(compact, repeats.settings.values()), *level(repeats.final), repeats.basis, *effort))
     head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", "updates", "tokens", "time")
     return Table("Means over seeds", head, rows)
 

@@ -1,19 +1,19 @@
 """The tables of a run's report, and the samples in it."""
 
+import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile, zip_longest
 from statistics import fmean
 
 from actors.messages import Status
-from actors.storage.documents import SampleRow
+from actors.storage.documents import Plasticity, SampleRow
 from conf.schema.reward import formula
 from launch.reporting.benchmarks import notes, table_rows
 from launch.reporting.history import Run
-from launch.reporting.run_conclusion import Change
-from launch.reporting.wording import WORDS, compact, count, decimal, percent, points, signed, span, time
+from launch.reporting.run_conclusion import Effect
+from launch.reporting.wording import WORDS, compact, count, decimal, percent, points, span, time
 
 SHOWN_PAIRS = 6
 
@@ -46,7 +46,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Pair:
+class BeforeAfter:
     """Two responses to one problem, before and after training."""
 
     problem: str
@@ -57,22 +57,22 @@ class Pair:
     @property
     def outcome(self) -> str:
         before, after = (sample.status == Status.CORRECT for sample in (self.before, self.after))
-        changed = before != after
-        return OUTCOMES[("better" if changed else "right") if after else ("worse" if changed else "wrong")]
+        return OUTCOMES[(("wrong", "better"), ("worse", "right"))[before][after]]
 
 
-def held_out(run: Run, found: Change) -> Table:
+def held_out(run: Run, found: Effect) -> Table:
     """Return the table that compares the run's two evaluations."""
     base, final = run.base, run.final
     assert base
     assert final
     ks = [k for k in base.pass_at if k > 1 and k in final.pass_at]
     lengths = [round(of.mean_length, 2) for of in (base, final)]
+    longer = decimal(lengths[1] - lengths[0], 2, sign="+")
     rows = [
         _shares("pass@1", found.before.value, found.after.value),
         ("95 % interval", *(span(of.interval) for of in (found.before, found.after, found.difference))),
         *(_shares(f"pass@{k}", base.pass_at[k], final.pass_at[k]) for k in ks),
-        ("mean length, tokens", *(decimal(length, 2) for length in lengths), signed(lengths[1] - lengths[0], 2)),
+        ("mean length, tokens", *(decimal(length, 2) for length in lengths), longer),
     ]
     if run.before and run.after:
         rows.append(_counted(run, "truncated", lambda row: row.finish_reason == "length"))
@@ -98,12 +98,13 @@ def _counted(run: Run, name: str, marked: Callable[[SampleRow], bool]) -> Cells:
 
 
 def benchmarks(run: Run) -> Table:
-    head, *body = (table_rows(run.evaluation) if run.evaluation else []) or [()]
-    return Table("Benchmarks", head, body, "; ".join(notes(run.evaluation)) if run.evaluation else "")
+    if not (found := run.evaluation) or not (rows := table_rows(found)):
+        return Table("", (), ())
+    return Table("Benchmarks", rows[0], rows[1:], "; ".join(notes(found)))
 
 
 def plasticity(run: Run) -> Table:
-    found = run.plasticity
+    found = run.summary.plasticity or Plasticity()
     rows: list[Cells] = []
     if entropy := found.probe_entropy:
         change = f"{points(entropy.change)} %"
@@ -122,25 +123,27 @@ def plasticity(run: Run) -> Table:
 
 
 def seconds(run: Run) -> Table:
-    """Return the table of the ledger's seconds by actor, the longest activity first."""
+    """Return the table of the ledger's seconds by actor."""
+    by_actor = {actor: times for actor, times in run.summary.ledger.seconds.items() if any(times.values())}
     rows = [
-        (actor if number == 0 else "", activity.replace("_", " "), time(spent), percent(spent / sum(times.values())))
-        for actor, times in run.summary.ledger.seconds.items()
-        if any(times.values())
-        for number, (activity, spent) in enumerate(sorted(times.items(), key=lambda item: -item[1]))
+        (actor if number == 0 else "", *cells)
+        for actor, times in by_actor.items()
+        for number, cells in enumerate(_parts(times, time))
     ]
     return Table("Seconds by actor", ("actor", "activity", "time", "fraction"), rows)
 
 
 def tokens(run: Run) -> Table:
-    """Return the table of generated tokens by class, the largest first."""
-    counts = run.summary.ledger.counts
-    classes = {name.removeprefix("tokens/"): n for name, n in counts.items() if name.startswith("tokens/") and n > 0}
-    rows = [
-        (WORDS["token_classes"].get(name, name.replace("_", " ")), count(n), percent(n / sum(classes.values())))
-        for name, n in sorted(classes.items(), key=lambda item: -item[1])
-    ]
-    return Table("Generated tokens", ("class", "tokens", "fraction"), rows)
+    """Return the table of generated tokens by class."""
+    words = WORDS["token_classes"]
+    classes = {words.get(name, name): n for name, n in run.counts("tokens/").items() if n > 0}
+    return Table("Generated tokens", ("class", "tokens", "fraction"), _parts(classes, count))
+
+
+def _parts(amounts: Mapping[str, float], written: Callable[[float], str]) -> list[Cells]:
+    """Return rows of the parts of a whole, the largest first: name, amount, fraction."""
+    order = sorted(amounts.items(), key=lambda item: -item[1])
+    return [(name.replace("_", " "), written(n), percent(n / sum(amounts.values()))) for name, n in order]
 
 
 def settings(run: Run) -> dict[str, str]:
@@ -152,38 +155,32 @@ def settings(run: Run) -> dict[str, str]:
 
 def provenance(run: Run) -> dict[str, str]:
     """Return machine, time, commit and command of the run."""
-    origin = run.origin
-    found = {"machine": run.summary.hardware or origin.machine, "started": origin.started}
-    found |= {"commit": origin.commit, "command": origin.command}
+    found = {"machine": run.summary.hardware or run.origin.machine}
+    found |= {name: getattr(run.origin, name) for name in ("started", "commit", "command")}
     return {name: value for name, value in found.items() if value}
 
 
-def pairs(run: Run) -> list[Pair]:
+def pairs(run: Run) -> list[BeforeAfter]:
     """Return a few samples before and after training, one outcome after the other, changed ones first."""
     by_outcome = pairs_by_outcome(run.before, run.after)
-    return [pair for each in zip_longest(*by_outcome.values()) for pair in each if pair][:SHOWN_PAIRS]
+    return [pair for each in itertools.zip_longest(*by_outcome.values()) for pair in each if pair][:SHOWN_PAIRS]
 
 
-def pairs_by_outcome(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> dict[str, list[Pair]]:
+def pairs_by_outcome(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> dict[str, list[BeforeAfter]]:
     """Return all pairs of samples from before and after training, by outcome."""
-    first = _numbered(before)
-    problems = problem_in({sample.prompt for sample in after})
-    by_outcome: dict[str, list[Pair]] = {name: [] for name in OUTCOMES.values()}
-    for key, then in _numbered(after).items():
-        if (earlier := first.get(key)) is not None:
-            pair = Pair(problems[then.prompt], then.gold, earlier, then)
-            by_outcome[pair.outcome].append(pair)
-    return by_outcome
+    first, problems = _numbered(before), problem_in({sample.prompt for sample in after})
+    found = [
+        BeforeAfter(problems[then.prompt], then.gold, first[key], then)
+        for key, then in _numbered(after).items()
+        if key in first
+    ]
+    return {outcome: [pair for pair in found if pair.outcome == outcome] for outcome in OUTCOMES.values()}
 
 
 def _numbered(samples: Sequence[SampleRow]) -> dict[tuple[str, int], SampleRow]:
     """Return samples by problem, and number within the problem."""
-    numbers: defaultdict[str, int] = defaultdict(int)
-    found: dict[tuple[str, int], SampleRow] = {}
-    for sample in samples:
-        found[sample.problem, numbers[sample.problem]] = sample
-        numbers[sample.problem] += 1
-    return found
+    numbers = defaultdict[str, Iterator[int]](itertools.count)
+    return {(sample.problem, next(numbers[sample.problem])): sample for sample in samples}
 
 
 def problem_in(prompts: set[str]) -> dict[str, str]:
@@ -197,4 +194,4 @@ def problem_in(prompts: set[str]) -> dict[str, str]:
 
 
 def _common(texts: Iterable[list[str]]) -> int:
-    return sum(1 for _ in takewhile(lambda same: len(set(same)) == 1, zip(*texts, strict=False)))
+    return sum(1 for _ in itertools.takewhile(lambda same: len(set(same)) == 1, zip(*texts, strict=False)))

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup, escape
 
+from actors.evaluation.statistics import Estimate
 from actors.formats import counted, duration
 from conf.errors import printable
 
@@ -21,7 +22,6 @@ CHARACTERS = 1500
 SMALL = 1e-3
 """Value below which a setting is written as people type it: 2e-4."""
 
-
 LIVE = re.compile(r"[\\`*_\[\]<>&|~$]|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
 """Pattern of Markdown's markup, and of the middle of an address, which is a link without markup."""
 
@@ -33,11 +33,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def points(share: float | None) -> str:
     """Write a difference of fractions in percentage points, with its sign and without a unit: 0.05 → +5.0."""
-    return MISSING if share is None else signed(share * 100)
-
-
-def signed(value: float, digits: int = 1) -> str:
-    return f"{round(value, digits) or 0.0:+.{digits}f}".replace("-", "−")
+    return MISSING if share is None else decimal(share * 100, sign="+")
 
 
 def span(interval: Any) -> str:
@@ -45,9 +41,14 @@ def span(interval: Any) -> str:
     return MISSING if interval is None else " to ".join(decimal(end * 100) for end in interval)
 
 
-def decimal(value: float, digits: int = 1) -> str:
-    """Write a number with a true minus sign and a comma between thousands. digits: its decimals."""
-    return f"{round(value, digits) or 0.0:,.{digits}f}".replace("-", "−")
+def level(found: Estimate | None) -> tuple[str, str]:
+    """Write a mean of fractions and its interval in percent."""
+    return percent(found.value if found else None), span(found.interval if found else None)
+
+
+def decimal(value: float, digits: int = 1, sign: str = "") -> str:
+    """Write a number with a true minus sign and a comma between thousands. digits: its decimals. sign: + for a plus."""
+    return f"{round(value, digits) or 0.0:{sign},.{digits}f}".replace("-", "−")
 
 
 def p_value(p: float | None) -> str:

@@ -16,7 +16,7 @@ from conf.errors import BadInput
 from conf.load import bare, load, read_value, recipe_names
 from conf.schema import Config, ConfigWithSweep, SweepConfig, marked
 from conf.schema.run import PLAIN_NAME
-from conf.settings import settings, show
+from conf.settings import changed, settings, show
 
 SEED = "run.seed"
 
@@ -54,6 +54,11 @@ class SweepRun:
     config: Config
     status: str = "pending"
     reason: str | None = None
+
+    def set(self, key: str, value: object) -> None:
+        """Give the run another value of a setting."""
+        self.config = changed(self.config, {key: value})
+        self.arguments = (*(each for each in self.arguments if not each.startswith(f"{key}=")), f"{key}={value}")
 
     @property
     def record(self) -> RunRecord:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
@@ -25,19 +25,21 @@ STATUS = {130: "interrupted", 143: "interrupted", -SIGINT: "interrupted", -SIGTE
 """The status of a run by its exit code: `failed` for any other but 0. Negative: a signal before Python had started."""
 
 
+@dataclass(eq=False)
 class Lane:
-    """A part of the machine on which runs take turns."""
+    """A part of the machine on which runs take turns.
 
-    def __init__(self, runs: Sequence[SweepRun], machine: Machine, gpu: str | None, command: Sequence[str]) -> None:
-        """gpu: value of CUDA_VISIBLE_DEVICES, None for all GPUs. command: the program that carries out a run."""
-        self.runs = runs
-        self.waiting = list(runs)
-        self.running: SweepRun | None = None
-        self._cores = machine.cores
-        self._gpu = gpu
-        self._command = command
-        self._process: subprocess.Popen[bytes]
-        self._log: Path
+    gpu: value of CUDA_VISIBLE_DEVICES, None for all GPUs. command: the program that carries out a run.
+    """
+
+    runs: Sequence[SweepRun]
+    machine: Machine
+    gpu: str | None
+    command: Sequence[str]
+    running: SweepRun | None = None
+
+    def __post_init__(self) -> None:
+        self.waiting = list(self.runs)
 
     def start(self, run: SweepRun, arguments: Sequence[str], log: Path) -> None:
         """Start a run, whose output is appended to the log.
@@ -45,17 +47,17 @@ class Lane:
         It has a session of its own, so that Ctrl-C reaches it through `signal` alone. It gets a SIGTERM if this process
         ends.
         """
-        environment = os.environ if self._gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": self._gpu}
+        environment = os.environ if self.gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": self.gpu}
         parent = os.getpid()
 
         def prepare() -> None:
-            os.sched_setaffinity(0, self._cores)
+            os.sched_setaffinity(0, self.machine.cores)
             end_with(parent)
 
         self.running, self._log = run, log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*self._command, *arguments],
+                [*self.command, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -93,9 +95,7 @@ def plan_lanes(grid: Grid, machines: Sequence[Machine], command: Sequence[str]) 
             break
     for run in grid.runs:
         if plans[run.name].asked.run.nvidia_mps != run.config.run.nvidia_mps:
-            run.config = changed(run.config, {"run.nvidia_mps": "off"})
-            given = [each for each in run.arguments if not each.startswith("run.nvidia_mps=")]
-            run.arguments = (*given, "run.nvidia_mps=off")
+            run.set("run.nvidia_mps", "off")
     lanes = []
     for number in range(count):
         own = part(machines[number], number, count)

@@ -15,7 +15,7 @@ from launch.reporting import attempt, conclusion
 from launch.session.resume import too_little_left
 from launch.sweep_runs.grid import Grid, SweepRun
 from launch.sweep_runs.lanes import Lane
-from launch.sweep_runs.view import render
+from launch.sweep_runs.view import runs_table
 
 POLL_S = 1.0
 
@@ -39,9 +39,9 @@ class Scheduler:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while self._turn():
                 if self._console.is_terminal:
-                    live.update(render(self._grid.runs), refresh=True)
+                    live.update(runs_table(self._grid.runs), refresh=True)
                 time.sleep(POLL_S)
-        self._console.print(render(self._grid.runs))
+        self._console.print(runs_table(self._grid.runs))
         for line in (f"Report         {attempt(self._grid.folder)}", conclusion(self._grid.folder)):
             self._console.print(line)
         if self._received:

@@ -25,7 +25,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def render(runs: Sequence[SweepRun]) -> RenderableType:
+def runs_table(runs: Sequence[SweepRun]) -> RenderableType:
     """Return the progress of every run and its held-out accuracy; means over seeds are in the report."""
     table = _table("run", "status", "spent", "updates", "held-out pass@1")
     for run in runs:
@@ -40,7 +40,7 @@ def render(runs: Sequence[SweepRun]) -> RenderableType:
     return table
 
 
-def render_plans(plans: dict[str, Plan], lanes: int) -> RenderableType:
+def plans_table(plans: dict[str, Plan], lanes: int) -> RenderableType:
     """Return the plan of every run on its lane's part of the machine, and the hours of the whole sweep."""
     table = _table("run", "memory", "budget", "per update", "updates", "evaluations")
     forecasts = estimate_all(plans)

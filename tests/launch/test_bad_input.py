@@ -60,17 +60,6 @@ def name_another_base(run: Path) -> None:
     seal(checkpoint)
 
 
-def lose_model(run: Path) -> None:
-    settings = run / "config.yaml"
-    lines = settings.read_text().splitlines()
-    settings.write_text("\n".join("  path: /no/such/model" if line.startswith("  path: ") else line for line in lines))
-
-
-def exchange_model(run: Path) -> None:
-    settings = run / "config.yaml"
-    settings.write_text(settings.read_text().replace("  pin: ''", f"  pin: '{'0' * 40}'"))
-
-
 NO_RUN = [
     (delete(""), ("runs/mine", "name a run's folder")),
     (delete("config.yaml"), ("runs/mine", "config.yaml")),
@@ -79,8 +68,6 @@ UNFIT = [
     (delete("checkpoints"), ("runs/mine has no checkpoint",)),
     (exchange_adapter, ("adapter/adapter_model.safetensors",)),
     (name_another_base, ("someone/else",)),
-    (lose_model, ("model.path=/no/such/model",)),
-    (exchange_model, (f"model.pin={'0' * 40}",)),
 ]
 NO_SAMPLES = [(delete("samples/eval-final.jsonl"), ("samples/eval-final.jsonl",))]
 CASES = [(command, *case) for command in COMMANDS for case in NO_RUN + (NO_SAMPLES if command == "samples" else UNFIT)]
@@ -101,17 +88,18 @@ def test_run_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("command", "option"),
     [
-        *(("export", option) for option in ("format=onnx", "type=f16", "checkpoint=best", "checkpoint=../..")),
-        *(("export", option) for option in ("to=taken", "to=file/out", "to=runs/mine/x/y", "to=dangling")),
+        *(
+            ("export", option)
+            for option in ("type=f16", "checkpoint=../..", "to=taken", "to=runs/mine/x/y", "to=dangling")
+        ),
         *(("push", option) for option in ("to=mine", "to=me/mi ne", "format=gguf")),
-        *(("serve", option) for option in ("port=http", "port=65536", "host=no.such.host.invalid", "checkpoint=best")),
-        *(("samples", option) for option in ("show=both", "verdict=false", "limit=0")),
+        *(("serve", option) for option in ("port=65536", "host=no.such.host.invalid")),
+        ("samples", "limit=0"),
     ],
 )
 @pytest.mark.usefixtures("run")
 def test_option_is_refused_in_one_line(command: str, option: str, refused: Callable[..., str]) -> None:
     Path("taken").mkdir()
-    Path("file").touch()
     Path("dangling").symlink_to("nowhere")
     mark(Path("runs/mine"), RUN.kind)
     before = contents()

@@ -121,10 +121,7 @@ def test_own_problem_gets_instructions_and_examples(config: Config, say: Say, en
     ("line", "expected"),
     [
         ("/help", "/problem N"),
-        ("/problem", "/problem"),
-        ("/ask", "/ask"),
         ("/problem 3", "/problem 3"),
-        (f"/problem {'9' * 5000}", "/problem 999"),
         ("/prblem 1", "/prblem"),
         ("word " * 20, "the conversation has 21 tokens"),
     ],

@@ -10,8 +10,8 @@ import pytest
 from actors.errors import ActorDied
 from conf.load import load
 from launch import doctor
-from launch.checkup import look
-from launch.checkup.look import Finding
+from launch.checkup import findings
+from launch.checkup.findings import Finding
 from launch.checkup.measurement import DOCTOR
 from launch.doctor import main
 from launch.hardware.machine import detect
@@ -45,7 +45,7 @@ def test_without_measuring_it_shows_the_plan(here: list[str], said: Callable[[],
 def test_a_measurement_is_kept_where_there_was_no_run_yet(
     here: list[str], monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
 ) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda plan, _: doctor.store(MEASURED, plan.config, plan.machine))
+    monkeypatch.setattr(doctor, "calibrate", lambda plan, _: doctor.keep_measured(MEASURED, plan.config, plan.machine))
     assert main(here) == 0
     assert f"a measurement here: {DOCTOR}" in said()
     assert recall(load(here), detect("cpu")).decode == 2.0
@@ -57,7 +57,7 @@ def test_an_engine_that_does_not_start_is_a_finding(
     def fail(*_: object) -> None:
         raise ActorDied("no kernel image is available")
 
-    monkeypatch.setattr(doctor, "examine", fail)
+    monkeypatch.setattr(doctor, "calibrate", fail)
     assert main(here) == 1
     assert "bad measuring: no kernel image is available" in said()
 
@@ -67,20 +67,16 @@ def test_an_engine_that_does_not_start_is_a_finding(
     [
         (["conf=r8_instruct", "device=A40"], "bad plan: device=A40"),
         (["conf=quickstart", "rollout.kv_cache_gib=4000"], "bad plan: model.path="),
-        (["conf=quickstart", "device=auto"], "bad driver: 550.54.15"),
     ],
 )
 def test_a_refusal_of_a_run_is_found(
     arguments: list[str],
     words: str,
-    nvidia_smi: Callable[[str], object],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     said: Callable[[], str],
 ) -> None:
-    if "device=auto" in arguments:
-        nvidia_smi("0, GPU-a, NVIDIA A40, 46068, 45600, [N/A], 550.54.15, 8.6\n")
-    monkeypatch.setattr(look, "look_at_model", lambda _: Finding("model", "good", ""))
+    monkeypatch.setattr(findings, "model_finding", lambda _: Finding("model", "good", ""))
     assert main([*arguments, f"run.folder={tmp_path}", "measure=false"]) == 1
     assert words in said()
 

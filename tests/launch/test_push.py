@@ -84,13 +84,8 @@ def test_repository_gets_adapter_card_and_training(run: Path, hub: Hub) -> None:
         ("setting", "/home/me/models/tiny", "tiny"),
         ("setting", "/no_think {problem}", "/no_think {problem}"),
         ("setting", ["/mnt/rewards.py:reward", 1], ["rewards.py:reward", 1]),
-        ("setting", "hub:owner/name", "hub:owner/name"),
         ("data.template", "~ {problem}/x", "~ {problem}/x"),
-        *(
-            (key, path, "model")
-            for key in ("model.path", "lora.start_from", "adapter")
-            for path in ("clients/acme/model", "~/acme/model", "../model", "./clients/model", "/home/my acme/model")
-        ),
+        *(("model.path", path, "model") for path in ("clients/acme/model", "~/acme/model", "/home/my acme/model")),
         ("model.path", "owner/name", "owner/name"),
     ],
 )
@@ -197,11 +192,8 @@ def test_page_of_the_hub_does_not_show_the_token(
     ("kind", "at", "cause"),
     [
         ("away", "", "Connect"),
-        ("silent", "whoami-v2", "Timeout"),
         ("silent", "commit/main", "Timeout"),
-        ("nonsense", "me/mine", "Error"),
         ("nonsense", "create", "Error"),
-        ("nonsense", "commit/main", "Error"),
     ],
 )
 def test_hub_away_silent_or_unreadable(

@@ -132,16 +132,6 @@ def test_only_reports_are_replaced_and_both_files_or_neither(tmp_path: Path, nam
     assert files(tmp_path) == before
 
 
-def test_sweeps_are_reported_together_beside_them(tmp_path: Path) -> None:
-    for name, rate in (("one", 1e-4), ("two", 1e-5)):
-        each = {f"r{rank}": {"rank": rank, "learning_rate": rate, "after": rank} for rank in (2, 20)}
-        write(write_sweep(tmp_path / name, each) / "r2")
-    text = re.sub("</?span>", "", write(tmp_path / "one", tmp_path / "two").read_text())
-    assert "Also each at its best learning rate, rank 20 (1e-5) ends 75.0 points above rank 2" in text
-    assert '<a href="one/r2/report.html">one/r2</a>' in text
-    assert '<a href="two/r2/report.html">two/r2</a>' in text
-
-
 def test_run_does_not_fail_for_its_report(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one")
     assert attempt(folder) == "one/report.html"

@@ -45,10 +45,3 @@ def test_chosen_responses_are_shown(
     assert "".join(after.strip() for _, after in cells if "," not in after) == expected
     assert [after.split(",")[0].strip() for _, after in cells if "," in after] == [AFTER[each] for each in expected]
     assert "2 right before, wrong after; 1 wrong before, right after" in " ".join(said.split())
-
-
-def test_responses_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert samples.main([str(write_run(tmp_path / "mine")), "show=better", "limit=1"]) == 0
-    said = capsys.readouterr().out
-    assert "alert(1)" in said
-    assert "\x1b" not in said

@@ -174,17 +174,6 @@ def test_runs_without_time_are_left_pending(
     assert statuses(tmp_path)["r2"] == ("pending", None)
 
 
-@pytest.mark.parametrize(
-    "axis",
-    ["data.parameters=[{min_terms: 2},{min_terms: 3}]", "data.few_shot=[[],[{problem: 1 + 1, answer: '2'}]]"],
-)
-def test_an_axis_may_have_nested_values(axis: str, sweeping: Callable[..., int], tmp_path: Path) -> None:
-    assert sweeping(axis) == 0
-    assert len(calls(tmp_path)) == 2
-    assert sweeping(axis) == 0
-    assert len(calls(tmp_path)) == 2
-
-
 def test_lanes_work_side_by_side_on_gpus_of_their_own(
     sweeping: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,16 +202,6 @@ def test_impossible_sweep_is_refused_before_the_first_run(
     assert main([*command(tmp_path)[: -1 if "device=A40" in arguments else None], *arguments], ("false",)) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
-
-
-def test_run_begun_with_other_settings_is_refused(
-    sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert sweeping("ranks=[8]") == 0
-    begun = dump(load(["conf=quickstart", "model.dtype=float32", "lora.alpha=3"]))
-    (tmp_path / "s" / "r8" / "config.yaml").write_text(begun)
-    assert sweeping("ranks=[8]") == 2
-    assert "lora.alpha=3" in capsys.readouterr().err
 
 
 def test_fewer_values_than_the_folder_has_are_refused(

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
 from actors.messages import AdapterRef, Batch, Group, Problem, Sample, Sampling
 from conf.settings import changed
 from launch.checkup import measurement
-from launch.checkup.measurement import DOCTOR, Measured, compare, measure, store
+from launch.checkup.measurement import DOCTOR, Measured, estimates, keep_measured, measure_actors
 from launch.plan.calibration import keep, plan_measured, recall
 from launch.plan.time import UNMEASURED, Calibration, Costs
 from tests.launch.plan.plans import machine, plan
@@ -31,18 +33,18 @@ def test_ratios_correct_the_next_plan_unless_a_run_has_measured_more(tmp_path: P
     assert (found.decode, found.learn, found.update, found.sync) == (2.0, 0.5, 1.0, 0.05)
     assert (found.together, found.of) == (1.2, DOCTOR)
     made = plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}")
-    assert store(MEASURED, made.config, made.machine)
+    assert keep_measured(MEASURED, made.config, made.machine)
     assert recall(made.config, made.machine) == found
-    assert store(MEASURED, made.config, made.machine)
+    assert keep_measured(MEASURED, made.config, made.machine)
     keep(Calibration(decode=1.5, of="20 updates"), made.config, made.machine)
-    assert not store(MEASURED, made.config, made.machine)
+    assert not keep_measured(MEASURED, made.config, made.machine)
     assert recall(made.config, made.machine).decode == 1.5
 
 
 @pytest.mark.parametrize("setting", ["run.nvidia_mps=on", "learner.fused_kernels=false"])
 def test_a_measurement_with_a_setting_is_not_for_runs_without(setting: str, tmp_path: Path) -> None:
     usual, other = (plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}", *each) for each in ((), (setting,)))
-    assert store(MEASURED, other.config, other.machine)
+    assert keep_measured(MEASURED, other.config, other.machine)
     assert recall(usual.config, usual.machine) == UNMEASURED
     assert recall(other.config, other.machine).of == DOCTOR
 
@@ -55,7 +57,7 @@ def test_where_no_client_of_mps_works_the_measurement_without_it_counts(
     made = plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}")
     assert made.config.run.mps
     assert plan_measured(made.asked, made.machine).calibration == UNMEASURED
-    assert store(MEASURED, changed(made.config, {"run.nvidia_mps": "off"}), made.machine)
+    assert keep_measured(MEASURED, changed(made.config, {"run.nvidia_mps": "off"}), made.machine)
     assert plan_measured(made.asked, made.machine).calibration == MEASURED.calibration
     keep(Calibration(decode=1.5, of="20 updates"), made.config, made.machine)
     assert plan_measured(made.asked, made.machine).calibration.decode == 1.5
@@ -111,60 +113,41 @@ def test_work_at_the_planned_speed_is_measured_as_planned() -> None:
     assert found.decoded == pytest.approx(made.at_once * 256 / found.seconds["decode"], rel=0.05)
 
 
-class Limited(Planned):
-    """Engine and learner under MPS; the learner may have too many multiprocessors."""
-
-    def __init__(self, costs: Costs, percentage: int) -> None:
-        super().__init__(costs)
-        self._factor = 1.0 if percentage == 90 else 2.0
-        self.loaded: list[str] = []
-
-    async def accumulate(self, batch: Batch) -> None:
-        assert {group.adapter for group in batch.groups} == {await self.publish()}
-        await asyncio.sleep(self._factor * 5)
-
-    async def load(self, adapter: AdapterRef) -> None:
-        self.loaded.append(adapter.name)
-
-    async def restore(self, folder: None, incarnation: int) -> None:
-        self.incarnation = incarnation
-
-    async def ready(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-
 @pytest.mark.parametrize(("mps", "percentages"), [("off", [90]), ("on", [90, 80, 100])])
 def test_learners_with_each_percentage_are_measured_beside_the_same_engine(
     mps: str, percentages: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = plan("r256_instruct", machine("A40"), f"run.nvidia_mps={mps}", "run.nvidia_mps_percentage=90")
-    assert made.costs
-    costs, engine, names = made.costs, Limited(made.costs, 0), iter([["rank"], [], [], [], []])
+    engine, learners, names = AsyncMock(), list[AsyncMock](), iter([["rank"], [], [], [], []])
 
-    async def reserve(placement: Any) -> None: ...
+    def learner(ranks: Any, *_: object) -> AsyncMock:
+        learners.append(AsyncMock(percentage=ranks[0].config.run.nvidia_mps_percentage))
+        return learners[-1]
 
-    for name, stand_in in (
-        ("reserve_learners", reserve),
-        ("start_engines", lambda *_, **__: engine),
-        ("start_learners", lambda config, *_, **__: [SimpleNamespace(name="rank", config=config)]),
-    ):
-        monkeypatch.setattr(f"launch.session.actors.{name}", stand_in)
+    async def measured(_: object, engines: object, learner: AsyncMock) -> Measured:
+        assert engines is engine
+        return replace(MEASURED, seconds=MEASURED.seconds | {"learn": 3.0 if learner.percentage == 90 else 6.0})
+
+    monkeypatch.setattr("launch.session.actors.reserve_learners", AsyncMock())
+    monkeypatch.setattr("launch.session.actors.start_engines", lambda *_, **__: engine)
     monkeypatch.setattr(
-        measurement, "RemoteLearner", lambda ranks, *_: Limited(costs, ranks[0].config.run.nvidia_mps_percentage)
+        "launch.session.actors.start_learners", lambda config, *_, **__: [SimpleNamespace(name="rank", config=config)]
     )
+    monkeypatch.setattr(measurement, "RemoteLearner", learner)
+    monkeypatch.setattr(measurement, "_measure", measured)
     monkeypatch.setattr("ray.util.list_named_actors", lambda: next(names))
-    found = run_virtually(measure(made, "", tmp_path, lambda *_: None))
+    found = run_virtually(measure_actors(made, "", tmp_path, lambda *_: None))
     assert list(found) == percentages
-    assert len(set(engine.loaded)) == len(percentages)
+    assert [each.restore.await_args.args[1] for each in learners] == [*range(len(percentages))]
+    assert all(each.close.await_count for each in [engine, *learners])
 
-    estimates = compare(made, found)
-    assert len(estimates) == 2 * len(percentages)
-    fastest = min(estimates, key=lambda name: estimates[name].update_s).split()
+    compared = estimates(made, found)
+    assert len(compared) == 2 * len(percentages)
+    fastest = min(compared, key=lambda name: compared[name].update_s).split()
     assert "learner.max_staleness=2" in fastest
     assert ("run.nvidia_mps_percentage=90" in fastest) == (mps == "on")
 
 
 def test_a_deterministic_run_is_compared_with_no_other_staleness() -> None:
     made = plan("r256_instruct", machine("A40"), "run.deterministic=true", "budget.updates=9")
-    assert list(compare(made, {80: MEASURED})) == ["learner.max_staleness=0"]
+    assert list(estimates(made, {80: MEASURED})) == ["learner.max_staleness=0"]

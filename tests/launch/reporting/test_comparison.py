@@ -44,14 +44,3 @@ def test_best_rates_follow_the_order_of_the_axis(tmp_path: Path) -> None:
     assert [repeats.settings["lora.rank"] for repeats in best] == [8, 64]
     (found,) = contrasts(sweep)
     assert (found.low.settings["lora.rank"], found.best) == (8, True)
-
-
-def test_ranks_are_compared_at_their_best_rates(tmp_path: Path) -> None:
-    """Rank 8 is behind at one learning rate, and level at its own best."""
-    results = {(8, 1e-5): 4, (8, 1e-4): 18, (256, 1e-5): 18, (256, 1e-4): 10}
-    each = {f"r{r}-{lr}": {"rank": r, "learning_rate": lr, "after": after} for (r, lr), after in results.items()}
-    found = contrasts(swept(tmp_path, **each))
-    assert [(c.best, round(c.difference.value * 24)) for c in found] == [(False, 14), (False, -8), (True, 0)]
-    assert found[0].difference.shown
-    assert not found[2].difference.shown
-    assert found[0].basis.replace("\N{NO-BREAK SPACE}", " ") == "1 seed each, over problems"

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from conf.errors import BadInput
-from launch.reporting.history import compare, read_run, read_sweep
+from launch.reporting.history import read_run, read_sweep, read_together
 from tests.run_folders import change_summary, write_run, write_sweep
 
 
@@ -52,16 +52,6 @@ def test_axes_of_a_sweep_are_what_differs_but_for_the_seed(tmp_path: Path) -> No
     assert [(run.seed, run.begun) for run in sweep.runs] == [(0, True), (0, True), (1, False)]
 
 
-def test_runs_are_compared_by_the_settings_in_which_they_differ(tmp_path: Path) -> None:
-    folders = [
-        write_run(tmp_path / "a", learning_rate=1e-5),
-        write_run(tmp_path / "b", learning_rate=1e-4, seed=1),
-    ]
-    sweep = compare(folders)
-    assert sweep.axes == {"learner.learning_rate": (1e-5, 1e-4)}
-    assert sweep.folder == tmp_path
-
-
 def test_another_commit_is_another_setup_and_another_model_has_another(tmp_path: Path) -> None:
     pins = {"a": ("owner/one", "first"), "b": ("owner/one", "second"), "c": ("owner/two", "third")}
     for name, (model, pin) in pins.items():
@@ -69,8 +59,8 @@ def test_another_commit_is_another_setup_and_another_model_has_another(tmp_path:
         settings = yaml.safe_load((run / "config.yaml").read_text())
         settings["model"]["pin"] = pin
         (run / "config.yaml").write_text(yaml.safe_dump(settings))
-    assert compare([tmp_path / "a", tmp_path / "b"]).axes == {"model.pin": ("first", "second")}
-    assert compare([tmp_path / "a", tmp_path / "c"]).axes == {"model.path": ("owner/one", "owner/two")}
+    assert read_together([tmp_path / "a", tmp_path / "b"]).axes == {"model.pin": ("first", "second")}
+    assert read_together([tmp_path / "a", tmp_path / "c"]).axes == {"model.path": ("owner/one", "owner/two")}
 
 
 def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
@@ -80,18 +70,18 @@ def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
     first, second = write_sweep(tmp_path / "ranks", ranks), write_sweep(tmp_path / "rates", rates)
     with (second / "r8" / "config.yaml").open("a") as config:
         config.write("budget: {minutes: 4.5}\n")
-    sweep = compare([first, second, first])
+    sweep = read_together([first, second, first])
     assert sweep.axes == {"lora.rank": (8, 64), "learner.learning_rate": (3e-5, 1e-4)}
     assert [run.name for run in sweep.runs] == ["ranks/r8", "ranks/r64", "rates/r8"]
     with pytest.raises(BadInput, match="none of its runs can be read yet"):
-        compare([first, write_sweep(tmp_path / "new", {"r8": {"rank": 8, "status": "pending"}})])
+        read_together([first, write_sweep(tmp_path / "new", {"r8": {"rank": 8, "status": "pending"}})])
 
 
 def test_one_damaged_cell_is_not_the_end_of_a_sweeps_report(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "sweep", {"r8": {"rank": 8}, "r64": {"rank": 64}})
     (folder / "r8" / "events.jsonl").write_text("{\n")
     damaged, sound = read_sweep(folder).runs
-    assert (damaged.begun, damaged.cell_status) == (False, "unreadable")
-    assert "events.jsonl, line 1 is not JSON" in damaged.reason
+    assert (damaged.begun, damaged.sweep_status) == (False, "unreadable")
+    assert "events.jsonl, line 1 is not JSON" in damaged.summary.reason
     assert damaged.settings["lora.rank"] == 8
     assert sound.begun

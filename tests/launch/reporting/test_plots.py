@@ -1,13 +1,9 @@
 import re
-from dataclasses import replace
 from pathlib import Path
 
-from actors.storage.documents import RunSummary
-from launch.reporting.history import read_run
-from launch.reporting.plots import Plot, learning_curve
-from launch.reporting.run_conclusion import change
+from launch.reporting.plots import Plot
 from launch.reporting.sweep_plots import finals, overlaid
-from tests.run_folders import swept, write_run
+from tests.run_folders import swept
 
 
 def legend(plot: Plot | None) -> set[str]:
@@ -27,13 +23,3 @@ def test_models_have_lines_and_baselines_of_their_own(tmp_path: Path) -> None:
     shown = legend(finals(sweep))
     assert {"base, large", "base, tiny", "model tiny, learning rate 1e-5", "held-out pass@1"} <= shown
     assert legend(overlaid(sweep)[0]) == {"rank 8", "rank 64"}
-
-
-def test_a_run_without_update_has_no_trained_point(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path / "one"))
-    none = replace(run, rows=(), summary=RunSummary(status="completed"))
-    shown = [learning_curve(each, change(run)) for each in (run, none)]
-    counts = [
-        plot.svg.count('style="fill: #c4501b') for plot in shown if plot
-    ]  # a dot and two ends each, and the legend
-    assert counts == [2 * 3 + 1, 3 + 1]

@@ -51,33 +51,22 @@ def test_settings_that_are_lists_take_a_list_of_lists() -> None:
     ("arguments", "words"),
     [
         ([], ["nothing to sweep", "ranks=[8,64]"]),
-        (["seeds=[1]"], ["conf=quickstart"]),
         (["ranks=[]"], ["lora.rank=[]", "without values"]),
-        (["ranks=[8]", "models=one"], ["models"]),
-        (["lora.rnak=[1,2]"], ["lora.rnak", "lora.rank"]),
-        (["ranks=[8,-1]"], ["lora.rank=-1"]),
         (["ranks=[8,8]"], ["named r8", "once"]),
-        (["models=[a/one,b/one]"], ["named one"]),
         (["ranks=[8]", "lora.rank=4"], ["lora.rank is twice"]),
-        (["ranks=[8"], ["lora.rank=[8", "YAML"]),
-        (["ranks"], ["'ranks'", "key=value"]),
-        (["seeds=[a]"], ["run.seed=a", "whole number"]),
         (["models=[instruct,/x]"], ["mixed"]),
         (["models=[null]"], ["models=[null]", "null is no text"]),
         *(([f"{key}=[1,2]"], [f"{key}=[1,2]", "one value"]) for key in ("plan", "n", "limit")),
-        *(([f"{key}=[[a],[b]]"], [key, "one value"]) for key in ("benchmarks", "simulate")),
         ([f"seeds={[*range(400)]}", f"ranks={[*range(1, 401)]}"], ["160,000 runs", "1,000"]),
         (["ranks=[8]", "run.name=x"], ["run.name=x", "sweep.name"]),
-        (["ranks=[8]", "run.overwrite=true"], ["run.overwrite=true", "sweep's folder"]),
         (["ranks=[8]", "sweep.foo=3"], ["sweep.foo: no such key", "nearest: sweep."]),
         (["ranks=[8]", "sweep.name=../x"], ["sweep.name=../x", "folder name"]),
-        (["ranks=[8]", "sweep.minutes=0"], ["sweep.minutes=0", "above 0"]),
         (["ranks=[8]", "sweep.minutes=9", "budget.minutes=4"], ["budget.minutes", "keep one"]),
     ],
 )
 def test_anything_else_is_refused(arguments: list[str], words: list[str]) -> None:
     with pytest.raises(BadInput) as caught:
-        read_grid(arguments if arguments == ["seeds=[1]"] else ["conf=quickstart", *arguments])
+        read_grid(["conf=quickstart", *arguments])
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)

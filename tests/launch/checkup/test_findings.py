@@ -9,8 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from conf.load import load
-from launch.checkup import look
-from launch.checkup.look import Finding, look_at_gpus, look_at_model, look_at_software
+from launch.checkup.findings import Finding, gpu_findings, model_finding, software_findings
 from launch.hardware import gpus
 from launch.hardware.machine import detect, with_listed
 
@@ -19,12 +18,12 @@ Install = Callable[[str], ModuleType]
 
 
 def found(what: str, device: str = "auto") -> Finding:
-    (one,) = [finding for finding in look_at_gpus(device) if finding.name == what]
+    (one,) = [finding for finding in gpu_findings(device) if finding.name == what]
     return one
 
 
 def states() -> list[str]:
-    return [finding.state for finding in look_at_gpus()]
+    return [finding.state for finding in gpu_findings()]
 
 
 def test_a_driver_before_cuda_13_and_a_compat_library_in_its_place(
@@ -59,17 +58,6 @@ def test_gpus(row: str, state: str, text: str, nvidia_smi: Install) -> None:
     assert text in found("GPU 0").text
 
 
-def test_a_gpu_for_one_process_serves_engine_and_learner_only_under_mps(
-    nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nvidia_smi(A40.replace("8.6", "8.6, Exclusive_Process"))
-    monkeypatch.setattr(look, "look_at_model", lambda config: Finding("model", "good", ""))
-    monkeypatch.setattr(look, "look_at_software", lambda machine: ())
-    for mps, state in ("off", "bad"), ("on", None):
-        findings, _ = look.look(load(["conf=r8_instruct", f"run.nvidia_mps={mps}"]))
-        assert next((found.state for found in findings if found.name == "plan"), None) == state
-
-
 def test_a_gpu_that_is_not_asked_for_forbids_nothing(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(A40 + "1, GPU-1b, Tesla T4, 15360, 15000, [N/A], 580.65.06, 7.5\n")
     assert states() == ["good", "good", "bad"]
@@ -97,12 +85,12 @@ def test_a_driver_that_fails_or_hangs_or_is_missing(nvidia_smi: Install, monkeyp
 
 
 def test_this_machine_has_all_that_a_run_needs_but_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    findings = [*look_at_software(detect("cpu")), look_at_model(load(["conf=quickstart"]))]
+    findings = [*software_findings(detect("cpu")), model_finding(load(["conf=quickstart"]))]
     assert {finding.state for finding in findings} == {"good"}
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(look, "COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr("launch.checkup.findings.COMPILERS", ("no-such-compiler",))
     for machine, state in ((detect("cpu"), "warning"), (with_listed("A40", (0,)), "bad")):
-        *_, compiler = look_at_software(machine)
+        *_, compiler = software_findings(machine)
         assert (compiler.name, compiler.state) == ("compiler", state)
         assert "g++" in compiler.text
 
@@ -110,7 +98,7 @@ def test_this_machine_has_all_that_a_run_needs_but_a_compiler(monkeypatch: pytes
 def test_a_model_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    finding = look_at_model(load(["conf=llama"]))
+    finding = model_finding(load(["conf=llama"]))
     assert finding.state == "bad"
     assert "meta-llama/Llama-3.2-1B-Instruct" in finding.text
-    assert look_at_model(load(["conf=quickstart", f"model.path={tmp_path}"])).state == "bad"
+    assert model_finding(load(["conf=quickstart", f"model.path={tmp_path}"])).state == "bad"
