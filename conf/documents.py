@@ -32,6 +32,9 @@ SIGNATURES = {
 }
 """First bytes of a file → its format, which is not UTF-8 text."""
 
+FORMAT = 1
+"""Format of the files that this project writes and reads back. A change that misreads existing files raises it."""
+
 MALFORMED = (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError)
 """Errors of the YAML reader, such as LookupError for !!int '' and !!bool x, and TypeError for a value that JSON does
 not have, such as a !!set."""
@@ -70,6 +73,16 @@ def disguise_of(file: Path) -> str:
     return next((kind for signature, kind in SIGNATURES.items() if start.startswith(signature)), "")
 
 
+def check_format(document: dict[str, Any], where: str) -> None:
+    """Raise BadInput unless a file of this project states this FORMAT. where: the file, for messages."""
+    if (found := document.get("format")) != FORMAT:
+        stated = "states no format" if found is None else f"has format {_short(found)}"
+        raise BadInput(
+            f"{where} {stated}, this version of the project reads format {FORMAT}: use the version that wrote it, or"
+            " move it out of the way"
+        )
+
+
 def read_json(file: Path, kind: Any, remedy: str) -> Any:
     """Return the content of a JSON file. Raises BadInput unless it has the type `kind`."""
     return parse_json(read_text(file, remedy), kind, str(file), remedy)
@@ -82,13 +95,19 @@ def read_json_lines(file: Path, kind: Any, remedy: str) -> Iterator[Any]:
 
 
 def parse_json(text: str, kind: Any, where: str, remedy: str) -> Any:
-    """Return the value in a JSON text. Raises BadInput unless it is of type `kind`. where: its place, for messages."""
+    """Return the value in a JSON text. Raises BadInput unless it is of type `kind`. where: its place, for messages.
+
+    A type with a true `states_format` has FORMAT among its keys.
+    """
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not JSON ({reason(error)}); {remedy}") from None
     try:
-        return conform(checked(document), kind)
+        checked(document)
+        if isinstance(document, dict) and getattr(kind, "states_format", False):
+            check_format(document, where)
+        return conform(document, kind)
     except ValueError as error:
         raise BadInput(f"{where}: {reason(error)}; {remedy}") from None
 

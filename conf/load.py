@@ -18,8 +18,7 @@ from omegaconf import OmegaConf
 from conf.arguments import pairs
 from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
-from conf.departed import take, translated, without_departed
-from conf.documents import flatten, parse_yaml, read_yaml, reason, write_yaml
+from conf.documents import FORMAT, check_format, flatten, parse_yaml, read_yaml, reason, write_yaml
 from conf.errors import BadInput, hint
 from conf.schema import Config, among, marked
 from conf.settings import RULES, Place, build, changed, settings
@@ -78,7 +77,7 @@ def run_of(adapter: str) -> Path | None:
         parents = Path(adapter).resolve().parents if adapter else ()
     except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, a circle of links
         raise BadInput(f"adapter={adapter}: no such folder ({reason(error)}); name one with an adapter") from None
-    return next((parent for parent in parents if recorded(parent)), None)
+    return next((parent for parent in parents if recorded(parent) is not None), None)
 
 
 def settings_of(adapter: Path) -> Config:
@@ -89,43 +88,32 @@ def settings_of(adapter: Path) -> Config:
     return _resolve([_of_run(run, str(adapter))], Config)
 
 
-def recorded(folder: Path) -> Tree:
-    """Return the settings of the run in a folder; empty without a run, even if other software left a config.yaml.
+def recorded(folder: Path) -> Config | None:
+    """Return the settings of the run in a folder; None without a run, even if other software left a config.yaml.
     Raises BadInput if the run's values are damaged.
     """
     try:
         record = read_yaml(folder / RECORD, RESTORE)
     except BadInput:
-        return {}
-    return _today(folder / RECORD, record) if {"run", "rollout", "learner"} <= record.keys() else {}
+        return None
+    return _settings_in(record, folder / RECORD) if {"run", "rollout", "learner"} <= record.keys() else None
 
 
-def read_record(file: Path) -> Tree:
-    """Return the settings of a run as nested mappings, under today's names: see `conf/departed.py`.
-
-    Raises BadInput for a file that is damaged, or a value that its setting cannot have.
-    """
-    return _today(file, read_yaml(file, RESTORE))
+def read_record(file: Path) -> Config:
+    """Return the settings of a run. Raises BadInput for a file of another format or with an impossible value."""
+    return _settings_in(read_yaml(file, RESTORE), file)
 
 
-def _today(file: Path, record: Tree) -> Tree:
-    record = translated(record)
-    build(Config, record, lambda _: f"{file} is damaged ({RESTORE}): ", extra="ignore", context=RULES)
-    return record
-
-
-def check_departed(file: Path, record: Tree) -> None:
-    """Raise BadInput for settings in the record `file` of a run that this version of the project does not have."""
-    known = tuple(item.path for item in settings(Config))
-    if gone := [key for key in flatten(record) if not among(key, known)]:
-        raise BadInput(
-            f"{file}: this version of the project has no setting {', '.join(gone)}; delete it there if the run may do "
-            "without, or use the version that the run was made with"
-        )
+def _settings_in(record: Tree, file: Path) -> Config:
+    check_format(record, str(file))
+    record.pop("format")
+    config: Config = build(Config, record, lambda _: f"{file} is damaged ({RESTORE}): ", context=RULES)
+    return config
 
 
 def dump(config: Config) -> str:
-    return write_yaml(asdict(config))
+    """Return the text of a run's RECORD."""
+    return write_yaml({"format": FORMAT, **asdict(config)})
 
 
 def public_settings(config: Config) -> Tree:
@@ -202,9 +190,8 @@ def _recipes(name: str, folder: Path) -> list[Layer]:
 
 def _of_run(run: Path, adapter: str) -> Layer:
     """Return a run's recorded settings, with its folder's present name and place and without the device."""
-    record = without_departed(recorded(run)) | {"adapter": adapter}
-    record.pop("device", None)
-    check_departed(run / RECORD, record)
+    record = asdict(read_record(run / RECORD)) | {"adapter": adapter}
+    del record["device"]
     record["run"] |= {"name": run.name, "folder": str(run.parent), "overwrite": False}
     return str(run / RECORD), record
 
@@ -245,6 +232,15 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
             files |= dict.fromkeys(flatten(part), source)
     tree = _merged(*merged)
     return tree, {key: files[key] for key in flatten(tree) if key in files}
+
+
+def take(tree: Tree, key: str) -> None:
+    """Remove the value of a dotted key, if it is there, and sections that become empty."""
+    first, _, rest = key.partition(".")
+    if rest and isinstance(tree.get(first), dict):
+        take(tree[first], rest)
+    if not rest or tree.get(first) == {}:
+        tree.pop(first, None)
 
 
 class Leaf:

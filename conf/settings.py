@@ -16,7 +16,6 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from conf.catalogue import elsewhere
-from conf.departed import key_today
 from conf.documents import flatten
 from conf.errors import BadInput, nearest
 
@@ -226,9 +225,7 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:
-    """Say which setting an unknown key may mean: by its old name, by another project's, or by a near one."""
-    if (today := key_today(key)) != key:
-        return f"{key}: no such key; use {today}"
+    """Say which setting an unknown key may mean: by another project's name, or by a near one."""
     if answer := elsewhere().get(key) or elsewhere().get(key.rpartition(".")[2]):
         return f"{key}: no such key; {answer}"
     close = nearest(key, known)

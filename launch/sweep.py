@@ -80,7 +80,7 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
 
 
 def pin_models(grid: Grid) -> None:
-    """Let all runs of a model begin from the same commit or digest: that of the runs that have begun, else today's."""
+    """Let all runs of a model begin from the same commit or digest: that of begun runs, else the present one."""
     pins = {run.config.model.path: run.config.model.pin for run in grid.runs if run.config.model.pin}
     for run in grid.runs:
         model = run.config.model
@@ -95,8 +95,8 @@ def claim(grid: Grid) -> None:
     if others and not is_marked(grid.folder, SWEEP):
         raise BadInput(f"{others[0]} was there before the sweep: move it away, or give sweep.name=OTHER")
     known = read_document(grid.folder / "sweep.json", SweepDocument)
-    today = [run.overrides for run in grid.runs]
-    if left_out := [entry.cell for entry in (known.cells if known else ()) if entry.overrides not in today]:
+    asked = [run.overrides for run in grid.runs]
+    if left_out := [entry.cell for entry in (known.cells if known else ()) if entry.overrides not in asked]:
         raise BadInput(
             f"sweep {grid.name!r} has a run {left_out[0]} that this command leaves out: list its values too, or give"
             " sweep.name=OTHER"

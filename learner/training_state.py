@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from actors.storage.documents import LearnerState
-from conf.departed import value_today
 from conf.documents import read_json
 from conf.errors import BadInput
 from conf.schema import Config
@@ -65,7 +64,7 @@ def foreign(folder: Path, config: Config) -> str | None:
         return str(error)
     for item in settings(Config):
         ours = attrgetter(item.path)(config)
-        if item.checkpointed and (theirs := value_today(item.path, getattr(facts, item.checkpointed))) != ours:
+        if item.checkpointed and (theirs := getattr(facts, item.checkpointed)) != ours:
             return f"was made with {item.checkpointed} {theirs}, this run has {ours}"
     if facts.steps > facts.version * config.algorithm.steps_per_batch:
         return f"{facts.steps} optimizer steps are too many for {facts.version} updates"

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from actors.evaluation.statistics import share_interval
+from conf.documents import FORMAT
 from launch.reporting.history import Sweep, read_sweep
 
 HOSTILE = (
@@ -37,6 +38,7 @@ def write_run(
     """
     (folder / "samples").mkdir(parents=True)
     config = {
+        "format": FORMAT,
         "run": {"name": folder.name, "seed": seed},
         "model": {"path": model, "dtype": "bfloat16"},
         "data": {"source": "file:sums.jsonl"},
@@ -104,7 +106,7 @@ def write_sweep(folder: Path, cells: dict[str, dict[str, Any]]) -> Path:
         entries.append(
             {"cell": name, "overrides": overrides, "run": name, "status": arguments.get("status", "completed")}
         )
-    document = {"name": folder.name, "conf": "quickstart", "axes": {}, "cells": entries}
+    document = {"format": FORMAT, "name": folder.name, "conf": "quickstart", "axes": {}, "cells": entries}
     (folder / "sweep.json").write_text(json.dumps(document))
     return folder
 
@@ -199,6 +201,7 @@ def scores(n: int, by_k: dict[int, float]) -> dict[str, Any]:
 
 
 EVALUATION: dict[str, Any] = {
+    "format": FORMAT,
     "protocol": {
         "model": "Qwen/Qwen2.5-1.5B-Instruct",
         "dtype": "bfloat16",

@@ -36,7 +36,7 @@ class EvaluationFolder:
         if known := recorded(home.path):
             if config.adapter and home.path.resolve() != run:
                 raise BadInput(f"adapter={config.adapter}: is not from the run in {home.path}; give run.name=OTHER")
-            model = known["model"]["path"]
+            model = known.model.path
             if not model_names(model) & model_names(config.model.path):
                 raise BadInput(f"model.path={config.model.path}: {home.path} belongs to {model}; give run.name=OTHER")
         return cls(home.evaluation_folder)

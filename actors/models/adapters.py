@@ -12,7 +12,6 @@ from typing_extensions import TypedDict
 
 from actors.models.files import name_on_hub, pin_of, shape_from_config
 from actors.models.sizes import projection_sizes
-from conf.departed import value_today
 from conf.documents import parse_json, read_text
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
@@ -138,7 +137,7 @@ def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str
     for key in sorted({*stated, *PLAIN} - ANY_VALUE):
         if (value := stated.get(key)) not in PLAIN.get(key, OFF):
             raise BadInput(f"{where}: its {key} is {value}, which cannot be served and trained further; {remedy}")
-    base = value_today("model.path", stated.get("base_model_name_or_path"))
+    base = stated.get("base_model_name_or_path")
     if not base:
         raise BadInput(f"{where}: names no base model; write base_model_name_or_path into {CONFIG_FILE}")
     if not model_names(base) & (model_names(config.model.path) | model_names(model_path)):  # paths differ by machine

@@ -1,16 +1,14 @@
-"""Models of the files in the folders of runs, sweeps and evaluations, for reading and writing them. Keys that a file of
-an earlier version lacks have defaults here; unknown keys are kept.
-"""
+"""Models of the files in the folders of runs, sweeps and evaluations, for reading and writing them."""
 
 import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from conf.departed import event_today, key_today, metric_today, value_today
+from conf.documents import FORMAT
 
 LARGEST = 2**53
 """Largest whole number that every reader of JSON keeps exactly."""
@@ -47,32 +45,23 @@ class Document(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, validate_by_name=True, serialize_by_alias=True)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults(cls, content: Any) -> Any:
-        """Read a null as the field's default."""
-        if not isinstance(content, dict) or None not in content.values():
-            return content
-        kept = {name for name, field in cls.model_fields.items() if field.is_required() or field.default is None}
-        kept |= content.keys() - cls.model_fields.keys()
-        return {name: value for name, value in content.items() if value is not None or name in kept}
-
     @property
     def content(self) -> dict[str, Any]:
         """The object as in its file, with only the keys that were given."""
         return self.model_dump(exclude_unset=True)
 
 
-class Measures(Document):
-    """A JSON object of measures by name, read under today's names."""
+class FormattedDocument(Document):
+    """A file that states its format. `conf.documents.parse_json` refuses another than FORMAT."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _today(cls, row: Any) -> Any:
-        return {metric_today(name): value for name, value in row.items()} if isinstance(row, dict) else row
+    states_format: ClassVar[bool] = True
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return {"format": FORMAT, **super().content}
 
 
-class MetricsRow(Measures):
+class MetricsRow(Document):
     """A row of metrics.jsonl: an update's metrics by name, finite or not."""
 
     __pydantic_extra__: dict[str, float | Whole | None]
@@ -105,11 +94,22 @@ class EventKind(StrEnum):
     FALLBACK = "falls back"
 
 
+def _kind_of(event: str) -> EventKind:
+    if kind := next((kind for kind in EventKind if f" {event}".endswith(f" {kind}")), None):
+        return kind
+    raise ValueError("it is no kind of event")
+
+
+def _of_a_kind(event: str) -> str:
+    _kind_of(event)
+    return event
+
+
 class Event(Document):
     """A row of events.jsonl. event: the kind after its subject, as in `rollout-0 died`."""
 
     update: Count
-    event: Annotated[str, AfterValidator(event_today)]
+    event: Annotated[str, AfterValidator(_of_a_kind)]
     detail: str
 
     @classmethod
@@ -118,9 +118,8 @@ class Event(Document):
         return cls(event=f"{subject} {kind}".strip(), **known)
 
     @property
-    def kind(self) -> EventKind | None:
-        """The kind; None for an event that only an earlier version knows."""
-        return next((kind for kind in EventKind if f" {self.event}".endswith(f" {kind}")), None)
+    def kind(self) -> EventKind:
+        return _kind_of(self.event)
 
 
 class Heldout(Document):
@@ -270,7 +269,7 @@ class CoordinatorState(Document):
     counts: dict[str, Whole] = {}
 
 
-class LearnerState(Document):
+class LearnerState(FormattedDocument):
     """learner.json of a checkpoint: the model and settings of its tensors. steps: number of optimizer steps."""
 
     version: Count
@@ -290,7 +289,7 @@ class Measure(Document):
     ci95: Interval | None = None
 
 
-class PolicyScores(Measures):
+class PolicyScores(Document):
     """Scores of a policy on a benchmark. n: responses per problem."""
 
     __pydantic_extra__: dict[str, Measure | None]
@@ -357,7 +356,7 @@ class Protocol(Document):
     settings: dict[str, Any] = {}
 
 
-class EvaluationDocument(Document):
+class EvaluationDocument(FormattedDocument):
     """evaluation.json of launch/evaluate.py."""
 
     status: str = ""
@@ -366,21 +365,17 @@ class EvaluationDocument(Document):
     versions: dict[str, str] = {}
 
 
-def _settings_today(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key_today(key): value_today(key_today(key), value) for key, value in settings.items()}
-
-
 class SweepEntry(Document):
     """A run of a sweep. run: its folder. overrides: settings by dotted key."""
 
     cell: str
-    overrides: Annotated[dict[str, Any], AfterValidator(_settings_today)]
+    overrides: dict[str, Any]
     run: str = ""
     status: str
     reason: str | None = None
 
 
-class SweepDocument(Document):
+class SweepDocument(FormattedDocument):
     """sweep.json. axes: values by dotted key."""
 
     name: str | None = None
@@ -397,7 +392,7 @@ class RemoteFile(Document):
     blake2b: Digest
 
 
-class RemoteState(Document):
+class RemoteState(FormattedDocument):
     """remote.json: identity of the run, its files by path, the links among its checkpoints. others: files to delete."""
 
     identity: Digest | None = None

@@ -3,7 +3,6 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from actors.storage import documents
 from actors.storage.checkpoints import Checkpoints, read_state
@@ -13,6 +12,7 @@ from actors.storage.layout import RAY_SESSION
 from conf.documents import read_text
 from conf.errors import BadInput
 from conf.load import RECORD, read_record
+from conf.schema import Config
 
 FINISHED = ("completed", "budget_exhausted")
 """Statuses of a finished run, which only a larger budget resumes."""
@@ -46,8 +46,8 @@ class RunRecord:
         """Whether there is a run in the folder."""
         return os.path.lexists(self.path / RECORD)
 
-    def config(self) -> dict[str, Any]:
-        """Return the settings of the run as nested mappings."""
+    def config(self) -> Config:
+        """Return the settings of the run."""
         return read_record(self.path / RECORD)
 
     def origin(self) -> documents.Origin:

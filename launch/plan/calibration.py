@@ -1,21 +1,21 @@
 """Every run compares measured with predicted times, and keeps the ratios for the next plan."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 from pydantic import OnErrorOmit, TypeAdapter
 
 from actors.formats import duration
-from actors.storage.files import replace_text
+from actors.storage.documents import FormattedDocument
+from actors.storage.files import read_document, write_document
 from actors.storage.run_record import RunRecord
-from conf.departed import without_departed
 from conf.schema import Config
 from conf.schema.run import MPS_PERCENTAGE
-from conf.settings import build, changed
+from conf.settings import changed
 from launch.hardware.machine import Machine
 from launch.plan.plan import Plan, make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
@@ -27,6 +27,13 @@ KEPT = "calibration.json"
 """Name of the file with all measurements, in the folder of all runs."""
 
 CALIBRATIONS = TypeAdapter(dict[str, OnErrorOmit[Calibration]])
+
+
+class KeptCalibrations(FormattedDocument):
+    """calibration.json. measurements: calibrations by machine, model and lengths; impossible ones are ignored."""
+
+    measurements: dict[str, Any]
+
 
 WARM_UP = 2
 """Number of first updates that are not measured: they use kernels for the first time."""
@@ -80,8 +87,7 @@ def learn_from(folder: Path, machine: Machine) -> str:
     rows = [row.metrics for row in run.rows()]
     if not machine.rates or len(rows) < ENOUGH:
         return ""
-    if not keep(measure(run, machine), config := read_config(run), machine):
-        return f"Not measured for the next plan: {kept_in(config)} has no measurements and stays as it is; move it away"
+    keep(measure(run, machine), run.config(), machine)
     return f"Measured for the next plan: {duration(Pace.between(rows, WARM_UP).update_s)} per update so far"
 
 
@@ -90,7 +96,7 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
 
     A part that the run did not use keeps its factor of 1.
     """
-    config, rows = read_config(run), [row.metrics for row in run.rows()]
+    config, rows = run.config(), [row.metrics for row in run.rows()]
     measured, pace = rows[WARM_UP:], Pace.between(rows, WARM_UP)
     workload = _workload(run, measured)
     plan = make_plan(config, machine, replace(UNMEASURED, workload=workload))
@@ -136,11 +142,6 @@ def _workload(run: RunRecord, rows: Sequence[Row]) -> Workload:
     )
 
 
-def read_config(run: RunRecord) -> Config:
-    config: Config = build(Config, without_departed(run.config()))
-    return config
-
-
 def plan_measured(config: Config, machine: Machine, folder: Path | None = None) -> Plan:
     """Plan a run by the measurements of earlier runs. folder: the folder of those runs, if not `run.folder`.
 
@@ -153,19 +154,17 @@ def plan_measured(config: Config, machine: Machine, folder: Path | None = None) 
     return make_plan(config, machine, found)
 
 
-def keep(calibration: Calibration, config: Config, machine: Machine) -> bool:
-    """Keep a measurement for the next plan with the same `run.folder`; it replaces the last one of its kind. A file of
-    that name without measurements is somebody else's, and stays. Return whether it was kept.
+def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
+    """Keep a measurement for the next plan with the same `run.folder`; it replaces the last one of its kind.
+
+    Raises BadInput if a file of that name is damaged or somebody else's.
     """
     key, file = _machine_key(config, machine) + _lengths_key(config), kept_in(config)
     known = _known(file)
-    if not known and os.path.lexists(file):
-        return False
     known.pop(key, None)  # the newest is the last
     known[key] = calibration
     file.parent.mkdir(parents=True, exist_ok=True)  # the doctor measures before there is a run
-    replace_text(file, CALIBRATIONS.dump_json(known, indent=1).decode() + "\n")
-    return True
+    write_document(file, KeptCalibrations(measurements=CALIBRATIONS.dump_python(known)))
 
 
 def recall(config: Config, machine: Machine, folder: Path | None = None) -> Calibration:
@@ -184,11 +183,8 @@ def recall(config: Config, machine: Machine, folder: Path | None = None) -> Cali
 
 
 def _known(file: Path) -> dict[str, Calibration]:
-    """Return all possible measurements; none if the file cannot be read, since a plan does not need them."""
-    try:
-        return CALIBRATIONS.validate_json(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
+    kept = read_document(file, KeptCalibrations)
+    return CALIBRATIONS.validate_python(kept.measurements if kept else {})
 
 
 def kept_in(config: Config) -> Path:
@@ -198,13 +194,13 @@ def kept_in(config: Config) -> Path:
 
 
 def _machine_key(config: Config, machine: Machine) -> str:
-    """Name machine, model, dtype and, on a GPU, the switches that change its speed, as in files of earlier versions."""
+    """Name machine, model, dtype and, on a GPU, the switches that change its speed."""
     model = f"{config.model.path} in {config.model.dtype}"
     if not machine.gpus:
         return f"{machine.name} × {len(machine.cores)}, {model}: "
     percentage = config.run.nvidia_mps_percentage
     switches = {
-        "run.mps": config.run.mps,
+        "run.nvidia_mps": config.run.mps,
         f"{percentage} % of the multiprocessors": config.run.mps and percentage != MPS_PERCENTAGE,
         "plain kernels": not config.learner.fused_kernels,
     }

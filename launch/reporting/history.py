@@ -5,7 +5,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -124,12 +124,12 @@ def read_run(folder: Path) -> Run:
     record = RunRecord(folder)
     if not record.exists:
         raise BadInput(f"{folder} is not the folder of a run: it has no config.yaml")
-    config = flatten(record.config())
+    config = flatten(asdict(record.config()))
     if (summary := record.summary()) is None:
         known = {"eval": documents.Heldouts(base=record.evaluation("base")), "spent_s": record.spent}
         summary = UNFINISHED.model_copy(update=known | {"ledger": record.ledger() or UNFINISHED.ledger})
     return Run(
-        name=str(config.get("run.name") or folder.name),
+        name=config["run.name"] or folder.name,
         folder=folder,
         config=config,
         begun=True,

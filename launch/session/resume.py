@@ -1,6 +1,7 @@
 """Checks whether a run may start or continue in a folder, and takes that folder over."""
 
 import math
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,8 @@ from actors.storage.folders import MARK, empty, foreign, is_marked, mark
 from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
-from conf.documents import parse_yaml
 from conf.errors import BadInput
-from conf.load import RECORD, check_departed, dump, flatten, recorded
+from conf.load import RECORD, dump, flatten
 from conf.schema import Config, among, marked
 from conf.settings import changed
 from launch.hardware.machine import Machine
@@ -80,16 +80,16 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
     ended at a learning rate of zero would raise the rate again.
     """
     name, before = config.run.name, run.config()
-    asked, had = config.budget.updates, before["budget"]["updates"]
+    asked, had = config.budget.updates, before.budget.updates
     exhausted = summary.status == "budget_exhausted"
     ended = "completed, with its time budget used" if exhausted else "completed"
+    more, hint = False, ""
     if exhausted:
         more = summary.budget_s is not None and config.budget.seconds > summary.budget_s
         hint = larger(config, run, twice=True)
-    else:
-        by_count = had is not None and had <= summary.updates
-        more = by_count and (asked is None or asked > had)
-        hint = f"budget.updates={2 * had}" if by_count else ""
+    elif had is not None and had <= summary.updates:
+        more = asked is None or asked > had
+        hint = f"budget.updates={2 * had}"
     if not more:
         raise BadInput(
             f"run {name!r} in {run.path} is finished ({ended}): give run.overwrite=true to start it anew, "
@@ -112,7 +112,7 @@ def check_files(run: RunRecord, overwrite: bool) -> None:
     """Raise BadInput if a new run would take a folder with other files than a run's."""
     if not run.path.is_dir() or (run.exists and not overwrite):
         return
-    if overwrite and _is_run(run.path):
+    if overwrite and is_marked(run.path, RUN):
         other = foreign(run.path.resolve(), RUN)
     else:
         other = next((path for path in sorted(run.path.iterdir()) if path.name not in BEFORE), None)
@@ -120,18 +120,8 @@ def check_files(run: RunRecord, overwrite: bool) -> None:
         raise BadInput(f"{other} is not a file of this run and would be in its way: move it, or give run.name=OTHER")
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether a folder is a run's: by its mark, or by the settings of a run from before there were marks."""
-    try:
-        return is_marked(folder, RUN) or bool(recorded(folder))
-    except BadInput:  # a run's, with damaged values
-        return True
-
-
 def check_settings(config: Config, run: RunRecord) -> None:
     """Raise BadInput if a run was begun with other values of settings that may not change."""
-    if run.exists:
-        check_departed(run.path / RECORD, run.config())
     refused = {key: values for key, values in changes(config, run).items() if not among(key, marked("resumable"))}
     if refused:
         (key, (before, now)), *others = refused.items()
@@ -149,21 +139,18 @@ def resolve_model(config: Config, machine: Machine) -> Config:
     """
     run = RunRecord(Path(config.run.folder) / config.run.name)
     resumes = machine.present and run.exists and not config.run.overwrite
-    begun = run.config().get("model", {}) if resumes else {}
+    begun = run.config().model if resumes else None
     if config.model.dtype == "auto":
-        config = changed(config, {"model.dtype": begun.get("dtype", machine.dtype)})
-    same = begun.get("path") == config.model.path
-    return changed(config, {"model.pin": config.model.pin or (begun.get("pin", "") if same else "")})
+        config = changed(config, {"model.dtype": begun.dtype if begun else machine.dtype})
+    pin = begun.pin if begun and begun.path == config.model.path else ""
+    return changed(config, {"model.pin": config.model.pin or pin})
 
 
 def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:
-    """Return a run's changed settings: by key, the value then and now. A setting that is newer than the run had its
-    default then.
-    """
+    """Return a run's changed settings: by key, the value then and now."""
     if not run.exists:
         return {}
-    default, now = (flatten(parse_yaml(dump(each))) for each in (type(config)(), config))
-    before = {key: default.get(key) for key in now} | flatten(run.config())
+    before, now = flatten(asdict(run.config())), flatten(asdict(config))
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     return {key: (before.get(key), now.get(key)) for key in keys}
 
@@ -188,7 +175,7 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     run = RunFolder(folder)
     check_files(run, config.run.overwrite)
     if config.run.overwrite or not run.exists:
-        if config.run.overwrite and _is_run(folder):
+        if config.run.overwrite and is_marked(folder, RUN):
             empty(folder.resolve(), RUN, kept=NOTE)
         mark(folder, RUN.kind)
     if run.problems_digest() not in (None, problems.digest):
@@ -198,5 +185,4 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
         )
     untold, changed_now = (*marked("private"), *marked("momentary")), changes(config, run).items()
     run.write_config(dump(config), problems.digest)
-    # "auto" is the default of a setting newer than the run, which the plan has decided
-    return [f"{key}={then} → {now}" for key, (then, now) in changed_now if then != "auto" and not among(key, untold)]
+    return [f"{key}={then} → {now}" for key, (then, now) in changed_now if not among(key, untold)]

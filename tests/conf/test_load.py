@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from conf.documents import FORMAT
 from conf.errors import BadInput
 from conf.load import dump, load, read_record, recipe_names
 from conf.schema import Config, ExampleConfig, RunConfig
@@ -35,16 +36,6 @@ def test_an_adapter_brings_its_runs_settings(tmp_path: Path, text: str) -> None:
     assert (other.data, other.budget.seconds, other.algorithm.clip_high) == (begun.data, 7200, 0.28)
     with pytest.raises(BadInput, match="conf=NAME"):
         load([f"adapter={tmp_path}/elsewhere"])
-
-
-def test_a_removed_setting_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "config.yaml"
-    kept = dump(quickstart())
-    file.write_text(kept.replace("learner:\n", "learner:\n  overlap: true\n") + "gone:\n  what: 3\n")
-    with pytest.raises(BadInput, match=re.escape(f"{file}: ") + r".*learner\.overlap, gone\.what.*delete"):
-        load([f"adapter={tmp_path}/checkpoints/best"])
-    file.write_text(kept)
-    load([f"adapter={tmp_path}/checkpoints/best"])
 
 
 def test_a_recipe_may_be_a_file_anywhere(tmp_path: Path) -> None:
@@ -97,7 +88,7 @@ def test_overrides_win_and_keep_their_types() -> None:
     assert (learner.learning_rate, learner.gradient_checkpointing) == (1e-5, "on")
     assert (data.template, data.problem_pattern, data.few_shot) == ("a = {problem}", "", [ExampleConfig("1 + 1", "2")])
     assert (data.parameters["min_terms"], data.parameters["max_terms"]) == (2, 3)
-    assert yaml.safe_load(dump(config)) == asdict(config)
+    assert yaml.safe_load(dump(config)) == {"format": FORMAT, **asdict(config)}
 
 
 @pytest.mark.parametrize(
@@ -251,8 +242,20 @@ def assert_one_line(text: str, words: list[str]) -> None:
     assert [word for word in words if word not in text] == [], text
 
 
-def test_recorded_settings_keep_the_rules(tmp_path: Path) -> None:
-    file = tmp_path / "config.yaml"
-    file.write_text(dump(load(["conf=quickstart", "model.dtype=float32"])).replace("dtype: float32", "dtype: nope"))
-    with pytest.raises(BadInput, match=r"model\.dtype=nope"):
-        read_record(file)
+@pytest.mark.parametrize(
+    ("text", "other", "named"),
+    [
+        ("dtype: float32", "dtype: nope", r"model\.dtype=nope"),
+        ("learner:\n", "learner:\n  overlap: true\n", r"learner\.overlap: no such key"),
+        (f"format: {FORMAT}", f"format: {FORMAT + 1}", f"format {FORMAT + 1}, .*use the version"),
+        (f"format: {FORMAT}\n", "", "no format"),
+    ],
+)
+def test_recorded_settings_are_checked(text: str, other: str, named: str, tmp_path: Path) -> None:
+    file, kept = tmp_path / "config.yaml", dump(quickstart("model.dtype=float32"))
+    file.write_text(kept)
+    assert load([f"adapter={tmp_path}/checkpoints/best"]).model == read_record(file).model
+    file.write_text(kept.replace(text, other))
+    for read in (lambda: read_record(file), lambda: load([f"adapter={tmp_path}/checkpoints/best"])):
+        with pytest.raises(BadInput, match=re.escape(str(file)) + f".*{named}"):
+            read()

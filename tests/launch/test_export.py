@@ -8,14 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
-from conf.errors import BadInput
-from conf.load import load
 from launch import export
 from launch.after import artifact, merged
-from launch.after.trained import find_trained
 from tests.trained_runs import write_model, write_trained
 
 
@@ -161,15 +157,6 @@ def test_gguf_refuses_what_its_readers_would_get_wrong(tiny_model: Path, refused
     (model / "config.json").write_text(json.dumps(config))
     run = write_trained(Path("runs/scaled").absolute(), model)
     assert "scaled rotary positions" in refused(export.main, [str(run), "format=gguf"])
-
-
-def test_rules_younger_than_the_run_do_not_matter(run: Path) -> None:
-    record = yaml.safe_load((run / "config.yaml").read_text())
-    record["eval"] |= {"temperature": 0.0, "n": 2}  # which no run may be begun with today
-    (run / "config.yaml").write_text(yaml.safe_dump(record))
-    with pytest.raises(BadInput, match="all samples would be the same"):
-        load([f"adapter={run}/checkpoints/latest/adapter"])
-    assert find_trained(run).config.eval.n == 2
 
 
 def test_full_disk_leaves_nothing(

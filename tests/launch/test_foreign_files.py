@@ -195,7 +195,8 @@ def preview(world: World) -> None:
 
 
 def measure(world: World) -> None:
-    calibration.keep(UNMEASURED, world.config, detect("cpu"))
+    with contextlib.suppress(BadInput):
+        calibration.keep(UNMEASURED, world.config, detect("cpu"))
 
 
 def crash(world: World) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from conf.documents import FORMAT
 from conf.errors import BadInput
 from launch.reporting import attempt, write
 from tests.malformed.commands import files
@@ -96,7 +97,7 @@ def test_markdown_has_whole_tables_and_no_live_text(run_folder: Path, sweep_fold
 
 
 def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("run: {name: young}\n")
+    (tmp_path / "config.yaml").write_text(f"format: {FORMAT}\nrun: {{name: young}}\n")
     page = write(tmp_path).read_text()
     assert "No conclusion: the base model was not evaluated" in page
     assert 'class="plot"' not in page

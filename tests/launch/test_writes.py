@@ -38,7 +38,7 @@ PYTHON = {
     "launch/chat.py": (NEW, "unlink"),
     "launch/doctor.py": (NEW, "rmtree"),
     "launch/export.py": (NEW, "rename rmtree"),
-    "launch/plan/calibration.py": (OURS, "replace_text"),
+    "launch/plan/calibration.py": (OURS, "write_document"),
     "launch/push.py": (NEW, "copyfile rmtree write_text"),
     "launch/reporting/__init__.py": (OURS, "replace_text"),
     "launch/serve.py": (NEW, "rmtree"),

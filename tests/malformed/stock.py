@@ -8,6 +8,7 @@ import yaml
 
 from actors.storage.checkpoints import link
 from actors.storage.files import seal
+from conf.documents import FORMAT
 from conf.load import dump, load
 from launch.hardware.machine import detect
 from launch.plan.calibration import keep
@@ -99,7 +100,13 @@ def write_unfinished(stock: Stock) -> None:
     shutil.copytree(stock.adapter, checkpoint / "adapter")
     (checkpoint / "coordinator.json").write_text(json.dumps({"version": UPDATES, "validation": None}))
     recorded = yaml.safe_load((run / "config.yaml").read_text())
-    facts = {"version": UPDATES, "steps": UPDATES, "model": recorded["model"]["path"], "dtype": "float32"}
+    facts = {
+        "format": FORMAT,
+        "version": UPDATES,
+        "steps": UPDATES,
+        "model": recorded["model"]["path"],
+        "dtype": "float32",
+    }
     (checkpoint / "learner.json").write_text(json.dumps(facts))
     (checkpoint / "learner.safetensors").write_bytes((stock.adapter / "adapter_model.safetensors").read_bytes())
     seal(checkpoint)

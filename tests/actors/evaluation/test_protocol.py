@@ -13,6 +13,7 @@ from actors.models.adapters import Adapter
 from actors.storage.documents import AdapterShape, Protocol
 from actors.storage.files import replace_text
 from actors.storage.folders import MARK
+from conf.documents import FORMAT
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config
@@ -28,7 +29,7 @@ def begun(folder: Path, protocol: Protocol, **document: Any) -> EvaluationFolder
     """Write the files of an evaluation with this protocol."""
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     (folder / "samples" / "sums-base.jsonl").touch()
-    replace_text(folder / "evaluation.json", json.dumps({"protocol": protocol.content, **document}))
+    replace_text(folder / "evaluation.json", json.dumps({"format": FORMAT, "protocol": protocol.content, **document}))
     return EvaluationFolder(folder)
 
 

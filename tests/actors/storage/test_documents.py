@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from actors.storage.documents import (
-    BenchmarkResult,
     EvaluationDocument,
     Event,
     EventKind,
     Heldout,
-    LedgerRecord,
     MetricsRow,
     RunSummary,
+    SweepDocument,
 )
 from actors.storage.files import append_row, read_document, read_rows, write_document
+from conf.documents import FORMAT
 from conf.errors import BadInput
 from tests.run_folders import EVALUATION, PLASTICITY, evaluation
 
@@ -30,7 +30,7 @@ def test_metrics_are_kept_as_they_are(tmp_path: Path) -> None:
 
 
 def test_document_is_written_with_the_keys_that_it_was_given(tmp_path: Path) -> None:
-    """Those of a later version among them."""
+    """Unknown ones among them."""
     document = {
         "status": "completed",
         "eval": {"base": {**evaluation(3), "pass@8": 0.5, "later": 1.0}},
@@ -54,25 +54,25 @@ def test_kind_of_an_event_is_known_by_its_text(kind: EventKind, subject: str) ->
     assert Event.model_validate(event.content).kind is kind
 
 
-def test_null_or_absent_field_of_an_earlier_version_has_its_default(tmp_path: Path) -> None:
-    nulls = {"reason": None, "hardware": None, "versions": None, "ledger": None, "cost": None}
-    (tmp_path / "summary.json").write_text(
-        json.dumps({"status": "failed", **nulls, "plasticity": {"adapter_norm": None, "effective_rank": None}})
-    )
-    found = read_document(tmp_path / "summary.json", RunSummary)
-    assert found
-    assert found.plasticity
-    assert (found.reason, found.hardware, found.versions, found.ledger) == ("", "", {}, LedgerRecord())
-    assert (found.plasticity.adapter_norm, found.plasticity.effective_rank) == ({}, {})
-    scored = BenchmarkResult.model_validate({"name": "sums", "base": {"n": 1}})
-    assert scored.base
-    assert (scored.problems, scored.base.mean_length, scored.base.truncated) == (0, 0.0, 0.0)
+@pytest.mark.parametrize("change", [{"format": FORMAT + 1}, {"format": "1"}, {}])
+def test_a_file_of_another_format_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    file, document = tmp_path / "sweep.json", SweepDocument(cells=[])
+    write_document(file, document)
+    assert json.loads(file.read_text()) == {"format": FORMAT, "cells": []}
+    assert read_document(file, SweepDocument) is not None
+    file.write_text(json.dumps({"cells": "of another type"} | change))
+    with pytest.raises(BadInput, match=f"{file} .*format.* {FORMAT}: .*move it") as caught:
+        read_document(file, SweepDocument)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def evaluated(protocol: dict[str, Any], benchmark: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return evaluation.json with changes in its protocol and its first benchmark."""
     first, *others = EVALUATION["benchmarks"]
-    return {"protocol": EVALUATION["protocol"] | protocol, "benchmarks": [first | (benchmark or {}), *others]}
+    return EVALUATION | {
+        "protocol": EVALUATION["protocol"] | protocol,
+        "benchmarks": [first | (benchmark or {}), *others],
+    }
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_row_that_does_not_fit_leaves_nothing_of_itself(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     append_row(file, row(1))
     with pytest.raises(OSError, match="File too large") as caught, little_room():
-        append_row(file, Event(update=1, event="a" * LITTLE_ROOM, detail=""))
+        append_row(file, Event(update=1, event="died", detail="a" * LITTLE_ROOM))
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(file))
     append_row(file, row(2))
     assert read_rows(file, MetricsRow) == [row(1), row(2)]

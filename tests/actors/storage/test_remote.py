@@ -19,6 +19,7 @@ from actors.storage.files import damage
 from actors.storage.remote import POINTER, Remote
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
+from conf.documents import FORMAT
 from conf.errors import BadInput
 from conf.load import dump
 from conf.schema import Config
@@ -209,7 +210,7 @@ def test_names_that_lead_out_of_the_folders_are_refused(url: str, tmp_path: Path
     config = {"place": place, "bytes": len(text), "blake2b": hashlib.blake2b(text).hexdigest()}
     remote._files.makedirs(f"{remote._root}/{place}", exist_ok=True)
     remote._files.pipe_file(f"{remote._root}/{place}/config.yaml", text)
-    state = {"identity": None, "files": {"config.yaml": config}, "links": {}, "others": [], **change}
+    state = {"format": FORMAT, "identity": None, "files": {"config.yaml": config}, "links": {}, "others": [], **change}
     remote._files.pipe_file(remote._path(POINTER), json.dumps(state).encode())
     with pytest.raises(BadInput, match=r"remote\.json"):
         restored(url, tmp_path / "runs" / "again")

@@ -152,7 +152,7 @@ def test_finished_run_is_read(tmp_path: Path) -> None:
     write_evaluation(folder)
     record = RunRecord(folder)
     assert record.exists
-    assert record.config()["lora"]["rank"] == 8
+    assert record.config().lora.rank == 8
     assert updates(record) == [1, 2, 3]
     assert len(record.samples("eval-base")) == len(record.samples("eval-final")) == PROBLEMS
     assert record.finished() == record.summary() is not None

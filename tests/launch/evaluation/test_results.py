@@ -3,13 +3,21 @@ from typing import Any
 from rich.console import Console
 
 from actors.storage.documents import EvaluationDocument
+from conf.documents import FORMAT
 from launch.evaluation.results import markdown, table
 from launch.reporting.benchmarks import table_rows
 
 
 def figures(n: int, **passes: float) -> dict[str, Any]:
     measured = {name.replace("_", "@"): {"value": value, "ci95": [0.0, 0.75]} for name, value in passes.items()}
-    rest = {"mean_length": 99.6, "truncated": 0.25, "format": 0.5, "unjudged": 0.125, "tokens": 12345, "seconds": 240.0}
+    rest = {
+        "mean_length": 99.6,
+        "truncated": 0.25,
+        "format": 0.5,
+        "unverified": 0.125,
+        "tokens": 12345,
+        "seconds": 240.0,
+    }
     return {"n": n, **measured, **rest}
 
 
@@ -21,6 +29,7 @@ def document(n: int) -> EvaluationDocument:
     base, adapter = figures(n, pass_1=0.25, maj_n=0.3), figures(n, pass_1=0.5, maj_n=0.6)
     paired = {"difference": 0.25, "ci95": [0.1, 0.4], "p": 0.0123}
     content = {
+        "format": FORMAT,
         "protocol": {
             "model": "me/model",
             "dtype": "bfloat16",
@@ -34,7 +43,7 @@ def document(n: int) -> EvaluationDocument:
         "benchmarks": [
             {**asked("aime24", 30), "base": base, "adapter": adapter, "paired": paired},
             {**asked("own", 9), "base": figures(4, pass_1=0.2, pass_4=0.9), "adapter": None, "paired": None},
-            {**asked("old", 5, n=4), "base": figures(4, pass_1=0.3), "adapter": None, "paired": None},
+            {**asked("short", 5, n=4), "base": figures(4, pass_1=0.3), "adapter": None, "paired": None},
         ],
     }
     return EvaluationDocument.model_validate(content)
@@ -49,7 +58,7 @@ def test_table_of_80_columns_and_markdown_say_the_same() -> None:
             assert cell in shown
             assert cell in pasted
     assert ("", "pass@1", "0.250 (0.000–0.750)", "0.500 (0.000–0.750)") in table_rows(document(16))
-    assert ("", "unverified", "12.5%", "12.5%") in table_rows(document(16))  # under its old name in the file
+    assert ("", "unverified", "12.5%", "12.5%") in table_rows(document(16))
     assert ("", "pass@4", "0.900 (0.000–0.750)", "") in table_rows(document(16))
     assert "of rank 8, made for me/\\_model\\_" in pasted
     assert pasted.splitlines()[1].count("---") == pasted.splitlines()[0].count("|") - 1

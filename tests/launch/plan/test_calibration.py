@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from actors.formats import duration
 from actors.storage.documents import LedgerRecord
 from actors.storage.files import write_document
 from actors.storage.run_record import RunRecord
+from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
 from conf.settings import changed
@@ -118,16 +120,14 @@ def test_a_measurement_is_recalled_with_its_workload_at_the_same_lengths() -> No
     assert recall(configure("rollout.max_response_tokens=48"), CPU) == replace(FOUND, workload=None)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ['{"a lap', "[1]", "\udcff", '{"a laptop": []}', json.dumps({"a laptop": asdict(FOUND) | {"decode": "fast"}})],
-)
-def test_a_file_that_cannot_be_read_is_ignored_and_stays(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ['{"a lap', "[1]", '{"a laptop": []}', '{"format": 0, "measurements": {}}'])
+def test_a_file_of_another_kind_or_format_is_refused_and_stays(text: str, tmp_path: Path) -> None:
     config, file = configure(f"run.folder={tmp_path}"), tmp_path / "calibration.json"
-    file.write_text(text, errors="surrogateescape")
-    keep(FOUND, config, CPU)
-    assert recall(config, CPU) == UNMEASURED
-    assert file.read_text(errors="surrogateescape") == text
+    file.write_text(text)
+    for use in (partial(recall, config, CPU), partial(keep, FOUND, config, CPU)):
+        with pytest.raises(BadInput, match=r"calibration\.json.*move it"):
+            use()
+    assert file.read_text() == text
 
 
 @pytest.mark.parametrize("number", [0, -1, 1e308, math.inf, math.nan])
@@ -138,7 +138,7 @@ def test_a_measurement_of_impossible_numbers_is_ignored(number: float, tmp_path:
         keep(FOUND, other, CPU)
         keep(FOUND, config, CPU)
         known = json.loads(file.read_text())
-        last = known[[*known][-1]]
+        last = [*known["measurements"].values()][-1]
         last[place] = last[place] | {"response": number} if place == "workload" else number
         file.write_text(json.dumps(known))
         assert recall(config, CPU) == replace(UNMEASURED, workload=FOUND.workload)  # of the other measurement

@@ -23,14 +23,14 @@ from tests.actors.coordinator.test_actor import make_request
 def test_summary_has_what_the_folder_still_tells_and_is_kept(tmp_path: Path) -> None:
     """The time counts in which nobody wrote it down."""
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
-    (tmp_path / "events.jsonl").write_text('{"update": 1, "event": "a", "detail": "b"}\n{"upd')
+    (tmp_path / "events.jsonl").write_text('{"update": 1, "event": "died", "detail": "b"}\n{"upd')
     (tmp_path / "checkpoints" / "update-000007").mkdir(parents=True)
     (tmp_path / "checkpoints" / "latest").symlink_to("update-000007")
     request = make_request(tmp_path, spent_before=10.0)
     summary = write_ending(replace(request, started_at=request.started_at - 90), "failed", "it hung")
     assert summary.content == json.loads((tmp_path / "summary.json").read_text())
     assert (summary.status, summary.updates) == ("failed", 7)
-    assert [event.event for event in summary.events] == ["a"]
+    assert [event.event for event in summary.events] == ["died"]
     assert summary.spent_s == RunRecord(tmp_path).spent == pytest.approx(100.0, abs=1.0)
     assert write_ending(request, "failed", "another reason") == summary
 

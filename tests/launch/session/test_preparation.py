@@ -36,7 +36,7 @@ def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path, monkeypatch: 
     assert begun.planned
     assert begun.planned.updates == expected.updates_in_all(0, 12.5)  # of the plan that is in force now
     assert request.spent_before == 12.5
-    assert request.config.model.pin == RunRecord(tmp_path).config()["model"]["pin"] == "a" * 40
+    assert request.config.model.pin == RunRecord(tmp_path).config().model.pin == "a" * 40
     assert 42.5 <= RunRecord(tmp_path).spent <= request.spent
     prepare(replace(plan, config=changed(config, {"run.nvidia_mps": "on"})), tmp_path, time.monotonic(), mps="price")
     found = [(event.kind, event.detail) for event in RunRecord(tmp_path).events()]
