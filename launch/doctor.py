@@ -32,11 +32,10 @@ from conf.settings import changed
 from conf.signals import scratch_folder
 from launch.checkup.findings import Finding, examine
 from launch.checkup.measurement import estimates, keep_measured, measure_actors
-from launch.hardware.mps import check_mps
 from launch.plan.calibration import kept_in, plan_measured
 from launch.plan.plan import Plan
 from launch.plan.view import conclusion, source
-from launch.session.preparation import command_line, commit, tried
+from launch.session.preparation import command_line, commit, planned
 
 MEASURE = ("measure=true", "measure=false")
 
@@ -57,17 +56,17 @@ def main(arguments: list[str]) -> int:
     if plan.costs is None:
         console.print("The rates of this GPU are not known: its first run measures them for later plans.")
         return 0
-    check_mps(plan.asked, plan.placement, joined=False)
-    with tried(plan) as (plan, _, own_copies):
-        if own_copies:
-            console.print(Finding("shared weights", "warning", own_copies).line)
+    with planned(plan.undecided, plan.machine) as (plan, notes):
+        for _, text, subject in notes:
+            if subject == "weights":
+                console.print(Finding("shared weights", "warning", text).line)
         if measures:
             try:
                 calibrate(plan, console)
             except (ActorDied, Halted) as error:
                 console.print(Finding("measuring", "bad", str(error)).line)
                 return 1
-            plan = plan_measured(plan.asked, plan.machine)
+            plan = plan_measured(plan.undecided, plan.machine)
     console.print(conclusion(plan))
     console.print(source(plan))
     return 0
@@ -76,13 +75,13 @@ def main(arguments: list[str]) -> int:
 def calibrate(plan: Plan, console: Console) -> None:
     """Measure the run's actors, and print and keep the result. Raises ActorDied if they cannot work."""
     from actors.models.files import locate
-    from actors.runtime.ray_session import Early, clear_session, ray_session
+    from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session
 
     model_path = locate(plan.config.model)
     console.print("Measuring for one to five minutes; engine and learner start first ...")
     with scratch_folder("doctor-") as folder:
         try:
-            with Early(ray_session(plan.config, plan.placement, folder, dashboard=False)):
+            with BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=False)):
                 found = asyncio.run(measure_actors(plan, model_path, folder, console.print))
         finally:
             clear_session(folder)

@@ -30,7 +30,7 @@ from actors.errors import ActorDied, root_cause
 from actors.evaluation.evaluator import Evaluator
 from actors.formats import duration
 from actors.models.files import shape_from_config
-from actors.runtime.ray_session import Early, clear_session, ray_session
+from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session
 from actors.storage.documents import EventKind
 from actors.storage.run_record import RunRecord
 from conf.command import PlainConsole, asks_for_help, command, near
@@ -45,7 +45,7 @@ from launch.hardware.machine import detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.reporting import attempt
 from launch.reporting.benchmarks import notes
-from launch.session.resume import resolve_model
+from launch.session.admission import resolve_model
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
 
@@ -82,7 +82,7 @@ def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float)
     check_host(needs_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
     show_only(choose(detect(config.device).cards, placement, learner=0.0))
     status = "failed"
-    with Early(ray_session(config, placement, folder, dashboard=False)) as (session, _, _):
+    with BackgroundContext(ray_session(config, placement, folder, dashboard=False)) as (session, _, _):
         try:
             status = asyncio.run(complete(evaluation, deadline, console))
         except Exception as error:  # may be a task group's

@@ -120,7 +120,9 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
 def connect(name: str) -> HfApi:
     """Return the hub's client with the token in the environment. Raises BadInput without a token."""
     if not (token := os.environ.get(TOKEN, "").strip()):
-        raise BadInput(f"to={name}: set {TOKEN} in the environment to a token of the hub with write access")
+        raise BadInput(
+            f"to={name}: set {TOKEN} in the environment to a token of the Hugging Face Hub with write access"
+        )
     get_session().timeout = httpx2.Timeout(SILENCE_S)
     disable_progress_bars()
     return HfApi(token=token)
@@ -159,7 +161,9 @@ def hub_refusals(name: str) -> Iterator[None]:
                 cause = in_brief(error)
             if error.response.status_code in (401, 403):
                 cause = f"the token in {TOKEN} has no write access"
-        raise BadInput(f"to={name}: the request to the hub failed ({cause}); correct that or try again") from None
+        raise BadInput(
+            f"to={name}: the request to the Hugging Face Hub failed ({cause}); correct that or try again"
+        ) from None
 
 
 def public(value: Any, key: str = "") -> Any:

@@ -26,13 +26,14 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from actors.clock import in_thread
 from actors.coordinator.context import RunRequest
 from actors.runtime.process import VLLM_BUILDS, after, software_versions
-from actors.runtime.ray_session import Early, clear_session, ray_session, require_token
+from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token
 from actors.storage.folders import delete_empty
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
@@ -45,20 +46,19 @@ from conf.load import load
 from conf.schema import Config
 from conf.settings import changed
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
-from launch.hardware.mps import check_mps
 from launch.hardware.network import cluster_warning, free_port
 from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import check_host, check_nodes, needs_of_run
 from launch.plan.options import options, scale
-from launch.plan.plan import Plan, with_problems
-from launch.plan.refusal import check_budget, check_plan
+from launch.plan.plan import count_problems, with_problems
+from launch.plan.refusal import check_budget
 from launch.plan.view import render, render_scaling
 from launch.reporting import attempt, conclusion
+from launch.session.admission import find_folder, resolve_model, take_over
 from launch.session.console import show_places
 from launch.session.ending import OnEnd, describe, end_with_budget, exit_code, leave, next_steps, write_ending
-from launch.session.preparation import prepare, tried
+from launch.session.preparation import planned, prepare
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
-from launch.session.resume import find_folder, resolve_model, take_over
 from rewards.killable_worker import start_server
 from rewards.pool import check_functions
 
@@ -87,21 +87,20 @@ def main(arguments: list[str]) -> int:
 def show_plan(config: Config, console: Console) -> None:
     """Print the plan of a run on this machine, or on the one that `device` names."""
     machine = detect(config.device)
-    plan = with_problems(plan_on(config, machine))
+    plan = with_problems(plan_measured(resolved(config, machine), machine))
     if note := cluster_note():
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
+        console.print(note, soft_wrap=True)
     console.print(render(plan, options(plan)))
     if config.simulate:
-        console.print(render_scaling(scale(plan, machine, config.simulate)))
+        console.print(render_scaling(scale(plan, config.simulate)))
 
 
-def plan_on(config: Config, machine: Machine) -> Plan:
-    """Return the plan of a run on a machine, with the measurements of earlier runs there."""
-    config = resolve_model(config, machine)
+def resolved(config: Config, machine: Machine) -> Config:
+    """Return the settings with the model's dtype and pin. Raises BadInput for what no run can have."""
     check_functions(config.reward)
     if config.adapter:
         raise BadInput(f"adapter={config.adapter}: evaluate.py measures it; a run starts from lora.start_from")
-    return plan_measured(config, machine)
+    return resolve_model(config, machine)
 
 
 def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:
@@ -112,45 +111,46 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         console.print(bring_back(config), soft_wrap=True)
     check_remote(config)
     cluster = os.environ.get("RAY_ADDRESS")
-    if cluster:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh does; without it Ray waits for ever
-        from launch.hardware.cluster import check_free, join, survey
-
-        context = in_thread(None, lambda: join(cluster, config))  # the main thread's SIGTERM stays ours
-        console.print(cluster_warning(), soft_wrap=True, highlight=False, markup=False)
-        plan = plan_on(config, survey(config))
-        check_plan(plan)
-        check_free(plan.placement)
-        check_nodes(plan)
-    else:
-        context = None
-        plan = plan_on(config, detect(config.device))
-        check_plan(plan)
-        check_build(plan.asked, plan.machine, software_versions(VLLM_BUILDS))
-    config = plan.asked
-    check_mps(plan.asked, plan.placement, joined=bool(cluster))
-    check_budget(plan)
-    folder = find_folder(config)
+    joined, machine = join_cluster(cluster, config, console) if cluster else (None, detect(config.device))
+    config = resolved(config, machine)
+    if machine.present and not cluster:
+        check_build(config, machine, software_versions(VLLM_BUILDS))
+    folder, what = find_folder(config), f"run {config.run.name!r}"
     if os.path.exists(folder):
-        take_over(folder, f"run {config.run.name!r}")  # leftovers of a killed process take room, on the GPU too
-    with_problems(plan)  # refuses bad data
-    with tried(plan) as (plan, mps, own_copies):
-        counted = with_problems(plan)
-        console.print(render(counted))
+        take_over(folder, what)  # leftovers of a killed process take room, on the GPU too
+    problems = count_problems(config)  # refuses bad data
+    with planned(config, machine if cluster else detect(config.device), problems) as (plan, notes):
+        check_budget(plan)
+        console.print(render(plan))
+        if cluster:
+            from launch.hardware.cluster import check_free
+
+            check_free(plan.placement)
+            check_nodes(plan)
         check_host(needs_of_run(plan), folder, config.run.overwrite)
         if not cluster:
             remedy = "stop the other run or Ray on this machine, or give dashboard.port=0 for any free port"
             port = free_port(config.dashboard.host, config.dashboard.port, "dashboard.port", remedy)
             plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
         signals.on_leave(partial(delete_empty, folder))
-        take_over(folder, f"run {config.run.name!r}")
+        take_over(folder, what)
         start_server()  # it hides the environment, which Ray's processes need, while it starts
-        session = Early(ray_session(plan.config, plan.placement, folder, dashboard=True, joined=context))
+        session = BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=True, joined=joined))
         try:
-            request = prepare(plan, folder, started_at, arguments, counted.estimate, mps, own_copies)
+            request = prepare(plan, folder, started_at=started_at, arguments=arguments, notes=notes)
         except Exception as error:  # nothing can stop Ray while it is starting
             signals.leave(refused("run.py", error))
         return carry_out(request, console, session)
+
+
+def join_cluster(address: str, config: Config, console: Console) -> tuple[Any, Machine]:
+    """Join a Ray cluster. Return Ray's context, and the cluster as one machine."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh does; without it Ray waits for ever
+    from launch.hardware.cluster import join, survey
+
+    context = in_thread(None, lambda: join(address, config))  # the main thread's SIGTERM stays ours
+    console.print(cluster_warning(), soft_wrap=True)
+    return context, survey(config)
 
 
 def carry_out(request: RunRequest, console: Console, started: AbstractContextManager[tuple[Path, str, str]]) -> int:
@@ -190,19 +190,19 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
     finally:
         timer.cancel()
 
-    console.print(describe(summary), soft_wrap=True, highlight=False)
-    console.print(f"Report: {attempt(request.folder)}", soft_wrap=True, highlight=False, markup=False)
+    console.print(describe(summary), soft_wrap=True)
+    console.print(f"Report: {attempt(request.folder)}", soft_wrap=True)
     if request.config.checkpoint.remote:
         console.print(put_ending(request.config, request.folder), soft_wrap=True)
     if summary.status in ("failed", "halted"):
         places = [str(path) for path in logs if path.exists()]
-        console.print(f"More is in {' and '.join(places)}", soft_wrap=True, highlight=False)
+        console.print(f"More is in {' and '.join(places)}", soft_wrap=True)
     else:
         clear_session(request.folder)
         RunFolder(request.folder).drop_adapters(keep=())  # checkpoints have the needed ones
     for line in next_steps(summary, request.config, request.folder):
-        console.print(line, soft_wrap=True, highlight=False)
-    console.print(conclusion(request.folder), soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True)
+    console.print(conclusion(request.folder), soft_wrap=True)
     on_end(summary, exit_code(summary))
     return exit_code(summary)
 

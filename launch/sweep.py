@@ -35,7 +35,7 @@ from launch.hardware.machine import check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
 from launch.plan.options import estimate_all
 from launch.plan.refusal import check_plan
-from launch.session.resume import check_settings, take_over
+from launch.session.admission import check_settings, take_over
 from launch.sweep_runs.grid import Grid, read_grid
 from launch.sweep_runs.lanes import RUN, plan_lanes
 from launch.sweep_runs.scheduler import Scheduler
@@ -63,7 +63,7 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
     packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))
     for run in grid.runs:
         plan = plans[run.name]
-        check_mps(plan.asked, plan.placement, joined, at_once=len(lanes))
+        check_mps(plan.config, plan.placement, joined, at_once=len(lanes))
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
             check_build(plan.config, plan.machine, packages)
@@ -86,6 +86,7 @@ def pin_models(grid: Grid) -> None:
         model = run.config.model
         pins[model.path] = model.pin or pins.get(model.path) or pinned(run.config).model.pin
         run.set("model.pin", pins[model.path])
+        pinned(run.config)  # refuses an adapter to start from that was made for another commit
 
 
 def claim(grid: Grid) -> None:

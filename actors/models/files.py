@@ -258,7 +258,9 @@ def _from_hub(name: str, revision: str, patterns: list[str]) -> Path:
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx2.TransportError) as error:
         away = error.__context__
         cause = str(away) if isinstance(away, HubAway) else type(away or error).__name__
-        fault = f"not in the local cache, and the hub cannot be reached ({cause}); check the network, or {instead}"
+        fault = (
+            f"not in the local cache, and the Hugging Face Hub cannot be reached ({cause}): check network, or {instead}"
+        )
     except (OSError, ValueError, LookupError, TypeError) as error:
         fault = f"{constants.HF_HOME} cannot be used ({reason(error)}); delete damaged files, set HF_HOME, or {instead}"
     raise BadInput(f"model.path={name}: {fault}")
@@ -273,7 +275,7 @@ def newest(kind: str, name: str, branch: str | None = None) -> str:
     from huggingface_hub import HfApi, errors, get_token, utils
 
     if not re.fullmatch("[!-~]*", get_token() or ""):
-        raise BadInput("HF_TOKEN: the hub's token holds characters that no token has; copy it again")
+        raise BadInput("HF_TOKEN: this token of the Hugging Face Hub holds characters that no token has; copy it again")
     utils.logging.set_verbosity_error()  # our message says it
     try:
         ask = partial(getattr(HfApi(), f"{kind}_info"), name, revision=branch, timeout=HUB_TIMEOUT_S)

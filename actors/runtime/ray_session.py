@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
 import signal
 import tempfile
@@ -61,6 +62,9 @@ KILLED_S = 10.0
 SLOW_S = 15.0
 """Seconds after which a failed start of Ray counts as too slow. It gives up after 30 s, too soon on a busy machine."""
 
+RAN_OUT = re.compile(r"time(d )?out|deadline|within \d+|not have started|no node info|unavailable", re.IGNORECASE)
+"""Text of Ray 2.60's errors, of several types, for a start that has waited too long for one of its processes."""
+
 PATIENCE_S = 600.0
 """Most seconds in which Ray is started again; in half of the budget if that is less."""
 
@@ -103,7 +107,7 @@ def shut_down() -> None:
                 return done.result()
 
 
-class Early(contextlib.AbstractContextManager[T]):
+class BackgroundContext(contextlib.AbstractContextManager[T]):
     """A context that a thread has begun to enter; `with` waits for it. The thread lives as long as this object: the
     kernel kills Ray's servers once the thread that started them is gone. In the main thread, Ray would replace the
     handler of SIGTERM.
@@ -136,7 +140,7 @@ def require_token() -> None:
 
 
 def start_in_time(config: Config, placement: Placement, dashboard: bool, temporary: Path) -> Any:
-    """Start Ray as `start_ray` does, again if that takes too long. Raises TryLater if it does not start in time."""
+    """Start Ray as `start_ray` does, again if that runs out of time. Raises TryLater if it does not help in time."""
     import ray
 
     limit_s = min(config.budget.seconds / 2, PATIENCE_S)
@@ -145,9 +149,9 @@ def start_in_time(config: Config, placement: Placement, dashboard: bool, tempora
         since = time.monotonic()
         try:
             return start_ray(config, placement, dashboard, temporary)
-        except Exception as error:  # of any kind
+        except Exception as error:  # Ray raises plain ones
             took, spent = time.monotonic() - since, time.monotonic() - began
-            if took < SLOW_S:
+            if took < SLOW_S or not RAN_OUT.search(f"{type(error).__name__}: {error}"):
                 raise
             ray.shutdown()
             _end(psutil.Process().children(recursive=True), lambda process: _names(process, temporary))
@@ -155,6 +159,7 @@ def start_in_time(config: Config, placement: Placement, dashboard: bool, tempora
                 busy = f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
                 remedy = "end other work on this machine, or give more budget, and start again"
                 raise TryLater(f"Ray has not started in {spent:.0f} s ({reason(error)}; {busy}): {remedy}") from error
+            print(f"Ray has not started in {took:.0f} s ({reason(error)}): starting it again", flush=True)
 
 
 def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: Path) -> Any:

@@ -23,7 +23,7 @@ from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import needs_of_run, resources
 from launch.plan.plan import Plan
 from launch.plan.refusal import LARGEST_CPU_MODEL, check_plan
-from launch.session.resume import resolve_model
+from launch.session.admission import resolve_model
 
 State = Literal["good", "warning", "bad"]
 

@@ -27,7 +27,7 @@ from conf.settings import changed
 from launch.hardware.machine import Machine
 from launch.plan.calibration import keep, recall
 from launch.plan.estimate import Estimate
-from launch.plan.plan import Change, Plan, make_plan
+from launch.plan.plan import Change, Plan
 from launch.plan.time import Calibration, Costs, costs_of
 from learner.actor import RemoteLearner
 
@@ -130,7 +130,7 @@ async def measure_actors(plan: Plan, model_path: str, folder: Path, record: Reco
 
 def estimates(plan: Plan, found: Mapping[int, Measured]) -> dict[str, Estimate]:
     """Return the estimates with each measured percentage and each staleness, by the settings that a user gives."""
-    of_a_run = plan.asked.learner.max_staleness
+    of_a_run = plan.config.learner.max_staleness
     staleness = (of_a_run,) if plan.config.run.deterministic else sorted({of_a_run, *STALENESS})
     plans: dict[str, Plan] = {}
     for (percentage, measured), most in product(found.items(), staleness):
@@ -138,7 +138,7 @@ def estimates(plan: Plan, found: Mapping[int, Measured]) -> dict[str, Estimate]:
         if len(found) > 1:
             change["run.nvidia_mps_percentage"] = percentage
         name = " ".join(f"{key}={value}" for key, value in change.items())
-        plans[name] = make_plan(changed(plan.asked, change), plan.machine, measured.calibration)
+        plans[name] = plan.again(change, calibration=measured.calibration)
     return {name: made.estimate for name, made in plans.items() if made.estimate}
 
 

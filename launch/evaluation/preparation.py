@@ -25,7 +25,7 @@ from conf.settings import changed
 from launch.hardware.machine import Machine, check_build
 from launch.plan.plan import possible_samples
 from launch.plan.refusal import check_engines
-from launch.session.resume import take_over
+from launch.session.admission import take_over
 from rewards.pool import check_reward_functions
 from rewards.problems.loading import BenchmarkProblems, load_benchmark
 from rewards.reward import reward_function

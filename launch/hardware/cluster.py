@@ -170,6 +170,8 @@ def combine(found: dict[str, Found], resources: dict[str, dict[str, float]]) -> 
         gpus=sum(node.gpus for node in nodes),
         nodes=tuple(nodes),
         cards=tuple(cards),
+        mps=False,
+        ipc=False,
     )
 
 

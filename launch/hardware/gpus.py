@@ -192,8 +192,15 @@ def shared_by_all(gpu: Gpu) -> str:
     return f"run sudo nvidia-smi -i {gpu.index} -c 0"
 
 
+def seeing(*gpus: Gpu) -> dict[str, str]:
+    """Return the variables by which a process sees only these GPUs, in this order."""
+    return {  # CUDA's own order is fastest first
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": ",".join(gpu.index for gpu in gpus),
+    }
+
+
 def show_only(gpus: Sequence[Gpu]) -> None:
     """Let child processes see only these GPUs, in this order. Without GPUs, hide nothing."""
     if gpus:
-        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # CUDA's own order is fastest first
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.index for gpu in gpus)
+        os.environ.update(seeing(*gpus))

@@ -3,12 +3,14 @@
 That is CUDA's part of sharing weights. vLLM's daemon and loader are first used when a run's actors start.
 """
 
+import os
 import subprocess
 import sys
 
 from actors.runtime.placement import Placement
 from conf.errors import BadInput
 from conf.schema import Config
+from launch.hardware.gpus import Gpu, seeing
 
 HOLDER = """
 import subprocess, sys, torch
@@ -26,25 +28,22 @@ TRY_S = 120.0
 """Seconds that the two programs get: each imports torch and takes a context on the GPU."""
 
 
-def not_shared(asked: Config, placement: Placement) -> str:
-    """Return why engine and learner cannot share weights as placed; empty if they can, or if it is not planned. Call it
-    where the run's GPU is the first visible one, with room, and its MPS has started.
+def fault(gpu: Gpu) -> str:
+    """Try it on a GPU. Return why it fails; empty if it works."""
+    command, environment = [sys.executable, "-c", HOLDER, READER], os.environ | seeing(gpu)
+    try:
+        subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=TRY_S)
+    except subprocess.TimeoutExpired:
+        return f"mapping GPU memory of another process took more than {TRY_S:.0f} s"
+    except subprocess.CalledProcessError as error:
+        said = [line for line in error.stderr.splitlines() if "Error" in line] or [str(error)]
+        return f"mapping GPU memory of another process failed: {said[0]}"
+    return ""
 
-    Raises BadInput if they cannot and model.shared_weights=on was asked for.
-    """
-    reason = ""
-    if placement.weights:
-        try:
-            subprocess.run(
-                [sys.executable, "-c", HOLDER, READER], check=True, capture_output=True, text=True, timeout=TRY_S
-            )
-        except subprocess.TimeoutExpired:
-            reason = f"mapping GPU memory of another process took more than {TRY_S:.0f} s"
-        except subprocess.CalledProcessError as error:
-            said = [line for line in error.stderr.splitlines() if "Error" in line] or [str(error)]
-            reason = f"mapping GPU memory of another process failed: {said[0]}"
-    elif asked.model.shares_weights:
-        reason = "engine and learner share no GPU of this machine"
-    if reason and asked.model.shares_weights:
-        raise BadInput(f"model.shared_weights=on: {reason}; leave it out")
-    return reason
+
+def check_sharing(asked: Config, placement: Placement, fault: str) -> None:
+    """Raise BadInput if model.shared_weights=on was asked for, and is not possible as placed or by a fault."""
+    if not placement.weights:
+        fault = "engine and learner share no GPU of this machine"
+    if fault and asked.model.shares_weights:
+        raise BadInput(f"model.shared_weights=on: {fault}; leave it out")

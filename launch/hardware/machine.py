@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from actors.runtime.host_resources import total_memory
@@ -10,6 +10,7 @@ from actors.runtime.placement import Node
 from conf.catalogue import BY_MEMORY, devices
 from conf.errors import BadInput
 from conf.schema import Config
+from launch.hardware import mps
 from launch.hardware.gpus import Gpu, find_gpus, gpu_of
 
 GIB = 2**30
@@ -42,6 +43,9 @@ class Machine:
     present: False for a GPU that is named for a plan and not in this machine
     nodes: nodes of the cluster, this one first; empty without a cluster
     cards: the GPUs that were found
+    mps: whether processes can compute on one GPU at the same time, through NVIDIA's MPS
+    ipc: whether a process can map what another one holds in a GPU's memory
+    tried: whether mps and ipc have been tried (`launch.hardware.trial`) and are not assumed, as for a plan
     """
 
     name: str
@@ -54,6 +58,9 @@ class Machine:
     present: bool = True
     nodes: tuple[Node, ...] = ()
     cards: tuple[Gpu, ...] = ()
+    mps: bool = False
+    ipc: bool = False
+    tried: bool = False
 
     @property
     def dtype(self) -> str:
@@ -80,10 +87,12 @@ def detect(device: str = "auto") -> Machine:
 def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
     """Describe a machine that is not here, with one GPU of devices.yaml, or with a size of memory and unknown rates."""
     if size := BY_MEMORY.fullmatch(gpu):
-        return Machine(f"GPU with {gpu}", cores, None, 1, int(FOR_CUDA * int(size[1]) * GIB), None, {}, present=False)
-    listed = devices()[gpu]
-    memory, bandwidth = int(FOR_CUDA * listed.memory_gib * GIB), listed.bandwidth_gbs * 1e9
-    return Machine(gpu, cores, None, 1, memory, bandwidth, listed.rates, present=False)
+        named = Machine(f"GPU with {gpu}", cores, None, 1, int(FOR_CUDA * int(size[1]) * GIB), None)
+    else:
+        listed = devices()[gpu]
+        memory, bandwidth = int(FOR_CUDA * listed.memory_gib * GIB), listed.bandwidth_gbs * 1e9
+        named = Machine(gpu, cores, None, 1, memory, bandwidth, listed.rates)
+    return replace(named, present=False, mps=True, ipc=True)
 
 
 def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
@@ -99,6 +108,8 @@ def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
         bandwidth=listed.bandwidth_gbs * 1e9 if listed else None,
         rates=listed.rates if listed else {},
         cards=tuple(gpus),
+        mps=mps.installed(),
+        ipc=True,
     )
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +14,7 @@ from actors.runtime.process import end_with
 from actors.storage.files import private_folder
 from conf.errors import BadInput
 from conf.schema import Config
-from conf.settings import changed
-from launch.hardware.machine import Machine
+from launch.hardware.gpus import Gpu, seeing
 
 TOOL = "nvidia-cuda-mps-control"
 
@@ -36,28 +35,24 @@ import torch
 ones = torch.ones(64, 64, device="cuda")
 assert (ones @ ones == 64).all()
 """
-"""Program of a client: it computes on the first visible GPU."""
+"""Program of a client: it computes on the visible GPU."""
 
 PRICE = (
     "engine and learner compute on the GPU at the same time through NVIDIA's MPS: a memory fault of one of them ends"
     " both, which then start again"
 )
-"""Text of the event that the run records."""
+"""Text of the event that a run with MPS records."""
 
 
-def resolve_mps(config: Config, placement: Placement, machine: Machine) -> str:
-    """Return run.nvidia_mps, with `auto` resolved: on if engine and learner compute at the same time on one GPU of
-    this machine, or of one that is only planned for.
+def installed() -> bool:
+    """Whether the driver's tool that starts the service is on the PATH."""
+    return shutil.which(TOOL) is not None
+
+
+def check_mps(config: Config, placement: Placement, joined: bool, at_once: int = 1, fault: str = "") -> None:
+    """Raise BadInput if the service is requested and cannot be started. at_once: runs at a time on this machine. fault:
+    why no client can compute, see `running`.
     """
-    if config.run.nvidia_mps != "auto":
-        return config.run.nvidia_mps
-    apart = placement.device != "cuda" or not placement.shared or not config.learner.max_staleness
-    able = not machine.nodes and (not machine.present or shutil.which(TOOL) is not None)
-    return "on" if able and not apart else "off"
-
-
-def check_mps(config: Config, placement: Placement, joined: bool, at_once: int = 1) -> None:
-    """Raise BadInput if the service is requested and cannot be started. at_once: runs at a time on this machine."""
     if not config.run.mps:
         return
     reason = ""
@@ -69,42 +64,23 @@ def check_mps(config: Config, placement: Placement, joined: bool, at_once: int =
         reason = (
             f"a service sees all GPUs, and {at_once} runs at a time would start one each; set CUDA_VISIBLE_DEVICES=0 or"
         )
-    elif shutil.which(TOOL) is None:
+    elif not installed():
         reason = f"there is no {TOOL} on the PATH; install the driver's tools, or"
+    elif fault:
+        reason = f"{fault}; check that no other user's service runs, or"
     if reason:
         raise BadInput(f"run.nvidia_mps=on: {reason} leave it out")
 
 
 @contextlib.contextmanager
-def mps_service(config: Config, asked: str) -> Iterator[tuple[Config, str]]:
-    """Run the service, if it is requested, for all processes started within the context. Yield the settings that hold,
-    and the text of the run's event; empty if the service was not requested.
-
-    asked: run.nvidia_mps before the plan decided. Where no client can compute, auto is off; on raises BadInput.
-    """
-    if not config.run.mps:
-        yield config, ""
-        return
-    with contextlib.ExitStack() as service:
-        reason, event = service.enter_context(_running()), PRICE
-        if reason and asked == "on":
-            raise BadInput(f"run.nvidia_mps=on: {reason}; check that no other user's service runs, or leave it out")
-        if reason:
-            service.close()
-            config, event = changed(config, {"run.nvidia_mps": "off"}), f"engine and learner take turns: {reason}"
-        if asked == "auto":
-            print(f"run.nvidia_mps=auto is {config.run.nvidia_mps} here: {event}")
-        yield config, event
-
-
-@contextlib.contextmanager
-def _running() -> Iterator[str]:
-    """Run the service, and yield why no client can compute on the first visible GPU; empty if one can.
+def running(gpus: Sequence[Gpu]) -> Iterator[str]:
+    """Run the service for all processes started within the context, and yield why no client can compute on the GPU with
+    the most free memory; empty if one can. gpus: those that this process may use.
 
     The service sees all GPUs in the order of PCI buses; otherwise it would renumber its clients' GPUs. The service of a
     killed run is ended first. This run's service ends with this process, even after kill -9.
     """
-    folder = private_folder() / f"mps-{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}"
+    folder = private_folder() / f"mps-{','.join(gpu.index for gpu in gpus)}"
     for name in ("pipe", "log"):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         os.environ[f"CUDA_MPS_{name.upper()}_DIRECTORY"] = str(folder / name)
@@ -113,7 +89,7 @@ def _running() -> Iterator[str]:
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     service = _start([TOOL, "-f"], environment, subprocess.DEVNULL)
     try:
-        yield _failure(service, folder / "log" / "control.log")
+        yield _failure(service, folder / "log" / "control.log", max(gpus, key=lambda gpu: gpu.free or 0))
     finally:
         if service.poll() is None:
             _quit()
@@ -125,13 +101,13 @@ def _running() -> Iterator[str]:
             os.environ.pop(f"CUDA_MPS_{name}_DIRECTORY", None)
 
 
-def _failure(service: "subprocess.Popen[str]", log: Path) -> str:
+def _failure(service: "subprocess.Popen[str]", log: Path, gpu: Gpu) -> str:
     """Return why the service has ended, or why a client of it cannot compute; empty if one can."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         code = service.wait(START_S)
         said = log.read_text(errors="replace").splitlines()[-1:] if log.is_file() else []
         return f"{TOOL} ended with {code}{''.join(f' and said: {line}' for line in said)}"
-    client = _start([sys.executable, "-c", CLIENT], dict(os.environ), subprocess.PIPE)
+    client = _start([sys.executable, "-c", CLIENT], os.environ | seeing(gpu), subprocess.PIPE)
     try:
         _, error = client.communicate(timeout=CLIENT_S)
     except subprocess.TimeoutExpired:

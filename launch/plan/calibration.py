@@ -1,7 +1,7 @@
 """Every run compares measured with predicted times, and keeps the ratios for the next plan."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -17,6 +17,7 @@ from conf.schema import Config
 from conf.schema.run import MPS_PERCENTAGE
 from conf.settings import changed
 from launch.hardware.machine import Machine
+from launch.plan.estimate import Pace
 from launch.plan.plan import Plan, make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
 
@@ -51,31 +52,18 @@ LEAST_FACTOR = 0.05
 """Smallest factor of a calibration: a shorter time is lost in the noise of other parts."""
 
 
-@dataclass(frozen=True)
-class Pace:
-    """Mean seconds per update in a run.
+def pace_of(rows: Sequence[Row], skipped: int = WARM_UP) -> Pace:
+    """Return the pace over rows of metrics.jsonl after the skipped ones."""
+    first, last, count = rows[skipped - 1], rows[-1], len(rows) - skipped
 
-    generate_s: seconds per update in which any engine generates
-    learn_s: seconds per update in which the learner works
-    """
+    def passed(*names: str) -> float:
+        return sum(last.get(name, 0.0) - first.get(name, 0.0) for name in names) / count
 
-    update_s: float
-    generate_s: float
-    learn_s: float
-
-    @classmethod
-    def between(cls, rows: Sequence[Row], skipped: int) -> "Pace":
-        """Return the pace over rows of metrics.jsonl after the skipped ones."""
-        first, last, count = rows[skipped - 1], rows[-1], len(rows) - skipped
-
-        def passed(*names: str) -> float:
-            return sum(last.get(name, 0.0) - first.get(name, 0.0) for name in names) / count
-
-        return cls(
-            update_s=passed("budget/spent_s"),
-            generate_s=passed("ledger/rollouts/generate"),
-            learn_s=passed(*(f"ledger/learner/{activity}" for activity in LEARNING)),
-        )
+    return Pace(
+        update_s=passed("budget/spent_s"),
+        generate_s=passed("ledger/rollouts/generate"),
+        learn_s=passed(*(f"ledger/learner/{activity}" for activity in LEARNING)),
+    )
 
 
 def learn_from(folder: Path, machine: Machine) -> str:
@@ -88,7 +76,7 @@ def learn_from(folder: Path, machine: Machine) -> str:
     if not machine.rates or len(rows) < ENOUGH:
         return ""
     keep(measure(run, machine), run.config(), machine)
-    return f"Measured for the next plan: {duration(Pace.between(rows, WARM_UP).update_s)} per update so far"
+    return f"Measured for the next plan: {duration(pace_of(rows).update_s)} per update so far"
 
 
 def measure(run: RunRecord, machine: Machine) -> Calibration:
@@ -97,7 +85,7 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
     A part that the run did not use keeps its factor of 1.
     """
     config, rows = run.config(), [row.metrics for row in run.rows()]
-    measured, pace = rows[WARM_UP:], Pace.between(rows, WARM_UP)
+    measured, pace = rows[WARM_UP:], pace_of(rows)
     workload = _workload(run, measured)
     plan = make_plan(config, machine, replace(UNMEASURED, workload=workload))
     costs, expected, count, steps = plan.costs, plan.estimate, len(measured), config.algorithm.steps_per_batch
@@ -147,11 +135,11 @@ def plan_measured(config: Config, machine: Machine, folder: Path | None = None) 
 
     If run.nvidia_mps=auto has never been measured with MPS, measurements without it count: MPS may not work here.
     """
-    decided = make_plan(config, machine).config
-    found = recall(decided, machine, folder)
+    plan = make_plan(config, machine)
+    found = recall(plan.config, machine, folder)
     if not found.of and config.run.nvidia_mps == "auto":
-        found = recall(changed(decided, {"run.nvidia_mps": "off"}), machine, folder)
-    return make_plan(config, machine, found)
+        found = recall(changed(plan.config, {"run.nvidia_mps": "off"}), machine, folder)
+    return plan if found == UNMEASURED else plan.again({}, calibration=found)
 
 
 def keep(calibration: Calibration, config: Config, machine: Machine) -> None:

@@ -32,25 +32,17 @@ BUSY = 0.8
 """Fraction of the time above which a part is the bottleneck; if neither reaches it, waiting is the bottleneck."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Mean seconds per update and per evaluation, and the number of updates within the budget.
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Mean seconds per update, planned or measured.
 
-    start_s: seconds until the first group is requested
-    tokens: tokens generated per update
-    generate_s: seconds per update in which an engine generates
-    learn_s: seconds per update in which the learner computes or waits for the weight sync
-    contended: factor by which a shared GPU slows the learner's passes
+    generate_s: in which any engine generates
+    learn_s: in which the learner computes or waits for the weight sync
     """
 
-    config: Config
-    start_s: float
-    tokens: float
     update_s: float
     generate_s: float
     learn_s: float
-    contended: float
-    evaluate_s: float
 
     @property
     def rollouts_busy(self) -> float:
@@ -65,6 +57,22 @@ class Estimate:
         if max(self.rollouts_busy, self.learner_busy) < BUSY:
             return "waits"
         return "generation" if self.generate_s > self.learn_s else "learning"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Pace):
+    """The planned pace, seconds per evaluation, and the number of updates within the budget.
+
+    start_s: seconds until the first group is requested
+    tokens: tokens generated per update
+    contended: factor by which a shared GPU slows the learner's passes
+    """
+
+    config: Config
+    start_s: float
+    tokens: float
+    contended: float
+    evaluate_s: float
 
     @property
     def validate_s(self) -> float:

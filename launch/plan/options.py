@@ -9,11 +9,9 @@ from conf.errors import BadInput
 from conf.load import flatten
 from conf.schema import marked
 from conf.schema.learner import LearnerConfig
-from conf.settings import changed
-from launch.hardware.machine import Machine
 from launch.plan.estimate import Estimate
 from launch.plan.memory import misfit
-from launch.plan.plan import Change, Plan, make_plan, plan_for, with_problems
+from launch.plan.plan import Change, Plan, with_problems
 from launch.plan.refusal import advice
 from launch.plan.time import EFFICIENCY, LEARN_RANGE
 
@@ -38,9 +36,9 @@ def options(plan: Plan) -> dict[str, Estimate]:
     machine, ranks, measured = plan.machine, len(plan.placement.learners), plan.calibration
     others: dict[str, Plan] = {}
 
-    def add(name: str, change: Change, ranks: int = ranks) -> None:
+    def add(name: str, change: Change) -> None:
         calibration = replace(measured, together=None) if "run.nvidia_mps" in change else measured
-        others[name] = plan_for(changed(plan.asked, change), machine, plan.shape, ranks, calibration)
+        others[name] = plan.again({"learner.world_size": ranks} | change, calibration=calibration)
 
     if plan.config.run.deterministic:
         staleness = LearnerConfig().max_staleness
@@ -57,24 +55,25 @@ def options(plan: Plan) -> dict[str, Estimate]:
         most = most_actors(machine.cores, machine.gpus)
         for number in (ranks - 1, ranks + 1):
             if 1 <= number <= most:
-                add(f"learner.world_size={number}", {}, number)
+                add(f"learner.world_size={number}", {"learner.world_size": number})
         more = replace(machine, gpus=machine.gpus + 1)
-        others[more.described] = make_plan(plan.asked, more, measured)
+        others[more.described] = plan.again({}, more)
     return {name: other.estimate for name, other in others.items() if other.estimate}
 
 
-def scale(plan: Plan, machine: Machine, gpus: list[int]) -> Iterator[Plan]:
+def scale(plan: Plan, gpus: list[int]) -> Iterator[Plan]:
     """Plan the run on each number of GPUs: with its own batch, then with one that grows with the GPUs.
 
     Raises BadInput if there is no GPU, its rates are not known, or the run does not fit.
     """
+    machine = plan.machine
     if gpus and not (machine.gpus and machine.rates):
         raise BadInput(f"simulate={gpus}: there is no GPU whose rates are known; name one, such as device=A40")
-    problems = plan.asked.learner.problems_per_update
+    problems = plan.config.learner.problems_per_update
     for count, factor in [(count, 1) for count in gpus] + [(count, count) for count in gpus if count > 1]:
-        config = changed(plan.asked, {"learner.problems_per_update": problems * factor})
         cores = tuple(range(len(machine.cores) * count))
-        scaled = make_plan(config, replace(machine, gpus=count, cores=cores), plan.calibration)
+        larger = replace(machine, gpus=count, cores=cores)
+        scaled = plan.again({"learner.problems_per_update": problems * factor}, larger)
         if not scaled.fits:
             raise BadInput(f"simulate={gpus}: on {scaled.machine.described}, {misfit(scaled)}; {advice(scaled)}")
         yield scaled

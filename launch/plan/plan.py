@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product, starmap
+from operator import attrgetter
 
 from actors.messages import LeftOut
 from actors.models.files import shape_of
@@ -16,7 +17,6 @@ from conf.schema import Config, ShapeConfig
 from conf.settings import changed
 from launch.hardware.gpus import Gpu
 from launch.hardware.machine import Machine
-from launch.hardware.mps import resolve_mps
 from launch.plan.estimate import Estimate, estimate
 from launch.plan.memory import Fit, memory_of
 from launch.plan.time import (
@@ -66,12 +66,12 @@ class Plan(Fit):
     """A run on a machine.
 
     config: the configuration with the plan's decisions instead of `auto`
-    asked: the configuration before these decisions
+    decided: the settings that the plan decided, with the values that left them to it
     calibration: the corrections of predicted times
     problems: the numbers of problems; None if they were not counted
     """
 
-    asked: Config
+    decided: Change
     calibration: Calibration
     problems: Problems | None = None
 
@@ -132,7 +132,19 @@ class Plan(Fit):
         """Mean durations of the run; None without costs, or if not one sample fits."""
         if self.costs is None or not self.sequences:
             return None
-        return estimate(self.config, self.costs, self.workload, self.placement, self.at_once, self.together)
+        held_out: Change = {"eval.problems": self.problems.heldout} if self.problems else {}
+        config = changed(self.config, held_out)
+        return estimate(config, self.costs, self.workload, self.placement, self.at_once, self.together)
+
+    @property
+    def undecided(self) -> Config:
+        """The configuration as it was given."""
+        return changed(self.config, self.decided)
+
+    def again(self, change: Change, machine: Machine | None = None, calibration: Calibration | None = None) -> "Plan":
+        """Plan the run with other settings, on another machine or by another measurement; all decisions are open."""
+        config, calibration = changed(self.undecided, change), calibration or self.calibration
+        return replace(_plan(config, machine or self.machine, self.shape, calibration), problems=self.problems)
 
 
 def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEASURED) -> Plan:
@@ -143,7 +155,11 @@ def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEA
     """
     shape = shape_of(config.model)
     check_lengths(config, shape.max_position_embeddings)
-    return _best(plan_for(config, machine, shape, ranks, calibration) for ranks in possible_ranks(config, machine))
+    return _plan(config, machine, shape, calibration)
+
+
+def _plan(config: Config, machine: Machine, shape: ShapeConfig, calibration: Calibration) -> Plan:
+    return _best(_plan_for(config, machine, shape, ranks, calibration) for ranks in possible_ranks(config, machine))
 
 
 def _best(plans: Iterable[Plan]) -> Plan:
@@ -174,9 +190,7 @@ def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
     return range(1, most + 1) if machine.gpus else (1,)
 
 
-def plan_for(
-    config: Config, machine: Machine, shape: ShapeConfig, ranks: int, calibration: Calibration = UNMEASURED
-) -> Plan:
+def _plan_for(config: Config, machine: Machine, shape: ShapeConfig, ranks: int, calibration: Calibration) -> Plan:
     """Plan a run with a number of learner processes, and with the best choice of learner.gradient_checkpointing, of
     model.shared_weights, of rollout.max_concurrent_samples and of engines beside the ranks.
     """
@@ -187,22 +201,27 @@ def plan_for(
         again = ["off", "on"] if machine.gpus else ["off"]
     one_copy = [config.model.shared_weights] if machine.gpus == 1 and not machine.nodes else ["off"]
     if one_copy == ["auto"]:
-        one_copy = ["off", "on"]
+        one_copy = ["off", "on"] if machine.ipc else ["off"]
+    overlaps = machine.mps and config.learner.max_staleness > 0
 
     def decide(one_copy: str, engines: int | None, again: str, samples: int) -> Plan:
         placement = place(machine.cores, machine.gpus, ranks, engines, machine.nodes)
         if config.reward.workers is not None:
             placement = replace(placement, reward_workers=config.reward.workers)
-        mps = resolve_mps(config, placement, machine)
+        mps = config.run.nvidia_mps
+        if mps == "auto":
+            mps = "on" if overlaps and placement.shared else "off"
         settings: Change = {
             "learner.gradient_checkpointing": again,
             "model.shared_weights": one_copy,
             "run.nvidia_mps": mps,
             "rollout.max_concurrent_samples": samples,
         }
-        decided = changed(config, settings)
-        memory = tuple(entry for entry in memory_of(decided, shape, placement, machine.nodes) if entry.bytes)
-        return Plan(decided, machine, placement, shape, memory, config, calibration).divided()
+        given = {key: attrgetter(key)(config) for key in settings}
+        decided = {key: value for key, value in given.items() if value != settings[key]}
+        settled = changed(config, settings)
+        memory = tuple(entry for entry in memory_of(settled, shape, placement, machine.nodes) if entry.bytes)
+        return Plan(settled, machine, placement, shape, memory, decided, calibration).divided()
 
     return _best(starmap(decide, product(one_copy, engines, again, possible_samples(config, machine))))
 
@@ -214,11 +233,8 @@ def possible_samples(config: Config, machine: Machine) -> list[int]:
 
 
 def with_problems(plan: Plan) -> Plan:
-    """Return the plan with the problems of its file counted, and eval.problems limited to them."""
-    if (problems := count_problems(plan.asked)) is None:
-        return plan
-    fewer: Change = {"eval.problems": problems.heldout}
-    return replace(plan, config=changed(plan.config, fewer), asked=changed(plan.asked, fewer), problems=problems)
+    """Return the plan with the problems of its file counted: an evaluation has no more."""
+    return replace(plan, problems=count_problems(plan.config))
 
 
 def count_problems(config: Config) -> Problems | None:

@@ -13,7 +13,7 @@ from conf.schema import Config, ShapeConfig
 from conf.settings import changed
 from launch.hardware.machine import GIB, Machine
 from launch.plan.memory import Fit, engine_memory, misfit
-from launch.plan.plan import Change, Plan, plan_for
+from launch.plan.plan import Change, Plan
 
 LARGEST_CPU_MODEL = 500_000_000
 """Parameters of the largest model that runs on a CPU without `device=cpu`."""
@@ -102,10 +102,10 @@ def remedy(plan: Plan) -> tuple[str, ...]:
 
 def _fits_with(plan: Plan, change: Change) -> bool:
     """Whether a changed plan fits, and a micro-batch still holds a sample."""
-    config = changed(plan.asked, change)
+    config = changed(plan.config, change)
     if config.learner.tokens_per_microbatch < config.rollout.max_prompt_tokens + config.rollout.max_response_tokens:
         return False
-    return plan_for(config, plan.machine, plan.shape, config.learner.world_size or len(plan.placement.learners)).fits
+    return plan.again({"learner.world_size": config.learner.world_size or len(plan.placement.learners)} | change).fits
 
 
 def _changes(plan: Plan) -> Iterator[Change]:

@@ -79,11 +79,12 @@ def _cost(plan: Plan, seconds: float) -> str:
 
 def _settings(plan: Plan) -> Rows:
     config, shape = plan.config, plan.shape
-    data, lora, rollout, evaluation = config.data, config.lora, config.rollout, config.eval
+    data, lora, rollout, held_out = config.data, config.lora, config.rollout, config.eval.problems
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
     weights, each_update = lora_parameters(shape, lora.rank, lora.target_modules), config.learner.problems_per_update
     source, tokens = data.source, f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
     if found := plan.problems:
+        held_out = found.heldout
         epoch = counted(math.ceil(found.train / each_update), "update")
         source += f": {counted(found.train, 'problem')} to train on, {epoch} per epoch"
         source += f"; {counted(found.left_out, 'row')} filtered" if found.left_out else ""
@@ -92,7 +93,7 @@ def _settings(plan: Plan) -> Rows:
         ("model", f"{config.model.path}, {_count(parameters(shape))} weights in {config.model.dtype}"),
         ("adapter", f"rank {lora.rank}, alpha {lora.alpha} on {modules}: {_count(weights)} weights"),
         ("data", source),
-        ("held out", f"{evaluation.problems} problems × {evaluation.n} from {data.eval_source or 'the same source'}"),
+        ("held out", f"{held_out} problems × {config.eval.n} from {data.eval_source or 'the same source'}"),
         ("update", f"{each_update} problems × {rollout.samples_per_problem} samples of up to {tokens}"),
         ("reward", formula(flatten(asdict(config)))),
     ]
@@ -151,7 +152,8 @@ def _time(plan: Plan) -> RenderableType:
     if plan.placement.shared:
         manner += f", on one {'GPU' if plan.machine.gpus else 'core'}"
     if plan.config.run.mps:
-        manner += " with NVIDIA's MPS" + (", if it works there" if plan.asked.run.nvidia_mps == "auto" else "")
+        assumed = "run.nvidia_mps" in plan.decided and not plan.machine.tried
+        manner += " with NVIDIA's MPS" + (", if it works there" if assumed else "")
     cost = "unknown: set budget.price_per_hour"
     budget = plan.config.budget
     if (price := budget.price_per_hour) is not None:

@@ -51,7 +51,7 @@ class RunView:
             self._live.update(render(progress))
         elif seen != self._seen:
             line = f"[{duration(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}"
-            self._console.print(line.rstrip(), soft_wrap=True, highlight=False)
+            self._console.print(line.rstrip(), soft_wrap=True)
         self._seen = seen
 
 
@@ -104,5 +104,5 @@ def show_places(console: Console, request: RunRequest, dashboard: str, metrics: 
     if "tensorboard" not in request.config.run.report_to:
         del places["TensorBoard"]
     for name, place in places.items():
-        console.print(f"{name:<14} {place}", soft_wrap=True, highlight=False)
+        console.print(f"{name:<14} {place}", soft_wrap=True)
     console.print()

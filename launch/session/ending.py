@@ -19,7 +19,7 @@ from actors.storage.run_record import BEHIND, FINISHED, RunRecord
 from conf import signals
 from conf.command import as_typed, near
 from conf.schema import Config, marked
-from launch.session.resume import ends_at_zero, larger, too_little_left
+from launch.session.admission import budget_shortage, ends_at_zero, enough_budget
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 
@@ -121,7 +121,7 @@ def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
     """Return lines on the next steps: resume the run, use its model, or train on if it is far behind its plan."""
     record, run = RunRecord(folder), near(folder)
     if summary.status not in FINISHED:
-        said = too_little_left(config, record)
+        said = budget_shortage(config, record)
         return [f"The same command resumes the run{f' if it gets more time: {said}' if said else ''}."]
     steps, planned = dict[str, str](), record.origin().planned
     if summary.updates:
@@ -135,7 +135,7 @@ def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
     if few and summary.status == "budget_exhausted" and not (summary.updates and ends_at_zero(config)):
         once = ("budget.minutes", "budget.hours", *marked("momentary"))
         given = [each for each in sys.argv[1:] if "=" in each and each.partition("=")[0] not in once]
-        steps["train on"] = shlex.join(["python", "launch/run.py", *given, larger(config, record, twice=True)])
+        steps["train on"] = shlex.join(["python", "launch/run.py", *given, enough_budget(config, record, twice=True)])
     width = max(map(len, steps), default=0)
     lines = (f"  {what:<{width}}  {as_typed(command)}" for what, command in steps.items())
     return [*(["Next:"] if steps else []), *lines]

@@ -2,7 +2,7 @@
 
 import shlex
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -16,18 +16,20 @@ from actors.storage.documents import EventKind, Origin, Planned
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.command import as_typed
-from conf.schema import among, marked
+from conf.schema import Config, among, marked
 from conf.settings import changed
-from launch.hardware.gpus import Gpu, check_mode, choose, show_only
-from launch.hardware.ipc import not_shared
-from launch.hardware.machine import detect
-from launch.hardware.mps import mps_service
+from launch.hardware.gpus import check_mode, choose, show_only
+from launch.hardware.ipc import check_sharing
+from launch.hardware.machine import Machine
+from launch.hardware.mps import PRICE, check_mps
+from launch.hardware.trial import Trial, tried
 from launch.plan.calibration import plan_measured
-from launch.plan.estimate import Estimate
 from launch.plan.host_needs import needs_of_run
-from launch.plan.plan import Change, Plan
+from launch.plan.plan import Plan, Problems
 from launch.plan.refusal import check_plan
-from launch.session.resume import begin
+from launch.session.admission import begin
+from rewards.problems.loading import USED, write_listing
+from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
 
 GENERATED = "reasoning_gym:"
 
@@ -35,87 +37,72 @@ PROJECT = Path(__file__).parents[2]
 
 GIT_S = 10.0
 
+Note = tuple[EventKind, str, str]
+"""An event before there is a run folder: its kind, text and subject, as in `RunFolder.append_event`."""
+
 
 @contextmanager
-def tried(plan: Plan) -> Iterator[tuple[Plan, str, str]]:
-    """Let child processes see the plan's GPUs only, and use MPS there if planned. Yield the plan by what works there,
-    the text of an event about MPS (see `mps_service`), and why engine and learner share no weights although planned.
+def planned(config: Config, machine: Machine, problems: Problems | None = None) -> Iterator[tuple[Plan, list[Note]]]:
+    """Yield the plan of a run on what works on this machine, and notes on what differs from the best case. Child
+    processes see the plan's GPUs only, and use MPS there if it is planned. machine: with the free memory of its GPUs by
+    now. Raises BadInput if the run cannot start.
     """
-    cluster = bool(plan.machine.nodes)
-    available = plan.machine.cards if cluster else detect(plan.config.device).cards  # with their free memory by now
-
-    def placed(plan: Plan, change: Change) -> tuple[Plan, list[Gpu]]:
-        made = plan_measured(changed(plan.asked, change), plan.machine) if change else plan
-        check_plan(made)
-        made = made.divided(available)
-        gpus = choose(available, made.placement, made.needed("learner GPU"))
-        if not cluster:
+    with tried(config, machine) as trial:
+        plan = replace(plan_measured(config, trial.machine), problems=problems)
+        check_plan(plan)
+        plan = plan.divided(machine.cards)
+        gpus = choose(machine.cards, plan.placement, plan.needed("learner GPU"))
+        if not machine.nodes:
             show_only(gpus)
-        return made, gpus
+        check_mps(plan.config, plan.placement, joined=bool(machine.nodes), fault=trial.no_mps)
+        check_mode(gpus, plan.placement, plan.config.run.mps)
+        check_sharing(config, plan.placement, trial.no_ipc)
+        if not plan.config.run.mps:
+            trial.end_mps()
+        yield plan, [*_notes(plan, trial)]
 
-    plan, gpus = placed(plan, {})
-    with mps_service(plan.config, plan.asked.run.nvidia_mps) as (config, mps):
-        check_mode(gpus, plan.placement, config.run.mps)
-        mps_now: Change = {"run.nvidia_mps": config.run.nvidia_mps}
-        if config.run.mps != plan.config.run.mps:
-            plan, _ = placed(plan, mps_now)
-        if own_copies := not_shared(plan.asked, plan.placement):
-            plan, _ = placed(plan, {"model.shared_weights": "off"})
-        yield replace(plan, asked=changed(plan.asked, mps_now)), mps, own_copies
+
+def _notes(plan: Plan, trial: Trial) -> Iterator[Note]:
+    """Yield what a run notes about MPS, and about weights that would be shared if that worked."""
+    mps = PRICE if plan.config.run.mps else ""
+    if trial.no_mps and plan.placement.shared:
+        mps = f"engine and learner take turns: {trial.no_mps}"
+    if mps and "run.nvidia_mps" in plan.decided:
+        print(f"run.nvidia_mps=auto is {plan.config.run.nvidia_mps} here: {mps}")
+    if mps:
+        yield (EventKind.FALLBACK, mps, "NVIDIA's MPS") if trial.no_mps else (EventKind.MPS, mps, "")
+    if trial.no_ipc and plan.again({}, replace(plan.machine, ipc=True)).placement.weights:
+        yield EventKind.FALLBACK, trial.no_ipc, "weights"
 
 
 def prepare(
-    plan: Plan,
-    folder: Path,
-    started_at: float,
-    arguments: Sequence[str] = (),
-    expected: Estimate | None = None,
-    mps: str = "",
-    own_copies: str = "",
+    plan: Plan, folder: Path, *, started_at: float, arguments: Sequence[str] = (), notes: Iterable[Note] = ()
 ) -> RunRequest:
     """Find and check model and data, then write the run folder's first files. Return the coordinator's request.
 
-    mps: the text of an event, see `mps_service`.
-    own_copies: why engine and learner do not share the base model's weights, although that is planned.
+    arguments: the command line. notes: see `planned`.
     """
-    from actors.models.adapters import check_adapter, pinned
-    from actors.models.files import load_tokenizer, locate
-    from learner.model.architecture import check_architecture
-    from rewards.pool import check_reward_functions
-    from rewards.problems.loading import load as load_problems
-    from rewards.problems.loading import write_listing
-    from rewards.reward import reward_function
-
-    config = pinned(plan.config)
-    model_path = locate(config.model)
-    check_architecture(config, model_path)
-    check_adapter(config, model_path)
-    problems = load_problems(config, load_tokenizer(model_path, config.model.path))
-    print(f"Problems: {problem_counts(problems, config.data.source)}")
-    absent_walls = check_reward_functions(reward_function(config), (*problems.train, *problems.heldout))
+    config, model_path, problems, absent_walls = find_and_check(plan.config)
     begun = RunRecord(folder).exists and not config.run.overwrite
     changes = begin(config, folder, problems)
     run = RunFolder(folder.resolve())
     run.drop_half_event()
     for wall in absent_walls:
         print(f"Warning: this kernel has no {wall}")
-        run.append_event(0, EventKind.WALL_ABSENT, wall)
-    if mps and config.run.mps:
-        run.append_event(0, EventKind.MPS, mps)
-    elif mps:
-        run.append_event(0, EventKind.FALLBACK, mps, "NVIDIA's MPS")
-    if own_copies:
-        run.append_event(0, EventKind.FALLBACK, own_copies, "weights")
+    for kind, text, subject in (*((EventKind.WALL_ABSENT, wall, "") for wall in absent_walls), *notes):
+        run.append_event(0, kind, text, subject)
     write_listing(run.left_out_file, problems.left_out)
     latest = run.checkpoints.latest
     made = version_of(latest) if latest else 0
     if begun:
         print(f"Resuming at update {made}, {duration(run.spent)} of the budget spent")
-    planned = expected and Planned(
-        updates=expected.updates_in_all(made, run.spent), update_s=expected.update_s, start_s=expected.start_s
+    expected = plan.estimate and Planned(
+        updates=plan.estimate.updates_in_all(made, run.spent),
+        update_s=plan.estimate.update_s,
+        start_s=plan.estimate.start_s,
     )
     began = run.origin() if begun else origin(arguments, plan.machine.described)
-    run.write_origin(began.model_copy(update={"planned": planned}))
+    run.write_origin(began.model_copy(update={"planned": expected}))
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
     if config.lora.start_from:  # the actors have working folders of their own
         config = changed(config, {"lora.start_from": str(Path(config.lora.start_from).resolve())})
@@ -134,11 +121,33 @@ def prepare(
     return request
 
 
+def find_and_check(config: Config) -> tuple[Config, str, ProblemSet, Sequence[str]]:
+    """Find and check a run's model, data and reward. Return the settings with the model pinned, the model's folder, the
+    problems, and the walls around reward functions that this kernel lacks.
+    """
+    from actors.models.adapters import check_adapter, pinned
+    from actors.models.files import load_tokenizer, locate
+    from learner.model.architecture import check_architecture
+    from rewards.pool import check_reward_functions
+    from rewards.problems.loading import load
+    from rewards.reward import reward_function
+
+    config = pinned(config)
+    model_path = locate(config.model)
+    check_architecture(config, model_path)
+    check_adapter(config, model_path)
+    problems = load(config, load_tokenizer(model_path, config.model.path))
+    print(f"Problems: {problem_counts(problems, config.data.source)}")
+    return (
+        config,
+        model_path,
+        problems,
+        check_reward_functions(reward_function(config), problems.train + problems.heldout),
+    )
+
+
 def problem_counts(problems: ProblemSet, source: str) -> str:
     """Return a text on the number of problems and of filtered rows by reason, without a generator's repetitions."""
-    from rewards.problems.loading import USED
-    from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
-
     said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
     dropped = dict(problems.dropped)
     if source.startswith(GENERATED):

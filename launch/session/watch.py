@@ -116,7 +116,7 @@ class Watch:
             self._show_events()
             if not self._measured and progress.latest.get("update", 0) >= ENOUGH:  # its row is written
                 self._measured = True
-                self._console.print(self._measure(), soft_wrap=True, highlight=False)
+                self._console.print(self._measure(), soft_wrap=True)
         self._show_events()
         return ray.get(ending)
 
@@ -182,7 +182,7 @@ class Watch:
     def _show_events(self) -> None:
         events = self._folder.events()
         for event in events[self._events_shown :]:
-            self._console.print(f"{event.event}: {event.detail}", soft_wrap=True, highlight=False, markup=False)
+            self._console.print(f"{event.event}: {event.detail}", soft_wrap=True)
         self._events_shown = len(events)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
@@ -190,5 +190,6 @@ class Watch:
         if len(self._signals) > 2:
             leave(128 + self._signals[0])
         if len(self._signals) == 2:
-            after(HURRY_S, lambda: leave(128 + self._signals[0]))
+            print(f"{signal.Signals(number).name} again: the run ends at once, with its last checkpoint", flush=True)
+            after(HURRY_S, lambda: leave(128 + self._signals[0], "ended without a summary"))
         self._coordinator.stop.remote(signal.Signals(number).name)

@@ -15,7 +15,7 @@ from conf.settings import changed
 from launch.hardware.machine import Machine, with_gpus
 from launch.plan.calibration import plan_measured
 from launch.plan.plan import Plan
-from launch.session.resume import resolve_model
+from launch.session.admission import resolve_model
 from launch.sweep_runs.grid import Grid, SweepRun
 from rewards.pool import check_functions
 
@@ -94,7 +94,7 @@ def plan_lanes(grid: Grid, machines: Sequence[Machine], command: Sequence[str]) 
         if all(plan.fits for plan in plans.values()):
             break
     for run in grid.runs:
-        if plans[run.name].asked.run.nvidia_mps != run.config.run.nvidia_mps:
+        if count > 1 and run.config.run.nvidia_mps == "auto":  # each service would see all GPUs
             run.set("run.nvidia_mps", "off")
     lanes = []
     for number in range(count):
@@ -118,10 +118,7 @@ def _plans(grid: Grid, machines: Sequence[Machine], count: int) -> dict[str, Pla
         if total is not None:
             run.config = changed(run.config, {"budget.minutes": total / len(grid.runs[::count]) / 60})
         check_functions(run.config.reward)
-        asked = run.config
-        if count > 1 and asked.run.nvidia_mps == "auto":  # each service would see all GPUs
-            asked = changed(asked, {"run.nvidia_mps": "off"})
-        plans[run.name] = plan_measured(asked, part(machine, number % count, count), grid.folder.parent)
+        plans[run.name] = plan_measured(run.config, part(machine, number % count, count), grid.folder.parent)
     return plans
 
 
@@ -131,4 +128,4 @@ def part(machine: Machine, number: int, count: int) -> Machine:
         return machine
     each = len(machine.cores) // count
     own = with_gpus(machine.cards[number : number + 1], machine.cores[number * each : (number + 1) * each])
-    return replace(own, host_memory=machine.host_memory and machine.host_memory // count)
+    return replace(own, host_memory=machine.host_memory and machine.host_memory // count, mps=False)

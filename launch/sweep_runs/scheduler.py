@@ -12,7 +12,7 @@ from actors.storage.files import lock, write_document
 from conf.settings import changed
 from conf.signals import handle_signals
 from launch.reporting import attempt, conclusion
-from launch.session.resume import too_little_left
+from launch.session.admission import budget_shortage
 from launch.sweep_runs.grid import Grid, SweepRun
 from launch.sweep_runs.lanes import Lane
 from launch.sweep_runs.view import runs_table
@@ -83,7 +83,7 @@ class Scheduler:
                     continue
                 run.config = changed(run.config, {"budget.minutes": budget_s / 60})
                 arguments.append(f"budget.minutes={run.config.budget.minutes:.4f}")
-            if run.record.exists and (said := too_little_left(run.config, run.record)):
+            if run.record.exists and (said := budget_shortage(run.config, run.record)):
                 summary = run.record.summary()
                 status = summary.status if summary else "interrupted"
                 if shared := self._grid.settings.seconds is not None:

@@ -21,7 +21,7 @@ from conf.load import load
 from conf.schema import Config
 from launch.checkup.measurement import random_group
 from launch.hardware.machine import detect
-from launch.session.resume import resolve_model
+from launch.session.admission import resolve_model
 from tests.benches.results import Result, Row, measured
 from tests.random_model import write_random
 

@@ -20,7 +20,7 @@ from conf.schema import Config
 from launch.checkup.measurement import random_group
 from launch.hardware.machine import GIB, detect
 from launch.plan.plan import make_plan
-from launch.session.resume import resolve_model
+from launch.session.admission import resolve_model
 from tests.benches.learner import status
 from tests.benches.results import Result, Row, measured
 

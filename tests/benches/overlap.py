@@ -6,7 +6,8 @@ responses are not, because staleness differs.
 
 from tempfile import TemporaryDirectory
 
-from launch.plan.calibration import Pace
+from launch.plan.calibration import pace_of
+from launch.plan.estimate import Pace
 from tests.benches.results import Result, Row, carry_out
 
 UPDATES = 16
@@ -42,4 +43,4 @@ def run() -> Result:
 def measure(max_staleness: int) -> Pace:
     with TemporaryDirectory() as folder:
         settings = {"eval.problems": 0, "budget.minutes": 60, "budget.updates": UPDATES, "checkpoint.every": UPDATES}
-        return Pace.between(carry_out(folder, settings | {"learner.max_staleness": max_staleness}), SKIPPED)
+        return pace_of(carry_out(folder, settings | {"learner.max_staleness": max_staleness}), SKIPPED)

@@ -17,7 +17,7 @@ from conf.load import load
 from conf.schema import Config
 from conf.schema.learner import LearnerConfig
 from launch.hardware.machine import detect
-from launch.session.resume import resolve_model
+from launch.session.admission import resolve_model
 from learner.optimizer import learning_rate
 from rewards.problems.loading import load as load_problems
 from rewards.verify import verify

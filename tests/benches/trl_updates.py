@@ -15,7 +15,7 @@ from typing import Any
 
 from actors.models.files import locate
 from conf.load import load
-from launch.plan.calibration import Pace
+from launch.plan.calibration import pace_of
 from tests.benches.learner import matmul_limit
 from tests.benches.results import Result, Row, carry_out
 from tests.benches.trl_environment import TRL, train
@@ -87,7 +87,7 @@ def our_seconds(folder: Path, settings: dict[str, Any]) -> float:
     rows = carry_out(folder, settings | fixed | {"budget.updates": WARM_UP + UPDATES})
     if any(row["response/mean_length"] != TOKENS for row in rows[WARM_UP:]):
         raise RuntimeError(f"some responses are not of {TOKENS} tokens")
-    return Pace.between(rows, WARM_UP).update_s
+    return pace_of(rows, WARM_UP).update_s
 
 
 def endless_model(source: str, folder: Path) -> str:

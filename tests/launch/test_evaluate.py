@@ -22,7 +22,7 @@ from launch.evaluation import preparation
 from launch.evaluation.preparation import PreparedEvaluation, prepare
 from launch.evaluation.results import alike, write_results
 from launch.hardware.machine import detect
-from launch.session.resume import begin, find_folder
+from launch.session.admission import begin, find_folder
 from rewards.problems import loading
 from tests.fakes import make_reward
 from tests.launch.plan.plans import machine

@@ -36,8 +36,8 @@ from launch.hardware.machine import detect
 from launch.plan import calibration
 from launch.plan.time import UNMEASURED
 from launch.reporting import FOOTER
+from launch.session.admission import begin, find_folder, take_over
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
-from launch.session.resume import begin, find_folder, take_over
 from launch.sweep import claim
 from rewards.problems import __main__ as problems
 

@@ -10,10 +10,11 @@ import pytest
 
 from actors.rollout.vllm_settings import gpu_settings, set_environment
 from actors.runtime.placement import Share
+from actors.storage.documents import EventKind
 from conf.load import load
-from conf.schema import Config
 from conf.settings import changed
 from launch import run
+from launch.hardware.gpus import Gpu
 from launch.plan.plan import Plan, make_plan
 from launch.run import main
 from launch.session import preparation
@@ -34,7 +35,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
     seen: list[Plan] = []
     environment: dict[str, str] = {}
 
-    def go_on(plan: Plan, *_: object) -> Plan:
+    def go_on(plan: Plan, *_: object, **__: object) -> Plan:
         seen.append(plan)
         environment.update(os.environ)
         return plan
@@ -47,6 +48,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
         ("carry_out", lambda *_: 0),
     ):
         monkeypatch.setattr(run, name, value)
+    monkeypatch.setattr("launch.hardware.ipc.fault", lambda _: "")
 
     def begin(*arguments: str) -> tuple[int, list[Plan], dict[str, str]]:
         given = ["conf=r256_instruct", f"run.folder={tmp_path}", "dashboard.port=0"]
@@ -55,43 +57,64 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
     return begin
 
 
-@pytest.mark.parametrize(("cards", "shares"), [("a", [0.58, 0.37]), ("ab", [1.0, 1.0])])
+@pytest.mark.parametrize(("cards", "visible"), [("a", "0"), ("ab", "0,1")])
 def test_one_gpu_is_shared_and_of_two_each_side_has_one(
-    cards: str, shares: list[float], nvidia_smi: Install, start: Start
+    cards: str, visible: str, nvidia_smi: Install, start: Start
 ) -> None:
     nvidia_smi("".join(A40.format(number, name, 45600) for number, name in enumerate(cards)))
     code, (plan,), environment = start()
     assert code == 0
-    assert [share.gpus for share in (*plan.placement.rollouts, *plan.placement.learners)] == shares
-    visible = "0,1"[: 2 * len(cards) - 1]
+    assert (plan.placement.shared, plan.placement.gpus) == (cards == "a", len(cards))
     assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == (visible, "PCI_BUS_ID")
     assert "CUDA_MPS_PIPE_DIRECTORY" not in environment
 
 
-def test_a_run_records_what_is_planned_without_mps_where_no_client_works(
-    nvidia_smi: Install, start: Start, monkeypatch: pytest.MonkeyPatch
+@contextmanager
+def service(done: list[str], fault: str) -> Iterator[str]:
+    done.append("served")
+    yield fault
+    done.append("ended")
+
+
+@pytest.mark.parametrize(
+    ("fault", "arguments", "kinds"),
+    [
+        ("", [], [EventKind.MPS]),
+        ("no client", [], [EventKind.FALLBACK]),
+        ("no client", ["learner.max_staleness=0"], []),
+        ("no client", ["run.nvidia_mps=on"], None),
+    ],
+)
+def test_mps_is_tried_before_the_run_is_planned_and_ends_with_it(
+    fault: str,
+    arguments: list[str],
+    kinds: list[EventKind] | None,
+    nvidia_smi: Install,
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    expected: list[float] = []
-    plans: list[Plan] = []
+    done: list[str] = []
+    notes: list[Any] = []
+    planning = preparation.plan_measured
 
-    def prepare(plan: Plan, *given: Any) -> Plan:
-        plans.append(plan)
-        expected.append(given[3].update_s)
-        return plan
-
-    @contextmanager
-    def service(config: Config, _: str) -> Iterator[tuple[Config, str]]:
-        yield changed(config, {"run.nvidia_mps": ways.pop()}), ""
+    def plan_once(*given: Any) -> Plan:
+        done.append("planned")
+        return planning(*given)
 
     nvidia_smi(A40.format(0, "a", 45600))
-    monkeypatch.setattr(run, "prepare", prepare)
-    monkeypatch.setattr(preparation, "mps_service", service)
-    ways = ["off", "on"]
-    while ways:
-        way = ways[-1]
-        assert start()[0] == 0
-        assert (plans[-1].asked.run.nvidia_mps, plans[-1].config.run.nvidia_mps) == (way, way)
-    assert expected[0] < expected[1]
+    monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
+    monkeypatch.setattr("launch.hardware.mps.running", lambda _: service(done, fault))
+    monkeypatch.setattr(preparation, "plan_measured", plan_once)
+    monkeypatch.setattr(run, "prepare", lambda plan, *_, notes, **__: notes_of.append(notes) or plan)
+    notes_of = notes
+    code, _, _ = start(*arguments)
+    assert code == (2 if kinds is None else 0)
+    expected = ["served", "ended", "planned"] if fault else ["served", "planned", "ended"]
+    assert done == (expected if arguments != ["learner.max_staleness=0"] else ["planned"])
+    if kinds is not None:
+        assert [kind for kind, _, _ in notes[0]] == kinds
+        assert capsys.readouterr().out.count("run.nvidia_mps=auto is") == len(kinds)
 
 
 def test_sharing_is_tried_under_mps_once_a_killed_run_has_left_the_gpu(
@@ -101,30 +124,32 @@ def test_sharing_is_tried_under_mps_once_a_killed_run_has_left_the_gpu(
     (tmp_path / "r256_instruct").mkdir()
     done: list[str] = []
 
-    @contextmanager
-    def service(config: Config, _: str) -> Iterator[tuple[Config, str]]:
-        done.append("served")
-        yield config, ""
-
-    def tried(*_: Any) -> str:
-        done.append(f"tried on {os.environ['CUDA_VISIBLE_DEVICES']}")
+    def fault(gpu: Gpu) -> str:
+        done.append(f"tried on {gpu.index}")
         return "no IPC"
 
     monkeypatch.setattr(run, "take_over", lambda *_: done.append("cleared"))
-    monkeypatch.setattr(preparation, "not_shared", tried)
-    monkeypatch.setattr(preparation, "mps_service", service)
+    monkeypatch.setattr("launch.hardware.ipc.fault", fault)
+    monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
+    monkeypatch.setattr("launch.hardware.mps.running", lambda _: service(done, ""))
     code, (plan,), _ = start()
     assert code == 0
     assert done[:3] == ["cleared", "served", "tried on 0"]
-    assert (plan.asked.model.shared_weights, plan.placement.weights) == ("off", None)
+    assert (plan.config.model.shared_weights, plan.placement.weights) == ("off", None)
 
 
-@pytest.mark.parametrize(("free", "engine"), [(45600, 0.58), (41000, 0.52), (36000, 0.41)])
-def test_an_engine_leaves_room_for_other_processes(free: int, engine: float, nvidia_smi: Install, start: Start) -> None:
-    nvidia_smi(A40.format(0, "a", free))
-    code, (plan,), _ = start()
-    assert code == 0
-    assert (plan.placement.rollouts[0].memory, plan.placement.learners[0].memory) == (engine, 0.37)
+def test_an_engine_leaves_room_for_other_processes(nvidia_smi: Install, start: Start) -> None:
+    for free in (45600, 41000, 36000):
+        nvidia_smi(A40.format(0, "a", free))
+        code, plans, _ = start()
+        assert code == 0
+        engine, learner = plans[-1].placement.rollouts[0].memory, plans[-1].placement.learners[0].memory
+        assert engine + learner <= free / 45668
+    engines, learners = (
+        [getattr(plan.placement, side)[0].memory for plan in plans] for side in ("rollouts", "learners")
+    )
+    assert engines == sorted(engines, reverse=True)
+    assert len({*learners}) == 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from actors.runtime.placement import place
 from actors.runtime.ray_session import (
     NOTE,
     RAY,
-    Early,
+    BackgroundContext,
     clear_session,
     ignoring_ctrl_z,
     make_temporary,
@@ -156,14 +156,14 @@ def test_the_token_is_its_users_alone_or_is_refused(home: Path, there: bool, mon
 def starts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Start Ray where each try takes so many seconds and fails, but for the last; return the number of tries."""
 
-    def start(*seconds: float, minutes: float = 60.0) -> int:
+    def start(*seconds: float, minutes: float = 60.0, said: str = "The current node timed out during startup.") -> int:
         now, tries = [0.0], list[float]()
 
         def start_ray(*_: Any) -> Any:
             tries.append(seconds[len(tries)])
             now[0] += tries[-1]
             if len(tries) < len(seconds):
-                raise Exception("timed out during startup")
+                raise Exception(said)
             return "context"
 
         monkeypatch.setattr(ray_session, "start_ray", start_ray)
@@ -175,16 +175,22 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     return start
 
 
-def test_ray_that_starts_too_slowly_is_started_again_within_the_budget(starts: Callable[..., int]) -> None:
+def test_ray_that_starts_too_slowly_is_started_again_within_the_budget(
+    starts: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert starts(5.0) == 1
     assert starts(30.0, 30.0, 5.0) == 3
+    assert capsys.readouterr().out.count("starting it again") == 2
     with pytest.raises(TryLater, match="60 s"):
         starts(30.0, 30.0, 30.0, 5.0, minutes=2.5)
 
 
-def test_error_of_ray_that_comes_at_once_is_raised_as_it_is(starts: Callable[..., int]) -> None:
-    with pytest.raises(Exception, match="startup") as raised:
-        starts(1.0, 5.0)
+@pytest.mark.parametrize(("seconds", "said"), [(1.0, "timed out during startup"), (30.0, "no such folder")])
+def test_error_of_ray_that_comes_at_once_or_is_another_is_raised_as_it_is(
+    seconds: float, said: str, starts: Callable[..., int]
+) -> None:
+    with pytest.raises(Exception, match=said) as raised:
+        starts(seconds, 5.0, said=said)
     assert not isinstance(raised.value, TryLater)
 
 
@@ -197,7 +203,7 @@ def test_thread_that_entered_a_context_early_lives_until_it_is_left() -> None:
         yield threading.current_thread()
         left.append(True)
 
-    with Early(context()) as thread:
+    with BackgroundContext(context()) as thread:
         thread.join(0.2)
         assert thread.is_alive()
         assert not left

@@ -53,14 +53,13 @@ def test_where_no_client_of_mps_works_the_measurement_without_it_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plan expects MPS, which falls back when the doctor or a run starts."""
-    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/nvidia-cuda-mps-control")
-    made = plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}")
+    made = plan("r8_instruct", replace(machine("A40"), mps=True), f"run.folder={tmp_path}")
     assert made.config.run.mps
-    assert plan_measured(made.asked, made.machine).calibration == UNMEASURED
+    assert plan_measured(made.undecided, made.machine).calibration == UNMEASURED
     assert keep_measured(MEASURED, changed(made.config, {"run.nvidia_mps": "off"}), made.machine)
-    assert plan_measured(made.asked, made.machine).calibration == MEASURED.calibration
+    assert plan_measured(made.undecided, made.machine).calibration == MEASURED.calibration
     keep(Calibration(decode=1.5, of="20 updates"), made.config, made.machine)
-    assert plan_measured(made.asked, made.machine).calibration.decode == 1.5
+    assert plan_measured(made.undecided, made.machine).calibration.decode == 1.5
 
 
 class Planned:

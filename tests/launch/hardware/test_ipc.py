@@ -4,33 +4,32 @@ from dataclasses import replace
 
 import pytest
 
-from actors.runtime.placement import Placement, divide, place
+from actors.runtime.placement import divide, place
 from conf.errors import BadInput
 from conf.load import load
 from launch.hardware import ipc
-from launch.hardware.ipc import not_shared
+from launch.hardware.gpus import Gpu
+from launch.hardware.ipc import check_sharing, fault
 
-ASKED = {way: load(["conf=r8_instruct", f"model.shared_weights={way}"]) for way in ("auto", "on")}
+GPU = Gpu("0", "NVIDIA A40", 45, 45)
 BY_NAME = "import torch.multiprocessing as m; m.set_sharing_strategy('file_system')"
 
 
-@pytest.fixture
-def shared() -> Placement:
-    return divide(place(tuple(range(8)), 1), 0.3, 0.3, weights=0.2)
-
-
-def test_memory_that_can_be_mapped_is_shared(shared: Placement, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_can_be_mapped_has_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ipc, "HOLDER", BY_NAME + ipc.HOLDER.replace("cuda", "cpu"))
-    assert not_shared(ASKED["on"], shared) == ""
+    assert fault(GPU) == ""
     monkeypatch.setattr(ipc, "READER", "raise PermissionError('pidfd_getfd')")
-    assert "pidfd_getfd" in not_shared(ASKED["auto"], shared)
-    with pytest.raises(BadInput, match=r"model\.shared_weights=on: .*pidfd_getfd"):
-        not_shared(ASKED["on"], shared)
+    assert "pidfd_getfd" in fault(GPU)
 
 
-def test_nothing_is_tried_where_nothing_is_shared(shared: Placement, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ipc, "HOLDER", "raise MemoryError")
-    alone = replace(shared, weights=None)
-    assert not_shared(ASKED["auto"], alone) == ""
-    with pytest.raises(BadInput, match="share no GPU"):
-        not_shared(ASKED["on"], alone)
+@pytest.mark.parametrize(("way", "refused"), [("on", True), ("auto", False)])
+def test_sharing_that_is_asked_for_and_cannot_be_is_refused(way: str, refused: bool) -> None:
+    config = load(["conf=r8_instruct", f"model.shared_weights={way}"])
+    shared = divide(place(tuple(range(8)), 1), 0.3, 0.3, weights=0.2)
+    check_sharing(config, shared, "")
+    for placement, said in ((shared, "pidfd_getfd"), (replace(shared, weights=None), "")):
+        if refused:
+            with pytest.raises(BadInput, match=rf"model\.shared_weights=on: .*{said or 'share no GPU'}"):
+                check_sharing(config, placement, said)
+        else:
+            check_sharing(config, placement, said)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.placement import Node, place
+from actors.runtime.placement import place
 from conf.errors import BadInput
 from conf.load import load
-from conf.schema import Config
 from launch.hardware import mps
-from launch.hardware.machine import Machine
-from launch.hardware.mps import PRICE, check_mps, mps_service
+from launch.hardware.gpus import Gpu
+from launch.hardware.machine import Machine, with_listed
+from launch.hardware.mps import check_mps, running
 from launch.plan.options import options
 from tests.launch.plan.plans import CPU, machine, plan, shown
 
@@ -44,7 +44,7 @@ def tool(tmp_path: Path, no_mps: None, monkeypatch: pytest.MonkeyPatch) -> Calla
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     for name in ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -59,21 +59,16 @@ def tool(tmp_path: Path, no_mps: None, monkeypatch: pytest.MonkeyPatch) -> Calla
     return install
 
 
-@pytest.fixture
-def config() -> Config:
-    return load(["conf=r8_instruct", "run.nvidia_mps=on"])
+GPUS = [Gpu("2", "NVIDIA A40", 45, 3), Gpu("3", "NVIDIA A40", 45, 40)]
 
 
-def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[str], None], config: Config) -> None:
+def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[str], None]) -> None:
     tool(SERVICE)
-    with mps_service(load(["conf=r8_instruct"]), "auto") as (settled, event):  # no plan has decided
-        assert (settled.run.mps, event) == (False, "")
-        assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
-    with mps_service(config, "on") as (settled, event):
-        assert (settled, event) == (config, PRICE)
+    with running(GPUS) as fault:
+        assert not fault
         pipe = Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"])
         started = (pipe / "started").read_text()
-        assert pipe.parent.name == "mps-3"
+        assert pipe.parent.name == "mps-2,3"
         assert oct(pipe.stat().st_mode & 0o777) == "0o700"
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in started
     assert "CUDA_VISIBLE_DEVICES" not in started  # else it would number its clients' GPUs from 0
@@ -81,43 +76,30 @@ def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[st
     assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
 
 
-def test_a_service_that_does_not_start_is_refused_or_under_auto_left_out(
-    tool: Callable[[str], None], config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tool(BROKEN)
-    with pytest.raises(BadInput, match=r"run\.nvidia_mps.*no permission"), mps_service(config, "on"):
-        pass
-    with mps_service(config, "auto") as (settled, event):
-        assert settled.run.nvidia_mps == "off"
-        assert "no permission" in event
-        assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
-    assert not list(tmp_path.rglob("told"))  # another user's service is left alone
-    (said,) = capsys.readouterr().out.splitlines()
-    assert "no permission" in said
-
-
 @pytest.mark.parametrize(
-    ("client", "said"),
-    [("raise RuntimeError('CUDA: X')", "RuntimeError: CUDA: X"), ("import time; time.sleep(60)", "0.5 s")],
+    ("script", "client", "said"),
+    [
+        (BROKEN, "", "no permission"),
+        (SERVICE, "raise RuntimeError('CUDA: X')", "RuntimeError: CUDA: X"),
+        (SERVICE, "import time; time.sleep(60)", "0.5 s"),
+        (SERVICE, "import os; assert os.environ['CUDA_VISIBLE_DEVICES'] == '3'", ""),  # the one with room
+    ],
 )
-def test_a_service_whose_clients_fail_is_left_out(
+def test_a_service_that_does_not_start_or_whose_clients_fail_says_why(
+    script: str,
     client: str,
     said: str,
     tool: Callable[[str], None],
-    config: Config,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tool(SERVICE)
+    tool(script)
     monkeypatch.setattr(mps, "CLIENT", client)
-    monkeypatch.setattr(mps, "CLIENT_S", 0.5)
-    with pytest.raises(BadInput, match=said), mps_service(config, "on"):
-        pass
-    with mps_service(config, "auto") as (settled, event):
-        assert not settled.run.mps
-        assert said in event
-        assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    monkeypatch.setattr(mps, "CLIENT_S", 0.5 if "sleep" in client else 60.0)
+    with running(GPUS) as fault:
+        assert said in fault
+        assert bool(fault) == bool(said)
+    assert not list(tmp_path.glob("tools/told"))  # another user's service is left alone
 
 
 def test_a_client_computes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,32 +114,27 @@ def test_a_client_computes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("where", "settings", "value"),
     [
-        (machine("A40"), [], "on"),
-        (replace(machine("A40"), present=False), [], "on"),
-        (machine("A40"), ["learner.max_staleness=0"], "off"),
-        (machine("A40"), ["run.nvidia_mps=off"], "off"),
-        (machine("A40", 2), ["rollout.actors=1", "learner.world_size=1"], "off"),
-        (replace(machine("A40"), nodes=(Node("a", (0, 1), 1),)), [], "off"),
+        (replace(machine("A40"), mps=True), [], "on"),
+        (machine("A40"), [], "off"),
+        (with_listed("A40", tuple(range(8))), [], "on"),
+        (replace(machine("A40"), mps=True), ["learner.max_staleness=0"], "off"),
+        (replace(machine("A40"), mps=True), ["run.nvidia_mps=off"], "off"),
+        (replace(machine("A40", 2), mps=True), ["rollout.actors=1", "learner.world_size=1"], "off"),
         (CPU, ["model.dtype=float32", "device=cpu"], "off"),
     ],
 )
-def test_auto_is_on_where_engine_and_learner_share_a_gpu(
-    where: Machine, settings: list[str], value: str, tool: Callable[[str], None]
+def test_auto_is_on_where_engine_and_learner_share_a_gpu_and_it_works(
+    where: Machine, settings: list[str], value: str
 ) -> None:
-    tool(SERVICE)
     made = plan("r8_instruct", where, *settings)
     assert made.config.run.nvidia_mps == value
     assert ("if it works there" in shown(made)) == (value == "on")
+    assert ("run.nvidia_mps=off" in options(made)) == (value == "on")
+    assert "if it works there" not in shown(plan("r8_instruct", replace(where, tried=True), *settings))
 
 
-def test_auto_is_off_without_the_tool_and_on_for_a_gpu_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launch.hardware.mps.shutil.which", lambda _: None)
-    here, elsewhere = machine("A40"), replace(machine("A40"), present=False)
-    assert (plan("r8_instruct", here).config.run.mps, plan("r8_instruct", elsewhere).config.run.mps) == (False, True)
-    assert "run.nvidia_mps=off" in options(plan("r8_instruct", elsewhere))
-
-
-def test_it_is_refused_where_it_cannot_be(tool: Callable[[str], None], config: Config) -> None:
+def test_it_is_refused_where_it_cannot_be(tool: Callable[[str], None]) -> None:
+    config = load(["conf=r8_instruct", "run.nvidia_mps=on"])
     shared, cpu, two = place((0, 1), 1), place((0, 1), 0), place(tuple(range(8)), 2)
     for placement, joined, beside, said in (
         (cpu, False, 1, "share no GPU"),
@@ -170,4 +147,6 @@ def test_it_is_refused_where_it_cannot_be(tool: Callable[[str], None], config: C
             check_mps(config, placement, joined, beside)
     tool(SERVICE)
     check_mps(config, shared, joined=False)
+    with pytest.raises(BadInput, match="no client"):
+        check_mps(config, shared, joined=False, fault="no client")
     check_mps(load(["conf=r8_instruct", "run.nvidia_mps=off"]), cpu, joined=True)

@@ -11,14 +11,14 @@ from launch.plan.estimate import Estimate
 from launch.plan.options import options
 from launch.plan.plan import Plan, make_plan
 from launch.plan.view import render
-from launch.session.resume import resolve_model
+from launch.session.admission import resolve_model
 
 CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "float32": 0.2e12})
 
 
 def machine(card: str, gpus: int = 1, host_memory: int | None = 128 * GIB) -> Machine:
     listed = with_listed(card, tuple(range(16)))
-    return replace(listed, host_memory=host_memory, gpus=gpus, present=True)
+    return replace(listed, host_memory=host_memory, gpus=gpus, present=True, mps=False)
 
 
 def plan(recipe: str, where: Machine, *overrides: str) -> Plan:

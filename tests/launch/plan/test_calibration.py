@@ -16,7 +16,8 @@ from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
 from conf.settings import changed
-from launch.plan.calibration import ENOUGH, Pace, keep, learn_from, measure, recall
+from launch.plan.calibration import ENOUGH, keep, learn_from, measure, pace_of, recall
+from launch.plan.estimate import Pace
 from launch.plan.plan import make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
 from tests.launch.plan.plans import CPU, estimated
@@ -149,5 +150,5 @@ def test_the_pace_is_the_time_between_two_rows() -> None:
     first = {"budget/spent_s": 50.0, "ledger/rollouts/generate": 20.0, "ledger/learner/update": 10.0}
     last = {"budget/spent_s": 110.0, "ledger/rollouts/generate": 50.0, "ledger/learner/update": 40.0}
     learner = {"ledger/learner/adapter_check": 2.0, "ledger/learner/sync": 4.0}
-    pace = Pace.between([{}, first, *[{}] * 9, last | learner], skipped=2)
+    pace = pace_of([{}, first, *[{}] * 9, last | learner], skipped=2)
     assert pace == Pace(update_s=6.0, generate_s=3.0, learn_s=3.6)

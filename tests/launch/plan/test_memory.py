@@ -3,93 +3,85 @@ from dataclasses import replace
 import pytest
 
 from actors.runtime.placement import Node
-from launch.hardware.machine import GIB
-from tests.launch.plan.plans import CPU, entry, estimated, machine, plan, shown
+from launch.hardware.machine import GIB, Machine
+from launch.plan.plan import Plan
+from tests.launch.plan.plans import CPU, entry, machine, plan, shown
+
+A40 = machine("A40")
 
 
-def test_sizes_at_rank_256_follow_the_shape() -> None:
-    made = plan("r256_instruct", machine("A40"))
-    trained = 256 * 1_154_048
-    assert entry(made, "learner: optimizer") == (16 + 2) * trained  # in host memory
-    assert entry(made, "engine: adapter slots") == 2 * trained * 2
-    assert entry(made, "engine: KV cache, at least") == 8 * 4096 * 28_672
-    assert entry(made, "engine: base weights") == entry(made, "learner: base weights")
-    assert entry(made, "engine: base weights") == pytest.approx(3.09e9, rel=0.01)
-    low = plan("r8_instruct", machine("A40"))
-    assert all(low.needed(place) < made.needed(place) for place in low.available)
-    assert estimated(low).update_s < estimated(made).update_s
+@pytest.mark.parametrize("where", [CPU, A40, machine("A40", 4)])
+def test_a_place_needs_the_sum_of_its_parts_and_an_engine_takes_what_its_share_has_left(where: Machine) -> None:
+    made = plan("quickstart", where)
+    assert sum(map(made.needed, made.available)) == sum(part.bytes for part in made.memory)
+    assert {part.place for part in made.memory} == set(made.available)
+    if where.gpus:
+        share = made.placement.rollouts[0]
+        more = replace(share, memory=share.memory / 2)
+        assert made.tokens_of(more) < made.tokens_of(share)
 
 
-def test_a_higher_staleness_takes_slots_and_saves_waiting() -> None:
-    one, two = (plan("r256_instruct", machine("A40"), f"learner.max_staleness={staleness}") for staleness in (1, 2))
-    assert entry(two, "engine: adapter slots") == 1.5 * entry(one, "engine: adapter slots")
-    assert entry(two, "engine: adapters as loaded") == 1.5 * entry(one, "engine: adapters as loaded")
-    assert estimated(two).update_s < estimated(one).update_s
+def grown(before: Plan, after: Plan) -> set[str]:
+    """The parts that need more bytes in the second plan."""
+    known = {part.what: part.bytes for part in before.memory}
+    return {part.what for part in after.memory if part.bytes > known.get(part.what, 0)}
 
 
-def test_adapter_slots_are_as_large_as_vllm_pads_them() -> None:
-    slots = [entry(plan("quickstart", CPU, f"lora.rank={rank}"), "engine: adapter slots") for rank in (33, 64)]
-    assert slots[0] == slots[1]
+ADAPTER = {"engine: adapter slots", "engine: adapters as loaded"}
+TRAINED = {"learner: adapter, gradients", "learner: activations", "learner: optimizer", "learner: checkpoint"}
 
 
-def test_cache_takes_the_memory_that_the_share_has_left() -> None:
-    for gpu in ("A40", "A100-80"):
-        made = plan("r8_instruct", machine(gpu))
-        fixed = made.needed("rollout GPU") - entry(made, "engine: KV cache, at least")
-        assert made.sequences == (made.available["rollout GPU"] - fixed) // (4096 * 28_672)  # type: ignore[operator]
+@pytest.mark.parametrize(
+    ("where", "less", "more", "parts"),
+    [
+        (A40, "lora.rank=64", "lora.rank=256", ADAPTER | TRAINED),
+        (A40, "learner.max_staleness=1", "learner.max_staleness=2", ADAPTER),
+        (CPU, "lora.rank=33", "lora.rank=64", {"engine: adapters as loaded"} | TRAINED),  # vLLM pads to 64
+        (A40, "learner.tokens_per_microbatch=4096", "learner.tokens_per_microbatch=8192", {"learner: activations"}),
+        (A40, "learner.logprob_chunk=256", "learner.logprob_chunk=512", {"learner: chunk of logits"}),
+        (A40, "rollout.samples_per_problem=4", "rollout.samples_per_problem=8", {"engine: KV cache, at least"}),
+        (CPU, "rollout.kv_cache_gib=1", "rollout.kv_cache_gib=2", {"engine: KV cache"}),
+        (CPU, "learner.gradient_checkpointing=on", "learner.gradient_checkpointing=off", {"learner: activations"}),
+    ],
+)
+def test_a_setting_takes_the_memory_of_its_parts_alone(where: Machine, less: str, more: str, parts: set[str]) -> None:
+    given = ("lora.alpha=16", "learner.gradient_checkpointing=on", "rollout.max_concurrent_samples=64")
+    kept = [each for each in given if each.partition("=")[0] != less.partition("=")[0]]
+    before, after = (plan("r8_instruct" if where.gpus else "quickstart", where, *kept, each) for each in (less, more))
+    assert grown(before, after) == parts
+    assert not grown(after, before)
 
 
-def test_every_engine_of_the_host_counts() -> None:
-    one, two = (plan("quickstart", CPU, f"rollout.actors={actors}") for actors in (1, 2))
-    for what in ("base weights", "adapter slots", "adapters as loaded", "KV cache", "processes"):
-        assert entry(two, f"engine: {what}") == 2 * entry(one, f"engine: {what}")
-    one, four = (plan("r256_instruct", machine("A40", gpus), "learner.world_size=1") for gpus in (2, 5))
-    assert entry(four, "engine: adapters as loaded") == 4 * entry(one, "engine: adapters as loaded")
-    assert entry(four, "engine: base weights") == entry(one, "engine: base weights")
+@pytest.mark.parametrize("key", ["rollout.actors", "learner.world_size"])
+def test_every_process_of_the_host_counts_and_shares_one_optimizer(key: str) -> None:
+    one, two = (plan("quickstart", CPU, f"{key}={number}") for number in (1, 2))
+    side = "engine" if key == "rollout.actors" else "learner"
+    factors = {part.what: entry(two, part.what) / part.bytes for part in one.memory}
+    own = {what: factor for what, factor in factors.items() if what.startswith(side)}
+    assert {what for what, factor in own.items() if factor != 2} <= {"learner: optimizer", "learner: checkpoint"}
+    assert {factor for what, factor in factors.items() if what not in own} == {1}
+    assert ("2 × core 0; 1" in shown(two)) == (side == "learner")
 
 
-def test_a_clusters_first_host_holds_only_its_own_processes() -> None:
-    nodes = tuple(Node(str(number), tuple(range(16)), 1) for number in range(64))
-    one = plan("r8_instruct", machine("A40", 64), "learner.world_size=2")
-    spread = plan("r8_instruct", replace(machine("A40", 64), nodes=nodes), "learner.world_size=2")
-    assert one.overfull == ["host"]
-    assert entry(spread, "learner: process") == entry(one, "learner: process") / 2
-    assert not any(memory.what == "engine: processes" for memory in spread.memory)
-    pair = tuple(Node(str(number), (0, 1), 0) for number in range(2))
-    away = plan("quickstart", replace(CPU, nodes=pair))
-    assert not any(memory.what.startswith("engine:") for memory in away.memory)
-    assert away.sequences == plan("quickstart", CPU).sequences
-
-
-def test_every_node_of_a_cluster_holds_its_own_processes() -> None:
+def test_a_clusters_nodes_hold_their_own_processes() -> None:
     """The second of three nodes has a learner process and an engine, the third two engines, the last nothing to do."""
     gpus = {"home": 2, "second": 2, "third": 2, "bare": 0}
     nodes = tuple(Node(name, tuple(range(16)), count, memory=64 * GIB) for name, count in gpus.items())
     cluster = replace(machine("A40", 6), nodes=nodes)
-    made = plan("r256_instruct", cluster, "learner.world_size=3")
-    one, three = (plan("r256_instruct", machine("A40", gpus), f"learner.world_size={gpus - 1}") for gpus in (2, 4))
-    process, store = (entry(one, name) for name in ("learner: process", "object store"))
-    adapter = 2 * 256 * 1_154_048
-    engine = sum(entry(one, f"engine: {what}") for what in ("processes", "adapters as loaded"))
-    assert entry(made, "learner: process") == 2 * process
-    assert made.needed("node second") == pytest.approx(
-        engine + process + entry(three, "learner: optimizer") / 3 + store + 2 * adapter
-    )
-    assert made.needed("node third") == pytest.approx(2 * engine + store + 2 * adapter)
+    made, alone = (plan("r256_instruct", where, "learner.world_size=3") for where in (cluster, machine("A40", 6)))
     assert list(made.available) == ["rollout GPU", "learner GPU", "host", "node second", "node third"]
     assert made.fits
+    assert not any(part.what == "engine: processes" for part in made.memory)
+    assert entry(made, "learner: process") == pytest.approx(entry(alone, "learner: process") * 2 / 3)
+    assert made.needed("host") < alone.needed("host")
     small = replace(cluster, nodes=tuple(replace(node, memory=8 * GIB) for node in nodes))
     assert plan("r256_instruct", small, "learner.world_size=3").overfull == ["node second", "node third"]
-
-
-def test_ranks_on_a_cpu_hold_a_model_each_and_one_optimizer() -> None:
-    one, two = (plan("quickstart", CPU, f"learner.world_size={ranks}") for ranks in (1, 2))
-    for what, factor in (("base weights", 2), ("activations", 2), ("optimizer", 1)):
-        assert entry(two, f"learner: {what}") == factor * entry(one, f"learner: {what}")
-    assert "2 × core 0; 1" in shown(two)
+    pair = tuple(Node(str(number), (0, 1), 0) for number in range(2))
+    away = plan("quickstart", replace(CPU, nodes=pair))
+    assert not any(part.what.startswith("engine:") for part in away.memory)
 
 
 def test_the_optimizer_is_in_host_memory_unless_told_otherwise() -> None:
     for overrides, place in (((), "host"), (("learner.offload=none",), "learner GPU")):
-        memory = plan("r8_instruct", machine("A40"), *overrides).memory
-        assert [m.place for m in memory if m.what == "learner: optimizer"] == [place]
+        memory = plan("r8_instruct", A40, *overrides).memory
+        assert [part.place for part in memory if part.what == "learner: optimizer"] == [place]

@@ -31,16 +31,16 @@ def test_learning_on_an_unmeasured_gpu_is_a_range() -> None:
 
 
 def test_gpus_are_planned_with_the_batch_and_with_one_that_grows() -> None:
-    rows = list(scale(plan("r8_instruct", machine("A40")), machine("A40"), [1, 2]))
+    rows = list(scale(plan("r8_instruct", machine("A40")), [1, 2]))
     assert [(row.machine.gpus, row.config.learner.problems_per_update) for row in rows] == [(1, 16), (2, 16), (2, 32)]
     assert estimated(rows[0]).update_s > estimated(rows[1]).update_s
 
 
 def test_only_a_plan_that_fits_a_gpu_is_scaled() -> None:
     with pytest.raises(BadInput, match=r"simulate=\[4\].*device="):
-        list(scale(plan("quickstart", CPU), CPU, [4]))
+        list(scale(plan("quickstart", CPU), [4]))
     with pytest.raises(BadInput, match=r"simulate=\[1\]: .*T4.*model\.dtype"):
-        list(scale(plan("r8_instruct", machine("T4")), machine("T4"), [1]))
+        list(scale(plan("r8_instruct", machine("T4")), [1]))
     for settings in (["simulate=[8]"], ["simulate=[0]", "plan=true"], ["simulate=[2000]", "plan=true"]):
         with pytest.raises(BadInput, match="simulate="):
             load(["conf=r8_instruct", *settings])

@@ -15,8 +15,8 @@ from conf.load import dump, load
 from conf.schema import Config
 from conf.settings import changed
 from launch.session import ending
+from launch.session.admission import find_folder
 from launch.session.ending import OnEnd, next_steps, write_ending
-from launch.session.resume import find_folder
 from tests.actors.coordinator.test_actor import make_request
 
 

@@ -1,5 +1,4 @@
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +8,10 @@ from actors.storage.documents import EventKind, Origin, Planned
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.load import dump, load
-from conf.settings import changed
 from launch.hardware.machine import detect
 from launch.plan.plan import make_plan
 from launch.session.preparation import prepare
-from tests.launch.plan.plans import CPU, estimated
-from tests.launch.plan.plans import plan as plan_of
+from tests.launch.plan.plans import estimated
 
 
 def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,9 +25,10 @@ def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path, monkeypatch: 
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
     (tmp_path / "config.yaml").write_text(dump(config))
     plan = make_plan(config, detect("cpu"))
-    expected = estimated(plan_of("quickstart", CPU, "budget.minutes=20"))
+    expected = estimated(plan)
     RunFolder(tmp_path).write_origin(Origin(command="as begun", planned=Planned(updates=9, update_s=1, start_s=1)))
-    request = prepare(plan, tmp_path, time.monotonic() - 30, (), expected, mps="no client")
+    note = (EventKind.FALLBACK, "no client", "NVIDIA's MPS")
+    request = prepare(plan, tmp_path, started_at=time.monotonic() - 30, notes=[note])
     begun = RunRecord(tmp_path).origin()
     assert begun.command == "as begun"
     assert begun.planned
@@ -38,6 +36,5 @@ def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path, monkeypatch: 
     assert request.spent_before == 12.5
     assert request.config.model.pin == RunRecord(tmp_path).config().model.pin == "a" * 40
     assert 42.5 <= RunRecord(tmp_path).spent <= request.spent
-    prepare(replace(plan, config=changed(config, {"run.nvidia_mps": "on"})), tmp_path, time.monotonic(), mps="price")
-    found = [(event.kind, event.detail) for event in RunRecord(tmp_path).events()]
-    assert found[-2:] == [(EventKind.FALLBACK, "no client"), (EventKind.MPS, "price")]
+    (event,) = RunRecord(tmp_path).events()
+    assert (event.kind, event.detail, event.event) == (EventKind.FALLBACK, "no client", "NVIDIA's MPS falls back")

@@ -77,7 +77,7 @@ def test_runs_side_by_side_are_planned_on_their_gpus_with_their_part_of_the_hour
     assert [card.index for plan in plans for card in plan.machine.cards] == [str(number % 4) for number in range(9)]
     assert [len(lane.runs) for lane in lanes] == [3, 2, 2, 2]
     assert {plan.config.budget.seconds for plan in plans} == {3 * 3600}
-    alone = make_plan(plans[0].asked, with_a40s(4))
+    alone = make_plan(plans[0].undecided, with_a40s(4))
     assert estimated(plans[0]).update_s > 1.5 * estimated(alone).update_s
 
 
@@ -85,7 +85,7 @@ def test_runs_side_by_side_are_planned_on_their_gpus_with_their_part_of_the_hour
 def test_mps_of_auto_is_off_for_runs_side_by_side(
     gpus: int, value: str, given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launch.hardware.mps.shutil.which", lambda _: "/bin/service")
+    monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
     grid = read_grid(["conf=r8_instruct", "seeds=[0,1]", "run.nvidia_mps=auto"])
     _, plans = plan_lanes(grid, [with_a40s(gpus)] * 2, RUN)
     assert {plan.config.run.nvidia_mps for plan in plans.values()} == {value}

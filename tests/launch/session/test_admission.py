@@ -22,8 +22,8 @@ from launch.hardware.machine import GIB, Machine
 from launch.plan.refusal import LEAST_START
 from launch.plan.time import START_S
 from launch.session import preparation
+from launch.session.admission import begin, find_folder, resolve_model, take_over
 from launch.session.preparation import commit, origin
-from launch.session.resume import begin, find_folder, resolve_model, take_over
 from tests.conftest import ROOT
 
 
@@ -140,7 +140,7 @@ def problems(*ids: str) -> ProblemSet:
 def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
     config = configure(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from tests.launch.session.test_resume import *;"
+        "import sys; from pathlib import Path; from tests.launch.session.test_admission import *;"
         "begin(configure(Path(sys.argv[1])), Path(sys.argv[1]) / 'quickstart', problems('a'));"
         "print('held', flush=True); sys.stdin.read()"
     )

@@ -43,25 +43,25 @@ def find_folder(config: Config) -> Path:
     run.check()
     if (summary := run.finished()) is not None:
         check_continuation(config, run, summary)
-    if said := too_little_left(config, run):
+    if said := budget_shortage(config, run):
         raise BadInput(f"run {config.run.name!r}: {said}, or start it anew by run.overwrite=true")
     check_settings(config, run)
     return run.path
 
 
-def too_little_left(config: Config, run: RunRecord) -> str:
+def budget_shortage(config: Config, run: RunRecord) -> str:
     """Say that the rest of a run's budget is too short for its start, final evaluation and end, and what is enough;
     empty if it is not too short.
     """
-    if (budget := budget_of(config.budget.seconds, config, run)).allows("start"):
+    if (budget := remaining_budget(config.budget.seconds, config, run)).allows("start"):
         return ""
     return (
         f"{duration(run.spent)} of its {duration(budget.total)} are spent, and start, final evaluation and end may take"
-        f" {duration(budget.expected('start') + budget.reserve)}: give at least {larger(config, run)}"
+        f" {duration(budget.expected('start') + budget.reserve)}: give at least {enough_budget(config, run)}"
     )
 
 
-def budget_of(seconds: float, config: Config, run: RunRecord) -> Budget:
+def remaining_budget(seconds: float, config: Config, run: RunRecord) -> Budget:
     """Return a run's budget if it were so long, with the expected durations of its next start and last evaluation."""
     budget, ledger, base = Budget(seconds, run.spent, WallClock()), run.ledger(), run.evaluation("base")
     budget.expect("start", (ledger and ledger.start_s) or LEAST_START * START_S["cpu"])
@@ -69,10 +69,10 @@ def budget_of(seconds: float, config: Config, run: RunRecord) -> Budget:
     return budget
 
 
-def larger(config: Config, run: RunRecord, twice: bool = False) -> str:
+def enough_budget(config: Config, run: RunRecord, twice: bool = False) -> str:
     """Return the setting of the smallest budget, from this or `twice` this one on, that allows a run another start."""
     minutes = count(math.ceil((1 + twice) * config.budget.seconds / 60))
-    return f"budget.minutes={next(m for m in minutes if budget_of(60 * m, config, run).allows('start'))}"
+    return f"budget.minutes={next(m for m in minutes if remaining_budget(60 * m, config, run).allows('start'))}"
 
 
 def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> None:
@@ -86,7 +86,7 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
     more, hint = False, ""
     if exhausted:
         more = summary.budget_s is not None and config.budget.seconds > summary.budget_s
-        hint = larger(config, run, twice=True)
+        hint = enough_budget(config, run, twice=True)
     elif had is not None and had <= summary.updates:
         more = asked is None or asked > had
         hint = f"budget.updates={2 * had}"
