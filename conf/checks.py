@@ -1,18 +1,19 @@
 """Combinations of settings that cannot work together."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 from conf.catalogue import BY_MEMORY, devices, find_benchmarks
 from conf.errors import BadInput, hint
-from conf.schema import AlgorithmConfig, Config, ShapeConfig
+from conf.schema import AlgorithmConfig, Call, CommandLine, Config, ShapeConfig
 
 MOST_SAMPLES = 2**15
 """Largest number of samples in flight at once: 1,024 problems × 16 samples, twice with a staleness of 1."""
 
 
-def check(config: Config) -> None:
+def check(asked: CommandLine) -> None:
     """Raise BadInput with a line for each combination that cannot work."""
-    raise_for(_faults(config))
+    raise_for(chain(_call_faults(asked), _faults(asked)))
 
 
 def check_lengths(config: Config, context: int) -> None:
@@ -25,18 +26,21 @@ def raise_for(faults: Iterator[str]) -> None:
         raise BadInput(*found)
 
 
-def _faults(config: Config) -> Iterator[str]:
+def _call_faults(call: Call) -> Iterator[str]:
     try:
-        find_benchmarks(config.benchmarks)
+        find_benchmarks(call.benchmarks)
     except BadInput as unknown:
         yield str(unknown)
+    if call.simulate and not call.plan:
+        yield f"simulate={call.simulate}: only a plan simulates; add plan=true"
+
+
+def _faults(config: Config) -> Iterator[str]:
     known = ["auto", "cpu", *devices()]
     if config.device not in known and not BY_MEMORY.fullmatch(config.device):
         near = hint(config.device, known)
         all_known = f"all: {', '.join(known)}"
         yield f"device={config.device}: no such device; {near}{all_known}; plan any other by its memory, as device=12GB"
-    if config.simulate and not config.plan:
-        yield f"simulate={config.simulate}: only a plan simulates; add plan=true"
     shape = config.model.shape
     missing = [name for name, value in vars(shape).items() if value == 0 and not isinstance(value, bool)]
     if shape != ShapeConfig() and missing:

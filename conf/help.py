@@ -16,7 +16,7 @@ from conf.catalogue import elsewhere
 from conf.command import WORDS, PlainConsole, as_typed
 from conf.errors import BadInput, hint
 from conf.load import BASE, FOLDER, origins, recipe_names
-from conf.schema import Config, ConfigWithSweep
+from conf.schema import CommandLine, SweepCommandLine
 from conf.settings import MOST, Setting, expected, settings, show
 
 OF_THE_GRID = re.compile(r"r(8|64|256)_(.+)")
@@ -31,7 +31,7 @@ def explain(arguments: list[str], usage: str) -> None:
     """
     console = PlainConsole()
     topics = [argument for argument in arguments if argument not in WORDS and "=" not in argument]
-    known = list(settings(ConfigWithSweep))
+    known = list(settings(SweepCommandLine))
     if not topics:
         _print_overview(console, usage)
     for topic in topics:
@@ -64,15 +64,15 @@ def recipe_lines() -> dict[str, str]:
     return lines
 
 
-def show_settings(config: Config, arguments: list[str]) -> None:
+def show_settings(asked: CommandLine, arguments: list[str]) -> None:
     """Print every setting of a command line, by section: its value, the value's source, its meaning."""
     console, given = PlainConsole(), origins(arguments)
     heading = None
-    for item in settings(Config):
+    for item in settings(CommandLine):
         if (section := item.path.rpartition(".")[0].partition(".")[0]) != heading:
             heading = section
             console.print(Text(f"\n{section or 'Without a section'}", style="bold"))
-        value = attrgetter(item.path)(config)
+        value = attrgetter(item.path)(asked)
         source = next((given[key] for key in given if f"{key}.".startswith(f"{item.path}.")), "default")
         line = Text(f"  {item.path}={show(value)}", style="cyan" if source != "default" else "")
         console.print(line + Text(f"  ({source})", style="dim"), soft_wrap=True)
@@ -84,7 +84,10 @@ def _print_overview(console: Console, usage: str) -> None:
     for heading, rows in (
         ("Recipes, conf=NAME", recipe_lines()),
         ("Sections of settings", {name: about(kind) for name, kind in _sections().items()}),
-        ("Settings without a section", {item.path: item.meaning for item in settings(Config) if "." not in item.path}),
+        (
+            "Settings without a section",
+            {item.path: item.meaning for item in settings(CommandLine) if "." not in item.path},
+        ),
     ):
         table = Table.grid("", "", padding=(0, 2))
         for name, text in rows.items():
@@ -109,7 +112,7 @@ def first_sentence(text: str) -> str:
 
 
 def _sections() -> dict[str, Any]:
-    return {name: kind for name, kind in get_type_hints(ConfigWithSweep).items() if is_dataclass(kind)}
+    return {name: kind for name, kind in get_type_hints(SweepCommandLine).items() if is_dataclass(kind)}
 
 
 def about(section: type) -> str:

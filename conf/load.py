@@ -11,7 +11,7 @@ import re
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
@@ -20,8 +20,10 @@ from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
 from conf.documents import FORMAT, check_format, flatten, parse_yaml, read_yaml, reason, write_yaml
 from conf.errors import BadInput, hint
-from conf.schema import Config, among, marked
+from conf.schema import CommandLine, Config, Settings, among, marked
 from conf.settings import RULES, Place, build, changed, settings
+
+Asked = TypeVar("Asked", bound=CommandLine)
 
 Tree = dict[str, Any]
 """Nested mappings: sections, and values by their keys."""
@@ -42,26 +44,34 @@ RECORD = "config.yaml"
 RESTORE = "restore the file, or begin the run anew with run.overwrite=true"
 
 
-def load(arguments: list[str], folder: Path = FOLDER, kind: type[Config] = Config) -> Config:
-    """Return the configuration that the arguments of a command ask for. They must name a recipe, or an `adapter` of a
-    run.
+def load(arguments: list[str], folder: Path = FOLDER) -> Config:
+    """Return the settings of a run that the arguments of a command ask for; see `command_line`."""
+    return command_line(arguments, folder).config
+
+
+def command_line(
+    arguments: list[str],
+    folder: Path = FOLDER,
+    kind: type[Asked] = CommandLine,  # type: ignore[assignment]
+) -> Asked:
+    """Return all that the arguments of a command ask for. They must name a recipe, or an `adapter` of a run.
 
     Raises BadInput for a missing or unknown recipe, an unknown or repeated key, a wrong type, a value out of range, an
     impossible combination, and YAML that does not parse.
     """
     name, overrides = _parse(arguments, folder)
     given = ("", overrides)
-    config = _resolve([*(_recipes(name, folder) if name else ()), given], kind)
-    if run := run_of(config.adapter):
-        config = _resolve([_of_run(run, config.adapter), given], kind)
+    asked = _resolve([*(_recipes(name, folder) if name else ()), given], kind)
+    if run := run_of(asked.adapter):
+        asked = _resolve([_of_run(run), given], kind)
     elif not name:
         raise BadInput(
             "no conf=NAME given: start with conf=quickstart; `python launch/run.py help` lists the recipes "
             "and explains the settings"
         )
-    config = changed(config, {"run.name": config.run.name or bare(name), "device": known_as(config.device)})
-    check(config)
-    return changed(config, {"lora": config.lora.settled()})
+    asked = changed(asked, {"run.name": asked.run.name or bare(name), "device": known_as(asked.device)})
+    check(asked)
+    return changed(asked, {"lora": asked.lora.settled()})
 
 
 def origins(arguments: list[str], folder: Path = FOLDER) -> dict[str, str]:
@@ -85,7 +95,7 @@ def settings_of(adapter: Path) -> Config:
     run = run_of(str(adapter))
     if run is None:
         raise BadInput(f"{adapter} is not in a run's folder: name one that is")
-    return _resolve([_of_run(run, str(adapter))], Config)
+    return _resolve([_of_run(run)], Config)
 
 
 def recorded(folder: Path) -> Config | None:
@@ -148,7 +158,7 @@ def read_value(key: str, text: str) -> Any:
 
 def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:
     """Return the recipe's name, empty if there is none, and the overrides."""
-    known = [*(f"conf={name}" for name in recipe_names(folder)), *(item.path for item in settings(Config))]
+    known = [*(f"conf={name}" for name in recipe_names(folder)), *(item.path for item in settings(CommandLine))]
     given = pairs(arguments, "conf=quickstart or lora.rank=8", known)
     for key, other in combinations(sorted(given), 2):
         if other.startswith(f"{key}."):
@@ -188,15 +198,15 @@ def _recipes(name: str, folder: Path) -> list[Layer]:
     return chain
 
 
-def _of_run(run: Path, adapter: str) -> Layer:
+def _of_run(run: Path) -> Layer:
     """Return a run's recorded settings, with its folder's present name and place and without the device."""
-    record = asdict(read_record(run / RECORD)) | {"adapter": adapter}
+    record = asdict(read_record(run / RECORD))
     del record["device"]
     record["run"] |= {"name": run.name, "folder": str(run.parent), "overwrite": False}
     return str(run / RECORD), record
 
 
-def _resolve(layers: list[Layer], kind: type[Config]) -> Config:
+def _resolve(layers: list[Layer], kind: type[Settings]) -> Settings:
     """Merge layers over the defaults. Raises BadInput with a line for each fault, and with its file if it is in one."""
     tree, files = _laid(layers)
 
@@ -205,15 +215,15 @@ def _resolve(layers: list[Layer], kind: type[Config]) -> Config:
         file = next((files[key] for key in files if among(key, (path,)) or among(path, (key,))), "")
         return f"{file}: " if file else ""
 
-    config: Config = build(kind, tree, where, context=RULES)
-    return config
+    resolved: Settings = build(kind, tree, where, context=RULES)
+    return resolved
 
 
 def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
     """Return the layers and their presets merged in order, and the source of each key: a file or a preset."""
     merged: list[Tree] = []
     files: dict[str, str] = {}
-    followers = [item for item in settings(Config) if item.follows]
+    followers = [item for item in settings(CommandLine) if item.follows]
     for file, layer in layers:
         own = flatten(layer)
         for item in followers:

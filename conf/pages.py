@@ -10,7 +10,7 @@ from conf.catalogue import table
 from conf.command import command
 from conf.errors import BadInput
 from conf.help import about, bounds, default, first_sentence, recipe_lines
-from conf.schema import ConfigWithSweep
+from conf.schema import SweepCommandLine
 from conf.settings import Setting, settings
 
 SETTINGS = """# Settings
@@ -43,13 +43,13 @@ left column is answered with ours. [Settings](settings.md) has every setting. Th
 
 
 def settings_page() -> str:
-    known = {item.path: item for item in settings(ConfigWithSweep)}
+    known = {item.path: item for item in settings(SweepCommandLine)}
     first = [
         (f"`{path}`", f"`{default(known[path]) or 'empty'}`", first_sentence(known[path].meaning)) for path in FIRST
     ]
     recipes = [(f"`{name}`", line) for name, line in recipe_lines().items()]
     parts = [SETTINGS, _table(("setting", "default", ""), first), "## Recipes\n", _table(("conf=", ""), recipes)]
-    for section, members in groupby(settings(ConfigWithSweep), key=lambda item: item.section):
+    for section, members in groupby(settings(SweepCommandLine), key=lambda item: item.section):
         items = list(members)
         name = items[0].path.rpartition(".")[0]
         parts += [f"## {name}\n", about(section) + "\n"] if name else ["## Without a section\n"]

@@ -68,7 +68,6 @@ class Setting:
     resumable: a run may be resumed with another value, which changes where and how fast the run proceeds, not what it
         learns.
     private: it concerns the run's owner alone, and is shown only in the run's folder.
-    momentary: it applies to one call of a command, not to the run.
     setup: runs with different values are different experiments. None means yes, unless the setting is resumable.
     costless: its value changes neither the time nor the memory of an update.
     local_path: it may be a path on this machine.
@@ -85,7 +84,6 @@ class Setting:
     follows: str = ""
     resumable: bool = False
     private: bool = False
-    momentary: bool = False
     setup: bool | None = None
     costless: bool = False
     local_path: bool = False

@@ -36,7 +36,7 @@ from actors.storage.run_record import RunRecord
 from conf.command import PlainConsole, asks_for_help, command, near
 from conf.errors import BadInput
 from conf.help import explain
-from conf.load import load
+from conf.load import command_line
 from conf.signals import end_by_signal, handle_signals
 from launch.evaluation.preparation import PreparedEvaluation, prepare
 from launch.evaluation.results import table, write_results
@@ -63,9 +63,9 @@ def main(arguments: list[str]) -> int:
     if asks_for_help(arguments):
         explain(arguments, __doc__)
         return 0
-    config = load(arguments)
-    machine = detect(config.device)
-    if (evaluation := prepare(resolve_model(config, machine), machine, console)) is None:
+    asked = command_line(arguments)
+    machine = detect(asked.device)
+    if (evaluation := prepare(resolve_model(asked, machine), machine, console)) is None:
         return 0
     status = "completed"
     if not evaluation.complete:

@@ -42,7 +42,7 @@ from conf import signals
 from conf.command import BAD_INPUT, WORDS, PlainConsole, command, refused
 from conf.errors import BadInput, TryLater
 from conf.help import explain, show_settings
-from conf.load import load
+from conf.load import command_line
 from conf.schema import Config
 from conf.settings import changed
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
@@ -74,32 +74,32 @@ def main(arguments: list[str]) -> int:
     if not WORDS.isdisjoint(arguments):
         explain(arguments, __doc__)
         return 0
-    config = load(arguments)
-    if config.show:
-        show_settings(config, arguments)
+    asked = command_line(arguments)
+    if asked.show:
+        show_settings(asked, arguments)
         return 0
-    if config.plan:
-        show_plan(config, console)
+    if asked.adapter:
+        raise BadInput(f"adapter={asked.adapter}: evaluate.py measures it; a run starts from lora.start_from")
+    if asked.plan:
+        show_plan(asked.config, console, asked.simulate)
         return 0
-    return start(config, console, started_at, arguments)
+    return start(asked.config, console, started_at, arguments)
 
 
-def show_plan(config: Config, console: Console) -> None:
-    """Print the plan of a run on this machine, or on the one that `device` names."""
+def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
+    """Print the plan of a run on this machine, or on the one that `device` names. simulate: numbers of GPUs."""
     machine = detect(config.device)
     plan = with_problems(plan_measured(resolved(config, machine), machine))
     if note := cluster_note():
         console.print(note, soft_wrap=True)
     console.print(render(plan, options(plan)))
-    if config.simulate:
-        console.print(render_scaling(scale(plan, config.simulate)))
+    if simulate:
+        console.print(render_scaling(scale(plan, simulate)))
 
 
 def resolved(config: Config, machine: Machine) -> Config:
     """Return the settings with the model's dtype and pin. Raises BadInput for what no run can have."""
     check_functions(config.reward)
-    if config.adapter:
-        raise BadInput(f"adapter={config.adapter}: evaluate.py measures it; a run starts from lora.start_from")
     return resolve_model(config, machine)
 
 

@@ -55,7 +55,7 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
     grid = read_grid(arguments)
     machine = cache(detect)
     lanes, plans = plan_lanes(grid, [machine(run.config.device) for run in grid.runs], command)
-    if grid.runs[0].config.plan:
+    if grid.plan:
         if note := cluster_note():
             console.print(note)
         console.print(plans_table(plans, len(lanes)))

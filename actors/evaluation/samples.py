@@ -15,7 +15,7 @@ from actors.storage.run_record import RunRecord
 from actors.storage.writer import Writer
 from conf.errors import BadInput
 from conf.load import recorded
-from conf.schema import Config
+from conf.schema import CommandLine, Config
 
 DOCUMENT = "evaluation.json"
 
@@ -27,7 +27,7 @@ class EvaluationFolder:
         self.path = path
 
     @classmethod
-    def of(cls, config: Config, run: Path | None) -> "EvaluationFolder":
+    def of(cls, config: CommandLine, run: Path | None) -> "EvaluationFolder":
         """Return the folder of an evaluation. run: folder of the run that the adapter comes from.
 
         Raises BadInput if it would be in the folder of another run or model, whose report would then show the results.

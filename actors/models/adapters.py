@@ -14,7 +14,7 @@ from actors.models.files import name_on_hub, pin_of, shape_from_config
 from actors.models.sizes import projection_sizes
 from conf.documents import parse_json, read_text
 from conf.errors import BadInput
-from conf.schema import Config, ShapeConfig
+from conf.schema import Config, Settings, ShapeConfig
 from conf.schema.model import FUSED, PIN, PROJECTIONS, VLLM_RANKS
 from conf.settings import MOST, changed
 
@@ -67,14 +67,14 @@ class Stated(TypedDict):
     revision: NotRequired[str | None]
 
 
-def pinned(config: Config) -> Config:
+def pinned(config: Settings, adapter: str = "") -> Settings:
     """Return the settings with `model.pin`: as given, else for a hub model the commit that the adapter to evaluate or
-    to start from states, else the present commit or digest.
+    to start from states, else the present commit or digest. adapter: folder of the one to evaluate.
 
     Raises BadInput if that model cannot be had, or if the adapter states another commit than is given.
     """
-    model, (name, given), (folder, where) = config.model, name_on_hub(config.model), _named(config)
-    named = name and (config.adapter or config.lora.start_from) and os.path.isfile(folder / CONFIG_FILE)
+    model, (name, given), (folder, where) = config.model, name_on_hub(config.model), _named(config, adapter)
+    named = name and (adapter or config.lora.start_from) and os.path.isfile(folder / CONFIG_FILE)
     stated = _read(config, model.path, folder, where) if named else {}
     if stated.get("base_model_name_or_path") == name and (revision := stated.get("revision")):
         if given and re.fullmatch(PIN, revision) and pin_of(model) != revision:
@@ -91,7 +91,7 @@ def check_adapter(config: Config, model_path: str) -> None:
     """
     if not config.lora.start_from:
         return
-    folder, where = _named(config)
+    folder, where = _named(config, "")
     for key, theirs in _lora(_read(config, model_path, folder, where)).items():
         ours = getattr(config.lora, key)
         if theirs != (sorted(ours) if isinstance(ours, list) else ours):
@@ -99,28 +99,28 @@ def check_adapter(config: Config, model_path: str) -> None:
     _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=False)
 
 
-def adopt_adapter(config: Config, model_path: str) -> tuple[Config, Adapter | None]:
-    """Return the settings with rank, alpha, scaling and modules of the adapter that `adapter` names, and that adapter;
-    None if `adapter` is empty. `adapter` may also name a checkpoint.
+def adopt_adapter(config: Settings, adapter: str, model_path: str) -> tuple[Settings, Adapter | None]:
+    """Return the settings with rank, alpha, scaling and modules of the adapter in a folder, and that adapter; None if
+    `adapter` is empty. It may also name a checkpoint.
 
     Raises BadInput unless it is a plain PEFT adapter in safetensors that states, fits and changes the model.
     """
-    if not config.adapter:
+    if not adapter:
         return config, None
-    folder, where = _named(config)
+    folder, where = _named(config, adapter)
     stated = _read(config, model_path, folder, where)
     config = changed(config, {f"lora.{key}": value for key, value in _lora(stated).items()})
     _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=True)
     return config, Adapter(folder.resolve(), stated["base_model_name_or_path"])
 
 
-def _named(config: Config) -> tuple[Path, str]:
+def _named(config: Config, adapter: str) -> tuple[Path, str]:
     """Return the folder of the adapter to evaluate, or else of the one to start from, and the setting that names it."""
-    if not config.adapter:
+    if not adapter:
         return Path(config.lora.start_from), f"lora.start_from={config.lora.start_from}"
-    folder = Path(config.adapter)
+    folder = Path(adapter)
     inside = os.path.isfile(folder / "adapter" / CONFIG_FILE)
-    return folder / "adapter" if inside else folder, f"adapter={config.adapter}"
+    return folder / "adapter" if inside else folder, f"adapter={adapter}"
 
 
 def model_names(path: str) -> set[str]:

@@ -48,7 +48,6 @@ class RunConfig:
         "our choice: a finished run is never lost by accident",
         resumable=True,
         private=True,
-        momentary=True,
         not_for_sweeps=SWEEP_ANEW,
     )
     """Replace a run, or an evaluation, of that name."""

@@ -78,7 +78,7 @@ def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:
         raise BadInput(f"the adapter in {found} has changed since the run wrote it ({reason}): name another checkpoint")
     config = settings_of(found / "adapter")
     model_path = locate(config.model)
-    config, _ = adopt_adapter(config, model_path)
+    config, _ = adopt_adapter(config, str(found / "adapter"), model_path)
     return Trained(run, config, model_path, found)
 
 

@@ -20,7 +20,7 @@ from conf.checks import check_lengths
 from conf.command import near
 from conf.errors import BadInput
 from conf.load import run_of
-from conf.schema import Config
+from conf.schema import CommandLine, Config
 from conf.settings import changed
 from launch.hardware.machine import Machine, check_build
 from launch.plan.plan import possible_samples
@@ -39,7 +39,7 @@ class PreparedEvaluation:
     others: results of benchmarks that were evaluated before and are not requested now.
     """
 
-    config: Config
+    config: CommandLine
     folder: EvaluationFolder
     model_path: str
     placement: Placement
@@ -56,14 +56,14 @@ class PreparedEvaluation:
         return all(sample_file.rounds == sample_file.n for sample_file in self.sample_files)
 
 
-def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvaluation | None:
+def prepare(config: CommandLine, machine: Machine, console: Console) -> PreparedEvaluation | None:
     """Find and check everything, and only then touch the folder. Return None if only the plan was requested."""
     check_request(config, machine)
-    config = pinned(config)
+    config = pinned(config, config.adapter)
     model_path = locate(config.model)
     shape = shape_from_config(model_path)
     check_lengths(config, shape.max_position_embeddings)
-    config, adapter = adopt_adapter(config, model_path)
+    config, adapter = adopt_adapter(config, config.adapter, model_path)
     config = changed(config, {"rollout.max_concurrent_samples": possible_samples(config, machine)[-1]})
     placement = place_engines(machine.cores, machine.gpus)
     if config.reward.workers is not None:
@@ -74,7 +74,9 @@ def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvalu
     if run:
         console.print(f"Settings of the run in {near(run)}", soft_wrap=True)
     tokenizer = load_tokenizer(model_path, config.model.path)
-    benchmarks = [load_benchmark(benchmark, config, tokenizer) for benchmark in find_benchmarks(config.benchmarks)]
+    benchmarks = [
+        load_benchmark(benchmark, config, tokenizer, config.limit) for benchmark in find_benchmarks(config.benchmarks)
+    ]
     for each in benchmarks:
         if run:
             check_heldout(each, config, run)
@@ -106,7 +108,7 @@ def prepare(config: Config, machine: Machine, console: Console) -> PreparedEvalu
     )
 
 
-def check_request(config: Config, machine: Machine) -> None:
+def check_request(config: CommandLine, machine: Machine) -> None:
     """Raise BadInput for mistakes that do not depend on the model."""
     if not machine.present:
         raise BadInput(f"device={config.device}: this machine has no {config.device}; leave it out")

@@ -19,7 +19,7 @@ from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import RECORD, dump, flatten
-from conf.schema import Config, among, marked
+from conf.schema import Config, Settings, among, marked
 from conf.settings import changed
 from launch.hardware.machine import Machine
 from launch.plan.refusal import LEAST_START
@@ -131,7 +131,7 @@ def check_settings(config: Config, run: RunRecord) -> None:
         )
 
 
-def resolve_model(config: Config, machine: Machine) -> Config:
+def resolve_model(config: Settings, machine: Machine) -> Settings:
     """Return the settings with the model's pin and dtype that a run began with; for model.dtype=auto, else with the
     machine's faster dtype.
 
@@ -183,6 +183,6 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
             f"run {config.run.name!r} was begun with other problems than {config.data.source} has now: restore the "
             f"data, or give run.name=OTHER or run.overwrite=true"
         )
-    untold, changed_now = (*marked("private"), *marked("momentary")), changes(config, run).items()
+    untold, changed_now = marked("private"), changes(config, run).items()
     run.write_config(dump(config), problems.digest)
     return [f"{key}={then} → {now}" for key, (then, now) in changed_now if not among(key, untold)]

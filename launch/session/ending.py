@@ -18,7 +18,8 @@ from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import BEHIND, FINISHED, RunRecord
 from conf import signals
 from conf.command import as_typed, near
-from conf.schema import Config, marked
+from conf.schema import Call, Config
+from conf.settings import settings
 from launch.session.admission import budget_shortage, ends_at_zero, enough_budget
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
@@ -133,7 +134,7 @@ def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
         }
     few = not summary.updates or (planned and summary.updates < BEHIND * planned.updates)
     if few and summary.status == "budget_exhausted" and not (summary.updates and ends_at_zero(config)):
-        once = ("budget.minutes", "budget.hours", *marked("momentary"))
+        once = ("budget.minutes", "budget.hours", "run.overwrite", *(item.path for item in settings(Call)))
         given = [each for each in sys.argv[1:] if "=" in each and each.partition("=")[0] not in once]
         steps["train on"] = shlex.join(["python", "launch/run.py", *given, enough_budget(config, record, twice=True)])
     width = max(map(len, steps), default=0)

@@ -13,8 +13,8 @@ from typing import Any, get_origin
 from actors.storage.run_record import FINISHED, RunRecord
 from conf.arguments import pairs
 from conf.errors import BadInput
-from conf.load import bare, load, read_value, recipe_names
-from conf.schema import Config, ConfigWithSweep, SweepConfig, marked
+from conf.load import bare, command_line, read_value, recipe_names
+from conf.schema import Call, CommandLine, Config, SweepCommandLine, SweepConfig
 from conf.schema.run import PLAIN_NAME
 from conf.settings import changed, settings, show
 
@@ -26,7 +26,7 @@ AXES = {"ranks": "lora.rank", "seeds": SEED}
 SHORT = {"lora.rank": "r", "run.seed": "seed", "conf": "", "model.path": ""}
 """Prefixes of an axis's value in a run's name. For other axes it is the last part of the key and an equals sign."""
 
-REMEDIES = {item.path: item.not_for_sweeps for item in settings(Config) if item.not_for_sweeps}
+REMEDIES = {item.path: item.not_for_sweeps for item in settings(CommandLine) if item.not_for_sweeps}
 """Remedies by setting that a sweep refuses."""
 
 MODEL = ("conf", "model.path")
@@ -35,7 +35,9 @@ MODEL = ("conf", "model.path")
 MOST_RUNS = 1000
 """Largest number of runs in a sweep."""
 
-LISTS = {item.path for item in settings(Config) if get_origin(item.kind) is list}
+CALL = {item.path for item in settings(Call)}
+
+LISTS = {item.path for item in settings(CommandLine) if get_origin(item.kind) is list}
 
 
 @dataclass(eq=False)
@@ -75,6 +77,7 @@ class Grid:
 
     runs: seeds change slowest, so that a sweep cut short has compared something.
     folder: the parent of the runs' folders.
+    plan: whether only the plan is requested.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Grid:
     axes: dict[str, list[Any]]
     runs: tuple[SweepRun, ...]
     folder: Path
+    plan: bool = False
 
 
 def read_grid(arguments: Sequence[str]) -> Grid:
@@ -94,8 +98,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     texts = _settings(arguments)
     conf = texts.pop("conf", "")
     own = [key for key in texts if key == "run.folder" or key.startswith("sweep.")]
-    asked = load([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in own)], kind=ConfigWithSweep)
-    assert isinstance(asked, ConfigWithSweep)
+    asked = command_line([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in own)], kind=SweepCommandLine)
     if asked.sweep.seconds is not None and (both := {"budget.hours", "budget.minutes"} & texts.keys()):
         raise BadInput(f"{both.pop()} and a budget of the whole sweep are given: keep one")
     axes = _take_axes(texts)
@@ -116,11 +119,12 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         word = "-".join(_word(key, value) for key, value in overrides.items())
         varied = [f"{key}={json.dumps(value)}" for key, value in overrides.items() if key != "conf"]
         given = [f"conf={overrides.get('conf', conf)}", *varied, *kept, f"run.name={word}"]
-        runs.append(SweepRun(word, overrides, tuple(given), load(given)))
+        of_run = command_line(given)
+        runs.append(SweepRun(word, overrides, tuple(given), of_run.config))
     word, times = Counter(run.name for run in runs).most_common(1)[0]
     if times > 1:
         raise BadInput(f"{times} runs would be named {word}: list each value once, and paths whose last parts differ")
-    return Grid(name, conf, asked.sweep, axes, tuple(runs), folder)
+    return Grid(name, conf, asked.sweep, axes, tuple(runs), folder, of_run.plan)
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:
@@ -141,7 +145,7 @@ def _take_axes(texts: dict[str, str]) -> dict[str, list[Any]]:
         values = read_value(key, text)
         if not isinstance(values, list) or (key in LISTS and not isinstance(next(iter(values), None), list)):
             continue
-        if key in marked("momentary"):
+        if key in CALL:
             raise BadInput(f"{key}={text}: it is of the command and not of a run; give one value")
         if not values:
             raise BadInput(f"{key}=[]: an axis without values; list some, or leave it out")

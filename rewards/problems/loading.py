@@ -96,16 +96,16 @@ class BenchmarkProblems:
     digest: str = ""
 
 
-def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any) -> BenchmarkProblems:
+def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any, limit: int | None = None) -> BenchmarkProblems:
     """Load the first `limit` problems of a benchmark, by id. Raises BadInput for a source without a usable problem."""
     if benchmark.source == HELD_OUT:
         known = load(config, tokenizer)
         if not known.heldout:
             raise BadInput(f"benchmarks={HELD_OUT}: eval.problems={config.eval.problems} holds out none; raise it")
         dropped = counts([row for row in known.left_out if row.source == "eval_source"])
-        return BenchmarkProblems(benchmark, known.heldout[: config.limit], dropped, known.digest)
+        return BenchmarkProblems(benchmark, known.heldout[:limit], dropped, known.digest)
     check_chat(config, tokenizer)
-    data = replace(config.data, problem_pattern="", scan=None, size=config.limit)
+    data = replace(config.data, problem_pattern="", scan=None, size=limit)
     rows = sources.read("benchmarks", benchmark.source, data, EVAL_SEED)
     columns = rows[0].fields if rows else {}
     data = replace(
@@ -115,7 +115,7 @@ def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any) -> Benc
     )
     left_out: list[LeftOut] = []
     pairs = distinct_pairs(rows, "benchmarks", data, left_out)
-    problems = usable_problems("benchmarks", pairs, config, tokenizer, left_out)[: config.limit]
+    problems = usable_problems("benchmarks", pairs, config, tokenizer, left_out)[:limit]
     if not problems:
         raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({in_words(left_out)})")
     return BenchmarkProblems(benchmark, tuple(problems), counts(left_out))

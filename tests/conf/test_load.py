@@ -30,9 +30,9 @@ def test_an_adapter_brings_its_runs_settings(tmp_path: Path, text: str) -> None:
     run.mkdir()
     (run / "config.yaml").write_text(dump(begun))
     here = {"run.name": "moved", "run.folder": str(tmp_path), "run.overwrite": False, "device": "auto"}
-    begun = changed(begun, here | {"adapter": f"{run}/checkpoints/best"})
-    assert load([f"adapter={begun.adapter}"]) == begun
-    other = load([f"adapter={begun.adapter}", "conf=r8_llama", "budget.hours=2", "algorithm.preset=dapo"])
+    begun, adapter = changed(begun, here), f"adapter={run}/checkpoints/best"
+    assert load([adapter]) == begun
+    other = load([adapter, "conf=r8_llama", "budget.hours=2", "algorithm.preset=dapo"])
     assert (other.data, other.budget.seconds, other.algorithm.clip_high) == (begun.data, 7200, 0.28)
     with pytest.raises(BadInput, match="conf=NAME"):
         load([f"adapter={tmp_path}/elsewhere"])

@@ -8,10 +8,10 @@ import pytest
 from pydantic.dataclasses import dataclass
 
 from conf.errors import BadInput, nearest
-from conf.schema import Config, ConfigWithSweep
+from conf.schema import Config, SweepCommandLine
 from conf.settings import DECLARED, RULES, build, changed, section, setting, settings
 
-ALL = list(settings(ConfigWithSweep))
+ALL = list(settings(SweepCommandLine))
 
 
 def sections(kind: Any) -> Iterator[type]:
@@ -24,13 +24,13 @@ def sections(kind: Any) -> Iterator[type]:
 def test_every_setting_is_documented_and_bounded() -> None:
     assert [item.path for item in ALL if not (item.meaning and item.source)] == []
     assert [
-        kind for kind in sections(ConfigWithSweep) if (kind.__doc__ or kind.__name__).startswith(kind.__name__)
+        kind for kind in sections(SweepCommandLine) if (kind.__doc__ or kind.__name__).startswith(kind.__name__)
     ] == []
     assert [item.path for item in ALL if item.kind in (int, float, int | None, float | None) and not item.rule] == []
 
 
 def test_the_defaults_are_allowed() -> None:
-    assert build(ConfigWithSweep, asdict(ConfigWithSweep()), context=RULES) == ConfigWithSweep()
+    assert build(SweepCommandLine, asdict(SweepCommandLine()), context=RULES) == SweepCommandLine()
 
 
 def test_followed_settings_exist() -> None:

@@ -16,7 +16,7 @@ import pytest
 from conf.arguments import run_and_options, words_and_options
 from conf.catalogue import find_benchmarks
 from conf.help import explain
-from conf.load import load
+from conf.load import command_line, load
 from conf.pages import settings_page
 from launch import export, push, report, run, samples, serve
 from launch.sweep_runs.grid import read_grid
@@ -95,7 +95,7 @@ def carry_out_sweep(arguments: list[str]) -> None:
 def carry_out_evaluate(arguments: list[str]) -> None:
     kept = [argument for argument in arguments if not argument.startswith("adapter=")]
     recipe = [] if any(argument.startswith("conf=") for argument in kept) else ["conf=quickstart"]
-    assert find_benchmarks(load([*recipe, *kept]).benchmarks)
+    assert find_benchmarks(command_line([*recipe, *kept]).benchmarks)
 
 
 def carry_out_report(arguments: list[str]) -> None:

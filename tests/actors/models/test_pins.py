@@ -135,7 +135,7 @@ def test_an_adapter_brings_the_revision_of_its_base(hub: Hub, tmp_path: Path) ->
         text = json.dumps(stated | {"base_model_name_or_path": base, "revision": revision})
         (tmp_path / "adapter_config.json").write_text(text)
         assert pinned(changed(config, {"model.pin": given})).model.pin == pin
-        assert pinned(changed(config, {"model.pin": given, "adapter": str(tmp_path)})).model.pin == pin
+        assert pinned(changed(config, {"model.pin": given}), str(tmp_path)).model.pin == pin
     (tmp_path / "adapter_config.json").write_text(
         json.dumps(stated | {"base_model_name_or_path": "owner/name", "revision": FIRST})
     )

@@ -115,8 +115,7 @@ def test_every_init_is_a_plain_lora(
     adapter = update(learner, batch(build_group)).adapter
     ((scores, *_),) = learner.score((build_group(1),))
     assert scores.policy != scores.base
-    tiny_config = changed(tiny_config, {"adapter": adapter.path})
-    assert adopt_adapter(tiny_config, str(tiny_model))[1] is not None
+    assert adopt_adapter(tiny_config, adapter.path, str(tiny_model))[1] is not None
     assert_same_logits(tiny_model, adapter, learner)
     assert all(isinstance(module, Projection) for module in learner.model.modules() if isinstance(module, LoraLayer))
     assert sorted(path.name for path in Path(adapter.path).iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
