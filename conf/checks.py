@@ -99,11 +99,11 @@ def _length_faults(config: Config, context: int) -> Iterator[str]:
                 f"rollout.max_prompt_tokens={rollout.max_prompt_tokens} and {key}={response}: {length} tokens exceed "
                 f"the {context} of {config.model.path}; lower one"
             )
-    length = rollout.max_prompt_tokens + rollout.max_response_tokens
-    if length > config.learner.tokens_per_microbatch:
+    if rollout.longest > config.learner.tokens_per_microbatch:
         yield (
-            f"learner.tokens_per_microbatch={config.learner.tokens_per_microbatch}: one sample can have {length} tokens"
-            " (prompt and response); raise it, or lower rollout.max_prompt_tokens or rollout.max_response_tokens"
+            f"learner.tokens_per_microbatch={config.learner.tokens_per_microbatch}: one sample can have"
+            f" {rollout.longest} tokens (prompt and response); raise it, or lower rollout.max_prompt_tokens or"
+            " rollout.max_response_tokens"
         )
 
 

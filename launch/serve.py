@@ -75,7 +75,7 @@ def server_command(trained: Trained, host: str, port: str) -> list[str]:
     Raises BadInput if this machine has no room for an engine.
     """
     config, share = talking(trained)
-    context = config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
+    context = config.rollout.longest
     set_environment(share, config.rollout.kv_cache_gib)
     settings: dict[str, Any] = {
         "model": trained.model_path,

@@ -162,8 +162,8 @@ def gpu_faults(config: Config) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        learner, shortest = config.learner, config.rollout.max_prompt_tokens + config.rollout.max_response_tokens
-        half = max(learner.tokens_per_microbatch // 2, shortest)
+        learner = config.learner
+        half = max(learner.tokens_per_microbatch // 2, config.rollout.longest)
         smaller = {"tokens_per_microbatch": half, "gradient_checkpointing": "on", "offload": "cpu"}
         remedies = [f"learner.{key}={value}" for key, value in smaller.items() if getattr(learner, key) != value]
         raise Halted(

@@ -42,14 +42,14 @@ def cpu_adam_available() -> bool:
     if scripts not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = scripts + os.pathsep + os.environ["PATH"]
     try:
-        load(root)
+        load_compiled(root)
     except Exception as error:  # a compiler fails in many ways, and there is a fallback for all of them
         log.warning("DeepSpeed's CPU Adam does not compile here; torch's slower AdamW takes its place: %s", error)
         return False
     return True
 
 
-def load(root: Path) -> None:
+def load_compiled(root: Path) -> None:
     """Load the module from torch's folder of extensions. Compile it there first, unless another process has done so.
 
     torch would compile it again for each path by which the environment is reached, since the commands contain the path.

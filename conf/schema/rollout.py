@@ -46,6 +46,11 @@ class RolloutConfig:
     """Mean length of a response, tokens, for the same estimate."""
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest sample, prompt included."""
+        return self.max_prompt_tokens + self.max_response_tokens
+
+    @property
     def concurrent_samples(self) -> int:
         """Sequences that an engine decodes at once. A plan resolves null first."""
         return self.max_concurrent_samples or CONCURRENT_SAMPLES

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors.evaluation.protocol import response_limit
 from actors.models.adapters import adopt_adapter
 from actors.models.files import BUNDLED, locate, name_on_hub, shape_from_config
 from actors.models.sizes import kv_bytes_per_token, longest_sample
@@ -98,7 +99,7 @@ def talking(trained: Trained) -> tuple[Config, Share]:
     """
     config, shape = trained.config, shape_from_config(trained.model_path)
     longest = max(min(CHAT_TOKENS, shape.max_position_embeddings), longest_sample(config))
-    evaluated = config.eval.max_response_tokens or config.rollout.max_response_tokens
+    evaluated = response_limit(config)
     reply = max(evaluated, min(REPLY_TOKENS, longest // 2))
     cache = CONCURRENT_REPLIES * longest * kv_bytes_per_token(shape, config.model.dtype)
     change = {

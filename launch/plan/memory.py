@@ -151,7 +151,7 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
     pinned = ", pinned" if cuda else ""
     yield Memory("host", LOADED, engines * loaded, f"{slots} at rank {lora.rank}{pinned}{all_of_them}")
     if cuda:
-        group = rollout.samples_per_problem * (rollout.max_prompt_tokens + rollout.max_response_tokens)
+        group = rollout.samples_per_problem * rollout.longest
         cache = group * kv_bytes_per_token(shape, config.model.dtype)
         yield Memory(place, "engine: KV cache, at least", cache, "one group of full length", elastic=True)
         workspace = ENGINE_WORKSPACE + rollout.concurrent_samples * shape.vocab_size * LOGIT_BYTES

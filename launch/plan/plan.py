@@ -79,8 +79,7 @@ class Plan(Fit):
     def sequences(self) -> int:
         """Samples of full length that the KV caches of all engines hold at once."""
         rollout = self.config.rollout
-        length = rollout.max_prompt_tokens + rollout.max_response_tokens
-        return sum(self.tokens_of(share) // length for share in self.placement.rollouts)
+        return sum(self.tokens_of(share) // rollout.longest for share in self.placement.rollouts)
 
     @property
     def at_once(self) -> int:
@@ -89,7 +88,7 @@ class Plan(Fit):
         """
         rollout, alone = self.config.rollout, answers_alone(self.config, self.placement.device)
         most = min(rollout.concurrent_samples, rollout.samples_per_problem if alone else rollout.concurrent_samples)
-        length, context = rollout.max_prompt_tokens + rollout.max_response_tokens, live_context(self.workload)
+        length, context = rollout.longest, live_context(self.workload)
         caches = map(self.tokens_of, self.placement.rollouts)
         held = [min(most, max(int(tokens / (CACHE_MARGIN * context)), tokens // length)) for tokens in caches]
         return max(1, sum(held) // len(held))

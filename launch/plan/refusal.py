@@ -103,7 +103,7 @@ def remedy(plan: Plan) -> tuple[str, ...]:
 def _fits_with(plan: Plan, change: Change) -> bool:
     """Whether a changed plan fits, and a micro-batch still holds a sample."""
     config = changed(plan.config, change)
-    if config.learner.tokens_per_microbatch < config.rollout.max_prompt_tokens + config.rollout.max_response_tokens:
+    if config.learner.tokens_per_microbatch < config.rollout.longest:
         return False
     return plan.again({"learner.world_size": config.learner.world_size or len(plan.placement.learners)} | change).fits
 
@@ -115,12 +115,11 @@ def _changes(plan: Plan) -> Iterator[Change]:
     if plan.cache_too_small and cpu:
         token = kv_bytes_per_token(plan.shape, plan.config.model.dtype)
         needed["rollout.kv_cache_gib"] = math.ceil(longest_sample(plan.config) * token / GIB)
-    shortest = rollout.max_prompt_tokens + rollout.max_response_tokens
     harmless: list[Change] = [
         {"learner.offload": "none" if plan.overfull == ["host"] and not cpu else "cpu"},
         {"learner.gradient_checkpointing": "on"},
-        {"learner.tokens_per_microbatch": max(learner.tokens_per_microbatch // 2, shortest)},
-        {"learner.tokens_per_microbatch": shortest},
+        {"learner.tokens_per_microbatch": max(learner.tokens_per_microbatch // 2, rollout.longest)},
+        {"learner.tokens_per_microbatch": rollout.longest},
         {"learner.logprob_chunk": min(256, learner.logprob_chunk)},
         {"rollout.max_concurrent_samples": min(32, rollout.concurrent_samples)},
     ]

@@ -192,7 +192,7 @@ def test_both_sides_keep_to_their_shares(rig: Rig, build_group: Callable[..., Gr
     metrics = rig.update(rig.learner, batch(rig, build_group)).metrics
     before, engine, both = *rig.used, memory_used()
     plan, memory = rig.plan, rig.plan.machine.gpu_memory
-    length = rig.config.rollout.max_prompt_tokens + rig.config.rollout.max_response_tokens
+    length = rig.config.rollout.longest
     cache = inside(rig.rollout, lambda actor: actor.vllm_config.cache_config)
     held = cache.num_gpu_blocks * cache.block_size // length
     rollout, learner = (shares[0].memory * memory for shares in (plan.placement.rollouts, plan.placement.learners))

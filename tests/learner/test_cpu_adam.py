@@ -9,7 +9,7 @@ import pytest
 from deepspeed.ops.op_builder import CPUAdamBuilder
 from torch.utils import cpp_extension
 
-from learner.cpu_adam import cpu_adam_available, load, processor
+from learner.cpu_adam import cpu_adam_available, load_compiled, processor
 
 
 def test_compiled_once_by_one_process_at_a_time_whatever_the_path(
@@ -32,7 +32,7 @@ def test_compiled_once_by_one_process_at_a_time_whatever_the_path(
     monkeypatch.setattr(CPUAdamBuilder, "load", compile_it)
     monkeypatch.setattr(CPUAdamBuilder, "_loaded_ops", {})
     monkeypatch.setattr(cpp_extension, "_import_module_from_library", lambda *_, **__: None)
-    threads = [threading.Thread(target=load, args=(place,)) for place in (root, link) * 4]
+    threads = [threading.Thread(target=load_compiled, args=(place,)) for place in (root, link) * 4]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -46,7 +46,7 @@ def test_compilation_that_fails_is_not_taken_for_complete(tmp_path: Path, monkey
     monkeypatch.setattr(CPUAdamBuilder, "load", lambda *_, **__: tries.append(1) or 1 / 0)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            load(tmp_path)
+            load_compiled(tmp_path)
     assert len(tries) == 2
 
 
