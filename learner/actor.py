@@ -223,7 +223,7 @@ class RemoteLearner(Learner):
         return await self._call("publish")
 
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        return await self._call_first("publish_synthetic")
+        return await self._call("publish_synthetic", processes=1)
 
     async def accumulate(self, batch: Batch) -> None:
         self._full = not all(group.zero_variance for group in batch.groups)
@@ -233,13 +233,13 @@ class RemoteLearner(Learner):
         return await self._call("step", progress)
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        return await self._call_first("score", groups)
+        return await self._call("score", groups, processes=1)
 
     async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
-        return await self._call_first("explain", groups)
+        return await self._call("explain", groups, processes=1)
 
     async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
-        return await self._call_first("inspect", groups)
+        return await self._call("inspect", groups, processes=1)
 
     async def save(self, folder: str) -> None:
         await self._call("save", folder)
@@ -252,15 +252,10 @@ class RemoteLearner(Learner):
         for actor in self._actors:
             actor.kill()
 
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        """Call a method in all processes and return the result of the first."""
+    async def _call(self, method: str, *arguments: Any, processes: int | None = None) -> Any:
+        """Call a method in so many processes, or in all, and return the result of the first."""
         await asyncio.shield(self._opening)
-        return (await self._ask(self._actors, method, *arguments))[0]
-
-    async def _call_first(self, method: str, *arguments: Any) -> Any:
-        """Call a method in the first process only and return its result."""
-        await asyncio.shield(self._opening)
-        return (await self._ask(self._actors[:1], method, *arguments))[0]
+        return (await self._ask(self._actors[:processes], method, *arguments))[0]
 
     async def _open(self) -> None:
         """Let the processes meet, on the loopback interface if they share a machine, and load the model."""

@@ -19,7 +19,7 @@ from actors.models.sizes import groups_at_once
 from actors.protocols import Clock, Engine, Learner, Verifier
 from actors.rollout.pool import EnginePool
 from actors.rollout.shared_weights import SharedWeights
-from actors.runtime.host_resources import Alarm, HostGuard, measure, total_memory
+from actors.runtime.host_resources import HostGuard, HostWarning, measure, total_memory
 from actors.runtime.ray_metrics import RayMetrics
 from actors.runtime.supervision import Record
 from actors.storage.documents import EventKind, RunSummary
@@ -75,7 +75,7 @@ class CoordinatorActor:
         self._engines: EnginePool | None = None
         self._coordinator: Coordinator | None = None
         self._stopping = StopController(self._clock, config.budget.grace_s)
-        self._fatal: Alarm | None = None
+        self._fatal: HostWarning | None = None
         self._fallbacks = set[tuple[str, str]]()
 
     async def run(self) -> RunSummary:

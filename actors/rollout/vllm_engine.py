@@ -21,7 +21,6 @@ from conf.schema import Config
 if TYPE_CHECKING:
     from vllm import LLMEngine, RequestOutput
     from vllm.lora.request import LoRARequest
-    from vllm.sampling_params import RequestOutputKind
 
 
 class RolloutEngine:
@@ -87,28 +86,23 @@ class RolloutEngine:
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         """Sample all responses to a problem; the request ends on the version it started on."""
-        from vllm.sampling_params import RequestOutputKind
-
         async with self._adapters.request(adapter):
-            request = self._request(problem, adapter, sampling, RequestOutputKind.FINAL_ONLY)
-            [output] = [output async for output in request]
+            [output] = [output async for output in self._request(problem, adapter, sampling)]
         return Group(index, problem, adapter, tuple(map(self._sample, output.outputs)))
 
     async def stream(self, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> AsyncIterator[str]:
         """Yield the text of one response to a problem as it comes."""
-        from vllm.sampling_params import RequestOutputKind
-
         async with self._adapters.request(adapter):
-            async for output in self._request(problem, adapter, sampling, RequestOutputKind.DELTA):
+            async for output in self._request(problem, adapter, sampling, in_parts=True):
                 yield output.outputs[0].text
 
     async def close(self) -> None:
         await self._thread.close()
 
     async def _request(
-        self, problem: Problem, adapter: AdapterRef | None, sampling: Sampling, kind: "RequestOutputKind"
+        self, problem: Problem, adapter: AdapterRef | None, sampling: Sampling, in_parts: bool = False
     ) -> "AsyncIterator[RequestOutput]":
-        """Yield vLLM's outputs: one with all token ids, or many, each with the next part of the text."""
+        """Yield vLLM's outputs: one with all token ids, or in parts, each with the next part of the text."""
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
@@ -121,8 +115,8 @@ class RolloutEngine:
             stop_token_ids=self._stop_ids,
             logprobs=0,
             flat_logprobs=True,
-            detokenize=kind == RequestOutputKind.DELTA,
-            output_kind=kind,
+            detokenize=in_parts,
+            output_kind=RequestOutputKind.DELTA if in_parts else RequestOutputKind.FINAL_ONLY,
         )
         prompt, request_id = TokensPrompt(prompt_token_ids=list(problem.prompt_ids)), str(next(self._request_ids))
         if self._deterministic:

@@ -1,4 +1,4 @@
-"""Disk, shared memory and memory of the host: the needs of a run, the free amounts, and alarms as they shrink."""
+"""Disk, shared memory and memory of the host: the needs of a run, the free amounts, and warnings as they shrink."""
 
 import contextlib
 import os
@@ -64,7 +64,7 @@ class HostFree:
 
 
 @dataclass(frozen=True)
-class Alarm:
+class HostWarning:
     """A resource that runs low. fatal: the run should end while it still can."""
 
     kind: str
@@ -74,29 +74,29 @@ class Alarm:
 
 @dataclass
 class HostGuard:
-    """Raises each alarm once, and again when it returns: a pure state machine. total_memory: in bytes."""
+    """Gives each warning once, and again when it returns: a pure state machine. total_memory: in bytes."""
 
     need: HostNeeds
     total_memory: int
-    _raised: set[tuple[str, bool]] = field(default_factory=set)
+    _given: set[tuple[str, bool]] = field(default_factory=set)
 
-    def look(self, free: HostFree) -> list[Alarm]:
-        """Return the new alarms. A low disk becomes fatal while there still is room for a last checkpoint."""
+    def look(self, free: HostFree) -> list[HostWarning]:
+        """Return the new warnings. A low disk becomes fatal while there still is room for a last checkpoint."""
         disks = {
             "disk": ("the run folder", free.disk, free.disk + free.begun - self.need.checkpoint),
             "temporary disk": ("TMPDIR", free.temporary, free.temporary),
         }
-        alarms = [
-            Alarm(kind, f"the disk of {name} has {amount(left)} left", fatal=margin < LAST_MARGIN)
+        warnings = [
+            HostWarning(kind, f"the disk of {name} has {amount(left)} left", fatal=margin < LAST_MARGIN)
             for kind, (name, left, margin) in disks.items()
             if margin < DISK_MARGIN
         ]
         if self.need.shared_memory and free.shared_memory < SHARED_MEMORY_LOW:
-            alarms.append(Alarm("shared memory", f"/dev/shm has {amount(free.shared_memory)} left"))
+            warnings.append(HostWarning("shared memory", f"/dev/shm has {amount(free.shared_memory)} left"))
         if free.memory < MEMORY_LOW_SHARE * self.total_memory:
-            alarms.append(Alarm("memory", f"{amount(free.memory)} of memory are left"))
-        new = [alarm for alarm in alarms if (alarm.kind, alarm.fatal) not in self._raised]
-        self._raised = {(alarm.kind, alarm.fatal) for alarm in alarms}
+            warnings.append(HostWarning("memory", f"{amount(free.memory)} of memory are left"))
+        new = [warning for warning in warnings if (warning.kind, warning.fatal) not in self._given]
+        self._given = {(warning.kind, warning.fatal) for warning in warnings}
         return new
 
 
