@@ -165,11 +165,11 @@ class Conversation:
                 except KeyboardInterrupt:
                     if not sys.stdin.isatty():
                         raise
-                    self._say("stopped")
+                    self.console.print("stopped")
                 finally:
                     signal.signal(signal.SIGINT, ending)
             except BadInput as error:
-                self._say(str(error))
+                self.console.print(str(error))
             except EOFError:
                 return
 
@@ -177,7 +177,7 @@ class Conversation:
         word, _, rest = line.partition(" ")
         match word:
             case "/help":
-                self._say(HELP)
+                self.console.print(HELP)
             case "/new":
                 self._start()
             case "/problem":
@@ -214,7 +214,7 @@ class Conversation:
             raise BadInput(f"/problem {number}: give a number from 1 to {len(problems)}")
         problem = problems[place - 1]
         question = problem_in({each.prompt for each in problems})[problem.prompt]
-        self._say(f"{question.strip()}\nreference answer: {problem.gold}")
+        self.console.print(f"{question.strip()}\nreference answer: {problem.gold}")
         await self._respond(dict.fromkeys(self.models, problem), response_limit(self.config), verify=True)
 
     def _prompt(self, text: str) -> Problem:
@@ -244,9 +244,6 @@ class Conversation:
                 verdicts = [self.verify(prompts[name].gold, text, prompts[name].grader) for name, text in texts.items()]
                 shown.update(side_by_side(texts, [verdict.status.value for verdict in verdicts]))
         return texts
-
-    def _say(self, text: str) -> None:
-        self.console.print(text)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def claim(grid: Grid) -> None:
         raise BadInput(f"{others[0]} was there before the sweep: move it away, or give sweep.name=OTHER")
     known = read_document(grid.folder / "sweep.json", SweepDocument)
     asked = [run.overrides for run in grid.runs]
-    if left_out := [entry.cell for entry in (known.cells if known else ()) if entry.overrides not in asked]:
+    if left_out := [entry.name for entry in (known.runs if known else ()) if entry.overrides not in asked]:
         raise BadInput(
             f"sweep {grid.name!r} has a run {left_out[0]} that this command leaves out: list its values too, or give"
             " sweep.name=OTHER"

@@ -93,26 +93,24 @@ def change_summary(folder: Path, evaluation: str, **change: Any) -> dict[str, An
     return found
 
 
-def write_sweep(folder: Path, cells: dict[str, dict[str, Any]]) -> Path:
+def write_sweep(folder: Path, runs: dict[str, dict[str, Any]]) -> Path:
     """A sweep of such runs: the arguments of `write_run` by name; None for a cell that has not begun."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
-    for name, arguments in cells.items():
+    for name, arguments in runs.items():
         given = {key: value for key, value in arguments.items() if key in OVERRIDES}
         begun = arguments.get("status") != "pending"
         if begun:
             write_run(folder / name, **arguments)
         overrides = {OVERRIDES[key]: value for key, value in given.items()}
-        entries.append(
-            {"cell": name, "overrides": overrides, "run": name, "status": arguments.get("status", "completed")}
-        )
-    document = {"format": FORMAT, "name": folder.name, "conf": "quickstart", "axes": {}, "cells": entries}
+        entries.append({"name": name, "overrides": overrides, "status": arguments.get("status", "completed")})
+    document = {"format": FORMAT, "name": folder.name, "conf": "quickstart", "axes": {}, "runs": entries}
     (folder / "sweep.json").write_text(json.dumps(document))
     return folder
 
 
-def swept(folder: Path, **cells: dict[str, Any]) -> Sweep:
-    return read_sweep(write_sweep(folder / "sweep", cells))
+def swept(folder: Path, **runs: dict[str, Any]) -> Sweep:
+    return read_sweep(write_sweep(folder / "sweep", runs))
 
 
 def ranked(seeds: int, **after: int) -> dict[str, dict[str, Any]]:

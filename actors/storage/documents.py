@@ -366,11 +366,10 @@ class EvaluationDocument(FormattedDocument):
 
 
 class SweepEntry(Document):
-    """A run of a sweep. run: its folder. overrides: settings by dotted key."""
+    """A run of a sweep. name: its folder's. overrides: settings by dotted key."""
 
-    cell: str
+    name: str
     overrides: dict[str, Any]
-    run: str = ""
     status: str
     reason: str | None = None
 
@@ -381,7 +380,7 @@ class SweepDocument(FormattedDocument):
     name: str | None = None
     conf: str | None = None
     axes: dict[str, Any] = {}
-    cells: list[SweepEntry]
+    runs: list[SweepEntry]
 
 
 class RemoteFile(Document):

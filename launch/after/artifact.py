@@ -58,12 +58,8 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
             write_merged(trained, folder, whole=kind == "float32")
         elif form == "gguf":
             write_gguf(trained, kind, folder / f"{name}-{kind}.gguf")
-            loaded = partial(
-                load_model,
-                str(folder),
-                gguf_file=f"{name}-{kind}.gguf",
-                quantization_config=GgufConfig(dequantize=True),
-            )
+            unpacked = GgufConfig(dequantize=True)
+            loaded = partial(load_model, str(folder), gguf_file=f"{name}-{kind}.gguf", quantization_config=unpacked)
         else:
             write_adapter(trained, folder)
             loaded = partial(load_adapter, trained, folder)

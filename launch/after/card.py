@@ -24,7 +24,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
     report: the report in Markdown. licence: the hub's abbreviation of the base model's licence; empty if unknown.
     """
     found, base, source = effect(run), trained.base_name, str(run.config["data.source"])
-    on_hub = "/" in base
+    on_hub, revision, price = "/" in base, name_on_hub(trained.config.model)[1], trained.config.budget.price_per_hour
     dataset = source.removeprefix("hub:").partition(":")[0].partition("@")[0] if source.startswith("hub:") else ""
     measured = str(run.config.get("data.eval_source") or source)
     result = found and EvalResult(
@@ -52,37 +52,18 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
         cell=cell,
         repository=repository,
         base=base if on_hub else "FOLDER_OF_THE_BASE_MODEL",
-        revision=name_on_hub(trained.config.model)[1],
+        revision=revision,
         form=form,
         rank=padded_rank(trained.config.lora.rank),
         report=report,
-        facts=facts(trained, run, licence),
-        limits=limits(trained, run, form),
+        facts={
+            "base model": "@".join(filter(None, (base, revision))),
+            "licence of the base model": licence or "see the page of the base model",
+            "updates": run.summary.updates or len(run.rows),
+            "time": time(run.summary.spent_s),
+            "cost": "not recorded" if (cost := run.summary.cost) is None else f"{cost:.2f} at {price:g} per hour",
+        },
+        most_tokens=run.config.get("rollout.max_response_tokens"),
+        repacked=trained.config.model.path == BUNDLED,
+        overlaps=run.filtered.get(OVERLAP_KEPT, 0),
     )
-
-
-def facts(trained: Trained, run: Run, licence: str) -> dict[str, object]:
-    """Return facts that the report does not have."""
-    cost, price = run.summary.cost, trained.config.budget.price_per_hour
-    return {
-        "base model": "@".join(filter(None, (trained.base_name, name_on_hub(trained.config.model)[1]))),
-        "licence of the base model": licence or "see the page of the base model",
-        "updates": run.summary.updates or len(run.rows),
-        "time": time(run.summary.spent_s),
-        "cost": "not recorded" if cost is None else f"{cost:.2f} at {price:g} per hour",
-    }
-
-
-def limits(trained: Trained, run: Run, form: str) -> list[str]:
-    known = [
-        "One run with one seed: the result of another seed may differ.",
-        f"Responses were truncated at {run.config.get('rollout.max_response_tokens')} tokens in training.",
-        "Trained and evaluated only on problems like those of its data.",
-        "Not tested for safety; the model keeps the errors and biases of its base model.",
-    ]
-    if trained.config.model.path == BUNDLED:
-        original = ", and not evaluated on the original" if form == "adapter" else ""
-        known.append(f"Trained on a copy of the base model with weights packed into 4 bits (Q4_1){original}.")
-    if overlaps := run.filtered.get(OVERLAP_KEPT):
-        known.append(f"{overlaps} training problems overlap the held-out ones.")
-    return known

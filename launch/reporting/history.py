@@ -148,7 +148,7 @@ def read_run(folder: Path) -> Run:
 
 def read_sweep(folder: Path) -> Sweep:
     plan, runs = _plan(folder), tuple(_runs(folder))
-    keys = dict.fromkeys(key for entry in plan.cells for key in entry.overrides if key not in OWN)
+    keys = dict.fromkeys(key for entry in plan.runs for key in entry.overrides if key not in OWN)
     return Sweep(plan.name or folder.name, folder, _axes(keys, runs), runs)
 
 
@@ -190,15 +190,15 @@ def _plan(folder: Path) -> documents.SweepDocument:
 def _runs(folder: Path) -> list[Run]:
     """Read the runs of a sweep. A run that has not begun has only its own settings."""
     found = []
-    for entry in _plan(folder).cells:
-        place, status, reason = folder / (entry.run or entry.cell), entry.status, entry.reason or ""
+    for entry in _plan(folder).runs:
+        place, status, reason = folder / entry.name, entry.status, entry.reason or ""
         try:
             run = read_run(place) if RunRecord(place).exists else None
         except BadInput as error:
             run, status, reason = None, "unreadable", str(error)
         known = UNFINISHED.model_copy(update={"reason": reason})
-        run = run or Run(entry.cell, place, entry.overrides, summary=known)
-        found.append(replace(run, name=entry.cell, sweep_status=status))
+        run = run or Run(entry.name, place, entry.overrides, summary=known)
+        found.append(replace(run, name=entry.name, sweep_status=status))
     return found
 
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conf.load import RECORD
-from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_plots, sweep_tables, tables
+from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_tables, tables
 from launch.reporting.health import Flag, flags
 from launch.reporting.history import Run, Sweep
 from launch.reporting.plots import Plot
@@ -82,13 +82,13 @@ def sweep_report(sweep: Sweep) -> Report:
         conclusion=sweep_conclusion.conclude(sweep),
         finding="none",
         notes=sweep_conclusion.caveats(sweep),
-        lead=sweep_plots.finals(sweep),
+        lead=plots.finals(sweep),
         sections=[
             Section("means", "By setting", tables=[sweep_tables.means(sweep)]),
             Section("comparisons", "Compared", tables=[sweep_tables.comparisons(sweep)]),
             Section("health", "Warnings", tables=[sweep_tables.concerns(sweep)]),
             Section("runs", "Runs", tables=[sweep_tables.runs(sweep)]),
-            Section("curves", "Curves", plots=sweep_plots.overlaid(sweep)),
+            Section("curves", "Curves", plots=plots.overlaid(sweep)),
             Section("configuration", "Settings of all runs", facts=sweep_tables.shared(sweep)),
         ],
     )

@@ -108,12 +108,13 @@ class Scheduler:
 
     def _write(self) -> None:
         """Write sweep.json, which is whole after any crash."""
-        cells = [
-            SweepEntry(cell=run.name, overrides=run.overrides, run=run.name, status=run.status, reason=run.reason)
-            for run in self._grid.runs
+        grid = self._grid
+        runs = [
+            SweepEntry(name=run.name, overrides=run.overrides, status=run.status, reason=run.reason)
+            for run in grid.runs
         ]
-        document = SweepDocument(name=self._grid.name, conf=self._grid.conf, axes=self._grid.axes, cells=cells)
-        write_document(self._grid.folder / "sweep.json", document)
+        document = SweepDocument(name=grid.name, conf=grid.conf, axes=grid.axes, runs=runs)
+        write_document(grid.folder / "sweep.json", document)
 
     def _budget(self, lane: Lane, run: SweepRun) -> float:
         """Return a run's part of the sweep's seconds: an equal part of the seconds that earlier runs have left."""

@@ -32,5 +32,5 @@ def test_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., subpr
         assert f"{name}: completed" in output
     assert "held-out pass@1" in output
     record = json.loads((folder / "sweep.json").read_text())
-    assert [(run["cell"], run["status"]) for run in record["cells"]] == [("r4", "completed"), ("r8", "completed")]
+    assert [(run["name"], run["status"]) for run in record["runs"]] == [("r4", "completed"), ("r8", "completed")]
     assert "Resumed with" not in (folder / "r4.log").read_text()

@@ -37,12 +37,9 @@ def test_healthy_run_has_nothing_but_good_flags(folder: Path) -> None:
     ("summary", "title", "level"),
     [
         ({"status": "failed"}, "The run failed", "bad"),
-        ({"status": "interrupted"}, "The run was interrupted", "warning"),
         ({"spent_s": 700.0}, "The budget was overrun", "warning"),
         ({"ledger": {"counts": {"deaths/rollout": 2}}}, "2 failures survived", "warning"),
         ({"ledger": {"counts": {"warnings/disk": 1}}}, "disk: 1 warning", "warning"),
-        ({"ledger": {"counts": {"warnings/wandb": 40}}}, "wandb: 40 warnings", "warning"),
-        ({"ledger": {"counts": {"updates/skipped": 1}}}, "1 update skipped", "warning"),
     ],
 )
 def test_what_went_wrong_is_said(tmp_path: Path, summary: dict[str, Any], title: str, level: str) -> None:
@@ -54,7 +51,6 @@ def test_what_went_wrong_is_said(tmp_path: Path, summary: dict[str, Any], title:
     [
         ({"adapter_check/decided": 0.0}, "The adapter check stayed undecided", "warning"),
         ({"verify/timeout": 1}, "10 verdicts timed out", "note"),
-        ({"verify/timeout": 20}, "200 verdicts timed out", "warning"),
         ({"response/truncated": 0.4}, "40.0 % of the responses were truncated", "warning"),
         ({"groups/zero_variance": 0.9}, "90 % of the groups in the last updates had no variance", "note"),
         ({"staleness/max": 2.0}, "The staleness was at most 2 versions", "bad"),
@@ -76,8 +72,6 @@ def test_what_the_updates_show_is_said(folder: Path, change: dict[str, float], t
             "1 sign of collapse",
             ["update 3: the entropy"],
         ),
-        (EventKind.ROLLED_BACK, "reward/mean fell", "1 sign of collapse", ["update 3: the reward"]),
-        (EventKind.FALLBACK, "plain kernels", "Falls back", ["plain kernels"]),
         (EventKind.CHECKPOINT_REFUSED, "it is damaged", "1 checkpoint refused", []),
         (
             EventKind.MISMATCH,

@@ -63,8 +63,8 @@ def test_another_commit_is_another_setup_and_another_model_has_another(tmp_path:
     assert read_together([tmp_path / "a", tmp_path / "c"]).axes == {"model.path": ("owner/one", "owner/two")}
 
 
-def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
-    """A stage of ranks and one of learning rates, with cells of the same names and budgets that failures have moved."""
+def test_sweeps_are_compared_run_by_run(tmp_path: Path) -> None:
+    """A stage of ranks and one of learning rates, with runs of the same names and budgets that failures have moved."""
     ranks = {f"r{rank}": {"rank": rank, "learning_rate": 1e-4} for rank in (8, 64)}
     rates = {"r8": {"rank": 8, "learning_rate": 3e-5}, "r64": {"rank": 64, "learning_rate": 3e-5, "status": "pending"}}
     first, second = write_sweep(tmp_path / "ranks", ranks), write_sweep(tmp_path / "rates", rates)
@@ -77,7 +77,7 @@ def test_sweeps_are_compared_cell_by_cell(tmp_path: Path) -> None:
         read_together([first, write_sweep(tmp_path / "new", {"r8": {"rank": 8, "status": "pending"}})])
 
 
-def test_one_damaged_cell_is_not_the_end_of_a_sweeps_report(tmp_path: Path) -> None:
+def test_one_damaged_run_is_not_the_end_of_a_sweeps_report(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "sweep", {"r8": {"rank": 8}, "r64": {"rank": 64}})
     (folder / "r8" / "events.jsonl").write_text("{\n")
     damaged, sound = read_sweep(folder).runs

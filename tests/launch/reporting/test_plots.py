@@ -1,8 +1,7 @@
 import re
 from pathlib import Path
 
-from launch.reporting.plots import Plot
-from launch.reporting.sweep_plots import finals, overlaid
+from launch.reporting.plots import Plot, finals, overlaid
 from tests.run_folders import swept
 
 

@@ -10,7 +10,7 @@ from launch.hardware.gpus import Gpu
 from launch.hardware.machine import GIB, Machine, with_gpus
 from launch.plan.plan import make_plan
 from launch.sweep_runs.grid import Grid, SweepRun, read_grid
-from launch.sweep_runs.lanes import RUN, part, plan_lanes
+from launch.sweep_runs.lanes import RUN, plan_lanes
 from tests.launch.plan.plans import CPU, estimated
 
 CORES = tuple(range(32))
@@ -57,17 +57,6 @@ def test_runs_that_need_the_whole_machine_take_turns() -> None:
     for setting in ("learner.world_size=2", "rollout.actors=2"):
         assert count(with_a40s(4), [SMALL, configure("quickstart", setting)]) == 1
     assert count([with_a40s(4), SERVER], [SMALL] * 2) == 1
-
-
-def test_parts_of_a_machine_are_its_gpus_and_equal_parts_of_the_rest() -> None:
-    whole = with_a40s(4)
-    assert part(whole, 0, 1) == whole
-    second = part(whole, 1, 4)
-    assert (second.gpus, second.cards, second.gpu_memory) == (1, whole.cards[1:2], whole.gpu_memory)
-    assert (second.cores, second.host_memory) == (tuple(range(8, 16)), 32 * GIB)
-    cards = [Gpu("0", "Tesla T4", 15 * GIB, None), Gpu("1", "NVIDIA A40", 45 * GIB, None)]
-    mixture = with_gpus(cards, CORES)
-    assert [part(mixture, number, 2).name for number in range(2)] == ["Tesla T4", "NVIDIA A40"]
 
 
 def test_runs_side_by_side_are_planned_on_their_gpus_with_their_part_of_the_hours() -> None:
