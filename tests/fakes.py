@@ -49,8 +49,12 @@ class Remote:
 
     call_seconds = 0.001
 
-    async def travel(self) -> None:
-        await asyncio.sleep(self.call_seconds)
+    async def travel(self, seconds: float = 0.0) -> None:
+        """Take this time, or at least that of a call."""
+        await asyncio.sleep(max(seconds, self.call_seconds))
+
+    async def close(self) -> None:
+        await self.travel()
 
 
 class FakeEngine(Remote):
@@ -81,14 +85,13 @@ class FakeEngine(Remote):
 
     async def ready(self) -> None:
         seconds, self.start_seconds = self.start_seconds, 0.0
-        await asyncio.sleep(seconds)
+        await self.travel(seconds)
 
     async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
         await work(self.name, self)
 
     async def load(self, adapter: AdapterRef) -> None:
         await self.ready()
-        await self.travel()
         await self.slots.occupy(adapter)
 
     async def retire(self, adapter: AdapterRef) -> None:
@@ -110,8 +113,6 @@ class FakeEngine(Remote):
     ) -> tuple[Group, ...]:
         return (await self.generate(index, problem, adapter, sampling),)
 
-    async def close(self) -> None: ...
-
     def seconds_of(self, index: int) -> float:
         return self.seconds
 
@@ -120,7 +121,7 @@ class FakeEngine(Remote):
             await self.turns.wait_for(lambda: self.at_work < self.most_at_once)
             self.at_work += 1
         try:
-            await asyncio.sleep(seconds)
+            await self.travel(seconds)
         finally:
             self.at_work -= 1
             async with self.turns:
@@ -194,7 +195,7 @@ class FrailEngine(Frail, FakeEngine):
         return await self.unless_dead(super().generate(index, problem, adapter, sampling))
 
     async def _load(self, adapter: AdapterRef) -> None:
-        await asyncio.sleep(self.load_seconds)
+        await self.travel(self.load_seconds)
         if adapter.name in self.gone:
             raise FileNotFoundError(f"no folder of {adapter.name}")
         await super().load(adapter)
@@ -204,8 +205,9 @@ class FakeLearner(Remote):
     """Counts versions; each update takes `seconds` and is asserted against the staleness limit.
 
     told: progress of each step. scored: its own version and the scored adapter, each time. inspected: its version and
-    the
-    responses, each time. deaths: calls in which it crashes, by name and version; each once.
+    the responses, each time. deaths: calls in which it crashes, by name and version; each once.
+    metrics_of, faulty: the metrics of the update that makes a version, and the versions whose update it skips.
+    save_seconds, saved_at: how long a checkpoint takes, and when each began.
     """
 
     def __init__(self, seconds: float = 2.0, max_staleness: int = 1) -> None:
@@ -220,6 +222,10 @@ class FakeLearner(Remote):
         self.scored: list[tuple[int, AdapterRef | None]] = []
         self.inspected: list[tuple[int, tuple[Group, ...]]] = []
         self.deaths: set[tuple[str, int]] = set()
+        self.metrics_of: Callable[[int], dict[str, float]] = lambda _: {"policy/entropy": 1.0, "loss": 0.0}
+        self.faulty: tuple[int, ...] = ()
+        self.save_seconds = 0.0
+        self.saved_at: list[float] = []
         self.dead = False
 
     async def live(self, call: str) -> None:
@@ -247,7 +253,7 @@ class FakeLearner(Remote):
         assert batch.version == self.version
         assert all(0 <= self.version - group.version <= self.max_staleness for group in batch.groups)
         assert all(group.adapter and group.adapter.incarnation == self.incarnation for group in batch.groups)
-        await asyncio.sleep(self.seconds)
+        await self.travel(self.seconds)
         await self.live("accumulate")
         self.accumulated = batch
 
@@ -256,7 +262,8 @@ class FakeLearner(Remote):
         self.told.append(progress)
         self.batches.append(self.accumulated)
         self.version += 1
-        return UpdateStats(await self.publish(), {"policy/entropy": 1.0, "loss": 0.0})
+        fault = "the loss is nan" if self.version in self.faulty else ""
+        return UpdateStats(await self.publish(), self.metrics_of(self.version), fault)
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         await self.live("score")
@@ -269,11 +276,13 @@ class FakeLearner(Remote):
 
     async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
         await self.live("inspect")
-        await asyncio.sleep(self.inspect_seconds)
+        await self.travel(self.inspect_seconds)
         self.inspected.append((self.version, groups))
         return Inspection(self.version, 1.0, 2.0, 0.5, {"q_proj": 1.0}, {"0.q_proj": 1.5})
 
     async def save(self, folder: str) -> None:
+        self.saved_at.append(asyncio.get_running_loop().time())
+        await self.travel(self.save_seconds)
         await self.live("save")
         Path(folder, "learner.json").write_text(str(self.version))
 
@@ -283,25 +292,26 @@ class FakeLearner(Remote):
         self.version = int(Path(folder, "learner.json").read_text()) if folder else 0
         self.incarnation = incarnation
 
-    async def close(self) -> None: ...
-
 
 class FakeVerifier(Remote):
-    """Finds the first half of a group's samples right."""
+    """Takes `seconds_of(group)`, and gives it the rewards of `rewards_of`: by default its first half is right."""
 
     def __init__(self, seconds: float = 0.1) -> None:
-        self.seconds = seconds
+        self.seconds_of: Callable[[Group], float] = lambda _: seconds
+        self.rewards_of: Callable[[Group], tuple[Reward, ...]] = half_right
 
     async def health(self) -> dict[str, int]:
         await self.travel()
         return {"hung": 0, "restarts": 0}
 
     async def score(self, group: Group) -> Group:
-        await asyncio.sleep(self.seconds)
-        right = (len(group.samples) + 1) // 2
-        return replace(group, rewards=tuple(make_reward(float(number < right)) for number in range(len(group.samples))))
+        await self.travel(self.seconds_of(group))
+        return replace(group, rewards=self.rewards_of(group)[: len(group.samples)])
 
-    async def close(self) -> None: ...
+
+def half_right(group: Group) -> tuple[Reward, ...]:
+    right = (len(group.samples) + 1) // 2
+    return tuple(make_reward(float(number < right)) for number in range(len(group.samples)))
 
 
 class FrailVerifier(Frail, FakeVerifier):
@@ -312,13 +322,10 @@ class FrailVerifier(Frail, FakeVerifier):
         FakeVerifier.__init__(self)
 
     async def score(self, group: Group) -> Group:
-        return await self.unless_dead(self.verify(group))
+        return await self.unless_dead(super().score(group))
 
     async def health(self) -> dict[str, int]:
         return await self.unless_dead(super().health())
-
-    async def verify(self, group: Group) -> Group:
-        return await super().score(group)
 
     async def revive(self) -> None:
         await super().revive()

@@ -15,11 +15,13 @@ from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S
 from actors.coordinator.collapse_guard import Alarm, Guard
 from actors.coordinator.context import Outcome, RunContext
 from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, Plasticity
+from actors.coordinator.learner_state import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.metrics import Standing, describe_batch
 from actors.coordinator.producer import RolloutProducer
 from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.saving import Saving
+from actors.coordinator.streaks import SkippedStreak
 from actors.errors import Halted, LearnerDied
 from actors.messages import AdapterRef, Batch, Progress
 from actors.storage.checkpoints import read_state
@@ -28,9 +30,6 @@ from actors.storage.documents import Plasticity as PlasticityFigures
 
 TICK_S = 1.0
 """Seconds between two writes of the time spent."""
-
-FAULTS = 3
-"""Consecutive updates with a non-finite loss or gradient that halt the run: one may be due to its batch."""
 
 CRASHES = 5
 """Crashes of the learner without a checkpoint in between that halt the run. The next would come at the same place."""
@@ -53,22 +52,20 @@ class Coordinator:
         self._prompts = CheckPrompts(run.config, run.problems.train, partial(run.metered, "adapter_check"))
         self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts)
         self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
-        self._faults = 0
-        self._end = asyncio.timeout(None)  # when training ends, set by `_end_training_before`
-        self._updating = False
-        self._learner_usable = True  # false after a crash, and until its version is published
-        self._base_measured = run.folder.evaluation("base") is not None
+        self._skipped = SkippedStreak()
+        self._end = asyncio.timeout(None)  # when training ends, set by `_end_training_in_time`
+        self._lifecycle = LearnerLifecycle()
         self._restore_bookkeeping(self._folder.checkpoints.latest)
 
     def _restore_bookkeeping(self, checkpoint: Path | None) -> dict[str, float]:
         """Restore the bookkeeping from a checkpoint, or begin it anew. Return the metrics of its last update."""
         state = read_state(checkpoint) if checkpoint else CoordinatorState()
         self._rollbacks = sum(event.kind is EventKind.ROLLED_BACK for event in self._folder.events())
-        self._saving.go_on_from(state.version)
+        self._saving.nothing_unsaved()
         self.ledger.go_back(state.counts)
         self._publisher = PolicyPublisher(self._run, self._prompts, self._startup_check, state.noise)
         self._producer = RolloutProducer(
-            self._run, self._publisher, state, rollbacks=self._rollbacks, one_batch=not self._base_measured
+            self._run, self._publisher, state, rollbacks=self._rollbacks, one_batch=self._base_due
         )
         history = [row.metrics for row in self._folder.rows() if row.update <= state.version]  # the file may have more
         self._guard = Guard(self._config.guard, history)
@@ -80,8 +77,14 @@ class Coordinator:
 
     @property
     def updates(self) -> int:
-        """Number of updates that led to the current policy."""
+        """Number of updates that led to the current policy: its version."""
         return self._producer.staleness.version
+
+    @property
+    def _base_due(self) -> bool:
+        """Whether the base model has yet to answer the held-out problems or to make the reference set."""
+        evaluated = self._folder.evaluation("base") is not None or not self._run.problems.heldout
+        return not evaluated or self._folder.reference_set() is None
 
     async def run(self) -> Outcome:
         """Run from start to end, and return to the last checkpoint whenever the learner crashes. Raises Halted if the
@@ -121,10 +124,11 @@ class Coordinator:
 
     async def _publish(self) -> None:
         """Restart a crashed learner, restore it if the run has a past, and adopt its version."""
-        checkpoint, revive = self._folder.checkpoints.latest, not self._learner_usable
+        checkpoint, revive = self._folder.checkpoints.latest, self._lifecycle.state is GONE
         try:
             if revive:
                 await self._learner.revive()
+                self._lifecycle.move(STARTING)
             if revive or checkpoint:
                 folder = str(checkpoint) if checkpoint else None
                 await self._learner.restore(folder, await self._folder.next_incarnation())
@@ -140,16 +144,20 @@ class Coordinator:
         """Train until the budget allows no further update. Each setback begins a new incarnation of the policy."""
         with contextlib.suppress(TimeoutError):
             async with self._end:
-                self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)
+                self._end_training_in_time()
                 while (trusted := await self._train_incarnation()) is not None:
                     await self._go_back(trusted)
-                    if not self._stopping.stopped:
-                        await self._stopping.unless_stopped(self._publish())
+                    await self._stopping.unless_stopped(self._publish())
                     if self._stopping.stopped:
                         return
 
-    def _end_training_before(self, reserve: float) -> None:
-        """Cut training off once only `reserve` seconds of the budget are left, unless that has begun."""
+    def _end_training_in_time(self) -> None:
+        """Cut training off once only the reserve for what follows is left, unless that has begun.
+
+        A late gradient must leave time to save the version before. A cut-off step saves nothing.
+        """
+        saves = self._lifecycle.state is UPDATING
+        reserve = self._budget.reserve if saves else self._budget.evaluation_reserve + FINISH_MARGIN_S
         if not self._end.expired():  # also while it expires
             self._end.reschedule(asyncio.get_running_loop().time() + self._budget.left - reserve)
 
@@ -168,9 +176,7 @@ class Coordinator:
                     await self._stopping.unless_stopped(admission)
             except LearnerDied as death:
                 self._note_crash(death)
-                if self._updating:
-                    self.ledger.count("groups/abandoned", self._config.learner.problems_per_update)
-                trusted, self._updating = self._saving.version, False
+                trusted = self._saving.saved_version
             finally:
                 producer.cancel()
                 admission.cancel()
@@ -181,20 +187,19 @@ class Coordinator:
         budget is held back.
         """
         await self._measure_base()
-        if not self._updating:
-            self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)
+        self._end_training_in_time()
         await self._producer.go_on()
         await self._plasticity.inspect()  # its duration counts towards the reserve
 
     async def _measure_base(self) -> None:
         """Evaluate the base model while the learner works on the first batch, or read the result if there is one."""
-        if not self._base_measured:
+        if self._base_due:
             await self._stopping.until(lambda: self._producer.idle or None)
             self.ledger.enter("rollouts", "evaluate")
             self._standing.doing = "the base model answers held-out problems"
         await self._plasticity.sample()
         self._standing.base = await self._heldout.base()
-        self._base_measured, self._standing.doing = True, ""
+        self._standing.doing = ""
 
     async def _train_in_turns(self) -> int | None:
         """Make one update after another. Return the version to go back to after a collapse."""
@@ -214,7 +219,7 @@ class Coordinator:
             await self._saving.after_update(self.updates, row.get("validation/pass@1"))
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
-            self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)
+            self._end_training_in_time()
         return None
 
     async def _next_batch(self) -> Batch | None:
@@ -239,7 +244,7 @@ class Coordinator:
             return Outcome("completed", f"{self.updates} updates were requested")
         if self._producer.fruitless.solved:
             return Outcome("completed", "every sample of the last groups is right: nothing is left to learn")
-        if self._updating:
+        if self._lifecycle.making_update:
             return Outcome("budget_exhausted", "the last update did not finish in time and is lost")
         return None if self._budget.allows("update") else NO_UPDATE_FITS
 
@@ -249,21 +254,24 @@ class Coordinator:
         The engines answer the adapter check while the learner computes the gradient. No step is taken before the check
         has passed, so that no weights come from groups of an unchecked version.
         """
-        self._updating = True
         started = self._clock.now()
-        self._end_training_before(self._budget.reserve)  # a late gradient must leave time to save the version before
+        self._lifecycle.move(UPDATING)
+        self._end_training_in_time()
         await self._busy("update", self._learner.accumulate(batch))
         accumulated = self._clock.now()
         comparison = await self._busy("adapter_check", self._publisher.check())
         checked = self._clock.now()
-        self._end_training_before(self._budget.evaluation_reserve + FINISH_MARGIN_S)  # a cut-off step saves nothing
-        self._learner_usable = False
+        self._lifecycle.move(AHEAD)
+        self._end_training_in_time()
         progress = self.updates / (self._config.budget.updates or math.inf)
         if not self._config.run.deterministic:  # its schedules know no clock
             progress = max(progress, self._budget.progress)
         stats = await self._busy("update", self._learner.step(progress))
         stepped = self._clock.now()
-        self._check_fault(batch, stats.fault)
+        if stats.fault:
+            self.ledger.count("updates/skipped")
+            self._folder.write_samples(f"skipped-{batch.version + 1:06d}", batch.groups)
+        self._skipped.see(stats.fault)
         figures = await self._busy("sync", self._adopt(stats.adapter, batch))
         self._folder.drop_adapters(keep=self._publisher.needed)
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
@@ -287,20 +295,11 @@ class Coordinator:
         self.ledger.enter("learner", activity)
         return await self._stopping.within_grace(work)
 
-    def _check_fault(self, batch: Batch, fault: str) -> None:
-        """Count a skipped update and keep all its samples. Raises Halted after FAULTS in a row."""
-        self._faults = self._faults + 1 if fault else 0
-        if fault:
-            self.ledger.count("updates/skipped")
-            self._folder.write_samples(f"skipped-{batch.version + 1:06d}", batch.groups)
-        if self._faults == FAULTS:
-            raise Halted(f"{FAULTS} updates in a row were skipped: {fault}; their samples are in samples/skipped-*")
-
     async def _adopt(self, adapter: AdapterRef, batch: Batch | None = None) -> dict[str, float]:
         """Have new groups sampled from a version, and count its batch as used. Return the batch's metrics."""
         await self._publisher.adopt(adapter)
         figures = self._producer.use(batch) if batch else {}
-        self._updating, self._learner_usable = False, True
+        self._lifecycle.move(IN_STEP)
         await self._publisher.retire_outdated()
         await self._stopping.notify()
         return figures
@@ -333,8 +332,8 @@ class Coordinator:
         self.ledger.count("updates/abandoned", lost)
         self.ledger.count("groups/abandoned", lost * self._config.learner.problems_per_update + under_way)
         abandoned, checkpoint = self._publisher, self._folder.return_to(trusted)
-        if checkpoint is None:
-            self._learner_usable = False  # only a fresh learner is at version 0
+        if self._lifecycle.state is not GONE:
+            self._lifecycle.move(STARTING if checkpoint else GONE)  # only a fresh learner is at version 0
         self._standing.latest = self._restore_bookkeeping(checkpoint)
         await abandoned.abandon()
 
@@ -344,42 +343,41 @@ class Coordinator:
         stopping, left = self._stopping, self._budget.left
         # A checkpoint that takes long because the learner is late must leave time for the evaluation.
         evaluation = 0.0 if stopping.stopped else min(self._budget.evaluation_reserve / EVALUATION_SAFETY, left / 2)
-        try:
+        in_time = False
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left - evaluation - LAST_MOMENT_S):
                 await self._conclude()
-        except TimeoutError:
-            self._learner_usable = False
+                in_time = True
         self.ledger.enter_all("evaluate")
         self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
-        found = None if stopping.stopped else await stopping.unless_stopped(self._evaluate_end())
+        found = await stopping.unless_stopped(self._evaluate_end(in_time))
         final, plasticity = found or (None, None)
         return replace(self._ending() or NO_UPDATE_FITS, final=final, plasticity=plasticity)
 
     async def _conclude(self) -> None:
         """Save the last version, or use the last checkpoint's, and check that the engines serve it."""
-        if self._publisher.policy is not None and self._learner_usable:
+        if self._lifecycle.at_policy:
             try:
-                if self.updates != self._saving.version:
+                if self.updates != self._saving.saved_version:
                     await self._saving.save(self.updates)
                 else:
                     await self._folder.checkpoints.prune(self._config.checkpoint.keep_last)
-                if not self._stopping.stopped:
-                    await self._stopping.unless_stopped(self._publisher.check())
+                await self._stopping.unless_stopped(self._publisher.check())
             except LearnerDied as death:
-                self._note_crash(death, f"update {self._saving.version} is evaluated")
-                await self._go_back(self._saving.version)
+                self._note_crash(death, f"update {self._saving.saved_version} is evaluated")
+                await self._go_back(self._saving.saved_version)
         checkpoint = self._folder.checkpoints.latest
         if self._publisher.policy is None and checkpoint is not None and not self._stopping.stopped:
             incarnation = await self._folder.next_incarnation()
-            adapter = AdapterRef(self._saving.version, incarnation, str(checkpoint / "adapter"))
+            adapter = AdapterRef(self.updates, incarnation, str(checkpoint / "adapter"))
             await self._stopping.unless_stopped(self._publisher.adopt(adapter))
 
-    async def _evaluate_end(self) -> tuple[Heldout | None, PlasticityFigures | None]:
-        """Return the final evaluation and, if the learner is usable, the plasticity."""
+    async def _evaluate_end(self, inspect: bool) -> tuple[Heldout | None, PlasticityFigures | None]:
+        """Return the final evaluation and, if the learner can still be inspected, the plasticity."""
         policy = self._publisher.policy
         if policy is None:
             return None, None
-        if not self._learner_usable:
+        if not (inspect and self._lifecycle.at_policy):
             return await self._heldout.final(policy), None
         return await asyncio.gather(self._heldout.final(policy), self._plasticity.measure(policy.version))
 
@@ -388,12 +386,15 @@ class Coordinator:
 
         then: the next step, by default a restart.
         """
-        self._learner_usable = False
+        if self._lifecycle.making_update:
+            self.ledger.count("groups/abandoned", self._config.learner.problems_per_update)
+        self._lifecycle.move(GONE)
         self.ledger.count("deaths/learner")
-        if not (death.caused and self._saving.crashes):  # else it is one with the crash before
-            self._saving.crashes += 1
-        hopeless = not then and self._saving.crashes >= CRASHES
-        restart = f"restarting from update {self._saving.version}, attempt {self._saving.crashes} of {CRASHES - 1}"
+        saving = self._saving
+        if not (death.caused and saving.crashes):  # else it is one with the crash before
+            saving.crashes += 1
+        hopeless = not then and saving.crashes >= CRASHES
+        restart = f"restarting from update {saving.saved_version}, attempt {saving.crashes} of {CRASHES - 1}"
         then = "it is not restarted again" if hopeless else then or restart
         self._folder.append_event(self.updates, EventKind.DIED, f"{death.cause}; {then}", "learner")
         if hopeless:

@@ -10,16 +10,13 @@ from actors.coordinator.context import RunContext
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.staleness import StalenessManager
-from actors.errors import Halted
+from actors.coordinator.streaks import FruitlessStreak
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling
 from actors.seeds import request_seed
 from actors.storage.documents import CoordinatorState, EventKind
 
 COMPLAINTS = 5
 """Most failures of a user's functions that a process records as events; `rewards/failed` counts all."""
-
-FRUITLESS_BATCHES = 4
-"""Number of batches whose groups, all without any difference in reward, end the run."""
 
 
 class RolloutProducer:
@@ -231,35 +228,3 @@ class DataCursor:
         while self.next_unused in self._used:
             self._used.remove(self.next_unused)
             self.next_unused += 1
-
-
-class FruitlessStreak:
-    """Counts consecutive groups without any difference in reward: a pure state machine.
-
-    solved: whether every answer in a streak of FRUITLESS_BATCHES was right, so that nothing is left to learn.
-    """
-
-    def __init__(self, problems_per_update: int) -> None:
-        self.solved = False
-        self._limit = FRUITLESS_BATCHES * problems_per_update
-        self._length = 0
-        self._all_right = False
-
-    def see(self, group: Group) -> None:
-        """Count a verified group. Raises Halted at the end of a streak, unless all its verified answers were right."""
-        right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)
-        self._all_right = right and (self._all_right or self._length == 0)
-        self._length = self._length + 1 if group.zero_variance else 0
-        if self._length < self._limit:
-            return
-        self.solved = self.solved or self._all_right
-        if self._all_right:
-            return
-        found = "no answer could be verified" if group.failed else "all samples of a problem had the same reward"
-        if group.complaint:
-            found += f", and the reward function {group.complaint}"
-        raise Halted(
-            f"nothing can be learned: in the last {self._limit} groups {found}; one problem is "
-            f"{group.problem.prompt!r}, its reference answer {group.problem.gold!r}, "
-            f"a response {group.samples[0].text!r}"
-        )

@@ -11,14 +11,10 @@ from actors.messages import AdapterRef
 
 
 class PolicyPublisher:
-    """Syncs adapters to the engines and checks each, for one incarnation of the policy.
-
-    policy: the version that new groups are sampled from; None before the first one and after `abandon`.
-    """
+    """Syncs adapters to the engines and checks each, for one incarnation of the policy."""
 
     def __init__(self, run: RunContext, prompts: CheckPrompts, start_check: CheckAtStart, noise: float | None) -> None:
         """noise: see `CheckAfterSync`."""
-        self.policy: AdapterRef | None = None
         self._engine, self._learner = run.engine, run.learner
         self._prompts = prompts
         self._startup_check = start_check
@@ -27,6 +23,11 @@ class PolicyPublisher:
         self._recent = deque[AdapterRef](maxlen=run.config.learner.max_staleness + 1)
         self._responses: asyncio.Task[tuple[Responses, ...]] | None = None
         self._comparison: dict[str, float]
+
+    @property
+    def policy(self) -> AdapterRef | None:
+        """The adapter that new groups are sampled from; None before the first one and after `abandon`."""
+        return self._recent[-1] if self._recent else None
 
     @property
     def noise(self) -> float | None:
@@ -41,7 +42,7 @@ class PolicyPublisher:
     async def adopt(self, adapter: AdapterRef) -> None:
         """Load a version, request its adapter check, and have new groups sampled from it."""
         await self._engine.load(adapter)
-        self._outdated, self.policy = self.policy, adapter
+        self._outdated = self.policy
         self._recent.append(adapter)
         self._responses = asyncio.create_task(self._prompts.ask(self._engine, adapter))
 
@@ -66,7 +67,8 @@ class PolicyPublisher:
         """Retire all versions. Call it once their groups are cancelled."""
         await self.close()
         await self.retire_outdated()
-        policy, self.policy = self.policy, None
+        policy = self.policy
+        self._recent.clear()
         if policy is not None:
             await self._engine.retire(policy)
 

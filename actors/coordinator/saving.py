@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from actors.coordinator.context import RunContext
-from actors.storage.checkpoints import write_state
+from actors.storage.checkpoints import version_of, write_state
 from actors.storage.documents import CoordinatorState
 
 UNSAVED_S = 60.0
@@ -14,18 +14,24 @@ SAVING_SHARE = 0.02
 class Saving:
     """Writes the checkpoints of a run.
 
-    version: of the newest one, 0 without any. crashes: those of the learner since it was written.
+    crashes: those of the learner since the newest one was written.
     """
 
     def __init__(self, run: RunContext, state: Callable[[], CoordinatorState]) -> None:
         """state: returns the coordinator's part of a checkpoint, once the learner has written its own."""
         self.crashes = 0
         self._run, self._state = run, state
-        self.go_on_from(0)
+        self.nothing_unsaved()
 
-    def go_on_from(self, version: int) -> None:
-        """Count unsaved work from this version and moment on."""
-        self.version, self._since = version, self._run.clock.now()
+    @property
+    def saved_version(self) -> int:
+        """The version that the newest checkpoint holds; 0 without any."""
+        latest = self._run.folder.checkpoints.latest
+        return version_of(latest) if latest else 0
+
+    def nothing_unsaved(self) -> None:
+        """Count unsaved work from this moment on."""
+        self._since = self._run.clock.now()
 
     async def after_update(self, version: int, validation: float | None) -> None:
         """Write a checkpoint if it is due by `checkpoint.every`, the best so far, or the first, whose duration sets the
@@ -50,6 +56,6 @@ class Saving:
             write_state(folder, self._state().model_copy(update=more))
             run.folder.write_spent(run.budget.spent, run.ledger.record)  # never older than a checkpoint's counts
             await run.folder.flush()
-        self.go_on_from(version)
+        self.nothing_unsaved()
         self.crashes = 0
         run.budget.expect("checkpoint", run.clock.now() - started)

@@ -50,8 +50,12 @@ class StopController:
         return result
 
     async def unless_stopped(self, work: Awaitable[T]) -> T | None:
-        """Return the result of `work`; cancel it and return None if the run is told to stop first."""
-        task = await _race(work, self._stopped.wait())
+        """Return the result of `work`; cancel it and return None if the run is told to stop first, or was before."""
+        task = asyncio.ensure_future(work)
+        if self.stopped:
+            task.cancel()
+        else:
+            await _race(task, self._stopped.wait())
         return task.result() if task.done() else None
 
     async def within_grace(self, work: Awaitable[T]) -> T:

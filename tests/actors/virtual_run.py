@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from actors.messages import ProblemSet
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 from conf.settings import changed
-from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_problem, make_reward
+from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_problem
 from tests.virtual_time import VirtualClock, run_virtually
 
 
@@ -119,8 +118,3 @@ class Run:
     @property
     def rows(self) -> list[dict[str, float]]:
         return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
-
-
-async def score_each(group: Any, scores: tuple[float, ...]) -> Any:
-    """The same scores for every group of training; evaluations have groups of one."""
-    return replace(group, rewards=tuple(make_reward(score) for score in scores[: len(group.samples)]))

@@ -71,6 +71,7 @@ class Faulty(Run):
         rng = random.Random(0)
 
         async def probe(index: int, problem: Any, adapter: Any, sampling: Any) -> tuple[Group, ...]:
+            await self.engine.travel()
             number = -1 - index
 
             def respond(engine: int) -> Sample:
@@ -86,11 +87,13 @@ class Faulty(Run):
             def view(served: Served, number: int) -> tuple[float, ...]:
                 return tuple(logprob(served, number, token) for token in range(TOKENS))
 
+            await self.learner.travel()
             self.learner.scored.append((self.learner.version, groups[0].adapter))
             own = Served(self.learner.version * step)
             return tuple((Scores(view(own, -1 - g.index), view(Served(0), -1 - g.index)),) for g in groups)
 
         async def explain(groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+            await self.learner.travel()
             adapter = groups[0].adapter
             assert adapter
             own = asked_for(adapter.version)
@@ -184,6 +187,7 @@ def test_learner_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path
     run = Faulty(tmp_path, lambda _, asked: asked)
 
     async def score(groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        await run.learner.travel()
         return tuple((Scores((nan,) * TOKENS, (-1.0,) * TOKENS),) for _ in groups)
 
     run.learner.score = score  # type: ignore[method-assign]

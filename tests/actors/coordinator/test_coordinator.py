@@ -1,7 +1,5 @@
 """The coordinator's logic with fakes at its seams, under virtual time: the ordinary course of a run."""
 
-import asyncio
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ import pytest
 
 from actors.coordinator.budget import SAFETY
 from actors.coordinator.saving import SAVING_SHARE, UNSAVED_S
-from actors.messages import Batch, Group, UpdateStats
+from actors.messages import Batch, Group
 from conf.settings import changed
 from tests.actors.virtual_run import Run, make_config
 
@@ -59,19 +57,10 @@ def test_checkpoints_are_periodic_final_and_few(run: Run) -> None:
 def test_about_a_minute_of_work_is_unsaved_where_saving_takes_little(run: Run, save_s: float, apart_s: float) -> None:
     """Beside the planned checkpoints, which alone are kept."""
     run.seconds = 1000.0
-    run.config = changed(run.config, {"checkpoint.every": 40})
-    run.learner.seconds, saved = 10.0, list[float]()
-    save = run.learner.save
-
-    async def slow(folder: str) -> None:
-        saved.append(run.spent_so_far)
-        await asyncio.sleep(save_s)
-        await save(folder)
-
-    run.learner.save = slow  # type: ignore[method-assign]
-    run.config = changed(run.config, {"budget.updates": 85})
+    run.config = changed(run.config, {"checkpoint.every": 40, "budget.updates": 85})
+    run.learner.seconds, run.learner.save_seconds = 10.0, save_s
     run.go()
-    gaps = [later - earlier for earlier, later in pairwise(saved)]
+    gaps = [later - earlier for earlier, later in pairwise(run.learner.saved_at)]
     assert max(gaps) <= SAFETY * apart_s + 2 * (run.learner.seconds + save_s)
     assert sum(gap < apart_s for gap in gaps) <= 3  # before those that are due, and the last
     assert [checkpoint.name for checkpoint in run.folder.checkpoints.all] == ["update-000080", "update-000085"]
@@ -110,26 +99,14 @@ def test_in_turns_nothing_is_generated_while_the_learner_works(run: Run) -> None
 
 
 def test_schedule_follows_updates_where_their_number_ends_the_run(run: Run) -> None:
-    step, seen = run.learner.step, list[float]()
-
-    async def note(progress: float) -> UpdateStats:
-        seen.append(progress)
-        return await step(progress)
-
-    run.learner.step = note  # type: ignore[method-assign]
     run.config = changed(run.config, {"budget.updates": 2})
     run.go()
-    assert seen[0] < 0.5 == seen[1]
+    assert run.learner.told[0] < 0.5 == run.learner.told[1]
 
 
 def test_metrics_have_the_names_of_the_contract(run: Run) -> None:
     """The loss's KL is reported instead of the adapter check's."""
-    step = run.learner.step
-
-    async def with_kl(progress: float) -> UpdateStats:
-        return replace(await step(progress), metrics={"policy/kl_to_base": 0.125})
-
-    run.learner.step = with_kl  # type: ignore[method-assign]
+    run.learner.metrics_of = lambda _: {"policy/kl_to_base": 0.125}
     run.config = changed(run.config, {"budget.updates": 1})
     run.go()
     promised = {

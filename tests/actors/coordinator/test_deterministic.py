@@ -1,6 +1,5 @@
 """A deterministic run takes its groups in the order of the data, whatever the clock says. Whole runs over fakes."""
 
-import asyncio
 import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.messages import Group
 from conf.settings import changed
-from tests.actors.virtual_run import Run, make_config, score_each
+from tests.actors.virtual_run import Run, make_config
+from tests.fakes import make_reward
 
 UPDATES = 4
 
@@ -26,11 +25,8 @@ def make_run(path: Path, pace: random.Random, *, refill: bool = True) -> Run:
     run = Run(path, config, seconds=1e5)
     run.engine.seconds_of = lambda index: pace.uniform(0.1, 9.0)  # type: ignore[method-assign]
 
-    async def score(group: Group) -> Group:
-        await asyncio.sleep(pace.uniform(0.1, 3.0))
-        return await score_each(group, (1.0, 1.0) if group.index % 3 == 0 else (1.0, 0.0))
-
-    run.verifier.score = score  # type: ignore[method-assign]
+    run.verifier.seconds_of = lambda _: pace.uniform(0.1, 3.0)
+    run.verifier.rewards_of = lambda group: (make_reward(1.0), make_reward(float(group.index % 3 == 0)))
     return run
 
 

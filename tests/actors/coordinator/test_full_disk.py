@@ -72,7 +72,8 @@ def test_no_flush_holds_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.Mo
     threads: set[threading.Thread] = set()
     monkeypatch.setattr(os, "fsync", lambda _: threads.add(threading.current_thread()))
     run = Run(tmp_path)
-    run.engine.seconds = run.learner.seconds = run.verifier.seconds = 0.001
+    run.engine.seconds = run.learner.seconds = 0.001
+    run.verifier.seconds_of = lambda _: 0.001
     run.learner.deaths = {("accumulate", 4)}
     more = {"budget.updates": UPDATES, "validation.every": 2, "validation.share": 1.0}
     run.config = changed(run.config, more)

@@ -1,24 +1,15 @@
 """Faults that end a run, and those it survives."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from actors.errors import Halted
-from actors.messages import Group, Reward, Scores, Status, UpdateStats
+from actors.messages import Status
 from actors.storage.documents import EventKind
 from conf.settings import changed
 from tests.actors.virtual_run import Run
 from tests.fakes import make_reward
-
-
-def test_wrong_adapter_in_the_rollouts_halts_the_run(run: Run) -> None:
-    run.engine.logprob = -3.0
-    cause = run.fail()
-    assert isinstance(cause, Halted)
-    assert "log-probabilities" in str(cause)
 
 
 def test_every_version_is_checked_before_the_next_is_made(run: Run) -> None:
@@ -29,34 +20,12 @@ def test_every_version_is_checked_before_the_next_is_made(run: Run) -> None:
     ]
 
 
-def test_wrong_version_in_the_rollouts_halts_before_the_next_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From version 3 on, the engine's responses are not those of the learner's weights."""
-    score = run.learner.score
-
-    async def disagree(groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        wrong = tuple((Scores((-3.0,), (-1.0,)),) * len(group.samples) for group in groups)
-        return wrong if run.learner.version >= 3 else await score(groups)
-
-    monkeypatch.setattr(run.learner, "score", disagree)
-    assert isinstance(run.fail(), Halted)
-    assert run.learner.version == 3
-
-
-def reward_with(run: Run, rewards: Callable[[Group], tuple[Reward, ...]]) -> None:
-    """Give every group these rewards; evaluations have groups of one."""
-
-    async def score(group: Group) -> Group:
-        return replace(group, rewards=rewards(group)[: len(group.samples)])
-
-    run.verifier.score = score  # type: ignore[method-assign]
-
-
 @pytest.mark.parametrize("solved", [0, 8], ids=["no problem", "one of eight"])
 @pytest.mark.parametrize("refill", [False, True])
 def test_rewards_without_variance_halt_the_run(run: Run, solved: int, refill: bool) -> None:
     """One solved problem among unsolved ones does not make the others so: nothing can be learned."""
     run.config = changed(run.config, {"learner.dynamic_sampling": refill})
-    reward_with(run, lambda group: (make_reward(float(group.index % 8 == solved - 1)),) * 2)
+    run.verifier.rewards_of = lambda group: (make_reward(float(group.index % 8 == solved - 1)),) * 2
     assert "nothing can be learned" in str(run.fail())
     assert run.learner.version == 0 or not refill
 
@@ -64,7 +33,7 @@ def test_rewards_without_variance_halt_the_run(run: Run, solved: int, refill: bo
 def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
     """Every second problem is always solved: batches are made of the others, and none comes up twice."""
     run.config = changed(run.config, {"learner.dynamic_sampling": True, "budget.updates": 5})
-    reward_with(run, lambda group: (make_reward(1.0), make_reward(float(group.index % 2))))
+    run.verifier.rewards_of = lambda group: (make_reward(1.0), make_reward(float(group.index % 2)))
     assert run.go().status == "completed"
     used = [group.index for batch in run.learner.batches for group in batch.groups]
     assert used == [2 * number for number in range(10)]
@@ -76,7 +45,7 @@ def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
 
 def test_groups_that_could_not_be_verified_give_their_capacity_back(run: Run) -> None:
     timeout, half = (make_reward(0.0, Status.TIMEOUT),) * 2, (make_reward(1.0), make_reward(0.0))
-    reward_with(run, lambda group: half if group.index % 3 else timeout)
+    run.verifier.rewards_of = lambda group: half if group.index % 3 else timeout
     run.config = changed(run.config, {"budget.updates": 5, "eval.problems": 0})
     assert run.go().status == "completed"
     assert all(group.index % 3 for batch in run.learner.batches for group in batch.groups)
@@ -86,7 +55,7 @@ def test_groups_that_could_not_be_verified_give_their_capacity_back(run: Run) ->
 def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) -> None:
     complaint = "'mine:tone' raised KeyError: 'x', on problem p3"
     failed = replace(make_reward(0.0, Status.CRASH), complaint=complaint)
-    reward_with(run, lambda group: (failed,) * len(group.samples))
+    run.verifier.rewards_of = lambda _: (failed,) * 2
     run.config = changed(run.config, {"eval.problems": 0})
     cause = run.fail()
     assert "no answer could be verified" in str(cause)
@@ -99,7 +68,7 @@ def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) 
 @pytest.mark.parametrize("lost", [0, 1], ids=["all verified", "one timeout"])
 def test_run_with_every_answer_right_is_complete(run: Run, lost: int) -> None:
     right, without = make_reward(1.0), make_reward(0.0, Status.TIMEOUT)
-    reward_with(run, lambda group: (right,) * (len(group.samples) - lost) + (without,) * lost)
+    run.verifier.rewards_of = lambda _: (right,) * (2 - lost) + (without,) * lost
     outcome = run.go()
     assert outcome.status == "completed"
     assert "nothing is left" in outcome.reason
@@ -108,12 +77,13 @@ def test_run_with_every_answer_right_is_complete(run: Run, lost: int) -> None:
 def test_a_function_that_always_fails_and_counts_as_wrong_is_no_success(run: Run) -> None:
     """The verdicts are right all the same."""
     failed = replace(make_reward(1.0), total=0.0, parts={"accuracy": 0.0}, counted=True, failure=Status.CRASH)
-    reward_with(run, lambda group: (failed,) * len(group.samples))
+    run.verifier.rewards_of = lambda _: (failed,) * 2
     assert "nothing can be learned" in str(run.fail())
 
 
 def test_failure_of_an_actor_is_not_swallowed(run: Run) -> None:
     async def fail(*_: object) -> None:
+        await run.learner.travel()
         raise RuntimeError("the GPU is gone")
 
     run.learner.accumulate = fail  # type: ignore[assignment]
@@ -122,13 +92,7 @@ def test_failure_of_an_actor_is_not_swallowed(run: Run) -> None:
 
 @pytest.mark.parametrize(("skipped", "halts"), [((2, 3, 5, 6), False), ((2, 3, 4), True)])
 def test_three_skipped_updates_in_a_row_halt_the_run(run: Run, skipped: tuple[int, ...], halts: bool) -> None:
-    step = run.learner.step
-
-    async def faulty(progress: float) -> UpdateStats:
-        stats = await step(progress)
-        return replace(stats, fault="the loss is nan" if stats.adapter.version in skipped else "")
-
-    run.learner.step = faulty  # type: ignore[method-assign]
+    run.learner.faulty = skipped
     run.config = changed(run.config, {"budget.updates": 7})
     if halts:
         assert "the loss is nan" in str(run.fail())

@@ -10,7 +10,6 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -21,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.coordinator.coordinator import Coordinator
+from actors.coordinator.learner_state import TRANSITIONS, LearnerLifecycle, LearnerState
 from actors.errors import ActorDied, Halted, Interrupted, root_cause
-from actors.messages import AdapterRef, Batch, Group, Status
+from actors.messages import AdapterRef, Batch, Group, Reward, Status
 from actors.models.sizes import adapter_slots
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
@@ -130,6 +130,7 @@ class Trial:
         self.problems = make_problems(train=5)
         self.deaths = set(schedule.deaths)
         self.collapses = set(schedule.collapses)
+        self.transitions: set[tuple[LearnerState, LearnerState]] = set()
         self.history: dict[int, Batch] = {}
         self.published: set[str] = set()
         self.gone: set[str] = set()
@@ -150,7 +151,7 @@ class Trial:
             each.seconds_of = self._seconds  # type: ignore[method-assign]
             each.load_seconds, each.gone = schedule.load, self.gone
         for worker in workers:
-            worker.verify = self._verify  # type: ignore[method-assign]
+            worker.seconds_of, worker.rewards_of = self._verification, self._rewards
         learner = self._learner()
         for remote in (*engines, *workers, learner):
             remote.call_seconds = schedule.call
@@ -170,6 +171,7 @@ class Trial:
             schedule.max_running,
         )
         coordinator = Coordinator(run)
+        self._watch(coordinator._lifecycle)
         if stop is not None:
             loop.call_later(stop, run.stopping.stop, "SIGTERM")
         ended = True
@@ -195,6 +197,16 @@ class Trial:
         self.check(folder)
         return ended
 
+    def _watch(self, lifecycle: LearnerLifecycle) -> None:
+        """Note the transitions. One that is not in the table ends the run by a ValueError."""
+        move = lifecycle.move
+
+        def note(state: LearnerState) -> None:
+            self.transitions.add((lifecycle.state, state))
+            move(state)
+
+        lifecycle.move = note  # type: ignore[method-assign]
+
     def _folder(self) -> RunFolder:
         """Return the folder. It notes the tokens at its last write of the time spent, and the versions it deletes."""
         folder = RunFolder(self.path)
@@ -215,7 +227,7 @@ class Trial:
     def _learner(self) -> FakeLearner:
         learner = FakeLearner(self.schedule.learn, self.schedule.staleness)
         learner.deaths = self.deaths
-        step, save = learner.step, learner.save
+        step = learner.step
 
         async def note(progress: float) -> Any:
             stats = await step(progress)
@@ -223,16 +235,15 @@ class Trial:
             self.gone.discard(stats.adapter.name)  # a process that begins anew gives the names of one before it again
             batch = learner.batches[-1]
             self.history = {v: b for v, b in self.history.items() if v < batch.version} | {batch.version: batch}
-            if learner.version in self.collapses:
-                self.collapses.remove(learner.version)
-                stats.metrics["policy/entropy"] = 0.01
             return stats
 
-        async def slow(folder: str) -> None:
-            await asyncio.sleep(self.schedule.save)
-            await save(folder)
+        def metrics(version: int) -> dict[str, float]:
+            fallen = version in self.collapses
+            self.collapses.discard(version)
+            return {"policy/entropy": 0.01 if fallen else 1.0}
 
-        learner.step, learner.save = note, slow  # type: ignore[method-assign]
+        learner.step = note  # type: ignore[method-assign]
+        learner.metrics_of, learner.save_seconds = metrics, self.schedule.save
         return learner
 
     def _draw(self, purpose: str, index: int) -> random.Random:
@@ -247,11 +258,13 @@ class Trial:
             return "failed"
         return "fruitless" if draw < self.schedule.failed + self.schedule.fruitless else "useful"
 
-    async def _verify(self, group: Group) -> Group:
-        await asyncio.sleep(self._draw("verify", group.index).choice((0.0, 0.1, 4.0)))
+    def _verification(self, group: Group) -> float:
+        return self._draw("verify", group.index).choice((0.0, 0.1, 4.0))
+
+    def _rewards(self, group: Group) -> tuple[Reward, ...]:
         failed, wrong, right = make_reward(0.0, Status.TIMEOUT), make_reward(0.0), make_reward(1.0)
         rewards = {"failed": (failed, failed), "fruitless": (wrong, wrong), "useful": (right, wrong)}
-        return replace(group, rewards=rewards[self._outcome(group.index)][: len(group.samples)])
+        return rewards[self._outcome(group.index)]
 
     def check(self, folder: RunFolder) -> None:
         """Check the files."""
@@ -289,13 +302,14 @@ class Trial:
             assert outcome == "failed" or (outcome == "fruitless" and self.schedule.refill)
 
 
-def carry_out(schedule: SimpleNamespace) -> None:
+def carry_out(schedule: SimpleNamespace) -> Trial:
     with TemporaryDirectory() as folder:
         trial = Trial(Path(folder), schedule)
         for crash in schedule.crashes:
             if trial.go(crash, None) or trial.spent >= schedule.budget:
-                return
+                return trial
         trial.go(None, schedule.stop)
+    return trial
 
 
 @settings(max_examples=60)
@@ -310,3 +324,31 @@ def test_no_schedule_breaks_a_promise(schedule: SimpleNamespace) -> None:
 @given(schedules)
 def test_no_schedule_of_thousands_breaks_a_promise(schedule: SimpleNamespace) -> None:
     carry_out(schedule)
+
+
+def test_one_schedule_takes_every_transition_of_the_learner() -> None:
+    """It crashes at its start, in a gradient, in a step and while it saves; the policy collapses after a checkpoint."""
+    eventful = {
+        "seed": 0,
+        "staleness": 1,
+        "per_update": 2,
+        "max_running": 8,
+        "refill": False,
+        "fruitless": 0.0,
+        "failed": 0.0,
+        "call": 0.01,
+        "load": 0.1,
+        "learn": 1.0,
+        "save": 0.1,
+        "budget": 300.0,
+        "updates": 12,
+        "every": 2,
+        "validate": 0,
+        "deaths": {("publish", 0), ("accumulate", 1), ("step", 2), ("save", 4)},
+        "engines": ((),),
+        "verifiers": ((),),
+        "collapses": {9},
+        "crashes": (),
+        "stop": None,
+    }
+    assert carry_out(SimpleNamespace(**eventful)).transitions == TRANSITIONS.keys()

@@ -1,18 +1,17 @@
 """The coordinator after a setback: a resume, a dead learner, a collapse."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.errors import ActorDied, Halted
-from actors.messages import Batch, Group, UpdateStats
+from actors.messages import Batch, Group, Reward
 from actors.storage import checkpoints, run_folder
 from conf.settings import changed
-from tests.actors.virtual_run import Run, score_each
-from tests.fakes import FakeVerifier
+from tests.actors.virtual_run import Run
+from tests.fakes import half_right, make_reward
 
 
 def test_resumed_run_repeats_and_skips_nothing(tmp_path: Path) -> None:
@@ -121,6 +120,7 @@ def test_revival_that_takes_too_long_breaks_neither_budget_nor_stop(run: Run, st
 @pytest.mark.parametrize("name", ["learner-0", "rollout-0"])
 def test_actor_that_could_not_be_healed_fails_the_run(run: Run, name: str) -> None:
     async def give_up(*_: object) -> Any:
+        await run.learner.travel()
         raise ActorDied(f"{name} has died 3 times")
 
     generate = run.engine.generate
@@ -137,17 +137,14 @@ def test_actor_that_could_not_be_healed_fails_the_run(run: Run, name: str) -> No
 
 def collapse(run: Run, versions: range) -> None:
     """The learner reports entropies that fall to nothing in the updates that make these versions, the first time."""
-    step = run.learner.step
-    seen: set[int] = set()
+    left = set(versions)
 
-    async def report(progress: float) -> UpdateStats:
-        stats = await step(progress)
-        version = stats.adapter.version
-        fallen = version in versions and version not in seen
-        seen.add(version)
-        return replace(stats, metrics={"policy/entropy": 0.01 if fallen else 1.5})
+    def metrics(version: int) -> dict[str, float]:
+        fallen = version in left
+        left.discard(version)
+        return {"policy/entropy": 0.01 if fallen else 1.5}
 
-    run.learner.step = report  # type: ignore[method-assign]
+    run.learner.metrics_of = metrics
     run.config = changed(run.config, {"guard.window": 8})
 
 
@@ -169,12 +166,7 @@ def test_collapse_is_reported_or_halts_as_asked_for(run: Run, action: str) -> No
 
 
 def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run) -> None:
-    step = run.learner.step
-
-    async def report(progress: float) -> UpdateStats:
-        return replace(await step(progress), metrics={"mismatch/ess": 0.4})
-
-    run.learner.step = report  # type: ignore[method-assign]
+    run.learner.metrics_of = lambda _: {"mismatch/ess": 0.4}
     run.config = changed(run.config, {"guard.action": "stop", "budget.updates": 5})
     assert run.go().status == "completed"
     assert [row["guard/alarms"] for row in run.rows] == [0] * 5
@@ -218,13 +210,11 @@ def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
         },
     )
 
-    async def score(group: Group) -> Group:
-        if len(group.samples) > 1:
-            return await FakeVerifier().score(group)
+    def rewards(group: Group) -> tuple[Reward, ...]:
         best = group.adapter is not None and group.adapter.version == 4
-        return await score_each(group, (float(best or group.index % 2),))
+        return half_right(group) if len(group.samples) > 1 else (make_reward(float(best or group.index % 2)),)
 
-    run.verifier.score = score  # type: ignore[method-assign]
+    run.verifier.rewards_of = rewards
     run.go()
     validated = {row["update"]: row["validation/pass@1"] for row in run.rows if "validation/pass@1" in row}
     assert validated == {2: 0.5, 4: 1.0, 6: 0.5, 8: 0.5, 10: 0.5}

@@ -82,7 +82,7 @@ def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> Non
 def test_last_update_that_outlasts_the_budget_is_lost_alone(run: Run, late: str, share: float, updates: int) -> None:
     """A gradient, or an engine's check, takes too long after this share of the budget; saving takes 10 s."""
     owner = run.learner if late == "accumulate" else run.engine
-    call, save = getattr(owner, late), run.learner.save
+    call = getattr(owner, late)
 
     async def slow(*arguments: Any) -> Any:
         result = await call(*arguments)
@@ -90,19 +90,14 @@ def test_last_update_that_outlasts_the_budget_is_lost_alone(run: Run, late: str,
             await asyncio.sleep(run.seconds)
         return result
 
-    async def slow_save(folder: str) -> None:
-        await asyncio.sleep(10.0)
-        await save(folder)
-
     setattr(owner, late, slow)
-    run.learner.save = slow_save  # type: ignore[method-assign]
+    run.learner.save_seconds = 10.0
     run.config = changed(run.config, {"checkpoint.every": 1000, "eval.problems": 0})
     outcome = run.go()
     assert outcome.status == "budget_exhausted"
     assert "lost" in outcome.reason
     assert run.spent <= run.seconds
     assert run.coordinator.updates >= updates
-
     if updates:
         assert run.folder.checkpoints.latest is not None
         assert run.folder.checkpoints.latest.name == f"update-{run.coordinator.updates:06d}"
@@ -130,7 +125,7 @@ def test_start_or_checkpoint_that_takes_too_long_does_not_break_the_budget(run: 
     if slow == "start":
         run.engine.start_seconds = 10_000.0
     else:
-        run.learner.save = lambda _: asyncio.sleep(10_000.0)  # type: ignore[method-assign]
+        run.learner.save_seconds = 10_000.0
     run.config = changed(run.config, {"checkpoint.every": 1000})
     assert run.go().status == "budget_exhausted"
     assert run.spent <= run.seconds
@@ -145,15 +140,8 @@ def test_steps_after_a_stop_end_with_the_grace(
     run: Run, learn: float, save: float, stops: tuple[float, ...], latest: float
 ) -> None:
     run.seconds = 100_000.0
-    run.learner.seconds = learn
+    run.learner.seconds, run.learner.save_seconds = learn, save
     run.config = changed(run.config, {"budget.grace_s": 60.0})
-    written = run.learner.save
-
-    async def slow(folder: str) -> None:
-        await asyncio.sleep(save)
-        await written(folder)
-
-    run.learner.save = slow  # type: ignore[method-assign]
     assert isinstance(run.fail(*stops), Interrupted)
     assert run.spent <= latest
     if len(stops) == 2:
@@ -169,7 +157,7 @@ def test_end_of_training_is_not_moved_once_it_has_come(run: Run) -> None:
         end = run.coordinator._end = asyncio.timeout(None)
 
         async def move() -> None:
-            run.coordinator._end_training_before(0.0)
+            run.coordinator._end_training_in_time()
 
         with contextlib.suppress(TimeoutError):
             async with end:

@@ -1,0 +1,57 @@
+"""Streaks of fruitless groups and of skipped updates, which end a run: pure state machines."""
+
+from actors.errors import Halted
+from actors.messages import Group
+
+FRUITLESS_BATCHES = 4
+"""Number of batches whose groups, all without any difference in reward, end the run."""
+
+SKIPPED_UPDATES = 3
+"""Consecutive updates with a non-finite loss or gradient that halt the run: one may be due to its batch."""
+
+
+class FruitlessStreak:
+    """Counts consecutive groups without any difference in reward.
+
+    solved: whether every answer in a streak of FRUITLESS_BATCHES was right, so that nothing is left to learn.
+    """
+
+    def __init__(self, problems_per_update: int) -> None:
+        self.solved = False
+        self._limit = FRUITLESS_BATCHES * problems_per_update
+        self._length = 0
+        self._all_right = False
+
+    def see(self, group: Group) -> None:
+        """Count a verified group. Raises Halted at the end of a streak, unless all its verified answers were right."""
+        right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)
+        self._all_right = right and (self._all_right or self._length == 0)
+        self._length = self._length + 1 if group.zero_variance else 0
+        if self._length < self._limit:
+            return
+        self.solved = self.solved or self._all_right
+        if self._all_right:
+            return
+        found = "no answer could be verified" if group.failed else "all samples of a problem had the same reward"
+        if group.complaint:
+            found += f", and the reward function {group.complaint}"
+        raise Halted(
+            f"nothing can be learned: in the last {self._limit} groups {found}; one problem is "
+            f"{group.problem.prompt!r}, its reference answer {group.problem.gold!r}, "
+            f"a response {group.samples[0].text!r}"
+        )
+
+
+class SkippedStreak:
+    """Counts consecutive updates whose step was skipped."""
+
+    def __init__(self) -> None:
+        self._length = 0
+
+    def see(self, fault: str) -> None:
+        """Count an update. fault: why it was skipped, empty if it was not. Raises Halted at the end of a streak."""
+        self._length = self._length + 1 if fault else 0
+        if self._length == SKIPPED_UPDATES:
+            raise Halted(
+                f"{SKIPPED_UPDATES} updates in a row were skipped: {fault}; their samples are in samples/skipped-*"
+            )
