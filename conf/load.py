@@ -46,14 +46,10 @@ RESTORE = "restore the file, or begin the run anew with run.overwrite=true"
 
 def load(arguments: list[str], folder: Path = FOLDER) -> Config:
     """Return the settings of a run that the arguments of a command ask for; see `command_line`."""
-    return command_line(arguments, folder).config
+    return command_line(arguments, CommandLine, folder).config
 
 
-def command_line(
-    arguments: list[str],
-    folder: Path = FOLDER,
-    kind: type[Asked] = CommandLine,  # type: ignore[assignment]
-) -> Asked:
+def command_line(arguments: list[str], kind: type[Asked], folder: Path = FOLDER) -> Asked:
     """Return all that the arguments of a command ask for. They must name a recipe, or an `adapter` of a run.
 
     Raises BadInput for a missing or unknown recipe, an unknown or repeated key, a wrong type, a value out of range, an

@@ -37,6 +37,7 @@ from conf.command import PlainConsole, asks_for_help, command, near
 from conf.errors import BadInput
 from conf.help import explain
 from conf.load import command_line
+from conf.schema import CommandLine
 from conf.signals import end_by_signal, handle_signals
 from launch.evaluation.preparation import PreparedEvaluation, prepare
 from launch.evaluation.results import table, write_results
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
     if asks_for_help(arguments):
         explain(arguments, __doc__)
         return 0
-    asked = command_line(arguments)
+    asked = command_line(arguments, CommandLine)
     machine = detect(asked.device)
     if (evaluation := prepare(resolve_model(asked, machine), machine, console)) is None:
         return 0

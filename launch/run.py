@@ -43,7 +43,7 @@ from conf.command import BAD_INPUT, WORDS, PlainConsole, command, refused
 from conf.errors import BadInput, TryLater
 from conf.help import explain, show_settings
 from conf.load import command_line
-from conf.schema import Config
+from conf.schema import CommandLine, Config
 from conf.settings import changed
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.network import cluster_warning, free_port
@@ -74,12 +74,13 @@ def main(arguments: list[str]) -> int:
     if not WORDS.isdisjoint(arguments):
         explain(arguments, __doc__)
         return 0
-    asked = command_line(arguments)
+    asked = command_line(arguments, CommandLine)
     if asked.show:
         show_settings(asked, arguments)
         return 0
     if asked.adapter:
         raise BadInput(f"adapter={asked.adapter}: evaluate.py measures it; a run starts from lora.start_from")
+    check_functions(asked.reward)
     if asked.plan:
         show_plan(asked.config, console, asked.simulate)
         return 0
@@ -89,18 +90,12 @@ def main(arguments: list[str]) -> int:
 def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
     """Print the plan of a run on this machine, or on the one that `device` names. simulate: numbers of GPUs."""
     machine = detect(config.device)
-    plan = with_problems(plan_measured(resolved(config, machine), machine))
+    plan = with_problems(plan_measured(resolve_model(config, machine), machine))
     if note := cluster_note():
-        console.print(note, soft_wrap=True)
+        console.print(note)
     console.print(render(plan, options(plan)))
     if simulate:
         console.print(render_scaling(scale(plan, simulate)))
-
-
-def resolved(config: Config, machine: Machine) -> Config:
-    """Return the settings with the model's dtype and pin. Raises BadInput for what no run can have."""
-    check_functions(config.reward)
-    return resolve_model(config, machine)
 
 
 def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:
@@ -108,11 +103,11 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     require_token()
     check_installed(config.run.report_to)
     if config.run.restore:
-        console.print(bring_back(config), soft_wrap=True)
+        console.print(bring_back(config))
     check_remote(config)
     cluster = os.environ.get("RAY_ADDRESS")
     joined, machine = join_cluster(cluster, config, console) if cluster else (None, detect(config.device))
-    config = resolved(config, machine)
+    config = resolve_model(config, machine)
     if machine.present and not cluster:
         check_build(config, machine, software_versions(VLLM_BUILDS))
     folder, what = find_folder(config), f"run {config.run.name!r}"
@@ -127,11 +122,11 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
 
             check_free(plan.placement)
             check_nodes(plan)
-        check_host(needs_of_run(plan), folder, config.run.overwrite)
-        if not cluster:
+        else:
             remedy = "stop the other run or Ray on this machine, or give dashboard.port=0 for any free port"
             port = free_port(config.dashboard.host, config.dashboard.port, "dashboard.port", remedy)
             plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
+        check_host(needs_of_run(plan), folder, config.run.overwrite)
         signals.on_leave(partial(delete_empty, folder))
         take_over(folder, what)
         start_server()  # it hides the environment, which Ray's processes need, while it starts
@@ -149,7 +144,7 @@ def join_cluster(address: str, config: Config, console: Console) -> tuple[Any, M
     from launch.hardware.cluster import join, survey
 
     context = in_thread(None, lambda: join(address, config))  # the main thread's SIGTERM stays ours
-    console.print(cluster_warning(), soft_wrap=True)
+    console.print(cluster_warning())
     return context, survey(config)
 
 
@@ -190,19 +185,19 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
     finally:
         timer.cancel()
 
-    console.print(describe(summary), soft_wrap=True)
-    console.print(f"Report: {attempt(request.folder)}", soft_wrap=True)
+    console.print(describe(summary))
+    console.print(f"Report: {attempt(request.folder)}")
     if request.config.checkpoint.remote:
-        console.print(put_ending(request.config, request.folder), soft_wrap=True)
+        console.print(put_ending(request.config, request.folder))
     if summary.status in ("failed", "halted"):
         places = [str(path) for path in logs if path.exists()]
-        console.print(f"More is in {' and '.join(places)}", soft_wrap=True)
+        console.print(f"More is in {' and '.join(places)}")
     else:
         clear_session(request.folder)
         RunFolder(request.folder).drop_adapters(keep=())  # checkpoints have the needed ones
     for line in next_steps(summary, request.config, request.folder):
-        console.print(line, soft_wrap=True)
-    console.print(conclusion(request.folder), soft_wrap=True)
+        console.print(line)
+    console.print(conclusion(request.folder))
     on_end(summary, exit_code(summary))
     return exit_code(summary)
 

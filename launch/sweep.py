@@ -63,7 +63,7 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
     packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))
     for run in grid.runs:
         plan = plans[run.name]
-        check_mps(plan.config, plan.placement, joined, at_once=len(lanes))
+        check_mps(run.config, plan.placement, joined, at_once=len(lanes))
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
             check_build(plan.config, plan.machine, packages)

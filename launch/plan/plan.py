@@ -66,12 +66,12 @@ class Plan(Fit):
     """A run on a machine.
 
     config: the configuration with the plan's decisions instead of `auto`
-    decided: the settings that the plan decided, with the values that left them to it
+    given: the values, such as `auto`, that the settings had which the plan decides
     calibration: the corrections of predicted times
     problems: the numbers of problems; None if they were not counted
     """
 
-    decided: Change
+    given: Change
     calibration: Calibration
     problems: Problems | None = None
 
@@ -138,7 +138,7 @@ class Plan(Fit):
     @property
     def undecided(self) -> Config:
         """The configuration as it was given."""
-        return changed(self.config, self.decided)
+        return changed(self.config, self.given)
 
     def again(self, change: Change, machine: Machine | None = None, calibration: Calibration | None = None) -> "Plan":
         """Plan the run with other settings, on another machine or by another measurement; all decisions are open."""
@@ -217,10 +217,9 @@ def _plan_for(config: Config, machine: Machine, shape: ShapeConfig, ranks: int, 
             "rollout.max_concurrent_samples": samples,
         }
         given = {key: attrgetter(key)(config) for key in settings}
-        decided = {key: value for key, value in given.items() if value != settings[key]}
         settled = changed(config, settings)
         memory = tuple(entry for entry in memory_of(settled, shape, placement, machine.nodes) if entry.bytes)
-        return Plan(settled, machine, placement, shape, memory, decided, calibration).divided()
+        return Plan(settled, machine, placement, shape, memory, given, calibration).divided()
 
     return _best(starmap(decide, product(one_copy, engines, again, possible_samples(config, machine))))
 

@@ -152,7 +152,7 @@ def _time(plan: Plan) -> RenderableType:
     if plan.placement.shared:
         manner += f", on one {'GPU' if plan.machine.gpus else 'core'}"
     if plan.config.run.mps:
-        assumed = "run.nvidia_mps" in plan.decided and not plan.machine.tried
+        assumed = plan.undecided.run.nvidia_mps == "auto" and not plan.machine.tried
         manner += " with NVIDIA's MPS" + (", if it works there" if assumed else "")
     cost = "unknown: set budget.price_per_hour"
     budget = plan.config.budget

@@ -44,14 +44,14 @@ class RunView:
 
     def show(self, progress: Progress) -> None:
         if progress.base is not None and not self._base_shown:
-            self._console.print(f"Base model: held-out pass@1 {progress.base:.3f}", highlight=False)
+            self._console.print(f"Base model: held-out pass@1 {progress.base:.3f}")
             self._base_shown = True
         seen = (progress.phase, progress.doing, progress.latest.get("update", 0.0))
         if self._console.is_terminal:
             self._live.update(render(progress))
         elif seen != self._seen:
             line = f"[{duration(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}"
-            self._console.print(line.rstrip(), soft_wrap=True)
+            self._console.print(line.rstrip())
         self._seen = seen
 
 
@@ -104,5 +104,5 @@ def show_places(console: Console, request: RunRequest, dashboard: str, metrics: 
     if "tensorboard" not in request.config.run.report_to:
         del places["TensorBoard"]
     for name, place in places.items():
-        console.print(f"{name:<14} {place}", soft_wrap=True)
+        console.print(f"{name:<14} {place}")
     console.print()

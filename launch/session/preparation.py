@@ -54,7 +54,7 @@ def planned(config: Config, machine: Machine, problems: Problems | None = None) 
         gpus = choose(machine.cards, plan.placement, plan.needed("learner GPU"))
         if not machine.nodes:
             show_only(gpus)
-        check_mps(plan.config, plan.placement, joined=bool(machine.nodes), fault=trial.no_mps)
+        check_mps(config, plan.placement, joined=bool(machine.nodes), fault=trial.no_mps)
         check_mode(gpus, plan.placement, plan.config.run.mps)
         check_sharing(config, plan.placement, trial.no_ipc)
         if not plan.config.run.mps:
@@ -67,7 +67,7 @@ def _notes(plan: Plan, trial: Trial) -> Iterator[Note]:
     mps = PRICE if plan.config.run.mps else ""
     if trial.no_mps and plan.placement.shared:
         mps = f"engine and learner take turns: {trial.no_mps}"
-    if mps and "run.nvidia_mps" in plan.decided:
+    if mps and plan.undecided.run.nvidia_mps == "auto":
         print(f"run.nvidia_mps=auto is {plan.config.run.nvidia_mps} here: {mps}")
     if mps:
         yield (EventKind.FALLBACK, mps, "NVIDIA's MPS") if trial.no_mps else (EventKind.MPS, mps, "")

@@ -116,7 +116,7 @@ class Watch:
             self._show_events()
             if not self._measured and progress.latest.get("update", 0) >= ENOUGH:  # its row is written
                 self._measured = True
-                self._console.print(self._measure(), soft_wrap=True)
+                self._console.print(self._measure())
         self._show_events()
         return ray.get(ending)
 
@@ -182,7 +182,7 @@ class Watch:
     def _show_events(self) -> None:
         events = self._folder.events()
         for event in events[self._events_shown :]:
-            self._console.print(f"{event.event}: {event.detail}", soft_wrap=True)
+            self._console.print(f"{event.event}: {event.detail}")
         self._events_shown = len(events)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:

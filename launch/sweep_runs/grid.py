@@ -98,7 +98,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     texts = _settings(arguments)
     conf = texts.pop("conf", "")
     own = [key for key in texts if key == "run.folder" or key.startswith("sweep.")]
-    asked = command_line([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in own)], kind=SweepCommandLine)
+    asked = command_line([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in own)], SweepCommandLine)
     if asked.sweep.seconds is not None and (both := {"budget.hours", "budget.minutes"} & texts.keys()):
         raise BadInput(f"{both.pop()} and a budget of the whole sweep are given: keep one")
     axes = _take_axes(texts)
@@ -119,7 +119,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         word = "-".join(_word(key, value) for key, value in overrides.items())
         varied = [f"{key}={json.dumps(value)}" for key, value in overrides.items() if key != "conf"]
         given = [f"conf={overrides.get('conf', conf)}", *varied, *kept, f"run.name={word}"]
-        of_run = command_line(given)
+        of_run = command_line(given, CommandLine)
         runs.append(SweepRun(word, overrides, tuple(given), of_run.config))
     word, times = Counter(run.name for run in runs).most_common(1)[0]
     if times > 1:

@@ -18,6 +18,7 @@ from conf.catalogue import find_benchmarks
 from conf.help import explain
 from conf.load import command_line, load
 from conf.pages import settings_page
+from conf.schema import CommandLine
 from launch import export, push, report, run, samples, serve
 from launch.sweep_runs.grid import read_grid
 from rewards.verify.__main__ import named
@@ -95,7 +96,7 @@ def carry_out_sweep(arguments: list[str]) -> None:
 def carry_out_evaluate(arguments: list[str]) -> None:
     kept = [argument for argument in arguments if not argument.startswith("adapter=")]
     recipe = [] if any(argument.startswith("conf=") for argument in kept) else ["conf=quickstart"]
-    assert find_benchmarks(command_line([*recipe, *kept]).benchmarks)
+    assert find_benchmarks(command_line([*recipe, *kept], CommandLine).benchmarks)
 
 
 def carry_out_report(arguments: list[str]) -> None:

@@ -15,7 +15,8 @@ from actors.storage.documents import EvaluatedSample
 from actors.storage.files import lock, read_rows
 from actors.storage.folders import MARK
 from conf.errors import BadInput
-from conf.load import load
+from conf.load import command_line
+from conf.schema import CommandLine
 from launch import evaluate
 from launch.evaluate import conclude
 from launch.evaluation import preparation
@@ -56,7 +57,7 @@ def adapter(tiny_model: Path, tmp_path: Path) -> Path:
 
 
 def prepared(arguments: list[str]) -> PreparedEvaluation:
-    evaluation = prepare(load(arguments), detect("cpu"), Console(quiet=True))
+    evaluation = prepare(command_line(arguments, CommandLine), detect("cpu"), Console(quiet=True))
     assert evaluation is not None
     return evaluation
 
@@ -68,7 +69,9 @@ def test_an_engine_decodes_as_many_samples_as_in_a_run(
     monkeypatch.setattr(preparation, "check_build", lambda *_: None)
     arguments[arguments.index("model.dtype=float32")] = "model.dtype=bfloat16"
     evaluation = prepare(
-        load([*arguments, f"rollout.max_concurrent_samples={given}"]), machine(gpu), Console(quiet=True)
+        command_line([*arguments, f"rollout.max_concurrent_samples={given}"], CommandLine),
+        machine(gpu),
+        Console(quiet=True),
     )
     assert evaluation
     assert evaluation.config.rollout.concurrent_samples == samples
@@ -237,7 +240,7 @@ def test_evaluation_is_locked_and_deleted_when_its_run_is_overwritten(
     assert "another process" in refused(evaluate.main, arguments)
     os.close(descriptor)
     prepared(arguments)
-    config = load([*arguments, "run.overwrite=true"])
+    config = command_line([*arguments, "run.overwrite=true"], CommandLine)
     for there in (True, False):  # the first run in the folder keeps it
         begin(config, find_folder(config), ProblemSet((), (), {}))
         assert folder.exists() == there

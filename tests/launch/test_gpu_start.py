@@ -15,14 +15,13 @@ from conf.load import load
 from conf.settings import changed
 from launch import run
 from launch.hardware.gpus import Gpu
+from launch.plan import calibration
 from launch.plan.plan import Plan, make_plan
 from launch.run import main
-from launch.session import preparation
 from learner.actor import LearnerActor
 from tests.gpu.test_sharing import plan_of, settings
 from tests.launch.plan.plans import machine
 
-DIVIDED = "0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 80994, Enabled\n"
 EXCLUSIVE = "0, GPU-a, NVIDIA A40, 46068, 45600, [N/A], 580.65.06, 8.6, Exclusive_Process\n"
 A40 = "{}, GPU-{}, NVIDIA A40, 46068, {}, [N/A]\n"
 Install = Callable[[str], Path]
@@ -72,63 +71,67 @@ def test_one_gpu_is_shared_and_of_two_each_side_has_one(
 @contextmanager
 def service(done: list[str], fault: str) -> Iterator[str]:
     done.append("served")
-    yield fault
-    done.append("ended")
+    try:
+        yield fault
+    finally:
+        done.append("ended")
 
 
 @pytest.mark.parametrize(
-    ("fault", "arguments", "kinds"),
+    ("fault", "arguments", "code", "done", "kinds"),
     [
-        ("", [], [EventKind.MPS]),
-        ("no client", [], [EventKind.FALLBACK]),
-        ("no client", ["learner.max_staleness=0"], []),
-        ("no client", ["run.nvidia_mps=on"], None),
+        ("", [], 0, ["served", "planned", "ended"], [EventKind.MPS]),
+        ("no client", [], 0, ["served", "ended", "planned"], [EventKind.FALLBACK]),
+        ("", ["learner.max_staleness=0"], 0, ["planned"], []),
+        ("no client", ["run.nvidia_mps=on"], 2, ["served", "ended", "planned"], []),
+        ("", ["data.source=file:nowhere.csv"], 2, [], []),
+        ("", ["budget.minutes=0.01"], 2, ["served", "planned", "ended"], []),
     ],
 )
-def test_mps_is_tried_before_the_run_is_planned_and_ends_with_it(
+def test_mps_is_tried_before_the_run_is_planned_once_and_ends_with_it(
     fault: str,
     arguments: list[str],
-    kinds: list[EventKind] | None,
+    code: int,
+    done: list[str],
+    kinds: list[EventKind],
     nvidia_smi: Install,
     start: Start,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done: list[str] = []
-    notes: list[Any] = []
-    planning = preparation.plan_measured
+    happened, noted = list[str](), list[EventKind]()
+    make_plan = calibration.make_plan
 
     def plan_once(*given: Any) -> Plan:
-        done.append("planned")
-        return planning(*given)
+        happened.append("planned")
+        return make_plan(*given)
 
     nvidia_smi(A40.format(0, "a", 45600))
     monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
-    monkeypatch.setattr("launch.hardware.mps.running", lambda _: service(done, fault))
-    monkeypatch.setattr(preparation, "plan_measured", plan_once)
-    monkeypatch.setattr(run, "prepare", lambda plan, *_, notes, **__: notes_of.append(notes) or plan)
-    notes_of = notes
-    code, _, _ = start(*arguments)
-    assert code == (2 if kinds is None else 0)
-    expected = ["served", "ended", "planned"] if fault else ["served", "planned", "ended"]
-    assert done == (expected if arguments != ["learner.max_staleness=0"] else ["planned"])
-    if kinds is not None:
-        assert [kind for kind, _, _ in notes[0]] == kinds
-        assert capsys.readouterr().out.count("run.nvidia_mps=auto is") == len(kinds)
+    monkeypatch.setattr("launch.hardware.mps.running", lambda _: service(happened, fault))
+    monkeypatch.setattr(calibration, "make_plan", plan_once)
+    monkeypatch.setattr(run, "prepare", lambda *_, notes, **__: noted.extend(kind for kind, _, _ in notes))
+    assert start(*arguments)[0] == code
+    assert (happened, noted) == (done, kinds)
+    assert capsys.readouterr().out.count("run.nvidia_mps=auto is") == len(kinds)
 
 
 def test_sharing_is_tried_under_mps_once_a_killed_run_has_left_the_gpu(
     nvidia_smi: Install, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nvidia_smi(A40.format(0, "a", 45600))
+    nvidia_smi(A40.format(0, "a", 100))
     (tmp_path / "r256_instruct").mkdir()
     done: list[str] = []
+
+    def clear(*_: object) -> None:
+        done.append("cleared")
+        nvidia_smi(A40.format(0, "a", 45600))
 
     def fault(gpu: Gpu) -> str:
         done.append(f"tried on {gpu.index}")
         return "no IPC"
 
-    monkeypatch.setattr(run, "take_over", lambda *_: done.append("cleared"))
+    monkeypatch.setattr(run, "take_over", clear)
     monkeypatch.setattr("launch.hardware.ipc.fault", fault)
     monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
     monkeypatch.setattr("launch.hardware.mps.running", lambda _: service(done, ""))
@@ -136,6 +139,14 @@ def test_sharing_is_tried_under_mps_once_a_killed_run_has_left_the_gpu(
     assert code == 0
     assert done[:3] == ["cleared", "served", "tried on 0"]
     assert (plan.config.model.shared_weights, plan.placement.weights) == ("off", None)
+
+
+def test_a_plan_needs_no_free_memory_and_a_run_takes_the_gpu_it_names(nvidia_smi: Install, start: Start) -> None:
+    nvidia_smi("0, GPU-a, Tesla T4, 15360, 15000, [N/A]\n" + A40.format(1, "b", 100))
+    assert start("plan=true", "device=A40")[0] == 0
+    nvidia_smi("0, GPU-a, Tesla T4, 15360, 15000, [N/A]\n" + A40.format(1, "b", 45600))
+    code, _, environment = start("device=A40")
+    assert (code, environment["CUDA_VISIBLE_DEVICES"]) == (0, "1")
 
 
 def test_an_engine_leaves_room_for_other_processes(nvidia_smi: Install, start: Start) -> None:
@@ -153,23 +164,18 @@ def test_an_engine_leaves_room_for_other_processes(nvidia_smi: Install, start: S
 
 
 @pytest.mark.parametrize(
-    ("table", "visible", "arguments", "said"),
+    ("table", "arguments", "said"),
     [
-        (A40.format(0, "a", 20000), None, [], "GPU 0, NVIDIA A40, has 19.5 GiB of 44.6 GiB free"),
-        (DIVIDED, None, [], "GPU 0, NVIDIA H100 80GB HBM3, is divided by MIG"),
-        (EXCLUSIVE, None, [], "-c 0, or give run.nvidia_mps=on"),
-        (DIVIDED, "MIG-377e0049", [], "CUDA_VISIBLE_DEVICES=MIG-377e0049"),
-        (A40.format(0, "a", 45600), None, ["run.nvidia_mps=on"], "no nvidia-cuda-mps-control"),
+        (A40.format(0, "a", 20000), [], "GPU 0, NVIDIA A40, has 19.5 GiB of 44.6 GiB free"),
+        (EXCLUSIVE, [], "-c 0, or give run.nvidia_mps=on"),
+        (A40.format(0, "a", 45600), ["run.nvidia_mps=on"], "no nvidia-cuda-mps-control"),
     ],
 )
 def test_a_gpu_that_cannot_be_used_is_refused_in_one_line(
-    table: str, visible: str | None, arguments: list[str], said: str, nvidia_smi: Install, start: Start, refused: Any
+    table: str, arguments: list[str], said: str, nvidia_smi: Install, start: Start, refused: Any
 ) -> None:
     nvidia_smi(table)
-    if visible:
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible
-    complaint = refused(lambda given: start(*given)[0], arguments)
-    assert said in complaint
+    assert said in refused(lambda given: start(*given)[0], arguments)
 
 
 def test_an_engine_on_a_gpu_has_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:

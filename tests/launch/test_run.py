@@ -35,9 +35,8 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "said"),
     [
         (["budget.minutes=3"], "conf=quickstart"),
-        (["conf=quikstart"], "nearest: quickstart"),
-        (["conf=quickstart", "lora.rnk=8"], "lora.rank"),
         (["conf=quickstart", "lora.rank=-4"], "lora.rank=-4"),
+        (["conf=quickstart", "adapter=mine"], "lora.start_from"),
         (["conf=quickstart", "data.source=file:nowhere.jsonl"], "nowhere.jsonl"),
         (["conf=quickstart", "data.source=reasoning_gym:chain_sun"], "chain_sum"),
         (["conf=quickstart", "model.path=/no/such/folder"], "/no/such/folder"),
@@ -101,41 +100,6 @@ def test_run_that_is_not_begun_leaves_nothing(how: str, code: int, tmp_path: Pat
     temporary.rmdir()  # which is empty
     assert not list(runs.iterdir())
     wait_for_end(int(done.stdout.split()[-1]))
-
-
-@pytest.fixture
-def with_gpus(nvidia_smi: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Have runs end with their first visible GPU as exit code; return a function that sets the driver's table."""
-    monkeypatch.setattr(run, "check_build", lambda *_: None)
-    monkeypatch.setattr(run, "check_host", lambda *_: None)
-    monkeypatch.setattr(run, "prepare", lambda plan, *_, **__: plan)
-    monkeypatch.setattr("launch.hardware.ipc.fault", lambda _: "")
-    monkeypatch.setattr(run, "carry_out", lambda plan, *_: int(os.environ["CUDA_VISIBLE_DEVICES"]))
-    return nvidia_smi
-
-
-def test_run_sees_the_gpus_of_its_plan_and_needs_their_memory_free(
-    with_gpus: Callable[[str], Path], tmp_path: Path, refused: Callable[..., str]
-) -> None:
-    """A plan does not need it free."""
-    arguments = ["conf=quickstart", f"run.folder={tmp_path}", "dashboard.port=0"]
-    with_gpus("0, GPU-aa, NVIDIA L4, 23034, 3000, [N/A]\n")
-    assert run.main([*arguments, "plan=true"]) == 0
-    said = refused(run.main, arguments)
-    assert "2.9 GiB of 22.1 GiB free" in said
-    assert "nvidia-smi" in said
-    with_gpus("0, GPU-aa, Tesla T4, 15360, 15000, [N/A]\n1, GPU-bb, NVIDIA A40, 46068, 45500, [N/A]\n")
-    assert run.main([*arguments, "device=A40"]) == 1
-
-
-def test_gpus_are_looked_at_once_nothing_is_left_of_the_process_before(
-    with_gpus: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    table = "0, GPU-aa, NVIDIA L4, 23034, {}, [N/A]\n"
-    with_gpus(table.format(100))
-    (tmp_path / "quickstart").mkdir()
-    monkeypatch.setattr(run, "take_over", lambda *_: with_gpus(table.format(22500)))
-    assert run.main(["conf=quickstart", f"run.folder={tmp_path}", "dashboard.port=0"]) == 0
 
 
 def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
@@ -278,7 +242,7 @@ def test_end_before_there_is_a_coordinator_or_a_slow_end_has_its_exit_code(
 def test_signal_before_anything_is_at_stake_has_its_exit_code(name: str, code: int) -> None:
     script = (
         "import os, signal, sys; from launch import run;"
-        f"run.load = lambda _: os.kill(os.getpid(), signal.{name});"
+        f"run.command_line = lambda *_: os.kill(os.getpid(), signal.{name});"
         "sys.exit(run.main(['conf=base']))"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=240).returncode == code

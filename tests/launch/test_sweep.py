@@ -79,7 +79,10 @@ def sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., i
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
-    return ["conf=quickstart", f"run.folder={folder}", "sweep.name=s", "device=cpu", *arguments]
+    given = {argument.partition("=")[0] for argument in arguments}
+    usual = {"sweep.name": "s", "device": "cpu"}
+    kept = [f"{key}={value}" for key, value in usual.items() if key not in given]
+    return ["conf=quickstart", f"run.folder={folder}", *kept, *arguments]
 
 
 def calls(folder: Path) -> list[str]:
@@ -117,6 +120,16 @@ def test_runs_of_a_model_share_its_commit(tmp_path: Path) -> None:
     sweep.pin_models(grid)
     for run in grid.runs:  # that of the run that has begun too, which may start anew
         assert load(list(run.arguments)).model.pin == run.config.model.pin == "b" * 40
+
+
+def test_runs_that_join_a_cluster_are_planned_without_its_mps_and_not_refused(
+    sweeping: Callable[..., int], nvidia_smi: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi("0, GPU-a, NVIDIA A40, 46068, 45600, [N/A]\n")
+    monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert sweeping("seeds=[0,1]", "device=auto") == 0
+    assert sweeping("seeds=[0,1]", "device=auto", "run.nvidia_mps=on", "sweep.name=other") == 2
 
 
 def test_failed_run_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable[..., int], tmp_path: Path) -> None:

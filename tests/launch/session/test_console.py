@@ -3,9 +3,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
 from actors.messages import Progress
+from conf.command import PlainConsole
 from launch.session.console import RunView, render
 
 ROW = {
@@ -18,9 +18,9 @@ ROW = {
 TRAINING = Progress("training", 12, spent=192.0, left=408.0, updates_left=18, latest=ROW)
 
 
-def printed(show: Callable[[Console], None], width: int = 200) -> str:
+def printed(show: Callable[[PlainConsole], None], width: int = 200) -> str:
     file = io.StringIO()
-    show(Console(width=width, file=file))
+    show(PlainConsole(width=width, file=file))
     return file.getvalue()
 
 
@@ -34,7 +34,7 @@ def test_display_has_all_figures_at_every_width(width: int) -> None:
 
 
 def lines_of(*shown: Progress) -> list[str]:
-    def show(console: Console) -> None:
+    def show(console: PlainConsole) -> None:
         with RunView(console) as view:
             for progress in shown:
                 view.show(progress)

@@ -23,7 +23,7 @@ def write(rows: Rows) -> Benchmark:
 
 
 def heldout(config: Config, tokenizer: Any, settings: dict[str, Any]) -> BenchmarkProblems:
-    return load_benchmark(find_benchmarks(["heldout"])[0], changed(config, settings), tokenizer)
+    return load_benchmark(find_benchmarks(["heldout"])[0], changed(config, settings), tokenizer, limit=4)
 
 
 def test_the_papers_benchmarks_are_known() -> None:
@@ -52,7 +52,7 @@ def test_the_recipe_names_unusual_columns(config: Config, byte_tokenizer: Any) -
 
 
 def test_heldout_problems_are_the_recipes(config: Config, byte_tokenizer: Any) -> None:
-    settings = {"data.problem_pattern": "", "data.size": 20, "eval.problems": 10, "limit": 4}
+    settings = {"data.problem_pattern": "", "data.size": 20, "eval.problems": 10}
     assert len(heldout(config, byte_tokenizer, settings).problems) == 4
     with pytest.raises(BadInput, match=r"eval\.problems=0"):
         heldout(config, byte_tokenizer, {**settings, "eval.problems": 0})
