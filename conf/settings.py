@@ -153,11 +153,11 @@ def _meaning(kind: type, name: str) -> str:
 
 def changed(section: Section, change: Mapping[str, Any]) -> Section:
     """Return a copy of a section, or of the whole configuration, with other values, by dotted key."""
+    values: dict[str, Any] = {}
     for key, value in change.items():
         name, _, rest = key.partition(".")
-        inner = changed(getattr(section, name), {rest: value}) if rest else value
-        section = replace(section, **{name: inner})  # type: ignore[type-var]  # known at run time
-    return section
+        values[name] = changed(values.get(name, getattr(section, name)), {rest: value}) if rest else value
+    return replace(section, **values) if values else section  # type: ignore[type-var]  # known at run time
 
 
 def expected(hint: Any) -> str:

@@ -105,58 +105,38 @@ class Estimate(Pace):
         return min(asked, budget.seconds) if budget.updates else budget.seconds
 
 
-@dataclass(frozen=True)
-class Work:
-    """The work per update of one engine and of the learner.
-
-    samples: samples per engine
-    steps: decoding steps from the start of a batch to the end of its last sample
-    decoded: largest mean number of samples that an engine decodes at once
-    fixed_s: seconds of an engine in addition to the fixed cost of its steps
-    passes_s, host_s: seconds of the learner on its device, and on the host while that device is free
-    gradient_s: the part of passes_s before the adapter check
-    """
-
-    samples: float
-    steps: float
-    decoded: float
-    fixed_s: float
-    passes_s: float
-    host_s: float
-    gradient_s: float
-
-
 def estimate(
     config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, together: float
 ) -> Estimate:
     """Return the mean durations of a run. at_once: samples that an engine decodes at once. together: see `TOGETHER`."""
-    work = _work(config, costs, workload, placement, at_once)
+    samples, decoded, all_steps, fixed_s = _generation(config, costs, workload, placement, at_once)
+    passes_s, gradient_s, host_s = _learning(config, costs, workload, placement)
     staleness, tokens, slots = config.learner.max_staleness, config.adapter_check.tokens, adapter_slots(config)
     contended = 2 / together if placement.shared and staleness else 1.0
-    learns_s, tail_s = work.passes_s + work.host_s, config.rollout.samples_per_problem * costs.verify_s
+    learns_s, tail_s = passes_s + host_s, config.rollout.samples_per_problem * costs.verify_s
     slowed_s, beside = 0.0, _beside(placement)
     if not staleness:
-        alone_s = work.fixed_s + costs.step_s * work.steps + tail_s
-        waits_s = max(0.0, tokens * costs.decode_s(config.adapter_check.problems) - work.gradient_s)
+        alone_s = fixed_s + costs.step_s * all_steps + tail_s
+        waits_s = max(0.0, tokens * costs.decode_s(config.adapter_check.problems) - gradient_s)
         learn_s = learns_s + waits_s + costs.sync_s
         update_s = alone_s + learn_s
     else:
-        update_s, steps = work.fixed_s + learns_s, work.steps
+        update_s, steps = fixed_s + learns_s, all_steps
         for _ in range(ROUNDS):
-            alone_s = work.fixed_s + costs.step_s * steps
-            slowed_s = (contended - 1) * min(work.passes_s, alone_s)
-            waits_s = max(0.0, tokens * update_s / steps - work.gradient_s)  # for the engines in the adapter check
+            alone_s = fixed_s + costs.step_s * steps
+            slowed_s = (contended - 1) * min(passes_s, alone_s)
+            waits_s = max(0.0, tokens * update_s / steps - gradient_s)  # for the engines in the adapter check
             learn_s = learns_s + slowed_s + waits_s + costs.sync_s
             steps = max(
-                work.samples * workload.response / work.decoded,
-                work.steps / max(1 + staleness - learn_s / update_s, LEAST_ROOM),
-                work.steps / max(slots - costs.sync_s / update_s, LEAST_ROOM),
+                samples * workload.response / decoded,
+                all_steps / max(1 + staleness - learn_s / update_s, LEAST_ROOM),
+                all_steps / max(slots - costs.sync_s / update_s, LEAST_ROOM),
             )
-            update_s = (update_s + max(work.fixed_s + costs.step_s * steps + beside * slowed_s, learn_s)) / 2
+            update_s = (update_s + max(fixed_s + costs.step_s * steps + beside * slowed_s, learn_s)) / 2
     return Estimate(
         config=config,
         start_s=costs.start_s,
-        tokens=work.samples * _engines(config, placement) * workload.response,
+        tokens=samples * _engines(config, placement) * workload.response,
         update_s=update_s,
         generate_s=min(alone_s + beside * slowed_s, update_s),
         learn_s=min(learn_s, update_s),
@@ -177,28 +157,38 @@ def _beside(placement: Placement) -> float:
     return float(placement.shared)
 
 
-def _work(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> Work:
-    rollout, learner, length = config.rollout, config.learner, workload.response
-    problems, each, most = learner.problems_per_update, rollout.samples_per_problem, rollout.max_response_tokens
-    sampled = 1 / workload.varied if learner.dynamic_sampling else 1.0  # groups per group that is trained on
-    varied = problems if learner.dynamic_sampling or config.algorithm.regularised else problems * workload.varied
+def _generation(
+    config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int
+) -> tuple[float, float, float, float]:
+    """Return the work of an engine per update: its samples, the largest mean number of them that it decodes at once,
+    the decoding steps from the start of a batch to its last sample's end, and its seconds beside these steps.
+    """
+    problems, each, length = config.learner.problems_per_update, config.rollout.samples_per_problem, workload.response
+    most, overlaps = config.rollout.max_response_tokens, config.learner.max_staleness > 0
+    sampled = 1 / workload.varied if config.learner.dynamic_sampling else 1.0  # groups per group that is trained on
     started = problems * each / _engines(config, placement)
     places = groups_at_once(config, placement.device) * each  # a group keeps its places until its longest sample ends
     decoded = min(at_once, places * length / longest_of(each, workload, most))
     last = longest_of(problems * sampled * each, workload, most)
-    full = decoded if learner.max_staleness or places < started else at_once
-    gradient_s = varied * (workload.fresh + each * length) * costs.learn_s / len(placement.learners)
-    check_s = config.adapter_check.problems * (workload.fresh + config.adapter_check.tokens) * costs.score_s
+    full = decoded if overlaps or places < started else at_once
+    steps = max(last, started * length / full + last - length) * sampled
+    fixed_s = started * sampled * (workload.fresh / each * costs.prefill_s + length * costs.sample_s)
+    return started * sampled, decoded, steps, fixed_s
+
+
+def _learning(config: Config, costs: Costs, workload: Workload, placement: Placement) -> tuple[float, float, float]:
+    """Return the learner's seconds per update: on its device, the part of them before the adapter check, and on the
+    host while that device is free.
+    """
+    learner, check = config.learner, config.adapter_check
+    every = learner.dynamic_sampling or config.algorithm.regularised
+    varied = learner.problems_per_update * (1 if every else workload.varied)
+    group = workload.fresh + config.rollout.samples_per_problem * workload.response
+    gradient_s = varied * group * costs.learn_s / len(placement.learners)
+    check_s = check.problems * (workload.fresh + check.tokens) * costs.score_s
     on_host = placement.device == "cuda" and learner.offload == "cpu"
-    return Work(
-        samples=started * sampled,
-        steps=max(last, started * length / full + last - length) * sampled,
-        decoded=decoded,
-        fixed_s=started * sampled * (workload.fresh / each * costs.prefill_s + length * costs.sample_s),
-        passes_s=gradient_s + check_s + (0.0 if on_host else costs.update_s),
-        host_s=costs.update_s if on_host else 0.0,
-        gradient_s=gradient_s,
-    )
+    passes_s = gradient_s + check_s + (0.0 if on_host else costs.update_s)
+    return passes_s, gradient_s, costs.update_s if on_host else 0.0
 
 
 def _evaluate_s(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> float:
