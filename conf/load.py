@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 from conf.arguments import pairs
 from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
-from conf.documents import FORMAT, check_format, flatten, parse_yaml, read_yaml, reason, write_yaml
 from conf.errors import BadInput, hint
+from conf.parsing import FORMAT, check_format, flatten, parse_yaml, read_yaml, reason, write_yaml
 from conf.schema import CommandLine, Config, Settings, among, marked
 from conf.settings import RULES, Place, build, changed, settings
 
@@ -250,7 +250,7 @@ def take(tree: Tree, key: str) -> None:
 
 
 class Leaf:
-    """A value that OmegaConf does not touch: no interpolation of `${` in a prompt, no merging of lists."""
+    """A value that OmegaConf does not touch: of plain ones it refuses a text with `${` alone and skips `???`."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

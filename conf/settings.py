@@ -16,8 +16,8 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from conf.catalogue import elsewhere
-from conf.documents import flatten
 from conf.errors import BadInput, nearest
+from conf.parsing import flatten
 
 DECLARED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
 """Pydantic's options for a section. A number is accepted as text, as in run.name=7, but no text as a number."""
@@ -68,7 +68,7 @@ class Setting:
     resumable: a run may be resumed with another value, which changes where and how fast the run proceeds, not what it
         learns.
     private: it concerns the run's owner alone, and is shown only in the run's folder.
-    setup: runs with different values are different experiments. None means yes, unless the setting is resumable.
+    setup: runs with different values are different experiments; usually those that no run is resumed with.
     costless: its value changes neither the time nor the memory of an update.
     local_path: it may be a path on this machine.
     checkpointed: its name in a learner's checkpoint, which only runs with the same value can load; empty if not stored.
@@ -84,16 +84,11 @@ class Setting:
     follows: str = ""
     resumable: bool = False
     private: bool = False
-    setup: bool | None = None
+    setup: bool = True
     costless: bool = False
     local_path: bool = False
     checkpointed: str = ""
     not_for_sweeps: str = ""
-
-    @property
-    def repeated(self) -> bool:
-        """Whether runs with different values still repeat one experiment."""
-        return self.resumable if self.setup is None else not self.setup
 
 
 def setting(
@@ -142,6 +137,7 @@ def settings(kind: Any, prefix: str = "", **known: Any) -> Iterator[Setting]:
         if is_dataclass(inner):
             yield from settings(inner, f"{path}.", **facts)
         else:
+            facts.setdefault("setup", not facts.get("resumable"))
             yield Setting(path, inner, kind, _meaning(kind, name), **facts)
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from actors.storage.documents import LearnerState
-from conf.documents import read_json
 from conf.errors import BadInput
+from conf.parsing import read_json
 from conf.schema import Config
 from conf.settings import settings
 

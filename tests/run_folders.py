@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from actors.evaluation.statistics import share_interval
-from conf.documents import FORMAT
+from conf.parsing import FORMAT
 from launch.reporting.history import Sweep, read_sweep
 
 HOSTILE = (

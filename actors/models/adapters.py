@@ -12,8 +12,8 @@ from typing_extensions import TypedDict
 
 from actors.models.files import name_on_hub, pin_of, shape_from_config
 from actors.models.sizes import projection_sizes
-from conf.documents import parse_json, read_text
 from conf.errors import BadInput
+from conf.parsing import parse_json, read_text
 from conf.schema import Config, Settings, ShapeConfig
 from conf.schema.model import FUSED, PIN, PROJECTIONS, VLLM_RANKS
 from conf.settings import MOST, changed

@@ -5,8 +5,8 @@ from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 
-from conf.documents import mapping, read_json
 from conf.errors import BadInput
+from conf.parsing import mapping, read_json
 
 ATTENTION_KINDS = {"full_attention", "sliding_attention", "attention"}
 """Values of config.json's `layer_types` for layers of attention over all earlier tokens, or the last of them."""

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 
 from actors.clock import in_thread
 from actors.models.families import FUSED, check_family, common_context, read_config
-from conf.documents import mapping, path_of, read_json, reason
 from conf.errors import BadInput
+from conf.parsing import mapping, path_of, read_json, reason
 from conf.schema import ModelConfig, ShapeConfig
 from conf.schema.model import PIN
 

@@ -23,8 +23,8 @@ from actors.runtime.placement import Placement
 from actors.storage.files import is_private, private_folder, replace_text
 from actors.storage.folders import discard, mark, read_mark
 from actors.storage.layout import RAY_SESSION
-from conf.documents import path_of, reason
 from conf.errors import BadInput, TryLater
+from conf.parsing import path_of, reason
 from conf.schema import Config
 from conf.signals import handle_signals, on_leave
 

@@ -4,33 +4,12 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from conf.documents import FORMAT
-
-LARGEST = 2**53
-"""Largest whole number that every reader of JSON keeps exactly."""
-
-Whole = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
-Count = Annotated[int, Field(ge=0, le=LARGEST)]
-Positive = Annotated[int, Field(ge=1, le=LARGEST)]
-Number = Annotated[float, Field(ge=-1e300, le=1e300)]
-Amount = Annotated[float, Field(ge=0, le=1e300)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def _in_order(ends: list[float]) -> list[float]:
-    if ends[0] > ends[1]:
-        raise ValueError("its ends are in the wrong order")
-    return ends
-
-
-Interval = Annotated[list[Number], Field(min_length=2, max_length=2), AfterValidator(_in_order)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]*$")]
-
-Link = Literal["latest", "best"]
+from actors.storage.fields import Amount, Count, Interval, Number, Positive, Share, Whole
+from conf.parsing import FORMAT
 
 PASS_AT = re.compile(r"pass@(\d{1,9})")
 
@@ -52,7 +31,7 @@ class Document(BaseModel):
 
 
 class FormattedDocument(Document):
-    """A file that states its format. `conf.documents.parse_json` refuses another than FORMAT."""
+    """A file that states its format. `conf.parsing.parse_json` refuses another than FORMAT."""
 
     states_format: ClassVar[bool] = True
 
@@ -381,20 +360,3 @@ class SweepDocument(FormattedDocument):
     conf: str | None = None
     axes: dict[str, Any] = {}
     runs: list[SweepEntry]
-
-
-class RemoteFile(Document):
-    """A file in remote.json. place: folder of the `put` that has written it."""
-
-    place: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    bytes: Count
-    blake2b: Digest
-
-
-class RemoteState(FormattedDocument):
-    """remote.json: identity of the run, its files by path, the links among its checkpoints. others: files to delete."""
-
-    identity: Digest | None = None
-    files: dict[str, RemoteFile] = {}
-    links: dict[Link, str] = {}
-    others: list[Annotated[str, Field(pattern=r"^[0-9a-f]{16}/")]] = []

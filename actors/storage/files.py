@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.storage.documents import Document
-from conf import documents
 from conf.errors import BadInput
+from conf.parsing import read_json, read_json_lines, read_text
 
 MANIFEST = "manifest.json"
 
@@ -89,17 +89,17 @@ def append_row(file: Path, *rows: Document) -> None:
             raise
 
 
-def read_json(file: Path, kind: Any = Any) -> Any:
+def read_optional(file: Path, kind: Any) -> Any:
     """Return the content of a JSON file, None if there is no file. Raises BadInput if it is damaged or of another kind.
 
     kind: any type that pydantic validates.
     """
-    return documents.read_json(file, kind, REMEDY) if os.path.lexists(file) else None
+    return read_json(file, kind, REMEDY) if os.path.lexists(file) else None
 
 
 def read_document(file: Path, kind: type[D]) -> D | None:
     """Return a document, None if there is no file. Raises BadInput if it is damaged."""
-    found: D | None = read_json(file, kind)
+    found: D | None = read_optional(file, kind)
     return found
 
 
@@ -108,12 +108,12 @@ def read_rows(file: Path, kind: type[D]) -> list[D]:
 
     Raises BadInput for a damaged line.
     """
-    return list(documents.read_json_lines(file, kind, REMEDY)) if os.path.lexists(file) else []
+    return list(read_json_lines(file, kind, REMEDY)) if os.path.lexists(file) else []
 
 
 def drop_half_line(file: Path) -> None:
     """Drop the end of a JSONL file that a crash has cut off."""
-    if file.exists() and not (text := documents.read_text(file, REMEDY)).endswith("\n"):
+    if file.exists() and not (text := read_text(file, REMEDY)).endswith("\n"):
         replace_text(file, text[: text.rfind("\n") + 1])
 
 

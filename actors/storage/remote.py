@@ -12,17 +12,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from actors.storage.checkpoints import target
-from actors.storage.documents import Link, RemoteFile, RemoteState
-from actors.storage.files import MANIFEST, damage, digest, read_json, sync
+from actors.storage.documents import Document, FormattedDocument
+from actors.storage.fields import Count, Digest
+from actors.storage.files import MANIFEST, damage, digest, read_optional, sync
 from actors.storage.folders import MARK, new_folder
 from actors.storage.layout import CHECKPOINT, RUN
 from actors.storage.run_record import RunRecord
-from conf.documents import parse_json
 from conf.errors import BadInput
 from conf.load import RECORD
+from conf.parsing import parse_json
 
 POINTER = "remote.json"
 
@@ -32,7 +35,24 @@ CHUNK = 2**20
 LOCAL = {"adapters", "checkpoints", "ray-session", "wandb"}
 """Entries of a run folder that belong to this machine, or are put in another way."""
 
-LINKS: tuple[Link, ...] = ("latest", "best")
+Link = Literal["latest", "best"]
+
+
+class RemoteFile(Document):
+    """A file in remote.json. place: folder of the `put` that has written it."""
+
+    place: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    bytes: Count
+    blake2b: Digest
+
+
+class RemoteState(FormattedDocument):
+    """remote.json: identity of the run, its files by path, the links among its checkpoints. others: files to delete."""
+
+    identity: Digest | None = None
+    files: dict[str, RemoteFile]
+    links: dict[Link, str]
+    others: list[Annotated[str, Field(pattern=r"^[0-9a-f]{16}/")]]
 
 
 class Remote:
@@ -87,7 +107,7 @@ class Remote:
 
     def put(self, run: RunRecord) -> None:
         """Copy the run as it stands. After a failure the earlier state remains, and the next call cleans up."""
-        before, place = self.state() or RemoteState(), secrets.token_hex(8)
+        before, place = self.state() or RemoteState(files={}, links={}, others=[]), secrets.token_hex(8)
         for name in before.others:
             with suppress(FileNotFoundError):
                 self._files.rm_file(self._path(name))
@@ -186,10 +206,10 @@ def _open_checkpoints(run: RunRecord, opened: ExitStack) -> tuple[dict[Link, str
 
     Return the checkpoints' names by link and the files by path. opened: closes the files.
     """
-    places = {link: place for link in LINKS if (place := target(run.checkpoints.folder / link)) is not None}
+    places = {link: place for link in get_args(Link) if (place := target(run.checkpoints.folder / link)) is not None}
     files: dict[str, Source] = {}
     for place in {*places.values()}:
-        for path, entry in read_json(place / MANIFEST).items():
+        for path, entry in read_optional(place / MANIFEST, dict[str, Any]).items():
             if not CHECKPOINT.knows(path) or (place / path).resolve() != place / path:
                 raise BadInput(f"{place / MANIFEST} names {path!r}, which is not a file of a checkpoint: restore it")
             files[f"checkpoints/{place.name}/{path}"] = (

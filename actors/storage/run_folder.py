@@ -1,6 +1,7 @@
 """Writes a run folder, so that no half-written file is ever read."""
 
 import json
+import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,8 @@ from actors.storage.files import (
     write_document,
     write_rows,
 )
-from actors.storage.folders import discard
-from actors.storage.layout import ADAPTER
+from actors.storage.folders import discard, is_marked
+from actors.storage.layout import ADAPTER, RAY_SESSION
 from actors.storage.run_record import RunRecord
 from actors.storage.writer import Writer
 from actors.tracking.tracking import Tracking
@@ -27,6 +28,14 @@ from conf.load import RECORD
 
 SAMPLED_GROUPS = 8
 """Groups per update whose samples are kept; long responses would otherwise fill the disk in a day."""
+
+
+def adapters_of(run: Path) -> Path:
+    """Return the folder of a run's published versions. In a Ray session that a run has started for itself, it is the
+    session's temporary folder: the run folder's disk may be another machine's.
+    """
+    temporary = Path(tempfile.gettempdir())
+    return (temporary if is_marked(temporary, RAY_SESSION) else run) / "adapters"
 
 
 class RunFolder(RunRecord):
@@ -38,6 +47,7 @@ class RunFolder(RunRecord):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self.adapters = adapters_of(path)
         self.tracking = Tracking()
         self.writer = Writer()
         self._figures: tuple[float, documents.LedgerRecord | None] | None = None

@@ -1,17 +1,14 @@
 """Reads a run folder. Nothing here changes anything on disk, so that a running run may be read."""
 
 import os
-import tempfile
 from pathlib import Path
 
-from actors.storage import documents
+from actors.storage import documents, fields
 from actors.storage.checkpoints import Checkpoints, read_state
-from actors.storage.files import REMEDY, read_document, read_json, read_rows
-from actors.storage.folders import is_marked
-from actors.storage.layout import RAY_SESSION
-from conf.documents import read_text
+from actors.storage.files import REMEDY, read_document, read_optional, read_rows
 from conf.errors import BadInput
 from conf.load import RECORD, read_record
+from conf.parsing import read_text
 from conf.schema import Config
 
 FINISHED = ("completed", "budget_exhausted")
@@ -25,16 +22,12 @@ class RunRecord:
     """The files of a run folder. Each method returns None, or an empty value, for a file that is not there.
 
     All raise BadInput for a damaged file.
-    adapters: folder of the published versions. In a process of a Ray session that a run has started for itself, it is
-        in the session's temporary folder: the run folder's disk may be another machine's.
     evaluation_folder: launch/evaluate.py's, which may exist before the run.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics = path / "metrics.jsonl"
-        temporary = Path(tempfile.gettempdir())
-        self.adapters = (temporary if is_marked(temporary, RAY_SESSION) else path) / "adapters"
         self.failure_log = path / "failure.log"
         self.report = path / "report.html"
         self.checkpoints = Checkpoints(path / "checkpoints")
@@ -85,11 +78,11 @@ class RunRecord:
 
     def identity(self) -> str | None:
         """Return the id of the run, which no other run has and every resume keeps, wherever the folder is."""
-        return read_json(self.path / "identity.json", documents.Digest | None)
+        return read_optional(self.path / "identity.json", fields.Digest | None)
 
     def incarnation(self) -> int:
         """Return how often weights were restored."""
-        return int(read_json(self.path / "incarnation.json", documents.Count) or 0)
+        return int(read_optional(self.path / "incarnation.json", fields.Count) or 0)
 
     def evaluation(self, name: str) -> documents.Heldout | None:
         """Return a held-out evaluation, `base` or `final`."""
@@ -97,7 +90,7 @@ class RunRecord:
 
     def reference_set(self) -> list[list[int]] | None:
         """Return the reference set: responses of the base model as token ids."""
-        return read_json(self.path / "probe.json", list[list[documents.Count]])
+        return read_optional(self.path / "probe.json", list[list[fields.Count]])
 
     def samples(self, name: str) -> list[documents.SampleRow]:
         """Return the samples of `eval-base`, `eval-final`, or an update as `sampled_updates` names it."""
@@ -124,7 +117,7 @@ class RunRecord:
         """Raise BadInput if a resume would read a damaged file, or if a folder is in the place of a file or the other
         way round.
         """
-        for path in (self.checkpoints.folder, self.adapters, self.path / "samples", self.path / "tensorboard"):
+        for path in (self.checkpoints.folder, *map(self.path.joinpath, ("adapters", "samples", "tensorboard"))):
             if os.path.lexists(path) and not path.is_dir():
                 raise BadInput(f"{path} is not a folder; {REMEDY}")
         for path in (self.report, self.left_out_file, self.failure_log, self.path / "origin.json"):

@@ -18,14 +18,15 @@ from actors.storage.files import read_document
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import flatten
-from conf.schema import among, marked
+from conf.schema import Config, among
+from conf.settings import settings
 
 RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.path", "run.seed"
 
 OWN = ("run.name", SEED)
 """Settings that differ between the runs of one experiment."""
 
-IGNORED = ("conf", *marked("repeated"))
+IGNORED = ("conf", *(item.path for item in settings(Config) if not item.setup))
 """Settings in which runs of one setup may differ: they change the speed, or make a repetition."""
 
 UNFINISHED = documents.RunSummary(status="unfinished")

@@ -19,7 +19,7 @@ from actors.rollout.shared_weights import SharedWeights
 from actors.runtime.placement import Placement, Share
 from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Record
-from actors.storage.run_record import RunRecord
+from actors.storage.run_folder import adapters_of
 from conf.errors import BadInput
 from conf.schema import Config
 from learner.actor import LearnerActor, RemoteLearner
@@ -54,7 +54,7 @@ async def start_actors(
     started.append(engines)
     if placement.device == "cuda":
         await engines.ready()
-    folder = str(RunRecord(request.folder).adapters)
+    folder = str(adapters_of(request.folder))
     ranks = start_learners(config, model_path, placement, adapters_folder=folder, reserved=reserved)
     if weights:
         weights.users += ranks

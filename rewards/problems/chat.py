@@ -6,8 +6,8 @@ from typing import Any
 from jinja2 import TemplateError
 
 from actors.models.files import stop_token_ids
-from conf.documents import reason
 from conf.errors import BadInput
+from conf.parsing import reason
 from conf.schema import Config, DataConfig
 from rewards.functions import RENDER
 from rewards.killable_worker import Crashed, Failed, Hung, Limits, Worker

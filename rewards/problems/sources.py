@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from actors.clock import in_thread
 from actors.models.files import HubAway, newest
-from conf.documents import checked, disguise_of, path_of, reason
 from conf.errors import BadInput, nearest
+from conf.parsing import checked, disguise_of, path_of, reason
 from conf.schema import DataConfig
 from rewards.functions import find
 from rewards.generators import REFUSED, grader_of

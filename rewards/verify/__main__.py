@@ -24,9 +24,9 @@ from actors.messages import Problem, Sample
 from conf.arguments import word_and_options
 from conf.catalogue import presets, reward_presets
 from conf.command import command
-from conf.documents import reason
 from conf.errors import BadInput, nearest
 from conf.load import load, recipe_names
+from conf.parsing import reason
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
 from rewards.reward import RewardFunction, reward_function

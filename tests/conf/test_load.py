@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf.documents import FORMAT
 from conf.errors import BadInput
 from conf.load import dump, load, read_record, recipe_names
+from conf.parsing import FORMAT
 from conf.schema import Config, ExampleConfig, RunConfig
 from conf.settings import changed
 

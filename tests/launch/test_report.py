@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from conf.documents import FORMAT
 from conf.errors import BadInput
+from conf.parsing import FORMAT
 from launch.reporting import attempt, write
 from tests.malformed.commands import files
 from tests.run_folders import HOSTILE, PLASTICITY, change_summary, write_evaluation, write_run, write_sweep

@@ -8,8 +8,8 @@ import yaml
 
 from actors.storage.checkpoints import link
 from actors.storage.files import seal
-from conf.documents import FORMAT
 from conf.load import dump, load
+from conf.parsing import FORMAT
 from launch.hardware.machine import detect
 from launch.plan.calibration import keep
 from launch.plan.time import Calibration, Workload

@@ -13,9 +13,9 @@ from actors.models.adapters import Adapter
 from actors.storage.documents import AdapterShape, Protocol
 from actors.storage.files import replace_text
 from actors.storage.folders import MARK
-from conf.documents import FORMAT
 from conf.errors import BadInput
 from conf.load import load
+from conf.parsing import FORMAT
 from conf.schema import Config
 from conf.settings import changed
 

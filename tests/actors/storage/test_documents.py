@@ -15,8 +15,8 @@ from actors.storage.documents import (
     SweepDocument,
 )
 from actors.storage.files import append_row, read_document, read_rows, write_document
-from conf.documents import FORMAT
 from conf.errors import BadInput
+from conf.parsing import FORMAT
 from tests.run_folders import EVALUATION, PLASTICITY, evaluation
 
 

@@ -19,9 +19,9 @@ from actors.storage.files import damage
 from actors.storage.remote import POINTER, Remote
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
-from conf.documents import FORMAT
 from conf.errors import BadInput
 from conf.load import dump
+from conf.parsing import FORMAT
 from conf.schema import Config
 from tests.conftest import ROOT
 

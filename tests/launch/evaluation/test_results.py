@@ -3,7 +3,7 @@ from typing import Any
 from rich.console import Console
 
 from actors.storage.documents import EvaluationDocument
-from conf.documents import FORMAT
+from conf.parsing import FORMAT
 from launch.evaluation.results import markdown, table
 from launch.reporting.benchmarks import table_rows
 
