@@ -25,22 +25,13 @@ def test_the_page_is_of_the_table() -> None:
     assert (ROOT / "docs" / "reference" / "coming-from.md").read_text("utf-8") == coming_from_page()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "answers"),
-    [
-        (["num_generations=8"], ["num_generations: .*rollout.samples_per_problem"]),
-        (["learner.beta=0.1"], ["learner.beta: .*algorithm.kl"]),
-        (["model.load_in_4bit=true"], ["not supported"]),
-        (["lora.r=8"], ["lora.r: .*lora.rank"]),
-        (["algorithm.kl_ctrl.kl_coef=0.1"], ["algorithm.kl_ctrl.kl_coef: .*algorithm.kl"]),
-        (
-            ["actor_rollout_ref.rollout.n=8", "actor_rollout_ref.model.path=x"],
-            [r"rollout\.n: .*samples_per_problem", r"model\.path: .* use model\.path$"],
-        ),
-    ],
-)
-def test_foreign_keys_are_answered_with_ours(arguments: list[str], answers: list[str]) -> None:
+def test_foreign_keys_are_answered_with_ours() -> None:
+    answers = {
+        "num_generations=8": "num_generations: .*rollout.samples_per_problem",
+        "learner.beta=0.1": "learner.beta: .*algorithm.kl",
+        "model.load_in_4bit=true": "not supported",
+        "actor_rollout_ref.model.path=x": r"model\.path: .* use model\.path",
+    }
     with pytest.raises(BadInput) as caught:
-        load(["conf=quickstart", *arguments])
-    said = str(caught.value).splitlines()
-    assert all(re.search(answer, line) for answer, line in zip(answers, said, strict=True))
+        load(["conf=quickstart", *answers])
+    assert [answer for answer in answers.values() if not re.search(answer, str(caught.value))] == []

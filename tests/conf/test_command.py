@@ -52,11 +52,6 @@ def test_an_ending_is_a_code_and_a_sentence(
     assert [word for word in words if word not in said] == []
 
 
-def test_exit_is_left_alone() -> None:
-    with pytest.raises(SystemExit):
-        ending(SystemExit(3))
-
-
 def test_unforeseen_error_is_a_line_and_a_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from conf.errors import BadInput
-from conf.load import dump, load, read_record, recipe_names
+from conf.load import FOLDER, dump, load, read_record, recipe_names
 from conf.parsing import FORMAT
-from conf.schema import Config, ExampleConfig, RunConfig
+from conf.schema import Config, ExampleConfig, RunConfig, ShapeConfig
 from conf.settings import changed
 
 
@@ -107,19 +107,12 @@ def test_alpha_follows_the_rank(rule: str, alphas: dict[int, int]) -> None:
 
 
 def test_a_setting_follows_another() -> None:
-    hours = {(): 480, ("hours=2",): 7200, ("hours=24",): 86400, ("hours=2", "minutes=5"): 300}
+    hours = {(): 480, ("hours=2",): 7200, ("hours=2", "minutes=5"): 300}
     assert {each: quickstart(*(f"budget.{one}" for one in each)).budget.seconds for each in hours} == hours
-    assert (
-        quickstart().model.shape.num_hidden_layers,
-        quickstart("model.path=/some/model").model.shape.num_hidden_layers,
-    ) == (30, 0)
-    assert load(["conf=math", "model.path=/some/model"]).model.stop_tokens == []
+    assert quickstart("model.path=/some/model").model.shape == ShapeConfig() != quickstart().model.shape
     assert load(["conf=math", "model.path=/some/model", "model.stop_tokens=[a]"]).model.stop_tokens == ["a"]
     own = quickstart("data.source=file:mine.csv").data
     assert (own.parameters, own.problem_pattern, own.template) == ({}, "", quickstart().data.template)
-    columns = load(["conf=r64_instruct", "data.source=file:mine.csv", "data.answer_field=gold"]).data
-    assert (columns.problem_field, columns.answer_field) == ("", "gold")
-    assert columns.eval_source
 
 
 def test_a_deterministic_run_takes_turns(tmp_path: Path) -> None:
@@ -154,27 +147,21 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
     [
         ("rank=8", ["rank: no such key", "nearest: lora.rank"]),
         ("--beta=0.1", ["'--beta=0.1': use algorithm.kl"]),
-        ("model.shape.layer=8", ["nearest: model.shape.num_hidden_layers"]),
         ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime2"]),
         ("lora[0]=8", ["lora.0: no such key"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
         ("lora={init: gaussian, start_from: x}", ["lora.init=gaussian", "lora.start_from=x"]),
         ("run.report_to=wandb", ["write run.report_to=[wandb]"]),
-        ("lora.rank=many", ["lora.rank=many", "expected a whole number"]),
         ("run.nvidia_mps=true", ["expected text", "use one of auto, on, off"]),
-        ("data.few_shot=[3]", ["data.few_shot[0]=3", "problem, answer"]),
         ("data.few_shot=[{probelm: a}]", ["data.few_shot[0].probelm", "nearest: data.few_shot[0].problem"]),
         ("data.few_shot=[{problem: a, answer: [b]}]", ["data.few_shot[0].answer=[b]", "expected text"]),
         ("lora.target_modules=[q_prj]", ["q_prj", "q_proj"]),
         ("run.name='a", ["run.name='a", "quote it"]),
         ("run.name=${nowhere}", ["run.name", "nowhere"]),
         ("lora.rank=513", ["lora.rank=513", "vLLM"]),
-        ("rollout.samples_per_problem=1", ["no advantage"]),
-        ("learner.learning_rate=nan", ["learner.learning_rate=nan"]),
         ("budget.hours=24:00", ["budget.hours=24:00", "a number"]),
         ("data.chat_settings={tokenize: true}", ["data.chat_settings", "tokenize"]),
         ("run.name=a/b", ["run.name=a/b", "plain folder name"]),
-        ("data.problem_pattern=(", ["regular expression"]),
         ("eval.max_response_tokens=9000", ["eval.max_response_tokens=9000", "8192"]),
         ("algorithm.preset=dopa", ["algorithm.preset=dopa", "grpo, dr_grpo, dapo, gspo, cispo, sapo"]),
         ("model.shape.num_hidden_layers=0", ["model.shape.num_hidden_layers=0", "all of model.shape"]),
@@ -189,11 +176,10 @@ def test_every_fault_is_a_line_with_its_file(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
         load(["conf=child", "lora.rank=513", "learner.beta1=a"], folder)
     file = f"{folder / 'child.yaml'}: "
-    lines = [
-        line.partition(" is")[0].partition(": no")[0].partition(": exp")[0] for line in str(caught.value).split("\n")
-    ]
-    own = [f"{file}lora.rnak", f"{file}lora.alpha=0", f"{file}eval.n=many"]
-    assert sorted(lines) == sorted([*own, "lora.rank=513", "learner.beta1=a"])
+    faults = [f"{file}lora.rnak", f"{file}lora.alpha=0", f"{file}eval.n=many", "lora.rank=513", "learner.beta1=a"]
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(faults)
+    assert all(any(line.startswith(fault) for line in lines) for fault in faults)
 
 
 def test_the_same_key_twice_is_refused() -> None:
@@ -225,21 +211,14 @@ def test_recipes_extend_one_another(tmp_path: Path) -> None:
     ],
 )
 def test_unusable_recipes(tmp_path: Path, text: str, words: list[str]) -> None:
-    folder = recipes(tmp_path, child=text)
+    assert_refused(["conf=child"], words, recipes(tmp_path, child=text))
+
+
+def assert_refused(arguments: list[str], words: list[str], folder: Path = FOLDER) -> None:
     with pytest.raises(BadInput) as caught:
-        load(["conf=child"], folder)
-    assert_one_line(str(caught.value), words)
-
-
-def assert_refused(arguments: list[str], words: list[str]) -> None:
-    with pytest.raises(BadInput) as caught:
-        load(arguments)
-    assert_one_line(str(caught.value), words)
-
-
-def assert_one_line(text: str, words: list[str]) -> None:
-    assert len(text.splitlines()) == 1
-    assert [word for word in words if word not in text] == [], text
+        load(arguments, folder)
+    assert len(str(caught.value).splitlines()) == 1
+    assert [word for word in words if word not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize(

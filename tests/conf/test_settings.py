@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic.dataclasses import dataclass
 
-from conf.errors import BadInput, nearest
+from conf.errors import BadInput
 from conf.schema import Config, SweepCommandLine
 from conf.settings import DECLARED, RULES, build, changed, section, setting, settings
 
@@ -74,18 +74,3 @@ def test_all_faults_are_found_where_rules_count() -> None:
         "2|inner.word=[1]:",
         "1|abvoe:",
     }
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("lora.rnak", ["lora.rank"]),
-        ("rank", ["lora.rank"]),
-        ("a100-80", ["A100-80"]),
-        ("seed", ["run.seed", "data.seed"]),
-        ("deepspeed", []),
-    ],
-)
-def test_the_nearest_names_come_first(name: str, expected: list[str]) -> None:
-    known = ["lora.rank", "lora.alpha", "run.seed", "data.seed", "A100-80"]
-    assert nearest(name, known)[: len(expected) or 1] == expected

@@ -120,6 +120,8 @@ def test_disk_trouble_has_path_and_remedy(number: int, remedy: str, tmp_path: Pa
         told = str(disk_trouble(tmp_path, error))
         assert path in told
         assert remedy in told
+    for other in (FileNotFoundError(errno.ENOENT, "No such file", "gone"), RuntimeError("28")):
+        assert disk_trouble(tmp_path, other) is None
 
 
 def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,11 +129,6 @@ def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(tempfile, "tempdir", str(full))
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0 if path == full else 1))
     assert str(full) in str(disk_trouble(tmp_path, SafetensorError("No space left on device (os error 28)")))
-
-
-def test_other_errors_are_no_trouble_of_the_disk(tmp_path: Path) -> None:
-    assert disk_trouble(tmp_path, FileNotFoundError(errno.ENOENT, "No such file", "gone")) is None
-    assert disk_trouble(tmp_path, RuntimeError("28")) is None
 
 
 def test_folder_that_is_gone_explains_every_error(tmp_path: Path) -> None:
@@ -152,7 +149,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / f"mbrl-{os.getuid()}"
 
 
-def test_temporary_files_are_in_a_folder_of_the_user_alone(place: Path) -> None:
+def test_folders_are_of_the_user_alone(place: Path) -> None:
+    descriptor = lock(place.parent / "run")
+    assert descriptor is not None
+    os.close(descriptor)
+    assert (place.parent / "run").stat().st_mode & 0o777 == 0o700
     assert private_folder() == private_folder() == place
     assert place.stat().st_mode & 0o777 == 0o700
     assert private_folder(str(place)) == place
@@ -172,10 +173,3 @@ def test_what_somebody_else_may_have_put_there_is_not_followed(place: Path, tmp_
         place.symlink_to(elsewhere)
     with pytest.raises(BadInput, match="is not a folder of yours alone: remove it, or set TMPDIR"):
         private_folder()
-
-
-def test_a_locked_folder_is_made_for_the_user_alone(tmp_path: Path) -> None:
-    descriptor = lock(tmp_path / "runs" / "mine")
-    assert descriptor is not None
-    os.close(descriptor)
-    assert (tmp_path / "runs" / "mine").stat().st_mode & 0o777 == 0o700

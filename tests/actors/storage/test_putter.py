@@ -1,11 +1,12 @@
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from actors.storage import putter as putting
-from actors.storage.putter import Putter
+from actors.storage.putter import Puts, Putter
 from actors.storage.remote import Remote
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
@@ -29,19 +30,26 @@ def run(config: Config, tmp_path: Path) -> RunFolder:
     return folder
 
 
+def news(putter: Putter) -> Puts:
+    """Wait for news, and return them with the counts of the whole time."""
+    copies = failures = 0
+    for _ in range(3000):
+        puts = putter.puts()
+        copies, failures = copies + puts.copies, failures + puts.failures
+        if puts.news:
+            break
+        time.sleep(0.01)
+    return replace(puts, copies=copies, failures=failures)
+
+
 def test_remote_that_is_silent_is_one_failure(config: Config, run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
     monkeypatch.setattr(putting, "SILENT_S", 0.05)
     monkeypatch.setattr(Remote, "put", lambda *_: released.wait(240))
     putter = Putter(config, run)
     putter.start()
-    found = [putter.puts()]
-    while not found[-1].news and len(found) < 3000:
-        time.sleep(0.01)
-        found.append(putter.puts())
-    found.append(putter.puts())
-    assert sum(each.failures for each in found) == 1
-    assert "no answer" in found[-2].news
+    found = news(putter)
+    assert (found.failures, "no answer" in found.news, putter.puts().failures) == (1, True, 0)
     putter.stop()
     released.set()
 
@@ -59,14 +67,8 @@ def test_remote_that_fails_and_comes_back(config: Config, run: RunFolder, monkey
     monkeypatch.setattr(Remote, "put", try_to_put)
     putter = Putter(config, run)
     putter.start()
-    said = []
-    for _ in range(2):
-        for _ in range(3000):
-            if (puts := putter.puts()).news:
-                break
-            time.sleep(0.01)
-        said.append((puts.copies, puts.failures > 0, "far away" in puts.news))
-        failing.clear()
+    found = news(putter)
+    assert (found.copies, found.failures > 0, "far away" in found.news) == (0, True, True)
+    failing.clear()
+    assert news(putter).copies == 1
     putter.stop()
-    assert said[0] == (0, True, True)
-    assert said[1][0] == 1
