@@ -250,19 +250,19 @@ def _build(samples: Sequence[Tokens], part: tuple[int, ...], shared: int) -> Mic
     )
 
 
-class Row(NamedTuple):
+class AttentionRow(NamedTuple):
     """Indices of a row's tokens. All of them are keys; those from an offset on are queries too."""
 
     keys: list[int]
     offset: int
 
 
-def _queries(pieces: list[range], rows: list[list[int]], alone: list[bool]) -> list[list[Row]]:
+def _queries(pieces: list[range], rows: list[list[int]], alone: list[bool]) -> list[list[AttentionRow]]:
     """Return the rows of the blocks, grouped by the number of pieces before their queries: whole samples, then each
     piece that none of them queries.
     """
     asked = {number for row, short in zip(rows, alone, strict=True) if not short for number in row}
-    found: dict[int, list[Row]] = defaultdict(list)
+    found: dict[int, list[AttentionRow]] = defaultdict(list)
     for row, short in zip(rows, alone, strict=True):
         keys: list[int] = []
         for depth, number in enumerate(row):
@@ -270,13 +270,13 @@ def _queries(pieces: list[range], rows: list[list[int]], alone: list[bool]) -> l
             keys = [*keys, *pieces[number]]
             if number not in asked:
                 asked.add(number)
-                found[depth].append(Row(keys, offset))
+                found[depth].append(AttentionRow(keys, offset))
         if not short:
-            found[0].append(Row(keys, 0))
+            found[0].append(AttentionRow(keys, 0))
     return list(found.values())
 
 
-def _blocks(kinds: Iterable[list[Row]], tokens: int) -> tuple[tuple[Block, ...], Tensor]:
+def _blocks(kinds: Iterable[list[AttentionRow]], tokens: int) -> tuple[tuple[Block, ...], Tensor]:
     """Return the rows, longest first, padded in blocks of nearly equal length, and the first query of each token.
 
     Padding cycles through all tokens: a GPU adds up the gradients of a frequent one sequentially.
@@ -305,9 +305,9 @@ def _blocks(kinds: Iterable[list[Row]], tokens: int) -> tuple[tuple[Block, ...],
     return tuple(blocks), output_places
 
 
-def _alike(rows: list[Row]) -> Iterator[list[Row]]:
+def _alike(rows: list[AttentionRow]) -> Iterator[list[AttentionRow]]:
     """Yield lists of rows of nearly equal length, longest first."""
-    alike: list[Row] = []
+    alike: list[AttentionRow] = []
     for row in sorted(rows, key=lambda row: -len(row.keys)):
         if alike and len(row.keys) < FULL * len(alike[0].keys):
             yield alike

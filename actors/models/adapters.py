@@ -56,7 +56,7 @@ class Adapter:
 
 
 @with_config(ConfigDict(extra="allow"))
-class Stated(TypedDict):
+class AdapterConfig(TypedDict):
     """adapter_config.json."""
 
     r: Annotated[int, Field(ge=1, le=VLLM_RANKS[-1])]
@@ -133,7 +133,7 @@ def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str
     """Return adapter_config.json. Raises BadInput unless it is of a plain LoRA for the run's model."""
     remedy = "name a plain LoRA in PEFT's format"
     text = read_text(folder / CONFIG_FILE, remedy)
-    stated: dict[str, Any] = parse_json(text, Stated, f"{where}: {CONFIG_FILE}", remedy)
+    stated: dict[str, Any] = parse_json(text, AdapterConfig, f"{where}: {CONFIG_FILE}", remedy)
     for key in sorted({*stated, *PLAIN} - ANY_VALUE):
         if (value := stated.get(key)) not in PLAIN.get(key, OFF):
             raise BadInput(f"{where}: its {key} is {value}, which cannot be served and trained further; {remedy}")

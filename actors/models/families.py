@@ -29,8 +29,8 @@ REFUSED = {
 Size = Annotated[int, Field(ge=1, le=2**24)]
 """A model's dimension."""
 
-Stated = mapping(
-    "Stated",
+ModelConfigFile = mapping(
+    "ModelConfigFile",
     {
         **dict.fromkeys(
             ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size", "max_position_embeddings"),
@@ -51,7 +51,7 @@ Stated = mapping(
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """Return the content of a folder's config.json. Raises BadInput if it is damaged."""
-    return read_json(Path(folder) / "config.json", Stated, "name a model folder in Hugging Face format")
+    return read_json(Path(folder) / "config.json", ModelConfigFile, "name a model folder in Hugging Face format")
 
 
 def check_family(folder: str | Path) -> None:

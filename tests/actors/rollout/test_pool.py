@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.errors import ActorDied
 from actors.messages import AdapterRef, Group, Sampling
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
@@ -157,19 +156,6 @@ async def test_error_in_restart_ends_last_engine() -> None:
         with pytest.raises(FileNotFoundError):
             await work
     assert pool.kinds[2:] == ["rollout-1 died", "rollout-1 not restarted"]
-
-
-@virtually
-async def test_repeated_failures_raise_the_cause() -> None:
-    engine = FrailEngine()
-    pool = Pool(engine)
-    engine.stillborn = 10
-    engine.die()
-    with pytest.raises(ActorDied, match=f"died {DEATHS_IN_A_ROW} times in a row, .* signal 9"):
-        await pool.load(V0)
-    with pytest.raises(ActorDied, match="in a row"):
-        await pool.ask(0)
-    assert VirtualClock().now() == 2.0
 
 
 @virtually

@@ -42,6 +42,16 @@ def larger(family: Family) -> Family:
     return replace(family, settings=settings)
 
 
+def write(name: str, tokenizer: Path, folder: Path) -> Family:
+    """Write a random model of a family, with another model's tokenizer, and return the family."""
+    family = larger(next(family for family in FAMILIES if family.name == name))
+    build(family).save_pretrained(folder)
+    for file in tokenizer.iterdir():
+        if "token" in file.name or "chat" in file.name:
+            shutil.copy(file, folder)
+    return family
+
+
 def config_for(family: Family, folder: Path) -> Config:
     return changed(
         Config(),
@@ -87,13 +97,8 @@ async def compare(config: Config, learner: LoraLearner) -> list[tuple[float, str
 
 @pytest.mark.parametrize("name", SERVED)
 def test_engine_and_learner_agree(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    family = larger(next(family for family in FAMILIES if family.name == name))
     folder = tmp_path / "model"
-    build(family).save_pretrained(folder)
-    for file in tiny_model.iterdir():
-        if "token" in file.name or "chat" in file.name:
-            shutil.copy(file, folder)
-    config = config_for(family, folder)
+    config = config_for(write(name, tiny_model, folder), folder)
     found = asyncio.run(compare(config, LoraLearner(config, str(folder), tmp_path / "adapters")))
     assert [mistake for _, mistake in found] == ["", ""], found
     assert all(off < CLOSE for off, _ in found), found

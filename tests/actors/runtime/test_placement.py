@@ -44,17 +44,6 @@ def test_ranks_have_equally_many_cores_of_their_own(cores: tuple[int, ...], data
         assert 8 * (len(cores) - len(engine) - len(learners)) <= len(cores)
 
 
-def test_one_gpu_is_shared_with_room_to_spare() -> None:
-    placement = place(tuple(range(16)), 1)
-    rollout, learner = placement.rollouts[0], placement.learners[0]
-    assert placement.device == "cuda"
-    assert rollout.gpus + learner.gpus <= 1
-    assert rollout.memory + learner.memory < 1
-    assert (rollout.memory, learner.memory) == (rollout.gpus, learner.gpus)
-    assert rollout.cores == learner.cores == ()
-    assert learner.threads == 4
-
-
 @given(st.floats(0.01, 1.5), st.floats(0.01, 1.5), st.just(0.0) | st.floats(0.01, 1.5))
 def test_a_shared_gpu_is_divided_by_needs(engine: float, learner: float, weights: float) -> None:
     placement = divide(place(tuple(range(16)), 1), engine, learner, weights=weights)

@@ -2,10 +2,9 @@
 
 import pickle
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from conf.schema import Config
 from conf.settings import changed
 from learner.learner import LoraLearner
 from learner.model.shared_weights import model_on
-from tests.actors.rollout.test_served_families import larger
+from tests.actors.rollout.test_served_families import write
 from tests.learner.helpers import Build, batch, same, update, weights
-from tests.learner.model.families import FAMILIES, build, refusal
+from tests.learner.model.families import FAMILIES, refusal
 
 FEW = ("Qwen 2, 2.5", "Qwen 3", "Gemma 3, text", "Phi-3, Phi-4", "Cohere")
 FOREIGN = "Apertus"
@@ -41,14 +40,11 @@ def held(out: Path, *models: tuple[str, Path]) -> Iterator[list[dict[str, Tensor
         holder.communicate("")
 
 
-def write(name: str, tokenizer: Path, folder: Path) -> Path:
-    """Write a random model of a family, with another model's tokenizer."""
-    family = larger(next(family for family in FAMILIES if family.name == name))
-    build(family).save_pretrained(folder)
-    for file in tokenizer.iterdir():
-        if "token" in file.name or "chat" in file.name:
-            shutil.copy(file, folder)
-    return folder
+def write_all(names: Sequence[str], tokenizer: Path, folder: Path) -> list[Path]:
+    folders = [folder / str(number) for number in range(len(names))]
+    for name, each in zip(names, folders, strict=True):
+        write(name, tokenizer, each)
+    return folders
 
 
 def lies_in(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> bool:
@@ -73,7 +69,7 @@ def test_a_learner_trains_on_weights_of_another_process(
     tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
 ) -> None:
     dtypes = ("float32", "bfloat16")
-    folders = [write(name, tiny_model, tmp_path / str(number)) for number, name in enumerate(FEW)]
+    folders = write_all(FEW, tiny_model, tmp_path)
     models = [(dtype, tiny_model) for dtype in dtypes] + [("float32", folder) for folder in folders]
     with held(tmp_path / "handles", *models) as found:
         for dtype, given in zip(dtypes, found[:2], strict=True):
@@ -100,7 +96,7 @@ def test_a_learner_trains_on_weights_of_another_process(
 @pytest.mark.slow
 def test_every_family_is_mapped(tiny_model: Path, tmp_path: Path) -> None:
     trained = [family.name for family in FAMILIES if not refusal(family, tmp_path / family.kind)]
-    folders = [write(name, tiny_model, tmp_path / str(number)) for number, name in enumerate(trained)]
+    folders = write_all(trained, tiny_model, tmp_path)
     with held(tmp_path / "handles", *(("float32", folder) for folder in folders)) as found:
         for name, given, folder in zip(trained, found, folders, strict=True):
             if name == FOREIGN:
