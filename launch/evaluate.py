@@ -92,7 +92,7 @@ def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float)
                 raise cause from None
             if not isinstance(cause, ActorDied):
                 raise
-            console.print(f"failed: {cause}; more is in {session / 'logs'}", soft_wrap=True)
+            console.print(f"failed: {cause}; more is in {session / 'logs'}")
     if status != "failed":
         clear_session(folder)
     return status
@@ -116,7 +116,7 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
         loop.call_soon_threadsafe(stopping.stop, signal.Signals(number).name)
 
     def note(actor: str, kind: EventKind, text: str) -> None:
-        console.print(f"{actor} {kind}: {text}", soft_wrap=True)
+        console.print(f"{actor} {kind}: {text}")
 
     def show() -> None:
         sampled = sum(each.sampled for each in sample_files)
@@ -159,9 +159,9 @@ def conclude(evaluation: PreparedEvaluation, status: str, console: Console) -> i
     if not evaluation.complete:
         console.print(f"{status}: the same command continues from here")
     folder = evaluation.folder.path
-    console.print(f"{near(folder)}: evaluation.json, evaluation.md, samples/", soft_wrap=True)
+    console.print(f"{near(folder)}: evaluation.json, evaluation.md, samples/")
     if RunRecord(folder.parent).exists:
-        console.print(f"Report: {attempt(folder.parent)}", soft_wrap=True)
+        console.print(f"Report: {attempt(folder.parent)}")
     return EXIT_CODES[status] if status in EXIT_CODES else 128 + signal.Signals[status]
 
 

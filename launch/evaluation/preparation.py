@@ -72,7 +72,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     run = run_of(config.adapter)
     folder = EvaluationFolder.of(config, run)
     if run:
-        console.print(f"Settings of the run in {near(run)}", soft_wrap=True)
+        console.print(f"Settings of the run in {near(run)}")
     tokenizer = load_tokenizer(model_path, config.model.path)
     benchmarks = [
         load_benchmark(benchmark, config, tokenizer, config.limit) for benchmark in find_benchmarks(config.benchmarks)
@@ -87,7 +87,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
         return None
     problems = [problem for each in benchmarks for problem in each.problems]
     for wall in check_reward_functions(reward_function(config), problems):
-        console.print(f"Warning: this kernel has no {wall}", soft_wrap=True)
+        console.print(f"Warning: this kernel has no {wall}")
     protocol = protocol_of(config, model_path, adapter)
     take_over(folder.path, f"the evaluation {config.run.name!r}")
     before = folder.begin(config, protocol)

@@ -17,7 +17,6 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 from actors.models.files import load_tokenizer, locate
@@ -44,7 +43,7 @@ def main(arguments: list[str]) -> int:
     recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]
     config = load_config([*recipe, f"data.source={json.dumps(source, ensure_ascii=False)}", *settings])
     problems = load(config, load_tokenizer(locate(config.model), config.model.path))
-    say = partial(PlainConsole().print, soft_wrap=True)
+    say = PlainConsole().print
     say(f"{source}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
     if len(problems.heldout) < ENOUGH:
         say(f"With fewer than {ENOUGH} held-out problems, only a large gain can be shown")
