@@ -64,11 +64,12 @@ def main(arguments: list[str]) -> int:
 def read_pairs(folder: Path) -> dict[str, list[BeforeAfter]]:
     """Return a run's responses before and after training, by outcome. Raises BadInput if either is missing."""
     run = find_run(folder)
-    before, after = run.samples("eval-base"), run.samples("eval-final")
-    for name, rows, when in (("eval-base", before, "first evaluation"), ("eval-final", after, "last evaluation")):
-        if not rows:
-            raise BadInput(f"the run in {folder} has no samples/{name}.jsonl: its {when} writes it; resume the run")
-    return pairs_by_outcome(before, after)
+    samples = {name: run.samples(name) for name in ("eval-base", "eval-final")}
+    if missing := [name for name, rows in samples.items() if not rows]:
+        raise BadInput(
+            f"the run in {folder} has no samples/{missing[0]}.jsonl: an evaluation writes it; resume the run"
+        )
+    return pairs_by_outcome(*samples.values())
 
 
 def side_by_side(responses: Mapping[str, str], verdicts: Sequence[str] = ()) -> Table:

@@ -94,7 +94,7 @@ def change_summary(folder: Path, evaluation: str, **change: Any) -> dict[str, An
 
 
 def write_sweep(folder: Path, runs: dict[str, dict[str, Any]]) -> Path:
-    """A sweep of such runs: the arguments of `write_run` by name; None for a cell that has not begun."""
+    """A sweep of such runs: the arguments of `write_run` by name; None for a run that has not begun."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for name, arguments in runs.items():
@@ -114,7 +114,7 @@ def swept(folder: Path, **runs: dict[str, Any]) -> Sweep:
 
 
 def ranked(seeds: int, **after: int) -> dict[str, dict[str, Any]]:
-    """Cells by rank, with so many solved of 24, one more and fewer by seed."""
+    """Runs by rank, with so many solved of 24, one more and fewer by seed."""
     return {
         f"{rank}-{seed}": {"rank": int(rank[1:]), "seed": seed, "after": solved + seed % 3 - 1}
         for rank, solved in after.items()

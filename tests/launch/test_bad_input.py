@@ -61,7 +61,7 @@ def name_another_base(run: Path) -> None:
 
 
 NO_RUN = [
-    (delete(""), ("runs/mine", "name a run's folder")),
+    (delete(""), ("runs/mine", "config.yaml")),
     (delete("config.yaml"), ("runs/mine", "config.yaml")),
 ]
 UNFIT = [

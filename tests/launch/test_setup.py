@@ -176,12 +176,8 @@ def test_unknown_words_are_refused_before_anything_is_done(machine: Machine, wor
     assert not (machine.project / ".venv").exists()
 
 
-@pytest.mark.parametrize("dribbles", [False, True])
-def test_silent_package_index_ends_the_setup(machine: Machine, dribbles: bool) -> None:
-    if dribbles:  # pip would wait for ever, and is ended
-        machine.program("timeout", "#!/bin/sh\nexit 124\n")
-    else:
-        machine.fail("index versions", "WARNING: Retrying (Retry(total=0)) after 'ReadTimeoutError(Read timed out.)'")
+def test_silent_package_index_ends_the_setup(machine: Machine) -> None:
+    machine.program("timeout", "#!/bin/sh\nexit 124\n")  # pip would wait for ever
     code, output, commands = machine.setup()
     assert code == 1
     assert "a package index does not answer" in output

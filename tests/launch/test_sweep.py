@@ -194,8 +194,6 @@ def test_lanes_work_side_by_side_on_gpus_of_their_own(
     ("arguments", "words"),
     [
         (["ranks=[8]", "budget.minutes=0.1"], "r8 has"),
-        (["ranks=[8,1000]"], "lora.rank=1000"),
-        (["ranks=[8]", "learner.world_size=[1,1000]"], "learner.world_size=1000"),
         (["ranks=[8]", "device=A40"], "A40"),
         (["models=[/no/such/folder]"], "/no/such/folder"),
     ],

@@ -30,13 +30,6 @@ def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
     assert run.base.content == base
 
 
-def test_folder_of_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"config\.yaml"):
-        read_run(tmp_path)
-    with pytest.raises(BadInput, match=r"sweep\.json"):
-        read_sweep(tmp_path)
-
-
 def test_axes_of_a_sweep_are_what_differs_but_for_the_seed(tmp_path: Path) -> None:
     sweep = read_sweep(
         write_sweep(
