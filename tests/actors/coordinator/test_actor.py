@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,10 +55,8 @@ LITTLE_DISK = HostFree(2**20, 2**30, 2**30, 2**40)
 
 
 def make_request(folder: Path, seconds: float = 600.0, spent_before: float = 0.0) -> RunRequest:
-    config = Config()
-    config = changed(config, {"budget.minutes": seconds / 60})
     return RunRequest(
-        config=config,
+        config=changed(Config(), {"budget.minutes": seconds / 60}),
         folder=folder,
         model_path="nowhere",
         placement=place((0,), 0),
@@ -83,13 +80,6 @@ def end(request: RunRequest, start: StartActors = hang, stop: bool = False) -> d
         return await ending
 
     return asyncio.run(scenario())
-
-
-def fail(number: int) -> Callable[[Path], None]:
-    def sync(path: Path) -> None:
-        raise OSError(number, os.strerror(number), str(path))
-
-    return sync
 
 
 @pytest.mark.parametrize("stop", [False, True])
@@ -133,28 +123,31 @@ def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.M
         assert (counts["warnings/disk"], counts["warnings/look failed"]) == (1, 1)
 
 
-@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "make room"), (errno.EROFS, "writable")])
+@pytest.mark.parametrize(
+    ("number", "start", "named"),
+    [
+        (errno.ENOSPC, write, (".incarnation.json.tmp", "make room")),
+        (errno.EROFS, write, (".incarnation.json.tmp", "writable")),
+        (errno.ENOSPC, hang, ("make room",)),
+    ],
+)
 def test_disk_that_takes_nothing_more_halts_the_run(
-    number: int, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, start: StartActors, named: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """While it starts, or when it cannot write its end."""
+
+    def sync(path: Path) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
     RunFolder(tmp_path).write_spent(5.0)
-    actor = CoordinatorActor(make_request(tmp_path, spent_before=5.0), write, foreign)
-    monkeypatch.setattr(files, "sync", fail(number))
+    request = make_request(tmp_path, seconds=coordinator.FINISH_MARGIN_S + 5.2, spent_before=5.0)
+    actor = CoordinatorActor(request, start, foreign)
+    monkeypatch.setattr(files, "sync", sync)
     summary = asyncio.run(actor.run())
     assert summary.status == "halted"
-    assert str(tmp_path / ".incarnation.json.tmp") in summary.reason
-    assert remedy in summary.reason
-    assert not (tmp_path / "summary.json").exists()
-    assert RunFolder(tmp_path).spent == 5.0
-
-
-def test_run_that_cannot_write_its_end_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    actor = CoordinatorActor(make_request(tmp_path, seconds=coordinator.FINISH_MARGIN_S + 0.2), hang, foreign)
-    monkeypatch.setattr(files, "sync", fail(errno.ENOSPC))
-    summary = asyncio.run(actor.run())
-    assert summary.status == "halted"
-    assert "make room" in summary.reason
+    assert all(part in summary.reason for part in named)
     assert RunFolder(tmp_path).finished() is None
+    assert RunFolder(tmp_path).spent == 5.0
 
 
 def test_run_whose_folder_is_deleted_says_so_and_leaves_nothing(tmp_path: Path) -> None:
@@ -199,6 +192,9 @@ def test_weights_that_are_given_up_end_the_run(tmp_path: Path) -> None:
 
 
 def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> None:
+    """A failure alone leaves a log."""
+    assert end(make_request(tmp_path), raising(Interrupted("SIGTERM"))).reason == "SIGTERM"
+    assert not (tmp_path / "failure.log").exists()
     mistake = BadInput("lora.rank=3 is not possible: use 4")
     with pytest.raises(BadInput) as raised:
         end(make_request(tmp_path), raising(mistake))
@@ -206,11 +202,6 @@ def test_bad_input_of_an_actor_is_raised_and_written_down(tmp_path: Path) -> Non
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["status"], summary["reason"]) == ("failed", str(mistake))
     assert "Traceback" in (tmp_path / "failure.log").read_text()
-
-
-def test_only_a_failure_leaves_a_log_of_it(tmp_path: Path) -> None:
-    assert end(make_request(tmp_path), raising(Interrupted("SIGTERM"))).reason == "SIGTERM"
-    assert not (tmp_path / "failure.log").exists()
 
 
 def test_remote_checkpoints_and_trackers_are_counted_and_their_faults_written_down(

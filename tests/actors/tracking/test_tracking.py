@@ -84,12 +84,18 @@ def test_run_folder_shows_what_it_writes(tmp_path: Path) -> None:
     ]
 
 
+def begin(first: int = 1, rows: int = 0, **trackers: Any) -> Tracking:
+    """Begin at an update, and log so many rows."""
+    shown = Tracking(trackers)
+    shown.begin(first)
+    for update in range(first, first + rows):
+        shown.scalars(update, {"reward/mean": 0.5})
+    return shown
+
+
 def test_logger_that_fails_is_counted_and_said_once() -> None:
     failing, well = Failing(), Recording()
-    shown = Tracking({"failing": failing, "well": well})
-    shown.begin(1)
-    for update in range(1, 5):
-        shown.scalars(update, {"reward/mean": 0.5})
+    shown = begin(rows=4, failing=failing, well=well)
     shown.end({"status": "completed"}, 5.0)
     (trouble,) = shown.troubles()
     assert (trouble.tracker, trouble.lost, trouble.reason) == ("failing", 3, "ConnectionError: no route to host")
@@ -101,8 +107,7 @@ def test_logger_that_fails_is_counted_and_said_once() -> None:
 def test_logger_that_hangs_holds_nobody_up() -> None:
     """Otherwise this test would not end."""
     hanging, well = Hanging(), Recording()
-    shown = Tracking({"hanging": hanging, "well": well})
-    shown.begin(1)
+    shown = begin(hanging=hanging, well=well)
     for update in range(2 * tracking.WAITING):
         shown.scalars(update, {"reward/mean": 0.5})
         while len(well.calls) <= update - tracking.WAITING // 2:
@@ -120,10 +125,7 @@ def test_logger_that_hangs_holds_nobody_up() -> None:
 def test_logger_that_is_far_behind_still_begins_anew_and_ends() -> None:
     """Else a rollback's abandoned updates stay in its curves, and the end of a run waits in vain."""
     hanging = Hanging()
-    shown = Tracking({"hanging": hanging})
-    shown.begin(1)
-    for update in range(2 * tracking.WAITING):
-        shown.scalars(update, {"reward/mean": 0.5})
+    shown = begin(rows=2 * tracking.WAITING, hanging=hanging)
     shown.begin(7)
     hanging.released.set()
     shown.end({"status": "completed"}, 300.0)
@@ -132,17 +134,13 @@ def test_logger_that_is_far_behind_still_begins_anew_and_ends() -> None:
 
 def test_logger_that_could_not_begin_is_tried_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = Late()
-    shown = Tracking({"late": waiting})
-    shown.begin(7)
-    shown.scalars(7, {"reward/mean": 0.5})
+    shown = begin(7, rows=1, late=waiting)
     shown.end({"status": "completed"}, 5.0)
     assert waiting.calls == []
     assert [(trouble.lost, trouble.reason) for trouble in shown.troubles()] == [(3, "OSError: no key")]
     monkeypatch.setattr(tracking, "RETRY_S", 0.0)
     late = Late()
-    shown = Tracking({"late": late})
-    shown.begin(7)
-    shown.scalars(7, {"reward/mean": 0.5})
+    shown = begin(7, rows=1, late=late)
     shown.end({"status": "completed"}, 5.0)
     assert late.calls == [("begin", 7), ("scalars", 7, {"reward/mean": 0.5}), ("end", "completed")]
     assert [trouble.reason for trouble in shown.troubles()] == ["OSError: no key"]
@@ -173,6 +171,16 @@ def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path:
     assert sorted(events.Tags()["scalars"])[: len(overview)] == overview
 
 
+def log_to_wandb(folder: Path, update: int) -> None:
+    """Log an update from a process of its own."""
+    shown = make_tracking(["wandb"], Identity("a1", "mine", folder, {"lora": {"rank": 8}}))
+    shown.begin(update)
+    shown.scalars(update, {"reward/mean": 0.5})
+    shown.samples(f"update-{update:06d}", update, [{"prompt": "3 + 4"}])
+    shown.end({"status": "completed", "events": [{"detail": "disk"}]}, 60.0)
+    assert shown.troubles() == []
+
+
 def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in replaces the package, which is an extra."""
     begun: list[dict[str, Any]] = []
@@ -183,12 +191,7 @@ def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, monkeypatch: pytest.
     )
     monkeypatch.setitem(sys.modules, "wandb", package)
     for update in (1, 2):
-        shown = make_tracking(["wandb"], Identity("a1", "mine", tmp_path, {"lora": {"rank": 8}}))
-        shown.begin(update)
-        shown.scalars(update, {"reward/mean": 0.5})
-        shown.samples(f"update-{update:06d}", update, [{"prompt": "3 + 4"}])
-        shown.end({"status": "completed", "events": [{"detail": "disk"}]}, 60.0)
-        assert shown.troubles() == []
+        log_to_wandb(tmp_path, update)
     assert [(each["id"], each["resume"]) for each in begun] == [("a1", "allow")] * 2
     assert logged[:2] == [{"reward/mean": 0.5, "update": 1}, {"samples/update": (["prompt"], [["3 + 4"]]), "update": 1}]
     assert logged[2:] == [
@@ -205,13 +208,8 @@ def test_wandb_itself_takes_a_run_and_its_resume(tmp_path: Path, monkeypatch: py
     pytest.importorskip("wandb", reason="an extra: pip install 'microbudget-rl[loggers]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     for update in (1, 2):
-        shown = make_tracking(["wandb"], Identity("a1b2", "mine", tmp_path, {"lora": {"rank": 8}}))
-        shown.begin(update)
-        shown.scalars(update, {"reward/mean": 0.5})
-        shown.samples(f"update-{update:06d}", update, [{"prompt": "3 + 4"}])
-        shown.end({"status": "completed", "events": [{"detail": "disk"}]}, 60.0)
-        assert shown.troubles() == []
-        assert len([*tmp_path.glob("wandb/offline-run-*-a1b2/run-a1b2.wandb")]) == update
+        log_to_wandb(tmp_path, update)
+        assert len([*tmp_path.glob("wandb/offline-run-*-a1/run-a1.wandb")]) == update
 
 
 def test_logger_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
