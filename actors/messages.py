@@ -61,17 +61,18 @@ class ProblemSet:
 class AdapterRef:
     """One published version of the policy: a folder in plain PEFT format.
 
-    version: negative for a synthetic adapter, which is noise for `actors.adapter_check.at_start`.
     incarnation: number of restores so far. A run can reach a version number twice, but a name only once.
+    synthetic: whether it is noise for `actors.adapter_check.at_start`; its version is then a number from 1 on.
     """
 
     version: int
     incarnation: int
     path: str
+    synthetic: bool = False
 
     @property
     def name(self) -> str:
-        return f"synthetic-{-self.version}" if self.version < 0 else f"policy-v{self.version}-r{self.incarnation}"
+        return f"synthetic-{self.version}" if self.synthetic else f"policy-v{self.version}-r{self.incarnation}"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Sampler(Protocol):
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         """Sample all responses to one problem from one adapter version; raise if that version is not loaded."""
 
-    async def probe(
+    async def generate_on_each(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
         """Have each engine generate this group. Return the groups in the same order each time."""

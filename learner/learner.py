@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
@@ -94,16 +94,17 @@ class LoraLearner:
 
     def publish(self) -> AdapterRef:
         """Write the current version as a PEFT adapter and return its reference. A restart does not need the files."""
-        adapter = self._reference(self.version, self.incarnation)
+        adapter = self._reference(AdapterRef(self.version, self.incarnation, ""))
         if self._world.leads:
             write_adapter(self.model, Path(adapter.path), durable=False)
         return adapter
 
     def publish_synthetic(self) -> tuple[AdapterRef, ...]:
         """Write the synthetic adapters of the check at start; the policy is unchanged."""
-        adapters = tuple(self._reference(-number, 0) for number in range(1, SYNTHETIC_ADAPTERS + 1))
+        numbers = range(1, SYNTHETIC_ADAPTERS + 1)
+        adapters = tuple(self._reference(AdapterRef(number, 0, "", synthetic=True)) for number in numbers)
         for adapter in adapters:
-            with noise(self.model, -adapter.version, SYNTHETIC_ADAPTERS):
+            with noise(self.model, adapter.version, SYNTHETIC_ADAPTERS):
                 write_adapter(self.model, Path(adapter.path), durable=False)
         return adapters
 
@@ -171,7 +172,7 @@ class LoraLearner:
         """See `actors.protocols.Learner`. The groups belong to one synthetic adapter; the policy is unchanged."""
         lora, samples = self.config.lora, _tokens(groups)
         assert groups[0].adapter is not None
-        number = -groups[0].adapter.version
+        number = groups[0].adapter.version
         mistakes = {
             "no adapter is applied": self.model.disable_adapter(),
             "alpha is doubled": scaled(self.model, 2.0),
@@ -231,9 +232,8 @@ class LoraLearner:
             raise BadInput(refusal)
         return version, steps, state
 
-    def _reference(self, version: int, incarnation: int) -> AdapterRef:
-        name = AdapterRef(version, incarnation, "").name
-        return AdapterRef(version, incarnation, str(self._adapters / name))
+    def _reference(self, adapter: AdapterRef) -> AdapterRef:
+        return replace(adapter, path=str(self._adapters / adapter.name))
 
     def _check_staleness(self, batch: Batch) -> None:
         if batch.version != self.version:

@@ -108,7 +108,7 @@ class FakeEngine(Remote):
         sample = Sample((7,), (self.logprob,), "7", "stop")
         return Group(index, problem, adapter, (sample,) * sampling.samples)
 
-    async def probe(
+    async def generate_on_each(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
         return (await self.generate(index, problem, adapter, sampling),)
@@ -247,7 +247,7 @@ class FakeLearner(Remote):
 
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
         await self.live("publish_synthetic")
-        return AdapterRef(-1, 0, "nowhere"), AdapterRef(-2, 0, "nowhere")
+        return tuple(AdapterRef(number, 0, "nowhere", synthetic=True) for number in (1, 2))
 
     async def accumulate(self, batch: Batch) -> None:
         assert batch.version == self.version

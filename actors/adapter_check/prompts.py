@@ -36,7 +36,7 @@ class CheckPrompts:
         metered = self._metered(engine)
         by_problem = await asyncio.gather(
             *(
-                metered.probe(-1 - number, problem, adapter, self._sampling(number))
+                metered.generate_on_each(-1 - number, problem, adapter, self._sampling(number))
                 for number, problem in enumerate(self._problems)
             )
         )

@@ -124,11 +124,11 @@ class MeteredSampler:
         self.ledger.count(f"tokens/{self.kind}", group.tokens)
         return group
 
-    async def probe(
+    async def generate_on_each(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
         with self._counting_cancelled(sampling):
-            groups = await self.sampler.probe(index, problem, adapter, sampling)
+            groups = await self.sampler.generate_on_each(index, problem, adapter, sampling)
         self.ledger.count(f"tokens/{self.kind}", sum(group.tokens for group in groups))
         return groups
 

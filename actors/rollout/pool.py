@@ -82,7 +82,7 @@ class EnginePool:
         async with self._adapters.request(adapter):
             return await self._pool.run(generation(index, problem, adapter, sampling), sampling.samples)
 
-    async def probe(
+    async def generate_on_each(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
         """Request a group of every engine; another engine stands in for one that is being restarted."""

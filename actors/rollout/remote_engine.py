@@ -62,7 +62,7 @@ class RemoteEngine(ActorProxy):
         finally:
             self._samples -= sampling.samples
 
-    async def probe(
+    async def generate_on_each(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
         return (await self.generate(index, problem, adapter, sampling),)

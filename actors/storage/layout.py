@@ -11,7 +11,7 @@ _ADAPTER = rf"adapter_model\.safetensors|adapter_config\.json|{UNFINISHED}"
 _CHECKPOINT = rf"adapter/({_ADAPTER})|learner\.(safetensors|json)|(coordinator|manifest)\.json|{UNFINISHED}"
 _EVALUATION = r"\.microbudget-rl|evaluation\.(json|md)|samples/[^/]+-(base|adapter)\.jsonl|ray-session"
 _RUN = rf"""
-    config\.yaml | problems\.digest | problems-left-out\.jsonl | probe\.json | (metrics|events)\.jsonl
+    config\.yaml | problems\.digest | problems-left-out\.jsonl | reference_set\.json | (metrics|events)\.jsonl
     | (identity|origin|spent|ledger|incarnation|summary)\.json | eval-[\w-]+\.json | failure\.log | report\.(html|md)
     | ray-session | samples/(eval|update|skipped)-[\w-]+\.jsonl | tensorboard/events\.out\.tfevents\.[^/]+
     | wandb/(debug[\w.-]*\.log | latest-run | settings | (offline-)?run-.+)

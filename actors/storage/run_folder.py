@@ -159,7 +159,7 @@ class RunFolder(RunRecord):
 
     def write_reference_set(self, responses: list[list[int]]) -> None:
         """Write the reference set: responses of the base model as token ids."""
-        self.writer.put(replace_text, self.path / "probe.json", json.dumps(responses))
+        self.writer.put(replace_text, self.path / "reference_set.json", json.dumps(responses))
 
     def write_samples(self, name: str, groups: tuple[Group, ...]) -> None:
         """Write samples/<name>.jsonl: prompts, responses and rewards."""

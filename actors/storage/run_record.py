@@ -90,7 +90,7 @@ class RunRecord:
 
     def reference_set(self) -> list[list[int]] | None:
         """Return the reference set: responses of the base model as token ids."""
-        return read_optional(self.path / "probe.json", list[list[fields.Count]])
+        return read_optional(self.path / "reference_set.json", list[list[fields.Count]])
 
     def samples(self, name: str) -> list[documents.SampleRow]:
         """Return the samples of `eval-base`, `eval-final`, or an update as `sampled_updates` names it."""

@@ -174,7 +174,7 @@ def test_summary_tells_how_far_the_model_has_moved(ended: Ended) -> None:
     assert all(norm > 0 for norm in found["adapter_norm"].values())
     assert len(found["effective_rank"]) == 14
     assert all(1 <= rank <= found["rank"] == 8 for rank in found["effective_rank"].values())
-    assert len(json.loads((ended.folder / "probe.json").read_text())) == 16
+    assert len(json.loads((ended.folder / "reference_set.json").read_text())) == 16
 
 
 def test_checkpoint_holds_a_plain_adapter(ended: Ended) -> None:

@@ -88,7 +88,7 @@ def write_unfinished(stock: Stock) -> None:
         "ledger.json": {"seconds": seconds, "counts": {"tokens/useful": 900}},
         "incarnation.json": 1,
         "eval-base.json": {**evaluation(2), "round_seconds": 3.0},
-        "probe.json": [[5, 6, 7], [8, 9]],
+        "reference_set.json": [[5, 6, 7], [8, 9]],
         "events.jsonl": {"update": 2, "event": "rollout-0 died", "detail": "killed"},
     }
     for name, document in documents.items():

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from actors.errors import Halted
-from actors.messages import Group, Sample, Scores
+from actors.messages import AdapterRef, Group, Sample, Scores
 from actors.protocols import FAITHFUL
 from conf.settings import changed
 from tests.actors.virtual_run import Run
@@ -40,9 +40,9 @@ Fault = Callable[[int, Served], Served]
 """From the number of an engine and what it is asked for to what it serves."""
 
 
-def asked_for(version: int) -> Served:
+def asked_for(adapter: AdapterRef) -> Served:
     """Synthetic adapters are far from the base model and from each other."""
-    return Served(version) if version >= 0 else Served(FAR, owner=f"synthetic{version}")
+    return Served(FAR, owner=adapter.name) if adapter.synthetic else Served(adapter.version)
 
 
 def logprob(served: Served, problem: int, token: int) -> float:
@@ -70,13 +70,13 @@ class Faulty(Run):
         )
         rng = random.Random(0)
 
-        async def probe(index: int, problem: Any, adapter: Any, sampling: Any) -> tuple[Group, ...]:
+        async def generate_on_each(index: int, problem: Any, adapter: Any, sampling: Any) -> tuple[Group, ...]:
             await self.engine.travel()
             number = -1 - index
 
             def respond(engine: int) -> Sample:
-                served = fault(engine, asked_for(adapter.version))
-                if adapter.version >= 0:
+                served = fault(engine, asked_for(adapter))
+                if not adapter.synthetic:
                     served = replace(served, version=served.version * step)
                 logprobs = (logprob(served, number, token) + rng.gauss(0.0, noise) for token in range(TOKENS))
                 return Sample((7,) * TOKENS, tuple(logprobs), "7", "length")
@@ -96,7 +96,7 @@ class Faulty(Run):
             await self.learner.travel()
             adapter = groups[0].adapter
             assert adapter
-            own = asked_for(adapter.version)
+            own = asked_for(adapter)
             views = {FAITHFUL: own} | {name: mistake(0, own) for name, mistake in AT_START.items()}
             return {
                 name: tuple(logprob(served, -1 - group.index, token) for group in groups for token in range(TOKENS))
@@ -104,7 +104,7 @@ class Faulty(Run):
                 if name != "another"
             }
 
-        self.engine.probe = probe  # type: ignore[method-assign]
+        self.engine.generate_on_each = generate_on_each  # type: ignore[method-assign]
         self.learner.score = score  # type: ignore[method-assign]
         self.learner.explain = explain  # type: ignore[method-assign]
 
@@ -115,7 +115,7 @@ AT_START: dict[str, Fault] = {
     "alpha halved": lambda _, asked: replace(asked, scale=0.5),
     "no q_proj": lambda _, asked: replace(asked, modules=MODULES[1:]),
     "no v_proj": lambda _, asked: replace(asked, modules=MODULES[::2]),
-    "crossed": lambda _, asked: asked_for(-3 - int(asked.owner[-2:])),
+    "crossed": lambda _, asked: replace(asked, owner=f"synthetic-{3 - int(asked.owner[-1])}"),
     "another": lambda _, asked: replace(asked, owner="theirs"),
 }
 AFTER_SYNC: dict[str, tuple[Fault, str]] = {

@@ -107,7 +107,7 @@ def test_resumed_guard_knows_the_updates_before() -> None:
 
 
 def arithmetic(rewards: list[float], entropies: list[float]) -> list[dict[str, float]]:
-    """Rows of a run whose reward and entropy of the probes are these."""
+    """Rows of a run whose reward and entropy in the adapter check are these."""
     pairs = zip(rewards, entropies, strict=True)
     return [{"reward/mean": reward, "adapter_check/entropy": entropy} for reward, entropy in pairs]
 

@@ -39,7 +39,7 @@ def test_summary_compares_with_the_base_on_the_same_responses(run: Run) -> None:
 def test_a_resumed_run_inspects_the_responses_sampled_before(run: Run) -> None:
     run.go()
     sampled = [[7, 8], [9], [10], [11, 12]]
-    (run.path / "probe.json").write_text(json.dumps(sampled))
+    (run.path / "reference_set.json").write_text(json.dumps(sampled))
     run.config = changed(run.config, {"budget.updates": 3})
     run.learner.version = 0  # of a process of its own
     run.go()

@@ -97,7 +97,7 @@ def test_cancelled_requests_count_what_their_time_was_enough_for() -> None:
         await engine.generate(0, make_problem(0), None, sampling)
         fake.seconds = 100.0
         await cancel(engine.generate(1, make_problem(1), None, sampling), 3.5)
-        await cancel(engine.probe(-1, make_problem(1), None, sampling), 50.0)
+        await cancel(engine.generate_on_each(-1, make_problem(1), None, sampling), 50.0)
         return ledger.counts
 
     assert run_virtually(scenario()) == {"tokens/waiting": 4, "tokens/cancelled": 14 + 4 * 8}

@@ -15,9 +15,9 @@ SAMPLING = Sampling(samples=2, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
 
 def make_publisher(engine: FakeEngine, max_staleness: int = 1) -> PolicyPublisher:
     config, learner = make_config(max_staleness=max_staleness), FakeLearner()
-    probes = CheckPrompts(config, make_problems().train)
+    prompts = CheckPrompts(config, make_problems().train)
     run: Any = SimpleNamespace(config=config, engine=engine, learner=learner)
-    return PolicyPublisher(run, probes, CheckAtStart(engine, learner, probes), None)
+    return PolicyPublisher(run, prompts, CheckAtStart(engine, learner, prompts), None)
 
 
 async def publish(publisher: PolicyPublisher, version: int) -> AdapterRef:

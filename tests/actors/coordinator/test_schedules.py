@@ -97,8 +97,8 @@ class Tally:
         self._sampled["tokens"] += group.tokens
         return group
 
-    async def probe(self, *request: Any) -> tuple[Group, ...]:
-        groups = await self._engine.probe(*request)
+    async def generate_on_each(self, *request: Any) -> tuple[Group, ...]:
+        groups = await self._engine.generate_on_each(*request)
         self._sampled["tokens"] += sum(group.tokens for group in groups)
         return groups
 

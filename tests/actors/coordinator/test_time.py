@@ -77,7 +77,7 @@ def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> Non
 
 
 @pytest.mark.parametrize(
-    ("late", "share", "updates"), [("accumulate", 0.0, 0), ("accumulate", 0.6, 5), ("probe", 0.6, 5)]
+    ("late", "share", "updates"), [("accumulate", 0.0, 0), ("accumulate", 0.6, 5), ("generate_on_each", 0.6, 5)]
 )
 def test_last_update_that_outlasts_the_budget_is_lost_alone(run: Run, late: str, share: float, updates: int) -> None:
     """A gradient, or an engine's check, takes too long after this share of the budget; saving takes 10 s."""

@@ -89,12 +89,12 @@ async def test_other_engines_serve_during_long_restart() -> None:
     for old, new in pairwise(VERSIONS):
         await pool.load(new)
         await pool.retire(old)
-    probes = await pool.probe(9, make_problem(9), V4, SAMPLING)
+    groups = await pool.generate_on_each(9, make_problem(9), V4, SAMPLING)
     passed = VirtualClock().now()
     await pool.ready()
     await asyncio.sleep(10.0)
     assert passed < 100.0
-    assert [(group.index, group.version) for group in probes] == [(9, 4), (9, 4)]
+    assert [(group.index, group.version) for group in groups] == [(9, 4), (9, 4)]
     assert pool.held == [{V4.name}, {V4.name}]
     assert lost.lives == 2
 

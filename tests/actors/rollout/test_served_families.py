@@ -33,7 +33,7 @@ CLOSE = 5e-4
 
 
 def larger(family: Family) -> Family:
-    """The family in sizes that vLLM's kernels take, with a window that probes exceed where that is allowed."""
+    """The family in sizes that vLLM's kernels take, with a window that prompts exceed where that is allowed."""
     settings: dict[str, Any] = family.settings | {"vocab_size": 512, "hidden_size": 128, "head_dim": 32}
     if "sliding_window" in settings:
         settings["sliding_window"] = 64 if family.kind == "cohere2" else 24
@@ -72,16 +72,16 @@ def config_for(family: Family, folder: Path) -> Config:
     )
 
 
-class Probed(RolloutEngine):
+class OneEngine(RolloutEngine):
     """An engine as `CheckPrompts` asks it."""
 
-    async def probe(self, *request: Any) -> tuple[Group, ...]:
+    async def generate_on_each(self, *request: Any) -> tuple[Group, ...]:
         return (await self.generate(*request),)
 
 
 async def compare(config: Config, learner: LoraLearner) -> list[tuple[float, str]]:
     """Return, for each synthetic adapter, how far engine and learner are apart, and the mistake that explains it."""
-    engine: Any = Probed(config, config.model.path, Share(cores=CORES))
+    engine: Any = OneEngine(config, config.model.path, Share(cores=CORES))
     problems = tuple(Problem(f"p{n}", "", tuple(range(300 + n, 316 + n)), "1") for n in range(4))
     found = []
     for adapter in learner.publish_synthetic():

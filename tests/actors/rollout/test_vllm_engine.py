@@ -277,14 +277,16 @@ class Spoiled:
     async def retire(self, adapter: AdapterRef) -> None:
         await self._engine.retire(self._stand_in(adapter))
 
-    async def probe(self, index: int, problem: Problem, adapter: AdapterRef, sampling: Sampling) -> tuple[Group, ...]:
+    async def generate_on_each(
+        self, index: int, problem: Problem, adapter: AdapterRef, sampling: Sampling
+    ) -> tuple[Group, ...]:
         served = None if self._fault == "not loaded" else self._stand_in(adapter)
         return (replace(await self._engine.generate(index, problem, served, sampling), adapter=adapter),)
 
     def _stand_in(self, adapter: AdapterRef) -> AdapterRef:
         folder = self._folder / f"{adapter.name}-{self._number}"
         if not folder.exists():
-            source = f"synthetic-{3 + adapter.version}" if self._fault == "crossed" else adapter.name
+            source = f"synthetic-{3 - adapter.version}" if self._fault == "crossed" else adapter.name
             shutil.copytree(Path(adapter.path).with_name(source), folder)
             settings = json.loads((folder / "adapter_config.json").read_text())
             settings["lora_alpha"] *= 2 if self._fault == "alpha" else 1
@@ -292,7 +294,7 @@ class Spoiled:
             weights = load_file(folder / "adapter_model.safetensors")
             kept = {name: weight for name, weight in weights.items() if self._fault not in name}
             save_file(kept, folder / "adapter_model.safetensors")
-        return AdapterRef(adapter.version - 10 * self._number, 0, str(folder))
+        return AdapterRef(adapter.version + 10 * self._number, 0, str(folder), synthetic=True)
 
 
 SPOILED = {
