@@ -9,7 +9,6 @@ from statistics import fmean
 from actors.adapter_check.prompts import Responses, distance, logprobs_of, tokens_of
 from actors.errors import Halted
 from actors.messages import Scores
-from actors.protocols import Learner
 
 BAND = 3.0
 """Multiple of the measured noise beyond which engine and learner disagree, and the learner has moved. Measured: noise
@@ -44,14 +43,11 @@ class CheckAfterSync:
         """Largest mean |Δ log p| that counts as agreement."""
         return max(self._noise_floor, BAND * (self.noise or 0.0))
 
-    async def check(self, learner: Learner, responses: tuple[Responses, ...]) -> dict[str, float]:
-        """Compare all engines' responses under one adapter with the learner. Raise Halted if they disagree."""
-        return self.compare(responses, await learner.score(tuple(chain.from_iterable(responses))))
-
     def compare(self, responses: tuple[Responses, ...], scores: Iterable[tuple[Scores, ...]]) -> dict[str, float]:
-        """Compare each engine's responses with the learner's scores, which come in the same order.
+        """Compare each engine's responses under one adapter with the learner's scores, which come in the same order.
 
-        Return the metrics of the most different engine; `decided` is 0 until a wrong adapter would show.
+        Return the metrics of the most different engine; `decided` is 0 until a wrong adapter would show. Raises Halted
+        if some engine and the learner disagree.
         """
         rest = iter(scores)
         views = [list(chain.from_iterable(islice(rest, len(engine)))) for engine in responses]

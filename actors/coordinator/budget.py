@@ -1,7 +1,7 @@
 """The wall-clock budget of a run."""
 
 from collections import deque
-from statistics import fmean
+from statistics import median
 
 from actors.protocols import Clock
 
@@ -81,14 +81,12 @@ class Budget:
         return self.left - self.reserve > sum(quickest)
 
     def forecast(self, step: str) -> int | None:
-        """Return how many more of `step` will fit before the reserve; None before the first has been measured.
-
-        The step is expected to take the mean of the middle half of its durations.
+        """Return how many more of `step` will fit before the reserve, by the median of its durations; None before the
+        first has been measured.
         """
-        if not (recent := sorted(self._durations.get(step, ()))):
+        if not self.knows(step):
             return None
-        middle = recent[len(recent) // 4 : len(recent) - len(recent) // 4]
-        return int(max(self.left - self.reserve, 0.0) / max(fmean(middle), 1e-9))
+        return int(max(self.left - self.reserve, 0.0) / max(median(self._durations[step]), 1e-9))
 
     def knows(self, step: str) -> bool:
         return step in self._durations

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from itertools import chain
 
 from actors.adapter_check.after_sync import CheckAfterSync
 from actors.adapter_check.at_start import CheckAtStart
@@ -59,7 +60,9 @@ class PolicyPublisher:
         """
         await self._startup_check.check()
         if self._responses is not None:
-            self._comparison = await self._sync_check.check(self._learner, await asyncio.shield(self._responses))
+            responses = await asyncio.shield(self._responses)
+            scores = await self._learner.score(tuple(chain.from_iterable(responses)))
+            self._comparison = self._sync_check.compare(responses, scores)
             self._responses = None
         return self._comparison
 
