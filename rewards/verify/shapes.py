@@ -29,9 +29,15 @@ THOUSANDS_ONLY = re.compile(r"[^,;]*?(?<![\d.])\d{1,3}(?:,\d{3})+(?![\d,])[^,;]*
 INFINITY = r"\infty"
 VARIABLE = rf"(?:{LETTER}(?:\s?\([a-z]\))?|\\text\{{\s*\w+\s*\}}|[A-Z]{{2,3}})"
 BOUND = re.compile(rf"(?:([^<>=]+?)\s*(<|>|\\leq|\\geq)\s*)?({VARIABLE})\s*(?:(<|>|\\leq|\\geq)\s*([^<>=]+))?")
-UNEQUAL = re.compile(rf"({VARIABLE})\s*\\neq\s*([^<>=,;]+)")
 POINT = re.compile(rf"({VARIABLE})\s*=\s*([^<>=,;]+)")
-MODULUS = re.compile(rf"\|\s*({VARIABLE})\s*\|\s*(<|>|\\leq|\\geq)\s*(\d[^<>=,;|]*)")
+MODULUS = rf"\|\s*({VARIABLE})\s*\|"
+BOUNDS = [
+    (re.compile(rf"({VARIABLE})\s*\\neq\s*([^<>=,;]+)"), r"\1 < \2 or \1 > \2"),
+    (re.compile(rf"{MODULUS}\s*(<|\\leq)\s*(\d[^<>=,;|]*)"), r"-\3 \2 \1 \2 \3"),
+    (re.compile(rf"{MODULUS}\s*(>|\\geq)\s*(\d[^<>=,;|]*)"), r"-\3 \2 \1 or \1 \2 \3"),
+]
+"""Inequalities that are written as bounds: x \\neq 1, |x| < 1, |x| > 1."""
+
 BUILDER = re.compile(
     rf"\\\{{\s*({VARIABLE})\s*(?:\\in\s*(?:\\mathbb\s*\{{?R\}}?|\\R|R)\s*)?(?:\\mid(?![a-z])|\||:)\s*(.+?)\s*\\\}}",
     re.DOTALL,
@@ -168,32 +174,24 @@ def solution(text: str) -> tuple[str, list[Interval]] | None:
     condition = builder[2] if builder else text
     if not INEQUALITY.search(condition):
         return None
-    parts = [_one(part) for part in OR.split(condition)]
-    known = [part for part in parts if part]
-    name = _name(builder[1]) if builder else known[0][0] if known else ""
-    if len(known) < len(parts) or any(other != name for other, _ in known):
+    found = [_bounds(bound) for part in OR.split(condition) for bound in OR.split(_as_bounds(part))]
+    known = [each for each in found if each]
+    names = {name for name, _ in known} | ({_name(builder[1])} if builder else set())
+    if len(known) < len(found) or len(names) != 1:
         return None
-    return name, [interval for _, intervals in known for interval in intervals]
+    return names.pop(), [interval for _, interval in known]
 
 
-def _one(text: str) -> tuple[str, list[Interval]] | None:
-    if match := UNEQUAL.fullmatch(text):
-        name, value = _name(match[1]), match[2].strip()
-        return None if _unknown(value) else (name, [("()", f"-{INFINITY}", value), ("()", value, INFINITY)])
-    if match := MODULUS.fullmatch(text):
-        name, sign, value = match.groups()
-        if _unknown(value):
-            return None
-        if sign in ("<", r"\leq"):
-            return _name(name), [("()" if sign == "<" else "[]", f"-{value}", value)]
-        opens, closes = ("(", ")") if sign == ">" else ("[", "]")
-        return _name(name), [(f"({closes}", f"-{INFINITY}", f"-{value}"), (f"{opens})", value, INFINITY)]
+def _as_bounds(text: str) -> str:
+    for pattern, bounds in BOUNDS:
+        if match := pattern.fullmatch(text):
+            return match.expand(bounds)
+    return text
+
+
+def _bounds(text: str) -> tuple[str, Interval] | None:
     if (match := POINT.fullmatch(text)) and not _unknown(match[2]):
-        return _name(match[1]), [("{}", match[2].strip(), "")]
-    return _bounds(text)
-
-
-def _bounds(text: str) -> tuple[str, list[Interval]] | None:
+        return _name(match[1]), ("{}", match[2].strip(), "")
     match = BOUND.fullmatch(text)
     if not match or not (match[2] or match[4]):
         return None
@@ -208,7 +206,7 @@ def _bounds(text: str) -> tuple[str, list[Interval]] | None:
     low, high = left or f"-{INFINITY}", right or INFINITY
     opens = "[" if first in (r"\leq", r"\geq") else "("
     closes = "]" if second in (r"\leq", r"\geq") else ")"
-    return _name(variable), [(opens + closes, low.strip(), high.strip())]
+    return _name(variable), (opens + closes, low.strip(), high.strip())
 
 
 def _unknown(side: str) -> bool:
