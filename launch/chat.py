@@ -102,8 +102,8 @@ def chat(trained: Trained, console: Console) -> int:
 
     from actors.rollout.vllm_engine import RolloutEngine
     from rewards.pool import VerifierPool
-    from rewards.problems.loading import load
-    from rewards.reward import reward_function
+    from rewards.problems.loading import load_problems
+    from rewards.weighted_sum import reward_function
 
     console.print(f"Starting an engine for {near(trained.checkpoint)} …")
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
@@ -119,7 +119,7 @@ def chat(trained: Trained, console: Console) -> int:
         try:
             console.print("Ready: /problem 1 shows both models a held-out problem, /help lists all commands.")
             console.print(f"A response to what you say has {REPLY_TOKENS} tokens at most. Ctrl-C stops a response.")
-            problems = cache(lambda: load(trained.config, tokenizer).heldout)
+            problems = cache(lambda: load_problems(trained.config, tokenizer).heldout)
             models = {"base": None, "trained": adapter}
             Conversation(config, console, tokenizer, models, engine.stream, verifier.verify, problems).talk(runner)
         finally:

@@ -12,7 +12,7 @@ from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
 from conf.schema import RewardConfig
 from rewards.killable_worker import ATTEMPTS, CLOCK_FACTOR
 from rewards.pool import VerifierPool
-from rewards.reward import RewardFunction
+from rewards.weighted_sum import RewardFunction
 
 GROUPS_AHEAD = 8
 """Groups per worker that an actor accepts at a time: enough to keep workers busy when some answers need algebra."""

@@ -19,10 +19,10 @@ from conf.schema import RewardConfig
 from rewards.functions import COMPARE, IMPORT, READABLE, REASONING_GYM, BadReward, number
 from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values
 from rewards.killable_worker import Crashed, Failed, Hung, Limits, NoResult, Worker
-from rewards.reward import RewardFunction
-from rewards.verify import decide, extract, verdict
-from rewards.verify.text.boxes import BOX, boxed
+from rewards.verify import decide, verdict
+from rewards.verify.text.extraction import BOX, boxed, extract
 from rewards.verify.text.spelling import plain
+from rewards.weighted_sum import RewardFunction
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class VerifierPool:
         if config.custom:
             theirs = limits_of(config, *(part.function for part in config.custom))
             try:
-                self._custom = list(self._threads.map(importing, [theirs] * workers))
+                self._custom = list(self._threads.map(worker_for_functions, [theirs] * workers))
             except BadInput:
                 self._close()
                 raise
@@ -93,9 +93,9 @@ class VerifierPool:
         status = self._verify_entry(gold, answer, grader) if grader else decide(gold, answer, self._compare)
         return verdict(status, answer, start)
 
-    def rewards_all(self, pairs: Iterable[tuple[Problem, Sample]]) -> Iterator[Reward]:
+    def rewards_all(self, answered: Iterable[tuple[Problem, Sample]]) -> Iterator[Reward]:
         """Reward samples, in order."""
-        return self._map(self._reward_of, pairs)
+        return self._map(self._reward_of, answered)
 
     async def score(self, group: Group) -> Group:
         """Return the group with one reward per sample. If cancelled, running verifications end by their deadline."""
@@ -226,8 +226,8 @@ def limits_of(config: RewardConfig, *functions: str) -> Limits:
     return Limits(config.deadline_s, config.memory_mib * MIB, enclosed, tuple(IMPORT + name for name in functions))
 
 
-def importing(limits: Limits) -> Worker:
-    """Start a worker for a user's functions. Raises BadInput for one that it cannot import or call as a reward."""
+def worker_for_functions(limits: Limits) -> Worker:
+    """Start a worker for the user's functions. Raises BadInput for one that it cannot import or call as a reward."""
     try:
         return Worker(limits)
     except Failed as error:
@@ -241,7 +241,7 @@ def importing(limits: Limits) -> Worker:
 
 @cache
 def _check_import(limits: Limits) -> None:
-    importing(limits).close()
+    worker_for_functions(limits).close()
 
 
 def check_functions(reward: RewardConfig) -> None:

@@ -28,7 +28,7 @@ from launch.plan.refusal import check_engines
 from launch.session.admission import take_over
 from rewards.pool import check_reward_functions
 from rewards.problems.loading import BenchmarkProblems, load_benchmark
-from rewards.reward import reward_function
+from rewards.weighted_sum import reward_function
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from launch.plan.time import (
     costs_of,
     live_context,
 )
-from rewards.problems.loading import EVAL_SEED, ONE_SIDE, TRAIN_SEED, USED, check_number, hold_out, read_pairs
+from rewards.problems.loading import EVAL_SEED, ONE_SIDE, TRAIN_SEED, USED, check_number, hold_out, read_problems
 
 CACHE_MARGIN = 1.2
 """Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it
@@ -244,13 +244,13 @@ def count_problems(config: Config) -> Problems | None:
     if not data.source.startswith(FILE):
         return None
     left_out: list[LeftOut] = []
-    pairs = read_pairs("data.source", data.source, data, TRAIN_SEED, left_out)
-    train, heldout = len(pairs), config.eval.problems
+    raw = read_problems("data.source", data.source, data, TRAIN_SEED, left_out)
+    train, heldout = len(raw), config.eval.problems
     if not data.eval_source:
-        heldout = len(hold_out(pairs, config, left_out))
+        heldout = len(hold_out(raw, config, left_out))
         train -= heldout
     elif heldout and data.eval_source.startswith(FILE):
-        heldout = min(heldout, len(read_pairs("data.eval_source", data.eval_source, data, EVAL_SEED, left_out)))
+        heldout = min(heldout, len(read_problems("data.eval_source", data.eval_source, data, EVAL_SEED, left_out)))
     train = min(train, data.size or train)
     check_number(train, heldout, config, left_out)
     reasons = [row.reason for row in left_out]

@@ -24,7 +24,7 @@ from conf.errors import BadInput
 from conf.schema import Config
 from learner.actor import LearnerActor, RemoteLearner
 from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
-from rewards.reward import reward_function
+from rewards.weighted_sum import reward_function
 
 RESERVE_S = 120
 """Seconds that the learner waits for its shares of a cluster, where another job may just be ending."""

@@ -129,14 +129,14 @@ def find_and_check(config: Config) -> tuple[Config, str, ProblemSet, Sequence[st
     from actors.models.files import load_tokenizer, locate
     from learner.model.architecture import check_architecture
     from rewards.pool import check_reward_functions
-    from rewards.problems.loading import load
-    from rewards.reward import reward_function
+    from rewards.problems.loading import load_problems
+    from rewards.weighted_sum import reward_function
 
     config = pinned(config)
     model_path = locate(config.model)
     check_architecture(config, model_path)
     check_adapter(config, model_path)
-    problems = load(config, load_tokenizer(model_path, config.model.path))
+    problems = load_problems(config, load_tokenizer(model_path, config.model.path))
     print(f"Problems: {problem_counts(problems, config.data.source)}")
     return (
         config,

@@ -23,8 +23,8 @@ from actors.models.files import load_tokenizer, locate
 from conf.arguments import KEY
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
-from conf.load import load as load_config
-from rewards.problems.loading import load, write_listing
+from conf.load import load
+from rewards.problems.loading import load_problems, write_listing
 from rewards.verify.comparison import unusual
 from rewards.verify.text.spelling import plain
 
@@ -41,8 +41,8 @@ def main(arguments: list[str]) -> int:
     if KEY.match(source):
         raise BadInput("no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")
     recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]
-    config = load_config([*recipe, f"data.source={json.dumps(source, ensure_ascii=False)}", *settings])
-    problems = load(config, load_tokenizer(locate(config.model), config.model.path))
+    config = load([*recipe, f"data.source={json.dumps(source, ensure_ascii=False)}", *settings])
+    problems = load_problems(config, load_tokenizer(locate(config.model), config.model.path))
     say = PlainConsole().print
     say(f"{source}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
     if len(problems.heldout) < ENOUGH:

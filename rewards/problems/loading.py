@@ -17,8 +17,8 @@ from rewards.pool import VerifierPool
 from rewards.problems import sources
 from rewards.problems.chat import check_chat, control_tokens, render
 from rewards.problems.contamination import first_families, near_duplicates
-from rewards.problems.rows import EMPTY, NO_MATCH, Pair, distinct_pairs, left_out_row
-from rewards.reward import RewardFunction
+from rewards.problems.rows import EMPTY, NO_MATCH, RawProblem, distinct_problems, left_out_row
+from rewards.weighted_sum import RewardFunction
 
 TRAIN_SEED, EVAL_SEED = 0, 1
 """Seeds of the generators. They do not depend on run.seed: runs of all seeds share their problems."""
@@ -46,7 +46,7 @@ REMEDIES = {
 """Remedy if most rows are filtered for a reason."""
 
 
-def load(config: Config, tokenizer: Any) -> ProblemSet:
+def load_problems(config: Config, tokenizer: Any) -> ProblemSet:
     """Load the problems of a run, as the model will see them.
 
     Problems are ordered by id, a shuffle that depends on their text alone. The first `eval.problems` are held out, from
@@ -57,24 +57,24 @@ def load(config: Config, tokenizer: Any) -> ProblemSet:
     check_chat(config, tokenizer)
     left_out: list[LeftOut] = []
     wanted = config.eval.problems
-    shown: list[Pair] = []
+    shown: list[RawProblem] = []
     heldout: list[Problem] = []
     if wanted and config.data.eval_source:
-        pairs = read_pairs("data.eval_source", config.data.eval_source, config.data, EVAL_SEED, left_out)
-        heldout = usable_problems("data.eval_source", pairs, config, tokenizer, left_out)[:wanted]
+        raw = read_problems("data.eval_source", config.data.eval_source, config.data, EVAL_SEED, left_out)
+        heldout = usable_problems("data.eval_source", raw, config, tokenizer, left_out)[:wanted]
         held_ids = {problem.id for problem in heldout}
-        shown = [pair for pair in pairs if pair.id in held_ids]
+        shown = [one for one in raw if one.id in held_ids]
         if not heldout:
             raise BadInput(
                 f"data.eval_source: '{config.data.eval_source}' has no usable problem ({in_words(left_out)})"
             )
-    pairs = read_pairs("data.source", config.data.source, config.data, TRAIN_SEED, left_out)
+    raw = read_problems("data.source", config.data.source, config.data, TRAIN_SEED, left_out)
     if shown:
-        pairs = without_overlaps(pairs, shown, config.data.contamination, left_out)
-    train = usable_problems("data.source", pairs, config, tokenizer, left_out)
+        raw = without_overlaps(raw, shown, config.data.contamination, left_out)
+    train = usable_problems("data.source", raw, config, tokenizer, left_out)
     if wanted and not config.data.eval_source:
         usable = {problem.id for problem in train}
-        held_ids = {pair.id for pair in hold_out([pair for pair in pairs if pair.id in usable], config, left_out)}
+        held_ids = {one.id for one in hold_out([one for one in raw if one.id in usable], config, left_out)}
         heldout = [problem for problem in train if problem.id in held_ids]
         train = [problem for problem in train if problem.id not in held_ids]
     train = train[: config.data.size]
@@ -99,7 +99,7 @@ class BenchmarkProblems:
 def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any, limit: int | None = None) -> BenchmarkProblems:
     """Load the first `limit` problems of a benchmark, by id. Raises BadInput for a source without a usable problem."""
     if benchmark.source == HELD_OUT:
-        known = load(config, tokenizer)
+        known = load_problems(config, tokenizer)
         if not known.heldout:
             raise BadInput(f"benchmarks={HELD_OUT}: eval.problems={config.eval.problems} holds out none; raise it")
         dropped = counts([row for row in known.left_out if row.source == "eval_source"])
@@ -114,29 +114,29 @@ def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any, limit: 
         answer_field=benchmark.answer_field or (data.answer_field if data.answer_field in columns else ""),
     )
     left_out: list[LeftOut] = []
-    pairs = distinct_pairs(rows, "benchmarks", data, left_out)
-    problems = usable_problems("benchmarks", pairs, config, tokenizer, left_out)[:limit]
+    raw = distinct_problems(rows, "benchmarks", data, left_out)
+    problems = usable_problems("benchmarks", raw, config, tokenizer, left_out)[:limit]
     if not problems:
         raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({in_words(left_out)})")
     return BenchmarkProblems(benchmark, tuple(problems), counts(left_out))
 
 
-def hold_out(pairs: list[Pair], config: Config, left_out: list[LeftOut]) -> list[Pair]:
+def hold_out(raw: list[RawProblem], config: Config, left_out: list[LeftOut]) -> list[RawProblem]:
     """Return the problems of one source that are held out: the first ones, each on one side with its near duplicates
     unless `data.contamination` is report_only. List the training problems that would overlap held-out ones otherwise.
     """
-    texts = [pair.text for pair in pairs]
-    held = list(range(min(config.eval.problems, int(len(pairs) * config.eval.share))))
+    texts = [one.text for one in raw]
+    held = list(range(min(config.eval.problems, int(len(raw) * config.eval.share))))
     overlap = set().union(*near_duplicates(texts[: len(held)], texts)).difference(held)
     keep = config.data.contamination == "report_only"
     reason = OVERLAP_KEPT if keep else ONE_SIDE
-    left_out += [left_out_row("data.source", reason, pairs[index]) for index in sorted(overlap)]
+    left_out += [left_out_row("data.source", reason, raw[index]) for index in sorted(overlap)]
     if overlap and not keep and not (held := first_families(texts, len(held))):
         raise BadInput(
             f"data.source: all problems of '{config.data.source}' have too many near duplicates to hold some out: raise"
             " eval.problems or eval.share, or give data.contamination=report_only"
         )
-    return [pairs[index] for index in held]
+    return [raw[index] for index in held]
 
 
 def check_number(train: int, heldout: int, config: Config, left_out: Sequence[LeftOut]) -> None:
@@ -157,51 +157,53 @@ def check_number(train: int, heldout: int, config: Config, left_out: Sequence[Le
     )
 
 
-def read_pairs(key: str, source: str, data: DataConfig, seed: int, left_out: list[LeftOut]) -> list[Pair]:
+def read_problems(key: str, source: str, data: DataConfig, seed: int, left_out: list[LeftOut]) -> list[RawProblem]:
     """Read the distinct problems of a source, ordered by id. key: the setting that names it. seed: for a generator."""
-    return distinct_pairs(sources.read(key, source, data, seed), key, data, left_out)
+    return distinct_problems(sources.read(key, source, data, seed), key, data, left_out)
 
 
-def without_overlaps(pairs: list[Pair], heldout: list[Pair], overlap: str, left_out: list[LeftOut]) -> list[Pair]:
-    """Filter training pairs that overlap held-out ones, or only list them if `overlap` is report_only."""
-    found = set().union(*near_duplicates([pair.text for pair in heldout], [pair.text for pair in pairs]))
+def without_overlaps(
+    raw: list[RawProblem], heldout: list[RawProblem], overlap: str, left_out: list[LeftOut]
+) -> list[RawProblem]:
+    """Filter training problems that overlap held-out ones, or only list them if `overlap` is report_only."""
+    found = set().union(*near_duplicates([one.text for one in heldout], [one.text for one in raw]))
     reason = OVERLAP_DROPPED if overlap == "drop" else OVERLAP_KEPT
-    left_out += [left_out_row("data.source", reason, pairs[index]) for index in sorted(found)]
-    return pairs if overlap == "report_only" else [pair for index, pair in enumerate(pairs) if index not in found]
+    left_out += [left_out_row("data.source", reason, raw[index]) for index in sorted(found)]
+    return raw if overlap == "report_only" else [one for index, one in enumerate(raw) if index not in found]
 
 
 def usable_problems(
-    key: str, pairs: list[Pair], config: Config, tokenizer: Any, left_out: list[LeftOut]
+    key: str, raw: list[RawProblem], config: Config, tokenizer: Any, left_out: list[LeftOut]
 ) -> list[Problem]:
     """Return, in order, the problems with a verified gold answer, a prompt that fits and no special token."""
     problems, controls = [], control_tokens(tokenizer)
     kept: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
-    sound_ones = golds_that_verify(pairs, config)
-    for pair, sound in zip(sources.progress(pairs, f"{key}: problems tokenized"), sound_ones, strict=True):
-        prompt = render(list(pair.turns[:-1]), pair.text, config.data, tokenizer)
+    sound_ones = golds_that_verify(raw, config)
+    for one, sound in zip(sources.progress(raw, f"{key}: problems tokenized"), sound_ones, strict=True):
+        prompt = render(list(one.turns[:-1]), one.text, config.data, tokenizer)
         found = tokenizer(prompt, add_special_tokens=False)["input_ids"]  # the template has its special tokens
         ids = tuple(kept.setdefault(token, token) for token in found)
         reason = ""
         if not sound:
             reason = BAD_GOLD
-        elif any(token in text for text in pair.texts for token in controls):
+        elif any(token in text for text in one.texts for token in controls):
             reason = CONTROL
         elif len(ids) > config.rollout.max_prompt_tokens:
             reason = TOO_LONG
         if reason:
-            left_out.append(left_out_row(key, reason, pair))
+            left_out.append(left_out_row(key, reason, one))
             continue
-        columns = {"columns": json.dumps(pair.fields, default=str)} if config.reward.custom else {}
-        problems.append(Problem(pair.id, prompt, ids, pair.gold, pair.grader, **columns))
+        columns = {"columns": json.dumps(one.fields, default=str)} if config.reward.custom else {}
+        problems.append(Problem(one.id, prompt, ids, one.gold, one.grader, **columns))
     return problems
 
 
-def golds_that_verify(pairs: Sequence[Pair], config: Config) -> list[bool]:
+def golds_that_verify(raw: Sequence[RawProblem], config: Config) -> list[bool]:
     """Return whether each gold answer verifies against its own boxed form."""
-    if not pairs:
+    if not raw:
         return []
     with VerifierPool(RewardFunction(config.reward), config.reward.workers or len(os.sched_getaffinity(0))) as pool:
-        golds = ((pair.gold, pair.grader) for pair in sources.progress(pairs, "reference answers verified"))
+        golds = ((one.gold, one.grader) for one in sources.progress(raw, "reference answers verified"))
         return pool.check_golds(golds)
 
 

@@ -15,7 +15,7 @@ from rewards.problems import sources
 from rewards.problems.chat import Message
 from rewards.problems.contamination import normal
 from rewards.verify.comparison import decide_by_text
-from rewards.verify.text.boxes import BOX, boxed
+from rewards.verify.text.extraction import BOX, boxed
 from rewards.verify.text.spelling import plain
 
 PROBLEM_FIELDS = ("problem", "question", "prompt")
@@ -39,7 +39,7 @@ DUPLICATE = "duplicate"
 CONFLICT = "duplicate with another reference answer"
 
 
-class Pair(NamedTuple):
+class RawProblem(NamedTuple):
     """A problem and its gold answer.
 
     turns: the conversation that ends with it, if the source has one
@@ -64,31 +64,31 @@ class Pair(NamedTuple):
         return blake2b(self.text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def left_out_row(key: str, reason: str, pair: Pair) -> LeftOut:
+def left_out_row(key: str, reason: str, one: RawProblem) -> LeftOut:
     """Return the record of a filtered row. key: the setting that names its source."""
-    return LeftOut(key.rpartition(".")[2], reason, pair.text[:SHOWN_CHARACTERS], pair.gold[:SHOWN_CHARACTERS])
+    return LeftOut(key.rpartition(".")[2], reason, one.text[:SHOWN_CHARACTERS], one.gold[:SHOWN_CHARACTERS])
 
 
-def distinct_pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[LeftOut]) -> list[Pair]:
+def distinct_problems(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[LeftOut]) -> list[RawProblem]:
     """Return the distinct problems of a source, ordered by id.
 
     One of several copies is kept if their gold answers agree, otherwise none. key: the setting that names the source.
     """
-    groups: dict[str, list[Pair]] = {}
-    for pair in _pairs(rows, key, data, left_out):
-        groups.setdefault(normal(pair.text), []).append(pair)
-    pairs: dict[str, Pair] = {}
+    groups: dict[str, list[RawProblem]] = {}
+    for one in _raw_problems(rows, key, data, left_out):
+        groups.setdefault(normal(one.text), []).append(one)
+    raw: dict[str, RawProblem] = {}
     for first, *others in groups.values():
         agree = all(first.gold == other.gold or _same(first.gold, other.gold) for other in others)
         if agree:
-            pairs[first.id] = first
+            raw[first.id] = first
         left_out += [left_out_row(key, DUPLICATE if agree else CONFLICT, other) for other in others]
         if not agree:
             left_out.append(left_out_row(key, CONFLICT, first))
-    return [pair for _, pair in sorted(pairs.items())]
+    return [one for _, one in sorted(raw.items())]
 
 
-def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[LeftOut]) -> Iterator[Pair]:
+def _raw_problems(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[LeftOut]) -> Iterator[RawProblem]:
     columns = list(rows[0].fields) if rows else []
     problem_field = choose_field(key, "problem_field", data.problem_field, PROBLEM_FIELDS, columns)
     answer_field = choose_field(key, "answer_field", data.answer_field, ANSWER_FIELDS, columns)
@@ -98,17 +98,20 @@ def _pairs(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[L
         turns = as_turns(fields.get(problem_field))
         text = turns[-1]["content"].strip() if turns else as_text(fields.get(problem_field))
         gold = as_text(fields.get(answer_field)) if grader else gold_of(fields.get(answer_field))
-        pair = Pair(text, gold, turns if len(turns) > 1 else (), grader, fields)
+        one = RawProblem(text, gold, turns if len(turns) > 1 else (), grader, fields)
         match = pattern.search(text)
-        part = pair._replace(text=match[1].strip() if match and match[1] else "")
+        part = one._replace(text=match[1].strip() if match and match[1] else "")
+        reason = ""
         if not text or not (gold or grader):
-            left_out.append(left_out_row(key, EMPTY, pair))
+            reason = EMPTY
         elif not grader and not_finite(fields.get(answer_field)):
-            left_out.append(left_out_row(key, NOT_FINITE, pair))
+            reason = NOT_FINITE
         elif not part.text:
-            left_out.append(left_out_row(key, NO_MATCH, pair))
+            reason = NO_MATCH
         elif part.text in shown:
-            left_out.append(left_out_row(key, SHOWN, part))
+            reason = SHOWN
+        if reason:
+            left_out.append(left_out_row(key, reason, one))
         else:
             yield part
 

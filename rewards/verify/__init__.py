@@ -13,19 +13,8 @@ from collections.abc import Callable
 
 from actors.messages import Status, Verdict
 from rewards.verify.comparison import compare, decide_by_text
-from rewards.verify.text.boxes import given
+from rewards.verify.text.extraction import extract
 from rewards.verify.text.spelling import plain
-
-
-def extract(response: str, after_thinking: bool = False) -> str | None:
-    """Return the answer in a response as it is written there; None if there is none.
-
-    after_thinking: whether it counts only after the last `</think>`
-    """
-    if after_thinking:
-        _, closed, response = response.rpartition("</think>")
-        return given(response) if closed else None
-    return given(response)
 
 
 def decide(gold: str, answer: str | None, compare: Callable[[str, str], Status] = compare) -> Status:

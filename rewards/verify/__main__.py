@@ -29,7 +29,7 @@ from conf.load import load, recipe_names
 from conf.parsing import reason
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
-from rewards.reward import RewardFunction, reward_function
+from rewards.weighted_sum import RewardFunction, reward_function
 
 
 def read_samples(path: str) -> Iterator[tuple[Problem, Sample]]:

@@ -19,7 +19,7 @@ from conf.schema.learner import LearnerConfig
 from launch.hardware.machine import detect
 from launch.session.admission import resolve_model
 from learner.optimizer import learning_rate
-from rewards.problems.loading import load as load_problems
+from rewards.problems.loading import load_problems
 from rewards.verify import verify
 from tests.benches.trl_updates import reward
 

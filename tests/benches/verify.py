@@ -18,7 +18,7 @@ import math_verify
 
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
-from rewards.reward import RewardFunction
+from rewards.weighted_sum import RewardFunction
 from tests.benches.results import Result, Row, measured
 
 VERDICTS = 3000

@@ -186,7 +186,7 @@ def compare(world: World) -> None:
 def preview(world: World) -> None:
     problem, left_out = Problem("p", "1 + 1", (1,), "2"), LeftOut("source", "duplicate", "1 + 1", "2")
     with pytest.MonkeyPatch.context() as patched, contextlib.chdir(world.root), open(os.devnull, "w") as nowhere:
-        found = {"load": ProblemSet((problem,), (), {"duplicate": 1}, (left_out,)), "load_config": QUICKSTART}
+        found = {"load_problems": ProblemSet((problem,), (), {"duplicate": 1}, (left_out,)), "load": QUICKSTART}
         for name, result in {**found, "load_tokenizer": None, "locate": None}.items():
             patched.setattr(problems, name, lambda *_, result=result: result)
         patched.setattr(tempfile, "tempdir", str(world.root))

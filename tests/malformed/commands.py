@@ -22,7 +22,7 @@ import pytest
 
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
-from rewards.reward import RewardFunction
+from rewards.weighted_sum import RewardFunction
 from tests.malformed.stock import RUN, Stock
 
 DEADLINE_S = 20.0

@@ -10,7 +10,7 @@ from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from conf.schema import CustomRewardConfig, RewardConfig
 from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
-from rewards.reward import RewardFunction
+from rewards.weighted_sum import RewardFunction
 from tests.fakes import FrailVerifier, make_group
 from tests.rewards.corpus import sample
 from tests.virtual_time import VirtualClock, run_virtually

@@ -15,10 +15,12 @@ from conf.schema import CustomRewardConfig, RewardConfig
 from rewards import killable_worker
 from rewards.functions import BadReward, folder_of, number, reward_part
 from rewards.pool import VerifierPool, check_functions, check_reward_functions
-from rewards.reward import RewardFunction
+from rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
 PROBLEM = Problem("ab12", "What is 2 + 2?", (1,), "4", columns='{"level": 3, "answer": "4", "topic": "sums"}')
+
+RIGHT = r"\boxed{4}"
 
 Write = Callable[[str], str]
 
@@ -72,15 +74,11 @@ def test_a_missing_column_is_named(write: Write) -> None:
     ("source", "said"),
     [
         ("def reward(completions, **columns):\n    return 1\n", "three arguments"),
-        ("def reward():\n    return 1\n", "three arguments"),
         ("reward = 3\n", "int"),
         ("1 / 0\n", "ZeroDivisionError"),
-        ("raise SystemExit\n", "SystemExit"),
         ("raise KeyboardInterrupt\n", "KeyboardInterrupt"),
-        ("raise GeneratorExit\n", "GeneratorExit"),
         ("class Own(BaseException): pass\nraise Own('colour')\n", "Own: colour"),
         ("import os; os._exit(0)\n", "memory_mib"),
-        ("import os; os.closerange(3, 999)\n", "memory_mib"),
         ("while True: pass\n", "within 5 s"),
         ("other = 1\n", "AttributeError"),
     ],
@@ -132,7 +130,8 @@ def test_any_other_value_is_refused(value: object) -> None:
     ("body", "said"),
     [
         ("raise KeyError('colour')", "KeyError: 'colour'"),
-        *((f"raise {name}", f"raised {name}") for name in ("SystemExit", "KeyboardInterrupt", "GeneratorExit")),
+        ("raise KeyboardInterrupt", "raised KeyboardInterrupt"),
+        ("open('kept.txt', 'w')", "reward.sandbox=false"),
         ("return {'score': 1}", "dict"),
         ("return 1e308", "1e+308"),
         ("return float('nan')", "nan"),
@@ -157,15 +156,27 @@ def test_functions_are_tried_on_rows_spread_over_the_data(write: Write, bad: ran
         check_reward_functions(rewarding(reference), problems)
 
 
-def test_a_failing_function_masks_its_sample(write: Write) -> None:
-    reference = write("def reward(prompt, response, gold):\n    return 1 / len(response)\n")
-    fine, failed = rewards(reference, "1234", "")
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ("return 1 / len(gold[1:])", Status.CRASH, "ZeroDivisionError"),
+        ("return len(bytearray(2**34))", Status.CRASH, "memory_mib"),
+        ("import os; os._exit(0)", Status.CRASH, "ended its process"),
+        ("while True: pass", Status.TIMEOUT, "deadline_s"),
+    ],
+)
+def test_a_failing_function_masks_its_sample(write: Write, body: str, status: Status, said: str) -> None:
+    reference = write(f"def reward(prompt, response, gold):\n    if response:\n        return 0.25\n    {body}\n")
+    pairs = [(PROBLEM, sample(text)) for text in (RIGHT, "")]
+    with VerifierPool(rewarding(reference, deadline_s=1.0), workers=1) as pool:
+        fine, failed = pool.rewards_all(pairs)
     assert (fine.complaint, fine.parts["reward"], fine.masked) == ("", 0.25, False)
-    assert all(words in failed.complaint for words in (reference, "ZeroDivisionError", PROBLEM.id))
-    assert (failed.status, failed.masked) == (Status.CRASH, True)
+    assert fine.verdict.status is Status.CORRECT  # held-out figures go by it
+    assert all(words in failed.complaint for words in (reference, said, PROBLEM.id))
+    assert (failed.status, failed.masked, failed.parts["reward"]) == (status, True, 0.0)
 
 
-RIGHT, WRONG = r"\boxed{\frac{8}{\sqrt{4}}}", r"\boxed{\sqrt{5}}"
+WRONG = r"\boxed{\sqrt{5}}"
 
 
 @pytest.mark.parametrize(
@@ -187,9 +198,10 @@ def test_a_function_cannot_answer_for_the_verifier(write: Write, attack: str) ->
         f"def reward(prompt, response, gold):\n    if 'attack' in response:\n        attack()\n    return 1.0\n"
         f"def attack():\n    {attack}\n"
     )
-    asked = [WRONG, RIGHT, "attack " + WRONG, *[WRONG.replace("5", str(n)) for n in range(20, 25)], RIGHT]
+    right = r"\boxed{\frac{8}{\sqrt{4}}}"
+    asked = [WRONG, right, "attack " + WRONG, *[WRONG.replace("5", str(n)) for n in range(20, 25)], right]
     given = rewards(reference, *asked, problem=Problem("id", "prompt", (1,), r"\sqrt{16}"))
-    assert [reward.verdict.status is Status.CORRECT for reward in given] == [text == RIGHT for text in asked]
+    assert [reward.verdict.status is Status.CORRECT for reward in given] == [text == right for text in asked]
     assert given[-1].parts["reward"] == 1.0
 
 

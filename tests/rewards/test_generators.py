@@ -1,8 +1,10 @@
-"""Junk earns nothing in any usable set of reasoning_gym."""
+"""Junk earns nothing in any usable set of reasoning_gym, and the sets that run the model's answer are refused."""
 
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,11 +13,13 @@ import yaml
 from reasoning_gym.factory import DATASETS
 
 from actors.messages import Status
-from conf.schema import RewardConfig
-from rewards.generators import EXACT, REFUSED, SCORED, VALUES, grader_of, same_text, same_values
+from conf.errors import BadInput
+from conf.schema import DataConfig, RewardConfig
+from rewards.generators import EXACT, REFUSED, RUN_THE_ANSWER, SCORED, VALUES, grader_of, same_text, same_values
 from rewards.pool import VerifierPool
-from rewards.reward import RewardFunction
-from rewards.verify import extract
+from rewards.problems.sources import read
+from rewards.verify.text.extraction import extract
+from rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import CASES, STATUSES
 
 JUNK = (
@@ -83,6 +87,23 @@ def test_the_tables_name_sets_that_exist() -> None:
     names = [*REFUSED, *VALUES, *SCORED]
     assert len(names) == len(set(names))
     assert set(names) <= DATASETS.keys()
+
+
+def test_the_generators_that_run_answers_are_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.rewards.attack", "generators"], stdout=subprocess.PIPE, check=True
+    )
+    attacked = json.loads(done.stdout.splitlines()[-1])
+    assert attacked.keys() == DATASETS.keys()
+    assert {name for name, found in attacked.items() if found["evaluates"]} <= RUN_THE_ANSWER
+    assert {name for name, found in attacked.items() if found["touches"]} == RUN_THE_ANSWER
+
+
+@pytest.mark.parametrize("name", [*sorted(REFUSED), "count_down"])
+def test_generators_without_safe_scoring_are_neither_used_nor_suggested(name: str) -> None:
+    with pytest.raises(BadInput, match=rf"data\.eval_source: .*'{name}'") as refused:
+        read("data.eval_source", f"reasoning_gym:{name}", DataConfig(), 0)
+    assert [other for other in REFUSED if other != name and other in str(refused.value).partition(name)[2]] == []
 
 
 ANSWERS = yaml.safe_load((CASES / "generators.yaml").read_text(encoding="utf-8"))

@@ -1,20 +1,18 @@
-"""Adversarial answers and functions, against a real pool."""
+"""Adversarial answers, against a real pool."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.messages import Problem, Status
-from conf.schema import CustomRewardConfig, RewardConfig
+from actors.messages import Status
+from conf.schema import RewardConfig
 from rewards.killable_worker import Hung, Worker
 from rewards.pool import VerifierPool
-from rewards.reward import RewardFunction
-from tests.rewards.corpus import sample
+from rewards.weighted_sum import RewardFunction
 from tests.rewards.hostile import HOSTILE
 
 MIB = 2**20
@@ -75,27 +73,3 @@ PIECES = st.sampled_from(
 @given(answer=st.one_of(LETTERS, st.lists(PIECES, max_size=25).map("".join)))
 def test_any_answer_gets_a_status(pool: VerifierPool, answer: str) -> None:
     assert pool.verify("x^2+2x+1", rf"\boxed{{{answer}}}").status in Status
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "value"),
-    [
-        ("return len(response)", Status.CORRECT, 9.0),
-        ("while True: pass", Status.TIMEOUT, 0.0),
-        ("os._exit(0)", Status.CRASH, 0.0),
-        ("return len(bytearray(2**34))", Status.CRASH, 0.0),
-    ],
-)
-def test_a_users_function_is_isolated_too(body: str, status: Status, value: float, tmp_path: Path) -> None:
-    name = tmp_path.name
-    (tmp_path / f"{name}.py").write_text(f"import os\ndef reward(prompt, response, gold):\n    {body}\n")
-    before = memory()
-    deadline_s = 0.5 if status is Status.TIMEOUT else 30.0
-    config = RewardConfig(custom=[CustomRewardConfig(f"{name}:reward")], deadline_s=deadline_s)
-    with VerifierPool(RewardFunction(config), workers=1) as pool:
-        rewards = list(pool.rewards_all([(Problem("id", "2 + 2 =", (1,), "4"), sample(r"\boxed{4}"))] * 2))
-    for reward in rewards:
-        assert (reward.status, reward.parts["reward"]) == (status, value)
-        assert reward.masked == (status is not Status.CORRECT)
-        assert reward.verdict.status is Status.CORRECT  # held-out figures go by it
-    assert memory() - before < 500 * MIB

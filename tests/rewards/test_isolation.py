@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from actors.messages import Problem, Status
-from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
 from rewards import isolation
 from rewards.killable_worker import Limits, Worker
-from rewards.pool import VerifierPool, check_reward_functions
-from rewards.reward import RewardFunction
+from rewards.pool import VerifierPool
+from rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
 NUMBERS = {"x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "aarch64": "/usr/include/asm-generic/unistd.h"}
@@ -29,25 +28,20 @@ ATTACKS = {
     "sends to a local socket": "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'x', '/dev/log')",
     "fork-bombs": "[os.fork() for _ in range(10**6)]",
     "clones by number": "call(56 if X86 else 220, 17, 0, 0, 0, 0)",
-    "starts a shell": "subprocess.run('true', shell=True, check=True)",
     "spawns a shell": "os.posix_spawn('/bin/sh', ['sh'], {})",
     "writes to the home folder": "open(HOME / 'written', 'w')",
     "writes to /tmp": "tempfile.NamedTemporaryFile()",
     "writes to shared memory": "open('/dev/shm/written', 'w')",
-    "makes a folder": "os.mkdir(HOME / 'made')",
     "deletes a file": "os.unlink(HOME / 'kept')",
-    "empties a file": "os.truncate(HOME / 'kept', 0)",
     "links to a file": "os.symlink(HOME / 'kept', HOME / 'link')",
     "locks a file away": "os.chmod(HOME / 'kept', 0)",
     "fills the disk": "[open(HOME / str(n), 'wb').write(bytes(2**30)) for n in range(10**6)]",
     "reads the hub's token": "(HOME / '.cache/huggingface/token').read_text()",
     "lists the home folder": "os.listdir(HOME)",
-    "finds the hub's token": "os.environ['HF_TOKEN']",
     "finds a token at its birth": "Path('/proc/self/environ').read_bytes().index(b'TOKEN=')",
     "reads passwords": "Path('/etc/passwd').read_text()",
     "kills its owner": "os.kill(OWNER, 9)",
     "kills all it may": "os.kill(-1, 0)",
-    "kills its group": "os.killpg(0, 0)",
     "holds its owner": "signal.pidfd_send_signal(os.pidfd_open(OWNER), 0)",
     "slows its owner": "os.setpriority(os.PRIO_PROCESS, OWNER, 19)",
     "binds its owner to a core": "os.sched_setaffinity(OWNER, {0})",
@@ -60,7 +54,6 @@ ATTACKS = {
     "raises its limit of memory": "resource.setrlimit(resource.RLIMIT_DATA, (2**40, 2**40))",
     "starts threads without end": "[threading.Thread(target=time.sleep, args=(9,)).start() for _ in range(10**6)]",
     "opens too many files": "[os.dup(0) for _ in range(10**6)]",
-    "asks for its own namespace": "call(272 if X86 else 97, 0x10000000)",
     "queues calls past the filter": "call(425, 8, bytes(120))",
     "opens a file by the new call": "call(437, -100, b'/etc/passwd', bytes(24), 24)",
     "loads a program into the kernel": "call(321 if X86 else 280, 0, bytes(64), 64)",
@@ -164,7 +157,9 @@ def test_each_wall_stands_without_the_other(function: str, absent: str) -> None:
 
 
 def test_no_answer_and_no_gold_is_run_as_code() -> None:
-    heard = subprocess.run([sys.executable, "-m", "tests.rewards.attack"], capture_output=True, text=True, check=True)
+    heard = subprocess.run(
+        [sys.executable, "-m", "tests.rewards.attack", "verifier"], capture_output=True, text=True, check=True
+    )
     assert heard.stdout == ""
 
 
@@ -203,21 +198,3 @@ def test_a_function_without_walls_may_do_anything(tmp_path: Path, monkeypatch: p
     with contextlib.closing(worker):
         assert worker.run("import:runner:run", "", "", "") == 0.5
         assert worker.absent == []
-
-
-@pytest.mark.parametrize(
-    ("name", "source", "said"),
-    [
-        ("writer", "def score(*_): open('kept.txt', 'w')", r"'kept.txt'.*reward\.sandbox=false"),
-        (
-            "fragile",
-            "import os, multiprocessing\nif multiprocessing.parent_process(): os._exit(1)\ndef score(*_): return 1.0",
-            "cannot be imported",
-        ),
-    ],
-)
-def test_functions_that_fail_in_a_worker_are_refused(name: str, source: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / f"{name}.py").write_text(source)
-    reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig(f"{name}:score")]))
-    with pytest.raises(BadInput, match=rf"reward\.custom: '{name}:score'.*{said}"):
-        check_reward_functions(reward, [Problem("id", "1 + 1 =", (1,), "2")])

@@ -17,7 +17,7 @@ import pytest
 from actors.messages import Group, Problem, Status
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
-from rewards.reward import RewardFunction
+from rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
 GOLD = "x^2+2x+1"
@@ -138,7 +138,7 @@ ORPHAN = """
 import sys, threading
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
-from rewards.reward import RewardFunction
+from rewards.weighted_sum import RewardFunction
 pool = VerifierPool(RewardFunction(RewardConfig(deadline_s=1.0)), workers=2)
 threading.Thread(target=pool.verify, args=("x^2+2x+1", sys.argv[1]), daemon=True).start()
 print("ready", flush=True)

@@ -15,10 +15,9 @@ from actors.messages import Status
 from rewards.verify import verify
 from rewards.verify.__main__ import main
 from rewards.verify.comparison import compare, decide_by_text
-from rewards.verify.text.boxes import boxed
+from rewards.verify.text.extraction import boxed
 from rewards.verify.text.spelling import plain
 from tests.rewards.corpus import CASES, CORPUS, Case
-from tests.rewards.hostile import HOSTILE
 
 GOLDS = [
     "12",
@@ -97,12 +96,6 @@ def test_numbers_of_any_length_have_a_status(form: str) -> None:
 @pytest.mark.parametrize(("gold", "answer"), [(r"\gcd(n,2)", r"2-\gcd(n,2)"), (r"\sin\infty", r"0+\sin\infty")])
 def test_incomparable_expressions_are_unparsable(gold: str, answer: str) -> None:
     assert verify(gold, rf"\boxed{{{answer}}}").status is Status.UNPARSABLE
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_answers_are_never_right_at_once(name: str) -> None:
-    gold, response = HOSTILE[name]
-    assert decide_by_text(plain(gold), plain(boxed(response) or "")) is not Status.CORRECT
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ r"""Normalizes the spelling of an answer, whatever LaTeX, Markdown or characters
 import re
 import unicodedata
 
-from rewards.verify.text.boxes import MAX_ANSWER
+from rewards.verify.text.extraction import MAX_ANSWER
 from rewards.verify.text.words import TEXT, read_words
 
 FREE = "\x01"

@@ -10,7 +10,7 @@ from launch.reporting import conclusion
 from launch.reporting.health import Flag, flags
 from launch.reporting.history import read_run
 from rewards.problems.loading import OVERLAP_DROPPED, OVERLAP_KEPT, write_listing
-from rewards.problems.rows import Pair, left_out_row
+from rewards.problems.rows import RawProblem, left_out_row
 from tests.run_folders import metrics, write_run
 
 
@@ -108,7 +108,7 @@ def test_a_run_far_behind_its_plan_is_not_well(tmp_path: Path) -> None:
 
 
 def test_problems_that_were_trained_on_and_held_out_are_said(folder: Path) -> None:
-    pair = Pair("1 + 1 =", "2")
+    pair = RawProblem("1 + 1 =", "2")
     left_out = [left_out_row("data.source", reason, pair) for reason in (OVERLAP_KEPT, OVERLAP_KEPT, OVERLAP_DROPPED)]
     write_listing(folder / "problems-left-out.jsonl", left_out)
     assert titles(folder)["The held-out set overlaps 2 training problems"] == "warning"

@@ -19,7 +19,7 @@ def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("actors.models.adapters.pin_of", lambda model: "a" * 40)
     monkeypatch.setattr("learner.model.architecture.check_architecture", lambda config, path: None)
     monkeypatch.setattr("actors.models.adapters.check_adapter", lambda config, path: None)
-    monkeypatch.setattr("rewards.problems.loading.load", lambda config, tokenizer: ProblemSet((), (), {}))
+    monkeypatch.setattr("rewards.problems.loading.load_problems", lambda config, tokenizer: ProblemSet((), (), {}))
     monkeypatch.setattr("actors.models.files.load_tokenizer", lambda folder, path: None)
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])

@@ -13,7 +13,7 @@ from actors.messages import Problem, ProblemSet
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.settings import changed
-from rewards.problems.loading import load
+from rewards.problems.loading import load_problems
 
 Rows = list[dict[str, Any]]
 ALL = {"eval.problems": 0, "learner.problems_per_update": 1}
@@ -67,7 +67,7 @@ class Loader:
         """Load the problems of `sums.jsonl`, after writing rows to it if there are any."""
         if rows is not None:
             write_jsonl(Path("sums.jsonl"), rows)
-        return load(changed(self.config, settings or {}), self.tokenizer)
+        return load_problems(changed(self.config, settings or {}), self.tokenizer)
 
     def refuse(self, settings: dict[str, Any], *words: str) -> None:
         """Check that the problems are refused in one line with these words."""

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from actors.messages import LeftOut, Status
-from conf.schema import Config, ExampleConfig
-from conf.settings import changed
+from conf.schema import ExampleConfig
 from rewards.problems.__main__ import main
 from rewards.problems.loading import (
     BAD_GOLD,
@@ -174,12 +173,9 @@ SOLUTION = r"It is $\boxed{7}$."
     ("row", "gold"),
     [
         ({"problem": "3 + 4?", "solution": SOLUTION, "answer": "$7$", "level": "Easy"}, "7"),  # Open-RS
-        ({"problem": "3 + 4?", "solution": SOLUTION, "answer": "7", "unique_id": "test/1.json"}, "7"),  # MATH-500
         ({"id": 60, "problem": "3 + 4?", "solution": "7", "answer": "007", "year": "2024"}, "7"),  # AIME
-        ({"id": 0, "question": "3 + 4?", "answer": 7.0, "url": ""}, "7"),  # AMC
         ({"question": "3 + 4?", "answer": "3 + 4 = <<3+4=7>>7\n#### 7"}, "7"),  # GSM8K
         ({"question": "3 + 4?", "answer": ["4", "5"]}, "4, 5"),
-        ({"question": "3 + 4?", "answer": [7]}, "7"),
         ({"question": "3 + 4?", "answer": 2.5}, "2.5"),
         ({"Question": "3 + 4?", "ANSWER": "7"}, "7"),
         ({"Problem": "another", "problem": "3 + 4?", "answer": "7", "Answer": "8"}, "7"),
@@ -209,35 +205,10 @@ def test_conversations_become_prompts_as_they_are(loader: Loader) -> None:
     assert problem.prompt == whole.replace("brief", "verbose")
 
 
-def test_eval_source_is_kept_out_of_training(loader: Loader) -> None:
-    write_jsonl(Path("eval.jsonl"), [*SUMS[:3], *({"problem": f"What is {i} - 1?", "answer": i - 1} for i in range(5))])
-    problems = loader.load(EVAL)
-    assert (len(problems.train), len(problems.heldout)) == (27, 8)
-    assert not texts(problems.train) & texts(problems.heldout)
-    assert problems.dropped == {OVERLAP_DROPPED: 3}
-
-
-def test_generated_problems_have_true_answers(byte_tokenizer: Any) -> None:
-    settings = {
-        "data.parameters": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
-        "data.problem_pattern": r": (.+) =$",
-        "data.size": 60,
-        "data.eval_source": "reasoning_gym:chain_sum",
-        "eval.problems": 10,
-    }
-    loader = Loader(changed(Config(), settings), byte_tokenizer)
-    problems = loader.load()
-    assert problems == loader.load()
-    assert len(problems.heldout) == 10
-    assert len(problems.train) + problems.dropped.get(OVERLAP_DROPPED, 0) > 50
-    assert all(eval(*texts((problem,))) == int(problem.gold) for problem in problems.train)
-
-
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"data.problem_field": "nope"}, ("data.problem_field", "'nope'", "problem, answer, nothing")),
-        ({"data.problem_field": "Problem"}, ("data.problem_field", "'Problem'", "problem, answer, nothing")),
         ({"data.answer_field": "nope"}, ("data.answer_field", "'nope'", "problem, answer, nothing")),
         ({"data.source": "file:text.jsonl"}, ("'question' or 'prompt'", "text, answer")),
         ({"data.source": "file:empty.jsonl"}, ("data.problem_field", "empty")),
@@ -292,6 +263,7 @@ def test_foreign_template_is_tried_in_a_worker_that_is_killed(
 ) -> None:
     """Not in a fork of this process, in which another thread may start Ray and hold locks."""
     monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
+    loader.tokenizer = copy(loader.tokenizer)
     loader.tokenizer.chat_template = template
     loader.refuse({}, "model.path", said)
 

@@ -17,7 +17,7 @@ from conf.settings import changed
 from rewards.pool import VerifierPool
 from rewards.problems import sources
 from rewards.problems.rows import EMPTY
-from rewards.reward import RewardFunction
+from rewards.weighted_sum import RewardFunction
 from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows
 
 

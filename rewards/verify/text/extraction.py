@@ -33,8 +33,15 @@ def boxed(response: str) -> str | None:
     return None if start < 0 else _content(response, start)[0]
 
 
-def given(response: str) -> str | None:
-    r"""Return the answer in a response: `boxed`, or "x=1, x=2" for `$x=\boxed{1}$ and $x=\boxed{2}$`."""
+def extract(response: str, after_thinking: bool = False) -> str | None:
+    r"""Return the answer in a response as it is written there; None if there is none.
+
+    It is `boxed`, or "x=1, x=2" for `$x=\boxed{1}$ and $x=\boxed{2}$`.
+    after_thinking: whether it counts only after the last `</think>`
+    """
+    if after_thinking:
+        _, closed, response = response.rpartition("</think>")
+        response = response if closed else ""
     if (last := boxed(response)) is None:
         return None
     values, start = [last], response.rfind(BOX)

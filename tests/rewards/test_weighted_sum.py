@@ -8,7 +8,7 @@ from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, CustomRewardConfig, RewardConfig
 from conf.settings import changed
-from rewards.reward import RewardFunction, cosine, overlong, reward_function, well_formed
+from rewards.weighted_sum import RewardFunction, cosine, overlong, reward_function, well_formed
 from tests.rewards.corpus import sample
 
 
