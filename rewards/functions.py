@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.messages import Status
-from conf.errors import BadInput
+from conf.errors import BadInput, in_brief
 from rewards.generators import score_entry
 from rewards.verify.comparison import compare, readable
 
@@ -76,18 +76,18 @@ def folder_of(name: str) -> Path | None:
 
 
 def find(key: str, reference: str) -> Callable[..., Any]:
-    """Import `module.path:function`, also from the working directory. Raises BadInput, naming the key."""
+    """Import `module.path:function`, also from the working directory. Raises BadInput, naming the key.
+
+    Call it where no signal arrives: in a worker process, or in another thread than the main one.
+    """
     module, _, name = reference.partition(":")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), name)
     except BaseException as error:  # a user's own module may raise anything
-        if isinstance(error, KeyboardInterrupt):
-            raise
         raise BadInput(
-            f"{key}: cannot import '{reference}' ({type(error).__name__}: {error}): "
-            f"give module.path:function, importable from {here}"
+            f"{key}: cannot import '{reference}' ({in_brief(error)}): give module.path:function, importable from {here}"
         ) from error
     if not callable(found):
         raise BadInput(f"{key}: '{reference}' is a {type(found).__name__}, not a function")

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from actors.clock import in_thread
 from actors.models.files import HubAway, newest
-from conf.errors import BadInput, nearest
+from conf.errors import BadInput, in_brief, nearest
 from conf.parsing import checked, disguise_of, path_of, reason
 from conf.schema import DataConfig
 from rewards.functions import find
 from rewards.generators import REFUSED, grader_of
+from rewards.killable_worker import PREPARE_S
 
 T = TypeVar("T")
 
@@ -38,7 +39,21 @@ def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
     key: the setting that names the source. seed: for a generator. Raises BadInput for one that cannot be read.
     """
     scheme, _, reference = source.partition(":")
-    return list(islice(_bounded(key, source, SCHEMES[scheme](key, reference, data, seed), data), data.scan))
+    rows: list[Row] = []
+
+    def fill() -> None:
+        for row in islice(_bounded(key, source, SCHEMES[scheme](key, reference, data, seed), data), data.scan):
+            rows.append(row)  # noqa: PERF402 — one by one, so that the other thread sees their number
+
+    if scheme != "import":
+        fill()
+        return rows
+    try:  # in a thread: a user's function may never yield, and a KeyboardInterrupt in it is its own
+        in_thread(None, fill, PREPARE_S, lambda: len(rows))
+    except TimeoutError:
+        what = f"gave no row for {PREPARE_S:g} s: make it faster, or use a file of its rows as file:PATH"
+        raise BadInput(f"{key}: '{reference}' {what}") from None
+    return rows
 
 
 MOST_ROWS = 10**6
@@ -195,14 +210,13 @@ def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) ->
 
 def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
     """Yield the rows of a user's function, which is called with data.parameters."""
-    rows = find(key, reference)
     try:
-        for fields in rows(**data.parameters):
+        for fields in find(key, reference)(**data.parameters):
             yield Row(row_of(fields, f"{key}: a row of '{reference}'"))
-    except (BadInput, KeyboardInterrupt, GeneratorExit):  # GeneratorExit: the reader has enough rows
+    except (BadInput, GeneratorExit):  # GeneratorExit: the reader has enough rows
         raise
     except BaseException as error:  # a user's own code may raise anything
-        what = f"failed with data.parameters={data.parameters} ({type(error).__name__}: {reason(error)})"
+        what = f"failed with data.parameters={data.parameters} ({in_brief(error)})"
         raise BadInput(f"{key}: '{reference}' {what}: correct it") from error
 
 

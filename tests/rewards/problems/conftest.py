@@ -11,19 +11,9 @@ from conf.settings import changed
 from rewards.problems import sources
 from tests.rewards.problems.rows import SUMS, Loader, write_jsonl
 
-HUB_CARD = """---
-configs:
-- config_name: main
-  data_files:
-  - {split: train, path: main/train.jsonl}
-  - {split: test, path: main/test.jsonl}
-- config_name: other
-  data_files:
-  - {split: train, path: other/train.jsonl}
----
-"""
-
 MODULE = """
+import time
+
 def sums(first, last):
     for i in range(first, last):
         yield {"problem": f"What is {i} + 1?", "answer": i + 1}
@@ -35,6 +25,13 @@ def endless():
 
 def strings():
     yield "1 + 1"
+
+def rude():
+    raise KeyboardInterrupt
+
+def silent():
+    while True:
+        time.sleep(1)
 
 def all_of(rows):
     yield from rows
@@ -56,19 +53,6 @@ def loader(config: Config, byte_tokenizer: Any) -> Loader:
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "newest", lambda *_: "a commit")
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write owner/sums, a folder that the datasets library finds before it asks the hub."""
-    import datasets
-
-    folder = tmp_path / "owner" / "sums"
-    for name, rows in {"main/train": SUMS, "main/test": SUMS[:12], "other/train": SUMS[:15]}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_jsonl(folder / f"{name}.jsonl", rows)
-    (folder / "README.md").write_text(HUB_CARD)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture
