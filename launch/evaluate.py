@@ -106,10 +106,10 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
     """
     from launch.session.actors import start_engines, start_verifier
 
-    config, placement, sample_files = evaluation.config, evaluation.placement, evaluation.sample_files
+    config, placement, policies = evaluation.config, evaluation.placement, evaluation.policies
     clock, loop = WallClock(), asyncio.get_running_loop()
     stopping, started = StopController(clock), clock.now()
-    total = sum(each.n * len(each.problems) for each in sample_files)
+    total = sum(each.n * len(each.problems) for each in policies)
 
     def on_signal(number: int, _: object) -> None:
         handle_signals(end_by_signal)
@@ -119,7 +119,7 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
         console.print(f"{actor} {kind}: {text}")
 
     def show() -> None:
-        sampled = sum(each.sampled for each in sample_files)
+        sampled = sum(each.sampled for each in policies)
         if sampled % max(total // LINES, 1) == 0:
             console.print(f"{sampled} of {total} samples after {duration(clock.now() - started)}")
 
@@ -129,12 +129,12 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
 
     async def work() -> str:
         await engines.ready()
-        if adapter := next((each.adapter for each in sample_files if each.adapter), None):
+        if adapter := next((each.adapter for each in policies if each.adapter), None):
             await engines.load(adapter)
-            await check_before_evaluation(config, engines, adapter, sample_files[0].problems)
+            await check_before_evaluation(config, engines, adapter, policies[0].problems)
         write_results(evaluation, "running")
         at_once = config.rollout.concurrent_samples * len(placement.rollouts)
-        await Evaluator(config, engines, verifier, clock).complete(sample_files, at_once, show)
+        await Evaluator(config, engines, verifier, clock).evaluate(*policies, at_once=at_once, on_sample=show)
         return "completed"
 
     try:

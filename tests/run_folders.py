@@ -190,12 +190,10 @@ def sample(number: int, correct: bool) -> dict[str, Any]:
     }
 
 
-def scores(n: int, by_k: dict[int, float]) -> dict[str, Any]:
-    measured = {
-        f"pass@{k}": {"value": value, "ci95": [max(value - 0.1, 0.0), min(value + 0.1, 1.0)]}
-        for k, value in by_k.items()
-    }
-    return {"n": n, **measured, "mean_length": 90.0, "truncated": 0.0}
+def scores(n: int, problems: int, by_k: dict[int, float]) -> dict[str, Any]:
+    intervals = {f"pass@{k}": [max(value - 0.1, 0.0), min(value + 0.1, 1.0)] for k, value in by_k.items()}
+    known = {"problems": problems, "ci95": intervals.pop("pass@1"), "intervals": intervals}
+    return {f"pass@{k}": value for k, value in by_k.items()} | known | {"n": n, "mean_length": 90.0, "truncated": 0.0}
 
 
 EVALUATION: dict[str, Any] = {
@@ -214,11 +212,11 @@ EVALUATION: dict[str, Any] = {
             "source": "hub:aime24",
             "problems": 30,
             "dropped": {"duplicate": 2},
-            "base": scores(16, {1: 0.02, 8: 0.1, 16: 0.16}),
-            "adapter": scores(16, {1: 0.04, 8: 0.12, 16: 0.18}),
+            "base": scores(16, 30, {1: 0.02, 8: 0.1, 16: 0.16}),
+            "adapter": scores(16, 30, {1: 0.04, 8: 0.12, 16: 0.18}),
             "paired": {"difference": 0.02, "ci95": [-0.01, 0.05], "p": 0.2},
         },
-        {"name": "sums", "problems": 10, "n": 16, "base": scores(4, {1: 0.5, 4: 0.9})},
+        {"name": "sums", "problems": 10, "n": 16, "base": scores(4, 10, {1: 0.5, 4: 0.9})},
     ],
 }
 """evaluation.json of launch/evaluate.py."""

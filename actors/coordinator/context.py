@@ -13,7 +13,7 @@ from actors.runtime.host_resources import HostNeeds
 from actors.runtime.placement import Placement
 from actors.runtime.process import software_versions
 from actors.storage.checkpoints import version_of
-from actors.storage.documents import Heldout, Heldouts, LedgerRecord, Plasticity, RunSummary
+from actors.storage.documents import Heldouts, LedgerRecord, Plasticity, PolicyScores, RunSummary
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 
@@ -73,7 +73,7 @@ class Outcome:
 
     status: str
     reason: str
-    final: Heldout | None = None
+    final: PolicyScores | None = None
     plasticity: Plasticity | None = None
 
 

@@ -14,7 +14,7 @@ from actors.adapter_check.prompts import CheckPrompts
 from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S
 from actors.coordinator.collapse_guard import Alarm, Guard
 from actors.coordinator.context import Outcome, RunContext
-from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, Plasticity
+from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, ReferenceSet
 from actors.coordinator.learner_state import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.metrics import Standing, describe_batch
@@ -25,8 +25,7 @@ from actors.coordinator.streaks import SkippedStreak
 from actors.errors import Halted, LearnerDied
 from actors.messages import AdapterRef, Batch, Progress
 from actors.storage.checkpoints import read_state
-from actors.storage.documents import CoordinatorState, EventKind, Heldout
-from actors.storage.documents import Plasticity as PlasticityFigures
+from actors.storage.documents import CoordinatorState, EventKind, Plasticity, PolicyScores
 
 TICK_S = 1.0
 """Seconds between two writes of the time spent."""
@@ -47,7 +46,7 @@ class Coordinator:
         self._run = run
         self._config, self._learner, self._folder = run.config, run.learner, run.folder
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
-        self._heldout, self._plasticity = HeldoutEvaluations(run), Plasticity(run)
+        self._heldout, self._plasticity = HeldoutEvaluations(run), ReferenceSet(run)
         self._saving = Saving(run, lambda: self._producer.state.model_copy(update={"noise": self._publisher.noise}))
         self._prompts = CheckPrompts(run.config, run.problems.train, partial(run.metered, "adapter_check"))
         self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts)
@@ -372,7 +371,7 @@ class Coordinator:
             adapter = AdapterRef(self.updates, incarnation, str(checkpoint / "adapter"))
             await self._stopping.unless_stopped(self._publisher.adopt(adapter))
 
-    async def _evaluate_end(self, inspect: bool) -> tuple[Heldout | None, PlasticityFigures | None]:
+    async def _evaluate_end(self, inspect: bool) -> tuple[PolicyScores | None, Plasticity | None]:
         """Return the final evaluation and, if the learner can still be inspected, the plasticity."""
         policy = self._publisher.policy
         if policy is None:

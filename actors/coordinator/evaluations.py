@@ -1,16 +1,18 @@
 """Measurements of a run's policy: held-out evaluations, and its drift from the base model."""
 
 import asyncio
-import math
 from statistics import fmean
+
+from pydantic import ValidationError
 
 from actors.coordinator.context import RunContext
 from actors.errors import LearnerDied
-from actors.evaluation.evaluator import Evaluator
+from actors.evaluation.evaluator import Evaluator, part_of
+from actors.evaluation.samples import PolicySamples
+from actors.evaluation.statistics import correct
 from actors.messages import AdapterRef, Group, Inspection, Sample, Sampling
 from actors.seeds import request_seed
-from actors.storage.documents import EntropyChange, Heldout
-from actors.storage.documents import Plasticity as PlasticityFigures
+from actors.storage.documents import EntropyChange, Plasticity, PolicyScores
 
 BASE_SHARE = 1 / 3
 """Largest fraction of the remaining budget that the base model's evaluation may take."""
@@ -34,14 +36,14 @@ class HeldoutEvaluations:
         self._evaluator = Evaluator(run.config, run.metered("eval"), run.verifier, run.clock)
         self._heldout = run.problems.heldout
 
-    async def base(self) -> Heldout | None:
+    async def base(self) -> PolicyScores | None:
         """Evaluate the base model, once per run."""
         if (known := self._run.folder.evaluation("base")) is not None:
             self._learn(known.round_seconds)
             return known
         return await self._evaluate("base", None, self._run.budget.left * BASE_SHARE)
 
-    async def final(self, adapter: AdapterRef) -> Heldout | None:
+    async def final(self, adapter: AdapterRef) -> PolicyScores | None:
         """Evaluate the last policy in the rest of the budget."""
         return await self._evaluate("final", adapter, self._run.budget.left - LAST_MOMENT_S)
 
@@ -59,10 +61,11 @@ class HeldoutEvaluations:
         if not (affordable or self._run.config.run.deterministic) or not budget.allows("validate"):
             return {}
         self._run.ledger.enter("learner", "validate")
-        result = await self._evaluator.evaluate(problems, adapter, 1, budget.left - budget.reserve)
-        if result is None or result[0].problems < len(problems):
+        samples = PolicySamples(problems, 1, adapter)
+        await self._evaluator.evaluate(samples, at_once=len(problems), seconds=budget.left - budget.reserve)
+        if not samples.rounds:
             return {}
-        found = result[0]
+        found = samples.scores(samples.of_rounds(1))
         budget.expect("validate", found.seconds)
         return {
             "validation/pass@1": found.pass_at_1,
@@ -70,29 +73,35 @@ class HeldoutEvaluations:
             "time/validate": found.seconds,
         }
 
-    async def _evaluate(self, name: str, adapter: AdapterRef | None, seconds: float) -> Heldout | None:
+    async def _evaluate(self, name: str, adapter: AdapterRef | None, seconds: float) -> PolicyScores | None:
+        """Evaluate a policy on the held-out problems, or on the first of them if not even one round fits.
+
+        A round that is not complete in time is dropped whole.
+        """
         if not self._heldout:
             return None
-        n, round_s = self._run.config.eval.n, self._run.budget.expected("round")
-        result = await self._evaluator.evaluate(self._heldout, adapter, n, seconds, round_s)
-        self._learn(result[0].round_seconds if result else seconds)
-        if result is None:
+        samples = PolicySamples(self._heldout, self._run.config.eval.n, adapter)
+        round_s = self._run.budget.expected("evaluate") / samples.n
+        at_once = part_of(len(self._heldout), seconds, round_s)
+        await self._evaluator.evaluate(samples, at_once=at_once, seconds=seconds)
+        rows = samples.of_rounds(samples.rounds) if samples.rounds else samples.of_parts(at_once)
+        if not rows:
+            self._learn(seconds)
             return None
-        found, groups = result
-        self._run.folder.write_samples(f"eval-{name}", groups)
+        found = samples.scores(rows)
+        self._learn(found.round_seconds)
         validation = self._run.config.validation
-        validated = min(validation.problems, len(self._heldout))
-        if validation.every and found.problems >= validated:  # its first round begins with the validation problems
-            score = fmean(group.rewards[0].verdict.score for group in groups[:validated])
-            found = found.model_copy(update={"validation/pass@1": score})
+        validated = [of[:1] for of in rows[: validation.problems]]
+        if validation.every and len(validated) == min(validation.problems, len(self._heldout)):
+            found = found.model_copy(update={"validation/pass@1": fmean(correct(validated))})
+        self._run.folder.write_rows(f"eval-{name}", [row for of_round in zip(*rows, strict=True) for row in of_round])
         return self._run.folder.write_evaluation(name, adapter.version if adapter else 0, found)
 
     def _learn(self, round_seconds: float) -> None:
-        self._run.budget.expect("round", round_seconds)
         self._run.budget.expect("evaluate", round_seconds * self._run.config.eval.n)
 
 
-class Plasticity:
+class ReferenceSet:
     """Has the learner compare itself with the base model on the reference set, responses of the base model.
 
     The tokens stay the same throughout a run. All runs on the same problems sample them with the same seeds.
@@ -128,23 +137,23 @@ class Plasticity:
         self._run.budget.expect("inspect", self._run.clock.now() - started)
         return found
 
-    async def measure(self, version: int) -> PlasticityFigures | None:
+    async def measure(self, version: int) -> Plasticity | None:
         """Return `plasticity` of summary.json; None if the learner has no finite answer for this version."""
         found = await self.inspect()
         if found is None or found.version != version:
             return None
         before, after = found.base_entropy, found.entropy
-        figures = (before, after, found.kl_to_base, *found.adapter_norm.values(), *found.effective_rank.values())
-        if not all(map(math.isfinite, figures)):
-            return None
         change = after / before - 1 if before else 0.0
-        return PlasticityFigures(
-            probe_entropy=EntropyChange(before=before, after=after, change=change),
-            kl_to_base=found.kl_to_base,
-            adapter_norm=found.adapter_norm,
-            effective_rank=found.effective_rank,
-            rank=self._run.config.lora.rank,
-        )
+        try:
+            return Plasticity(
+                probe_entropy=EntropyChange(before=before, after=after, change=change),
+                kl_to_base=found.kl_to_base,
+                adapter_norm=found.adapter_norm,
+                effective_rank=found.effective_rank,
+                rank=self._run.config.lora.rank,
+            )
+        except ValidationError:  # a number is not finite
+            return None
 
     async def _respond(self, number: int) -> Group:
         rollout = self._run.config.rollout

@@ -6,7 +6,7 @@ from statistics import fmean
 from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import Ledger
 from actors.messages import Batch, Progress, Status
-from actors.storage.documents import Heldout
+from actors.storage.documents import PolicyScores
 
 
 class Standing:
@@ -16,7 +16,7 @@ class Standing:
         """limit: updates after which the run ends; None if time alone ends it."""
         self.phase, self.doing = "starting", ""
         self.latest: dict[str, float] = {}
-        self.base: Heldout | None = None
+        self.base: PolicyScores | None = None
         self._budget, self._ledger, self._limit = budget, ledger, limit
 
     def enter(self, phase: str, doing: str = "") -> None:

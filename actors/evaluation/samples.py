@@ -1,80 +1,27 @@
-"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and `samples/` by policy and benchmark."""
+"""The samples of an evaluated policy: in memory for a run, in a file for launch/evaluate.py."""
 
 from collections import deque
 from pathlib import Path
 
-from actors.evaluation.protocol import check_continues
+from actors.evaluation.statistics import Alike, Samples, scores
 from actors.messages import AdapterRef, Group, Problem
-from actors.models.adapters import model_names
-from actors.storage.documents import BenchmarkResult, EvaluatedSample, EvaluationDocument, Protocol
-from actors.storage.files import append_row, drop_half_line, read_document, read_rows, replace_text, write_document
-from actors.storage.folders import empty, mark
-from actors.storage.layout import EVALUATION
+from actors.storage.documents import EvaluatedSample, PolicyScores
+from actors.storage.files import append_row, read_rows
 from actors.storage.run_folder import sample_row
-from actors.storage.run_record import RunRecord
 from actors.storage.writer import Writer
 from conf.errors import BadInput
-from conf.load import recorded
-from conf.schema import CommandLine, Config
-
-DOCUMENT = "evaluation.json"
 
 
-class EvaluationFolder:
-    """Reads and writes the files of an evaluation."""
+class PolicySamples:
+    """Samples 0 … n - 1 of each problem by one policy.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @classmethod
-    def of(cls, config: CommandLine, run: Path | None) -> "EvaluationFolder":
-        """Return the folder of an evaluation. run: folder of the run that the adapter comes from.
-
-        Raises BadInput if it would be in the folder of another run or model, whose report would then show the results.
-        """
-        home = RunRecord(Path(config.run.folder) / config.run.name)
-        if known := recorded(home.path):
-            if config.adapter and home.path.resolve() != run:
-                raise BadInput(f"adapter={config.adapter}: is not from the run in {home.path}; give run.name=OTHER")
-            model = known.model.path
-            if not model_names(model) & model_names(config.model.path):
-                raise BadInput(f"model.path={config.model.path}: {home.path} belongs to {model}; give run.name=OTHER")
-        return cls(home.evaluation_folder)
-
-    def begin(self, config: Config, protocol: Protocol) -> list[BenchmarkResult]:
-        """Clean up after an earlier process. Return the results so far.
-
-        Raises BadInput if its samples have another protocol, or if run.overwrite would delete somebody else's file.
-        """
-        if config.run.overwrite and (other := empty(self.path.resolve(), EVALUATION)) is not None:
-            raise BadInput(f"{other} is not the file of an evaluation: move it away, or give run.name=OTHER")
-        mark(self.path, EVALUATION.kind)
-        files = list((self.path / "samples").glob("*.jsonl"))
-        for file in files:
-            drop_half_line(file)
-        if (document := self.document()) is None:
-            return []
-        if document.benchmarks or files:
-            evaluation = f"the evaluation {config.run.name!r} in {self.path}"
-            check_continues(protocol, document.protocol, evaluation)
-        return document.benchmarks
-
-    def document(self) -> EvaluationDocument | None:
-        """Return evaluation.json."""
-        return read_document(self.path / DOCUMENT, EvaluationDocument)
-
-    def write(self, document: EvaluationDocument, markdown: str) -> None:
-        replace_text(self.path / "evaluation.md", markdown)
-        write_document(self.path / DOCUMENT, document)
-
-
-class SampleFile:
-    """Samples 0 … n - 1 of each problem, one per line, in the order of their completion.
-
-    adapter: the policy's, None for the base model.
+    adapter: the policy's, None for the base model. file: keeps the samples, one per line, in the order of their
+    completion; None keeps them in memory.
     """
 
-    def __init__(self, file: Path, problems: tuple[Problem, ...], n: int, adapter: AdapterRef | None) -> None:
+    def __init__(
+        self, problems: tuple[Problem, ...], n: int, adapter: AdapterRef | None, file: Path | None = None
+    ) -> None:
         """Read the samples of an earlier process. Raises BadInput if they are damaged or belong to other problems."""
         self.problems = problems
         self.n = n
@@ -84,7 +31,7 @@ class SampleFile:
         self._unwritten: deque[EvaluatedSample] = deque()
         self._rows: dict[tuple[str, int], EvaluatedSample] = {}
         known = {problem.id: problem for problem in problems}
-        for number, row in enumerate(read_rows(file, EvaluatedSample), start=1):
+        for number, row in enumerate(read_rows(file, EvaluatedSample) if file else (), start=1):
             problem = known.get(row.problem)
             if problem and (row.prompt, row.gold) != (problem.prompt, problem.gold):
                 raise BadInput(
@@ -108,33 +55,43 @@ class SampleFile:
         """Number of samples that every problem has."""
         return next((number for number in range(self.n) if self.missing(number)), self.n)
 
-    def samples(self, rounds: int) -> list[list[EvaluatedSample]]:
+    def of_rounds(self, rounds: int) -> list[list[EvaluatedSample]]:
         """Return the first `rounds` samples of each problem."""
         return [[self._rows[problem.id, number] for number in range(rounds)] for problem in self.problems]
 
-    @property
-    def cost(self) -> dict[str, float]:
-        """Tokens and seconds of all samples, incomplete rounds included."""
-        rows = self._rows.values()
-        return {"tokens": sum(row.tokens for row in rows), "seconds": sum(row.seconds for row in rows)}
+    def of_parts(self, size: int) -> list[list[EvaluatedSample]]:
+        """Return the first sample of each of the first problems, as many as are whole parts of this size."""
+        count = min(self.missing(0), default=len(self.problems))
+        return [[self._rows[problem.id, 0]] for problem in self.problems[: count - count % size]]
 
-    def append(self, number: int, group: Group, seconds: float) -> None:
-        """Keep sample `number` of a problem, and have it written. seconds: since the sample before, of any file."""
+    def scores(self, samples: Samples, alike: Alike | None = None) -> PolicyScores:
+        """Return the scores over some of the samples, with the cost of all of them."""
+        rows = self._rows.values()
+        tokens, seconds = sum(row.tokens for row in rows), sum(row.seconds for row in rows)
+        cost = {"tokens": tokens, "seconds": seconds, "round_seconds": seconds * len(self.problems) / len(rows)}
+        return scores(samples, alike).model_copy(update=cost)
+
+    def add(self, number: int, group: Group, seconds: float) -> None:
+        """Keep sample `number` of a problem, and have it written. seconds: since the sample before, of any policy."""
         extra = {"sample": number, "format": group.rewards[0].parts["format"], "seconds": round(seconds, 4)}
         row = EvaluatedSample.model_validate(sample_row(group, 0).content | extra)
-        self._unwritten.append(row)
-        self._writer.put(self._write)  # with all that have come by then
+        if self._file:
+            self._unwritten.append(row)
+            self._writer.put(self._write, self._file)  # with all that have come by then
         self._keep(row)
 
     async def flush(self) -> None:
         """Return once all samples are on disk. Raises the error of a write that has failed."""
-        await self._writer.in_turn(self._writer.check)
+        if self._file:
+            await self._writer.in_turn(self._writer.check)
 
-    def _write(self) -> None:
+    def _write(self, file: Path) -> None:
         if rows := [self._unwritten.popleft() for _ in range(len(self._unwritten))]:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            append_row(self._file, *rows)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            append_row(file, *rows)
 
     def _keep(self, row: EvaluatedSample) -> None:
-        """Keep a sample without the texts, which no score needs and which stay in the file."""
-        self._rows[row.problem, row.sample] = row.model_copy(update={"prompt": "", "response": ""})
+        """Keep a sample, without the texts if they are in a file: no score needs them."""
+        self._rows[row.problem, row.sample] = row.model_copy(
+            update={"prompt": "", "response": ""} if self._file else {}
+        )

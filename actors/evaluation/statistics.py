@@ -140,22 +140,29 @@ def pass_at(correct: Sequence[int], n: int) -> dict[str, list[float]]:
     return {f"pass@{k}": [1 - comb(n - c, k) / comb(n, k) for c in correct] for k in ks}
 
 
-def scores(samples: Samples, alike: Alike) -> PolicyScores:
-    """Return pass@k for the paper's k and n, and maj@n, with 95 % intervals over problems, and means over samples.
+def scores(samples: Samples, alike: Alike | None = None) -> PolicyScores:
+    """Return pass@k for the paper's k and n, with 95 % intervals over problems, and means over samples.
 
-    A response that could not be verified counts as wrong.
+    alike: adds maj@n. A response that could not be verified counts as wrong.
     """
     n = len(samples[0])
-    values = {**pass_at(correct(samples), n), "maj@n": [majority(rows, alike) for rows in samples]}
+    values = pass_at(correct(samples), n)
+    if alike:
+        values["maj@n"] = [majority(rows, alike) for rows in samples]
     rows = [row for of_problem in samples for row in of_problem]
-    measured = {name: {"value": fmean(each), "ci95": list(share_interval(each))} for name, each in values.items()}
-    means = {
-        "mean_length": fmean(row.tokens for row in rows),
-        "truncated": fmean(row.finish_reason == "length" for row in rows),
-        "format": fmean(row.format for row in rows),
-        "unverified": fmean(row.status in UNVERIFIED for row in rows),
-    }
-    return PolicyScores.model_validate({"n": n, **measured, **means})
+    return PolicyScores.model_validate(
+        {name: fmean(each) for name, each in values.items()}
+        | {
+            "n": n,
+            "problems": len(samples),
+            "ci95": share_interval(values.pop("pass@1")),
+            "intervals": {name: share_interval(each) for name, each in values.items()},
+            "mean_length": fmean(row.tokens for row in rows),
+            "truncated": fmean(row.finish_reason == "length" for row in rows),
+            "format": fmean(row.format for row in rows),
+            "unverified": fmean(row.status in UNVERIFIED for row in rows),
+        }
+    )
 
 
 def comparison(base: Samples, adapter: Samples) -> PairedDifference:

@@ -101,10 +101,12 @@ class Event(Document):
         return _kind_of(self.event)
 
 
-class Heldout(Document):
-    """A held-out evaluation: eval-base.json and eval-final.json, and both in summary.json.
+class PolicyScores(Document):
+    """Scores of a policy on problems: eval-base.json and eval-final.json, both in summary.json, and in evaluation.json.
 
-    ci95: 95 % interval of pass@1 over problems. round_seconds: duration of the quickest round.
+    n: samples of each problem. problems: their number. ci95: 95 % interval of pass@1 over problems. intervals: those of
+    the other scores by name. tokens, seconds: of all samples, incomplete rounds among them. round_seconds: seconds for
+    one sample of each problem.
     """
 
     __pydantic_extra__: dict[str, Number | list[Number] | None]
@@ -112,15 +114,20 @@ class Heldout(Document):
     n: Positive
     problems: Positive
     ci95: Interval
+    maj_at_n: Share | None = Field(default=None, alias="maj@n")
+    intervals: dict[str, Interval] = {}
     mean_length: Amount
     truncated: Share
+    format: Share | None = None
+    unverified: Share = 0.0
+    tokens: Count = 0
     seconds: Amount = 0.0
     round_seconds: Amount = 0.0
 
     @property
     def pass_at(self) -> dict[int, float]:
         """pass@k by k."""
-        return {k: value for k, value in by_k(self.content).items() if isinstance(value, int | float)}
+        return {k: value for k, value in sorted(by_k(self.content).items()) if isinstance(value, int | float)}
 
     @property
     def figures(self) -> dict[str, float]:
@@ -129,8 +136,8 @@ class Heldout(Document):
 
 
 class Heldouts(Document):
-    base: Heldout | None = None
-    final: Heldout | None = None
+    base: PolicyScores | None = None
+    final: PolicyScores | None = None
 
 
 class LedgerRecord(Document):
@@ -261,30 +268,6 @@ class LearnerState(FormattedDocument):
     target_modules: list[str]
     seed: int
     steps_per_batch: int
-
-
-class Measure(Document):
-    value: Share
-    ci95: Interval | None = None
-
-
-class PolicyScores(Document):
-    """Scores of a policy on a benchmark. n: responses per problem."""
-
-    __pydantic_extra__: dict[str, Measure | None]
-    n: Positive
-    maj_at_n: Measure | None = Field(default=None, alias="maj@n")
-    mean_length: Amount = 0.0
-    truncated: Share = 0.0
-    format: Share | None = None
-    unverified: Share = 0.0
-    tokens: Count = 0
-    seconds: Amount = 0.0
-
-    @property
-    def pass_at(self) -> dict[int, Measure]:
-        """pass@k by k."""
-        return {k: found for k, found in sorted(by_k(self.model_extra or {}).items()) if found}
 
 
 class PairedDifference(Document):

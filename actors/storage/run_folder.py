@@ -3,7 +3,7 @@
 import json
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actors.messages import AdapterRef, Group
@@ -150,7 +150,7 @@ class RunFolder(RunRecord):
             self.writer.put(sync, path)
         await self.writer.in_turn(self.writer.check)
 
-    def write_evaluation(self, name: str, version: int, evaluation: documents.Heldout) -> documents.Heldout:
+    def write_evaluation(self, name: str, version: int, evaluation: documents.PolicyScores) -> documents.PolicyScores:
         """Write a version's held-out evaluation, pass its figures to the loggers, and return it."""
         self.writer.put(write_document, self.path / f"eval-{name}.json", evaluation)
         figures = evaluation.figures.items()
@@ -162,9 +162,12 @@ class RunFolder(RunRecord):
         self.writer.put(replace_text, self.path / "reference_set.json", json.dumps(responses))
 
     def write_samples(self, name: str, groups: tuple[Group, ...]) -> None:
+        """Write the samples of an update as `write_rows` does, all of them only if it was skipped."""
+        kept = groups if name.startswith("skipped") else groups[:SAMPLED_GROUPS]
+        self.write_rows(name, [sample_row(group, number) for group in kept for number in range(len(group.samples))])
+
+    def write_rows(self, name: str, rows: Sequence[documents.SampleRow]) -> None:
         """Write samples/<name>.jsonl: prompts, responses and rewards."""
-        kept = groups if name.startswith(("eval", "skipped")) else groups[:SAMPLED_GROUPS]
-        rows = [sample_row(group, number) for group in kept for number in range(len(group.samples))]
         self.writer.put(write_rows, self.path / "samples" / f"{name}.jsonl", rows)
         self.tracking.samples(name, rows[0].version or 0, [row.content for row in rows])
 

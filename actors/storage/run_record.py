@@ -84,9 +84,9 @@ class RunRecord:
         """Return how often weights were restored."""
         return int(read_optional(self.path / "incarnation.json", fields.Count) or 0)
 
-    def evaluation(self, name: str) -> documents.Heldout | None:
+    def evaluation(self, name: str) -> documents.PolicyScores | None:
         """Return a held-out evaluation, `base` or `final`."""
-        return read_document(self.path / f"eval-{name}.json", documents.Heldout)
+        return read_document(self.path / f"eval-{name}.json", documents.PolicyScores)
 
     def reference_set(self) -> list[list[int]] | None:
         """Return the reference set: responses of the base model as token ids."""

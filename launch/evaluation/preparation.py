@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from actors.evaluation.folder import EvaluationFolder
 from actors.evaluation.protocol import protocol_of
-from actors.evaluation.samples import EvaluationFolder, SampleFile
+from actors.evaluation.samples import PolicySamples
 from actors.messages import AdapterRef
 from actors.models.adapters import adopt_adapter, pinned
 from actors.models.files import load_tokenizer, locate, shape_from_config
@@ -35,7 +36,7 @@ from rewards.weighted_sum import reward_function
 class PreparedEvaluation:
     """An evaluation that can start.
 
-    samples: each benchmark, with the sample files of the base model and, if there is one, of the adapter.
+    samples: each benchmark, with the samples of the base model and, if there is one, of the adapter.
     others: results of benchmarks that were evaluated before and are not requested now.
     """
 
@@ -44,22 +45,24 @@ class PreparedEvaluation:
     model_path: str
     placement: Placement
     protocol: Protocol
-    samples: list[tuple[BenchmarkProblems, list[SampleFile]]]
+    samples: list[tuple[BenchmarkProblems, list[PolicySamples]]]
     others: list[BenchmarkResult]
 
     @property
-    def sample_files(self) -> list[SampleFile]:
-        return [sample_file for _, sample_files in self.samples for sample_file in sample_files]
+    def policies(self) -> list[PolicySamples]:
+        return [policy for _, policies in self.samples for policy in policies]
 
     @property
     def complete(self) -> bool:
-        return all(sample_file.rounds == sample_file.n for sample_file in self.sample_files)
+        return all(policy.rounds == policy.n for policy in self.policies)
 
 
 def prepare(config: CommandLine, machine: Machine, console: Console) -> PreparedEvaluation | None:
     """Find and check everything, and only then touch the folder. Return None if only the plan was requested."""
     check_request(config, machine)
-    config = pinned(config, config.adapter)
+    run = run_of(config.adapter)
+    folder = EvaluationFolder.of(config, run)
+    config = pinned(folder.as_begun(config), config.adapter)
     model_path = locate(config.model)
     shape = shape_from_config(model_path)
     check_lengths(config, shape.max_position_embeddings)
@@ -69,8 +72,6 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     if config.reward.workers is not None:
         placement = replace(placement, reward_workers=config.reward.workers)
     check_engines(config, shape, machine, placement)
-    run = run_of(config.adapter)
-    folder = EvaluationFolder.of(config, run)
     if run:
         console.print(f"Settings of the run in {near(run)}")
     tokenizer = load_tokenizer(model_path, config.model.path)
@@ -91,11 +92,11 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     protocol = protocol_of(config, model_path, adapter)
     take_over(folder.path, f"the evaluation {config.run.name!r}")
     before = folder.begin(config, protocol)
-    policies = {"base": None} | ({"adapter": AdapterRef(0, 0, str(adapter.folder))} if adapter else {})
+    adapters = {"base": None} | ({"adapter": AdapterRef(0, 0, str(adapter.folder))} if adapter else {})
     samples = []
     for each in benchmarks:
-        files = {name: folder.path / "samples" / f"{each.benchmark.name}-{name}.jsonl" for name in policies}
-        own = [SampleFile(files[name], each.problems, config.n, policy) for name, policy in policies.items()]
+        files = {name: folder.path / "samples" / f"{each.benchmark.name}-{name}.jsonl" for name in adapters}
+        own = [PolicySamples(each.problems, config.n, adapters[name], file) for name, file in files.items()]
         samples.append((each, own))
     return PreparedEvaluation(
         config=config,

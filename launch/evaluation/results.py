@@ -6,8 +6,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from actors.evaluation.samples import SampleFile
-from actors.evaluation.statistics import comparison, scores
+from actors.evaluation.samples import PolicySamples
+from actors.evaluation.statistics import comparison
 from actors.messages import Status
 from actors.runtime.process import software_versions
 from actors.storage.documents import BenchmarkResult, EvaluationDocument
@@ -41,15 +41,13 @@ def write_results(evaluation: PreparedEvaluation, status: str) -> EvaluationDocu
 
 
 def result_of(
-    problems: BenchmarkProblems, sample_files: list[SampleFile], evaluation: PreparedEvaluation
+    problems: BenchmarkProblems, policies: list[PolicySamples], evaluation: PreparedEvaluation
 ) -> BenchmarkResult | None:
     """Return the scores on a benchmark over the rounds that all policies have completed; None without one."""
-    rounds = min(sample_file.rounds for sample_file in sample_files)
-    if not rounds:
+    if not (rounds := min(policy.rounds for policy in policies)):
         return None
-    rows = [sample_file.samples(rounds) for sample_file in sample_files]
-    costs = [sample_file.cost for sample_file in sample_files]
-    found = [scores(own, alike).model_copy(update=cost) for own, cost in zip(rows, costs, strict=True)]
+    samples = [policy.of_rounds(rounds) for policy in policies]
+    found = [policy.scores(own, alike) for policy, own in zip(policies, samples, strict=True)]
     return BenchmarkResult(
         name=problems.benchmark.name,
         source=problems.benchmark.source,
@@ -59,7 +57,7 @@ def result_of(
         limit=evaluation.config.limit,
         base=found[0],
         adapter=found[1] if len(found) > 1 else None,
-        paired=comparison(*rows) if len(found) > 1 else None,
+        paired=comparison(*samples) if len(found) > 1 else None,
     )
 
 

@@ -1,7 +1,7 @@
 """The results of launch/evaluate.py in rows and sentences, for its own table and for a run's report."""
 
 from actors.formats import duration
-from actors.storage.documents import EvaluationDocument, Measure, PolicyScores
+from actors.storage.documents import EvaluationDocument, PolicyScores
 
 POLICIES = ("base", "adapter")
 
@@ -20,10 +20,12 @@ def table_rows(document: EvaluationDocument) -> list[tuple[str, ...]]:
 
 
 def _figures(scores: PolicyScores) -> dict[str, str]:
-    measured = {f"pass@{k}": found for k, found in scores.pass_at.items()} | {"maj@n": scores.maj_at_n}
+    measured = {f"pass@{k}": value for k, value in scores.pass_at.items()}
+    measured |= {} if scores.maj_at_n is None else {"maj@n": scores.maj_at_n}
+    intervals = {"pass@1": scores.ci95, **scores.intervals}
     return {
         "n": str(scores.n),
-        **{name: _with_interval(found) for name, found in measured.items() if found},
+        **{name: _with_interval(value, intervals.get(name)) for name, value in measured.items()},
         "length": f"{scores.mean_length:.0f}",
         "truncated": f"{scores.truncated:.0%}",
         "format": f"{scores.format or 0:.0%}",
@@ -33,8 +35,8 @@ def _figures(scores: PolicyScores) -> dict[str, str]:
     }
 
 
-def _with_interval(found: Measure) -> str:
-    return f"{found.value:.3f}" + (" ({:.3f}–{:.3f})".format(*found.ci95) if found.ci95 else "")
+def _with_interval(value: float, interval: list[float] | None) -> str:
+    return f"{value:.3f}" + (" ({:.3f}–{:.3f})".format(*interval) if interval else "")
 
 
 def notes(document: EvaluationDocument) -> list[str]:

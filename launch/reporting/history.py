@@ -68,12 +68,12 @@ class Run:
         return int(self.config.get(SEED) or 0)
 
     @property
-    def base(self) -> documents.Heldout | None:
+    def base(self) -> documents.PolicyScores | None:
         """Held-out evaluation of the base model."""
         return self.summary.eval.base
 
     @property
-    def final(self) -> documents.Heldout | None:
+    def final(self) -> documents.PolicyScores | None:
         """Held-out evaluation of the trained policy."""
         return self.summary.eval.final
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from actors.evaluation.statistics import FEWEST, Difference, Estimate, over_problems, paired_difference
-from actors.storage.documents import Heldout
+from actors.storage.documents import PolicyScores
 from launch.reporting.health import behind
 from launch.reporting.history import Run
 from launch.reporting.wording import SPACE, WORDS, decimal, many, percent, points, shorten, span
@@ -33,7 +33,7 @@ class Effect:
         return "rose" if self.difference.value > 0 else "fell"
 
 
-def recorded(evaluation: Heldout) -> Estimate:
+def recorded(evaluation: PolicyScores) -> Estimate:
     """Return pass@1 of an evaluation from summary.json."""
     low, high = evaluation.ci95
     return Estimate(evaluation.pass_at_1, (low, high) if evaluation.problems >= FEWEST else None)

@@ -76,7 +76,8 @@ def test_run_with_every_answer_right_is_complete(run: Run, lost: int) -> None:
 
 def test_a_function_that_always_fails_and_counts_as_wrong_is_no_success(run: Run) -> None:
     """The verdicts are right all the same."""
-    failed = replace(make_reward(1.0), total=0.0, parts={"accuracy": 0.0}, counted=True, failure=Status.CRASH)
+    parts = {"accuracy": 0.0, "format": 0.0}
+    failed = replace(make_reward(1.0), total=0.0, parts=parts, counted=True, failure=Status.CRASH)
     run.verifier.rewards_of = lambda _: (failed,) * 2
     assert "nothing can be learned" in str(run.fail())
 

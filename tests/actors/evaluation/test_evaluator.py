@@ -1,68 +1,161 @@
-"""Held-out evaluation under virtual time."""
+"""Rounds, deadlines, what survives an end at any moment, and where the time went, under virtual time."""
 
 import asyncio
+import os
+import threading
+from pathlib import Path
 
 import pytest
 
-from actors.evaluation.evaluator import Evaluator
-from actors.messages import Group
-from actors.storage.documents import Heldout
+from actors.evaluation.evaluator import Evaluator, part_of
+from actors.evaluation.samples import PolicySamples
+from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.storage.files import drop_half_line
+from conf.errors import BadInput
 from conf.schema import Config
 from tests.fakes import FakeEngine, FakeVerifier, make_problem
 from tests.virtual_time import VirtualClock, run_virtually
 
-PROBLEMS = tuple(make_problem(number) for number in range(16))
+PROBLEMS = tuple(make_problem(number) for number in range(5))
+ADAPTER = AdapterRef(0, 0, "nowhere")
 
 
-def evaluate(seconds: float, round_s: float = 0.0, n: int = 3) -> tuple[Heldout | None, tuple[Group, ...], float]:
-    """The evaluation of 16 problems of 10 s each, four at a time, within `seconds`, and how long it took."""
-    engine = FakeEngine(seconds=10.0)
-    engine.most_at_once = 4
+class RecordingEngine(FakeEngine):
+    """seen: problem, adapter and seed of every request."""
 
-    async def scenario() -> tuple[Heldout | None, tuple[Group, ...], float]:
-        clock = VirtualClock()
-        evaluator = Evaluator(Config(), engine, FakeVerifier(0.0), clock)
-        result = await evaluator.evaluate(PROBLEMS, None, n, seconds, round_s)
-        return *(result or (None, ())), clock.now()
+    def __init__(self, seconds: float = 1.0) -> None:
+        super().__init__(seconds)
+        self.seen: list[tuple[str, str | None, int]] = []
 
-    return run_virtually(scenario())
+    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        self.seen.append((problem.id, adapter and adapter.name, sampling.seed))
+        return await super().generate(index, problem, adapter, sampling)
 
 
-def test_round_that_does_not_finish_is_dropped_whole() -> None:
-    for seconds, n, spent in ((200.0, 3, 120.0), (100.0, 2, 100.0)):
-        evaluation, _, taken = evaluate(seconds)
-        assert evaluation is not None
-        assert (evaluation.problems, evaluation.n, round(taken)) == (16, n, spent)
-        assert sorted(evaluation.pass_at) == [1, n]
+def evaluate(*policies: PolicySamples, seconds: float | None = None, at_once: int = 3) -> RecordingEngine:
+    """Sample for so many seconds, of which each sample takes one."""
+    engine = RecordingEngine()
+
+    async def scenario() -> None:
+        await engine.load(ADAPTER)
+        evaluator = Evaluator(Config(), engine, FakeVerifier(0.0), VirtualClock())
+        await evaluator.evaluate(*policies, at_once=at_once, seconds=seconds)
+
+    run_virtually(scenario())
+    return engine
 
 
-def test_time_for_less_than_a_round_evaluates_the_first_problems() -> None:
-    """Four parts of 10 s each, of which the last would end too late."""
-    evaluation, groups, spent = evaluate(seconds=35.0, round_s=40.0)
-    assert evaluation is not None
-    assert (evaluation.problems, evaluation.n, spent) == (12, 1, 35.0)
-    assert [group.problem for group in groups] == list(PROBLEMS[:12])
+def open_files(folder: Path, n: int) -> list[PolicySamples]:
+    """Open them as a process does that goes on after another."""
+    policies = {"base": None, "adapter": ADAPTER}
+    for name in policies:
+        drop_half_line(folder / f"{name}.jsonl")
+    return [PolicySamples(PROBLEMS, n, adapter, folder / f"{name}.jsonl") for name, adapter in policies.items()]
 
 
-def test_short_time_may_suffice_for_every_problem_or_for_none() -> None:
-    evaluation, _, _ = evaluate(seconds=100.0, round_s=40.0, n=1)
-    assert evaluation is not None
-    assert (evaluation.problems, evaluation.n) == (16, 1)
-    assert evaluate(seconds=5.0, round_s=40.0) == (None, (), 5.0)
+@pytest.mark.parametrize(("seconds", "rounds"), [(None, 3), (8.5, 3), (2.5, 1)])
+def test_complete_rounds_count(seconds: float | None, rounds: int) -> None:
+    samples = PolicySamples(PROBLEMS, 3, ADAPTER)
+    evaluate(samples, seconds=seconds, at_once=2 if rounds == 3 else 3)
+    found = samples.scores(samples.of_rounds(samples.rounds))
+    assert (found.problems, found.n, found.pass_at) == (5, rounds, {1: 1.0, rounds: 1.0})
+
+
+@pytest.mark.parametrize(("seconds", "round_s", "at_once"), [(9, 0, 16), (9, 3, 16), (8, 3, 4), (2, 8, 2), (1, 40, 1)])
+def test_where_time_is_short_a_part_of_the_problems_is_sampled_at_once(
+    seconds: float, round_s: float, at_once: int
+) -> None:
+    assert part_of(16, seconds, round_s) == at_once
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.5, 0), (1.5, 2), (2.5, 4)])
+def test_whole_parts_count_without_a_round(seconds: float, count: int) -> None:
+    samples = PolicySamples(PROBLEMS, 1, None)
+    evaluate(samples, seconds=seconds, at_once=2)
+    assert [row.problem for (row,) in samples.of_parts(2)] == [problem.id for problem in PROBLEMS[:count]]
 
 
 def test_failure_of_one_sample_cancels_the_others() -> None:
     engine = FakeEngine(seconds=10.0)
-    engine.most_at_once = 4
 
     class Failing(FakeVerifier):
         async def score(self, group: Group) -> Group:
             raise OSError("gone")
 
     async def scenario() -> int:
+        evaluator = Evaluator(Config(), engine, Failing(), VirtualClock())
         with pytest.raises(ExceptionGroup):
-            await Evaluator(Config(), engine, Failing(), VirtualClock()).evaluate(PROBLEMS, None, 1, 100.0)
+            await evaluator.evaluate(PolicySamples(PROBLEMS, 9, None), at_once=2)
         await asyncio.sleep(60.0)
         return engine.tokens
 
-    assert run_virtually(scenario()) <= 4
+    assert run_virtually(scenario()) <= 2
+
+
+def test_samples_are_flushed_in_a_thread_and_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _ = open_files(tmp_path, 8)
+    threads: list[threading.Thread] = []
+    sampled = threading.Event()
+
+    def fsync(_: int) -> None:
+        threads.append(threading.current_thread())
+        sampled.wait()
+
+    def note() -> None:
+        if file.sampled == 8 * len(PROBLEMS):
+            sampled.set()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    evaluator = Evaluator(Config(), FakeEngine(0.001), FakeVerifier(0.0), VirtualClock())
+    asyncio.run(evaluator.evaluate(file, at_once=3, on_sample=note))
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
+    assert open_files(tmp_path, 8)[0].rounds == 8
+
+
+@pytest.mark.parametrize("seconds", [1.5, 9.5])
+def test_evaluation_cut_off_goes_on_in_rounds_without_a_sample_twice(tmp_path: Path, seconds: float) -> None:
+    memory = [PolicySamples(PROBLEMS, 3, adapter) for adapter in (None, ADAPTER)]
+    whole = set(evaluate(*memory).seen)
+    base, adapter = ({(problem, seed) for problem, name, seed in whole if bool(name) == adapted} for adapted in (0, 1))
+    assert base == adapter
+    assert len({seed for _, seed in base}) == 15
+    cut = open_files(tmp_path, 3)
+    evaluate(*cut, seconds=seconds)
+    kept = sum(file.sampled for file in cut)
+    assert kept == 3 * int(seconds)
+    assert min(file.rounds for file in cut) == kept // 10
+    second = evaluate(*open_files(tmp_path, 3))
+    assert len(second.seen) == 30 - kept
+    assert set(second.seen) <= whole
+    assert all(file.rounds == 3 for file in open_files(tmp_path, 3))
+
+
+def test_half_written_line_is_sampled_again_and_more_samples_may_be_requested(tmp_path: Path) -> None:
+    evaluate(*open_files(tmp_path, 1))
+    file = tmp_path / "base.jsonl"
+    file.write_text(file.read_text()[:-20])
+    again = open_files(tmp_path, 1)
+    assert [file.sampled for file in again] == [4, 5]
+    assert len(evaluate(*again).seen) == 1
+    assert len(evaluate(*open_files(tmp_path, 2)).seen) == 10
+    assert all(file.rounds == 1 for file in open_files(tmp_path, 1))
+
+
+def test_changed_problem_and_damaged_line_are_refused(tmp_path: Path) -> None:
+    evaluate(*open_files(tmp_path, 1))
+    file = tmp_path / "base.jsonl"
+    text = file.read_text()
+    for damaged, said in ((text.replace('"gold": "1"', '"gold": "2"'), "problem p0"), ("{}\n", "line 1: problem")):
+        file.write_text(damaged)
+        with pytest.raises(BadInput, match=said):
+            open_files(tmp_path, 1)
+
+
+def test_seconds_of_all_samples_are_those_of_the_evaluation() -> None:
+    policies = [PolicySamples(PROBLEMS, 3, adapter) for adapter in (None, ADAPTER)]
+    evaluate(*policies, at_once=4)
+    found = [policy.scores(policy.of_rounds(3)) for policy in policies]
+    assert sum(each.seconds for each in found) == pytest.approx(8.0, abs=0.01)
+    assert found[0].round_seconds == pytest.approx(found[0].seconds / 3)
+    assert found[0].tokens == 15

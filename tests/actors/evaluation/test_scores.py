@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from actors.evaluation.statistics import comparison, majority, scores
+from actors.evaluation.statistics import FEWEST, comparison, majority, scores
 from actors.storage.documents import EvaluatedSample
 
 
@@ -22,13 +22,14 @@ RIGHT, WRONG = row("correct", "7"), row("wrong", "8", tokens=30, finish_reason="
 
 def test_scores_of_a_policy() -> None:
     found = scores([[RIGHT, WRONG], [WRONG, WRONG]], alike)
-    assert (found.n, found.mean_length, found.truncated, found.format) == (2, 25.0, 0.75, 0.25)
-    assert [found.content[name]["value"] for name in ("pass@1", "pass@2", "maj@n")] == [0.25, 0.5, 0.25]
-    low, high = found.pass_at[1].ci95 or ()
-    assert low <= 0.25 <= high
-    assert list(scores([[RIGHT] * 20], alike).pass_at) == [1, 8, 16, 20]
-    unverified = scores([[RIGHT, row("timeout"), row("crash"), WRONG]], alike)
-    assert (unverified.unverified, unverified.pass_at[1].value) == (0.5, 0.25)
+    assert (found.n, found.problems, found.mean_length, found.truncated, found.format) == (2, 2, 25.0, 0.75, 0.25)
+    assert (found.pass_at, found.maj_at_n) == ({1: 0.25, 2: 0.5}, 0.25)
+    assert found.ci95[0] <= 0.25 <= found.ci95[1]
+    assert found.intervals.keys() == {"pass@2", "maj@n"}
+    many = scores([[RIGHT] * 20])
+    assert (list(many.pass_at), many.maj_at_n) == ([1, 8, 16, 20], None)
+    unverified = scores([[RIGHT, row("timeout"), row("crash"), WRONG]])
+    assert (unverified.unverified, unverified.pass_at_1) == (0.5, 0.25)
 
 
 def test_comparison_is_paired_by_problem() -> None:
@@ -37,7 +38,7 @@ def test_comparison_is_paired_by_problem() -> None:
     assert found.ci95
     assert 0 < found.ci95[0] < 0.5 < found.ci95[1]
     assert found.p < 0.001
-    assert comparison([[WRONG]] * 5, [[RIGHT]] * 5).ci95 is None  # too few problems
+    assert comparison([[WRONG]] * (FEWEST - 1), [[RIGHT]] * (FEWEST - 1)).ci95 is None
 
 
 @pytest.mark.parametrize(

@@ -78,15 +78,6 @@ def test_none_or_all_solved_still_leaves_doubt() -> None:
     assert share_interval([1.0] * 30) == (pytest.approx(1 - high), pytest.approx(1.0))
 
 
-def test_fewer_problems_than_a_conclusion_needs_show_nothing() -> None:
-    few, enough = (
-        paired_difference(dict.fromkeys(range(m), 0.0), dict.fromkeys(range(m), 1.0)) for m in (FEWEST - 1, FEWEST)
-    )
-    assert few is not None
-    assert enough is not None
-    assert (few.interval, few.shown, enough.shown) == (None, False, True)
-
-
 @pytest.mark.parametrize("freedom", [1, 2, 3, 5, 30, 127])
 def test_student_is_the_integral_of_its_density(freedom: int) -> None:
     density = np.power(1 + np.linspace(0, 2.5, 100_001) ** 2 / freedom, -(freedom + 1) / 2)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.storage.documents import Heldout
+from actors.storage.documents import PolicyScores
 from actors.storage.run_folder import RunFolder
 from actors.tracking import tracking
 from actors.tracking.trackers import WANDB, Identity, check_installed, make_tracking
@@ -70,7 +70,7 @@ class Late(Recording):
 def test_run_folder_shows_what_it_writes(tmp_path: Path) -> None:
     tracker, folder = Recording(), RunFolder(tmp_path)
     folder.recover(tracking=Tracking({"fake": tracker}))
-    heldout = Heldout.model_validate(evaluation(6) | {"validation/pass@1": 0.5})
+    heldout = PolicyScores.model_validate(evaluation(6) | {"validation/pass@1": 0.5})
     row = folder.append_metrics(1, {"reward/mean": 0.5})
     folder.write_samples("update-000001", (make_group(0, version=1),))
     folder.write_evaluation("final", 1, heldout)

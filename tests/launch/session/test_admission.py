@@ -10,7 +10,7 @@ import pytest
 
 from actors.messages import Problem, ProblemSet
 from actors.storage import files, folders
-from actors.storage.documents import Heldout, LedgerRecord
+from actors.storage.documents import LedgerRecord, PolicyScores
 from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
@@ -102,7 +102,7 @@ def leave_spent(folder: Path, spent_s: float, start_s: float, evaluate_s: float)
     if evaluate_s:
         round_s, n = evaluate_s / configure(folder).eval.n, configure(folder).eval.n
         figures = {"pass@1": 0.5, "n": n, "problems": 9, "ci95": [0, 1], "mean_length": 8, "truncated": 0}
-        run.write_evaluation("base", 0, Heldout.model_validate({**figures, "round_seconds": round_s}))
+        run.write_evaluation("base", 0, PolicyScores.model_validate({**figures, "round_seconds": round_s}))
 
 
 @pytest.mark.parametrize(("start_s", "evaluate_s"), [(0.0, 0.0), (40.0, 0.0), (40.0, 16.0), (40.0, 90.0)])

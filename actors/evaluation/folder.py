@@ -1,0 +1,77 @@
+"""The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and `samples/` by policy and benchmark."""
+
+from pathlib import Path
+
+from actors.evaluation.protocol import check_continues
+from actors.models.adapters import model_names
+from actors.storage.documents import BenchmarkResult, EvaluationDocument, Protocol
+from actors.storage.files import drop_half_line, read_document, replace_text, write_document
+from actors.storage.folders import MARK, empty, is_marked, mark
+from actors.storage.layout import EVALUATION
+from actors.storage.run_record import RunRecord
+from conf.errors import BadInput
+from conf.load import recorded
+from conf.schema import CommandLine, Config
+from conf.settings import changed
+
+DOCUMENT = "evaluation.json"
+
+
+class EvaluationFolder:
+    """Reads and writes the files of an evaluation."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, config: CommandLine, run: Path | None) -> "EvaluationFolder":
+        """Return the folder of an evaluation. run: folder of the run that the adapter comes from.
+
+        Raises BadInput if it would be in the folder of another run or model, whose report would then show the results.
+        """
+        home = RunRecord(Path(config.run.folder) / config.run.name)
+        if known := recorded(home.path):
+            if config.adapter and home.path.resolve() != run:
+                raise BadInput(f"adapter={config.adapter}: is not from the run in {home.path}; give run.name=OTHER")
+            model = known.model.path
+            if not model_names(model) & model_names(config.model.path):
+                raise BadInput(f"model.path={config.model.path}: {home.path} belongs to {model}; give run.name=OTHER")
+        return cls(home.evaluation_folder)
+
+    def as_begun(self, config: CommandLine) -> CommandLine:
+        """Return the settings with the commit or digest of the base model that the evaluation began with."""
+        known = None if config.run.overwrite else self.document()
+        if not known or config.model.pin or known.protocol.model != config.model.path:
+            return config
+        return changed(config, {"model.pin": known.protocol.model_digest or ""})
+
+    def begin(self, config: Config, protocol: Protocol) -> list[BenchmarkResult]:
+        """Clean up after an earlier process. Return the results so far.
+
+        Raises BadInput if its samples have another protocol, or if there is somebody else's file.
+        """
+        folder, other = self.path.resolve(), None
+        if not is_marked(folder, EVALUATION):
+            other = next((path for path in folder.iterdir() if path.name != f".{MARK}.tmp"), None)
+        elif config.run.overwrite:
+            other = empty(folder, EVALUATION)
+        if other is not None:
+            raise BadInput(f"{other} is not the file of an evaluation: move it away, or give run.name=OTHER")
+        mark(folder, EVALUATION.kind)
+        files = list((folder / "samples").glob("*.jsonl"))
+        for file in files:
+            drop_half_line(file)
+        if (document := self.document()) is None:
+            return []
+        if document.benchmarks or files:
+            evaluation = f"the evaluation {config.run.name!r} in {self.path}"
+            check_continues(protocol, document.protocol, evaluation)
+        return document.benchmarks
+
+    def document(self) -> EvaluationDocument | None:
+        """Return evaluation.json."""
+        return read_document(self.path / DOCUMENT, EvaluationDocument)
+
+    def write(self, document: EvaluationDocument, markdown: str) -> None:
+        replace_text(self.path / "evaluation.md", markdown)
+        write_document(self.path / DOCUMENT, document)
