@@ -56,7 +56,7 @@ def test_kind_of_an_event_is_known_by_its_text(kind: EventKind, subject: str) ->
 
 @pytest.mark.parametrize("change", [{"format": FORMAT + 1}, {"format": "1"}, {}])
 def test_a_file_of_another_format_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
-    file, document = tmp_path / "sweep.json", SweepDocument(cells=[])
+    file, document = tmp_path / "sweep.json", SweepDocument(runs=[])
     write_document(file, document)
     assert json.loads(file.read_text()) == {"format": FORMAT, "cells": []}
     assert read_document(file, SweepDocument) is not None
