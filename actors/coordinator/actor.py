@@ -128,24 +128,20 @@ class CoordinatorActor:
 
     async def _carry_out(self) -> Outcome:
         """Start the actors, which takes minutes on a GPU, then run the coordinator."""
+        request, clock = self._request, self._clock
+        start = self._start_actors(request, self._actors, clock, self._note_actor)
         try:
             async with asyncio.timeout(self._budget.left - FINISH_MARGIN_S):
-                coordinator = await self._stopping.unless_stopped(self._assemble())
+                started = await self._stopping.unless_stopped(start)
         except TimeoutError:
             return Outcome("budget_exhausted", "the budget ended while the engines were starting")
-        if coordinator is None:
+        if started is None:
             return Outcome("interrupted", self._stopping.reason)
-        self._coordinator = coordinator
-        return await coordinator.run()
-
-    async def _assemble(self) -> Coordinator:
-        request, clock = self._request, self._clock
-        engines, learner, verifier = await self._start_actors(request, self._actors, clock, self._note_actor)
-        self._engines = engines
+        self._engines, learner, verifier = started
         run = RunContext(
             config=request.config,
             problems=request.problems,
-            engine=engines,
+            engine=self._engines,
             learner=learner,
             verifier=verifier,
             folder=self._folder,
@@ -155,7 +151,8 @@ class CoordinatorActor:
             stopping=self._stopping,
             max_running=groups_at_once(request.config, request.placement.device) * len(request.placement.rollouts),
         )
-        return Coordinator(run)
+        self._coordinator = Coordinator(run)
+        return await self._coordinator.run()
 
     async def _watch_host(self) -> None:
         """Check the host periodically, and count failed checks. Raises the error that ended the shared weights."""

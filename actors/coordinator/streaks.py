@@ -29,8 +29,8 @@ class FruitlessStreak:
         self._length = self._length + 1 if group.zero_variance else 0
         if self._length < self._limit:
             return
-        self.solved = self.solved or self._all_right
         if self._all_right:
+            self.solved = True
             return
         found = "no answer could be verified" if group.failed else "all samples of a problem had the same reward"
         if group.complaint:

@@ -1,7 +1,6 @@
 """The coordinator's logic with fakes at its seams, under virtual time: the ordinary course of a run."""
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from actors.coordinator.budget import SAFETY
 from actors.coordinator.saving import SAVING_SHARE, UNSAVED_S
 from actors.messages import Batch, Group
 from conf.settings import changed
-from tests.actors.virtual_run import Run, make_config
+from tests.actors.virtual_run import Run
 
 
 def test_run_stops_at_the_updates_asked_for(run: Run) -> None:
@@ -20,19 +19,6 @@ def test_run_stops_at_the_updates_asked_for(run: Run) -> None:
     assert (outcome.status, run.learner.version) == ("completed", 5)
     assert [row["update"] for row in run.rows] == [1, 2, 3, 4, 5]
     assert sorted(index for index, _ in run.engine.served) == list(range(10))
-
-
-@pytest.mark.parametrize("staleness", [0, 1, 3])
-def test_every_group_is_young_enough_and_recorded_with_its_version(tmp_path: Path, staleness: int) -> None:
-    run = Run(tmp_path, make_config(max_staleness=staleness))
-    run.engine.seconds_of = lambda index: 1.0 + 7.0 * (index % 5 == 0)
-    run.go()
-    names = dict(run.engine.served)
-    used = [group for batch in run.learner.batches for group in batch.groups]
-    assert len(run.learner.batches) > 5
-    assert all(names[group.index] == f"policy-v{group.version}-r0" for group in used)
-    ages = {batch.version - group.version for batch in run.learner.batches for group in batch.groups}
-    assert max(ages) <= staleness
 
 
 def test_generation_goes_on_while_the_learner_works(run: Run) -> None:
