@@ -162,7 +162,6 @@ class Coordinator:
 
     async def _train_incarnation(self) -> int | None:
         """Train until training ends or a setback comes. Return the version to go back to after a setback."""
-        trusted: int | None = None
         self._standing.enter("training")
         async with asyncio.TaskGroup() as tasks:
             producer = tasks.create_task(self._producer.run())
