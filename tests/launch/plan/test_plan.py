@@ -11,24 +11,18 @@ from launch.hardware.machine import GIB, Machine, detect
 from launch.plan.options import options
 from launch.plan.plan import Problems, count_problems, make_plan, with_problems
 from launch.plan.refusal import check_plan
+from launch.plan.view import FEWEST_UPDATES
 from tests.launch.plan.plans import CPU, entry, estimated, machine, plan, shown
 
 EXAMPLE = FOLDER / "mine.csv"
 
 
-def test_quickstart_fits_a_laptop_and_makes_updates() -> None:
-    made = plan("quickstart", CPU)
+@pytest.mark.parametrize("recipe", sorted({*recipe_names()} - {"base", "mine"}))
+def test_every_recipe_fits_its_machine_and_learns_within_its_budget(recipe: str) -> None:
+    made = plan(recipe, CPU if recipe == "quickstart" else machine("A40"))
     check_plan(made)
     assert made.fits
-    assert estimated(made).update_s < 20
-
-
-@pytest.mark.parametrize("recipe", sorted({*recipe_names()} - {"base", "mine", "quickstart"}))
-def test_every_recipe_fits_its_gpu_and_its_day(recipe: str) -> None:
-    made = plan(recipe, machine("A40"))
-    check_plan(made)
-    assert made.fits
-    assert estimated(made).updates >= 280  # without MPS
+    assert estimated(made).updates > FEWEST_UPDATES
 
 
 def test_a_deterministic_run_takes_turns_and_on_a_cpu_one_request_at_a_time() -> None:
@@ -85,7 +79,6 @@ def test_an_engine_on_a_gpu_of_its_own_takes_over_work_and_holds_more() -> None:
     assert [share.beside for share in mixed.placement.rollouts] == [None, 0]
     own, beside = map(mixed.tokens_of, mixed.placement.rollouts)
     assert mixed.cache_tokens == beside < own
-    assert mixed.sequences == own // 4096 + beside // 4096
     shared = replace(mixed, placement=replace(mixed.placement, rollouts=(mixed.placement.rollouts[1],) * 2))
     assert estimated(mixed).update_s < estimated(shared).update_s
 
@@ -175,21 +168,17 @@ def test_weights_are_shared_where_that_makes_updates_shorter_or_a_model_fit() ->
     assert "for both" in shown(shared)
 
 
-def test_repeated_passes_cost_time_and_kept_activations_cost_memory() -> None:
-    plain, again, steps, base = (
-        plan("r8_instruct", machine("A40"), *settings)
-        for settings in (
-            ["learner.gradient_checkpointing=off"],
-            ["learner.gradient_checkpointing=on"],
-            ["algorithm.preset=dapo", "algorithm.steps_per_batch=2"],
-            ["algorithm.kl=0.001"],
-        )
-    )
-    assert plain.costs
-    for other, factor in ((again, 1.5), (steps, 2.0), (base, 1.5)):
-        assert other.costs
-        assert other.costs.learn_s == pytest.approx(factor * plain.costs.learn_s, rel=0.05)
-    assert entry(again, "learner: activations") < entry(plain, "learner: activations") / 5
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["learner.gradient_checkpointing=on"],
+        ["learner.gradient_checkpointing=off", "algorithm.preset=dapo", "algorithm.steps_per_batch=2"],
+        ["learner.gradient_checkpointing=off", "algorithm.kl=0.001"],
+    ],
+)
+def test_every_further_pass_costs_time(more: list[str]) -> None:
+    plain = plan("r8_instruct", machine("A40"), "learner.gradient_checkpointing=off")
+    assert estimated(plan("r8_instruct", machine("A40"), *more)).learn_s > 1.2 * estimated(plain).learn_s
 
 
 def test_the_example_beside_the_recipe_is_enough_for_it() -> None:
