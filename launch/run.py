@@ -24,7 +24,6 @@ import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ from actors.clock import in_thread
 from actors.coordinator.context import RunRequest
 from actors.runtime.process import VLLM_BUILDS, after, software_versions
 from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token
-from actors.storage.folders import delete_empty
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.tracking.trackers import check_installed
@@ -127,7 +125,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
             port = free_port(config.dashboard.host, config.dashboard.port, "dashboard.port", remedy)
             plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
         check_host(needs_of_run(plan), folder, config.run.overwrite)
-        signals.on_leave(partial(delete_empty, folder))
+        signals.on_leave(folder.rmdir)
         take_over(folder, what)
         start_server()  # it hides the environment, which Ray's processes need, while it starts
         session = BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=True, joined=joined))

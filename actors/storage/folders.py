@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,12 +91,6 @@ def empty(folder: Path, layout: Layout, kept: str = "") -> Path | None:
     for inner in folders[:-1]:
         inner.rmdir()
     return None
-
-
-def delete_empty(folder: Path) -> None:
-    """Delete a folder if there is nothing in it."""
-    with suppress(OSError):
-        folder.rmdir()
 
 
 def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
