@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from actors.storage.fields import Amount, Count, Interval, Number, Positive, Share, Whole
+from actors.storage.fields import Amount, Count, Fraction, Interval, Number, Positive, Whole
 from conf.parsing import FORMAT
 
 PASS_AT = re.compile(r"pass@(\d{1,9})")
@@ -110,16 +110,16 @@ class PolicyScores(Document):
     """
 
     __pydantic_extra__: dict[str, Number | list[Number] | None]
-    pass_at_1: Share = Field(alias="pass@1")
+    pass_at_1: Fraction = Field(alias="pass@1")
     n: Positive
     problems: Positive
     ci95: Interval
-    maj_at_n: Share | None = Field(default=None, alias="maj@n")
+    maj_at_n: Fraction | None = Field(default=None, alias="maj@n")
     intervals: dict[str, Interval] = {}
     mean_length: Amount
-    truncated: Share
-    format: Share | None = None
-    unverified: Share = 0.0
+    truncated: Fraction
+    format: Fraction | None = None
+    unverified: Fraction = 0.0
     tokens: Count = 0
     seconds: Amount = 0.0
     round_seconds: Amount = 0.0
@@ -251,7 +251,7 @@ class CoordinatorState(Document):
     used: list[Count] = []
     dropped: Count = 0
     noise: Amount | None = None
-    validation: Share | None = None
+    validation: Fraction | None = None
     counts: dict[str, Whole] = {}
 
 
@@ -275,7 +275,7 @@ class PairedDifference(Document):
 
     difference: Annotated[float, Field(ge=-1, le=1)]
     ci95: Interval | None = None
-    p: Share
+    p: Fraction
 
 
 class BenchmarkResult(Document):
@@ -312,7 +312,7 @@ class Protocol(Document):
     adapter_config: AdapterShape | None = None
     dtype: str
     temperature: Amount
-    top_p: Share
+    top_p: Fraction
     max_response_tokens: Positive
     seed: Count = 0
     settings: dict[str, Any] = {}

@@ -12,7 +12,7 @@ Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 Number = Annotated[float, Field(ge=-1e300, le=1e300)]
 Amount = Annotated[float, Field(ge=0, le=1e300)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 def _in_order(ends: list[float]) -> list[float]:
