@@ -19,7 +19,7 @@ from conf.settings import changed
 from learner.learner import LoraLearner
 from learner.model.adapter import adapter_norms, effective_rank, load_model, write_adapter
 from learner.model.projection import Projection
-from tests.learner.helpers import Build, batch, own_attention, reference_logprobs, same, update, weights
+from tests.learner.helpers import Build, Make, batch, own_attention, reference_logprobs, same, update, weights
 
 
 def in_peft(model: Path, adapter: AdapterRef) -> PeftModel:
@@ -34,18 +34,14 @@ def assert_same_logits(model: Path, adapter: AdapterRef, learner: LoraLearner) -
         assert torch.equal(in_peft(model, adapter)(ids).logits, own_attention(learner)(ids).logits)
 
 
-def test_a_run_can_start_from_an_adapter(
-    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
+def test_a_run_can_start_from_an_adapter(make: Make, build_group: Build, tiny_model: Path) -> None:
     """vLLM and PEFT read the flag of rsLoRA from the adapter's configuration."""
-    tiny_config = changed(tiny_config, {"lora.rslora": True})
-    first = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
+    first = make({"lora.rslora": True})
     adapter = update(first, batch(build_group)).adapter
     stated = json.loads((Path(adapter.path) / "adapter_config.json").read_text())
     assert stated["use_rslora"] is True
-    tiny_config = changed(tiny_config, {"lora.start_from": adapter.path})
-    check_adapter(tiny_config, str(tiny_model))
-    second = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
+    second = make({"lora.rslora": True, "lora.start_from": adapter.path})
+    check_adapter(second.config, str(tiny_model))
     assert second.version == 0
     assert same(weights(first), weights(second))
     masters = {name: value for name, value in first._optimizer.state().items() if name.endswith("master")}
@@ -102,20 +98,17 @@ def test_base_model_is_loaded_straight_to_its_device(
 
 
 @pytest.mark.parametrize("init", ["default", "gaussian"])
-def test_every_init_is_a_plain_lora(
-    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build, init: str
-) -> None:
+def test_every_init_is_a_plain_lora(make: Make, build_group: Build, tiny_model: Path, init: str) -> None:
     """Version 0 has the base model's log-probabilities bit for bit, version 1 is a plain LoRA for PEFT."""
-    tiny_config = changed(tiny_config, {"lora.init": init})
-    learner = LoraLearner(tiny_config, str(tiny_model), tmp_path / "adapters")
-    before = weights(learner)
-    assert same(before, {n: p for n, p in load_model(tiny_config, str(tiny_model)).named_parameters() if n in before})
+    learner = make({"lora.init": init})
+    before, again = weights(learner), load_model(learner.config, str(tiny_model))
+    assert same(before, {n: p for n, p in again.named_parameters() if n in before})
     ((scores, *_),) = learner.score((build_group(1),))
     assert scores.policy == scores.base
     adapter = update(learner, batch(build_group)).adapter
     ((scores, *_),) = learner.score((build_group(1),))
     assert scores.policy != scores.base
-    assert adopt_adapter(tiny_config, adapter.path, str(tiny_model))[1] is not None
+    assert adopt_adapter(learner.config, adapter.path, str(tiny_model))[1] is not None
     assert_same_logits(tiny_model, adapter, learner)
     assert all(isinstance(module, Projection) for module in learner.model.modules() if isinstance(module, LoraLayer))
     assert sorted(path.name for path in Path(adapter.path).iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
