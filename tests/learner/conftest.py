@@ -1,13 +1,27 @@
-"""A learner of the tiny model."""
+"""Learners of the tiny model."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conf.schema import Config
+from conf.settings import changed
 from learner.learner import LoraLearner
+from tests.learner.helpers import Make
 
 
 @pytest.fixture
-def learner(tiny_config: Config, tiny_model: Path, tmp_path: Path) -> LoraLearner:
-    return LoraLearner(tiny_config, str(tiny_model), tmp_path / "adapters")
+def make(tiny_config: Config, tmp_path: Path) -> Make:
+    """Makes a learner with other settings than `tiny_config`, by their keys."""
+
+    def make(settings: dict[str, Any] | None = None) -> LoraLearner:
+        config = changed(tiny_config, settings or {})
+        return LoraLearner(config, config.model.path, tmp_path / "adapters")
+
+    return make
+
+
+@pytest.fixture
+def learner(make: Make) -> LoraLearner:
+    return make()

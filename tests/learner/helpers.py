@@ -11,6 +11,7 @@ from actors.messages import AdapterRef, Batch, Group, UpdateStats
 from learner.learner import LoraLearner
 
 Build = Callable[..., Group]
+Make = Callable[..., LoraLearner]
 
 
 def batch(build: Build, version: int = 0, count: int = 3, incarnation: int = 0) -> Batch:

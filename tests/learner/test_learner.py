@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +9,13 @@ import torch
 
 from actors.messages import AdapterRef, Batch, Group
 from conf.schema import Config
-from conf.settings import changed
 from learner.advantages import group_advantages
 from learner.learner import LoraLearner, StaleBatch
 from learner.model.adapter import adapter_norms
 from learner.packing import Tokens, pack
 from tests.learner.helpers import (
     Build,
+    Make,
     batch,
     distributions,
     own_attention,
@@ -109,56 +108,41 @@ def gradient_norm(model: torch.nn.Module) -> float:
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_update_is_the_adamw_step_of_the_reference_loss(
-    name: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
-    tiny_config = changed(tiny_config, {f"algorithm.{key}": value for key, value in ALGORITHMS[name].items()})
-    learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+def test_update_is_the_adamw_step_of_the_reference_loss(name: str, make: Make, build_group: Build) -> None:
+    learner = make({f"algorithm.{key}": value for key, value in ALGORITHMS[name].items()})
     update(learner, Batch(0, some_groups(build_group, 0)))  # moves B off zero, so that A has a gradient
     groups = some_groups(build_group, 1)
     model, before = own_attention(learner), learner._optimizer.state()
-    reference_gradient(model, groups, tiny_config)
+    reference_gradient(model, groups, learner.config)
     stats = update(learner, Batch(1, groups))
     norm = gradient_norm(model)
     assert norm > 1e-3
     assert stats.metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
     assert_step(learner, before, model, norm)
     assert learner.version == stats.adapter.version == 2
-    assert ("policy/kl_to_base" in stats.metrics) == (tiny_config.algorithm.kl > 0)
+    assert ("policy/kl_to_base" in stats.metrics) == (learner.config.algorithm.kl > 0)
 
 
-def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(
-    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
+def test_second_step_on_a_batch_has_the_ratio_to_the_policy_before_the_first(make: Make, build_group: Build) -> None:
     """The reference starts from a learner that stops after the first step."""
-    tiny_config = changed(
-        tiny_config, {"algorithm.mismatch": "token_tis", "algorithm.clip_low": 0.3, "algorithm.clip_high": 0.3}
-    )
+    clipped = {"algorithm.mismatch": "token_tis", "algorithm.clip_low": 0.3, "algorithm.clip_high": 0.3}
     groups = some_groups(build_group, 0)
-    one, two_config = (
-        LoraLearner(tiny_config, str(tiny_model), tmp_path),
-        changed(tiny_config, {"algorithm.steps_per_batch": 2}),
-    )
-    two = LoraLearner(two_config, str(tiny_model), tmp_path)
-    olds = reference_gradient(own_attention(one), groups, tiny_config)
+    one, two = make(clipped), make(clipped | {"algorithm.steps_per_batch": 2})
+    olds = reference_gradient(own_attention(one), groups, one.config)
     update(one, Batch(0, groups))
     model = own_attention(one)
-    reference_gradient(model, groups, two_config, olds)
+    reference_gradient(model, groups, two.config, olds)
     stats = update(two, Batch(0, groups))
     assert_step(two, one._optimizer.state(), model, gradient_norm(model))
     assert (two.version, two._steps, stats.adapter.version) == (1, 2, 1)
 
 
 @pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
-def test_gradient_does_not_depend_on_micro_batches(
-    aggregation: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
+def test_gradient_does_not_depend_on_micro_batches(aggregation: str, make: Make, build_group: Build) -> None:
     """Compare the first moments after a second step: one micro-batch, two, five or more, and single samples."""
-    tiny_config = changed(tiny_config, {"algorithm.aggregation": aggregation})
     moments = []
     for budget in (10_000, 150, 60, 1):
-        tiny_config = changed(tiny_config, {"learner.tokens_per_microbatch": budget})
-        learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+        learner = make({"algorithm.aggregation": aggregation, "learner.tokens_per_microbatch": budget})
         for version in range(2):
             update(learner, batch(build_group, version))
         moments.append({n: v for n, v in learner._optimizer.state().items() if n.endswith("exp_avg")})
@@ -169,11 +153,8 @@ def test_gradient_does_not_depend_on_micro_batches(
         assert error <= 1e-5 * scale
 
 
-def test_scores_before_the_step_are_the_old_versions(
-    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
-    tiny_config = changed(tiny_config, {"lora.dropout": 0.1})
-    asked, other = (LoraLearner(tiny_config, str(tiny_model), tmp_path) for _ in range(2))
+def test_scores_before_the_step_are_the_old_versions(make: Make, build_group: Build) -> None:
+    asked, other = (make({"lora.dropout": 0.1}) for _ in range(2))
     for version in range(2):
         before = asked.score((build_group(9),))
         asked.accumulate(batch(build_group, version))
@@ -183,10 +164,8 @@ def test_scores_before_the_step_are_the_old_versions(
     assert same(weights(asked), weights(other))
 
 
-def test_batch_accumulated_again_counts_once(
-    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
-    twice, once = (LoraLearner(tiny_config, str(tiny_model), tmp_path) for _ in range(2))
+def test_batch_accumulated_again_counts_once(make: Make, build_group: Build) -> None:
+    twice, once = make(), make()
     twice.accumulate(batch(build_group, 0))
     update(twice, batch(build_group, 0))
     update(once, batch(build_group, 0))
@@ -195,9 +174,8 @@ def test_batch_accumulated_again_counts_once(
         once.step(0.0)
 
 
-def test_scores(learner: LoraLearner, build_group: Build, tiny_config: Config) -> None:
+def test_scores(learner: LoraLearner, build_group: Build) -> None:
     """Policy and base agree at version 0, both with the reference; an update moves the policy alone."""
-    tiny_config = changed(tiny_config, {"rollout.temperature": 0.7})
     learner.policy.temperature = 0.7
     groups = (build_group(1), build_group(2, (1.0,), prompt_tokens=5))
     before = learner.score(groups)
@@ -244,15 +222,10 @@ def test_stale_batches_are_refused(learner: LoraLearner, build_group: Build) -> 
 @pytest.mark.parametrize(
     ("dtype", "offload"), [("float32", "cpu"), ("float32", "none"), ("bfloat16", "cpu"), ("bfloat16", "none")]
 )
-def test_a_nan_loss_skips_the_update_without_a_trace(
-    dtype: str, offload: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
+def test_a_nan_loss_skips_the_update_without_a_trace(dtype: str, offload: str, make: Make, build_group: Build) -> None:
     """The other learner never sees the spoilt batch. Gradients have accumulated when the NaN is found."""
-    tiny_config = changed(
-        tiny_config, {"model.dtype": dtype, "learner.offload": offload, "learner.tokens_per_microbatch": 1}
-    )
-    learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
-    other = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+    settings = {"model.dtype": dtype, "learner.offload": offload, "learner.tokens_per_microbatch": 1}
+    learner, other = make(settings), make(settings)
     for one in (learner, other):
         update(one, batch(build_group, 0))
     before, groups = weights(learner), batch(build_group, 1).groups
@@ -273,11 +246,8 @@ def test_a_nan_loss_skips_the_update_without_a_trace(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_infinite_gradient_skips_the_update(
-    dtype: str, tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
-    tiny_config = changed(tiny_config, {"model.dtype": dtype})
-    learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+def test_an_infinite_gradient_skips_the_update(dtype: str, make: Make, build_group: Build) -> None:
+    learner = make({"model.dtype": dtype})
     before = weights(learner)
 
     def explode(_: object, __: object, output: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -292,13 +262,10 @@ def test_an_infinite_gradient_skips_the_update(
     assert not same(before, weights(learner))
 
 
-def test_recomputed_activations_change_no_gradient_and_keep_less(
-    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
+def test_recomputed_activations_change_no_gradient_and_keep_less(make: Make, build_group: Build) -> None:
     norms, kept = [], []
     for setting in ("off", "on"):
-        tiny_config = changed(tiny_config, {"learner.gradient_checkpointing": setting})
-        learner = LoraLearner(tiny_config, str(tiny_model), tmp_path)
+        learner = make({"learner.gradient_checkpointing": setting})
         sizes: list[int] = []
         learner.policy.train()
         group = build_group(1)

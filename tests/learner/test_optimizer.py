@@ -4,29 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from conf.schema import Config, LearnerConfig
-from conf.settings import changed
-from learner.learner import LoraLearner
+from conf.schema import LearnerConfig
 from learner.optimizer import learning_rate
-from tests.learner.helpers import Build, batch, same, update, weights
+from tests.learner.helpers import Build, Make, batch, same, update, weights
 
 
-def test_optimizer_without_offload_makes_the_same_steps(
-    tiny_config: Config, tiny_model: Path, tmp_path: Path, build_group: Build
-) -> None:
-    first = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
-    tiny_config = changed(tiny_config, {"learner.offload": "none"})
-    second = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
+def test_optimizer_without_offload_makes_the_same_steps(make: Make, build_group: Build, tmp_path: Path) -> None:
+    first, second = make(), make({"learner.offload": "none"})
     start = weights(first)
     for version in range(3):
         update(first, batch(build_group, version))
         update(second, batch(build_group, version))
     for name, value in weights(first).items():
         assert (weights(second)[name] - value).norm() < 1e-3 * (value - start[name]).norm()
-    (tmp_path / "checkpoint").mkdir()
-    second.save(tmp_path / "checkpoint")
-    third = LoraLearner(tiny_config, str(tiny_model), tmp_path / "c")
-    third.restore(tmp_path / "checkpoint", 0)
+    second.save(tmp_path)
+    third = make({"learner.offload": "none"})
+    third.restore(tmp_path, 0)
     for one in (second, third):
         update(one, batch(build_group, 3))
     assert same(weights(second), weights(third))

@@ -12,7 +12,7 @@ from conf.schema import Config
 from conf.settings import changed
 from learner.learner import LoraLearner
 from learner.training_state import FACTS_FILE, STATE_FILE, foreign, write_checkpoint
-from tests.learner.helpers import Build, batch, same, update, weights
+from tests.learner.helpers import Build, Make, batch, same, update, weights
 
 
 def test_steps_must_fit_the_updates(tmp_path: Path) -> None:
@@ -71,26 +71,17 @@ def test_the_learner_refuses_damaged_checkpoints(learner: LoraLearner, tmp_path:
 
 @pytest.mark.parametrize(("compiled", "updates"), [(True, 20), (False, 3)])
 def test_restored_run_repeats_the_uninterrupted_one(
-    tiny_config: Config,
-    tiny_model: Path,
-    tmp_path: Path,
-    build_group: Build,
-    monkeypatch: pytest.MonkeyPatch,
-    compiled: bool,
-    updates: int,
+    make: Make, build_group: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool, updates: int
 ) -> None:
     """DeepSpeed's compiled Adam, whose bias correction drifts only after many steps, and torch's."""
     if not compiled:
         monkeypatch.setattr("learner.optimizer.cpu_adam_available", lambda: False)
-    tiny_config = changed(tiny_config, {"model.dtype": "bfloat16", "lora.dropout": 0.1})
-    straight = LoraLearner(tiny_config, str(tiny_model), tmp_path / "a")
+    straight, resumed = (make({"model.dtype": "bfloat16", "lora.dropout": 0.1}) for _ in range(2))
     assert straight.model.get_base_model().model.rotary_emb.inv_freq.dtype == torch.float32
     for version in range(updates):
         update(straight, batch(build_group, version, 1))
-    (tmp_path / "checkpoint").mkdir()
-    straight.save(tmp_path / "checkpoint")
-    resumed = LoraLearner(tiny_config, str(tiny_model), tmp_path / "b")
-    resumed.restore(tmp_path / "checkpoint", incarnation=1)
+    straight.save(tmp_path)
+    resumed.restore(tmp_path, incarnation=1)
     assert same(weights(straight), weights(resumed))
     for version in (updates, updates + 1):
         update(straight, batch(build_group, version, 1))
