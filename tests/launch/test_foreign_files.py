@@ -179,7 +179,7 @@ def compare(world: World) -> None:
     with pytest.MonkeyPatch.context() as patched:
         page: Any = SimpleNamespace(sweep_report=lambda _: SimpleNamespace(html=text, markdown=text), run_report=None)
         patched.setitem(sys.modules, "launch.reporting.page", page)
-        patched.setattr(reporting, "compare", lambda _: SimpleNamespace(folder=world.root))
+        patched.setattr(reporting, "read_together", lambda _: SimpleNamespace(folder=world.root))
         reporting.write(world.run.path, world.run.path)
 
 
