@@ -58,9 +58,9 @@ def test_kind_of_an_event_is_known_by_its_text(kind: EventKind, subject: str) ->
 def test_a_file_of_another_format_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     file, document = tmp_path / "sweep.json", SweepDocument(runs=[])
     write_document(file, document)
-    assert json.loads(file.read_text()) == {"format": FORMAT, "cells": []}
+    assert json.loads(file.read_text()) == {"format": FORMAT, "runs": []}
     assert read_document(file, SweepDocument) is not None
-    file.write_text(json.dumps({"cells": "of another type"} | change))
+    file.write_text(json.dumps({"runs": "of another type"} | change))
     with pytest.raises(BadInput, match=f"{file} .*format.* {FORMAT}: .*move it") as caught:
         read_document(file, SweepDocument)
     assert len(str(caught.value).splitlines()) == 1
