@@ -19,7 +19,9 @@ OTHER = "no file of a person: the kernel's, or a name that the callers choose"
 
 PYTHON = {
     "actors/coordinator/actor.py": (OTHER, "write_text"),
-    "actors/evaluation/samples.py": (TAKEN, "append_row replace_text write_document"),
+    "actors/coordinator/evaluations.py": (TAKEN, "write_rows"),
+    "actors/evaluation/folder.py": (TAKEN, "replace_text write_document"),
+    "actors/evaluation/samples.py": (TAKEN, "append_row"),
     "actors/rollout/adapter_transfer.py": (NEW, "write_bytes"),
     "actors/runtime/ray_session.py": (TAKEN, "replace_text unlink"),
     "conf/signals.py": (NEW, "rmtree"),
@@ -41,6 +43,7 @@ PYTHON = {
     "launch/plan/calibration.py": (OURS, "write_document"),
     "launch/push.py": (NEW, "copyfile write_text"),
     "launch/reporting/__init__.py": (OURS, "replace_text"),
+    "launch/run.py": ("a folder with nothing in it alone", "rmdir"),
     "launch/sweep_runs/lanes.py": (TAKEN, "open"),
     "launch/sweep_runs/scheduler.py": (TAKEN, "write_document"),
 }
