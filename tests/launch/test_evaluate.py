@@ -258,7 +258,7 @@ def test_a_run_and_evaluate_take_the_same_samples_of_the_held_out_problems(
     assert engine.seen[""] == engine.seen[adapter.adapter.path]
 
     config = changed(settings_of(trained / "checkpoints" / "latest"), {"eval.n": 2, "validation.every": 1})
-    problems = loading.load(config, load_tokenizer(config.model.path, config.model.path))
+    problems = loading.load_problems(config, load_tokenizer(config.model.path, config.model.path))
     folder, run_engine = RunFolder(tmp_path / "run"), Recorder()
     folder.recover()
 
