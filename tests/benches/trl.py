@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
 
-from actors.evaluation.samples import EvaluationFolder
+from actors.evaluation.folder import EvaluationFolder
 from actors.storage.checkpoints import version_of
 from actors.storage.run_record import RunRecord
 from tests.benches import trl_updates

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.evaluation.folder import EvaluationFolder
 from actors.evaluation.protocol import protocol_of
-from actors.evaluation.samples import EvaluationFolder
 from actors.messages import LeftOut, Problem, ProblemSet
 from actors.rollout.adapter_transfer import write_copy
 from actors.runtime.ray_session import NOTE, clear_session, make_temporary
