@@ -13,8 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from actors.evaluation.folder import EvaluationFolder
 from actors.evaluation.protocol import protocol_of
@@ -41,17 +39,7 @@ from launch.session.remote_checkpoints import bring_back, check_remote, put_endi
 from launch.sweep import claim
 from rewards.problems import __main__ as problems
 
-NEVER_OURS = ["thesis.tex", ".hidden", "config.yaml.bak", "update-000009", "safetensors", "metrics.jsonl.tmp"]
-OFTEN_OURS = [
-    "config.yaml",
-    "report.html",
-    "adapter_config.json",
-    "metrics.jsonl",
-    "remote.json",
-    "sweep.json",
-    "latest",
-]
-"""Names of ours, in places where no run has begun yet."""
+NEVER_OURS = ("thesis.tex", ".hidden", "config.yaml.bak", "update-000009", "safetensors", "metrics.jsonl.tmp")
 
 PLACES = """
     mine mine/checkpoints mine/checkpoints/update-000001 mine/checkpoints/update-000002 mine/checkpoints/thesis
@@ -60,10 +48,7 @@ PLACES = """
     far/mine/0123456789abcdef model .model.0123abcd.tmp copies/policy-v1-r0 exports exports/made sweep other
     other/checkpoints
 """.split()  # noqa: SIM905
-NOT_BEGUN = ["mine", "mine/adapters", "mine/checkpoints/update-000001", "far/mine", "sweep", "other", "exports/made"]
-NEVER = st.tuples(st.sampled_from(PLACES), st.sampled_from(NEVER_OURS), st.booleans())
-OFTEN = st.tuples(st.sampled_from(NOT_BEGUN), st.sampled_from(OFTEN_OURS), st.just(False))
-
+"""Folders of ours, in which files that are never ours may stand."""
 
 QUICKSTART = load(["conf=quickstart"])
 
@@ -223,28 +208,25 @@ ACTIONS: list[Callable[[World], Any]] = [
 ]
 
 
-@settings(max_examples=60, derandomize=True)
-@given(
-    before=st.lists(NEVER | OFTEN, max_size=3),
-    begin_first=st.booleans(),
-    after=st.lists(NEVER, min_size=1, max_size=4),
-    actions=st.lists(st.sampled_from(ACTIONS), min_size=2, max_size=6),
-)
-def test_file_that_is_not_ours_survives(before: Any, begin_first: bool, after: Any, actions: Any) -> None:
-    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patched:
-        found = SimpleNamespace(write_verified=lambda *_: "")
-        patched.setitem(sys.modules, "launch.after.artifact", found)  # type: ignore[arg-type]
-        world = World(Path(place).resolve())
-        if begin_first:
-            for action in (start, save, put, make_model):
-                action(world)
-        planted = [world.plant(*each) for each in (after if begin_first else [*before, *after])]
-        for action in actions:
-            with contextlib.suppress(BadInput, OSError, AssertionError):
-                action(world)
-        contents = world.contents()
-        assert [*world.secret.iterdir()] == [world.secret / "precious"]
-        assert {content.encode() for content in planted if content} | {b"precious"} <= contents
+@pytest.fixture(autouse=True)
+def exports_unverified(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(write_verified=lambda *_: "")
+    monkeypatch.setitem(sys.modules, "launch.after.artifact", found)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("begun", [False, True])
+def test_file_that_is_not_ours_survives_everything(place: str, link: bool, begun: bool, tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for action in (start, save, put, make_model) if begun else ():
+        action(world)
+    planted = [world.plant(place, name, link) for name in NEVER_OURS]
+    for action in ACTIONS:
+        with contextlib.suppress(BadInput, OSError, AssertionError):
+            action(world)
+        assert [*world.secret.iterdir()] == [world.secret / "precious"], action
+        assert {content.encode() for content in planted if content} | {b"precious"} <= world.contents(), action
 
 
 WRITERS: dict[str, list[Callable[[World], Any]]] = {
@@ -268,12 +250,7 @@ def test_all_commands_are_known() -> None:
 
 
 @pytest.mark.parametrize("command", WRITERS)
-def test_whatever_a_command_writes_it_spares_what_has_that_name(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = SimpleNamespace(write_verified=lambda *_: "")
-    monkeypatch.setitem(sys.modules, "launch.after.artifact", found)  # type: ignore[arg-type]
-
+def test_whatever_a_command_writes_it_spares_what_has_that_name(command: str, tmp_path: Path) -> None:
     def carry_out(name: str, there: str = "", link: bool = False) -> tuple[World, str | None]:
         (tmp_path / name).mkdir()
         world = World(tmp_path / name)

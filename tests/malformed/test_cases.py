@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.malformed.commands import Case, copied, tried
+from tests.malformed.commands import Prepare, copied, tried
 from tests.malformed.stock import RUN, Stock
 
 DEEP = "[" * 5000 + "]" * 5000
@@ -20,47 +20,45 @@ BOMB = (
 )
 MANY = "9" * 5000
 
+pytestmark = pytest.mark.timeout(300)  # a case that hangs
 
-TYPED: dict[tuple[str, ...], list[str | tuple[str, ...]]] = {
+
+Case = tuple[str, str, Prepare]
+"""A name, a command and its input."""
+
+TYPED: dict[tuple[str, ...], list[str]] = {
     ("run", "plan=true"): [
-        *(f"run.seed={MANY}", f"budget.hours={MANY}", "lora.rank=.nan", "run={1: 2}", "--x", "quickstart"),
-        *("lora.rank=${oc.env:HOME}", "lora.rank=!!python/object:os.system", "model.path=a\0b", "conf=../base"),
-        *(f"data.parameters={word}" for word in (DEEP, BOMB, "&a {b: *a}", f"{{a: {MANY}}}", "{a: !!set {b}}")),
-        *(f"data.problem_pattern='{word}'" for word in ("(", "(a{99999999999})", "(" * 2000 + ")" * 2000)),
-        *("reward.custom=[{function: 'os:getcwd', weight: .nan}]", "dashboard.host=no such host"),
+        *(f"run.seed={MANY}", "lora.rank=.nan", "run={1: 2}", "--x", "model.path=a\0b", "conf=../base"),
+        *("lora.rank=${oc.env:HOME}", "lora.rank=!!python/object:os.system", "dashboard.host=no such host"),
+        *(f"data.parameters={word}" for word in (DEEP, BOMB, "&a {b: *a}")),
+        *(f"data.problem_pattern='{word}'" for word in ("(a{99999999999})", "(" * 2000 + ")" * 2000)),
+        "reward.custom=[{function: 'os:getcwd', weight: .nan}]",
     ],
     ("run", "run.name=x"): [
-        *("run.folder={file}/x", "run.folder=/proc/none", "run.folder=" + "a" * 300, "run.folder=a\0b"),
+        *("run.folder={file}/x", "run.folder=/proc/none", "run.folder=" + "a" * 300, "checkpoint.remote=memory://x"),
         *(f"data.source={name}" for name in ("file:/dev/zero", "hub:../..", "import:os:sep", "reasoning_gym:n_queens")),
-        *(
-            "lora.start_from={data}",
-            "checkpoint.remote=nope",
-            "checkpoint.remote=memory://x",
-            "checkpoint.remote=file://{file}/x",
-        ),
-        *("run.restore=file://{here}/none", "run.restore=file://{finished}"),
-        *("data.chat_settings={tools: 3}", "data.chat_settings={chat_template: '{{ 1 / 0 }}'}"),
+        *("lora.start_from={data}", "checkpoint.remote=file://{file}/x", "run.restore=file://{finished}"),
+        "data.chat_settings={chat_template: '{{ 1 / 0 }}'}",
     ],
-    ("sweep", "plan=true"): ["ranks=x", "ranks=[[8]]", "seeds=[1,1]", "sweep.name=../x", "--x"],
-    ("evaluate", "plan=true"): ["adapter=a\0b", "adapter=/proc/self/mem", "adapter=" + "a/" * 3000],
-    ("report",): ["a\0b", "a" * 300, "\udcff", "{file}", "--x", "a=b"],
-    ("samples", "{trained}"): [f"limit={MANY}", "show=wors", "{finished}", "-v"],
-    ("export", "{trained}"): ["format=x", f"checkpoint={MANY}", "checkpoint=../../..", "typ=f16"],
-    ("push", "{trained}"): [(), ("to=x", "dry_run=true"), "to=a/b/c", "to=me/it"],
-    ("serve", "{trained}"): [f"port={MANY}", "port=0", "host=no such host"],
-    ("microbudget",): ["sampels", "\x1b[31m", ("export", "--x")],
-    ("doctor",): ["measure=maybe", "--conf=base", "device=none"],
-    ("bundled",): [("a", "b"), "--x"],
-    ("verify",): ["none.jsonl", ("{data}", "recipe=x"), ("{data}", "--recipe", "x")],
+    ("sweep", "plan=true"): ["ranks=[[8]]", "seeds=[1,1]", "sweep.name=../x"],
+    ("evaluate", "plan=true"): ["adapter=/proc/self/mem", "adapter=" + "a/" * 3000],
+    ("report",): ["\udcff", "{file}", "a=b"],
+    ("samples", "{trained}"): [f"limit={MANY}", "show=wors", "{finished}"],
+    ("export", "{trained}"): ["checkpoint=../../..", "typ=f16"],
+    ("push", "{trained}"): ["dry_run=true", "to=a/b/c"],
+    ("serve", "{trained}"): [f"port={MANY}", "host=no such host"],
+    ("microbudget",): ["sampels", "\x1b[31m"],
+    ("doctor",): ["measure=maybe", "device=none"],
+    ("bundled", "a"): ["b"],
+    ("verify",): ["none.jsonl"],
 }
-"""By command and first words: further ones, with which it has to be refused. {model} and the like are of the stock."""
+"""By command and first words: another one, with which it has to be refused. {model} and the like are of the stock."""
 
 DATA = [
     ("a.jsonl", b'{"problem": ' + b"[" * 10_000 + b"]" * 10_000 + b', "answer": "1"}\n'),
     ("a.jsonl", b'{"problem": "a", "answer": ' + MANY.encode() + b"}\n"),
     ("a.jsonl", b'{"problem": "' + b"a" * 50_000_000 + b'", "answer": "1"}\n'),
     ("a.jsonl", b'{"problem": "1 + 1", "answer": "\\udfff"}\n'),
-    ("a.json", b"[" * 10_000 + b"]" * 10_000),
     ("a.parquet", b"PAR1" + bytes(20) + b"\xff\xff\xff\x7fPAR1"),
     ("a\x1b[31m\u202e[b].jsonl", b"1\n"),
 ]
@@ -69,31 +67,23 @@ DATA = [
 CHECKPOINT = "checkpoints/update-000004"
 
 DAMAGED = [
-    ("problems", "config.json", {"num_hidden_layers": 1}),
     ("problems", "config.json", {"num_hidden_layers": 3}),
     ("problems", "config.json", {"hidden_size": 10**30}),
     ("problems", "chat_template.jinja", "{{ 'x' * 99999999999 }}"),
-    ("problems", "tokenizer.json", "null"),
     ("problems", "model.safetensors.index.json", '{"weight_map": {"a": "../x"}}'),
-    ("evaluate", f"{RUN}/{CHECKPOINT}/adapter/adapter_config.json", {"r": 10**30}),
     ("evaluate", f"{RUN}/{CHECKPOINT}/adapter/adapter_config.json", {"base_model_name_or_path": "a\0b"}),
-    ("run", f"{RUN}/report.html", None),
     ("run", f"{RUN}/samples", "x"),
-    ("run", f"{RUN}/config.yaml", "run: &a {name: x, inner: *a}"),
     ("run", f"{RUN}/spent.json", '{"spent_s": 1e999}'),
     ("run", f"{RUN}/{CHECKPOINT}/coordinator.json", MANY),
-    ("report", "summary.json", '{"status": 3}'),
     ("report", "metrics.jsonl", '{"update": 1e999}\n'),
-    ("export", f"{CHECKPOINT}/manifest.json", "{}"),
     ("serve", f"{CHECKPOINT}/manifest.json", "[1]"),
     ("push", "config.yaml", "\xff\xfe"),
-    ("samples", "samples/eval-final.jsonl", "7\n"),
     ("samples", "samples/eval-final.jsonl", None),
 ]
 """A command, a file of what it is given, and what is there instead: a text, other values in its JSON, or a folder."""
 
 
-def typed(command: str, *words: str, refused: bool = True) -> Case:
+def typed(command: str, *words: str) -> Case:
     def prepare(place: Path, stock: Stock) -> list[str]:
         (place / "file").write_text("x")
         names = {"file": place / "file", "here": place, **vars(stock)}
@@ -101,7 +91,7 @@ def typed(command: str, *words: str, refused: bool = True) -> Case:
         keys = [word.partition("=")[0] for word in words]
         return [*(stock.without(*keys) if command in ("run", "evaluate", "sweep", "doctor") else []), *arguments]
 
-    return Case(f"{command} {' '.join(words)}", command, prepare, refused)
+    return f"{command} {' '.join(words)}", command, prepare
 
 
 def data(name: str, content: bytes) -> Case:
@@ -109,7 +99,7 @@ def data(name: str, content: bytes) -> Case:
         (place / name).write_bytes(content)
         return [f"file:{place / name}", *stock.without("data.source")]
 
-    return Case(f"data {name} {content[:30]!r}", "problems", prepare)
+    return f"data {name} {content[:30]!r}", "problems", prepare
 
 
 def damaged(command: str, name: str, content: str | dict[str, Any] | None) -> Case:
@@ -123,20 +113,21 @@ def damaged(command: str, name: str, content: str | dict[str, Any] | None) -> Ca
         else:
             file.write_text(other, "latin-1")
 
-    return Case(f"{command} {name} {content}", command, copied(command, lambda copy: damage(copy / name)))
+    return f"{command} {name} {content}", command, copied(command, lambda copy: damage(copy / name))
 
 
 CASES = [
-    *(typed(*start, *([word] if isinstance(word, str) else word)) for start, words in TYPED.items() for word in words),
-    *(typed(command, "help", refused=False) for command in ("microbudget", "export", "bundled")),
+    *(typed(*start, word) for start, words in TYPED.items() for word in words),
     *(data(*each) for each in DATA),
     *(damaged(*each) for each in DAMAGED),
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.encode("unicode_escape").decode()[:70])
+@pytest.mark.parametrize(
+    ("command", "prepare"), [case[1:] for case in CASES], ids=[ascii(name)[1:70] for name, *_ in CASES]
+)
 def test_malformed_input_ends_in_one_sentence(
-    case: Case, stock: Stock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, prepare: Prepare, stock: Stock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    assert tried(case, tmp_path, stock) == ""
+    assert tried(command, prepare, tmp_path, stock, refused=True) == ""
