@@ -18,7 +18,7 @@ def microbudget(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The console script of a wheel in a virtual environment that has nothing else of the project."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    ignored = shutil.ignore_patterns(".git", ".venv*", "runs", ".*_cache", "build", "*.egg-info", "tests")
+    ignored = shutil.ignore_patterns(".git", ".venv*", "runs", ".*_cache", "build", "*.egg-info", "tests", "site")
     shutil.copytree(ROOT, source, ignore=ignored)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
     subprocess.run(build, check=True, timeout=250)
@@ -45,6 +45,8 @@ def test_wheel_runs_and_pushes_from_any_folder(microbudget: Path, tmp_path: Path
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
+    (site,) = microbudget.parents[1].glob("lib/python3.*/site-packages")
+    assert {file.parent.name for file in site.glob("*/py.typed")} >= {"actors", "conf", "launch", "learner", "rewards"}
     assert "run " in call("help")
     assert "paper" in call("run", "help")
     assert "memory" in call("run", "conf=quickstart", "plan=true").lower()
