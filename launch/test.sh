@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Set everything up, then check style, types and behaviour.
 #
-#     bash launch/test.sh [--all] [isa=avx2|avx512|native] [pytest arguments …]
+#     bash launch/test.sh [quick] [--all] [isa=avx2|avx512|native] [pytest arguments …]
+#
+# `quick` is for every change: style, types, and the tests that start no engine, no Ray and no other process, in a minute.
 #
 # With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave in all processes as on a CPU with only
 # these instructions; style and types are not checked. Without pytest arguments, the tests run in two processes where
@@ -9,7 +11,8 @@
 #
 # Examples:
 #
-#     bash launch/test.sh                           # about ten minutes on two cores
+#     bash launch/test.sh quick                     # about a minute on two cores
+#     bash launch/test.sh                           # about ten minutes
 #     bash launch/test.sh --all                     # with the tests that take minutes
 #     bash launch/test.sh tests/learner -k losses   # some of them
 #     bash launch/test.sh isa=avx2 tests/learner    # as on an older CPU
@@ -30,6 +33,7 @@ selection=(-m 'not slow')
 isa=native
 while :; do
     case "${1-}" in
+    quick) selection=(--quick) ;;
     --all) selection=() ;;
     isa=*) isa=${1#isa=} ;;
     *) break ;;

@@ -1,11 +1,14 @@
 """A tiny real model, and groups for it."""
 
+import inspect
 import os
 import random
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
@@ -33,8 +36,18 @@ HEAVY = (
     "isa",
     "learner/test_distributed.py",
     "rewards/test_actor.py",
+    "test_private_apis.py",
 )
-"""Folders and files below tests/ that start Ray, vLLM or whole runs. They run one after the other in one worker."""
+"""Folders and files below tests/ that start Ray, vLLM or whole runs, or import vLLM. One worker runs them, one
+after the other."""
+
+REAL = {"HOLDER", "VerifierPool", "multiprocessing", "ray", "subprocess", "sweeping", "vllm", "write_tiny_model"}
+"""Names by which a test uses an engine, Ray, processes or a model. `test.sh quick` leaves such a test out if it, one of
+its fixtures or a helper in tests/ uses one.
+"""
+
+started: list[str] = []
+"""Processes of Python that the current test has started. Others, such as git, are short."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -74,13 +87,76 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.maxworkerrestart = "0"  # pytest-xdist 3.8 waits for ever after it has replaced a crashed worker
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only tests without an engine, Ray, processes or a model")
+
+
 def is_heavy(nodeid: str) -> bool:
     return nodeid.removeprefix("tests/").startswith(HEAVY)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Quick tests do not even import vLLM."""
+    quick = config.getoption("quick") and collection_path.is_relative_to(ROOT / "tests")
+    return True if quick and is_heavy(str(collection_path.relative_to(ROOT / "tests"))) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: not is_heavy(item.nodeid))
+    if config.getoption("quick"):
+        sys.addaudithook(note_process)
+        left_out = [item for item in items if not is_quick(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def is_quick(item: pytest.Item) -> bool:
+    """Return whether a test, its fixtures and the helpers that they call use nothing of `REAL`."""
+    assert isinstance(item, pytest.Function)
+    fixtures = [fixture for found in item._fixtureinfo.name2fixturedefs.values() for fixture in found]
+    functions = [item.function, *(fixture.func for fixture in fixtures)]
+    marked = item.get_closest_marker("slow") or item.get_closest_marker("long")
+    return not marked and not REAL & {*item.fixturenames}.union(*map(names, functions))
+
+
+def names(function: Any) -> set[str]:
+    """Return the names in a function or a class, and in those of tests/ that it names in turn."""
+    found: set[str] = set()
+    waiting, seen = [function], set()
+    while waiting:
+        each = inspect.unwrap(waiting.pop())
+        own = [each] if isinstance(each, FunctionType) else [m for m in vars(each).values() if inspect.isfunction(m)]
+        for code, known in ((one.__code__, one.__globals__) for one in own if one not in seen):
+            found |= names_in(code)
+            others = (known.get(name) for name in names_in(code))
+            waiting += [other for other in others if isinstance(other, FunctionType | type) and in_tests(other)]
+        seen.update(own)
+    return found
+
+
+def in_tests(function: Any) -> bool:
+    return function.__module__.startswith("tests.")
+
+
+@cache
+def names_in(code: CodeType) -> set[str]:
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return {*code.co_names}.union(*map(names_in, inner))
+
+
+def note_process(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "os.fork" or (event in ("subprocess.Popen", "os.posix_spawn") and "python" in str(arguments[0])):
+        started.append(str(arguments[:2]))
+
+
+@pytest.fixture(autouse=True)
+def no_process(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A quick test that starts a process of Python fails, however it came to start it."""
+    started.clear()
+    yield
+    if request.config.getoption("quick"):
+        assert not started, f"not quick: add a name to REAL in tests/conftest.py, or mark the test long: {started}"
 
 
 @pytest.hookimpl(optionalhook=True)

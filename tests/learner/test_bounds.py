@@ -70,6 +70,7 @@ def test_accepted_settings_have_a_bound(
     assert found.max() <= (most + kl * MAX_PENALTY_SLOPE) * (1 + 1e-9)
 
 
+@pytest.mark.long
 def test_refused_settings_are_unbound_or_useless() -> None:
     """They have a token without bound, or a setting that changes nothing."""
     assert REFUSED

@@ -12,6 +12,7 @@ def test_all_peaks_are_as_planned() -> None:
         assert 0.97 < row["ratio"] < 1.05, row
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", ["llama", "qwen3"])  # without and with norms of heads
 def test_a_peak_is_as_planned(recipe: str) -> None:
     fused, plain = rows((recipe,), (8,))

@@ -50,6 +50,7 @@ def test_text_and_algebra_agree_on_every_case(cases: list[Case]) -> None:
             assert all(verify(text, rf"\boxed{{{text}}}").score == 1.0 for text in (case.gold, case.answer)), case
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cases", TOPICS)
 def test_disagreements_with_math_verify_have_a_rule(cases: list[Case]) -> None:
     for case in cases:

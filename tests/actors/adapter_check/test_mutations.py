@@ -194,6 +194,7 @@ def test_learner_whose_probabilities_are_no_numbers_halts_the_run(tmp_path: Path
     assert "of the learner are not finite for version 0" in halt_of(run)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [1.0, 0.001])
 def test_a_hundred_sound_weight_syncs_never_halt(tmp_path: Path, step: float) -> None:
     run = Faulty(tmp_path, lambda _, asked: asked, engines=2, step=step)

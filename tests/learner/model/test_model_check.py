@@ -116,6 +116,7 @@ def sound(name: str, scale: float, dtype: torch.dtype) -> Any:
     return base
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scale", [1.0, 0.05])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("what", CHANGES)
