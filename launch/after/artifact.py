@@ -25,6 +25,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils.logging import disable_progress_bar
 
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
+from actors.models.files import shape_from_config, weight_files
+from actors.models.sizes import parameters
 from conf.errors import BadInput
 from launch.after.gguf_file import write_gguf
 from launch.after.merged import write_merged
@@ -43,6 +45,9 @@ APART = 2.0
 """Least distance of the export from the base model, over its distance from the adapter. Below it, rounding has
 destroyed the training."""
 
+BYTES = {"float32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
+"""Bytes of a weight by dtype. Other exports keep the base model's."""
+
 REMEDY = "export.py keeps it with format=merged type=float32, or with format=adapter"
 ROOM = "make room, or name a folder on another disk, for push.py by TMPDIR"
 
@@ -52,6 +57,9 @@ def write_verified(trained: Trained, form: str, kind: str, name: str, folder: Pa
 
     Return the reason why the export is refused, or an empty text. Raises BadInput if it cannot be written.
     """
+    needed, free = needed_bytes(trained, form, kind), shutil.disk_usage(folder).free
+    if free < needed:
+        raise BadInput(f"the export takes {needed / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free; {ROOM}")
     loaded: Callable[[], Any] = partial(load_model, str(folder))
     try:
         if form == "merged":
@@ -84,6 +92,14 @@ def write_adapter(trained: Trained, folder: Path, base: str = "") -> None:
     if base:
         stated["base_model_name_or_path"] = base
     (folder / CONFIG_FILE).write_text(json.dumps(stated, indent=2) + "\n")
+
+
+def needed_bytes(trained: Trained, form: str, kind: str) -> int:
+    """Return the bytes of an export's weights."""
+    if form != "adapter" and kind:
+        return int(BYTES[kind] * parameters(shape_from_config(trained.model_path)))
+    files = [trained.adapter / WEIGHTS_FILE] if form == "adapter" else weight_files(Path(trained.model_path))
+    return sum(file.stat().st_size for file in files)
 
 
 def load_model(path: str, **settings: Any) -> Any:

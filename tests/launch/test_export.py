@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -170,3 +171,12 @@ def test_full_disk_leaves_nothing(
     assert export.main([str(run), "to=place/out"]) == 2
     assert "make room" in capsys.readouterr().err
     assert list(Path("place").iterdir()) == []
+
+
+def test_room_is_counted_before_the_export_is_written(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(artifact.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**10))
+    monkeypatch.setattr(merged, "summed", None)
+    assert export.main([str(run)]) == 2
+    assert "make room" in capsys.readouterr().err
