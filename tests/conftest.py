@@ -41,7 +41,17 @@ HEAVY = (
 """Folders and files below tests/ that start Ray, vLLM or whole runs, or import vLLM. One worker runs them, one
 after the other."""
 
-REAL = {"HOLDER", "VerifierPool", "multiprocessing", "ray", "subprocess", "sweeping", "vllm", "write_tiny_model"}
+REAL = {
+    "HOLDER",
+    "VerifierPool",
+    "multiprocessing",
+    "ray",
+    "subprocess",
+    "sweeping",
+    "tool",
+    "vllm",
+    "write_tiny_model",
+}
 """Names by which a test uses an engine, Ray, processes or a model. `test.sh quick` leaves such a test out if it, one of
 its fixtures or a helper in tests/ uses one.
 """
@@ -146,7 +156,8 @@ def names_in(code: CodeType) -> set[str]:
 
 
 def note_process(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "os.fork" or (event in ("subprocess.Popen", "os.posix_spawn") and "python" in str(arguments[0])):
+    python = "python" in str(arguments[:1]).rpartition("/")[2]
+    if event == "os.fork" or (event in ("subprocess.Popen", "os.posix_spawn") and python):
         started.append(str(arguments[:2]))
 
 
