@@ -29,7 +29,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class FilteredRow:
     """A filtered row, or one that is used in spite of the reason. source: `source` or `eval_source`."""
 
     source: str
@@ -42,14 +42,14 @@ class LeftOut:
 class ProblemSet:
     """Training and held-out problems.
 
-    dropped: number of rows by reason, both filtered ones and contaminated ones that `data.contamination` keeps.
-    left_out: these rows, one by one.
+    filtered_counts: number of rows by reason, also of contaminated ones that `data.contamination` keeps.
+    filtered: these rows, one by one.
     """
 
     train: tuple[Problem, ...]
     heldout: tuple[Problem, ...]
-    dropped: dict[str, int]
-    left_out: tuple[LeftOut, ...] = ()
+    filtered_counts: dict[str, int]
+    filtered: tuple[FilteredRow, ...] = ()
 
     @property
     def digest(self) -> str:

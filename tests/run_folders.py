@@ -211,7 +211,7 @@ EVALUATION: dict[str, Any] = {
             "name": "aime24",
             "source": "hub:aime24",
             "problems": 30,
-            "dropped": {"duplicate": 2},
+            "filtered_counts": {"duplicate": 2},
             "base": scores(16, 30, {1: 0.02, 8: 0.1, 16: 0.16}),
             "adapter": scores(16, 30, {1: 0.04, 8: 0.12, 16: 0.18}),
             "paired": {"difference": 0.02, "ci95": [-0.01, 0.05], "p": 0.2},

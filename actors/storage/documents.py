@@ -279,12 +279,12 @@ class PairedDifference(Document):
 
 
 class BenchmarkResult(Document):
-    """Results on a benchmark. n: requested responses per problem. dropped: filtered rows by reason."""
+    """Results on a benchmark. n: requested responses per problem. filtered_counts: rows by reason."""
 
     name: str
     source: str = ""
     problems: Count = 0
-    dropped: dict[str, Count] = {}
+    filtered_counts: dict[str, Count] = {}
     n: Count = 0
     limit: Count | None = None
     base: PolicyScores

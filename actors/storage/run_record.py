@@ -31,7 +31,7 @@ class RunRecord:
         self.failure_log = path / "failure.log"
         self.report = path / "report.html"
         self.checkpoints = Checkpoints(path / "checkpoints")
-        self.left_out_file = path / "problems-left-out.jsonl"
+        self.filtered_file = path / "problems-left-out.jsonl"
         self.evaluation_folder = path / "evaluation"
 
     @property
@@ -100,9 +100,9 @@ class RunRecord:
         """Return the names of the updates with samples, in order."""
         return sorted(file.stem for file in (self.path / "samples").glob("update-*.jsonl"))
 
-    def left_out(self) -> list[documents.FilteredProblem]:
+    def filtered(self) -> list[documents.FilteredProblem]:
         """Return the problems that the run does not use, or uses in spite of the reason given."""
-        return read_rows(self.left_out_file, documents.FilteredProblem)
+        return read_rows(self.filtered_file, documents.FilteredProblem)
 
     def benchmarks(self) -> documents.EvaluationDocument | None:
         """Return evaluation.json, which launch/evaluate.py has written about the run."""
@@ -120,7 +120,7 @@ class RunRecord:
         for path in (self.checkpoints.folder, *map(self.path.joinpath, ("adapters", "samples", "tensorboard"))):
             if os.path.lexists(path) and not path.is_dir():
                 raise BadInput(f"{path} is not a folder; {REMEDY}")
-        for path in (self.report, self.left_out_file, self.failure_log, self.path / "origin.json"):
+        for path in (self.report, self.filtered_file, self.failure_log, self.path / "origin.json"):
             if path.is_dir():
                 raise BadInput(f"{path} is a folder, not a file; {REMEDY}")
         numbers = (self.incarnation, self.identity, self.reference_set, self.problems_digest)

@@ -81,7 +81,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     for each in benchmarks:
         if run:
             check_heldout(each, config, run)
-        filtered = "".join(f"; {count} filtered: {reason}" for reason, count in each.dropped.items())
+        filtered = "".join(f"; {count} filtered: {reason}" for reason, count in each.filtered_counts.items())
         by = ", by base model and adapter" if adapter else ""
         console.print(f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{by}{filtered}")
     if config.plan:

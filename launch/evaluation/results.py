@@ -52,7 +52,7 @@ def result_of(
         name=problems.benchmark.name,
         source=problems.benchmark.source,
         problems=len(problems.problems),
-        dropped=problems.dropped,
+        filtered_counts=problems.filtered_counts,
         n=evaluation.config.n,
         limit=evaluation.config.limit,
         base=found[0],

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import product, starmap
 from operator import attrgetter
 
-from actors.messages import LeftOut
+from actors.messages import FilteredRow
 from actors.models.files import shape_of
 from actors.models.sizes import answers_alone
 from actors.runtime.placement import LEARNER_SPARE, divide, most_actors, place
@@ -57,7 +57,7 @@ class Problems:
 
     train: int
     heldout: int
-    left_out: int
+    filtered: int
     together: int = 0
 
 
@@ -243,16 +243,15 @@ def count_problems(config: Config) -> Problems | None:
     data = config.data
     if not data.source.startswith(FILE):
         return None
-    left_out: list[LeftOut] = []
-    raw = read_problems("data.source", data.source, data, TRAIN_SEED, left_out)
+    filtered: list[FilteredRow] = []
+    raw = read_problems("data.source", data.source, data, TRAIN_SEED, filtered)
     train, heldout = len(raw), config.eval.problems
     if not data.eval_source:
-        heldout = len(hold_out(raw, config, left_out))
+        heldout = len(hold_out(raw, config, filtered))
         train -= heldout
     elif heldout and data.eval_source.startswith(FILE):
-        heldout = min(heldout, len(read_problems("data.eval_source", data.eval_source, data, EVAL_SEED, left_out)))
+        heldout = min(heldout, len(read_problems("data.eval_source", data.eval_source, data, EVAL_SEED, filtered)))
     train = min(train, data.size or train)
-    check_number(train, heldout, config, left_out)
-    reasons = [row.reason for row in left_out]
-    filtered = sum(reason not in USED for reason in reasons)
-    return Problems(train, heldout, filtered, reasons.count(ONE_SIDE))
+    check_number(train, heldout, config, filtered)
+    reasons = [row.reason for row in filtered]
+    return Problems(train, heldout, sum(reason not in USED for reason in reasons), reasons.count(ONE_SIDE))

@@ -87,7 +87,7 @@ def _settings(plan: Plan) -> Rows:
         held_out = found.heldout
         epoch = counted(math.ceil(found.train / each_update), "update")
         source += f": {counted(found.train, 'problem')} to train on, {epoch} per epoch"
-        source += f"; {counted(found.left_out, 'row')} filtered" if found.left_out else ""
+        source += f"; {counted(found.filtered, 'row')} filtered" if found.filtered else ""
         source += f"; {counted(found.together, 'near duplicate')} kept together" if found.together else ""
     return [
         ("model", f"{config.model.path}, {_count(parameters(shape))} weights in {config.model.dtype}"),

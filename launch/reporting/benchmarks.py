@@ -58,6 +58,6 @@ def notes(document: EvaluationDocument) -> list[str]:
             said.append(f"{name}: adapter minus base {paired.difference:+.3f} in pass@1 ({sure})")
         if base and base.n < benchmark.n:
             said.append(f"{name}: {base.n} of {benchmark.n} samples per problem so far")
-        if filtered := ", ".join(f"{count} {reason}" for reason, count in benchmark.dropped.items()):
+        if filtered := ", ".join(f"{count} {reason}" for reason, count in benchmark.filtered_counts.items()):
             said.append(f"{name}: problems filtered from its source: {filtered}")
     return said if document.benchmarks else [*said, "No round of samples is complete yet"]

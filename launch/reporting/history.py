@@ -142,7 +142,7 @@ def read_run(folder: Path) -> Run:
         after=tuple(record.samples("eval-final")),
         origin=record.origin(),
         evaluation=record.benchmarks(),
-        filtered=Counter(row.reason for row in record.left_out()),
+        filtered=Counter(row.reason for row in record.filtered()),
         restores=record.incarnation(),
     )
 

@@ -91,7 +91,7 @@ def prepare(
         print(f"Warning: this kernel has no {wall}")
     for kind, text, subject in (*((EventKind.WALL_ABSENT, wall, "") for wall in absent_walls), *notes):
         run.append_event(0, kind, text, subject)
-    write_listing(run.left_out_file, problems.left_out)
+    write_listing(run.filtered_file, problems.filtered)
     latest = run.checkpoints.latest
     made = version_of(latest) if latest else 0
     if begun:
@@ -149,13 +149,13 @@ def find_and_check(config: Config) -> tuple[Config, str, ProblemSet, Sequence[st
 def problem_counts(problems: ProblemSet, source: str) -> str:
     """Return a text on the number of problems and of filtered rows by reason, without a generator's repetitions."""
     said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
-    dropped = dict(problems.dropped)
+    numbers = dict(problems.filtered_counts)
     if source.startswith(GENERATED):
-        repeated = sum(dropped.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
+        repeated = sum(numbers.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
         distinct = len(problems.train) + len(problems.heldout)
         said += f", all {distinct} distinct ones of {distinct + repeated:,} generated"
-    fate = {reason: "used" if reason in USED else "filtered" for reason in dropped}
-    return said + "".join(f"; {counted(count, 'row')} {fate[why]}: {why}" for why, count in dropped.items())
+    fate = {reason: "used" if reason in USED else "filtered" for reason in numbers}
+    return said + "".join(f"; {counted(count, 'row')} {fate[why]}: {why}" for why, count in numbers.items())
 
 
 def origin(arguments: Sequence[str], machine: str) -> Origin:

@@ -47,11 +47,11 @@ def main(arguments: list[str]) -> int:
     say(f"{source}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
     if len(problems.heldout) < ENOUGH:
         say(f"With fewer than {ENOUGH} held-out problems, only a large gain can be shown")
-    for reason, count in problems.dropped.items():
+    for reason, count in problems.filtered_counts.items():
         say(f"  {count:6} {reason}")
-    if problems.left_out:
+    if problems.filtered:
         listing = Path(tempfile.mkdtemp(prefix="microbudget-"), "problems-left-out.jsonl")
-        write_listing(listing, problems.left_out)
+        write_listing(listing, problems.filtered)
         say(f"  listed in {listing}")
     kept = (*problems.train, *problems.heldout)
     readings = {problem.gold: unusual(plain(problem.gold)) for problem in kept if not problem.grader}

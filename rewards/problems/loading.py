@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from actors.messages import LeftOut, Problem, ProblemSet
+from actors.messages import FilteredRow, Problem, ProblemSet
 from actors.storage.files import replace_text
 from conf.catalogue import HELD_OUT, Benchmark
 from conf.errors import BadInput
@@ -17,13 +17,13 @@ from rewards.pool import VerifierPool
 from rewards.problems import sources
 from rewards.problems.chat import check_chat, control_tokens, render
 from rewards.problems.contamination import first_families, near_duplicates
-from rewards.problems.rows import EMPTY, NO_MATCH, RawProblem, distinct_problems, left_out_row
+from rewards.problems.rows import EMPTY, NO_MATCH, RawProblem, distinct_problems, filtered_row
 from rewards.weighted_sum import RewardFunction
 
 TRAIN_SEED, EVAL_SEED = 0, 1
 """Seeds of the generators. They do not depend on run.seed: runs of all seeds share their problems."""
 
-OVERLAP_DROPPED = "overlaps the held-out set"
+OVERLAP_FILTERED = "overlaps the held-out set"
 OVERLAP_KEPT = "overlaps the held-out set, but stays"
 ONE_SIDE = "near duplicate of a problem on the other side: kept together"
 USED = (OVERLAP_KEPT, ONE_SIDE)
@@ -55,44 +55,44 @@ def load_problems(config: Config, tokenizer: Any) -> ProblemSet:
     template that cannot be used, and if fewer problems remain than one update takes.
     """
     check_chat(config, tokenizer)
-    left_out: list[LeftOut] = []
+    filtered: list[FilteredRow] = []
     wanted = config.eval.problems
     shown: list[RawProblem] = []
     heldout: list[Problem] = []
     if wanted and config.data.eval_source:
-        raw = read_problems("data.eval_source", config.data.eval_source, config.data, EVAL_SEED, left_out)
-        heldout = usable_problems("data.eval_source", raw, config, tokenizer, left_out)[:wanted]
+        raw = read_problems("data.eval_source", config.data.eval_source, config.data, EVAL_SEED, filtered)
+        heldout = usable_problems("data.eval_source", raw, config, tokenizer, filtered)[:wanted]
         held_ids = {problem.id for problem in heldout}
         shown = [one for one in raw if one.id in held_ids]
         if not heldout:
             raise BadInput(
-                f"data.eval_source: '{config.data.eval_source}' has no usable problem ({in_words(left_out)})"
+                f"data.eval_source: '{config.data.eval_source}' has no usable problem ({in_words(filtered)})"
             )
-    raw = read_problems("data.source", config.data.source, config.data, TRAIN_SEED, left_out)
+    raw = read_problems("data.source", config.data.source, config.data, TRAIN_SEED, filtered)
     if shown:
-        raw = without_overlaps(raw, shown, config.data.contamination, left_out)
-    train = usable_problems("data.source", raw, config, tokenizer, left_out)
+        raw = without_overlaps(raw, shown, config.data.contamination, filtered)
+    train = usable_problems("data.source", raw, config, tokenizer, filtered)
     if wanted and not config.data.eval_source:
         usable = {problem.id for problem in train}
-        held_ids = {one.id for one in hold_out([one for one in raw if one.id in usable], config, left_out)}
+        held_ids = {one.id for one in hold_out([one for one in raw if one.id in usable], config, filtered)}
         heldout = [problem for problem in train if problem.id in held_ids]
         train = [problem for problem in train if problem.id not in held_ids]
     train = train[: config.data.size]
-    check_number(len(train), len(heldout), config, left_out)
-    return ProblemSet(tuple(train), tuple(heldout), counts(left_out), tuple(left_out))
+    check_number(len(train), len(heldout), config, filtered)
+    return ProblemSet(tuple(train), tuple(heldout), counts(filtered), tuple(filtered))
 
 
 @dataclass(frozen=True)
 class BenchmarkProblems:
     """A benchmark's problems as the model will see them.
 
-    dropped: number of filtered rows, by reason
+    filtered_counts: number of filtered rows, by reason
     digest: of the held-out problems only; see `ProblemSet`
     """
 
     benchmark: Benchmark
     problems: tuple[Problem, ...]
-    dropped: dict[str, int]
+    filtered_counts: dict[str, int]
     digest: str = ""
 
 
@@ -102,8 +102,8 @@ def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any, limit: 
         known = load_problems(config, tokenizer)
         if not known.heldout:
             raise BadInput(f"benchmarks={HELD_OUT}: eval.problems={config.eval.problems} holds out none; raise it")
-        dropped = counts([row for row in known.left_out if row.source == "eval_source"])
-        return BenchmarkProblems(benchmark, known.heldout[:limit], dropped, known.digest)
+        numbers = counts([row for row in known.filtered if row.source == "eval_source"])
+        return BenchmarkProblems(benchmark, known.heldout[:limit], numbers, known.digest)
     check_chat(config, tokenizer)
     data = replace(config.data, problem_pattern="", scan=None, size=limit)
     rows = sources.read("benchmarks", benchmark.source, data, EVAL_SEED)
@@ -113,15 +113,15 @@ def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any, limit: 
         problem_field=benchmark.problem_field or (data.problem_field if data.problem_field in columns else ""),
         answer_field=benchmark.answer_field or (data.answer_field if data.answer_field in columns else ""),
     )
-    left_out: list[LeftOut] = []
-    raw = distinct_problems(rows, "benchmarks", data, left_out)
-    problems = usable_problems("benchmarks", raw, config, tokenizer, left_out)[:limit]
+    filtered: list[FilteredRow] = []
+    raw = distinct_problems(rows, "benchmarks", data, filtered)
+    problems = usable_problems("benchmarks", raw, config, tokenizer, filtered)[:limit]
     if not problems:
-        raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({in_words(left_out)})")
-    return BenchmarkProblems(benchmark, tuple(problems), counts(left_out))
+        raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({in_words(filtered)})")
+    return BenchmarkProblems(benchmark, tuple(problems), counts(filtered))
 
 
-def hold_out(raw: list[RawProblem], config: Config, left_out: list[LeftOut]) -> list[RawProblem]:
+def hold_out(raw: list[RawProblem], config: Config, filtered: list[FilteredRow]) -> list[RawProblem]:
     """Return the problems of one source that are held out: the first ones, each on one side with its near duplicates
     unless `data.contamination` is report_only. List the training problems that would overlap held-out ones otherwise.
     """
@@ -130,7 +130,7 @@ def hold_out(raw: list[RawProblem], config: Config, left_out: list[LeftOut]) -> 
     overlap = set().union(*near_duplicates(texts[: len(held)], texts)).difference(held)
     keep = config.data.contamination == "report_only"
     reason = OVERLAP_KEPT if keep else ONE_SIDE
-    left_out += [left_out_row("data.source", reason, raw[index]) for index in sorted(overlap)]
+    filtered += [filtered_row("data.source", reason, raw[index]) for index in sorted(overlap)]
     if overlap and not keep and not (held := first_families(texts, len(held))):
         raise BadInput(
             f"data.source: all problems of '{config.data.source}' have too many near duplicates to hold some out: raise"
@@ -139,41 +139,41 @@ def hold_out(raw: list[RawProblem], config: Config, left_out: list[LeftOut]) -> 
     return [raw[index] for index in held]
 
 
-def check_number(train: int, heldout: int, config: Config, left_out: Sequence[LeftOut]) -> None:
+def check_number(train: int, heldout: int, config: Config, filtered: Sequence[FilteredRow]) -> None:
     """Raise BadInput, with the setting to change, if there are fewer training problems than one update takes."""
     needed = config.learner.problems_per_update
     if train >= needed:
         return
-    dropped = Counter(row.reason for row in left_out if row.source == "source" and row.reason not in USED)
-    remedies = [REMEDIES[reason] for reason, count in dropped.most_common(1) if reason in REMEDIES and count >= train]
+    reasons = Counter(row.reason for row in filtered if row.source == "source" and row.reason not in USED)
+    remedies = [REMEDIES[reason] for reason, count in reasons.most_common(1) if reason in REMEDIES and count >= train]
     if train:
         remedies.append(f"give learner.problems_per_update={train}")
         if heldout and not config.data.eval_source and train + heldout > needed:
             remedies.append(f"eval.problems={train + heldout - needed}")
     raise BadInput(
         f"data.source: '{config.data.source}' leaves {train} training problems beside {heldout} held-out ones "
-        f"({in_words(left_out)}), fewer than learner.problems_per_update={needed}: "
+        f"({in_words(filtered)}), fewer than learner.problems_per_update={needed}: "
         f"{', or '.join([*remedies, 'use a larger source'])}"
     )
 
 
-def read_problems(key: str, source: str, data: DataConfig, seed: int, left_out: list[LeftOut]) -> list[RawProblem]:
+def read_problems(key: str, source: str, data: DataConfig, seed: int, filtered: list[FilteredRow]) -> list[RawProblem]:
     """Read the distinct problems of a source, ordered by id. key: the setting that names it. seed: for a generator."""
-    return distinct_problems(sources.read(key, source, data, seed), key, data, left_out)
+    return distinct_problems(sources.read(key, source, data, seed), key, data, filtered)
 
 
 def without_overlaps(
-    raw: list[RawProblem], heldout: list[RawProblem], overlap: str, left_out: list[LeftOut]
+    raw: list[RawProblem], heldout: list[RawProblem], overlap: str, filtered: list[FilteredRow]
 ) -> list[RawProblem]:
     """Filter training problems that overlap held-out ones, or only list them if `overlap` is report_only."""
     found = set().union(*near_duplicates([one.text for one in heldout], [one.text for one in raw]))
-    reason = OVERLAP_DROPPED if overlap == "drop" else OVERLAP_KEPT
-    left_out += [left_out_row("data.source", reason, raw[index]) for index in sorted(found)]
+    reason = OVERLAP_FILTERED if overlap == "drop" else OVERLAP_KEPT
+    filtered += [filtered_row("data.source", reason, raw[index]) for index in sorted(found)]
     return raw if overlap == "report_only" else [one for index, one in enumerate(raw) if index not in found]
 
 
 def usable_problems(
-    key: str, raw: list[RawProblem], config: Config, tokenizer: Any, left_out: list[LeftOut]
+    key: str, raw: list[RawProblem], config: Config, tokenizer: Any, filtered: list[FilteredRow]
 ) -> list[Problem]:
     """Return, in order, the problems with a verified gold answer, a prompt that fits and no special token."""
     problems, controls = [], control_tokens(tokenizer)
@@ -191,7 +191,7 @@ def usable_problems(
         elif len(ids) > config.rollout.max_prompt_tokens:
             reason = TOO_LONG
         if reason:
-            left_out.append(left_out_row(key, reason, one))
+            filtered.append(filtered_row(key, reason, one))
             continue
         columns = {"columns": json.dumps(one.fields, default=str)} if config.reward.custom else {}
         problems.append(Problem(one.id, prompt, ids, one.gold, one.grader, **columns))
@@ -207,21 +207,21 @@ def golds_that_verify(raw: Sequence[RawProblem], config: Config) -> list[bool]:
         return pool.check_golds(golds)
 
 
-def counts(left_out: Sequence[LeftOut]) -> dict[str, int]:
-    return dict(Counter(row.reason for row in left_out))
+def counts(filtered: Sequence[FilteredRow]) -> dict[str, int]:
+    return dict(Counter(row.reason for row in filtered))
 
 
-def in_words(left_out: Sequence[LeftOut]) -> str:
+def in_words(filtered: Sequence[FilteredRow]) -> str:
     """Return how many rows were filtered, and why, as text."""
-    filtered = counts([row for row in left_out if row.reason not in USED])
-    return "filtered: " + (", ".join(f"{count} {reason}" for reason, count in filtered.items()) or "none")
+    numbers = counts([row for row in filtered if row.reason not in USED])
+    return "filtered: " + (", ".join(f"{count} {reason}" for reason, count in numbers.items()) or "none")
 
 
-def write_listing(path: Path, left_out: Sequence[LeftOut]) -> None:
+def write_listing(path: Path, filtered: Sequence[FilteredRow]) -> None:
     """Write the filtered rows, one JSON object per line, at most MOST_LISTED per reason."""
     listed: Counter[str] = Counter()
     lines = []
-    for row in left_out:
+    for row in filtered:
         listed[row.reason] += 1
         if listed[row.reason] <= MOST_LISTED:
             lines.append(json.dumps(asdict(row)) + "\n")

@@ -8,7 +8,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from actors.messages import LeftOut, Status
+from actors.messages import FilteredRow, Status
 from conf.errors import BadInput
 from conf.schema import DataConfig
 from rewards.problems import sources
@@ -64,31 +64,35 @@ class RawProblem(NamedTuple):
         return blake2b(self.text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def left_out_row(key: str, reason: str, one: RawProblem) -> LeftOut:
+def filtered_row(key: str, reason: str, one: RawProblem) -> FilteredRow:
     """Return the record of a filtered row. key: the setting that names its source."""
-    return LeftOut(key.rpartition(".")[2], reason, one.text[:SHOWN_CHARACTERS], one.gold[:SHOWN_CHARACTERS])
+    return FilteredRow(key.rpartition(".")[2], reason, one.text[:SHOWN_CHARACTERS], one.gold[:SHOWN_CHARACTERS])
 
 
-def distinct_problems(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[LeftOut]) -> list[RawProblem]:
+def distinct_problems(
+    rows: list[sources.Row], key: str, data: DataConfig, filtered: list[FilteredRow]
+) -> list[RawProblem]:
     """Return the distinct problems of a source, ordered by id.
 
     One of several copies is kept if their gold answers agree, otherwise none. key: the setting that names the source.
     """
     groups: dict[str, list[RawProblem]] = {}
-    for one in _raw_problems(rows, key, data, left_out):
+    for one in _raw_problems(rows, key, data, filtered):
         groups.setdefault(normal(one.text), []).append(one)
     raw: dict[str, RawProblem] = {}
     for first, *others in groups.values():
         agree = all(first.gold == other.gold or _same(first.gold, other.gold) for other in others)
         if agree:
             raw[first.id] = first
-        left_out += [left_out_row(key, DUPLICATE if agree else CONFLICT, other) for other in others]
+        filtered += [filtered_row(key, DUPLICATE if agree else CONFLICT, other) for other in others]
         if not agree:
-            left_out.append(left_out_row(key, CONFLICT, first))
+            filtered.append(filtered_row(key, CONFLICT, first))
     return [one for _, one in sorted(raw.items())]
 
 
-def _raw_problems(rows: list[sources.Row], key: str, data: DataConfig, left_out: list[LeftOut]) -> Iterator[RawProblem]:
+def _raw_problems(
+    rows: list[sources.Row], key: str, data: DataConfig, filtered: list[FilteredRow]
+) -> Iterator[RawProblem]:
     columns = list(rows[0].fields) if rows else []
     problem_field = choose_field(key, "problem_field", data.problem_field, PROBLEM_FIELDS, columns)
     answer_field = choose_field(key, "answer_field", data.answer_field, ANSWER_FIELDS, columns)
@@ -111,7 +115,7 @@ def _raw_problems(rows: list[sources.Row], key: str, data: DataConfig, left_out:
         elif part.text in shown:
             reason = SHOWN
         if reason:
-            left_out.append(left_out_row(key, reason, one))
+            filtered.append(filtered_row(key, reason, one))
         else:
             yield part
 

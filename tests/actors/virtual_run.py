@@ -40,7 +40,7 @@ def make_problems(train: int = 7, heldout: int = 4) -> ProblemSet:
     return ProblemSet(
         train=tuple(make_problem(number) for number in range(train)),
         heldout=tuple(make_problem(100 + number) for number in range(heldout)),
-        dropped={},
+        filtered_counts={},
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from actors.evaluation.folder import EvaluationFolder
 from actors.evaluation.protocol import protocol_of
-from actors.messages import LeftOut, Problem, ProblemSet
+from actors.messages import FilteredRow, Problem, ProblemSet
 from actors.rollout.adapter_transfer import write_copy
 from actors.runtime.ray_session import NOTE, clear_session, make_temporary
 from actors.storage.checkpoints import write_state
@@ -169,9 +169,9 @@ def compare(world: World) -> None:
 
 
 def preview(world: World) -> None:
-    problem, left_out = Problem("p", "1 + 1", (1,), "2"), LeftOut("source", "duplicate", "1 + 1", "2")
+    problem, filtered = Problem("p", "1 + 1", (1,), "2"), FilteredRow("source", "duplicate", "1 + 1", "2")
     with pytest.MonkeyPatch.context() as patched, contextlib.chdir(world.root), open(os.devnull, "w") as nowhere:
-        found = {"load_problems": ProblemSet((problem,), (), {"duplicate": 1}, (left_out,)), "load": QUICKSTART}
+        found = {"load_problems": ProblemSet((problem,), (), {"duplicate": 1}, (filtered,)), "load": QUICKSTART}
         for name, result in {**found, "load_tokenizer": None, "locate": None}.items():
             patched.setattr(problems, name, lambda *_, result=result: result)
         patched.setattr(tempfile, "tempdir", str(world.root))

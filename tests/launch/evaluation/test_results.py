@@ -10,9 +10,14 @@ from tests.run_folders import EVALUATION, scores
 
 def result(name: str, base: dict[str, Any], adapter: dict[str, Any] | None = None) -> dict[str, Any]:
     paired = {"difference": 0.25, "ci95": [0.1, 0.4], "p": 0.0123} if adapter else None
-    return {"name": name, "problems": 9, "n": 16, "dropped": {"too long": 1}, "base": base, "adapter": adapter} | {
-        "paired": paired
-    }
+    return {
+        "name": name,
+        "problems": 9,
+        "n": 16,
+        "filtered_counts": {"too long": 1},
+        "base": base,
+        "adapter": adapter,
+    } | {"paired": paired}
 
 
 def test_table_of_80_columns_and_markdown_say_the_same() -> None:

@@ -184,7 +184,7 @@ def test_every_further_pass_costs_time(more: list[str]) -> None:
 def test_the_example_beside_the_recipe_is_enough_for_it() -> None:
     assert load(["conf=mine"]).data.source == f"file:{EXAMPLE.relative_to(FOLDER.parent.parent)}"
     config = load(["conf=mine", f"data.source=file:{EXAMPLE}", "model.dtype=float32"])
-    assert count_problems(config) == Problems(train=15, heldout=5, left_out=0)
+    assert count_problems(config) == Problems(train=15, heldout=5, filtered=0)
     counted = with_problems(make_plan(config, detect("cpu")))
     assert "5 problems × " in shown(counted)
     assert "15 problems to train on, 2 updates" in shown(counted)
@@ -193,7 +193,7 @@ def test_the_example_beside_the_recipe_is_enough_for_it() -> None:
 def test_problems_of_a_file_are_counted_and_those_of_a_generator_not(tmp_path: Path) -> None:
     shutil.copy(EXAMPLE, tmp_path / "exam.csv")
     config = load(["conf=mine", f"data.source=file:{EXAMPLE}", f"data.eval_source=file:{tmp_path / 'exam.csv'}"])
-    assert count_problems(config) == Problems(train=20, heldout=20, left_out=0)
+    assert count_problems(config) == Problems(train=20, heldout=20, filtered=0)
     assert count_problems(load(["conf=quickstart"])) is None
     (tmp_path / "own.csv").write_text("q,a\n1 + 1,2\n")
     with pytest.raises(BadInput, match=r"\(q, a\)"):

@@ -9,8 +9,8 @@ from actors.storage.files import append_row
 from launch.reporting import conclusion
 from launch.reporting.health import Flag, flags
 from launch.reporting.history import read_run
-from rewards.problems.loading import OVERLAP_DROPPED, OVERLAP_KEPT, write_listing
-from rewards.problems.rows import RawProblem, left_out_row
+from rewards.problems.loading import OVERLAP_FILTERED, OVERLAP_KEPT, write_listing
+from rewards.problems.rows import RawProblem, filtered_row
 from tests.run_folders import metrics, write_run
 
 
@@ -109,6 +109,6 @@ def test_a_run_far_behind_its_plan_is_not_well(tmp_path: Path) -> None:
 
 def test_problems_that_were_trained_on_and_held_out_are_said(folder: Path) -> None:
     pair = RawProblem("1 + 1 =", "2")
-    left_out = [left_out_row("data.source", reason, pair) for reason in (OVERLAP_KEPT, OVERLAP_KEPT, OVERLAP_DROPPED)]
-    write_listing(folder / "problems-left-out.jsonl", left_out)
+    filtered = [filtered_row("data.source", reason, pair) for reason in (OVERLAP_KEPT, OVERLAP_KEPT, OVERLAP_FILTERED)]
+    write_listing(folder / "problems-left-out.jsonl", filtered)
     assert titles(folder)["The held-out set overlaps 2 training problems"] == "warning"

@@ -38,7 +38,7 @@ def test_benchmarks_use_the_recipes_template(config: Config, byte_tokenizer: Any
     loaded = load_benchmark(benchmark, config, byte_tokenizer)
     assert all("Solve: " in problem.prompt for problem in loaded.problems)
     assert {problem.gold for problem in loaded.problems} == {str(a + 1) for a in range(8)}
-    assert loaded.dropped == {"empty problem or answer": 1}
+    assert loaded.filtered_counts == {"empty problem or answer": 1}
     limited = load_benchmark(benchmark, config, byte_tokenizer, limit=3)
     assert limited.problems == loaded.problems[:3]
 

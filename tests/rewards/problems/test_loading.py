@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.messages import LeftOut, Status
+from actors.messages import FilteredRow, Status
 from conf.schema import ExampleConfig
 from rewards.problems.__main__ import main
 from rewards.problems.loading import (
@@ -17,7 +17,7 @@ from rewards.problems.loading import (
     CONTROL,
     MOST_LISTED,
     ONE_SIDE,
-    OVERLAP_DROPPED,
+    OVERLAP_FILTERED,
     OVERLAP_KEPT,
     TOO_LONG,
     write_listing,
@@ -35,7 +35,7 @@ def test_every_file_type_gives_the_same_problems(kind: str, loader: Loader) -> N
     train, heldout = texts(expected.train), texts(expected.heldout)
     assert (len(train), len(heldout)) == (20, 10)
     assert train | heldout == {row["problem"] for row in SUMS}
-    assert expected.dropped == {}
+    assert expected.filtered_counts == {}
 
 
 def test_prompt_is_the_chat_template_around_the_template(loader: Loader) -> None:
@@ -74,7 +74,7 @@ def test_bad_rows_are_filtered_and_counted(loader: Loader) -> None:
     good = {"problem": "What is 1/4 + 1/4?", "answer": r"Add the numerators: $\boxed{\frac{1}{2}}$."}
     problems = loader.load({"rollout.max_prompt_tokens": 80}, [*SUMS, *bad, good])
     counts = {DUPLICATE: 1, CONFLICT: 2, EMPTY: 3, BAD_GOLD: 2, TOO_LONG: 1, CONTROL: 2, NOT_FINITE: 3}
-    assert problems.dropped == counts
+    assert problems.filtered_counts == counts
     assert len(problems.train + problems.heldout) == 30
     assert [p.gold for p in problems.train + problems.heldout if "1/4" in p.prompt] == [r"\frac{1}{2}"]
 
@@ -82,13 +82,13 @@ def test_bad_rows_are_filtered_and_counted(loader: Loader) -> None:
 def test_pattern_takes_its_group_and_filters_the_rest(loader: Loader) -> None:
     problems = loader.load({"data.problem_pattern": r"What is ([12]\d* \+ \d+)\?", "eval.problems": 2})
     assert "12 + 12" in texts(problems.train + problems.heldout)
-    assert problems.dropped == {NO_MATCH: 8}
+    assert problems.filtered_counts == {NO_MATCH: 8}
 
 
 def test_examples_precede_problems_and_are_none(loader: Loader) -> None:
     problems = loader.load({"data.few_shot": [ExampleConfig("What is 3 + 3?", "6")]})
     shown = "<|im_start|>user\nWhat is 3 + 3?<|im_end|>\n<|im_start|>assistant\n6<|im_end|>\n<|im_start|>user\n"
-    assert problems.dropped == {SHOWN: 1}
+    assert problems.filtered_counts == {SHOWN: 1}
     assert all(problem.prompt.startswith(shown) for problem in problems.train + problems.heldout)
 
 
@@ -103,15 +103,15 @@ def test_copies_count_once_unless_their_golds_differ(loader: Loader) -> None:
     ]
     problems = loader.load(ALL, rows)
     assert len(problems.train) == 3
-    assert problems.dropped == {DUPLICATE: 1, CONFLICT: 2}
-    assert {(row.reason, row.gold) for row in problems.left_out} >= {(CONFLICT, "2"), (CONFLICT, "-4")}
+    assert problems.filtered_counts == {DUPLICATE: 1, CONFLICT: 2}
+    assert {(row.reason, row.gold) for row in problems.filtered} >= {(CONFLICT, "2"), (CONFLICT, "-4")}
 
 
 LONG = "A train leaves the old station at noon and reaches the harbour {} miles away after {} hours. How fast is it?"
 EVAL = {"data.eval_source": "file:eval.jsonl", "rollout.max_prompt_tokens": 300}
 
 
-@pytest.mark.parametrize(("overlap", "reason"), [("drop", OVERLAP_DROPPED), ("report_only", OVERLAP_KEPT)])
+@pytest.mark.parametrize(("overlap", "reason"), [("drop", OVERLAP_FILTERED), ("report_only", OVERLAP_KEPT)])
 def test_overlap_with_held_out_problems_is_filtered_or_reported(overlap: str, reason: str, loader: Loader) -> None:
     shown = [
         {"problem": LONG.format(120, 3), "answer": "40"},
@@ -123,9 +123,9 @@ def test_overlap_with_held_out_problems_is_filtered_or_reported(overlap: str, re
     ]
     write_jsonl(Path("eval.jsonl"), shown)
     problems = loader.load({**EVAL, "data.contamination": overlap}, [*SUMS, *copies])
-    assert problems.dropped == {reason: 2}
+    assert problems.filtered_counts == {reason: 2}
     assert len(problems.train) == (30 if overlap == "drop" else 32)
-    assert {row.gold for row in problems.left_out} == {"40", "6"}
+    assert {row.gold for row in problems.filtered} == {"40", "6"}
 
 
 COMMUTED = [
@@ -146,21 +146,21 @@ def test_near_duplicates_within_a_source_are_counted_and_kept_on_one_side(
         {frozenset(re.findall(r"\d", each.prompt)) for each in side} for side in (problems.train, problems.heldout)
     ]
     assert (len(problems.train), len(problems.heldout)) == (42, 30)
-    assert problems.dropped[reason] > 10
-    assert len(sides[0] & sides[1]) == (0 if treatment == "drop" else problems.dropped[reason])
+    assert problems.filtered_counts[reason] > 10
+    assert len(sides[0] & sides[1]) == (0 if treatment == "drop" else problems.filtered_counts[reason])
 
 
 def test_a_common_phrase_is_no_overlap(loader: Loader) -> None:
     rows = [{"problem": f"{LONG} Answer with one number: {i}", "answer": str(i)} for i in range(40)]
     write_jsonl(Path("eval.jsonl"), rows[30:])
     problems = loader.load(EVAL, rows[:30])
-    assert (len(problems.train), problems.dropped) == (30, {})
+    assert (len(problems.train), problems.filtered_counts) == (30, {})
 
 
 def test_filtered_rows_are_listed_for_every_reason(loader: Loader) -> None:
-    left_out = loader.load(None, [*SUMS, {"problem": "What is open?", "answer": "3 +"}]).left_out
-    many = [LeftOut("source", DUPLICATE, "1 + 1", "2")] * (MOST_LISTED + 5)
-    write_listing(Path("listing.jsonl"), (*many, *left_out))
+    filtered = loader.load(None, [*SUMS, {"problem": "What is open?", "answer": "3 +"}]).filtered
+    many = [FilteredRow("source", DUPLICATE, "1 + 1", "2")] * (MOST_LISTED + 5)
+    write_listing(Path("listing.jsonl"), (*many, *filtered))
     rows = [json.loads(line) for line in Path("listing.jsonl").read_text().splitlines()]
     assert len(rows) == MOST_LISTED + 1
     assert rows[-1] == {"source": "source", "reason": BAD_GOLD, "problem": "What is open?", "gold": "3 +"}
