@@ -44,7 +44,7 @@ from conf.signals import on_leave
 from launch.after.trained import LATEST, REPLY_TOKENS, Trained, find_trained, talking
 from launch.reporting.tables import problem_in
 from launch.samples import side_by_side
-from rewards.problems.chat import render
+from rewards.problems.chat import render_prompt
 
 HELP = """/problem N  show both models held-out problem N as in the run's evaluation, and verify their responses
 /ask TEXT   show them a problem of yours in the same way, with the run's instructions and examples
@@ -183,7 +183,7 @@ class Conversation:
             case "/problem":
                 await self._show_problem(rest.strip())
             case "/ask" if rest:
-                prompt = self._prompt(render([], rest.strip(), self.config.data, self.tokenizer))
+                prompt = self._prompt(render_prompt([], rest.strip(), self.config.data, self.tokenizer))
                 await self._respond(dict.fromkeys(self.models, prompt), response_limit(self.config))
             case _ if word.startswith("/"):
                 raise BadInput(f"{line}: not a command; /help lists all")

@@ -50,11 +50,11 @@ from launch.plan.host_needs import check_host, check_nodes, needs_of_run
 from launch.plan.options import options, scale
 from launch.plan.plan import count_problems, with_problems
 from launch.plan.refusal import check_budget
-from launch.plan.view import render, render_scaling
+from launch.plan.view import render_plan, render_scaling
 from launch.reporting import attempt, conclusion
 from launch.session.admission import find_folder, resolve_model, take_over
 from launch.session.console import show_places
-from launch.session.ending import OnEnd, describe, end_with_budget, exit_code, leave, next_steps, write_ending
+from launch.session.ending import OnEnd, describe, end_run, end_with_budget, exit_code, next_steps, write_ending
 from launch.session.preparation import planned, prepare
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from rewards.killable_worker import start_server
@@ -91,7 +91,7 @@ def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
     plan = with_problems(plan_measured(resolve_model(config, machine), machine))
     if note := cluster_note():
         console.print(note)
-    console.print(render(plan, options(plan)))
+    console.print(render_plan(plan, options(plan)))
     if simulate:
         console.print(render_scaling(scale(plan, simulate)))
 
@@ -114,7 +114,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     problems = count_problems(config)  # refuses bad data
     with planned(config, machine if cluster else detect(config.device), problems) as (plan, notes):
         check_budget(plan)
-        console.print(render(plan))
+        console.print(render_plan(plan))
         if cluster:
             from launch.hardware.cluster import check_free
 
@@ -151,7 +151,7 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
     on_end = OnEnd(request.config, request.folder)
 
     def interrupt(number: int, _: object) -> None:
-        leave(write_ending(request, "interrupted", signal.Signals(number).name), on_end)
+        end_run(write_ending(request, "interrupted", signal.Signals(number).name), on_end)
 
     signals.handle_signals(interrupt)  # until there is a coordinator
     timer = end_with_budget(request, on_end)
@@ -171,9 +171,9 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
             watch = Watch(request, console, session / "logs")
             summary = watch.follow(answered)
             timer.cancel()
-            signals.handle_signals(lambda *_: leave(summary, on_end))  # all is saved
+            signals.handle_signals(lambda *_: end_run(summary, on_end))  # all is saved
             watch.close(summary)
-            timer = after(SHUTDOWN_S, lambda: leave(summary, on_end))
+            timer = after(SHUTDOWN_S, lambda: end_run(summary, on_end))
     except TryLater as error:
         summary = write_ending(request, "failed", str(error), traceback.format_exc())
     except BadInput:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from actors.storage.documents import LearnerState
+from actors.storage.documents import LearnerRecord
 from conf.errors import BadInput
 from conf.parsing import read_json
 from conf.schema import Config
@@ -30,7 +30,7 @@ def write_checkpoint(folder: Path, config: Config, version: int, steps: int, sta
 
     save_file(state, folder / STATE_FILE)
     depends = {item.checkpointed: attrgetter(item.path)(config) for item in settings(Config) if item.checkpointed}
-    facts = LearnerState(version=version, steps=steps, **depends)
+    facts = LearnerRecord(version=version, steps=steps, **depends)
     (folder / FACTS_FILE).write_text(json.dumps(facts.content, indent=2) + "\n")
 
 
@@ -71,6 +71,6 @@ def foreign(folder: Path, config: Config) -> str | None:
     return None
 
 
-def _facts(folder: Path) -> LearnerState:
-    found: LearnerState = read_json(folder / FACTS_FILE, LearnerState, REMEDY)
+def _facts(folder: Path) -> LearnerRecord:
+    found: LearnerRecord = read_json(folder / FACTS_FILE, LearnerRecord, REMEDY)
     return found

@@ -48,9 +48,9 @@ def resolve(name: str) -> Callable[..., Any]:
     if name == RENDER:
         import transformers.tokenization_utils_tokenizers  # noqa: F401
 
-        from rewards.problems.chat import render
+        from rewards.problems.chat import render_prompt
 
-        return lambda *given: len(render([], *given))
+        return lambda *given: len(render_prompt([], *given))
     if name == REASONING_GYM:
         import reasoning_gym  # noqa: F401
 

@@ -25,7 +25,7 @@ from launch.reporting import conclusion
 from launch.reporting.history import Run, read_run
 from launch.reporting.plots import smooth
 from launch.reporting.run_conclusion import effect
-from launch.session.console import render
+from launch.session.console import render_progress
 from tests.conftest import ROOT
 from tests.launch.test_report import CHROMIUM
 
@@ -69,7 +69,7 @@ def console(lines: Sequence[str], run: Run) -> None:
     row = run.rows[len(run.rows) // 2].metrics
     spent, left = row["budget/spent_s"], row["budget/left_s"]
     more = round(len(run.rows) * left / (spent + left))
-    screen.print(render(Progress("training", int(row["update"]), spent, left, more, row)))
+    screen.print(render_progress(Progress("training", int(row["update"]), spent, left, more, row)))
     end = next(number for number, line in enumerate(lines) if line.startswith("completed"))
     for line in lines[end:]:
         screen.print(Text(line.rstrip()))

@@ -47,7 +47,7 @@ UNVERIFIED = (Status.TIMEOUT, Status.CRASH)
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Mean:
     """A mean. interval: the 95 % interval; None where the spread is not known well enough."""
 
     value: float
@@ -55,7 +55,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Difference(Estimate):
+class Difference(Mean):
     """A difference of two means. p: two-sided p-value of no difference; None where the spread is unknown."""
 
     p: float | None = None
@@ -67,18 +67,18 @@ class Difference(Estimate):
         return excluded and self.p is not None and self.p <= SIGNIFICANT
 
 
-def over_problems(shares: Iterable[float]) -> Estimate:
+def over_problems(shares: Iterable[float]) -> Mean:
     """Return the mean solved fraction of problems, without an interval for fewer than `FEWEST` of them."""
     values = list(shares)
-    return Estimate(fmean(values), share_interval(values) if len(values) >= FEWEST else None)
+    return Mean(fmean(values), share_interval(values) if len(values) >= FEWEST else None)
 
 
-def over_seeds(values: Sequence[float]) -> Estimate:
+def over_seeds(values: Sequence[float]) -> Mean:
     """Return the mean of one value per seed, with Student's interval from two seeds on."""
     if len(values) < 2:
-        return Estimate(fmean(values))
+        return Mean(fmean(values))
     margin = student_quantile(CONFIDENCE, len(values) - 1) * sqrt(variance(values) / len(values))
-    return Estimate(fmean(values), (fmean(values) - margin, fmean(values) + margin))
+    return Mean(fmean(values), (fmean(values) - margin, fmean(values) + margin))
 
 
 def paired_difference(before: Mapping[K, float], after: Mapping[K, float], family: int = 1) -> Difference | None:

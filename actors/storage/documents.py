@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from actors.storage.fields import Amount, Count, Fraction, Interval, Number, Positive, Whole
+from actors.storage.fields import Amount, Bounds, Count, Fraction, Number, Positive, Whole
 from conf.parsing import FORMAT
 
 PASS_AT = re.compile(r"pass@(\d{1,9})")
@@ -113,9 +113,9 @@ class PolicyScores(Document):
     pass_at_1: Fraction = Field(alias="pass@1")
     n: Positive
     problems: Positive
-    ci95: Interval
+    ci95: Bounds
     maj_at_n: Fraction | None = Field(default=None, alias="maj@n")
-    intervals: dict[str, Interval] = {}
+    intervals: dict[str, Bounds] = {}
     mean_length: Amount
     truncated: Fraction
     format: Fraction | None = None
@@ -255,7 +255,7 @@ class CoordinatorState(Document):
     counts: dict[str, Whole] = {}
 
 
-class LearnerState(FormattedDocument):
+class LearnerRecord(FormattedDocument):
     """learner.json of a checkpoint: the model and settings of its tensors. steps: number of optimizer steps."""
 
     version: Count
@@ -274,7 +274,7 @@ class PairedDifference(Document):
     """The adapter's pass@1 minus the base model's."""
 
     difference: Annotated[float, Field(ge=-1, le=1)]
-    ci95: Interval | None = None
+    ci95: Bounds | None = None
     p: Fraction
 
 

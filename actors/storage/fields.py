@@ -21,5 +21,5 @@ def _in_order(ends: list[float]) -> list[float]:
     return ends
 
 
-Interval = Annotated[list[Number], Field(min_length=2, max_length=2), AfterValidator(_in_order)]
+Bounds = Annotated[list[Number], Field(min_length=2, max_length=2), AfterValidator(_in_order)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]*$")]

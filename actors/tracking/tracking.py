@@ -36,12 +36,12 @@ class Tracking:
     """Passes everything to all loggers and returns at once."""
 
     def __init__(self, trackers: Mapping[str, Tracker] | None = None) -> None:
-        self._lanes = [Lane(name, tracker) for name, tracker in (trackers or {}).items()]
+        self._threads = [LoggerThread(name, tracker) for name, tracker in (trackers or {}).items()]
 
     def begin(self, next_update: int) -> None:
         """Begin or continue the run. Earlier rows from `next_update` on no longer count."""
-        for lane in self._lanes:
-            lane.begin(next_update)
+        for thread in self._threads:
+            thread.begin(next_update)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._put(lambda tracker: tracker.scalars(step, values))
@@ -54,23 +54,23 @@ class Tracking:
     def end(self, summary: dict[str, Any], seconds: float) -> None:
         """Log how the run ended, and give all loggers together this time to finish."""
         deadline = time.monotonic() + seconds
-        for lane in self._lanes:
-            lane.put(lambda tracker: tracker.end(summary), due=True)
-            lane.put(None, due=True)
-        for lane in self._lanes:
+        for thread in self._threads:
+            thread.put(lambda tracker: tracker.end(summary), due=True)
+            thread.put(None, due=True)
+        for thread in self._threads:
             with contextlib.suppress(RuntimeError):  # the thread has not started
-                lane.thread.join(max(deadline - time.monotonic(), 0.0))
+                thread.thread.join(max(deadline - time.monotonic(), 0.0))
 
     def troubles(self) -> list[Trouble]:
         """Return the faults since the last call."""
-        return [trouble for lane in self._lanes if (trouble := lane.trouble()) is not None]
+        return [trouble for thread in self._threads if (trouble := thread.trouble()) is not None]
 
     def _put(self, call: Call) -> None:
-        for lane in self._lanes:
-            lane.put(call)
+        for thread in self._threads:
+            thread.put(call)
 
 
-class Lane:
+class LoggerThread:
     """One logger with its queue and its daemon thread. The queue's numbers are updates to begin at; None is the end."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:

@@ -21,7 +21,7 @@ from launch.plan.estimate import Pace
 from launch.plan.plan import Plan, make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
 
-Row = Mapping[str, float]
+Metrics = Mapping[str, float]
 """A row of metrics.jsonl."""
 
 KEPT = "calibration.json"
@@ -52,7 +52,7 @@ LEAST_FACTOR = 0.05
 """Smallest factor of a calibration: a shorter time is lost in the noise of other parts."""
 
 
-def pace_of(rows: Sequence[Row], skipped: int = WARM_UP) -> Pace:
+def pace_of(rows: Sequence[Metrics], skipped: int = WARM_UP) -> Pace:
     """Return the pace over rows of metrics.jsonl after the skipped ones."""
     first, last, count = rows[skipped - 1], rows[-1], len(rows) - skipped
 
@@ -116,7 +116,7 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
     )
 
 
-def _workload(run: RunRecord, rows: Sequence[Row]) -> Workload:
+def _workload(run: RunRecord, rows: Sequence[Metrics]) -> Workload:
     samples = [sample for update in run.sampled_updates()[WARM_UP:] for sample in run.samples(update)]
     lengths, prompts = [sample.tokens for sample in samples], [sample.prompt for sample in samples]
     prompt = fmean(row["prompt/mean_length"] for row in rows)

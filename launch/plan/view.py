@@ -32,7 +32,7 @@ FEWEST_UPDATES = 20
 """Updates below which a plan says that nothing will be learned: the quickstart needs 34 to reach 0.79."""
 
 
-def render(plan: Plan, others: Mapping[str, Estimate] | None = None) -> RenderableType:
+def render_plan(plan: Plan, others: Mapping[str, Estimate] | None = None) -> RenderableType:
     """Show settings, placement, memory and time, in 80 columns or more. others: estimates of other choices, by name."""
     sections: dict[str, RenderableType] = {
         "Placement": _grid(_placement(plan)),

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from actors.evaluation import statistics
-from actors.evaluation.statistics import Difference, Estimate
+from actors.evaluation.statistics import Difference, Mean
 from launch.reporting.history import LEARNING_RATE, RANK, Run, Settings, Sweep
 from launch.reporting.run_conclusion import recorded
 from launch.reporting.wording import WORDS, many
@@ -34,18 +34,18 @@ class Repeats:
         return [fmean(of_seed) for of_seed in seeds.values()]
 
     @property
-    def final(self) -> Estimate | None:
+    def final(self) -> Mean | None:
         """Mean held-out pass@1 of the trained policies. Its interval is over problems if the seeds do not differ."""
         values = self.values
         if not values:
             return None
         mean = statistics.over_seeds(values)
         if mean.interval and len(set(values)) > 1:
-            return Estimate(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
+            return Mean(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
         if self.solved:
-            return Estimate(mean.value, statistics.over_problems(self.solved.values()).interval)
+            return Mean(mean.value, statistics.over_problems(self.solved.values()).interval)
         known = [recorded(run.final) for run in self.finished if run.final]
-        return Estimate(mean.value, known[0].interval)
+        return Mean(mean.value, known[0].interval)
 
     @property
     def basis(self) -> str:

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from actors.evaluation.statistics import Estimate, over_problems
+from actors.evaluation.statistics import Mean, over_problems
 from actors.storage.documents import EventKind
 from launch.reporting.comparison import axis_name, finished, question
 from launch.reporting.health import events
@@ -122,7 +122,7 @@ def learning_curve(run: Run, found: Effect | None) -> Plot | None:
     return finish(axes, "learning", "Learning curve, with 95 % intervals on the held-out problems")
 
 
-def _held_out(axes: Axes, points: dict[int, Estimate], name: str, colour: str, size: float) -> None:
+def _held_out(axes: Axes, points: dict[int, Mean], name: str, colour: str, size: float) -> None:
     for update, level in points.items():
         if level.interval:
             axes.plot([update] * 2, level.interval, color=colour, marker="_", markersize=1.5 * size, linewidth=1.2)
@@ -131,7 +131,7 @@ def _held_out(axes: Axes, points: dict[int, Estimate], name: str, colour: str, s
         axes.plot([*points], values, "o", color=colour, markersize=size, clip_on=False, label=name, zorder=3)
 
 
-def _validations(run: Run) -> dict[int, Estimate]:
+def _validations(run: Run) -> dict[int, Mean]:
     """Return validations by update. With one sample per problem, the value determines the interval."""
     count = min(int(run.config.get("validation.problems") or 0), run.base.problems if run.base else 0)
     updates, values = run.series("validation/pass@1")

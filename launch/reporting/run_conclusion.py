@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from actors.evaluation.statistics import FEWEST, Difference, Estimate, over_problems, paired_difference
+from actors.evaluation.statistics import FEWEST, Difference, Mean, over_problems, paired_difference
 from actors.storage.documents import PolicyScores
 from launch.reporting.health import behind
 from launch.reporting.history import Run
@@ -20,8 +20,8 @@ class Effect:
     difference: paired by problem; without the samples, the plain difference.
     """
 
-    before: Estimate
-    after: Estimate
+    before: Mean
+    after: Mean
     problems: int
     difference: Difference
 
@@ -33,10 +33,10 @@ class Effect:
         return "rose" if self.difference.value > 0 else "fell"
 
 
-def recorded(evaluation: PolicyScores) -> Estimate:
+def recorded(evaluation: PolicyScores) -> Mean:
     """Return pass@1 of an evaluation from summary.json."""
     low, high = evaluation.ci95
-    return Estimate(evaluation.pass_at_1, (low, high) if evaluation.problems >= FEWEST else None)
+    return Mean(evaluation.pass_at_1, (low, high) if evaluation.problems >= FEWEST else None)
 
 
 def effect(run: Run) -> Effect | None:

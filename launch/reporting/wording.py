@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup, escape
 
-from actors.evaluation.statistics import Estimate
+from actors.evaluation.statistics import Mean
 from actors.formats import counted, duration
 from conf.errors import printable
 
@@ -41,7 +41,7 @@ def span(interval: Any) -> str:
     return MISSING if interval is None else " to ".join(decimal(end * 100) for end in interval)
 
 
-def level(found: Estimate | None) -> tuple[str, str]:
+def level(found: Mean | None) -> tuple[str, str]:
     """Write a mean of fractions and its interval in percent."""
     return percent(found.value if found else None), span(found.interval if found else None)
 

@@ -48,14 +48,14 @@ class RunView:
             self._base_shown = True
         seen = (progress.phase, progress.doing, progress.latest.get("update", 0.0))
         if self._console.is_terminal:
-            self._live.update(render(progress))
+            self._live.update(render_progress(progress))
         elif seen != self._seen:
             line = f"[{duration(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}"
             self._console.print(line.rstrip())
         self._seen = seen
 
 
-def render(progress: Progress) -> RenderableType:
+def render_progress(progress: Progress) -> RenderableType:
     """Return the bar over the budget, and the latest figures below it."""
     total = progress.spent + progress.left
     bar = Table.grid(expand=True, padding=(0, 1))

@@ -110,7 +110,7 @@ def end_with_budget(request: RunRequest, on_end: OnEnd, answered: bool = False) 
     return after(request.config.budget.seconds - request.spent + late_s, give_up)
 
 
-def leave(summary: RunSummary, on_end: OnEnd) -> None:
+def end_run(summary: RunSummary, on_end: OnEnd) -> None:
     """Run the command of `run.on_end`, then end this process at once."""
     try:
         on_end(summary, exit_code(summary))

@@ -45,12 +45,12 @@ def check_chat(config: Config, tokenizer: Any) -> None:
             "choose another model, or correct data.chat_settings"
         )
     _ended.add(template)
-    first, second = (render([], probe, data, tokenizer) for probe in PROBES)
+    first, second = (render_prompt([], probe, data, tokenizer) for probe in PROBES)
     if first == second:
         raise BadInput(f"model.path: the chat template of '{path}' omits the problem: choose another model")
 
 
-def render(turns: list[Message], problem: str, data: DataConfig, tokenizer: Any) -> str:
+def render_prompt(turns: list[Message], problem: str, data: DataConfig, tokenizer: Any) -> str:
     """Return a problem's prompt. turns: the conversation before it. Raises BadInput for a template that fails."""
     messages = list(turns)
     if data.system is not None:

@@ -15,7 +15,7 @@ from conf.errors import BadInput
 from conf.schema import Config, DataConfig
 from rewards.pool import VerifierPool
 from rewards.problems import sources
-from rewards.problems.chat import check_chat, control_tokens, render
+from rewards.problems.chat import check_chat, control_tokens, render_prompt
 from rewards.problems.contamination import first_families, near_duplicates
 from rewards.problems.rows import EMPTY, NO_MATCH, RawProblem, distinct_problems, filtered_row
 from rewards.weighted_sum import RewardFunction
@@ -180,7 +180,7 @@ def usable_problems(
     kept: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
     sound_ones = golds_that_verify(raw, config)
     for one, sound in zip(sources.progress(raw, f"{key}: problems tokenized"), sound_ones, strict=True):
-        prompt = render(list(one.turns[:-1]), one.text, config.data, tokenizer)
+        prompt = render_prompt(list(one.turns[:-1]), one.text, config.data, tokenizer)
         found = tokenizer(prompt, add_special_tokens=False)["input_ids"]  # the template has its special tokens
         ids = tuple(kept.setdefault(token, token) for token in found)
         reason = ""

@@ -53,7 +53,7 @@ CLOCK = re.compile(
 SIGNED = re.compile(r"(\\frac\{)?\s*([^{}]*?|[^{}]*\{[^{}]*\}\{[^{}]*\})\s*\\pm\s*(.+?)(?(1)\}\{(\d+)\})")
 """Numbers around plus and minus, perhaps over a number."""
 
-Interval = tuple[str, str, str]
+Ends = tuple[str, str, str]
 """Brackets, low and high end; braces around a point."""
 
 
@@ -122,7 +122,7 @@ def shape(text: str) -> Shape:
     return Shape(Kind.SCALAR, (text,))
 
 
-def _intervals(name: str, intervals: list[Interval]) -> Shape:
+def _intervals(name: str, intervals: list[Ends]) -> Shape:
     if len(intervals) == 1:
         brackets, low, high = intervals[0]
         return Shape(Kind.SEQUENCE, (low, high), brackets, names=(name,), interval=True)
@@ -168,7 +168,7 @@ def _both_signs(text: str) -> list[str]:
     return [f"{before}{sign}{after}".strip() for sign in (("", "-") if not before.strip() else ("+", "-"))]
 
 
-def solution(text: str) -> tuple[str, list[Interval]] | None:
+def solution(text: str) -> tuple[str, list[Ends]] | None:
     """Return the variable of an inequality against constants and the intervals it lies in; None for other texts."""
     builder = BUILDER.fullmatch(text)
     condition = builder[2] if builder else text
@@ -189,7 +189,7 @@ def _as_bounds(text: str) -> str:
     return text
 
 
-def _bounds(text: str) -> tuple[str, Interval] | None:
+def _bounds(text: str) -> tuple[str, Ends] | None:
     if (match := POINT.fullmatch(text)) and not _unknown(match[2]):
         return _name(match[1]), ("{}", match[2].strip(), "")
     match = BOUND.fullmatch(text)

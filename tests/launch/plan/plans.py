@@ -10,7 +10,7 @@ from launch.hardware.machine import GIB, Machine, with_listed
 from launch.plan.estimate import Estimate
 from launch.plan.options import options
 from launch.plan.plan import Plan, make_plan
-from launch.plan.view import render
+from launch.plan.view import render_plan
 from launch.session.admission import resolve_model
 
 CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "float32": 0.2e12})
@@ -39,5 +39,5 @@ def entry(made: Plan, what: str) -> float:
 def shown(made: Plan, width: int = 200) -> str:
     """Return what a person sees of a plan."""
     screen = StringIO()
-    Console(width=width, file=screen).print(render(made, options(made)))
+    Console(width=width, file=screen).print(render_plan(made, options(made)))
     return screen.getvalue()

@@ -6,7 +6,7 @@ import pytest
 
 from actors.messages import Progress
 from conf.command import PlainConsole
-from launch.session.console import RunView, render
+from launch.session.console import RunView, render_progress
 
 ROW = {
     "update": 12,
@@ -26,7 +26,7 @@ def printed(show: Callable[[PlainConsole], None], width: int = 200) -> str:
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_display_has_all_figures_at_every_width(width: int) -> None:
-    shown = printed(lambda console: console.print(render(replace(TRAINING, cost=1.25))), width)
+    shown = printed(lambda console: console.print(render_progress(replace(TRAINING, cost=1.25))), width)
     for words in ("update 12 (about 18 more)", "reward 0.34", "accuracy 0.31", "length 9", "512 tok/s", "cost 1.25"):
         assert words in shown
     assert "6.8 min left" in shown
