@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
 
 from conf.errors import BadInput
 
@@ -38,11 +37,6 @@ FORMAT = 1
 MALFORMED = (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError)
 """Errors of the YAML reader, such as LookupError for !!int '' and !!bool x, and TypeError for a value that JSON does
 not have, such as a !!set."""
-
-
-def mapping(name: str, keys: dict[str, Any], others: Any = Any) -> Any:
-    """Return the type of a mapping with these keys and their types. others: the type of all further values."""
-    return TypedDict(name, keys, extra_items=others)  # type: ignore[operator]  # not written as a class
 
 
 def path_of(text: str, where: str) -> Path:

@@ -15,7 +15,6 @@ verdict after training.
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +24,7 @@ from conf.arguments import run_and_options, whole
 from conf.command import LAYOUT, PlainConsole, command
 from conf.errors import BadInput, printable
 from launch.after.trained import find_run
-from launch.reporting.tables import OUTCOMES, BeforeAfter, pairs_by_outcome
+from launch.reporting.tables import OUTCOMES, pairs_by_outcome
 
 OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": ()}
 
@@ -41,7 +40,13 @@ def main(arguments: list[str]) -> int:
     folder, given = run_and_options(arguments, OPTIONS)
     if not (limit := whole(given.get("limit", "10"), MOST)):
         raise BadInput(f"limit={given['limit']}: use a number from 1 to {MOST}")
-    by_outcome, console = read_pairs(folder), PlainConsole()
+    console, run = PlainConsole(), find_run(folder)
+    samples = {name: run.samples(name) for name in ("eval-base", "eval-final")}
+    if missing := [name for name, rows in samples.items() if not rows]:
+        raise BadInput(
+            f"the run in {folder} has no samples/{missing[0]}.jsonl: an evaluation writes it; resume the run"
+        )
+    by_outcome = pairs_by_outcome(*samples.values())
     outcomes = {"changed": ("worse", "better"), "all": tuple(OUTCOMES)}
     shown, verdict = given.get("show", "changed"), given.get("verdict")
     pairs = [
@@ -59,17 +64,6 @@ def main(arguments: list[str]) -> int:
     more = "" if pairs or shown == "all" else ". Add show=all to see them"
     console.print(f"Shown {min(len(pairs), limit)} of {len(pairs)}; of all responses: {counts}{more}")
     return 0
-
-
-def read_pairs(folder: Path) -> dict[str, list[BeforeAfter]]:
-    """Return a run's responses before and after training, by outcome. Raises BadInput if either is missing."""
-    run = find_run(folder)
-    samples = {name: run.samples(name) for name in ("eval-base", "eval-final")}
-    if missing := [name for name, rows in samples.items() if not rows]:
-        raise BadInput(
-            f"the run in {folder} has no samples/{missing[0]}.jsonl: an evaluation writes it; resume the run"
-        )
-    return pairs_by_outcome(*samples.values())
 
 
 def side_by_side(responses: Mapping[str, str], verdicts: Sequence[str] = ()) -> Table:

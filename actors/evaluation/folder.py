@@ -14,8 +14,6 @@ from conf.load import recorded
 from conf.schema import CommandLine, Config
 from conf.settings import changed
 
-DOCUMENT = "evaluation.json"
-
 
 class EvaluationFolder:
     """Reads and writes the files of an evaluation."""
@@ -69,9 +67,8 @@ class EvaluationFolder:
         return document.benchmarks
 
     def document(self) -> EvaluationDocument | None:
-        """Return evaluation.json."""
-        return read_document(self.path / DOCUMENT, EvaluationDocument)
+        return read_document(self.path / "evaluation.json", EvaluationDocument)
 
     def write(self, document: EvaluationDocument, markdown: str) -> None:
         replace_text(self.path / "evaluation.md", markdown)
-        write_document(self.path / DOCUMENT, document)
+        write_document(self.path / "evaluation.json", document)

@@ -1,12 +1,13 @@
 """Refuses models by their config.json alone, and knows how long a context engine and learner compute alike."""
 
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 from conf.errors import BadInput
-from conf.parsing import mapping, read_json
+from conf.parsing import read_json
 
 ATTENTION_KINDS = {"full_attention", "sliding_attention", "attention"}
 """Values of config.json's `layer_types` for layers of attention over all earlier tokens, or the last of them."""
@@ -29,24 +30,25 @@ REFUSED = {
 Size = Annotated[int, Field(ge=1, le=2**24)]
 """A model's dimension."""
 
-ModelConfigFile = mapping(
-    "ModelConfigFile",
-    {
-        **dict.fromkeys(
-            ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size", "max_position_embeddings"),
-            NotRequired[Size],
-        ),
-        **dict.fromkeys(
-            ("num_key_value_heads", "head_dim", "original_max_position_embeddings"), NotRequired[Size | None]
-        ),
-        **dict.fromkeys(("rope_parameters", "rope_scaling"), NotRequired[dict[str, Any] | None]),
-        "num_hidden_layers": NotRequired[Annotated[int, Field(ge=1, le=1000)]],
-        "layer_types": NotRequired[list[str] | None],
-        "model_type": NotRequired[str | None],
-        "tie_word_embeddings": NotRequired[bool],
-    },
-)
-"""The keys of config.json that are read here, with their types."""
+
+@with_config(ConfigDict(extra="allow"))
+class ModelConfigFile(TypedDict, total=False):
+    """The keys of config.json that are read here."""
+
+    hidden_size: Size
+    intermediate_size: Size
+    num_attention_heads: Size
+    vocab_size: Size
+    max_position_embeddings: Size
+    num_key_value_heads: Size | None
+    head_dim: Size | None
+    original_max_position_embeddings: Size | None
+    rope_parameters: dict[str, Any] | None
+    rope_scaling: dict[str, Any] | None
+    num_hidden_layers: Annotated[int, Field(ge=1, le=1000)]
+    layer_types: list[str] | None
+    model_type: str | None
+    tie_word_embeddings: bool
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

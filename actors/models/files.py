@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
+from typing_extensions import TypedDict
 
 from actors.clock import in_thread
 from actors.models.families import FUSED, check_family, common_context, read_config
 from conf.errors import BadInput
-from conf.parsing import mapping, path_of, read_json, reason
+from conf.parsing import path_of, read_json, reason
 from conf.schema import ModelConfig, ShapeConfig
 from conf.schema.model import PIN
 
@@ -58,8 +59,13 @@ HEAD_NORMED = {"afmoe", "apertus", "exaone4", "gemma3_text", "olmo2", "olmo3", "
 HEAD_NORM_KEYS = ("use_qk_norm", "qk_layernorm")
 
 Shard = Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")]
-Index = mapping("Index", {"weight_map": Annotated[dict[str, Shard], Field(min_length=1)]})
-"""model.safetensors.index.json."""
+
+
+class Index(TypedDict):
+    """model.safetensors.index.json."""
+
+    weight_map: Annotated[dict[str, Shard], Field(min_length=1)]
+
 
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(?!.*\brotary_emb\b)(.+)")
 """Matches a weight's name: the layer's number, and the name there. Old files hold rotary_emb in some layers."""

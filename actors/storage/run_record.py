@@ -104,10 +104,6 @@ class RunRecord:
         """Return the problems that the run does not use, or uses in spite of the reason given."""
         return read_rows(self.filtered_file, documents.FilteredProblem)
 
-    def benchmarks(self) -> documents.EvaluationDocument | None:
-        """Return evaluation.json, which launch/evaluate.py has written about the run."""
-        return read_document(self.evaluation_folder / "evaluation.json", documents.EvaluationDocument)
-
     def problems_digest(self) -> str | None:
         """Return the digest of the problems that the run began with."""
         file = self.path / "problems.digest"

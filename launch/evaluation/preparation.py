@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from rich.console import Console
 
@@ -16,17 +15,17 @@ from actors.runtime.placement import Placement, place_engines
 from actors.runtime.process import VLLM_BUILDS, software_versions
 from actors.storage.documents import BenchmarkResult, Protocol
 from actors.storage.run_record import RunRecord
-from conf.catalogue import HELD_OUT, find_benchmarks
+from conf.catalogue import find_benchmarks
 from conf.checks import check_lengths
 from conf.command import near
 from conf.errors import BadInput
 from conf.load import run_of
-from conf.schema import CommandLine, Config
+from conf.schema import CommandLine
 from conf.settings import changed
 from launch.hardware.machine import Machine, check_build
 from launch.plan.plan import possible_samples
 from launch.plan.refusal import check_engines
-from launch.session.admission import take_over
+from launch.session.admission import check_problems, take_over
 from rewards.pool import check_reward_functions
 from rewards.problems.loading import BenchmarkProblems, load_benchmark
 from rewards.weighted_sum import reward_function
@@ -79,8 +78,9 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
         load_benchmark(benchmark, config, tokenizer, config.limit) for benchmark in find_benchmarks(config.benchmarks)
     ]
     for each in benchmarks:
-        if run:
-            check_heldout(each, config, run)
+        if run and each.digest:
+            otherwise = "name other benchmarks, since it may have trained on these problems"
+            check_problems(config, RunRecord(run), each.digest, otherwise)
         filtered = "".join(f"; {count} filtered: {reason}" for reason, count in each.filtered_counts.items())
         by = ", by base model and adapter" if adapter else ""
         console.print(f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{by}{filtered}")
@@ -122,14 +122,4 @@ def check_request(config: CommandLine, machine: Machine) -> None:
         names = ", ".join(each.name for each in RunRecord(run).checkpoints.all) or "no checkpoint yet"
         raise BadInput(
             f"adapter={config.adapter}: the run in {near(run)} has {names}; name one, or resume it until it has one"
-        )
-
-
-def check_heldout(problems: BenchmarkProblems, config: Config, run: Path) -> None:
-    """Raise BadInput if the held-out problems have changed since the run began, which may have trained on them."""
-    known = RunRecord(run).problems_digest()
-    if problems.digest and known not in (None, problems.digest):
-        raise BadInput(
-            f"benchmarks={HELD_OUT}: {config.data.source} is split differently than when the run in {run} began, so "
-            "that the run may have trained on these problems; restore data and settings, or name other benchmarks"
         )

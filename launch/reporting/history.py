@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from actors.evaluation.folder import EvaluationFolder
 from actors.formats import counted
 from actors.messages import Status
 from actors.storage import documents
@@ -141,7 +142,7 @@ def read_run(folder: Path) -> Run:
         before=tuple(record.samples("eval-base")),
         after=tuple(record.samples("eval-final")),
         origin=record.origin(),
-        evaluation=record.benchmarks(),
+        evaluation=EvaluationFolder(record.evaluation_folder).document(),
         filtered=Counter(row.reason for row in record.filtered()),
         restores=record.incarnation(),
     )

@@ -167,6 +167,15 @@ def take_over(folder: Path, what: str) -> None:
     clear_session(folder)
 
 
+def check_problems(config: Config, run: RunRecord, digest: str, otherwise: str) -> None:
+    """Raise BadInput if a run was begun with problems of another digest. otherwise: what to do without the old ones."""
+    if run.problems_digest() not in (None, digest):
+        raise BadInput(
+            f"data.source: the run in {run.path} was begun with other problems than {config.data.source} gives now: "
+            f"restore data and settings, or {otherwise}"
+        )
+
+
 def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     """Take a run's folder over and write its settings. Return the settings that a resumed run changes, as
     `key=before → now`. Raises BadInput if the folder is not free, or if the run was begun with other problems.
@@ -178,11 +187,7 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
         if config.run.overwrite and is_marked(folder, RUN):
             empty(folder.resolve(), RUN, kept=NOTE)
         mark(folder, RUN.kind)
-    if run.problems_digest() not in (None, problems.digest):
-        raise BadInput(
-            f"run {config.run.name!r} was begun with other problems than {config.data.source} has now: restore the "
-            f"data, or give run.name=OTHER or run.overwrite=true"
-        )
+    check_problems(config, run, problems.digest, "give run.name=OTHER or run.overwrite=true")
     untold, changed_now = marked("private"), changes(config, run).items()
     run.write_config(dump(config), problems.digest)
     return [f"{key}={then} → {now}" for key, (then, now) in changed_now if not among(key, untold)]

@@ -286,7 +286,7 @@ def test_problems_of_the_training_never_count_as_held_out(
     (trained / "problems.digest").write_text(held_out.digest)
     prepared([*asked, "data.hub_timeout_s=5"])
     for change in ("eval.problems=5", "data.size=30"):
-        assert "benchmarks=heldout" in refused(evaluate.main, [*asked, change])
+        assert "data.source" in refused(evaluate.main, [*asked, change])
 
 
 def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: list[str]) -> None:

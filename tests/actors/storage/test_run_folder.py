@@ -15,7 +15,7 @@ from actors.storage.layout import RAY_SESSION
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from tests.fakes import make_group
-from tests.run_folders import PROBLEMS, write_evaluation, write_run
+from tests.run_folders import PROBLEMS, write_run
 
 
 @pytest.fixture
@@ -143,21 +143,19 @@ def test_run_whose_end_cannot_be_written_is_halted(folder: RunFolder, monkeypatc
 
 def test_finished_run_is_read(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", updates=3)
-    write_evaluation(folder)
     record = RunRecord(folder)
     assert record.exists
     assert record.config().lora.rank == 8
     assert updates(record) == [1, 2, 3]
     assert len(record.samples("eval-base")) == len(record.samples("eval-final")) == PROBLEMS
     assert record.finished() == record.summary() is not None
-    assert record.benchmarks() is not None
     assert RunRecord(write_run(tmp_path / "other", status="halted")).finished() is None
 
 
 def test_nothing_is_read_of_what_is_not_there(tmp_path: Path) -> None:
     record = RunRecord(tmp_path / "nowhere")
     assert not record.exists
-    assert [record.summary(), record.ledger(), record.evaluation("base"), record.benchmarks()] == [None] * 4
+    assert [record.summary(), record.ledger(), record.evaluation("base")] == [None] * 3
     assert [record.rows(), record.events(), record.samples("eval-base"), record.filtered()] == [[]] * 4
     assert [record.checkpoints.latest, record.checkpoints.best, record.problems_digest()] == [None] * 3
     assert (record.spent, record.incarnation(), record.checkpoints.all, record.sampled_updates()) == (0.0, 0, [], [])
