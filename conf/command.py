@@ -47,6 +47,9 @@ LAYOUT = "\n\t"
 IN_CLONE = (Path(__file__).parents[1] / "pyproject.toml").is_file()
 """Whether this is a clone of the project, where each command is a file; an installed package has `microbudget`."""
 
+SET_UP = "delete .venv and run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl[cuda] or [cpu] anew"
+"""Remedy for a missing or wrong build of vLLM."""
+
 PROGRAM = re.compile(r"python (?:launch/(\w+)\.py|-m (?:launch|rewards)\.(\w+))")
 """Pattern of a command as it is typed in a clone."""
 

@@ -40,7 +40,7 @@ from conf.load import command_line
 from conf.schema import CommandLine
 from conf.signals import end_by_signal, handle_signals
 from launch.evaluation.preparation import PreparedEvaluation, prepare
-from launch.evaluation.results import table, write_results
+from launch.evaluation.results import results_table, write_results
 from launch.hardware.gpus import choose, show_only
 from launch.hardware.machine import detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
@@ -153,7 +153,7 @@ def conclude(evaluation: PreparedEvaluation, status: str, console: Console) -> i
     """Write and show the results. Return the exit code."""
     document = write_results(evaluation, status)
     if document.benchmarks:
-        console.print(table(document))
+        console.print(results_table(document))
     for line in notes(document):
         console.print(line)
     if not evaluation.complete:

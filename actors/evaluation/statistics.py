@@ -1,10 +1,10 @@
-"""Scores of policies, and estimates over problems and over seeds with their uncertainty."""
+"""Scores of policies, and means over problems with their uncertainty."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import atan, comb, cos, pi, sin, sqrt
-from statistics import fmean, variance
+from statistics import fmean
 from typing import TypeVar
 
 from actors.messages import Status
@@ -73,14 +73,6 @@ def over_problems(shares: Iterable[float]) -> Mean:
     return Mean(fmean(values), share_interval(values) if len(values) >= FEWEST else None)
 
 
-def over_seeds(values: Sequence[float]) -> Mean:
-    """Return the mean of one value per seed, with Student's interval from two seeds on."""
-    if len(values) < 2:
-        return Mean(fmean(values))
-    margin = student_quantile(CONFIDENCE, len(values) - 1) * sqrt(variance(values) / len(values))
-    return Mean(fmean(values), (fmean(values) - margin, fmean(values) + margin))
-
-
 def paired_difference(before: Mapping[K, float], after: Mapping[K, float], family: int = 1) -> Difference | None:
     """Return the mean change in solved fraction over the problems in both; None if there are none.
 
@@ -107,27 +99,9 @@ def paired_difference(before: Mapping[K, float], after: Mapping[K, float], famil
     return Difference(mean, (min(low for low, _ in found), max(high for _, high in found)), p)
 
 
-def pooled_variance(samples: Iterable[Sequence[float]]) -> tuple[float, int]:
-    """Return the pooled variance within samples and its degrees of freedom; 0 and 0 where each has one value."""
-    several = [values for values in samples if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in several)
-    squares = sum(variance(values) * (len(values) - 1) for values in several)
-    return (squares / freedom if freedom else 0.0), freedom
-
-
 def together(family: int) -> float:
     """Return the confidence of each of a family of intervals that hold together with CONFIDENCE (Bonferroni)."""
     return 1 - (1 - CONFIDENCE) / max(family, 1)
-
-
-def pooled_difference(
-    low: Sequence[float], high: Sequence[float], variance: float, freedom: int, family: int = 1
-) -> Difference:
-    """Return mean(high) - mean(low) with Student's test. variance: above 0. family: as in `paired_difference`."""
-    difference = fmean(high) - fmean(low)
-    error = sqrt(variance * (1 / len(low) + 1 / len(high)))
-    margin = student_quantile(together(family), freedom) * error
-    return Difference(difference, (difference - margin, difference + margin), student_p(difference / error, freedom))
 
 
 def pass_at(correct: Sequence[int], n: int) -> dict[str, list[float]]:
@@ -226,17 +200,6 @@ def _bounds(mean: float, factor: float, slope: float, constant: float) -> Interv
     if root < 0:
         return None
     return (half - sqrt(root)) / (1 + factor), (half + sqrt(root)) / (1 + factor)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values of a family of tests, corrected for their number (Holm 1979): the smallest times the number
-    of tests, the next times one fewer, none below the one before.
-    """
-    corrected = [0.0] * len(p_values)
-    least = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
-        least = corrected[place] = max(least, min((len(p_values) - rank) * p_values[place], 1.0))
-    return corrected
 
 
 def student_p(t: float, freedom: int) -> float:

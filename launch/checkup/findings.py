@@ -14,6 +14,7 @@ from typing import Literal
 from rich.text import Text
 
 from actors.runtime.host_resources import amount
+from conf.command import SET_UP
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware import gpus
@@ -148,7 +149,7 @@ def software_findings(machine: Machine) -> Iterator[Finding]:
     try:
         yield Finding("packages", "good", f"{wanted} {version(wanted)}, torch {version('torch')}")
     except PackageNotFoundError:
-        yield Finding("packages", "bad", f"{wanted} is not installed here; delete .venv and run bash launch/setup.sh")
+        yield Finding("packages", "bad", f"{wanted} is not installed here; {SET_UP}")
     compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), "")
     if shutil.which(compiler):
         yield Finding("compiler", "good", compiler)

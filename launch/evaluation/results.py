@@ -61,7 +61,7 @@ def result_of(
     )
 
 
-def table(document: EvaluationDocument) -> Table:
+def results_table(document: EvaluationDocument) -> Table:
     headings, *body = table_rows(document)
     view = Table(box=SIMPLE_HEAD)
     for number, heading in enumerate(headings):

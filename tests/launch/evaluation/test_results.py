@@ -3,7 +3,7 @@ from typing import Any
 from rich.console import Console
 
 from actors.storage.documents import EvaluationDocument
-from launch.evaluation.results import markdown, table
+from launch.evaluation.results import markdown, results_table
 from launch.reporting.benchmarks import table_rows
 from tests.run_folders import EVALUATION, scores
 
@@ -30,7 +30,7 @@ def test_table_of_80_columns_and_markdown_say_the_same() -> None:
     found = {"protocol": EVALUATION["protocol"] | adapter, "benchmarks": benchmarks}
     document = EvaluationDocument.model_validate(EVALUATION | found)
     console = Console(record=True, width=80)
-    console.print(table(document))
+    console.print(results_table(document))
     shown, pasted, rows = console.export_text(), markdown(document), table_rows(document)
     for row in rows:
         for cell in row:
