@@ -12,16 +12,16 @@ from typing import TypeVar
 from actors.adapter_check.at_start import CheckAtStart
 from actors.adapter_check.prompts import CheckPrompts
 from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S
-from actors.coordinator.collapse_guard import Alarm, Guard
 from actors.coordinator.context import Outcome, RunContext
 from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, ReferenceSet
-from actors.coordinator.learner_state import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.metrics import Standing, describe_batch
 from actors.coordinator.producer import RolloutProducer
 from actors.coordinator.publisher import PolicyPublisher
+from actors.coordinator.rules.collapse_guard import Alarm, Guard
+from actors.coordinator.rules.learner_state import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
+from actors.coordinator.rules.streaks import SkippedStreak
 from actors.coordinator.saving import Saving
-from actors.coordinator.streaks import SkippedStreak
 from actors.errors import Halted, LearnerDied
 from actors.messages import AdapterRef, Batch, Progress
 from actors.storage.checkpoints import read_state

@@ -9,8 +9,8 @@ from statistics import fmean
 from actors.coordinator.context import RunContext
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.publisher import PolicyPublisher
-from actors.coordinator.staleness import StalenessManager
-from actors.coordinator.streaks import FruitlessStreak
+from actors.coordinator.rules.staleness import StalenessManager
+from actors.coordinator.rules.streaks import FruitlessStreak
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling
 from actors.seeds import request_seed
 from actors.storage.documents import CoordinatorState, EventKind

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.coordinator.coordinator import Coordinator
-from actors.coordinator.learner_state import TRANSITIONS, LearnerLifecycle, LearnerState
+from actors.coordinator.rules.learner_state import TRANSITIONS, LearnerLifecycle, LearnerState
 from actors.errors import ActorDied, Halted, Interrupted, root_cause
 from actors.messages import AdapterRef, Batch, Group, Reward, Status
 from actors.models.sizes import adapter_slots

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.coordinator.collapse_guard import Guard
+from actors.coordinator.rules.collapse_guard import Guard
 from conf.schema import GuardConfig
 
 NORMAL = {
