@@ -1,5 +1,6 @@
 """The wall-clock budget of a run."""
 
+import asyncio
 from collections import deque
 from statistics import median
 
@@ -87,6 +88,15 @@ class Budget:
         if not self.knows(step):
             return None
         return int(max(self.left - self.reserve, 0.0) / max(median(self._durations[step]), 1e-9))
+
+    def cut_off(self, training: asyncio.Timeout, saves: bool) -> None:
+        """Have training end once only the reserve for what follows is left, unless it is already being cut off.
+
+        saves: whether the version before is to be saved then, as after a late gradient. A cut-off step saves nothing.
+        """
+        reserve = self.reserve if saves else self.evaluation_reserve + FINISH_MARGIN_S
+        if not training.expired():  # also while it expires
+            training.reschedule(asyncio.get_running_loop().time() + self.left - reserve)
 
     def knows(self, step: str) -> bool:
         return step in self._durations

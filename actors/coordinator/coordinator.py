@@ -151,14 +151,8 @@ class Coordinator:
                         return
 
     def _end_training_in_time(self) -> None:
-        """Cut training off once only the reserve for what follows is left, unless that has begun.
-
-        A late gradient must leave time to save the version before. A cut-off step saves nothing.
-        """
-        saves = self._lifecycle.state is UPDATING
-        reserve = self._budget.reserve if saves else self._budget.evaluation_reserve + FINISH_MARGIN_S
-        if not self._end.expired():  # also while it expires
-            self._end.reschedule(asyncio.get_running_loop().time() + self._budget.left - reserve)
+        """Have the budget cut training off in time for what follows, as long as the learner is in its present state."""
+        self._budget.cut_off(self._end, saves=self._lifecycle.state is UPDATING)
 
     async def _train_incarnation(self) -> int | None:
         """Train until training ends or a setback comes. Return the version to go back to after a setback."""
