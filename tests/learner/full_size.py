@@ -1,6 +1,7 @@
 """Peak GPU memory of the learner's forward and backward pass at full size, measured on tensors without content.
 
-`python -m tests.learner.full_size` prints, for each recipe model and rank, the peak in GiB beside the plan's.
+`python -m tests.learner.full_size` prints, for each recipe model and rank, the peak in GiB beside the plan's. Kernels
+are the plain ones: the fused ones need a GPU.
 """
 
 import json
@@ -63,75 +64,21 @@ class Memory(TorchDispatchMode):
         return found
 
 
-class Norm(torch.autograd.Function):
-    """Allocates and keeps the tensors of liger-kernel's norm, with meaningless numbers."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight, x.new_empty(x.shape[:-1], dtype=torch.float32))
-        return torch.empty_like(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
-
-
-class Gate(torch.autograd.Function):
-    """Likewise for its MLP's product."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
-        return torch.empty_like(a)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        return ctx.saved_tensors
-
-
-class Rotary(torch.autograd.Function):
-    """Likewise for its rotary embedding, which changes queries and keys in place."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(cos, sin)
-        return q.transpose(1, 2).transpose(1, 2), k.transpose(1, 2).transpose(1, 2)
-
-    @staticmethod
-    def backward(ctx: Any, dq: Tensor, dk: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        return dq, dk, None, None
-
-
-def fuse(base: Any, _: torch.device) -> bool:
-    """Stand in for `learner.model.fused.fuse`."""
-    for module in base.modules():
-        if type(module).__name__.endswith("RMSNorm"):
-            module.forward = lambda x, own=module: Norm.apply(x, own.weight)
-        if type(module).__name__.endswith("MLP"):
-            module.forward = lambda x, own=module: own.down_proj(Gate.apply(own.gate_proj(x), own.up_proj(x)))
-    return True
-
-
 @contextmanager
-def as_on_a_gpu(config: Config, fused: bool) -> Iterator[None]:
+def as_on_a_gpu(config: Config) -> Iterator[None]:
     """Make the learner's code take its GPU branches."""
 
     def build(*_: Any, dtype: torch.dtype, **__: Any) -> Any:
-        base = AutoModelForCausalLM.from_config(configuration(config.model), attn_implementation="eager", dtype=dtype)
-        if fused:
-            fuse(base, torch.device("cpu"))
-        return base
+        return AutoModelForCausalLM.from_config(configuration(config.model), attn_implementation="eager", dtype=dtype)
 
     with ExitStack() as stack:
         for target, name, value in (
             (AutoModelForCausalLM, "from_pretrained", build),
             (policies, "check_model", lambda *_: None),
-            (policies, "unpadded_serves", lambda *_: fused),
+            (policies, "unpadded_serves", lambda *_: False),
             (attention, "precision", lambda query: query.dtype),
         ):
             stack.enter_context(patch.object(target, name, value))
-        if fused:
-            stack.enter_context(patch(f"{modeling(config)}.apply_rotary_pos_emb", Rotary.apply))
         yield
 
 
@@ -174,22 +121,17 @@ def faked(mode: FakeTensorMode, data: Any) -> Any:
     return replace(data, **{name: fake(value) for name, value in vars(data).items()})
 
 
-def peak(plan: Plan, fused: bool) -> float:
+def peak(plan: Plan) -> float:
     """Return the peak bytes of tensors in a forward and backward pass, summed gradients included."""
     config, memory, stack = plan.config, Memory(), ExitStack()
     batch = fullest(config.learner.tokens_per_microbatch)
-    with as_on_a_gpu(config, fused):
+    with as_on_a_gpu(config):
         with torch.device("meta"):
             model = load_model(config, "", "meta")
         mode = stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         give_storage(model, getattr(torch, config.model.dtype))
-        policy = Policy(
-            model,
-            1.0,
-            config.learner.logprob_chunk,
-            checkpointing=config.learner.gradient_checkpointing == "on",
-            fused=fused,
-        ).train()
+        checkpointing = config.learner.gradient_checkpointing == "on"
+        policy = Policy(model, 1.0, config.learner.logprob_chunk, checkpointing=checkpointing).train()
         batch = faked(mode, batch)
         for parameter in model.parameters():
             memory.see(parameter)
@@ -209,21 +151,17 @@ def planned(plan: Plan) -> float:
 def rows(recipes: tuple[str, ...] = RECIPES, ranks: tuple[int, ...] = RANKS) -> Iterator[dict[str, Any]]:
     for recipe in recipes:
         for rank in ranks:
-            for fused in (True, False):
-                name = f"r{rank}_{recipe}"
-                overrides = [] if fused else ["learner.fused_kernels=false"]
-                config = load([f"conf={name}", "device=A40", *overrides])
-                config = changed(config, {"model.dtype": "bfloat16"})
-                plan = make_plan(config, detect("A40"))
-                found, expected = peak(plan, fused), planned(plan)
-                yield {
-                    "recipe": name,
-                    "fused": fused,
-                    "recomputed": plan.config.learner.gradient_checkpointing,
-                    "peak": round(found / GIB, 2),
-                    "planned": round(expected / GIB, 2),
-                    "ratio": round(expected / found, 3),
-                }
+            name = f"r{rank}_{recipe}"
+            config = load([f"conf={name}", "device=A40", "learner.fused_kernels=false"])
+            plan = make_plan(changed(config, {"model.dtype": "bfloat16"}), detect("A40"))
+            found, expected = peak(plan), planned(plan)
+            yield {
+                "recipe": name,
+                "recomputed": plan.config.learner.gradient_checkpointing,
+                "peak": round(found / GIB, 2),
+                "planned": round(expected / GIB, 2),
+                "ratio": round(expected / found, 3),
+            }
 
 
 if __name__ == "__main__":

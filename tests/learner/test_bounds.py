@@ -94,10 +94,3 @@ def test_a_sequence_ratio_beyond_the_clamp_has_no_slope(ratio: float) -> None:
     unbounded = AlgorithmConfig(ratio="sequence", clip_low=None, clip_high=None, dual_clip=None)
     found = slopes(unbounded, -1.0, [ratio, ratio], [0.0, 0.0])
     assert found.tolist() == pytest.approx([torch.tensor(ratio).exp().item() if abs(ratio) < 20 else 0.0] * 2, rel=1e-5)
-
-
-def test_the_kl_penalty_acts_at_any_distance() -> None:
-    algorithm = AlgorithmConfig(kl=1.0)
-    for far in (2.4, 2.6, 25.0):
-        found = slopes(algorithm, 0.0, [far], [0.0]).item()
-        assert found == pytest.approx(min(torch.tensor(far).expm1().item(), MAX_PENALTY_SLOPE), rel=1e-5)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from learner.model.attention import SAME, attend, attend_unpadded, kernel_agrees, unpadded_serves
+from learner.model.attention import attend, attend_unpadded, kernel_agrees, unpadded_serves
 from learner.packing import Tokens, pack
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
@@ -72,18 +72,6 @@ def kernel(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, key_ends: Te
         mask = (behind >= 0) & ((behind <= window) if window >= 0 else True)
         rows.append(scaled_dot_product_attention(q, k, v, mask, scale=given["scale"], enable_gqa=True).transpose(0, 1))
     return torch.cat(rows).to(query.dtype)
-
-
-@settings(max_examples=25)
-@given(shapes, st.integers(0, 5), st.sampled_from([None, 1, 5]))
-def test_rows_without_padding_are_those_of_the_blocks(shapes: list, shared: int, window: int | None) -> None:
-    (batch,) = pack(rows_of(shapes, shared), 1000)
-    inputs = [torch.randn(1, heads, batch.tokens, SIZE).bfloat16() for heads in (HEADS, KV_HEADS, KV_HEADS)]
-    layout: Any = {"blocks": batch.blocks, "output_places": batch.output_places, "sliding_window": window}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("learner.model.attention.varlen_attn", kernel)
-        found, _ = attend_unpadded(nn.Module(), *inputs, None, **layout, segments=batch.segments, scaling=1.0)
-    torch.testing.assert_close(found, attend(nn.Module(), *inputs, None, **layout, scaling=1.0)[0], rtol=0, atol=SAME)
 
 
 @pytest.mark.parametrize("wrong", [None, 0, 1, 2, "output"])

@@ -1,7 +1,5 @@
 """Fused kernels are used only where they exist and agree with the plain ones."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -70,13 +68,3 @@ def test_only_correct_kernels_are_used(
 def test_families_are_liger_kernels_own() -> None:
     known = pytest.importorskip("liger_kernel.transformers.monkey_patch").MODEL_TYPE_TO_APPLY_LIGER_FN
     assert known.keys() >= set(FUSED)
-
-
-@pytest.mark.slow
-def test_liger_kernels_own_agree_with_plain_ones(tmp_path: Path) -> None:
-    """In a process of its own, where Triton interprets kernels from the start."""
-    pytest.importorskip("liger_kernel")
-    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "tests.learner.model.interpreted_kernels"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=800, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
