@@ -84,12 +84,6 @@ def test_in_turns_nothing_is_generated_while_the_learner_works(run: Run) -> None
     assert all(g.version == batch.version for batch in run.learner.batches for g in batch.groups)
 
 
-def test_schedule_follows_updates_where_their_number_ends_the_run(run: Run) -> None:
-    run.config = changed(run.config, {"budget.updates": 2})
-    run.go()
-    assert run.learner.told[0] < 0.5 == run.learner.told[1]
-
-
 def test_metrics_have_the_names_of_the_contract(run: Run) -> None:
     """The loss's KL is reported instead of the adapter check's."""
     run.learner.metrics_of = lambda _: {"policy/kl_to_base": 0.125}

@@ -82,14 +82,3 @@ def test_no_flush_holds_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.Mo
     assert run.folder.spent == run.spent
     assert threads
     assert threading.main_thread() not in threads
-
-
-def test_write_that_fails_in_the_thread_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    run = Run(tmp_path)
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises((OSError, ExceptionGroup)) as caught:
-        asyncio.run(run.process())
-    assert "make room" in (disk_trouble(tmp_path, root_cause(caught.value)) or "")

@@ -43,15 +43,6 @@ def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
     assert state["next_unused"] >= 19
 
 
-def test_groups_that_could_not_be_verified_give_their_capacity_back(run: Run) -> None:
-    timeout, half = (make_reward(0.0, Status.TIMEOUT),) * 2, (make_reward(1.0), make_reward(0.0))
-    run.verifier.rewards_of = lambda group: half if group.index % 3 else timeout
-    run.config = changed(run.config, {"budget.updates": 5, "eval.problems": 0})
-    assert run.go().status == "completed"
-    assert all(group.index % 3 for batch in run.learner.batches for group in batch.groups)
-    assert run.coordinator.ledger.counts["tokens/failed"] == 2 * run.coordinator.ledger.counts["groups/failed"] > 0
-
-
 def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) -> None:
     complaint = "'mine:tone' raised KeyError: 'x', on problem p3"
     failed = replace(make_reward(0.0, Status.CRASH), complaint=complaint)

@@ -49,27 +49,10 @@ def test_history_is_on_disk_before_the_checkpoint_that_follows_it(run: Run, monk
     assert all(linked)
 
 
-DEATHS = [("publish", 0), ("score", 0), ("accumulate", 0), ("step", 1), ("score", 2), ("accumulate", 4), ("save", 3)]
-
-
 def history(run: Run) -> list[int]:
     """Indices of the groups behind the learner's adapter, in order of their updates."""
     last: dict[int, Batch] = {batch.version: batch for batch in run.learner.batches}
     return [group.index for version in range(run.learner.version) for group in last[version].groups]
-
-
-@pytest.mark.parametrize("deaths", [{death} for death in DEATHS] + [{("accumulate", 4), ("restore", 0)}])
-def test_learner_that_dies_goes_on_from_the_last_checkpoint(run: Run, deaths: set[tuple[str, int]]) -> None:
-    """Nothing of the abandoned history is trained on, no problem is skipped or repeated."""
-    times, run.learner.deaths = len(deaths), set(deaths)
-    run.config = changed(run.config, {"budget.updates": 7})
-    assert run.go().status == "completed"
-    assert not run.learner.deaths
-    assert sorted(history(run)) == list(range(14))
-    assert [row["update"] for row in run.rows] == list(range(1, 8))
-    assert run.learner.incarnation == times
-    assert run.coordinator.ledger.counts["deaths/learner"] == times
-    assert [event.event for event in run.folder.events()] == ["learner died"] * times
 
 
 def test_dead_learner_costs_the_updates_since_the_checkpoint_and_what_is_under_way(run: Run) -> None:

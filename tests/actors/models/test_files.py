@@ -155,14 +155,6 @@ def test_a_gated_or_private_model_needs_a_token(hub: Callable[..., None], status
         locate(ModelConfig(path="owner/name"))
 
 
-def test_a_silent_hub_costs_its_timeout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(files, "HUB_TIMEOUT_S", 0.1)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        point_hub_at(monkeypatch, tmp_path, silent.getsockname()[1])
-        with pytest.raises(BadInput, match=r"ReadTimeout.*local folder"):
-            shape_of(ModelConfig(path="owner/name"))
-
-
 def test_a_hub_that_sends_a_byte_now_and_then_costs_its_timeout(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from actors.messages import AdapterRef
 from actors.rollout.adapter_references import AdapterSlots
+from tests.virtual_time import run_virtually
 
 V0, V1, V2 = (AdapterRef(version, 0, "nowhere") for version in range(3))
 
@@ -23,33 +24,7 @@ class Slots(AdapterSlots):
 
 
 def in_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    return lambda: asyncio.run(test())
-
-
-@in_a_loop
-async def test_third_version_waits_for_slot() -> None:
-    slots = Slots(2)
-    await slots.occupy(V0)
-    await slots.occupy(V1)
-    third, retired = asyncio.create_task(slots.occupy(V2)), asyncio.create_task(slots.retire(V0))
-    await asyncio.sleep(0.001)
-    assert not third.done()
-    assert (slots.in_use, slots.held) == ((V1,), {V0.name, V1.name})
-    await asyncio.gather(retired, third)
-    assert slots.held == {V1.name, V2.name}
-
-
-@in_a_loop
-async def test_retired_version_leaves_with_last_request() -> None:
-    slots = Slots(2)
-    await slots.occupy(V0)
-    async with slots.request(V0):
-        await slots.retire(V0)
-        with pytest.raises(ValueError, match="policy-v0-r0 is not served"):
-            async with slots.request(V0):
-                raise AssertionError
-        assert (slots.in_use, slots.dropped) == ((V0,), [])
-    assert (slots.in_use, slots.dropped, slots.held) == ((), [V0.name], frozenset())
+    return lambda: run_virtually(test())
 
 
 @pytest.mark.parametrize("waiting", ["request", "retire"])
@@ -74,7 +49,7 @@ def test_slot_is_free_although_nobody_waits_for_the_drop_any_more(waiting: str) 
             await slots.occupy(V1)
         assert (slots.held, slots.dropped) == ({V1.name}, [V0.name])
 
-    asyncio.run(scenario())
+    run_virtually(scenario())
 
 
 @in_a_loop
@@ -93,12 +68,6 @@ async def test_drop_that_fails_frees_the_slot_and_its_error_is_raised_once() -> 
         await slots.occupy(V2)
     await slots.occupy(V2)
     assert slots.held == {V2.name}
-
-
-@in_a_loop
-async def test_base_model_needs_no_slot() -> None:
-    async with Slots(1).request(None):
-        pass
 
 
 @in_a_loop

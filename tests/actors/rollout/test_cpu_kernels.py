@@ -21,8 +21,8 @@ SAMPLER: Any = SimpleNamespace(logprobs_mode="processed_logprobs")
 
 @pytest.mark.parametrize(
     "adapters",
-    [(1, 1, 1, 1), (1, 2, 1, 2), (0, 2, 2, 0), (0, 0, 0, 0), (2, 0, 1, 1)],
-    ids=["one adapter", "interleaved", "with base rows", "base only", "all three"],
+    [(1, 1, 1, 1), (0, 0, 0, 0), (2, 0, 1, 1)],
+    ids=["one adapter", "base only", "all three"],
 )
 def test_rows_get_their_own_adapters(adapters: tuple[int, ...]) -> None:
     """Slot 0 holds adapter 2 and slot 1 adapter 1; id 0 is the base model. Fused projection with three slices. The

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from actors.messages import AdapterRef, Group, Sampling
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
-from actors.runtime.supervision import DEATHS_IN_A_ROW
 from actors.storage.documents import EventKind
 from tests.fakes import FrailEngine, make_problem
 from tests.virtual_time import VirtualClock, run_virtually
@@ -99,21 +98,6 @@ async def test_other_engines_serve_during_long_restart() -> None:
     assert lost.lives == 2
 
 
-@virtually
-async def test_other_engines_outlive_one_given_up() -> None:
-    broken, other = FrailEngine(), FrailEngine()
-    pool = Pool(broken, other)
-    await pool.load(V0)
-    broken.stillborn = 10
-    broken.die()
-    await asyncio.gather(*map(pool.ask, range(4)))
-    await asyncio.sleep(60.0)
-    await pool.load(V1)
-    group = await pool.ask(4, V1)
-    assert (group.index, len(other.served)) == (4, 5)
-    assert pool.kinds == ["rollout-0 died"] * DEATHS_IN_A_ROW
-
-
 @pytest.mark.parametrize("missed", [False, True])
 @virtually
 async def test_version_retired_during_restart_is_harmless(missed: bool) -> None:
@@ -156,19 +140,6 @@ async def test_error_in_restart_ends_last_engine() -> None:
         with pytest.raises(FileNotFoundError):
             await work
     assert pool.kinds[2:] == ["rollout-1 died", "rollout-1 not restarted"]
-
-
-@virtually
-async def test_cancelled_load_keeps_no_slot() -> None:
-    engine = FrailEngine(start_seconds=0.0)
-    engine.load_seconds = 100.0
-    pool = Pool(engine)
-    for version in VERSIONS:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await pool.load(version)
-    await asyncio.sleep(1.0)
-    assert pool._adapters.held == engine.slots.held == frozenset()
 
 
 async def try_synthetic(_: str, engine: Engine) -> None:

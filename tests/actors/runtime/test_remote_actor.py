@@ -11,13 +11,11 @@ from typing import Any
 import pytest
 import ray
 
-from actors.clock import WallClock
 from actors.errors import ActorDied
 from actors.runtime import remote_actor as remote
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from conf.errors import BadInput
-from learner.actor import RemoteLearner
 
 
 class Patient:
@@ -48,23 +46,6 @@ class Patient:
 
     async def fail(self) -> None:
         raise ActorDied("in its engine: no memory")
-
-
-class Scholar:
-    """A learner in name: counts its steps, which are gone with its process."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-
-    def open(self) -> list[str]:
-        return []
-
-    def publish(self) -> int:
-        return os.getpid()
-
-    def step(self, progress: float) -> int:
-        self.steps += 1
-        return self.steps
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -140,23 +121,5 @@ def test_errors_come_back_as_they_were_raised() -> None:
         with pytest.raises(BadInput, match=r"^model\.path=x does not exist$"):
             await stillborn.call("alive")
         actor.kill()
-
-    asyncio.run(scenario())
-
-
-def test_revived_learner_is_a_fresh_process() -> None:
-    async def scenario() -> None:
-        learner = RemoteLearner([RemoteActor(Scholar, "scholar", Share(), asynchronous=False)], WallClock(), print)
-        process: Any = await learner.publish()
-        assert [await learner.step(0.0), await learner.step(0.0)] == [1, 2]
-        os.kill(process, signal.SIGKILL)
-        with pytest.raises(ActorDied, match="scholar died"):
-            await learner.step(0.0)
-        await learner.revive()
-        assert await learner.publish() != process
-        assert await learner.step(0.0) == 1
-        await learner.revive()  # from a rollback: the process lives, and is replaced all the same
-        assert await learner.step(0.0) == 1
-        await learner.close()
 
     asyncio.run(scenario())

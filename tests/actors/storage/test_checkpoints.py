@@ -1,13 +1,10 @@
 import asyncio
-import threading
 from pathlib import Path
 
 import pytest
 
-from actors.storage import checkpoints as module
 from actors.storage.checkpoints import STATE, Checkpoints, write_state
 from actors.storage.documents import CoordinatorState
-from actors.storage.files import seal
 from conf.errors import BadInput
 
 
@@ -46,13 +43,6 @@ def damage(checkpoints: Checkpoints, version: int) -> None:
     (checkpoints.folder / f"update-{version:06d}" / STATE).write_text("{}")
 
 
-def test_latest_is_the_newest_whole_checkpoint_and_old_ones_go(checkpoints: Checkpoints) -> None:
-    assert latest(checkpoints) == ""
-    for version in (1, 2, 3):
-        save(checkpoints, version)
-    assert (latest(checkpoints), kept(checkpoints)) == ("update-000003", [2, 3])
-
-
 def test_passing_checkpoint_takes_the_place_of_none_and_goes_with_the_next(checkpoints: Checkpoints) -> None:
     found = []
     for version, passing in ((1, False), (2, False), (3, True), (4, True), (5, False), (6, True)):
@@ -61,27 +51,6 @@ def test_passing_checkpoint_takes_the_place_of_none_and_goes_with_the_next(check
     assert found == [[1], [1, 2], [1, 2, 3], [1, 2, 4], [2, 5], [2, 5, 6]]
     asyncio.run(checkpoints.prune(keep_last=2))
     assert kept(checkpoints) == [5, 6]
-
-
-def test_other_work_goes_on_while_a_checkpoint_is_hashed(
-    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Signals, timeouts, heartbeats: gigabytes on a slow disk take minutes."""
-
-    async def write() -> None:
-        looked_at = threading.Event()
-
-        def slow_seal(path: Path) -> None:
-            assert looked_at.wait(timeout=240), "nothing else had its turn"
-            seal(path)
-
-        monkeypatch.setattr(module, "seal", slow_seal)
-        asyncio.get_running_loop().call_later(0.01, looked_at.set)
-        async with checkpoints.new(1, keep_last=2):
-            pass
-
-    asyncio.run(write())
-    assert checkpoints.latest is not None
 
 
 def test_checkpoint_that_fails_half_way_is_not_seen(checkpoints: Checkpoints) -> None:
@@ -132,17 +101,6 @@ def test_checkpoint_whose_link_was_not_written_counts(checkpoints: Checkpoints) 
     (checkpoints.folder / "latest").unlink()
     assert checkpoints.recover(good) == {}
     assert latest(checkpoints) == "update-000001"
-
-
-def test_best_checkpoint_is_kept(checkpoints: Checkpoints) -> None:
-    save(checkpoints, 1)
-    checkpoints.mark_best(1)
-    assert checkpoints.best_score == -1.0  # without a validation
-    save(checkpoints, 2, validation=0.5)
-    checkpoints.mark_best(2)
-    for version in (3, 4):
-        save(checkpoints, version, keep_last=1)
-    assert (kept(checkpoints), checkpoints.best_score) == ([2, 4], 0.5)
 
 
 def test_best_checkpoint_that_is_refused_is_no_longer_the_best(checkpoints: Checkpoints) -> None:

@@ -79,13 +79,10 @@ def evaluated(protocol: dict[str, Any], benchmark: dict[str, Any] | None = None)
     ("kind", "document", "place"),
     [
         (RunSummary, {"status": 3}, "status"),
-        (RunSummary, {"status": "failed", "updates": 1.5}, "updates"),
         (RunSummary, {"status": "failed", "eval": {"base": {"pass@1": "half"}}}, "eval.base.pass@1"),
         (PolicyScores, {**evaluation(3), "pass@1": math.nan}, "pass@1"),
         (PolicyScores, {**evaluation(3), "ci95": [0.9, 0.1]}, "ci95"),
-        (EvaluationDocument, evaluated({"temperature": None}), "protocol.temperature"),
         (EvaluationDocument, evaluated({"adapter_config": {"base": "b"}}), "protocol.adapter_config.rank"),
-        (EvaluationDocument, evaluated({}, {"base": None}), "benchmarks.0.base"),
         (
             EvaluationDocument,
             evaluated({}, {"paired": {"difference": 7.0, "p": 0.1}}),

@@ -1,21 +1,18 @@
 import asyncio
-import errno
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from actors.messages import AdapterRef
-from actors.storage import files
 from actors.storage.checkpoints import STATE, write_state
-from actors.storage.documents import CoordinatorState, EventKind, LedgerRecord, RunSummary
+from actors.storage.documents import CoordinatorState, EventKind
 from actors.storage.folders import mark
 from actors.storage.layout import RAY_SESSION
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from tests.fakes import make_group
-from tests.run_folders import PROBLEMS, write_run
+from tests.run_folders import write_run
 
 
 @pytest.fixture
@@ -55,15 +52,6 @@ def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(fol
         file.write('{"update": 1, "rew')
     assert updates(reopen(folder.path)) == [1, 2]
     assert before.startswith(folder.metrics.read_text())
-
-
-def test_numbers_of_a_run_survive_the_process(folder: RunFolder) -> None:
-    assert folder.spent == 0.0
-    folder.write_spent(12.5, LedgerRecord(counts={"tokens/eval": 3}))
-    assert asyncio.run(folder.next_incarnation()) == 1
-    again = reopen(folder.path)
-    assert (again.spent, again.ledger()) == (12.5, LedgerRecord(counts={"tokens/eval": 3}))
-    assert asyncio.run(again.next_incarnation()) == 2
 
 
 def test_only_the_versions_in_use_stay(folder: RunFolder, tmp_path: Path) -> None:
@@ -128,28 +116,6 @@ def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
     again.append_event(2, EventKind.DIED, "again", "learner")
     assert list(again.adapters.iterdir()) == []
     assert happened(again) == ["learner died", "mps", "learner died"]
-
-
-def test_run_whose_end_cannot_be_written_is_halted(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def sync(path: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-    monkeypatch.setattr(files, "sync", sync)
-    told = folder.write_ending(RunSummary(status="failed", reason="it hung"))
-    assert told.status == "halted"
-    assert "it hung; nothing can be written to" in told.reason
-    assert folder.write_ending(told) == told
-
-
-def test_finished_run_is_read(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", updates=3)
-    record = RunRecord(folder)
-    assert record.exists
-    assert record.config().lora.rank == 8
-    assert updates(record) == [1, 2, 3]
-    assert len(record.samples("eval-base")) == len(record.samples("eval-final")) == PROBLEMS
-    assert record.finished() == record.summary() is not None
-    assert RunRecord(write_run(tmp_path / "other", status="halted")).finished() is None
 
 
 def test_nothing_is_read_of_what_is_not_there(tmp_path: Path) -> None:

@@ -1,23 +1,8 @@
 import asyncio
-import threading
 
 import pytest
 
 from actors.storage.writer import Writer
-
-
-def test_writes_keep_their_order_in_a_thread_of_their_own() -> None:
-    done: list[tuple[int, threading.Thread]] = []
-
-    async def scenario() -> int:
-        writer = Writer()
-        for number in range(100):
-            writer.put(lambda number: done.append((number, threading.current_thread())), number)
-        return await writer.in_turn(lambda: len(done))
-
-    assert asyncio.run(scenario()) == 100
-    assert [number for number, _ in done] == list(range(100))
-    assert threading.main_thread() not in {thread for _, thread in done}
 
 
 def test_without_an_event_loop_a_write_is_done_at_once() -> None:

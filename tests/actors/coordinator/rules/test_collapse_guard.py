@@ -38,7 +38,6 @@ def test_noise_raises_no_alarm(seed: int) -> None:
     ("name", "value"),
     [
         ("policy/entropy", 0.07),
-        ("adapter_check/entropy", 0.1),
         ("response/mean_length", 20.0),
         ("response/mean_length", 3000.0),
         ("reward/mean", 0.0),

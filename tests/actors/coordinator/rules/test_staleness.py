@@ -8,20 +8,6 @@ from actors.coordinator.rules.staleness import StalenessManager
 from tests.fakes import make_group
 
 
-def test_update_waits_for_a_straggler_that_would_grow_too_old() -> None:
-    manager = StalenessManager(problems_per_update=1, max_staleness=1, max_running=10)
-    manager.admit(0)
-    manager.admit(1)
-    manager.accept(make_group(1))
-    assert manager.take_batch() is not None
-    manager.advance()
-    manager.admit(2)
-    manager.accept(make_group(2, version=1))
-    assert manager.take_batch() is None
-    manager.accept(make_group(0))
-    assert [group.index for group in manager.take_batch() or ()] == [0]
-
-
 def test_capacity_bounds_admission_and_comes_back() -> None:
     assert StalenessManager(problems_per_update=8, max_staleness=1, max_running=3).capacity == 3
     manager = StalenessManager(problems_per_update=1, max_staleness=0, max_running=10)
