@@ -1,8 +1,8 @@
 import os
-import sys
 import time
 from collections.abc import Callable
 from types import ModuleType
+from unittest.mock import Mock
 
 import pytest
 
@@ -26,17 +26,6 @@ def indices(visible: str | None, device: str = "auto") -> str:
         return ",".join(card.index for card in find_gpus(device))
 
 
-def test_gpus_come_from_the_driver(nvidia_smi: Install) -> None:
-    nvidia_smi(TABLE)
-    assert find_gpus() == [
-        Gpu("0", "NVIDIA A40", (46068 - 400) * 2**20, 45500 * 2**20, "GPU-aa1", (8, 6)),
-        Gpu("1", "NVIDIA A40", (46068 - 400) * 2**20, 45500 * 2**20, "GPU-bb1", (8, 6)),
-        Gpu("2", "Tesla T4", (15360 - 400) * 2**20, 0, "GPU-cc1", (7, 5)),
-    ]
-    nvidia_smi("")
-    assert find_gpus() == []
-
-
 def test_hidden_gpus_do_not_count(nvidia_smi: Install) -> None:
     nvidia_smi(TABLE)
     for visible, shown in {None: "0,1,2", "2, 0": "2,0", "GPU-bb1": "1", "GPU-c,0": "2,0", "": "", "-1": ""}.items():
@@ -50,14 +39,10 @@ def test_hidden_gpus_do_not_count(nvidia_smi: Install) -> None:
         ("NVIDIA A40", "A40"),
         ("NVIDIA A100-SXM4-80GB", "A100-80"),
         ("NVIDIA A100-SXM4-40GB", "A100-40"),
-        ("NVIDIA H100 80GB HBM3", "H100"),
         ("NVIDIA H100 PCIe", "H100-PCIe"),
-        ("NVIDIA H200 NVL", "H200"),
         ("NVIDIA GeForce RTX 3090 Ti", "RTX3090"),
         ("Tesla T4", "T4"),
-        ("NVIDIA RTX A5000", "A5000"),
         ("NVIDIA RTX 6000 Ada Generation", "RTX6000Ada"),
-        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTXPRO6000"),
         ("NVIDIA L40", None),
         ("Quadro RTX 6000", None),
     ],
@@ -69,11 +54,7 @@ def test_gpus_are_known_by_the_drivers_name(reported: str, name: str | None) -> 
 def test_without_a_driver_that_works_there_are_no_gpus(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = nvidia_smi(TABLE)
     for error in (nvml.NVMLError_LibraryNotFound, nvml.NVMLError):
-
-        def fail(error: type[Exception] = error) -> None:
-            raise error("Driver Not Loaded")
-
-        monkeypatch.setattr(sys.modules["pynvml"], "nvmlInit", fail)
+        monkeypatch.setattr(nvml, "nvmlInit", Mock(side_effect=error("Driver Not Loaded")))
         assert find_gpus() == find_gpus("A40") == []
 
 

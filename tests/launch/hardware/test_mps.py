@@ -12,7 +12,7 @@ from conf.errors import BadInput
 from conf.load import load
 from launch.hardware import mps
 from launch.hardware.gpus import Gpu
-from launch.hardware.machine import Machine, with_listed
+from launch.hardware.machine import Machine
 from launch.hardware.mps import check_mps, running
 from launch.plan.options import options
 from tests.launch.plan.plans import CPU, machine, plan, shown
@@ -86,12 +86,7 @@ def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[st
     ],
 )
 def test_a_service_that_does_not_start_or_whose_clients_fail_says_why(
-    script: str,
-    client: str,
-    said: str,
-    tool: Callable[[str], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    script: str, client: str, said: str, tool: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool(script)
     monkeypatch.setattr(mps, "CLIENT", client)
@@ -116,9 +111,7 @@ def test_a_client_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (replace(machine("A40"), mps=True), [], "on"),
         (machine("A40"), [], "off"),
-        (with_listed("A40", tuple(range(8))), [], "on"),
         (replace(machine("A40"), mps=True), ["learner.max_staleness=0"], "off"),
-        (replace(machine("A40"), mps=True), ["run.nvidia_mps=off"], "off"),
         (replace(machine("A40", 2), mps=True), ["rollout.actors=1", "learner.world_size=1"], "off"),
         (CPU, ["model.dtype=float32", "device=cpu"], "off"),
     ],

@@ -3,9 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from conf.errors import BadInput
 from launch.hardware import network
-from launch.hardware.network import cluster_warning, free_port, public_addresses
+from launch.hardware.network import cluster_warning, public_addresses
 
 
 @pytest.mark.parametrize(
@@ -24,11 +23,3 @@ def test_addresses_that_the_internet_reaches(
     assert public_addresses() == public
     assert ("iptables" in cluster_warning()) == bool(public)
     assert all(address in cluster_warning() for address in public)
-
-
-def test_taken_port_is_refused_and_zero_takes_any() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(BadInput, match=f"dashboard.port={port}"):
-            free_port("127.0.0.1", port, "dashboard.port", "")
-        assert free_port("127.0.0.1", 0, "dashboard.port", "") not in (0, port)

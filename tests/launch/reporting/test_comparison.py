@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from actors.evaluation.statistics import share_interval
-from launch.reporting.comparison import best_rates, by_settings, contrasts
+from launch.reporting.comparison import by_settings, contrasts
 from tests.run_folders import ranked, swept
 
 
@@ -34,13 +34,3 @@ def test_a_seed_run_twice_is_one_seed(tmp_path: Path) -> None:
     each = {name: {"rank": 8, "seed": seed, "after": after} for name, seed, after in (("a", 0, 6), ("b", 0, 12))}
     (repeats,) = by_settings(swept(tmp_path, **each))
     assert repeats.values == [pytest.approx(9 / 24)]
-
-
-def test_best_rates_follow_the_order_of_the_axis(tmp_path: Path) -> None:
-    """At the first learning rate rank 8 has no result."""
-    each = {"r64": {"rank": 64, "learning_rate": 1e-5}, "r8": {"rank": 8, "learning_rate": 1e-4}}
-    sweep = swept(tmp_path, **each)
-    (best,) = best_rates(sweep, "lora.rank")
-    assert [repeats.settings["lora.rank"] for repeats in best] == [8, 64]
-    (found,) = contrasts(sweep)
-    assert (found.low.settings["lora.rank"], found.best) == (8, True)

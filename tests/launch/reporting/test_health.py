@@ -66,19 +66,9 @@ def test_what_the_updates_show_is_said(folder: Path, change: dict[str, float], t
     ("kind", "detail", "title", "parts"),
     [
         (EventKind.REWARD_FAILED, "'mine:tone' returned None", "1 sample without a reward", ["mine:tone"]),
-        (
-            EventKind.COLLAPSE,
-            "adapter_check/entropy went from 0.1 to 0.01",
-            "1 sign of collapse",
-            ["update 3: the entropy"],
-        ),
+        (EventKind.COLLAPSE, "adapter_check/entropy fell", "1 sign of collapse", ["update 3: the entropy"]),
         (EventKind.CHECKPOINT_REFUSED, "it is damaged", "1 checkpoint refused", []),
-        (
-            EventKind.MISMATCH,
-            "mismatch/ess is below 0.5: 0.31",
-            "The samples were far from the policy that learned from them",
-            ["update 3: mismatch/ess is below 0.5: 0.31", "learner.max_staleness"],
-        ),
+        (EventKind.MISMATCH, "ess 0.31", "The samples were far from the policy that learned from them", ["ess 0.31"]),
     ],
 )
 def test_what_happened_is_said(folder: Path, kind: EventKind, detail: str, title: str, parts: list[str]) -> None:

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from conf.errors import BadInput
-from launch.reporting.history import read_run, read_sweep, read_together
+from launch.reporting.history import read_run, read_together
 from tests.run_folders import change_summary, write_run, write_sweep
 
 
@@ -28,21 +28,6 @@ def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
     assert (run.summary.status, run.summary.spent_s, run.final) == ("unfinished", 12.0, None)
     assert run.base
     assert run.base.content == base
-
-
-def test_axes_of_a_sweep_are_what_differs_but_for_the_seed(tmp_path: Path) -> None:
-    sweep = read_sweep(
-        write_sweep(
-            tmp_path / "sweep",
-            {
-                "r64-0": {"rank": 64, "seed": 0},
-                "r8-0": {"rank": 8, "seed": 0},
-                "r8-1": {"rank": 8, "seed": 1, "status": "pending"},
-            },
-        )
-    )
-    assert sweep.axes == {"lora.rank": (8, 64)}
-    assert [(run.seed, run.begun) for run in sweep.runs] == [(0, True), (0, True), (1, False)]
 
 
 def test_another_commit_is_another_setup_and_another_model_has_another(tmp_path: Path) -> None:
@@ -68,13 +53,3 @@ def test_sweeps_are_compared_run_by_run(tmp_path: Path) -> None:
     assert [run.name for run in sweep.runs] == ["ranks/r8", "ranks/r64", "rates/r8"]
     with pytest.raises(BadInput, match="none of its runs can be read yet"):
         read_together([first, write_sweep(tmp_path / "new", {"r8": {"rank": 8, "status": "pending"}})])
-
-
-def test_one_damaged_run_is_not_the_end_of_a_sweeps_report(tmp_path: Path) -> None:
-    folder = write_sweep(tmp_path / "sweep", {"r8": {"rank": 8}, "r64": {"rank": 64}})
-    (folder / "r8" / "events.jsonl").write_text("{\n")
-    damaged, sound = read_sweep(folder).runs
-    assert (damaged.begun, damaged.sweep_status) == (False, "unreadable")
-    assert "events.jsonl, line 1 is not JSON" in damaged.summary.reason
-    assert damaged.settings["lora.rank"] == 8
-    assert sound.begun
