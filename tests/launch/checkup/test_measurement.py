@@ -10,12 +10,12 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from actors.messages import AdapterRef, Batch, Group, Problem, Sample, Sampling
 from conf.settings import changed
 from launch.checkup import measurement
 from launch.checkup.measurement import DOCTOR, Measured, estimates, keep_measured, measure_actors
 from launch.plan.calibration import keep, plan_measured, recall
-from launch.plan.time import UNMEASURED, Calibration, Costs
+from launch.plan.time import UNMEASURED, Calibration
+from tests.fakes import FakeEngine, FakeLearner
 from tests.launch.plan.plans import machine, plan
 from tests.virtual_time import run_virtually
 
@@ -41,14 +41,6 @@ def test_ratios_correct_the_next_plan_unless_a_run_has_measured_more(tmp_path: P
     assert recall(made.config, made.machine).decode == 1.5
 
 
-@pytest.mark.parametrize("setting", ["run.nvidia_mps=on", "learner.fused_kernels=false"])
-def test_a_measurement_with_a_setting_is_not_for_runs_without(setting: str, tmp_path: Path) -> None:
-    usual, other = (plan("r8_instruct", machine("A40"), f"run.folder={tmp_path}", *each) for each in ((), (setting,)))
-    assert keep_measured(MEASURED, other.config, other.machine)
-    assert recall(usual.config, usual.machine) == UNMEASURED
-    assert recall(other.config, other.machine).of == DOCTOR
-
-
 def test_where_no_client_of_mps_works_the_measurement_without_it_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,35 +54,6 @@ def test_where_no_client_of_mps_works_the_measurement_without_it_counts(
     assert plan_measured(made.undecided, made.machine).calibration.decode == 1.5
 
 
-class Planned:
-    """Engine and learner that take exactly the planned seconds."""
-
-    def __init__(self, costs: Costs) -> None:
-        self._costs = costs
-
-    incarnation = 0
-
-    async def publish(self) -> AdapterRef:
-        return AdapterRef(0, self.incarnation, "")
-
-    async def retire(self, adapter: AdapterRef) -> None: ...
-
-    async def load(self, adapter: AdapterRef) -> None:
-        await asyncio.sleep(self._costs.sync_s)
-
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        await asyncio.sleep(sampling.max_tokens * self._costs.decode_s(128))
-        samples = (Sample((0,) * sampling.max_tokens, (), "", "length"),) * sampling.samples
-        return Group(index, problem, adapter, samples)
-
-    async def accumulate(self, batch: Batch) -> None:
-        tokens = sum(group.tokens + len(group.problem.prompt_ids) for group in batch.groups)
-        await asyncio.sleep(tokens * self._costs.learn_s)
-
-    async def step(self, progress: float) -> None:
-        await asyncio.sleep(self._costs.update_s)
-
-
 @pytest.fixture(autouse=True)
 def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async def timed(work: Awaitable[Any]) -> tuple[Any, float]:
@@ -100,16 +63,18 @@ def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurement, "timed", timed)
 
 
-def test_work_at_the_planned_speed_is_measured_as_planned() -> None:
+def test_seconds_and_tokens_of_each_work_are_measured_beside_the_planned_seconds() -> None:
     made = plan("r256_instruct", machine("A40"))
     assert made.costs
-    both: Any = Planned(made.costs)
-    found = run_virtually(measurement._measure(made, both, both))
-    for name in ("update", "sync"):
-        assert found.ratio(name) == pytest.approx(1.0)
-    assert found.ratio("learn") == pytest.approx(1.0, rel=0.1)  # samples have fewer tokens before them than in a run
-    assert found.together > 1
-    assert found.decoded == pytest.approx(made.at_once * 256 / found.seconds["decode"], rel=0.05)
+    engine: Any = FakeEngine(seconds=3.0)  # for samples of one token
+    learner: Any = FakeLearner(seconds=2.0)
+    found = run_virtually(measurement._measure(made, engine, learner))
+    assert found.seconds == pytest.approx({"decode": 3.0, "learn": 2.0, "update": 0.0, "sync": 0.0}, abs=0.01)
+    assert found.together == pytest.approx(5 / 3, rel=0.01)
+    assert found.decoded == pytest.approx(made.at_once / 3.0, rel=0.05)
+    assert found.predicted["learn"] == pytest.approx(2.0 * found.learned * made.costs.learn_s, rel=0.1)
+    planned = {"update": made.costs.update_s, "sync": made.costs.sync_s}
+    assert {name: found.predicted[name] for name in planned} == pytest.approx(planned)
 
 
 @pytest.mark.parametrize(("mps", "percentages"), [("off", [90]), ("on", [90, 80, 100])])

@@ -30,17 +30,16 @@ def configure(*settings: str) -> Config:
     return load(["conf=quickstart", "model.dtype=float32", "eval.problems=0", f"budget.updates={UPDATES}", *settings])
 
 
-def carry_out(folder: Path, config: Config, updates: int = UPDATES, learned: bool = True) -> Path:
+def carry_out(folder: Path, config: Config, updates: int = UPDATES) -> Path:
     """Write the files of a run whose machine is off its rates by SLOWER."""
     plan = make_plan(config, CPU, replace(SLOWER, workload=WORK))
     assert plan.costs
     costs, found, steps = plan.costs, estimated(plan), config.algorithm.steps_per_batch
     problems, each = config.learner.problems_per_update, config.rollout.samples_per_problem
-    varied = WORK.varied if learned else 0.0
-    tokens = round(problems * varied * each * WORK.response)
-    passes = costs.learn_s * (tokens + problems * varied * WORK.fresh) / steps
+    tokens = round(problems * WORK.varied * each * WORK.response)
+    passes = costs.learn_s * (tokens + problems * WORK.varied * WORK.fresh) / steps
     row = {
-        "groups/zero_variance": 1 - varied,
+        "groups/zero_variance": 1 - WORK.varied,
         "prompt/mean_length": WORK.prompt,
         "response/mean_length": WORK.response,
         "tokens/trained": tokens,
@@ -79,14 +78,6 @@ def test_the_factors_of_a_machine_are_found(tmp_path: Path, steps: int) -> None:
     assert found.workload.varied == pytest.approx(WORK.varied)
     assert found.workload.response == WORK.response
     assert found.workload.fresh == pytest.approx(WORK.prompt * 2 / 8)  # two characters of eight differ
-
-
-def test_another_batch_staleness_and_rank_is_predicted(tmp_path: Path) -> None:
-    found = measure(RunRecord(carry_out(tmp_path / "run", configure())), CPU)
-    other = configure("learner.problems_per_update=8", "learner.max_staleness=2", "lora.rank=128")
-    real, guess = (estimated(make_plan(other, CPU, known)) for known in (replace(SLOWER, workload=WORK), found))
-    for name in ("update_s", "generate_s", "learn_s"):
-        assert getattr(guess, name) == pytest.approx(getattr(real, name), rel=0.1)
 
 
 def test_a_measurement_is_there_for_the_next_plan(tmp_path: Path) -> None:

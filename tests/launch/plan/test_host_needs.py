@@ -20,15 +20,6 @@ def need(*settings: str) -> HostNeeds:
     return host_needs.needs_of_run(make_plan(config, detect("cpu")))
 
 
-def test_need_grows_with_rank_and_checkpoints_kept() -> None:
-    small, large, many = need(), need("lora.rank=256"), need("checkpoint.keep_last=9")
-    assert small.disk < large.disk
-    assert small.disk < many.disk
-    assert small.checkpoint == many.checkpoint < large.checkpoint
-    assert need("validation.every=5").disk == need("checkpoint.keep_last=2").disk
-    assert need("learner.max_staleness=8").temporary > need("learner.max_staleness=4").temporary
-
-
 @pytest.mark.parametrize("settings", [(), ("checkpoint.keep_last=1",), ("validation.every=5",)])
 def test_run_that_may_start_may_write_all_its_checkpoints(
     settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch

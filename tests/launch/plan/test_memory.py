@@ -79,9 +79,3 @@ def test_a_clusters_nodes_hold_their_own_processes() -> None:
     pair = tuple(Node(str(number), (0, 1), 0) for number in range(2))
     away = plan("quickstart", replace(CPU, nodes=pair))
     assert not any(part.what.startswith("engine:") for part in away.memory)
-
-
-def test_the_optimizer_is_in_host_memory_unless_told_otherwise() -> None:
-    for overrides, place in (((), "host"), (("learner.offload=none",), "learner GPU")):
-        memory = plan("r8_instruct", A40, *overrides).memory
-        assert [part.place for part in memory if part.what == "learner: optimizer"] == [place]

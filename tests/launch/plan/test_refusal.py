@@ -30,9 +30,7 @@ LONG = [
         ("quickstart", replace(CPU, host_memory=2 * GIB), [], "host needs"),
         ("r256_instruct", machine("A100-80", host_memory=16 * GIB), [], r"host needs .* learner\.offload=none$"),
         ("r8_instruct", machine("T4"), [], r"T4 cannot compute in model\.dtype=bfloat16"),
-        ("r8_instruct", UNLISTED, [], ""),
         ("r8_instruct", UNLISTED, ["model.dtype=float32"], r"fits with model\.dtype=bfloat16"),
-        ("quickstart", machine("A40"), ["model.dtype=float32"], r"fits with model\.dtype=bfloat16"),
         ("r8_qwen3", CPU, LONG, r"18,724 tokens, .* rollout\.kv_cache_gib=3$"),
         ("r8_qwen3", CPU, [*LONG, "rollout.kv_cache_gib=3"], ""),
         ("r8_instruct", replace(machine("A40"), present=False), ["device=A40"], r"device=A40: .*plan=true"),
@@ -65,12 +63,10 @@ def test_the_least_change_that_fits_is_one_that_a_run_takes() -> None:
     assert plan("r8_qwen3", small, *remedy(plan("r8_qwen3", small))).fits
 
 
-@pytest.mark.parametrize("given", ["budget.minutes=0.01", "budget.hours=0.0001"])
-def test_budget_below_the_start_is_refused_with_one_that_is_enough(given: str) -> None:
-    with pytest.raises(BadInput, match=given) as caught:
-        check_budget(plan("quickstart", CPU, given))
+def test_budget_below_the_start_is_refused_with_one_that_is_enough() -> None:
+    with pytest.raises(BadInput, match=r"budget\.minutes=0\.01") as caught:
+        check_budget(plan("quickstart", CPU, "budget.minutes=0.01"))
     check_budget(plan("quickstart", CPU, str(caught.value).rpartition("at least ")[2]))
-    check_budget(plan("quickstart", CPU))
 
 
 def check_evaluation(where: Machine, recipe: str, *settings: str) -> Fit:
