@@ -131,14 +131,6 @@ def test_folder_that_takes_nothing_is_told_before_there_is_a_coordinator(
     assert "make room" in summary.reason
 
 
-def test_coordinator_that_keeps_dying_ends_the_run(follow: Follow, tmp_path: Path) -> None:
-    summary = follow(up=failing(RayActorError()))
-    assert (summary.status, summary.updates) == ("failed", 0)
-    assert f"died {DEATHS_IN_A_ROW} times in a row" in summary.reason
-    assert summary.spent_s == RunRecord(tmp_path).spent >= 50.0
-    assert [event.event for event in summary.events] == ["coordinator died"] * (DEATHS_IN_A_ROW - 1)
-
-
 def dying(times: int, then: Call, meanwhile: Call = lambda: None) -> Call:
     """A call in which so many coordinators crash, each after it has done something."""
     deaths = iter(range(times))
@@ -150,13 +142,6 @@ def dying(times: int, then: Call, meanwhile: Call = lambda: None) -> Call:
         raise RayActorError
 
     return call
-
-
-def test_run_goes_on_under_another_coordinator(follow: Follow, tmp_path: Path) -> None:
-    assert follow(ending=dying(1, lambda: DONE)) == DONE
-    (event,) = RunRecord(tmp_path).events()
-    assert event.event == "coordinator died"
-    assert event.detail.endswith("restarting from update 0, attempt 1 of 2")
 
 
 def test_coordinators_that_save_something_may_die_more_often(follow: Follow, tmp_path: Path) -> None:
