@@ -14,7 +14,7 @@ from launch.hardware.machine import detect
 from launch.plan.calibration import keep
 from launch.plan.time import Calibration, Workload
 from tests.conftest import write_tiny_model
-from tests.run_folders import EVALUATION, PLASTICITY, evaluation, metrics, sample, write_run, write_sweep
+from tests.run_folders import EVALUATION, PLASTICITY, evaluation, metrics, sample, write_run
 from tests.trained_runs import write_trained
 
 RUN = "run"
@@ -24,15 +24,14 @@ UPDATES = 4
 class Stock:
     """A folder with a tiny model, rows of data and runs.
 
-    finished: a run for reports. sweep: of two runs. trained: a run whose policy, an adapter, can be used. unfinished:
-    holds a run that can be resumed.
+    finished: a run for reports. trained: a run whose policy, an adapter, can be used. unfinished: holds a run that can
+    be resumed.
     """
 
     def __init__(self, folder: Path) -> None:
         self.model = folder / "model"
         self.data = folder / "sums.jsonl"
         self.finished = folder / "finished"
-        self.sweep = folder / "sweep"
         self.trained = folder / "runs" / "trained"
         self.adapter = self.trained / "checkpoints" / "update-000004" / "adapter"
         self.unfinished = folder / "unfinished"
@@ -64,7 +63,6 @@ def write_stock(folder: Path) -> Stock:
     document = {**EVALUATION, "protocol": {**EVALUATION["protocol"], "model": str(stock.model)}}
     (stock.finished / "evaluation").mkdir()
     (stock.finished / "evaluation" / "evaluation.json").write_text(json.dumps(document))
-    write_sweep(stock.sweep, {"r8": {"rank": 8, "updates": 2}, "r64": {"rank": 64, "updates": 2}})
     write_trained(stock.trained, stock.model)
     for name in ("metrics.jsonl", "summary.json"):
         shutil.copyfile(stock.finished / name, stock.trained / name)

@@ -3,23 +3,19 @@
 EXAMPLES=100 tries 100 examples, other ones each time.
 """
 
-import json
-import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conf.schema import Config
 from conf.settings import settings as all_settings
 from tests.malformed.commands import TARGETS, Prepare, copied, tried
-from tests.malformed.stock import RUN, Stock
+from tests.malformed.stock import Stock
 
 MORE = os.environ.get("EXAMPLES")
 some = settings(
@@ -86,42 +82,3 @@ def test_whatever_becomes_of_a_file(stock: Stock, command: str, which: int, how:
             file.write_bytes(HOW[how](content, at % (len(content) + 1), other))
 
     ends_well(command, copied(command, damage), stock)
-
-
-DOCUMENTS = [
-    ("run", "calibration.json"),
-    *(("run", f"{RUN}/{name}") for name in ("config.yaml", "eval-base.json", "ledger.json", "events.jsonl")),
-    *(("report", name) for name in ("summary.json", "evaluation/evaluation.json", "metrics.jsonl", "config.yaml")),
-    *(("samples", name) for name in ("summary.json", "samples/eval-final.jsonl")),
-]
-"""A command, and a document that it reads from its input."""
-
-VALUES = st.sampled_from(
-    [None, 0, -1, 0.5, 2**53, 1e308, -1e308, math.inf, math.nan, "", "nope", True, [], {}, [1.0, 0.0], [[-1]]]
-)
-
-
-@pytest.mark.parametrize(("command", "name"), DOCUMENTS)
-@some
-@given(at=st.integers(0, 2**20), value=VALUES)
-def test_whatever_value_a_document_holds(stock: Stock, command: str, name: str, at: int, value: Any) -> None:
-    """Each is taken, or refused in a sentence: types, ranges and contradictions are checked where it is read."""
-
-    def damage(copy: Path) -> None:
-        file = copy / name
-        *before, last = file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]
-        document = yaml.safe_load(last) if file.suffix == ".yaml" else json.loads(last)
-        places = list(_places(document))
-        holder, key = places[at % len(places)]
-        holder[key] = value
-        changed = yaml.safe_dump(document) if file.suffix == ".yaml" else json.dumps(document)
-        file.write_text("\n".join([*before, changed, ""]))
-
-    ends_well(command, copied(command, damage), stock)
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield every list and mapping in a document with each of its keys."""
-    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
-        yield value, key
-        yield from _places(value[key])
