@@ -1,7 +1,8 @@
-"""A stand-in for NVIDIA's driver, and calls with bad input."""
+"""A stand-in for NVIDIA's driver, a trained run, and calls with bad input."""
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -72,6 +73,14 @@ def nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Nvml]:
         return nvml
 
     return install
+
+
+@pytest.fixture
+def run(tiny_model: Path, tmp_path: Path) -> Path:
+    """The folder of a run whose policy, an adapter, can be used."""
+    from tests.trained_runs import write_trained
+
+    return write_trained(tmp_path / "runs" / "mine", tiny_model)
 
 
 @pytest.fixture

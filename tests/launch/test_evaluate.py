@@ -25,7 +25,6 @@ from conf.schema import CommandLine
 from conf.settings import changed
 from launch import evaluate
 from launch.evaluate import conclude
-from launch.evaluation import preparation
 from launch.evaluation.preparation import PreparedEvaluation, prepare
 from launch.evaluation.results import alike, write_results
 from launch.hardware.machine import detect
@@ -33,7 +32,6 @@ from launch.session.admission import begin, find_folder
 from rewards.problems import loading
 from tests.actors.virtual_run import make_context
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_reward
-from tests.launch.plan.plans import machine
 from tests.run_folders import write_run
 from tests.trained_runs import save_adapter, write_trained
 from tests.virtual_time import VirtualClock, run_virtually
@@ -68,16 +66,6 @@ def prepared(arguments: list[str]) -> PreparedEvaluation:
     evaluation = prepare(command_line(arguments, CommandLine), detect("cpu"), Console(quiet=True))
     assert evaluation is not None
     return evaluation
-
-
-def test_an_engine_decodes_as_many_samples_as_in_a_run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "check_build", lambda *_: None)
-    arguments.remove("model.dtype=float32")
-    for given, samples in (("null", 256), ("32", 32)):
-        asked = [*arguments, "model.dtype=bfloat16", f"rollout.max_concurrent_samples={given}"]
-        evaluation = prepare(command_line(asked, CommandLine), machine("A40"), Console(quiet=True))
-        assert evaluation
-        assert evaluation.config.rollout.concurrent_samples == samples
 
 
 def draw(evaluation: PreparedEvaluation, rounds: int, right: int) -> None:

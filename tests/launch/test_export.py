@@ -11,14 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from actors.storage.files import seal
+from actors.storage.folders import mark
+from actors.storage.layout import RUN
 from launch import export
 from launch.after import artifact, merged
+from tests.malformed.commands import files
 from tests.trained_runs import write_model, write_trained
-
-
-@pytest.fixture
-def run(tiny_model: Path, tmp_path: Path) -> Path:
-    return write_trained(tmp_path / "runs" / "mine", tiny_model)
 
 
 @pytest.fixture
@@ -98,18 +97,8 @@ def test_export_that_differs_leaves_nothing(
     assert list(Path("place").iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("learned", "noise", "off", "away", "said"),
-    [
-        (0.4, 0.02, 0.02, 0.4, ""),
-        (0.4, 0.02, 0.031, 0.4, "differs"),
-        (0.01, 0.02, 0.01, 0.019, "lost"),
-        (0.4, 0.02, math.nan, 0.4, "differs"),
-    ],
-)
-def test_fault_by_distances(learned: float, noise: float, off: float, away: float, said: str) -> None:
-    found = artifact.fault(learned, noise, off, away)
-    assert found == "" if said == "" else said in found
+def test_distance_that_is_no_number_is_a_fault() -> None:
+    assert "differs" in artifact.fault(0.4, 0.02, math.nan, 0.4)
 
 
 def test_float32_keeps_what_rounding_loses(
@@ -160,23 +149,55 @@ def test_gguf_refuses_what_its_readers_would_get_wrong(tiny_model: Path, refused
     assert "scaled rotary positions" in refused(export.main, [str(run), "format=gguf"])
 
 
-def test_full_disk_leaves_nothing(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_full_disk_leaves_nothing(run: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]) -> None:
     def full(_: object, file: Path, **__: object) -> None:
         file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(merged, "save_file", full)
-    assert export.main([str(run), "to=place/out"]) == 2
-    assert "make room" in capsys.readouterr().err
+    assert "make room" in refused(export.main, [str(run), "to=place/out"])
     assert list(Path("place").iterdir()) == []
 
 
-def test_room_is_counted_before_the_export_is_written(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_room_is_counted_first(run: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]) -> None:
     monkeypatch.setattr(artifact.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**10))
     monkeypatch.setattr(merged, "summed", None)
-    assert export.main([str(run)]) == 2
-    assert "make room" in capsys.readouterr().err
+    assert "make room" in refused(export.main, [str(run)])
+
+
+def exchange_adapter(checkpoint: Path) -> None:
+    file = checkpoint / "adapter" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"1234")
+
+
+def name_another_base(checkpoint: Path) -> None:
+    file = checkpoint / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": "someone/else"}))
+    seal(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda checkpoint: shutil.rmtree(checkpoint.parent), "has no checkpoint"),
+        (exchange_adapter, "adapter/adapter_model.safetensors"),
+        (name_another_base, "someone/else"),
+    ],
+)
+def test_run_without_a_usable_adapter_is_refused(
+    damage: Callable[[Path], None], said: str, run: Path, refused: Callable[..., str]
+) -> None:
+    damage(run / "checkpoints" / "update-000004")
+    before = files(Path())
+    assert said in refused(export.main, [str(run), "to=out"])
+    assert files(Path()) == before
+
+
+@pytest.mark.parametrize("option", ["type=f16", "to=taken", "to=runs/mine/x/y", "to=dangling"])
+def test_place_or_type_that_is_not_possible_is_refused(option: str, run: Path, refused: Callable[..., str]) -> None:
+    Path("taken").mkdir()
+    Path("dangling").symlink_to("nowhere")
+    mark(run, RUN.kind)
+    before = files(Path())
+    assert option.partition("=")[2] in refused(export.main, [str(run), option])
+    assert files(Path()) == before

@@ -12,15 +12,12 @@ from actors.rollout.vllm_settings import gpu_settings, set_environment
 from actors.runtime.placement import Share
 from actors.storage.documents import EventKind
 from conf.load import load
-from conf.settings import changed
 from launch import run
 from launch.hardware.gpus import Gpu
 from launch.plan import calibration
-from launch.plan.plan import Plan, make_plan
+from launch.plan.plan import Plan
 from launch.run import main
 from learner.actor import LearnerActor
-from tests.gpu.test_sharing import plan_of, settings
-from tests.launch.plan.plans import machine
 
 EXCLUSIVE = "0, GPU-a, NVIDIA A40, 46068, 45600, [N/A], 580.65.06, 8.6, Exclusive_Process\n"
 A40 = "{}, GPU-{}, NVIDIA A40, 46068, {}, [N/A]\n"
@@ -54,18 +51,6 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
         return main([*given, *arguments]), seen, environment
 
     return begin
-
-
-@pytest.mark.parametrize(("cards", "visible"), [("a", "0"), ("ab", "0,1")])
-def test_one_gpu_is_shared_and_of_two_each_side_has_one(
-    cards: str, visible: str, nvidia_smi: Install, start: Start
-) -> None:
-    nvidia_smi("".join(A40.format(number, name, 45600) for number, name in enumerate(cards)))
-    code, (plan,), environment = start()
-    assert code == 0
-    assert (plan.placement.shared, plan.placement.gpus) == (cards == "a", len(cards))
-    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == (visible, "PCI_BUS_ID")
-    assert "CUDA_MPS_PIPE_DIRECTORY" not in environment
 
 
 @contextmanager
@@ -199,12 +184,3 @@ def test_a_learner_has_its_environment(mps: bool, gpus: float, monkeypatch: pyte
     assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     limited = os.environ.get("CUDA_MPS_CLIENT_PRIORITY"), os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
     assert limited == (("1", "90") if mps and gpus == 0.5 else (None, None))
-
-
-@pytest.mark.parametrize("gpu", ["A40", "L4"])
-def test_the_tests_for_a_gpu_fit_one(gpu: str) -> None:
-    made = plan_of(machine(gpu))
-    assert made.fits
-    assert made.placement.weights is None
-    shared = changed(settings(machine(gpu)), {"model.shared_weights": "on", "lora.rank": 8, "lora.alpha": 16})
-    assert make_plan(shared, machine(gpu)).fits

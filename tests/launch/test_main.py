@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -22,12 +23,10 @@ def test_every_command_exists(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], ("microbudget:", "conf=quickstart")),
-        (["rnu"], ("microbudget:", "nearest: run")),
-        (["run", "conf=quikstart"], ("run.py:", "nearest: quickstart")),
-        (["report", "nowhere"], ("report.py:", "nowhere")),
+        ([], "microbudget: .*conf=quickstart"),
+        (["rnu"], "microbudget: .*nearest: run"),
+        (["run", "conf=quikstart"], r"run\.py: .*nearest: quickstart"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], expected: tuple[str, ...], refused: Callable[..., str]) -> None:
-    line = refused(main, arguments)
-    assert all(part in line for part in expected)
+def test_bad_input_is_one_line(arguments: list[str], expected: str, refused: Callable[..., str]) -> None:
+    assert re.match(expected, refused(main, arguments))

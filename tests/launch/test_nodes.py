@@ -101,25 +101,18 @@ def test_head_makes_the_secret_and_further_nodes_need_it(site: Site) -> None:
     assert (code, did[-1]) == (0, "ray start --address=10.0.0.1:6379 --num-gpus=1, auth token, cleanup 1")
 
 
-def test_job_waits_for_its_nodes_and_has_the_runs_exit_code(site: Site) -> None:
-    code, said, did = site.run("slurm.sh", "conf=quickstart", "lora.rank=8", **slurm(2, CODE="3"))
-    assert code == 3, said
-    (asked,) = (line for line in did if line.startswith("srun"))
-    assert "--nodes=1 --ntasks=1 --exclude=first" in asked
-    assert asked.endswith("10.0.0.1:20007")
-    assert "python launch/run.py conf=quickstart lora.rank=8, cluster 10.0.0.1:20007" in did
-    assert any(line.startswith("ray start --head --dashboard-host=127.0.0.1 --port=20007") for line in did)
-
-
-@pytest.mark.parametrize(("nodes", "present", "code"), [(1, "a", 0), (3, "a b", 1)])
-def test_job_asks_slurm_for_further_nodes_and_runs_once_all_have_joined(
-    site: Site, nodes: int, present: str, code: int
+@pytest.mark.parametrize(("nodes", "present", "code"), [(1, "a", 0), (2, "a b", 3), (3, "a b", 1)])
+def test_job_runs_once_all_its_nodes_have_joined_and_has_the_runs_exit_code(
+    nodes: int, present: str, code: int, site: Site
 ) -> None:
-    ended, said, did = site.run("slurm.sh", "conf=quickstart", **slurm(nodes, NODES=present))
+    ended, said, did = site.run("slurm.sh", "conf=quickstart", **slurm(nodes, NODES=present, CODE=str(code)))
     assert ended == code, said
-    assert any(line.startswith("srun") for line in did) == (nodes > 1)
-    assert any(line.startswith("python launch/run.py") for line in did) == (code == 0)
-    assert ("not all of 3 nodes" in said) == bool(code)
+    assert any(line.startswith("ray start --head --dashboard-host=127.0.0.1 --port=20007") for line in did)
+    asked, more = [line for line in did if line.startswith("srun")], nodes - 1
+    assert [f"--nodes={more} --ntasks={more} --exclude=first" in line for line in asked] == [True] * (nodes > 1)
+    assert all(line.endswith("10.0.0.1:20007") for line in asked)
+    assert ("python launch/run.py conf=quickstart, cluster 10.0.0.1:20007" in did) == (nodes < 3)
+    assert ("not all of 3 nodes" in said) == (nodes == 3)
 
 
 def test_end_of_the_jobs_time_ends_the_run_gracefully(site: Site) -> None:

@@ -145,11 +145,8 @@ def test_model_of_the_hub_is_named_with_its_licence(run: Path, hub: Hub, monkeyp
     wanted = {"base_model": "someone/base", "base_model_relation": "adapter", "license": "mit"}
     assert wanted.items() <= metadata(hub).items()
     body = hub.files["me/mine"]["README.md"].decode()
-    for said in (
-        f"| someone/base@{'a' * 40} |",
-        f'"revision": "{"a" * 40}"',
-        f"vllm serve someone/base --revision {'a' * 40}",
-    ):
+    pin = "a" * 40
+    for said in (f"| someone/base@{pin} |", f'"revision": "{pin}"', f"vllm serve someone/base --revision {pin}"):
         assert said in body
 
 
@@ -190,11 +187,7 @@ def test_page_of_the_hub_does_not_show_the_token(
 
 @pytest.mark.parametrize(
     ("kind", "at", "cause"),
-    [
-        ("away", "", "Connect"),
-        ("silent", "commit/main", "Timeout"),
-        ("nonsense", "create", "Error"),
-    ],
+    [("away", "", "Connect"), ("silent", "commit/main", "Timeout"), ("nonsense", "create", "Error")],
 )
 def test_hub_away_silent_or_unreadable(
     kind: str, at: str, cause: str, run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]

@@ -103,15 +103,6 @@ def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path) -> None:
     assert 'class="plot"' not in page
 
 
-def test_several_runs_are_compared_beside_them(tmp_path: Path) -> None:
-    folders = [write_run(tmp_path / "a", rank=8, after=3), write_run(tmp_path / "b", rank=256, after=20)]
-    page = write(*folders)
-    assert page == tmp_path / "comparison.html"
-    assert "Rank matters here" in page.read_text()
-    assert not (tmp_path / "a" / "report.html").exists()
-    assert write(*folders) == page
-
-
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("report.html", "folder"), ("report.md", "text"), ("comparison.html", "link"), ("comparison.md", "text")],
