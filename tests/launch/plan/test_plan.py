@@ -74,15 +74,6 @@ def test_engines_share_the_learners_gpus_where_that_pays_and_fits(staleness: int
     assert (small.placement.shared_gpus, small.fits) == (0, True)
 
 
-def test_an_engine_on_a_gpu_of_its_own_takes_over_work_and_holds_more() -> None:
-    mixed = plan("r256_instruct", machine("A40", 2), "rollout.actors=2", "learner.world_size=1")
-    assert [share.beside for share in mixed.placement.rollouts] == [None, 0]
-    own, beside = map(mixed.tokens_of, mixed.placement.rollouts)
-    assert mixed.cache_tokens == beside < own
-    shared = replace(mixed, placement=replace(mixed.placement, rollouts=(mixed.placement.rollouts[1],) * 2))
-    assert estimated(mixed).update_s < estimated(shared).update_s
-
-
 def test_ranks_without_host_memory_are_not_chosen() -> None:
     many = plan("r8_instruct", machine("A40", 16))
     short = plan("r8_instruct", machine("A40", 16, host_memory=int(many.needed("host")) - 1))

@@ -10,16 +10,6 @@ def plain(text: str) -> str:
     return text.replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_a_rank_that_matters_is_told_from_one_that_does_not(tmp_path: Path) -> None:
-    apart = {
-        f"r{r}-{s}": {"rank": r, "seed": s, "after": (6, 18)[r == 256] + s % 2} for r in (8, 256) for s in range(3)
-    }
-    alike = {f"r{r}-{s}": {"rank": r, "seed": s, "after": 12 + 3 * (s % 2)} for r in (8, 256) for s in range(3)}
-    said = [plain(conclude(swept(tmp_path / name, **each))) for name, each in (("apart", apart), ("alike", alike))]
-    assert said[0].startswith("Rank matters here: rank 256 ends 50.0 points above rank 8 (95 % interval")
-    assert said[1].startswith("No effect of the rank can be shown here: rank 256 ends level with rank 8 (95 %")
-
-
 def test_the_lead_quotes_a_shown_comparison_not_a_picked_one(tmp_path: Path) -> None:
     """The first comparison shows nothing; at the best learning rates there would be a difference of 14."""
     results = {(8, 1e-5): 9, (256, 1e-5): 10, (8, 1e-4): 4, (256, 1e-4): 23}
