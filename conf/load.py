@@ -70,10 +70,10 @@ def command_line(arguments: list[str], kind: type[Asked], folder: Path = FOLDER)
     return changed(asked, {"lora": asked.lora.settled()})
 
 
-def origins(arguments: list[str], folder: Path = FOLDER) -> dict[str, str]:
+def origins(arguments: list[str]) -> dict[str, str]:
     """Return the source of each setting that is not at its default, by key: a recipe, a preset, or the command line."""
-    name, overrides = _parse(arguments, folder)
-    recipes = [(f"recipe {Path(file).stem}", layer) for file, layer in (_recipes(name, folder) if name else ())]
+    name, overrides = _parse(arguments, FOLDER)
+    recipes = [(f"recipe {Path(file).stem}", layer) for file, layer in (_recipes(name, FOLDER) if name else ())]
     return _laid([*recipes, ("command line", overrides)])[1]
 
 

@@ -43,7 +43,7 @@ def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> 
     from torch import float32
 
     facts = _facts(folder)
-    if reason := foreign(folder, config):
+    if reason := misfit(folder, config):
         raise BadInput(f"checkpoint {folder}: {reason}; {REMEDY}")
     try:
         state = load_file(folder / STATE_FILE)
@@ -56,7 +56,7 @@ def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> 
     return facts.version, facts.steps, state
 
 
-def foreign(folder: Path, config: Config) -> str | None:
+def misfit(folder: Path, config: Config) -> str | None:
     """Return why a checkpoint cannot belong to a run with these settings, by its facts; None if it can."""
     try:
         facts = _facts(folder)

@@ -19,6 +19,21 @@ HOSTILE = (
 
 PROBLEMS = 24
 
+LEDGER = {
+    "seconds": {
+        "run": {"starting": 90.0, "training": 450.0, "finishing": 50.0},
+        "rollouts": {"start": 90.0, "generate": 400.0, "wait_learner": 50.0, "evaluate": 50.0},
+        "learner": {
+            "start": 90.0,
+            "update": 350.0,
+            "wait_rollouts": 50.0,
+            "adapter_check": 50.0,
+            "evaluate": 50.0,
+        },
+    },
+    "counts": {"tokens/useful": 17000, "tokens/zero_variance": 9000, "tokens/eval": 900},
+}
+
 
 def write_run(
     folder: Path,
@@ -63,20 +78,7 @@ def write_run(
         "budget_s": 600.0,
         "spent_s": 590.0,
         "eval": evaluations,
-        "ledger": {
-            "seconds": {
-                "run": {"starting": 90.0, "training": 450.0, "finishing": 50.0},
-                "rollouts": {"start": 90.0, "generate": 400.0, "wait_learner": 50.0, "evaluate": 50.0},
-                "learner": {
-                    "start": 90.0,
-                    "update": 350.0,
-                    "wait_rollouts": 50.0,
-                    "adapter_check": 50.0,
-                    "evaluate": 50.0,
-                },
-            },
-            "counts": {"tokens/useful": 17000, "tokens/zero_variance": 9000, "tokens/eval": 900},
-        },
+        "ledger": LEDGER,
         "versions": {"torch": "2.13.0"},
         **summary,
     }

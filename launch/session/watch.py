@@ -33,7 +33,7 @@ from launch.plan.calibration import ENOUGH, learn_from
 from launch.session.actors import free_learners, start_actors
 from launch.session.console import RunView
 from launch.session.ending import write_ending
-from learner.training_state import foreign
+from learner.training_state import misfit
 
 POLL_S = 0.5
 CLOSE_S = 10.0
@@ -101,7 +101,7 @@ class Watch:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         name = "coordinator" if self._starts == 1 else f"coordinator-life-{self._starts}"
         self._coordinator = remote.options(name=name, num_cpus=0, scheduling_strategy=here).remote(
-            request, start_actors, foreign
+            request, start_actors, misfit
         )
 
     def _follow(self, view: RunView, answered: Callable[[], None]) -> RunSummary:

@@ -66,7 +66,7 @@ def load_problems(config: Config, tokenizer: Any) -> ProblemSet:
         shown = [one for one in raw if one.id in held_ids]
         if not heldout:
             raise BadInput(
-                f"data.eval_source: '{config.data.eval_source}' has no usable problem ({in_words(filtered)})"
+                f"data.eval_source: '{config.data.eval_source}' has no usable problem ({filter_reasons(filtered)})"
             )
     raw = read_problems("data.source", config.data.source, config.data, TRAIN_SEED, filtered)
     if shown:
@@ -117,7 +117,7 @@ def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any, limit: 
     raw = distinct_problems(rows, "benchmarks", data, filtered)
     problems = usable_problems("benchmarks", raw, config, tokenizer, filtered)[:limit]
     if not problems:
-        raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({in_words(filtered)})")
+        raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({filter_reasons(filtered)})")
     return BenchmarkProblems(benchmark, tuple(problems), counts(filtered))
 
 
@@ -152,7 +152,7 @@ def check_number(train: int, heldout: int, config: Config, filtered: Sequence[Fi
             remedies.append(f"eval.problems={train + heldout - needed}")
     raise BadInput(
         f"data.source: '{config.data.source}' leaves {train} training problems beside {heldout} held-out ones "
-        f"({in_words(filtered)}), fewer than learner.problems_per_update={needed}: "
+        f"({filter_reasons(filtered)}), fewer than learner.problems_per_update={needed}: "
         f"{', or '.join([*remedies, 'use a larger source'])}"
     )
 
@@ -211,7 +211,7 @@ def counts(filtered: Sequence[FilteredRow]) -> dict[str, int]:
     return dict(Counter(row.reason for row in filtered))
 
 
-def in_words(filtered: Sequence[FilteredRow]) -> str:
+def filter_reasons(filtered: Sequence[FilteredRow]) -> str:
     """Return how many rows were filtered, and why, as text."""
     numbers = counts([row for row in filtered if row.reason not in USED])
     return "filtered: " + (", ".join(f"{count} {reason}" for reason, count in numbers.items()) or "none")

@@ -11,19 +11,19 @@ from conf.errors import BadInput
 from conf.schema import Config
 from conf.settings import changed
 from learner.learner import LoraLearner
-from learner.training_state import FACTS_FILE, STATE_FILE, foreign, write_checkpoint
+from learner.training_state import FACTS_FILE, STATE_FILE, misfit, write_checkpoint
 from tests.learner.helpers import Build, Make, batch, same, update, weights
 
 
 def test_steps_must_fit_the_updates(tmp_path: Path) -> None:
     config = Config()
     write_checkpoint(tmp_path, config, 12, 11, {})
-    assert foreign(tmp_path, config) is None
+    assert misfit(tmp_path, config) is None
     write_checkpoint(tmp_path, config, 2, 4, {})
-    assert "4 optimizer steps" in str(foreign(tmp_path, config))
+    assert "4 optimizer steps" in str(misfit(tmp_path, config))
     config = changed(config, {"algorithm.steps_per_batch": 2})
     write_checkpoint(tmp_path, config, 2, 4, {})
-    assert foreign(tmp_path, config) is None
+    assert misfit(tmp_path, config) is None
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,13 @@ def test_a_foreign_checkpoint_is_named(tmp_path: Path, change: dict[str, Any], n
     write_checkpoint(tmp_path, Config(), 0, 0, {})
     facts = tmp_path / FACTS_FILE
     facts.write_text(json.dumps(json.loads(facts.read_text()) | change))
-    assert all(words in str(foreign(tmp_path, Config())) for words in named)
+    assert all(words in str(misfit(tmp_path, Config())) for words in named)
 
 
 @pytest.mark.parametrize("content", ["", "[]", json.dumps({"version": 1}), '{"ver'])
 def test_unreadable_facts_are_named(tmp_path: Path, content: str) -> None:
     (tmp_path / FACTS_FILE).write_text(content)
-    assert FACTS_FILE in str(foreign(tmp_path, Config()))
+    assert FACTS_FILE in str(misfit(tmp_path, Config()))
 
 
 def test_the_learner_refuses_damaged_checkpoints(learner: LoraLearner, tmp_path: Path) -> None:

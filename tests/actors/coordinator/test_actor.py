@@ -27,7 +27,7 @@ from actors.tracking.tracking import Tracking
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.settings import changed
-from learner.training_state import foreign
+from learner.training_state import misfit
 
 
 async def hang(*_: Any) -> Any:
@@ -70,7 +70,7 @@ def make_request(folder: Path, seconds: float = 600.0, spent_before: float = 0.0
 
 def end(request: RunRequest, start: StartActors = hang, stop: bool = False) -> dict[str, Any]:
     """Run an actor to its end; return the summary."""
-    actor = CoordinatorActor(request, start, foreign)
+    actor = CoordinatorActor(request, start, misfit)
 
     async def scenario() -> dict[str, Any]:
         ending = asyncio.create_task(actor.run())
@@ -142,7 +142,7 @@ def test_disk_that_takes_nothing_more_halts_the_run(
 
     RunFolder(tmp_path).write_spent(5.0)
     request = make_request(tmp_path, seconds=coordinator.FINISH_MARGIN_S + 5.2, spent_before=5.0)
-    actor = CoordinatorActor(request, start, foreign)
+    actor = CoordinatorActor(request, start, misfit)
     monkeypatch.setattr(files, "sync", sync)
     summary = asyncio.run(actor.run())
     assert summary.status == "halted"
