@@ -13,6 +13,7 @@ from learner.advantages import group_advantages
 from learner.learner import LoraLearner, StaleBatch
 from learner.model.adapter import adapter_norms
 from learner.packing import Tokens, pack
+from tests.learner.algorithm.reference import Response, divisor, slope
 from tests.learner.helpers import (
     Build,
     Make,
@@ -25,7 +26,6 @@ from tests.learner.helpers import (
     update,
     weights,
 )
-from tests.learner.reference import Response, divisor, slope
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "grpo": {},

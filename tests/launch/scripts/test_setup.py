@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from tests.malformed.commands import files
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 PYTHON = """#!/bin/sh
 # Stands for every Python: records its arguments, makes environments, fails where the file `fail` says so.

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from conf.schema import AlgorithmConfig
 from learner.losses import Observed, Totals, clipped_tokens, policy_loss
-from tests.learner import reference
-from tests.learner.reference import Response
+from tests.learner.algorithm import reference
+from tests.learner.algorithm.reference import Response
 
 METHODS = ["token_tis", "sequence_mask", "icepop", "bypass"]
 AGGREGATIONS = ["token_mean", "sequence_mean", "constant"]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 NEW = "into a file or folder that this process has just made under a name that nobody else has"
 TAKEN = "in the folder of a run, an evaluation or a sweep, which is locked, and marked as ours"

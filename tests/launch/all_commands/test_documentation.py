@@ -24,7 +24,7 @@ from launch.plan import recipes
 from launch.sweep_runs.grid import read_grid
 from tests.actors.virtual_run import Run
 from tests.conftest import ROOT
-from tests.launch.test_help import COMMANDS
+from tests.launch.all_commands.test_help import COMMANDS
 
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "AGENTS", "SECURITY")),
