@@ -186,6 +186,8 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
     import ray
     from ray._private import ray_constants
 
+    # A command sets it before this import, which has read it. Workers keep Ray's handler, which logs how they crash.
+    os.environ.pop("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", None)
     ray_constants.ENABLE_RAY_CLUSTER = False
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns that a thread cannot set a signal's handler
     # Torch looks for compiled code under a predictable name, in a folder that the next run has too.

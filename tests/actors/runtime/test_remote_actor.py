@@ -4,18 +4,25 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import ray
+from ray._private import ray_constants
 
 from actors.errors import ActorDied
 from actors.runtime import remote_actor as remote
-from actors.runtime.placement import Share
+from actors.runtime.placement import Placement, Share
+from actors.runtime.ray_session import start_ray
 from actors.runtime.remote_actor import RemoteActor
 from conf.errors import BadInput
+from conf.schema import Config
+from conf.settings import changed
 
 
 class Patient:
@@ -50,9 +57,17 @@ class Patient:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
-    yield
-    ray.shutdown()
+    """Ray as a command starts it."""
+    config = changed(Config(), {"run.name": "patients"})
+    placement = Placement("cpu", (Share(threads=2),), (), 1)
+    with (
+        patch.dict(os.environ, {"RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1"}),
+        patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
+        tempfile.TemporaryDirectory() as temporary,
+    ):
+        start_ray(config, placement, dashboard=False, temporary=Path(temporary))
+        yield
+        ray.shutdown()
 
 
 async def cause_of(actor: RemoteActor, method: str, *arguments: Any, deadline_s: float | None = None) -> str:
