@@ -230,7 +230,7 @@ def _small_files(run: RunRecord) -> list[str]:
         if RUN.knows(path)
         and path.partition("/")[0] not in LOCAL
         and not (run.path / path).is_symlink()
-        and (path == MARK or not Path(path).name.startswith("."))
+        and ((name := Path(path).name) == MARK or not name.startswith("."))
     ]
 
 

@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.evaluation.folder import EvaluationFolder
+from actors.evaluation.protocol import protocol_of
 from actors.storage.checkpoints import write_state
-from actors.storage.documents import CoordinatorState
+from actors.storage.documents import CoordinatorState, EvaluationDocument
 from actors.storage.files import damage
 from actors.storage.remote import POINTER, Remote
 from actors.storage.run_folder import RunFolder
@@ -97,6 +100,18 @@ def test_version_that_comes_again_is_another_one(run: RunFolder, url: str, tmp_p
     assert sound(restored(url, tmp_path / "one"), 2)
     Remote(url, "mine").put(run)
     assert weights(restored(url, tmp_path / "two")) == weights(run)
+
+
+def test_evaluation_in_the_run_goes_on_after_a_restore(run: RunFolder, url: str, tmp_path: Path) -> None:
+    protocol = protocol_of(Config(), "nowhere", None)
+    (run.path / "evaluation").mkdir()
+    begun = EvaluationFolder(run.path / "evaluation")
+    begun.begin(Config(), protocol)
+    begun.write(EvaluationDocument(protocol=protocol), "")
+    Remote(url, "mine").put(run)
+    again = EvaluationFolder(restored(url, tmp_path / "again").path / "evaluation")
+    assert again.begin(Config(), protocol) == []
+    assert again.document() == begun.document()
 
 
 class Breaking(Remote):
@@ -244,3 +259,34 @@ def test_url_that_cannot_be_used(given: str, said: str, tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(BadInput, match=said):
         restored(given, tmp_path / "again")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of a stand-in for S3 on loopback."""
+    pytest.importorskip("s3fs", reason="pip install s3fs 'moto[server]'")
+    moto = pytest.importorskip("moto.server", reason="pip install s3fs 'moto[server]'")
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "stand-in")
+    import s3fs
+
+    s3fs.S3FileSystem().mkdir("bucket")
+    yield "s3://bucket/runs"
+    server.stop()
+
+
+@pytest.mark.slow
+def test_object_store(run: RunFolder, bucket: str, tmp_path: Path) -> None:
+    for update in (1, 2, 3):
+        advance(run, update, bytes_of_weights=12_000_000)
+        Remote(bucket, "mine").put(run)
+    assert sound(restored(bucket, tmp_path / "again"), 3)
+    assert sum(name.endswith("adapter_model.safetensors") for name in files_of(bucket)) == 2
+    advance(run, 4)
+    with pytest.raises(OSError, match="far away"):
+        Breaking(bucket, after=5).put(run)
+    assert sound(restored(bucket, tmp_path / "later"), 3)
