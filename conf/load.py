@@ -59,7 +59,7 @@ def command_line(arguments: list[str], kind: type[Asked], folder: Path = FOLDER)
     given = ("", overrides)
     asked = _resolve([*(_recipes(name, folder) if name else ()), given], kind)
     if run := run_of(asked.adapter):
-        asked = _resolve([_of_run(run), given], kind)
+        asked = _resolve([_of_run(run), ("", {"adapter": asked.adapter}), given], kind)
     elif not name:
         raise BadInput(
             "no conf=NAME given: start with conf=quickstart; `python launch/run.py help` lists the recipes "

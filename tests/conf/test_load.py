@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from conf.errors import BadInput
-from conf.load import FOLDER, dump, load, read_record, recipe_names
+from conf.load import FOLDER, command_line, dump, load, read_record, recipe_names
 from conf.parsing import FORMAT
-from conf.schema import Config, ExampleConfig, RunConfig, ShapeConfig
+from conf.schema import CommandLine, Config, ExampleConfig, RunConfig, ShapeConfig
 from conf.settings import changed
 
 
@@ -36,6 +36,9 @@ def test_an_adapter_brings_its_runs_settings(tmp_path: Path, text: str) -> None:
     assert (other.data, other.budget.seconds, other.algorithm.clip_high) == (begun.data, 7200, 0.28)
     with pytest.raises(BadInput, match="conf=NAME"):
         load([f"adapter={tmp_path}/elsewhere"])
+    (tmp_path / "own.yaml").write_text(f"adapter: {run}/checkpoints/best\n")
+    asked = command_line([f"conf={tmp_path}/own.yaml"], CommandLine)
+    assert (asked.adapter, asked.config) == (f"{run}/checkpoints/best", begun)
 
 
 def test_a_recipe_may_be_a_file_anywhere(tmp_path: Path) -> None:
