@@ -1,13 +1,12 @@
 """Measurements of a run's policy: held-out evaluations, and its drift from the base model."""
 
 import asyncio
+from math import isfinite
 from statistics import fmean
-
-from pydantic import ValidationError
 
 from actors.coordinator.context import RunContext
 from actors.errors import LearnerDied
-from actors.evaluation.evaluator import Evaluator, part_of
+from actors.evaluation.evaluator import Evaluator, counted, part_of
 from actors.evaluation.samples import PolicySamples
 from actors.evaluation.statistics import correct
 from actors.messages import AdapterRef, Group, Inspection, Sample, Sampling
@@ -84,8 +83,7 @@ class HeldoutEvaluations:
         round_s = self._run.budget.expected("evaluate") / samples.n
         at_once = part_of(len(self._heldout), seconds, round_s)
         await self._evaluator.evaluate(samples, at_once=at_once, seconds=seconds)
-        rows = samples.of_rounds(samples.rounds) if samples.rounds else samples.of_parts(at_once)
-        if not rows:
+        if not (rows := counted(samples, at_once)):
             self._learn(seconds)
             return None
         found = samples.scores(rows)
@@ -144,16 +142,16 @@ class ReferenceSet:
             return None
         before, after = found.base_entropy, found.entropy
         change = after / before - 1 if before else 0.0
-        try:
-            return Plasticity(
-                probe_entropy=EntropyChange(before=before, after=after, change=change),
-                kl_to_base=found.kl_to_base,
-                adapter_norm=found.adapter_norm,
-                effective_rank=found.effective_rank,
-                rank=self._run.config.lora.rank,
-            )
-        except ValidationError:  # a number is not finite
+        by_module = (*found.adapter_norm.values(), *found.effective_rank.values())
+        if not all(map(isfinite, (before, after, change, found.kl_to_base, *by_module))):
             return None
+        return Plasticity(
+            probe_entropy=EntropyChange(before=before, after=after, change=change),
+            kl_to_base=found.kl_to_base,
+            adapter_norm=found.adapter_norm,
+            effective_rank=found.effective_rank,
+            rank=self._run.config.lora.rank,
+        )
 
     async def _respond(self, number: int) -> Group:
         rollout = self._run.config.rollout

@@ -13,6 +13,7 @@ from actors.evaluation.samples import PolicySamples
 from actors.messages import Sampling
 from actors.protocols import Clock, Sampler, Verifier
 from actors.seeds import request_seed
+from actors.storage.documents import EvaluatedSample
 from conf.schema import Config
 
 AMPLE = 3.0
@@ -74,8 +75,18 @@ class Evaluator:
 def part_of(count: int, seconds: float, round_s: float) -> int:
     """Return how many of a number of problems to sample at once: all of them, or a part where time is short.
 
-    round_s: seconds that a round is expected to take, 0 while unknown. Without a complete round, whole parts count.
+    round_s: seconds that a round is expected to take, 0 while unknown.
     """
     if not round_s or seconds >= AMPLE * round_s:
         return count
     return max(1, int(count * min(PART, seconds / round_s / 2)))
+
+
+def counted(samples: PolicySamples, at_once: int) -> list[list[EvaluatedSample]]:
+    """Return the samples that count: the complete rounds, or without one the whole parts of the first.
+
+    at_once: number of problems that were sampled at once, and the size of a part if it is at most PART of them.
+    """
+    if samples.rounds:
+        return samples.of_rounds(samples.rounds)
+    return samples.of_parts(min(at_once, max(1, int(len(samples.problems) * PART))))

@@ -1,13 +1,15 @@
 """Plasticity: the inspection of a run's adapter, with fakes."""
 
 import json
+from dataclasses import replace
 from itertools import groupby
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.messages import Group
+from actors.messages import Group, Inspection
 from conf.settings import changed
 from tests.actors.virtual_run import Run
 
@@ -74,6 +76,18 @@ def test_a_learner_that_dies_of_it_costs_no_result(run: Run, version: int) -> No
     assert outcome.status == "completed"
     assert outcome.final is not None
     assert (outcome.plasticity is None) == (version == 2)
+
+
+@pytest.mark.parametrize("broken", [{"entropy": nan}, {"kl_to_base": inf}, {"effective_rank": {"0.q_proj": nan}}])
+def test_plasticity_is_null_if_a_number_is_not_finite(run: Run, broken: dict[str, Any]) -> None:
+    inspect = run.learner.inspect
+
+    async def inspect_broken(groups: tuple[Group, ...]) -> Inspection:
+        return replace(await inspect(groups), **broken)
+
+    run.learner.inspect = inspect_broken  # type: ignore[method-assign]
+    outcome = run.go()
+    assert (outcome.status, outcome.plasticity) == ("completed", None)
 
 
 @pytest.mark.parametrize(("seconds", "known"), [(15.0, True), (1e6, False)])

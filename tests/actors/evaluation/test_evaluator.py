@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.evaluation.evaluator import Evaluator, part_of
+from actors.evaluation.evaluator import Evaluator, counted, part_of
 from actors.evaluation.samples import PolicySamples
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.storage.files import drop_half_line
@@ -53,10 +53,10 @@ def open_files(folder: Path, n: int) -> list[PolicySamples]:
     return [PolicySamples(PROBLEMS, n, adapter, folder / f"{name}.jsonl") for name, adapter in policies.items()]
 
 
-@pytest.mark.parametrize(("seconds", "rounds"), [(None, 3), (8.5, 3), (2.5, 1)])
+@pytest.mark.parametrize(("seconds", "rounds"), [(None, 3), (7.5, 2), (3.5, 1)])
 def test_complete_rounds_count(seconds: float | None, rounds: int) -> None:
     samples = PolicySamples(PROBLEMS, 3, ADAPTER)
-    evaluate(samples, seconds=seconds, at_once=2 if rounds == 3 else 3)
+    evaluate(samples, seconds=seconds, at_once=2)
     found = samples.scores(samples.of_rounds(samples.rounds))
     assert (found.problems, found.n, found.pass_at) == (5, rounds, {1: 1.0, rounds: 1.0})
 
@@ -73,6 +73,17 @@ def test_whole_parts_count_without_a_round(seconds: float, count: int) -> None:
     samples = PolicySamples(PROBLEMS, 1, None)
     evaluate(samples, seconds=seconds, at_once=2)
     assert [row.problem for (row,) in samples.of_parts(2)] == [problem.id for problem in PROBLEMS[:count]]
+
+
+def test_whole_parts_count_where_all_problems_began_at_once() -> None:
+    class Uneven(FakeEngine):
+        def seconds_of(self, index: int) -> float:
+            return 10.0 if index % 8 == 7 else 1.0
+
+    samples = PolicySamples(tuple(make_problem(number) for number in range(8)), 16, None)
+    evaluator = Evaluator(Config(), Uneven(), FakeVerifier(0.0), VirtualClock())
+    run_virtually(evaluator.evaluate(samples, at_once=8, seconds=9.9))
+    assert len(counted(samples, 8)) == 6
 
 
 def test_failure_of_one_sample_cancels_the_others() -> None:
