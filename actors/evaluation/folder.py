@@ -4,6 +4,7 @@ from pathlib import Path
 
 from actors.evaluation.protocol import check_continues
 from actors.models.adapters import model_names
+from actors.models.files import name_on_hub
 from actors.storage.documents import BenchmarkResult, EvaluationDocument, Protocol
 from actors.storage.files import drop_half_line, read_document, replace_text, write_document
 from actors.storage.folders import MARK, empty, is_marked, mark
@@ -37,9 +38,10 @@ class EvaluationFolder:
         return cls(home.evaluation_folder)
 
     def as_begun(self, config: CommandLine) -> CommandLine:
-        """Return the settings with the commit or digest of the base model that the evaluation began with."""
+        """Return the settings with the commit of a model on the Hub that the evaluation began with."""
         known = None if config.run.overwrite else self.document()
-        if not known or config.model.pin or known.protocol.model != config.model.path:
+        on_hub, _ = name_on_hub(config.model)
+        if not known or not on_hub or config.model.pin or known.protocol.model != config.model.path:
             return config
         return changed(config, {"model.pin": known.protocol.model_digest or ""})
 

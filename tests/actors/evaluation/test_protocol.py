@@ -60,6 +60,9 @@ def test_base_model_stays_the_one_that_the_evaluation_began_with(tmp_path: Path)
     assert folder.as_begun(hub).model.pin == "a" * 40
     for other in ({"model.pin": "b" * 40}, {"model.path": "owner/other"}, {"run.overwrite": True}):
         assert folder.as_begun(changed(hub, other)) == changed(hub, other)
+    local = changed(CONFIG, {"model.path": str(tmp_path / "model")})
+    begun(tmp_path, protocol(local).model_copy(update={"model_digest": "a" * 40}))
+    assert folder.as_begun(local) == local  # whose change `begin` refuses
 
 
 def test_adapter_may_join_but_not_be_exchanged(tmp_path: Path) -> None:
