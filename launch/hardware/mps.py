@@ -11,7 +11,7 @@ from pathlib import Path
 
 from actors.runtime.placement import Placement
 from actors.runtime.process import end_with
-from actors.storage.files import private_folder
+from actors.storage.files import lock, private_folder
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware.gpus import Gpu, seeing
@@ -78,9 +78,14 @@ def running(gpus: Sequence[Gpu]) -> Iterator[str]:
     the most free memory; empty if one can. gpus: those that this process may use.
 
     The service sees all GPUs in the order of PCI buses; otherwise it would renumber its clients' GPUs. The service of a
-    killed run is ended first. This run's service ends with this process, even after kill -9.
+    killed run is ended first; that of another run stays, and is the reason yielded. This run's service ends with this
+    process, even after kill -9.
     """
     folder = private_folder() / f"mps-{','.join(gpu.index for gpu in gpus)}"
+    held = lock(folder, place="TMPDIR")
+    if held is None:
+        yield "another run uses the service"
+        return
     for name in ("pipe", "log"):
         (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         os.environ[f"CUDA_MPS_{name.upper()}_DIRECTORY"] = str(folder / name)
@@ -99,6 +104,7 @@ def running(gpus: Sequence[Gpu]) -> Iterator[str]:
         service.wait()
         for name in ("PIPE", "LOG"):
             os.environ.pop(f"CUDA_MPS_{name}_DIRECTORY", None)
+        os.close(held)
 
 
 def _failure(service: "subprocess.Popen[str]", log: Path, gpu: Gpu) -> str:

@@ -76,6 +76,19 @@ def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[st
     assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
 
 
+def test_the_service_of_another_run_stays(tool: Callable[[str], None]) -> None:
+    tool(SERVICE)
+    with running(GPUS) as first:
+        pipe = Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"])
+        with running(GPUS) as second:
+            assert "another run" in second
+        assert not first
+        assert os.environ["CUDA_MPS_PIPE_DIRECTORY"] == str(pipe)
+        assert not (pipe / "told").exists()
+    with running(GPUS) as third:
+        assert not third
+
+
 @pytest.mark.parametrize(
     ("script", "client", "said"),
     [
