@@ -20,9 +20,9 @@ from typing import Any
 import psutil
 
 from actors.messages import Status
-from conf.errors import BadInput
+from conf.errors import BadInput, in_brief
 from conf.signals import on_leave
-from rewards.functions import BadReward, folder_of, resolve
+from rewards.functions import IMPORT, BadReward, folder_of, resolve
 from rewards.isolation import bare_environment, enclose
 
 ATTEMPTS = 2
@@ -136,12 +136,15 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
 
 def _begin(limits: Limits) -> tuple[list[str], str]:
     """Import the user's functions and confine this process. Return the walls that are absent, and an error or ""."""
+    name = ""
     try:
         for name in limits.functions:
             resolve(name)
         return enclose(filter(None, map(folder_of, limits.functions))) if limits.enclosed else [], ""
     except BadInput as error:
         return [], str(error)
+    except BaseException as error:  # a user's own module may raise anything
+        return [], f"reward.custom: cannot import '{name.removeprefix(IMPORT)}' ({in_brief(error)}): correct its module"
 
 
 def _reply(pipe: Connection, result: Any = None, error: str = "") -> None:

@@ -81,6 +81,8 @@ def test_a_missing_column_is_named(write: Write) -> None:
         ("import os; os._exit(0)\n", "memory_mib"),
         ("while True: pass\n", "within 5 s"),
         ("other = 1\n", "AttributeError"),
+        ("class Own:\n    __call__ = __signature__ = property(lambda self: 1 / 0)\nreward = Own()\n", "ZeroDivision"),
+        ("__file__ = 3\ndef reward(prompt, response, gold):\n    return 1\n", "TypeError"),
     ],
 )
 def test_uncallable_functions_are_refused_at_once(
