@@ -15,6 +15,7 @@ that `to` names, after it is verified. If it does not agree with the trained ada
 code is 1.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -68,8 +69,12 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
 
     if form == "gguf":
         check_convertible(trained)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(f".{target.name}-", target.parent) as scratch:
+    with contextlib.ExitStack() as place:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = place.enter_context(scratch_folder(f".{target.name}-", target.parent))
+        except OSError as error:
+            raise BadInput(f"to={target}: cannot be written to ({error.strerror}); name another folder") from None
         (made := scratch / "export").mkdir()
         if fault := write_verified(trained, form, kind, name, made, console):
             console.print(f"Not exported: {fault}")

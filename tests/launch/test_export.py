@@ -193,7 +193,7 @@ def test_run_without_a_usable_adapter_is_refused(
     assert files(Path()) == before
 
 
-@pytest.mark.parametrize("option", ["type=f16", "to=taken", "to=runs/mine/x/y", "to=dangling"])
+@pytest.mark.parametrize("option", ["type=f16", "to=taken", "to=runs/mine/x/y", "to=dangling", "to=/proc/none/x"])
 def test_place_or_type_that_is_not_possible_is_refused(option: str, run: Path, refused: Callable[..., str]) -> None:
     Path("taken").mkdir()
     Path("dangling").symlink_to("nowhere")
