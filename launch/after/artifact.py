@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils.logging import disable_progress_bar
 
@@ -34,6 +35,9 @@ from launch.after.trained import Trained
 
 RESPONSES, RESPONSE_TOKENS = 32, 128
 """Number of responses scored, and most tokens scored per response: about a minute for a 1.5B model on two cores."""
+
+BATCH_TOKENS, BATCH_LOGITS = 2**14, 2**27
+"""Most tokens of a batch, padding included, and most logits of a batch: half a GiB in float32."""
 
 FLOOR = 1e-4
 """Mean |Δ log p| that always counts as agreement: ten times the noise of float32."""
@@ -176,12 +180,18 @@ def read_texts(trained: Trained) -> list[tuple[list[int], list[int]]]:
 
 @torch.inference_mode()
 def logprobs(model: Any, texts: list[tuple[list[int], list[int]]]) -> Tensor:
-    """Return the log-probability of every token of the responses."""
+    """Return the log-probability of every token of the responses, computed in padded batches."""
+    longest = max(len(prompt) + len(response) for prompt, response in texts)
+    first = min(len(prompt) for prompt, _ in texts) - 1
+    size = max(1, min(BATCH_TOKENS // longest, BATCH_LOGITS // ((longest - first) * model.config.vocab_size)))
     parts = []
-    for prompt, response in texts:
-        ids = torch.tensor([[*prompt, *response]], device=model.device)
-        logits = model(input_ids=ids, logits_to_keep=len(response) + 1, use_cache=False).logits[0, :-1]
-        parts.append(logits.float().log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0].cpu())
+    for batch in (texts[start : start + size] for start in range(0, len(texts), size)):
+        ids = [torch.tensor([*prompt, *response]) for prompt, response in batch]
+        padded = pad_sequence(ids, batch_first=True).to(model.device)  # after each text, where no token attends
+        logits = model(input_ids=padded, logits_to_keep=padded.shape[1] - first, use_cache=False).logits
+        for row, (prompt, response) in zip(logits, batch, strict=True):
+            scored = row[len(prompt) - 1 - first :][: len(response)].float().log_softmax(-1)
+            parts.append(scored.gather(1, torch.tensor(response, device=scored.device)[:, None])[:, 0].cpu())
     return torch.cat(parts)
 
 
