@@ -82,7 +82,9 @@ def calibrate(plan: Plan, console: Console) -> None:
     with scratch_folder("doctor-") as folder:
         try:
             with BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=False)):
-                found = asyncio.run(measure_actors(plan, model_path, folder, console.print))
+                found = asyncio.run(
+                    measure_actors(plan, model_path, folder, lambda *said: console.print(": ".join(said)))
+                )
         finally:
             clear_session(folder)
     console.print("\n".join(next(iter(found.values())).lines))

@@ -30,6 +30,9 @@ OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": ()}
 
 MOST = 10**6
 
+WRITTEN_BY = {"eval-base": "first", "eval-final": "last"}
+"""File of samples → the evaluation that writes it."""
+
 STYLES = {"correct": "green", "wrong": "red"}
 """Colours of verdicts; all others are yellow."""
 
@@ -41,10 +44,11 @@ def main(arguments: list[str]) -> int:
     if not (limit := whole(given.get("limit", "10"), MOST)):
         raise BadInput(f"limit={given['limit']}: use a number from 1 to {MOST}")
     console, run = PlainConsole(), find_run(folder)
-    samples = {name: run.samples(name) for name in ("eval-base", "eval-final")}
+    samples = {name: run.samples(name) for name in WRITTEN_BY}
     if missing := [name for name, rows in samples.items() if not rows]:
         raise BadInput(
-            f"the run in {folder} has no samples/{missing[0]}.jsonl: an evaluation writes it; resume the run"
+            f"the run in {folder} has no samples/{missing[0]}.jsonl: its {WRITTEN_BY[missing[0]]} evaluation writes it;"
+            " resume the run"
         )
     by_outcome = pairs_by_outcome(*samples.values())
     outcomes = {"changed": ("worse", "better"), "all": tuple(OUTCOMES)}

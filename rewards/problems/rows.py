@@ -115,7 +115,7 @@ def _raw_problems(
         elif part.text in shown:
             reason = SHOWN
         if reason:
-            filtered.append(filtered_row(key, reason, one))
+            filtered.append(filtered_row(key, reason, part if reason == SHOWN else one))
         else:
             yield part
 

@@ -281,3 +281,8 @@ def test_preview_reports_a_source_and_shows_prompts(
     assert said.count("<|im_start|>user\nWhat is ") == 3
     (listing,) = re.findall(r"listed in (\S+)", said)
     assert len(Path(listing).read_text().splitlines()) == 3
+
+
+def test_the_list_of_filtered_rows_names_what_an_example_shows(loader: Loader) -> None:
+    settings = {"data.few_shot": [ExampleConfig("3 + 3", "6")], "data.problem_pattern": r"What is (.+)\?"}
+    assert [(row.reason, row.problem) for row in loader.load(settings).filtered] == [(SHOWN, "3 + 3")]
