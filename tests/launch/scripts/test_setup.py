@@ -152,10 +152,25 @@ def make_theirs(machine: Machine) -> None:
     subprocess.run(make, cwd=machine.project, env=os.environ | {"RECORD": str(machine.record)}, check=True)
 
 
+def lose_its_python(machine: Machine) -> None:
+    make_theirs(machine)
+    (machine.project / ".venv/bin/python").unlink()
+
+
+def put_sources_into_ours(machine: Machine) -> None:
+    """Where `pip install -e git+…` puts them, before the project is moved, for which `.venv` has to be made anew."""
+    assert machine.setup()[0] == 0
+    (machine.project / ".venv/src").mkdir()
+    (machine.project / ".venv/src/precious.py").touch()
+    machine.project = machine.project.rename(machine.project.with_name("moved"))
+
+
 @pytest.mark.parametrize(
     "theirs",
     [
         make_theirs,
+        lose_its_python,
+        put_sources_into_ours,
         lambda machine: (machine.project / ".venv").write_text("notes"),
         lambda machine: (machine.project / ".venv").symlink_to("/nowhere"),
     ],
@@ -185,3 +200,12 @@ def test_silent_package_index_ends_the_setup(machine: Machine) -> None:
     machine.program("timeout", '#!/bin/sh\nshift 2\nexec "$@"\n')
     machine.fail("index versions", "ERROR: No matching distribution found")  # as with wheels in a folder only
     assert machine.setup()[0] == 0
+
+
+def test_only_torch_comes_from_pytorchs_index_and_only_if_it_is_nowhere_else(machine: Machine) -> None:
+    machine.fail("bar off torch==", "ERROR: No matching distribution found")
+    code, _, commands = machine.setup()
+    assert code == 0
+    _, torch, everything = pip_calls(commands)
+    assert torch.endswith("--no-deps --index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu")
+    assert "index-url" not in everything
