@@ -268,3 +268,13 @@ def test_run_at_work_in_another_process_is_waited_for(sweeping: Callable[..., in
     assert sweeping("ranks=[1,2]") == 0
     assert not release.is_alive()
     assert calls(tmp_path) == ["r1", "r2"]
+
+
+def test_run_begun_with_other_settings_is_refused(
+    sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweeping("ranks=[8]") == 0
+    begun = dump(load(["conf=quickstart", "model.dtype=float32", "lora.alpha=3"]))
+    (tmp_path / "s" / "r8" / "config.yaml").write_text(begun)
+    assert sweeping("ranks=[8]") == 2
+    assert "lora.alpha=3" in capsys.readouterr().err
