@@ -11,6 +11,18 @@ from conf.settings import changed
 from rewards.problems import sources
 from tests.rewards.problems.rows import SUMS, Loader, write_jsonl
 
+HUB_CARD = """---
+configs:
+- config_name: main
+  data_files:
+  - {split: train, path: main/train.jsonl}
+  - {split: test, path: main/test.jsonl}
+- config_name: other
+  data_files:
+  - {split: train, path: other/train.jsonl}
+---
+"""
+
 MODULE = """
 import time
 
@@ -53,6 +65,19 @@ def loader(config: Config, byte_tokenizer: Any) -> Loader:
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "newest", lambda *_: "a commit")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write owner/sums, a folder that the datasets library finds before it asks the hub."""
+    import datasets
+
+    folder = tmp_path / "owner" / "sums"
+    for name, rows in {"main/train": SUMS, "main/test": SUMS[:12], "other/train": SUMS[:15]}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    (folder / "README.md").write_text(HUB_CARD)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture

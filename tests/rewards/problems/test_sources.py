@@ -190,3 +190,24 @@ def test_parquet_types_become_text_or_are_filtered(loader: Loader) -> None:
 def test_a_broken_file_is_refused_as_what_it_is(name: str, content: bytes, named: str, loader: Loader) -> None:
     Path(name).write_bytes(content)
     loader.refuse({"data.source": f"file:{name}"}, "data.source", name, named)
+
+
+@pytest.mark.parametrize(
+    ("source", "scan", "found"),
+    [
+        ("owner/sums/main", None, 30),
+        ("owner/sums/main:test", None, 12),
+        ("owner/sums/other", 9, 9),
+        ("owner/sums", None, ("main", "other")),
+        ("owner/sums/main:dev", None, ("train", "test")),
+    ],
+)
+@pytest.mark.usefixtures("hub")
+def test_configurations_and_splits_are_read_or_listed(
+    source: str, scan: int | None, found: int | tuple[str, ...], loader: Loader
+) -> None:
+    settings = {**ALL, "data.source": f"hub:{source}", "data.scan": scan}
+    if isinstance(found, int):
+        assert len(loader.load(settings).train) == found
+    else:
+        loader.refuse(settings, *found)
