@@ -184,3 +184,10 @@ def test_a_learner_has_its_environment(mps: bool, gpus: float, monkeypatch: pyte
     assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     limited = os.environ.get("CUDA_MPS_CLIENT_PRIORITY"), os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
     assert limited == (("1", "90") if mps and gpus == 0.5 else (None, None))
+
+
+def test_an_exclusive_gpu_serves_under_mps(nvidia_smi: Install, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(EXCLUSIVE)
+    monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
+    monkeypatch.setattr("launch.hardware.mps.running", lambda _: service([], ""))
+    assert start()[0] == 0
