@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,11 +52,14 @@ def test_export_appears_once_it_is_verified(
     model = tiny_model if kind == "llama" else write_model(tmp_path / kind, tiny_model, kind)
     run = write_trained(tmp_path / "runs" / "mine", model)
     measured: list[float] = []
-    fault = artifact.fault
+    needed: list[int] = []
+    fault, needed_bytes = artifact.fault, artifact.needed_bytes
+    monkeypatch.setattr(artifact, "needed_bytes", lambda *given: needed.append(needed_bytes(*given)) or needed[0])
     monkeypatch.setattr(artifact, "fault", lambda *given: measured.extend(given) or fault(*given))
     assert export.main([str(run), *arguments]) == 0
     assert Path(file).is_file()
     learned, noise, off, away = measured
+    assert Path(file).stat().st_size == pytest.approx(needed[0], rel=0.05)
     assert learned > 0.1
     assert off <= 1.5 * noise
     assert away > 2 * off
@@ -201,3 +205,12 @@ def test_place_or_type_that_is_not_possible_is_refused(option: str, run: Path, r
     before = files(Path())
     assert option.partition("=")[2] in refused(export.main, [str(run), option])
     assert files(Path()) == before
+
+
+@pytest.mark.parametrize(("key", "value"), [("path", "/no/such/model"), ("pin", "0" * 40)])
+def test_run_whose_base_model_is_lost_or_exchanged_is_refused(
+    key: str, value: str, run: Path, refused: Callable[..., str]
+) -> None:
+    file = run / "config.yaml"
+    file.write_text(re.sub(rf"^  {key}: .*$", f"  {key}: '{value}'", file.read_text(), flags=re.MULTILINE))
+    assert f"model.{key}={value}" in refused(export.main, [str(run), "to=out"])
