@@ -1,5 +1,5 @@
 """Calls the commands of the project in this process, as a shell would, and says how they break the contract: exit code
-0 or 2, one sentence for a refusal, and no file changed.
+0 or 2 within a deadline, one sentence for a refusal, and no file changed.
 """
 
 import atexit
@@ -10,6 +10,7 @@ import io
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,9 @@ from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
 from rewards.weighted_sum import RewardFunction
 from tests.malformed.stock import RUN, Stock
+
+DEADLINE_S = 20.0
+"""Seconds of CPU time in which a command has to refuse what it cannot use."""
 
 SENTENCE = 1500
 """Most characters of a refusal, which a person reads on one screen."""
@@ -83,13 +87,16 @@ def tried(
     folder, and may change them once they are accepted.
     """
     arguments = prepare(place, stock)
-    before = files(place)
+    before, began = files(place), time.process_time()
     with contextlib.chdir(place):
         code, said, error = call(command, *arguments)
+    took = time.process_time() - began
     after = files(place)
     lost = [name for name, content in before.items() if after.get(name) != content]
     if error or (fault := fault_of(code, said, refused)):
         return error or fault
+    if refused and (took > DEADLINE_S or said.count("\n") != 1):
+        return f"refused after {took:.0f} s, or not in one line: {said[:300]}"
     return f"{lost[0]} was changed" if lost and not (resumes and code == 0) else ""
 
 
