@@ -53,7 +53,10 @@ class Engine(Sampler, Protocol):
 
 
 class Learner(Protocol):
-    """Owns the trainable weights. Any call may raise LearnerDied; then only `revive` and a restore help."""
+    """Owns the trainable weights.
+
+    Any call but `revive` may raise LearnerDied. Then only `revive` and a restore help.
+    """
 
     async def revive(self) -> None:
         """Replace a crashed process by a fresh one at version 0. Raise ActorDied if it has crashed too often."""

@@ -96,7 +96,9 @@ def settings_of(adapter: Path) -> Config:
 
 def recorded(folder: Path) -> Config | None:
     """Return the settings of the run in a folder; None without a run, even if other software left a config.yaml.
-    Raises BadInput if the run's values are damaged.
+
+    A file with the sections run, rollout and learner counts as ours. Raises BadInput if it does not state our format,
+    or if its values are damaged.
     """
     try:
         record = read_yaml(folder / RECORD, RESTORE)

@@ -1,4 +1,4 @@
-"""What the learner's weights are to the run: one state, and the table of its transitions."""
+"""The states of the learner, and the table of its transitions."""
 
 from enum import Enum, auto
 
