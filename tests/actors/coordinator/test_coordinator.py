@@ -29,16 +29,6 @@ def test_generation_goes_on_while_the_learner_works(run: Run) -> None:
     assert learner["wait_rollouts"] < 0.3 * learner["update"]
 
 
-def test_checkpoints_are_periodic_final_and_few(run: Run) -> None:
-    run.config = changed(run.config, {"budget.updates": 7})
-    run.go()
-    assert [checkpoint.name for checkpoint in run.folder.checkpoints.all] == ["update-000006", "update-000007"]
-    assert (run.path / "checkpoints" / "latest").resolve().name == "update-000007"
-    tokens = run.coordinator.ledger.counts
-    assert tokens["tokens/useful"] == 2 * 2 * 7
-    assert {"tokens/eval", "tokens/adapter_check"} <= tokens.keys()
-
-
 @pytest.mark.parametrize(("save_s", "apart_s"), [(1.0, UNSAVED_S), (4.0, 4.0 / SAVING_SHARE)])
 def test_about_a_minute_of_work_is_unsaved_where_saving_takes_little(run: Run, save_s: float, apart_s: float) -> None:
     """Beside the planned checkpoints, which alone are kept."""

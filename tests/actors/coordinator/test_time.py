@@ -1,7 +1,6 @@
 """The coordinator and time: the budget, stops and their grace."""
 
 import asyncio
-import contextlib
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from actors.errors import Interrupted
 from actors.messages import Group
 from conf.settings import changed
 from tests.actors.virtual_run import Run
-from tests.virtual_time import run_virtually
 
 
 @pytest.mark.parametrize("start", [0.0, 0.5])
@@ -146,25 +144,3 @@ def test_steps_after_a_stop_end_with_the_grace(
     assert run.spent <= latest
     if len(stops) == 2:
         assert (run.path / "checkpoints" / "latest").resolve().name == "update-000006"
-
-
-def test_end_of_training_is_not_moved_once_it_has_come(run: Run) -> None:
-    """Not even in the pass of the event loop in which it comes, when asyncio would refuse it."""
-    run.config = changed(run.config, {"budget.updates": 1})
-    run.go()
-
-    async def scenario() -> None:
-        end = run.coordinator._end = asyncio.timeout(None)
-
-        async def move() -> None:
-            run.coordinator._end_training_in_time()
-
-        with contextlib.suppress(TimeoutError):
-            async with end:
-                end.reschedule(asyncio.get_running_loop().time())
-                moving = asyncio.create_task(move())  # after the timer, before this task is cancelled
-                await asyncio.sleep(1000.0)
-        assert end.expired()
-        await moving
-
-    run_virtually(scenario())

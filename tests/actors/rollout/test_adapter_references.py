@@ -1,12 +1,10 @@
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
 from actors.messages import AdapterRef
 from actors.rollout.adapter_references import AdapterSlots
-from tests.virtual_time import run_virtually
+from tests.actors.rollout.test_pool import virtually
 
 V0, V1, V2 = (AdapterRef(version, 0, "nowhere") for version in range(3))
 
@@ -23,36 +21,30 @@ class Slots(AdapterSlots):
         self.dropped.append(adapter.name)
 
 
-def in_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    return lambda: run_virtually(test())
-
-
 @pytest.mark.parametrize("waiting", ["request", "retire"])
-def test_slot_is_free_although_nobody_waits_for_the_drop_any_more(waiting: str) -> None:
-    async def scenario() -> None:
-        slots = Slots(1)
-        await slots.occupy(V0)
+@virtually
+async def test_slot_is_free_although_nobody_waits_for_the_drop_any_more(waiting: str) -> None:
+    slots = Slots(1)
+    await slots.occupy(V0)
 
-        async def work() -> None:
-            if waiting == "retire":
-                await slots.retire(V0)
-                return
-            async with slots.request(V0):
-                await slots.retire(V0)
+    async def work() -> None:
+        if waiting == "retire":
+            await slots.retire(V0)
+            return
+        async with slots.request(V0):
+            await slots.retire(V0)
 
-        task = asyncio.create_task(work())
-        await asyncio.sleep(0.001)
-        task.cancel()
-        await asyncio.wait({task})
-        assert (task.cancelled(), slots.held) == (True, {V0.name})
-        async with asyncio.timeout(60.0):
-            await slots.occupy(V1)
-        assert (slots.held, slots.dropped) == ({V1.name}, [V0.name])
-
-    run_virtually(scenario())
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.wait({task})
+    assert (task.cancelled(), slots.held) == (True, {V0.name})
+    async with asyncio.timeout(60.0):
+        await slots.occupy(V1)
+    assert (slots.held, slots.dropped) == ({V1.name}, [V0.name])
 
 
-@in_a_loop
+@virtually
 async def test_drop_that_fails_frees_the_slot_and_its_error_is_raised_once() -> None:
     async def fail(_: AdapterRef) -> None:
         await asyncio.sleep(0.01)
@@ -70,7 +62,7 @@ async def test_drop_that_fails_frees_the_slot_and_its_error_is_raised_once() -> 
     assert slots.held == {V2.name}
 
 
-@in_a_loop
+@virtually
 async def test_name_is_held_once() -> None:
     slots, elsewhere = Slots(2), AdapterRef(0, 0, "elsewhere")
     await slots.occupy(V0)
