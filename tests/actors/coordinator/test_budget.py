@@ -1,6 +1,9 @@
+import asyncio
+
 import pytest
 
 from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, MOST_EVALUATION, SAFETY, Budget
+from tests.virtual_time import VirtualClock, run_virtually
 
 
 class HandClock:
@@ -75,3 +78,17 @@ def test_steps_that_cannot_even_fit_at_their_quickest_are_no_use() -> None:
     assert budget.may_hold("group", "update")
     budget.expect("update", 13.0)
     assert not budget.may_hold("group", "update")
+
+
+def test_training_that_is_being_cut_off_is_left_alone() -> None:
+    budget, training = Budget(100.0, 0.0, VirtualClock()), asyncio.timeout(0.0)
+
+    async def train() -> None:
+        async with training:
+            try:
+                await asyncio.sleep(60.0)
+            finally:  # it expires, which asyncio allows nobody to change
+                budget.cut_off(training, saves=True)
+
+    with pytest.raises(TimeoutError):
+        run_virtually(train())
