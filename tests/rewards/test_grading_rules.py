@@ -44,6 +44,7 @@ MOST_REFUSED = 4
 """Right answers of the held-out set that are refused: a raised fraction, 1 000, b a for a b, a box without braces."""
 
 
+@pytest.mark.long
 def test_heldout_answers_fare_no_worse_than_before() -> None:
     cases = [case for topic in read("heldout").values() for case in topic]
     verdicts = [(case, verify(case.gold, case.answer).status is Status.CORRECT) for case in cases]

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, MOST_EVALUATION, SAFETY, Budget
-from tests.virtual_time import VirtualClock, run_virtually
+from tests.virtual_time import run_virtually
 
 
 class HandClock:
@@ -81,10 +81,10 @@ def test_steps_that_cannot_even_fit_at_their_quickest_are_no_use() -> None:
 
 
 def test_training_that_is_being_cut_off_is_left_alone() -> None:
-    budget, training = Budget(100.0, 0.0, VirtualClock()), asyncio.timeout(0.0)
+    budget = Budget(100.0, 0.0, HandClock())
 
     async def train() -> None:
-        async with training:
+        async with asyncio.timeout(0.0) as training:
             try:
                 await asyncio.sleep(60.0)
             finally:  # it expires, which asyncio allows nobody to change

@@ -187,6 +187,7 @@ def test_columns_and_answers_of_common_data_sets(row: dict[str, Any], gold: str,
     assert verify(problem.gold, rf"\boxed{{{gold}}}").status is Status.CORRECT
 
 
+@pytest.mark.long
 def test_chat_settings_reach_the_chat_template(loader: Loader) -> None:
     loader.tokenizer = copy(loader.tokenizer)
     loader.tokenizer.chat_template += "{% if enable_thinking %}<think>{% endif %}"
@@ -250,6 +251,7 @@ def test_tokenizer_without_chat_template_is_refused(loader: Loader) -> None:
 LOOP = "{% for i in range(99999) %}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("template", "said"),
     [
