@@ -200,3 +200,11 @@ def test_every_metric_of_a_run_is_explained(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "reference" / "metrics.md").read_text("utf-8")
     keys = {key for row in virtual.rows for key in row}
     assert {key for key in keys if f"`{key}`" not in text and not key.startswith("ledger/")} == set()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent == ROOT], ids=lambda page: page.name)
+def test_headings_that_a_page_outside_docs_links_to_exist(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]*)\)", page.read_text("utf-8")):
+        text = (page.parent / target if target else page).read_text("utf-8")
+        headings = {re.sub(r"[^\w\- ]", "", head.lower()) for head in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+        assert anchor in {head.replace(" ", "-") for head in headings}
