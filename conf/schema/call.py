@@ -7,8 +7,8 @@ from conf.settings import DECLARED, Rule, setting
 
 GPU_COUNTS = Rule(lambda counts: all(1 <= count <= 1024 for count in counts), "use numbers of GPUs from 1 to 1024")
 
-ONE_RUN = "launch/run.py shows the settings of one run"
-START_FROM = "launch/evaluate.py evaluates it; runs continue from lora.start_from"
+ONE_RUN = "python launch/run.py shows the settings of one run"
+START_FROM = "python launch/evaluate.py evaluates it; runs continue from lora.start_from"
 
 
 @dataclass(config=DECLARED, frozen=True)

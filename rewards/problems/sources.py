@@ -134,7 +134,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
     except Exception as error:  # the remedy is the same whatever the library raises
         cause = (" ".join([*away, str(error)][0].split())[:300] or type(error).__name__).rstrip(".")
         raise BadInput(
-            f"{key}: cannot load split '{split}' of '{path}' from the Hugging Face hub ({cause}): check the name and "
+            f"{key}: cannot load split '{split}' of '{path}' from the Hugging Face Hub ({cause}): check the name and "
             f"the connection, name a configuration as hub:OWNER/NAME/CONFIG, use a local copy as file:PATH, or for a "
             f"gated data set accept its terms at https://huggingface.co/datasets/{repository} and set HF_TOKEN"
         ) from error
