@@ -20,7 +20,7 @@ from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
 from conf.errors import BadInput, hint
 from conf.parsing import FORMAT, check_format, flatten, parse_yaml, read_yaml, reason, write_yaml
-from conf.schema import CommandLine, Config, Settings, among, marked
+from conf.schema import AnyConfig, CommandLine, Config, among, marked
 from conf.settings import RULES, Place, build, changed, settings
 
 Asked = TypeVar("Asked", bound=CommandLine)
@@ -204,7 +204,7 @@ def _of_run(run: Path) -> Layer:
     return str(run / RECORD), record
 
 
-def _resolve(layers: list[Layer], kind: type[Settings]) -> Settings:
+def _resolve(layers: list[Layer], kind: type[AnyConfig]) -> AnyConfig:
     """Merge layers over the defaults. Raises BadInput with a line for each fault, and with its file if it is in one."""
     tree, files = _laid(layers)
 
@@ -213,7 +213,7 @@ def _resolve(layers: list[Layer], kind: type[Settings]) -> Settings:
         file = next((files[key] for key in files if among(key, (path,)) or among(path, (key,))), "")
         return f"{file}: " if file else ""
 
-    resolved: Settings = build(kind, tree, where, context=RULES)
+    resolved: AnyConfig = build(kind, tree, where, context=RULES)
     return resolved
 
 

@@ -13,7 +13,7 @@ from actors.runtime.host_resources import HostNeeds
 from actors.runtime.placement import Placement
 from actors.runtime.process import software_versions
 from actors.storage.checkpoints import version_of
-from actors.storage.documents import Heldouts, LedgerRecord, Plasticity, PolicyScores, RunSummary
+from actors.storage.documents import Evaluations, LedgerRecord, Plasticity, PolicyScores, RunSummary
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 
@@ -91,7 +91,7 @@ def summarise(request: RunRequest, outcome: Outcome, updates: int, ledger: Ledge
         budget_s=request.config.budget.seconds,
         spent_s=spent,
         cost=None if price is None else price * spent / 3600,
-        eval=Heldouts(base=base, final=final),
+        eval=Evaluations(base=base, final=final),
         plasticity=outcome.plasticity,
         best_update=version_of(best) if best else without_validation,
         ledger=ledger,

@@ -14,7 +14,7 @@ from actors.models.files import name_on_hub, pin_of, shape_from_config
 from actors.models.sizes import projection_sizes
 from conf.errors import BadInput
 from conf.parsing import parse_json, read_text
-from conf.schema import Config, Settings, ShapeConfig
+from conf.schema import AnyConfig, Config, ShapeConfig
 from conf.schema.model import FUSED, PIN, PROJECTIONS, VLLM_RANKS
 from conf.settings import MOST, changed
 
@@ -67,7 +67,7 @@ class AdapterConfig(TypedDict):
     revision: NotRequired[str | None]
 
 
-def pinned(config: Settings, adapter: str = "") -> Settings:
+def pinned(config: AnyConfig, adapter: str = "") -> AnyConfig:
     """Return the settings with `model.pin`: as given, else for a hub model the commit that the adapter to evaluate or
     to start from states, else the present commit or digest. adapter: folder of the one to evaluate.
 
@@ -99,7 +99,7 @@ def check_adapter(config: Config, model_path: str) -> None:
     _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=False)
 
 
-def adopt_adapter(config: Settings, adapter: str, model_path: str) -> tuple[Settings, Adapter | None]:
+def adopt_adapter(config: AnyConfig, adapter: str, model_path: str) -> tuple[AnyConfig, Adapter | None]:
     """Return the settings with rank, alpha, scaling and modules of the adapter in a folder, and that adapter; None if
     `adapter` is empty. It may also name a checkpoint.
 

@@ -135,7 +135,7 @@ class PolicyScores(Document):
         return {name: value for name, value in self.content.items() if isinstance(value, float)}
 
 
-class Heldouts(Document):
+class Evaluations(Document):
     base: PolicyScores | None = None
     final: PolicyScores | None = None
 
@@ -175,7 +175,7 @@ class RunSummary(Document):
     budget_s: Amount | None = None
     spent_s: Amount = 0.0
     cost: Number | None = None
-    eval: Heldouts = Heldouts()
+    eval: Evaluations = Evaluations()
     plasticity: Plasticity | None = None
     best_update: Count | None = None
     ledger: LedgerRecord = LedgerRecord()

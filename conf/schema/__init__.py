@@ -65,7 +65,7 @@ class SweepCommandLine(CommandLine):
     sweep: SweepConfig = section(SweepConfig)
 
 
-Settings = TypeVar("Settings", bound=Config)
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 """The settings of a run, alone or with the rest of a command line."""
 
 

@@ -91,7 +91,7 @@ VARIED = 0.5
 Factor = Annotated[float, Field(ge=0.01, le=1e4)]
 """Measured over predicted seconds of a part, within bounds that no machine exceeds."""
 
-Tokens = Annotated[float, Field(ge=1, le=LONGEST)]
+TokenCount = Annotated[float, Field(ge=1, le=LONGEST)]
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,9 @@ class Workload:
     varied: fraction of groups whose samples earn different rewards
     """
 
-    prompt: Tokens
+    prompt: TokenCount
     fresh: Annotated[float, Field(ge=0, le=LONGEST)]
-    response: Tokens
+    response: TokenCount
     spread: Annotated[float, Field(ge=0, le=1e3)]
     varied: Annotated[float, Field(ge=0.01, le=1)]
 

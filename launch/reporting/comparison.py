@@ -9,7 +9,7 @@ from typing import Any
 from actors.evaluation.statistics import Difference, Mean, over_problems, paired_difference
 from launch.reporting import seeds
 from launch.reporting.history import LEARNING_RATE, RANK, Run, Settings, Sweep
-from launch.reporting.run_conclusion import recorded
+from launch.reporting.run_conclusion import mean_of
 from launch.reporting.wording import WORDS, many
 
 
@@ -44,7 +44,7 @@ class Repeats:
             return Mean(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
         if self.solved:
             return Mean(mean.value, over_problems(self.solved.values()).interval)
-        known = [recorded(run.final) for run in self.finished if run.final]
+        known = [mean_of(run.final) for run in self.finished if run.final]
         return Mean(mean.value, known[0].interval)
 
     @property

@@ -128,7 +128,7 @@ def read_run(folder: Path) -> Run:
         raise BadInput(f"{folder} is not the folder of a run: it has no config.yaml")
     config = flatten(asdict(record.config()))
     if (summary := record.summary()) is None:
-        known = {"eval": documents.Heldouts(base=record.evaluation("base")), "spent_s": record.spent}
+        known = {"eval": documents.Evaluations(base=record.evaluation("base")), "spent_s": record.spent}
         summary = UNFINISHED.model_copy(update=known | {"ledger": record.ledger() or UNFINISHED.ledger})
     return Run(
         name=config["run.name"] or folder.name,

@@ -20,7 +20,7 @@ from actors.storage.documents import EventKind
 from launch.reporting.comparison import axis_name, finished, question
 from launch.reporting.health import events
 from launch.reporting.history import MODEL, Run, Sweep
-from launch.reporting.run_conclusion import Effect, recorded
+from launch.reporting.run_conclusion import Effect, mean_of
 from launch.reporting.wording import WORDS, compact
 
 mpl.rcParams.update(mpl.rc_params_from_file(Path(__file__).parent / "templates" / "plots.mplstyle", False, False))
@@ -103,7 +103,7 @@ def learning_curve(run: Run, found: Effect | None) -> Plot | None:
     if known.get("reward/mean") == known.get("reward/accuracy"):  # the reward is the accuracy
         known.pop("reward/mean", None)
     end = run.rows[-1].update if run.rows else run.summary.updates
-    points = {0: found.before} if found else {0: recorded(run.base)} if run.base else {}
+    points = {0: found.before} if found else {0: mean_of(run.base)} if run.base else {}
     if found and end:
         points[end] = found.after
     if not known and not points:

@@ -33,7 +33,7 @@ class Effect:
         return "rose" if self.difference.value > 0 else "fell"
 
 
-def recorded(evaluation: PolicyScores) -> Mean:
+def mean_of(evaluation: PolicyScores) -> Mean:
     """Return pass@1 of an evaluation from summary.json."""
     low, high = evaluation.ci95
     return Mean(evaluation.pass_at_1, (low, high) if evaluation.problems >= FEWEST else None)
@@ -47,7 +47,7 @@ def effect(run: Run) -> Effect | None:
     before, after = run.solved
     difference = paired_difference(before, after)
     if difference is None:
-        levels = recorded(base), recorded(final)
+        levels = mean_of(base), mean_of(final)
         return Effect(*levels, min(base.problems, final.problems), Difference(levels[1].value - levels[0].value))
     common = before.keys() & after.keys()
     levels = over_problems(before[name] for name in common), over_problems(after[name] for name in common)

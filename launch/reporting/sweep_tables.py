@@ -7,7 +7,7 @@ from urllib.parse import quote
 from launch.reporting.comparison import axis_name, by_settings, contrasts, question
 from launch.reporting.health import flags
 from launch.reporting.history import Run, Sweep
-from launch.reporting.run_conclusion import effect, recorded
+from launch.reporting.run_conclusion import effect, mean_of
 from launch.reporting.sweep_conclusion import named, place
 from launch.reporting.tables import Cells, Table, settings
 from launch.reporting.wording import MISSING, compact, count, level, p_value, points, shorten, span, time
@@ -37,7 +37,7 @@ def runs(sweep: Sweep) -> Table:
 def _result(run: Run) -> Cells:
     """Return final pass@1 and its rise, each with its interval, and the number of updates."""
     found = effect(run)
-    after = found.after if found else recorded(run.final) if run.final else None
+    after = found.after if found else mean_of(run.final) if run.final else None
     rise = (points(found.difference.value), span(found.difference.interval)) if found else (MISSING, MISSING)
     return (*level(after), *rise, str(len(run.rows)) if run.begun else MISSING)
 

@@ -19,7 +19,7 @@ from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import RECORD, dump, flatten
-from conf.schema import Config, Settings, among, marked
+from conf.schema import AnyConfig, Config, among, marked
 from conf.settings import changed
 from launch.hardware.machine import Machine
 from launch.plan.refusal import LEAST_START
@@ -131,7 +131,7 @@ def check_settings(config: Config, run: RunRecord) -> None:
         )
 
 
-def resolve_model(config: Settings, machine: Machine) -> Settings:
+def resolve_model(config: AnyConfig, machine: Machine) -> AnyConfig:
     """Return the settings with the model's pin and dtype that a run began with; for model.dtype=auto, else with the
     machine's faster dtype.
 
