@@ -3,7 +3,7 @@
 #
 #     bash launch/test.sh [quick] [--all] [isa=avx2|avx512|native] [pytest arguments …]
 #
-# `quick` is for every change: style, types, and the tests that start no engine, no Ray and no other process, in a minute.
+# `quick` is for every change: style, types, and the tests that start no engine, no Ray and no other process, in a minute and a half.
 #
 # With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave in all processes as on a CPU with only
 # these instructions; style and types are not checked. Without pytest arguments, the tests run in two processes where
@@ -11,7 +11,7 @@
 #
 # Examples:
 #
-#     bash launch/test.sh quick                     # about a minute on two cores
+#     bash launch/test.sh quick                     # about a minute and a half on two cores
 #     bash launch/test.sh                           # about ten minutes
 #     bash launch/test.sh --all                     # with the tests that take minutes
 #     bash launch/test.sh tests/learner -k losses   # some of them
