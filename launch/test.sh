@@ -3,7 +3,8 @@
 #
 #     bash launch/test.sh [quick] [--all] [isa=avx2|avx512|native] [pytest arguments …]
 #
-# `quick` is for every change: style, types, and the tests that start no engine, no Ray and no other process, in a minute and a half.
+# `quick` is for every change: style, types, and the tests that start no engine, no Ray and no other process. It takes a
+# minute and a half.
 #
 # With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave in all processes as on a CPU with only
 # these instructions; style and types are not checked. Without pytest arguments, the tests run in two processes where
