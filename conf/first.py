@@ -5,5 +5,5 @@ import os
 from conf.signals import end_by_signal, handle_signals
 
 handle_signals(end_by_signal)
+# Ray reads it when it is imported. Its handler in C++ would take SIGTERM from ours and print a stack.
 os.environ["RAY_DISABLE_FAILURE_SIGNAL_HANDLER"] = "1"
-"""Ray reads it when it is imported. Its handler in C++ would take SIGTERM from ours and print a stack."""

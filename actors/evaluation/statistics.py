@@ -123,14 +123,15 @@ def scores(samples: Samples, alike: Alike | None = None) -> PolicyScores:
     values = pass_at(correct(samples), n)
     if alike:
         values["maj@n"] = [majority(rows, alike) for rows in samples]
+    intervals = {name: share_interval(each) for name, each in values.items()}
     rows = [row for of_problem in samples for row in of_problem]
     return PolicyScores.model_validate(
         {name: fmean(each) for name, each in values.items()}
         | {
             "n": n,
             "problems": len(samples),
-            "ci95": share_interval(values.pop("pass@1")),
-            "intervals": {name: share_interval(each) for name, each in values.items()},
+            "ci95": intervals.pop("pass@1"),
+            "intervals": intervals,
             "mean_length": fmean(row.tokens for row in rows),
             "truncated": fmean(row.finish_reason == "length" for row in rows),
             "format": fmean(row.format for row in rows),
