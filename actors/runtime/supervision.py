@@ -125,6 +125,8 @@ class Supervised(Generic[M]):
             self._lost += 1
             if self.healthy and restarts == self._restarts:
                 self.restart = asyncio.create_task(self._restart(death))
+                # A run that ends for another reason does not ask again; what went wrong is recorded all the same.
+                self.restart.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             raise Lost from death
         finally:
             self.load -= weight

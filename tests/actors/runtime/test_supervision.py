@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import random
 from functools import partial
 
@@ -12,6 +13,7 @@ from actors.runtime.supervision import (
     DEATHS_LATELY,
     FIRST_PAUSE_S,
     LATELY_S,
+    Lost,
     RestartLimit,
     Supervised,
     WorkerPool,
@@ -85,3 +87,23 @@ def test_work_goes_to_the_first_of_those_with_the_least_load(count: int, jobs: l
         assert [worker.load for worker in pool.workers] == [0] * count
 
     run_virtually(scenario())
+
+
+def test_restart_that_nobody_waits_for_is_no_unhandled_error() -> None:
+    unhandled: list[dict[str, object]] = []
+
+    class Dead(Worker):
+        async def revive(self) -> None:
+            raise ActorDied("a death of its own: the traceback of DEATH would hold the task")
+
+    async def give_up() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+        supervised = Supervised(Dead(0), VirtualClock(), lambda *_: None)
+        with pytest.raises(Lost):
+            await supervised.attempt(Dead.revive)
+        await asyncio.sleep(10 * FIRST_PAUSE_S)
+        assert supervised.given_up
+
+    run_virtually(give_up())
+    gc.collect()
+    assert unhandled == []
