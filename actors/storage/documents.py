@@ -102,7 +102,8 @@ class Event(Document):
 
 
 class PolicyScores(Document):
-    """Scores of a policy on problems: eval-base.json and eval-final.json, both in summary.json, and in evaluation.json.
+    """Scores of a policy on problems: eval-base.json, eval-final.json and eval-last.json, all in summary.json, and in
+    evaluation.json.
 
     n: samples of each problem. problems: their number. ci95: 95 % interval of pass@1 over problems. intervals: those of
     the other scores by name. tokens, seconds: of all samples, incomplete rounds among them. round_seconds: seconds for
@@ -136,8 +137,21 @@ class PolicyScores(Document):
 
 
 class Evaluations(Document):
+    """The held-out evaluations of a run. final: of its result. last: of the last policy, where that is another."""
+
     base: PolicyScores | None = None
     final: PolicyScores | None = None
+    last: PolicyScores | None = None
+
+
+class Result(Document):
+    """The policy that a run returns. update: its version. why: the reason, for a person. validation: its pass@1 on the
+    selection problems.
+    """
+
+    update: Count
+    why: str
+    validation: Fraction | None = None
 
 
 class LedgerRecord(Document):
@@ -176,6 +190,7 @@ class RunSummary(Document):
     spent_s: Amount = 0.0
     cost: Number | None = None
     eval: Evaluations = Evaluations()
+    result: Result | None = None
     plasticity: Plasticity | None = None
     best_update: Count | None = None
     ledger: LedgerRecord = LedgerRecord()
@@ -328,18 +343,28 @@ class EvaluationDocument(FormattedDocument):
 
 
 class SweepEntry(Document):
-    """A run of a sweep. name: its folder's. overrides: settings by dotted key."""
+    """A run of a sweep, or the evaluation of a base model. name: its folder's. overrides: settings by dotted key. exam:
+    status of the run's evaluation on the sweep's benchmarks, None without any.
+    """
 
     name: str
     overrides: dict[str, Any]
     status: str
     reason: str | None = None
+    exam: str | None = None
 
 
 class SweepDocument(FormattedDocument):
-    """sweep.json. axes: values by dotted key."""
+    """sweep.json. axes: values by dotted key. benchmarks, n, pass_at, remark: see the settings of `sweep`. bases: the
+    evaluations of the base models on the benchmarks, one per model.
+    """
 
     name: str | None = None
     conf: str | None = None
     axes: dict[str, Any] = {}
+    benchmarks: list[str] = []
+    n: Positive | None = None
+    pass_at: list[Positive] = []
+    remark: str = ""
     runs: list[SweepEntry]
+    bases: list[SweepEntry] = []
