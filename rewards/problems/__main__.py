@@ -1,19 +1,23 @@
 """Preview a data set: the rows a run would use, and the prompts the model would see.
 
     python -m rewards.problems SOURCE [conf=NAME] [key=value …]
+    python -m rewards.problems SOURCE save=FILE.jsonl
 
 Examples:
 
     python -m rewards.problems file:problems.csv conf=mine
     python -m rewards.problems file:train.jsonl data.eval_source=file:test.jsonl
     python -m rewards.problems reasoning_gym:chain_sum data.size=100
+    python -m rewards.problems aime24 save=aime24.jsonl      # for a machine without the hub
 
 SOURCE as in data.source; settings as for launch/run.py, with conf=base if none is named. Prints how many rows are used,
 why others are filtered, which reference answers are read in an unusual way, and sample prompts. Filtered rows are
-listed in a new file in the temporary folder.
+listed in a new file in the temporary folder. save=FILE.jsonl only writes the rows, with all columns, into a new file
+that data.source=file:FILE.jsonl and benchmarks=[file:FILE.jsonl] read; SOURCE may then be a benchmark's name.
 """
 
 import json
+import os
 import sys
 import tempfile
 from collections import Counter
@@ -21,10 +25,13 @@ from pathlib import Path
 
 from actors.models.files import load_tokenizer, locate
 from conf.arguments import KEY
+from conf.catalogue import benchmarks
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import load
-from rewards.problems.loading import load_problems, write_listing
+from conf.schema import DataConfig
+from rewards.problems import sources
+from rewards.problems.loading import TRAIN_SEED, load_problems, write_listing
 from rewards.verify.comparison import unusual
 from rewards.verify.text.spelling import plain
 
@@ -41,7 +48,14 @@ def main(arguments: list[str]) -> int:
     if KEY.match(source):
         raise BadInput("no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")
     recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]
+    file = next((setting.removeprefix("save=") for setting in settings if setting.startswith("save=")), None)
+    settings = [setting for setting in settings if not setting.startswith("save=")]
+    if file is not None and source in (known := benchmarks()):
+        source = known[source].source
     config = load([*recipe, f"data.source={json.dumps(source, ensure_ascii=False)}", *settings])
+    if file is not None:
+        print(f"{source}: {save(config.data, Path(file))} rows in {file}; use it as file:{file}")
+        return 0
     problems = load_problems(config, load_tokenizer(locate(config.model), config.model.path))
     say = PlainConsole().print
     say(f"{source}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
@@ -65,6 +79,16 @@ def main(arguments: list[str]) -> int:
     for problem in problems.train[:SAMPLES]:
         say(f"\n--- a training problem, reference answer {problem.gold!r}\n{problem.prompt}")
     return 0
+
+
+def save(data: DataConfig, file: Path) -> int:
+    """Write the rows of data.source into a new file. Return their number. Raises BadInput for a file that exists."""
+    if file.suffix != ".jsonl" or os.path.lexists(file) or not file.parent.is_dir():
+        raise BadInput(f"save={file}: give a new file NAME.jsonl in a folder that exists")
+    rows = sources.read("data.source", data.source, data, TRAIN_SEED)
+    with file.open("x", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row.fields, default=str) + "\n" for row in rows)
+    return len(rows)
 
 
 if __name__ == "__main__":

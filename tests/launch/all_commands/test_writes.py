@@ -32,6 +32,7 @@ PYTHON = {
     "learner/model/adapter.py": (NEW, "save_file save_pretrained"),
     "learner/training_state.py": (NEW, "save_file write_text"),
     "rewards/killable_worker.py": (NEW, "rmtree"),
+    "rewards/problems/__main__.py": (NEW, "open"),
     "rewards/problems/loading.py": (OTHER, "replace_text"),
     "launch/after/artifact.py": (NEW, "copyfile write_text"),
     "launch/after/merged.py": (NEW, "copyfile save_file save_pretrained write_text"),

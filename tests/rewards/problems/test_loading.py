@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from actors.messages import FilteredRow, Status
+from conf.catalogue import Benchmark
 from conf.schema import ExampleConfig
 from rewards.problems.__main__ import main
 from rewards.problems.loading import (
@@ -283,6 +284,21 @@ def test_preview_reports_a_source_and_shows_prompts(
     assert said.count("<|im_start|>user\nWhat is ") == 3
     (listing,) = re.findall(r"listed in (\S+)", said)
     assert len(Path(listing).read_text().splitlines()) == 3
+
+
+def test_rows_of_a_source_are_saved_with_all_columns_into_a_new_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_jsonl(
+        Path("rows.jsonl"), rows := [{"question": f"{n} + 1?", "answer": n + 1, "level": [n]} for n in range(3)]
+    )
+    monkeypatch.setattr("rewards.problems.__main__.benchmarks", lambda: {"aime24": Benchmark("", "file:rows.jsonl")})
+    assert main(["aime24", "save=kept.jsonl"]) == 0
+    assert [json.loads(line) for line in Path("kept.jsonl").read_text().splitlines()] == rows
+    assert "file:kept.jsonl" in capsys.readouterr().out
+    for taken in ("kept.jsonl", "kept.csv", "nowhere/kept.jsonl"):
+        assert main(["file:rows.jsonl", f"save={taken}"]) == 2
+        assert f"save={taken}" in capsys.readouterr().err
 
 
 def test_the_list_of_filtered_rows_names_what_an_example_shows(loader: Loader) -> None:
