@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from conf.arguments import run_and_options, words_and_options
-from conf.catalogue import find_benchmarks
+from conf.catalogue import benchmarks, find_benchmarks
 from conf.help import explain
 from conf.load import command_line, load
 from conf.pages import settings_page
@@ -95,7 +95,8 @@ def carry_out_script(arguments: list[str]) -> None:
 
 
 def carry_out_problems(arguments: list[str]) -> None:
-    source, *settings = arguments
+    source, *settings = (argument for argument in arguments if not argument.startswith("save="))
+    source = benchmarks()[source].source if len(settings) < len(arguments) - 1 and source in benchmarks() else source
     recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]
     load([*recipe, f"data.source={source}", *settings])
 
