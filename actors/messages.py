@@ -42,19 +42,26 @@ class FilteredRow:
 class ProblemSet:
     """Training and held-out problems.
 
+    heldout: those that evaluations report.
     filtered_counts: number of rows by reason, also of contaminated ones that `data.contamination` keeps.
     filtered: these rows, one by one.
+    selection: the held-out problems that choose the run's result, and that nothing reports.
     """
 
     train: tuple[Problem, ...]
     heldout: tuple[Problem, ...]
     filtered_counts: dict[str, int]
     filtered: tuple[FilteredRow, ...] = ()
+    selection: tuple[Problem, ...] = ()
+
+    @property
+    def all(self) -> tuple[Problem, ...]:
+        return (*self.train, *self.heldout, *self.selection)
 
     @property
     def digest(self) -> str:
         """A hash of the problems' ids."""
-        return blake2b(repr([problem.id for problem in (*self.train, *self.heldout)]).encode()).hexdigest()
+        return blake2b(repr([problem.id for problem in self.all]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,20 @@ def _faults(config: Config) -> Iterator[str]:
     reward = config.reward
     if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not reward.custom:
         yield "reward.accuracy=0, format=0, boxed=0 and cosine=0: nothing would be rewarded; give one of them a weight"
+    yield from _validation_faults(config)
     if config.eval.temperature == 0 and config.eval.n > 1:
         yield f"eval.n={config.eval.n} with eval.temperature=0: all samples would be the same; set eval.n=1"
+
+
+def _validation_faults(config: Config) -> Iterator[str]:
+    validation = config.validation
+    if validation.every and not config.eval.problems:
+        yield (
+            f"validation.every={validation.every} with eval.problems=0: no problems are held out to choose the result"
+            " on; raise eval.problems, or leave validation.every out"
+        )
+    if validation.patience and not validation.every:
+        yield f"validation.patience={validation.patience}: nothing is validated; give validation.every, such as 10"
 
 
 def _batch_faults(config: Config) -> Iterator[str]:

@@ -78,9 +78,12 @@ def origins(arguments: list[str]) -> dict[str, str]:
 
 
 def run_of(adapter: str) -> Path | None:
-    """Return the folder of the run that contains an adapter, links resolved; None for an adapter made elsewhere."""
+    """Return the folder of the run that contains an adapter, or is named instead of one, links resolved; None for an
+    adapter made elsewhere.
+    """
     try:
-        parents = Path(adapter).resolve().parents if adapter else ()
+        path = Path(adapter).resolve()
+        parents = (path, *path.parents) if adapter else ()
     except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, a circle of links
         raise BadInput(f"adapter={adapter}: no such folder ({reason(error)}); name one with an adapter") from None
     return next((parent for parent in parents if recorded(parent) is not None), None)

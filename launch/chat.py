@@ -41,7 +41,7 @@ from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.signals import on_leave
-from launch.after.trained import LATEST, REPLY_TOKENS, Trained, find_trained, talking
+from launch.after.trained import REPLY_TOKENS, Trained, find_trained, talking
 from launch.reporting.tables import problem_in
 from launch.samples import side_by_side
 from rewards.problems.chat import render_prompt
@@ -57,7 +57,7 @@ All other text reaches them unchanged, without instructions or examples; they re
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, 1 if the engine fails, 2 for bad input, 130 after Ctrl-C."""
     folder, given = run_and_options(arguments, {"checkpoint": ()})
-    trained = find_trained(folder, given.get("checkpoint", LATEST))
+    trained = find_trained(folder, given.get("checkpoint", ""))
     with off_screen() as screen:
         return chat(trained, PlainConsole(file=screen))
 

@@ -27,7 +27,7 @@ from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.signals import scratch_folder
-from launch.after.trained import LATEST, Trained, find_trained, prepare_torch
+from launch.after.trained import Trained, find_trained, prepare_torch
 
 TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}
 """Format → its dtypes, the default first; empty means the dtype of the base model or of the adapter."""
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     """Return the exit code: 0 exported, 1 verification failed, 2 bad input, 130 or 143 interrupted."""
     folder, given = run_and_options(arguments, OPTIONS)
     prepare_torch()
-    trained = find_trained(folder, given.get("checkpoint", LATEST))
+    trained = find_trained(folder, given.get("checkpoint", ""))
     return export(trained, given.get("format", "merged"), given.get("type", ""), given.get("to"), PlainConsole())
 
 

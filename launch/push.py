@@ -1,7 +1,7 @@
 """Publish a finished run's trained model on the Hugging Face Hub.
 
-    python launch/push.py RUN_FOLDER to=OWNER/NAME [format=adapter|merged] [private=true|false] [overwrite=true]
-        [dry_run=true]
+    python launch/push.py RUN_FOLDER to=OWNER/NAME [checkpoint=latest|best|update-…] [format=adapter|merged]
+        [private=true|false] [overwrite=true] [dry_run=true]
 
 Examples:
 
@@ -41,7 +41,12 @@ from launch.after.trained import find_trained, prepare_torch
 from launch.reporting.history import read_run
 
 YES_NO = ("true", "false")
-OPTIONS = {"to": (), "format": ("adapter", "merged"), "private": YES_NO, "overwrite": YES_NO, "dry_run": YES_NO}
+OPTIONS = {
+    "to": (),
+    "checkpoint": (),
+    "format": ("adapter", "merged"),
+    **dict.fromkeys(("private", "overwrite", "dry_run"), YES_NO),
+}
 
 TOKEN = "HF_TOKEN"
 """Environment variable of the token, the only place it is read from."""
@@ -78,7 +83,7 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
     from launch.reporting.page import run_report
 
     name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
-    trained = find_trained(folder)
+    trained = find_trained(folder, given.get("checkpoint", ""))
     if trained.run.finished() is None:
         raise BadInput(f"the run in {folder} has not finished: its model card needs the result, so resume it first")
     licence = ""

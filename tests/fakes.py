@@ -285,6 +285,8 @@ class FakeLearner(Remote):
         await self.travel(self.save_seconds)
         await self.live("save")
         Path(folder, "learner.json").write_text(str(self.version))
+        Path(folder, "adapter").mkdir()
+        Path(folder, "adapter", "adapter_config.json").write_text(str(self.version))
 
     async def restore(self, folder: str | None, incarnation: int) -> None:
         await self.live("restore")

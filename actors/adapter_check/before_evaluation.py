@@ -15,10 +15,14 @@ async def check_before_evaluation(
     config: Config, engine: Engine, adapter: AdapterRef, problems: Sequence[Problem]
 ) -> None:
     """Raise BadInput if some engine responds under an adapter as it does without one."""
-    prompts = CheckPrompts(config, problems)
-    base, again, adapted = [await prompts.ask(engine, policy) for policy in (None, None, adapter)]
-    if any(unchanged(*responses) for responses in zip(base, again, adapted, strict=True)):
+    if await without_effect(CheckPrompts(config, problems), engine, adapter):
         raise BadInput(f"adapter={adapter.path}: an engine's responses do not change with it: name another adapter")
+
+
+async def without_effect(prompts: CheckPrompts, engine: Engine, adapter: AdapterRef) -> bool:
+    """Whether some engine responds under an adapter as it does without one."""
+    base, again, adapted = [await prompts.ask(engine, policy) for policy in (None, None, adapter)]
+    return any(unchanged(*responses) for responses in zip(base, again, adapted, strict=True))
 
 
 def unchanged(base: Responses, again: Responses, adapted: Responses) -> bool:

@@ -64,7 +64,8 @@ class CoordinatorActor:
         self._folder.recover(lambda checkpoint: foreign(checkpoint, config), tracking)
         self._putter = Putter(config, self._folder) if config.checkpoint.remote else None
         self._clock = WallClock()
-        self._budget = Budget(config.budget.seconds, spent, self._clock, config.budget.price_per_hour)
+        price, policies = config.budget.price_per_hour, config.final_policies
+        self._budget = Budget(config.budget.seconds, spent, self._clock, price, policies)
         since = spent if request.restarted else request.spent_before
         self._ledger = Ledger(self._clock, spent, self._folder.ledger(), since)
         for actor in ("run", "rollouts", "rewards", "learner"):

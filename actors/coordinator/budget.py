@@ -18,18 +18,28 @@ STEADY = 20
 
 EVALUATION_SAFETY = 2.0
 """Reserve for the final evaluation, as a multiple of the base evaluation's duration. The trained policy runs under an
-adapter, and may have learned long responses."""
+adapter, and may have learned long responses. The evaluation of a second policy adds the duration itself."""
 
 MOST_EVALUATION = 1 / 4
-"""Largest fraction of the budget held back for the final evaluation. Cut short, it has fewer problems."""
+"""Largest fraction of the budget held back for the final evaluations. Cut short, they have fewer problems."""
+
+
+def evaluations_reserved(policies: int) -> float:
+    """Return the reserve for the evaluations of so many policies, as a multiple of the base evaluation's duration."""
+    return EVALUATION_SAFETY + policies - 1
 
 
 class Budget:
     """Wall-clock seconds of a run over all its resumes, and the reserve for its end, estimated from durations."""
 
-    def __init__(self, total: float, spent_before: float, clock: Clock, price_per_hour: float | None = None) -> None:
-        """total: seconds. spent_before: seconds that earlier processes, and this one up to now, have used."""
+    def __init__(
+        self, total: float, spent_before: float, clock: Clock, price_per_hour: float | None = None, policies: int = 1
+    ) -> None:
+        """total: seconds. spent_before: seconds that earlier processes, and this one up to now, have used. policies:
+        number to evaluate at the end, 2 where the result may not be the last.
+        """
         self.total = total
+        self._policies = policies
         self._price = price_per_hour
         self._clock = clock
         self._started = clock.now() - spent_before
@@ -55,14 +65,19 @@ class Budget:
 
     @property
     def reserve(self) -> float:
-        """Seconds held back for the final evaluation and checkpoint."""
-        return self.evaluation_reserve + self.expected("checkpoint") + FINISH_MARGIN_S
+        """Seconds held back for the final evaluations and checkpoint, and for the last version's validation."""
+        return self.evaluation_reserve + self.expected("checkpoint") + self.expected("validate") + FINISH_MARGIN_S
 
     @property
     def evaluation_reserve(self) -> float:
-        """Seconds held back for the final evaluation, during which the adapter is inspected."""
-        wanted = max(EVALUATION_SAFETY * max(self._newest("evaluate")), self.expected("inspect"))
+        """Seconds held back for the final evaluations, during which the adapter is inspected."""
+        wanted = max(evaluations_reserved(self._policies) * max(self._newest("evaluate")), self.expected("inspect"))
         return min(wanted, MOST_EVALUATION * self.total)
+
+    @property
+    def evaluation_s(self) -> float:
+        """Seconds that the final evaluations are expected to take."""
+        return self.evaluation_reserve * self._policies / evaluations_reserved(self._policies)
 
     def expect(self, step: str, seconds: float) -> None:
         """Learn from a measured duration of `step`."""

@@ -6,15 +6,18 @@ from pathlib import Path
 
 from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import Ledger, MeteredSampler
+from actors.coordinator.rules.selection import SCORE
 from actors.coordinator.stopping import StopController
+from actors.formats import counted
 from actors.messages import ProblemSet
 from actors.protocols import Clock, Engine, Learner, Sampler, Verifier
 from actors.runtime.host_resources import HostNeeds
 from actors.runtime.placement import Placement
 from actors.runtime.process import software_versions
 from actors.storage.checkpoints import version_of
-from actors.storage.documents import Evaluations, LedgerRecord, Plasticity, PolicyScores, RunSummary
+from actors.storage.documents import Evaluations, LedgerRecord, Plasticity, PolicyScores, Result, RunSummary
 from actors.storage.run_folder import RunFolder
+from actors.storage.run_record import RunRecord
 from conf.schema import Config
 
 
@@ -69,11 +72,14 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run, with the values of summary.json. final: the held-out evaluation of the last policy."""
+    """The end of a run, with the values of summary.json. final, last: the held-out evaluations of the result, and of
+    the last policy where that is another.
+    """
 
     status: str
     reason: str
     final: PolicyScores | None = None
+    last: PolicyScores | None = None
     plasticity: Plasticity | None = None
 
 
@@ -81,9 +87,6 @@ def summarise(request: RunRequest, outcome: Outcome, updates: int, ledger: Ledge
     """Return the summary of a run that ends now. updates: the number that led to the last policy."""
     folder = RunFolder(request.folder)
     spent, price = request.spent, request.config.budget.price_per_hour
-    base, final, best = folder.evaluation("base"), outcome.final, folder.checkpoints.best
-    improved = base and final and final.pass_at_1 > base.pass_at_1
-    without_validation = (updates if improved else 0) if final else None
     return RunSummary(
         status=outcome.status,
         reason=outcome.reason,
@@ -91,11 +94,24 @@ def summarise(request: RunRequest, outcome: Outcome, updates: int, ledger: Ledge
         budget_s=request.config.budget.seconds,
         spent_s=spent,
         cost=None if price is None else price * spent / 3600,
-        eval=Evaluations(base=base, final=final),
+        eval=Evaluations(base=folder.evaluation("base"), final=outcome.final, last=outcome.last),
+        result=result_of(folder),
         plasticity=outcome.plasticity,
-        best_update=version_of(best) if best else without_validation,
         ledger=ledger,
         events=folder.events(),
         versions=software_versions(),
         hardware=request.hardware,
     )
+
+
+def result_of(run: RunRecord) -> Result | None:
+    """Return the policy that a run returns; None if it has no checkpoint."""
+    checkpoints = run.checkpoints
+    if (checkpoint := checkpoints.result) is None:
+        return None
+    version = version_of(checkpoint)
+    if checkpoints.best is None:
+        return Result(update=version, why="the last, since no checkpoint was validated")
+    scores = {row.update: row.metrics[SCORE] for row in run.rows() if SCORE in row.metrics}
+    why = f"the best of {counted(len(scores), 'validation')} by the mean with the validation before"
+    return Result(update=version, why=why, validation=scores.get(version))

@@ -11,9 +11,10 @@ from typing import TypeVar
 
 from actors.adapter_check.at_start import CheckAtStart
 from actors.adapter_check.prompts import CheckPrompts
-from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S
+from actors.coordinator.budget import FINISH_MARGIN_S
 from actors.coordinator.context import Outcome, RunContext
 from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, ReferenceSet
+from actors.coordinator.finals import FinalEvaluations
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.metrics import Standing, describe_batch
 from actors.coordinator.producer import RolloutProducer
@@ -25,7 +26,7 @@ from actors.coordinator.saving import Saving
 from actors.errors import Halted, LearnerDied
 from actors.messages import AdapterRef, Batch, Progress
 from actors.storage.checkpoints import read_state
-from actors.storage.documents import CoordinatorState, EventKind, Plasticity, PolicyScores
+from actors.storage.documents import CoordinatorState, EventKind
 
 TICK_S = 1.0
 """Seconds between two writes of the time spent."""
@@ -49,6 +50,7 @@ class Coordinator:
         self._heldout, self._plasticity = HeldoutEvaluations(run), ReferenceSet(run)
         self._saving = Saving(run, lambda: self._producer.state.model_copy(update={"noise": self._publisher.noise}))
         self._prompts = CheckPrompts(run.config, run.problems.train, partial(run.metered, "adapter_check"))
+        self._finals = FinalEvaluations(run, self._saving, self._heldout, self._plasticity, self._prompts)
         self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts)
         self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
         self._skipped = SkippedStreak()
@@ -67,7 +69,7 @@ class Coordinator:
             self._run, self._publisher, state, rollbacks=self._rollbacks, one_batch=self._base_due
         )
         history = [row.metrics for row in self._folder.rows() if row.update <= state.version]  # the file may have more
-        self._guard = Guard(self._config.guard, history)
+        self._guard, self._selection = Guard(self._config.guard, history), self._saving.choose(history)
         return history[-1] if history else {}
 
     @property
@@ -208,7 +210,7 @@ class Coordinator:
             self._standing.latest = self._folder.append_metrics(self.updates, row)
             if alarms and (trusted := self._raise_alarm(alarms)) is not None:
                 return trusted
-            await self._saving.after_update(self.updates, row.get("validation/pass@1"))
+            await self._saving.after_update(self.updates, chosen=self._selection.look(self._standing.latest))
             self._budget.expect("turn", self._clock.now() - turn_began)
             turn_began = self._clock.now()
             self._end_training_in_time()
@@ -229,13 +231,16 @@ class Coordinator:
 
     def _ending(self) -> Outcome | None:
         """Return the outcome of the run if no further update is due, else None."""
-        limit = self._config.budget.updates
+        limit, patience = self._config.budget.updates, self._config.validation.patience
         if self._stopping.stopped:
             return Outcome("interrupted", self._stopping.reason)
         if limit is not None and self.updates >= limit:
             return Outcome("completed", f"{self.updates} updates were requested")
         if self._producer.fruitless.solved:
             return Outcome("completed", "every sample of the last groups is right: nothing is left to learn")
+        if 0 < patience <= self._selection.unrisen:
+            best = f"the validations have not risen since update {self._selection.chosen}"
+            return Outcome("completed", f"{best}, {self._selection.unrisen} times: validation.patience={patience}")
         if self._lifecycle.making_update:
             return Outcome("budget_exhausted", "the last update did not finish in time and is lost")
         return None if self._budget.allows("update") else NO_UPDATE_FITS
@@ -330,11 +335,11 @@ class Coordinator:
         await abandoned.abandon()
 
     async def _finish(self) -> Outcome:
-        """Write the last checkpoint, evaluate the last policy, and return how the run ended."""
+        """Write the last checkpoint, evaluate the result and the last policy, and return how the run ended."""
         self._standing.enter("finishing", "the trained model answers held-out problems")
         stopping, left = self._stopping, self._budget.left
         # A checkpoint that takes long because the learner is late must leave time for the evaluation.
-        evaluation = 0.0 if stopping.stopped else min(self._budget.evaluation_reserve / EVALUATION_SAFETY, left / 2)
+        evaluation = 0.0 if stopping.stopped else min(self._budget.evaluation_s, left / 2)
         in_time = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left - evaluation - LAST_MOMENT_S):
@@ -342,12 +347,12 @@ class Coordinator:
                 in_time = True
         self.ledger.enter_all("evaluate")
         self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
-        found = await stopping.unless_stopped(self._evaluate_end(in_time))
-        final, plasticity = found or (None, None)
-        return replace(self._ending() or NO_UPDATE_FITS, final=final, plasticity=plasticity)
+        policy, inspect = self._publisher.policy, in_time and self._lifecycle.at_policy
+        found = await stopping.unless_stopped(self._finals.evaluate(policy, inspect)) if policy else None
+        return replace(self._ending() or NO_UPDATE_FITS, **(found or {}))
 
     async def _conclude(self) -> None:
-        """Save the last version, or use the last checkpoint's, and check that the engines serve it."""
+        """Save the last version, or use the last checkpoint's, check that the engines serve it, and validate it."""
         if self._lifecycle.at_policy:
             try:
                 if self.updates != self._saving.saved_version:
@@ -363,15 +368,8 @@ class Coordinator:
             incarnation = await self._folder.next_incarnation()
             adapter = AdapterRef(self.updates, incarnation, str(checkpoint / "adapter"))
             await self._stopping.unless_stopped(self._publisher.adopt(adapter))
-
-    async def _evaluate_end(self, inspect: bool) -> tuple[PolicyScores | None, Plasticity | None]:
-        """Return the final evaluation and, if the learner can still be inspected, the plasticity."""
-        policy = self._publisher.policy
-        if policy is None:
-            return None, None
-        if not (inspect and self._lifecycle.at_policy):
-            return await self._heldout.final(policy), None
-        return await asyncio.gather(self._heldout.final(policy), self._plasticity.measure(policy.version))
+        if (policy := self._publisher.policy) is not None and policy.version != self._selection.validated:
+            await self._stopping.unless_stopped(self._finals.validate(policy))
 
     def _note_crash(self, death: LearnerDied, then: str = "") -> None:
         """Record a crash of the learner. Raises Halted after CRASHES without a checkpoint in between.

@@ -2,13 +2,13 @@
 
 import asyncio
 from math import isfinite
-from statistics import fmean
 
+from actors.coordinator.budget import FINISH_MARGIN_S
 from actors.coordinator.context import RunContext
+from actors.coordinator.rules.selection import SCORE
 from actors.errors import LearnerDied
 from actors.evaluation.evaluator import Evaluator, counted, part_of
 from actors.evaluation.samples import PolicySamples
-from actors.evaluation.statistics import correct
 from actors.messages import AdapterRef, Group, Inspection, Sample, Sampling
 from actors.seeds import request_seed
 from actors.storage.documents import EntropyChange, Plasticity, PolicyScores
@@ -42,33 +42,40 @@ class HeldoutEvaluations:
             return known
         return await self._evaluate("base", None, self._run.budget.left * BASE_SHARE)
 
-    async def final(self, adapter: AdapterRef) -> PolicyScores | None:
-        """Evaluate the last policy in the rest of the budget."""
+    async def result(self, adapter: AdapterRef) -> PolicyScores | None:
+        """Evaluate the policy that the run returns, in the rest of the budget."""
         return await self._evaluate("final", adapter, self._run.budget.left - LAST_MOMENT_S)
 
-    async def validate(self, adapter: AdapterRef) -> dict[str, float]:
-        """Return a version's results on the validation problems, for its row of metrics.
+    async def last(self, adapter: AdapterRef) -> PolicyScores | None:
+        """Evaluate the last policy, if the rest of the budget should hold at least a round."""
+        left, n = self._run.budget.left - LAST_MOMENT_S, self._run.config.eval.n
+        return await self._evaluate("last", adapter, left) if left > self._run.budget.expected("evaluate") / n else None
 
-        Empty if this version is not due, or if time is short: see `validation.share`, and the reserve.
+    async def validate(self, adapter: AdapterRef, last: bool = False) -> dict[str, float]:
+        """Return a version's results on the selection problems, for its row of metrics.
+
+        Empty if this version is not due, or if time is short: see `validation.share`, and the reserve. last: whether
+        no other version follows, and the last checkpoint is written.
         """
-        settings, budget = self._run.config.validation, self._run.budget
-        problems = self._heldout[: settings.problems]
-        if not settings.every or adapter.version % settings.every or not problems:
+        settings, budget, problems = self._run.config.validation, self._run.budget, self._run.problems.selection
+        if not problems or (adapter.version % settings.every and not last):
             return {}
         taken = self._run.ledger.seconds.get("learner", {}).get("validate", 0.0)
         affordable = taken + budget.expected("validate") <= settings.share * budget.spent
-        if not (affordable or self._run.config.run.deterministic) or not budget.allows("validate"):
+        room = budget.left - (budget.evaluation_reserve + FINISH_MARGIN_S if last else budget.reserve)
+        if not (affordable or self._run.config.run.deterministic) or room <= budget.expected("validate"):
             return {}
         self._run.ledger.enter("learner", "validate")
         samples = PolicySamples(problems, 1, adapter)
-        await self._evaluator.evaluate(samples, at_once=len(problems), seconds=budget.left - budget.reserve)
+        await self._evaluator.evaluate(samples, at_once=len(problems), seconds=room)
         if not samples.rounds:
             return {}
         found = samples.scores(samples.of_rounds(1))
         budget.expect("validate", found.seconds)
         return {
-            "validation/pass@1": found.pass_at_1,
+            SCORE: found.pass_at_1,
             "validation/mean_length": found.mean_length,
+            "validation/problems": len(problems),
             "time/validate": found.seconds,
         }
 
@@ -88,10 +95,6 @@ class HeldoutEvaluations:
             return None
         found = samples.scores(rows)
         self._learn(found.round_seconds)
-        validation = self._run.config.validation
-        validated = [of[:1] for of in rows[: validation.problems]]
-        if validation.every and len(validated) == min(validation.problems, len(self._heldout)):
-            found = found.model_copy(update={"validation/pass@1": fmean(correct(validated))})
         self._run.folder.write_rows(f"eval-{name}", [row for of_round in zip(*rows, strict=True) for row in of_round])
         return self._run.folder.write_evaluation(name, adapter.version if adapter else 0, found)
 

@@ -1,10 +1,12 @@
 """Writes checkpoints: decides when one is due, and puts its parts together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from actors.coordinator.context import RunContext
+from actors.coordinator.rules.selection import Selection
 from actors.storage.checkpoints import version_of, write_state
 from actors.storage.documents import CoordinatorState
+from actors.storage.files import damage
 
 UNSAVED_S = 60.0
 SAVING_SHARE = 0.02
@@ -33,27 +35,36 @@ class Saving:
         """Count unsaved work from this moment on."""
         self._since = self._run.clock.now()
 
-    async def after_update(self, version: int, validation: float | None) -> None:
-        """Write a checkpoint if it is due by `checkpoint.every`, the best so far, or the first, whose duration sets the
-        reserve for the last. Otherwise write a passing one if too much work is unsaved (UNSAVED_S).
+    def choose(self, rows: Sequence[Mapping[str, float]]) -> Selection:
+        """Return the choice after some rows among the undamaged checkpoints, and point `best` at it."""
+        checkpoints = self._run.folder.checkpoints
+        kept = [version_of(checkpoint) for checkpoint in checkpoints.all]
+        while (found := Selection.among(kept, rows)).chosen is not None:
+            if damage(checkpoints.path_of(found.chosen), "adapter/") is None:
+                break
+            kept.remove(found.chosen)
+        checkpoints.mark_best(found.chosen)
+        return found
+
+    async def after_update(self, version: int, chosen: bool) -> None:
+        """Write a checkpoint if it is due by `checkpoint.every`, chosen as the result, or the first, whose duration
+        sets the reserve for the last. Otherwise write a passing one if too much work is unsaved (UNSAVED_S).
         """
-        settings, budget, checkpoints = self._run.config.checkpoint, self._run.budget, self._run.folder.checkpoints
-        best = validation is not None and validation > checkpoints.best_score
-        planned = best or version % settings.every == 0 or not budget.knows("checkpoint")
+        settings, budget = self._run.config.checkpoint, self._run.budget
+        planned = chosen or version % settings.every == 0 or not budget.knows("checkpoint")
         unsaved = self._run.clock.now() - self._since
         if planned or unsaved >= max(UNSAVED_S, budget.expected("checkpoint") / SAVING_SHARE):
-            await self.save(version, validation, passing=not planned)
-        if best:
-            checkpoints.mark_best(version)
+            await self.save(version, passing=not planned)
+        if chosen:
+            self._run.folder.checkpoints.mark_best(version)
 
-    async def save(self, version: int, validation: float | None = None, passing: bool = False) -> None:
-        """Write a checkpoint. validation: the version's pass@1, if measured. passing: the next one replaces it."""
+    async def save(self, version: int, passing: bool = False) -> None:
+        """Write a checkpoint. passing: the next one replaces it."""
         run, started = self._run, self._run.clock.now()
         run.ledger.enter("learner", "checkpoint")
         async with run.folder.checkpoints.new(version, run.config.checkpoint.keep_last, passing) as folder:
             await run.stopping.within_grace(run.learner.save(str(folder)))
-            more = {"validation": validation, "counts": run.ledger.counts}
-            write_state(folder, self._state().model_copy(update=more))
+            write_state(folder, self._state().model_copy(update={"counts": run.ledger.counts}))
             run.folder.write_spent(run.budget.spent, run.ledger.record)  # never older than a checkpoint's counts
             await run.folder.flush()
         self.nothing_unsaved()

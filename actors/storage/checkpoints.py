@@ -49,14 +49,13 @@ class Checkpoints:
 
     @property
     def best(self) -> Path | None:
-        """The checkpoint with the best validation."""
+        """The checkpoint that the validations have chosen."""
         return target(self.folder / "best")
 
     @property
-    def best_score(self) -> float:
-        """Validation pass@1 of the best checkpoint; -1 without one."""
-        score = read_state(self.best).validation if self.best else None
-        return -1.0 if score is None else score
+    def result(self) -> Path | None:
+        """The checkpoint that the run returns: the chosen one, without validations the latest."""
+        return self.best or self.latest
 
     def newest_until(self, version: int) -> int:
         """Return the version of the newest checkpoint up to a version, else of the oldest; 0 without any."""
@@ -71,7 +70,7 @@ class Checkpoints:
         keep_last: number of checkpoints to keep besides the best. passing: whether the next checkpoint replaces this
         one, which `keep_last` does not count.
         """
-        final = self._path(version)
+        final = self.path_of(version)
         drop_leftovers(final, CHECKPOINT)
         temporary = beside(final)
         yield temporary
@@ -92,18 +91,20 @@ class Checkpoints:
             if each.name not in {latest, best, *lasting[-keep_last:]}:
                 await asyncio.to_thread(self._remove, each)
 
-    def mark_best(self, version: int) -> None:
-        link(self.folder / "best", self._path(version))
+    def mark_best(self, version: int | None) -> None:
+        """Point `best` at a version's checkpoint. None: no version is chosen."""
+        if version is None:
+            (self.folder / "best").unlink(missing_ok=True)
+        else:
+            link(self.folder / "best", self.path_of(version))
 
     def return_to(self, version: int) -> None:
         """Delete all checkpoints after a version that has one; 0 deletes all."""
-        kept = self._path(version)
+        kept = self.path_of(version)
         if kept.exists():
             link(self.folder / "latest", kept)
         else:
             (self.folder / "latest").unlink(missing_ok=True)
-        if self.best and self.best.name > kept.name:
-            (self.folder / "best").unlink()
         for checkpoint in self.all:
             if checkpoint.name > kept.name:
                 self._remove(checkpoint)
@@ -137,8 +138,6 @@ class Checkpoints:
             aside = checkpoint.with_name(f"refused-{checkpoint.name}")
             self._remove(aside)
             checkpoint.rename(aside)
-        if self.best is None:  # its version may come again, with another score
-            (self.folder / "best").unlink(missing_ok=True)
         return {version_of(checkpoint): reason for checkpoint, reason in refused.items()}
 
     def _remove(self, checkpoint: Path) -> None:
@@ -153,7 +152,7 @@ class Checkpoints:
         with suppress(OSError):  # NFS, while a file is read for remote checkpoints; `recover` tries again
             discard(leaving, CHECKPOINT)
 
-    def _path(self, version: int) -> Path:
+    def path_of(self, version: int) -> Path:
         return self.folder / f"update-{version:06d}"
 
 

@@ -192,7 +192,6 @@ class RunSummary(Document):
     eval: Evaluations = Evaluations()
     result: Result | None = None
     plasticity: Plasticity | None = None
-    best_update: Count | None = None
     ledger: LedgerRecord = LedgerRecord()
     events: list[Event] = []
     versions: dict[str, str] = {}
@@ -266,7 +265,6 @@ class CoordinatorState(Document):
     used: list[Count] = []
     dropped: Count = 0
     noise: Amount | None = None
-    validation: Fraction | None = None
     counts: dict[str, Whole] = {}
 
 

@@ -11,9 +11,10 @@ _ADAPTER = rf"adapter_model\.safetensors|adapter_config\.json|{UNFINISHED}"
 _CHECKPOINT = rf"adapter/({_ADAPTER})|learner\.(safetensors|json)|(coordinator|manifest)\.json|{UNFINISHED}"
 _EVALUATION = r"\.microbudget-rl|evaluation\.(json|md)|samples/[^/]+-(base|adapter)\.jsonl|ray-session"
 _RUN = rf"""
-    config\.yaml | problems\.digest | problems-left-out\.jsonl | reference_set\.json | (metrics|events)\.jsonl
-    | (identity|origin|spent|ledger|incarnation|summary)\.json | eval-[\w-]+\.json | failure\.log | report\.(html|md)
-    | ray-session | samples/(eval|update|skipped)-[\w-]+\.jsonl | tensorboard/events\.out\.tfevents\.[^/]+
+    config\.yaml | problems\.digest | problems-left-out\.jsonl | (reference_set|selection)\.json
+    | (metrics|events)\.jsonl | (identity|origin|spent|ledger|incarnation|summary)\.json | eval-[\w-]+\.json
+    | failure\.log | report\.(html|md) | ray-session | samples/(eval|update|skipped)-[\w-]+\.jsonl
+    | tensorboard/events\.out\.tfevents\.[^/]+
     | wandb/(debug[\w.-]*\.log | latest-run | settings | (offline-)?run-.+)
     | adapters/[^/]+/({_ADAPTER}) | evaluation/({_EVALUATION})
     | checkpoints/(latest | best | (refused-)?update-\d+/({_CHECKPOINT}))

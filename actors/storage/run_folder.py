@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from actors.messages import AdapterRef, Group
+from actors.messages import AdapterRef, Group, ProblemSet
 from actors.storage import documents
 from actors.storage.checkpoints import version_of
 from actors.storage.files import (
@@ -94,9 +94,13 @@ class RunFolder(RunRecord):
             if folder.name not in names:
                 discard(folder, ADAPTER)
 
-    def write_config(self, text: str, problems_digest: str) -> None:
-        """Write the settings as YAML and the digest of the problems, and delete the summary of an earlier process."""
-        replace_text(self.path / "problems.digest", problems_digest)
+    def write_config(self, text: str, problems: ProblemSet) -> None:
+        """Write the settings as YAML, the digest of the problems and the ids of those that choose the result, and
+        delete the summary of an earlier process.
+        """
+        replace_text(self.path / "problems.digest", problems.digest)
+        if problems.selection:
+            replace_text(self.path / "selection.json", json.dumps([problem.id for problem in problems.selection]))
         replace_text(self.path / RECORD, text)
         if self.identity() is None:
             replace_text(self.path / "identity.json", json.dumps(uuid.uuid4().hex))
@@ -140,6 +144,16 @@ class RunFolder(RunRecord):
         self.tracking.scalars(update, row.metrics)
         return row.metrics
 
+    def extend_metrics(self, update: int, more: dict[str, float]) -> list[dict[str, float]]:
+        """Add metrics to the row of an update. Return the metrics of all rows. Call it once the rows are on disk."""
+        extended = [
+            documents.MetricsRow.model_validate({**row.content, **more}) if row.update == update else row
+            for row in self.rows()
+        ]
+        self.writer.put(write_rows, self.metrics, extended)
+        self.tracking.scalars(update, more)
+        return [row.metrics for row in extended]
+
     async def flush(self) -> None:
         """Return once all writes and the names of new files are on disk, so that no checkpoint outlasts its history.
 
@@ -153,8 +167,7 @@ class RunFolder(RunRecord):
     def write_evaluation(self, name: str, version: int, evaluation: documents.PolicyScores) -> documents.PolicyScores:
         """Write a version's held-out evaluation, pass its figures to the loggers, and return it."""
         self.writer.put(write_document, self.path / f"eval-{name}.json", evaluation)
-        figures = evaluation.figures.items()
-        self.tracking.scalars(version, {key if "/" in key else f"eval/{key}": value for key, value in figures})
+        self.tracking.scalars(version, {f"eval/{key}": value for key, value in evaluation.figures.items()})
         return evaluation
 
     def write_reference_set(self, responses: list[list[int]]) -> None:

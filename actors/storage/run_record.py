@@ -85,7 +85,7 @@ class RunRecord:
         return int(read_optional(self.path / "incarnation.json", fields.Count) or 0)
 
     def evaluation(self, name: str) -> documents.PolicyScores | None:
-        """Return a held-out evaluation, `base` or `final`."""
+        """Return a held-out evaluation: `base`, `final` or `last`."""
         return read_document(self.path / f"eval-{name}.json", documents.PolicyScores)
 
     def reference_set(self) -> list[list[int]] | None:
@@ -93,7 +93,7 @@ class RunRecord:
         return read_optional(self.path / "reference_set.json", list[list[fields.Count]])
 
     def samples(self, name: str) -> list[documents.SampleRow]:
-        """Return the samples of `eval-base`, `eval-final`, or an update as `sampled_updates` names it."""
+        """Return the samples of `eval-base`, `eval-final`, `eval-last`, or an update as `sampled_updates` names it."""
         return read_rows(self.path / "samples" / f"{name}.jsonl", documents.SampleRow)
 
     def sampled_updates(self) -> list[str]:
@@ -103,6 +103,10 @@ class RunRecord:
     def filtered(self) -> list[documents.FilteredProblem]:
         """Return the problems that the run does not use, or uses in spite of the reason given."""
         return read_rows(self.filtered_file, documents.FilteredProblem)
+
+    def selection(self) -> list[str]:
+        """Return the ids of the problems that choose the run's result."""
+        return read_optional(self.path / "selection.json", list[str]) or []
 
     def problems_digest(self) -> str | None:
         """Return the digest of the problems that the run began with."""
@@ -119,7 +123,7 @@ class RunRecord:
         for path in (self.report, self.filtered_file, self.failure_log, self.path / "origin.json"):
             if path.is_dir():
                 raise BadInput(f"{path} is a folder, not a file; {REMEDY}")
-        numbers = (self.incarnation, self.identity, self.reference_set, self.problems_digest)
+        numbers = (self.incarnation, self.identity, self.reference_set, self.problems_digest, self.selection)
         for read in (self.config, self.summary, self.rows, self.events, self.ledger, *numbers):
             read()
         self.evaluation("base")

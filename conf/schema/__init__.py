@@ -47,6 +47,11 @@ class Config:
     checkpoint: CheckpointConfig = section(CheckpointConfig, resumable=True)
     dashboard: DashboardConfig = section(DashboardConfig, resumable=True, private=True)
 
+    @property
+    def final_policies(self) -> int:
+        """Number of policies that a run evaluates at its end: 2 if its result may not be the last."""
+        return 2 if self.validation.every else 1
+
 
 @dataclass(config=DECLARED, frozen=True)
 class CommandLine(Config, Call):

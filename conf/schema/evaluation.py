@@ -11,7 +11,7 @@ class EvalConfig:
     """Held-out evaluation before and after training."""
 
     problems: int = setting(128, "our choice: at least 100 are needed to show a difference", ge=0, le=10**6)
-    """Number of held-out problems, or all where there are fewer; 0 for no evaluation."""
+    """Number of held-out problems that are reported, or all where there are fewer; 0 for no evaluation."""
     share: float = setting(0.5, "our choice: at least half of a small source is to learn from", gt=0, le=1)
     """Without data.eval_source, the largest fraction of the source's problems that is held out."""
     n: int = setting(2, "our choice", ge=1, le=65536)
@@ -26,14 +26,20 @@ class EvalConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class ValidationConfig:
-    """Held-out accuracy during training, with one sample per problem and the settings of `eval`. `checkpoints/best` has
-    the version with the best accuracy. With so few problems, only large differences mean anything.
+    """Validations choose the run's result among its versions, on held-out problems that nothing reports, with one
+    sample per problem and the settings of `eval`. A version's score is the mean of its validation and the one before,
+    the version with the highest score is `checkpoints/best`, and the final evaluation measures it. In simulation it
+    comes closer to the best version than the highest validation or any rule of one standard error (docs: checkpoints).
     """
 
     every: int = setting(0, "our choice: a small budget is for training", ge=0, resumable=True)
-    """Updates between validations, 0 for none; the learner waits for them."""
+    """Updates between validations, 0 for none: the result is then the last version. The learner waits for them. The
+    last version is validated too. A resume cannot change it to or from 0."""
     problems: int = setting(64, "our choice", ge=1)
-    """Number of held-out problems to use, always the first ones."""
+    """Number of held-out problems that choose, after the first `eval.problems`, which report. Where fewer are held out
+    than both, they are split in proportion, at least one each."""
     share: float = setting(0.05, "our choice: a small budget is for training", ge=0, le=1, resumable=True)
     """Largest fraction of the time spent that validations may take. A validation that would exceed it is skipped,
     unless run.deterministic."""
+    patience: int = setting(0, "our choice: a later rise is not ruled out", ge=0, resumable=True)
+    """Validations without a higher score after which the run ends, with the rest of its budget unspent; 0 for never."""

@@ -23,8 +23,6 @@ from launch.hardware.machine import GIB, check_build, detect
 from launch.plan.host_needs import memory_of_engines
 from launch.plan.refusal import check_engines
 
-LATEST = "latest"
-
 HUB_NAMES = {BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Hub ids of the originals of bundled models, which are copies packed into 4 bits (Q4_1)."""
 
@@ -62,19 +60,20 @@ class Trained:
         return HUB_NAMES.get(path) or name_on_hub(self.config.model)[0] or Path(path).name
 
 
-def find_trained(folder: Path, checkpoint: str = LATEST) -> Trained:
-    """Return the trained policy of the run in a folder. checkpoint: latest, best or a checkpoint's name.
+def find_trained(folder: Path, checkpoint: str = "") -> Trained:
+    """Return the trained policy of the run in a folder. checkpoint: latest, best or a checkpoint's name, by default
+    the run's result.
 
     Raises BadInput if the run or the checkpoint is missing, or the adapter is damaged or does not fit the run's model.
     """
     run = find_run(folder)
-    found = target(run.checkpoints.folder / checkpoint)
+    found = target(run.checkpoints.folder / checkpoint) if checkpoint else run.checkpoints.result
     names = [each.name for each in run.checkpoints.all]
     if not names:
         raise BadInput(f"the run in {folder} has no checkpoint yet: resume it until it has one")
     if found is None or found.name not in names:
         hint = "; `best` needs validation.every" if checkpoint == "best" else ""
-        raise BadInput(f"checkpoint={checkpoint}: the run in {folder} has {', '.join([LATEST, *names])}{hint}")
+        raise BadInput(f"checkpoint={checkpoint}: the run in {folder} has {', '.join(['latest', *names])}{hint}")
     if (reason := damage(found, "adapter/")) is not None:
         raise BadInput(f"the adapter in {found} has changed since the run wrote it ({reason}): name another checkpoint")
     config = settings_of(found / "adapter")

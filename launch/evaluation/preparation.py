@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from rich.console import Console
 
@@ -60,6 +61,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     """Find and check everything, and only then touch the folder. Return None if only the plan was requested."""
     check_request(config, machine)
     run = run_of(config.adapter)
+    config = with_result(config, run)
     folder = EvaluationFolder.of(config, run)
     config = pinned(folder.as_begun(config), config.adapter)
     model_path = locate(config.model)
@@ -74,8 +76,10 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     if run:
         console.print(f"Settings of the run in {near(run)}")
     tokenizer = load_tokenizer(model_path, config.model.path)
+    chose = RunRecord(run).selection() if run else []
     benchmarks = [
-        load_benchmark(benchmark, config, tokenizer, config.limit) for benchmark in find_benchmarks(config.benchmarks)
+        load_benchmark(benchmark, config, tokenizer, config.limit, chose)
+        for benchmark in find_benchmarks(config.benchmarks)
     ]
     for each in benchmarks:
         if run and each.digest:
@@ -107,6 +111,15 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
         samples=samples,
         others=[each for each in before if each.name not in {known.benchmark.name for known in benchmarks}],
     )
+
+
+def with_result(config: CommandLine, run: Path | None) -> CommandLine:
+    """Return the settings with the checkpoint of the run's result as the adapter if the run's folder is named."""
+    if run is None or Path(config.adapter).resolve() != run:
+        return config
+    if (result := RunRecord(run).checkpoints.result) is None:
+        raise BadInput(f"adapter={config.adapter}: the run in {near(run)} has no checkpoint; resume it until it has")
+    return changed(config, {"adapter": str(result)})
 
 
 def check_request(config: CommandLine, machine: Machine) -> None:

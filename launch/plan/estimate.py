@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from actors.coordinator.budget import EVALUATION_SAFETY, MOST_EVALUATION
+from actors.coordinator.budget import MOST_EVALUATION, evaluations_reserved
 from actors.models.sizes import adapter_slots, answers_alone, groups_at_once
 from actors.runtime.placement import Placement
 from conf.schema import Config
@@ -75,14 +75,24 @@ class Estimate(Pace):
     evaluate_s: float
 
     @property
-    def validate_s(self) -> float:
-        """Seconds of validation per update, limited by validation.share."""
+    def validation_s(self) -> float:
+        """Seconds of one validation."""
         validation, problems = self.config.validation, self.config.eval.problems
         if not validation.every or not problems:
             return 0.0
-        each = self.evaluate_s * min(validation.problems, problems) / (problems * self.config.eval.n)
+        return self.evaluate_s * validation.problems / (problems * self.config.eval.n)
+
+    @property
+    def validate_s(self) -> float:
+        """Seconds of validation per update, limited by validation.share."""
+        validation = self.config.validation
         most = self.update_s * validation.share / (1 - validation.share) if validation.share < 1 else math.inf
-        return min(each / validation.every, most)
+        return min(self.validation_s / max(validation.every, 1), most)
+
+    @property
+    def evaluations(self) -> int:
+        """Number of evaluations: before training, and of each policy that is measured after it."""
+        return 1 + self.config.final_policies
 
     @property
     def updates(self) -> int:
@@ -92,7 +102,8 @@ class Estimate(Pace):
     def updates_in_all(self, made: int, spent_s: float) -> int:
         """Return the number of updates of a run that has made so many when it starts again. spent_s: seconds before."""
         budget = self.config.budget
-        reserve = min(EVALUATION_SAFETY * self.evaluate_s, MOST_EVALUATION * budget.seconds)
+        wanted = evaluations_reserved(self.config.final_policies) * self.evaluate_s
+        reserve = min(wanted, MOST_EVALUATION * budget.seconds) + self.validation_s
         left = budget.seconds - spent_s - self.start_s - reserve - (0.0 if made else self.evaluate_s)
         updates = made + max(0, int(left / (self.update_s + self.validate_s)))
         return updates if budget.updates is None else min(updates, budget.updates)
@@ -100,8 +111,8 @@ class Estimate(Pace):
     @property
     def spent_s(self) -> float:
         """Seconds of the budget that the run uses: all, unless the number of updates is limited."""
-        budget = self.config.budget
-        asked = self.start_s + self.updates * (self.update_s + self.validate_s) + 2 * self.evaluate_s
+        budget, evaluations_s = self.config.budget, self.evaluations * self.evaluate_s
+        asked = self.start_s + self.updates * (self.update_s + self.validate_s) + evaluations_s
         return min(asked, budget.seconds) if budget.updates else budget.seconds
 
 

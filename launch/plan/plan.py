@@ -53,12 +53,15 @@ Change = dict[str, object]
 
 @dataclass(frozen=True)
 class Problems:
-    """Numbers of problems to train on and held out, of rows filtered so far, and of near duplicates put on one side."""
+    """Numbers of problems to train on, to report and to choose the result on, of rows filtered so far, and of near
+    duplicates put on one side.
+    """
 
     train: int
     heldout: int
     filtered: int
     together: int = 0
+    selection: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,9 @@ class Plan(Fit):
         """Mean durations of the run; None without costs, or if not one sample fits."""
         if self.costs is None or not self.sequences:
             return None
-        held_out: Change = {"eval.problems": self.problems.heldout} if self.problems else {}
+        held_out: Change = {}
+        if self.problems:
+            held_out = {"eval.problems": self.problems.heldout, "validation.problems": max(self.problems.selection, 1)}
         config = changed(self.config, held_out)
         return estimate(config, self.costs, self.workload, self.placement, self.at_once, self.together)
 
@@ -246,12 +251,15 @@ def count_problems(config: Config) -> Problems | None:
     filtered: list[FilteredRow] = []
     raw = read_problems("data.source", data.source, data, TRAIN_SEED, filtered)
     train, heldout = len(raw), config.eval.problems
+    selection = config.validation.problems if config.validation.every else 0
     if not data.eval_source:
-        heldout = len(hold_out(raw, config, filtered))
-        train -= heldout
+        heldout, selection = map(len, hold_out("data.source", raw, config, filtered))
+        train -= heldout + selection
     elif heldout and data.eval_source.startswith(FILE):
-        heldout = min(heldout, len(read_problems("data.eval_source", data.eval_source, data, EVAL_SEED, filtered)))
+        raw = read_problems("data.eval_source", data.eval_source, data, EVAL_SEED, filtered)
+        heldout, selection = map(len, hold_out("data.eval_source", raw, config, filtered))
     train = min(train, data.size or train)
-    check_number(train, heldout, config, filtered)
+    check_number(train, heldout + selection, config, filtered)
     reasons = [row.reason for row in filtered]
-    return Problems(train, heldout, sum(reason not in USED for reason in reasons), reasons.count(ONE_SIDE))
+    used = sum(reason not in USED for reason in reasons)
+    return Problems(train, heldout, used, reasons.count(ONE_SIDE), selection)

@@ -47,7 +47,9 @@ def check_budget(plan: Plan) -> None:
     budget, costs = plan.config.budget, plan.costs
     if costs is None or budget.seconds >= LEAST_START * costs.start_s:
         return
-    needed = costs.start_s + (plan.estimate.update_s + 2 * plan.estimate.evaluate_s if plan.estimate else 0.0)
+    needed = costs.start_s + (
+        plan.estimate.update_s + plan.estimate.evaluations * plan.estimate.evaluate_s if plan.estimate else 0.0
+    )
     given = f"hours={budget.hours:g}" if budget.minutes is None else f"minutes={budget.minutes:g}"
     raise BadInput(
         f"budget.{given}: the start alone takes about {duration(costs.start_s)}; give at least"

@@ -61,7 +61,7 @@ def conclusion(plan: Plan) -> Text:
         text = f"Fits. The updates in {within} are not known: conf/devices.yaml does not list this GPU."
         return Text(text, style="bold green")
     if not found.updates:
-        spent = found.start_s + 2 * found.evaluate_s
+        spent = found.start_s + found.evaluations * found.evaluate_s
         text = f"Fits, but {within} hold no update: start and evaluations take {duration(spent)}"
         text += f", an update {duration(found.update_s)}; raise budget.minutes."
         return Text(text, style="bold yellow")
@@ -80,11 +80,12 @@ def _cost(plan: Plan, seconds: float) -> str:
 def _settings(plan: Plan) -> Rows:
     config, shape = plan.config, plan.shape
     data, lora, rollout, held_out = config.data, config.lora, config.rollout, config.eval.problems
+    choosing = config.validation.problems if config.validation.every else 0
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
     weights, each_update = lora_parameters(shape, lora.rank, lora.target_modules), config.learner.problems_per_update
     source, tokens = data.source, f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
     if found := plan.problems:
-        held_out = found.heldout
+        held_out, choosing = found.heldout, found.selection
         epoch = counted(math.ceil(found.train / each_update), "update")
         source += f": {counted(found.train, 'problem')} to train on, {epoch} per epoch"
         source += f"; {counted(found.filtered, 'row')} filtered" if found.filtered else ""
@@ -93,7 +94,11 @@ def _settings(plan: Plan) -> Rows:
         ("model", f"{config.model.path}, {_count(parameters(shape))} weights in {config.model.dtype}"),
         ("adapter", f"rank {lora.rank}, alpha {lora.alpha} on {modules}: {_count(weights)} weights"),
         ("data", source),
-        ("held out", f"{held_out} problems × {config.eval.n} from {data.eval_source or 'the same source'}"),
+        (
+            "held out",
+            f"{held_out} problems × {config.eval.n}{f', and {choosing} to choose the result' if choosing else ''}"
+            f" from {data.eval_source or 'the same source'}",
+        ),
         ("update", f"{each_update} problems × {rollout.samples_per_problem} samples of up to {tokens}"),
         ("reward", formula(flatten(asdict(config)))),
     ]
@@ -158,12 +163,19 @@ def _time(plan: Plan) -> RenderableType:
     budget = plan.config.budget
     if (price := budget.price_per_hour) is not None:
         cost = f"{_cost(plan, found.spent_s)}, {price * found.update_s / 3600:.2g} per update"
+    after, validation = ["after training"], Rows()
+    if found.validate_s:
+        after = ["of the result", "of the last policy if that is another"]
+        number = counted(round(found.updates * found.validate_s / found.validation_s), "time")
+        part = found.validate_s / (found.update_s + found.validate_s)
+        validation = [("validation", f"{number} {duration(found.validation_s)}, {part:.1%} of the time of training")]
     rows = [
         ("one update", f"about {duration(found.update_s)}, bound by {bound}"),
         ("generation", f"{duration(found.generate_s)} per update, {_count(found.tokens)} tokens"),
         ("learning", f"{duration(found.learn_s)} per update, {manner}"),
         ("start", duration(found.start_s)),
-        ("evaluation", f"2 × {duration(found.evaluate_s)}, before and after training"),
+        ("evaluation", f"{found.evaluations} × {duration(found.evaluate_s)}, {' and '.join(['before', *after])}"),
+        *validation,
         ("budget", f"{duration(budget.seconds)}: {_updates(found)}, {_count(found.updates * found.tokens)} tokens"),
         ("cost", cost),
     ]

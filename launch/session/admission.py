@@ -63,7 +63,8 @@ def budget_shortage(config: Config, run: RunRecord) -> str:
 
 def remaining_budget(seconds: float, config: Config, run: RunRecord) -> Budget:
     """Return a run's budget if it were so long, with the expected durations of its next start and last evaluation."""
-    budget, ledger, base = Budget(seconds, run.spent, WallClock()), run.ledger(), run.evaluation("base")
+    budget = Budget(seconds, run.spent, WallClock(), policies=config.final_policies)
+    ledger, base = run.ledger(), run.evaluation("base")
     budget.expect("start", (ledger and ledger.start_s) or LEAST_START * START_S["cpu"])
     budget.expect("evaluate", base.round_seconds * config.eval.n if base else 0.0)
     return budget
@@ -95,11 +96,12 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
             f"run {name!r} in {run.path} is finished ({ended}): give run.overwrite=true to start it anew, "
             f"{f'{hint} to continue it, ' if hint else ''}or run.name=OTHER to keep it"
         )
+    result = "best" if run.checkpoints.best else "latest"
     if exhausted and summary.updates and ends_at_zero(config):
         raise BadInput(
             f"run {name!r} in {run.path} is finished, at a learning rate of 0 by learner.schedule="
             f"{config.learner.schedule}, which a larger budget would raise again: continue from its adapter by"
-            f" run.name=OTHER lora.start_from={run.checkpoints.folder / 'latest' / 'adapter'}"
+            f" run.name=OTHER lora.start_from={run.checkpoints.folder / result / 'adapter'}"
         )
 
 
@@ -189,5 +191,5 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
         mark(folder, RUN.kind)
     check_problems(config, run, problems.digest, "give run.name=OTHER or run.overwrite=true")
     untold, changed_now = marked("private"), changes(config, run).items()
-    run.write_config(dump(config), problems.digest)
+    run.write_config(dump(config), problems)
     return [f"{key}={then} → {now}" for key, (then, now) in changed_now if not among(key, untold)]

@@ -142,17 +142,18 @@ def find_and_check(config: Config) -> tuple[Config, str, ProblemSet, Sequence[st
         config,
         model_path,
         problems,
-        check_reward_functions(reward_function(config), problems.train + problems.heldout),
+        check_reward_functions(reward_function(config), problems.all),
     )
 
 
 def problem_counts(problems: ProblemSet, source: str) -> str:
     """Return a text on the number of problems and of filtered rows by reason, without a generator's repetitions."""
     said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
+    said += f", {len(problems.selection)} others to choose the result" if problems.selection else ""
     numbers = dict(problems.filtered_counts)
     if source.startswith(GENERATED):
         repeated = sum(numbers.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
-        distinct = len(problems.train) + len(problems.heldout)
+        distinct = len(problems.all)
         said += f", all {distinct} distinct ones of {distinct + repeated:,} generated"
     fate = {reason: "used" if reason in USED else "filtered" for reason in numbers}
     return said + "".join(f"; {counted(count, 'row')} {fate[why]}: {why}" for why, count in numbers.items())

@@ -48,7 +48,11 @@ def plans_table(plans: dict[str, Plan], lanes: int) -> RenderableType:
     for name, plan in plans.items():
         figures: tuple[str, ...] = ()
         if expected := forecasts[name]:
-            figures = (duration(expected.update_s), f"{expected.updates:,}", duration(2 * expected.evaluate_s))
+            figures = (
+                duration(expected.update_s),
+                f"{expected.updates:,}",
+                duration(expected.evaluations * expected.evaluate_s),
+            )
         fits = "does not fit" if name in misfits else "fits"
         style = FAULT if name in (*misfits, *hopeless) else ""
         table.add_row(name, fits, duration(plan.config.budget.seconds), *figures, style=style)

@@ -3,8 +3,9 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ TRAIN_SEED, EVAL_SEED = 0, 1
 OVERLAP_FILTERED = "overlaps the held-out set"
 OVERLAP_KEPT = "overlaps the held-out set, but stays"
 ONE_SIDE = "near duplicate of a problem on the other side: kept together"
+OVERLAP_REPORTED = "overlaps the reported problems, chooses nothing"
+CHOSE = "chose the result of the run"
 USED = (OVERLAP_KEPT, ONE_SIDE)
 """Reasons of rows that are used all the same."""
 
@@ -49,37 +52,41 @@ REMEDIES = {
 def load_problems(config: Config, tokenizer: Any) -> ProblemSet:
     """Load the problems of a run, as the model will see them.
 
-    Problems are ordered by id, a shuffle that depends on their text alone. The first `eval.problems` are held out, from
-    data.eval_source if there is one, else at most `eval.share` of all, with their near duplicates; data.size does not
-    change them. Every gold answer verifies against its own boxed form. Raises BadInput for a source, field, pattern or
-    template that cannot be used, and if fewer problems remain than one update takes.
+    Problems are ordered by id, a shuffle that depends on their text alone. Held out are the first `eval.problems`, and
+    with `validation.every` the next `validation.problems` (see `hold_out`), from data.eval_source if there is one, else
+    at most `eval.share` of all, with their near duplicates; data.size does not change them. Every gold answer verifies
+    against its own boxed form. Raises BadInput for a source, field, pattern or template that cannot be used, and if
+    fewer problems remain than one update takes.
     """
     check_chat(config, tokenizer)
     filtered: list[FilteredRow] = []
-    wanted = config.eval.problems
-    shown: list[RawProblem] = []
-    heldout: list[Problem] = []
-    if wanted and config.data.eval_source:
+    held: tuple[list[RawProblem], list[RawProblem]] = [], []
+    known: dict[str, Problem] = {}
+    if config.eval.problems and config.data.eval_source:
         raw = read_problems("data.eval_source", config.data.eval_source, config.data, EVAL_SEED, filtered)
-        heldout = usable_problems("data.eval_source", raw, config, tokenizer, filtered)[:wanted]
-        held_ids = {problem.id for problem in heldout}
-        shown = [one for one in raw if one.id in held_ids]
-        if not heldout:
+        known = by_id(usable_problems("data.eval_source", raw, config, tokenizer, filtered))
+        if not known:
             raise BadInput(
                 f"data.eval_source: '{config.data.eval_source}' has no usable problem ({filter_reasons(filtered)})"
             )
+        held = hold_out("data.eval_source", [one for one in raw if one.id in known], config, filtered)
     raw = read_problems("data.source", config.data.source, config.data, TRAIN_SEED, filtered)
-    if shown:
-        raw = without_overlaps(raw, shown, config.data.contamination, filtered)
+    if known:
+        raw = without_overlaps(raw, [*chain(*held)], config.data.contamination, filtered)
     train = usable_problems("data.source", raw, config, tokenizer, filtered)
-    if wanted and not config.data.eval_source:
-        usable = {problem.id for problem in train}
-        held_ids = {one.id for one in hold_out([one for one in raw if one.id in usable], config, filtered)}
-        heldout = [problem for problem in train if problem.id in held_ids]
+    if config.eval.problems and not config.data.eval_source:
+        known = by_id(train)
+        held = hold_out("data.source", [one for one in raw if one.id in known], config, filtered)
+        held_ids = {one.id for one in chain(*held)}
         train = [problem for problem in train if problem.id not in held_ids]
     train = train[: config.data.size]
-    check_number(len(train), len(heldout), config, filtered)
-    return ProblemSet(tuple(train), tuple(heldout), counts(filtered), tuple(filtered))
+    reported, selection = (tuple(known[one.id] for one in side) for side in held)
+    check_number(len(train), len(reported) + len(selection), config, filtered)
+    return ProblemSet(tuple(train), reported, counts(filtered), tuple(filtered), selection)
+
+
+def by_id(problems: Iterable[Problem]) -> dict[str, Problem]:
+    return {problem.id: problem for problem in problems}
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,13 @@ class BenchmarkProblems:
     digest: str = ""
 
 
-def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any, limit: int | None = None) -> BenchmarkProblems:
-    """Load the first `limit` problems of a benchmark, by id. Raises BadInput for a source without a usable problem."""
+def load_benchmark(
+    benchmark: Benchmark, config: Config, tokenizer: Any, limit: int | None = None, chose: Container[str] = ()
+) -> BenchmarkProblems:
+    """Load the first `limit` problems of a benchmark, by id, without those that chose the policy to evaluate.
+
+    chose: their ids. Raises BadInput for a source without a usable problem.
+    """
     if benchmark.source == HELD_OUT:
         known = load_problems(config, tokenizer)
         if not known.heldout:
@@ -115,18 +127,50 @@ def load_benchmark(benchmark: Benchmark, config: Config, tokenizer: Any, limit: 
     )
     filtered: list[FilteredRow] = []
     raw = distinct_problems(rows, "benchmarks", data, filtered)
+    filtered += [filtered_row("benchmarks", CHOSE, one) for one in raw if one.id in chose]
+    raw = [one for one in raw if one.id not in chose]
     problems = usable_problems("benchmarks", raw, config, tokenizer, filtered)[:limit]
     if not problems:
         raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({filter_reasons(filtered)})")
     return BenchmarkProblems(benchmark, tuple(problems), counts(filtered))
 
 
-def hold_out(raw: list[RawProblem], config: Config, filtered: list[FilteredRow]) -> list[RawProblem]:
-    """Return the problems of one source that are held out: the first ones, each on one side with its near duplicates
-    unless `data.contamination` is report_only. List the training problems that would overlap held-out ones otherwise.
+def hold_out(
+    key: str, raw: list[RawProblem], config: Config, filtered: list[FilteredRow]
+) -> tuple[list[RawProblem], list[RawProblem]]:
+    """Return the held-out problems of a source: those that are reported, then those that choose the result.
+
+    The reported ones do not depend on `validation`, where there are enough for both; otherwise both get fewer, in
+    proportion. None of one is a near duplicate of the other's. key: the setting that names the source.
     """
-    texts = [one.text for one in raw]
-    held = list(range(min(config.eval.problems, int(len(raw) * config.eval.share))))
+    apart = key == "data.eval_source"
+    most = len(raw) if apart else int(len(raw) * config.eval.share)
+    reported, selecting = config.eval.problems, config.validation.problems if config.validation.every else 0
+    if selecting and most < 2:
+        raise BadInput(
+            f"validation.every={config.validation.every}: {key} gives {most} held-out problem, and the result is chosen"
+            " on others than it is reported on: use a larger source, or leave validation.every out"
+        )
+    if selecting and most < reported + selecting:
+        reported = min(max(round(most * reported / (reported + selecting)), 1), most - 1)
+        selecting = most - reported
+    shown = raw[:reported] if apart else _first(raw, min(reported, most), config, filtered)
+    if not selecting:
+        return shown, []
+    ids = {one.id for one in shown}
+    rest = [one for one in raw if one.id not in ids]
+    overlap = set().union(*near_duplicates([one.text for one in shown], [one.text for one in rest]))
+    if apart:
+        filtered += [filtered_row(key, OVERLAP_REPORTED, rest[index]) for index in sorted(overlap)]
+    free = [one for index, one in enumerate(rest) if index not in overlap]
+    return shown, free[:selecting] if apart else _first(free, selecting, config, filtered)
+
+
+def _first(raw: list[RawProblem], number: int, config: Config, filtered: list[FilteredRow]) -> list[RawProblem]:
+    """Return the first problems of data.source to hold out, each on one side with its near duplicates unless
+    `data.contamination` is report_only. List the training problems that would overlap held-out ones otherwise.
+    """
+    texts, held = [one.text for one in raw], list(range(min(number, len(raw))))
     overlap = set().union(*near_duplicates(texts[: len(held)], texts)).difference(held)
     keep = config.data.contamination == "report_only"
     reason = OVERLAP_KEPT if keep else ONE_SIDE

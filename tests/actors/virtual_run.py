@@ -36,12 +36,16 @@ def make_config(**learner: Any) -> Config:
     )
 
 
-def make_problems(train: int = 7, heldout: int = 4) -> ProblemSet:
+def make_problems(train: int = 7, heldout: int = 4, selection: int = 0) -> ProblemSet:
     return ProblemSet(
         train=tuple(make_problem(number) for number in range(train)),
         heldout=tuple(make_problem(100 + number) for number in range(heldout)),
         filtered_counts={},
+        selection=tuple(make_problem(200 + number) for number in range(selection)),
     )
+
+
+NO_PROBLEMS = make_problems(0, 0)
 
 
 def make_context(
@@ -63,7 +67,7 @@ def make_context(
         learner=learner,
         verifier=verifier,
         folder=folder,
-        budget=Budget(seconds, folder.spent, clock),
+        budget=Budget(seconds, folder.spent, clock, policies=config.final_policies),
         ledger=Ledger(clock, folder.spent, folder.ledger()),
         clock=clock,
         stopping=StopController(clock, config.budget.grace_s),
@@ -98,7 +102,8 @@ class Run:
         self.engine.start_anew()  # in a process of its own
         folder = self.folder = RunFolder(self.path)
         folder.recover()
-        problems = make_problems(heldout=self.config.eval.problems)
+        validation = self.config.validation
+        problems = make_problems(heldout=self.config.eval.problems, selection=validation.every and validation.problems)
         context = make_context(self.config, problems, folder, self.seconds, self.engine, self.learner, self.verifier)
         self.coordinator = Coordinator(context)
         for seconds in stops:

@@ -245,21 +245,21 @@ def test_a_run_and_evaluate_take_the_same_samples_of_the_held_out_problems(
     assert len(engine.seen[""]) == 12
     assert engine.seen[""] == engine.seen[adapter.adapter.path]
 
-    config = changed(settings_of(trained / "checkpoints" / "latest"), {"eval.n": 2, "validation.every": 1})
+    config = changed(settings_of(trained / "checkpoints" / "latest"), {"eval.n": 2})
     problems = loading.load_problems(config, load_tokenizer(config.model.path, config.model.path))
     folder, run_engine = RunFolder(tmp_path / "run"), Recorder()
     folder.recover()
 
     async def end_of_run() -> PolicyScores | None:
         run = make_context(config, problems, folder, 600.0, run_engine, FakeLearner(), FakeVerifier())
-        return await HeldoutEvaluations(run).final(AdapterRef(1, 0, "last"))
+        return await HeldoutEvaluations(run).result(AdapterRef(1, 0, "last"))
 
     final = run_virtually(end_of_run())
     assert final
     assert run_engine.seen["last"] == engine.seen[""]
     assert [row.sample for row in folder.samples("eval-final")] == [0] * 6 + [1] * 6
     scores = adapter.scores(adapter.of_rounds(2)).content
-    same = final.content.keys() - {"seconds", "round_seconds", "validation/pass@1"}
+    same = final.content.keys() - {"seconds", "round_seconds"}
     assert {key: scores[key] for key in same} == {key: final.content[key] for key in same}
 
     limited = prepared([f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=1", "limit=4"])

@@ -30,6 +30,7 @@ from launch.sweep import main
 from launch.sweep_runs import scheduler
 from launch.sweep_runs.grid import Grid, read_grid
 from launch.sweep_runs.lanes import Lane, plan_lanes
+from tests.actors.virtual_run import NO_PROBLEMS
 
 STAND_IN = r"""
 import json, os, pathlib, signal, sys, time
@@ -159,7 +160,7 @@ def test_run_with_too_little_left_is_repeated_if_it_failed_and_told_otherwise(
     run.path.mkdir(parents=True)
     mark(tmp_path / "s", "sweep")
     given = ["ranks=[1,2]", "model.dtype=float32"]
-    run.write_config(dump(read_grid(command(tmp_path, *given)).runs[0].config), "")
+    run.write_config(dump(read_grid(command(tmp_path, *given)).runs[0].config), NO_PROBLEMS)
     if status:
         run.write_ending(RunSummary(status=status))
     run.write_spent(108.0, LedgerRecord(start_s=30.0))

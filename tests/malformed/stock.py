@@ -96,7 +96,7 @@ def write_unfinished(stock: Stock) -> None:
         (run / "samples" / f"{name}.jsonl").write_text(text)
     checkpoint = run / "checkpoints" / f"update-{UPDATES:06d}"
     shutil.copytree(stock.adapter, checkpoint / "adapter")
-    (checkpoint / "coordinator.json").write_text(json.dumps({"version": UPDATES, "validation": None}))
+    (checkpoint / "coordinator.json").write_text(json.dumps({"version": UPDATES}))
     recorded = yaml.safe_load((run / "config.yaml").read_text())
     facts = {
         "format": FORMAT,

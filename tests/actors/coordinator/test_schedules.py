@@ -19,14 +19,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.coordinator.context import Outcome, result_of
 from actors.coordinator.coordinator import Coordinator
 from actors.coordinator.rules.learner_state import TRANSITIONS, LearnerLifecycle, LearnerState
+from actors.coordinator.rules.selection import SCORE
 from actors.errors import ActorDied, Halted, Interrupted, root_cause
 from actors.messages import AdapterRef, Batch, Group, Reward, Status
 from actors.models.sizes import adapter_slots
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
-from actors.storage.checkpoints import read_state
+from actors.storage.checkpoints import read_state, version_of
 from actors.storage.documents import CoordinatorState, LedgerRecord
 from actors.storage.run_folder import RunFolder
 from conf.settings import changed
@@ -63,6 +65,7 @@ schedules = st.fixed_dictionaries(
         "updates": st.none() | st.integers(1, 30),
         "every": st.integers(1, 6),
         "validate": st.integers(0, 3),
+        "patience": st.sampled_from((0, 0, 2)),
         "deaths": st.frozensets(st.tuples(st.sampled_from(CALLS), st.integers(0, 12)), max_size=4),
         "engines": frail(3),
         "verifiers": frail(2),
@@ -121,19 +124,21 @@ class Trial:
                 "budget.grace_s": GRACE_S,
                 "checkpoint.every": schedule.every,
                 "validation.every": schedule.validate,
-                "validation.share": 0.2,
+                "validation.share": 0.5,
+                "validation.patience": schedule.patience,
                 "guard.action": "rollback",
                 "guard.window": 4,
                 "guard.patience": 1,
             },
         )
-        self.problems = make_problems(train=5)
+        self.problems = make_problems(train=5, selection=2 if schedule.validate else 0)
         self.deaths = set(schedule.deaths)
         self.collapses = set(schedule.collapses)
         self.transitions: set[tuple[LearnerState, LearnerState]] = set()
         self.history: dict[int, Batch] = {}
         self.published: set[str] = set()
         self.gone: set[str] = set()
+        self.chosen = set[bool]()
         self.sampled = Counter[str]()
         self.written = 0
         self.spent = 0.0
@@ -177,7 +182,8 @@ class Trial:
         ended = True
         try:
             async with asyncio.timeout(crash):
-                await coordinator.run()
+                outcome = await coordinator.run()
+            self.check_result(outcome, folder, coordinator.updates)
         except TimeoutError:
             ended = False
         except ExceptionGroup as error:
@@ -262,6 +268,8 @@ class Trial:
         return self._draw("verify", group.index).choice((0.0, 0.1, 4.0))
 
     def _rewards(self, group: Group) -> tuple[Reward, ...]:
+        if len(group.samples) == 1 and group.adapter:  # evaluations differ between versions
+            return (make_reward(float(self._draw(f"solved/{group.version}", group.index).random() < 0.5)),)
         failed, wrong, right = make_reward(0.0, Status.TIMEOUT), make_reward(0.0), make_reward(1.0)
         rewards = {"failed": (failed, failed), "fruitless": (wrong, wrong), "useful": (right, wrong)}
         return rewards[self._outcome(group.index)]
@@ -280,14 +288,32 @@ class Trial:
         if folder.checkpoints.latest:
             self.check_history(read_state(folder.checkpoints.latest))
 
+    def check_result(self, outcome: Outcome, folder: RunFolder, last: int) -> None:
+        """Check that the result has a checkpoint, and that the evaluations are of the result and of the last policy."""
+        if (result := result_of(folder)) is None:
+            return
+        kept = {version_of(checkpoint) for checkpoint in folder.checkpoints.all}
+        validated = [row.update for row in folder.rows() if SCORE in row.metrics and row.update in kept]
+        assert result.update in kept
+        assert (result.validation is None) == (not validated)
+        assert not validated or result.update in validated
+        for name, scores, version in (("final", outcome.final, result.update), ("last", outcome.last, last)):
+            if scores:
+                assert {row.version for row in folder.samples(f"eval-{name}")} == {version}
+        assert not outcome.last or last != result.update
+        self.chosen.add(result.update != last)
+
     async def check_slots(self, pool: EnginePool, coordinator: Coordinator) -> None:
-        """Check that no version but the policy keeps its slot, once all that was cancelled has had time to end.
+        """Check that no version but the policy, and the result that was loaded at the end, keeps its slot, once all
+        that was cancelled has had time to end.
 
         A pool that has lost all its engines takes no version any more.
         """
         await asyncio.sleep(LONG_S)
-        policy = coordinator._publisher.policy
-        assert not pool.answers or pool._adapters.held <= ({policy.name} if policy else set())
+        policy, result = coordinator._publisher.policy, result_of(coordinator._folder)
+        others = pool._adapters.held - ({policy.name} if policy else set())
+        loaded = result and f"policy-v{result.update}-"
+        assert not pool.answers or all(loaded and name.startswith(loaded) for name in others)
 
     def check_history(self, state: CoordinatorState) -> None:
         """Check the history behind a version, with its cursor."""
@@ -344,6 +370,7 @@ def test_one_schedule_takes_every_transition_of_the_learner() -> None:
         "updates": 12,
         "every": 2,
         "validate": 0,
+        "patience": 0,
         "deaths": {("publish", 0), ("accumulate", 1), ("step", 2), ("save", 4)},
         "engines": ((),),
         "verifiers": ((),),

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from actors.errors import ActorDied, Halted
-from actors.messages import Batch, Group, Reward
+from actors.messages import Batch, Group
 from actors.storage import checkpoints, run_folder
 from conf.settings import changed
 from tests.actors.virtual_run import Run
-from tests.fakes import half_right, make_reward
 
 
 def test_resumed_run_repeats_and_skips_nothing(tmp_path: Path) -> None:
@@ -178,33 +177,3 @@ def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> No
     assert [event.event for event in run.folder.events()] == ["collapse, rolled back"]
     assert all(len(seeds[index]) == 2 for index in range(18, 26)), "sampled again, other samples are wanted"
     assert run.coordinator.ledger.counts["updates/abandoned"] == 4
-
-
-def test_best_checkpoint_by_validation_is_kept(run: Run) -> None:
-    """Version 4 solves all problems, the others half of them."""
-    run.config = changed(
-        run.config,
-        {
-            "validation.every": 2,
-            "validation.problems": 2,
-            "validation.share": 1.0,
-            "budget.updates": 10,
-            "checkpoint.every": 5,
-        },
-    )
-
-    def rewards(group: Group) -> tuple[Reward, ...]:
-        best = group.adapter is not None and group.adapter.version == 4
-        return half_right(group) if len(group.samples) > 1 else (make_reward(float(best or group.index % 2)),)
-
-    run.verifier.rewards_of = rewards
-    run.go()
-    validated = {row["update"]: row["validation/pass@1"] for row in run.rows if "validation/pass@1" in row}
-    assert validated == {2: 0.5, 4: 1.0, 6: 0.5, 8: 0.5, 10: 0.5}
-    base = run.folder.evaluation("base")
-    assert base is not None
-    assert base.figures["validation/pass@1"] == 0.5
-    kept = sorted(p.name for p in (run.path / "checkpoints").glob("update-*"))
-    assert kept == ["update-000004", "update-000005", "update-000010"]
-    assert run.folder.checkpoints.best == run.path.resolve() / "checkpoints" / "update-000004"
-    assert run.ledger["learner"]["validate"] > 0

@@ -14,12 +14,10 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
     return Checkpoints(tmp_path / "checkpoints")
 
 
-def save(
-    checkpoints: Checkpoints, version: int, validation: float | None = None, keep_last: int = 2, passing: bool = False
-) -> None:
+def save(checkpoints: Checkpoints, version: int, keep_last: int = 2, passing: bool = False) -> None:
     async def write() -> None:
         async with checkpoints.new(version, keep_last, passing) as folder:
-            write_state(folder, CoordinatorState(version=version, validation=validation))
+            write_state(folder, CoordinatorState(version=version))
 
     asyncio.run(write())
 
@@ -103,22 +101,14 @@ def test_checkpoint_whose_link_was_not_written_counts(checkpoints: Checkpoints) 
     assert latest(checkpoints) == "update-000001"
 
 
-def test_best_checkpoint_that_is_refused_is_no_longer_the_best(checkpoints: Checkpoints) -> None:
-    save(checkpoints, 1)
-    save(checkpoints, 2, validation=0.5)
-    checkpoints.mark_best(2)
-    damage(checkpoints, 2)
-    checkpoints.recover(good)
-    save(checkpoints, 2)
-    assert (checkpoints.best, checkpoints.best_score) == (None, -1.0)
-
-
 def test_return_forgets_what_came_after(checkpoints: Checkpoints) -> None:
     for version in (1, 2, 3):
-        save(checkpoints, version, validation=version / 10, keep_last=3)
+        save(checkpoints, version, keep_last=3)
     checkpoints.mark_best(3)
+    assert checkpoints.result == checkpoints.best == checkpoints.path_of(3)
     assert [checkpoints.newest_until(version) for version in (0, 1, 2, 9)] == [1, 1, 2, 3]
     checkpoints.return_to(2)
     assert (latest(checkpoints), checkpoints.best) == ("update-000002", None)
+    assert checkpoints.result == checkpoints.latest
     checkpoints.return_to(0)
     assert (checkpoints.all, checkpoints.latest, checkpoints.newest_until(5)) == ([], None, 0)

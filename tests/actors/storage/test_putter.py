@@ -13,6 +13,7 @@ from actors.storage.run_record import RunRecord
 from conf.load import dump
 from conf.schema import Config
 from conf.settings import changed
+from tests.actors.virtual_run import NO_PROBLEMS
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 def run(config: Config, tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "mine")
     folder.path.mkdir()
-    folder.write_config(dump(config), "digest")
+    folder.write_config(dump(config), NO_PROBLEMS)
     return folder
 
 

@@ -25,6 +25,7 @@ from conf.errors import BadInput
 from conf.load import dump
 from conf.parsing import FORMAT
 from conf.schema import Config
+from tests.actors.virtual_run import NO_PROBLEMS
 from tests.conftest import ROOT
 
 
@@ -32,7 +33,7 @@ from tests.conftest import ROOT
 def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "runs" / "mine")
     folder.path.mkdir(parents=True)
-    folder.write_config(dump(Config()), "digest")
+    folder.write_config(dump(Config()), NO_PROBLEMS)
     folder.recover()
     return folder
 

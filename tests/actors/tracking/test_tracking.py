@@ -70,7 +70,7 @@ class Late(Recording):
 def test_run_folder_shows_what_it_writes(tmp_path: Path) -> None:
     tracker, folder = Recording(), RunFolder(tmp_path)
     folder.recover(tracking=Tracking({"fake": tracker}))
-    heldout = PolicyScores.model_validate(evaluation(6) | {"validation/pass@1": 0.5})
+    heldout = PolicyScores.model_validate(evaluation(6))
     row = folder.append_metrics(1, {"reward/mean": 0.5})
     folder.write_samples("update-000001", (make_group(0, version=1),))
     folder.write_evaluation("final", 1, heldout)
@@ -79,7 +79,7 @@ def test_run_folder_shows_what_it_writes(tmp_path: Path) -> None:
         ("begin", 1),
         ("scalars", 1, row),
         ("samples", "update-000001", 1, 2),
-        ("scalars", 1, {"eval/pass@1": 0.25, "eval/mean_length": 8.0, "eval/truncated": 0.0, "validation/pass@1": 0.5}),
+        ("scalars", 1, {"eval/pass@1": 0.25, "eval/mean_length": 8.0, "eval/truncated": 0.0}),
         ("end", "completed"),
     ]
 

@@ -18,6 +18,7 @@ from launch.session import ending
 from launch.session.admission import find_folder
 from launch.session.ending import OnEnd, next_steps, write_ending
 from tests.actors.coordinator.test_actor import make_request
+from tests.actors.virtual_run import NO_PROBLEMS
 
 
 def test_summary_has_what_the_folder_still_tells_and_is_kept(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_run_that_made_few_updates_names_the_command_that_continues_it(
     given = ["conf=quickstart", "run.name=a b", f"run.folder={tmp_path}", *settings]
     config, run = load([*given, "budget.minutes=2"]), RunFolder(tmp_path / "a b")
     run.path.mkdir()
-    run.write_config(dump(config), "")
+    run.write_config(dump(config), NO_PROBLEMS)
     monkeypatch.setattr(sys, "argv", ["run.py", "budget.minutes=2", "run.overwrite=true", *given])
     run.write_origin(Origin(planned=PLANNED))
     summary = RunSummary(status=status, updates=updates, budget_s=120.0, spent_s=120.0)

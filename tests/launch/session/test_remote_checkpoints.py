@@ -13,6 +13,7 @@ from conf.schema import Config
 from conf.settings import changed
 from launch.session import remote_checkpoints
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
+from tests.actors.virtual_run import NO_PROBLEMS
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def config(tmp_path: Path) -> Config:
 def begin(config: Config) -> Path:
     folder = Path(config.run.folder) / config.run.name
     folder.mkdir(parents=True)
-    RunFolder(folder).write_config(dump(config), "digest")
+    RunFolder(folder).write_config(dump(config), NO_PROBLEMS)
     return folder
 
 

@@ -1,0 +1,76 @@
+"""Evaluates the policies that a run ends with: its result, and the last one where that is another."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from actors.adapter_check.before_evaluation import without_effect
+from actors.adapter_check.prompts import CheckPrompts
+from actors.coordinator.context import RunContext
+from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, ReferenceSet
+from actors.coordinator.saving import Saving
+from actors.errors import Halted
+from actors.messages import AdapterRef
+from actors.storage.checkpoints import version_of
+from actors.storage.documents import PolicyScores
+
+
+class FinalEvaluations:
+    """Measures what a run returns, once its last checkpoint is written."""
+
+    def __init__(
+        self,
+        run: RunContext,
+        saving: Saving,
+        heldout: HeldoutEvaluations,
+        plasticity: ReferenceSet,
+        prompts: CheckPrompts,
+    ) -> None:
+        self._run, self._saving = run, saving
+        self._heldout, self._plasticity, self._prompts = heldout, plasticity, prompts
+
+    async def validate(self, policy: AdapterRef) -> None:
+        """Validate the last version, if it has a checkpoint, so that it can be chosen."""
+        if policy.version == self._saving.saved_version > 0:
+            found = await self._heldout.validate(policy, last=True)
+            if found:
+                await self._run.folder.flush()  # the rows are read
+                self._saving.choose(self._run.folder.extend_metrics(policy.version, found))
+
+    async def evaluate(self, policy: AdapterRef, inspect: bool) -> dict[str, Any]:
+        """Return the scores of the run's result, those of the last policy if it is another and time is left, and
+        beside them the last policy's plasticity, for the outcome.
+
+        policy: the last one, which the engines serve. inspect: whether the learner can be inspected.
+        """
+        if not inspect:
+            (final, last), plasticity = await self._evaluate(policy), None
+        else:
+            inspection = self._plasticity.measure(policy.version)
+            (final, last), plasticity = await asyncio.gather(self._evaluate(policy), inspection)
+        return {"final": final, "last": last, "plasticity": plasticity}
+
+    async def _evaluate(self, policy: AdapterRef) -> tuple[PolicyScores | None, PolicyScores | None]:
+        """Evaluate the result, whose adapter is loaded from its checkpoint if it is not the last, then the last."""
+        result = self._run.folder.checkpoints.result
+        if result is None or version_of(result) == policy.version:
+            return await self._heldout.result(policy), None
+        final = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._run.budget.left - LAST_MOMENT_S):
+                final = await self._heldout.result(await self._load(result))
+        return final, await self._heldout.last(policy)
+
+    async def _load(self, checkpoint: Path) -> AdapterRef:
+        """Have the engines serve a checkpoint's adapter. Raises Halted if one of them does not use it, although the
+        learner had moved from the base model by then.
+        """
+        run, version = self._run, version_of(checkpoint)
+        adapter = AdapterRef(version, await run.folder.next_incarnation(), str(checkpoint / "adapter"))
+        await run.engine.load(adapter)
+        after = (row.metrics for row in run.folder.rows() if row.update == version + 1)  # it has this version's check
+        moved = any(row.get("adapter_check/decided") for row in after)
+        if moved and await without_effect(self._prompts, run.engine, adapter):
+            raise Halted(f"adapter check: an engine's responses do not change with {adapter.path}")
+        return adapter

@@ -1,0 +1,151 @@
+"""The result of a run: the version that the validations choose, and what is measured of it at the end."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.coordinator.context import result_of
+from actors.errors import Halted
+from actors.messages import AdapterRef, Group, Reward, Scores
+from actors.storage.documents import Result
+from conf.settings import changed
+from tests.actors.virtual_run import Run
+from tests.fakes import half_right, make_reward
+
+UPDATES = 9
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Validates every second version and the last one, on two problems. Versions 4 to 6 solve all, others half."""
+    run = Run(tmp_path)
+    more = {"every": 2, "problems": 2, "share": 1.0}
+    more = {f"validation.{key}": value for key, value in more.items()}
+    run.config = changed(run.config, more | {"budget.updates": UPDATES, "checkpoint.every": 5})
+
+    def rewards(group: Group) -> tuple[Reward, ...]:
+        good = group.adapter is not None and 4 <= group.adapter.version <= 6
+        return half_right(group) if len(group.samples) > 1 else (make_reward(float(good or group.index % 2)),)
+
+    run.verifier.rewards_of = rewards
+    return run
+
+
+def result(run: Run) -> Result:
+    found = result_of(run.folder)
+    assert found
+    return found
+
+
+def test_chosen_version_is_the_result_and_both_are_measured(run: Run) -> None:
+    requested: list[tuple[str, int]] = []
+    generate = run.engine.generate
+
+    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+        if sampling.samples == 1 and index >= 0 and adapter:
+            requested.append((problem.id, adapter.version))
+        return await generate(index, problem, adapter, sampling)
+
+    run.engine.generate = note  # type: ignore[method-assign]
+    outcome = run.go()
+    validated = {row["update"]: row["validation/pass@1"] for row in run.rows if "validation/pass@1" in row}
+    assert validated == {2: 0.5, 4: 1.0, 6: 1.0, 8: 0.5, 9: 0.5}
+    assert {row["validation/problems"] for row in run.rows if "validation/problems" in row} == {2.0}
+    assert (result(run).update, result(run).validation) == (6, 1.0)
+    assert outcome.final
+    assert outcome.last
+    assert (outcome.final.pass_at_1, outcome.last.pass_at_1) == (1.0, 0.5)
+    versions = {name: {row.version for row in run.folder.samples(f"eval-{name}")} for name in ("final", "last")}
+    assert versions == {"final": {6}, "last": {UPDATES}}
+    assert {problem for problem, version in requested if version in (2, 8)} == {"p200", "p201"}
+    assert {"p200", "p201"}.isdisjoint(row.problem for row in run.folder.samples("eval-final"))
+    kept = sorted(path.name for path in (run.path / "checkpoints").glob("update-*"))
+    assert kept == ["update-000006", "update-000009"]
+    assert run.ledger["learner"]["validate"] > 0
+
+
+def test_last_version_is_validated_and_may_be_the_result(run: Run) -> None:
+    """It has had no validation of its own in the training."""
+    run.config = changed(run.config, {"budget.updates": 5})
+    outcome = run.go()
+    assert [row["update"] for row in run.rows if "validation/pass@1" in row] == [2, 4, 5]
+    assert (result(run).update, outcome.last) == (5, None)
+    assert outcome.final
+    assert outcome.final.pass_at_1 == 1.0
+    run.config = changed(run.config, {"budget.updates": 6})
+    run.learner.version = 0  # of a process of its own
+    run.go()
+    assert [row["update"] for row in run.rows if "validation/pass@1" in row] == [2, 4, 5, 6]
+
+
+def test_without_validation_the_result_is_the_last(run: Run) -> None:
+    run.config = changed(run.config, {"validation.every": 0})
+    outcome = run.go()
+    assert (result(run).update, result(run).validation, outcome.last) == (UPDATES, None, None)
+    assert not (run.path / "checkpoints" / "best").exists()
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_where_the_chosen_checkpoint_is_gone_the_next_is_the_result(run: Run, lost: bool) -> None:
+    run.go()
+    chosen = run.path / "checkpoints" / "update-000006"
+    if lost:
+        chosen.rename(run.path / "elsewhere")
+    else:
+        (chosen / "adapter" / "adapter_config.json").write_text("damaged")
+    run.config = changed(run.config, {"budget.updates": UPDATES + 1})
+    run.learner.version = 0  # of a process of its own
+    outcome = run.go()
+    assert result(run).update == UPDATES + 1, "of 9 and 10, which are equal"
+    assert outcome.last is None
+
+
+def test_patience_ends_the_run_with_its_budget_unspent(run: Run) -> None:
+    run.config = changed(run.config, {"validation.patience": 2, "budget.updates": 100})
+    outcome = run.go()
+    assert (outcome.status, run.coordinator.updates) == ("completed", 10)
+    assert "validation.patience=2" in outcome.reason
+    assert result(run).update == 6
+    assert run.spent < run.seconds / 2
+    assert run.go().status == "completed", "a resume ends at once"
+    assert run.coordinator.updates == 10
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_chosen_adapter_that_is_not_applied_halts_the_run(run: Run, moved: bool) -> None:
+    """The fake engine responds in the same way under every adapter."""
+
+    async def score(groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
+        return tuple(tuple(Scores((-1.0,), (-9.0 if moved else -1.0,)) for _ in each.samples) for each in groups)
+
+    run.learner.score = score  # type: ignore[method-assign]
+    if moved:
+        assert isinstance(cause := run.fail(), Halted)
+        assert "update-000006" in str(cause)
+    else:
+        assert run.go().status == "completed"
+
+
+@pytest.mark.parametrize(("slow", "last"), [(0.0, True), (2.0, False), (1000.0, False)])
+def test_result_is_measured_before_the_last_policy_and_the_budget_is_kept(run: Run, slow: float, last: bool) -> None:
+    """The engines take longer for the chosen adapter, once it comes from its checkpoint."""
+    run.config = changed(run.config, {"budget.updates": None})
+    load, generate = run.engine.load, run.engine.generate
+
+    async def late(adapter: AdapterRef) -> None:
+        await asyncio.sleep(slow if adapter.path != "nowhere" else 0.0)
+        await load(adapter)
+
+    async def later(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+        await asyncio.sleep(slow if adapter and adapter.path != "nowhere" and index >= 0 else 0.0)
+        return await generate(index, problem, adapter, sampling)
+
+    run.engine.load, run.engine.generate = late, later  # type: ignore[method-assign]
+    outcome = run.go()
+    assert outcome.status == "budget_exhausted"
+    assert run.spent <= run.seconds
+    assert (outcome.final is None) == (slow == 1000.0)
+    assert (outcome.last is not None) == last
+    assert result(run).update == 6
