@@ -1,7 +1,7 @@
 """Show the responses of the base model and of the trained model to held-out problems, side by side.
 
     python launch/samples.py RUN_FOLDER [show=worse|better|wrong|right|all]
-        [verdict=correct|wrong|unparsable|timeout|crash] [limit=10]
+        [verdict=correct|wrong|unparsable|timeout|crash] [limit=10] [checkpoint=latest|best|update-…]
 
 Examples:
 
@@ -10,7 +10,7 @@ Examples:
     python launch/samples.py runs/quickstart show=all verdict=unparsable limit=3
 
 Without `show`, the responses that became wrong come first, then those that became right. `verdict` selects by the
-verdict after training.
+verdict after training. The trained model is the run's result; checkpoint=latest is the last one, if it is another.
 """
 
 import sys
@@ -20,17 +20,19 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.messages import Status
+from actors.storage.checkpoints import target
+from actors.storage.run_record import RunRecord
 from conf.arguments import run_and_options, whole
 from conf.command import LAYOUT, PlainConsole, command
 from conf.errors import BadInput, printable
 from launch.after.trained import find_run
 from launch.reporting.tables import OUTCOMES, pairs_by_outcome
 
-OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": ()}
+OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": (), "checkpoint": ()}
 
 MOST = 10**6
 
-WRITTEN_BY = {"eval-base": "first", "eval-final": "last"}
+WRITTEN_BY = {"eval-base": "first", "eval-final": "final", "eval-last": "final"}
 """File of samples → the evaluation that writes it."""
 
 STYLES = {"correct": "green", "wrong": "red"}
@@ -44,7 +46,8 @@ def main(arguments: list[str]) -> int:
     if not (limit := whole(given.get("limit", "10"), MOST)):
         raise BadInput(f"limit={given['limit']}: use a number from 1 to {MOST}")
     console, run = PlainConsole(), find_run(folder)
-    samples = {name: run.samples(name) for name in WRITTEN_BY}
+    trained = trained_samples(run, given["checkpoint"]) if "checkpoint" in given else "eval-final"
+    samples = {name: run.samples(name) for name in ("eval-base", trained)}
     if missing := [name for name, rows in samples.items() if not rows]:
         raise BadInput(
             f"the run in {folder} has no samples/{missing[0]}.jsonl: its {WRITTEN_BY[missing[0]]} evaluation writes it;"
@@ -68,6 +71,18 @@ def main(arguments: list[str]) -> int:
     more = "" if pairs or shown == "all" else ". Add show=all to see them"
     console.print(f"Shown {min(len(pairs), limit)} of {len(pairs)}; of all responses: {counts}{more}")
     return 0
+
+
+def trained_samples(run: RunRecord, checkpoint: str) -> str:
+    """Return the name of the samples of a checkpoint. Raises BadInput for one that was not evaluated."""
+    found = target(run.checkpoints.folder / checkpoint)
+    for name in ("eval-final", "eval-last"):
+        rows = run.samples(name)
+        if found and rows and found == run.checkpoints.path_of(rows[0].version or 0).resolve():
+            return name
+    raise BadInput(
+        f"checkpoint={checkpoint}: the run's result and its last one have samples; name one, or leave it out"
+    )
 
 
 def side_by_side(responses: Mapping[str, str], verdicts: Sequence[str] = ()) -> Table:

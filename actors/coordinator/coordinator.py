@@ -368,8 +368,8 @@ class Coordinator:
             incarnation = await self._folder.next_incarnation()
             adapter = AdapterRef(self.updates, incarnation, str(checkpoint / "adapter"))
             await self._stopping.unless_stopped(self._publisher.adopt(adapter))
-        if (policy := self._publisher.policy) is not None and policy.version != self._selection.validated:
-            await self._stopping.unless_stopped(self._finals.validate(policy))
+        if (policy := self._publisher.policy) is not None:
+            await self._stopping.unless_stopped(self._finals.choose(policy, self._selection.validated))
 
     def _note_crash(self, death: LearnerDied, then: str = "") -> None:
         """Record a crash of the learner. Raises Halted after CRASHES without a checkpoint in between.

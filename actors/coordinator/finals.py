@@ -30,13 +30,15 @@ class FinalEvaluations:
         self._run, self._saving = run, saving
         self._heldout, self._plasticity, self._prompts = heldout, plasticity, prompts
 
-    async def validate(self, policy: AdapterRef) -> None:
-        """Validate the last version, if it has a checkpoint, so that it can be chosen."""
-        if policy.version == self._saving.saved_version > 0:
+    async def choose(self, policy: AdapterRef, validated: int | None) -> None:
+        """Validate the last version, if it has a checkpoint and was not validated, and choose the result: the end of
+        the training may have cut off the checkpoint that was chosen before.
+        """
+        folder, found = self._run.folder, dict[str, float]()
+        if policy.version == self._saving.saved_version > 0 and policy.version != validated:
             found = await self._heldout.validate(policy, last=True)
-            if found:
-                await self._run.folder.flush()  # the rows are read
-                self._saving.choose(self._run.folder.extend_metrics(policy.version, found))
+        await folder.flush()  # the rows are read
+        self._saving.choose(folder.extend_metrics(policy.version, found))
 
     async def evaluate(self, policy: AdapterRef, inspect: bool) -> dict[str, Any]:
         """Return the scores of the run's result, those of the last policy if it is another and time is left, and

@@ -145,14 +145,15 @@ class RunFolder(RunRecord):
         return row.metrics
 
     def extend_metrics(self, update: int, more: dict[str, float]) -> list[dict[str, float]]:
-        """Add metrics to the row of an update. Return the metrics of all rows. Call it once the rows are on disk."""
-        extended = [
+        """Add metrics, if any, to the row of an update. Return those of all rows. Call it once the rows are on disk."""
+        rows = [
             documents.MetricsRow.model_validate({**row.content, **more}) if row.update == update else row
             for row in self.rows()
         ]
-        self.writer.put(write_rows, self.metrics, extended)
-        self.tracking.scalars(update, more)
-        return [row.metrics for row in extended]
+        if more:
+            self.writer.put(write_rows, self.metrics, rows)
+            self.tracking.scalars(update, more)
+        return [row.metrics for row in rows]
 
     async def flush(self) -> None:
         """Return once all writes and the names of new files are on disk, so that no checkpoint outlasts its history.

@@ -6,6 +6,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from actors.models.files import BUNDLED, name_on_hub
 from actors.models.sizes import padded_rank
+from actors.storage.checkpoints import version_of
 from launch.after.trained import Trained
 from launch.reporting.history import Run
 from launch.reporting.page import cell
@@ -23,7 +24,8 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
 
     report: the report in Markdown. licence: the hub's abbreviation of the base model's licence; empty if unknown.
     """
-    found, base, source = effect(run), trained.base_name, str(run.config["data.source"])
+    measured_one = run.result is None or run.result.update == version_of(trained.checkpoint)
+    found, base, source = effect(run) if measured_one else None, trained.base_name, str(run.config["data.source"])
     on_hub, revision, price = "/" in base, name_on_hub(trained.config.model)[1], trained.config.budget.price_per_hour
     dataset = source.removeprefix("hub:").partition(":")[0].partition("@")[0] if source.startswith("hub:") else ""
     measured = str(run.config.get("data.eval_source") or source)

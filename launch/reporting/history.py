@@ -43,7 +43,8 @@ class Run:
     begun: whether the folder can be read; otherwise only name, folder, config, sweep_status and a reason are known.
     sweep_status: the status of the run in its sweep.
     summary: summary.json; before the end of the run, the facts known so far.
-    before, after: samples of the held-out evaluations of the base model and of the trained policy.
+    before, after, at_end: samples of the held-out evaluations of the base model, of the result, and of the last policy
+    where that is another.
     evaluation: evaluation.json.
     filtered: number of problems by the reason why they are not used, or used in spite of it.
     restores: number of times that weights were restored.
@@ -59,6 +60,7 @@ class Run:
     events: tuple[documents.Event, ...] = ()
     before: tuple[documents.SampleRow, ...] = ()
     after: tuple[documents.SampleRow, ...] = ()
+    at_end: tuple[documents.SampleRow, ...] = ()
     origin: documents.Origin = field(default_factory=documents.Origin)
     evaluation: documents.EvaluationDocument | None = None
     filtered: Mapping[str, int] = field(default_factory=Counter)
@@ -75,8 +77,18 @@ class Run:
 
     @property
     def final(self) -> documents.PolicyScores | None:
-        """Held-out evaluation of the trained policy."""
+        """Held-out evaluation of the result."""
         return self.summary.eval.final
+
+    @property
+    def last(self) -> documents.PolicyScores | None:
+        """Held-out evaluation of the last policy, if it is not the result."""
+        return self.summary.eval.last
+
+    @property
+    def result(self) -> documents.Result | None:
+        """The policy that the run returns."""
+        return self.summary.result
 
     def counts(self, prefix: str) -> dict[str, int]:
         """Return the ledger's counts whose names begin with a prefix, by the rest of the name."""
@@ -141,6 +153,7 @@ def read_run(folder: Path) -> Run:
         events=tuple(record.events()),
         before=tuple(record.samples("eval-base")),
         after=tuple(record.samples("eval-final")),
+        at_end=tuple(record.samples("eval-last")) if summary.eval.last else (),
         origin=record.origin(),
         evaluation=EvaluationFolder(record.evaluation_folder).document(),
         filtered=Counter(row.reason for row in record.filtered()),

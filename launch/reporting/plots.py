@@ -104,21 +104,26 @@ def learning_curve(run: Run, found: Effect | None) -> Plot | None:
         known.pop("reward/mean", None)
     end = run.rows[-1].update if run.rows else run.summary.updates
     points = {0: found.before} if found else {0: mean_of(run.base)} if run.base else {}
-    if found and end:
-        points[end] = found.after
+    result = run.result.update if run.result else end
+    if found and result:
+        points[result] = found.after
+    if run.last:
+        points[end] = mean_of(run.last)
     if not known and not points:
         return None
     axes = blank(LARGER)
     for metric in known:
         _curve(axes, run, metric, lines[metric], f"C{2 * [*lines].index(metric)}")
     _held_out(axes, _validations(run), "validation", "C4", 3)
+    if result != end:
+        axes.axvline(result, color="C1", linewidth=0.8, linestyle="--", label=f"result: update {result}")
     _held_out(axes, points, "held-out pass@1", "C1", 5)
     _mark_collapses(axes, run)
     if "reward/mean" not in known:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     low, high = axes.get_ylim()
     axes.set_ylim(low if any(min(values) < 0 for values in known.values()) else 0.0, max(1.03, high))
-    label(axes, "correct; reward" if "reward/mean" in known else "correct", lines=len(known) + 2)
+    label(axes, "correct; reward" if "reward/mean" in known else "correct", lines=len(known) + 3)
     return finish(axes, "learning", "Learning curve, with 95 % intervals on the held-out problems")
 
 
@@ -133,10 +138,13 @@ def _held_out(axes: Axes, points: dict[int, Mean], name: str, colour: str, size:
 
 def _validations(run: Run) -> dict[int, Mean]:
     """Return validations by update. With one sample per problem, the value determines the interval."""
-    count = min(int(run.config.get("validation.problems") or 0), run.base.problems if run.base else 0)
-    updates, values = run.series("validation/pass@1")
-    known = zip(updates, [round(value * count) for value in values], strict=True) if count else ()
-    return {update: over_problems([1.0] * solved + [0.0] * (count - solved)) for update, solved in known if update}
+    found = {}
+    for row in run.rows:
+        count = int(row.metrics.get("validation/problems", 0))
+        solved = round(row.metrics.get("validation/pass@1", 0.0) * count)
+        if count:
+            found[row.update] = over_problems([1.0] * solved + [0.0] * (count - solved))
+    return found
 
 
 def curves(run: Run) -> list[Plot]:

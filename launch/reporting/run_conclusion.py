@@ -55,7 +55,8 @@ def effect(run: Run) -> Effect | None:
 
 
 def conclude(run: Run, found: Effect | None) -> str:
-    """Return the conclusion in a sentence, and a second one if the run is far behind its plan.
+    """Return the conclusion in a sentence, and further ones if the result is not the last version and if the run is
+    far behind its plan.
 
     found: `effect` of the run.
     """
@@ -63,9 +64,18 @@ def conclude(run: Run, found: Effect | None) -> str:
         return f"No conclusion: no update was made; {_ended(run)}."
     late = f" It made only {said}." if (said := behind(run)) else ""
     if found:
-        return _sentence(found) + late
+        return _sentence(found) + _choice(run) + late
     missing = "the base model" if run.base is None else "the trained model"
     return f"No conclusion: {missing} was not evaluated; {_ended(run)}.{late}"
+
+
+def _choice(run: Run) -> str:
+    """Say which version is the result, unless it is the last."""
+    if run.result is None or run.result.update == run.summary.updates:
+        return ""
+    problems = [row.metrics["validation/problems"] for row in run.rows if "validation/problems" in row.metrics]
+    on = f", chosen on {many(int(problems[-1]), 'problem')} that are not reported" if problems else ""
+    return f" The result is update {run.result.update} of {run.summary.updates}{on}."
 
 
 def _ended(run: Run) -> str:

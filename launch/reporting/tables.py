@@ -12,8 +12,8 @@ from actors.storage.documents import Plasticity, SampleRow
 from conf.schema.reward import formula
 from launch.reporting.benchmarks import notes, table_rows
 from launch.reporting.history import Run
-from launch.reporting.run_conclusion import Effect
-from launch.reporting.wording import WORDS, compact, count, decimal, percent, points, span, time
+from launch.reporting.run_conclusion import Effect, mean_of
+from launch.reporting.wording import WORDS, compact, count, decimal, many, percent, points, span, time
 
 SHOWN_PAIRS = 6
 
@@ -61,8 +61,10 @@ class BeforeAfter:
 
 
 def held_out(run: Run, found: Effect) -> Table:
-    """Return the table that compares the run's two evaluations."""
-    base, final = run.base, run.final
+    """Return the table that compares the run's evaluations: of the base model, of the result, and of the last policy
+    where that is another.
+    """
+    base, final, last = run.base, run.final, run.last
     assert base
     assert final
     ks = [k for k in base.pass_at if k > 1 and k in final.pass_at]
@@ -75,8 +77,8 @@ def held_out(run: Run, found: Effect) -> Table:
         ("mean length, tokens", *(decimal(length, 2) for length in lengths), longer),
     ]
     if run.before and run.after:
-        rows.append(_counted(run, "truncated", lambda row: row.finish_reason == "length"))
-        rows.append(_counted(run, "unparsable", lambda row: row.status == Status.UNPARSABLE))
+        rows += [_counted(name, run.before, run.after) for name in COUNTED]
+    head: Cells = ("", "base", "trained", "change")
     config = run.config
     limit = config.get("eval.max_response_tokens") or config.get("rollout.max_response_tokens")
     note = (
@@ -85,16 +87,34 @@ def held_out(run: Run, found: Effect) -> Table:
     )
     if base.problems != final.problems:
         note += f" Only pass@1 is over the {found.problems} problems of both evaluations."
-    return Table("Held-out problems", ("", "base", "trained", "change"), rows, note)
+    if last and run.result:
+        passed = [percent(last.pass_at[k]) if k in last.pass_at else "" for k in ks]
+        cells = [percent(last.pass_at_1), span(mean_of(last).interval), *passed, decimal(last.mean_length, 2)]
+        cells += [_number(name, run.at_end) for name in COUNTED]
+        rows = [(*row, cell) for row, cell in zip(rows, cells, strict=False)]
+        head = ("", "base", f"result: update {run.result.update}", "change", f"last: update {run.summary.updates}")
+        note += f" The last policy on {many(last.problems, 'problem')}; it is not the result."
+    return Table("Held-out problems", head, rows, note)
 
 
 def _shares(name: str, before: float, after: float) -> Cells:
     return name, percent(before), percent(after), points(after - before)
 
 
-def _counted(run: Run, name: str, marked: Callable[[SampleRow], bool]) -> Cells:
-    marks = [[marked(row) for row in of] for of in (run.before, run.after)]
-    return name, *(f"{sum(of)} of {len(of)}" for of in marks), points(fmean(marks[1]) - fmean(marks[0]))
+COUNTED: dict[str, Callable[[SampleRow], bool]] = {
+    "truncated": lambda row: row.finish_reason == "length",
+    "unparsable": lambda row: row.status == Status.UNPARSABLE,
+}
+"""Kinds of samples that are counted."""
+
+
+def _counted(name: str, before: Sequence[SampleRow], after: Sequence[SampleRow]) -> Cells:
+    change = fmean(map(COUNTED[name], after)) - fmean(map(COUNTED[name], before))
+    return name, _number(name, before), _number(name, after), points(change)
+
+
+def _number(name: str, samples: Sequence[SampleRow]) -> str:
+    return f"{sum(map(COUNTED[name], samples))} of {len(samples)}"
 
 
 def benchmarks(run: Run) -> Table:

@@ -79,7 +79,11 @@ def describe(summary: RunSummary) -> str:
     """Say how and when a run ended."""
     cost = "" if summary.cost is None else f", at a cost of {summary.cost:.2f}"
     ended = "completed, with its time budget used," if summary.status == "budget_exhausted" else summary.status
-    return f"{ended} after {counted(summary.updates, 'update')} in {duration(summary.spent_s)}{cost}: {summary.reason}"
+    result, chosen = summary.result, ""
+    if result and result.update != summary.updates:
+        chosen = f"; the result is update {result.update}, {result.why}"
+    spent = f"{counted(summary.updates, 'update')} in {duration(summary.spent_s)}{cost}"
+    return f"{ended} after {spent}: {summary.reason}{chosen}"
 
 
 def exit_code(summary: RunSummary) -> int:
@@ -129,7 +133,7 @@ def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
         steps = {
             "talk to it": f"python launch/chat.py {run}",
             "see responses": f"python launch/samples.py {run}",
-            "measure more": f"python launch/evaluate.py adapter={run}/checkpoints/latest",
+            "measure more": f"python launch/evaluate.py adapter={run}",
             "take it away": f"python launch/export.py {run}",
         }
     few = not summary.updates or (planned and summary.updates < BEHIND * planned.updates)
