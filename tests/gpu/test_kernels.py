@@ -48,7 +48,7 @@ def only(config: Config, kernels: tuple[str, ...]) -> Iterator[None]:
 
     off: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         KERNELS[0]: (projection, "chains", lambda x: False),
-        KERNELS[1]: (adapter, "fuse", lambda *_: False),
+        KERNELS[1]: (adapter, "fuse", lambda *_: True),  # refused ones would have activations computed twice
         KERNELS[2]: (policies, "unpadded_serves", lambda *_: False),
         KERNELS[3]: (logprobs, "_logits", rounded),
     }
