@@ -17,6 +17,7 @@ from actors.models.files import found_here
 from actors.protocols import Clock
 from actors.rollout.vllm_settings import engine_settings, set_environment
 from actors.runtime.placement import Mapped, Placement, Share
+from actors.runtime.ray_session import root_of
 from actors.runtime.remote_actor import ActorProxy, RemoteActor
 from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
 from conf.errors import BadInput
@@ -25,6 +26,9 @@ from conf.schema import Config
 if TYPE_CHECKING:
     import torch
     from vllm.model_executor.model_loader.weight_cache.daemon import WeightCacheDaemon
+
+DAEMON_SOCKET = f"vllm_weight_cache_{'0' * 32}.sock"
+"""A name as long as that of the daemon's socket, which has an MD5 digest."""
 
 
 class WeightsActor:
@@ -74,10 +78,10 @@ def make_daemon(config: Config, model_path: str, share: Share, folder: str) -> "
     """Return vLLM's daemon for the model of a run's engine, before it has loaded the model."""
     from vllm import EngineArgs
     from vllm.model_executor.model_loader.weight_cache.daemon import WeightCacheDaemon
-    from vllm.utils.network_utils import get_distributed_init_method, get_open_port
+    from vllm.utils.network_utils import get_file_store_init_method
 
     settings = EngineArgs(**engine_settings(config, model_path, share, None)).create_engine_config()
-    return WeightCacheDaemon(settings, 0, 0, get_distributed_init_method("127.0.0.1", get_open_port()), folder)
+    return WeightCacheDaemon(settings, 0, 0, get_file_store_init_method(), folder)
 
 
 def handles(model: "torch.nn.Module") -> bytes:
@@ -106,7 +110,8 @@ class SharedWeights(Supervised[RemoteWeights]):
     """
 
     def __init__(self, config: Config, model_path: str, share: Share, clock: Clock, record: Record) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="weights-", ignore_cleanup_errors=True)
+        root = root_of(f"w12345678/{DAEMON_SOCKET}")
+        self._folder = tempfile.TemporaryDirectory(prefix="w", dir=root, ignore_cleanup_errors=True)
         actor = RemoteActor(WeightsActor, "weights", share, config, model_path, share, self._folder.name)
         super().__init__(RemoteWeights(actor), clock, record)
         self.users: list[RemoteActor] = []

@@ -42,7 +42,10 @@ RAY = "ray"
 """Folder of Ray within the temporary one."""
 
 LONGEST = 42
-"""Most characters in the path of Ray's folder, so that the paths of a session's sockets have at most 107."""
+"""Most characters in the path of Ray's folder, so that the paths of a session's sockets have at most SOCKET."""
+
+SOCKET = 107
+"""Most bytes in the path of a socket, by Linux."""
 
 SERVERS = ("raylet", "gcs_server")
 """Names of a Ray session's server processes. The session's other processes should end after them."""
@@ -233,14 +236,17 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
         os.environ |= {} if before is None else {"TMPDIR": before}
 
 
+def root_of(path: str, longest: int = SOCKET) -> Path:
+    """Return this user's temporary folder, or the one in /tmp if a path in the former would be longer than that."""
+    root = private_folder().resolve()
+    return root if len(os.fsencode(root / path)) <= longest else private_folder("/tmp").resolve()
+
+
 def make_temporary(folder: Path) -> Path:
     """Make a temporary folder for Ray and note it in `folder`. It is in a private one, since all users can write to
     Ray's own.
     """
-    root = private_folder().resolve()
-    if len(f"{root}/run-12345678/{RAY}") > LONGEST:
-        root = private_folder("/tmp").resolve()
-    place = Path(tempfile.mkdtemp(prefix="run-", dir=root))
+    place = Path(tempfile.mkdtemp(prefix="run-", dir=root_of(f"run-12345678/{RAY}", LONGEST)))
     on_leave(partial(_drop, folder, place))
     number = secrets.token_hex(16)
     mark(place, RAY_SESSION.kind, number=number, owner=folder.stat().st_ino)

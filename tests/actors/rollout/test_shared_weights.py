@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import socket
 import sys
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +16,7 @@ from actors.rollout import shared_weights
 from actors.rollout.shared_weights import SharedWeights, WeightsActor
 from actors.rollout.vllm_settings import SMALL_SHARE, gpu_settings
 from actors.runtime.placement import Mapped, Placement, Share
+from actors.runtime.ray_session import clear_session, make_temporary
 from actors.storage.documents import EventKind
 from conf.errors import BadInput
 from conf.schema import Config
@@ -78,6 +82,32 @@ def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(monkeypatch
     assert run_virtually(scenario(users)) == [b"life 1", b"life 2"]
     assert [len(user.kills) for user in users] == [1, 1]
     assert events == [EventKind.DIED, EventKind.RESTARTED]
+
+
+def test_the_daemons_socket_can_be_bound_wherever_temporary_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Temporary files of a run's actors are in a folder below the user's; those of the doctor are in the user's."""
+    from vllm.model_executor.model_loader.weight_cache.protocol import get_socket_path
+
+    monkeypatch.setattr(shared_weights, "RemoteActor", Holder)
+
+    async def bind() -> None:
+        weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(get_socket_path("GPU-a", weights._folder.name))
+        await weights.close()
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        for length in range(1, 50):
+            root = Path(short, "x" * length)
+            root.mkdir(mode=0o700)
+            monkeypatch.setattr(tempfile, "tempdir", str(root))
+            run_virtually(bind())
+            monkeypatch.setattr(tempfile, "tempdir", str(make_temporary(tmp_path)))
+            run_virtually(bind())
+            monkeypatch.setattr(tempfile, "tempdir", str(root))
+            clear_session(tmp_path)
 
 
 def test_weights_that_never_load_name_their_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.settings import changed
+from learner.actor import LOOPBACK
 from learner.learner import LoraLearner
 from learner.model.shared_weights import model_on
 from tests.actors.rollout.test_served_families import write
@@ -36,6 +38,8 @@ def held(out: Path, *models: tuple[str, Path]) -> Iterator[list[dict[str, Tensor
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert any(line == "held\n" for line in holder.stdout)
+        listening = [each.laddr for each in psutil.Process(holder.pid).net_connections() if each.status == "LISTEN"]
+        assert all(address.ip == LOOPBACK for address in listening), listening
         yield [pickle.loads((out / str(number)).read_bytes()) for number in range(len(models))]
         holder.communicate("")
 
