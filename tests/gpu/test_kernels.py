@@ -21,6 +21,7 @@ from learner.model import adapter, logprobs, projection
 from learner.model import policy as policies
 from learner.model.adapter import load_model
 from learner.model.attention import unpadded_serves
+from learner.model.model_check import collected
 from learner.model.policy import Policy
 from learner.packing import Tokens, pack
 from tests.learner.full_size import fullest, modeling
@@ -60,6 +61,7 @@ def only(config: Config, kernels: tuple[str, ...]) -> Iterator[None]:
         yield
 
 
+@collected()  # else a later measurement has less memory, and so has a later module
 def measure(config: Config, kernels: tuple[str, ...]) -> tuple[float, float, Tensor, float]:
     """Return seconds and peak bytes of a full micro-batch, its log-probabilities, and the norm of its gradients."""
     with only(config, kernels):

@@ -1,5 +1,7 @@
 """Models with one change that the learner does not follow: each is refused, whatever the size of its weights."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -128,6 +130,33 @@ def test_a_mistake_is_refused(what: str, dtype: torch.dtype, scale: float, monke
     change(base, monkeypatch)
     with pytest.raises(BadInput, match=r"differ from transformers' by .* nats, rounding moves them by"):
         check_model(base)
+
+
+def bind(model: Any) -> None:
+    """Bind the forward methods of a model's MLPs and norms into them, as liger-kernel does: each is in a cycle then."""
+    for module in model.modules():
+        if type(module).__name__.endswith(("MLP", "RMSNorm")):
+            module.__dict__["forward"] = type(module).forward.__get__(module)
+
+
+@pytest.mark.parametrize("begin", [0, 1])
+def test_copies_of_the_first_layers_are_freed_at_once(begin: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the collector happens to run: the learner's share of a GPU has no room for them beside a batch."""
+    base, copy_of, alive = model("Llama 2, 3"), model_check._sharp_part, weakref.WeakSet[Any]()
+
+    def part_of(base: Any) -> Any:
+        part = copy_of(base)
+        alive.update(part.parameters())
+        return part
+
+    monkeypatch.setattr(model_check, "_sharp_part", part_of)
+    steps = (lambda: model_check.change_of(base, bind, base.device), lambda: (bind(base), check_model(base)))
+    gc.disable()
+    try:
+        steps[begin]()
+        assert not alive
+    finally:
+        gc.enable()
 
 
 def test_attention_with_a_soft_cap_is_refused() -> None:
