@@ -6,7 +6,6 @@ a run, and gives handles to engines only.
 
 import asyncio
 import os
-import sys
 import tempfile
 from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
@@ -17,6 +16,7 @@ from actors.models.files import found_here
 from actors.protocols import Clock
 from actors.rollout.vllm_settings import engine_settings, set_environment
 from actors.runtime.placement import Mapped, Placement, Share
+from actors.runtime.process import end_without_gpu
 from actors.runtime.ray_session import root_of
 from actors.runtime.remote_actor import ActorProxy, RemoteActor
 from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
@@ -46,23 +46,14 @@ class WeightsActor:
         self._fraction = torch.cuda.memory_allocated() / torch.cuda.get_device_properties(0).total_memory
 
     async def alive(self) -> None:
-        """End this process if its context on the GPU is lost. It computes nothing and would not notice that a fault of
-        another client of NVIDIA's MPS has ended it, while MPS takes no new client before all old ones are gone.
-        """
-        import torch
-
-        try:
-            torch.cuda.synchronize()
-        except RuntimeError as error:
-            print(f"the GPU does not answer: {error}", file=sys.stderr, flush=True)
-            os._exit(1)
+        end_without_gpu()
 
     async def fraction(self) -> float:
         """Return the fraction of the GPU's memory that the weights take."""
         return self._fraction
 
     async def handles(self) -> bytes:
-        await self.alive()
+        end_without_gpu()
         assert self._daemon.model is not None
         return handles(self._daemon.model)
 

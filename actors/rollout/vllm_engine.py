@@ -15,6 +15,7 @@ from actors.rollout.adapter_references import AdapterSlots
 from actors.rollout.engine_thread import EngineThread
 from actors.rollout.vllm_settings import engine_settings, set_environment
 from actors.runtime.placement import Share
+from actors.runtime.process import end_without_gpu
 from conf.errors import BadInput
 from conf.schema import Config
 
@@ -56,8 +57,9 @@ class RolloutEngine:
         self._lora_ids = itertools.count(1)
         self._request_ids = itertools.count()
         self._deterministic = config.run.deterministic
+        self._on_cpu = bool(share.cores)
         # On a CPU a sample's last digits depend on what else is in a step.
-        alone = answers_alone(config, "cpu" if share.cores else "cuda")
+        alone = answers_alone(config, "cpu" if self._on_cpu else "cuda")
         self._turn = asyncio.Lock() if alone else contextlib.nullcontext()
 
     async def cache_blocks(self) -> int:
@@ -65,8 +67,8 @@ class RolloutEngine:
         return int(self.vllm_config.cache_config.num_gpu_blocks or 0)
 
     async def alive(self) -> None:
-        """Return between two steps of the engine: never, if one of them hangs."""
-        await self._thread.call(lambda _: None)
+        """Return between two steps of the engine: never, if one of them hangs or the GPU is lost."""
+        await self._thread.call(lambda _: None if self._on_cpu else end_without_gpu())
 
     async def load(self, adapter: AdapterRef) -> None:
         """Load an adapter under its own name, after waiting for a free slot, which stays free if loading fails."""

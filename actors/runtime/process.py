@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +24,19 @@ def end_with(parent: int) -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it was gone before
         os._exit(128 + signal.SIGTERM)
+
+
+def end_without_gpu() -> None:
+    """End this process if its context on the GPU is lost. One that computes nothing would not notice that a fault of
+    another client of NVIDIA's MPS has ended it, while MPS takes no new client before all old ones are gone.
+    """
+    import torch
+
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        print(f"the GPU does not answer: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def after(seconds: float, action: Callable[[], object]) -> threading.Timer:

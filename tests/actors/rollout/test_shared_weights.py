@@ -5,6 +5,7 @@ import gc
 import socket
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 
 from actors.errors import ActorDied
 from actors.rollout import shared_weights
+from actors.rollout.engine_thread import EngineThread
 from actors.rollout.shared_weights import SharedWeights, WeightsActor
+from actors.rollout.vllm_engine import RolloutEngine
 from actors.rollout.vllm_settings import SMALL_SHARE, gpu_settings
 from actors.runtime.placement import Mapped, Placement, Share
 from actors.runtime.ray_session import clear_session, make_temporary
@@ -154,16 +157,23 @@ def test_weights_that_are_given_up_say_so(monkeypatch: pytest.MonkeyPatch) -> No
     assert unseen == []
 
 
-def test_it_ends_with_its_context_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "on_cpu"), [(WeightsActor, False), (RolloutEngine, False), (RolloutEngine, True)])
+def test_it_ends_with_its_context_on_the_gpu(kind: Any, on_cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine too, which may wait for a learner that MPS refuses while the engine lives."""
+
     def lost() -> None:
         raise RuntimeError("CUDA error: the MPS client has been terminated")
 
+    async def heartbeat() -> None:
+        actor = SimpleNamespace(_thread=EngineThread(lambda: None), _on_cpu=on_cpu)  # type: ignore[arg-type, return-value]
+        await kind.alive(actor)
+
     monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
-    asyncio.run(WeightsActor.alive(SimpleNamespace()))
+    asyncio.run(heartbeat())
     monkeypatch.setattr("torch.cuda.synchronize", lost)
     monkeypatch.setattr("os._exit", sys.exit)
-    with pytest.raises(SystemExit):
-        asyncio.run(WeightsActor.alive(SimpleNamespace()))
+    with nullcontext() if on_cpu else pytest.raises(SystemExit):
+        asyncio.run(heartbeat())
 
 
 def test_an_engine_is_given_what_another_process_holds_in_addition_to_its_share() -> None:
