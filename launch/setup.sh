@@ -24,6 +24,7 @@ stamp=.venv/setup.stamp           # the extras that were installed, and a checks
 # What this script, pip and uv put into .venv, which is changed only if it has a setup.*, and emptied if it has no more.
 ours='bin|etc|include|lib|lib64|man|opt|share|pyvenv\.cfg|\.gitignore|\.lock|CACHEDIR\.TAG|setup\.(log|stamp|unfinished)|torch_extensions-.*'
 again='run the same command again'
+headers="install them (Debian, Ubuntu: apt install g++ python3-dev), and $again"
 least_driver=580 # for CUDA 13, for which torch and vLLM are built
 least_gpu=8      # smallest compute capability with bfloat16, the only dtype of this project in which vLLM serves LoRA
 
@@ -89,6 +90,8 @@ install() { # description pip-arguments…
         fail_with_log "the disk is full: free some space (pip also uses ${TMPDIR:-/tmp} and ~/.cache) and $again"
     elif tail -n 40 "$log" | grep -qE 'Max retries|Retrying|Connection|timed out|name resolution|ProxyError|SSLError'; then
         fail_with_log "pip could not reach a package index: check the network, a proxy, and \`pip config list\`, then $again"
+    elif tail -n 40 "$log" | grep -qE "Python\.h|command '[^']*(cc|clang)[^']*' failed"; then
+        fail_with_log "a package without a build for this Python has to be compiled, which needs a C compiler and Python's headers: $headers"
     fi
     fail_with_log "pip could not install it: if the lines above do not say why, check \`pip config list\`, then $again"
 }
@@ -138,12 +141,20 @@ check_gpus() { # before gigabytes are installed that could not use them
     case $newest in [0-9].*) [ "${newest%%.*}" -ge $least_gpu ] || fail "the best GPU here has compute capability $newest, and vLLM's LoRA needs $least_gpu.0 for bfloat16 (Ampere: A40, A100, RTX 3090, …): take another GPU" ;; esac
 }
 
+check_compiler() { # before gigabytes are installed that need one
+    command -v "${CC:-cc}" gcc clang >/dev/null &&
+        $python -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null ||
+        fail "vLLM compiles its LoRA kernels with Triton, which needs a C compiler and Python's headers: $headers"
+}
+
 [ "$(uname -s)" = Linux ] || fail "this is $(uname -s), and vLLM has wheels for Linux only: use a Linux machine, WSL2 or a container"
 
 extra=cpu need_gb=6
 if nvidia-smi -L >/dev/null 2>&1; then
     extra=cuda need_gb=14
     check_gpus
+elif compgen -G '/dev/nvidia[0-9]*' >/dev/null && [ -n "${CUDA_VISIBLE_DEVICES-all}" ]; then
+    fail "there is an NVIDIA GPU here and nvidia-smi does not work: start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility, or mend the driver; with CUDA_VISIBLE_DEVICES= (empty) the same command installs the CPU build"
 fi
 if [ "${1-}" = dev ] || grep -qs ',dev' $stamp; then extra+=,dev; fi
 lock=launch/locks/${extra%%,*}.txt # versions of all packages, also of those that pyproject.toml does not name
@@ -180,14 +191,14 @@ fi
 
 touch $unfinished $log
 check_index
-case $extra in cpu*) install_cpu_torch ;; esac
+case $extra in cpu*) install_cpu_torch ;; *) check_compiler ;; esac
 install 'Installing vLLM, Ray, DeepSpeed and the rest (1 to 5 minutes)' --constraint "$lock" --editable ".[$extra]"
 case $extra in
 cpu*) step 'Removing CUDA builds that do not work here' drop_foreign_wheels || fail_with_log "pip could not remove them: delete .venv and $again" ;;
 cuda*) step 'Checking the GPU' $python -c 'import torch; torch.zeros(1, device="cuda")' ||
     fail_with_log "PyTorch cannot use the GPU: update the NVIDIA driver (\`nvidia-smi\` shows it), see that pip does not prefer a CPU build of torch (\`pip config list\`), then delete .venv and $again"
     step 'Compiling a GPU kernel' $python -c 'import torch; torch.compile(torch.sin)(torch.zeros(8, device="cuda"))' ||
-    fail_with_log "vLLM compiles its LoRA kernels with Triton, which needs a C compiler and Python's headers: install them (Debian, Ubuntu: apt install g++ python3-dev) and $again" ;;
+    fail_with_log "vLLM compiles its LoRA kernels with Triton, which could not compile one here: $headers" ;;
 esac
 step 'Checking that it imports' $python -c 'import ray, torch, transformers, peft, deepspeed, vllm' ||
     fail_with_log "the installed packages do not work together: delete .venv and $again"

@@ -131,6 +131,44 @@ def test_gpus_that_could_not_be_used_are_refused_before_anything_is_installed(
     assert installed == ([] if said else [True])
 
 
+def test_a_gpu_whose_tool_is_hidden_gets_no_cpu_build_unasked(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container with NVIDIA_DRIVER_CAPABILITIES=compute."""
+    script = machine.project / "launch/setup.sh"
+    script.write_text(script.read_text().replace("/dev/nvidia", f"{tmp_path}/nvidia"))
+    (tmp_path / "nvidiactl").touch()
+    assert machine.setup()[0] == 0
+    (tmp_path / "nvidia3").touch()
+    code, output, commands = machine.setup()
+    assert (code, commands) == (1, [])
+    assert "NVIDIA_DRIVER_CAPABILITIES" in output
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine.setup() == (0, "", ["-m launch.bundled"])
+
+
+@pytest.mark.parametrize("missing", ["compiler", "headers"])
+def test_compiler_and_headers_are_asked_for_before_gigabytes_are_installed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    machine.program("nvidia-smi", "#!/bin/sh\ncase $1 in *driver*) echo 580.65.06 ;; *compute*) echo 8.6 ;; esac\n")
+    if missing == "headers":
+        machine.fail("Python.h")
+    else:
+        monkeypatch.setenv("BASH_ENV", str(machine.bin / "none"))
+        machine.program("none", 'command() { case $* in *clang*) return 1 ;; *) builtin command "$@" ;; esac; }\n')
+    code, output, commands = machine.setup()
+    assert (code, pip_calls(commands)) == (1, [])
+    assert "g++ python3-dev" in output
+
+
+def test_a_package_that_cannot_be_compiled_names_the_compiler(machine: Machine) -> None:
+    machine.fail("--editable", "error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory")
+    code, output, _ = machine.setup()
+    assert code == 1
+    assert "g++ python3-dev" in output
+
+
 def test_an_unfinished_environment_is_made_anew(machine: Machine) -> None:
     machine.fail("--editable", "Killed")
     assert machine.setup()[0] == 1
