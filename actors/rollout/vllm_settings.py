@@ -18,6 +18,10 @@ SMALL_SHARE = 0.01
 """Fraction of a GPU's memory that vLLM checks to be free. It is small, because vLLM checks this even where the size of
 its KV cache is given and nothing depends on it."""
 
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Variables that the holder of the weights must not have: containers forbid the system call by which expandable
+segments are mapped."""
+
 
 def engine_settings(config: Config, model_path: str, share: Share, cache_blocks: int | None) -> dict[str, Any]:
     """Return the arguments of a run's engine. cache_blocks: see `gpu_settings`."""
@@ -80,9 +84,13 @@ def gpu_settings(share: Share, cache_blocks: int | None) -> dict[str, Any]:
         window. If None, vLLM measures free memory: memory that another process on the GPU takes or frees meanwhile
         would count as the engine's.
     """
-    settings: dict[str, Any] = {"gpu_memory_utilization": share.memory}
+    settings: dict[str, Any] = {
+        "gpu_memory_utilization": share.memory,
+        # Where nvcc and ninja are on a Hopper, it would try kernels at every start that no model here uses.
+        "enable_flashinfer_autotune": False,
+    }
     if cache_blocks is not None:
-        settings = {
+        settings |= {
             "num_gpu_blocks_override": cache_blocks,
             "kv_cache_memory_bytes": 1,  # any number keeps vLLM 0.32 from measuring, and then the blocks decide
             "gpu_memory_utilization": SMALL_SHARE,

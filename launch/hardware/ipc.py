@@ -3,10 +3,12 @@
 That is CUDA's part of sharing weights. vLLM's daemon and loader are first used when a run's actors start.
 """
 
+import hashlib
 import os
 import subprocess
 import sys
 
+from actors.rollout.vllm_settings import ALLOCATOR
 from actors.runtime.placement import Placement
 from conf.errors import BadInput
 from conf.schema import Config
@@ -30,7 +32,13 @@ TRY_S = 120.0
 
 def fault(gpu: Gpu) -> str:
     """Try it on a GPU. Return why it fails; empty if it works."""
+    try:
+        hashlib.md5()
+    except ValueError:  # vLLM takes SHA-256 then, whose longer digest no folder of a run has room for
+        return "in FIPS mode the path of the socket of vLLM's weights daemon is too long"
     command, environment = [sys.executable, "-c", HOLDER, READER], os.environ | seeing(gpu)
+    for name in ALLOCATOR:
+        environment.pop(name, None)
     try:
         subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=TRY_S)
     except subprocess.TimeoutExpired:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from actors.runtime.placement import Placement
 from actors.runtime.process import end_with
-from actors.storage.files import lock, private_folder
+from actors.runtime.ray_session import root_of
+from actors.storage.files import lock
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware.gpus import Gpu, seeing
@@ -28,14 +29,17 @@ CLIENT_S = 120.0
 """Seconds that a client has to compute. It imports torch, and the first one starts the server, which looks at all GPUs.
 """
 
-CLIENT = """
-import os
+CLIENT = f"""
+import os, subprocess
 os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # as the learner
 import torch
 ones = torch.ones(64, 64, device="cuda")
 assert (ones @ ones == 64).all()
+servers = subprocess.run(["{TOOL}"], input="get_server_list\\n", capture_output=True, text=True).stdout
+assert any(map(str.isdigit, servers.split())), "it computed without a server"
 """
-"""Program of a client: it computes on the visible GPU."""
+"""Program of a client: it computes on the visible GPU, and looks for a server of the service, because CUDA computes
+without one, and says nothing, if it does not reach the service."""
 
 PRICE = (
     "engine and learner compute on the GPU at the same time through NVIDIA's MPS: a memory fault of one of them ends"
@@ -81,7 +85,8 @@ def running(gpus: Sequence[Gpu]) -> Iterator[str]:
     killed run is ended first; that of another run stays, and is the reason yielded. This run's service ends with this
     process, even after kill -9.
     """
-    folder = private_folder() / f"mps-{','.join(gpu.index for gpu in gpus)}"
+    name = f"mps-{','.join(gpu.index for gpu in gpus)}"
+    folder = root_of(f"{name}/pipe/control_privileged") / name
     held = lock(folder, place="TMPDIR")
     if held is None:
         yield "another run uses the service"

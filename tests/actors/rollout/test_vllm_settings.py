@@ -6,7 +6,7 @@ import pytest
 import torch
 from vllm import EngineArgs
 
-from actors.rollout.vllm_settings import engine_settings, head_settings
+from actors.rollout.vllm_settings import engine_settings, gpu_settings, head_settings
 from actors.runtime.placement import Share
 from conf.schema import Config
 from conf.settings import changed
@@ -29,6 +29,14 @@ def test_vllm_understands_the_dtype_of_logits_in_families_that_scale_or_cap_them
     for given, dtype in (settings, torch.float32), ({}, torch.bfloat16):
         made = EngineArgs(str(tmp_path), dtype="bfloat16", skip_tokenizer_init=True, **given).create_engine_config()
         assert made.model_config.head_dtype == dtype
+
+
+def test_kernels_of_flashinfer_are_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    build(larger(HEADS[0])).save_pretrained(tmp_path)
+    settings = gpu_settings(GPU, 5000)
+    made = EngineArgs(str(tmp_path), dtype="bfloat16", skip_tokenizer_init=True, **settings).create_engine_config()
+    assert made.kernel_config.enable_flashinfer_autotune is False
 
 
 def test_only_engines_on_gpus_have_logits_in_float32() -> None:

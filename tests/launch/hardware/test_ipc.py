@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from actors.rollout.vllm_settings import ALLOCATOR
 from actors.runtime.placement import divide, place
 from conf.errors import BadInput
 from conf.load import load
@@ -20,6 +21,22 @@ def test_memory_that_can_be_mapped_has_no_fault(monkeypatch: pytest.MonkeyPatch)
     assert fault(GPU) == ""
     monkeypatch.setattr(ipc, "READER", "raise PermissionError('pidfd_getfd')")
     assert "pidfd_getfd" in fault(GPU)
+
+
+def test_the_holder_has_no_allocator_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its expandable segments cannot be mapped in a container. The holder of a run's weights has none either."""
+    for name in ALLOCATOR:
+        monkeypatch.setenv(name, "expandable_segments:True")
+    monkeypatch.setattr(ipc, "HOLDER", f"import os; assert not {set(ALLOCATOR)!r} & os.environ.keys()")
+    assert fault(GPU) == ""
+
+
+def test_hosts_that_forbid_md5_have_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden() -> None:
+        raise ValueError("[digital envelope routines] unsupported")
+
+    monkeypatch.setattr("hashlib.md5", forbidden)
+    assert "FIPS" in fault(GPU)
 
 
 @pytest.mark.parametrize(("way", "refused"), [("on", True), ("auto", False)])

@@ -1,20 +1,25 @@
 """NVIDIA's Multi-Process Service, by a stand-in in bash."""
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from actors.runtime import ray_session
 from actors.runtime.placement import place
+from actors.storage.documents import Event, EventKind
 from conf.errors import BadInput
 from conf.load import load
 from launch.hardware import mps
 from launch.hardware.gpus import Gpu
 from launch.hardware.machine import Machine
-from launch.hardware.mps import check_mps, running
+from launch.hardware.mps import CLIENT, check_mps, running
 from launch.plan.options import options
+from tests.gpu.test_quickstart import unexpected
 from tests.launch.plan.plans import CPU, machine, plan, shown
 
 SERVICE = """#!/bin/bash
@@ -24,6 +29,7 @@ if [ "$1" = -f ]; then
     exec sleep 60
 fi
 read -r word
+[ "$word" = get_server_list ] && { cat "${0%/*}/servers"; exit; }
 [ -e "$CUDA_MPS_PIPE_DIRECTORY/pid" ] || exit 1
 echo "$word" >> "$CUDA_MPS_PIPE_DIRECTORY/told"
 kill "$(cat "$CUDA_MPS_PIPE_DIRECTORY/pid")"
@@ -38,11 +44,18 @@ exit 1
 
 
 @pytest.fixture
-def tool(tmp_path: Path, no_mps: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def short() -> Iterator[str]:
+    """A folder for temporary files with a path that leaves room for a socket."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield folder
+
+
+@pytest.fixture
+def tool(tmp_path: Path, short: str, no_mps: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     folder = tmp_path / "tools"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", short)
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     for name in ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"):
@@ -74,6 +87,17 @@ def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[st
     assert "CUDA_VISIBLE_DEVICES" not in started  # else it would number its clients' GPUs from 0
     assert (pipe / "told").read_text() == "quit\n"
     assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+
+
+def test_its_socket_has_a_path_that_linux_allows(
+    tool: Callable[[str], None], short: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool(SERVICE)
+    deep = tmp_path / ("x" * 60)
+    monkeypatch.setattr(ray_session, "private_folder", lambda root="": Path(short) if root else deep)
+    with running(GPUS) as fault:
+        assert not fault
+        assert len(os.environ["CUDA_MPS_PIPE_DIRECTORY"] + "/control_privileged") <= 107
 
 
 def test_the_service_of_another_run_stays(tool: Callable[[str], None]) -> None:
@@ -110,13 +134,27 @@ def test_a_service_that_does_not_start_or_whose_clients_fail_says_why(
     assert not list(tmp_path.glob("tools/told"))  # another user's service is left alone
 
 
-def test_a_client_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_computes_through_a_server(
+    tool: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA also computes where it cannot reach the service."""
+    program = CLIENT.replace('device="cuda"', 'device="cpu"')
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    exec(mps.CLIENT.replace("cuda", "cpu"), {})
+    tool(SERVICE)
+    for servers, works in (("4711\n", True), ("", False), ("Cannot find MPS control daemon process\n", False)):
+        (tmp_path / "tools/servers").write_text(servers)
+        with nullcontext() if works else pytest.raises(AssertionError, match="without a server"):
+            exec(program, {})
     assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     monkeypatch.setattr("torch.Tensor.__matmul__", lambda ones, _: ones)
     with pytest.raises(AssertionError):
-        exec(mps.CLIENT.replace("cuda", "cpu"), {})
+        exec(program, {})
+
+
+def test_the_gpus_quickstart_passes_where_mps_is_forbidden() -> None:
+    told = (EventKind.FALLBACK, "NVIDIA's MPS"), (EventKind.FALLBACK, "weights"), (EventKind.DIED, "rollout-0")
+    events = [Event.of(kind, subject, update=0, detail="").model_dump() for kind, subject in told]
+    assert unexpected(events) == events[1:]
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_an_engine_on_a_gpu_has_its_environment(monkeypatch: pytest.MonkeyPatch)
     assert "OMP_NUM_THREADS" not in os.environ
     assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
     assert not [name for name in os.environ if name.startswith("VLLM_CPU")]
-    assert gpu_settings(Share(gpus=0.45, memory=0.45), None) == {"gpu_memory_utilization": 0.45}
+    assert gpu_settings(Share(gpus=0.45, memory=0.45), None)["gpu_memory_utilization"] == 0.45
     assert gpu_settings(Share(gpus=0.45, memory=0.45), 5000)["num_gpu_blocks_override"] == 5000
 
 
