@@ -1,6 +1,7 @@
 """NVIDIA's Multi-Process Service, by a stand-in in bash."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime import ray_session
 from actors.runtime.placement import place
 from actors.storage.documents import Event, EventKind
 from conf.errors import BadInput
@@ -90,14 +90,17 @@ def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[st
 
 
 def test_its_socket_has_a_path_that_linux_allows(
-    tool: Callable[[str], None], short: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tool: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool(SERVICE)
     deep = tmp_path / ("x" * 60)
-    monkeypatch.setattr(ray_session, "private_folder", lambda root="": Path(short) if root else deep)
-    with running(GPUS) as fault:
+    deep.mkdir(mode=0o700)
+    monkeypatch.setenv("TMPDIR", str(deep))
+    with running([Gpu(str(os.getpid()), "NVIDIA A40", 45, 40)]) as fault:
+        folder = Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"]).parent
         assert not fault
-        assert len(os.environ["CUDA_MPS_PIPE_DIRECTORY"] + "/control_privileged") <= 107
+        assert len(f"{folder}/pipe/control_privileged") <= 107
+    shutil.rmtree(folder)
 
 
 def test_the_service_of_another_run_stays(tool: Callable[[str], None]) -> None:
