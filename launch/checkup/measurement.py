@@ -7,7 +7,7 @@ multiprocessors is measured, and settings are compared by the resulting plans.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from itertools import product
@@ -32,6 +32,8 @@ from launch.plan.time import Calibration, Costs, costs_of
 from learner.actor import RemoteLearner
 
 T = TypeVar("T")
+
+Work = Callable[[], Awaitable[Any]]
 
 PROMPT = 128
 """Tokens per prompt: enough for the prefill to take as small a part as in a run."""
@@ -65,7 +67,7 @@ TOKEN_IDS = (100, 49_000)
 class Measured:
     """Measured and predicted seconds by kind of work.
 
-    together: seconds of both one after the other, over seconds of both at once; 1 means no gain
+    together: see `gain`
     decoded, learned: tokens per second of each alone
     """
 
@@ -161,7 +163,8 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     await learner.accumulate(Batch(0, work.groups[:1]))
     groups, decode_s = await timed(decode(longest, 2))
     _, learn_s = await timed(learner.accumulate(work))
-    _, both_s = await timed(asyncio.gather(decode(longest, 3), learner.accumulate(work)))
+    works = (decode_s, lambda: decode(longest, 3)), (learn_s, lambda: learner.accumulate(work))
+    together = await gain(*sorted(works, key=lambda each: -each[0]))
     _, update_s = await timed(learner.step(0.0))
     await engines.retire(adapter)
     lengths, learned = lengths_of(groups), sum(group.tokens + prompt for group in work.groups)
@@ -177,7 +180,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
             "update": learning.update_s,
             "sync": learning.sync_s,
         },
-        together=(decode_s + learn_s) / both_s,
+        together=together,
         decoded=sum(lengths) / decode_s,
         learned=learned / learn_s,
     )
@@ -217,6 +220,20 @@ def costs(plan: Plan, prompt: int, response: float) -> Costs:
     found = costs_of(plan.config, plan.shape, plan.machine, plan.placement, work)
     assert found is not None
     return found
+
+
+async def gain(longer: tuple[float, Work], shorter: tuple[float, Work]) -> float:
+    """Return the work that is done in a second of both at once, in seconds that it takes alone; 1 means no gain.
+
+    longer, shorter: seconds of a work alone, and the work. The shorter one is repeated until the longer one has ended:
+    otherwise the gain could not exceed 1 plus the ratio of the two. Its last repetition ends alone.
+    """
+    (longer_s, long), (shorter_s, short) = longer, shorter
+    ending, times = asyncio.ensure_future(timed(long())), list[float]()
+    while not ending.done():
+        times.append((await timed(short()))[1])
+    _, both_s = await ending
+    return (longer_s + len(times) * shorter_s - max(sum(times) - both_s, 0.0)) / both_s
 
 
 async def timed(work: Awaitable[T]) -> tuple[T, float]:

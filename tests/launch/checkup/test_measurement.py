@@ -9,6 +9,8 @@ from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conf.settings import changed
 from launch.checkup import measurement
@@ -70,11 +72,29 @@ def test_seconds_and_tokens_of_each_work_are_measured_beside_the_planned_seconds
     learner: Any = FakeLearner(seconds=2.0)
     found = run_virtually(measurement._measure(made, engine, learner))
     assert found.seconds == pytest.approx({"decode": 3.0, "learn": 2.0, "update": 0.0, "sync": 0.0}, abs=0.01)
-    assert found.together == pytest.approx(5 / 3, rel=0.01)
+    assert found.together == pytest.approx(2.0, rel=0.01)
     assert found.decoded == pytest.approx(made.at_once / 3.0, rel=0.05)
     assert found.predicted["learn"] == pytest.approx(2.0 * found.learned * made.costs.learn_s, rel=0.1)
     planned = {"update": made.costs.update_s, "sync": made.costs.sync_s}
     assert {name: found.predicted[name] for name in planned} == pytest.approx(planned)
+
+
+@given(st.floats(1.0, 4.0), st.floats(1.0, 4.0), st.floats(0.4, 1.0))
+def test_the_gain_of_both_at_once_does_not_depend_on_how_long_each_takes(one: float, other: float, slow: float) -> None:
+    """Beside each other, both have the same fraction of the speed that they have alone."""
+    at_work = 0
+
+    async def work(left: float) -> None:
+        nonlocal at_work
+        at_work += 1
+        while left > 0:
+            await asyncio.sleep(0.02)
+            left -= 0.02 * (slow if at_work == 2 else 1.0)
+        at_work -= 1
+
+    short, long = sorted((one, other))
+    found = run_virtually(measurement.gain((long, lambda: work(long)), (short, lambda: work(short))))
+    assert found == pytest.approx(2 * slow, rel=0.05)
 
 
 @pytest.mark.parametrize(("mps", "percentages"), [("off", [90]), ("on", [90, 80, 100])])
