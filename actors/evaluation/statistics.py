@@ -104,14 +104,14 @@ def together(family: int) -> float:
     return 1 - (1 - CONFIDENCE) / max(family, 1)
 
 
-def pass_at(correct: Sequence[int], n: int) -> dict[str, list[float]]:
-    """Return pass@k of each problem, the probability that at least one of k samples is correct, for PASS_KS and k = n.
+def pass_at(correct: Sequence[int], n: int, ks: Sequence[int] = PASS_KS) -> dict[str, list[float]]:
+    """Return pass@k of each problem, the probability that at least one of k samples is correct, for all ks and k = n.
 
     correct: correct samples of each problem, out of n. The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et
     al. 2021 (arXiv 2107.03374); at k = 1 it is c / n.
     """
-    ks = sorted({k for k in (*PASS_KS, n) if k <= n})
-    return {f"pass@{k}": [1 - comb(n - c, k) / comb(n, k) for c in correct] for k in ks}
+    known = sorted({k for k in (*ks, n) if k <= n})
+    return {f"pass@{k}": [1 - comb(n - c, k) / comb(n, k) for c in correct] for k in known}
 
 
 def scores(samples: Samples, alike: Alike | None = None) -> PolicyScores:

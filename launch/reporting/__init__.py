@@ -7,6 +7,8 @@ from actors.storage.files import replace_text
 from conf.command import as_typed, near
 from conf.errors import BadInput
 from launch.reporting import run_conclusion, sweep_conclusion
+from launch.reporting.exams import claims
+from launch.reporting.exams.results import read_results
 from launch.reporting.history import is_sweep, read_run, read_sweep, read_together
 from launch.reporting.wording import SPACE
 
@@ -49,7 +51,10 @@ def conclusion(folder: Path) -> str:
     """Return the conclusion of a run's or a sweep's report for the screen, or the reason for its absence."""
     try:
         if is_sweep(folder):
-            return sweep_conclusion.conclude(read_sweep(folder)).replace(SPACE, " ")
+            sweep = read_sweep(folder)
+            results = read_results(sweep)
+            said = claims.conclude(results) if results else sweep_conclusion.conclude(sweep)
+            return said.replace(SPACE, " ")
         run = read_run(folder)
         return run_conclusion.conclude(run, run_conclusion.effect(run)).replace(SPACE, " ")
     except Exception as error:

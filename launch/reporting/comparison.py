@@ -6,7 +6,7 @@ from math import comb
 from statistics import fmean
 from typing import Any
 
-from actors.evaluation.statistics import Difference, Mean, over_problems, paired_difference
+from actors.evaluation.statistics import Difference, Mean, paired_difference
 from launch.reporting import seeds
 from launch.reporting.history import LEARNING_RATE, RANK, Run, Settings, Sweep
 from launch.reporting.run_conclusion import mean_of
@@ -39,13 +39,9 @@ class Repeats:
         values = self.values
         if not values:
             return None
-        mean = seeds.over_seeds(values)
-        if mean.interval and len(set(values)) > 1:
-            return Mean(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
-        if self.solved:
-            return Mean(mean.value, over_problems(self.solved.values()).interval)
+        mean = seeds.fraction(values, [*self.solved.values()])
         known = [mean_of(run.final) for run in self.finished if run.final]
-        return Mean(mean.value, known[0].interval)
+        return mean if mean.interval or self.solved else Mean(mean.value, known[0].interval)
 
     @property
     def basis(self) -> str:

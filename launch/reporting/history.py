@@ -12,13 +12,15 @@ from statistics import fmean
 from typing import Any
 
 from actors.evaluation.folder import EvaluationFolder
+from actors.evaluation.statistics import PASS_KS
 from actors.formats import counted
 from actors.messages import Status
 from actors.storage import documents
 from actors.storage.files import read_document
 from actors.storage.run_record import RunRecord
+from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
-from conf.load import flatten
+from conf.load import flatten, load
 from conf.schema import Config, among
 from conf.settings import settings
 
@@ -46,6 +48,7 @@ class Run:
     before, after, at_end: samples of the held-out evaluations of the base model, of the result, and of the last policy
     where that is another.
     evaluation: evaluation.json.
+    exam: status of the evaluation on the sweep's benchmarks, None without any.
     filtered: number of problems by the reason why they are not used, or used in spite of it.
     restores: number of times that weights were restored.
     """
@@ -63,6 +66,7 @@ class Run:
     at_end: tuple[documents.SampleRow, ...] = ()
     origin: documents.Origin = field(default_factory=documents.Origin)
     evaluation: documents.EvaluationDocument | None = None
+    exam: str | None = None
     filtered: Mapping[str, int] = field(default_factory=Counter)
     restores: int = 0
 
@@ -121,12 +125,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Runs that differ in a few settings. axes: dotted keys, without the seed, and their values in order."""
+    """Runs that differ in a few settings. axes: dotted keys, without the seed, and their values in order.
+
+    bases: the base models' own evaluations on the benchmarks, without a run.
+    benchmarks, n, pass_at, remark: as in sweep.json, the benchmarks by name.
+    """
 
     name: str
     folder: Path
     axes: dict[str, tuple[Any, ...]]
     runs: tuple[Run, ...]
+    bases: tuple[Run, ...] = ()
+    benchmarks: tuple[str, ...] = ()
+    n: int | None = None
+    pass_at: tuple[int, ...] = PASS_KS
+    remark: str = ""
 
     @property
     def finished(self) -> list[Run]:
@@ -163,8 +176,19 @@ def read_run(folder: Path) -> Run:
 
 def read_sweep(folder: Path) -> Sweep:
     plan, runs = _plan(folder), tuple(_runs(folder))
-    keys = dict.fromkeys(key for entry in plan.runs for key in entry.overrides if key not in OWN)
-    return Sweep(plan.name or folder.name, folder, _axes(keys, runs), runs)
+    keys = [key for entry in plan.runs for key in entry.overrides if key not in OWN]
+    named = dict.fromkeys(each for key in keys for each in ((MODEL, RANK) if key == "conf" else (key,)))
+    return Sweep(
+        plan.name or folder.name,
+        folder,
+        _axes(named, runs),
+        runs,
+        bases=tuple(_base(folder, plan, entry) for entry in plan.bases),
+        benchmarks=tuple(each.name for each in find_benchmarks(plan.benchmarks)),
+        n=plan.n,
+        pass_at=tuple(sorted(plan.pass_at)) or PASS_KS,
+        remark=plan.remark,
+    )
 
 
 def read_together(folders: list[Path]) -> Sweep:
@@ -203,18 +227,36 @@ def _plan(folder: Path) -> documents.SweepDocument:
 
 
 def _runs(folder: Path) -> list[Run]:
-    """Read the runs of a sweep. A run that has not begun has only its own settings."""
-    found = []
-    for entry in _plan(folder).runs:
+    """Read the runs of a sweep. A run that has not begun has only the sweep's settings."""
+    found, plan = [], _plan(folder)
+    for entry in plan.runs:
         place, status, reason = folder / entry.name, entry.status, entry.reason or ""
         try:
             run = read_run(place) if RunRecord(place).exists else None
         except BadInput as error:
             run, status, reason = None, "unreadable", str(error)
         known = UNFINISHED.model_copy(update={"reason": reason})
-        run = run or Run(entry.name, place, entry.overrides, summary=known)
-        found.append(replace(run, name=entry.name, sweep_status=status))
+        run = run or Run(entry.name, place, _settings_of(entry, plan), summary=known)
+        found.append(replace(run, name=entry.name, sweep_status=status, exam=entry.exam))
     return found
+
+
+def _base(folder: Path, plan: documents.SweepDocument, entry: documents.SweepEntry) -> Run:
+    place = folder / entry.name
+    found = EvaluationFolder(RunRecord(place).evaluation_folder).document()
+    settings = _settings_of(entry, plan) | ({MODEL: found.protocol.model} if found else {})
+    return Run(entry.name, place, settings, sweep_status=entry.status, evaluation=found, exam=entry.exam)
+
+
+def _settings_of(entry: documents.SweepEntry, plan: documents.SweepDocument) -> Settings:
+    """Return the settings that a sweep gives, with the recipe's model and rank in place of the recipe."""
+    given = dict(entry.overrides)
+    recipe = given.pop("conf", plan.conf or "")
+    try:
+        config = load([f"conf={recipe}"])
+    except BadInput:
+        return {MODEL: recipe, **given}
+    return {MODEL: config.model.path, RANK: config.lora.rank, **given}
 
 
 def _axes(keys: Iterable[str], runs: Iterable[Run]) -> dict[str, tuple[Any, ...]]:

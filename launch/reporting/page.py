@@ -11,9 +11,12 @@ from markupsafe import Markup
 
 from conf.load import RECORD
 from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_tables, tables
+from launch.reporting.exams import claims, figures, paper
+from launch.reporting.exams import tables as exam_tables
+from launch.reporting.exams.results import ModelResults, read_results
 from launch.reporting.health import Flag, flags
 from launch.reporting.history import Run, Sweep
-from launch.reporting.plots import Plot
+from launch.reporting.plots import Panels, Plot
 from launch.reporting.tables import BeforeAfter, Table
 from launch.reporting.wording import cell, clean, shorten, unbroken
 
@@ -38,15 +41,17 @@ class Section:
     name: str
     title: str
     plots: Sequence[Plot] = ()
+    panels: Sequence[Panels] = ()
     tables: Sequence[Table] = ()
     flags: Sequence[Flag] = ()
     pairs: Sequence[BeforeAfter] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     listing: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def shown(self) -> bool:
-        return any(map(any, (self.plots, self.tables, self.flags, self.pairs, self.facts)))
+        return any(map(any, (self.plots, self.panels, self.tables, self.flags, self.pairs, self.facts)))
 
 
 def run_report(run: Run, settings: str | None = None) -> Report:
@@ -59,6 +64,7 @@ def run_report(run: Run, settings: str | None = None) -> Report:
     facts = about | run.summary.versions | tables.provenance(run)
     return _render(
         title=run.name,
+        remark="",
         conclusion=run_conclusion.conclude(run, found),
         finding=found.finding if found else "none",
         notes=[note for note in (run_conclusion.basis(run, found), ", ".join(subject)) if note],
@@ -77,21 +83,39 @@ def run_report(run: Run, settings: str | None = None) -> Report:
 
 
 def sweep_report(sweep: Sweep) -> Report:
+    results = read_results(sweep)
+    own = sweep_conclusion.conclude(sweep)
+    caveats = sweep_conclusion.caveats(sweep)
+    curves = Section("curves", "Curves", plots=[] if results else plots.overlaid(sweep))
     return _render(
         title=sweep.name,
-        conclusion=sweep_conclusion.conclude(sweep),
+        remark=sweep.remark,
+        conclusion=claims.conclude(results) if results else own,
         finding="none",
-        notes=sweep_conclusion.caveats(sweep),
-        lead=plots.finals(sweep),
+        notes=[f"On the held-out problems: {own}", *caveats] if results else caveats,
+        lead=figures.gained(results) if results else plots.finals(sweep),
         sections=[
+            *(_exam_sections(sweep, results) if results else ()),
             Section("means", "By setting", tables=[sweep_tables.means(sweep)]),
             Section("comparisons", "Compared", tables=[sweep_tables.comparisons(sweep)]),
             Section("health", "Warnings", tables=[sweep_tables.concerns(sweep)]),
             Section("runs", "Runs", tables=[sweep_tables.runs(sweep)]),
-            Section("curves", "Curves", plots=plots.overlaid(sweep)),
+            curves,
             Section("configuration", "Settings of all runs", facts=sweep_tables.shared(sweep)),
         ],
     )
+
+
+def _exam_sections(sweep: Sweep, results: Sequence[ModelResults]) -> list[Section]:
+    notes = [exam_tables.chosen(results), *paper.traps([each.path for each in results])]
+    passed = exam_tables.passed(sweep, results)
+    return [
+        Section("claims", "The paper's claims", flags=claims.flags(results)),
+        Section("passed", "Benchmarks before and after training (Table 1)", tables=passed, notes=notes),
+        Section("gaps", "Room and gain", tables=[exam_tables.gaps(sweep, results)]),
+        Section("entropy", "Entropy (Table 2)", tables=[exam_tables.entropies(results)]),
+        Section("figures", "Figures", panels=figures.figures(results)),
+    ]
 
 
 def _render(sections: list[Section], **values: Any) -> Report:

@@ -1,7 +1,7 @@
 """Draws the plots of a report as SVG, first those of a run, then those of a sweep; the page sets their font."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from math import ceil
@@ -53,9 +53,18 @@ class Plot:
     svg: str
 
 
-def blank(more: float = 0.0) -> Axes:
-    """Return the axes of a new plot. more: inches added to its width and height."""
-    return Figure(figsize=(WIDTH + more, HEIGHT + more)).add_subplot()
+@dataclass(frozen=True)
+class Panels:
+    """Small plots of the same metric side by side. colours: of their curves, by name, for one legend."""
+
+    caption: str
+    colours: Mapping[str, str]
+    plots: Sequence[Plot]
+
+
+def blank(wider: float = 0.0, higher: float | None = None) -> Axes:
+    """Return the axes of a new plot. wider, higher: inches added to its width and height, as many when None."""
+    return Figure(figsize=(WIDTH + wider, HEIGHT + (wider if higher is None else higher))).add_subplot()
 
 
 def finish(axes: Axes, name: str, caption: str) -> Plot:

@@ -4,7 +4,15 @@ from collections.abc import Iterable, Sequence
 from math import sqrt
 from statistics import fmean, variance
 
-from actors.evaluation.statistics import CONFIDENCE, Difference, Mean, student_p, student_quantile, together
+from actors.evaluation.statistics import (
+    CONFIDENCE,
+    Difference,
+    Mean,
+    over_problems,
+    student_p,
+    student_quantile,
+    together,
+)
 
 
 def over_seeds(values: Sequence[float]) -> Mean:
@@ -13,6 +21,17 @@ def over_seeds(values: Sequence[float]) -> Mean:
         return Mean(fmean(values))
     margin = student_quantile(CONFIDENCE, len(values) - 1) * sqrt(variance(values) / len(values))
     return Mean(fmean(values), (fmean(values) - margin, fmean(values) + margin))
+
+
+def fraction(values: Sequence[float], by_problem: Sequence[float]) -> Mean:
+    """Return the mean of a fraction, with the interval over seeds, or over problems if the seeds do not differ.
+
+    values: one per seed. by_problem: means over the seeds, may be empty.
+    """
+    mean = over_seeds(values)
+    if mean.interval and len(set(values)) > 1:
+        return Mean(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
+    return Mean(mean.value, over_problems(by_problem).interval if by_problem else None)
 
 
 def pooled_variance(samples: Iterable[Sequence[float]]) -> tuple[float, int]:

@@ -1,0 +1,51 @@
+"""Refuses exams and runs that do not belong in one table."""
+
+from typing import Any
+
+from actors.evaluation.protocol import OF_ADAPTER
+from conf.errors import BadInput
+from launch.reporting.history import MODEL, Run, Sweep
+
+EVERYWHERE = ("temperature", "top_p", "max_response_tokens", "seed")
+"""Fields of a protocol that all exams of a sweep share. Those of one model share all but the adapter's."""
+
+SELECTION = "validation/problems"
+
+
+def check(sweep: Sweep) -> None:
+    """Raise BadInput if the exams differ in samples, benchmarks or protocol, or the runs in the number of problems that
+    chose their result.
+    """
+    known: dict[tuple[str, ...], tuple[Any, str]] = {}
+
+    def same(value: Any, run: Run, *thing: str) -> None:
+        other, first = known.setdefault(thing, (value, run.name))
+        if other != value:
+            raise BadInput(
+                f"{run.folder}: {thing[0]}={value}, but {other} in {first}, so that they are not comparable: make one"
+                " of them anew with the settings of the other, or move it away"
+            )
+
+    for run in (*sweep.bases, *sweep.runs):
+        for problems in {row.metrics[SELECTION] for row in run.rows if SELECTION in row.metrics}:
+            same(f"{problems:g}", run, SELECTION)
+        given = run.evaluation.benchmarks if run.evaluation else ()
+        results = {each.name: each for each in given if each.name in sweep.benchmarks}
+        missing = [name for name in sweep.benchmarks if name not in results]
+        if missing and run.exam == "completed":
+            raise BadInput(f"{run.folder}: its exam is completed but lacks {', '.join(missing)}: evaluate it anew")
+        for name, result in results.items():
+            if sweep.n and result.n != sweep.n:
+                raise BadInput(
+                    f"{run.folder}: {result.n} samples of each problem of {name}, but the sweep has n={sweep.n}:"
+                    f" evaluate it anew with n={sweep.n}"
+                )
+            same(result.limit, run, "limit", name)
+            same(result.problems, run, "problems", name, str(run.settings.get(MODEL)))
+        if run.evaluation and results:
+            protocol = run.evaluation.protocol
+            every = {**protocol.content, **protocol.settings}
+            for key in EVERYWHERE:
+                same(getattr(protocol, key), run, key)
+            for key in sorted(every.keys() - {"settings", *OF_ADAPTER, *EVERYWHERE}):
+                same(every[key], run, key, str(run.settings.get(MODEL)))
