@@ -56,7 +56,12 @@ def write_exam_sweep(
                 overrides = {"model.path": model, "lora.rank": rank, "run.seed": seed}
                 entries.append({"name": name, "overrides": overrides, "status": "completed", "exam": exam})
     known = {"format": FORMAT, "name": folder.name, "conf": "paper", "runs": entries, "bases": bases}
-    known |= {"benchmarks": [*benchmarks], "n": N, "pass_at": [1, 8, 16], **document}
+    known |= {
+        "benchmarks": [name if name in AIME else f"file:{name}.jsonl" for name in benchmarks],
+        "n": N,
+        "pass_at": [1, 8, 16],
+        **document,
+    }
     (folder / "sweep.json").write_text(json.dumps(known))
     return folder
 

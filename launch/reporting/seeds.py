@@ -14,6 +14,9 @@ from actors.evaluation.statistics import (
     together,
 )
 
+EQUAL = 1e-9
+"""Difference between the results of seeds up to which only rounding separates them."""
+
 
 def over_seeds(values: Sequence[float]) -> Mean:
     """Return the mean of one value per seed, with Student's interval from two seeds on."""
@@ -29,17 +32,18 @@ def fraction(values: Sequence[float], by_problem: Sequence[float]) -> Mean:
     values: one per seed. by_problem: means over the seeds, may be empty.
     """
     mean = over_seeds(values)
-    if mean.interval and len(set(values)) > 1:
+    if mean.interval and max(values) - min(values) > EQUAL:
         return Mean(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
     return Mean(mean.value, over_problems(by_problem).interval if by_problem else None)
 
 
 def pooled_variance(samples: Iterable[Sequence[float]]) -> tuple[float, int]:
-    """Return the pooled variance within samples and its degrees of freedom; 0 and 0 where each has one value."""
+    """Return the pooled variance within samples and its degrees of freedom; 0 if each has one value,
+    or equal ones."""
     several = [values for values in samples if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)
     squares = sum(variance(values) * (len(values) - 1) for values in several)
-    return (squares / freedom if freedom else 0.0), freedom
+    return (squares / freedom if freedom and squares > EQUAL**2 else 0.0), freedom
 
 
 def pooled_difference(

@@ -14,7 +14,7 @@ from launch.reporting.health import Flag
 from launch.reporting.seeds import pooled_difference, pooled_variance
 from launch.reporting.wording import MISSING, SPACE, decimal, many, points, span
 
-SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
+VERDICTS = SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
 
 Models = Sequence[ModelResults]
 
@@ -24,25 +24,27 @@ Claim = dict[str, Any]
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a test. verdict: one of the four above. said: the evidence, or why there is none."""
+    """The result of a test. verdict: one of `VERDICTS`. said: the evidence, or why there is none."""
 
     verdict: str
     said: str
 
 
-def verdict(difference: Difference, low: float | None = None, high: float | None = None) -> str:
-    """Judge the claim that a difference lies between `low` and `high`, None for no bound: it is supported if the whole
-    interval does, and contradicted if no part of it does.
+def above(difference: Difference, bound: float) -> str:
+    """Judge the claim of a difference above a bound: it is supported if the whole interval is above it, and
+    contradicted if all of it is below.
     """
-    if difference.interval is None:
+    if difference.interval is None or difference.interval[0] <= bound <= difference.interval[1]:
         return UNDECIDED
-    least, most = difference.interval
-    if (low is not None and most < low) or (high is not None and least > high):
-        return CONTRADICTED
-    return SUPPORTED if (low is None or least > low) and (high is None or most < high) else UNDECIDED
+    return SUPPORTED if difference.interval[0] > bound else CONTRADICTED
 
 
-def verdict_on_size(difference: Difference, size: float) -> str:
+def below(difference: Difference, bound: float) -> str:
+    """Judge the claim of a difference below a bound, in the same way."""
+    return {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED}.get(above(difference, bound), UNDECIDED)
+
+
+def of_size(difference: Difference, size: float) -> str:
     """Judge the claim of a rise by `size`: it is supported if the interval has this size and not 0, and contradicted if
     the interval does not have it.
     """
@@ -52,6 +54,18 @@ def verdict_on_size(difference: Difference, size: float) -> str:
     if not least <= size <= most:
         return CONTRADICTED
     return SUPPORTED if least > 0 else UNDECIDED
+
+
+def equal(difference: Difference, margin: float) -> str:
+    """Judge the claim of no difference: it is contradicted if the interval excludes 0, and supported if the interval
+    lies within `margin` of it.
+    """
+    if difference.interval is None:
+        return UNDECIDED
+    least, most = difference.interval
+    if not least <= 0 <= most:
+        return CONTRADICTED
+    return SUPPORTED if max(-least, most) < margin else UNDECIDED
 
 
 def highest_minus_lowest(models: Models, claim: Claim, family: int) -> Finding | None:
@@ -86,7 +100,7 @@ def entropy(models: Models, claim: Claim, family: int) -> Finding | None:
         difference = Difference(fmean(high) - fmean(most))
         if variance:
             difference = pooled_difference(most, high, variance, freedom, family * len(changes))
-        verdicts.add(verdict(difference, high=0.0))
+        verdicts.add(below(difference, 0.0))
         times.append(f"{decimal(fmean(high) / fmean(low)) if any(low) else MISSING} times ({name})")
     found = next((each for each in (CONTRADICTED, UNDECIDED) if each in verdicts), SUPPORTED)
     basis = (
@@ -96,19 +110,22 @@ def entropy(models: Models, claim: Claim, family: int) -> Finding | None:
     return Finding(found, said) if changes else None
 
 
+JUDGES = {"from": above, "to": below, "size": of_size, "within": equal}
+
 TESTS = {test.__name__: test for test in (highest_minus_lowest, trained_minus_base, entropy)}
 
 
 def _judged(what: str, found: Gain, claim: Claim, family: int) -> Finding:
     difference = found.difference
-    low, high = (claim[end] / 100 if end in claim else None for end in ("from", "to"))
-    judged = verdict_on_size(difference, claim["size"] / 100) if "size" in claim else verdict(difference, low, high)
+    judge, bound = next((JUDGES[key], claim[key] / 100) for key in JUDGES if key in claim)
     sure = "no interval"
     if difference.interval:
         sure = f"95{SPACE}% interval {span(difference.interval)}"
         sure += f" for {family} claims together" if family > 1 else ""
     whose = " and ".join(found.models)
-    return Finding(judged, f"{what} {points(difference.value)} points ({sure}; {found.basis} of {whose})")
+    return Finding(
+        judge(difference, bound), f"{what} {points(difference.value)} points ({sure}; {found.basis} of {whose})"
+    )
 
 
 def findings(results: Models) -> list[tuple[Claim, Finding]]:
@@ -136,13 +153,15 @@ def conclude(results: Models) -> str:
     found = gains(results)
     if not found:
         return "No conclusion: no model has both a base and a trained policy measured on the benchmarks yet."
+    signs = {name: above(difference, 0.0) for name, difference in found.items()}
     said = []
-    for sign, words in ((SUPPORTED, "rose"), (CONTRADICTED, "fell"), (UNDECIDED, "shows no change beyond chance")):
-        names = [f"{name} ({points(of.value)} points)" for name, of in found.items() if verdict(of, low=0.0) == sign]
-        said += [f"{words} for {', '.join(names)}"] if names else []
-    if unknown := [each.name for each in results if each.name not in found]:
-        said.append(f"is not measured yet for {', '.join(unknown)}")
+    for sign, word in ((SUPPORTED, "rose"), (CONTRADICTED, "fell")):
+        names = [f"{name} ({points(found[name].value)} points)" for name in found if signs[name] == sign]
+        said += [f"{word} for {' and '.join(names)}"] if names else []
+    unclear, models = list(signs.values()).count(UNDECIDED), many(len(results), "model")
+    said += [f"shows no change beyond chance for {unclear} of {models}"] if unclear else []
+    said += [f"is not measured yet for {len(results) - len(found)}"] if len(found) < len(results) else []
     counts = Counter(of.verdict for _, of in findings(results))
-    verdicts = ", ".join(f"{counts[each]} {each}" for each in (SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED))
+    verdicts = ", ".join(f"{counts[each]} {each}" for each in VERDICTS if counts[each])
     claims = many(sum(counts.values()), "claim")
     return f"With training, pass@1 on the benchmarks {'; '.join(said)}. Of the paper's {claims}: {verdicts}."

@@ -1,12 +1,13 @@
 """The paper's figures as small multiples: a panel per model, a curve per setting."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from statistics import fmean
 
 import matplotlib as mpl
 import numpy as np
 
-from launch.reporting.exams.gains import gains
+from launch.reporting.exams.gains import gain
 from launch.reporting.exams.results import ModelResults, Trained
 from launch.reporting.plots import DASHES, FEW, LARGER, WINDOW, Panels, Plot, blank, finish, label, smooth
 from launch.reporting.wording import WORDS
@@ -14,8 +15,8 @@ from launch.reporting.wording import WORDS
 SMALLER = (-1.1, -0.75)
 """Inches by which a panel is wider and higher than a plot."""
 
-ROW = 0.22
-"""Inches that a model adds to the height of the plot of gains."""
+ROW = 0.13
+"""Inches that a setting of a model adds to the height of the plot of gains."""
 
 ROOM = 1.05
 """Upper end of the shared axis, as a multiple of the largest value."""
@@ -31,28 +32,38 @@ def figures(results: Sequence[ModelResults]) -> list[Panels]:
 
 
 def gained(results: Sequence[ModelResults]) -> Plot | None:
-    """Draw what training gave each model in pass@1, with its interval."""
-    found = gains(results)
-    if not found:
+    """Draw what each setting gave each model in pass@1 on the benchmarks, with its interval."""
+    colours, drawn = _colours(results), 0
+    axes = blank(LARGER, SMALLER[1] + ROW * len(results) * len(colours))
+    for place, of in enumerate(results):
+        for number, each in enumerate(of.trained):
+            if not (found := gain([of], setting=each.label)):
+                continue
+            drawn, colour, difference = drawn + 1, colours[each.label], found.difference
+            y = place + 0.8 * ((number + 0.5) / len(of.trained) - 0.5)
+            if difference.interval:
+                axes.plot([100 * end for end in difference.interval], [y, y], color=colour, linewidth=5, alpha=0.3)
+            axes.plot(100 * difference.value, y, "o", color=colour, markersize=6 if each == of.chosen else 3)
+    if not drawn:
         return None
-    axes = blank(LARGER, SMALLER[1] + ROW * len(found))
-    for place, difference in enumerate(found.values()):
-        low, high = difference.interval or (difference.value, difference.value)
-        axes.plot([100 * low, 100 * high], [place, place], color="C0", linewidth=5, alpha=0.3, solid_capstyle="butt")
-        axes.plot(100 * difference.value, place, "o", color="C0")
+    for name, colour in colours.items():
+        axes.plot([], [], "o", color=colour, label=name)
     axes.axvline(0.0, color=mpl.rcParams["text.color"], linewidth=0.9, linestyle=DASHES[0])
-    axes.set_yticks(range(len(found)), [*found])
-    axes.set_ylim(len(found) - 0.5, -0.5)
-    axes.grid(visible=False)
-    label(axes, "", "points")
-    many = f" for {len(results)} models together" if len(results) > 1 else ""
-    return finish(axes, "gains", f"Gain in pass@1 on the benchmarks; bars 95 % intervals{many}")
+    axes.set_yticks(range(len(results)), [of.name for of in results])
+    axes.set_ylim(len(results) - 0.5, -0.5)
+    label(axes, "", "points", len(colours))
+    chosen = "; large dots: chosen by the selection problems" if any(of.chosen for of in results) else ""
+    return finish(axes, "gains", f"Gain in pass@1 on the benchmarks, with 95 % intervals{chosen}")
+
+
+def _colours(results: Sequence[ModelResults]) -> dict[str, str]:
+    labels = dict.fromkeys(each.label for of in results for each in of.trained)
+    return dict(zip(labels, cycle(mpl.rcParams["axes.prop_cycle"].by_key()["color"]), strict=False))
 
 
 def _figure(results: Sequence[ModelResults], metric: str, caption: str, y: str) -> Panels:
     """Draw one metric. All panels have the same axis of values."""
-    labels = [*dict.fromkeys(each.label for of in results for each in of.trained)]
-    colours = dict(zip(labels, mpl.rcParams["axes.prop_cycle"].by_key()["color"] * len(labels), strict=False))
+    colours = _colours(results)
     curves = {of.path: {each.label: mean_curve(each, metric) for each in of.trained} for of in results}
     values = [value for of in curves.values() for _, line in of.values() for value in line]
     plots = []

@@ -30,13 +30,17 @@ class Gain:
         return f"{many(self.seeds, 'seed')}, " * bool(self.seeds) + many(self.problems, "problem")
 
 
-def gain(models: Sequence[ModelResults], family: int = 1, only: Sequence[str] = ()) -> Gain | None:
-    """Return what training gave in pass@1 in the setting that the selection problems chose, or in all of them.
+def gain(
+    models: Sequence[ModelResults], family: int = 1, only: Sequence[str] = (), setting: str | None = None
+) -> Gain | None:
+    """Return what training gave in pass@1.
 
-    family: as in `paired_difference`. only: these benchmarks, all when empty.
+    family: as in `paired_difference`. only: these benchmarks, all when empty. setting: the label of one; None for that
+    which the selection problems chose, or all without any.
     """
-    shown = trained_policies([(model, each) for model in models for each in model.shown], only)
-    others = [(model, each) for model in models for each in model.trained if each not in model.shown]
+    pairs = [(model, each) for model in models for each in model.trained]
+    own = [pair for pair in pairs if (pair[1].label == setting if setting else pair[1] in pair[0].shown)]
+    shown, others = trained_policies(own, only), [pair for pair in pairs if pair not in own]
     ranks = {each.rank for _, each in others}
     rest = [trained_policies([pair for pair in others if pair[1].rank == rank], only) for rank in sorted(ranks)]
     return compared(_base_policies(models, only), shown, rest, family)

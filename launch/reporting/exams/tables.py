@@ -56,11 +56,16 @@ def _flat(cells: Sequence[tuple[str, str]], printed: bool) -> list[str]:
 
 
 def chosen(results: Sequence[ModelResults]) -> str:
-    """Say how the trained policies in the tables were chosen."""
+    """Say how the trained policies in the tables were chosen, and what the intervals are over."""
+    over = "Intervals are over seeds where these differ, else over problems."
     if none := [of.name for of in results if not of.chosen]:
         rest = "" if len(none) == len(results) else f" for {', '.join(none)}"
-        return f"Without validation nothing was chosen{rest}: all settings are shown."
-    return "Trained: the setting with the best mean pass@1 on the selection problems, which no exam has."
+        return f"Without validation nothing was chosen{rest}: all settings are shown. {over}"
+    going = any(not run.summary.result for of in results for each in of.trained for run in each.repeats.runs)
+    return (
+        "Trained: the setting with the best mean pass@1 on the selection problems, in which no benchmark has a part."
+        f"{' It may change, since some runs have no result yet.' if going else ''} {over}"
+    )
 
 
 def entropies(results: Sequence[ModelResults]) -> Table:
@@ -105,7 +110,7 @@ def gaps(sweep: Sweep, results: Sequence[ModelResults]) -> Table:
             gained = change(of.path, ("base", 1), ("trained", 1), benchmark)
             cells = _flat([(gap, room), (given, gained)], printed)
             rows.append(("" if number else of.name, title(benchmark), *cells, basis))
-    columns = [(f"pass@{most} minus pass@1, base", PRINTED), ("gain in pass@1 (95 %)", PRINTED)]
+    columns = [(f"base, pass@1 to @{most}", PRINTED), ("gain in pass@1", PRINTED)]
     note = "In percentage points. The paper takes the gap of a base model as a sign of something that RL can amplify."
     return Table(
         "Gap of the base model, and gain", ("model", "benchmark", *_flat(columns, printed), "from"), rows, note

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from actors.evaluation.statistics import Difference
+from launch.reporting.exams.claims import above, below, conclude, equal, findings, of_size
+from launch.reporting.exams.gains import gain
+from launch.reporting.exams.results import read_results
+from launch.reporting.history import read_sweep
+from tests.exam_folders import write_exam_sweep
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdicts"),
+    [
+        ((0.02, 0.05), "supported contradicted contradicted contradicted"),
+        ((-0.05, -0.02), "contradicted supported contradicted contradicted"),
+        ((0.05, 0.2), "supported contradicted supported contradicted"),
+        ((-0.1, 0.2), "undecided undecided undecided undecided"),
+        ((-0.005, 0.005), "undecided undecided contradicted supported"),
+        (None, "undecided undecided undecided undecided"),
+    ],
+)
+def test_interval_decides(interval: tuple[float, float] | None, verdicts: str) -> None:
+    known = Difference(0.0, interval)
+    assert [above(known, 0.0), below(known, 0.0), of_size(known, 0.111), equal(known, 0.01)] == verdicts.split()
+
+
+def test_claims_are_tested_on_their_models_and_benchmarks(tmp_path: Path) -> None:
+    models = {
+        "Qwen/Qwen2.5-1.5B-Instruct": {8: 0.0, 256: 0.0},
+        "Qwen/Qwen2.5-Math-1.5B": {8: -0.05, 256: -0.2},
+        "agentica-org/DeepScaleR-1.5B-Preview": {8: 0.05, 256: 0.11},
+    }
+    results = read_results(read_sweep(write_exam_sweep(tmp_path / "paper", models)))
+    found = [of for _, of in findings(results)]
+    assert [of.verdict for of in found] == ["undecided", "supported", "supported", "undecided", "undecided"]
+    assert "+11.0 points" in found[2].said
+    assert "30\xa0problems of DeepScaleR-1.5B-Preview" in found[2].said
+    assert "for 5 claims together" in found[2].said
+    assert "rose for DeepScaleR-1.5B-Preview (+11.0 points); fell for Qwen2.5-Math-1.5B" in conclude(results)
+
+
+def test_claims_without_their_models_are_not_tested(tmp_path: Path) -> None:
+    """The entropy falls by 13 and 73 % at ranks 1 and 64, with two seeds."""
+    folder = write_exam_sweep(tmp_path / "toy", {"bundled:smollm2-135m": {1: 0.1, 8: 0.3, 64: 0.25}}, seeds=(0, 1))
+    results = read_results(read_sweep(folder))
+    expected = ["supported", "not tested", "not tested", "contradicted", "contradicted"]
+    assert [of.verdict for _, of in findings(results)] == expected
+
+
+def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path) -> None:
+    """Two seeds 2 points apart: the mean and, in each interval, what seeds differ by."""
+    folder = write_exam_sweep(tmp_path / "toy", {"owner/tiny": {1: 0.1}}, seeds=(0, 1), benchmarks={"sums": 50})
+    results = read_results(read_sweep(folder))
+    found = gain(results)
+    assert found
+    assert (found.seeds, found.problems) == (2, 50)
+    assert found.difference.value == pytest.approx(0.11, abs=0.001)
+    assert found.difference.interval
+    assert found.difference.interval[1] - found.difference.interval[0] == pytest.approx(
+        2 * 12.706 * 0.01414 * 1.2247, rel=0.05
+    )

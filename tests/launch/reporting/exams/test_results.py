@@ -1,0 +1,111 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf.errors import BadInput
+from launch.reporting import write
+from launch.reporting.exams.results import read_results
+from launch.reporting.exams.tables import entropies, gaps, passed
+from launch.reporting.history import read_sweep
+from tests.exam_folders import write_exam_sweep
+
+MODEL = "owner/tiny"
+FEW = {"sums": 8}
+
+
+def change(file: Path, **values: Any) -> None:
+    document = json.loads(file.read_text())
+    for path, value in values.items():
+        *places, last = path.split("__")
+        found = document
+        for place in places:
+            found = found[int(place) if place.isdigit() else place]
+        found[last] = value
+    file.write_text(json.dumps(document))
+
+
+def test_tables_have_both_ours_and_the_papers(tmp_path: Path) -> None:
+    model = "agentica-org/DeepScaleR-1.5B-Preview"
+    gains = {8: 0.05, 64: 0.1, 256: 0.2}
+    sweep = read_sweep(write_exam_sweep(tmp_path / "sweep", {model: gains}, benchmarks={"aime24": 30}, seeds=(0, 1)))
+    results = read_results(sweep)
+    assert results[0].chosen
+    assert results[0].chosen.rank == 64  # by the selection problems: rank 256 gains more
+    base, trained = passed(sweep, results)[0].body
+    assert (base[1], base[2][:4], base[3], base[7]) == ("base", "30.0", "28.9ᵃ", "62.5ᵃᵇ")
+    assert (trained[1], trained[2][:4], trained[3], trained[7]) == ("rank 64", "41.0", "40.0", "70.0")
+    assert [cell[:5] for cell in entropies(results).body[0][1::2]] == ["−37.4", "−66.4", "−86.3"]
+    assert entropies(results).body[0][2::2] == ("−6.7", "−2.7", "−27.0")
+    assert gaps(sweep, results).body[0][3:] == (
+        "+33.6",
+        gaps(sweep, results).body[0][4],
+        "+11.1",
+        "2\xa0seeds, 30\xa0problems",
+    )
+
+
+def test_without_validation_nothing_is_chosen_and_unfinished_exams_are_missing(tmp_path: Path) -> None:
+    known = {"validated": False, "unfinished": ["tiny-r8-seed0"], "benchmarks": FEW}
+    sweep = read_sweep(write_exam_sweep(tmp_path / "sweep", {MODEL: {1: 0.1, 8: 0.2}}, **known))
+    results = read_results(sweep)
+    assert results[0].chosen is None
+    rows = passed(sweep, results)[0].body
+    assert [row[1] for row in rows] == ["base", "rank 1", "rank 8"]
+    assert rows[2][2:] == ("–", "–", "–")
+    assert rows[0][2].startswith("29.7 (")
+
+
+def test_levels_need_no_samples(tmp_path: Path) -> None:
+    folder = write_exam_sweep(tmp_path / "sweep", {MODEL: {1: 0.1}}, benchmarks=FEW)
+    sweep = read_sweep(folder)
+    table = passed(sweep, read_results(sweep))
+    for samples in folder.glob("*/evaluation/samples"):
+        shutil.rmtree(samples)
+    assert passed(sweep, read_results(sweep)) == table
+
+
+def test_models_are_told_apart_by_recipe(tmp_path: Path) -> None:
+    """Runs that have not begun know only their recipe, and the sweep names models by recipes."""
+    folder = write_exam_sweep(tmp_path / "sweep", {"Qwen/Qwen3-0.6B": {8: 0.1}}, benchmarks=FEW)
+    document = json.loads((folder / "sweep.json").read_text())
+    document["runs"][0]["overrides"] = {"conf": "qwen3", "lora.rank": 8}
+    later = {"name": "math-r64", "overrides": {"conf": "math", "lora.rank": 64}, "status": "pending", "exam": "pending"}
+    document["runs"].append(later)
+    (folder / "sweep.json").write_text(json.dumps(document))
+    sweep = read_sweep(folder)
+    assert sweep.axes == {"model.path": ("Qwen/Qwen3-0.6B", "Qwen/Qwen2.5-Math-1.5B"), "lora.rank": (8, 64)}
+    assert [(each.kind, bool(each.base)) for each in read_results(sweep)] == [
+        ("mathematical", True),
+        ("mathematical", False),
+    ]
+    assert write(folder).exists()
+
+
+@pytest.mark.parametrize(
+    ("run", "changes", "word"),
+    [
+        ("base-tiny", {"benchmarks__0__n": 4}, "n=16"),
+        ("tiny-r8-seed0", {"protocol__temperature": 1.0}, "temperature"),
+        ("tiny-r8-seed0", {"protocol__seed": 7}, "seed"),
+        ("tiny-r8-seed0", {"protocol__max_response_tokens": 9}, "max_response_tokens"),
+        ("tiny-r8-seed0", {"protocol__settings": {"data.template": "?"}}, "template"),
+        ("tiny-r8-seed0", {"benchmarks__0__limit": 4}, "limit"),
+        ("tiny-r8-seed0", {"benchmarks": []}, "lacks sums"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, run: str, changes: dict[str, Any], word: str) -> None:
+    folder = write_exam_sweep(tmp_path / "sweep", {MODEL: {1: 0.1, 8: 0.2}}, benchmarks=FEW)
+    change(folder / run / "evaluation" / "evaluation.json", **changes)
+    with pytest.raises(BadInput, match=word):
+        write(folder)
+
+
+def test_runs_with_other_selection_problems_are_refused(tmp_path: Path) -> None:
+    folder = write_exam_sweep(tmp_path / "sweep", {MODEL: {1: 0.1, 8: 0.2}}, benchmarks=FEW)
+    metrics = folder / "tiny-r8-seed0" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"validation/problems": 100', '"validation/problems": 50'))
+    with pytest.raises(BadInput, match="validation/problems=50"):
+        write(folder)
