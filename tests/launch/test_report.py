@@ -93,9 +93,7 @@ def exam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The paper's sweep, with one exam that goes on."""
     gains = {8: 0.0, 64: 0.1, 256: -0.05}
     folder = tmp_path_factory.mktemp("reports") / "paper"
-    write_exam_sweep(
-        folder, dict.fromkeys(PAPER["models"], gains), unfinished=["Qwen3-0.6B-r64-seed0"], remark=HOSTILE
-    )
+    write_exam_sweep(folder, dict.fromkeys(PAPER["models"], gains), unfinished=["Qwen3-0.6B-r64-seed0"], remark=HOSTILE)
     write(folder)
     return folder
 

@@ -48,14 +48,17 @@ def test_tables_have_both_ours_and_the_papers(tmp_path: Path) -> None:
 
 
 def test_without_validation_nothing_is_chosen_and_unfinished_exams_are_missing(tmp_path: Path) -> None:
-    known = {"validated": False, "unfinished": ["tiny-r8-seed0"], "benchmarks": FEW}
-    sweep = read_sweep(write_exam_sweep(tmp_path / "sweep", {MODEL: {1: 0.1, 8: 0.2}}, **known))
+    folder = tmp_path / "sweep"
+    known: dict[str, Any] = {"validated": False, "unfinished": ["tiny-r8-seed0"], "benchmarks": FEW}
+    write_exam_sweep(folder, {MODEL: {1: 0.1, 8: 0.2, 64: 0.2}}, **known)
+    change(folder / "tiny-r64-seed0" / "evaluation" / "evaluation.json", benchmarks__0__adapter__n=4)
+    sweep = read_sweep(folder)
     results = read_results(sweep)
     assert results[0].chosen is None
-    rows = passed(sweep, results)[0].body
-    assert [row[1] for row in rows] == ["base", "rank 1", "rank 8"]
-    assert rows[2][2:] == ("–", "–", "–")
-    assert rows[0][2].startswith("29.7 (")
+    base, first, *rest = passed(sweep, results)[0].body
+    assert [row[1] for row in (base, first, *rest)] == ["base", "rank 1", "rank 8", "rank 64"]
+    assert [row[2:] for row in rest] == [("–", "–", "–")] * 2
+    assert base[2].startswith("29.7 (")
 
 
 def test_levels_need_no_samples(tmp_path: Path) -> None:
