@@ -245,7 +245,8 @@ def _base(folder: Path, plan: documents.SweepDocument, entry: documents.SweepEnt
     place = folder / entry.name
     found = EvaluationFolder(RunRecord(place).evaluation_folder).document()
     settings = _settings_of(entry, plan) | ({MODEL: found.protocol.model} if found else {})
-    return Run(entry.name, place, settings, sweep_status=entry.status, evaluation=found, exam=entry.exam)
+    known = UNFINISHED.model_copy(update={"reason": entry.reason or ""})
+    return Run(entry.name, place, settings, False, entry.status, known, evaluation=found, exam=entry.exam)
 
 
 def _settings_of(entry: documents.SweepEntry, plan: documents.SweepDocument) -> Settings:

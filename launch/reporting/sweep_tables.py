@@ -45,7 +45,7 @@ def _result(run: Run) -> Cells:
 
 def concerns(sweep: Sweep) -> Table:
     rows = []
-    for run in sweep.runs:
+    for run in (*sweep.bases, *sweep.runs):
         said = [run.summary.reason]
         if run.begun:
             found = [flag for flag in flags(run) if flag.level != "good"]
