@@ -186,7 +186,7 @@ def read_sweep(folder: Path) -> Sweep:
         bases=tuple(_base(folder, plan, entry) for entry in plan.bases),
         benchmarks=tuple(each.name for each in find_benchmarks(plan.benchmarks)),
         n=plan.n,
-        pass_at=tuple(sorted(plan.pass_at)) or PASS_KS,
+        pass_at=tuple(sorted({1, *(k for k in plan.pass_at or PASS_KS if k <= (plan.n or k))})),
         remark=plan.remark,
     )
 

@@ -107,7 +107,7 @@ def sweep_report(sweep: Sweep) -> Report:
 
 
 def _exam_sections(sweep: Sweep, results: Sequence[ModelResults]) -> list[Section]:
-    notes = [exam_tables.chosen(results), *paper.traps([each.path for each in results])]
+    notes = [exam_tables.chosen(results), *paper.traps([each.name for each in results])]
     passed = exam_tables.passed(sweep, results)
     return [
         Section("claims", "The paper's claims", flags=claims.flags(results)),

@@ -7,8 +7,8 @@ from statistics import fmean
 import matplotlib as mpl
 import numpy as np
 
-from launch.reporting.exams.gains import gain
-from launch.reporting.exams.results import ModelResults, Trained
+from launch.reporting.exams.gains import Models, gain
+from launch.reporting.exams.results import Trained
 from launch.reporting.plots import DASHES, FEW, LARGER, WINDOW, Panels, Plot, blank, finish, label, smooth
 from launch.reporting.wording import WORDS
 
@@ -25,26 +25,25 @@ Curve = tuple[Sequence[float], Sequence[float]]
 """Updates and values."""
 
 
-def figures(results: Sequence[ModelResults]) -> list[Panels]:
+def figures(results: Models) -> list[Panels]:
     """Draw mean reward, selection pass@1, length and entropy over the updates."""
     drawn = [_figure(results, metric, **words) for metric, words in WORDS["panels"].items()]
     return [each for each in drawn if each.plots]
 
 
-def gained(results: Sequence[ModelResults]) -> Plot | None:
+def gained(results: Models) -> Plot | None:
     """Draw what each setting gave each model in pass@1 on the benchmarks, with its interval."""
-    colours, drawn = _colours(results), 0
+    colours = _colours(results)
     axes = blank(LARGER, SMALLER[1] + ROW * len(results) * len(colours))
     for place, of in enumerate(results):
         for number, each in enumerate(of.trained):
-            if not (found := gain([of], setting=each.label)):
-                continue
-            drawn, colour, difference = drawn + 1, colours[each.label], found.difference
-            y = place + 0.8 * ((number + 0.5) / len(of.trained) - 0.5)
-            if difference.interval:
-                axes.plot([100 * end for end in difference.interval], [y, y], color=colour, linewidth=5, alpha=0.3)
-            axes.plot(100 * difference.value, y, "o", color=colour, markersize=6 if each == of.chosen else 3)
-    if not drawn:
+            if found := gain([of], pick=lambda _, own=each: [own]):  # type: ignore[misc]
+                y, share = place + 0.8 * ((number + 0.5) / len(of.trained) - 0.5), found[0]
+                ends = [100 * end for end in share.interval or (share.value, share.value)]
+                axes.plot(ends, [y, y], color=colours[each.label], linewidth=5, alpha=0.3, solid_capstyle="butt")
+                size = 6 if each is of.chosen else 3
+                axes.plot(100 * share.value, y, "o", color=colours[each.label], markersize=size)
+    if not axes.lines:
         return None
     for name, colour in colours.items():
         axes.plot([], [], "o", color=colour, label=name)
@@ -56,22 +55,22 @@ def gained(results: Sequence[ModelResults]) -> Plot | None:
     return finish(axes, "gains", f"Gain in pass@1 on the benchmarks, with 95 % intervals{chosen}")
 
 
-def _colours(results: Sequence[ModelResults]) -> dict[str, str]:
+def _colours(results: Models) -> dict[str, str]:
     labels = dict.fromkeys(each.label for of in results for each in of.trained)
     return dict(zip(labels, cycle(mpl.rcParams["axes.prop_cycle"].by_key()["color"]), strict=False))
 
 
-def _figure(results: Sequence[ModelResults], metric: str, caption: str, y: str) -> Panels:
+def _figure(results: Models, metric: str, caption: str, y: str) -> Panels:
     """Draw one metric. All panels have the same axis of values."""
     colours = _colours(results)
-    curves = {of.path: {each.label: mean_curve(each, metric) for each in of.trained} for of in results}
+    curves = {of.name: {each.label: mean_curve(each, metric) for each in of.trained} for of in results}
     values = [value for of in curves.values() for _, line in of.values() for value in line]
     plots = []
     for number, of in enumerate(results):
-        if not any(line for _, line in curves[of.path].values()):
+        if not any(line for _, line in curves[of.name].values()):
             continue
         axes = blank(*SMALLER)
-        for name, (updates, line) in curves[of.path].items():
+        for name, (updates, line) in curves[of.name].items():
             axes.plot(updates, line, color=colours[name], marker="o" if len(line) < FEW else "", markersize=3)
         axes.set_ylim(min(0.0, *values) * ROOM, max(0.0, *values) * ROOM or 1.0)
         label(axes, y)

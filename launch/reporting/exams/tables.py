@@ -1,11 +1,11 @@
 """The paper's tables with the results of a sweep, each figure of ours beside the paper's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from actors.evaluation.statistics import Mean
-from launch.reporting.exams.gains import gain
+from launch.reporting.exams.gains import Models, gain
 from launch.reporting.exams.paper import PAPER, change, figure, model
-from launch.reporting.exams.results import ModelResults
+from launch.reporting.exams.results import level
 from launch.reporting.history import Sweep
 from launch.reporting.seeds import over_seeds
 from launch.reporting.tables import Cells, Table
@@ -19,99 +19,78 @@ def title(benchmark: str) -> str:
     return str(PAPER["names"].get(benchmark, benchmark))
 
 
-def within(mean: Mean | None, digits: int = 1) -> str:
-    """Write a mean of fractions in percent, with its interval."""
+def within(mean: Mean | None, written: Callable[[float], str]) -> str:
+    """Write a mean with its interval."""
     if mean is None:
         return MISSING
-    ends = [decimal(end * 100, digits) for end in mean.interval or ()]
-    return decimal(mean.value * 100, digits) + (f" ({' to '.join(ends)})" if ends else "")
+    return written(mean.value) + (f" ({' to '.join(map(written, mean.interval))})" if mean.interval else "")
 
 
-def passed(sweep: Sweep, results: Sequence[ModelResults]) -> list[Table]:
+def passed(sweep: Sweep, results: Models) -> list[Table]:
     """Return Table 1: pass@k of the base models and of the trained policies, one table per benchmark."""
-    return [_of_benchmark(sweep, results, benchmark) for benchmark in sweep.benchmarks]
+    tables = []
+    for benchmark in sweep.benchmarks:
+        rows: list[Cells] = []
+        for of in results:
+            exams = {"base": [of.base], **{each.label: [*each.exams.values()] for each in of.shown}}
+            for label, own in exams.items():
+                row = "base" if label == "base" else "trained"
+                levels = [within(level(own, benchmark, k), lambda share: decimal(100 * share)) for k in sweep.pass_at]
+                theirs = [figure(of.name, row, benchmark, k) for k in sweep.pass_at]
+                rows.append((of.name if row == "base" else "", label, *_beside(levels, theirs, results)))
+        counts = {len(of.base[benchmark][1]) for of in results if benchmark in of.base}
+        size = f": {' or '.join(map(str, sorted(counts)))} problems, {sweep.n} samples of each" if counts else ""
+        head = _beside([f"pass@{k}, %" for k in sweep.pass_at], [PRINTED] * len(sweep.pass_at), results)
+        tables.append(Table(f"{title(benchmark)}{size}", ("model", "policy", *head), rows))
+    return tables
 
 
-def _of_benchmark(sweep: Sweep, results: Sequence[ModelResults], benchmark: str) -> Table:
-    printed = any("base" in model(of.path) for of in results) and benchmark in PAPER["names"]
-    rows: list[Cells] = []
-    for of in results:
-        base = of.base.get(benchmark)
-        levels = {"base": [base.level(k) if base else None for k in sweep.pass_at]}
-        levels |= {each.label: [each.level(benchmark, k) for k in sweep.pass_at] for each in of.shown}
-        for number, (label, known) in enumerate(levels.items()):
-            row = "trained" if number else "base"
-            cells = [
-                (within(each), figure(of.path, row, benchmark, k)) for k, each in zip(sweep.pass_at, known, strict=True)
-            ]
-            rows.append(("" if number else of.name, label, *_flat(cells, printed)))
-    counts = {of.base[benchmark].known.problems for of in results if benchmark in of.base}
-    size = f": {' or '.join(map(str, sorted(counts)))} problems, {sweep.n} samples of each" if counts else ""
-    head = ("model", "policy", *_flat([(f"pass@{k}, %", PRINTED) for k in sweep.pass_at], printed))
-    return Table(f"{title(benchmark)}{size}", head, rows)
+def _beside(ours: Sequence[str], theirs: Sequence[str], results: Models) -> Cells:
+    """Return our cells, each with the paper's after it if the paper has one of the models."""
+    known = any("base" in model(of.name) for of in results)
+    return tuple(cell for pair in zip(ours, theirs, strict=True) for cell in (pair if known else pair[:1]))
 
 
-def _flat(cells: Sequence[tuple[str, str]], printed: bool) -> list[str]:
-    return [part for cell in cells for part in (cell if printed else cell[:1])]
-
-
-def chosen(results: Sequence[ModelResults]) -> str:
+def chosen(results: Models) -> str:
     """Say how the trained policies in the tables were chosen, and what the intervals are over."""
-    over = "Intervals are over seeds where these differ, else over problems."
+    said = "Trained: the setting with the best mean pass@1 on the selection problems, in which no benchmark has a part."
     if none := [of.name for of in results if not of.chosen]:
-        rest = "" if len(none) == len(results) else f" for {', '.join(none)}"
-        return f"Without validation nothing was chosen{rest}: all settings are shown. {over}"
-    going = any(not run.summary.result for of in results for each in of.trained for run in each.repeats.runs)
-    return (
-        "Trained: the setting with the best mean pass@1 on the selection problems, in which no benchmark has a part."
-        f"{' It may change, since some runs have no result yet.' if going else ''} {over}"
-    )
+        said = f"Without validation nothing was chosen for {', '.join(none)}: all settings are shown."
+    elif any(len(each.validations) < len(each.repeats.runs) for of in results for each in of.trained):
+        said += " It may change, since some runs have no result yet."
+    return f"{said} Intervals are over seeds where these differ, else over problems."
 
 
-def entropies(results: Sequence[ModelResults]) -> Table:
+def entropies(results: Models) -> Table:
     """Return Table 2: change of the mean token entropy by rank."""
     ranks = sorted({each.rank for of in results for each in of.trained})
-    printed = any("entropy" in model(of.path) for of in results)
-    rows = []
+    rows: list[Cells] = []
     for of in results:
-        cells = []
-        for rank in ranks:
-            changes = [change for each in of.trained if each.rank == rank for change in each.entropy_changes]
-            theirs = model(of.path).get("entropy", {}).get(rank)
-            paper = MISSING if theirs is None else decimal(theirs, sign="+")
-            cells.append((_signed(over_seeds(changes)) if changes else MISSING, paper))
-        rows.append((of.name, *_flat(cells, printed)))
-    head = ("model", *_flat([(f"rank {rank}, %", PRINTED) for rank in ranks], printed))
+        changes = [[x for each in of.trained if each.rank == rank for x in each.entropy_changes] for rank in ranks]
+        printed = [model(of.name).get("entropy", {}).get(rank) for rank in ranks]
+        theirs = [MISSING if change is None else decimal(change, sign="+") for change in printed]
+        ours = [within(over_seeds(each) if each else None, points) for each in changes]
+        rows.append((of.name, *_beside(ours, theirs, results)))
     note = (
         "Mean over the tokens of the policy's own responses, over the whole vocabulary: the last tenth of the updates"
         " against the first tenth. Intervals are over seeds; one seed has none."
     )
-    return Table("Change of the mean token entropy", head, rows, note)
+    head = _beside([f"rank {rank}, %" for rank in ranks], [PRINTED] * len(ranks), results)
+    return Table("Change of the mean token entropy", ("model", *head), rows, note)
 
 
-def _signed(mean: Mean) -> str:
-    ends = " to ".join(points(end) for end in mean.interval or ())
-    return points(mean.value) + (f" ({ends})" if ends else "")
-
-
-def gaps(sweep: Sweep, results: Sequence[ModelResults]) -> Table:
+def gaps(sweep: Sweep, results: Models) -> Table:
     """Return the gap between pass@1 and the largest pass@k of each base model beside what training gave in pass@1."""
     most = sweep.pass_at[-1]
-    printed = any("base" in model(of.path) for of in results)
     rows: list[Cells] = []
     for of in results:
         for number, benchmark in enumerate(sweep.benchmarks):
-            base = of.base.get(benchmark)
-            ends = (base.level(1), base.level(most)) if base else (None, None)
-            gap = points(ends[1].value - ends[0].value) if ends[0] and ends[1] else MISSING
+            first, last = (level([of.base], benchmark, k) for k in (1, most))
             found = gain([of], only=[benchmark])
-            given, basis = (_signed(found.difference), found.basis) if found else (MISSING, MISSING)
-            room = change(of.path, ("base", 1), ("base", most), benchmark)
-            gained = change(of.path, ("base", 1), ("trained", 1), benchmark)
-            cells = _flat([(gap, room), (given, gained)], printed)
-            rows.append(("" if number else of.name, title(benchmark), *cells, basis))
-    columns = [(f"base, pass@1 to @{most}", PRINTED), ("gain in pass@1", PRINTED)]
+            ours = [points(last.value - first.value) if first and last else MISSING, within(found and found[0], points)]
+            ends = (("base", 1), ("base", most)), (("base", 1), ("trained", 1))
+            theirs = [change(of.name, start, end, benchmark) for start, end in ends]
+            rows.append(("" if number else of.name, title(benchmark), *_beside(ours, theirs, results)))
+    head = _beside([f"base, pass@1 to @{most}", "gain in pass@1"], [PRINTED] * 2, results)
     note = "In percentage points. The paper takes the gap of a base model as a sign of something that RL can amplify."
-    return Table(
-        "Gap of the base model, and gain", ("model", "benchmark", *_flat(columns, printed), "from"), rows, note
-    )
+    return Table("Gap of the base model, and gain", ("model", "benchmark", *head), rows, note)

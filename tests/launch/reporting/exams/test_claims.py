@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from actors.evaluation.statistics import Difference
-from launch.reporting.exams.claims import above, below, conclude, equal, findings, of_size
+from launch.reporting.exams.claims import conclude, findings, verdict, verdict_on_size
 from launch.reporting.exams.gains import gain
 from launch.reporting.exams.results import read_results
 from launch.reporting.history import read_sweep
@@ -22,8 +22,10 @@ from tests.exam_folders import write_exam_sweep
     ],
 )
 def test_interval_decides(interval: tuple[float, float] | None, verdicts: str) -> None:
+    """A rise, a fall, a rise by 11.1 points, and equality within a point."""
     known = Difference(0.0, interval)
-    assert [above(known, 0.0), below(known, 0.0), of_size(known, 0.111), equal(known, 0.01)] == verdicts.split()
+    found = [verdict(known, low=0.0), verdict(known, high=0.0), verdict_on_size(known, 0.111)]
+    assert [*found, verdict(known, -0.01, 0.01)] == verdicts.split()
 
 
 def test_claims_are_tested_on_their_models_and_benchmarks(tmp_path: Path) -> None:
@@ -34,10 +36,10 @@ def test_claims_are_tested_on_their_models_and_benchmarks(tmp_path: Path) -> Non
     }
     results = read_results(read_sweep(write_exam_sweep(tmp_path / "paper", models)))
     found = [of for _, of in findings(results)]
-    assert [of.verdict for of in found] == ["undecided", "supported", "supported", "undecided", "undecided"]
-    assert "+11.0 points" in found[2].said
-    assert "30\xa0problems of DeepScaleR-1.5B-Preview" in found[2].said
-    assert "for 5 claims together" in found[2].said
+    assert [judged for judged, _ in found] == ["undecided", "supported", "supported", "undecided", "undecided"]
+    assert "+11.0 points" in found[2][1]
+    assert "30\xa0problems of DeepScaleR-1.5B-Preview" in found[2][1]
+    assert "for 5\xa0claims together" in found[2][1]
     assert "rose for DeepScaleR-1.5B-Preview (+11.0 points); fell for Qwen2.5-Math-1.5B" in conclude(results)
 
 
@@ -46,7 +48,7 @@ def test_claims_without_their_models_are_not_tested(tmp_path: Path) -> None:
     folder = write_exam_sweep(tmp_path / "toy", {"bundled:smollm2-135m": {1: 0.1, 8: 0.3, 64: 0.25}}, seeds=(0, 1))
     results = read_results(read_sweep(folder))
     expected = ["supported", "not tested", "not tested", "contradicted", "contradicted"]
-    assert [of.verdict for _, of in findings(results)] == expected
+    assert [of[0] for _, of in findings(results)] == expected
 
 
 def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path) -> None:
@@ -55,9 +57,9 @@ def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path) -> None:
     results = read_results(read_sweep(folder))
     found = gain(results)
     assert found
-    assert (found.seeds, found.problems) == (2, 50)
-    assert found.difference.value == pytest.approx(0.11, abs=0.001)
-    assert found.difference.interval
-    assert found.difference.interval[1] - found.difference.interval[0] == pytest.approx(
-        2 * 12.706 * 0.01414 * 1.2247, rel=0.05
-    )
+    difference, basis = found
+    assert basis == "2\xa0seeds, 50\xa0problems of tiny"
+    assert difference.value == pytest.approx(0.11, abs=0.001)
+    assert difference.interval
+    margin = 12.706 * (0.02 / 2**0.5) * (1 + 1 / 2) ** 0.5  # Student's t of one degree of freedom
+    assert difference.interval[1] - difference.value == pytest.approx(margin, rel=0.05)
