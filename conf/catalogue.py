@@ -99,12 +99,14 @@ class Benchmark:
     name: the name of its files and its row in tables.
     source: as data.source, or HELD_OUT.
     problem_field, answer_field: its columns. Empty means those of `data`, or guessed ones.
+    problems: their number, for plans; None if it is not known.
     """
 
     name: str
     source: str
     problem_field: str = ""
     answer_field: str = ""
+    problems: int | None = None
 
 
 def benchmarks() -> dict[str, Benchmark]:

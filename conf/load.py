@@ -20,7 +20,7 @@ from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
 from conf.errors import BadInput, hint
 from conf.parsing import FORMAT, check_format, flatten, parse_yaml, read_yaml, reason, write_yaml
-from conf.schema import AnyConfig, CommandLine, Config, among, marked
+from conf.schema import AnyConfig, CommandLine, Config, SweepCommandLine, among, marked
 from conf.settings import RULES, Place, build, changed, settings
 
 Asked = TypeVar("Asked", bound=CommandLine)
@@ -57,7 +57,8 @@ def command_line(arguments: list[str], kind: type[Asked], folder: Path = FOLDER)
     """
     name, overrides = _parse(arguments, folder)
     given = ("", overrides)
-    asked = _resolve([*(_recipes(name, folder) if name else ()), given], kind)
+    recipes = _recipes(name, folder, for_sweep=kind is SweepCommandLine) if name else []
+    asked = _resolve([*recipes, given], kind)
     if run := run_of(asked.adapter):
         asked = _resolve([_of_run(run), ("", {"adapter": asked.adapter}), given], kind)
     elif not name:
@@ -75,6 +76,27 @@ def origins(arguments: list[str]) -> dict[str, str]:
     name, overrides = _parse(arguments, FOLDER)
     recipes = [(f"recipe {Path(file).stem}", layer) for file, layer in (_recipes(name, FOLDER) if name else ())]
     return _laid([*recipes, ("command line", overrides)])[1]
+
+
+def check_one_run(arguments: list[str]) -> None:
+    """Raise BadInput if a command line names the recipe of a sweep over models, and no model."""
+    name, _ = _parse(arguments, FOLDER)
+    if name and compares_models(name) and "model.path" not in origins(arguments):
+        raise BadInput(
+            f"conf={name} is the recipe of a sweep over models: python launch/sweep.py conf={name}, or give model.path"
+        )
+
+
+def compares_models(recipe: str, folder: Path = FOLDER) -> bool:
+    """Whether a recipe states models of a sweep."""
+    stated = [layer.get("sweep") for _, layer in _recipes(recipe, folder, for_sweep=True)]
+    return any(isinstance(sweep, dict) and sweep.get("models") for sweep in stated)
+
+
+def beyond(recipe: str, other: str, folder: Path = FOLDER) -> Tree:
+    """Return the settings, by dotted key, of a recipe and those it extends which another recipe does not extend."""
+    known = {file for file, _ in _recipes(other, folder)}
+    return flatten(_merged(*(layer for file, layer in _recipes(recipe, folder) if file not in known)))
 
 
 def run_of(adapter: str) -> Path | None:
@@ -174,9 +196,10 @@ def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:
     return name, overrides
 
 
-def _recipes(name: str, folder: Path) -> list[Layer]:
+def _recipes(name: str, folder: Path, for_sweep: bool = False) -> list[Layer]:
     """Return a recipe and all recipes that it extends, the most basic one first. A name that ends with SUFFIX is the
-    path of a recipe's file, from the file that extends it or the working directory.
+    path of a recipe's file, from the file that extends it or the working directory. for_sweep: whether the recipe
+    itself keeps its section `sweep`.
     """
     chain: list[Layer] = []
     visited: list[Path] = []
@@ -194,6 +217,8 @@ def _recipes(name: str, folder: Path) -> list[Layer]:
         visited.append(path.resolve())
         layer = read_yaml(path, "write `section:` and `key: value` lines")
         parent, place = layer.pop("extends", None), path.parent
+        if chain or not for_sweep:
+            layer.pop("sweep", None)
         requested = f"{path}: extends: {parent}"
         chain.insert(0, (str(path), layer))
     return chain

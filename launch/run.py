@@ -40,7 +40,7 @@ from conf import signals
 from conf.command import BAD_INPUT, WORDS, PlainConsole, command, refused
 from conf.errors import BadInput, TryLater
 from conf.help import explain, show_settings
-from conf.load import command_line
+from conf.load import check_one_run, command_line
 from conf.schema import CommandLine, Config
 from conf.settings import changed
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
@@ -72,6 +72,7 @@ def main(arguments: list[str]) -> int:
     if not WORDS.isdisjoint(arguments):
         explain(arguments, __doc__)
         return 0
+    check_one_run(arguments)
     asked = command_line(arguments, CommandLine)
     if asked.show:
         show_settings(asked, arguments)

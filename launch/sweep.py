@@ -3,11 +3,14 @@
     python launch/sweep.py conf=NAME 'ranks=[8,64,256]' 'seeds=[0,1,2]' ['key=[a,b]' …] [key=value …]
     python launch/sweep.py help sweep
 
+With benchmarks, each base model and the result of each run are evaluated on them. A recipe can state all of it.
+
 Examples:
 
     python launch/sweep.py conf=quickstart 'ranks=[8,64,256]' 'seeds=[0,1,2]' budget.minutes=4
     python launch/sweep.py conf=r64_instruct 'learner.learning_rate=[1e-5,3e-5,1e-4]' sweep.hours=24
-    python launch/sweep.py conf=paper 'models=[instruct,llama]' 'ranks=[8,64,256]' plan=true device=A40
+    python launch/sweep.py conf=paper plan=true device=A40
+    python launch/sweep.py conf=paper 'models=[instruct,llama]' 'benchmarks=[math500]' n=4
 
 The same command continues an interrupted sweep.
 """
@@ -17,7 +20,6 @@ if __name__ == "__main__":
 
 import os
 import sys
-from collections.abc import Sequence
 from functools import cache
 
 from actors.formats import duration
@@ -27,43 +29,62 @@ from actors.storage.documents import SweepDocument
 from actors.storage.files import read_document
 from actors.storage.folders import MARK, is_marked, mark
 from actors.storage.layout import SWEEP
-from conf.command import PlainConsole, asks_for_help
-from conf.command import command as guard
+from conf.command import PlainConsole, asks_for_help, command
 from conf.errors import BadInput
 from conf.help import explain
+from conf.load import command_line
+from conf.schema import CommandLine
+from conf.settings import show
+from launch.evaluation.preparation import prepare
 from launch.hardware.machine import check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
 from launch.plan.options import estimate_all
+from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
 from launch.session.admission import check_settings, take_over
+from launch.sweep_runs.checks import check_comparable, check_sources
 from launch.sweep_runs.grid import Grid, read_grid
-from launch.sweep_runs.lanes import RUN, plan_lanes
+from launch.sweep_runs.jobs import Exams
+from launch.sweep_runs.lanes import PROGRAMS, Programs, plan_lanes
+from launch.sweep_runs.plan_view import idle, plans_table
 from launch.sweep_runs.scheduler import Scheduler
-from launch.sweep_runs.view import idle, plans_table
 
 
-@guard("sweep.py")
-def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
-    """Return the exit code: 0 all runs are finished, 1 some failed or halted, 2 bad input, 130 or 143 interrupted.
-
-    command: the program that carries out a run.
-    """
+@command("sweep.py")
+def main(arguments: list[str], programs: Programs = PROGRAMS) -> int:
+    """Return the exit code: 0 all runs and exams are finished, 1 some are not, 2 bad input, 130 or 143 interrupted."""
     console = PlainConsole()
     if asks_for_help(arguments):
         explain(arguments, __doc__)
         return 0
     grid = read_grid(arguments)
+    exams = Exams.of(grid)
+    check_comparable(grid)
     machine = cache(detect)
-    lanes, plans = plan_lanes(grid, [machine(run.config.device) for run in grid.runs], command)
+    lanes, plans = plan_lanes(grid, [machine(run.config.device) for run in grid.runs], programs)
     if grid.plan:
         if note := cluster_note():
             console.print(note)
-        console.print(plans_table(plans, len(lanes)))
+        console.print(plans_table(grid, exams, plans, len(lanes)))
         return 0
+    check_runs(grid, plans, len(lanes))
+    pin_models(grid)
+    check_known(grid)
+    check_sources(grid)
+    for base in exams.bases if not all(exam.complete for exam in exams.all) else ():
+        prepare(command_line([*base.arguments, "plan=true"], CommandLine), plans[base.run.name].machine, console)
+    claim(grid)
+    for lane in lanes:
+        lane.add(exams)
+    return Scheduler(grid, exams, lanes, console).run()
+
+
+def check_runs(grid: Grid, plans: dict[str, Plan], lanes: int) -> None:
+    """Raise BadInput if a run does not fit, was begun with other settings, or has too small a budget."""
     packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))
     for run in grid.runs:
         plan = plans[run.name]
-        check_mps(run.config, plan.placement, joined, at_once=len(lanes))
+        check_mps(run.config, plan.placement, joined, at_once=lanes)
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
             check_build(plan.config, plan.machine, packages)
@@ -74,9 +95,6 @@ def main(arguments: list[str], command: Sequence[str] = RUN) -> int:
             f"{names[0]} has {budget}, too little for one update here ({len(names)} of {len(plans)} runs in all):"
             " raise the budget, evaluate less by eval.problems or eval.n, or list fewer values"
         )
-    pin_models(grid)
-    claim(grid)
-    return Scheduler(grid, lanes, console).run()
 
 
 def pin_models(grid: Grid) -> None:
@@ -89,19 +107,28 @@ def pin_models(grid: Grid) -> None:
         pinned(run.config)  # refuses an adapter to start from that was made for another commit
 
 
+def check_known(grid: Grid) -> None:
+    """Raise BadInput if the sweep's folder has more runs, or exams on other benchmarks or with another n."""
+    if (known := read_document(grid.folder / "sweep.json", SweepDocument)) is None:
+        return
+    asked, sweep, other = [run.overrides for run in grid.runs], grid.settings, "or give sweep.name=OTHER"
+    if left_out := [entry.name for entry in known.runs if entry.overrides not in asked]:
+        raise BadInput(
+            f"sweep {grid.name!r} has a run {left_out[0]} that this command leaves out: list its values too, {other}"
+        )
+    if known.benchmarks and (known.benchmarks, known.n) != (sweep.benchmarks, sweep.n):
+        raise BadInput(
+            f"sweep {grid.name!r} was begun with benchmarks={show(known.benchmarks)} n={known.n}, not"
+            f" benchmarks={show(sweep.benchmarks)} n={sweep.n}: give the same, {other}"
+        )
+
+
 def claim(grid: Grid) -> None:
     """Lock the sweep's folder. Raise BadInput if another process has it, or if it has other files or more runs."""
     take_over(grid.folder, f"sweep {grid.name!r}")
     others = sorted(file for file in grid.folder.iterdir() if file.name != f".{MARK}.tmp")
     if others and not is_marked(grid.folder, SWEEP):
         raise BadInput(f"{others[0]} was there before the sweep: move it away, or give sweep.name=OTHER")
-    known = read_document(grid.folder / "sweep.json", SweepDocument)
-    asked = [run.overrides for run in grid.runs]
-    if left_out := [entry.name for entry in (known.runs if known else ()) if entry.overrides not in asked]:
-        raise BadInput(
-            f"sweep {grid.name!r} has a run {left_out[0]} that this command leaves out: list its values too, or give"
-            " sweep.name=OTHER"
-        )
     mark(grid.folder, SWEEP.kind)
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from actors.evaluation.protocol import check_continues
+from actors.evaluation.protocol import check_continues, of_base
 from actors.models.adapters import model_names
 from actors.models.files import name_on_hub
-from actors.storage.documents import BenchmarkResult, EvaluationDocument, Protocol
-from actors.storage.files import drop_half_line, read_document, replace_text, write_document
+from actors.storage.documents import BenchmarkResult, EvaluatedSample, EvaluationDocument, Protocol
+from actors.storage.files import append_row, drop_half_line, read_document, read_rows, replace_text, write_document
 from actors.storage.folders import MARK, empty, is_marked, mark
 from actors.storage.layout import EVALUATION
 from actors.storage.run_record import RunRecord
@@ -14,6 +14,10 @@ from conf.errors import BadInput
 from conf.load import recorded
 from conf.schema import CommandLine, Config
 from conf.settings import changed
+
+
+def base_samples(folder: Path, benchmark: str) -> Path:
+    return folder / "samples" / f"{benchmark}-base.jsonl"
 
 
 class EvaluationFolder:
@@ -67,6 +71,23 @@ class EvaluationFolder:
             evaluation = f"the evaluation {config.run.name!r} in {self.path}"
             check_continues(protocol, document.protocol, evaluation)
         return document.benchmarks
+
+    def check_base(self, protocol: Protocol) -> None:
+        """Raise BadInput unless the folder has samples of the base model by the same protocol."""
+        where = f"base={self.path}"
+        if (document := self.document()) is None:
+            raise BadInput(f"{where}: there is no evaluation.json; name the folder of an evaluation, or leave base out")
+        remedy = "name an evaluation with the same settings, or leave base out"
+        check_continues(of_base(protocol), of_base(document.protocol), where, remedy)
+
+    def take_base(self, other: Path, names: list[str]) -> None:
+        """Add the base model's samples on these benchmarks that another evaluation has and this one lacks."""
+        for name in names:
+            file = base_samples(self.path, name)
+            known = {(row.problem, row.sample) for row in read_rows(file, EvaluatedSample)}
+            rows = read_rows(base_samples(other, name), EvaluatedSample)
+            file.parent.mkdir(exist_ok=True)
+            append_row(file, *(row for row in rows if (row.problem, row.sample) not in known))
 
     def document(self) -> EvaluationDocument | None:
         return read_document(self.path / "evaluation.json", EvaluationDocument)

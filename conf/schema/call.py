@@ -8,6 +8,7 @@ from conf.settings import DECLARED, Rule, setting
 GPU_COUNTS = Rule(lambda counts: all(1 <= count <= 1024 for count in counts), "use numbers of GPUs from 1 to 1024")
 
 ONE_RUN = "python launch/run.py shows the settings of one run"
+OWN_BASE = "a sweep evaluates each base model once, by sweep.benchmarks"
 START_FROM = "python launch/evaluate.py evaluates it; runs continue from lora.start_from"
 
 
@@ -28,6 +29,8 @@ class Call:
     """For evaluate.py: samples per problem. Everything else about the samples is set in `eval`."""
     limit: int | None = setting(None, "our choice", ge=1)
     """For evaluate.py: most problems per benchmark, in an order that only depends on their text; all when null."""
+    base: str = setting("", "our choice", not_for_sweeps=OWN_BASE)
+    """For evaluate.py: folder of an evaluation of the same base model whose samples are taken over."""
     adapter: str = setting("", "our choice", not_for_sweeps=START_FROM)
     """For evaluate.py: folder of a plain PEFT adapter to compare with the base model. Its rank, alpha and modules
     replace those of `lora`. The base model alone when empty. For an adapter in a run's folder, that run's

@@ -2,9 +2,10 @@
 
 import re
 
+from pydantic import StrictInt
 from pydantic.dataclasses import dataclass
 
-from conf.settings import DECLARED, Rule, setting
+from conf.settings import DECLARED, MOST, Rule, setting
 
 PLAIN_NAME = Rule(
     lambda name: re.fullmatch(r"([\w+=@-][\w.+=@ -]*)?", name) is not None and len(name.encode()) <= 200,
@@ -20,6 +21,7 @@ YEAR_H = 8784
 HOST = Rule(
     lambda text: re.fullmatch(r"[A-Za-z0-9.:-]+", text) is not None, "use an address such as 127.0.0.1, or a host"
 )
+WHOLE = Rule(lambda numbers: all(1 <= number <= MOST for number in numbers), "use whole numbers from 1")
 FOLDER = Rule(lambda path: bool(path) and "\0" not in path, "use the name of a folder")
 LOGGERS = Rule(
     lambda names: {*names} <= {"tensorboard", "wandb"} and len({*names}) == len(names),
@@ -138,7 +140,9 @@ class DashboardConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class SweepConfig:
-    """The sweep's name and budget, only for launch/sweep.py."""
+    """Axes, exams, name and budget of a sweep, only for launch/sweep.py: other commands ignore them in a recipe, and no
+    recipe inherits them. models=, ranks=, seeds=, benchmarks= and n= on its command line replace them.
+    """
 
     name: str = setting("", "the recipe's name and -sweep")
     """Folder of the sweep under run.folder, with the runs' folders in it."""
@@ -148,6 +152,22 @@ class SweepConfig:
     settings."""
     minutes: float | None = setting(None, "our choice", gt=0, le=60 * YEAR_H)
     """Budget of the whole sweep, minutes; replaces hours when given."""
+    models: list[str] = setting([], "our choice: the recipe's model")
+    """Recipes or paths of the models to compare. A recipe that states this section with models gives each run those of
+    its settings that the model's recipe does not extend."""
+    ranks: list[StrictInt] = setting([], "our choice: the recipe's rank")
+    """Ranks to compare, values of lora.rank."""
+    seeds: list[StrictInt] = setting([], "our choice: the recipe's seed")
+    """Values of run.seed. The exams of all runs have the first one."""
+    benchmarks: list[str] = setting([], "our choice: the held-out problems of each run are enough")
+    """Exams: the benchmarks, as those of evaluate.py, on which the base models and the result of every run are
+    evaluated. Their time comes on top of the budget."""
+    n: int = setting(16, "the paper: pass@1, @8 and @16", ge=1, le=65536)
+    """Samples per problem of an exam."""
+    pass_at: list[StrictInt] = setting([1, 8, 16], "the paper", rule=WHOLE)
+    """Values of k for the tables of pass@k in the exams; n is at least the largest."""
+    remark: str = setting("", "our choice")
+    """A sentence at the top of the sweep's report, such as what it cannot show."""
 
     @property
     def seconds(self) -> float | None:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, ClassVar, get_origin
 
 from actors.storage.run_record import FINISHED, RunRecord
 from conf.arguments import pairs
+from conf.catalogue import find_benchmarks
+from conf.command import BAD_INPUT
 from conf.errors import BadInput
-from conf.load import bare, command_line, read_value, recipe_names
+from conf.load import bare, beyond, command_line, compares_models, read_value, recipe_names
 from conf.schema import Call, CommandLine, Config, SweepCommandLine, SweepConfig
 from conf.schema.run import PLAIN_NAME
 from conf.settings import changed, settings, show
@@ -22,6 +24,9 @@ SEED = "run.seed"
 
 AXES = {"ranks": "lora.rank", "seeds": SEED}
 """Short names of the usual axes."""
+
+EXAM = {"benchmarks": "sweep.benchmarks", "n": "sweep.n"}
+"""Short names of the settings of exams."""
 
 SHORT = {"lora.rank": "r", "run.seed": "seed", "conf": "", "model.path": ""}
 """Prefixes of an axis's value in a run's name. For other axes it is the last part of the key and an equals sign."""
@@ -32,12 +37,16 @@ REMEDIES = {item.path: item.not_for_sweeps for item in settings(CommandLine) if 
 MODEL = ("conf", "model.path")
 """Axes that change the model, so that accuracies are not comparable."""
 
+BUDGET = {"budget.hours", "budget.minutes"}
+
 MOST_RUNS = 1000
 """Largest number of runs in a sweep."""
 
 CALL = {item.path for item in settings(Call)}
 
-LISTS = {item.path for item in settings(CommandLine) if get_origin(item.kind) is list}
+LISTS = {item.path for item in settings(SweepCommandLine) if get_origin(item.kind) is list}
+
+FOLLOWED = {item.path: item.follows for item in settings(CommandLine)}
 
 
 @dataclass(eq=False)
@@ -48,8 +57,10 @@ class SweepRun:
     arguments: those of its `launch/run.py`.
     config: the settings that the arguments stand for; its budget is the run's part of the sweep's.
     status, reason: as in sweep.json.
+    program: the file in launch/ that carries it out.
     """
 
+    program: ClassVar = "run"
     name: str
     overrides: dict[str, Any]
     arguments: tuple[str, ...]
@@ -67,8 +78,24 @@ class SweepRun:
         return RunRecord(Path(self.config.run.folder) / self.name)
 
     @property
+    def folder(self) -> Path:
+        return self.record.path
+
+    @property
     def finished(self) -> bool:
         return self.status in FINISHED
+
+    def look_back(self) -> None:
+        """Take the status of a finished run from its folder."""
+        if summary := self.record.finished():
+            self.status, self.reason = summary.status, summary.reason
+
+    def stated(self, code: int, status: str) -> tuple[str, str | None] | None:
+        """Return status and reason as the folder has them after the run's process has ended. None if that is not what
+        its exit code means. status: for any code but 0.
+        """
+        summary = self.record.summary() if code != BAD_INPUT else None  # a refused run leaves that of an earlier try
+        return (summary.status, summary.reason) if summary and (code == 0 or status == summary.status) else None
 
 
 @dataclass(frozen=True)
@@ -77,7 +104,8 @@ class Grid:
 
     runs: seeds change slowest, so that a sweep cut short has compared something.
     folder: the parent of the runs' folders.
-    plan: whether only the plan is requested.
+    plan: whether only the plan is requested. simulate: with it, numbers of GPUs.
+    limit: most problems per benchmark of an exam.
     """
 
     name: str
@@ -87,6 +115,8 @@ class Grid:
     runs: tuple[SweepRun, ...]
     folder: Path
     plan: bool = False
+    simulate: Sequence[int] = ()
+    limit: int | None = None
 
 
 def read_grid(arguments: Sequence[str]) -> Grid:
@@ -99,9 +129,10 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     conf = texts.pop("conf", "")
     own = [key for key in texts if key == "run.folder" or key.startswith("sweep.")]
     asked = command_line([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in own)], SweepCommandLine)
-    if asked.sweep.seconds is not None and (both := {"budget.hours", "budget.minutes"} & texts.keys()):
+    if asked.sweep.seconds is not None and (both := BUDGET & texts.keys()):
         raise BadInput(f"{both.pop()} and a budget of the whole sweep are given: keep one")
-    axes = _take_axes(texts)
+    _check_exams(asked.sweep)
+    axes = _take_axes(texts, asked.sweep)
     name = asked.sweep.name or f"{bare(conf)}-sweep"
     if not PLAIN_NAME.allows(name):
         raise BadInput(f"sweep.name={name} is not possible: {PLAIN_NAME.remedy}")
@@ -116,21 +147,36 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     for values in product(*(axes[key] for key in order)):
         chosen = dict(zip(order, values, strict=True))
         overrides = {key: chosen[key] for key in shown}
-        word = "-".join(_word(key, value) for key, value in overrides.items())
+        word = "-".join(named(key, value) for key, value in overrides.items())
         varied = [f"{key}={json.dumps(value)}" for key, value in overrides.items() if key != "conf"]
-        given = [f"conf={overrides.get('conf', conf)}", *varied, *kept, f"run.name={word}"]
+        model = overrides.get("conf", conf)
+        more = _of_sweep(conf, model, {*texts, *overrides, *(BUDGET if asked.sweep.seconds else ())})
+        given = [f"conf={model}", *more, *varied, *kept, f"run.name={word}"]
         of_run = command_line(given, CommandLine)
         runs.append(SweepRun(word, overrides, tuple(given), of_run.config))
     word, times = Counter(run.name for run in runs).most_common(1)[0]
     if times > 1:
         raise BadInput(f"{times} runs would be named {word}: list each value once, and paths whose last parts differ")
-    return Grid(name, conf, asked.sweep, axes, tuple(runs), folder, of_run.plan)
+    return Grid(name, conf, asked.sweep, axes, tuple(runs), folder, of_run.plan, of_run.simulate, of_run.limit)
+
+
+def _check_exams(sweep: SweepConfig) -> None:
+    """Raise BadInput for benchmarks that are not known or share a name, and for too few samples."""
+    find_benchmarks(sweep.benchmarks)
+    if sweep.benchmarks and sweep.n < (most := max(sweep.pass_at, default=1)):
+        raise BadInput(f"n={sweep.n}: sweep.pass_at has {most}; give n={most}, or leave it out of sweep.pass_at")
+
+
+def _of_sweep(conf: str, model: str, given: set[str]) -> list[str]:
+    """Return the arguments that a sweep's recipe adds to a model's. given: settings from elsewhere."""
+    own = beyond(conf, model) if conf != model and compares_models(conf) else {}
+    return [f"{key}={json.dumps(own[key])}" for key in own if given.isdisjoint({key, FOLLOWED.get(key)})]
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for key, text in pairs(arguments, "conf=quickstart or ranks=[8,64]", (*AXES, "models")).items():
-        target = AXES.get(key, key)
+        target = (AXES | EXAM).get(key, key)
         if target in texts:
             raise BadInput(f"{key}={text}: {target} is twice on the command line; keep one")
         if key in REMEDIES:
@@ -139,10 +185,16 @@ def _settings(arguments: Sequence[str]) -> dict[str, str]:
     return texts
 
 
-def _take_axes(texts: dict[str, str]) -> dict[str, list[Any]]:
+def _take_axes(texts: dict[str, str], sweep: SweepConfig) -> dict[str, list[Any]]:
+    """Move the axes out of the settings; those of the recipe count where the command line has no such setting."""
     axes: dict[str, list[Any]] = {}
+    for name, values in {"models": sweep.models, **{AXES[each]: getattr(sweep, each) for each in AXES}}.items():
+        if values and not (name == "models" and "model.path" in texts):
+            texts.setdefault(name, json.dumps(values))
     for key, text in list(texts.items()):
         values = read_value(key, text)
+        if key == "models" and isinstance(values, str):
+            values = [values]
         if not isinstance(values, list) or (key in LISTS and not isinstance(next(iter(values), None), list)):
             continue
         if key in CALL:
@@ -163,7 +215,7 @@ def _take_axes(texts: dict[str, str]) -> dict[str, list[Any]]:
     return axes
 
 
-def _word(key: str, value: Any) -> str:
+def named(key: str, value: Any) -> str:
     """Return the part of a run's name that states its value on an axis."""
     text = value if isinstance(value, str) else json.dumps(value)
     if key in MODEL:

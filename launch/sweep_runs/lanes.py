@@ -1,48 +1,55 @@
-"""Carries out runs in parallel: each lane has a part of the machine and one process of `launch/run.py` at a time."""
+"""Carries out runs and exams in parallel: each lane has a part of the machine, and one process at a time."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
 from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.process import end_with
-from conf.command import BAD_INPUT
 from conf.settings import changed
 from launch.hardware.machine import Machine, with_gpus
 from launch.plan.calibration import plan_measured
 from launch.plan.plan import Plan
 from launch.session.admission import resolve_model
 from launch.sweep_runs.grid import Grid, SweepRun
+from launch.sweep_runs.jobs import Exams, Job
 from rewards.pool import check_functions
 
-RUN = (sys.executable, str(Path(__file__).parents[1] / "run.py"))
+Programs = Mapping[str, Sequence[str]]
+"""Commands by the name of the program."""
+
+PROGRAMS = {name: (sys.executable, str(Path(__file__).parents[1] / f"{name}.py")) for name in ("run", "evaluate")}
 
 STATUS = {130: "interrupted", 143: "interrupted", -SIGINT: "interrupted", -SIGTERM: "interrupted", 3: "halted"}
-"""The status of a run by its exit code: `failed` for any other but 0. Negative: a signal before Python had started."""
+"""The status of a job by its exit code: `failed` for any other but 0. Negative: a signal before Python had started."""
 
 
 @dataclass(eq=False)
 class Lane:
-    """A part of the machine on which runs take turns.
+    """A part of the machine on which runs and exams take turns.
 
-    gpu: value of CUDA_VISIBLE_DEVICES, None for all GPUs. command: the program that carries out a run.
+    gpu: value of CUDA_VISIBLE_DEVICES, None for all GPUs. waiting: its jobs to come, at first its runs alone.
     """
 
     runs: Sequence[SweepRun]
     machine: Machine
     gpu: str | None
-    command: Sequence[str]
-    running: SweepRun | None = None
+    programs: Programs
+    running: Job | None = None
 
     def __post_init__(self) -> None:
-        self.waiting = list(self.runs)
+        self.waiting: list[Job] = [*self.runs]
 
-    def start(self, run: SweepRun, arguments: Sequence[str], log: Path) -> None:
-        """Start a run, whose output is appended to the log.
+    def add(self, exams: Exams) -> None:
+        """Let the runs' exams follow them."""
+        self.waiting = exams.with_runs(self.runs)
+
+    def start(self, job: Job, arguments: Sequence[str], log: Path) -> None:
+        """Start a job, whose output is appended to the log.
 
         It has a session of its own, so that Ctrl-C reaches it through `signal` alone. It gets a SIGTERM if this process
         ends.
@@ -54,10 +61,10 @@ class Lane:
             os.sched_setaffinity(0, self.machine.cores)
             end_with(parent)
 
-        self.running, self._log = run, log
+        self.running, self._log = job, log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*self.command, *arguments],
+                [*self.programs[job.program], *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -67,24 +74,23 @@ class Lane:
             )
 
     def signal(self, number: int) -> None:
-        """Pass a signal on to the run, if there is one."""
+        """Pass a signal on to the job, if there is one."""
         if self.running:
             self._process.send_signal(number)
 
-    def ended(self) -> tuple[SweepRun, str, str | None] | None:
-        """Return the run that has ended since the last call, if there is one, with its status and the reason."""
+    def ended(self) -> tuple[Job, str, str | None] | None:
+        """Return the job that has ended since the last call, if there is one, with its status and the reason."""
         if not self.running or (code := self._process.poll()) is None:
             return None
-        run, self.running = self.running, None
-        summary = run.record.summary() if code != BAD_INPUT else None  # a refused run leaves that of an earlier try
-        if summary and (code == 0 or STATUS.get(code, "failed") == summary.status):
-            return run, summary.status, summary.reason
+        job, self.running = self.running, None
+        status = STATUS.get(code, "failed")
+        if found := job.stated(code, status):
+            return job, *found
         said = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-        reason = said[-1].removeprefix("run.py: ") if said and code > 0 else describe_exit(code)
-        return run, STATUS.get(code, "failed"), reason
+        return job, status, said[-1].removeprefix(f"{job.program}.py: ") if said and code > 0 else describe_exit(code)
 
 
-def plan_lanes(grid: Grid, machines: Sequence[Machine], command: Sequence[str]) -> tuple[list[Lane], dict[str, Plan]]:
+def plan_lanes(grid: Grid, machines: Sequence[Machine], programs: Programs) -> tuple[list[Lane], dict[str, Plan]]:
     """Return as many lanes as all runs fit on, and the plan of every run. Of n lanes each has every n-th run.
 
     machines: the machine of each run. On a Ray cluster a run takes the whole cluster.
@@ -99,7 +105,7 @@ def plan_lanes(grid: Grid, machines: Sequence[Machine], command: Sequence[str]) 
     lanes = []
     for number in range(count):
         own = part(machines[number], number, count)
-        lanes.append(Lane(grid.runs[number::count], own, own.cards[0].index if count > 1 else None, command))
+        lanes.append(Lane(grid.runs[number::count], own, own.cards[0].index if count > 1 else None, programs))
     return lanes, plans
 
 

@@ -1,4 +1,4 @@
-"""Carries out the runs of a sweep in its lanes."""
+"""Carries out the runs and exams of a sweep in its lanes."""
 
 import os
 import time
@@ -14,6 +14,7 @@ from conf.signals import handle_signals
 from launch.reporting import attempt, conclusion
 from launch.session.admission import budget_shortage
 from launch.sweep_runs.grid import Grid, SweepRun
+from launch.sweep_runs.jobs import Exam, Exams, Job
 from launch.sweep_runs.lanes import Lane
 from launch.sweep_runs.view import runs_table
 
@@ -21,10 +22,11 @@ POLL_S = 1.0
 
 
 class Scheduler:
-    """Starts runs, follows them, and passes signals on."""
+    """Starts runs and exams, follows them, and passes signals on."""
 
-    def __init__(self, grid: Grid, lanes: list[Lane], console: Console) -> None:
+    def __init__(self, grid: Grid, exams: Exams, lanes: list[Lane], console: Console) -> None:
         self._grid = grid
+        self._exams = exams
         self._lanes = lanes
         self._console = console
         self._received: list[int] = []
@@ -33,26 +35,27 @@ class Scheduler:
     def run(self) -> int:
         """Carry out the sweep. Return the exit code."""
         handle_signals(self._on_signal)
-        for run in self._grid.runs:
-            self._look_back(run)
+        jobs: list[Job] = [*self._grid.runs, *self._exams.all]
+        for job in jobs:
+            job.look_back()
         self._write()
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while self._turn():
                 if self._console.is_terminal:
-                    live.update(runs_table(self._grid.runs), refresh=True)
+                    live.update(runs_table(self._grid.runs, self._exams), refresh=True)
                 time.sleep(POLL_S)
-        self._console.print(runs_table(self._grid.runs))
+        self._console.print(runs_table(self._grid.runs, self._exams))
         for line in (f"Report         {attempt(self._grid.folder)}", conclusion(self._grid.folder)):
             self._console.print(line)
         if self._received:
             return 128 + self._received[0]
-        return 0 if all(run.finished for run in self._grid.runs) else 1
+        return 0 if all(job.finished for job in jobs) else 1
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._received.append(number)
 
     def _turn(self) -> bool:
-        """Pass signals on, note which runs have ended and start others in their place. Return whether to go on."""
+        """Pass signals on, note which jobs have ended and start others in their place. Return whether to go on."""
         for number in self._received[self._passed_on :]:
             self._passed_on += 1
             for lane in self._lanes:
@@ -66,60 +69,88 @@ class Scheduler:
         return running or (any(lane.waiting for lane in self._lanes) and not self._received)
 
     def _start(self, lane: Lane) -> None:
-        """Start the next run of a lane that is not finished and has time left."""
-        while lane.waiting:
-            run = lane.waiting[0]
-            if (descriptor := lock(run.record.path)) is None:
-                return  # after a sweep was killed, its run is still saving its work
-            os.close(descriptor)
-            lane.waiting.pop(0)
-            self._look_back(run)
-            if run.finished:
+        """Start the next job of a lane that is not finished, has time left and waits for no other."""
+        while job := next(filter(self._ready, lane.waiting), None):
+            if isinstance(job, Exam) and job.obstacle:
+                lane.waiting.remove(job)
+                self._put(job, *job.obstacle)
                 continue
-            arguments = list(run.arguments)
-            if self._grid.settings.seconds is not None:
-                budget_s = self._budget(lane, run)
-                if budget_s <= run.record.spent:
-                    continue
-                run.config = changed(run.config, {"budget.minutes": budget_s / 60})
-                arguments.append(f"budget.minutes={run.config.budget.minutes:.4f}")
-            if run.record.exists and (said := budget_shortage(run.config, run.record)):
-                summary = run.record.summary()
-                status = summary.status if summary else "interrupted"
-                if shared := self._grid.settings.seconds is not None:
-                    said = f"{said.rpartition(':')[0]}: give the sweep more time"
-                if status != "failed" or shared:
-                    self._put(run, status, said)
-                    continue
-                arguments.append("run.overwrite=true")
-            lane.start(run, arguments, self._grid.folder / f"{run.name}.log")
-            self._put(run, "running")
-            return
+            if (descriptor := lock(job.folder)) is None:
+                return  # after a sweep was killed, its job is still saving its work
+            os.close(descriptor)
+            lane.waiting.remove(job)
+            job.look_back()
+            if job.finished:
+                continue
+            arguments = job.arguments if isinstance(job, Exam) else self._arguments(lane, job)
+            if arguments is not None:
+                lane.start(job, arguments, self._grid.folder / f"{job.name}.log")
+                self._put(job, "running")
+                return
 
-    def _look_back(self, run: SweepRun) -> None:
-        """Take the status of a finished run from its folder."""
-        if summary := run.record.finished():
-            run.status, run.reason = summary.status, summary.reason
+    def _ready(self, job: Job) -> bool:
+        """Whether the exam of the base model that a job needs is over; its run, if it needs one, is before it."""
+        base = job.base if isinstance(job, Exam) else None
+        return not any(base is lane.running or base in lane.waiting for lane in self._lanes if base)
 
-    def _put(self, run: SweepRun, status: str, reason: str | None = None) -> None:
-        run.status, run.reason = status, reason
+    def _arguments(self, lane: Lane, run: SweepRun) -> list[str] | None:
+        """Return the arguments of a run; None, with its status noted, if it has no time left."""
+        arguments, shared = list(run.arguments), self._grid.settings.seconds is not None
+        if shared:
+            budget_s = self._budget(lane, run)
+            if budget_s <= run.record.spent:
+                return None
+            run.config = changed(run.config, {"budget.minutes": budget_s / 60})
+            arguments.append(f"budget.minutes={run.config.budget.minutes:.4f}")
+        if run.record.exists and (said := budget_shortage(run.config, run.record)):
+            summary = run.record.summary()
+            status = summary.status if summary else "interrupted"
+            if shared:
+                said = f"{said.rpartition(':')[0]}: give the sweep more time"
+            if status != "failed" or shared:
+                self._put(run, status, said)
+                return None
+            arguments.append("run.overwrite=true")
+        return arguments
+
+    def _put(self, job: Job, status: str, reason: str | None = None) -> None:
+        job.status, job.reason = status, reason
         self._write()
-        self._console.print(f"{run.name}: {status}{f', {reason}' if reason else ''}")
+        what = f"exam of {job.name}" if isinstance(job, Exam) else job.name
+        self._console.print(f"{what}: {status}{f', {reason}' if reason else ''}")
 
     def _write(self) -> None:
         """Write sweep.json, which is whole after any crash."""
-        grid = self._grid
-        runs = [
-            SweepEntry(name=run.name, overrides=run.overrides, status=run.status, reason=run.reason)
-            for run in grid.runs
-        ]
-        document = SweepDocument(name=grid.name, conf=grid.conf, axes=grid.axes, runs=runs)
+        grid, sweep = self._grid, self._grid.settings
+        document = SweepDocument(
+            name=grid.name,
+            conf=grid.conf,
+            axes=grid.axes,
+            benchmarks=sweep.benchmarks,
+            n=sweep.n if sweep.benchmarks else None,
+            pass_at=sweep.pass_at if sweep.benchmarks else [],
+            remark=sweep.remark,
+            runs=[entry(run, self._exams.of_run.get(run.name)) for run in grid.runs],
+            bases=[entry(base) for base in self._exams.bases],
+        )
         write_document(grid.folder / "sweep.json", document)
 
     def _budget(self, lane: Lane, run: SweepRun) -> float:
         """Return a run's part of the sweep's seconds: an equal part of the seconds that earlier runs have left."""
-        waiting = [other for other in lane.waiting if not other.finished]
+        waiting = [other for other in lane.runs if other in lane.waiting and not other.finished]
         over = [other for other in lane.runs if other is not run and other not in waiting]
         to_come = max(len(each.runs) for each in self._lanes) - len(over)
         left_s = (self._grid.settings.seconds or 0.0) - sum(other.record.spent for other in over)
         return max(left_s, 0.0) / max(to_come, 1)
+
+
+def entry(job: Job, exam: Exam | None = None) -> SweepEntry:
+    """Return the entry of a run or a base model in sweep.json. exam: the run's."""
+    of_exam = f"exam: {exam.reason}" if exam and exam.reason and job.finished else None
+    return SweepEntry(
+        name=job.name,
+        overrides=job.overrides,
+        status=job.status,
+        reason=of_exam or job.reason,
+        exam=exam.status if exam else None,
+    )

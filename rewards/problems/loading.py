@@ -117,7 +117,21 @@ def load_benchmark(
         numbers = counts([row for row in known.filtered if row.source == "eval_source"])
         return BenchmarkProblems(benchmark, known.heldout[:limit], numbers, known.digest)
     check_chat(config, tokenizer)
-    data = replace(config.data, problem_pattern="", scan=None, size=limit)
+    filtered: list[FilteredRow] = []
+    raw = read_benchmark(benchmark, config.data, filtered, limit)
+    filtered += [filtered_row("benchmarks", CHOSE, one) for one in raw if one.id in chose]
+    raw = [one for one in raw if one.id not in chose]
+    problems = usable_problems("benchmarks", raw, config, tokenizer, filtered)[:limit]
+    if not problems:
+        raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({filter_reasons(filtered)})")
+    return BenchmarkProblems(benchmark, tuple(problems), counts(filtered))
+
+
+def read_benchmark(
+    benchmark: Benchmark, data: DataConfig, filtered: list[FilteredRow], limit: int | None = None
+) -> list[RawProblem]:
+    """Read the distinct problems of a benchmark, ordered by id. limit: number of problems that a generator makes."""
+    data = replace(data, problem_pattern="", scan=None, size=limit)
     rows = sources.read("benchmarks", benchmark.source, data, EVAL_SEED)
     columns = rows[0].fields if rows else {}
     data = replace(
@@ -125,14 +139,7 @@ def load_benchmark(
         problem_field=benchmark.problem_field or (data.problem_field if data.problem_field in columns else ""),
         answer_field=benchmark.answer_field or (data.answer_field if data.answer_field in columns else ""),
     )
-    filtered: list[FilteredRow] = []
-    raw = distinct_problems(rows, "benchmarks", data, filtered)
-    filtered += [filtered_row("benchmarks", CHOSE, one) for one in raw if one.id in chose]
-    raw = [one for one in raw if one.id not in chose]
-    problems = usable_problems("benchmarks", raw, config, tokenizer, filtered)[:limit]
-    if not problems:
-        raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({filter_reasons(filtered)})")
-    return BenchmarkProblems(benchmark, tuple(problems), counts(filtered))
+    return distinct_problems(rows, "benchmarks", data, filtered)
 
 
 def hold_out(

@@ -77,7 +77,7 @@ def test_paper_recipes_differ_in_rank_alone(model: str) -> None:
     assert one["rollout"]["max_prompt_tokens"] + one["rollout"]["max_response_tokens"] == 512 + 3584
     assert one["rollout"]["samples_per_problem"] == 8
     assert (one["reward"]["accuracy"], one["reward"]["format"]) == (1.0, 0.2)
-    assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0, "price_per_hour": None}
+    assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0, "price_per_hour": 0.3}
 
 
 def test_overrides_win_and_keep_their_types() -> None:

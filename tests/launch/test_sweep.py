@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from launch.reporting import conclusion
 from launch.sweep import main
 from launch.sweep_runs import scheduler
 from launch.sweep_runs.grid import Grid, read_grid
-from launch.sweep_runs.lanes import Lane, plan_lanes
+from launch.sweep_runs.lanes import Lane, Programs, plan_lanes
 from tests.actors.virtual_run import NO_PROBLEMS
 
 STAND_IN = r"""
@@ -74,7 +74,7 @@ def sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., i
 
     def run(*arguments: str, **conduct: dict[str, Any]) -> int:
         (tmp_path / "conduct.json").write_text(json.dumps(conduct))
-        return main(command(tmp_path, *arguments), (sys.executable, str(tmp_path / "run.py")))
+        return main(command(tmp_path, *arguments), programs(tmp_path))
 
     return run
 
@@ -84,6 +84,10 @@ def command(folder: Path, *arguments: str) -> list[str]:
     usual = {"sweep.name": "s", "device": "cpu"}
     kept = [f"{key}={value}" for key, value in usual.items() if key not in given]
     return ["conf=quickstart", f"run.folder={folder}", *kept, *arguments]
+
+
+def programs(folder: Path) -> Programs:
+    return {name: (sys.executable, str(folder / f"{name}.py")) for name in ("run", "evaluate")}
 
 
 def calls(folder: Path) -> list[str]:
@@ -182,9 +186,9 @@ def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], 
 def test_lanes_work_side_by_side_on_gpus_of_their_own(
     sweeping: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def two_lanes(grid: Grid, machines: list[Machine], command: Sequence[str]) -> tuple[list[Lane], dict[str, Plan]]:
-        plans = plan_lanes(grid, machines, command)[1]
-        return [Lane(grid.runs[n::2], machines[0], gpu, command) for n, gpu in enumerate(("3", "5"))], plans
+    def two_lanes(grid: Grid, machines: list[Machine], programs: Programs) -> tuple[list[Lane], dict[str, Plan]]:
+        plans = plan_lanes(grid, machines, programs)[1]
+        return [Lane(grid.runs[n::2], machines[0], gpu, programs) for n, gpu in enumerate(("3", "5"))], plans
 
     monkeypatch.setattr(sweep, "plan_lanes", two_lanes)
     assert sweeping("ranks=[1,2,4]", r1={"beside": "r2"}) == 0
@@ -202,7 +206,7 @@ def test_lanes_work_side_by_side_on_gpus_of_their_own(
 def test_impossible_sweep_is_refused_before_the_first_run(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(tmp_path, *arguments), ("false",)) == 2
+    assert main(command(tmp_path, *arguments), {"run": ("false",)}) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
@@ -222,7 +226,7 @@ def start(folder: Path, conduct: dict[str, Any], *arguments: str) -> subprocess.
     (folder / "conduct.json").write_text(json.dumps(conduct))
     script = (
         "import sys; from launch import sweep; from launch.sweep_runs import scheduler; scheduler.POLL_S = 0.01;"
-        f"sys.exit(sweep.main({command(folder, *arguments)}, (sys.executable, {str(folder / 'run.py')!r})))"
+        f"sys.exit(sweep.main({command(folder, *arguments)}, {programs(folder)}))"
     )
     return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
 

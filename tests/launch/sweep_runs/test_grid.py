@@ -28,7 +28,7 @@ def test_models_are_recipes_or_paths() -> None:
     recipes = read_grid(["conf=paper", "models=[llama,qwen3]", "ranks=[8,64]"]).runs
     assert [run.name for run in recipes] == ["llama-r8", "llama-r64", "qwen3-r8", "qwen3-r64"]
     assert recipes[2].config.model.path == "Qwen/Qwen3-0.6B"
-    paths = read_grid(["conf=paper", "models=[/models/one,owner/two]"]).runs
+    paths = read_grid(["conf=paper", "models=[/models/one,owner/two]", "ranks=8"]).runs
     assert [run.overrides for run in paths] == [{"model.path": "/models/one"}, {"model.path": "owner/two"}]
     assert [run.name for run in paths] == ["one", "two"]
 
@@ -48,7 +48,7 @@ def test_settings_that_are_lists_take_a_list_of_lists() -> None:
         (["ranks=[8]", "lora.rank=4"], ["lora.rank is twice"]),
         (["models=[instruct,/x]"], ["mixed"]),
         (["models=[null]"], ["models=[null]", "null is no text"]),
-        *(([f"{key}=[1,2]"], [f"{key}=[1,2]", "one value"]) for key in ("plan", "n", "limit")),
+        *(([f"{key}=[1,2]"], [f"{key}=[1,2]", "one value"]) for key in ("plan", "limit")),
         ([f"seeds={[*range(400)]}", f"ranks={[*range(1, 401)]}"], ["160,000 runs", "1,000"]),
         (["ranks=[8]", "run.name=x"], ["run.name=x", "sweep.name"]),
         (["ranks=[8]", "sweep.foo=3"], ["sweep.foo: no such key", "nearest: sweep."]),

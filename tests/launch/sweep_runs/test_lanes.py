@@ -10,7 +10,7 @@ from launch.hardware.gpus import Gpu
 from launch.hardware.machine import GIB, Machine, with_gpus
 from launch.plan.plan import make_plan
 from launch.sweep_runs.grid import Grid, SweepRun, read_grid
-from launch.sweep_runs.lanes import RUN, plan_lanes
+from launch.sweep_runs.lanes import PROGRAMS, plan_lanes
 from tests.launch.plan.plans import CPU, estimated
 
 CORES = tuple(range(32))
@@ -36,7 +36,7 @@ def count(machines: Machine | Sequence[Machine], configs: Sequence[Config]) -> i
     runs = tuple(SweepRun(f"run{number}", {}, (), config) for number, config in enumerate(configs))
     grid = Grid("sweep", "quickstart", SweepConfig(), {}, runs, Path("runs/sweep"))
     each = [machines] * len(runs) if isinstance(machines, Machine) else machines
-    return len(plan_lanes(grid, each, RUN)[0])
+    return len(plan_lanes(grid, each, PROGRAMS)[0])
 
 
 SMALL, LARGE = configure("quickstart"), configure("r256_instruct")
@@ -61,7 +61,7 @@ def test_runs_that_need_the_whole_machine_take_turns() -> None:
 
 def test_runs_side_by_side_are_planned_on_their_gpus_with_their_part_of_the_hours() -> None:
     grid = read_grid(["conf=r8_instruct", "seeds=[0,1,2,3,4,5,6,7,8]", "sweep.hours=9"])
-    lanes, by_name = plan_lanes(grid, [with_a40s(4)] * 9, RUN)
+    lanes, by_name = plan_lanes(grid, [with_a40s(4)] * 9, PROGRAMS)
     plans = list(by_name.values())
     assert [card.index for plan in plans for card in plan.machine.cards] == [str(number % 4) for number in range(9)]
     assert [len(lane.runs) for lane in lanes] == [3, 2, 2, 2]
@@ -76,6 +76,6 @@ def test_mps_of_auto_is_off_for_runs_side_by_side(
 ) -> None:
     monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
     grid = read_grid(["conf=r8_instruct", "seeds=[0,1]", "run.nvidia_mps=auto"])
-    _, plans = plan_lanes(grid, [with_a40s(gpus)] * 2, RUN)
+    _, plans = plan_lanes(grid, [with_a40s(gpus)] * 2, PROGRAMS)
     assert {plan.config.run.nvidia_mps for plan in plans.values()} == {value}
     assert load(grid.runs[0].arguments).run.nvidia_mps == given
