@@ -25,8 +25,6 @@ from functools import cache
 from actors.formats import duration
 from actors.models.adapters import pinned
 from actors.runtime.process import VLLM_BUILDS, software_versions
-from actors.storage.documents import SweepDocument
-from actors.storage.files import read_document
 from actors.storage.folders import MARK, is_marked, mark
 from actors.storage.layout import SWEEP
 from conf.command import PlainConsole, asks_for_help, command
@@ -34,7 +32,6 @@ from conf.errors import BadInput
 from conf.help import explain
 from conf.load import command_line
 from conf.schema import CommandLine
-from conf.settings import show
 from launch.evaluation.preparation import prepare
 from launch.hardware.machine import check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
@@ -42,11 +39,11 @@ from launch.plan.options import estimate_all
 from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
 from launch.session.admission import check_settings, take_over
-from launch.sweep_runs.checks import check_comparable, check_sources
+from launch.sweep_runs.checks import check_comparable, check_known, check_sources
 from launch.sweep_runs.grid import Grid, read_grid
-from launch.sweep_runs.jobs import Exams
+from launch.sweep_runs.jobs import exams_of
 from launch.sweep_runs.lanes import PROGRAMS, Programs, plan_lanes
-from launch.sweep_runs.plan_view import idle, plans_table
+from launch.sweep_runs.plan_view import SweepPlan, idle
 from launch.sweep_runs.scheduler import Scheduler
 
 
@@ -58,25 +55,23 @@ def main(arguments: list[str], programs: Programs = PROGRAMS) -> int:
         explain(arguments, __doc__)
         return 0
     grid = read_grid(arguments)
-    exams = Exams.of(grid)
+    bases, exams = exams_of(grid)
     check_comparable(grid)
     machine = cache(detect)
     lanes, plans = plan_lanes(grid, [machine(run.config.device) for run in grid.runs], programs)
     if grid.plan:
         if note := cluster_note():
             console.print(note)
-        console.print(plans_table(grid, exams, plans, len(lanes)))
+        console.print(SweepPlan(grid, bases, exams, plans, len(lanes)).shown())
         return 0
     check_runs(grid, plans, len(lanes))
     pin_models(grid)
     check_known(grid)
     check_sources(grid)
-    for base in exams.bases if not all(exam.complete for exam in exams.all) else ():
+    for base in () if all(exam.finished for exam in (*bases, *exams.values())) else bases:
         prepare(command_line([*base.arguments, "plan=true"], CommandLine), plans[base.run.name].machine, console)
     claim(grid)
-    for lane in lanes:
-        lane.add(exams)
-    return Scheduler(grid, exams, lanes, console).run()
+    return Scheduler(grid, bases, exams, lanes, console).run()
 
 
 def check_runs(grid: Grid, plans: dict[str, Plan], lanes: int) -> None:
@@ -107,24 +102,8 @@ def pin_models(grid: Grid) -> None:
         pinned(run.config)  # refuses an adapter to start from that was made for another commit
 
 
-def check_known(grid: Grid) -> None:
-    """Raise BadInput if the sweep's folder has more runs, or exams on other benchmarks or with another n."""
-    if (known := read_document(grid.folder / "sweep.json", SweepDocument)) is None:
-        return
-    asked, sweep, other = [run.overrides for run in grid.runs], grid.settings, "or give sweep.name=OTHER"
-    if left_out := [entry.name for entry in known.runs if entry.overrides not in asked]:
-        raise BadInput(
-            f"sweep {grid.name!r} has a run {left_out[0]} that this command leaves out: list its values too, {other}"
-        )
-    if known.benchmarks and (known.benchmarks, known.n) != (sweep.benchmarks, sweep.n):
-        raise BadInput(
-            f"sweep {grid.name!r} was begun with benchmarks={show(known.benchmarks)} n={known.n}, not"
-            f" benchmarks={show(sweep.benchmarks)} n={sweep.n}: give the same, {other}"
-        )
-
-
 def claim(grid: Grid) -> None:
-    """Lock the sweep's folder. Raise BadInput if another process has it, or if it has other files or more runs."""
+    """Lock the sweep's folder. Raise BadInput if another process has it, or if there are other files in it."""
     take_over(grid.folder, f"sweep {grid.name!r}")
     others = sorted(file for file in grid.folder.iterdir() if file.name != f".{MARK}.tmp")
     if others and not is_marked(grid.folder, SWEEP):

@@ -1,8 +1,9 @@
 """The folder of launch/evaluate.py: `evaluation.json`, `evaluation.md`, and `samples/` by policy and benchmark."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from actors.evaluation.protocol import check_continues, of_base
+from actors.evaluation.protocol import OF_ADAPTER, check_continues
 from actors.models.adapters import model_names
 from actors.models.files import name_on_hub
 from actors.storage.documents import BenchmarkResult, EvaluatedSample, EvaluationDocument, Protocol
@@ -14,10 +15,6 @@ from conf.errors import BadInput
 from conf.load import recorded
 from conf.schema import CommandLine, Config
 from conf.settings import changed
-
-
-def base_samples(folder: Path, benchmark: str) -> Path:
-    return folder / "samples" / f"{benchmark}-base.jsonl"
 
 
 class EvaluationFolder:
@@ -72,22 +69,19 @@ class EvaluationFolder:
             check_continues(protocol, document.protocol, evaluation)
         return document.benchmarks
 
-    def check_base(self, protocol: Protocol) -> None:
-        """Raise BadInput unless the folder has samples of the base model by the same protocol."""
-        where = f"base={self.path}"
-        if (document := self.document()) is None:
+    def take_base(self, other: Path, protocol: Protocol, benchmarks: Iterable[str]) -> None:
+        """Add the base model's samples that another evaluation has. Raises BadInput for those of another protocol."""
+        where, remedy = f"base={other}", "name an evaluation with the same settings, or leave base out"
+        if (document := EvaluationFolder(other).document()) is None:
             raise BadInput(f"{where}: there is no evaluation.json; name the folder of an evaluation, or leave base out")
-        remedy = "name an evaluation with the same settings, or leave base out"
-        check_continues(of_base(protocol), of_base(document.protocol), where, remedy)
-
-    def take_base(self, other: Path, names: list[str]) -> None:
-        """Add the base model's samples on these benchmarks that another evaluation has and this one lacks."""
-        for name in names:
-            file = base_samples(self.path, name)
-            known = {(row.problem, row.sample) for row in read_rows(file, EvaluatedSample)}
-            rows = read_rows(base_samples(other, name), EvaluatedSample)
-            file.parent.mkdir(exist_ok=True)
-            append_row(file, *(row for row in rows if (row.problem, row.sample) not in known))
+        now, then = (each.model_copy(update=dict.fromkeys(OF_ADAPTER)) for each in (protocol, document.protocol))
+        check_continues(now, then, where, remedy)
+        for name in benchmarks:
+            own, theirs = (folder / "samples" / f"{name}-base.jsonl" for folder in (self.path, other))
+            known = {(row.problem, row.sample) for row in read_rows(own, EvaluatedSample)}
+            own.parent.mkdir(exist_ok=True)
+            missing = (row for row in read_rows(theirs, EvaluatedSample) if (row.problem, row.sample) not in known)
+            append_row(own, *missing)
 
     def document(self) -> EvaluationDocument | None:
         return read_document(self.path / "evaluation.json", EvaluationDocument)

@@ -1,7 +1,6 @@
 """Everything that the samples of an evaluation depend on, so that samples of different models or settings never mix."""
 
 from dataclasses import asdict
-from typing import Any
 
 from actors.models.adapters import WEIGHTS_FILE, Adapter
 from actors.models.files import model_digest
@@ -25,6 +24,8 @@ OF_ADAPTER = ("adapter", "adapter_digest", "adapter_config")
 def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> Protocol:
     """Return the protocol of an evaluation with these settings."""
     shape = {name: getattr(config.lora, name) for name in ("rank", "alpha", "rslora", "target_modules")}
+    known = asdict(config)
+    known["reward"]["custom"] = [part.function for part in config.reward.custom]  # no verdict depends on a weight
     return Protocol(
         model=config.model.path,
         model_digest=model_digest(model_path),
@@ -36,15 +37,8 @@ def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> Pro
         top_p=config.eval.top_p,
         max_response_tokens=response_limit(config),
         seed=config.run.seed,
-        settings=settings_of(config),
+        settings={f"{section}.{key}": known[section][key] for section, keys in SETTINGS.items() for key in keys},
     )
-
-
-def settings_of(config: Config) -> dict[str, Any]:
-    """Return the values of SETTINGS by dotted key."""
-    known = asdict(config)
-    known["reward"]["custom"] = [part.function for part in config.reward.custom]  # no verdict depends on a weight
-    return {f"{section}.{key}": known[section][key] for section, keys in SETTINGS.items() for key in keys}
 
 
 ANEW = "go on with the same settings, or give run.name=OTHER or run.overwrite=true"
@@ -63,11 +57,6 @@ def check_continues(protocol: Protocol, recorded: Protocol, evaluation: str, rem
     named = key.removesuffix("_digest")
     other = f"{now[named]} with other content" if named != key and now[named] is not None else now[named]
     raise BadInput(f"{evaluation} was begun with {named}={before.get(named)}, not {other}: {remedy}")
-
-
-def of_base(protocol: Protocol) -> Protocol:
-    """Return the protocol of the base model's samples alone."""
-    return protocol.model_copy(update=dict.fromkeys(OF_ADAPTER))
 
 
 def response_limit(config: Config) -> int:

@@ -94,12 +94,10 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     for wall in check_reward_functions(reward_function(config), problems):
         console.print(f"Warning: this kernel has no {wall}")
     protocol = protocol_of(config, model_path, adapter)
-    if config.base:
-        EvaluationFolder(Path(config.base)).check_base(protocol)
     take_over(folder.path, f"the evaluation {config.run.name!r}")
     before = folder.begin(config, protocol)
     if config.base:
-        folder.take_base(Path(config.base), [each.benchmark.name for each in benchmarks])
+        folder.take_base(Path(config.base), protocol, (each.benchmark.name for each in benchmarks))
     adapters = {"base": None} | ({"adapter": AdapterRef(0, 0, str(adapter.folder))} if adapter else {})
     samples = []
     for each in benchmarks:

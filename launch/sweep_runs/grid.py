@@ -13,7 +13,6 @@ from typing import Any, ClassVar, get_origin
 from actors.storage.run_record import FINISHED, RunRecord
 from conf.arguments import pairs
 from conf.catalogue import find_benchmarks
-from conf.command import BAD_INPUT
 from conf.errors import BadInput
 from conf.load import bare, beyond, command_line, compares_models, read_value, recipe_names
 from conf.schema import Call, CommandLine, Config, SweepCommandLine, SweepConfig
@@ -84,18 +83,6 @@ class SweepRun:
     @property
     def finished(self) -> bool:
         return self.status in FINISHED
-
-    def look_back(self) -> None:
-        """Take the status of a finished run from its folder."""
-        if summary := self.record.finished():
-            self.status, self.reason = summary.status, summary.reason
-
-    def stated(self, code: int, status: str) -> tuple[str, str | None] | None:
-        """Return status and reason as the folder has them after the run's process has ended. None if that is not what
-        its exit code means. status: for any code but 0.
-        """
-        summary = self.record.summary() if code != BAD_INPUT else None  # a refused run leaves that of an earlier try
-        return (summary.status, summary.reason) if summary and (code == 0 or status == summary.status) else None
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from signal import SIGINT, SIGTERM
 
 from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.process import end_with
+from conf.command import BAD_INPUT
 from conf.settings import changed
 from launch.hardware.machine import Machine, with_gpus
 from launch.plan.calibration import plan_measured
 from launch.plan.plan import Plan
 from launch.session.admission import resolve_model
 from launch.sweep_runs.grid import Grid, SweepRun
-from launch.sweep_runs.jobs import Exams, Job
+from launch.sweep_runs.jobs import Exam, Job
 from rewards.pool import check_functions
 
 Programs = Mapping[str, Sequence[str]]
@@ -32,7 +33,7 @@ STATUS = {130: "interrupted", 143: "interrupted", -SIGINT: "interrupted", -SIGTE
 class Lane:
     """A part of the machine on which runs and exams take turns.
 
-    gpu: value of CUDA_VISIBLE_DEVICES, None for all GPUs. waiting: its jobs to come, at first its runs alone.
+    gpu: value of CUDA_VISIBLE_DEVICES, None for all GPUs. waiting: the jobs to come, at first without exams.
     """
 
     runs: Sequence[SweepRun]
@@ -43,10 +44,6 @@ class Lane:
 
     def __post_init__(self) -> None:
         self.waiting: list[Job] = [*self.runs]
-
-    def add(self, exams: Exams) -> None:
-        """Let the runs' exams follow them."""
-        self.waiting = exams.with_runs(self.runs)
 
     def start(self, job: Job, arguments: Sequence[str], log: Path) -> None:
         """Start a job, whose output is appended to the log.
@@ -83,11 +80,14 @@ class Lane:
         if not self.running or (code := self._process.poll()) is None:
             return None
         job, self.running = self.running, None
-        status = STATUS.get(code, "failed")
-        if found := job.stated(code, status):
-            return job, *found
+        if isinstance(job, Exam) and code == 0 and job.finished:
+            return job, "completed", None
+        summary = job.record.summary() if isinstance(job, SweepRun) and code != BAD_INPUT else None  # of an earlier try
+        if summary and (code == 0 or STATUS.get(code, "failed") == summary.status):
+            return job, summary.status, summary.reason
         said = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-        return job, status, said[-1].removeprefix(f"{job.program}.py: ") if said and code > 0 else describe_exit(code)
+        reason = said[-1].removeprefix(f"{job.program}.py: ") if said and code > 0 else describe_exit(code)
+        return job, STATUS.get(code, "failed"), reason
 
 
 def plan_lanes(grid: Grid, machines: Sequence[Machine], programs: Programs) -> tuple[list[Lane], dict[str, Plan]]:

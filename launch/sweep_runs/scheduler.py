@@ -14,7 +14,7 @@ from conf.signals import handle_signals
 from launch.reporting import attempt, conclusion
 from launch.session.admission import budget_shortage
 from launch.sweep_runs.grid import Grid, SweepRun
-from launch.sweep_runs.jobs import Exam, Exams, Job
+from launch.sweep_runs.jobs import Exam, Job, jobs_of
 from launch.sweep_runs.lanes import Lane
 from launch.sweep_runs.view import runs_table
 
@@ -24,10 +24,16 @@ POLL_S = 1.0
 class Scheduler:
     """Starts runs and exams, follows them, and passes signals on."""
 
-    def __init__(self, grid: Grid, exams: Exams, lanes: list[Lane], console: Console) -> None:
+    def __init__(
+        self, grid: Grid, bases: list[Exam], exams: dict[str, Exam], lanes: list[Lane], console: Console
+    ) -> None:
+        """bases: exams of the base models. exams: those of the runs, by name."""
         self._grid = grid
+        self._bases = bases
         self._exams = exams
         self._lanes = lanes
+        for lane in lanes:
+            lane.waiting = jobs_of(lane.runs, self._exams)
         self._console = console
         self._received: list[int] = []
         self._passed_on = 0
@@ -35,9 +41,9 @@ class Scheduler:
     def run(self) -> int:
         """Carry out the sweep. Return the exit code."""
         handle_signals(self._on_signal)
-        jobs: list[Job] = [*self._grid.runs, *self._exams.all]
+        jobs: list[Job] = [*self._bases, *self._grid.runs, *self._exams.values()]
         for job in jobs:
-            job.look_back()
+            self._look_back(job)
         self._write()
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while self._turn():
@@ -69,7 +75,7 @@ class Scheduler:
         return running or (any(lane.waiting for lane in self._lanes) and not self._received)
 
     def _start(self, lane: Lane) -> None:
-        """Start the next job of a lane that is not finished, has time left and waits for no other."""
+        """Start the next job of a lane that is not finished, has time left and need not wait for another lane."""
         while job := next(filter(self._ready, lane.waiting), None):
             if isinstance(job, Exam) and job.obstacle:
                 lane.waiting.remove(job)
@@ -79,39 +85,46 @@ class Scheduler:
                 return  # after a sweep was killed, its job is still saving its work
             os.close(descriptor)
             lane.waiting.remove(job)
-            job.look_back()
+            self._look_back(job)
             if job.finished:
                 continue
             arguments = job.arguments if isinstance(job, Exam) else self._arguments(lane, job)
-            if arguments is not None:
+            if arguments:
                 lane.start(job, arguments, self._grid.folder / f"{job.name}.log")
                 self._put(job, "running")
                 return
 
     def _ready(self, job: Job) -> bool:
-        """Whether the exam of the base model that a job needs is over; its run, if it needs one, is before it."""
+        """Whether a job need not wait for the exam of its base model. (Its run, if it has one, is before it.)"""
         base = job.base if isinstance(job, Exam) else None
-        return not any(base is lane.running or base in lane.waiting for lane in self._lanes if base)
+        return not base or not any(base is lane.running or base in lane.waiting for lane in self._lanes)
 
-    def _arguments(self, lane: Lane, run: SweepRun) -> list[str] | None:
-        """Return the arguments of a run; None, with its status noted, if it has no time left."""
-        arguments, shared = list(run.arguments), self._grid.settings.seconds is not None
-        if shared:
+    def _arguments(self, lane: Lane, run: SweepRun) -> list[str]:
+        """Return the arguments of a run; none if it has no time left."""
+        arguments = list(run.arguments)
+        if self._grid.settings.seconds is not None:
             budget_s = self._budget(lane, run)
             if budget_s <= run.record.spent:
-                return None
+                return []
             run.config = changed(run.config, {"budget.minutes": budget_s / 60})
             arguments.append(f"budget.minutes={run.config.budget.minutes:.4f}")
         if run.record.exists and (said := budget_shortage(run.config, run.record)):
             summary = run.record.summary()
             status = summary.status if summary else "interrupted"
-            if shared:
+            if shared := self._grid.settings.seconds is not None:
                 said = f"{said.rpartition(':')[0]}: give the sweep more time"
             if status != "failed" or shared:
                 self._put(run, status, said)
-                return None
+                return []
             arguments.append("run.overwrite=true")
         return arguments
+
+    def _look_back(self, job: Job) -> None:
+        """Take the status of a finished job from its folder."""
+        if isinstance(job, Exam):
+            job.status = "completed" if job.finished else job.status
+        elif summary := job.record.finished():
+            job.status, job.reason = summary.status, summary.reason
 
     def _put(self, job: Job, status: str, reason: str | None = None) -> None:
         job.status, job.reason = status, reason
@@ -122,16 +135,12 @@ class Scheduler:
     def _write(self) -> None:
         """Write sweep.json, which is whole after any crash."""
         grid, sweep = self._grid, self._grid.settings
+        asked = {name: getattr(sweep, name) for name in ("benchmarks", "n", "pass_at") if sweep.benchmarks}
+        runs = [entry(run, self._exams.get(run.name)) for run in grid.runs]
+        bases = [entry(base) for base in self._bases]
+        axes, remark = grid.axes, sweep.remark
         document = SweepDocument(
-            name=grid.name,
-            conf=grid.conf,
-            axes=grid.axes,
-            benchmarks=sweep.benchmarks,
-            n=sweep.n if sweep.benchmarks else None,
-            pass_at=sweep.pass_at if sweep.benchmarks else [],
-            remark=sweep.remark,
-            runs=[entry(run, self._exams.of_run.get(run.name)) for run in grid.runs],
-            bases=[entry(base) for base in self._exams.bases],
+            name=grid.name, conf=grid.conf, axes=axes, remark=remark, runs=runs, bases=bases, **asked
         )
         write_document(grid.folder / "sweep.json", document)
 
@@ -146,11 +155,6 @@ class Scheduler:
 
 def entry(job: Job, exam: Exam | None = None) -> SweepEntry:
     """Return the entry of a run or a base model in sweep.json. exam: the run's."""
-    of_exam = f"exam: {exam.reason}" if exam and exam.reason and job.finished else None
-    return SweepEntry(
-        name=job.name,
-        overrides=job.overrides,
-        status=job.status,
-        reason=of_exam or job.reason,
-        exam=exam.status if exam else None,
-    )
+    reason = f"exam: {exam.reason}" if exam and exam.reason and job.finished else job.reason
+    status = exam.status if exam else None
+    return SweepEntry(name=job.name, overrides=job.overrides, status=job.status, reason=reason, exam=status)
