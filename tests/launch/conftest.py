@@ -1,9 +1,11 @@
-"""A stand-in for NVIDIA's driver, a trained run, and calls with bad input."""
+"""A stand-in for NVIDIA's driver, a trained run, sweeps without real runs, and calls with bad input."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -99,3 +101,19 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return error
 
     return call
+
+
+@pytest.fixture
+def sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a sweep in this process. conduct: what becomes of which run."""
+    from launch.sweep import main
+    from tests.launch.sweep_runs.stand_ins import command, programs, write_programs
+
+    monkeypatch.setattr("launch.sweep_runs.scheduler.POLL_S", 0.01)
+    write_programs(tmp_path)
+
+    def run(*arguments: str, **conduct: dict[str, Any]) -> int:
+        (tmp_path / "conduct.json").write_text(json.dumps(conduct))
+        return main(command(tmp_path, *arguments), programs(tmp_path))
+
+    return run

@@ -1,16 +1,11 @@
 """Sweeps whose runs are carried out by a stand-in for `launch/run.py`."""
 
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -23,80 +18,11 @@ from actors.storage.run_folder import RunFolder
 from conf.load import dump, load
 from conf.settings import changed
 from launch import sweep
-from launch.hardware.machine import Machine
-from launch.plan.plan import Plan
 from launch.reporting import conclusion
 from launch.sweep import main
-from launch.sweep_runs import scheduler
-from launch.sweep_runs.grid import Grid, read_grid
-from launch.sweep_runs.lanes import Lane, Programs, plan_lanes
+from launch.sweep_runs.grid import read_grid
 from tests.actors.virtual_run import NO_PROBLEMS
-
-STAND_IN = r"""
-import json, os, pathlib, signal, sys, time
-given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-folder = pathlib.Path(given["run.folder"], given["run.name"])
-folder.mkdir(parents=True, exist_ok=True)
-with (folder.parent / "calls").open("a") as calls:
-    budget, card = given.get("budget.minutes", ""), os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    calls.write(f"{given['run.name']} {budget or card}\n")
-with (folder.parent / "given").open("a") as arguments:
-    print(*sys.argv, file=arguments)
-conduct = json.loads((folder.parent.parent / "conduct.json").read_text()).get(given["run.name"], {})
-if conduct.get("signal"):
-    os.kill(os.getpid(), conduct["signal"])  # before there is a handler
-
-def end(code, status, reason="as told"):
-    after = {"pass@1": 0.5, "ci95": [0.4, 0.6], "problems": 10, "n": 1, "mean_length": 8.0, "truncated": 0.0}
-    summary = {"status": status, "reason": reason, "updates": 1, "eval": {"base": after, "final": after}}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    sys.exit(code)
-
-signal.signal(signal.SIGTERM, lambda *_: end(143, "interrupted", "SIGTERM"))
-(folder / "spent").write_text(json.dumps({"spent_s": conduct.get("spent", 60.0)}))
-(folder / "spent").rename(folder / "spent.json")  # at once, as a run does
-(folder / "metrics.jsonl").write_text(json.dumps({"update": 1, "reward/accuracy": 0.5}) + "\n")
-time.sleep(conduct.get("sleep", 0))
-while conduct.get("beside", "") not in (folder.parent / "calls").read_text():
-    time.sleep(0.01)
-code, status = conduct.get("end", [0, "completed"])
-if code == 2:
-    sys.exit(print("run.py: no such thing") or 2)
-end(code, status)
-"""
-
-
-@pytest.fixture
-def sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs a sweep in this process. conduct: what becomes of which run."""
-    monkeypatch.setattr(scheduler, "POLL_S", 0.01)
-    (tmp_path / "run.py").write_text(STAND_IN)
-
-    def run(*arguments: str, **conduct: dict[str, Any]) -> int:
-        (tmp_path / "conduct.json").write_text(json.dumps(conduct))
-        return main(command(tmp_path, *arguments), programs(tmp_path))
-
-    return run
-
-
-def command(folder: Path, *arguments: str) -> list[str]:
-    given = {argument.partition("=")[0] for argument in arguments}
-    usual = {"sweep.name": "s", "device": "cpu"}
-    kept = [f"{key}={value}" for key, value in usual.items() if key not in given]
-    return ["conf=quickstart", f"run.folder={folder}", *kept, *arguments]
-
-
-def programs(folder: Path) -> Programs:
-    return {name: (sys.executable, str(folder / f"{name}.py")) for name in ("run", "evaluate")}
-
-
-def calls(folder: Path) -> list[str]:
-    return [line.split()[0] for line in (folder / "s" / "calls").read_text().splitlines()]
-
-
-def statuses(folder: Path) -> dict[str, tuple[str, str | None]]:
-    runs = json.loads((folder / "s" / "sweep.json").read_text())["runs"]
-    return {run["name"]: (run["status"], run["reason"]) for run in runs}
+from tests.launch.sweep_runs.stand_ins import calls, command, start, statuses, two_lanes, wait_for_call
 
 
 def test_runs_are_carried_out_once_and_their_results_shown(
@@ -186,10 +112,6 @@ def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], 
 def test_lanes_work_side_by_side_on_gpus_of_their_own(
     sweeping: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def two_lanes(grid: Grid, machines: list[Machine], programs: Programs) -> tuple[list[Lane], dict[str, Plan]]:
-        plans = plan_lanes(grid, machines, programs)[1]
-        return [Lane(grid.runs[n::2], machines[0], gpu, programs) for n, gpu in enumerate(("3", "5"))], plans
-
     monkeypatch.setattr(sweep, "plan_lanes", two_lanes)
     assert sweeping("ranks=[1,2,4]", r1={"beside": "r2"}) == 0
     assert sorted((tmp_path / "s" / "calls").read_text().splitlines()) == ["r1 3", "r2 5", "r4 3"]
@@ -219,22 +141,6 @@ def test_fewer_values_than_the_folder_has_are_refused(
     assert "r2" in capsys.readouterr().err
     assert statuses(tmp_path).keys() == {"r1", "r2"}
     assert sweeping("ranks=[1,2,4]") == 0
-
-
-def start(folder: Path, conduct: dict[str, Any], *arguments: str) -> subprocess.Popen[str]:
-    (folder / "run.py").write_text(STAND_IN)
-    (folder / "conduct.json").write_text(json.dumps(conduct))
-    script = (
-        "import sys; from launch import sweep; from launch.sweep_runs import scheduler; scheduler.POLL_S = 0.01;"
-        f"sys.exit(sweep.main({command(folder, *arguments)}, {programs(folder)}))"
-    )
-    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_call(process: subprocess.Popen[str], folder: Path, *expected: str) -> None:
-    while not (folder / "s" / "calls").exists() or calls(folder) != list(expected):
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.02)  # another process writes the file
 
 
 def test_run_that_a_signal_ends_before_it_has_a_handler_is_interrupted(

@@ -1,0 +1,141 @@
+"""Exams of sweeps, carried out by a stand-in for `launch/evaluate.py`."""
+
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conf.load import load
+from launch import sweep
+from launch.sweep import main
+from tests.launch.sweep_runs.stand_ins import calls, command, start, two_lanes, wait_for_call
+
+EXAMS = ("benchmarks=[aime24,file:sums.csv]", "n=16")
+
+
+@pytest.fixture
+def unprepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip what an evaluation would check of model and benchmarks."""
+    monkeypatch.setattr(sweep, "prepare", lambda *_: None)
+
+
+def exams(folder: Path) -> dict[str, tuple[str, str | None]]:
+    """Status and reason of each exam."""
+    document = json.loads((folder / "s" / "sweep.json").read_text())
+    return {base["name"]: (base["status"], base["reason"]) for base in document["bases"]} | {
+        run["name"]: (run["exam"], run["reason"]) for run in document["runs"]
+    }
+
+
+@pytest.mark.usefixtures("unprepared")
+def test_results_are_examined_after_their_run_and_a_base_model_once(
+    sweeping: Callable[..., int], tmp_path: Path
+) -> None:
+    asked = ("ranks=[1,2]", "seeds=[3,1]", "limit=9", *EXAMS)
+    assert sweeping(*asked) == 0
+    order = [
+        "exam-base",
+        *(f"{exam}r{rank}-seed{seed}" for seed in (3, 1) for rank in (1, 2) for exam in ("", "exam-")),
+    ]
+    assert calls(tmp_path) == order
+    document = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    assert (document["benchmarks"], document["n"], document["pass_at"]) == (["aime24", "file:sums.csv"], 16, [1, 8, 16])
+    assert {status for status, _ in exams(tmp_path).values()} == {"completed"}
+    assert document["bases"][0]["overrides"] == {}
+    evaluations = {name: tmp_path / "s" / name / "evaluation" / "evaluation.json" for name in ("base", "r2-seed1")}
+    base, given = (json.loads(file.read_text())["given"] for file in evaluations.values())
+    assert (given["base"], given["adapter"]) == (
+        str(tmp_path / "s" / "base" / "evaluation"),
+        f"{tmp_path}/s/r2-seed1/checkpoints/latest",
+    )
+    assert (base["limit"], base["run.seed"], given["run.seed"], "adapter" in base) == ("9", "3", "3", False)
+    assert float(base["budget.hours"]) > 24
+    assert load([f"{key}={value}" for key, value in base.items()]).run.name == "base"
+    assert sweeping(*asked) == 0
+    shutil.rmtree(tmp_path / "s" / "r2-seed3" / "evaluation")
+    assert sweeping(*asked) == 0
+    assert calls(tmp_path)[len(order) :] == ["exam-r2-seed3"]
+
+
+@pytest.mark.usefixtures("unprepared")
+def test_exams_of_what_has_failed_are_left_out_with_the_reason(sweeping: Callable[..., int], tmp_path: Path) -> None:
+    assert sweeping("ranks=[1,2]", *EXAMS, r1={"end": [3, "halted"]}, **{"exam-r2": {"code": 1}}) == 1
+    assert exams(tmp_path) == {
+        "base": ("completed", None),
+        "r1": ("skipped", "as told"),
+        "r2": ("failed", "exam: no such thing"),
+    }
+    shutil.rmtree(tmp_path / "s" / "base")
+    assert sweeping("ranks=[1,2]", *EXAMS, **{"exam-base": {"code": 2}}) == 1
+    assert calls(tmp_path)[-2:] == ["exam-base", "r1"]
+    assert exams(tmp_path)["base"] == ("failed", "no such thing")
+    status, reason = exams(tmp_path)["r2"]
+    assert (status, "base" in str(reason), "no such thing" in str(reason)) == ("failed", True, True)
+    assert sweeping("ranks=[1,2]", *EXAMS) == 0
+    assert calls(tmp_path)[-3:] == ["exam-base", "exam-r1", "exam-r2"]
+
+
+@pytest.mark.usefixtures("unprepared")
+def test_exam_waits_for_a_base_model_in_another_lane(
+    sweeping: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "plan_lanes", two_lanes)
+    assert sweeping("ranks=[1,2,4,8]", *EXAMS, **{"exam-base": {"beside": "r8"}}) == 0
+    order = calls(tmp_path)
+    assert order.index("r8") < order.index("exam-r2")
+    assert order.index("exam-base") < order.index("r1") < order.index("exam-r1")
+
+
+@pytest.mark.usefixtures("unprepared")
+@pytest.mark.parametrize(("at", "by"), [("exam-base", signal.SIGKILL), ("exam-r2", signal.SIGTERM)])
+def test_a_sweep_ended_in_an_exam_goes_on_from_there(
+    at: str, by: signal.Signals, sweeping: Callable[..., int], tmp_path: Path
+) -> None:
+    order = ["exam-base", "r1", "exam-r1", "r2", "exam-r2"]
+    until = order[: order.index(at) + 1]
+    process = start(tmp_path, {at: {"sleep": 600}}, "ranks=[1,2]", *EXAMS)
+    wait_for_call(process, tmp_path, *until)
+    process.send_signal(by)
+    assert process.wait() == {signal.SIGKILL: -9, signal.SIGTERM: 143}[by]
+    interrupted = {signal.SIGKILL: "running", signal.SIGTERM: "interrupted"}[by]
+    assert exams(tmp_path)[at.removeprefix("exam-")][0] == interrupted
+    assert sweeping("ranks=[1,2]", *EXAMS) == 0
+    assert calls(tmp_path) == [*until, at, *order[len(until) :]]
+
+
+@pytest.mark.usefixtures("unprepared")
+def test_other_exams_than_the_folder_has_are_refused(
+    sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweeping("ranks=[1]") == 0  # exams may be added to finished runs
+    assert sweeping("ranks=[1]", *EXAMS) == 0
+    assert calls(tmp_path) == ["r1", "exam-base", "exam-r1"]
+    for other in (["n=17", EXAMS[0]], ["benchmarks=[amc23]", "n=16"], []):
+        assert sweeping("ranks=[1]", *other) == 2
+        assert "n=16, not benchmarks=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["benchmarks=[file:nowhere.csv]"], "nowhere.csv"),
+        (["benchmarks=[file:unanswered.csv]"], "no usable problem"),
+        (["data.source=file:nowhere.csv"], "nowhere.csv"),
+        (["data.source=reasoning_gym:nothing", "data.parameters={}", "data.problem_pattern="], "nothing"),
+    ],
+)
+def test_problems_that_cannot_be_had_are_said_before_the_first_run(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "unanswered.csv").write_text("problem,answer\n1 + 2,\n")
+    assert main(command(tmp_path, "ranks=[8]", *arguments), {"run": ("false",), "evaluate": ("false",)}) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
