@@ -107,7 +107,11 @@ class SweepPlan:
         for run in self.grid.runs:
             plan, figures = self.plans[run.name], ["", "", ""]
             if expected := self.forecasts[run.name]:
-                figures = [duration(expected.update_s), f"{expected.updates:,}", duration(2 * expected.evaluate_s)]
+                figures = [
+                    duration(expected.update_s),
+                    f"{expected.updates:,}",
+                    duration(expected.evaluations * expected.evaluate_s),
+                ]
             jobs = jobs_of([run], self.exams)[-1 - bool(self.exams) :]
             more = [*(duration(self.seconds[exam]) for exam in jobs[1:]), *self.cost(self.total(jobs))]
             style = "" if plan.fits and (not expected or expected.updates) else FAULT
