@@ -60,8 +60,9 @@ class ProblemSet:
 
     @property
     def digest(self) -> str:
-        """A hash of the problems' ids."""
-        return blake2b(repr([problem.id for problem in self.all]).encode()).hexdigest()
+        """A hash of the problems' ids and of which ones choose the result."""
+        ids = [problem.id for problem in self.all], len(self.selection)
+        return blake2b(repr(ids if self.selection else ids[0]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

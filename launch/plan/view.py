@@ -163,9 +163,9 @@ def _time(plan: Plan) -> RenderableType:
     budget = plan.config.budget
     if (price := budget.price_per_hour) is not None:
         cost = f"{_cost(plan, found.spent_s)}, {price * found.update_s / 3600:.2g} per update"
-    after, validation = ["after training"], Rows()
+    measured, validation = "before and after training", Rows()
     if found.validate_s:
-        after = ["of the result", "of the last policy if that is another"]
+        measured = "before training, of the result, and of the last policy"
         number = counted(round(found.updates * found.validate_s / found.validation_s), "time")
         part = found.validate_s / (found.update_s + found.validate_s)
         validation = [("validation", f"{number} {duration(found.validation_s)}, {part:.1%} of the time of training")]
@@ -174,7 +174,7 @@ def _time(plan: Plan) -> RenderableType:
         ("generation", f"{duration(found.generate_s)} per update, {_count(found.tokens)} tokens"),
         ("learning", f"{duration(found.learn_s)} per update, {manner}"),
         ("start", duration(found.start_s)),
-        ("evaluation", f"{found.evaluations} × {duration(found.evaluate_s)}, {' and '.join(['before', *after])}"),
+        ("evaluation", f"{found.evaluations} × {duration(found.evaluate_s)}, {measured}"),
         *validation,
         ("budget", f"{duration(budget.seconds)}: {_updates(found)}, {_count(found.updates * found.tokens)} tokens"),
         ("cost", cost),

@@ -47,6 +47,7 @@ def test_all_impossible_combinations_are_named() -> None:
         "device=A400": "device=A400",
         "data.size=4": "data.size=4",
         "eval.temperature=0": "eval.n=",
+        "validation.patience=3": "validation.every, such as",
         "reward.accuracy=0": "reward.accuracy",
         "simulate=[8]": "plan=true",
         "learner.tokens_per_microbatch=100": "184 tokens",
@@ -58,6 +59,11 @@ def test_all_impossible_combinations_are_named() -> None:
     said = str(caught.value)
     assert len(said.splitlines()) == len(wrong)
     assert [word for word in wrong.values() if word not in said] == []
+
+
+def test_validation_needs_held_out_problems() -> None:
+    with pytest.raises(BadInput, match=r"validation\.every=5 .*eval\.problems"):
+        load(["conf=quickstart", "validation.every=5", "eval.problems=0"])
 
 
 @pytest.mark.parametrize("acting", [{"mismatch": "bypass"}, {"mismatch": "token_tis", "steps_per_batch": 2}])

@@ -7,7 +7,7 @@ from conf.catalogue import Benchmark, benchmarks, find_benchmarks
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.settings import changed
-from rewards.problems.loading import BenchmarkProblems, load_benchmark
+from rewards.problems.loading import CHOSE, BenchmarkProblems, load_benchmark
 from tests.rewards.problems.rows import Rows, write_jsonl
 
 
@@ -61,3 +61,12 @@ def test_heldout_problems_are_the_recipes(config: Config, byte_tokenizer: Any) -
 def test_a_benchmark_without_problems_is_refused(config: Config, byte_tokenizer: Any) -> None:
     with pytest.raises(BadInput, match="1 empty problem"):
         load_benchmark(write([{"problem": "", "answer": "1"}]), config, byte_tokenizer)
+
+
+def test_problems_that_chose_the_policy_are_filtered_and_counted(config: Config, byte_tokenizer: Any) -> None:
+    benchmark = write([{"question": f"{a} + 1", "answer": f"{a + 1}"} for a in range(8)])
+    everything = load_benchmark(benchmark, config, byte_tokenizer).problems
+    chose = [everything[0].id, everything[5].id, "another"]
+    loaded = load_benchmark(benchmark, config, byte_tokenizer, limit=4, chose=chose)
+    assert loaded.problems == (*everything[1:5],)
+    assert loaded.filtered_counts == {CHOSE: 2}

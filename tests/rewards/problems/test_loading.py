@@ -20,6 +20,7 @@ from rewards.problems.loading import (
     ONE_SIDE,
     OVERLAP_FILTERED,
     OVERLAP_KEPT,
+    OVERLAP_REPORTED,
     TOO_LONG,
     write_listing,
 )
@@ -240,6 +241,49 @@ def test_refusals_name_the_setting_and_the_choices(
 def test_a_share_of_a_small_source_is_held_out(loader: Loader) -> None:
     problems = loader.load({"eval.problems": 128, "eval.share": 0.25, "model.stop_tokens": ["<|im_end|>"]})
     assert (len(problems.train), len(problems.heldout)) == (23, 7)
+
+
+@pytest.mark.parametrize(
+    ("asked", "shares"),
+    [((10, 5), (10, 5)), ((20, 10), (10, 5)), ((10, 20), (5, 10)), ((1000, 1), (14, 1)), ((1, 1000), (1, 14))],
+)
+@pytest.mark.parametrize("source", ["", "file:eval.jsonl"])
+def test_problems_that_choose_are_others_than_those_that_report(
+    source: str, asked: tuple[int, int], shares: tuple[int, int], loader: Loader
+) -> None:
+    """Where 15 are too few for both, each gets its share, at least one. `validation.problems` alone does nothing."""
+    write_jsonl(Path("eval.jsonl"), [{"problem": f"What is {n} + 1000?", "answer": str(n + 1000)} for n in range(15)])
+    settings = {"eval.problems": asked[0], "validation.problems": asked[1], "data.eval_source": source}
+    without = loader.load(settings)
+    problems = loader.load({**settings, "validation.every": 1})
+    assert without.selection == ()
+    assert (len(problems.heldout), len(problems.selection)) == shares
+    assert problems.heldout == without.heldout[: shares[0]]
+    ids = [problem.id for problem in problems.all]
+    assert len(ids) == len(set(ids))
+    assert problems.digest != without.digest
+
+
+@pytest.mark.parametrize("treatment", ["drop", "report_only"])
+@pytest.mark.parametrize("source", ["", "file:eval.jsonl"])
+def test_no_problem_that_chooses_is_a_near_duplicate_of_a_reported_one(
+    source: str, treatment: str, loader: Loader
+) -> None:
+    write_jsonl(Path("eval.jsonl"), COMMUTED)
+    settings = {"eval.problems": 20, "validation.every": 1, "validation.problems": 12, "data.eval_source": source}
+    rows = SUMS if source else COMMUTED
+    problems = loader.load({**settings, "data.contamination": treatment}, rows)
+    sides = [
+        {frozenset(re.findall(r"\d", each.prompt)) for each in side} for side in (problems.heldout, problems.selection)
+    ]
+    assert (len(problems.heldout), len(problems.selection)) == (20, 12)
+    assert not sides[0] & sides[1]
+    assert (OVERLAP_REPORTED in problems.filtered_counts) == bool(source)
+
+
+def test_one_held_out_problem_cannot_both_choose_and_report(loader: Loader) -> None:
+    write_jsonl(Path("eval.jsonl"), SUMS[:1])
+    loader.refuse({"data.eval_source": "file:eval.jsonl", "validation.every": 5}, "validation.every=5", "eval_source")
 
 
 def test_tokenizer_without_chat_template_is_refused(loader: Loader) -> None:
