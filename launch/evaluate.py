@@ -4,14 +4,14 @@
 
 Examples:
 
-    python launch/evaluate.py adapter=runs/quickstart/checkpoints/latest 'benchmarks=[heldout]' n=8
-    python launch/evaluate.py 'benchmarks=[aime24,amc23]' adapter=runs/r64_instruct/checkpoints/latest
+    python launch/evaluate.py adapter=runs/quickstart 'benchmarks=[heldout]' n=8
+    python launch/evaluate.py 'benchmarks=[aime24,amc23]' adapter=runs/r64_instruct
     python launch/evaluate.py conf=r64_instruct 'benchmarks=[file:exam.jsonl]' n=4 limit=100
 
 `base=FOLDER` takes the base model's samples over from another evaluation, such as runs/other/evaluation.
 
-An adapter in a run's folder is evaluated with that run's settings, without conf=NAME. The results are in `evaluation/`
-in the run's folder. The same command continues an interrupted evaluation.
+adapter=runs/NAME is the result of that run. An adapter in a run's folder is evaluated with that run's settings, without
+conf=NAME. The results are in `evaluation/` in the run's folder. The same command continues an interrupted evaluation.
 """
 
 if __name__ == "__main__":

@@ -32,6 +32,6 @@ class Call:
     base: str = setting("", "our choice", not_for_sweeps=OWN_BASE)
     """For evaluate.py: folder of an evaluation of the same base model whose samples are taken over."""
     adapter: str = setting("", "our choice", not_for_sweeps=START_FROM)
-    """For evaluate.py: folder of a plain PEFT adapter to compare with the base model. Its rank, alpha and modules
-    replace those of `lora`. The base model alone when empty. For an adapter in a run's folder, that run's
-    settings, name and folder replace the recipe."""
+    """For evaluate.py: folder of a plain PEFT adapter to compare with the base model, or of a run, whose result is then
+    taken. Its rank, alpha and modules replace those of `lora`. The base model alone when empty. For an adapter in a
+    run's folder, that run's settings, name and folder replace the recipe."""
