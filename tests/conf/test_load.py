@@ -6,9 +6,17 @@ import pytest
 import yaml
 
 from conf.errors import BadInput
-from conf.load import FOLDER, command_line, dump, load, read_record, recipe_names
+from conf.load import FOLDER, beyond, command_line, compares_models, dump, load, read_record, recipe_names
 from conf.parsing import FORMAT
-from conf.schema import CommandLine, Config, ExampleConfig, RunConfig, ShapeConfig
+from conf.schema import (
+    CommandLine,
+    Config,
+    ExampleConfig,
+    RunConfig,
+    ShapeConfig,
+    SweepCommandLine,
+    SweepConfig,
+)
 from conf.settings import changed
 
 
@@ -78,6 +86,19 @@ def test_paper_recipes_differ_in_rank_alone(model: str) -> None:
     assert one["rollout"]["samples_per_problem"] == 8
     assert (one["reward"]["accuracy"], one["reward"]["format"]) == (1.0, 0.2)
     assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0, "price_per_hour": 0.3}
+
+
+def test_a_recipes_sweep_is_for_sweep_py_alone_and_not_inherited(tmp_path: Path) -> None:
+    stated = "lora: {rank: 4}\nsweep: {models: [math], ranks: [1], nonsense: 3}\n"
+    folder = recipes(tmp_path, parent=stated, child="extends: parent\n")
+    assert "sweep" not in yaml.safe_load(dump(load(["conf=parent"], folder)))
+    asked = command_line(["conf=child"], SweepCommandLine, folder)
+    assert (asked.lora.rank, asked.sweep) == (4, SweepConfig())
+    with pytest.raises(BadInput, match=r"sweep\.nonsense"):
+        command_line(["conf=parent"], SweepCommandLine, folder)
+    assert [compares_models(name, folder) for name in ("parent", "child")] == [True, False]
+    assert beyond("child", "parent", folder) == {}
+    assert beyond("parent", "base", folder) == {"lora.rank": 4}
 
 
 def test_overrides_win_and_keep_their_types() -> None:

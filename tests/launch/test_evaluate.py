@@ -136,6 +136,29 @@ def test_results_are_written_as_documented(
     assert "0.500 (" in (folder / "evaluation.md").read_text()
 
 
+def test_samples_of_the_base_model_are_taken_over_from_another_evaluation(
+    arguments: list[str], adapter: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    asked = [*arguments, "run.name=tuned", f"adapter={adapter}"]
+    taken = [*asked, f"base={tmp_path}/runs/base/evaluation"]
+    assert "evaluation.json" in refused(evaluate.main, taken)
+    base = prepared([*arguments, "run.name=base"])
+    draw(base, rounds=2, right=3)
+    write_results(base, "completed")
+    for other, said in (("eval.temperature=0.9", "temperature=1.0, not 0.9"), ("run.seed=7", "seed=0, not 7")):
+        error = refused(evaluate.main, [*taken, other])
+        assert "base=" in error
+        assert said in error
+    begun = prepared(asked)
+    draw(begun, rounds=1, right=6)  # own samples stay
+    evaluation = prepared(taken)
+    assert [policy.rounds for policy in evaluation.policies] == [2, 1, 2, 1]
+    assert [policy.rounds for policy in prepared(taken).policies] == [2, 1, 2, 1]
+    scores = [policy.scores(policy.of_rounds(2)).pass_at_1 for policy in evaluation.policies[::2]]
+    assert scores == [(6 + 3) / 12, 1.0]
+    assert len(read_rows(evaluation.folder.path / "samples" / "sums-base.jsonl", EvaluatedSample)) == 12
+
+
 def test_finished_evaluation_needs_no_engine_and_is_in_the_report_of_its_run(
     arguments: list[str], tiny_model: Path, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["budget.minutes=3"], "conf=quickstart"),
         (["conf=quickstart", "adapter=mine"], "lora.start_from"),
+        (["conf=paper"], "launch/sweep.py conf=paper"),
         (["conf=quickstart", "data.source=file:nowhere.jsonl"], "nowhere.jsonl"),
         (["conf=quickstart", "model.path=/no/such/folder"], "/no/such/folder"),
         (["conf=quickstart", "device=A40"], "this machine has no A40"),

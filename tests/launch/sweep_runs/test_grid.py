@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from conf.errors import BadInput
+from conf.load import load
 from launch.sweep_runs.grid import read_grid
 
 
@@ -33,6 +34,39 @@ def test_models_are_recipes_or_paths() -> None:
     assert [run.name for run in paths] == ["one", "two"]
 
 
+def test_a_recipe_states_its_sweep_and_the_command_line_replaces_it() -> None:
+    paper = read_grid(["conf=paper"])
+    assert len(paper.runs) == 15
+    assert (paper.settings.benchmarks, paper.settings.n) == (["aime24", "aime25", "amc23"], 16)
+    assert {run.config.budget.seconds for run in paper.runs} == {24 * 3600}
+    own = ["models=qwen3", "ranks=4", "seeds=[0,1]", "benchmarks=[math500]", "n=4", "sweep.pass_at=[1,4]"]
+    grid = read_grid(["conf=paper", *own])
+    assert [run.name for run in grid.runs] == ["qwen3-seed0", "qwen3-seed1"]
+    assert (grid.runs[0].config.lora.rank, grid.settings.benchmarks, grid.settings.n) == (4, ["math500"], 4)
+    with pytest.raises(BadInput, match="nothing to sweep"):
+        read_grid(["conf=r8_llama"])  # it extends paper
+    small = read_grid(["conf=paper_small"])
+    assert [run.name for run in small.runs[:3]] == ["r1-seed0", "r8-seed0", "r64-seed0"]
+    assert "toy" in small.settings.remark
+
+
+def test_what_a_sweeps_recipe_sets_beyond_its_models_recipe_is_given_to_each_run(tmp_path: Path) -> None:
+    runs = read_grid(["conf=paper_300"]).runs
+    assert {(run.config.budget.updates, run.config.learner.problems_per_update) for run in runs} == {(300, 23)}
+    assert {load(run.arguments).budget.updates for run in runs} == {300}
+    assert {run.config.data.template for run in runs} == {
+        run.config.data.template for run in read_grid(["conf=paper"]).runs
+    }
+    given = read_grid(["conf=paper_300", "budget.updates=9", "models=[llama]"]).runs
+    assert {(run.config.budget.updates, run.config.learner.problems_per_update) for run in given} == {(9, 23)}
+    own = tmp_path / "short.yaml"
+    own.write_text("extends: paper\nsweep: {models: [llama]}\nbudget: {minutes: 30}\nlora: {rank: 4}\n")
+    (run,) = read_grid([f"conf={own}", "budget.hours=2", "ranks=[2]"]).runs
+    assert (run.config.budget.seconds, run.config.lora.rank) == (7200, 2)
+    (run,) = read_grid([f"conf={own}", "sweep.hours=2"]).runs
+    assert (run.config.budget.seconds, run.config.lora.rank) == (24 * 3600, 4)
+
+
 def test_settings_that_are_lists_take_a_list_of_lists() -> None:
     modules = "lora.target_modules"
     assert names("ranks=[8]", f"{modules}=[q_proj,v_proj]") == ["r8"]
@@ -52,6 +86,10 @@ def test_settings_that_are_lists_take_a_list_of_lists() -> None:
         ([f"seeds={[*range(400)]}", f"ranks={[*range(1, 401)]}"], ["160,000 runs", "1,000"]),
         (["ranks=[8]", "run.name=x"], ["run.name=x", "sweep.name"]),
         (["ranks=[8]", "sweep.foo=3"], ["sweep.foo: no such key", "nearest: sweep."]),
+        (["ranks=[8]", "benchmarks=[aime24]", "n=8"], ["n=8", "sweep.pass_at has 16"]),
+        (["ranks=[8]", "benchmarks=[aime42]"], ["aime42", "aime24"]),
+        (["ranks=[8]", "benchmarks=[file:a/x.csv,file:b/x.csv]"], ["called x"]),
+        (["ranks=[8]", "base=runs/s/base/evaluation"], ["base=", "sweep.benchmarks"]),
         (["ranks=[8]", "sweep.minutes=9", "budget.minutes=4"], ["budget.minutes", "keep one"]),
     ],
 )

@@ -5,9 +5,18 @@ import pytest
 
 from conf.catalogue import Benchmark, benchmarks, find_benchmarks
 from conf.errors import BadInput
-from conf.schema import Config
+from conf.load import command_line, load
+from conf.schema import Config, SweepCommandLine
 from conf.settings import changed
-from rewards.problems.loading import CHOSE, BenchmarkProblems, load_benchmark
+from rewards.problems.contamination import near_duplicates
+from rewards.problems.loading import (
+    CHOSE,
+    TRAIN_SEED,
+    BenchmarkProblems,
+    load_benchmark,
+    read_benchmark,
+    read_problems,
+)
 from tests.rewards.problems.rows import Rows, write_jsonl
 
 
@@ -70,3 +79,21 @@ def test_problems_that_chose_the_policy_are_filtered_and_counted(config: Config,
     loaded = load_benchmark(benchmark, config, byte_tokenizer, limit=4, chose=chose)
     assert loaded.problems == (*everything[1:5],)
     assert loaded.filtered_counts == {CHOSE: 2}
+
+
+TOYS = ("one_digit", "two_digits", "three_terms")
+
+
+def test_toy_benchmarks_are_in_the_package_and_apart_from_the_problems_of_their_recipe(byte_tokenizer: Any) -> None:
+    """The working directory is another one."""
+    config = load(["conf=paper_small", "rollout.max_prompt_tokens=1024", "learner.tokens_per_microbatch=2048"])
+    toys = command_line(["conf=paper_small"], SweepCommandLine).sweep.benchmarks
+    found = [load_benchmark(each, config, byte_tokenizer) for each in find_benchmarks(toys)]
+    assert [(each.benchmark.name, len(each.problems), each.filtered_counts) for each in found] == [
+        (name, 36, {}) for name in TOYS
+    ]
+    own = {one.text for one in read_problems("data.source", config.data.source, config.data, TRAIN_SEED, [])}
+    asked = {one.text for each in find_benchmarks(toys) for one in read_benchmark(each, config.data, [])}
+    assert len(own) > 250
+    assert len(asked) == 108
+    assert not any(near_duplicates(sorted(own), sorted(asked)))

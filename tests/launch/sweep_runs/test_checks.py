@@ -1,0 +1,37 @@
+import pytest
+
+from conf.errors import BadInput
+from launch.sweep_runs.checks import check_comparable
+from launch.sweep_runs.grid import read_grid
+
+EXAMS = ("benchmarks=[aime24]", "ranks=[1,2]")
+
+
+@pytest.mark.parametrize(
+    ("axis", "others", "possible"),
+    [
+        ("validation.problems=[8,16]", ["validation.every=5"], False),
+        ("validation.problems=[8,16]", [], True),
+        ("eval.problems=[8,16]", ["validation.every=5"], False),
+        ("data.size=[9000,10000]", ["validation.every=5"], False),
+        ("data.template=['{problem}','{problem} =']", ["validation.every=5"], True),
+        ("validation.every=[5,6]", [], True),
+        ("data.template=['{problem}','{problem} =']", EXAMS, False),
+        ("eval.temperature=[0.5,1.0]", EXAMS, False),
+        ("eval.temperature=[0.5,1.0]", [], True),
+        ("learner.learning_rate=[1e-4,1e-5]", [*EXAMS, "validation.every=5"], True),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(axis: str, others: list[str], possible: bool) -> None:
+    grid = read_grid(["conf=quickstart", axis, *others])
+    if possible:
+        check_comparable(grid)
+        return
+    with pytest.raises(BadInput) as caught:
+        check_comparable(grid)
+    assert str(caught.value).startswith(axis.partition("=")[0])
+
+
+@pytest.mark.parametrize("recipe", ["paper", "paper_300", "paper_small"])
+def test_recipes_of_sweeps_can_be_compared(recipe: str) -> None:
+    check_comparable(read_grid([f"conf={recipe}"]))

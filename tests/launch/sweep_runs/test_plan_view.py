@@ -1,0 +1,66 @@
+from io import StringIO
+
+import pytest
+
+from conf.command import PlainConsole
+from launch.hardware.machine import with_listed
+from launch.sweep_runs.grid import read_grid
+from launch.sweep_runs.jobs import exams_of
+from launch.sweep_runs.lanes import PROGRAMS, plan_lanes
+from launch.sweep_runs.plan_view import SweepPlan
+
+HOUR = 3600
+
+
+def planned(*arguments: str) -> SweepPlan:
+    grid = read_grid([*arguments, "plan=true"])
+    lanes, plans = plan_lanes(grid, [with_listed("A40", tuple(range(8)))] * len(grid.runs), PROGRAMS)
+    return SweepPlan(grid, *exams_of(grid), plans, len(lanes))
+
+
+def shown(plan: SweepPlan) -> list[str]:
+    screen = StringIO()
+    PlainConsole(width=100, file=screen).print(plan.shown())
+    return screen.getvalue().splitlines()
+
+
+@pytest.fixture(scope="module")
+def paper() -> SweepPlan:
+    return planned("conf=paper", "device=A40")
+
+
+def test_the_paper_is_priced_with_its_exams_on_one_gpu_and_on_more(paper: SweepPlan) -> None:
+    runs_s, all_s = paper.total(paper.grid.runs), sum(paper.seconds.values())
+    assert runs_s == 15 * 24 * HOUR
+    assert runs_s + 2 * HOUR < all_s < runs_s + 10 * HOUR
+    assert len(paper.seconds) == 15 + 15 + 5
+    assert paper.sizes == {"aime24": 30, "aime25": 30, "amc23": 40}
+    lines = shown(paper)
+    assert lines[0].startswith("All fit. 15 runs on A40: 15 days in all, one after another")
+    assert f"{all_s / HOUR * 0.3:.2f}" in lines[3]
+    assert max(map(len, lines)) <= 100
+    rows = {words[0]: words for line in lines if len(words := line.split()) > 2}
+    assert [rows[gpus][-1] for gpus in ("1", "5", "15")] == sorted(rows[gpus][-1] for gpus in ("1", "5", "15"))
+    assert float(rows["15"][1]) < 25.5
+    assert float(rows["instruct-r8"][-1]) > 7.2 > float(rows["base-qwen3"][-1])
+
+
+def test_exams_take_longer_with_more_samples_and_cost_follows_the_price(paper: SweepPlan) -> None:
+    base, twice = paper.bases[0], planned("conf=paper", "n=32", "budget.price_per_hour=null", "simulate=[3]")
+    start_s = paper.forecasts[base.run.name].start_s  # type: ignore[union-attr]
+    ratio = (twice.seconds[twice.bases[0]] - start_s) / (paper.seconds[base] - start_s)
+    assert ratio == pytest.approx(2, rel=0.02)
+    assert "cost" not in "\n".join(shown(twice)).replace("the cost is", "")
+    assert [line.split()[0] for line in shown(twice)[-2:]] == ["3", "Times"]
+
+
+def test_fewer_updates_take_less_than_the_budget() -> None:
+    plan = planned("conf=paper_300", "models=[instruct]")
+    assert all(plan.seconds[run] < 12 * HOUR for run in plan.grid.runs)
+    assert {expected.updates for expected in plan.forecasts.values() if expected} == {300}
+
+
+def test_problems_of_files_are_counted_and_unknown_numbers_said() -> None:
+    plan = planned("conf=paper_small", "benchmarks=[file:conf/recipes/one_digit.csv,hub:me/mine,heldout]", "limit=20")
+    assert plan.sizes == {"one_digit": 20, "mine": None, "heldout": 20}
+    assert "mine (unknown" in " ".join(" ".join(shown(plan)).split())
