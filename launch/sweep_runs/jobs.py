@@ -1,7 +1,6 @@
 """The exams of a sweep: evaluations of base models, and of the results of runs, on the sweep's benchmarks."""
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +47,7 @@ class Exam:
         own = [f"benchmarks={json.dumps(sweep.benchmarks)}", f"n={sweep.n}", f"device={config.device}", *UNLIMITED]
         own += [f"limit={json.dumps(self.grid.limit)}", f"{SEED}={self.grid.runs[0].config.run.seed}"]
         if self.base:
-            return [f"adapter={result_of(self.run)}", f"base={self.base.folder}", *own]
+            return [f"adapter={self.run.folder}", f"base={self.base.folder}", *own]
         own += [f"run.name={self.name}", f"model.dtype={config.model.dtype}"]
         replaced = ("budget", *(each.partition("=")[0] for each in own))
         return [*(each for each in self.run.arguments if not among(each.partition("=")[0], replaced)), *own]
@@ -75,12 +74,6 @@ class Exam:
 
 
 Job = SweepRun | Exam
-
-
-def result_of(run: SweepRun) -> Path:
-    """Return the checkpoint that is the result of a finished run."""
-    checkpoints = run.record.checkpoints.folder
-    return checkpoints / ("best" if os.path.lexists(checkpoints / "best") else "latest")
 
 
 def exams_of(grid: Grid) -> tuple[list[Exam], dict[str, Exam]]:

@@ -48,9 +48,8 @@ end(code, status)
 EXAMINER = r"""
 import json, pathlib, signal, sys, time
 given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-adapter = pathlib.Path(given.get("adapter", "/"))
-run = next((each for each in adapter.parents if (each / "metrics.jsonl").exists()), None)
-home = run or pathlib.Path(given["run.folder"], given["run.name"])
+run = given.get("adapter")
+home = pathlib.Path(run or f"{given['run.folder']}/{given['run.name']}")
 conduct = json.loads((home.parent.parent / "conduct.json").read_text()).get(f"exam-{home.name}", {})
 with (home.parent / "calls").open("a") as calls:
     calls.write(f"exam-{home.name} {given['run.seed']}\n")

@@ -49,7 +49,7 @@ def test_results_are_examined_after_their_run_and_a_base_model_once(
     base, given = (json.loads(file.read_text())["given"] for file in evaluations.values())
     assert (given["base"], given["adapter"]) == (
         str(tmp_path / "s" / "base" / "evaluation"),
-        f"{tmp_path}/s/r2-seed1/checkpoints/latest",
+        f"{tmp_path}/s/r2-seed1",
     )
     assert (base["limit"], base["run.seed"], given["run.seed"], "adapter" in base) == ("9", "3", "3", False)
     assert float(base["budget.hours"]) > 24
