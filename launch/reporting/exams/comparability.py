@@ -16,14 +16,14 @@ def check(sweep: Sweep) -> None:
     """Raise BadInput if the exams differ in samples, benchmarks or protocol, or the runs in the number of problems that
     chose their result.
     """
-    known: dict[tuple[str, ...], tuple[Any, str]] = {}
+    known: dict[tuple[str, ...], tuple[Any, str]] = {("n",): (sweep.n, "sweep.json")}
 
     def same(value: Any, run: Run, *thing: str) -> None:
         other, first = known.setdefault(thing, (value, run.name))
         if other != value:
             raise BadInput(
-                f"{run.folder}: {thing[0]}={value}, but {other} in {first}, so that they are not comparable: make one"
-                " of them anew with the settings of the other, or move it away"
+                f"{run.folder}: {thing[0]}={value}, but {thing[0]}={other} in {first}, so that they are not comparable:"
+                " make one of them anew with the settings of the other, or move it away"
             )
 
     for run in (*sweep.bases, *sweep.runs):
@@ -35,11 +35,7 @@ def check(sweep: Sweep) -> None:
         if missing and run.exam == "completed":
             raise BadInput(f"{run.folder}: its exam is completed but lacks {', '.join(missing)}: evaluate it anew")
         for name, result in results.items():
-            if sweep.n and result.n != sweep.n:
-                raise BadInput(
-                    f"{run.folder}: {result.n} samples of each problem of {name}, but the sweep has n={sweep.n}:"
-                    f" evaluate it anew with n={sweep.n}"
-                )
+            same(result.n, run, "n")
             same(result.limit, run, "limit", name)
             same(result.problems, run, "problems", name, str(run.settings.get(MODEL)))
         if run.evaluation and results:

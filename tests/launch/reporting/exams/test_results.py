@@ -15,17 +15,6 @@ MODEL = "owner/tiny"
 FEW = {"sums": 8}
 
 
-def change(file: Path, **values: Any) -> None:
-    document = json.loads(file.read_text())
-    for path, value in values.items():
-        *places, last = path.split("__")
-        found = document
-        for place in places:
-            found = found[int(place) if place.isdigit() else place]
-        found[last] = value
-    file.write_text(json.dumps(document))
-
-
 def test_tables_have_both_ours_and_the_papers(tmp_path: Path) -> None:
     model = "agentica-org/DeepScaleR-1.5B-Preview"
     gains = {8: 0.05, 64: 0.1, 256: 0.2}
@@ -75,20 +64,25 @@ def test_models_are_told_apart_by_recipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("run", "changes", "word"),
+    ("run", "part", "changes", "word"),
     [
-        ("base-tiny", {"benchmarks__0__n": 4}, "n=16"),
-        ("tiny-r8-seed0", {"protocol__temperature": 1.0}, "temperature"),
-        ("tiny-r8-seed0", {"protocol__seed": 7}, "seed"),
-        ("tiny-r8-seed0", {"protocol__max_response_tokens": 9}, "max_response_tokens"),
-        ("tiny-r8-seed0", {"protocol__settings": {"data.template": "?"}}, "template"),
-        ("tiny-r8-seed0", {"benchmarks__0__limit": 4}, "limit"),
-        ("tiny-r8-seed0", {"benchmarks": []}, "lacks sums"),
+        ("base-tiny", "benchmarks", {"n": 4}, "n=16"),
+        ("tiny-r8-seed0", "benchmarks", {"limit": 4}, "limit"),
+        ("tiny-r8-seed0", "benchmarks", {"name": "other"}, "lacks sums"),
+        ("tiny-r8-seed0", "protocol", {"temperature": 1.0}, "temperature"),
+        ("tiny-r8-seed0", "protocol", {"seed": 7}, "seed"),
+        ("tiny-r8-seed0", "protocol", {"max_response_tokens": 9}, "max_response_tokens"),
+        ("tiny-r8-seed0", "protocol", {"settings": {"data.template": "?"}}, "template"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(tmp_path: Path, run: str, changes: dict[str, Any], word: str) -> None:
+def test_what_cannot_be_compared_is_refused(
+    tmp_path: Path, run: str, part: str, changes: dict[str, Any], word: str
+) -> None:
     folder = write_exam_sweep(tmp_path / "sweep", {MODEL: {1: 0.1, 8: 0.2}}, benchmarks=FEW)
-    change(folder / run / "evaluation" / "evaluation.json", **changes)
+    file = folder / run / "evaluation" / "evaluation.json"
+    document = json.loads(file.read_text())
+    (document["protocol"] if part == "protocol" else document["benchmarks"][0]).update(changes)
+    file.write_text(json.dumps(document))
     with pytest.raises(BadInput, match=word):
         write(folder)
 
