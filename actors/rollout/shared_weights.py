@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from actors.errors import ENDED_WITH_WEIGHTS, ActorDied
 from actors.models.files import found_here
 from actors.protocols import Clock
-from actors.rollout.vllm_settings import ALLOCATOR, engine_settings, set_environment
+from actors.rollout.vllm_settings import engine_settings, set_environment
 from actors.runtime.placement import Mapped, Placement, Share
 from actors.runtime.process import end_without_gpu
 from actors.runtime.ray_session import root_of
@@ -37,8 +37,8 @@ class WeightsActor:
     def __init__(self, config: Config, model_path: str, share: Share, folder: str) -> None:
         share.bind()
         set_environment(share, config.rollout.kv_cache_gib)
-        for name in ALLOCATOR:
-            os.environ.pop(name, None)
+        for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+            os.environ.pop(name, None)  # containers forbid the system call by which expandable segments are mapped
         import torch
 
         self._daemon = make_daemon(config, found_here(model_path, config.model), share, folder)

@@ -18,10 +18,6 @@ SMALL_SHARE = 0.01
 """Fraction of a GPU's memory that vLLM checks to be free. It is small, because vLLM checks this even where the size of
 its KV cache is given and nothing depends on it."""
 
-ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""Variables that the holder of the weights must not have: containers forbid the system call by which expandable
-segments are mapped."""
-
 
 def engine_settings(config: Config, model_path: str, share: Share, cache_blocks: int | None) -> dict[str, Any]:
     """Return the arguments of a run's engine. cache_blocks: see `gpu_settings`."""

@@ -4,12 +4,19 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 PR_SET_PDEATHSIG = 1
+
+MPS_TOOL = "nvidia-cuda-mps-control"
+
+MPS_ANSWER_S = 20.0
+"""Seconds that the service of NVIDIA's MPS has to carry out a command."""
 
 _libc = ctypes.CDLL(None)  # loaded before any fork
 
@@ -37,6 +44,17 @@ def end_without_gpu() -> None:
     except RuntimeError as error:
         print(f"the GPU does not answer: {error}", file=sys.stderr, flush=True)
         os._exit(1)
+
+
+def leave_mps(pid: int) -> None:
+    """Have the service of NVIDIA's MPS, if there is one here, end a process's work on the GPU. A signal that ends it at
+    work may break the service for all others (NVIDIA's documentation of MPS, "Client Early Termination").
+    """
+    tell = partial(subprocess.run, [MPS_TOOL], text=True, capture_output=True, timeout=MPS_ANSWER_S)
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        servers = tell(input="get_server_list\n").stdout.split() if "CUDA_MPS_PIPE_DIRECTORY" in os.environ else []
+        for server in filter(str.isdigit, servers):
+            tell(input=f"terminate_client {server} {pid}\n")
 
 
 def after(seconds: float, action: Callable[[], object]) -> threading.Timer:

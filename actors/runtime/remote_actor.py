@@ -16,6 +16,7 @@ from actors.clock import within
 from actors.errors import ActorDied
 from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
 from actors.runtime.placement import Share
+from actors.runtime.process import leave_mps
 from conf.errors import BadInput
 
 HEARTBEAT_S = 5.0
@@ -99,6 +100,8 @@ class RemoteActor:
         self._process.killed = self._process.killed or why
         if self._heartbeat is not asyncio.current_task():
             self._heartbeat.cancel()
+        if self._share.gpus and self._process.watcher:
+            leave_mps(self._process.watcher.pid)
         ray.kill(self._process.handle)
 
     async def call(self, method: str, *arguments: Any, deadline_s: float | None = None) -> Any:

@@ -163,8 +163,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     await learner.accumulate(Batch(0, work.groups[:1]))
     groups, decode_s = await timed(decode(longest, 2))
     _, learn_s = await timed(learner.accumulate(work))
-    works = (decode_s, lambda: decode(longest, 3)), (learn_s, lambda: learner.accumulate(work))
-    together = await gain(*sorted(works, key=lambda each: -each[0]))
+    together = await gain((decode_s, lambda: decode(longest, 3)), (learn_s, lambda: learner.accumulate(work)))
     _, update_s = await timed(learner.step(0.0))
     await engines.retire(adapter)
     lengths, learned = lengths_of(groups), sum(group.tokens + prompt for group in work.groups)
@@ -222,13 +221,13 @@ def costs(plan: Plan, prompt: int, response: float) -> Costs:
     return found
 
 
-async def gain(longer: tuple[float, Work], shorter: tuple[float, Work]) -> float:
+async def gain(*works: tuple[float, Work]) -> float:
     """Return the work that is done in a second of both at once, in seconds that it takes alone; 1 means no gain.
 
-    longer, shorter: seconds of a work alone, and the work. The shorter one is repeated until the longer one has ended:
-    otherwise the gain could not exceed 1 plus the ratio of the two. Its last repetition ends alone.
+    works: two works, each with its seconds alone. The shorter one is repeated until the longer one has ended, or the
+    gain could not exceed 1 plus the ratio of the two. Its last repetition ends alone.
     """
-    (longer_s, long), (shorter_s, short) = longer, shorter
+    (shorter_s, short), (longer_s, long) = sorted(works, key=lambda each: each[0])
     ending, times = asyncio.ensure_future(timed(long())), list[float]()
     while not ending.done():
         times.append((await timed(short()))[1])

@@ -8,14 +8,16 @@ import os
 import subprocess
 import sys
 
-from actors.rollout.vllm_settings import ALLOCATOR
 from actors.runtime.placement import Placement
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware.gpus import Gpu, seeing
 
 HOLDER = """
-import subprocess, sys, torch
+import os, subprocess, sys
+for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+    os.environ.pop(name, None)  # as the holder of a run's weights
+import torch
 from actors.rollout.shared_weights import handles
 subprocess.run([sys.executable, "-c", sys.argv[1]], input=handles(torch.nn.Linear(512, 512, device="cuda")), check=True)
 """
@@ -37,8 +39,6 @@ def fault(gpu: Gpu) -> str:
     except ValueError:  # vLLM takes SHA-256 then, whose longer digest no folder of a run has room for
         return "in FIPS mode the path of the socket of vLLM's weights daemon is too long"
     command, environment = [sys.executable, "-c", HOLDER, READER], os.environ | seeing(gpu)
-    for name in ALLOCATOR:
-        environment.pop(name, None)
     try:
         subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=TRY_S)
     except subprocess.TimeoutExpired:

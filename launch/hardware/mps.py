@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from actors.runtime.placement import Placement
+from actors.runtime.process import MPS_ANSWER_S as ANSWER_S
+from actors.runtime.process import MPS_TOOL as TOOL
 from actors.runtime.process import end_with
 from actors.runtime.ray_session import root_of
 from actors.storage.files import lock
@@ -17,13 +19,8 @@ from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware.gpus import Gpu, seeing
 
-TOOL = "nvidia-cuda-mps-control"
-
 START_S = 1.0
 """Seconds after which a service that has not ended counts as started."""
-
-ANSWER_S = 20.0
-"""Seconds that the service has to end."""
 
 CLIENT_S = 120.0
 """Seconds that a client has to compute. It imports torch, and the first one starts the server, which looks at all GPUs.

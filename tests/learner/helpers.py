@@ -1,11 +1,14 @@
 """Batches, updates, and plain log-probabilities for the tests of the learner."""
 
 import copy
+import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from actors.messages import AdapterRef, Batch, Group, UpdateStats
 from learner.learner import LoraLearner
@@ -56,3 +59,20 @@ def spoil(group: Group) -> Group:
     sample = group.samples[1]
     spoilt = replace(sample, logprobs=(math.nan, *sample.logprobs[1:]))
     return replace(group, samples=(group.samples[0], spoilt, *group.samples[2:]))
+
+
+@contextmanager
+def leaving_no_module() -> Iterator[None]:
+    """Fail if more modules are there afterwards, while the collector does not happen to run."""
+
+    def count() -> int:
+        return sum(issubclass(type(each), nn.Module) for each in gc.get_objects())
+
+    gc.collect()
+    before = count()
+    gc.disable()
+    try:
+        yield
+        assert count() == before
+    finally:
+        gc.enable()

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from vllm.model_executor.model_loader.weight_cache.protocol import get_socket_path
 
 from actors.errors import ActorDied
 from actors.rollout import shared_weights
@@ -90,12 +91,11 @@ def test_when_it_ends_its_users_are_killed_once_and_map_the_next_one(monkeypatch
 def test_the_daemons_socket_can_be_bound_wherever_temporary_files_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Temporary files of a run's actors are in a folder below the user's; those of the doctor are in the user's."""
-    from vllm.model_executor.model_loader.weight_cache.protocol import get_socket_path
-
+    """Those of the doctor are in the user's folder, those of a run's actors in a folder in it."""
     monkeypatch.setattr(shared_weights, "RemoteActor", Holder)
 
-    async def bind() -> None:
+    async def bind(place: Path) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(place))
         weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(get_socket_path("GPU-a", weights._folder.name))
@@ -105,11 +105,8 @@ def test_the_daemons_socket_can_be_bound_wherever_temporary_files_are(
         for length in range(1, 50):
             root = Path(short, "x" * length)
             root.mkdir(mode=0o700)
-            monkeypatch.setattr(tempfile, "tempdir", str(root))
-            run_virtually(bind())
-            monkeypatch.setattr(tempfile, "tempdir", str(make_temporary(tmp_path)))
-            run_virtually(bind())
-            monkeypatch.setattr(tempfile, "tempdir", str(root))
+            run_virtually(bind(root))
+            run_virtually(bind(make_temporary(tmp_path)))
             clear_session(tmp_path)
 
 
@@ -164,16 +161,13 @@ def test_it_ends_with_its_context_on_the_gpu(kind: Any, on_cpu: bool, monkeypatc
     def lost() -> None:
         raise RuntimeError("CUDA error: the MPS client has been terminated")
 
-    async def heartbeat() -> None:
-        actor = SimpleNamespace(_thread=EngineThread(lambda: None), _on_cpu=on_cpu)  # type: ignore[arg-type, return-value]
-        await kind.alive(actor)
-
+    actor = SimpleNamespace(_thread=EngineThread(lambda: None), _on_cpu=on_cpu)  # type: ignore[arg-type, return-value]
     monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
-    asyncio.run(heartbeat())
+    asyncio.run(kind.alive(actor))
     monkeypatch.setattr("torch.cuda.synchronize", lost)
     monkeypatch.setattr("os._exit", sys.exit)
     with nullcontext() if on_cpu else pytest.raises(SystemExit):
-        asyncio.run(heartbeat())
+        asyncio.run(kind.alive(actor))
 
 
 def test_an_engine_is_given_what_another_process_holds_in_addition_to_its_share() -> None:

@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock, patch
 
 import pytest
 
-from actors.runtime.placement import place
+from actors.runtime.placement import Share, place
+from actors.runtime.remote_actor import RemoteActor
 from actors.storage.documents import Event, EventKind
 from conf.errors import BadInput
 from conf.load import load
@@ -152,6 +156,22 @@ def test_a_client_computes_through_a_server(
     monkeypatch.setattr("torch.Tensor.__matmul__", lambda ones, _: ones)
     with pytest.raises(AssertionError):
         exec(program, {})
+
+
+def test_an_actor_that_is_killed_leaves_the_service_first(
+    tool: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = tmp_path / "tools/done"
+    tool(f'#!/bin/bash\nread -r line\n[ "$line" = get_server_list ] && echo 4711 || echo "$line" >> {done}\n')
+    monkeypatch.setattr("ray.kill", lambda _: done.write_text(done.read_text() + "killed") if done.exists() else None)
+    process: Any = SimpleNamespace(killed="", watcher=SimpleNamespace(pid=815), handle=None)
+    actor: Any = SimpleNamespace(_process=process, _heartbeat=Mock(), _share=Share(gpus=0.5))
+    with patch("asyncio.current_task"):
+        RemoteActor.kill(actor)
+        assert not done.exists()  # without the service
+        monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+        RemoteActor.kill(actor)
+    assert done.read_text().splitlines() == ["terminate_client 4711 815", "killed"]
 
 
 def test_the_gpus_quickstart_passes_where_mps_is_forbidden() -> None:
