@@ -33,8 +33,6 @@ from learner.actor import RemoteLearner
 
 T = TypeVar("T")
 
-Work = Callable[[], Awaitable[Any]]
-
 PROMPT = 128
 """Tokens per prompt: enough for the prefill to take as small a part as in a run."""
 
@@ -221,7 +219,7 @@ def costs(plan: Plan, prompt: int, response: float) -> Costs:
     return found
 
 
-async def gain(*works: tuple[float, Work]) -> float:
+async def gain(*works: tuple[float, Callable[[], Awaitable[Any]]]) -> float:
     """Return the work that is done in a second of both at once, in seconds that it takes alone; 1 means no gain.
 
     works: two works, each with its seconds alone. The shorter one is repeated until the longer one has ended, or the

@@ -26,17 +26,11 @@ def test_vllm_understands_the_dtype_of_logits_in_families_that_scale_or_cap_them
     monkeypatch.setattr(os, "environ", os.environ.copy())  # vLLM sets LD_PRELOAD for its children
     build(larger(family)).save_pretrained(tmp_path)
     settings: dict[str, Any] = head_settings(Config(), GPU)
+    common = {"dtype": "bfloat16", "skip_tokenizer_init": True, **gpu_settings(GPU, 5000)}
     for given, dtype in (settings, torch.float32), ({}, torch.bfloat16):
-        made = EngineArgs(str(tmp_path), dtype="bfloat16", skip_tokenizer_init=True, **given).create_engine_config()
+        made = EngineArgs(str(tmp_path), **common, **given).create_engine_config()
         assert made.model_config.head_dtype == dtype
-
-
-def test_kernels_of_flashinfer_are_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    build(larger(HEADS[0])).save_pretrained(tmp_path)
-    settings = gpu_settings(GPU, 5000)
-    made = EngineArgs(str(tmp_path), dtype="bfloat16", skip_tokenizer_init=True, **settings).create_engine_config()
-    assert made.kernel_config.enable_flashinfer_autotune is False
+        assert made.kernel_config.enable_flashinfer_autotune is False
 
 
 def test_only_engines_on_gpus_have_logits_in_float32() -> None:

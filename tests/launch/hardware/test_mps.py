@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock, patch
 
 import pytest
 
@@ -97,9 +96,8 @@ def test_its_socket_has_a_path_that_linux_allows(
     tool: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool(SERVICE)
-    deep = tmp_path / ("x" * 60)
-    deep.mkdir(mode=0o700)
-    monkeypatch.setenv("TMPDIR", str(deep))
+    (tmp_path / ("x" * 60)).mkdir(mode=0o700)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 60)))
     with running([Gpu(str(os.getpid()), "NVIDIA A40", 45, 40)]) as fault:
         folder = Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"]).parent
         assert not fault
@@ -161,16 +159,14 @@ def test_a_client_computes_through_a_server(
 def test_an_actor_that_is_killed_leaves_the_service_first(
     tool: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = tmp_path / "tools/done"
+    done = tmp_path / "done"
     tool(f'#!/bin/bash\nread -r line\n[ "$line" = get_server_list ] && echo 4711 || echo "$line" >> {done}\n')
-    monkeypatch.setattr("ray.kill", lambda _: done.write_text(done.read_text() + "killed") if done.exists() else None)
-    process: Any = SimpleNamespace(killed="", watcher=SimpleNamespace(pid=815), handle=None)
-    actor: Any = SimpleNamespace(_process=process, _heartbeat=Mock(), _share=Share(gpus=0.5))
-    with patch("asyncio.current_task"):
-        RemoteActor.kill(actor)
-        assert not done.exists()  # without the service
-        monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
-        RemoteActor.kill(actor)
+    monkeypatch.setattr("ray.kill", lambda _: done.write_text(done.read_text() + "killed"))
+    monkeypatch.setattr("asyncio.current_task", lambda: None)
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(tmp_path))
+    process = SimpleNamespace(killed="", watcher=SimpleNamespace(pid=815), handle=None)
+    actor: Any = SimpleNamespace(_process=process, _heartbeat=None, _share=Share(gpus=0.5))
+    RemoteActor.kill(actor)
     assert done.read_text().splitlines() == ["terminate_client 4711 815", "killed"]
 
 
