@@ -154,6 +154,7 @@ def metrics(update: int, updates: int) -> dict[str, float]:
         "staleness/max": 1.0,
         "rollout/tokens_per_second": 500.0,
         "validation/pass@1": share,
+        "validation/problems": PROBLEMS,
         "adapter/norm/q_proj": share,
         "adapter/norm/up_proj": 2 * share,
         "verify/correct": 100,

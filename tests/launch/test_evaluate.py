@@ -15,6 +15,7 @@ from actors.coordinator.evaluations import HeldoutEvaluations
 from actors.evaluation.evaluator import Evaluator
 from actors.messages import AdapterRef, Group, Problem, ProblemSet, Sample, Sampling
 from actors.models.files import load_tokenizer
+from actors.storage.checkpoints import Checkpoints
 from actors.storage.documents import EvaluatedSample, PolicyScores
 from actors.storage.files import lock, read_rows
 from actors.storage.folders import MARK
@@ -30,6 +31,7 @@ from launch.evaluation.results import alike, write_results
 from launch.hardware.machine import detect
 from launch.session.admission import begin, find_folder
 from rewards.problems import loading
+from rewards.problems.loading import CHOSE
 from tests.actors.virtual_run import make_context
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_reward
 from tests.run_folders import write_run
@@ -205,9 +207,27 @@ def test_adapter_of_a_run_is_evaluated_with_its_settings_in_its_folder(arguments
     assert elsewhere.protocol.temperature == 1.2
 
 
+def test_run_named_as_adapter_stands_for_its_result_without_the_problems_that_chose_it(
+    arguments: list[str], trained: Path
+) -> None:
+    """Version 4 is the latest; a copy of it is the chosen one."""
+    problems, checkpoints = prepared(arguments).policies[0].problems, Checkpoints(trained / "checkpoints")
+    asked = [f"adapter={trained}", f"benchmarks=[file:{trained.parents[1]}/sums.jsonl]", "n=2"]
+    assert prepared(asked).protocol.adapter == str(checkpoints.path_of(4) / "adapter")
+    shutil.copytree(checkpoints.path_of(4), checkpoints.path_of(2))
+    checkpoints.mark_best(2)
+    (trained / "selection.json").write_text(json.dumps([problems[0].id, problems[3].id]))
+    evaluation = prepared(asked)
+    assert evaluation.protocol.adapter == str(checkpoints.path_of(2) / "adapter")
+    ((benchmark, _),) = evaluation.samples
+    assert [each.gold for each in benchmark.problems] == [problems[place].gold for place in (1, 2, 4, 5)]
+    assert benchmark.filtered_counts == {CHOSE: 2}
+
+
 def test_run_without_the_checkpoint_is_named(arguments: list[str], trained: Path, refused: Callable[..., str]) -> None:
     assert "update-000004" in refused(evaluate.main, [f"adapter={trained}/checkpoints/best", arguments[3], "n=2"])
     shutil.rmtree(trained / "checkpoints")
+    assert "no checkpoint" in refused(evaluate.main, [f"adapter={trained}", arguments[3], "n=2"])
     assert "no checkpoint yet" in refused(evaluate.main, [f"adapter={trained}/checkpoints/latest", arguments[3], "n=2"])
 
 

@@ -1,8 +1,10 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from actors.storage.checkpoints import Checkpoints, link
 from launch import samples
 from tests.run_folders import sample, write_run
 
@@ -45,3 +47,20 @@ def test_chosen_responses_are_shown(
     assert "".join(after.strip() for _, after in cells if "," not in after) == expected
     assert [after.split(",")[0].strip() for _, after in cells if "," in after] == [AFTER[each] for each in expected]
     assert "2 right before, wrong after; 1 wrong before, right after" in " ".join(said.split())
+
+
+def test_last_policy_is_shown_where_it_is_asked_for(
+    run: Path, capsys: pytest.CaptureFixture[str], refused: Callable[..., str]
+) -> None:
+    checkpoints = Checkpoints(run / "checkpoints")
+    for version in (10, 20, 30):
+        checkpoints.path_of(version).mkdir(parents=True)
+    link(checkpoints.folder / "latest", checkpoints.path_of(30))
+    checkpoints.mark_best(20)
+    for name, version in (("final", 20), ("last", 30)):
+        row = sample(0, False) | {"problem": "a", "prompt": "a", "version": version, "response": f"update {version}"}
+        (run / "samples" / f"eval-{name}.jsonl").write_text(json.dumps(row) + "\n")
+    for checkpoint, version in (("", 20), ("best", 20), ("latest", 30), ("update-000030", 30)):
+        assert samples.main([str(run), *([f"checkpoint={checkpoint}"] if checkpoint else [])]) == 0
+        assert f"update {version}" in capsys.readouterr().out
+    assert "update-000010" in refused(samples.main, [str(run), "checkpoint=update-000010"])

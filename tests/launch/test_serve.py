@@ -3,6 +3,7 @@ import importlib.util
 import inspect
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from actors.runtime.placement import Share
+from actors.storage.checkpoints import Checkpoints
 from launch import serve
 from launch.after import trained
 from tests.trained_runs import write_trained
@@ -49,6 +51,12 @@ def test_server_has_the_settings_of_the_engines(run: Path, monkeypatch: pytest.M
     module, _, name = options["middleware"].rpartition(".")
     assert inspect.isclass(getattr(importlib.import_module(module), name))
     assert options["lora-modules"] == f"trained={run}/checkpoints/update-000004/adapter"
+    checkpoints = Checkpoints(run / "checkpoints")
+    shutil.copytree(checkpoints.path_of(4), checkpoints.path_of(2))
+    checkpoints.mark_best(2)
+    for asked, version in ((), 2), (("checkpoint=latest",), 4):
+        adapter = checkpoints.path_of(version) / "adapter"
+        assert served([str(run), *asked], monkeypatch)["lora-modules"] == f"trained={adapter}"
     assert options["lora-target-modules"].startswith("down_proj gate_proj")
     assert (options["max-lora-rank"], options["dtype"], options["max-model-len"]) == ("8", "bfloat16", "2048")
     assert {"enable-lora", "enforce-eager", "no-enable-chunked-prefill"} <= options.keys()

@@ -1,3 +1,4 @@
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -6,9 +7,11 @@ import pytest
 
 from actors.storage.documents import RunSummary
 from launch.reporting.history import Run, read_run
+from launch.reporting.plots import _validations, learning_curve
 from launch.reporting.run_conclusion import Effect, conclude, effect
 from launch.reporting.tables import held_out
-from tests.run_folders import change_summary, write_run
+from launch.reporting.wording import SPACE
+from tests.run_folders import PROBLEMS, change_summary, evaluation, write_run
 
 
 def compared(run: Run) -> Effect:
@@ -63,3 +66,25 @@ def test_without_samples_nothing_is_claimed(tmp_path: Path) -> None:
     found = compared(run := read_run(folder))
     assert (found.difference.interval, found.finding) == (None, "unclear")
     assert "no interval" in conclude(run, found)
+
+
+def test_result_that_is_not_the_last_version_is_named_beside_it(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one", result={"update": 30, "why": "the best", "validation": 0.75})
+    samples, summary = folder / "samples", json.loads((folder / "summary.json").read_text())
+    without = read_run(write_run(tmp_path / "two"))
+    assert "update" not in conclude(without, effect(without))
+    summary["eval"]["last"] = evaluation(6)
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (samples / "eval-last.jsonl").write_text((samples / "eval-base.jsonl").read_text())
+    run = read_run(folder)
+    said, table = conclude(run, compared(run)), held_out(run, compared(run))
+    assert "update 30 of 40" in said
+    assert f"{PROBLEMS} problems" in said.replace("\N{NO-BREAK SPACE}", " ")
+    assert table.head[2:] == ("result: update 30", "change", "last: update 40")
+    figures = {row[0]: row[4] for row in table.body}
+    assert (figures["pass@1"], figures["truncated"]) == (f"25.0{SPACE}%", "0 of 24")
+    assert {len(row) for row in table.body} == {5}
+    plot = learning_curve(run, compared(run))
+    assert plot
+    assert "result: update 30" in plot.svg
+    assert len(_validations(run)) == 40
