@@ -6,7 +6,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import TypeVar
 
-from actors.evaluation.statistics import Mean, pass_at
+from actors.evaluation.statistics import Mean, over_problems, pass_at
 from actors.messages import Status
 from actors.storage.documents import EvaluatedSample, by_k
 from actors.storage.files import read_rows
@@ -114,9 +114,15 @@ def read_exam(run: Run, policy: str, sweep: Sweep) -> Exam:
 
 
 def level(exams: Iterable[Exam], benchmark: str, k: int) -> Mean | None:
-    """Return the mean of pass@k over exams, one per seed; the interval is over them, or over problems if they agree."""
+    """Return the mean of pass@k over exams, one per seed, with its interval over seeds or over problems: the wider one,
+    since few seeds may agree by chance.
+    """
     own = [exam[benchmark][k] for exam in exams if benchmark in exam]
-    return fraction([fmean(each.values()) for each in own], [*mean_by_problem(own).values()]) if own else None
+    if not own:
+        return None
+    over_seeds = fraction([fmean(each.values()) for each in own], [])
+    found = over_seeds, over_problems(mean_by_problem(own).values())
+    return max(found, key=lambda mean: mean.interval[1] - mean.interval[0] if mean.interval else 0.0)
 
 
 def mean_by_problem(shares: Iterable[Mapping[P, float]]) -> dict[P, float]:

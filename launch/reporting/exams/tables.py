@@ -58,7 +58,7 @@ def chosen(results: Models) -> str:
         said = f"Without validation nothing was chosen for {', '.join(none)}: all settings are shown."
     elif any(len(each.validations) < len(each.repeats.runs) for of in results for each in of.trained):
         said += " It may change, since some runs have no result yet."
-    return f"{said} Intervals are over seeds where these differ, else over problems."
+    return f"{said} Intervals are over seeds or over problems, whichever is wider."
 
 
 def entropies(results: Models) -> Table:

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ def test_tables_have_both_ours_and_the_papers(tmp_path: Path) -> None:
     base, trained = passed(sweep, results)[0].body
     assert (base[1], base[2][:4], base[3], base[7]) == ("base", "30.0", "28.9ᵃ", "62.5ᵃᵇ")
     assert (trained[1], trained[2][:4], trained[3], trained[7]) == ("rank 64", "41.0", "40.0", "70.0")
+    ends = [float(end) for cell in trained[2::2] for end in re.findall(r"[\d.]+", cell)[1:]]
+    assert all(high - low > 10 for low, high in zip(ends[::2], ends[1::2], strict=True))  # though seeds agree in pass@8
     assert [cell[:5] for cell in entropies(results).body[0][1::2]] == ["−37.4", "−66.4", "−86.3"]
     assert entropies(results).body[0][2::2] == ("−6.7", "−2.7", "−27.0")
     assert gaps(sweep, results).body[0][2:4] == ("+63.3", "+33.6")
