@@ -61,6 +61,14 @@ def spoil(group: Group) -> Group:
     return replace(group, samples=(group.samples[0], spoilt, *group.samples[2:]))
 
 
+def bind(model: nn.Module) -> nn.Module:
+    """Bind the forward methods of a model's MLPs and norms into them, as liger-kernel does: each is in a cycle then."""
+    for module in model.modules():
+        if type(module).__name__.endswith(("MLP", "RMSNorm")):
+            module.__dict__["forward"] = type(module).forward.__get__(module)
+    return model
+
+
 @contextmanager
 def leaving_no_module() -> Iterator[None]:
     """Fail if more modules are there afterwards, while the collector does not happen to run."""

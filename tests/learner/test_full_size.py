@@ -9,7 +9,7 @@ from conf.settings import changed
 from learner.model.adapter import load_model
 from tests.gpu import test_kernels
 from tests.learner.full_size import rows
-from tests.learner.helpers import leaving_no_module
+from tests.learner.helpers import bind, leaving_no_module
 
 
 @pytest.mark.long
@@ -23,6 +23,7 @@ def test_a_measurement_of_a_gpus_kernels_frees_its_model_at_once(monkeypatch: py
     """Otherwise the next measurement, or engine, has less memory."""
     sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
     config = changed(load(["conf=r8_qwen3"]), {f"model.shape.{name}": size for name, size in sizes.items()})
+    monkeypatch.setattr(test_kernels, "load_model", lambda *given: bind(load_model(*given)))
     monkeypatch.setattr(test_kernels, "CUDA", torch.device("cpu"))
     for name in ("synchronize", "reset_peak_memory_stats", "max_memory_allocated"):
         monkeypatch.setattr(torch.cuda, name, lambda: 0)

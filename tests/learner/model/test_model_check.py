@@ -13,7 +13,7 @@ from learner.model import model_check
 from learner.model.attention import attend
 from learner.model.logprobs import Head
 from learner.model.model_check import check_model
-from tests.learner.helpers import leaving_no_module
+from tests.learner.helpers import bind, leaving_no_module
 from tests.learner.model.families import FAMILIES, adapt, build
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -129,13 +129,6 @@ def test_a_mistake_is_refused(what: str, dtype: torch.dtype, scale: float, monke
     change(base, monkeypatch)
     with pytest.raises(BadInput, match=r"differ from transformers' by .* nats, rounding moves them by"):
         check_model(base)
-
-
-def bind(model: Any) -> None:
-    """Bind the forward methods of a model's MLPs and norms into them, as liger-kernel does: each is in a cycle then."""
-    for module in model.modules():
-        if type(module).__name__.endswith(("MLP", "RMSNorm")):
-            module.__dict__["forward"] = type(module).forward.__get__(module)
 
 
 def test_copies_of_the_first_layers_are_freed_at_once() -> None:
