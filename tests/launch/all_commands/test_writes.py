@@ -18,7 +18,7 @@ OTHER = "no file of a person: the kernel's, or a name that the callers choose"
 PYTHON = {
     "actors/coordinator/actor.py": (OTHER, "write_text"),
     "actors/coordinator/evaluations.py": (TAKEN, "write_rows"),
-    "actors/evaluation/folder.py": (TAKEN, "replace_text write_document"),
+    "actors/evaluation/folder.py": (TAKEN, "append_row replace_text write_document"),
     "actors/evaluation/samples.py": (TAKEN, "append_row"),
     "actors/rollout/adapter_transfer.py": (NEW, "write_bytes"),
     "actors/runtime/ray_session.py": (TAKEN, "replace_text unlink"),
