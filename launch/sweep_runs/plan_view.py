@@ -101,7 +101,7 @@ class SweepPlan:
 
     def _rows(self) -> RenderableType:
         columns = ["exam"] * bool(self.bases) + ["cost"] * bool(self.cost(0))
-        table = plain_table("run", "memory", "budget", "per update", "updates", "evaluations", *columns)
+        table = plain_table("run", "memory", "budget", "per update", "updates", "held-out", *columns)
         for base in self.bases:
             table.add_row(base.name, *[""] * 5, duration(self.seconds[base]), *self.cost(self.seconds[base]))
         for run in self.grid.runs:
