@@ -1,6 +1,6 @@
-"""Check whether a run can start on this machine, and measure how fast it is.
+"""Check whether a run can start on this machine, how fast it is, and whether the model can learn from the data.
 
-    python launch/doctor.py conf=NAME [key=value ...] [measure=false]
+    python launch/doctor.py conf=NAME [key=value ...] [measure=true|false|signal|all]
 
 Examples:
 
@@ -8,11 +8,15 @@ Examples:
     python launch/doctor.py conf=r256_instruct                  # on a rented GPU, before a long run
     python launch/doctor.py conf=r256_instruct measure=false    # without measuring
     python launch/doctor.py conf=r256_instruct run.nvidia_mps=off    # the speed with that setting
+    python launch/doctor.py conf=gsm8k measure=signal signal.minutes=5    # is it worth a day?
 
 The check of driver, GPUs, Python, compiler, disk, memory and the model takes seconds. Then the run's own engine and
 learner work for a minute or two; under NVIDIA's MPS three times, with 80, 90 and 100 % of the multiprocessors for the
 learner. The doctor prints the number of updates that the recipe would make, on a GPU also with other settings to copy,
 and keeps the measurement for later plans. The exit code is 1 if something forbids a run.
+
+`measure=signal` samples training problems as the run would, for `signal.minutes` at most, and gives a verdict: worth it
+or not, with the reason and the remedy. The exit code is then 0 only if it is worth it. `measure=all` does both.
 """
 
 if __name__ == "__main__":
@@ -20,73 +24,103 @@ if __name__ == "__main__":
 
 import asyncio
 import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.text import Text
 
-from actors.errors import ActorDied, Halted
+from actors.errors import ActorDied, Halted, root_cause
+from actors.evaluation.statistics import Mean
 from actors.formats import duration
 from conf.command import PlainConsole, command
-from conf.load import load
+from conf.errors import BadInput
+from conf.load import command_line as read
+from conf.schema import CommandLine
+from conf.schema.signal import SignalConfig
 from conf.settings import changed
 from conf.signals import scratch_folder
+from launch.checkup.failures import commonest
 from launch.checkup.findings import Finding, examine
 from launch.checkup.measurement import estimates, keep_measured, measure_actors
+from launch.checkup.rules import certain, rule_for, sentence
+from launch.checkup.signal import FEWEST, Sampled, advice, figures_in, lines, progress, sample, signal_of
 from launch.plan.calibration import kept_in, plan_measured
 from launch.plan.plan import Plan
+from launch.plan.signal import Signal, keep_signal
 from launch.plan.view import conclusion, source
-from launch.session.preparation import command_line, commit, planned
+from launch.session.preparation import command_line, commit, find_and_check, planned
 
-MEASURE = ("measure=true", "measure=false")
+T = TypeVar("T")
+
+MEASURE = ("true", "false", "signal", "all")
+"""Values of `measure`: the speeds, nothing, whether the model can learn from the data, and both."""
 
 
 @command("doctor.py", __doc__)
 def main(arguments: list[str]) -> int:
-    """Return the exit code: 0 a run can start, 1 it cannot, 2 bad input."""
-    measures = "measure=false" not in arguments
-    config = load([argument for argument in arguments if argument not in MEASURE])
-    console = PlainConsole()
+    """Return the exit code: 0 a run can start and, if that was asked, is worth it; 1 not; 2 bad input."""
+    measures = [argument.partition("=")[2] for argument in arguments if argument.startswith("measure=")] or ["true"]
+    if len(measures) > 1 or measures[0] not in MEASURE:
+        raise BadInput(f"measure={' measure='.join(measures)}: use one of {', '.join(MEASURE)}, once")
+    asked = read([argument for argument in arguments if not argument.startswith("measure=")], CommandLine)
+    console, worth = PlainConsole(), True
     console.print(command_line("doctor.py", arguments))
     console.print(f"microbudget-rl {version('microbudget-rl')} {commit()}".strip())
-    findings, plan = examine(config)
+    findings, plan = examine(asked.config)
     for found in findings:
         console.print(found.line)
     if plan is None:
         return 1
-    if plan.costs is None:
-        console.print("The rates of this GPU are not known: its first run measures them for later plans.")
-        return 0
     with planned(plan.undecided, plan.machine) as (plan, notes):
         for _, text, subject in notes:
             if subject == "weights":
                 console.print(Finding("shared weights", "warning", text).line)
-        if measures:
-            try:
+        try:
+            if measures[0] in ("true", "all") and plan.costs:
                 calibrate(plan, console)
-            except (ActorDied, Halted) as error:
-                console.print(Finding("measuring", "bad", str(error)).line)
-                return 1
-            plan = plan_measured(plan.undecided, plan.machine)
-    console.print(conclusion(plan))
-    console.print(source(plan))
-    return 0
+                plan = plan_measured(plan.undecided, plan.machine)
+            if measures[0] in ("signal", "all"):
+                worth = judge(plan, asked.signal, console)
+                plan = plan_measured(plan.undecided, plan.machine)
+        except (ActorDied, Halted) as error:
+            console.print(Finding("measuring", "bad", str(error)).line)
+            return 1
+    if plan.costs is None:
+        console.print("The rates of this GPU are not known: its first run measures them for later plans.")
+    else:
+        console.print(conclusion(plan))
+        console.print(source(plan))
+    return 0 if worth else 1
+
+
+def on_ray(plan: Plan, work: Callable[[Path], Coroutine[Any, Any, T]]) -> T:
+    """Return the result of work that uses a Ray session and a temporary folder."""
+    from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session
+
+    with scratch_folder("doctor-") as folder:
+        try:
+            with BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=False)):
+                return asyncio.run(work(folder))
+        except ExceptionGroup as error:
+            raise root_cause(error) from None
+        finally:
+            clear_session(folder)
 
 
 def calibrate(plan: Plan, console: Console) -> None:
     """Measure the run's actors, and print and keep the result. Raises ActorDied if they cannot work."""
     from actors.models.files import locate
-    from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session
 
     model_path = locate(plan.config.model)
     console.print("Measuring for one to five minutes; engine and learner start first ...")
-    with scratch_folder("doctor-") as folder:
-        try:
-            with BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=False)):
-                found = asyncio.run(
-                    measure_actors(plan, model_path, folder, lambda *said: console.print(": ".join(said)))
-                )
-        finally:
-            clear_session(folder)
+    found = on_ray(
+        plan,
+        lambda folder: measure_actors(plan, model_path, folder, lambda *said: console.print(": ".join(said))),
+    )
     console.print("\n".join(next(iter(found.values())).lines))
     kept = [
         keep_measured(measured, changed(plan.config, {"run.nvidia_mps_percentage": percentage}), plan.machine)
@@ -100,6 +134,37 @@ def calibrate(plan: Plan, console: Console) -> None:
         console.print("Settings by these measurements; copy one to the run's command:")
         for name, each in sorted(estimates(plan, found).items(), key=lambda item: item[1].update_s):
             console.print(f"  {name}: {duration(each.update_s)} per update, {each.updates:,} updates")
+
+
+def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
+    """Sample training problems, and print and keep what they say. Return whether a run is worth it."""
+    config, model_path, problems, absent_walls = find_and_check(plan.config)
+    plan = replace(plan, config=config)
+    for wall in absent_walls:
+        console.print(f"Warning: this kernel has no {wall}")
+    console.print(f"Sampling training problems for at most {duration(60 * asked.minutes)}; the engine starts first ...")
+
+    def known(sampled: Sampled) -> tuple[Plan, Signal, dict[str, Mean]]:
+        signal = signal_of(sampled, config)
+        planned = plan.again({}, calibration=replace(plan.calibration, workload=signal.workload))
+        return planned, signal, figures_in(planned, signal)
+
+    def go_on(sampled: Sampled) -> bool:
+        _, signal, figures = known(sampled)
+        console.print(progress(sampled, signal))
+        return signal.problems < FEWEST or not certain(figures)
+
+    def note(*said: str) -> None:
+        console.print(": ".join(said))
+
+    sampled = on_ray(plan, lambda _: sample(plan, model_path, problems.train, asked, note, go_on))
+    plan, signal, figures = known(sampled)
+    rule = rule_for(figures)
+    console.print("\n".join([*lines(plan, signal, sampled), *commonest(sampled.samples)]))
+    kept = keep_signal(replace(signal, verdict=rule.name), config, kept_in(config).parent)
+    console.print(f"Kept for the next plan in {kept}")
+    console.print(Text(sentence(rule, figures, advice(plan, signal)), "bold green" if rule.worth else "bold yellow"))
+    return rule.worth
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from conf.schema.reward import CustomRewardConfig as CustomRewardConfig
 from conf.schema.reward import RewardConfig
 from conf.schema.rollout import AdapterCheckConfig, RolloutConfig
 from conf.schema.run import BudgetConfig, CheckpointConfig, DashboardConfig, RunConfig, SweepConfig
+from conf.schema.signal import SignalConfig
 from conf.settings import DECLARED, section, setting, settings
 
 
@@ -56,6 +57,8 @@ class Config:
 @dataclass(config=DECLARED, frozen=True)
 class CommandLine(Config, Call):
     """All that a command line may give: the settings of a run, and what the call asks for."""
+
+    signal: SignalConfig = section(SignalConfig)
 
     @property
     def config(self) -> Config:

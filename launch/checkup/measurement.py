@@ -7,8 +7,8 @@ multiprocessors is measured, and settings are compared by the resulting plans.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -16,11 +16,15 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 import ray
+from ray.util.placement_group import PlacementGroup
 
 from actors.clock import WallClock
 from actors.formats import duration
 from actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Sampling, Status, Verdict
+from actors.protocols import Clock
 from actors.rollout.pool import EnginePool
+from actors.rollout.shared_weights import SharedWeights
+from actors.runtime.placement import Placement
 from actors.runtime.supervision import Record
 from conf.schema import Config
 from conf.settings import changed
@@ -93,24 +97,38 @@ class Measured:
         ]
 
 
+@asynccontextmanager
+async def started_engines(
+    plan: Plan, model_path: str, clock: Clock, record: Record, reserved: PlacementGroup | None = None
+) -> AsyncIterator[tuple[EnginePool, SharedWeights | None, Placement]]:
+    """Start the plan's engines, and before them the process with their weights if there is one, until the end of the
+    context. The placement knows that process. reserved, record: as for `start_engines`.
+    """
+    from launch.session.actors import start_engines, start_weights
+
+    config, placement = plan.config, plan.placement
+    async with AsyncExitStack() as stack:
+        if weights := start_weights(config, model_path, placement, clock=clock, record=record):
+            stack.push_async_callback(weights.close)
+            placement = await weights.mapped_by(placement)
+        engines = start_engines(
+            config, model_path, placement, clock=clock, record=record, reserved=reserved, weights=weights
+        )
+        stack.push_async_callback(engines.close)
+        yield engines, weights, placement
+
+
 async def measure_actors(plan: Plan, model_path: str, folder: Path, record: Record) -> dict[int, Measured]:
     """Start engines and learner like a run, on a running Ray, and measure their work. The plan must have costs.
 
     Return the measurements by run.nvidia_mps_percentage, the configured one first; without MPS there is only that.
     record: as for `start_engines`.
     """
-    from launch.session.actors import reserve_learners, start_engines, start_learners, start_weights
+    from launch.session.actors import reserve_learners, start_learners
 
     clock, configured, found = WallClock(), plan.config.run.nvidia_mps_percentage, dict[int, Measured]()
-    reserved, placement = await reserve_learners(plan.placement), plan.placement
-    async with AsyncExitStack() as stack:
-        if weights := start_weights(plan.config, model_path, placement, clock=clock, record=record):
-            stack.push_async_callback(weights.close)
-            placement = await weights.mapped_by(placement)
-        engines = start_engines(
-            plan.config, model_path, placement, clock=clock, record=record, reserved=reserved, weights=weights
-        )
-        stack.push_async_callback(engines.close)
+    reserved = await reserve_learners(plan.placement)
+    async with started_engines(plan, model_path, clock, record, reserved) as (engines, weights, placement):
         await engines.ready()
         for percentage in dict.fromkeys((configured, *(PERCENTAGES if plan.config.run.mps else ()))):
             config = changed(plan.config, {"run.nvidia_mps_percentage": percentage})

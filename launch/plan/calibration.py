@@ -19,6 +19,7 @@ from conf.settings import changed
 from launch.hardware.machine import Machine
 from launch.plan.estimate import Pace
 from launch.plan.plan import Plan, make_plan
+from launch.plan.signal import best_workload, recipe_of
 from launch.plan.time import UNMEASURED, Calibration, Workload
 
 Metrics = Mapping[str, float]
@@ -127,6 +128,7 @@ def _workload(run: RunRecord, rows: Sequence[Metrics]) -> Workload:
         response=fmean(row["response/mean_length"] for row in rows),
         spread=pstdev(lengths) / fmean(lengths),
         varied=min(max(1 - fmean(row["groups/zero_variance"] for row in rows), LEAST_VARIED), 1.0),
+        recipe=recipe_of(run.config()),
     )
 
 
@@ -158,11 +160,16 @@ def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
 def recall(config: Config, machine: Machine, folder: Path | None = None) -> Calibration:
     """Return the last measurement of a model on this machine in this dtype, with its workload only at the same lengths.
 
-    From another machine, return only the workload: it does not depend on the machine. folder: see
-    `plan_measured`.
+    From another machine, return only the workload: it does not depend on the machine. The doctor's signal replaces the
+    workload of other recipes. folder: see `plan_measured`.
     """
     here, lengths = _machine_key(config, machine), _lengths_key(config)
-    known = _known(folder / KEPT if folder else kept_in(config))
+    file = folder / KEPT if folder else kept_in(config)
+    found = _measured(_known(file), config, here, lengths)
+    return replace(found, workload=best_workload(found.workload, config, file.parent))
+
+
+def _measured(known: Mapping[str, Calibration], config: Config, here: str, lengths: str) -> Calibration:
     if on_this := [found for key, found in known.items() if key.startswith(here)]:
         return known.get(here + lengths) or replace(on_this[-1], workload=None)
     model = f", {config.model.path} in "

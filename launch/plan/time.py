@@ -131,6 +131,8 @@ class Workload:
     fresh: tokens of a prompt after the part that all prompts share; engines and learner compute only these
     spread: standard deviation of the response length as a fraction of its mean
     varied: fraction of groups whose samples earn different rewards
+    recipe: that of the run that was measured, see `launch.plan.signal`
+    by: who measured it, if it was not a run
     """
 
     prompt: TokenCount
@@ -138,6 +140,8 @@ class Workload:
     response: TokenCount
     spread: Annotated[float, Field(ge=0, le=1e3)]
     varied: Annotated[float, Field(ge=0.01, le=1)]
+    recipe: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True)

@@ -200,8 +200,9 @@ def source(plan: Plan) -> str:
 def _assumptions(plan: Plan) -> str:
     work, measured = plan.workload, plan.calibration.workload is not None
     half = "" if measured or plan.config.rollout.typical_response_tokens else f" ({FILL:.0%} of their limit)"
+    how = (f"Measured by {work.by}" if work.by else "Measured") if measured else "Assumed"
     return (
-        f"{'Measured' if measured else 'Assumed'}: prompts of {work.prompt:.0f} tokens, responses of"
+        f"{how}: prompts of {work.prompt:.0f} tokens, responses of"
         f" {work.response:.0f}{half}, {work.varied:.0%} of the groups with a gradient."
     )
 

@@ -1,22 +1,30 @@
 """The doctor on this machine and behind a stand-in for the driver."""
 
+import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from actors.errors import ActorDied
+from actors.messages import Problem, ProblemSet, Status
 from conf.load import load
 from launch import doctor
 from launch.checkup import findings
 from launch.checkup.findings import Finding
 from launch.checkup.measurement import DOCTOR
+from launch.checkup.signal import Sampled
 from launch.doctor import main
 from launch.hardware.machine import detect
 from launch.plan.calibration import recall
+from launch.plan.plan import Plan
+from launch.plan.signal import recall_signal
+from tests.fakes import make_problem
 from tests.launch.checkup.test_measurement import MEASURED
+from tests.launch.checkup.test_signal import row
 
 COMMAND = ["conf=quickstart", "device=cpu", "model.dtype=bfloat16"]
 
@@ -77,6 +85,40 @@ def test_a_refusal_of_a_run_is_found(
     monkeypatch.setattr(findings, "model_finding", lambda _: Finding("model", "good", ""))
     assert main([*arguments, f"run.folder={tmp_path}", "measure=false"]) == 1
     assert words in said()
+
+
+@pytest.mark.parametrize(("status", "code"), [(Status.WRONG, 0), (Status.CORRECT, 1)])
+def test_the_exit_code_says_whether_it_is_worth_it(
+    status: Status, code: int, here: list[str], monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
+) -> None:
+    """Half of the samples are right, or all of them."""
+
+    async def sample(_plan: Plan, _path: str, problems: Sequence[Problem], *rest: Any) -> Sampled:
+        asked, _, go_on = rest
+        assert asked.minutes == 2
+        for count in (24, 48, 72):
+            found = Sampled(problems[:count], [[row(), row(status)] * 8] * count, 1.0)
+            if not go_on(found):
+                return found
+        raise AssertionError("it is certain by then")
+
+    train = tuple(map(make_problem, range(99)))
+    monkeypatch.setattr(doctor, "find_and_check", lambda config: (config, "", ProblemSet(train, (), {}), ()))
+    monkeypatch.setattr(doctor, "on_ray", lambda _, work: asyncio.run(work(Path())))
+    monkeypatch.setattr(doctor, "sample", sample)
+    assert main([*here, "measure=signal", "signal.minutes=2"]) == code
+    text = said()
+    assert "24 problems after" in text
+    assert ("Worth it:" in text, "Too easy:" in text) == (code == 0, code == 1)
+    kept = recall_signal(load(here), Path(here[-1].removeprefix("run.folder=")))
+    assert kept
+    assert (kept.problems, kept.verdict) == (48, "worth it" if code == 0 else "too easy")
+
+
+@pytest.mark.parametrize("measures", [["measure=maybe"], ["measure=true", "measure=signal"], ["signal.minutes=0"]])
+def test_bad_input_is_refused(measures: list[str], here: list[str], said: Callable[[], str]) -> None:
+    assert main([*here, *measures]) == 2
+    assert said().startswith(f"doctor.py: {measures[0]}")
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ PYTHON = {
     "launch/chat.py": (NEW, "unlink"),
     "launch/export.py": (NEW, "rename"),
     "launch/plan/calibration.py": (OURS, "write_document"),
+    "launch/plan/signal.py": (OURS, "write_document"),
     "launch/push.py": (NEW, "copyfile write_text"),
     "launch/reporting/__init__.py": (OURS, "replace_text"),
     "launch/run.py": ("a folder with nothing in it alone", "rmdir"),

@@ -1,0 +1,82 @@
+"""What the doctor has found of a model on a recipe's problems, kept for the plans of the same recipe."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from pydantic import OnErrorOmit, TypeAdapter
+
+from actors.evaluation.statistics import Mean
+from actors.storage.documents import FormattedDocument
+from actors.storage.files import read_document, write_document
+from conf.schema import Config
+from launch.plan.time import Workload
+
+KEPT = "signal.json"
+"""Name of the file, in the folder of all runs."""
+
+SAMPLING = ("samples_per_problem", "max_prompt_tokens", "max_response_tokens", "temperature")
+"""Settings of `rollout` that samples depend on."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What samples of training problems say of learning from them.
+
+    problems, n: their number, and samples of each. figures: means over problems by name, see `launch.checkup.rules`.
+    workload: lengths of the samples. verdict: the name of the rule that applied.
+    """
+
+    problems: int
+    n: int
+    figures: Mapping[str, Mean]
+    workload: Workload
+    verdict: str = ""
+
+
+SIGNALS = TypeAdapter(dict[str, OnErrorOmit[Signal]])
+
+
+class KeptSignals(FormattedDocument):
+    """signal.json. signals: by recipe, see `recipe_of`; impossible ones are ignored."""
+
+    signals: dict[str, Any]
+
+
+def recipe_of(config: Config) -> str:
+    """Return a name for the settings that samples and rewards depend on."""
+    rollout = [getattr(config.rollout, name) for name in SAMPLING]
+    parts = [asdict(config.data), asdict(config.reward), rollout, config.algorithm.overlong_buffer]
+    digest = blake2b(repr([*parts, config.lora.start_from]).encode(), digest_size=6).hexdigest()
+    return f"{config.model.path}, {config.data.source}, {digest}"
+
+
+def keep_signal(signal: Signal, config: Config, folder: Path) -> Path:
+    """Keep a signal in the folder of all runs instead of the last one of the same recipe. Return the file.
+
+    Raises BadInput if a file of that name is damaged or somebody else's.
+    """
+    known = {**_known(folder), recipe_of(config): signal}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_document(folder / KEPT, KeptSignals(signals=SIGNALS.dump_python(known)))
+    return folder / KEPT
+
+
+def recall_signal(config: Config, folder: Path) -> Signal | None:
+    """Return the last signal of a recipe."""
+    return _known(folder).get(recipe_of(config))
+
+
+def best_workload(measured: Workload | None, config: Config, folder: Path) -> Workload | None:
+    """Return the workload of a run of this recipe, else that of the doctor's signal, else of any run that is known."""
+    if measured and measured.recipe == recipe_of(config):
+        return measured
+    signal = recall_signal(config, folder)
+    return replace(signal.workload, by=f"the doctor on {signal.problems} problems") if signal else measured
+
+
+def _known(folder: Path) -> dict[str, Signal]:
+    kept = read_document(folder / KEPT, KeptSignals)
+    return SIGNALS.validate_python(kept.signals if kept else {})

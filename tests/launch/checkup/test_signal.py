@@ -1,0 +1,172 @@
+"""The figures of samples, and which samples are taken, under virtual time."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from actors.messages import Group, Sampling, Status
+from actors.storage.documents import EvaluatedSample
+from conf.errors import BadInput
+from conf.schema.signal import SignalConfig
+from conf.settings import changed
+from launch.checkup import signal
+from launch.checkup.failures import commonest, way_to_fail
+from launch.checkup.signal import Sampled, figures_in, lines, sample, signal_of, useful_in_batch
+from launch.plan.plan import Plan
+from launch.session import actors
+from tests.fakes import FakeEngine, FakeVerifier, make_problem
+from tests.launch.plan.plans import CPU, plan
+from tests.virtual_time import VirtualClock, run_virtually
+
+SIZE = 4
+PLAN = plan("quickstart", CPU, f"rollout.samples_per_problem={SIZE}", "rollout.max_concurrent_samples=8")
+PROBLEMS = [replace(make_problem(number), prompt_ids=(1, 2, number)) for number in range(40)]
+
+
+def row(status: str = "correct", reward: float | None = None, **known: Any) -> EvaluatedSample:
+    given = {"problem": "p", "prompt": "", "gold": "1", "response": "", "tokens": 8, "finish_reason": "stop"}
+    earned = float(status == "correct") if reward is None else reward
+    given |= {"status": status, "reward": earned, "sample": 0, "format": 0.0, "seconds": 0.0}
+    return EvaluatedSample.model_validate(given | known)
+
+
+def figures(*samples: Sequence[EvaluatedSample], **settings: Any) -> dict[str, float]:
+    config = changed(PLAN.config, {f"reward.{key}": value for key, value in settings.items()})
+    found = signal_of(Sampled(PROBLEMS[: len(samples)], samples, 1.0), config)
+    return {name: mean.value for name, mean in found.figures.items()}
+
+
+RIGHT, WRONG = row(), row("wrong")
+
+
+def test_groups_are_those_of_training() -> None:
+    found = figures([RIGHT] * 4 + [WRONG] * 4, [RIGHT] + [WRONG] * 7)
+    assert (found["pass@1"], found["pass@n"]) == (5 / 16, 1.0)
+    assert found["varied"] == found["useful"] == 0.25  # of four groups, one
+    assert found["paid"] == 1.0
+
+
+def test_a_group_that_only_differs_in_format_is_not_useful() -> None:
+    rows = [row("wrong", 0.2, format=1.0), WRONG, WRONG, WRONG]
+    found = figures(rows)
+    assert (found["varied"], found["useful"], found["format"]) == (1.0, 0.0, 0.25)
+    assert figures(rows, accuracy=0.0)["useful"] == 1.0  # the answer earns nothing
+    assert "paid" not in found
+
+
+def test_masked_samples_make_no_difference() -> None:
+    rows = [row("timeout", 0.5), WRONG, WRONG, row("wrong", 0.7, failure="f raised an error")]
+    found = figures(rows)
+    assert (found["unverified"], found["varied"]) == (0.5, 0.0)
+    assert figures(rows, timeout="wrong")["varied"] == 1.0
+
+
+def test_wrong_responses_that_earn_more_are_found() -> None:
+    assert figures([row("correct", 0.0), row("wrong", 1.0), WRONG, WRONG])["paid"] == 0.0
+
+
+def test_unboxed_counts_only_responses_that_end() -> None:
+    rows = [row("unparsable", finish_reason="length")] * 3 + [row("unparsable"), WRONG, WRONG, WRONG, WRONG]
+    found = figures(rows)
+    assert (found["ended"], found["unboxed"], found["unparsable"]) == (5 / 8, 0.2, 0.5)
+    assert "unboxed" not in figures([row("unparsable", finish_reason="length")] * 4)
+
+
+def test_the_workload_is_that_of_the_samples() -> None:
+    found = signal_of(Sampled(PROBLEMS[:2], [[row(tokens=4), row(tokens=12)]] * 2, 1.0), PLAN.config).workload
+    assert (found.prompt, found.fresh, found.response, found.spread, found.varied) == (3.0, 1.0, 8.0, 0.5, 0.05)
+
+
+def test_useful_groups_in_the_budget_and_the_cost_of_one() -> None:
+    found = signal_of(Sampled(PROBLEMS[:8], [[RIGHT] * 4 + [WRONG] * 3 + [RIGHT]] * 8, 2.0), PLAN.config)
+    assert PLAN.estimate
+    expected = PLAN.estimate.updates * PLAN.config.learner.problems_per_update * 0.5
+    assert figures_in(PLAN, found)["groups"].value == expected
+    dynamic = changed(PLAN.config, {"learner.dynamic_sampling": True})
+    assert useful_in_batch(dynamic, found).value == 1.0
+    priced = PLAN.again({"budget.price_per_hour": 3600.0})
+    assert priced.estimate
+    each_s = priced.estimate.update_s / 16 / 0.5
+    assert f"and {each_s:.2g}" in lines(priced, found, Sampled(PROBLEMS, [], 2.0))[-1]
+
+
+class CountingEngine(FakeEngine):
+    """seen: settings of every request."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.seen: list[Sampling] = []
+
+    async def generate(self, index: int, problem: Any, adapter: Any, sampling: Sampling) -> Group:
+        self.seen.append(sampling)
+        return await super().generate(index, problem, adapter, sampling)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> CountingEngine:
+    fake = CountingEngine()
+    monkeypatch.setattr(signal, "WallClock", VirtualClock)
+    monkeypatch.setattr(actors, "start_engines", lambda *_, **__: fake)
+    monkeypatch.setattr(actors, "start_verifier", lambda *_, **__: FakeVerifier(0.0))
+    return fake
+
+
+def take(asked: SignalConfig, parts: int = 99, made: Plan = PLAN) -> Sampled:
+    seen: list[Sampled] = []
+
+    def go_on(found: Sampled) -> bool:
+        seen.append(found)
+        return len(seen) < parts
+
+    return run_virtually(sample(made, "", PROBLEMS, asked, lambda *_: None, go_on))
+
+
+def test_whole_groups_of_the_first_problems_are_sampled_as_in_training(engine: CountingEngine) -> None:
+    found = take(SignalConfig(problems=20, samples=6))
+    assert [len(rows) for rows in found.samples] == [8] * 20
+    assert found.problems == PROBLEMS[:20]
+    first = engine.seen[0]
+    rollout = PLAN.config.rollout
+    assert (first.temperature, first.top_p, first.max_tokens) == (rollout.temperature, 1.0, rollout.max_response_tokens)
+
+
+def test_it_ends_after_a_part_if_that_is_enough(engine: CountingEngine) -> None:
+    found = take(SignalConfig(problems=20, samples=4), parts=2)
+    assert len(found.samples) == 4
+    assert found.seconds == pytest.approx(2.0, abs=0.1)
+
+
+def test_at_the_end_of_the_time_whole_parts_count(engine: CountingEngine) -> None:
+    found = take(SignalConfig(problems=20, samples=8, minutes=5.5 / 60))
+    assert [len(rows) for rows in found.samples] == [8] * 4  # eight at once take two seconds a part
+
+
+def test_less_than_a_part_counts_by_rounds_or_is_refused(engine: CountingEngine) -> None:
+    assert [len(rows) for rows in take(SignalConfig(problems=40, samples=16, minutes=3.5 / 60)).samples] == [6] * 4
+    with pytest.raises(BadInput, match=r"signal\.minutes"):
+        take(SignalConfig(problems=40, samples=16, minutes=0.5 / 60))
+
+
+def test_the_commonest_failures_have_a_sample_on_one_line() -> None:
+    hostile = row("wrong", response="\x1b[2J\n" + 900 * "x", prompt=900 * "p" + "2 + 2 =")
+    shown = [*commonest([[RIGHT, WRONG, hostile], [hostile, hostile, row("timeout")]])]
+    assert [line.partition(":")[0] for line in shown] == ["66.7% a wrong answer", "16.7% verifier"]
+    assert all(line.isprintable() and len(line) < 500 for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("failed", "words"),
+    [
+        (row("unparsable", finish_reason="length"), "cut off"),
+        (row("unparsable"), "without an answer in a box"),
+        (row("unparsable", extracted="x"), "cannot be read"),
+        (row("crash"), Status.CRASH),
+        (row("correct", failure="f raised ValueError: no"), "ValueError"),
+        (row("correct"), ""),
+    ],
+)
+def test_ways_to_fail(failed: EvaluatedSample, words: str) -> None:
+    assert words in way_to_fail(failed)
+    assert bool(way_to_fail(failed)) == bool(words)
