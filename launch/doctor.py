@@ -34,8 +34,8 @@ from rich.console import Console
 from rich.text import Text
 
 from actors.errors import ActorDied, Halted, root_cause
-from actors.evaluation.statistics import Mean
 from actors.formats import duration
+from actors.runtime.supervision import Record
 from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import command_line as read
@@ -46,8 +46,8 @@ from conf.signals import scratch_folder
 from launch.checkup.failures import commonest
 from launch.checkup.findings import Finding, examine
 from launch.checkup.measurement import estimates, keep_measured, measure_actors
-from launch.checkup.rules import certain, rule_for, sentence
-from launch.checkup.signal import FEWEST, Sampled, advice, figures_in, lines, progress, sample, signal_of
+from launch.checkup.rules import Figures, certain, rule_for, shown
+from launch.checkup.signal import Sampled, figures_in, lines, longer, sample, signal_of
 from launch.plan.calibration import kept_in, plan_measured
 from launch.plan.plan import Plan
 from launch.plan.signal import Signal, keep_signal
@@ -58,6 +58,9 @@ T = TypeVar("T")
 
 MEASURE = ("true", "false", "signal", "all")
 """Values of `measure`: the speeds, nothing, whether the model can learn from the data, and both."""
+
+FEWEST = 30
+"""Fewest problems before sampling ends early."""
 
 
 @command("doctor.py", __doc__)
@@ -117,10 +120,7 @@ def calibrate(plan: Plan, console: Console) -> None:
 
     model_path = locate(plan.config.model)
     console.print("Measuring for one to five minutes; engine and learner start first ...")
-    found = on_ray(
-        plan,
-        lambda folder: measure_actors(plan, model_path, folder, lambda *said: console.print(": ".join(said))),
-    )
+    found = on_ray(plan, lambda folder: measure_actors(plan, model_path, folder, noted(console)))
     console.print("\n".join(next(iter(found.values())).lines))
     kept = [
         keep_measured(measured, changed(plan.config, {"run.nvidia_mps_percentage": percentage}), plan.machine)
@@ -138,33 +138,35 @@ def calibrate(plan: Plan, console: Console) -> None:
 
 def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     """Sample training problems, and print and keep what they say. Return whether a run is worth it."""
-    config, model_path, problems, absent_walls = find_and_check(plan.config)
-    plan = replace(plan, config=config)
-    for wall in absent_walls:
-        console.print(f"Warning: this kernel has no {wall}")
+    config, model_path, problems, _ = find_and_check(plan.config)
     console.print(f"Sampling training problems for at most {duration(60 * asked.minutes)}; the engine starts first ...")
 
-    def known(sampled: Sampled) -> tuple[Plan, Signal, dict[str, Mean]]:
+    def examined(sampled: Sampled) -> tuple[Plan, Signal, Figures]:
         signal = signal_of(sampled, config)
         planned = plan.again({}, calibration=replace(plan.calibration, workload=signal.workload))
         return planned, signal, figures_in(planned, signal)
 
     def go_on(sampled: Sampled) -> bool:
-        _, signal, figures = known(sampled)
-        console.print(progress(sampled, signal))
+        _, signal, figures = examined(sampled)
+        known = ", ".join(f"{name} {shown(name, figures[name])}" for name in ("pass@1", "useful"))
+        console.print(f"{signal.problems} problems after {duration(sampled.seconds)}: {known}")
         return signal.problems < FEWEST or not certain(figures)
 
-    def note(*said: str) -> None:
-        console.print(": ".join(said))
-
-    sampled = on_ray(plan, lambda _: sample(plan, model_path, problems.train, asked, note, go_on))
-    plan, signal, figures = known(sampled)
+    sampled = on_ray(plan, lambda _: sample(plan, model_path, problems.train, asked, noted(console), go_on))
+    plan, signal, figures = examined(sampled)
     rule = rule_for(figures)
-    console.print("\n".join([*lines(plan, signal, sampled), *commonest(sampled.samples)]))
-    kept = keep_signal(replace(signal, verdict=rule.name), config, kept_in(config).parent)
+    for line in (*lines(plan, signal, figures, sampled.seconds), *commonest(sampled.samples)):
+        console.print(line)
+    kept = keep_signal(replace(signal, verdict=rule.verdict), config, kept_in(config).parent)
     console.print(f"Kept for the next plan in {kept}")
-    console.print(Text(sentence(rule, figures, advice(plan, signal)), "bold green" if rule.worth else "bold yellow"))
+    said = rule.sentence(figures, n=str(signal.n), limits=longer(config))
+    console.print(Text(said, "bold green" if rule.worth else "bold yellow"))
     return rule.worth
+
+
+def noted(console: Console) -> Record:
+    """Return what prints the events of actors."""
+    return lambda *said: console.print(": ".join(said))
 
 
 if __name__ == "__main__":

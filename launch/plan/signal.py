@@ -23,10 +23,10 @@ SAMPLING = ("samples_per_problem", "max_prompt_tokens", "max_response_tokens", "
 
 @dataclass(frozen=True)
 class Signal:
-    """What samples of training problems say of learning from them.
+    """What the samples of training problems say.
 
-    problems, n: their number, and samples of each. figures: means over problems by name, see `launch.checkup.rules`.
-    workload: lengths of the samples. verdict: the name of the rule that applied.
+    problems, n: their number, and samples of each. figures: means over problems by their names in
+    docs/how-to/is-it-worth-it.md. verdict: see conf/verdicts.yaml.
     """
 
     problems: int
@@ -46,7 +46,7 @@ class KeptSignals(FormattedDocument):
 
 
 def recipe_of(config: Config) -> str:
-    """Return a name for the settings that samples and rewards depend on."""
+    """Name the settings that samples and rewards depend on."""
     rollout = [getattr(config.rollout, name) for name in SAMPLING]
     parts = [asdict(config.data), asdict(config.reward), rollout, config.algorithm.overlong_buffer]
     digest = blake2b(repr([*parts, config.lora.start_from]).encode(), digest_size=6).hexdigest()
@@ -54,7 +54,7 @@ def recipe_of(config: Config) -> str:
 
 
 def keep_signal(signal: Signal, config: Config, folder: Path) -> Path:
-    """Keep a signal in the folder of all runs instead of the last one of the same recipe. Return the file.
+    """Keep a signal in the folder of all runs; it replaces the last one of the same recipe. Return the file.
 
     Raises BadInput if a file of that name is damaged or somebody else's.
     """
@@ -70,11 +70,11 @@ def recall_signal(config: Config, folder: Path) -> Signal | None:
 
 
 def best_workload(measured: Workload | None, config: Config, folder: Path) -> Workload | None:
-    """Return the workload of a run of this recipe, else that of the doctor's signal, else of any run that is known."""
-    if measured and measured.recipe == recipe_of(config):
-        return measured
+    """Return the workload of a run of this recipe, else that of its signal, else that of the run that is known."""
     signal = recall_signal(config, folder)
-    return replace(signal.workload, by=f"the doctor on {signal.problems} problems") if signal else measured
+    if not signal or (measured and measured.recipe == recipe_of(config)):
+        return measured
+    return replace(signal.workload, by=f"the doctor on {signal.problems} problems")
 
 
 def _known(folder: Path) -> dict[str, Signal]:

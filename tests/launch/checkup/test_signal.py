@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -10,11 +10,10 @@ from actors.messages import Group, Sampling, Status
 from actors.storage.documents import EvaluatedSample
 from conf.errors import BadInput
 from conf.schema.signal import SignalConfig
-from conf.settings import changed
+from conf.settings import build, changed
 from launch.checkup import signal
 from launch.checkup.failures import commonest, way_to_fail
-from launch.checkup.signal import Sampled, figures_in, lines, sample, signal_of, useful_in_batch
-from launch.plan.plan import Plan
+from launch.checkup.signal import Sampled, figures_in, lines, longer, sample, signal_of
 from launch.session import actors
 from tests.fakes import FakeEngine, FakeVerifier, make_problem
 from tests.launch.plan.plans import CPU, plan
@@ -81,72 +80,64 @@ def test_the_workload_is_that_of_the_samples() -> None:
 
 def test_useful_groups_in_the_budget_and_the_cost_of_one() -> None:
     found = signal_of(Sampled(PROBLEMS[:8], [[RIGHT] * 4 + [WRONG] * 3 + [RIGHT]] * 8, 2.0), PLAN.config)
-    assert PLAN.estimate
-    expected = PLAN.estimate.updates * PLAN.config.learner.problems_per_update * 0.5
-    assert figures_in(PLAN, found)["groups"].value == expected
-    dynamic = changed(PLAN.config, {"learner.dynamic_sampling": True})
-    assert useful_in_batch(dynamic, found).value == 1.0
-    priced = PLAN.again({"budget.price_per_hour": 3600.0})
-    assert priced.estimate
-    each_s = priced.estimate.update_s / 16 / 0.5
-    assert f"and {each_s:.2g}" in lines(priced, found, Sampled(PROBLEMS, [], 2.0))[-1]
+    for dynamic, each in ((False, 0.5), (True, 1.0)):
+        made = PLAN.again({"budget.price_per_hour": 3600.0, "learner.dynamic_sampling": dynamic})
+        assert made.estimate
+        known = figures_in(made, found)
+        assert known["groups"].value == made.estimate.updates * made.config.learner.problems_per_update * each
+        assert f"and {made.estimate.update_s / 16 / each:.2g}" in lines(made, found, known, 2.0)[-1]
 
 
-class CountingEngine(FakeEngine):
-    """seen: settings of every request."""
+def test_longer_responses_fit_a_micro_batch() -> None:
+    known = dict(setting.split("=") for setting in longer(PLAN.config).split())
+    assert known == {"rollout.max_response_tokens": "48", "learner.tokens_per_microbatch": "768"}
+    config = changed(PLAN.config, {"rollout.max_response_tokens": 500})
+    assert "learner.tokens_per_microbatch=1160" in longer(config)
 
-    def __init__(self) -> None:
-        super().__init__(1.0)
-        self.seen: list[Sampling] = []
+
+class Engine(FakeEngine):
+    """Takes a second per request. seen: the settings of each."""
+
+    seen: ClassVar[list[Sampling]] = []
 
     async def generate(self, index: int, problem: Any, adapter: Any, sampling: Sampling) -> Group:
         self.seen.append(sampling)
         return await super().generate(index, problem, adapter, sampling)
 
 
-@pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> CountingEngine:
-    fake = CountingEngine()
+@pytest.fixture(autouse=True)
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "WallClock", VirtualClock)
-    monkeypatch.setattr(actors, "start_engines", lambda *_, **__: fake)
+    monkeypatch.setattr(actors, "start_engines", lambda *_, **__: Engine(1.0))
     monkeypatch.setattr(actors, "start_verifier", lambda *_, **__: FakeVerifier(0.0))
-    return fake
 
 
-def take(asked: SignalConfig, parts: int = 99, made: Plan = PLAN) -> Sampled:
-    seen: list[Sampled] = []
-
-    def go_on(found: Sampled) -> bool:
-        seen.append(found)
-        return len(seen) < parts
-
-    return run_virtually(sample(made, "", PROBLEMS, asked, lambda *_: None, go_on))
+def take(most: int = 99, **asked: float) -> Sampled:
+    """Sample until there are so many problems."""
+    config = build(SignalConfig, asked)
+    return run_virtually(sample(PLAN, "", PROBLEMS, config, lambda *_: None, lambda found: len(found.samples) < most))
 
 
-def test_whole_groups_of_the_first_problems_are_sampled_as_in_training(engine: CountingEngine) -> None:
-    found = take(SignalConfig(problems=20, samples=6))
+def test_whole_groups_of_the_first_problems_are_sampled_as_in_training() -> None:
+    found, rollout, first = take(problems=20, samples=6), PLAN.config.rollout, Engine.seen[-1]
     assert [len(rows) for rows in found.samples] == [8] * 20
     assert found.problems == PROBLEMS[:20]
-    first = engine.seen[0]
-    rollout = PLAN.config.rollout
     assert (first.temperature, first.top_p, first.max_tokens) == (rollout.temperature, 1.0, rollout.max_response_tokens)
 
 
-def test_it_ends_after_a_part_if_that_is_enough(engine: CountingEngine) -> None:
-    found = take(SignalConfig(problems=20, samples=4), parts=2)
+def test_it_ends_after_a_part_if_that_is_enough() -> None:
+    found = take(problems=20, samples=4, most=3)
     assert len(found.samples) == 4
     assert found.seconds == pytest.approx(2.0, abs=0.1)
 
 
-def test_at_the_end_of_the_time_whole_parts_count(engine: CountingEngine) -> None:
-    found = take(SignalConfig(problems=20, samples=8, minutes=5.5 / 60))
-    assert [len(rows) for rows in found.samples] == [8] * 4  # eight at once take two seconds a part
-
-
-def test_less_than_a_part_counts_by_rounds_or_is_refused(engine: CountingEngine) -> None:
-    assert [len(rows) for rows in take(SignalConfig(problems=40, samples=16, minutes=3.5 / 60)).samples] == [6] * 4
+def test_at_the_end_of_the_time_whole_parts_count_or_the_rounds_of_the_first() -> None:
+    """Eight responses at once take a second: the parts have two problems, or four."""
+    for problems, seconds, sizes in ((20, 5.5, [8] * 4), (40, 3.5, [6] * 4)):
+        found = take(problems=problems, samples=2 * sizes[0] if problems == 40 else 8, minutes=seconds / 60)
+        assert [len(rows) for rows in found.samples] == sizes
     with pytest.raises(BadInput, match=r"signal\.minutes"):
-        take(SignalConfig(problems=40, samples=16, minutes=0.5 / 60))
+        take(problems=40, samples=16, minutes=0.5 / 60)
 
 
 def test_the_commonest_failures_have_a_sample_on_one_line() -> None:
