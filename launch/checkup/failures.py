@@ -32,7 +32,7 @@ def commonest(samples: Samples) -> Iterator[str]:
 def way_to_fail(row: EvaluatedSample) -> str:
     """Return how a response failed, empty for a right one."""
     if row.failure:
-        return f"the reward function failed, {_short(row.failure)}" if ":" in row.failure else f"reward {row.failure}"
+        return f"the reward function failed: {_short(row.failure.partition(', on problem ')[0])}"
     cut = row.finish_reason == "length"
     match row.status:
         case Status.CORRECT:

@@ -141,6 +141,8 @@ def test_at_the_end_of_the_time_whole_parts_count_or_the_rounds_of_the_first() -
 
 
 def test_the_commonest_failures_have_a_sample_on_one_line() -> None:
+    failed = [row("wrong", failure=f"f raised ValueError: no, on problem {name}") for name in "ab"]
+    assert len([*commonest([failed])]) == 1
     hostile = row("wrong", response="\x1b[2J\n" + 900 * "x", prompt=900 * "p" + "2 + 2 =")
     shown = [*commonest([[RIGHT, WRONG, hostile], [hostile, hostile, row("timeout")]])]
     assert [line.partition(":")[0] for line in shown] == ["66.7% a wrong answer", "16.7% verifier"]
