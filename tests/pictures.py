@@ -2,9 +2,10 @@
 
     bash launch/quickstart.sh | tee quickstart.log
     .venv/bin/python -m tests.pictures quickstart.log runs/quickstart [further runs, such as runs/seed-1 …]
+    .venv/bin/python -m tests.pictures runs/paper_small-sweep
 
-Writes docs/images/console.svg and report.png of the first run, learning.png of all of them, and quickstart.json. A test
-compares quickstart.json with the pages. Chromium draws the report.
+Writes docs/images/console.svg and report.png of the first run, learning.png of all of them, and quickstart.json, or
+paper_small.png of a sweep. A test compares quickstart.json with the pages. Chromium draws the reports.
 """
 
 import io
@@ -33,19 +34,29 @@ IMAGES = ROOT / "docs" / "images"
 COLUMNS = 100
 SHOWN = ("Fits.", "Problems:", "Base model:")
 """Beginnings of the lines before the training that the console's picture shows."""
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,800")
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 
 
 def main(arguments: Sequence[str]) -> None:
     log, *folders = map(Path, arguments)
+    if not folders:
+        draw(log, "paper_small.png", height=2700)
+        return
     runs = [read_run(folder) for folder in folders]
     (IMAGES / "quickstart.json").write_text(json.dumps(figures(runs), indent=1) + "\n")
     console(log.read_text().splitlines(), runs[0])
     learning(runs)
-    page = (folders[0] / "report.html").resolve().as_uri()
+    draw(folders[0], "report.png", height=800)
+
+
+def draw(folder: Path, name: str, height: int) -> None:
+    """Draw the beginning of the report in a folder. height: pixels."""
+    page, size = (folder / "report.html").resolve().as_uri(), f"--window-size=1280,{height}"
     with TemporaryDirectory() as profile:
-        picture = f"--screenshot={IMAGES / 'report.png'}"
-        subprocess.run([CHROMIUM, *FLAGS, f"--user-data-dir={profile}", picture, page], check=True, capture_output=True)
+        picture = f"--screenshot={IMAGES / name}"
+        subprocess.run(
+            [CHROMIUM, *FLAGS, size, f"--user-data-dir={profile}", picture, page], check=True, capture_output=True
+        )
 
 
 def figures(runs: Sequence[Run]) -> dict[str, object]:
