@@ -52,14 +52,16 @@ async def sample(
 ) -> Sampled:
     """Start engines and verifier like a run, on a running Ray. Sample part after part while `go_on` returns true.
 
-    Raises BadInput if the time is too short for a response to each problem of the first part.
+    If the time ends in the first part, its whole groups count. Raises BadInput if it is too short for one group of each
+    problem.
     """
     from launch.session.actors import start_verifier
 
     rollout, start, clock = plan.config.rollout, plan.config.lora.start_from, WallClock()
     as_trained = {"temperature": rollout.temperature, "top_p": 1.0, "max_response_tokens": None}
     config = changed(plan.config, {f"eval.{key}": value for key, value in as_trained.items()})
-    n = math.ceil(asked.samples / rollout.samples_per_problem) * rollout.samples_per_problem
+    size = rollout.samples_per_problem
+    n = math.ceil(asked.samples / size) * size
     problems, rows = problems[: asked.problems], list[list[EvaluatedSample]]()
     async with AsyncExitStack() as stack:
         engines, _, placement = await stack.enter_async_context(started_engines(plan, model_path, clock, record))
@@ -76,9 +78,9 @@ async def sample(
             policy = PolicySamples(tuple(problems[len(rows) : len(rows) + part]), n, adapter)
             await evaluator.evaluate(policy, at_once=at_once, seconds=60 * asked.minutes + began - clock.now())
             if policy.rounds == n or not rows:  # else the samples that there are would be the short ones
-                rows += policy.of_rounds(policy.rounds)
+                rows += policy.of_rounds(policy.rounds - policy.rounds % size)
             if not rows[0]:
-                remedy = f"too short for one response to each of {len(rows)} problems; raise it"
+                remedy = f"too short for a group of {size} responses to each of {len(rows)} problems; raise it"
                 raise BadInput(f"signal.minutes={asked.minutes:g}: {remedy}")
             found = Sampled(problems[: len(rows)], rows, clock.now() - began)
             if policy.rounds < n or not go_on(found):
@@ -89,8 +91,8 @@ async def sample(
 def signal_of(found: Sampled, config: Config) -> Signal:
     """Return the figures of samples, by the names in docs/how-to/is-it-worth-it.md."""
     samples, n = found.samples, len(found.samples[0])
-    size = min(config.rollout.samples_per_problem, n)
-    graded = [[_grade(rows[at : at + size], config) for at in range(0, n - n % size, size)] for rows in samples]
+    size = config.rollout.samples_per_problem
+    graded = [[_grade(rows[at : at + size], config) for at in range(0, n, size)] for rows in samples]
     ended = [[row for row in rows if row.finish_reason != "length"] for rows in samples]
     passed = pass_at(correct(samples), n)
     figures = {
@@ -111,15 +113,15 @@ def signal_of(found: Sampled, config: Config) -> Signal:
 
 
 def _grade(group: Sequence[EvaluatedSample], config: Config) -> tuple[bool, bool, bool | None]:
-    """Return whether a group's rewards differ, whether it is useful, and, if it has right and wrong responses, whether
-    the right ones earn more.
+    """Return whether a group's rewards differ, whether it is useful, and, if it has right and wrong responses and the
+    reward weighs accuracy, whether the right ones earn more.
     """
+    weighed = bool(config.reward.accuracy or config.reward.cosine)
     rows = [row for row in group if config.reward.timeout != "mask" or not _unverified(row)]
     right = [row.reward or 0.0 for row in rows if row.status == Status.CORRECT]
     wrong = [row.reward or 0.0 for row in rows if row.status != Status.CORRECT]
     varied, mixed = len({*right, *wrong}) > 1, bool(right and wrong)
-    useful = varied and (mixed or not (config.reward.accuracy or config.reward.cosine))
-    return varied, useful, fmean(right) > fmean(wrong) if mixed else None
+    return varied, varied and (mixed or not weighed), fmean(right) > fmean(wrong) if mixed and weighed else None
 
 
 def _unverified(row: EvaluatedSample) -> bool:
@@ -158,7 +160,7 @@ def lines(plan: Plan, signal: Signal, figures: Figures, seconds: float) -> list[
     said = [
         f"{signal.problems} training problems × {n} samples in {duration(seconds)}",
         f"pass@1 {text['pass@1']}, pass@{n} {text['pass@n']}",
-        f"groups of {min(rollout.samples_per_problem, n)} with a gradient: {text['varied']}; with right and wrong"
+        f"groups of {rollout.samples_per_problem} with a gradient: {text['varied']}; with right and wrong"
         f" responses too: {text['useful']}",
         f"unparsable {text['unparsable']}, cut off at the limit {1 - figures['ended'].value:.1%}, think tags"
         f" {text['format']}, not verified {text['unverified']}",

@@ -62,8 +62,10 @@ def test_masked_samples_make_no_difference() -> None:
     assert figures(rows, timeout="wrong")["varied"] == 1.0
 
 
-def test_wrong_responses_that_earn_more_are_found() -> None:
-    assert figures([row("correct", 0.0), row("wrong", 1.0), WRONG, WRONG])["paid"] == 0.0
+def test_wrong_responses_that_earn_more_are_found_if_the_reward_weighs_accuracy() -> None:
+    rows = [row("correct", 0.0), row("wrong", 1.0), WRONG, WRONG]
+    assert figures(rows)["paid"] == figures(rows, accuracy=0.0, cosine=0.5)["paid"] == 0.0
+    assert "paid" not in figures(rows, accuracy=0.0)
 
 
 def test_unboxed_counts_only_responses_that_end() -> None:
@@ -131,13 +133,13 @@ def test_it_ends_after_a_part_if_that_is_enough() -> None:
     assert found.seconds == pytest.approx(2.0, abs=0.1)
 
 
-def test_at_the_end_of_the_time_whole_parts_count_or_the_rounds_of_the_first() -> None:
+def test_at_the_end_of_the_time_whole_parts_count_or_the_whole_groups_of_the_first() -> None:
     """Eight responses at once take a second: the parts have two problems, or four."""
-    for problems, seconds, sizes in ((20, 5.5, [8] * 4), (40, 3.5, [6] * 4)):
-        found = take(problems=problems, samples=2 * sizes[0] if problems == 40 else 8, minutes=seconds / 60)
+    for problems, samples, seconds, sizes in ((20, 8, 5.5, [8] * 4), (40, 12, 3.5, [4] * 4)):
+        found = take(problems=problems, samples=samples, minutes=seconds / 60)
         assert [len(rows) for rows in found.samples] == sizes
     with pytest.raises(BadInput, match=r"signal\.minutes"):
-        take(problems=40, samples=16, minutes=0.5 / 60)
+        take(problems=40, samples=16, minutes=1.5 / 60)  # three responses to each
 
 
 def test_the_commonest_failures_have_a_sample_on_one_line() -> None:
