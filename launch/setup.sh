@@ -153,8 +153,8 @@ extra=cpu need_gb=6
 if nvidia-smi -L >/dev/null 2>&1; then
     extra=cuda need_gb=14
     check_gpus
-elif compgen -G '/dev/nvidia[0-9]*' >/dev/null && [ -n "${CUDA_VISIBLE_DEVICES-all}" ]; then
-    fail "there is an NVIDIA GPU here and nvidia-smi does not work: start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility, or mend the driver; with CUDA_VISIBLE_DEVICES= (empty) the same command installs the CPU build"
+elif compgen -G '/dev/nvidia[0-9]*' >/dev/null && [ -n "${CUDA_VISIBLE_DEVICES-all}" ] && ! grep -qs '^cpu' $stamp; then
+    fail "there is an NVIDIA GPU here and nvidia-smi does not work: start the container with NVIDIA_DRIVER_CAPABILITIES=compute,utility, or mend the driver; with CUDA_VISIBLE_DEVICES= (empty) the same command installs the CPU build, which later ones keep"
 fi
 if [ "${1-}" = dev ] || grep -qs ',dev' $stamp; then extra+=,dev; fi
 lock=launch/locks/${extra%%,*}.txt # versions of all packages, also of those that pyproject.toml does not name

@@ -28,7 +28,7 @@ fi
 
 
 class Machine:
-    """A copy of the project's set-up beside a `bin` folder that is searched for programs first."""
+    """A copy of the project's set-up beside a `bin` folder that is searched for programs first, and without a GPU."""
 
     def __init__(self, folder: Path) -> None:
         self.project = folder / "project"
@@ -37,7 +37,8 @@ class Machine:
         self.failure = ""
         (self.project / "launch").mkdir(parents=True)
         shutil.copy(ROOT / "pyproject.toml", self.project)
-        shutil.copy(ROOT / "launch/setup.sh", self.project / "launch")
+        script = (ROOT / "launch/setup.sh").read_text()
+        (self.project / "launch/setup.sh").write_text(script.replace("/dev/nvidia", f"{folder}/nvidia"))
         shutil.copytree(ROOT / "launch/locks", self.project / "launch/locks")
         self.bin.mkdir()
         self.program("python3.11", PYTHON)
@@ -65,7 +66,8 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return Machine(tmp_path)
 
 
@@ -134,17 +136,21 @@ def test_gpus_that_could_not_be_used_are_refused_before_anything_is_installed(
 def test_a_gpu_whose_tool_is_hidden_gets_no_cpu_build_unasked(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in a container with NVIDIA_DRIVER_CAPABILITIES=compute."""
-    script = machine.project / "launch/setup.sh"
-    script.write_text(script.read_text().replace("/dev/nvidia", f"{tmp_path}/nvidia"))
+    """As in a container with NVIDIA_DRIVER_CAPABILITIES=compute. A CPU build that was asked for once is kept."""
     (tmp_path / "nvidiactl").touch()
-    assert machine.setup()[0] == 0
     (tmp_path / "nvidia3").touch()
     code, output, commands = machine.setup()
     assert (code, commands) == (1, [])
     assert "NVIDIA_DRIVER_CAPABILITIES" in output
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine.setup()[0] == 0
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert machine.setup() == (0, "", ["-m launch.bundled"])
+    assert machine.setup("dev")[0] == 0
+    shutil.rmtree(machine.project / ".venv")
+    assert machine.setup()[0] == 1
+    (tmp_path / "nvidia3").unlink()
+    assert machine.setup()[0] == 0
 
 
 NO_COMPILER = 'command() { case $* in *clang*) return 1 ;; *) builtin command "$@" ;; esac; }\n'
