@@ -15,8 +15,8 @@ PR_SET_PDEATHSIG = 1
 
 MPS_TOOL = "nvidia-cuda-mps-control"
 
-MPS_ANSWER_S = 20.0
-"""Seconds that the service of NVIDIA's MPS has to carry out a command."""
+MPS_ANSWER_S = 2.0
+"""Seconds that the service of NVIDIA's MPS has for an answer while the caller's event loop waits."""
 
 _libc = ctypes.CDLL(None)  # loaded before any fork
 

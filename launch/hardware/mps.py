@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from actors.runtime.placement import Placement
-from actors.runtime.process import MPS_ANSWER_S as ANSWER_S
 from actors.runtime.process import MPS_TOOL as TOOL
 from actors.runtime.process import end_with
 from actors.runtime.ray_session import root_of
@@ -18,6 +17,9 @@ from actors.storage.files import lock
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware.gpus import Gpu, seeing
+
+ANSWER_S = 20.0
+"""Seconds that the service has to end."""
 
 START_S = 1.0
 """Seconds after which a service that has not ended counts as started."""
