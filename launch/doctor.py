@@ -159,7 +159,7 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
         console.print(line)
     kept = keep_signal(replace(signal, verdict=rule.verdict), config, kept_in(config).parent)
     console.print(f"Kept for the next plan in {kept}")
-    said = rule.sentence(figures, n=str(signal.n), limits=longer(config))
+    said = rule.sentence(figures, n=str(signal.n), limits=longer(plan))
     console.print(Text(said, "bold green" if rule.worth else "bold yellow"))
     return rule.worth
 

@@ -50,5 +50,5 @@ def certain(figures: Figures) -> bool:
 def shown(name: str, mean: Mean) -> str:
     """Write a figure with its interval."""
     if name == "groups":
-        return f"{mean.value:,.0f}"
+        return f"about {mean.value:,.0f}"
     return f"{mean.value:.1%}" + (" ({:.1%} to {:.1%})".format(*mean.interval) if mean.interval else "")

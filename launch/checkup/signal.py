@@ -168,13 +168,16 @@ def lines(plan: Plan, signal: Signal, figures: Figures, seconds: float) -> list[
     ]
     if plan.estimate and figures["groups"].value:
         each_s = plan.estimate.updates * plan.estimate.update_s / figures["groups"].value
-        cost = "" if price is None else f" and {price * each_s / 3600:.2g}"
+        cost = "" if price is None else f" and costs {price * each_s / 3600:.2g}"
         said.append(f"a useful group takes the run about {duration(each_s)}{cost}")
     return said
 
 
-def longer(config: Config) -> str:
-    """Return the settings for responses of twice the length."""
-    tokens = 2 * config.rollout.max_response_tokens
-    most = max(config.learner.tokens_per_microbatch, config.rollout.max_prompt_tokens + tokens)
+def longer(plan: Plan) -> str:
+    """Return the settings for responses of twice the length, or as long as the model's context allows."""
+    rollout, context = plan.config.rollout, plan.shape.max_position_embeddings
+    tokens = min(2 * rollout.max_response_tokens, context - rollout.max_prompt_tokens)
+    if tokens <= rollout.max_response_tokens:
+        return "a model with a longer context"
+    most = max(plan.config.learner.tokens_per_microbatch, rollout.max_prompt_tokens + tokens)
     return f"rollout.max_response_tokens={tokens} learner.tokens_per_microbatch={most}"

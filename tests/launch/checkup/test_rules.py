@@ -64,6 +64,9 @@ def test_a_sentence_has_all_its_figures(rule: Rule) -> None:
     said = rule.sentence(means(), n="16", limits="rollout.max_response_tokens=48")
     assert not {"{", "}"} & {*said.replace("\\boxed{}", "")}
     assert "useful" not in rule.when or "{useful}" not in rule.reason or "40.0%" in said
+    assert ("{groups}" in rule.reason) == ("about 1,000" in said)
+    unknown = {name: mean for name, mean in means().items() if name != "groups"}
+    assert "about an" not in rule.sentence(unknown, n="16", limits="")
 
 
 def test_the_page_has_the_table() -> None:

@@ -87,14 +87,20 @@ def test_useful_groups_in_the_budget_and_the_cost_of_one() -> None:
         assert made.estimate
         known = figures_in(made, found)
         assert known["groups"].value == made.estimate.updates * made.config.learner.problems_per_update * each
-        assert f"and {made.estimate.update_s / 16 / each:.2g}" in lines(made, found, known, 2.0)[-1]
+        assert f"costs {made.estimate.update_s / 16 / each:.2g}" in lines(made, found, known, 2.0)[-1]
 
 
-def test_longer_responses_fit_a_micro_batch() -> None:
-    known = dict(setting.split("=") for setting in longer(PLAN.config).split())
-    assert known == {"rollout.max_response_tokens": "48", "learner.tokens_per_microbatch": "768"}
-    config = changed(PLAN.config, {"rollout.max_response_tokens": 500})
-    assert "learner.tokens_per_microbatch=1160" in longer(config)
+@pytest.mark.parametrize(
+    ("tokens", "context", "limit", "microbatch"), [(24, 8192, 48, 768), (500, 8192, 1000, 1160), (500, 1000, 840, 1000)]
+)
+def test_longer_responses_fit_a_micro_batch_and_the_context(
+    tokens: int, context: int, limit: int, microbatch: int
+) -> None:
+    config = changed(PLAN.config, {"rollout.max_response_tokens": tokens})
+    made = replace(PLAN, config=config, shape=replace(PLAN.shape, max_position_embeddings=context))
+    assert longer(made) == f"rollout.max_response_tokens={limit} learner.tokens_per_microbatch={microbatch}"
+    full = replace(made, shape=replace(PLAN.shape, max_position_embeddings=160 + tokens))
+    assert "longer context" in longer(full)
 
 
 class Engine(FakeEngine):
