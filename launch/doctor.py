@@ -69,6 +69,7 @@ def main(arguments: list[str]) -> int:
     measures = [argument.partition("=")[2] for argument in arguments if argument.startswith("measure=")] or ["true"]
     if len(measures) > 1 or measures[0] not in MEASURE:
         raise BadInput(f"measure={' measure='.join(measures)}: use one of {', '.join(MEASURE)}, once")
+    speeds, signal = measures[0] in ("true", "all"), measures[0] in ("signal", "all")
     asked = read([argument for argument in arguments if not argument.startswith("measure=")], CommandLine)
     console, worth = PlainConsole(), True
     console.print(command_line("doctor.py", arguments))
@@ -78,20 +79,22 @@ def main(arguments: list[str]) -> int:
         console.print(found.line)
     if plan is None:
         return 1
-    with planned(plan.undecided, plan.machine) as (plan, notes):
-        for _, text, subject in notes:
-            if subject == "weights":
-                console.print(Finding("shared weights", "warning", text).line)
-        try:
-            if measures[0] in ("true", "all") and plan.costs:
-                calibrate(plan, console)
-                plan = plan_measured(plan.undecided, plan.machine)
-            if measures[0] in ("signal", "all"):
-                worth = judge(plan, asked.signal, console)
-                plan = plan_measured(plan.undecided, plan.machine)
-        except (ActorDied, Halted) as error:
-            console.print(Finding("measuring", "bad", str(error)).line)
-            return 1
+    if plan.costs or signal:
+        with planned(plan.undecided, plan.machine) as (plan, notes):
+            for _, text, subject in notes:
+                if subject == "weights":
+                    console.print(Finding("shared weights", "warning", text).line)
+            try:
+                if speeds and plan.costs:
+                    calibrate(plan, console)
+                    known = plan_measured(plan.undecided, plan.machine).calibration
+                    plan = replace(plan, calibration=known)  # the actors keep their shares of the GPU
+                if signal:
+                    worth = judge(plan, asked.signal, console)
+            except (ActorDied, Halted) as error:
+                console.print(Finding("measuring", "bad", str(error)).line)
+                return 1
+            plan = plan_measured(plan.undecided, plan.machine).divided(plan.machine.cards)
     if plan.costs is None:
         console.print("The rates of this GPU are not known: its first run measures them for later plans.")
     else:

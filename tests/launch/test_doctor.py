@@ -4,6 +4,8 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from conf.load import load
 from launch import doctor
 from launch.checkup import findings
 from launch.checkup.findings import Finding
-from launch.checkup.measurement import DOCTOR
+from launch.checkup.measurement import DOCTOR, keep_measured
 from launch.checkup.signal import Sampled
 from launch.doctor import main
 from launch.hardware.machine import detect
@@ -25,6 +27,7 @@ from launch.plan.signal import recall_signal
 from tests.fakes import make_problem
 from tests.launch.checkup.test_measurement import MEASURED
 from tests.launch.checkup.test_signal import row
+from tests.launch.plan.plans import CPU, plan
 
 COMMAND = ["conf=quickstart", "device=cpu", "model.dtype=bfloat16"]
 
@@ -113,6 +116,43 @@ def test_the_exit_code_says_whether_it_is_worth_it(
     kept = recall_signal(load(here), Path(here[-1].removeprefix("run.folder=")))
     assert kept
     assert (kept.problems, kept.verdict) == (48, "worth it" if code == 0 else "too easy")
+
+
+@pytest.fixture
+def on_trial(monkeypatch: pytest.MonkeyPatch) -> Callable[[Plan], list[Plan]]:
+    """Lets a machine's trial give a plan. The result has the plans that are judged."""
+
+    def give(tried: Plan) -> list[Plan]:
+        judged: list[Plan] = []
+        monkeypatch.setattr(doctor, "examine", lambda _: ([], tried))
+        monkeypatch.setattr(doctor, "planned", lambda *_: nullcontext((tried, [])))
+        monkeypatch.setattr(doctor, "calibrate", lambda plan, _: keep_measured(MEASURED, plan.config, plan.machine))
+        monkeypatch.setattr(doctor, "judge", lambda plan, *_: not judged.append(plan))
+        return judged
+
+    return give
+
+
+def test_after_the_speeds_the_signal_is_that_of_the_same_placement(
+    here: list[str], on_trial: Callable[[Plan], list[Plan]]
+) -> None:
+    made = plan("quickstart", CPU)
+    tried = replace(made, placement=replace(made.placement, reward_workers=77))  # as only the trial could
+    judged = on_trial(tried)
+    assert main([*here, "measure=all"]) == 0
+    assert [each.placement for each in judged] == [tried.placement]
+    assert judged[0].calibration.decode == 2.0
+
+
+@pytest.mark.parametrize("measure", ["true", "false", "signal", "all"])
+def test_a_gpu_of_unknown_rates_is_tried_for_a_signal_only(
+    measure: str, here: list[str], on_trial: Callable[[Plan], list[Plan]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = on_trial(plan("quickstart", replace(CPU, rates={})))
+    if measure in ("true", "false"):
+        monkeypatch.delattr(doctor, "planned")
+    assert main([*here, f"measure={measure}"]) == 0
+    assert len(judged) == (measure in ("signal", "all"))
 
 
 @pytest.mark.parametrize("measures", [["measure=maybe"], ["measure=true", "measure=signal"], ["signal.minutes=0"]])
