@@ -1,5 +1,6 @@
 """What the doctor has found of a model on a recipe's problems, kept for the plans of the same recipe."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
@@ -11,7 +12,9 @@ from pydantic import OnErrorOmit, TypeAdapter
 from actors.evaluation.statistics import Mean
 from actors.storage.documents import FormattedDocument
 from actors.storage.files import read_document, write_document
+from conf.parsing import path_of
 from conf.schema import Config
+from launch.plan.plan import FILE
 from launch.plan.time import Workload
 
 KEPT = "signal.json"
@@ -19,6 +22,9 @@ KEPT = "signal.json"
 
 SAMPLING = ("samples_per_problem", "max_prompt_tokens", "max_response_tokens", "temperature")
 """Settings of `rollout` that samples depend on."""
+
+SPEED = ("hub_timeout_s", "workers")
+"""Settings of `data` and `reward` that samples do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,13 @@ class KeptSignals(FormattedDocument):
 
 
 def recipe_of(config: Config) -> str:
-    """Name the settings that samples and rewards depend on."""
-    rollout = [getattr(config.rollout, name) for name in SAMPLING]
-    parts = [asdict(config.data), asdict(config.reward), rollout, config.algorithm.overlong_buffer]
-    digest = blake2b(repr([*parts, config.lora.start_from]).encode(), digest_size=6).hexdigest()
+    """Name the settings that samples and rewards depend on, and the present state of a file of problems."""
+    source, rollout = config.data.source, [getattr(config.rollout, name) for name in SAMPLING]
+    known = {key: value for key, value in (asdict(config.data) | asdict(config.reward)).items() if key not in SPEED}
+    file = path_of(source.removeprefix(FILE), f"data.source={source}")
+    state = (os.path.getsize(file), os.path.getmtime(file)) if source.startswith(FILE) and os.path.isfile(file) else ()
+    parts = [known, rollout, config.algorithm.overlong_buffer, config.lora.start_from, config.model.stop_tokens, state]
+    digest = blake2b(repr(parts).encode(), digest_size=6).hexdigest()
     return f"{config.model.path}, {config.data.source}, {digest}"
 
 

@@ -41,10 +41,22 @@ def test_the_plan_of_the_same_recipe_uses_it() -> None:
         "rollout.temperature=0.7",
         "reward.accuracy=2.0",
         "data.size=99",
+        "model.stop_tokens=[a]",
     ],
 )
 def test_another_recipe_does_not(setting: str) -> None:
-    assert recipe_of(configure(setting)) != recipe_of(configure("learner.learning_rate=1e-4"))
+    same = configure("learner.learning_rate=1e-4", "reward.workers=7", "data.hub_timeout_s=7.0")
+    assert recipe_of(configure(setting)) != recipe_of(configure()) == recipe_of(same)
+
+
+def test_other_problems_in_the_same_file_are_another_recipe() -> None:
+    file, source = Path("problems.jsonl"), "data.source=file:problems.jsonl"
+    found = [recipe_of(configure(source))]
+    for text in ("1", "22"):
+        file.write_text(text)
+        found.append(recipe_of(configure(source)))
+    assert recipe_of(configure(source)) == found[-1]
+    assert len({*found}) == 3
 
 
 def test_a_run_of_the_same_recipe_knows_better_and_one_of_another_less() -> None:
