@@ -1,20 +1,20 @@
 """Refuses exams and runs that do not belong in one table."""
 
+from hashlib import blake2b
 from typing import Any
 
 from actors.evaluation.protocol import OF_ADAPTER
+from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from launch.reporting.history import MODEL, Run, Sweep
 
 EVERYWHERE = ("temperature", "top_p", "max_response_tokens", "seed")
 """Fields of a protocol that all exams of a sweep share. Those of one model share all but the adapter's."""
 
-SELECTION = "validation/problems"
-
 
 def check(sweep: Sweep) -> None:
-    """Raise BadInput if the exams differ in samples, benchmarks or protocol, or the runs in the number of problems that
-    chose their result.
+    """Raise BadInput if the exams differ in samples, benchmarks or protocol, or the runs of a model in the problems
+    that chose their result.
     """
     known: dict[tuple[str, ...], tuple[Any, str]] = {("n",): (sweep.n, "sweep.json")}
 
@@ -27,8 +27,10 @@ def check(sweep: Sweep) -> None:
             )
 
     for run in (*sweep.bases, *sweep.runs):
-        for problems in {row.metrics[SELECTION] for row in run.rows if SELECTION in row.metrics}:
-            same(f"{problems:g}", run, SELECTION)
+        model = str(run.settings.get(MODEL))
+        if run.begun and (chose := RunRecord(run.folder).selection()):
+            digest = blake2b(repr(sorted(chose)).encode(), digest_size=4).hexdigest()
+            same(f"{len(chose)} problems ({digest})", run, "selection", model)
         given = run.evaluation.benchmarks if run.evaluation else ()
         results = {each.name: each for each in given if each.name in sweep.benchmarks}
         missing = [name for name in sweep.benchmarks if name not in results]
@@ -37,11 +39,10 @@ def check(sweep: Sweep) -> None:
         for name, result in results.items():
             same(result.n, run, "n")
             same(result.limit, run, "limit", name)
-            same(result.problems, run, "problems", name, str(run.settings.get(MODEL)))
         if run.evaluation and results:
             protocol = run.evaluation.protocol
             every = {**protocol.content, **protocol.settings}
             for key in EVERYWHERE:
                 same(getattr(protocol, key), run, key)
             for key in sorted(every.keys() - {"settings", *OF_ADAPTER, *EVERYWHERE}):
-                same(every[key], run, key, str(run.settings.get(MODEL)))
+                same(every[key], run, key, model)

@@ -1,6 +1,6 @@
 """What base models and trained policies scored on the benchmarks of a sweep."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -92,6 +92,7 @@ def read_results(sweep: Sweep) -> list[ModelResults]:
         for run in (*sweep.bases, *(run for each in trained for run in each.repeats.runs)):
             if run.settings.get(MODEL) == path and len(base) < len(sweep.benchmarks):
                 base = {**read_exam(run, "base", sweep), **base}
+        base = on_shared_problems(base, [exam for each in trained for exam in each.exams.values()])
         results.append(ModelResults(short_name(path), model(path).get("kind", ""), base, tuple(trained)))
     return results
 
@@ -111,6 +112,16 @@ def read_exam(run: Run, policy: str, sweep: Sweep) -> Exam:
                 values = by_k(pass_at([*counts.values()], benchmark.n, sweep.pass_at))
                 exam[benchmark.name] = {k: dict(zip(counts, shares, strict=True)) for k, shares in values.items()}
     return exam
+
+
+def on_shared_problems(base: Exam, exams: Sequence[Exam]) -> Exam:
+    """Return a base model's exam on the problems of all the exams: theirs lack those that chose the policy."""
+    found = {}
+    for name, shares in base.items():
+        others = [exam[name][1].keys() for exam in exams if name in exam]
+        if common := set(shares[1]).intersection(*others):
+            found[name] = {k: {key: of[key] for key in of if key in common} for k, of in shares.items()}
+    return found
 
 
 def level(exams: Iterable[Exam], benchmark: str, k: int) -> Mean | None:

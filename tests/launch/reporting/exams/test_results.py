@@ -10,7 +10,7 @@ from launch.reporting import write
 from launch.reporting.exams.results import read_results
 from launch.reporting.exams.tables import entropies, gaps, passed
 from launch.reporting.history import read_sweep
-from tests.exam_folders import write_exam_sweep
+from tests.exam_folders import N, write_exam_sweep
 
 MODEL = "owner/tiny"
 FEW = {"sums": 8}
@@ -90,9 +90,30 @@ def test_what_cannot_be_compared_is_refused(
         write(folder)
 
 
-def test_runs_with_other_selection_problems_are_refused(tmp_path: Path) -> None:
-    folder = write_exam_sweep(tmp_path / "sweep", {MODEL: {1: 0.1, 8: 0.2}}, benchmarks=FEW)
-    metrics = folder / "tiny-r8-seed0" / "metrics.jsonl"
-    metrics.write_text(metrics.read_text().replace('"validation/problems": 100', '"validation/problems": 50'))
-    with pytest.raises(BadInput, match="validation/problems=50"):
+def test_runs_of_a_model_with_other_selection_problems_are_refused(tmp_path: Path) -> None:
+    """Another tokenizer may leave out other problems."""
+    models = {MODEL: {1: 0.1, 8: 0.2}, "owner/other": {1: 0.1}}
+    folder = write_exam_sweep(tmp_path / "sweep", models, benchmarks=FEW)
+    for run, chose in {"tiny-r1-seed0": ["a", "b"], "tiny-r8-seed0": ["a", "b"], "other-r1-seed0": ["c"]}.items():
+        (folder / run / "selection.json").write_text(json.dumps(chose))
+    assert write(folder).exists()
+    (folder / "tiny-r8-seed0" / "selection.json").write_text(json.dumps(["a", "c"]))
+    with pytest.raises(BadInput, match="selection"):
         write(folder)
+
+
+def test_base_models_count_only_the_problems_of_their_policies(tmp_path: Path) -> None:
+    """The exams of the runs lack the selection problems, here the two easiest; the base model's has all."""
+    folder = write_exam_sweep(tmp_path / "sweep", {MODEL: {1: 0.0}}, benchmarks={"sums": 10})
+    file = folder / "tiny-r1-seed0" / "evaluation" / "evaluation.json"
+    document = json.loads(file.read_text())
+    document["benchmarks"][0]["problems"] = 8
+    file.write_text(json.dumps(document))
+    rows = file.parent / "samples" / "sums-adapter.jsonl"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[2 * N :]))
+    (table,) = passed(sweep := read_sweep(folder), results := read_results(sweep))
+    assert "8 problems" in table.caption
+    base, trained = (row[2] for row in table.body)
+    assert base == trained
+    assert gaps(sweep, results).body[0][3].startswith("+0.0 ")
+    assert write(folder).exists()
