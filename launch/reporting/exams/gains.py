@@ -1,6 +1,7 @@
 """What training gave on the benchmarks of a sweep: differences of pass@1 over several problems, models and seeds."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 
 from actors.evaluation.statistics import Difference, paired_difference
@@ -36,19 +37,26 @@ def gain(models: Models, family: int = 1, only: Sequence[str] = (), pick: Pick =
 
 
 def policies(models: Models, pick: Pick, only: Sequence[str] = ()) -> Policies:
-    """Return pass@1 of trained policies, those of all models together for each seed."""
-    found: dict[tuple[int, int], dict[tuple[str, str, str], float]] = {}
+    """Return pass@1 of trained policies for each seed, those of all models together. Several of a model count as their
+    mean.
+    """
+    found: dict[int, dict[tuple[str, str, str], list[float]]] = {}
     for model in models:
-        for number, trained in enumerate(pick(model)):
+        for trained in pick(model):
             for seed, exam in trained.exams.items():
-                of_seed = found.setdefault((seed, number), {})
+                of_seed = found.setdefault(seed, {})
                 for benchmark in exam.keys() & (only or exam.keys()):
-                    of_seed |= {(model.name, benchmark, key): share for key, share in exam[benchmark][1].items()}
-    return [each for each in found.values() if each]
+                    for problem, share in exam[benchmark][1].items():
+                        of_seed.setdefault((model.name, benchmark, problem), []).append(share)
+    return [{key: fmean(shares) for key, shares in each.items()} for each in found.values() if each]
 
 
 def at_rank(models: Models, rank: int) -> Policies:
     return policies(models, lambda model: [each for each in model.trained if each.rank == rank])
+
+
+def labelled(model: ModelResults, label: str) -> Collection[Trained]:
+    return [each for each in model.trained if each.label == label]
 
 
 def ranks(models: Models) -> list[int]:
@@ -59,13 +67,14 @@ def ranks(models: Models) -> list[int]:
 def compared(low: Policies, high: Policies, models: Models, family: int) -> Found | None:
     """Return mean pass@1 of `high` minus that of `low` over the problems that they share; None without such problems.
 
-    Over seeds, with the variance that seeds have at equal rank, or paired by problem if that is zero. A base model
+    Over seeds, with the variance that seeds have in equal settings, or paired by problem if that is zero. A base model
     counts as one more seed.
     """
     common = sorted(set.intersection(*map(set, (*low, *high)))) if low and high else []
     if not common:
         return None
-    groups = (low, high, *(at_rank(models, rank) for rank in ranks(models)))
+    labels = dict.fromkeys(each.label for model in models for each in model.trained)
+    groups = (low, high, *(policies(models, partial(labelled, label=label)) for label in labels))
     means = [[fmean(each[key] for key in common) for each in of if each.keys() >= {*common}] for of in groups]
     variance, freedom = pooled_variance(means[2:])
     names = " and ".join(dict.fromkeys(name for name, *_ in common))

@@ -1,13 +1,18 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from actors.evaluation.statistics import Difference
+from launch.reporting.comparison import Repeats
 from launch.reporting.exams.claims import conclude, findings, verdict, verdict_on_size
 from launch.reporting.exams.gains import gain
-from launch.reporting.exams.results import read_results
-from launch.reporting.history import read_sweep
+from launch.reporting.exams.results import ModelResults, Trained, read_results
+from launch.reporting.history import LEARNING_RATE, RANK, Run, read_sweep
 from tests.exam_folders import write_exam_sweep
+
+LEVELS = {1e-5: [(0, 0.50), (1, 0.52)], 1e-4: [(0, 0.90), (1, 0.92)]}
+"""Pass@1 by learning rate, and seed."""
 
 
 @pytest.mark.parametrize(
@@ -63,3 +68,32 @@ def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path) -> None:
     assert difference.interval
     margin = 12.706 * (0.02 / 2**0.5) * (1 + 1 / 2) ** 0.5  # Student's t of one degree of freedom
     assert difference.interval[1] - difference.value == pytest.approx(margin, rel=0.05)
+
+
+def test_settings_are_no_seeds(tmp_path: Path) -> None:
+    """Two learning rates 40 points apart, with two seeds 2 points apart, are shown together."""
+    exams = {rate: {seed: {"sums": {1: {"a": level, "b": level}}} for seed, level in of} for rate, of in LEVELS.items()}
+    runs = (Run("tiny", tmp_path, {RANK: 8}),)
+    trained = tuple(Trained(Repeats({LEARNING_RATE: rate}, runs), of) for rate, of in exams.items())
+    found = gain([ModelResults("tiny", "", {"sums": {1: {"a": 0.3, "b": 0.3}}}, trained)])
+    assert found
+    difference, basis = found
+    assert basis == "2\xa0seeds, 2\xa0problems of tiny"
+    assert difference.value == pytest.approx(0.41)
+    assert difference.interval
+    margin = 4.303 * (0.02 / 2**0.5) * (1 + 1 / 2) ** 0.5  # Student's t of two degrees of freedom
+    assert difference.interval[1] - difference.value == pytest.approx(margin, rel=0.01)
+
+
+def test_models_with_and_without_a_choice_are_compared_together(tmp_path: Path) -> None:
+    """A run without a validation has no part in the choice, so that all settings of its model are shown."""
+    models = {"owner/one": {1: 0.1, 8: 0.3}, "owner/two": {1: 0.1, 8: 0.3}}
+    folder = write_exam_sweep(tmp_path / "sweep", models, benchmarks={"sums": 8})
+    file = folder / "two-r1-seed0" / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["result"]["validation"] = None
+    file.write_text(json.dumps(summary))
+    found = gain(read_results(read_sweep(folder)))
+    assert found
+    assert found[1] == "16\xa0problems of one and two"
+    assert found[0].value == pytest.approx((0.3 + (0.1 + 0.3) / 2) / 2, abs=0.005)
