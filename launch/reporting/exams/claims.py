@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.evaluation.statistics import Difference
 from launch.reporting.exams.gains import Found, Models, at_rank, compared, gain, ranks
-from launch.reporting.exams.paper import PAPER
+from launch.reporting.exams.paper import PAPER, short_name
 from launch.reporting.health import Flag
 from launch.reporting.seeds import pooled_difference, pooled_variance
 from launch.reporting.wording import MISSING, SPACE, decimal, many, points, span
@@ -91,7 +91,7 @@ def findings(results: Models) -> list[tuple[Claim, Finding]]:
     """Test the claims. Intervals hold for all that can be tested together (Bonferroni)."""
 
     def test(claim: Claim, family: int) -> Finding | None:
-        models = [each for each in results if claim.get("models") in (None, each.kind, each.name)]
+        models = [each for each in results if claim.get("models") in (None, each.kind, short_name(each.name))]
         return TESTS[claim["test"]](models, claim, family)
 
     claims: list[Claim] = PAPER["claims"]

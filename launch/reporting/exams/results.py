@@ -1,5 +1,6 @@
 """What base models and trained policies scored on the benchmarks of a sweep."""
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,7 +54,9 @@ class Trained:
 
 @dataclass(frozen=True)
 class ModelResults:
-    """The results of a model. kind: the paper's kind of model, empty if unknown."""
+    """The results of a model. name: short, or its path where two have one short name. kind: the paper's kind of model,
+    empty if unknown.
+    """
 
     name: str
     kind: str
@@ -86,14 +89,15 @@ def read_results(sweep: Sweep) -> list[ModelResults]:
     for repeats in by_settings(sweep):
         exams = {run.seed: exam for run in repeats.runs if (exam := read_exam(run, "adapter", sweep))}
         found.setdefault(str(repeats.runs[0].settings.get(MODEL)), []).append(Trained(repeats, exams))
-    results = []
+    results, short = [], Counter(map(short_name, found))
     for path, trained in found.items():
         base: Exam = {}
         for run in (*sweep.bases, *(run for each in trained for run in each.repeats.runs)):
             if run.settings.get(MODEL) == path and len(base) < len(sweep.benchmarks):
                 base = {**read_exam(run, "base", sweep), **base}
         base = on_shared_problems(base, [exam for each in trained for exam in each.exams.values()])
-        results.append(ModelResults(short_name(path), model(path).get("kind", ""), base, tuple(trained)))
+        name = short_name(path) if short[short_name(path)] == 1 else path
+        results.append(ModelResults(name, model(path).get("kind", ""), base, tuple(trained)))
     return results
 
 

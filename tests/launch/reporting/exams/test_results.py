@@ -7,6 +7,8 @@ import pytest
 
 from conf.errors import BadInput
 from launch.reporting import write
+from launch.reporting.exams.claims import conclude, findings
+from launch.reporting.exams.figures import figures
 from launch.reporting.exams.results import read_results
 from launch.reporting.exams.tables import entropies, gaps, passed
 from launch.reporting.history import read_sweep
@@ -64,6 +66,25 @@ def test_models_are_told_apart_by_recipe(tmp_path: Path) -> None:
         ("mathematical", False),
     ]
     assert write(folder).exists()
+
+
+def test_models_of_one_short_name_are_told_apart(tmp_path: Path) -> None:
+    models = {"here/DeepScaleR-1.5B-Preview": {1: 0.1}, "there/DeepScaleR-1.5B-Preview": {1: 0.3}}
+    for owner, (path, gains) in zip("ab", models.items(), strict=True):
+        write_exam_sweep(tmp_path / owner, {path: gains}, benchmarks={"aime24": 30})
+    first, second = (json.loads((tmp_path / owner / "sweep.json").read_text()) for owner in "ab")
+    for key in ("runs", "bases"):
+        for entry in second[key]:
+            (tmp_path / "b" / entry["name"]).rename(tmp_path / "a" / f"other-{entry['name']}")
+            first[key].append({**entry, "name": f"other-{entry['name']}"})
+    (tmp_path / "a" / "sweep.json").write_text(json.dumps(first))
+    sweep = read_sweep(tmp_path / "a")
+    results = read_results(sweep)
+    assert [each.name for each in results] == [*models]
+    assert all(name in conclude(results) for name in models)
+    assert "60\xa0problems" in findings(results)[2][1][1]
+    assert len({plot.name for panels in figures(results) for plot in panels.plots}) == 8
+    assert [row[0] for row in gaps(sweep, results).body] == [*models]
 
 
 @pytest.mark.parametrize(
