@@ -100,11 +100,12 @@ def findings(results: Models) -> list[tuple[Claim, Finding]]:
 
 
 def flags(results: Models) -> list[Flag]:
-    """Return each claim with its verdict, the evidence, and what stands against it elsewhere."""
-    return [
-        Flag(judged, claim["claim"], f"{said}. Against it elsewhere: {claim['against']}")
-        for claim, (judged, said) in findings(results)
-    ]
+    """Return each claim with its verdict, the evidence, the paper's words, and what stands against it elsewhere."""
+    found = []
+    for claim, (judged, said) in findings(results):
+        words = f" The paper says more: {claim['paper']}." if "paper" in claim else ""
+        found.append(Flag(judged, claim["claim"], f"{said}.{words} Against it elsewhere: {claim['against']}"))
+    return found
 
 
 def conclude(results: Models) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from actors.evaluation.statistics import Difference
 from launch.reporting.comparison import Repeats
-from launch.reporting.exams.claims import conclude, findings, verdict, verdict_on_size
+from launch.reporting.exams.claims import conclude, findings, flags, verdict, verdict_on_size
 from launch.reporting.exams.gains import gain
 from launch.reporting.exams.results import ModelResults, Trained, read_results
 from launch.reporting.history import LEARNING_RATE, RANK, Run, read_sweep
@@ -54,6 +54,10 @@ def test_claims_without_their_models_are_not_tested(tmp_path: Path) -> None:
     results = read_results(read_sweep(folder))
     expected = ["supported", "not tested", "not tested", "contradicted", "contradicted"]
     assert [of[0] for _, of in findings(results)] == expected
+    rise = flags(results)[0]
+    assert rise.title == "The highest rank gains more than the lowest in instruct models"
+    assert "rank 64 minus rank 1" in rise.detail
+    assert "The paper says more: rank 8 fails" in rise.detail
 
 
 def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path) -> None:
