@@ -56,6 +56,20 @@ def pooled_difference(
     return Difference(difference, (difference - margin, difference + margin), student_p(difference / error, freedom))
 
 
+def unpooled_difference(low: Sequence[float], high: Sequence[float], family: int) -> Difference:
+    """Return mean(high) - mean(low) of seeds that may vary unequally, with an interval from two seeds of each on.
+
+    Student's, with the smaller number of degrees of freedom, which are never more than Welch's. family: as in
+    `paired_difference`.
+    """
+    difference, freedom = fmean(high) - fmean(low), min(len(low), len(high)) - 1
+    error = sqrt(sum(variance(values) / len(values) for values in (low, high))) if freedom else 0.0
+    if error <= EQUAL:
+        return Difference(difference)
+    margin = student_quantile(together(family), freedom) * error
+    return Difference(difference, (difference - margin, difference + margin))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return the p-values of a family of tests, corrected for their number (Holm 1979): the smallest times the number
     of tests, the next times one fewer, none below the one before.

@@ -9,7 +9,7 @@ from actors.evaluation.statistics import Difference
 from launch.reporting.exams.gains import Found, Models, at_rank, compared, gain, ranks
 from launch.reporting.exams.paper import PAPER, short_name
 from launch.reporting.health import Flag
-from launch.reporting.seeds import pooled_difference, pooled_variance
+from launch.reporting.seeds import unpooled_difference
 from launch.reporting.wording import MISSING, SPACE, decimal, many, points, span
 
 VERDICTS = SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
@@ -59,19 +59,21 @@ def entropy(models: Models, claim: Claim, family: int) -> Finding | None:
     """
     times, verdicts = [], []
     for model in models:
-        by_rank = {each.rank: [abs(x) for x in each.entropy_changes] for each in model.trained if each.entropy_changes}
-        if len(by_rank) > 1:
-            low, high = by_rank[min(by_rank)], by_rank[max(by_rank)]
-            most = [claim["to"] * change for change in low]
-            variance, freedom = pooled_variance((most, high))
-            found = Difference(fmean(high) - fmean(most))
-            if variance:
-                found = pooled_difference(most, high, variance, freedom, family * len(models))
+        known = {
+            rank: of for rank in sorted({each.rank for each in model.trained}) if (of := model.entropy_changes(rank))
+        }
+        if len(known) > 1:
+            (first, *_, last), to = known, claim["to"]
+            low, high = ([abs(change) for change in known[rank]] for rank in (first, last))
+            found = unpooled_difference([to * change for change in low], high, family * len(models))
             verdicts.append(verdict(found, high=0.0))
-            times.append(f"{decimal(fmean(high) / fmean(low)) if any(low) else MISSING} times ({model.name})")
-    said = f"the change at the highest rank is {', '.join(times)} that at the lowest; one seed has no interval"
+            sure = f"{many(min(len(low), len(high)), 'seed')} cannot show it"
+            if found.interval:
+                sure = f"minus {to} times that: 95{SPACE}% interval {span(found.interval)} points"
+            ratio = decimal(fmean(high) / fmean(low)) if any(low) else MISSING
+            times.append(f"at rank {last} {ratio} times that at rank {first} for {model.name} ({sure})")
     judged = next((each for each in (CONTRADICTED, UNDECIDED) if each in verdicts), SUPPORTED)
-    return (judged, said) if times else None
+    return (judged, f"the change of entropy is {'; '.join(times)}") if times else None
 
 
 TESTS = {test.__name__: test for test in (highest_minus_lowest, trained_minus_base, entropy)}

@@ -47,10 +47,6 @@ class Trained:
         """Pass@1 of each run's result on the selection problems, None without any."""
         return [run.summary.result.validation for run in self.repeats.runs if run.summary.result]
 
-    @property
-    def entropy_changes(self) -> list[float]:
-        return [change for run in self.repeats.runs if (change := entropy_change(run)) is not None]
-
 
 @dataclass(frozen=True)
 class ModelResults:
@@ -78,6 +74,14 @@ class ModelResults:
     def shown(self) -> tuple[Trained, ...]:
         """The chosen setting, or all of them."""
         return (self.chosen,) if self.chosen else self.trained
+
+    def entropy_changes(self, rank: int) -> list[float]:
+        """Return the changes of entropy at a rank, one per seed: the mean over the settings of this rank."""
+        by_seed: dict[int, list[float]] = {}
+        for run in (run for each in self.trained if each.rank == rank for run in each.repeats.runs):
+            if (change := entropy_change(run)) is not None:
+                by_seed.setdefault(run.seed, []).append(change)
+        return [fmean(of_seed) for of_seed in by_seed.values()]
 
 
 def read_results(sweep: Sweep) -> list[ModelResults]:

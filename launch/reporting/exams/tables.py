@@ -66,7 +66,7 @@ def entropies(results: Models) -> Table:
     ranks = sorted({each.rank for of in results for each in of.trained})
     rows: list[Cells] = []
     for of in results:
-        changes = [[x for each in of.trained if each.rank == rank for x in each.entropy_changes] for rank in ranks]
+        changes = [of.entropy_changes(rank) for rank in ranks]
         printed = [model(of.name).get("entropy", {}).get(rank) for rank in ranks]
         theirs = [MISSING if change is None else decimal(change, sign="+") for change in printed]
         ours = [within(over_seeds(each) if each else None, points) for each in changes]

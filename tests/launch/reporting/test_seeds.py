@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.reporting.seeds import holm, over_seeds
+from launch.reporting.seeds import holm, over_seeds, unpooled_difference
 
 
 @given(st.lists(st.floats(0, 1), max_size=6))
@@ -24,3 +24,12 @@ def test_interval_over_seeds_is_students() -> None:
     half = 4.30265 * 0.1 / sqrt(3)
     assert found.value == pytest.approx(0.6)
     assert found.interval == pytest.approx((0.6 - half, 0.6 + half))
+
+
+def test_samples_that_vary_unequally_have_their_own_variances() -> None:
+    found = unpooled_difference([0.1, 0.2, 0.3], [1.0, 1.1, 1.3, 1.2], 1)
+    assert found.interval
+    assert found.value == pytest.approx(0.95)
+    margin = 4.303 * (0.01 / 3 + 0.05 / 3 / 4) ** 0.5  # Student's t of two degrees of freedom
+    assert found.interval[1] - found.value == pytest.approx(margin, rel=0.001)
+    assert unpooled_difference([0.1], [1.0, 1.1], 1).interval is None

@@ -1,14 +1,16 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from actors.evaluation.statistics import Difference
+from actors.storage.documents import MetricsRow
 from launch.reporting.comparison import Repeats
 from launch.reporting.exams.claims import conclude, findings, flags, verdict, verdict_on_size
 from launch.reporting.exams.gains import gain
 from launch.reporting.exams.results import ModelResults, Trained, read_results
-from launch.reporting.history import LEARNING_RATE, RANK, Run, read_sweep
+from launch.reporting.history import LEARNING_RATE, RANK, SEED, Run, read_sweep
 from tests.exam_folders import write_exam_sweep
 
 LEVELS = {1e-5: [(0, 0.50), (1, 0.52)], 1e-4: [(0, 0.90), (1, 0.92)]}
@@ -52,7 +54,7 @@ def test_claims_without_their_models_are_not_tested(tmp_path: Path) -> None:
     """The entropy falls by 13 and 73 % at ranks 1 and 64, with two seeds."""
     folder = write_exam_sweep(tmp_path / "toy", {"bundled:smollm2-135m": {1: 0.1, 8: 0.3, 64: 0.25}}, seeds=(0, 1))
     results = read_results(read_sweep(folder))
-    expected = ["supported", "not tested", "not tested", "contradicted", "contradicted"]
+    expected = ["supported", "not tested", "not tested", "contradicted", "undecided"]
     assert [of[0] for _, of in findings(results)] == expected
     rise = flags(results)[0]
     assert rise.title == "The highest rank gains more than the lowest in instruct models"
@@ -101,3 +103,25 @@ def test_models_with_and_without_a_choice_are_compared_together(tmp_path: Path) 
     assert found
     assert found[1] == "16\xa0problems of one and two"
     assert found[0].value == pytest.approx((0.3 + (0.1 + 0.3) / 2) / 2, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "judged", "word"), [(1, "undecided", "1\xa0seed cannot"), (4, "contradicted", "interval")]
+)
+def test_entropy_is_judged_by_an_interval_over_seeds(tmp_path: Path, seeds: int, judged: str, word: str) -> None:
+    """The entropy falls by some 13 and 73 % at ranks 1 and 64."""
+    folder = write_exam_sweep(tmp_path / "toy", {"bundled:smollm2-135m": {1: 0.1, 64: 0.1}}, seeds=range(seeds))
+    found = findings(read_results(read_sweep(folder)))[-1][1]
+    assert found[0] == judged
+    assert re.search(f"at rank 64 .* at rank 1 .*{word}", found[1])
+
+
+def test_changes_of_entropy_are_means_over_settings_by_seed(tmp_path: Path) -> None:
+    def run(seed: int, change: float) -> Run:
+        rows = ({"update": at, "policy/entropy": 1 + change * (at - 1)} for at in (1, 2))
+        return Run("tiny", tmp_path, {RANK: 8, SEED: seed}, rows=tuple(map(MetricsRow.model_validate, rows)))
+
+    settings = {1e-5: (-0.1, -0.2), 1e-4: (-0.3, -0.4)}
+    repeats = (Repeats({LEARNING_RATE: rate}, tuple(map(run, (0, 1), of))) for rate, of in settings.items())
+    model = ModelResults("tiny", "", {}, tuple(Trained(each, {}) for each in repeats))
+    assert model.entropy_changes(8) == pytest.approx([-0.2, -0.3])
