@@ -57,10 +57,8 @@ def pooled_difference(
 
 
 def unpooled_difference(low: Sequence[float], high: Sequence[float], family: int) -> Difference:
-    """Return mean(high) - mean(low) of seeds that may vary unequally, with an interval from two seeds of each on.
-
-    Student's, with the smaller number of degrees of freedom, which are never more than Welch's. family: as in
-    `paired_difference`.
+    """Return mean(high) - mean(low) of seeds that may vary unequally, with an interval from two seeds of each on:
+    Student's with the fewer degrees of freedom, never more than Welch's. family: as in `paired_difference`.
     """
     difference, freedom = fmean(high) - fmean(low), min(len(low), len(high)) - 1
     error = sqrt(sum(variance(values) / len(values) for values in (low, high))) if freedom else 0.0

@@ -1,7 +1,7 @@
 """What training gave on the benchmarks of a sweep: differences of pass@1 over several problems, models and seeds."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from operator import attrgetter
 from statistics import fmean
 
 from actors.evaluation.statistics import Difference, paired_difference
@@ -17,15 +17,11 @@ Policies = Sequence[Mapping[tuple[str, str, str], float]]
 Pick = Callable[[ModelResults], Collection[Trained]]
 """Chooses trained policies of a model."""
 
-Found = tuple[Difference, str]
-"""A difference of pass@1, and its basis in words."""
+Found = tuple[Difference, str, int]
+"""A difference of pass@1, its basis in words, and the number of problems that its interval is over; 0 if over seeds."""
 
 
-def shown(model: ModelResults) -> Collection[Trained]:
-    return model.shown
-
-
-def gain(models: Models, family: int = 1, only: Sequence[str] = (), pick: Pick = shown) -> Found | None:
+def gain(models: Models, family: int = 1, only: Sequence[str] = (), pick: Pick = attrgetter("shown")) -> Found | None:
     """Return what training gave in pass@1. family: as in `paired_difference`. only: these benchmarks, or all."""
     base = {
         (model.name, benchmark, problem): share
@@ -37,9 +33,7 @@ def gain(models: Models, family: int = 1, only: Sequence[str] = (), pick: Pick =
 
 
 def policies(models: Models, pick: Pick, only: Sequence[str] = ()) -> Policies:
-    """Return pass@1 of trained policies for each seed, those of all models together. Several of a model count as their
-    mean.
-    """
+    """Return pass@1 of trained policies for each seed, all models together; several of a model count as their mean."""
     found: dict[int, dict[tuple[str, str, str], list[float]]] = {}
     for model in models:
         for trained in pick(model):
@@ -51,12 +45,8 @@ def policies(models: Models, pick: Pick, only: Sequence[str] = ()) -> Policies:
     return [{key: fmean(shares) for key, shares in each.items()} for each in found.values() if each]
 
 
-def at_rank(models: Models, rank: int) -> Policies:
-    return policies(models, lambda model: [each for each in model.trained if each.rank == rank])
-
-
-def labelled(model: ModelResults, label: str) -> Collection[Trained]:
-    return [each for each in model.trained if each.label == label]
+def alike(models: Models, key: Callable[[Trained], Hashable], value: Hashable) -> Policies:
+    return policies(models, lambda model: [each for each in model.trained if key(each) == value])
 
 
 def ranks(models: Models) -> list[int]:
@@ -74,14 +64,14 @@ def compared(low: Policies, high: Policies, models: Models, family: int) -> Foun
     if not common:
         return None
     labels = dict.fromkeys(each.label for model in models for each in model.trained)
-    groups = (low, high, *(policies(models, partial(labelled, label=label)) for label in labels))
+    groups = (low, high, *(alike(models, attrgetter("label"), label) for label in labels))
     means = [[fmean(each[key] for key in common) for each in of if each.keys() >= {*common}] for of in groups]
     variance, freedom = pooled_variance(means[2:])
     names = " and ".join(dict.fromkeys(name for name, *_ in common))
     basis = f"{many(len(common), 'problem')} of {names}"
     if variance:
         found = pooled_difference(means[0], means[1], variance, freedom, family)
-        return found, f"{many(len(high), 'seed')}, {basis}"
+        return found, f"{many(len(high), 'seed')}, {basis}", 0
     before, after = ({" ".join(key): of[key] for key in common} for of in map(mean_by_problem, (low, high)))
     paired = paired_difference(before, after, family)
-    return (paired, basis) if paired else None
+    return (paired, basis, len(common)) if paired else None

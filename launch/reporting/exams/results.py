@@ -50,9 +50,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class ModelResults:
-    """The results of a model. name: short, or its path where two have one short name. kind: the paper's kind of model,
-    empty if unknown.
-    """
+    """The results of a model. name: short, or its path if another has that too. kind: the paper's, empty if unknown."""
 
     name: str
     kind: str

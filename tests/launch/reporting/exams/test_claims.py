@@ -6,6 +6,7 @@ import pytest
 
 from actors.evaluation.statistics import Difference
 from actors.storage.documents import MetricsRow
+from launch.reporting import write
 from launch.reporting.comparison import Repeats
 from launch.reporting.exams.claims import conclude, findings, flags, verdict, verdict_on_size
 from launch.reporting.exams.gains import gain
@@ -68,12 +69,31 @@ def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path) -> None:
     results = read_results(read_sweep(folder))
     found = gain(results)
     assert found
-    difference, basis = found
+    difference, basis, _ = found
     assert basis == "2\xa0seeds, 50\xa0problems of tiny"
     assert difference.value == pytest.approx(0.11, abs=0.001)
     assert difference.interval
     margin = 12.706 * (0.02 / 2**0.5) * (1 + 1 / 2) ** 0.5  # Student's t of one degree of freedom
     assert difference.interval[1] - difference.value == pytest.approx(margin, rel=0.05)
+
+
+@pytest.mark.parametrize(("problems", "few"), [(200, True), (800, False)])
+def test_equality_needs_problems_enough(tmp_path: Path, problems: int, few: bool) -> None:
+    """Even if no problem changes, 200 of them leave more room than a point."""
+    models = {"Qwen/Qwen2.5-1.5B-Instruct": {8: 0.0}}
+    folder = write_exam_sweep(tmp_path / "sweep", models, benchmarks={"sums": problems})
+    judged, said = findings(read_results(read_sweep(folder)))[3][1]
+    assert judged == ("undecided" if few else "supported")
+    assert ("cannot show it" in said) == few
+
+
+def test_other_models_have_no_part_in_the_papers_claims(tmp_path: Path) -> None:
+    folder = write_exam_sweep(tmp_path / "sweep", {"owner/tiny": {1: 0.1, 8: 0.3}}, benchmarks={"sums": 8})
+    results = read_results(read_sweep(folder))
+    assert flags(results) == []
+    assert "rose for tiny" in conclude(results)
+    assert "claim" not in conclude(results)
+    assert 'id="claims"' not in write(folder).read_text()
 
 
 def test_settings_are_no_seeds(tmp_path: Path) -> None:
@@ -83,7 +103,7 @@ def test_settings_are_no_seeds(tmp_path: Path) -> None:
     trained = tuple(Trained(Repeats({LEARNING_RATE: rate}, runs), of) for rate, of in exams.items())
     found = gain([ModelResults("tiny", "", {"sums": {1: {"a": 0.3, "b": 0.3}}}, trained)])
     assert found
-    difference, basis = found
+    difference, basis, _ = found
     assert basis == "2\xa0seeds, 2\xa0problems of tiny"
     assert difference.value == pytest.approx(0.41)
     assert difference.interval
