@@ -71,11 +71,11 @@ def entropy(models: Models, claim: Claim, family: int) -> Finding | None:
             verdicts.append(verdict(found, high=0.0))
             sure = f"{many(min(len(low), len(high)), 'seed')} cannot show it"
             if found.interval:
-                sure = f"minus {to} times that: 95{SPACE}% interval {span(found.interval)} points"
+                sure = f"minus {to} times: 95{SPACE}% interval {span(found.interval)} points"
             ratio = decimal(fmean(high) / fmean(low)) if any(low) else MISSING
-            times.append(f"at rank {last} {ratio} times that at rank {first} for {model.name} ({sure})")
+            times.append(f"{model.name} at rank {last} {ratio} times that at rank {first} ({sure})")
     judged = next((each for each in (CONTRADICTED, UNDECIDED) if each in verdicts), SUPPORTED)
-    return (judged, f"the change of entropy is {'; '.join(times)}") if times else None
+    return (judged, f"change of entropy: {'; '.join(times)}") if times else None
 
 
 TESTS = {test.__name__: test for test in (highest_minus_lowest, trained_minus_base, entropy)}
