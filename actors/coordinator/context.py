@@ -6,9 +6,8 @@ from pathlib import Path
 
 from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import Ledger, MeteredSampler
-from actors.coordinator.rules.selection import SCORE
+from actors.coordinator.rules.selection import SCORE, Selection
 from actors.coordinator.stopping import StopController
-from actors.formats import counted
 from actors.messages import ProblemSet
 from actors.protocols import Clock, Engine, Learner, Sampler, Verifier
 from actors.runtime.host_resources import HostNeeds
@@ -112,6 +111,9 @@ def result_of(run: RunRecord) -> Result | None:
     version = version_of(checkpoint)
     if checkpoints.best is None:
         return Result(update=version, why="the last, since no checkpoint was validated")
-    scores = {row.update: row.metrics[SCORE] for row in run.rows() if SCORE in row.metrics}
-    why = f"the best of {counted(len(scores), 'validation')} by the mean with the validation before"
+    rows = [row.metrics for row in run.rows()]
+    scores = {int(row["update"]): row[SCORE] for row in rows if SCORE in row}
+    left = "" if Selection(rows).chosen == version else " whose checkpoint is left"
+    highest = f"the highest mean of two validations in a row{left}, of {len(scores)}"
+    why = highest if scores else "checkpoints/best leads to it"
     return Result(update=version, why=why, validation=scores.get(version))

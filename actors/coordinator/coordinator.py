@@ -69,7 +69,8 @@ class Coordinator:
             self._run, self._publisher, state, rollbacks=self._rollbacks, one_batch=self._base_due
         )
         history = [row.metrics for row in self._folder.rows() if row.update <= state.version]  # the file may have more
-        self._guard, self._selection = Guard(self._config.guard, history), self._saving.choose(history)
+        self._guard = Guard(self._config.guard, history)
+        self._selection = self._saving.mark(self._saving.choose(history))
         return history[-1] if history else {}
 
     @property

@@ -55,13 +55,13 @@ class HeldoutEvaluations:
         """Return a version's results on the selection problems, for its row of metrics.
 
         Empty if this version is not due, or if time is short: see `validation.share`, and the reserve. last: whether
-        no other version follows, and the last checkpoint is written.
+        no other version follows, and the last checkpoint is written; no fraction of the time limits this one.
         """
         settings, budget, problems = self._run.config.validation, self._run.budget, self._run.problems.selection
         if not problems or (adapter.version % settings.every and not last):
             return {}
         taken = self._run.ledger.seconds.get("learner", {}).get("validate", 0.0)
-        affordable = taken + budget.expected("validate") <= settings.share * budget.spent
+        affordable = last or taken + budget.expected("validate") <= settings.share * budget.spent
         room = budget.left - (budget.evaluation_reserve + FINISH_MARGIN_S if last else budget.reserve)
         if not (affordable or self._run.config.run.deterministic) or room <= budget.expected("validate"):
             return {}

@@ -38,7 +38,8 @@ class FinalEvaluations:
         if policy.version == self._saving.saved_version > 0 and policy.version != validated:
             found = await self._heldout.validate(policy, last=True)
         await folder.flush()  # the rows are read
-        self._saving.choose(folder.extend_metrics(policy.version, found))
+        rows = folder.extend_metrics(policy.version, found)
+        self._saving.mark(await asyncio.to_thread(self._saving.choose, rows))
 
     async def evaluate(self, policy: AdapterRef, inspect: bool) -> dict[str, Any]:
         """Return the scores of the run's result, those of the last policy if it is another and time is left, and
@@ -58,10 +59,11 @@ class FinalEvaluations:
         result = self._run.folder.checkpoints.result
         if result is None or version_of(result) == policy.version:
             return await self._heldout.result(policy), None
-        final = None
+        adapter = None
         with suppress(TimeoutError):
             async with asyncio.timeout(self._run.budget.left - LAST_MOMENT_S):
-                final = await self._heldout.result(await self._load(result))
+                adapter = await self._load(result)
+        final = await self._heldout.result(adapter) if adapter else None
         return final, await self._heldout.last(policy)
 
     async def _load(self, checkpoint: Path) -> AdapterRef:

@@ -36,15 +36,20 @@ class Saving:
         self._since = self._run.clock.now()
 
     def choose(self, rows: Sequence[Mapping[str, float]]) -> Selection:
-        """Return the choice after some rows among the undamaged checkpoints, and point `best` at it."""
+        """Return the choice after some rows among the undamaged checkpoints, which are read."""
         checkpoints = self._run.folder.checkpoints
         kept = [version_of(checkpoint) for checkpoint in checkpoints.all]
         while (found := Selection.among(kept, rows)).chosen is not None:
             if damage(checkpoints.path_of(found.chosen), "adapter/") is None:
                 break
             kept.remove(found.chosen)
-        checkpoints.mark_best(found.chosen)
         return found
+
+    def mark(self, choice: Selection) -> Selection:
+        """Point `best` at a choice, which is returned. Without validations the link is not ours."""
+        if self._run.config.validation.every:
+            self._run.folder.checkpoints.mark_best(choice.chosen)
+        return choice
 
     async def after_update(self, version: int, chosen: bool) -> None:
         """Write a checkpoint if it is due by `checkpoint.every`, chosen as the result, or the first, whose duration

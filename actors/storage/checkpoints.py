@@ -49,8 +49,9 @@ class Checkpoints:
 
     @property
     def best(self) -> Path | None:
-        """The checkpoint that the validations have chosen."""
-        return target(self.folder / "best")
+        """The checkpoint that the validations have chosen, or the user by a link of that name."""
+        found = target(self.folder / "best")
+        return found if found and found.name.startswith("update-") else None
 
     @property
     def result(self) -> Path | None:
@@ -93,10 +94,11 @@ class Checkpoints:
 
     def mark_best(self, version: int | None) -> None:
         """Point `best` at a version's checkpoint. None: no version is chosen."""
-        if version is None:
-            (self.folder / "best").unlink(missing_ok=True)
-        else:
-            link(self.folder / "best", self.path_of(version))
+        best = self.folder / "best"
+        if version is not None:
+            link(best, self.path_of(version))
+        elif best.is_symlink():
+            best.unlink()
 
     def return_to(self, version: int) -> None:
         """Delete all checkpoints after a version that has one; 0 deletes all."""

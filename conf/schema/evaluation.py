@@ -40,6 +40,6 @@ class ValidationConfig:
     than both, they are split in proportion, at least one each."""
     share: float = setting(0.05, "our choice: a small budget is for training", ge=0, le=1, resumable=True)
     """Largest fraction of the time spent that validations may take. A validation that would exceed it is skipped,
-    unless run.deterministic."""
+    unless it is the last version's, or run.deterministic."""
     patience: int = setting(0, "our choice: a later rise is not ruled out", ge=0, resumable=True)
     """Validations without a higher score after which the run ends, with the rest of its budget unspent; 0 for never."""

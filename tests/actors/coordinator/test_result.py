@@ -1,12 +1,14 @@
 """The result of a run: the version that the validations choose, and what is measured of it at the end."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.coordinator.context import result_of
+from actors.coordinator.saving import Saving
 from actors.errors import Halted
 from actors.messages import AdapterRef, Group, Reward, Scores
 from actors.storage.documents import Result
@@ -84,7 +86,34 @@ def test_without_validation_the_result_is_the_last(run: Run) -> None:
     run.config = changed(run.config, {"validation.every": 0})
     outcome = run.go()
     assert (result(run).update, result(run).validation, outcome.last) == (UPDATES, None, None)
-    assert not (run.path / "checkpoints" / "best").exists()
+    best = run.path / "checkpoints" / "best"
+    assert not best.exists()
+    best.symlink_to(f"update-{UPDATES:06d}")  # a user's
+    run.config = changed(run.config, {"budget.updates": UPDATES + 1})
+    run.learner.version = 0  # of a process of its own
+    run.go()
+    assert (best.resolve().name, result(run).update) == (f"update-{UPDATES:06d}", UPDATES)
+    assert "checkpoints/best" in result(run).why
+
+
+def test_only_the_last_version_is_validated_beyond_the_share_of_the_time(run: Run) -> None:
+    """So an early validation, of which no duration was known, is not alone."""
+    run.config = changed(run.config, {"validation.share": 0.001})
+    run.go()
+    assert [row["update"] for row in run.rows if "validation/pass@1" in row] == [2, UPDATES]
+
+
+def test_last_choice_does_not_read_adapters_in_the_event_loop(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside: list[str] = []
+    to_thread = asyncio.to_thread
+
+    async def note(work: Callable[..., Any], *arguments: Any) -> Any:
+        beside.append(work.__name__)
+        return await to_thread(work, *arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", note)
+    run.go()
+    assert beside[-1] == Saving.choose.__name__
 
 
 @pytest.mark.parametrize("lost", [True, False])
@@ -99,6 +128,7 @@ def test_where_the_chosen_checkpoint_is_gone_the_next_is_the_result(run: Run, lo
     run.learner.version = 0  # of a process of its own
     outcome = run.go()
     assert result(run).update == UPDATES + 1, "of 9 and 10, which are equal"
+    assert "checkpoint is left" in result(run).why
     assert outcome.last is None
 
 
@@ -128,10 +158,15 @@ def test_chosen_adapter_that_is_not_applied_halts_the_run(run: Run, moved: bool)
         assert run.go().status == "completed"
 
 
-@pytest.mark.parametrize(("slow", "last"), [(0.0, True), (2.0, False), (1000.0, False)])
-def test_result_is_measured_before_the_last_policy_and_the_budget_is_kept(run: Run, slow: float, last: bool) -> None:
-    """The engines take longer for the chosen adapter, once it comes from its checkpoint."""
-    run.config = changed(run.config, {"budget.updates": None})
+@pytest.mark.parametrize(
+    ("slow", "n", "whole", "last"),
+    [(0.0, 2, True, True), (2.0, 2, True, False), (4.0, 10, False, False), (1000.0, 2, False, False)],
+)
+def test_result_is_measured_before_the_last_policy_and_the_budget_is_kept(
+    run: Run, slow: float, n: int, whole: bool, last: bool
+) -> None:
+    """The engines take longer for the chosen adapter, once it comes from its checkpoint. Rounds in time count."""
+    run.config = changed(run.config, {"budget.updates": None, "eval.n": n})
     load, generate = run.engine.load, run.engine.generate
 
     async def late(adapter: AdapterRef) -> None:
@@ -147,5 +182,7 @@ def test_result_is_measured_before_the_last_policy_and_the_budget_is_kept(run: R
     assert outcome.status == "budget_exhausted"
     assert run.spent <= run.seconds
     assert (outcome.final is None) == (slow == 1000.0)
+    assert outcome.final is None or 0 < outcome.final.n <= n
+    assert (outcome.final is not None and outcome.final.n == n) == whole
     assert (outcome.last is not None) == last
     assert result(run).update == 6
