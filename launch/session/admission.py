@@ -8,6 +8,7 @@ from typing import Any
 
 from actors.clock import WallClock
 from actors.coordinator.budget import Budget
+from actors.coordinator.rules.selection import Selection
 from actors.formats import duration
 from actors.messages import ProblemSet
 from actors.runtime.ray_session import NOTE, clear_session
@@ -25,7 +26,8 @@ from launch.hardware.machine import Machine
 from launch.plan.refusal import LEAST_START
 from launch.plan.time import START_S
 
-BEFORE = {"evaluation", *(name for file in (MARK, NOTE, RECORD, "problems.digest") for name in (file, f".{file}.tmp"))}
+OWN = (MARK, NOTE, RECORD, "problems.digest", "selection.json")
+BEFORE = {"evaluation", *OWN, *(f".{name}.tmp" for name in OWN)}
 """Files that may be in the folder of a run that has not begun."""
 
 taken_over = set[Path]()
@@ -91,6 +93,9 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
     elif had is not None and had <= summary.updates:
         more = asked is None or asked > had
         hint = f"budget.updates={2 * had}"
+    elif 0 < before.validation.patience <= (unrisen := Selection(row.metrics for row in run.rows()).unrisen):
+        more = not 0 < config.validation.patience <= unrisen
+        hint = f"validation.patience={2 * unrisen}"
     if not more:
         raise BadInput(
             f"run {name!r} in {run.path} is finished ({ended}): give run.overwrite=true to start it anew, "
@@ -124,7 +129,8 @@ def check_files(run: RunRecord, overwrite: bool) -> None:
 
 def check_settings(config: Config, run: RunRecord) -> None:
     """Raise BadInput if a run was begun with other values of settings that may not change."""
-    refused = {key: values for key, values in changes(config, run).items() if not among(key, marked("resumable"))}
+    free, new = marked("resumable"), changes(config, run)
+    refused = {key: new[key] for key in new if not among(key, free) or (key == "validation.every" and 0 in new[key])}
     if refused:
         (key, (before, now)), *others = refused.items()
         raise BadInput(

@@ -3,14 +3,17 @@ import os
 import re
 import shlex
 import shutil
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from actors.coordinator.rules.selection import SCORE
 from actors.messages import Problem, ProblemSet
-from actors.storage import folders
+from actors.storage import folders, run_folder
 from actors.storage.documents import LedgerRecord, PolicyScores
-from actors.storage.files import lock
+from actors.storage.files import lock, replace_text
 from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
@@ -100,8 +103,51 @@ def test_a_run_is_resumed_if_its_start_and_its_end_fit_into_the_rest(
         find_folder(configure(tmp_path, f"budget.minutes={minutes - 1}"))
 
 
-def problems(*ids: str) -> ProblemSet:
-    return ProblemSet(tuple(Problem(name, "", (1,), "") for name in ids), (), {})
+def problems(*ids: str, selection: str = "") -> ProblemSet:
+    made = [Problem(name, "", (1,), "") for name in (*ids, *selection)]
+    return ProblemSet(tuple(made[: len(ids)]), (), {}, selection=tuple(made[len(ids) :]))
+
+
+@pytest.mark.parametrize("written", range(4))
+def test_a_kill_while_a_run_begins_does_not_keep_the_same_command_from_beginning(
+    written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is killed before one of the files of `write_config` is in place; others are whole."""
+    config, files = configure(tmp_path, "validation.every=5"), count()
+
+    def replace(file: Path, text: str) -> None:
+        if next(files) == written:
+            file.with_name(f".{file.name}.tmp").touch()
+            raise KeyboardInterrupt
+        replace_text(file, text)
+
+    monkeypatch.setattr(run_folder, "replace_text", replace)
+    with suppress(KeyboardInterrupt):
+        begin(config, find_folder(config), problems("a", selection="b"))
+    begin(config, find_folder(config), problems("a", selection="b"))
+    assert RunFolder(tmp_path / "quickstart").selection() == ["b"]
+
+
+@pytest.mark.parametrize(("begun", "now"), [(0, 5), (5, 0)])
+def test_validations_are_neither_begun_nor_ended_on_resume(begun: int, now: int, tmp_path: Path) -> None:
+    leave(tmp_path, "interrupted", f"validation.every={begun}")
+    with pytest.raises(BadInput, match=rf"validation\.every={begun}, not {now}"):
+        find_folder(configure(tmp_path, f"validation.every={now}"))
+    if begun:
+        find_folder(configure(tmp_path, f"validation.every={begun + 1}"))
+
+
+@pytest.mark.parametrize(("asked", "goes_on"), [(3, False), (4, True), (0, True)])
+def test_run_without_patience_goes_on_with_more_of_it(asked: int, goes_on: bool, tmp_path: Path) -> None:
+    leave(tmp_path, "completed", "validation.every=1", "validation.patience=2", updates=4)
+    rows = [{"update": update, "version": update, SCORE: score} for update, score in enumerate((0.5, 0, 0, 0), start=1)]
+    (tmp_path / "quickstart" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = configure(tmp_path, "validation.every=1", f"validation.patience={asked}")
+    if goes_on:
+        assert find_folder(config) == tmp_path / "quickstart"
+        return
+    with pytest.raises(BadInput, match=r"finished.*validation\.patience=6"):
+        find_folder(config)
 
 
 def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
