@@ -67,7 +67,7 @@ def _validation_faults(config: Config) -> Iterator[str]:
     if validation.every and not config.eval.problems:
         yield (
             f"validation.every={validation.every} with eval.problems=0: no problems are held out to choose the result"
-            " on; raise eval.problems, or leave validation.every out"
+            " on; raise eval.problems, or give validation.every=0"
         )
     if validation.patience and not validation.every:
         yield f"validation.patience={validation.patience}: nothing is validated; give validation.every, such as 10"

@@ -53,6 +53,11 @@ class Config:
         """Number of policies that a run evaluates at its end: 2 if its result may not be the last."""
         return 2 if self.validation.every else 1
 
+    @property
+    def selecting(self) -> int:
+        """Number of held-out problems that are to choose the result, where there are enough."""
+        return self.validation.problems if self.validation.every else 0
+
 
 @dataclass(config=DECLARED, frozen=True)
 class CommandLine(Config, Call):

@@ -250,8 +250,7 @@ def count_problems(config: Config) -> Problems | None:
         return None
     filtered: list[FilteredRow] = []
     raw = read_problems("data.source", data.source, data, TRAIN_SEED, filtered)
-    train, heldout = len(raw), config.eval.problems
-    selection = config.validation.problems if config.validation.every else 0
+    train, heldout, selection = len(raw), config.eval.problems, config.selecting
     if not data.eval_source:
         heldout, selection = map(len, hold_out("data.source", raw, config, filtered))
         train -= heldout + selection
@@ -261,5 +260,5 @@ def count_problems(config: Config) -> Problems | None:
     train = min(train, data.size or train)
     check_number(train, heldout + selection, config, filtered)
     reasons = [row.reason for row in filtered]
-    used = sum(reason not in USED for reason in reasons)
-    return Problems(train, heldout, used, reasons.count(ONE_SIDE), selection)
+    unused = sum(reason not in USED for reason in reasons)
+    return Problems(train, heldout, unused, reasons.count(ONE_SIDE), selection)

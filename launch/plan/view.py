@@ -79,8 +79,8 @@ def _cost(plan: Plan, seconds: float) -> str:
 
 def _settings(plan: Plan) -> Rows:
     config, shape = plan.config, plan.shape
-    data, lora, rollout, held_out = config.data, config.lora, config.rollout, config.eval.problems
-    choosing = config.validation.problems if config.validation.every else 0
+    data, lora, rollout = config.data, config.lora, config.rollout
+    held_out, choosing = config.eval.problems, config.selecting
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
     weights, each_update = lora_parameters(shape, lora.rank, lora.target_modules), config.learner.problems_per_update
     source, tokens = data.source, f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"

@@ -137,7 +137,7 @@ def find_and_check(config: Config) -> tuple[Config, str, ProblemSet, Sequence[st
     check_architecture(config, model_path)
     check_adapter(config, model_path)
     problems = load_problems(config, load_tokenizer(model_path, config.model.path))
-    print(f"Problems: {problem_counts(problems, config.data.source)}")
+    print(f"Problems: {problem_counts(problems, config)}")
     return (
         config,
         model_path,
@@ -146,12 +146,13 @@ def find_and_check(config: Config) -> tuple[Config, str, ProblemSet, Sequence[st
     )
 
 
-def problem_counts(problems: ProblemSet, source: str) -> str:
+def problem_counts(problems: ProblemSet, config: Config) -> str:
     """Return a text on the number of problems and of filtered rows by reason, without a generator's repetitions."""
     said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
     said += f", {len(problems.selection)} others to choose the result" if problems.selection else ""
+    said += f", not {config.selecting}" if len(problems.selection) < config.selecting else ""
     numbers = dict(problems.filtered_counts)
-    if source.startswith(GENERATED):
+    if config.data.source.startswith(GENERATED):
         repeated = sum(numbers.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
         distinct = len(problems.all)
         said += f", all {distinct} distinct ones of {distinct + repeated:,} generated"

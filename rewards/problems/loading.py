@@ -152,12 +152,7 @@ def hold_out(
     """
     apart = key == "data.eval_source"
     most = len(raw) if apart else int(len(raw) * config.eval.share)
-    reported, selecting = config.eval.problems, config.validation.problems if config.validation.every else 0
-    if selecting and most < 2:
-        raise BadInput(
-            f"validation.every={config.validation.every}: {key} gives {most} held-out problem, and the result is chosen"
-            " on others than it is reported on: use a larger source, or leave validation.every out"
-        )
+    reported, selecting = config.eval.problems, config.selecting
     if selecting and most < reported + selecting:
         reported = min(max(round(most * reported / (reported + selecting)), 1), most - 1)
         selecting = most - reported
@@ -170,7 +165,13 @@ def hold_out(
     if apart:
         filtered += [filtered_row(key, OVERLAP_REPORTED, rest[index]) for index in sorted(overlap)]
     free = [one for index, one in enumerate(rest) if index not in overlap]
-    return shown, free[:selecting] if apart else _first(free, selecting, config, filtered)
+    choosing = free[:selecting] if apart else _first(free, selecting, config, filtered)
+    if not shown or not choosing:
+        raise BadInput(
+            f"validation.every={config.validation.every}: {key} holds out {most} problems, too few to choose the result"
+            " on other ones than report it, near duplicates aside: use a larger source, or give validation.every=0"
+        )
+    return shown, choosing
 
 
 def _first(raw: list[RawProblem], number: int, config: Config, filtered: list[FilteredRow]) -> list[RawProblem]:
@@ -199,8 +200,9 @@ def check_number(train: int, heldout: int, config: Config, filtered: Sequence[Fi
     remedies = [REMEDIES[reason] for reason, count in reasons.most_common(1) if reason in REMEDIES and count >= train]
     if train:
         remedies.append(f"give learner.problems_per_update={train}")
-        if heldout and not config.data.eval_source and train + heldout > needed:
-            remedies.append(f"eval.problems={train + heldout - needed}")
+        most = train + heldout - config.selecting - needed
+        if heldout and not config.data.eval_source and most > 0:
+            remedies.append(f"eval.problems={most}")
     raise BadInput(
         f"data.source: '{config.data.source}' leaves {train} training problems beside {heldout} held-out ones "
         f"({filter_reasons(filtered)}), fewer than learner.problems_per_update={needed}: "

@@ -62,7 +62,7 @@ def test_all_impossible_combinations_are_named() -> None:
 
 
 def test_validation_needs_held_out_problems() -> None:
-    with pytest.raises(BadInput, match=r"validation\.every=5 .*eval\.problems"):
+    with pytest.raises(BadInput, match=r"validation\.every=5 .*eval\.problems.*validation\.every=0"):
         load(["conf=quickstart", "validation.every=5", "eval.problems=0"])
 
 

@@ -3,14 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import ProblemSet
+from actors.messages import Problem, ProblemSet
 from actors.storage.documents import EventKind, Origin, Planned
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.load import dump, load
 from launch.hardware.machine import detect
 from launch.plan.plan import make_plan
-from launch.session.preparation import prepare
+from launch.session.preparation import prepare, problem_counts
 from tests.launch.plan.plans import estimated
 
 
@@ -38,3 +38,12 @@ def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path, monkeypatch: 
     assert 42.5 <= RunRecord(tmp_path).spent <= request.spent
     (event,) = RunRecord(tmp_path).events()
     assert (event.kind, event.detail, event.event) == (EventKind.FALLBACK, "no client", "NVIDIA's MPS falls back")
+
+
+@pytest.mark.parametrize(("every", "told"), [(0, False), (5, True)])
+def test_fewer_problems_that_choose_than_asked_for_are_told(every: int, told: bool) -> None:
+    config = load(["conf=quickstart", f"validation.every={every}", "validation.problems=3"])
+    for number in (3, 2):
+        selection = tuple(Problem(str(each), "", (1,), "") for each in range(number * bool(every)))
+        said = problem_counts(ProblemSet((), (), {}, selection=selection), config)
+        assert ("not 3" in said) == (told and number == 2)

@@ -225,6 +225,14 @@ def test_conversations_become_prompts_as_they_are(loader: Loader) -> None:
             {"eval.problems": 27, "eval.share": 1.0},
             ("3 training", "27 held-out", "problems_per_update=4", "problems_per_update=3", "eval.problems=26"),
         ),
+        (
+            {"eval.problems": 18, "eval.share": 1.0, "validation.every": 1, "validation.problems": 9},
+            ("3 training", "27 held-out", "problems_per_update=3", "eval.problems=17"),
+        ),
+        (
+            {"eval.problems": 18, "eval.share": 0.9, "validation.every": 1, "validation.problems": 27},
+            ("3 training", "27 held-out", "(filtered: none)", "problems_per_update=3, or use a larger"),
+        ),
         ({"model.stop_tokens": ["<|im_end|>", "<|eot_id|>"]}, ("model.stop_tokens", "<|eot_id|>", "<|im_end|>")),
     ],
 )
@@ -283,7 +291,12 @@ def test_no_problem_that_chooses_is_a_near_duplicate_of_a_reported_one(
 
 def test_one_held_out_problem_cannot_both_choose_and_report(loader: Loader) -> None:
     write_jsonl(Path("eval.jsonl"), SUMS[:1])
-    loader.refuse({"data.eval_source": "file:eval.jsonl", "validation.every": 5}, "validation.every=5", "eval_source")
+    settings = {"data.eval_source": "file:eval.jsonl", "validation.every": 5}
+    loader.refuse(settings, "validation.every=5", "eval_source", "validation.every=0")
+    loader.load({"data.eval_source": "file:eval.jsonl", "validation.every": 0})
+    write_jsonl(Path("eval.jsonl"), COMMUTED[:2])
+    loader.refuse({**settings, "eval.problems": 1}, "validation.every=5", "2 problems", "near duplicates")
+    loader.refuse({"validation.every": 5, "eval.share": 0.01}, "validation.every=5", "source holds out 0")
 
 
 def test_tokenizer_without_chat_template_is_refused(loader: Loader) -> None:
