@@ -9,7 +9,7 @@ Examples:
 
     python launch/sweep.py conf=quickstart 'ranks=[8,64,256]' 'seeds=[0,1,2]' budget.minutes=4
     python launch/sweep.py conf=r64_instruct 'learner.learning_rate=[1e-5,3e-5,1e-4]' sweep.hours=24
-    python launch/sweep.py conf=paper plan=true device=A40
+    python launch/sweep.py conf=paper plan=true device=A40 budget.price_per_hour=0.30
     python launch/sweep.py conf=paper 'models=[instruct,llama]' 'benchmarks=[aime24,math500]'
 
 The same command continues an interrupted sweep.

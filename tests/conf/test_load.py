@@ -85,7 +85,7 @@ def test_paper_recipes_differ_in_rank_alone(model: str) -> None:
     assert one["rollout"]["max_prompt_tokens"] + one["rollout"]["max_response_tokens"] == 512 + 3584
     assert one["rollout"]["samples_per_problem"] == 8
     assert (one["reward"]["accuracy"], one["reward"]["format"]) == (1.0, 0.2)
-    assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0, "price_per_hour": 0.3}
+    assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0, "price_per_hour": None}
 
 
 def test_a_recipes_sweep_is_for_sweep_py_alone_and_not_inherited(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def shown(plan: SweepPlan) -> list[str]:
 
 @pytest.fixture(scope="module")
 def paper() -> SweepPlan:
-    return planned("conf=paper", "device=A40")
+    return planned("conf=paper", "device=A40", "budget.price_per_hour=0.30")
 
 
 def test_the_paper_is_priced_with_its_exams_on_one_gpu_and_on_more(paper: SweepPlan) -> None:
@@ -46,7 +46,7 @@ def test_the_paper_is_priced_with_its_exams_on_one_gpu_and_on_more(paper: SweepP
 
 
 def test_exams_take_longer_with_more_samples_and_cost_follows_the_price(paper: SweepPlan) -> None:
-    base, twice = paper.bases[0], planned("conf=paper", "n=32", "budget.price_per_hour=null", "simulate=[3]")
+    base, twice = paper.bases[0], planned("conf=paper", "n=32", "simulate=[3]")
     start_s = paper.forecasts[base.run.name].start_s  # type: ignore[union-attr]
     ratio = (twice.seconds[twice.bases[0]] - start_s) / (paper.seconds[base] - start_s)
     assert ratio == pytest.approx(2, rel=0.02)
