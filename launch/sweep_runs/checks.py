@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 
+from actors.evaluation.folder import EvaluationFolder
 from actors.evaluation.protocol import SETTINGS
 from actors.storage.documents import SweepDocument
 from actors.storage.files import read_document
@@ -18,6 +19,11 @@ SELECTION = ("data", "eval.problems", "eval.share", "validation.problems", "roll
 
 PROMPT = ("data.template", "data.system", "data.chat_settings", "data.hub_timeout_s")
 
+TRAINING = ("data.source", "data.contamination", "eval.share")
+"""Those on which they do not depend if all runs have a data.eval_source."""
+
+GENERATOR = "reasoning_gym:"
+
 EXAM = ("model.dtype", "eval.temperature", "eval.top_p", "eval.max_response_tokens", "rollout.max_response_tokens")
 """Settings that the samples of an exam depend on, besides those of an evaluation's protocol."""
 
@@ -28,8 +34,14 @@ def check_comparable(grid: Grid) -> None:
     """
     first, *others = (flatten(asdict(run.config)) for run in grid.runs)
     varied = [key for key in first if any(other.get(key) != first[key] for other in others)]
-    chosen = any(run.config.validation.every and run.config.eval.problems for run in grid.runs)
-    for key in (key for key in varied if chosen and among(key, SELECTION) and not among(key, PROMPT)):
+    validated = {bool(run.config.validation.every) for run in grid.runs}
+    if len(validated) > 1:
+        raise BadInput("validation.every: only some runs would have their result chosen; give 0 for all, or for none")
+    data = [run.config.data for run in grid.runs]
+    free = (*PROMPT, *(TRAINING if all(each.eval_source for each in data) else ()))
+    if not any((each.eval_source or each.source).startswith(GENERATOR) for each in data):
+        free += ("data.size",)
+    for key in (key for key in varied if True in validated and among(key, SELECTION) and not among(key, free)):
         raise BadInput(f"{key}: validation would choose on different problems in the runs; give one value for all")
     fixed = (*EXAM, *(f"{section}.{key}" for section, keys in SETTINGS.items() for key in keys))
     for key in (key for key in grid.axes if grid.settings.benchmarks and among(key, fixed)):
@@ -37,7 +49,7 @@ def check_comparable(grid: Grid) -> None:
 
 
 def check_known(grid: Grid) -> None:
-    """Raise BadInput if the sweep's folder has more runs, or exams on other benchmarks or with another n."""
+    """Raise BadInput if the sweep's folder has more runs, or exams on other benchmarks, with another n or seed."""
     if (known := read_document(grid.folder / "sweep.json", SweepDocument)) is None:
         return
     sweep, asked, other = f"sweep {grid.name!r}", [run.overrides for run in grid.runs], "or give sweep.name=OTHER"
@@ -46,14 +58,19 @@ def check_known(grid: Grid) -> None:
     then, now = (f"benchmarks={show(each.benchmarks)} n={each.n}" for each in (known, grid.settings))
     if known.benchmarks and then != now:
         raise BadInput(f"{sweep} was begun with {then}, not {now}: give the same, {other}")
+    seed = grid.runs[0].config.run.seed
+    for folder in (grid.folder / base.name / "evaluation" for base in known.bases):
+        if (exam := EvaluationFolder(folder).document()) and exam.protocol.seed != seed:
+            raise BadInput(f"{folder} has the seed {exam.protocol.seed}, not {seed}: list that seed first, {other}")
 
 
 def check_sources(grid: Grid) -> None:
-    """Raise BadInput for a source of problems that cannot be read. A generator makes only one."""
-    found: dict[tuple[str, str, int], DataConfig] = {}
-    for data in (run.config.data for run in grid.runs):
-        found |= {("source", data.source, TRAIN_SEED): data, ("eval_source", data.eval_source, EVAL_SEED): data}
-    for (key, source, seed), data in found.items():
-        if source:
-            one = replace(data, size=1) if source.startswith("reasoning_gym:") else data
-            sources.read(f"data.{key}", source, one, seed)
+    """Raise BadInput for a source of problems that unfinished runs cannot read. A generator makes only one."""
+    read: list[tuple[str, DataConfig]] = []
+    for data in (run.config.data for run in grid.runs if not run.record.finished()):
+        for key, source, seed in (("source", data.source, TRAIN_SEED), ("eval_source", data.eval_source, EVAL_SEED)):
+            size = 1 if source.startswith(GENERATOR) else data.size
+            one = replace(data, source=source, eval_source="", size=size)
+            if source and (key, one) not in read:
+                read.append((key, one))
+                sources.read(f"data.{key}", source, one, seed)

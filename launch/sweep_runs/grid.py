@@ -151,7 +151,8 @@ def _check_exams(sweep: SweepConfig) -> None:
     """Raise BadInput for benchmarks that are not known or share a name, and for too few samples."""
     find_benchmarks(sweep.benchmarks)
     if sweep.benchmarks and sweep.n < (most := max(sweep.pass_at, default=1)):
-        raise BadInput(f"n={sweep.n}: sweep.pass_at has {most}; give n={most}, or leave it out of sweep.pass_at")
+        fewer = show(sorted({*(k for k in sweep.pass_at if k < sweep.n), sweep.n}))
+        raise BadInput(f"n={sweep.n}: sweep.pass_at has {most}; give n={most}, or sweep.pass_at={fewer}")
 
 
 def _of_sweep(conf: str, model: str, given: set[str]) -> list[str]:

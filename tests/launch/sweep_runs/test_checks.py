@@ -1,10 +1,13 @@
+from pathlib import Path
+
 import pytest
 
 from conf.errors import BadInput
-from launch.sweep_runs.checks import check_comparable
+from launch.sweep_runs.checks import check_comparable, check_sources
 from launch.sweep_runs.grid import read_grid
 
 EXAMS = ("benchmarks=[aime24]", "ranks=[1,2]")
+APART = ("validation.every=5", "data.eval_source=file:exam.csv")
 
 
 @pytest.mark.parametrize(
@@ -16,6 +19,14 @@ EXAMS = ("benchmarks=[aime24]", "ranks=[1,2]")
         ("data.size=[9000,10000]", ["validation.every=5"], False),
         ("data.template=['{problem}','{problem} =']", ["validation.every=5"], True),
         ("validation.every=[5,6]", [], True),
+        ("validation.every=[0,6]", [], False),
+        ("data.size=[9000,10000]", ["validation.every=5", "data.source=file:one.csv"], True),
+        ("data.size=[9000,10000]", ["validation.every=5", "data.eval_source=reasoning_gym:basic_arithmetic"], False),
+        *((axis, APART, True) for axis in ("data.size=[9000,10000]", "data.source=[file:a.csv,file:b.csv]")),
+        *((axis, APART, True) for axis in ("data.contamination=[drop,report_only]", "eval.share=[0.2,0.5]")),
+        ("data.eval_source=[file:a.csv,file:b.csv]", ["validation.every=5"], False),
+        ("data.problem_field=[a,b]", APART, False),
+        ("data.source=[file:a.csv,file:b.csv]", ["validation.every=5"], False),
         ("data.template=['{problem}','{problem} =']", EXAMS, False),
         ("eval.temperature=[0.5,1.0]", EXAMS, False),
         ("eval.temperature=[0.5,1.0]", [], True),
@@ -35,3 +46,14 @@ def test_runs_that_cannot_be_compared_are_refused(axis: str, others: list[str], 
 @pytest.mark.parametrize("recipe", ["paper", "paper_300", "paper_small"])
 def test_recipes_of_sweeps_can_be_compared(recipe: str) -> None:
     check_comparable(read_grid([f"conf={recipe}"]))
+
+
+@pytest.mark.parametrize("parameters", ["{nonsense: 1},{}", "{},{nonsense: 1}"])
+def test_sources_are_read_with_the_settings_of_every_unfinished_run(parameters: str, tmp_path: Path) -> None:
+    grid = read_grid(["conf=quickstart", f"run.folder={tmp_path}", f"data.parameters=[{parameters}]"])
+    with pytest.raises(BadInput, match="nonsense"):
+        check_sources(grid)
+    for run in grid.runs:
+        run.folder.mkdir(parents=True)
+        (run.folder / "summary.json").write_text('{"status": "completed"}')
+    check_sources(grid)

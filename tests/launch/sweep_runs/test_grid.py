@@ -86,7 +86,7 @@ def test_settings_that_are_lists_take_a_list_of_lists() -> None:
         ([f"seeds={[*range(400)]}", f"ranks={[*range(1, 401)]}"], ["160,000 runs", "1,000"]),
         (["ranks=[8]", "run.name=x"], ["run.name=x", "sweep.name"]),
         (["ranks=[8]", "sweep.foo=3"], ["sweep.foo: no such key", "nearest: sweep."]),
-        (["ranks=[8]", "benchmarks=[aime24]", "n=8"], ["n=8", "sweep.pass_at has 16"]),
+        (["ranks=[8]", "benchmarks=[aime24]", "n=4"], ["n=4", "n=16", "sweep.pass_at=[1,4]"]),
         (["ranks=[8]", "benchmarks=[aime42]"], ["aime42", "aime24"]),
         (["ranks=[8]", "benchmarks=[file:a/x.csv,file:b/x.csv]"], ["called x"]),
         (["ranks=[8]", "base=runs/s/base/evaluation"], ["base=", "sweep.benchmarks"]),
