@@ -6,7 +6,17 @@ import pytest
 import yaml
 
 from conf.errors import BadInput
-from conf.load import FOLDER, beyond, command_line, compares_models, dump, load, read_record, recipe_names
+from conf.load import (
+    FOLDER,
+    beyond,
+    check_one_run,
+    command_line,
+    compares_models,
+    dump,
+    load,
+    read_record,
+    recipe_names,
+)
 from conf.parsing import FORMAT
 from conf.schema import (
     CommandLine,
@@ -86,6 +96,13 @@ def test_paper_recipes_differ_in_rank_alone(model: str) -> None:
     assert one["rollout"]["samples_per_problem"] == 8
     assert (one["reward"]["accuracy"], one["reward"]["format"]) == (1.0, 0.2)
     assert one["budget"] == {"hours": 24.0, "minutes": None, "updates": None, "grace_s": 60.0, "price_per_hour": None}
+
+
+def test_the_recipe_of_a_sweep_over_models_is_no_run() -> None:
+    with pytest.raises(BadInput, match=r"launch/sweep\.py conf=paper, or give model\.path"):
+        check_one_run(["conf=paper", "lora.rank=8"])
+    for arguments in (["conf=paper", "model.path=/mine"], ["conf=paper_small"], ["conf=r8_llama"], []):
+        check_one_run(arguments)
 
 
 def test_a_recipes_sweep_is_for_sweep_py_alone_and_not_inherited(tmp_path: Path) -> None:
