@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,20 +16,22 @@ from actors.models.files import load_tokenizer, locate, shape_from_config
 from actors.runtime.placement import Placement, place_engines
 from actors.runtime.process import VLLM_BUILDS, software_versions
 from actors.storage.documents import BenchmarkResult, Protocol
+from actors.storage.folders import is_marked
+from actors.storage.layout import SWEEP
 from actors.storage.run_record import RunRecord
 from conf.catalogue import find_benchmarks
 from conf.checks import check_lengths
 from conf.command import near
 from conf.errors import BadInput
 from conf.load import run_of
-from conf.schema import CommandLine
+from conf.schema import CommandLine, Config
 from conf.settings import changed
 from launch.hardware.machine import Machine, check_build
 from launch.plan.plan import possible_samples
 from launch.plan.refusal import check_engines
 from launch.session.admission import check_problems, take_over
 from rewards.pool import check_reward_functions
-from rewards.problems.loading import BenchmarkProblems, load_benchmark
+from rewards.problems.loading import BenchmarkProblems, load_benchmark, load_problems
 from rewards.weighted_sum import reward_function
 
 
@@ -76,7 +79,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     if run:
         console.print(f"Settings of the run in {near(run)}")
     tokenizer = load_tokenizer(model_path, config.model.path)
-    chose = RunRecord(run).selection() if run else []
+    chose = RunRecord(run).selection() if run else will_choose(config, tokenizer)
     benchmarks = [
         load_benchmark(benchmark, config, tokenizer, config.limit, chose)
         for benchmark in find_benchmarks(config.benchmarks)
@@ -113,6 +116,13 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
         samples=samples,
         others=[each for each in before if each.name not in {known.benchmark.name for known in benchmarks}],
     )
+
+
+def will_choose(config: Config, tokenizer: Any) -> list[str]:
+    """Return the ids of the problems that choose the results of a sweep's runs, for the exam of their base model."""
+    if not (config.validation.every and is_marked(Path(config.run.folder), SWEEP)):
+        return []
+    return [problem.id for problem in load_problems(config, tokenizer).selection]
 
 
 def with_result(config: CommandLine, run: Path | None) -> CommandLine:

@@ -18,7 +18,7 @@ from actors.models.files import load_tokenizer
 from actors.storage.checkpoints import Checkpoints
 from actors.storage.documents import EvaluatedSample, PolicyScores
 from actors.storage.files import lock, read_rows
-from actors.storage.folders import MARK
+from actors.storage.folders import MARK, mark
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from conf.load import command_line, settings_of
@@ -222,6 +222,27 @@ def test_run_named_as_adapter_stands_for_its_result_without_the_problems_that_ch
     ((benchmark, _),) = evaluation.samples
     assert [each.gold for each in benchmark.problems] == [problems[place].gold for place in (1, 2, 4, 5)]
     assert benchmark.filtered_counts == {CHOSE: 2}
+
+
+def test_base_model_of_a_sweep_is_evaluated_without_the_problems_that_will_choose(
+    arguments: list[str], trained: Path, tmp_path: Path
+) -> None:
+    """As the runs are."""
+    folder, source = f"run.folder={trained.parent}", f"file:{tmp_path}/sums.jsonl"
+    own = [f"data.eval_source={source}", "eval.problems=3", "validation.problems=2", "validation.every=5"]
+    own += ["data.problem_pattern=", "data.few_shot=[]"]
+    asked = ["device=cpu", *arguments[:1], *arguments[2:4], *arguments[4:], folder, *own, "run.name=base"]
+    ((whole, _), _) = prepared(asked).samples
+    assert len(whole.problems) == 6
+    mark(trained.parent, "sweep")
+    ((base, _), (few, _)) = prepared(asked).samples
+    assert (base.filtered_counts[CHOSE], len(base.problems)) == (2, 4)
+    begun = loading.load_problems(command_line(asked, CommandLine), load_tokenizer(arguments[2].partition("=")[2], ""))
+    (trained / "selection.json").write_text(json.dumps([each.id for each in begun.selection]))
+    ((result, _), (rest, _)) = prepared([f"adapter={trained}", arguments[3], "n=2"]).samples
+    assert [[each.id for each in one.problems] for one in (base, few)] == [
+        [each.id for each in one.problems] for one in (result, rest)
+    ]
 
 
 def test_run_without_the_checkpoint_is_named(arguments: list[str], trained: Path, refused: Callable[..., str]) -> None:
