@@ -20,9 +20,11 @@ def plain_table(*columns: str) -> Table:
     return table
 
 
-def runs_table(runs: Sequence[SweepRun], exams: Mapping[str, Exam]) -> RenderableType:
+def runs_table(runs: Sequence[SweepRun], bases: Sequence[Exam], exams: Mapping[str, Exam]) -> RenderableType:
     """Return the progress of every run and its held-out accuracy; means over seeds are in the report."""
     table = plain_table("run", "status", "spent", "updates", "held-out pass@1", *(["exam"] * bool(exams)))
+    for model in bases:
+        table.add_row(model.name, *[""] * 4, Text(model.status, STYLE.get(model.status, "")))
     for run in runs:
         summary = run.record.summary()
         base, final = (summary.eval.base, summary.eval.final) if summary else (None, None)

@@ -30,6 +30,11 @@ def end(code, status, reason="as told"):
     after = {"pass@1": 0.5, "ci95": [0.4, 0.6], "problems": 10, "n": 1, "mean_length": 8.0, "truncated": 0.0}
     summary = {"status": status, "reason": reason, "updates": 1, "eval": {"base": after, "final": after}}
     (folder / "summary.json").write_text(json.dumps(summary))
+    if conduct.get("checkpoint", True) and not (folder / "checkpoints").exists():
+        adapter = folder / "checkpoints" / "update-000001" / "adapter"
+        adapter.mkdir(parents=True)
+        (adapter / "adapter_model.safetensors").write_text(str(folder))
+        (folder / "checkpoints" / "latest").symlink_to("update-000001")
     sys.exit(code)
 
 signal.signal(signal.SIGTERM, lambda *_: end(143, "interrupted", "SIGTERM"))
@@ -46,7 +51,7 @@ end(code, status)
 """
 
 EXAMINER = r"""
-import json, pathlib, signal, sys, time
+import hashlib, json, pathlib, signal, sys, time
 given = dict(argument.split("=", 1) for argument in sys.argv[1:])
 run = given.get("adapter")
 home = pathlib.Path(run or f"{given['run.folder']}/{given['run.name']}")
@@ -63,6 +68,10 @@ names = [pathlib.Path(each.removeprefix("file:")).stem for each in json.loads(gi
 scores = {"pass@1": 0.5, "ci95": [0.4, 0.6], "problems": 10, "n": int(given["n"]), "mean_length": 8.0, "truncated": 0.0}
 policies = {"base": scores, **({"adapter": scores} if run else {})}
 made = {"model": "m", "dtype": "float32", "temperature": 1.0, "top_p": 1.0, "max_response_tokens": 8}
+made["seed"] = int(given["run.seed"])
+if run:
+    weights = home / "checkpoints" / "latest" / "adapter" / "adapter_model.safetensors"
+    made |= {"adapter": run, "adapter_digest": hashlib.blake2b(weights.read_bytes()).hexdigest()}
 results = [{"name": name, "n": scores["n"], "limit": json.loads(given["limit"]), **policies} for name in names]
 document = {"format": 1, "status": "completed", "protocol": made, "benchmarks": results, "given": given}
 (home / "evaluation").mkdir(parents=True, exist_ok=True)

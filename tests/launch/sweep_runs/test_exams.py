@@ -11,6 +11,8 @@ import pytest
 from conf.load import load
 from launch import sweep
 from launch.sweep import main
+from launch.sweep_runs.grid import read_grid
+from launch.sweep_runs.jobs import exams_of, jobs_of
 from tests.launch.sweep_runs.stand_ins import calls, command, start, two_lanes, wait_for_call
 
 EXAMS = ("benchmarks=[aime24,file:sums.csv]", "n=16")
@@ -32,7 +34,7 @@ def exams(folder: Path) -> dict[str, tuple[str, str | None]]:
 
 @pytest.mark.usefixtures("unprepared")
 def test_results_are_examined_after_their_run_and_a_base_model_once(
-    sweeping: Callable[..., int], tmp_path: Path
+    sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ("ranks=[1,2]", "seeds=[3,1]", "limit=9", *EXAMS)
     assert sweeping(*asked) == 0
@@ -41,6 +43,9 @@ def test_results_are_examined_after_their_run_and_a_base_model_once(
         *(f"{exam}r{rank}-seed{seed}" for seed in (3, 1) for rank in (1, 2) for exam in ("", "exam-")),
     ]
     assert calls(tmp_path) == order
+    assert ["base", "completed"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    logs = {"base-exam", *(f"r{rank}-seed{seed}{exam}" for rank in (1, 2) for seed in (1, 3) for exam in ("", "-exam"))}
+    assert {file.stem for file in (tmp_path / "s").glob("*.log")} == logs
     document = json.loads((tmp_path / "s" / "sweep.json").read_text())
     assert (document["benchmarks"], document["n"], document["pass_at"]) == (["aime24", "file:sums.csv"], 16, [1, 8, 16])
     assert {status for status, _ in exams(tmp_path).values()} == {"completed"}
@@ -76,6 +81,40 @@ def test_exams_of_what_has_failed_are_left_out_with_the_reason(sweeping: Callabl
     assert (status, "base" in str(reason), "no such thing" in str(reason)) == ("failed", True, True)
     assert sweeping("ranks=[1,2]", *EXAMS) == 0
     assert calls(tmp_path)[-3:] == ["exam-base", "exam-r1", "exam-r2"]
+
+
+@pytest.mark.usefixtures("unprepared")
+def test_exam_of_another_policy_or_seed_does_not_count(
+    sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("ranks=[1,2]", "seeds=[0,1]", *EXAMS)
+    assert sweeping(*asked) == 0
+    (tmp_path / "s/r1-seed0/checkpoints/latest/adapter/adapter_model.safetensors").write_text("a later one")
+    file = tmp_path / "s/r2-seed1/evaluation/evaluation.json"
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    assert sweeping(*asked) == 1
+    for run in ("r1-seed0", "r2-seed1"):
+        status, reason = exams(tmp_path)[run]
+        assert (status, f"{run}/evaluation" in str(reason)) == ("failed", True)
+        shutil.rmtree(tmp_path / "s" / run / "evaluation")
+    for other in ("seeds=[1,0]", "seeds=[5,0,1]"):
+        assert sweeping("ranks=[1,2]", other, *EXAMS) == 2
+        assert "base/evaluation has the seed 0" in capsys.readouterr().err
+    assert sweeping("ranks=[1,2]", "seeds=[0,5,1]", *EXAMS) == 0
+
+
+@pytest.mark.usefixtures("unprepared")
+def test_run_without_a_checkpoint_has_no_exam_and_fails_no_sweep(sweeping: Callable[..., int], tmp_path: Path) -> None:
+    for _ in range(2):
+        assert sweeping("ranks=[1,2]", *EXAMS, r1={"checkpoint": False}) == 0
+        assert exams(tmp_path)["r1"] == ("skipped", "exam: its run has no checkpoint")
+    assert calls(tmp_path) == ["exam-base", "r1", "r2", "exam-r2"]
+
+
+def test_base_models_come_first_in_their_lane() -> None:
+    grid = read_grid(["conf=paper", "models=[llama,qwen3]", "ranks=[8]"])
+    jobs = jobs_of(grid.runs, exams_of(grid)[1])
+    assert [job.name for job in jobs] == ["base-llama", "base-qwen3", *["llama-r8"] * 2, *["qwen3-r8"] * 2]
 
 
 @pytest.mark.usefixtures("unprepared")
