@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -24,7 +23,7 @@ from conf.checks import check_lengths
 from conf.command import near
 from conf.errors import BadInput
 from conf.load import run_of
-from conf.schema import CommandLine, Config
+from conf.schema import CommandLine
 from conf.settings import changed
 from launch.hardware.machine import Machine, check_build
 from launch.plan.plan import possible_samples
@@ -79,7 +78,9 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     if run:
         console.print(f"Settings of the run in {near(run)}")
     tokenizer = load_tokenizer(model_path, config.model.path)
-    chose = RunRecord(run).selection() if run else will_choose(config, tokenizer)
+    chose = RunRecord(run).selection() if run else []
+    if not run and config.validation.every and is_marked(Path(config.run.folder), SWEEP):  # for the sweep's runs
+        chose = [problem.id for problem in load_problems(config, tokenizer).selection]
     benchmarks = [
         load_benchmark(benchmark, config, tokenizer, config.limit, chose)
         for benchmark in find_benchmarks(config.benchmarks)
@@ -116,13 +117,6 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
         samples=samples,
         others=[each for each in before if each.name not in {known.benchmark.name for known in benchmarks}],
     )
-
-
-def will_choose(config: Config, tokenizer: Any) -> list[str]:
-    """Return the ids of the problems that choose the results of a sweep's runs, for the exam of their base model."""
-    if not (config.validation.every and is_marked(Path(config.run.folder), SWEEP)):
-        return []
-    return [problem.id for problem in load_problems(config, tokenizer).selection]
 
 
 def with_result(config: CommandLine, run: Path | None) -> CommandLine:

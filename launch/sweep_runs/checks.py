@@ -38,9 +38,8 @@ def check_comparable(grid: Grid) -> None:
     if len(validated) > 1:
         raise BadInput("validation.every: only some runs would have their result chosen; give 0 for all, or for none")
     data = [run.config.data for run in grid.runs]
-    free = (*PROMPT, *(TRAINING if all(each.eval_source for each in data) else ()))
-    if not any((each.eval_source or each.source).startswith(GENERATOR) for each in data):
-        free += ("data.size",)
+    sized = any((each.eval_source or each.source).startswith(GENERATOR) for each in data)
+    free = (*PROMPT, *TRAINING * all(each.eval_source for each in data), *(() if sized else ("data.size",)))
     for key in (key for key in varied if True in validated and among(key, SELECTION) and not among(key, free)):
         raise BadInput(f"{key}: validation would choose on different problems in the runs; give one value for all")
     fixed = (*EXAM, *(f"{section}.{key}" for section, keys in SETTINGS.items() for key in keys))

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from actors.evaluation.folder import EvaluationFolder
 from actors.models.adapters import WEIGHTS_FILE
-from actors.storage.documents import EvaluationDocument
 from actors.storage.files import digest
 from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
@@ -45,10 +44,10 @@ class Exam:
 
     @property
     def arguments(self) -> list[str]:
-        """The arguments of launch/evaluate.py."""
+        """The arguments of launch/evaluate.py. All exams of a sweep have the seed of its first run."""
         sweep, config = self.grid.settings, self.run.config
         own = [f"benchmarks={json.dumps(sweep.benchmarks)}", f"n={sweep.n}", f"device={config.device}", *UNLIMITED]
-        own += [f"limit={json.dumps(self.grid.limit)}", f"{SEED}={self.seed}"]
+        own += [f"limit={json.dumps(self.grid.limit)}", f"{SEED}={self.grid.runs[0].config.run.seed}"]
         if self.base:
             return [f"adapter={self.run.folder}", f"base={self.base.folder}", *own]
         own += [f"run.name={self.name}", f"model.dtype={config.model.dtype}"]
@@ -56,28 +55,18 @@ class Exam:
         return [*(each for each in self.run.arguments if not among(each.partition("=")[0], replaced)), *own]
 
     @property
-    def seed(self) -> int:
-        """The seed of all exams of a sweep: that of its first run."""
-        return self.grid.runs[0].config.run.seed
-
-    @property
-    def document(self) -> EvaluationDocument | None:
-        return EvaluationFolder(self.folder).document()
-
-    @property
     def mismatched(self) -> bool:
         """Whether its folder has an evaluation with another seed, or of another adapter than the run's result."""
-        if (document := self.document) is None or document.protocol.seed != self.seed:
+        document, result = EvaluationFolder(self.folder).document(), self.run.record.checkpoints.result
+        if document is None or document.protocol.seed != self.grid.runs[0].config.run.seed:
             return document is not None
-        measured, result = document.protocol.adapter_digest, self.run.record.checkpoints.result
-        if not self.base or not measured:
-            return False
-        return result is None or measured != digest(result / "adapter" / WEIGHTS_FILE)
+        measured = document.protocol.adapter_digest if self.base else None
+        return measured is not None and (not result or measured != digest(result / "adapter" / WEIGHTS_FILE))
 
     @property
     def finished(self) -> bool:
         """Whether all its samples are there."""
-        n, document = self.grid.settings.n, self.document
+        n, document = self.grid.settings.n, EvaluationFolder(self.folder).document()
         measured = {
             each.name: (each.limit, each.base.n, each.adapter.n if each.adapter else None)
             for each in (document.benchmarks if document and document.status == "completed" else ())
@@ -89,10 +78,8 @@ class Exam:
     @property
     def obstacle(self) -> tuple[str, str] | None:
         """Status and reason if it cannot take place, after its run and the base model's exam."""
-        if self.base and not self.run.finished:
-            return "skipped", f"its run is {self.run.status}"
-        if self.base and self.run.record.checkpoints.result is None:
-            return "skipped", "its run has no checkpoint"
+        if self.base and not (self.run.finished and self.run.record.checkpoints.result):
+            return "skipped", "its run has no checkpoint" if self.run.finished else f"its run is {self.run.status}"
         if self.base and not self.base.finished:
             return "failed", f"the exam of {self.base.name} is {self.base.status}: {self.base.reason}"
         if self.mismatched:
@@ -119,8 +106,6 @@ def exams_of(grid: Grid) -> tuple[list[Exam], dict[str, Exam]]:
 
 
 def jobs_of(runs: Sequence[SweepRun], exams: dict[str, Exam]) -> list[Job]:
-    """Return the jobs of a lane with these runs: first the base models whose first run is one of them, for which
-    other lanes may wait; then each run before its exam.
-    """
+    """Return the jobs of a lane with these runs: first their base models, for which other lanes may wait."""
     bases = [exam.base for run in runs if (exam := exams.get(run.name)) and exam.base and exam.base.run is run]
     return [*bases, *(job for run in runs for job in (run, exams.get(run.name)) if job)]

@@ -4,7 +4,7 @@ import os
 import time
 from types import FrameType
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.live import Live
 
 from actors.storage.documents import SweepDocument, SweepEntry
@@ -48,17 +48,14 @@ class Scheduler:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while self._turn():
                 if self._console.is_terminal:
-                    live.update(self._table(), refresh=True)
+                    live.update(runs_table(self._grid.runs, self._bases, self._exams), refresh=True)
                 time.sleep(POLL_S)
-        self._console.print(self._table())
+        self._console.print(runs_table(self._grid.runs, self._bases, self._exams))
         for line in (f"Report         {attempt(self._grid.folder)}", conclusion(self._grid.folder)):
             self._console.print(line)
         if self._received:
             return 128 + self._received[0]
         return 0 if all(job.finished or job.status == "skipped" for job in jobs) else 1
-
-    def _table(self) -> RenderableType:
-        return runs_table(self._grid.runs, self._bases, self._exams)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._received.append(number)
@@ -93,7 +90,7 @@ class Scheduler:
                 continue
             arguments = job.arguments if isinstance(job, Exam) else self._arguments(lane, job)
             if arguments:
-                log = f"{job.name}-exam.log" if isinstance(job, Exam) else f"{job.name}.log"
+                log = f"{job.name}{'-exam' * isinstance(job, Exam)}.log"
                 lane.start(job, arguments, self._grid.folder / log)
                 self._put(job, "running")
                 return
