@@ -96,7 +96,8 @@ def paired_difference(before: Mapping[K, float], after: Mapping[K, float], famil
     factor = student_quantile(together(family), 2 * count) ** 2 * scale / count
     lines = (0.0, changed), (1.0, 0.0), (-1.0, 0.0)
     found = [ends for line in lines if (ends := _bounds(mean, factor, *line))]
-    return Difference(mean, (min(low for low, _ in found), max(high for _, high in found)), p)
+    least, most = min(low for low, _ in found), max(high for _, high in found)
+    return Difference(mean, (max(least, -1.0), min(most, 1.0)), p)  # rounding may leave the range
 
 
 def together(family: int) -> float:
