@@ -167,7 +167,9 @@ def _faults(run: Run) -> Iterator[Flag]:
     for name, number in deaths.items():
         yield Flag("warning", f"{many(number, 'failure')} survived", f"of the {name}; events.jsonl says why")
     restarts = sum(deaths.get(name, 0) for name in ("learner", "coordinator"))
-    resumed = run.restores - restarts - len(events(run, EventKind.ROLLED_BACK))
+    result = run.summary.result
+    loaded = result is not None and result.update != run.summary.updates  # an earlier version, to evaluate it
+    resumed = run.restores - restarts - len(events(run, EventKind.ROLLED_BACK)) - loaded
     if resumed > 0:
         yield Flag("note", f"Resumed {'once' if resumed == 1 else f'{resumed} times'}", "from a checkpoint")
     if skipped := counts.get("updates/skipped", 0):
