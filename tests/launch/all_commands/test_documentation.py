@@ -209,3 +209,11 @@ def test_headings_that_a_page_outside_docs_links_to_exist(page: Path) -> None:
         text = (page.parent / target if target else page).read_text("utf-8")
         headings = {re.sub(r"[^\w\- ]", "", head.lower()) for head in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
         assert anchor in {head.replace(" ", "-") for head in headings}
+
+
+def test_the_ci_names_tests_that_exist() -> None:
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    (file,) = re.findall(r"^engine=(\S+)$", script, re.MULTILINE)
+    names = re.findall(r"\$engine::(\w+)", script)
+    assert len(names) == 3
+    assert [name for name in names if f"def {name}(" not in (ROOT / file).read_text("utf-8")] == []
