@@ -51,7 +51,7 @@ def leave_mps(pid: int) -> None:
     work may break the service for all others (NVIDIA's documentation of MPS, "Client Early Termination").
     """
     tell = partial(subprocess.run, [MPS_TOOL], text=True, capture_output=True, timeout=MPS_ANSWER_S)
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # the signal that follows ends it all the same
         servers = tell(input="get_server_list\n").stdout.split() if "CUDA_MPS_PIPE_DIRECTORY" in os.environ else []
         for server in filter(str.isdigit, servers):
             tell(input=f"terminate_client {server} {pid}\n")

@@ -38,8 +38,7 @@ def fraction(values: Sequence[float], by_problem: Sequence[float]) -> Mean:
 
 
 def pooled_variance(samples: Iterable[Sequence[float]]) -> tuple[float, int]:
-    """Return the pooled variance within samples and its degrees of freedom; 0 if each has one value,
-    or equal ones."""
+    """Return the pooled variance within samples and its degrees of freedom; a variance of 0 where none differ."""
     several = [values for values in samples if len(values) > 1]
     freedom = sum(len(values) - 1 for values in several)
     squares = sum(variance(values) * (len(values) - 1) for values in several)

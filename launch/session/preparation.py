@@ -30,8 +30,7 @@ from launch.plan.refusal import check_plan
 from launch.session.admission import begin
 from rewards.problems.loading import USED, write_listing
 from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
-
-GENERATED = "reasoning_gym:"
+from rewards.problems.sources import GENERATED
 
 PROJECT = Path(__file__).parents[2]
 

@@ -13,6 +13,7 @@ from conf.settings import show
 from launch.sweep_runs.grid import Grid
 from rewards.problems import sources
 from rewards.problems.loading import EVAL_SEED, TRAIN_SEED
+from rewards.problems.sources import GENERATED
 
 SELECTION = ("data", "eval.problems", "eval.share", "validation.problems", "rollout.max_prompt_tokens")
 """Settings that the selection problems depend on, but for those of PROMPT."""
@@ -21,8 +22,6 @@ PROMPT = ("data.template", "data.system", "data.chat_settings", "data.hub_timeou
 
 TRAINING = ("data.source", "data.contamination", "eval.share")
 """Those on which they do not depend if all runs have a data.eval_source."""
-
-GENERATOR = "reasoning_gym:"
 
 EXAM = ("model.dtype", "eval.temperature", "eval.top_p", "eval.max_response_tokens", "rollout.max_response_tokens")
 """Settings that the samples of an exam depend on, besides those of an evaluation's protocol."""
@@ -38,7 +37,7 @@ def check_comparable(grid: Grid) -> None:
     if len(validated) > 1:
         raise BadInput("validation.every: only some runs would have their result chosen; give 0 for all, or for none")
     data = [run.config.data for run in grid.runs]
-    sized = any((each.eval_source or each.source).startswith(GENERATOR) for each in data)
+    sized = any((each.eval_source or each.source).startswith(GENERATED) for each in data)
     free = (*PROMPT, *TRAINING * all(each.eval_source for each in data), *(() if sized else ("data.size",)))
     for key in (key for key in varied if True in validated and among(key, SELECTION) and not among(key, free)):
         raise BadInput(f"{key}: validation would choose on different problems in the runs; give one value for all")
@@ -68,7 +67,7 @@ def check_sources(grid: Grid) -> None:
     read: list[tuple[str, DataConfig]] = []
     for data in (run.config.data for run in grid.runs if not run.record.finished()):
         for key, source, seed in (("source", data.source, TRAIN_SEED), ("eval_source", data.eval_source, EVAL_SEED)):
-            size = 1 if source.startswith(GENERATOR) else data.size
+            size = 1 if source.startswith(GENERATED) else data.size
             one = replace(data, source=source, eval_source="", size=size)
             if source and (key, one) not in read:
                 read.append((key, one))

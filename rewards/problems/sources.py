@@ -66,6 +66,9 @@ MOST_ROWS = 10**6
 MOST_CHARACTERS = 2**30
 """Largest number of characters in the fields of all rows."""
 
+GENERATED = "reasoning_gym:"
+"""Beginning of a source that is made anew for each size."""
+
 PROGRESS_S = 10.0
 """Seconds between two lines about the progress."""
 

@@ -38,7 +38,7 @@ def simulate(runs: int, apart: bool, seed: int = 0) -> tuple[float, float]:
 
 
 def test_report_claims_learning_no_more_often_than_its_confidence_allows() -> None:
-    """Within three standard errors of so many runs; five thousand say it in 2.1 %."""
+    """Within three standard errors of so many runs; 45,000 say it in 2.3 %."""
     most = SIGNIFICANT / 2
     claimed, gain = simulate(RUNS, apart=True)
     assert claimed <= most + 3 * sqrt(most * (1 - most) / RUNS)
