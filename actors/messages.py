@@ -46,6 +46,9 @@ class ProblemSet:
     filtered_counts: number of rows by reason, also of contaminated ones that `data.contamination` keeps.
     filtered: these rows, one by one.
     selection: the held-out problems that choose the run's result, and that nothing reports.
+    candidates: those that the warm start draws from: with `self` the training problems, same ids, with the prompt that
+        shows `warm_start.few_shot`; otherwise those of `warm_start.source`, with the prompt that is learned.
+    solutions: parallel to `candidates`, the texts to learn; empty with `self`.
     """
 
     train: tuple[Problem, ...]
@@ -53,6 +56,8 @@ class ProblemSet:
     filtered_counts: dict[str, int]
     filtered: tuple[FilteredRow, ...] = ()
     selection: tuple[Problem, ...] = ()
+    candidates: tuple[Problem, ...] = ()
+    solutions: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[Problem, ...]:
@@ -63,6 +68,28 @@ class ProblemSet:
         """A hash of the problems' ids and of which ones choose the result."""
         ids = [problem.id for problem in self.all], len(self.selection)
         return blake2b(repr(ids if self.selection else ids[0]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A response to imitate.
+
+    problem: with the prompt that is learned. token_ids: the last one is an end-of-sequence token.
+    """
+
+    problem: Problem
+    token_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class ImitationStats:
+    """The result of one update of the warm start.
+
+    metrics: loss, learning rate and gradient norm, by their names. fault: as in UpdateStats.
+    """
+
+    metrics: dict[str, float]
+    fault: str = ""
 
 
 @dataclass(frozen=True)
