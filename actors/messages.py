@@ -48,7 +48,8 @@ class ProblemSet:
     selection: the held-out problems that choose the run's result, and that nothing reports.
     candidates: those that the warm start draws from: with `self` the training problems, same ids, with the prompt that
         shows `warm_start.few_shot`; otherwise those of `warm_start.source`, with the prompt that is learned.
-    solutions: parallel to `candidates`, the texts to learn; empty with `self`.
+    solutions: parallel to `candidates`, the responses to learn as an engine would return them, without
+        log-probabilities and ending with the end-of-sequence token however long they are; empty with `self`.
     """
 
     train: tuple[Problem, ...]
@@ -57,7 +58,7 @@ class ProblemSet:
     filtered: tuple[FilteredRow, ...] = ()
     selection: tuple[Problem, ...] = ()
     candidates: tuple[Problem, ...] = ()
-    solutions: tuple[str, ...] = ()
+    solutions: "tuple[Sample, ...]" = ()
 
     @property
     def all(self) -> tuple[Problem, ...]:
