@@ -23,6 +23,7 @@ from conf.schema.reward import RewardConfig
 from conf.schema.rollout import AdapterCheckConfig, RolloutConfig
 from conf.schema.run import BudgetConfig, CheckpointConfig, DashboardConfig, RunConfig, SweepConfig
 from conf.schema.signal import SignalConfig
+from conf.schema.warm_start import WarmStartConfig
 from conf.settings import DECLARED, section, setting, settings
 
 
@@ -37,6 +38,7 @@ class Config:
     model: ModelConfig = section(ModelConfig)
     data: DataConfig = section(DataConfig)
     lora: LoraConfig = section(LoraConfig)
+    warm_start: WarmStartConfig = section(WarmStartConfig, follows="warm_start.source")
     rollout: RolloutConfig = section(RolloutConfig)
     learner: LearnerConfig = section(LearnerConfig)
     algorithm: AlgorithmConfig = section(AlgorithmConfig)

@@ -100,8 +100,11 @@ class AlgorithmConfig:
     aggregation: str = setting("token_mean", GRPO, choices=("token_mean", "sequence_mean", "constant"))
     """token_mean, sequence_mean (mean of each response's mean) or constant (every token counts
     1 / (samples × rollout.max_response_tokens)); always over all samples of a batch, masked ones included."""
+    reference: str = setting("start", GRPO, choices=("start", "base"))
+    """What KL and drift are measured from: start (the model as it is when reinforcement learning begins, with
+    lora.start_from and the warm start) or base (without them). Without both they are the same."""
     kl: float = setting(0.0, GRPO, ge=0)
-    """Coefficient of the KL divergence to the base model."""
+    """Coefficient of the KL divergence to algorithm.reference."""
     entropy: float = setting(0.0, GRPO, ge=0)
     """Coefficient of the entropy bonus."""
     mask_truncated: bool = setting(False, GRPO)

@@ -98,8 +98,8 @@ class ModelConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class LoraConfig:
-    """The adapter: a LoRA in PEFT's format. KL to base and the movement in the adapter check are measured from the
-    model without any adapter.
+    """The adapter: a LoRA in PEFT's format. The movement in the adapter check is measured from the model without any
+    adapter.
     """
 
     rank: int = setting(32, "Tina (arXiv 2504.15777)", rule=RANK, checkpointed="rank")

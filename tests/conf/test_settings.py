@@ -34,7 +34,8 @@ def test_the_defaults_are_allowed() -> None:
 
 
 def test_followed_settings_exist() -> None:
-    assert {item.follows for item in ALL if item.follows} == {"data.source", "model.path", "budget.hours"}
+    followed = {"data.source", "model.path", "budget.hours", "warm_start.source"}
+    assert {item.follows for item in ALL if item.follows} == followed
 
 
 def test_settings_change_in_copies_alone() -> None:
