@@ -3,7 +3,18 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from actors.messages import AdapterRef, Batch, Group, Inspection, Problem, Sampling, Scores, UpdateStats
+from actors.messages import (
+    AdapterRef,
+    Batch,
+    Demonstration,
+    Group,
+    ImitationStats,
+    Inspection,
+    Problem,
+    Sampling,
+    Scores,
+    UpdateStats,
+)
 
 FAITHFUL = "the adapter is applied as it should be"
 
@@ -66,6 +77,15 @@ class Learner(Protocol):
 
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
         """Write as many noise adapters as an engine serves at once, in the same form as `publish`."""
+
+    async def imitate(self, demonstrations: tuple[Demonstration, ...], progress: float) -> ImitationStats:
+        """Take one optimizer step on the mean negative log-likelihood of the responses' tokens; the version stays 0.
+
+        progress: fraction of the warm start that is over, for its learning rate. Faults are those of `step`.
+        """
+
+    async def end_warm_start(self) -> None:
+        """Make the present weights the reference (`algorithm.reference`), and begin the optimizer anew."""
 
     async def accumulate(self, batch: Batch) -> None:
         """Compute the gradient of a batch, the longest part of an update. The weights stay as they are.

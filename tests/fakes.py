@@ -10,7 +10,9 @@ from actors.errors import ActorDied, LearnerDied
 from actors.messages import (
     AdapterRef,
     Batch,
+    Demonstration,
     Group,
+    ImitationStats,
     Inspection,
     Problem,
     Reward,
@@ -207,6 +209,7 @@ class FakeLearner(Remote):
     told: progress of each step. scored: its own version and the scored adapter, each time. inspected: its version and
     the responses, each time. deaths: calls in which it crashes, by name and version; each once.
     metrics_of, faulty: the metrics of the update that makes a version, and the versions whose update it skips.
+    imitated: demonstrations of each update of the warm start, and its progress.
     save_seconds, saved_at: how long a checkpoint takes, and when each began.
     """
 
@@ -219,6 +222,7 @@ class FakeLearner(Remote):
         self.accumulated: Batch
         self.batches: list[Batch] = []
         self.told: list[float] = []
+        self.imitated: list[tuple[tuple[Demonstration, ...], float]] = []
         self.scored: list[tuple[int, AdapterRef | None]] = []
         self.inspected: list[tuple[int, tuple[Group, ...]]] = []
         self.deaths: set[tuple[str, int]] = set()
@@ -248,6 +252,16 @@ class FakeLearner(Remote):
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
         await self.live("publish_synthetic")
         return tuple(AdapterRef(number, 0, "nowhere", synthetic=True) for number in (1, 2))
+
+    async def imitate(self, demonstrations: tuple[Demonstration, ...], progress: float) -> ImitationStats:
+        assert self.version == 0
+        await self.travel(self.seconds)
+        await self.live("imitate")
+        self.imitated.append((demonstrations, progress))
+        return ImitationStats({"loss": 1.0 / len(self.imitated), "learning_rate": 1.0 - progress, "grad_norm": 1.0})
+
+    async def end_warm_start(self) -> None:
+        await self.live("end_warm_start")
 
     async def accumulate(self, batch: Batch) -> None:
         assert batch.version == self.version
