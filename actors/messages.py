@@ -292,7 +292,7 @@ class Progress:
     cost: cost of the time spent, if an hour has a price.
     doing: the step of a long phase, in words.
     answers: whether an engine is up.
-    base: held-out pass@1 of the base model, once it is known.
+    base, warm: held-out pass@1 of the base model, and of version 0 after a warm start, once they are known.
     """
 
     phase: str
@@ -305,3 +305,4 @@ class Progress:
     doing: str = ""
     answers: bool = True
     base: float | None = None
+    warm: float | None = None

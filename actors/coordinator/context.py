@@ -14,7 +14,7 @@ from actors.runtime.host_resources import HostNeeds
 from actors.runtime.placement import Placement
 from actors.runtime.process import software_versions
 from actors.storage.checkpoints import version_of
-from actors.storage.documents import Evaluations, LedgerRecord, Plasticity, PolicyScores, Result, RunSummary
+from actors.storage.documents import LedgerRecord, Plasticity, PolicyScores, Result, RunSummary
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.schema import Config
@@ -93,7 +93,7 @@ def summarise(request: RunRequest, outcome: Outcome, updates: int, ledger: Ledge
         budget_s=request.config.budget.seconds,
         spent_s=spent,
         cost=None if price is None else price * spent / 3600,
-        eval=Evaluations(base=folder.evaluation("base"), final=outcome.final, last=outcome.last),
+        eval=folder.evaluations().model_copy(update={"final": outcome.final, "last": outcome.last}),
         result=result_of(folder),
         plasticity=outcome.plasticity,
         ledger=ledger,
@@ -111,7 +111,7 @@ def result_of(run: RunRecord) -> Result | None:
     version = version_of(checkpoint)
     if checkpoints.best is None:
         return Result(update=version, why="the last, since no checkpoint was validated")
-    rows = [row.metrics for row in run.rows()]
+    rows = run.scored()
     scores = {int(row["update"]): row[SCORE] for row in rows if SCORE in row}
     left = "" if Selection(rows).chosen == version else " whose checkpoint is left"
     highest = f"the highest mean of two validations in a row{left}, of {len(scores)}"

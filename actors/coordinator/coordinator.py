@@ -13,7 +13,7 @@ from actors.adapter_check.at_start import CheckAtStart
 from actors.adapter_check.prompts import CheckPrompts
 from actors.coordinator.budget import FINISH_MARGIN_S
 from actors.coordinator.context import Outcome, RunContext
-from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, ReferenceSet
+from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, ReferenceSet, StartEvaluations
 from actors.coordinator.finals import FinalEvaluations
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.metrics import Standing, describe_batch
@@ -23,6 +23,7 @@ from actors.coordinator.rules.collapse_guard import Alarm, Guard
 from actors.coordinator.rules.learner_state import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
 from actors.coordinator.rules.streaks import SkippedStreak
 from actors.coordinator.saving import Saving
+from actors.coordinator.warm_start import WarmStart
 from actors.errors import Halted, LearnerDied
 from actors.messages import AdapterRef, Batch, Progress
 from actors.storage.checkpoints import read_state
@@ -48,11 +49,13 @@ class Coordinator:
         self._config, self._learner, self._folder = run.config, run.learner, run.folder
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
         self._heldout, self._plasticity = HeldoutEvaluations(run), ReferenceSet(run)
-        self._saving = Saving(run, lambda: self._producer.state.model_copy(update={"noise": self._publisher.noise}))
+        self._saving = Saving(run, lambda: self._state)
         self._prompts = CheckPrompts(run.config, run.problems.train, partial(run.metered, "adapter_check"))
         self._finals = FinalEvaluations(run, self._saving, self._heldout, self._plasticity, self._prompts)
         self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts)
         self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
+        self._starts = StartEvaluations(run, self._heldout, self._plasticity, self._standing)
+        self._warm_start = WarmStart(run, self._saving, self._standing, self._starts.base)
         self._skipped = SkippedStreak()
         self._end = asyncio.timeout(None)  # when training ends, set by `_end_training_in_time`
         self._lifecycle = LearnerLifecycle()
@@ -65,13 +68,19 @@ class Coordinator:
         self._saving.nothing_unsaved()
         self.ledger.go_back(state.counts)
         self._publisher = PolicyPublisher(self._run, self._prompts, self._startup_check, state.noise)
-        self._producer = RolloutProducer(
-            self._run, self._publisher, state, rollbacks=self._rollbacks, one_batch=self._base_due
-        )
-        history = [row.metrics for row in self._folder.rows() if row.update <= state.version]  # the file may have more
+        due = self._starts.begin(state.version)
+        self._producer = RolloutProducer(self._run, self._publisher, state, rollbacks=self._rollbacks, one_batch=due)
+        scored = [row for row in self._folder.scored() if row["update"] <= state.version]  # the file may have more
+        history = [row for row in scored if row["update"]]
         self._guard = Guard(self._config.guard, history)
-        self._selection = self._saving.mark(self._saving.choose(history))
+        self._selection = self._saving.mark(self._saving.choose(scored))
         return history[-1] if history else {}
+
+    @property
+    def _state(self) -> CoordinatorState:
+        """The coordinator's part of a checkpoint."""
+        more = {"noise": self._publisher.noise, **self._warm_start.state}
+        return self._producer.state.model_copy(update=more)
 
     @property
     def progress(self) -> Progress:
@@ -81,12 +90,6 @@ class Coordinator:
     def updates(self) -> int:
         """Number of updates that led to the current policy: its version."""
         return self._producer.staleness.version
-
-    @property
-    def _base_due(self) -> bool:
-        """Whether the base model has yet to answer the held-out problems or to make the reference set."""
-        evaluated = self._folder.evaluation("base") is not None or not self._run.problems.heldout
-        return not evaluated or self._folder.reference_set() is None
 
     async def run(self) -> Outcome:
         """Run from start to end, and return to the last checkpoint whenever the learner crashes. Raises Halted if the
@@ -120,27 +123,36 @@ class Coordinator:
         self._standing.enter("starting", "engine and learner load")
         self.ledger.enter_all("start")
         try:
-            await self._stopping.unless_stopped(self._publish())
+            await self._publish()
         finally:
             self.ledger.note_start()
 
     async def _publish(self) -> None:
-        """Restart a crashed learner, restore it if the run has a past, and adopt its version."""
-        checkpoint, revive = self._folder.checkpoints.latest, self._lifecycle.state is GONE
+        """Load the learner, make the warm start if one is due, and adopt the learner's version. A stop ends it early;
+        the warm start then saves its work.
+        """
+        unless_stopped = self._stopping.unless_stopped
         try:
-            if revive:
-                await self._learner.revive()
-                self._lifecycle.move(STARTING)
-            if revive or checkpoint:
-                folder = str(checkpoint) if checkpoint else None
-                await self._learner.restore(folder, await self._folder.next_incarnation())
-            await self._startup_check.begin()
-            adapter = await self._learner.publish()
+            await unless_stopped(self._load())
+            if await self._warm_start.due():
+                await unless_stopped(self._startup_check.check())
+                await self._warm_start.carry_out()
+            if adapter := await unless_stopped(self._learner.publish()):
+                await unless_stopped(self._adopt(adapter))
         except LearnerDied as death:
             self._note_crash(death)
             await self._publish()
-        else:
-            await self._adopt(adapter)
+
+    async def _load(self) -> None:
+        """Restart a crashed learner, restore it if the run has a past, and prompt the engines for their first check."""
+        checkpoint, revive = self._folder.checkpoints.latest, self._lifecycle.state is GONE
+        if revive:
+            await self._learner.revive()
+            self._lifecycle.move(STARTING)
+        if revive or checkpoint:
+            folder = str(checkpoint) if checkpoint else None
+            await self._learner.restore(folder, await self._folder.next_incarnation())
+        await self._startup_check.begin()
 
     async def _train(self) -> None:
         """Train until the budget allows no further update. Each setback begins a new incarnation of the policy."""
@@ -149,7 +161,7 @@ class Coordinator:
                 self._end_training_in_time()
                 while (trusted := await self._train_incarnation()) is not None:
                     await self._go_back(trusted)
-                    await self._stopping.unless_stopped(self._publish())
+                    await self._publish()
                     if self._stopping.stopped:
                         return
 
@@ -178,31 +190,22 @@ class Coordinator:
         return trusted
 
     async def _admit_groups(self) -> None:
-        """Let groups after the first batch start once the base model is evaluated: its duration decides how much of the
-        budget is held back.
+        """Let groups after the first batch start once the base model and the model of a warm start are evaluated, while
+        the learner works on the first batch: the duration decides how much of the budget is held back.
         """
-        await self._measure_base()
+        await self._starts.measure(self._publisher.policy, lambda: self._producer.idle)
         self._end_training_in_time()
         await self._producer.go_on()
         await self._plasticity.inspect()  # its duration counts towards the reserve
 
-    async def _measure_base(self) -> None:
-        """Evaluate the base model while the learner works on the first batch, or read the result if there is one."""
-        if self._base_due:
-            await self._stopping.until(lambda: self._producer.idle or None)
-            self.ledger.enter("rollouts", "evaluate")
-            self._standing.doing = "the base model answers held-out problems"
-        await self._plasticity.sample()
-        self._standing.base = await self._heldout.base()
-        self._standing.doing = ""
-
     async def _train_in_turns(self) -> int | None:
         """Make one update after another. Return the version to go back to after a collapse."""
+        if self._warm_start.over and self.updates == 0 and (policy := self._publisher.policy):
+            chosen = self._finals.choose(policy, self._selection.validated, last=False)
+            self._selection = await self._stopping.unless_stopped(chosen) or self._selection
         turn_began = self._clock.now()
         while (batch := await self._next_batch()) is not None:
-            started = self._clock.now()
             row = await self._update(batch)
-            self._budget.expect("update", self._clock.now() - started)
             row["overlap"] = float(self._config.learner.max_staleness > 0)
             assert self._publisher.policy is not None
             row |= await self._stopping.unless_stopped(self._heldout.validate(self._publisher.policy)) or {}
@@ -259,6 +262,8 @@ class Coordinator:
         accumulated = self._clock.now()
         comparison = await self._busy("adapter_check", self._publisher.check())
         checked = self._clock.now()
+        await self._busy("wait_rollouts", self._stopping.unless_stopped(self._starts.replaceable.wait()))
+        waited = self._clock.now() - checked
         self._lifecycle.move(AHEAD)
         self._end_training_in_time()
         progress = self.updates / (self._config.budget.updates or math.inf)
@@ -274,13 +279,14 @@ class Coordinator:
         self._folder.drop_adapters(keep=self._publisher.needed)
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
         health = await self._stopping.within_grace(self._run.verifier.health())
+        self._budget.expect("update", self._clock.now() - started - waited)
         return {
             **comparison,
             **stats.metrics,
             **describe_batch(batch, health),
             **figures,
-            "time/learn": accumulated - started + stepped - checked,
-            "time/step": stepped - checked,
+            "time/learn": accumulated - started + stepped - checked - waited,
+            "time/step": stepped - checked - waited,
             "time/sync": self._clock.now() - stepped,
             "time/adapter_check": checked - accumulated,
             "budget/spent_s": self._budget.spent,

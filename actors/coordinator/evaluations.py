@@ -1,10 +1,13 @@
 """Measurements of a run's policy: held-out evaluations, and its drift from the base model."""
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from math import isfinite
 
 from actors.coordinator.budget import FINISH_MARGIN_S
 from actors.coordinator.context import RunContext
+from actors.coordinator.metrics import Standing
 from actors.coordinator.rules.selection import SCORE
 from actors.errors import LearnerDied
 from actors.evaluation.evaluator import Evaluator, counted, part_of
@@ -41,6 +44,13 @@ class HeldoutEvaluations:
             self._learn(known.round_seconds)
             return known
         return await self._evaluate("base", None, self._run.budget.left * BASE_SHARE)
+
+    async def warm(self, adapter: AdapterRef) -> PolicyScores | None:
+        """Evaluate version 0 after a warm start, without the time that is held back for the end."""
+        budget = self._run.budget
+        seconds = min(budget.left * BASE_SHARE, budget.left - budget.reserve)
+        enough = seconds > budget.expected("evaluate") / self._run.config.eval.n
+        return await self._evaluate("warm", adapter, seconds) if enough else None
 
     async def result(self, adapter: AdapterRef) -> PolicyScores | None:
         """Evaluate the policy that the run returns, in the rest of the budget."""
@@ -161,3 +171,57 @@ class ReferenceSet:
         tokens, seed = min(rollout.max_response_tokens, INSPECTED_TOKENS), request_seed(0, "plasticity", number)
         sampling = Sampling(1, tokens, rollout.temperature, top_p=1.0, seed=seed)
         return await self._engine.generate(-1 - number, self._problems[number], None, sampling)
+
+
+class StartEvaluations:
+    """Measures the models that reinforcement learning starts from: the base model, and version 0 of a warm start.
+
+    replaceable: set unless version 0 has yet to be evaluated, and must stay the policy until then.
+    """
+
+    def __init__(
+        self, run: RunContext, heldout: HeldoutEvaluations, plasticity: ReferenceSet, standing: Standing
+    ) -> None:
+        self.replaceable = asyncio.Event()
+        self._run, self._heldout, self._plasticity, self._standing = run, heldout, plasticity, standing
+
+    def begin(self, version: int) -> bool:
+        """Begin at a version. Return whether something is to be measured before its second batch is sampled."""
+        self.replaceable.set()
+        folder, warm = self._run.folder, self._run.config.warm_start.source and self._run.problems.heldout
+        if warm and version == 0 and folder.evaluation("warm") is None:
+            self.replaceable.clear()
+        return self._base_due or not self.replaceable.is_set()
+
+    @property
+    def _base_due(self) -> bool:
+        """Whether the base model has yet to answer the held-out problems or to make the reference set."""
+        evaluated = self._run.folder.evaluation("base") is not None or not self._run.problems.heldout
+        return not evaluated or self._run.folder.reference_set() is None
+
+    async def measure(self, policy: AdapterRef | None, idle: Callable[[], bool]) -> None:
+        """Measure what is missing, or read the results. idle: whether the engines have generated the first batch."""
+        stopping = self._run.stopping
+        if self._base_due or not self.replaceable.is_set():
+            await stopping.until(lambda: idle() or None)
+        await self.base()
+        if policy and not self.replaceable.is_set():
+            with self._evaluating("the model of the warm start"):
+                self._standing.warm = await stopping.unless_stopped(self._heldout.warm(policy))
+            self.replaceable.set()
+        else:
+            self._standing.warm = self._run.folder.evaluation("warm")
+
+    async def base(self) -> None:
+        """Evaluate the base model and sample the reference set, or read the results if there are any."""
+        with self._evaluating("the base model") if self._base_due else nullcontext():
+            await self._plasticity.sample()
+            self._standing.base = await self._heldout.base()
+
+    @contextmanager
+    def _evaluating(self, model: str) -> Iterator[None]:
+        self._run.ledger.enter("rollouts", "evaluate")
+        self._standing.doing = f"{model} answers held-out problems"
+        yield
+        self._run.ledger.enter("rollouts", "wait_learner")
+        self._standing.doing = ""

@@ -9,6 +9,7 @@ from actors.adapter_check.before_evaluation import without_effect
 from actors.adapter_check.prompts import CheckPrompts
 from actors.coordinator.context import RunContext
 from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, ReferenceSet
+from actors.coordinator.rules.selection import Selection
 from actors.coordinator.saving import Saving
 from actors.errors import Halted
 from actors.messages import AdapterRef
@@ -30,16 +31,17 @@ class FinalEvaluations:
         self._run, self._saving = run, saving
         self._heldout, self._plasticity, self._prompts = heldout, plasticity, prompts
 
-    async def choose(self, policy: AdapterRef, validated: int | None) -> None:
-        """Validate the last version, if it has a checkpoint and was not validated, and choose the result: the end of
-        the training may have cut off the checkpoint that was chosen before.
+    async def choose(self, policy: AdapterRef, validated: int | None, last: bool = True) -> Selection:
+        """Validate a version, if it has a checkpoint and was not validated, and return the choice of the result: the
+        end of the training may have cut off the checkpoint that was chosen before. last: whether no other follows.
         """
         folder, found = self._run.folder, dict[str, float]()
-        if policy.version == self._saving.saved_version > 0 and policy.version != validated:
-            found = await self._heldout.validate(policy, last=True)
+        saved = folder.checkpoints.latest is not None and policy.version == self._saving.saved_version
+        if saved and policy.version != validated:
+            found = await self._heldout.validate(policy, last)
         await folder.flush()  # the rows are read
         rows = folder.extend_metrics(policy.version, found)
-        self._saving.mark(await asyncio.to_thread(self._saving.choose, rows))
+        return self._saving.mark(await asyncio.to_thread(self._saving.choose, rows))
 
     async def evaluate(self, policy: AdapterRef, inspect: bool) -> dict[str, Any]:
         """Return the scores of the run's result, those of the last policy if it is another and time is left, and

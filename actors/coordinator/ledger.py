@@ -13,6 +13,9 @@ from actors.storage.documents import LedgerRecord
 UNDECIDED = "tokens/waiting"
 """The count of tokens in groups that no batch has taken yet."""
 
+WARM_START = "warm_start"
+"""The phase of the warm start, the activity of engines and learner in it, and the kind of its tokens."""
+
 HISTORY = ("tokens/useful", "tokens/zero_variance", "tokens/truncated", "tokens/failed")
 """The counts of tokens that were trained on or dropped. A rollback abandons those since the checkpoint."""
 
@@ -35,6 +38,7 @@ class Ledger:
         self.sampled_tokens, self.sampling_seconds = 0, 0.0
         self._began = clock.now() - spent
         self._since, self._start_s = since, record.start_s
+        self._warm_start_s = record.seconds.get("run", {}).get(WARM_START, 0.0)
         self._now: dict[str, tuple[str, float]] = {}
         self._seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for actor, activities in record.seconds.items():
@@ -56,8 +60,9 @@ class Ledger:
             self.enter(actor, activity)
 
     def note_start(self) -> None:
-        """Keep the seconds since the start of this process, if no start of the run has taken longer."""
-        self._start_s = max(self._start_s, self.clock.now() - self._began - self._since)
+        """Keep the seconds since the start of this process, without a warm start, if no start has taken longer."""
+        warm_start_s = self.seconds.get("run", {}).get(WARM_START, 0.0) - self._warm_start_s
+        self._start_s = max(self._start_s, self.clock.now() - self._began - self._since - warm_start_s)
 
     def count(self, name: str, amount: int = 1) -> None:
         self._counts[name] += amount

@@ -10,13 +10,17 @@ from actors.storage.documents import PolicyScores
 
 
 class Standing:
-    """The parts of `Progress` that only the coordinator knows. base: the base model's evaluation, once there is one."""
+    """The parts of `Progress` that only the coordinator knows.
+
+    base, warm: the evaluations of the base model, and of version 0 after a warm start, once there are any.
+    """
 
     def __init__(self, budget: Budget, ledger: Ledger, limit: int | None) -> None:
         """limit: updates after which the run ends; None if time alone ends it."""
         self.phase, self.doing = "starting", ""
         self.latest: dict[str, float] = {}
         self.base: PolicyScores | None = None
+        self.warm: PolicyScores | None = None
         self._budget, self._ledger, self._limit = budget, ledger, limit
 
     def enter(self, phase: str, doing: str = "") -> None:
@@ -37,6 +41,7 @@ class Standing:
             cost=self._budget.cost,
             doing=self.doing,
             base=self.base.pass_at_1 if self.base else None,
+            warm=self.warm.pass_at_1 if self.warm else None,
         )
 
 

@@ -31,6 +31,12 @@ class Saving:
         latest = self._run.folder.checkpoints.latest
         return version_of(latest) if latest else 0
 
+    @property
+    def overdue(self) -> bool:
+        """Whether too much work is unsaved."""
+        unsaved, expected = self._run.clock.now() - self._since, self._run.budget.expected("checkpoint")
+        return unsaved >= max(UNSAVED_S, expected / SAVING_SHARE)
+
     def nothing_unsaved(self) -> None:
         """Count unsaved work from this moment on."""
         self._since = self._run.clock.now()
@@ -53,12 +59,11 @@ class Saving:
 
     async def after_update(self, version: int, chosen: bool) -> None:
         """Write a checkpoint if it is due by `checkpoint.every`, chosen as the result, or the first, whose duration
-        sets the reserve for the last. Otherwise write a passing one if too much work is unsaved (UNSAVED_S).
+        sets the reserve for the last. Otherwise write a passing one if it is overdue.
         """
         settings, budget = self._run.config.checkpoint, self._run.budget
         planned = chosen or version % settings.every == 0 or not budget.knows("checkpoint")
-        unsaved = self._run.clock.now() - self._since
-        if planned or unsaved >= max(UNSAVED_S, budget.expected("checkpoint") / SAVING_SHARE):
+        if planned or self.overdue:
             await self.save(version, passing=not planned)
         if chosen:
             self._run.folder.checkpoints.mark_best(version)

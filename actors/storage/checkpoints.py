@@ -15,6 +15,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 from actors.storage.documents import CoordinatorState
@@ -83,13 +84,15 @@ class Checkpoints:
         await self.prune(keep_last, passing)
 
     async def prune(self, keep_last: int, passing: bool = False) -> None:
-        """Delete all checkpoints but the latest, the best and the last `keep_last`. Arguments are as in `new`."""
+        """Delete all checkpoints but that of version 0, the latest, the best and the last `keep_last`. Arguments are as
+        in `new`.
+        """
         latest, best = (each.name if each else "" for each in (self.latest, self.best))
         lasting = [each.name for each in self.all if each.name < latest and each.name != self._passing]
         lasting += [latest] * (not passing)
         self._passing = latest if passing else ""
         for each in self.all:
-            if each.name not in {latest, best, *lasting[-keep_last:]}:
+            if each.name not in {self.path_of(0).name, latest, best, *lasting[-keep_last:]}:
                 await asyncio.to_thread(self._remove, each)
 
     def mark_best(self, version: int | None) -> None:
@@ -117,6 +120,7 @@ class Checkpoints:
         refusal: returns why an undamaged checkpoint cannot be used, or None. Return the reasons for moving checkpoints
         aside, by version. Raises BadInput if there are checkpoints but none is usable.
         """
+        self._finish_replacing()
         for unfinished in self.unfinished:
             discard(unfinished, CHECKPOINT)
         latest = self.latest
@@ -141,6 +145,14 @@ class Checkpoints:
             self._remove(aside)
             checkpoint.rename(aside)
         return {version_of(checkpoint): reason for checkpoint, reason in refused.items()}
+
+    def _finish_replacing(self) -> None:
+        """Rename a whole checkpoint that a killed process was about to put in the place of the latest."""
+        latest = self.folder / "latest"
+        if latest.is_symlink() and not latest.exists():
+            whole = (each for each in self.folder.glob(f".{latest.readlink()}.*.tmp") if damage(each) is None)
+            for found in islice(whole, 1):
+                found.rename(self.folder / latest.readlink())
 
     def _remove(self, checkpoint: Path) -> None:
         """Delete a checkpoint, or rename it if it has a file that is not ours."""

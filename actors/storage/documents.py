@@ -67,6 +67,7 @@ class EventKind(StrEnum):
     COLLAPSE = "collapse"
     ROLLED_BACK = "collapse, rolled back"
     MISMATCH = "mismatch"
+    UNUSED = "solutions unused"
     REWARD_FAILED = "reward function failed"
     WALL_ABSENT = "wall absent"
     MPS = "mps"
@@ -102,8 +103,8 @@ class Event(Document):
 
 
 class PolicyScores(Document):
-    """Scores of a policy on problems: eval-base.json, eval-final.json and eval-last.json, all in summary.json, and in
-    evaluation.json.
+    """Scores of a policy on problems: eval-base.json, eval-warm.json, eval-final.json and eval-last.json, all in
+    summary.json, and in evaluation.json.
 
     n: samples of each problem. problems: their number. ci95: 95 % interval of pass@1 over problems. intervals: those of
     the other scores by name. tokens, seconds: of all samples, incomplete rounds among them. round_seconds: seconds for
@@ -137,9 +138,12 @@ class PolicyScores(Document):
 
 
 class Evaluations(Document):
-    """The held-out evaluations of a run. final: of its result. last: of the last policy, where that is another."""
+    """The held-out evaluations of a run. warm: of version 0 after a warm start. final: of its result. last: of the last
+    policy, where that is another.
+    """
 
     base: PolicyScores | None = None
+    warm: PolicyScores | None = None
     final: PolicyScores | None = None
     last: PolicyScores | None = None
 
@@ -257,14 +261,29 @@ class FilteredProblem(Document):
     reason: str
 
 
+class CandidateRow(Document):
+    """A row of warm-start.jsonl: a candidate, with the token ids of its responses that are learned.
+
+    unused: why a solution is not learned, for a person; empty for the model's own responses.
+    """
+
+    problem: str
+    responses: list[list[Count]] = []
+    unused: str = ""
+
+
 class CoordinatorState(Document):
-    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noise: see `CheckAfterSync`."""
+    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noise: see `CheckAfterSync`. imitated,
+    warm_start_over: updates of the warm start, and whether it has ended.
+    """
 
     version: Count = 0
     next_unused: Count = 0
     used: list[Count] = []
     dropped: Count = 0
     noise: Amount | None = None
+    imitated: Count = 0
+    warm_start_over: bool = False
     counts: dict[str, Whole] = {}
 
 

@@ -12,8 +12,9 @@ _CHECKPOINT = rf"adapter/({_ADAPTER})|learner\.(safetensors|json)|(coordinator|m
 _EVALUATION = r"\.microbudget-rl|evaluation\.(json|md)|samples/[^/]+-(base|adapter)\.jsonl|ray-session"
 _RUN = rf"""
     config\.yaml | problems\.digest | problems-left-out\.jsonl | (reference_set|selection)\.json
-    | (metrics|events)\.jsonl | (identity|origin|spent|ledger|incarnation|summary)\.json | eval-[\w-]+\.json
-    | failure\.log | report\.(html|md) | ray-session | samples/(eval|update|skipped)-[\w-]+\.jsonl
+    | (metrics|events)\.jsonl | warm-start(-metrics)?\.jsonl
+    | (identity|origin|spent|ledger|incarnation|summary)\.json | eval-[\w-]+\.json
+    | failure\.log | report\.(html|md) | ray-session | samples/(eval|update|skipped|warm)-[\w-]+\.jsonl
     | tensorboard/events\.out\.tfevents\.[^/]+
     | wandb/(debug[\w.-]*\.log | latest-run | settings | (offline-)?run-.+)
     | adapters/[^/]+/({_ADAPTER}) | evaluation/({_EVALUATION})

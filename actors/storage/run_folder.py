@@ -20,7 +20,7 @@ from actors.storage.files import (
 )
 from actors.storage.folders import discard, is_marked
 from actors.storage.layout import ADAPTER, RAY_SESSION
-from actors.storage.run_record import RunRecord
+from actors.storage.run_record import RunRecord, scored
 from actors.storage.writer import Writer
 from actors.tracking.tracking import Tracking
 from conf.errors import in_brief
@@ -144,16 +144,40 @@ class RunFolder(RunRecord):
         self.tracking.scalars(update, row.metrics)
         return row.metrics
 
-    def extend_metrics(self, update: int, more: dict[str, float]) -> list[dict[str, float]]:
-        """Add metrics, if any, to the row of an update. Return those of all rows. Call it once the rows are on disk."""
-        rows = [
-            documents.MetricsRow.model_validate({**row.content, **more}) if row.update == update else row
-            for row in self.rows()
-        ]
-        if more:
-            self.writer.put(write_rows, self.metrics, rows)
-            self.tracking.scalars(update, more)
-        return [row.metrics for row in rows]
+    def extend_metrics(self, version: int, more: dict[str, float]) -> list[dict[str, float]]:
+        """Add metrics, if any, to the row of the last version's update, of the warm start for version 0. Return those
+        of all versions. Call it once the rows are on disk.
+        """
+        before, rows = self.warm_start_rows(), self.rows()
+        file, own = (self.metrics, rows) if version else (self.warm_start_metrics, before)
+        if own and more:
+            own[-1] = documents.MetricsRow.model_validate({**own[-1].content, **more})
+            self.writer.put(write_rows, file, own)
+            self.tracking.scalars(version, more)
+        return scored(before, rows)
+
+    def append_candidate(self, row: documents.CandidateRow, shown: Sequence[documents.SampleRow]) -> None:
+        """Write a candidate of the warm start, and the samples of it that a person may look at."""
+        self.writer.put(append_row, self.candidates_file, row)
+        self.writer.put(append_row, self.path / "samples" / "warm-start.jsonl", *shown)
+
+    def append_warm_start(self, update: int, metrics: dict[str, float]) -> None:
+        """Write the row of an update of the warm start."""
+        named = {f"warm_start/{name}": value for name, value in metrics.items()}
+        row = documents.MetricsRow.model_validate({"update": update, **named})
+        self.writer.put(append_row, self.warm_start_metrics, row)
+        self.tracking.scalars(update, named)
+
+    def cut_warm_start(self, updates: int) -> None:
+        """Drop the rows of the warm start after so many updates, and half-written ones. Show the loggers the others
+        again, which they may have dropped in a return to version 0. Call it once the rows are on disk.
+        """
+        drop_half_line(self.candidates_file)
+        rows = [row for row in self.warm_start_rows() if row.update <= updates]
+        if self.warm_start_metrics.exists():
+            write_rows(self.warm_start_metrics, rows)
+        for row in rows:
+            self.tracking.scalars(row.update, {k: v for k, v in row.metrics.items() if k.startswith("warm_start/")})
 
     async def flush(self) -> None:
         """Return once all writes and the names of new files are on disk, so that no checkpoint outlasts its history.

@@ -31,6 +31,8 @@ class RunRecord:
         self.failure_log = path / "failure.log"
         self.report = path / "report.html"
         self.checkpoints = Checkpoints(path / "checkpoints")
+        self.candidates_file = path / "warm-start.jsonl"
+        self.warm_start_metrics = path / "warm-start-metrics.jsonl"
         self.filtered_file = path / "problems-left-out.jsonl"
         self.evaluation_folder = path / "evaluation"
 
@@ -57,6 +59,18 @@ class RunRecord:
 
     def rows(self) -> list[documents.MetricsRow]:
         return read_rows(self.metrics, documents.MetricsRow)
+
+    def candidates(self) -> list[documents.CandidateRow]:
+        """Return the candidates of the warm start so far, in their order."""
+        return read_rows(self.candidates_file, documents.CandidateRow)
+
+    def warm_start_rows(self) -> list[documents.MetricsRow]:
+        """Return the rows of the updates of the warm start."""
+        return read_rows(self.warm_start_metrics, documents.MetricsRow)
+
+    def scored(self) -> list[dict[str, float]]:
+        """Return the metrics of all versions that may be the result: of version 0 if a warm start has made it."""
+        return scored(self.warm_start_rows(), self.rows())
 
     @property
     def updates(self) -> int:
@@ -85,15 +99,22 @@ class RunRecord:
         return int(read_optional(self.path / "incarnation.json", fields.Count) or 0)
 
     def evaluation(self, name: str) -> documents.PolicyScores | None:
-        """Return a held-out evaluation: `base`, `final` or `last`."""
+        """Return a held-out evaluation: `base`, `warm`, `final` or `last`."""
         return read_document(self.path / f"eval-{name}.json", documents.PolicyScores)
+
+    def evaluations(self) -> documents.Evaluations:
+        """Return the held-out evaluations that a run makes at its beginning."""
+        warm = {"warm": found} if (found := self.evaluation("warm")) else {}
+        return documents.Evaluations(base=self.evaluation("base"), **warm)
 
     def reference_set(self) -> list[list[int]] | None:
         """Return the reference set: responses of the base model as token ids."""
         return read_optional(self.path / "reference_set.json", list[list[fields.Count]])
 
     def samples(self, name: str) -> list[documents.SampleRow]:
-        """Return the samples of `eval-base`, `eval-final`, `eval-last`, or an update as `sampled_updates` names it."""
+        """Return the samples of `eval-base`, `eval-warm`, `eval-final`, `eval-last`, `warm-start`, or an update as
+        `sampled_updates` names it.
+        """
         return read_rows(self.path / "samples" / f"{name}.jsonl", documents.SampleRow)
 
     def sampled_updates(self) -> list[str]:
@@ -124,8 +145,13 @@ class RunRecord:
             if path.is_dir():
                 raise BadInput(f"{path} is a folder, not a file; {REMEDY}")
         numbers = (self.incarnation, self.identity, self.reference_set, self.problems_digest, self.selection)
-        for read in (self.config, self.summary, self.rows, self.events, self.ledger, *numbers):
+        warm_start = (self.candidates, self.warm_start_rows, self.evaluations)
+        for read in (self.config, self.summary, self.rows, self.events, self.ledger, *numbers, *warm_start):
             read()
-        self.evaluation("base")
         for checkpoint in filter(None, (self.checkpoints.latest, self.checkpoints.best)):
             read_state(checkpoint)
+
+
+def scored(warm_start: list[documents.MetricsRow], rows: list[documents.MetricsRow]) -> list[dict[str, float]]:
+    """Return the metrics of each update after those of version 0, which are in the last row of the warm start."""
+    return [{**row.metrics, "update": 0} for row in warm_start[-1:]] + [row.metrics for row in rows]

@@ -93,7 +93,7 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
     elif had is not None and had <= summary.updates:
         more = asked is None or asked > had
         hint = f"budget.updates={2 * had}"
-    elif 0 < before.validation.patience <= (unrisen := Selection(row.metrics for row in run.rows()).unrisen):
+    elif 0 < before.validation.patience <= (unrisen := Selection(run.scored()).unrisen):
         more = not 0 < config.validation.patience <= unrisen
         hint = f"validation.patience={2 * unrisen}"
     if not more:

@@ -102,9 +102,9 @@ class Run:
         self.engine.start_anew()  # in a process of its own
         folder = self.folder = RunFolder(self.path)
         folder.recover()
-        validation = self.config.validation
-        problems = make_problems(heldout=self.config.eval.problems, selection=validation.every and validation.problems)
-        context = make_context(self.config, problems, folder, self.seconds, self.engine, self.learner, self.verifier)
+        context = make_context(
+            self.config, self.problems, folder, self.seconds, self.engine, self.learner, self.verifier
+        )
         self.coordinator = Coordinator(context)
         for seconds in stops:
             asyncio.get_running_loop().call_later(seconds, context.stopping.stop, "SIGTERM")
@@ -115,6 +115,11 @@ class Run:
             self.ledger = context.ledger.seconds
             folder.write_spent(self.spent, context.ledger.record)
             await folder.flush()
+
+    @property
+    def problems(self) -> ProblemSet:
+        validation = self.config.validation
+        return make_problems(heldout=self.config.eval.problems, selection=validation.every and validation.problems)
 
     @property
     def spent_so_far(self) -> float:

@@ -45,13 +45,12 @@ class FruitlessStreak:
 class SkippedStreak:
     """Counts consecutive updates whose step was skipped."""
 
-    def __init__(self) -> None:
-        self._length = 0
+    def __init__(self, samples: str = "their samples are in samples/skipped-*") -> None:
+        """samples: says where the samples of the updates are."""
+        self._length, self._samples = 0, samples
 
     def see(self, fault: str) -> None:
         """Count an update. fault: why it was skipped, empty if it was not. Raises Halted at the end of a streak."""
         self._length = self._length + 1 if fault else 0
         if self._length == SKIPPED_UPDATES:
-            raise Halted(
-                f"{SKIPPED_UPDATES} updates in a row were skipped: {fault}; their samples are in samples/skipped-*"
-            )
+            raise Halted(f"{SKIPPED_UPDATES} updates in a row were skipped: {fault}; {self._samples}")

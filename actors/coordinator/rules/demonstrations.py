@@ -1,0 +1,44 @@
+"""Which responses a warm start learns, and in which order: pure functions."""
+
+import random
+from collections.abc import Sequence
+from math import ceil
+
+from actors.messages import Demonstration, Group, Reward, Sample, Status
+from conf.schema.warm_start import WarmStartConfig
+
+TRUNCATED = "truncated"
+
+
+def status_of(sample: Sample, reward: Reward, limit: int) -> str:
+    """Return the status of a response, TRUNCATED if it has more tokens than an engine would generate."""
+    return TRUNCATED if sample.truncated or len(sample.token_ids) > limit else str(reward.status)
+
+
+def statuses(group: Group, limit: int) -> list[str]:
+    """Return the status of each response of a verified group."""
+    return [status_of(*pair, limit) for pair in zip(group.samples, group.rewards, strict=True)]
+
+
+def worth_learning(group: Group, settings: WarmStartConfig, limit: int, seed: int) -> list[list[int]]:
+    """Return the token ids of a group's responses to learn: the right ones, each once, chosen by `settings`."""
+    judged = zip(group.samples, statuses(group, limit), strict=True)
+    right = list(dict.fromkeys(tuple(sample.token_ids) for sample, status in judged if status == Status.CORRECT))
+    if settings.choice == "random":
+        random.Random(f"{seed}/warm_start/{group.problem.id}").shuffle(right)
+    else:
+        right.sort(key=len)
+    return [list(ids) for ids in right[: settings.per_problem]]
+
+
+def updates_per_pass(count: int, per_update: int) -> int:
+    return ceil(count / per_update)
+
+
+def lesson(given: Sequence[Demonstration], per_update: int, seed: int, update: int) -> tuple[Demonstration, ...]:
+    """Return the demonstrations of an update, counted from 0. Each pass has its own permutation, in equal parts."""
+    count = len(given)
+    parts = updates_per_pass(count, per_update)
+    number, part = divmod(update, parts)
+    order = random.Random(f"{seed}/warm_start/{number}").sample(range(count), count)
+    return tuple(given[place] for place in order[count * part // parts : count * (part + 1) // parts])
