@@ -1,6 +1,7 @@
 """Fakes of the protocols, for the coordinator's logic under virtual time. Frail ones crash on command."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -208,8 +209,10 @@ class FakeLearner(Remote):
 
     told: progress of each step. scored: its own version and the scored adapter, each time. inspected: its version and
     the responses, each time. deaths: calls in which it crashes, by name and version; each once.
-    metrics_of, faulty: the metrics of the update that makes a version, and the versions whose update it skips.
-    imitated: demonstrations of each update of the warm start, and its progress.
+    metrics_of, faulty: the metrics of the update that makes a version, and the versions whose update it skips, with
+    minus the number of an update of the warm start.
+    imitated: demonstrations of each update of the warm start, and its progress. lessons, warmed: the problems of those
+    behind its weights, and whether the warm start has ended.
     save_seconds, saved_at: how long a checkpoint takes, and when each began.
     """
 
@@ -217,12 +220,11 @@ class FakeLearner(Remote):
         self.seconds = seconds
         self.inspect_seconds = 0.0
         self.max_staleness = max_staleness
-        self.version = 0
-        self.incarnation = 0
         self.accumulated: Batch
         self.batches: list[Batch] = []
         self.told: list[float] = []
         self.imitated: list[tuple[tuple[Demonstration, ...], float]] = []
+        self.start_anew()
         self.scored: list[tuple[int, AdapterRef | None]] = []
         self.inspected: list[tuple[int, tuple[Group, ...]]] = []
         self.deaths: set[tuple[str, int]] = set()
@@ -231,6 +233,11 @@ class FakeLearner(Remote):
         self.save_seconds = 0.0
         self.saved_at: list[float] = []
         self.dead = False
+
+    def start_anew(self) -> None:
+        self.version = self.incarnation = 0
+        self.lessons: list[list[str]] = []
+        self.warmed = False
 
     async def live(self, call: str) -> None:
         await self.travel()
@@ -242,7 +249,7 @@ class FakeLearner(Remote):
 
     async def revive(self) -> None:
         await self.travel()
-        self.version = self.incarnation = 0
+        self.start_anew()
         self.dead = False
 
     async def publish(self) -> AdapterRef:
@@ -255,16 +262,21 @@ class FakeLearner(Remote):
 
     async def imitate(self, demonstrations: tuple[Demonstration, ...], progress: float) -> ImitationStats:
         assert self.version == 0
+        assert not self.warmed
         await self.travel(self.seconds)
         await self.live("imitate")
         self.imitated.append((demonstrations, progress))
-        return ImitationStats({"loss": 1.0 / len(self.imitated), "learning_rate": 1.0 - progress, "grad_norm": 1.0})
+        self.lessons.append([each.problem.id for each in demonstrations])
+        metrics = {"loss": 1.0 / len(self.lessons), "learning_rate": 1.0 - progress, "grad_norm": 1.0}
+        return ImitationStats(metrics, "the loss is nan" if -len(self.lessons) in self.faulty else "")
 
     async def end_warm_start(self) -> None:
         await self.live("end_warm_start")
+        self.warmed = True
 
     async def accumulate(self, batch: Batch) -> None:
         assert batch.version == self.version
+        assert self.warmed or not self.lessons
         assert all(0 <= self.version - group.version <= self.max_staleness for group in batch.groups)
         assert all(group.adapter and group.adapter.incarnation == self.incarnation for group in batch.groups)
         await self.travel(self.seconds)
@@ -298,15 +310,17 @@ class FakeLearner(Remote):
         self.saved_at.append(asyncio.get_running_loop().time())
         await self.travel(self.save_seconds)
         await self.live("save")
-        Path(folder, "learner.json").write_text(str(self.version))
+        Path(folder, "learner.json").write_text(json.dumps([self.version, self.lessons, self.warmed]))
         Path(folder, "adapter").mkdir()
         Path(folder, "adapter", "adapter_config.json").write_text(str(self.version))
 
     async def restore(self, folder: str | None, incarnation: int) -> None:
         await self.live("restore")
         assert folder or self.version == 0
-        self.version = int(Path(folder, "learner.json").read_text()) if folder else 0
+        self.start_anew()
         self.incarnation = incarnation
+        if folder:
+            self.version, self.lessons, self.warmed = json.loads(Path(folder, "learner.json").read_text())
 
 
 class FakeVerifier(Remote):

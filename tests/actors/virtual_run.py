@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from actors.coordinator.coordinator import Coordinator
 from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
 from actors.errors import root_cause
-from actors.messages import ProblemSet
+from actors.messages import ProblemSet, Sample
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 from conf.settings import changed
@@ -43,6 +44,16 @@ def make_problems(train: int = 7, heldout: int = 4, selection: int = 0) -> Probl
         filtered_counts={},
         selection=tuple(make_problem(200 + number) for number in range(selection)),
     )
+
+
+def with_candidates(problems: ProblemSet, source: str) -> ProblemSet:
+    """Problems with those of a warm start: the training problems after an example, or seven with solutions."""
+    if source == "self":
+        shown = tuple(replace(problem, prompt=f"1 + 1 = 2\n{problem.prompt}") for problem in problems.train)
+        return replace(problems, candidates=shown)
+    solved = range(7 if source else 0)
+    texts = tuple(Sample((number, 8, 9), (), f"{number}", "stop") for number in solved)
+    return replace(problems, candidates=tuple(make_problem(300 + number) for number in solved), solutions=texts)
 
 
 NO_PROBLEMS = make_problems(0, 0)
@@ -100,6 +111,7 @@ class Run:
     async def process(self, *stops: float) -> Outcome:
         """As `go`, in the time of the running loop."""
         self.engine.start_anew()  # in a process of its own
+        self.learner.lessons, self.learner.warmed = [], False
         folder = self.folder = RunFolder(self.path)
         folder.recover()
         context = make_context(
@@ -119,7 +131,8 @@ class Run:
     @property
     def problems(self) -> ProblemSet:
         validation = self.config.validation
-        return make_problems(heldout=self.config.eval.problems, selection=validation.every and validation.problems)
+        found = make_problems(heldout=self.config.eval.problems, selection=validation.every and validation.problems)
+        return with_candidates(found, self.config.warm_start.source)
 
     @property
     def spent_so_far(self) -> float:

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 
 from actors.coordinator.context import Outcome, result_of
 from actors.coordinator.coordinator import Coordinator
+from actors.coordinator.rules.demonstrations import lesson
 from actors.coordinator.rules.learner_state import TRANSITIONS, LearnerLifecycle, LearnerState
 from actors.coordinator.rules.selection import SCORE
 from actors.errors import ActorDied, Halted, Interrupted, root_cause
-from actors.messages import AdapterRef, Batch, Group, Reward, Status
+from actors.messages import AdapterRef, Batch, Demonstration, Group, Reward, Status
 from actors.models.sizes import adapter_slots
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
@@ -33,11 +34,12 @@ from actors.storage.documents import CoordinatorState, LedgerRecord
 from actors.storage.run_folder import RunFolder
 from conf.settings import changed
 from rewards.actor import RemoteVerifier
-from tests.actors.virtual_run import make_config, make_context, make_problems
-from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_reward
+from tests.actors.virtual_run import make_config, make_context, make_problems, with_candidates
+from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_problem, make_reward
 from tests.virtual_time import VirtualClock, run_virtually
 
-CALLS = ("publish_synthetic", "explain", "publish", "score", "accumulate", "step", "save", "restore")
+WARM_CALLS = ("imitate", "end_warm_start")
+CALLS = ("publish_synthetic", "explain", "publish", "score", "accumulate", "step", "save", "restore", *WARM_CALLS)
 GRACE_S = 10.0
 LONG_S = 1000.0
 
@@ -72,6 +74,7 @@ schedules = st.fixed_dictionaries(
         "collapses": st.frozensets(st.integers(5, 12), max_size=3),  # versions whose entropy is gone, once
         "crashes": st.lists(st.floats(1.0, 150.0), max_size=2).map(tuple),
         "stop": st.none() | st.floats(0.0, 200.0),
+        "warm": st.sampled_from(("", "", "self", "file:solutions")),  # source of the warm start
     }
 ).map(lambda values: SimpleNamespace(**values))
 """Schedules of runs; times are seconds into a process. call: shortest time of a remote call. deaths: calls in which the
@@ -129,9 +132,12 @@ class Trial:
                 "guard.action": "rollback",
                 "guard.window": 4,
                 "guard.patience": 1,
+                "warm_start.source": schedule.warm,
+                "warm_start.fraction": 0.5,
+                "warm_start.demonstrations_per_update": 2,
             },
         )
-        self.problems = make_problems(train=5, selection=2 if schedule.validate else 0)
+        self.problems = with_candidates(make_problems(train=5, selection=2 if schedule.validate else 0), schedule.warm)
         self.deaths = set(schedule.deaths)
         self.collapses = set(schedule.collapses)
         self.transitions: set[tuple[LearnerState, LearnerState]] = set()
@@ -157,7 +163,7 @@ class Trial:
             each.load_seconds, each.gone = schedule.load, self.gone
         for worker in workers:
             worker.seconds_of, worker.rewards_of = self._verification, self._rewards
-        learner = self._learner()
+        learner = self.learner = self._learner()
         for remote in (*engines, *workers, learner):
             remote.call_seconds = schedule.call
         for actor, deaths in zip((*engines, *workers), (*schedule.engines, *schedule.verifiers), strict=True):
@@ -283,17 +289,30 @@ class Trial:
             assert sum(activities.values()) == pytest.approx(self.spent, abs=1e-6)
         counts = record.counts
         assert all(count > 0 for count in counts.values()), counts
+        self.check_lessons(folder)
         tokens = sum(n for name, n in counts.items() if name.startswith("tokens/") and name != "tokens/cancelled")
         assert tokens == self.written
         if folder.checkpoints.latest:
             self.check_history(read_state(folder.checkpoints.latest))
+
+    def check_lessons(self, folder: RunFolder) -> None:
+        """Check that the weights have learned what the run folder has, in the order that its seed gives."""
+        given = [Demonstration(make_problem(0), [place]) for place, _ in enumerate(self._responses(folder))]
+        names = [problem for problem, _ in self._responses(folder)]
+        made = [lesson(given, 2, self.config.run.seed, update) for update in range(len(self.learner.lessons))]
+        assert self.learner.lessons == [[names[each.token_ids[0]] for each in batch] for batch in made]
+        if self.learner.version:
+            assert self.learner.warmed == bool(self.schedule.warm)
+
+    def _responses(self, folder: RunFolder) -> list[tuple[str, list[int]]]:
+        return [(row.problem, ids) for row in folder.candidates() for ids in row.responses]
 
     def check_result(self, outcome: Outcome, folder: RunFolder, last: int) -> None:
         """Check that the result has a checkpoint, and that the evaluations are of the result and of the last policy."""
         if (result := result_of(folder)) is None:
             return
         kept = {version_of(checkpoint) for checkpoint in folder.checkpoints.all}
-        validated = [row.update for row in folder.rows() if SCORE in row.metrics and row.update in kept]
+        validated = [row["update"] for row in folder.scored() if SCORE in row and row["update"] in kept]
         assert result.update in kept
         assert (result.validation is None) == (not validated)
         assert not validated or result.update in validated
@@ -377,5 +396,6 @@ def test_one_schedule_takes_every_transition_of_the_learner() -> None:
         "collapses": {9},
         "crashes": (),
         "stop": None,
+        "warm": "",
     }
     assert carry_out(SimpleNamespace(**eventful)).transitions == TRANSITIONS.keys()

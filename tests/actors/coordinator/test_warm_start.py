@@ -1,17 +1,16 @@
 """The warm start in whole runs over fakes."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from actors.errors import Halted
-from actors.messages import Group, ProblemSet, Reward, Sample
+from actors.messages import Group, Reward
 from actors.storage.checkpoints import read_state
 from conf.settings import changed
 from tests.actors.virtual_run import Run, make_config
-from tests.fakes import make_problem, make_reward
+from tests.fakes import make_reward
 
 UPDATES = 3
 
@@ -25,15 +24,6 @@ class WarmRun(Run):
         more = {"source": source, "per_problem": 1, "demonstrations_per_update": 2, "fraction": 0.5, **settings}
         config = changed(make_config(), {"budget.updates": UPDATES, **{f"warm_start.{k}": v for k, v in more.items()}})
         super().__init__(path, config, seconds)
-
-    @property
-    def problems(self) -> ProblemSet:
-        problems = super().problems
-        shown = tuple(replace(problem, prompt=f"1 + 1 = 2\n{problem.prompt}") for problem in problems.train)
-        if self.config.warm_start.source == "self":
-            return replace(problems, candidates=shown)
-        worked = tuple(Sample((number, 8, 9), (), f"{number}", "stop") for number in range(7))
-        return replace(problems, candidates=tuple(make_problem(300 + number) for number in range(7)), solutions=worked)
 
     @property
     def learned(self) -> list[tuple[str, ...]]:
