@@ -139,6 +139,8 @@ def _samples(run: Run) -> Iterator[Flag]:
         level = "warning" if truncated > MUCH else "good"
         where = f"in the last updates, at the limit of {run.config.get('rollout.max_response_tokens')} tokens"
         yield Flag(level, f"{percent(truncated)} of the responses were truncated", where)
+    if unused := events(run, EventKind.UNUSED):
+        yield Flag("warning", "Solutions of the warm start were not learned", unused[-1].detail)
     if complaints := events(run, EventKind.REWARD_FAILED):
         number = run.summary.ledger.counts.get("rewards/failed", len(complaints))
         yield Flag("warning", f"{many(number, 'sample')} without a reward", complaints[0].detail)
@@ -150,7 +152,7 @@ def _samples(run: Run) -> Iterator[Flag]:
 
 def _evaluations(run: Run) -> Iterator[Flag]:
     most, n = run.base.problems if run.base else 0, run.config.get("eval.n") or 0
-    for name, found in (("base", run.base), ("trained", run.final)):
+    for name, found in (("base", run.base), ("warm-started", run.warm), ("trained", run.final)):
         if found and (found.problems < most or found.n < n):
             made = f"{many(found.problems, 'problem')} with {many(found.n, 'sample')} each, not {most} with {n}"
             yield Flag("note", f"The evaluation of the {name} model was cut short", made)

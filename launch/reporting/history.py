@@ -45,8 +45,9 @@ class Run:
     begun: whether the folder can be read; otherwise only name, folder, config, sweep_status and a reason are known.
     sweep_status: the status of the run in its sweep.
     summary: summary.json; before the end of the run, the facts known so far.
-    before, after, at_end: samples of the held-out evaluations of the base model, of the result, and of the last policy
-    where that is another.
+    before, warm_samples, after, at_end: samples of the held-out evaluations of the base model, of version 0 after a
+    warm start, of the result, and of the last policy where that is another.
+    warm_start: the rows of the warm start's updates.
     evaluation: evaluation.json.
     exam: status of the evaluation on the sweep's benchmarks, None without any.
     filtered: number of problems by the reason why they are not used, or used in spite of it.
@@ -61,7 +62,9 @@ class Run:
     summary: documents.RunSummary = UNFINISHED
     rows: tuple[documents.MetricsRow, ...] = ()
     events: tuple[documents.Event, ...] = ()
+    warm_start: tuple[documents.MetricsRow, ...] = ()
     before: tuple[documents.SampleRow, ...] = ()
+    warm_samples: tuple[documents.SampleRow, ...] = ()
     after: tuple[documents.SampleRow, ...] = ()
     at_end: tuple[documents.SampleRow, ...] = ()
     origin: documents.Origin = field(default_factory=documents.Origin)
@@ -78,6 +81,11 @@ class Run:
     def base(self) -> documents.PolicyScores | None:
         """Held-out evaluation of the base model."""
         return self.summary.eval.base
+
+    @property
+    def warm(self) -> documents.PolicyScores | None:
+        """Held-out evaluation of version 0 after a warm start."""
+        return self.summary.eval.warm
 
     @property
     def final(self) -> documents.PolicyScores | None:
@@ -113,6 +121,11 @@ class Run:
     def solved(self) -> tuple[dict[str, float], dict[str, float]]:
         """Fraction of correct samples per held-out problem, before and after."""
         return _solved(self.before), _solved(self.after)
+
+    @cached_property
+    def solved_warm(self) -> dict[str, float]:
+        """The same by version 0 after a warm start."""
+        return _solved(self.warm_samples)
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Return the updates in which a metric is finite, and its values. Update 0 is the base model's evaluation."""
@@ -153,7 +166,7 @@ def read_run(folder: Path) -> Run:
         raise BadInput(f"{folder} is not the folder of a run: it has no config.yaml")
     config = flatten(asdict(record.config()))
     if (summary := record.summary()) is None:
-        known = {"eval": documents.Evaluations(base=record.evaluation("base")), "spent_s": record.spent}
+        known = {"eval": record.evaluations(), "spent_s": record.spent}
         summary = UNFINISHED.model_copy(update=known | {"ledger": record.ledger() or UNFINISHED.ledger})
     return Run(
         name=config["run.name"] or folder.name,
@@ -164,7 +177,9 @@ def read_run(folder: Path) -> Run:
         summary=summary,
         rows=tuple(record.rows()),
         events=tuple(record.events()),
+        warm_start=tuple(record.warm_start_rows()),
         before=tuple(record.samples("eval-base")),
+        warm_samples=tuple(record.samples("eval-warm")),
         after=tuple(record.samples("eval-final")),
         at_end=tuple(record.samples("eval-last")) if summary.eval.last else (),
         origin=record.origin(),

@@ -1,5 +1,6 @@
 """The conclusion of a run: did it learn? One sentence, and the evidence for it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from actors.evaluation.statistics import FEWEST, Difference, Mean, over_problems, paired_difference
@@ -41,10 +42,30 @@ def mean_of(evaluation: PolicyScores) -> Mean:
 
 def effect(run: Run) -> Effect | None:
     """Return how held-out pass@1 has changed; None unless both evaluations were made."""
-    base, final = run.base, run.final
+    return _between(run.base, run.final, *run.solved)
+
+
+def imitation(run: Run) -> Effect | None:
+    """Return the part of the effect that a warm start has made; None without one."""
+    return _between(run.base, run.warm, run.solved[0], run.solved_warm)
+
+
+def reinforcement(run: Run) -> Effect | None:
+    """Return the part of the effect since the warm start; None without one."""
+    return _between(run.warm, run.final, run.solved_warm, run.solved[1])
+
+
+def finding(run: Run) -> str:
+    """Return what reinforcement learning did: rose, fell, unclear, or none if it is unknown."""
+    found = reinforcement(run) if run.warm else effect(run)
+    return found.finding if found else "none"
+
+
+def _between(
+    base: PolicyScores | None, final: PolicyScores | None, before: Mapping[str, float], after: Mapping[str, float]
+) -> Effect | None:
     if not base or not final:
         return None
-    before, after = run.solved
     difference = paired_difference(before, after)
     if difference is None:
         levels = mean_of(base), mean_of(final)
@@ -61,12 +82,24 @@ def conclude(run: Run, found: Effect | None) -> str:
     found: `effect` of the run.
     """
     if found and not run.summary.updates and not run.rows:
-        return f"No conclusion: no update was made; {_ended(run)}."
+        return f"No conclusion: no update was made; {_ended(run)}.{_parts(run, found)}"
     late = f" It made only {said}." if (said := behind(run)) else ""
     if found:
-        return _sentence(found) + _choice(run) + late
+        return _sentence(reinforcement(run) or found) + _parts(run, found) + _choice(run) + late
     missing = "the base model" if run.base is None else "the trained model"
     return f"No conclusion: {missing} was not evaluated; {_ended(run)}.{late}"
+
+
+def _parts(run: Run, whole: Effect) -> str:
+    """Say what the warm start did before, and both together, so that nobody takes imitation for reinforcement."""
+    if not (warm := imitation(run)):
+        return ""
+    said = {"The warm start, imitation, came before": warm, "Both together": whole}
+    return "".join(
+        f" {name}: {percent(of.before.value)} to {percent(of.after.value)}, {points(of.difference.value)} points"
+        + (f" (95{SPACE}% interval {span(of.difference.interval)})." if of.difference.interval else ".")
+        for name, of in said.items()
+    )
 
 
 def _choice(run: Run) -> str:

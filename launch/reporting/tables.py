@@ -5,14 +5,15 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from statistics import fmean
 
 from actors.messages import Status
-from actors.storage.documents import Plasticity, SampleRow
+from actors.storage.documents import Plasticity, PolicyScores, SampleRow
 from conf.schema.reward import formula
 from launch.reporting.benchmarks import notes, table_rows
 from launch.reporting.history import Run
-from launch.reporting.run_conclusion import Effect, mean_of
+from launch.reporting.run_conclusion import Effect, imitation, mean_of, reinforcement
 from launch.reporting.wording import WORDS, compact, count, decimal, many, percent, points, span, time
 
 SHOWN_PAIRS = 6
@@ -61,8 +62,8 @@ class BeforeAfter:
 
 
 def held_out(run: Run, found: Effect) -> Table:
-    """Return the table that compares the run's evaluations: of the base model, of the result, and of the last policy
-    where that is another.
+    """Return the table that compares the run's evaluations: of the base model, of a warm start, of the result, and of
+    the last policy where that is another.
     """
     base, final, last = run.base, run.final, run.last
     assert base
@@ -88,13 +89,26 @@ def held_out(run: Run, found: Effect) -> Table:
     if base.problems != final.problems:
         note += f" Only pass@1 is over the {found.problems} problems of both evaluations."
     if last and run.result:
-        passed = [percent(last.pass_at[k]) if k in last.pass_at else "" for k in ks]
-        cells = [percent(last.pass_at_1), span(mean_of(last).interval), *passed, decimal(last.mean_length, 2)]
-        cells += [_number(name, run.at_end) for name in COUNTED]
-        rows = [(*row, cell) for row, cell in zip(rows, cells, strict=False)]
+        rows = [(*row, cell) for row, cell in zip(rows, _column(last, ks, run.at_end), strict=False)]
         head = ("", "base", f"result: update {run.result.update}", "change", f"last: update {run.summary.updates}")
         note += f" The last policy on {many(last.problems, 'problem')}; it is not the result."
+    if run.warm and (by_imitation := imitation(run)) and (since := reinforcement(run)):
+        changes = [points(since.difference.value), span(since.difference.interval)]
+        cells = zip_longest(rows, _column(run.warm, ks, run.warm_samples), changes, fillvalue="")
+        rows = [(*row[:2], cell, *row[2:4], change, *row[4:]) for row, cell, change in cells if row]
+        head = (*head[:2], "warm start", *head[2:4], "since the warm start", *head[4:])
+        note += (
+            f" The warm start, imitation, changed pass@1 by {points(by_imitation.difference.value)} points; the rest is"
+            " reinforcement learning."
+        )
     return Table("Held-out problems", head, rows, note)
+
+
+def _column(found: PolicyScores, ks: Sequence[int], samples: Sequence[SampleRow]) -> list[str]:
+    """Return the cells of a further policy."""
+    passed = [percent(found.pass_at[k]) if k in found.pass_at else "" for k in ks]
+    cells = [percent(found.pass_at_1), span(mean_of(found).interval), *passed, decimal(found.mean_length, 2)]
+    return cells + [_number(name, samples) for name in COUNTED if samples]
 
 
 def _shares(name: str, before: float, after: float) -> Cells:

@@ -32,7 +32,7 @@ class RunView:
         self._console = console
         self._live = Live(console=console, refresh_per_second=REFRESH_PER_SECOND, transient=True)
         self._seen: tuple[str, str, float] | None = None
-        self._base_shown = False
+        self._shown = set[str]()
 
     def __enter__(self) -> "RunView":
         if self._console.is_terminal:
@@ -43,14 +43,16 @@ class RunView:
         self._live.stop()
 
     def show(self, progress: Progress) -> None:
-        if progress.base is not None and not self._base_shown:
-            self._console.print(f"Base model: held-out pass@1 {progress.base:.3f}")
-            self._base_shown = True
+        for model, score in (("Base model", progress.base), ("After the warm start", progress.warm)):
+            if score is not None and model not in self._shown:
+                self._console.print(f"{model}: held-out pass@1 {score:.3f}")
+                self._shown.add(model)
+        phase = f"{progress.phase.replace('_', ' '):<9}"
         seen = (progress.phase, progress.doing, progress.latest.get("update", 0.0))
         if self._console.is_terminal:
             self._live.update(render_progress(progress))
         elif seen != self._seen:
-            line = f"[{duration(progress.spent)}] {progress.phase:<9} {SEPARATOR.join(figures(progress))}"
+            line = f"[{duration(progress.spent)}] {phase} {SEPARATOR.join(figures(progress))}"
             self._console.print(line.rstrip())
         self._seen = seen
 
@@ -63,7 +65,7 @@ def render_progress(progress: Progress) -> RenderableType:
     bar.add_column(ratio=1)
     bar.add_column(justify="right")
     bar.add_row(
-        Text(f"{progress.phase:<9}", style="bold cyan"),
+        Text(f"{progress.phase.replace('_', ' '):<9}", style="bold cyan"),
         ProgressBar(total=total, completed=min(progress.spent, total)),
         f"{duration(progress.left)} left of {duration(total)}",
     )
