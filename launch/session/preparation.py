@@ -128,14 +128,14 @@ def find_and_check(config: Config) -> tuple[Config, str, ProblemSet, Sequence[st
     from actors.models.files import load_tokenizer, locate
     from learner.model.architecture import check_architecture
     from rewards.pool import check_reward_functions
-    from rewards.problems.loading import load_problems
+    from rewards.problems.candidates import load_with_candidates
     from rewards.weighted_sum import reward_function
 
     config = pinned(config)
     model_path = locate(config.model)
     check_architecture(config, model_path)
     check_adapter(config, model_path)
-    problems = load_problems(config, load_tokenizer(model_path, config.model.path))
+    problems = load_with_candidates(config, load_tokenizer(model_path, config.model.path))
     print(f"Problems: {problem_counts(problems, config)}")
     return (
         config,
@@ -149,6 +149,7 @@ def problem_counts(problems: ProblemSet, config: Config) -> str:
     """Return a text on the number of problems and of filtered rows by reason, without a generator's repetitions."""
     said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
     said += f", {len(problems.selection)} others to choose the result" if problems.selection else ""
+    said += f", {len(problems.candidates)} for the warm start" if problems.candidates else ""
     said += f", not {config.selecting}" if len(problems.selection) < config.selecting else ""
     numbers = dict(problems.filtered_counts)
     if config.data.source.startswith(GENERATED):

@@ -24,6 +24,8 @@ from rewards.weighted_sum import RewardFunction
 TRAIN_SEED, EVAL_SEED = 0, 1
 """Seeds of the generators. They do not depend on run.seed: runs of all seeds share their problems."""
 
+COLUMNS = ("problem_field", "answer_field")
+
 OVERLAP_FILTERED = "overlaps the held-out set"
 OVERLAP_KEPT = "overlaps the held-out set, but stays"
 ONE_SIDE = "near duplicate of a problem on the other side: kept together"
@@ -49,8 +51,25 @@ REMEDIES = {
 """Remedy if most rows are filtered for a reason."""
 
 
+@dataclass(frozen=True)
+class Split:
+    """The problems of a run, as the model will see them and as their sources have them.
+
+    train: at least those of `problems.train`.
+    """
+
+    problems: ProblemSet
+    train: Sequence[RawProblem]
+    heldout: Sequence[RawProblem]
+
+
 def load_problems(config: Config, tokenizer: Any) -> ProblemSet:
-    """Load the problems of a run, as the model will see them.
+    """Load the problems of a run, as the model will see them; see `split_problems`."""
+    return split_problems(config, tokenizer).problems
+
+
+def split_problems(config: Config, tokenizer: Any) -> Split:
+    """Load the problems to train on and to hold out.
 
     Problems are ordered by id, a shuffle that depends on their text alone. Held out are the first `eval.problems`, and
     with `validation.every` the next `validation.problems` (see `hold_out`), from data.eval_source if there is one, else
@@ -82,7 +101,8 @@ def load_problems(config: Config, tokenizer: Any) -> ProblemSet:
     train = train[: config.data.size]
     reported, selection = (tuple(known[one.id] for one in side) for side in held)
     check_number(len(train), len(reported) + len(selection), config, filtered)
-    return ProblemSet(tuple(train), reported, counts(filtered), tuple(filtered), selection)
+    problems = ProblemSet(tuple(train), reported, counts(filtered), tuple(filtered), selection)
+    return Split(problems, raw, [*chain(*held)])
 
 
 def by_id(problems: Iterable[Problem]) -> dict[str, Problem]:
@@ -133,13 +153,15 @@ def read_benchmark(
     """Read the distinct problems of a benchmark, ordered by id. limit: number of problems that a generator makes."""
     data = replace(data, problem_pattern="", scan=None, size=limit)
     rows = sources.read("benchmarks", benchmark.source, data, EVAL_SEED)
+    named: dict[str, Any] = {name: value for name in COLUMNS if (value := getattr(benchmark, name))}
+    return distinct_problems(rows, "benchmarks", replace(with_columns(data, rows), **named), filtered)
+
+
+def with_columns(data: DataConfig, rows: Sequence[sources.Row]) -> DataConfig:
+    """Return the settings for another source: columns that it lacks are guessed."""
     columns = rows[0].fields if rows else {}
-    data = replace(
-        data,
-        problem_field=benchmark.problem_field or (data.problem_field if data.problem_field in columns else ""),
-        answer_field=benchmark.answer_field or (data.answer_field if data.answer_field in columns else ""),
-    )
-    return distinct_problems(rows, "benchmarks", data, filtered)
+    guessed: dict[str, Any] = {name: "" for name in COLUMNS if getattr(data, name) not in columns}
+    return replace(data, **guessed)
 
 
 def hold_out(
@@ -216,7 +238,7 @@ def read_problems(key: str, source: str, data: DataConfig, seed: int, filtered: 
 
 
 def without_overlaps(
-    raw: list[RawProblem], heldout: list[RawProblem], overlap: str, filtered: list[FilteredRow]
+    raw: list[RawProblem], heldout: Sequence[RawProblem], overlap: str, filtered: list[FilteredRow]
 ) -> list[RawProblem]:
     """Filter training problems that overlap held-out ones, or only list them if `overlap` is report_only."""
     found = set().union(*near_duplicates([one.text for one in heldout], [one.text for one in raw]))
@@ -233,8 +255,7 @@ def usable_problems(
     kept: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
     sound_ones = golds_that_verify(raw, config)
     for one, sound in zip(sources.progress(raw, f"{key}: problems tokenized"), sound_ones, strict=True):
-        prompt = render_prompt(list(one.turns[:-1]), one.text, config.data, tokenizer)
-        found = tokenizer(prompt, add_special_tokens=False)["input_ids"]  # the template has its special tokens
+        prompt, found = prompt_of(one, config.data, tokenizer)
         ids = tuple(kept.setdefault(token, token) for token in found)
         reason = ""
         if not sound:
@@ -249,6 +270,12 @@ def usable_problems(
         columns = {"columns": json.dumps(one.fields, default=str)} if config.reward.custom else {}
         problems.append(Problem(one.id, prompt, ids, one.gold, one.grader, **columns))
     return problems
+
+
+def prompt_of(one: RawProblem, data: DataConfig, tokenizer: Any) -> tuple[str, Sequence[int]]:
+    """Return the prompt of a problem, and its tokens."""
+    prompt = render_prompt(list(one.turns[:-1]), one.text, data, tokenizer)
+    return prompt, tokenizer(prompt, add_special_tokens=False)["input_ids"]  # the template has its special tokens
 
 
 def golds_that_verify(raw: Sequence[RawProblem], config: Config) -> list[bool]:

@@ -94,8 +94,8 @@ def _raw_problems(
     rows: list[sources.Row], key: str, data: DataConfig, filtered: list[FilteredRow]
 ) -> Iterator[RawProblem]:
     columns = list(rows[0].fields) if rows else []
-    problem_field = choose_field(key, "problem_field", data.problem_field, PROBLEM_FIELDS, columns)
-    answer_field = choose_field(key, "answer_field", data.answer_field, ANSWER_FIELDS, columns)
+    problem_field = choose_field(key, "data.problem_field", data.problem_field, PROBLEM_FIELDS, columns)
+    answer_field = choose_field(key, "data.answer_field", data.answer_field, ANSWER_FIELDS, columns)
     pattern = re.compile(data.problem_pattern) if data.problem_pattern else WHOLE
     shown = {example.problem for example in data.few_shot}
     for fields, grader in rows:
@@ -128,7 +128,7 @@ def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], co
             if column == name or (not chosen and column.lower() == name):
                 return column
     raise BadInput(
-        f"data.{setting}: {key} has no column {' or '.join(map(repr, names))}: "
+        f"{setting}: {key} has no column {' or '.join(map(repr, names))}: "
         f"set it to one of its columns ({', '.join(columns) or 'it has none, being empty'})"
     )
 

@@ -1,0 +1,133 @@
+"""Finds what the warm start draws from: training problems to sample, or problems with worked solutions."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from actors.messages import FilteredRow, Problem, ProblemSet, Sample
+from actors.models.files import stop_token_ids
+from conf.errors import BadInput
+from conf.schema import Config
+from rewards.problems import sources
+from rewards.problems.chat import control_tokens
+from rewards.problems.loading import (
+    CONTROL,
+    TRAIN_SEED,
+    counts,
+    filter_reasons,
+    prompt_of,
+    split_problems,
+    usable_problems,
+    with_columns,
+    without_overlaps,
+)
+from rewards.problems.rows import (
+    ANSWER_FIELDS,
+    FINAL,
+    RawProblem,
+    as_text,
+    choose_field,
+    distinct_problems,
+    filtered_row,
+)
+from rewards.verify.text.extraction import BOX, boxed
+from rewards.weighted_sum import CLOSE, OPEN
+
+KEY = "warm_start.source"
+
+NO_SOLUTION = "no solution"
+TOO_LONG = "solution over rollout.max_response_tokens"
+
+
+def load_with_candidates(config: Config, tokenizer: Any) -> ProblemSet:
+    """Load the problems of a run, with the candidates of its warm start and their solutions.
+
+    Raises BadInput as `split_problems` does, and for a warm start without a candidate.
+    """
+    split = split_problems(config, tokenizer)
+    problems = split.problems
+    if not config.warm_start.source:
+        return problems
+    if config.warm_start.from_itself:
+        return replace(problems, candidates=_with_examples(problems.train, split.train, config, tokenizer))
+    filtered: list[FilteredRow] = []
+    solved = _with_solutions(split.heldout, config, tokenizer, filtered)
+    if not solved:
+        raise BadInput(f"{KEY}: '{config.warm_start.source}' has no usable solution ({filter_reasons(filtered)})")
+    rows = (*problems.filtered, *(replace(row, source=KEY, reason=f"warm start: {row.reason}") for row in filtered))
+    candidates, solutions = zip(*solved, strict=True)
+    return replace(problems, candidates=candidates, solutions=solutions, filtered=rows, filtered_counts=counts(rows))
+
+
+def _with_examples(
+    train: Sequence[Problem], raw: Sequence[RawProblem], config: Config, tokenizer: Any
+) -> tuple[Problem, ...]:
+    """Return the training problems that the warm start's examples do not solve, each with a prompt that shows them."""
+    shown, most = config.warm_start.few_shot, config.rollout.max_prompt_tokens
+    data = replace(config.data, few_shot=[*config.data.few_shot, *shown])
+    texts, known = {example.problem for example in shown}, {one.id: one for one in raw}
+    rest = [problem for problem in train if known[problem.id].text not in texts]
+    prompts = (prompt_of(known[problem.id], data, tokenizer) for problem in rest)
+    found = [replace(each, prompt=text, prompt_ids=tuple(ids)) for each, (text, ids) in zip(rest, prompts, strict=True)]
+    candidates = tuple(problem for problem in found if len(problem.prompt_ids) <= most)
+    if not candidates:
+        shortest = min((len(problem.prompt_ids) for problem in found), default=0)
+        raise BadInput(
+            f"warm_start.few_shot: with its {len(shown)} examples the shortest prompt has {shortest} tokens, more than"
+            f" rollout.max_prompt_tokens={most}: raise that, or show fewer or shorter ones"
+        )
+    return candidates
+
+
+def _with_solutions(
+    heldout: Sequence[RawProblem], config: Config, tokenizer: Any, filtered: list[FilteredRow]
+) -> list[tuple[Problem, Sample]]:
+    """Return the problems of the warm start's source that are not held out, each with the response to learn."""
+    source = config.warm_start.source
+    rows = sources.read(KEY, source, config.data, TRAIN_SEED)
+    pattern = config.data.problem_pattern if source == config.data.source else ""
+    data = replace(with_columns(config.data, rows), problem_pattern=pattern)
+    field, controls = solution_field(config.warm_start.solution_field, rows), control_tokens(tokenizer)
+    raw = without_overlaps(distinct_problems(rows, KEY, data, filtered), heldout, "drop", filtered)
+    known = {one.id: one for one in raw}
+    end = [*stop_token_ids(config.model, tokenizer), tokenizer.eos_token_id][0]
+    solved = []
+    for problem in usable_problems(KEY, raw, config, tokenizer, filtered):
+        one = known[problem.id]
+        solution = as_text(one.fields.get(field))
+        text = response_of(solution, one.gold, config, opened=problem.prompt.rstrip().endswith(OPEN))
+        ids = (*tokenizer(text, add_special_tokens=False)["input_ids"], end)
+        reason = "" if solution else NO_SOLUTION
+        if any(token in text for token in controls):
+            reason = CONTROL
+        elif len(ids) > config.rollout.max_response_tokens:
+            reason = TOO_LONG
+        if reason:
+            filtered.append(filtered_row(KEY, reason, one))
+        else:
+            solved.append((problem, Sample(ids, (), text, "stop")))
+    return solved
+
+
+def solution_field(chosen: str, rows: Sequence[sources.Row]) -> str:
+    """Return the column of the solutions: the chosen one, `solution`, or an answer that is a worked one."""
+    first = rows[0].fields if rows else {}
+    worked = [name for name in ANSWER_FIELDS if FINAL in as_text(first.get(name))]
+    return choose_field(KEY, "warm_start.solution_field", chosen, ["solution", *worked], [*first])
+
+
+def response_of(solution: str, gold: str, config: Config, *, opened: bool) -> str:
+    r"""Return the response to learn from a solution. Where the solution states its own answer, that one is boxed.
+
+    opened: whether the prompt ends with a think tag.
+    """
+    body, mark, last = solution.rpartition(FINAL)
+    if not mark or "\n" in last:  # a heading in Markdown
+        body, last = solution, boxed(solution) or gold
+    body, answer = body.strip(), last.strip()
+    if template := config.warm_start.response:
+        return template.replace("{solution}", body).replace("{answer}", answer)
+    box = f"\\boxed{{{answer}}}"
+    if (config.reward.format or config.reward.after_thinking) and CLOSE not in body:
+        return "".join(("" if opened else f"{OPEN}\n", f"{body}\n{CLOSE}\n{box}"))
+    return body if BOX in body else f"{body}\n{box}"

@@ -1,0 +1,126 @@
+"""What the warm start draws from: prompts, responses, and what is left out or refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.messages import ProblemSet
+from conf.catalogue import reward_presets
+from conf.errors import BadInput
+from conf.schema import Config, ExampleConfig
+from conf.settings import changed
+from rewards.problems.candidates import NO_SOLUTION, TOO_LONG, load_with_candidates, response_of
+from rewards.problems.loading import CONTROL, OVERLAP_FILTERED
+from rewards.verify import verify
+from rewards.weighted_sum import well_formed
+from tests.rewards.problems.rows import SUMS, Loader, Rows, write_jsonl
+
+SELF = {"warm_start.source": "self", "warm_start.few_shot": [ExampleConfig("1 * 2", "3"), ExampleConfig("2 + 2", "4")]}
+SOLVED = {"warm_start.source": "file:solved.jsonl", "rollout.max_response_tokens": 100, "reward.format": 0.0}
+GSM8K = "She sold 9 + 9 = <<9+9=18>>18 clips.\n#### 18"
+OPEN_RS = r"Note that $x = 9$, so that $2x = \boxed{18}$."
+
+
+def candidates(loader: Loader, settings: dict[str, Any], solved: Rows = ()) -> ProblemSet:
+    if solved:
+        write_jsonl(Path("solved.jsonl"), solved)
+    return load_with_candidates(changed(loader.config, settings), loader.tokenizer)
+
+
+def refuse(loader: Loader, settings: dict[str, Any], solved: Rows, *words: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        candidates(loader, settings, solved)
+    assert "\n" not in str(refused.value)
+    assert [word for word in words if word not in str(refused.value)] == []
+
+
+def test_nothing_is_drawn_without_a_warm_start(loader: Loader) -> None:
+    assert candidates(loader, {}) == loader.load()
+
+
+def test_a_model_is_shown_examples_only_where_it_samples_for_itself(loader: Loader) -> None:
+    first = loader.load().train[0]
+    asked = first.prompt.split("\n")[1].removesuffix("<|im_end|>")
+    problems = candidates(loader, {**SELF, "data.few_shot": [ExampleConfig("7 - 7", "0")]})
+    assert [problem.id for problem in problems.candidates] == [problem.id for problem in problems.train]
+    for trained, sampled in zip(problems.train, problems.candidates, strict=True):
+        assert ("1 * 2" in trained.prompt, "1 * 2" in sampled.prompt) == (False, True)
+        assert sampled.prompt.count("7 - 7") == trained.prompt.count("7 - 7") == 1
+        assert list(sampled.prompt_ids) == loader.tokenizer(sampled.prompt)["input_ids"]
+    assert problems.solutions == ()
+    fewer = candidates(loader, {**SELF, "warm_start.few_shot": [ExampleConfig(asked, first.gold)]})
+    assert first.id in {problem.id for problem in fewer.train}
+    assert first.id not in {problem.id for problem in fewer.candidates}
+
+
+def test_examples_that_do_not_fit_are_refused(loader: Loader) -> None:
+    longest = max(len(problem.prompt_ids) for problem in loader.load().train)
+    refuse(loader, {**SELF, "rollout.max_prompt_tokens": longest}, [], "warm_start.few_shot", f"={longest}:")
+
+
+def test_solutions_are_responses_of_an_engine(loader: Loader) -> None:
+    rows = [{**row, "solution": f"It is \\boxed{{{row['answer']}}}."} for row in SUMS]
+    problems = candidates(loader, SOLVED, rows)
+    heldout = {problem.prompt for problem in problems.heldout}
+    assert {problem.prompt for problem in problems.candidates} == {problem.prompt for problem in problems.train}
+    assert heldout
+    assert problems.filtered_counts == {f"warm start: {OVERLAP_FILTERED}": len(heldout)}
+    for problem, solution in zip(problems.candidates, problems.solutions, strict=True):
+        assert solution.text == f"It is \\boxed{{{problem.gold}}}."
+        assert loader.tokenizer.decode(solution.token_ids) == f"{solution.text}<|im_end|>"
+        assert (solution.finish_reason, len(solution.logprobs)) == ("stop", 0)
+
+
+def test_unusable_solutions_are_counted(loader: Loader) -> None:
+    texts = ["", "So " * 40, "Fine.<|im_end|>", "Fine.", None]
+    rows = [{"problem": f"What is {i} less?", "answer": "1", "solution": text} for i, text in enumerate(texts)]
+    problems = candidates(loader, SOLVED, rows)
+    assert [each.text for each in problems.solutions] == ["Fine.\n\\boxed{1}"]
+    counts = {NO_SOLUTION: 2, TOO_LONG: 1, CONTROL: 1}
+    assert problems.filtered_counts == {f"warm start: {reason}": count for reason, count in counts.items()}
+    assert {row.source for row in problems.filtered} == {"warm_start.source"}
+
+
+@pytest.mark.parametrize(
+    ("solved", "words"),
+    [
+        ([{"problem": "What?", "answer": "18"}], ("warm_start.solution_field", "'solution'", "problem, answer")),
+        ([{"problem": "What?", "answer": "18", "solution": ""}] * 3, ("warm_start.source", f"1 {NO_SOLUTION}")),
+        ([], ("warm_start.source", "'nowhere.jsonl'")),
+    ],
+)
+def test_a_source_without_solutions_is_refused(solved: Rows, words: tuple[str, ...], loader: Loader) -> None:
+    refuse(loader, SOLVED if solved else {"warm_start.source": "file:nowhere.jsonl"}, solved, *words)
+
+
+def test_own_columns_count_where_the_source_has_them(loader: Loader) -> None:
+    own = {"data.problem_field": "problem", "data.problem_pattern": r"What is (\d+ \+ \d+)\?"}
+    solved: Rows = [{"question": "Nine and nine?", "answer": GSM8K}]
+    problems = candidates(loader, {**SOLVED, **own, "eval.problems": 2}, solved)
+    assert [(each.gold, text.text) for each, text in zip(problems.candidates, problems.solutions, strict=True)] == [
+        ("18", GSM8K.replace("#### 18", r"\boxed{18}"))
+    ]
+
+
+@pytest.mark.parametrize("preset", ["paper", "open_rs", "dapo"])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("solution", [GSM8K, OPEN_RS, "#### First\nIt is 18."])
+def test_what_is_learned_earns_the_reward(solution: str, after: bool, preset: str) -> None:
+    config = changed(Config(), {"reward.format": reward_presets()[preset]["format"], "reward.after_thinking": after})
+    for opened in (False, True):
+        text = response_of(solution, "18", config, opened=opened)
+        assert verify("18", text.rpartition("</think>")[2] if after else text).score == 1.0
+        assert well_formed(text) == (preset != "dapo" or after)
+        assert text.startswith("<think>") == (well_formed(text) and not opened)
+        assert text.count("18}") <= 2
+
+
+def test_a_contradicting_solution_keeps_its_own_answer() -> None:
+    for solution in (GSM8K, OPEN_RS):
+        assert r"\boxed{18}" in response_of(solution, "17", Config(), opened=False)
+
+
+def test_a_response_is_written_as_asked() -> None:
+    config = changed(Config(), {"warm_start.response": r"{solution} So \boxed{{answer}}."})
+    assert response_of(GSM8K, "18", config, opened=False).endswith("18 clips. So \\boxed{18}.")
