@@ -6,6 +6,8 @@ from itertools import chain
 from conf.catalogue import BY_MEMORY, devices, find_benchmarks
 from conf.errors import BadInput, hint
 from conf.schema import AlgorithmConfig, Call, CommandLine, Config, ShapeConfig
+from conf.schema.warm_start import SELF, WarmStartConfig
+from conf.settings import show
 
 MOST_SAMPLES = 2**15
 """Largest number of samples in flight at once: 1,024 problems × 16 samples, twice with a staleness of 1."""
@@ -53,6 +55,7 @@ def _faults(config: Config) -> Iterator[str]:
             " leave one of them out"
         )
     yield from _deterministic_faults(config)
+    yield from _warm_start_faults(config.warm_start)
     yield from algorithm_faults(config.algorithm)
     reward = config.reward
     if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not reward.custom:
@@ -97,6 +100,20 @@ def _deterministic_faults(config: Config) -> Iterator[str]:
             "budget.updates=null: with run.deterministic=true updates end the run and pace its learning rate, not the"
             " clock; set it, for example to 100"
         )
+
+
+OWN, SOLVED = ("few_shot", "per_problem", "choice"), ("solution_field", "response")
+"""Settings of a warm start that only count where the model's own responses are learned, and where solutions are."""
+
+
+def _warm_start_faults(warm: WarmStartConfig) -> Iterator[str]:
+    """Yield settings of a warm start that have no effect."""
+    given = [name for name, value in vars(WarmStartConfig()).items() if getattr(warm, name) != value]
+    idle = (SOLVED if warm.from_itself else OWN) if warm.source else given
+    remedy = f"with warm_start.source={warm.source} it has no effect; leave it out"
+    if not warm.source:
+        remedy = f"there is no warm start; give warm_start.source={SELF}, or a source of solutions"
+    yield from (f"warm_start.{name}={show(getattr(warm, name))}: {remedy}" for name in given if name in idle)
 
 
 def _length_faults(config: Config, context: int) -> Iterator[str]:

@@ -11,8 +11,14 @@ SELF = "self"
 PASSES = 3
 """Most passes over the responses, our choice: more of them learn a few hundred responses by heart."""
 
+SAMPLING_SHARE = 0.5
+"""Largest fraction of the warm start's time in which the model samples or solutions are verified."""
+
 SOURCE_OR_SELF = Rule(
     lambda text: text in ("", SELF) or SOURCE.allows(text), f"use {SELF}, nothing for no warm start, or {SOURCE.remedy}"
+)
+RESPONSE = Rule(
+    lambda text: not text or "{solution}" in text or "{answer}" in text, "use a text with {solution}, {answer} or both"
 )
 
 
@@ -28,7 +34,7 @@ class WarmStartConfig:
     column of worked solutions, or empty for no warm start."""
     solution_field: str = setting("", "our choice: solution, or a worked answer")
     """Column of the worked solution; when empty, solution, or else the answer's column, if it has worked solutions."""
-    response: str = setting("", "our choice: it earns the reward for a right answer")
+    response: str = setting("", "our choice: it earns the recipe's reward", rule=RESPONSE)
     """The text that is learned: {solution} is replaced by the solution, without a last line `#### answer`, and {answer}
     by the reference answer. When empty: the solution, and the answer in a `\\boxed{}` unless it has one; in think tags
     where reward.format has a weight."""

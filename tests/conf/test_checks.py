@@ -10,6 +10,7 @@ from conf.checks import algorithm_faults, raise_for
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import AlgorithmConfig
+from conf.schema.warm_start import WarmStartConfig
 
 IDLE = [("surrogate", "cispo"), ("ratio", "sequence"), ("clip_low", 0.2), ("clip_high", 0.2), ("dual_clip", 3.0)]
 OWN = ["token_tis", "sequence_mask", "icepop"]
@@ -83,3 +84,31 @@ def test_validation_needs_held_out_problems() -> None:
 def test_an_acting_ratio_needs_bounds(acting: dict[str, Any], settings: dict[str, Any], named: str) -> None:
     with pytest.raises(BadInput, match=named) if named else nullcontext():
         raise_for(algorithm_faults(AlgorithmConfig(**acting, **settings)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["source=self", "few_shot=[{problem: a, answer: b}]", "per_problem=2"], ""),
+        (["source=file:a.jsonl", "response='{solution}'", "solution_field=worked"], ""),
+        (["learning_rate=1e-3"], r"warm_start\.learning_rate=0\.001: there is no warm start.*source=self"),
+        (["source=self", "response='{solution}'"], r"warm_start\.response=.*source=self it has no effect"),
+        (["source=file:a.jsonl", "choice=random"], r"warm_start\.choice=random: .*file:a\.jsonl"),
+        (["source=elf"], r"warm_start\.source=elf .*self"),
+        (["source=file:a.jsonl", "response=worked"], r"warm_start\.response=worked .*\{solution\}"),
+        (["source=self", "fraction=0.6"], r"warm_start\.fraction=0\.6 .*0\.5"),
+    ],
+)
+def test_settings_of_a_warm_start_that_have_no_effect_are_refused(settings: list[str], said: str) -> None:
+    asked = ["conf=quickstart", *(f"warm_start.{each}" for each in settings)]
+    if said:
+        with pytest.raises(BadInput, match=said):
+            load(asked)
+    else:
+        load([*asked, "lora.start_from=folder"])
+
+
+def test_another_source_of_a_warm_start_resets_its_settings() -> None:
+    known, none = load(["conf=quickstart_warm"]), load(["conf=quickstart_warm", "warm_start.source="])
+    assert (len(known.warm_start.few_shot), known.data.few_shot) == (2, [])
+    assert none.warm_start == WarmStartConfig()
