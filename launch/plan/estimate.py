@@ -21,6 +21,7 @@ from actors.models.sizes import adapter_slots, answers_alone, groups_at_once
 from actors.runtime.placement import Placement
 from conf.schema import Config
 from launch.plan.time import Costs, Workload
+from launch.plan.warm_start import WarmStart, plan_warm_start
 
 ROUNDS = 100
 """Steps of the fixed-point iteration for P; each halves the distance."""
@@ -66,6 +67,7 @@ class Estimate(Pace):
     start_s: seconds until the first group is requested
     tokens: tokens generated per update
     contended: factor by which a shared GPU slows the learner's passes
+    warm_start: None for a run without one
     """
 
     config: Config
@@ -73,6 +75,14 @@ class Estimate(Pace):
     tokens: float
     contended: float
     evaluate_s: float
+    warm_start: WarmStart | None = None
+
+    @property
+    def warm_start_s(self) -> float:
+        """Seconds before the first update beside the start and one evaluation, which overlaps with imitation."""
+        if not (warm := self.warm_start):
+            return 0.0
+        return warm.seconds + max(self.evaluate_s - (warm.seconds - warm.sample_s), 0.0)
 
     @property
     def validation_s(self) -> float:
@@ -91,8 +101,8 @@ class Estimate(Pace):
 
     @property
     def evaluations(self) -> int:
-        """Number of evaluations: before training, and of each policy that is measured after it."""
-        return 1 + self.config.final_policies
+        """Number of evaluations: before training, after a warm start, and of each policy measured at the end."""
+        return 1 + bool(self.warm_start) + self.config.final_policies
 
     @property
     def updates(self) -> int:
@@ -104,7 +114,9 @@ class Estimate(Pace):
         budget = self.config.budget
         wanted = evaluations_reserved(self.config.final_policies) * self.evaluate_s
         reserve = min(wanted, MOST_EVALUATION * budget.seconds) + self.validation_s
-        left = budget.seconds - spent_s - self.start_s - reserve - (0.0 if made else self.evaluate_s)
+        left = (
+            budget.seconds - spent_s - self.start_s - reserve - (0.0 if made else self.evaluate_s + self.warm_start_s)
+        )
         updates = made + max(0, int(left / (self.update_s + self.validate_s)))
         return updates if budget.updates is None else min(updates, budget.updates)
 
@@ -112,7 +124,7 @@ class Estimate(Pace):
     def spent_s(self) -> float:
         """Seconds of the budget that the run uses: all, unless the number of updates is limited."""
         budget, evaluations_s = self.config.budget, self.evaluations * self.evaluate_s
-        asked = self.start_s + self.updates * (self.update_s + self.validate_s) + evaluations_s
+        asked = self.start_s + self.warm_start_s + self.updates * (self.update_s + self.validate_s) + evaluations_s
         return min(asked, budget.seconds) if budget.updates else budget.seconds
 
 
@@ -144,6 +156,8 @@ def estimate(
                 all_steps / max(slots - costs.sync_s / update_s, LEAST_ROOM),
             )
             update_s = (update_s + max(fixed_s + costs.step_s * steps + beside * slowed_s, learn_s)) / 2
+    response_s = _response_s(workload.response, costs, at_once, len(placement.rollouts))
+    warms = bool(config.warm_start.source)
     return Estimate(
         config=config,
         start_s=costs.start_s,
@@ -153,6 +167,7 @@ def estimate(
         learn_s=min(learn_s, update_s),
         contended=contended,
         evaluate_s=_evaluate_s(config, costs, workload, placement, at_once),
+        warm_start=plan_warm_start(config, costs, workload, placement, response_s) if warms else None,
     )
 
 
@@ -207,7 +222,12 @@ def _evaluate_s(config: Config, costs: Costs, workload: Workload, placement: Pla
     response = min(workload.response, config.eval.max_response_tokens or math.inf)
     alone = answers_alone(config, placement.device)
     decoded = 1.0 if alone else max(1.0, min(at_once, problems / engines))
-    return problems * config.eval.n * response * costs.decode_s(decoded) / decoded / engines
+    return problems * config.eval.n * _response_s(response, costs, decoded, engines)
+
+
+def _response_s(tokens: float, costs: Costs, decoded: float, engines: int) -> float:
+    """Return the seconds of all engines per response, where each decodes so many at once."""
+    return tokens * costs.decode_s(decoded) / decoded / engines
 
 
 def longest_of(samples: float, workload: Workload, most: int) -> float:

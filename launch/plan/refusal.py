@@ -14,6 +14,7 @@ from conf.settings import changed
 from launch.hardware.machine import GIB, Machine
 from launch.plan.memory import Fit, engine_memory, misfit
 from launch.plan.plan import Change, Plan
+from launch.plan.warm_start import WarmStart
 
 LARGEST_CPU_MODEL = 500_000_000
 """Parameters of the largest model that runs on a CPU without `device=cpu`."""
@@ -22,6 +23,9 @@ NEWER_GPU = "take a GPU that can: an A40, an RTX 3090 or a newer one"
 
 LEAST_START = 0.5
 """Fraction of the expected start that a budget must cover: an unmeasured machine may be twice as fast."""
+
+MOST_WARM_START = 0.5
+"""Largest fraction of the budget that the updates of a warm start may be asked to take."""
 
 
 def check_plan(plan: Plan) -> None:
@@ -43,8 +47,10 @@ def check_plan(plan: Plan) -> None:
 
 
 def check_budget(plan: Plan) -> None:
-    """Raise BadInput if the budget does not even cover the start of the run."""
+    """Raise BadInput if the budget does not even cover the start of the run, or if a warm start would eat it."""
     budget, costs = plan.config.budget, plan.costs
+    if plan.estimate and (warm := plan.estimate.warm_start):
+        check_warm_start(plan.config, warm)
     if costs is None or budget.seconds >= LEAST_START * costs.start_s:
         return
     needed = costs.start_s + (
@@ -55,6 +61,23 @@ def check_budget(plan: Plan) -> None:
         f"budget.{given}: the start alone takes about {duration(costs.start_s)}; give at least"
         f" budget.minutes={math.ceil(needed / 60)}"
     )
+
+
+def check_warm_start(config: Config, warm: WarmStart) -> None:
+    """Raise BadInput if the updates asked for take most of the budget, or if its fraction holds not even one."""
+    asked, budget_s = config.warm_start.updates, config.budget.seconds
+    if asked and asked * warm.update_s > MOST_WARM_START * budget_s:
+        raise BadInput(
+            f"warm_start.updates={asked}: they take about {duration(asked * warm.update_s)} of the budget of"
+            f" {duration(budget_s)}, {duration(warm.update_s)} each; give at most"
+            f" {int(MOST_WARM_START * budget_s / warm.update_s)}, or raise budget.minutes"
+        )
+    if warm.update_s > warm.most_s:
+        raise BadInput(
+            f"warm_start.fraction={config.warm_start.fraction:g}: its {duration(warm.most_s)} hold no update, which"
+            f" takes about {duration(warm.update_s)}; raise it or budget.minutes, or lower"
+            " warm_start.demonstrations_per_update"
+        )
 
 
 def check_engines(config: Config, shape: ShapeConfig, machine: Machine, placement: Placement) -> None:

@@ -79,9 +79,12 @@ def recall_signal(config: Config, folder: Path) -> Signal | None:
 
 
 def best_workload(measured: Workload | None, config: Config, folder: Path) -> Workload | None:
-    """Return the workload of a run of this recipe, else that of its signal, else that of the run that is known."""
+    """Return the workload of a run of this recipe, else that of its signal, else that of the run that is known.
+
+    A signal is taken before a warm start, which changes the lengths.
+    """
     signal = recall_signal(config, folder)
-    if not signal or (measured and measured.recipe == recipe_of(config)):
+    if not signal or config.warm_start.source or (measured and measured.recipe == recipe_of(config)):
         return measured
     return replace(signal.workload, by=f"the doctor on {signal.problems} problems")
 

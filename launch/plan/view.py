@@ -18,12 +18,14 @@ from conf.catalogue import GPU_DTYPE
 from conf.load import flatten
 from conf.schema.model import PROJECTIONS
 from conf.schema.reward import formula
+from conf.schema.warm_start import WarmStartConfig
 from launch.hardware.machine import GIB
 from launch.plan.estimate import Estimate
 from launch.plan.memory import misfit
 from launch.plan.plan import Plan
 from launch.plan.refusal import advice
 from launch.plan.time import EFFICIENCY, FILL, LEARN_RANGE
+from launch.plan.warm_start import WarmStart
 
 Rows = list[tuple[str, str]]
 """Names, each with a description."""
@@ -61,8 +63,9 @@ def conclusion(plan: Plan) -> Text:
         text = f"Fits. The updates in {within} are not known: conf/devices.yaml does not list this GPU."
         return Text(text, style="bold green")
     if not found.updates:
-        spent = found.start_s + found.evaluations * found.evaluate_s
-        text = f"Fits, but {within} hold no update: start and evaluations take {duration(spent)}"
+        spent = found.start_s + found.warm_start_s + found.evaluations * found.evaluate_s
+        what = "start, warm start" if found.warm_start else "start"
+        text = f"Fits, but {within} hold no update: {what} and evaluations take {duration(spent)}"
         text += f", an update {duration(found.update_s)}; raise budget.minutes."
         return Text(text, style="bold yellow")
     cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
@@ -99,9 +102,15 @@ def _settings(plan: Plan) -> Rows:
             f"{held_out} problems × {config.eval.n}{f', and {choosing} to choose the result' if choosing else ''}"
             f" from {data.eval_source or 'the same source'}",
         ),
+        *([("warm start", _learned(config.warm_start))] if config.warm_start.source else []),
         ("update", f"{each_update} problems × {rollout.samples_per_problem} samples of up to {tokens}"),
         ("reward", formula(flatten(asdict(config)))),
     ]
+
+
+def _learned(warm: WarmStartConfig) -> str:
+    what = "its own right responses" if warm.from_itself else f"solutions of {warm.source}"
+    return f"up to {warm.demonstrations:,} of {what}, {warm.demonstrations_per_update} per update"
 
 
 def _placement(plan: Plan) -> Rows:
@@ -169,17 +178,28 @@ def _time(plan: Plan) -> RenderableType:
         number = counted(round(found.updates * found.validate_s / found.validation_s), "time")
         part = found.validate_s / (found.update_s + found.validate_s)
         validation = [("validation", f"{number} {duration(found.validation_s)}, {part:.1%} of the time of training")]
+    warm = Rows()
+    if found.warm_start:
+        warm = [("warm start", _warm_start(found.warm_start))]
+        measured = f"before and after the warm start, {measured.removeprefix('before ')}"
     rows = [
         ("one update", f"about {duration(found.update_s)}, bound by {bound}"),
         ("generation", f"{duration(found.generate_s)} per update, {_count(found.tokens)} tokens"),
         ("learning", f"{duration(found.learn_s)} per update, {manner}"),
         ("start", duration(found.start_s)),
+        *warm,
         ("evaluation", f"{found.evaluations} × {duration(found.evaluate_s)}, {measured}"),
         *validation,
         ("budget", f"{duration(budget.seconds)}: {_updates(found)}, {_count(found.updates * found.tokens)} tokens"),
         ("cost", cost),
     ]
     return Group(_grid(rows), Text(f"{source(plan)} {_assumptions(plan)}", style="dim"))
+
+
+def _warm_start(warm: WarmStart) -> str:
+    sampling = f"{counted(warm.samples, 'response')} in {duration(warm.sample_s)}, then " if warm.samples else ""
+    updates = f"{counted(warm.updates, 'update')} of {duration(warm.update_s)}"
+    return f"about {duration(warm.seconds)}, at most {duration(warm.most_s)}: {sampling}{updates}"
 
 
 def source(plan: Plan) -> str:

@@ -64,3 +64,24 @@ def test_validations_take_updates_from_the_budget_up_to_their_fraction() -> None
     half = replace(short, config=always.config)
     reserved = half.evaluate_s + half.validation_s  # for the last policy beside the result
     assert half.updates == pytest.approx((short.updates - reserved / short.update_s) / 2, abs=1)
+
+
+def test_a_warm_start_takes_updates_from_the_budget_up_to_its_fraction() -> None:
+    def warm(*settings: str) -> Estimate:
+        own = () if any("source=" in each for each in settings) else ("source=self",)
+        return quickstart(*(f"warm_start.{each}" for each in (*own, *settings)))
+
+    never, short, long = quickstart(), warm("fraction=0.1"), warm("fraction=0.5")
+    few, solved = warm("updates=2", "demonstrations=64"), warm("source=file:solved.jsonl", "fraction=0.5")
+    assert long.updates < short.updates < never.updates
+    assert (short.evaluations, never.evaluations, never.warm_start_s) == (3, 2, 0.0)
+    assert short.updates_in_all(7, 180.0) == never.updates_in_all(7, 180.0)  # it is over
+    assert few.warm_start
+    assert solved.warm_start
+    assert short.warm_start
+    assert few.warm_start.updates == 2
+    assert few.warm_start.seconds < short.warm_start.seconds == short.warm_start.most_s == 48
+    assert (solved.warm_start.samples, solved.warm_start.updates) == (0, 48)
+    assert 0 < short.warm_start.sample_s <= 24
+    reserved_s = never.evaluate_s + long.warm_start_s
+    assert long.updates == pytest.approx(never.updates - reserved_s / never.update_s, abs=2)
