@@ -164,6 +164,10 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     console.print(f"Kept for the next plan in {kept}")
     said = rule.sentence(figures, n=str(signal.n), limits=longer(plan))
     console.print(Text(said, "bold green" if rule.worth else "bold yellow"))
+    if config.warm_start.source:
+        console.print(
+            f"The run begins with a warm start (warm_start.source={config.warm_start.source}): this was before it"
+        )
     return rule.worth
 
 

@@ -59,6 +59,11 @@ def test_a_verdict_is_certain_if_both_ends_of_all_intervals_agree() -> None:
         assert certain({**means(), name: Mean(0.3, interval)}) == same
 
 
+def test_a_warm_start_is_named_where_it_helps() -> None:
+    assert {rule.verdict for rule in RULES if "warm_start.source" in rule.remedy} == {"format", "too hard"}
+    assert all("warm_start" in rule.remedy for rule in RULES if rule.verdict in ("format", "too hard"))
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_sentence_has_all_its_figures(rule: Rule) -> None:
     said = rule.sentence(means(), n="16", limits="rollout.max_response_tokens=48")
