@@ -258,18 +258,20 @@ class UpdateStats:
 
 @dataclass(frozen=True)
 class Scores:
-    """Log-probabilities of one response's tokens under the learner's current weights and under the base model."""
+    """Log-probabilities of a response's tokens under the learner's weights, the base model, and another reference."""
 
     policy: tuple[float, ...]
     base: tuple[float, ...]
+    reference: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Drift of the learner's current version from the base model, measured on given responses.
+    """Drift of the learner's current version from the reference (`algorithm.reference`), measured on given responses.
 
-    entropy, base_entropy: mean over the full vocabulary, in nats per token at the rollouts' temperature.
-    kl_to_base: exact KL(policy ‖ base), in the same unit.
+    entropy, base_entropy: the policy's and the reference's mean over the full vocabulary, in nats per token at the
+        rollouts' temperature.
+    kl_to_base: exact KL(policy ‖ reference), in the same unit.
     adapter_norm: Frobenius norm of scaling · BA over all layers, by type of module.
     effective_rank: of BA, by `<layer>.<module>`.
     """

@@ -79,10 +79,7 @@ class Learner(Protocol):
         """Write as many noise adapters as an engine serves at once, in the same form as `publish`."""
 
     async def imitate(self, demonstrations: tuple[Demonstration, ...], progress: float) -> ImitationStats:
-        """Take one optimizer step on the mean negative log-likelihood of the responses' tokens; the version stays 0.
-
-        progress: fraction of the warm start that is over, for its learning rate. Faults are those of `step`.
-        """
+        """Take one optimizer step of the warm start, whose version stays 0. progress: fraction of it that is over."""
 
     async def end_warm_start(self) -> None:
         """Make the present weights the reference (`algorithm.reference`), and begin the optimizer anew."""
@@ -101,7 +98,7 @@ class Learner(Protocol):
         """
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        """Return log-probabilities of given responses, per group and sample, under the current weights and the base."""
+        """Return log-probabilities of given responses, per group and sample."""
 
     async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
         """Return log-probabilities of all tokens sampled from a synthetic adapter, in their order: under that adapter,
@@ -109,7 +106,7 @@ class Learner(Protocol):
         """
 
     async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
-        """Measure how far the current weights have moved from the base, on given responses."""
+        """Measure how far the current weights have moved from the reference, on given responses."""
 
     async def save(self, folder: str) -> None:
         """Write everything a restore needs into an existing folder."""

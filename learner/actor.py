@@ -126,6 +126,12 @@ class LearnerActor:
     def publish_synthetic(self) -> tuple[AdapterRef, ...]:
         return self._do(self._learner.publish_synthetic)
 
+    def imitate(self, demonstrations: tuple[Demonstration, ...], progress: float) -> ImitationStats:
+        return self._do(self._learner.imitate, demonstrations, progress)
+
+    def end_warm_start(self) -> None:
+        self._do(self._learner.end_warm_start)
+
     def accumulate(self, batch: Batch) -> None:
         self._do(self._learner.accumulate, batch)
 

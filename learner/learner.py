@@ -11,21 +11,31 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Demonstration, Group, ImitationStats, Inspection, Scores, UpdateStats
 from actors.models.sizes import SYNTHETIC_ADAPTERS
 from actors.protocols import FAITHFUL
 from actors.seeds import request_seed
-from conf.errors import BadInput
 from conf.schema import Config
 from learner.advantages import Example, examples
 from learner.distributed import ALONE, World, divide
-from learner.losses import Observed, Totals, policy_loss
+from learner.losses import Observed, Totals, imitation_loss, policy_loss
 from learner.metrics import UpdateRecord, update_metrics
-from learner.model.adapter import adapter_norms, effective_ranks, load_model, noise, scaled, write_adapter
+from learner.model.adapter import (
+    adapter_norms,
+    adapter_weights,
+    effective_ranks,
+    load_model,
+    noise,
+    scaled,
+    write_adapter,
+)
 from learner.model.policy import Policy
 from learner.optimizer import ZeroOptimizer, learning_rate
 from learner.packing import MicroBatch, Tokens, pack
 from learner.training_state import read_checkpoint, write_checkpoint
+
+REFERENCE = "reference."
+"""Beginning of the names of the reference's weights in a checkpoint."""
 
 
 class StaleBatch(Exception):
@@ -34,20 +44,24 @@ class StaleBatch(Exception):
 
 @dataclass
 class Accumulated:
-    """A batch between `accumulate` and the end of `step`.
+    """The samples of an update between their packing and the last optimizer step.
 
-    examples: its samples with a gradient; own: those of this process
+    name: of the update, for messages; groups: those of its batch, none in the warm start
+    examples: the samples with a gradient; own: those of this process
     parts: the micro-batches of `own`; observed: one entry per part, set by the first pass
+    reference: log-probabilities of `own` under the reference; empty without a KL term
     loss: this process's part of the latest pass's loss; fault: names a value in it that is not finite, else empty
     seconds: duration of the first pass
     """
 
-    batch: Batch
+    name: str
+    groups: tuple[Group, ...]
     examples: list[Example]
     own: list[Example]
     totals: Totals
     parts: list[MicroBatch]
     record: UpdateRecord
+    reference: list[tuple[float, ...]] = field(default_factory=list)
     observed: list[Observed] = field(default_factory=list)
     loss: float = 0.0
     fault: str = ""
@@ -91,10 +105,11 @@ class LoraLearner:
             fused=config.learner.fused_kernels,
         )
         self._optimizer = ZeroOptimizer(self.policy, getattr(torch, config.model.dtype), config.learner, world)
+        self.policy.reference = adapter_weights(self.model) if config.keeps_start else {}
 
     def publish(self) -> AdapterRef:
         """Write the current version as a PEFT adapter and return its reference. A restart does not need the files."""
-        adapter = self._reference(AdapterRef(self.version, self.incarnation, ""))
+        adapter = self._located(AdapterRef(self.version, self.incarnation, ""))
         if self._world.leads:
             write_adapter(self.model, Path(adapter.path), durable=False)
         return adapter
@@ -102,11 +117,31 @@ class LoraLearner:
     def publish_synthetic(self) -> tuple[AdapterRef, ...]:
         """Write the synthetic adapters of the check at start; the policy is unchanged."""
         numbers = range(1, SYNTHETIC_ADAPTERS + 1)
-        adapters = tuple(self._reference(AdapterRef(number, 0, "", synthetic=True)) for number in numbers)
+        adapters = tuple(self._located(AdapterRef(number, 0, "", synthetic=True)) for number in numbers)
         for adapter in adapters:
             with noise(self.model, adapter.version, SYNTHETIC_ADAPTERS):
                 write_adapter(self.model, Path(adapter.path), durable=False)
         return adapters
+
+    def imitate(self, demonstrations: tuple[Demonstration, ...], progress: float) -> ImitationStats:
+        """Take one optimizer step of the warm start, at a learning rate that falls linearly to zero."""
+        found = [
+            Example(f"problem {each.problem.id}", Tokens(each.problem.prompt_ids, each.token_ids), (), 0.0)
+            for each in demonstrations
+        ]
+        work = self._begin(f"step {self._steps + 1} of the warm start", found)
+        self._pass(work)
+        rate = self.config.warm_start.learning_rate * (1.0 - progress)
+        fault = self._take_steps(work, rate, 1)
+        metrics = {"loss": sum(work.record.losses), "grad_norm": sum(work.record.norms), "learning_rate": rate}
+        return ImitationStats(metrics, fault)
+
+    def end_warm_start(self) -> None:
+        """Make the present weights the reference, unless that is the base model, and begin the optimizer anew."""
+        if self.policy.reference:
+            self.policy.reference = adapter_weights(self.model)
+        self._optimizer.begin_anew()
+        self._steps = 0
 
     def accumulate(self, batch: Batch) -> None:
         """Compute the gradient of a batch's first step; the weights are unchanged, so `score` still uses this version.
@@ -117,15 +152,11 @@ class LoraLearner:
         if self._accumulated:
             self._optimizer.discard()
         started = perf_counter()
-        rank = self._world.rank
         found = list(examples(batch.groups, self.config.algorithm))
-        own = [found[i] for i in divide([example.tokens for example in found], self._world.size)[rank]]
-        parts = self._pack([example.tokens for example in own])
-        lengths = [len(sample.token_ids) for group in batch.groups for sample in group.samples]
-        totals = Totals(len(lengths), sum(lengths), self.config.rollout.max_response_tokens)
-        # Dropout repeats after a restore, and differs between processes.
-        torch.manual_seed(request_seed(self.config.run.seed, f"dropout-{rank}", self.version))
-        work = self._accumulated = Accumulated(batch, found, own, totals, parts, UpdateRecord(parts))
+        work = self._accumulated = self._begin(f"update {self.version + 1}", found, batch.groups)
+        if self.config.algorithm.kl:
+            with self.policy.as_reference():
+                work.reference = self._logprobs([example.tokens for example in work.own])
         self._pass(work)
         work.seconds = perf_counter() - started
 
@@ -141,7 +172,7 @@ class LoraLearner:
         started = perf_counter()
         work, self._accumulated = self._accumulated, None
         rate = learning_rate(self.config.learner, self.version, progress, self.config.budget.updates)
-        fault = self._take_steps(work, rate)
+        fault = self._take_steps(work, rate, self.config.algorithm.steps_per_batch)
         records, peaks = zip(*self._world.gather((work.record, _peak_memory(self._device))), strict=True)
         metrics = update_metrics(self.config.algorithm, records)
         tokens = self.config.algorithm.steps_per_batch * sum(record.counts["tokens"] for record in records)
@@ -150,7 +181,7 @@ class LoraLearner:
         adapter = self.publish()
         metrics |= {
             "learning_rate": rate,
-            "staleness/max": float(max(work.batch.version - group.version for group in work.batch.groups)),
+            "staleness/max": float(max(self.version - 1 - group.version for group in work.groups)),
             "learner/skipped": float(bool(fault)),
             "learner/peak_memory": max(peaks),
             "learner/tokens_per_second": tokens / (work.seconds + learned - started),
@@ -165,7 +196,9 @@ class LoraLearner:
         policy = self._logprobs(samples)
         with self.model.disable_adapter():
             base = self._logprobs(samples)
-        scores = map(Scores, policy, base)
+        with self.policy.as_reference():
+            reference = self._logprobs(samples) if self.policy.reference else [()] * len(samples)
+        scores = map(Scores, policy, base, reference)
         return tuple(tuple(next(scores) for _ in group.samples) for group in groups)
 
     def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
@@ -194,10 +227,10 @@ class LoraLearner:
         return found
 
     def inspect(self, groups: tuple[Group, ...]) -> Inspection:
-        """Compare the current version with the base model on given responses; all tokens have equal weight."""
+        """Compare the current version with the reference on given responses; all tokens have equal weight."""
         self.policy.eval()
         parts = self._pack(_tokens(groups))
-        figures = zip(*(self.policy.against_base(part.to(self._device)) for part in parts), strict=True)
+        figures = zip(*(self.policy.against_reference(part.to(self._device)) for part in parts), strict=True)
         entropy, base_entropy, kl = (torch.cat(column).mean().item() for column in figures)
         ranks = effective_ranks(self.model)
         return Inspection(self.version, entropy, base_entropy, kl, adapter_norms(self.model), ranks)
@@ -205,6 +238,7 @@ class LoraLearner:
     def save(self, folder: str | Path) -> None:
         """Write everything a restore needs into an existing folder, with the adapter in `adapter/`."""
         state = self._optimizer.state()
+        state |= {f"{REFERENCE}{name}": weight.float() for name, weight in self.policy.reference.items()}
         if self._world.leads:
             write_checkpoint(Path(folder), self.config, self.version, self._steps, state)
             write_adapter(self.model, Path(folder) / "adapter", durable=True)
@@ -212,27 +246,18 @@ class LoraLearner:
     def restore(self, folder: str | Path | None, incarnation: int) -> None:
         """Continue bit for bit from a saved checkpoint, or at version 0 if folder is None. Raises BadInput."""
         if folder is not None:
-            self.version, self._steps, state = self._read(Path(folder))
+            shapes = {f"{REFERENCE}{name}": weight.shape for name, weight in self.policy.reference.items()}
+            shapes |= self._optimizer.shapes
+            self.version, self._steps, state = read_checkpoint(Path(folder), self.config, shapes, self._world)
             self._optimizer.set_state(state, self._steps)
+            for name, weight in self.policy.reference.items():
+                weight.copy_(self._world.spread(state.get(f"{REFERENCE}{name}"), self.model.get_parameter(name).data))
             self._accumulated = None
-        elif self.version:
+        elif self.version or self._steps:
             raise RuntimeError(f"a learner at version {self.version} cannot go back to the start")
         self.incarnation = incarnation
 
-    def _read(self, folder: Path) -> tuple[int, int, dict[str, Tensor]]:
-        """Let the first process read a checkpoint, whose folder the others need not see; they get no state."""
-        version, steps, state, refusal = 0, 0, dict[str, Tensor](), ""
-        if self._world.leads:
-            try:
-                version, steps, state = read_checkpoint(folder, self.config, self._optimizer.shapes)
-            except BadInput as error:
-                refusal = str(error)
-        version, steps, refusal = self._world.gather((version, steps, refusal))[0]
-        if refusal:
-            raise BadInput(refusal)
-        return version, steps, state
-
-    def _reference(self, adapter: AdapterRef) -> AdapterRef:
+    def _located(self, adapter: AdapterRef) -> AdapterRef:
         return replace(adapter, path=str(self._adapters / adapter.name))
 
     def _check_staleness(self, batch: Batch) -> None:
@@ -248,35 +273,48 @@ class LoraLearner:
                     f"{batch.version}: max_staleness is {limit}"
                 )
 
-    def _pass(self, work: Accumulated) -> None:
-        """Run forward and backward over this process's micro-batches; stop at one that is not finite.
+    def _begin(self, name: str, found: list[Example], groups: tuple[Group, ...] = ()) -> Accumulated:
+        """Pack this process's part of the examples, and seed dropout."""
+        own = [found[i] for i in divide([example.tokens for example in found], self._world.size)[self._world.rank]]
+        parts = self._pack([example.tokens for example in own])
+        samples = _tokens(groups) or [example.tokens for example in found]
+        tokens = sum(len(each.response) for each in samples)
+        totals = Totals(len(samples), tokens, self.config.rollout.max_response_tokens)
+        # Dropout repeats after a restore, and differs between processes and steps of the warm start.
+        process, number = f"dropout-{self._world.rank}", self.version or self._steps
+        torch.manual_seed(request_seed(self.config.run.seed, process, number))
+        return Accumulated(name, groups, found, own, totals, parts, UpdateRecord(parts))
 
-        The first pass sets `observed`, which stays fixed in all later ones.
-        """
-        algorithm, first = self.config.algorithm, not work.observed
+    def _pass(self, work: Accumulated) -> None:
+        """Run forward and backward over this process's micro-batches; stop at one that is not finite."""
         work.loss = 0.0
         self.policy.train()
         if not work.parts:
             self._optimizer.backward_nothing()
         for number, part in enumerate(part.to(self._device) for part in work.parts):
-            members = [work.own[i] for i in part.samples]
-            base = self._base(part) if first and algorithm.kl else None
-            logprobs, entropy = self._optimizer.forward(part)
-            if first:
-                work.observed.append(self._observe(members, logprobs.detach(), base))
-                work.record.add_before(logprobs, entropy, work.observed[number])
-            work.record.add_clipped(algorithm, logprobs, work.observed[number])
-            loss = policy_loss(algorithm, work.totals, logprobs, entropy, work.observed[number])
+            loss = self._loss(work, number, *self._optimizer.forward(part))
             work.loss += loss.item()
             if not math.isfinite(work.loss):
-                work.fault = f"the loss of update {self.version + 1} is {loss.item()}, from {_names(members)}"
+                names = _names(work.own[i] for i in part.samples)
+                work.fault = f"the loss of {work.name} is {loss.item()}, from {names}"
                 self._optimizer.backward(loss * math.nan)  # the step will find it, and clear all gradients
                 return
             self._optimizer.backward(loss)
 
-    def _take_steps(self, work: Accumulated, rate: float) -> str:
-        """Take the optimizer steps of a batch whose first pass is done; return a fault, or ""."""
-        for number in range(self.config.algorithm.steps_per_batch if work.examples else 0):
+    def _loss(self, work: Accumulated, number: int, logprobs: Tensor, entropy: Tensor) -> Tensor:
+        """Return a micro-batch's part of the loss. A batch's first pass sets `observed`, fixed in all later ones."""
+        if not work.groups:
+            return imitation_loss(logprobs, work.totals)
+        algorithm = self.config.algorithm
+        if number == len(work.observed):
+            work.observed.append(self._observe(work, number, logprobs.detach()))
+            work.record.add_before(logprobs, entropy, work.observed[number])
+        work.record.add_clipped(algorithm, logprobs, work.observed[number])
+        return policy_loss(algorithm, work.totals, logprobs, entropy, work.observed[number])
+
+    def _take_steps(self, work: Accumulated, rate: float, count: int) -> str:
+        """Take the optimizer steps of an update whose first pass is done; return a fault, or ""."""
+        for number in range(count if work.examples else 0):
             if number:
                 self._pass(work)
             norm = self._optimizer.step(rate)
@@ -284,28 +322,28 @@ class LoraLearner:
             if fault := next(filter(None, faults), ""):
                 return fault
             if not math.isfinite(norm):
-                return f"the gradient of update {self.version + 1} is not finite, from {_names(work.examples)}"
+                return f"the gradient of {work.name} is not finite, from {_names(work.examples)}"
             self._steps += 1
             work.record.losses.append(sum(losses))
             work.record.norms.append(norm)
         return ""
 
-    def _observe(self, members: list[Example], logprobs: Tensor, base: Tensor | None) -> Observed:
+    def _observe(self, work: Accumulated, number: int, logprobs: Tensor) -> Observed:
         """Return the fixed quantities of a micro-batch. logprobs: float [t], the policy's before the first step."""
+        samples = work.parts[number].samples
+        members = [work.own[i] for i in samples]
         lengths = torch.tensor([len(member.engine) for member in members])
         advantages = torch.tensor([member.advantage for member in members]).repeat_interleave(lengths)
         engine = torch.tensor([value for member in members for value in member.engine]).to(logprobs)
         old = engine if self.config.algorithm.mismatch == "bypass" else logprobs
-        return Observed(engine, old, advantages.to(logprobs), lengths.to(self._device), base)
-
-    @torch.no_grad()
-    def _base(self, part: MicroBatch) -> Tensor:
-        """Return the log-probabilities of a micro-batch under the base model, float [t]."""
-        self.policy.eval()
-        with self.model.disable_adapter():
-            logprobs, _ = self.policy(part)
-        self.policy.train()
-        return logprobs
+        reference = torch.tensor([value for i in samples for value in work.reference[i]]) if work.reference else None
+        return Observed(
+            engine,
+            old,
+            advantages.to(logprobs),
+            lengths.to(self._device),
+            None if reference is None else reference.to(logprobs),
+        )
 
     @torch.no_grad()
     def _logprobs(self, samples: list[Tokens]) -> list[tuple[float, ...]]:

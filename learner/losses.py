@@ -4,7 +4,7 @@
 
 over the response tokens t of all samples: c_t aggregates (`token_weights`), w_t corrects for the engine
 (`learner.mismatch`), S_t is the surrogate of the advantage A_t and the ratio ρ_t of new to old probability, D_t the
-penalty on moving away from the base model. Tensors are flat: the t tokens of b whole responses, one response after the
+penalty on moving away from the reference. Tensors are flat: the t tokens of b whole responses, one response after the
 other.
 
 No token moves the weights without bound: |∂L/∂θ_t| ≤ c_t · (w · m · |A_t| + kl · s) whatever the probabilities, with w
@@ -23,7 +23,7 @@ from conf.schema import AlgorithmConfig
 from learner.mismatch import MAX_LOG_RATIO, correction_weights, sequence_sums
 
 TANGENT_FROM = 2.5
-"""Nats below the base model's log-probability at which the KL penalty becomes a straight line: k3's own slope reaches
+"""Nats below the reference's log-probability at which the KL penalty becomes a straight line: k3's own slope reaches
 e²⁰. verl cuts k3 at 10, which a token passes at 2.6 nats and is then no longer pulled back.
 """
 
@@ -54,7 +54,7 @@ class Observed:
     old: float [t], log-probabilities before the first step; the engine's in bypass
     advantages: float [t]
     lengths: int64 [b], tokens of each response, at least 1
-    base: float [t], log-probabilities under the base model; None without a KL term
+    base: float [t], log-probabilities under the reference; None without a KL term
     """
 
     engine: Tensor
@@ -109,7 +109,7 @@ def gated_surrogate(ratio: Tensor, advantages: Tensor) -> Tensor:
 
 
 def kl_penalty(logprobs: Tensor, base: Tensor) -> Tensor:
-    """Return D, float [t]: `k3`, and its tangent where a token is TANGENT_FROM nats less probable than in the base."""
+    """Return D, float [t]: `k3`, and its tangent where a token is TANGENT_FROM nats less probable than in `base`."""
     difference = base - logprobs
     near = difference.clamp(max=TANGENT_FROM)
     return torch.expm1(near) - near + MAX_PENALTY_SLOPE * (difference - near)
@@ -154,6 +154,13 @@ def policy_loss(
     if algorithm.entropy:
         loss = loss - algorithm.entropy * entropy
     return (token_weights(lengths, totals, algorithm.aggregation).to(loss) * loss).sum()
+
+
+def imitation_loss(logprobs: Tensor, totals: Totals) -> Tensor:
+    """Return −Σ_t θ_t / tokens of some of a warm start's responses, a scalar: the mean negative log-likelihood of all
+    responses' tokens, at the rollouts' temperature. logprobs (θ): float [t], with gradient.
+    """
+    return -logprobs.sum() / totals.tokens
 
 
 @torch.no_grad()

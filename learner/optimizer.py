@@ -153,6 +153,13 @@ class ZeroOptimizer:
                 safe_set_full_optimizer_state(parameter, whole, moment)
         self._set_steps(steps)
 
+    def begin_anew(self) -> None:
+        """Set the moments and the number of steps to zero; the weights stay."""
+        for flat in self._flat_parameters():
+            for moment in MOMENTS:
+                self._adam.state[flat][moment].zero_()
+        self._set_steps(0)
+
     def _trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self._deepspeed.module.named_parameters() if p.requires_grad)
 

@@ -19,13 +19,15 @@ from conf.settings import settings
 if TYPE_CHECKING:
     from torch import Size, Tensor
 
+    from learner.distributed import World
+
 STATE_FILE = "learner.safetensors"
 FACTS_FILE = "learner.json"
 REMEDY = "resume from another one or start a new run"
 
 
 def write_checkpoint(folder: Path, config: Config, version: int, steps: int, state: dict[str, "Tensor"]) -> None:
-    """Write a learner's state. version: updates made; steps: optimizer steps, none for a batch without examples."""
+    """Write a learner's state. version: updates made; steps: as in LearnerRecord."""
     from safetensors.torch import save_file
 
     save_file(state, folder / STATE_FILE)
@@ -34,11 +36,27 @@ def write_checkpoint(folder: Path, config: Config, version: int, steps: int, sta
     (folder / FACTS_FILE).write_text(json.dumps(facts.content, indent=2) + "\n")
 
 
-def read_checkpoint(folder: Path, config: Config, shapes: "dict[str, Size]") -> "tuple[int, int, dict[str, Tensor]]":
+def read_checkpoint(
+    folder: Path, config: Config, shapes: "dict[str, Size]", world: "World"
+) -> "tuple[int, int, dict[str, Tensor]]":
     """Return version, steps and state as `write_checkpoint` got them. shapes: those of the state's tensors.
 
+    Only the first process reads the folder, which the others need not see; they get no state.
     Raises BadInput if files are missing or damaged, or belong to another run.
     """
+    version, steps, state, refusal = 0, 0, dict[str, "Tensor"](), ""
+    if world.leads:
+        try:
+            version, steps, state = _read(folder, config, shapes)
+        except BadInput as error:
+            refusal = str(error)
+    version, steps, refusal = world.gather((version, steps, refusal))[0]
+    if refusal:
+        raise BadInput(refusal)
+    return version, steps, state
+
+
+def _read(folder: Path, config: Config, shapes: "dict[str, Size]") -> "tuple[int, int, dict[str, Tensor]]":
     from safetensors.torch import load_file
     from torch import float32
 
@@ -66,7 +84,8 @@ def misfit(folder: Path, config: Config) -> str | None:
         ours = attrgetter(item.path)(config)
         if item.checkpointed and (theirs := getattr(facts, item.checkpointed)) != ours:
             return f"was made with {item.checkpointed} {theirs}, this run has {ours}"
-    if facts.steps > facts.version * config.algorithm.steps_per_batch:
+    imitates = facts.version == 0 and bool(config.warm_start.source)
+    if facts.steps > facts.version * config.algorithm.steps_per_batch and not imitates:
         return f"{facts.steps} optimizer steps are too many for {facts.version} updates"
     return None
 

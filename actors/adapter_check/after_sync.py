@@ -62,7 +62,8 @@ class CheckAfterSync:
             who = "the rollouts" if min(off) > self.band else f"rollout-{worst}, unlike the others,"
             raise Halted(f"adapter check: {self._diagnose(who, responses[worst], previous, policy, base)}")
         movement = distance(policy, base)
-        k3 = fmean(expm1(b - p) - (b - p) for p, b in zip(policy, base, strict=True))
+        reference = [p for score in views[worst] for p in score.reference or score.base]
+        k3 = fmean(expm1(r - p) - (r - p) for p, r in zip(policy, reference, strict=True))
         return {
             "adapter_check/disagreement": off[worst],
             "adapter_check/movement": movement,

@@ -22,9 +22,6 @@ OPTIMIZER_BYTES = 16
 """Bytes per trained weight, in fp32: master copy, two moments of Adam, and ZeRO's copy of the gradient. Host memory
 also holds a copy of the weight in the model's dtype."""
 
-CHECKPOINT_BYTES = 12
-"""Bytes of a checkpoint per trained weight: fp32 master copy and two moments of Adam."""
-
 QUEUED = {"cpu": 1, "cuda": 2}
 """Groups at an engine per group that fits into its batch. A group keeps its place until its longest sample ends: with
 lengths spread evenly up to a limit, at 8/9 of it for 8 samples, whose mean is 1/2. So 9/16 of the places decode, and
@@ -57,6 +54,11 @@ def groups_at_once(config: Config, device: str) -> int:
     """
     full = config.rollout.concurrent_samples // config.rollout.samples_per_problem
     return max(QUEUED[device] * full, 1)
+
+
+def checkpoint_bytes(config: Config) -> int:
+    """Return the bytes of a checkpoint per trained weight: fp32 master copy, two moments of Adam, and the reference."""
+    return 16 if config.keeps_start else 12
 
 
 def padded_rank(rank: int) -> int:

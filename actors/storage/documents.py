@@ -288,7 +288,10 @@ class CoordinatorState(Document):
 
 
 class LearnerRecord(FormattedDocument):
-    """learner.json of a checkpoint: the model and settings of its tensors. steps: number of optimizer steps."""
+    """learner.json of a checkpoint: the model and settings of its tensors.
+
+    steps: number of optimizer steps; at version 0, those of the warm start, and none once it has ended.
+    """
 
     version: Count
     steps: Count

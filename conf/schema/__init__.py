@@ -60,6 +60,11 @@ class Config:
         """Number of held-out problems that are to choose the result, where there are enough."""
         return self.validation.problems if self.validation.every else 0
 
+    @property
+    def keeps_start(self) -> bool:
+        """Whether KL and drift are measured from an adapter, the one that reinforcement learning began with."""
+        return self.algorithm.reference == "start" and bool(self.warm_start.source or self.lora.start_from)
+
 
 @dataclass(config=DECLARED, frozen=True)
 class CommandLine(Config, Call):

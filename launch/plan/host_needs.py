@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.models.sizes import CHECKPOINT_BYTES, DTYPE_BYTES, SYNTHETIC_ADAPTERS, adapter_slots, lora_parameters
+from actors.models.sizes import DTYPE_BYTES, SYNTHETIC_ADAPTERS, adapter_slots, checkpoint_bytes, lora_parameters
 from actors.runtime.host_resources import (
     DISK_MARGIN,
     MIB,
@@ -45,7 +45,7 @@ def needs_of_run(plan: Plan) -> HostNeeds:
     """Return the needs of a planned run on its host."""
     config = plan.config
     trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
-    checkpoint = trained * (CHECKPOINT_BYTES + DTYPE_BYTES[config.model.dtype])
+    checkpoint = trained * (checkpoint_bytes(config) + DTYPE_BYTES[config.model.dtype])
     shared, own = (_published(plan), 0) if plan.machine.nodes else (0, _published(plan))
     temporary = SESSION_BYTES + own
     kept = config.checkpoint.keep_last + 1 + (config.validation.every > 0)  # one in passing; the best may be old

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from actors.models.sizes import (
-    CHECKPOINT_BYTES,
     DTYPE_BYTES,
     OPTIMIZER_BYTES,
     activation_bytes,
     adapter_slots,
+    checkpoint_bytes,
     kept_on,
     kv_bytes_per_token,
     longest_sample,
@@ -193,8 +193,10 @@ def _learner_memory(config: Config, shape: ShapeConfig, placement: Placement, he
     part = f", {count}/{ranks} of them" if count < ranks else ""
     optimizer = trained * weight * count / ranks
     yield Memory(place, "learner: optimizer", optimizer, f"{weight} bytes per trained weight{part}")
-    saved = f"{CHECKPOINT_BYTES} bytes per trained weight, while it is written"
-    yield Memory("host", SAVED, trained * CHECKPOINT_BYTES, saved)
+    if config.keeps_start:
+        yield Memory("host", "learner: reference", here * 2 * trained * size, "its adapter, and the policy's meanwhile")
+    saved = checkpoint_bytes(config)
+    yield Memory("host", SAVED, trained * saved, f"{saved} bytes per trained weight, while it is written")
     process = LEARNER_PROCESS[placement.device]
     yield Memory("host", "learner: process", here * process, f"{here} × {process / GIB:.3g} GiB")
 

@@ -100,20 +100,31 @@ def write_adapter(model: PeftModel, folder: Path, durable: bool) -> None:
         sync(folder.parent)
 
 
+def adapter_weights(model: PeftModel) -> dict[str, Tensor]:
+    """Return a copy of the adapter's weights in host memory, by their parameters' names."""
+    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
+
+
+@contextmanager
+def replaced(model: PeftModel, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Replace these weights of the adapter, named as in `adapter_weights`. On exit it is bit for bit as before."""
+    own = adapter_weights(model)
+    try:
+        model.load_state_dict(weights, strict=False)
+        yield
+    finally:
+        model.load_state_dict(own, strict=False)
+
+
 @contextmanager
 def noise(model: PeftModel, number: int, count: int) -> Iterator[None]:
     """Replace the adapter by synthetic adapter `number` (from 1) of `count`: noise in one layer, zero elsewhere.
 
     On exit the adapter is bit for bit as before.
     """
-    own = [(weight, weight.detach().to("cpu", copy=True)) for weight in model.parameters() if weight.requires_grad]
-    try:
+    with replaced(model, {}):
         _draw(model, number, model.config.num_hidden_layers * number // (count + 1))
         yield
-    finally:
-        with torch.no_grad():
-            for weight, before in own:
-                weight.copy_(before)
 
 
 @contextmanager

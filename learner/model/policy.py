@@ -1,11 +1,13 @@
 """The model under its adapter, from token ids to log-probabilities."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from learner.model.adapter import replaced
 from learner.model.attention import PACKED, UNPADDED, hidden_states, unpadded_serves
 from learner.model.logprobs import divergence, head_of, token_logprobs
 from learner.model.model_check import check_model
@@ -18,6 +20,7 @@ class Policy(nn.Module):
     temperature, chunk, entropy_gradient: see `token_logprobs`
     checkpointing: while training, recompute each block's activations instead of keeping them
     fused: on a GPU, compute attention without padding if its kernel is correct there
+    reference: the adapter that KL and drift are measured from, by `adapter_weights`; empty for the bare model
 
     Raises BadInput unless its log-probabilities are those of transformers.
     """
@@ -35,6 +38,7 @@ class Policy(nn.Module):
         self.model = model
         self.temperature = temperature
         self.chunk = chunk
+        self.reference: dict[str, Tensor] = {}
         self.entropy_gradient = entropy_gradient
         attention = UNPADDED if fused and unpadded_serves(model.config, model.device) else PACKED
         check_model(self._base, attention)
@@ -53,10 +57,14 @@ class Policy(nn.Module):
         head = head_of(self._base)
         return token_logprobs(hidden, head, batch.targets, self.temperature, self.chunk, self.entropy_gradient)
 
+    def as_reference(self) -> AbstractContextManager[None]:
+        """Return a context in which the model is the reference."""
+        return replaced(self.model, self.reference) if self.reference else self.model.disable_adapter()
+
     @torch.no_grad()
-    def against_base(self, batch: MicroBatch) -> list[Tensor]:
-        """Return the policy's entropy, the base's and KL(policy ‖ base), float [t] each, at the response tokens."""
+    def against_reference(self, batch: MicroBatch) -> list[Tensor]:
+        """Return the policy's entropy, the reference's and KL(policy ‖ reference), float [t] each, at the responses."""
         hidden = hidden_states(self._base, batch)[batch.predictors]
-        with self.model.disable_adapter():
-            base = hidden_states(self._base, batch)[batch.predictors]
-        return divergence(hidden, base, head_of(self._base), self.temperature, self.chunk)
+        with self.as_reference():
+            reference = hidden_states(self._base, batch)[batch.predictors]
+        return divergence(hidden, reference, head_of(self._base), self.temperature, self.chunk)

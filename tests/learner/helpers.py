@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from actors.messages import AdapterRef, Batch, Group, UpdateStats
+from actors.messages import AdapterRef, Batch, Demonstration, Group, UpdateStats
 from learner.learner import LoraLearner
 
 Build = Callable[..., Group]
@@ -20,6 +20,11 @@ Make = Callable[..., LoraLearner]
 def batch(build: Build, version: int = 0, count: int = 3, incarnation: int = 0) -> Batch:
     groups = (build(10 * version + i, adapter=AdapterRef(version, incarnation, "nowhere")) for i in range(count))
     return Batch(version, tuple(groups))
+
+
+def demonstrations(group: Group) -> tuple[Demonstration, ...]:
+    """Return all responses of a group, to imitate."""
+    return tuple(Demonstration(group.problem, sample.token_ids) for sample in group.samples)
 
 
 def update(learner: LoraLearner, batch: Batch, progress: float = 0.0) -> UpdateStats:
@@ -52,6 +57,20 @@ def distributions(model: torch.nn.Module, group: Group, number: int, temperature
 def reference_logprobs(model: torch.nn.Module, group: Group, number: int, temperature: float) -> torch.Tensor:
     response = torch.tensor(group.samples[number].token_ids)
     return distributions(model, group, number, temperature).gather(1, response[:, None])[:, 0]
+
+
+def assert_step(learner: LoraLearner, before: dict[str, torch.Tensor], model: torch.nn.Module, norm: float) -> None:
+    """Compare the first moments with one AdamW step from the state `before` with the gradient in `model`."""
+    clip = min(1.0, learner.config.learner.max_grad_norm / norm)
+    moments = learner._optimizer.state()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            expected = 0.9 * before[f"model.{name}.exp_avg"] + 0.1 * clip * parameter.grad
+            torch.testing.assert_close(moments[f"model.{name}.exp_avg"], expected, rtol=1e-4, atol=1e-7)
+
+
+def gradient_norm(model: torch.nn.Module) -> float:
+    return torch.stack([p.grad.norm() for p in model.parameters() if p.requires_grad]).norm().item()
 
 
 def spoil(group: Group) -> Group:

@@ -27,7 +27,7 @@ from conf.settings import changed
 from learner.actor import LearnerActor, RemoteLearner
 from learner.distributed import use_interface
 from learner.learner import LoraLearner
-from tests.learner.helpers import Build, spoil
+from tests.learner.helpers import Build, demonstrations, spoil
 from tests.learner.helpers import update as update_one
 
 T = TypeVar("T")
@@ -64,6 +64,8 @@ def config(tiny_model: Path) -> Config:
             "algorithm.clip_low": 0.2,
             "algorithm.clip_high": 0.2,
             "algorithm.kl": 0.1,
+            "warm_start.source": "self",
+            "warm_start.learning_rate": 1e-2,
         },
     )
 
@@ -167,6 +169,25 @@ def test_two_processes_make_the_updates_of_one(
     for ours, theirs in zip(run(two.score(groups)), one.score(groups), strict=True):
         for found_scores, expected_scores in zip(ours, theirs, strict=True):
             assert found_scores.policy == pytest.approx(expected_scores.policy, abs=1e-4)
+
+
+def test_two_processes_imitate_as_one(
+    two: RemoteLearner, one: LoraLearner, start: Path, run: Any, build_group: Build
+) -> None:
+    """Compare losses and norms, the last of a single response, and later updates with a KL term to the reference."""
+    run(two.restore(str(start), 0))
+    work = demonstrations(build_group(1)), demonstrations(build_group(2)), demonstrations(build_group(3))[:1]
+    for number, each in enumerate(work):
+        expected, found = one.imitate(each, number / 3), run(two.imitate(each, number / 3))
+        assert found.metrics == pytest.approx(expected.metrics, rel=1e-4)
+    one.end_warm_start()
+    run(two.end_warm_start())
+    for batch in batches(build_group)[:2]:
+        first, second = update_one(one, batch).metrics, run(update(two, batch)).metrics
+        assert all(
+            second[name] == pytest.approx(first[name], rel=1e-4, abs=1e-6) for name in ("loss", "policy/kl_to_base")
+        )
+    assert first["policy/kl_to_base"] > 1e-3
 
 
 @pytest.mark.parametrize("group", [0, 3])

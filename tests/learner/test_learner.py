@@ -17,8 +17,10 @@ from tests.learner.algorithm.reference import Response, divisor, slope
 from tests.learner.helpers import (
     Build,
     Make,
+    assert_step,
     batch,
     distributions,
+    gradient_norm,
     own_attention,
     reference_logprobs,
     same,
@@ -91,20 +93,6 @@ def some_groups(build: Build, version: int) -> tuple[Group, ...]:
         )
         for group in groups
     )
-
-
-def assert_step(learner: LoraLearner, before: dict[str, torch.Tensor], model: torch.nn.Module, norm: float) -> None:
-    """Compare the first moments with one AdamW step from the state `before` with the gradient in `model`."""
-    clip = min(1.0, learner.config.learner.max_grad_norm / norm)
-    moments = learner._optimizer.state()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            expected = 0.9 * before[f"model.{name}.exp_avg"] + 0.1 * clip * parameter.grad
-            torch.testing.assert_close(moments[f"model.{name}.exp_avg"], expected, rtol=1e-4, atol=1e-7)
-
-
-def gradient_norm(model: torch.nn.Module) -> float:
-    return torch.stack([p.grad.norm() for p in model.parameters() if p.requires_grad]).norm().item()
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -21,6 +21,10 @@ def test_steps_must_fit_the_updates(tmp_path: Path) -> None:
     assert misfit(tmp_path, config) is None
     write_checkpoint(tmp_path, config, 2, 4, {})
     assert "4 optimizer steps" in str(misfit(tmp_path, config))
+    write_checkpoint(tmp_path, config, 0, 4, {})
+    assert "4 optimizer steps" in str(misfit(tmp_path, config))
+    assert misfit(tmp_path, changed(config, {"warm_start.source": "self"})) is None
+    write_checkpoint(tmp_path, config, 2, 4, {})
     config = changed(config, {"algorithm.steps_per_batch": 2})
     write_checkpoint(tmp_path, config, 2, 4, {})
     assert misfit(tmp_path, config) is None

@@ -6,10 +6,12 @@ from actors.messages import AdapterRef, Group, Sample, Scores
 from tests.fakes import make_problem
 
 
-def compare(check: CheckAfterSync, engine: list[float], policy: list[float], base: list[float]) -> dict[str, float]:
+def compare(
+    check: CheckAfterSync, engine: list[float], policy: list[float], base: list[float], *reference: float
+) -> dict[str, float]:
     sample = Sample(tuple(range(len(engine))), tuple(engine), "", "length")
     group = Group(-1, make_problem(0), AdapterRef(3, 0, "nowhere"), (sample,))
-    return check.compare(((group,),), ((Scores(tuple(policy), tuple(base)),),))
+    return check.compare(((group,),), ((Scores(tuple(policy), tuple(base), reference),),))
 
 
 def test_noise_widens_the_band_but_not_without_limit_and_counts_after_a_resume() -> None:
@@ -21,3 +23,8 @@ def test_noise_widens_the_band_but_not_without_limit_and_counts_after_a_resume()
             compare(measured, [-1.0], [-1.16], [-1.16])
     with pytest.raises(Halted):
         compare(CheckAfterSync(noise_floor=0.01), [-1.0], [-1.5], [-1.5])
+
+
+def test_movement_is_measured_from_the_base_model_and_kl_from_the_reference() -> None:
+    found = compare(CheckAfterSync(noise_floor=0.01), [-1.0], [-1.0], [-3.0], -1.0)
+    assert (found["adapter_check/movement"], found["policy/kl_to_base"]) == (2.0, 0.0)

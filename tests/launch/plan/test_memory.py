@@ -41,6 +41,7 @@ TRAINED = {"learner: adapter, gradients", "learner: activations", "learner: opti
         (A40, "learner.logprob_chunk=256", "learner.logprob_chunk=512", {"learner: chunk of logits"}),
         (A40, "rollout.samples_per_problem=4", "rollout.samples_per_problem=8", {"engine: KV cache, at least"}),
         (CPU, "rollout.kv_cache_gib=1", "rollout.kv_cache_gib=2", {"engine: KV cache"}),
+        (A40, "warm_start.source=", "warm_start.source=self", {"learner: reference", "learner: checkpoint"}),
         (CPU, "learner.gradient_checkpointing=on", "learner.gradient_checkpointing=off", {"learner: activations"}),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.schema import AlgorithmConfig
-from learner.losses import Observed, Totals, clipped_tokens, policy_loss
+from learner.losses import Observed, Totals, clipped_tokens, imitation_loss, policy_loss
 from tests.learner.algorithm import reference
 from tests.learner.algorithm.reference import Response
 
@@ -103,6 +103,17 @@ def test_every_combination() -> None:
 )
 def test_any_shape_and_spread(seed: int, lengths: tuple[int, ...], spread: float, algorithm: AlgorithmConfig) -> None:
     compare(algorithm, responses(seed, lengths, spread))
+
+
+@given(st.lists(st.lists(st.floats(-50, 0), min_size=1, max_size=16), min_size=1, max_size=6))
+def test_imitation_is_the_mean_over_all_responses_tokens_in_any_parts(found: list[list[float]]) -> None:
+    tokens = [value for response in found for value in response]
+    totals = Totals(len(found), len(tokens), 16)
+    theta = torch.tensor(tokens, dtype=torch.float64, requires_grad=True)
+    loss = torch.stack([imitation_loss(part, totals) for part in theta.split([len(each) for each in found])]).sum()
+    assert loss.item() == pytest.approx(sum(-value for value in tokens) / len(tokens), abs=1e-12)
+    (gradient,) = torch.autograd.grad(loss, theta)
+    assert gradient.tolist() == pytest.approx([-1 / len(tokens)] * len(tokens))
 
 
 def test_far_apart_probabilities_stay_finite() -> None:

@@ -46,8 +46,10 @@ def test_a_run_can_start_from_an_adapter(make: Make, build_group: Build, tiny_mo
     assert same(weights(first), weights(second))
     masters = {name: value for name, value in first._optimizer.state().items() if name.endswith("master")}
     assert same(masters, {name: second._optimizer.state()[name] for name in masters})
-    group = build_group(1)
-    assert second.score((group,)) == first.score((group,))
+    groups = (build_group(1),)
+    ours, theirs = second.score(groups)[0], first.score(groups)[0]
+    assert [(each.policy, each.base, each.reference) for each in ours] == [(s.policy, s.base, s.policy) for s in theirs]
+    assert (second.inspect(groups).kl_to_base, first.inspect(groups).kl_to_base > 0) == (0, True)
     assert_same_logits(tiny_model, second.publish(), first)
 
 
