@@ -274,13 +274,12 @@ class LoraLearner:
                 )
 
     def _begin(self, name: str, found: list[Example], groups: tuple[Group, ...] = ()) -> Accumulated:
-        """Pack this process's part of the examples, and seed dropout."""
+        """Pack this process's part of the examples; seed dropout, to repeat after a restore and differ by process."""
         own = [found[i] for i in divide([example.tokens for example in found], self._world.size)[self._world.rank]]
         parts = self._pack([example.tokens for example in own])
         samples = _tokens(groups) or [example.tokens for example in found]
         tokens = sum(len(each.response) for each in samples)
         totals = Totals(len(samples), tokens, self.config.rollout.max_response_tokens)
-        # Dropout repeats after a restore, and differs between processes and steps of the warm start.
         process, number = f"dropout-{self._world.rank}", self.version or self._steps
         torch.manual_seed(request_seed(self.config.run.seed, process, number))
         return Accumulated(name, groups, found, own, totals, parts, UpdateRecord(parts))

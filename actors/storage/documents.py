@@ -288,10 +288,7 @@ class CoordinatorState(Document):
 
 
 class LearnerRecord(FormattedDocument):
-    """learner.json of a checkpoint: the model and settings of its tensors.
-
-    steps: number of optimizer steps; at version 0, those of the warm start, and none once it has ended.
-    """
+    """learner.json of a checkpoint. steps: number of optimizer steps; at version 0, of an unfinished warm start."""
 
     version: Count
     steps: Count

@@ -29,7 +29,7 @@ OVERVIEW = {
     "validation/pass@1": "held-out pass@1",
     "response/mean_length": "length",
     "policy/entropy": "entropy",
-    "policy/kl_to_base": "KL to the base model",
+    "policy/kl_to_base": "KL to the reference",
     "groups/zero_variance": "zero-variance groups",
 }
 """The most important curves: their names in TensorBoard's first group, `0 overview`, by metric."""
