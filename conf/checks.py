@@ -19,7 +19,7 @@ def check(asked: CommandLine) -> None:
 
 
 def check_lengths(config: Config, context: int) -> None:
-    """Raise BadInput if a sample can outgrow the model's context (tokens, 0 while unknown) or a micro-batch."""
+    """Raise BadInput if a sample can outgrow the model's context (tokens, 0 while unknown)."""
     raise_for(_length_faults(config, context))
 
 
@@ -128,12 +128,6 @@ def _length_faults(config: Config, context: int) -> Iterator[str]:
                 f"rollout.max_prompt_tokens={rollout.max_prompt_tokens} and {key}={response}: {length} tokens exceed "
                 f"the {context} of {config.model.path}; lower one"
             )
-    if rollout.longest > config.learner.tokens_per_microbatch:
-        yield (
-            f"learner.tokens_per_microbatch={config.learner.tokens_per_microbatch}: one sample can have"
-            f" {rollout.longest} tokens (prompt and response); raise it, or lower rollout.max_prompt_tokens or"
-            " rollout.max_response_tokens"
-        )
 
 
 SAPO_SLOPE = 1.6

@@ -45,8 +45,9 @@ class LearnerConfig:
     max_grad_norm: float = setting(1.0, "TRL's default", gt=0)
     """Norm to which the gradient is clipped."""
     tokens_per_microbatch: int = setting(4096, "our choice", ge=1, le=2**24, resumable=True)
-    """Tokens of one forward and backward pass. The prompt of a group counts once, and so does the beginning that all
-    prompts share."""
+    """Tokens of one forward and backward pass; at least those of the longest sample, rollout.max_prompt_tokens +
+    rollout.max_response_tokens, even where less is given. The prompt of a group counts once, and so does the beginning
+    that all prompts share."""
     logprob_chunk: int = setting(
         1024, "our choice: 1.7 GiB at the peak with 151,936 words", ge=1, le=2**24, resumable=True
     )

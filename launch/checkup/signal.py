@@ -174,10 +174,9 @@ def lines(plan: Plan, signal: Signal, figures: Figures, seconds: float) -> list[
 
 
 def longer(plan: Plan) -> str:
-    """Return the settings for responses of twice the length, or as long as the model's context allows."""
+    """Return the setting for responses of twice the length, or as long as the model's context allows."""
     rollout, context = plan.config.rollout, plan.shape.max_position_embeddings
     tokens = min(2 * rollout.max_response_tokens, context - rollout.max_prompt_tokens)
     if tokens <= rollout.max_response_tokens:
         return "a model with a longer context"
-    most = max(plan.config.learner.tokens_per_microbatch, rollout.max_prompt_tokens + tokens)
-    return f"rollout.max_response_tokens={tokens} learner.tokens_per_microbatch={most}"
+    return f"rollout.max_response_tokens={tokens}"

@@ -51,7 +51,6 @@ def test_all_impossible_combinations_are_named() -> None:
         "validation.patience=3": "validation.every, such as",
         "reward.accuracy=0": "reward.accuracy",
         "simulate=[8]": "plan=true",
-        "learner.tokens_per_microbatch=100": "184 tokens",
         "run.deterministic=true": "budget.updates",
         "algorithm.dual_clip=null": "negative",
     }

@@ -147,6 +147,13 @@ def test_alpha_follows_the_rank(rule: str, alphas: dict[int, int]) -> None:
     assert quickstart("lora.rank=1", "lora.alpha=1", f"lora.alpha_scaling={rule}").lora.alpha == 1
 
 
+@pytest.mark.parametrize(("given", "response", "tokens"), [(4096, 24, 4096), (4096, 9000, 9160), (100, 24, 184)])
+def test_a_microbatch_holds_the_longest_sample(given: int, response: int, tokens: int) -> None:
+    settings = (f"learner.tokens_per_microbatch={given}", f"rollout.max_response_tokens={response}")
+    longer = quickstart(*settings, "model.shape.max_position_embeddings=16384")
+    assert longer.learner.tokens_per_microbatch == tokens
+
+
 def test_a_setting_follows_another() -> None:
     hours = {(): 480, ("hours=2",): 7200, ("hours=2", "minutes=5"): 300}
     assert {each: quickstart(*(f"budget.{one}" for one in each)).budget.seconds for each in hours} == hours

@@ -14,12 +14,7 @@ from tests.launch.plan.plans import CPU, machine, plan
 
 SMALL = replace(machine("A40"), gpu_memory=12 * GIB)
 UNLISTED = replace(machine("A40"), rates={}, bandwidth=None)
-LONG = [
-    "device=cpu",
-    "rollout.max_response_tokens=20000",
-    "learner.tokens_per_microbatch=20512",
-    "learner.gradient_checkpointing=on",
-]
+LONG = ["device=cpu", "rollout.max_response_tokens=20000", "learner.gradient_checkpointing=on"]
 
 
 @pytest.mark.parametrize(

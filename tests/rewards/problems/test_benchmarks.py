@@ -86,7 +86,7 @@ TOYS = ("one_digit", "two_digits", "three_terms")
 
 def test_toy_benchmarks_are_in_the_package_and_apart_from_the_problems_of_their_recipe(byte_tokenizer: Any) -> None:
     """The working directory is another one."""
-    config = load(["conf=paper_small", "rollout.max_prompt_tokens=1024", "learner.tokens_per_microbatch=2048"])
+    config = load(["conf=paper_small", "rollout.max_prompt_tokens=1024"])
     toys = command_line(["conf=paper_small"], SweepCommandLine).sweep.benchmarks
     found = [load_benchmark(each, config, byte_tokenizer) for each in find_benchmarks(toys)]
     assert [(each.benchmark.name, len(each.problems), each.filtered_counts) for each in found] == [
