@@ -160,9 +160,11 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     rule = rule_for(figures)
     for line in (*lines(plan, signal, figures, sampled.seconds), *commonest(sampled.samples)):
         console.print(line)
-    kept = keep_signal(replace(signal, verdict=rule.verdict), config, kept_in(config).parent)
-    console.print(f"Kept for the next plan in {kept}")
     said = rule.sentence(figures, n=str(signal.n), limits=longer(plan))
+    signal = replace(signal, verdict=rule.verdict, warning="" if rule.worth else said)
+    for folder in (Path(config.run.folder), kept_in(config).parent):  # two in a sweep
+        kept = keep_signal(signal, config, folder)
+    console.print(f"Kept for the next plan in {kept}")
     console.print(Text(said, "bold green" if rule.worth else "bold yellow"))
     if config.warm_start.source:
         console.print(

@@ -3,7 +3,8 @@
     python launch/sweep.py conf=NAME 'ranks=[8,64,256]' 'seeds=[0,1,2]' ['key=[a,b]' …] [key=value …]
     python launch/sweep.py help sweep
 
-With benchmarks, each base model and the result of each run are evaluated on them. A recipe can state all of it.
+With benchmarks, each base model and the result of each run are evaluated on them. With sweep.signal=true, the doctor is
+asked first whether each model can learn from the data. A recipe can state all of it.
 
 Examples:
 

@@ -164,6 +164,9 @@ class SweepConfig:
     evaluated. Their time comes on top of the budget."""
     n: int = setting(16, "the paper: pass@1, @8 and @16", ge=1, le=65536)
     """Samples per problem of an exam."""
+    signal: bool = setting(False, "our choice: it takes signal.minutes per model")
+    """Whether the doctor is asked, once per model and before its runs, if it can learn (measure=signal). The sweep goes
+    on whatever the answer is, and its report shows it. The time comes on top of the budget."""
     pass_at: list[StrictInt] = setting([1, 8, 16], "the paper", rule=WHOLE)
     """Values of k for the tables of pass@k in the exams; n is at least the largest."""
     remark: str = setting("", "our choice")

@@ -32,7 +32,7 @@ class Signal:
     """What the samples of training problems say.
 
     problems, n: their number, and samples of each. figures: means over problems by their names in
-    docs/how-to/is-it-worth-it.md. verdict: see conf/verdicts.yaml.
+    docs/how-to/is-it-worth-it.md. verdict: see conf/verdicts.yaml. warning: it in a sentence, if it is against a run.
     """
 
     problems: int
@@ -40,6 +40,7 @@ class Signal:
     figures: Mapping[str, Mean]
     workload: Workload
     verdict: str = ""
+    warning: str = ""
 
 
 SIGNALS = TypeAdapter(dict[str, OnErrorOmit[Signal]])

@@ -23,6 +23,7 @@ from conf.errors import BadInput
 from conf.load import flatten, load
 from conf.schema import Config, among
 from conf.settings import settings
+from launch.plan.signal import SIGNALS, Signal
 
 RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.path", "run.seed"
 
@@ -142,6 +143,7 @@ class Sweep:
 
     bases: the base models' own evaluations on the benchmarks, without a run.
     benchmarks, n, pass_at, remark: as in sweep.json, the benchmarks by name.
+    signals: what the doctor says of base models, by path.
     """
 
     name: str
@@ -153,6 +155,7 @@ class Sweep:
     n: int | None = None
     pass_at: tuple[int, ...] = PASS_KS
     remark: str = ""
+    signals: Mapping[str, Signal] = field(default_factory=dict)
 
     @property
     def finished(self) -> list[Run]:
@@ -203,6 +206,7 @@ def read_sweep(folder: Path) -> Sweep:
         n=plan.n,
         pass_at=tuple(sorted({1, *(k for k in plan.pass_at or PASS_KS if k <= (plan.n or k))})),
         remark=plan.remark,
+        signals=SIGNALS.validate_python({_settings_of(each, plan)[MODEL]: each.signal for each in plan.signals}),
     )
 
 

@@ -96,6 +96,7 @@ def sweep_report(sweep: Sweep) -> Report:
         lead=figures.gained(results) if results else plots.finals(sweep),
         sections=[
             *(_exam_sections(sweep, results) if results else ()),
+            Section("signals", "The doctor's signal", tables=[exam_tables.signals(sweep)]),
             Section("means", "By setting", tables=[sweep_tables.means(sweep)]),
             Section("comparisons", "Compared", tables=[sweep_tables.comparisons(sweep)]),
             Section("health", "Warnings", tables=[sweep_tables.concerns(sweep)]),

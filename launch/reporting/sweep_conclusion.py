@@ -98,6 +98,7 @@ def caveats(sweep: Sweep) -> list[str]:
     best = [contrast for contrast in contrasts(sweep) if contrast.best]
     notes = [f"Also {sentence(clearest(best))}.", _picked(sweep, best)] if best else []
     notes += _unequal(sweep)
+    notes += [f"The doctor warned of {path}. {said.warning}" for path, said in sweep.signals.items() if said.warning]
     if 1 in [len(repeats.values) for repeats in by_settings(sweep)]:
         notes.append("With one seed, the interval is over problems and says nothing about other seeds.")
     return notes

@@ -18,6 +18,7 @@ from conf.load import bare, beyond, command_line, compares_models, read_value, r
 from conf.schema import Call, CommandLine, Config, SweepCommandLine, SweepConfig
 from conf.schema.run import PLAIN_NAME
 from conf.settings import changed, settings, show
+from launch.plan.signal import Signal, recall_signal
 
 SEED = "run.seed"
 
@@ -57,6 +58,7 @@ class SweepRun:
     config: the settings that the arguments stand for; its budget is the run's part of the sweep's.
     status, reason: as in sweep.json.
     program: the file in launch/ that carries it out.
+    inquiry: what the doctor is asked of its model before.
     """
 
     program: ClassVar = "run"
@@ -66,6 +68,7 @@ class SweepRun:
     config: Config
     status: str = "pending"
     reason: str | None = None
+    inquiry: "Inquiry | None" = None
 
     def set(self, key: str, value: object) -> None:
         """Give the run another value of a setting."""
@@ -83,6 +86,52 @@ class SweepRun:
     @property
     def finished(self) -> bool:
         return self.status in FINISHED
+
+    @property
+    def of_model(self) -> dict[str, Any]:
+        """Its values on the axes that change the model."""
+        return {key: value for key, value in self.overrides.items() if key in MODEL}
+
+    @property
+    def base(self) -> str:
+        """The name of its base model among the jobs of the sweep."""
+        return "-".join(["base", *(named(key, value) for key, value in self.of_model.items())])
+
+
+@dataclass(eq=False)
+class Inquiry:
+    """Asks the doctor whether a base model can learn from the problems of its first run. Its answer is in the sweep's
+    folder. minutes: at most for sampling.
+    """
+
+    program, kind = "doctor", "signal"
+    run: SweepRun
+    minutes: float
+    status: str = "pending"
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        self.name, self.overrides = self.run.base, self.run.of_model
+        self.folder = self.run.folder.parent / self.name
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments of launch/doctor.py, with the run's part of the sweep's budget."""
+        own = [each for each in self.run.arguments if not each.startswith("budget.minutes=")]
+        return [*own, f"budget.minutes={self.run.config.budget.seconds / 60}", "measure=signal"]
+
+    @property
+    def answer(self) -> Signal | None:
+        return recall_signal(self.run.config, self.folder.parent)
+
+    @property
+    def finished(self) -> bool:
+        return self.answer is not None
+
+    @property
+    def remark(self) -> str | None:
+        """The verdict in a sentence if training is not worth it."""
+        return self.answer.warning or None if self.answer else None
 
 
 @dataclass(frozen=True)
@@ -104,6 +153,10 @@ class Grid:
     plan: bool = False
     simulate: Sequence[int] = ()
     limit: int | None = None
+
+    @property
+    def inquiries(self) -> list[Inquiry]:
+        return [*dict.fromkeys(run.inquiry for run in self.runs if run.inquiry)]
 
 
 def read_grid(arguments: Sequence[str]) -> Grid:
@@ -130,7 +183,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         raise BadInput(f"{number:,} runs: a sweep has at most {MOST_RUNS:,}; list fewer values, or make several sweeps")
     order = sorted(axes, key=lambda key: (key != SEED, key not in MODEL))
     shown = sorted(order, key=lambda key: key == SEED)
-    runs = []
+    runs: list[SweepRun] = []
     for values in product(*(axes[key] for key in order)):
         chosen = dict(zip(order, values, strict=True))
         overrides = {key: chosen[key] for key in shown}
@@ -140,7 +193,10 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         more = _of_sweep(conf, model, {*texts, *overrides, *(BUDGET if asked.sweep.seconds else ())})
         given = [f"conf={model}", *more, *varied, *kept, f"run.name={word}"]
         of_run = command_line(given, CommandLine)
-        runs.append(SweepRun(word, overrides, tuple(given), of_run.config))
+        runs.append(run := SweepRun(word, overrides, tuple(given), of_run.config))
+        if asked.sweep.signal:
+            alike = (each.inquiry for each in runs if each.inquiry and each.base == run.base)
+            run.inquiry = next(alike, None) or Inquiry(run, of_run.signal.minutes)
     word, times = Counter(run.name for run in runs).most_common(1)[0]
     if times > 1:
         raise BadInput(f"{times} runs would be named {word}: list each value once, and paths whose last parts differ")

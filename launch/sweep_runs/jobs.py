@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from actors.evaluation.folder import EvaluationFolder
 from actors.models.adapters import WEIGHTS_FILE
@@ -13,7 +13,7 @@ from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
 from conf.schema import among
 from conf.schema.run import YEAR_H
-from launch.sweep_runs.grid import MODEL, SEED, Grid, SweepRun, named
+from launch.sweep_runs.grid import SEED, Grid, Inquiry, SweepRun
 
 UNLIMITED = (f"budget.hours={YEAR_H}", "budget.minutes=null")
 """Arguments of an exam: it ends with its last sample."""
@@ -26,7 +26,7 @@ class Exam:
     name: its folder's. run: for a base model, its first run. base: the base model's exam, whose samples are taken over.
     """
 
-    program: ClassVar = "evaluate"
+    program, kind, remark = "evaluate", "exam", None
     grid: Grid
     name: str
     run: SweepRun
@@ -40,7 +40,7 @@ class Exam:
 
     @property
     def overrides(self) -> dict[str, Any]:
-        return {key: value for key, value in self.run.overrides.items() if key in MODEL}
+        return self.run.of_model
 
     @property
     def arguments(self) -> list[str]:
@@ -87,7 +87,7 @@ class Exam:
         return None
 
 
-Job = SweepRun | Exam
+Job = SweepRun | Exam | Inquiry
 
 
 def exams_of(grid: Grid) -> tuple[list[Exam], dict[str, Exam]]:
@@ -98,14 +98,14 @@ def exams_of(grid: Grid) -> tuple[list[Exam], dict[str, Exam]]:
     bases: dict[str, Exam] = {}
     of_runs: dict[str, Exam] = {}
     for run in grid.runs if grid.settings.benchmarks else ():
-        name = "-".join(["base", *(named(key, value) for key, value in run.overrides.items() if key in MODEL)])
-        of_runs[run.name] = Exam(grid, run.name, run, bases.setdefault(name, Exam(grid, name, run)))
+        of_runs[run.name] = Exam(grid, run.name, run, bases.setdefault(run.base, Exam(grid, run.base, run)))
     if taken := bases.keys() & of_runs.keys():
         raise BadInput(f"a run and the exam of a base model would both be named {taken.pop()}: rename the model")
     return [*bases.values()], of_runs
 
 
 def jobs_of(runs: Sequence[SweepRun], exams: dict[str, Exam]) -> list[Job]:
-    """Return the jobs of a lane with these runs: first their base models, for which other lanes may wait."""
+    """Return the jobs of a lane with these runs: first those on base models, for which other lanes may wait."""
+    asked = [run.inquiry for run in runs if run.inquiry and run.inquiry.run is run]
     bases = [exam.base for run in runs if (exam := exams.get(run.name)) and exam.base and exam.base.run is run]
-    return [*bases, *(job for run in runs for job in (run, exams.get(run.name)) if job)]
+    return [*asked, *bases, *(job for run in runs for job in (run, exams.get(run.name)) if job)]

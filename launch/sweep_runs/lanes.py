@@ -16,14 +16,16 @@ from launch.hardware.machine import Machine, with_gpus
 from launch.plan.calibration import plan_measured
 from launch.plan.plan import Plan
 from launch.session.admission import resolve_model
-from launch.sweep_runs.grid import Grid, SweepRun
-from launch.sweep_runs.jobs import Exam, Job
+from launch.sweep_runs.grid import Grid, Inquiry, SweepRun
+from launch.sweep_runs.jobs import Job
 from rewards.pool import check_functions
 
 Programs = Mapping[str, Sequence[str]]
 """Commands by the name of the program."""
 
-PROGRAMS = {name: (sys.executable, str(Path(__file__).parents[1] / f"{name}.py")) for name in ("run", "evaluate")}
+PROGRAMS = {
+    name: (sys.executable, str(Path(__file__).parents[1] / f"{name}.py")) for name in ("run", "evaluate", "doctor")
+}
 
 STATUS = {130: "interrupted", 143: "interrupted", -SIGINT: "interrupted", -SIGTERM: "interrupted", 3: "halted"}
 """The status of a job by its exit code: `failed` for any other but 0. Negative: a signal before Python had started."""
@@ -80,8 +82,8 @@ class Lane:
         if not self.running or (code := self._process.poll()) is None:
             return None
         job, self.running = self.running, None
-        if isinstance(job, Exam) and code == 0 and job.finished:
-            return job, "completed", None
+        if not isinstance(job, SweepRun) and job.finished and (code == 0 or isinstance(job, Inquiry)):
+            return job, "completed", job.remark
         summary = job.record.summary() if isinstance(job, SweepRun) and code != BAD_INPUT else None  # of an earlier try
         if summary and (code == 0 or STATUS.get(code, "failed") == summary.status):
             return job, summary.status, summary.reason

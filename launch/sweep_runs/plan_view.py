@@ -56,6 +56,8 @@ class SweepPlan:
         for run in self.grid.runs:
             expected, budget_s = self.forecasts[run.name], self.plans[run.name].config.budget.seconds
             found[run] = expected.spent_s if expected else budget_s
+            if run.inquiry:
+                found[run.inquiry] = 60 * run.inquiry.minutes + (expected.start_s if expected else 0.0)
         for exam in (*self.bases, *self.exams.values()):
             plan = self.plans[exam.run.name]
             config = changed(plan.config, {"eval.problems": samples, "eval.n": 1})
@@ -95,6 +97,9 @@ class SweepPlan:
             who = f"{counted(len(self.bases), 'base model')} and {counted(len(runs), 'result')}"
             exams_s = self.total([*self.bases, *self.exams.values()])
             lines.append(Text(f"Exams of {who} on top: {duration(exams_s)} for the problems of {of}"))
+        if asked := self.grid.inquiries:
+            most = duration(self.total(asked))
+            lines.append(Text(f"The doctor's signal of {counted(len(asked), 'base model')} before: at most {most}"))
         if cost := self.cost(all_s := sum(self.seconds.values())):
             lines.append(Text(f"In all {duration(all_s)} of one GPU or machine, at a cost of {cost[0]}"))
         return lines

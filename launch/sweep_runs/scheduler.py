@@ -2,10 +2,13 @@
 
 import os
 import time
+from dataclasses import asdict
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from actors.storage.documents import SweepDocument, SweepEntry
 from actors.storage.files import lock, write_document
@@ -13,7 +16,7 @@ from conf.settings import changed
 from conf.signals import handle_signals
 from launch.reporting import attempt, conclusion
 from launch.session.admission import budget_shortage
-from launch.sweep_runs.grid import Grid, SweepRun
+from launch.sweep_runs.grid import Grid, Inquiry, SweepRun
 from launch.sweep_runs.jobs import Exam, Job, jobs_of
 from launch.sweep_runs.lanes import Lane
 from launch.sweep_runs.view import runs_table
@@ -41,7 +44,7 @@ class Scheduler:
     def run(self) -> int:
         """Carry out the sweep. Return the exit code."""
         handle_signals(self._on_signal)
-        jobs: list[Job] = [*self._bases, *self._grid.runs, *self._exams.values()]
+        jobs: list[Job] = [*self._grid.inquiries, *self._bases, *self._grid.runs, *self._exams.values()]
         for job in jobs:
             self._look_back(job)
         self._write()
@@ -88,16 +91,18 @@ class Scheduler:
             self._look_back(job)
             if job.finished:
                 continue
-            arguments = job.arguments if isinstance(job, Exam) else self._arguments(lane, job)
+            arguments = self._arguments(lane, job) if isinstance(job, SweepRun) else job.arguments
             if arguments:
-                log = f"{job.name}{'-exam' * isinstance(job, Exam)}.log"
-                lane.start(job, arguments, self._grid.folder / log)
+                name = job.name if isinstance(job, SweepRun) else f"{job.name}-{job.kind}"
+                lane.start(job, arguments, self._grid.folder / f"{name}.log")
                 self._put(job, "running")
                 return
 
     def _ready(self, job: Job) -> bool:
-        """Whether a job need not wait for the exam of its base model. (Its run, if it has one, is before it.)"""
-        base = job.base if isinstance(job, Exam) else None
+        """Whether a job need not wait for one on its base model: an exam for that one's, whose run is before it; a run
+        for the doctor.
+        """
+        base = job.base if isinstance(job, Exam) else job.inquiry if isinstance(job, SweepRun) else None
         return not base or not any(base is lane.running or base in lane.waiting for lane in self._lanes)
 
     def _arguments(self, lane: Lane, run: SweepRun) -> list[str]:
@@ -122,23 +127,27 @@ class Scheduler:
 
     def _look_back(self, job: Job) -> None:
         """Take the status of a finished job from its folder."""
-        if isinstance(job, Exam):
-            job.status = "completed" if job.finished else job.status
+        if not isinstance(job, SweepRun):
+            job.status, job.reason = ("completed", job.remark) if job.finished else (job.status, job.reason)
         elif summary := job.record.finished():
             job.status, job.reason = summary.status, summary.reason
 
     def _put(self, job: Job, status: str, reason: str | None = None) -> None:
         job.status, job.reason = status, reason
         self._write()
-        what = f"exam of {job.name}" if isinstance(job, Exam) else job.name
-        self._console.print(f"{what}: {status}{f', {reason}' if reason else ''}")
+        what = job.name if isinstance(job, SweepRun) else f"{job.kind} of {job.name}"
+        style = "bold yellow" if isinstance(job, Inquiry) and reason else ""
+        self._console.print(Text(f"{what}: {status}{f', {reason}' if reason else ''}", style))
 
     def _write(self) -> None:
         """Write sweep.json, which is whole after any crash."""
         grid, sweep = self._grid, self._grid.settings
-        asked = {name: getattr(sweep, name) for name in ("benchmarks", "n", "pass_at") if sweep.benchmarks}
+        asked: dict[str, Any] = {
+            name: getattr(sweep, name) for name in ("benchmarks", "n", "pass_at") if sweep.benchmarks
+        }
         runs = [entry(run, self._exams.get(run.name)) for run in grid.runs]
         bases = [entry(base) for base in self._bases]
+        asked["signals"] = [entry(inquiry) for inquiry in grid.inquiries]
         axes, remark = grid.axes, sweep.remark
         document = SweepDocument(
             name=grid.name, conf=grid.conf, axes=axes, remark=remark, runs=runs, bases=bases, **asked
@@ -155,7 +164,9 @@ class Scheduler:
 
 
 def entry(job: Job, exam: Exam | None = None) -> SweepEntry:
-    """Return the entry of a run or a base model in sweep.json. exam: the run's."""
+    """Return the entry of a job in sweep.json. exam: the run's."""
     reason = f"exam: {exam.reason}" if exam and exam.reason and job.finished else job.reason
     status = exam.status if exam else None
-    return SweepEntry(name=job.name, overrides=job.overrides, status=job.status, reason=reason, exam=status)
+    signal = asdict(job.answer) if isinstance(job, Inquiry) and job.answer else None
+    made = SweepEntry(name=job.name, overrides=job.overrides, status=job.status, reason=reason, exam=status)
+    return made.model_copy(update={"signal": signal})

@@ -23,6 +23,9 @@ def plain_table(*columns: str) -> Table:
 def runs_table(runs: Sequence[SweepRun], bases: Sequence[Exam], exams: Mapping[str, Exam]) -> RenderableType:
     """Return the progress of every run and its held-out accuracy; means over seeds are in the report."""
     table = plain_table("run", "status", "spent", "updates", "held-out pass@1", *(["exam"] * bool(exams)))
+    for inquiry in dict.fromkeys(run.inquiry for run in runs if run.inquiry):
+        said = inquiry.answer.verdict if inquiry.answer else inquiry.status
+        table.add_row(f"signal of {inquiry.name}", Text(said, STYLE.get(said, "bold yellow" if inquiry.remark else "")))
     for model in bases:
         table.add_row(model.name, *[""] * 4, Text(model.status, STYLE.get(model.status, "")))
     for run in runs:

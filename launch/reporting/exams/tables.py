@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 from actors.evaluation.statistics import Mean
 from launch.reporting.exams.gains import Models, gain
-from launch.reporting.exams.paper import PAPER, change, figure, model
+from launch.reporting.exams.paper import PAPER, change, figure, model, short_name
 from launch.reporting.exams.results import level
-from launch.reporting.history import Sweep
+from launch.reporting.history import MODEL, Sweep
+from launch.reporting.run_conclusion import effect
 from launch.reporting.seeds import over_seeds
 from launch.reporting.tables import Cells, Table
 from launch.reporting.wording import MISSING, decimal, points
@@ -94,3 +95,19 @@ def gaps(sweep: Sweep, results: Models) -> Table:
     head = _beside([f"base, pass@1 to @{most}", "gain in pass@1"], [PRINTED] * 2, results)
     note = "In percentage points. The paper takes the gap of a base model as a sign of something that RL can amplify."
     return Table("Gap of the base model, and gain", ("model", "benchmark", *head), rows, note)
+
+
+def signals(sweep: Sweep) -> Table:
+    """Return what the doctor says of each base model on the training problems, beside what training gave."""
+    rows: list[Cells] = []
+    for path, signal in sweep.signals.items():
+        first, last, useful = (signal.figures[name] for name in ("pass@1", "pass@n", "useful"))
+        effects = [effect(run) for run in sweep.runs if run.settings.get(MODEL) == path]
+        rises = sorted(found.difference.value for found in effects if found)
+        rise = " to ".join(dict.fromkeys(map(points, (rises[0], rises[-1])))) if rises else MISSING
+        shares = [within(share, lambda share: decimal(100 * share)) for share in (first, last, useful)]
+        rows.append((short_name(path), *shares, points(last.value - first.value), signal.verdict, rise))
+    n = " or ".join(sorted({str(signal.n) for signal in sweep.signals.values()}))
+    head = ("model", "pass@1, %", f"pass@{n}, %", "useful groups, %", "gap, points", "verdict", "rise, points")
+    note = "Rise: held-out pass@1 after training minus before, from the lowest to the highest of the model's runs."
+    return Table("The doctor's signal before training, and the rise", head, rows, note)
