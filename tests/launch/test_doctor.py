@@ -24,6 +24,7 @@ from launch.hardware.machine import detect
 from launch.plan.calibration import recall
 from launch.plan.plan import Plan
 from launch.plan.signal import recall_signal
+from launch.sweep_runs.grid import read_grid
 from tests.fakes import make_problem
 from tests.launch.checkup.test_measurement import MEASURED
 from tests.launch.checkup.test_signal import row
@@ -116,6 +117,12 @@ def test_the_exit_code_says_whether_it_is_worth_it(
     kept = recall_signal(load(here), Path(here[-1].removeprefix("run.folder=")))
     assert kept
     assert (kept.problems, kept.verdict) == (48, "worth it" if code == 0 else "too easy")
+    assert (kept.warning == "", "Too easy:" in kept.warning) == (code == 0, code == 1)
+    grid = read_grid([*here, "seeds=[0,1]", "sweep.signal=true", "signal.minutes=2"])
+    grid.folder.mkdir()
+    assert not grid.inquiries[0].finished
+    assert main(grid.inquiries[0].arguments) == code
+    assert grid.inquiries[0].finished
 
 
 @pytest.fixture

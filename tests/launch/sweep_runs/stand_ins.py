@@ -79,6 +79,29 @@ document = {"format": 1, "status": "completed", "protocol": made, "benchmarks": 
 """
 
 
+DOCTOR = r"""
+import json, os, pathlib, sys
+sys.path.insert(0, os.getcwd())
+from actors.evaluation.statistics import Mean
+from conf.load import load
+from launch.plan.signal import Signal, keep_signal
+from launch.plan.time import Workload
+config = load([each for each in sys.argv[1:] if each != "measure=signal"])
+folder = pathlib.Path(config.run.folder)
+with (folder / "calls").open("a") as calls:
+    calls.write(f"signal-{config.run.name} {config.budget.minutes}\n")
+conduct = json.loads((folder.parent / "conduct.json").read_text()).get("doctor", {})
+if conduct.get("fails"):
+    sys.exit(print("bad measuring: no engine") or 1)
+figures = {name: Mean(share, (share - 0.1, share + 0.1)) for name, share in
+           {"pass@1": 0.25, "pass@n": 0.75, "useful": 0.5}.items()}
+warning = conduct.get("warning", "")
+verdict = "too hard" if warning else "worth it"
+keep_signal(Signal(150, 16, figures, Workload(66, 8, 8, 0.5, 0.5), verdict, warning), config, folder)
+sys.exit(bool(warning))
+"""
+
+
 def command(folder: Path, *arguments: str) -> list[str]:
     given = {argument.partition("=")[0] for argument in arguments}
     usual = {"sweep.name": "s", "device": "cpu"}
@@ -89,10 +112,11 @@ def command(folder: Path, *arguments: str) -> list[str]:
 def write_programs(folder: Path) -> None:
     (folder / "run.py").write_text(STAND_IN)
     (folder / "evaluate.py").write_text(EXAMINER)
+    (folder / "doctor.py").write_text(DOCTOR)
 
 
 def programs(folder: Path) -> Programs:
-    return {name: (sys.executable, str(folder / f"{name}.py")) for name in ("run", "evaluate")}
+    return {name: (sys.executable, str(folder / f"{name}.py")) for name in ("run", "evaluate", "doctor")}
 
 
 def calls(folder: Path) -> list[str]:

@@ -112,9 +112,10 @@ def test_run_without_a_checkpoint_has_no_exam_and_fails_no_sweep(sweeping: Calla
 
 
 def test_base_models_come_first_in_their_lane() -> None:
-    grid = read_grid(["conf=paper", "models=[llama,qwen3]", "ranks=[8]"])
+    grid = read_grid(["conf=paper", "models=[llama,qwen3]", "ranks=[8]", "sweep.signal=true"])
     jobs = jobs_of(grid.runs, exams_of(grid)[1])
-    assert [job.name for job in jobs] == ["base-llama", "base-qwen3", *["llama-r8"] * 2, *["qwen3-r8"] * 2]
+    assert [job.name for job in jobs] == [*["base-llama", "base-qwen3"] * 2, *["llama-r8"] * 2, *["qwen3-r8"] * 2]
+    assert [job.program for job in jobs] == [*["doctor"] * 2, *["evaluate"] * 2, *["run", "evaluate"] * 2]
 
 
 @pytest.mark.usefixtures("unprepared")

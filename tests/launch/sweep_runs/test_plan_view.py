@@ -33,11 +33,13 @@ def test_the_paper_is_priced_with_its_exams_on_one_gpu_and_on_more(paper: SweepP
     runs_s, all_s = paper.total(paper.grid.runs), sum(paper.seconds.values())
     assert runs_s == 15 * 24 * HOUR
     assert runs_s + 2 * HOUR < all_s < runs_s + 10 * HOUR
-    assert len(paper.seconds) == 15 + 15 + 5
+    assert len(paper.seconds) == 15 + 15 + 5 + 5
+    asked_s = paper.total(paper.grid.inquiries)
+    assert 5 * 600 < asked_s < 5 * 1000
     assert paper.sizes == {"aime24": 30, "aime25": 30, "amc23": 40}
     lines = shown(paper)
     assert lines[0].startswith("All fit. 15 runs on A40: 15 days in all, one after another")
-    assert f"{all_s / HOUR * 0.3:.2f}" in lines[3]
+    assert f"{all_s / HOUR * 0.3:.2f}" in lines[4]
     assert max(map(len, lines)) <= 100
     rows = {words[0]: words for line in lines if len(words := line.split()) > 2}
     assert [rows[gpus][-1] for gpus in ("1", "5", "15")] == sorted(rows[gpus][-1] for gpus in ("1", "5", "15"))
