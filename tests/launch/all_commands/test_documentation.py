@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from actors.models.files import load_tokenizer, locate
 from conf.arguments import run_and_options, words_and_options
 from conf.catalogue import benchmarks, find_benchmarks
 from conf.help import explain
@@ -22,6 +23,7 @@ from conf.schema import CommandLine
 from launch import export, push, run, samples, serve
 from launch.plan import recipes
 from launch.sweep_runs.grid import read_grid
+from rewards.problems.chat import render_prompt
 from tests.actors.virtual_run import Run
 from tests.conftest import ROOT
 from tests.launch.all_commands.test_help import COMMANDS
@@ -217,3 +219,18 @@ def test_the_ci_names_tests_that_exist() -> None:
     names = re.findall(r"\$engine::(\w+)", script)
     assert len(names) == 3
     assert [name for name in names if f"def {name}(" not in (ROOT / file).read_text("utf-8")] == []
+
+
+PROMPTS = (ROOT / "docs" / "how-to" / "prompts.md").read_text("utf-8")
+
+RENDERED = re.findall(r'`conf=(\w+)`, .*?"(.*?)":\n\n```text\n(.*?)```', PROMPTS, re.DOTALL)
+"""Recipe, problem and prompt of each block."""
+
+
+def test_prompts_on_the_page_are_those_of_the_recipes() -> None:
+    bundled = load(["conf=quickstart"]).model
+    tokenizer = load_tokenizer(locate(bundled), bundled.path)
+    assert len(RENDERED) == PROMPTS.count("```text")
+    for recipe, problem, shown in RENDERED:
+        made = render_prompt([], " ".join(problem.split()), load([f"conf={recipe}"]).data, tokenizer)
+        assert (recipe, made) == (recipe, shown)
