@@ -149,9 +149,8 @@ def test_alpha_follows_the_rank(rule: str, alphas: dict[int, int]) -> None:
 
 @pytest.mark.parametrize(("given", "response", "tokens"), [(4096, 24, 4096), (4096, 9000, 9160), (100, 24, 184)])
 def test_a_microbatch_holds_the_longest_sample(given: int, response: int, tokens: int) -> None:
-    settings = (f"learner.tokens_per_microbatch={given}", f"rollout.max_response_tokens={response}")
-    longer = quickstart(*settings, "model.shape.max_position_embeddings=16384")
-    assert longer.learner.tokens_per_microbatch == tokens
+    asked = (f"learner.tokens_per_microbatch={given}", f"rollout.max_response_tokens={response}")
+    assert quickstart(*asked, "model.shape.max_position_embeddings=16384").learner.tokens_per_microbatch == tokens
 
 
 def test_a_setting_follows_another() -> None:

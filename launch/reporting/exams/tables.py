@@ -105,9 +105,9 @@ def signals(sweep: Sweep) -> Table:
         effects = [effect(run) for run in sweep.runs if run.settings.get(MODEL) == path]
         rises = sorted(found.difference.value for found in effects if found)
         rise = " to ".join(dict.fromkeys(map(points, (rises[0], rises[-1])))) if rises else MISSING
-        shares = [within(share, lambda share: decimal(100 * share)) for share in (first, last, useful)]
-        rows.append((short_name(path), *shares, points(last.value - first.value), signal.verdict, rise))
+        *passed, groups = (within(share, lambda share: decimal(100 * share)) for share in (first, last, useful))
+        rows.append((short_name(path), *passed, points(last.value - first.value), groups, signal.verdict, rise))
     n = " or ".join(sorted({str(signal.n) for signal in sweep.signals.values()}))
-    head = ("model", "pass@1, %", f"pass@{n}, %", "useful groups, %", "gap, points", "verdict", "rise, points")
+    head = ("model", "pass@1, %", f"pass@{n}, %", "gap, points", "useful groups, %", "verdict", "rise, points")
     note = "Rise: held-out pass@1 after training minus before, from the lowest to the highest of the model's runs."
     return Table("The doctor's signal before training, and the rise", head, rows, note)

@@ -221,16 +221,11 @@ def test_the_ci_names_tests_that_exist() -> None:
     assert [name for name in names if f"def {name}(" not in (ROOT / file).read_text("utf-8")] == []
 
 
-PROMPTS = (ROOT / "docs" / "how-to" / "prompts.md").read_text("utf-8")
-
-RENDERED = re.findall(r'`conf=(\w+)`, .*?"(.*?)":\n\n```text\n(.*?)```', PROMPTS, re.DOTALL)
-"""Recipe, problem and prompt of each block."""
-
-
 def test_prompts_on_the_page_are_those_of_the_recipes() -> None:
-    bundled = load(["conf=quickstart"]).model
+    page, bundled = (ROOT / "docs" / "how-to" / "prompts.md").read_text("utf-8"), load(["conf=quickstart"]).model
+    rendered = re.findall(r'`conf=(\w+)`, .*?"(.*?)":\n\n```text\n(.*?)```', page, re.DOTALL)
     tokenizer = load_tokenizer(locate(bundled), bundled.path)
-    assert len(RENDERED) == PROMPTS.count("```text")
-    for recipe, problem, shown in RENDERED:
+    assert len(rendered) == page.count("```text")
+    for recipe, problem, shown in rendered:
         made = render_prompt([], " ".join(problem.split()), load([f"conf={recipe}"]).data, tokenizer)
         assert (recipe, made) == (recipe, shown)

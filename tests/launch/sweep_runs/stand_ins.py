@@ -93,11 +93,10 @@ with (folder / "calls").open("a") as calls:
 conduct = json.loads((folder.parent / "conduct.json").read_text()).get("doctor", {})
 if conduct.get("fails"):
     sys.exit(print("bad measuring: no engine") or 1)
-figures = {name: Mean(share, (share - 0.1, share + 0.1)) for name, share in
-           {"pass@1": 0.25, "pass@n": 0.75, "useful": 0.5}.items()}
-warning = conduct.get("warning", "")
-verdict = "too hard" if warning else "worth it"
-keep_signal(Signal(150, 16, figures, Workload(66, 8, 8, 0.5, 0.5), verdict, warning), config, folder)
+shares, warning = {"pass@1": 0.25, "pass@n": 0.75, "useful": 0.5}, conduct.get("warning", "")
+figures = {name: Mean(share, (share - 0.1, share + 0.1)) for name, share in shares.items()}
+answer = ("too hard", warning) if warning else ("worth it",)
+keep_signal(Signal(150, 16, figures, Workload(66, 8, 8, 0.5, 0.5), *answer), config, folder)
 sys.exit(bool(warning))
 """
 
