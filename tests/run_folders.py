@@ -44,12 +44,13 @@ def write_run(
     model: str = "Qwen/Qwen2.5-1.5B-Instruct",
     before: int = 2,
     after: int | None = 18,
+    warm: int | None = None,
     updates: int = 40,
     status: str = "completed",
     **summary: Any,
 ) -> Path:
     """A run whose base model solves the first `before` of 24 held-out problems, and its trained policy the first
-    `after`; None for no final evaluation.
+    `after`; None for no final evaluation. warm: those that it solves after a warm start, None without one.
     """
     (folder / "samples").mkdir(parents=True)
     config = {
@@ -66,7 +67,11 @@ def write_run(
     rows = [metrics(update, updates) for update in range(1, updates + 1)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     evaluations = {"base": evaluation(before), "final": None if after is None else evaluation(after)}
-    for name, solved in (("base", before), ("final", after)):
+    if warm is not None:
+        evaluations["warm"] = evaluation(warm)
+        losses = ({"update": update, "warm_start/loss": 1.0 / update} for update in (1, 2, 3))
+        (folder / "warm-start-metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in losses))
+    for name, solved in (("base", before), ("warm", warm), ("final", after)):
         if solved is not None:
             samples = [sample(number, number < solved) for number in range(PROBLEMS)]
             text = "".join(json.dumps(row) + "\n" for row in samples)

@@ -24,6 +24,7 @@ ARGUMENTS = {
     "groups": (GROUP,),
     "batch": Batch(0, (GROUP,)),
     "progress": 0.5,
+    "demonstrations": (),
     "incarnation": 1,
 }
 LOCAL = {"at_start"}  # the coordinator's own process does it

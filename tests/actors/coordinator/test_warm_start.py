@@ -1,10 +1,12 @@
 """The warm start in whole runs over fakes."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.coordinator.context import result_of
 from actors.errors import Halted
 from actors.messages import Group, Reward
 from actors.storage.checkpoints import read_state
@@ -83,3 +85,93 @@ def test_no_right_response_halts_the_run(tmp_path: Path, source: str) -> None:
     assert isinstance(cause, Halted)
     assert "warm_start.source" in str(cause)
     assert not run.learner.imitated
+
+
+def test_nothing_is_learned_twice_or_left_out_after_a_stop(tmp_path: Path) -> None:
+    """A deterministic run that is stopped while it samples, while it imitates and later ends as if it had not been."""
+    whole, parts = WarmRun(tmp_path / "whole", seconds=1e4), WarmRun(tmp_path / "parts", seconds=1e4)
+    for run in (whole, parts):
+        run.config = changed(run.config, {"run.deterministic": True, "learner.max_staleness": 0})
+        run.engine.most_at_once = 1
+        run.learner.seconds = 10.0
+    whole.go()
+    for seconds in (3.0, 12.0, 25.0, 70.0, 500.0):
+        parts.learner.version = 0  # of a process of its own
+        parts.go(seconds)
+    assert parts.learner.lessons == whole.learner.lessons
+    assert len(whole.learner.lessons) == 12
+    assert [row.content for row in parts.folder.candidates()] == [row.content for row in whole.folder.candidates()]
+    assert [row.content for row in parts.folder.warm_start_rows()] == [
+        row.content for row in whole.folder.warm_start_rows()
+    ]
+    assert len(parts.learner.imitated) == 12, "a stop saves the work"
+
+
+def test_its_time_is_bounded_and_split_between_sampling_and_learning(tmp_path: Path) -> None:
+    run = WarmRun(tmp_path, fraction=0.2, seconds=300.0)
+    run.engine.most_at_once = 1
+    run.engine.seconds_of = lambda index: 10.0 if index >= 0 else 1.0  # type: ignore[method-assign]
+    run.learner.seconds = 15.0
+    run.config = changed(run.config, {"eval.n": 1})
+    run.go()
+    assert len(run.folder.candidates()) == 2
+    assert len(run.learner.imitated) == 1
+    assert run.ledger["learner"]["warm_start"] + run.ledger["rollouts"]["warm_start"] <= 0.2 * 300.0
+
+
+def test_crashes_return_to_the_last_checkpoint_and_version_0_is_never_that_of_a_fresh_learner(run: WarmRun) -> None:
+    run.learner.seconds = 20.0
+    run.seconds = 1000.0
+    run.learner.deaths = {("imitate", 0), ("end_warm_start", 0), ("accumulate", 0)}
+    run.go()
+    assert len(run.learner.lessons) == 12
+    assert run.learner.warmed
+    assert run.coordinator.ledger.counts["deaths/learner"] == 3
+    assert run.coordinator.updates == UPDATES
+
+
+def test_collapse_before_any_update_is_trusted_returns_to_the_model_of_the_warm_start(run: WarmRun) -> None:
+    fallen = {8, 9}
+
+    def metrics(version: int) -> dict[str, float]:
+        low = version in fallen
+        fallen.discard(version)
+        return {"policy/entropy": 0.01 if low else 1.5}
+
+    run.learner.metrics_of = metrics
+    more = {"guard.action": "rollback", "guard.window": 6, "guard.patience": 9, "budget.updates": 10}
+    run.config = changed(run.config, more)
+    run.seconds = 1000.0
+    run.go()
+    assert [batch.version for batch in run.learner.batches][-10:] == list(range(10))
+    assert len(run.learner.lessons) == 12
+
+
+def test_three_steps_without_a_finite_loss_halt_it(run: WarmRun) -> None:
+    run.learner.faulty = (-2, -3, -4)
+    assert isinstance(run.fail(), Halted)
+    assert len(run.learner.imitated) == 4
+
+
+@pytest.mark.parametrize("updates", [0, 4])
+def test_version_0_is_the_result_if_nothing_later_is_better(tmp_path: Path, updates: int) -> None:
+    run = WarmRun(tmp_path)
+    more = {"validation.every": 2, "validation.problems": 2, "validation.share": 1.0, "budget.updates": updates or 1}
+    run.config = changed(run.config, more)
+
+    def rewards(group: Group) -> tuple[Reward, ...]:
+        good = group.adapter is None or group.adapter.version == 0
+        return (make_reward(float(good)), make_reward(0.0))
+
+    run.verifier.rewards_of = rewards
+    if not updates:
+        run.learner.accumulate = lambda batch: asyncio.sleep(1e4)  # type: ignore[method-assign]  # it never ends
+    outcome = run.go()
+    result = result_of(run.folder)
+    assert result
+    assert (result.update, result.validation) == (0, 1.0)
+    assert outcome.final
+    assert outcome.final.pass_at_1 == 1.0
+    assert {row.version for row in run.folder.samples("eval-final")} == {0}
+    assert run.coordinator.updates == updates
+    assert (outcome.last is None) == (updates == 0)

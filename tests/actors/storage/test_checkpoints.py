@@ -1,5 +1,6 @@
 import asyncio
 from pathlib import Path
+from shutil import copytree, rmtree
 
 import pytest
 
@@ -112,3 +113,23 @@ def test_return_forgets_what_came_after(checkpoints: Checkpoints) -> None:
     assert checkpoints.result == checkpoints.latest
     checkpoints.return_to(0)
     assert (checkpoints.all, checkpoints.latest, checkpoints.newest_until(5)) == ([], None, 0)
+
+
+def test_version_0_is_replaced_by_itself_and_never_pruned(checkpoints: Checkpoints) -> None:
+    for version in (0, 0, 1, 2, 3):
+        save(checkpoints, version, keep_last=1)
+    assert kept(checkpoints) == [0, 3]
+    checkpoints.return_to(0)
+    assert (latest(checkpoints), kept(checkpoints)) == ("update-000000", [0])
+
+
+def test_kill_while_a_checkpoint_is_replaced_leaves_the_new_one(checkpoints: Checkpoints) -> None:
+    """Where the old one is gone, and its successor has yet to be renamed. A half-written one does not count."""
+    save(checkpoints, 0)
+    for name, whole in (("11111111", False), ("22222222", True)):
+        left = checkpoints.folder / f".update-000000.{name}.tmp"
+        copytree(checkpoints.path_of(0), left)
+        (left / STATE).write_text((left / STATE).read_text() if whole else "{")
+    rmtree(checkpoints.path_of(0))
+    assert checkpoints.recover(good) == {}
+    assert (latest(checkpoints), checkpoints.unfinished) == ("update-000000", [])

@@ -7,10 +7,11 @@ import pytest
 
 from actors.storage.documents import RunSummary
 from launch.reporting.history import Run, read_run
+from launch.reporting.page import run_report
 from launch.reporting.plots import _validations, learning_curve
-from launch.reporting.run_conclusion import Effect, conclude, effect
+from launch.reporting.run_conclusion import Effect, conclude, effect, finding
 from launch.reporting.tables import held_out
-from launch.reporting.wording import SPACE
+from launch.reporting.wording import SPACE, decimal, percent, points
 from tests.run_folders import PROBLEMS, change_summary, evaluation, write_run
 
 
@@ -88,3 +89,18 @@ def test_result_that_is_not_the_last_version_is_named_beside_it(tmp_path: Path) 
     assert plot
     assert "result: update 30" in plot.svg
     assert len(_validations(run)) == 40
+
+
+@pytest.mark.parametrize(("warm", "lead"), [(4, "It learned"), (18, "No learning"), (24, "It got worse")])
+def test_what_the_warm_start_did_is_no_reinforcement(tmp_path: Path, warm: int, lead: str) -> None:
+    """The first sentence is about the change since the warm start, the others about imitation and the whole."""
+    run = read_run(write_run(tmp_path / "one", before=0, warm=warm, after=18))
+    said, table = conclude(run, found := compared(run)), held_out(run, found)
+    assert said.startswith(lead)
+    assert f"0.0 % to {decimal(warm / 24 * 100)} %, {points(warm / 24)} points" in said.replace(SPACE, " ")
+    assert "0.0 % to 75.0 %, +75.0 points" in said.replace(SPACE, " ")
+    assert finding(run) == {4: "rose", 18: "unclear", 24: "fell"}[warm]
+    assert table.head == ("", "base", "warm start", "trained", "change", "since the warm start")
+    assert {len(row) for row in table.body} == {6}
+    assert table.body[0][1:] == (*map(percent, (0.0, warm / 24, 0.75)), "+75.0", points(0.75 - warm / 24))
+    assert all(found in run_report(run).html for found in ("warm-start", "Loss of the warm start"))
