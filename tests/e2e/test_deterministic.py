@@ -24,15 +24,21 @@ SETTINGS = (
     "validation.every=2",
     "learner.dynamic_sampling=true",
     "lora.dropout=0.1",
+    "warm_start.source=self",
+    "warm_start.demonstrations=32",
+    "warm_start.demonstrations_per_update=4",
 )
 TIMES = ("time/", "budget/", "ledger/", "rollout/tokens_per_second", "learner/tokens_per_second", "learner/peak_memory")
 """Beginnings of the metrics that are durations, or depend on them or on what else the machine does."""
 
 
 def repeatable(folder: Path) -> tuple[list[dict[str, Any]], dict[str, bytes], dict[str, bytes]]:
-    """What a run leaves that does not depend on the clock: metrics, samples and the files of all its adapters."""
+    """What a run leaves that does not depend on the clock: metrics, samples, its warm start, and the files of all its
+    adapters.
+    """
     rows = [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in read_rows(folder)]
     samples = {file.name: file.read_bytes() for file in (folder / "samples").glob("*.jsonl")}
+    samples |= {file.name: file.read_bytes() for file in folder.glob("warm-start*.jsonl")}
     adapters = {
         str(file.relative_to(folder)): file.read_bytes() for file in folder.glob("checkpoints/update-*/adapter/*")
     }
@@ -44,7 +50,8 @@ def test_run_is_repeated_and_resumed_to_the_bit(begin_once: Callable[..., Run]) 
     assert first.code == 0, first.output
     expected = repeatable(first.folder)
     assert [row["update"] for row in expected[0]] == [*range(1, UPDATES + 1)]
-    assert sum(name.endswith(".safetensors") for name in expected[2]) == UPDATES
+    assert sum(name.endswith(".safetensors") for name in expected[2]) == 1 + UPDATES
+    assert expected[1]["warm-start-metrics.jsonl"].count(b"\n") > 1
     assert any(row["grad_norm"] > 0 for row in expected[0])
 
     again = begin_once("again", *SETTINGS).end()
@@ -52,9 +59,12 @@ def test_run_is_repeated_and_resumed_to_the_bit(begin_once: Callable[..., Run]) 
     assert repeatable(again.folder) == expected
 
     killed = begin_once("killed", *SETTINGS)
+    imitated = killed.folder / "warm-start-metrics.jsonl"
+    killed.wait_until(imitated.exists, "update of the warm start")
+    killed.end(signal.SIGKILL)
+    killed = begin_once("killed", *SETTINGS)
     killed.wait_for_update(2)
-    killed.process.send_signal(signal.SIGKILL)
-    killed.end()
+    killed.end(signal.SIGKILL)
     resumed = begin_once("killed", *SETTINGS).end()
     assert resumed.code == 0, resumed.output
     assert repeatable(resumed.folder) == expected
