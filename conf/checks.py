@@ -49,11 +49,6 @@ def _faults(config: Config) -> Iterator[str]:
         yield f"model.shape.{missing[0]}=0: declare all of model.shape, or nothing: it is then read from config.json"
     yield from _length_faults(config, shape.max_position_embeddings)
     yield from _batch_faults(config)
-    if config.lora.start_from and config.lora.init != "default":
-        yield (
-            f"lora.init={config.lora.init}: the adapter lora.start_from={config.lora.start_from} brings its A and B;"
-            " leave one of them out"
-        )
     yield from _deterministic_faults(config)
     yield from _warm_start_faults(config.warm_start)
     yield from algorithm_faults(config.algorithm)

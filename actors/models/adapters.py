@@ -1,5 +1,6 @@
 """Checks adapters to start a run from or to evaluate: vLLM must serve them, and they must be made for this model."""
 
+import math
 import os
 import re
 from dataclasses import dataclass, replace
@@ -84,19 +85,21 @@ def pinned(config: AnyConfig, adapter: str = "") -> AnyConfig:
 
 
 def check_adapter(config: Config, model_path: str) -> None:
-    """Raise BadInput unless `lora.start_from` is empty or a plain PEFT adapter in safetensors with this run's rank,
-    alpha, scaling and modules that fits its model and states its name.
+    """Raise BadInput unless `lora.start_from` is empty or a plain PEFT adapter in safetensors that states and fits the
+    model, of no larger rank than the run's and on no other modules.
 
     model_path: the model's local folder.
     """
     if not config.lora.start_from:
         return
     folder, where = _named(config, "")
-    for key, theirs in _lora(_read(config, model_path, folder, where)).items():
-        ours = getattr(config.lora, key)
-        if theirs != (sorted(ours) if isinstance(ours, list) else ours):
-            raise BadInput(f"{where}: was made with {key} {theirs}, this run has lora.{key}={ours}; make them equal")
-    _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=False)
+    theirs, ours = _lora(_read(config, model_path, folder, where)), config.lora
+    if (rank := theirs["rank"]) > ours.rank:
+        raise BadInput(f"{where}: has rank {rank}, this run has lora.rank={ours.rank}; give lora.rank={rank}")
+    if more := [module for module in theirs["target_modules"] if module not in ours.target_modules]:
+        remedy = f"give lora.target_modules=[{','.join((*ours.target_modules, *more))}]"
+        raise BadInput(f"{where}: is also on {', '.join(more)}, which this run does not train; {remedy}")
+    _check_weights(_with(config, theirs), model_path, folder / WEIGHTS_FILE, where, effective=False)
 
 
 def adopt_adapter(config: AnyConfig, adapter: str, model_path: str) -> tuple[AnyConfig, Adapter | None]:
@@ -109,7 +112,7 @@ def adopt_adapter(config: AnyConfig, adapter: str, model_path: str) -> tuple[Any
         return config, None
     folder, where = _named(config, adapter)
     stated = _read(config, model_path, folder, where)
-    config = changed(config, {f"lora.{key}": value for key, value in _lora(stated).items()})
+    config = _with(config, _lora(stated))
     _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=True)
     return config, Adapter(folder.resolve(), stated["base_model_name_or_path"])
 
@@ -121,6 +124,12 @@ def _named(config: Config, adapter: str) -> tuple[Path, str]:
     folder = Path(adapter)
     inside = os.path.isfile(folder / "adapter" / CONFIG_FILE)
     return folder / "adapter" if inside else folder, f"adapter={adapter}"
+
+
+def scale_of(stated: dict[str, Any]) -> float:
+    """Return the s of PEFT's s · B A by adapter_config.json: alpha / r, or alpha / √r with rsLoRA."""
+    rank, alpha = stated["r"], stated["lora_alpha"]
+    return float(alpha / (math.sqrt(rank) if stated.get("use_rslora") else rank))
 
 
 def model_names(path: str) -> set[str]:
@@ -155,6 +164,10 @@ def _lora(stated: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _with(config: AnyConfig, lora: dict[str, Any]) -> AnyConfig:
+    return changed(config, {f"lora.{key}": value for key, value in lora.items()})
+
+
 def _check_weights(config: Config, model_path: str, file: Path, where: str, effective: bool) -> None:
     """Raise BadInput unless the weights are finite A and B of each module in every layer.
 
@@ -169,8 +182,8 @@ def _check_weights(config: Config, model_path: str, file: Path, where: str, effe
             shapes = {name: weight.get_shape() for name, weight in slices.items()}
             for name in sorted(expected.keys() | shapes.keys()):
                 if shapes.get(name) != expected.get(name):
-                    shape = f"has shape {shapes.get(name)}, this run's {expected.get(name)}"
-                    raise BadInput(f"{where}: {name} {shape}; name an adapter of the same model and modules")
+                    shape = f"has shape {shapes.get(name)}, expected {expected.get(name)}"
+                    raise BadInput(f"{where}: {name} {shape}; name a whole adapter of the same model")
                 if (kind := slices[name].get_dtype()) not in FLOATS:
                     raise BadInput(f"{where}: {name} is in {kind}; name an adapter in {' or '.join(FLOATS)}")
             for name in (name for name in expected if ".lora_B." in name):

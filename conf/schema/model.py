@@ -117,16 +117,17 @@ class LoraConfig:
     dropout: float = setting(0.0, "our choice: engine and learner would run different policies", ge=0, le=0.9)
     """Dropout on the adapter's input while learning."""
     init: str = setting("default", "PEFT's default", choices=("default", "gaussian"))
-    """Initial values of A: default (uniform, rows 1 / √3 long) or gaussian (PEFT's, standard deviation 1 / rank). B
-    begins as zero, so that version 0 is the base model."""
+    """Initial values of A, of those rows that lora.start_from does not fill: default (uniform, rows 1 / √3 long) or
+    gaussian (PEFT's, standard deviation 1 / rank). Their columns of B begin as zero and change nothing."""
     target_modules: list[str] = setting(
         list(PROJECTIONS), 'all linear: "LoRA without regret"', rule=MODULES, checkpointed="target_modules"
     )
     """Linear projections that carry an adapter; every layer must have each of them. Phi-3 has others:
     [qkv_proj,o_proj,gate_up_proj,down_proj]."""
     start_from: str = setting("", "our choice: a new adapter", local_path=True)
-    """Folder of a plain PEFT adapter to continue from, of the same rank, alpha and modules; empty for a new adapter,
-    whose B is zero."""
+    """Folder of a plain PEFT adapter of this model to continue from, of the run's rank or a lower one, any alpha and
+    scaling, on the run's modules or some of them; empty for a new adapter. It is embedded in the run's own adapter,
+    which begins as the same policy, up to the rounding of model.dtype."""
 
     def settled(self) -> "LoraConfig":
         """Return these settings with the alpha that the scaling gives at this rank, and the scaling constant."""

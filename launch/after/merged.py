@@ -6,7 +6,6 @@ nearest number would be the base model's own.
 """
 
 import json
-import math
 import shutil
 from collections.abc import Iterator
 from itertools import groupby
@@ -18,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
+from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, scale_of
 from actors.models.files import MODEL_FILES, stop_token_ids, weight_files
 from launch.after.trained import Trained
 
@@ -29,8 +28,7 @@ LOST = 2**16
 def summed(adapter: Path, base: Path) -> Iterator[tuple[Path, str, Tensor, torch.dtype]]:
     """Yield file, name, value and original type of each weight. Weights that the adapter changes are float32 sums."""
     stated, changes = json.loads((adapter / CONFIG_FILE).read_text()), load_file(adapter / WEIGHTS_FILE)
-    rank, alpha = stated["r"], stated["lora_alpha"]
-    scale = alpha / (math.sqrt(rank) if stated.get("use_rslora") else rank)
+    scale = scale_of(stated)
     for file in weight_files(base):
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118  # no mapping

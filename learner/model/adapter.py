@@ -1,5 +1,6 @@
 """The LoRA adapter: on its model, on disk in plain PEFT format, synthetic ones for the adapter check, and its size."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,14 +8,14 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from actors.models.adapters import WEIGHTS_FILE
+from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, scale_of
 from actors.models.families import FUSED
 from actors.models.files import BUNDLED, name_on_hub
 from actors.storage.files import sync
@@ -41,7 +42,7 @@ def load_model(
     begins: bool = True,
     weights: Mapping[str, Tensor] | None = None,
 ) -> PeftModel:
-    """Load the frozen base model, under a fresh adapter or that of `lora.start_from`, onto a device.
+    """Load the frozen base model, under a fresh adapter that may embed that of `lora.start_from`, onto a device.
 
     Weights go from the mapped file straight to a GPU: host memory never holds the model.
     begins: whether all processes begin with this process's adapter; the others need not see the folder.
@@ -76,8 +77,8 @@ def load_model(
     name, stated.revision = name_on_hub(config.model)
     if name or config.model.path == BUNDLED:  # other machines have another path
         stated.base_model_name_or_path = name or BUNDLED
-    if config.lora.start_from and begins:  # a folder that `actors.models.adapters.check_adapter` has accepted
-        set_peft_model_state_dict(model, load_file(Path(config.lora.start_from) / WEIGHTS_FILE))
+    if config.lora.start_from and begins:
+        _embed(model, Path(config.lora.start_from))
     return cast(PeftModel, model.to(device))
 
 
@@ -189,6 +190,19 @@ def _layers(model: PeftModel) -> Iterator[tuple[str, LoraLayer, Tensor, Tensor]]
         if isinstance(module, LoraLayer):
             a, b = (cast(nn.Linear, pair["default"]).weight for pair in (module.lora_A, module.lora_B))
             yield name, module, a, b
+
+
+@torch.no_grad()
+def _embed(model: PeftModel, folder: Path) -> None:
+    """Embed an adapter that `actors.models.adapters.check_adapter` has accepted in a fresh one of no lower rank.
+
+    A becomes [A₀; fresh rows] and B becomes [B₀ s₀ / s, 0], so that s B A = s₀ B₀ A₀. Other modules stay fresh.
+    """
+    given, scale = load_file(folder / WEIGHTS_FILE), scale_of(json.loads((folder / CONFIG_FILE).read_text()))
+    for name, layer, a, b in _layers(model):
+        if (first := given.get(f"{name}.lora_A.weight")) is not None:
+            a[: len(first)] = first
+            b[:, : len(first)] = given[f"{name}.lora_B.weight"].double() * (scale / layer.scaling["default"])
 
 
 @torch.no_grad()

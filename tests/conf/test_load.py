@@ -197,7 +197,6 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime2"]),
         ("lora[0]=8", ["lora.0: no such key"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
-        ("lora={init: gaussian, start_from: x}", ["lora.init=gaussian", "lora.start_from=x"]),
         ("run.report_to=wandb", ["write run.report_to=[wandb]"]),
         ("run.nvidia_mps=true", ["expected text", "use one of auto, on, off"]),
         ("data.few_shot=[{probelm: a}]", ["data.few_shot[0].probelm", "nearest: data.few_shot[0].problem"]),

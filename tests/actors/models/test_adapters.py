@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,14 @@ def test_an_adapter_by_peft_is_accepted(adapter: Path, tiny_config: Config, tiny
         ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights is pissa"),
         ({"of_a_later_peft": "on"}, "of_a_later_peft"),
-        ({"r": 8}, "lora.rank=4"),
+        ({"use_dora": True}, "use_dora"),
+        ({"modules_to_save": ["embed_tokens"]}, "modules_to_save"),
+        ({"alpha_pattern": {"q_proj": 8}}, "alpha_pattern"),
+        ({"layers_to_transform": [0]}, "layers_to_transform"),
+        ({"r": 8}, "give lora.rank=8"),
+        ({"r": 2}, r"shape \[4, \d+\]"),
         ({"r": 1024}, "r=1024"),
-        ({"use_rslora": True}, "lora.rslora=False"),
-        ({"target_modules": ["q_proj"]}, "target_modules"),
+        ({"target_modules": ["q_proj"]}, "down_proj"),
         ({"target_modules": ["lm_head"]}, "lm_head"),
         ({"target_modules": "all-linear"}, "target_modules"),
         ({"base_model_name_or_path": "someone/else"}, "made for someone/else"),
@@ -73,6 +78,14 @@ def test_adapters_of_another_kind_are_refused(
     with pytest.raises(BadInput, match=words) as caught:
         check_adapter(tiny_config, str(tiny_model))
     assert str(caught.value).startswith(f"lora.start_from={adapter}: ")
+
+
+def test_modules_that_the_run_does_not_train_are_refused(adapter: Path, tiny_config: Config, tiny_model: Path) -> None:
+    config = changed(tiny_config, {"lora.target_modules": ["v_proj", "q_proj", "o_proj", "down_proj", "up_proj"]})
+    remedy = "lora.target_modules=[v_proj,q_proj,o_proj,down_proj,up_proj,gate_proj,k_proj]"
+    with pytest.raises(BadInput, match=re.escape(remedy)):
+        check_adapter(config, str(tiny_model))
+    check_adapter(tiny_config, str(tiny_model))
 
 
 def test_damaged_weights_are_refused(adapter: Path, tiny_config: Config, tiny_model: Path) -> None:

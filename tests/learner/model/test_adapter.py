@@ -1,13 +1,16 @@
 """The adapter on disk, synthetic adapters, and its size, on a learner of a tiny model."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftConfig, PeftModel
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM
 
@@ -15,6 +18,7 @@ from actors.messages import AdapterRef
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, adopt_adapter, check_adapter
 from actors.protocols import FAITHFUL
 from conf.schema import Config
+from conf.schema.model import PROJECTIONS
 from conf.settings import changed
 from learner.learner import LoraLearner
 from learner.model.adapter import adapter_norms, effective_rank, load_model, write_adapter
@@ -51,6 +55,74 @@ def test_a_run_can_start_from_an_adapter(make: Make, build_group: Build, tiny_mo
     assert [(each.policy, each.base, each.reference) for each in ours] == [(s.policy, s.base, s.policy) for s in theirs]
     assert (second.inspect(groups).kl_to_base, first.inspect(groups).kl_to_base > 0) == (0, True)
     assert_same_logits(tiny_model, second.publish(), first)
+
+
+@pytest.fixture(scope="module")
+def foreign(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes a trained adapter as PEFT, TRL and Unsloth do."""
+
+    def write(**lora: Any) -> Path:
+        folder = tmp_path_factory.mktemp("adapters")
+        base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+        model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **lora))
+        generator = torch.Generator().manual_seed(lora["r"])
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.data.normal_(std=0.1, generator=generator)
+        model.save_pretrained(folder)
+        return folder
+
+    return write
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rank=st.integers(1, 8),
+    more=st.integers(0, 24),
+    alphas=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    rslora=st.tuples(st.booleans(), st.booleans()),
+    modules=st.sets(st.sampled_from(PROJECTIONS), min_size=1),
+    init=st.sampled_from(["default", "gaussian"]),
+)
+def test_an_embedded_adapter_is_the_same_policy(
+    rank: int,
+    more: int,
+    alphas: tuple[int, int],
+    rslora: tuple[bool, bool],
+    modules: set[str],
+    init: str,
+    foreign: Callable[..., Path],
+    tiny_config: Config,
+    tiny_model: Path,
+) -> None:
+    """Up to the order of sums in float32, while the adapter itself moves the logits a thousand times as far."""
+    folder = foreign(r=rank, lora_alpha=alphas[0], use_rslora=rslora[0], target_modules=modules)
+    lora = {"rank": rank + more, "alpha": alphas[1], "rslora": rslora[1], "start_from": str(folder), "init": init}
+    config = changed(tiny_config, {f"lora.{key}": value for key, value in lora.items()})
+    check_adapter(config, str(tiny_model))
+    ours = load_model(config, str(tiny_model)).eval()
+    ids, theirs = torch.arange(3, 40)[None], in_peft(tiny_model, AdapterRef(0, 0, str(folder)))
+    with torch.no_grad():
+        expected, found = theirs(ids).logits, ours(ids).logits
+        with theirs.disable_adapter():
+            moved = (theirs(ids).logits - expected).abs().max()
+    assert (found - expected).abs().max() <= 1e-3 * moved
+    for name, weight in ((name, weight) for name, weight in ours.named_parameters() if weight.requires_grad):
+        fresh = name.split(".")[-4] not in modules
+        assert weight.any(dim=1).all() if "lora_A" in name else not weight[:, 0 if fresh else rank :].any()
+
+
+def test_an_embedded_adapter_is_trained_whole_and_leaves_as_plain_peft(
+    foreign: Callable[..., Path], make: Make, build_group: Build, tiny_model: Path
+) -> None:
+    start = foreign(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
+    learner = make({"lora.rank": 32, "lora.alpha": 48, "lora.start_from": str(start)})
+    before = weights(learner)
+    adapter = update(learner, batch(build_group)).adapter
+    assert all(not torch.equal(before[name], now) for name, now in weights(learner).items() if "lora_B" in name)
+    stated = PeftConfig.from_pretrained(adapter.path)
+    assert (stated.r, stated.base_model_name_or_path) == (32, str(tiny_model))
+    assert_same_logits(tiny_model, adapter, learner)
 
 
 @pytest.mark.parametrize(
