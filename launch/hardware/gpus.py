@@ -146,9 +146,8 @@ def gpu_of(name: str) -> str | None:
     if "A100" in words:
         return "A100-80" if "80GB" in joined else "A100-40"
     found = [known for known in devices() if set(known.upper().split("-")).issubset(words)]
-    if found:
-        return max(found, key=len)
-    return next((known for known in devices() if known.startswith("RTX") and known.upper() in joined), None)
+    named = [known for known in devices() if known.startswith("RTX") and known.upper() in joined]
+    return max(found or named, key=len, default=None)
 
 
 def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gpu]:

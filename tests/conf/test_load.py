@@ -284,3 +284,24 @@ def test_recorded_settings_are_checked(text: str, other: str, named: str, tmp_pa
     for read in (lambda: read_record(file), lambda: load([f"adapter={tmp_path}/checkpoints/best"])):
         with pytest.raises(BadInput, match=re.escape(str(file)) + f".*{named}"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("given", "device"),
+    [
+        ("rtx 3060", "RTX3060"),
+        ("4060 Ti 16GB", "RTX4060Ti"),
+        ("NVIDIA RTX A4000", "A4000"),
+        ("A10 24GB", "A10"),
+        ("12 gb", "12GB"),
+        ("4060 Ti 8GB", ""),
+        ("RTX 3080 12GB", ""),
+    ],
+)
+def test_gpus_are_known_as_people_call_them_but_not_with_other_memory(given: str, device: str) -> None:
+    arguments = ["conf=quickstart", f"device={given}"]
+    if device:
+        assert load(arguments).device == device
+    else:
+        with pytest.raises(BadInput, match="by its memory"):
+            load(arguments)
