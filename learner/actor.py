@@ -5,6 +5,8 @@ import logging
 import os
 import pickle
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +23,8 @@ from actors.models.files import found_here
 from actors.protocols import Clock, Learner
 from actors.rollout.shared_weights import SharedWeights
 from actors.runtime.placement import Share
-from actors.runtime.remote_actor import START_S, RemoteActor
+from actors.runtime.process import end_without_gpu
+from actors.runtime.remote_actor import HEARTBEAT_S, START_S, RemoteActor
 from actors.runtime.supervision import Record, RestartLimit
 from actors.storage.documents import EventKind
 from conf.errors import BadInput
@@ -63,13 +66,15 @@ class LearnerActor:
     def __post_init__(self) -> None:
         self._learner: LoraLearner
         self._store: Any = None
+        self._at_work = threading.Lock()
+        self._under_mps = self.config.run.mps and bool(self.share.gpus % 1)
         self._device = "cuda" if self.share.gpus else "cpu"
         os.environ["DS_ACCELERATOR"] = self._device
         # Micro-batches of many shapes would fragment the GPU's share.
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
         if self.config.run.deterministic:
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch demands it before the GPU is first used
-        if self.config.run.mps and self.share.gpus % 1:
+        if self._under_mps:
             os.environ["CUDA_MPS_CLIENT_PRIORITY"] = "1"  # decoding steps come first
             os.environ["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(self.config.run.nvidia_mps_percentage)
         self.share.bind()
@@ -117,6 +122,8 @@ class LearnerActor:
         weights = pickle.loads(handles) if handles else None  # written by this run's own WeightsActor
         with records_of("learner") as records, gpu_faults(self.config):
             self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world, weights)
+        if self._under_mps:
+            threading.Thread(target=self._watch, daemon=True).start()
         warnings = (record.getMessage() for record in records if record.levelno >= logging.WARNING)
         return [" ".join(text.split())[:LONGEST_WARNING] for text in warnings]
 
@@ -154,8 +161,18 @@ class LearnerActor:
         self._do(self._learner.restore, folder, incarnation)
 
     def _do(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        with gpu_faults(self.config):
+        with self._at_work, gpu_faults(self.config):
             return work(*arguments, **named)
+
+    def _watch(self) -> None:
+        """Between two calls, end this process with its context on the GPU: nobody asks for a heartbeat."""
+        while True:
+            time.sleep(HEARTBEAT_S)
+            if self._at_work.acquire(blocking=False):
+                try:
+                    end_without_gpu()
+                finally:
+                    self._at_work.release()
 
 
 @contextmanager

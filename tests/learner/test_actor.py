@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +111,30 @@ def test_a_fault_of_cuda_is_a_crash(tiny_config: Config) -> None:
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with …")
     with pytest.raises(RuntimeError, match="a size"), gpu_faults(tiny_config):
         raise RuntimeError("a size does not fit")
+
+
+def test_between_calls_it_ends_with_its_gpu(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call notices by itself, and a check would wait for its work."""
+    ended = threading.Event()
+
+    def end_without_gpu() -> None:
+        ended.set()
+        raise SystemExit
+
+    def watch() -> None:
+        with suppress(SystemExit):
+            actor._watch()
+
+    monkeypatch.setattr("os.environ", {})
+    monkeypatch.setattr("learner.actor.HEARTBEAT_S", 0.001)
+    monkeypatch.setattr("learner.actor.end_without_gpu", end_without_gpu)
+    actor = LearnerActor(tiny_config, "", Share(gpus=0.5, memory=0.5, threads=1), "")
+    thread = threading.Thread(target=watch, daemon=True)
+
+    def work() -> None:
+        thread.start()
+        assert not ended.wait(0.2)
+
+    actor._do(work)
+    thread.join(60.0)
+    assert ended.is_set()
