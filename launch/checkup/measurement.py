@@ -5,6 +5,7 @@ multiprocessors is measured, and settings are compared by the resulting plans.
 """
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -31,17 +32,27 @@ from conf.settings import changed
 from launch.hardware.machine import Machine
 from launch.plan.calibration import keep, recall
 from launch.plan.estimate import Estimate
-from launch.plan.plan import Change, Plan
-from launch.plan.time import Calibration, Costs, costs_of
+from launch.plan.plan import CACHE_MARGIN, Change, Plan
+from launch.plan.time import Calibration, Costs, costs_of, live_context
 from learner.actor import RemoteLearner
 
 T = TypeVar("T")
+
+Parts = dict[str, tuple[float, float]]
+"""Measured and predicted seconds by kind of work."""
 
 PROMPT = 128
 """Tokens per prompt: enough for the prefill to take as small a part as in a run."""
 
 LONGEST = 256
 """Most tokens per response: some ten seconds on a GPU."""
+
+FARTHER = 2
+"""Times a prompt's length by which the prompts of a second decoding have to be longer, to tell the seconds of keys and
+values from the rest."""
+
+FEW = 64
+"""Samples per engine in that decoding: so many long prompts are computed for it."""
 
 MICROBATCHES = 4
 """Micro-batches that the learner computes. With fewer, start and end would dominate."""
@@ -95,6 +106,15 @@ class Measured:
             *(f"{name:<8} {duration(s)}, {self.ratio(name):.2f} of the plan's" for name, s in self.seconds.items()),
             f"both at once take {1 / self.together:.0%} of the time they take one after the other",
         ]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Measured seconds of decoding, and predicted ones: of keys and values, and of the rest."""
+
+    seconds: float
+    rest_s: float
+    cache_s: float
 
 
 @asynccontextmanager
@@ -168,37 +188,74 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     adapter = await learner.publish()
     _, sync_s = await timed(engines.load(adapter))
 
-    async def decode(tokens: int, seed: int) -> list[Group]:
-        sampling = Sampling(each, tokens, rollout.temperature, 1.0, seed)
-        problems = [Problem(f"{seed}-{n}", "", random_ids(rng, prompt), "") for n in range(count * actors)]
-        requests = (engines.generate(n, problem, adapter, sampling) for n, problem in enumerate(problems))
+    async def decode(
+        tokens: int, seed: int, length: int = prompt, number: int = count, samples: int = each
+    ) -> list[Group]:
+        """length: of a prompt, tokens. number: of prompts per engine; with the same seed they are the same."""
+        sampling = Sampling(samples, tokens, rollout.temperature, 1.0, seed)
+        ids = (random_ids(random.Random(f"{seed}-{n}"), length) for n in range(number * actors))
+        requests = (
+            engines.generate(n, Problem(f"{seed}-{n}", "", prompt_ids, ""), adapter, sampling)
+            for n, prompt_ids in enumerate(ids)
+        )
         return await asyncio.gather(*requests)
+
+    def decoding(groups: list[Group], seconds: float, length: int, computed: int = 0) -> Decoding:
+        """computed: prompt tokens that an engine computes."""
+        lengths = lengths_of(groups)
+        of_engine, planned = lengths[: len(lengths) // actors], costs(plan, length, fmean(lengths))
+        rest_s = computed * planned.prefill_s + max(of_engine) * planned.step_s + sum(of_engine) * planned.sample_s
+        return Decoding(seconds, rest_s, sum(of_engine) * planned.cache_s)
 
     work = batch(plan, rng, adapter)
     await decode(min(8, longest), 1)  # the first use compiles and loads kernels
     await learner.accumulate(Batch(0, work.groups[:1]))
     groups, decode_s = await timed(decode(longest, 2))
+    near, far, decoded = decoding(groups, decode_s, prompt, count * prompt), None, sum(lengths_of(groups))
+    if (longer := longer_prompt(plan, longest)) >= FARTHER * prompt:
+        others = longer, min(count * each, FEW), 1  # a prompt per sample: reads of a shared one may be cached
+        await decode(1, 3, *others)  # the second time, the keys and values of the prompts are there
+        groups, far_s = await timed(decode(longest, 3, *others))
+        far = decoding(groups, far_s, longer)
     _, learn_s = await timed(learner.accumulate(work))
-    together = await gain((decode_s, lambda: decode(longest, 3)), (learn_s, lambda: learner.accumulate(work)))
+    seeds = itertools.count(4)
+    together = await gain((decode_s, lambda: decode(longest, next(seeds))), (learn_s, lambda: learner.accumulate(work)))
     _, update_s = await timed(learner.step(0.0))
     await engines.retire(adapter)
-    lengths, learned = lengths_of(groups), sum(group.tokens + prompt for group in work.groups)
-    of_engine, decoding = lengths[: count * each], costs(plan, prompt, fmean(lengths))
+    learned = sum(group.tokens + prompt for group in work.groups)
     learning = costs(plan, prompt, fmean(lengths_of(work.groups)))
+    parts = ratios(near, far) | {
+        "learn": (learn_s, learned * learning.learn_s / len(plan.placement.learners)),
+        "update": (update_s, learning.update_s),
+        "sync": (sync_s, learning.sync_s),
+    }
     return Measured(
-        seconds={"decode": decode_s, "learn": learn_s, "update": update_s, "sync": sync_s},
-        predicted={
-            "decode": count * prompt * decoding.prefill_s
-            + max(of_engine) * decoding.step_s
-            + sum(of_engine) * decoding.sample_s,
-            "learn": learned * learning.learn_s / len(plan.placement.learners),
-            "update": learning.update_s,
-            "sync": learning.sync_s,
-        },
+        seconds={name: seconds for name, (seconds, _) in parts.items()},
+        predicted={name: planned for name, (_, planned) in parts.items()},
         together=together,
-        decoded=sum(lengths) / decode_s,
+        decoded=decoded / decode_s,
         learned=learned / learn_s,
     )
+
+
+def longer_prompt(plan: Plan, response: int) -> int:
+    """Return the tokens of a prompt with which responses have the run's mean context, as far as the KV cache holds as
+    many of them as of the run's samples; 0 if prompts are always computed again.
+    """
+    context = live_context(plan.workload)
+    return 0 if plan.config.run.deterministic else int(min(context - response / 2, CACHE_MARGIN * context - response))
+
+
+def ratios(near: Decoding, far: Decoding | None) -> Parts:
+    """Return what two decodings of different contexts say of keys and values, and of the rest: in both these take the
+    same multiples of the predicted seconds.
+    """
+    if far is None:
+        return {"decode": (near.seconds, near.rest_s + near.cache_s)}
+    rest = near.rest_s / far.rest_s
+    found = (rest * far.seconds - near.seconds) / (rest * far.cache_s - near.cache_s)
+    found = min(max(found, LEAST), near.seconds / near.cache_s)
+    return {"decode": (near.seconds - found * near.cache_s, near.rest_s), "cache": (found * far.cache_s, far.cache_s)}
 
 
 def batch(plan: Plan, rng: random.Random, adapter: AdapterRef) -> Batch:

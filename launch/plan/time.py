@@ -37,8 +37,12 @@ EFFICIENCY = {
     ("cpu", "float32"): Efficiency(bandwidth=1.0, decode=0.50, learn=0.85, step_s=0.02, unit_s=0.0),
     ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.35, step_s=0.006, unit_s=0.0),
 }
-"""CPU figures are measured with the bundled model; in bfloat16, on cores with AMX, most of a pass is outside matrix
-products. CUDA figures are usual ones for LoRA on models this small, not measured."""
+"""CPU figures are measured with the bundled model; in bfloat16, on two busy cores with AMX, most of a pass is outside
+matrix products. CUDA figures are usual ones for LoRA on models this small, not measured."""
+
+CPU_SPEEDS = (0.6, 1.4)
+"""Speeds of a CPU that has not been measured, over that of the planned one with the same instructions: clocks, caches
+and other work on the machine differ. Quickstarts on three kinds of server cores were within these bounds."""
 
 TOGETHER = {False: 0.93, True: 1.2}
 """Work that engine and learner do on one GPU at the same time, over the work of one of them alone, by `run.nvidia_mps`.
@@ -98,7 +102,7 @@ TokenCount = Annotated[float, Field(ge=1, le=LONGEST)]
 class Costs:
     """Seconds of one engine and one learner process, each with its GPU or cores to itself.
 
-    step_s, sample_s: per decoding step, and in addition per sample in it
+    step_s, sample_s, cache_s: per decoding step, and in addition per sample in it, without and for its keys and values
     prefill_s: per prompt token, once per group
     learn_s: per input token of a batch, for the passes of all optimizer steps
     score_s: per input token of the adapter check
@@ -110,6 +114,7 @@ class Costs:
 
     step_s: float
     sample_s: float
+    cache_s: float
     prefill_s: float
     learn_s: float
     score_s: float
@@ -118,9 +123,14 @@ class Costs:
     verify_s: float
     start_s: float
 
+    @property
+    def token_s(self) -> float:
+        """Seconds per sample in a decoding step."""
+        return self.sample_s + self.cache_s
+
     def decode_s(self, samples: float) -> float:
         """Return the seconds of a decoding step, in which each sample gains a token."""
-        return self.step_s + samples * self.sample_s
+        return self.step_s + samples * self.token_s
 
 
 @dataclass(frozen=True)
@@ -149,6 +159,7 @@ class Calibration:
     """Measured over predicted seconds on this machine, a factor for each part of Costs.
 
     decode: factor of decoding and prefill
+    cache: factor of reading keys and values; None if it was measured with the rest of decoding
     score: factor of the adapter check; no run measures it alone, and it equals that of learning
     start_s, workload: measured values; None without a measurement of this recipe
     together: see `TOGETHER`; None if it was not measured
@@ -156,6 +167,7 @@ class Calibration:
     """
 
     decode: Factor = 1.0
+    cache: Factor | None = None
     learn: Factor = 1.0
     update: Factor = 1.0
     score: Factor = 1.0
@@ -168,6 +180,7 @@ class Calibration:
 
     def correct(self, costs: Costs) -> Costs:
         factors = dict.fromkeys(("step", "sample", "prefill"), self.decode)
+        factors["cache"] = self.cache or self.decode
         factors |= {part: getattr(self, part) for part in ("learn", "update", "score", "sync", "verify")}
         corrected = {f"{part}_s": getattr(costs, f"{part}_s") * factor for part, factor in factors.items()}
         return replace(costs, **corrected, start_s=costs.start_s if self.start_s is None else self.start_s)
@@ -229,8 +242,9 @@ def costs_of(
     adapter_s = trained * size / FILE_RATE
     return Costs(
         step_s=reached.step_s + (frozen + trained) * size / bandwidth,
-        sample_s=context * kv_bytes_per_token(shape, dtype) / bandwidth + 2 * (frozen + trained) / decode_flops,
-        prefill_s=(forward / (rate * reached.learn) + other_s) / engine_units,
+        sample_s=2 * (frozen + trained) / decode_flops,
+        cache_s=context * kv_bytes_per_token(shape, dtype) / bandwidth,
+        prefill_s=forward / (rate * engine_units * min(reached.learn, reached.decode)),
         learn_s=operations / learn_flops + (steps * (forwards + 2) + kl) * other_s / learner_units,
         score_s=2 * (forward / learn_flops + other_s / learner_units),  # under the policy and under the base model
         update_s=steps * _optimizer_s(config, machine.bandwidth, placement, trained / ranks) + adapter_s,

@@ -12,9 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.messages import Group, Problem
 from conf.settings import changed
 from launch.checkup import measurement
-from launch.checkup.measurement import DOCTOR, Measured, estimates, keep_measured, measure_actors
+from launch.checkup.measurement import (
+    DOCTOR,
+    Decoding,
+    Measured,
+    estimates,
+    keep_measured,
+    measure_actors,
+    ratios,
+)
 from launch.plan.calibration import keep, plan_measured, recall
 from launch.plan.time import UNMEASURED, Calibration
 from tests.fakes import FakeEngine, FakeLearner
@@ -66,7 +75,7 @@ def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_seconds_and_tokens_of_each_work_are_measured_beside_the_planned_seconds() -> None:
-    made = plan("r256_instruct", machine("A40"))
+    made = plan("r256_instruct", machine("A40"), "rollout.typical_response_tokens=128")
     assert made.costs
     engine: Any = FakeEngine(seconds=3.0)  # for samples of one token
     learner: Any = FakeLearner(seconds=2.0)
@@ -77,6 +86,43 @@ def test_seconds_and_tokens_of_each_work_are_measured_beside_the_planned_seconds
     assert found.predicted["learn"] == pytest.approx(2.0 * found.learned * made.costs.learn_s, rel=0.1)
     planned = {"update": made.costs.update_s, "sync": made.costs.sync_s}
     assert {name: found.predicted[name] for name in planned} == pytest.approx(planned)
+
+
+@given(st.floats(0.1, 15.0), st.floats(0.1, 15.0), st.floats(0.05, 3.0), st.floats(1.0, 9.0))
+def test_keys_and_values_are_told_from_the_rest_by_two_contexts(
+    rest: float, cache: float, short: float, longer: float
+) -> None:
+    """The second decoding is of half the samples, with contexts so many times as long."""
+    near = Decoding(rest * 2.0 + cache * short, 2.0, short)
+    far = Decoding(rest * 1.3 + cache * short * (0.65 + longer), 1.3, short * (0.65 + longer))
+    found = ratios(near, far)
+    assert {name: seconds / planned for name, (seconds, planned) in found.items()} == pytest.approx(
+        {"decode": rest, "cache": cache}, rel=1e-6
+    )
+    assert ratios(near, None) == {"decode": (near.seconds, 2.0 + short)}
+
+
+@pytest.mark.parametrize(("recipe", "kinds"), [("r256_instruct", {"decode", "cache"}), ("gsm8k", {"decode"})])
+def test_a_run_with_long_contexts_is_measured_at_two(recipe: str, kinds: set[str]) -> None:
+    """Prompts of the second decoding are computed before it, one per sample, and fit the engine."""
+    made, decoded = plan(recipe, machine("A40")), list[tuple[int, int, int, str]]()
+
+    class Engine(FakeEngine):
+        async def generate(self, index: int, problem: Problem, *rest: Any) -> Group:
+            sampling = rest[-1]
+            decoded.append((len(problem.prompt_ids), sampling.max_tokens, sampling.samples, problem.id))
+            return await super().generate(index, problem, *rest)
+
+    engine: Any = Engine(seconds=3.0)
+    learner: Any = FakeLearner(seconds=2.0)
+    found = run_virtually(measurement._measure(made, engine, learner))
+    assert found.seconds.keys() == {"learn", "update", "sync"} | kinds
+    long = [each for each in decoded if each[0] > measurement.PROMPT]
+    assert bool(long) == ("cache" in kinds) == (found.calibration.cache is not None)
+    assert {samples for _, _, samples, _ in long} <= {1}
+    computed, again = ([name for _, tokens, _, name in long if (tokens == 1) == first] for first in (True, False))
+    assert computed == again
+    assert all(length + tokens <= made.config.rollout.longest for length, tokens, _, _ in decoded)
 
 
 @given(st.floats(1.0, 4.0), st.floats(1.0, 4.0), st.floats(0.4, 1.0))
