@@ -37,8 +37,7 @@ def options(plan: Plan) -> dict[str, Estimate]:
     others: dict[str, Plan] = {}
 
     def add(name: str, change: Change) -> None:
-        calibration = replace(measured, together=None) if "run.nvidia_mps" in change else measured
-        others[name] = plan.again({"learner.world_size": ranks} | change, calibration=calibration)
+        others[name] = plan.again({"learner.world_size": ranks} | change)
 
     if plan.config.run.deterministic:
         staleness = LearnerConfig().max_staleness
@@ -49,9 +48,8 @@ def options(plan: Plan) -> dict[str, Estimate]:
         for rate in () if measured.of else LEARN_RANGE:
             assumed = replace(measured, learn=EFFICIENCY["cuda", GPU_DTYPE].learn / rate)
             others[f"learning at {rate:.0%} of the rate"] = replace(plan, calibration=assumed)
-        if plan.placement.shared:
-            mps = "off" if plan.config.run.mps else "on"
-            add(f"run.nvidia_mps={mps}", {"run.nvidia_mps": mps})
+        if plan.other_mps:
+            others[f"run.nvidia_mps={plan.other_mps.config.run.nvidia_mps}"] = plan.other_mps
         most = most_actors(machine.cores, machine.gpus)
         for number in (ranks - 1, ranks + 1):
             if 1 <= number <= most:

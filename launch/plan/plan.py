@@ -150,6 +150,17 @@ class Plan(Fit):
         config, calibration = changed(self.undecided, change), calibration or self.calibration
         return replace(_plan(config, machine or self.machine, self.shape, calibration), problems=self.problems)
 
+    @cached_property
+    def other_mps(self) -> "Plan | None":
+        """The plan with NVIDIA's MPS on instead of off, or off instead of on; None where no GPU is shared."""
+        if not (self.machine.gpus and self.placement.shared):
+            return None
+        change: Change = {
+            "learner.world_size": len(self.placement.learners),
+            "run.nvidia_mps": "off" if self.config.run.mps else "on",
+        }
+        return self.again(change, calibration=replace(self.calibration, together=None))
+
 
 def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEASURED) -> Plan:
     """Plan a run with `learner.world_size` learner processes, or, if that is null, the number with the shortest update.

@@ -20,7 +20,7 @@ class Efficiency:
     """Fractions of a machine's rates that the actors reach, and seconds that no rate explains.
 
     bandwidth, decode: fraction of bandwidth and of FLOP/s while decoding
-    learn: fraction of FLOP/s in the learner's passes, in prefill and in the adapter check
+    learn: fraction of FLOP/s in the learner's passes and in the adapter check; prefill reaches the smaller of the two
     step_s: seconds per decoding step for scheduling, sampling and kernel launches
     unit_s: seconds per layer and hidden unit for the work outside matrix products in a token's passes
     """
@@ -33,7 +33,7 @@ class Efficiency:
 
 
 EFFICIENCY = {
-    ("cpu", "bfloat16"): Efficiency(bandwidth=1.0, decode=0.15, learn=0.80, step_s=0.02, unit_s=1.6e-7),
+    ("cpu", "bfloat16"): Efficiency(bandwidth=1.0, decode=0.34, learn=0.80, step_s=0.07, unit_s=2.4e-7),
     ("cpu", "float32"): Efficiency(bandwidth=1.0, decode=0.50, learn=0.85, step_s=0.02, unit_s=0.0),
     ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.35, step_s=0.006, unit_s=0.0),
 }
@@ -66,9 +66,9 @@ COPY_RATE = 4e9
 NETWORK_RATE = 10e9
 """Bytes per second between learner processes: PCIe, or a network of 100 Gbit/s."""
 
-OPTIMIZER_TRAFFIC = 32
-"""Bytes of memory traffic per trained weight and optimizer step: gradient, master copy and both moments in fp32 are
-read, and all but the gradient are written."""
+OPTIMIZER_TRAFFIC = {"cpu": 150, "cuda": 32}
+"""Bytes of memory traffic per trained weight and optimizer step. With a GPU, by count: gradient, master copy and both
+moments in fp32 are read, and all but the gradient are written. Without one, measured: it also has the norms."""
 
 SYNC_S = 0.05
 """Seconds that an engine takes to load an adapter, whatever its size. Measured."""
@@ -76,7 +76,7 @@ SYNC_S = 0.05
 VERIFY_S = 0.002
 """Seconds to verify one response. Measured."""
 
-START_S = {"cpu": 60.0, "cuda": 150.0}
+START_S = {"cpu": 45.0, "cuda": 150.0}
 """Seconds before the first request: imports, weights, engine start, and on a GPU compilation and CUDA graphs."""
 
 FILL = 0.5
@@ -185,6 +185,11 @@ class Calibration:
         corrected = {f"{part}_s": getattr(costs, f"{part}_s") * factor for part, factor in factors.items()}
         return replace(costs, **corrected, start_s=costs.start_s if self.start_s is None else self.start_s)
 
+    def at_speed(self, speed: float) -> "Calibration":
+        """Return the calibration of a machine that does all work so many times as fast."""
+        parts = ("decode", "learn", "update", "score", "sync", "verify")
+        return replace(self, **{part: getattr(self, part) / speed for part in parts})
+
 
 UNMEASURED = Calibration()
 
@@ -259,7 +264,7 @@ def _optimizer_s(config: Config, bandwidth: float, placement: Placement, weights
     cuda, ranks = placement.device == "cuda", len(placement.learners)
     on_host = not cuda or config.learner.offload == "cpu"
     rate = CORE_BANDWIDTH * max(placement.learners[0].threads, 1) if on_host else bandwidth
-    adam_s = weights * OPTIMIZER_TRAFFIC / rate
+    adam_s = weights * OPTIMIZER_TRAFFIC[placement.device] / rate
     copies_s = weights * COPIED_BYTES / COPY_RATE if cuda and on_host else 0.0
     exchange_s = 2 * 4 * weights * ranks / NETWORK_RATE if ranks > 1 else 0.0  # a ring passes each fp32 gradient twice
     return adam_s + copies_s + exchange_s

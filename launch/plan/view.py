@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -24,7 +24,7 @@ from launch.plan.estimate import Estimate
 from launch.plan.memory import misfit
 from launch.plan.plan import Plan
 from launch.plan.refusal import advice
-from launch.plan.time import EFFICIENCY, FILL, LEARN_RANGE
+from launch.plan.time import CPU_SPEEDS, EFFICIENCY, FILL, LEARN_RANGE
 from launch.plan.warm_start import WarmStart
 
 Rows = list[tuple[str, str]]
@@ -60,7 +60,7 @@ def conclusion(plan: Plan) -> Text:
     budget, found = plan.config.budget, plan.estimate
     within = duration(budget.seconds)
     if found is None:
-        text = f"Fits. The updates in {within} are not known: conf/devices.yaml does not list this GPU."
+        text = f"Fits. The updates in {within} are not known: conf/devices.yaml has no speed for {plan.machine.name}."
         return Text(text, style="bold green")
     if not found.updates:
         spent = found.start_s + found.warm_start_s + found.evaluations * found.evaluate_s
@@ -69,10 +69,22 @@ def conclusion(plan: Plan) -> Text:
         text += f", an update {duration(found.update_s)}; raise budget.minutes."
         return Text(text, style="bold yellow")
     cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
-    about = f"{_updates(found)} in {within}{cost}"
+    about = f"{_updates(found)} in {within}{_otherwise(plan)}{cost}"
     if found.updates < FEWEST_UPDATES:
         return Text(f"Fits, but about {about}: nothing will be learned.", style="bold yellow")
     return Text(f"Fits. About {about}.", style="bold green")
+
+
+def _otherwise(plan: Plan) -> str:
+    """Name the updates by other assumptions, while none is measured: NVIDIA's MPS off or on, or another CPU's speed."""
+    if plan.calibration.of:
+        return ""
+    if plan.machine.gpus:
+        other, how = plan.other_mps, "without" if plan.config.run.mps else "with"
+        return f" ({other.estimate.updates:,} {how} NVIDIA's MPS)" if other and other.estimate else ""
+    speeds = (replace(plan, calibration=plan.calibration.at_speed(speed)).estimate for speed in CPU_SPEEDS)
+    low, high = (found.updates for found in speeds if found)
+    return f" ({low:,} to {high:,}: this CPU has not been measured)" if low < high else ""
 
 
 def _cost(plan: Plan, seconds: float) -> str:

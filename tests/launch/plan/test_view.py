@@ -4,8 +4,9 @@ from dataclasses import replace
 import pytest
 
 from conf.catalogue import devices
+from launch.plan.time import Calibration
 from launch.plan.view import FEWEST_UPDATES, conclusion
-from tests.launch.plan.plans import CPU, machine, plan, shown
+from tests.launch.plan.plans import CPU, estimated, machine, plan, shown
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -23,7 +24,11 @@ def test_plan_reads_within_the_screen(card: str | None, width: int) -> None:
 
 def test_plan_says_costs_and_other_choices() -> None:
     text = shown(plan("r8_instruct", machine("A40"), "budget.price_per_hour=0.5"))
-    assert re.search(r"Fits\. About [\d,]+ updates in 24 h, for 12\.00 at 0\.50 per hour\.", text)
+    said = re.search(
+        r"Fits\. About ([\d,]+) updates in 24 h \(([\d,]+) with .*MPS\), for 12\.00 at 0\.50 per hour\.", text
+    )
+    assert said
+    assert said[1] < said[2]
     assert re.search(r"2 × A40 +about [\d,]+ updates, [\d.]+ s each", text)
 
 
@@ -32,6 +37,16 @@ def test_plan_says_what_a_warm_start_learns_and_takes() -> None:
     assert re.search(r"warm start +up to 64 of its own right responses, 32 per update", text)
     assert re.search(r"warm start +about [\d.]+ s, at most 48 s: 256 responses in [\d.]+ s, then 6 updates of", text)
     assert "warm start" not in shown(plan("quickstart", CPU))
+
+
+def test_the_first_line_names_the_updates_of_other_assumptions_until_one_is_measured() -> None:
+    gpu, cpu = plan("gsm8k", replace(machine("RTX3060"), mps=True)), plan("quickstart", CPU)
+    others = [[int(each) for each in re.findall(r"[(o] *(\d+)", conclusion(made).plain)] for made in (gpu, cpu)]
+    assert gpu.other_mps
+    assert others[0] == [estimated(gpu.other_mps).updates] < [estimated(gpu).updates]
+    assert others[1][0] < estimated(cpu).updates < others[1][1]
+    for made in (gpu, cpu):
+        assert "(" not in conclusion(replace(made, calibration=Calibration(of="20 updates"))).plain
 
 
 def test_plan_of_too_short_a_budget_says_so() -> None:
