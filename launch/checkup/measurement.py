@@ -41,6 +41,9 @@ T = TypeVar("T")
 Parts = dict[str, tuple[float, float]]
 """Measured and predicted seconds by kind of work."""
 
+Decoding = tuple[float, float, float]
+"""Measured seconds of decoding, and predicted ones: of keys and values, and of the rest."""
+
 PROMPT = 128
 """Tokens per prompt: enough for the prefill to take as small a part as in a run."""
 
@@ -106,15 +109,6 @@ class Measured:
             *(f"{name:<8} {duration(s)}, {self.ratio(name):.2f} of the plan's" for name, s in self.seconds.items()),
             f"both at once take {1 / self.together:.0%} of the time they take one after the other",
         ]
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Measured seconds of decoding, and predicted ones: of keys and values, and of the rest."""
-
-    seconds: float
-    rest_s: float
-    cache_s: float
 
 
 @asynccontextmanager
@@ -205,7 +199,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
         lengths = lengths_of(groups)
         of_engine, planned = lengths[: len(lengths) // actors], costs(plan, length, fmean(lengths))
         rest_s = computed * planned.prefill_s + max(of_engine) * planned.step_s + sum(of_engine) * planned.sample_s
-        return Decoding(seconds, rest_s, sum(of_engine) * planned.cache_s)
+        return seconds, sum(of_engine) * planned.cache_s, rest_s
 
     work = batch(plan, rng, adapter)
     await decode(min(8, longest), 1)  # the first use compiles and loads kernels
@@ -250,12 +244,12 @@ def ratios(near: Decoding, far: Decoding | None) -> Parts:
     """Return what two decodings of different contexts say of keys and values, and of the rest: in both these take the
     same multiples of the predicted seconds.
     """
+    seconds, cache_s, rest_s = near
     if far is None:
-        return {"decode": (near.seconds, near.rest_s + near.cache_s)}
-    rest = near.rest_s / far.rest_s
-    found = (rest * far.seconds - near.seconds) / (rest * far.cache_s - near.cache_s)
-    found = min(max(found, LEAST), near.seconds / near.cache_s)
-    return {"decode": (near.seconds - found * near.cache_s, near.rest_s), "cache": (found * far.cache_s, far.cache_s)}
+        return {"decode": (seconds, cache_s + rest_s)}
+    far_s, far_cache_s, _ = (rest_s / far[2] * each for each in far)  # as much of the rest as the near one
+    found = min(max((far_s - seconds) / (far_cache_s - cache_s), LEAST), seconds / cache_s)
+    return {"decode": (seconds - found * cache_s, rest_s), "cache": (found * far_cache_s, far_cache_s)}
 
 
 def batch(plan: Plan, rng: random.Random, adapter: AdapterRef) -> Batch:

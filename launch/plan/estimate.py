@@ -198,7 +198,7 @@ def _generation(
     last = longest_of(problems * sampled * each, workload, most)
     full = decoded if overlaps or places < started else at_once
     steps = max(last, started * length / full + last - length) * sampled
-    fixed_s = started * sampled * (workload.fresh / each * costs.prefill_s + length * costs.token_s)
+    fixed_s = started * sampled * (workload.fresh / each * costs.prefill_s + length * (costs.sample_s + costs.cache_s))
     return started * sampled, decoded, steps, fixed_s
 
 

@@ -155,10 +155,8 @@ class Plan(Fit):
         """The plan with NVIDIA's MPS on instead of off, or off instead of on; None where no GPU is shared."""
         if not (self.machine.gpus and self.placement.shared):
             return None
-        change: Change = {
-            "learner.world_size": len(self.placement.learners),
-            "run.nvidia_mps": "off" if self.config.run.mps else "on",
-        }
+        mps = "off" if self.config.run.mps else "on"
+        change: Change = {"learner.world_size": len(self.placement.learners), "run.nvidia_mps": mps}
         return self.again(change, calibration=replace(self.calibration, together=None))
 
 

@@ -123,14 +123,9 @@ class Costs:
     verify_s: float
     start_s: float
 
-    @property
-    def token_s(self) -> float:
-        """Seconds per sample in a decoding step."""
-        return self.sample_s + self.cache_s
-
     def decode_s(self, samples: float) -> float:
         """Return the seconds of a decoding step, in which each sample gains a token."""
-        return self.step_s + samples * self.token_s
+        return self.step_s + samples * (self.sample_s + self.cache_s)
 
 
 @dataclass(frozen=True)
@@ -184,11 +179,6 @@ class Calibration:
         factors |= {part: getattr(self, part) for part in ("learn", "update", "score", "sync", "verify")}
         corrected = {f"{part}_s": getattr(costs, f"{part}_s") * factor for part, factor in factors.items()}
         return replace(costs, **corrected, start_s=costs.start_s if self.start_s is None else self.start_s)
-
-    def at_speed(self, speed: float) -> "Calibration":
-        """Return the calibration of a machine that does all work so many times as fast."""
-        parts = ("decode", "learn", "update", "score", "sync", "verify")
-        return replace(self, **{part: getattr(self, part) / speed for part in parts})
 
 
 UNMEASURED = Calibration()

@@ -82,8 +82,11 @@ def _otherwise(plan: Plan) -> str:
     if plan.machine.gpus:
         other, how = plan.other_mps, "without" if plan.config.run.mps else "with"
         return f" ({other.estimate.updates:,} {how} NVIDIA's MPS)" if other and other.estimate else ""
-    speeds = (replace(plan, calibration=plan.calibration.at_speed(speed)).estimate for speed in CPU_SPEEDS)
-    low, high = (found.updates for found in speeds if found)
+    slower = (
+        dict.fromkeys(("decode", "learn", "update", "score", "sync", "verify"), 1 / speed) for speed in CPU_SPEEDS
+    )
+    found = (replace(plan, calibration=replace(plan.calibration, **factors)).estimate for factors in slower)
+    low, high = (each.updates for each in found if each)
     return f" ({low:,} to {high:,}: this CPU has not been measured)" if low < high else ""
 
 

@@ -17,7 +17,6 @@ from conf.settings import changed
 from launch.checkup import measurement
 from launch.checkup.measurement import (
     DOCTOR,
-    Decoding,
     Measured,
     estimates,
     keep_measured,
@@ -93,13 +92,13 @@ def test_keys_and_values_are_told_from_the_rest_by_two_contexts(
     rest: float, cache: float, short: float, longer: float
 ) -> None:
     """The second decoding is of half the samples, with contexts so many times as long."""
-    near = Decoding(rest * 2.0 + cache * short, 2.0, short)
-    far = Decoding(rest * 1.3 + cache * short * (0.65 + longer), 1.3, short * (0.65 + longer))
+    near = rest * 2.0 + cache * short, short, 2.0
+    far = rest * 1.3 + cache * short * (0.65 + longer), short * (0.65 + longer), 1.3
     found = ratios(near, far)
     assert {name: seconds / planned for name, (seconds, planned) in found.items()} == pytest.approx(
         {"decode": rest, "cache": cache}, rel=1e-6
     )
-    assert ratios(near, None) == {"decode": (near.seconds, 2.0 + short)}
+    assert ratios(near, None) == {"decode": (near[0], 2.0 + short)}
 
 
 @pytest.mark.parametrize(("recipe", "kinds"), [("r256_instruct", {"decode", "cache"}), ("gsm8k", {"decode"})])
