@@ -48,7 +48,7 @@ class WarmStart:
         self.imitated, self.over = 0, False
         self._run, self._saving, self._standing = run, saving, standing
         self._measure_base = measure_base
-        self._settings, self._limit = run.config.warm_start, run.config.rollout.max_response_tokens
+        self._settings = run.config.warm_start
         self._skipped = SkippedStreak("warm-start.jsonl has the responses")
 
     @property
@@ -153,14 +153,15 @@ class WarmStart:
         if run.problems.solutions:
             return await run.verifier.score(Group(place, problem, None, (run.problems.solutions[index],)))
         seed = request_seed(run.config.run.seed, WARM_START, place)
-        sampling = Sampling(rollout.samples_per_problem, self._limit, rollout.temperature, top_p=1.0, seed=seed)
+        limit, temperature = rollout.max_response_tokens, rollout.temperature
+        sampling = Sampling(rollout.samples_per_problem, limit, temperature, top_p=1.0, seed=seed)
         async with free:
             group = await run.metered(WARM_START).generate(place, problem, None, sampling)
         return await run.verifier.score(group)
 
     def _keep(self, group: Group) -> CandidateRow:
         """Return the row of a candidate, which is written, as are its samples if a person should see them."""
-        run, found = self._run, statuses(group, self._limit)
+        run, found = self._run, statuses(group)
         for status in found:
             run.ledger.count(f"demonstrations/{status}")
         samples = [sample_row(group, number) for number in range(len(found))]
@@ -168,7 +169,7 @@ class WarmStart:
         if not self._settings.from_itself and found != [Status.CORRECT]:
             given, seen = group.problem.gold, samples[0].extracted
             unused = f"{group.problem.id} is {found[0]}, with the answer {given!r:.60} and {seen!r:.60} in its solution"
-        responses = worth_learning(group, self._settings, self._limit, run.config.run.seed)
+        responses = worth_learning(group, self._settings, run.config.run.seed)
         row = CandidateRow(problem=group.problem.id, responses=responses, unused=unused)
         run.folder.append_candidate(row, samples if unused or group.index < SHOWN_GROUPS else ())
         return row

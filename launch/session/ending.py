@@ -129,7 +129,7 @@ def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
         said = budget_shortage(config, record)
         return [f"The same command resumes the run{f' if it gets more time: {said}' if said else ''}."]
     steps, planned = dict[str, str](), record.origin().planned
-    if summary.result:
+    if summary.updates or summary.result:
         steps = {
             "talk to it": f"python launch/chat.py {run}",
             "see responses": f"python launch/samples.py {run}",

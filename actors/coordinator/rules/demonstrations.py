@@ -4,25 +4,21 @@ import random
 from collections.abc import Sequence
 from math import ceil
 
-from actors.messages import Demonstration, Group, Reward, Sample, Status
+from actors.messages import Demonstration, Group, Status
 from conf.schema.warm_start import WarmStartConfig
 
 TRUNCATED = "truncated"
 
 
-def status_of(sample: Sample, reward: Reward, limit: int) -> str:
-    """Return the status of a response, TRUNCATED if it has more tokens than an engine would generate."""
-    return TRUNCATED if sample.truncated or len(sample.token_ids) > limit else str(reward.status)
+def statuses(group: Group) -> list[str]:
+    """Return the status of each response of a verified group, TRUNCATED for one that has no end."""
+    pairs = zip(group.samples, group.rewards, strict=True)
+    return [TRUNCATED if sample.truncated else str(reward.status) for sample, reward in pairs]
 
 
-def statuses(group: Group, limit: int) -> list[str]:
-    """Return the status of each response of a verified group."""
-    return [status_of(*pair, limit) for pair in zip(group.samples, group.rewards, strict=True)]
-
-
-def worth_learning(group: Group, settings: WarmStartConfig, limit: int, seed: int) -> list[list[int]]:
+def worth_learning(group: Group, settings: WarmStartConfig, seed: int) -> list[list[int]]:
     """Return the token ids of a group's responses to learn: the right ones, each once, chosen by `settings`."""
-    judged = zip(group.samples, statuses(group, limit), strict=True)
+    judged = zip(group.samples, statuses(group), strict=True)
     right = list(dict.fromkeys(tuple(sample.token_ids) for sample, status in judged if status == Status.CORRECT))
     if settings.choice == "random":
         random.Random(f"{seed}/warm_start/{group.problem.id}").shuffle(right)
