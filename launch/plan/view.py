@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -82,9 +83,8 @@ def _otherwise(plan: Plan) -> str:
     if plan.machine.gpus:
         other, how = plan.other_mps, "without" if plan.config.run.mps else "with"
         return f" ({other.estimate.updates:,} {how} NVIDIA's MPS)" if other and other.estimate else ""
-    slower = (
-        dict.fromkeys(("decode", "learn", "update", "score", "sync", "verify"), 1 / speed) for speed in CPU_SPEEDS
-    )
+    parts = ("decode", "learn", "update", "score", "sync", "verify")
+    slower: list[dict[str, Any]] = [dict.fromkeys(parts, 1 / speed) for speed in CPU_SPEEDS]
     found = (replace(plan, calibration=replace(plan.calibration, **factors)).estimate for factors in slower)
     low, high = (each.updates for each in found if each)
     return f" ({low:,} to {high:,}: this CPU has not been measured)" if low < high else ""
