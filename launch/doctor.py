@@ -46,7 +46,7 @@ from conf.signals import scratch_folder
 from launch.checkup.failures import commonest
 from launch.checkup.findings import Finding, examine
 from launch.checkup.measurement import estimates, keep_measured, measure_actors
-from launch.checkup.rules import Figures, certain, rule_for, shown
+from launch.checkup.rules import Figures, others, rule_for, shown
 from launch.checkup.signal import Sampled, figures_in, lines, longer, sample, signal_of
 from launch.plan.calibration import kept_in, plan_measured
 from launch.plan.plan import Plan
@@ -153,7 +153,7 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
         _, signal, figures = examined(sampled)
         known = ", ".join(f"{name} {shown(name, figures[name])}" for name in ("pass@1", "useful"))
         console.print(f"{signal.problems} problems after {duration(sampled.seconds)}: {known}")
-        return signal.problems < FEWEST or not certain(figures)
+        return signal.problems < FEWEST or bool(others(figures))
 
     sampled = on_ray(plan, lambda _: sample(plan, model_path, problems.train, asked, noted(console), go_on))
     plan, signal, figures = examined(sampled)
@@ -166,6 +166,8 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
         kept = keep_signal(signal, config, folder)
     console.print(f"Kept for the next plan in {kept}")
     console.print(Text(said, "bold green" if rule.worth else "bold yellow"))
+    if also := " or ".join(sorted(others(figures))):
+        console.print(f"Not certain: within the intervals it may be {also}; raise signal.minutes or signal.problems.")
     if config.warm_start.source:
         console.print(
             f"The run begins with a warm start (warm_start.source={config.warm_start.source}): this was before it"

@@ -40,11 +40,11 @@ def rule_for(figures: Figures) -> Rule:
     return next(rule for rule in RULES if rule.applies(figures))
 
 
-def certain(figures: Figures) -> bool:
-    """Whether the verdict is the same at both ends of the interval of each figure."""
+def others(figures: Figures) -> set[str]:
+    """Return the other verdicts that an end of a figure's interval would give; none if the verdict is certain."""
     ends = ((name, end) for name, mean in figures.items() for end in mean.interval or ())
-    others = (rule_for({**figures, name: replace(figures[name], value=end)}) for name, end in ends)
-    return {rule.verdict for rule in others} <= {rule_for(figures).verdict}
+    rules = (rule_for({**figures, name: replace(figures[name], value=end)}) for name, end in ends)
+    return {rule.verdict for rule in rules} - {rule_for(figures).verdict}
 
 
 def shown(name: str, mean: Mean) -> str:
