@@ -20,10 +20,7 @@ from actors.seeds import request_seed
 from actors.storage.checkpoints import read_state
 from actors.storage.documents import CandidateRow, CoordinatorState, EventKind
 from actors.storage.run_folder import sample_row
-from conf.schema.warm_start import PASSES
-
-SAMPLING_SHARE = 0.5
-"""Largest fraction of the warm start's time in which responses are gathered. The rest is for learning them."""
+from conf.schema.warm_start import PASSES, SAMPLING_SHARE
 
 AHEAD = 2
 """Candidates under way per group in the engines: they count in their order, and a long response would hold it up."""
