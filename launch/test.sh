@@ -2,9 +2,13 @@
 # Set everything up, then check style, types and behaviour.
 #
 #     bash launch/test.sh [quick] [--all] [isa=avx2|avx512|native] [pytest arguments …]
+#     bash launch/test.sh cuda [engines|kernels|weights|packages …]
 #
 # `quick` is for every change: style, types, and the tests that start no engine, no Ray and no other process. It takes a
 # minute and a half.
+#
+# `cuda` asks the CUDA builds, which it loads into .venv-cuda (11 GB), what they make of our settings, on a machine without
+# a GPU. Nothing computes on a GPU. It takes a quarter of an hour.
 #
 # With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave in all processes as on a CPU with only
 # these instructions; style and types are not checked. Without pytest arguments, the tests run in two processes where
@@ -30,6 +34,10 @@ refuse() { # sentence
     exit 2
 }
 
+if [ "${1-}" = cuda ]; then
+    bash tests/cuda/install.sh
+    exec .venv-cuda/bin/python -m tests.cuda "${@:2}"
+fi
 selection=(-m 'not slow')
 isa=native
 while :; do

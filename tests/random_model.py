@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from actors.models.files import BUNDLED
 from conf.schema import ModelConfig
 
 KINDS = {
+    BUNDLED: "llama",
+    "Qwen/Qwen2.5-0.5B-Instruct": "qwen2",
     "Qwen/Qwen2.5-1.5B-Instruct": "qwen2",
     "Qwen/Qwen2.5-7B-Instruct": "qwen2",
     "Qwen/Qwen2.5-Math-1.5B": "qwen2",
@@ -16,7 +19,7 @@ KINDS = {
     "HuggingFaceTB/SmolLM3-3B": "smollm3",
     "google/gemma-3-1b-it": "gemma3_text",
 }
-"""Transformers' name for the family of each model on the hub that has a recipe."""
+"""Transformers' name for the family of each model that has a recipe."""
 
 
 def configuration(model: ModelConfig) -> Any:

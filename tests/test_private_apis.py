@@ -109,6 +109,10 @@ def test_the_list_is_about_the_installed_versions(library: str) -> None:
 
 @pytest.mark.parametrize("row", [row for row in ROWS if not row.get("cuda")], ids=lambda row: row["name"])
 def test_a_private_name_is_as_we_use_it(row: dict[str, Any]) -> None:
+    check(row)
+
+
+def check(row: dict[str, Any]) -> None:
     if within := row.get("within"):
         package = find_spec(within.partition("/")[0])
         assert package is not None

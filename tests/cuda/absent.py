@@ -1,0 +1,101 @@
+"""GPUs that are not here: a driver without a device, and the answers of torch and NVML about a GPU of devices.yaml."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from conf.catalogue import devices
+
+REFUSED = (
+    *("CtxGetCurrent", "CtxSetCurrent", "DeviceGetAttribute", "DevicePrimaryCtxRetain", "GetErrorString", "Init"),
+    *("GetProcAddress", "GetProcAddress_v2", "MemAddressFree", "MemAddressReserve", "MemCreate", "MemMap", "MemUnmap"),
+    *("MemGetAllocationGranularity", "MemRelease", "MemSetAccess", "PointerGetAttribute", "TensorMapEncodeTiled"),
+)
+"""Functions of the driver's library to which torch and vLLM are linked. Their answer is that there is no device."""
+
+LIBRARY = """
+#include <driver_types.h>
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) { *flags = 0; return !(*active = 1); }
+int cudaGetDeviceCount(int *count) { return !(*count = 1); }
+int cudaGetDevice(int *device) { return *device = 0; }
+int cudaDeviceGetStreamPriorityRange(int *least, int *greatest) { return *least = *greatest = 0; }
+int cudaEventCreateWithFlags(void **event) { *event = (void *)1; return 0; }
+int cudaEventDestroy(void) { return 0; }
+int cudaEventRecord(void) { return 0; }
+int cudaSetDevice(void) { return 0; }
+int cudaStreamWaitEvent(void) { return 0; }
+int cudaGetDeviceProperties(struct cudaDeviceProp *found) {
+    *found = (struct cudaDeviceProp){.major = 8, .minor = 6, .multiProcessorCount = 84, .warpSize = 32};
+    return 0;
+}
+"""
+"""What else vLLM asks, and what torch's autograd and attention ask the runtime for tensors without content."""
+
+CARDS = {
+    80: ("A100-40", "A100-80"),
+    86: ("A40", "A10", "RTX3060", "RTX3090"),
+    89: ("L4", "L40S", "RTX4060Ti", "RTX4090"),
+    90: ("H100",),
+    120: ("RTX5090",),
+}
+"""GPUs of devices.yaml by compute capability, 86 for 8.6."""
+
+SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
+"""KiB of shared memory that a block may have, by the table of compute capabilities in the CUDA programming guide."""
+
+
+def driver(folder: str) -> str:
+    """Compile the library into a folder, and return its path for LD_PRELOAD."""
+    import triton
+
+    path, headers = f"{folder}/libcuda.so.1", f"-I{Path(triton.__file__).parent}/backends/nvidia/include"
+    code = LIBRARY + "".join(f"int cu{name}(void) {{ return cudaErrorNoDevice; }}\n" for name in REFUSED)
+    command = ["cc", headers, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-x", "c", "-o", path, "-"]
+    subprocess.run(command, input=code, text=True, check=True)
+    return path
+
+
+def pretend(name: str) -> None:
+    """Let torch and NVML name this GPU in this process, before vLLM looks for one."""
+    import torch
+    from vllm.utils.import_utils import import_pynvml
+
+    memory = int(devices()[name].memory_gib * 2**30)
+    major, minor = divmod(next(capability for capability, names in CARDS.items() if name in names), 10)
+    properties = SimpleNamespace(
+        name=name, major=major, minor=minor, total_memory=memory, multi_processor_count=84, warp_size=32
+    )
+    of_nvml = {"Init": None, "Shutdown": None, "DeviceGetCount": 1, "DeviceGetHandleByIndex": 0, "DeviceGetUUID": name}
+    of_nvml |= {"DeviceGetCudaComputeCapability": (major, minor), "DeviceGetName": name}
+    of_nvml |= {"DeviceGetMemoryInfo": SimpleNamespace(total=memory, free=memory, used=0)}
+    of_torch = {"get_device_name": name, "get_device_properties": properties, "get_device_capability": (major, minor)}
+    of_torch |= {"device_count": 1, "is_available": True}
+    of_accelerator = {"device_count": 1, "current_device_index": 0}
+    answers = ((import_pynvml(), "nvml", of_nvml), (torch.cuda, "", of_torch), (torch.accelerator, "", of_accelerator))
+    for target, prefix, known in answers:
+        for function, answer in known.items():
+            setattr(target, prefix + function, lambda *_, answer=answer, **__: answer)
+
+
+def without_content() -> Any:
+    """Return torch's mode in which tensors have no content, and its GPU is not asked for."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    torch.cuda.is_available = lambda: False
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def attempt(check: str, name: str, ask: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
+    """Print as JSON what a function finds or raises, which is nothing or any error of a library. Return its facts."""
+    facts, fault = dict[str, Any](), ""
+    try:
+        facts = ask() or {}
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"
+    print(json.dumps({"check": check, "name": name, "fault": fault, **facts}, default=str), flush=True)
+    return facts

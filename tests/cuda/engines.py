@@ -1,0 +1,125 @@
+"""The engine's configuration by vLLM's CUDA build, from our settings: every recipe on one GPU."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from actors.models.files import shape_of
+from actors.models.sizes import adapter_slots, longest_sample, padded_rank
+from actors.rollout.vllm_settings import SMALL_SHARE, engine_settings, set_environment
+from actors.runtime.placement import Mapped, Share
+from conf.catalogue import GPU_DTYPE
+from conf.load import compares_models, load, recipe_names
+from conf.schema import Config
+from conf.settings import changed
+from launch.hardware.machine import with_listed
+from launch.plan.plan import Plan, make_plan
+from launch.plan.refusal import remedy
+from tests.cuda.absent import attempt, pretend
+from tests.random_model import configuration
+
+BLOCKS = 5000
+"""Blocks of the KV cache that an engine has when it starts again."""
+
+
+def recipes() -> list[str]:
+    return [name for name in recipe_names() if name != "base" and not compares_models(name)]
+
+
+def planned(recipe: str, card: str) -> Plan:
+    """Return the plan of a recipe on a GPU, with the settings by which it fits there if there are any."""
+    settings = [f"conf={recipe}", f"device={card}", f"model.dtype={GPU_DTYPE}"]
+    plan = make_plan(load(settings), with_listed(card, tuple(range(8))))
+    needed = () if plan.fits else remedy(plan)
+    return make_plan(load([*settings, *needed]), plan.machine) if needed else plan
+
+
+def starts(plan: Plan) -> Iterator[tuple[str, Share, int | None]]:
+    """Yield each start of a vLLM in a run, with its share of the GPU and the blocks of its KV cache."""
+    share, weights = plan.placement.rollouts[0], plan.placement.weights
+    if weights:
+        yield "holder of weights", weights, None
+        share = Share(gpus=share.gpus, memory=share.memory, mapped=Mapped("/tmp/w", weights.memory))
+    yield "start", share, None
+    yield "restart", share, BLOCKS
+
+
+def model_folder(config: Config, parent: str) -> str:
+    """Return a folder with the config.json of a recipe's model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    stated = configuration(changed(config, {"model.shape": shape_of(config.model)}).model)
+    stated.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[stated.model_type]]
+    folder = Path(parent, config.model.path.replace("/", "-"))
+    stated.save_pretrained(folder)
+    return str(folder)
+
+
+def check(config: Config, share: Share, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what vLLM makes of settings. Raises if it refuses them, or makes something else of them."""
+    import torch
+    from vllm import EngineArgs
+    from vllm.config import set_current_vllm_config
+    from vllm.v1.attention.backends.fa_utils import get_flash_attn_version
+    from vllm.v1.attention.selector import get_attn_backend
+    from vllm.v1.executor import Executor
+
+    made = EngineArgs(**settings, skip_tokenizer_init=True).create_engine_config()
+    scheduler, graphs, cache = made.scheduler_config, made.compilation_config, made.cache_config
+    lora, model = made.lora_config, made.model_config
+    with set_current_vllm_config(made):
+        attention = get_attn_backend(model.get_head_size(), torch.bfloat16, "auto").get_name()
+        flash = get_flash_attn_version()
+    hopper = torch.cuda.get_device_capability() == (9, 0)
+    memory = SMALL_SHARE if "num_gpu_blocks_override" in settings else share.memory
+    found = {
+        "executor": (Executor.get_class(made).__name__, "UniProcExecutor"),
+        "runner": (made.use_v2_model_runner, True),
+        "attention": (f"{attention} {flash}", f"FLASH_ATTN {3 if hopper else 2}"),
+        "graphs": (graphs.cudagraph_mode.name, "FULL_AND_PIECEWISE"),
+        "sequences": (scheduler.max_num_seqs, config.rollout.concurrent_samples + config.adapter_check.problems),
+        "asynchronous": (scheduler.async_scheduling, True),
+        "prefixes": (scheduler.enable_chunked_prefill and cache.enable_prefix_caching, True),
+        "context": (model.max_model_len, longest_sample(config)),
+        "rank": (lora.max_lora_rank, padded_rank(config.lora.rank)),
+        "slots": (lora.max_loras, adapter_slots(config)),
+        "modules": (sorted(lora.target_modules), sorted(config.lora.target_modules)),
+        "dtypes": (
+            f"{model.dtype} {lora.lora_dtype} {model.head_dtype}",
+            "torch.bfloat16 torch.bfloat16 torch.float32",
+        ),
+        "logprobs": (model.logprobs_mode, "processed_logprobs"),
+        "format": (str(made.load_config.load_format), "ipc_cache" if share.mapped else "auto"),
+        "blocks": (cache.num_gpu_blocks_override, settings.get("num_gpu_blocks_override")),
+        "fraction": (cache.gpu_memory_utilization, memory + (share.mapped.memory if share.mapped else 0.0)),
+        "autotune": (made.kernel_config.enable_flashinfer_autotune, False),
+        "largest graph": (graphs.max_cudagraph_capture_size >= config.rollout.concurrent_samples, True),
+    }
+    if wrong := [f"{name} is {given}, not {wanted}" for name, (given, wanted) in found.items() if given != wanted]:
+        raise ValueError("; ".join(wrong))
+    sizes = f"{len(graphs.cudagraph_capture_sizes)} to {graphs.max_cudagraph_capture_size}"
+    facts = {name: given for name, (given, _) in found.items()}
+    return facts | {"sizes": sizes, "batched": scheduler.max_num_batched_tokens}
+
+
+def ask(card: str) -> None:
+    pretend(card)
+    set_environment(Share(gpus=1.0), 1)
+    from vllm.model_executor.models import registry
+
+    registry._run_in_subprocess = lambda inspect: inspect()  # another process would see no GPU
+    seen = set[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        for recipe in recipes():
+            plan = planned(recipe, card)
+            model = model_folder(plan.config, folder) if plan.fits else ""
+            for start, share, blocks in starts(plan) if plan.fits else ():
+                settings = engine_settings(plan.config, model, share, blocks)
+                key = json.dumps(settings | {"gpu_memory_utilization": 0}, sort_keys=True)
+                if key not in seen:
+                    name = f"{card} {recipe}, {start}"
+                    attempt("engine's configuration", name, partial(check, plan.config, share, settings))
+                seen.add(key)
