@@ -35,9 +35,10 @@ def learn(config: Config) -> None:
 
     stated = configuration(changed(config, {"model.shape.num_hidden_layers": 1, "model.shape.vocab_size": 64}).model)
     if stated.model_type in FUSED:
-        model = AutoModelForCausalLM.from_config(stated, attn_implementation="eager", dtype=torch.bfloat16)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(stated, attn_implementation="eager", dtype=torch.bfloat16)
         KNOWN[stated.model_type](model=model, cross_entropy=False, fused_linear_cross_entropy=False)
-        model.requires_grad_(False).enable_input_require_grads()
+        model.to_empty(device="cpu").requires_grad_(False).enable_input_require_grads()
         model(input_ids=torch.tensor([[3] * 16])).logits.sum().backward()
 
 

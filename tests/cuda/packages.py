@@ -1,10 +1,12 @@
 """The packages themselves: launch/locks/cuda.txt, the files of the wheels, and the private names that we use."""
 
+import csv
 import subprocess
 import sys
 from collections import defaultdict
 from functools import partial
-from importlib.metadata import distributions
+from pathlib import Path
+from sysconfig import get_path
 from typing import Any
 
 from tests.conftest import ROOT
@@ -38,9 +40,9 @@ def resolve(python: str, *extras: str) -> dict[str, Any]:
 def written_once() -> dict[str, Any]:
     """Raise if two wheels write one file, unless they write the same."""
     writers = defaultdict[str, dict[str, str]](dict)
-    for found in distributions():
-        for file in found.files or ():
-            writers[str(file)][found.name] = file.hash.value if file.hash else ""
+    for record in Path(get_path("purelib")).glob("*.dist-info/RECORD"):
+        for file, digest, _ in csv.reader(record.open()):
+            writers[file][record.parent.stem] = digest
     shared = {file: by for file, by in writers.items() if len(by) > 1 and file != UNUSED}
     if different := [f"{file} by {' and '.join(by)}" for file, by in shared.items() if len({*by.values()}) > 1]:
         raise ValueError(f"{len(different)} files differ, such as {different[0]}")
@@ -49,9 +51,8 @@ def written_once() -> dict[str, Any]:
 
 def ask() -> None:
     for python in ("3.11", "3.12", "3.13"):
-        for extras in (("cuda",), ("cuda", "dev")):
-            name = f"{' and '.join(extras)}, Python {python}"
-            attempt("lock resolves", name, partial(resolve, python, *extras))
+        for extras in (["cuda"], ["cuda", "dev"]):
+            attempt("lock resolves", f"Python {python}, {' and '.join(extras)}", partial(resolve, python, *extras))
     attempt("one wheel per file", "all", written_once)
     pretend("A40")
     for row in ROWS:
