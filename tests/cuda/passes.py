@@ -43,16 +43,20 @@ RECIPES = ("r8_llama", "r256_qwen3", "smollm3", "gemma3", "qwen2.5-7b", "r8_inst
 LAYERS = 4
 """Layers of all models but the last ones, which are as deep as they are."""
 
+COPIES = ("aten::_to_copy", "aten::copy_")
+
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "torch_attn::_varlen_attn")
 
 
 class Strict(TorchDispatchMode):
-    """Holds every product to one dtype, which torch's own stand-ins for tensors do not, as they do to one device."""
+    """Holds every operation to one device and every product to one dtype, which torch's own stand-ins do not check."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        dtypes = [x.dtype for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.is_floating_point()]
-        if func.name().partition(".")[0] in PRODUCTS and len({*dtypes}) > 1:
-            raise TypeError(f"{func.name()} of {dtypes}")
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()]
+        name = func.name().partition(".")[0]
+        devices, dtypes = {x.device for x in tensors}, {x.dtype for x in tensors if x.is_floating_point()}
+        if (name not in COPIES and len(devices) > 1) or (name in PRODUCTS and len(dtypes) > 1):
+            raise TypeError(f"{name}: {devices}, {dtypes}")
         return func(*args, **(kwargs or {}))
 
 
