@@ -7,7 +7,7 @@
 # `quick` is for every change: style, types, and the tests that start no engine, no Ray and no other process. It takes a
 # minute and a half.
 #
-# `cuda` asks the CUDA builds, which it loads into .venv-cuda (11 GB), what they make of our settings, on a machine without
+# `cuda` asks the CUDA builds, which it loads into .venv-cuda (10 GB), what they make of our settings, on a machine without
 # a GPU. Nothing computes on a GPU. It takes a quarter of an hour.
 #
 # With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave in all processes as on a CPU with only

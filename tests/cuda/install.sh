@@ -24,7 +24,7 @@ TMPDIR=$PWD/$venv/tmp $venv/bin/python -m pip install --no-input --progress-bar 
     uv "$torch" --constraint launch/locks/cuda.txt --editable '.[cuda,dev]' >$log 2>&1 &
 trap 'kill $! 2>/dev/null' EXIT
 while kill -0 $! 2>/dev/null; do
-    printf '%s has %5.1f of about 11 GB after %d s\n' $venv "$(du -sk $venv | awk '{print $1 / 1048576}')" $SECONDS
+    printf '%s has %.1f of about 10 GB after %d s\n' $venv "$(du -sk $venv | awk '{print $1 / 1048576}')" $SECONDS
     sleep 15
 done
 wait $! || { tail -n 12 $log >&2 && refuse "pip could not install the CUDA builds (the whole log is $log)"; }
