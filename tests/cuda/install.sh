@@ -22,7 +22,7 @@ mkdir -p $venv/tmp
 torch=$(sed -n 's/^ *"torch==\([0-9.]*\)".*/torch===\1/p' pyproject.toml) # not a build for the CPU that pip's configuration knows
 TMPDIR=$PWD/$venv/tmp $venv/bin/python -m pip install --no-input --progress-bar off \
     uv "$torch" --constraint launch/locks/cuda.txt --editable '.[cuda,dev]' >$log 2>&1 &
-trap 'kill $! 2>/dev/null' EXIT
+trap 'kill $! 2>/dev/null || true' EXIT
 while kill -0 $! 2>/dev/null; do
     printf '%s has %.1f of about 10 GB after %d s\n' $venv "$(du -sk $venv | awk '{print $1 / 1048576}')" $SECONDS
     sleep 15
