@@ -94,7 +94,7 @@ def length(config: Config) -> int:
 
 
 def passes(config: Config) -> dict[str, Any]:
-    """Learn from a full micro-batch, and compare it with the base. Raises if the gradients are not the adapter's."""
+    """Learn from a full micro-batch and compare it with the reference. Raises if gradients are not the adapter's."""
     launched, memory = set[str](), Memory()
     group = random_group(random.Random(0), 0, PROMPT, [length(config)] * 2, AdapterRef(0, 0, ""))
     with on_a_gpu(config, launched):
@@ -114,7 +114,7 @@ def passes(config: Config) -> dict[str, Any]:
             with memory, Strict():
                 learner._pass(work)
             with Strict():
-                figures = learner.policy.against_base(work.parts[0].to(DEVICE))
+                figures = learner.policy.against_reference(work.parts[0].to(DEVICE))
     trained = [p for p in model.parameters() if p.requires_grad]
     given = {(p.grad.device, p.grad.dtype) for p in trained if p.grad is not None}
     assert all(p.grad is not None and p.grad.shape == p.shape for p in trained)
