@@ -60,8 +60,9 @@ class WarmStart:
         await self._run.folder.flush()
         latest = self._run.folder.checkpoints.latest
         state = read_state(latest) if latest else CoordinatorState()
+        if self.imitated > state.imitated:
+            self._run.folder.cut_metrics()
         self.imitated, self.over = state.imitated, state.warm_start_over
-        self._run.folder.cut_warm_start(self.imitated)
         return not self.over and not self._run.stopping.stopped
 
     async def carry_out(self) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from actors.messages import AdapterRef, Group, ProblemSet
 from actors.storage import documents
-from actors.storage.checkpoints import version_of
+from actors.storage.checkpoints import read_state, version_of
 from actors.storage.files import (
     append_row,
     disk_trouble,
     drop_half_line,
+    read_rows,
     replace_text,
     sync,
     write_document,
@@ -20,7 +21,7 @@ from actors.storage.files import (
 )
 from actors.storage.folders import discard, is_marked
 from actors.storage.layout import ADAPTER, RAY_SESSION
-from actors.storage.run_record import RunRecord, scored
+from actors.storage.run_record import RunRecord
 from actors.storage.writer import Writer
 from actors.tracking.tracking import Tracking
 from conf.errors import in_brief
@@ -63,29 +64,43 @@ class RunFolder(RunRecord):
             part.mkdir(parents=True, exist_ok=True)
         self.drop_adapters(keep=())
         self.drop_half_event()
+        for file in (self.candidates_file, self.path / "samples" / "warm-start.jsonl"):
+            drop_half_line(file)
         (self.path / "events.jsonl").touch()
         for version, reason in self.checkpoints.recover(foreign).items():
             self.append_event(version, documents.EventKind.CHECKPOINT_REFUSED, reason)
         self.tracking = tracking or self.tracking
-        self.tracking.begin(self.cut_metrics())
+        self.cut_metrics()
 
     def drop_half_event(self) -> None:
         """Drop the half line that a killed process has left, before another event is added."""
         drop_half_line(self.path / "events.jsonl")
 
     def return_to(self, version: int) -> Path | None:
-        """Delete everything after a version with a checkpoint, or after the start (0). Return the checkpoint."""
+        """Delete everything after a version with a checkpoint, or after the start without one (0). Return the
+        checkpoint.
+        """
         self.checkpoints.return_to(version)
         self.writer.put(sync, self.checkpoints.folder)
-        self.tracking.begin(self.cut_metrics())
+        self.cut_metrics()
         return self.checkpoints.latest
 
-    def cut_metrics(self) -> int:
-        """Drop the rows of updates after the newest checkpoint, and a half-written one. Return the next update."""
-        version = version_of(self.checkpoints.latest) if self.checkpoints.latest else 0
-        if self.metrics.exists():
-            self.writer.put(write_rows, self.metrics, [row for row in self.rows() if row.update <= version])
-        return version + 1
+    def cut_metrics(self) -> None:
+        """Drop the rows of updates after the newest checkpoint, also of the warm start, and half-written ones. Call it
+        once the rows are on disk.
+
+        The loggers, which go by the version, get those of the warm start again that they drop.
+        """
+        latest = self.checkpoints.latest
+        version, imitated = (version_of(latest), read_state(latest).imitated) if latest else (0, 0)
+        warm_start = [row for row in self.warm_start_rows() if row.update <= imitated]
+        rows = [row for row in self.rows() if row.update <= version]
+        for file, kept in ((self.metrics, rows), (self.warm_start_metrics, warm_start)):
+            if file.exists():
+                self.writer.put(write_rows, file, kept)
+        self.tracking.begin(version + 1)
+        for row in warm_start[version:]:
+            self.tracking.scalars(row.update, row.metrics)
 
     def drop_adapters(self, keep: tuple[AdapterRef, ...]) -> None:
         """Delete all published versions but these. Files that are not ours stay."""
@@ -145,16 +160,16 @@ class RunFolder(RunRecord):
         return row.metrics
 
     def extend_metrics(self, version: int, more: dict[str, float]) -> list[dict[str, float]]:
-        """Add metrics, if any, to the row of the last version's update, of the warm start for version 0. Return those
-        of all versions. Call it once the rows are on disk.
-        """
-        before, rows = self.warm_start_rows(), self.rows()
-        file, own = (self.metrics, rows) if version else (self.warm_start_metrics, before)
-        if own and more:
-            own[-1] = documents.MetricsRow.model_validate({**own[-1].content, **more})
-            self.writer.put(write_rows, file, own)
+        """Add metrics, if any, to the last version's row. Return those of all. Call it once the rows are on disk."""
+        file, found = self.metrics if version else self.start_metrics, self.scored()
+        if more:
+            rows = read_rows(file, documents.MetricsRow) or []
+            last = rows[-1].content if rows else {"update": version}
+            rows[-1:] = [documents.MetricsRow.model_validate({**last, **more})]
+            self.writer.put(write_rows, file, rows)
             self.tracking.scalars(version, more)
-        return scored(before, rows)
+            found = [row for row in found if row["update"] < version] + [rows[-1].metrics]
+        return found
 
     def append_candidate(self, row: documents.CandidateRow, shown: Sequence[documents.SampleRow]) -> None:
         """Write a candidate of the warm start, and the samples of it that a person may look at."""
@@ -167,17 +182,6 @@ class RunFolder(RunRecord):
         row = documents.MetricsRow.model_validate({"update": update, **named})
         self.writer.put(append_row, self.warm_start_metrics, row)
         self.tracking.scalars(update, named)
-
-    def cut_warm_start(self, updates: int) -> None:
-        """Drop the rows of the warm start after so many updates, and half-written ones. Show the loggers the others
-        again, which they may have dropped in a return to version 0. Call it once the rows are on disk.
-        """
-        drop_half_line(self.candidates_file)
-        rows = [row for row in self.warm_start_rows() if row.update <= updates]
-        if self.warm_start_metrics.exists():
-            write_rows(self.warm_start_metrics, rows)
-        for row in rows:
-            self.tracking.scalars(row.update, {k: v for k, v in row.metrics.items() if k.startswith("warm_start/")})
 
     async def flush(self) -> None:
         """Return once all writes and the names of new files are on disk, so that no checkpoint outlasts its history.

@@ -33,6 +33,7 @@ class RunRecord:
         self.checkpoints = Checkpoints(path / "checkpoints")
         self.candidates_file = path / "warm-start.jsonl"
         self.warm_start_metrics = path / "warm-start-metrics.jsonl"
+        self.start_metrics = path / "validation-0.json"
         self.filtered_file = path / "problems-left-out.jsonl"
         self.evaluation_folder = path / "evaluation"
 
@@ -69,8 +70,8 @@ class RunRecord:
         return read_rows(self.warm_start_metrics, documents.MetricsRow)
 
     def scored(self) -> list[dict[str, float]]:
-        """Return the metrics of all versions that may be the result: of version 0 if a warm start has made it."""
-        return scored(self.warm_start_rows(), self.rows())
+        """Return the metrics of all versions that may be the result: of version 0 if it was validated."""
+        return [row.metrics for row in read_rows(self.start_metrics, documents.MetricsRow) + self.rows()]
 
     @property
     def updates(self) -> int:
@@ -145,13 +146,8 @@ class RunRecord:
             if path.is_dir():
                 raise BadInput(f"{path} is a folder, not a file; {REMEDY}")
         numbers = (self.incarnation, self.identity, self.reference_set, self.problems_digest, self.selection)
-        warm_start = (self.candidates, self.warm_start_rows, self.evaluations)
+        warm_start = (self.candidates, self.warm_start_rows, self.scored, self.evaluations)
         for read in (self.config, self.summary, self.rows, self.events, self.ledger, *numbers, *warm_start):
             read()
         for checkpoint in filter(None, (self.checkpoints.latest, self.checkpoints.best)):
             read_state(checkpoint)
-
-
-def scored(warm_start: list[documents.MetricsRow], rows: list[documents.MetricsRow]) -> list[dict[str, float]]:
-    """Return the metrics of each update after those of version 0, which are in the last row of the warm start."""
-    return [{**row.metrics, "update": 0} for row in warm_start[-1:]] + [row.metrics for row in rows]

@@ -19,7 +19,7 @@ def test_nothing_else_deletes_trees() -> None:
 
 OURS = f"""config.yaml .{MARK}.tmp checkpoints/.update-000012.0123abcd.tmp/adapter/.tmp1ReWVE checkpoints/latest
 checkpoints/update-000012/adapter/adapter_model.safetensors checkpoints/refused-update-000012/manifest.json
-evaluation/samples/aime24-base.jsonl"""
+evaluation/samples/aime24-base.jsonl validation-0.json"""
 THEIRS = """thesis.tex checkpoints/update-000012/thesis.tex checkpoints/update-000012/adapter/config.yaml /config.yaml
 checkpoints/kept-update-000012/manifest.json samples/../config.yaml wandb/run-1/../../../x"""
 
