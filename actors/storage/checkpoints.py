@@ -15,11 +15,10 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from itertools import islice
 from pathlib import Path
 
 from actors.storage.documents import CoordinatorState
-from actors.storage.files import damage, naming, read_document, seal, sync
+from actors.storage.files import MANIFEST, damage, naming, read_document, seal, sync
 from actors.storage.folders import beside, discard, drop_leftovers, foreign
 from actors.storage.layout import CHECKPOINT
 from conf.errors import BadInput
@@ -77,10 +76,11 @@ class Checkpoints:
         temporary = beside(final)
         yield temporary
         await asyncio.to_thread(seal, temporary)
-        self._remove(final)
+        replaced = self._set_aside(final)
         temporary.rename(final)
         link(self.folder / "latest", final)
         await asyncio.to_thread(sync, self.folder)
+        await asyncio.to_thread(_delete, replaced)
         await self.prune(keep_last, passing)
 
     async def prune(self, keep_last: int, passing: bool = False) -> None:
@@ -104,7 +104,7 @@ class Checkpoints:
             best.unlink()
 
     def return_to(self, version: int) -> None:
-        """Delete all checkpoints after a version that has one; 0 deletes all."""
+        """Delete all checkpoints after a version that has one; all of them for 0 without one."""
         kept = self.path_of(version)
         if kept.exists():
             link(self.folder / "latest", kept)
@@ -150,24 +150,32 @@ class Checkpoints:
         """Rename a whole checkpoint that a killed process was about to put in the place of the latest."""
         latest = self.folder / "latest"
         if latest.is_symlink() and not latest.exists():
-            whole = (each for each in self.folder.glob(f".{latest.readlink()}.*.tmp") if damage(each) is None)
-            for found in islice(whole, 1):
-                found.rename(self.folder / latest.readlink())
+            whole = [each for each in self.folder.glob(f".{latest.readlink()}.*.tmp") if damage(each) is None]
+            if whole:
+                newest = max(whole, key=lambda each: (each / MANIFEST).stat().st_mtime_ns)
+                newest.rename(self.folder / latest.readlink())
 
     def _remove(self, checkpoint: Path) -> None:
         """Delete a checkpoint, or rename it if it has a file that is not ours."""
+        _delete(self._set_aside(checkpoint))
+
+    def _set_aside(self, checkpoint: Path) -> Path | None:
+        """Rename a checkpoint, if there is one. Return its temporary name; None if it has a file that is not ours."""
         if not os.path.lexists(checkpoint):
-            return
+            return None
         if foreign(checkpoint, CHECKPOINT) is not None:
             checkpoint.rename(checkpoint.with_name(f"kept-{checkpoint.name}-{secrets.token_hex(4)}"))
-            return
-        leaving = checkpoint.with_name(f".{checkpoint.name}.{secrets.token_hex(4)}.tmp")
-        checkpoint.rename(leaving)
-        with suppress(OSError):  # NFS, while a file is read for remote checkpoints; `recover` tries again
-            discard(leaving, CHECKPOINT)
+            return None
+        return checkpoint.rename(checkpoint.with_name(f".{checkpoint.name}.{secrets.token_hex(4)}.tmp"))
 
     def path_of(self, version: int) -> Path:
         return self.folder / f"update-{version:06d}"
+
+
+def _delete(checkpoint: Path | None) -> None:
+    if checkpoint is not None:
+        with suppress(OSError):  # NFS, while a file is read for remote checkpoints; `recover` tries again
+            discard(checkpoint, CHECKPOINT)
 
 
 def version_of(checkpoint: Path) -> int:

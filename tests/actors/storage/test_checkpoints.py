@@ -1,4 +1,5 @@
 import asyncio
+import os
 from pathlib import Path
 from shutil import copytree, rmtree
 
@@ -6,6 +7,7 @@ import pytest
 
 from actors.storage.checkpoints import STATE, Checkpoints, write_state
 from actors.storage.documents import CoordinatorState
+from actors.storage.files import MANIFEST
 from conf.errors import BadInput
 
 
@@ -123,13 +125,28 @@ def test_version_0_is_replaced_by_itself_and_never_pruned(checkpoints: Checkpoin
     assert (latest(checkpoints), kept(checkpoints)) == ("update-000000", [0])
 
 
-def test_kill_while_a_checkpoint_is_replaced_leaves_the_new_one(checkpoints: Checkpoints) -> None:
-    """Where the old one is gone, and its successor has yet to be renamed. A half-written one does not count."""
+def test_kill_while_a_checkpoint_is_replaced_leaves_the_newest(checkpoints: Checkpoints) -> None:
+    """Between the two renames. The old one is whole too; a half-written one does not count."""
     save(checkpoints, 0)
-    for name, whole in (("11111111", False), ("22222222", True)):
+    for name, age, whole in (("11111111", 0, False), ("22222222", 20, True), ("33333333", 10, True), ("4", 30, True)):
         left = checkpoints.folder / f".update-000000.{name}.tmp"
         copytree(checkpoints.path_of(0), left)
         (left / STATE).write_text((left / STATE).read_text() if whole else "{")
+        (left / MANIFEST).touch()
+        os.utime(left / MANIFEST, (1e9 - age, 1e9 - age))
+        if age == 10:
+            newest = left.stat().st_ino
     rmtree(checkpoints.path_of(0))
     assert checkpoints.recover(good) == {}
+    assert checkpoints.path_of(0).stat().st_ino == newest
     assert (latest(checkpoints), checkpoints.unfinished) == ("update-000000", [])
+
+
+def test_latest_is_there_while_the_checkpoint_before_is_deleted(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("actors.storage.checkpoints.discard", lambda *_: seen.append(latest(checkpoints)))
+    for _ in range(2):
+        save(checkpoints, 0)
+    assert seen == ["update-000000"]
