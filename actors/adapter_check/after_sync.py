@@ -28,7 +28,8 @@ MAX_NOISE = 0.2
 class CheckAfterSync:
     """Compares the engines' log-probabilities of their own responses with the learner's of the same tokens.
 
-    The first comparison, of version 0, measures the noise between the two implementations. Whether the adapter is
+    The first comparison, of version 0, measures the noise between the two implementations: the engines' distance from
+    the learner's policy or, if they do not apply an adapter that has moved, from its base model. Whether the adapter is
     active at all is undecided until the learner itself has moved beyond the noise.
     """
 
@@ -54,7 +55,9 @@ class CheckAfterSync:
         policies = [[p for score in view for p in score.policy] for view in views]
         off = [distance(logprobs_of(own), policy) for own, policy in zip(responses, policies, strict=True)]
         if self.noise is None:
-            self.noise = min(*off, MAX_NOISE / BAND)
+            bases = [[p for score in view for p in score.base] for view in views]
+            unapplied = (distance(logprobs_of(own), base) for own, base in zip(responses, bases, strict=True))
+            self.noise = min(*off, *unapplied, MAX_NOISE / BAND)
         worst = off.index(max(off))
         policy, base = policies[worst], [p for score in views[worst] for p in score.base]
         previous, self._previous = self._previous[worst] if self._previous else None, responses

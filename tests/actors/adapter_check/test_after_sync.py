@@ -25,6 +25,12 @@ def test_noise_widens_the_band_but_not_without_limit_and_counts_after_a_resume()
         compare(CheckAfterSync(noise_floor=0.01), [-1.0], [-1.5], [-1.5])
 
 
+def test_an_adapter_that_is_not_applied_from_the_start_is_no_noise() -> None:
+    """Version 0 after a warm start has moved from the base model."""
+    with pytest.raises(Halted):
+        compare(CheckAfterSync(noise_floor=0.01), [-1.0], [-1.06], [-1.002])
+
+
 def test_movement_is_measured_from_the_base_model_and_kl_from_the_reference() -> None:
     found = compare(CheckAfterSync(noise_floor=0.01), [-1.0], [-1.0], [-3.0], -1.0)
     assert (found["adapter_check/movement"], found["policy/kl_to_base"]) == (2.0, 0.0)
