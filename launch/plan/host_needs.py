@@ -49,6 +49,7 @@ def needs_of_run(plan: Plan) -> HostNeeds:
     shared, own = (_published(plan), 0) if plan.machine.nodes else (0, _published(plan))
     temporary = SESSION_BYTES + own
     kept = config.checkpoint.keep_last + 1 + (config.validation.every > 0)  # one in passing; the best may be old
+    kept += bool(config.warm_start.source)  # that of version 0
     return HostNeeds(
         disk=(kept + 1) * checkpoint + shared + DISK_MARGIN,
         checkpoint=checkpoint + shared,

@@ -36,6 +36,11 @@ def test_run_that_may_start_may_write_all_its_checkpoints(
             host_needs.check_host(whole, Path("runs/mine"))
 
 
+def test_the_checkpoint_of_a_warm_start_has_room_beside_the_others() -> None:
+    plain, warm = ((each.disk - DISK_MARGIN) / each.checkpoint for each in (need(), need("warm_start.source=self")))
+    assert warm == plain + 1
+
+
 def test_checkpoints_beyond_those_kept_make_no_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_needs, "measure", lambda folder: replace(PLENTY, disk=10 * MIB, kept=10**15))
     with pytest.raises(BadInput, match=f"10 MiB .* {amount(need().checkpoint + DISK_MARGIN)}"):
