@@ -71,7 +71,8 @@ class Accumulated:
 class LoraLearner:
     """Owns the trainable weights and learns from one batch at a time: `accumulate`, then `step`.
 
-    Version 0 is the base model, because B starts at zero, or the adapter `lora.start_from`. Each version is published
+    It begins as the base model, because B starts at zero, or as the adapter `lora.start_from`. Version 0 is that, or
+    what a warm start makes of it. Each version is published
     as a folder in `adapters_folder` with the name `AdapterRef.name`. With several processes, each has all the weights,
     computes its part of a batch and returns the result of the whole batch; the first writes files. All get the same
     calls in the same order, except that any may answer `score`, `explain` and `inspect` alone.
@@ -133,8 +134,8 @@ class LoraLearner:
         self._pass(work)
         rate = self.config.warm_start.learning_rate * (1.0 - progress)
         fault = self._take_steps(work, rate, 1)
-        metrics = {"loss": sum(work.record.losses), "grad_norm": sum(work.record.norms), "learning_rate": rate}
-        return ImitationStats(metrics, fault)
+        metrics = {} if fault else {"loss": work.record.losses[0], "grad_norm": work.record.norms[0]}
+        return ImitationStats({**metrics, "learning_rate": rate}, fault)
 
     def end_warm_start(self) -> None:
         """Make the present weights the reference, unless that is the base model, and begin the optimizer anew."""

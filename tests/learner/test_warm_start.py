@@ -79,7 +79,9 @@ def test_what_is_not_finite_skips_the_step(make: Make, build_group: Build, facto
         return output[0] * factor, output[1]
 
     hook = learner.policy.register_forward_hook(spoil)
-    assert re.search(words, learner.imitate(given, 0.5).fault)
+    skipped = learner.imitate(given, 0.5)
+    assert re.search(words, skipped.fault)
+    assert [*skipped.metrics] == ["learning_rate"]
     assert (same(before, weights(learner)), learner._steps) == (True, 1)
     hook.remove()
     assert not learner.imitate(given, 0.5).fault
