@@ -204,8 +204,7 @@ class Coordinator:
             chosen = self._finals.choose(policy, self._selection.validated, last=False)
             self._selection = await self._stopping.unless_stopped(chosen) or self._selection
         turn_began = self._clock.now()
-        while (batch := await self._next_batch()) is not None:
-            row = await self._update(batch)
+        while (batch := await self._next_batch()) and (row := await self._update(batch)):
             row["overlap"] = float(self._config.learner.max_staleness > 0)
             assert self._publisher.policy is not None
             row |= await self._stopping.unless_stopped(self._heldout.validate(self._publisher.policy)) or {}
@@ -249,8 +248,9 @@ class Coordinator:
             return Outcome("budget_exhausted", "the last update did not finish in time and is lost")
         return None if self._budget.allows("update") else NO_UPDATE_FITS
 
-    async def _update(self, batch: Batch) -> dict[str, float]:
-        """Train the learner on a batch, and sync the new version to the engines. Return the row of metrics.
+    async def _update(self, batch: Batch) -> dict[str, float] | None:
+        """Train the learner on a batch, and sync the new version to the engines. Return the row of metrics; None if a
+        stop has come before version 0 was evaluated, which the next process then does.
 
         The engines answer the adapter check while the learner computes the gradient. No step is taken before the check
         has passed, so that no weights come from groups of an unchecked version.
@@ -263,6 +263,8 @@ class Coordinator:
         comparison = await self._busy("adapter_check", self._publisher.check())
         checked = self._clock.now()
         await self._busy("wait_rollouts", self._stopping.unless_stopped(self._starts.replaceable.wait()))
+        if not self._starts.replaceable.is_set():
+            return None
         waited = self._clock.now() - checked
         self._lifecycle.move(AHEAD)
         self._end_training_in_time()

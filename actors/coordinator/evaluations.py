@@ -113,7 +113,7 @@ class HeldoutEvaluations:
 
 
 class ReferenceSet:
-    """Has the learner compare itself with the base model on the reference set, responses of the base model.
+    """Has the learner compare itself with its reference on the reference set, responses of the base model.
 
     The tokens stay the same throughout a run. All runs on the same problems sample them with the same seeds.
     """
@@ -208,7 +208,8 @@ class StartEvaluations:
         if policy and not self.replaceable.is_set():
             with self._evaluating("the model of the warm start"):
                 self._standing.warm = await stopping.unless_stopped(self._heldout.warm(policy))
-            self.replaceable.set()
+            if not stopping.stopped:
+                self.replaceable.set()
         else:
             self._standing.warm = self._run.folder.evaluation("warm")
 

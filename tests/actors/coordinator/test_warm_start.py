@@ -175,3 +175,18 @@ def test_version_0_is_the_result_if_nothing_later_is_better(tmp_path: Path, upda
     assert {row.version for row in run.folder.samples("eval-final")} == {0}
     assert run.coordinator.updates == updates
     assert (outcome.last is None) == (updates == 0)
+
+
+def test_a_stop_while_version_0_is_evaluated_leaves_that_to_the_next_process(run: WarmRun) -> None:
+    def seconds_of(_: int) -> float:
+        stopping = run.coordinator._stopping
+        if "the warm start answers" in run.coordinator.progress.doing and not stopping.stopped:
+            stopping.stop("SIGTERM")
+        return 1.0
+
+    run.engine.seconds_of = seconds_of  # type: ignore[method-assign]
+    assert run.go().status == "interrupted"
+    assert run.coordinator.updates == 0
+    run.engine.seconds_of = lambda _: 1.0  # type: ignore[method-assign]
+    assert run.go().status == "completed"
+    assert run.folder.evaluation("warm")
