@@ -267,8 +267,9 @@ class FakeLearner(Remote):
         await self.live("imitate")
         self.imitated.append((demonstrations, progress))
         self.lessons.append([each.problem.id for each in demonstrations])
-        metrics = {"loss": 1.0 / len(self.lessons), "learning_rate": 1.0 - progress, "grad_norm": 1.0}
-        return ImitationStats(metrics, "the loss is nan" if -len(self.lessons) in self.faulty else "")
+        if -len(self.lessons) in self.faulty:
+            return ImitationStats({"learning_rate": 1.0 - progress}, "the loss is nan")
+        return ImitationStats({"loss": 1.0 / len(self.lessons), "learning_rate": 1.0 - progress, "grad_norm": 1.0})
 
     async def end_warm_start(self) -> None:
         await self.live("end_warm_start")

@@ -1,9 +1,8 @@
 """The warm start: right responses are gathered and imitated before the first version is published."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from itertools import islice
 from math import inf
 from random import Random
 from typing import Any
@@ -15,7 +14,7 @@ from actors.coordinator.rules.demonstrations import lesson, statuses, updates_pe
 from actors.coordinator.rules.streaks import SkippedStreak
 from actors.coordinator.saving import Saving
 from actors.errors import Halted
-from actors.messages import Demonstration, Group, Sampling, Status
+from actors.messages import Demonstration, Group, Sampling
 from actors.seeds import request_seed
 from actors.storage.checkpoints import read_state
 from actors.storage.documents import CandidateRow, CoordinatorState, EventKind
@@ -23,26 +22,35 @@ from actors.storage.run_folder import sample_row
 from conf.schema.warm_start import PASSES, SAMPLING_SHARE
 
 AHEAD = 2
-"""Candidates under way per group in the engines: they count in their order, and a long response would hold it up."""
+"""Candidates under way per group in the engines: the others are verified, or wait for their turn in a deterministic
+run, where they count in their order."""
 
 NAMED = 3
-"""Number of unused solutions that an event names. samples/warm-start.jsonl has all."""
+"""Number of candidates without a right response that a message names. warm-start.jsonl has all."""
 
 SHOWN_GROUPS = 8
 """Groups of the model's own responses that samples/warm-start.jsonl has."""
+
+OWN_REMEDY = (
+    "show examples by warm_start.few_shot, raise warm_start.fraction, give a warm_start.source with solutions, or take"
+    " easier data or a larger model"
+)
+SOLUTIONS_REMEDY = "give warm_start.solution_field or warm_start.response"
+"""Remedies if no response at all is right."""
 
 
 class WarmStart:
     """Gathers demonstrations, and has the learner imitate them. A checkpoint of version 0 keeps its progress.
 
-    imitated: number of its updates. over: whether it has ended.
+    imitated: number of its updates. over: whether it has ended. imitating_s: seconds of its updates, without those that
+    a crash has lost.
     """
 
     def __init__(
         self, run: RunContext, saving: Saving, standing: Standing, measure_base: Callable[[], Awaitable[None]]
     ) -> None:
         """measure_base: measures the base model, while the learner imitates."""
-        self.imitated, self.over = 0, False
+        self.imitated, self.imitating_s, self.over = 0, 0.0, False
         self._run, self._saving, self._standing = run, saving, standing
         self._measure_base = measure_base
         self._settings = run.config.warm_start
@@ -51,7 +59,7 @@ class WarmStart:
     @property
     def state(self) -> dict[str, Any]:
         """Its part of a checkpoint."""
-        return {"imitated": self.imitated, "warm_start_over": self.over}
+        return {"imitated": self.imitated, "imitating_s": self.imitating_s, "warm_start_over": self.over}
 
     async def due(self) -> bool:
         """Return to the newest checkpoint, as the learner does, and whether something is left to do."""
@@ -62,7 +70,7 @@ class WarmStart:
         state = read_state(latest) if latest else CoordinatorState()
         if self.imitated > state.imitated:
             self._run.folder.cut_metrics()
-        self.imitated, self.over = state.imitated, state.warm_start_over
+        self.imitated, self.imitating_s, self.over = state.imitated, state.imitating_s, state.warm_start_over
         return not self.over and not self._run.stopping.stopped
 
     async def carry_out(self) -> None:
@@ -76,16 +84,13 @@ class WarmStart:
                 run.ledger.enter(actor, activity)
             measuring = asyncio.ensure_future(self._measure_base())
             try:
-                await self._imitate(given)
+                await self._imitate(given, measuring)
+                await self._saving.save(0)
                 run.ledger.enter("learner", "wait_rollouts")
                 await run.stopping.unless_stopped(measuring)
             finally:
                 measuring.cancel()
                 await asyncio.wait({measuring})
-            if not run.stopping.stopped:
-                await run.learner.end_warm_start()
-                self.over = True
-            await self._saving.save(0)
         finally:
             self._standing.enter("starting")
             run.ledger.enter_all("start")
@@ -93,54 +98,63 @@ class WarmStart:
     @property
     def _left_s(self) -> float:
         """Seconds left for it, of its fraction and before the budget's reserve; without end in a deterministic run."""
-        budget = self._run.budget
-        if self._run.config.run.deterministic:
+        run, budget = self._run, self._run.budget
+        if run.config.run.deterministic:
             return inf
-        return min(self._settings.fraction * budget.total - self._seconds("run"), budget.left - budget.reserve)
-
-    def _seconds(self, actor: str) -> float:
-        return self._run.ledger.seconds.get(actor, {}).get(WARM_START, 0.0)
+        spent = run.ledger.seconds.get("rollouts", {}).get(WARM_START, 0.0) + self.imitating_s
+        return min(self._settings.fraction * budget.total - spent, budget.left - budget.reserve)
 
     async def _gather(self) -> list[Demonstration]:
         """Return the demonstrations: as the run folder has them, once a step was taken on them, else with more
-        candidates. None if the run is told to stop. Raises Halted if there are none.
+        candidates; none if the run is told to stop. Raises Halted if no response is right.
         """
-        run, problems = self._run, self._run.problems
+        run, settings, problems = self._run, self._settings, self._run.problems
         rows = run.folder.candidates()
         if not self.imitated:
-            own = "the base model answers" if self._settings.from_itself else "solutions are verified"
+            own, known = "the base model answers" if settings.from_itself else "solutions are verified", len(rows)
             self._standing.doing = f"{own} for the warm start"
-            gathering_s = self._left_s - (1 - SAMPLING_SHARE) * self._settings.fraction * run.budget.total
-            with suppress(TimeoutError):
-                async with asyncio.timeout(None if gathering_s == inf else gathering_s):
-                    await run.stopping.unless_stopped(self._take_candidates(rows))
+            await run.stopping.unless_stopped(self._take_candidates(rows))
             if run.stopping.stopped:
                 return []
-            self._report(rows)
+            if len(rows) > known and not settings.from_itself and (unused := self._unused(rows)):
+                run.folder.append_event(0, EventKind.UNUSED, unused)
             await run.folder.flush()
-        learned = {each.id: each for each in (problems.train if self._settings.from_itself else problems.candidates)}
+        learned = {each.id: each for each in (problems.train if settings.from_itself else problems.candidates)}
         found = [Demonstration(learned[row.problem], ids) for row in rows for ids in row.responses]
         if not found:
-            raise Halted(self._nothing_right(rows))
-        return found[: self._settings.demonstrations]
+            remedy = OWN_REMEDY if settings.from_itself else SOLUTIONS_REMEDY
+            raise Halted(f"{self._unused(rows)}: {remedy}")
+        return found[: settings.demonstrations]
+
+    def _sampling_s(self, rows: list[CandidateRow]) -> float:
+        """Return the seconds left for candidates: without end for the first, and all there are up to a right one."""
+        right = any(row.responses for row in rows)
+        learning_s = (1 - SAMPLING_SHARE) * self._settings.fraction * self._run.budget.total
+        return self._left_s - right * learning_s if rows else inf
 
     async def _take_candidates(self, rows: list[CandidateRow]) -> None:
-        """Add the rows of further candidates, in their order, until there are enough demonstrations."""
-        run, count = self._run, len(self._run.problems.candidates)
+        """Add the rows of further candidates, as they end, until there are enough demonstrations or the time is over;
+        in a deterministic run in their order.
+        """
+        run, count, known = self._run, len(self._run.problems.candidates), {row.place for row in rows}
         order = Random(f"{run.config.run.seed}/warm_start").sample(range(count), count)
-        kept, begun = sum(len(row.responses) for row in rows), len(rows)
-        free, under_way = asyncio.Semaphore(run.max_running), deque[asyncio.Task[Group]]()
+        places = (place for place in range(count) if place not in known)
+        free, under_way = asyncio.Semaphore(run.max_running), list[asyncio.Task[Group]]()
         for actor, activity in (("rollouts", WARM_START), ("rewards", "verify"), ("learner", "wait_rollouts")):
             run.ledger.enter(actor, activity)
         async with asyncio.TaskGroup() as tasks:
-            while kept < self._settings.demonstrations:
-                while begun < count and len(under_way) < AHEAD * run.max_running:
-                    under_way.append(tasks.create_task(self._verified(begun, order[begun], free)))
-                    begun += 1
+            while (left := self._sampling_s(rows)) > 0 and _found(rows) < self._settings.demonstrations:
+                for place in islice(places, AHEAD * run.max_running - len(under_way)):
+                    under_way.append(tasks.create_task(self._verified(place, order[place], free)))
                 if not under_way:
                     break
-                rows.append(self._keep(await under_way.popleft()))
-                kept += len(rows[-1].responses)
+                next_ones = under_way[:1] if run.config.run.deterministic else under_way
+                wait_s = None if left == inf else left
+                ended, _ = await asyncio.wait(next_ones, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                if not ended:
+                    break
+                rows += [self._keep(task.result()) for task in under_way if task in ended]
+                under_way = [task for task in under_way if task not in ended]
             for task in under_way:
                 task.cancel()
 
@@ -163,56 +177,78 @@ class WarmStart:
         for status in found:
             run.ledger.count(f"demonstrations/{status}")
         samples = [sample_row(group, number) for number in range(len(found))]
-        unused = ""
-        if not self._settings.from_itself and found != [Status.CORRECT]:
-            given, seen = group.problem.gold, samples[0].extracted
-            unused = f"{group.problem.id} is {found[0]}, with the answer {given!r:.60} and {seen!r:.60} in its solution"
         responses = worth_learning(group, self._settings, run.config.run.seed)
-        row = CandidateRow(problem=group.problem.id, responses=responses, unused=unused)
-        run.folder.append_candidate(row, samples if unused or group.index < SHOWN_GROUPS else ())
+        unused = "" if responses else f"{found[0]}, {samples[0].extracted!r:.60} instead of {group.problem.gold!r:.60}"
+        row = CandidateRow(place=group.index, problem=group.problem.id, responses=responses, unused=unused)
+        shown = group.index < SHOWN_GROUPS if self._settings.from_itself else unused
+        run.folder.append_candidate(row, samples if shown else ())
         return row
 
-    def _report(self, rows: list[CandidateRow]) -> None:
-        """Record an event of the solutions that are not learned."""
-        if unused := [row.unused for row in rows if row.unused]:
-            named = "; ".join(unused[:NAMED])
-            text = f"{len(unused)} of {len(rows)} solutions of {self._settings.source} are not learned, such as {named}"
-            self._run.folder.append_event(0, EventKind.UNUSED, text)
+    def _unused(self, rows: list[CandidateRow]) -> str:
+        """Say how many candidates have no right response; empty if each has one."""
+        if not (unused := [f"{row.problem} ({row.unused})" for row in rows if row.unused]):
+            return ""
+        of = f"warm_start.source={self._settings.source}: {len(unused)} of {len(rows)} candidates"
+        return f"{of} have no right response, such as {'; '.join(unused[:NAMED])}"
 
-    def _nothing_right(self, rows: list[CandidateRow]) -> str:
-        source, count = self._settings.source, len(rows)
-        if self._settings.from_itself:
-            return (
-                f"warm_start.source={source}: no response to {count} problems is right: show examples by"
-                " warm_start.few_shot, give a warm_start.source with solutions, or take easier data or a larger model"
-            )
-        first = next((row.unused for row in rows), "none could be verified in time")
-        return (
-            f"warm_start.source={source}: none of {count} solutions gives its answer ({first}): give"
-            " warm_start.solution_field or warm_start.response"
-        )
+    async def _imitate(self, given: list[Demonstration], measuring: asyncio.Future[None]) -> None:
+        """Have the learner take steps until all passes are made, the time is over, or the run is told to stop.
 
-    async def _imitate(self, given: list[Demonstration]) -> None:
-        """Have the learner take steps until all passes are made, the time is over, or the run is told to stop."""
-        run, settings, stopping = self._run, self._settings, self._run.stopping
-        per_update, seed = settings.demonstrations_per_update, run.config.run.seed
-        planned = PASSES * updates_per_pass(len(given), per_update)
-        planned = min(settings.updates or planned, planned)
+        measuring: an error of it ends the run.
+        """
+        run, stopping, per_update = self._run, self._run.stopping, self._settings.demonstrations_per_update
+        one_pass = updates_per_pass(len(given), per_update)
+        planned = min(self._settings.updates or PASSES * one_pass, PASSES * one_pass)
         while self.imitated < planned and not stopping.stopped:
-            taken, left = self._seconds("learner"), max(self._left_s, 1e-9)
+            if measuring.done():
+                measuring.result()
+            left = max(self._left_s, 1e-9)
             if self.imitated and left <= run.budget.expected("imitate"):
                 break
-            progress = max(self.imitated / planned, taken / (taken + left))
-            run.ledger.enter("learner", WARM_START)
-            started, batch = run.clock.now(), lesson(given, per_update, seed, self.imitated)
-            stats = await stopping.within_grace(run.learner.imitate(batch, progress))
-            run.budget.expect("imitate", run.clock.now() - started)
-            self.imitated += 1
-            tokens = sum(len(each.token_ids) for each in batch)
-            run.folder.append_warm_start(self.imitated, {**stats.metrics, "tokens": tokens})
-            loss = stats.metrics.get("loss", inf)
+            progress = max(self.imitated / planned, self.imitating_s / (self.imitating_s + left))
+            loss = await self._learn(lesson(given, per_update, run.config.run.seed, self.imitated), progress)
             self._standing.doing = f"update {self.imitated} of at most {planned}, loss {loss:.3f}"
-            run.ledger.count("updates/skipped", bool(stats.fault))
-            self._skipped.see(stats.fault)
             if self._saving.overdue:
                 await self._saving.save(0)
+        if not stopping.stopped:
+            await self._conclude(
+                given, planned, short=len(given) < per_update or self.imitated < min(one_pass, planned)
+            )
+
+    async def _learn(self, batch: tuple[Demonstration, ...], progress: float) -> float:
+        """Have the learner take a step. Return the loss."""
+        run, started = self._run, self._run.clock.now()
+        run.ledger.enter("learner", WARM_START)
+        stats = await run.stopping.within_grace(run.learner.imitate(batch, progress))
+        took = run.clock.now() - started
+        run.budget.expect("imitate", took)
+        self.imitated, self.imitating_s = self.imitated + 1, self.imitating_s + took
+        tokens = sum(len(each.token_ids) for each in batch)
+        run.folder.append_warm_start(self.imitated, {**stats.metrics, "tokens": tokens})
+        run.ledger.count("updates/skipped", bool(stats.fault))
+        self._skipped.see(stats.fault)
+        return stats.metrics.get("loss", inf)
+
+    async def _conclude(self, given: list[Demonstration], planned: int, short: bool) -> None:
+        """Have the learner end the warm start, and record what it has taught. Raises Halted if that is nothing."""
+        run = self._run
+        await run.folder.flush()
+        found = (row.metrics.get("warm_start/loss") for row in run.folder.warm_start_rows())
+        losses = [loss for loss in found if loss is not None]
+        if not losses:
+            raise Halted(
+                f"all {self.imitated} updates of the warm start were skipped; warm-start.jsonl has the responses"
+            )
+        await run.learner.end_warm_start()
+        self.over = True
+        kind, problems = (
+            EventKind.IMITATED_LITTLE if short else EventKind.IMITATED,
+            len({each.problem.id for each in given}),
+        )
+        said = f"{self.imitated} of {planned} updates on {len(given)} responses to {problems} problems"
+        run.folder.append_event(0, kind, f"{said}, loss {losses[0]:.3f} → {losses[-1]:.3f}")
+
+
+def _found(rows: list[CandidateRow]) -> int:
+    """Return the number of demonstrations so far."""
+    return sum(len(row.responses) for row in rows)

@@ -68,6 +68,8 @@ class EventKind(StrEnum):
     ROLLED_BACK = "collapse, rolled back"
     MISMATCH = "mismatch"
     UNUSED = "solutions unused"
+    IMITATED = "warm start"
+    IMITATED_LITTLE = "warm start too short"
     REWARD_FAILED = "reward function failed"
     WALL_ABSENT = "wall absent"
     MPS = "mps"
@@ -264,9 +266,10 @@ class FilteredProblem(Document):
 class CandidateRow(Document):
     """A row of warm-start.jsonl: a candidate, with the token ids of its responses that are learned.
 
-    unused: why a solution is not learned, for a person; empty for the model's own responses.
+    place: its number in the order of the candidates. unused: if no response is right, the status and answer of one.
     """
 
+    place: Count
     problem: str
     responses: list[list[Count]] = []
     unused: str = ""
@@ -274,7 +277,7 @@ class CandidateRow(Document):
 
 class CoordinatorState(Document):
     """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noise: see `CheckAfterSync`. imitated,
-    warm_start_over: updates of the warm start, and whether it has ended.
+    imitating_s, warm_start_over: updates of the warm start, their seconds, and whether it has ended.
     """
 
     version: Count = 0
@@ -283,6 +286,7 @@ class CoordinatorState(Document):
     dropped: Count = 0
     noise: Amount | None = None
     imitated: Count = 0
+    imitating_s: Amount = 0.0
     warm_start_over: bool = False
     counts: dict[str, Whole] = {}
 

@@ -139,6 +139,9 @@ def _samples(run: Run) -> Iterator[Flag]:
         level = "warning" if truncated > MUCH else "good"
         where = f"in the last updates, at the limit of {run.config.get('rollout.max_response_tokens')} tokens"
         yield Flag(level, f"{percent(truncated)} of the responses were truncated", where)
+    for kind, level in ((EventKind.IMITATED, "note"), (EventKind.IMITATED_LITTLE, "warning")):
+        if taught := events(run, kind):
+            yield Flag(level, str(kind).capitalize(), taught[-1].detail)
     if unused := events(run, EventKind.UNUSED):
         yield Flag("warning", "Solutions of the warm start were not learned", unused[-1].detail)
     if complaints := events(run, EventKind.REWARD_FAILED):

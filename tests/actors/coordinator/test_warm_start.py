@@ -8,8 +8,9 @@ import pytest
 
 from actors.coordinator.context import result_of
 from actors.errors import Halted
-from actors.messages import Group, Reward
+from actors.messages import Group, Problem, Reward
 from actors.storage.checkpoints import read_state
+from actors.storage.documents import EventKind
 from conf.settings import changed
 from tests.actors.virtual_run import Run, make_config
 from tests.fakes import make_reward
@@ -66,12 +67,14 @@ def test_solutions_are_verified_and_the_unused_are_named(tmp_path: Path) -> None
     def rewards(group: Group) -> tuple[Reward, ...]:
         return (make_reward(float(group.problem.id != "p303")),) * 2
 
-    run.verifier.rewards_of = rewards
+    run.verifier.rewards_of, run.learner.deaths = rewards, {("imitate", 0)}
     run.go()
     assert {problem for batch in run.learned for problem in batch} == {f"p{n}" for n in range(300, 307)} - {"p303"}
     assert all(each.token_ids[1:] == [8, 9] for batch, _ in run.learner.imitated for each in batch)
-    (event,) = run.folder.events()
-    assert "p303" in event.detail
+    unused, died, summed_up = run.folder.events()
+    assert [each.kind for each in (unused, died, summed_up)] == [EventKind.UNUSED, EventKind.DIED, EventKind.IMITATED]
+    assert "p303" in unused.detail
+    assert "9 of 9 updates on 6 responses to 6 problems, loss 1.000 → 0.111" in summed_up.detail
     assert [row.problem for row in run.folder.samples("warm-start") if row.status != "correct"] == ["p303"]
     counts = run.coordinator.ledger.counts
     assert (counts["demonstrations/correct"], counts["demonstrations/wrong"]) == (6, 1)
@@ -145,6 +148,45 @@ def test_collapse_before_any_update_is_trusted_returns_to_the_model_of_the_warm_
     run.go()
     assert [batch.version for batch in run.learner.batches][-10:] == list(range(10))
     assert len(run.learner.lessons) == 12
+
+
+def test_work_that_a_crash_has_lost_takes_nothing_from_the_time(tmp_path: Path) -> None:
+    run = WarmRun(tmp_path, fraction=0.3, seconds=150.0)
+    run.learner.seconds, run.learner.deaths = 3.0, {("end_warm_start", 0)}
+    run.go()
+    progress = [progress for _, progress in run.learner.imitated]
+    assert len(run.learner.lessons) == 12
+    assert progress[12:] == pytest.approx(progress[:12], abs=0.01)
+
+
+@pytest.mark.parametrize(("first_s", "others_s"), [(20.0, 20.0), (50.0, 50.0), (100.0, 1.0)])
+def test_slow_engines_leave_something_to_learn(tmp_path: Path, first_s: float, others_s: float) -> None:
+    """Responses that end after the time for them, or beside a longer one. Of 30 s, 15 s are for sampling."""
+    run = WarmRun(tmp_path, fraction=0.1, seconds=300.0)
+    slow = {place: first_s if place == 0 else others_s for place in range(7)}
+    run.engine.seconds_of = lambda index: 1.0 if run.learner.imitated else slow.get(index, 1.0)  # type: ignore[method-assign]
+    run.go()
+    assert len(run.folder.candidates()) == 7 - (first_s > others_s)
+    assert run.learner.imitated
+    assert any(event.kind is EventKind.IMITATED_LITTLE for event in run.folder.events()) == (first_s == 50.0)
+
+
+def test_an_error_of_the_base_evaluation_ends_the_warm_start(run: WarmRun) -> None:
+    generate = run.engine.generate
+
+    async def fail(index: int, problem: Problem, *more: Any) -> Group:
+        assert problem.id != "p100"
+        return await generate(index, problem, *more)
+
+    run.engine.generate = fail  # type: ignore[method-assign]
+    assert isinstance(run.fail(), AssertionError)
+    assert len(run.learner.imitated) == 1
+
+
+def test_no_step_at_all_halts_it(tmp_path: Path) -> None:
+    run = WarmRun(tmp_path, updates=2)
+    run.learner.faulty = (-1, -2)
+    assert isinstance(run.fail(), Halted)
 
 
 def test_three_steps_without_a_finite_loss_halt_it(run: WarmRun) -> None:
