@@ -44,14 +44,13 @@ def load_with_candidates(config: Config, tokenizer: Any) -> ProblemSet:
 
     Raises BadInput as `split_problems` does, and for a warm start without a candidate.
     """
-    split = split_problems(config, tokenizer)
-    problems = split.problems
+    problems, raw, heldout = split_problems(config, tokenizer)
     if not config.warm_start.source:
         return problems
     if config.warm_start.from_itself:
-        return replace(problems, candidates=_with_examples(problems.train, split.train, config, tokenizer))
+        return replace(problems, candidates=_with_examples(problems.train, raw, config, tokenizer))
     filtered: list[FilteredRow] = []
-    solved = _with_solutions(split.heldout, config, tokenizer, filtered)
+    solved = _with_solutions(heldout, config, tokenizer, filtered)
     if not solved:
         raise BadInput(f"{KEY}: '{config.warm_start.source}' has no usable solution ({filter_reasons(filtered)})")
     rows = (*problems.filtered, *(replace(row, source=KEY, reason=f"warm start: {row.reason}") for row in filtered))

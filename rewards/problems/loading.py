@@ -51,25 +51,13 @@ REMEDIES = {
 """Remedy if most rows are filtered for a reason."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """The problems of a run, as the model will see them and as their sources have them.
-
-    train: at least those of `problems.train`.
-    """
-
-    problems: ProblemSet
-    train: Sequence[RawProblem]
-    heldout: Sequence[RawProblem]
-
-
 def load_problems(config: Config, tokenizer: Any) -> ProblemSet:
     """Load the problems of a run, as the model will see them; see `split_problems`."""
-    return split_problems(config, tokenizer).problems
+    return split_problems(config, tokenizer)[0]
 
 
-def split_problems(config: Config, tokenizer: Any) -> Split:
-    """Load the problems to train on and to hold out.
+def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[RawProblem], list[RawProblem]]:
+    """Load the problems to train on and to hold out, and both, with further ones, as their sources have them.
 
     Problems are ordered by id, a shuffle that depends on their text alone. Held out are the first `eval.problems`, and
     with `validation.every` the next `validation.problems` (see `hold_out`), from data.eval_source if there is one, else
@@ -102,7 +90,7 @@ def split_problems(config: Config, tokenizer: Any) -> Split:
     reported, selection = (tuple(known[one.id] for one in side) for side in held)
     check_number(len(train), len(reported) + len(selection), config, filtered)
     problems = ProblemSet(tuple(train), reported, counts(filtered), tuple(filtered), selection)
-    return Split(problems, raw, [*chain(*held)])
+    return problems, raw, [*chain(*held)]
 
 
 def by_id(problems: Iterable[Problem]) -> dict[str, Problem]:
