@@ -76,7 +76,7 @@ class Checkpoints:
         temporary = beside(final)
         yield temporary
         await asyncio.to_thread(seal, temporary)
-        replaced = self._set_aside(final)
+        replaced = _set_aside(final)
         temporary.rename(final)
         link(self.folder / "latest", final)
         await asyncio.to_thread(sync, self.folder)
@@ -150,32 +150,32 @@ class Checkpoints:
         """Rename a whole checkpoint that a killed process was about to put in the place of the latest."""
         latest = self.folder / "latest"
         if latest.is_symlink() and not latest.exists():
-            whole = [each for each in self.folder.glob(f".{latest.readlink()}.*.tmp") if damage(each) is None]
-            if whole:
-                newest = max(whole, key=lambda each: (each / MANIFEST).stat().st_mtime_ns)
+            whole = (each for each in self.folder.glob(f".{latest.readlink()}.*.tmp") if damage(each) is None)
+            if newest := max(whole, key=lambda each: (each / MANIFEST).stat().st_mtime_ns, default=None):
                 newest.rename(self.folder / latest.readlink())
 
     def _remove(self, checkpoint: Path) -> None:
         """Delete a checkpoint, or rename it if it has a file that is not ours."""
-        _delete(self._set_aside(checkpoint))
-
-    def _set_aside(self, checkpoint: Path) -> Path | None:
-        """Rename a checkpoint, if there is one. Return its temporary name; None if it has a file that is not ours."""
-        if not os.path.lexists(checkpoint):
-            return None
-        if foreign(checkpoint, CHECKPOINT) is not None:
-            checkpoint.rename(checkpoint.with_name(f"kept-{checkpoint.name}-{secrets.token_hex(4)}"))
-            return None
-        return checkpoint.rename(checkpoint.with_name(f".{checkpoint.name}.{secrets.token_hex(4)}.tmp"))
+        _delete(_set_aside(checkpoint))
 
     def path_of(self, version: int) -> Path:
         return self.folder / f"update-{version:06d}"
 
 
-def _delete(checkpoint: Path | None) -> None:
-    if checkpoint is not None:
-        with suppress(OSError):  # NFS, while a file is read for remote checkpoints; `recover` tries again
-            discard(checkpoint, CHECKPOINT)
+def _set_aside(checkpoint: Path) -> Path:
+    """Rename a checkpoint, if there is one. Return its new name, a lasting one if it has a file that is not ours."""
+    name, number = checkpoint.name, secrets.token_hex(4)
+    ours = foreign(checkpoint, CHECKPOINT) is None
+    aside = checkpoint.with_name(f".{name}.{number}.tmp" if ours else f"kept-{name}-{number}")
+    if os.path.lexists(checkpoint):
+        checkpoint.rename(aside)
+    return aside
+
+
+def _delete(checkpoint: Path) -> None:
+    """Delete a checkpoint, unless it has a file that is not ours."""
+    with suppress(OSError):  # NFS, while a file is read for remote checkpoints; `recover` tries again
+        discard(checkpoint, CHECKPOINT)
 
 
 def version_of(checkpoint: Path) -> int:
