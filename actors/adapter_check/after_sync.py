@@ -55,7 +55,7 @@ class CheckAfterSync:
         policies = [[p for score in view for p in score.policy] for view in views]
         off = [distance(logprobs_of(own), policy) for own, policy in zip(responses, policies, strict=True)]
         if self.noise is None:
-            bases = [[p for score in view for p in score.base] for view in views]
+            bases = ([p for score in view for p in score.base] for view in views)
             unapplied = (distance(logprobs_of(own), base) for own, base in zip(responses, bases, strict=True))
             self.noise = min(*off, *unapplied, MAX_NOISE / BAND)
         worst = off.index(max(off))

@@ -249,8 +249,7 @@ class Coordinator:
         return None if self._budget.allows("update") else NO_UPDATE_FITS
 
     async def _update(self, batch: Batch) -> dict[str, float] | None:
-        """Train the learner on a batch, and sync the new version to the engines. Return the row of metrics; None if a
-        stop has come before version 0 was evaluated, which the next process then does.
+        """Train the learner on a batch, and sync the version to the engines. Return its row of metrics; None at a stop.
 
         The engines answer the adapter check while the learner computes the gradient. No step is taken before the check
         has passed, so that no weights come from groups of an unchecked version.

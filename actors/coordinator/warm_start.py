@@ -31,13 +31,6 @@ NAMED = 3
 SHOWN_GROUPS = 8
 """Groups of the model's own responses that samples/warm-start.jsonl has."""
 
-OWN_REMEDY = (
-    "show examples by warm_start.few_shot, raise warm_start.fraction, give a warm_start.source with solutions, or take"
-    " easier data or a larger model"
-)
-SOLUTIONS_REMEDY = "give warm_start.solution_field or warm_start.response"
-"""Remedies if no response at all is right."""
-
 
 class WarmStart:
     """Gathers demonstrations, and has the learner imitate them. A checkpoint of version 0 keeps its progress.
@@ -111,31 +104,31 @@ class WarmStart:
         run, settings, problems = self._run, self._settings, self._run.problems
         rows = run.folder.candidates()
         if not self.imitated:
-            own, known = "the base model answers" if settings.from_itself else "solutions are verified", len(rows)
+            own = "the base model answers" if settings.from_itself else "solutions are verified"
             self._standing.doing = f"{own} for the warm start"
             await run.stopping.unless_stopped(self._take_candidates(rows))
             if run.stopping.stopped:
                 return []
-            if len(rows) > known and not settings.from_itself and (unused := self._unused(rows)):
-                run.folder.append_event(0, EventKind.UNUSED, unused)
             await run.folder.flush()
         learned = {each.id: each for each in (problems.train if settings.from_itself else problems.candidates)}
         found = [Demonstration(learned[row.problem], ids) for row in rows for ids in row.responses]
         if not found:
-            remedy = OWN_REMEDY if settings.from_itself else SOLUTIONS_REMEDY
-            raise Halted(f"{self._unused(rows)}: {remedy}")
+            remedy = "give warm_start.solution_field or warm_start.response"
+            if settings.from_itself:
+                remedy = "show examples by warm_start.few_shot, or give a warm_start.source with solutions"
+            raise Halted(f"warm_start.source={settings.source}: {_without_right(rows)}; {remedy}")
         return found[: settings.demonstrations]
 
     def _sampling_s(self, rows: list[CandidateRow]) -> float:
-        """Return the seconds left for candidates: without end for the first, and all there are up to a right one."""
-        right = any(row.responses for row in rows)
+        """Return seconds left for candidates: no end for the first, none with enough, all up to a right response."""
+        found = sum(len(row.responses) for row in rows)
+        if not rows or found >= self._settings.demonstrations:
+            return 0.0 if rows else inf
         learning_s = (1 - SAMPLING_SHARE) * self._settings.fraction * self._run.budget.total
-        return self._left_s - right * learning_s if rows else inf
+        return self._left_s - bool(found) * learning_s
 
     async def _take_candidates(self, rows: list[CandidateRow]) -> None:
-        """Add the rows of further candidates, as they end, until there are enough demonstrations or the time is over;
-        in a deterministic run in their order.
-        """
+        """Add the rows of further candidates as they end, in their order in a deterministic run, if there is time."""
         run, count, known = self._run, len(self._run.problems.candidates), {row.place for row in rows}
         order = Random(f"{run.config.run.seed}/warm_start").sample(range(count), count)
         places = (place for place in range(count) if place not in known)
@@ -143,7 +136,7 @@ class WarmStart:
         for actor, activity in (("rollouts", WARM_START), ("rewards", "verify"), ("learner", "wait_rollouts")):
             run.ledger.enter(actor, activity)
         async with asyncio.TaskGroup() as tasks:
-            while (left := self._sampling_s(rows)) > 0 and _found(rows) < self._settings.demonstrations:
+            while (left := self._sampling_s(rows)) > 0:
                 for place in islice(places, AHEAD * run.max_running - len(under_way)):
                     under_way.append(tasks.create_task(self._verified(place, order[place], free)))
                 if not under_way:
@@ -184,17 +177,9 @@ class WarmStart:
         run.folder.append_candidate(row, samples if shown else ())
         return row
 
-    def _unused(self, rows: list[CandidateRow]) -> str:
-        """Say how many candidates have no right response; empty if each has one."""
-        if not (unused := [f"{row.problem} ({row.unused})" for row in rows if row.unused]):
-            return ""
-        of = f"warm_start.source={self._settings.source}: {len(unused)} of {len(rows)} candidates"
-        return f"{of} have no right response, such as {'; '.join(unused[:NAMED])}"
-
     async def _imitate(self, given: list[Demonstration], measuring: asyncio.Future[None]) -> None:
-        """Have the learner take steps until all passes are made, the time is over, or the run is told to stop.
-
-        measuring: an error of it ends the run.
+        """Have the learner take steps, unless there is an error in `measuring`, until all passes are made, the time is
+        over, or the run is told to stop.
         """
         run, stopping, per_update = self._run, self._run.stopping, self._settings.demonstrations_per_update
         one_pass = updates_per_pass(len(given), per_update)
@@ -206,8 +191,18 @@ class WarmStart:
             if self.imitated and left <= run.budget.expected("imitate"):
                 break
             progress = max(self.imitated / planned, self.imitating_s / (self.imitating_s + left))
-            loss = await self._learn(lesson(given, per_update, run.config.run.seed, self.imitated), progress)
+            run.ledger.enter("learner", WARM_START)
+            started, batch = run.clock.now(), lesson(given, per_update, run.config.run.seed, self.imitated)
+            stats = await stopping.within_grace(run.learner.imitate(batch, progress))
+            took = run.clock.now() - started
+            run.budget.expect("imitate", took)
+            self.imitated, self.imitating_s = self.imitated + 1, self.imitating_s + took
+            tokens = sum(len(each.token_ids) for each in batch)
+            run.folder.append_warm_start(self.imitated, {**stats.metrics, "tokens": tokens})
+            loss = stats.metrics.get("loss", inf)
             self._standing.doing = f"update {self.imitated} of at most {planned}, loss {loss:.3f}"
+            run.ledger.count("updates/skipped", bool(stats.fault))
+            self._skipped.see(stats.fault)
             if self._saving.overdue:
                 await self._saving.save(0)
         if not stopping.stopped:
@@ -215,40 +210,24 @@ class WarmStart:
                 given, planned, short=len(given) < per_update or self.imitated < min(one_pass, planned)
             )
 
-    async def _learn(self, batch: tuple[Demonstration, ...], progress: float) -> float:
-        """Have the learner take a step. Return the loss."""
-        run, started = self._run, self._run.clock.now()
-        run.ledger.enter("learner", WARM_START)
-        stats = await run.stopping.within_grace(run.learner.imitate(batch, progress))
-        took = run.clock.now() - started
-        run.budget.expect("imitate", took)
-        self.imitated, self.imitating_s = self.imitated + 1, self.imitating_s + took
-        tokens = sum(len(each.token_ids) for each in batch)
-        run.folder.append_warm_start(self.imitated, {**stats.metrics, "tokens": tokens})
-        run.ledger.count("updates/skipped", bool(stats.fault))
-        self._skipped.see(stats.fault)
-        return stats.metrics.get("loss", inf)
-
     async def _conclude(self, given: list[Demonstration], planned: int, short: bool) -> None:
         """Have the learner end the warm start, and record what it has taught. Raises Halted if that is nothing."""
         run = self._run
         await run.folder.flush()
-        found = (row.metrics.get("warm_start/loss") for row in run.folder.warm_start_rows())
-        losses = [loss for loss in found if loss is not None]
-        if not losses:
-            raise Halted(
-                f"all {self.imitated} updates of the warm start were skipped; warm-start.jsonl has the responses"
-            )
+        rows, key = run.folder.warm_start_rows(), "warm_start/loss"
+        if not (losses := [row.metrics[key] for row in rows if key in row.metrics]):
+            raise Halted(f"all {self.imitated} updates were skipped; warm-start.jsonl has the responses")
         await run.learner.end_warm_start()
         self.over = True
-        kind, problems = (
-            EventKind.IMITATED_LITTLE if short else EventKind.IMITATED,
-            len({each.problem.id for each in given}),
-        )
-        said = f"{self.imitated} of {planned} updates on {len(given)} responses to {problems} problems"
-        run.folder.append_event(0, kind, f"{said}, loss {losses[0]:.3f} → {losses[-1]:.3f}")
+        kind = EventKind.IMITATED_LITTLE if short else EventKind.IMITATED
+        problems = len({each.problem.id for each in given})
+        said = f"{self.imitated} of {planned} updates on {len(given)} responses to {problems} problems, loss"
+        missed = _without_right(run.folder.candidates())
+        run.folder.append_event(0, kind, f"{said} {losses[0]:.3f} → {losses[-1]:.3f}; {missed}")
 
 
-def _found(rows: list[CandidateRow]) -> int:
-    """Return the number of demonstrations so far."""
-    return sum(len(row.responses) for row in rows)
+def _without_right(rows: list[CandidateRow]) -> str:
+    """Say how many candidates have no right response."""
+    unused = [f"{row.problem} ({row.unused})" for row in rows if row.unused]
+    named = f", such as {'; '.join(unused[:NAMED])}" if unused else ""
+    return f"{len(unused)} of {len(rows)} candidates have no right response{named}"

@@ -67,7 +67,6 @@ class EventKind(StrEnum):
     COLLAPSE = "collapse"
     ROLLED_BACK = "collapse, rolled back"
     MISMATCH = "mismatch"
-    UNUSED = "solutions unused"
     IMITATED = "warm start"
     IMITATED_LITTLE = "warm start too short"
     REWARD_FAILED = "reward function failed"

@@ -142,8 +142,6 @@ def _samples(run: Run) -> Iterator[Flag]:
     for kind, level in ((EventKind.IMITATED, "note"), (EventKind.IMITATED_LITTLE, "warning")):
         if taught := events(run, kind):
             yield Flag(level, str(kind).capitalize(), taught[-1].detail)
-    if unused := events(run, EventKind.UNUSED):
-        yield Flag("warning", "Solutions of the warm start were not learned", unused[-1].detail)
     if complaints := events(run, EventKind.REWARD_FAILED):
         number = run.summary.ledger.counts.get("rewards/failed", len(complaints))
         yield Flag("warning", f"{many(number, 'sample')} without a reward", complaints[0].detail)
