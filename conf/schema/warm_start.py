@@ -44,7 +44,8 @@ class WarmStartConfig:
     per_problem: int = setting(4, "our choice: a variety of problems teaches more", ge=1, le=1024)
     """Most responses to one problem that are learned."""
     choice: str = setting("shortest", "our choice: short right responses wander least", choices=("shortest", "random"))
-    """Which right responses to a problem are learned, where it has more."""
+    """Which right responses to a problem are learned, where it has more: the shortest of those with the largest reward,
+    or random ones."""
     demonstrations: int = setting(512, "our choice: enough for a form, not for a subject", ge=1, le=10**6)
     """Most responses in total."""
     demonstrations_per_update: int = setting(32, "our choice", ge=1, le=2**15)

@@ -18,12 +18,13 @@ def statuses(group: Group) -> list[str]:
 
 def worth_learning(group: Group, settings: WarmStartConfig, seed: int) -> list[list[int]]:
     """Return the token ids of a group's responses to learn: the right ones, each once, chosen by `settings`."""
-    judged = zip(group.samples, statuses(group), strict=True)
-    right = list(dict.fromkeys(tuple(sample.token_ids) for sample, status in judged if status == Status.CORRECT))
+    judged = zip(group.samples, statuses(group), group.rewards, strict=True)
+    earned = {tuple(each.token_ids): reward.total for each, status, reward in judged if status == Status.CORRECT}
+    right = list(earned)
     if settings.choice == "random":
         random.Random(f"{seed}/warm_start/{group.problem.id}").shuffle(right)
     else:
-        right.sort(key=len)
+        right.sort(key=lambda ids: (-earned[ids], len(ids)))
     return [list(ids) for ids in right[: settings.per_problem]]
 
 

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +32,12 @@ def test_only_right_whole_and_different_responses_are_learned_the_shortest_first
     drawn = [worth_learning(group, WarmStartConfig(per_problem=1, choice="random"), seed) for seed in range(20)]
     assert {len(each[0]) for each in drawn} == {2, 3, 4}
     assert drawn[0] == worth_learning(group, WarmStartConfig(per_problem=1, choice="random"), seed=0)
+
+
+def test_what_earns_more_is_learned_before_what_is_shorter() -> None:
+    group = group_of(((1,), None, "stop"), ((1, 2, 3), None, "stop"), ((1, 2), None, "stop"))
+    group = replace(group, rewards=tuple(make_reward(total) for total in (0.9, 1.0, 1.0)))
+    assert worth_learning(group, WarmStartConfig(per_problem=2), seed=0) == [[1, 2], [1, 2, 3]]
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 99))
