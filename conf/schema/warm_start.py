@@ -37,7 +37,7 @@ class WarmStartConfig:
     response: str = setting("", "our choice: it earns the recipe's reward", rule=RESPONSE)
     """The text that is learned: {solution} is replaced by the solution, without a last line `#### answer`, and {answer}
     by the reference answer. When empty: the solution, and the answer in a `\\boxed{}` unless it has one; in think tags
-    where reward.format has a weight."""
+    where reward.format has a weight, reward.after_thinking is on or the prompt opens them."""
     few_shot: list[ExampleConfig] = setting([], "our choice")
     """Few-shot examples that the model is shown only while it samples its own responses: they are not in the prompt
     that is learned."""

@@ -127,6 +127,6 @@ def response_of(solution: str, gold: str, config: Config, *, opened: bool) -> st
     if template := config.warm_start.response:
         return template.replace("{solution}", body).replace("{answer}", answer)
     box = f"\\boxed{{{answer}}}"
-    if (config.reward.format or config.reward.after_thinking) and CLOSE not in body:
+    if (opened or config.reward.format or config.reward.after_thinking) and CLOSE not in body:
         return "".join(("" if opened else f"{OPEN}\n", f"{body}\n{CLOSE}\n{box}"))
     return body if BOX in body else f"{body}\n{box}"

@@ -111,7 +111,7 @@ def test_what_is_learned_earns_the_reward(solution: str, after: bool, preset: st
     for opened in (False, True):
         text = response_of(solution, "18", config, opened=opened)
         assert verify("18", text.rpartition("</think>")[2] if after else text).score == 1.0
-        assert well_formed(text) == (preset != "dapo" or after)
+        assert well_formed(text) == (preset != "dapo" or after or opened)
         assert text.startswith("<think>") == (well_formed(text) and not opened)
         assert text.count("18}") <= 2
 
