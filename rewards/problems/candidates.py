@@ -1,5 +1,6 @@
 """Finds what the warm start draws from: training problems to sample, or problems with worked solutions."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -30,7 +31,7 @@ from rewards.problems.rows import (
     distinct_problems,
     filtered_row,
 )
-from rewards.verify.text.extraction import BOX, boxed
+from rewards.verify.text.extraction import boxed
 from rewards.weighted_sum import CLOSE, OPEN
 
 KEY = "warm_start.source"
@@ -125,8 +126,9 @@ def response_of(solution: str, gold: str, config: Config, *, opened: bool) -> st
         body, last = solution, boxed(solution) or gold
     body, answer = body.strip(), last.strip()
     if template := config.warm_start.response:
-        return template.replace("{solution}", body).replace("{answer}", answer)
+        parts = {"{solution}": body, "{answer}": answer}
+        return re.sub(r"\{solution\}|\{answer\}", lambda found: parts[found[0]], template)
     box = f"\\boxed{{{answer}}}"
     if (opened or config.reward.format or config.reward.after_thinking) and CLOSE not in body:
         return "".join(("" if opened else f"{OPEN}\n", f"{body}\n{CLOSE}\n{box}"))
-    return body if BOX in body else f"{body}\n{box}"
+    return body if (boxed(body.rpartition(CLOSE)[2]) or "").strip() == answer else f"{body}\n{box}"

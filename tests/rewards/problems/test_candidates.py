@@ -124,3 +124,10 @@ def test_a_contradicting_solution_keeps_its_own_answer() -> None:
 def test_a_response_is_written_as_asked() -> None:
     config = changed(Config(), {"warm_start.response": r"{solution} So \boxed{{answer}}."})
     assert response_of(GSM8K, "18", config, opened=False).endswith("18 clips. So \\boxed{18}.")
+    assert response_of("A {answer}\n#### 18", "18", config, opened=False) == r"A {answer} So \boxed{18}."
+
+
+@pytest.mark.parametrize("solution", ["So \\boxed{3}, and 7.\n#### 7", "<think>\\boxed{7}</think> It is 7.\n#### 7"])
+def test_a_box_that_is_not_the_answer_does_not_stand_for_it(solution: str) -> None:
+    config = changed(Config(), {"reward.format": 0.0})
+    assert response_of(solution, "7", config, opened=False).endswith("\n\\boxed{7}")
