@@ -39,6 +39,9 @@ KEY = "warm_start.source"
 NO_SOLUTION = "no solution"
 TOO_LONG = "solution over rollout.max_response_tokens"
 
+TRIED = 8
+"""Problems of a source that are verified and tokenized per demonstration asked for, our choice: some are left out."""
+
 
 def load_with_candidates(config: Config, tokenizer: Any) -> ProblemSet:
     """Load the problems of a run, with the candidates of its warm start and their solutions.
@@ -88,7 +91,8 @@ def _with_solutions(
     pattern = config.data.problem_pattern if source == config.data.source else ""
     data = replace(with_columns(config.data, rows), problem_pattern=pattern)
     field, controls = solution_field(config.warm_start.solution_field, rows), control_tokens(tokenizer)
-    raw = without_overlaps(distinct_problems(rows, KEY, data, filtered), heldout, "drop", filtered)
+    raw = distinct_problems(rows, KEY, data, filtered)[: TRIED * config.warm_start.demonstrations]
+    raw = without_overlaps(raw, heldout, "drop", filtered)
     known = {one.id: one for one in raw}
     end = [*stop_token_ids(config.model, tokenizer), tokenizer.eos_token_id][0]
     solved = []

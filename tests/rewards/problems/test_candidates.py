@@ -10,7 +10,7 @@ from conf.catalogue import reward_presets
 from conf.errors import BadInput
 from conf.schema import Config, ExampleConfig
 from conf.settings import changed
-from rewards.problems.candidates import NO_SOLUTION, TOO_LONG, load_with_candidates, response_of
+from rewards.problems.candidates import NO_SOLUTION, TOO_LONG, TRIED, load_with_candidates, response_of
 from rewards.problems.loading import CONTROL, OVERLAP_FILTERED
 from rewards.verify import verify
 from rewards.weighted_sum import well_formed
@@ -70,6 +70,12 @@ def test_solutions_are_responses_of_an_engine(loader: Loader) -> None:
         assert solution.text == f"It is \\boxed{{{problem.gold}}}."
         assert loader.tokenizer.decode(solution.token_ids) == f"{solution.text}<|im_end|>"
         assert (solution.finish_reason, len(solution.logprobs)) == ("stop", 0)
+
+
+def test_of_a_large_source_only_so_many_as_may_be_needed_are_read(loader: Loader) -> None:
+    rows = [{**row, "solution": "So."} for row in SUMS]
+    problems = candidates(loader, {**SOLVED, "warm_start.demonstrations": 2}, rows)
+    assert len(problems.candidates) + sum(problems.filtered_counts.values()) == 2 * TRIED < len(SUMS)
 
 
 def test_unusable_solutions_are_counted(loader: Loader) -> None:
