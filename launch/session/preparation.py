@@ -11,7 +11,7 @@ from pathlib import Path
 from actors.coordinator.context import RunRequest
 from actors.formats import counted, duration
 from actors.messages import ProblemSet
-from actors.storage.checkpoints import version_of
+from actors.storage.checkpoints import read_state, version_of
 from actors.storage.documents import EventKind, Origin, Planned
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
@@ -81,8 +81,11 @@ def prepare(
 
     arguments: the command line. notes: see `planned`.
     """
-    config, model_path, problems, absent_walls = find_and_check(plan.config)
-    begun = RunRecord(folder).exists and not config.run.overwrite
+    record = RunRecord(folder)
+    begun = record.exists and not plan.config.run.overwrite
+    latest = record.checkpoints.latest if begun else None
+    warmed = latest is not None and read_state(latest).warm_start_over
+    config, model_path, problems, absent_walls = find_and_check(plan.config, warmed)
     changes = begin(config, folder, problems)
     run = RunFolder(folder.resolve())
     run.drop_half_event()
@@ -120,22 +123,24 @@ def prepare(
     return request
 
 
-def find_and_check(config: Config) -> tuple[Config, str, ProblemSet, Sequence[str]]:
+def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, ProblemSet, Sequence[str]]:
     """Find and check a run's model, data and reward. Return the settings with the model pinned, the model's folder, the
-    problems, and the walls around reward functions that this kernel lacks.
+    problems, and the walls around reward functions that this kernel lacks. warmed: whether its warm start is over.
     """
     from actors.models.adapters import check_adapter, pinned
     from actors.models.files import load_tokenizer, locate
     from learner.model.architecture import check_architecture
     from rewards.pool import check_reward_functions
     from rewards.problems.candidates import load_with_candidates
+    from rewards.problems.loading import load_problems
     from rewards.weighted_sum import reward_function
 
     config = pinned(config)
     model_path = locate(config.model)
     check_architecture(config, model_path)
     check_adapter(config, model_path)
-    problems = load_with_candidates(config, load_tokenizer(model_path, config.model.path))
+    load = load_problems if warmed else load_with_candidates
+    problems = load(config, load_tokenizer(model_path, config.model.path))
     print(f"Problems: {problem_counts(problems, config)}")
     return (
         config,

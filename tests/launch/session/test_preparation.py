@@ -4,24 +4,55 @@ from pathlib import Path
 import pytest
 
 from actors.messages import Problem, ProblemSet
-from actors.storage.documents import EventKind, Origin, Planned
+from actors.storage.checkpoints import link, write_state
+from actors.storage.documents import CoordinatorState, EventKind, Origin, Planned
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
+from conf.errors import BadInput
 from conf.load import dump, load
+from conf.settings import changed
 from launch.hardware.machine import detect
 from launch.plan.plan import make_plan
 from launch.session.preparation import prepare, problem_counts
 from tests.launch.plan.plans import estimated
 
+NONE = ProblemSet((), (), {})
 
-def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.models.files.locate", lambda model: "nowhere")
     monkeypatch.setattr("actors.models.adapters.pin_of", lambda model: "a" * 40)
     monkeypatch.setattr("learner.model.architecture.check_architecture", lambda config, path: None)
     monkeypatch.setattr("actors.models.adapters.check_adapter", lambda config, path: None)
-    none = ProblemSet((), (), {})
-    monkeypatch.setattr("rewards.problems.candidates.load_with_candidates", lambda config, tokenizer: none)
+    monkeypatch.setattr("rewards.problems.loading.load_problems", lambda config, tokenizer: NONE)
+    monkeypatch.setattr("rewards.problems.candidates.load_with_candidates", lambda config, tokenizer: NONE)
     monkeypatch.setattr("actors.models.files.load_tokenizer", lambda folder, path: None)
+
+
+def test_a_warm_start_that_is_over_needs_its_source_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> ProblemSet:
+        raise BadInput("gone")
+
+    monkeypatch.setattr("rewards.problems.candidates.load_with_candidates", gone)
+    config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32", "warm_start.source=file:gone.jsonl"])
+    checkpoint = tmp_path / "checkpoints" / "update-000003"
+    checkpoint.mkdir(parents=True)
+    link(checkpoint.parent / "latest", checkpoint)
+    plan = make_plan(config, detect("cpu"))
+    for over, begun in ((True, False), (False, True), (True, True)):
+        write_state(checkpoint, CoordinatorState(warm_start_over=over))
+        (tmp_path / "config.yaml").unlink(missing_ok=True)
+        if begun:
+            (tmp_path / "config.yaml").write_text(dump(changed(config, {"model.pin": "a" * 40})))
+        if over and begun:
+            assert prepare(plan, tmp_path, started_at=0.0).problems is NONE
+        else:
+            with pytest.raises(BadInput, match="gone"):
+                prepare(plan, tmp_path, started_at=0.0)
+
+
+def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path) -> None:
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
     (tmp_path / "config.yaml").write_text(dump(config))
