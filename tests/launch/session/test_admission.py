@@ -4,13 +4,14 @@ import re
 import shlex
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from actors.coordinator.rules.selection import SCORE
-from actors.messages import Problem, ProblemSet
+from actors.messages import Problem, ProblemSet, Sample
 from actors.storage import folders, run_folder
 from actors.storage.documents import LedgerRecord, PolicyScores
 from actors.storage.files import lock, replace_text
@@ -166,6 +167,17 @@ def test_changed_data_is_refused_on_resume(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     with pytest.raises(BadInput, match="other problems"):
         begin(config, tmp_path / "two", problems("a", "c"))
+
+
+def test_another_source_of_solutions_is_refused_in_the_middle_of_a_warm_start(tmp_path: Path) -> None:
+    config, folder, solutions = configure(tmp_path), tmp_path / "one", (Sample((1,), (), "", "stop"),) * 2
+    begun = replace(problems("a"), candidates=problems("b", "c").train, solutions=solutions)
+    begin(config, folder, begun)
+    (folder / "warm-start.jsonl").write_text('{"problem": "c", "responses": [[1]]}\n')
+    for source, over in ((begun, False), (problems("a"), True)):
+        assert begin(config, folder, source) == [], f"over: {over}"
+    with pytest.raises(BadInput, match=r"warm_start\.source.*run\.overwrite"):
+        begin(config, folder, replace(begun, candidates=problems("b", "d").train))
 
 
 def test_mark_of_an_overwritten_run_is_the_last_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
