@@ -64,7 +64,9 @@ def check_budget(plan: Plan) -> None:
 
 
 def check_warm_start(config: Config, warm: WarmStart) -> None:
-    """Raise BadInput if the updates asked for take most of the budget, or if its fraction holds not even one."""
+    """Raise BadInput if the updates asked for take most of the budget, or if its fraction holds not even one, or no
+    group of the model's own responses.
+    """
     asked, budget_s = config.warm_start.updates, config.budget.seconds
     if asked and asked * warm.update_s > MOST_WARM_START * budget_s:
         raise BadInput(
@@ -77,6 +79,12 @@ def check_warm_start(config: Config, warm: WarmStart) -> None:
             f"warm_start.fraction={config.warm_start.fraction:g}: its {duration(warm.most_s)} hold no update, which"
             f" takes about {duration(warm.update_s)}; raise it or budget.minutes, or lower"
             " warm_start.demonstrations_per_update"
+        )
+    if config.warm_start.from_itself and warm.samples < (each := config.rollout.samples_per_problem):
+        raise BadInput(
+            f"warm_start.fraction={config.warm_start.fraction:g}: the part of its {duration(warm.most_s)} for sampling"
+            f" holds {warm.samples} of the {each} responses to one problem; raise it or budget.minutes, or lower"
+            " rollout.max_response_tokens"
         )
 
 
