@@ -51,6 +51,11 @@ def _faults(config: Config) -> Iterator[str]:
     yield from _batch_faults(config)
     yield from _deterministic_faults(config)
     yield from _warm_start_faults(config.warm_start)
+    if config.warm_start.from_itself and (adapter := config.lora.start_from):
+        yield (
+            f"warm_start.source={SELF} with lora.start_from={adapter}: the base model without the adapter would give"
+            " the responses; give a source of solutions, or no warm start"
+        )
     yield from algorithm_faults(config.algorithm)
     reward = config.reward
     if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not reward.custom:
