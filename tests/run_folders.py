@@ -59,6 +59,7 @@ def write_run(
         "model": {"path": model, "dtype": "bfloat16"},
         "data": {"source": "file:sums.jsonl"},
         "lora": {"rank": rank, "alpha": 32},
+        "warm_start": {"source": "" if warm is None else "self"},
         "learner": {"learning_rate": learning_rate, "max_staleness": 1},
         "rollout": {"max_response_tokens": 24},
         "eval": {"n": 1, "temperature": 1.0, "top_p": 1.0},

@@ -46,7 +46,7 @@ class HeldoutEvaluations:
         return await self._evaluate("base", None, self._run.budget.left * BASE_SHARE)
 
     async def warm(self, adapter: AdapterRef) -> PolicyScores | None:
-        """Evaluate version 0 after a warm start, without the time that is held back for the end."""
+        """Evaluate version 0 where it is not the base model, without the time that is held back for the end."""
         budget = self._run.budget
         seconds = min(budget.left * BASE_SHARE, budget.left - budget.reserve)
         enough = seconds > budget.expected("evaluate") / self._run.config.eval.n
@@ -174,7 +174,8 @@ class ReferenceSet:
 
 
 class StartEvaluations:
-    """Measures the models that reinforcement learning starts from: the base model, and version 0 of a warm start.
+    """Measures the models that reinforcement learning starts from: the base model, and version 0 if it is another,
+    after a warm start or with `lora.start_from`.
 
     replaceable: set unless version 0 has yet to be evaluated, and must stay the policy until then.
     """
@@ -188,8 +189,8 @@ class StartEvaluations:
     def begin(self, version: int) -> bool:
         """Begin at a version. Return whether something is to be measured before its second batch is sampled."""
         self.replaceable.set()
-        folder, warm = self._run.folder, self._run.config.warm_start.source and self._run.problems.heldout
-        if warm and version == 0 and folder.evaluation("warm") is None:
+        apart = self._run.config.starts_apart and self._run.problems.heldout
+        if apart and version == 0 and self._run.folder.evaluation("warm") is None:
             self.replaceable.clear()
         return self._base_due or not self.replaceable.is_set()
 
@@ -206,7 +207,7 @@ class StartEvaluations:
             await stopping.until(lambda: idle() or None)
         await self.base()
         if policy and not self.replaceable.is_set():
-            with self._evaluating("the model of the warm start"):
+            with self._evaluating("the model at the start of reinforcement learning"):
                 self._standing.warm = await stopping.unless_stopped(self._heldout.warm(policy))
             if not stopping.stopped:
                 self.replaceable.set()

@@ -61,9 +61,14 @@ class Config:
         return self.validation.problems if self.validation.every else 0
 
     @property
+    def starts_apart(self) -> bool:
+        """Whether reinforcement learning begins with another policy than the base model."""
+        return bool(self.warm_start.source or self.lora.start_from)
+
+    @property
     def keeps_start(self) -> bool:
         """Whether KL and drift are measured from an adapter, the one that reinforcement learning began with."""
-        return self.algorithm.reference == "start" and bool(self.warm_start.source or self.lora.start_from)
+        return self.algorithm.reference == "start" and self.starts_apart
 
 
 @dataclass(config=DECLARED, frozen=True)

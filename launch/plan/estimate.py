@@ -101,8 +101,8 @@ class Estimate(Pace):
 
     @property
     def evaluations(self) -> int:
-        """Number of evaluations: before training, after a warm start, and of each policy measured at the end."""
-        return 1 + bool(self.warm_start) + self.config.final_policies
+        """Number of evaluations: of the base model, of another start, and of each policy measured at the end."""
+        return 1 + self.config.starts_apart + self.config.final_policies
 
     @property
     def updates(self) -> int:
@@ -114,9 +114,9 @@ class Estimate(Pace):
         budget = self.config.budget
         wanted = evaluations_reserved(self.config.final_policies) * self.evaluate_s
         reserve = min(wanted, MOST_EVALUATION * budget.seconds) + self.validation_s
-        left = (
-            budget.seconds - spent_s - self.start_s - reserve - (0.0 if made else self.evaluate_s + self.warm_start_s)
-        )
+        policies = 2 if self.config.starts_apart and not self.warm_start else 1
+        before_s = 0.0 if made else policies * self.evaluate_s + self.warm_start_s
+        left = budget.seconds - spent_s - self.start_s - reserve - before_s
         updates = made + max(0, int(left / (self.update_s + self.validate_s)))
         return updates if budget.updates is None else min(updates, budget.updates)
 

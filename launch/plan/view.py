@@ -197,6 +197,8 @@ def _time(plan: Plan) -> RenderableType:
     if found.warm_start:
         warm = [("warm start", _warm_start(found.warm_start))]
         measured = f"before and after the warm start, {measured.removeprefix('before ')}"
+    elif plan.config.starts_apart:
+        measured = f"of the base model, {measured}"
     rows = [
         ("one update", f"about {duration(found.update_s)}, bound by {bound}"),
         ("generation", f"{duration(found.generate_s)} per update, {_count(found.tokens)} tokens"),

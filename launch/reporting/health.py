@@ -153,7 +153,7 @@ def _samples(run: Run) -> Iterator[Flag]:
 
 def _evaluations(run: Run) -> Iterator[Flag]:
     most, n = run.base.problems if run.base else 0, run.config.get("eval.n") or 0
-    for name, found in (("base", run.base), ("warm-started", run.warm), ("trained", run.final)):
+    for name, found in (("base", run.base), (run.start, run.warm), ("trained", run.final)):
         if found and (found.problems < most or found.n < n):
             made = f"{many(found.problems, 'problem')} with {many(found.n, 'sample')} each, not {most} with {n}"
             yield Flag("note", f"The evaluation of the {name} model was cut short", made)

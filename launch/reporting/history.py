@@ -46,8 +46,8 @@ class Run:
     begun: whether the folder can be read; otherwise only name, folder, config, sweep_status and a reason are known.
     sweep_status: the status of the run in its sweep.
     summary: summary.json; before the end of the run, the facts known so far.
-    before, warm_samples, after, at_end: samples of the held-out evaluations of the base model, of version 0 after a
-    warm start, of the result, and of the last policy where that is another.
+    before, warm_samples, after, at_end: samples of the held-out evaluations of the base model, of version 0 where
+    it is another, of the result, and of the last policy where that is another.
     warm_start: the rows of the warm start's updates.
     evaluation: evaluation.json.
     exam: status of the evaluation on the sweep's benchmarks, None without any.
@@ -85,8 +85,14 @@ class Run:
 
     @property
     def warm(self) -> documents.PolicyScores | None:
-        """Held-out evaluation of version 0 after a warm start."""
+        """Held-out evaluation of version 0 where it is not the base model."""
         return self.summary.eval.warm
+
+    @property
+    def start(self) -> str:
+        """What has made version 0 another policy than the base model."""
+        names = {"lora.start_from": "start adapter", "warm_start.source": "warm start"}
+        return " and ".join(name for key, name in names.items() if self.config.get(key))
 
     @property
     def final(self) -> documents.PolicyScores | None:
@@ -125,7 +131,7 @@ class Run:
 
     @cached_property
     def solved_warm(self) -> dict[str, float]:
-        """The same by version 0 after a warm start."""
+        """The same by version 0 where it is not the base model."""
         return _solved(self.warm_samples)
 
     def series(self, name: str) -> tuple[list[int], list[float]]:

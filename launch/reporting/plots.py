@@ -127,7 +127,7 @@ def learning_curve(run: Run, found: Effect | None) -> Plot | None:
     if result != end:
         axes.axvline(result, color="C1", linewidth=0.8, linestyle="--", label=f"result: update {result}")
     _held_out(axes, points, "held-out pass@1", "C1", 5)
-    _held_out(axes, {0: mean_of(run.warm)} if run.warm else {}, "after the warm start", "C5", 5)
+    _held_out(axes, {0: mean_of(run.warm)} if run.warm else {}, f"{run.start}, update 0", "C5", 5)
     _mark_collapses(axes, run)
     if "reward/mean" not in known:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))

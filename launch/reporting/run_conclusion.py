@@ -45,13 +45,13 @@ def effect(run: Run) -> Effect | None:
     return _between(run.base, run.final, *run.solved)
 
 
-def imitation(run: Run) -> Effect | None:
-    """Return the part of the effect that a warm start has made; None without one."""
+def beginning(run: Run) -> Effect | None:
+    """Return the part of the effect that a start adapter or a warm start has made; None without one."""
     return _between(run.base, run.warm, run.solved[0], run.solved_warm)
 
 
 def reinforcement(run: Run) -> Effect | None:
-    """Return the part of the effect since the warm start; None without one."""
+    """Return the part of the effect since the start adapter or the warm start; None without one."""
     return _between(run.warm, run.final, run.solved_warm, run.solved[1])
 
 
@@ -91,10 +91,10 @@ def conclude(run: Run, found: Effect | None) -> str:
 
 
 def _parts(run: Run, whole: Effect) -> str:
-    """Say what the warm start did before, and both together, so that nobody takes imitation for reinforcement."""
-    if not (warm := imitation(run)):
+    """Say what came before, and all together, so that nobody takes it for reinforcement."""
+    if not (before := beginning(run)):
         return ""
-    said = {"The warm start, imitation, came before": warm, "Both together": whole}
+    said = {f"The {run.start}, not reinforcement, came before": before, "All together": whole}
     return "".join(
         f" {name}: {percent(of.before.value)} to {percent(of.after.value)}, {points(of.difference.value)} points"
         + (f" (95{SPACE}% interval {span(of.difference.interval)})." if of.difference.interval else ".")

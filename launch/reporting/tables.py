@@ -13,7 +13,7 @@ from actors.storage.documents import Plasticity, PolicyScores, SampleRow
 from conf.schema.reward import formula
 from launch.reporting.benchmarks import notes, table_rows
 from launch.reporting.history import Run
-from launch.reporting.run_conclusion import Effect, imitation, mean_of, reinforcement
+from launch.reporting.run_conclusion import Effect, beginning, mean_of, reinforcement
 from launch.reporting.wording import WORDS, compact, count, decimal, many, percent, points, span, time
 
 SHOWN_PAIRS = 6
@@ -62,7 +62,7 @@ class BeforeAfter:
 
 
 def held_out(run: Run, found: Effect) -> Table:
-    """Return the table that compares the run's evaluations: of the base model, of a warm start, of the result, and of
+    """Return the table that compares the run's evaluations: of the base model, of another start, of the result, and of
     the last policy where that is another.
     """
     base, final, last = run.base, run.final, run.last
@@ -92,14 +92,14 @@ def held_out(run: Run, found: Effect) -> Table:
         rows = [(*row, cell) for row, cell in zip(rows, _column(last, ks, run.at_end), strict=False)]
         head = ("", "base", f"result: update {run.result.update}", "change", f"last: update {run.summary.updates}")
         note += f" The last policy on {many(last.problems, 'problem')}; it is not the result."
-    if run.warm and (by_imitation := imitation(run)) and (since := reinforcement(run)):
+    if run.warm and (before := beginning(run)) and (since := reinforcement(run)):
         changes = [points(since.difference.value), span(since.difference.interval)]
         cells = zip_longest(rows, _column(run.warm, ks, run.warm_samples), changes, fillvalue="")
         rows = [(*row[:2], cell, *row[2:4], change, *row[4:]) for row, cell, change in cells if row]
-        head = (*head[:2], "warm start", *head[2:4], "since the warm start", *head[4:])
+        head = (*head[:2], run.start, *head[2:4], f"since the {run.start}", *head[4:])
         note += (
-            f" The warm start, imitation, changed pass@1 by {points(by_imitation.difference.value)} points; the rest is"
-            " reinforcement learning."
+            f" The {run.start} changed pass@1 by {points(before.difference.value)} points; the rest is reinforcement"
+            " learning."
         )
     return Table("Held-out problems", head, rows, note)
 

@@ -43,7 +43,7 @@ class RunView:
         self._live.stop()
 
     def show(self, progress: Progress) -> None:
-        for model, score in (("Base model", progress.base), ("After the warm start", progress.warm)):
+        for model, score in (("Base model", progress.base), ("Start of reinforcement learning", progress.warm)):
             if score is not None and model not in self._shown:
                 self._console.print(f"{model}: held-out pass@1 {score:.3f}")
                 self._shown.add(model)

@@ -21,6 +21,15 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
+def test_a_start_adapter_is_measured_apart_from_the_base_and_from_training(run: Run) -> None:
+    run.config = changed(run.config, {"lora.start_from": "sft"})
+    assert run.go().final
+    found = run.folder.evaluations()
+    assert found.base
+    assert found.warm
+    assert {row.version for row in run.folder.samples("eval-warm")} == {0}
+
+
 def test_summary_compares_with_the_base_on_the_same_responses(run: Run) -> None:
     outcome = run.go()
     assert outcome.plasticity

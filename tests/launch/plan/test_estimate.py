@@ -54,6 +54,12 @@ def test_the_budget_holds_start_evaluations_and_updates() -> None:
     assert few.start_s + 3 * few.update_s < few.spent_s < 480
 
 
+def test_a_start_adapter_takes_an_evaluation_of_its_own() -> None:
+    never, apart = quickstart(), quickstart("lora.start_from=sft")
+    assert apart.evaluations == never.evaluations + 1
+    assert apart.updates < never.updates
+
+
 def test_validations_take_updates_from_the_budget_up_to_their_fraction() -> None:
     never, often, always = (
         quickstart(f"validation.every={every}", f"validation.share={share}")

@@ -104,3 +104,8 @@ def test_what_the_warm_start_did_is_no_reinforcement(tmp_path: Path, warm: int, 
     assert {len(row) for row in table.body} == {6}
     assert table.body[0][1:] == (*map(percent, (0.0, warm / 24, 0.75)), "+75.0", points(0.75 - warm / 24))
     assert all(found in run_report(run).html for found in ("warm-start", "Loss of the warm start"))
+    with_adapter = replace(run, config=run.config | {"lora.start_from": "sft"})
+    for source, name in (("self", "start adapter and warm start"), ("", "start adapter")):
+        begun = replace(with_adapter, config=with_adapter.config | {"warm_start.source": source})
+        assert held_out(begun, found).head[2::3] == (name, f"since the {name}")
+        assert f"The {name}, not reinforcement" in conclude(begun, found)
