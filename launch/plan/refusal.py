@@ -14,7 +14,6 @@ from conf.settings import changed
 from launch.hardware.machine import GIB, Machine
 from launch.plan.memory import Fit, engine_memory, misfit
 from launch.plan.plan import Change, Plan
-from launch.plan.warm_start import WarmStart
 
 LARGEST_CPU_MODEL = 500_000_000
 """Parameters of the largest model that runs on a CPU without `device=cpu`."""
@@ -23,9 +22,6 @@ NEWER_GPU = "take a GPU that can: an A40, an RTX 3090 or a newer one"
 
 LEAST_START = 0.5
 """Fraction of the expected start that a budget must cover: an unmeasured machine may be twice as fast."""
-
-MOST_WARM_START = 0.5
-"""Largest fraction of the budget that the updates of a warm start may be asked to take."""
 
 
 def check_plan(plan: Plan) -> None:
@@ -47,10 +43,9 @@ def check_plan(plan: Plan) -> None:
 
 
 def check_budget(plan: Plan) -> None:
-    """Raise BadInput if the budget does not even cover the start of the run, or if a warm start would eat it."""
+    """Raise BadInput if the budget does not even cover the start of the run, or its warm start no update."""
     budget, costs = plan.config.budget, plan.costs
-    if plan.estimate and (warm := plan.estimate.warm_start):
-        check_warm_start(plan.config, warm)
+    check_warm_start(plan)
     if costs is None or budget.seconds >= LEAST_START * costs.start_s:
         return
     needed = costs.start_s + (
@@ -63,27 +58,21 @@ def check_budget(plan: Plan) -> None:
     )
 
 
-def check_warm_start(config: Config, warm: WarmStart) -> None:
-    """Raise BadInput if the updates asked for take most of the budget, or if its fraction holds not even one, or no
-    group of the model's own responses.
+def check_warm_start(plan: Plan) -> None:
+    """Raise BadInput if a warm start's fraction of the budget holds not one update, or no group of
+    the model's own responses.
     """
-    asked, budget_s = config.warm_start.updates, config.budget.seconds
-    if asked and asked * warm.update_s > MOST_WARM_START * budget_s:
+    warm = plan.estimate and plan.estimate.warm_start
+    if warm and warm.update_s > warm.most_s:
         raise BadInput(
-            f"warm_start.updates={asked}: they take about {duration(asked * warm.update_s)} of the budget of"
-            f" {duration(budget_s)}, {duration(warm.update_s)} each; give at most"
-            f" {int(MOST_WARM_START * budget_s / warm.update_s)}, or raise budget.minutes"
-        )
-    if warm.update_s > warm.most_s:
-        raise BadInput(
-            f"warm_start.fraction={config.warm_start.fraction:g}: its {duration(warm.most_s)} hold no update, which"
-            f" takes about {duration(warm.update_s)}; raise it or budget.minutes, or lower"
+            f"warm_start.fraction={plan.config.warm_start.fraction:g}: its {duration(warm.most_s)} hold no update,"
+            f" which takes about {duration(warm.update_s)}; raise it or budget.minutes, or lower"
             " warm_start.demonstrations_per_update"
         )
-    if config.warm_start.from_itself and warm.samples < (each := config.rollout.samples_per_problem):
+    if warm and plan.config.warm_start.from_itself and warm.samples < (each := plan.config.rollout.samples_per_problem):
         raise BadInput(
-            f"warm_start.fraction={config.warm_start.fraction:g}: the part of its {duration(warm.most_s)} for sampling"
-            f" holds {warm.samples} of the {each} responses to one problem; raise it or budget.minutes, or lower"
+            f"warm_start.fraction={plan.config.warm_start.fraction:g}: the part of its {duration(warm.most_s)} for"
+            f" sampling holds not one group of {each} responses; raise it or budget.minutes, or lower"
             " rollout.max_response_tokens"
         )
 
