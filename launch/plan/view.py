@@ -16,6 +16,7 @@ from actors.formats import counted, duration
 from actors.models.sizes import lora_parameters, parameters
 from actors.runtime.placement import Share
 from conf.catalogue import GPU_DTYPE
+from conf.errors import BadInput
 from conf.load import flatten
 from conf.schema.model import PROJECTIONS
 from conf.schema.reward import formula
@@ -24,7 +25,7 @@ from launch.hardware.machine import GIB
 from launch.plan.estimate import Estimate
 from launch.plan.memory import misfit
 from launch.plan.plan import Plan
-from launch.plan.refusal import advice
+from launch.plan.refusal import advice, check_warm_start
 from launch.plan.time import CPU_SPEEDS, EFFICIENCY, FILL, LEARN_RANGE
 from launch.plan.warm_start import WarmStart
 
@@ -63,6 +64,10 @@ def conclusion(plan: Plan) -> Text:
     if found is None:
         text = f"Fits. The updates in {within} are not known: conf/devices.yaml has no speed for {plan.machine.name}."
         return Text(text, style="bold green")
+    try:
+        check_warm_start(plan)
+    except BadInput as error:
+        return Text(f"Fits, but {error}.", style="bold yellow")
     if not found.updates:
         spent = found.start_s + found.warm_start_s + found.evaluations * found.evaluate_s
         what = "start, warm start" if found.warm_start else "start"

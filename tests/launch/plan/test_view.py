@@ -51,6 +51,8 @@ def test_the_first_line_names_the_updates_of_other_assumptions_until_one_is_meas
 
 def test_plan_of_too_short_a_budget_says_so() -> None:
     assert re.search("hold no update: .*budget.minutes", shown(plan("quickstart", CPU, "budget.minutes=0.5")))
+    warm = plan("quickstart", CPU, "warm_start.source=self", "warm_start.fraction=0.001")
+    assert "warm_start.fraction=0.001" in conclusion(warm).plain
 
 
 @pytest.mark.parametrize(("updates", "style"), [(FEWEST_UPDATES - 1, "bold yellow"), (FEWEST_UPDATES, "bold green")])
