@@ -38,7 +38,7 @@ from launch.hardware.machine import check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
 from launch.plan.options import estimate_all
 from launch.plan.plan import Plan
-from launch.plan.refusal import check_plan
+from launch.plan.refusal import check_plan, check_warm_start
 from launch.session.admission import check_settings, take_over
 from launch.sweep_runs.checks import check_comparable, check_known, check_sources
 from launch.sweep_runs.grid import Grid, read_grid
@@ -83,6 +83,7 @@ def check_runs(grid: Grid, plans: dict[str, Plan], lanes: int) -> None:
         check_mps(run.config, plan.placement, joined, at_once=lanes)
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
+            check_warm_start(plan)
             check_build(plan.config, plan.machine, packages)
         check_settings(plan.config, run.record)
     if not joined and (names := idle(estimate_all(plans))):

@@ -122,6 +122,7 @@ def test_lanes_work_side_by_side_on_gpus_of_their_own(
     [
         (["ranks=[8]", "budget.minutes=0.1"], "r8 has"),
         (["ranks=[8]", "device=A40"], "A40"),
+        (["ranks=[8]", "warm_start.source=self", "warm_start.fraction=0.001"], "warm_start.fraction=0.001"),
         (["models=[/no/such/folder]"], "/no/such/folder"),
     ],
 )
