@@ -134,10 +134,11 @@ class Plan(Fit):
         """Mean durations of the run; None without costs, or if not one sample fits."""
         if self.costs is None or not self.sequences:
             return None
-        held_out: Change = {}
-        if self.problems:
-            held_out = {"eval.problems": self.problems.heldout, "validation.problems": max(self.problems.selection, 1)}
-        config = changed(self.config, held_out)
+        counts: Change = {}
+        if found := self.problems:
+            counts = {"eval.problems": found.heldout, "validation.problems": max(found.selection, 1)}
+            counts["data.size"] = found.train
+        config = changed(self.config, counts)
         return estimate(config, self.costs, self.workload, self.placement, self.at_once, self.together)
 
     @property

@@ -221,7 +221,8 @@ def _time(plan: Plan) -> RenderableType:
 def _warm_start(warm: WarmStart) -> str:
     sampling = f"{counted(warm.samples, 'response')} in {duration(warm.sample_s)}, then " if warm.samples else ""
     updates = f"{counted(warm.updates, 'update')} of {duration(warm.update_s)}"
-    return f"about {duration(warm.seconds)}, at most {duration(warm.most_s)}: {sampling}{updates}"
+    most = f", at most {duration(warm.most_s)}" if math.isfinite(warm.most_s) else ""
+    return f"about {duration(warm.seconds)}{most}: {sampling}{updates}"
 
 
 def source(plan: Plan) -> str:

@@ -8,8 +8,8 @@ from conf.schema import Config
 from conf.schema.warm_start import PASSES, SAMPLING_SHARE
 from launch.plan.time import Costs, Workload
 
-RIGHT = 0.25
-"""Fraction of the model's own responses that are right, if nothing is known."""
+RIGHT = 0.066
+"""Assumed fraction of the model's own responses that are right: that of the bundled model in quickstart_warm."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class WarmStart:
 
     samples, sample_s: the model's own responses, and seconds for them
     updates, update_s: its updates, and seconds of each
-    most_s: seconds that it may take
+    most_s: seconds that it may take; without end in a deterministic run
     """
 
     samples: int
@@ -37,13 +37,14 @@ def plan_warm_start(
 ) -> WarmStart:
     """Return the warm start of a run that has one. response_s: seconds of the engines per response."""
     warm, each = config.warm_start, config.rollout.samples_per_problem
-    most_s = warm.fraction * config.budget.seconds
+    most_s = math.inf if config.run.deterministic else warm.fraction * config.budget.seconds
     samples, found = 0, warm.demonstrations
     if warm.from_itself:
         per_problem = min(RIGHT * each, warm.per_problem)
-        most = SAMPLING_SHARE * most_s / response_s
-        samples = int(min(math.ceil(found / per_problem) * each, most))
-        found = min(found, max(1, int(samples / each * per_problem)))
+        in_time = SAMPLING_SHARE * most_s / (each * response_s)
+        groups = int(min(math.ceil(found / per_problem), config.data.size or math.inf, in_time))
+        samples = groups * each
+        found = min(found, max(1, int(groups * per_problem)))
     tokens = min(warm.demonstrations, warm.demonstrations_per_update) * (workload.fresh + workload.response)
     update_s = tokens * costs.learn_s / len(placement.learners) + costs.update_s
     updates = PASSES * math.ceil(found / warm.demonstrations_per_update)

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from launch.plan.estimate import Estimate, estimate
+from launch.plan.plan import with_problems
 from launch.plan.time import Calibration
 from tests.launch.plan.plans import CPU, estimated, machine, plan
 
@@ -75,7 +76,9 @@ def test_validations_take_updates_from_the_budget_up_to_their_fraction() -> None
 def test_a_warm_start_takes_updates_from_the_budget_up_to_its_fraction() -> None:
     def warm(*settings: str) -> Estimate:
         own = () if any("source=" in each for each in settings) else ("source=self",)
-        return quickstart(*(f"warm_start.{each}" for each in (*own, *settings)))
+        return quickstart(
+            *(each if "." in each.partition("=")[0] else f"warm_start.{each}" for each in (*own, *settings))
+        )
 
     never, short, long = quickstart(), warm("fraction=0.1"), warm("fraction=0.5")
     few, solved = warm("updates=2", "demonstrations=64"), warm("source=file:solved.jsonl", "fraction=0.5")
@@ -89,5 +92,16 @@ def test_a_warm_start_takes_updates_from_the_budget_up_to_its_fraction() -> None
     assert few.warm_start.seconds < short.warm_start.seconds == short.warm_start.most_s == 48
     assert (solved.warm_start.samples, solved.warm_start.updates) == (0, 48)
     assert 0 < short.warm_start.sample_s <= 24
+    endless = warm("run.deterministic=true", "budget.updates=9").warm_start
+    assert endless
+    assert endless.seconds == endless.sample_s + endless.updates * endless.update_s > 48
     reserved_s = never.evaluate_s + long.warm_start_s
     assert long.updates == pytest.approx(never.updates - reserved_s / never.update_s, abs=2)
+
+
+def test_a_warm_start_samples_whole_groups_of_the_problems_there_are() -> None:
+    mine = estimated(with_problems(plan("mine", CPU, "warm_start.source=self"))).warm_start
+    quick = quickstart("warm_start.source=self").warm_start
+    assert mine
+    assert quick
+    assert (mine.samples, mine.updates, quick.samples % 8) == (15 * 8, 3, 0)
