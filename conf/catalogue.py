@@ -16,7 +16,7 @@ GPU_DTYPE = "bfloat16"
 COMMON = re.compile(r"NVIDIA|GEFORCE|TESLA|QUADRO|RTX|SXM\d*|GI?B|[ _-]")
 """Parts of a GPU's name that distinguish it from no other."""
 
-BY_MEMORY = re.compile(r"(\d{1,3}) ?GI?B", re.IGNORECASE)
+BY_MEMORY = re.compile(r"([1-9]\d{0,2}) ?GI?B", re.IGNORECASE)
 """Pattern of a GPU that is given by its memory alone."""
 
 MEMORY = re.compile(r"[ _-](\d+) ?GI?B$")

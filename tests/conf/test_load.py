@@ -296,6 +296,7 @@ def test_recorded_settings_are_checked(text: str, other: str, named: str, tmp_pa
         ("12 gb", "12GB"),
         ("4060 Ti 8GB", ""),
         ("RTX 3080 12GB", ""),
+        ("0GB", ""),
     ],
 )
 def test_gpus_are_known_as_people_call_them_but_not_with_other_memory(given: str, device: str) -> None:
