@@ -253,8 +253,12 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
     followers = [item for item in settings(CommandLine) if item.follows]
     for file, layer in layers:
         own = flatten(layer)
+        before = flatten(_merged(*merged))
         for item in followers:
-            if item.follows in own:
+            new = item.path == "budget.minutes" or before.get(item.follows) != own.get(
+                item.follows
+            )  # it replaces hours
+            if item.follows in own and new:
                 merged = [copy.deepcopy(tree) for tree in merged]
                 for tree in merged:
                     take(tree, item.path)

@@ -64,7 +64,7 @@ class Setting:
     meaning: the string below its field, on one line.
     source: where the default comes from.
     rule: the condition on its values.
-    follows: key of another setting. A layer that sets that one but not this one resets this one to its default.
+    follows: key of another setting. A layer that changes that one but not this one resets this one to its default.
     resumable: a run may be resumed with another value, which changes where and how fast the run proceeds, not what it
         learns.
     private: it concerns the run's owner alone, and is shown only in the run's folder.

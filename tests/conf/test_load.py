@@ -158,6 +158,8 @@ def test_a_setting_follows_another() -> None:
     assert {each: quickstart(*(f"budget.{one}" for one in each)).budget.seconds for each in hours} == hours
     assert quickstart("model.path=/some/model").model.shape == ShapeConfig() != quickstart().model.shape
     assert load(["conf=math", "model.path=/some/model", "model.stop_tokens=[a]"]).model.stop_tokens == ["a"]
+    warm = ["conf=quickstart_warm", "warm_start.source=self"]
+    assert load(warm).warm_start == load(warm[:1]).warm_start
     own = quickstart("data.source=file:mine.csv").data
     assert (own.parameters, own.problem_pattern, own.template) == ({}, "", quickstart().data.template)
 
