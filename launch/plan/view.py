@@ -75,6 +75,8 @@ def conclusion(plan: Plan) -> Text:
         text += f", an update {duration(found.update_s)}; raise budget.minutes."
         return Text(text, style="bold yellow")
     cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
+    if found.updates == budget.updates:
+        within = duration(found.spent_s)
     about = f"{_updates(found)} in {within}{_otherwise(plan)}{cost}"
     if found.updates < FEWEST_UPDATES:
         return Text(f"Fits, but about {about}: nothing will be learned.", style="bold yellow")
@@ -87,7 +89,9 @@ def _otherwise(plan: Plan) -> str:
         return ""
     if plan.machine.gpus:
         other, how = plan.other_mps, "without" if plan.config.run.mps else "with"
-        return f" ({other.estimate.updates:,} {how} NVIDIA's MPS)" if other and other.estimate else ""
+        count = other.estimate.updates if other and other.estimate else 0
+        alike = plan.estimate and plan.estimate.updates == count
+        return "" if not count or alike else f" ({count:,} {how} NVIDIA's MPS)"
     parts = ("decode", "learn", "update", "score", "sync", "verify")
     slower: list[dict[str, Any]] = [dict.fromkeys(parts, 1 / speed) for speed in CPU_SPEEDS]
     found = (replace(plan, calibration=replace(plan.calibration, **factors)).estimate for factors in slower)

@@ -60,3 +60,8 @@ def test_plan_of_few_updates_warns(updates: int, style: str) -> None:
     first = conclusion(plan("quickstart", CPU, f"budget.updates={updates}"))
     assert f"about {updates} updates" in first.plain.lower()
     assert first.style == style
+    assert " 8 min" not in first.plain
+
+
+def test_the_first_line_names_no_other_number_of_updates_that_is_the_same() -> None:
+    assert "(" not in conclusion(plan("gsm8k", replace(machine("RTX3060"), mps=True), "budget.updates=20")).plain
