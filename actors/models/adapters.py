@@ -4,6 +4,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -11,7 +12,7 @@ from pydantic import ConfigDict, Field, with_config
 from safetensors import SafetensorError, safe_open
 from typing_extensions import TypedDict
 
-from actors.models.files import name_on_hub, pin_of, shape_from_config
+from actors.models.files import HUB_NAMES, name_on_hub, pin_of, shape_from_config
 from actors.models.sizes import projection_sizes
 from conf.errors import BadInput
 from conf.parsing import parse_json, read_text
@@ -61,7 +62,7 @@ class AdapterConfig(TypedDict):
     """adapter_config.json."""
 
     r: Annotated[int, Field(ge=1, le=VLLM_RANKS[-1])]
-    lora_alpha: Annotated[int, Field(ge=1, le=MOST)]
+    lora_alpha: Annotated[float, Field(ge=1, le=MOST, multiple_of=1)]
     use_rslora: NotRequired[bool | None]
     target_modules: list[Module]
     base_model_name_or_path: NotRequired[str | None]
@@ -149,8 +150,11 @@ def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str
     base = stated.get("base_model_name_or_path")
     if not base:
         raise BadInput(f"{where}: names no base model; write base_model_name_or_path into {CONFIG_FILE}")
-    if not model_names(base) & (model_names(config.model.path) | model_names(model_path)):  # paths differ by machine
-        raise BadInput(f"{where}: was made for {base}, this run has model.path={config.model.path}; make them equal")
+    path = config.model.path
+    known = map(model_names, (path, HUB_NAMES.get(path, path), model_path))
+    if model_names(base).isdisjoint(chain(*known)):  # paths differ by machine
+        remedy = f"if it is the same model, write {path} as base_model_name_or_path into its {CONFIG_FILE}"
+        raise BadInput(f"{where}: was made for {base}, this run has model.path={path}; {remedy}")
     return stated
 
 
@@ -158,7 +162,7 @@ def _lora(stated: dict[str, Any]) -> dict[str, Any]:
     """Return an adapter's values of the fields of `config.lora`."""
     return {
         "rank": stated["r"],
-        "alpha": stated["lora_alpha"],
+        "alpha": int(stated["lora_alpha"]),
         "rslora": bool(stated.get("use_rslora")),
         "target_modules": sorted(set(stated["target_modules"])),
     }

@@ -26,6 +26,9 @@ tries six times in half a minute."""
 
 BUNDLED = "bundled:smollm2-135m"
 
+HUB_NAMES = {BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
+"""Hub ids of the originals of bundled models, which are copies packed into 4 bits (Q4_1)."""
+
 ON_HUB = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\w[\w.-]*))?")
 """Pattern of OWNER/NAME[@REVISION]."""
 

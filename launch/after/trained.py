@@ -7,7 +7,7 @@ from pathlib import Path
 
 from actors.evaluation.protocol import response_limit
 from actors.models.adapters import adopt_adapter
-from actors.models.files import BUNDLED, locate, name_on_hub, shape_from_config
+from actors.models.files import HUB_NAMES, locate, name_on_hub, shape_from_config
 from actors.models.sizes import kv_bytes_per_token, longest_sample
 from actors.runtime.host_resources import amount, free_memory
 from actors.runtime.placement import SPINS, Share, place_engines
@@ -22,9 +22,6 @@ from conf.settings import changed
 from launch.hardware.machine import GIB, check_build, detect
 from launch.plan.host_needs import memory_of_engines
 from launch.plan.refusal import check_engines
-
-HUB_NAMES = {BUNDLED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
-"""Hub ids of the originals of bundled models, which are copies packed into 4 bits (Q4_1)."""
 
 CHAT_TOKENS, REPLY_TOKENS = 4096, 1024
 """Most tokens of a conversation and of a reply in it, if the model's context allows that."""

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from actors.models.adapters import _shapes, check_adapter
-from actors.models.files import shape_from_config
+from actors.models.files import BUNDLED, HUB_NAMES, shape_from_config
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.settings import changed
@@ -47,6 +47,8 @@ def test_an_adapter_by_peft_is_accepted(adapter: Path, tiny_config: Config, tiny
     assert {name: list(value.shape) for name, value in stored.items()} == expected
     edit(adapter, base_model_name_or_path=f"/cache/models--me--{tiny_model.name}/snapshots/0123")
     check_adapter(tiny_config, str(tiny_model))
+    edit(adapter, lora_alpha=float(tiny_config.lora.alpha), base_model_name_or_path=HUB_NAMES[BUNDLED])
+    check_adapter(changed(tiny_config, {"model.path": BUNDLED}), str(tiny_model))
     check_adapter(changed(tiny_config, {"lora.start_from": ""}), "nowhere")
 
 
@@ -67,7 +69,8 @@ def test_an_adapter_by_peft_is_accepted(adapter: Path, tiny_config: Config, tiny
         ({"target_modules": ["q_proj"]}, "down_proj"),
         ({"target_modules": ["lm_head"]}, "lm_head"),
         ({"target_modules": "all-linear"}, "target_modules"),
-        ({"base_model_name_or_path": "someone/else"}, "made for someone/else"),
+        ({"base_model_name_or_path": "someone/else"}, "made for someone/else.* write .* as base_model_name_or_path"),
+        ({"lora_alpha": 8.5}, "lora_alpha=8.5"),
         ({"base_model_name_or_path": None}, "base_model_name_or_path"),
     ],
 )
