@@ -1,6 +1,7 @@
 """The NVIDIA GPUs of this machine, found with the driver's library NVML, and those that a run uses."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -140,13 +141,16 @@ def select(gpus: Sequence[Gpu], device: str = "auto") -> list[Gpu]:
 
 
 def gpu_of(name: str) -> str | None:
-    """Return the devices.yaml name of a GPU that the driver calls, say, `NVIDIA A100-SXM4-80GB`."""
+    """Return the devices.yaml name of a GPU that the driver calls, say, `NVIDIA A100-SXM4-80GB`; None for a variant."""
     words = name.upper().replace("-", " ").split()
     joined = "".join(words)
     if "A100" in words:
         return "A100-80" if "80GB" in joined else "A100-40"
     found = [known for known in devices() if set(known.upper().split("-")).issubset(words)]
-    named = [known for known in devices() if known.startswith("RTX") and known.upper() in joined]
+    rtx = (known for known in devices() if known.startswith("RTX"))
+    named = [known for known in rtx if re.search(rf"{known.upper()}(?!TI|SUPER|D\b)", joined)]
+    if "LAPTOP" in words:
+        return None
     return max(found or named, key=len, default=None)
 
 
