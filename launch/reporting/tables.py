@@ -144,7 +144,7 @@ def plasticity(run: Run) -> Table:
         change = f"{points(entropy.change)} %"
         rows.append(("entropy", f"{entropy.before:.3g} → {entropy.after:.3g} nats per token, {change}"))
     if found.kl_to_base is not None:
-        rows.append(("KL to the base model", f"{found.kl_to_base:.3g} nats per token"))
+        rows.append(("KL to the reference", f"{found.kl_to_base:.3g} nats per token"))
     if ranks := found.effective_rank:
         allowed = f" of {found.rank}" if found.rank else ""
         spread = f"{min(ranks.values()):.1f} to {max(ranks.values()):.1f}"
