@@ -7,7 +7,7 @@ from launch.reporting.exams.gains import Models, gain
 from launch.reporting.exams.paper import PAPER, change, figure, model, short_name
 from launch.reporting.exams.results import level
 from launch.reporting.history import MODEL, Sweep
-from launch.reporting.run_conclusion import effect
+from launch.reporting.run_conclusion import effect, reinforcement
 from launch.reporting.seeds import over_seeds
 from launch.reporting.tables import Cells, Table
 from launch.reporting.wording import MISSING, decimal, points
@@ -102,12 +102,12 @@ def signals(sweep: Sweep) -> Table:
     rows: list[Cells] = []
     for path, signal in sweep.signals.items():
         first, last, useful = (signal.figures[name] for name in ("pass@1", "pass@n", "useful"))
-        effects = [effect(run) for run in sweep.runs if run.settings.get(MODEL) == path]
+        effects = [reinforcement(run) or effect(run) for run in sweep.runs if run.settings.get(MODEL) == path]
         rises = sorted(found.difference.value for found in effects if found)
         rise = " to ".join(dict.fromkeys(map(points, (rises[0], rises[-1])))) if rises else MISSING
         *passed, groups = (within(share, lambda share: decimal(100 * share)) for share in (first, last, useful))
         rows.append((short_name(path), *passed, points(last.value - first.value), groups, signal.verdict, rise))
     n = " or ".join(sorted({str(signal.n) for signal in sweep.signals.values()}))
     head = ("model", "pass@1, %", f"pass@{n}, %", "gap, points", "useful groups, %", "verdict", "rise, points")
-    note = "Rise: held-out pass@1 after training minus before, from the lowest to the highest of the model's runs."
+    note = "Rise: held-out pass@1 after RL minus before, from the lowest to the highest of the model's runs."
     return Table("The doctor's signal before training, and the rise", head, rows, note)

@@ -2,11 +2,14 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from actors.evaluation.statistics import Mean
 from actors.storage.documents import RunSummary
-from launch.reporting.history import Run, read_run
+from launch.reporting.exams.tables import signals
+from launch.reporting.history import MODEL, Run, read_run
 from launch.reporting.page import run_report
 from launch.reporting.plots import _validations, learning_curve
 from launch.reporting.run_conclusion import Effect, conclude, effect, finding
@@ -103,6 +106,9 @@ def test_what_the_warm_start_did_is_no_reinforcement(tmp_path: Path, warm: int, 
     assert table.head == ("", "base", "warm start", "trained", "change", "since the warm start")
     assert {len(row) for row in table.body} == {6}
     assert table.body[0][1:] == (*map(percent, (0.0, warm / 24, 0.75)), "+75.0", points(0.75 - warm / 24))
+    signal = Mock(figures=dict.fromkeys(("pass@1", "pass@n", "useful"), Mean(0.5)), n=16, verdict="")
+    sweep = Mock(signals={run.settings.get(MODEL): signal}, runs=[run])
+    assert signals(sweep).body[0][-1] == points(0.75 - warm / 24)
     assert all(found in run_report(run).html for found in ("warm-start", "Loss of the warm start"))
     with_adapter = replace(run, config=run.config | {"lora.start_from": "sft"})
     for source, name in (("self", "start adapter and warm start"), ("", "start adapter")):
