@@ -160,7 +160,9 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     rule = rule_for(figures)
     for line in (*lines(plan, signal, figures, sampled.seconds), *commonest(sampled.samples)):
         console.print(line)
-    said = rule.sentence(figures, n=str(signal.n), limits=longer(plan))
+    said = (rule.with_warm_start() if config.warm_start.source else rule).sentence(
+        figures, n=str(signal.n), limits=longer(plan)
+    )
     signal = replace(signal, verdict=rule.verdict, warning="" if rule.worth else said)
     for folder in (Path(config.run.folder), kept_in(config).parent):  # two in a sweep
         kept = keep_signal(signal, config, folder)

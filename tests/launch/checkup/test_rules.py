@@ -86,3 +86,9 @@ def condition(rule: Rule) -> str:
         name: f"from {low:g}" if math.isinf(high) else f"below {high:g}" for name, (low, high) in rule.when.items()
     }
     return ", ".join(f"`{name}` {bound}" for name, bound in bounds.items()) or "otherwise"
+
+
+def test_a_run_with_a_warm_start_is_not_told_to_give_one() -> None:
+    told = [rule for rule in RULES if "warm_start" in rule.remedy]
+    assert {rule.verdict for rule in told} == {"format", "too hard"}
+    assert all("warm_start" not in rule.with_warm_start().remedy and not rule.with_warm_start().worth for rule in told)
