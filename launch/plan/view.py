@@ -110,6 +110,7 @@ def _settings(plan: Plan) -> Rows:
     held_out, choosing = config.eval.problems, config.selecting
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
     weights, each_update = lora_parameters(shape, lora.rank, lora.target_modules), config.learner.problems_per_update
+    micro = config.learner.tokens_per_microbatch
     source, tokens = data.source, f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
     if found := plan.problems:
         held_out, choosing = found.heldout, found.selection
@@ -126,15 +127,16 @@ def _settings(plan: Plan) -> Rows:
             f"{held_out} problems × {config.eval.n}{f', and {choosing} to choose the result' if choosing else ''}"
             f" from {data.eval_source or 'the same source'}",
         ),
-        *([("warm start", _learned(config.warm_start))] if config.warm_start.source else []),
+        *([("demonstrations", _learned(config.warm_start))] if config.warm_start.source else []),
         ("update", f"{each_update} problems × {rollout.samples_per_problem} samples of up to {tokens}"),
+        ("micro-batch", f"{micro:,} tokens{', the longest sample' if micro == rollout.longest else ''}"),
         ("reward", formula(flatten(asdict(config)))),
     ]
 
 
 def _learned(warm: WarmStartConfig) -> str:
-    what = "its own right responses" if warm.from_itself else f"solutions of {warm.source}"
-    return f"up to {warm.demonstrations:,} of {what}, {warm.demonstrations_per_update} per update"
+    what = "of its own right responses" if warm.from_itself else f"solutions from {warm.source}"
+    return f"up to {warm.demonstrations:,} {what}, {warm.demonstrations_per_update} per update"
 
 
 def _placement(plan: Plan) -> Rows:
