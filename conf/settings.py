@@ -175,6 +175,8 @@ def show(value: Any) -> str:
     """Write a value as on the command line."""
     if isinstance(value, list):
         return f"[{','.join(map(show, value))}]"
+    if is_dataclass(value):
+        return f"{{{', '.join(f'{key}: {show(each)}' for key, each in vars(value).items())}}}"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

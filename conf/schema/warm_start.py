@@ -15,7 +15,8 @@ SAMPLING_SHARE = 0.5
 """Largest fraction of the warm start's time in which the model samples or solutions are verified."""
 
 SOURCE_OR_SELF = Rule(
-    lambda text: text in ("", SELF) or SOURCE.allows(text), f"use {SELF}, nothing for no warm start, or {SOURCE.remedy}"
+    lambda text: text in ("", SELF) or (SOURCE.allows(text) and not text.startswith("reasoning_gym:")),
+    f"use {SELF}, nothing for no warm start, or a source with solutions: hub:…, file:… or import:…, as in data.source",
 )
 RESPONSE = Rule(
     lambda text: not text or "{solution}" in text or "{answer}" in text, "use a text with {solution}, {answer} or both"

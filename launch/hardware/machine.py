@@ -88,7 +88,7 @@ def detect(device: str = "auto") -> Machine:
 def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
     """Describe a machine that is not here, with one GPU of devices.yaml, or with a size of memory and unknown rates."""
     if size := BY_MEMORY.fullmatch(gpu):
-        named = Machine(f"GPU with {gpu}", cores, None, 1, int(FOR_CUDA * int(size[1]) * GIB), None)
+        named = Machine(f"{gpu} GPU", cores, None, 1, int(FOR_CUDA * int(size[1]) * GIB), None)
     else:
         listed = devices()[gpu]
         memory, bandwidth = int(FOR_CUDA * listed.memory_gib * GIB), listed.bandwidth_gbs * 1e9

@@ -28,7 +28,7 @@ def check_plan(plan: Plan) -> None:
     """Raise BadInput if the plan cannot run on this machine, or should not unless `device=cpu` insists."""
     config, machine = plan.config, plan.machine
     if not machine.present:
-        raise BadInput(f"device={config.device}: this machine has no {config.device}; add plan=true to plan for one")
+        raise BadInput(f"device={config.device}: this machine has no {machine.name}; add plan=true to plan for one")
     insists = config.device == "cpu"
     if machine.gpus == 0 and not insists and parameters(plan.shape) > LARGEST_CPU_MODEL and plan.estimate:
         rate = machine.rates[config.model.dtype]
