@@ -228,4 +228,5 @@ def test_prompts_on_the_page_are_those_of_the_recipes() -> None:
     assert len(rendered) == page.count("```text")
     for recipe, problem, shown in rendered:
         made = render_prompt([], " ".join(problem.split()), load([f"conf={recipe}"]).data, tokenizer)
-        assert (recipe, made) == (recipe, shown)
+        message = made.rpartition("<|im_start|>user\n")[2].partition("<|im_end|>")[0]
+        assert (recipe, shown) in ((recipe, made), (recipe, f"{message}\n"))
