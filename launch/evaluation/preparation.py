@@ -131,7 +131,7 @@ def with_result(config: CommandLine, run: Path | None) -> CommandLine:
 def check_request(config: CommandLine, machine: Machine) -> None:
     """Raise BadInput for mistakes that do not depend on the model."""
     if not machine.present:
-        raise BadInput(f"device={config.device}: this machine has no {config.device}; leave it out")
+        raise BadInput(f"device={config.device}: this machine has no {machine.name}; leave it out")
     check_build(config, machine, software_versions(VLLM_BUILDS))
     if not config.benchmarks:
         raise BadInput("benchmarks=[]: nothing to evaluate on; name some, such as benchmarks=[aime24,amc23]")
