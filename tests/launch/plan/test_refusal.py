@@ -108,7 +108,10 @@ def test_engines_that_do_not_fit_are_refused_with_the_remedy(where: Machine, set
         ([], ""),
         (["updates=5000"], ""),  # the fraction ends it
         (["fraction=0.001"], r"warm_start\.fraction=0\.001: .* hold no update"),
-        (["fraction=0.001", "demonstrations_per_update=1"], r"warm_start\.fraction=0\.001: .* not one group of 8 responses"),
+        (
+            ["fraction=0.001", "demonstrations_per_update=1"],
+            r"warm_start\.fraction=0\.001: .* not one group of 8 responses",
+        ),
     ],
 )
 def test_a_warm_start_that_holds_no_update_is_refused(settings: list[str], said: str) -> None:
