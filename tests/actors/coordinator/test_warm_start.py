@@ -220,7 +220,7 @@ def test_version_0_is_the_result_if_nothing_later_is_better(tmp_path: Path, upda
 def test_a_stop_while_version_0_is_evaluated_leaves_that_to_the_next_process(run: WarmRun) -> None:
     def seconds_of(_: int) -> float:
         stopping = run.coordinator._stopping
-        if "the warm start answers" in run.coordinator.progress.doing and not stopping.stopped:
+        if "the model at the start" in run.coordinator.progress.doing and not stopping.stopped:
             stopping.stop("SIGTERM")
         return 1.0
 

@@ -173,7 +173,7 @@ def test_another_source_of_solutions_is_refused_in_the_middle_of_a_warm_start(tm
     config, folder, solutions = configure(tmp_path), tmp_path / "one", (Sample((1,), (), "", "stop"),) * 2
     begun = replace(problems("a"), candidates=problems("b", "c").train, solutions=solutions)
     begin(config, folder, begun)
-    (folder / "warm-start.jsonl").write_text('{"problem": "c", "responses": [[1]]}\n')
+    (folder / "warm-start.jsonl").write_text('{"place": 0, "problem": "c", "responses": [[1]]}\n')
     for source, over in ((begun, False), (problems("a"), True)):
         assert begin(config, folder, source) == [], f"over: {over}"
     with pytest.raises(BadInput, match=r"warm_start\.source.*run\.overwrite"):
