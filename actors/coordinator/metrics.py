@@ -12,7 +12,7 @@ from actors.storage.documents import PolicyScores
 class Standing:
     """The parts of `Progress` that only the coordinator knows.
 
-    base, warm: the evaluations of the base model, and of version 0 after a warm start, once there are any.
+    base, warm: the evaluations of the base model, and of a version 0 that differs from it, once there are any.
     """
 
     def __init__(self, budget: Budget, ledger: Ledger, limit: int | None) -> None:

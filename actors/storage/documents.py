@@ -139,7 +139,7 @@ class PolicyScores(Document):
 
 
 class Evaluations(Document):
-    """The held-out evaluations of a run. warm: of version 0 after a warm start. final: of its result. last: of the last
+    """The held-out evaluations of a run. warm: of version 0, if it is not the base. final: of its result. last: of the last
     policy, where that is another.
     """
 
