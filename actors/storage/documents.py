@@ -139,8 +139,8 @@ class PolicyScores(Document):
 
 
 class Evaluations(Document):
-    """The held-out evaluations of a run. warm: of version 0, if it is not the base. final: of its result. last: of the last
-    policy, where that is another.
+    """The held-out evaluations of a run. warm: of version 0, if it is not the base. final: of its result. last: of the
+    last policy, where that is another.
     """
 
     base: PolicyScores | None = None
