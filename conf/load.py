@@ -255,10 +255,8 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
         own = flatten(layer)
         before = flatten(_merged(*merged))
         for item in followers:
-            new = item.path == "budget.minutes" or before.get(item.follows) != own.get(
-                item.follows
-            )  # it replaces hours
-            if item.follows in own and new:
+            repeated = before.get(item.follows) == own.get(item.follows)
+            if item.follows in own and (not repeated or item.path == "budget.minutes"):  # hours replace minutes
                 merged = [copy.deepcopy(tree) for tree in merged]
                 for tree in merged:
                     take(tree, item.path)

@@ -72,10 +72,10 @@ class LoraLearner:
     """Owns the trainable weights and learns from one batch at a time: `accumulate`, then `step`.
 
     It begins as the base model, because B starts at zero, or as the adapter `lora.start_from`. Version 0 is that, or
-    what a warm start makes of it. Each version is published
-    as a folder in `adapters_folder` with the name `AdapterRef.name`. With several processes, each has all the weights,
-    computes its part of a batch and returns the result of the whole batch; the first writes files. All get the same
-    calls in the same order, except that any may answer `score`, `explain` and `inspect` alone.
+    what a warm start makes of it. Each version is published as a folder in `adapters_folder` with the name
+    `AdapterRef.name`. With several processes, each has all the weights, computes its part of a batch and returns the
+    result of the whole batch; the first writes files. All get the same calls in the same order, except that any may
+    answer `score`, `explain` and `inspect` alone.
     """
 
     def __init__(

@@ -54,14 +54,14 @@ class Observed:
     old: float [t], log-probabilities before the first step; the engine's in bypass
     advantages: float [t]
     lengths: int64 [b], tokens of each response, at least 1
-    base: float [t], log-probabilities under the reference; None without a KL term
+    reference: float [t], log-probabilities under `algorithm.reference`; None without a KL term
     """
 
     engine: Tensor
     old: Tensor
     advantages: Tensor
     lengths: Tensor
-    base: Tensor | None = None
+    reference: Tensor | None = None
 
 
 def log_ratios(logprobs: Tensor, old: Tensor, lengths: Tensor, level: str) -> Tensor:
@@ -108,9 +108,9 @@ def gated_surrogate(ratio: Tensor, advantages: Tensor) -> Tensor:
     return 4 / tau * torch.sigmoid(tau * (ratio - 1)) * advantages
 
 
-def kl_penalty(logprobs: Tensor, base: Tensor) -> Tensor:
-    """Return D, float [t]: `k3`, and its tangent where a token is TANGENT_FROM nats less probable than in `base`."""
-    difference = base - logprobs
+def kl_penalty(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """Return D, float [t]: `k3`, and its tangent where a token is TANGENT_FROM nats less probable than in it."""
+    difference = reference - logprobs
     near = difference.clamp(max=TANGENT_FROM)
     return torch.expm1(near) - near + MAX_PENALTY_SLOPE * (difference - near)
 
@@ -149,8 +149,8 @@ def policy_loss(
         surrogate = clipped_surrogate(ratio, advantages, algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip)
     weights = correction_weights(observed.old, observed.engine, lengths, algorithm.mismatch)
     loss = -weights * surrogate
-    if observed.base is not None:
-        loss = loss + algorithm.kl * kl_penalty(logprobs, observed.base)
+    if observed.reference is not None:
+        loss = loss + algorithm.kl * kl_penalty(logprobs, observed.reference)
     if algorithm.entropy:
         loss = loss - algorithm.entropy * entropy
     return (token_weights(lengths, totals, algorithm.aggregation).to(loss) * loss).sum()

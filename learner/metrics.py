@@ -32,8 +32,8 @@ class UpdateRecord:
     def add_before(self, logprobs: Tensor, entropy: Tensor, observed: Observed) -> None:
         """Record a micro-batch before the first step; logprobs, entropy: float [t]."""
         columns = {"own": logprobs, "entropy": entropy, "engine": observed.engine, "lengths": observed.lengths}
-        if observed.base is not None:
-            columns["base"] = observed.base
+        if observed.reference is not None:
+            columns["reference"] = observed.reference
         for name, column in columns.items():
             self.columns[name].append(column.detach().cpu())
 
@@ -73,6 +73,6 @@ def update_metrics(algorithm: AlgorithmConfig, records: Sequence[UpdateRecord]) 
         **{f"mismatch/{name}": value for name, value in mismatch.items()},
         **{name: count / counts["compared"] for name, count in counts.items() if name.startswith("clip/")},
     }
-    if "base" in columns:
-        metrics["policy/kl_to_base"] = k3(own, columns["base"]).mean().item()
+    if "reference" in columns:
+        metrics["policy/kl_to_base"] = k3(own, columns["reference"]).mean().item()
     return metrics

@@ -62,7 +62,7 @@ class RunRecord:
         return read_rows(self.metrics, documents.MetricsRow)
 
     def candidates(self) -> list[documents.CandidateRow]:
-        """Return the candidates of the warm start so far, in their order."""
+        """Return the candidates of the warm start so far, as they ended."""
         return read_rows(self.candidates_file, documents.CandidateRow)
 
     def warm_start_rows(self) -> list[documents.MetricsRow]:

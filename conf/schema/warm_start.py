@@ -37,8 +37,9 @@ class WarmStartConfig:
     """Column of the worked solution; when empty, solution, or else the answer's column, if it has worked solutions."""
     response: str = setting("", "our choice: it earns the recipe's reward", rule=RESPONSE)
     """The text that is learned: {solution} is replaced by the solution, without a last line `#### answer`, and {answer}
-    by the reference answer. When empty: the solution, and the answer in a `\\boxed{}` unless its last has it; in think
-    tags where reward.format has a weight, reward.after_thinking is on or the prompt opens them."""
+    by the answer that the solution states, or else the reference answer. When empty: the solution, and the answer in a
+    `\\boxed{}` unless its last has it; in think tags where reward.format has a weight, reward.after_thinking is on or
+    the prompt opens them."""
     few_shot: list[ExampleConfig] = setting([], "our choice")
     """Few-shot examples that the model is shown only while it samples its own responses: they are not in the prompt
     that is learned."""

@@ -25,6 +25,7 @@ TRAIN_SEED, EVAL_SEED = 0, 1
 """Seeds of the generators. They do not depend on run.seed: runs of all seeds share their problems."""
 
 COLUMNS = ("problem_field", "answer_field")
+"""Settings of `data` that name a column."""
 
 OVERLAP_FILTERED = "overlaps the held-out set"
 OVERLAP_KEPT = "overlaps the held-out set, but stays"

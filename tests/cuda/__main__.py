@@ -42,7 +42,7 @@ def answers(part: str, argument: str | int, library: str) -> list[dict[str, Any]
     environment = os.environ | ENVIRONMENT | {"LD_PRELOAD": library, "VLLM_LOGGING_LEVEL": "ERROR"}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"check"')]
-    if done.returncode:
+    if done.returncode or not found:
         found.append({"check": part, "name": argument, "fault": f"code {done.returncode}: {done.stderr[-300:]}"})
     print(f"{part} {argument}: {len(found)} answers in {time.monotonic() - began:.0f} s", flush=True)
     return found

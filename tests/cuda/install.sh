@@ -13,7 +13,7 @@ refuse() { # sentence
 }
 
 command -v cc >/dev/null || refuse 'no C compiler is on the PATH: install one (Debian, Ubuntu: apt install gcc python3-dev)'
-[ -e $log ] || [ "$(df -Pk . | awk 'NR == 2 {print $4}')" -gt 25000000 ] || refuse "the CUDA builds take 25 GB and $PWD has less: free some"
+[ -e $log ] || [ "$(df -Pk . | awk 'NR == 2 {print $4}')" -gt 25000000 ] || refuse "the CUDA builds need up to 25 GB while they are installed, and $PWD has less: free some"
 for python in python3.11 python3.12 python3.13 none; do
     if "$python" -m venv $venv 2>/dev/null; then break; fi
 done

@@ -38,8 +38,18 @@ from tests.actors.virtual_run import make_config, make_context, make_problems, w
 from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_problem, make_reward
 from tests.virtual_time import VirtualClock, run_virtually
 
-WARM_CALLS = ("imitate", "end_warm_start")
-CALLS = ("publish_synthetic", "explain", "publish", "score", "accumulate", "step", "save", "restore", *WARM_CALLS)
+CALLS = [
+    "publish_synthetic",
+    "explain",
+    "imitate",
+    "end_warm_start",
+    "publish",
+    "score",
+    "accumulate",
+    "step",
+    "save",
+    "restore",
+]
 GRACE_S = 10.0
 LONG_S = 1000.0
 
