@@ -60,6 +60,11 @@ def _faults(config: Config) -> Iterator[str]:
     reward = config.reward
     if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not reward.custom:
         yield "reward.accuracy=0, format=0, boxed=0 and cosine=0: nothing would be rewarded; give one of them a weight"
+    if config.algorithm.advantages == "over_mean" and not reward.accuracy:
+        yield (
+            "algorithm.advantages=over_mean with reward.accuracy=0: it only changes how the accuracy counts; give"
+            " reward.accuracy a weight, or set algorithm.advantages=mean_only"
+        )
     yield from _validation_faults(config)
     if config.eval.temperature == 0 and config.eval.n > 1:
         yield f"eval.n={config.eval.n} with eval.temperature=0: all samples would be the same; set eval.n=1"
@@ -155,10 +160,11 @@ def slope_bound(algorithm: AlgorithmConfig, advantage: int) -> tuple[str, float 
 
 def algorithm_faults(algorithm: AlgorithmConfig) -> Iterator[str]:
     """Yield settings that have no effect with the others, and missing bounds on the gradient."""
-    idle = {"surrogate": "clip", "ratio": "token", "clip_low": None, "clip_high": None, "dual_clip": None}
+    bounds = dict.fromkeys(("clip_low", "clip_high", "dual_clip"))
+    idle = {"surrogate": "clip", "ratio": "token", "kl_cov": 0.0, **bounds}
     wrong = [key for key, value in idle.items() if not algorithm.ratio_acts and getattr(algorithm, key) != value]
     if wrong:
-        remedy = " ".join(f"algorithm.{key}={idle[key] or 'null'}" for key in wrong)
+        remedy = " ".join(f"algorithm.{key}={show(idle[key])}" for key in wrong)
         yield (
             f"algorithm.{wrong[0]}={getattr(algorithm, wrong[0])}: with one step per batch and algorithm.mismatch="
             f"{algorithm.mismatch} old and new policy are the same, the ratio is 1 and this has no effect; set"
@@ -176,7 +182,7 @@ def algorithm_faults(algorithm: AlgorithmConfig) -> Iterator[str]:
             f"{algorithm.steps_per_batch} the ratio moves away from 1, and at {sign} advantages nothing"
             f" would bound how far one token moves the weights; set it, for example to {usual}"
         )
-    clips = [key for key in ("clip_low", "clip_high", "dual_clip") if getattr(algorithm, key) is not None]
+    clips = [key for key in bounds if getattr(algorithm, key) is not None]
     if algorithm.surrogate == "sapo" and clips:
         yield (
             f"algorithm.{clips[0]}={getattr(algorithm, clips[0])}: algorithm.surrogate=sapo has a gate instead of"

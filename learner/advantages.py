@@ -1,7 +1,7 @@
 """From verified groups to training examples with their advantages."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,29 +20,39 @@ class Example:
 
     name: for messages, such as "group 12 sample 3"
     engine: the engine's log-probability of each response token
+    advantages: float64, one per response token: the sample's, 0 where Clip-Cov takes the token out
+    penalised: bool, one per response token: whether KL-Cov penalises it; None without
     """
 
     name: str
     tokens: Tokens
     engine: Sequence[float]
-    advantage: float
+    advantages: Tensor
+    penalised: Tensor | None = None
 
 
-def examples(groups: Iterable[Group], algorithm: AlgorithmConfig) -> Iterator[Example]:
-    """Yield the samples that have a gradient: those with an advantage, and all others if there is a KL or entropy term.
+def examples(groups: Iterable[Group], algorithm: AlgorithmConfig, accuracy: float) -> list[Example]:
+    """Return the samples that have a gradient: those with an advantage, and all if there is a KL or entropy term.
 
     Samples without a verdict are masked. With `mask_truncated`, truncated ones only count in the group's baseline.
+    accuracy: its weight in the reward.
     """
+    found: list[Example] = []
     for group in groups:
         rewards = torch.tensor([reward.total for reward in group.rewards], dtype=torch.float64)
         masked = torch.tensor([reward.masked for reward in group.rewards])
-        advantages = group_advantages(rewards, masked, algorithm.advantages).tolist()
+        if algorithm.advantages == "over_mean":
+            right = torch.tensor([reward.parts.get("accuracy", 0.0) for reward in group.rewards])
+            rewards = likelihood_rewards(rewards, accuracy, right, masked)
+        advantages = group_advantages(rewards, masked, algorithm.advantages)
         rows = zip(group.samples, group.rewards, advantages, strict=True)
         for number, (sample, reward, advantage) in enumerate(rows):
             without = reward.masked or (algorithm.mask_truncated and sample.truncated)
             if sample.token_ids and not without and (advantage or algorithm.regularised):
                 tokens = Tokens(group.problem.prompt_ids, sample.token_ids)
-                yield Example(f"group {group.index} sample {number}", tokens, sample.logprobs, advantage)
+                name, each = f"group {group.index} sample {number}", advantage.repeat(len(sample.token_ids))
+                found.append(Example(name, tokens, sample.logprobs, each))
+    return restrained(found, algorithm) if found and (algorithm.clip_cov or algorithm.kl_cov) else found
 
 
 def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Tensor:
@@ -51,6 +61,7 @@ def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Te
     group: GRPO (DeepSeekMath, arXiv 2402.03300, §4.1.2), (r − mean) / (std + 1e-6), std with Bessel's correction.
     mean_only: Dr. GRPO (arXiv 2503.20783), r − mean.
     leave_one_out: RLOO (arXiv 2402.14740), r − mean of the others = (r − mean) · n / (n − 1).
+    over_mean: MaxRL (arXiv 2602.02710, Algorithm 1), r − mean of `likelihood_rewards`.
 
     rewards: float [n]. masked: bool [n], samples without a verdict, which count in neither mean nor std and get 0.
     The result is float [n], exactly 0 if fewer than two samples have a verdict or all rewards are equal.
@@ -62,7 +73,40 @@ def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Te
     scale = {
         "group": 1 / (scored.std(correction=1).item() + EPSILON),
         "mean_only": 1.0,
+        "over_mean": 1.0,
         "leave_one_out": scored.numel() / (scored.numel() - 1),
     }
     advantages[~masked] = (scored - scored.mean()) * scale[kind]
     return advantages
+
+
+def likelihood_rewards(rewards: Tensor, weight: float, accuracy: Tensor, masked: Tensor) -> Tensor:
+    """Return one problem's rewards with their accuracy a divided by its mean, float [n].
+
+    Its advantage is weight · (a − mean) / mean: at most weight · (n − 1), for the only right sample of n, and −weight
+    for a wrong one. Other parts of the reward, which the paper does not have, are not divided: few right answers do not
+    multiply them, and they may be negative. accuracy: float [n], 0 … 1.
+    """
+    mean = accuracy[~masked].mean().item()
+    return rewards + weight * accuracy * (1 / mean - 1) if mean > 0 else rewards
+
+
+def restrained(batch: Sequence[Example], algorithm: AlgorithmConfig) -> list[Example]:
+    """Return a batch's examples with the tokens of the highest covariance restrained (Cui et al., arXiv 2505.22617).
+
+    The covariance of token t is (log π_t − mean log π) · (A_t − mean A) (eq. 10); where it is high, entropy falls.
+    Tokens with Rank(Cov) ≤ k · N (eq. 13) lose their advantage for k = clip_cov (eq. 12) and are penalised for
+    k = kl_cov (eq. 14). Unlike the paper's, Clip-Cov draws none at random from a band (eq. 11), π is the engine's, and
+    the tokens are those of the whole batch that have an advantage. All processes know them before the first pass, so
+    that micro-batches, packing and the number of processes change nothing.
+    """
+    lengths = [len(each.advantages) for each in batch]
+    logprobs = torch.tensor([value for each in batch for value in each.engine], dtype=torch.float64)
+    advantages = torch.cat([each.advantages for each in batch])
+    counted = advantages != 0
+    covariance = (logprobs - logprobs[counted].mean()) * (advantages - advantages[counted].mean())
+    covariance = covariance.where(counted, -torch.inf)
+    ranks = len(covariance) - torch.searchsorted(covariance.sort().values, covariance)
+    kept = advantages.where(ranks > algorithm.clip_cov * counted.sum(), 0.0).split(lengths)
+    penalised = (ranks <= algorithm.kl_cov * counted.sum()).split(lengths)
+    return [replace(one, advantages=a, penalised=p) for one, a, p in zip(batch, kept, penalised, strict=True)]

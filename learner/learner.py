@@ -153,7 +153,7 @@ class LoraLearner:
         if self._accumulated:
             self._optimizer.discard()
         started = perf_counter()
-        found = list(examples(batch.groups, self.config.algorithm))
+        found = examples(batch.groups, self.config.algorithm, self.config.reward.accuracy)
         work = self._accumulated = self._begin(f"update {self.version + 1}", found, batch.groups)
         if self.config.algorithm.kl:
             with self.policy.as_reference():
@@ -333,16 +333,17 @@ class LoraLearner:
         samples = work.parts[number].samples
         members = [work.own[i] for i in samples]
         lengths = torch.tensor([len(member.engine) for member in members])
-        advantages = torch.tensor([member.advantage for member in members]).repeat_interleave(lengths)
+        penalised = [member.penalised for member in members if member.penalised is not None]
         engine = torch.tensor([value for member in members for value in member.engine]).to(logprobs)
         old = engine if self.config.algorithm.mismatch == "bypass" else logprobs
         reference = torch.tensor([value for i in samples for value in work.reference[i]]) if work.reference else None
         return Observed(
             engine,
             old,
-            advantages.to(logprobs),
+            torch.cat([member.advantages for member in members]).to(logprobs),
             lengths.to(self._device),
             None if reference is None else reference.to(logprobs),
+            torch.cat(penalised).to(self._device) if penalised else None,
         )
 
     @torch.no_grad()

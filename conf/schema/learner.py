@@ -83,9 +83,10 @@ class AlgorithmConfig:
 
     preset: str = setting("grpo", "the paper", choices=tuple(presets()))
     """Name of a set of values; conf/algorithms.yaml spells them out."""
-    advantages: str = setting("group", GRPO, choices=("group", "mean_only", "leave_one_out"))
+    advantages: str = setting("group", GRPO, choices=("group", "mean_only", "leave_one_out", "over_mean"))
     """Advantage of a sample: group (its reward minus the group's mean, over the standard deviation), mean_only (not
-    divided) or leave_one_out (minus the mean of the other samples)."""
+    divided), leave_one_out (minus the mean of the other samples) or over_mean (the accuracy divided by its mean, as in
+    MaxRL, the other parts of the reward not)."""
     surrogate: str = setting("clip", GRPO, choices=("clip", "cispo", "sapo"))
     """clip (PPO's), cispo (log-probability times a clipped weight without gradient) or sapo (a smooth gate around a
     ratio of 1 instead of clips)."""
@@ -108,6 +109,11 @@ class AlgorithmConfig:
     """Coefficient of the KL divergence to algorithm.reference."""
     entropy: float = setting(0.0, GRPO, ge=0)
     """Coefficient of the entropy bonus."""
+    clip_cov: float = setting(0.0, GRPO, ge=0, le=1)
+    """Clip-Cov: fraction of the tokens with an advantage that the policy gradient leaves out, those with the highest
+    covariance of log-probability and advantage. They lower the entropy most."""
+    kl_cov: float = setting(0.0, GRPO, ge=0, le=1)
+    """KL-Cov: fraction of these tokens, chosen in the same way, that a KL penalty holds at the old policy."""
     mask_truncated: bool = setting(False, GRPO)
     """Whether truncated responses are masked; their rewards still count in the baseline."""
     overlong_buffer: float = setting(0.0, GRPO, ge=0, le=1)
@@ -120,7 +126,8 @@ class AlgorithmConfig:
     """Correction of the difference between engine and learner. bypass: the old policy is the engine's. Otherwise the
     old policy is the learner's, and the engine's samples are weighted by token_tis (weights cut at 2), sequence_mask (a
     sequence's weight, 0 above 3) or icepop (weights outside 0.5 … 5 become 0). With one step per batch, the learner's
-    ratio is then 1: clips, cispo, sapo and sequence ratios have no effect and are refused."""
+    ratio is then 1: clips, cispo, sapo, sequence ratios and kl_cov have no effect and are
+    refused."""
 
     @property
     def ratio_acts(self) -> bool:

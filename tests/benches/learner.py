@@ -174,7 +174,7 @@ def plain(config: Config, model: str, _: Path, device: str) -> Step:
 
     def step(work: Batch) -> None:
         policy.zero_grad()
-        members = list(examples(work.groups, config.algorithm))
+        members = examples(work.groups, config.algorithm, config.reward.accuracy)
         widest = max(len(member.tokens.prompt) + len(member.tokens.response) for member in members)
         count = max(MICROBATCH // widest, 1)
         total = sum(len(sample.token_ids) for group in work.groups for sample in group.samples)

@@ -12,7 +12,14 @@ from conf.load import dump, load
 from conf.schema import AlgorithmConfig
 from conf.schema.warm_start import WarmStartConfig
 
-IDLE = [("surrogate", "cispo"), ("ratio", "sequence"), ("clip_low", 0.2), ("clip_high", 0.2), ("dual_clip", 3.0)]
+IDLE = [
+    ("surrogate", "cispo"),
+    ("ratio", "sequence"),
+    ("clip_low", 0.2),
+    ("clip_high", 0.2),
+    ("dual_clip", 3.0),
+    ("kl_cov", 0.1),
+]
 OWN = ["token_tis", "sequence_mask", "icepop"]
 UNBOUND: dict[str, Any] = {"clip_low": None, "clip_high": None, "dual_clip": None}
 
@@ -50,6 +57,7 @@ def test_all_impossible_combinations_are_named() -> None:
         "eval.temperature=0": "eval.n=",
         "validation.patience=3": "validation.every, such as",
         "reward.accuracy=0": "reward.accuracy",
+        "algorithm.advantages=over_mean": "over_mean with reward.accuracy=0",
         "simulate=[8]": "plan=true",
         "run.deterministic=true": "budget.updates",
         "algorithm.dual_clip=null": "negative",

@@ -9,7 +9,7 @@ import torch
 
 from actors.messages import AdapterRef, Batch, Group
 from conf.schema import Config
-from learner.advantages import group_advantages
+from learner.advantages import examples
 from learner.learner import LoraLearner, StaleBatch
 from learner.model.adapter import adapter_norms
 from learner.packing import Tokens, pack
@@ -37,6 +37,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "dapo": {"mismatch": "bypass", "clip_low": 0.2, "clip_high": 0.28, "dual_clip": 3.0, "mask_truncated": True},
     "gspo": {"mismatch": "bypass", "clip_low": 0.5, "clip_high": 0.8, "ratio": "sequence"},
     "cispo": {"mismatch": "bypass", "clip_high": 1.0, "surrogate": "cispo"},
+    "maxrl": {"advantages": "over_mean"},
+    "covariance": {"clip_cov": 0.1, "kl_cov": 0.3, "kl": 0.1},
     "regularised": {"kl": 0.1, "entropy": 0.05, "mask_truncated": True},
 }
 
@@ -50,21 +52,23 @@ def reference_gradient(
     algorithm, temperature, limit = config.algorithm, config.rollout.temperature, config.rollout.max_response_tokens
     samples = [(group, number) for group in groups for number in range(len(group.samples))]
     tokens = sum(len(group.samples[number].token_ids) for group, number in samples)
+    known = {example.name: example for example in examples(groups, algorithm, config.reward.accuracy)}
     found, loss = [], torch.zeros(())
     for place, (group, number) in enumerate(samples):
-        rewards = torch.tensor([reward.total for reward in group.rewards])
-        masked = torch.tensor([reward.masked for reward in group.rewards])
         sample = group.samples[number]
         theta = reference_logprobs(model, group, number, temperature)
         found.append(theta.tolist())
         with model.disable_adapter(), torch.no_grad():
             base = reference_logprobs(model, group, number, temperature)
         old = olds[place] if olds else theta.tolist()
-        advantage = group_advantages(rewards, masked, algorithm.advantages)[number].item()
+        example = known.get(f"group {group.index} sample {number}")
+        advantages = example.advantages.tolist() if example else [0.0]
         engine = list(sample.logprobs)
         old = engine if algorithm.mismatch == "bypass" else old
-        response = Response(theta.tolist(), old, engine, base.tolist(), [], advantage)
-        if masked[number] or (algorithm.mask_truncated and sample.truncated):
+        response = Response(theta.tolist(), old, engine, base.tolist(), [], max(advantages, key=abs))
+        response.clipped = [advantage == 0 for advantage in advantages]
+        response.penalised = example.penalised.tolist() if example and example.penalised is not None else []
+        if group.rewards[number].masked or (algorithm.mask_truncated and sample.truncated):
             continue
         sizes = (len(samples), tokens, limit)
         slopes = [slope(algorithm, response, token, *sizes) for token in range(len(theta))]
@@ -130,7 +134,9 @@ def test_gradient_does_not_depend_on_micro_batches(aggregation: str, make: Make,
     """Compare the first moments after a second step: one micro-batch, two, five or more, and single samples."""
     moments = []
     for budget in (10_000, 150, 60, 1):
-        learner = make({"algorithm.aggregation": aggregation, "learner.tokens_per_microbatch": budget})
+        covariance = {"algorithm.clip_cov": 0.1, "algorithm.kl_cov": 0.3}
+        settings = {"algorithm.aggregation": aggregation, "learner.tokens_per_microbatch": budget}
+        learner = make(settings | covariance)
         for version in range(2):
             update(learner, batch(build_group, version))
         moments.append({n: v for n, v in learner._optimizer.state().items() if n.endswith("exp_avg")})

@@ -1,3 +1,4 @@
+import random
 from collections import Counter
 from itertools import pairwise
 
@@ -6,9 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.advantages import group_advantages
+from conf.schema import AlgorithmConfig
+from learner.advantages import Example, group_advantages, likelihood_rewards, restrained
 from learner.distributed import divide
 from learner.packing import Tokens
+from tests.learner.algorithm import reference as papers
 
 KINDS = ["group", "mean_only", "leave_one_out"]
 rewards_lists = st.lists(st.sampled_from([0.0, 0.2, 0.5, 1.0, 1.2]), min_size=1, max_size=16)
@@ -41,6 +44,40 @@ def test_advantages_follow_their_formula(rewards: list[float], data: st.DataObje
 def test_equal_rewards_have_exactly_no_advantage(count: int, reward: float, kind: str) -> None:
     rewards = torch.full((count,), reward, dtype=torch.float64)
     assert group_advantages(rewards, torch.zeros(count, dtype=torch.bool), kind).tolist() == [0.0] * count
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([-0.4, 0.0, 0.2])), min_size=2, max_size=16), st.data())
+def test_likelihood_divides_the_accuracy_alone_by_its_mean(rows: list[tuple[bool, float]], data: st.DataObject) -> None:
+    """The reward is 0.5 · accuracy + the rest; the size of an advantage keeps its bound."""
+    out = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
+    kept = [row for row, masked in zip(rows, out, strict=True) if not masked]
+    right, rest = (sum(column) / len(kept) for column in zip(*kept, strict=True)) if kept else (0.0, 0.0)
+    expected = [0.5 * ((a - right) / right if right else 0.0) + other - rest for a, other in rows]
+    totals = torch.tensor([0.5 * a + other for a, other in rows], dtype=torch.float64)
+    accuracy, masked = torch.tensor([float(a) for a, _ in rows], dtype=torch.float64), torch.tensor(out)
+    found = group_advantages(likelihood_rewards(totals, 0.5, accuracy, masked), masked, "over_mean")
+    assert found[~masked].tolist() == pytest.approx([e for e, m in zip(expected, out, strict=True) if not m], abs=1e-10)
+    assert all(found[masked] == 0)
+    assert found.abs().max() <= 0.5 * max(1, len(kept) - 1) + 0.6
+
+
+@given(st.integers(0, 10_000), st.lists(st.integers(1, 9), min_size=2, max_size=6))
+def test_restrained_tokens_have_the_highest_covariance_in_any_order(seed: int, lengths: list[int]) -> None:
+    algorithm, rng = AlgorithmConfig(clip_cov=0.2, kl_cov=0.5), random.Random(seed)
+    logs = [[rng.gauss(-2, 1) for _ in range(n)] for n in lengths]
+    rows = [*zip(logs, [1.0, -0.5, *(rng.choice([0.0, rng.gauss(0, 1)]) for _ in lengths[2:])], strict=True)]
+    batch = [
+        Example(str(i), Tokens((1,), (2,) * len(logs)), logs, torch.full((len(logs),), advantage, dtype=torch.float64))
+        for i, (logs, advantage) in enumerate(rows)
+    ]
+    expected = [papers.Response([], [], logs, [], [], advantage) for logs, advantage in rows]
+    papers.restrain(algorithm, expected)
+    turned = restrained(batch[::-1], algorithm)[::-1]
+    for got, other, each in zip(restrained(batch, algorithm), turned, expected, strict=True):
+        assert got.advantages.tolist() == [each.advantage_of(token) for token in range(len(each.engine))]
+        assert got.advantages.equal(other.advantages)
+        assert got.penalised is not None
+        assert got.penalised.tolist() == other.penalised.tolist() == each.penalised
 
 
 def start_of_all(samples: list[Tokens]) -> tuple[int, ...]:
