@@ -18,15 +18,15 @@ CASES = [
     ({**NOTHING, "unverified": 1.0}, "the verifier fails"),
     ({"paid": 0.4}, "the reward contradicts the answers"),
     ({"pass@1": 0.9}, "too easy"),
-    ({"pass@1": 0.8, "useful": 0.04}, "too easy"),
+    ({"pass@1": 0.8, "useful": 0.01}, "too easy"),
     ({"pass@1": 0.8}, "worth it"),
     ({**NOTHING, "asked": 0.0, "ended": 0.1}, "format"),
     ({**NOTHING, "ended": 0.1, "unboxed": 1.0}, "cut off"),
     ({**NOTHING, "unboxed": 0.9}, "format"),
-    ({"useful": 0.04}, "too hard"),
-    ({"useful": 0.05}, "worth it"),
+    ({"useful": 0.01}, "too hard"),
+    ({"useful": 0.02}, "worth it"),
     ({"ended": 0.1, "unparsable": 0.8, "unboxed": 0.9, "asked": 0.0}, "worth it"),  # it learns what to do about it
-    ({"groups": 31.0}, "the budget is too short"),
+    ({"groups": 9.0}, "the budget is too short"),
 ]
 
 
@@ -52,7 +52,7 @@ def test_a_figure_that_is_not_known_decides_nothing(change: dict[str, float]) ->
 def test_a_verdict_is_certain_if_both_ends_of_all_intervals_agree() -> None:
     for name, interval, also in (
         ("useful", (0.06, 0.6), set[str]()),
-        ("useful", (0.04, 0.6), {"too hard"}),
+        ("useful", (0.01, 0.6), {"too hard"}),
         ("pass@1", (0.1, 0.9), {"too easy"}),
         ("unparsable", (0.0, 1.0), set[str]()),
     ):
