@@ -62,7 +62,7 @@ def reference_gradient(
             base = reference_logprobs(model, group, number, temperature)
         old = olds[place] if olds else theta.tolist()
         example = known.get(f"group {group.index} sample {number}")
-        advantages = example.advantages.tolist() if example else [0.0]
+        advantages = example.advantages.tolist() if example else [0.0] * len(theta)
         engine = list(sample.logprobs)
         old = engine if algorithm.mismatch == "bypass" else old
         response = Response(theta.tolist(), old, engine, base.tolist(), [], max(advantages, key=abs))
