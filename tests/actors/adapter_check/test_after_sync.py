@@ -25,6 +25,16 @@ def test_noise_widens_the_band_but_not_without_limit_and_counts_after_a_resume()
         compare(CheckAfterSync(noise_floor=0.01), [-1.0], [-1.5], [-1.5])
 
 
+def test_more_disagreement_is_noise_where_tokens_are_unlikely_but_not_without_limit() -> None:
+    for entropy, allowed in ((0.5, 0.1), (2.0, 0.1), (3.0, 0.15), (9.0, 0.2)):
+        check = CheckAfterSync(noise_floor=0.1, noise=0.0)
+        compare(check, [-entropy], [-entropy - allowed + 0.001], [0.0])
+        with pytest.raises(Halted):
+            compare(check, [-entropy], [-entropy - allowed - 0.001], [0.0])
+    with pytest.raises(Halted):
+        compare(CheckAfterSync(noise_floor=0.1, noise=0.0), [-0.5], [-9.0], [-0.5])
+
+
 def test_an_adapter_that_is_not_applied_from_the_start_is_no_noise() -> None:
     """Version 0 after a warm start has moved from the base model."""
     with pytest.raises(Halted):
