@@ -33,7 +33,7 @@ This page is generated: `python -m launch.plan.recipes` prints it, and a test co
 
 
 def page() -> str:
-    names = [name for name in recipe_names() if name not in ("base", "quickstart", "quickstart_warm", "mine")]
+    names = [name for name in recipe_names() if not name.startswith(("base", "mine", "mixed", "quickstart"))]
     planned = [name for name in names if f"r8_{name}" not in names and not name.startswith("paper")]  # no sweeps
     lines = recipe_lines()
     described = [f"| `{name}` | {text} |" for name, text in lines.items() if name in names]

@@ -1,0 +1,107 @@
+"""Makes the problems of conf=mixed_sums and conf=mixed_words, and shows how often a model solves problems.
+
+    python -m tests.benches.mixed sums > conf/recipes/mixed_sums.csv
+    python -m tests.benches.mixed words > conf/recipes/mixed_words.csv
+    python launch/evaluate.py conf=mixed_sums 'benchmarks=[file:conf/recipes/mixed_sums.csv]' n=8 limit=300
+    python -m tests.benches.mixed runs/mixed_sums/evaluation/samples/mixed_sums-base.jsonl
+
+For the bundled model a third of either set is hopeless, a third at the edge and a third solved.
+"""
+
+import csv
+import random
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from actors.messages import Status
+from actors.storage.documents import EvaluatedSample
+from actors.storage.files import read_rows
+
+Row = tuple[str, int]
+"""A problem and its answer."""
+
+D, DD, DDD = (1, 9), (10, 99), (100, 999)
+
+SUMS = (
+    *[("{a} + 0", DD, (0, 0), 60), ("{a} + 0", DDD, (0, 0), 280), ("{a} - 0", DD, (0, 0), 60)],
+    *[("{a} - 0", DDD, (0, 0), 280), ("{a} * 1", DDD, (0, 0), 120)],
+    *[("0 + {a}", DD, (0, 0), 80), ("0 + {a}", DDD, (0, 0), 360), ("1 * {a}", DD, (0, 0), 80)],
+    *[("1 * {a}", DDD, (0, 0), 280)],
+    *[("{a} + {b}", D, D, 70), ("{a} + {b}", D, DD, 230), ("{a} + {b}", DD, DD, 250), ("{a} + {b}", DDD, DD, 250)],
+)
+"""Form, ranges of a and b, and number of problems. The answer is a + b."""
+
+PLACES = ("box", "bag", "room", "shop", "car", "desk")
+THINGS = ("pens", "cups", "keys", "nuts", "caps", "nails", "coins", "cards", "books", "balls")
+
+ONE = "A {place} has {a} {things}. How many {things} are in it?"
+FIRST = "A {place} has {a} {things} and {b} {others}. How many {things} are in it?"
+SECOND = "A {place} has {b} {others} and {a} {things}. How many {things} are in it?"
+MORE = "A {place} has {a} {things}, and {b} more are put in. How many {things} are in it?"
+
+WORDS = (
+    *[(ONE, DD, 300), (ONE, DDD, 550), (FIRST, DD, 200), (SECOND, DD, 200), (FIRST, DDD, 200), (SECOND, DDD, 200)],
+    *[(MORE, D, 250), (MORE, DD, 500)],
+)
+"""Form, range of the numbers, and number of problems. The answer is a, or a + b where more are put in."""
+
+
+def sums(rng: random.Random) -> Iterator[Row]:
+    for form, first, second, count in SUMS:
+        yield from distinct(count, lambda a, b, form=form: (form.format(a=a, b=b), a + b), first, second, rng)
+
+
+def words(rng: random.Random) -> Iterator[Row]:
+    for form, numbers, count in WORDS:
+
+        def make(a: int, b: int, form: str = form) -> Row:
+            things, others = rng.sample(THINGS, 2)
+            text = form.format(a=a, b=b, place=rng.choice(PLACES), things=things, others=others)
+            return text, a + b if form is MORE else a
+
+        yield from distinct(count, make, numbers, numbers, rng)
+
+
+def distinct(
+    count: int, make: Callable[[int, int], Row], first: tuple[int, int], second: tuple[int, int], rng: random.Random
+) -> list[Row]:
+    """Return that many different problems, of numbers within the bounds."""
+    found: dict[str, int] = {}
+    while len(found) < count:
+        problem, answer = make(rng.randint(*first), rng.randint(*second))
+        found[problem] = answer
+    return [*found.items()]
+
+
+def table(name: str) -> list[Row]:
+    """Return the problems of a set, shuffled, the same in every call."""
+    rng = random.Random(0)
+    rows = [*{"sums": sums, "words": words}[name](rng)]
+    rng.shuffle(rows)
+    return rows
+
+
+def histogram(file: Path) -> Iterator[str]:
+    """Yield lines with the number of problems by their right samples."""
+    right: defaultdict[str, list[bool]] = defaultdict(list)
+    for row in read_rows(file, EvaluatedSample):
+        right[row.problem].append(row.status == Status.CORRECT)
+    counts, most = Counter(map(sum, right.values())), max(map(len, right.values()))
+    for count in range(most + 1):
+        share = counts[count] / len(right)
+        yield f"{count} of {most} right: {counts[count]:5} problems, {share:4.0%} {'█' * round(60 * share)}"
+
+
+def main(word: str) -> None:
+    if word not in ("sums", "words"):
+        print("\n".join(histogram(Path(word))))
+        return
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("problem", "answer"))
+    writer.writerows(table(word))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
