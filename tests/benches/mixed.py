@@ -42,7 +42,7 @@ SECOND = "A {place} has {b} {others} and {a} {things}. How many {things} are in 
 MORE = "A {place} has {a} {things}, and {b} more are put in. How many {things} are in it?"
 
 WORDS = (
-    *[(ONE, DD, 300), (ONE, DDD, 550), (FIRST, DD, 200), (SECOND, DD, 200), (FIRST, DDD, 200), (SECOND, DDD, 200)],
+    *[(ONE, DD, 150), (ONE, DDD, 850), (FIRST, DD, 150), (SECOND, DD, 150), (FIRST, DDD, 200), (SECOND, DDD, 150)],
     *[(MORE, D, 250), (MORE, DD, 500)],
 )
 """Form, range of the numbers, and number of problems. The answer is a, or a + b where more are put in."""
