@@ -1,17 +1,15 @@
 """Produces groups in the order of the data, from their admission to the batch that takes them."""
 
 import asyncio
-import random
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from statistics import fmean
 
 from actors.coordinator.context import RunContext
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.publisher import PolicyPublisher
+from actors.coordinator.rules.order import DataCursor, problem_at
 from actors.coordinator.rules.staleness import StalenessManager
 from actors.coordinator.rules.streaks import FruitlessStreak
-from actors.messages import AdapterRef, Batch, Group, Problem, Sampling
+from actors.messages import AdapterRef, Batch, Group, Sampling
 from actors.seeds import request_seed
 from actors.storage.documents import CoordinatorState, EventKind
 
@@ -186,45 +184,3 @@ class RolloutProducer:
         generating = self.staleness.running > self._verifying
         self._run.ledger.enter("rollouts", "generate" if generating else "wait_learner")
         self._run.ledger.enter("rewards", "verify" if self._verifying else "wait_rollouts")
-
-
-def problem_at(problems: Sequence[Problem], seed: int, index: int) -> Problem:
-    """Return the problem at an index of the endless stream, in which every epoch has its own permutation."""
-    epoch, position = divmod(index, len(problems))
-    return problems[_permutation(len(problems), seed, epoch)[position]]
-
-
-@lru_cache(maxsize=4)
-def _permutation(size: int, seed: int, epoch: int) -> tuple[int, ...]:
-    return tuple(random.Random(f"{seed}/{epoch}").sample(range(size), size))
-
-
-class DataCursor:
-    """The indices of used and dropped groups, which a resumed run must not repeat.
-
-    next_unused: the first index that is not used. used: later indices that are.
-    """
-
-    def __init__(self, next_unused: int = 0, used: Iterable[int] = ()) -> None:
-        self.next_unused = next_unused
-        self._used = set(used)
-        self._admitted = next_unused
-
-    @property
-    def used(self) -> tuple[int, ...]:
-        return tuple(sorted(self._used))
-
-    def admit(self) -> int:
-        """Return the index of the next group to start."""
-        self._admitted = max(self._admitted, self.next_unused)
-        while self._admitted in self._used:
-            self._admitted += 1
-        self._admitted += 1
-        return self._admitted - 1
-
-    def use(self, indices: Iterable[int]) -> None:
-        """Count groups as taken by a batch, or as dropped."""
-        self._used |= set(indices)
-        while self.next_unused in self._used:
-            self._used.remove(self.next_unused)
-            self.next_unused += 1

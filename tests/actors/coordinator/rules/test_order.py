@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.coordinator.producer import problem_at
+from actors.coordinator.rules.order import problem_at
 from actors.messages import Problem
 
 PROBLEMS = tuple(Problem(str(i), "", (), "") for i in range(13))
