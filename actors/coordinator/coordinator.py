@@ -27,7 +27,8 @@ from actors.coordinator.warm_start import WarmStart
 from actors.errors import Halted, LearnerDied
 from actors.messages import AdapterRef, Batch, Progress
 from actors.storage.checkpoints import read_state
-from actors.storage.documents import CoordinatorState, EventKind
+from actors.storage.documents import EventKind
+from actors.storage.state import CoordinatorState
 
 TICK_S = 1.0
 """Seconds between two writes of the time spent."""
@@ -49,7 +50,7 @@ class Coordinator:
         self._config, self._learner, self._folder = run.config, run.learner, run.folder
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
         self._heldout, self._plasticity = HeldoutEvaluations(run), ReferenceSet(run)
-        self._saving = Saving(run, lambda: self._state)
+        self._saving = Saving(run, lambda: self._state, lambda: self._producer.pass_rates)
         self._prompts = CheckPrompts(run.config, run.problems.train, partial(run.metered, "adapter_check"))
         self._finals = FinalEvaluations(run, self._saving, self._heldout, self._plasticity, self._prompts)
         self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts)

@@ -6,12 +6,14 @@ from statistics import fmean
 from actors.coordinator.context import RunContext
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.publisher import PolicyPublisher
-from actors.coordinator.rules.order import DataCursor, problem_at
+from actors.coordinator.rules.order import DataCursor, Walk, problem_at
+from actors.coordinator.rules.pass_rates import PassRates
 from actors.coordinator.rules.staleness import StalenessManager
 from actors.coordinator.rules.streaks import FruitlessStreak
-from actors.messages import AdapterRef, Batch, Group, Sampling
+from actors.messages import AdapterRef, Batch, Group, Problem, Sampling
 from actors.seeds import request_seed
-from actors.storage.documents import CoordinatorState, EventKind
+from actors.storage.documents import EventKind
+from actors.storage.state import CoordinatorState, PassRateRow
 
 COMPLAINTS = 5
 """Most failures of a user's functions that a process records as events; `rewards/failed` counts all."""
@@ -42,6 +44,17 @@ class RolloutProducer:
         if one_batch:
             self.staleness.limit(min(next_version, config.budget.updates or next_version))
         self.cursor = DataCursor(state.next_unused, state.used)
+        self._walk = Walk(
+            self._problem_at,
+            len(run.problems.train),
+            config.run.seed,
+            state.reached,
+            ((index, place) for index, place in state.drawn),
+        )
+        weighed = bool(config.reward.accuracy or config.reward.cosine)
+        self._rates = PassRates(
+            config.rollout.samples_per_problem, weighed, state.version, run.folder.known_pass_rates(), state.noted
+        )
         self.fruitless = FruitlessStreak(config.learner.problems_per_update)
         self._run = run
         self._publisher = publisher
@@ -50,7 +63,7 @@ class RolloutProducer:
         self._seconds: dict[int, tuple[float, float]] = {}  # by index, of generation and of verification
         self._verifying = 0
         self._complaints = 0
-        self._dropped = state.dropped
+        self._dropped, self._dropped_tokens = state.dropped, state.dropped_tokens
         self._sampled = 0
         self._last_look = (run.clock.now(), 0)
 
@@ -61,8 +74,17 @@ class RolloutProducer:
             version=self.staleness.version,
             next_unused=self.cursor.next_unused,
             used=list(self.cursor.used),
+            reached=self._walk.reached,
+            drawn=[[index, place] for index, place in self._walk.drawn.items()],
+            noted=self._rates.noted,
             dropped=self._dropped,
+            dropped_tokens=self._dropped_tokens,
         )
+
+    @property
+    def pass_rates(self) -> list[PassRateRow]:
+        """What a checkpoint knows of the problems."""
+        return list(self._rates.rows.values())
 
     async def run(self) -> None:
         """Start groups until cancelled, which cancels the running groups too."""
@@ -74,9 +96,17 @@ class RolloutProducer:
                 index = self.cursor.admit()
                 self.staleness.admit(index)
                 assert self._publisher.policy is not None
-                group = groups.create_task(self._produce(index, self._publisher.policy, before))
+                group = groups.create_task(self._produce(index, self._problem(index), self._publisher.policy, before))
                 before = group if self._run.config.run.deterministic else None
                 self._note_activity()
+
+    def _problem_at(self, place: int) -> Problem:
+        return problem_at(self._run.problems.train, self._run.config.run.seed, place)
+
+    def _problem(self, index: int) -> Problem:
+        """Return the problem of a group that starts."""
+        adaptive = self._run.config.data.sampling == "adaptive"
+        return self._walk.draw(index, self._rates.chance) if adaptive else self._problem_at(index)
 
     async def go_on(self) -> None:
         """Let groups of all batches start."""
@@ -107,13 +137,16 @@ class RolloutProducer:
         """Count a batch as used for the next version. Return its metrics."""
         self.staleness.advance()
         self.cursor.use(group.index for group in batch.groups)
-        for group in batch.groups:
-            self._close(group)
+        useful = sum(map(self._close, batch.groups))
+        self._walk.close(self.cursor.done)
+        self._rates.advance(self.staleness.version)
         generated, verified = zip(*(self._seconds.pop(group.index) for group in batch.groups), strict=True)
         dropped, self._dropped = self._dropped, 0
+        tokens, self._dropped_tokens = self._dropped_tokens + sum(group.tokens for group in batch.groups), 0
         (then, before), self._last_look = self._last_look, (self._run.clock.now(), self._sampled)
         return {
             "groups/dropped": dropped,
+            "tokens/useful_fraction": useful / max(tokens, 1),
             "groups/running": self.staleness.running,
             "groups/waiting": self.staleness.waiting,
             "time/generate": fmean(generated),
@@ -121,7 +154,9 @@ class RolloutProducer:
             "rollout/tokens_per_second": (self._sampled - before) / max(self._run.clock.now() - then, 1e-9),
         }
 
-    async def _produce(self, index: int, policy: AdapterRef, before: asyncio.Task[None] | None) -> None:
+    async def _produce(
+        self, index: int, problem: Problem, policy: AdapterRef, before: asyncio.Task[None] | None
+    ) -> None:
         """Have a group generated and verified, then count it, in a deterministic run after the group `before`."""
         run, rollout = self._run, self._run.config.rollout
         started = run.clock.now()
@@ -132,7 +167,6 @@ class RolloutProducer:
             top_p=1.0,
             seed=request_seed(run.config.run.seed, self._purpose, index),
         )
-        problem = problem_at(run.problems.train, run.config.run.seed, index)
         group = await self._engine.generate(index, problem, policy, sampling)
         generated = run.clock.now()
         self._sampled += group.tokens
@@ -168,9 +202,14 @@ class RolloutProducer:
         self._close(group)
         self._run.ledger.count("groups/failed" if group.failed else "groups/refilled")
         self._dropped += 1
+        self._dropped_tokens += group.tokens
 
-    def _close(self, group: Group) -> None:
-        """Count the tokens of a used or dropped group by kind. A resume samples all other groups again."""
+    def _close(self, group: Group) -> int:
+        """Count a used or dropped group, and its tokens by kind. Return the useful ones. A resume samples all other
+        groups again.
+        """
+        self._rates.note(group)
+        useful = 0
         for sample, reward in zip(group.samples, group.rewards, strict=True):
             if reward.masked:
                 kind = "failed"
@@ -179,6 +218,8 @@ class RolloutProducer:
             else:
                 kind = "truncated" if sample.truncated else "useful"
             self._run.ledger.move(UNDECIDED, f"tokens/{kind}", len(sample.token_ids))
+            useful += len(sample.token_ids) * (kind == "useful")
+        return useful
 
     def _note_activity(self) -> None:
         generating = self.staleness.running > self._verifying

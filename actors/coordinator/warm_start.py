@@ -17,8 +17,9 @@ from actors.errors import Halted
 from actors.messages import Demonstration, Group, Sampling
 from actors.seeds import request_seed
 from actors.storage.checkpoints import read_state
-from actors.storage.documents import CandidateRow, CoordinatorState, EventKind
+from actors.storage.documents import CandidateRow, EventKind
 from actors.storage.run_folder import sample_row
+from actors.storage.state import CoordinatorState
 from conf.schema.warm_start import PASSES, SAMPLING_SHARE
 
 AHEAD = 2

@@ -274,37 +274,6 @@ class CandidateRow(Document):
     unused: str = ""
 
 
-class CoordinatorState(Document):
-    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noise: see `CheckAfterSync`. imitated,
-    imitating_s, warm_start_over: updates of the warm start, their seconds, and whether it has ended.
-    """
-
-    version: Count = 0
-    next_unused: Count = 0
-    used: list[Count] = []
-    dropped: Count = 0
-    noise: Amount | None = None
-    imitated: Count = 0
-    imitating_s: Amount = 0.0
-    warm_start_over: bool = False
-    counts: dict[str, Whole] = {}
-
-
-class LearnerRecord(FormattedDocument):
-    """learner.json of a checkpoint. steps: number of optimizer steps; at version 0, of an unfinished warm start."""
-
-    version: Count
-    steps: Count
-    model: str
-    dtype: str
-    rank: int
-    alpha: float
-    rslora: bool
-    target_modules: list[str]
-    seed: int
-    steps_per_batch: int
-
-
 class PairedDifference(Document):
     """The adapter's pass@1 minus the base model's."""
 

@@ -8,11 +8,13 @@ UNFINISHED = r"\.tmp[A-Za-z0-9]{6}"
 """Name of the file that safetensors writes and renames; a killed process leaves it."""
 
 _ADAPTER = rf"adapter_model\.safetensors|adapter_config\.json|{UNFINISHED}"
-_CHECKPOINT = rf"adapter/({_ADAPTER})|learner\.(safetensors|json)|(coordinator|manifest)\.json|{UNFINISHED}"
+_CHECKPOINT = rf"""
+    adapter/({_ADAPTER}) | learner\.(safetensors|json) | (coordinator|manifest)\.json | pass-rates\.jsonl | {UNFINISHED}
+"""
 _EVALUATION = r"\.microbudget-rl|evaluation\.(json|md)|samples/[^/]+-(base|adapter)\.jsonl|ray-session"
 _RUN = rf"""
     config\.yaml | problems\.digest | problems-left-out\.jsonl | (reference_set|selection)\.json
-    | (metrics|events)\.jsonl | warm-start(-metrics)?\.jsonl | validation-0\.json
+    | (metrics|events|pass-rates(-before)?)\.jsonl | warm-start(-metrics)?\.jsonl | validation-0\.json
     | (identity|origin|spent|ledger|incarnation|summary)\.json | eval-[\w-]+\.json
     | failure\.log | report\.(html|md) | ray-session | samples/(eval|update|skipped|warm)-[\w-]+\.jsonl
     | tensorboard/events\.out\.tfevents\.[^/]+
@@ -26,7 +28,7 @@ ADAPTER = Layout("adapter", re.compile(_ADAPTER))
 ADAPTERS = Layout("adapters", re.compile(rf"[^/]+/({_ADAPTER})"))
 """A folder of adapters."""
 
-CHECKPOINT = Layout("checkpoint", re.compile(_CHECKPOINT))
+CHECKPOINT = Layout("checkpoint", re.compile(_CHECKPOINT, re.VERBOSE))
 
 EVALUATION = Layout("evaluation", re.compile(_EVALUATION))
 

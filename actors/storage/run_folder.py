@@ -22,6 +22,7 @@ from actors.storage.files import (
 from actors.storage.folders import discard, is_marked
 from actors.storage.layout import ADAPTER, RAY_SESSION
 from actors.storage.run_record import RunRecord
+from actors.storage.state import PassRateRow
 from actors.storage.writer import Writer
 from actors.tracking.tracking import Tracking
 from conf.errors import in_brief
@@ -198,6 +199,10 @@ class RunFolder(RunRecord):
         self.writer.put(write_document, self.path / f"eval-{name}.json", evaluation)
         self.tracking.scalars(version, {f"eval/{key}": value for key, value in evaluation.figures.items()})
         return evaluation
+
+    def write_pass_rates(self, rows: Sequence[PassRateRow]) -> None:
+        """Write what the run knows of its training problems."""
+        self.writer.put(write_rows, self.pass_rates, rows)
 
     def write_reference_set(self, responses: list[list[int]]) -> None:
         """Write the reference set: responses of the base model as token ids."""

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 from actors.storage import documents, fields
-from actors.storage.checkpoints import Checkpoints, read_state
+from actors.storage.checkpoints import PASS_RATES, Checkpoints, read_state
 from actors.storage.files import REMEDY, read_document, read_optional, read_rows
+from actors.storage.state import PassRateRow
 from conf.errors import BadInput
 from conf.load import RECORD, read_record
 from conf.parsing import read_text
@@ -35,6 +36,8 @@ class RunRecord:
         self.warm_start_metrics = path / "warm-start-metrics.jsonl"
         self.start_metrics = path / "validation-0.json"
         self.filtered_file = path / "problems-left-out.jsonl"
+        self.pass_rates = path / PASS_RATES
+        self.pass_rates_before = path / "pass-rates-before.jsonl"
         self.evaluation_folder = path / "evaluation"
 
     @property
@@ -130,6 +133,11 @@ class RunRecord:
         """Return the ids of the problems that choose the run's result."""
         return read_optional(self.path / "selection.json", list[str]) or []
 
+    def known_pass_rates(self) -> list[PassRateRow]:
+        """Return the pass rates in the newest checkpoint; without one, those that the run began with."""
+        latest = self.checkpoints.latest
+        return read_rows(latest / PASS_RATES if latest else self.pass_rates_before, PassRateRow)
+
     def problems_digest(self) -> str | None:
         """Return the digest of the problems that the run began with."""
         file = self.path / "problems.digest"
@@ -146,7 +154,7 @@ class RunRecord:
             if path.is_dir():
                 raise BadInput(f"{path} is a folder, not a file; {REMEDY}")
         numbers = (self.incarnation, self.identity, self.reference_set, self.problems_digest, self.selection)
-        warm_start = (self.candidates, self.warm_start_rows, self.scored, self.evaluations)
+        warm_start = (self.candidates, self.warm_start_rows, self.scored, self.evaluations, self.known_pass_rates)
         for read in (self.config, self.summary, self.rows, self.events, self.ledger, *numbers, *warm_start):
             read()
         for checkpoint in filter(None, (self.checkpoints.latest, self.checkpoints.best)):

@@ -1,7 +1,7 @@
 """The order of the problems, and the place that a run has reached in it."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from actors.messages import Problem
@@ -33,6 +33,10 @@ class DataCursor:
     def used(self) -> tuple[int, ...]:
         return tuple(sorted(self._used))
 
+    def done(self, index: int) -> bool:
+        """Whether a group is used or dropped."""
+        return index < self.next_unused or index in self._used
+
     def admit(self) -> int:
         """Return the index of the next group to start."""
         self._admitted = max(self._admitted, self.next_unused)
@@ -47,3 +51,46 @@ class DataCursor:
         while self.next_unused in self._used:
             self._used.remove(self.next_unused)
             self.next_unused += 1
+
+
+class Walk:
+    """Draws the problems of a stream by chance, passing each place once: a pure state machine.
+
+    Every epoch of the stream has each problem once, so that none is drawn twice in an epoch. None is drawn while a
+    group of it is under way, unless all are. A dropped group is under way until `close`, since the moment of a drop
+    depends on the machine's speed.
+
+    reached: the first place that has not been passed. drawn: the places of the groups under way, by index.
+    """
+
+    def __init__(
+        self,
+        stream: Callable[[int], Problem],
+        size: int,
+        seed: int,
+        reached: int = 0,
+        drawn: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        """stream: returns the problem at a place. size: number of problems in it. drawn: pairs of index and place."""
+        self.reached = reached
+        self.drawn = dict(drawn)
+        self._stream, self._size, self._seed = stream, size, seed
+
+    def draw(self, index: int, chance: Callable[[str], float]) -> Problem:
+        """Return the problem of a group: the one drawn before, or the next that its chance takes, by its id."""
+        if index not in self.drawn:
+            under_way = {self._stream(place).id for place in self.drawn.values()}
+            while not self._takes(self._stream(self.reached).id, under_way, chance):
+                self.reached += 1
+            self.drawn[index] = self.reached
+            self.reached += 1
+        return self._stream(self.drawn[index])
+
+    def _takes(self, problem: str, under_way: set[str], chance: Callable[[str], float]) -> bool:
+        if problem in under_way and len(under_way) < self._size:
+            return False
+        return random.Random(f"{self._seed}/adaptive/{self.reached}").random() < chance(problem)
+
+    def close(self, done: Callable[[int], bool]) -> None:
+        """Forget the groups that are done, as told by their index."""
+        self.drawn = {index: place for index, place in self.drawn.items() if not done(index)}

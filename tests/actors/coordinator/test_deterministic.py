@@ -16,12 +16,13 @@ from tests.fakes import make_reward
 UPDATES = 4
 
 
-def make_run(path: Path, pace: random.Random, *, refill: bool = True) -> Run:
+def make_run(path: Path, pace: random.Random, *, refill: bool = True, sampling: str = "uniform") -> Run:
     """A run whose every duration is random; a third of the groups has nothing to learn from."""
     config = make_config(max_staleness=0, dynamic_sampling=refill, problems_per_update=4)
     config = changed(
         config, {"run.deterministic": True, "budget.updates": UPDATES, "validation.every": 2, "validation.share": 0.0}
     )
+    config = changed(config, {"data.sampling": sampling})
     run = Run(path, config, seconds=1e5)
     run.engine.seconds_of = lambda index: pace.uniform(0.1, 9.0)  # type: ignore[method-assign]
 
@@ -31,18 +32,19 @@ def make_run(path: Path, pace: random.Random, *, refill: bool = True) -> Run:
 
 
 def seen(run: Run) -> tuple[Any, ...]:
-    """Return the learner's groups and schedule, and the rows without times."""
-    batches = [[group.index for group in batch.groups] for batch in run.learner.batches]
+    """Return the learner's groups and schedule, what is known of the problems, and the rows without times."""
+    batches = [[(group.index, group.problem.id) for group in batch.groups] for batch in run.learner.batches]
+    batches += [(run.path / "pass-rates.jsonl").read_text()]
     timed = ("time/", "budget/", "ledger/", "rollout/")
     return batches, run.learner.told, [{k: v for k, v in row.items() if not k.startswith(timed)} for row in run.rows]
 
 
 @settings(max_examples=6)
-@given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
-def test_durations_change_nothing(first: int, second: int, refill: bool) -> None:
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans(), st.sampled_from(("uniform", "adaptive")))
+def test_durations_change_nothing(first: int, second: int, refill: bool, sampling: str) -> None:
     with TemporaryDirectory() as folder:
         runs = [
-            make_run(Path(folder, str(number)), random.Random(seed), refill=refill)
+            make_run(Path(folder, str(number)), random.Random(seed), refill=refill, sampling=sampling)
             for number, seed in enumerate((first, second))
         ]
         for run in runs:
@@ -52,13 +54,14 @@ def test_durations_change_nothing(first: int, second: int, refill: bool) -> None
         assert runs[0].learner.told == pytest.approx([number / UPDATES for number in range(UPDATES)])
 
 
+@pytest.mark.parametrize("sampling", ["uniform", "adaptive"])
 @pytest.mark.parametrize("stop", [45.0, 60.0])
-def test_stopped_and_resumed_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, stop: float) -> None:
+def test_stopped_and_resumed_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, stop: float, sampling: str) -> None:
     """Except for a validation that a stop cuts short: its version is not validated again."""
-    whole = make_run(tmp_path / "whole", random.Random(1))
+    whole = make_run(tmp_path / "whole", random.Random(1), sampling=sampling)
     whole.config = changed(whole.config, {"validation.every": 0})
     whole.go()
-    parts = make_run(tmp_path / "parts", random.Random(2))
+    parts = make_run(tmp_path / "parts", random.Random(2), sampling=sampling)
     parts.config = changed(parts.config, {"validation.every": 0})
     assert parts.go(stop).status == "interrupted"
     made = len(parts.rows)

@@ -29,8 +29,9 @@ from actors.models.sizes import adapter_slots
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
 from actors.storage.checkpoints import read_state, version_of
-from actors.storage.documents import CoordinatorState, LedgerRecord
+from actors.storage.documents import LedgerRecord
 from actors.storage.run_folder import RunFolder
+from actors.storage.state import CoordinatorState, PassRateRow
 from conf.settings import changed
 from rewards.actor import RemoteVerifier
 from tests.actors.virtual_run import make_config, make_context, make_problems, with_candidates
@@ -73,6 +74,7 @@ schedules = st.fixed_dictionaries(
         "collapses": st.frozensets(st.integers(5, 12), max_size=3),  # versions whose entropy is gone, once
         "crashes": st.lists(st.floats(1.0, 150.0), max_size=2).map(tuple),
         "stop": st.none() | st.floats(0.0, 200.0),
+        "sampling": st.sampled_from(("uniform", "adaptive")),
         "warm": st.sampled_from(("", "", "self", "file:solutions")),  # source of the warm start
     }
 ).map(lambda values: SimpleNamespace(**values))
@@ -123,6 +125,7 @@ class Trial:
             self.config,
             {
                 "budget.updates": schedule.updates,
+                "data.sampling": schedule.sampling,
                 "budget.grace_s": GRACE_S,
                 "checkpoint.every": schedule.every,
                 "validation.every": schedule.validate,
@@ -202,7 +205,7 @@ class Trial:
         if ended:
             folder.write_spent(run.budget.spent, run.ledger.record)
             await folder.flush()
-            self.check_history(coordinator._producer.state)
+            self.check_history(coordinator._producer.state, coordinator._producer.pass_rates)
             await self.check_slots(engine, coordinator)
         self.spent = folder.spent
         self.check(folder)
@@ -292,7 +295,7 @@ class Trial:
         tokens = sum(n for name, n in counts.items() if name.startswith("tokens/") and name != "tokens/cancelled")
         assert tokens == self.written
         if folder.checkpoints.latest:
-            self.check_history(read_state(folder.checkpoints.latest))
+            self.check_history(read_state(folder.checkpoints.latest), folder.known_pass_rates())
 
     def check_lessons(self, folder: RunFolder) -> None:
         """Check that the weights have learned what the run folder has, in the order that its seed gives."""
@@ -333,14 +336,16 @@ class Trial:
         loaded = result and f"policy-v{result.update}-"
         assert not pool.answers or all(loaded and name.startswith(loaded) for name in others)
 
-    def check_history(self, state: CoordinatorState) -> None:
-        """Check the history behind a version, with its cursor."""
+    def check_history(self, state: CoordinatorState, known: list[PassRateRow]) -> None:
+        """Check the history behind a version, with its cursor and what is known of the problems."""
         batches = [self.history[earlier] for earlier in sorted(self.history) if earlier < state.version]
         behind = [group.index for batch in batches for group in batch.groups]
         assert len(behind) == len(set(behind)) == state.version * self.schedule.per_update
         done = {*range(state.next_unused), *state.used}
         assert set(behind) <= done
         assert 0 <= state.dropped <= len(done - set(behind))
+        tries = sum(row.tries for row in known) + sum(result.tries for result in state.noted)
+        assert tries == 2 * sum(self._outcome(index) != "failed" for index in done)
         for index in done - set(behind):
             outcome = self._outcome(index)
             assert outcome == "failed" or (outcome == "fruitless" and self.schedule.refill)
@@ -373,22 +378,17 @@ def test_no_schedule_of_thousands_breaks_a_promise(schedule: SimpleNamespace) ->
 def test_one_schedule_takes_every_transition_of_the_learner() -> None:
     """It crashes at its start, in a gradient, in a step and while it saves; the policy collapses after a checkpoint."""
     eventful = {
-        "seed": 0,
-        "staleness": 1,
-        "per_update": 2,
-        "max_running": 8,
+        **dict.fromkeys(("seed", "fruitless", "failed", "validate", "patience"), 0),
         "refill": False,
-        "fruitless": 0.0,
-        "failed": 0.0,
+        "staleness": 1,
+        **dict.fromkeys(("per_update", "every"), 2),
+        "max_running": 8,
+        **dict.fromkeys(("load", "save"), 0.1),
         "call": 0.01,
-        "load": 0.1,
         "learn": 1.0,
-        "save": 0.1,
         "budget": 300.0,
         "updates": 12,
-        "every": 2,
-        "validate": 0,
-        "patience": 0,
+        "sampling": "adaptive",
         "deaths": {("publish", 0), ("accumulate", 1), ("step", 2), ("save", 4)},
         "engines": ((),),
         "verifiers": ((),),

@@ -6,8 +6,8 @@ from shutil import copytree, rmtree
 import pytest
 
 from actors.storage.checkpoints import STATE, Checkpoints, write_state
-from actors.storage.documents import CoordinatorState
 from actors.storage.files import MANIFEST
+from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 
 

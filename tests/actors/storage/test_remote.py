@@ -16,11 +16,12 @@ import pytest
 from actors.evaluation.folder import EvaluationFolder
 from actors.evaluation.protocol import protocol_of
 from actors.storage.checkpoints import write_state
-from actors.storage.documents import CoordinatorState, EvaluationDocument
+from actors.storage.documents import EvaluationDocument
 from actors.storage.files import damage
 from actors.storage.remote import POINTER, Remote
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
+from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 from conf.load import dump
 from conf.parsing import FORMAT

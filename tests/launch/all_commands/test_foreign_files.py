@@ -20,9 +20,9 @@ from actors.messages import FilteredRow, Problem, ProblemSet
 from actors.rollout.adapter_transfer import write_copy
 from actors.runtime.ray_session import NOTE, clear_session, make_temporary
 from actors.storage.checkpoints import write_state
-from actors.storage.documents import CoordinatorState
 from actors.storage.folders import MARK
 from actors.storage.run_folder import RunFolder
+from actors.storage.state import CoordinatorState
 from conf.command import PlainConsole
 from conf.errors import BadInput
 from conf.load import load

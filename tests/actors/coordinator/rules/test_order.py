@@ -1,7 +1,11 @@
+import random
+from collections import Counter
+from collections.abc import Iterable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.coordinator.rules.order import problem_at
+from actors.coordinator.rules.order import DataCursor, Walk, problem_at
 from actors.messages import Problem
 
 PROBLEMS = tuple(Problem(str(i), "", (), "") for i in range(13))
@@ -15,3 +19,48 @@ def test_every_epoch_is_a_permutation(seed: int, epoch: int) -> None:
     assert [problem_at(PROBLEMS, seed, index).id for index in reversed(places)] == ids[::-1]
     assert ids != [problem_at(PROBLEMS, seed + 1, index).id for index in places]
     assert ids != [problem_at(PROBLEMS, seed, index + len(PROBLEMS)).id for index in places]
+
+
+@given(st.integers(1, 30), st.integers(1, 6), st.integers(0, 3), st.integers(0, 10**6))
+def test_a_walk_bounds_repeats_and_goes_on_from_what_is_stored(
+    size: int, per_batch: int, ahead: int, seed: int
+) -> None:
+    random_ = random.Random(seed)
+    problems = tuple(Problem(str(number), "", (), "") for number in range(size))
+    known = {problem.id: random_.choice((0.1, 0.3, 1.0)) for problem in problems}
+
+    def make(reached: int = 0, drawn: Iterable[tuple[int, int]] = ()) -> Walk:
+        return Walk(lambda place: problem_at(problems, seed, place), size, seed, reached, drawn)
+
+    walk, cursor, places = make(), DataCursor(), list[int]()
+    for _ in range(12):
+        while len(walk.drawn) < per_batch * (ahead + 1):
+            under_way = {problem_at(problems, seed, place).id for place in walk.drawn.values()}
+            index = cursor.admit()
+            problem = walk.draw(index, known.__getitem__)
+            assert walk.draw(index, known.__getitem__) == problem
+            assert problem.id not in under_way or len(under_way) == size
+            places.append(walk.drawn[index])
+        done = random_.sample(sorted(walk.drawn), per_batch)
+        cursor.use(done)
+        walk.close(cursor.done)
+        assert not walk.drawn.keys() & set(done)
+        if random_.random() < 0.5:
+            walk = make(walk.reached, walk.drawn.items())
+    assert places == sorted(set(places))  # each place once, so that no problem comes twice in an epoch
+    if not ahead and per_batch < size:
+        once = make()
+        again = [once.draw(index, known.__getitem__).id for index in range(per_batch)]
+        assert len(set(again)) == per_batch
+
+
+def test_a_walk_takes_problems_by_their_chance() -> None:
+    problems = tuple(Problem(str(number), "", (), "") for number in range(100))
+    walk = Walk(lambda place: problem_at(problems, 0, place), 100, 0)
+    taken = Counter(int(walk.draw(index, lambda name: 0.1 if int(name) < 50 else 1.0).id) < 50 for index in range(60))
+    drawn = []
+    for index in range(60, 1000):
+        walk.close(lambda _: True)
+        drawn.append(int(walk.draw(index, lambda name: 0.1 if int(name) < 50 else 1.0).id) < 50)
+    assert taken[False] == 50  # while a group of a problem is under way, the problem is not drawn again
+    assert 0.05 < sum(drawn) / len(drawn) < 0.14

@@ -1,0 +1,66 @@
+"""Models of the files in a checkpoint, for reading and writing them."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from actors.storage.documents import Document, FormattedDocument
+from actors.storage.fields import Amount, Count, Fraction, Positive, Whole
+
+
+class PassRateRow(Document):
+    """A row of pass-rates.jsonl: a training problem's tries, and the rate of right ones among the latest, see
+    `PassRates`. first: that of its first group, or of the earlier run in `data.pass_rates`. version: the last update
+    with a group of it.
+    """
+
+    problem: str
+    tries: Positive
+    rate: Fraction
+    first: Fraction
+    version: Count
+
+
+class GroupResult(Document):
+    """The samples of a group with a verdict, and the number of right ones: see `successes`."""
+
+    index: Count
+    problem: str
+    tries: Positive
+    successes: Count
+
+
+class CoordinatorState(Document):
+    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. reached, drawn: see `Walk`. noted: see
+    `PassRates`. noise: see `CheckAfterSync`. imitated, imitating_s, warm_start_over: updates of the warm start, their
+    seconds, and whether it has ended.
+    """
+
+    version: Count = 0
+    next_unused: Count = 0
+    used: list[Count] = Field(default_factory=list)
+    reached: Count = 0
+    drawn: list[Annotated[list[Count], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
+    noted: list[GroupResult] = Field(default_factory=list)
+    dropped: Count = 0
+    dropped_tokens: Count = 0
+    noise: Amount | None = None
+    imitated: Count = 0
+    imitating_s: Amount = 0.0
+    warm_start_over: bool = False
+    counts: dict[str, Whole] = Field(default_factory=dict)
+
+
+class LearnerRecord(FormattedDocument):
+    """learner.json of a checkpoint. steps: number of optimizer steps; at version 0, of an unfinished warm start."""
+
+    version: Count
+    steps: Count
+    model: str
+    dtype: str
+    rank: int
+    alpha: float
+    rslora: bool
+    target_modules: list[str]
+    seed: int
+    steps_per_batch: int

@@ -1,0 +1,123 @@
+import math
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.coordinator.rules.pass_rates import FLOOR, PassRates, histogram, mixed, successes
+from actors.messages import Group, Status
+from actors.storage.state import PassRateRow
+from tests.fakes import make_group, make_problem, make_reward
+
+SAMPLES = 4
+
+groups = st.lists(st.tuples(st.integers(0, 5), st.integers(0, SAMPLES)), max_size=20)
+"""Problems of groups, and the right samples in each."""
+
+
+def make(index: int, problem: int, right: int) -> Group:
+    scores = (1.0,) * right + (0.0,) * (SAMPLES - right)
+    return replace(make_group(index, scores=scores), problem=make_problem(problem))
+
+
+def row(problem: str, rate: float, tries: int = SAMPLES, version: int = 0) -> PassRateRow:
+    return PassRateRow(problem=problem, tries=tries, rate=rate, first=rate, version=version)
+
+
+def chances(memory: PassRates) -> list[float]:
+    return [memory.chance(f"p{number}") for number in range(7)]
+
+
+@given(st.floats(1e-6, 100.0), st.floats(1e-6, 100.0), st.integers(2, 64))
+def test_the_chance_of_both_right_and_wrong_samples_is_the_product_formula(
+    right: float, wrong: float, samples: int
+) -> None:
+    alike = (math.prod((part + i) / (right + wrong + i) for i in range(samples)) for part in (right, wrong))
+    assert mixed(right, wrong, samples) == pytest.approx(1 - sum(alike), abs=1e-9)
+
+
+@given(groups, st.integers(0, 10**6))
+def test_the_memory_changes_with_a_batch_alone_and_not_with_the_order_of_its_groups(
+    played: list[tuple[int, int]], seed: int
+) -> None:
+    made = [make(index, *each) for index, each in enumerate(played)]
+    memories = [PassRates(SAMPLES), PassRates(SAMPLES)]
+    for memory, order in zip(memories, (made, random.Random(seed).sample(made, len(made))), strict=True):
+        before = chances(memory)
+        for group in order:
+            memory.note(group)
+        assert chances(memory) == before
+        memory.advance(1)
+    assert memories[0].rows == memories[1].rows
+    assert chances(memories[0]) == chances(memories[1])
+    assert all(FLOOR <= chance <= 1 for chance in chances(memories[0]))
+    assert sum(known.tries for known in memories[0].rows.values()) == SAMPLES * len(made)
+
+
+@given(st.lists(groups, min_size=1, max_size=6), st.integers(0, 6), st.integers(0, 20))
+def test_a_memory_that_was_written_and_read_goes_on_as_the_same(
+    batches: list[list[tuple[int, int]]], cut: int, noted: int
+) -> None:
+    whole = resumed = PassRates(SAMPLES)
+    index = 0
+    for version, batch in enumerate(batches):
+        for place, each in enumerate(batch):
+            if (version, place) == (cut, noted):
+                rows = [PassRateRow.model_validate_json(known.model_dump_json()) for known in resumed.rows.values()]
+                resumed = PassRates(SAMPLES, True, version, rows[::-1], resumed.noted)
+            for memory in {id(known): known for known in (whole, resumed)}.values():
+                memory.note(make(index, *each))
+            index += 1
+        for memory in {id(known): known for known in (whole, resumed)}.values():
+            memory.advance(version + 1)
+        assert chances(whole) == chances(resumed)
+    assert whole.rows == resumed.rows
+
+
+def test_problems_at_the_edge_have_the_best_chance_and_forgotten_ones_return() -> None:
+    rates = {"hopeless": 0.0, "edge": 0.5, "solved": 1.0}
+    others = [row(f"p{number}", number % 3 / 2) for number in range(30)]
+    memory = PassRates(8, rows=[*others, *(row(name, rate, tries=80) for name, rate in rates.items())])
+    known = {name: memory.chance(name) for name in ("new", *rates)}
+    assert known["edge"] > 0.9 > known["new"] > 2 * known["solved"]
+    assert known["solved"] == pytest.approx(known["hopeless"], abs=0.02)
+    memory.advance(300)
+    assert memory.chance("solved") > 1.5 * known["solved"]
+
+
+def test_a_new_problem_is_like_its_kind() -> None:
+    def new(*rates: float) -> float:
+        return PassRates(8, rows=[row(f"p{number}", rate, 8) for number, rate in enumerate(rates * 50)]).chance("new")
+
+    assert new(0.0) == new(1.0) == FLOOR
+    assert new(0.25, 0.5, 0.375) > 0.9
+    assert FLOOR < new(0.0, 0.0, 0.0, 0.5) < new(0.0, 0.5) < 0.7
+
+
+def test_the_rate_follows_a_policy_that_has_learned() -> None:
+    memory = PassRates(SAMPLES)
+    for version in range(12):
+        memory.note(make(version, 0, SAMPLES if version else 0))
+        memory.advance(version + 1)
+    known = memory.rows["p0"]
+    assert (known.tries, known.first, known.version) == (12 * SAMPLES, 0.0, 12)
+    assert 0.95 < known.rate < 1
+
+
+def test_what_counts_as_right() -> None:
+    group = make_group(0, scores=(1.0, 0.0, 0.0))
+    assert successes(group, by_accuracy=True) == 1
+    scored = replace(group, rewards=tuple(replace(make_reward(0.0), total=total) for total in (0.1, 0.9, 0.3)))
+    assert (successes(scored, by_accuracy=True), successes(scored, by_accuracy=False)) == (0, 1)
+    same = replace(group, rewards=tuple(replace(make_reward(1.0), total=0.1) for _ in range(3)))
+    assert (successes(same, by_accuracy=True), successes(same, by_accuracy=False)) == (3, 0)
+    memory = PassRates(3)
+    memory.note(replace(group, rewards=(make_reward(1.0), *(make_reward(0.0, Status.TIMEOUT) for _ in range(2)))))
+    memory.note(replace(group, rewards=(make_reward(0.0, Status.CRASH),) * 3))
+    assert [(known.tries, known.successes) for known in memory.noted] == [(1, 1)]
+
+
+def test_classes_of_a_histogram() -> None:
+    assert [*histogram([0.0, 0.125, 0.25, 0.5, 0.76, 1.0, 1.0]).values()] == [1, 2, 1, 1, 2]
