@@ -210,6 +210,7 @@ def _time(plan: Plan) -> RenderableType:
         measured = f"before and after the warm start, {measured.removeprefix('before ')}"
     elif plan.config.starts_apart:
         measured = f"of the base model, {measured}"
+    tokens = f"{_count(found.updates * found.tokens)} tokens, {plan.workload.varied:.0%} of them useful"
     rows = [
         ("one update", f"about {duration(found.update_s)}, bound by {bound}"),
         ("generation", f"{duration(found.generate_s)} per update, {_count(found.tokens)} tokens"),
@@ -218,7 +219,7 @@ def _time(plan: Plan) -> RenderableType:
         *warm,
         ("evaluation", f"{found.evaluations} × {duration(found.evaluate_s)}, {measured}"),
         *validation,
-        ("budget", f"{duration(budget.seconds)}: {_updates(found)}, {_count(found.updates * found.tokens)} tokens"),
+        ("budget", f"{duration(budget.seconds)}: {_updates(found)}, {tokens}"),
         ("cost", cost),
     ]
     return Group(_grid(rows), Text(f"{source(plan)} {_assumptions(plan)}", style="dim"))

@@ -89,6 +89,8 @@ def write_unfinished(stock: Stock) -> None:
         "reference_set.json": [[5, 6, 7], [8, 9]],
         "events.jsonl": {"update": 2, "event": "rollout-0 died", "detail": "killed"},
     }
+    known = {"problem": "p", "tries": 8, "rate": 0.5, "first": 0.0, "version": 2}
+    documents |= dict.fromkeys(("pass-rates.jsonl", "pass-rates-before.jsonl"), known)
     for name, document in documents.items():
         (run / name).write_text(json.dumps(document) + "\n")
     for name in ("eval-base", "update-000002"):
@@ -107,5 +109,6 @@ def write_unfinished(stock: Stock) -> None:
     }
     (checkpoint / "learner.json").write_text(json.dumps(facts))
     (checkpoint / "learner.safetensors").write_bytes((stock.adapter / "adapter_model.safetensors").read_bytes())
+    shutil.copy(run / "pass-rates.jsonl", checkpoint)
     seal(checkpoint)
     link(run / "checkpoints" / "latest", checkpoint)

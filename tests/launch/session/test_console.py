@@ -14,6 +14,8 @@ ROW = {
     "reward/accuracy": 0.31,
     "response/mean_length": 9.1,
     "rollout/tokens_per_second": 512.0,
+    "groups/zero_variance": 0.25,
+    "tokens/useful_fraction": 0.6,
 }
 TRAINING = Progress("training", 12, spent=192.0, left=408.0, updates_left=18, latest=ROW)
 
@@ -29,6 +31,8 @@ def test_display_has_all_figures_at_every_width(width: int) -> None:
     shown = printed(lambda console: console.print(render_progress(replace(TRAINING, cost=1.25))), width)
     for words in ("update 12 (about 18 more)", "reward 0.34", "accuracy 0.31", "length 9", "512 tok/s", "cost 1.25"):
         assert words in shown
+    assert "groups with variance 75%" in shown
+    assert "useful tokens 60%" in shown
     assert "6.8 min left" in shown
     assert max(map(len, shown.splitlines())) <= width
 
