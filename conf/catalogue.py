@@ -27,6 +27,9 @@ SAME_MEMORY = 0.1
 HELD_OUT = "heldout"
 """Name of the recipe's own held-out problems."""
 
+OWN_NAMES = (HELD_OUT, "base", "warm", "final", "last")
+"""Names that no benchmark of a run has: those of the held-out problems, and of the policies that a run evaluates."""
+
 PART = r"\w[\w.-]*"
 """Pattern of a name on the hub: no slash, and no dot or dash at its start."""
 
@@ -127,7 +130,7 @@ def find_benchmarks(requested: list[str]) -> list[Benchmark]:
     """
     found: dict[str, Benchmark] = {}
     for entry in requested:
-        benchmark = benchmarks().get(entry) or _of_source(entry)
+        benchmark = find_benchmark(entry)
         if (other := found.get(benchmark.name)) is not None:
             raise BadInput(
                 f"benchmarks: {other.source} and {benchmark.source} would both be called {benchmark.name}; leave one "
@@ -137,14 +140,15 @@ def find_benchmarks(requested: list[str]) -> list[Benchmark]:
     return list(found.values())
 
 
-def _of_source(entry: str) -> Benchmark:
+def find_benchmark(entry: str, key: str = "benchmarks") -> Benchmark:
+    """Return the benchmark that is named or given as a source. key: the setting that does, for messages."""
+    if known := benchmarks().get(entry):
+        return known
     if entry == HELD_OUT:
         return Benchmark(HELD_OUT, HELD_OUT)
     if not SOURCES.fullmatch(entry):
-        names = [*benchmarks(), HELD_OUT]
-        raise BadInput(
-            f"benchmarks={entry}: no such benchmark; {hint(entry, names)}use {', '.join(names)}, {SOURCE_FORMS}"
-        )
+        names = [*benchmarks(), *[HELD_OUT] * (key == "benchmarks")]
+        raise BadInput(f"{key}={entry}: no such benchmark; {hint(entry, names)}use {', '.join(names)}, {SOURCE_FORMS}")
     scheme, _, rest = entry.partition(":")
     name = Path(rest).stem if scheme == "file" else rest.partition("/")[2] if scheme == "hub" else rest
     return Benchmark(re.sub(r"[^\w.+-]+", "-", name), entry)

@@ -5,7 +5,8 @@ from itertools import chain
 
 from conf.catalogue import BY_MEMORY, devices, find_benchmarks
 from conf.errors import BadInput, hint
-from conf.schema import AlgorithmConfig, Call, CommandLine, Config, ShapeConfig
+from conf.schema import AlgorithmConfig, Call, CommandLine, Config, EvalConfig, ShapeConfig
+from conf.schema.evaluation import NAME
 from conf.schema.warm_start import SELF, WarmStartConfig
 from conf.settings import show
 
@@ -66,8 +67,25 @@ def _faults(config: Config) -> Iterator[str]:
             " reward.accuracy a weight, or set algorithm.advantages=mean_only"
         )
     yield from _validation_faults(config)
+    yield from _exam_faults(config.eval)
     if config.eval.temperature == 0 and config.eval.n > 1:
         yield f"eval.n={config.eval.n} with eval.temperature=0: all samples would be the same; set eval.n=1"
+
+
+def _exam_faults(evaluation: EvalConfig) -> Iterator[str]:
+    try:
+        exams = evaluation.exams
+    except BadInput as unknown:
+        yield str(unknown)
+        return
+    names: dict[str, str] = {}
+    for key, (entry, found) in exams.items():
+        if not NAME.allows(found.name):
+            yield f"{key}.name={found.name}, after its source: {NAME.remedy}"
+        elif (other := names.setdefault(found.name, key)) != key:
+            yield f"{key}.name={found.name}: {other} has this name too; give one of them another"
+        if evaluation.temperature == 0 and (entry.n or 1) > 1:
+            yield f"{key}.n={entry.n} with eval.temperature=0: all samples would be the same; set it to 1"
 
 
 def _validation_faults(config: Config) -> Iterator[str]:

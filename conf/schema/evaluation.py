@@ -1,9 +1,33 @@
 """Held-out evaluation: before, after and during training."""
 
+import re
+from dataclasses import replace
+
 from pydantic.dataclasses import dataclass
 
+from conf.catalogue import OWN_NAMES, Benchmark, find_benchmark
 from conf.schema.rollout import LONGEST
-from conf.settings import DECLARED, setting
+from conf.settings import DECLARED, Rule, setting
+
+NAME = Rule(
+    lambda text: re.fullmatch(r"[\w+-][\w.+-]{0,49}", text) is not None and text not in OWN_NAMES,
+    f"use at most 50 letters, digits, dots, dashes and plus signs, and none of {', '.join(OWN_NAMES)}",
+)
+
+
+@dataclass(config=DECLARED, frozen=True)
+class ExamConfig:
+    """A benchmark that a run evaluates its policies on, see EvalConfig.benchmarks."""
+
+    source: str = setting("", "none: it must be given")
+    n: int | None = setting(None, "eval.n", ge=1, le=65536)
+    limit: int | None = setting(None, "all", ge=1)
+    name: str = setting("", "the source's", rule=NAME)
+
+    def benchmark(self, key: str) -> Benchmark:
+        """Return the benchmark under the name that the run gives it. key: this entry's, for messages."""
+        found = find_benchmark(self.source, f"{key}.source")
+        return replace(found, name=self.name or found.name)
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -22,6 +46,17 @@ class EvalConfig:
     """Nucleus sampling (top-p) of these samples: the probability of the likeliest tokens to sample from."""
     max_response_tokens: int | None = setting(None, "the rollouts' limit", ge=1, le=LONGEST)
     """Longest response, tokens."""
+    benchmarks: list[ExamConfig] = setting([], "our choice: they take time from training")
+    """Further problems to evaluate base model and result on, as entries {source: aime24, n: 8, limit: 30, name: aime}:
+    source as in `benchmarks` of evaluate.py; n samples per problem (those of eval.n when null) of the first limit
+    problems (all when null); name, where the source's own is not wanted. They never choose the result. Training
+    problems that are near duplicates of theirs are treated as data.contamination says."""
+
+    @property
+    def exams(self) -> "dict[str, tuple[ExamConfig, Benchmark]]":
+        """The entries of `benchmarks` and what they name, by key. Raises BadInput for an unknown source."""
+        keys = {f"eval.benchmarks[{number}]": entry for number, entry in enumerate(self.benchmarks)}
+        return {key: (entry, entry.benchmark(key)) for key, entry in keys.items()}
 
 
 @dataclass(config=DECLARED, frozen=True)

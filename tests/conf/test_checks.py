@@ -123,3 +123,29 @@ def test_another_source_of_a_warm_start_resets_its_settings() -> None:
     known, none = load(["conf=quickstart_warm"]), load(["conf=quickstart_warm", "warm_start.source="])
     assert (len(known.warm_start.few_shot), known.data.few_shot) == (2, [])
     assert none.warm_start == WarmStartConfig()
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{source: aime24}", "eval.benchmarks[1].name=aime24: eval.benchmarks[0]"),
+        ("{source: gsm8k, name: aime24}", "eval.benchmarks[1].name=aime24: eval.benchmarks[0]"),
+        ("{source: gsm8k, name: base}", "eval.benchmarks[1].name=base"),
+        ("{source: gsm8k, name: a/b}", "eval.benchmarks[1].name=a/b"),
+        ("{source: heldout}", "eval.benchmarks[1].name=heldout"),
+        ("{source: 'file:base.csv'}", "eval.benchmarks[1].name=base"),
+        ("{source: gsm8k, n: 0}", "eval.benchmarks[1].n=0"),
+        ("{source: gsm8k, limit: -1}", "eval.benchmarks[1].limit=-1"),
+        ("{source: gsm8k, limits: 1}", "eval.benchmarks[1].limits: no such key; nearest: eval.benchmarks[1].limit"),
+        ("{source: gsm9k}", "eval.benchmarks[1].source=gsm9k: no such benchmark; nearest: gsm8k"),
+        ("{n: 1}", "eval.benchmarks[1].source="),
+        ("gsm8k", "eval.benchmarks[1]=gsm8k: that is a section"),
+        ("{source: gsm8k, n: 2}", "eval.benchmarks[1].n=2 with eval.temperature=0"),
+    ],
+)
+def test_a_wrong_exam_is_refused_in_one_sentence_that_names_its_key(entry: str, said: str) -> None:
+    greedy = ["eval.n=1", "eval.temperature=0"]
+    with pytest.raises(BadInput) as caught:
+        load(["conf=quickstart", *greedy, f"eval.benchmarks=[{{source: aime24}},{entry}]"])
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
