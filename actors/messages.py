@@ -39,6 +39,15 @@ class FilteredRow:
 
 
 @dataclass(frozen=True)
+class Exam:
+    """Problems that policies are evaluated on, with n samples each. name: empty for the held-out problems."""
+
+    name: str
+    n: int
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
 class ProblemSet:
     """Training and held-out problems.
 
@@ -50,6 +59,7 @@ class ProblemSet:
         shows `warm_start.few_shot`; otherwise those of `warm_start.source`, with the prompt that is learned.
     solutions: parallel to `candidates`, the responses to learn as an engine would return them, without
         log-probabilities and ending with the end-of-sequence token however long they are; empty with `self`.
+    exams: the problems of `eval.benchmarks`.
     """
 
     train: tuple[Problem, ...]
@@ -59,16 +69,23 @@ class ProblemSet:
     selection: tuple[Problem, ...] = ()
     candidates: tuple[Problem, ...] = ()
     solutions: "tuple[Sample, ...]" = ()
+    exams: tuple[Exam, ...] = ()
 
     @property
     def all(self) -> tuple[Problem, ...]:
         return (*self.train, *self.heldout, *self.selection)
 
     @property
+    def asked(self) -> tuple[Problem, ...]:
+        """The problems of all exams."""
+        return tuple(problem for exam in self.exams for problem in exam.problems)
+
+    @property
     def digest(self) -> str:
-        """A hash of the problems' ids and of which ones choose the result."""
+        """A hash of the problems' ids, of which ones choose the result, and of the exams."""
         ids = [problem.id for problem in self.all], len(self.selection)
-        return blake2b(repr(ids if self.selection else ids[0]).encode()).hexdigest()
+        exams = [exam.name for exam in self.exams], [problem.id for problem in self.asked]
+        return blake2b(f"{ids if self.selection else ids[0]}{exams if self.exams else ''}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -294,7 +311,7 @@ class Progress:
     cost: cost of the time spent, if an hour has a price.
     doing: the step of a long phase, in words.
     answers: whether an engine is up.
-    base, warm: held-out pass@1 of the base model, and of version 0 after a warm start, once they are known.
+    scores: pass@1 so far, by the model and the problems in words.
     """
 
     phase: str
@@ -306,5 +323,4 @@ class Progress:
     cost: float | None = None
     doing: str = ""
     answers: bool = True
-    base: float | None = None
-    warm: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)

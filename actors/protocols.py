@@ -139,7 +139,7 @@ class Tracker(Protocol):
         """Log numbers by name, of an update or of a version's evaluation."""
 
     def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
-        """Log samples. name: `eval-base`, `eval-final` or `update-000012`."""
+        """Log samples. name: `eval-base`, `eval-final-NAME` or `update-000012`."""
 
     def end(self, summary: dict[str, Any]) -> None:
         """Log summary.json with the run's events, and send everything that is left."""

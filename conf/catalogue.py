@@ -27,9 +27,6 @@ SAME_MEMORY = 0.1
 HELD_OUT = "heldout"
 """Name of the recipe's own held-out problems."""
 
-OWN_NAMES = (HELD_OUT, "base", "warm", "final", "last")
-"""Names that no benchmark of a run has: those of the held-out problems, and of the policies that a run evaluates."""
-
 PART = r"\w[\w.-]*"
 """Pattern of a name on the hub: no slash, and no dot or dash at its start."""
 
@@ -111,6 +108,7 @@ class Benchmark:
     source: as data.source, or HELD_OUT.
     problem_field, answer_field: its columns. Empty means those of `data`, or guessed ones.
     problems: their number, for plans; None if it is not known.
+    key, n, limit: the setting that names it, and what it asks for, if that is an entry of `eval.benchmarks`.
     """
 
     name: str
@@ -118,6 +116,9 @@ class Benchmark:
     problem_field: str = ""
     answer_field: str = ""
     problems: int | None = None
+    key: str = "benchmarks"
+    n: int = 0
+    limit: int | None = None
 
 
 def benchmarks() -> dict[str, Benchmark]:
@@ -142,12 +143,10 @@ def find_benchmarks(requested: list[str]) -> list[Benchmark]:
 
 def find_benchmark(entry: str, key: str = "benchmarks") -> Benchmark:
     """Return the benchmark that is named or given as a source. key: the setting that does, for messages."""
-    if known := benchmarks().get(entry):
-        return known
-    if entry == HELD_OUT:
-        return Benchmark(HELD_OUT, HELD_OUT)
+    names = [*benchmarks(), *[HELD_OUT] * (key == "benchmarks")]  # a run evaluates on them in any case
+    if entry in names:
+        return benchmarks().get(entry) or Benchmark(HELD_OUT, HELD_OUT)
     if not SOURCES.fullmatch(entry):
-        names = [*benchmarks(), *[HELD_OUT] * (key == "benchmarks")]
         raise BadInput(f"{key}={entry}: no such benchmark; {hint(entry, names)}use {', '.join(names)}, {SOURCE_FORMS}")
     scheme, _, rest = entry.partition(":")
     name = Path(rest).stem if scheme == "file" else rest.partition("/")[2] if scheme == "hub" else rest

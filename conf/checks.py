@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from itertools import chain
 
-from conf.catalogue import BY_MEMORY, devices, find_benchmarks
+from conf.catalogue import BY_MEMORY, Benchmark, devices, find_benchmarks
 from conf.errors import BadInput, hint
-from conf.schema import AlgorithmConfig, Call, CommandLine, Config, EvalConfig, ShapeConfig
+from conf.schema import AlgorithmConfig, Call, CommandLine, Config, ShapeConfig
 from conf.schema.evaluation import NAME
 from conf.schema.warm_start import SELF, WarmStartConfig
 from conf.settings import show
@@ -67,25 +67,19 @@ def _faults(config: Config) -> Iterator[str]:
             " reward.accuracy a weight, or set algorithm.advantages=mean_only"
         )
     yield from _validation_faults(config)
-    yield from _exam_faults(config.eval)
-    if config.eval.temperature == 0 and config.eval.n > 1:
-        yield f"eval.n={config.eval.n} with eval.temperature=0: all samples would be the same; set eval.n=1"
+    yield from _exam_faults(config.eval.exams)
+    for key, n in {"eval.n": config.eval.n, **{f"{exam.key}.n": exam.n for exam in config.eval.exams}}.items():
+        if config.eval.temperature == 0 and n > 1:
+            yield f"{key}={n} with eval.temperature=0: all samples would be the same; set {key}=1"
 
 
-def _exam_faults(evaluation: EvalConfig) -> Iterator[str]:
-    try:
-        exams = evaluation.exams
-    except BadInput as unknown:
-        yield str(unknown)
-        return
-    names: dict[str, str] = {}
-    for key, (entry, found) in exams.items():
-        if not NAME.allows(found.name):
-            yield f"{key}.name={found.name}, after its source: {NAME.remedy}"
-        elif (other := names.setdefault(found.name, key)) != key:
-            yield f"{key}.name={found.name}: {other} has this name too; give one of them another"
-        if evaluation.temperature == 0 and (entry.n or 1) > 1:
-            yield f"{key}.n={entry.n} with eval.temperature=0: all samples would be the same; set it to 1"
+def _exam_faults(exams: list[Benchmark]) -> Iterator[str]:
+    for number, exam in enumerate(exams):
+        said = f"{exam.key}.name={exam.name}"
+        if not NAME.allows(exam.name):
+            yield f"{said}: {NAME.remedy}"
+        if twin := next((other.key for other in exams[:number] if other.name == exam.name), ""):
+            yield f"{said}: {twin} has this name too; give one of them another"
 
 
 def _validation_faults(config: Config) -> Iterator[str]:

@@ -70,9 +70,10 @@ class Budget:
 
     @property
     def evaluation_reserve(self) -> float:
-        """Seconds held back for the final evaluations, during which the adapter is inspected."""
-        wanted = max(evaluations_reserved(self._policies) * max(self._newest("evaluate")), self.expected("inspect"))
-        return min(wanted, MOST_EVALUATION * self.total)
+        """Seconds held back for the final evaluations, during which the adapter is inspected. A benchmark has one."""
+        exams_s = sum(max(self._newest(step)) for step in self._durations if step.startswith("evaluate-"))
+        wanted_s = evaluations_reserved(self._policies) * max(self._newest("evaluate")) + EVALUATION_SAFETY * exams_s
+        return min(max(wanted_s, self.expected("inspect")), MOST_EVALUATION * self.total)
 
     @property
     def evaluation_s(self) -> float:

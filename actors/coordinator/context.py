@@ -1,7 +1,8 @@
 """The input of a run, the objects its parts share, and its summary.json."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.coordinator.budget import Budget
@@ -72,13 +73,14 @@ class RunContext:
 @dataclass(frozen=True)
 class Outcome:
     """The end of a run, with the values of summary.json. final, last: the held-out evaluations of the result, and of
-    the last policy where that is another.
+    the last policy where that is another. exams: the result's on `eval.benchmarks`, by name.
     """
 
     status: str
     reason: str
     final: PolicyScores | None = None
     last: PolicyScores | None = None
+    exams: Mapping[str, PolicyScores] = field(default_factory=dict)
     plasticity: Plasticity | None = None
 
 
@@ -93,7 +95,7 @@ def summarise(request: RunRequest, outcome: Outcome, updates: int, ledger: Ledge
         budget_s=request.config.budget.seconds,
         spent_s=spent,
         cost=None if price is None else price * spent / 3600,
-        eval=folder.evaluations().model_copy(update={"final": outcome.final, "last": outcome.last}),
+        eval=folder.evaluations(final=outcome.exams).model_copy(update={"final": outcome.final, "last": outcome.last}),
         result=result_of(folder),
         plasticity=outcome.plasticity,
         ledger=ledger,

@@ -1,4 +1,4 @@
-"""Measurements of a run's policy: held-out evaluations, and its drift from the base model."""
+"""Measurements of a run's policy: evaluations, and its drift from the base model."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -12,9 +12,10 @@ from actors.coordinator.rules.selection import SCORE
 from actors.errors import LearnerDied
 from actors.evaluation.evaluator import Evaluator, counted, part_of
 from actors.evaluation.samples import PolicySamples
-from actors.messages import AdapterRef, Group, Inspection, Sample, Sampling
+from actors.messages import AdapterRef, Exam, Group, Inspection, Sample, Sampling
 from actors.seeds import request_seed
 from actors.storage.documents import EntropyChange, Plasticity, PolicyScores
+from actors.storage.run_record import named
 
 BASE_SHARE = 1 / 3
 """Largest fraction of the remaining budget that the base model's evaluation may take."""
@@ -30,36 +31,38 @@ INSPECTED_TOKENS = 512
 class HeldoutEvaluations:
     """Evaluates within the budget, keeps the results in the run folder, and reports durations to the budget.
 
-    A result is None if there are no held-out problems, or if none could be verified in time.
+    Results are by benchmark, "" for the held-out problems. One is missing if no problem could be verified in time.
     """
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
         self._evaluator = Evaluator(run.config, run.metered("eval"), run.verifier, run.clock)
-        self._heldout = run.problems.heldout
+        self._heldout = Exam("", run.config.eval.n, run.problems.heldout)
+        self._exams = [exam for exam in (self._heldout, *run.problems.exams) if exam.problems]
 
-    async def base(self) -> PolicyScores | None:
+    def due(self, policy: str) -> bool:
+        """Whether a result of `base` or `warm` is missing."""
+        return not {exam.name for exam in self._exams} <= self._run.folder.scores(policy).keys()
+
+    async def base(self) -> dict[str, PolicyScores]:
         """Evaluate the base model, once per run."""
-        if (known := self._run.folder.evaluation("base")) is not None:
-            self._learn(known.round_seconds)
-            return known
-        return await self._evaluate("base", None, self._run.budget.left * BASE_SHARE)
+        return await self._on_all("base", None, self._run.budget.left * BASE_SHARE)
 
-    async def warm(self, adapter: AdapterRef) -> PolicyScores | None:
+    async def warm(self, adapter: AdapterRef) -> dict[str, PolicyScores]:
         """Evaluate version 0 where it is not the base model, without the time that is held back for the end."""
         budget = self._run.budget
         seconds = min(budget.left * BASE_SHARE, budget.left - budget.reserve)
         enough = seconds > budget.expected("evaluate") / self._run.config.eval.n
-        return await self._evaluate("warm", adapter, seconds) if enough else None
+        return await self._on_all("warm", adapter, seconds) if enough else {}
 
-    async def result(self, adapter: AdapterRef) -> PolicyScores | None:
+    async def result(self, adapter: AdapterRef) -> dict[str, PolicyScores]:
         """Evaluate the policy that the run returns, in the rest of the budget."""
-        return await self._evaluate("final", adapter, self._run.budget.left - LAST_MOMENT_S)
+        return await self._on_all("final", adapter, self._run.budget.left - LAST_MOMENT_S)
 
     async def last(self, adapter: AdapterRef) -> PolicyScores | None:
-        """Evaluate the last policy, if the rest of the budget should hold at least a round."""
-        left, n = self._run.budget.left - LAST_MOMENT_S, self._run.config.eval.n
-        return await self._evaluate("last", adapter, left) if left > self._run.budget.expected("evaluate") / n else None
+        """Evaluate the last policy on the held-out problems, if the rest of the budget should hold at least a round."""
+        left, round_s = self._run.budget.left - LAST_MOMENT_S, self._run.budget.expected("evaluate") / self._heldout.n
+        return await self._measure("last", self._heldout, adapter, left) if left > round_s else None
 
     async def validate(self, adapter: AdapterRef, last: bool = False) -> dict[str, float]:
         """Return a version's results on the selection problems, for its row of metrics.
@@ -89,27 +92,40 @@ class HeldoutEvaluations:
             "time/validate": found.seconds,
         }
 
-    async def _evaluate(self, name: str, adapter: AdapterRef | None, seconds: float) -> PolicyScores | None:
-        """Evaluate a policy on the held-out problems, or on the first of them if not even one round fits.
+    async def _on_all(self, policy: str, adapter: AdapterRef | None, seconds: float) -> dict[str, PolicyScores]:
+        """Evaluate a policy on the held-out problems, then on the benchmarks, `base` and `warm` on each only once."""
+        found = {} if policy == "final" else self._run.folder.scores(policy)
+        end = self._run.clock.now() + seconds
+        for exam in self._exams:
+            if exam.name in found:
+                self._learn(exam, found[exam.name].round_seconds)
+            elif scores := await self._measure(policy, exam, adapter, end - self._run.clock.now()):
+                found[exam.name] = scores
+        return found
+
+    async def _measure(
+        self, policy: str, exam: Exam, adapter: AdapterRef | None, seconds: float
+    ) -> PolicyScores | None:
+        """Evaluate a policy on problems, or on the first of them if not even one round fits.
 
         A round that is not complete in time is dropped whole.
         """
-        if not self._heldout:
+        if not exam.problems or seconds <= 0:
             return None
-        samples = PolicySamples(self._heldout, self._run.config.eval.n, adapter)
-        round_s = self._run.budget.expected("evaluate") / samples.n
-        at_once = part_of(len(self._heldout), seconds, round_s)
+        samples = PolicySamples(exam.problems, exam.n, adapter)
+        round_s = self._run.budget.expected(named("evaluate", exam.name)) / samples.n
+        at_once = part_of(len(exam.problems), seconds, round_s)
         await self._evaluator.evaluate(samples, at_once=at_once, seconds=seconds)
         if not (rows := counted(samples, at_once)):
-            self._learn(seconds)
+            self._learn(exam, seconds)
             return None
-        found = samples.scores(rows)
-        self._learn(found.round_seconds)
+        found, name = samples.scores(rows), named(policy, exam.name)
+        self._learn(exam, found.round_seconds)
         self._run.folder.write_rows(f"eval-{name}", [row for of_round in zip(*rows, strict=True) for row in of_round])
         return self._run.folder.write_evaluation(name, adapter.version if adapter else 0, found)
 
-    def _learn(self, round_seconds: float) -> None:
-        self._run.budget.expect("evaluate", round_seconds * self._run.config.eval.n)
+    def _learn(self, exam: Exam, round_seconds: float) -> None:
+        self._run.budget.expect(named("evaluate", exam.name), round_seconds * exam.n)
 
 
 class ReferenceSet:
@@ -189,16 +205,14 @@ class StartEvaluations:
     def begin(self, version: int) -> bool:
         """Begin at a version. Return whether something is to be measured before its second batch is sampled."""
         self.replaceable.set()
-        apart = self._run.config.starts_apart and self._run.problems.heldout
-        if apart and version == 0 and self._run.folder.evaluation("warm") is None:
+        if self._run.config.starts_apart and version == 0 and self._heldout.due("warm"):
             self.replaceable.clear()
         return self._base_due or not self.replaceable.is_set()
 
     @property
     def _base_due(self) -> bool:
-        """Whether the base model has yet to answer the held-out problems or to make the reference set."""
-        evaluated = self._run.folder.evaluation("base") is not None or not self._run.problems.heldout
-        return not evaluated or self._run.folder.reference_set() is None
+        """Whether the base model has yet to be evaluated or to make the reference set."""
+        return self._heldout.due("base") or self._run.folder.reference_set() is None
 
     async def measure(self, policy: AdapterRef | None, idle: Callable[[], bool]) -> None:
         """Measure what is missing, or read the results. idle: whether the engines have generated the first batch."""
@@ -206,19 +220,19 @@ class StartEvaluations:
         if self._base_due or not self.replaceable.is_set():
             await stopping.until(lambda: idle() or None)
         await self.base()
+        found = self._run.folder.scores("warm")
         if policy and not self.replaceable.is_set():
             with self._evaluating("the model at the start of reinforcement learning"):
-                self._standing.warm = await stopping.unless_stopped(self._heldout.warm(policy))
+                found = await stopping.unless_stopped(self._heldout.warm(policy)) or {}
             if not stopping.stopped:
                 self.replaceable.set()
-        else:
-            self._standing.warm = self._run.folder.evaluation("warm")
+        self._standing.measured("Start of reinforcement learning", found)
 
     async def base(self) -> None:
         """Evaluate the base model and sample the reference set, or read the results if there are any."""
         with self._evaluating("the base model") if self._base_due else nullcontext():
             await self._plasticity.sample()
-            self._standing.base = await self._heldout.base()
+            self._standing.measured("Base model", await self._heldout.base())
 
     @contextmanager
     def _evaluating(self, model: str) -> Iterator[None]:

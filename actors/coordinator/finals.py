@@ -44,19 +44,19 @@ class FinalEvaluations:
         return self._saving.mark(await asyncio.to_thread(self._saving.choose, rows))
 
     async def evaluate(self, policy: AdapterRef, inspect: bool) -> dict[str, Any]:
-        """Return the scores of the run's result, those of the last policy if it is another and time is left, and
-        beside them the last policy's plasticity, for the outcome.
+        """Return the scores of the run's result, also on the benchmarks, those of the last policy if it is another and
+        time is left, and beside them the last policy's plasticity, for the outcome.
 
         policy: the last one, which the engines serve. inspect: whether the learner can be inspected.
         """
         if not inspect:
-            (final, last), plasticity = await self._evaluate(policy), None
+            (found, last), plasticity = await self._evaluate(policy), None
         else:
             inspection = self._plasticity.measure(policy.version)
-            (final, last), plasticity = await asyncio.gather(self._evaluate(policy), inspection)
-        return {"final": final, "last": last, "plasticity": plasticity}
+            (found, last), plasticity = await asyncio.gather(self._evaluate(policy), inspection)
+        return {"final": found.pop("", None), "last": last, "exams": found, "plasticity": plasticity}
 
-    async def _evaluate(self, policy: AdapterRef) -> tuple[PolicyScores | None, PolicyScores | None]:
+    async def _evaluate(self, policy: AdapterRef) -> tuple[dict[str, PolicyScores], PolicyScores | None]:
         """Evaluate the result, whose adapter is loaded from its checkpoint if it is not the last, then the last."""
         result = self._run.folder.checkpoints.result
         if result is None or version_of(result) == policy.version:
@@ -65,8 +65,8 @@ class FinalEvaluations:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._run.budget.left - LAST_MOMENT_S):
                 adapter = await self._load(result)
-        final = await self._heldout.result(adapter) if adapter else None
-        return final, await self._heldout.last(policy)
+        found = await self._heldout.result(adapter) if adapter else {}
+        return found, await self._heldout.last(policy)
 
     async def _load(self, checkpoint: Path) -> AdapterRef:
         """Have the engines serve a checkpoint's adapter. Raises Halted if one of them does not use it, although the

@@ -1,6 +1,7 @@
 """The progress of a run, and its row of metrics.jsonl per update."""
 
 from collections import Counter
+from collections.abc import Mapping
 from statistics import fmean
 
 from actors.coordinator.budget import Budget
@@ -10,23 +11,23 @@ from actors.storage.documents import PolicyScores
 
 
 class Standing:
-    """The parts of `Progress` that only the coordinator knows.
-
-    base, warm: the evaluations of the base model, and of a version 0 that differs from it, once there are any.
-    """
+    """The parts of `Progress` that only the coordinator knows."""
 
     def __init__(self, budget: Budget, ledger: Ledger, limit: int | None) -> None:
         """limit: updates after which the run ends; None if time alone ends it."""
         self.phase, self.doing = "starting", ""
         self.latest: dict[str, float] = {}
-        self.base: PolicyScores | None = None
-        self.warm: PolicyScores | None = None
+        self._scores: dict[str, float] = {}
         self._budget, self._ledger, self._limit = budget, ledger, limit
 
     def enter(self, phase: str, doing: str = "") -> None:
         """Begin a phase, in the ledger too."""
         self.phase, self.doing = phase, doing
         self._ledger.enter("run", phase)
+
+    def measured(self, model: str, found: Mapping[str, PolicyScores]) -> None:
+        """Note the evaluations of a model, by the benchmark's name."""
+        self._scores |= {f"{model}: {name or 'held-out'}": scores.pass_at_1 for name, scores in found.items()}
 
     def progress(self, updates: int) -> Progress:
         fitting = self._budget.forecast("turn")
@@ -40,8 +41,7 @@ class Standing:
             latest=self.latest,
             cost=self._budget.cost,
             doing=self.doing,
-            base=self.base.pass_at_1 if self.base else None,
-            warm=self.warm.pass_at_1 if self.warm else None,
+            scores=self._scores,
         )
 
 

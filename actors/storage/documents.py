@@ -104,8 +104,8 @@ class Event(Document):
 
 
 class PolicyScores(Document):
-    """Scores of a policy on problems: eval-base.json, eval-warm.json, eval-final.json and eval-last.json, all in
-    summary.json, and in evaluation.json.
+    """Scores of a policy on problems: eval-base.json, eval-warm.json, eval-final.json and eval-last.json, with the name
+    of a benchmark in eval-base-NAME.json and so on, all in summary.json, and in evaluation.json.
 
     n: samples of each problem. problems: their number. ci95: 95 % interval of pass@1 over problems. intervals: those of
     the other scores by name. tokens, seconds: of all samples, incomplete rounds among them. round_seconds: seconds for
@@ -140,13 +140,14 @@ class PolicyScores(Document):
 
 class Evaluations(Document):
     """The held-out evaluations of a run. warm: of version 0, if it is not the base. final: of its result. last: of the
-    last policy, where that is another.
+    last policy, where that is another. benchmarks: those on `eval.benchmarks`, by name.
     """
 
     base: PolicyScores | None = None
     warm: PolicyScores | None = None
     final: PolicyScores | None = None
     last: PolicyScores | None = None
+    benchmarks: dict[str, "Evaluations"] = {}
 
 
 class Result(Document):

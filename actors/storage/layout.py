@@ -15,8 +15,8 @@ _EVALUATION = r"\.microbudget-rl|evaluation\.(json|md)|samples/[^/]+-(base|adapt
 _RUN = rf"""
     config\.yaml | problems\.digest | problems-left-out\.jsonl | (reference_set|selection)\.json
     | (metrics|events|pass-rates(-before)?)\.jsonl | warm-start(-metrics)?\.jsonl | validation-0\.json
-    | (identity|origin|spent|ledger|incarnation|summary)\.json | eval-[\w-]+\.json
-    | failure\.log | report\.(html|md) | ray-session | samples/(eval|update|skipped|warm)-[\w-]+\.jsonl
+    | (identity|origin|spent|ledger|incarnation|summary)\.json | eval-[\w.+-]+\.json
+    | failure\.log | report\.(html|md) | ray-session | samples/(eval|update|skipped|warm)-[\w.+-]+\.jsonl
     | tensorboard/events\.out\.tfevents\.[^/]+
     | wandb/(debug[\w.-]*\.log | latest-run | settings | (offline-)?run-.+)
     | adapters/[^/]+/({_ADAPTER}) | evaluation/({_EVALUATION})

@@ -195,9 +195,10 @@ class RunFolder(RunRecord):
         await self.writer.in_turn(self.writer.check)
 
     def write_evaluation(self, name: str, version: int, evaluation: documents.PolicyScores) -> documents.PolicyScores:
-        """Write a version's held-out evaluation, pass its figures to the loggers, and return it."""
+        """Write a version's evaluation, pass its figures to the loggers, and return it. name: see `named`."""
+        group = "/".join(filter(None, ("eval", name.partition("-")[2])))
         self.writer.put(write_document, self.path / f"eval-{name}.json", evaluation)
-        self.tracking.scalars(version, {f"eval/{key}": value for key, value in evaluation.figures.items()})
+        self.tracking.scalars(version, {f"{group}/{key}": value for key, value in evaluation.figures.items()})
         return evaluation
 
     def write_pass_rates(self, rows: Sequence[PassRateRow]) -> None:

@@ -1,6 +1,8 @@
 """Reads a run folder. Nothing here changes anything on disk, so that a running run may be read."""
 
 import os
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from actors.storage import documents, fields
@@ -17,6 +19,11 @@ FINISHED = ("completed", "budget_exhausted")
 
 BEHIND = 0.5
 """Fraction of the planned updates below which a run is far behind its plan."""
+
+
+def named(policy: str, benchmark: str) -> str:
+    """Return the name of a policy's evaluation. benchmark: empty for the held-out problems."""
+    return f"{policy}-{benchmark}" if benchmark else policy
 
 
 class RunRecord:
@@ -103,13 +110,21 @@ class RunRecord:
         return int(read_optional(self.path / "incarnation.json", fields.Count) or 0)
 
     def evaluation(self, name: str) -> documents.PolicyScores | None:
-        """Return a held-out evaluation: `base`, `warm`, `final` or `last`."""
+        """Return an evaluation by its name, see `named`, of `base`, `warm`, `final` or `last`."""
         return read_document(self.path / f"eval-{name}.json", documents.PolicyScores)
 
-    def evaluations(self) -> documents.Evaluations:
-        """Return the held-out evaluations that a run makes at its beginning."""
-        warm = {"warm": found} if (found := self.evaluation("warm")) else {}
-        return documents.Evaluations(base=self.evaluation("base"), **warm)
+    def scores(self, policy: str) -> dict[str, documents.PolicyScores]:
+        """Return a policy's evaluations by the benchmark's name, those on the held-out problems first."""
+        others = sorted(file.stem.removeprefix(f"eval-{policy}-") for file in self.path.glob(f"eval-{policy}-*.json"))
+        found = {name: self.evaluation(named(policy, name)) for name in ("", *others)}
+        return {name: scores for name, scores in found.items() if scores}
+
+    def evaluations(self, **ended: Mapping[str, documents.PolicyScores]) -> documents.Evaluations:
+        """Return the evaluations that a run makes at its beginning, and those of other policies, by benchmark."""
+        found = {"base": self.scores("base"), "warm": self.scores("warm"), **ended}
+        of = {name: {key: each[name] for key, each in found.items() if name in each} for name in chain(*found.values())}
+        held_out = {"base": None, **of.pop("", {})}
+        return documents.Evaluations.model_validate(held_out | ({"benchmarks": of} if of else {}))
 
     def reference_set(self) -> list[list[int]] | None:
         """Return the reference set: responses of the base model as token ids."""

@@ -2,16 +2,21 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from conf.catalogue import OWN_NAMES, Benchmark, find_benchmark
+from conf.catalogue import HELD_OUT, Benchmark, find_benchmark
 from conf.schema.rollout import LONGEST
 from conf.settings import DECLARED, Rule, setting
 
+UNKNOWN = 500
+"""Problems of a benchmark, for plans, whose number is not known, our choice: as many as math500 has."""
+
+TAKEN = (HELD_OUT, "base", "warm", "final", "last")
 NAME = Rule(
-    lambda text: re.fullmatch(r"[\w+-][\w.+-]{0,49}", text) is not None and text not in OWN_NAMES,
-    f"use at most 50 letters, digits, dots, dashes and plus signs, and none of {', '.join(OWN_NAMES)}",
+    lambda text: re.fullmatch(r"[\w+-][\w.+-]{0,49}", text) is not None and text not in TAKEN,
+    f"use at most 50 letters, digits, dots, dashes and plus signs, and none of {', '.join(TAKEN)}",
 )
 
 
@@ -23,11 +28,6 @@ class ExamConfig:
     n: int | None = setting(None, "eval.n", ge=1, le=65536)
     limit: int | None = setting(None, "all", ge=1)
     name: str = setting("", "the source's", rule=NAME)
-
-    def benchmark(self, key: str) -> Benchmark:
-        """Return the benchmark under the name that the run gives it. key: this entry's, for messages."""
-        found = find_benchmark(self.source, f"{key}.source")
-        return replace(found, name=self.name or found.name)
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -53,10 +53,19 @@ class EvalConfig:
     problems that are near duplicates of theirs are treated as data.contamination says."""
 
     @property
-    def exams(self) -> "dict[str, tuple[ExamConfig, Benchmark]]":
-        """The entries of `benchmarks` and what they name, by key. Raises BadInput for an unknown source."""
-        keys = {f"eval.benchmarks[{number}]": entry for number, entry in enumerate(self.benchmarks)}
-        return {key: (entry, entry.benchmark(key)) for key, entry in keys.items()}
+    def exams(self) -> list[Benchmark]:
+        """The entries of `benchmarks`. Raises BadInput for an unknown source."""
+        found = []
+        for number, entry in enumerate(self.benchmarks):
+            known = find_benchmark(entry.source, f"{(key := f'eval.benchmarks[{number}]')}.source")
+            asked: dict[str, Any] = {
+                "n": entry.n or self.n,
+                "limit": entry.limit,
+                "key": key,
+                "name": entry.name or known.name,
+            }
+            found.append(replace(known, problems=known.problems or entry.limit or UNKNOWN, **asked))
+        return found
 
 
 @dataclass(config=DECLARED, frozen=True)

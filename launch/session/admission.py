@@ -17,7 +17,7 @@ from actors.storage.files import lock
 from actors.storage.folders import MARK, empty, foreign, is_marked, mark
 from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import RunRecord
+from actors.storage.run_record import RunRecord, named
 from conf.errors import BadInput
 from conf.load import RECORD, dump, flatten
 from conf.schema import AnyConfig, Config, among, marked
@@ -66,9 +66,10 @@ def budget_shortage(config: Config, run: RunRecord) -> str:
 def remaining_budget(seconds: float, config: Config, run: RunRecord) -> Budget:
     """Return a run's budget if it were so long, with the expected durations of its next start and last evaluation."""
     budget = Budget(seconds, run.spent, WallClock(), policies=config.final_policies)
-    ledger, base = run.ledger(), run.evaluation("base")
+    ledger, base = run.ledger(), run.scores("base")
     budget.expect("start", (ledger and ledger.start_s) or LEAST_START * START_S["cpu"])
-    budget.expect("evaluate", base.round_seconds * config.eval.n if base else 0.0)
+    for name, n in {"": config.eval.n, **{exam.name: exam.n for exam in config.eval.exams}}.items():
+        budget.expect(named("evaluate", name), base[name].round_seconds * n if name in base else 0.0)
     return budget
 
 

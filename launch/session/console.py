@@ -43,10 +43,10 @@ class RunView:
         self._live.stop()
 
     def show(self, progress: Progress) -> None:
-        for model, score in (("Base model", progress.base), ("Start of reinforcement learning", progress.warm)):
-            if score is not None and model not in self._shown:
-                self._console.print(f"{model}: held-out pass@1 {score:.3f}")
-                self._shown.add(model)
+        for what, score in progress.scores.items():
+            if what not in self._shown:
+                self._console.print(f"{what} pass@1 {score:.3f}")
+                self._shown.add(what)
         phase = f"{progress.phase.replace('_', ' '):<9}"
         seen = (progress.phase, progress.doing, progress.latest.get("update", 0.0))
         if self._console.is_terminal:

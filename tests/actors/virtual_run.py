@@ -14,7 +14,7 @@ from actors.coordinator.coordinator import Coordinator
 from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
 from actors.errors import root_cause
-from actors.messages import ProblemSet, Sample
+from actors.messages import Exam, ProblemSet, Sample
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 from conf.settings import changed
@@ -96,6 +96,7 @@ class Run:
         self.engine = FakeEngine()
         self.learner = FakeLearner(max_staleness=self.config.learner.max_staleness)
         self.verifier = FakeVerifier()
+        self.exams: tuple[Exam, ...] = ()
         self.spent = 0.0
 
     def fail(self, *stops: float) -> BaseException:
@@ -132,7 +133,7 @@ class Run:
     def problems(self) -> ProblemSet:
         validation = self.config.validation
         found = make_problems(heldout=self.config.eval.problems, selection=validation.every and validation.problems)
-        return with_candidates(found, self.config.warm_start.source)
+        return with_candidates(replace(found, exams=self.exams), self.config.warm_start.source)
 
     @property
     def spent_so_far(self) -> float:

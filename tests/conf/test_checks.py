@@ -132,7 +132,7 @@ def test_another_source_of_a_warm_start_resets_its_settings() -> None:
         ("{source: gsm8k, name: aime24}", "eval.benchmarks[1].name=aime24: eval.benchmarks[0]"),
         ("{source: gsm8k, name: base}", "eval.benchmarks[1].name=base"),
         ("{source: gsm8k, name: a/b}", "eval.benchmarks[1].name=a/b"),
-        ("{source: heldout}", "eval.benchmarks[1].name=heldout"),
+        ("{source: heldout}", "eval.benchmarks[1].source=heldout"),
         ("{source: 'file:base.csv'}", "eval.benchmarks[1].name=base"),
         ("{source: gsm8k, n: 0}", "eval.benchmarks[1].n=0"),
         ("{source: gsm8k, limit: -1}", "eval.benchmarks[1].limit=-1"),

@@ -38,6 +38,14 @@ def test_reserve_is_learned_from_measured_steps() -> None:
     assert budget.allows("update")
 
 
+def test_the_reserve_holds_each_exam_once_and_the_held_out_problems_for_every_policy() -> None:
+    budget = Budget(6000.0, 0.0, HandClock(), policies=2)
+    budget.expect("evaluate", 20.0)
+    for name, seconds in (("hard", 5.0), ("sums", 7.0), ("sums", 6.0)):
+        budget.expect(f"evaluate-{name}", seconds)
+    assert budget.evaluation_reserve == (EVALUATION_SAFETY + 1) * 20.0 + EVALUATION_SAFETY * 12.0
+
+
 def test_update_that_would_eat_the_reserve_is_not_started() -> None:
     """Only the last steps count."""
     clock = HandClock()

@@ -60,7 +60,8 @@ def test_without_a_terminal_every_update_is_one_line_with_its_own_figures() -> N
 
 def test_the_start_names_its_steps_and_the_base_models_result() -> None:
     starting = Progress("starting", 0, 1.0, 599.0, None, doing="engine, learner and reward workers start")
-    measured = replace(starting, doing="checking that the engine serves the adapters it is given", base=0.074)
+    measured = replace(starting, doing="checking that the engine serves the adapters it is given")
+    measured = replace(measured, scores={"Base model: held-out": 0.074})
     assert [line.partition("] ")[2] or line for line in lines_of(starting, starting, measured, measured)] == [
         "starting  engine, learner and reward workers start",
         "Base model: held-out pass@1 0.074",
