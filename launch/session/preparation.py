@@ -151,7 +151,7 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
         config,
         model_path,
         problems,
-        check_reward_functions(reward_function(config), problems.all),
+        check_reward_functions(reward_function(config), [*problems.all, *problems.asked]),
     )
 
 
@@ -160,6 +160,7 @@ def problem_counts(problems: ProblemSet, config: Config) -> str:
     said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
     said += f", {len(problems.selection)} others to choose the result" if problems.selection else ""
     said += f", {len(problems.candidates)} for the warm start" if problems.candidates else ""
+    said += "".join(f", {len(exam.problems)} of {exam.name}" for exam in problems.exams)
     said += f", not {config.selecting}" if len(problems.selection) < config.selecting else ""
     numbers = dict(problems.filtered_counts)
     if config.data.source.startswith(GENERATED):

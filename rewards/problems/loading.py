@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from actors.messages import FilteredRow, Problem, ProblemSet
+from actors.messages import Exam, FilteredRow, Problem, ProblemSet
 from actors.storage.files import replace_text
 from conf.catalogue import HELD_OUT, Benchmark
 from conf.errors import BadInput
@@ -62,9 +62,9 @@ def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[Raw
 
     Problems are ordered by id, a shuffle that depends on their text alone. Held out are the first `eval.problems`, and
     with `validation.every` the next `validation.problems` (see `hold_out`), from data.eval_source if there is one, else
-    at most `eval.share` of all, with their near duplicates; data.size does not change them. Every gold answer verifies
-    against its own boxed form. Raises BadInput for a source, field, pattern or template that cannot be used, and if
-    fewer problems remain than one update takes.
+    at most `eval.share` of all, with their near duplicates; data.size and `eval.benchmarks` do not change them. Every
+    gold answer verifies against its own boxed form. Raises BadInput for a source, field, pattern or template that
+    cannot be used, and if fewer problems remain than one update takes.
     """
     check_chat(config, tokenizer)
     filtered: list[FilteredRow] = []
@@ -87,11 +87,18 @@ def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[Raw
         held = hold_out("data.source", [one for one in raw if one.id in known], config, filtered)
         held_ids = {one.id for one in chain(*held)}
         train = [problem for problem in train if problem.id not in held_ids]
-    train = train[: config.data.size]
     reported, selection = (tuple(known[one.id] for one in side) for side in held)
+    asked = [load_benchmark(each, config, tokenizer, each.limit, by_id(selection)) for each in config.eval.exams]
+    if apart := [one for each in asked for one in each.raw]:
+        rest = by_id(train)
+        kept = without_overlaps([one for one in raw if one.id in rest], apart, config.data.contamination, filtered)
+        train = [rest[one.id] for one in kept]
+    train = train[: config.data.size]
     check_number(len(train), len(reported) + len(selection), config, filtered)
-    problems = ProblemSet(tuple(train), reported, counts(filtered), tuple(filtered), selection)
-    return problems, raw, [*chain(*held)]
+    exams = tuple(Exam(each.benchmark.name, each.benchmark.n, each.problems) for each in asked)
+    numbers = {f"{of.benchmark.name}: {why}": n for of in asked for why, n in of.filtered_counts.items()}
+    problems = ProblemSet(tuple(train), reported, counts(filtered) | numbers, tuple(filtered), selection, exams=exams)
+    return problems, raw, [*chain(*held), *apart]
 
 
 def by_id(problems: Iterable[Problem]) -> dict[str, Problem]:
@@ -104,12 +111,14 @@ class BenchmarkProblems:
 
     filtered_counts: number of filtered rows, by reason
     digest: of the held-out problems only; see `ProblemSet`
+    raw: all problems of the source, as it has them
     """
 
     benchmark: Benchmark
     problems: tuple[Problem, ...]
     filtered_counts: dict[str, int]
     digest: str = ""
+    raw: Sequence[RawProblem] = ()
 
 
 def load_benchmark(
@@ -128,12 +137,12 @@ def load_benchmark(
     check_chat(config, tokenizer)
     filtered: list[FilteredRow] = []
     raw = read_benchmark(benchmark, config.data, filtered, limit)
-    filtered += [filtered_row("benchmarks", CHOSE, one) for one in raw if one.id in chose]
-    raw = [one for one in raw if one.id not in chose]
-    problems = usable_problems("benchmarks", raw, config, tokenizer, filtered)[:limit]
+    filtered += [filtered_row(benchmark.key, CHOSE, one) for one in raw if one.id in chose]
+    rest = [one for one in raw if one.id not in chose]
+    problems = usable_problems(benchmark.key, rest, config, tokenizer, filtered)[:limit]
     if not problems:
-        raise BadInput(f"benchmarks={benchmark.source}: it has no usable problem ({filter_reasons(filtered)})")
-    return BenchmarkProblems(benchmark, tuple(problems), counts(filtered))
+        raise BadInput(f"{benchmark.key}={benchmark.source}: it has no usable problem ({filter_reasons(filtered)})")
+    return BenchmarkProblems(benchmark, tuple(problems), counts(filtered), raw=raw)
 
 
 def read_benchmark(
@@ -141,9 +150,17 @@ def read_benchmark(
 ) -> list[RawProblem]:
     """Read the distinct problems of a benchmark, ordered by id. limit: number of problems that a generator makes."""
     data = replace(data, problem_pattern="", scan=None, size=limit)
-    rows = sources.read("benchmarks", benchmark.source, data, EVAL_SEED)
+    rows = sources.read(benchmark.key, benchmark.source, data, EVAL_SEED)
     named: dict[str, Any] = {name: value for name in COLUMNS if (value := getattr(benchmark, name))}
-    return distinct_problems(rows, "benchmarks", replace(with_columns(data, rows), **named), filtered)
+    return distinct_problems(rows, benchmark.key, replace(with_columns(data, rows), **named), filtered)
+
+
+def sized(benchmark: Benchmark, config: Config, limit: int | None) -> Benchmark:
+    """Return a benchmark with the number of its problems, found without a network; None if it is not known."""
+    size = config.eval.problems if benchmark.source == HELD_OUT else benchmark.problems
+    if benchmark.source.startswith("file:"):
+        size = len(read_benchmark(benchmark, config.data, []))
+    return replace(benchmark, problems=size if size is None or limit is None else min(size, limit))
 
 
 def with_columns(data: DataConfig, rows: Sequence[sources.Row]) -> DataConfig:
