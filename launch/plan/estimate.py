@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from actors.coordinator.budget import MOST_EVALUATION, evaluations_reserved
+from actors.coordinator.budget import EVALUATION_SAFETY, MOST_EVALUATION, evaluations_reserved
 from actors.models.sizes import adapter_slots, answers_alone, groups_at_once
 from actors.runtime.placement import Placement
 from conf.schema import Config
@@ -64,6 +64,7 @@ class Pace:
 class Estimate(Pace):
     """The planned pace, seconds per evaluation, and the number of updates within the budget.
 
+    evaluate_s, exams_s: of one policy on the held-out problems, and on all of `eval.benchmarks`
     start_s: seconds until the first group is requested
     tokens: tokens generated per update
     contended: factor by which a shared GPU slows the learner's passes
@@ -75,6 +76,7 @@ class Estimate(Pace):
     tokens: float
     contended: float
     evaluate_s: float
+    exams_s: float = 0.0
     warm_start: WarmStart | None = None
 
     @property
@@ -82,7 +84,7 @@ class Estimate(Pace):
         """Seconds before the first update beside the start and one evaluation, which overlaps with imitation."""
         if not (warm := self.warm_start):
             return 0.0
-        return warm.seconds + max(self.evaluate_s - (warm.seconds - warm.sample_s), 0.0)
+        return warm.seconds + max(self.evaluate_s + self.exams_s - (warm.seconds - warm.sample_s), 0.0)
 
     @property
     def validation_s(self) -> float:
@@ -105,6 +107,11 @@ class Estimate(Pace):
         return 1 + self.config.starts_apart + self.config.final_policies
 
     @property
+    def evaluations_s(self) -> float:
+        """Seconds of all evaluations. The benchmarks are not for the last policy where that is not the result."""
+        return self.evaluations * self.evaluate_s + (2 + self.config.starts_apart) * self.exams_s
+
+    @property
     def updates(self) -> int:
         """Number of updates that fit the budget after start, evaluations and validations."""
         return self.updates_in_all(0, 0.0)
@@ -112,10 +119,10 @@ class Estimate(Pace):
     def updates_in_all(self, made: int, spent_s: float) -> int:
         """Return the number of updates of a run that has made so many when it starts again. spent_s: seconds before."""
         budget = self.config.budget
-        wanted = evaluations_reserved(self.config.final_policies) * self.evaluate_s
+        wanted = evaluations_reserved(self.config.final_policies) * self.evaluate_s + EVALUATION_SAFETY * self.exams_s
         reserve = min(wanted, MOST_EVALUATION * budget.seconds) + self.validation_s
         policies = 2 if self.config.starts_apart and not self.warm_start else 1
-        before_s = 0.0 if made else policies * self.evaluate_s + self.warm_start_s
+        before_s = 0.0 if made else policies * (self.evaluate_s + self.exams_s) + self.warm_start_s
         left = budget.seconds - spent_s - self.start_s - reserve - before_s
         updates = made + max(0, int(left / (self.update_s + self.validate_s)))
         return updates if budget.updates is None else min(updates, budget.updates)
@@ -123,8 +130,8 @@ class Estimate(Pace):
     @property
     def spent_s(self) -> float:
         """Seconds of the budget that the run uses: all, unless the number of updates is limited."""
-        budget, evaluations_s = self.config.budget, self.evaluations * self.evaluate_s
-        asked = self.start_s + self.warm_start_s + self.updates * (self.update_s + self.validate_s) + evaluations_s
+        budget, updates_s = self.config.budget, self.updates * (self.update_s + self.validate_s)
+        asked = self.start_s + self.warm_start_s + updates_s + self.evaluations_s
         return min(asked, budget.seconds) if budget.updates else budget.seconds
 
 

@@ -11,6 +11,7 @@ from actors.messages import FilteredRow
 from actors.models.files import shape_of
 from actors.models.sizes import answers_alone
 from actors.runtime.placement import LEARNER_SPARE, divide, most_actors, place
+from conf.catalogue import Benchmark
 from conf.checks import check_lengths
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
@@ -29,7 +30,7 @@ from launch.plan.time import (
     costs_of,
     live_context,
 )
-from rewards.problems.loading import EVAL_SEED, ONE_SIDE, TRAIN_SEED, USED, check_number, hold_out, read_problems
+from rewards.problems.loading import EVAL_SEED, ONE_SIDE, TRAIN_SEED, USED, check_number, hold_out, read_problems, sized
 
 CACHE_MARGIN = 1.2
 """Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it
@@ -72,11 +73,13 @@ class Plan(Fit):
     given: the values, such as `auto`, that the settings had which the plan decides
     calibration: the corrections of predicted times
     problems: the numbers of problems; None if they were not counted
+    exams: `eval.benchmarks`, each with the number of problems to evaluate on
     """
 
     given: Change
     calibration: Calibration
     problems: Problems | None = None
+    exams: Sequence[Benchmark] = ()
 
     @cached_property
     def sequences(self) -> int:
@@ -138,8 +141,10 @@ class Plan(Fit):
         if found := self.problems:
             counts = {"eval.problems": found.heldout, "validation.problems": max(found.selection, 1)}
             counts["data.size"] = found.train
-        config = changed(self.config, counts)
-        return estimate(config, self.costs, self.workload, self.placement, self.at_once, self.together)
+        facts = self.costs, self.workload, self.placement, self.at_once, self.together
+        found = estimate(config := changed(self.config, counts), *facts)
+        exams = (changed(config, {"eval.problems": each.problems, "eval.n": each.n}) for each in self.exams)
+        return replace(found, exams_s=sum(estimate(exam, *facts).evaluate_s for exam in exams))
 
     @property
     def undecided(self) -> Config:
@@ -149,7 +154,8 @@ class Plan(Fit):
     def again(self, change: Change, machine: Machine | None = None, calibration: Calibration | None = None) -> "Plan":
         """Plan the run with other settings, on another machine or by another measurement; all decisions are open."""
         config, calibration = changed(self.undecided, change), calibration or self.calibration
-        return replace(_plan(config, machine or self.machine, self.shape, calibration), problems=self.problems)
+        plan = _plan(config, machine or self.machine, self.shape, calibration)
+        return replace(plan, problems=self.problems, exams=self.exams)
 
     @cached_property
     def other_mps(self) -> "Plan | None":
@@ -169,7 +175,8 @@ def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEA
     """
     shape = shape_of(config.model)
     check_lengths(config, shape.max_position_embeddings)
-    return _plan(config, machine, shape, calibration)
+    exams = [sized(each, config, each.limit) for each in config.eval.exams]
+    return replace(_plan(config, machine, shape, calibration), exams=exams)
 
 
 def _plan(config: Config, machine: Machine, shape: ShapeConfig, calibration: Calibration) -> Plan:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from operator import or_
 
+from actors.coordinator.budget import MOST_EVALUATION
 from actors.formats import duration
 from actors.models.sizes import kv_bytes_per_token, longest_sample, parameters
 from actors.runtime.placement import Placement
@@ -43,19 +44,21 @@ def check_plan(plan: Plan) -> None:
 
 
 def check_budget(plan: Plan) -> None:
-    """Raise BadInput if the budget does not even cover the start of the run, or its warm start no update."""
-    budget, costs = plan.config.budget, plan.costs
+    """Raise BadInput if the budget covers not even the start, or not `eval.benchmarks`, or a warm start no update."""
+    budget, costs, found = plan.config.budget, plan.costs, plan.estimate
     check_warm_start(plan)
-    if costs is None or budget.seconds >= LEAST_START * costs.start_s:
+    if costs is None:
         return
-    needed = costs.start_s + (
-        plan.estimate.update_s + plan.estimate.evaluations * plan.estimate.evaluate_s if plan.estimate else 0.0
-    )
-    given = f"hours={budget.hours:g}" if budget.minutes is None else f"minutes={budget.minutes:g}"
-    raise BadInput(
-        f"budget.{given}: the start alone takes about {duration(costs.start_s)}; give at least"
-        f" budget.minutes={math.ceil(needed / 60)}"
-    )
+    needed = costs.start_s + (found.update_s + found.evaluations_s if found else 0.0)
+    least, what = costs.start_s, "the start alone takes"
+    if found and found.exams_s:
+        final_s = plan.config.final_policies * found.evaluate_s + found.exams_s
+        least = needed = max(needed, final_s / MOST_EVALUATION)
+        what = f"with {duration(found.exams_s)} for eval.benchmarks each time, a run takes"
+    if budget.seconds < LEAST_START * least:
+        given = f"hours={budget.hours:g}" if budget.minutes is None else f"minutes={budget.minutes:g}"
+        more = f"give at least budget.minutes={math.ceil(needed / 60)}"
+        raise BadInput(f"budget.{given}: {what} about {duration(least)}; {more}")
 
 
 def check_warm_start(plan: Plan) -> None:

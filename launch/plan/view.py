@@ -69,7 +69,7 @@ def conclusion(plan: Plan) -> Text:
     except BadInput as error:
         return Text(f"Fits, but {error}.", style="bold yellow")
     if not found.updates:
-        spent = found.start_s + found.warm_start_s + found.evaluations * found.evaluate_s
+        spent = found.start_s + found.warm_start_s + found.evaluations_s
         what = "start, warm start" if found.warm_start else "start"
         text = f"Fits, but {within} hold no update: {what} and evaluations take {duration(spent)}"
         text += f", an update {duration(found.update_s)}; raise budget.minutes."
@@ -204,6 +204,7 @@ def _time(plan: Plan) -> RenderableType:
         number = counted(round(found.updates * found.validate_s / found.validation_s), "time")
         part = found.validate_s / (found.update_s + found.validate_s)
         validation = [("validation", f"{number} {duration(found.validation_s)}, {part:.1%} of the time of training")]
+    exams = ", ".join(f"{exam.name} ({exam.problems} problems × {exam.n})" for exam in plan.exams)
     warm = Rows()
     if found.warm_start:
         warm = [("warm start", _warm_start(found.warm_start))]
@@ -218,6 +219,7 @@ def _time(plan: Plan) -> RenderableType:
         ("start", duration(found.start_s)),
         *warm,
         ("evaluation", f"{found.evaluations} × {duration(found.evaluate_s)}, {measured}"),
+        *([("benchmarks", f"{duration(found.exams_s)} each time: {exams}")] if exams else []),
         *validation,
         ("budget", f"{duration(budget.seconds)}: {_updates(found)}, {tokens}"),
         ("cost", cost),

@@ -8,15 +8,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from actors.formats import counted, duration
-from conf.catalogue import HELD_OUT, find_benchmarks
+from conf.catalogue import find_benchmarks
 from conf.settings import changed
 from launch.plan.estimate import Estimate
 from launch.plan.options import estimate_all
-from launch.plan.plan import FILE, Plan
+from launch.plan.plan import Plan
 from launch.sweep_runs.grid import Grid
 from launch.sweep_runs.jobs import Exam, Job, jobs_of
 from launch.sweep_runs.view import plain_table
-from rewards.problems.loading import read_benchmark
+from rewards.problems.loading import sized
 
 FAULT = "bold red"
 
@@ -38,15 +38,8 @@ class SweepPlan:
     @cached_property
     def sizes(self) -> dict[str, int | None]:
         """Number of problems of each benchmark, found without a network; None if it is not known."""
-        sizes: dict[str, int | None] = {}
-        for each in find_benchmarks(self.grid.settings.benchmarks):
-            config, size = self.grid.runs[0].config, each.problems
-            if each.source == HELD_OUT:
-                size = config.eval.problems
-            elif each.source.startswith(FILE):
-                size = len(read_benchmark(each, config.data, []))
-            sizes[each.name] = size if size is None or self.grid.limit is None else min(size, self.grid.limit)
-        return sizes
+        asked, config = find_benchmarks(self.grid.settings.benchmarks), self.grid.runs[0].config
+        return {each.name: sized(each, config, self.grid.limit).problems for each in asked}
 
     @cached_property
     def seconds(self) -> dict[Job, float]:
@@ -115,7 +108,7 @@ class SweepPlan:
                 figures = [
                     duration(expected.update_s),
                     f"{expected.updates:,}",
-                    duration(expected.evaluations * expected.evaluate_s),
+                    duration(expected.evaluations_s),
                 ]
             jobs = jobs_of([run], self.exams)[-1 - bool(self.exams) :]
             more = [*(duration(self.seconds[exam]) for exam in jobs[1:]), *self.cost(self.total(jobs))]

@@ -10,7 +10,7 @@ from launch.hardware.gpus import Gpu
 from launch.hardware.machine import GIB, Machine, detect, with_gpus
 from launch.plan.memory import Fit
 from launch.plan.refusal import check_budget, check_engines, check_plan, fit_of_engines, remedy
-from tests.launch.plan.plans import CPU, machine, plan
+from tests.launch.plan.plans import CPU, machine, plan, shown
 
 SMALL = replace(machine("A40"), gpu_memory=12 * GIB)
 UNLISTED = replace(machine("A40"), rates={}, bandwidth=None)
@@ -62,6 +62,15 @@ def test_budget_below_the_start_is_refused_with_one_that_is_enough() -> None:
     with pytest.raises(BadInput, match=r"budget\.minutes=0\.01") as caught:
         check_budget(plan("quickstart", CPU, "budget.minutes=0.01"))
     check_budget(plan("quickstart", CPU, str(caught.value).rpartition("at least ")[2]))
+
+
+def test_a_budget_that_cannot_hold_the_exams_is_refused_with_one_that_can() -> None:
+    exams = "eval.benchmarks=[{source: aime24, n: 256}, {source: 'hub:a/b', n: 8, limit: 40}]"
+    with pytest.raises(BadInput, match=r"budget\.minutes=8: .*eval\.benchmarks") as caught:
+        check_budget(made := plan("quickstart", CPU, exams))
+    assert "aime24 (30 problems × 256), b (40 problems × 8)" in shown(made)
+    check_budget(plan("quickstart", CPU, exams, str(caught.value).rpartition("at least ")[2]))
+    check_budget(plan("quickstart", CPU, exams.replace("256", "1").replace("8", "1")))
 
 
 def check_evaluation(where: Machine, recipe: str, *settings: str) -> Fit:
