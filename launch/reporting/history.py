@@ -50,6 +50,7 @@ class Run:
     before, warm_samples, after, at_end: samples of the held-out evaluations of the base model, of version 0 where
     it is another, of the result, and of the last policy where that is another.
     warm_start: the rows of the warm start's updates.
+    exams: fraction of correct samples per problem of each of `eval.benchmarks`, before and after.
     evaluation: evaluation.json.
     exam: status of the evaluation on the sweep's benchmarks, None without any.
     filtered: number of problems by the reason why they are not used, or used in spite of it.
@@ -71,6 +72,7 @@ class Run:
     after: tuple[documents.SampleRow, ...] = ()
     at_end: tuple[documents.SampleRow, ...] = ()
     origin: documents.Origin = field(default_factory=documents.Origin)
+    exams: Mapping[str, tuple[dict[str, float], dict[str, float]]] = field(default_factory=dict)
     evaluation: documents.EvaluationDocument | None = None
     exam: str | None = None
     filtered: Mapping[str, int] = field(default_factory=Counter)
@@ -194,6 +196,10 @@ def read_run(folder: Path) -> Run:
         warm_samples=tuple(record.samples("eval-warm")),
         after=tuple(record.samples("eval-final")),
         at_end=tuple(record.samples("eval-last")) if summary.eval.last else (),
+        exams={
+            name: (_solved(record.samples(f"eval-base-{name}")), _solved(record.samples(f"eval-final-{name}")))
+            for name in summary.eval.benchmarks
+        },
         origin=record.origin(),
         evaluation=EvaluationFolder(record.evaluation_folder).document(),
         filtered=Counter(row.reason for row in record.filtered()),

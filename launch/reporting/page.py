@@ -73,7 +73,7 @@ def run_report(run: Run, settings: str | None = None) -> Report:
         sections=[
             Section("before-and-after", "Before and after training", tables=held_out),
             Section("health", "Warnings and checks", flags=flags(run)),
-            Section("benchmarks", "Benchmarks", tables=[tables.benchmarks(run)]),
+            Section("benchmarks", "Benchmarks", tables=[tables.exams(run), tables.benchmarks(run)]),
             Section("curves", "Curves", [*plots.warm_start(run), *plots.curves(run)]),
             Section("pass-rates", "Pass rates", tables=pass_rates.tables(run)),
             Section("plasticity", "Distance from the reference", tables=[tables.plasticity(run)]),

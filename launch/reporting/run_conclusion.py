@@ -55,6 +55,13 @@ def reinforcement(run: Run) -> Effect | None:
     return _between(run.warm, run.final, run.solved_warm, run.solved[1])
 
 
+def changes(run: Run) -> dict[str, Effect]:
+    """Return how pass@1 on each of `eval.benchmarks` has changed, where both evaluations were made."""
+    of = run.summary.eval.benchmarks.items()
+    found = {name: _between(each.base, each.final, *run.exams[name]) for name, each in of}
+    return {name: each for name, each in found.items() if each}
+
+
 def finding(run: Run) -> str:
     """Return what reinforcement learning did: rose, fell, unclear, or none if it is unknown."""
     found = reinforcement(run) if run.warm else effect(run)
@@ -84,6 +91,8 @@ def conclude(run: Run, found: Effect | None) -> str:
     if found and not run.summary.updates and not run.rows:
         return f"No conclusion: no update was made; {_ended(run)}.{_parts(run, found)}"
     late = f" It made only {said}." if (said := behind(run)) else ""
+    fell = {name: each for name, each in changes(run).items() if each.finding == "fell"}
+    late += "".join(f" {_sentence(each, f'pass@1 on {name}')}" for name, each in fell.items())
     if found:
         return _sentence(reinforcement(run) or found) + _parts(run, found) + _choice(run) + late
     missing = "the base model" if run.base is None else "the trained model"
@@ -117,14 +126,14 @@ def _ended(run: Run) -> str:
     return f"the run {ended}" + (f" ({reason})" if reason else "")
 
 
-def _sentence(found: Effect) -> str:
+def _sentence(found: Effect, what: str = "held-out pass@1") -> str:
     difference, interval = found.difference.value, found.difference.interval
     levels = f"{percent(found.before.value)} to {percent(found.after.value)}"
     if found.finding != "unclear":
         lead = "It learned" if found.finding == "rose" else "It got worse"
         size = f"{decimal(abs(difference) * 100)} points (95{SPACE}% interval {span(interval)})"
-        return f"{lead}: held-out pass@1 {found.finding} from {levels}, by {size}."
-    went = f"held-out pass@1 went from {levels}, by {points(difference)} points"
+        return f"{lead}: {what} {found.finding} from {levels}, by {size}."
+    went = f"{what} went from {levels}, by {points(difference)} points"
     if found.difference.p is None:
         return f"{went[0].upper()}{went[1:]}; without the samples it has no interval."
     why = f"and the 95{SPACE}% interval {span(interval)} does not exclude zero"

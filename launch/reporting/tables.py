@@ -13,7 +13,7 @@ from actors.storage.documents import Plasticity, PolicyScores, SampleRow
 from conf.schema.reward import formula
 from launch.reporting.benchmarks import notes, table_rows
 from launch.reporting.history import Run
-from launch.reporting.run_conclusion import Effect, beginning, mean_of, reinforcement
+from launch.reporting.run_conclusion import Effect, beginning, changes, mean_of, reinforcement
 from launch.reporting.wording import WORDS, compact, count, decimal, many, percent, points, span, time
 
 SHOWN_PAIRS = 6
@@ -129,6 +129,18 @@ def _counted(name: str, before: Sequence[SampleRow], after: Sequence[SampleRow])
 
 def _number(name: str, samples: Sequence[SampleRow]) -> str:
     return f"{sum(map(COUNTED[name], samples))} of {len(samples)}"
+
+
+def exams(run: Run) -> Table:
+    """Return the table of `eval.benchmarks`, which the run measures itself."""
+    rows: list[Cells] = []
+    for name, found in changes(run).items():
+        before, after, change = found.before, found.after, found.difference
+        levels = (percent(before.value), span(before.interval), percent(after.value), span(after.interval))
+        rows.append((name, str(found.problems), *levels, points(change.value), span(change.interval)))
+    interval = "95 % interval"
+    head = ("pass@1", "problems", "base", interval, "trained", interval, "change", interval)
+    return Table("Benchmarks in the run", head, rows, "The run was not trained on them. Changes are in points.")
 
 
 def benchmarks(run: Run) -> Table:

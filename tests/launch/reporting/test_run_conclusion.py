@@ -12,10 +12,10 @@ from launch.reporting.exams.tables import signals
 from launch.reporting.history import MODEL, Run, read_run
 from launch.reporting.page import run_report
 from launch.reporting.plots import _validations, learning_curve
-from launch.reporting.run_conclusion import Effect, conclude, effect, finding
-from launch.reporting.tables import held_out
-from launch.reporting.wording import SPACE, decimal, percent, points
-from tests.run_folders import PROBLEMS, change_summary, evaluation, write_run
+from launch.reporting.run_conclusion import Effect, changes, conclude, effect, finding
+from launch.reporting.tables import exams, held_out
+from launch.reporting.wording import SPACE, decimal, percent, points, span
+from tests.run_folders import PROBLEMS, change_summary, evaluation, sample, write_run
 
 
 def compared(run: Run) -> Effect:
@@ -62,6 +62,26 @@ def test_a_run_without_final_evaluation_or_update_has_no_conclusion(tmp_path: Pa
     assert re.match("No conclusion: the trained model was not evaluated; .*it was time", conclude(run, effect(run)))
     run = replace(read_run(write_run(tmp_path / "two")), rows=(), summary=RunSummary(status="budget_exhausted"))
     assert conclude(run, compared(read_run(run.folder))).startswith("No conclusion: no update was made")
+
+
+@pytest.mark.parametrize(("after", "fell"), [(2, True), (17, False)])
+def test_an_exam_that_falls_is_named_with_its_interval(tmp_path: Path, after: int, fell: bool) -> None:
+    folder = write_run(tmp_path / "one")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["eval"]["benchmarks"] = {"general": {"base": evaluation(18), "final": evaluation(after)}, "cut": {}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    for policy, solved in (("base", 18), ("final", after)):
+        rows = (json.dumps(sample(number, number < solved)) for number in range(PROBLEMS))
+        (folder / "samples" / f"eval-{policy}-general.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    run = read_run(folder)
+    said, ((name, problems, *cells),) = conclude(run, compared(run)), exams(run).body
+    found = changes(run)["general"]
+    assert said.startswith("It learned")
+    assert (f"pass@1 on general fell from 75.0{SPACE}%" in said) == fell
+    assert (span(found.difference.interval) in said) == fell
+    assert (name, problems, cells[0], cells[2]) == ("general", "24", percent(0.75), percent(after / 24))
+    assert cells[-2:] == [points(found.difference.value), span(found.difference.interval)]
+    assert "general" in run_report(run).markdown
 
 
 def test_without_samples_nothing_is_claimed(tmp_path: Path) -> None:
