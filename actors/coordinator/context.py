@@ -1,7 +1,6 @@
 """The input of a run, the objects its parts share, and its summary.json."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,7 +79,7 @@ class Outcome:
     reason: str
     final: PolicyScores | None = None
     last: PolicyScores | None = None
-    exams: Mapping[str, PolicyScores] = field(default_factory=dict)
+    exams: dict[str, PolicyScores] = field(default_factory=dict)
     plasticity: Plasticity | None = None
 
 

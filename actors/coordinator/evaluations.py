@@ -103,9 +103,7 @@ class HeldoutEvaluations:
                 found[exam.name] = scores
         return found
 
-    async def _measure(
-        self, policy: str, exam: Exam, adapter: AdapterRef | None, seconds: float
-    ) -> PolicyScores | None:
+    async def _measure(self, name: str, exam: Exam, adapter: AdapterRef | None, seconds: float) -> PolicyScores | None:
         """Evaluate a policy on problems, or on the first of them if not even one round fits.
 
         A round that is not complete in time is dropped whole.
@@ -119,7 +117,7 @@ class HeldoutEvaluations:
         if not (rows := counted(samples, at_once)):
             self._learn(exam, seconds)
             return None
-        found, name = samples.scores(rows), named(policy, exam.name)
+        found, name = samples.scores(rows), named(name, exam.name)
         self._learn(exam, found.round_seconds)
         self._run.folder.write_rows(f"eval-{name}", [row for of_round in zip(*rows, strict=True) for row in of_round])
         return self._run.folder.write_evaluation(name, adapter.version if adapter else 0, found)

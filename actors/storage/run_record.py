@@ -1,7 +1,6 @@
 """Reads a run folder. Nothing here changes anything on disk, so that a running run may be read."""
 
 import os
-from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -119,12 +118,12 @@ class RunRecord:
         found = {name: self.evaluation(named(policy, name)) for name in ("", *others)}
         return {name: scores for name, scores in found.items() if scores}
 
-    def evaluations(self, **ended: Mapping[str, documents.PolicyScores]) -> documents.Evaluations:
+    def evaluations(self, **ended: dict[str, documents.PolicyScores]) -> documents.Evaluations:
         """Return the evaluations that a run makes at its beginning, and those of other policies, by benchmark."""
         found = {"base": self.scores("base"), "warm": self.scores("warm"), **ended}
         of = {name: {key: each[name] for key, each in found.items() if name in each} for name in chain(*found.values())}
-        held_out = {"base": None, **of.pop("", {})}
-        return documents.Evaluations.model_validate(held_out | ({"benchmarks": of} if of else {}))
+        held_out = {"base": None} | of.pop("", {})
+        return documents.Evaluations.model_validate({**held_out, **({"benchmarks": of} if of else {})})
 
     def reference_set(self) -> list[list[int]] | None:
         """Return the reference set: responses of the base model as token ids."""

@@ -30,7 +30,7 @@ from launch.plan.time import (
     costs_of,
     live_context,
 )
-from rewards.problems.loading import EVAL_SEED, ONE_SIDE, TRAIN_SEED, USED, check_number, hold_out, read_problems, sized
+from rewards.problems.loading import EVAL_SEED, ONE_SIDE, TRAIN_SEED, USED, check_number, count, hold_out, read_problems
 
 CACHE_MARGIN = 1.2
 """Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it
@@ -175,7 +175,7 @@ def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEA
     """
     shape = shape_of(config.model)
     check_lengths(config, shape.max_position_embeddings)
-    exams = [sized(each, config, each.limit) for each in config.eval.exams]
+    exams = [replace(each, problems=count(each, config, each.limit)) for each in config.eval.exams]
     return replace(_plan(config, machine, shape, calibration), exams=exams)
 
 

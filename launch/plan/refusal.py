@@ -52,8 +52,7 @@ def check_budget(plan: Plan) -> None:
     needed = costs.start_s + (found.update_s + found.evaluations_s if found else 0.0)
     least, what = costs.start_s, "the start alone takes"
     if found and found.exams_s:
-        final_s = plan.config.final_policies * found.evaluate_s + found.exams_s
-        least = needed = max(needed, final_s / MOST_EVALUATION)
+        least = needed = max(needed, (plan.config.final_policies * found.evaluate_s + found.exams_s) / MOST_EVALUATION)
         what = f"with {duration(found.exams_s)} for eval.benchmarks each time, a run takes"
     if budget.seconds < LEAST_START * least:
         given = f"hours={budget.hours:g}" if budget.minutes is None else f"minutes={budget.minutes:g}"

@@ -58,8 +58,7 @@ def reinforcement(run: Run) -> Effect | None:
 def changes(run: Run) -> dict[str, Effect]:
     """Return how pass@1 on each of `eval.benchmarks` has changed, where both evaluations were made."""
     of = run.summary.eval.benchmarks.items()
-    found = {name: _between(each.base, each.final, *run.exams[name]) for name, each in of}
-    return {name: each for name, each in found.items() if each}
+    return {name: found for name, each in of if (found := _between(each.base, each.final, *run.exams[name]))}
 
 
 def finding(run: Run) -> str:
@@ -83,16 +82,16 @@ def _between(
 
 
 def conclude(run: Run, found: Effect | None) -> str:
-    """Return the conclusion in a sentence, and further ones if the result is not the last version and if the run is
-    far behind its plan.
+    """Return the conclusion in a sentence, and further ones if the result is not the last version, if the run is far
+    behind its plan, and on each of `eval.benchmarks` that rose or fell.
 
     found: `effect` of the run.
     """
     if found and not run.summary.updates and not run.rows:
         return f"No conclusion: no update was made; {_ended(run)}.{_parts(run, found)}"
     late = f" It made only {said}." if (said := behind(run)) else ""
-    fell = {name: each for name, each in changes(run).items() if each.finding == "fell"}
-    late += "".join(f" {_sentence(each, f'pass@1 on {name}')}" for name, each in fell.items())
+    shown = ((name, of) for name, of in changes(run).items() if of.finding != "unclear")
+    late += "".join(f" {_sentence(of, f'pass@1 on {name}')}" for name, of in shown)
     if found:
         return _sentence(reinforcement(run) or found) + _parts(run, found) + _choice(run) + late
     missing = "the base model" if run.base is None else "the trained model"

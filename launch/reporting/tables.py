@@ -134,12 +134,10 @@ def _number(name: str, samples: Sequence[SampleRow]) -> str:
 def exams(run: Run) -> Table:
     """Return the table of `eval.benchmarks`, which the run measures itself."""
     rows: list[Cells] = []
-    for name, found in changes(run).items():
-        before, after, change = found.before, found.after, found.difference
-        levels = (percent(before.value), span(before.interval), percent(after.value), span(after.interval))
-        rows.append((name, str(found.problems), *levels, points(change.value), span(change.interval)))
-    interval = "95 % interval"
-    head = ("pass@1", "problems", "base", interval, "trained", interval, "change", interval)
+    for name, of in changes(run).items():
+        levels = (percent(of.before.value), span(of.before.interval), percent(of.after.value), span(of.after.interval))
+        rows.append((name, str(of.problems), *levels, points(of.difference.value), span(of.difference.interval)))
+    head = ("pass@1", "problems", "base", "95 % interval", "trained", "95 % interval", "change", "95 % interval")
     return Table("Benchmarks in the run", head, rows, "The run was not trained on them. Changes are in points.")
 
 

@@ -16,7 +16,7 @@ from launch.plan.plan import Plan
 from launch.sweep_runs.grid import Grid
 from launch.sweep_runs.jobs import Exam, Job, jobs_of
 from launch.sweep_runs.view import plain_table
-from rewards.problems.loading import sized
+from rewards.problems.loading import count
 
 FAULT = "bold red"
 
@@ -39,7 +39,7 @@ class SweepPlan:
     def sizes(self) -> dict[str, int | None]:
         """Number of problems of each benchmark, found without a network; None if it is not known."""
         asked, config = find_benchmarks(self.grid.settings.benchmarks), self.grid.runs[0].config
-        return {each.name: sized(each, config, self.grid.limit).problems for each in asked}
+        return {each.name: count(each, config, self.grid.limit) for each in asked}
 
     @cached_property
     def seconds(self) -> dict[Job, float]:

@@ -155,12 +155,12 @@ def read_benchmark(
     return distinct_problems(rows, benchmark.key, replace(with_columns(data, rows), **named), filtered)
 
 
-def sized(benchmark: Benchmark, config: Config, limit: int | None) -> Benchmark:
-    """Return a benchmark with the number of its problems, found without a network; None if it is not known."""
+def count(benchmark: Benchmark, config: Config, limit: int | None) -> int | None:
+    """Return the number of a benchmark's problems, found without a network; None if it is not known."""
     size = config.eval.problems if benchmark.source == HELD_OUT else benchmark.problems
     if benchmark.source.startswith("file:"):
         size = len(read_benchmark(benchmark, config.data, []))
-    return replace(benchmark, problems=size if size is None or limit is None else min(size, limit))
+    return size if size is None or limit is None else min(size, limit)
 
 
 def with_columns(data: DataConfig, rows: Sequence[sources.Row]) -> DataConfig:
