@@ -15,7 +15,7 @@ UNKNOWN = 500
 
 TAKEN = (HELD_OUT, "base", "warm", "final", "last")
 NAME = Rule(
-    lambda text: re.fullmatch(r"[\w+-][\w.+-]{0,49}", text) is not None and text not in TAKEN,
+    lambda text: re.fullmatch(r"([\w+-][\w.+-]{0,49})?", text) is not None and text not in TAKEN,
     f"use at most 50 letters, digits, dots, dashes and plus signs, and none of {', '.join(TAKEN)}",
 )
 

@@ -142,9 +142,9 @@ class Plan(Fit):
             counts = {"eval.problems": found.heldout, "validation.problems": max(found.selection, 1)}
             counts["data.size"] = found.train
         facts = self.costs, self.workload, self.placement, self.at_once, self.together
-        found = estimate(config := changed(self.config, counts), *facts)
+        planned = estimate(config := changed(self.config, counts), *facts)
         exams = (changed(config, {"eval.problems": each.problems, "eval.n": each.n}) for each in self.exams)
-        return replace(found, exams_s=sum(estimate(exam, *facts).evaluate_s for exam in exams))
+        return replace(planned, exams_s=sum(estimate(exam, *facts).evaluate_s for exam in exams))
 
     @property
     def undecided(self) -> Config:

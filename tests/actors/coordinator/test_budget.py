@@ -33,17 +33,12 @@ def test_reserve_is_learned_from_measured_steps() -> None:
     budget.expect("evaluate", 20.0)
     budget.expect("checkpoint", 4.0)
     assert budget.reserve == EVALUATION_SAFETY * 20.0 + SAFETY * 4.0 + FINISH_MARGIN_S
+    budget.expect("evaluate-hard", 5.0)
+    budget.expect("evaluate-sums", 7.0)
+    assert budget.evaluation_reserve == EVALUATION_SAFETY * (20.0 + 5.0 + 7.0)
     budget.expect("evaluate", 400.0)
     assert budget.evaluation_reserve == MOST_EVALUATION * 600.0
     assert budget.allows("update")
-
-
-def test_the_reserve_holds_each_exam_once_and_the_held_out_problems_for_every_policy() -> None:
-    budget = Budget(6000.0, 0.0, HandClock(), policies=2)
-    budget.expect("evaluate", 20.0)
-    for name, seconds in (("hard", 5.0), ("sums", 7.0), ("sums", 6.0)):
-        budget.expect(f"evaluate-{name}", seconds)
-    assert budget.evaluation_reserve == (EVALUATION_SAFETY + 1) * 20.0 + EVALUATION_SAFETY * 12.0
 
 
 def test_update_that_would_eat_the_reserve_is_not_started() -> None:

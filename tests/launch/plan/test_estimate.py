@@ -66,21 +66,14 @@ def test_a_start_adapter_takes_an_evaluation_of_its_own() -> None:
 def test_exams_take_time_before_and_after_training(tmp_path: Path) -> None:
     file = tmp_path / "exam.csv"
     file.write_text("problem,answer\n" + "".join(f"{number} + 1,{number + 1}\n" for number in range(256)))
-    entry = f"source: 'file:{file}', n: 1"
-    never, exam = quickstart(), quickstart(f"eval.benchmarks=[{{{entry}}}]")
-    assert never.exams_s == 0
-    assert exam.evaluate_s == never.evaluate_s
-    assert exam.evaluations_s == pytest.approx(never.evaluations_s + 2 * exam.exams_s)
-    assert 256 / (never.config.eval.problems * never.config.eval.n) == pytest.approx(exam.exams_s / exam.evaluate_s)
-    less, other = (
-        quickstart(f"eval.benchmarks=[{{{entry}, limit: 64}}]"),
-        quickstart("eval.benchmarks=[{source: 'hub:a/b'}]"),
-    )
-    assert less.exams_s == pytest.approx(exam.exams_s / 4)
-    assert other.exams_s == pytest.approx(never.evaluate_s * UNKNOWN / never.config.eval.problems)
-    assert never.updates > less.updates > exam.updates
-    apart = quickstart(f"eval.benchmarks=[{{{entry}}}]", "lora.start_from=sft")
-    assert apart.evaluations_s == pytest.approx(3 * (apart.evaluate_s + apart.exams_s))
+    entry = f"{{source: 'file:{file}', n: 1}}"
+    entries = ("", entry, entry.replace("}", ", limit: 64}"), "{source: 'hub:a/b', n: 1}")
+    never, whole, part, unknown = (quickstart(f"eval.benchmarks=[{each}]") for each in entries)
+    samples = never.config.eval.problems * never.config.eval.n
+    times = [found.exams_s / never.evaluate_s * samples for found in (never, whole, part, unknown)]
+    assert times == pytest.approx([0, 256, 64, UNKNOWN])
+    assert whole.evaluations_s == pytest.approx(2 * (never.evaluate_s + whole.exams_s))
+    assert never.updates > part.updates > whole.updates
 
 
 def test_validations_take_updates_from_the_budget_up_to_their_fraction() -> None:

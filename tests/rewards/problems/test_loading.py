@@ -16,6 +16,7 @@ from conf.schema.evaluation import ExamConfig
 from rewards.problems.__main__ import main
 from rewards.problems.loading import (
     BAD_GOLD,
+    CHOSE,
     CONTROL,
     MOST_LISTED,
     ONE_SIDE,
@@ -131,36 +132,26 @@ def test_overlap_with_held_out_problems_is_filtered_or_reported(overlap: str, re
     assert {row.gold for row in problems.filtered} == {"40", "6"}
 
 
-EXAM = {"source": "file:exam.jsonl", "n": 3, "limit": 2, "name": "trains"}
-
-
 @pytest.mark.parametrize(("overlap", "reason"), [("drop", OVERLAP_FILTERED), ("report_only", OVERLAP_KEPT)])
-def test_training_problems_that_overlap_an_exam_are_filtered_or_reported(
-    overlap: str, reason: str, loader: Loader
-) -> None:
-    """Also beyond its limit. The held-out problems stay, and those that choose the result are not asked."""
+def test_training_problems_that_overlap_an_exam_are_not_trained_on(overlap: str, reason: str, loader: Loader) -> None:
     rows = [*SUMS, *({"problem": LONG.format(120, hours), "answer": str(120 // hours)} for hours in (3, 4, 5))]
     settings = {"data.contamination": overlap, "rollout.max_prompt_tokens": 300, "validation.every": 1}
     before = loader.load(settings, rows)
-    asked = [{"problem": problem.prompt.split("\n")[1].removesuffix("<|im_end|>")} for problem in before.selection]
-    fresh = [{"problem": f"{row['problem']} Round.", "answer": row["answer"]} for row in rows[30:]]
-    write_jsonl(Path("exam.jsonl"), [*({**row, "answer": "6"} for row in asked), *fresh, {"problem": "", "answer": ""}])
-    after = loader.load({**settings, "eval.benchmarks": [ExamConfig(**EXAM)]})
+    chose = [row for row in rows if any(row["problem"] in problem.prompt for problem in before.selection)]
+    write_jsonl(Path("exam.jsonl"), [*chose, *({**row, "problem": f"{row['problem']} Round."} for row in rows[30:])])
+    after = loader.load(settings | {"eval.benchmarks": [ExamConfig("file:exam.jsonl", n=3, limit=2, name="trains")]})
     (exam,) = after.exams
-    assert (exam.name, exam.n, len(exam.problems)) == ("trains", 3, 2)
+    assert (exam.name, exam.n, ["train" in problem.prompt for problem in exam.problems]) == ("trains", 3, [True, True])
     assert (after.heldout, after.selection) == (before.heldout, before.selection)
-    assert {problem.id for problem in exam.problems}.isdisjoint(problem.id for problem in after.all)
     trains = sum("train" in problem.prompt for problem in before.train)
     assert len(before.train) - len(after.train) == (trains if overlap == "drop" else 0)
     assert after.filtered_counts[reason] == before.filtered_counts.get(reason, 0) + trains
-    assert (after.filtered_counts["trains: empty problem or answer"], after.digest != before.digest) == (1, True)
+    assert (after.filtered_counts[f"trains: {CHOSE}"], after.digest != before.digest) == (len(chose), True)
 
 
-@pytest.mark.parametrize("source", ["file:missing.jsonl", "file:empty.jsonl", "reasoning_gym:no"])
+@pytest.mark.parametrize("source", ["file:missing.jsonl", "reasoning_gym:no"])
 def test_an_exam_that_cannot_be_loaded_is_named(source: str, loader: Loader) -> None:
-    write_jsonl(Path("empty.jsonl"), [{"problem": "", "answer": ""}])
-    exams = [ExamConfig("file:sums.jsonl", limit=1), ExamConfig(source)]
-    loader.refuse({"eval.benchmarks": exams}, "eval.benchmarks[1]")
+    loader.refuse({"eval.benchmarks": [ExamConfig("file:sums.jsonl", limit=1), ExamConfig(source)]}, "benchmarks[1]")
 
 
 COMMUTED = [
