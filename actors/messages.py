@@ -18,6 +18,7 @@ class Problem:
     prompt: the text as the model sees it, chat template applied.
     grader: how a generator's entry is scored (`rewards.generators`); `gold` is then the entry's own answer, if any.
     columns: the whole row as JSON, for a user's part of the reward.
+    source: the name of its source in a mixture; empty without one, and for problems of data.eval_source.
     """
 
     id: str
@@ -26,11 +27,13 @@ class Problem:
     gold: str
     grader: str = ""
     columns: str = "{}"
+    source: str = ""
 
 
 @dataclass(frozen=True)
 class FilteredRow:
-    """A filtered row, or one that is used in spite of the reason. source: `source` or `eval_source`."""
+    """A filtered row, or one that is used in spite of the reason. source: `source`, `eval_source`, or
+    `mixture.NAME`."""
 
     source: str
     reason: str

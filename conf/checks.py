@@ -5,7 +5,8 @@ from itertools import chain
 
 from conf.catalogue import BY_MEMORY, Benchmark, devices, find_benchmarks
 from conf.errors import BadInput, hint
-from conf.schema import AlgorithmConfig, Call, CommandLine, Config, ShapeConfig
+from conf.schema import AlgorithmConfig, Call, CommandLine, Config, DataConfig, ShapeConfig
+from conf.schema.data import SOURCE, SourceConfig
 from conf.schema.evaluation import NAME
 from conf.schema.warm_start import SELF, WarmStartConfig
 from conf.settings import show
@@ -49,6 +50,7 @@ def _faults(config: Config) -> Iterator[str]:
     if shape != ShapeConfig() and missing:
         yield f"model.shape.{missing[0]}=0: declare all of model.shape, or nothing: it is then read from config.json"
     yield from _length_faults(config, shape.max_position_embeddings)
+    yield from _source_faults(config.data)
     yield from _batch_faults(config)
     yield from _deterministic_faults(config)
     yield from _warm_start_faults(config.warm_start)
@@ -93,6 +95,19 @@ def _validation_faults(config: Config) -> Iterator[str]:
         yield f"validation.patience={validation.patience}: nothing is validated; give validation.every, such as 10"
 
 
+def _source_faults(data: DataConfig) -> Iterator[str]:
+    """Yield sources that are missing, twice there, or named alike."""
+    if data.mixture and data.source:
+        yield f"data.source={data.source} with data.mixture: the mixture names all sources; leave one of the two out"
+    mixed = {f"data.mixture[{number}]": each for number, each in enumerate(data.mixture)}
+    names: dict[str, str] = {}
+    for key, each in (mixed or {"data": SourceConfig(data.source)}).items():
+        if not each.source:
+            yield f"{key}.source= is not possible: {SOURCE.remedy}"
+        elif (first := names.setdefault(each.called, key)) != key:
+            yield f"{key}.name={each.called}: {first} has that name too; give one of them another name"
+
+
 def _batch_faults(config: Config) -> Iterator[str]:
     size, per_update = config.data.size, config.learner.problems_per_update
     each, staleness = config.rollout.samples_per_problem, config.learner.max_staleness
@@ -101,7 +116,7 @@ def _batch_faults(config: Config) -> Iterator[str]:
             f"learner.problems_per_update={per_update}, rollout.samples_per_problem={each} and learner.max_staleness="
             f"{staleness}: more than {MOST_SAMPLES:,} samples would be in flight at once; lower one"
         )
-    if size is not None and size < per_update:
+    if size is not None and size < per_update and not config.data.mixture:
         yield f"data.size={size}: fewer than learner.problems_per_update={per_update}, one update's problems; raise it"
 
 

@@ -252,6 +252,8 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
     files: dict[str, str] = {}
     followers = [item for item in settings(CommandLine) if item.follows]
     for file, layer in layers:
+        if flatten(layer).get("data.mixture"):
+            layer = _merged({"data": {"source": ""}}, layer)
         own = flatten(layer)
         before = flatten(_merged(*merged))
         for item in followers:

@@ -1,12 +1,12 @@
 """The progress of a run, and its row of metrics.jsonl per update."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import Ledger
-from actors.messages import Batch, Progress, Status
+from actors.messages import Batch, Group, Progress, Status
 from actors.storage.documents import PolicyScores
 
 
@@ -46,6 +46,9 @@ class Standing:
 
 
 def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
+    by_source: dict[str, list[Group]] = {}
+    for group in batch.groups:
+        by_source.setdefault(group.problem.source, []).append(group)
     samples = [sample for group in batch.groups for sample in group.samples]
     lengths = [len(sample.token_ids) for sample in samples]
     rewards = [reward for group in batch.groups for reward in group.rewards]
@@ -62,4 +65,16 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
         **{f"verify/{status}": statuses[status] for status in Status},
         "tokens/generated": sum(lengths),
         **{f"verify/{name}": count for name, count in health.items()},
+        **{key: value for name in by_source if name for key, value in _of_source(name, by_source[name]).items()},
     }
+
+
+def _of_source(name: str, groups: Sequence[Group]) -> dict[str, float]:
+    """Describe the groups of one source of a mixture."""
+    rewards = [reward for group in groups for reward in group.rewards]
+    values = {str(status): float(sum(reward.status == status for reward in rewards)) for status in Status}
+    values["groups"] = len(groups)
+    values["pass_rate"] = fmean([reward.parts["accuracy"] for reward in rewards if not reward.masked] or [0.0])
+    values["mean_length"] = fmean([len(sample.token_ids) for group in groups for sample in group.samples])
+    values["zero_variance"] = fmean([group.zero_variance for group in groups])
+    return {f"source/{name}/{key}": value for key, value in values.items()}

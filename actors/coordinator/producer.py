@@ -6,7 +6,7 @@ from statistics import fmean
 from actors.coordinator.context import RunContext
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.publisher import PolicyPublisher
-from actors.coordinator.rules.order import DataCursor, Walk, problem_at
+from actors.coordinator.rules.order import DataCursor, Mixture
 from actors.coordinator.rules.pass_rates import PassRates
 from actors.coordinator.rules.staleness import StalenessManager
 from actors.coordinator.rules.streaks import FruitlessStreak
@@ -44,13 +44,8 @@ class RolloutProducer:
         if one_batch:
             self.staleness.limit(min(next_version, config.budget.updates or next_version))
         self.cursor = DataCursor(state.next_unused, state.used)
-        self._walk = Walk(
-            self._problem_at,
-            len(run.problems.train),
-            config.run.seed,
-            state.reached,
-            ((index, place) for index, place in state.drawn),
-        )
+        known = run.problems.train, config.data.weights, config.run.seed
+        self._mixture = Mixture(*known, state.reached, state.drawn)
         weighed = bool(config.reward.accuracy or config.reward.cosine)
         self._rates = PassRates(
             config.rollout.samples_per_problem, weighed, state.version, run.folder.known_pass_rates(), state.noted
@@ -74,8 +69,8 @@ class RolloutProducer:
             version=self.staleness.version,
             next_unused=self.cursor.next_unused,
             used=list(self.cursor.used),
-            reached=self._walk.reached,
-            drawn=[[index, place] for index, place in self._walk.drawn.items()],
+            reached=self._mixture.reached,
+            drawn=self._mixture.drawn,
             noted=self._rates.noted,
             dropped=self._dropped,
             dropped_tokens=self._dropped_tokens,
@@ -100,13 +95,10 @@ class RolloutProducer:
                 before = group if self._run.config.run.deterministic else None
                 self._note_activity()
 
-    def _problem_at(self, place: int) -> Problem:
-        return problem_at(self._run.problems.train, self._run.config.run.seed, place)
-
     def _problem(self, index: int) -> Problem:
         """Return the problem of a group that starts."""
         adaptive = self._run.config.data.sampling == "adaptive"
-        return self._walk.draw(index, self._rates.chance) if adaptive else self._problem_at(index)
+        return self._mixture.draw(index, self._rates.chance) if adaptive else self._mixture.at(index)
 
     async def go_on(self) -> None:
         """Let groups of all batches start."""
@@ -138,7 +130,7 @@ class RolloutProducer:
         self.staleness.advance()
         self.cursor.use(group.index for group in batch.groups)
         useful = sum(map(self._close, batch.groups))
-        self._walk.close(self.cursor.done)
+        self._mixture.close(self.cursor.done)
         self._rates.advance(self.staleness.version)
         generated, verified = zip(*(self._seconds.pop(group.index) for group in batch.groups), strict=True)
         dropped, self._dropped = self._dropped, 0

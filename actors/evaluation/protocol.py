@@ -25,6 +25,7 @@ def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> Pro
     """Return the protocol of an evaluation with these settings."""
     shape = {name: getattr(config.lora, name) for name in ("rank", "alpha", "rslora", "target_modules")}
     known = asdict(config)
+    own = [{key: each[key] for key in SETTINGS["data"] if each.get(key)} for each in known["data"]["mixture"]]
     known["reward"]["custom"] = [part.function for part in config.reward.custom]  # no verdict depends on a weight
     return Protocol(
         model=config.model.path,
@@ -37,7 +38,8 @@ def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> Pro
         top_p=config.eval.top_p,
         max_response_tokens=response_limit(config),
         seed=config.run.seed,
-        settings={f"{section}.{key}": known[section][key] for section, keys in SETTINGS.items() for key in keys},
+        settings={f"{section}.{key}": known[section][key] for section, keys in SETTINGS.items() for key in keys}
+        | ({"data.mixture": own} if any(own) else {}),
     )
 
 

@@ -31,7 +31,7 @@ class GroupResult(Document):
 
 
 class CoordinatorState(Document):
-    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. reached, drawn: see `Walk`. noted: see
+    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. reached, drawn: see `Mixture`. noted: see
     `PassRates`. noise: see `CheckAfterSync`. imitated, imitating_s, warm_start_over: updates of the warm start, their
     seconds, and whether it has ended.
     """
@@ -39,7 +39,7 @@ class CoordinatorState(Document):
     version: Count = 0
     next_unused: Count = 0
     used: list[Count] = Field(default_factory=list)
-    reached: Count = 0
+    reached: list[Count] = Field(default_factory=list)
     drawn: list[Annotated[list[Count], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
     noted: list[GroupResult] = Field(default_factory=list)
     dropped: Count = 0

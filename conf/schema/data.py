@@ -1,11 +1,12 @@
 """The problems: their source, the prompt around them, and the filters."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from conf.catalogue import SOURCE_FORMS, SOURCES
+from conf.catalogue import SOURCE_FORMS, SOURCES, find_benchmark
 from conf.settings import DECLARED, Rule, setting
 
 
@@ -41,6 +42,35 @@ class ExampleConfig:
     answer: str = ""
 
 
+NAME = Rule(
+    lambda name: re.fullmatch(r"[\w.-]{,40}", name) is not None,
+    "use up to 40 letters, digits, dots, dashes and underscores",
+)
+
+
+@dataclass(config=DECLARED, frozen=True)
+class SourceConfig:
+    """A source of `data.mixture`. Keys from `parameters` on are those of `data` for this source alone, null data's."""
+
+    source: str = setting("", "none", rule=SOURCE_OR_NONE)
+    weight: float = setting(1.0, "our choice: equal shares", gt=0)
+    name: str = setting("", "the file's, data set's, generator's or function's own", rule=NAME)
+    parameters: dict[str, Any] | None = None
+    size: int | None = setting(None, "data.size", ge=1, le=10**7)
+    scan: int | None = setting(None, "data.scan", ge=1, le=10**7)
+    problem_field: str | None = None
+    answer_field: str | None = None
+    problem_pattern: str | None = setting(None, "data.problem_pattern", rule=PATTERN)
+    system: str | None = None
+    template: str | None = setting(None, "data.template", rule=TEMPLATE)
+    few_shot: list[ExampleConfig] | None = None
+
+    @property
+    def called(self) -> str:
+        """Its name in metrics and reports."""
+        return self.name or find_benchmark(self.source).name
+
+
 @dataclass(config=DECLARED, frozen=True)
 class DataConfig:
     """Problems to train on and to hold out, and the prompt around them.
@@ -49,11 +79,18 @@ class DataConfig:
     `####` or is in its last `\\boxed{}`.
     """
 
-    source: str = setting("reasoning_gym:chain_sum", "our choice: needs no network", rule=SOURCE)
+    source: str = setting("reasoning_gym:chain_sum", "our choice: needs no network", rule=SOURCE_OR_NONE)
     """Source of the training problems: `hub:OWNER/NAME[/CONFIG][@REVISION][:split]` of the Hugging Face Hub (a revision
     is a commit, a tag or a branch; without one, the newest commit counts); `file:PATH` (jsonl, json, csv, parquet);
     `reasoning_gym:NAME`, a generator that also scores the answers (one that would run them as code is refused); or
     `import:MODULE:FUNCTION`, a function that yields rows."""
+    mixture: list[SourceConfig] = setting([], "our choice: one source", follows="data.source")
+    """Several sources instead of data.source, as [{source: file:a.csv, weight: 2}, {source: hub:OWNER/NAME, name: b}].
+    Any stretch of L problems of the order has L · weight / (sum of weights) of a source, to less than 2. A source may
+    have its own parameters, size, scan, problem_field, answer_field, problem_pattern, system, template and few_shot;
+    else those of data are each source's. Held-out problems are taken in the same proportion, at most eval.share of each
+    source, or from eval_source. A problem that two sources have counts in the first. Metrics are `source/NAME/…`.
+    A function in reward.custom is told the source's name as the column data_source."""
     parameters: dict[str, Any] = setting({}, "the generator's or the function's own", follows="data.source")
     """Parameters of the reasoning_gym generator or the function."""
     size: int | None = setting(None, "our choice", ge=1, le=10**7)
@@ -94,3 +131,27 @@ class DataConfig:
     """Folder of an earlier run, whose `pass-rates.jsonl` the run begins with. Its model and reward must be the same."""
     pass_rates_weight: float = setting(1.0, "our choice", gt=0, le=1, costless=True)
     """Weight of the tries in data.pass_rates. With less than 1, model and reward may be others."""
+
+    @property
+    def key(self) -> str:
+        """The setting that names where the training problems come from."""
+        return "data.mixture" if self.mixture else "data.source"
+
+    @property
+    def origin(self) -> str:
+        """The only source, or a mixture as `2 × file:a.csv + 1 × file:b.csv`."""
+        return " + ".join(f"{each.weight:g} × {each.source}" for each in self.mixture) or self.source
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each source by its name, which is empty for the only one."""
+        return {each.called: each.weight for each in self.mixture} or {"": 1.0}
+
+    @property
+    def by_source(self) -> dict[str, "DataConfig"]:
+        """The settings for each source by its name, which is empty for the only one."""
+        found = {}
+        for each in self.mixture:
+            own = {key: value for key, value in vars(each).items() if key in vars(self) and value is not None}
+            found[each.called] = replace(self, mixture=[], **own)
+        return found or {"": self}

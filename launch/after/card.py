@@ -25,9 +25,10 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
     report: the report in Markdown. licence: the hub's abbreviation of the base model's licence; empty if unknown.
     """
     measured_one = run.result is None or run.result.update == version_of(trained.checkpoint)
-    found, base, source = effect(run) if measured_one else None, trained.base_name, str(run.config["data.source"])
+    found, base, source = effect(run) if measured_one else None, trained.base_name, trained.config.data.origin
     on_hub, revision, price = "/" in base, name_on_hub(trained.config.model)[1], trained.config.budget.price_per_hour
-    dataset = source.removeprefix("hub:").partition(":")[0].partition("@")[0] if source.startswith("hub:") else ""
+    named = [each.source for each in trained.config.data.by_source.values() if each.source.startswith("hub:")]
+    hub = [each.removeprefix("hub:").partition(":")[0].partition("@")[0] for each in named]
     measured = str(run.config.get("data.eval_source") or source)
     result = found and EvalResult(
         task_type="text-generation",
@@ -40,7 +41,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
     metadata = ModelCardData(
         base_model=base if on_hub else None,
         base_model_relation=RELATION[form] if on_hub else None,
-        datasets=[dataset] if dataset.count("/") == 1 else None,
+        datasets=[name for name in dict.fromkeys(hub) if name.count("/") == 1] or None,
         library_name=LIBRARY[form],
         license=licence or None,
         pipeline_tag="text-generation",

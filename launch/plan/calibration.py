@@ -204,4 +204,4 @@ def _machine_key(config: Config, machine: Machine) -> str:
 
 def _lengths_key(config: Config) -> str:
     """Name the settings that decide the lengths of prompts and responses."""
-    return f"{config.data.source}, {config.rollout.max_response_tokens}"
+    return f"{config.data.origin}, {config.rollout.max_response_tokens}"

@@ -1,10 +1,11 @@
 """The plan of a run: placement, memory and time, computed from configuration and model shape."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product, starmap
+from itertools import chain, product, starmap
 from operator import attrgetter
 
 from actors.messages import FilteredRow
@@ -30,7 +31,7 @@ from launch.plan.time import (
     costs_of,
     live_context,
 )
-from rewards.problems.loading import EVAL_SEED, ONE_SIDE, TRAIN_SEED, USED, check_number, count, hold_out, read_problems
+from rewards.problems.loading import EVAL_SEED, ONE_SIDE, USED, check_number, count, hold_out, read_all, read_problems
 
 CACHE_MARGIN = 1.2
 """Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it
@@ -263,19 +264,22 @@ def count_problems(config: Config) -> Problems | None:
     Raises BadInput as a run does: for a file that is missing, cannot be read, or has too few problems.
     """
     data = config.data
-    if not data.source.startswith(FILE):
+    if not all(each.source.startswith(FILE) for each in data.by_source.values()):
         return None
     filtered: list[FilteredRow] = []
-    raw = read_problems("data.source", data.source, data, TRAIN_SEED, filtered)
-    train, heldout, selection = len(raw), config.eval.problems, config.selecting
+    train = read_all(config, filtered)
+    heldout, selection = config.eval.problems, config.selecting
     if not data.eval_source:
-        heldout, selection = map(len, hold_out("data.source", raw, config, filtered))
-        train -= heldout + selection
+        held = hold_out(data.key, train, config, filtered)
+        heldout, selection = map(len, held)
+        ids = {one.id for one in chain(*held)}
+        train = [one for one in train if one.id not in ids]
     elif heldout and data.eval_source.startswith(FILE):
         raw = read_problems("data.eval_source", data.eval_source, data, EVAL_SEED, filtered)
         heldout, selection = map(len, hold_out("data.eval_source", raw, config, filtered))
-    train = min(train, data.size or train)
-    check_number(train, heldout + selection, config, filtered)
+    most = {name: each.size or len(train) for name, each in data.by_source.items()}
+    of = {name: min(number, most[name]) for name, number in Counter(one.source for one in train).items()}
+    check_number(of, heldout + selection, config, filtered)
     reasons = [row.reason for row in filtered]
     unused = sum(reason not in USED for reason in reasons)
-    return Problems(train, heldout, unused, reasons.count(ONE_SIDE), selection)
+    return Problems(sum(of.values()), heldout, unused, reasons.count(ONE_SIDE), selection)

@@ -54,13 +54,15 @@ class KeptSignals(FormattedDocument):
 
 def recipe_of(config: Config) -> str:
     """Name the settings that samples and rewards depend on, and the present state of a file of problems."""
-    source, rollout = config.data.source, [getattr(config.rollout, name) for name in SAMPLING]
+    rollout = [getattr(config.rollout, name) for name in SAMPLING]
     known = {key: value for key, value in (asdict(config.data) | asdict(config.reward)).items() if key not in SPEED}
-    file = path_of(source.removeprefix(FILE), f"data.source={source}")
-    state = (os.path.getsize(file), os.path.getmtime(file)) if source.startswith(FILE) and os.path.isfile(file) else ()
+    state: list[float] = []
+    for source in (each.source for each in config.data.by_source.values() if each.source.startswith(FILE)):
+        file = path_of(source.removeprefix(FILE), f"{config.data.key}: {source}")
+        state += [os.path.getsize(file), os.path.getmtime(file)] if os.path.isfile(file) else []
     parts = [known, rollout, config.algorithm.overlong_buffer, config.lora.start_from, config.model.stop_tokens, state]
     digest = blake2b(repr(parts).encode(), digest_size=6).hexdigest()
-    return f"{config.model.path}, {config.data.source}, {digest}"
+    return f"{config.model.path}, {config.data.origin}, {digest}"
 
 
 def keep_signal(signal: Signal, config: Config, folder: Path) -> Path:

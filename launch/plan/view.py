@@ -111,11 +111,12 @@ def _settings(plan: Plan) -> Rows:
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
     weights, each_update = lora_parameters(shape, lora.rank, lora.target_modules), config.learner.problems_per_update
     micro = config.learner.tokens_per_microbatch
-    source, tokens = data.source, f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
+    source, tokens = data.origin, f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
     if found := plan.problems:
         held_out, choosing = found.heldout, found.selection
         epoch = counted(math.ceil(found.train / each_update), "update")
-        source += f": {counted(found.train, 'problem')} to train on, {epoch} per epoch"
+        source += f": {counted(found.train, 'problem')} to train on"
+        source += "" if data.mixture else f", {epoch} per epoch"
         source += f"; {counted(found.filtered, 'row')} filtered" if found.filtered else ""
         source += f"; {counted(found.together, 'near duplicate')} kept together" if found.together else ""
     return [
@@ -125,7 +126,7 @@ def _settings(plan: Plan) -> Rows:
         (
             "held out",
             f"{held_out} problems × {config.eval.n}{f', and {choosing} to choose the result' if choosing else ''}"
-            f" from {data.eval_source or 'the same source'}",
+            f" from {data.eval_source or ('all sources' if data.mixture else 'the same source')}",
         ),
         *([("demonstrations", _learned(config.warm_start))] if config.warm_start.source else []),
         ("update", f"{each_update} problems × {rollout.samples_per_problem} samples of up to {tokens}"),

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conf.load import RECORD
-from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_tables, tables
+from launch.reporting import plots, run_conclusion, sources, sweep_conclusion, sweep_tables, tables
 from launch.reporting.exams import claims, figures, paper
 from launch.reporting.exams import tables as exam_tables
 from launch.reporting.exams.results import ModelResults, read_results
@@ -74,6 +74,7 @@ def run_report(run: Run, settings: str | None = None) -> Report:
             Section("before-and-after", "Before and after training", tables=held_out),
             Section("health", "Warnings and checks", flags=flags(run)),
             Section("benchmarks", "Benchmarks", tables=[tables.exams(run), tables.benchmarks(run)]),
+            Section("sources", "Sources", tables=[sources.table(run)]),
             Section("curves", "Curves", [*plots.warm_start(run), *plots.curves(run)]),
             Section("pass-rates", "Pass rates", tables=pass_rates.tables(run)),
             Section("plasticity", "Distance from the reference", tables=[tables.plasticity(run)]),

@@ -193,6 +193,7 @@ def _parts(amounts: Mapping[str, float], written: Callable[[float], str]) -> lis
 def settings(run: Run) -> dict[str, str]:
     """Return the most important settings, by their names in plain words."""
     known = {name: run.config.get(key) for name, key in WORDS["settings"].items()}
+    known["data"] = known["data"] or " + ".join(each["source"] for each in run.config.get("data.mixture") or [])
     known |= {"reward": formula(run.config), "budget": time(run.budget_s) if run.budget_s else ""}
     return {name: compact(value) for name, value in known.items() if value not in (None, "")}
 

@@ -180,7 +180,8 @@ def check_problems(config: Config, run: RunRecord, digest: str, otherwise: str) 
     """Raise BadInput if a run was begun with problems of another digest. otherwise: what to do without the old ones."""
     if run.problems_digest() not in (None, digest):
         raise BadInput(
-            f"data.source: the run in {run.path} was begun with other problems than {config.data.source} gives now: "
+            f"{config.data.key}: the run in {run.path} was begun with other problems than {config.data.origin} gives"
+            " now: "
             f"restore data and settings, or {otherwise}"
         )
 

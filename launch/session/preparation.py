@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -157,7 +158,9 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
 
 def problem_counts(problems: ProblemSet, config: Config) -> str:
     """Return a text on the number of problems and of filtered rows by reason, without a generator's repetitions."""
-    said = f"{len(problems.train)} to train on, {len(problems.heldout)} held out"
+    own = Counter(problem.source for problem in problems.train)
+    each = f" ({', '.join(f'{own[name]} {name}' for name in config.data.weights)})" if config.data.mixture else ""
+    said = f"{len(problems.train)} to train on{each}, {len(problems.heldout)} held out"
     said += f", {len(problems.selection)} others to choose the result" if problems.selection else ""
     said += f", {len(problems.candidates)} for the warm start" if problems.candidates else ""
     said += "".join(f", {len(exam.problems)} of {exam.name}" for exam in problems.exams)

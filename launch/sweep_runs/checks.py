@@ -20,7 +20,7 @@ SELECTION = ("data", "eval.problems", "eval.share", "validation.problems", "roll
 
 PROMPT = ("data.template", "data.system", "data.chat_settings", "data.hub_timeout_s")
 
-TRAINING = ("data.source", "data.contamination", "eval.share")
+TRAINING = ("data.source", "data.mixture", "data.contamination", "eval.share")
 """Those on which they do not depend if all runs have a data.eval_source."""
 
 EXAM = ("model.dtype", "eval.temperature", "eval.top_p", "eval.max_response_tokens", "rollout.max_response_tokens")
@@ -37,7 +37,8 @@ def check_comparable(grid: Grid) -> None:
     if len(validated) > 1:
         raise BadInput("validation.every: only some runs would have their result chosen; give 0 for all, or for none")
     data = [run.config.data for run in grid.runs]
-    sized = any((each.eval_source or each.source).startswith(GENERATED) for each in data)
+    held = [one.eval_source or one.source for each in data for one in each.by_source.values()]
+    sized = any(source.startswith(GENERATED) for source in held)
     free = (*PROMPT, *TRAINING * all(each.eval_source for each in data), *(() if sized else ("data.size",)))
     for key in (key for key in varied if True in validated and among(key, SELECTION) and not among(key, free)):
         raise BadInput(f"{key}: validation would choose on different problems in the runs; give one value for all")
@@ -66,9 +67,13 @@ def check_sources(grid: Grid) -> None:
     """Raise BadInput for a source of problems that unfinished runs cannot read. A generator makes only one."""
     read: list[tuple[str, DataConfig]] = []
     for data in (run.config.data for run in grid.runs if not run.record.finished()):
-        for key, source, seed in (("source", data.source, TRAIN_SEED), ("eval_source", data.eval_source, EVAL_SEED)):
-            size = 1 if source.startswith(GENERATED) else data.size
-            one = replace(data, source=source, eval_source="", size=size)
-            if source and (key, one) not in read:
+        held = replace(data, source=data.eval_source, mixture=[])
+        for key, each, seed in (
+            *((data.key, one, TRAIN_SEED) for one in data.by_source.values()),
+            ("data.eval_source", held, EVAL_SEED),
+        ):
+            size = 1 if each.source.startswith(GENERATED) else each.size
+            one = replace(each, eval_source="", size=size)
+            if one.source and (key, one) not in read:
                 read.append((key, one))
-                sources.read(f"data.{key}", source, one, seed)
+                sources.read(key, one.source, one, seed)

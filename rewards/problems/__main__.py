@@ -2,6 +2,7 @@
 
     python -m rewards.problems SOURCE [conf=NAME] [key=value …]
     python -m rewards.problems SOURCE save=FILE.jsonl
+    python -m rewards.problems [conf=NAME] 'data.mixture=[{source: SOURCE, weight: 2}, …]'
 
 Examples:
 
@@ -47,21 +48,27 @@ ENOUGH = 100
 @command("problems", __doc__)
 def main(arguments: list[str]) -> int:
     """Run the command. Return 0, or 2 for a wrong call or a source that cannot be used."""
-    source, *settings = arguments
-    if KEY.match(source):
-        raise BadInput("no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")
+    source = "" if KEY.match(arguments[0]) else arguments[0]
+    settings = arguments[1:] if source else arguments
     recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]
     file = next((setting.removeprefix("save=") for setting in settings if setting.startswith("save=")), None)
     settings = [setting for setting in settings if not setting.startswith("save=")]
     if file is not None and source in (known := benchmarks()):
         source = known[source].source
-    config = load([*recipe, f"data.source={json.dumps(source, ensure_ascii=False)}", *settings])
+    named = [f"data.source={json.dumps(source, ensure_ascii=False)}"] if source else []
+    config = load([*recipe, *named, *settings])
+    if not source and (file is not None or not config.data.mixture):
+        raise BadInput("no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")
     if file is not None:
         print(f"{source}: {save(config.data, Path(file))} rows in {file}; use it as file:{file}")
         return 0
     problems = load_problems(config, load_tokenizer(locate(config.model), config.model.path))
     say = PlainConsole().print
-    say(f"{source}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
+    say(f"{config.data.origin}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
+    for name in config.data.weights if config.data.mixture else ():
+        own = sorted(len(one.prompt_ids) for one in problems.train if one.source == name)
+        held = sum(one.source == name for one in problems.heldout)
+        say(f"  {name}: {len(own)} to train on, {held} held out; prompts of {own[len(own) // 2]} tokens at the median")
     if len(problems.heldout) < ENOUGH:
         say(f"With fewer than {ENOUGH} held-out problems, only a large gain can be shown")
     for reason, count in problems.filtered_counts.items():
@@ -83,7 +90,8 @@ def main(arguments: list[str]) -> int:
     if problems.train[0].prompt.rstrip().endswith("<think>"):
         say("The chat template opens <think> itself: responses start inside it")
     for problem in problems.train[:SAMPLES]:
-        say(f"\n--- a training problem, reference answer {problem.gold!r}\n{problem.prompt}")
+        of = problem.source and f" of {problem.source}"
+        say(f"\n--- a training problem{of}, reference answer {problem.gold!r}\n{problem.prompt}")
     return 0
 
 

@@ -28,8 +28,9 @@ from rewards.problems.rows import (
     RawProblem,
     as_text,
     choose_field,
-    distinct_problems,
+    distinct,
     filtered_row,
+    raw_problems,
 )
 from rewards.verify.text.extraction import boxed
 from rewards.weighted_sum import CLOSE, OPEN
@@ -67,10 +68,10 @@ def _with_examples(
 ) -> tuple[Problem, ...]:
     """Return the training problems that the warm start's examples do not solve, each with a prompt that shows them."""
     shown, most = config.warm_start.few_shot, config.rollout.max_prompt_tokens
-    data = replace(config.data, few_shot=[*config.data.few_shot, *shown])
+    shows = {name: replace(data, few_shot=[*data.few_shot, *shown]) for name, data in config.data.by_source.items()}
     texts, known = {example.problem for example in shown}, {one.id: one for one in raw}
     rest = [problem for problem in train if known[problem.id].text not in texts]
-    prompts = (prompt_of(known[problem.id], data, tokenizer) for problem in rest)
+    prompts = (prompt_of(known[problem.id], shows[problem.source], tokenizer) for problem in rest)
     found = [replace(each, prompt=text, prompt_ids=tuple(ids)) for each, (text, ids) in zip(rest, prompts, strict=True)]
     candidates = tuple(problem for problem in found if len(problem.prompt_ids) <= most)
     if not candidates:
@@ -87,11 +88,13 @@ def _with_solutions(
 ) -> list[tuple[Problem, Sample]]:
     """Return the problems of the warm start's source that are not held out, each with the response to learn."""
     source = config.warm_start.source
-    rows = sources.read(KEY, source, config.data, TRAIN_SEED)
-    pattern = config.data.problem_pattern if source == config.data.source else ""
-    data = replace(with_columns(config.data, rows), problem_pattern=pattern)
+    same = {name: one for name, one in config.data.by_source.items() if one.source == source}
+    name, own = next(iter(same.items()), ("", config.data))
+    rows = sources.read(KEY, source, own, TRAIN_SEED)
+    data = replace(with_columns(own, rows), problem_pattern=own.problem_pattern if same else "")
     field, controls = solution_field(config.warm_start.solution_field, rows), control_tokens(tokenizer)
-    raw = distinct_problems(rows, KEY, data, filtered)[: TRIED * config.warm_start.demonstrations]
+    found = raw_problems(rows, KEY, data, filtered, name)
+    raw = distinct(found, KEY, filtered)[: TRIED * config.warm_start.demonstrations]
     raw = without_overlaps(raw, heldout, "drop", filtered)
     known = {one.id: one for one in raw}
     end = [*stop_token_ids(config.model, tokenizer), tokenizer.eos_token_id][0]

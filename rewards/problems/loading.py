@@ -3,11 +3,12 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from actors.messages import Exam, FilteredRow, Problem, ProblemSet
 from actors.storage.files import replace_text
@@ -18,8 +19,10 @@ from rewards.pool import VerifierPool
 from rewards.problems import sources
 from rewards.problems.chat import check_chat, control_tokens, render_prompt
 from rewards.problems.contamination import first_families, near_duplicates
-from rewards.problems.rows import EMPTY, NO_MATCH, RawProblem, distinct_problems, filtered_row
+from rewards.problems.rows import EMPTY, NO_MATCH, RawProblem, distinct, filtered_row, raw_problems
 from rewards.weighted_sum import RewardFunction
+
+Sourced = TypeVar("Sourced", Problem, RawProblem)
 
 TRAIN_SEED, EVAL_SEED = 0, 1
 """Seeds of the generators. They do not depend on run.seed: runs of all seeds share their problems."""
@@ -78,13 +81,13 @@ def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[Raw
                 f"data.eval_source: '{config.data.eval_source}' has no usable problem ({filter_reasons(filtered)})"
             )
         held = hold_out("data.eval_source", [one for one in raw if one.id in known], config, filtered)
-    raw = read_problems("data.source", config.data.source, config.data, TRAIN_SEED, filtered)
+    raw = read_all(config, filtered)
     if known:
         raw = without_overlaps(raw, [*chain(*held)], config.data.contamination, filtered)
-    train = usable_problems("data.source", raw, config, tokenizer, filtered)
+    train = usable_problems(config.data.key, raw, config, tokenizer, filtered)
     if config.eval.problems and not config.data.eval_source:
         known = by_id(train)
-        held = hold_out("data.source", [one for one in raw if one.id in known], config, filtered)
+        held = hold_out(config.data.key, [one for one in raw if one.id in known], config, filtered)
         held_ids = {one.id for one in chain(*held)}
         train = [problem for problem in train if problem.id not in held_ids]
     reported, selection = (tuple(known[one.id] for one in side) for side in held)
@@ -93,8 +96,8 @@ def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[Raw
         rest = by_id(train)
         kept = without_overlaps([one for one in raw if one.id in rest], apart, config.data.contamination, filtered)
         train = [rest[one.id] for one in kept]
-    train = train[: config.data.size]
-    check_number(len(train), len(reported) + len(selection), config, filtered)
+    train = limited(train, config.data)
+    check_number(Counter(one.source for one in train), len(reported) + len(selection), config, filtered)
     exams = tuple(Exam(each.benchmark.name, each.benchmark.n, each.problems) for each in asked)
     numbers = {f"{of.benchmark.name}: {why}": n for of in asked for why, n in of.filtered_counts.items()}
     problems = ProblemSet(tuple(train), reported, counts(filtered) | numbers, tuple(filtered), selection, exams=exams)
@@ -152,7 +155,8 @@ def read_benchmark(
     data = replace(data, problem_pattern="", scan=None, size=limit)
     rows = sources.read(benchmark.key, benchmark.source, data, EVAL_SEED)
     named: dict[str, Any] = {name: value for name in COLUMNS if (value := getattr(benchmark, name))}
-    return distinct_problems(rows, benchmark.key, replace(with_columns(data, rows), **named), filtered)
+    data = replace(with_columns(data, rows), **named)
+    return distinct(raw_problems(rows, benchmark.key, data, filtered), benchmark.key, filtered)
 
 
 def count(benchmark: Benchmark, config: Config, limit: int | None) -> int | None:
@@ -203,28 +207,34 @@ def hold_out(
 
 
 def _first(raw: list[RawProblem], number: int, config: Config, filtered: list[FilteredRow]) -> list[RawProblem]:
-    """Return the first problems of data.source to hold out, each on one side with its near duplicates unless
+    """Return the first training problems to hold out, each on one side with its near duplicates unless
     `data.contamination` is report_only. List the training problems that would overlap held-out ones otherwise.
     """
     texts, held = [one.text for one in raw], list(range(min(number, len(raw))))
     overlap = set().union(*near_duplicates(texts[: len(held)], texts)).difference(held)
     keep = config.data.contamination == "report_only"
     reason = OVERLAP_KEPT if keep else ONE_SIDE
-    filtered += [filtered_row("data.source", reason, raw[index]) for index in sorted(overlap)]
+    filtered += [filtered_row(config.data.key, reason, raw[index]) for index in sorted(overlap)]
     if overlap and not keep and not (held := first_families(texts, len(held))):
         raise BadInput(
-            f"data.source: all problems of '{config.data.source}' have too many near duplicates to hold some out: raise"
-            " eval.problems or eval.share, or give data.contamination=report_only"
+            f"{config.data.key}: all problems of '{config.data.origin}' have too many near duplicates to hold some out:"
+            " raise eval.problems or eval.share, or give data.contamination=report_only"
         )
     return [raw[index] for index in held]
 
 
-def check_number(train: int, heldout: int, config: Config, filtered: Sequence[FilteredRow]) -> None:
-    """Raise BadInput, with the setting to change, if there are fewer training problems than one update takes."""
-    needed = config.learner.problems_per_update
+def check_number(of: Mapping[str, int], heldout: int, config: Config, filtered: Sequence[FilteredRow]) -> None:
+    """Raise BadInput, with the setting to change, for fewer training problems than an update or a source needs.
+
+    of: numbers of training problems by source.
+    """
+    train, needed = sum(of.values()), config.learner.problems_per_update
+    if without := config.data.weights.keys() - of.keys() - {""}:
+        own = filter_reasons([row for row in filtered if row.source == f"mixture.{min(without)}"])
+        raise BadInput(f"data.mixture: no problem of '{min(without)}' is left to train on ({own}): leave it out")
     if train >= needed:
         return
-    reasons = Counter(row.reason for row in filtered if row.source == "source" and row.reason not in USED)
+    reasons = Counter(row.reason for row in filtered if row.source != "eval_source" and row.reason not in USED)
     remedies = [REMEDIES[reason] for reason, count in reasons.most_common(1) if reason in REMEDIES and count >= train]
     if train:
         remedies.append(f"give learner.problems_per_update={train}")
@@ -232,15 +242,40 @@ def check_number(train: int, heldout: int, config: Config, filtered: Sequence[Fi
         if heldout and not config.data.eval_source and most > 0:
             remedies.append(f"eval.problems={most}")
     raise BadInput(
-        f"data.source: '{config.data.source}' leaves {train} training problems beside {heldout} held-out ones "
+        f"{config.data.key}: '{config.data.origin}' leaves {train} training problems beside {heldout} held-out ones "
         f"({filter_reasons(filtered)}), fewer than learner.problems_per_update={needed}: "
         f"{', or '.join([*remedies, 'use a larger source'])}"
     )
 
 
+def read_all(config: Config, filtered: list[FilteredRow]) -> list[RawProblem]:
+    """Read the distinct training problems of all sources, in the order in which they are held out: by id, or in a
+    mixture `by_weight`, beyond `eval.share` of a source last.
+    """
+    raw = list[RawProblem]()
+    for number, (name, data) in enumerate(config.data.by_source.items()):
+        key = f"data.mixture[{number}].source" if name else "data.source"
+        raw += raw_problems(sources.read(key, data.source, data, TRAIN_SEED), key, data, filtered, name)
+    return by_weight(distinct(raw, config.data.key, filtered), config.data, config.eval.share)
+
+
+def by_weight(problems: Sequence[Sourced], data: DataConfig, share: float = 1.0) -> list[Sourced]:
+    """Return problems with as many of each source as it has weight, as long as a share of all its problems lasts."""
+    turns, own = [], {name: [one for one in problems if one.source == name] for name in data.weights}
+    for name, weight in data.weights.items():
+        turns += [(number > share * len(own[name]), number / weight, one) for number, one in enumerate(own[name], 1)]
+    return [one for *_, one in sorted(turns, key=itemgetter(0, 1))]
+
+
+def limited(train: Sequence[Problem], data: DataConfig) -> list[Problem]:
+    """Return the first `data.size` problems of each source, `by_weight`."""
+    own = {name: [one for one in train if one.source == name][: each.size] for name, each in data.by_source.items()}
+    return by_weight([*chain(*own.values())], data)
+
+
 def read_problems(key: str, source: str, data: DataConfig, seed: int, filtered: list[FilteredRow]) -> list[RawProblem]:
     """Read the distinct problems of a source, ordered by id. key: the setting that names it. seed: for a generator."""
-    return distinct_problems(sources.read(key, source, data, seed), key, data, filtered)
+    return distinct(raw_problems(sources.read(key, source, data, seed), key, data, filtered), key, filtered)
 
 
 def without_overlaps(
@@ -257,11 +292,11 @@ def usable_problems(
     key: str, raw: list[RawProblem], config: Config, tokenizer: Any, filtered: list[FilteredRow]
 ) -> list[Problem]:
     """Return, in order, the problems with a verified gold answer, a prompt that fits and no special token."""
-    problems, controls = [], control_tokens(tokenizer)
+    problems, controls, of = [], control_tokens(tokenizer), config.data.by_source
     kept: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
     sound_ones = golds_that_verify(raw, config)
     for one, sound in zip(sources.progress(raw, f"{key}: problems tokenized"), sound_ones, strict=True):
-        prompt, found = prompt_of(one, config.data, tokenizer)
+        prompt, found = prompt_of(one, of.get(one.source, config.data), tokenizer)
         ids = tuple(kept.setdefault(token, token) for token in found)
         reason = ""
         if not sound:
@@ -273,8 +308,9 @@ def usable_problems(
         if reason:
             filtered.append(filtered_row(key, reason, one))
             continue
-        columns = {"columns": json.dumps(one.fields, default=str)} if config.reward.custom else {}
-        problems.append(Problem(one.id, prompt, ids, one.gold, one.grader, **columns))
+        fields = {"data_source": one.source, **one.fields} if config.data.mixture else one.fields
+        columns = {"columns": json.dumps(fields, default=str)} if config.reward.custom else {}
+        problems.append(Problem(one.id, prompt, ids, one.gold, one.grader, source=one.source, **columns))
     return problems
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, time
 from decimal import Decimal
 from hashlib import blake2b
@@ -45,6 +45,7 @@ class RawProblem(NamedTuple):
     turns: the conversation that ends with it, if the source has one
     grader: see `actors.messages.Problem`
     fields: the whole row
+    source: see `actors.messages.Problem`
     """
 
     text: str
@@ -52,6 +53,7 @@ class RawProblem(NamedTuple):
     turns: tuple[Message, ...] = ()
     grader: str = ""
     fields: dict[str, Any] = {}  # noqa: RUF012 — never changed
+    source: str = ""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -66,18 +68,14 @@ class RawProblem(NamedTuple):
 
 def filtered_row(key: str, reason: str, one: RawProblem) -> FilteredRow:
     """Return the record of a filtered row. key: the setting that names its source."""
-    return FilteredRow(key.rpartition(".")[2], reason, one.text[:SHOWN_CHARACTERS], one.gold[:SHOWN_CHARACTERS])
+    source = f"mixture.{one.source}" if one.source else key.rpartition(".")[2]
+    return FilteredRow(source, reason, one.text[:SHOWN_CHARACTERS], one.gold[:SHOWN_CHARACTERS])
 
 
-def distinct_problems(
-    rows: list[sources.Row], key: str, data: DataConfig, filtered: list[FilteredRow]
-) -> list[RawProblem]:
-    """Return the distinct problems of a source, ordered by id.
-
-    One of several copies is kept if their gold answers agree, otherwise none. key: the setting that names the source.
-    """
+def distinct(problems: Iterable[RawProblem], key: str, filtered: list[FilteredRow]) -> list[RawProblem]:
+    """Return distinct problems, ordered by id: the first of several copies if their gold answers agree, else none."""
     groups: dict[str, list[RawProblem]] = {}
-    for one in _raw_problems(rows, key, data, filtered):
+    for one in problems:
         groups.setdefault(normal(one.text), []).append(one)
     raw: dict[str, RawProblem] = {}
     for first, *others in groups.values():
@@ -90,9 +88,10 @@ def distinct_problems(
     return [one for _, one in sorted(raw.items())]
 
 
-def _raw_problems(
-    rows: list[sources.Row], key: str, data: DataConfig, filtered: list[FilteredRow]
+def raw_problems(
+    rows: list[sources.Row], key: str, data: DataConfig, filtered: list[FilteredRow], source: str = ""
 ) -> Iterator[RawProblem]:
+    """Yield the problems in the rows of a source. key: the setting that names it. source: its name in a mixture."""
     columns = list(rows[0].fields) if rows else []
     problem_field = choose_field(key, "data.problem_field", data.problem_field, PROBLEM_FIELDS, columns)
     answer_field = choose_field(key, "data.answer_field", data.answer_field, ANSWER_FIELDS, columns)
@@ -102,7 +101,7 @@ def _raw_problems(
         turns = as_turns(fields.get(problem_field))
         text = turns[-1]["content"].strip() if turns else as_text(fields.get(problem_field))
         gold = as_text(fields.get(answer_field)) if grader else gold_of(fields.get(answer_field))
-        one = RawProblem(text, gold, turns if len(turns) > 1 else (), grader, fields)
+        one = RawProblem(text, gold, turns if len(turns) > 1 else (), grader, fields, source)
         match = pattern.search(text)
         part = one._replace(text=match[1].strip() if match and match[1] else "")
         reason = ""

@@ -34,6 +34,15 @@ def quickstart(*overrides: str) -> Config:
     return load(["conf=quickstart", *overrides])
 
 
+MIXTURE = "mixture: [{source: file:a.csv, weight: 2}, {source: file:b.csv, name: sums, size: 5}]"
+
+
+def mixed(fault: str) -> str:
+    """A mixture whose second source has a fault."""
+    other = {"source": "file:b.csv"} | dict([fault.split(": ")])
+    return f"data.mixture=[{{source: file:a.csv}}, {{{', '.join(f'{key}: {other[key]}' for key in other)}}}]"
+
+
 def recipes(folder: Path, **files: str) -> Path:
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text)
@@ -164,6 +173,23 @@ def test_a_setting_follows_another() -> None:
     assert (own.parameters, own.problem_pattern, own.template) == ({}, "", quickstart().data.template)
 
 
+def test_a_mixture_replaces_the_source_and_what_follows_it(tmp_path: Path) -> None:
+    texts = {"one": "data: {source: file:a.csv, problem_pattern: (.)}", "two": f"extends: one\ndata:\n  {MIXTURE}"}
+    folder = recipes(tmp_path, **texts, both=f"data:\n  source: file:a.csv\n  {MIXTURE}")
+    data = load(["conf=two"], folder).data
+    assert (data.source, data.problem_pattern, data.weights) == ("", "", {"a": 2.0, "sums": 1.0})
+    assert {name: (one.source, one.size) for name, one in data.by_source.items()} == {
+        "a": ("file:a.csv", None),
+        "sums": ("file:b.csv", 5),
+    }
+    (tmp_path / "config.yaml").write_text(dump(load(["conf=two"], folder)))
+    assert read_record(tmp_path / "config.yaml").data == data
+    back = load(["conf=two", "data.source=file:c.csv"], folder).data
+    assert (back.source, back.mixture) == ("file:c.csv", [])
+    with pytest.raises(BadInput, match=r"^data\.source=file:a\.csv with data\.mixture: "):
+        load(["conf=both"], folder)
+
+
 def test_a_deterministic_run_takes_turns(tmp_path: Path) -> None:
     asked = ("run.deterministic=true", "budget.updates=9")
     assert quickstart().learner.max_staleness == 1
@@ -203,6 +229,18 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("run.nvidia_mps=true", ["expected text", "use one of auto, on, off"]),
         ("data.few_shot=[{probelm: a}]", ["data.few_shot[0].probelm", "nearest: data.few_shot[0].problem"]),
         ("data.few_shot=[{problem: a, answer: [b]}]", ["data.few_shot[0].answer=[b]", "expected text"]),
+        ("data.mixture=file:a.csv", ["data.mixture=file:a.csv", "a list of {source"]),
+        (mixed("weight: -1"), ["data.mixture[1].weight=-1", "above 0"]),
+        (mixed("weight: 0"), ["data.mixture[1].weight=0", "above 0"]),
+        (mixed("weight: .nan"), ["data.mixture[1].weight=nan", "above 0"]),
+        (mixed("weight: heavy"), ["data.mixture[1].weight=heavy", "a number"]),
+        (mixed("wieght: 2"), ["data.mixture[1].wieght", "nearest: data.mixture[1].weight"]),
+        (mixed("name: a"), ["data.mixture[1].name=a", "data.mixture[0]"]),
+        (mixed("name: a/b"), ["data.mixture[1].name=a/b", "letters"]),
+        (mixed("template: x"), ["data.mixture[1].template=x", "{problem}"]),
+        (mixed("source: a.csv"), ["data.mixture[1].source=a.csv", "file:PATH"]),
+        ("data.mixture=[{weight: 2}]", ["data.mixture[0].source=", "file:PATH"]),
+        ("data.source=", ["data.source=", "file:PATH"]),
         ("lora.target_modules=[q_prj]", ["q_prj", "q_proj"]),
         ("run.name='a", ["run.name='a", "quote it"]),
         ("run.name=${nowhere}", ["run.name", "nowhere"]),

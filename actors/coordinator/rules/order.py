@@ -1,19 +1,20 @@
 """The order of the problems, and the place that a run has reached in it."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 
+from actors.coordinator.rules.mixture import place
 from actors.messages import Problem
 
 
 def problem_at(problems: Sequence[Problem], seed: int, index: int) -> Problem:
-    """Return the problem at an index of the endless stream, in which every epoch has its own permutation."""
+    """Return the problem at an index of a source's endless stream, in which every epoch has its own permutation."""
     epoch, position = divmod(index, len(problems))
     return problems[_permutation(len(problems), seed, epoch)[position]]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def _permutation(size: int, seed: int, epoch: int) -> tuple[int, ...]:
     return tuple(random.Random(f"{seed}/{epoch}").sample(range(size), size))
 
@@ -94,3 +95,50 @@ class Walk:
     def close(self, done: Callable[[int], bool]) -> None:
         """Forget the groups that are done, as told by their index."""
         self.drawn = {index: place for index, place in self.drawn.items() if not done(index)}
+
+
+class Mixture:
+    """The streams of all sources, of which each has its weight in any stretch of indices: see `mixture.place`."""
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        weights: Mapping[str, float],
+        seed: int,
+        reached: Sequence[int] = (),
+        drawn: Iterable[Sequence[int]] = (),
+    ) -> None:
+        """weights: by the sources' names; the only source has an empty one. reached, drawn: those of each `Walk`."""
+        self._weights, places = tuple(weights.values()), [(index, place) for index, place in drawn]
+        own = [[problem for problem in problems if problem.source == name] for name in weights]
+        self._streams = [partial(problem_at, each, seed) for each in own]
+        self._walks = [
+            Walk(stream, len(each), seed, start, [pair for pair in places if self._source(pair[0]) == number])
+            for number, (stream, each, start) in enumerate(
+                zip(self._streams, own, reached or [0] * len(own), strict=True)
+            )
+        ]
+
+    @property
+    def reached(self) -> list[int]:
+        return [walk.reached for walk in self._walks]
+
+    @property
+    def drawn(self) -> list[list[int]]:
+        return [[index, place] for walk in self._walks for index, place in walk.drawn.items()]
+
+    def at(self, index: int) -> Problem:
+        """Return the problem of a group in the order of the streams."""
+        source, number = place(self._weights, index)
+        return self._streams[source](number)
+
+    def draw(self, index: int, chance: Callable[[str], float]) -> Problem:
+        """Return the problem of a group by chance, see `Walk.draw`."""
+        return self._walks[self._source(index)].draw(index, chance)
+
+    def close(self, done: Callable[[int], bool]) -> None:
+        for walk in self._walks:
+            walk.close(done)
+
+    def _source(self, index: int) -> int:
+        return place(self._weights, index)[0]

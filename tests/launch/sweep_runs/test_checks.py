@@ -7,6 +7,7 @@ from launch.sweep_runs.checks import check_comparable, check_sources
 from launch.sweep_runs.grid import read_grid
 
 EXAMS = ("benchmarks=[aime24]", "ranks=[1,2]")
+MIXED = "[{source: file:a.csv, weight: 2},{source: file:b.csv}]"
 APART = ("validation.every=5", "data.eval_source=file:exam.csv")
 
 
@@ -26,6 +27,8 @@ APART = ("validation.every=5", "data.eval_source=file:exam.csv")
         *((axis, APART, True) for axis in ("data.contamination=[drop,report_only]", "eval.share=[0.2,0.5]")),
         ("data.eval_source=[file:a.csv,file:b.csv]", ["validation.every=5"], False),
         ("data.problem_field=[a,b]", APART, False),
+        (f"data.mixture=[{MIXED},{MIXED.replace('2', '3')}]", APART, True),
+        (f"data.mixture=[{MIXED},{MIXED.replace('2', '3')}]", ["validation.every=5"], False),
         ("data.source=[file:a.csv,file:b.csv]", ["validation.every=5"], False),
         ("data.template=['{problem}','{problem} =']", EXAMS, False),
         ("eval.temperature=[0.5,1.0]", EXAMS, False),

@@ -5,10 +5,15 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.coordinator.rules.order import DataCursor, Walk, problem_at
+from actors.coordinator.rules.mixture import place
+from actors.coordinator.rules.order import DataCursor, Mixture, Walk, problem_at
 from actors.messages import Problem
 
 PROBLEMS = tuple(Problem(str(i), "", (), "") for i in range(13))
+SOURCES = {
+    name: [Problem(f"{name}{i}", "", (), "", source=name) for i in range(size)] for name, size in (("a", 5), ("b", 8))
+}
+WEIGHTS = {"a": 0.7, "b": 0.3}
 
 
 @given(st.integers(0, 1000), st.integers(0, 50))
@@ -19,6 +24,27 @@ def test_every_epoch_is_a_permutation(seed: int, epoch: int) -> None:
     assert [problem_at(PROBLEMS, seed, index).id for index in reversed(places)] == ids[::-1]
     assert ids != [problem_at(PROBLEMS, seed + 1, index).id for index in places]
     assert ids != [problem_at(PROBLEMS, seed, index + len(PROBLEMS)).id for index in places]
+
+
+@given(st.integers(0, 1000), st.lists(st.integers(0, 10**6), min_size=1, max_size=20))
+def test_a_mixture_walks_each_sources_own_stream(seed: int, indices: list[int]) -> None:
+    mixture = Mixture([*SOURCES["a"], *SOURCES["b"]], WEIGHTS, seed)
+    for index in indices:
+        source, number = place((0.7, 0.3), index)
+        assert mixture.at(index) == problem_at(SOURCES["ab"[source]], seed, number)
+        assert Mixture(PROBLEMS, {"": 1.0}, seed).at(index) == problem_at(PROBLEMS, seed, index)
+
+
+@given(st.integers(0, 1000))
+def test_a_mixture_draws_by_chance_within_each_source_and_goes_on_from_what_is_stored(seed: int) -> None:
+    whole, cut = (Mixture([*SOURCES["a"], *SOURCES["b"]], WEIGHTS, seed) for _ in range(2))
+    for index in range(40):
+        drawn = whole.draw(index, lambda name: 0.3 if name in ("a1", "b2") else 1.0)
+        cut = Mixture([*SOURCES["a"], *SOURCES["b"]], WEIGHTS, seed, cut.reached, cut.drawn)
+        assert cut.draw(index, lambda name: 0.3 if name in ("a1", "b2") else 1.0) == drawn
+        assert drawn.source == "ab"[place((0.7, 0.3), index)[0]]
+        for each in (whole, cut):
+            each.close(range(index - 3).__contains__)
 
 
 @given(st.integers(1, 30), st.integers(1, 6), st.integers(0, 3), st.integers(0, 10**6))

@@ -1,0 +1,19 @@
+from actors.coordinator.metrics import describe_batch
+from actors.messages import Batch, Group, Problem, Reward, Sample, Status, Verdict
+
+
+def group(source: str, *statuses: Status, length: int = 1) -> Group:
+    samples = tuple(Sample([1] * length, (), "", "stop") for _ in statuses)
+    scores = [(float(status is Status.CORRECT), status) for status in statuses]
+    rewards = tuple(Reward(score, {"accuracy": score}, Verdict(score, status, None, 0.0)) for score, status in scores)
+    return Group(0, Problem("", "", (), "", source=source), None, samples, rewards)
+
+
+def test_each_source_of_a_mixture_has_its_own_figures() -> None:
+    mixed = group("a", Status.CORRECT, Status.WRONG), group("a", Status.UNPARSABLE, Status.TIMEOUT, length=3)
+    found = describe_batch(Batch(0, (*mixed, group("b", Status.CORRECT, Status.CORRECT))), {})
+    a = {"groups": 2, "pass_rate": 1 / 3, "mean_length": 2, "zero_variance": 0.5}
+    a |= {"correct": 1, "wrong": 1, "unparsable": 1, "timeout": 1, "crash": 0}
+    assert {key.removeprefix("source/a/"): found[key] for key in found if key.startswith("source/a/")} == a
+    assert (found["source/b/pass_rate"], found["source/b/zero_variance"]) == (1, 1)
+    assert not any(key.startswith("source/") for key in describe_batch(Batch(0, (group("", Status.WRONG),)), {}))
