@@ -10,13 +10,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conf.load import RECORD
-from launch.reporting import plots, run_conclusion, sources, sweep_conclusion, sweep_tables, tables
+from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_tables, tables
 from launch.reporting.exams import claims, figures, paper
 from launch.reporting.exams import tables as exam_tables
 from launch.reporting.exams.results import ModelResults, read_results
 from launch.reporting.health import Flag, flags
 from launch.reporting.history import Run, Sweep
-from launch.reporting.parts import pass_rates
+from launch.reporting.parts import pass_rates, sources
 from launch.reporting.plots import Panels, Plot
 from launch.reporting.tables import BeforeAfter, Table
 from launch.reporting.wording import cell, clean, shorten, unbroken

@@ -1,11 +1,8 @@
-import json
-from dataclasses import replace
 from pathlib import Path
 
 from launch.reporting import sweep_tables
 from launch.reporting.history import read_run, read_sweep
-from launch.reporting.sources import table
-from launch.reporting.tables import benchmarks, pairs, settings
+from launch.reporting.tables import benchmarks, pairs
 from launch.reporting.wording import compact
 from tests.run_folders import write_evaluation, write_run, write_sweep
 
@@ -39,22 +36,3 @@ def test_every_run_with_trouble_has_a_line(tmp_path: Path) -> None:
     assert [row[0] for row in found.body] == ["r64", "r256"]
     assert "2\N{NO-BREAK SPACE}failures" in found.body[0][1]
     assert "summary.json" in found.body[1][1]
-
-
-def test_each_source_of_a_mixture_has_a_row(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "one", updates=8)
-    rows = [
-        {"update": update, "version": update, "source/a/groups": 2.0, "source/a/pass_rate": rate}
-        for update, rate in enumerate([0.2, 0.4, 0.5, 0.5, 0.5, 0.6, 0.7, 0.9], start=1)
-    ]
-    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    mixture = [{"source": f"file:x/{name}.csv", "weight": 2.0, "name": ""} for name in "ab"]
-    run = read_run(folder)
-    mixed = replace(run, config={**run.config, "data.source": "", "data.mixture": mixture})
-    change = "30.0\N{NO-BREAK SPACE}% → 80.0\N{NO-BREAK SPACE}%"
-    assert [row[:4] for row in table(mixed).body] == [
-        ("a", "2", "16", change),
-        ("b", "2", "0", change.replace("30", "0").replace("80", "0")),
-    ]
-    assert settings(mixed)["data"] == "file:x/a.csv + file:x/b.csv"
-    assert not table(run)
