@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from actors.coordinator.ledger import HISTORY
 from actors.coordinator.rules.pass_rates import histogram
 from actors.storage.run_record import RunRecord
 from actors.storage.state import PassRateRow
@@ -22,33 +21,20 @@ def tables(run: Run) -> list[Table]:
         return []
     first, last = histogram(row.first for row in run.pass_rates), histogram(row.rate for row in run.pass_rates)
     counts = [(name, count(number), count(last[name])) for name, number in first.items()]
+    note = f"{many(len(run.pass_rates), 'problem')} tried; at first: in their first group, or in data.pass_rates."
     by_change = sorted(run.pass_rates, key=_change)
     moved = [row for row in by_change[: -MOVERS - 1 : -1] if _change(row) > 0]
     moved += [row for row in by_change[MOVERS - 1 :: -1] if _change(row) < 0]
     texts = _texts(run, moved)
     rows = [(texts[row.problem], percent(row.first, 0), percent(row.rate, 0), points(_change(row))) for row in moved]
     return [
-        Table("Training problems by pass rate", ("", "at first", "at last"), counts, _note(run)),
+        Table("Training problems by pass rate", ("", "at first", "at last"), counts, note),
         Table("The problems that moved most", ("problem", "at first", "at last", "change"), rows),
     ]
 
 
 def _change(row: PassRateRow) -> float:
     return row.rate - row.first
-
-
-def _note(run: Run) -> str:
-    """Say how many problems were tried, and how many groups and tokens were of use."""
-    counts = run.summary.ledger.counts
-    useful, known = counts.get("tokens/useful", 0), sum(counts.get(name, 0) for name in HISTORY)
-    idle = run.series("groups/zero_variance")[1]
-    said = f"{many(len(run.pass_rates), 'problem')} tried; at first: in the first group or data.pass_rates."
-    if idle and known:
-        varied = percent(1 - sum(idle) / len(idle), 0)
-        said += (
-            f" {varied} of the groups in updates had variance, {percent(useful / known, 0)} of the tokens were useful."
-        )
-    return said
 
 
 def _texts(run: Run, rows: Sequence[PassRateRow]) -> dict[str, str]:
