@@ -188,7 +188,7 @@ def slope_bound(algorithm: AlgorithmConfig, advantage: int) -> tuple[str, float 
 def algorithm_faults(algorithm: AlgorithmConfig) -> Iterator[str]:
     """Yield settings that have no effect with the others, and missing bounds on the gradient."""
     bounds = dict.fromkeys(("clip_low", "clip_high", "dual_clip"))
-    idle = {"surrogate": "clip", "ratio": "token", "kl_cov": 0.0, **bounds}
+    idle = {"surrogate": "clip", "ratio": "token", **bounds}
     wrong = [key for key, value in idle.items() if not algorithm.ratio_acts and getattr(algorithm, key) != value]
     if wrong:
         remedy = " ".join(f"algorithm.{key}={show(idle[key])}" for key in wrong)

@@ -21,14 +21,12 @@ class Example:
     name: for messages, such as "group 12 sample 3"
     engine: the engine's log-probability of each response token
     advantages: float64, one per response token: the sample's, 0 where Clip-Cov takes the token out
-    penalised: bool, one per response token: whether KL-Cov penalises it; None without
     """
 
     name: str
     tokens: Tokens
     engine: Sequence[float]
     advantages: Tensor
-    penalised: Tensor | None = None
 
 
 def examples(groups: Iterable[Group], algorithm: AlgorithmConfig, accuracy: float) -> list[Example]:
@@ -41,8 +39,8 @@ def examples(groups: Iterable[Group], algorithm: AlgorithmConfig, accuracy: floa
     for group in groups:
         rewards = torch.tensor([reward.total for reward in group.rewards], dtype=torch.float64)
         masked = torch.tensor([reward.masked for reward in group.rewards])
-        if algorithm.advantages == "over_mean":
-            right = torch.tensor([reward.parts.get("accuracy", 0.0) for reward in group.rewards])
+        if algorithm.advantages == "over_mean" and not group.zero_variance:
+            right = torch.tensor([reward.parts["accuracy"] for reward in group.rewards], dtype=rewards.dtype)
             rewards = likelihood_rewards(rewards, accuracy, right, masked)
         advantages = group_advantages(rewards, masked, algorithm.advantages)
         rows = zip(group.samples, group.rewards, advantages, strict=True)
@@ -52,7 +50,7 @@ def examples(groups: Iterable[Group], algorithm: AlgorithmConfig, accuracy: floa
                 tokens = Tokens(group.problem.prompt_ids, sample.token_ids)
                 name, each = f"group {group.index} sample {number}", advantage.repeat(len(sample.token_ids))
                 found.append(Example(name, tokens, sample.logprobs, each))
-    return restrained(found, algorithm) if found and (algorithm.clip_cov or algorithm.kl_cov) else found
+    return restrained(found, algorithm.clip_cov) if found and algorithm.clip_cov else found
 
 
 def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Tensor:
@@ -91,22 +89,21 @@ def likelihood_rewards(rewards: Tensor, weight: float, accuracy: Tensor, masked:
     return rewards + weight * accuracy * (1 / mean - 1) if mean > 0 else rewards
 
 
-def restrained(batch: Sequence[Example], algorithm: AlgorithmConfig) -> list[Example]:
-    """Return a batch's examples with the tokens of the highest covariance restrained (Cui et al., arXiv 2505.22617).
+def restrained(batch: Sequence[Example], fraction: float) -> list[Example]:
+    """Return a batch's examples without the advantage of the tokens of the highest covariance (Clip-Cov, Cui et al.,
+    arXiv 2505.22617).
 
     The covariance of token t is (log π_t − mean log π) · (A_t − mean A) (eq. 10); where it is high, entropy falls.
-    Tokens with Rank(Cov) ≤ k · N (eq. 13) lose their advantage for k = clip_cov (eq. 12) and are penalised for
-    k = kl_cov (eq. 14). Unlike the paper's, Clip-Cov draws none at random from a band (eq. 11), π is the engine's, and
-    the tokens are those of the whole batch that have an advantage. All processes know them before the first pass, so
-    that micro-batches, packing and the number of processes change nothing.
+    Unlike the paper's (eq. 11 and 12), the tokens are not drawn at random from a band but are those of the highest
+    covariance, the first of equal ones; π is the engine's; and the fraction is of the tokens of the whole batch that
+    have an advantage. All processes know them before the first pass, so that micro-batches, packing and the number of
+    processes change nothing.
     """
-    lengths = [len(each.advantages) for each in batch]
     logprobs = torch.tensor([value for each in batch for value in each.engine], dtype=torch.float64)
     advantages = torch.cat([each.advantages for each in batch])
     counted = advantages != 0
     covariance = (logprobs - logprobs[counted].mean()) * (advantages - advantages[counted].mean())
-    covariance = covariance.where(counted, -torch.inf)
-    ranks = len(covariance) - torch.searchsorted(covariance.sort().values, covariance)
-    kept = advantages.where(ranks > algorithm.clip_cov * counted.sum(), 0.0).split(lengths)
-    penalised = (ranks <= algorithm.kl_cov * counted.sum()).split(lengths)
-    return [replace(one, advantages=a, penalised=p) for one, a, p in zip(batch, kept, penalised, strict=True)]
+    order = covariance.where(counted, -torch.inf).argsort(descending=True, stable=True)
+    advantages[order[: int(fraction * counted.sum())]] = 0.0
+    kept = advantages.split([len(each.advantages) for each in batch])
+    return [replace(one, advantages=own) for one, own in zip(batch, kept, strict=True)]

@@ -333,7 +333,6 @@ class LoraLearner:
         samples = work.parts[number].samples
         members = [work.own[i] for i in samples]
         lengths = torch.tensor([len(member.engine) for member in members])
-        penalised = [member.penalised for member in members if member.penalised is not None]
         engine = torch.tensor([value for member in members for value in member.engine]).to(logprobs)
         old = engine if self.config.algorithm.mismatch == "bypass" else logprobs
         reference = torch.tensor([value for i in samples for value in work.reference[i]]) if work.reference else None
@@ -343,7 +342,6 @@ class LoraLearner:
             torch.cat([member.advantages for member in members]).to(logprobs),
             lengths.to(self._device),
             None if reference is None else reference.to(logprobs),
-            torch.cat(penalised).to(self._device) if penalised else None,
         )
 
     @torch.no_grad()

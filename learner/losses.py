@@ -1,16 +1,16 @@
 """The loss of a batch, from log-probabilities to one number; read it top to bottom against the papers.
 
-    L = Σ_t c_t · ( −w_t · S_t + kl · D_t + K_t − entropy · H_t )
+    L = Σ_t c_t · ( −w_t · S_t + kl · D_t − entropy · H_t )
 
 over the response tokens t of all samples: c_t aggregates (`token_weights`), w_t corrects for the engine
 (`learner.mismatch`), S_t is the surrogate of the advantage A_t and the ratio ρ_t of new to old probability, D_t the
-penalty on moving away from the reference, K_t that of KL-Cov on moving away from the old policy. Tensors are flat: the
-t tokens of b whole responses, one response after the other.
+penalty on moving away from the reference. Tensors are flat: the t tokens of b whole responses, one response after the
+other.
 
-No token moves the weights without bound: |∂L/∂θ_t| ≤ c_t · (w · m · |A_t| + (kl + 1) · s) whatever the probabilities,
-with w the `MAX_WEIGHT` of the correction, m the bound on the surrogate's slope that `conf.checks.slope_bound` derives
-from the settings and `algorithm_faults` insists on, and s the `MAX_PENALTY_SLOPE`. Past a log-ratio of ±20 a clipped
-surrogate has no slope at all.
+No token moves the weights without bound: |∂L/∂θ_t| ≤ c_t · (w · m · |A_t| + kl · s) whatever the probabilities, with w
+the `MAX_WEIGHT` of the correction, m the bound on the surrogate's slope that `conf.checks.slope_bound` derives from the
+settings and `algorithm_faults` insists on, and s the `MAX_PENALTY_SLOPE`. Past a log-ratio of ±20 a clipped surrogate
+has no slope at all.
 """
 
 import math
@@ -55,7 +55,6 @@ class Observed:
     advantages: float [t]
     lengths: int64 [b], tokens of each response, at least 1
     reference: float [t], log-probabilities under `algorithm.reference`; None without a KL term
-    penalised: bool [t], tokens that KL-Cov penalises; None without
     """
 
     engine: Tensor
@@ -63,7 +62,6 @@ class Observed:
     advantages: Tensor
     lengths: Tensor
     reference: Tensor | None = None
-    penalised: Tensor | None = None
 
 
 def log_ratios(logprobs: Tensor, old: Tensor, lengths: Tensor, level: str) -> Tensor:
@@ -140,11 +138,7 @@ def token_weights(lengths: Tensor, totals: Totals, aggregation: str) -> Tensor:
 def policy_loss(
     algorithm: AlgorithmConfig, totals: Totals, logprobs: Tensor, entropy: Tensor, observed: Observed
 ) -> Tensor:
-    """Return L of some of a batch's samples, a scalar. logprobs (θ), entropy: float [t], with gradient.
-
-    K is KL(old ‖ θ) with the coefficient 1 (KL-Cov, arXiv 2505.22617, eq. 14), estimated and bounded as D is. verl's
-    |θ − old| has a slope of 1 even where only rounding tells the two apart.
-    """
+    """Return L of some of a batch's samples, a scalar. logprobs (θ), entropy: float [t], with gradient."""
     advantages, lengths = observed.advantages, observed.lengths
     ratio = log_ratios(logprobs, observed.old, lengths, algorithm.ratio).exp()
     if algorithm.surrogate == "cispo":
@@ -157,8 +151,6 @@ def policy_loss(
     loss = -weights * surrogate
     if observed.reference is not None:
         loss = loss + algorithm.kl * kl_penalty(logprobs, observed.reference)
-    if observed.penalised is not None:
-        loss = loss + kl_penalty(observed.old, logprobs).where(observed.penalised, 0.0)
     if algorithm.entropy:
         loss = loss - algorithm.entropy * entropy
     return (token_weights(lengths, totals, algorithm.aggregation).to(loss) * loss).sum()

@@ -109,11 +109,9 @@ class AlgorithmConfig:
     """Coefficient of the KL divergence to algorithm.reference."""
     entropy: float = setting(0.0, GRPO, ge=0)
     """Coefficient of the entropy bonus."""
-    clip_cov: float = setting(0.0, GRPO, ge=0, le=1)
+    clip_cov: float = setting(0.0, GRPO, ge=0, le=0.5)
     """Clip-Cov: fraction of the tokens with an advantage that the policy gradient leaves out, those with the highest
     covariance of log-probability and advantage. They lower the entropy most."""
-    kl_cov: float = setting(0.0, GRPO, ge=0, le=1)
-    """KL-Cov: fraction of these tokens, chosen in the same way, that a KL penalty holds at the old policy."""
     mask_truncated: bool = setting(False, GRPO)
     """Whether truncated responses are masked; their rewards still count in the baseline."""
     overlong_buffer: float = setting(0.0, GRPO, ge=0, le=1)
@@ -126,8 +124,7 @@ class AlgorithmConfig:
     """Correction of the difference between engine and learner. bypass: the old policy is the engine's. Otherwise the
     old policy is the learner's, and the engine's samples are weighted by token_tis (weights cut at 2), sequence_mask (a
     sequence's weight, 0 above 3) or icepop (weights outside 0.5 … 5 become 0). With one step per batch, the learner's
-    ratio is then 1: clips, cispo, sapo, sequence ratios and kl_cov have no effect and are
-    refused."""
+    ratio is then 1: clips, cispo, sapo and sequence ratios have no effect and are refused."""
 
     @property
     def ratio_acts(self) -> bool:

@@ -20,7 +20,6 @@ IDLE = [
     ("clip_low", 0.2),
     ("clip_high", 0.2),
     ("dual_clip", 3.0),
-    ("kl_cov", 0.1),
 ]
 OWN = ["token_tis", "sequence_mask", "icepop"]
 UNBOUND: dict[str, Any] = {"clip_low": None, "clip_high": None, "dual_clip": None}

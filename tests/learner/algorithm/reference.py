@@ -17,14 +17,13 @@ class Response:
     entropy: list[float]
     advantage: float
     clipped: list[bool] = field(default_factory=list)
-    penalised: list[bool] = field(default_factory=list)
 
     def advantage_of(self, token: int) -> float:
         return 0.0 if self.clipped and self.clipped[token] else self.advantage
 
 
 def restrain(algorithm: AlgorithmConfig, responses: list[Response]) -> None:
-    """Mark the tokens of the highest covariance (arXiv 2505.22617, eq. 10 and 13) among those with an advantage."""
+    """Mark the tokens of the highest covariance (arXiv 2505.22617, eq. 10) among those with an advantage."""
     tokens = [(log, response.advantage) for response in responses for log in response.engine if response.advantage]
     logs, advantages = (sum(column) / len(tokens) for column in zip(*tokens, strict=True))
     covariances = [(log - logs) * (advantage - advantages) for log, advantage in tokens]
@@ -32,7 +31,6 @@ def restrain(algorithm: AlgorithmConfig, responses: list[Response]) -> None:
         own = [(log - logs) * (response.advantage - advantages) for log in response.engine]
         ranks = [sum(other >= each for other in covariances) if response.advantage else math.inf for each in own]
         response.clipped = [rank <= algorithm.clip_cov * len(tokens) for rank in ranks]
-        response.penalised = [rank <= algorithm.kl_cov * len(tokens) for rank in ranks]
 
 
 def ratio(response: Response, token: int, level: str) -> float:
@@ -96,8 +94,6 @@ def loss(algorithm: AlgorithmConfig, responses: list[Response], samples: int, to
             value = -correction(response, token, algorithm.mismatch) * surrogate(
                 algorithm, rho, theta, response.advantage_of(token)
             )
-            if response.penalised and response.penalised[token]:
-                value += penalty(theta, response.old[token])
             value += algorithm.kl * penalty(response.base[token], theta)
             value -= algorithm.entropy * response.entropy[token]
             total += value / divisor(algorithm.aggregation, len(response.theta), samples, tokens, limit)
@@ -122,6 +118,4 @@ def slope(algorithm: AlgorithmConfig, response: Response, token: int, samples: i
         derivative = 0.0 if flat else rho * advantage
     value = -correction(response, token, algorithm.mismatch) * derivative
     value += algorithm.kl * (1 - math.exp(min(response.base[token] - theta, 2.5)))
-    if response.penalised and response.penalised[token]:
-        value += math.exp(min(theta - response.old[token], 2.5)) - 1
     return value / divisor(algorithm.aggregation, len(response.theta), samples, tokens, limit)

@@ -63,7 +63,7 @@ def test_likelihood_divides_the_accuracy_alone_by_its_mean(rows: list[tuple[bool
 
 @given(st.integers(0, 10_000), st.lists(st.integers(1, 9), min_size=2, max_size=6))
 def test_restrained_tokens_have_the_highest_covariance_in_any_order(seed: int, lengths: list[int]) -> None:
-    algorithm, rng = AlgorithmConfig(clip_cov=0.2, kl_cov=0.5), random.Random(seed)
+    algorithm, rng = AlgorithmConfig(clip_cov=0.2), random.Random(seed)
     logs = [[rng.gauss(-2, 1) for _ in range(n)] for n in lengths]
     rows = [*zip(logs, [1.0, -0.5, *(rng.choice([0.0, rng.gauss(0, 1)]) for _ in lengths[2:])], strict=True)]
     batch = [
@@ -72,12 +72,10 @@ def test_restrained_tokens_have_the_highest_covariance_in_any_order(seed: int, l
     ]
     expected = [papers.Response([], [], logs, [], [], advantage) for logs, advantage in rows]
     papers.restrain(algorithm, expected)
-    turned = restrained(batch[::-1], algorithm)[::-1]
-    for got, other, each in zip(restrained(batch, algorithm), turned, expected, strict=True):
+    turned = restrained(batch[::-1], algorithm.clip_cov)[::-1]
+    for got, other, each in zip(restrained(batch, algorithm.clip_cov), turned, expected, strict=True):
         assert got.advantages.tolist() == [each.advantage_of(token) for token in range(len(each.engine))]
         assert got.advantages.equal(other.advantages)
-        assert got.penalised is not None
-        assert got.penalised.tolist() == other.penalised.tolist() == each.penalised
 
 
 def start_of_all(samples: list[Tokens]) -> tuple[int, ...]:

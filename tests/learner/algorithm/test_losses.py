@@ -25,7 +25,7 @@ SURROGATES: list[dict[str, Any]] = [
     {"clip_low": 0.1, "clip_high": 0.3, "surrogate": "cispo"},
     {"surrogate": "sapo"},
 ]
-REGULARISERS = [{}, {"kl": 0.1, "entropy": 0.01}, {"clip_cov": 0.2, "kl_cov": 0.4}]
+REGULARISERS = [{}, {"kl": 0.1, "entropy": 0.01}, {"clip_cov": 0.2}]
 TOTALS = Totals(samples=9, tokens=57, limit=16)
 
 
@@ -53,11 +53,10 @@ def tensors(
 ) -> tuple[torch.Tensor, torch.Tensor, Observed]:
     lengths = torch.tensor([len(response.theta) for response in found])
     advantages = flat([[each.advantage_of(token) for token in range(len(each.theta))] for each in found], dtype)
-    penalised = flat([response.penalised for response in found], torch.bool) if algorithm.kl_cov else None
     base = flat([response.base for response in found], dtype) if algorithm.kl else None
     engine, old = (flat([getattr(r, name) for r in found], dtype) for name in ("engine", "old"))
     theta, entropy = (flat([getattr(r, name) for r in found], dtype) for name in ("theta", "entropy"))
-    return theta.requires_grad_(), entropy.requires_grad_(), Observed(engine, old, advantages, lengths, base, penalised)
+    return theta.requires_grad_(), entropy.requires_grad_(), Observed(engine, old, advantages, lengths, base)
 
 
 def make(surrogate: dict[str, Any], **others: Any) -> AlgorithmConfig:
@@ -69,7 +68,7 @@ def compare(algorithm: AlgorithmConfig, found: list[Response]) -> None:
     if algorithm.mismatch == "bypass":
         for response in found:
             response.old = response.engine
-    if algorithm.kl_cov:
+    if algorithm.clip_cov:
         reference.restrain(algorithm, found)
     sizes = (TOTALS.samples, TOTALS.tokens, TOTALS.limit)
     expected = reference.loss(algorithm, found, *sizes)
