@@ -103,7 +103,7 @@ def chat(trained: Trained, console: Console) -> int:
     from actors.rollout.vllm_engine import RolloutEngine
     from rewards.pool import VerifierPool
     from rewards.problems.loading import load_problems
-    from rewards.weighted_sum import reward_function
+    from rewards.weighted_sum import RewardFunction
 
     console.print(f"Starting an engine for {near(trained.checkpoint)} …")
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
@@ -114,7 +114,7 @@ def chat(trained: Trained, console: Console) -> int:
         await engine.load(adapter)
         return engine
 
-    with asyncio.Runner() as runner, VerifierPool(reward_function(trained.config), 1) as verifier:
+    with asyncio.Runner() as runner, VerifierPool(RewardFunction(trained.config.reward), 1) as verifier:
         engine = runner.run(start())
         try:
             console.print("Ready: /problem 1 shows both models a held-out problem, /help lists all commands.")

@@ -107,6 +107,7 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
     evaluation, the second ends this process.
     """
     from launch.session.actors import start_engines, start_verifier
+    from rewards.weighted_sum import reward_function
 
     config, placement, policies = evaluation.config, evaluation.placement, evaluation.policies
     clock, loop = WallClock(), asyncio.get_running_loop()
@@ -127,7 +128,7 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
 
     handle_signals(on_signal)
     engines = start_engines(config, evaluation.model_path, placement, clock=clock, record=note)
-    verifier = start_verifier(config, placement, clock=clock, record=note)
+    verifier = start_verifier(reward_function(config), placement, clock=clock, record=note)
 
     async def work() -> str:
         await engines.ready()

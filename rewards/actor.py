@@ -11,7 +11,7 @@ from actors.runtime.remote_actor import ActorProxy, RemoteActor
 from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
 from conf.schema import RewardConfig
 from rewards.killable_worker import ATTEMPTS, CLOCK_FACTOR
-from rewards.pool import VerifierPool
+from rewards.pool import VerifierPool, callers
 from rewards.weighted_sum import RewardFunction
 
 GROUPS_AHEAD = 8
@@ -49,13 +49,16 @@ class RemoteRewardActor(ActorProxy):
     """The coordinator's view of a RewardActor.
 
     It counts as hanging when a group takes longer than all its samples may take: a verification and a call of each of
-    the user's functions, which may wait without using the CPU.
+    the user's functions, which may wait without using the CPU, and of the judge.
     """
 
-    def __init__(self, actor: RemoteActor, config: RewardConfig) -> None:
+    def __init__(self, actor: RemoteActor, config: RewardConfig, workers: int = 1) -> None:
         super().__init__(actor)
+        turn_s = callers(config.remote, workers) * 60 / config.remote.per_minute
         calls = 1 + len(config.custom)
-        self._deadline_s = calls * ATTEMPTS * CLOCK_FACTOR * config.deadline_s + RESPAWN_S
+        remote = bool(config.judge.model) + sum(part.network for part in config.custom)
+        remote_s = remote * ATTEMPTS * (config.remote.deadline_s + turn_s)
+        self._deadline_s = calls * ATTEMPTS * CLOCK_FACTOR * config.deadline_s + remote_s + RESPAWN_S
         self._answers = 0
 
     async def score(self, group: Group) -> Group:

@@ -35,6 +35,11 @@ SYSTEM = (
 )  # fmt: skip
 """Paths that Python and its numerical libraries read. The /proc of other processes would show their environment."""
 
+NETWORK = (
+    "/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/ssl", "/etc/pki",
+)  # fmt: skip
+"""Paths that name other machines and certify them."""
+
 OPEN_FILES = 256
 PRINTED = 2**30
 """Largest log of a process's prints, bytes."""
@@ -60,6 +65,7 @@ _NEWEST = 462
 _ALL = 0xFFFFFFFF
 _THREAD = 0x10000  # CLONE_THREAD
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_INTERNET = {2, 10}  # AF_INET, AF_INET6
 _SHARED_MEMORY = 0x21  # MAP_SHARED | MAP_ANONYMOUS, which no limit of a process counts
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into the terminal
 
@@ -86,8 +92,8 @@ def bare_environment() -> Iterator[None]:
             os.environ.update(whole)
 
 
-def enclose(folders: Iterable[Path]) -> list[str]:
-    """Confine this process for good. folders: further ones that it may read.
+def enclose(folders: Iterable[Path], network: bool = False) -> list[str]:
+    """Confine this process for good. folders: further ones that it may read. network: whether it may use TCP and UDP.
 
     Return the layers of the sandbox that this kernel lacks, each with the danger that remains.
     """
@@ -97,11 +103,11 @@ def enclose(folders: Iterable[Path]) -> list[str]:
     _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     absent = []
     try:
-        _restrict_files(readable(folders))
+        _restrict_files(readable([*folders, *map(Path, NETWORK)] if network else folders), network)
     except OSError as error:
         absent.append(f"{LANDLOCK} ({error.strerror})")
     try:
-        _restrict_calls()
+        _restrict_calls(network)
     except OSError as error:
         absent.append(f"{SECCOMP} ({error.strerror})")
     return absent
@@ -115,11 +121,11 @@ def readable(folders: Iterable[Path]) -> set[Path]:
     return {path for path in paths if path.exists() and not home.is_relative_to(path)}
 
 
-def _restrict_files(paths: Iterable[Path]) -> None:
+def _restrict_files(paths: Iterable[Path], network: bool) -> None:
     """Refuse all access to files except reading these, and with later Landlock versions TCP and signals to others."""
     version = _checked(_libc.syscall(_CREATE_RULESET, None, 0, 1))
     files = _FILES[max(known for known in _FILES if known <= version)]
-    rules = struct.pack("QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+    rules = struct.pack("QQQ", files, (1 if network else 3) if version >= 4 else 0, 3 if version >= 6 else 0)
     ruleset = _checked(_libc.syscall(_CREATE_RULESET, rules, len(rules), 0))
     for path in paths:
         descriptor = os.open(path, os.O_PATH)
@@ -130,21 +136,21 @@ def _restrict_files(paths: Iterable[Path]) -> None:
     os.close(ruleset)
 
 
-def _restrict_calls() -> None:
+def _restrict_calls(network: bool) -> None:
     """Drop all privileges and install the filter of system calls."""
     machine = platform.machine()
     if machine not in _ARCHITECTURES or sys.maxsize < 2**32:
         raise OSError(ENOSYS, f"no table of system calls for {machine}")
     column, architecture = _ARCHITECTURES[machine]
     _checked(_libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)))
-    program = _filter(column, architecture, os.getpid())
+    program = _filter(column, architecture, os.getpid(), network)
     code = ctypes.create_string_buffer(program, len(program))
     pointer = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
     for_all_threads = 1
     _checked(_libc.syscall((317, 277)[column], 1, for_all_threads, pointer))
 
 
-def _filter(column: int, architecture: int, own: int) -> bytes:
+def _filter(column: int, architecture: int, own: int, network: bool) -> bytes:
     """Return the BPF program that decides on every system call; it reads the low halves of its arguments."""
     allow, refuse, unknown, end = 0x7FFF0000, 0x50000 | EPERM, 0x50000 | ENOSYS, 0x80000000
     code: list[bytes] = []
@@ -178,6 +184,7 @@ def _filter(column: int, architecture: int, own: int) -> bytes:
         add(answer, refuse if fine else allow)
         add(answer, allow if fine else refuse)
 
+    decide("socket", 0, _ALL, _INTERNET if network else set(), True)
     decide("kill", 0, _ALL, {own}, True)
     decide("tgkill", 0, _ALL, {own}, True)
     decide("prlimit64", 0, _ALL, {0, own}, True)

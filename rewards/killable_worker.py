@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import forkserver, util
@@ -20,10 +21,14 @@ from typing import Any
 import psutil
 
 from actors.messages import Status
+from actors.runtime.process import end_with
 from conf.errors import BadInput, in_brief
+from conf.schema.reward import RemoteConfig
 from conf.signals import on_leave
-from rewards.functions import IMPORT, BadReward, folder_of, resolve
+from rewards.calls import most_seconds
+from rewards.functions import IMPORT, folder_of, resolve
 from rewards.isolation import bare_environment, enclose
+from rewards.user_function import BadReward
 
 ATTEMPTS = 2
 """Attempts per call. A worker may crash for another reason than the answer (OOM killer, stray signal): one retry."""
@@ -43,8 +48,8 @@ CLOCK_FACTOR = 5
 RUINED = 3
 """Failures in a row after which a worker that had results before is replaced: an answer may have corrupted it."""
 
-REPLY_BYTES = 2**16
-"""Longest reply of a worker: a number, a word or an error."""
+REPLY_BYTES = 2**20
+"""Longest reply of a worker: a number, a word or an error, or one for each sample of a group."""
 
 STALL_S = 10.0
 """Seconds after which an unfinished message is given up."""
@@ -60,12 +65,12 @@ class NoResult(Exception):
 
 
 class Hung(NoResult):
-    """No result within the deadline. busy: whether the worker was computing all the time."""
+    """No result within the deadline, the setting `limit`. busy: whether the worker was computing all the time."""
 
     status = Status.TIMEOUT
 
-    def __init__(self, busy: bool) -> None:
-        super().__init__("ran for longer than reward.deadline_s allows")
+    def __init__(self, busy: bool, limit: str = "reward.deadline_s") -> None:
+        super().__init__(f"ran for longer than {limit} allows")
         self.busy = busy
 
 
@@ -85,23 +90,33 @@ class Limits:
     memory: bytes that the worker may allocate
     enclosed: whether `rewards.isolation` confines it
     functions: names that it resolves before it is confined
+    remote: limits of its functions' calls to other machines; None without the network
     """
 
     deadline_s: float
     memory: int
     enclosed: bool = True
     functions: tuple[str, ...] = ()
+    remote: RemoteConfig | None = None
+
+    def seconds(self, arguments: Iterable[Any]) -> tuple[float, float]:
+        """Return the seconds of computing, and by the clock, that a call may take: for each text in a list of them."""
+        texts = next((len(each) for each in arguments if isinstance(each, list)), 1)
+        computing = self.deadline_s * texts
+        return computing, CLOCK_FACTOR * computing + (most_seconds(self.remote, texts) if self.remote else 0.0)
 
 
 def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None:
-    """Serve a worker's calls: report that it is ready and which walls are absent, then answer (name, arguments).
+    """Serve a worker's calls: report that it is ready, which walls are absent and which functions are batched, then
+    answer (name, arguments).
 
     A reply is JSON, [result, error]: it may come from code that an answer has run, and unpickling would run more code.
     The first one has an error if a user's function cannot be imported.
-    A call without arguments only prepares the function. The process ends with its owner: an idle one reads the end of
-    the pipe; a stuck one is ended by an alarm, whose default action works even while a power of two large integers
-    keeps the interpreter busy.
+    A call without arguments only prepares the function. The process ends with the fork server, which ends with its
+    owner, and a stuck one by an alarm, whose default action works even while a power of two large integers keeps the
+    interpreter busy.
     """
+    end_with(os.getppid(), signal.SIGKILL)
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         if descriptor not in (0, 1, 2, pipe.fileno()):
             with contextlib.suppress(OSError):
@@ -117,13 +132,14 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
         while True:
             name, arguments = pipe.recv()
             if arguments is None:
-                resolve(name)
+                resolve(name, limits.remote)
                 _reply(pipe)
                 continue
-            _limit_cpu(limits.deadline_s)
-            signal.setitimer(signal.ITIMER_REAL, CLOCK_FACTOR * limits.deadline_s + ORPHAN_S)
+            computing, by_clock = limits.seconds(arguments)
+            _limit_cpu(computing)
+            signal.setitimer(signal.ITIMER_REAL, by_clock + ORPHAN_S)
             try:
-                reply = resolve(name)(*arguments), ""
+                reply = resolve(name, limits.remote)(*arguments), ""
             except MemoryError:
                 os._exit(1)  # this process cannot be trusted any more
             except BadReward as error:
@@ -134,13 +150,17 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
             _reply(pipe, *reply)
 
 
-def _begin(limits: Limits) -> tuple[list[str], str]:
-    """Import the user's functions and confine this process. Return the walls that are absent, and an error or ""."""
+def _begin(limits: Limits) -> tuple[Any, str]:
+    """Import the user's functions and confine this process. Return the walls that are absent and the names of batched
+    functions, and an error or "".
+    """
     name = ""
     try:
+        batched = []
         for name in limits.functions:
-            resolve(name)
-        return enclose(filter(None, map(folder_of, limits.functions))) if limits.enclosed else [], ""
+            batched += [name] if resolve(name, limits.remote).batched else []  # type: ignore[attr-defined]
+        folders = filter(None, map(folder_of, limits.functions))
+        return (enclose(folders, bool(limits.remote)) if limits.enclosed else [], batched), ""
     except BadInput as error:
         return [], str(error)
     except BaseException as error:  # a user's own module may raise anything
@@ -173,6 +193,7 @@ class Worker:
 
     restarts: how often the process was replaced
     absent: walls of `rewards.isolation` that this kernel lacks, each a sentence
+    batched: names of its functions that take all samples of a group in one call
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -182,6 +203,7 @@ class Worker:
         self._failures: int | None = None
         """Failures in a row; None before the first result."""
         self.absent: list[str] = []
+        self.batched: list[str] = []
         self.restarts = -1
         self._start()
 
@@ -191,7 +213,7 @@ class Worker:
             try:
                 self._prepare(name)
                 self._pipe.send((name, arguments))
-                busy = self._wait()
+                busy = self._wait(*self._limits.seconds(arguments))
                 if busy is None:
                     return self._result()
             except (EOFError, OSError):
@@ -209,14 +231,13 @@ class Worker:
             self._process = None
             self._pipe.close()
 
-    def _wait(self) -> bool | None:
+    def _wait(self, deadline: float, by_clock: float) -> bool | None:
         """Wait for the reply. Return None when it is there, else whether the worker was computing all the time."""
-        deadline = self._limits.deadline_s
         if self._pipe.poll(deadline / 10):
             return None
         before = self._cpu_seconds()
         waited = deadline / 10
-        while waited < CLOCK_FACTOR * deadline:
+        while waited < by_clock:
             step = deadline - waited if waited < deadline else deadline / 4
             if self._pipe.poll(step):
                 return None
@@ -284,7 +305,7 @@ class Worker:
         )
         self._process.start()
         theirs.close()
-        self.absent = self._first_reply()
+        self.absent, self.batched = self._first_reply()
         self._prepared.clear()
         self._failures = None
         self.restarts += 1

@@ -5,20 +5,23 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from hashlib import blake2b
-from itertools import islice, product
+from itertools import chain, islice, product
 from typing import Any, Self, TypeVar
 
-from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
+from actors.messages import Group, Judged, Problem, Reward, Sample, Status, Verdict
 from conf.errors import BadInput
-from conf.schema import RewardConfig
-from rewards.functions import COMPARE, IMPORT, READABLE, REASONING_GYM, BadReward, number
+from conf.schema import CustomRewardConfig, RewardConfig
+from conf.schema.reward import RemoteConfig
+from rewards.functions import COMPARE, IMPORT, READABLE, REASONING_GYM
 from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values
+from rewards.judge import Judge, rubric_of
 from rewards.killable_worker import Crashed, Failed, Hung, Limits, NoResult, Worker
+from rewards.user_function import BadReward, number
 from rewards.verify import decide, verdict
 from rewards.verify.text.extraction import BOX, boxed, extract
 from rewards.verify.text.spelling import plain
@@ -43,6 +46,9 @@ MIB = 2**20
 SHOWN = 120
 """Number of characters of a row and a response that an error message shows."""
 
+PAIR = 2
+"""Number of responses to each: a function of a whole group may compare them."""
+
 TRIED = 8
 """Number of problems, first and last among them, with which a user's function is tried before a run."""
 
@@ -58,19 +64,19 @@ class VerifierPool:
         config = reward.config
         self._reward = reward
         self._ahead = VERDICTS_AHEAD * workers
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="verdict")
-        self._workers = list(self._threads.map(Worker, [limits_of(config)] * workers))
-        self._custom: list[Worker] = []  # for the user's functions, which never share a process with the verifier
-        if config.custom:
-            theirs = limits_of(config, *(part.function for part in config.custom))
-            try:
-                self._custom = list(self._threads.map(worker_for_functions, [theirs] * workers))
-            except BadInput:
-                self._close()
-                raise
-        self._free: dict[bool, queue.SimpleQueue[Worker]] = {True: queue.SimpleQueue(), False: queue.SimpleQueue()}
-        for worker in (*self._workers, *self._custom):
-            self._free[worker in self._custom].put(worker)
+        self._judge = Judge(config, reward.rubric, reward.judge_tokens) if reward.rubric else None
+        self._verifiers = WorkerSet(Worker, [limits_of(config)] * workers)
+        self._theirs: dict[str, WorkerSet] = {}  # by function: those of users never share a process with the verifier
+        try:
+            for network in (False, True):
+                parts = [part for part in config.custom if part.network is network]
+                if parts:
+                    count = callers(config.remote, workers) if network else workers
+                    limits = [limits_of(config, *parts, part=(number, count)) for number in range(count)]
+                    self._theirs |= dict.fromkeys(limits[0].functions, WorkerSet(worker_for_functions, limits))
+        except BadInput:
+            self._close()
+            raise
         self._known: dict[bytes, Any] = {}  # the oldest first
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
@@ -78,13 +84,18 @@ class VerifierPool:
     @property
     def absent_walls(self) -> list[str]:
         """Walls of `rewards.isolation` that this machine's kernel lacks, each a sentence."""
-        return self._workers[0].absent
+        return self._verifiers.workers[0].absent
 
     @property
     def health(self) -> dict[str, int]:
         """Counts since the start: worker calls, remembered results, hung and crashed calls, workers replaced."""
         counts = {name: self._counts[name] for name in ("calls", "remembered", "hung", "crashed")}
-        return {**counts, "restarts": sum(worker.restarts for worker in (*self._workers, *self._custom))}
+        restarts = sum(worker.restarts for each in self._sets for worker in each.workers)
+        return {**counts, "restarts": restarts, **(self._judge.counts if self._judge else {})}
+
+    @property
+    def _sets(self) -> "set[WorkerSet]":
+        return {self._verifiers, *self._theirs.values()}
 
     def verify(self, gold: str, response: str, grader: str = "") -> Verdict:
         """Verify one response. Blocks; safe from any thread. grader: see `actors.messages.Problem`."""
@@ -94,47 +105,66 @@ class VerifierPool:
         return verdict(status, answer, start)
 
     def rewards_all(self, answered: Iterable[tuple[Problem, Sample]]) -> Iterator[Reward]:
-        """Reward samples, in order."""
-        return self._map(self._reward_of, answered)
+        """Reward samples, in order, each as a group of its own."""
+        rest = iter(answered)
+        with asyncio.Runner() as runner:
+            while ahead := [self._rewards(problem, [sample]) for problem, sample in islice(rest, self._ahead)]:
+                yield from chain.from_iterable(runner.run(together(ahead)))
 
     async def score(self, group: Group) -> Group:
         """Return the group with one reward per sample. If cancelled, running verifications end by their deadline."""
-        futures = [self._threads.submit(self._reward_of, group.problem, sample) for sample in group.samples]
-        return replace(group, rewards=tuple(await asyncio.gather(*map(asyncio.wrap_future, futures))))
+        return replace(group, rewards=tuple(await self._rewards(group.problem, group.samples, group.judging)))
 
     def check_golds(self, golds: Iterable[tuple[str, str]]) -> list[bool]:
         r"""Return for each (gold answer, grader) whether it parses and verifies against its own `\boxed{}` form."""
-        return list(self._map(self._check_gold, golds))
-
-    def _map(self, work: Callable[..., T], items: Iterable[tuple[Any, ...]]) -> Iterator[T]:
-        """Do work on items in parallel, and yield its results in order."""
-        rest = iter(items)
-        while ahead := list(islice(rest, self._ahead)):
-            yield from self._threads.map(lambda item: work(*item), ahead)
+        return list(self._verifiers.threads.map(lambda item: self._check_gold(*item), golds))
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
+        if self._judge:
+            await self._judge.close()
 
-    def _reward_of(self, problem: Problem, sample: Sample) -> Reward:
-        verdict = self.verify(problem.gold, sample.text, problem.grader)
-        custom: dict[str, float] = {}
-        failure, complaint = None, ""
-        for part in self._reward.config.custom:
-            try:
-                custom[part.name] = self.call(part.function, problem, sample.text)
-            except NoResult as error:
-                failure = error.status
-                complaint = f"'{part.function}' {error}, on problem {problem.id}"
-                custom[part.name] = 0.0
-        return self._reward(sample, verdict, custom, failure, complaint)
+    async def _rewards(self, problem: Problem, samples: Sequence[Sample], judging: bool = False) -> list[Reward]:
+        """Reward the samples of a problem; verifier, users' functions and judge work at the same time."""
+        texts, custom, verifier = [sample.text for sample in samples], self._reward.config.custom, self._verifiers
+        verdicts, scores, judged = await asyncio.gather(
+            together(verifier.do(self.verify, problem.gold, text, problem.grader) for text in texts),
+            together(self.scores(part.function, problem, texts) for part in custom),
+            self.judged(problem, texts if judging else ()),
+        )
+        scored = [(part.name, part.function, values) for part, values in zip(custom, scores, strict=True)]
+        scored += [("judge", "judge", [score for score, _ in judged])] if judged else []
+        rewards = []
+        for place, (sample, found) in enumerate(zip(samples, verdicts, strict=True)):
+            parts, failure, complaint = dict[str, float](), None, ""
+            for name, function, values in scored:
+                if isinstance(value := values[place], NoResult):
+                    failure, complaint = value.status, f"'{function}' {value}, on problem {problem.id}"
+                else:
+                    parts[name] = value
+            call = judged[place][1] if judged else None
+            rewards.append(self._reward(sample, found, parts, failure, complaint, call))
+        return rewards
 
-    def call(self, function: str, problem: Problem, response: str) -> float:
-        """Call a user's function. Raises NoResult, whose text continues a sentence after its name."""
+    async def judged(self, problem: Problem, responses: Sequence[str]) -> list[tuple[float | NoResult, Judged]]:
+        """Have the judge score responses; empty without a judge."""
+        return await together(self._judge.score(problem, text) for text in responses) if self._judge else []
+
+    async def scores(self, function: str, problem: Problem, responses: Sequence[str]) -> list[float | NoResult]:
+        """Call a user's function for the responses to a problem. A NoResult continues a sentence after its name."""
+        name = IMPORT + function
+        theirs = self._theirs[name]
+        parts = [responses] if name in theirs.batched else [[text] for text in responses]
+        return [*chain.from_iterable(await together(theirs.do(self._attempt, name, problem, part) for part in parts))]
+
+    def _attempt(self, name: str, problem: Problem, responses: Sequence[str]) -> list[float | NoResult]:
         try:
-            value = self._call(IMPORT + function, problem.prompt, response, problem.gold, problem.columns)
-            return number(value)  # also here: the function may have written a reply to the pipe itself
-        except BadReward as error:
-            raise Failed(str(error)) from error
+            found = self._call(name, problem.prompt, [*responses], problem.gold, problem.columns)
+            return [checked(found[place]) for place in range(len(responses))]
+        except NoResult as error:
+            return [error] * len(responses)
+        except (TypeError, LookupError):  # the function has written a reply to the pipe itself
+            return [Failed("has spoilt its reply")] * len(responses)
 
     def _compare(self, gold: str, answer: str) -> Status:
         try:
@@ -175,7 +205,7 @@ class VerifierPool:
         except NoResult:
             return False
 
-    def _call(self, name: str, *arguments: str) -> Any:
+    def _call(self, name: str, *arguments: Any) -> Any:
         """Run a function in a free worker and remember its result, except a user's. Raises NoResult."""
         key = blake2b(repr((name, *arguments)).encode(), digest_size=16).digest()
         remember = not name.startswith(IMPORT)
@@ -186,7 +216,7 @@ class VerifierPool:
                     raise Hung(busy=True)
                 return self._known[key]
             self._counts["calls"] += 1
-        free = self._free[name.startswith(IMPORT)]
+        free = self._theirs.get(name, self._verifiers).free
         worker = free.get()
         try:
             result = worker.run(name, *arguments)
@@ -209,9 +239,8 @@ class VerifierPool:
                 del self._known[next(iter(self._known))]
 
     def _close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
-        for worker in (*self._workers, *self._custom):
-            worker.close()
+        for each in self._sets:
+            each.close()
 
     def __enter__(self) -> Self:
         return self
@@ -220,10 +249,57 @@ class VerifierPool:
         self._close()
 
 
-def limits_of(config: RewardConfig, *functions: str) -> Limits:
-    """Return the limits of a worker for a user's functions or, without one, for the verifier."""
-    enclosed = config.sandbox or not functions
-    return Limits(config.deadline_s, config.memory_mib * MIB, enclosed, tuple(IMPORT + name for name in functions))
+class WorkerSet:
+    """Workers of the same functions, and a thread for each. batched: names of functions, see `UserFunction`."""
+
+    def __init__(self, start: Callable[[Limits], Worker], limits: Sequence[Limits]) -> None:
+        self.threads = ThreadPoolExecutor(len(limits), thread_name_prefix="verdict")
+        self.workers = list(self.threads.map(start, limits))
+        self.batched = self.workers[0].batched
+        self.free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        for worker in self.workers:
+            self.free.put(worker)
+
+    async def do(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do some work in a thread."""
+        return await asyncio.wrap_future(self.threads.submit(work, *arguments))
+
+    def close(self) -> None:
+        self.threads.shutdown(cancel_futures=True)
+        for worker in self.workers:
+            worker.close()
+
+
+async def together(work: Iterable[Awaitable[T]]) -> list[T]:
+    return await asyncio.gather(*work)
+
+
+def checked(result: Any) -> float | NoResult:
+    """Return a reward from a worker's reply, which a user's function may have written itself, or why it is none."""
+    if result is None:
+        return Hung(busy=False, limit="reward.remote.deadline_s")
+    try:
+        return Failed(result) if isinstance(result, str) else number(result)
+    except BadReward as error:
+        return Failed(str(error))
+
+
+def callers(remote: RemoteConfig, workers: int) -> int:
+    """Return the number of workers that share the limits of calls, each with one call at a time at least."""
+    return min(workers, remote.concurrency)
+
+
+def limits_of(config: RewardConfig, *parts: CustomRewardConfig, part: tuple[int, int] = (0, 1)) -> Limits:
+    """Return the limits of a worker for users' functions, all with the network or none, or without one for the
+    verifier. part: the worker's number among so many that share the limits of calls.
+    """
+    remote = None
+    if any(part.network for part in parts):
+        number, count = part
+        at_once = (config.remote.concurrency + count - 1 - number) // count  # the first ones have the remainder
+        remote = replace(config.remote, concurrency=at_once, per_minute=config.remote.per_minute / count)
+    functions = tuple(IMPORT + part.function for part in parts)
+    return Limits(config.deadline_s, config.memory_mib * MIB, config.sandbox or not parts, functions, remote)
 
 
 def worker_for_functions(limits: Limits) -> Worker:
@@ -245,25 +321,36 @@ def _check_import(limits: Limits) -> None:
 
 
 def check_functions(reward: RewardConfig) -> None:
-    """Raise BadInput for a user's function that a worker cannot import, or call as a part of the reward."""
+    """Raise BadInput for a user's function that a worker cannot import, or call as a part of the reward, and for a
+    rubric that cannot be read.
+    """
+    rubric_of(reward.judge)
     for part in reward.custom:
-        _check_import(limits_of(reward, part.function))
+        _check_import(limits_of(reward, part))
 
 
 def check_reward_functions(reward: RewardFunction, problems: Sequence[Problem]) -> list[str]:
-    """Call the user's functions with the gold answers of TRIED problems. Return the walls that are absent here.
+    """Call the user's functions with the gold answers of TRIED problems, and the judge with that of the first. Return
+    the walls that are absent here.
 
-    Raises BadInput for a function that does not return a reward, and says what it did instead.
+    Raises BadInput for a function or a judge that does not return a reward, and says what it did instead.
     """
     chosen = sorted({number * (len(problems) - 1) // (TRIED - 1) for number in range(TRIED if problems else 0)})
     with VerifierPool(reward, workers=1) as pool:
         for part, problem in product(reward.config.custom, map(problems.__getitem__, chosen)):
             response = f"{BOX}{{{problem.gold}}}"
-            try:
-                pool.call(part.function, problem, response)
-            except NoResult as error:
-                where = f"(response {response[-SHOWN:]!r}, row {problem.columns[:SHOWN]})"
-                raise BadInput(f"reward.custom: '{part.function}' {error} {where}{_remedy(error)}") from error
+            for error in asyncio.run(pool.scores(part.function, problem, [response] * PAIR)):
+                if isinstance(error, NoResult):
+                    where = f"(response {response[-SHOWN:]!r}, row {problem.columns[:SHOWN]})"
+                    raise BadInput(f"reward.custom: '{part.function}' {error} {where}{_remedy(error)}") from error
+        for error, call in asyncio.run(pool.judged(problems[0], [problems[0].gold])) if problems else ():
+            judge = reward.config.judge.model
+            if call.refused:
+                budget = f"reward.judge.budget={reward.config.judge.budget:g}"
+                raise BadInput(f"{budget}: a single call of the judge {judge} may cost more; raise it")
+            if isinstance(error, NoResult):
+                remedy = "correct its address, model or key, or choose a model that follows instructions"
+                raise BadInput(f"reward.judge.model={judge}: the judge {error}: {remedy}") from error
         return pool.absent_walls
 
 
@@ -275,5 +362,5 @@ def _remedy(error: NoResult) -> str:
         return ""
     return (
         ": functions run without network, other processes or writable files; do such work at import, or "
-        "give reward.sandbox=false if you would run code that a model writes"
+        "give network: true for calls to other machines, or reward.sandbox=false if you would run what a model writes"
     )

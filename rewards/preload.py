@@ -2,4 +2,4 @@
 
 from rewards.functions import COMPARE, resolve
 
-resolve(COMPARE)
+resolve(COMPARE, None)

@@ -4,8 +4,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actors.coordinator.budget import Budget
-from actors.coordinator.ledger import Ledger, MeteredSampler
+from actors.coordinator.budget import Budget, cost_of
+from actors.coordinator.ledger import JUDGED, Ledger, MeteredSampler
 from actors.coordinator.rules.selection import SCORE, Selection
 from actors.coordinator.stopping import StopController
 from actors.messages import ProblemSet
@@ -87,13 +87,14 @@ def summarise(request: RunRequest, outcome: Outcome, updates: int, ledger: Ledge
     """Return the summary of a run that ends now. updates: the number that led to the last policy."""
     folder = RunFolder(request.folder)
     spent, price = request.spent, request.config.budget.price_per_hour
+    judged = request.config.reward.judge.cost(ledger.counts.get(JUDGED, 0))
     return RunSummary(
         status=outcome.status,
         reason=outcome.reason,
         updates=updates,
         budget_s=request.config.budget.seconds,
         spent_s=spent,
-        cost=None if price is None else price * spent / 3600,
+        cost=cost_of(price, spent, judged),
         eval=folder.evaluations(final=outcome.exams).model_copy(update={"final": outcome.final, "last": outcome.last}),
         result=result_of(folder),
         plasticity=outcome.plasticity,

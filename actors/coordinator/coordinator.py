@@ -227,7 +227,8 @@ class Coordinator:
             if found := self._ending() or self._producer.take_batch() or self._producer.out_of_time:
                 return found
             complete = self._producer.staleness.waiting >= self._config.learner.problems_per_update
-            self.ledger.enter("learner", "wait_stragglers" if complete else "wait_rollouts")
+            waits = "wait_rewards" if self._producer.only_verifying else "wait_rollouts"
+            self.ledger.enter("learner", "wait_stragglers" if complete else waits)
             return None
 
         batch = await self._stopping.until(look)
@@ -247,6 +248,8 @@ class Coordinator:
             return Outcome("completed", f"{best}, {self._selection.unrisen} times: validation.patience={patience}")
         if self._lifecycle.making_update:
             return Outcome("budget_exhausted", "the last update did not finish in time and is lost")
+        if self._budget.spent_on:
+            return Outcome("budget_exhausted", self._budget.spent_on)
         return None if self._budget.allows("update") else NO_UPDATE_FITS
 
     async def _update(self, batch: Batch) -> dict[str, float] | None:

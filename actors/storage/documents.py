@@ -232,7 +232,7 @@ class SampleRow(Document):
     """A row of samples/*.jsonl: a verified response.
 
     version: the adapter's, None for the base model. status: the verdict's. failure: that of a user's reward function.
-    extracted: the answer found in the response.
+    extracted: the answer found in the response. judge: its reply, the call's tokens and seconds.
     """
 
     group: int | None = None
@@ -247,6 +247,7 @@ class SampleRow(Document):
     status: str
     failure: str | None = None
     extracted: str | None = None
+    judge: dict[str, Any] = {}
 
 
 class EvaluatedSample(SampleRow):

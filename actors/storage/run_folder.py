@@ -4,6 +4,7 @@ import json
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from actors.messages import AdapterRef, Group, ProblemSet
@@ -255,4 +256,5 @@ def sample_row(group: Group, number: int) -> documents.SampleRow:
         status=reward.verdict.status,
         failure=reward.complaint or reward.failure,
         extracted=reward.verdict.extracted,
+        **({"judge": asdict(reward.judged)} if reward.judged else {}),
     )

@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import StrictFloat
+from pydantic import StrictBool, StrictFloat
 from pydantic.dataclasses import dataclass
 
 from conf.catalogue import reward_presets
-from conf.settings import DECLARED, MOST, Rule, setting
+from conf.settings import DECLARED, MOST, Rule, section, setting
 
-PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
+PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "judge", "mean", "overlong"})
 """Names after `reward/` in metrics.jsonl that no user's function may have."""
 
 PRESET = "conf/rewards.yaml, preset paper"
@@ -23,10 +23,14 @@ PAIR = Rule(
 
 @dataclass(config=DECLARED, frozen=True)
 class CustomRewardConfig:
-    """A user's part of the reward. function: `module.path:function`, see RewardConfig.custom. weight: its weight."""
+    """A user's part of the reward, see RewardConfig.custom.
+
+    function: `module.path:function`. weight: its weight. network: whether it may use the network.
+    """
 
     function: str = ""
     weight: StrictFloat = 1.0
+    network: StrictBool = False
 
     @property
     def name(self) -> str:
@@ -41,6 +45,50 @@ CUSTOM = Rule(
     "use entries {function: module.path:function, weight: 1.0}, each function of another name, none of them "
     f"{', '.join(sorted(PARTS))}",
 )
+ADDRESS = Rule(
+    lambda url: not url or re.fullmatch(r"https?://[^\s@?#]+", url) is not None,
+    "use an address such as http://127.0.0.1:8000/v1, without a key, which belongs in the environment",
+)
+
+
+@dataclass(config=DECLARED, frozen=True)
+class RemoteConfig:
+    """Limits of calls to other machines: of the judge, and of each function in reward.custom with `network: true`, on
+    each node with reward workers. A call without a connection, or with status 429 or from 500 on, is repeated up to
+    three times, after growing pauses or those that the server asks for. A replaced worker begins its minute anew.
+    """
+
+    deadline_s: float = setting(30.0, "our choice", gt=0, le=3600, resumable=True)
+    """Seconds by the clock that a call may take, with its repetitions."""
+    concurrency: int = setting(16, "our choice: few servers of models answer more at once", ge=1, resumable=True)
+    """Most calls at a time; further ones wait."""
+    per_minute: float = setting(60_000.0, "our choice: in effect none", gt=0, le=60_000, resumable=True)
+    """Most calls that begin in a minute, evenly spread; repetitions do not count."""
+
+
+@dataclass(config=DECLARED, frozen=True)
+class JudgeConfig:
+    """A model that scores responses by a rubric, from 0 to 1, as the part `judge` of the reward, in training
+    alone. docs/how-to/rewards.md says what a response may try.
+    """
+
+    address: str = setting("", "our choice: no judge", rule=ADDRESS, resumable=True, private=True)
+    """Address of a server with OpenAI's interface, such as http://127.0.0.1:8000/v1."""
+    model: str = setting("", "our choice: no judge")
+    """Name of the model there."""
+    rubric: str = setting("", "our choice: no judge", local_path=True)
+    """Text file that says what earns how many points, from 0 to 10."""
+    weight: float = setting(1.0, "our choice: as much as a correct answer", ge=0)
+    """Weight of the score."""
+    key_variable: str = setting("", "our choice: a local server needs no key", resumable=True, private=True)
+    """Name of the environment variable with the server's key, which is written nowhere."""
+    price_per_million_tokens: float = setting(0.0, "our choice: a local server costs nothing", ge=0, resumable=True)
+    """Price of a million tokens, read or written, in the currency of budget.price_per_hour; part of the run's cost."""
+    budget: float | None = setting(None, "our choice: time alone ends a run", gt=0, resumable=True)
+    """Cost of the judge at which the run ends, as with its time. docs/how-to/rewards.md says what is not counted."""
+
+    def cost(self, tokens: float) -> float:
+        return self.price_per_million_tokens * tokens / 1e6
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -71,30 +119,36 @@ class RewardConfig:
     """Whether only a box after the last </think> counts as an answer."""
     custom: list[CustomRewardConfig] = setting([], "our choice", rule=CUSTOM)
     """Further parts, computed by a user's functions. Each is called as function(prompt, response, gold, **columns),
-    with the columns of the row that it names, or all for a `**`. It runs in a worker process of its own, under the
-    limits of a verification, and returns a number from −1,000,000 to 1,000,000, which is logged under its name."""
+    with the columns of the row that it names, or all for a `**`; or as function(samples), if that is its only
+    parameter, for all responses to a problem. Both may be `async def`. It runs in a worker process of its own, under
+    the limits of a verification, and returns a number from −1,000,000 to 1,000,000, or a list of them, which is logged
+    under its name. With `network: true` in its entry it may use the network, within reward.remote."""
     sandbox: bool = setting(True, "our choice: an answer is anybody's text", resumable=True)
-    """Whether the worker processes of user functions are denied the network, new processes, writing files, unusual
-    environment variables, and reading files outside Python, the project and the function's folder. Processes that
-    verify answers always are. Set false for a function that runs code, calls a model or needs a token: it then has
-    all your permissions, and so has code that it runs. Its import, which may read a model, is never restricted."""
+    """Whether the worker processes of user functions are denied the network (but for `network: true`), new processes,
+    writing files, unusual environment variables, and reading files outside Python, the project and the function's
+    folder. Processes that verify answers always are. Set false for a function that runs code, calls a model or needs a
+    token: it then has all your permissions, and so has code that it runs. Its import, which may read a model, is never
+    restricted."""
     timeout: str = setting("mask", "our choice: a deadline can be the machine's fault", choices=("mask", "wrong"))
     """Treatment of a sample whose verification or user function timed out or crashed its worker, or whose user function
     raised an error or returned no valid number: mask (it is not learned from and does not count in its group's
-    baseline) or wrong. Held-out figures only depend on the verdict. Absurdly large numbers are always unparsable and
-    never reach the deadline. `verify/timeout` counts timeouts."""
+    baseline) or wrong. A failure of the judge always masks. Held-out figures only depend on the verdict. Absurdly large
+    numbers are always unparsable and never reach the deadline. `verify/timeout` counts timeouts."""
     deadline_s: float = setting(2.0, "our choice: an ordinary answer takes milliseconds", gt=0, le=3600)
     """CPU seconds to verify one answer; by the clock, up to five times as many while the process lacks a core."""
     memory_mib: int = setting(1024, "our choice: an ordinary answer takes ten MiB", ge=256, le=2**24)
     """MiB of memory that a worker process may allocate."""
     workers: int | None = setting(None, "follows from the cores", ge=1, le=1024, resumable=True)
     """Worker processes that verify answers."""
+    remote: RemoteConfig = section(RemoteConfig)
+    judge: JudgeConfig = section(JudgeConfig)
 
 
 def formula(settings: Mapping[str, Any]) -> str:
     """Write the reward of a sample as `1 · accuracy + 0.2 · format`. settings: a run's, by dotted key."""
     weights = {name: settings.get(f"reward.{name}") for name in ("accuracy", "format", "boxed", "cosine")}
     weights |= {part["function"].rpartition(":")[2]: part["weight"] for part in settings.get("reward.custom") or []}
+    weights["judge"] = settings.get("reward.judge.model") and settings.get("reward.judge.weight")
     weights["overlong"] = -bool(settings.get("algorithm.overlong_buffer"))
     terms = [f"{'−' if weight < 0 else '+'} {abs(weight):g} · {name}" for name, weight in weights.items() if weight]
     return " ".join(terms).removeprefix("+ ")

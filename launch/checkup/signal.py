@@ -14,7 +14,8 @@ from actors.evaluation.evaluator import Evaluator
 from actors.evaluation.samples import PolicySamples
 from actors.evaluation.statistics import UNVERIFIED, Mean, Samples, correct, over_problems, pass_at
 from actors.formats import duration
-from actors.messages import AdapterRef, Problem, Status
+from actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status
+from actors.protocols import Verifier
 from actors.runtime.supervision import Record
 from actors.storage.documents import EvaluatedSample
 from conf.errors import BadInput
@@ -28,6 +29,7 @@ from launch.plan.plan import Plan
 from launch.plan.signal import Signal
 from launch.plan.time import Workload
 from rewards.verify.text.extraction import BOX
+from rewards.weighted_sum import reward_function
 
 PARTS = 10
 """Parts in which the problems are sampled; after each there is a line of progress, and perhaps the end."""
@@ -65,7 +67,7 @@ async def sample(
     problems, rows = problems[: asked.problems], list[list[EvaluatedSample]]()
     async with AsyncExitStack() as stack:
         engines, _, placement = await stack.enter_async_context(started_engines(plan, model_path, clock, record))
-        verifier = start_verifier(config, placement, clock=clock, record=record)
+        verifier = start_verifier(reward_function(config), placement, clock=clock, record=record)
         stack.push_async_callback(verifier.close)
         await engines.ready()
         if adapter := AdapterRef(0, 0, str(Path(start).resolve())) if start else None:
@@ -78,7 +80,9 @@ async def sample(
             policy = PolicySamples(tuple(problems[len(rows) : len(rows) + part]), n, adapter)
             await evaluator.evaluate(policy, at_once=at_once, seconds=60 * asked.minutes + began - clock.now())
             if policy.rounds == n or not rows:  # else the samples that there are would be the short ones
-                rows += policy.of_rounds(policy.rounds - policy.rounds % size)
+                new = zip(policy.problems, policy.of_rounds(policy.rounds - policy.rounds % size), strict=True)
+                again = bool(config.reward.custom)
+                rows += [await in_groups(verifier, *each, size) if again else each[1] for each in new]
             if not rows[0]:
                 remedy = f"too short for a group of {size} responses to each of {len(rows)} problems; raise it"
                 raise BadInput(f"signal.minutes={asked.minutes:g}: {remedy}")
@@ -86,6 +90,18 @@ async def sample(
             if policy.rounds < n or not go_on(found):
                 break
         return found
+
+
+async def in_groups(
+    verifier: Verifier, problem: Problem, rows: Sequence[EvaluatedSample], size: int
+) -> list[EvaluatedSample]:
+    """Return samples with their rewards in groups of the run's size, whose samples a user's function may compare."""
+    rewards = list[Reward]()
+    for at in range(0, len(rows), size):
+        asked = (Sample(range(row.tokens), (), row.response, row.finish_reason) for row in rows[at : at + size])
+        rewards += (await verifier.score(Group(0, problem, None, tuple(asked)))).rewards
+    found = ({"reward": one.total, "failure": one.complaint or one.failure} for one in rewards)
+    return [row.model_copy(update=values) for row, values in zip(rows, found, strict=True)]
 
 
 def signal_of(found: Sampled, config: Config) -> Signal:
@@ -114,13 +130,14 @@ def signal_of(found: Sampled, config: Config) -> Signal:
 
 def _grade(group: Sequence[EvaluatedSample], config: Config) -> tuple[bool, bool, bool | None]:
     """Return whether a group's rewards differ, whether it is useful, and, if it has right and wrong responses and the
-    reward weighs accuracy, whether the right ones earn more.
+    reward weighs accuracy, whether the right ones earn more. A judge is not asked, and counts as one whose scores
+    differ.
     """
     weighed = bool(config.reward.accuracy or config.reward.cosine)
     rows = [row for row in group if config.reward.timeout != "mask" or not _unverified(row)]
     right = [row.reward or 0.0 for row in rows if row.status == Status.CORRECT]
     wrong = [row.reward or 0.0 for row in rows if row.status != Status.CORRECT]
-    varied, mixed = len({*right, *wrong}) > 1, bool(right and wrong)
+    varied, mixed = len({*right, *wrong}) > 1 - bool(config.reward.judge.model), bool(right and wrong)
     return varied, varied and (mixed or not weighed), fmean(right) > fmean(wrong) if mixed and weighed else None
 
 

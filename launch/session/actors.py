@@ -9,6 +9,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.coordinator.actor import Started
 from actors.coordinator.context import RunRequest
+from actors.coordinator.ledger import JUDGED
 from actors.models.sizes import adapter_slots, answers_alone
 from actors.protocols import Clock
 from actors.rollout.actor import RolloutActor
@@ -19,12 +20,13 @@ from actors.rollout.shared_weights import SharedWeights
 from actors.runtime.placement import Placement, Share
 from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Record
-from actors.storage.run_folder import adapters_of
+from actors.storage.documents import LedgerRecord
+from actors.storage.run_folder import RunFolder, adapters_of
 from conf.errors import BadInput
 from conf.schema import Config
 from learner.actor import LearnerActor, RemoteLearner
 from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
-from rewards.weighted_sum import reward_function
+from rewards.weighted_sum import RewardFunction, judged_reward
 
 RESERVE_S = 120
 """Seconds that the learner waits for its shares of a cluster, where another job may just be ending."""
@@ -60,7 +62,9 @@ async def start_actors(
         weights.users += ranks
     learner = RemoteLearner(ranks, clock, record, weights)
     started.append(learner)
-    verifier = start_verifier(config, placement, clock=clock, record=record)
+    ledger = RunFolder(request.folder).ledger() or LedgerRecord()
+    reward = judged_reward(config, ledger.counts.get(JUDGED, 0))
+    verifier = start_verifier(reward, placement, clock=clock, record=record)
     started.append(verifier)
     return engines, learner, verifier
 
@@ -106,14 +110,13 @@ def start_engines(
     return EnginePool(engines, slots, clock, record)
 
 
-def start_verifier(config: Config, placement: Placement, *, clock: Clock, record: Record) -> RemoteVerifier:
+def start_verifier(reward: RewardFunction, placement: Placement, *, clock: Clock, record: Record) -> RemoteVerifier:
     """Start a reward actor on each of the placement's reward nodes, or on this one."""
     actors = [
         RemoteRewardActor(
-            RemoteActor(
-                RewardActor, f"reward-{number}", Share(node=node), reward_function(config), placement.reward_workers
-            ),
-            config.reward,
+            RemoteActor(RewardActor, f"reward-{number}", Share(node=node), reward, placement.reward_workers),
+            reward.config,
+            placement.reward_workers,
         )
         for number, node in enumerate(placement.reward_nodes or [ray.get_runtime_context().get_node_id()])
     ]

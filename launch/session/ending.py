@@ -20,7 +20,7 @@ from conf import signals
 from conf.command import as_typed, near
 from conf.schema import Call, Config
 from conf.settings import settings
-from launch.session.admission import budget_shortage, ends_at_zero, enough_budget
+from launch.session.admission import budget_shortage, ends_at_zero, more_budget
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 
@@ -78,7 +78,7 @@ class OnEnd:
 def describe(summary: RunSummary) -> str:
     """Say how and when a run ended."""
     cost = "" if summary.cost is None else f", at a cost of {summary.cost:.2f}"
-    ended = "completed, with its time budget used," if summary.status == "budget_exhausted" else summary.status
+    ended = "completed, with its budget used," if summary.status == "budget_exhausted" else summary.status
     result, chosen = summary.result, ""
     if result and result.update != summary.updates:
         chosen = f"; the result is update {result.update}, {result.why}"
@@ -138,9 +138,16 @@ def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
         }
     few = not summary.updates or (planned and summary.updates < BEHIND * planned.updates)
     if few and summary.status == "budget_exhausted" and not (summary.updates and ends_at_zero(config)):
-        once = ("budget.minutes", "budget.hours", "run.overwrite", *(item.path for item in settings(Call)))
+        more = more_budget(config, record, summary)
+        once = (
+            more.partition("=")[0],
+            "budget.minutes",
+            "budget.hours",
+            "run.overwrite",
+            *(item.path for item in settings(Call)),
+        )
         given = [each for each in sys.argv[1:] if "=" in each and each.partition("=")[0] not in once]
-        steps["train on"] = shlex.join(["python", "launch/run.py", *given, enough_budget(config, record, twice=True)])
+        steps["train on"] = shlex.join(["python", "launch/run.py", *given, more])
     width = max(map(len, steps), default=0)
     lines = (f"  {what:<{width}}  {as_typed(command)}" for what, command in steps.items())
     return [*(["Next:"] if steps else []), *lines]

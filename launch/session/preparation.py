@@ -112,8 +112,9 @@ def prepare(
     began = run.origin() if begun else origin(arguments, plan.machine.described)
     run.write_origin(began.model_copy(update={"planned": expected}))
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
-    if config.lora.start_from:  # the actors have working folders of their own
-        config = changed(config, {"lora.start_from": str(Path(config.lora.start_from).resolve())})
+    for key, path in (("lora.start_from", config.lora.start_from), ("reward.judge.rubric", config.reward.judge.rubric)):
+        if path:  # the actors have working folders of their own
+            config = changed(config, {key: str(Path(path).resolve())})
     request = RunRequest(
         config=config,
         folder=run.path,
@@ -139,7 +140,7 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
     from rewards.pool import check_reward_functions
     from rewards.problems.candidates import load_with_candidates
     from rewards.problems.loading import load_problems
-    from rewards.weighted_sum import reward_function
+    from rewards.weighted_sum import judged_reward
 
     config = pinned(config)
     model_path = locate(config.model)
@@ -152,7 +153,7 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
         config,
         model_path,
         problems,
-        check_reward_functions(reward_function(config), [*problems.all, *problems.asked]),
+        check_reward_functions(judged_reward(config), [*problems.all, *problems.asked]),
     )
 
 

@@ -16,9 +16,9 @@ from conf.errors import BadInput, in_brief, nearest
 from conf.load import FOLDER
 from conf.parsing import checked, disguise_of, path_of, reason
 from conf.schema import DataConfig
-from rewards.functions import find
 from rewards.generators import REFUSED, grader_of
 from rewards.killable_worker import PREPARE_S
+from rewards.user_function import find
 
 T = TypeVar("T")
 

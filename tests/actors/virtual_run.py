@@ -11,7 +11,7 @@ import pytest
 from actors.coordinator.budget import Budget
 from actors.coordinator.context import Outcome, RunContext
 from actors.coordinator.coordinator import Coordinator
-from actors.coordinator.ledger import Ledger
+from actors.coordinator.ledger import Ledger, MeteredVerifier
 from actors.coordinator.stopping import StopController
 from actors.errors import root_cause
 from actors.messages import Exam, ProblemSet, Sample
@@ -71,15 +71,17 @@ def make_context(
 ) -> RunContext:
     """A run of these actors in virtual time, after all that its folder knows. seconds: of the budget."""
     clock = VirtualClock()
+    budget = Budget(seconds, folder.spent, clock, policies=config.final_policies)
+    ledger = Ledger(clock, folder.spent, folder.ledger())
     return RunContext(
         config=config,
         problems=problems,
         engine=engine,
         learner=learner,
-        verifier=verifier,
+        verifier=MeteredVerifier(verifier, config.reward.judge, ledger, budget),
         folder=folder,
-        budget=Budget(seconds, folder.spent, clock, policies=config.final_policies),
-        ledger=Ledger(clock, folder.spent, folder.ledger()),
+        budget=budget,
+        ledger=ledger,
         clock=clock,
         stopping=StopController(clock, config.budget.grace_s),
         max_running=max_running,

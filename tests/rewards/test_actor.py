@@ -9,6 +9,7 @@ from actors.messages import Group, Problem, Status
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
 from conf.schema import CustomRewardConfig, RewardConfig
+from conf.schema.reward import RemoteConfig
 from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
 from rewards.weighted_sum import RewardFunction
 from tests.fakes import FrailVerifier, make_group
@@ -61,6 +62,10 @@ def test_an_actor_gets_the_time_of_all_calls() -> None:
     group = make_group(0, scores=(1.0, 0.0))
     asyncio.run(RemoteRewardActor(Actor(), config).score(group))  # type: ignore[arg-type]
     assert allowed[0] > len(group.samples) * 3 * 5 * 5.0
+    remote = RemoteConfig(deadline_s=1.0, concurrency=4, per_minute=6.0)
+    config = RewardConfig(custom=[CustomRewardConfig("mine:judge", network=True)], remote=remote)
+    asyncio.run(RemoteRewardActor(Actor(), config, 8).score(group))  # type: ignore[arg-type]
+    assert allowed[1] > len(group.samples) * 4 * 60 / 6
 
 
 def test_a_lost_actor_does_not_hide_the_others_health() -> None:

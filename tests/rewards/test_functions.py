@@ -1,7 +1,10 @@
 """A user's reward function: how it is called, what it may return, and that it cannot answer for the verifier."""
 
+import asyncio
 import math
+import socketserver
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +12,13 @@ from pathlib import Path
 import numpy
 import pytest
 
-from actors.messages import Problem, Reward, Status
+from actors.messages import Group, Problem, Reward, Status
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
 from rewards import killable_worker
-from rewards.functions import BadReward, folder_of, number, reward_part
+from rewards.functions import folder_of
 from rewards.pool import VerifierPool, check_functions, check_reward_functions
+from rewards.user_function import BadReward, UserFunction, number
 from rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
@@ -60,14 +64,14 @@ def rewards(reference: str, *responses: str, problem: Problem = PROBLEM) -> list
     ],
 )
 def test_columns_reach_a_function_by_keyword(write: Write, parameters: str, expression: str, value: float) -> None:
-    part = reward_part(write(f"def reward({parameters}):\n    return {expression}\n"))
-    assert part("p", "five!", "g", PROBLEM.columns) == value
+    part = UserFunction(write(f"def reward({parameters}):\n    return {expression}\n"))
+    assert part("p", ["five!"], "g", PROBLEM.columns) == [value]
 
 
 def test_a_missing_column_is_named(write: Write) -> None:
-    part = reward_part(write("def reward(prompt, response, gold, difficulty):\n    return 1\n"))
+    part = UserFunction(write("def reward(prompt, response, gold, difficulty):\n    return 1\n"))
     with pytest.raises(BadReward, match=r"'difficulty'.*level"):
-        part("p", "r", "g", PROBLEM.columns)
+        part("p", ["r"], "g", PROBLEM.columns)
 
 
 @pytest.mark.parametrize(
@@ -214,3 +218,104 @@ def test_a_ruined_worker_is_replaced(write: Write) -> None:
     )
     earned = [reward.parts["reward"] for reward in rewards(reference, "a", "ruin", "b", "c", "d", "e")]
     assert earned == [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+
+
+HEAD = "import asyncio, time\n"
+
+DONE = "return await asyncio.sleep(0, len(response))"
+
+
+@pytest.mark.parametrize(
+    ("source", "earned"),
+    [
+        (f"async def reward(prompt, response, gold, level): {DONE}", [1.0, 2.0, 3.0]),
+        (
+            "def reward(samples): return [sorted(one.response for one in samples).index(s.response) for s in samples]",
+            [0, 1, 2],
+        ),
+        ("async def reward(samples): return [float(s.gold) + s.columns['level'] for s in samples]", [7.0] * 3),
+        ("import numpy\ndef reward(samples): return numpy.arange(len(samples))", [0.0, 1.0, 2.0]),
+    ],
+)
+def test_functions_may_wait_and_see_the_whole_group(write: Write, source: str, earned: list[float]) -> None:
+    group = Group(0, PROBLEM, None, tuple(map(sample, ("a", "bb", "ccc"))))
+    with VerifierPool(rewarding(write(HEAD + source)), workers=1) as pool:
+        rewards = asyncio.run(pool.score(group)).rewards
+    assert [reward.parts["reward"] for reward in rewards] == earned
+    check_reward_functions(rewarding(write(HEAD + source)), [PROBLEM])
+
+
+@pytest.mark.parametrize(
+    ("source", "masked", "said"),
+    [
+        ("def reward(samples): return [1.0]", [True, True], "2 numbers"),
+        ("def reward(samples): return 'text'", [True, True], "2 numbers"),
+        ("def reward(samples): return None", [True, True], "2 numbers"),
+        ("def reward(samples): return [1.0, float('nan')]", [False, True], "nan"),
+        ("def reward(samples): return ['high', 1.0]", [True, False], "str"),
+        ("def reward(samples): return [1.0, 2.0][len(samples) - 3]", [True, True], "2 numbers"),
+        ("def reward(samples): raise KeyError('colour')", [True, True], "line 2"),
+        (
+            "async def reward(prompt, response, gold): return {'a': 1, 'b': 1 / len(response)}[response]",
+            [False, True],
+            "line 2",
+        ),
+        (
+            "async def reward(prompt, response, gold): time.sleep(0 if response == 'a' else 600)",
+            [True, True],
+            "deadline_s",
+        ),
+        ("async def reward(samples): await asyncio.sleep(600)", [True, True], "deadline_s"),
+        ("async def reward(samples): raise SystemExit(1)", [True, True], "SystemExit"),
+    ],
+)
+def test_a_failure_masks_the_samples_that_it_concerns(write: Write, source: str, masked: list[bool], said: str) -> None:
+    group = Group(0, PROBLEM, None, tuple(map(sample, ("a", ""))))
+    with VerifierPool(rewarding(write(HEAD + source), deadline_s=0.2 if "600" in source else 30.0), workers=1) as pool:
+        rewards = asyncio.run(pool.score(group)).rewards
+    assert [reward.masked for reward in rewards] == masked
+    assert all(said in reward.complaint for reward in rewards if reward.masked)
+
+
+def test_only_the_network_needs_async(write: Write) -> None:
+    parts = [CustomRewardConfig(write("def reward(samples): return samples"), network=True)]
+    with pytest.raises(BadInput, match="async def"):
+        check_functions(RewardConfig(custom=parts))
+
+
+CALLS = """
+import asyncio, os, socket
+def refused(call):
+    try:
+        call()
+    except OSError:
+        return True
+async def reward(prompt, response, gold):
+    reader, writer = await asyncio.open_connection("localhost", int(gold))
+    writer.write(response.encode() + b"\\n")
+    found = float(await reader.readline())
+    walls = refused(lambda: socket.socket(socket.AF_UNIX)), refused(os.fork), refused(lambda: open("/tmp/mine", "w"))
+    return found if all(walls) and "TOKEN" not in str(os.environ) else -1.0
+"""
+
+
+@pytest.mark.parametrize(("network", "status"), [(True, Status.UNPARSABLE), (False, Status.CRASH)])
+def test_only_a_function_that_asks_for_the_network_has_it(
+    write: Write, monkeypatch: pytest.MonkeyPatch, network: bool, status: Status
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "secret")
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Lengths) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        problem = replace(PROBLEM, gold=str(server.server_address[1]))
+        reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig(write(CALLS), network=network)]))
+        with VerifierPool(reward, workers=1) as pool:
+            group = Group(0, problem, None, tuple(map(sample, ("a", "bb"))))
+            rewards = asyncio.run(pool.score(group)).rewards
+        server.shutdown()
+    assert [one.status for one in rewards] == [status] * 2
+    assert [one.parts["reward"] for one in rewards] == ([1.0, 2.0] if network else [0.0, 0.0])
+
+
+class Lengths(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        self.wfile.write(b"%d\n" % len(self.rfile.readline().strip()))

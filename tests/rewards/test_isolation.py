@@ -202,5 +202,5 @@ def test_a_function_without_walls_may_do_anything(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("MY_TOKEN", "0.5")
     worker = Worker(Limits(2.0, 2**30, enclosed=False, functions=("import:runner:run",)))
     with contextlib.closing(worker):
-        assert worker.run("import:runner:run", "", "", "") == 0.5
+        assert worker.run("import:runner:run", "", [""], "") == [0.5]
         assert worker.absent == []

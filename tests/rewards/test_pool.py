@@ -44,7 +44,7 @@ def pool() -> Iterator[VerifierPool]:
 
 def process_of(pool: VerifierPool) -> BaseProcess | None:
     """Return the process of a pool's only worker."""
-    return pool._workers[0]._process
+    return pool._verifiers.workers[0]._process
 
 
 def wait_until(condition: Callable[[], bool], within_s: float = 240.0) -> bool:
@@ -136,20 +136,37 @@ def test_golds_verify_against_themselves(pool: VerifierPool) -> None:
 
 ORPHAN = """
 import sys, threading
-from conf.schema import RewardConfig
+from actors.messages import Problem
+from conf.schema import CustomRewardConfig, RewardConfig
+from conf.schema.reward import RemoteConfig
 from rewards.pool import VerifierPool
 from rewards.weighted_sum import RewardFunction
-pool = VerifierPool(RewardFunction(RewardConfig(deadline_s=1.0)), workers=2)
-threading.Thread(target=pool.verify, args=("x^2+2x+1", sys.argv[1]), daemon=True).start()
+network = sys.argv[1] == "network"
+custom = [CustomRewardConfig("waits:reward", network=True)] if network else []
+reward = RewardFunction(RewardConfig(deadline_s=1.0, custom=custom, remote=RemoteConfig(deadline_s=3000.0)))
+pool = VerifierPool(reward, workers=2)
+given = ["import:waits:reward", Problem("", "", (), ""), ["a"]] if network else ["x^2+2x+1", sys.argv[1]]
+threading.Thread(target=pool._attempt if network else pool.verify, args=given, daemon=True).start()
 print("ready", flush=True)
 threading.Event().wait()
 """
 
 
-@pytest.mark.parametrize("response", [NORMAL, HANGS])
-def test_no_process_outlives_a_killed_parent(response: str) -> None:
+WAITS = """
+import asyncio
+async def reward(prompt, response, gold):
+    await asyncio.sleep(3000)
+"""
+
+
+@pytest.mark.parametrize("response", [NORMAL, HANGS, "network"])
+def test_no_process_outlives_a_killed_parent(response: str, tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text(WAITS)
     command = [sys.executable, "-c", ORPHAN, response]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
+    known = {"PYTHONPATH": os.pathsep.join((os.environ.get("PYTHONPATH", ""), str(tmp_path)))}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | known
+    ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
         assert len(running_in_session(parent.pid)) > 2

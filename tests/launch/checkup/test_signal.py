@@ -15,7 +15,7 @@ from launch.checkup import signal
 from launch.checkup.failures import commonest, way_to_fail
 from launch.checkup.signal import Sampled, figures_in, lines, longer, sample, signal_of
 from launch.session import actors
-from tests.fakes import FakeEngine, FakeVerifier, make_problem
+from tests.fakes import FakeEngine, FakeVerifier, half_right, make_problem
 from tests.launch.plan.plans import CPU, plan
 from tests.virtual_time import VirtualClock, run_virtually
 
@@ -127,6 +127,20 @@ def test_whole_groups_of_the_first_problems_are_sampled_as_in_training() -> None
     assert [len(rows) for rows in found.samples] == [8] * 20
     assert found.problems == PROBLEMS[:20]
     assert (first.temperature, first.top_p, first.max_tokens) == (rollout.temperature, 1.0, rollout.max_response_tokens)
+
+
+def test_a_users_function_sees_whole_groups_and_no_judge_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Group] = []
+    verifier = FakeVerifier(0.0)
+    verifier.rewards_of = lambda group: asked.append(group) or half_right(group)  # type: ignore[func-returns-value]
+    monkeypatch.setattr(actors, "start_verifier", lambda *_, **__: verifier)
+    config = changed(PLAN.config, {"reward.custom": [{"function": "mine:f"}]})
+    request = build(SignalConfig, {"problems": 20, "samples": 6})
+    found = run_virtually(sample(replace(PLAN, config=config), "", PROBLEMS, request, print, lambda _: False))
+    size, again = PLAN.config.rollout.samples_per_problem, [group for group in asked if len(group.samples) > 1]
+    assert {len(group.samples) for group in again} == {size}
+    assert [row.reward for row in found.samples[0]][:size] == [one.total for one in half_right(again[0])]
+    assert not any(group.judging for group in asked)
 
 
 def test_it_ends_after_a_part_if_that_is_enough() -> None:

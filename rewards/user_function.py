@@ -1,0 +1,179 @@
+"""A user's part of the reward, as a worker process calls it."""
+
+import asyncio
+import importlib
+import inspect
+import json
+import math
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from conf.errors import BadInput, in_brief
+from conf.schema.reward import RemoteConfig
+from rewards.calls import Calls, Final, Late
+
+HERE = Path(__file__).parent
+
+LARGEST = 1e6
+"""Largest absolute reward. Advantages divide by the spread of a group, which overflows for 1e308."""
+
+GIVEN = 3
+"""Number of arguments by position: prompt, response and gold answer."""
+
+GROUP = "samples"
+"""The only parameter of a function that scores all responses to a problem together."""
+
+SAID = 500
+"""Most characters of a failure."""
+
+Result = float | str | None
+"""A reward, the failure that there is instead, or None where a deadline has passed."""
+
+
+class BadReward(Final):
+    """A user's function did not return a reward. The text continues a sentence that begins with the function's name."""
+
+
+def find(key: str, reference: str) -> Callable[..., Any]:
+    """Import `module.path:function`, also from the working directory. Raises BadInput, naming the key.
+
+    Call it where no signal arrives: in a worker process, or in another thread than the main one.
+    """
+    module, _, name = reference.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except BaseException as error:  # a user's own module may raise anything
+        raise BadInput(
+            f"{key}: cannot import '{reference}' ({in_brief(error)}): give module.path:function, importable from {here}"
+        ) from error
+    if not callable(found):
+        raise BadInput(f"{key}: '{reference}' is a {type(found).__name__}, not a function")
+    return found
+
+
+class UserFunction:
+    """A user's function as (prompt, responses, gold, columns) → a Result for each response; columns are the row's, as
+    JSON. The function gets the columns that it names, or all with `**`.
+
+    A call raises BadReward if it returns no reward at all, and MemoryError.
+
+    batched: whether one call should have all responses to a problem, as the function is asynchronous or compares them.
+    """
+
+    def __init__(self, reference: str, remote: RemoteConfig | None = None) -> None:
+        """remote: limits of calls, if it may use the network. Raises BadInput for a function of another form."""
+        self._function = function = find("reward.custom", reference)
+        self._asynchronous, name = inspect.iscoroutinefunction(function), reference.rpartition(":")[2]
+        try:
+            self._signature = signature = inspect.signature(function)
+            self._grouped = [*signature.parameters] == [GROUP]
+            self._given = {} if self._grouped else signature.bind_partial(*range(GIVEN)).arguments
+        except (TypeError, ValueError) as error:
+            raise BadInput(
+                f"reward.custom: '{reference}' does not take three arguments ({error}): define it as {name}(prompt, "
+                f"response, gold, **columns), or as {name}({GROUP}) for all responses to a problem"
+            ) from error
+        if remote and not self._asynchronous:
+            raise BadInput(f"reward.custom: '{reference}' has network: true, and would wait: define it as `async def`")
+        others = [one for name, one in signature.parameters.items() if name not in self._given]
+        self._named = {one.name for one in others if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+        self._takes_all = any(one.kind is one.VAR_KEYWORD for one in others)
+        self.batched = self._asynchronous or self._grouped
+        self._calls, self._runner = Calls(remote) if remote else None, asyncio.Runner()
+        if self._asynchronous:
+            self._runner.get_loop()  # opens sockets, which a worker may not do later
+
+    def __call__(self, prompt: str, responses: Sequence[str], gold: str, columns: str = "{}") -> list[Result]:
+        row = json.loads(columns)
+        if self._grouped:
+            samples = [SimpleNamespace(prompt=prompt, response=text, gold=gold, columns=row) for text in responses]
+            calls = [partial(self._function, samples)]
+        else:
+            calls = [partial(self._score, prompt, text, gold, row) for text in responses]
+        found = self._runner.run(self._gathered(calls)) if self._asynchronous else [attempted(call) for call in calls]
+        results = [self._result(value) for value in (spread(found[0], len(responses)) if self._grouped else found)]
+        if all(isinstance(result, str) for result in results):
+            raise BadReward(results[0])
+        return results
+
+    def _score(self, prompt: str, response: str, gold: str, row: dict[str, Any]) -> Any:
+        named, rest = self._named, self._takes_all
+        chosen = {name: row[name] for name in row if name in named or (rest and name not in self._given)}
+        try:
+            self._signature.bind(prompt, response, gold, **chosen)
+        except TypeError as error:
+            raise BadReward(f"asks for a column that the data lack ({error}; they have {', '.join(row)})") from error
+        return self._function(prompt, response, gold, **chosen)
+
+    async def _gathered(self, calls: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
+        """Make calls at the same time. Return their values and errors."""
+
+        async def made(call: Callable[[], Awaitable[Any]]) -> Any:
+            try:
+                return await (self._calls.run(call) if self._calls else call())
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # SystemExit, too, as in `attempted`
+                return error
+
+        return await asyncio.gather(*map(made, calls), return_exceptions=True)
+
+    def _result(self, value: Any) -> Result:
+        if isinstance(value, MemoryError):
+            raise value
+        if isinstance(value, Late):
+            return None
+        try:
+            return number(value)
+        except BadReward as error:
+            return str(error)[:SAID]
+
+
+def attempted(call: Callable[[], Any]) -> Any:
+    """Return the value of a call, or its error: SystemExit too, as the function must not end its worker."""
+    try:
+        return call()
+    except BaseException as error:
+        return error
+
+
+def spread(values: Any, count: int) -> Sequence[Any]:
+    """Return a value for each of so many samples of a group: the function's, or the error that there is instead."""
+    if isinstance(values, BaseException):
+        return [values] * count
+    if (isinstance(values, list | tuple) or hasattr(values, "tolist")) and len(values) == count:
+        return values
+    return [BadReward(f"returned {str(values)[:SAID]} for {count} samples: return a list of {count} numbers")] * count
+
+
+def number(value: Any) -> float:
+    """Return a reward as a number. Raises BadReward for anything else, and for a value that would ruin an update."""
+    remedy = "return one number per response"
+    if isinstance(value, BaseException):
+        raise value if isinstance(value, BadReward) else BadReward(raised(value))
+    if inspect.isawaitable(value):
+        getattr(value, "close", int)()  # or Python warns that nothing awaited it
+        remedy = f"define it as `async def`, or {remedy}"
+    try:
+        found = float("a text" if isinstance(value, str | bytes) else value)
+    except OverflowError:  # a whole number beyond 1e308
+        found = math.inf
+    except Exception as error:
+        raise BadReward(f"returned {'None' if value is None else f'a {type(value).__name__}'}: {remedy}") from error
+    if not abs(found) <= LARGEST:
+        raise BadReward(f"returned {found:g}: return a finite number from -{LARGEST:,.0f} to {LARGEST:,.0f}")
+    return found
+
+
+def raised(error: BaseException) -> str:
+    """Say what a user's function raised, and in which of its lines."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent != HERE]
+    place = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in frames[:1])
+    return f"raised {type(error).__name__}: {error}{place}"
