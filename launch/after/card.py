@@ -25,7 +25,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
     report: the report in Markdown. licence: the hub's abbreviation of the base model's licence; empty if unknown.
     """
     measured_one = run.result is None or run.result.update == version_of(trained.checkpoint)
-    found, base, source = effect(run) if measured_one else None, trained.base_name, trained.config.data.origin
+    found, base, source = effect(run) if measured_one else None, trained.base_name, _source(run)
     on_hub, revision, price = "/" in base, name_on_hub(trained.config.model)[1], trained.config.budget.price_per_hour
     named = [each.source for each in trained.config.data.by_source.values() if each.source.startswith("hub:")]
     hub = [each.removeprefix("hub:").partition(":")[0].partition("@")[0] for each in named]
@@ -70,3 +70,9 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
         repacked=trained.config.model.path == BUNDLED,
         overlaps=run.filtered.get(OVERLAP_KEPT, 0),
     )
+
+
+def _source(run: Run) -> str:
+    """Return the only source, or those of a mixture with their weights, without the paths of this machine."""
+    mixture = [f"{each['weight']:g} × {each['source']}" for each in run.config.get("data.mixture") or []]
+    return " + ".join(mixture) or str(run.config["data.source"])

@@ -23,7 +23,7 @@ PYTHON = {
     "actors/rollout/adapter_transfer.py": (NEW, "write_bytes"),
     "actors/runtime/ray_session.py": (TAKEN, "replace_text unlink"),
     "conf/signals.py": (NEW, "rmtree"),
-    "actors/storage/checkpoints.py": (TAKEN, "rename replace unlink write_text"),
+    "actors/storage/checkpoints.py": (TAKEN, "rename replace unlink write_rows write_text"),
     "actors/storage/files.py": (OTHER, "open replace replace_text truncate write_text"),
     "actors/storage/folders.py": (OURS, "rename replace_text rmdir rmtree unlink"),
     "actors/storage/remote.py": (OURS, "mv open pipe_file rm_file"),
@@ -44,6 +44,8 @@ PYTHON = {
     "launch/push.py": (NEW, "copyfile write_text"),
     "launch/reporting/__init__.py": (OURS, "replace_text"),
     "launch/run.py": ("a folder with nothing in it alone", "rmdir"),
+    "launch/session/admission.py": (TAKEN, "replace_text"),
+    "launch/session/preparation.py": (TAKEN, "write_rows"),
     "launch/sweep_runs/lanes.py": (TAKEN, "open"),
     "launch/sweep_runs/scheduler.py": (TAKEN, "write_document"),
 }
