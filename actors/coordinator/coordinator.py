@@ -348,7 +348,7 @@ class Coordinator:
 
     async def _finish(self) -> Outcome:
         """Write the last checkpoint, evaluate the result and the last policy, and return how the run ended."""
-        self._standing.enter("finishing", "the trained model answers held-out problems")
+        self._standing.enter("finishing", "the trained model is evaluated")
         stopping, left = self._stopping, self._budget.left
         # A checkpoint that takes long because the learner is late must leave time for the evaluation.
         evaluation = 0.0 if stopping.stopped else min(self._budget.evaluation_s, left / 2)
@@ -360,8 +360,9 @@ class Coordinator:
         self.ledger.enter_all("evaluate")
         self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
         policy, inspect = self._publisher.policy, in_time and self._lifecycle.at_policy
-        found = await stopping.unless_stopped(self._finals.evaluate(policy, inspect)) if policy else None
-        return replace(self._ending() or NO_UPDATE_FITS, **(found or {}))
+        if policy:
+            await stopping.unless_stopped(self._finals.evaluate(policy, inspect))
+        return replace(self._ending() or NO_UPDATE_FITS, **self._finals.found)
 
     async def _conclude(self) -> None:
         """Save the last version, or use the last checkpoint's, check that the engines serve it, and validate it."""

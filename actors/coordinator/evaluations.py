@@ -38,26 +38,55 @@ class HeldoutEvaluations:
         self._run = run
         self._evaluator = Evaluator(run.config, run.metered("eval"), run.verifier, run.clock)
         self._heldout = Exam("", run.config.eval.n, run.problems.heldout)
-        self._exams = [exam for exam in (self._heldout, *run.problems.exams) if exam.problems]
+
+    @property
+    def base_due(self) -> bool:
+        """Whether the base model has yet to be evaluated, on benchmarks also where the time did not suffice before."""
+        folder, exams = self._run.folder, self._run.problems.exams
+        return self.due("base") or any(not folder.tried(named("base", exam.name)) for exam in exams)
 
     def due(self, policy: str) -> bool:
-        """Whether a result of `base` or `warm` is missing."""
-        return not {exam.name for exam in self._exams} <= self._run.folder.scores(policy).keys()
+        """Whether the held-out result of `base` or `warm` is missing."""
+        return bool(self._heldout.problems) and self._run.folder.evaluation(policy) is None
 
     async def base(self) -> dict[str, PolicyScores]:
-        """Evaluate the base model, once per run."""
-        return await self._on_all("base", None, self._run.budget.left * BASE_SHARE)
+        """Evaluate the base model, once per run: on the held-out problems, then on the benchmarks.
 
-    async def warm(self, adapter: AdapterRef) -> dict[str, PolicyScores]:
+        A benchmark without a result leaves an empty file of samples: it is not tried again after a setback.
+        """
+        folder, now = self._run.folder, self._run.clock.now
+        found, end = folder.scores("base"), now() + self._run.budget.left * BASE_SHARE
+        for exam in (self._heldout, *self._run.problems.exams):
+            name = named("base", exam.name)
+            if exam.name in found:
+                self._learn(exam, found[exam.name].round_seconds)
+            elif exam.name and folder.tried(name):
+                continue
+            elif scores := await self._measure("base", exam, None, end - now()):
+                found[exam.name] = scores
+            elif exam.name:
+                folder.write_rows(f"eval-{name}", ())
+        return found
+
+    async def warm(self, adapter: AdapterRef) -> PolicyScores | None:
         """Evaluate version 0 where it is not the base model, without the time that is held back for the end."""
         budget = self._run.budget
         seconds = min(budget.left * BASE_SHARE, budget.left - budget.reserve)
         enough = seconds > budget.expected("evaluate") / self._run.config.eval.n
-        return await self._on_all("warm", adapter, seconds) if enough else {}
+        return await self._measure("warm", self._heldout, adapter, seconds) if enough else None
 
-    async def result(self, adapter: AdapterRef) -> dict[str, PolicyScores]:
-        """Evaluate the policy that the run returns, in the rest of the budget."""
-        return await self._on_all("final", adapter, self._run.budget.left - LAST_MOMENT_S)
+    async def result(self, adapter: AdapterRef) -> PolicyScores | None:
+        """Evaluate the policy that the run returns on the held-out problems, in the rest of the budget."""
+        return await self._measure("final", self._heldout, adapter, self._run.budget.left - LAST_MOMENT_S)
+
+    async def exams(self, adapter: AdapterRef, found: dict[str, PolicyScores]) -> None:
+        """Evaluate it on the benchmarks that have a result of the base model, and add each result by name."""
+        await self._run.folder.flush()  # the base model's results are read
+        base = self._run.folder.scores("base")
+        for exam in self._run.problems.exams:
+            left = self._run.budget.left - LAST_MOMENT_S
+            if exam.name in base and (scores := await self._measure("final", exam, adapter, left)):
+                found[exam.name] = scores
 
     async def last(self, adapter: AdapterRef) -> PolicyScores | None:
         """Evaluate the last policy on the held-out problems, if the rest of the budget should hold at least a round."""
@@ -92,21 +121,10 @@ class HeldoutEvaluations:
             "time/validate": found.seconds,
         }
 
-    async def _on_all(self, policy: str, adapter: AdapterRef | None, seconds: float) -> dict[str, PolicyScores]:
-        """Evaluate a policy on the held-out problems, then on the benchmarks, `base` and `warm` on each only once."""
-        found = {} if policy == "final" else self._run.folder.scores(policy)
-        end = self._run.clock.now() + seconds
-        for exam in self._exams:
-            if exam.name in found:
-                self._learn(exam, found[exam.name].round_seconds)
-            elif scores := await self._measure(policy, exam, adapter, end - self._run.clock.now()):
-                found[exam.name] = scores
-        return found
-
     async def _measure(self, name: str, exam: Exam, adapter: AdapterRef | None, seconds: float) -> PolicyScores | None:
         """Evaluate a policy on problems, or on the first of them if not even one round fits.
 
-        A round that is not complete in time is dropped whole.
+        A round that is not complete in time is dropped whole. No time is held back for a benchmark without a result.
         """
         if not exam.problems or seconds <= 0:
             return None
@@ -115,7 +133,8 @@ class HeldoutEvaluations:
         at_once = part_of(len(exam.problems), seconds, round_s)
         await self._evaluator.evaluate(samples, at_once=at_once, seconds=seconds)
         if not (rows := counted(samples, at_once)):
-            self._learn(exam, seconds)
+            if not exam.name:
+                self._learn(exam, seconds)
             return None
         found, name = samples.scores(rows), named(name, exam.name)
         self._learn(exam, found.round_seconds)
@@ -210,7 +229,7 @@ class StartEvaluations:
     @property
     def _base_due(self) -> bool:
         """Whether the base model has yet to be evaluated or to make the reference set."""
-        return self._heldout.due("base") or self._run.folder.reference_set() is None
+        return self._heldout.base_due or self._run.folder.reference_set() is None
 
     async def measure(self, policy: AdapterRef | None, idle: Callable[[], bool]) -> None:
         """Measure what is missing, or read the results. idle: whether the engines have generated the first batch."""
@@ -218,13 +237,13 @@ class StartEvaluations:
         if self._base_due or not self.replaceable.is_set():
             await stopping.until(lambda: idle() or None)
         await self.base()
-        found = self._run.folder.scores("warm")
+        found = self._run.folder.evaluation("warm")
         if policy and not self.replaceable.is_set():
             with self._evaluating("the model at the start of reinforcement learning"):
-                found = await stopping.unless_stopped(self._heldout.warm(policy)) or {}
+                found = await stopping.unless_stopped(self._heldout.warm(policy))
             if not stopping.stopped:
                 self.replaceable.set()
-        self._standing.measured("Start of reinforcement learning", found)
+        self._standing.measured("Start of reinforcement learning", {"": found} if found else {})
 
     async def base(self) -> None:
         """Evaluate the base model and sample the reference set, or read the results if there are any."""
@@ -235,7 +254,7 @@ class StartEvaluations:
     @contextmanager
     def _evaluating(self, model: str) -> Iterator[None]:
         self._run.ledger.enter("rollouts", "evaluate")
-        self._standing.doing = f"{model} answers held-out problems"
+        self._standing.doing = f"{model} is evaluated"
         yield
         self._run.ledger.enter("rollouts", "wait_learner")
         self._standing.doing = ""

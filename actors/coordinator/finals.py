@@ -14,7 +14,6 @@ from actors.coordinator.saving import Saving
 from actors.errors import Halted
 from actors.messages import AdapterRef
 from actors.storage.checkpoints import version_of
-from actors.storage.documents import PolicyScores
 
 
 class FinalEvaluations:
@@ -30,6 +29,8 @@ class FinalEvaluations:
     ) -> None:
         self._run, self._saving = run, saving
         self._heldout, self._plasticity, self._prompts = heldout, plasticity, prompts
+        self.found: dict[str, Any] = {}
+        """What is measured so far, for the outcome: a stop may end it early."""
 
     async def choose(self, policy: AdapterRef, validated: int | None, last: bool = True) -> Selection:
         """Validate a version, if it has a checkpoint and was not validated, and return the choice of the result: the
@@ -43,30 +44,33 @@ class FinalEvaluations:
         rows = folder.extend_metrics(policy.version, found)
         return self._saving.mark(await asyncio.to_thread(self._saving.choose, rows))
 
-    async def evaluate(self, policy: AdapterRef, inspect: bool) -> dict[str, Any]:
-        """Return the scores of the run's result, also on the benchmarks, those of the last policy if it is another and
-        time is left, and beside them the last policy's plasticity, for the outcome.
+    async def evaluate(self, policy: AdapterRef, inspect: bool) -> None:
+        """Find the scores of the run's result, those of the last policy if it is another, the result's on the
+        benchmarks, as long as time is left, and beside them the last policy's plasticity.
 
         policy: the last one, which the engines serve. inspect: whether the learner can be inspected.
         """
-        if not inspect:
-            (found, last), plasticity = await self._evaluate(policy), None
-        else:
-            inspection = self._plasticity.measure(policy.version)
-            (found, last), plasticity = await asyncio.gather(self._evaluate(policy), inspection)
-        return {"final": found.pop("", None), "last": last, "exams": found, "plasticity": plasticity}
+        inspection = [self._inspect(policy.version)] if inspect else []
+        await asyncio.gather(self._evaluate(policy), *inspection)
 
-    async def _evaluate(self, policy: AdapterRef) -> tuple[dict[str, PolicyScores], PolicyScores | None]:
-        """Evaluate the result, whose adapter is loaded from its checkpoint if it is not the last, then the last."""
+    async def _inspect(self, version: int) -> None:
+        self.found["plasticity"] = await self._plasticity.measure(version)
+
+    async def _evaluate(self, policy: AdapterRef) -> None:
+        """Evaluate the result, whose adapter is loaded from its checkpoint if it is not the last, and the last."""
         result = self._run.folder.checkpoints.result
-        if result is None or version_of(result) == policy.version:
-            return await self._heldout.result(policy), None
-        adapter = None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._run.budget.left - LAST_MOMENT_S):
-                adapter = await self._load(result)
-        found = await self._heldout.result(adapter) if adapter else {}
-        return found, await self._heldout.last(policy)
+        apart = result if result and version_of(result) != policy.version else None
+        adapter = None if apart else policy
+        if apart:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._run.budget.left - LAST_MOMENT_S):
+                    adapter = await self._load(apart)
+        if adapter:
+            self.found["final"] = await self._heldout.result(adapter)
+        if apart:
+            self.found["last"] = await self._heldout.last(policy)
+        if adapter:
+            await self._heldout.exams(adapter, self.found.setdefault("exams", {}))
 
     async def _load(self, checkpoint: Path) -> AdapterRef:
         """Have the engines serve a checkpoint's adapter. Raises Halted if one of them does not use it, although the

@@ -218,7 +218,8 @@ class RunFolder(RunRecord):
     def write_rows(self, name: str, rows: Sequence[documents.SampleRow]) -> None:
         """Write samples/<name>.jsonl: prompts, responses and rewards."""
         self.writer.put(write_rows, self.path / "samples" / f"{name}.jsonl", rows)
-        self.tracking.samples(name, rows[0].version or 0, [row.content for row in rows])
+        if rows:
+            self.tracking.samples(name, rows[0].version or 0, [row.content for row in rows])
 
     def write_ending(self, summary: documents.RunSummary, failure: str = "") -> documents.RunSummary:
         """Write summary.json, spent.json, ledger.json and failure.log at once. Return the summary: with status "halted"

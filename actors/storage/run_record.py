@@ -112,6 +112,11 @@ class RunRecord:
         """Return an evaluation by its name, see `named`, of `base`, `warm`, `final` or `last`."""
         return read_document(self.path / f"eval-{name}.json", documents.PolicyScores)
 
+    def tried(self, name: str) -> bool:
+        """Whether an evaluation was made, or left an empty file of samples because its time was too short."""
+        file = self.path / "samples" / f"eval-{name}.jsonl"
+        return self.evaluation(name) is not None or (file.is_file() and not file.stat().st_size)
+
     def scores(self, policy: str) -> dict[str, documents.PolicyScores]:
         """Return a policy's evaluations by the benchmark's name, those on the held-out problems first."""
         others = sorted(file.stem.removeprefix(f"eval-{policy}-") for file in self.path.glob(f"eval-{policy}-*.json"))

@@ -108,8 +108,8 @@ class Estimate(Pace):
 
     @property
     def evaluations_s(self) -> float:
-        """Seconds of all evaluations. The benchmarks are not for the last policy where that is not the result."""
-        return self.evaluations * self.evaluate_s + (2 + self.config.starts_apart) * self.exams_s
+        """Seconds of all evaluations. The benchmarks are for base and result alone."""
+        return self.evaluations * self.evaluate_s + 2 * self.exams_s
 
     @property
     def updates(self) -> int:
@@ -122,7 +122,7 @@ class Estimate(Pace):
         wanted = evaluations_reserved(self.config.final_policies) * self.evaluate_s + EVALUATION_SAFETY * self.exams_s
         reserve = min(wanted, MOST_EVALUATION * budget.seconds) + self.validation_s
         policies = 2 if self.config.starts_apart and not self.warm_start else 1
-        before_s = 0.0 if made else policies * (self.evaluate_s + self.exams_s) + self.warm_start_s
+        before_s = 0.0 if made else policies * self.evaluate_s + self.exams_s + self.warm_start_s
         left = budget.seconds - spent_s - self.start_s - reserve - before_s
         updates = made + max(0, int(left / (self.update_s + self.validate_s)))
         return updates if budget.updates is None else min(updates, budget.updates)

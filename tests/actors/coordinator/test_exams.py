@@ -1,18 +1,21 @@
 """The benchmarks that a run evaluates on beside its held-out problems, with fakes."""
 
+import asyncio
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.coordinator.evaluations import HeldoutEvaluations
 from actors.evaluation.evaluator import Evaluator
-from actors.messages import Exam
+from actors.messages import Exam, Group, Reward
 from actors.storage.folders import foreign
 from actors.storage.layout import RUN
+from actors.storage.run_record import named
 from conf.settings import changed
 from tests.actors.virtual_run import Run
-from tests.fakes import make_problem
+from tests.fakes import half_right, make_problem, make_reward
 
 
 @pytest.fixture
@@ -28,12 +31,12 @@ def exam(name: str, n: int, problems: int) -> Exam:
 
 
 @pytest.mark.parametrize(("start", "heldout"), [("", 4), ("sft", 4), ("", 0)])
-def test_every_policy_but_the_last_is_measured_on_every_exam(run: Run, start: str, heldout: int) -> None:
+def test_base_and_result_are_measured_on_every_exam(run: Run, start: str, heldout: int) -> None:
     run.config = changed(run.config, {"lora.start_from": start, "eval.problems": heldout})
     run.learner.deaths = {("accumulate", 1)}  # nothing is measured again
     outcome = run.go()
     found = run.folder.evaluations(final=outcome.exams).benchmarks
-    policies = {"base", "final", *["warm"] * bool(start)}
+    policies = {"base", "final"}
     assert {name: each.content.keys() for name, each in found.items()} == {"hard": policies, "sums-2.5": policies}
     for each, policy in product(run.exams, policies):
         scores, rows = getattr(found[each.name], policy), run.folder.samples(f"eval-{policy}-{each.name}")
@@ -67,3 +70,60 @@ def test_the_budget_is_kept_and_the_held_out_problems_come_first(run: Run, probl
     assert (outcome.status, getattr(outcome.final, "n", 0)) == ("budget_exhausted", 2)
     assert ("long" in outcome.exams and outcome.exams["long"].n == 2) == whole
     assert (run.learner.version > 1, run.spent <= run.seconds) == (True, True)
+
+
+def test_an_exam_that_the_base_had_no_time_for_is_tried_once_and_reserves_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, measured = Evaluator.evaluate, list[int]()
+
+    async def note(self: Any, *policies: Any, **more: Any) -> None:
+        measured.append(len(policies[0].problems))
+        await evaluate(self, *policies, **more)
+
+    monkeypatch.setattr(Evaluator, "evaluate", note)
+    run.exams, run.engine.most_at_once = (exam("long", 2, 1000), exam("later", 1, 2)), 1
+    run.learner.deaths = {("accumulate", 1)}
+    outcome = run.go()
+    assert (outcome.exams, measured) == ({}, [4, 1000, 4]), "no time was left for the second"
+    assert not run.coordinator._heldout.base_due
+    assert not run.coordinator._budget.knows("evaluate-long")
+    measured.clear()
+    run.config = changed(run.config, {"budget.updates": 3})
+    run.go()
+    assert measured == [4]
+
+
+def test_the_last_policy_comes_before_the_exams(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, measure = list[str](), HeldoutEvaluations._measure
+
+    async def note(self: Any, name: str, exam: Exam, *more: Any) -> Any:
+        names.append(named(name, exam.name))
+        return await measure(self, name, exam, *more)
+
+    monkeypatch.setattr(HeldoutEvaluations, "_measure", note)
+    more = {"validation.every": 1, "validation.share": 1.0, "validation.problems": 2, "budget.updates": 4}
+    run.config = changed(run.config, more)
+
+    def rewards(group: Group) -> tuple[Reward, ...]:
+        good = group.adapter is not None and group.adapter.version in (1, 2)
+        return half_right(group) if len(group.samples) > 1 else (make_reward(float(good)),)
+
+    run.verifier.rewards_of = rewards
+    run.go()
+    assert names[3:] == ["final", "last", "final-sums-2.5", "final-hard"]
+
+
+def test_a_stop_during_the_last_exam_keeps_what_was_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = HeldoutEvaluations._measure
+
+    async def stop(self: Any, name: str, exam: Exam, *more: Any) -> Any:
+        if (name, exam.name) == ("final", "hard"):
+            run.coordinator._stopping.stop("SIGTERM")
+            await asyncio.sleep(1)
+        return await measure(self, name, exam, *more)
+
+    monkeypatch.setattr(HeldoutEvaluations, "_measure", stop)
+    outcome = run.go()
+    assert (outcome.status, outcome.exams.keys()) == ("interrupted", {"sums-2.5"})
+    assert outcome.final
