@@ -50,14 +50,15 @@ def check_budget(plan: Plan) -> None:
     if costs is None:
         return
     needed = costs.start_s + (found.update_s + found.evaluations_s if found else 0.0)
-    least, what = costs.start_s, "the start alone takes"
+    least, taken_s, what = LEAST_START * costs.start_s, costs.start_s, "the start alone takes"
     if found and found.exams_s:
-        least = needed = max(needed, (plan.config.final_policies * found.evaluate_s + found.exams_s) / MOST_EVALUATION)
+        taken_s = (plan.config.final_policies * found.evaluate_s + found.exams_s) / MOST_EVALUATION
+        least, taken_s, needed = max(least, taken_s), max(needed, taken_s), max(needed, taken_s)
         what = f"with {duration(found.exams_s)} for eval.benchmarks each time, a run takes"
-    if budget.seconds < LEAST_START * least:
+    if budget.seconds < least:
         given = f"hours={budget.hours:g}" if budget.minutes is None else f"minutes={budget.minutes:g}"
         more = f"give at least budget.minutes={math.ceil(needed / 60)}"
-        raise BadInput(f"budget.{given}: {what} about {duration(least)}; {more}")
+        raise BadInput(f"budget.{given}: {what} about {duration(taken_s)}; {more}")
 
 
 def check_warm_start(plan: Plan) -> None:

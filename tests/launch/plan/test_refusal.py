@@ -69,7 +69,11 @@ def test_a_budget_that_cannot_hold_the_exams_is_refused_with_one_that_can() -> N
     with pytest.raises(BadInput, match=r"budget\.minutes=8: .*eval\.benchmarks") as caught:
         check_budget(made := plan("quickstart", CPU, exams))
     assert "aime24 (30 problems × 256), b (40 problems × 8)" in shown(made)
-    check_budget(plan("quickstart", CPU, exams, str(caught.value).rpartition("at least ")[2]))
+    enough = str(caught.value).rpartition("at least ")[2]
+    check_budget(plan("quickstart", CPU, exams, enough))
+    least = int(enough.rpartition("=")[2])
+    with pytest.raises(BadInput, match=r"eval\.benchmarks"):
+        check_budget(plan("quickstart", CPU, exams, f"budget.minutes={0.8 * least}"))
 
 
 def check_evaluation(where: Machine, recipe: str, *settings: str) -> Fit:
