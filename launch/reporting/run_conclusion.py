@@ -91,11 +91,13 @@ def conclude(run: Run, found: Effect | None) -> str:
         return f"No conclusion: no update was made; {_ended(run)}.{_parts(run, found)}"
     late = f" It made only {said}." if (said := behind(run)) else ""
     shown = ((name, of) for name, of in changes(run).items() if of.finding != "unclear")
-    late += "".join(f" {_sentence(of, f'pass@1 on {name}')}" for name, of in shown)
+    late += "".join(f" {_change(of, f'Pass@1 on {name}')}" for name, of in shown)
     if found:
         return _sentence(reinforcement(run) or found) + _parts(run, found) + _choice(run) + late
-    missing = "the base model" if run.base is None else "the trained model"
-    return f"No conclusion: {missing} was not evaluated; {_ended(run)}.{late}"
+    missing = f"{'the base model' if run.base is None else 'the trained model'} was not evaluated"
+    if run.config.get("eval.problems") == 0:
+        missing = "no problems were held out"
+    return f"No conclusion: {missing}; {_ended(run)}.{late}"
 
 
 def _parts(run: Run, whole: Effect) -> str:
@@ -125,14 +127,21 @@ def _ended(run: Run) -> str:
     return f"the run {ended}" + (f" ({reason})" if reason else "")
 
 
-def _sentence(found: Effect, what: str = "held-out pass@1") -> str:
-    difference, interval = found.difference.value, found.difference.interval
+def _change(found: Effect, what: str) -> str:
+    """Say what rose or fell, from what to what, and by how much."""
     levels = f"{percent(found.before.value)} to {percent(found.after.value)}"
+    size = (
+        f"{decimal(abs(found.difference.value) * 100)} points (95{SPACE}% interval {span(found.difference.interval)})"
+    )
+    return f"{what} {found.finding} from {levels}, by {size}."
+
+
+def _sentence(found: Effect) -> str:
+    difference, interval = found.difference.value, found.difference.interval
     if found.finding != "unclear":
-        lead = "It learned" if found.finding == "rose" else "It got worse"
-        size = f"{decimal(abs(difference) * 100)} points (95{SPACE}% interval {span(interval)})"
-        return f"{lead}: {what} {found.finding} from {levels}, by {size}."
-    went = f"{what} went from {levels}, by {points(difference)} points"
+        return f"{'It learned' if found.finding == 'rose' else 'It got worse'}: {_change(found, 'held-out pass@1')}"
+    levels = f"{percent(found.before.value)} to {percent(found.after.value)}"
+    went = f"held-out pass@1 went from {levels}, by {points(difference)} points"
     if found.difference.p is None:
         return f"{went[0].upper()}{went[1:]}; without the samples it has no interval."
     why = f"and the 95{SPACE}% interval {span(interval)} does not exclude zero"

@@ -138,7 +138,8 @@ def exams(run: Run) -> Table:
         levels = (percent(of.before.value), span(of.before.interval), percent(of.after.value), span(of.after.interval))
         rows.append((name, str(of.problems), *levels, points(of.difference.value), span(of.difference.interval)))
     head = ("pass@1", "problems", "base", "95 % interval", "trained", "95 % interval", "change", "95 % interval")
-    return Table("Benchmarks in the run", head, rows, "The run was not trained on them. Changes are in points.")
+    apart = "" if run.config.get("data.contamination") == "report_only" else "The run was not trained on them. "
+    return Table("Benchmarks in the run", head, rows, f"{apart}Changes are in points.")
 
 
 def benchmarks(run: Run) -> Table:

@@ -76,7 +76,11 @@ def test_an_exam_that_falls_is_named_with_its_interval(tmp_path: Path, after: in
     run = read_run(folder)
     said, found = conclude(run, compared(run)), changes(run)["general"].difference
     assert said.startswith("It learned")
-    assert (f"pass@1 on general fell from 75.0{SPACE}%" in said) == (span(found.interval) in said) == fell
+    assert (f". Pass@1 on general fell from 75.0{SPACE}%" in said) == (span(found.interval) in said) == fell
+    alone = replace(run, config={**run.config, "eval.problems": 0})
+    assert ("no problems were held out" in conclude(alone, None), "no problems" in conclude(run, None)) == (True, False)
+    listed = replace(run, config={**run.config, "data.contamination": "report_only"})
+    assert ("not trained" in exams(run).note, "not trained" in exams(listed).note) == (True, False)
     ((name, _, before, _, trained, _, *change),) = exams(run).body
     assert (name, before, trained) == ("general", percent(0.75), percent(after / 24))
     assert change == [points(found.value), span(found.interval)]
