@@ -152,7 +152,8 @@ def read_benchmark(
     benchmark: Benchmark, data: DataConfig, filtered: list[FilteredRow], limit: int | None = None
 ) -> list[RawProblem]:
     """Read the distinct problems of a benchmark, ordered by id. limit: number of problems that a generator makes."""
-    data = replace(data, problem_pattern="", scan=None, size=limit)
+    own = data.parameters if benchmark.source == data.source else {}  # those of another generator
+    data = replace(data, problem_pattern="", scan=None, size=limit, parameters=own)
     rows = sources.read(benchmark.key, benchmark.source, data, EVAL_SEED)
     named: dict[str, Any] = {name: value for name in COLUMNS if (value := getattr(benchmark, name))}
     data = replace(with_columns(data, rows), **named)

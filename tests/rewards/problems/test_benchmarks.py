@@ -60,6 +60,17 @@ def test_the_recipe_names_unusual_columns(config: Config, byte_tokenizer: Any) -
     assert load_benchmark(benchmark, config, byte_tokenizer).problems[0].gold == "2"
 
 
+def test_another_generator_has_none_of_the_parameters_of_the_training_source(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = list[Any]()
+    monkeypatch.setattr("rewards.problems.sources.read", lambda key, source, data, seed: given.append(data) or [])
+    config = changed(config, {"data.source": "reasoning_gym:chain_sum", "data.parameters": {"max_terms": 9}})
+    for benchmark in find_benchmarks(["reasoning_gym:gcd", "reasoning_gym:chain_sum"]):
+        read_benchmark(benchmark, config.data, [], 4)
+    assert [data.parameters for data in given] == [{}, {"max_terms": 9}]
+
+
 def test_heldout_problems_are_the_recipes(config: Config, byte_tokenizer: Any) -> None:
     settings = {"data.problem_pattern": "", "data.size": 20, "eval.problems": 10}
     assert len(heldout(config, byte_tokenizer, settings).problems) == 4
