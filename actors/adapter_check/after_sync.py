@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import chain, islice
 from math import expm1, isfinite
-from operator import mul
+from operator import gt, mul
 from statistics import fmean
 
 from actors.adapter_check.prompts import Responses, distance, logprobs_of, tokens_of
@@ -63,12 +63,13 @@ class CheckAfterSync:
             bases = ([p for score in view for p in score.base] for view in views)
             unapplied = (distance(logprobs_of(own), base) for own, base in zip(responses, bases, strict=True))
             self.noise = min(*off, *unapplied, MAX_NOISE / BAND)
-        worst = off.index(max(off))
+        bands = [self.band(*pair) for pair in zip(responses, policies, strict=True)]
+        worst = max(range(len(off)), key=lambda engine: off[engine] / bands[engine])
         policy, base = policies[worst], [p for score in views[worst] for p in score.base]
         previous, self._previous = self._previous[worst] if self._previous else None, responses
-        band = self.band(responses[worst], policy)
+        band = bands[worst]
         if off[worst] > band:
-            who = "the rollouts" if min(off) > band else f"rollout-{worst}, unlike the others,"
+            who = "the rollouts" if all(map(gt, off, bands)) else f"rollout-{worst}, unlike the others,"
             raise Halted(f"adapter check: {self._diagnose(who, responses[worst], previous, policy, base)}")
         movement = distance(policy, base)
         reference = [p for score in views[worst] for p in score.reference or score.base]

@@ -44,3 +44,15 @@ def test_an_adapter_that_is_not_applied_from_the_start_is_no_noise() -> None:
 def test_movement_is_measured_from_the_base_model_and_kl_from_the_reference() -> None:
     found = compare(CheckAfterSync(noise_floor=0.01), [-1.0], [-1.0], [-3.0], -1.0)
     assert (found["adapter_check/movement"], found["policy/kl_to_base"]) == (2.0, 0.0)
+
+
+def test_each_engine_has_the_band_of_its_own_entropy() -> None:
+    """The second engine is nearer to the learner, and beyond its band; the first one is within its wide band."""
+    check = CheckAfterSync(noise_floor=0.1, noise=0.0)
+    groups, scores = [], []
+    for engine, policy in ((-3.0, -3.14), (-0.5, -0.62)):
+        sample = Sample((0,), (engine,), "", "length")
+        groups.append((Group(-1, make_problem(0), AdapterRef(3, 0, "nowhere"), (sample,)),))
+        scores.append((Scores((policy,), (policy,), ()),))
+    with pytest.raises(Halted, match="rollout-1, unlike the others"):
+        check.compare(tuple(groups), tuple(scores))
