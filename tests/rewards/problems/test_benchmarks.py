@@ -67,7 +67,8 @@ def test_another_generator_has_none_of_the_parameters_of_the_training_source(
     monkeypatch.setattr("rewards.problems.sources.read", lambda key, source, data, seed: given.append(data) or [])
     config = changed(config, {"data.source": "reasoning_gym:chain_sum", "data.parameters": {"max_terms": 9}})
     for benchmark in find_benchmarks(["reasoning_gym:gcd", "reasoning_gym:chain_sum"]):
-        read_benchmark(benchmark, config.data, [], 4)
+        with pytest.raises(BadInput, match="being empty"):
+            read_benchmark(benchmark, config.data, [], 4)
     assert [data.parameters for data in given] == [{}, {"max_terms": 9}]
 
 
