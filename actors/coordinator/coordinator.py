@@ -45,8 +45,7 @@ class Coordinator:
     """One run from the first adapter to the final evaluation."""
 
     def __init__(self, run: RunContext) -> None:
-        self.ledger = run.ledger
-        self._run = run
+        self._run, self.ledger = run, run.ledger
         self._config, self._learner, self._folder = run.config, run.learner, run.folder
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
         self._heldout, self._plasticity = HeldoutEvaluations(run), ReferenceSet(run)
@@ -80,8 +79,7 @@ class Coordinator:
     @property
     def _state(self) -> CoordinatorState:
         """The coordinator's part of a checkpoint."""
-        more = {"noise": self._publisher.noise, **self._warm_start.state}
-        return self._producer.state.model_copy(update=more)
+        return self._producer.state.model_copy(update={"noise": self._publisher.noise, **self._warm_start.state})
 
     @property
     def progress(self) -> Progress:
@@ -227,8 +225,7 @@ class Coordinator:
             if found := self._ending() or self._producer.take_batch() or self._producer.out_of_time:
                 return found
             complete = self._producer.staleness.waiting >= self._config.learner.problems_per_update
-            waits = "wait_rewards" if self._producer.only_verifying else "wait_rollouts"
-            self.ledger.enter("learner", "wait_stragglers" if complete else waits)
+            self.ledger.enter("learner", "wait_stragglers" if complete else self._producer.waits("wait_rollouts"))
             return None
 
         batch = await self._stopping.until(look)
@@ -359,9 +356,8 @@ class Coordinator:
                 in_time = True
         self.ledger.enter_all("evaluate")
         self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
-        policy, inspect = self._publisher.policy, in_time and self._lifecycle.at_policy
-        if policy:
-            await stopping.unless_stopped(self._finals.evaluate(policy, inspect))
+        if policy := self._publisher.policy:
+            await stopping.unless_stopped(self._finals.evaluate(policy, in_time and self._lifecycle.at_policy))
         return replace(self._ending() or NO_UPDATE_FITS, **self._finals.found)
 
     async def _conclude(self) -> None:

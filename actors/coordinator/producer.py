@@ -111,10 +111,9 @@ class RolloutProducer:
         """Whether no group is running and none may start."""
         return self.staleness.running == 0 and not (self.staleness.capacity > 0 and self._worth_starting)
 
-    @property
-    def only_verifying(self) -> bool:
-        """Whether groups are running, and the engines have generated all of them."""
-        return 0 < self.staleness.running == self._verifying
+    def waits(self, otherwise: str) -> str:
+        """Return what is waited for: the rewards if groups are running, and the engines have generated all of them."""
+        return "wait_rewards" if 0 < self.staleness.running == self._verifying else otherwise
 
     @property
     def out_of_time(self) -> bool:
@@ -220,6 +219,6 @@ class RolloutProducer:
         return useful
 
     def _note_activity(self) -> None:
-        waits = "wait_rewards" if self.only_verifying else "wait_learner"
-        self._run.ledger.enter("rollouts", "generate" if self.staleness.running > self._verifying else waits)
+        generating = self.staleness.running > self._verifying
+        self._run.ledger.enter("rollouts", "generate" if generating else self.waits("wait_learner"))
         self._run.ledger.enter("rewards", "verify" if self._verifying else "wait_rollouts")
