@@ -71,7 +71,7 @@ class RolloutProducer:
             next_unused=self.cursor.next_unused,
             used=list(self.cursor.used),
             reached=self._mixture.reached,
-            drawn=self._mixture.drawn,
+            drawn=[*map(list, self._mixture.drawn.items())],
             noted=self._rates.noted,
             dropped=self._dropped,
             dropped_tokens=self._dropped_tokens,

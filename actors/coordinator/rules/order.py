@@ -1,8 +1,9 @@
 """The order of the problems, and the place that a run has reached in it."""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from actors.coordinator.rules.mixture import place
 from actors.messages import Problem
@@ -54,51 +55,16 @@ class DataCursor:
             self.next_unused += 1
 
 
-class Walk:
-    """Draws the problems of a stream by chance, passing each place once: a pure state machine.
+class Mixture:
+    """The streams of all sources, of which each has its weight in any stretch of indices (see `mixture.place`), and the
+    places in them that were drawn by chance: a pure state machine.
 
-    Every epoch of the stream has each problem once, so that none is drawn twice in an epoch. None is drawn while a
-    group of it is under way, unless all are. A dropped group is under way until `close`, since the moment of a drop
+    A draw passes each place of its stream once, so that none is drawn twice. No problem has two groups under way while
+    another of its source has none, and so on. A dropped group is under way until `close`, since the moment of a drop
     depends on the machine's speed.
 
-    reached: the first place that has not been passed. drawn: the places of the groups under way, by index.
+    reached: by source, the first place that has not been passed. drawn: the places of the groups under way, by index.
     """
-
-    def __init__(
-        self,
-        stream: Callable[[int], Problem],
-        size: int,
-        seed: int,
-        reached: int = 0,
-        drawn: Iterable[tuple[int, int]] = (),
-    ) -> None:
-        """stream: returns the problem at a place. size: number of problems in it. drawn: pairs of index and place."""
-        self.reached = reached
-        self.drawn = dict(drawn)
-        self._stream, self._size, self._seed = stream, size, seed
-
-    def draw(self, index: int, chance: Callable[[str], float]) -> Problem:
-        """Return the problem of a group: the one drawn before, or the next that its chance takes, by its id."""
-        if index not in self.drawn:
-            under_way = {self._stream(place).id for place in self.drawn.values()}
-            while not self._takes(self._stream(self.reached).id, under_way, chance):
-                self.reached += 1
-            self.drawn[index] = self.reached
-            self.reached += 1
-        return self._stream(self.drawn[index])
-
-    def _takes(self, problem: str, under_way: set[str], chance: Callable[[str], float]) -> bool:
-        if problem in under_way and len(under_way) < self._size:
-            return False
-        return random.Random(f"{self._seed}/adaptive/{self.reached}").random() < chance(problem)
-
-    def close(self, done: Callable[[int], bool]) -> None:
-        """Forget the groups that are done, as told by their index."""
-        self.drawn = {index: place for index, place in self.drawn.items() if not done(index)}
-
-
-class Mixture:
-    """The streams of all sources, of which each has its weight in any stretch of indices: see `mixture.place`."""
 
     def __init__(
         self,
@@ -108,37 +74,35 @@ class Mixture:
         reached: Sequence[int] = (),
         drawn: Iterable[Sequence[int]] = (),
     ) -> None:
-        """weights: by the sources' names; the only source has an empty one. reached, drawn: those of each `Walk`."""
-        self._weights, places = tuple(weights.values()), [(index, place) for index, place in drawn]
-        own = [[problem for problem in problems if problem.source == name] for name in weights]
-        self._streams = [partial(problem_at, each, seed) for each in own]
-        self._walks = [
-            Walk(stream, len(each), seed, start, [pair for pair in places if self._source(pair[0]) == number])
-            for number, (stream, each, start) in enumerate(
-                zip(self._streams, own, reached or [0] * len(own), strict=True)
-            )
-        ]
-
-    @property
-    def reached(self) -> list[int]:
-        return [walk.reached for walk in self._walks]
-
-    @property
-    def drawn(self) -> list[list[int]]:
-        return [[index, place] for walk in self._walks for index, place in walk.drawn.items()]
+        """weights: by the sources' names; the only source has an empty one. drawn: pairs of index and place."""
+        self.reached = [*reached] or [0] * len(weights)
+        self.drawn = {pair[0]: pair[1] for pair in drawn}
+        self._weights, self._seed = tuple(weights.values()), seed
+        self._own = [[problem for problem in problems if problem.source == name] for name in weights]
 
     def at(self, index: int) -> Problem:
         """Return the problem of a group in the order of the streams."""
         source, number = place(self._weights, index)
-        return self._streams[source](number)
+        return problem_at(self._own[source], self._seed, number)
 
     def draw(self, index: int, chance: Callable[[str], float]) -> Problem:
-        """Return the problem of a group by chance, see `Walk.draw`."""
-        return self._walks[self._source(index)].draw(index, chance)
+        """Return the problem of a group: the one drawn before, or the next that its chance takes, by its id."""
+        source = self._source(index)
+        own, reached = self._own[source], self.reached[source]
+        if index not in self.drawn:
+            places = [passed for other, passed in self.drawn.items() if self._source(other) == source]
+            under_way = Counter(problem_at(own, self._seed, passed).id for passed in places)
+            while not (
+                under_way[name := problem_at(own, self._seed, reached).id] <= len(places) // len(own)
+                and random.Random(f"{self._seed}/adaptive/{reached}").random() < chance(name)
+            ):
+                reached += 1
+            self.drawn[index], self.reached[source] = reached, reached + 1
+        return problem_at(own, self._seed, self.drawn[index])
 
     def close(self, done: Callable[[int], bool]) -> None:
-        for walk in self._walks:
-            walk.close(done)
+        """Forget the groups that are done, as told by their index."""
+        self.drawn = {index: passed for index, passed in self.drawn.items() if not done(index)}
 
     def _source(self, index: int) -> int:
         return place(self._weights, index)[0]
