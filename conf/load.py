@@ -258,6 +258,7 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
         before = flatten(_merged(*merged))
         for item in followers:
             repeated = before.get(item.follows) == own.get(item.follows)
+            repeated &= own.get("data.mixture") in (None, before.get("data.mixture"))
             if item.follows in own and (not repeated or item.path == "budget.minutes"):  # hours replace minutes
                 merged = [copy.deepcopy(tree) for tree in merged]
                 for tree in merged:

@@ -45,12 +45,10 @@ class RolloutProducer:
         if one_batch:
             self.staleness.limit(min(next_version, config.budget.updates or next_version))
         self.cursor = DataCursor(state.next_unused, state.used)
-        known = run.problems.train, config.data.weights, config.run.seed
-        self._mixture = Mixture(*known, state.reached, state.drawn)
-        weighed = bool(config.reward.accuracy or config.reward.cosine)
-        self._rates = PassRates(
-            config.rollout.samples_per_problem, weighed, state.version, run.folder.known_pass_rates(), state.noted
-        )
+        order = run.problems.train, config.data.weights, config.run.seed
+        self._mixture = Mixture(*order, state.reached, state.drawn)
+        known = config.rollout.samples_per_problem, config.reward.by_accuracy, state.version
+        self._rates = PassRates(*known, run.folder.known_pass_rates(), state.noted)
         self.fruitless = FruitlessStreak(config.learner.problems_per_update)
         self._run = run
         self._publisher = publisher

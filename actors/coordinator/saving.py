@@ -79,9 +79,9 @@ class Saving:
             await run.stopping.within_grace(run.learner.save(str(folder)))
             state, rates = self._state().model_copy(update={"counts": run.ledger.counts}), self._pass_rates()
             await asyncio.to_thread(write_state, folder, state, rates)
-            run.folder.write_pass_rates(rates)
             run.folder.write_spent(run.budget.spent, run.ledger.record)  # never older than a checkpoint's counts
             await run.folder.flush()
+        run.folder.write_pass_rates(rates)  # never newer than the checkpoint
         self.nothing_unsaved()
         self.crashes = 0
         run.budget.expect("checkpoint", run.clock.now() - started)

@@ -88,8 +88,8 @@ class RunFolder(RunRecord):
         return self.checkpoints.latest
 
     def cut_metrics(self) -> None:
-        """Drop the rows of updates after the newest checkpoint, also of the warm start, and half-written ones. Call it
-        once the rows are on disk.
+        """Drop the rows of updates after the newest checkpoint, also of the warm start, and half-written ones; the pass
+        rates become those of the checkpoint. Call it once the rows are on disk.
 
         The loggers, which go by the version, get those of the warm start again that they drop.
         """
@@ -97,7 +97,8 @@ class RunFolder(RunRecord):
         version, imitated = (version_of(latest), read_state(latest).imitated) if latest else (0, 0)
         warm_start = [row for row in self.warm_start_rows() if row.update <= imitated]
         rows = [row for row in self.rows() if row.update <= version]
-        for file, kept in ((self.metrics, rows), (self.warm_start_metrics, warm_start)):
+        rates = self.known_pass_rates()
+        for file, kept in ((self.metrics, rows), (self.warm_start_metrics, warm_start), (self.pass_rates, rates)):
             if file.exists():
                 self.writer.put(write_rows, file, kept)
         self.tracking.begin(version + 1)

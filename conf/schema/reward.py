@@ -143,6 +143,11 @@ class RewardConfig:
     remote: RemoteConfig = section(RemoteConfig)
     judge: JudgeConfig = section(JudgeConfig)
 
+    @property
+    def by_accuracy(self) -> bool:
+        """Whether right samples earn alike, format and box aside: other parts differ among them too."""
+        return self.accuracy > 0 and not self.cosine and not any(part.weight for part in self.custom)
+
 
 def formula(settings: Mapping[str, Any]) -> str:
     """Write the reward of a sample as `1 · accuracy + 0.2 · format`. settings: a run's, by dotted key."""

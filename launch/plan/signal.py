@@ -14,6 +14,7 @@ from actors.storage.documents import FormattedDocument
 from actors.storage.files import read_document, write_document
 from conf.parsing import path_of
 from conf.schema import Config
+from conf.settings import changed
 from launch.plan.plan import FILE
 from launch.plan.time import Workload
 
@@ -23,8 +24,8 @@ KEPT = "signal.json"
 SAMPLING = ("samples_per_problem", "max_prompt_tokens", "max_response_tokens", "temperature")
 """Settings of `rollout` that samples depend on."""
 
-SPEED = ("hub_timeout_s", "workers")
-"""Settings of `data` and `reward` that samples do not depend on."""
+SPEED = ("hub_timeout_s", "workers", "pass_rates", "pass_rates_weight")
+"""Settings of `data` and `reward` that a problem's samples do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def keep_signal(signal: Signal, config: Config, folder: Path) -> Path:
 
     Raises BadInput if a file of that name is damaged or somebody else's.
     """
-    known = {**_known(folder), recipe_of(config): signal}
+    known = {**_known(folder), _key(config): signal}
     folder.mkdir(parents=True, exist_ok=True)
     write_document(folder / KEPT, KeptSignals(signals=SIGNALS.dump_python(known)))
     return folder / KEPT
@@ -78,7 +79,7 @@ def keep_signal(signal: Signal, config: Config, folder: Path) -> Path:
 
 def recall_signal(config: Config, folder: Path) -> Signal | None:
     """Return the last signal of a recipe."""
-    return _known(folder).get(recipe_of(config))
+    return _known(folder).get(_key(config))
 
 
 def best_workload(measured: Workload | None, config: Config, folder: Path) -> Workload | None:
@@ -90,6 +91,11 @@ def best_workload(measured: Workload | None, config: Config, folder: Path) -> Wo
     if not signal or config.warm_start.source or (measured and measured.recipe == recipe_of(config)):
         return measured
     return replace(signal.workload, by=f"the doctor on {signal.problems} problems")
+
+
+def _key(config: Config) -> str:
+    """Name the recipe of a signal, which is of problems in no order."""
+    return recipe_of(changed(config, {"data.sampling": "uniform"}))
 
 
 def _known(folder: Path) -> dict[str, Signal]:

@@ -309,7 +309,7 @@ def usable_problems(
         if reason:
             filtered.append(filtered_row(key, reason, one))
             continue
-        fields = {"data_source": one.source, **one.fields} if config.data.mixture else one.fields
+        fields = {**one.fields, "data_source": one.source} if config.data.mixture else one.fields
         columns = {"columns": json.dumps(fields, default=str)} if config.reward.custom else {}
         problems.append(Problem(one.id, prompt, ids, one.gold, one.grader, source=one.source, **columns))
     return problems

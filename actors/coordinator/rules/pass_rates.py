@@ -109,7 +109,7 @@ def mixed(right: float, wrong: float, samples: int) -> float:
 
 
 def successes(group: Group, by_accuracy: bool) -> int:
-    """Return the number of a group's right samples; where the reward does not weigh accuracy, of those with more than
+    """Return the number of a group's right samples; where the reward is not by accuracy alone, of those with more than
     the mean reward, so that a group counts as solved in part if its rewards differ.
     """
     rewards = [reward for reward in group.rewards if not reward.masked]

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -8,11 +9,12 @@ import pytest
 from actors.messages import AdapterRef
 from actors.storage.checkpoints import STATE, write_state
 from actors.storage.documents import EventKind
+from actors.storage.files import read_rows, write_rows
 from actors.storage.folders import mark
 from actors.storage.layout import RAY_SESSION
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
-from actors.storage.state import CoordinatorState
+from actors.storage.state import CoordinatorState, PassRateRow
 from tests.fakes import make_group
 from tests.run_folders import write_run
 
@@ -29,10 +31,10 @@ def reopen(path: Path) -> RunFolder:
     return folder
 
 
-def save(folder: RunFolder, version: int, imitated: int = 0) -> None:
+def save(folder: RunFolder, version: int, imitated: int = 0, rates: Sequence[PassRateRow] = ()) -> None:
     async def write() -> None:
         async with folder.checkpoints.new(version, keep_last=2) as path:
-            write_state(path, CoordinatorState(version=version, imitated=imitated))
+            write_state(path, CoordinatorState(version=version, imitated=imitated), rates)
 
     asyncio.run(write())
 
@@ -54,6 +56,19 @@ def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(fol
         file.write('{"update": 1, "rew')
     assert updates(reopen(folder.path)) == [1, 2]
     assert before.startswith(folder.metrics.read_text())
+
+
+def test_pass_rates_are_those_of_the_checkpoint_that_a_run_goes_back_to(folder: RunFolder) -> None:
+    earlier, *later = [
+        [PassRateRow(problem="a", tries=tries, rate=0.5, first=0.5, version=tries)] for tries in range(1, 5)
+    ]
+    write_rows(folder.pass_rates_before, earlier)
+    for version, rates in zip((2, 4, 6), later, strict=True):
+        save(folder, version, rates=rates)
+        folder.write_pass_rates(rates)
+    for version, rates in ((4, later[1]), (0, earlier)):
+        folder.return_to(version)
+        assert read_rows(folder.pass_rates, PassRateRow) == rates
 
 
 def test_rows_of_a_warm_start_are_cut_too_and_loggers_get_those_again_that_they_drop(folder: RunFolder) -> None:
