@@ -24,7 +24,7 @@ import tempfile
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -105,6 +105,7 @@ def chat(trained: Trained, console: Console) -> int:
     from rewards.problems.loading import load_problems
     from rewards.weighted_sum import RewardFunction
 
+    config = replace(config, data=next(iter(config.data.by_source.values())))  # of a mixture, the first source's
     console.print(f"Starting an engine for {near(trained.checkpoint)} …")
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
     adapter = AdapterRef(0, 0, str(trained.adapter))

@@ -50,31 +50,31 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
     for group in batch.groups:
         by_source.setdefault(group.problem.source, []).append(group)
     samples = [sample for group in batch.groups for sample in group.samples]
-    lengths = [len(sample.token_ids) for sample in samples]
-    rewards = [reward for group in batch.groups for reward in group.rewards]
-    verified = [reward for reward in rewards if not reward.masked]
-    statuses = Counter(reward.status for reward in rewards)
+    verified = [reward for group in batch.groups for reward in group.rewards if not reward.masked]
+    figures = _figures(batch.groups)
     parts = {name: fmean([r.parts[name] for r in verified]) for name in verified[0].parts} if verified else {}
     return {
         "reward/mean": fmean([r.total for r in verified]) if verified else 0.0,
         **{f"reward/{name}": value for name, value in parts.items()},
         "prompt/mean_length": fmean([len(group.problem.prompt_ids) for group in batch.groups]),
-        "response/mean_length": fmean(lengths),
+        "response/mean_length": figures["mean_length"],
         "response/truncated": fmean([sample.truncated for sample in samples]),
-        "groups/zero_variance": fmean([group.zero_variance for group in batch.groups]),
-        **{f"verify/{status}": statuses[status] for status in Status},
-        "tokens/generated": sum(lengths),
+        "groups/zero_variance": figures["zero_variance"],
+        **{f"verify/{status}": figures[status] for status in Status},
+        "tokens/generated": sum(group.tokens for group in batch.groups),
         **{f"verify/{name}": count for name, count in health.items()},
-        **{key: value for name in by_source if name for key, value in _of_source(name, by_source[name]).items()},
+        **{f"source/{name}/{key}": n for name in by_source if name for key, n in _figures(by_source[name]).items()},
     }
 
 
-def _of_source(name: str, groups: Sequence[Group]) -> dict[str, float]:
-    """Describe the groups of one source of a mixture."""
+def _figures(groups: Sequence[Group]) -> dict[str, float]:
+    """Describe the groups of a batch, or those of one source of a mixture."""
     rewards = [reward for group in groups for reward in group.rewards]
-    values = {str(status): float(sum(reward.status == status for reward in rewards)) for status in Status}
-    values["groups"] = len(groups)
-    values["pass_rate"] = fmean([reward.parts["accuracy"] for reward in rewards if not reward.masked] or [0.0])
-    values["mean_length"] = fmean([len(sample.token_ids) for group in groups for sample in group.samples])
-    values["zero_variance"] = fmean([group.zero_variance for group in groups])
-    return {f"source/{name}/{key}": value for key, value in values.items()}
+    statuses = Counter(reward.status for reward in rewards)
+    return {
+        **{str(status): statuses[status] for status in Status},
+        "groups": len(groups),
+        "pass_rate": fmean([reward.parts["accuracy"] for reward in rewards if not reward.masked] or [0.0]),
+        "mean_length": fmean([len(sample.token_ids) for group in groups for sample in group.samples]),
+        "zero_variance": fmean([group.zero_variance for group in groups]),
+    }

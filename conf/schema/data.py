@@ -94,21 +94,21 @@ class DataConfig:
     parameters: dict[str, Any] = setting({}, "the generator's or the function's own", follows="data.source")
     """Parameters of the reasoning_gym generator or the function."""
     size: int | None = setting(None, "our choice", ge=1, le=10**7)
-    """Number of problems to train on; all when null. A generator makes this many, including the held-out ones."""
+    """Number of problems of each source to train on; all when null. A generator makes this many in all."""
     scan: int | None = setting(None, "our choice", ge=1, le=10**7)
     """Number of rows to read from the start of a source, streamed from the Hub instead of downloaded whole. When
     null, all, but at most 1,000,000, or data.size if that is more."""
     hub_timeout_s: float = setting(600.0, "our choice", gt=0, le=86400, resumable=True)
     """Seconds to wait for the Hub in total."""
     eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE)
-    """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training source, with
-    their near duplicates."""
+    """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training
+    sources, with their near duplicates."""
     contamination: str = setting(
         "drop", "our choice: a result on problems that were trained on says nothing", choices=("drop", "report_only")
     )
     """Treatment of training problems that are near duplicates of held-out ones: the same numbers in half of the same
-    words, or in another order of a sum or product. drop filters those of eval_source, and keeps those within one
-    source together, to train on or held out; report_only counts and lists them."""
+    words, or in another order of a sum or product. drop filters those of eval_source and eval.benchmarks, and keeps
+    those within the training sources together, to train on or held out; report_only counts and lists them."""
     problem_field: str = setting("", "our choice: one of the usual names", follows="data.source")
     """Column of the problem; guessed when empty."""
     answer_field: str = setting("", "our choice: one of the usual names", follows="data.source")
@@ -128,9 +128,9 @@ class DataConfig:
     problem is taken with the probability that its group will have right and wrong responses, by what its earlier groups
     have earned, but at least 0.1; the others are passed over until the next epoch."""
     pass_rates: str = setting("", "our choice: what the run learns itself", local_path=True, costless=True)
-    """Folder of an earlier run, whose `pass-rates.jsonl` the run begins with. Its model and reward must be the same."""
+    """Folder of an earlier run with the same model, prompts and reward, whose `pass-rates.jsonl` it begins with."""
     pass_rates_weight: float = setting(1.0, "our choice", gt=0, le=1, costless=True)
-    """Weight of the tries in data.pass_rates. With less than 1, model and reward may be others."""
+    """Weight of the tries in data.pass_rates. With less than 1, these may be others."""
 
     @property
     def key(self) -> str:

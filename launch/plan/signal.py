@@ -14,7 +14,6 @@ from actors.storage.documents import FormattedDocument
 from actors.storage.files import read_document, write_document
 from conf.parsing import path_of
 from conf.schema import Config
-from conf.settings import changed
 from launch.plan.plan import FILE
 from launch.plan.time import Workload
 
@@ -53,10 +52,13 @@ class KeptSignals(FormattedDocument):
     signals: dict[str, Any]
 
 
-def recipe_of(config: Config) -> str:
-    """Name the settings that samples and rewards depend on, and the present state of a file of problems."""
+def recipe_of(config: Config, drawn: bool = True) -> str:
+    """Name the settings that samples and rewards depend on, and the present state of a file of problems. drawn: whether
+    the order in which a run draws problems counts.
+    """
+    idle = SPEED if drawn else (*SPEED, "sampling")
     rollout = [getattr(config.rollout, name) for name in SAMPLING]
-    known = {key: value for key, value in (asdict(config.data) | asdict(config.reward)).items() if key not in SPEED}
+    known = {key: value for key, value in (asdict(config.data) | asdict(config.reward)).items() if key not in idle}
     state: list[float] = []
     for source in (each.source for each in config.data.by_source.values() if each.source.startswith(FILE)):
         file = path_of(source.removeprefix(FILE), f"{config.data.key}: {source}")
@@ -71,7 +73,7 @@ def keep_signal(signal: Signal, config: Config, folder: Path) -> Path:
 
     Raises BadInput if a file of that name is damaged or somebody else's.
     """
-    known = {**_known(folder), _key(config): signal}
+    known = {**_known(folder), recipe_of(config, drawn=False): signal}
     folder.mkdir(parents=True, exist_ok=True)
     write_document(folder / KEPT, KeptSignals(signals=SIGNALS.dump_python(known)))
     return folder / KEPT
@@ -79,7 +81,7 @@ def keep_signal(signal: Signal, config: Config, folder: Path) -> Path:
 
 def recall_signal(config: Config, folder: Path) -> Signal | None:
     """Return the last signal of a recipe."""
-    return _known(folder).get(_key(config))
+    return _known(folder).get(recipe_of(config, drawn=False))
 
 
 def best_workload(measured: Workload | None, config: Config, folder: Path) -> Workload | None:
@@ -91,11 +93,6 @@ def best_workload(measured: Workload | None, config: Config, folder: Path) -> Wo
     if not signal or config.warm_start.source or (measured and measured.recipe == recipe_of(config)):
         return measured
     return replace(signal.workload, by=f"the doctor on {signal.problems} problems")
-
-
-def _key(config: Config) -> str:
-    """Name the recipe of a signal, which is of problems in no order."""
-    return recipe_of(changed(config, {"data.sampling": "uniform"}))
 
 
 def _known(folder: Path) -> dict[str, Signal]:

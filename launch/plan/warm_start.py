@@ -42,7 +42,8 @@ def plan_warm_start(
     if warm.from_itself:
         per_problem = min(RIGHT * each, warm.per_problem)
         in_time = SAMPLING_SHARE * most_s / (each * response_s)
-        groups = int(min(math.ceil(found / per_problem), config.data.size or math.inf, in_time))
+        most = sum(each.size or math.inf for each in config.data.by_source.values())
+        groups = int(min(math.ceil(found / per_problem), most, in_time))
         samples = groups * each
         found = min(found, max(1, int(groups * per_problem)))
     tokens = min(warm.demonstrations, warm.demonstrations_per_update) * (workload.fresh + workload.response)

@@ -167,7 +167,7 @@ def problem_counts(problems: ProblemSet, config: Config) -> str:
     said += "".join(f", {len(exam.problems)} of {exam.name}" for exam in problems.exams)
     said += f", not {config.selecting}" if len(problems.selection) < config.selecting else ""
     numbers = dict(problems.filtered_counts)
-    if config.data.source.startswith(GENERATED):
+    if any(each.source.startswith(GENERATED) for each in config.data.by_source.values()):
         repeated = sum(numbers.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
         distinct = len(problems.all)
         said += f", all {distinct} distinct ones of {distinct + repeated:,} generated"

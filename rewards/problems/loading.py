@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from math import ceil
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -229,14 +230,23 @@ def check_number(of: Mapping[str, int], heldout: int, config: Config, filtered: 
 
     of: numbers of training problems by source.
     """
-    train, needed = sum(of.values()), config.learner.problems_per_update
-    if without := config.data.weights.keys() - of.keys() - {""}:
-        own = filter_reasons([row for row in filtered if row.source == f"mixture.{min(without)}"])
-        raise BadInput(f"data.mixture: no problem of '{min(without)}' is left to train on ({own}): leave it out")
+    train, needed, weights = sum(of.values()), config.learner.problems_per_update, config.data.weights
+    whole = sum(weights.values())
+    least = {name: ceil(needed * weight / whole - 1e-9) for name, weight in weights.items()}  # in an update
+    for name in least if train >= needed else ():
+        if of.get(name, 0) < least[name]:
+            own = filter_reasons([row for row in filtered if row.source == f"mixture.{name}"])
+            raise BadInput(
+                f"data.mixture: {of.get(name, 0)} problems of '{name}' are left to train on ({own}), fewer than the "
+                f"{least[name]} of an update: use a larger source, lower its weight, eval.problems or eval.share, or "
+                "leave it out"
+            )
     if train >= needed:
         return
     reasons = Counter(row.reason for row in filtered if row.source != "eval_source" and row.reason not in USED)
     remedies = [REMEDIES[reason] for reason, count in reasons.most_common(1) if reason in REMEDIES and count >= train]
+    if config.data.mixture:  # a source has its own
+        remedies = [remedy.replace("data.", "") for remedy in remedies]
     if train:
         remedies.append(f"give learner.problems_per_update={train}")
         most = train + heldout - config.selecting - needed

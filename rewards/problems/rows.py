@@ -93,8 +93,9 @@ def raw_problems(
 ) -> Iterator[RawProblem]:
     """Yield the problems in the rows of a source. key: the setting that names it. source: its name in a mixture."""
     columns = list(rows[0].fields) if rows else []
-    problem_field = choose_field(key, "data.problem_field", data.problem_field, PROBLEM_FIELDS, columns)
-    answer_field = choose_field(key, "data.answer_field", data.answer_field, ANSWER_FIELDS, columns)
+    section = sources.section_of(key)
+    problem_field = choose_field(key, f"{section}.problem_field", data.problem_field, PROBLEM_FIELDS, columns)
+    answer_field = choose_field(key, f"{section}.answer_field", data.answer_field, ANSWER_FIELDS, columns)
     pattern = re.compile(data.problem_pattern) if data.problem_pattern else WHOLE
     shown = {example.problem for example in data.few_shot}
     for fields, grader in rows:

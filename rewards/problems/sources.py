@@ -87,6 +87,11 @@ UNREADABLE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, Runt
 """Errors of the readers; Arrow raises RuntimeError for deep nesting or an unknown type."""
 
 
+def section_of(key: str) -> str:
+    """Return the section with the settings of a source. key: the setting that names it."""
+    return key.rpartition(".")[0] if key.startswith("data.") else "data"
+
+
 def most_rows(data: DataConfig) -> int:
     return data.scan or max(MOST_ROWS, data.size or 0)
 
@@ -212,7 +217,7 @@ def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) ->
             yield Row(entry, grader_of(reference, {**settings, **data.parameters}, entry))
     except (TypeError, ValueError, AssertionError, LookupError, AttributeError, ArithmeticError) as error:
         raise BadInput(
-            f"data.parameters: the generator '{reference}' refuses {data.parameters} ({error}): "
+            f"{section_of(key)}.parameters: the generator '{reference}' refuses {data.parameters} ({error}): "
             f"use the fields of its configuration class {DATASETS[reference][1].__name__}"
         ) from error
 
@@ -225,7 +230,7 @@ def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterat
     except (BadInput, GeneratorExit):  # GeneratorExit: the reader has enough rows
         raise
     except BaseException as error:  # a user's own code may raise anything
-        what = f"failed with data.parameters={data.parameters} ({in_brief(error)})"
+        what = f"failed with {section_of(key)}.parameters={data.parameters} ({in_brief(error)})"
         raise BadInput(f"{key}: '{reference}' {what}: correct it") from error
 
 

@@ -184,6 +184,10 @@ def test_a_mixture_replaces_the_source_and_what_follows_it(tmp_path: Path) -> No
     }
     (tmp_path / "config.yaml").write_text(dump(load(["conf=two"], folder)))
     assert read_record(tmp_path / "config.yaml").data == data
+    own = ["data.problem_field=text", "data.mixture=[{source: file:b.csv}]"]
+    again = load(["conf=two", *own], recipes(tmp_path, three="extends: two\ndata: {answer_field: result}")).data
+    assert (again.problem_field, again.weights) == ("text", {"b": 1.0})
+    assert load(["conf=three", own[1]], folder).data.answer_field == ""
     back = load(["conf=two", "data.source=file:c.csv"], folder).data
     assert (back.source, back.mixture) == ("file:c.csv", [])
     with pytest.raises(BadInput, match=r"^data\.source=file:a\.csv with data\.mixture: "):

@@ -107,6 +107,9 @@ def test_a_warm_start_takes_updates_from_the_budget_up_to_its_fraction() -> None
     assert few.warm_start.seconds < short.warm_start.seconds == short.warm_start.most_s == 48
     assert (solved.warm_start.samples, solved.warm_start.updates) == (0, 48)
     assert 0 < short.warm_start.sample_s <= 24
+    three = warm("data.mixture=[" + ",".join(f"{{source: file:{name}.csv, size: 1}}" for name in "abc") + "]")
+    assert three.warm_start
+    assert three.warm_start.samples == 3 * three.config.rollout.samples_per_problem
     endless = warm("run.deterministic=true", "budget.updates=9").warm_start
     assert endless
     assert endless.seconds == endless.sample_s + endless.updates * endless.update_s > 48

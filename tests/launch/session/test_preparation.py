@@ -15,6 +15,7 @@ from conf.settings import changed
 from launch.hardware.machine import detect
 from launch.plan.plan import make_plan
 from launch.session.preparation import prepare, problem_counts
+from rewards.problems.rows import DUPLICATE
 from tests.launch.plan.plans import estimated
 
 NONE = ProblemSet((), (), {})
@@ -83,6 +84,13 @@ def test_earlier_pass_rates_are_read_once(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("launch.session.preparation.earlier_pass_rates", lambda *_: pytest.fail("read again"))
     prepare(plan, tmp_path, started_at=0.0)
     assert RunRecord(tmp_path).known_pass_rates() == earlier
+
+
+def test_a_generators_repetitions_are_no_filtered_rows_in_a_mixture_either() -> None:
+    mixed = load(["conf=quickstart", "data.mixture=[{source: file:a.csv}, {source: 'reasoning_gym:chain_sum'}]"])
+    said = problem_counts(ProblemSet((), (), {DUPLICATE: 7}), mixed)
+    assert DUPLICATE not in said
+    assert "7 generated" in said
 
 
 @pytest.mark.parametrize(("every", "told"), [(0, False), (5, True)])

@@ -38,7 +38,8 @@ def sides(problems: ProblemSet) -> list[Counter[str]]:
 def test_each_source_is_read_and_shown_by_its_own_settings(loader: Loader) -> None:
     own = {"template": "Compute: {problem}", "system": "Be brief.", "few_shot": [ExampleConfig("2 times 2?", "4")]}
     functions = {"reward.custom": [CustomRewardConfig("posixpath:join")]}
-    problems = loader.load({**mix(**own), **functions, "data.template": "{problem} Box it."})
+    named = [{**row, "data_source": "the row's own"} for row in PRODUCTS]
+    problems = loader.load({**mix(products=named, **own), **functions, "data.template": "{problem} Box it."})
     for one in problems.all:
         assert json.loads(one.columns)["data_source"] == one.source
         assert ("Compute: What is 1" in one.prompt) == (one.source == "prod") == ("Be brief." in one.prompt)
@@ -95,6 +96,11 @@ def test_near_duplicates_across_sources_stay_on_one_side(exam: bool, loader: Loa
 
 def test_a_source_without_a_problem_left_is_refused(loader: Loader) -> None:
     loader.refuse(mix(products=[{"text": "<What is 3 + 3?>", "result": "6"}]), "data.mixture", "'prod'", DUPLICATE)
+    few = {**mix(products=PRODUCTS[:8]), "learner.problems_per_update": 8, "eval.problems": 4}
+    loader.refuse(few, "data.mixture", "5 problems of 'prod'", "the 6 of an update", "eval.problems or eval.share")
+    loader.load({**few, "data.mixture": mix(products=PRODUCTS[:8], weight=1.5)["data.mixture"]})
+    wrong = {**mix(products=[{"text": "<1 + 1>", "answer": "2"}])}
+    loader.refuse(wrong, "data.mixture[1].answer_field: data.mixture[1].source has no column 'result'")
     loader.refuse({**mix(), "learner.problems_per_update": 500}, "data.mixture", "3 × file:products.jsonl", "120")
 
 

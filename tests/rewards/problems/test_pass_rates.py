@@ -61,6 +61,9 @@ def test_damaged_rows_are_refused(change: dict[str, Any], word: str) -> None:
         ({"model.pin": "b" * 40}, "model.pin"),
         ({"model.pin": "", "model.path": "else/where"}, "model.path"),
         ({"reward.format": 0.7}, "reward.format"),
+        ({"lora.start_from": "runs/a"}, "lora.start_from"),
+        ({"data.chat_settings": {"enable_thinking": False}}, "data.chat_settings"),
+        ({"data.source": "file:other.csv"}, ""),
         ({"reward.workers": 3}, ""),
     ],
 )
@@ -76,12 +79,13 @@ def test_another_model_or_reward_is_refused_unless_its_tries_count_less(settings
 def test_a_run_that_knows_nothing_here_is_refused() -> None:
     assert earlier_pass_rates(Config(), PROBLEMS) == []
     config = write_run([{"problem": "elsewhere", **GOOD}])
+    assert len(earlier_pass_rates(config)) == 1
     with pytest.raises(BadInput, match="none of the 3 training problems"):
         earlier_pass_rates(config, PROBLEMS)
     Path("earlier/pass-rates.jsonl").unlink()
     for given in ("earlier", "nowhere", "earlier/config.yaml"):
         with pytest.raises(BadInput, match=given):
-            earlier_pass_rates(changed(config, {"data.pass_rates": given}), PROBLEMS)
+            earlier_pass_rates(changed(config, {"data.pass_rates": given}))
 
 
 def test_preview_shows_the_histogram(

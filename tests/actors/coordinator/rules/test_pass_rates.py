@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from actors.coordinator.rules.pass_rates import FLOOR, PassRates, histogram, mixed, successes
 from actors.messages import Group, Status
 from actors.storage.state import PassRateRow
+from conf.schema import CustomRewardConfig, RewardConfig
 from tests.fakes import make_group, make_problem, make_reward
 
 SAMPLES = 4
@@ -117,6 +118,12 @@ def test_what_counts_as_right() -> None:
     memory.note(replace(group, rewards=(make_reward(1.0), *(make_reward(0.0, Status.TIMEOUT) for _ in range(2)))))
     memory.note(replace(group, rewards=(make_reward(0.0, Status.CRASH),) * 3))
     assert [(known.tries, known.successes) for known in memory.noted] == [(1, 1)]
+
+
+def test_accuracy_alone_counts_unless_the_reward_has_other_parts() -> None:
+    part = [CustomRewardConfig("a.b:length")]
+    others = (RewardConfig(accuracy=0.0), RewardConfig(cosine=1.0), RewardConfig(custom=part))
+    assert [each.by_accuracy for each in (RewardConfig(format=0.5, boxed=0.1), *others)] == [True, False, False, False]
 
 
 def test_classes_of_a_histogram() -> None:
