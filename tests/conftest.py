@@ -326,6 +326,6 @@ def build_group() -> Callable[..., Group]:
 
 def _reward(total: float | None) -> Reward:
     if total is None:
-        return Reward(0.0, {}, Verdict(0.0, Status.TIMEOUT, None, 2000.0))
+        return Reward(0.0, {"accuracy": 0.0}, Verdict(0.0, Status.TIMEOUT, None, 2000.0))
     status = Status.CORRECT if total >= 1.0 else Status.WRONG
     return Reward(total, {"accuracy": float(total >= 1.0)}, Verdict(float(total >= 1.0), status, "7", 1.0))
