@@ -193,8 +193,7 @@ def check_problems(config: Config, run: RunRecord, digest: str, otherwise: str) 
     if run.problems_digest() not in (None, digest):
         raise BadInput(
             f"{config.data.key}: the run in {run.path} was begun with other problems than {config.data.origin} gives"
-            " now: "
-            f"restore data and settings, or {otherwise}"
+            f" now: restore data and settings, or {otherwise}"
         )
 
 
