@@ -6,7 +6,7 @@ from pathlib import Path
 
 from actors.coordinator.budget import Budget, cost_of
 from actors.coordinator.ledger import JUDGED, Ledger, MeteredSampler
-from actors.coordinator.rules.selection import SCORE, Selection
+from actors.coordinator.rules.selection import Selection, score_of
 from actors.coordinator.stopping import StopController
 from actors.messages import ProblemSet
 from actors.protocols import Clock, Engine, Learner, Sampler, Verifier
@@ -114,7 +114,7 @@ def result_of(run: RunRecord) -> Result | None:
     if checkpoints.best is None:
         return Result(update=version, why="the last, since no checkpoint was validated")
     rows = run.scored()
-    scores = {int(row["update"]): row[SCORE] for row in rows if SCORE in row}
+    scores = {int(row["update"]): score for row in rows if (score := score_of(row)) is not None}
     left = "" if Selection(rows).chosen == version else " whose checkpoint is left"
     highest = f"the highest mean of two validations in a row{left}, of {len(scores)}"
     why = highest if scores else "checkpoints/best leads to it"

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from math import isfinite
+from statistics import fmean
 
 from actors.coordinator.budget import FINISH_MARGIN_S
 from actors.coordinator.context import RunContext
 from actors.coordinator.metrics import Standing
-from actors.coordinator.rules.selection import SCORE
+from actors.coordinator.rules.selection import REWARD, SCORE
 from actors.errors import LearnerDied
 from actors.evaluation.evaluator import Evaluator, counted, part_of
 from actors.evaluation.samples import PolicySamples
@@ -112,9 +113,13 @@ class HeldoutEvaluations:
         await self._evaluator.evaluate(samples, at_once=len(problems), seconds=room)
         if not samples.rounds:
             return {}
-        found = samples.scores(samples.of_rounds(1))
+        rows = samples.of_rounds(1)
+        found = samples.scores(rows)
         budget.expect("validate", found.seconds)
-        return {
+        rewarded = (
+            {} if self._run.config.reward.weighs_answers else {REWARD: fmean(row.reward or 0.0 for (row,) in rows)}
+        )
+        return rewarded | {
             SCORE: found.pass_at_1,
             "validation/mean_length": found.mean_length,
             "validation/problems": len(problems),

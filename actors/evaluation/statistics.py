@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import atan, comb, cos, pi, sin, sqrt
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TypeVar
 
 from actors.messages import Status
@@ -98,6 +98,22 @@ def paired_difference(before: Mapping[K, float], after: Mapping[K, float], famil
     found = [ends for line in lines if (ends := _bounds(mean, factor, *line))]
     least, most = min(low for low, _ in found), max(high for _, high in found)
     return Difference(mean, (max(least, -1.0), min(most, 1.0)), p)  # rounding may leave the range
+
+
+def mean_difference(before: Mapping[K, float], after: Mapping[K, float]) -> Difference | None:
+    """Return the mean change of any value, such as a reward, over the problems in both; None if there are none.
+
+    Interval and p-value are those of Student's t for paired values, without a family.
+    """
+    changes = [after[problem] - before[problem] for problem in sorted(before.keys() & after.keys())]
+    if not changes:
+        return None
+    mean, freedom = fmean(changes), len(changes) - 1
+    if len(changes) < FEWEST:
+        return Difference(mean)
+    error = stdev(changes) / sqrt(len(changes))
+    half = student_quantile(CONFIDENCE, freedom) * error
+    return Difference(mean, (mean - half, mean + half), student_p(mean / error, freedom) if error else float(not mean))
 
 
 def together(family: int) -> float:

@@ -152,12 +152,12 @@ class Evaluations(Document):
 
 class Result(Document):
     """The policy that a run returns. update: its version. why: the reason, for a person. validation: its pass@1 on the
-    selection problems.
+    selection problems, or their reward where that does not weigh answers.
     """
 
     update: Count
     why: str
-    validation: Fraction | None = None
+    validation: Number | None = None
 
 
 class LedgerRecord(Document):

@@ -144,6 +144,11 @@ class RewardConfig:
     judge: JudgeConfig = section(JudgeConfig)
 
     @property
+    def weighs_answers(self) -> bool:
+        """Whether a right answer earns more than a wrong one. Otherwise the reward says what is learned, not pass@1."""
+        return self.accuracy > 0 or self.cosine > 0
+
+    @property
     def by_accuracy(self) -> bool:
         """Whether right samples earn alike, format and box aside: other parts differ among them too."""
         return self.accuracy > 0 and not self.cosine and not any(part.weight for part in self.custom)

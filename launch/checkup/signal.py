@@ -133,7 +133,7 @@ def _grade(group: Sequence[EvaluatedSample], config: Config) -> tuple[bool, bool
     reward weighs accuracy, whether the right ones earn more. A judge is not asked, and counts as one whose scores
     differ.
     """
-    weighed = bool(config.reward.accuracy or config.reward.cosine)
+    weighed = config.reward.weighs_answers
     rows = [row for row in group if config.reward.timeout != "mask" or not _unverified(row)]
     right = [row.reward or 0.0 for row in rows if row.status == Status.CORRECT]
     wrong = [row.reward or 0.0 for row in rows if row.status != Status.CORRECT]

@@ -1,13 +1,14 @@
 """The conclusion of a run: did it learn? One sentence, and the evidence for it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
-from actors.evaluation.statistics import FEWEST, Difference, Mean, over_problems, paired_difference
-from actors.storage.documents import PolicyScores
+from actors.evaluation.statistics import FEWEST, Difference, Mean, mean_difference, over_problems, paired_difference
+from actors.storage.documents import PolicyScores, SampleRow
 from launch.reporting.health import behind
-from launch.reporting.history import Run
-from launch.reporting.wording import SPACE, WORDS, decimal, many, percent, points, shorten, span
+from launch.reporting.history import Run, rewarded
+from launch.reporting.wording import SPACE, WORDS, decimal, many, percent, shorten, span
 
 REASON_CHARACTERS = 160
 """Most characters of the reason for a run's end in its conclusion; the flags have the whole reason."""
@@ -15,8 +16,9 @@ REASON_CHARACTERS = 160
 
 @dataclass(frozen=True)
 class Effect:
-    """The effect of training: held-out pass@1 before and after it.
+    """The effect of training: held-out pass@1 before and after it, or the mean reward.
 
+    reward: whether it is the reward.
     problems: number of problems in both evaluations; without the samples, the smaller number of the two.
     difference: paired by problem; without the samples, the plain difference.
     """
@@ -25,6 +27,7 @@ class Effect:
     after: Mean
     problems: int
     difference: Difference
+    reward: bool = False
 
     @property
     def finding(self) -> str:
@@ -32,6 +35,31 @@ class Effect:
         if not self.difference.shown:
             return "unclear"
         return "rose" if self.difference.value > 0 else "fell"
+
+    @property
+    def what(self) -> str:
+        return "reward" if self.reward else "pass@1"
+
+    @property
+    def levels(self) -> str:
+        """From what to what, such as `7.8 % to 84.8 %`."""
+        return " to ".join(decimal(each.value, 2) if self.reward else percent(each.value) for each in self.ends)
+
+    @property
+    def ends(self) -> tuple[Mean, Mean]:
+        return self.before, self.after
+
+    @property
+    def interval(self) -> str:
+        """Interval of the difference, in points or of the reward."""
+        ends = self.difference.interval
+        return " to ".join(decimal(end, 2) for end in ends) if self.reward and ends else span(ends)
+
+    def size(self, signed: bool = True) -> str:
+        """Write the difference, in points or of the reward."""
+        value = self.difference.value if signed else abs(self.difference.value)
+        sign = "+" if signed else ""
+        return decimal(value, 2, sign) if self.reward else f"{decimal(value * 100, sign=sign)} points"
 
 
 def mean_of(evaluation: PolicyScores) -> Mean:
@@ -61,9 +89,30 @@ def changes(run: Run) -> dict[str, Effect]:
     return {name: found for name, each in of if (found := _between(each.base, each.final, *run.exams[name]))}
 
 
+def reward_effect(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> Effect | None:
+    """Return how the mean reward has changed from one evaluation to another; None if one is missing."""
+    first, last = rewarded(before), rewarded(after)
+    if (difference := mean_difference(first, last)) is None:
+        return None
+    common = first.keys() & last.keys()
+    start = Mean(fmean(first[problem] for problem in common))
+    return Effect(start, Mean(start.value + difference.value), len(common), difference, reward=True)
+
+
+def judged(run: Run) -> bool:
+    return bool(run.config.get("reward.judge.model") and run.config.get("reward.judge.weight"))
+
+
+def weighs_answers(run: Run) -> bool:
+    """Whether a right answer earns more than a wrong one; see `RewardConfig`."""
+    return bool(run.config.get("reward.accuracy", 1.0) or run.config.get("reward.cosine"))
+
+
 def finding(run: Run) -> str:
     """Return what reinforcement learning did: rose, fell, unclear, or none if it is unknown."""
     found = reinforcement(run) if run.warm else effect(run)
+    if not weighs_answers(run):
+        found = None if judged(run) else reward_effect(run.warm_samples or run.before, run.after)
     return found.finding if found else "none"
 
 
@@ -85,13 +134,18 @@ def conclude(run: Run, found: Effect | None) -> str:
     """Return the conclusion in a sentence, and further ones if the result is not the last version, if the run is far
     behind its plan, and on each of `eval.benchmarks` that rose or fell.
 
-    found: `effect` of the run.
+    found: `effect` of the run. Where the reward does not weigh answers, its change is the conclusion.
     """
     if found and not run.summary.updates and not run.rows:
         return f"No conclusion: no update was made; {_ended(run)}.{_parts(run, found)}"
     late = f" It made only {said}." if (said := behind(run)) else ""
     shown = ((name, of) for name, of in changes(run).items() if of.finding != "unclear")
     late += "".join(f" {_change(of, f'Pass@1 on {name}')}" for name, of in shown)
+    if found and not weighs_answers(run):
+        by_reward = reward_effect(run.warm_samples or run.before, run.after)
+        if judged(run) or not by_reward:
+            return _in_training(run) + _choice(run) + late
+        return _sentence(by_reward) + _choice(run) + late
     if found:
         return _sentence(reinforcement(run) or found) + _parts(run, found) + _choice(run) + late
     missing = f"{'the base model' if run.base is None else 'the trained model'} was not evaluated"
@@ -100,14 +154,24 @@ def conclude(run: Run, found: Effect | None) -> str:
     return f"No conclusion: {missing}; {_ended(run)}.{late}"
 
 
+def _in_training(run: Run) -> str:
+    rewards = run.series("reward/mean")[1]
+    size = max(len(rewards) // 4, 1)
+    went = f"from {decimal(fmean(rewards[:size]), 2)} to {decimal(fmean(rewards[-size:]), 2)}"
+    return (
+        "No conclusion: evaluations lack the judge's part of the reward. In training, the mean reward went"
+        f" {went}, from the first to the last quarter of the updates."
+    )
+
+
 def _parts(run: Run, whole: Effect) -> str:
     """Say what came before, and all together, so that nobody takes it for reinforcement."""
     if not (before := beginning(run)):
         return ""
     said = {f"The {run.start}, not reinforcement, came before": before, "All together": whole}
     return "".join(
-        f" {name}: {percent(of.before.value)} to {percent(of.after.value)}, {points(of.difference.value)} points"
-        + (f" (95{SPACE}% interval {span(of.difference.interval)})." if of.difference.interval else ".")
+        f" {name}: {of.levels}, {of.size()}"
+        + (f" (95{SPACE}% interval {of.interval})." if of.difference.interval else ".")
         for name, of in said.items()
     )
 
@@ -129,23 +193,19 @@ def _ended(run: Run) -> str:
 
 def _change(found: Effect, what: str) -> str:
     """Say what rose or fell, from what to what, and by how much."""
-    levels = f"{percent(found.before.value)} to {percent(found.after.value)}"
-    size = (
-        f"{decimal(abs(found.difference.value) * 100)} points (95{SPACE}% interval {span(found.difference.interval)})"
-    )
-    return f"{what} {found.finding} from {levels}, by {size}."
+    size = f"{found.size(signed=False)} (95{SPACE}% interval {found.interval})"
+    return f"{what} {found.finding} from {found.levels}, by {size}."
 
 
 def _sentence(found: Effect) -> str:
-    difference, interval = found.difference.value, found.difference.interval
+    what = f"held-out {found.what}"
     if found.finding != "unclear":
-        return f"{'It learned' if found.finding == 'rose' else 'It got worse'}: {_change(found, 'held-out pass@1')}"
-    levels = f"{percent(found.before.value)} to {percent(found.after.value)}"
-    went = f"held-out pass@1 went from {levels}, by {points(difference)} points"
-    if found.difference.p is None:
+        return f"{'It learned' if found.finding == 'rose' else 'It got worse'}: {_change(found, what)}"
+    went = f"{what} went from {found.levels}, by {found.size()}"
+    if found.difference.p is None and not found.reward:
         return f"{went[0].upper()}{went[1:]}; without the samples it has no interval."
-    why = f"and the 95{SPACE}% interval {span(interval)} does not exclude zero"
-    if interval is None:
+    why = f"and the 95{SPACE}% interval {found.interval} does not exclude zero"
+    if found.difference.interval is None:
         why = f"on {many(found.problems, 'problem')}, too few to tell it from chance"
     return f"No learning can be shown: {went}, {why}."
 

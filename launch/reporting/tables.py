@@ -13,8 +13,17 @@ from actors.storage.documents import Plasticity, PolicyScores, SampleRow
 from conf.schema.reward import formula
 from launch.reporting.benchmarks import notes, table_rows
 from launch.reporting.history import Run
-from launch.reporting.run_conclusion import Effect, beginning, changes, mean_of, reinforcement
-from launch.reporting.wording import WORDS, compact, count, decimal, many, percent, points, span, time
+from launch.reporting.run_conclusion import (
+    Effect,
+    beginning,
+    changes,
+    judged,
+    mean_of,
+    reinforcement,
+    reward_effect,
+    weighs_answers,
+)
+from launch.reporting.wording import SPACE, WORDS, compact, count, decimal, many, percent, points, span, time
 
 SHOWN_PAIRS = 6
 
@@ -79,6 +88,7 @@ def held_out(run: Run, found: Effect) -> Table:
     ]
     if run.before and run.after:
         rows += [_counted(name, run.before, run.after) for name in COUNTED]
+    rows += _rewards(run)
     head: Cells = ("", "base", "trained", "change")
     config = run.config
     limit = config.get("eval.max_response_tokens") or config.get("rollout.max_response_tokens")
@@ -89,7 +99,7 @@ def held_out(run: Run, found: Effect) -> Table:
     if base.problems != final.problems:
         note += f" Only pass@1 is over the {found.problems} problems of both evaluations."
     if last and run.result:
-        rows = [(*row, cell) for row, cell in zip(rows, _column(last, ks, run.at_end), strict=False)]
+        rows = [(*row, cell) for row, cell in zip_longest(rows, _column(last, ks, run.at_end), fillvalue="")]
         head = ("", "base", f"result: update {run.result.update}", "change", f"last: update {run.summary.updates}")
         note += f" The last policy on {many(last.problems, 'problem')}; it is not the result."
     if run.warm and (before := beginning(run)) and (since := reinforcement(run)):
@@ -102,6 +112,18 @@ def held_out(run: Run, found: Effect) -> Table:
             " learning."
         )
     return Table("Held-out problems", head, rows, note)
+
+
+def _rewards(run: Run) -> list[Cells]:
+    """Return the rows of the reward, where it has other parts than the answer's and the format's."""
+    parts, judge = run.config.get("reward.custom") or [], judged(run)
+    if weighs_answers(run) and not judge and not any(part["weight"] for part in parts):
+        return []
+    if not (of := reward_effect(run.before, run.after)):
+        return []
+    levels = (decimal(each.value, 2) for each in (of.before, of.after))
+    name = "reward without the judge's part" if judge else "reward"
+    return [(name, *levels, of.size()), (f"95{SPACE}% interval", "", "", of.interval)]
 
 
 def _column(found: PolicyScores, ks: Sequence[int], samples: Sequence[SampleRow]) -> list[str]:

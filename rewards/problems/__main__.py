@@ -1,8 +1,9 @@
 """Preview a data set: the rows a run would use, and the prompts the model would see.
 
     python -m rewards.problems SOURCE [conf=NAME] [key=value …]
+    python -m rewards.problems conf=NAME [key=value …]
     python -m rewards.problems SOURCE save=FILE.jsonl
-    python -m rewards.problems [conf=NAME] 'data.mixture=[{source: SOURCE, weight: 2}, …]'
+    python -m rewards.problems 'data.mixture=[{source: SOURCE, weight: 2}, …]'
 
 Examples:
 
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
         source = known[source].source
     named = [f"data.source={json.dumps(source, ensure_ascii=False)}"] if source else []
     config = load([*recipe, *named, *settings])
-    if not source and (file is not None or not config.data.mixture):
+    if not source and (file is not None or (recipe and not config.data.mixture)):
         raise BadInput("no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")
     if file is not None:
         print(f"{source}: {save(config.data, Path(file))} rows in {file}; use it as file:{file}")

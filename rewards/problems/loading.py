@@ -302,10 +302,13 @@ def without_overlaps(
 def usable_problems(
     key: str, raw: list[RawProblem], config: Config, tokenizer: Any, filtered: list[FilteredRow]
 ) -> list[Problem]:
-    """Return, in order, the problems with a verified gold answer, a prompt that fits and no special token."""
+    """Return, in order, the problems with a verified gold answer, a prompt that fits and no special token.
+
+    A reward that does not weigh answers takes any gold answer: a user's function reads it.
+    """
     problems, controls, of = [], control_tokens(tokenizer), config.data.by_source
     kept: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
-    sound_ones = golds_that_verify(raw, config)
+    sound_ones = golds_that_verify(raw, config) if config.reward.weighs_answers else [True] * len(raw)
     for one, sound in zip(sources.progress(raw, f"{key}: problems tokenized"), sound_ones, strict=True):
         prompt, found = prompt_of(one, of.get(one.source, config.data), tokenizer)
         ids = tuple(kept.setdefault(token, token) for token in found)

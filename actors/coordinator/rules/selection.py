@@ -1,8 +1,16 @@
 """Chooses the result of a run among its validated versions."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 
 SCORE = "validation/pass@1"
+REWARD = "validation/reward"
+"""The score instead, where the reward does not weigh answers."""
+
+
+def score_of(row: Mapping[str, float]) -> float | None:
+    """Return the score of the version in a row of metrics; None if it was not validated."""
+    return row.get(REWARD, row.get(SCORE))
 
 
 class Selection:
@@ -24,7 +32,7 @@ class Selection:
         self.chosen: int | None = None
         self.validated: int | None = None
         self.unrisen = 0
-        self._best = self._before = -1.0
+        self._best = self._before = -math.inf
         for row in rows:
             self.look(row)
 
@@ -37,7 +45,7 @@ class Selection:
 
     def look(self, row: Mapping[str, float]) -> bool:
         """Add an update's row. Return whether its version is chosen now."""
-        if (validation := row.get(SCORE)) is None:
+        if (validation := score_of(row)) is None:
             return False
         score = validation if self.chosen is None else (validation + self._before) / 2
         self._before, self.validated = validation, int(row["update"])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,22 @@ def test_chosen_version_is_the_result_and_both_are_measured(run: Run) -> None:
     kept = sorted(path.name for path in (run.path / "checkpoints").glob("update-*"))
     assert kept == ["update-000006", "update-000009"]
     assert run.ledger["learner"]["validate"] > 0
+
+
+def test_the_reward_chooses_where_it_does_not_weigh_answers(run: Run) -> None:
+    """Below zero, too, and although each version has the same pass@1."""
+    run.config = changed(run.config, {"reward.accuracy": 0.0, "reward.format": 1.0})
+
+    def rewards(group: Group) -> tuple[Reward, ...]:
+        if len(group.samples) > 1 or group.adapter is None:
+            return half_right(group)[: len(group.samples)]
+        return (replace(make_reward(1.0), total=-abs(group.adapter.version - 4.0)),)
+
+    run.verifier.rewards_of = rewards
+    run.go()
+    validated = {row["update"]: row["validation/reward"] for row in run.rows if "validation/reward" in row}
+    assert validated == {2: -2.0, 4: 0.0, 6: -2.0, 8: -4.0, 9: -5.0}
+    assert (result(run).update, result(run).validation) == (6, -2.0), "the mean of 4 and 6 equals that of 2 and 4"
 
 
 def test_last_version_is_validated_and_may_be_the_result(run: Run) -> None:

@@ -12,7 +12,7 @@ from launch.reporting.exams.tables import signals
 from launch.reporting.history import MODEL, Run, read_run
 from launch.reporting.page import run_report
 from launch.reporting.plots import _validations, learning_curve
-from launch.reporting.run_conclusion import Effect, changes, conclude, effect, finding
+from launch.reporting.run_conclusion import Effect, changes, conclude, effect, finding, reward_effect
 from launch.reporting.tables import exams, held_out
 from launch.reporting.wording import SPACE, decimal, percent, points, span
 from tests.run_folders import PROBLEMS, change_summary, evaluation, sample, write_run
@@ -137,3 +137,38 @@ def test_what_the_warm_start_did_is_no_reinforcement(tmp_path: Path, warm: int, 
         begun = replace(with_adapter, config=with_adapter.config | {"warm_start.source": source})
         assert held_out(begun, found).head[2::3] == (name, f"since the {name}")
         assert f"The {name}, not reinforcement" in conclude(begun, found)
+
+
+@pytest.mark.parametrize(("gain", "lead"), [(0.5, "rose"), (-0.5, "fell"), (0.0, "unclear")])
+def test_a_reward_that_weighs_no_answers_is_the_conclusion(tmp_path: Path, gain: float, lead: str) -> None:
+    """In its own unit, whatever pass@1 did; with a judge, which evaluations do not ask, it is the training's."""
+    folder = write_run(tmp_path / "one", before=0, after=0)
+    rewards = {"base": [number % 3 - 1.0 for number in range(PROBLEMS)]}
+    rewards["final"] = [reward + gain * (1 + number % 2) for number, reward in enumerate(rewards["base"])]
+    for policy, values in rewards.items():
+        rows = [json.dumps(sample(number, False) | {"reward": value}) + "\n" for number, value in enumerate(values)]
+        (folder / "samples" / f"eval-{policy}.jsonl").write_text("".join(rows))
+    found = read_run(folder)
+    run = replace(found, config=found.config | {"reward.accuracy": 0.0})
+    said, of = conclude(run, compared(run)), reward_effect(run.before, run.after)
+    assert of
+    assert (of.finding, finding(run), finding(found)) == (lead, lead, "unclear")
+    assert of.difference.value == pytest.approx(1.5 * gain)
+    assert of.interval in said or lead == "unclear"
+    assert "0.00 to" in said
+    rows = {row[0]: row[3] for row in held_out(run, compared(run)).body}
+    assert rows["reward"] == of.size()
+    custom = replace(found, config=found.config | {"reward.custom": [{"function": "mine:short", "weight": 0.1}]})
+    assert {row[0]: row[3] for row in held_out(custom, compared(custom)).body} == rows
+    assert "reward" not in {row[0] for row in held_out(found, compared(found)).body}
+    judge = {"reward.judge.model": "one", "reward.judge.weight": 1.0}
+    judged = replace(run, config=run.config | judge)
+    assert "went from 0.24 to 0.99" in conclude(judged, compared(judged))
+    assert finding(judged) == "none"
+
+
+def test_a_reward_is_measured_from_the_warm_start(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "one", before=0, warm=20, after=20))
+    run = replace(run, config=run.config | {"reward.accuracy": 0.0})
+    assert finding(run) == "unclear"
+    assert "0.83 to 0.83" in conclude(run, compared(run))

@@ -83,6 +83,14 @@ def test_bad_rows_are_filtered_and_counted(loader: Loader) -> None:
     assert [p.gold for p in problems.train + problems.heldout if "1/4" in p.prompt] == [r"\frac{1}{2}"]
 
 
+def test_a_reward_that_weighs_no_answers_takes_any_reference_answer(loader: Loader) -> None:
+    rows = [*SUMS, {"problem": "Who is it?", "answer": '{"name": "Ann", "age": 7}'}]
+    assert loader.load(None, rows).filtered_counts == {BAD_GOLD: 1}
+    problems = loader.load({"reward.accuracy": 0.0}, rows)
+    assert problems.filtered_counts == {}
+    assert '{"name": "Ann", "age": 7}' in {problem.gold for problem in problems.all}
+
+
 def test_pattern_takes_its_group_and_filters_the_rest(loader: Loader) -> None:
     problems = loader.load({"data.problem_pattern": r"What is ([12]\d* \+ \d+)\?", "eval.problems": 2})
     assert "12 + 12" in texts(problems.train + problems.heldout)

@@ -121,4 +121,5 @@ def test_preview_plan_and_start_count_each_source(
     said = capsys.readouterr().out
     assert re.search(r"sums: 28 to train on, 2 held out; prompts of \d+ tokens", said)
     assert re.search(r"products: 94 to train on, 6 held out; prompts of \d+ tokens", said)
-    assert main(["file:sums.jsonl", mixture]) == main(["conf=mine"]) == 2
+    assert main(["file:sums.jsonl", mixture]) == main(["eval.problems=8"]) == 2
+    assert main(["conf=mine", f"model.path={tiny_model}"]) == 0, "its own source"
