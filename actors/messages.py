@@ -203,6 +203,7 @@ class Reward:
     failure: how a user's part of the reward failed; the verdict may be right all the same.
     complaint: the name of that function, its error and the problem.
     judged: what the judge said, if there is one.
+    partial: whether it lacks what only training has: a judge's score, or a rank among all responses to a problem.
     """
 
     total: float
@@ -212,6 +213,7 @@ class Reward:
     failure: Status | None = None
     complaint: str = ""
     judged: Judged | None = None
+    partial: bool = False
 
     @property
     def status(self) -> Status:

@@ -114,6 +114,11 @@ def _validation_faults(config: Config) -> Iterator[str]:
             f"validation.every={validation.every} with eval.problems=0: no problems are held out to choose the result"
             " on; raise eval.problems, or give validation.every=0"
         )
+    if validation.every and config.reward.judge.model and not config.reward.weighs_answers:
+        yield (
+            f"validation.every={validation.every} with reward.judge and reward.accuracy=0: a validation asks no judge;"
+            " give reward.accuracy a weight, or validation.every=0"
+        )
     if validation.patience and not validation.every:
         yield f"validation.patience={validation.patience}: nothing is validated; give validation.every, such as 10"
 

@@ -94,6 +94,12 @@ class VerifierPool:
         return {**counts, "restarts": restarts, **(self._judge.counts if self._judge else {})}
 
     @property
+    def _ranks(self) -> bool:
+        """Whether a part of the reward is of all responses to a problem."""
+        names = (IMPORT + part.function for part in self._reward.config.custom if part.weight)
+        return any(name in self._theirs[name].batched for name in names)
+
+    @property
     def _sets(self) -> "set[WorkerSet]":
         return {self._verifiers, *self._theirs.values()}
 
@@ -134,7 +140,7 @@ class VerifierPool:
         )
         scored = [(part.name, part.function, values) for part, values in zip(custom, scores, strict=True)]
         scored += [("judge", "judge", [score for score, _ in judged])] if judged else []
-        rewards = []
+        partial, rewards = (self._ranks and len(texts) == 1) or bool(self._judge and not judging), list[Reward]()
         for place, (sample, found) in enumerate(zip(samples, verdicts, strict=True)):
             parts, failure, complaint = dict[str, float](), None, ""
             for name, function, values in scored:
@@ -143,7 +149,8 @@ class VerifierPool:
                 else:
                     parts[name] = value
             call = judged[place][1] if judged else None
-            rewards.append(self._reward(sample, found, parts, failure, complaint, call))
+            reward = self._reward(sample, found, parts, failure, complaint, call)
+            rewards.append(replace(reward, partial=partial))
         return rewards
 
     async def judged(self, problem: Problem, responses: Sequence[str]) -> list[tuple[float | NoResult, Judged]]:

@@ -13,6 +13,7 @@ from actors.coordinator.rules.selection import REWARD, SCORE
 from actors.errors import LearnerDied
 from actors.evaluation.evaluator import Evaluator, counted, part_of
 from actors.evaluation.samples import PolicySamples
+from actors.evaluation.statistics import known_rewards
 from actors.messages import AdapterRef, Exam, Group, Inspection, Sample, Sampling
 from actors.seeds import request_seed
 from actors.storage.documents import EntropyChange, Plasticity, PolicyScores
@@ -116,11 +117,11 @@ class HeldoutEvaluations:
         rows = samples.of_rounds(1)
         found = samples.scores(rows)
         budget.expect("validate", found.seconds)
-        rewarded = (
-            {} if self._run.config.reward.weighs_answers else {REWARD: fmean(row.reward or 0.0 for (row,) in rows)}
-        )
-        return rewarded | {
-            SCORE: found.pass_at_1,
+        figures = {SCORE: found.pass_at_1}
+        if not self._run.config.reward.weighs_answers:
+            rewards = known_rewards(row for (row,) in rows).values()
+            figures = {REWARD: fmean(rewards)} if rewards else {}
+        return figures | {
             "validation/mean_length": found.mean_length,
             "validation/problems": len(problems),
             "time/validate": found.seconds,

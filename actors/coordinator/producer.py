@@ -49,7 +49,7 @@ class RolloutProducer:
         self._mixture = Mixture(*order, state.reached, state.drawn)
         known = config.rollout.samples_per_problem, config.reward.by_accuracy, state.version
         self._rates = PassRates(*known, run.folder.known_pass_rates(), state.noted)
-        self.fruitless = FruitlessStreak(config.learner.problems_per_update)
+        self.fruitless = FruitlessStreak(config.learner.problems_per_update, config.reward.weighs_answers)
         self._run = run
         self._publisher = publisher
         self._engine = run.metered("waiting")

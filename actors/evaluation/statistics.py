@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import atan, comb, cos, pi, sin, sqrt
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TypeVar
 
 from actors.messages import Status
-from actors.storage.documents import EvaluatedSample, PairedDifference, PolicyScores
+from actors.storage.documents import EvaluatedSample, PairedDifference, PolicyScores, SampleRow
 
 CONFIDENCE = 0.95
 """Confidence of every interval in tables, reports and summaries."""
@@ -100,20 +100,31 @@ def paired_difference(before: Mapping[K, float], after: Mapping[K, float], famil
     return Difference(mean, (max(least, -1.0), min(most, 1.0)), p)  # rounding may leave the range
 
 
-def mean_difference(before: Mapping[K, float], after: Mapping[K, float]) -> Difference | None:
-    """Return the mean change of any value, such as a reward, over the problems in both; None if there are none.
-
-    Interval and p-value are those of Student's t for paired values, without a family.
+def reward_difference(before: Mapping[K, float], after: Mapping[K, float]) -> Difference | None:
+    """Return the mean change in reward over the problems in both, as `paired_difference` does for fractions: of the
+    range of all these rewards, so that an outlier widens the interval. None if there are none.
     """
-    changes = [after[problem] - before[problem] for problem in sorted(before.keys() & after.keys())]
-    if not changes:
+    known = [*before.values(), *after.values()]
+    low, size = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
+
+    def shares(of: Mapping[K, float]) -> dict[K, float]:
+        return {problem: (value - low) / (size or 1.0) for problem, value in of.items()}
+
+    if (found := paired_difference(shares(before), shares(after))) is None:
         return None
-    mean, freedom = fmean(changes), len(changes) - 1
-    if len(changes) < FEWEST:
-        return Difference(mean)
-    error = stdev(changes) / sqrt(len(changes))
-    half = student_quantile(CONFIDENCE, freedom) * error
-    return Difference(mean, (mean - half, mean + half), student_p(mean / error, freedom) if error else float(not mean))
+    ends = found.interval and (found.interval[0] * size, found.interval[1] * size)
+    return Difference(found.value * size, ends, found.p)
+
+
+def known_rewards(rows: Iterable[SampleRow]) -> dict[str, float]:
+    """Return the mean reward of each problem, of its samples whose reward is whole: nothing failed, and no part is
+    lacking.
+    """
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row.reward is not None and not (row.partial or row.failure or row.status in UNVERIFIED):
+            found.setdefault(row.problem, []).append(row.reward)
+    return {problem: fmean(of_problem) for problem, of_problem in found.items()}
 
 
 def together(family: int) -> float:

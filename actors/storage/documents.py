@@ -232,7 +232,8 @@ class SampleRow(Document):
     """A row of samples/*.jsonl: a verified response.
 
     version: the adapter's, None for the base model. status: the verdict's. failure: that of a user's reward function.
-    extracted: the answer found in the response. judge: its reply, the call's tokens and seconds.
+    extracted: the answer found in the response. judge: its reply, the call's tokens and seconds. partial: whether the
+    reward lacks what only training has, see `Reward`.
     """
 
     group: int | None = None
@@ -248,6 +249,7 @@ class SampleRow(Document):
     failure: str | None = None
     extracted: str | None = None
     judge: dict[str, Any] = {}
+    partial: bool = False
 
 
 class EvaluatedSample(SampleRow):

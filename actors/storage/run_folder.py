@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from actors.messages import AdapterRef, Group, ProblemSet
 from actors.storage import documents
@@ -245,6 +246,9 @@ class RunFolder(RunRecord):
 def sample_row(group: Group, number: int) -> documents.SampleRow:
     """Return the row of a verified sample of a group."""
     sample, reward = group.samples[number], group.rewards[number]
+    extra: dict[str, Any] = {"judge": asdict(reward.judged)} if reward.judged else {}
+    if reward.partial:
+        extra["partial"] = True
     return documents.SampleRow(
         group=group.index,
         problem=group.problem.id,
@@ -258,5 +262,5 @@ def sample_row(group: Group, number: int) -> documents.SampleRow:
         status=reward.verdict.status,
         failure=reward.complaint or reward.failure,
         extracted=reward.verdict.extracted,
-        **({"judge": asdict(reward.judged)} if reward.judged else {}),
+        **extra,
     )

@@ -132,7 +132,7 @@ class RewardConfig:
     timeout: str = setting("mask", "our choice: a deadline can be the machine's fault", choices=("mask", "wrong"))
     """Treatment of a sample whose verification or user function timed out or crashed its worker, or whose user function
     raised an error or returned no valid number: mask (it is not learned from and does not count in its group's
-    baseline) or wrong. A failure of the judge always masks. Held-out figures only depend on the verdict. Absurdly large
+    baseline) or wrong. A failure of the judge always masks. Pass@1 only depends on the verdict. Absurdly large
     numbers are always unparsable and never reach the deadline. `verify/timeout` counts timeouts."""
     deadline_s: float = setting(2.0, "our choice: an ordinary answer takes milliseconds", gt=0, le=3600)
     """CPU seconds to verify one answer; by the clock, up to five times as many while the process lacks a core."""
@@ -145,13 +145,20 @@ class RewardConfig:
 
     @property
     def weighs_answers(self) -> bool:
-        """Whether a right answer earns more than a wrong one. Otherwise the reward says what is learned, not pass@1."""
-        return self.accuracy > 0 or self.cosine > 0
+        return weighs_answers({"reward.accuracy": self.accuracy, "reward.cosine": self.cosine})
 
     @property
     def by_accuracy(self) -> bool:
         """Whether right samples earn alike, format and box aside: other parts differ among them too."""
         return self.accuracy > 0 and not self.cosine and not any(part.weight for part in self.custom)
+
+
+def weighs_answers(settings: Mapping[str, Any]) -> bool:
+    """Whether a right answer earns more than a wrong one. Otherwise a run is judged by its reward, not by pass@1.
+
+    settings: a run's, by dotted key.
+    """
+    return bool(settings["reward.accuracy"] or settings["reward.cosine"])
 
 
 def formula(settings: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from actors.models.files import BUNDLED, name_on_hub
 from actors.models.sizes import padded_rank
 from actors.storage.checkpoints import version_of
+from conf.schema.reward import weighs_answers
 from launch.after.trained import Trained
 from launch.reporting.history import Run
 from launch.reporting.page import cell
@@ -25,6 +26,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
     report: the report in Markdown. licence: the hub's abbreviation of the base model's licence; empty if unknown.
     """
     measured_one = run.result is None or run.result.update == version_of(trained.checkpoint)
+    measured_one = measured_one and weighs_answers(run.config)
     found, base, source = effect(run) if measured_one else None, trained.base_name, _source(run)
     on_hub, revision, price = "/" in base, name_on_hub(trained.config.model)[1], trained.config.budget.price_per_hour
     named = [each.source for each in trained.config.data.by_source.values() if each.source.startswith("hub:")]

@@ -316,17 +316,7 @@ def _comparable(value: Any) -> Any:
 
 
 def _solved(samples: Iterable[documents.SampleRow]) -> dict[str, float]:
-    return _means((sample.problem, sample.status == Status.CORRECT) for sample in samples)
-
-
-def rewarded(samples: Iterable[documents.SampleRow]) -> dict[str, float]:
-    """Return the mean reward per problem; evaluations do not ask a judge."""
-    return _means((sample.problem, sample.reward) for sample in samples if sample.reward is not None)
-
-
-def _means(values: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Return the mean value per problem."""
-    found: dict[str, list[float]] = {}
-    for problem, value in values:
-        found.setdefault(problem, []).append(value)
-    return {problem: fmean(of_problem) for problem, of_problem in found.items()}
+    marks: dict[str, list[bool]] = {}
+    for sample in samples:
+        marks.setdefault(sample.problem, []).append(sample.status == Status.CORRECT)
+    return {problem: fmean(of_problem) for problem, of_problem in marks.items()}

@@ -17,10 +17,11 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from actors.evaluation.statistics import Mean, over_problems
 from actors.storage.documents import EventKind
+from conf.schema.reward import weighs_answers
 from launch.reporting.comparison import axis_name, finished, question
 from launch.reporting.health import events
 from launch.reporting.history import MODEL, Run, Sweep
-from launch.reporting.run_conclusion import Effect, mean_of
+from launch.reporting.run_conclusion import Effect, learned, mean_of
 from launch.reporting.wording import WORDS, compact
 
 mpl.rcParams.update(mpl.rc_params_from_file(Path(__file__).parent / "templates" / "plots.mplstyle", False, False))
@@ -106,7 +107,11 @@ def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
 
 
 def learning_curve(run: Run, found: Effect | None) -> Plot | None:
-    """Draw accuracy and reward of the training samples, and the held-out results with their intervals."""
+    """Draw accuracy and reward of the training samples, and the held-out results with their intervals: pass@1, or the
+    mean reward where that does not weigh answers.
+    """
+    by_reward = None if weighs_answers(run.config) else learned(run)
+    found = by_reward or found
     lines = {"reward/accuracy": "training: accuracy", "reward/mean": "training: reward"}
     known = {metric: values for metric in lines if (values := run.series(metric)[1])}
     if known.get("reward/mean") == known.get("reward/accuracy"):  # the reward is the accuracy
@@ -116,18 +121,18 @@ def learning_curve(run: Run, found: Effect | None) -> Plot | None:
     result = run.result.update if run.result else end
     if found and result:
         points[result] = found.after
-    if run.last:
+    if run.last and not by_reward:
         points[end] = mean_of(run.last)
     if not known and not points:
         return None
     axes = blank(LARGER)
     for metric in known:
         _curve(axes, run, metric, lines[metric], f"C{2 * [*lines].index(metric)}")
-    _held_out(axes, _validations(run), "validation", "C4", 3)
+    _held_out(axes, {} if by_reward else _validations(run), "validation", "C4", 3)
     if result != end:
         axes.axvline(result, color="C1", linewidth=0.8, linestyle="--", label=f"result: update {result}")
-    _held_out(axes, points, "held-out pass@1", "C1", 5)
-    _held_out(axes, {0: mean_of(run.warm)} if run.warm else {}, f"{run.start}, update 0", "C5", 5)
+    _held_out(axes, points, f"held-out {found.what if found else 'pass@1'}", "C1", 5)
+    _held_out(axes, {0: mean_of(run.warm)} if run.warm and not by_reward else {}, f"{run.start}, update 0", "C5", 5)
     _mark_collapses(axes, run)
     if "reward/mean" not in known:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))

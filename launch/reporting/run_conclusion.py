@@ -4,11 +4,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from actors.evaluation.statistics import FEWEST, Difference, Mean, mean_difference, over_problems, paired_difference
+from actors.evaluation.statistics import (
+    FEWEST,
+    Difference,
+    Mean,
+    known_rewards,
+    over_problems,
+    paired_difference,
+    reward_difference,
+)
 from actors.storage.documents import PolicyScores, SampleRow
+from conf.schema.reward import weighs_answers
 from launch.reporting.health import behind
-from launch.reporting.history import Run, rewarded
-from launch.reporting.wording import SPACE, WORDS, decimal, many, percent, shorten, span
+from launch.reporting.history import Run
+from launch.reporting.wording import SPACE, WORDS, decimal, many, percent, precise, shorten, span
+
+QUARTER = 4
+"""The part of the updates, one in so many, whose mean is quoted."""
 
 REASON_CHARACTERS = 160
 """Most characters of the reason for a run's end in its conclusion; the flags have the whole reason."""
@@ -43,23 +55,20 @@ class Effect:
     @property
     def levels(self) -> str:
         """From what to what, such as `7.8 % to 84.8 %`."""
-        return " to ".join(decimal(each.value, 2) if self.reward else percent(each.value) for each in self.ends)
-
-    @property
-    def ends(self) -> tuple[Mean, Mean]:
-        return self.before, self.after
+        written = precise if self.reward else percent
+        return f"{written(self.before.value)} to {written(self.after.value)}"
 
     @property
     def interval(self) -> str:
-        """Interval of the difference, in points or of the reward."""
-        ends = self.difference.interval
-        return " to ".join(decimal(end, 2) for end in ends) if self.reward and ends else span(ends)
+        """The interval of the difference, in points or of the reward."""
+        if self.reward and self.difference.interval:
+            return " to ".join(map(precise, self.difference.interval))
+        return span(self.difference.interval)
 
     def size(self, signed: bool = True) -> str:
         """Write the difference, in points or of the reward."""
-        value = self.difference.value if signed else abs(self.difference.value)
-        sign = "+" if signed else ""
-        return decimal(value, 2, sign) if self.reward else f"{decimal(value * 100, sign=sign)} points"
+        value, sign = (self.difference.value, "+") if signed else (abs(self.difference.value), "")
+        return precise(value, sign) if self.reward else f"{decimal(value * 100, sign=sign)} points"
 
 
 def mean_of(evaluation: PolicyScores) -> Mean:
@@ -90,29 +99,25 @@ def changes(run: Run) -> dict[str, Effect]:
 
 
 def reward_effect(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> Effect | None:
-    """Return how the mean reward has changed from one evaluation to another; None if one is missing."""
-    first, last = rewarded(before), rewarded(after)
-    if (difference := mean_difference(first, last)) is None:
+    """Return how the mean reward has changed from one evaluation to another; None if it is not known of both."""
+    first, last = known_rewards(before), known_rewards(after)
+    if (difference := reward_difference(first, last)) is None:
         return None
     common = first.keys() & last.keys()
-    start = Mean(fmean(first[problem] for problem in common))
-    return Effect(start, Mean(start.value + difference.value), len(common), difference, reward=True)
+    start = fmean(first[problem] for problem in common)
+    return Effect(Mean(start), Mean(start + difference.value), len(common), difference, reward=True)
 
 
-def judged(run: Run) -> bool:
-    return bool(run.config.get("reward.judge.model") and run.config.get("reward.judge.weight"))
-
-
-def weighs_answers(run: Run) -> bool:
-    """Whether a right answer earns more than a wrong one; see `RewardConfig`."""
-    return bool(run.config.get("reward.accuracy", 1.0) or run.config.get("reward.cosine"))
+def learned(run: Run) -> Effect | None:
+    """Return what reinforcement learning changed: pass@1, or the reward where that weighs no answer."""
+    if weighs_answers(run.config):
+        return reinforcement(run) or effect(run)
+    return reward_effect(run.warm_samples or run.before, run.after)
 
 
 def finding(run: Run) -> str:
     """Return what reinforcement learning did: rose, fell, unclear, or none if it is unknown."""
-    found = reinforcement(run) if run.warm else effect(run)
-    if not weighs_answers(run):
-        found = None if judged(run) else reward_effect(run.warm_samples or run.before, run.after)
+    found = None if run.warm and not reinforcement(run) else learned(run)
     return found.finding if found else "none"
 
 
@@ -141,13 +146,9 @@ def conclude(run: Run, found: Effect | None) -> str:
     late = f" It made only {said}." if (said := behind(run)) else ""
     shown = ((name, of) for name, of in changes(run).items() if of.finding != "unclear")
     late += "".join(f" {_change(of, f'Pass@1 on {name}')}" for name, of in shown)
-    if found and not weighs_answers(run):
-        by_reward = reward_effect(run.warm_samples or run.before, run.after)
-        if judged(run) or not by_reward:
-            return _in_training(run) + _choice(run) + late
-        return _sentence(by_reward) + _choice(run) + late
     if found:
-        return _sentence(reinforcement(run) or found) + _parts(run, found) + _choice(run) + late
+        imitated = _parts(run, found) if weighs_answers(run.config) else ""
+        return (_sentence(of) if (of := learned(run)) else _in_training(run)) + imitated + _choice(run) + late
     missing = f"{'the base model' if run.base is None else 'the trained model'} was not evaluated"
     if run.config.get("eval.problems") == 0:
         missing = "no problems were held out"
@@ -155,13 +156,13 @@ def conclude(run: Run, found: Effect | None) -> str:
 
 
 def _in_training(run: Run) -> str:
-    rewards = run.series("reward/mean")[1]
-    size = max(len(rewards) // 4, 1)
-    went = f"from {decimal(fmean(rewards[:size]), 2)} to {decimal(fmean(rewards[-size:]), 2)}"
-    return (
-        "No conclusion: evaluations lack the judge's part of the reward. In training, the mean reward went"
-        f" {went}, from the first to the last quarter of the updates."
-    )
+    """Say what is known where the held-out rewards are not."""
+    why = "No conclusion: the held-out rewards are not known, or lack what only training has"
+    if not (rewards := run.series("reward/mean")[1]):
+        return f"{why}."
+    size = max(len(rewards) // QUARTER, 1)
+    went = f"{precise(fmean(rewards[:size]))} to {precise(fmean(rewards[-size:]))}"
+    return f"{why}. In training, the mean reward went from {went}, from the first to the last quarter of the updates."
 
 
 def _parts(run: Run, whole: Effect) -> str:
@@ -212,7 +213,7 @@ def _sentence(found: Effect) -> str:
 
 def basis(run: Run, found: Effect | None) -> str:
     """Return the evidence for the conclusion, shown below it."""
-    if found is None or run.final is None or run.base is None:
+    if found is None or run.final is None or run.base is None or not learned(run):
         return ""
     before, after = run.base.n, run.final.n
     each = f"{many(before, 'sample')} of each" + (f" before training, {after} after it" if before != after else "")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
+from conf.schema.reward import weighs_answers
 from launch.reporting.comparison import Contrast, Repeats, axis_name, by_settings, contrasts, finished, question
 from launch.reporting.history import LEARNING_RATE, RANK, Sweep
 from launch.reporting.wording import SPACE, compact, decimal, many, p_value, span, time
@@ -26,6 +27,8 @@ def conclude(sweep: Sweep) -> str:
     if axis is None:
         return f"These runs only differ in the seed; {have}."
     name = axis_name(axis)
+    if not all(weighs_answers(run.config) for run in sweep.finished):
+        return f"No conclusion: the reward weighs no answer, so that pass@1 says nothing of the {name}; {have}."
     if not found:
         return f"No conclusion: no two values of the {name} can be compared yet; {have}."
     everywhere = {place(each) for each in found}

@@ -10,22 +10,15 @@ from statistics import fmean
 
 from actors.messages import Status
 from actors.storage.documents import Plasticity, PolicyScores, SampleRow
-from conf.schema.reward import formula
+from conf.schema.reward import formula, weighs_answers
 from launch.reporting.benchmarks import notes, table_rows
 from launch.reporting.history import Run
-from launch.reporting.run_conclusion import (
-    Effect,
-    beginning,
-    changes,
-    judged,
-    mean_of,
-    reinforcement,
-    reward_effect,
-    weighs_answers,
-)
-from launch.reporting.wording import SPACE, WORDS, compact, count, decimal, many, percent, points, span, time
+from launch.reporting.run_conclusion import Effect, beginning, changes, mean_of, reinforcement, reward_effect
+from launch.reporting.wording import WORDS, compact, count, decimal, many, percent, points, precise, span, time
 
 SHOWN_PAIRS = 6
+
+INTERVAL = "95 % interval"
 
 SPECIAL = re.compile(r"(\s*<\|?\w+\|?>)+\s*$")
 """Pattern of the end of a turn in a chat template."""
@@ -82,7 +75,7 @@ def held_out(run: Run, found: Effect) -> Table:
     longer = decimal(lengths[1] - lengths[0], 2, sign="+")
     rows = [
         _shares("pass@1", found.before.value, found.after.value),
-        ("95 % interval", *(span(of.interval) for of in (found.before, found.after, found.difference))),
+        (INTERVAL, *(span(of.interval) for of in (found.before, found.after, found.difference))),
         *(_shares(f"pass@{k}", base.pass_at[k], final.pass_at[k]) for k in ks),
         ("mean length, tokens", *(decimal(length, 2) for length in lengths), longer),
     ]
@@ -99,7 +92,7 @@ def held_out(run: Run, found: Effect) -> Table:
     if base.problems != final.problems:
         note += f" Only pass@1 is over the {found.problems} problems of both evaluations."
     if last and run.result:
-        rows = [(*row, cell) for row, cell in zip_longest(rows, _column(last, ks, run.at_end), fillvalue="")]
+        rows = [(*row, cell) for row, cell in zip_longest(rows, _column(last, ks, run.at_end), fillvalue="") if row]
         head = ("", "base", f"result: update {run.result.update}", "change", f"last: update {run.summary.updates}")
         note += f" The last policy on {many(last.problems, 'problem')}; it is not the result."
     if run.warm and (before := beginning(run)) and (since := reinforcement(run)):
@@ -115,15 +108,12 @@ def held_out(run: Run, found: Effect) -> Table:
 
 
 def _rewards(run: Run) -> list[Cells]:
-    """Return the rows of the reward, where it has other parts than the answer's and the format's."""
-    parts, judge = run.config.get("reward.custom") or [], judged(run)
-    if weighs_answers(run) and not judge and not any(part["weight"] for part in parts):
+    """Return the rows of the reward, where it has other parts than the answer's and the format's, and is known."""
+    own = any(part["weight"] for part in run.config.get("reward.custom") or [])
+    of = reward_effect(run.before, run.after) if own or not weighs_answers(run.config) else None
+    if not of:
         return []
-    if not (of := reward_effect(run.before, run.after)):
-        return []
-    levels = (decimal(each.value, 2) for each in (of.before, of.after))
-    name = "reward without the judge's part" if judge else "reward"
-    return [(name, *levels, of.size()), (f"95{SPACE}% interval", "", "", of.interval)]
+    return [("reward", *map(precise, (of.before.value, of.after.value)), of.size()), (INTERVAL, "", "", of.interval)]
 
 
 def _column(found: PolicyScores, ks: Sequence[int], samples: Sequence[SampleRow]) -> list[str]:

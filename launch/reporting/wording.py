@@ -1,6 +1,7 @@
 """Numbers and fractions in the form that people read. Fixed words are in labels.yaml."""
 
 import re
+from math import floor, log10
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ def level(found: Mean | None) -> tuple[str, str]:
 def decimal(value: float, digits: int = 1, sign: str = "") -> str:
     """Write a number with a true minus sign and a comma between thousands. digits: its decimals. sign: + for a plus."""
     return f"{round(value, digits) or 0.0:{sign},.{digits}f}".replace("-", "−")
+
+
+def precise(value: float, sign: str = "") -> str:
+    """Write a reward with two decimals, or as many as it takes to show two digits of a small one."""
+    digits = 2 if not value else max(2, 1 - floor(log10(abs(value))))
+    return decimal(value, min(digits, 9), sign)
 
 
 def p_value(p: float | None) -> str:

@@ -67,16 +67,17 @@ def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[Raw
     Problems are ordered by id, a shuffle that depends on their text alone. Held out are the first `eval.problems`, and
     with `validation.every` the next `validation.problems` (see `hold_out`), from data.eval_source if there is one, else
     at most `eval.share` of all, with their near duplicates; data.size and `eval.benchmarks` do not change them. Every
-    gold answer verifies against its own boxed form. Raises BadInput for a source, field, pattern or template that
-    cannot be used, and if fewer problems remain than one update takes.
+    gold answer verifies against its own boxed form, unless the reward weighs none. Raises BadInput for a source, field,
+    pattern or template that cannot be used, and if fewer problems remain than one update takes.
     """
     check_chat(config, tokenizer)
     filtered: list[FilteredRow] = []
     held: tuple[list[RawProblem], list[RawProblem]] = [], []
     known: dict[str, Problem] = {}
+    any_gold = not config.reward.weighs_answers
     if config.eval.problems and config.data.eval_source:
         raw = read_problems("data.eval_source", config.data.eval_source, config.data, EVAL_SEED, filtered)
-        known = by_id(usable_problems("data.eval_source", raw, config, tokenizer, filtered))
+        known = by_id(usable_problems("data.eval_source", raw, config, tokenizer, filtered, any_gold))
         if not known:
             raise BadInput(
                 f"data.eval_source: '{config.data.eval_source}' has no usable problem ({filter_reasons(filtered)})"
@@ -85,7 +86,7 @@ def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[Raw
     raw = read_all(config, filtered)
     if known:
         raw = without_overlaps(raw, [*chain(*held)], config.data.contamination, filtered)
-    train = usable_problems(config.data.key, raw, config, tokenizer, filtered)
+    train = usable_problems(config.data.key, raw, config, tokenizer, filtered, any_gold)
     if config.eval.problems and not config.data.eval_source:
         known = by_id(train)
         held = hold_out(config.data.key, [one for one in raw if one.id in known], config, filtered)
@@ -300,15 +301,15 @@ def without_overlaps(
 
 
 def usable_problems(
-    key: str, raw: list[RawProblem], config: Config, tokenizer: Any, filtered: list[FilteredRow]
+    key: str, raw: list[RawProblem], config: Config, tokenizer: Any, filtered: list[FilteredRow], any_gold: bool = False
 ) -> list[Problem]:
     """Return, in order, the problems with a verified gold answer, a prompt that fits and no special token.
 
-    A reward that does not weigh answers takes any gold answer: a user's function reads it.
+    any_gold: whether any gold answer will do, as for a reward that weighs none: a user's function reads it.
     """
     problems, controls, of = [], control_tokens(tokenizer), config.data.by_source
     kept: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
-    sound_ones = golds_that_verify(raw, config) if config.reward.weighs_answers else [True] * len(raw)
+    sound_ones = [True] * len(raw) if any_gold else golds_that_verify(raw, config)
     for one, sound in zip(sources.progress(raw, f"{key}: problems tokenized"), sound_ones, strict=True):
         prompt, found = prompt_of(one, of.get(one.source, config.data), tokenizer)
         ids = tuple(kept.setdefault(token, token) for token in found)

@@ -110,6 +110,14 @@ def test_validation_needs_held_out_problems() -> None:
         load(["conf=quickstart", "validation.every=5", "eval.problems=0"])
 
 
+def test_no_validation_chooses_by_a_judge_that_it_does_not_ask() -> None:
+    judge = [f"reward.judge.{key}=http://127.0.0.1:8/v1" for key in ("address", "model", "rubric")]
+    load(["conf=quickstart", "validation.every=5", *judge])
+    load(["conf=quickstart", "reward.accuracy=0", *judge])
+    with pytest.raises(BadInput, match=r"validation\.every=5 .*reward\.accuracy.*validation\.every=0"):
+        load(["conf=quickstart", "validation.every=5", "reward.accuracy=0", *judge])
+
+
 @pytest.mark.parametrize("acting", [{"mismatch": "bypass"}, {"mismatch": "token_tis", "steps_per_batch": 2}])
 @pytest.mark.parametrize(
     ("settings", "named"),

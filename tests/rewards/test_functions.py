@@ -241,7 +241,10 @@ def test_functions_may_wait_and_see_the_whole_group(write: Write, source: str, e
     group = Group(0, PROBLEM, None, tuple(map(sample, ("a", "bb", "ccc"))))
     with VerifierPool(rewarding(write(HEAD + source)), workers=1) as pool:
         rewards = asyncio.run(pool.score(group)).rewards
+        [alone] = pool.rewards_all([(PROBLEM, sample("a"))])
     assert [reward.parts["reward"] for reward in rewards] == earned
+    assert alone.partial == ("(samples)" in source), "a rank among one says nothing"
+    assert not any(reward.partial for reward in rewards)
     check_reward_functions(rewarding(write(HEAD + source)), [PROBLEM])
 
 

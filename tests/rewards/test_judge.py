@@ -63,6 +63,15 @@ def test_a_score_is_a_part_of_the_reward_and_its_call_is_kept(server: JudgeServe
     assert "judge" not in sample_row(scored(RewardFunction(RewardConfig()), "5")[0], 0).content
 
 
+def test_a_reward_without_the_judges_part_says_so(server: JudgeServer) -> None:
+    with VerifierPool(judging(server.address), workers=1) as pool:
+        [reward] = pool.rewards_all([(PROBLEM, sample("a"))])
+    assert (reward.partial, len(server.asked)) == (True, 0)
+    row = sample_row(Group(0, PROBLEM, None, (sample("a"),), (reward,)), 0)
+    assert row.content["partial"] is True
+    assert "partial" not in sample_row(scored(judging(server.address), "a")[0], 0).content
+
+
 def refused(status: int, **headers: str) -> Callable[[dict[str, Any]], Answer]:
     return lambda _: (status, headers, json.dumps({"error": {"message": "no"}}))
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 SCORE = "validation/pass@1"
 REWARD = "validation/reward"
-"""The score instead, where the reward does not weigh answers."""
+"""The score instead, where the reward weighs no answer."""
 
 
 def score_of(row: Mapping[str, float]) -> float | None:

@@ -16,7 +16,9 @@ class FruitlessStreak:
     solved: whether every answer in a streak of FRUITLESS_BATCHES was right, so that nothing is left to learn.
     """
 
-    def __init__(self, problems_per_update: int) -> None:
+    def __init__(self, problems_per_update: int, weighs_answers: bool = True) -> None:
+        """weighs_answers: whether the reward does; otherwise right answers do not mean that all is learned."""
+        self._weighs_answers = weighs_answers
         self.solved = False
         self._limit = FRUITLESS_BATCHES * problems_per_update
         self._length = 0
@@ -25,7 +27,7 @@ class FruitlessStreak:
     def see(self, group: Group) -> None:
         """Count a verified group. Raises Halted at the end of a streak, unless all its verified answers were right."""
         right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)
-        self._all_right = right and (self._all_right or self._length == 0)
+        self._all_right = self._weighs_answers and right and (self._all_right or self._length == 0)
         self._length = self._length + 1 if group.zero_variance else 0
         if self._length < self._limit:
             return

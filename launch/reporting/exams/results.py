@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from statistics import fmean
 from typing import TypeVar
 
@@ -44,7 +45,7 @@ class Trained:
 
     @property
     def validations(self) -> list[float | None]:
-        """Pass@1 of each run's result on the selection problems, None without any."""
+        """Score of each run's result on the selection problems, None without any."""
         return [run.summary.result.validation for run in self.repeats.runs if run.summary.result]
 
 
@@ -66,7 +67,7 @@ class ModelResults:
         means = [[value for value in each.validations if value is not None] for each in self.trained]
         if not any(means) or any(None in each.validations for each in self.trained):
             return None
-        return max(zip(self.trained, means, strict=True), key=lambda pair: fmean(pair[1]) if pair[1] else -1.0)[0]
+        return max(zip(self.trained, means, strict=True), key=lambda pair: fmean(pair[1]) if pair[1] else -inf)[0]
 
     @property
     def shown(self) -> tuple[Trained, ...]:

@@ -65,6 +65,12 @@ def test_run_with_every_answer_right_is_complete(run: Run, lost: int) -> None:
     assert "nothing is left" in outcome.reason
 
 
+def test_right_answers_that_the_reward_does_not_weigh_are_no_success(run: Run) -> None:
+    run.config = changed(run.config, {"reward.accuracy": 0.0, "reward.format": 1.0})
+    run.verifier.rewards_of = lambda _: (make_reward(1.0),) * 2
+    assert "nothing can be learned" in str(run.fail())
+
+
 def test_a_function_that_always_fails_and_counts_as_wrong_is_no_success(run: Run) -> None:
     """The verdicts are right all the same."""
     parts = {"accuracy": 0.0, "format": 0.0}

@@ -85,6 +85,14 @@ def test_the_reward_chooses_where_it_does_not_weigh_answers(run: Run) -> None:
     assert (result(run).update, result(run).validation) == (6, -2.0), "the mean of 4 and 6 equals that of 2 and 4"
 
 
+def test_rewards_that_lack_a_part_choose_nothing(run: Run) -> None:
+    run.config = changed(run.config, {"reward.accuracy": 0.0, "reward.format": 1.0})
+    run.verifier.rewards_of = lambda group: tuple(replace(each, partial=True) for each in half_right(group))
+    run.go()
+    assert not any({"validation/reward", "validation/pass@1"} & row.keys() for row in run.rows)
+    assert (result(run).update, result(run).validation) == (UPDATES, None)
+
+
 def test_last_version_is_validated_and_may_be_the_result(run: Run) -> None:
     """It has had no validation of its own in the training."""
     run.config = changed(run.config, {"budget.updates": 5})

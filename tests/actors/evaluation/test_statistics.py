@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from actors.evaluation.statistics import (
     FEWEST,
     Difference,
-    mean_difference,
+    known_rewards,
     paired_difference,
     pass_at,
+    reward_difference,
     share_interval,
     student_p,
     student_quantile,
 )
+from actors.storage.documents import SampleRow
 
 
 @given(st.integers(1, 64), st.data())
@@ -71,27 +73,41 @@ def test_an_interval_excludes_zero_exactly_where_p_is_below_5_percent(changes: l
     assert (low > 0 or high < 0) == (found.p < 0.05) == found.shown
 
 
-def test_a_mean_difference_is_the_paired_t_test_of_student_1908() -> None:
-    """Hours of sleep gained with two drugs, Biometrika 6, 20."""
-    first = dict(enumerate((0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0)))
-    second = dict(enumerate((1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4, 99.0)))
-    found = mean_difference(first, second)
+@given(st.lists(st.integers(-4, 4), min_size=FEWEST, max_size=12), st.sampled_from([0.5, 3.0, 1e5]), st.integers(-9, 9))
+def test_a_reward_difference_is_that_of_fractions_in_another_unit(changes: list[int], unit: float, low: int) -> None:
+    before = {-2: 0.0, -1: 1.0} | dict.fromkeys(range(len(changes)), 0.5)  # the whole range
+    after = {-2: 0.0, -1: 1.0} | {number: 0.5 + change / 8 for number, change in enumerate(changes)}
+    known = paired_difference(before, after)
+    found = reward_difference(*({key: low + unit * value for key, value in of.items()} for of in (before, after)))
+    assert known
     assert found
-    assert found.value == pytest.approx(1.58)
-    assert found.interval == pytest.approx((0.7001, 2.4599), abs=1e-4)
-    assert found.p == pytest.approx(0.002833, abs=1e-6)
-    assert found.shown
+    assert known.interval
+    assert found.interval == pytest.approx(tuple(unit * end for end in known.interval), abs=1e-6 * unit)
+    assert (found.value, found.p) == (pytest.approx(unit * known.value, abs=1e-6 * unit), pytest.approx(known.p))
 
 
-@pytest.mark.parametrize(("change", "shown"), [(1.0, True), (-0.5, True), (0.0, False)])
-def test_a_change_of_all_rewards_alike_is_certain(change: float, shown: bool) -> None:
-    same = dict.fromkeys(range(FEWEST), 1.0)
-    assert mean_difference(same, dict.fromkeys(same, 1.0 + change)) == Difference(
-        change, (change, change), float(not shown)
-    )
-    few = dict.fromkeys(range(FEWEST - 1), 1.0 + change)
-    assert mean_difference(same, few) == Difference(change)
-    assert mean_difference(same, {}) is None
+def test_few_risen_rewards_show_nothing_and_none_has_no_difference() -> None:
+    before = dict.fromkeys(range(100), 0.0)
+    found = reward_difference(before, before | dict.fromkeys(range(4), 1.0))
+    assert found
+    assert not found.shown
+    assert reward_difference(before, before) == Difference(0.0, (0.0, 0.0), 1.0)
+    assert reward_difference(before, {}) is None
+
+
+def test_a_reward_is_known_if_nothing_failed_and_no_part_is_lacking() -> None:
+    row = {
+        "prompt": "",
+        "gold": "",
+        "response": "",
+        "tokens": 1,
+        "finish_reason": "stop",
+        "problem": "p",
+        "reward": 3.0,
+    }
+    rows = [row | {"status": "wrong"}, row | {"status": "correct", "reward": 1.0}, row | {"status": "crash"}]
+    rows += [row | {"status": "wrong", **more} for more in ({"partial": True}, {"failure": "late"}, {"reward": None})]
+    assert known_rewards(map(SampleRow.model_validate, rows)) == {"p": 2.0}
 
 
 def test_none_or_all_solved_still_leaves_doubt() -> None:

@@ -12,7 +12,7 @@ from launch.reporting.exams.tables import signals
 from launch.reporting.history import MODEL, Run, read_run
 from launch.reporting.page import run_report
 from launch.reporting.plots import _validations, learning_curve
-from launch.reporting.run_conclusion import Effect, changes, conclude, effect, finding, reward_effect
+from launch.reporting.run_conclusion import Effect, basis, changes, conclude, effect, finding, reward_effect
 from launch.reporting.tables import exams, held_out
 from launch.reporting.wording import SPACE, decimal, percent, points, span
 from tests.run_folders import PROBLEMS, change_summary, evaluation, sample, write_run
@@ -161,10 +161,11 @@ def test_a_reward_that_weighs_no_answers_is_the_conclusion(tmp_path: Path, gain:
     custom = replace(found, config=found.config | {"reward.custom": [{"function": "mine:short", "weight": 0.1}]})
     assert {row[0]: row[3] for row in held_out(custom, compared(custom)).body} == rows
     assert "reward" not in {row[0] for row in held_out(found, compared(found)).body}
-    judge = {"reward.judge.model": "one", "reward.judge.weight": 1.0}
-    judged = replace(run, config=run.config | judge)
-    assert "went from 0.24 to 0.99" in conclude(judged, compared(judged))
-    assert finding(judged) == "none"
+    lacking = replace(run, after=tuple(row.model_copy(update={"partial": True}) for row in run.after))
+    assert "went from 0.24 to 0.99" in conclude(lacking, compared(lacking))
+    assert conclude(replace(lacking, rows=()), compared(lacking)).startswith("No conclusion")
+    assert (finding(lacking), basis(lacking, compared(lacking))) == ("none", "")
+    assert "held-out reward" in learning_curve(run, compared(run)).svg
 
 
 def test_a_reward_is_measured_from_the_warm_start(tmp_path: Path) -> None:
