@@ -27,6 +27,7 @@ OVERVIEW = {
     "reward/accuracy": "accuracy",
     "eval/pass@1": "held-out pass@1",
     "validation/pass@1": "held-out pass@1",
+    "validation/reward": "held-out reward",
     "response/mean_length": "length",
     "policy/entropy": "entropy",
     "policy/kl_to_base": "KL to the reference",

@@ -177,8 +177,7 @@ def lines(plan: Plan, signal: Signal, figures: Figures, seconds: float) -> list[
     said = [
         f"{signal.problems} training problems × {n} samples in {duration(seconds)}",
         f"pass@1 {text['pass@1']}, pass@{n} {text['pass@n']}",
-        f"groups of {rollout.samples_per_problem} with a gradient: {text['varied']}; with right and wrong"
-        f" responses too: {text['useful']}",
+        f"groups of {rollout.samples_per_problem} with a gradient: {text['varied']}; useful ones: {text['useful']}",
         f"unparsable {text['unparsable']}, cut off at the limit {1 - figures['ended'].value:.1%}, think tags"
         f" {text['format']}, not verified {text['unverified']}",
         f"prompts of {work.prompt:.0f} tokens, responses of {work.response:.0f} (limit {rollout.max_response_tokens})",
