@@ -11,9 +11,10 @@ from actors.coordinator.context import RunContext
 from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, ReferenceSet
 from actors.coordinator.rules.selection import Selection
 from actors.coordinator.saving import Saving
-from actors.errors import Halted
+from actors.errors import ActorDied, Halted, root_cause
 from actors.messages import AdapterRef
 from actors.storage.checkpoints import version_of
+from actors.storage.documents import EventKind
 
 
 class FinalEvaluations:
@@ -67,10 +68,21 @@ class FinalEvaluations:
                     adapter = await self._load(apart)
         if adapter:
             self.found["final"] = await self._heldout.result(adapter)
-        if apart:
-            self.found["last"] = await self._heldout.last(policy)
-        if adapter:
-            await self._heldout.exams(adapter, self.found.setdefault("exams", {}))
+        try:
+            if apart:
+                self.found["last"] = await self._heldout.last(policy)
+            if adapter:
+                await self._heldout.exams(adapter, self.found.setdefault("exams", {}))
+        except* ActorDied as deaths:
+            if not self.found.get("final"):
+                raise
+            self._cut_off(policy.version, root_cause(deaths))
+
+    def _cut_off(self, version: int, death: BaseException) -> None:
+        """Record that all is measured that can be, since an actor is not restarted any more."""
+        rest = "the result is measured; launch/evaluate.py can measure the rest"
+        self._run.ledger.count("warnings/evaluation")
+        self._run.folder.append_event(version, EventKind.CUT_OFF, f"{death}; {rest}", "evaluation")
 
     async def _load(self, checkpoint: Path) -> AdapterRef:
         """Have the engines serve a checkpoint's adapter. Raises Halted if one of them does not use it, although the

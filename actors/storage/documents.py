@@ -69,6 +69,7 @@ class EventKind(StrEnum):
     MISMATCH = "mismatch"
     IMITATED = "warm start"
     IMITATED_LITTLE = "warm start too short"
+    CUT_OFF = "cut off"
     REWARD_FAILED = "reward function failed"
     WALL_ABSENT = "wall absent"
     MPS = "mps"

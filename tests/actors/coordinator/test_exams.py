@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from actors.coordinator.evaluations import HeldoutEvaluations
+from actors.errors import ActorDied
 from actors.evaluation.evaluator import Evaluator
 from actors.messages import Exam, Group, Reward
+from actors.storage.documents import EventKind
 from actors.storage.folders import foreign
 from actors.storage.layout import RUN
 from actors.storage.run_record import named
@@ -127,3 +129,24 @@ def test_a_stop_during_the_last_exam_keeps_what_was_measured(run: Run, monkeypat
     outcome = run.go()
     assert (outcome.status, outcome.exams.keys()) == ("interrupted", {"sums-2.5"})
     assert outcome.final
+
+
+@pytest.mark.parametrize(("first", "status"), [(101, "failed"), (400, "completed"), (402, "completed")])
+def test_an_engine_that_is_given_up_during_the_exams_costs_no_result(run: Run, first: int, status: str) -> None:
+    """The evaluation of the result itself is needed."""
+    generate = run.engine.generate
+
+    async def die(index: int, problem: Any, adapter: Any, *more: Any) -> Group:
+        if adapter and problem.id == f"p{first}":
+            raise ActorDied("rollout-0 died 3 times in a row")
+        return await generate(index, problem, adapter, *more)
+
+    run.engine.generate = die  # type: ignore[method-assign]
+    if status == "failed":
+        assert isinstance(run.fail(), ActorDied)
+        return
+    outcome = run.go()
+    assert (outcome.status, outcome.final and outcome.final.n, outcome.exams) == (status, 2, {})
+    events = [event.event for event in run.folder.events() if event.kind is EventKind.CUT_OFF]
+    assert (events, run.coordinator.ledger.counts["warnings/evaluation"]) == (["evaluation cut off"], 1)
+    assert run.spent <= run.seconds
