@@ -50,6 +50,10 @@ class Exam:
     problems: tuple[Problem, ...]
 
 
+APART = "held out"
+"""Part of the problems in `ProblemSet.digests`: those that are reported or choose the result. No exam has this name."""
+
+
 @dataclass(frozen=True)
 class ProblemSet:
     """Training and held-out problems.
@@ -84,11 +88,14 @@ class ProblemSet:
         return tuple(problem for exam in self.exams for problem in exam.problems)
 
     @property
-    def digest(self) -> str:
-        """A hash of the problems' ids, of which ones choose the result, and of the exams."""
-        ids = [problem.id for problem in self.all], len(self.selection)
-        exams = [exam.name for exam in self.exams], [problem.id for problem in self.asked]
-        return blake2b(f"{ids if self.selection else ids[0]}{exams if self.exams else ''}".encode()).hexdigest()
+    def digests(self) -> dict[str, str]:
+        """Hashes of the problems' ids by part, no part before one that it depends on: the problems apart from training,
+        the exams by name, and as "" all but the exams'.
+        """
+        exams = {exam.name: exam.problems for exam in self.exams}
+        parts = {APART: (*self.selection, None, *self.heldout), **exams, "": self.all}
+        ids = {part: [each and each.id for each in problems] for part, problems in parts.items()}
+        return {part: blake2b(str(each).encode()).hexdigest() for part, each in ids.items()}
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def chat(trained: Trained, console: Console) -> int:
 
     from actors.rollout.vllm_engine import RolloutEngine
     from rewards.pool import VerifierPool
-    from rewards.problems.loading import load_problems
+    from rewards.problems.loading import load_held_out
     from rewards.weighted_sum import RewardFunction
 
     config = replace(config, data=next(iter(config.data.by_source.values())))  # of a mixture, the first source's
@@ -120,7 +120,7 @@ def chat(trained: Trained, console: Console) -> int:
         try:
             console.print("Ready: /problem 1 shows both models a held-out problem, /help lists all commands.")
             console.print(f"A response to what you say has {REPLY_TOKENS} tokens at most. Ctrl-C stops a response.")
-            problems = cache(lambda: load_problems(trained.config, tokenizer).heldout)
+            problems = cache(lambda: load_held_out(trained.config, tokenizer).heldout)
             models = {"base": None, "trained": adapter}
             Conversation(config, console, tokenizer, models, engine.stream, verifier.verify, problems).talk(runner)
         finally:

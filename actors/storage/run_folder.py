@@ -114,10 +114,10 @@ class RunFolder(RunRecord):
                 discard(folder, ADAPTER)
 
     def write_config(self, text: str, problems: ProblemSet) -> None:
-        """Write the settings as YAML, the digest of the problems and the ids of those that choose the result, and
+        """Write the settings as YAML, the digests of the problems and the ids of those that choose the result, and
         delete the summary of an earlier process.
         """
-        replace_text(self.path / "problems.digest", problems.digest)
+        replace_text(self.path / "problems.digest", json.dumps(problems.digests))
         if problems.selection:
             replace_text(self.path / "selection.json", json.dumps([problem.id for problem in problems.selection]))
         replace_text(self.path / RECORD, text)

@@ -10,7 +10,6 @@ from actors.storage.files import REMEDY, read_document, read_optional, read_rows
 from actors.storage.state import PassRateRow
 from conf.errors import BadInput
 from conf.load import RECORD, read_record
-from conf.parsing import read_text
 from conf.schema import Config
 
 FINISHED = ("completed", "budget_exhausted")
@@ -157,10 +156,10 @@ class RunRecord:
         latest = self.checkpoints.latest
         return read_rows(latest / PASS_RATES if latest else self.pass_rates_before, PassRateRow)
 
-    def problems_digest(self) -> str | None:
-        """Return the digest of the problems that the run began with."""
-        file = self.path / "problems.digest"
-        return read_text(file, REMEDY) if os.path.lexists(file) else None
+    def problem_digests(self) -> dict[str, str] | None:
+        """Return the digests of the problems that the run began with, see `ProblemSet`."""
+        found: dict[str, str] | None = read_optional(self.path / "problems.digest", dict[str, str])
+        return found
 
     def check(self) -> None:
         """Raise BadInput if a resume would read a damaged file, or if a folder is in the place of a file or the other
@@ -172,7 +171,7 @@ class RunRecord:
         for path in (self.report, self.filtered_file, self.failure_log, self.path / "origin.json"):
             if path.is_dir():
                 raise BadInput(f"{path} is a folder, not a file; {REMEDY}")
-        numbers = (self.incarnation, self.identity, self.reference_set, self.problems_digest, self.selection)
+        numbers = (self.incarnation, self.identity, self.reference_set, self.problem_digests, self.selection)
         warm_start = (self.candidates, self.warm_start_rows, self.scored, self.evaluations, self.known_pass_rates)
         for read in (self.config, self.summary, self.rows, self.events, self.ledger, *numbers, *warm_start):
             read()

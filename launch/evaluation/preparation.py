@@ -9,7 +9,7 @@ from rich.console import Console
 from actors.evaluation.folder import EvaluationFolder
 from actors.evaluation.protocol import protocol_of
 from actors.evaluation.samples import PolicySamples
-from actors.messages import AdapterRef
+from actors.messages import APART, AdapterRef
 from actors.models.adapters import adopt_adapter, pinned
 from actors.models.files import load_tokenizer, locate, shape_from_config
 from actors.runtime.placement import Placement, place_engines
@@ -30,7 +30,7 @@ from launch.plan.plan import possible_samples
 from launch.plan.refusal import check_engines
 from launch.session.admission import check_problems, take_over
 from rewards.pool import check_reward_functions
-from rewards.problems.loading import BenchmarkProblems, load_benchmark, load_problems
+from rewards.problems.loading import BenchmarkProblems, load_benchmark, load_held_out
 from rewards.weighted_sum import reward_function
 
 
@@ -80,7 +80,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     tokenizer = load_tokenizer(model_path, config.model.path)
     chose = RunRecord(run).selection() if run else []
     if not run and config.validation.every and is_marked(Path(config.run.folder), SWEEP):  # for the sweep's runs
-        chose = [problem.id for problem in load_problems(config, tokenizer).selection]
+        chose = [problem.id for problem in load_held_out(config, tokenizer).selection]
     benchmarks = [
         load_benchmark(benchmark, config, tokenizer, config.limit, chose)
         for benchmark in find_benchmarks(config.benchmarks)
@@ -88,7 +88,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     for each in benchmarks:
         if run and each.digest:
             otherwise = "name other benchmarks, since it may have trained on these problems"
-            check_problems(config, RunRecord(run), each.digest, otherwise)
+            check_problems(config, RunRecord(run), {APART: each.digest}, otherwise)
         filtered = "".join(f"; {count} filtered: {reason}" for reason, count in each.filtered_counts.items())
         by = ", by base model and adapter" if adapter else ""
         console.print(f"{each.benchmark.name}: {len(each.problems)} problems × {config.n} samples{by}{filtered}")

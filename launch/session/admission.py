@@ -188,12 +188,16 @@ def take_over(folder: Path, what: str) -> None:
     clear_session(folder)
 
 
-def check_problems(config: Config, run: RunRecord, digest: str, otherwise: str) -> None:
-    """Raise BadInput if a run was begun with problems of another digest. otherwise: what to do without the old ones."""
-    if run.problems_digest() not in (None, digest):
+def check_problems(config: Config, run: RunRecord, digests: dict[str, str], otherwise: str) -> None:
+    """Raise BadInput if a run was begun with problems of other digests. otherwise: what to do without the old ones."""
+    begun = run.problem_digests()
+    others = [part for part, digest in digests.items() if begun is not None and begun.get(part) != digest]
+    if others:
+        sources = {exam.name: (exam.key, exam.source) for exam in config.eval.exams}
+        key, source = sources.get(others[0], (config.data.key, config.data.origin))
         raise BadInput(
-            f"{config.data.key}: the run in {run.path} was begun with other problems than {config.data.origin} gives"
-            f" now: restore data and settings, or {otherwise}"
+            f"{key}: the run in {run.path} was begun with other problems than {source} gives now: restore data and"
+            f" settings, or {otherwise}"
         )
 
 
@@ -208,7 +212,7 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
         if config.run.overwrite and is_marked(folder, RUN):
             empty(folder.resolve(), RUN, kept=NOTE)
         mark(folder, RUN.kind)
-    check_problems(config, run, problems.digest, anew := "give run.name=OTHER or run.overwrite=true")
+    check_problems(config, run, problems.digests, anew := "give run.name=OTHER or run.overwrite=true")
     if problems.solutions and not {row.problem for row in run.candidates()} <= {one.id for one in problems.candidates}:
         raise BadInput(
             f"warm_start.source: the warm start of the run in {run.path} was begun with problems that"

@@ -11,11 +11,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.messages import Exam, FilteredRow, Problem, ProblemSet
+from actors.messages import APART, Exam, FilteredRow, Problem, ProblemSet
 from actors.storage.files import replace_text
 from conf.catalogue import HELD_OUT, Benchmark
 from conf.errors import BadInput
 from conf.schema import Config, DataConfig
+from conf.settings import changed
 from rewards.pool import VerifierPool
 from rewards.problems import sources
 from rewards.problems.chat import check_chat, control_tokens, render_prompt
@@ -59,6 +60,11 @@ REMEDIES = {
 def load_problems(config: Config, tokenizer: Any) -> ProblemSet:
     """Load the problems of a run, as the model will see them; see `split_problems`."""
     return split_problems(config, tokenizer)[0]
+
+
+def load_held_out(config: Config, tokenizer: Any) -> ProblemSet:
+    """Load them without those of `eval.benchmarks`, on which the problems apart from training do not depend."""
+    return load_problems(changed(config, {"eval.benchmarks": []}), tokenizer)
 
 
 def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[RawProblem], list[RawProblem]]:
@@ -115,7 +121,7 @@ class BenchmarkProblems:
     """A benchmark's problems as the model will see them.
 
     filtered_counts: number of filtered rows, by reason
-    digest: of the held-out problems only; see `ProblemSet`
+    digest: of the held-out problems only: that of APART in `ProblemSet`
     raw: all problems of the source, as it has them
     """
 
@@ -134,11 +140,11 @@ def load_benchmark(
     chose: their ids. Raises BadInput for a source without a usable problem.
     """
     if benchmark.source == HELD_OUT:
-        known = load_problems(config, tokenizer)
+        known = load_held_out(config, tokenizer)
         if not known.heldout:
             raise BadInput(f"benchmarks={HELD_OUT}: eval.problems={config.eval.problems} holds out none; raise it")
         numbers = counts([row for row in known.filtered if row.source == "eval_source"])
-        return BenchmarkProblems(benchmark, known.heldout[:limit], numbers, known.digest)
+        return BenchmarkProblems(benchmark, known.heldout[:limit], numbers, known.digests[APART])
     check_chat(config, tokenizer)
     filtered: list[FilteredRow] = []
     raw = read_benchmark(benchmark, config.data, filtered, limit)

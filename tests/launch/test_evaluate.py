@@ -13,7 +13,7 @@ from rich.console import Console
 
 from actors.coordinator.evaluations import HeldoutEvaluations
 from actors.evaluation.evaluator import Evaluator
-from actors.messages import AdapterRef, Group, Problem, ProblemSet, Sample, Sampling
+from actors.messages import APART, AdapterRef, Group, Problem, ProblemSet, Sample, Sampling
 from actors.models.files import load_tokenizer
 from actors.storage.checkpoints import Checkpoints
 from actors.storage.documents import EvaluatedSample, PolicyScores
@@ -335,10 +335,11 @@ def test_problems_of_the_training_never_count_as_held_out(
 ) -> None:
     asked = [f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"]
     ((held_out, _),) = prepared(asked).samples
-    (trained / "problems.digest").write_text(held_out.digest)
-    prepared([*asked, "data.hub_timeout_s=5"])
-    for change in ("eval.problems=5", "data.size=30"):
-        assert "data.source" in refused(evaluate.main, [*asked, change])
+    (trained / "problems.digest").write_text(json.dumps({APART: held_out.digest}))
+    for change in ("data.size=30", "eval.benchmarks=[{source: 'file:gone.jsonl'}]"):
+        prepared([*asked, change])
+    for change in ("eval.problems=5", "eval.problems=7", "eval.share=0.1"):
+        assert "data.source" in refused(evaluate.main, [*asked, change, "plan=true"])
 
 
 def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: list[str]) -> None:

@@ -157,7 +157,7 @@ def test_nothing_is_read_of_what_is_not_there(tmp_path: Path) -> None:
     assert not record.exists
     assert [record.summary(), record.ledger(), record.evaluation("base")] == [None] * 3
     assert [record.rows(), record.events(), record.samples("eval-base"), record.filtered()] == [[]] * 4
-    assert [record.checkpoints.latest, record.checkpoints.best, record.problems_digest()] == [None] * 3
+    assert [record.checkpoints.latest, record.checkpoints.best, record.problem_digests()] == [None] * 3
     assert (record.spent, record.incarnation(), record.checkpoints.all, record.sampled_updates()) == (0.0, 0, [], [])
 
 

@@ -64,7 +64,7 @@ def test_a_size_is_each_sources_and_changes_nothing_held_out(loader: Loader) -> 
 def test_one_source_is_as_without_a_mixture(loader: Loader) -> None:
     alone, given = loader.load({}, SUMS), {"data.source": "", "data.mixture": [SourceConfig("file:sums.jsonl")]}
     mixed = loader.load(given)
-    assert mixed.digest == alone.digest
+    assert mixed.digests == alone.digests
     assert sides(mixed)[0] == {"sums": 20}
 
 
