@@ -7,9 +7,10 @@ the place in it and the remedy.
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TextIO
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -21,6 +22,9 @@ DEEPEST = 30
 
 MOST_VALUES = 10**6
 """Largest number of values in a document. Each YAML alias counts its values again."""
+
+LONGEST_LINE = 2**27
+"""Most characters in a line of a JSONL file: more than the token ids of a problem's responses for a warm start."""
 
 SIGNATURES = {
     b"\x1f\x8b": "compressed by gzip",
@@ -49,13 +53,21 @@ def path_of(text: str, where: str) -> Path:
 
 def read_text(file: Path, remedy: str) -> str:
     """Return the text of a UTF-8 file. Raises BadInput if it cannot be read. remedy: an imperative for that message."""
+    with opened(file, remedy) as text:
+        return text.read()
+
+
+@contextmanager
+def opened(file: Path, remedy: str) -> Iterator[TextIO]:
+    """Yield a UTF-8 file to read. Raises BadInput if it cannot be read, also within."""
     try:
         if not file.is_file():
             missing = "it is not a file" if file.exists() else "there is no such file"
             raise BadInput(f"{file} cannot be read ({missing}); {remedy}")
         if disguise := disguise_of(file):
             raise BadInput(f"{file} is {disguise}; {remedy}")
-        return file.read_text(encoding="utf-8-sig")
+        with file.open(encoding="utf-8-sig") as text:
+            yield text
     except (OSError, ValueError) as error:
         raise BadInput(f"{file} cannot be read ({reason(error)}); {remedy}") from None
 
@@ -83,9 +95,16 @@ def read_json(file: Path, kind: Any, remedy: str) -> Any:
 
 
 def read_json_lines(file: Path, kind: Any, remedy: str) -> Iterator[Any]:
-    """Yield the values in a JSONL file, each of the type `kind`. A half-written last line is ignored."""
-    for number, line in enumerate(read_text(file, remedy).split("\n")[:-1], start=1):
-        yield parse_json(line, kind, f"{file}, line {number}", remedy)
+    """Yield the values in a JSONL file, each of the type `kind`, with one line at a time in memory. A half-written last
+    line is ignored.
+    """
+    with opened(file, remedy) as text:
+        for number, line in enumerate(iter(lambda: text.readline(LONGEST_LINE + 1), ""), start=1):
+            where = f"{file}, line {number}"
+            if len(line) > LONGEST_LINE:
+                raise BadInput(f"{where} has more than {LONGEST_LINE:,} characters; {remedy}")
+            if line.endswith("\n"):
+                yield parse_json(line[:-1], kind, where, remedy)
 
 
 def parse_json(text: str, kind: Any, where: str, remedy: str) -> Any:

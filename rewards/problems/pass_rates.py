@@ -22,8 +22,9 @@ SAME = (
 
 
 def earlier_pass_rates(config: Config, problems: Iterable[Problem] | None = None) -> list[PassRateRow]:
-    """Return the pass rates of `data.pass_rates` for these problems, or all, as known before the first update; none
-    without. Raises BadInput unless a run with the same model, prompts and reward has tried some of them.
+    """Return the pass rates of `data.pass_rates` for these problems, as known before the first update; none without.
+    Raises BadInput unless a run with the same model, prompts and reward has tried some of them. Without problems, only
+    check all.
     """
     given, weight = config.data.pass_rates, config.data.pass_rates_weight
     if not given:
@@ -33,17 +34,19 @@ def earlier_pass_rates(config: Config, problems: Iterable[Problem] | None = None
         raise BadInput(f"{where}: this is no folder of a run with a {run.pass_rates.name}; give one, or leave it out")
     if weight == 1 and (other := _other(run.config(), config)):
         raise BadInput(f"{where}: that run has another {other}; leave it out, or give data.pass_rates_weight=0.2")
-    wanted, found = {problem.id for problem in problems or ()}, dict[str, PassRateRow]()
+    wanted, seen, found = {problem.id for problem in problems or ()}, set[str](), list[PassRateRow]()
     most = MOST_GROUPS * config.rollout.samples_per_problem
     for row in read_json_lines(run.pass_rates, PassRateRow, REMEDY):
-        if row.problem in found:
+        if row.problem in seen:
             raise BadInput(f"{run.pass_rates} has the problem {row.problem} twice; {REMEDY}")
         if problems is None or row.problem in wanted:
+            seen.add(row.problem)
+        if row.problem in wanted:
             known = {"tries": ceil(weight * min(row.tries, most)), "first": row.rate, "version": 0}
-            found[row.problem] = row.model_copy(update=known)
-    if not found:
+            found.append(row.model_copy(update=known))
+    if not seen:
         raise BadInput(f"{where}: that run has tried none of the {len(wanted)} training problems; leave it out")
-    return list(found.values())
+    return found
 
 
 def _other(theirs: Config, ours: Config) -> str:

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,31 @@ def test_another_model_or_reward_is_refused_unless_its_tries_count_less(settings
 def test_a_run_that_knows_nothing_here_is_refused() -> None:
     assert earlier_pass_rates(Config(), PROBLEMS) == []
     config = write_run([{"problem": "elsewhere", **GOOD}])
-    assert len(earlier_pass_rates(config)) == 1
+    assert earlier_pass_rates(config) == []
     with pytest.raises(BadInput, match="none of the 3 training problems"):
         earlier_pass_rates(config, PROBLEMS)
     Path("earlier/pass-rates.jsonl").unlink()
     for given in ("earlier", "nowhere", "earlier/config.yaml"):
         with pytest.raises(BadInput, match=given):
             earlier_pass_rates(changed(config, {"data.pass_rates": given}))
+
+
+def test_a_large_file_is_read_row_by_row() -> None:
+    rows = [{"problem": name, **GOOD, "note": "…" * 1000} for name in ("a", *map(str, range(2000)))]
+    config, found = write_run(rows), list[int]()
+    for problems in (None, PROBLEMS):
+        tracemalloc.start()
+        found.append(len(earlier_pass_rates(config, problems)))
+        (_, most), _ = tracemalloc.get_traced_memory(), tracemalloc.stop()
+        assert most < Path("earlier/pass-rates.jsonl").stat().st_size / 4
+    assert found == [0, 1]
+
+
+def test_a_file_without_line_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conf.parsing.LONGEST_LINE", 150)
+    config = write_run([{"problem": "a", **GOOD}, {"problem": "b" * 100, **GOOD}])
+    with pytest.raises(BadInput, match=r"line 2 .* 150 characters"):
+        earlier_pass_rates(config, PROBLEMS)
 
 
 def test_preview_shows_the_histogram(
