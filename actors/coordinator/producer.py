@@ -8,7 +8,7 @@ from actors.coordinator.context import RunContext
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.rules.order import DataCursor, Mixture
-from actors.coordinator.rules.pass_rates import PassRates
+from actors.coordinator.rules.pass_rates import PassRates, moved
 from actors.coordinator.rules.staleness import StalenessManager
 from actors.coordinator.rules.streaks import FruitlessStreak
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling
@@ -77,8 +77,11 @@ class RolloutProducer:
 
     @property
     def pass_rates(self) -> list[PassRateRow]:
-        """What a checkpoint knows of the problems."""
-        return list(self._rates.rows.values())
+        """What a checkpoint knows of the problems, with the prompts of those that the report shows."""
+        rows = self._rates.rows
+        shown = {row.problem for row in moved(rows.values())}
+        prompts = {each.id: {"prompt": each.prompt} for each in self._run.problems.train if each.id in shown}
+        return [row.model_copy(update=prompts[name]) if name in prompts else row for name, row in rows.items()]
 
     async def run(self) -> None:
         """Start groups until cancelled, which cancels the running groups too."""

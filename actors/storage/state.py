@@ -1,6 +1,6 @@
 """Models of the files in a checkpoint, for reading and writing them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -11,7 +11,7 @@ from actors.storage.fields import Amount, Count, Fraction, Positive, Whole
 class PassRateRow(Document):
     """A row of pass-rates.jsonl: a training problem's tries, and the rate of right ones among the latest, see
     `PassRates`. first: that of its first group, or of the earlier run in `data.pass_rates`. version: the last update
-    with a group of it.
+    with a group of it. prompt: of the problems that moved most, else empty.
     """
 
     problem: str
@@ -19,6 +19,15 @@ class PassRateRow(Document):
     rate: Fraction
     first: Fraction
     version: Count
+    prompt: str = ""
+
+    @property
+    def change(self) -> float:
+        return self.rate - self.first
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return self.model_dump(exclude_defaults=True)
 
 
 class GroupResult(Document):

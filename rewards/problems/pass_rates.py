@@ -42,7 +42,7 @@ def earlier_pass_rates(config: Config, problems: Iterable[Problem] | None = None
         if problems is None or row.problem in wanted:
             seen.add(row.problem)
         if row.problem in wanted:
-            known = {"tries": ceil(weight * min(row.tries, most)), "first": row.rate, "version": 0}
+            known = {"tries": ceil(weight * min(row.tries, most)), "first": row.rate, "version": 0, "prompt": ""}
             found.append(row.model_copy(update=known))
     if not seen:
         raise BadInput(f"{where}: that run has tried none of the {len(wanted)} training problems; leave it out")

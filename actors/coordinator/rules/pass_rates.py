@@ -1,8 +1,10 @@
 """Remembers what the groups of each problem have earned, and foretells whether its next group will have variance."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
+from heapq import nlargest, nsmallest
 from math import exp, fsum, lgamma
+from operator import attrgetter
 from statistics import fmean
 
 from actors.messages import Group
@@ -26,6 +28,9 @@ IMAGINED = (0.5 - 8**-0.5, 0.5 + 8**-0.5)
 CLASSES = {"never solved": 0.05, "seldom": 0.25, "at the edge": 0.75, "often": 0.95, "always solved": 1.0}
 """Classes of pass rates in a histogram, with the upper bound of each."""
 
+MOVERS = 10
+"""Number of problems that moved most, each way."""
+
 
 class PassRates:
     """The memory of pass rates: a pure state machine, which changes only when a batch is consumed.
@@ -43,7 +48,7 @@ class PassRates:
         noted: Iterable[GroupResult] = (),
     ) -> None:
         """samples: number in a group. by_accuracy: see `successes`. version: the one that `rows` is about."""
-        self.rows = {row.problem: row for row in rows}
+        self.rows = {row.problem: row.model_copy(update={"prompt": ""}) for row in rows}
         self.noted = list(noted)
         self._samples, self._by_accuracy, self._version = samples, by_accuracy, version
 
@@ -125,3 +130,9 @@ def histogram(rates: Iterable[float]) -> dict[str, int]:
     for rate in rates:
         found[next(name for name, most in CLASSES.items() if rate <= most)] += 1
     return found
+
+
+def moved(rows: Collection[PassRateRow]) -> list[PassRateRow]:
+    """Return the problems that moved most, from the largest rise to the largest fall."""
+    risen, fallen = (most(MOVERS, rows, key=attrgetter("change")) for most in (nlargest, nsmallest))
+    return [row for row in risen if row.change > 0] + [row for row in reversed(fallen) if row.change < 0]

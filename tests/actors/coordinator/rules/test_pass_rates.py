@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.coordinator.rules.pass_rates import FLOOR, PassRates, histogram, mixed, successes
+from actors.coordinator.rules.pass_rates import FLOOR, MOVERS, PassRates, histogram, mixed, moved, successes
 from actors.messages import Group, Status
 from actors.storage.state import PassRateRow
 from conf.schema import CustomRewardConfig, RewardConfig
@@ -128,3 +128,12 @@ def test_accuracy_alone_counts_unless_the_reward_has_other_parts() -> None:
 
 def test_classes_of_a_histogram() -> None:
     assert [*histogram([0.0, 0.125, 0.25, 0.5, 0.76, 1.0, 1.0]).values()] == [1, 2, 1, 1, 2]
+
+
+def test_problems_are_named_that_rose_or_fell_most() -> None:
+    firsts = [number / 30 for number in range(31)]
+    risen = [row(f"r{number}", 1.0).model_copy(update={"first": first}) for number, first in enumerate(firsts)]
+    fallen = [row("f0", 0.5).model_copy(update={"first": first, "prompt": "why"}) for first in (0.6, 1.0)]
+    assert moved([*fallen, *risen]) == [*risen[:MOVERS], *fallen]
+    assert moved(risen[30:]) == []
+    assert [known.prompt for known in PassRates(SAMPLES, rows=fallen).rows.values()] == [""]
