@@ -18,6 +18,7 @@ from pathlib import Path
 from actors.messages import Status
 from actors.storage.documents import EvaluatedSample
 from actors.storage.files import read_rows
+from conf.load import load
 
 Row = tuple[str, int]
 """A problem and its answer."""
@@ -31,7 +32,7 @@ SUMS = (
     *[("1 * {a}", DDD, (0, 0), 280)],
     *[("{a} + {b}", D, D, 70), ("{a} + {b}", D, DD, 230), ("{a} + {b}", DD, DD, 250), ("{a} + {b}", DDD, DD, 250)],
 )
-"""Form, ranges of a and b, and number of problems. The answer is a + b."""
+"""Form, ranges of a and b, and number of problems, the recipe's examples included. The answer is a + b."""
 
 PLACES = ("box", "bag", "room", "shop", "car", "desk")
 THINGS = ("pens", "cups", "keys", "nuts", "caps", "nails", "coins", "cards", "books", "balls")
@@ -76,11 +77,12 @@ def distinct(
 
 
 def table(name: str) -> list[Row]:
-    """Return the problems of a set, shuffled, the same in every call."""
+    """Return the problems of a set but its recipe's examples, shuffled, the same in every call."""
     rng = random.Random(0)
     rows = [*{"sums": sums, "words": words}[name](rng)]
     rng.shuffle(rows)
-    return rows
+    shown = {example.problem for example in load([f"conf=mixed_{name}"]).data.few_shot}
+    return [row for row in rows if row[0] not in shown]
 
 
 def histogram(file: Path) -> Iterator[str]:
