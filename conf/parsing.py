@@ -24,7 +24,7 @@ MOST_VALUES = 10**6
 """Largest number of values in a document. Each YAML alias counts its values again."""
 
 LONGEST_LINE = 2**27
-"""Most characters in a line of a JSONL file: more than the token ids of a problem's responses for a warm start."""
+"""Most characters in a line of a JSONL file: far more than MOST_VALUES token ids take."""
 
 SIGNATURES = {
     b"\x1f\x8b": "compressed by gzip",

@@ -63,7 +63,7 @@ def load_problems(config: Config, tokenizer: Any) -> ProblemSet:
 
 
 def load_held_out(config: Config, tokenizer: Any) -> ProblemSet:
-    """Load them without those of `eval.benchmarks`, on which the problems apart from training do not depend."""
+    """Load the problems of a run without its exams, which do not change the held-out ones."""
     return load_problems(changed(config, {"eval.benchmarks": []}), tokenizer)
 
 
