@@ -93,8 +93,8 @@ class ProblemSet:
         the exams by name, and as "" all but the exams'.
         """
         exams = {exam.name: exam.problems for exam in self.exams}
-        parts = {APART: (*self.selection, None, *self.heldout), **exams, "": self.all}
-        ids = {part: [each and each.id for each in problems] for part, problems in parts.items()}
+        parts = {APART: (self.selection, self.heldout), **{name: (of,) for name, of in exams.items()}, "": (self.all,)}
+        ids = {part: [[each.id for each in problems] for problems in of] for part, of in parts.items()}
         return {part: blake2b(str(each).encode()).hexdigest() for part, each in ids.items()}
 
 

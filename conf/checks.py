@@ -108,13 +108,13 @@ def _judge_faults(judge: JudgeConfig) -> Iterator[str]:
 
 
 def _validation_faults(config: Config) -> Iterator[str]:
-    validation = config.validation
+    validation, judge = config.validation, config.reward.judge
     if validation.every and not config.eval.problems:
         yield (
             f"validation.every={validation.every} with eval.problems=0: no problems are held out to choose the result"
             " on; raise eval.problems, or give validation.every=0"
         )
-    if validation.every and config.reward.judge.model and not config.reward.weighs_answers:
+    if validation.every and judge.model and judge.weight and not config.reward.weighs_answers:
         yield (
             f"validation.every={validation.every} with reward.judge and reward.accuracy=0: a validation asks no judge;"
             " give reward.accuracy a weight, or validation.every=0"

@@ -94,6 +94,11 @@ class VerifierPool:
         return {**counts, "restarts": restarts, **(self._judge.counts if self._judge else {})}
 
     @property
+    def _judged_in_training(self) -> bool:
+        judge = self._reward.config.judge
+        return bool(judge.model and judge.weight)
+
+    @property
     def _ranks(self) -> bool:
         """Whether a part of the reward is of all responses to a problem."""
         names = (IMPORT + part.function for part in self._reward.config.custom if part.weight)
@@ -140,7 +145,8 @@ class VerifierPool:
         )
         scored = [(part.name, part.function, values) for part, values in zip(custom, scores, strict=True)]
         scored += [("judge", "judge", [score for score, _ in judged])] if judged else []
-        partial, rewards = (self._ranks and len(texts) == 1) or bool(self._judge and not judging), list[Reward]()
+        unasked = self._judged_in_training and not (self._judge and judging)
+        partial, rewards = unasked or (self._ranks and len(texts) == 1), list[Reward]()
         for place, (sample, found) in enumerate(zip(samples, verdicts, strict=True)):
             parts, failure, complaint = dict[str, float](), None, ""
             for name, function, values in scored:

@@ -25,6 +25,9 @@ BASE_SHARE = 1 / 3
 LAST_MOMENT_S = 2.0
 """Seconds before the end of the budget at which everything but the summary is given up."""
 
+ENOUGH_REWARDS = 0.5
+"""Fraction of the selection problems whose rewards must be known for their mean to choose: which ones fail differs."""
+
 INSPECTED_PROBLEMS = 16
 INSPECTED_TOKENS = 512
 """Number of responses in the reference set, and the most tokens of each. The learner needs a few seconds for them."""
@@ -117,15 +120,13 @@ class HeldoutEvaluations:
         rows = samples.of_rounds(1)
         found = samples.scores(rows)
         budget.expect("validate", found.seconds)
-        figures = {SCORE: found.pass_at_1}
+        figures = {SCORE: found.pass_at_1, "validation/problems": float(len(problems))}
         if not self._run.config.reward.weighs_answers:
             rewards = known_rewards(row for (row,) in rows).values()
-            figures = {REWARD: fmean(rewards)} if rewards else {}
-        return figures | {
-            "validation/mean_length": found.mean_length,
-            "validation/problems": len(problems),
-            "time/validate": found.seconds,
-        }
+            figures = {"validation/problems": float(len(rewards))}
+            if len(rewards) >= ENOUGH_REWARDS * len(problems):
+                figures[REWARD] = fmean(rewards)
+        return figures | {"validation/mean_length": found.mean_length, "time/validate": found.seconds}
 
     async def _measure(self, name: str, exam: Exam, adapter: AdapterRef | None, seconds: float) -> PolicyScores | None:
         """Evaluate a policy on problems, or on the first of them if not even one round fits.

@@ -74,13 +74,11 @@ class FinalEvaluations:
             if adapter:
                 await self._heldout.exams(adapter, self.found.setdefault("exams", {}))
         except* ActorDied as deaths:
-            if not self.found.get("final"):
-                raise
             self._cut_off(policy.version, root_cause(deaths))
 
     def _cut_off(self, version: int, death: BaseException) -> None:
         """Record that all is measured that can be, since an actor is not restarted any more."""
-        rest = "the result is measured; launch/evaluate.py can measure the rest"
+        rest = "what was measured is kept; launch/evaluate.py can measure the rest"
         self._run.ledger.count("warnings/evaluation")
         self._run.folder.append_event(version, EventKind.CUT_OFF, f"{death}; {rest}", "evaluation")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import atan, comb, cos, pi, sin, sqrt
+from math import atan, comb, cos, isclose, pi, sin, sqrt
 from statistics import fmean
 from typing import TypeVar
 
@@ -101,29 +101,40 @@ def paired_difference(before: Mapping[K, float], after: Mapping[K, float], famil
 
 
 def reward_difference(before: Mapping[K, float], after: Mapping[K, float]) -> Difference | None:
-    """Return the mean change in reward over the problems in both, as `paired_difference` does for fractions: of the
-    range of all these rewards, so that an outlier widens the interval. None if there are none.
+    """Return the mean change in reward over the problems in both, with interval and p-value; None if there are none.
+
+    It is `paired_difference` in units of the range of all these rewards. Where that is no more than rounding, nothing
+    has changed.
     """
-    known = [*before.values(), *after.values()]
-    low, size = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
+    known = [*before.values(), *after.values()] or [0.0]
+    low, high = min(known), max(known)
+    unit = 0.0 if isclose(low, high) else high - low
 
     def shares(of: Mapping[K, float]) -> dict[K, float]:
-        return {problem: (value - low) / (size or 1.0) for problem, value in of.items()}
+        return {problem: (value - low) / unit if unit else 0.0 for problem, value in of.items()}
 
     if (found := paired_difference(shares(before), shares(after))) is None:
         return None
-    ends = found.interval and (found.interval[0] * size, found.interval[1] * size)
-    return Difference(found.value * size, ends, found.p)
+    ends = found.interval and (found.interval[0] * unit, found.interval[1] * unit)
+    return Difference(found.value * unit, ends, found.p)
 
 
 def known_rewards(rows: Iterable[SampleRow]) -> dict[str, float]:
     """Return the mean reward of each problem, of its samples whose reward is whole: nothing failed, and no part is
     lacking.
     """
+    return by_problem(
+        (row.problem, row.reward)
+        for row in rows
+        if row.reward is not None and not (row.partial or row.failure or row.status in UNVERIFIED)
+    )
+
+
+def by_problem(values: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Return the mean value of each problem."""
     found: dict[str, list[float]] = {}
-    for row in rows:
-        if row.reward is not None and not (row.partial or row.failure or row.status in UNVERIFIED):
-            found.setdefault(row.problem, []).append(row.reward)
+    for problem, value in values:
+        found.setdefault(problem, []).append(value)
     return {problem: fmean(of_problem) for problem, of_problem in found.items()}
 
 

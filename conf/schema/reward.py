@@ -145,6 +145,7 @@ class RewardConfig:
 
     @property
     def weighs_answers(self) -> bool:
+        """See the function."""
         return weighs_answers({"reward.accuracy": self.accuracy, "reward.cosine": self.cosine})
 
     @property

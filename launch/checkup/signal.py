@@ -100,7 +100,7 @@ async def in_groups(
     for at in range(0, len(rows), size):
         asked = (Sample(range(row.tokens), (), row.response, row.finish_reason) for row in rows[at : at + size])
         rewards += (await verifier.score(Group(0, problem, None, tuple(asked)))).rewards
-    found = ({"reward": one.total, "failure": one.complaint or one.failure} for one in rewards)
+    found = ({"reward": one.total, "failure": one.complaint or one.failure, "partial": one.partial} for one in rewards)
     return [row.model_copy(update=values) for row, values in zip(rows, found, strict=True)]
 
 
@@ -177,7 +177,8 @@ def lines(plan: Plan, signal: Signal, figures: Figures, seconds: float) -> list[
     said = [
         f"{signal.problems} training problems × {n} samples in {duration(seconds)}",
         f"pass@1 {text['pass@1']}, pass@{n} {text['pass@n']}",
-        f"groups of {rollout.samples_per_problem} with a gradient: {text['varied']}; useful ones: {text['useful']}",
+        f"groups of {rollout.samples_per_problem} with a gradient: {text['varied']}; useful ones: {text['useful']}"
+        f"{', with right and wrong responses' if plan.config.reward.weighs_answers else ''}",
         f"unparsable {text['unparsable']}, cut off at the limit {1 - figures['ended'].value:.1%}, think tags"
         f" {text['format']}, not verified {text['unverified']}",
         f"prompts of {work.prompt:.0f} tokens, responses of {work.response:.0f} (limit {rollout.max_response_tokens})",

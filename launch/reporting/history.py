@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from actors.evaluation.folder import EvaluationFolder
-from actors.evaluation.statistics import PASS_KS
+from actors.evaluation.statistics import PASS_KS, by_problem
 from actors.formats import counted
 from actors.messages import Status
 from actors.storage import documents
@@ -316,7 +315,4 @@ def _comparable(value: Any) -> Any:
 
 
 def _solved(samples: Iterable[documents.SampleRow]) -> dict[str, float]:
-    marks: dict[str, list[bool]] = {}
-    for sample in samples:
-        marks.setdefault(sample.problem, []).append(sample.status == Status.CORRECT)
-    return {problem: fmean(of_problem) for problem, of_problem in marks.items()}
+    return by_problem((sample.problem, sample.status == Status.CORRECT) for sample in samples)

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from actors.coordinator.rules.selection import REWARD, SCORE
 from actors.evaluation.statistics import Mean, over_problems
 from actors.storage.documents import EventKind
 from conf.schema.reward import weighs_answers
@@ -128,7 +129,7 @@ def learning_curve(run: Run, found: Effect | None) -> Plot | None:
     axes = blank(LARGER)
     for metric in known:
         _curve(axes, run, metric, lines[metric], f"C{2 * [*lines].index(metric)}")
-    _held_out(axes, {} if by_reward else _validations(run), "validation", "C4", 3)
+    _held_out(axes, _validations(run), "validation", "C4", 3)
     if result != end:
         axes.axvline(result, color="C1", linewidth=0.8, linestyle="--", label=f"result: update {result}")
     _held_out(axes, points, f"held-out {found.what if found else 'pass@1'}", "C1", 5)
@@ -152,12 +153,14 @@ def _held_out(axes: Axes, points: dict[int, Mean], name: str, colour: str, size:
 
 
 def _validations(run: Run) -> dict[int, Mean]:
-    """Return validations by update. With one sample per problem, the value determines the interval."""
+    """Return validations by update. With one sample per problem, a pass@1 determines its interval."""
     found = {}
     for row in run.rows:
-        count = int(row.metrics.get("validation/problems", 0))
-        solved = round(row.metrics.get("validation/pass@1", 0.0) * count)
-        if count:
+        if (reward := row.metrics.get(REWARD)) is not None:
+            found[row.update] = Mean(reward)
+        elif (passed := row.metrics.get(SCORE)) is not None:
+            count = int(row.metrics["validation/problems"])
+            solved = round(passed * count)
             found[row.update] = over_problems([1.0] * solved + [0.0] * (count - solved))
     return found
 

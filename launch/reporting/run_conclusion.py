@@ -19,9 +19,6 @@ from launch.reporting.health import behind
 from launch.reporting.history import Run
 from launch.reporting.wording import SPACE, WORDS, decimal, many, percent, precise, shorten, span
 
-QUARTER = 4
-"""The part of the updates, one in so many, whose mean is quoted."""
-
 REASON_CHARACTERS = 160
 """Most characters of the reason for a run's end in its conclusion; the flags have the whole reason."""
 
@@ -117,7 +114,7 @@ def learned(run: Run) -> Effect | None:
 
 def finding(run: Run) -> str:
     """Return what reinforcement learning did: rose, fell, unclear, or none if it is unknown."""
-    found = None if run.warm and not reinforcement(run) else learned(run)
+    found = learned(run)
     return found.finding if found else "none"
 
 
@@ -160,7 +157,7 @@ def _in_training(run: Run) -> str:
     why = "No conclusion: the held-out rewards are not known, or lack what only training has"
     if not (rewards := run.series("reward/mean")[1]):
         return f"{why}."
-    size = max(len(rewards) // QUARTER, 1)
+    size = max(len(rewards) // 4, 1)
     went = f"{precise(fmean(rewards[:size]))} to {precise(fmean(rewards[-size:]))}"
     return f"{why}. In training, the mean reward went from {went}, from the first to the last quarter of the updates."
 
@@ -213,13 +210,15 @@ def _sentence(found: Effect) -> str:
 
 def basis(run: Run, found: Effect | None) -> str:
     """Return the evidence for the conclusion, shown below it."""
-    if found is None or run.final is None or run.base is None or not learned(run):
+    start = run.warm or run.base
+    of = learned(run) if found else None
+    if not of or not start or not run.final:
         return ""
-    before, after = run.base.n, run.final.n
+    before, after = start.n, run.final.n
     each = f"{many(before, 'sample')} of each" + (f" before training, {after} after it" if before != after else "")
-    compared = ", every problem compared with itself" if found.difference.p is not None else ""
-    interval = "The interval is over problems. " if found.difference.interval else ""
+    compared = ", every problem compared with itself" if of.difference.p is not None else ""
+    interval = "The interval is over problems. " if of.difference.interval else ""
     return (
-        f"{many(found.problems, 'held-out problem')}, {each}{compared}. {interval}This is one run with one seed;"
+        f"{many(of.problems, 'held-out problem')}, {each}{compared}. {interval}This is one run with one seed;"
         " the result of another seed may differ."
     )

@@ -27,8 +27,10 @@ def conclude(sweep: Sweep) -> str:
     if axis is None:
         return f"These runs only differ in the seed; {have}."
     name = axis_name(axis)
-    if not all(weighs_answers(run.config) for run in sweep.finished):
-        return f"No conclusion: the reward weighs no answer, so that pass@1 says nothing of the {name}; {have}."
+    if judged := sum(not weighs_answers(run.config) for run in sweep.finished):
+        return (
+            f"No conclusion: the reward of {many(judged, 'run')} weighs no answer, so that pass@1 says nothing; {have}."
+        )
     if not found:
         return f"No conclusion: no two values of the {name} can be compared yet; {have}."
     everywhere = {place(each) for each in found}

@@ -11,7 +11,7 @@ from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import JUDGE_BUDGET
 from actors.coordinator.rules.selection import Selection
 from actors.formats import duration
-from actors.messages import ProblemSet
+from actors.messages import APART, ProblemSet
 from actors.runtime.ray_session import NOTE, clear_session
 from actors.storage.documents import RunSummary
 from actors.storage.files import lock, replace_text
@@ -194,6 +194,8 @@ def check_problems(config: Config, run: RunRecord, digests: dict[str, str], othe
     others = [part for part, digest in digests.items() if begun is not None and begun.get(part) != digest]
     if others:
         sources = {exam.name: (exam.key, exam.source) for exam in config.eval.exams}
+        if config.data.eval_source:
+            sources[APART] = "data.eval_source", config.data.eval_source
         key, source = sources.get(others[0], (config.data.key, config.data.origin))
         raise BadInput(
             f"{key}: the run in {run.path} was begun with other problems than {source} gives now: restore data and"

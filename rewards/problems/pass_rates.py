@@ -23,8 +23,9 @@ SAME = (
 
 def earlier_pass_rates(config: Config, problems: Iterable[Problem] | None = None) -> list[PassRateRow]:
     """Return the pass rates of `data.pass_rates` for these problems, as known before the first update; none without.
-    Raises BadInput unless a run with the same model, prompts and reward has tried some of them. Without problems, only
-    check all.
+    Raises BadInput unless a run with the same model, prompts and reward has tried some of them.
+
+    problems: None only has the file checked.
     """
     given, weight = config.data.pass_rates, config.data.pass_rates_weight
     if not given:
@@ -45,7 +46,7 @@ def earlier_pass_rates(config: Config, problems: Iterable[Problem] | None = None
             known = {"tries": ceil(weight * min(row.tries, most)), "first": row.rate, "version": 0, "prompt": ""}
             found.append(row.model_copy(update=known))
     if not seen:
-        raise BadInput(f"{where}: that run has tried none of the {len(wanted)} training problems; leave it out")
+        raise BadInput(f"{where}: that run has tried none of the training problems; leave it out")
     return found
 
 

@@ -16,7 +16,7 @@ class FruitlessStreak:
     solved: whether every answer in a streak of FRUITLESS_BATCHES was right, so that nothing is left to learn.
     """
 
-    def __init__(self, problems_per_update: int, weighs_answers: bool = True) -> None:
+    def __init__(self, problems_per_update: int, weighs_answers: bool) -> None:
         """weighs_answers: whether the reward does; otherwise right answers do not mean that all is learned."""
         self._weighs_answers = weighs_answers
         self.solved = False

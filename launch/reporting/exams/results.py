@@ -12,6 +12,7 @@ from actors.evaluation.statistics import Mean, over_problems, pass_at
 from actors.messages import Status
 from actors.storage.documents import EvaluatedSample, by_k
 from actors.storage.files import read_rows
+from conf.schema.reward import formula, weighs_answers
 from launch.reporting.comparison import Repeats, axis_name, by_settings
 from launch.reporting.exams.comparability import check
 from launch.reporting.exams.paper import model, short_name
@@ -60,12 +61,15 @@ class ModelResults:
 
     @cached_property
     def chosen(self) -> Trained | None:
-        """The setting with the best mean on the selection problems, the first of equals; None if a run has none.
+        """The setting with the best mean on the selection problems, the first of equals; None if a run has none, or if
+        the runs' scores are of different rewards.
 
         The exams have no part in the choice.
         """
         means = [[value for value in each.validations if value is not None] for each in self.trained]
-        if not any(means) or any(None in each.validations for each in self.trained):
+        runs = (run for each in self.trained for run in each.repeats.runs)
+        scores = {None if weighs_answers(run.config) else formula(run.config) for run in runs}
+        if not any(means) or any(None in each.validations for each in self.trained) or len(scores) > 1:
             return None
         return max(zip(self.trained, means, strict=True), key=lambda pair: fmean(pair[1]) if pair[1] else -inf)[0]
 

@@ -131,22 +131,36 @@ def test_a_stop_during_the_last_exam_keeps_what_was_measured(run: Run, monkeypat
     assert outcome.final
 
 
-@pytest.mark.parametrize(("first", "status"), [(101, "failed"), (400, "completed"), (402, "completed")])
-def test_an_engine_that_is_given_up_during_the_exams_costs_no_result(run: Run, first: int, status: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "kept"), [("", None), ("sums-2.5", set()), ("hard", {"sums-2.5"})], ids=["result", "first", "second"]
+)
+@pytest.mark.parametrize("heldout", [4, 0])
+def test_an_engine_that_is_given_up_during_the_exams_costs_no_result(
+    run: Run, monkeypatch: pytest.MonkeyPatch, where: str, kept: set[str] | None, heldout: int
+) -> None:
     """The evaluation of the result itself is needed."""
-    generate = run.engine.generate
+    run.config = changed(run.config, {"eval.problems": heldout})
+    measure, generate, dead = HeldoutEvaluations._measure, run.engine.generate, list[str]()
 
-    async def die(index: int, problem: Any, adapter: Any, *more: Any) -> Group:
-        if adapter and problem.id == f"p{first}":
+    async def note(self: Any, name: str, exam: Exam, *more: Any) -> Any:
+        if (name, exam.name) == ("final", where):
+            dead.append(where)
+        return await measure(self, name, exam, *more)
+
+    async def die(*asked: Any) -> Group:
+        if dead:
             raise ActorDied("rollout-0 died 3 times in a row")
-        return await generate(index, problem, adapter, *more)
+        return await generate(*asked)
 
+    monkeypatch.setattr(HeldoutEvaluations, "_measure", note)
     run.engine.generate = die  # type: ignore[method-assign]
-    if status == "failed":
+    if kept is None and heldout:
         assert isinstance(run.fail(), ActorDied)
         return
     outcome = run.go()
-    assert (outcome.status, outcome.final and outcome.final.n, outcome.exams) == (status, 2, {})
+    assert outcome.status == "completed"
+    assert getattr(outcome.final, "n", None) == (2 if heldout else None)
+    assert outcome.exams.keys() == (kept or set())
     events = [event.event for event in run.folder.events() if event.kind is EventKind.CUT_OFF]
     assert (events, run.coordinator.ledger.counts["warnings/evaluation"]) == (["evaluation cut off"], 1)
     assert run.spent <= run.seconds

@@ -85,10 +85,18 @@ def test_the_reward_chooses_where_it_does_not_weigh_answers(run: Run) -> None:
     assert (result(run).update, result(run).validation) == (6, -2.0), "the mean of 4 and 6 equals that of 2 and 4"
 
 
-def test_rewards_that_lack_a_part_choose_nothing(run: Run) -> None:
-    run.config = changed(run.config, {"reward.accuracy": 0.0, "reward.format": 1.0})
-    run.verifier.rewards_of = lambda group: tuple(replace(each, partial=True) for each in half_right(group))
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_rewards_that_are_not_known_choose_nothing(run: Run, all_of_them: bool) -> None:
+    """Nor does the mean of the few that are known."""
+    run.config = changed(run.config, {"reward.accuracy": 0.0, "reward.format": 1.0, "validation.problems": 3})
+
+    def rewards(group: Group) -> tuple[Reward, ...]:
+        known = group.problem.id == "p200" and not all_of_them
+        return tuple(replace(each, partial=not known) for each in half_right(group)[: len(group.samples)])
+
+    run.verifier.rewards_of = rewards
     run.go()
+    assert {row["validation/problems"] for row in run.rows if "validation/problems" in row} == {float(not all_of_them)}
     assert not any({"validation/reward", "validation/pass@1"} & row.keys() for row in run.rows)
     assert (result(run).update, result(run).validation) == (UPDATES, None)
 

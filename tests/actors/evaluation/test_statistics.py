@@ -1,5 +1,5 @@
 from math import gamma, pi, sqrt
-from statistics import mean
+from statistics import fmean, mean
 
 import numpy as np
 import pytest
@@ -93,6 +93,9 @@ def test_few_risen_rewards_show_nothing_and_none_has_no_difference() -> None:
     assert not found.shown
     assert reward_difference(before, before) == Difference(0.0, (0.0, 0.0), 1.0)
     assert reward_difference(before, {}) is None
+    twice, thrice = (fmean([0.1] * samples) for samples in (2, 3))
+    assert twice != thrice
+    assert not reward_difference(dict.fromkeys(range(64), twice), dict.fromkeys(range(64), thrice)).shown  # type: ignore[union-attr]
 
 
 def test_a_reward_is_known_if_nothing_failed_and_no_part_is_lacking() -> None:

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from actors.evaluation.statistics import Mean
-from actors.storage.documents import RunSummary
+from actors.storage.documents import MetricsRow, RunSummary
 from launch.reporting.exams.tables import signals
 from launch.reporting.history import MODEL, Run, read_run
 from launch.reporting.page import run_report
@@ -165,7 +165,15 @@ def test_a_reward_that_weighs_no_answers_is_the_conclusion(tmp_path: Path, gain:
     assert "went from 0.24 to 0.99" in conclude(lacking, compared(lacking))
     assert conclude(replace(lacking, rows=()), compared(lacking)).startswith("No conclusion")
     assert (finding(lacking), basis(lacking, compared(lacking))) == ("none", "")
-    assert "held-out reward" in learning_curve(run, compared(run)).svg
+    curve = learning_curve(run, compared(run))
+    assert curve
+    assert "held-out reward" in curve.svg
+
+
+def test_validations_by_reward_are_drawn_as_they_are(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "one"))
+    row = MetricsRow.model_validate({"update": 3, "validation/reward": -2.0, "validation/problems": 9.0})
+    assert _validations(replace(run, rows=(row,))) == {3: Mean(-2.0)}
 
 
 def test_a_reward_is_measured_from_the_warm_start(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_large_file_is_read_row_by_row() -> None:
     assert found == [0, 1]
 
 
-def test_a_file_without_line_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("conf.parsing.LONGEST_LINE", 150)
     config = write_run([{"problem": "a", **GOOD}, {"problem": "b" * 100, **GOOD}])
     with pytest.raises(BadInput, match=r"line 2 .* 150 characters"):
