@@ -157,9 +157,9 @@ class RewardConfig:
 def weighs_answers(settings: Mapping[str, Any]) -> bool:
     """Whether a right answer earns more than a wrong one. Otherwise a run is judged by its reward, not by pass@1.
 
-    settings: a run's, by dotted key.
+    settings: a run's, by dotted key; of one that has not begun, only those that were given.
     """
-    return bool(settings["reward.accuracy"] or settings["reward.cosine"])
+    return bool(settings.get("reward.accuracy", 1.0) or settings.get("reward.cosine"))
 
 
 def formula(settings: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ def test_runs_without_result_are_named_and_in_no_mean(tmp_path: Path) -> None:
 def test_pass_at_1_says_nothing_of_a_reward_that_weighs_no_answer(tmp_path: Path) -> None:
     sweep = swept(tmp_path, **ranked(3, r8=6, r64=20))
     runs = tuple(replace(run, config=run.config | {"reward.accuracy": 0.0}) for run in sweep.runs)
-    assert conclude(replace(sweep, runs=runs)).startswith("No conclusion: the reward weighs no answer")
+    assert conclude(replace(sweep, runs=runs)).startswith("No conclusion: the reward of 6")
 
 
 def test_what_differs_beside_the_axis_is_a_caveat(tmp_path: Path) -> None:
