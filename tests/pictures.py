@@ -3,9 +3,10 @@
     bash launch/quickstart.sh | tee quickstart.log
     .venv/bin/python -m tests.pictures quickstart.log runs/quickstart [further runs, such as runs/seed-1 …]
     .venv/bin/python -m tests.pictures runs/paper_small-sweep
+    .venv/bin/python -m tests.pictures gallery runs/carries runs/units …
 
 Writes docs/images/console.svg and report.png of the first run, learning.png of all of them, and quickstart.json, or
-paper_small.png of a sweep. A test compares quickstart.json with the pages. Chromium draws the reports.
+paper_small.png of a sweep, or gallery.png. A test compares quickstart.json with the pages. Chromium draws the reports.
 """
 
 import io
@@ -25,7 +26,8 @@ from actors.messages import Progress
 from launch.reporting import conclusion
 from launch.reporting.history import Run, read_run
 from launch.reporting.plots import smooth
-from launch.reporting.run_conclusion import effect
+from launch.reporting.run_conclusion import effect, learned
+from launch.reporting.wording import many
 from launch.session.console import render_progress
 from tests.conftest import ROOT
 from tests.launch.test_report import CHROMIUM
@@ -43,6 +45,9 @@ def main(arguments: Sequence[str]) -> None:
         draw(log, "paper_small.png", height=2700)
         return
     runs = [read_run(folder) for folder in folders]
+    if str(log) == "gallery":
+        gallery(runs)
+        return
     (IMAGES / "quickstart.json").write_text(json.dumps(figures(runs), indent=1) + "\n")
     console(log.read_text().splitlines(), runs[0])
     learning(runs)
@@ -109,6 +114,28 @@ def learning(runs: Sequence[Run]) -> None:
     axes.set(ylim=(0.0, 1.0), xlabel="minutes", ylabel="correct")
     axes.legend(loc="lower right")
     figure.savefig(IMAGES / "learning.png", transparent=False)
+
+
+def gallery(runs: Sequence[Run]) -> None:
+    """Draw for each run what its training samples earned, and the held-out results, over the minutes."""
+    figure = Figure(figsize=(9.6, 2.5 * -(-len(runs) // 3)), dpi=120, layout="constrained")
+    for number, run in enumerate(runs, start=1):
+        axes = figure.add_subplot(-(-len(runs) // 3), 3, number)
+        found = learned(run)
+        metric = "reward/mean" if found and found.reward else "reward/accuracy"
+        minutes, values = ([row.metrics[name] for row in run.rows] for name in ("budget/spent_s", metric))
+        axes.plot([second / 60 for second in minutes], list(smooth(values, 3)), color="C0")
+        measured = ((0, found.before), (run.summary.spent_s / 60, found.after)) if found else ()
+        for minute, level in measured:
+            axes.plot([minute] * 2, level.interval or [level.value] * 2, color="C1", marker="_", linewidth=1.2)
+            axes.plot(minute, level.value, "o", color="C1", clip_on=False)
+        axes.set(
+            ylim=(0.0, 1.02),
+            title=run.name,
+            ylabel=f"{found.what if found else 'halted'}, {many(len(run.rows), 'update')}",
+        )
+    figure.supxlabel("minutes")
+    figure.savefig(IMAGES / "gallery.png", transparent=False)
 
 
 if __name__ == "__main__":

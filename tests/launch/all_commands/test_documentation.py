@@ -59,9 +59,10 @@ def cells(kind: str) -> list[dict[str, Any]]:
 
 
 def notebook_commands() -> list[str]:
-    """Return what the notebook has a shell do."""
+    """Return what the notebook has a shell do with its first task."""
     lines = (line.strip() for cell in cells("code") for line in cell["source"])
-    return [line.removeprefix("!") for line in lines if line.startswith("!")]
+    named = {"REPOSITORY": "", "TASK": "quickstart", "RUN": "notebook-quickstart"}
+    return [line.removeprefix("!").format(**named) for line in lines if line.startswith("!")]
 
 
 def called() -> list[str]:
@@ -130,7 +131,8 @@ CARRIED_OUT: dict[str, Callable[[list[str]], object]] = {
 
 @pytest.mark.parametrize("line", [line for line in called() if not re.search(r"NAME|FOLDER|FILE|SOURCE| \[|…", line)])
 def test_a_command_is_as_it_is_written(line: str) -> None:
-    shutil.copytree(ROOT / "conf" / "recipes", "conf/recipes")
+    for folder in ("conf/recipes", "docs/start/gallery"):
+        shutil.copytree(ROOT / folder, folder)
     program, *words = shlex.split(line.partition("|")[0])
     if program == "bash":
         carry_out_script(words)
