@@ -151,14 +151,15 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
 
 
 def _begin(limits: Limits) -> tuple[Any, str]:
-    """Import the user's functions and confine this process. Return the walls that are absent and the names of batched
+    """Import the user's functions and confine this process. Return the walls that are absent and the batched
     functions, and an error or "".
     """
     name = ""
     try:
-        batched = []
+        batched = {}
         for name in limits.functions:
-            batched += [name] if resolve(name, limits.remote).batched else []  # type: ignore[attr-defined]
+            if (function := resolve(name, limits.remote)).batched:  # type: ignore[attr-defined]
+                batched[name] = function.grouped  # type: ignore[attr-defined]
         folders = filter(None, map(folder_of, limits.functions))
         return (enclose(folders, bool(limits.remote)) if limits.enclosed else [], batched), ""
     except BadInput as error:
@@ -193,7 +194,7 @@ class Worker:
 
     restarts: how often the process was replaced
     absent: walls of `rewards.isolation` that this kernel lacks, each a sentence
-    batched: names of its functions that take all samples of a group in one call
+    batched: its functions that take all samples of a group in one call, by name: whether they compare these
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -203,7 +204,7 @@ class Worker:
         self._failures: int | None = None
         """Failures in a row; None before the first result."""
         self.absent: list[str] = []
-        self.batched: list[str] = []
+        self.batched: dict[str, bool] = {}
         self.restarts = -1
         self._start()
 

@@ -102,7 +102,7 @@ class VerifierPool:
     def _ranks(self) -> bool:
         """Whether a part of the reward is of all responses to a problem."""
         names = (IMPORT + part.function for part in self._reward.config.custom if part.weight)
-        return any(name in self._theirs[name].batched for name in names)
+        return any(self._theirs[name].batched.get(name, False) for name in names)
 
     @property
     def _sets(self) -> "set[WorkerSet]":
@@ -263,7 +263,7 @@ class VerifierPool:
 
 
 class WorkerSet:
-    """Workers of the same functions, and a thread for each. batched: names of functions, see `UserFunction`."""
+    """Workers of the same functions, and a thread for each. batched: see `Worker`."""
 
     def __init__(self, start: Callable[[Limits], Worker], limits: Sequence[Limits]) -> None:
         self.threads = ThreadPoolExecutor(len(limits), thread_name_prefix="verdict")

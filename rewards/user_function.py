@@ -64,7 +64,8 @@ class UserFunction:
 
     A call raises BadReward if it returns no reward at all, and MemoryError.
 
-    batched: whether one call should have all responses to a problem, as the function is asynchronous or compares them.
+    grouped: whether the function compares all responses to a problem.
+    batched: whether one call should have them all, as it does or is asynchronous.
     """
 
     def __init__(self, reference: str, remote: RemoteConfig | None = None) -> None:
@@ -73,8 +74,8 @@ class UserFunction:
         self._asynchronous, name = inspect.iscoroutinefunction(function), reference.rpartition(":")[2]
         try:
             self._signature = signature = inspect.signature(function)
-            self._grouped = [*signature.parameters] == [GROUP]
-            self._given = {} if self._grouped else signature.bind_partial(*range(GIVEN)).arguments
+            self.grouped = [*signature.parameters] == [GROUP]
+            self._given = {} if self.grouped else signature.bind_partial(*range(GIVEN)).arguments
         except (TypeError, ValueError) as error:
             raise BadInput(
                 f"reward.custom: '{reference}' does not take three arguments ({error}): define it as {name}(prompt, "
@@ -85,20 +86,20 @@ class UserFunction:
         others = [one for name, one in signature.parameters.items() if name not in self._given]
         self._named = {one.name for one in others if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
         self._takes_all = any(one.kind is one.VAR_KEYWORD for one in others)
-        self.batched = self._asynchronous or self._grouped
+        self.batched = self._asynchronous or self.grouped
         self._calls, self._runner = Calls(remote) if remote else None, asyncio.Runner()
         if self._asynchronous:
             self._runner.get_loop()  # opens sockets, which a worker may not do later
 
     def __call__(self, prompt: str, responses: Sequence[str], gold: str, columns: str = "{}") -> list[Result]:
         row = json.loads(columns)
-        if self._grouped:
+        if self.grouped:
             samples = [SimpleNamespace(prompt=prompt, response=text, gold=gold, columns=row) for text in responses]
             calls = [partial(self._function, samples)]
         else:
             calls = [partial(self._score, prompt, text, gold, row) for text in responses]
         found = self._runner.run(self._gathered(calls)) if self._asynchronous else [attempted(call) for call in calls]
-        results = [self._result(value) for value in (spread(found[0], len(responses)) if self._grouped else found)]
+        results = [self._result(value) for value in (spread(found[0], len(responses)) if self.grouped else found)]
         if all(isinstance(result, str) for result in results):
             raise BadReward(results[0])
         return results
