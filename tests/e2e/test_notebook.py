@@ -53,6 +53,6 @@ def test_its_cells_train_and_show_a_model(jupyter: Path, tmp_path: Path) -> None
     assert "Fits" in shown[3]
     assert "held-out pass@1" in shown[4]
     assert "held-out pass@1" in shown[5]
-    assert "of all answers" in shown[6]
+    assert "of all responses" in shown[6]
     assert "held-out pass@1" in shown[7]
     assert "15 problems to train on, 5 held out" in shown[8]
