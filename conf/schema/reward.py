@@ -145,7 +145,7 @@ class RewardConfig:
 
     @property
     def weighs_answers(self) -> bool:
-        """See the function."""
+        """Whether a right answer earns more than a wrong one."""
         return weighs_answers({"reward.accuracy": self.accuracy, "reward.cosine": self.cosine})
 
     @property
