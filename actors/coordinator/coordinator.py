@@ -53,7 +53,7 @@ class Coordinator:
         self._prompts = CheckPrompts(run.config, run.problems.train, partial(run.metered, "adapter_check"))
         self._finals = FinalEvaluations(run, self._saving, self._heldout, self._plasticity, self._prompts)
         self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts)
-        self._standing = Standing(run.budget, run.ledger, run.config.budget.updates)
+        self._standing = Standing(run.budget, run.ledger, run.config)
         self._starts = StartEvaluations(run, self._heldout, self._plasticity, self._standing)
         self._warm_start = WarmStart(run, self._saving, self._standing, self._starts.base)
         self._skipped = SkippedStreak()

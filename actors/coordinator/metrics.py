@@ -8,17 +8,17 @@ from actors.coordinator.budget import Budget
 from actors.coordinator.ledger import Ledger
 from actors.messages import Batch, Group, Progress, Status
 from actors.storage.documents import PolicyScores
+from conf.schema import Config
 
 
 class Standing:
     """The parts of `Progress` that only the coordinator knows."""
 
-    def __init__(self, budget: Budget, ledger: Ledger, limit: int | None) -> None:
-        """limit: updates after which the run ends; None if time alone ends it."""
+    def __init__(self, budget: Budget, ledger: Ledger, config: Config) -> None:
         self.phase, self.doing = "starting", ""
         self.latest: dict[str, float] = {}
         self._scores: dict[str, float] = {}
-        self._budget, self._ledger, self._limit = budget, ledger, limit
+        self._budget, self._ledger, self._config = budget, ledger, config
 
     def enter(self, phase: str, doing: str = "") -> None:
         """Begin a phase, in the ledger too."""
@@ -26,12 +26,17 @@ class Standing:
         self._ledger.enter("run", phase)
 
     def measured(self, model: str, found: Mapping[str, PolicyScores]) -> None:
-        """Note the evaluations of a model, by the benchmark's name."""
-        self._scores |= {f"{model}: {name or 'held-out'}": scores.pass_at_1 for name, scores in found.items()}
+        """Note the evaluations of a model, by the benchmark's name. Where no answer is weighed, the held-out problems
+        have none to get right.
+        """
+        for name, scores in found.items():
+            if name or self._config.reward.weighs_answers:
+                self._scores[f"{model}: {name or 'held-out'}"] = scores.pass_at_1
 
     def progress(self, updates: int) -> Progress:
         fitting = self._budget.forecast("turn")
-        missing = [] if self._limit is None else [self._limit - updates]
+        asked = self._config.budget.updates
+        missing = [] if asked is None else [asked - updates]
         return Progress(
             phase=self.phase,
             updates=updates,

@@ -1,5 +1,12 @@
-from actors.coordinator.metrics import describe_batch
+import pytest
+
+from actors.coordinator.budget import Budget
+from actors.coordinator.ledger import Ledger
+from actors.coordinator.metrics import Standing, describe_batch
 from actors.messages import Batch, Group, Problem, Reward, Sample, Status, Verdict
+from actors.storage.documents import PolicyScores
+from conf.load import load
+from tests.actors.coordinator.test_budget import HandClock
 
 
 def group(source: str, *statuses: Status, length: int = 1) -> Group:
@@ -17,3 +24,15 @@ def test_each_source_of_a_mixture_has_its_own_figures() -> None:
     assert {key.removeprefix("source/a/"): found[key] for key in found if key.startswith("source/a/")} == a
     assert (found["source/b/pass_rate"], found["source/b/zero_variance"]) == (1, 1)
     assert not any(key.startswith("source/") for key in describe_batch(Batch(0, (group("", Status.WRONG),)), {}))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "shown"), [(1, {"Base model: held-out", "Base model: aime"}), (0, {"Base model: aime"})]
+)
+def test_heldout_pass_at_1_is_only_shown_where_answers_are_weighed(accuracy: int, shown: set[str]) -> None:
+    clock, config = HandClock(), load(["conf=quickstart", f"reward.accuracy={accuracy}", "reward.format=1"])
+    standing = Standing(Budget(60.0, 0.0, clock), Ledger(clock), config)
+    row = {"pass@1": 0.0, "n": 2, "problems": 4, "ci95": (0.0, 0.1), "mean_length": 8.0, "truncated": 0.0}
+    scores = PolicyScores.model_validate(row)
+    standing.measured("Base model", {"": scores, "aime": scores})
+    assert standing.progress(0).scores.keys() == shown
