@@ -20,7 +20,8 @@ class LearnerConfig:
     problems_per_update: int = setting(8, "our choice", ge=1, le=2048)
     """Groups in one batch, each the samples of one problem."""
     max_staleness: int = setting(1, "our choice: the smallest with which generation and learning overlap", ge=0, le=64)
-    """η, the number of versions that a group may lag behind the version it updates; 0 is synchronous."""
+    """η, the number of versions that a group may lag behind the version it updates; 0 is synchronous. With 2, an update
+    teaches less and takes less time (docs: staleness)."""
     dynamic_sampling: bool = setting(False, "the paper")
     """Dynamic sampling: whether groups whose samples all earned the same reward are replaced by others. Otherwise they
     count in the batch as groups without a gradient, which is cheaper."""
