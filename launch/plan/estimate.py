@@ -14,6 +14,7 @@ slower ones.
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
 
 from actors.coordinator.budget import EVALUATION_SAFETY, MOST_EVALUATION, evaluations_reserved
@@ -64,7 +65,8 @@ class Pace:
 class Estimate(Pace):
     """The planned pace, seconds per evaluation, and the number of updates within the budget.
 
-    evaluate_s, exams_s: of one policy on the held-out problems, and on all of `eval.benchmarks`
+    evaluate_s, validation_s, exams_s: of one policy on the held-out problems, on those that choose, and on all of
+        `eval.benchmarks`
     start_s: seconds until the first group is requested
     tokens: tokens generated per update
     contended: factor by which a shared GPU slows the learner's passes
@@ -76,6 +78,7 @@ class Estimate(Pace):
     tokens: float
     contended: float
     evaluate_s: float
+    validation_s: float = 0.0
     exams_s: float = 0.0
     warm_start: WarmStart | None = None
 
@@ -85,14 +88,6 @@ class Estimate(Pace):
         if not (warm := self.warm_start):
             return 0.0
         return warm.seconds + max(self.evaluate_s + self.exams_s - (warm.seconds - warm.sample_s), 0.0)
-
-    @property
-    def validation_s(self) -> float:
-        """Seconds of one validation."""
-        validation, problems = self.config.validation, self.config.eval.problems
-        if not validation.every or not problems:
-            return 0.0
-        return self.evaluate_s * validation.problems / (problems * self.config.eval.n)
 
     @property
     def validate_s(self) -> float:
@@ -165,6 +160,7 @@ def estimate(
             update_s = (update_s + max(fixed_s + costs.step_s * steps + beside * slowed_s, learn_s)) / 2
     response_s = _response_s(workload.response, costs, at_once, len(placement.rollouts))
     warms = bool(config.warm_start.source)
+    evaluate_s = partial(_evaluate_s, config, costs, workload, placement, at_once)
     return Estimate(
         config=config,
         start_s=costs.start_s,
@@ -173,7 +169,8 @@ def estimate(
         generate_s=min(alone_s + beside * slowed_s, update_s),
         learn_s=min(learn_s, update_s),
         contended=contended,
-        evaluate_s=_evaluate_s(config, costs, workload, placement, at_once),
+        evaluate_s=evaluate_s(config.eval.problems, config.eval.n),
+        validation_s=evaluate_s(config.validation.problems, 1) if config.validation.every else 0.0,
         warm_start=plan_warm_start(config, costs, workload, placement, response_s) if warms else None,
     )
 
@@ -224,12 +221,15 @@ def _learning(config: Config, costs: Costs, workload: Workload, placement: Place
     return passes_s, gradient_s, costs.update_s if on_host else 0.0
 
 
-def _evaluate_s(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> float:
-    engines, problems = len(placement.rollouts), config.eval.problems
+def _evaluate_s(
+    config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, problems: int, each: int
+) -> float:
+    engines = len(placement.rollouts)
     response = min(workload.response, config.eval.max_response_tokens or math.inf)
     alone = answers_alone(config, placement.device)
     decoded = 1.0 if alone else max(1.0, min(at_once, problems / engines))
-    return problems * config.eval.n * _response_s(response, costs, decoded, engines)
+    prompts_s = problems * workload.fresh * costs.prefill_s / engines  # once: the engine keeps them for later samples
+    return prompts_s + problems * each * _response_s(response, costs, decoded, engines)
 
 
 def _response_s(tokens: float, costs: Costs, decoded: float, engines: int) -> float:

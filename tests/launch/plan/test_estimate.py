@@ -68,9 +68,9 @@ def test_exams_take_time_before_and_after_training(tmp_path: Path) -> None:
     file.write_text("problem,answer\n" + "".join(f"{number} + 1,{number + 1}\n" for number in range(256)))
     entry = f"{{source: 'file:{file}', n: 1}}"
     entries = ("", entry, entry.replace("}", ", limit: 64}"), "{source: 'hub:a/b', n: 1}")
-    never, whole, part, unknown = (quickstart(f"eval.benchmarks=[{each}]") for each in entries)
-    samples = never.config.eval.problems * never.config.eval.n
-    times = [found.exams_s / never.evaluate_s * samples for found in (never, whole, part, unknown)]
+    never, whole, part, unknown = (quickstart("eval.n=1", f"eval.benchmarks=[{each}]") for each in entries)
+    problems = never.config.eval.problems
+    times = [found.exams_s / never.evaluate_s * problems for found in (never, whole, part, unknown)]
     assert times == pytest.approx([0, 256, 64, UNKNOWN])
     assert whole.evaluations_s == pytest.approx(2 * (never.evaluate_s + whole.exams_s))
     assert never.updates > part.updates > whole.updates
@@ -83,7 +83,7 @@ def test_validations_take_updates_from_the_budget_up_to_their_fraction() -> None
     )
     assert always.updates < often.updates < never.updates
     short = replace(never, update_s=0.01)
-    half = replace(short, config=always.config)
+    half = replace(always, update_s=0.01)
     reserved = half.evaluate_s + half.validation_s  # for the last policy beside the result
     assert half.updates == pytest.approx((short.updates - reserved / short.update_s) / 2, abs=1)
 
@@ -113,8 +113,7 @@ def test_a_warm_start_takes_updates_from_the_budget_up_to_its_fraction() -> None
     endless = warm("run.deterministic=true", "budget.updates=9").warm_start
     assert endless
     assert endless.seconds == endless.sample_s + endless.updates * endless.update_s > 48
-    reserved_s = never.evaluate_s + long.warm_start_s
-    assert long.updates == pytest.approx(never.updates - reserved_s / never.update_s, abs=2)
+    assert long.updates == pytest.approx(never.updates - long.warm_start_s / never.update_s, abs=2)
 
 
 def test_a_warm_start_samples_whole_groups_of_the_problems_there_are() -> None:
