@@ -26,11 +26,8 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
     report: the report in Markdown. licence: the hub's abbreviation of the base model's licence; empty if unknown.
     """
     measured_one = run.result is None or run.result.update == version_of(trained.checkpoint)
-    found, base, source = (
-        effect(run) if measured_one and weighs_answers(run.config) else None,
-        trained.base_name,
-        _source(run),
-    )
+    found = effect(run) if measured_one and weighs_answers(run.config) else None
+    base, source = trained.base_name, _source(run)
     on_hub, revision, price = "/" in base, name_on_hub(trained.config.model)[1], trained.config.budget.price_per_hour
     named = [each.source for each in trained.config.data.by_source.values() if each.source.startswith("hub:")]
     hub = [each.removeprefix("hub:").partition(":")[0].partition("@")[0] for each in named]
