@@ -238,8 +238,8 @@ class Coordinator:
             return Outcome("interrupted", self._stopping.reason)
         if limit is not None and self.updates >= limit:
             return Outcome("completed", f"{self.updates} updates were requested")
-        if self._producer.fruitless.solved:
-            return Outcome("completed", "every sample of the last groups is right: nothing is left to learn")
+        if self._producer.fruitless.over:
+            return Outcome("completed", self._producer.fruitless.over)
         if 0 < patience <= self._selection.unrisen:
             best = f"the validations have not risen since update {self._selection.chosen}"
             return Outcome("completed", f"{best}, {self._selection.unrisen} times: validation.patience={patience}")

@@ -182,7 +182,7 @@ class RolloutProducer:
             self._seconds[index] = generated - started, run.clock.now() - generated
             self.staleness.accept(group)
         self._note_activity()
-        self.fruitless.see(group)
+        self.fruitless.see(group, learned=run.ledger.counts.get("tokens/useful", 0) > 0)
         await run.stopping.notify()
 
     def _complain(self, group: Group) -> None:

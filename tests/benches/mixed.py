@@ -26,13 +26,11 @@ Row = tuple[str, int]
 D, DD, DDD = (1, 9), (10, 99), (100, 999)
 
 SUMS = (
-    *[("{a} + 0", DD, (0, 0), 60), ("{a} + 0", DDD, (0, 0), 280), ("{a} - 0", DD, (0, 0), 60)],
-    *[("{a} - 0", DDD, (0, 0), 280), ("{a} * 1", DDD, (0, 0), 120)],
-    *[("0 + {a}", DD, (0, 0), 80), ("0 + {a}", DDD, (0, 0), 360), ("1 * {a}", DD, (0, 0), 80)],
-    *[("1 * {a}", DDD, (0, 0), 280)],
-    *[("{a} + {b}", D, D, 70), ("{a} + {b}", D, DD, 230), ("{a} + {b}", DD, DD, 250), ("{a} + {b}", DDD, DD, 250)],
+    *[("{b} + {a} = {sum}, {a} + {b}", DD, DD, 700), ("{less} + {b} = {lower}, {a} + {b}", (2, 9), DD, 500)],
+    *[("{a} + {b}", D, D, 60), ("{a} + {b}", D, DD, 600), ("{a} + {b}", DD, DD, 540)],
 )
-"""Form, ranges of a and b, and number of problems, the recipe's examples included. The answer is a + b."""
+"""Form, ranges of a and b, and number of problems: the same sum the other way round before it, the sum that is less by
+one, or none. The answer is a + b."""
 
 PLACES = ("box", "bag", "room", "shop", "car", "desk")
 THINGS = ("pens", "cups", "keys", "nuts", "caps", "nails", "coins", "cards", "books", "balls")
@@ -51,7 +49,11 @@ WORDS = (
 
 def sums(rng: random.Random) -> Iterator[Row]:
     for form, first, second, count in SUMS:
-        yield from distinct(count, lambda a, b, form=form: (form.format(a=a, b=b), a + b), first, second, rng)
+
+        def make(a: int, b: int, form: str = form) -> Row:
+            return form.format(a=a, b=b, sum=a + b, less=a - 1, lower=a - 1 + b), a + b
+
+        yield from distinct(count, make, first, second, rng)
 
 
 def words(rng: random.Random) -> Iterator[Row]:

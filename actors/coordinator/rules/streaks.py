@@ -13,26 +13,35 @@ SKIPPED_UPDATES = 3
 class FruitlessStreak:
     """Counts consecutive groups without any difference in reward.
 
-    solved: whether every answer in a streak of FRUITLESS_BATCHES was right, so that nothing is left to learn.
+    over: why the training is over after a streak of FRUITLESS_BATCHES, if it has led somewhere; empty before.
     """
 
     def __init__(self, problems_per_update: int, weighs_answers: bool) -> None:
-        """weighs_answers: whether the reward does; otherwise right answers do not mean that all is learned."""
+        """weighs_answers: whether the reward does; otherwise right answers do not mean that anything is learned."""
         self._weighs_answers = weighs_answers
-        self.solved = False
+        self.over = ""
         self._limit = FRUITLESS_BATCHES * problems_per_update
         self._length = 0
-        self._all_right = False
+        self._right = 0
 
-    def see(self, group: Group) -> None:
-        """Count a verified group. Raises Halted at the end of a streak, unless all its verified answers were right."""
+    def see(self, group: Group, learned: bool) -> None:
+        """Count a verified group. learned: whether the run has trained on a difference in reward.
+
+        Raises Halted at the end of a streak, unless all its verified answers were right, or those of some groups in a
+        run that has learned.
+        """
         right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)
-        self._all_right = self._weighs_answers and right and (self._all_right or self._length == 0)
-        self._length = self._length + 1 if group.zero_variance else 0
+        self._length, self._right = (self._length + 1, self._right + right) if group.zero_variance else (0, 0)
         if self._length < self._limit:
             return
-        if self._all_right:
-            self.solved = True
+        if self._weighs_answers and self._right == self._length:
+            self.over = "every sample of the last groups is right: nothing is left to learn"
+            return
+        if self._weighs_answers and self._right and learned:
+            self.over = (
+                f"nothing more can be learned: of the last {self._length} problems {self._right} were always solved, "
+                f"and the others never"
+            )
             return
         found = "no answer could be verified" if group.failed else "all samples of a problem had the same reward"
         if group.complaint:

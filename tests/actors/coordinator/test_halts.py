@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from actors.messages import Status
+from actors.messages import Group, Reward, Status
 from actors.storage.documents import EventKind
 from conf.settings import changed
 from tests.actors.virtual_run import Run
@@ -63,6 +63,24 @@ def test_run_with_every_answer_right_is_complete(run: Run, lost: int) -> None:
     outcome = run.go()
     assert outcome.status == "completed"
     assert "nothing is left" in outcome.reason
+
+
+@pytest.mark.parametrize(("solved", "complete"), [(0, False), (1, True)], ids=["no problem", "every second"])
+def test_run_that_has_learned_is_complete_once_its_problems_are_solved_always_or_never(
+    run: Run, solved: int, complete: bool
+) -> None:
+    def rewards(group: Group) -> tuple[Reward, ...]:
+        first = float(group.index % 2 < solved)
+        return make_reward(first), make_reward(float(not first) if group.index < 4 else first)
+
+    run.verifier.rewards_of = rewards
+    if complete:
+        outcome = run.go()
+        assert outcome.status == "completed"
+        assert "nothing more can be learned" in outcome.reason
+    else:
+        assert "nothing can be learned" in str(run.fail())
+    assert run.learner.version > 0
 
 
 def test_right_answers_that_the_reward_does_not_weigh_are_no_success(run: Run) -> None:
