@@ -2,10 +2,10 @@
 
     python -m tests.benches.mixed sums > conf/recipes/mixed_sums.csv
     python -m tests.benches.mixed words > conf/recipes/mixed_words.csv
-    python launch/evaluate.py conf=mixed_sums 'benchmarks=[file:conf/recipes/mixed_sums.csv]' n=8 limit=300
-    python -m tests.benches.mixed runs/mixed_sums/evaluation/samples/mixed_sums-base.jsonl
+    python launch/run.py conf=mixed_sums eval.n=8
+    python -m tests.benches.mixed runs/mixed_sums/samples/eval-base.jsonl
 
-For the bundled model a third of either set is hopeless, a third at the edge and a third solved.
+In eight samples, the bundled model solves 0.37 of the first and 0.66 of the second at least once.
 """
 
 import csv
