@@ -1,5 +1,7 @@
 """Streaks of fruitless groups and of skipped updates, which end a run: pure state machines."""
 
+from collections import Counter
+
 from actors.errors import Halted
 from actors.messages import Group
 
@@ -21,27 +23,28 @@ class FruitlessStreak:
         self._weighs_answers = weighs_answers
         self.over = ""
         self._limit = FRUITLESS_BATCHES * problems_per_update
-        self._length = 0
-        self._right = 0
+        self._found = Counter[str]()
 
     def see(self, group: Group, learned: bool) -> None:
         """Count a verified group. learned: whether the run has trained on a difference in reward.
 
-        Raises Halted at the end of a streak, unless all its verified answers were right, or those of some groups in a
-        run that has learned.
+        Raises Halted at the end of a streak, unless all its verified answers were right or, in a run that has learned,
+        those of some groups, and no group failed.
         """
-        right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)
-        self._length, self._right = (self._length + 1, self._right + right) if group.zero_variance else (0, 0)
-        if self._length < self._limit:
+        if not group.zero_variance:
+            self._found.clear()
             return
-        if self._weighs_answers and self._right == self._length:
+        right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)
+        self._found["right" if right else "failed" if group.failed or group.complaint else "wrong"] += 1
+        length, solved = self._found.total(), self._found["right"] if self._weighs_answers else 0
+        if length < self._limit:
+            return
+        if solved == length:
             self.over = "every sample of the last groups is right: nothing is left to learn"
             return
-        if self._weighs_answers and self._right and learned:
-            self.over = (
-                f"nothing more can be learned: of the last {self._length} problems {self._right} were always solved, "
-                f"and the others never"
-            )
+        if solved and learned and not self._found["failed"]:
+            counts = f"of the last {length} problems {solved} were always solved, and the others never"
+            self.over = f"nothing more can be learned: {counts}"
             return
         found = "no answer could be verified" if group.failed else "all samples of a problem had the same reward"
         if group.complaint:

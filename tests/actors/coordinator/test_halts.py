@@ -65,13 +65,18 @@ def test_run_with_every_answer_right_is_complete(run: Run, lost: int) -> None:
     assert "nothing is left" in outcome.reason
 
 
-@pytest.mark.parametrize(("solved", "complete"), [(0, False), (1, True)], ids=["no problem", "every second"])
+@pytest.mark.parametrize(
+    ("others", "solved", "complete"),
+    [(Status.WRONG, 0, False), (Status.WRONG, 1, True), (Status.CRASH, 1, False)],
+    ids=["all unsolved", "every second solved", "every second solved, the others not verified"],
+)
 def test_run_that_has_learned_is_complete_once_its_problems_are_solved_always_or_never(
-    run: Run, solved: int, complete: bool
+    run: Run, others: Status, solved: int, complete: bool
 ) -> None:
     def rewards(group: Group) -> tuple[Reward, ...]:
-        first = float(group.index % 2 < solved)
-        return make_reward(first), make_reward(float(not first) if group.index < 4 else first)
+        if group.index < 4:
+            return make_reward(1.0), make_reward(0.0)
+        return (make_reward(1.0) if group.index % 2 < solved else make_reward(0.0, others),) * 2
 
     run.verifier.rewards_of = rewards
     if complete:
