@@ -203,7 +203,7 @@ def deepspeed_without_a_group() -> Iterator[None]:
     """DeepSpeed keeps a process group, which an engine in the test's process destroys when it is closed."""
     yield
     if groups := sys.modules.get("deepspeed.utils.groups"):
-        groups._WORLD_GROUP = None
+        groups._WORLD_GROUP = None  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)
@@ -272,7 +272,7 @@ def write_tiny_model(folder: Path) -> Path:
         eos_token_id=fast.eos_token_id,
         pad_token_id=fast.pad_token_id,
     )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)  # type: ignore[arg-type]
     return folder
 
 

@@ -89,5 +89,6 @@ def solved(folder: Path, adapter: Path) -> float:
         [sys.executable, script, *given, "benchmarks=[heldout]", f"n={SAMPLES}"], check=True, stdout=sys.stderr
     )
     document = EvaluationFolder(RunRecord(folder / name).evaluation_folder).document()
-    assert document
-    return float(document["benchmarks"][0]["adapter"]["pass@1"]["value"])
+    scores = document and document.benchmarks[0].adapter
+    assert scores
+    return scores.pass_at_1

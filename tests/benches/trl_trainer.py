@@ -86,7 +86,7 @@ def scheduled(trainer: Any, learner: LearnerConfig, progress: Callable[[], float
     """Return a trainer class with this project's learning rates."""
     from torch.optim.lr_scheduler import LambdaLR
 
-    class Trainer(trainer):  # type: ignore[misc]
+    class Trainer(trainer):
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             def rate(step: int) -> float:
                 return learning_rate(learner, step, progress()) / learner.learning_rate
