@@ -71,6 +71,17 @@ class Saving:
         if chosen:
             self._run.folder.checkpoints.mark_best(version)
 
+    async def last(self, version: int, chosen: bool) -> None:
+        """Write the last checkpoint, unless the training has, and keep it if it is chosen as the result: the validation
+        that follows, which chooses again, may be cut off.
+        """
+        if version != self.saved_version:
+            await self.save(version)
+        else:
+            await self._run.folder.checkpoints.prune(self._run.config.checkpoint.keep_last)
+        if chosen:
+            self._run.folder.checkpoints.mark_best(version)
+
     async def save(self, version: int, passing: bool = False) -> None:
         """Write a checkpoint. passing: the next one replaces it."""
         run, started = self._run, self._run.clock.now()

@@ -74,7 +74,6 @@ schedules = st.fixed_dictionaries(
         "collapses": st.frozensets(st.integers(5, 12), max_size=3),  # versions whose entropy is gone, once
         "crashes": st.lists(st.floats(1.0, 150.0), max_size=2).map(tuple),
         "stop": st.none() | st.floats(0.0, 200.0),
-        "sampling": st.sampled_from(("uniform", "adaptive")),
         "warm": st.sampled_from(("", "", "self", "file:solutions")),  # source of the warm start
     }
 ).map(lambda values: SimpleNamespace(**values))
@@ -125,7 +124,6 @@ class Trial:
             self.config,
             {
                 "budget.updates": schedule.updates,
-                "data.sampling": schedule.sampling,
                 "budget.grace_s": GRACE_S,
                 "checkpoint.every": schedule.every,
                 "validation.every": schedule.validate,
@@ -388,7 +386,6 @@ def test_one_schedule_takes_every_transition_of_the_learner() -> None:
         "learn": 1.0,
         "budget": 300.0,
         "updates": 12,
-        "sampling": "adaptive",
         "deaths": {("publish", 0), ("accumulate", 1), ("step", 2), ("save", 4)},
         "engines": ((),),
         "verifiers": ((),),
@@ -398,3 +395,26 @@ def test_one_schedule_takes_every_transition_of_the_learner() -> None:
         "warm": "",
     }
     assert carry_out(SimpleNamespace(**eventful)).transitions == TRANSITIONS.keys()
+
+
+def test_a_validated_version_is_the_result_though_saving_and_checking_it_are_cut_off() -> None:
+    """All engines die for good before the end."""
+    late = {
+        **dict.fromkeys(("load", "save"), 0.0),
+        **dict.fromkeys(("every", "validate"), 1),
+        **dict.fromkeys(("staleness", "patience"), 0),
+        **dict.fromkeys(("per_update", "max_running"), 4),
+        **dict.fromkeys(("deaths", "collapses", "crashes"), ()),
+        **dict.fromkeys(("updates", "stop")),
+        "seed": 594724,
+        "refill": True,
+        "fruitless": 0.5,
+        "failed": 0.2,
+        "call": 3.0,
+        "learn": 1.0,
+        "budget": 200.0,
+        "engines": ((101.0,), (68.0,), (0.0, 61.0)),
+        "verifiers": ((105.0,),),
+        "warm": "",
+    }
+    assert carry_out(SimpleNamespace(**late)).chosen == {False}
