@@ -124,11 +124,9 @@ def _validation_faults(config: Config) -> Iterator[str]:
 
 
 def _source_faults(data: DataConfig) -> Iterator[str]:
-    """Yield sources that are missing, twice there, or named alike, and a weight of no pass rates."""
+    """Yield sources that are missing, twice there, or named alike."""
     if data.mixture and data.source:
         yield f"data.source={data.source} with data.mixture: the mixture names all sources; leave one of the two out"
-    if data.pass_rates_weight < 1 and not data.pass_rates:
-        yield f"data.pass_rates_weight={data.pass_rates_weight}: there is no data.pass_rates; give one, or leave it out"
     mixed = {f"data.mixture[{number}]": each for number, each in enumerate(data.mixture)}
     names: dict[str, str] = {}
     for key, each in (mixed or {"data": SourceConfig(data.source)}).items():

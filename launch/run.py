@@ -59,7 +59,6 @@ from launch.session.preparation import planned, prepare
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from rewards.killable_worker import start_server
 from rewards.pool import check_functions
-from rewards.problems.pass_rates import earlier_pass_rates
 
 SHUTDOWN_S = 30.0
 """Seconds Ray gets to shut down after everything is saved."""
@@ -113,8 +112,6 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     folder, what = find_folder(config), f"run {config.run.name!r}"
     if os.path.exists(folder):
         take_over(folder, what)  # leftovers of a killed process take room, on the GPU too
-    if config.run.overwrite or not RunRecord(folder).pass_rates_before.exists():
-        earlier_pass_rates(config)  # refuses damaged ones
     problems = count_problems(config)  # refuses bad data
     with planned(config, machine if cluster else detect(config.device), problems) as (plan, notes):
         check_budget(plan)

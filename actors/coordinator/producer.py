@@ -45,10 +45,9 @@ class RolloutProducer:
         if one_batch:
             self.staleness.limit(min(next_version, config.budget.updates or next_version))
         self.cursor = DataCursor(state.next_unused, state.used)
-        order = run.problems.train, config.data.weights, config.run.seed
-        self._mixture = Mixture(*order, state.reached, state.drawn)
-        known = config.rollout.samples_per_problem, config.reward.by_accuracy, state.version
-        self._rates = PassRates(*known, run.folder.known_pass_rates(), state.noted)
+        self._mixture = Mixture(run.problems.train, config.data.weights, config.run.seed)
+        known = run.folder.known_pass_rates(), state.noted
+        self._rates = PassRates(config.rollout.samples_per_problem, config.reward.by_accuracy, *known)
         self.fruitless = FruitlessStreak(config.learner.problems_per_update, config.reward.weighs_answers)
         self._run = run
         self._publisher = publisher
@@ -68,8 +67,6 @@ class RolloutProducer:
             version=self.staleness.version,
             next_unused=self.cursor.next_unused,
             used=list(self.cursor.used),
-            reached=self._mixture.reached,
-            drawn=[*map(list, self._mixture.drawn.items())],
             noted=self._rates.noted,
             dropped=self._dropped,
             dropped_tokens=self._dropped_tokens,
@@ -93,14 +90,10 @@ class RolloutProducer:
                 index = self.cursor.admit()
                 self.staleness.admit(index)
                 assert self._publisher.policy is not None
-                group = groups.create_task(self._produce(index, self._problem(index), self._publisher.policy, before))
+                problem = self._mixture.at(index)
+                group = groups.create_task(self._produce(index, problem, self._publisher.policy, before))
                 before = group if self._run.config.run.deterministic else None
                 self._note_activity()
-
-    def _problem(self, index: int) -> Problem:
-        """Return the problem of a group that starts."""
-        adaptive = self._run.config.data.sampling == "adaptive"
-        return self._mixture.draw(index, self._rates.chance) if adaptive else self._mixture.at(index)
 
     async def go_on(self) -> None:
         """Let groups of all batches start."""
@@ -136,7 +129,6 @@ class RolloutProducer:
         self.staleness.advance()
         self.cursor.use(group.index for group in batch.groups)
         useful = sum(map(self._close, batch.groups))
-        self._mixture.close(self.cursor.done)
         self._rates.advance(self.staleness.version)
         generated, verified = zip(*(self._seconds.pop(group.index) for group in batch.groups), strict=True)
         dropped, self._dropped = self._dropped, 0

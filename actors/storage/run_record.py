@@ -42,7 +42,6 @@ class RunRecord:
         self.start_metrics = path / "validation-0.json"
         self.filtered_file = path / "problems-left-out.jsonl"
         self.pass_rates = path / PASS_RATES
-        self.pass_rates_before = path / "pass-rates-before.jsonl"
         self.evaluation_folder = path / "evaluation"
 
     @property
@@ -152,9 +151,9 @@ class RunRecord:
         return read_optional(self.path / "selection.json", list[str]) or []
 
     def known_pass_rates(self) -> list[PassRateRow]:
-        """Return the pass rates in the newest checkpoint; without one, those that the run began with."""
+        """Return the pass rates in the newest checkpoint, none without one."""
         latest = self.checkpoints.latest
-        return read_rows(latest / PASS_RATES if latest else self.pass_rates_before, PassRateRow)
+        return read_rows(latest / PASS_RATES, PassRateRow) if latest else []
 
     def problem_digests(self) -> dict[str, str] | None:
         """Return the digests of the problems that the run began with, see `ProblemSet`."""

@@ -1,6 +1,6 @@
 """Models of the files in a checkpoint, for reading and writing them."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
@@ -10,8 +10,8 @@ from actors.storage.fields import Amount, Count, Fraction, Positive, Whole
 
 class PassRateRow(Document):
     """A row of pass-rates.jsonl: a training problem's tries, and the rate of right ones among the latest, see
-    `PassRates`. first: that of its first group, or of the earlier run in `data.pass_rates`. version: the last update
-    with a group of it. prompt: of the problems that moved most, else empty.
+    `PassRates`. first: that of its first group. version: the last update with a group of it. prompt: of the problems
+    that moved most, else empty.
     """
 
     problem: str
@@ -40,16 +40,14 @@ class GroupResult(Document):
 
 
 class CoordinatorState(Document):
-    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. reached, drawn: see `Mixture`. noted: see
-    `PassRates`. noise: see `CheckAfterSync`. imitated, imitating_s, warm_start_over: updates of the warm start, their
-    seconds, and whether it has ended.
+    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noted: see `PassRates`. noise: see
+    `CheckAfterSync`. imitated, imitating_s, warm_start_over: updates of the warm start, their seconds, and whether it
+    has ended.
     """
 
     version: Count = 0
     next_unused: Count = 0
     used: list[Count] = Field(default_factory=list)
-    reached: list[Count] = Field(default_factory=list)
-    drawn: list[Annotated[list[Count], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
     noted: list[GroupResult] = Field(default_factory=list)
     dropped: Count = 0
     dropped_tokens: Count = 0

@@ -123,14 +123,6 @@ class DataConfig:
     """The user's message; {problem} is replaced by the problem."""
     few_shot: list[ExampleConfig] = setting([], "our choice")
     """Few-shot examples: solved problems shown before the real one, as earlier turns of the conversation."""
-    sampling: str = setting("uniform", "the paper", choices=("uniform", "adaptive"), costless=True)
-    """Order of the training problems. uniform: in every epoch each of them once, shuffled. adaptive: from that order a
-    problem is taken with the probability that its group will have right and wrong responses, by what its earlier groups
-    have earned, but at least 0.1; the others are passed over until the next epoch."""
-    pass_rates: str = setting("", "our choice: what the run learns itself", local_path=True, costless=True)
-    """Folder of an earlier run with the same model, prompts and reward, whose `pass-rates.jsonl` it begins with."""
-    pass_rates_weight: float = setting(1.0, "our choice", gt=0, le=1, costless=True)
-    """Weight of the tries in data.pass_rates. With less than 1, these may be others."""
 
     @property
     def key(self) -> str:

@@ -23,7 +23,7 @@ KEPT = "signal.json"
 SAMPLING = ("samples_per_problem", "max_prompt_tokens", "max_response_tokens", "temperature")
 """Settings of `rollout` that samples depend on."""
 
-SPEED = ("hub_timeout_s", "workers", "pass_rates", "pass_rates_weight")
+SPEED = ("hub_timeout_s", "workers")
 """Settings of `data` and `reward` that a problem's samples do not depend on."""
 
 
@@ -52,13 +52,10 @@ class KeptSignals(FormattedDocument):
     signals: dict[str, Any]
 
 
-def recipe_of(config: Config, drawn: bool = True) -> str:
-    """Name the settings that samples and rewards depend on, and the present state of a file of problems. drawn: whether
-    the order in which a run draws problems counts.
-    """
-    idle = SPEED if drawn else (*SPEED, "sampling")
+def recipe_of(config: Config) -> str:
+    """Name the settings that samples and rewards depend on, and the present state of a file of problems."""
     rollout = [getattr(config.rollout, name) for name in SAMPLING]
-    known = {key: value for key, value in (asdict(config.data) | asdict(config.reward)).items() if key not in idle}
+    known = {key: value for key, value in (asdict(config.data) | asdict(config.reward)).items() if key not in SPEED}
     state: list[float] = []
     for source in (each.source for each in config.data.by_source.values() if each.source.startswith(FILE)):
         file = path_of(source.removeprefix(FILE), f"{config.data.key}: {source}")
@@ -73,7 +70,7 @@ def keep_signal(signal: Signal, config: Config, folder: Path) -> Path:
 
     Raises BadInput if a file of that name is damaged or somebody else's.
     """
-    known = {**_known(folder), recipe_of(config, drawn=False): signal}
+    known = {**_known(folder), recipe_of(config): signal}
     folder.mkdir(parents=True, exist_ok=True)
     write_document(folder / KEPT, KeptSignals(signals=SIGNALS.dump_python(known)))
     return folder / KEPT
@@ -81,7 +78,7 @@ def keep_signal(signal: Signal, config: Config, folder: Path) -> Path:
 
 def recall_signal(config: Config, folder: Path) -> Signal | None:
     """Return the last signal of a recipe."""
-    return _known(folder).get(recipe_of(config, drawn=False))
+    return _known(folder).get(recipe_of(config))
 
 
 def best_workload(measured: Workload | None, config: Config, folder: Path) -> Workload | None:

@@ -14,7 +14,6 @@ from actors.formats import counted, duration
 from actors.messages import ProblemSet
 from actors.storage.checkpoints import read_state, version_of
 from actors.storage.documents import EventKind, Origin, Planned
-from actors.storage.files import write_rows
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.command import as_typed
@@ -31,7 +30,6 @@ from launch.plan.plan import Plan, Problems
 from launch.plan.refusal import check_plan
 from launch.session.admission import begin
 from rewards.problems.loading import USED, write_listing
-from rewards.problems.pass_rates import earlier_pass_rates
 from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
 from rewards.problems.sources import GENERATED
 
@@ -89,11 +87,8 @@ def prepare(
     latest = record.checkpoints.latest if begun else None
     warmed = latest is not None and read_state(latest).warm_start_over
     config, model_path, problems, absent_walls = find_and_check(plan.config, warmed)
-    known = None if begun and record.pass_rates_before.exists() else earlier_pass_rates(config, problems.train)
     changes = begin(config, folder, problems)
     run = RunFolder(folder.resolve())
-    if known:
-        write_rows(run.pass_rates_before, known)
     run.drop_half_event()
     for wall in absent_walls:
         print(f"Warning: this kernel has no {wall}")

@@ -13,10 +13,9 @@ Examples:
     python -m rewards.problems aime24 save=aime24.jsonl      # for a machine without the hub
 
 SOURCE as in data.source; settings as for launch/run.py, with conf=base if none is named. Prints how many rows are used,
-why others are filtered, a histogram of the pass rates with data.pass_rates=RUN, which reference answers are read in an
-unusual way, and sample prompts. Filtered rows are listed in a new file in the temporary folder. save=FILE.jsonl only
-writes the rows, with all columns, into a new file that data.source=file:FILE.jsonl and benchmarks=[file:FILE.jsonl]
-read; SOURCE may then be a benchmark's name.
+why others are filtered, which reference answers are read in an unusual way, and sample prompts. Filtered rows are
+listed in a new file in the temporary folder. save=FILE.jsonl only writes the rows, with all columns, into a new file
+that data.source=file:FILE.jsonl and benchmarks=[file:FILE.jsonl] read; SOURCE may then be a benchmark's name.
 """
 
 import json
@@ -26,7 +25,6 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from actors.coordinator.rules.pass_rates import histogram
 from actors.models.files import load_tokenizer, locate
 from conf.arguments import KEY
 from conf.catalogue import benchmarks
@@ -36,7 +34,6 @@ from conf.load import load
 from conf.schema import DataConfig
 from rewards.problems import sources
 from rewards.problems.loading import TRAIN_SEED, load_problems, write_listing
-from rewards.problems.pass_rates import earlier_pass_rates
 from rewards.verify.comparison import unusual
 from rewards.verify.text.spelling import plain
 
@@ -82,10 +79,6 @@ def main(arguments: list[str]) -> int:
     for reading, count in Counter(filter(None, readings.values())).items():
         gold = next(gold for gold, found in readings.items() if found == reading)
         say(f"Warning: {count} reference answers such as {gold!r} are read as {reading}")
-    if rates := earlier_pass_rates(config, problems.train):
-        say(f"Pass rates of {len(rates)} training problems in {config.data.pass_rates}:")
-        for name, count in histogram(row.rate for row in rates).items():
-            say(f"  {count:6} {name}")
     lengths = sorted(len(problem.prompt_ids) for problem in problems.train)
     say(f"Prompts: {lengths[len(lengths) // 2]} tokens at the median, {lengths[-1]} at most")
     if problems.train[0].prompt.rstrip().endswith("<think>"):

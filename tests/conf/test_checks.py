@@ -55,7 +55,6 @@ def test_all_impossible_combinations_are_named() -> None:
     wrong = {
         "device=A400": "device=A400",
         "data.size=4": "data.size=4",
-        "data.pass_rates_weight=0.5": "data.pass_rates_weight=0.5",
         "eval.temperature=0": "eval.n=",
         "validation.patience=3": "validation.every, such as",
         "reward.accuracy=0": "reward.accuracy",

@@ -24,7 +24,6 @@ SETTINGS = (
     f"checkpoint.keep_last={UPDATES}",
     "validation.every=2",
     "learner.dynamic_sampling=true",
-    "data.sampling=adaptive",
     "lora.dropout=0.1",
     "warm_start.source=self",
     "warm_start.demonstrations=32",

@@ -220,7 +220,7 @@ def test_finished_run_is_not_overwritten_by_accident(begin: Begin, ended: Ended)
 @pytest.mark.slow
 def test_two_rollout_actors_share_the_groups(begin: Begin) -> None:
     """On two cores both share one; on cards they need two beside the learner's. What they earn is remembered."""
-    ended = begin("actors", "rollout.actors=2", "budget.updates=4", "data.sampling=adaptive").end()
+    ended = begin("actors", "rollout.actors=2", "budget.updates=4").end()
     assert ended.code == 0, ended.output
     assert "rollout × 2" in ended.output
     assert len(ended.rows) == 4

@@ -88,9 +88,8 @@ def write_unfinished(stock: Stock) -> None:
         "eval-base.json": {**evaluation(2), "round_seconds": 3.0},
         "reference_set.json": [[5, 6, 7], [8, 9]],
         "events.jsonl": {"update": 2, "event": "rollout-0 died", "detail": "killed"},
+        "pass-rates.jsonl": {"problem": "p", "tries": 8, "rate": 0.5, "first": 0.0, "version": 2},
     }
-    known = {"problem": "p", "tries": 8, "rate": 0.5, "first": 0.0, "version": 2}
-    documents |= dict.fromkeys(("pass-rates.jsonl", "pass-rates-before.jsonl"), known)
     for name, document in documents.items():
         (run / name).write_text(json.dumps(document) + "\n")
     for name in ("eval-base", "update-000002"):

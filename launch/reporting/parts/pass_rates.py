@@ -17,7 +17,7 @@ def tables(run: Run) -> list[Table]:
         return []
     first, last = histogram(row.first for row in run.pass_rates), histogram(row.rate for row in run.pass_rates)
     counts = [(name, count(number), count(last[name])) for name, number in first.items()]
-    note = f"{many(len(run.pass_rates), 'problem')} tried; at first: in their first group, or in data.pass_rates."
+    note = f"{many(len(run.pass_rates), 'problem')} tried; at first: in their first group."
     texts = _texts(most := moved(run.pass_rates))
     rows = [(texts[row.problem], percent(row.first, 0), percent(row.rate, 0), points(row.change)) for row in most]
     return [

@@ -16,13 +16,12 @@ from tests.fakes import make_reward
 UPDATES = 4
 
 
-def make_run(path: Path, pace: random.Random, *, refill: bool = True, sampling: str = "uniform") -> Run:
+def make_run(path: Path, pace: random.Random, *, refill: bool = True) -> Run:
     """A run whose every duration is random; a third of the groups has nothing to learn from."""
     config = make_config(max_staleness=0, dynamic_sampling=refill, problems_per_update=4)
     config = changed(
         config, {"run.deterministic": True, "budget.updates": UPDATES, "validation.every": 2, "validation.share": 0.0}
     )
-    config = changed(config, {"data.sampling": sampling})
     run = Run(path, config, seconds=1e5)
     run.engine.seconds_of = lambda index: pace.uniform(0.1, 9.0)  # type: ignore[method-assign]
 
@@ -40,11 +39,11 @@ def seen(run: Run) -> tuple[Any, ...]:
 
 
 @settings(max_examples=6)
-@given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans(), st.sampled_from(("uniform", "adaptive")))
-def test_durations_change_nothing(first: int, second: int, refill: bool, sampling: str) -> None:
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
+def test_durations_change_nothing(first: int, second: int, refill: bool) -> None:
     with TemporaryDirectory() as folder:
         runs = [
-            make_run(Path(folder, str(number)), random.Random(seed), refill=refill, sampling=sampling)
+            make_run(Path(folder, str(number)), random.Random(seed), refill=refill)
             for number, seed in enumerate((first, second))
         ]
         for run in runs:
@@ -54,14 +53,13 @@ def test_durations_change_nothing(first: int, second: int, refill: bool, samplin
         assert runs[0].learner.told == pytest.approx([number / UPDATES for number in range(UPDATES)])
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "adaptive"])
 @pytest.mark.parametrize("stop", [45.0, 60.0])
-def test_stopped_and_resumed_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, stop: float, sampling: str) -> None:
+def test_stopped_and_resumed_it_goes_on_as_if_nothing_had_happened(tmp_path: Path, stop: float) -> None:
     """Except for a validation that a stop cuts short: its version is not validated again."""
-    whole = make_run(tmp_path / "whole", random.Random(1), sampling=sampling)
+    whole = make_run(tmp_path / "whole", random.Random(1))
     whole.config = changed(whole.config, {"validation.every": 0})
     whole.go()
-    parts = make_run(tmp_path / "parts", random.Random(2), sampling=sampling)
+    parts = make_run(tmp_path / "parts", random.Random(2))
     parts.config = changed(parts.config, {"validation.every": 0})
     assert parts.go(stop).status == "interrupted"
     made = len(parts.rows)

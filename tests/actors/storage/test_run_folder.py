@@ -9,7 +9,7 @@ import pytest
 from actors.messages import AdapterRef
 from actors.storage.checkpoints import STATE, write_state
 from actors.storage.documents import EventKind
-from actors.storage.files import read_rows, write_rows
+from actors.storage.files import read_rows
 from actors.storage.folders import mark
 from actors.storage.layout import RAY_SESSION
 from actors.storage.run_folder import RunFolder
@@ -59,14 +59,14 @@ def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(fol
 
 
 def test_pass_rates_are_those_of_the_checkpoint_that_a_run_goes_back_to(folder: RunFolder) -> None:
-    earlier, *later = [
-        [PassRateRow(problem="a", tries=tries, rate=0.5, first=0.5, version=tries)] for tries in range(1, 5)
-    ]
-    write_rows(folder.pass_rates_before, earlier)
-    for version, rates in zip((2, 4, 6), later, strict=True):
+    later = {
+        version: [PassRateRow(problem="a", tries=version, rate=0.5, first=0.5, version=version)]
+        for version in (2, 4, 6)
+    }
+    for version, rates in later.items():
         save(folder, version, rates=rates)
         folder.write_pass_rates(rates)
-    for version, rates in ((4, later[1]), (0, earlier)):
+    for version, rates in ((4, later[4]), (0, [])):
         folder.return_to(version)
         assert read_rows(folder.pass_rates, PassRateRow) == rates
 

@@ -25,9 +25,6 @@ def test_the_plan_of_the_same_recipe_uses_it() -> None:
     assert recall_signal(configure(), Path("runs")) is None
     keep_signal(SIGNAL, configure(), Path("runs"))
     assert recall_signal(configure("lora.rank=8", "budget.minutes=3"), Path("runs")) == SIGNAL
-    drawn = configure("data.sampling=adaptive")
-    assert recall_signal(drawn, Path("runs")) == SIGNAL
-    assert recipe_of(drawn) != recipe_of(configure())  # the groups of a run do depend on it
     made = plan_measured(configure(), CPU)
     assert (made.workload.response, made.workload.varied) == (9.0, 0.25)
     assert "Measured by the doctor on 39 problems" in " ".join(shown(made).split())
@@ -48,9 +45,7 @@ def test_the_plan_of_the_same_recipe_uses_it() -> None:
     ],
 )
 def test_another_recipe_does_not(setting: str) -> None:
-    same = configure(
-        "learner.learning_rate=1e-4", "reward.workers=7", "data.hub_timeout_s=7.0", "data.pass_rates=runs/a"
-    )
+    same = configure("learner.learning_rate=1e-4", "reward.workers=7", "data.hub_timeout_s=7.0")
     assert recipe_of(configure(setting)) != recipe_of(configure()) == recipe_of(same)
 
 

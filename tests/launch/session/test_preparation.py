@@ -8,7 +8,7 @@ from actors.storage.checkpoints import link, write_state
 from actors.storage.documents import EventKind, Origin, Planned
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
-from actors.storage.state import CoordinatorState, PassRateRow
+from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.settings import changed
@@ -72,18 +72,6 @@ def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path) -> None:
     assert 42.5 <= RunRecord(tmp_path).spent <= request.spent
     (event,) = RunRecord(tmp_path).events()
     assert (event.kind, event.detail, event.event) == (EventKind.FALLBACK, "no client", "NVIDIA's MPS falls back")
-
-
-def test_earlier_pass_rates_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that resumes without a checkpoint begins with the same ones, whatever has become of the earlier run."""
-    earlier = [PassRateRow(problem="a", tries=8, rate=0.5, first=0.5, version=0)]
-    monkeypatch.setattr("launch.session.preparation.earlier_pass_rates", lambda *_: earlier)
-    plan = make_plan(load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"]), detect("cpu"))
-    prepare(plan, tmp_path, started_at=0.0)
-    assert RunRecord(tmp_path).known_pass_rates() == earlier
-    monkeypatch.setattr("launch.session.preparation.earlier_pass_rates", lambda *_: pytest.fail("read again"))
-    prepare(plan, tmp_path, started_at=0.0)
-    assert RunRecord(tmp_path).known_pass_rates() == earlier
 
 
 def test_a_generators_repetitions_are_no_filtered_rows_in_a_mixture_either() -> None:
