@@ -364,7 +364,10 @@ class Coordinator:
         """Save the last version, or use the last checkpoint's, check that the engines serve it, and validate it."""
         if self._lifecycle.at_policy:
             try:
-                await self._saving.last(self.updates, chosen=self._selection.chosen == self.updates)
+                if self.updates != self._saving.saved_version:
+                    await self._saving.save(self.updates, chosen=self._selection.chosen == self.updates)
+                else:
+                    await self._folder.checkpoints.prune(self._config.checkpoint.keep_last)
                 await self._stopping.unless_stopped(self._publisher.check())
             except LearnerDied as death:
                 self._note_crash(death, f"update {self._saving.saved_version} is evaluated")

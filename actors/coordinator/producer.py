@@ -46,8 +46,8 @@ class RolloutProducer:
             self.staleness.limit(min(next_version, config.budget.updates or next_version))
         self.cursor = DataCursor(state.next_unused, state.used)
         self._mixture = Mixture(run.problems.train, config.data.weights, config.run.seed)
-        known = run.folder.known_pass_rates(), state.noted
-        self._rates = PassRates(config.rollout.samples_per_problem, config.reward.by_accuracy, *known)
+        known = run.folder.known_pass_rates()
+        self._rates = PassRates(config.rollout.samples_per_problem, config.reward.by_accuracy, known)
         self.fruitless = FruitlessStreak(config.learner.problems_per_update, config.reward.weighs_answers)
         self._run = run
         self._publisher = publisher
@@ -67,7 +67,6 @@ class RolloutProducer:
             version=self.staleness.version,
             next_unused=self.cursor.next_unused,
             used=list(self.cursor.used),
-            noted=self._rates.noted,
             dropped=self._dropped,
             dropped_tokens=self._dropped_tokens,
         )
@@ -129,7 +128,6 @@ class RolloutProducer:
         self.staleness.advance()
         self.cursor.use(group.index for group in batch.groups)
         useful = sum(map(self._close, batch.groups))
-        self._rates.advance(self.staleness.version)
         generated, verified = zip(*(self._seconds.pop(group.index) for group in batch.groups), strict=True)
         dropped, self._dropped = self._dropped, 0
         tokens, self._dropped_tokens = self._dropped_tokens + sum(group.tokens for group in batch.groups), 0
@@ -198,7 +196,7 @@ class RolloutProducer:
         """Count a used or dropped group, and its tokens by kind. Return the useful ones. A resume samples all other
         groups again.
         """
-        self._rates.note(group)
+        self._rates.count(group, self.staleness.version)
         useful = 0
         for sample, reward in zip(group.samples, group.rewards, strict=True):
             if reward.masked:

@@ -67,26 +67,13 @@ class Saving:
         settings, budget = self._run.config.checkpoint, self._run.budget
         planned = chosen or version % settings.every == 0 or not budget.knows("checkpoint")
         if planned or self.overdue:
-            await self.save(version, passing=not planned)
-        if chosen:
-            self._run.folder.checkpoints.mark_best(version)
+            await self.save(version, passing=not planned, chosen=chosen)
 
-    async def last(self, version: int, chosen: bool) -> None:
-        """Write the last checkpoint, unless the training has, and keep it if it is chosen as the result: the validation
-        that follows, which chooses again, may be cut off.
-        """
-        if version != self.saved_version:
-            await self.save(version)
-        else:
-            await self._run.folder.checkpoints.prune(self._run.config.checkpoint.keep_last)
-        if chosen:
-            self._run.folder.checkpoints.mark_best(version)
-
-    async def save(self, version: int, passing: bool = False) -> None:
-        """Write a checkpoint. passing: the next one replaces it."""
-        run, started = self._run, self._run.clock.now()
+    async def save(self, version: int, passing: bool = False, chosen: bool = False) -> None:
+        """Write a checkpoint. passing: the next one replaces it. chosen: it is the result so far."""
+        run, started, keep = self._run, self._run.clock.now(), self._run.config.checkpoint.keep_last
         run.ledger.enter("learner", "checkpoint")
-        async with run.folder.checkpoints.new(version, run.config.checkpoint.keep_last, passing) as folder:
+        async with run.folder.checkpoints.new(version, keep, passing, best=chosen) as folder:
             await run.stopping.within_grace(run.learner.save(str(folder)))
             state, rates = self._state().model_copy(update={"counts": run.ledger.counts}), self._pass_rates()
             await asyncio.to_thread(write_state, folder, state, rates)

@@ -65,8 +65,9 @@ class Checkpoints:
         return max((found for found in versions if found <= version), default=min(versions, default=0))
 
     @asynccontextmanager
-    async def new(self, version: int, keep_last: int, passing: bool = False) -> AsyncIterator[Path]:
-        """Yield a temporary folder that becomes the checkpoint of a version and `latest` once the block has succeeded.
+    async def new(self, version: int, keep_last: int, passing: bool = False, best: bool = False) -> AsyncIterator[Path]:
+        """Yield a temporary folder that becomes the checkpoint of a version, `latest` and, if asked to, `best` once the
+        block has succeeded.
 
         A thread hashes and syncs its gigabytes. If that is cancelled, the folder stays temporary.
         keep_last: number of checkpoints to keep besides the best. passing: whether the next checkpoint replaces this
@@ -80,6 +81,8 @@ class Checkpoints:
         replaced = _set_aside(final)
         temporary.rename(final)
         link(self.folder / "latest", final)
+        if best:
+            self.mark_best(version)
         await asyncio.to_thread(sync, self.folder)
         await asyncio.to_thread(_delete, replaced)
         await self.prune(keep_last, passing)

@@ -10,8 +10,8 @@ from actors.storage.fields import Amount, Count, Fraction, Positive, Whole
 
 class PassRateRow(Document):
     """A row of pass-rates.jsonl: a training problem's tries, and the rate of right ones among the latest, see
-    `PassRates`. first: that of its first group. version: the last update with a group of it. prompt: of the problems
-    that moved most, else empty.
+    `PassRates`. first: that of its first group. version: the policy's when its last group was used or dropped. prompt:
+    of the problems that moved most, else empty.
     """
 
     problem: str
@@ -30,25 +30,14 @@ class PassRateRow(Document):
         return self.model_dump(exclude_defaults=True)
 
 
-class GroupResult(Document):
-    """The samples of a group with a verdict, and the number of right ones: see `successes`."""
-
-    index: Count
-    problem: str
-    tries: Positive
-    successes: Count
-
-
 class CoordinatorState(Document):
-    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noted: see `PassRates`. noise: see
-    `CheckAfterSync`. imitated, imitating_s, warm_start_over: updates of the warm start, their seconds, and whether it
-    has ended.
+    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noise: see `CheckAfterSync`. imitated,
+    imitating_s, warm_start_over: updates of the warm start, their seconds, and whether it has ended.
     """
 
     version: Count = 0
     next_unused: Count = 0
     used: list[Count] = Field(default_factory=list)
-    noted: list[GroupResult] = Field(default_factory=list)
     dropped: Count = 0
     dropped_tokens: Count = 0
     noise: Amount | None = None

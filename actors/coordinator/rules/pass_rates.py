@@ -6,7 +6,7 @@ from operator import attrgetter
 from statistics import fmean
 
 from actors.messages import Group
-from actors.storage.state import GroupResult, PassRateRow
+from actors.storage.state import PassRateRow
 
 MOST_GROUPS = 2
 """Number of groups whose tries a problem's rate weighs at most, so that it follows the policy."""
@@ -19,46 +19,32 @@ MOVERS = 10
 
 
 class PassRates:
-    """The memory of pass rates: a pure state machine, which changes only when a batch is consumed.
+    """The memory of pass rates.
 
     A problem's rate is the mean over its groups, in which earlier tries weigh as much as MOST_GROUPS groups at most.
-    rows: what is known, by the id of the problem. noted: the groups that `advance` will count.
+    rows: what is known, by the id of the problem.
     """
 
-    def __init__(
-        self,
-        samples: int,
-        by_accuracy: bool = True,
-        rows: Iterable[PassRateRow] = (),
-        noted: Iterable[GroupResult] = (),
-    ) -> None:
+    def __init__(self, samples: int, by_accuracy: bool = True, rows: Iterable[PassRateRow] = ()) -> None:
         """samples: number in a group. by_accuracy: see `successes`."""
         self.rows = {row.problem: row.model_copy(update={"prompt": ""}) for row in rows}
-        self.noted = list(noted)
         self._samples, self._by_accuracy = samples, by_accuracy
 
-    def note(self, group: Group) -> None:
-        """Remember a group that was used or dropped until the batch is consumed. Masked samples are no tries."""
-        if tries := sum(not reward.masked for reward in group.rewards):
-            won = successes(group, self._by_accuracy)
-            self.noted.append(GroupResult(index=group.index, problem=group.problem.id, tries=tries, successes=won))
-
-    def advance(self, version: int) -> None:
-        """Count the noted groups, in the order of their indices. version: the one that their batch has made."""
-        for result in sorted(self.noted, key=lambda result: result.index):
-            rate = result.successes / result.tries
-            before = self.rows.get(result.problem)
-            if before:
-                weight = min(before.tries, MOST_GROUPS * self._samples)
-                rate = (weight * before.rate + result.successes) / (weight + result.tries)
-            self.rows[result.problem] = PassRateRow(
-                problem=result.problem,
-                tries=result.tries + (before.tries if before else 0),
-                rate=min(rate, 1.0),  # rounding
-                first=before.first if before else rate,
-                version=version,
-            )
-        self.noted = []
+    def count(self, group: Group, version: int) -> None:
+        """Count a group that was used or dropped. Masked samples are no tries. version: the policy's by now."""
+        tries = sum(not reward.masked for reward in group.rewards)
+        if not tries:
+            return
+        right, before = successes(group, self._by_accuracy), self.rows.get(group.problem.id)
+        weight = min(before.tries, MOST_GROUPS * self._samples) if before else 0
+        rate = (weight * (before.rate if before else 0.0) + right) / (weight + tries)
+        self.rows[group.problem.id] = PassRateRow(
+            problem=group.problem.id,
+            tries=tries + (before.tries if before else 0),
+            rate=min(rate, 1.0),  # rounding
+            first=before.first if before else rate,
+            version=version,
+        )
 
 
 def successes(group: Group, by_accuracy: bool) -> int:

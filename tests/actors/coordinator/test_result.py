@@ -12,6 +12,7 @@ from actors.coordinator.context import result_of
 from actors.coordinator.saving import Saving
 from actors.errors import Halted
 from actors.messages import AdapterRef, Group, Reward, Scores
+from actors.storage.checkpoints import Checkpoints
 from actors.storage.documents import Result
 from conf.settings import changed
 from tests.actors.virtual_run import Run
@@ -113,6 +114,28 @@ def test_last_version_is_validated_and_may_be_the_result(run: Run) -> None:
     run.learner.version = 0  # of a process of its own
     run.go()
     assert [row["update"] for row in run.rows if "validation/pass@1" in row] == [2, 4, 5, 6]
+
+
+def test_a_version_is_the_result_though_saving_it_and_all_after_its_checkpoint_is_cut_off(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the end of the training, and by that of the time for the last validation."""
+    run.config = changed(run.config, {"budget.updates": None, "validation.every": 1})
+    write, saved = run.learner.save, list[str]()
+
+    async def save(folder: str) -> None:
+        saved.append(folder)
+        await (write(folder) if len(saved) > 1 else asyncio.Event().wait())
+
+    async def hang(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    run.learner.save = save  # type: ignore[method-assign]
+    monkeypatch.setattr(Checkpoints, "prune", hang)
+    assert run.go().status == "budget_exhausted"
+    assert len(saved) == 2
+    assert (result(run).update, result(run).validation) == (1, 0.5)
+    assert run.spent <= run.seconds
 
 
 def test_without_validation_the_result_is_the_last(run: Run) -> None:

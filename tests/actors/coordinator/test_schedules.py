@@ -342,8 +342,7 @@ class Trial:
         done = {*range(state.next_unused), *state.used}
         assert set(behind) <= done
         assert 0 <= state.dropped <= len(done - set(behind))
-        tries = sum(row.tries for row in known) + sum(result.tries for result in state.noted)
-        assert tries == 2 * sum(self._outcome(index) != "failed" for index in done)
+        assert sum(row.tries for row in known) == 2 * sum(self._outcome(index) != "failed" for index in done)
         for index in done - set(behind):
             outcome = self._outcome(index)
             assert outcome == "failed" or (outcome == "fruitless" and self.schedule.refill)
@@ -395,26 +394,3 @@ def test_one_schedule_takes_every_transition_of_the_learner() -> None:
         "warm": "",
     }
     assert carry_out(SimpleNamespace(**eventful)).transitions == TRANSITIONS.keys()
-
-
-def test_a_validated_version_is_the_result_though_saving_and_checking_it_are_cut_off() -> None:
-    """All engines die for good before the end."""
-    late = {
-        **dict.fromkeys(("load", "save"), 0.0),
-        **dict.fromkeys(("every", "validate"), 1),
-        **dict.fromkeys(("staleness", "patience"), 0),
-        **dict.fromkeys(("per_update", "max_running"), 4),
-        **dict.fromkeys(("deaths", "collapses", "crashes"), ()),
-        **dict.fromkeys(("updates", "stop")),
-        "seed": 594724,
-        "refill": True,
-        "fruitless": 0.5,
-        "failed": 0.2,
-        "call": 3.0,
-        "learn": 1.0,
-        "budget": 200.0,
-        "engines": ((101.0,), (68.0,), (0.0, 61.0)),
-        "verifiers": ((105.0,),),
-        "warm": "",
-    }
-    assert carry_out(SimpleNamespace(**late)).chosen == {False}

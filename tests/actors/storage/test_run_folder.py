@@ -59,14 +59,14 @@ def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(fol
 
 
 def test_pass_rates_are_those_of_the_checkpoint_that_a_run_goes_back_to(folder: RunFolder) -> None:
-    later = {
+    rates_of = {
         version: [PassRateRow(problem="a", tries=version, rate=0.5, first=0.5, version=version)]
         for version in (2, 4, 6)
     }
-    for version, rates in later.items():
+    for version, rates in rates_of.items():
         save(folder, version, rates=rates)
         folder.write_pass_rates(rates)
-    for version, rates in ((4, later[4]), (0, [])):
+    for version, rates in ((4, rates_of[4]), (0, [])):
         folder.return_to(version)
         assert read_rows(folder.pass_rates, PassRateRow) == rates
 

@@ -1,8 +1,10 @@
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.coordinator.rules.mixture import place
-from actors.coordinator.rules.order import Mixture, problem_at
+from actors.coordinator.rules.order import DataCursor, Mixture, problem_at
 from actors.messages import Problem
 
 PROBLEMS = tuple(Problem(str(i), "", (), "") for i in range(13))
@@ -29,3 +31,20 @@ def test_a_mixture_walks_each_sources_own_stream(seed: int, indices: list[int]) 
         source, number = place((0.7, 0.3), index)
         assert mixture.at(index) == problem_at(SOURCES["ab"[source]], seed, number)
         assert Mixture(PROBLEMS, {"": 1.0}, seed).at(index) == problem_at(PROBLEMS, seed, index)
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.randoms(use_true_random=False), st.booleans()), max_size=12))
+def test_a_cursor_repeats_no_used_index_and_goes_on_from_what_is_stored(steps: list[tuple[int, Random, bool]]) -> None:
+    cursor, used = DataCursor(), set[int]()
+    under_way: list[int] = []
+    for admitted, random, resumed in steps:
+        under_way += [cursor.admit() for _ in range(admitted)]
+        done = random.sample(under_way, random.randint(0, len(under_way)))
+        assert used.isdisjoint(done)
+        cursor.use(done)
+        used |= set(done)
+        assert used == {*range(cursor.next_unused), *cursor.used}
+        under_way = [index for index in under_way if index not in done]
+        if resumed:
+            cursor, under_way = DataCursor(cursor.next_unused, cursor.used), []
+    assert [cursor.admit() for _ in range(3)] == [i for i in range(100) if i not in used and i not in under_way][:3]

@@ -1,4 +1,3 @@
-import random
 from dataclasses import replace
 
 from hypothesis import given
@@ -12,58 +11,37 @@ from tests.fakes import make_group, make_problem, make_reward
 
 SAMPLES = 4
 
-groups = st.lists(st.tuples(st.integers(0, 5), st.integers(0, SAMPLES)), max_size=20)
-"""Problems of groups, and the right samples in each."""
-
 
 def make(index: int, problem: int, right: int) -> Group:
     scores = (1.0,) * right + (0.0,) * (SAMPLES - right)
     return replace(make_group(index, scores=scores), problem=make_problem(problem))
 
 
-def row(problem: str, rate: float, tries: int = SAMPLES, version: int = 0) -> PassRateRow:
-    return PassRateRow(problem=problem, tries=tries, rate=rate, first=rate, version=version)
+def reread(row: PassRateRow) -> PassRateRow:
+    return PassRateRow.model_validate_json(row.model_dump_json())
 
 
-@given(groups, st.integers(0, 10**6))
-def test_the_memory_changes_with_a_batch_alone_and_not_with_the_order_of_its_groups(
-    played: list[tuple[int, int]], seed: int
-) -> None:
-    made = [make(index, *each) for index, each in enumerate(played)]
-    memories = [PassRates(SAMPLES), PassRates(SAMPLES)]
-    for memory, order in zip(memories, (made, random.Random(seed).sample(made, len(made))), strict=True):
-        for group in order:
-            memory.note(group)
-        assert memory.rows == {}
-        memory.advance(1)
-    assert memories[0].rows == memories[1].rows
-    assert sum(known.tries for known in memories[0].rows.values()) == SAMPLES * len(made)
+def row(problem: str, rate: float) -> PassRateRow:
+    return PassRateRow(problem=problem, tries=SAMPLES, rate=rate, first=rate, version=0)
 
 
-@given(st.lists(groups, min_size=1, max_size=6), st.integers(0, 6), st.integers(0, 20))
-def test_a_memory_that_was_written_and_read_goes_on_as_the_same(
-    batches: list[list[tuple[int, int]]], cut: int, noted: int
-) -> None:
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, SAMPLES)), max_size=20), st.integers(0, 20))
+def test_a_memory_that_was_written_and_read_goes_on_as_the_same(played: list[tuple[int, int]], cut: int) -> None:
     whole = resumed = PassRates(SAMPLES)
-    index = 0
-    for version, batch in enumerate(batches):
-        for place, each in enumerate(batch):
-            if (version, place) == (cut, noted):
-                rows = [PassRateRow.model_validate_json(known.model_dump_json()) for known in resumed.rows.values()]
-                resumed = PassRates(SAMPLES, True, rows[::-1], resumed.noted)
-            for memory in {id(known): known for known in (whole, resumed)}.values():
-                memory.note(make(index, *each))
-            index += 1
+    for index, each in enumerate(played):
+        if index == cut:
+            resumed = PassRates(SAMPLES, rows=[reread(known) for known in resumed.rows.values()])
         for memory in {id(known): known for known in (whole, resumed)}.values():
-            memory.advance(version + 1)
-        assert whole.rows == resumed.rows
+            memory.count(make(index, *each), index)
+    assert whole.rows == resumed.rows
+    assert sum(known.tries for known in whole.rows.values()) == SAMPLES * len(played)
+    assert all(0 <= known.rate <= 1 for known in whole.rows.values())
 
 
 def test_the_rate_follows_a_policy_that_has_learned() -> None:
     memory = PassRates(SAMPLES)
     for version in range(12):
-        memory.note(make(version, 0, SAMPLES if version else 0))
-        memory.advance(version + 1)
+        memory.count(make(version, 0, SAMPLES if version else 0), version + 1)
     known = memory.rows["p0"]
     assert (known.tries, known.first, known.version) == (12 * SAMPLES, 0.0, 12)
     assert 0.95 < known.rate < 1
@@ -77,9 +55,9 @@ def test_what_counts_as_right() -> None:
     same = replace(group, rewards=tuple(replace(make_reward(1.0), total=0.1) for _ in range(3)))
     assert (successes(same, by_accuracy=True), successes(same, by_accuracy=False)) == (3, 0)
     memory = PassRates(3)
-    memory.note(replace(group, rewards=(make_reward(1.0), *(make_reward(0.0, Status.TIMEOUT) for _ in range(2)))))
-    memory.note(replace(group, rewards=(make_reward(0.0, Status.CRASH),) * 3))
-    assert [(known.tries, known.successes) for known in memory.noted] == [(1, 1)]
+    memory.count(replace(group, rewards=(make_reward(1.0), *(make_reward(0.0, Status.TIMEOUT) for _ in range(2)))), 1)
+    memory.count(replace(group, rewards=(make_reward(0.0, Status.CRASH),) * 3), 2)
+    assert [(known.tries, known.rate, known.version) for known in memory.rows.values()] == [(1, 1.0, 1)]
 
 
 def test_accuracy_alone_counts_unless_the_reward_has_other_parts() -> None:
