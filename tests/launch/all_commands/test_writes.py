@@ -45,7 +45,6 @@ PYTHON = {
     "launch/reporting/__init__.py": (OURS, "replace_text"),
     "launch/run.py": ("a folder with nothing in it alone", "rmdir"),
     "launch/session/admission.py": (TAKEN, "replace_text"),
-    "launch/session/preparation.py": (TAKEN, "write_rows"),
     "launch/sweep_runs/lanes.py": (TAKEN, "open"),
     "launch/sweep_runs/scheduler.py": (TAKEN, "write_document"),
 }
