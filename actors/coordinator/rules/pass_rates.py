@@ -35,12 +35,13 @@ class PassRates:
         tries = sum(not reward.masked for reward in group.rewards)
         if not tries:
             return
-        right, before = successes(group, self._by_accuracy), self.rows.get(group.problem.id)
-        weight = min(before.tries, MOST_GROUPS * self._samples) if before else 0
-        rate = (weight * (before.rate if before else 0.0) + right) / (weight + tries)
+        before = self.rows.get(group.problem.id)
+        known, rate = (before.tries, before.rate) if before else (0, 0.0)
+        weight = min(known, MOST_GROUPS * self._samples)
+        rate = (weight * rate + successes(group, self._by_accuracy)) / (weight + tries)
         self.rows[group.problem.id] = PassRateRow(
             problem=group.problem.id,
-            tries=tries + (before.tries if before else 0),
+            tries=known + tries,
             rate=min(rate, 1.0),  # rounding
             first=before.first if before else rate,
             version=version,
