@@ -9,10 +9,10 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -81,6 +81,9 @@ class PlainConsole(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*objects, **{"soft_wrap": all(isinstance(each, str) for each in objects), **options})
 
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich's own would end the process with exit code 1
+
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text, LAYOUT), **options)
 
@@ -89,18 +92,58 @@ class PlainConsole(Console):
             yield segment if segment.control else Segment(printable(segment.text, LAYOUT), segment.style)
 
 
+class Lasting:
+    """A stream that outlives its reader: what cannot be written is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[None]:
+    """Let nothing fail because stdout or stderr has: a closed terminal, a pipe without a reader, a full disk."""
+    streams: dict[str, TextIO | None] = {"stdout": sys.stdout, "stderr": sys.stderr}
+    for name, stream in streams.items():
+        setattr(sys, name, stream and Lasting(stream))
+    try:
+        yield
+    finally:
+        for name, stream in streams.items():
+            try:
+                if stream:
+                    stream.flush()
+            except OSError:
+                stream = None  # else Python complains when it is flushed at the end
+            setattr(sys, name, stream)
+
+
 def asks_for_help(arguments: Sequence[str]) -> bool:
     """Whether a command line asks for help: by a word, or by having no arguments."""
     return not arguments or not WORDS.isdisjoint(arguments)
 
 
-def command(name: str, usage: str | None = None, bare: bool = False) -> Callable[[Main[P]], Main[P]]:
+def command(
+    name: str, usage: str | None = None, bare: bool = False, lasting: bool = False
+) -> Callable[[Main[P]], Main[P]]:
     """Decorate the `main` of a command. Its BadInput becomes a line on stderr and exit code 2, an unforeseen error a
     line with the place of its traceback and exit code 1. A signal ends the process quietly, until the command handles
     it. Reading and printing never fail because of the encoding.
 
     usage: the help, printed with exit code 0; None for a command that explains itself. bare: whether a command line
-    without arguments is carried out instead of asking for help.
+    without arguments is carried out instead of asking for help. lasting: whether the command goes on when its output
+    fails, instead of ending.
     """
 
     def decorate(main: Main[P]) -> Main[P]:
@@ -116,7 +159,8 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
                     print(as_typed(inspect.cleandoc(usage)))
                     code = 0
                 else:
-                    code = main(arguments, *more, **named)
+                    with lasting_output() if lasting else contextlib.nullcontext():
+                        code = main(arguments, *more, **named)
                 if sys.stdout:
                     sys.stdout.flush()
                 return code

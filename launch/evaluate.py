@@ -160,7 +160,8 @@ def conclude(evaluation: PreparedEvaluation, status: str, console: Console) -> i
     for line in notes(document):
         console.print(line)
     if not evaluation.complete:
-        console.print(f"{status}: the same command continues from here")
+        anew = ", without run.overwrite=true," if evaluation.config.run.overwrite else ""
+        console.print(f"{status}: the same command{anew} continues from here")
     folder = evaluation.folder.path
     console.print(f"{near(folder)}: evaluation.json, evaluation.md, samples/")
     if RunRecord(folder.parent).exists:

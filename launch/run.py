@@ -33,12 +33,13 @@ from actors.clock import in_thread
 from actors.coordinator.context import RunRequest
 from actors.runtime.process import VLLM_BUILDS, after, software_versions
 from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token
+from actors.storage.documents import RunSummary
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.tracking.trackers import check_installed
 from conf import signals
 from conf.command import BAD_INPUT, WORDS, PlainConsole, command, refused
-from conf.errors import BadInput, TryLater
+from conf.errors import BadInput, TryLater, in_brief
 from conf.help import explain, show_settings
 from conf.load import check_one_run, command_line
 from conf.schema import CommandLine, Config
@@ -60,11 +61,20 @@ from launch.session.remote_checkpoints import bring_back, check_remote, put_endi
 from rewards.killable_worker import start_server
 from rewards.pool import check_functions
 
+OF_EVALUATIONS = {
+    "adapter": "a run starts from lora.start_from",
+    "benchmarks": "a run has eval.benchmarks",
+    "n": "a run has eval.n",
+    "limit": "a run has eval.problems",
+    "base": "a run evaluates its base model itself",
+}
+"""What run.py has in place of the settings that only an evaluation has."""
+
 SHUTDOWN_S = 30.0
 """Seconds Ray gets to shut down after everything is saved."""
 
 
-@command("run.py")
+@command("run.py", lasting=True)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
     started_at = time.monotonic()
@@ -77,8 +87,9 @@ def main(arguments: list[str]) -> int:
     if asked.show:
         show_settings(asked, arguments)
         return 0
-    if asked.adapter:
-        raise BadInput(f"adapter={asked.adapter}: evaluate.py measures it; a run starts from lora.start_from")
+    for argument in arguments:
+        if remedy := OF_EVALUATIONS.get(argument.partition("=")[0]):
+            raise BadInput(f"{argument}: it is for evaluate.py; {remedy}")
     check_functions(asked.reward)
     if asked.plan:
         show_plan(asked.config, console, asked.simulate)
@@ -175,15 +186,26 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
             signals.handle_signals(lambda *_: end_run(summary, on_end))  # all is saved
             watch.close(summary)
             timer = after(SHUTDOWN_S, lambda: end_run(summary, on_end))
-    except TryLater as error:
-        summary = write_ending(request, "failed", str(error), traceback.format_exc())
     except BadInput:
         if (written := RunRecord(request.folder).summary()) is not None:
             on_end(written, BAD_INPUT)
         raise
+    except Exception as error:  # whatever ends a run, the command of its end is run
+        reason = str(error) if isinstance(error, TryLater) else in_brief(error)
+        summary = write_ending(request, "failed", reason, traceback.format_exc())
     finally:
         timer.cancel()
+    try:
+        show_ending(summary, request, console, logs)
+    finally:
+        on_end(summary, exit_code(summary))
+    return exit_code(summary)
 
+
+def show_ending(summary: RunSummary, request: RunRequest, console: Console, logs: list[Path]) -> None:
+    """Show how a run ended, write its report, copy its last files, and drop those that tell of failures if it did not
+    fail. logs: what may tell why it failed.
+    """
     console.print(describe(summary))
     console.print(f"Report: {attempt(request.folder)}")
     if request.config.checkpoint.remote:
@@ -197,8 +219,6 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
     for line in next_steps(summary, request.config, request.folder):
         console.print(line)
     console.print(conclusion(request.folder))
-    on_end(summary, exit_code(summary))
-    return exit_code(summary)
 
 
 if __name__ == "__main__":

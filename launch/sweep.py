@@ -48,7 +48,7 @@ from launch.sweep_runs.plan_view import SweepPlan, idle
 from launch.sweep_runs.scheduler import Scheduler
 
 
-@command("sweep.py")
+@command("sweep.py", lasting=True)
 def main(arguments: list[str], programs: Programs = PROGRAMS) -> int:
     """Return the exit code: 0 all runs and exams are finished, 1 some are not, 2 bad input, 130 or 143 interrupted."""
     console = PlainConsole()

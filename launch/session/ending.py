@@ -126,8 +126,8 @@ def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
     """Return lines on the next steps: resume the run, use its model, or train on if it is far behind its plan."""
     record, run = RunRecord(folder), near(folder)
     if summary.status not in FINISHED:
-        said = budget_shortage(config, record)
-        return [f"The same command resumes the run{f' if it gets more time: {said}' if said else ''}."]
+        said, anew = budget_shortage(config, record), ", without run.overwrite=true," if config.run.overwrite else ""
+        return [f"The same command{anew} resumes the run{f' if it gets more time: {said}' if said else ''}."]
     steps, planned = dict[str, str](), record.origin().planned
     if summary.updates or summary.result:
         steps = {

@@ -89,7 +89,7 @@ class Watch:
             return self._failure(f"the coordinator failed: {last_line(error)}", str(error))
         except ActorDied as end:
             return self._failure(str(end))
-        except OSError as error:  # from the run folder before there is a coordinator, or from the terminal
+        except OSError as error:  # from the run folder before there is a coordinator
             return self._failure(f"the driver failed: {error}")
 
     def _start(self, request: RunRequest) -> None:

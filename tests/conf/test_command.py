@@ -52,6 +52,26 @@ def test_an_ending_is_a_code_and_a_sentence(
     assert [word for word in words if word not in said] == []
 
 
+@pytest.mark.parametrize(("lasting", "code"), [(False, CLOSED_PIPE), (True, 7)])
+def test_closed_pipe_ends_a_command_unless_it_must_last(
+    lasting: bool, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    pipe = os.fdopen(writer, "w")
+    monkeypatch.setattr(sys, "stdout", pipe)
+
+    @command("thing", lasting=lasting)
+    def main(arguments: list[str]) -> int:
+        PlainConsole().print("a line")
+        print("another", flush=True)
+        return 7
+
+    assert (main(["x"]), sys.stdout) == (code, None)
+    with pytest.raises(BrokenPipeError):
+        pipe.close()
+
+
 def test_unforeseen_error_is_a_line_and_a_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

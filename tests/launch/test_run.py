@@ -36,6 +36,8 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["budget.minutes=3"], "conf=quickstart"),
         (["conf=quickstart", "adapter=mine"], "lora.start_from"),
+        (["conf=quickstart", "n=16"], "eval.n"),
+        (["conf=quickstart", "benchmarks=[aime24]", "plan=true"], "eval.benchmarks"),
         (["conf=paper"], "launch/sweep.py conf=paper"),
         (["conf=quickstart", "data.source=file:nowhere.jsonl"], "nowhere.jsonl"),
         (["conf=quickstart", "model.path=/no/such/folder"], "/no/such/folder"),
@@ -152,30 +154,38 @@ def test_room_is_measured_after_leftovers_are_gone(
         raise BadInput("no room")
 
     monkeypatch.setattr(run, "check_host", measure)
-    assert "no room" in refused(run.main, ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true"])
+    assert "no room" in refused(
+        run.main, ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "dashboard.port=0"]
+    )
 
 
 DRIVER = """
 import json, os, signal, sys, time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from rich.console import Console
 from actors.storage.documents import RunSummary
 from actors.storage.files import write_document
 from conf.errors import TryLater
+from conf.settings import changed
 from launch.session import ending, watch
 from launch import run
 from tests.actors.coordinator.test_actor import make_request
 
 what, folder = sys.argv[1], Path(sys.argv[2])
+errors = {"busy": TryLater("Ray has not started"), "fault": ZeroDivisionError("by zero")}
+request = make_request(folder, spent_before=50.0)
+on_end = 'echo "$MICROBUDGET_STATUS" >> "$MICROBUDGET_FOLDER/ended"'
+request = replace(request, config=changed(request.config, {"run.on_end": on_end}))
 
 @contextmanager
 def session():
     if what in ("SIGINT", "SIGTERM"):
         os.kill(os.getpid(), signal.Signals[what])
-    if what == "busy":
-        raise TryLater("Ray has not started")
+    if what in errors:
+        raise errors[what]
     yield folder, "", ""
     if what == "hang":
         time.sleep(600)
@@ -196,25 +206,34 @@ def close(_):
 
 summary = RunSummary(status="halted", reason="it must", updates=1, spent_s=1.0)
 run.SHUTDOWN_S, run.after, ending.after = 0.1, note, note
+if what == "blind":
+    run.conclusion = None
 watch.Watch = lambda *_: SimpleNamespace(follow=follow, close=close)
-sys.exit(run.carry_out(make_request(folder, spent_before=50.0), Console(quiet=True), session()))
+sys.exit(run.carry_out(request, Console(quiet=True), session()))
 """
 
 
-@pytest.mark.parametrize(("what", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("busy", 1), ("hang", 3)])
-def test_end_before_there_is_a_coordinator_or_a_slow_end_has_its_exit_code(
-    what: str, code: int, tmp_path: Path
+@pytest.mark.parametrize(
+    ("what", "code", "status", "reason"),
+    [
+        ("SIGINT", 130, "interrupted", "SIGINT"),
+        ("SIGTERM", 143, "interrupted", "SIGTERM"),
+        ("busy", 1, "failed", "Ray has not started"),
+        ("fault", 1, "failed", "ZeroDivisionError: by zero"),
+        ("hang", 3, "halted", "it must"),
+        ("blind", 1, "halted", "it must"),
+    ],
+)
+def test_any_end_has_its_summary_its_exit_code_and_its_command(
+    what: str, code: int, status: str, reason: str, tmp_path: Path
 ) -> None:
-    """The driver has no Ray. A slow end changes nothing about the result."""
+    """The driver has no Ray. It ends before there is a coordinator, slowly, or without a sight of the result."""
     done = subprocess.run([sys.executable, "-c", DRIVER, what, str(tmp_path)], timeout=240)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert done.returncode == code
-    if what == "hang":
-        assert summary["status"] == "halted"
-    elif what == "busy":
-        assert (summary["status"], summary["reason"]) == ("failed", "Ray has not started")
-    else:
-        assert (summary["status"], summary["reason"]) == ("interrupted", what)
+    assert (summary["status"], summary["reason"]) == (status, reason)
+    assert (tmp_path / "ended").read_text().split() == [status]
+    if status != "halted":
         assert summary["spent_s"] == RunRecord(tmp_path).spent > 50.0
 
 

@@ -97,6 +97,13 @@ def test_run_that_cannot_be_resumed_by_the_same_command_says_so(tmp_path: Path) 
         assert line.count("budget.minutes=3") == words
 
 
+def test_command_that_would_start_the_run_anew_is_not_said_to_resume_it(tmp_path: Path) -> None:
+    for anew in (True, False):
+        config = load(["conf=quickstart", f"run.folder={tmp_path}", f"run.overwrite={str(anew).lower()}"])
+        (line,) = next_steps(RunSummary(status="interrupted"), config, tmp_path)
+        assert ("run.overwrite=true" in line) is anew
+
+
 PLANNED = Planned(updates=12, update_s=5.0, start_s=40.0)
 
 SUMMARY = RunSummary(status="halted", reason="the adapter is not 'the' one; $HOME")
