@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from itertools import combinations
-from math import comb
 from statistics import fmean
 from typing import Any
 
@@ -142,16 +141,23 @@ def _alike(sweep: Sweep, *free: str) -> list[list[Repeats]]:
     return list(found.values())
 
 
+def comparable(low: Repeats, high: Repeats) -> bool:
+    """Whether two values were evaluated on the same problems, or on some of the same."""
+    return not (low.solved and high.solved and low.solved.keys().isdisjoint(high.solved))
+
+
 def _compared(axis: str, lists: list[list[Repeats]], best: bool) -> list[Contrast]:
-    """Compare every two members of each list: over seeds with a pooled variance, or over problems if that is zero.
+    """Compare every two members of each list that are comparable: over seeds with a pooled variance, or over problems
+    if that is zero.
 
     Intervals (Bonferroni) and p-values (Holm) hold for all comparisons together.
     """
-    family = sum(comb(len(alike), 2) for alike in lists)
+    pairs = [[pair for pair in combinations(alike, 2) if comparable(*pair)] for alike in lists]
+    family = sum(map(len, pairs))
     found = []
-    for alike in lists:
+    for alike, of_list in zip(lists, pairs, strict=True):
         variance, freedom = seeds.pooled_variance(repeats.values for repeats in alike)
-        for low, high in combinations(alike, 2):
+        for low, high in of_list:
             if variance:
                 difference = seeds.pooled_difference(low.values, high.values, variance, freedom, family)
             else:

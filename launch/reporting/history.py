@@ -208,9 +208,15 @@ def read_run(folder: Path) -> Run:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    plan, runs = _plan(folder), tuple(_runs(folder))
-    keys = [key for entry in plan.runs for key in entry.overrides if key not in OWN]
+    plan = _plan(folder)
+    given = [{key: value for key, value in entry.overrides.items() if key not in OWN} for entry in plan.runs]
+    keys = dict.fromkeys(key for own in given for key in own)
     named = dict.fromkeys(each for key in keys for each in ((MODEL, RANK) if key == "conf" else (key,)))
+    # A run may record a value in another form: a mapping as its keys, a scaling as the number that it yields.
+    runs = tuple(
+        replace(run, config=run.config | {key: value for key, value in own.items() if key != "conf"})
+        for run, own in zip(_runs(folder), given, strict=True)
+    )
     return Sweep(
         plan.name or folder.name,
         folder,

@@ -1,11 +1,21 @@
 """The conclusion of a sweep in words: does the rank, or another setting, matter, and how certain is that?"""
 
 from collections.abc import Iterator
+from itertools import combinations
 from statistics import fmean
 from typing import Any
 
 from conf.schema.reward import weighs_answers
-from launch.reporting.comparison import Contrast, Repeats, axis_name, by_settings, contrasts, finished, question
+from launch.reporting.comparison import (
+    Contrast,
+    Repeats,
+    axis_name,
+    by_settings,
+    comparable,
+    contrasts,
+    finished,
+    question,
+)
 from launch.reporting.history import LEARNING_RATE, RANK, Sweep
 from launch.reporting.wording import SPACE, compact, decimal, many, p_value, span, time
 
@@ -110,8 +120,10 @@ def caveats(sweep: Sweep) -> list[str]:
 
 
 def _unequal(sweep: Sweep) -> Iterator[str]:
-    """Report differences between the runs in budget, number of updates and scale of the adapter."""
+    """Report differences between the runs in held-out problems, budget, number of updates and scale of the adapter."""
     runs, axis = sweep.finished, str(question(sweep))
+    if not all(comparable(*pair) for pair in combinations(finished(sweep), 2)):
+        yield "Runs that were evaluated on different problems are not compared: data.eval_source gives all the same."
     budgets = sorted((budget, run.name) for run in runs if (budget := run.budget_s))
     if budgets and time(budgets[0][0]) != time(budgets[-1][0]):
         ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))

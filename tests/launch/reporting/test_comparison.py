@@ -1,9 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from actors.evaluation.statistics import share_interval
 from launch.reporting.comparison import by_settings, contrasts
+from launch.reporting.history import RANK
+from launch.reporting.sweep_conclusion import caveats
 from tests.run_folders import ranked, swept
 
 
@@ -28,6 +31,20 @@ def test_equal_seeds_are_compared_over_problems(tmp_path: Path) -> None:
     assert by_settings(sweep)[0].basis.endswith("over problems")
     assert found.basis.replace("\N{NO-BREAK SPACE}", " ") == "3 seeds each, over problems"
     assert found.difference.p == pytest.approx(0.0079, abs=1e-4)
+
+
+def test_values_with_other_held_out_problems_are_not_compared(tmp_path: Path) -> None:
+    sweep = swept(tmp_path, **ranked(3, r8=5, r16=12, r64=20))
+    renamed = tuple(
+        replace(run, after=tuple(row.model_copy(update={"problem": f"other {row.problem}"}) for row in run.after))
+        if run.config[RANK] == 64
+        else run
+        for run in sweep.runs
+    )
+    (found,) = contrasts(replace(sweep, runs=renamed))
+    assert (found.low.settings[RANK], found.high.settings[RANK], found.family) == (8, 16, 1)
+    assert any("data.eval_source" in note for note in caveats(replace(sweep, runs=renamed)))
+    assert not any("data.eval_source" in note for note in caveats(sweep))
 
 
 def test_a_seed_run_twice_is_one_seed(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from conf.errors import BadInput
-from launch.reporting.history import read_run, read_together
+from launch.reporting.comparison import by_settings
+from launch.reporting.history import read_run, read_sweep, read_together
 from tests.run_folders import change_summary, write_run, write_sweep
 
 
@@ -39,6 +40,21 @@ def test_another_commit_is_another_setup_and_another_model_has_another(tmp_path:
         (run / "config.yaml").write_text(yaml.safe_dump(settings))
     assert read_together([tmp_path / "a", tmp_path / "b"]).axes == {"model.pin": ("first", "second")}
     assert read_together([tmp_path / "a", tmp_path / "c"]).axes == {"model.path": ("owner/one", "owner/two")}
+
+
+def test_axis_of_a_sweep_has_the_values_that_were_given(tmp_path: Path) -> None:
+    """The run records the scaling that follows from it, and the keys of a mapping."""
+    sweep = write_sweep(tmp_path, {name: {"rank": 64} for name in "abcd"})
+    document = json.loads((sweep / "sweep.json").read_text())
+    given = [(scaling, {"max_terms": terms}) for scaling in ("constant", "linear") for terms in (2, 3)]
+    for entry, (scaling, parameters) in zip(document["runs"], given, strict=True):
+        entry["overrides"] |= {"lora.alpha_scaling": scaling, "data.parameters": parameters}
+    (sweep / "sweep.json").write_text(json.dumps(document))
+    assert {axis: len(values) for axis, values in read_sweep(sweep).axes.items()} == {
+        "lora.alpha_scaling": 2,
+        "data.parameters": 2,
+    }
+    assert [len(repeats.runs) for repeats in by_settings(read_sweep(sweep))] == [1, 1, 1, 1]
 
 
 def test_sweeps_are_compared_run_by_run(tmp_path: Path) -> None:
