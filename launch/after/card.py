@@ -25,8 +25,9 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
 
     report: the report in Markdown. licence: the hub's abbreviation of the base model's licence; empty if unknown.
     """
-    measured_one = run.result is None or run.result.update == version_of(trained.checkpoint)
-    found = effect(run) if measured_one and weighs_answers(run.config) else None
+    version = version_of(trained.checkpoint)
+    unmeasured = run.result is not None and run.result.update != version
+    found = None if unmeasured or not weighs_answers(run.config) else effect(run)
     base, source = trained.base_name, _source(run)
     on_hub, revision, price = "/" in base, name_on_hub(trained.config.model)[1], trained.config.budget.price_per_hour
     named = [each.source for each in trained.config.data.by_source.values() if each.source.startswith("hub:")]
@@ -61,6 +62,8 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
         form=form,
         rank=padded_rank(trained.config.lora.rank),
         report=report,
+        unmeasured=unmeasured,
+        version=version,
         facts={
             "base model": "@".join(filter(None, (base, revision))),
             "licence of the base model": licence or "see the page of the base model",

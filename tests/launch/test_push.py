@@ -77,6 +77,14 @@ def test_repository_gets_adapter_card_and_training(run: Path, hub: Hub) -> None:
         assert said in body
 
 
+def test_card_of_another_version_claims_no_result(run: Path, hub: Hub) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"result": {"update": 40, "why": "the last"}}))
+    assert push.main([str(run), "to=me/mine", "checkpoint=update-000004"]) == 0
+    assert "model-index" not in metadata(hub)
+    assert "update 4, which was not evaluated" in hub.files["me/mine"]["README.md"].decode()
+
+
 @pytest.mark.parametrize(
     ("key", "value", "published"),
     [
