@@ -1,6 +1,7 @@
 """The coordinator's view of an engine that is a Ray actor."""
 
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from actors.messages import AdapterRef, Group, Problem, Sampling
@@ -31,7 +32,7 @@ class RemoteEngine(ActorProxy):
         self._concurrent = concurrent_samples
         self._transfer = transfer
         self._slowest_token_s = SLOWEST_TOKEN_S[device]
-        self._samples = 0
+        self._samples = Counter[int]()  # under way and waiting, by their most tokens
         self._cache_blocks: int | None = None
 
     async def ready(self) -> None:
@@ -54,13 +55,13 @@ class RemoteEngine(ActorProxy):
         await self._actor.call("retire", adapter)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        self._samples += sampling.samples
-        turns = math.ceil(self._samples / self._concurrent)
-        deadline_s = SLOWEST_ANSWER_S + turns * sampling.max_tokens * self._slowest_token_s
+        self._samples[sampling.max_tokens] += sampling.samples
+        turns, longest = math.ceil(self._samples.total() / self._concurrent), max(+self._samples)
+        deadline_s = SLOWEST_ANSWER_S + turns * longest * self._slowest_token_s
         try:
             return await self._actor.call("generate", index, problem, adapter, sampling, deadline_s=deadline_s)
         finally:
-            self._samples -= sampling.samples
+            self._samples[sampling.max_tokens] -= sampling.samples
 
     async def generate_on_each(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling

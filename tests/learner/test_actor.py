@@ -48,6 +48,31 @@ def test_empty_batches_do_not_tighten_the_limit(monkeypatch: pytest.MonkeyPatch)
     assert allowed[6:] == pytest.approx([HANG_S] * 2, abs=1.0)
 
 
+def test_call_behind_one_that_was_given_up_has_the_time_of_both() -> None:
+    """The process goes on with an update that the budget has cut off, and saves after it."""
+    allowed: list[float] = []
+
+    class Rank:
+        async def call(self, method: str, *arguments: Any, deadline_s: float) -> list[str]:
+            allowed.append(deadline_s)
+            if len(allowed) == 3:
+                await asyncio.sleep(60.0)
+            return []
+
+    async def learn() -> None:
+        learner = RemoteLearner([Rank()], WallClock(), print)  # type: ignore[list-item]
+        await learner.publish()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(learner.publish(), 0.1)
+        await learner.save("folder")
+        await learner.save("folder")
+
+    asyncio.run(learn())
+    *_, cut_off, save, again = allowed
+    assert save == cut_off + START_S
+    assert again == pytest.approx(HANG_S, abs=1.0)
+
+
 def test_warnings_of_the_start_are_recorded_once(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

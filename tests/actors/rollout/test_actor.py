@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from actors.messages import AdapterRef
+from actors.messages import AdapterRef, Sampling
 from actors.rollout.actor import RolloutActor
 from actors.rollout.adapter_transfer import AdapterCopies, AdapterTransfer, fingerprint, write_copy
-from actors.rollout.remote_engine import RemoteEngine
+from actors.rollout.remote_engine import SLOWEST_ANSWER_S, SLOWEST_TOKEN_S, RemoteEngine
 from actors.rollout.vllm_engine import RolloutEngine
+from tests.fakes import make_problem
 
 
 def make_adapter(folder: Path, version: int = 1) -> AdapterRef:
@@ -138,3 +139,28 @@ def test_successor_gets_cache_of_first() -> None:
     asyncio.run(engine.revive())
     asyncio.run(engine.revive())
     assert starts == [None, 5000]
+
+
+def test_short_request_has_the_time_of_the_long_ones_before_it() -> None:
+    """They are admitted in their order, and an adapter check comes behind an evaluation."""
+    allowed = []
+
+    class Process:
+        name = "rollout-0"
+
+        async def call(self, *_: Any, deadline_s: float) -> None:
+            allowed.append(deadline_s)
+            await asyncio.sleep(0)
+
+    async def ask(*limits: int) -> None:
+        samplings = [Sampling(1, most, 1.0, 1.0, 0) for most in limits]
+        await asyncio.gather(*(engine.generate(0, make_problem(0), None, sampling) for sampling in samplings))
+
+    async def ask_twice() -> None:
+        await ask(*[1000] * 7, 10)
+        await ask(10)
+
+    engine = RemoteEngine(Process(), 4, AdapterTransfer(2))  # type: ignore[arg-type]
+    asyncio.run(ask_twice())
+    of_tokens = [(deadline_s - SLOWEST_ANSWER_S) / SLOWEST_TOKEN_S["cpu"] for deadline_s in allowed]
+    assert of_tokens == [1000] * 4 + [2000] * 4 + [10]
