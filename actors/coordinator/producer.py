@@ -116,7 +116,7 @@ class RolloutProducer:
     @property
     def _worth_starting(self) -> bool:
         """Whether a group that starts now may still become part of an update."""
-        return self._run.budget.may_hold("group", "update")
+        return not self.fruitless.over and self._run.budget.may_hold("group", "update")
 
     def take_batch(self) -> Batch | None:
         """Return the groups of the next update; None while it has to wait."""

@@ -31,7 +31,7 @@ class FruitlessStreak:
         Raises Halted at the end of a streak, unless all its verified answers were right or, in a run that has learned,
         those of some groups, and no group failed.
         """
-        if not group.zero_variance:
+        if self.over or not group.zero_variance:
             self._found.clear()
             return
         right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)

@@ -56,13 +56,17 @@ def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) 
     assert run.coordinator.ledger.counts["rewards/failed"] > len(details)
 
 
+@pytest.mark.parametrize("refill", [False, True])
 @pytest.mark.parametrize("lost", [0, 1], ids=["all verified", "one timeout"])
-def test_run_with_every_answer_right_is_complete(run: Run, lost: int) -> None:
+def test_run_with_every_answer_right_is_complete(run: Run, lost: int, refill: bool) -> None:
+    run.config = changed(run.config, {"learner.dynamic_sampling": refill})
     right, without = make_reward(1.0), make_reward(0.0, Status.TIMEOUT)
     run.verifier.rewards_of = lambda _: (right,) * (2 - lost) + (without,) * lost
     outcome = run.go()
     assert outcome.status == "completed"
     assert "nothing is left" in outcome.reason
+    assert run.spent < run.seconds / 2
+    assert run.folder.evaluation("final")
 
 
 @pytest.mark.parametrize(
