@@ -13,6 +13,7 @@ A checkpoint contains:
 import asyncio
 import json
 import os
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +24,9 @@ from actors.storage.folders import beside, discard, drop_leftovers, foreign
 from actors.storage.layout import CHECKPOINT
 from actors.storage.state import CoordinatorState, PassRateRow
 from conf.errors import BadInput
+
+NAME = re.compile(r"update-\d+")
+"""Pattern of a checkpoint's name. A copy that a user makes has another."""
 
 STATE, PASS_RATES = "coordinator.json", "pass-rates.jsonl"
 
@@ -37,7 +41,7 @@ class Checkpoints:
     @property
     def all(self) -> list[Path]:
         """The finished checkpoints, oldest first."""
-        return sorted(self.folder.glob("update-*"))
+        return sorted(each for each in self.folder.glob("update-*") if NAME.fullmatch(each.name))
 
     @property
     def unfinished(self) -> list[Path]:
@@ -51,8 +55,7 @@ class Checkpoints:
     @property
     def best(self) -> Path | None:
         """The checkpoint that the validations have chosen, or the user by a link of that name."""
-        found = target(self.folder / "best")
-        return found if found and found.name.startswith("update-") else None
+        return target(self.folder / "best")
 
     @property
     def result(self) -> Path | None:
@@ -202,8 +205,9 @@ def write_state(checkpoint: Path, state: CoordinatorState, pass_rates: Iterable[
 
 
 def target(name: Path) -> Path | None:
-    """Return the path that a link leads to, None if nothing is there."""
-    return name.resolve() if name.exists() else None
+    """Return the checkpoint that a link leads to, None if there is none."""
+    found = name.resolve() if name.exists() else None
+    return found if found and NAME.fullmatch(found.name) else None
 
 
 def link(name: Path, checkpoint: Path) -> None:

@@ -54,6 +54,19 @@ def test_passing_checkpoint_takes_the_place_of_none_and_goes_with_the_next(check
     assert kept(checkpoints) == [5, 6]
 
 
+def test_copy_that_a_user_made_counts_as_no_checkpoint(checkpoints: Checkpoints) -> None:
+    save(checkpoints, 1)
+    copy = copytree(checkpoints.folder / "update-000001", checkpoints.folder / "update-000001-good")
+    for version in (2, 3, 4):
+        save(checkpoints, version)
+    assert kept(checkpoints) == [3, 4]
+    assert (copy / STATE).exists()
+    (checkpoints.folder / "best").symlink_to(copy.name)
+    assert (checkpoints.best, checkpoints.newest_until(3)) == (None, 3)
+    checkpoints.recover(good)
+    assert (latest(checkpoints), (copy / STATE).exists()) == ("update-000004", True)
+
+
 def test_checkpoint_that_fails_half_way_is_not_seen(checkpoints: Checkpoints) -> None:
     save(checkpoints, 1)
 
