@@ -4,8 +4,9 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, wait
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 STEP_S = 5.0
@@ -40,6 +41,17 @@ async def within(seconds: float | None, work: Awaitable[T]) -> T:
         return task.result()
     finally:
         task.cancel()
+
+
+@asynccontextmanager
+async def cut_off(limit: asyncio.Timeout) -> AsyncIterator[None]:
+    """Leave the block quietly once the limit ends it. Any other TimeoutError, such as a network mount's, is raised."""
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
 
 
 def in_thread(

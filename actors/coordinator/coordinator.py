@@ -1,7 +1,6 @@
 """The course of a run, without Ray. The methods are in its order: start, training, updates, setbacks, end."""
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Awaitable
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import TypeVar
 
 from actors.adapter_check.at_start import CheckAtStart
 from actors.adapter_check.prompts import CheckPrompts
+from actors.clock import cut_off
 from actors.coordinator.budget import FINISH_MARGIN_S
 from actors.coordinator.context import Outcome, RunContext
 from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, ReferenceSet, StartEvaluations
@@ -96,15 +96,16 @@ class Coordinator:
         """
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(self._watch())
+            limit = asyncio.timeout(self._budget.left - FINISH_MARGIN_S)
             try:
-                async with asyncio.timeout(self._budget.left - FINISH_MARGIN_S):
+                async with cut_off(limit):
                     await self._start()
-            except TimeoutError:
-                outcome = Outcome("budget_exhausted", "the budget ended while the run was starting")
-            else:
-                if not self._stopping.stopped:
-                    await self._train()
-                outcome = await self._finish()
+                if limit.expired():
+                    outcome = Outcome("budget_exhausted", "the budget ended while the run was starting")
+                else:
+                    if not self._stopping.stopped:
+                        await self._train()
+                    outcome = await self._finish()
             finally:
                 await self._publisher.close()
             await self._folder.flush()
@@ -155,14 +156,13 @@ class Coordinator:
 
     async def _train(self) -> None:
         """Train until the budget allows no further update. Each setback begins a new incarnation of the policy."""
-        with contextlib.suppress(TimeoutError):
-            async with self._end:
-                self._end_training_in_time()
-                while (trusted := await self._train_incarnation()) is not None:
-                    await self._go_back(trusted)
-                    await self._publish()
-                    if self._stopping.stopped:
-                        return
+        async with cut_off(self._end):
+            self._end_training_in_time()
+            while (trusted := await self._train_incarnation()) is not None:
+                await self._go_back(trusted)
+                await self._publish()
+                if self._stopping.stopped:
+                    return
 
     def _end_training_in_time(self) -> None:
         """Have the budget cut training off in time for what follows, as long as the learner is in its present state."""
@@ -206,10 +206,12 @@ class Coordinator:
         while (batch := await self._next_batch()) and (row := await self._update(batch)):
             row["overlap"] = float(self._config.learner.max_staleness > 0)
             assert self._publisher.policy is not None
-            row |= await self._stopping.unless_stopped(self._heldout.validate(self._publisher.policy)) or {}
-            alarms = self._guard.look(row)
-            row["guard/alarms"] = sum(alarm.collapse for alarm in alarms)
-            self._standing.latest = self._folder.append_metrics(self.updates, row)
+            try:
+                row |= await self._stopping.unless_stopped(self._heldout.validate(self._publisher.policy)) or {}
+            finally:  # also if the budget cuts the validation off: the update is made
+                alarms = self._guard.look(row)
+                row["guard/alarms"] = sum(alarm.collapse for alarm in alarms)
+                self._standing.latest = self._folder.append_metrics(self.updates, row)
             if alarms and (trusted := self._raise_alarm(alarms)) is not None:
                 return trusted
             await self._saving.after_update(self.updates, chosen=self._selection.look(self._standing.latest))
@@ -350,10 +352,9 @@ class Coordinator:
         # A checkpoint that takes long because the learner is late must leave time for the evaluation.
         evaluation = 0.0 if stopping.stopped else min(self._budget.evaluation_s, left / 2)
         in_time = False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(left - evaluation - LAST_MOMENT_S):
-                await self._conclude()
-                in_time = True
+        async with cut_off(asyncio.timeout(left - evaluation - LAST_MOMENT_S)):
+            await self._conclude()
+            in_time = True
         self.ledger.enter_all("evaluate")
         self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
         if policy := self._publisher.policy:

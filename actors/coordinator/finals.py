@@ -1,12 +1,12 @@
 """Evaluates the policies that a run ends with: its result, and the last one where that is another."""
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from actors.adapter_check.before_evaluation import without_effect
 from actors.adapter_check.prompts import CheckPrompts
+from actors.clock import cut_off
 from actors.coordinator.context import RunContext
 from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, ReferenceSet
 from actors.coordinator.rules.selection import Selection
@@ -63,9 +63,8 @@ class FinalEvaluations:
         apart = result if result and version_of(result) != policy.version else None
         adapter = None if apart else policy
         if apart:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._run.budget.left - LAST_MOMENT_S):
-                    adapter = await self._load(apart)
+            async with cut_off(asyncio.timeout(self._run.budget.left - LAST_MOMENT_S)):
+                adapter = await self._load(apart)
         if adapter:
             self.found["final"] = await self._heldout.result(adapter)
         try:

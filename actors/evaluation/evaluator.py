@@ -6,8 +6,8 @@ follows from run.seed, its problem and its number alone: all policies and comman
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
+from actors.clock import cut_off
 from actors.evaluation.protocol import response_limit
 from actors.evaluation.samples import PolicySamples
 from actors.messages import Sampling
@@ -60,13 +60,12 @@ class Evaluator:
             on_sample()
 
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds), asyncio.TaskGroup() as tasks:
-                    for number in range(max(policy.n for policy in policies)):
-                        missing = [(policy, index) for policy in policies for index in policy.missing(number)]
-                        for policy, index in missing:
-                            await free.acquire()
-                            tasks.create_task(sample(policy, number, index))
+            async with cut_off(asyncio.timeout(seconds)), asyncio.TaskGroup() as tasks:
+                for number in range(max(policy.n for policy in policies)):
+                    missing = [(policy, index) for policy in policies for index in policy.missing(number)]
+                    for policy, index in missing:
+                        await free.acquire()
+                        tasks.create_task(sample(policy, number, index))
         finally:
             for policy in policies:
                 await policy.flush()

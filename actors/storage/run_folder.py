@@ -164,10 +164,15 @@ class RunFolder(RunRecord):
         return row.metrics
 
     def extend_metrics(self, version: int, more: dict[str, float]) -> list[dict[str, float]]:
-        """Add metrics, if any, to the last version's row. Return those of all. Call it once the rows are on disk."""
+        """Add metrics, if any, to the last version's row. Return those of all. Call it once the rows are on disk.
+
+        A version whose row the end of the budget has cut off gets none.
+        """
         file, found = self.metrics if version else self.start_metrics, self.scored()
         if more:
-            rows = read_rows(file, documents.MetricsRow) or []
+            rows = read_rows(file, documents.MetricsRow)
+            if version and not (rows and rows[-1].update == version):
+                return [*found, {"update": version, **more}]
             last = rows[-1].content if rows else {"update": version}
             rows[-1:] = [documents.MetricsRow.model_validate({**last, **more})]
             self.writer.put(write_rows, file, rows)

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.coordinator import saving
 from actors.errors import root_cause
 from actors.storage import checkpoints, files
 from actors.storage.files import disk_trouble
@@ -65,6 +66,17 @@ def test_run_goes_on_from_whatever_was_written(writes: int, number: int) -> None
         last = {batch.version: batch for run in (before, after) for batch in run.learner.batches}
         used = [group.index for version in range(UPDATES) for group in last[version].groups]
         assert sorted(used) == list(range(len(used)))
+
+
+def test_a_mount_that_times_out_is_no_end_of_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(folder: Path, *_: object) -> None:
+        if folder.name.startswith(f".update-{UPDATES:06d}"):
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    monkeypatch.setattr(saving, "write_state", write)
+    run = Run(tmp_path)
+    run.config = changed(run.config, {"budget.updates": UPDATES, "checkpoint.every": 100})
+    assert isinstance(run.fail(), TimeoutError)
 
 
 def test_no_flush_holds_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

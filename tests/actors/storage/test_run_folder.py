@@ -88,6 +88,13 @@ def test_rows_of_a_warm_start_are_cut_too_and_loggers_get_those_again_that_they_
     assert folder.scored() == [{"update": 0, "validation/pass@1": 0.5}]
 
 
+def test_validation_of_a_version_without_a_row_is_no_other_ones(folder: RunFolder) -> None:
+    folder.append_metrics(1, {"validation/pass@1": 0.25})
+    for version, rows in ((2, 2), (1, 1)):
+        found = folder.extend_metrics(version, {"validation/pass@1": 0.5})
+        assert [row["validation/pass@1"] for row in found] == [0.25, 0.5][-rows:]
+
+
 def test_only_the_versions_in_use_stay(folder: RunFolder, tmp_path: Path) -> None:
     adapters = [AdapterRef(version, 0, str(folder.adapters / f"policy-v{version}-r0")) for version in range(3)]
     for adapter in adapters:
