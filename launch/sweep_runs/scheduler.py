@@ -119,7 +119,7 @@ class Scheduler:
             status = summary.status if summary else "interrupted"
             if shared := self._grid.settings.seconds is not None:
                 said = f"{said.rpartition(':')[0]}: give the sweep more time"
-            if status != "failed" or shared:
+            if status != "failed" or shared or run.record.checkpoints.latest:
                 self._put(run, status, said)
                 return []
             arguments.append("run.overwrite=true")

@@ -79,15 +79,24 @@ def test_failed_run_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable
 
 
 @pytest.mark.parametrize(
-    ("status", "shared", "repeated"),
-    [("failed", False, True), ("failed", True, False), ("interrupted", False, False), (None, False, False)],
+    ("status", "saved", "shared", "repeated"),
+    [
+        ("failed", False, False, True),
+        ("failed", True, False, False),
+        ("failed", False, True, False),
+        ("interrupted", False, False, False),
+        (None, False, False, False),
+    ],
 )
-def test_run_with_too_little_left_is_repeated_if_it_failed_and_told_otherwise(
-    status: str | None, shared: bool, repeated: bool, sweeping: Callable[..., int], tmp_path: Path
+def test_run_with_too_little_left_is_repeated_if_it_failed_at_once_and_told_otherwise(
+    status: str | None, saved: bool, shared: bool, repeated: bool, sweeping: Callable[..., int], tmp_path: Path
 ) -> None:
-    """A second run would not fit a shared budget. The work of an interrupted run is not thrown away."""
+    """A second run would not fit a shared budget. Work that was done is not thrown away."""
     run = RunFolder(tmp_path / "s" / "r1")
     run.path.mkdir(parents=True)
+    if saved:
+        run.checkpoints.path_of(1).mkdir(parents=True)
+        (run.checkpoints.folder / "latest").symlink_to("update-000001")
     mark(tmp_path / "s", "sweep")
     given = ["ranks=[1,2]", "model.dtype=float32"]
     run.write_config(dump(read_grid(command(tmp_path, *given)).runs[0].config), NO_PROBLEMS)
