@@ -298,8 +298,12 @@ def _merged(*layers: Tree) -> Tree:
     return _unwrapped(OmegaConf.to_container(OmegaConf.merge({}, *trees)))
 
 
-def _wrapped(tree: Tree) -> Tree:
-    return {key: _wrapped(value) if isinstance(value, dict) else Leaf(value) for key, value in tree.items()}
+def _wrapped(tree: Tree, section: bool = False) -> Tree:
+    """section: whether this is one, in which an empty mapping is a value that takes the place of another."""
+    return {
+        key: _wrapped(value, section=True) if isinstance(value, dict) and (value or not section) else Leaf(value)
+        for key, value in tree.items()
+    }
 
 
 def _unwrapped(tree: Any) -> Tree:

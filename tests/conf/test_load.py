@@ -138,6 +138,7 @@ def test_overrides_win_and_keep_their_types() -> None:
     assert (learner.learning_rate, learner.gradient_checkpointing) == (1e-5, "on")
     assert (data.template, data.problem_pattern, data.few_shot) == ("a = {problem}", "", [ExampleConfig("1 + 1", "2")])
     assert (data.parameters["min_terms"], data.parameters["max_terms"]) == (2, 3)
+    assert quickstart("data.parameters={}").data.parameters == {}
     assert yaml.safe_load(dump(config)) == {"format": FORMAT, **asdict(config)}
 
 
