@@ -161,9 +161,10 @@ def as_turns(value: object) -> tuple[Message, ...]:
 def gold_of(value: object) -> str:
     r"""Return the gold answer. In a worked solution it follows the last `####`, or is in the last `\boxed{}`."""
     text = as_text(value)
-    if FINAL in text:
-        return text.rpartition(FINAL)[2].strip()
-    return (boxed(text) or "") if BOX in text else text
+    _, mark, last = text.rpartition(FINAL)
+    if BOX in text and (not mark or "\n" in last):  # a heading in Markdown
+        return boxed(text) or ""
+    return last.strip()
 
 
 def _same(one: str, other: str) -> bool:

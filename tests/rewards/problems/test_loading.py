@@ -211,6 +211,7 @@ SOLUTION = r"It is $\boxed{7}$."
         ({"problem": "3 + 4?", "solution": SOLUTION, "answer": "$7$", "level": "Easy"}, "7"),  # Open-RS
         ({"id": 60, "problem": "3 + 4?", "solution": "7", "answer": "007", "year": "2024"}, "7"),  # AIME
         ({"question": "3 + 4?", "answer": "3 + 4 = <<3+4=7>>7\n#### 7"}, "7"),  # GSM8K
+        ({"question": "3 + 4?", "answer": "#### Sum\n3 + 4\n#### Answer\nIt is \\boxed{7}."}, "7"),  # headings
         ({"question": "3 + 4?", "answer": ["4", "5"]}, "4, 5"),
         ({"question": "3 + 4?", "answer": 2.5}, "2.5"),
         ({"Question": "3 + 4?", "ANSWER": "7"}, "7"),
