@@ -19,7 +19,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from conf.errors import BadInput, TryLater, in_brief, printable, without_credentials
-from conf.signals import end_by_signal, handle_signals
+from conf.signals import end_by_signal, handle_signals, without_hangup
 
 P = ParamSpec("P")
 Main = Callable[Concatenate[list[str], P], int]
@@ -112,13 +112,14 @@ class Lasting:
 
 
 @contextlib.contextmanager
-def lasting_output() -> Iterator[None]:
-    """Let nothing fail because stdout or stderr has: a closed terminal, a pipe without a reader, a full disk."""
+def outliving_terminal() -> Iterator[None]:
+    """Go on without a terminal, or if stdout or stderr fails in another way: a pipe without a reader, a full disk."""
     streams: dict[str, TextIO | None] = {"stdout": sys.stdout, "stderr": sys.stderr}
     for name, stream in streams.items():
         setattr(sys, name, stream and Lasting(stream))
     try:
-        yield
+        with without_hangup():
+            yield
     finally:
         for name, stream in streams.items():
             try:
@@ -142,8 +143,8 @@ def command(
     it. Reading and printing never fail because of the encoding.
 
     usage: the help, printed with exit code 0; None for a command that explains itself. bare: whether a command line
-    without arguments is carried out instead of asking for help. lasting: whether the command goes on when its output
-    fails, instead of ending.
+    without arguments is carried out instead of asking for help. lasting: whether the command goes on when its terminal
+    is gone or its output fails, instead of ending.
     """
 
     def decorate(main: Main[P]) -> Main[P]:
@@ -159,7 +160,7 @@ def command(
                     print(as_typed(inspect.cleandoc(usage)))
                     code = 0
                 else:
-                    with lasting_output() if lasting else contextlib.nullcontext():
+                    with outliving_terminal() if lasting else contextlib.nullcontext():
                         code = main(arguments, *more, **named)
                 if sys.stdout:
                     sys.stdout.flush()

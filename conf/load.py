@@ -299,7 +299,7 @@ def _merged(*layers: Tree) -> Tree:
 
 
 def _wrapped(tree: Tree, section: bool = False) -> Tree:
-    """section: whether this is one, in which an empty mapping is a value that takes the place of another."""
+    """section: whether the tree is a section, in which an empty mapping replaces another one."""
     return {
         key: _wrapped(value, section=True) if isinstance(value, dict) and (value or not section) else Leaf(value)
         for key, value in tree.items()

@@ -26,7 +26,7 @@ import time
 from rich.console import Console
 
 from actors.adapter_check.before_evaluation import check_before_evaluation
-from actors.clock import WallClock
+from actors.clock import WallClock, cut_off
 from actors.coordinator.stopping import StopController
 from actors.errors import ActorDied, root_cause
 from actors.evaluation.evaluator import Evaluator
@@ -58,7 +58,7 @@ CLOSE_S = 10.0
 """Seconds that actors have to end by themselves before Ray's shutdown kills them."""
 
 
-@command("evaluate.py")
+@command("evaluate.py", lasting=True)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 done or cut by the budget, 1 failed, 2 bad input, 130 or 143 interrupted."""
     started = time.monotonic()
@@ -141,9 +141,8 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
         return "completed"
 
     try:
-        async with asyncio.timeout(deadline - clock.now()):
+        async with cut_off(asyncio.timeout(deadline - clock.now())):
             return await stopping.unless_stopped(work()) or stopping.reason
-    except TimeoutError:
         return "budget_exhausted"
     finally:
         handle_signals(end_by_signal)

@@ -39,11 +39,11 @@ from actors.storage.run_record import RunRecord
 from actors.tracking.trackers import check_installed
 from conf import signals
 from conf.command import BAD_INPUT, WORDS, PlainConsole, command, refused
-from conf.errors import BadInput, TryLater, in_brief
+from conf.errors import BadInput, TryLater, in_brief, without_credentials
 from conf.help import explain, show_settings
 from conf.load import check_one_run, command_line
 from conf.schema import CommandLine, Config
-from conf.settings import changed
+from conf.settings import changed, settings
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.network import cluster_warning, free_port
 from launch.plan.calibration import plan_measured
@@ -61,14 +61,8 @@ from launch.session.remote_checkpoints import bring_back, check_remote, put_endi
 from rewards.killable_worker import start_server
 from rewards.pool import check_functions
 
-OF_EVALUATIONS = {
-    "adapter": "a run starts from lora.start_from",
-    "benchmarks": "a run has eval.benchmarks",
-    "n": "a run has eval.n",
-    "limit": "a run has eval.problems",
-    "base": "a run evaluates its base model itself",
-}
-"""What run.py has in place of the settings that only an evaluation has."""
+REMEDIES = {item.path: item.not_for_runs for item in settings(CommandLine) if item.not_for_runs}
+"""What to do instead of giving a run a setting that it has no use for, by setting."""
 
 SHUTDOWN_S = 30.0
 """Seconds Ray gets to shut down after everything is saved."""
@@ -88,8 +82,8 @@ def main(arguments: list[str]) -> int:
         show_settings(asked, arguments)
         return 0
     for argument in arguments:
-        if remedy := OF_EVALUATIONS.get(argument.partition("=")[0]):
-            raise BadInput(f"{argument}: it is for evaluate.py; {remedy}")
+        if remedy := REMEDIES.get(argument.partition("=")[0]):
+            raise BadInput(f"{argument}: {remedy}")
     check_functions(asked.reward)
     if asked.plan:
         show_plan(asked.config, console, asked.simulate)
@@ -186,13 +180,14 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
             signals.handle_signals(lambda *_: end_run(summary, on_end))  # all is saved
             watch.close(summary)
             timer = after(SHUTDOWN_S, lambda: end_run(summary, on_end))
-    except BadInput:
+    except TryLater as error:
+        summary = write_ending(request, "failed", str(error), traceback.format_exc())
+    except Exception as error:
+        if not isinstance(error, BadInput):
+            write_ending(request, "failed", in_brief(error), without_credentials(traceback.format_exc()))
         if (written := RunRecord(request.folder).summary()) is not None:
-            on_end(written, BAD_INPUT)
+            on_end(written, BAD_INPUT if isinstance(error, BadInput) else 1)
         raise
-    except Exception as error:  # whatever ends a run, the command of its end is run
-        reason = str(error) if isinstance(error, TryLater) else in_brief(error)
-        summary = write_ending(request, "failed", reason, traceback.format_exc())
     finally:
         timer.cancel()
     try:
@@ -203,8 +198,8 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
 
 
 def show_ending(summary: RunSummary, request: RunRequest, console: Console, logs: list[Path]) -> None:
-    """Show how a run ended, write its report, copy its last files, and drop those that tell of failures if it did not
-    fail. logs: what may tell why it failed.
+    """Show how a run ended, write its report and copy its last files. Delete the session's logs and the adapters unless
+    it failed or halted. logs: the files that may tell why.
     """
     console.print(describe(summary))
     console.print(f"Report: {attempt(request.folder)}")

@@ -230,7 +230,7 @@ class RemoteLearner(Learner):
         self._crash: LearnerDied | None = None
         self._longest: dict[str, float] = {}
         self._full = False
-        self._ahead_s = 0.0  # that a call may still take although nobody waits for it any more
+        self._ahead_s = 0.0  # seconds that the calls under way may take, and those that nobody waits for any more
         self._opening = asyncio.ensure_future(self._open())
 
     async def revive(self) -> None:
@@ -314,7 +314,7 @@ class RemoteLearner(Learner):
                 call.cancel()
         if self._full or method not in UPDATES:
             self._longest[method] = max(longest or 0.0, self._clock.now() - began)
-        self._ahead_s = 0.0
+        self._ahead_s = max(self._ahead_s - deadline_s, 0.0)
         self._limit.answered()
         return [call.result() for call in calls]
 

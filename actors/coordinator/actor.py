@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from actors.clock import WallClock
+from actors.clock import WallClock, cut_off
 from actors.coordinator.budget import FINISH_MARGIN_S, Budget
 from actors.coordinator.context import Outcome, RunContext, RunRequest, summarise
 from actors.coordinator.coordinator import Coordinator
@@ -131,10 +131,10 @@ class CoordinatorActor:
         """Start the actors, which takes minutes on a GPU, then run the coordinator."""
         request, clock = self._request, self._clock
         start = self._start_actors(request, self._actors, clock, self._note_actor)
-        try:
-            async with asyncio.timeout(self._budget.left - FINISH_MARGIN_S):
-                started = await self._stopping.unless_stopped(start)
-        except TimeoutError:
+        limit, started = asyncio.timeout(self._budget.left - FINISH_MARGIN_S), None
+        async with cut_off(limit):
+            started = await self._stopping.unless_stopped(start)
+        if limit.expired():
             return Outcome("budget_exhausted", "the budget ended while the engines were starting")
         if started is None:
             return Outcome("interrupted", self._stopping.reason)

@@ -32,7 +32,7 @@ class RemoteEngine(ActorProxy):
         self._concurrent = concurrent_samples
         self._transfer = transfer
         self._slowest_token_s = SLOWEST_TOKEN_S[device]
-        self._samples = Counter[int]()  # under way and waiting, by their most tokens
+        self._samples = Counter[int]()  # under way and waiting, by their limit of tokens
         self._cache_blocks: int | None = None
 
     async def ready(self) -> None:
@@ -56,7 +56,8 @@ class RemoteEngine(ActorProxy):
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
         self._samples[sampling.max_tokens] += sampling.samples
-        turns, longest = math.ceil(self._samples.total() / self._concurrent), max(+self._samples)
+        turns = math.ceil(self._samples.total() / self._concurrent)
+        longest = max(limit for limit, samples in self._samples.items() if samples)
         deadline_s = SLOWEST_ANSWER_S + turns * longest * self._slowest_token_s
         try:
             return await self._actor.call("generate", index, problem, adapter, sampling, deadline_s=deadline_s)

@@ -25,7 +25,7 @@ from actors.storage.layout import CHECKPOINT
 from actors.storage.state import CoordinatorState, PassRateRow
 from conf.errors import BadInput
 
-NAME = re.compile(r"update-\d+")
+NAME = re.compile(r"update-\d{6,}")
 """Pattern of a checkpoint's name. A copy that a user makes has another."""
 
 STATE, PASS_RATES = "coordinator.json", "pass-rates.jsonl"

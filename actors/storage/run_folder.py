@@ -166,7 +166,7 @@ class RunFolder(RunRecord):
     def extend_metrics(self, version: int, more: dict[str, float]) -> list[dict[str, float]]:
         """Add metrics, if any, to the last version's row. Return those of all. Call it once the rows are on disk.
 
-        A version whose row the end of the budget has cut off gets none.
+        If the end of the budget has cut that row off, the metrics are returned and not written.
         """
         file, found = self.metrics if version else self.start_metrics, self.scored()
         if more:

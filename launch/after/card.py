@@ -62,8 +62,8 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
         form=form,
         rank=padded_rank(trained.config.lora.rank),
         report=report,
-        unmeasured=unmeasured,
         version=version,
+        result=run.result.update if run.result and unmeasured else None,
         facts={
             "base model": "@".join(filter(None, (base, revision))),
             "licence of the base model": licence or "see the page of the base model",

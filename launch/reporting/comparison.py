@@ -142,7 +142,7 @@ def _alike(sweep: Sweep, *free: str) -> list[list[Repeats]]:
 
 
 def comparable(low: Repeats, high: Repeats) -> bool:
-    """Whether two values were evaluated on the same problems, or on some of the same."""
+    """Whether two values share an evaluated problem, or may do so."""
     return not (low.solved and high.solved and low.solved.keys().isdisjoint(high.solved))
 
 

@@ -55,6 +55,7 @@ class Run:
     filtered: number of problems by the reason why they are not used, or used in spite of it.
     restores: number of times that weights were restored.
     pass_rates: of the training problems that were tried.
+    given: the values on its sweep's axes, as they stand in sweep.json.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Run:
     filtered: Mapping[str, int] = field(default_factory=Counter)
     restores: int = 0
     pass_rates: tuple[PassRateRow, ...] = ()
+    given: Settings = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -125,8 +127,10 @@ class Run:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings, with values that can be compared."""
-        return {key: _comparable(value) for key, value in self.config.items()}
+        """The settings as they were given, with values that can be compared. A run may record one in another form: a
+        mapping as its keys, a scaling as the number that it yields.
+        """
+        return {key: _comparable(value) for key, value in (self.config | self.given).items()}
 
     @cached_property
     def solved(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -212,11 +216,7 @@ def read_sweep(folder: Path) -> Sweep:
     given = [{key: value for key, value in entry.overrides.items() if key not in OWN} for entry in plan.runs]
     keys = dict.fromkeys(key for own in given for key in own)
     named = dict.fromkeys(each for key in keys for each in ((MODEL, RANK) if key == "conf" else (key,)))
-    # A run may record a value in another form: a mapping as its keys, a scaling as the number that it yields.
-    runs = tuple(
-        replace(run, config=run.config | {key: value for key, value in own.items() if key != "conf"})
-        for run, own in zip(_runs(folder), given, strict=True)
-    )
+    runs = tuple(replace(run, given=own) for run, own in zip(_runs(folder), given, strict=True))
     return Sweep(
         plan.name or folder.name,
         folder,

@@ -42,7 +42,7 @@ def conclude(sweep: Sweep) -> str:
             f"No conclusion: the reward of {many(judged, 'run')} weighs no answer, so that pass@1 says nothing; {have}."
         )
     if not found:
-        return f"No conclusion: no two values of the {name} can be compared yet; {have}."
+        return f"No conclusion: no two values of the {name} can be compared; {have}."
     everywhere = {place(each) for each in found}
     shown = {place(each) for each in found if each.difference.shown}
     lead = f"{name.capitalize()} matters here{' in part' if shown < everywhere else ''}"
@@ -123,7 +123,7 @@ def _unequal(sweep: Sweep) -> Iterator[str]:
     """Report differences between the runs in held-out problems, budget, number of updates and scale of the adapter."""
     runs, axis = sweep.finished, str(question(sweep))
     if not all(comparable(*pair) for pair in combinations(finished(sweep), 2)):
-        yield "Runs that were evaluated on different problems are not compared: data.eval_source gives all the same."
+        yield "Runs evaluated on different problems are not compared. data.eval_source gives all runs the same ones."
     budgets = sorted((budget, run.name) for run in runs if (budget := run.budget_s))
     if budgets and time(budgets[0][0]) != time(budgets[-1][0]):
         ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))

@@ -31,6 +31,9 @@ EXAM = {"benchmarks": "sweep.benchmarks", "n": "sweep.n"}
 SHORT = {"lora.rank": "r", "run.seed": "seed", "conf": "", "model.path": ""}
 """Prefixes of an axis's value in a run's name. For other axes it is the last part of the key and an equals sign."""
 
+OF_EXAMS = [item.path for item in settings(CommandLine) if item.not_for_runs]
+"""Settings that the runs of a sweep do not take, only its exams."""
+
 REMEDIES = {item.path: item.not_for_sweeps for item in settings(CommandLine) if item.not_for_sweeps}
 """Remedies by setting that a sweep refuses."""
 
@@ -167,7 +170,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     """
     texts = _settings(arguments)
     conf = texts.pop("conf", "")
-    own = [key for key in texts if key == "run.folder" or key.startswith("sweep.")]
+    own = [key for key in texts if key in ("run.folder", *OF_EXAMS) or key.startswith("sweep.")]
     asked = command_line([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in own)], SweepCommandLine)
     if asked.sweep.seconds is not None and (both := BUDGET & texts.keys()):
         raise BadInput(f"{both.pop()} and a budget of the whole sweep are given: keep one")
@@ -200,7 +203,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     word, times = Counter(run.name for run in runs).most_common(1)[0]
     if times > 1:
         raise BadInput(f"{times} runs would be named {word}: list each value once, and paths whose last parts differ")
-    return Grid(name, conf, asked.sweep, axes, tuple(runs), folder, of_run.plan, of_run.simulate, of_run.limit)
+    return Grid(name, conf, asked.sweep, axes, tuple(runs), folder, of_run.plan, of_run.simulate, asked.limit)
 
 
 def _check_exams(sweep: SweepConfig) -> None:

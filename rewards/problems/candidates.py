@@ -129,7 +129,7 @@ def response_of(solution: str, gold: str, config: Config, *, opened: bool) -> st
     opened: whether the prompt ends with a think tag.
     """
     body, mark, last = re.sub("<<[^<>]*>>", "", solution).rpartition(FINAL)  # GSM8K's marks of a calculator
-    if not mark or "\n" in last:  # a heading in Markdown
+    if not mark or "\n" in last.strip():  # a heading in Markdown
         body, last = solution, boxed(solution) or gold
     body, answer = body.strip(), last.strip()
     if template := config.warm_start.response:

@@ -159,12 +159,12 @@ def as_turns(value: object) -> tuple[Message, ...]:
 
 
 def gold_of(value: object) -> str:
-    r"""Return the gold answer. In a worked solution it follows the last `####`, or is in the last `\boxed{}`."""
+    r"""Return the gold answer. In a worked solution it is the line after the last `####`, or in the last `\boxed{}`."""
     text = as_text(value)
     _, mark, last = text.rpartition(FINAL)
-    if BOX in text and (not mark or "\n" in last):  # a heading in Markdown
-        return boxed(text) or ""
-    return last.strip()
+    if mark and "\n" not in (last := last.strip()):  # else it is a heading in Markdown
+        return last
+    return (boxed(text) or "") if BOX in text else text
 
 
 def _same(one: str, other: str) -> bool:

@@ -1,5 +1,7 @@
 """The end of a process by a signal, wherever it is."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,6 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from conf.signals import without_hangup
 
 CODE = """
 import atexit, os, signal, subprocess, sys, threading
@@ -56,3 +60,12 @@ def test_files_may_stay(tmp_path: Path) -> None:
     code = "import os, sys; from conf.signals import *; on_leave(lambda: os.unlink(sys.argv[1])); leave(1, keep=True)"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "log")], timeout=240).returncode == 1
     assert list(tmp_path.iterdir())
+
+
+def test_a_lost_terminal_ends_nothing_that_must_last() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with without_hangup():
+        os.kill(os.getpid(), signal.SIGHUP)
+        child = "import signal; assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN"
+        assert subprocess.run([sys.executable, "-c", child]).returncode == 0
+    assert signal.getsignal(signal.SIGHUP) == before

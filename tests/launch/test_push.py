@@ -82,7 +82,7 @@ def test_card_of_another_version_claims_no_result(run: Path, hub: Hub) -> None:
     (run / "summary.json").write_text(json.dumps(summary | {"result": {"update": 40, "why": "the last"}}))
     assert push.main([str(run), "to=me/mine", "checkpoint=update-000004"]) == 0
     assert "model-index" not in metadata(hub)
-    assert "update 4, which was not evaluated" in hub.files["me/mine"]["README.md"].decode()
+    assert "of update 4. The report is on the run's result, update 40." in hub.files["me/mine"]["README.md"].decode()
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def close(_):
 
 summary = RunSummary(status="halted", reason="it must", updates=1, spent_s=1.0)
 run.SHUTDOWN_S, run.after, ending.after = 0.1, note, note
-if what == "blind":
+if what == "no conclusion":
     run.conclusion = None
 watch.Watch = lambda *_: SimpleNamespace(follow=follow, close=close)
 sys.exit(run.carry_out(request, Console(quiet=True), session()))
@@ -221,13 +221,13 @@ sys.exit(run.carry_out(request, Console(quiet=True), session()))
         ("busy", 1, "failed", "Ray has not started"),
         ("fault", 1, "failed", "ZeroDivisionError: by zero"),
         ("hang", 3, "halted", "it must"),
-        ("blind", 1, "halted", "it must"),
+        ("no conclusion", 1, "halted", "it must"),
     ],
 )
 def test_any_end_has_its_summary_its_exit_code_and_its_command(
     what: str, code: int, status: str, reason: str, tmp_path: Path
 ) -> None:
-    """The driver has no Ray. It ends before there is a coordinator, slowly, or without a sight of the result."""
+    """The driver has no Ray. It ends before there is a coordinator, slowly, or with a conclusion that fails."""
     done = subprocess.run([sys.executable, "-c", DRIVER, what, str(tmp_path)], timeout=240)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert done.returncode == code

@@ -73,6 +73,33 @@ def test_call_behind_one_that_was_given_up_has_the_time_of_both() -> None:
     assert again == pytest.approx(HANG_S, abs=1.0)
 
 
+def test_answer_to_one_call_leaves_the_time_of_those_behind_it() -> None:
+    allowed: dict[str, float] = {}
+    turns = {method: asyncio.Event() for method in ("publish", "end_warm_start", "save")}
+
+    class Rank:
+        async def call(self, method: str, *arguments: Any, deadline_s: float) -> list[str]:
+            allowed[method] = deadline_s
+            if method in turns:
+                await turns[method].wait()
+            return []
+
+    async def learn() -> None:
+        learner = RemoteLearner([Rank()], WallClock(), print)  # type: ignore[list-item]
+        first, second = asyncio.create_task(learner.publish()), asyncio.create_task(learner.end_warm_start())
+        await asyncio.sleep(0.01)
+        turns["publish"].set()
+        await first
+        third = asyncio.create_task(learner.save("folder"))
+        await asyncio.sleep(0.01)
+        for turn in turns.values():
+            turn.set()
+        await asyncio.gather(second, third)
+
+    asyncio.run(learn())
+    assert [allowed[method] for method in turns] == [START_S, 2 * START_S, 2 * START_S]
+
+
 def test_warnings_of_the_start_are_recorded_once(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

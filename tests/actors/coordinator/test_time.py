@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from actors.errors import Interrupted
-from actors.messages import Group
+from actors.messages import Group, Problem
 from conf.settings import changed
 from tests.actors.virtual_run import Run
 
@@ -99,6 +99,20 @@ def test_last_update_that_outlasts_the_budget_is_lost_alone(run: Run, late: str,
     if updates:
         assert run.folder.checkpoints.latest is not None
         assert run.folder.checkpoints.latest.name == f"update-{run.coordinator.updates:06d}"
+
+
+def test_update_whose_validation_is_cut_off_has_its_row(run: Run) -> None:
+    run.config = changed(run.config, {"validation.every": 1})
+    generate, chosen = run.engine.generate, {problem.id for problem in run.problems.selection}
+
+    async def hang(index: int, problem: Problem, *rest: Any) -> Group:
+        if problem.id in chosen:
+            await asyncio.sleep(1e6)
+        return await generate(index, problem, *rest)
+
+    run.engine.generate = hang  # type: ignore[method-assign]
+    assert run.go().status == "budget_exhausted"
+    assert [row["update"] for row in run.rows] == [1]
 
 
 def test_validations_take_no_more_than_their_share(run: Run) -> None:

@@ -88,7 +88,7 @@ def test_rows_of_a_warm_start_are_cut_too_and_loggers_get_those_again_that_they_
     assert folder.scored() == [{"update": 0, "validation/pass@1": 0.5}]
 
 
-def test_validation_of_a_version_without_a_row_is_no_other_ones(folder: RunFolder) -> None:
+def test_validation_of_a_version_without_a_row_changes_no_other_row(folder: RunFolder) -> None:
     folder.append_metrics(1, {"validation/pass@1": 0.25})
     for version, rows in ((2, 2), (1, 1)):
         found = folder.extend_metrics(version, {"validation/pass@1": 0.5})

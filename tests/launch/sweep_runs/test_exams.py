@@ -32,6 +32,13 @@ def exams(folder: Path) -> dict[str, tuple[str, str | None]]:
     }
 
 
+def test_only_exams_are_limited(tmp_path: Path) -> None:
+    """A run refuses the setting."""
+    grid = read_grid(command(tmp_path, "ranks=[1,2]", "limit=9"))
+    assert grid.limit == 9
+    assert not [given for run in grid.runs for given in run.arguments if given.startswith("limit")]
+
+
 @pytest.mark.usefixtures("unprepared")
 def test_results_are_examined_after_their_run_and_a_base_model_once(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
