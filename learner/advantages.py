@@ -1,7 +1,7 @@
 """From verified groups to training examples with their advantages."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,13 +20,12 @@ class Example:
 
     name: for messages, such as "group 12 sample 3"
     engine: the engine's log-probability of each response token
-    advantages: float64, one per response token: the sample's, 0 where Clip-Cov takes the token out
     """
 
     name: str
     tokens: Tokens
     engine: Sequence[float]
-    advantages: Tensor
+    advantage: float
 
 
 def examples(groups: Iterable[Group], algorithm: AlgorithmConfig, accuracy: float) -> list[Example]:
@@ -42,15 +41,14 @@ def examples(groups: Iterable[Group], algorithm: AlgorithmConfig, accuracy: floa
         if algorithm.advantages == "over_mean" and not group.zero_variance:
             right = torch.tensor([reward.parts["accuracy"] for reward in group.rewards], dtype=rewards.dtype)
             rewards = likelihood_rewards(rewards, accuracy, right, masked)
-        advantages = group_advantages(rewards, masked, algorithm.advantages)
+        advantages = group_advantages(rewards, masked, algorithm.advantages).tolist()
         rows = zip(group.samples, group.rewards, advantages, strict=True)
         for number, (sample, reward, advantage) in enumerate(rows):
             without = reward.masked or (algorithm.mask_truncated and sample.truncated)
             if sample.token_ids and not without and (advantage or algorithm.regularised):
                 tokens = Tokens(group.problem.prompt_ids, sample.token_ids)
-                name, each = f"group {group.index} sample {number}", advantage.repeat(len(sample.token_ids))
-                found.append(Example(name, tokens, sample.logprobs, each))
-    return restrained(found, algorithm.clip_cov) if found and algorithm.clip_cov else found
+                found.append(Example(f"group {group.index} sample {number}", tokens, sample.logprobs, advantage))
+    return found
 
 
 def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Tensor:
@@ -87,23 +85,3 @@ def likelihood_rewards(rewards: Tensor, weight: float, accuracy: Tensor, masked:
     """
     mean = accuracy[~masked].mean().item()
     return rewards + weight * accuracy * (1 / mean - 1) if mean > 0 else rewards
-
-
-def restrained(batch: Sequence[Example], fraction: float) -> list[Example]:
-    """Return a batch's examples without the advantage of the tokens of the highest covariance (Clip-Cov, Cui et al.,
-    arXiv 2505.22617).
-
-    The covariance of token t is (log π_t − mean log π) · (A_t − mean A) (eq. 10); where it is high, entropy falls.
-    Unlike the paper's (eq. 11 and 12), the tokens are not drawn at random from a band but are those of the highest
-    covariance, the first of equal ones; π is the engine's; and the fraction is of the tokens of the whole batch that
-    have an advantage. All processes know them before the first pass, so that micro-batches, packing and the number of
-    processes change nothing.
-    """
-    logprobs = torch.tensor([value for each in batch for value in each.engine], dtype=torch.float64)
-    advantages = torch.cat([each.advantages for each in batch])
-    counted = advantages != 0
-    covariance = (logprobs - logprobs[counted].mean()) * (advantages - advantages[counted].mean())
-    order = covariance.where(counted, -torch.inf).argsort(descending=True, stable=True)
-    advantages[order[: int(fraction * counted.sum())]] = 0.0
-    kept = advantages.split([len(each.advantages) for each in batch])
-    return [replace(one, advantages=own) for one, own in zip(batch, kept, strict=True)]

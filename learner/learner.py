@@ -333,13 +333,14 @@ class LoraLearner:
         samples = work.parts[number].samples
         members = [work.own[i] for i in samples]
         lengths = torch.tensor([len(member.engine) for member in members])
+        advantages = torch.tensor([member.advantage for member in members]).repeat_interleave(lengths)
         engine = torch.tensor([value for member in members for value in member.engine]).to(logprobs)
         old = engine if self.config.algorithm.mismatch == "bypass" else logprobs
         reference = torch.tensor([value for i in samples for value in work.reference[i]]) if work.reference else None
         return Observed(
             engine,
             old,
-            torch.cat([member.advantages for member in members]).to(logprobs),
+            advantages.to(logprobs),
             lengths.to(self._device),
             None if reference is None else reference.to(logprobs),
         )

@@ -110,9 +110,6 @@ class AlgorithmConfig:
     """Coefficient of the KL divergence to algorithm.reference."""
     entropy: float = setting(0.0, GRPO, ge=0)
     """Coefficient of the entropy bonus."""
-    clip_cov: float = setting(0.0, GRPO, ge=0, le=0.5)
-    """Clip-Cov: fraction of the tokens with an advantage that the policy gradient leaves out, those with the highest
-    covariance of log-probability and advantage. They lower the entropy most."""
     mask_truncated: bool = setting(False, GRPO)
     """Whether truncated responses are masked; their rewards still count in the baseline."""
     overlong_buffer: float = setting(0.0, GRPO, ge=0, le=1)

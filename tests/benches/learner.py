@@ -167,7 +167,7 @@ def plain(config: Config, model: str, _: Path, device: str) -> Step:
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
         weights = torch.zeros(len(rows), width - 1)
         for number, example in enumerate(part):
-            weights[number, len(example.tokens.prompt) - 1 : len(rows[number]) - 1] = example.advantages / total
+            weights[number, len(example.tokens.prompt) - 1 : len(rows[number]) - 1] = example.advantage / total
         logits = policy(input_ids=ids, attention_mask=mask).logits[:, :-1]
         logprobs = logits.float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
         (-(logprobs * weights.to(device)).sum()).backward()

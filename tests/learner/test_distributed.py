@@ -64,7 +64,6 @@ def config(tiny_model: Path) -> Config:
             "algorithm.clip_low": 0.2,
             "algorithm.clip_high": 0.2,
             "algorithm.kl": 0.1,
-            "algorithm.clip_cov": 0.1,
             "warm_start.source": "self",
             "warm_start.learning_rate": 1e-2,
         },

@@ -1,7 +1,7 @@
 """The loss written a second time, directly from the papers: loops over Python floats, response by response."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from conf.schema import AlgorithmConfig
 
@@ -16,21 +16,6 @@ class Response:
     base: list[float]
     entropy: list[float]
     advantage: float
-    clipped: list[bool] = field(default_factory=list)
-
-    def advantage_of(self, token: int) -> float:
-        return 0.0 if self.clipped and self.clipped[token] else self.advantage
-
-
-def restrain(algorithm: AlgorithmConfig, responses: list[Response]) -> None:
-    """Mark the tokens of the highest covariance (arXiv 2505.22617, eq. 10) among those with an advantage."""
-    tokens = [(log, response.advantage) for response in responses for log in response.engine if response.advantage]
-    logs, advantages = (sum(column) / len(tokens) for column in zip(*tokens, strict=True))
-    covariances = [(log - logs) * (advantage - advantages) for log, advantage in tokens]
-    for response in responses:
-        own = [(log - logs) * (response.advantage - advantages) for log in response.engine]
-        ranks = [sum(other >= each for other in covariances) if response.advantage else math.inf for each in own]
-        response.clipped = [rank <= algorithm.clip_cov * len(tokens) for rank in ranks]
 
 
 def ratio(response: Response, token: int, level: str) -> float:
@@ -92,7 +77,7 @@ def loss(algorithm: AlgorithmConfig, responses: list[Response], samples: int, to
         for token, theta in enumerate(response.theta):
             rho = ratio(response, token, algorithm.ratio)
             value = -correction(response, token, algorithm.mismatch) * surrogate(
-                algorithm, rho, theta, response.advantage_of(token)
+                algorithm, rho, theta, response.advantage
             )
             value += algorithm.kl * penalty(response.base[token], theta)
             value -= algorithm.entropy * response.entropy[token]
@@ -102,7 +87,7 @@ def loss(algorithm: AlgorithmConfig, responses: list[Response], samples: int, to
 
 def slope(algorithm: AlgorithmConfig, response: Response, token: int, samples: int, tokens: int, limit: int) -> float:
     """∂L/∂θ of one token, derived by hand; one-sided nowhere, as random numbers hit no corner."""
-    theta, advantage = response.theta[token], response.advantage_of(token)
+    theta, advantage = response.theta[token], response.advantage
     rho = ratio(response, token, algorithm.ratio)
     low = 0.0 if algorithm.clip_low is None else 1 - algorithm.clip_low
     high = math.inf if algorithm.clip_high is None else 1 + algorithm.clip_high

@@ -1,4 +1,3 @@
-import random
 from collections import Counter
 from itertools import pairwise
 
@@ -7,11 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf.schema import AlgorithmConfig
-from learner.advantages import Example, group_advantages, likelihood_rewards, restrained
+from learner.advantages import group_advantages, likelihood_rewards
 from learner.distributed import divide
 from learner.packing import Tokens
-from tests.learner.algorithm import reference as papers
 
 KINDS = ["group", "mean_only", "leave_one_out"]
 rewards_lists = st.lists(st.sampled_from([0.0, 0.2, 0.5, 1.0, 1.2]), min_size=1, max_size=16)
@@ -59,23 +56,6 @@ def test_likelihood_divides_the_accuracy_alone_by_its_mean(rows: list[tuple[bool
     assert found[~masked].tolist() == pytest.approx([e for e, m in zip(expected, out, strict=True) if not m], abs=1e-10)
     assert all(found[masked] == 0)
     assert found.abs().max() <= 0.5 * max(1, len(kept) - 1) + 0.6
-
-
-@given(st.integers(0, 10_000), st.lists(st.integers(1, 9), min_size=2, max_size=6))
-def test_restrained_tokens_have_the_highest_covariance_in_any_order(seed: int, lengths: list[int]) -> None:
-    algorithm, rng = AlgorithmConfig(clip_cov=0.2), random.Random(seed)
-    logs = [[rng.gauss(-2, 1) for _ in range(n)] for n in lengths]
-    rows = [*zip(logs, [1.0, -0.5, *(rng.choice([0.0, rng.gauss(0, 1)]) for _ in lengths[2:])], strict=True)]
-    batch = [
-        Example(str(i), Tokens((1,), (2,) * len(logs)), logs, torch.full((len(logs),), advantage, dtype=torch.float64))
-        for i, (logs, advantage) in enumerate(rows)
-    ]
-    expected = [papers.Response([], [], logs, [], [], advantage) for logs, advantage in rows]
-    papers.restrain(algorithm, expected)
-    turned = restrained(batch[::-1], algorithm.clip_cov)[::-1]
-    for got, other, each in zip(restrained(batch, algorithm.clip_cov), turned, expected, strict=True):
-        assert got.advantages.tolist() == [each.advantage_of(token) for token in range(len(each.engine))]
-        assert got.advantages.equal(other.advantages)
 
 
 def start_of_all(samples: list[Tokens]) -> tuple[int, ...]:

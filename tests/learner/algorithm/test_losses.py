@@ -25,7 +25,7 @@ SURROGATES: list[dict[str, Any]] = [
     {"clip_low": 0.1, "clip_high": 0.3, "surrogate": "cispo"},
     {"surrogate": "sapo"},
 ]
-REGULARISERS = [{}, {"kl": 0.1, "entropy": 0.01}, {"clip_cov": 0.2}]
+REGULARISERS = [{}, {"kl": 0.1, "entropy": 0.01}]
 TOTALS = Totals(samples=9, tokens=57, limit=16)
 
 
@@ -52,7 +52,7 @@ def tensors(
     algorithm: AlgorithmConfig, found: list[Response], dtype: torch.dtype = torch.float64
 ) -> tuple[torch.Tensor, torch.Tensor, Observed]:
     lengths = torch.tensor([len(response.theta) for response in found])
-    advantages = flat([[each.advantage_of(token) for token in range(len(each.theta))] for each in found], dtype)
+    advantages = flat([[each.advantage] * len(each.theta) for each in found], dtype)
     base = flat([response.base for response in found], dtype) if algorithm.kl else None
     engine, old = (flat([getattr(r, name) for r in found], dtype) for name in ("engine", "old"))
     theta, entropy = (flat([getattr(r, name) for r in found], dtype) for name in ("theta", "entropy"))
@@ -68,8 +68,6 @@ def compare(algorithm: AlgorithmConfig, found: list[Response]) -> None:
     if algorithm.mismatch == "bypass":
         for response in found:
             response.old = response.engine
-    if algorithm.clip_cov:
-        reference.restrain(algorithm, found)
     sizes = (TOTALS.samples, TOTALS.tokens, TOTALS.limit)
     expected = reference.loss(algorithm, found, *sizes)
     theta, entropy, observed = tensors(algorithm, found)
