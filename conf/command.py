@@ -135,16 +135,13 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
     return not arguments or not WORDS.isdisjoint(arguments)
 
 
-def command(
-    name: str, usage: str | None = None, bare: bool = False, lasting: bool = False
-) -> Callable[[Main[P]], Main[P]]:
+def command(name: str, usage: str | None = None, bare: bool = False) -> Callable[[Main[P]], Main[P]]:
     """Decorate the `main` of a command. Its BadInput becomes a line on stderr and exit code 2, an unforeseen error a
     line with the place of its traceback and exit code 1. A signal ends the process quietly, until the command handles
     it. Reading and printing never fail because of the encoding.
 
     usage: the help, printed with exit code 0; None for a command that explains itself. bare: whether a command line
-    without arguments is carried out instead of asking for help. lasting: whether the command goes on when its terminal
-    is gone or its output fails, instead of ending.
+    without arguments is carried out instead of asking for help.
     """
 
     def decorate(main: Main[P]) -> Main[P]:
@@ -160,8 +157,7 @@ def command(
                     print(as_typed(inspect.cleandoc(usage)))
                     code = 0
                 else:
-                    with outliving_terminal() if lasting else contextlib.nullcontext():
-                        code = main(arguments, *more, **named)
+                    code = main(arguments, *more, **named)
                 if sys.stdout:
                     sys.stdout.flush()
                 return code

@@ -72,7 +72,7 @@ class Setting:
     costless: its value changes neither the time nor the memory of an update.
     local_path: it may be a path on this machine.
     checkpointed: its name in a learner's checkpoint, which only runs with the same value can load; empty if not stored.
-    not_for_sweeps, not_for_runs: the remedy for giving it to sweep.py or run.py; empty if that accepts it.
+    not_for_sweeps, not_for_runs: the remedy for giving it to a sweep, or to a run; empty if that accepts it.
     """
 
     path: str

@@ -35,7 +35,7 @@ from actors.models.files import shape_from_config
 from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session
 from actors.storage.documents import EventKind
 from actors.storage.run_record import RunRecord
-from conf.command import PlainConsole, asks_for_help, command, near
+from conf.command import PlainConsole, asks_for_help, command, near, outliving_terminal
 from conf.errors import BadInput
 from conf.help import explain
 from conf.load import command_line
@@ -58,7 +58,7 @@ CLOSE_S = 10.0
 """Seconds that actors have to end by themselves before Ray's shutdown kills them."""
 
 
-@command("evaluate.py", lasting=True)
+@command("evaluate.py")
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 done or cut by the budget, 1 failed, 2 bad input, 130 or 143 interrupted."""
     started = time.monotonic()
@@ -70,10 +70,11 @@ def main(arguments: list[str]) -> int:
     machine = detect(asked.device)
     if (evaluation := prepare(resolve_model(asked, machine), machine, console)) is None:
         return 0
-    status = "completed"
-    if not evaluation.complete:
-        status = carry_out(evaluation, console, started + evaluation.config.budget.seconds)
-    return conclude(evaluation, status, console)
+    with outliving_terminal():
+        status = "completed"
+        if not evaluation.complete:
+            status = carry_out(evaluation, console, started + evaluation.config.budget.seconds)
+        return conclude(evaluation, status, console)
 
 
 def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float) -> str:

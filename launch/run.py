@@ -38,8 +38,8 @@ from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.tracking.trackers import check_installed
 from conf import signals
-from conf.command import BAD_INPUT, WORDS, PlainConsole, command, refused
-from conf.errors import BadInput, TryLater, in_brief, without_credentials
+from conf.command import BAD_INPUT, WORDS, PlainConsole, command, outliving_terminal, refused, unforeseen
+from conf.errors import BadInput, TryLater, in_brief
 from conf.help import explain, show_settings
 from conf.load import check_one_run, command_line
 from conf.schema import CommandLine, Config
@@ -68,7 +68,7 @@ SHUTDOWN_S = 30.0
 """Seconds Ray gets to shut down after everything is saved."""
 
 
-@command("run.py", lasting=True)
+@command("run.py")
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
     started_at = time.monotonic()
@@ -83,12 +83,13 @@ def main(arguments: list[str]) -> int:
         return 0
     for argument in arguments:
         if remedy := REMEDIES.get(argument.partition("=")[0]):
-            raise BadInput(f"{argument}: {remedy}")
+            raise BadInput(f"{argument}: it is for evaluate.py; {remedy}")
     check_functions(asked.reward)
     if asked.plan:
         show_plan(asked.config, console, asked.simulate)
         return 0
-    return start(asked.config, console, started_at, arguments)
+    with outliving_terminal():
+        return start(asked.config, console, started_at, arguments)
 
 
 def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
@@ -180,14 +181,15 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
             signals.handle_signals(lambda *_: end_run(summary, on_end))  # all is saved
             watch.close(summary)
             timer = after(SHUTDOWN_S, lambda: end_run(summary, on_end))
-    except TryLater as error:
-        summary = write_ending(request, "failed", str(error), traceback.format_exc())
-    except Exception as error:
-        if not isinstance(error, BadInput):
-            write_ending(request, "failed", in_brief(error), without_credentials(traceback.format_exc()))
+    except BadInput:
         if (written := RunRecord(request.folder).summary()) is not None:
-            on_end(written, BAD_INPUT if isinstance(error, BadInput) else 1)
+            on_end(written, BAD_INPUT)
         raise
+    except Exception as error:  # the run has begun, so that it has an ending and its command is run
+        reason = str(error) if isinstance(error, TryLater) else in_brief(error)
+        summary = write_ending(request, "failed", reason, traceback.format_exc())
+        if summary.reason != reason:  # it had ended before
+            console.print(unforeseen(error))
     finally:
         timer.cancel()
     try:

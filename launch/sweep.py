@@ -28,7 +28,7 @@ from actors.models.adapters import pinned
 from actors.runtime.process import VLLM_BUILDS, software_versions
 from actors.storage.folders import MARK, is_marked, mark
 from actors.storage.layout import SWEEP
-from conf.command import PlainConsole, asks_for_help, command
+from conf.command import PlainConsole, asks_for_help, command, outliving_terminal
 from conf.errors import BadInput
 from conf.help import explain
 from conf.load import command_line
@@ -48,7 +48,7 @@ from launch.sweep_runs.plan_view import SweepPlan, idle
 from launch.sweep_runs.scheduler import Scheduler
 
 
-@command("sweep.py", lasting=True)
+@command("sweep.py")
 def main(arguments: list[str], programs: Programs = PROGRAMS) -> int:
     """Return the exit code: 0 all runs and exams are finished, 1 some are not, 2 bad input, 130 or 143 interrupted."""
     console = PlainConsole()
@@ -72,7 +72,8 @@ def main(arguments: list[str], programs: Programs = PROGRAMS) -> int:
     for base in () if all(exam.finished for exam in (*bases, *exams.values())) else bases:
         prepare(command_line([*base.arguments, "plan=true"], CommandLine), plans[base.run.name].machine, console)
     claim(grid)
-    return Scheduler(grid, bases, exams, lanes, console).run()
+    with outliving_terminal():
+        return Scheduler(grid, bases, exams, lanes, console).run()
 
 
 def check_runs(grid: Grid, plans: dict[str, Plan], lanes: int) -> None:

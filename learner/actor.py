@@ -230,14 +230,14 @@ class RemoteLearner(Learner):
         self._crash: LearnerDied | None = None
         self._longest: dict[str, float] = {}
         self._full = False
-        self._ahead_s = 0.0  # seconds that the calls under way may take, and those that nobody waits for any more
+        self._asked_s = self._answered_s = 0.0  # that all calls may take, and those until the last one answered
         self._opening = asyncio.ensure_future(self._open())
 
     async def revive(self) -> None:
         if self._crash is not None:
             await self._clock.sleep(self._limit.pause(self._clock.now(), self._crash))
         self._crash = None
-        self._longest, self._ahead_s = {}, 0.0
+        self._longest, self._asked_s, self._answered_s = {}, 0.0, 0.0
         self._opening.cancel()
         for actor in self._actors:
             actor.start()
@@ -301,8 +301,8 @@ class RemoteLearner(Learner):
     async def _ask(self, actors: list[RemoteActor], method: str, *arguments: Any) -> list[Any]:
         """Return the results of these processes. Raises LearnerDied, or the error of a process."""
         longest = self._longest.get(method)
-        deadline_s = self._ahead_s + (START_S if longest is None else HANG_S + HANG_FACTOR * longest)
-        self._ahead_s = deadline_s
+        self._asked_s = asked_s = self._asked_s + (START_S if longest is None else HANG_S + HANG_FACTOR * longest)
+        deadline_s = asked_s - self._answered_s
         began = self._clock.now()
         calls = [asyncio.ensure_future(actor.call(method, *arguments, deadline_s=deadline_s)) for actor in actors]
         try:
@@ -314,7 +314,7 @@ class RemoteLearner(Learner):
                 call.cancel()
         if self._full or method not in UPDATES:
             self._longest[method] = max(longest or 0.0, self._clock.now() - began)
-        self._ahead_s = max(self._ahead_s - deadline_s, 0.0)
+        self._answered_s = max(self._answered_s, asked_s)
         self._limit.answered()
         return [call.result() for call in calls]
 

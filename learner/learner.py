@@ -127,7 +127,7 @@ class LoraLearner:
     def imitate(self, demonstrations: tuple[Demonstration, ...], progress: float) -> ImitationStats:
         """Take one optimizer step of the warm start, at a learning rate that falls linearly to zero."""
         found = [
-            Example(f"problem {each.problem.id}", Tokens(each.problem.prompt_ids, each.token_ids), (), torch.empty(0))
+            Example(f"problem {each.problem.id}", Tokens(each.problem.prompt_ids, each.token_ids), (), 1.0)
             for each in demonstrations
         ]
         work = self._begin(f"step {self._steps + 1} of the warm start", found)

@@ -27,7 +27,7 @@ from actors.storage.run_record import RunRecord
 from actors.storage.state import PassRateRow
 from actors.storage.writer import Writer
 from actors.tracking.tracking import Tracking
-from conf.errors import in_brief
+from conf.errors import in_brief, without_credentials
 from conf.load import RECORD
 
 SAMPLED_GROUPS = 8
@@ -238,7 +238,7 @@ class RunFolder(RunRecord):
             self._figures = summary.spent_s, summary.ledger
             self._write_spent()
             if failure:
-                self.failure_log.write_text(failure)
+                self.failure_log.write_text(without_credentials(failure))
             write_document(self.path / "summary.json", summary)
         except OSError as error:
             if summary.status == "halted":

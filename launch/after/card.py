@@ -26,8 +26,8 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
     report: the report in Markdown. licence: the hub's abbreviation of the base model's licence; empty if unknown.
     """
     version = version_of(trained.checkpoint)
-    unmeasured = run.result is not None and run.result.update != version
-    found = None if unmeasured or not weighs_answers(run.config) else effect(run)
+    described = run.result.update if run.result else version
+    found = effect(run) if described == version and weighs_answers(run.config) else None
     base, source = trained.base_name, _source(run)
     on_hub, revision, price = "/" in base, name_on_hub(trained.config.model)[1], trained.config.budget.price_per_hour
     named = [each.source for each in trained.config.data.by_source.values() if each.source.startswith("hub:")]
@@ -63,7 +63,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
         rank=padded_rank(trained.config.lora.rank),
         report=report,
         version=version,
-        result=run.result.update if run.result and unmeasured else None,
+        described=described,
         facts={
             "base model": "@".join(filter(None, (base, revision))),
             "licence of the base model": licence or "see the page of the base model",

@@ -31,9 +31,6 @@ EXAM = {"benchmarks": "sweep.benchmarks", "n": "sweep.n"}
 SHORT = {"lora.rank": "r", "run.seed": "seed", "conf": "", "model.path": ""}
 """Prefixes of an axis's value in a run's name. For other axes it is the last part of the key and an equals sign."""
 
-OF_EXAMS = [item.path for item in settings(CommandLine) if item.not_for_runs]
-"""Settings that the runs of a sweep do not take, only its exams."""
-
 REMEDIES = {item.path: item.not_for_sweeps for item in settings(CommandLine) if item.not_for_sweeps}
 """Remedies by setting that a sweep refuses."""
 
@@ -170,7 +167,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     """
     texts = _settings(arguments)
     conf = texts.pop("conf", "")
-    own = [key for key in texts if key in ("run.folder", *OF_EXAMS) or key.startswith("sweep.")]
+    own = [key for key in texts if key in ("run.folder", "limit") or key.startswith("sweep.")]
     asked = command_line([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in own)], SweepCommandLine)
     if asked.sweep.seconds is not None and (both := BUDGET & texts.keys()):
         raise BadInput(f"{both.pop()} and a budget of the whole sweep are given: keep one")

@@ -159,7 +159,9 @@ def as_turns(value: object) -> tuple[Message, ...]:
 
 
 def gold_of(value: object) -> str:
-    r"""Return the gold answer. In a worked solution it is the line after the last `####`, or in the last `\boxed{}`."""
+    r"""Return the gold answer. In a worked solution that is what follows the last `####`, if it is one line, or what is
+    in the last `\boxed{}`.
+    """
     text = as_text(value)
     _, mark, last = text.rpartition(FINAL)
     if mark and "\n" not in (last := last.strip()):  # else it is a heading in Markdown

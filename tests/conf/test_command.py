@@ -3,13 +3,15 @@
 import errno
 import io
 import os
+import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from conf.command import CLOSED_PIPE, INTERRUPTED, PlainConsole, as_typed, command
+from conf.command import CLOSED_PIPE, INTERRUPTED, PlainConsole, as_typed, command, outliving_terminal
 from conf.errors import BadInput, TryLater
 
 
@@ -61,10 +63,12 @@ def test_closed_pipe_ends_a_command_unless_it_must_last(
     pipe = os.fdopen(writer, "w")
     monkeypatch.setattr(sys, "stdout", pipe)
 
-    @command("thing", lasting=lasting)
+    @command("thing")
     def main(arguments: list[str]) -> int:
-        PlainConsole().print("a line")
-        print("another", flush=True)
+        with outliving_terminal() if lasting else nullcontext():
+            assert (signal.getsignal(signal.SIGHUP) is signal.SIG_IGN) == lasting
+            PlainConsole().print("a line")
+            print("another", flush=True)
         return 7
 
     assert (main(["x"]), sys.stdout) == (code, None)

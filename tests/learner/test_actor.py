@@ -75,7 +75,7 @@ def test_call_behind_one_that_was_given_up_has_the_time_of_both() -> None:
 
 def test_answer_to_one_call_leaves_the_time_of_those_behind_it() -> None:
     allowed: dict[str, float] = {}
-    turns = {method: asyncio.Event() for method in ("publish", "end_warm_start", "save")}
+    turns = {method: asyncio.Event() for method in ("publish", "end_warm_start", "save", "publish_synthetic")}
 
     class Rank:
         async def call(self, method: str, *arguments: Any, deadline_s: float) -> list[str]:
@@ -92,12 +92,15 @@ def test_answer_to_one_call_leaves_the_time_of_those_behind_it() -> None:
         await first
         third = asyncio.create_task(learner.save("folder"))
         await asyncio.sleep(0.01)
-        for turn in turns.values():
-            turn.set()
-        await asyncio.gather(second, third)
+        turns["end_warm_start"].set()
+        await second
+        turns["publish_synthetic"].set()
+        await learner.publish_synthetic()
+        turns["save"].set()
+        await third
 
     asyncio.run(learn())
-    assert [allowed[method] for method in turns] == [START_S, 2 * START_S, 2 * START_S]
+    assert [allowed[method] for method in turns] == [START_S, 2 * START_S, 2 * START_S, 2 * START_S]
 
 
 def test_warnings_of_the_start_are_recorded_once(
