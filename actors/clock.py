@@ -44,11 +44,11 @@ async def within(seconds: float | None, work: Awaitable[T]) -> T:
 
 
 @asynccontextmanager
-async def cut_off(limit: asyncio.Timeout) -> AsyncIterator[None]:
+async def cut_off(limit: asyncio.Timeout) -> AsyncIterator[asyncio.Timeout]:
     """Leave the block quietly once the limit ends it. Any other TimeoutError, such as a network mount's, is raised."""
     try:
         async with limit:
-            yield
+            yield limit
     except TimeoutError:
         if not limit.expired():
             raise

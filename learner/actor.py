@@ -230,7 +230,8 @@ class RemoteLearner(Learner):
         self._crash: LearnerDied | None = None
         self._longest: dict[str, float] = {}
         self._full = False
-        self._asked_s = self._answered_s = 0.0  # that all calls may take, and those until the last one answered
+        self._asked_s = 0.0  # that all calls so far may take; a process answers them in their order
+        self._answered_s = 0.0  # that those may take which came up to the last answered one
         self._opening = asyncio.ensure_future(self._open())
 
     async def revive(self) -> None:

@@ -131,8 +131,8 @@ class CoordinatorActor:
         """Start the actors, which takes minutes on a GPU, then run the coordinator."""
         request, clock = self._request, self._clock
         start = self._start_actors(request, self._actors, clock, self._note_actor)
-        limit, started = asyncio.timeout(self._budget.left - FINISH_MARGIN_S), None
-        async with cut_off(limit):
+        started = None
+        async with cut_off(asyncio.timeout(self._budget.left - FINISH_MARGIN_S)) as limit:
             started = await self._stopping.unless_stopped(start)
         if limit.expired():
             return Outcome("budget_exhausted", "the budget ended while the engines were starting")

@@ -96,9 +96,8 @@ class Coordinator:
         """
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(self._watch())
-            limit = asyncio.timeout(self._budget.left - FINISH_MARGIN_S)
             try:
-                async with cut_off(limit):
+                async with cut_off(asyncio.timeout(self._budget.left - FINISH_MARGIN_S)) as limit:
                     await self._start()
                 if limit.expired():
                     outcome = Outcome("budget_exhausted", "the budget ended while the run was starting")
