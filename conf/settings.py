@@ -30,6 +30,23 @@ WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true o
 RULES = "rules"
 """Validation context in which rules are checked, and pydantic's type of the error for a broken rule."""
 
+AFFECTS = {
+    "held_out": "which problems are held out",
+    "split": "which problems are held out, if they come from the training problems' source",
+    "training": "which problems are trained on",
+    "prompt": "the text in front of every response",
+    "response": "how a response ends",
+    "verdict": "how a response is graded",
+    "rollout": "how responses are sampled for training",
+    "evaluation": "how responses are sampled for an evaluation",
+    "reward": "the reward of a graded response",
+    "learning": "what is learned from rewards",
+    "result": "which version is the result, and what is reported of it",
+    "repetition": "only chance: what differs between two runs of one experiment",
+    "operation": "nothing of these: where, how fast and how visibly a run proceeds",
+}
+"""What a setting may affect. Questions such as "may these two runs be compared" are queries over it."""
+
 Place = tuple[str | int, ...]
 """Path to a value in nested mappings: keys, and positions in lists."""
 
@@ -65,11 +82,9 @@ class Setting:
     source: where the default comes from.
     rule: the condition on its values.
     follows: key of another setting. A layer that changes that one but not this one resets this one to its default.
-    resumable: a run may be resumed with another value, which changes where and how fast the run proceeds, not what it
-        learns.
+    resumable: a run may be resumed with another value, as by default if that affects the operation alone.
     private: it concerns the run's owner alone, and is shown only in the run's folder.
-    setup: runs with different values are different experiments; usually those that no run is resumed with.
-    costless: its value changes neither the time nor the memory of an update.
+    affects: what another value changes, some of the words of AFFECTS.
     local_path: it may be a path on this machine.
     checkpointed: its name in a learner's checkpoint, which only runs with the same value can load; empty if not stored.
     not_for_sweeps, not_for_runs: the remedy for giving it to a sweep, or to a run; empty if that accepts it.
@@ -80,12 +95,11 @@ class Setting:
     section: type
     meaning: str
     source: str = ""
+    affects: str = ""
     rule: Rule | None = None
     follows: str = ""
     resumable: bool = False
     private: bool = False
-    setup: bool = True
-    costless: bool = False
     local_path: bool = False
     checkpointed: str = ""
     not_for_sweeps: str = ""
@@ -138,7 +152,7 @@ def settings(kind: Any, prefix: str = "", **known: Any) -> Iterator[Setting]:
         if is_dataclass(inner):
             yield from settings(inner, f"{path}.", **facts)
         else:
-            facts.setdefault("setup", not facts.get("resumable"))
+            facts.setdefault("resumable", facts.get("affects") == "operation")
             yield Setting(path, inner, kind, _meaning(kind, name), **facts)
 
 

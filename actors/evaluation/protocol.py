@@ -7,15 +7,10 @@ from actors.models.files import model_digest
 from actors.storage.documents import AdapterShape, Protocol
 from actors.storage.files import digest
 from conf.errors import BadInput
-from conf.schema import Config
+from conf.schema import Config, affecting
 
-SETTINGS = {
-    "rollout": ("max_prompt_tokens",),
-    "model": ("stop_tokens",),
-    "data": ("chat_settings", "template", "system", "few_shot"),
-    "reward": ("after_thinking", "custom", "deadline_s"),
-}
-"""Settings by section that samples and verdicts depend on, besides the protocol's other fields."""
+SETTINGS = affecting("prompt", "response", "verdict")
+"""Settings that samples and verdicts depend on, besides the protocol's other fields."""
 
 OF_ADAPTER = ("adapter", "adapter_digest", "adapter_config")
 """Fields of the adapter, which may be evaluated after the base model."""
@@ -25,7 +20,10 @@ def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> Pro
     """Return the protocol of an evaluation with these settings."""
     shape = {name: getattr(config.lora, name) for name in ("rank", "alpha", "rslora", "target_modules")}
     known = asdict(config)
-    own = [{key: each[key] for key in SETTINGS["data"] if each.get(key)} for each in known["data"]["mixture"]]
+    own = [
+        {key: value for key, value in each.items() if value and f"data.{key}" in SETTINGS}
+        for each in known["data"]["mixture"]
+    ]
     known["reward"]["custom"] = [part.function for part in config.reward.custom]  # no verdict depends on a weight
     return Protocol(
         model=config.model.path,
@@ -38,7 +36,7 @@ def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> Pro
         top_p=config.eval.top_p,
         max_response_tokens=response_limit(config),
         seed=config.run.seed,
-        settings={f"{section}.{key}": known[section][key] for section, keys in SETTINGS.items() for key in keys}
+        settings={key: known[key.partition(".")[0]][key.partition(".")[2]] for key in SETTINGS}
         | ({"data.mixture": own} if any(own) else {}),
     )
 

@@ -31,24 +31,24 @@ from conf.settings import DECLARED, section, setting, settings
 class Config:
     """The settings of a run: one without a section, and the sections."""
 
-    device: str = setting("auto", "our choice: the same command everywhere", resumable=True)
+    device: str = setting("auto", "our choice: the same command everywhere", affects="operation")
     """auto (the GPUs if there are any), cpu, or, for a plan, a GPU such as A40 or its memory such as 12GB."""
-    run: RunConfig = section(RunConfig)
-    budget: BudgetConfig = section(BudgetConfig, resumable=True, setup=True)
-    model: ModelConfig = section(ModelConfig)
-    data: DataConfig = section(DataConfig)
-    lora: LoraConfig = section(LoraConfig)
-    warm_start: WarmStartConfig = section(WarmStartConfig, follows="warm_start.source")
-    rollout: RolloutConfig = section(RolloutConfig)
-    learner: LearnerConfig = section(LearnerConfig)
-    algorithm: AlgorithmConfig = section(AlgorithmConfig)
-    reward: RewardConfig = section(RewardConfig)
-    eval: EvalConfig = section(EvalConfig)
-    validation: ValidationConfig = section(ValidationConfig)
-    adapter_check: AdapterCheckConfig = section(AdapterCheckConfig)
-    guard: GuardConfig = section(GuardConfig, resumable=True, setup=True)
-    checkpoint: CheckpointConfig = section(CheckpointConfig, resumable=True)
-    dashboard: DashboardConfig = section(DashboardConfig, resumable=True, private=True)
+    run: RunConfig = section(RunConfig, affects="operation")
+    budget: BudgetConfig = section(BudgetConfig, affects="learning", resumable=True)
+    model: ModelConfig = section(ModelConfig, affects="learning")
+    data: DataConfig = section(DataConfig, affects="held_out training")
+    lora: LoraConfig = section(LoraConfig, affects="learning")
+    warm_start: WarmStartConfig = section(WarmStartConfig, affects="learning", follows="warm_start.source")
+    rollout: RolloutConfig = section(RolloutConfig, affects="rollout")
+    learner: LearnerConfig = section(LearnerConfig, affects="learning")
+    algorithm: AlgorithmConfig = section(AlgorithmConfig, affects="learning")
+    reward: RewardConfig = section(RewardConfig, affects="reward")
+    eval: EvalConfig = section(EvalConfig, affects="evaluation")
+    validation: ValidationConfig = section(ValidationConfig, affects="result")
+    adapter_check: AdapterCheckConfig = section(AdapterCheckConfig, affects="operation")
+    guard: GuardConfig = section(GuardConfig, affects="learning", resumable=True)
+    checkpoint: CheckpointConfig = section(CheckpointConfig, affects="operation")
+    dashboard: DashboardConfig = section(DashboardConfig, affects="operation", private=True)
 
     @property
     def final_policies(self) -> int:
@@ -98,6 +98,12 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 def marked(property_: str) -> tuple[str, ...]:
     """Return the settings that have a property of `conf.settings.Setting`, such as resumable, by dotted key."""
     return tuple(item.path for item in settings(Config) if getattr(item, property_))
+
+
+@cache
+def affecting(*words: str) -> tuple[str, ...]:
+    """Return the settings that affect one of these, words of `conf.settings.AFFECTS`, by dotted key."""
+    return tuple(item.path for item in settings(Config) if not {*words}.isdisjoint(item.affects.split()))
 
 
 def among(key: str, names: tuple[str, ...]) -> bool:

@@ -79,12 +79,14 @@ class DataConfig:
     `####` or is in its last `\\boxed{}`.
     """
 
-    source: str = setting("reasoning_gym:chain_sum", "our choice: needs no network", rule=SOURCE_OR_NONE)
+    source: str = setting(
+        "reasoning_gym:chain_sum", "our choice: needs no network", rule=SOURCE_OR_NONE, affects="split training"
+    )
     """Source of the training problems: `hub:OWNER/NAME[/CONFIG][@REVISION][:split]` of the Hugging Face Hub (a revision
     is a commit, a tag or a branch; without one, the newest commit counts); `file:PATH` (jsonl, json, csv, parquet);
     `reasoning_gym:NAME`, a generator that also scores the answers (one that would run them as code is refused); or
     `import:MODULE:FUNCTION`, a function that yields rows."""
-    mixture: list[SourceConfig] = setting([], "our choice: one source", follows="data.source")
+    mixture: list[SourceConfig] = setting([], "our choice: one source", follows="data.source", affects="split training")
     """Several sources instead of data.source, as [{source: file:a.csv, weight: 2}, {source: hub:OWNER/NAME, name: b}].
     Any stretch of L problems of the order has L · weight / (sum of weights) of a source, to less than 2. A source may
     have its own parameters, size, scan, problem_field, answer_field, problem_pattern, system, template and few_shot;
@@ -98,13 +100,16 @@ class DataConfig:
     scan: int | None = setting(None, "our choice", ge=1, le=10**7)
     """Number of rows to read from the start of a source, streamed from the Hub instead of downloaded whole. When
     null, all, but at most 1,000,000, or data.size if that is more."""
-    hub_timeout_s: float = setting(600.0, "our choice", gt=0, le=86400, resumable=True)
+    hub_timeout_s: float = setting(600.0, "our choice", gt=0, le=86400, affects="operation")
     """Seconds to wait for the Hub in total."""
     eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE)
     """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training
     sources, with their near duplicates."""
     contamination: str = setting(
-        "drop", "our choice: a result on problems that were trained on says nothing", choices=("drop", "report_only")
+        "drop",
+        "our choice: a result on problems that were trained on says nothing",
+        choices=("drop", "report_only"),
+        affects="split training",
     )
     """Treatment of training problems that are near duplicates of held-out ones: the same numbers in half of the same
     words, or in another order of a sum or product. drop filters those of eval_source and eval.benchmarks, and keeps
@@ -115,13 +120,13 @@ class DataConfig:
     """Column of the reference answer; guessed when empty."""
     problem_pattern: str = setting("", "our choice: the whole problem", rule=PATTERN, follows="data.source")
     """A regular expression whose first group is the part of the source's problem to use."""
-    system: str | None = setting(None, "the conversation's or chat template's own, if it has one")
+    system: str | None = setting(None, "the conversation's or chat template's own, if it has one", affects="prompt")
     """System message."""
-    chat_settings: dict[str, Any] = setting({}, "the chat template's own", rule=CHAT)
+    chat_settings: dict[str, Any] = setting({}, "the chat template's own", rule=CHAT, affects="prompt")
     """Arguments of the model's chat template besides the messages, such as {enable_thinking: false}."""
-    template: str = setting("{problem}", "our choice: the problem as it is", rule=TEMPLATE)
+    template: str = setting("{problem}", "our choice: the problem as it is", rule=TEMPLATE, affects="prompt")
     """The user's message; {problem} is replaced by the problem."""
-    few_shot: list[ExampleConfig] = setting([], "our choice")
+    few_shot: list[ExampleConfig] = setting([], "our choice", affects="held_out prompt")
     """Few-shot examples: solved problems shown before the real one, as earlier turns of the conversation."""
 
     @property

@@ -34,11 +34,15 @@ class ExamConfig:
 class EvalConfig:
     """Held-out evaluation before and after training."""
 
-    problems: int = setting(128, "our choice: at least 100 are needed to show a difference", ge=0, le=10**6)
+    problems: int = setting(
+        128, "our choice: at least 100 are needed to show a difference", ge=0, le=10**6, affects="held_out"
+    )
     """Number of held-out problems that are reported, or all where there are fewer; 0 for no evaluation."""
-    share: float = setting(0.5, "our choice: at least half of a small source is to learn from", gt=0, le=1)
+    share: float = setting(
+        0.5, "our choice: at least half of a small source is to learn from", gt=0, le=1, affects="split"
+    )
     """Without data.eval_source, the largest fraction of the source's problems that is held out."""
-    n: int = setting(2, "our choice", ge=1, le=65536)
+    n: int = setting(2, "our choice", ge=1, le=65536, affects="result")
     """Samples per problem; evaluate.py has its own n."""
     temperature: float = setting(0.6, "the convention since DeepSeek-R1 (arXiv 2501.12948)", ge=0, le=2)
     """Temperature of these samples."""
@@ -46,7 +50,7 @@ class EvalConfig:
     """Nucleus sampling (top-p) of these samples: the probability of the likeliest tokens to sample from."""
     max_response_tokens: int | None = setting(None, "the rollouts' limit", ge=1, le=LONGEST)
     """Longest response, tokens."""
-    benchmarks: list[ExamConfig] = setting([], "our choice: they take time from training")
+    benchmarks: list[ExamConfig] = setting([], "our choice: they take time from training", affects="result training")
     """Further problems to evaluate base model and result on, as entries {source: aime24, n: 8, limit: 30, name: aime}:
     source as in `benchmarks` of evaluate.py; n samples per problem (those of eval.n when null) of the first limit
     problems (all when null); name, where the source's own is not wanted. They never choose the result. Training
@@ -79,7 +83,7 @@ class ValidationConfig:
     every: int = setting(0, "our choice: a small budget is for training", ge=0, resumable=True)
     """Updates between validations, 0 for none: the result is then the last version. The learner waits for them. The
     last version is validated too. A resume cannot change it to or from 0."""
-    problems: int = setting(64, "our choice", ge=1)
+    problems: int = setting(64, "our choice", ge=1, affects="held_out")
     """Number of held-out problems that choose, after the first `eval.problems`, which report. Where fewer are held out
     than both, they are split in proportion, at least one each."""
     share: float = setting(0.05, "our choice: a small budget is for training", ge=0, le=1, resumable=True)

@@ -25,13 +25,9 @@ class LearnerConfig:
     dynamic_sampling: bool = setting(False, "the paper")
     """Dynamic sampling: whether groups whose samples all earned the same reward are replaced by others. Otherwise they
     count in the batch as groups without a gradient, which is cheaper."""
-    learning_rate: float = setting(
-        1e-5, '"LoRA without regret": ten times that of full fine-tuning', ge=1e-9, le=1, costless=True
-    )
+    learning_rate: float = setting(1e-5, '"LoRA without regret": ten times that of full fine-tuning', ge=1e-9, le=1)
     """Peak learning rate of AdamW."""
-    schedule: str = setting(
-        "constant", "Dr. GRPO (arXiv 2503.20783)", choices=("constant", "linear", "cosine"), costless=True
-    )
+    schedule: str = setting("constant", "Dr. GRPO (arXiv 2503.20783)", choices=("constant", "linear", "cosine"))
     """How the learning rate falls as the budget, in time or in updates, is spent."""
     final_rate: float = setting(0.1, "Tina (arXiv 2504.15777)", ge=0, le=1)
     """Fraction of learning_rate at which a linear or cosine schedule ends."""
@@ -45,26 +41,29 @@ class LearnerConfig:
     """Decay of AdamW's second moment."""
     max_grad_norm: float = setting(1.0, "TRL's default", gt=0)
     """Norm to which the gradient is clipped."""
-    tokens_per_microbatch: int = setting(4096, "our choice", ge=1, le=2**24, resumable=True)
+    tokens_per_microbatch: int = setting(4096, "our choice", ge=1, le=2**24, affects="operation")
     """Tokens of one forward and backward pass; at least those of the longest sample, rollout.max_prompt_tokens +
     rollout.max_response_tokens, even where less is given. The prompt of a group counts once, and so does the beginning
     that all prompts share."""
     logprob_chunk: int = setting(
-        1024, "our choice: 1.7 GiB at the peak with 151,936 words", ge=1, le=2**24, resumable=True
+        1024, "our choice: 1.7 GiB at the peak with 151,936 words", ge=1, le=2**24, affects="operation"
     )
     """Response positions whose logits exist at the same time."""
     offload: str = setting(
-        "cpu", "our choice: 0.05 s per update at rank 8, 1 s at rank 256", choices=("cpu", "none"), resumable=True
+        "cpu",
+        "our choice: 0.05 s per update at rank 8, 1 s at rank 256",
+        choices=("cpu", "none"),
+        affects="operation",
     )
     """Place of the optimizer's state: cpu (host memory, stepped by DeepSpeed's CPU Adam) or none (on the
     learner's device)."""
-    gradient_checkpointing: str = setting("auto", AUTO, choices=("auto", "on", "off"), resumable=True)
+    gradient_checkpointing: str = setting("auto", AUTO, choices=("auto", "on", "off"), affects="operation")
     """Whether activations are computed twice instead of kept; auto: on a GPU, whichever makes the planned update
     shorter: kept activations save time, but take memory from a shared GPU's KV cache. On the CPU they are kept."""
-    fused_kernels: bool = setting(True, "our choice", resumable=True)
+    fused_kernels: bool = setting(True, "our choice", affects="operation")
     """Whether a learner on a GPU uses liger-kernel's norms, rotary embedding and MLP for the model families they were
     tried on, and attention without padding where a check proves it right. Results only differ by rounding."""
-    world_size: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
+    world_size: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, affects="operation")
     """World size: learner processes that share the samples of a batch, at most one per GPU or per core. When null: with
     several GPUs, the number whose planned update is shortest, because model and lengths decide how much the other GPUs
     can generate; otherwise one, whose threads use all its cores."""
@@ -112,7 +111,7 @@ class AlgorithmConfig:
     """Coefficient of the entropy bonus."""
     mask_truncated: bool = setting(False, GRPO)
     """Whether truncated responses are masked; their rewards still count in the baseline."""
-    overlong_buffer: float = setting(0.0, GRPO, ge=0, le=1)
+    overlong_buffer: float = setting(0.0, GRPO, ge=0, le=1, affects="reward")
     """Last fraction of rollout.max_response_tokens, over which the reward falls linearly by up to 1; 0 for no
     penalty."""
     steps_per_batch: int = setting(1, GRPO, ge=1, checkpointed="steps_per_batch")

@@ -71,24 +71,30 @@ class ModelConfig:
     )
     """A local folder in Hugging Face format, a Hub id OWNER/NAME[@REVISION] (a commit, a tag or a branch), or
     bundled:smollm2-135m."""
-    pin: str = setting("", "our choice: found when a run begins", follows="model.path", costless=True)
+    pin: str = setting("", "our choice: found when a run begins", follows="model.path")
     """The commit of a hub model, or a digest of the files of any other, that a run notes when it begins. All that comes
     after uses this model and no other. Empty: the present one."""
     dtype: str = setting(
-        "bfloat16", "as these models were trained", choices=("auto", "bfloat16", "float32"), checkpointed="dtype"
+        "bfloat16",
+        "as these models were trained",
+        choices=("auto", "bfloat16", "float32"),
+        checkpointed="dtype",
+        affects="evaluation learning",
     )
     """Data type of the weights and of the computation. auto: bfloat16 on a GPU, and on a CPU the type that it
     multiplies faster. A run keeps the type that it began with."""
     shared_weights: str = setting(
-        "auto", "our choice: follows from the plan", choices=("off", "on", "auto"), resumable=True
+        "auto", "our choice: follows from the plan", choices=("off", "on", "auto"), affects="operation"
     )
     """Whether engine and learner on one GPU map one copy of the model, which a third process holds, instead of loading
     one each. Off on a cluster, untested on a GPU. auto: on where the planned update is 5 % shorter with
     it, or the model does not fit without it, and where one process can map another's GPU memory."""
-    stop_tokens: list[str] = setting([], "the model's own are enough for most", follows="model.path")
+    stop_tokens: list[str] = setting(
+        [], "the model's own are enough for most", follows="model.path", affects="response"
+    )
     """Special tokens that end a response, besides those in the model's own files: for a base model whose chat template
     ends turns with another one."""
-    shape: ShapeConfig = section(ShapeConfig, follows="model.path", setup=False)
+    shape: ShapeConfig = section(ShapeConfig, affects="operation", resumable=False, follows="model.path")
 
     @property
     def shares_weights(self) -> bool:
@@ -104,7 +110,7 @@ class LoraConfig:
 
     rank: int = setting(32, "Tina (arXiv 2504.15777)", rule=RANK, checkpointed="rank")
     """Rank r of the adapter's matrices A and B."""
-    alpha: int = setting(64, "our choice: twice the rank, as is common", ge=1, checkpointed="alpha", costless=True)
+    alpha: int = setting(64, "our choice: twice the rank, as is common", ge=1, checkpointed="alpha")
     """Scale: the adapter adds alpha / rank · B A to a weight."""
     alpha_scaling: str = setting("constant", "the paper", choices=("constant", "linear", "sqrt"))
     """How alpha follows the rank: constant (lora.alpha at every rank), linear (lora.alpha · rank / 32, so that alpha
@@ -124,7 +130,7 @@ class LoraConfig:
     )
     """Linear projections that carry an adapter; every layer must have each of them. Phi-3 has others:
     [qkv_proj,o_proj,gate_up_proj,down_proj]."""
-    start_from: str = setting("", "our choice: a new adapter", local_path=True)
+    start_from: str = setting("", "our choice: a new adapter", local_path=True, affects="learning rollout")
     """Folder of a plain PEFT adapter of this model to continue from, of the run's rank or a lower one, any alpha and
     scaling, on the run's modules or some of them; empty for a new adapter. It is embedded in the run's own adapter,
     which begins as the same policy, up to the rounding of model.dtype."""

@@ -58,11 +58,11 @@ class RemoteConfig:
     three times, after growing pauses or those that the server asks for. A replaced worker begins its minute anew.
     """
 
-    deadline_s: float = setting(30.0, "our choice", gt=0, le=3600, resumable=True)
+    deadline_s: float = setting(30.0, "our choice", gt=0, le=3600)
     """Seconds by the clock that a call may take, with its repetitions."""
-    concurrency: int = setting(16, "our choice: few servers of models answer more at once", ge=1, resumable=True)
+    concurrency: int = setting(16, "our choice: few servers of models answer more at once", ge=1)
     """Most calls at a time; further ones wait."""
-    per_minute: float = setting(60_000.0, "our choice: in effect none", gt=0, le=60_000, resumable=True)
+    per_minute: float = setting(60_000.0, "our choice: in effect none", gt=0, le=60_000)
     """Most calls that begin in a minute, evenly spread; repetitions do not count."""
 
 
@@ -115,15 +115,15 @@ class RewardConfig:
     """Cosine reward of a correct answer, at length 0 and at the limit."""
     cosine_wrong: list[StrictFloat] = setting([-1.0, -0.5], PRESET, rule=PAIR)
     """Cosine reward of a wrong answer, at length 0 and at the limit."""
-    after_thinking: bool = setting(False, PRESET)
+    after_thinking: bool = setting(False, PRESET, affects="verdict")
     """Whether only a box after the last </think> counts as an answer."""
-    custom: list[CustomRewardConfig] = setting([], "our choice", rule=CUSTOM)
+    custom: list[CustomRewardConfig] = setting([], "our choice", rule=CUSTOM, affects="reward verdict")
     """Further parts, computed by a user's functions. Each is called as function(prompt, response, gold, **columns),
     with the columns of the row that it names, or all for a `**`; or as function(samples), if that is its only
     parameter, for all responses to a problem. Both may be `async def`. It runs in a worker process of its own, under
     the limits of a verification, and returns a number from −1,000,000 to 1,000,000, or a list of them, which is logged
     under its name. With `network: true` in its entry it may use the network, within reward.remote."""
-    sandbox: bool = setting(True, "our choice: an answer is anybody's text", resumable=True)
+    sandbox: bool = setting(True, "our choice: an answer is anybody's text", affects="operation")
     """Whether the worker processes of user functions are denied the network (but for `network: true`), new processes,
     writing files, unusual environment variables, and reading files outside Python, the project and the function's
     folder. Processes that verify answers always are. Set false for a function that runs code, calls a model or needs a
@@ -134,13 +134,15 @@ class RewardConfig:
     raised an error or returned no valid number: mask (it is not learned from and does not count in its group's
     baseline) or wrong. A failure of the judge always masks. Pass@1 only depends on the verdict. Absurdly large
     numbers are always unparsable and never reach the deadline. `verify/timeout` counts timeouts."""
-    deadline_s: float = setting(2.0, "our choice: an ordinary answer takes milliseconds", gt=0, le=3600)
+    deadline_s: float = setting(
+        2.0, "our choice: an ordinary answer takes milliseconds", gt=0, le=3600, affects="verdict"
+    )
     """CPU seconds to verify one answer; by the clock, up to five times as many while the process lacks a core."""
-    memory_mib: int = setting(1024, "our choice: an ordinary answer takes ten MiB", ge=256, le=2**24)
+    memory_mib: int = setting(1024, "our choice: an ordinary answer takes ten MiB", ge=256, le=2**24, affects="verdict")
     """MiB of memory that a worker process may allocate."""
-    workers: int | None = setting(None, "follows from the cores", ge=1, le=1024, resumable=True)
+    workers: int | None = setting(None, "follows from the cores", ge=1, le=1024, affects="operation")
     """Worker processes that verify answers."""
-    remote: RemoteConfig = section(RemoteConfig)
+    remote: RemoteConfig = section(RemoteConfig, affects="operation")
     judge: JudgeConfig = section(JudgeConfig)
 
     @property

@@ -23,26 +23,26 @@ class RolloutConfig:
 
     samples_per_problem: int = setting(8, "the paper", rule=GROUP_SIZE)
     """Responses generated for each problem; together they are a group."""
-    max_prompt_tokens: int = setting(512, "Tina (arXiv 2504.15777)", ge=1, le=LONGEST)
+    max_prompt_tokens: int = setting(512, "Tina (arXiv 2504.15777)", ge=1, le=LONGEST, affects="held_out prompt")
     """Longest prompt, tokens."""
-    max_response_tokens: int = setting(512, "our choice", ge=1, le=LONGEST)
+    max_response_tokens: int = setting(512, "our choice", ge=1, le=LONGEST, affects="evaluation rollout")
     """Longest response, tokens."""
     temperature: float = setting(1.0, "Dr. GRPO (arXiv 2503.20783): the policy itself, unsharpened", ge=0.1, le=2)
     """Temperature of the samples; the learner's log-probabilities use the same."""
-    max_concurrent_samples: int | None = setting(None, "follows from the plan", ge=1, le=65536, resumable=True)
+    max_concurrent_samples: int | None = setting(None, "follows from the plan", ge=1, le=65536, affects="operation")
     """Sequences that an engine decodes at once. When null: 256 on a GPU with at least 40 GB, unless the plan of a run
     expects longer updates with as many; otherwise 128."""
-    actors: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, resumable=True)
+    actors: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, affects="operation")
     """Number of engines, at most one per GPU; on a CPU, each has its own cores. If there are too few GPUs, an engine
     shares one with a learner process. When null: with several GPUs, one on each without a learner process, or one on
     every GPU, whichever has the shorter planned update; with several nodes without a GPU, one on each but the
     learner's; otherwise one."""
-    kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, resumable=True)
+    kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, affects="operation")
     """GiB of host memory for the KV cache of an engine on the CPU; on a GPU, the cache follows from its share."""
-    typical_prompt_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
+    typical_prompt_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, affects="operation")
     """Mean length of a prompt, tokens. Only the plan's estimate of time uses it, if no run of this recipe has been
     measured."""
-    typical_response_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, resumable=True)
+    typical_response_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, affects="operation")
     """Mean length of a response, tokens, for the same estimate."""
 
     @property
@@ -62,10 +62,10 @@ class AdapterCheckConfig:
     every weight sync, and with synthetic adapters whenever an engine starts.
     """
 
-    problems: int = setting(4, "our choice", ge=1, le=4096)
+    problems: int = setting(4, "our choice", ge=1, le=4096, resumable=False)
     """Number of prompts."""
-    tokens: int = setting(16, "our choice", ge=1, le=4096)
+    tokens: int = setting(16, "our choice", ge=1, le=4096, resumable=False)
     """Length of each response, tokens."""
-    noise_floor: float = setting(0.1, "our choice: three times the 0.03 of bfloat16", gt=0, resumable=True)
+    noise_floor: float = setting(0.1, "our choice: three times the 0.03 of bfloat16", gt=0)
     """Mean |Δ log p| below which engine and learner always count as agreeing after a weight sync. Raise it for
     a run that was stopped in error."""

@@ -41,43 +41,40 @@ SWEEP_ANEW = "delete the sweep's folder to start anew, or give sweep.name=OTHER"
 class RunConfig:
     """Name, folder and seed."""
 
-    name: str = setting("", "the recipe's name", rule=PLAIN_NAME, setup=False, costless=True, not_for_sweeps=SWEEP_NAME)
+    name: str = setting("", "the recipe's name", rule=PLAIN_NAME, resumable=False, not_for_sweeps=SWEEP_NAME)
     """Name of the run, and of its folder."""
-    folder: str = setting("runs", "our choice", rule=FOLDER, resumable=True, private=True)
+    folder: str = setting("runs", "our choice", rule=FOLDER, private=True)
     """Folder of all runs; each run has a folder in it."""
     overwrite: bool = setting(
         False,
         "our choice: a finished run is never lost by accident",
-        resumable=True,
         private=True,
         not_for_sweeps=SWEEP_ANEW,
     )
     """Replace a run, or an evaluation, of that name."""
-    on_end: str = setting("", "our choice", resumable=True, private=True, not_for_sweeps=SWEEP_END)
+    on_end: str = setting("", "our choice", private=True, not_for_sweeps=SWEEP_END)
     """For run.py: a shell command, for example to shut a rented machine down. It is executed once, after the run has
     ended for any reason and everything is written, with MICROBUDGET_STATUS, _REASON, _EXIT_CODE, _NAME and _FOLDER in
     its environment. It has five minutes; its failure does not change the exit code."""
-    report_to: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=LOGGERS, resumable=True)
+    report_to: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=LOGGERS)
     """Loggers that show the run live: tensorboard, wandb, both or neither; see docs/how-to/loggers.md."""
-    restore: str = setting("", "our choice", rule=URL, resumable=True, private=True)
+    restore: str = setting("", "our choice", rule=URL, private=True)
     """URL of remote checkpoints, in the form of checkpoint.remote. If the run has no folder here, it is first restored
     from there, and the run continues. If checkpoint.remote is the same URL and has no such run, a new run begins."""
-    seed: int = setting(0, "our choice", ge=0, le=2**31 - 1, setup=False, costless=True, checkpointed="seed")
+    seed: int = setting(0, "our choice", ge=0, le=2**31 - 1, checkpointed="seed", affects="repetition")
     """Seed of the adapter's initialisation, the order of problems and every request."""
-    nvidia_mps: str = setting(
-        "auto", "our choice: more planned updates on one GPU", choices=("auto", "on", "off"), resumable=True
-    )
+    nvidia_mps: str = setting("auto", "our choice: more planned updates on one GPU", choices=("auto", "on", "off"))
     """For run.py: whether engine and learner on one GPU compute at the same time instead of in time slices, through
     NVIDIA's Multi-Process Service, which the run starts and ends. Decoding is memory-bound and learning compute-bound,
     so that they overlap well; but a memory fault of one ends both, which then restart. auto: on if engine and learner
     share a GPU of this machine and a client of the service can compute on it. It is off on a cluster, for parallel runs
     of a sweep, and with learner.max_staleness=0, where nothing computes at the same time."""
     nvidia_mps_percentage: int = setting(
-        MPS_PERCENTAGE, "our choice: the other multiprocessors are free for decoding", ge=1, le=100, resumable=True
+        MPS_PERCENTAGE, "our choice: the other multiprocessors are free for decoding", ge=1, le=100
     )
     """Under NVIDIA's MPS, the percentage of a GPU's multiprocessors that a learner beside an engine may use. On a GPU
     the doctor measures 80, 90 and 100."""
-    deterministic: bool = setting(False, "our choice: it costs the overlap, and on a CPU more")
+    deterministic: bool = setting(False, "our choice: it costs the overlap, and on a CPU more", affects="learning")
     """Whether the run can be repeated to the bit: the same machine, versions and settings give the same adapters and
     metrics (except times), even after an interruption. It sets learner.max_staleness=0, paces schedules by updates,
     and so needs budget.updates. On a CPU an engine serves one request at a time; on a GPU it uses vLLM's
@@ -104,7 +101,7 @@ class BudgetConfig:
     """Number of updates after which to stop, if that is sooner."""
     grace_s: float = setting(60.0, "our choice; clouds warn of an eviction 30 to 120 s ahead", ge=1, le=86400)
     """Seconds for the last checkpoint after SIGTERM or SIGINT; a second signal cuts them short."""
-    price_per_hour: float | None = setting(None, "our choice: every machine has its own", ge=0)
+    price_per_hour: float | None = setting(None, "our choice: every machine has its own", ge=0, affects="operation")
     """Price of the machine, in any currency; progress and summary then show the cost of the run."""
 
     @property

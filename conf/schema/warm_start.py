@@ -52,9 +52,7 @@ class WarmStartConfig:
     """Most responses in total."""
     demonstrations_per_update: int = setting(32, "our choice", ge=1, le=2**15)
     """Responses in one update."""
-    learning_rate: float = setting(
-        1e-4, '"LoRA without regret": ten times that of full fine-tuning', ge=1e-9, le=1, costless=True
-    )
+    learning_rate: float = setting(1e-4, '"LoRA without regret": ten times that of full fine-tuning', ge=1e-9, le=1)
     """Learning rate at the beginning; it falls linearly to zero over the warm start."""
     updates: int | None = setting(None, "our choice: time and passes alone end it", ge=1)
     """Number of updates after which to stop, if that is sooner than the time or three passes over the responses."""

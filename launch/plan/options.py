@@ -7,7 +7,7 @@ from actors.runtime.placement import most_actors
 from conf.catalogue import GPU_DTYPE
 from conf.errors import BadInput
 from conf.load import flatten
-from conf.schema import marked
+from conf.schema import affecting
 from conf.schema.learner import LearnerConfig
 from launch.plan.estimate import Estimate
 from launch.plan.memory import misfit
@@ -19,9 +19,9 @@ from launch.plan.time import EFFICIENCY, LEARN_RANGE
 def estimate_all(plans: Mapping[str, Plan]) -> dict[str, Estimate | None]:
     """Return the estimate of each plan with its problems counted, by name, or None. Equal plans are estimated once."""
     known: dict[str, Estimate | None] = {}
-    found = {}
+    found, same = {}, ("run.name", *affecting("repetition"))
     for name, plan in plans.items():
-        settings = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in marked("costless")}
+        settings = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in same}
         like = repr((sorted(settings.items()), plan.machine.described, len(plan.machine.cores)))
         if like not in known:
             known[like] = with_problems(plan).estimate

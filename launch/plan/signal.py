@@ -12,19 +12,13 @@ from pydantic import OnErrorOmit, TypeAdapter
 from actors.evaluation.statistics import Mean
 from actors.storage.documents import FormattedDocument
 from actors.storage.files import read_document, write_document
-from conf.parsing import path_of
-from conf.schema import Config
+from conf.parsing import flatten, path_of
+from conf.schema import Config, affecting, among
 from launch.plan.plan import FILE
 from launch.plan.time import Workload
 
 KEPT = "signal.json"
 """Name of the file, in the folder of all runs."""
-
-SAMPLING = ("samples_per_problem", "max_prompt_tokens", "max_response_tokens", "temperature")
-"""Settings of `rollout` that samples depend on."""
-
-SPEED = ("hub_timeout_s", "workers")
-"""Settings of `data` and `reward` that a problem's samples do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +48,13 @@ class KeptSignals(FormattedDocument):
 
 def recipe_of(config: Config) -> str:
     """Name the settings that samples and rewards depend on, and the present state of a file of problems."""
-    rollout = [getattr(config.rollout, name) for name in SAMPLING]
-    known = {key: value for key, value in (asdict(config.data) | asdict(config.reward)).items() if key not in SPEED}
+    keys = affecting("training", "prompt", "response", "verdict", "reward", "rollout")
+    known = {key: value for key, value in flatten(asdict(config)).items() if among(key, keys)}
     state: list[float] = []
     for source in (each.source for each in config.data.by_source.values() if each.source.startswith(FILE)):
         file = path_of(source.removeprefix(FILE), f"{config.data.key}: {source}")
         state += [os.path.getsize(file), os.path.getmtime(file)] if os.path.isfile(file) else []
-    parts = [known, rollout, config.algorithm.overlong_buffer, config.lora.start_from, config.model.stop_tokens, state]
-    digest = blake2b(repr(parts).encode(), digest_size=6).hexdigest()
+    digest = blake2b(repr([known, state]).encode(), digest_size=6).hexdigest()
     return f"{config.model.path}, {config.data.origin}, {digest}"
 
 

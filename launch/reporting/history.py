@@ -21,8 +21,7 @@ from actors.storage.state import PassRateRow
 from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
 from conf.load import flatten, load
-from conf.schema import Config, among
-from conf.settings import settings
+from conf.schema import affecting, among
 from launch.plan.signal import SIGNALS, Signal
 
 RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.path", "run.seed"
@@ -30,8 +29,8 @@ RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.
 OWN = ("run.name", SEED)
 """Settings that differ between the runs of one experiment."""
 
-IGNORED = ("conf", *(item.path for item in settings(Config) if not item.setup))
-"""Settings in which runs of one setup may differ: they change the speed, or make a repetition."""
+IGNORED = ("conf", *affecting("operation", "repetition"))
+"""Settings in which runs of one setup may differ."""
 
 UNFINISHED = documents.RunSummary(status="unfinished")
 

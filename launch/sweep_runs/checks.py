@@ -3,28 +3,16 @@
 from dataclasses import asdict, replace
 
 from actors.evaluation.folder import EvaluationFolder
-from actors.evaluation.protocol import SETTINGS
 from actors.storage.documents import SweepDocument
 from actors.storage.files import read_document
 from conf.errors import BadInput
 from conf.load import flatten
-from conf.schema import DataConfig, among
+from conf.schema import DataConfig, affecting, among
 from conf.settings import show
 from launch.sweep_runs.grid import Grid
 from rewards.problems import sources
 from rewards.problems.loading import EVAL_SEED, TRAIN_SEED
 from rewards.problems.sources import GENERATED
-
-SELECTION = ("data", "eval.problems", "eval.share", "validation.problems", "rollout.max_prompt_tokens")
-"""Settings that the selection problems depend on, but for those of PROMPT."""
-
-PROMPT = ("data.template", "data.system", "data.chat_settings", "data.hub_timeout_s")
-
-TRAINING = ("data.source", "data.mixture", "data.contamination", "eval.share")
-"""Those on which they do not depend if all runs have a data.eval_source."""
-
-EXAM = ("model.dtype", "eval.temperature", "eval.top_p", "eval.max_response_tokens", "rollout.max_response_tokens")
-"""Settings that the samples of an exam depend on, besides those of an evaluation's protocol."""
 
 
 def check_comparable(grid: Grid) -> None:
@@ -39,10 +27,11 @@ def check_comparable(grid: Grid) -> None:
     data = [run.config.data for run in grid.runs]
     held = [one.eval_source or one.source for each in data for one in each.by_source.values()]
     sized = any(source.startswith(GENERATED) for source in held)
-    free = (*PROMPT, *TRAINING * all(each.eval_source for each in data), *(() if sized else ("data.size",)))
-    for key in (key for key in varied if True in validated and among(key, SELECTION) and not among(key, free)):
+    selection = affecting("held_out", *["split"] * any(not each.eval_source for each in data))
+    free = () if sized else ("data.size",)
+    for key in (key for key in varied if True in validated and among(key, selection) and key not in free):
         raise BadInput(f"{key}: validation would choose on different problems in the runs; give one value for all")
-    fixed = (*EXAM, *(f"{section}.{key}" for section, keys in SETTINGS.items() for key in keys))
+    fixed = affecting("evaluation", "prompt", "response", "verdict")
     for key in (key for key in grid.axes if grid.settings.benchmarks and among(key, fixed)):
         raise BadInput(f"{key}: one exam of a base model stands for all of its runs; give one value, or benchmarks=[]")
 

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from conf.errors import BadInput
 from conf.schema import Config, SweepCommandLine
-from conf.settings import DECLARED, RULES, build, changed, section, setting, settings
+from conf.settings import AFFECTS, DECLARED, RULES, build, changed, section, setting, settings
 
 ALL = list(settings(SweepCommandLine))
 
@@ -25,6 +25,11 @@ def test_every_setting_is_documented_and_bounded() -> None:
     assert [item.path for item in ALL if not (item.meaning and item.source)] == []
     assert [
         kind for kind in sections(SweepCommandLine) if (kind.__doc__ or kind.__name__).startswith(kind.__name__)
+    ] == []
+    assert [
+        item.path
+        for item in settings(Config)
+        if not {*item.affects.split()} or not {*item.affects.split()} <= {*AFFECTS}
     ] == []
     assert [item.path for item in ALL if item.kind in (int, float, int | None, float | None) and not item.rule] == []
 
