@@ -7,19 +7,33 @@ run's folder, the settings of that run replace the recipe.
 """
 
 import copy
+import os
 import re
 from dataclasses import asdict
 from itertools import combinations
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from omegaconf import OmegaConf
 
 from conf.arguments import pairs
 from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
 from conf.errors import BadInput, hint
-from conf.parsing import FORMAT, check_format, flatten, parse_yaml, read_yaml, reason, write_yaml
+from conf.parsing import (
+    FORMAT,
+    Dumper,
+    Loader,
+    check_format,
+    flatten,
+    parse_yaml,
+    read_yaml,
+    reason,
+    unread,
+    write_yaml,
+)
 from conf.schema import AnyConfig, CommandLine, Config, SweepCommandLine, among, marked
 from conf.settings import RULES, Place, build, changed, settings
 
@@ -38,8 +52,14 @@ BASE = "base"
 
 SUFFIX = ".yaml"
 
+END = "...\n"
+"""Mark behind a scalar that is a whole YAML document."""
+
 RECORD = "config.yaml"
 """File with the settings of a run, in its folder."""
+
+TEXTS = {item.path: item.kind != str for item in settings(SweepCommandLine) if item.kind in (str, str | None)}
+"""Settings that are texts, each with whether it may be null."""
 
 RESTORE = "restore the file, or begin the run anew with run.overwrite=true"
 
@@ -167,17 +187,34 @@ def recipe_names(folder: Path = FOLDER) -> list[str]:
     return sorted({BASE, *(path.stem for path in folder.glob(f"*{SUFFIX}"))})
 
 
-def read_value(key: str, text: str) -> Any:
-    """Return the value in `key=text`. Raises BadInput if the key cannot be a setting's, or the text is not YAML."""
+def read_value(key: str, text: str, axis: bool = False) -> Any:
+    """Return the value in `key=text`: a text as it is typed, or null; for any other setting, the value in YAML.
+
+    axis: whether `[…]` stands for several values.
+    Raises BadInput if the key cannot be a setting's, or if the text is not YAML or YAML would drop a part of it.
+    """
     if not re.fullmatch(r"[\w-]+(\.[\w-]+)*(\[\w*\])*", key):
         raise BadInput(f"{key}={text}: {key!r} is not a setting; write it as key=value, such as lora.rank=8")
     try:
         text.encode()
-        return parse_yaml(text) if text else ""
+        if key in TEXTS and not (axis and text.startswith("[") and text.endswith("]")):
+            return None if text == "null" and TEXTS[key] else text
+        value = parse_yaml(text, yaml.BaseLoader if key in TEXTS else Loader) if text else ""
+        if lost := unread(text):
+            raise ValueError(lost)
+        return value
     except UnicodeEncodeError:
         raise BadInput(f"{key}={text}: not text in UTF-8; rename what it names, or give LC_ALL=C.UTF-8") from None
     except ValueError as error:
         raise BadInput(f"{key}={text}: not a value in YAML ({error}); quote it") from None
+
+
+def written(key: str, value: Any) -> str:
+    """Return the argument `key=…` from which `read_value` reads a value."""
+    if isinstance(value, str) and key in TEXTS:
+        return f"{key}={value}"
+    text = yaml.dump(value, Dumper=Dumper, default_flow_style=True, sort_keys=False, width=inf)
+    return f"{key}={text.removesuffix(END).rstrip()}"
 
 
 def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:

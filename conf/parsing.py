@@ -138,14 +138,24 @@ def read_yaml(file: Path, remedy: str) -> dict[str, Any]:
     return document
 
 
-def parse_yaml(text: str) -> Any:
-    """Return the content of a text in YAML. Raises ValueError for any fault."""
+def parse_yaml(text: str, loader: Any = None) -> Any:
+    """Return the content of a text in YAML. Raises ValueError for any fault. loader: none for `Loader`, a SafeLoader."""
     try:
-        document = checked(yaml.load(text, Loader))  # a SafeLoader
+        document = checked(yaml.load(text, loader or Loader))
         json.dumps(document)
         return document
     except MALFORMED as error:
         raise ValueError(reason(error)) from None
+
+
+def unread(text: str) -> str:
+    """Say what a YAML reader would drop from a valid text: a comment, or a line break in a value; empty if nothing."""
+    rest, end = "", 0
+    for token in (each for each in yaml.scan(text, Loader) if isinstance(each, yaml.ScalarToken)):
+        if token.start_mark.line != token.end_mark.line and token.style != "|":
+            return "a line break would become a space, write \\n in double quotes"
+        rest, end = rest + text[end : token.start_mark.index], token.end_mark.index
+    return "# would begin a comment" if "#" in rest + text[end:] else ""
 
 
 def write_yaml(document: Any) -> str:
@@ -188,6 +198,9 @@ for kind, (pattern, first) in PLAIN.items():
     for each in (Loader, Dumper):
         each.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"), first)
 Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), [*"yYnN"])
+Dumper.add_representer(  # on one line
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else None)
+)
 
 
 def checked(document: Any) -> Any:

@@ -14,7 +14,7 @@ from actors.storage.run_record import FINISHED, RunRecord
 from conf.arguments import pairs
 from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
-from conf.load import bare, beyond, command_line, compares_models, read_value, recipe_names
+from conf.load import bare, beyond, command_line, compares_models, read_value, recipe_names, written
 from conf.schema import Call, CommandLine, Config, SweepCommandLine, SweepConfig
 from conf.schema.run import PLAIN_NAME
 from conf.settings import changed, settings, show
@@ -188,7 +188,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         chosen = dict(zip(order, values, strict=True))
         overrides = {key: chosen[key] for key in shown}
         word = "-".join(named(key, value) for key, value in overrides.items())
-        varied = [f"{key}={json.dumps(value)}" for key, value in overrides.items() if key != "conf"]
+        varied = [written(key, value) for key, value in overrides.items() if key != "conf"]
         model = overrides.get("conf", conf)
         more = _of_sweep(conf, model, {*texts, *overrides, *(BUDGET if asked.sweep.seconds else ())})
         given = [f"conf={model}", *more, *varied, *kept, f"run.name={word}"]
@@ -214,7 +214,7 @@ def _check_exams(sweep: SweepConfig) -> None:
 def _of_sweep(conf: str, model: str, given: set[str]) -> list[str]:
     """Return the arguments that a sweep's recipe adds to a model's. given: settings from elsewhere."""
     own = beyond(conf, model) if conf != model and compares_models(conf) else {}
-    return [f"{key}={json.dumps(own[key])}" for key in own if given.isdisjoint({key, FOLLOWED.get(key)})]
+    return [written(key, own[key]) for key in own if given.isdisjoint({key, FOLLOWED.get(key)})]
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:
@@ -234,9 +234,9 @@ def _take_axes(texts: dict[str, str], sweep: SweepConfig) -> dict[str, list[Any]
     axes: dict[str, list[Any]] = {}
     for name, values in {"models": sweep.models, **{AXES[each]: getattr(sweep, each) for each in AXES}}.items():
         if values and not (name == "models" and "model.path" in texts):
-            texts.setdefault(name, json.dumps(values))
+            texts.setdefault(name, written(name, values).partition("=")[2])
     for key, text in list(texts.items()):
-        values = read_value(key, text)
+        values = read_value(key, text, axis=True)
         if key == "models" and isinstance(values, str):
             values = [values]
         if not isinstance(values, list) or (key in LISTS and not isinstance(next(iter(values), None), list)):

@@ -1,6 +1,5 @@
 """The exams of a sweep: evaluations of base models, and of the results of runs, on the sweep's benchmarks."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from actors.models.adapters import WEIGHTS_FILE
 from actors.storage.files import digest
 from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
+from conf.load import written
 from conf.schema import among
 from conf.schema.run import YEAR_H
 from launch.sweep_runs.grid import SEED, Grid, Inquiry, SweepRun
@@ -46,8 +46,8 @@ class Exam:
     def arguments(self) -> list[str]:
         """The arguments of launch/evaluate.py. All exams of a sweep have the seed of its first run."""
         sweep, config = self.grid.settings, self.run.config
-        own = [f"benchmarks={json.dumps(sweep.benchmarks)}", f"n={sweep.n}", f"device={config.device}", *UNLIMITED]
-        own += [f"limit={json.dumps(self.grid.limit)}", f"{SEED}={self.grid.runs[0].config.run.seed}"]
+        own = [written("benchmarks", sweep.benchmarks), f"n={sweep.n}", f"device={config.device}", *UNLIMITED]
+        own += [written("limit", self.grid.limit), f"{SEED}={self.grid.runs[0].config.run.seed}"]
         if self.base:
             return [f"adapter={self.run.folder}", f"base={self.base.folder}", *own]
         own += [f"run.name={self.name}", f"model.dtype={config.model.dtype}"]

@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     settings = [setting for setting in settings if not setting.startswith("save=")]
     if file is not None and source in (known := benchmarks()):
         source = known[source].source
-    named = [f"data.source={json.dumps(source, ensure_ascii=False)}"] if source else []
+    named = [f"data.source={source}"] if source else []
     config = load([*recipe, *named, *settings])
     if not source and (file is not None or (recipe and not config.data.mixture)):
         raise BadInput("no source given: python -m rewards.problems SOURCE [conf=NAME] [key=value …]")

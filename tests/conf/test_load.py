@@ -15,7 +15,9 @@ from conf.load import (
     dump,
     load,
     read_record,
+    read_value,
     recipe_names,
+    written,
 )
 from conf.parsing import FORMAT
 from conf.schema import (
@@ -142,6 +144,18 @@ def test_overrides_win_and_keep_their_types() -> None:
     assert yaml.safe_load(dump(config)) == {"format": FORMAT, **asdict(config)}
 
 
+TYPED = ["quickstart #2", "#x", "one\ntwo", "[a] # b", '"quoted"', " ~ ", "1e3", "007", "null", "a: b #### {x}"]
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_a_text_is_taken_as_it_is_typed(text: str) -> None:
+    assert read_value("run.name", text) == text
+    assert read_value("data.system", text) == (None if text == "null" else text)
+    for key in ("run.name", "data.parameters.mark", "data.few_shot"):
+        value = [{"problem": text + "😀"}] if key == "data.few_shot" else text
+        assert read_value(*written(key, value).split("=", 1)) == value
+
+
 @pytest.mark.parametrize(
     ("rule", "alphas"),
     [
@@ -231,7 +245,11 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("lora[0]=8", ["lora.0: no such key"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
         ("run.report_to=wandb", ["write run.report_to=[wandb]"]),
-        ("run.nvidia_mps=true", ["expected text", "use one of auto, on, off"]),
+        ("run.nvidia_mps=true", ["use one of auto, on, off"]),
+        ("lora.rank=8 # low", ["lora.rank=8 # low", "comment", "quote it"]),
+        ("benchmarks=[heldout] #", ["comment", "quote it"]),
+        ("data.few_shot=[{problem: one\ntwo}]", ["line break", "double quotes"]),
+        ("data.parameters.mark=a # b", ["comment", "quote it"]),
         ("data.few_shot=[{probelm: a}]", ["data.few_shot[0].probelm", "nearest: data.few_shot[0].problem"]),
         ("data.few_shot=[{problem: a, answer: [b]}]", ["data.few_shot[0].answer=[b]", "expected text"]),
         ("data.mixture=file:a.csv", ["data.mixture=file:a.csv", "a list of {source"]),
@@ -247,7 +265,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("data.mixture=[{weight: 2}]", ["data.mixture[0].source=", "file:PATH"]),
         ("data.source=", ["data.source=", "file:PATH"]),
         ("lora.target_modules=[q_prj]", ["q_prj", "q_proj"]),
-        ("run.name='a", ["run.name='a", "quote it"]),
+        ("data.parameters.mark='a", ["mark='a", "quote it"]),
         ("run.name=${nowhere}", ["run.name", "nowhere"]),
         ("lora.rank=513", ["lora.rank=513", "vLLM"]),
         ("budget.hours=24:00", ["budget.hours=24:00", "a number"]),

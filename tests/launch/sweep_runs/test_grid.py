@@ -73,9 +73,21 @@ def test_settings_that_are_lists_take_a_list_of_lists() -> None:
     assert names(f"{modules}=[[q_proj],[q_proj,v_proj]]") == ["target_modules=q_proj", "target_modules=q_proj_v_proj"]
 
 
+def test_texts_reach_the_runs_as_they_are_typed(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text('extends: paper\nsweep: {models: [llama]}\ndata: {system: "a # b\\n😀"}\n')
+    axis = "data.answer_field=['#1',007,1e3]"
+    runs = read_grid([f"conf={tmp_path}/own.yaml", "ranks=8", axis, "run.folder=a #b"]).runs
+    assert [run.config.data.answer_field for run in runs] == ["#1", "007", "1e3"]
+    assert {(run.config.data.system, load(run.arguments).run.folder) for run in runs} == {
+        ("a # b\n😀", "a #b/own-sweep"),
+    }
+    assert read_grid(["conf=quickstart", "ranks=[8]", "data.system=[a] #1"]).runs[0].config.data.system == "[a] #1"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["ranks=[8] # low"], ["comment", "quote it"]),
         ([], ["nothing to sweep", "ranks=[8,64]"]),
         (["ranks=[]"], ["lora.rank=[]", "without values"]),
         (["ranks=[8,8]"], ["named r8", "once"]),
