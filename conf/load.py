@@ -7,11 +7,12 @@ run's folder, the settings of that run replace the recipe.
 """
 
 import copy
+import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import combinations
-from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,18 +23,7 @@ from conf.arguments import pairs
 from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
 from conf.errors import BadInput, hint
-from conf.parsing import (
-    FORMAT,
-    Dumper,
-    Loader,
-    check_format,
-    flatten,
-    parse_yaml,
-    read_yaml,
-    reason,
-    unread,
-    write_yaml,
-)
+from conf.parsing import FORMAT, check_format, flatten, parse_yaml, read_yaml, reason, unread, write_yaml
 from conf.schema import AnyConfig, CommandLine, Config, SweepCommandLine, among, marked
 from conf.settings import RULES, Place, build, changed, settings
 
@@ -52,16 +42,21 @@ BASE = "base"
 
 SUFFIX = ".yaml"
 
-END = "...\n"
-"""Mark behind a scalar that is a whole YAML document."""
-
 RECORD = "config.yaml"
 """File with the settings of a run, in its folder."""
 
-TEXTS = {item.path: item.kind != str for item in settings(SweepCommandLine) if item.kind in (str, str | None)}
+MARK = ".microbudget-rl"
+"""Name of the file that marks a folder as ours."""
+
+OWN = {"run", "rollout", "learner"}
+"""Sections by which a run's RECORD is known from other software's."""
+
+PATHS = {item.path for item in settings(SweepCommandLine) if item.local_path}
+
+TEXTS = {item.path: item.kind is not str for item in settings(SweepCommandLine) if item.kind in (str, str | None)}
 """Settings that are texts, each with whether it may be null."""
 
-RESTORE = "restore the file, or begin the run anew with run.overwrite=true"
+RESTORE = "the file is damaged: restore it, or begin the run anew with run.overwrite=true"
 
 
 def load(arguments: list[str], folder: Path = FOLDER) -> Config:
@@ -143,25 +138,30 @@ def settings_of(adapter: Path) -> Config:
 def recorded(folder: Path) -> Config | None:
     """Return the settings of the run in a folder; None without a run, even if other software left a config.yaml.
 
-    A file with the sections run, rollout and learner counts as ours. Raises BadInput if it does not state our format,
-    or if its values are damaged.
+    The file of a folder with our MARK, or one with the sections run, rollout and learner, counts as ours. Raises
+    BadInput if it does not state our format, or if it is damaged.
     """
+    file = folder / RECORD
+    if os.path.exists(folder / MARK) and os.path.lexists(file):
+        return read_record(file)
     try:
-        record = read_yaml(folder / RECORD, RESTORE)
+        record = read_yaml(file, RESTORE)
     except BadInput:
         return None
-    return _settings_in(record, folder / RECORD) if {"run", "rollout", "learner"} <= record.keys() else None
+    return _settings_in(record, file) if record.keys() >= OWN else None
 
 
 def read_record(file: Path) -> Config:
-    """Return the settings of a run. Raises BadInput for a file of another format or with an impossible value."""
+    """Return the settings of a run. Raises BadInput for a file that is damaged or of another format."""
     return _settings_in(read_yaml(file, RESTORE), file)
 
 
 def _settings_in(record: Tree, file: Path) -> Config:
     check_format(record, str(file))
+    if not record.keys() >= OWN:
+        raise BadInput(f"{file} has not all sections of a run; {RESTORE}")
     record.pop("format")
-    config: Config = build(Config, record, lambda _: f"{file} is damaged ({RESTORE}): ", context=RULES)
+    config: Config = build(Config, record, lambda _: f"{file}: {RESTORE}: ", context=RULES)
     return config
 
 
@@ -199,7 +199,7 @@ def read_value(key: str, text: str, axis: bool = False) -> Any:
         text.encode()
         if key in TEXTS and not (axis and text.startswith("[") and text.endswith("]")):
             return None if text == "null" and TEXTS[key] else text
-        value = parse_yaml(text, yaml.BaseLoader if key in TEXTS else Loader) if text else ""
+        value = parse_yaml(text, yaml.BaseLoader if key in TEXTS else None) if text else ""
         if lost := unread(text):
             raise ValueError(lost)
         return value
@@ -211,10 +211,7 @@ def read_value(key: str, text: str, axis: bool = False) -> Any:
 
 def written(key: str, value: Any) -> str:
     """Return the argument `key=…` from which `read_value` reads a value."""
-    if isinstance(value, str) and key in TEXTS:
-        return f"{key}={value}"
-    text = yaml.dump(value, Dumper=Dumper, default_flow_style=True, sort_keys=False, width=inf)
-    return f"{key}={text.removesuffix(END).rstrip()}"
+    return f"{key}={value if isinstance(value, str) and key in TEXTS else json.dumps(value, ensure_ascii=False)}"
 
 
 def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:
@@ -236,8 +233,8 @@ def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:
 
 def _recipes(name: str, folder: Path, for_sweep: bool = False) -> list[Layer]:
     """Return a recipe and all recipes that it extends, the most basic one first. A name that ends with SUFFIX is the
-    path of a recipe's file, from the file that extends it or the working directory. for_sweep: whether the recipe
-    itself keeps its section `sweep`.
+    path of a recipe's file, from the file that extends it or the working directory. Paths in a recipe are relative to
+    its file. for_sweep: whether the recipe itself keeps its section `sweep`.
     """
     chain: list[Layer] = []
     visited: list[Path] = []
@@ -253,13 +250,41 @@ def _recipes(name: str, folder: Path, for_sweep: bool = False) -> list[Layer]:
         if not own and parent not in known:
             raise BadInput(f"{requested}: no such recipe; {hint(str(parent), known)}all: {', '.join(known)}")
         visited.append(path.resolve())
-        layer = read_yaml(path, "write `section:` and `key: value` lines")
+        layer = _anchored(read_yaml(path, "write `section:` and `key: value` lines"), path.parent)
         parent, place = layer.pop("extends", None), path.parent
         if chain or not for_sweep:
             layer.pop("sweep", None)
         requested = f"{path}: extends: {parent}"
         chain.insert(0, (str(path), layer))
     return chain
+
+
+def _anchored(layer: Tree, folder: Path) -> Tree:
+    """Return the settings of a recipe with absolute paths. folder: the recipe's."""
+
+    def absolute(text: str, key: str) -> str:
+        path = text.removeprefix("file:")
+        named = key in PATHS and ("model" not in key or os.path.isdir(folder / path))  # or a model's name
+        if key.endswith(("source", "benchmarks")):
+            named = path != text
+        relative = named and path and not path.startswith("~")
+        return text.removesuffix(path) + os.path.abspath(folder / path) if relative else text
+
+    return with_texts(layer, absolute)
+
+
+def unmoved(value: Any) -> Any:
+    """Return a value with the names of source files without their folders."""
+    return with_texts(value, lambda text, _: f"file:{Path(text).name}" if text.startswith("file:") else text)
+
+
+def with_texts(value: Any, change: Callable[[str, str], str], key: str = "") -> Any:
+    """Return a value, or nested ones, with texts changed by a function of the text and its dotted key."""
+    if isinstance(value, dict):
+        return {name: with_texts(each, change, f"{key}.{name}".lstrip(".")) for name, each in value.items()}
+    if isinstance(value, list):
+        return [with_texts(each, change, key) for each in value]
+    return change(value, key) if isinstance(value, str) else value
 
 
 def _of_run(run: Path) -> Layer:
@@ -294,7 +319,7 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
         own = flatten(layer)
         before = flatten(_merged(*merged))
         for item in followers:
-            repeated = before.get(item.follows) == own.get(item.follows)
+            repeated = unmoved(before.get(item.follows)) == unmoved(own.get(item.follows))
             repeated &= own.get("data.mixture") in (None, before.get("data.mixture"))
             if item.follows in own and (not repeated or item.path == "budget.minutes"):  # hours replace minutes
                 merged = [copy.deepcopy(tree) for tree in merged]

@@ -139,7 +139,7 @@ def read_yaml(file: Path, remedy: str) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, loader: Any = None) -> Any:
-    """Return the content of a text in YAML. Raises ValueError for any fault. loader: none for `Loader`, a SafeLoader."""
+    """Return the content of a text in YAML. Raises ValueError for any fault. loader: other than `Loader`."""
     try:
         document = checked(yaml.load(text, loader or Loader))
         json.dumps(document)
@@ -198,9 +198,6 @@ for kind, (pattern, first) in PLAIN.items():
     for each in (Loader, Dumper):
         each.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"), first)
 Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), [*"yYnN"])
-Dumper.add_representer(  # on one line
-    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else None)
-)
 
 
 def checked(document: Any) -> Any:

@@ -34,7 +34,7 @@ from rich.console import Console
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput, in_brief
-from conf.load import RECORD, public_settings
+from conf.load import RECORD, public_settings, unmoved, with_texts
 from conf.schema import among, marked
 from conf.signals import scratch_folder
 from launch.after.trained import find_trained, prepare_torch
@@ -171,20 +171,15 @@ def hub_refusals(name: str) -> Iterator[None]:
         ) from None
 
 
-def public(value: Any, key: str = "") -> Any:
-    """Return a setting, or nested ones, with paths on this machine replaced by the names of the files. key: dotted."""
-    if isinstance(value, dict):
-        return {name: public(each, f"{key}.{name}".lstrip(".")) for name, each in value.items()}
-    if isinstance(value, list):
-        return [public(each, key) for each in value]
-    if isinstance(value, str) and value.startswith("file:"):
-        return f"file:{Path(value.removeprefix('file:')).name}"
-    if not isinstance(value, str):
-        return value
-    local = among(key, marked("local_path")) and (value.startswith(("/", ".", "~")) or os.path.exists(value))
-    if local or PATH.fullmatch(value) or (value.startswith("/") and os.path.exists(value)):
-        return Path(value).name
-    return value
+def public(settings: dict[str, Any]) -> Any:
+    """Return settings, nested or by dotted key, with paths on this machine replaced by the names of the files."""
+
+    def name_alone(text: str, key: str) -> str:
+        local = among(key, marked("local_path")) and (text.startswith(("/", ".", "~")) or os.path.exists(text))
+        here = local or PATH.fullmatch(text) or (text.startswith("/") and os.path.exists(text))
+        return Path(text).name if here else text
+
+    return with_texts(unmoved(settings), name_alone)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,7 @@ from typing import Any
 
 from actors.storage.files import replace_text
 from conf.errors import BadInput
-
-MARK = ".microbudget-rl"
-"""Name of the file that marks a folder as ours, and tells its kind."""
+from conf.load import MARK as MARK
 
 TEMPORARY = re.compile(r"^\.(.+?)(\.[0-9a-f]{8})?\.tmp$")
 """Name of a file or folder that is being written: the final name, with eight digits if two could be written at once."""

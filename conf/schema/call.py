@@ -31,10 +31,12 @@ class Call:
     """For evaluate.py: samples per problem. Everything else about the samples is set in `eval`."""
     limit: int | None = setting(None, "our choice", ge=1, not_for_runs="a run has eval.problems")
     """For evaluate.py: most problems per benchmark, in an order that only depends on their text; all when null."""
-    base: str = setting("", "our choice", not_for_sweeps=OWN_BASE, not_for_runs="a run evaluates its base model itself")
+    base: str = setting(
+        "", "our choice", local_path=True, not_for_sweeps=OWN_BASE, not_for_runs="a run evaluates its base model itself"
+    )
     """For evaluate.py: folder of an evaluation of the same base model whose samples are taken over."""
     adapter: str = setting(
-        "", "our choice", not_for_sweeps=START_FROM, not_for_runs="a run starts from lora.start_from"
+        "", "our choice", local_path=True, not_for_sweeps=START_FROM, not_for_runs="a run starts from lora.start_from"
     )
     """For evaluate.py: folder of a plain PEFT adapter to compare with the base model, or of a run, whose result is then
     taken. Its rank, alpha and modules replace those of `lora`. The base model alone when empty. For an adapter in a

@@ -149,7 +149,7 @@ class SweepConfig:
     settings."""
     minutes: float | None = setting(None, "our choice", gt=0, le=60 * YEAR_H)
     """Budget of the whole sweep, minutes; replaces hours when given."""
-    models: list[str] = setting([], "our choice: the recipe's model")
+    models: list[str] = setting([], "our choice: the recipe's model", local_path=True)
     """Recipes or paths of the models to compare. A recipe that states this section with models gives each run those of
     its settings that the model's recipe does not extend."""
     ranks: list[StrictInt] = setting([], "our choice: the recipe's rank")

@@ -20,7 +20,7 @@ from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord, named
 from conf.errors import BadInput
-from conf.load import RECORD, dump, flatten
+from conf.load import RECORD, dump, flatten, unmoved
 from conf.schema import AnyConfig, Config, among, marked
 from conf.settings import changed
 from launch.hardware.machine import Machine
@@ -168,11 +168,11 @@ def resolve_model(config: AnyConfig, machine: Machine) -> AnyConfig:
 
 
 def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:
-    """Return a run's changed settings: by key, the value then and now."""
+    """Return a run's changed settings: by key, the value then and now. A source's file may have moved."""
     if not run.exists:
         return {}
     before, now = flatten(asdict(run.config())), flatten(asdict(config))
-    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    keys = sorted(key for key in before.keys() | now.keys() if unmoved(before.get(key)) != unmoved(now.get(key)))
     return {key: (before.get(key), now.get(key)) for key in keys}
 
 

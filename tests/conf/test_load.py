@@ -8,6 +8,7 @@ import yaml
 from conf.errors import BadInput
 from conf.load import (
     FOLDER,
+    MARK,
     beyond,
     check_one_run,
     command_line,
@@ -82,6 +83,28 @@ def test_a_recipe_may_be_a_file_anywhere(tmp_path: Path) -> None:
         load([f"conf={tmp_path}/own.yaml"])
     with pytest.raises(BadInput, match=r"no file .*missing\.yaml"):
         load([f"conf={tmp_path}/missing.yaml"])
+
+
+def test_paths_in_a_recipe_are_relative_to_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    (home / "model").mkdir(parents=True)
+    elsewhere.mkdir()
+    (home / "own.yaml").write_text(
+        "extends: mine\nmodel: {path: model}\nlora: {start_from: first}\nbenchmarks: [heldout, file:b.csv]\n"
+        "data: {source: file:a.csv, problem_field: q, eval_source: hub:a/b}\neval: {benchmarks: [{source: file:b.csv}]}"
+    )
+    monkeypatch.chdir(elsewhere)
+    asked = command_line([recipe := "conf=../home/own.yaml"], CommandLine)
+    assert (asked.model.path, asked.lora.start_from) == (f"{home}/model", f"{home}/first")
+    assert asked.benchmarks == ["heldout", f"file:{home}/b.csv"]
+    assert (asked.data.source, asked.eval.benchmarks[0].source) == (f"file:{home}/a.csv", f"file:{home}/b.csv")
+    assert asked.data.eval_source == "hub:a/b"
+    again = load([recipe, "data.source=file:/data/a.csv"]).data
+    assert (again.source, again.problem_field) == ("file:/data/a.csv", "q")
+    assert load([recipe, "data.source=file:/data/other.csv"]).data.problem_field == ""
+    (elsewhere / "other.yaml").write_text("extends: ../home/own.yaml\nmodel: {path: owner/name}\n")
+    other = load(["conf=other.yaml"])
+    assert (other.model.path, other.data.source) == ("owner/name", f"file:{home}/a.csv")
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -194,8 +217,8 @@ def test_a_mixture_replaces_the_source_and_what_follows_it(tmp_path: Path) -> No
     data = load(["conf=two"], folder).data
     assert (data.source, data.problem_pattern, data.weights) == ("", "", {"a": 2.0, "sums": 1.0})
     assert {name: (one.source, one.size) for name, one in data.by_source.items()} == {
-        "a": ("file:a.csv", None),
-        "sums": ("file:b.csv", 5),
+        "a": (f"file:{tmp_path}/a.csv", None),
+        "sums": (f"file:{tmp_path}/b.csv", 5),
     }
     (tmp_path / "config.yaml").write_text(dump(load(["conf=two"], folder)))
     assert read_record(tmp_path / "config.yaml").data == data
@@ -347,6 +370,17 @@ def test_recorded_settings_are_checked(text: str, other: str, named: str, tmp_pa
     for read in (lambda: read_record(file), lambda: load([f"adapter={tmp_path}/checkpoints/best"])):
         with pytest.raises(BadInput, match=re.escape(str(file)) + f".*{named}"):
             read()
+
+
+@pytest.mark.parametrize("kept", [0, 9, 40, 400, 1000])
+def test_a_cut_off_record_of_a_run_is_damaged_and_not_foreign(kept: int, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(dump(quickstart())[:kept])
+    with pytest.raises(BadInput, match="conf=NAME"):
+        load([f"adapter={tmp_path}"])
+    (tmp_path / MARK).touch()
+    with pytest.raises(BadInput, match=r"config\.yaml.*the file is damaged: restore"):
+        load([f"adapter={tmp_path}/checkpoints/best"])
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def test_cut_evaluation_has_no_figures_without_a_complete_round(arguments: list[
 @pytest.fixture
 def trained(arguments: list[str], tiny_model: Path, tmp_path: Path) -> Path:
     """The folder of a run of a sweep, with settings of its own."""
-    own = ("device=cpu", "run.overwrite=true", "eval.temperature=0.9", 'data.template={problem} is ${problem} =')
+    own = ("device=cpu", "run.overwrite=true", "eval.temperature=0.9", "data.template={problem} is ${problem} =")
     return write_trained(tmp_path / "sweep" / "r8", tiny_model, settings=own)
 
 
