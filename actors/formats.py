@@ -6,6 +6,11 @@ def counted(number: int, noun: str, plural: str = "s") -> str:
     return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
+def money(cost: float) -> str:
+    """Return a cost in any currency, with two digits at least."""
+    return f"{cost:,.2f}" if cost >= 0.1 or not cost else f"{cost:.2g}"
+
+
 def duration(seconds: float) -> str:
     """Return seconds in the unit that a person would use."""
     seconds = max(seconds, 0.0)

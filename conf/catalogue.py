@@ -31,12 +31,12 @@ PART = r"\w[\w.-]*"
 """Pattern of a name on the hub: no slash, and no dot or dash at its start."""
 
 SOURCES = re.compile(
-    rf"(hub:{PART}/{PART}(/[^:/@]+)?(@{PART})?(:[^:/]+)?|file:[^\0]+|reasoning_gym:\w+|import:\w+(\.\w+)*:\w+)",
+    rf"(hub:{PART}/{PART}(/[^:/@]+)?(@{PART})?(:[^:/]+)?|file:[^\0]+|reasoning_gym:\w+|import:\w+(\.\w+)*(?<!\.py):\w+)",
     re.ASCII,
 )
 SOURCE_FORMS = (
     "file:PATH, such as file:my.csv, hub:OWNER/NAME[/CONFIG][@REVISION][:split], reasoning_gym:NAME or"
-    " import:MODULE:FUNCTION"
+    " import:MODULE:FUNCTION, without .py"
 )
 
 

@@ -206,7 +206,7 @@ def build(kind: Any, tree: Any, where: Callable[[Place], str] = lambda _: "", **
         return TypeAdapter(kind).validate_python(tree, **options)
     except ValidationError as error:
         found = [(where(each["loc"]), _faults(each, kind, tree)) for each in error.errors(include_url=False)]
-        raise BadInput(*(file + fault for file, faults in found for fault in faults)) from None
+        raise BadInput(*dict.fromkeys(file + fault for file, faults in found for fault in faults)) from None
 
 
 def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:

@@ -31,6 +31,7 @@ from rich.console import Console
 
 from actors.clock import in_thread
 from actors.coordinator.context import RunRequest
+from actors.models.adapters import check_adapter
 from actors.runtime.process import VLLM_BUILDS, after, software_versions
 from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token
 from actors.storage.documents import RunSummary
@@ -96,6 +97,7 @@ def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
     """Print the plan of a run on this machine, or on the one that `device` names. simulate: numbers of GPUs."""
     machine = detect(config.device)
     plan = with_problems(plan_measured(resolve_model(config, machine), machine))
+    check_adapter(plan.config, config.model.path, plan.shape)
     if note := cluster_note():
         console.print(note)
     console.print(render_plan(plan, options(plan)))
@@ -132,7 +134,9 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
             port = free_port(config.dashboard.host, config.dashboard.port, "dashboard.port", remedy)
             plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
         check_host(needs_of_run(plan), folder, config.run.overwrite)
-        signals.on_leave(folder.rmdir)
+        for new in (folder.parent, folder):
+            if not new.exists():
+                signals.on_leave(new.rmdir)
         take_over(folder, what)
         start_server()  # it hides the environment, which Ray's processes need, while it starts
         session = BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=True, joined=joined))

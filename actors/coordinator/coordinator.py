@@ -25,6 +25,7 @@ from actors.coordinator.rules.streaks import SkippedStreak
 from actors.coordinator.saving import Saving
 from actors.coordinator.warm_start import WarmStart
 from actors.errors import Halted, LearnerDied
+from actors.formats import counted
 from actors.messages import AdapterRef, Batch, Progress
 from actors.storage.checkpoints import read_state
 from actors.storage.documents import EventKind
@@ -238,7 +239,9 @@ class Coordinator:
         if self._stopping.stopped:
             return Outcome("interrupted", self._stopping.reason)
         if limit is not None and self.updates >= limit:
-            return Outcome("completed", f"{self.updates} updates were requested")
+            return Outcome(
+                "completed", f"{counted(self.updates, 'update')} {'was' if limit == 1 else 'were'} requested"
+            )
         if self._producer.fruitless.over:
             return Outcome("completed", self._producer.fruitless.over)
         if 0 < patience <= self._selection.unrisen:

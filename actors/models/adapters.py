@@ -85,11 +85,11 @@ def pinned(config: AnyConfig, adapter: str = "") -> AnyConfig:
     return changed(config, {"model.pin": pin_of(model)})
 
 
-def check_adapter(config: Config, model_path: str) -> None:
+def check_adapter(config: Config, model_path: str, shape: ShapeConfig | None = None) -> None:
     """Raise BadInput unless `lora.start_from` is empty or a plain PEFT adapter in safetensors that states and fits the
     model, of no larger rank than the run's and on no other modules.
 
-    model_path: the model's local folder.
+    model_path: the model's local folder. shape: the model's, which is otherwise read from there.
     """
     if not config.lora.start_from:
         return
@@ -100,7 +100,8 @@ def check_adapter(config: Config, model_path: str) -> None:
     if more := [module for module in theirs["target_modules"] if module not in ours.target_modules]:
         remedy = f"give lora.target_modules=[{','.join((*ours.target_modules, *more))}]"
         raise BadInput(f"{where}: is also on {', '.join(more)}, which this run does not train; {remedy}")
-    _check_weights(_with(config, theirs), model_path, folder / WEIGHTS_FILE, where, effective=False)
+    shape = shape or shape_from_config(model_path)
+    _check_weights(_with(config, theirs), shape, folder / WEIGHTS_FILE, where, effective=False)
 
 
 def adopt_adapter(config: AnyConfig, adapter: str, model_path: str) -> tuple[AnyConfig, Adapter | None]:
@@ -114,7 +115,7 @@ def adopt_adapter(config: AnyConfig, adapter: str, model_path: str) -> tuple[Any
     folder, where = _named(config, adapter)
     stated = _read(config, model_path, folder, where)
     config = _with(config, _lora(stated))
-    _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=True)
+    _check_weights(config, shape_from_config(model_path), folder / WEIGHTS_FILE, where, effective=True)
     return config, Adapter(folder.resolve(), stated["base_model_name_or_path"])
 
 
@@ -172,14 +173,14 @@ def _with(config: AnyConfig, lora: dict[str, Any]) -> AnyConfig:
     return changed(config, {f"lora.{key}": value for key, value in lora.items()})
 
 
-def _check_weights(config: Config, model_path: str, file: Path, where: str, effective: bool) -> None:
+def _check_weights(config: Config, shape: ShapeConfig, file: Path, where: str, effective: bool) -> None:
     """Raise BadInput unless the weights are finite A and B of each module in every layer.
 
     effective: some B A must differ from zero.
     """
     if not os.path.isfile(file):
         raise BadInput(f"{where}: holds no {WEIGHTS_FILE} (pickles can run code when loaded); save it as safetensors")
-    expected, found = _shapes(config, shape_from_config(model_path)), False
+    expected, found = _shapes(config, shape), False
     try:
         with safe_open(file, framework="pt") as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118  # no mapping

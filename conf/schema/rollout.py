@@ -38,7 +38,8 @@ class RolloutConfig:
     every GPU, whichever has the shorter planned update; with several nodes without a GPU, one on each but the
     learner's; otherwise one."""
     kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, affects="operation")
-    """GiB of host memory for the KV cache of an engine on the CPU; on a GPU, the cache follows from its share."""
+    """Whole GiB, as vLLM takes them, of host memory for the KV cache of an engine on the CPU; on a GPU, the cache
+    follows from its share."""
     typical_prompt_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, affects="operation")
     """Mean length of a prompt, tokens. Only the plan's estimate of time uses it, if no run of this recipe has been
     measured."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from actors.formats import money
 from actors.models.files import BUNDLED, name_on_hub
 from actors.models.sizes import padded_rank
 from actors.storage.checkpoints import version_of
@@ -69,7 +70,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
             "licence of the base model": licence or "see the page of the base model",
             "updates": run.summary.updates or len(run.rows),
             "time": time(run.summary.spent_s),
-            "cost": "not recorded" if (cost := run.summary.cost) is None else f"{cost:.2f} at {price:g} per hour",
+            "cost": "not recorded" if (cost := run.summary.cost) is None else f"{money(cost)} at {price:g} per hour",
         },
         most_tokens=run.config.get("rollout.max_response_tokens"),
         repacked=trained.config.model.path == BUNDLED,

@@ -28,7 +28,7 @@ from conf.settings import changed
 from launch.hardware.machine import Machine, check_build
 from launch.plan.plan import possible_samples
 from launch.plan.refusal import check_engines
-from launch.session.admission import check_problems, take_over
+from launch.session.admission import check_problems, result_of, take_over
 from rewards.pool import check_reward_functions
 from rewards.problems.loading import BenchmarkProblems, load_benchmark, load_held_out
 from rewards.weighted_sum import reward_function
@@ -123,9 +123,7 @@ def with_result(config: CommandLine, run: Path | None) -> CommandLine:
     """Return the settings with the checkpoint of the run's result as the adapter if the run's folder is named."""
     if run is None or Path(config.adapter).resolve() != run:
         return config
-    if (result := RunRecord(run).checkpoints.result) is None:
-        raise BadInput(f"adapter={config.adapter}: the run in {near(run)} has no checkpoint; resume it until it has")
-    return changed(config, {"adapter": str(result)})
+    return changed(config, {"adapter": str(result_of(run, f"adapter={config.adapter}"))})
 
 
 def check_request(config: CommandLine, machine: Machine) -> None:

@@ -12,7 +12,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from actors.formats import counted, duration
+from actors.formats import counted, duration, money
 from actors.models.sizes import lora_parameters, parameters
 from actors.runtime.placement import Share
 from conf.catalogue import GPU_DTYPE
@@ -101,7 +101,7 @@ def _otherwise(plan: Plan) -> str:
 
 def _cost(plan: Plan, seconds: float) -> str:
     price = plan.config.budget.price_per_hour or 0.0
-    return f"{price * seconds / 3600:,.2f} at {price:.2f} per hour"
+    return f"{money(price * seconds / 3600)} at {price:.2f} per hour"
 
 
 def _settings(plan: Plan) -> Rows:

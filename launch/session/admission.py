@@ -19,8 +19,9 @@ from actors.storage.folders import MARK, empty, foreign, is_marked, mark
 from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord, named
+from conf.command import near
 from conf.errors import BadInput
-from conf.load import RECORD, dump, flatten, unmoved
+from conf.load import RECORD, dump, flatten, recorded, unmoved
 from conf.schema import AnyConfig, Config, among, marked
 from conf.settings import changed
 from launch.hardware.machine import Machine
@@ -154,7 +155,7 @@ def check_settings(config: Config, run: RunRecord) -> None:
 
 def resolve_model(config: AnyConfig, machine: Machine) -> AnyConfig:
     """Return the settings with the model's pin and dtype that a run began with; for model.dtype=auto, else with the
-    machine's faster dtype.
+    machine's faster dtype. A run or a checkpoint in lora.start_from stands for its adapter.
 
     A machine that is not this one has no run to resume here.
     """
@@ -163,8 +164,18 @@ def resolve_model(config: AnyConfig, machine: Machine) -> AnyConfig:
     begun = run.config().model if resumes else None
     if config.model.dtype == "auto":
         config = changed(config, {"model.dtype": begun.dtype if begun else machine.dtype})
+    if named := config.lora.start_from:
+        start = Path(named) if recorded(Path(named)) is None else result_of(Path(named), f"lora.start_from={named}")
+        config = changed(config, {"lora.start_from": str(start / "adapter" if (start / "adapter").is_dir() else start)})
     pin = begun.pin if begun and begun.path == config.model.path else ""
     return changed(config, {"model.pin": config.model.pin or pin})
+
+
+def result_of(run: Path, where: str) -> Path:
+    """Return the checkpoint of a run's result. Raises BadInput if there is none. where: the setting that names it."""
+    if (result := RunRecord(run).checkpoints.result) is None:
+        raise BadInput(f"{where}: the run in {near(run)} has no checkpoint; resume it until it has")
+    return result
 
 
 def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:

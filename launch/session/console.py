@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.coordinator.context import RunRequest
-from actors.formats import duration
+from actors.formats import duration, money
 from actors.messages import Progress
 from conf.command import near
 
@@ -90,7 +90,7 @@ def figures(progress: Progress) -> list[str]:
         f"useful tokens {row['tokens/useful_fraction']:.0%}",
         *([f"entropy {row['policy/entropy']:.2f}"] if "policy/entropy" in row else []),
         *filter(None, [speed if progress.answers else "engine restarts"]),
-        *([f"cost {progress.cost:.2f}"] if progress.cost is not None else []),
+        *([f"cost {money(progress.cost)}"] if progress.cost is not None else []),
         *filter(None, [progress.doing]),
     ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from actors.coordinator.budget import FINISH_MARGIN_S
 from actors.coordinator.context import Outcome, RunRequest, summarise
-from actors.formats import counted, duration
+from actors.formats import counted, duration, money
 from actors.runtime.process import after
 from actors.storage.checkpoints import version_of
 from actors.storage.documents import LedgerRecord, RunSummary
@@ -77,7 +77,7 @@ class OnEnd:
 
 def describe(summary: RunSummary) -> str:
     """Say how and when a run ended."""
-    cost = "" if summary.cost is None else f", at a cost of {summary.cost:.2f}"
+    cost = "" if summary.cost is None else f", at a cost of {money(summary.cost)}"
     ended = "completed, with its budget used," if summary.status == "budget_exhausted" else summary.status
     result, chosen = summary.result, ""
     if result and result.update != summary.updates:

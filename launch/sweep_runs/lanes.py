@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
+from actors.models.adapters import check_adapter
 from actors.runtime.cause_of_death import describe_exit
 from actors.runtime.process import end_with
 from conf.command import BAD_INPUT
@@ -120,13 +121,16 @@ def _most(grid: Grid, machines: Sequence[Machine]) -> int:
 
 def _plans(grid: Grid, machines: Sequence[Machine], count: int) -> dict[str, Plan]:
     """Plan every run on its lane's part of its machine, with its part of the sweep's budget. count: number of lanes."""
-    plans, total = {}, grid.settings.seconds
+    plans, total, checked = dict[str, Plan](), grid.settings.seconds, set[str]()
     for number, (run, machine) in enumerate(zip(grid.runs, machines, strict=True)):
         run.config = resolve_model(run.config, machine)
         if total is not None:
             run.config = changed(run.config, {"budget.minutes": total / len(grid.runs[::count]) / 60})
         check_functions(run.config.reward)
-        plans[run.name] = plan_measured(run.config, part(machine, number % count, count), grid.folder.parent)
+        plan = plans[run.name] = plan_measured(run.config, part(machine, number % count, count), grid.folder.parent)
+        if (start := repr((run.config.lora, run.config.model))) not in checked and not run.record.finished():
+            check_adapter(run.config, run.config.model.path, plan.shape)
+            checked.add(start)
     return plans
 
 

@@ -7,12 +7,13 @@ from functools import cached_property
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from actors.formats import counted, duration
+from actors.formats import counted, duration, money
 from conf.catalogue import find_benchmarks
 from conf.settings import changed
 from launch.plan.estimate import Estimate
 from launch.plan.options import estimate_all
 from launch.plan.plan import Plan
+from launch.plan.view import FEWEST_UPDATES
 from launch.sweep_runs.grid import Grid
 from launch.sweep_runs.jobs import Exam, Job, jobs_of
 from launch.sweep_runs.view import plain_table
@@ -64,7 +65,7 @@ class SweepPlan:
     def cost(self, seconds: float, gpus: int = 1) -> list[str]:
         """Return the cost of so long, if the price is known."""
         price = self.plans[self.grid.runs[0].name].config.budget.price_per_hour
-        return [] if price is None else [f"{price * gpus * seconds / 3600:,.2f}"]
+        return [] if price is None else [money(price * gpus * seconds / 3600)]
 
     def shown(self) -> RenderableType:
         """Return the whole plan for the screen."""
@@ -78,6 +79,10 @@ class SweepPlan:
         misfits, hopeless = [plan for plan in self.plans.values() if not plan.fits], idle(self.forecasts)
         faults = f"{len(misfits)} of {len(self.plans)} do not fit. " if misfits else ""
         faults += f"{len(hopeless)} of {len(self.plans)} have too small a budget for one update. " if hopeless else ""
+        counts = [found.updates for found in self.forecasts.values() if found and 0 < found.updates < FEWEST_UPDATES]
+        if counts:
+            most = counted(max(counts), "update")
+            faults += f"{len(counts)} of {len(self.plans)} hold {most} at most: nothing will be learned. "
         runs, where = self.grid.runs, self.plans[self.grid.runs[0].name].machine.name
         longest, way = max(self.total(runs[lane :: self.lanes]) for lane in range(self.lanes)), "one after another"
         if self.lanes > 1:
@@ -112,7 +117,7 @@ class SweepPlan:
                 ]
             jobs = jobs_of([run], self.exams)[-1 - bool(self.exams) :]
             more = [*(duration(self.seconds[exam]) for exam in jobs[1:]), *self.cost(self.total(jobs))]
-            style = "" if plan.fits and (not expected or expected.updates) else FAULT
+            style = "" if plan.fits and (not expected or expected.updates >= FEWEST_UPDATES) else FAULT
             fits = "fits" if plan.fits else "does not fit"
             table.add_row(run.name, fits, duration(plan.config.budget.seconds), *figures, *more, style=style)
         return table
@@ -123,7 +128,8 @@ class SweepPlan:
         for gpus in sorted({*self.grid.simulate} or {1, max(len(self.bases), 1), len(runs)}):
             end_s = max(self.total(jobs_of(runs[lane::gpus], self.exams)) for lane in range(gpus))
             table.add_row(str(gpus), duration(end_s), *self.cost(end_s, gpus))
-        return [Text("\nWith one run at a time on each GPU; the cost is that of all until the last has ended:"), table]
+        cost = "; the cost is that of all until the last has ended" if self.cost(0) else ""
+        return [Text(f"\nWith one run at a time on each GPU{cost}:"), table]
 
 
 def idle(forecasts: Mapping[str, Estimate | None]) -> list[str]:
