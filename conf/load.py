@@ -23,7 +23,7 @@ from conf.arguments import pairs
 from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
 from conf.errors import BadInput, hint
-from conf.parsing import FORMAT, check_format, flatten, parse_yaml, read_yaml, reason, unread, write_yaml
+from conf.parsing import FORMAT, check_format, drops, flatten, parse_yaml, read_yaml, reason, write_yaml
 from conf.schema import AnyConfig, CommandLine, Config, SweepCommandLine, among, marked
 from conf.settings import RULES, Place, build, changed, settings
 
@@ -200,8 +200,8 @@ def read_value(key: str, text: str, axis: bool = False) -> Any:
         if key in TEXTS and not (axis and text.startswith("[") and text.endswith("]")):
             return None if text == "null" and TEXTS[key] else text
         value = parse_yaml(text, yaml.BaseLoader if key in TEXTS else None) if text else ""
-        if lost := unread(text):
-            raise ValueError(lost)
+        if drops(text):
+            raise ValueError("it would lose its # …, or a line break, which is \\n in double quotes")
         return value
     except UnicodeEncodeError:
         raise BadInput(f"{key}={text}: not text in UTF-8; rename what it names, or give LC_ALL=C.UTF-8") from None

@@ -148,14 +148,12 @@ def parse_yaml(text: str, loader: Any = None) -> Any:
         raise ValueError(reason(error)) from None
 
 
-def unread(text: str) -> str:
-    """Say what a YAML reader would drop from a valid text: a comment, or a line break in a value; empty if nothing."""
-    rest, end = "", 0
-    for token in (each for each in yaml.scan(text, Loader) if isinstance(each, yaml.ScalarToken)):
-        if token.start_mark.line != token.end_mark.line and token.style != "|":
-            return "a line break would become a space, write \\n in double quotes"
-        rest, end = rest + text[end : token.start_mark.index], token.end_mark.index
-    return "# would begin a comment" if "#" in rest + text[end:] else ""
+def drops(text: str) -> bool:
+    """Whether a YAML reader would drop a comment from a valid text, or fold a line break in a value."""
+    tokens = [token for token in yaml.scan(text, Loader) if isinstance(token, yaml.ScalarToken)]
+    for token in reversed(tokens):
+        text = text[: token.start_mark.index] + text[token.end_mark.index :]
+    return "#" in text or any(token.start_mark.line != token.end_mark.line for token in tokens)
 
 
 def write_yaml(document: Any) -> str:

@@ -134,9 +134,9 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
             port = free_port(config.dashboard.host, config.dashboard.port, "dashboard.port", remedy)
             plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
         check_host(needs_of_run(plan), folder, config.run.overwrite)
-        for new in (folder.parent, folder):
-            if not new.exists():
-                signals.on_leave(new.rmdir)
+        if not folder.parent.exists():
+            signals.on_leave(folder.parent.rmdir)
+        signals.on_leave(folder.rmdir)
         take_over(folder, what)
         start_server()  # it hides the environment, which Ray's processes need, while it starts
         session = BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=True, joined=joined))

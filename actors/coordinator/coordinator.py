@@ -239,9 +239,7 @@ class Coordinator:
         if self._stopping.stopped:
             return Outcome("interrupted", self._stopping.reason)
         if limit is not None and self.updates >= limit:
-            return Outcome(
-                "completed", f"{counted(self.updates, 'update')} {'was' if limit == 1 else 'were'} requested"
-            )
+            return Outcome("completed", f"asked for {counted(self.updates, 'update')}")
         if self._producer.fruitless.over:
             return Outcome("completed", self._producer.fruitless.over)
         if 0 < patience <= self._selection.unrisen:

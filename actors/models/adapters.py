@@ -100,8 +100,9 @@ def check_adapter(config: Config, model_path: str, shape: ShapeConfig | None = N
     if more := [module for module in theirs["target_modules"] if module not in ours.target_modules]:
         remedy = f"give lora.target_modules=[{','.join((*ours.target_modules, *more))}]"
         raise BadInput(f"{where}: is also on {', '.join(more)}, which this run does not train; {remedy}")
-    shape = shape or shape_from_config(model_path)
-    _check_weights(_with(config, theirs), shape, folder / WEIGHTS_FILE, where, effective=False)
+    _check_weights(
+        _with(config, theirs), shape or shape_from_config(model_path), folder / WEIGHTS_FILE, where, effective=False
+    )
 
 
 def adopt_adapter(config: AnyConfig, adapter: str, model_path: str) -> tuple[AnyConfig, Adapter | None]:
@@ -187,8 +188,8 @@ def _check_weights(config: Config, shape: ShapeConfig, file: Path, where: str, e
             shapes = {name: weight.get_shape() for name, weight in slices.items()}
             for name in sorted(expected.keys() | shapes.keys()):
                 if shapes.get(name) != expected.get(name):
-                    shape = f"has shape {shapes.get(name)}, expected {expected.get(name)}"
-                    raise BadInput(f"{where}: {name} {shape}; name a whole adapter of the same model")
+                    differs = f"has shape {shapes.get(name)}, expected {expected.get(name)}"
+                    raise BadInput(f"{where}: {name} {differs}; name a whole adapter of the same model")
                 if (kind := slices[name].get_dtype()) not in FLOATS:
                     raise BadInput(f"{where}: {name} is in {kind}; name an adapter in {' or '.join(FLOATS)}")
             for name in (name for name in expected if ".lora_B." in name):

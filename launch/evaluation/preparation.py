@@ -63,7 +63,8 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     """Find and check everything, and only then touch the folder. Return None if only the plan was requested."""
     check_request(config, machine)
     run = run_of(config.adapter)
-    config = with_result(config, run)
+    if run:
+        config = changed(config, {"adapter": str(result_of(Path(config.adapter), f"adapter={config.adapter}"))})
     folder = EvaluationFolder.of(config, run)
     config = pinned(folder.as_begun(config), config.adapter)
     model_path = locate(config.model)
@@ -117,13 +118,6 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
         samples=samples,
         others=[each for each in before if each.name not in {known.benchmark.name for known in benchmarks}],
     )
-
-
-def with_result(config: CommandLine, run: Path | None) -> CommandLine:
-    """Return the settings with the checkpoint of the run's result as the adapter if the run's folder is named."""
-    if run is None or Path(config.adapter).resolve() != run:
-        return config
-    return changed(config, {"adapter": str(result_of(run, f"adapter={config.adapter}"))})
 
 
 def check_request(config: CommandLine, machine: Machine) -> None:

@@ -165,17 +165,17 @@ def resolve_model(config: AnyConfig, machine: Machine) -> AnyConfig:
     if config.model.dtype == "auto":
         config = changed(config, {"model.dtype": begun.dtype if begun else machine.dtype})
     if named := config.lora.start_from:
-        start = Path(named) if recorded(Path(named)) is None else result_of(Path(named), f"lora.start_from={named}")
+        start = result_of(Path(named).absolute(), f"lora.start_from={named}")
         config = changed(config, {"lora.start_from": str(start / "adapter" if (start / "adapter").is_dir() else start)})
     pin = begun.pin if begun and begun.path == config.model.path else ""
     return changed(config, {"model.pin": config.model.pin or pin})
 
 
-def result_of(run: Path, where: str) -> Path:
-    """Return the checkpoint of a run's result. Raises BadInput if there is none. where: the setting that names it."""
-    if (result := RunRecord(run).checkpoints.result) is None:
-        raise BadInput(f"{where}: the run in {near(run)} has no checkpoint; resume it until it has")
-    return result
+def result_of(folder: Path, where: str) -> Path:
+    """Return the checkpoint of a run's result; any other folder as it is. where: the setting that names the folder."""
+    if (result := RunRecord(folder).checkpoints.result) is None and recorded(folder):
+        raise BadInput(f"{where}: the run in {near(folder)} has no checkpoint; resume it until it has")
+    return result or folder
 
 
 def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:

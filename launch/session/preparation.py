@@ -107,9 +107,8 @@ def prepare(
     began = run.origin() if begun else origin(arguments, plan.machine.described)
     run.write_origin(began.model_copy(update={"planned": expected}))
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
-    for key, path in (("lora.start_from", config.lora.start_from), ("reward.judge.rubric", config.reward.judge.rubric)):
-        if path:  # the actors have working folders of their own
-            config = changed(config, {key: str(Path(path).resolve())})
+    if path := config.reward.judge.rubric:  # the actors have working folders of their own
+        config = changed(config, {"reward.judge.rubric": str(Path(path).resolve())})
     request = RunRequest(
         config=config,
         folder=run.path,

@@ -121,16 +121,15 @@ def _most(grid: Grid, machines: Sequence[Machine]) -> int:
 
 def _plans(grid: Grid, machines: Sequence[Machine], count: int) -> dict[str, Plan]:
     """Plan every run on its lane's part of its machine, with its part of the sweep's budget. count: number of lanes."""
-    plans, total, checked = dict[str, Plan](), grid.settings.seconds, set[str]()
+    plans, total = {}, grid.settings.seconds
     for number, (run, machine) in enumerate(zip(grid.runs, machines, strict=True)):
         run.config = resolve_model(run.config, machine)
         if total is not None:
             run.config = changed(run.config, {"budget.minutes": total / len(grid.runs[::count]) / 60})
         check_functions(run.config.reward)
         plan = plans[run.name] = plan_measured(run.config, part(machine, number % count, count), grid.folder.parent)
-        if (start := repr((run.config.lora, run.config.model))) not in checked and not run.record.finished():
+        if not run.record.finished():
             check_adapter(run.config, run.config.model.path, plan.shape)
-            checked.add(start)
     return plans
 
 

@@ -19,6 +19,7 @@ from conf.load import dump, load
 from launch import run
 from launch.hardware.machine import detect
 from tests.conf.test_signals import wait_for_end
+from tests.trained_runs import write_trained
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +100,7 @@ def test_run_that_is_not_begun_leaves_nothing(how: str, code: int, tmp_path: Pat
     assert done.returncode == code, done.stderr
     assert done.stderr.count("\n") == 1
     temporary.rmdir()  # which is empty
-    assert not list(runs.iterdir())
+    assert not runs.exists()
     wait_for_end(int(done.stdout.split()[-1]))
 
 
@@ -113,6 +114,21 @@ def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
     assert "heavy: []" in done.stdout
     for part in ("Placement", "of a GPU", "Memory", "budget", "24 h"):
         assert part in done.stdout
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_plan_refuses_an_adapter_to_start_from_as_the_run_would(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    write_trained(tmp_path / "runs" / "first", tiny_model)
+    monkeypatch.chdir(tmp_path)
+    asked = ["conf=quickstart", f"model.path={tiny_model}", "lora.start_from=runs/first", "plan=true"]
+    assert run.main([*asked, "lora.rank=4"]) == 0
+    error = refused(run.main, [*asked, "lora.rank=2"])
+    assert "update-000004" in error
+    assert "has rank 4" in error
+    (tmp_path / "runs" / "first" / "checkpoints" / "latest").unlink()
+    assert "no checkpoint" in refused(run.main, [*asked, "lora.rank=4"])
 
 
 def begun(folder: Path, *settings: str) -> Path:

@@ -3,6 +3,7 @@ from io import StringIO
 import pytest
 
 from conf.command import PlainConsole
+from conf.errors import BadInput
 from launch.hardware.machine import with_listed
 from launch.sweep_runs.grid import read_grid
 from launch.sweep_runs.jobs import exams_of
@@ -51,8 +52,15 @@ def test_exams_take_longer_with_more_samples_and_cost_follows_the_price(paper: S
     start_s = paper.forecasts[base.run.name].start_s  # type: ignore[union-attr]
     ratio = (twice.seconds[twice.bases[0]] - start_s) / (paper.seconds[base] - start_s)
     assert ratio == pytest.approx(2, rel=0.02)
-    assert "cost" not in "\n".join(shown(twice)).replace("the cost is", "")
+    assert "cost" not in "\n".join(shown(twice))
     assert [line.split()[0] for line in shown(twice)[-2:]] == ["3", "Times"]
+
+
+def test_a_plan_names_runs_that_cannot_learn_and_refuses_an_adapter_that_is_not_there() -> None:
+    plan = planned("conf=paper", "models=[instruct]", "ranks=[8,64]", "budget.updates=2")
+    assert shown(plan)[0].startswith("2 of 2 hold 2 updates at most")
+    with pytest.raises(BadInput, match=r"lora\.start_from=nowhere"):
+        planned("conf=quickstart", "ranks=[8]", "lora.start_from=nowhere")
 
 
 def test_fewer_updates_take_less_than_the_budget() -> None:
