@@ -201,7 +201,7 @@ def read_value(key: str, text: str, axis: bool = False) -> Any:
             return None if text == "null" and TEXTS[key] else text
         value = parse_yaml(text, yaml.BaseLoader if key in TEXTS else None) if text else ""
         if drops(text):
-            raise ValueError("it would lose its # …, or a line break, which is \\n in double quotes")
+            raise ValueError("a comment or a line break in it would be lost, the break is \\n in double quotes")
         return value
     except UnicodeEncodeError:
         raise BadInput(f"{key}={text}: not text in UTF-8; rename what it names, or give LC_ALL=C.UTF-8") from None

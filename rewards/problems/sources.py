@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from actors.clock import in_thread
 from actors.models.files import HubAway, newest
 from conf.errors import BadInput, in_brief, nearest
+from conf.load import FOLDER
 from conf.parsing import checked, disguise_of, path_of, reason
 from conf.schema import DataConfig
 from rewards.generators import REFUSED, grader_of
@@ -55,6 +56,9 @@ def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
         raise BadInput(f"{key}: '{reference}' {what}") from None
     return rows
 
+
+OF_RECIPES = Path("conf/recipes")
+"""Folder of the recipes' own files, as recipes name it."""
 
 MOST_ROWS = 10**6
 """Largest number of rows that are read if neither data.scan nor data.size asks for more: each takes kilobytes."""
@@ -164,6 +168,8 @@ def offline() -> Iterator[None]:
 
 def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
     path = path_of(reference, f"{key}=file:{reference}")
+    if path.parent == OF_RECIPES and not path.exists():  # an installed package, in any working directory
+        path = FOLDER / path.name
     if path.suffix not in READERS:
         raise BadInput(f"{key}: '{path}' has an unknown type: use one of {', '.join(READERS)}")
     if not os.path.isfile(path):
