@@ -144,7 +144,7 @@ def model_names(path: str) -> set[str]:
 def _read(config: Config, model_path: str, folder: Path, where: str) -> dict[str, Any]:
     """Return adapter_config.json. Raises BadInput unless it is of a plain LoRA for the run's model."""
     remedy = "name a plain LoRA in PEFT's format"
-    text = read_text(folder / CONFIG_FILE, remedy)
+    text = read_text(folder / CONFIG_FILE, f"{remedy} as {where.partition('=')[0]}")
     stated: dict[str, Any] = parse_json(text, AdapterConfig, f"{where}: {CONFIG_FILE}", remedy)
     for key in sorted({*stated, *PLAIN} - ANY_VALUE):
         if (value := stated.get(key)) not in PLAIN.get(key, OFF):

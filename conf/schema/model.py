@@ -132,8 +132,8 @@ class LoraConfig:
     [qkv_proj,o_proj,gate_up_proj,down_proj]."""
     start_from: str = setting("", "our choice: a new adapter", local_path=True, affects="learning rollout")
     """Folder of a plain PEFT adapter of this model to continue from, or of a run, whose result is then taken, of the
-    run's rank or a lower one, any alpha and scaling, on the run's modules or some of them; empty for a new adapter. It is embedded in the run's own adapter,
-    which begins as the same policy, up to the rounding of model.dtype."""
+    run's rank or a lower one, any alpha and scaling, on the run's modules or some of them; empty for a new adapter. It
+    is embedded in the run's own adapter, which begins as the same policy, up to the rounding of model.dtype."""
 
     def settled(self) -> "LoraConfig":
         """Return these settings with the alpha that the scaling gives at this rank, and the scaling constant."""
