@@ -144,7 +144,7 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
                 os._exit(1)  # this process cannot be trusted any more
             except BadReward as error:
                 reply = None, str(error)
-            except Exception as error:
+            except BaseException as error:  # a value that the function returns may raise anything
                 reply = None, f"{type(error).__name__}: {error}"
             signal.setitimer(signal.ITIMER_REAL, 0)
             _reply(pipe, *reply)

@@ -98,7 +98,10 @@ class UserFunction:
             calls = [partial(self._function, samples)]
         else:
             calls = [partial(self._score, prompt, text, gold, row) for text in responses]
-        found = self._runner.run(self._gathered(calls)) if self._asynchronous else [attempted(call) for call in calls]
+        if self._asynchronous:  # it may cancel all tasks
+            found = spread(attempted(partial(self._runner.run, self._gathered(calls))), len(calls))
+        else:
+            found = [attempted(call) for call in calls]
         results = [self._result(value) for value in (spread(found[0], len(responses)) if self.grouped else found)]
         if all(isinstance(result, str) for result in results):
             raise BadReward(results[0])
@@ -166,7 +169,7 @@ def number(value: Any) -> float:
         found = float("a text" if isinstance(value, str | bytes) else value)
     except OverflowError:  # a whole number beyond 1e308
         found = math.inf
-    except Exception as error:
+    except BaseException as error:  # of a `__float__` of the user's
         raise BadReward(f"returned {'None' if value is None else f'a {type(value).__name__}'}: {remedy}") from error
     if not abs(found) <= LARGEST:
         raise BadReward(f"returned {found:g}: return a finite number from -{LARGEST:,.0f} to {LARGEST:,.0f}")

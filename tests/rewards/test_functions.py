@@ -220,7 +220,10 @@ def test_a_ruined_worker_is_replaced(write: Write) -> None:
     assert earned == [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]
 
 
-HEAD = "import asyncio, time\n"
+HEAD = """import asyncio, time
+def stop(*_): raise KeyboardInterrupt
+class Odd: __float__ = __len__ = tolist = stop
+"""
 
 DONE = "return await asyncio.sleep(0, len(response))"
 
@@ -257,11 +260,11 @@ def test_functions_may_wait_and_see_the_whole_group(write: Write, source: str, e
         ("def reward(samples): return [1.0, float('nan')]", [False, True], "nan"),
         ("def reward(samples): return ['high', 1.0]", [True, False], "str"),
         ("def reward(samples): return [1.0, 2.0][len(samples) - 3]", [True, True], "2 numbers"),
-        ("def reward(samples): raise KeyError('colour')", [True, True], "line 2"),
+        ("def reward(samples): raise KeyError('colour')", [True, True], "line 4"),
         (
             "async def reward(prompt, response, gold): return {'a': 1, 'b': 1 / len(response)}[response]",
             [False, True],
-            "line 2",
+            "line 4",
         ),
         (
             "async def reward(prompt, response, gold): time.sleep(0 if response == 'a' else 600)",
@@ -270,6 +273,13 @@ def test_functions_may_wait_and_see_the_whole_group(write: Write, source: str, e
         ),
         ("async def reward(samples): await asyncio.sleep(600)", [True, True], "deadline_s"),
         ("async def reward(samples): raise SystemExit(1)", [True, True], "SystemExit"),
+        ("def reward(samples): return [Odd(), 1.0]", [True, False], "Odd"),
+        ("def reward(samples): return Odd()", [True, True], "KeyboardInterrupt"),
+        (
+            "async def reward(prompt, response, gold): [task.cancel() for task in asyncio.all_tasks()]",
+            [True, True],
+            "CancelledError",
+        ),
     ],
 )
 def test_a_failure_masks_the_samples_that_it_concerns(write: Write, source: str, masked: list[bool], said: str) -> None:
