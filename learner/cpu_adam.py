@@ -17,9 +17,6 @@ from actors.storage.files import lock
 
 log = logging.getLogger(__name__)
 
-SHM_COMM = "deepspeed_shm_comm"
-"""Name of DeepSpeed's shared-memory collective; its builder class exists on the CPU only."""
-
 OF_KIND = ("model name", "flags", "CPU implementer", "CPU part", "Features")
 """Beginnings of the lines of /proc/cpuinfo that tell kinds of CPUs apart, on x86 and on Arm."""
 
@@ -28,11 +25,10 @@ def cpu_adam_available() -> bool:
     """Return whether DeepSpeed's CPU Adam loads. The first call compiles it, in about a minute.
 
     Without a working C++ compiler the result is False and the reason is logged: torch's AdamW takes the same steps more
-    slowly. Call it before `deepspeed.init_distributed`, which would otherwise compile a collective for inference only.
+    slowly.
     """
     import deepspeed
 
-    deepspeed.ops.__compatible_ops__[SHM_COMM] = False
     # In torch's default, a per-user cache, two environments would recompile whenever the other one was used last.
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR", sys.prefix))
     name = f"torch_extensions-{processor()}-{torch.__version__}-{deepspeed.__version__}-{sys.implementation.cache_tag}"

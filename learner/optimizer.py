@@ -30,6 +30,9 @@ BUCKET_ELEMENTS = 50_000_000
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
+SHM_COMM = "deepspeed_shm_comm"
+"""Name of DeepSpeed's shared-memory collective; its builder class exists on the CPU only."""
+
 
 def learning_rate(config: LearnerConfig, update: int, progress: float, updates: int | None = None) -> float:
     """Return the learning rate of update number `update`, from 0.
@@ -63,6 +66,7 @@ class ZeroOptimizer:
         optimizer = _adamw(parameters, config)
         world.join("nccl" if parameters[0].is_cuda else "gloo")
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
+        deepspeed.ops.__compatible_ops__[SHM_COMM] = False  # else it is compiled for minutes; only inference uses it
         deepspeed.init_distributed()
         self._deepspeed, *_ = deepspeed.initialize(
             model=module,

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import deepspeed
 import pytest
 
 from conf.schema import LearnerConfig
-from learner.optimizer import learning_rate
+from learner.optimizer import SHM_COMM, learning_rate
 from tests.learner.helpers import Build, Make, batch, same, update, weights
 
 
@@ -23,6 +24,12 @@ def test_optimizer_without_offload_makes_the_same_steps(make: Make, build_group:
     for one in (second, third):
         update(one, batch(build_group, 3))
     assert same(weights(second), weights(third))
+
+
+def test_no_collective_is_compiled_without_offload(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(deepspeed.ops.__compatible_ops__, SHM_COMM, True)
+    make({"learner.offload": "none"})
+    assert not deepspeed.ops.__compatible_ops__[SHM_COMM]
 
 
 def rates(schedule: str, final_rate: float = 0.1) -> list[float]:
