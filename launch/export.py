@@ -27,7 +27,7 @@ from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.signals import scratch_folder
-from launch.after.trained import Trained, find_trained, prepare_torch
+from launch.after.trained import Trained, find_trained, prepare_torch, reminder
 
 TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}
 """Format → its dtypes, the default first; empty means the dtype of the base model or of the adapter."""
@@ -82,7 +82,7 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
         made.rename(target)
     console.print(f"{target}: verified")
     how = LOADED_BY[form].format(target=target, name=name, kind=kind, base=trained.base_name)
-    console.print(f"Load it with {how}")
+    console.print(f"Load it with {how}. {reminder(trained.config)}".strip())
     return 0
 
 

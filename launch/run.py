@@ -46,7 +46,7 @@ from conf.load import check_one_run, command_line
 from conf.schema import CommandLine, Config
 from conf.settings import changed, settings
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
-from launch.hardware.network import cluster_warning, free_port
+from launch.hardware.network import cluster_warning, dashboard_port
 from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import check_host, check_nodes, needs_of_run
 from launch.plan.options import options, scale
@@ -130,8 +130,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
             check_free(plan.placement)
             check_nodes(plan)
         else:
-            remedy = "stop the other run or Ray on this machine, or give dashboard.port=0 for any free port"
-            port = free_port(config.dashboard.host, config.dashboard.port, "dashboard.port", remedy)
+            port = dashboard_port(config.dashboard, console)
             plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
         check_host(needs_of_run(plan), folder, config.run.overwrite)
         if not folder.parent.exists():

@@ -9,8 +9,9 @@ Examples:
     python launch/samples.py runs/quickstart show=worse            # right before, wrong after
     python launch/samples.py runs/quickstart show=all verdict=unparsable limit=3
 
-Without `show`, the responses that became wrong come first, then those that became right. `verdict` selects by the
-verdict after training. The trained model is the run's result; checkpoint=latest is the last one, if it is another.
+One response to each problem is shown. Without `show`, it is one that became wrong or right, the more common change
+first. `verdict` selects by the verdict after training. The trained model is the run's result; checkpoint=latest is the
+last one, if it is another.
 """
 
 import sys
@@ -26,7 +27,7 @@ from conf.arguments import run_and_options, whole
 from conf.command import LAYOUT, PlainConsole, command
 from conf.errors import BadInput, printable
 from launch.after.trained import find_run
-from launch.reporting.tables import OUTCOMES, pairs_by_outcome
+from launch.reporting.tables import OUTCOMES, one_each, pairs_by_outcome
 
 OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": (), "checkpoint": ()}
 
@@ -56,12 +57,13 @@ def main(arguments: list[str]) -> int:
     by_outcome = pairs_by_outcome(*samples.values())
     outcomes = {"changed": ("worse", "better"), "all": tuple(OUTCOMES)}
     shown, verdict = given.get("show", "changed"), given.get("verdict")
-    pairs = [
+    chosen = {OUTCOMES[name] for name in outcomes.get(shown, (shown,))}
+    pairs = one_each(
         pair
-        for outcome in outcomes.get(shown, (shown,))
-        for pair in by_outcome[OUTCOMES[outcome]]
-        if verdict in (None, pair.after.status)
-    ]
+        for outcome, found in by_outcome.items()
+        for pair in found
+        if outcome in chosen and verdict in (None, pair.after.status)
+    )
     for pair in pairs[:limit]:
         console.print(f"{pair.problem.strip()}\nreference answer: {pair.gold}")
         models = {"base": pair.before, "trained": pair.after}

@@ -29,7 +29,7 @@ from conf.command import command, near
 from conf.errors import BadInput, printable
 from conf.signals import scratch_folder
 from launch.after.server_guard import KEY, ServerGuard, loopback
-from launch.after.trained import Trained, find_trained, talking
+from launch.after.trained import Trained, find_trained, reminder, talking
 from launch.hardware.network import free_port
 
 OPTIONS = {"host": (), "port": (), "checkpoint": ()}
@@ -47,7 +47,8 @@ def main(arguments: list[str]) -> int:
     trained = find_trained(folder, given.get("checkpoint", ""))
     server = server_command(trained, host, port)
     checkpoint, address = printable(near(trained.checkpoint)), f"{f'[{host}]' if ':' in host else host}:{port}"
-    print(f"Starting a server of {checkpoint}: http://{address}/v1 has the models base and trained", flush=True)
+    print(f"Starting a server of {checkpoint}: http://{address}/v1 has the models base and trained")
+    print(reminder(trained.config), flush=True)
     return watch(server)
 
 

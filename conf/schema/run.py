@@ -131,7 +131,7 @@ class DashboardConfig:
         "127.0.0.1", "our choice: whoever reaches the dashboard and has its token can run code", rule=HOST
     )
     """Address to bind to."""
-    port: int = setting(8265, "Ray's default", ge=0, le=65535)
+    port: int | None = setting(None, "8265, Ray's default, or the next free one", ge=0, le=65535)
     """Port to bind to; any free one for 0."""
 
 

@@ -9,7 +9,7 @@ from actors.models.files import BUNDLED, name_on_hub
 from actors.models.sizes import padded_rank
 from actors.storage.checkpoints import version_of
 from conf.schema.reward import weighs_answers
-from launch.after.trained import Trained
+from launch.after.trained import Trained, reminder
 from launch.reporting.history import Run
 from launch.reporting.page import cell
 from launch.reporting.run_conclusion import effect
@@ -74,6 +74,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
         },
         most_tokens=run.config.get("rollout.max_response_tokens"),
         repacked=trained.config.model.path == BUNDLED,
+        reminder=reminder(trained.config),
         overlaps=run.filtered.get(OVERLAP_KEPT, 0),
     )
 

@@ -89,7 +89,7 @@ def label(axes: Axes, y: str, x: str = "update", lines: int = 1) -> None:
         page = axes.figure.figure
         page.set_figheight(page.get_figheight() + LEGEND_ROW * ceil(len(names) / columns))
     if x == "update":
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
 def smooth(values: Sequence[float], window: int) -> Sequence[float]:
@@ -104,7 +104,8 @@ def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
     if (window := int(len(updates) * WINDOW)) > 1:
         axes.plot(updates, values, color=colour, alpha=0.25, linewidth=0.7)
         values = list(smooth(values, window))
-    axes.plot(updates, values, color=colour, label=label, marker="o" if len(updates) < FEW else "", markersize=3)
+    marker = "o" if len(updates) < FEW else ""
+    axes.plot(updates, values, color=colour, label=label, marker=marker, markersize=3, clip_on=False)
 
 
 def learning_curve(run: Run, found: Effect | None) -> Plot | None:

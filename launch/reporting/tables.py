@@ -219,20 +219,30 @@ def provenance(run: Run) -> dict[str, str]:
 
 
 def pairs(run: Run) -> list[BeforeAfter]:
-    """Return a few samples before and after training, one outcome after the other, changed ones first."""
+    """Return samples of a few problems before and after training, one outcome after the other, changed ones first."""
     by_outcome = pairs_by_outcome(run.before, run.after)
-    return [pair for each in itertools.zip_longest(*by_outcome.values()) for pair in each if pair][:SHOWN_PAIRS]
+    return one_each(filter(None, itertools.chain(*itertools.zip_longest(*by_outcome.values()))))[:SHOWN_PAIRS]
+
+
+def one_each(pairs: Iterable[BeforeAfter]) -> list[BeforeAfter]:
+    """Return the first pair of each problem."""
+    found: dict[str, BeforeAfter] = {}
+    for pair in pairs:
+        found.setdefault(pair.after.problem, pair)
+    return [*found.values()]
 
 
 def pairs_by_outcome(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> dict[str, list[BeforeAfter]]:
-    """Return all pairs of samples from before and after training, by outcome."""
+    """Return all pairs of samples from before and after training, by outcome: of changed ones the more common first."""
     first, problems = _numbered(before), problem_in({sample.prompt for sample in after})
     found = [
         BeforeAfter(problems[then.prompt], then.gold, first[key], then)
         for key, then in _numbered(after).items()
         if key in first
     ]
-    return {outcome: [pair for pair in found if pair.outcome == outcome] for outcome in OUTCOMES.values()}
+    each = {outcome: [pair for pair in found if pair.outcome == outcome] for outcome in OUTCOMES.values()}
+    worse, better, *_ = each
+    return {better: each[better], **each} if len(each[better]) > len(each[worse]) else each
 
 
 def _numbered(samples: Sequence[SampleRow]) -> dict[tuple[str, int], SampleRow]:

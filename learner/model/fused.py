@@ -30,7 +30,7 @@ def fuse(base: Any, device: torch.device) -> bool:
         return _plain(family, "liger-kernel has no others")
 
     def apply(model: Any) -> None:
-        # Head (learner.model.head) and losses are our own.
+        # Head and losses are our own (learner.model.logprobs).
         KNOWN[family](model=model, cross_entropy=False, fused_linear_cross_entropy=False)
 
     modeling = vars(sys.modules[type(base).__module__])

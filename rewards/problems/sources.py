@@ -191,7 +191,7 @@ def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator
 def row_of(fields: Any, where: str) -> dict[str, Any]:
     """Return the fields of a row. Raises BadInput for one that has no names, is nested too deeply or is too large."""
     if not isinstance(fields, dict):
-        raise BadInput(f"{where} is a {type(fields).__name__}: make each row an object of named fields")
+        raise BadInput(f"{where} is {json.dumps(fields, default=repr):.60}: make each row an object of named fields")
     try:
         if sum(len(value) for value in fields.values() if isinstance(value, str)) > MOST_ROW_CHARACTERS:
             raise ValueError(TOO_LONG)
@@ -245,7 +245,9 @@ def read_jsonl(path: Path) -> Iterator[Any]:
 
 def read_json(path: Path) -> Iterable[Any]:
     rows = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=each_once)
-    return rows if isinstance(rows, list) else [None]
+    if not isinstance(rows, list):
+        raise ValueError("it has no list of rows")
+    return rows
 
 
 def read_csv(path: Path) -> Iterator[Any]:

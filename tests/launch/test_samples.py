@@ -6,6 +6,8 @@ import pytest
 
 from actors.storage.checkpoints import Checkpoints, link
 from launch import samples
+from launch.reporting.history import read_run
+from launch.reporting.tables import pairs
 from tests.run_folders import sample, write_run
 
 BEFORE = {"a": "correct", "b": "correct", "c": "wrong", "d": "correct", "e": "wrong"}
@@ -24,6 +26,22 @@ def run(tmp_path: Path) -> Path:
         ]
         (folder / "samples" / f"eval-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def test_of_a_problem_one_response_is_shown_and_of_an_improved_run_the_improvements_first(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, flips in (("base", {"e": "wrong", "d": "correct"}), ("final", {"e": "correct", "d": "wrong"})):
+        rows = [
+            sample(0, verdict == "correct") | {"problem": problem, "prompt": problem, "status": verdict}
+            for problem, verdict in [("d", flips["d"]), *[("e", flips["e"])] * 2]
+        ]
+        (run / "samples" / f"eval-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert samples.main([str(run)]) == 0
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line in ("d", "e")] == ["e", "d"]
+    assert "Shown 2 of 2" in said
+    assert [pair.after.problem for pair in pairs(read_run(run))] == ["e", "d"]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,6 @@ from launch.reporting.history import Run
 from launch.reporting.tables import Table
 from launch.reporting.wording import count, decimal, percent
 
-PART = 4
-"""Part of the updates, one in so many, that is the beginning or the end."""
-
 FORMS: dict[str, Callable[[float], str]] = {
     "pass_rate": percent,
     "mean_length": decimal,
@@ -27,8 +24,8 @@ def table(run: Run) -> Table:
         cells = [name, f"{each['weight']:g}", count(sum(run.series(f"source/{name}/groups")[1]))]
         for key, form in FORMS.items():
             values = run.series(f"source/{name}/{key}")[1] or [0.0]
-            size = max(len(values) // PART, 1)
+            size = max(len(values) // 4, 1)
             cells.append(f"{form(fmean(values[:size]))} → {form(fmean(values[-size:]))}")
         rows.append(tuple(cells))
     head = ("source", "weight", "groups", "pass rate", "length, tokens", "no variance", "unparsable per update")
-    return Table("Sources", head, rows, f"In training: from the first to the last {PART}th of a source's updates.")
+    return Table("Sources", head, rows, "In training: from the first to the last quarter of a source's updates.")

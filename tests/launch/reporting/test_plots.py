@@ -1,14 +1,24 @@
 import re
 from pathlib import Path
 
-from launch.reporting.plots import Plot, finals, overlaid
-from tests.run_folders import swept
+from launch.reporting.history import read_run
+from launch.reporting.plots import Plot, curves, finals, overlaid
+from tests.run_folders import swept, write_run
 
 
 def legend(plot: Plot | None) -> set[str]:
     assert plot is not None
     texts = re.findall(r">([^<]+)</text>", plot.svg)
     return {text for text in texts if re.search("rank|learning|base|training|held-out|validation", text)}
+
+
+def test_the_only_update_is_a_whole_tick_and_a_whole_dot(tmp_path: Path) -> None:
+    for plot in curves(read_run(write_run(tmp_path / "one", updates=1))):
+        texts = re.findall(r">([^<]+)</text>", plot.svg)
+        assert texts[: texts.index("update")] == ["1"]
+        dots = re.findall(r"<g([^>]*)>\s*<use [^>]*style=\"fill: #(?:0a6cbc|c4501b)", plot.svg)
+        assert dots
+        assert not any("clip-path" in dot for dot in dots)
 
 
 def test_models_have_lines_and_baselines_of_their_own(tmp_path: Path) -> None:
