@@ -82,7 +82,7 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
         made.rename(target)
     console.print(f"{target}: verified")
     how = LOADED_BY[form].format(target=target, name=name, kind=kind, base=trained.base_name)
-    console.print(f"Load it with {how}. {reminder(trained.config)}".strip())
+    console.print(f"Load it with {how}", *reminder(trained.config), sep="\n")
     return 0
 
 

@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> int:
     trained = find_trained(folder, given.get("checkpoint", ""))
     server = server_command(trained, host, port)
     checkpoint, address = printable(near(trained.checkpoint)), f"{f'[{host}]' if ':' in host else host}:{port}"
-    print(f"Starting a server of {checkpoint}: http://{address}/v1 has the models base and trained")
-    print(reminder(trained.config), flush=True)
+    said = f"Starting a server of {checkpoint}: http://{address}/v1 has the models base and trained"
+    print(said, *reminder(trained.config), sep="\n", flush=True)
     return watch(server)
 
 

@@ -28,7 +28,7 @@ def write_trained(
         "model.dtype=bfloat16",
         f"data.source=file:{data}",
         "data.problem_pattern=",
-        "data.few_shot=[]",
+        *([] if any(each.startswith("data.few_shot=") for each in settings) else ["data.few_shot=[]"]),
         "data.system=null",
         "data.size=null",
         "eval.problems=6",

@@ -74,7 +74,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
         },
         most_tokens=run.config.get("rollout.max_response_tokens"),
         repacked=trained.config.model.path == BUNDLED,
-        reminder=reminder(trained.config),
+        reminder="".join(reminder(trained.config)),
         overlaps=run.filtered.get(OVERLAP_KEPT, 0),
     )
 

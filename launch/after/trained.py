@@ -120,12 +120,12 @@ def talking(trained: Trained) -> tuple[Config, Share]:
     return config, placement.rollouts[0]
 
 
-def reminder(config: Config) -> str:
-    """Say that prompts need the few-shot examples of training; empty without any."""
+def reminder(config: Config) -> list[str]:
+    """Return a sentence on the few-shot examples of training, if there are any."""
     if not (most := max(len(data.few_shot) for data in config.data.by_source.values())):
-        return ""
+        return []
     shown = f"Prompts in training began with {counted(most, 'few-shot example')} (data.few_shot)"
-    return f"{shown}: without them the model may seem untrained."
+    return [f"{shown}: without them the model may seem untrained."]
 
 
 def prepare_torch() -> None:

@@ -151,4 +151,4 @@ def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
         steps["train on"] = shlex.join(["python", "launch/run.py", *given, more])
     width = max(map(len, steps), default=0)
     lines = (f"  {what:<{width}}  {as_typed(command)}" for what, command in steps.items())
-    return [*(["Next:"] if steps else []), *lines, *filter(None, [reminder(config) if steps else ""])]
+    return [*(["Next:"] if steps else []), *lines, *(reminder(config) if steps else [])]

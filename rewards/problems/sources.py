@@ -246,7 +246,7 @@ def read_jsonl(path: Path) -> Iterator[Any]:
 def read_json(path: Path) -> Iterable[Any]:
     rows = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=each_once)
     if not isinstance(rows, list):
-        raise ValueError("it has no list of rows")
+        raise ValueError("it is not a list of rows")
     return rows
 
 

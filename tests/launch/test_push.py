@@ -17,7 +17,8 @@ from tests.trained_runs import write_trained
 
 PUBLISHED = """.gitattributes README.md adapter_config.json adapter_model.safetensors
     training/config.yaml training/metrics.jsonl training/report.html"""
-SAID = "1 · accuracy|20.8|95 % interval|1 × A40|9.8|0.08 at 0.5 per hour|one seed|me/mine"
+SAID = "1 · accuracy|20.8|95 % interval|1 × A40|9.8|0.08 at 0.5 per hour|one seed|me/mine|began with 1 few-shot example"
+SHOWN = "data.few_shot=[{problem: 1 + 1, answer: 2}]"
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def finished(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with an evaluation before and after."""
     folder = tmp_path_factory.mktemp("push")
-    settings = ("run.on_end='curl https://pod.example/stop?key=SECRET'", "budget.price_per_hour=0.5")
+    settings = ("run.on_end='curl https://pod.example/stop?key=SECRET'", "budget.price_per_hour=0.5", SHOWN)
     run = write_trained(folder / "runs" / "mine", tiny_model, settings=settings, rows=24)
     other = write_run(folder / "made-up", before=1, after=5, cost=0.08, hardware="1 × A40")
     for name in ("metrics.jsonl", "summary.json"):

@@ -14,8 +14,11 @@ import pytest
 
 from actors.runtime.placement import Share
 from actors.storage.checkpoints import Checkpoints
-from launch import serve
+from actors.storage.documents import RunSummary
+from conf.load import settings_of
+from launch import export, serve
 from launch.after import trained
+from launch.session import ending
 from tests.trained_runs import write_trained
 
 
@@ -61,6 +64,17 @@ def test_server_has_the_settings_of_the_engines(run: Path, monkeypatch: pytest.M
     assert (options["max-lora-rank"], options["dtype"], options["max-model-len"]) == ("8", "bfloat16", "2048")
     assert {"enable-lora", "enforce-eager", "no-enable-chunked-prefill"} <= options.keys()
     assert "hf-overrides" not in options
+
+
+def test_examples_of_training_are_recalled_wherever_its_model_is_used_without_them(
+    tiny_model: Path, tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = "data.few_shot=[{problem: 1 + 1, answer: 2}, {problem: 2 + 1, answer: 3}]"
+    for folder, count in ((run, 0), (write_trained(tmp_path / "runs" / "shown", tiny_model, settings=(shown,)), 1)):
+        served([str(folder)], monkeypatch)
+        assert export.main([str(folder), "format=adapter"]) == 0
+        print(*ending.next_steps(RunSummary(status="completed", updates=4), settings_of(folder), folder))
+        assert capsys.readouterr().out.count("2 few-shot examples") == 3 * count
 
 
 def test_cache_holds_the_conversations_and_not_the_runs_samples(
