@@ -33,7 +33,7 @@ from actors.clock import in_thread
 from actors.coordinator.context import RunRequest
 from actors.models.adapters import check_adapter
 from actors.runtime.process import VLLM_BUILDS, after, software_versions
-from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token
+from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token, root_of_session
 from actors.storage.documents import RunSummary
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
@@ -108,6 +108,7 @@ def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
 def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:
     """Check all needs of a run, take its folder and carry it out. Return the exit code. arguments: the command line."""
     require_token()
+    root_of_session()
     check_installed(config.run.report_to)
     if config.run.restore:
         console.print(bring_back(config))

@@ -41,8 +41,8 @@ NOTE = "ray-session"
 RAY = "ray"
 """Folder of Ray within the temporary one."""
 
-LONGEST = 42
-"""Most characters in the path of Ray's folder, so that the paths of a session's sockets have at most SOCKET."""
+LONGEST = "session_2026-12-31_23-59-59_999999_4194304/sockets/dash_TaskEventsHead"
+"""Longest path of a socket in Ray's folder: its dashboard's longest name, and seven digits of a process number."""
 
 SOCKET = 107
 """Most bytes in the path of a socket, by Linux."""
@@ -236,17 +236,26 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
         os.environ |= {} if before is None else {"TMPDIR": before}
 
 
-def root_of(path: str, longest: int = SOCKET) -> Path:
-    """Return this user's temporary folder, or the one in /tmp if a path in the former would be longer than that."""
-    root = private_folder().resolve()
-    return root if len(os.fsencode(root / path)) <= longest else private_folder("/tmp").resolve()
+def root_of(path: str) -> Path:
+    """Return this user's temporary folder, or the one in /tmp if the path of a socket in the former would be too long.
+    Raises BadInput if it would be in both.
+    """
+    for place in ("", "/tmp"):
+        if len(os.fsencode((root := private_folder(place).resolve()) / path)) <= SOCKET:
+            return root
+    raise BadInput(f"TMPDIR: the path of {root} is too long for sockets of {SOCKET} bytes: name a shorter folder")
+
+
+def root_of_session() -> Path:
+    """Return the folder for Ray's temporary folders, as `root_of` does."""
+    return root_of(f"run-12345678/{RAY}/{LONGEST}")
 
 
 def make_temporary(folder: Path) -> Path:
     """Make a temporary folder for Ray and note it in `folder`. It is in a private one, since all users can write to
     Ray's own.
     """
-    place = Path(tempfile.mkdtemp(prefix="run-", dir=root_of(f"run-12345678/{RAY}", LONGEST)))
+    place = Path(tempfile.mkdtemp(prefix="run-", dir=root_of_session()))
     on_leave(partial(_drop, folder, place))
     number = secrets.token_hex(16)
     mark(place, RAY_SESSION.kind, number=number, owner=folder.stat().st_ino)

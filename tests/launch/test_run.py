@@ -62,7 +62,7 @@ from actors.runtime import ray_session
 from conf.errors import BadInput
 from launch import run
 
-ray_session.LONGEST = 1000
+ray_session.SOCKET = 1000
 
 @contextmanager
 def session(config, placement, folder, **_):

@@ -1,17 +1,21 @@
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+from ray.dashboard.subprocesses.module import SubprocessModule
+from ray.dashboard.utils import get_all_modules
 
 from actors.runtime import ray_session
 from actors.runtime.placement import place
@@ -43,7 +47,7 @@ def private(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     """The user's own folder for temporary files."""
     folder = tmp_path_factory.mktemp("private")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr(ray_session, "LONGEST", 1000)
+    monkeypatch.setattr(ray_session, "SOCKET", 1000)
     return folder
 
 
@@ -116,12 +120,20 @@ def test_ctrl_z_stops_the_driver_and_not_the_servers_that_it_starts() -> None:
     assert not blocks(Path("/proc/self/status").read_text())
 
 
-@pytest.mark.parametrize(("longest", "root"), [(1000, ""), (10, "/tmp")])
+@pytest.mark.parametrize(("beyond", "root"), [(0, ""), (1, "/tmp"), (90, None)])
 def test_sessions_are_in_a_private_folder_with_room_for_sockets(
-    longest: int, root: str, private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    beyond: int, root: str | None, private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The names of the sockets are Ray's."""
+    module = max((each.__name__ for each in get_all_modules(SubprocessModule)), key=len)
+    session = f"session_{datetime.today():%Y-%m-%d_%H-%M-%S_%f}_{2**22}"
+    path = private / f"mbrl-{os.getuid()}" / "run-12345678" / RAY / session / "sockets" / f"dash_{module}"
     private.chmod(0o777)
-    monkeypatch.setattr(ray_session, "LONGEST", longest)
+    monkeypatch.setattr(ray_session, "SOCKET", len(str(path)) - beyond)
+    if root is None:
+        with pytest.raises(BadInput, match="TMPDIR"):
+            make_temporary(tmp_path)
+        return
     folder = make_temporary(tmp_path)
     assert folder.is_relative_to(root or private)
     assert {place.stat().st_mode & 0o777 for place in (folder, folder.parent)} == {0o700}
