@@ -34,6 +34,12 @@ from rewards.weighted_sum import reward_function
 PARTS = 10
 """Parts in which the problems are sampled; after each there is a line of progress, and perhaps the end."""
 
+PROGRESS_S = 20.0
+"""Seconds between two lines of progress within a part."""
+
+AMPLE = 1.25
+"""Factor on the time for a group of each problem, since the responses that ended first are the short ones."""
+
 
 @dataclass(frozen=True)
 class Sampled:
@@ -65,6 +71,14 @@ async def sample(
     size = rollout.samples_per_problem
     n = math.ceil(asked.samples / size) * size
     problems, rows = problems[: asked.problems], list[list[EvaluatedSample]]()
+    policy, said_s = PolicySamples((), n, None), clock.now()
+
+    def progressed() -> None:
+        nonlocal said_s
+        if clock.now() - said_s >= PROGRESS_S:
+            said_s = clock.now()
+            print(f"{policy.sampled} of {n * len(policy.problems)} responses of this part", flush=True)
+
     async with AsyncExitStack() as stack:
         engines, _, placement = await stack.enter_async_context(started_engines(plan, model_path, clock, record))
         verifier = start_verifier(reward_function(config), placement, clock=clock, record=record)
@@ -75,21 +89,33 @@ async def sample(
             await check_before_evaluation(config, engines, adapter, tuple(problems))
         at_once = rollout.concurrent_samples * len(placement.rollouts)
         part = max(math.ceil(len(problems) / PARTS), math.ceil(at_once / n))
+        print(f"The engine has started after {duration(clock.now() - said_s)}", flush=True)
         evaluator, began = Evaluator(config, engines, verifier, clock), clock.now()
         while len(rows) < len(problems):
             policy = PolicySamples(tuple(problems[len(rows) : len(rows) + part]), n, adapter)
-            await evaluator.evaluate(policy, at_once=at_once, seconds=60 * asked.minutes + began - clock.now())
+            left_s = 60 * asked.minutes + began - clock.now()
+            await evaluator.evaluate(policy, at_once=at_once, seconds=left_s, on_sample=progressed)
             if policy.rounds == n or not rows:  # else the samples that there are would be the short ones
                 new = zip(policy.problems, policy.of_rounds(policy.rounds - policy.rounds % size), strict=True)
                 again = bool(config.reward.custom)
                 rows += [await in_groups(verifier, *each, size) if again else each[1] for each in new]
             if not rows[0]:
-                remedy = f"too short for a group of {size} responses to each of {len(rows)} problems; raise it"
-                raise BadInput(f"signal.minutes={asked.minutes:g}: {remedy}")
+                raise too_short(policy, size, asked.minutes)
             found = Sampled(problems[: len(rows)], rows, clock.now() - began)
             if policy.rounds < n or not go_on(found):
                 break
         return found
+
+
+def too_short(policy: PolicySamples, size: int, minutes: float) -> BadInput:
+    """Say what samples were taken in the time, and which time is needed for a group of each problem."""
+    groups, rows = f"a group of {size} responses to each of {len(policy.problems)} problems", policy.kept
+    if not rows:
+        return BadInput(f"signal.minutes={minutes:g}: no response ended, and {groups} is needed; raise it")
+    right, tokens = sum(row.status == Status.CORRECT for row in rows), fmean(row.tokens for row in rows)
+    needed = math.ceil(AMPLE * minutes * size * len(policy.problems) / len(rows))
+    known = f"{len(rows)} responses of {tokens:.0f} tokens ended, {right} of them right"
+    return BadInput(f"signal.minutes={minutes:g}: {known}, and {groups} is needed; give signal.minutes={needed}")
 
 
 async def in_groups(
