@@ -47,6 +47,9 @@ LAYOUT = "\n\t"
 IN_CLONE = (Path(__file__).parents[1] / "pyproject.toml").is_file()
 """Whether this is a clone of the project, where each command is a file; an installed package has `microbudget`."""
 
+PACKAGES = ("conf", "actors", "learner", "rewards", "launch")
+"""The project's packages. Its worker processes look for them in the working folder first."""
+
 SET_UP = "delete .venv and run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl[cuda] or [cpu] anew"
 """Remedy for a missing or wrong build of vLLM."""
 
@@ -157,6 +160,7 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
                     print(as_typed(inspect.cleandoc(usage)))
                     code = 0
                 else:
+                    check_folder()
                     code = main(arguments, *more, **named)
                 if sys.stdout:
                     sys.stdout.flush()
@@ -172,6 +176,13 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
         return guarded
 
     return decorate
+
+
+def check_folder() -> None:
+    """Raise BadInput for a module in the working folder with the name of one of the project's packages."""
+    for file in (Path(f"{name}.py").absolute() for name in PACKAGES):
+        if file.exists():
+            raise BadInput(f"{file} hides the project's package {file.stem} from its processes: rename it")
 
 
 def refused(name: str, error: Exception) -> int:

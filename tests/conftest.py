@@ -210,6 +210,7 @@ def deepspeed_without_a_group() -> Iterator[None]:
 def own_signal_handlers() -> Iterator[None]:
     """A command that ran in this process no longer handles its signals, and none ends this process."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a shell that a test starts could not trap an ignored one
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(signals, "leave", lambda code, *_, **__: sys.exit(code))
         yield

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -77,7 +78,7 @@ EMBEDDING = "model.embed_tokens.weight"
 
 
 class HubAway(Exception):
-    """The hub cannot be reached, or answers nonsense. Its text is the kind of error."""
+    """The hub cannot be reached, or answers nonsense. Its text says which of them, and the kind of error."""
 
 
 def locate(model: ModelConfig) -> str:
@@ -266,10 +267,8 @@ def _from_hub(name: str, revision: str, patterns: list[str]) -> Path:
         fault = f"neither {page} nor the cache has revision {revision}; name another as {name}@REVISION in a new run"
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx2.TransportError) as error:
         away = error.__context__
-        cause = str(away) if isinstance(away, HubAway) else type(away or error).__name__
-        fault = (
-            f"not in the local cache, and the Hugging Face Hub cannot be reached ({cause}): check network, or {instead}"
-        )
+        cause = away if isinstance(away, HubAway) else f"cannot be reached ({type(away or error).__name__})"
+        fault = f"not in the local cache, and the Hugging Face Hub {cause}: check network, or {instead}"
     except (OSError, ValueError, LookupError, TypeError) as error:
         fault = f"{constants.HF_HOME} cannot be used ({reason(error)}); delete damaged files, set HF_HOME, or {instead}"
     raise BadInput(f"model.path={name}: {fault}")
@@ -281,6 +280,7 @@ def newest(kind: str, name: str, branch: str | None = None) -> str:
     Raises HubAway, BadInput for a token that no request can carry, and huggingface_hub's RevisionNotFoundError,
     RepositoryNotFoundError and its subclass GatedRepoError.
     """
+    import httpx2
     from huggingface_hub import HfApi, errors, get_token, utils
 
     if not re.fullmatch("[!-~]*", get_token() or ""):
@@ -289,11 +289,27 @@ def newest(kind: str, name: str, branch: str | None = None) -> str:
     try:
         ask = partial(getattr(HfApi(), f"{kind}_info"), name, revision=branch, timeout=HUB_TIMEOUT_S)
         revision: str = in_thread(2 * HUB_TIMEOUT_S, ask).sha
+        if not re.fullmatch(PIN, revision):
+            raise ValueError(revision)
+        if kind == "model":  # the library would follow a list that comes back to its beginning for ever
+            in_thread(
+                2 * HUB_TIMEOUT_S, lambda: _check_files(HfApi().list_repo_tree(name, recursive=True, revision=revision))
+            )
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         raise
     except Exception as error:  # a proxy's answer can raise anything
-        raise HubAway(type(error).__name__) from error
+        what = "cannot be reached" if isinstance(error, (OSError, httpx2.TransportError)) else "answers nonsense"
+        raise HubAway(f"{what} ({type(error).__name__})") from error
     return revision
+
+
+def _check_files(files: Iterable[Any]) -> None:
+    """Raise ValueError for a hub's list that names a file twice."""
+    seen = set[str]()
+    for file in files:
+        if file.path in seen:
+            raise ValueError(file.path)
+        seen.add(file.path)
 
 
 def _check_weights(folder: Path, path: str) -> None:

@@ -134,7 +134,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
             if not os.path.isdir(repository):  # the library prefers such a folder to the hub
                 newest("dataset", repository)
         except HubAway as error:
-            away.append(f"the Hugging Face Hub cannot be reached: {error}")
+            away.append(f"the Hugging Face Hub {error}")
         with offline() if away else nullcontext():  # the cache may have it; otherwise the library says so
             how = {"split": split, "revision": revision or None, "streaming": data.scan is not None}
             return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), most)]

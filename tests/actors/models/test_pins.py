@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -74,6 +75,22 @@ def test_without_a_hub_the_cache_suffices(offline: bool, hub: Hub, monkeypatch: 
     assert locate(replace(MODEL, pin=FIRST)) == locate(MODEL) == folder
     with pytest.raises(BadInput, match="not in the local cache"):
         locate(replace(MODEL, pin=SECOND))
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [({"endless": FIRST}, "ValueError"), ({"numbers": True}, "TypeError"), ({"nonsense": "main"}, "")],
+)
+def test_a_hub_that_answers_nonsense_is_said_to_and_the_cache_suffices(
+    fault: dict[str, Any], kind: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, cache = locate(MODEL), constants.HF_HUB_CACHE
+    for name, value in fault.items():
+        setattr(hub, name, value)
+    assert locate(MODEL) == folder
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", f"{cache}-2")
+    with pytest.raises(BadInput, match=rf"not in the local cache.*Hub answers nonsense \(.*{kind}"):
+        locate(MODEL)
 
 
 def test_a_commit_in_the_cache_is_not_requested_and_may_be_gone(hub: Hub) -> None:
