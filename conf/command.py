@@ -160,7 +160,9 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
                     print(as_typed(inspect.cleandoc(usage)))
                     code = 0
                 else:
-                    check_folder()
+                    for file in (Path(f"{name}.py").absolute() for name in PACKAGES):
+                        if file.exists():
+                            raise BadInput(f"{file} hides a package of this project from its processes: rename it")
                     code = main(arguments, *more, **named)
                 if sys.stdout:
                     sys.stdout.flush()
@@ -176,13 +178,6 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
         return guarded
 
     return decorate
-
-
-def check_folder() -> None:
-    """Raise BadInput for a module in the working folder with the name of one of the project's packages."""
-    for file in (Path(f"{name}.py").absolute() for name in PACKAGES):
-        if file.exists():
-            raise BadInput(f"{file} hides the project's package {file.stem} from its processes: rename it")
 
 
 def refused(name: str, error: Exception) -> int:

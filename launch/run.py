@@ -33,7 +33,7 @@ from actors.clock import in_thread
 from actors.coordinator.context import RunRequest
 from actors.models.adapters import check_adapter
 from actors.runtime.process import VLLM_BUILDS, after, software_versions
-from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token, root_of_session
+from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token
 from actors.storage.documents import RunSummary
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
@@ -46,7 +46,7 @@ from conf.load import check_one_run, command_line
 from conf.schema import CommandLine, Config
 from conf.settings import changed, settings
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
-from launch.hardware.network import cluster_warning, dashboard_port
+from launch.hardware.network import cluster_warning, free_port
 from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import check_host, check_nodes, needs_of_run
 from launch.plan.options import options, scale
@@ -108,7 +108,6 @@ def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
 def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:
     """Check all needs of a run, take its folder and carry it out. Return the exit code. arguments: the command line."""
     require_token()
-    root_of_session()
     check_installed(config.run.report_to)
     if config.run.restore:
         console.print(bring_back(config))
@@ -130,8 +129,9 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
 
             check_free(plan.placement)
             check_nodes(plan)
-        else:
-            port = dashboard_port(config.dashboard, console)
+        elif (port := config.dashboard.port) is not None:
+            remedy = "stop the other run or Ray on this machine, or leave it out for the next free port"
+            port = free_port(config.dashboard.host, port, "dashboard.port", remedy)
             plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
         check_host(needs_of_run(plan), folder, config.run.overwrite)
         if not folder.parent.exists():

@@ -21,8 +21,8 @@ class Hub:
 
     files: by repository and path. models: files by repository, commit and path, the newest commit last. tags: commits.
     asked: paths of all requests. created: bodies of requests to `create`.
-    silent, nonsense: ends of paths whose requests get no response, or one of no use. endless: the end of paths of
-        lists whose next page is themselves. numbers: whether commits are numbers.
+    silent, nonsense: ends of paths whose requests get no response, or one of no use. endless: the end of paths
+        of lists whose next page is themselves.
     page: the content of a refusal of every request; None for none.
     """
 
@@ -37,7 +37,6 @@ class Hub:
     silent: str = "none"
     nonsense: str = "none"
     endless: str = "none"
-    numbers: bool = False
     page: Any = None
     closed: threading.Event = field(default_factory=threading.Event)
 
@@ -69,8 +68,6 @@ def running_hub() -> Iterator[Hub]:
                 code, content, *headers = respond(hub, path, body)
                 if path.endswith(hub.endless):
                     headers = [(("Link", f'<{hub.url}{self.path}>; rel="next"'),)]
-                if hub.numbers and isinstance(content, dict) and "sha" in content:
-                    content["sha"] = 5
                 self.answer(code, content, *headers)
 
         do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815  # as the library names them

@@ -51,11 +51,6 @@ class PolicySamples:
         return len(self._rows)
 
     @property
-    def kept(self) -> list[EvaluatedSample]:
-        """The samples so far, in the order of their completion."""
-        return [*self._rows.values()]
-
-    @property
     def rounds(self) -> int:
         """Number of samples that every problem has."""
         return next((number for number in range(self.n) if self.missing(number)), self.n)

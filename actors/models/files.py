@@ -4,9 +4,9 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +38,9 @@ BLOCK, BLOCKS = 2**14, 2**10
 
 WEIGHT_INDEX = "model.safetensors.index.json"
 """File that names the file of each weight, in a model that has several."""
+
+MOST_FILES = 10_000
+"""Most files of a model's list that are checked: the library follows a list whose next page is itself for ever."""
 
 SHAPE_FILES = ["config.json"]
 TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"]
@@ -291,25 +294,17 @@ def newest(kind: str, name: str, branch: str | None = None) -> str:
         revision: str = in_thread(2 * HUB_TIMEOUT_S, ask).sha
         if not re.fullmatch(PIN, revision):
             raise ValueError(revision)
-        if kind == "model":  # the library would follow a list that comes back to its beginning for ever
-            in_thread(
-                2 * HUB_TIMEOUT_S, lambda: _check_files(HfApi().list_repo_tree(name, recursive=True, revision=revision))
-            )
+        if kind == "model":
+            files = HfApi().list_repo_tree(name, recursive=True, revision=revision)
+            paths = in_thread(2 * HUB_TIMEOUT_S, lambda: [file.path for file in islice(files, MOST_FILES)])
+            if len({*paths}) < len(paths):
+                raise ValueError(paths[0])
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         raise
     except Exception as error:  # a proxy's answer can raise anything
         what = "cannot be reached" if isinstance(error, (OSError, httpx2.TransportError)) else "answers nonsense"
         raise HubAway(f"{what} ({type(error).__name__})") from error
     return revision
-
-
-def _check_files(files: Iterable[Any]) -> None:
-    """Raise ValueError for a hub's list that names a file twice."""
-    seen = set[str]()
-    for file in files:
-        if file.path in seen:
-            raise ValueError(file.path)
-        seen.add(file.path)
 
 
 def _check_weights(folder: Path, path: str) -> None:

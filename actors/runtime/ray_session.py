@@ -246,16 +246,11 @@ def root_of(path: str) -> Path:
     raise BadInput(f"TMPDIR: the path of {root} is too long for sockets of {SOCKET} bytes: name a shorter folder")
 
 
-def root_of_session() -> Path:
-    """Return the folder for Ray's temporary folders, as `root_of` does."""
-    return root_of(f"run-12345678/{RAY}/{LONGEST}")
-
-
 def make_temporary(folder: Path) -> Path:
     """Make a temporary folder for Ray and note it in `folder`. It is in a private one, since all users can write to
     Ray's own.
     """
-    place = Path(tempfile.mkdtemp(prefix="run-", dir=root_of_session()))
+    place = Path(tempfile.mkdtemp(prefix="run-", dir=root_of(f"run-12345678/{RAY}/{LONGEST}")))
     on_leave(partial(_drop, folder, place))
     number = secrets.token_hex(16)
     mark(place, RAY_SESSION.kind, number=number, owner=folder.stat().st_ino)

@@ -122,10 +122,9 @@ def talking(trained: Trained) -> tuple[Config, Share]:
 
 def reminder(config: Config) -> list[str]:
     """Return a sentence on the few-shot examples of training, if there are any."""
-    if not (most := max(len(data.few_shot) for data in config.data.by_source.values())):
-        return []
+    most = max(len(data.few_shot) for data in config.data.by_source.values())
     shown = f"Prompts in training began with {counted(most, 'few-shot example')} (data.few_shot)"
-    return [f"{shown}: without them the model may seem untrained."]
+    return [f"{shown}: without them the model may seem untrained."] if most else []
 
 
 def prepare_torch() -> None:

@@ -37,9 +37,6 @@ PARTS = 10
 PROGRESS_S = 20.0
 """Seconds between two lines of progress within a part."""
 
-AMPLE = 1.25
-"""Factor on the time for a group of each problem, since the responses that ended first are the short ones."""
-
 
 @dataclass(frozen=True)
 class Sampled:
@@ -100,22 +97,18 @@ async def sample(
                 again = bool(config.reward.custom)
                 rows += [await in_groups(verifier, *each, size) if again else each[1] for each in new]
             if not rows[0]:
-                raise too_short(policy, size, asked.minutes)
+                first, wanted = policy.of_parts(1), size * len(policy.problems)
+                right = sum(row.status == Status.CORRECT for [row] in first)
+                needed = math.ceil(2 * asked.minutes * wanted / max(policy.sampled, size))  # the short ones end first
+                known = f"{policy.sampled} of the {wanted} responses ended that a verdict needs"
+                raise BadInput(
+                    f"signal.minutes={asked.minutes:g}: {known}, and of {len(first)} problems' first ones {right} are "
+                    f"right; give signal.minutes={needed}"
+                )
             found = Sampled(problems[: len(rows)], rows, clock.now() - began)
             if policy.rounds < n or not go_on(found):
                 break
         return found
-
-
-def too_short(policy: PolicySamples, size: int, minutes: float) -> BadInput:
-    """Say what samples were taken in the time, and which time is needed for a group of each problem."""
-    groups, rows = f"a group of {size} responses to each of {len(policy.problems)} problems", policy.kept
-    if not rows:
-        return BadInput(f"signal.minutes={minutes:g}: no response ended, and {groups} is needed; raise it")
-    right, tokens = sum(row.status == Status.CORRECT for row in rows), fmean(row.tokens for row in rows)
-    needed = math.ceil(AMPLE * minutes * size * len(policy.problems) / len(rows))
-    known = f"{len(rows)} responses of {tokens:.0f} tokens ended, {right} of them right"
-    return BadInput(f"signal.minutes={minutes:g}: {known}, and {groups} is needed; give signal.minutes={needed}")
 
 
 async def in_groups(

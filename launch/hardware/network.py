@@ -2,16 +2,10 @@
 
 import ipaddress
 import socket
-from contextlib import suppress
 
 import psutil
-from rich.console import Console
 
 from conf.errors import BadInput
-from conf.schema.run import DashboardConfig
-
-RAYS_PORT = 8265
-"""Default port of Ray's dashboard."""
 
 
 def free_port(host: str, port: int, setting: str, remedy: str) -> int:
@@ -21,18 +15,6 @@ def free_port(host: str, port: int, setting: str, remedy: str) -> int:
             return int(listener.getsockname()[1])
     except OSError as error:
         raise BadInput(f"{setting}={port} on {host} cannot be used ({error.strerror}): {remedy}") from error
-
-
-def dashboard_port(asked: DashboardConfig, console: Console) -> int:
-    """Return the port for Ray's dashboard: without one in the settings, the first free one from Ray's default on."""
-    remedy = "stop the other run or Ray on this machine, or leave it out for the next free port"
-    for port in () if asked.port is not None else range(RAYS_PORT, RAYS_PORT + 50):
-        with suppress(BadInput):
-            found = free_port(asked.host, port, "dashboard.port", remedy)
-            if found != RAYS_PORT:
-                console.print(f"Port {RAYS_PORT} is taken: Ray's dashboard is at port {found}")
-            return found
-    return free_port(asked.host, asked.port or 0, "dashboard.port", remedy)
 
 
 def public_addresses() -> list[str]:

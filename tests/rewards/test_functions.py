@@ -275,11 +275,7 @@ def test_functions_may_wait_and_see_the_whole_group(write: Write, source: str, e
         ("async def reward(samples): raise SystemExit(1)", [True, True], "SystemExit"),
         ("def reward(samples): return [Odd(), 1.0]", [True, False], "Odd"),
         ("def reward(samples): return Odd()", [True, True], "KeyboardInterrupt"),
-        (
-            "async def reward(prompt, response, gold): [task.cancel() for task in asyncio.all_tasks()]",
-            [True, True],
-            "CancelledError",
-        ),
+        ("async def reward(samples): [one.cancel() for one in asyncio.all_tasks()]", [True, True], "CancelledError"),
     ],
 )
 def test_a_failure_masks_the_samples_that_it_concerns(write: Write, source: str, masked: list[bool], said: str) -> None:

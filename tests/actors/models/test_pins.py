@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -77,19 +76,15 @@ def test_without_a_hub_the_cache_suffices(offline: bool, hub: Hub, monkeypatch: 
         locate(replace(MODEL, pin=SECOND))
 
 
-@pytest.mark.parametrize(
-    ("fault", "kind"),
-    [({"endless": FIRST}, "ValueError"), ({"numbers": True}, "TypeError"), ({"nonsense": "main"}, "")],
-)
-def test_a_hub_that_answers_nonsense_is_said_to_and_the_cache_suffices(
-    fault: dict[str, Any], kind: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, cache = locate(MODEL), constants.HF_HUB_CACHE
-    for name, value in fault.items():
-        setattr(hub, name, value)
+@pytest.mark.parametrize("fault", ["endless", "nonsense", "number"])
+def test_a_hub_that_answers_nonsense_is_said_to(fault: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = locate(MODEL)
+    if fault == "number":
+        hub.models["owner/name"][5] = {}  # type: ignore[index]
+    setattr(hub, fault, {"endless": FIRST, "nonsense": "main"}.get(fault))
     assert locate(MODEL) == folder
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", f"{cache}-2")
-    with pytest.raises(BadInput, match=rf"not in the local cache.*Hub answers nonsense \(.*{kind}"):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "elsewhere")
+    with pytest.raises(BadInput, match=r"not in the local cache.*Hub answers nonsense"):
         locate(MODEL)
 
 

@@ -3,28 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from conf.command import PlainConsole
-from conf.errors import BadInput
-from conf.schema.run import DashboardConfig
 from launch.hardware import network
-from launch.hardware.network import cluster_warning, dashboard_port, public_addresses
-
-
-def test_only_a_port_that_was_asked_for_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        taken = server.getsockname()[1]
-        monkeypatch.setattr(network, "RAYS_PORT", taken)
-        with pytest.raises(BadInput, match=f"dashboard.port={taken} on 127.0.0.1"):
-            dashboard_port(DashboardConfig(port=taken), PlainConsole())
-        found = dashboard_port(DashboardConfig(), PlainConsole())
-    said = capsys.readouterr().out
-    assert found != taken
-    assert (said.count("\n"), str(taken) in said, str(found) in said) == (1, True, True)
-    monkeypatch.setattr(network, "RAYS_PORT", found)
-    assert dashboard_port(DashboardConfig(), PlainConsole()) == found
-    assert not capsys.readouterr().out
+from launch.hardware.network import cluster_warning, public_addresses
 
 
 @pytest.mark.parametrize(
