@@ -47,9 +47,6 @@ LAYOUT = "\n\t"
 IN_CLONE = (Path(__file__).parents[1] / "pyproject.toml").is_file()
 """Whether this is a clone of the project, where each command is a file; an installed package has `microbudget`."""
 
-PACKAGES = ("conf", "actors", "learner", "rewards", "launch")
-"""The project's packages. Its worker processes look for them in the working folder first."""
-
 SET_UP = "delete .venv and run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl[cuda] or [cpu] anew"
 """Remedy for a missing or wrong build of vLLM."""
 
@@ -160,8 +157,8 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
                     print(as_typed(inspect.cleandoc(usage)))
                     code = 0
                 else:
-                    for file in (Path(f"{name}.py").absolute() for name in PACKAGES):
-                        if file.exists():
+                    for package in ("conf", "actors", "learner", "rewards", "launch"):  # Ray's workers look here first
+                        if (file := Path(f"{package}.py").absolute()).exists():
                             raise BadInput(f"{file} hides a package of this project from its processes: rename it")
                     code = main(arguments, *more, **named)
                 if sys.stdout:

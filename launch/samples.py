@@ -9,9 +9,8 @@ Examples:
     python launch/samples.py runs/quickstart show=worse            # right before, wrong after
     python launch/samples.py runs/quickstart show=all verdict=unparsable limit=3
 
-One response to each problem is shown. Without `show`, it is one that became wrong or right, the more common change
-first. `verdict` selects by the verdict after training. The trained model is the run's result; checkpoint=latest is the
-last one, if it is another.
+Each problem has one response; without `show`, one that became wrong or right, the more common change first. `verdict`
+selects by that after training. The trained model is the run's result; checkpoint=latest is the last, if it is another.
 """
 
 import sys

@@ -21,8 +21,7 @@ class Hub:
 
     files: by repository and path. models: files by repository, commit and path, the newest commit last. tags: commits.
     asked: paths of all requests. created: bodies of requests to `create`.
-    silent, nonsense: ends of paths whose requests get no response, or one of no use. endless: the end of paths
-        of lists whose next page is themselves.
+    silent, nonsense, endless: ends of paths that get no response, one of no use, or one whose next page is itself.
     page: the content of a refusal of every request; None for none.
     """
 

@@ -11,6 +11,8 @@ from conf.load import dump, load
 
 QUESTIONS = [f"What is {number} + 4? Put the final answer within \\boxed{{}}." for number in range(6)]
 
+SHOWN = "data.few_shot=[{problem: 1 + 1, answer: 2}]"
+
 
 def write_trained(
     folder: Path, model: Path, *, std: float = 0.05, rows: int = 6, settings: tuple[str, ...] = ()

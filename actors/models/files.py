@@ -4,9 +4,9 @@ import hashlib
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,9 +38,6 @@ BLOCK, BLOCKS = 2**14, 2**10
 
 WEIGHT_INDEX = "model.safetensors.index.json"
 """File that names the file of each weight, in a model that has several."""
-
-MOST_FILES = 10_000
-"""Most files of a model's list that are checked: the library follows a list whose next page is itself for ever."""
 
 SHAPE_FILES = ["config.json"]
 TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"]
@@ -283,7 +280,6 @@ def newest(kind: str, name: str, branch: str | None = None) -> str:
     Raises HubAway, BadInput for a token that no request can carry, and huggingface_hub's RevisionNotFoundError,
     RepositoryNotFoundError and its subclass GatedRepoError.
     """
-    import httpx2
     from huggingface_hub import HfApi, errors, get_token, utils
 
     if not re.fullmatch("[!-~]*", get_token() or ""):
@@ -294,15 +290,14 @@ def newest(kind: str, name: str, branch: str | None = None) -> str:
         revision: str = in_thread(2 * HUB_TIMEOUT_S, ask).sha
         if not re.fullmatch(PIN, revision):
             raise ValueError(revision)
-        if kind == "model":
-            files = HfApi().list_repo_tree(name, recursive=True, revision=revision)
-            paths = in_thread(2 * HUB_TIMEOUT_S, lambda: [file.path for file in islice(files, MOST_FILES)])
-            if len({*paths}) < len(paths):
-                raise ValueError(paths[0])
+        if kind == "model":  # the library would follow a list whose next page is itself for ever
+            files: Iterator[Any] = iter(HfApi().list_repo_tree(name, recursive=True, revision=revision))
+            if in_thread(2 * HUB_TIMEOUT_S, lambda: next(files, None) in files):
+                raise ValueError(name)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         raise
     except Exception as error:  # a proxy's answer can raise anything
-        what = "cannot be reached" if isinstance(error, (OSError, httpx2.TransportError)) else "answers nonsense"
+        what = "answers nonsense" if isinstance(error, (ValueError, TypeError, LookupError)) else "cannot be reached"
         raise HubAway(f"{what} ({type(error).__name__})") from error
     return revision
 

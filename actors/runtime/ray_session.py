@@ -237,13 +237,9 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 
 
 def root_of(path: str) -> Path:
-    """Return this user's temporary folder, or the one in /tmp if the path of a socket in the former would be too long.
-    Raises BadInput if it would be in both.
-    """
-    for place in ("", "/tmp"):
-        if len(os.fsencode((root := private_folder(place).resolve()) / path)) <= SOCKET:
-            return root
-    raise BadInput(f"TMPDIR: the path of {root} is too long for sockets of {SOCKET} bytes: name a shorter folder")
+    """Return this user's temporary folder, or the one in /tmp if the path of a socket in the former is too long."""
+    root = private_folder().resolve()
+    return root if len(os.fsencode(root / path)) <= SOCKET else private_folder("/tmp").resolve()
 
 
 def make_temporary(folder: Path) -> Path:

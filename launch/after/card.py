@@ -9,11 +9,12 @@ from actors.models.files import BUNDLED, name_on_hub
 from actors.models.sizes import padded_rank
 from actors.storage.checkpoints import version_of
 from conf.schema.reward import weighs_answers
-from launch.after.trained import Trained, reminder
+from launch.after.trained import Trained
 from launch.reporting.history import Run
 from launch.reporting.page import cell
 from launch.reporting.run_conclusion import effect
 from launch.reporting.wording import many, time
+from rewards.problems.chat import reminder
 from rewards.problems.loading import OVERLAP_KEPT
 
 LIBRARY = {"adapter": "peft", "merged": "transformers"}

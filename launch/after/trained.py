@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.evaluation.protocol import response_limit
-from actors.formats import counted
 from actors.models.adapters import adopt_adapter
 from actors.models.files import HUB_NAMES, locate, name_on_hub, shape_from_config
 from actors.models.sizes import kv_bytes_per_token, longest_sample
@@ -118,13 +117,6 @@ def talking(trained: Trained) -> tuple[Config, Share]:
             f" {amount(needed)}: end other programs here, or take a larger machine"
         )
     return config, placement.rollouts[0]
-
-
-def reminder(config: Config) -> list[str]:
-    """Return a sentence on the few-shot examples of training, if there are any."""
-    most = max(len(data.few_shot) for data in config.data.by_source.values())
-    shown = f"Prompts in training began with {counted(most, 'few-shot example')} (data.few_shot)"
-    return [f"{shown}: without them the model may seem untrained."] if most else []
 
 
 def prepare_torch() -> None:

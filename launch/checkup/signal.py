@@ -32,10 +32,7 @@ from rewards.verify.text.extraction import BOX
 from rewards.weighted_sum import reward_function
 
 PARTS = 10
-"""Parts in which the problems are sampled; after each there is a line of progress, and perhaps the end."""
-
-PROGRESS_S = 20.0
-"""Seconds between two lines of progress within a part."""
+"""Parts in which problems are sampled, each with a line of progress, the first one with as many, and perhaps the end."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +65,10 @@ async def sample(
     size = rollout.samples_per_problem
     n = math.ceil(asked.samples / size) * size
     problems, rows = problems[: asked.problems], list[list[EvaluatedSample]]()
-    policy, said_s = PolicySamples((), n, None), clock.now()
 
     def progressed() -> None:
-        nonlocal said_s
-        if clock.now() - said_s >= PROGRESS_S:
-            said_s = clock.now()
-            print(f"{policy.sampled} of {n * len(policy.problems)} responses of this part", flush=True)
+        if not rows and policy.sampled % math.ceil((total := n * len(policy.problems)) / PARTS) == 0:
+            print(f"{policy.sampled} of {total} responses to the first problems", flush=True)
 
     async with AsyncExitStack() as stack:
         engines, _, placement = await stack.enter_async_context(started_engines(plan, model_path, clock, record))
@@ -86,7 +80,6 @@ async def sample(
             await check_before_evaluation(config, engines, adapter, tuple(problems))
         at_once = rollout.concurrent_samples * len(placement.rollouts)
         part = max(math.ceil(len(problems) / PARTS), math.ceil(at_once / n))
-        print(f"The engine has started after {duration(clock.now() - said_s)}", flush=True)
         evaluator, began = Evaluator(config, engines, verifier, clock), clock.now()
         while len(rows) < len(problems):
             policy = PolicySamples(tuple(problems[len(rows) : len(rows) + part]), n, adapter)
@@ -100,11 +93,8 @@ async def sample(
                 first, wanted = policy.of_parts(1), size * len(policy.problems)
                 right = sum(row.status == Status.CORRECT for [row] in first)
                 needed = math.ceil(2 * asked.minutes * wanted / max(policy.sampled, size))  # the short ones end first
-                known = f"{policy.sampled} of the {wanted} responses ended that a verdict needs"
-                raise BadInput(
-                    f"signal.minutes={asked.minutes:g}: {known}, and of {len(first)} problems' first ones {right} are "
-                    f"right; give signal.minutes={needed}"
-                )
+                known = f"{policy.sampled} of {wanted} responses ended, {right} of the first {len(first)} right"
+                raise BadInput(f"signal.minutes={asked.minutes:g}: {known}; give signal.minutes={needed}")
             found = Sampled(problems[: len(rows)], rows, clock.now() - began)
             if policy.rounds < n or not go_on(found):
                 break

@@ -20,8 +20,8 @@ from conf import signals
 from conf.command import as_typed, near
 from conf.schema import Call, Config
 from conf.settings import settings
-from launch.after.trained import reminder
 from launch.session.admission import budget_shortage, ends_at_zero, more_budget
+from rewards.problems.chat import reminder
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 
@@ -151,4 +151,4 @@ def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
         steps["train on"] = shlex.join(["python", "launch/run.py", *given, more])
     width = max(map(len, steps), default=0)
     lines = (f"  {what:<{width}}  {as_typed(command)}" for what, command in steps.items())
-    return [*(["Next:"] if steps else []), *lines, *(reminder(config) if steps else [])]
+    return [*(["Next:"] if steps else []), *lines, *(reminder(config) if "talk to it" in steps else [])]

@@ -177,7 +177,6 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     if not PLAIN_NAME.allows(name):
         raise BadInput(f"sweep.name={name} is not possible: {PLAIN_NAME.remedy}")
     folder = Path(asked.run.folder) / name
-    texts.setdefault("dashboard.port", "0")
     kept = [*(f"{key}={text}" for key, text in texts.items()), f"run.folder={folder}"]
     if (number := prod(map(len, axes.values()))) > MOST_RUNS:
         raise BadInput(f"{number:,} runs: a sweep has at most {MOST_RUNS:,}; list fewer values, or make several sweeps")

@@ -5,6 +5,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from actors.formats import counted
 from actors.models.files import stop_token_ids
 from conf.errors import BadInput
 from conf.parsing import reason
@@ -48,6 +49,13 @@ def check_chat(config: Config, tokenizer: Any) -> None:
     first, second = (render_prompt([], probe, data, tokenizer) for probe in PROBES)
     if first == second:
         raise BadInput(f"model.path: the chat template of '{path}' omits the problem: choose another model")
+
+
+def reminder(config: Config) -> list[str]:
+    """Return a sentence on the few-shot examples of training, if there are any."""
+    most = max(len(data.few_shot) for data in config.data.by_source.values())
+    shown = f"Prompts in training began with {counted(most, 'few-shot example')} (data.few_shot)"
+    return [f"{shown}: without them the model may seem untrained."] if most else []
 
 
 def render_prompt(turns: list[Message], problem: str, data: DataConfig, tokenizer: Any) -> str:

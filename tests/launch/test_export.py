@@ -18,7 +18,7 @@ from actors.storage.layout import RUN
 from launch import export
 from launch.after import artifact, merged
 from tests.malformed.commands import files
-from tests.trained_runs import write_model, write_trained
+from tests.trained_runs import SHOWN, write_model, write_trained
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_export_appears_once_it_is_verified(
     narrow_umask: None,
 ) -> None:
     model = tiny_model if kind == "llama" else write_model(tmp_path / kind, tiny_model, kind)
-    run = write_trained(tmp_path / "runs" / "mine", model)
+    run = write_trained(tmp_path / "runs" / "mine", model, settings=(SHOWN,))
     measured: list[float] = []
     needed: list[int] = []
     fault, needed_bytes = artifact.fault, artifact.needed_bytes
@@ -65,7 +65,8 @@ def test_export_appears_once_it_is_verified(
     assert away > 2 * off
     assert [path.name for path in Path(file).parent.parent.glob(".*")] == []
     assert {path.stat().st_mode & 0o777 for path in Path(file).parent.iterdir()} == {0o640}
-    loaded = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Load it"))
+    *_, loaded, reminder = capsys.readouterr().out.splitlines()
+    assert "1 few-shot example" in reminder
     assert (file if file.endswith("gguf") else str(Path(file).parent)) in loaded
 
 

@@ -13,12 +13,11 @@ from launch.after import artifact, card
 from launch.after.trained import Trained
 from tests.hub import TOKEN, Hub, running_hub
 from tests.run_folders import write_run
-from tests.trained_runs import write_trained
+from tests.trained_runs import SHOWN, write_trained
 
 PUBLISHED = """.gitattributes README.md adapter_config.json adapter_model.safetensors
     training/config.yaml training/metrics.jsonl training/report.html"""
 SAID = "1 · accuracy|20.8|95 % interval|1 × A40|9.8|0.08 at 0.5 per hour|one seed|me/mine|began with 1 few-shot example"
-SHOWN = "data.few_shot=[{problem: 1 + 1, answer: 2}]"
 
 
 @pytest.fixture

@@ -14,12 +14,9 @@ import pytest
 
 from actors.runtime.placement import Share
 from actors.storage.checkpoints import Checkpoints
-from actors.storage.documents import RunSummary
-from conf.load import settings_of
-from launch import export, serve
+from launch import serve
 from launch.after import trained
-from launch.session import ending
-from tests.trained_runs import write_trained
+from tests.trained_runs import SHOWN, write_trained
 
 
 @pytest.fixture
@@ -28,7 +25,7 @@ def run(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     for name in ("VLLM_CPU_KVCACHE_SPACE", "VLLM_USE_FLASHINFER_SAMPLER"):
         monkeypatch.setenv(name, "")  # what is set here is undone after the test
     monkeypatch.chdir(tmp_path)
-    return write_trained(tmp_path / "runs" / "mine", tiny_model)
+    return write_trained(tmp_path / "runs" / "mine", tiny_model, settings=(SHOWN,))
 
 
 def free_port() -> int:
@@ -66,17 +63,6 @@ def test_server_has_the_settings_of_the_engines(run: Path, monkeypatch: pytest.M
     assert "hf-overrides" not in options
 
 
-def test_examples_of_training_are_recalled_wherever_its_model_is_used_without_them(
-    tiny_model: Path, tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shown = "data.few_shot=[{problem: 1 + 1, answer: 2}, {problem: 2 + 1, answer: 3}]"
-    for folder, count in ((run, 0), (write_trained(tmp_path / "runs" / "shown", tiny_model, settings=(shown,)), 1)):
-        served([str(folder)], monkeypatch)
-        assert export.main([str(folder), "format=adapter"]) == 0
-        print(*ending.next_steps(RunSummary(status="completed", updates=4), settings_of(folder), folder))
-        assert capsys.readouterr().out.count("2 few-shot examples") == 3 * count
-
-
 def test_cache_holds_the_conversations_and_not_the_runs_samples(
     tiny_model: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
@@ -105,7 +91,9 @@ def test_open_address_needs_a_key(
     options = served(arguments, monkeypatch)
     assert options["host"] == "0.0.0.0"
     assert "a secret" not in " ".join([*options, *options.values()])
-    assert "a secret" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 few-shot example" in said
+    assert "a secret" not in said
 
 
 def test_taken_port_is_refused_before_the_run_is_read(refused: Callable[..., str]) -> None:

@@ -220,10 +220,7 @@ def test_a_ruined_worker_is_replaced(write: Write) -> None:
     assert earned == [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]
 
 
-HEAD = """import asyncio, time
-def stop(*_): raise KeyboardInterrupt
-class Odd: __float__ = __len__ = tolist = stop
-"""
+HEAD = "import asyncio, time\nclass Odd: __float__ = __len__ = tolist = lambda *_: exec('raise KeyboardInterrupt')\n"
 
 DONE = "return await asyncio.sleep(0, len(response))"
 
@@ -260,11 +257,11 @@ def test_functions_may_wait_and_see_the_whole_group(write: Write, source: str, e
         ("def reward(samples): return [1.0, float('nan')]", [False, True], "nan"),
         ("def reward(samples): return ['high', 1.0]", [True, False], "str"),
         ("def reward(samples): return [1.0, 2.0][len(samples) - 3]", [True, True], "2 numbers"),
-        ("def reward(samples): raise KeyError('colour')", [True, True], "line 4"),
+        ("def reward(samples): raise KeyError('colour')", [True, True], "line 3"),
         (
             "async def reward(prompt, response, gold): return {'a': 1, 'b': 1 / len(response)}[response]",
             [False, True],
-            "line 4",
+            "line 3",
         ),
         (
             "async def reward(prompt, response, gold): time.sleep(0 if response == 'a' else 600)",

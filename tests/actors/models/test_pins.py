@@ -66,25 +66,17 @@ def test_a_commit_tag_or_branch_may_be_named(hub: Hub) -> None:
         locate(ModelConfig(path="owner/name@v2"))
 
 
-@pytest.mark.parametrize("offline", [True, False])
-def test_without_a_hub_the_cache_suffices(offline: bool, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = locate(MODEL)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert locate(replace(MODEL, pin=FIRST)) == locate(MODEL) == folder
-    with pytest.raises(BadInput, match="not in the local cache"):
-        locate(replace(MODEL, pin=SECOND))
-
-
-@pytest.mark.parametrize("fault", ["endless", "nonsense", "number"])
-def test_a_hub_that_answers_nonsense_is_said_to(fault: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = locate(MODEL)
+@pytest.mark.parametrize("fault", ["offline", "away", "endless", "nonsense", "number"])
+def test_without_a_sound_hub_the_cache_suffices(fault: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, absent = locate(MODEL), fault in ("offline", "away")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", fault == "offline")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9" if absent else hub.url)
+    setattr(hub, fault, {"endless": FIRST, "nonsense": "main"}.get(fault))
     if fault == "number":
         hub.models["owner/name"][5] = {}  # type: ignore[index]
-    setattr(hub, fault, {"endless": FIRST, "nonsense": "main"}.get(fault))
-    assert locate(MODEL) == folder
+    assert locate(replace(MODEL, pin=FIRST)) == locate(MODEL) == folder
     monkeypatch.setattr(constants, "HF_HUB_CACHE", "elsewhere")
-    with pytest.raises(BadInput, match=r"not in the local cache.*Hub answers nonsense"):
+    with pytest.raises(BadInput, match=f"not in the local cache.*Hub {'cannot be' if absent else 'answers nonsense'}"):
         locate(MODEL)
 
 

@@ -124,12 +124,10 @@ def test_ctrl_z_stops_the_driver_and_not_the_servers_that_it_starts() -> None:
 def test_sessions_are_in_a_private_folder_with_room_for_sockets(
     beyond: int, root: str, private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The names of the sockets are Ray's."""
     module = max((each.__name__ for each in get_all_modules(SubprocessModule)), key=len)
-    session = f"session_{datetime.today():%Y-%m-%d_%H-%M-%S_%f}_{2**22}"
-    path = private / f"mbrl-{os.getuid()}" / "run-12345678" / RAY / session / "sockets" / f"dash_{module}"
+    name = f"{RAY}/session_{datetime.today():%Y-%m-%d_%H-%M-%S_%f}_{2**22}/sockets/dash_{module}"
     private.chmod(0o777)
-    monkeypatch.setattr(ray_session, "SOCKET", len(str(path)) - beyond)
+    monkeypatch.setattr(ray_session, "SOCKET", len(f"{private}/mbrl-{os.getuid()}/run-12345678/{name}") - beyond)
     folder = make_temporary(tmp_path)
     assert folder.is_relative_to(root or private)
     assert {place.stat().st_mode & 0o777 for place in (folder, folder.parent)} == {0o700}

@@ -149,21 +149,16 @@ def test_it_ends_after_a_part_if_that_is_enough() -> None:
     assert found.seconds == pytest.approx(2.0, abs=0.1)
 
 
-def test_at_the_end_of_the_time_whole_parts_count_or_the_whole_groups_of_the_first() -> None:
+def test_at_the_end_whole_parts_count_or_the_whole_groups_of_the_first(capsys: pytest.CaptureFixture[str]) -> None:
     """Eight responses at once take a second: the parts have two problems, or four."""
     for problems, samples, seconds, sizes in ((20, 8, 5.5, [8] * 4), (40, 12, 3.5, [4] * 4)):
         found = take(problems=problems, samples=samples, minutes=seconds / 60)
         assert [len(rows) for rows in found.samples] == sizes
-
-
-def test_a_time_that_is_too_short_says_what_it_gave_and_what_is_needed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Eight responses at once take a second: three to each of four problems, of four each."""
-    monkeypatch.setattr(signal, "PROGRESS_S", 0.4)
-    with pytest.raises(BadInput, match=r"signal\.minutes=0\.03.*: 8 responses .*signal\.minutes=1$"):
-        take(problems=40, samples=16, minutes=1.9 / 60)
-    assert "\n1 of 64 responses of this part\n" in capsys.readouterr().out
+    with pytest.raises(
+        BadInput, match=r"signal\.minutes=0\.025: 8 of 16 .*, 4 of the first 4 right.*signal\.minutes=1$"
+    ):
+        take(problems=40, samples=16, minutes=1.5 / 60)
+    assert "7 of 64" in capsys.readouterr().out
 
 
 def test_the_commonest_failures_have_a_sample_on_one_line() -> None:

@@ -85,6 +85,7 @@ def test_run_that_made_few_updates_names_the_command_that_continues_it(
         found = [shlex.split(line)[-len(given) - 1 :] for line in lines if f"budget.minutes={minutes}" in line]
         assert found == ([[*given, f"budget.minutes={minutes}"]] if more else [])
         assert any("chat.py" in line for line in lines) == bool(updates)
+        assert ("few-shot" in lines[-1]) == bool(updates)
         for arguments in found:
             find_folder(load(arguments))
 
