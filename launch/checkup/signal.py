@@ -32,7 +32,7 @@ from rewards.verify.text.extraction import BOX
 from rewards.weighted_sum import reward_function
 
 PARTS = 10
-"""Parts in which problems are sampled, each with a line of progress, the first one with as many, and perhaps the end."""
+"""Parts in which problems are sampled, each with a line of progress, the first one with as many, and maybe the end."""
 
 
 @dataclass(frozen=True)
