@@ -114,12 +114,13 @@ class RunFolder(RunRecord):
                 discard(folder, ADAPTER)
 
     def write_config(self, text: str, problems: ProblemSet) -> None:
-        """Write the settings as YAML, the digests of the problems and the ids of those that choose the result, and
+        """Write the settings as YAML, the digests of the problems and those that choose the result, and
         delete the summary of an earlier process.
         """
         replace_text(self.path / "problems.digest", json.dumps(problems.digests))
         if problems.selection:
-            replace_text(self.path / "selection.json", json.dumps([problem.id for problem in problems.selection]))
+            chose = {problem.id: (problem.text, problem.gold) for problem in problems.selection}
+            replace_text(self.path / "selection.json", json.dumps(chose))
         replace_text(self.path / RECORD, text)
         if self.identity() is None:
             replace_text(self.path / "identity.json", json.dumps(uuid.uuid4().hex))

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from math import ceil
@@ -36,7 +36,7 @@ OVERLAP_FILTERED = "overlaps the held-out set"
 OVERLAP_KEPT = "overlaps the held-out set, but stays"
 ONE_SIDE = "near duplicate of a problem on the other side: kept together"
 OVERLAP_REPORTED = "overlaps the reported problems, chooses nothing"
-CHOSE = "chose the result of the run"
+CHOSE = "chose the result of the run, or a near duplicate"
 USED = (OVERLAP_KEPT, ONE_SIDE)
 """Reasons of rows that are used all the same."""
 
@@ -98,8 +98,9 @@ def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[Raw
         held = hold_out(config.data.key, [one for one in raw if one.id in known], config, filtered)
         held_ids = {one.id for one in chain(*held)}
         train = [problem for problem in train if problem.id not in held_ids]
-    reported, selection = (tuple(known[one.id] for one in side) for side in held)
-    asked = [load_benchmark(each, config, tokenizer, each.limit, by_id(selection)) for each in config.eval.exams]
+    reported = tuple(known[one.id] for one in held[0])
+    selection = tuple(replace(known[one.id], text=one.text) for one in held[1])
+    asked = [load_benchmark(each, config, tokenizer, each.limit, held[1]) for each in config.eval.exams]
     if apart := [one for each in asked for one in each.raw]:
         rest = by_id(train)
         kept = without_overlaps([one for one in raw if one.id in rest], apart, config.data.contamination, filtered)
@@ -133,11 +134,12 @@ class BenchmarkProblems:
 
 
 def load_benchmark(
-    benchmark: Benchmark, config: Config, tokenizer: Any, limit: int | None = None, chose: Container[str] = ()
+    benchmark: Benchmark, config: Config, tokenizer: Any, limit: int | None = None, chose: Sequence[RawProblem] = ()
 ) -> BenchmarkProblems:
-    """Load the first `limit` problems of a benchmark, by id, without those that chose the policy to evaluate.
+    """Load the first `limit` problems of a benchmark, by id, without those that chose the policy to evaluate, and their
+    near duplicates.
 
-    chose: their ids. Raises BadInput for a source without a usable problem.
+    chose: the former. Raises BadInput for a source without a usable problem.
     """
     if benchmark.source == HELD_OUT:
         known = load_held_out(config, tokenizer)
@@ -148,8 +150,9 @@ def load_benchmark(
     check_chat(config, tokenizer)
     filtered: list[FilteredRow] = []
     raw = read_benchmark(benchmark, config.data, filtered, limit)
-    filtered += [filtered_row(benchmark.key, CHOSE, one) for one in raw if one.id in chose]
-    rest = [one for one in raw if one.id not in chose]
+    used = set().union(*near_duplicates(chose, raw))
+    filtered += [filtered_row(benchmark.key, CHOSE, raw[index]) for index in sorted(used)]
+    rest = [one for index, one in enumerate(raw) if index not in used]
     problems = usable_problems(benchmark.key, rest, config, tokenizer, filtered)[:limit]
     if not problems:
         raise BadInput(f"{benchmark.key}={benchmark.source}: it has no usable problem ({filter_reasons(filtered)})")
@@ -202,7 +205,7 @@ def hold_out(
         return shown, []
     ids = {one.id for one in shown}
     rest = [one for one in raw if one.id not in ids]
-    overlap = set().union(*near_duplicates([one.text for one in shown], [one.text for one in rest]))
+    overlap = set().union(*near_duplicates(shown, rest))
     if apart:
         filtered += [filtered_row(key, OVERLAP_REPORTED, rest[index]) for index in sorted(overlap)]
     free = [one for index, one in enumerate(rest) if index not in overlap]
@@ -219,12 +222,12 @@ def _first(raw: list[RawProblem], number: int, config: Config, filtered: list[Fi
     """Return the first training problems to hold out, each on one side with its near duplicates unless
     `data.contamination` is report_only. List the training problems that would overlap held-out ones otherwise.
     """
-    texts, held = [one.text for one in raw], list(range(min(number, len(raw))))
-    overlap = set().union(*near_duplicates(texts[: len(held)], texts)).difference(held)
+    held = list(range(min(number, len(raw))))
+    overlap = set().union(*near_duplicates(raw[: len(held)], raw)).difference(held)
     keep = config.data.contamination == "report_only"
     reason = OVERLAP_KEPT if keep else ONE_SIDE
     filtered += [filtered_row(config.data.key, reason, raw[index]) for index in sorted(overlap)]
-    if overlap and not keep and not (held := first_families(texts, len(held))):
+    if overlap and not keep and not (held := first_families(raw, len(held))):
         raise BadInput(
             f"{config.data.key}: all problems of '{config.data.origin}' have too many near duplicates to hold some out:"
             " raise eval.problems or eval.share, or give data.contamination=report_only"
@@ -300,7 +303,7 @@ def without_overlaps(
     raw: list[RawProblem], heldout: Sequence[RawProblem], overlap: str, filtered: list[FilteredRow]
 ) -> list[RawProblem]:
     """Filter training problems that overlap held-out ones, or only list them if `overlap` is report_only."""
-    found = set().union(*near_duplicates([one.text for one in heldout], [one.text for one in raw]))
+    found = set().union(*near_duplicates(heldout, raw))
     reason = OVERLAP_FILTERED if overlap == "drop" else OVERLAP_KEPT
     filtered += [filtered_row("data.source", reason, raw[index]) for index in sorted(found)]
     return raw if overlap == "report_only" else [one for index, one in enumerate(raw) if index not in found]

@@ -13,7 +13,6 @@ from conf.errors import BadInput
 from conf.schema import DataConfig
 from rewards.problems import sources
 from rewards.problems.chat import Message
-from rewards.problems.contamination import normal
 from rewards.verify.comparison import decide_by_text
 from rewards.verify.text.extraction import BOX, boxed
 from rewards.verify.text.spelling import plain
@@ -23,6 +22,8 @@ ANSWER_FIELDS = ("answer", "solution", "final_answer")
 
 FINAL = "####"
 """Marker before the answer in a worked solution of GSM8K."""
+
+LAYOUT = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])(?![A-Za-z])|\$|\\[\[\]()]|~")
 
 FLOAT = re.compile(r"(?i)[+-]?(nan|inf|(\d+(\.\d*)?|\.\d+)e[+-]?\d+)")
 
@@ -64,6 +65,12 @@ class RawProblem(NamedTuple):
     def id(self) -> str:
         """Hash of the text, so that it stays when a source grows or is reordered."""
         return blake2b(self.text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def normal(text: str) -> str:
+    """Return a problem without case, white space and LaTeX layout, so that copies become equal."""
+    text = LAYOUT.sub(" ", text.casefold()).replace("dfrac", "frac").replace("tfrac", "frac")
+    return re.sub(r"\s+", "", text)
 
 
 def filtered_row(key: str, reason: str, one: RawProblem) -> FilteredRow:

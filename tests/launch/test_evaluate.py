@@ -216,7 +216,8 @@ def test_run_named_as_adapter_stands_for_its_result_without_the_problems_that_ch
     assert prepared(asked).protocol.adapter == str(checkpoints.path_of(4) / "adapter")
     shutil.copytree(checkpoints.path_of(4), checkpoints.path_of(2))
     checkpoints.mark_best(2)
-    (trained / "selection.json").write_text(json.dumps([problems[0].id, problems[3].id]))
+    chose = {problems[k].id: (f"What is {int(problems[k].gold) - 6} + 6?", problems[k].gold) for k in (0, 3)}
+    (trained / "selection.json").write_text(json.dumps(chose))
     evaluation = prepared(asked)
     assert evaluation.protocol.adapter == str(checkpoints.path_of(2) / "adapter")
     ((benchmark, _),) = evaluation.samples
@@ -238,7 +239,7 @@ def test_base_model_of_a_sweep_is_evaluated_without_the_problems_that_will_choos
     ((base, _), (few, _)) = prepared(asked).samples
     assert (base.filtered_counts[CHOSE], len(base.problems)) == (2, 4)
     begun = loading.load_problems(command_line(asked, CommandLine), load_tokenizer(arguments[2].partition("=")[2], ""))
-    (trained / "selection.json").write_text(json.dumps([each.id for each in begun.selection]))
+    (trained / "selection.json").write_text(json.dumps({each.id: (each.text, each.gold) for each in begun.selection}))
     ((result, _), (rest, _)) = prepared([f"adapter={trained}", arguments[3], "n=2"]).samples
     assert [[each.id for each in one.problems] for one in (base, few)] == [
         [each.id for each in one.problems] for one in (result, rest)

@@ -17,6 +17,7 @@ from rewards.problems.loading import (
     read_benchmark,
     read_problems,
 )
+from rewards.problems.rows import RawProblem
 from tests.rewards.problems.rows import Rows, write_jsonl
 
 
@@ -87,7 +88,8 @@ def test_a_benchmark_without_problems_is_refused(config: Config, byte_tokenizer:
 def test_problems_that_chose_the_policy_are_filtered_and_counted(config: Config, byte_tokenizer: Any) -> None:
     benchmark = write([{"question": f"{a} + 1", "answer": f"{a + 1}"} for a in range(8)])
     everything = load_benchmark(benchmark, config, byte_tokenizer).problems
-    chose = [everything[0].id, everything[5].id, "another"]
+    golds = [everything[place].gold for place in (0, 5)]
+    chose = [RawProblem(f"Add 1 + {int(gold) - 1}.", gold) for gold in golds] + [RawProblem("another", "1")]
     loaded = load_benchmark(benchmark, config, byte_tokenizer, limit=4, chose=chose)
     assert loaded.problems == (*everything[1:5],)
     assert loaded.filtered_counts == {CHOSE: 2}
@@ -104,8 +106,8 @@ def test_toy_benchmarks_are_in_the_package_and_apart_from_the_problems_of_their_
     assert [(each.benchmark.name, len(each.problems), each.filtered_counts) for each in found] == [
         (name, 36, {}) for name in TOYS
     ]
-    own = {one.text for one in read_problems("data.source", config.data.source, config.data, TRAIN_SEED, [])}
-    asked = {one.text for each in find_benchmarks(toys) for one in read_benchmark(each, config.data, [])}
+    own = read_problems("data.source", config.data.source, config.data, TRAIN_SEED, [])
+    asked = [one for each in find_benchmarks(toys) for one in read_benchmark(each, config.data, [])]
     assert len(own) > 250
     assert len(asked) == 108
-    assert not any(near_duplicates(sorted(own), sorted(asked)))
+    assert not any(near_duplicates(own, asked))

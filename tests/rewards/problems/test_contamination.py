@@ -3,18 +3,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.problems.contamination import commuted, first_families, near_duplicates
+from rewards.problems.rows import RawProblem
 
 TEXT = "How many of the first twenty numbers are neither even nor divisible by three or by seven, nor prime?"
 
 
-def alike(one: str, other: str) -> bool:
-    (found,) = near_duplicates([one], [other])
+def alike(one: str, other: str, answers: tuple[str, str] = ("", "")) -> bool:
+    (found,) = near_duplicates([RawProblem(one, answers[0])], [RawProblem(other, answers[1])])
     return bool(found)
 
 
 def test_drawings_are_not_compared() -> None:
-    train = [f"{TEXT} [asy] draw(A--B); [/asy]", f"[asy] {TEXT} [/asy] What is the area of the figure?"]
-    assert near_duplicates([f"[asy] fill(C); [/asy] {TEXT}"], train) == [{0}]
+    assert alike(f"[asy] fill(C); [/asy] {TEXT}", f"{TEXT} [asy] draw(A--B); [/asy]")
+    assert not alike(f"[asy] fill(C); [/asy] {TEXT}", f"[asy] {TEXT} [/asy] What is the area of the figure?")
 
 
 @pytest.mark.parametrize("text", ["[asy]" * 200_000, "[/asy]" + "[asy]" * 200_000, "[asy]" * 200_000 + "[/asy]"])
@@ -62,6 +63,32 @@ def test_another_problem_is_not_taken_for_the_same(one: str, other: str) -> None
     assert not alike(other, one)
 
 
+BILL = "Paul paid $1,200 for a sofa and $75 for each of four chairs. How much did he pay in all?"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "answers", "same"),
+    [
+        (BILL, "Find the bill: 4 stools at 75 dollars, and a bed at 1200.", ("1500", "$1,500"), True),
+        (BILL, "Of 1200 seats in 4 halls, 75 are broken. How many work?", ("1500", "1125"), False),
+        ("Ann has 3 cats and 4 dogs. How many pets?", "Of 4 plums, 3 rot. Add both.", ("7", "7"), False),  # chance
+        ("Calculate 3 + 4.", "State the final answer to this problem: 4 + 3 =", ("7", "7"), True),
+        ("Calculate (3 + 4) * 2.", "State the result: 3 + 4 * 2 =", ("14", "11"), False),
+        (BILL, "Is 75 a fourth of 1200?", ("no", "no"), False),
+    ],
+)
+def test_rewordings_are_found_by_the_same_numbers_and_the_same_answer(
+    one: str, other: str, answers: tuple[str, str], same: bool
+) -> None:
+    assert alike(one, other, answers) == alike(other, one, answers[::-1]) == same
+
+
+def test_numbers_that_many_problems_have_tell_none_of_them_apart() -> None:
+    """As those of the instructions for an answer."""
+    one, *others = (RawProblem(f"Is {name} a knight? Say 1000001 for yes.", "1000001") for name in "abcdefghijkl")
+    assert [len(found) for found in near_duplicates([one], others)] == [0]
+
+
 @given(st.text("0123456789+*-/^. ", max_size=20))
 def test_commuting_keeps_the_characters_and_is_idempotent(text: str) -> None:
     assert sorted(commuted(text)) == sorted(text.replace(" ", ""))
@@ -70,7 +97,7 @@ def test_commuting_keeps_the_characters_and_is_idempotent(text: str) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), unique=True, max_size=40), st.integers(0, 20))
 def test_no_family_is_on_both_sides(sums: list[tuple[int, int]], wanted: int) -> None:
-    held = first_families([f"What is {one} + {two}?" for one, two in sums], wanted)
+    held = first_families([RawProblem(f"What is {one} + {two}?", str(one + two)) for one, two in sums], wanted)
     others = set(range(len(sums))) - set(held)
     assert not {frozenset(sums[index]) for index in held} & {frozenset(sums[index]) for index in others}
     assert min(wanted - 1, len(sums)) <= len(held) <= wanted  # a pair may not fit in the last place

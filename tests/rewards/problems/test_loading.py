@@ -127,17 +127,17 @@ EVAL = {"data.eval_source": "file:eval.jsonl", "rollout.max_prompt_tokens": 300}
 def test_overlap_with_held_out_problems_is_filtered_or_reported(overlap: str, reason: str, loader: Loader) -> None:
     shown = [
         {"problem": LONG.format(120, 3), "answer": "40"},
-        {"problem": r"What is $\left(3+3\right)$?", "answer": "6"},
+        {"problem": r"What is $\left(3+5\right)$?", "answer": "8"},
     ]
     copies = [
         {"problem": f"{LONG.format(120, 3)} Round.", "answer": "40"},
-        {"problem": "what is (3 + 3)?", "answer": "6"},
+        {"problem": "what is (3 + 5)?", "answer": "8"},
     ]
     write_jsonl(Path("eval.jsonl"), shown)
     problems = loader.load({**EVAL, "data.contamination": overlap}, [*SUMS, *copies])
     assert problems.filtered_counts == {reason: 2}
     assert len(problems.train) == (30 if overlap == "drop" else 32)
-    assert {row.gold for row in problems.filtered} == {"40", "6"}
+    assert {row.gold for row in problems.filtered} == {"40", "8"}
 
 
 @pytest.mark.parametrize(("overlap", "reason"), [("drop", OVERLAP_FILTERED), ("report_only", OVERLAP_KEPT)])
@@ -146,6 +146,7 @@ def test_training_problems_that_overlap_an_exam_are_not_trained_on(overlap: str,
     settings = {"data.contamination": overlap, "rollout.max_prompt_tokens": 300, "validation.every": 1}
     before = loader.load(settings, rows)
     chose = [row for row in rows if any(row["problem"] in problem.prompt for problem in before.selection)]
+    chose += [{**row, "problem": row["problem"].replace("What is", "Find")} for row in chose]
     write_jsonl(Path("exam.jsonl"), [*chose, *({**row, "problem": f"{row['problem']} Round."} for row in rows[30:])])
     after = loader.load(settings | {"eval.benchmarks": [ExamConfig("file:exam.jsonl", n=3, limit=2, name="trains")]})
     (exam,) = after.exams

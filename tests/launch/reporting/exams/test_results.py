@@ -116,9 +116,9 @@ def test_runs_of_a_model_with_other_selection_problems_are_refused(tmp_path: Pat
     models = {MODEL: {1: 0.1, 8: 0.2}, "owner/other": {1: 0.1}}
     folder = write_exam_sweep(tmp_path / "sweep", models, benchmarks=FEW)
     for run, chose in {"tiny-r1-seed0": ["a", "b"], "tiny-r8-seed0": ["a", "b"], "other-r1-seed0": ["c"]}.items():
-        (folder / run / "selection.json").write_text(json.dumps(chose))
+        (folder / run / "selection.json").write_text(json.dumps(dict.fromkeys(chose, ("", ""))))
     assert write(folder).exists()
-    (folder / "tiny-r8-seed0" / "selection.json").write_text(json.dumps(["a", "c"]))
+    (folder / "tiny-r8-seed0" / "selection.json").write_text(json.dumps({"a": ("", ""), "c": ("", "")}))
     with pytest.raises(BadInput, match="selection"):
         write(folder)
 
