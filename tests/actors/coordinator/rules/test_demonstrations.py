@@ -44,9 +44,12 @@ def test_what_earns_more_is_learned_before_what_is_shorter() -> None:
 def test_a_pass_has_each_demonstration_once_in_an_order_of_its_own(count: int, per_update: int, seed: int) -> None:
     given = [Demonstration(make_problem(0), (number,)) for number in range(count)]
     parts = updates_per_pass(count, per_update)
+    passes = []
     for first in (0, parts):
         batches = [lesson(given, per_update, seed, first + update) for update in range(parts)]
         assert Counter(each.token_ids[0] for batch in batches for each in batch) == Counter(range(count))
         sizes = [len(batch) for batch in batches]
         assert max(sizes) <= per_update
         assert max(sizes) - min(sizes) <= 1
+        passes.append(batches)
+    assert count < 12 or passes[0] != passes[1]

@@ -1,6 +1,6 @@
 from itertools import accumulate
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actors.coordinator.rules.mixture import _begun, place
@@ -9,6 +9,7 @@ WEIGHTS = st.lists(st.one_of(st.integers(1, 9).map(float), st.floats(1e-6, 1e6))
 
 
 @given(WEIGHTS, st.integers(1, 400))
+@example((40.0, *[1.0] * 8), 120)  # without a least lag, the first source would be far ahead
 def test_weights_hold_over_any_stretch(weights: tuple[float, ...], most: int) -> None:
     placed = [place(weights, index) for index in range(most)]
     bound = 2 - 1 / (len(weights) - 1) if len(weights) > 1 else 0
