@@ -34,6 +34,8 @@ def test_drift_is_measured_from_the_imitating_model(make: Make, build_group: Bui
     first, *_, last = [learner.imitate(demonstrations(groups[0]), n / 20).metrics["loss"] for n in range(20)]
     assert last < 0.7 * first
     learner.end_warm_start()
+    moments = [value for name, value in learner._optimizer.state().items() if "exp_avg" in name]
+    assert (len(moments) > 0, any(moment.any() for moment in moments), learner._steps) == (True, False, 0)
     found, scores = learner.inspect(groups), learner.score(groups[:1])[0]
     estimate = update(learner, Batch(0, groups)).metrics["policy/kl_to_base"]
     assert (found.kl_to_base == 0, estimate < 1e-6) == ((reference == "start"),) * 2
