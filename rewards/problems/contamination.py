@@ -1,4 +1,4 @@
-"""Finds problems that give each other away: copies, commuted sums and products, near duplicates, and rewordings."""
+"""Finds problems that give each other away: copies, near duplicates, and rewordings."""
 
 import re
 from collections import Counter, defaultdict
@@ -30,8 +30,6 @@ PIECE = re.compile(r"[a-z]+|\d+|[^\s\w]")
 
 TIMES = re.compile(r"\\times(?![a-z])|\\cdot(?![a-z])|[×·⋅]")
 NUMBER = r"\d+(?:\.\d+)?"
-PRODUCT = re.compile(rf"(?<![\d.^/*]){NUMBER}(?:\*{NUMBER})+(?![\d^*]|\.\d)")
-SUM = re.compile(rf"(?<![\d.^/*+-]){NUMBER}(?:\*{NUMBER})*(?:\+{NUMBER}(?:\*{NUMBER})*)+(?![\d^*/]|\.\d)")
 
 FIGURE = re.compile(rf"{NUMBER}|[-+*/^](?=\s*\d)")
 """Pattern of a number, or of the sign before one."""
@@ -46,12 +44,6 @@ CALCULATION = re.compile(r"\D*\d[\d.]*(?:[-+*/^()]+\d[\d.]*)+\D*")
 Pieces = frozenset[tuple[object, ...]]
 
 
-def commuted(text: str) -> str:
-    """Return the normal form of a problem with the operands of its sums and products of numbers in order."""
-    text = PRODUCT.sub(lambda found: "*".join(sorted(found[0].split("*"))), TIMES.sub("*", normal(text)))
-    return SUM.sub(lambda found: "+".join(sorted(found[0].split("+"))), text)
-
-
 def near_duplicates(some: Sequence[RawProblem], others: Sequence[RawProblem]) -> list[set[int]]:
     """Return for each of some problems the indices of its copies and near duplicates in `others`.
 
@@ -61,12 +53,12 @@ def near_duplicates(some: Sequence[RawProblem], others: Sequence[RawProblem]) ->
     """
     same = defaultdict(list)
     for mine, one in enumerate(some):
-        same[commuted(one.text)].append(mine)
+        same[normal(one.text)].append(mine)
     pieces = [_pieces(one) for one in some]
     holders: dict[object, list[int]] = {piece: [] for kinds in pieces for kind in kinds for piece in kind}
     found: list[set[int]] = [set() for _ in some]
     for index, other in enumerate(progress(others, "problems compared")):
-        for mine in same.get(commuted(other.text), ()):
+        for mine in same.get(normal(other.text), ()):
             found[mine].add(index)
         for piece in chain(*_pieces(other)):
             if (known := holders.get(piece)) is not None and len(known) <= BOILERPLATE:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.problems.contamination import commuted, first_families, near_duplicates
+from rewards.problems.contamination import first_families, near_duplicates
 from rewards.problems.rows import RawProblem
 
 TEXT = "How many of the first twenty numbers are neither even nor divisible by three or by seven, nor prime?"
@@ -26,9 +26,6 @@ def test_endless_drawings_take_linear_time(text: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("Compute 3 + 4.", "compute $4 + 3$."),
-        (r"What is $3 \times 4 + 2$?", r"What is $2 + 4 \cdot 3$?"),
-        ("What is 2 + 3 + 4/5?", "What is 3 + 2 + 4/5?"),
         (
             "Tom has 3 apples and buys 4 more. How many apples does he have?",
             "Tom owns 3 apples. He then purchases 4 apples. How many apples does he have now?",
@@ -73,6 +70,8 @@ BILL = "Paul paid $1,200 for a sofa and $75 for each of four chairs. How much di
         (BILL, "Of 1200 seats in 4 halls, 75 are broken. How many work?", ("1500", "1125"), False),
         ("Ann has 3 cats and 4 dogs. How many pets?", "Of 4 plums, 3 rot. Add both.", ("7", "7"), False),  # chance
         ("Calculate 3 + 4.", "State the final answer to this problem: 4 + 3 =", ("7", "7"), True),
+        (r"What is $3 \times 4 + 2$?", r"What is $2 + 4 \cdot 3$?", ("14", "14"), True),
+        ("What is 2 + 3 + 4/5?", "What is 3 + 2 + 4/5?", (r"\frac{29}{5}", r"\frac{29}{5}"), True),
         ("Calculate (3 + 4) * 2.", "State the result: 3 + 4 * 2 =", ("14", "11"), False),
         (BILL, "Is 75 a fourth of 1200?", ("no", "no"), False),
     ],
@@ -87,12 +86,6 @@ def test_numbers_that_many_problems_have_tell_none_of_them_apart() -> None:
     """As those of the instructions for an answer."""
     one, *others = (RawProblem(f"Is {name} a knight? Say 1000001 for yes.", "1000001") for name in "abcdefghijkl")
     assert [len(found) for found in near_duplicates([one], others)] == [0]
-
-
-@given(st.text("0123456789+*-/^. ", max_size=20))
-def test_commuting_keeps_the_characters_and_is_idempotent(text: str) -> None:
-    assert sorted(commuted(text)) == sorted(text.replace(" ", ""))
-    assert commuted(commuted(text)) == commuted(text)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), unique=True, max_size=40), st.integers(0, 20))
