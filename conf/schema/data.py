@@ -112,9 +112,8 @@ class DataConfig:
         affects="split training",
     )
     """Treatment of training problems that are near duplicates of held-out ones: the same numbers in half of the same
-    words, in another order of a sum or product, or with the same answer, if that is no chance. drop filters those of
-    eval_source and eval.benchmarks, and keeps those within the training sources together, to train on or held out;
-    report_only counts and lists them."""
+    words, or with the same answer, if that is no chance. drop filters those of eval_source and eval.benchmarks, and
+    keeps those within the training sources together, to train on or held out; report_only counts and lists them."""
     problem_field: str = setting("", "our choice: one of the usual names", follows="data.source")
     """Column of the problem; guessed when empty."""
     answer_field: str = setting("", "our choice: one of the usual names", follows="data.source")

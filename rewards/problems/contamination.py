@@ -1,7 +1,7 @@
 """Finds problems that give each other away: copies, near duplicates, and rewordings."""
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
@@ -20,7 +20,7 @@ FEWEST = 4
 
 DIGITS = 7
 """Least number of digits in a problem and its answer that tell it from others: fewer may be equal by chance. Of the
-28 million pairs in GSM8K's training problems, 13 have 7 equal ones, and 39 have 6."""
+28 million pairs in GSM8K's training problems, 13 have 7 equal ones, and 41 have 6."""
 
 BOILERPLATE = 10
 """Number of problems above which a piece is a common phrase and is ignored. It also bounds the comparisons."""
@@ -51,20 +51,15 @@ def near_duplicates(some: Sequence[RawProblem], others: Sequence[RawProblem]) ->
     other numbers than it, or they have the same numbers and answer, which together tell them from other problems.
     Problems with different numbers are never near duplicates.
     """
-    same = defaultdict(list)
-    for mine, one in enumerate(some):
-        same[normal(one.text)].append(mine)
     pieces = [_pieces(one) for one in some]
     holders: dict[object, list[int]] = {piece: [] for kinds in pieces for kind in kinds for piece in kind}
     found: list[set[int]] = [set() for _ in some]
     for index, other in enumerate(progress(others, "problems compared")):
-        for mine in same.get(normal(other.text), ()):
-            found[mine].add(index)
         for piece in chain(*_pieces(other)):
             if (known := holders.get(piece)) is not None and len(known) <= BOILERPLATE:
                 known.append(index)
-    for mine, (grams, words, sums) in enumerate(pieces):
-        found[mine].update(*(holders[each] for each in sums if len(holders[each]) <= BOILERPLATE))
+    for mine, (grams, words, whole) in enumerate(pieces):
+        found[mine].update(*(holders[each] for each in whole if len(holders[each]) <= BOILERPLATE))
         for index, shared, size in _shared(grams, holders):
             if shared >= SHARE * size and _contained(some[mine].text, others[index].text):
                 found[mine].add(index)
@@ -90,13 +85,14 @@ def _contained(one: str, other: str) -> bool:
 
 def _pieces(one: RawProblem) -> tuple[Pieces, Pieces, Pieces]:
     """Return a problem's words and symbols as they follow each other, each word with all its numbers and signs, and
-    these with the answer, if they are enough to tell the problem from others.
+    these with the answer, if they are enough to tell the problem from others, besides its whole text.
     """
     text = LAYOUT.sub(" ", DRAWING.sub(" ", one.text.casefold()))
     pieces = PIECE.findall(text)
     figures = tuple(sorted(FIGURE.findall(TIMES.sub("*", text))))
     grams = frozenset(tuple(pieces[start : start + GRAM]) for start in range(len(pieces) - GRAM + 1))
-    return grams, frozenset((figures, piece) for piece in pieces if piece.isalpha()), _arithmetic(text, one.gold)
+    whole = frozenset([(normal(one.text),)]) | _arithmetic(text, one.gold)
+    return grams, frozenset((figures, piece) for piece in pieces if piece.isalpha()), whole
 
 
 def _arithmetic(text: str, answer: str) -> Pieces:
