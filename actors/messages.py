@@ -4,7 +4,7 @@ A *group* is the samples of one problem, all from one *version* of the adapter. 
 by one batch, usually one optimizer step; it turns version v into v + 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -91,13 +91,22 @@ class ProblemSet:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Hashes of the problems' ids by part, no part before one that it depends on: the problems apart from training,
-        the exams by name, and as "" all but the exams'.
+        """Hashes of the problems and reference answers by part, no part before one that it depends on: the problems
+        apart from training, the exams by name, and as "" all but the exams'. Only the first is the same for every
+        reward: the others cover the columns too.
         """
-        exams = {exam.name: exam.problems for exam in self.exams}
-        parts = {APART: (self.selection, self.heldout), **{name: (of,) for name, of in exams.items()}, "": (self.all,)}
-        ids = {part: [[each.id for each in problems] for problems in of] for part, of in parts.items()}
-        return {part: blake2b(str(each).encode()).hexdigest() for part, each in ids.items()}
+        exams = {exam.name: digest_of((exam.problems,)) for exam in self.exams}
+        return {APART: digest_of((self.selection, self.heldout), columns=False), **exams, "": digest_of((self.all,))}
+
+
+def digest_of(parts: Iterable[Sequence[Problem]], columns: bool = True) -> str:
+    """Return a hash of problems, with all that their verdicts and, if `columns`, their rewards depend on."""
+    found = blake2b()
+    for problems in parts:
+        for each in problems:
+            found.update(repr((each.id, each.gold, each.grader, columns and each.columns)).encode())
+        found.update(b";")
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from actors.coordinator.producer import RolloutProducer
 from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.rules.collapse_guard import Alarm, Guard
 from actors.coordinator.rules.learner_state import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
+from actors.coordinator.rules.selection import Selection
 from actors.coordinator.rules.streaks import SkippedStreak
 from actors.coordinator.saving import Saving
 from actors.coordinator.warm_start import WarmStart
@@ -57,9 +58,8 @@ class Coordinator:
         self._standing = Standing(run.budget, run.ledger, run.config)
         self._starts = StartEvaluations(run, self._heldout, self._plasticity, self._standing)
         self._warm_start = WarmStart(run, self._saving, self._standing, self._starts.base)
-        self._skipped = SkippedStreak()
         self._end = asyncio.timeout(None)  # when training ends, set by `_end_training_in_time`
-        self._lifecycle = LearnerLifecycle()
+        self._skipped, self._lifecycle = SkippedStreak(), LearnerLifecycle()
         self._restore_bookkeeping(self._folder.checkpoints.latest)
 
     def _restore_bookkeeping(self, checkpoint: Path | None) -> dict[str, float]:
@@ -71,10 +71,9 @@ class Coordinator:
         self._publisher = PolicyPublisher(self._run, self._prompts, self._startup_check, state.noise)
         due = self._starts.begin(state.version)
         self._producer = RolloutProducer(self._run, self._publisher, state, rollbacks=self._rollbacks, one_batch=due)
-        scored = [row for row in self._folder.scored() if row["update"] <= state.version]  # the file may have more
+        scored = self._folder.scored(state.version)  # the file may have more
         history = [row for row in scored if row["update"]]
-        self._guard = Guard(self._config.guard, history)
-        self._selection = self._saving.mark(self._saving.choose(scored))
+        self._guard, self._selection = Guard(self._config.guard, history), Selection(scored)
         return history[-1] if history else {}
 
     @property
@@ -128,10 +127,11 @@ class Coordinator:
             self.ledger.note_start()
 
     async def _publish(self) -> None:
-        """Load the learner, make the warm start if one is due, and adopt the learner's version. A stop ends it early;
-        the warm start then saves its work.
+        """Choose the result so far, load the learner, make the warm start if one is due, and adopt the learner's version.
+        A stop ends it early; the warm start then saves its work.
         """
         unless_stopped = self._stopping.unless_stopped
+        self._selection = await self._saving.choose(self._folder.scored(self.updates))
         try:
             await unless_stopped(self._load())
             if await self._warm_start.due():
@@ -335,8 +335,7 @@ class Coordinator:
         self._standing.enter("recovering")
         self.ledger.enter_all("recover")
         await self._folder.flush()  # its files are read below
-        lost, staleness = self.updates - trusted, self._producer.staleness
-        under_way = staleness.running + staleness.waiting
+        lost, under_way = self.updates - trusted, self._producer.staleness.running + self._producer.staleness.waiting
         self.ledger.count("updates/abandoned", lost)
         self.ledger.count("groups/abandoned", lost * self._config.learner.problems_per_update + under_way)
         abandoned, checkpoint = self._publisher, self._folder.return_to(trusted)
@@ -344,6 +343,7 @@ class Coordinator:
             self._lifecycle.move(STARTING if checkpoint else GONE)  # only a fresh learner is at version 0
         self._standing.latest = self._restore_bookkeeping(checkpoint)
         await abandoned.abandon()
+        await self._folder.checkpoints.clear()
 
     async def _finish(self) -> Outcome:
         """Write the last checkpoint, evaluate the result and the last policy, and return how the run ended."""

@@ -42,8 +42,7 @@ class FinalEvaluations:
         if saved and policy.version != validated:
             found = await self._heldout.validate(policy, last)
         await folder.flush()  # the rows are read
-        rows = folder.extend_metrics(policy.version, found)
-        return self._saving.mark(await asyncio.to_thread(self._saving.choose, rows))
+        return await self._saving.choose(folder.extend_metrics(policy.version, found))
 
     async def evaluate(self, policy: AdapterRef, inspect: bool) -> None:
         """Find the scores of the run's result, those of the last policy if it is another, the result's on the

@@ -44,8 +44,15 @@ class Saving:
         """Count unsaved work from this moment on."""
         self._since = self._run.clock.now()
 
-    def choose(self, rows: Sequence[Mapping[str, float]]) -> Selection:
-        """Return the choice after some rows among the undamaged checkpoints, which are read."""
+    async def choose(self, rows: Sequence[Mapping[str, float]]) -> Selection:
+        """Return the choice after some rows, and point `best` at it. Without validations the link is not ours."""
+        choice = await asyncio.to_thread(self._choose, rows)
+        if self._run.config.validation.every:
+            self._run.folder.checkpoints.mark_best(choice.chosen)
+        return choice
+
+    def _choose(self, rows: Sequence[Mapping[str, float]]) -> Selection:
+        """Return the choice among the undamaged checkpoints, which are read: seconds for large ones."""
         checkpoints = self._run.folder.checkpoints
         kept = [version_of(checkpoint) for checkpoint in checkpoints.all]
         while (found := Selection.among(kept, rows)).chosen is not None:
@@ -53,12 +60,6 @@ class Saving:
                 break
             kept.remove(found.chosen)
         return found
-
-    def mark(self, choice: Selection) -> Selection:
-        """Point `best` at a choice, which is returned. Without validations the link is not ours."""
-        if self._run.config.validation.every:
-            self._run.folder.checkpoints.mark_best(choice.chosen)
-        return choice
 
     async def after_update(self, version: int, chosen: bool) -> None:
         """Write a checkpoint if it is due by `checkpoint.every`, chosen as the result, or the first, whose duration

@@ -36,12 +36,12 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._passing = ""
+        self._passing = -1
 
     @property
     def all(self) -> list[Path]:
         """The finished checkpoints, oldest first."""
-        return sorted(each for each in self.folder.glob("update-*") if NAME.fullmatch(each.name))
+        return sorted((each for each in self.folder.glob("update-*") if NAME.fullmatch(each.name)), key=version_of)
 
     @property
     def unfinished(self) -> list[Path]:
@@ -77,7 +77,7 @@ class Checkpoints:
         one, which `keep_last` does not count.
         """
         final = self.path_of(version)
-        drop_leftovers(final, CHECKPOINT)
+        await asyncio.to_thread(drop_leftovers, final, CHECKPOINT)
         temporary = beside(final)
         yield temporary
         await asyncio.to_thread(seal, temporary)
@@ -94,13 +94,13 @@ class Checkpoints:
         """Delete all checkpoints but that of version 0, the latest, the best and the last `keep_last`. Arguments are as
         in `new`.
         """
-        latest, best = (each.name if each else "" for each in (self.latest, self.best))
-        lasting = [each.name for each in self.all if each.name < latest and each.name != self._passing]
+        latest, best = (version_of(each) if each else -1 for each in (self.latest, self.best))
+        versions = {version_of(each): each for each in self.all}
+        lasting = [version for version in versions if version < latest and version != self._passing]
         lasting += [latest] * (not passing)
-        self._passing = latest if passing else ""
-        for each in self.all:
-            if each.name not in {self.path_of(0).name, latest, best, *lasting[-keep_last:]}:
-                await asyncio.to_thread(self._remove, each)
+        self._passing = latest if passing else -1
+        for version in versions.keys() - {0, latest, best, *lasting[-keep_last:]}:
+            await asyncio.to_thread(self._remove, versions[version])
 
     def mark_best(self, version: int | None) -> None:
         """Point `best` at a version's checkpoint. None: no version is chosen."""
@@ -111,15 +111,23 @@ class Checkpoints:
             best.unlink()
 
     def return_to(self, version: int) -> None:
-        """Delete all checkpoints after a version that has one; all of them for 0 without one."""
+        """Set all checkpoints after a version aside that has one, all of them for 0 without one, for `clear` to delete.
+
+        What is set aside is never read, whenever this process ends.
+        """
         kept = self.path_of(version)
         if kept.exists():
             link(self.folder / "latest", kept)
         else:
             (self.folder / "latest").unlink(missing_ok=True)
         for checkpoint in self.all:
-            if checkpoint.name > kept.name:
-                self._remove(checkpoint)
+            if version_of(checkpoint) > version:
+                _set_aside(checkpoint)
+
+    async def clear(self) -> None:
+        """Delete, in a thread, what is unfinished or set aside. Call it while no checkpoint is being written."""
+        for each in self.unfinished:
+            await asyncio.to_thread(_delete, each)
 
     def recover(self, refusal: Callable[[Path], str | None]) -> dict[int, str]:
         """Clean up after a killed process: make the newest usable checkpoint the latest and move newer ones aside.
@@ -133,7 +141,7 @@ class Checkpoints:
         latest = self.latest
         refused: dict[Path, str] = {}
         for checkpoint in reversed(self.all):
-            if latest is None or checkpoint.name <= latest.name:
+            if latest is None or version_of(checkpoint) <= version_of(latest):
                 if (reason := damage(checkpoint) or refusal(checkpoint)) is None:
                     link(self.folder / "latest", checkpoint)
                     sync(self.folder)

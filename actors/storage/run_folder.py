@@ -80,8 +80,9 @@ class RunFolder(RunRecord):
         drop_half_line(self.path / "events.jsonl")
 
     def return_to(self, version: int) -> Path | None:
-        """Delete everything after a version with a checkpoint, or after the start without one (0). Return the
-        checkpoint.
+        """Drop everything after a version with a checkpoint, or after the start without one (0). Return the checkpoint.
+
+        `checkpoints.clear` deletes the gigabytes of those after it.
         """
         self.checkpoints.return_to(version)
         self.writer.put(sync, self.checkpoints.folder)

@@ -1,5 +1,6 @@
 """Reads a run folder. Nothing here changes anything on disk, so that a running run may be read."""
 
+import math
 import os
 from itertools import chain
 from pathlib import Path
@@ -76,9 +77,10 @@ class RunRecord:
         """Return the rows of the updates of the warm start."""
         return read_rows(self.warm_start_metrics, documents.MetricsRow)
 
-    def scored(self) -> list[dict[str, float]]:
-        """Return the metrics of all versions that may be the result: of version 0 if it was validated."""
-        return [row.metrics for row in read_rows(self.start_metrics, documents.MetricsRow) + self.rows()]
+    def scored(self, until: float = math.inf) -> list[dict[str, float]]:
+        """Return the metrics of all versions that may be the result, up to one: of version 0 if it was validated."""
+        rows = read_rows(self.start_metrics, documents.MetricsRow) + self.rows()
+        return [row.metrics for row in rows if row.update <= until]
 
     @property
     def updates(self) -> int:
@@ -140,7 +142,7 @@ class RunRecord:
 
     def sampled_updates(self) -> list[str]:
         """Return the names of the updates with samples, in order."""
-        return sorted(file.stem for file in (self.path / "samples").glob("update-*.jsonl"))
+        return sorted((file.stem for file in (self.path / "samples").glob("update-*.jsonl")), key=lambda name: (len(name), name))
 
     def filtered(self) -> list[documents.FilteredProblem]:
         """Return the problems that the run does not use, or uses in spite of the reason given."""

@@ -209,7 +209,7 @@ def check_problems(config: Config, run: RunRecord, digests: dict[str, str], othe
             sources[APART] = "data.eval_source", config.data.eval_source
         key, source = sources.get(others[0], (config.data.key, config.data.origin))
         raise BadInput(
-            f"{key}: the run in {run.path} was begun with other problems than {source} gives now: restore data and"
+            f"{key}: the run in {run.path} was begun with other problems or answers than {source} gives now: restore data and"
             f" settings, or {otherwise}"
         )
 

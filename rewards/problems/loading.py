@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -43,6 +44,9 @@ USED = (OVERLAP_KEPT, ONE_SIDE)
 BAD_GOLD = "reference answer does not verify"
 TOO_LONG = "prompt over rollout.max_prompt_tokens"
 CONTROL = "problem holds a special token of the model"
+
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""Pattern of the address in the text of an object that has none of its own."""
 
 MOST_LISTED = 500
 """Listed rows per reason: a generator filters tens of thousands, which would be megabytes in every run."""
@@ -333,9 +337,14 @@ def usable_problems(
             filtered.append(filtered_row(key, reason, one))
             continue
         fields = {**one.fields, "data_source": one.source} if config.data.mixture else one.fields
-        columns = {"columns": json.dumps(fields, default=str)} if config.reward.custom else {}
+        columns = {"columns": json.dumps(fields, default=lasting)} if config.reward.custom else {}
         problems.append(Problem(one.id, prompt, ids, one.gold, one.grader, source=one.source, **columns))
     return problems
+
+
+def lasting(value: Any) -> Any:
+    """Return a value that JSON lacks in a form that is the same in every process: sets sorted, without addresses."""
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else ADDRESS.sub("", str(value))
 
 
 def prompt_of(one: RawProblem, data: DataConfig, tokenizer: Any) -> tuple[str, Sequence[int]]:
