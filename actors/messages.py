@@ -102,10 +102,9 @@ class ProblemSet:
 def digest_of(parts: Iterable[Sequence[Problem]], columns: bool = True) -> str:
     """Return a hash of problems, with all that their verdicts and, if `columns`, their rewards depend on."""
     found = blake2b()
-    for problems in parts:
+    for part, problems in enumerate(parts):
         for each in problems:
-            found.update(repr((each.id, each.gold, each.grader, columns and each.columns)).encode())
-        found.update(b";")
+            found.update(repr((part, each.id, each.gold, each.grader, columns and each.columns)).encode())
     return found.hexdigest()
 
 

@@ -6,14 +6,13 @@ import math
 import multiprocessing
 import os
 import resource
-import shutil
 import signal
 import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, partial
-from multiprocessing import forkserver, util
+from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -24,7 +23,6 @@ from actors.messages import Status
 from actors.runtime.process import end_with
 from conf.errors import BadInput, in_brief
 from conf.schema.reward import RemoteConfig
-from conf.signals import on_leave
 from rewards.calls import most_seconds
 from rewards.functions import IMPORT, folder_of, resolve
 from rewards.isolation import bare_environment, enclose
@@ -70,7 +68,7 @@ class Hung(NoResult):
     status = Status.TIMEOUT
 
     def __init__(self, busy: bool, limit: str = "reward.deadline_s") -> None:
-        super().__init__(f"ran for longer than {limit} allows")
+        super().__init__(f"ran for longer than {limit} allows: raise the limit, or make it faster")
         self.busy = busy
 
 
@@ -182,7 +180,6 @@ def _limit_cpu(seconds: float) -> None:
 @cache
 def start_server() -> None:
     """Start this process's fork server in an environment without tokens."""
-    on_leave(partial(shutil.rmtree, util.get_temp_dir(), ignore_errors=True))
     with bare_environment():
         forkserver.ensure_running()
 

@@ -38,9 +38,6 @@ REMEMBERED = 65_536
 HANGS = object()
 """The remembered result of a call that computed until its deadline, as it would again."""
 
-WALLS = ("raised PermissionError", "raised BlockingIOError")
-"""Errors of functions that do something the walls forbid."""
-
 MIB = 2**20
 
 SHOWN = 120
@@ -355,7 +352,7 @@ def check_reward_functions(reward: RewardFunction, problems: Sequence[Problem]) 
             for error in asyncio.run(pool.scores(part.function, problem, [response] * PAIR)):
                 if isinstance(error, NoResult):
                     where = f"(response {response[-SHOWN:]!r}, row {problem.columns[:SHOWN]})"
-                    raise BadInput(f"reward.custom: '{part.function}' {error} {where}{_remedy(error)}") from error
+                    raise BadInput(f"reward.custom: '{part.function}' {error} {where}") from error
         for error, call in asyncio.run(pool.judged(problems[0], [problems[0].gold])) if problems else ():
             judge = reward.config.judge.model
             if call.refused:
@@ -365,15 +362,3 @@ def check_reward_functions(reward: RewardFunction, problems: Sequence[Problem]) 
                 remedy = "correct its address, model or key, or choose a model that follows instructions"
                 raise BadInput(f"reward.judge.model={judge}: the judge {error}: {remedy}") from error
         return pool.absent_walls
-
-
-def _remedy(error: NoResult) -> str:
-    """Return the remedy for an error of a user's function, if its text has none."""
-    if isinstance(error, Hung):
-        return ": raise the limit, or make it faster"
-    if not str(error).startswith(WALLS):
-        return ""
-    return (
-        ": functions run without network, other processes or writable files; do such work at import, or "
-        "give network: true for calls to other machines, or reward.sandbox=false if you would run what a model writes"
-    )

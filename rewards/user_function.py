@@ -180,4 +180,7 @@ def raised(error: BaseException) -> str:
     """Say what a user's function raised, and in which of its lines."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent != HERE]
     place = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in frames[:1])
+    if isinstance(error, PermissionError | BlockingIOError):  # as in the sandbox
+        place += ": functions run without network, other processes or writable files; do such work at import, or give "
+        place += "network: true for calls to other machines, or reward.sandbox=false to run what a model writes"
     return f"raised {type(error).__name__}: {error}{place}"

@@ -1,12 +1,12 @@
 """Measurements of a run's policy: evaluations, and its drift from the base model."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from math import isfinite
 from statistics import fmean
 
-from actors.coordinator.budget import FINISH_MARGIN_S
+from actors.coordinator.budget import FINISH_MARGIN_S, MOST_EVALUATION
 from actors.coordinator.context import RunContext
 from actors.coordinator.metrics import Standing
 from actors.coordinator.rules.selection import REWARD, SCORE
@@ -16,7 +16,7 @@ from actors.evaluation.samples import PolicySamples
 from actors.evaluation.statistics import known_rewards
 from actors.messages import AdapterRef, Exam, Group, Inspection, Sample, Sampling
 from actors.seeds import request_seed
-from actors.storage.documents import EntropyChange, Plasticity, PolicyScores
+from actors.storage.documents import EntropyChange, EventKind, Plasticity, PolicyScores
 from actors.storage.run_record import named
 
 BASE_SHARE = 1 / 3
@@ -37,12 +37,14 @@ class HeldoutEvaluations:
     """Evaluates within the budget, keeps the results in the run folder, and reports durations to the budget.
 
     Results are by benchmark, "" for the held-out problems. One is missing if no problem could be verified in time.
+    Where the base model was evaluated on the first problems only, so are all other policies.
     """
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
         self._evaluator = Evaluator(run.config, run.metered("eval"), run.verifier, run.clock)
         self._heldout = Exam("", run.config.eval.n, run.problems.heldout)
+        self._sample_s = 0.0  # seconds per sample of the last evaluation
 
     @property
     def base_due(self) -> bool:
@@ -64,13 +66,14 @@ class HeldoutEvaluations:
         for exam in (self._heldout, *self._run.problems.exams):
             name = named("base", exam.name)
             if exam.name in found:
-                self._learn(exam, found[exam.name].round_seconds)
+                self._learn(exam, found[exam.name])
             elif exam.name and folder.tried(name):
                 continue
             elif scores := await self._measure("base", exam, None, end - now()):
                 found[exam.name] = scores
             elif exam.name:
                 folder.write_rows(f"eval-{name}", ())
+                self._miss(exam, "base", 0)
         return found
 
     async def warm(self, adapter: AdapterRef) -> PolicyScores | None:
@@ -89,9 +92,12 @@ class HeldoutEvaluations:
         await self._run.folder.flush()  # the base model's results are read
         base = self._run.folder.scores("base")
         for exam in self._run.problems.exams:
-            left = self._run.budget.left - LAST_MOMENT_S
-            if exam.name in base and (scores := await self._measure("final", exam, adapter, left)):
+            if exam.name not in base:
+                continue
+            if scores := await self._measure("final", exam, adapter, self._run.budget.left - LAST_MOMENT_S):
                 found[exam.name] = scores
+            else:
+                self._miss(exam, "trained", adapter.version)
 
     async def last(self, adapter: AdapterRef) -> PolicyScores | None:
         """Evaluate the last policy on the held-out problems, if the rest of the budget should hold at least a round."""
@@ -135,21 +141,39 @@ class HeldoutEvaluations:
         """
         if not exam.problems or seconds <= 0:
             return None
-        samples = PolicySamples(exam.problems, exam.n, adapter)
-        round_s = self._run.budget.expected(named("evaluate", exam.name)) / samples.n
-        at_once = part_of(len(exam.problems), seconds, round_s)
+        folder, problems = self._run.folder, exam.problems
+        if name != "base":
+            await folder.flush()  # the base model's result is read
+            base = folder.evaluation(named("base", exam.name))
+            problems = problems[: base.problems] if base else problems
+        samples = PolicySamples(problems, exam.n, adapter)
+        round_s = self._run.budget.expected(named("evaluate", exam.name)) / exam.n or self._sample_s * len(problems)
+        waves = len(problems) / (self._run.max_running * self._run.config.rollout.samples_per_problem)
+        round_s = round_s or self._run.budget.expected("group") * max(waves, 1.0)
+        at_once = part_of(len(problems), seconds, round_s)
         await self._evaluator.evaluate(samples, at_once=at_once, seconds=seconds)
         if not (rows := counted(samples, at_once)):
             if not exam.name:
-                self._learn(exam, seconds)
+                self._run.budget.expect("evaluate", seconds * exam.n)
             return None
         found, name = samples.scores(rows), named(name, exam.name)
-        self._learn(exam, found.round_seconds)
-        self._run.folder.write_rows(f"eval-{name}", [row for of_round in zip(*rows, strict=True) for row in of_round])
-        return self._run.folder.write_evaluation(name, adapter.version if adapter else 0, found)
+        self._learn(exam, found)
+        folder.write_rows(f"eval-{name}", [row for of_round in zip(*rows, strict=True) for row in of_round])
+        return folder.write_evaluation(name, adapter.version if adapter else 0, found)
 
-    def _learn(self, exam: Exam, round_seconds: float) -> None:
-        self._run.budget.expect(named("evaluate", exam.name), round_seconds * exam.n)
+    def _learn(self, exam: Exam, found: PolicyScores) -> None:
+        self._sample_s = found.round_seconds / found.problems
+        self._run.budget.expect(named("evaluate", exam.name), found.round_seconds * exam.n)
+
+    def _miss(self, exam: Exam, model: str, version: int) -> None:
+        """Record that there was no time for a benchmark, and a budget that should hold all evaluations."""
+        run, exams = self._run, (self._heldout, *self._run.problems.exams)
+        seconds = self._sample_s * sum(each.n * len(each.problems) for each in exams)
+        start_s = run.ledger.record.start_s + run.budget.expected("group")
+        whole_s = max(start_s + seconds / BASE_SHARE, seconds / MOST_EVALUATION, run.budget.total + 60)
+        hint = f": budget.minutes={math.ceil(whole_s / 60)} should hold it" if seconds else ""
+        detail = f"there was no time to evaluate the {model} model on {exam.name}{hint}"
+        run.folder.append_event(version, EventKind.CUT_OFF, detail, f"evaluation on {exam.name}")
 
 
 class ReferenceSet:
@@ -196,7 +220,7 @@ class ReferenceSet:
         before, after = found.base_entropy, found.entropy
         change = after / before - 1 if before else 0.0
         by_module = (*found.adapter_norm.values(), *found.effective_rank.values())
-        if not all(map(isfinite, (before, after, change, found.kl_to_base, *by_module))):
+        if not all(map(math.isfinite, (before, after, change, found.kl_to_base, *by_module))):
             return None
         return Plasticity(
             probe_entropy=EntropyChange(before=before, after=after, change=change),

@@ -204,7 +204,8 @@ class RolloutProducer:
             elif group.zero_variance:
                 kind = "zero_variance"
             else:
-                kind = "truncated" if sample.truncated else "useful"
+                masks = self._run.config.algorithm.mask_truncated
+                kind = "truncated" if masks and sample.truncated else "useful"
             self._run.ledger.move(UNDECIDED, f"tokens/{kind}", len(sample.token_ids))
             useful += len(sample.token_ids) * (kind == "useful")
         return useful

@@ -82,10 +82,11 @@ def part_of(count: int, seconds: float, round_s: float) -> int:
 
 
 def counted(samples: PolicySamples, at_once: int) -> list[list[EvaluatedSample]]:
-    """Return the samples that count: the complete rounds, or without one the whole parts of the first.
+    """Return the samples that count: the complete rounds, or without one the whole parts of the first, or without a
+    part those of its first problems.
 
     at_once: number of problems that were sampled at once, and the size of a part if it is at most PART of them.
     """
     if samples.rounds:
         return samples.of_rounds(samples.rounds)
-    return samples.of_parts(min(at_once, max(1, int(len(samples.problems) * PART))))
+    return samples.of_parts(min(at_once, max(1, int(len(samples.problems) * PART)))) or samples.of_parts(1)

@@ -68,7 +68,7 @@ class PolicySamples:
         """Return the scores over some of the samples, with the cost of all of them."""
         rows = self._rows.values()
         tokens, seconds = sum(row.tokens for row in rows), sum(row.seconds for row in rows)
-        cost = {"tokens": tokens, "seconds": seconds, "round_seconds": seconds * len(self.problems) / len(rows)}
+        cost = {"tokens": tokens, "seconds": seconds, "round_seconds": seconds * len(samples) / len(rows)}
         return scores(samples, alike).model_copy(update=cost)
 
     def add(self, number: int, group: Group, seconds: float) -> None:

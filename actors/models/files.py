@@ -101,6 +101,19 @@ def pin_of(model: ModelConfig) -> str:
     return model.pin or model_digest(_folder(model, SHAPE_FILES))
 
 
+def known_pin(model: ModelConfig) -> str:
+    """Return `pin_of` without a network: of a hub model the commit in the cache. Empty if nothing of it is here."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name, revision = name_on_hub(model)
+    if name and not model.pin:
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+        return Path(found).parent.name if isinstance(found, str) else ""
+    with suppress(BadInput):
+        return pin_of(model)
+    return ""
+
+
 def model_digest(folder: str | Path) -> str:
     """Return a digest of a model's files: names, sizes, and contents, of large weight files only parts, evenly spread.
     In the hub's cache it is the commit, which names the folder.

@@ -111,10 +111,7 @@ class Checkpoints:
             best.unlink()
 
     def return_to(self, version: int) -> None:
-        """Set all checkpoints after a version aside that has one, all of them for 0 without one, for `clear` to delete.
-
-        What is set aside is never read, whenever this process ends.
-        """
+        """Set all checkpoints after a version that has one aside, for `clear`; all of them for 0 without one."""
         kept = self.path_of(version)
         if kept.exists():
             link(self.folder / "latest", kept)

@@ -23,7 +23,7 @@ MANIFEST = "manifest.json"
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 """Permissions of everybody but a file's owner."""
 
-REMEDY = "move it out of the way to see the rest, or restore it"
+REMEDY = "restore it, or move it out of the way to do without it"
 
 OS_ERROR = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)")
 """Pattern of an operating system's error number in the text of errors from Python and safetensors (Rust)."""

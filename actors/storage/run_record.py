@@ -142,7 +142,8 @@ class RunRecord:
 
     def sampled_updates(self) -> list[str]:
         """Return the names of the updates with samples, in order."""
-        return sorted((file.stem for file in (self.path / "samples").glob("update-*.jsonl")), key=lambda name: (len(name), name))
+        found = (file.stem for file in (self.path / "samples").glob("update-*.jsonl"))
+        return sorted(found, key=lambda name: (len(name), name))
 
     def filtered(self) -> list[documents.FilteredProblem]:
         """Return the problems that the run does not use, or uses in spite of the reason given."""
@@ -172,7 +173,14 @@ class RunRecord:
         for path in (self.report, self.filtered_file, self.failure_log, self.path / "origin.json"):
             if path.is_dir():
                 raise BadInput(f"{path} is a folder, not a file; {REMEDY}")
-        numbers = (self.incarnation, self.identity, self.reference_set, self.problem_digests, self.selection)
+        numbers = (
+            self.origin,
+            self.incarnation,
+            self.identity,
+            self.reference_set,
+            self.problem_digests,
+            self.selection,
+        )
         warm_start = (self.candidates, self.warm_start_rows, self.scored, self.evaluations, self.known_pass_rates)
         for read in (self.config, self.summary, self.rows, self.events, self.ledger, *numbers, *warm_start):
             read()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -51,8 +52,9 @@ class Found:
 
 def join(address: str, config: Config) -> Any:
     """Connect to the cluster of this machine, and send it the project. Return Ray's context."""
-    if "://" in address:
-        raise BadInput(f"RAY_ADDRESS={address}: start run.py on a node of the cluster, and give its plain HOST:PORT")
+    if address != "auto" and not re.fullmatch(r"[^/]+:\d+", address):
+        where = "give the HOST:PORT of a cluster with this machine as a node"
+        raise BadInput(f"RAY_ADDRESS={address}: {where}, or unset it for a run on this machine alone")
     check_answers(address)
     try:
         context = ray.init(

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import OnErrorOmit, TypeAdapter
 
 from actors.formats import duration
+from actors.models.files import known_pin
 from actors.storage.documents import FormattedDocument
 from actors.storage.files import read_document, write_document
 from actors.storage.run_record import RunRecord
@@ -203,5 +204,5 @@ def _machine_key(config: Config, machine: Machine) -> str:
 
 
 def _lengths_key(config: Config) -> str:
-    """Name the settings that decide the lengths of prompts and responses."""
-    return f"{config.data.origin}, {config.rollout.max_response_tokens}"
+    """Name the model's files and the settings that decide the lengths of prompts and responses."""
+    return f"{config.data.origin}, {config.rollout.max_response_tokens}, {known_pin(config.model)}"

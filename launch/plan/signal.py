@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import OnErrorOmit, TypeAdapter
 
 from actors.evaluation.statistics import Mean
+from actors.models.files import known_pin
 from actors.storage.documents import FormattedDocument
 from actors.storage.files import read_document, write_document
 from conf.parsing import flatten, path_of
@@ -47,10 +48,10 @@ class KeptSignals(FormattedDocument):
 
 
 def recipe_of(config: Config) -> str:
-    """Name the settings that samples and rewards depend on, and the present state of a file of problems."""
+    """Name the settings that samples and rewards depend on, and the present state of the model and of problem files."""
     keys = affecting("training", "prompt", "response", "verdict", "reward", "rollout")
     known = {key: value for key, value in flatten(asdict(config)).items() if among(key, keys)}
-    state: list[float] = []
+    state: list[str | float] = [known_pin(config.model)]
     for source in (each.source for each in config.data.by_source.values() if each.source.startswith(FILE)):
         file = path_of(source.removeprefix(FILE), f"{config.data.key}: {source}")
         state += [os.path.getsize(file), os.path.getmtime(file)] if os.path.isfile(file) else []

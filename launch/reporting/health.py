@@ -112,7 +112,7 @@ def _course(run: Run) -> Iterator[Flag]:
         detail = f"the adapter check was decisive in {percent(fmean(decided), 0)} of the updates, first in {first}"
         yield Flag(level, "The rollouts used the right adapter", detail)
     elif decided:
-        detail = "the policy never moved far enough from the base model to tell its adapter from none"
+        detail = "on its prompts, the policy never differed from the base model beyond the noise"
         yield Flag("warning", "The adapter check stayed undecided", detail)
     if found := events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK):
         detail = f"update {found[0].update}: {in_words(found[0].detail)}"

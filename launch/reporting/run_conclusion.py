@@ -13,9 +13,9 @@ from actors.evaluation.statistics import (
     paired_difference,
     reward_difference,
 )
-from actors.storage.documents import PolicyScores, SampleRow
+from actors.storage.documents import EventKind, PolicyScores, SampleRow
 from conf.schema.reward import weighs_answers
-from launch.reporting.health import behind
+from launch.reporting.health import behind, events
 from launch.reporting.history import Run
 from launch.reporting.wording import SPACE, WORDS, decimal, many, percent, precise, shorten, span
 
@@ -143,12 +143,22 @@ def conclude(run: Run, found: Effect | None) -> str:
     late = f" It made only {said}." if (said := behind(run)) else ""
     shown = ((name, of) for name, of in changes(run).items() if of.finding != "unclear")
     late += "".join(f" {_change(of, f'Pass@1 on {name}')}" for name, of in shown)
+    missed = dict.fromkeys(event.detail for event in events(run, EventKind.CUT_OFF))
+    late += "".join(f" {said[:1].upper()}{said[1:]}." for said in missed)
     if found:
         imitated = _parts(run, found) if weighs_answers(run.config) else ""
-        return (_sentence(of) if (of := learned(run)) else _in_training(run)) + imitated + _choice(run) + late
+        said = _sentence(of) if (of := learned(run)) else _in_training(run)
+        _, decided = run.series("adapter_check/decided")
+        if of and of.finding == "rose" and decided and not any(decided):
+            said += " The adapter check saw no change beyond the noise: confirm the gain by another seed."
+        return said + imitated + _choice(run) + late
     missing = f"{'the base model' if run.base is None else 'the trained model'} was not evaluated"
     if run.config.get("eval.problems") == 0:
         missing = "no problems were held out"
+    for model, of in {"base": run.base, "trained": run.final}.items():
+        if of:
+            on = f"{many(of.problems, 'problem')} with {many(of.n, 'sample')} each"
+            late = f" Held-out pass@1 of the {model} model was {percent(of.pass_at_1)}, on {on}.{late}"
     return f"No conclusion: {missing}; {_ended(run)}.{late}"
 
 

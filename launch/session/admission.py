@@ -209,8 +209,8 @@ def check_problems(config: Config, run: RunRecord, digests: dict[str, str], othe
             sources[APART] = "data.eval_source", config.data.eval_source
         key, source = sources.get(others[0], (config.data.key, config.data.origin))
         raise BadInput(
-            f"{key}: the run in {run.path} was begun with other problems or answers than {source} gives now: restore data and"
-            f" settings, or {otherwise}"
+            f"{key}: the run in {run.path} was begun with other problems or answers than {source} gives now: restore"
+            f" data and settings, or {otherwise}"
         )
 
 

@@ -45,9 +45,6 @@ BAD_GOLD = "reference answer does not verify"
 TOO_LONG = "prompt over rollout.max_prompt_tokens"
 CONTROL = "problem holds a special token of the model"
 
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-"""Pattern of the address in the text of an object that has none of its own."""
-
 MOST_LISTED = 500
 """Listed rows per reason: a generator filters tens of thousands, which would be megabytes in every run."""
 
@@ -344,7 +341,7 @@ def usable_problems(
 
 def lasting(value: Any) -> Any:
     """Return a value that JSON lacks in a form that is the same in every process: sets sorted, without addresses."""
-    return sorted(map(str, value)) if isinstance(value, set | frozenset) else ADDRESS.sub("", str(value))
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else re.sub(" at 0x[0-9a-f]+", "", str(value))
 
 
 def prompt_of(one: RawProblem, data: DataConfig, tokenizer: Any) -> tuple[str, Sequence[int]]:

@@ -54,6 +54,8 @@ def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
     except TimeoutError:
         what = f"gave no row for {PREPARE_S:g} s: make it faster, or use a file of its rows as file:PATH"
         raise BadInput(f"{key}: '{reference}' {what}") from None
+    except GeneratorExit:  # its own: the end of reading raises none here
+        raise BadInput(f"{key}: '{reference}' raised GeneratorExit: correct it") from None
     return rows
 
 
