@@ -138,6 +138,7 @@ def test_any_other_value_is_refused(value: object) -> None:
         ("raise KeyError('colour')", "KeyError: 'colour'"),
         ("raise KeyboardInterrupt", "raised KeyboardInterrupt"),
         ("open('kept.txt', 'w')", "reward.sandbox=false"),
+        ("raise type('PermissionErrors', (Exception,), {})", "raised PermissionErrors"),
         ("return {'score': 1}", "dict"),
         ("return 1e308", "1e+308"),
         ("return float('nan')", "nan"),
@@ -152,6 +153,7 @@ def test_a_failing_function_is_named_at_the_start(write: Write, body: str, said:
     with pytest.raises(BadInput) as refused:
         check_reward_functions(rewarding(reference, deadline_s=0.2 if "sleep(60)" in body else 30.0), [PROBLEM])
     assert all(words in str(refused.value) for words in (reference, said, PROBLEM.columns))
+    assert ("sandbox=false" in str(refused.value)) == ("open" in body)
 
 
 @pytest.mark.parametrize("bad", [range(1), range(99, 100), range(40, 60)])

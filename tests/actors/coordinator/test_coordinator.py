@@ -126,6 +126,21 @@ def test_metrics_have_the_names_of_the_contract(run: Run) -> None:
     assert run.rows[0]["policy/kl_to_base"] == 0.125
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_truncated_samples_are_useful_unless_they_are_masked(run: Run, masks: bool) -> None:
+    generate = run.engine.generate
+
+    async def cut(*asked: Any) -> Group:
+        group = await generate(*asked)
+        return replace(group, samples=tuple(replace(sample, finish_reason="length") for sample in group.samples))
+
+    run.engine.generate = cut  # type: ignore[method-assign]
+    run.config = changed(run.config, {"budget.updates": 1, "algorithm.mask_truncated": masks})
+    run.go()
+    assert run.rows[0]["tokens/useful_fraction"] == float(not masks)
+    assert run.coordinator.ledger.counts.get("tokens/truncated", 0) == (4 if masks else 0)
+
+
 def test_pass_rates_are_kept_with_the_prompts_of_the_problems_that_moved(run: Run) -> None:
     def rewards(group: Group) -> tuple[Reward, ...]:
         learned = group.index >= 7 and group.problem.id < "p4"  # each is drawn once before

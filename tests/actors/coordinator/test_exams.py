@@ -1,6 +1,7 @@
 """The benchmarks that a run evaluates on beside its held-out problems, with fakes."""
 
 import asyncio
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,10 @@ def test_the_budget_is_kept_and_the_held_out_problems_come_first(run: Run, probl
     assert (run.learner.version > 1, run.spent <= run.seconds) == (True, True)
 
 
-def test_an_exam_that_the_base_had_no_time_for_is_tried_once_and_reserves_nothing(
+def test_exams_are_cut_to_the_problems_that_the_base_had_time_for_and_one_without_any_is_named(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is tried once and reserves nothing."""
     evaluate, measured = Evaluator.evaluate, list[int]()
 
     async def note(self: Any, *policies: Any, **more: Any) -> None:
@@ -87,13 +89,19 @@ def test_an_exam_that_the_base_had_no_time_for_is_tried_once_and_reserves_nothin
     run.exams, run.engine.most_at_once = (exam("long", 2, 1000), exam("later", 1, 2)), 1
     run.learner.deaths = {("accumulate", 1)}
     outcome = run.go()
-    assert (outcome.exams, measured) == ({}, [4, 1000, 4]), "no time was left for the second"
+    first = run.folder.scores("base")["long"].problems
+    assert {name: scores.problems for name, scores in outcome.exams.items()} == {"long": first}
+    assert measured == [4, 1000, 4, first], "no time was left for the other"
     assert not run.coordinator._heldout.base_due
-    assert not run.coordinator._budget.knows("evaluate-long")
+    assert not run.coordinator._budget.knows("evaluate-later")
+    (missed,) = (event for event in run.folder.events() if event.kind is EventKind.CUT_OFF)
+    minutes = re.search(r"base model on later: budget\.minutes=(\d+)", missed.detail)
+    assert minutes
+    assert 60 * int(minutes[1]) >= 3 * (4 * 2 + 1000 * 2 + 2)
     measured.clear()
     run.config = changed(run.config, {"budget.updates": 3})
     run.go()
-    assert measured == [4]
+    assert measured == [4, first]
 
 
 def test_the_last_policy_comes_before_the_exams(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

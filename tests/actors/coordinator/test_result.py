@@ -1,7 +1,6 @@
 """The result of a run: the version that the validations choose, and what is measured of it at the end."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 
 from actors.coordinator.context import result_of
-from actors.coordinator.saving import Saving
 from actors.errors import Halted
 from actors.messages import AdapterRef, Group, Reward, Scores
 from actors.storage.checkpoints import Checkpoints
@@ -157,19 +155,6 @@ def test_only_the_last_version_is_validated_beyond_the_share_of_the_time(run: Ru
     run.config = changed(run.config, {"validation.share": 0.001})
     run.go()
     assert [row["update"] for row in run.rows if "validation/pass@1" in row] == [2, UPDATES]
-
-
-def test_last_choice_does_not_read_adapters_in_the_event_loop(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    beside: list[str] = []
-    to_thread = asyncio.to_thread
-
-    async def note(work: Callable[..., Any], *arguments: Any) -> Any:
-        beside.append(work.__name__)
-        return await to_thread(work, *arguments)
-
-    monkeypatch.setattr(asyncio, "to_thread", note)
-    run.go()
-    assert beside[-1] == Saving.choose.__name__
 
 
 @pytest.mark.parametrize("lost", [True, False])

@@ -1,16 +1,20 @@
 """The coordinator after a setback: a resume, a dead learner, a collapse."""
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from actors.coordinator import saving
 from actors.errors import ActorDied, Halted
 from actors.messages import Batch, Group
 from actors.storage import checkpoints, run_folder
+from actors.storage.run_folder import RunFolder
 from conf.settings import changed
 from tests.actors.virtual_run import Run
+from tests.virtual_time import VirtualLoop
 
 
 def test_resumed_run_repeats_and_skips_nothing(tmp_path: Path) -> None:
@@ -97,6 +101,47 @@ def test_revival_that_takes_too_long_breaks_neither_budget_nor_stop(run: Run, st
     assert (outcome.final is None) == bool(stops)
     assert run.spent <= (31.0 if stops else run.seconds)
     assert run.coordinator.updates == 3
+
+
+def test_a_slow_disk_holds_up_no_event_loop_in_a_rollback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each checkpoint takes 10 s to be deleted or read, in a thread, once it is no longer the latest."""
+    at_once, ticks = VirtualLoop.run_in_executor, RunFolder.write_spent
+    threads, used, ticked = list[Any](), list[str](), list[float]()
+
+    def executor(loop: Any, pool: Any, work: Any, *arguments: Any) -> Any:
+        before = len(used)
+        threads.append(work)
+        done, late = at_once(loop, pool, work, *arguments), loop.create_future()
+        threads.pop()
+        loop.call_later(10.0, lambda: late.cancelled() or late.set_result(done.result()))
+        return done if len(used) == before else late
+
+    def slow(module: Any, name: str) -> None:
+        work = getattr(module, name)
+
+        def use(path: Path, *more: Any) -> Any:
+            assert threads, f"{name} in the event loop"
+            latest = run.folder.checkpoints.latest
+            used.append(f"{name} {path.name[:14]} beside {latest and latest.name}")
+            return work(path, *more)
+
+        monkeypatch.setattr(module, name, use)
+
+    def tick(*asked: Any) -> None:
+        ticked.append(asyncio.get_running_loop().time())
+        ticks(*asked)
+
+    monkeypatch.setattr(VirtualLoop, "run_in_executor", executor)
+    monkeypatch.setattr(RunFolder, "write_spent", tick)
+    slow(checkpoints, "discard")
+    slow(saving, "damage")
+    collapse(run, range(12, 14))
+    more = {"validation.every": 3, "validation.problems": 2, "validation.share": 1.0}
+    run.config, run.seconds = changed(run.config, more | {"guard.action": "rollback", "budget.updates": 14}), 10_000.0
+    assert run.go().status == "completed"
+    assert "discard .update-000012 beside update-000009" in used
+    assert "damage update-000009 beside update-000009" in used
+    assert max(after - before for before, after in pairwise(ticked)) < 2.0
 
 
 @pytest.mark.parametrize("name", ["learner-0", "rollout-0"])

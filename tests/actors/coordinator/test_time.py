@@ -51,6 +51,26 @@ def test_last_policy_is_evaluated_on_fewer_problems_where_not_one_round_fits(run
     assert run.spent <= run.seconds
 
 
+def test_where_no_round_of_the_base_model_fits_the_others_answer_its_first_problems(run: Run) -> None:
+    run.config = changed(run.config, {"eval.problems": 16})
+    run.engine.most_at_once = 1
+    generate = run.engine.generate
+
+    async def slower(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+        run.engine.seconds = 1.0 if adapter or index < 0 else 12.0
+        return await generate(index, problem, adapter, sampling)
+
+    run.engine.generate = slower  # type: ignore[method-assign]
+    outcome, base = run.go(), run.folder.evaluation("base")
+    assert base
+    assert outcome.final
+    assert (1 <= base.problems < 4, base.n) == (True, 1), "fewer than a part of all"
+    assert (outcome.final.problems, outcome.final.n) == (base.problems, 2)
+    before, after = ({row.problem for row in run.folder.samples(f"eval-{name}")} for name in ("base", "final"))
+    assert before == after
+    assert run.spent <= run.seconds
+
+
 def test_stop_ends_the_run_with_a_checkpoint(run: Run) -> None:
     outcome = run.go(30.0)
     assert (outcome.status, outcome.reason, outcome.final) == ("interrupted", "SIGTERM", None)

@@ -5,7 +5,7 @@ from shutil import copytree, rmtree
 
 import pytest
 
-from actors.storage.checkpoints import STATE, Checkpoints, write_state
+from actors.storage.checkpoints import STATE, Checkpoints, version_of, write_state
 from actors.storage.files import MANIFEST
 from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
@@ -26,7 +26,7 @@ def save(checkpoints: Checkpoints, version: int, keep_last: int = 2, passing: bo
 
 
 def kept(checkpoints: Checkpoints) -> list[int]:
-    return [int(checkpoint.name[-6:]) for checkpoint in checkpoints.all]
+    return [version_of(checkpoint) for checkpoint in checkpoints.all]
 
 
 def latest(checkpoints: Checkpoints) -> str:
@@ -52,6 +52,19 @@ def test_passing_checkpoint_takes_the_place_of_none_and_goes_with_the_next(check
     assert found == [[1], [1, 2], [1, 2, 3], [1, 2, 4], [2, 5], [2, 5, 6]]
     asyncio.run(checkpoints.prune(keep_last=2))
     assert kept(checkpoints) == [5, 6]
+
+
+def test_versions_of_seven_digits_come_after_those_of_six(checkpoints: Checkpoints) -> None:
+    for version in (999_998, 999_999, 1_000_000, 1_000_001):
+        save(checkpoints, version)
+    assert kept(checkpoints) == [1_000_000, 1_000_001]
+    save(checkpoints, 999_999, keep_last=9)
+    checkpoints.return_to(1_000_000)
+    (checkpoints.folder / "latest").unlink()
+    checkpoints.recover(good)
+    assert latest(checkpoints) == "update-1000000"
+    checkpoints.return_to(999_999)
+    assert kept(checkpoints) == [999_999]
 
 
 def test_copy_that_a_user_made_counts_as_no_checkpoint(checkpoints: Checkpoints) -> None:

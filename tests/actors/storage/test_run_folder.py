@@ -15,6 +15,7 @@ from actors.storage.layout import RAY_SESSION
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.storage.state import CoordinatorState, PassRateRow
+from conf.errors import BadInput
 from tests.fakes import make_group
 from tests.run_folders import write_run
 
@@ -183,3 +184,6 @@ def test_reading_changes_nothing_on_disk(tmp_path: Path) -> None:
     assert (len(record.rows()), record.checkpoints.all) == (40, [])
     record.check()
     assert state() == before
+    (folder / "origin.json").write_text("{")
+    with pytest.raises(BadInput, match=r"origin\.json"):
+        record.check()

