@@ -6,13 +6,14 @@ import math
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
-from multiprocessing import forkserver
+from functools import cache, partial
+from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -23,6 +24,7 @@ from actors.messages import Status
 from actors.runtime.process import end_with
 from conf.errors import BadInput, in_brief
 from conf.schema.reward import RemoteConfig
+from conf.signals import on_leave
 from rewards.calls import most_seconds
 from rewards.functions import IMPORT, folder_of, resolve
 from rewards.isolation import bare_environment, enclose
@@ -180,6 +182,7 @@ def _limit_cpu(seconds: float) -> None:
 @cache
 def start_server() -> None:
     """Start this process's fork server in an environment without tokens."""
+    on_leave(partial(shutil.rmtree, util.get_temp_dir(), ignore_errors=True))
     with bare_environment():
         forkserver.ensure_running()
 

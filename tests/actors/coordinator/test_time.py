@@ -33,41 +33,26 @@ def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run) -> N
     assert run.spent < 100.0
 
 
-def test_last_policy_is_evaluated_on_fewer_problems_where_not_one_round_fits(run: Run) -> None:
-    """The trained policy answers so slowly that a round of four, one at a time, would take longer than is left."""
-    run.config = changed(run.config, {"eval.n": 1})
+@pytest.mark.parametrize(("slow", "problems", "n"), [("trained", 4, 1), ("base", 16, 2)])
+def test_where_not_one_round_fits_all_policies_answer_the_same_first_problems(
+    run: Run, slow: str, problems: int, n: int
+) -> None:
+    """One at a time, and so slowly that a round would take longer than is left."""
+    run.config = changed(run.config, {"eval.problems": problems, "eval.n": n})
     run.engine.most_at_once = 1
     generate = run.engine.generate
 
     async def slower(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
-        run.engine.seconds = 5.0 if sampling.samples == 1 and adapter and adapter.version and index >= 0 else 1.0
+        asked = {"trained": sampling.samples == 1 and adapter and adapter.version, "base": adapter is None}
+        run.engine.seconds = {"trained": 5.0, "base": 12.0}[slow] if asked[slow] and index >= 0 else 1.0
         return await generate(index, problem, adapter, sampling)
 
     run.engine.generate = slower  # type: ignore[method-assign]
-    outcome = run.go()
-    assert outcome.final is not None
-    assert outcome.final.n == 1
-    assert 1 <= outcome.final.problems < 4
-    assert run.spent <= run.seconds
-
-
-def test_where_no_round_of_the_base_model_fits_the_others_answer_its_first_problems(run: Run) -> None:
-    run.config = changed(run.config, {"eval.problems": 16})
-    run.engine.most_at_once = 1
-    generate = run.engine.generate
-
-    async def slower(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
-        run.engine.seconds = 1.0 if adapter or index < 0 else 12.0
-        return await generate(index, problem, adapter, sampling)
-
-    run.engine.generate = slower  # type: ignore[method-assign]
-    outcome, base = run.go(), run.folder.evaluation("base")
-    assert base
-    assert outcome.final
-    assert (1 <= base.problems < 4, base.n) == (True, 1), "fewer than a part of all"
-    assert (outcome.final.problems, outcome.final.n) == (base.problems, 2)
-    before, after = ({row.problem for row in run.folder.samples(f"eval-{name}")} for name in ("base", "final"))
-    assert before == after
+    final = run.go().final
+    assert final
+    assert (1 <= final.problems < 4, final.n) == (True, n)
+    answered = [{row.problem for row in run.folder.samples(f"eval-{policy}")} for policy in ("base", "final")]
+    assert (answered[0] == answered[1]) == (slow == "base")
     assert run.spent <= run.seconds
 
 

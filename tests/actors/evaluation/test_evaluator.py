@@ -68,13 +68,6 @@ def test_where_time_is_short_a_part_of_the_problems_is_sampled_at_once(
     assert part_of(16, seconds, round_s) == at_once
 
 
-@pytest.mark.parametrize(("seconds", "count"), [(0.5, 0), (1.5, 2), (2.5, 4)])
-def test_whole_parts_count_without_a_round(seconds: float, count: int) -> None:
-    samples = PolicySamples(PROBLEMS, 1, None)
-    evaluate(samples, seconds=seconds, at_once=2)
-    assert [row.problem for (row,) in samples.of_parts(2)] == [problem.id for problem in PROBLEMS[:count]]
-
-
 def test_whole_parts_count_where_all_problems_began_at_once() -> None:
     class Uneven(FakeEngine):
         def seconds_of(self, index: int) -> float:

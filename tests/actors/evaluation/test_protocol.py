@@ -34,7 +34,9 @@ def begun(path: Path, protocol: Protocol) -> EvaluationFolder:
     return folder
 
 
-@pytest.mark.parametrize("change", ["eval.temperature=0.7", "rollout.max_response_tokens=99", "data.system=Hi", "reward.memory_mib=512"])
+@pytest.mark.parametrize(
+    "change", ["eval.temperature=0.7", "rollout.max_response_tokens=99", "data.system=Hi", "reward.memory_mib=512"]
+)
 def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str) -> None:
     folder = begun(tmp_path, protocol(CONFIG))
     other = load(["conf=quickstart", change])

@@ -49,29 +49,21 @@ def test_another_recipe_does_not(setting: str) -> None:
     assert recipe_of(configure(setting)) != recipe_of(configure()) == recipe_of(same)
 
 
-def test_other_problems_in_the_same_file_are_another_recipe() -> None:
-    file, source = Path("problems.jsonl"), "data.source=file:problems.jsonl"
-    found = [recipe_of(configure(source))]
+@pytest.mark.parametrize(
+    ("setting", "file"),
+    [("data.source=file:problems.jsonl", "problems.jsonl"), ("model.path=model", "model/config.json")],
+)
+def test_other_contents_of_the_same_file_are_another_recipe(setting: str, file: str) -> None:
+    """And of a model one without a workload."""
+    config, found = configure(setting), [recipe_of(configure(setting))]
     for text in ("1", "22"):
-        file.write_text(text)
-        found.append(recipe_of(configure(source)))
-    assert recipe_of(configure(source)) == found[-1]
+        keep(Calibration(workload=SIGNAL.workload), config, CPU)
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).write_text(text)
+        found.append(recipe_of(config))
+        assert (recall(config, CPU).workload is None) == ("model" in file)
+    assert recipe_of(config) == found[-1]
     assert len({*found}) == 3
-
-
-def test_other_files_of_the_same_model_are_another_recipe_without_a_workload() -> None:
-    folder = Path("model")
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    config, found = configure("model.path=model"), set[str]()
-    keep(Calibration(workload=SIGNAL.workload), config, CPU)
-    for weights, known in (("", True), ("a", False), ("b", False)):
-        if weights:
-            (folder / "model.safetensors").write_text(weights)
-        found.add(recipe_of(config))
-        assert (recall(config, CPU).workload is not None) == known
-    pinned = [configure("model.path=owner/name", f"model.pin={letter * 40}") for letter in "ab"]
-    assert len({*found, *map(recipe_of, pinned)}) == 5
 
 
 def test_a_run_of_the_same_recipe_knows_better_and_one_of_another_less() -> None:

@@ -41,7 +41,7 @@ def strings():
 def rude():
     raise KeyboardInterrupt
 
-def leaving():
+def gone():
     raise GeneratorExit
 
 def silent():

@@ -72,7 +72,13 @@ def test_a_users_function_yields_rows(module: str, loader: Loader) -> None:
 
 @pytest.mark.parametrize(
     ("function", "said"),
-    [("nothing", "AttributeError"), ("strings", "object"), ("rude", "KeyboardInterrupt"), ("leaving", "GeneratorExit"), ("silent", "no row for 1 s")],
+    [
+        ("nothing", "Attribute"),
+        ("strings", "object"),
+        ("rude", "Keyboard"),
+        ("gone", "Generator"),
+        ("silent", "no row"),
+    ],
 )
 def test_an_unusable_function_is_refused(
     function: str, said: str, module: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
@@ -92,10 +98,9 @@ def test_digests_tell_answers_and_columns_apart_but_not_processes(loader: Loader
     custom = {"reward.custom": [CustomRewardConfig("posixpath:join")]}
     changes = ({"level": 1}, {"level": 1, "answer": "0"}, {"level": 2})
     begun, corrected, graded = (loader.load(custom, [row | change for row in SUMS]).digests for change in changes)
-    assert [part for part in begun if begun[part] == corrected[part]] == []
-    assert [part for part in begun if begun[part] == graded[part]] == [APART]
-    assert lasting({"b", "a", "c"}) == ["a", "b", "c"]
-    assert lasting(object()) == "<object object>"
+    assert not begun.items() & corrected.items()
+    assert {part for part, _ in begun.items() & graded.items()} == {APART}
+    assert (lasting({"b", "a", "c"}), lasting(object())) == (["a", "b", "c"], "<object object>")
 
 
 @pytest.mark.parametrize(
