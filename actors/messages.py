@@ -91,9 +91,8 @@ class ProblemSet:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Hashes of the problems and reference answers by part, no part before one that it depends on: the problems
-        apart from training, the exams by name, and as "" all but the exams'. Only the first is the same for every
-        reward: the others cover the columns too.
+        """Hashes of problems, answers and columns by part, no part before one that it depends on: the problems apart
+        from training (without columns, which few rewards see), the exams by name, and as "" all but the exams'.
         """
         exams = {exam.name: digest_of((exam.problems,)) for exam in self.exams}
         return {APART: digest_of((self.selection, self.heldout), columns=False), **exams, "": digest_of((self.all,))}

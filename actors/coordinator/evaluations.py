@@ -92,11 +92,10 @@ class HeldoutEvaluations:
         await self._run.folder.flush()  # the base model's results are read
         base = self._run.folder.scores("base")
         for exam in self._run.problems.exams:
-            if exam.name not in base:
-                continue
-            if scores := await self._measure("final", exam, adapter, self._run.budget.left - LAST_MOMENT_S):
+            left = self._run.budget.left - LAST_MOMENT_S
+            if exam.name in base and (scores := await self._measure("final", exam, adapter, left)):
                 found[exam.name] = scores
-            else:
+            elif exam.name in base:
                 self._miss(exam, "trained", adapter.version)
 
     async def last(self, adapter: AdapterRef) -> PolicyScores | None:

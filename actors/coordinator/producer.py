@@ -204,8 +204,7 @@ class RolloutProducer:
             elif group.zero_variance:
                 kind = "zero_variance"
             else:
-                masks = self._run.config.algorithm.mask_truncated
-                kind = "truncated" if masks and sample.truncated else "useful"
+                kind = "truncated" if sample.truncated and self._run.config.algorithm.mask_truncated else "useful"
             self._run.ledger.move(UNDECIDED, f"tokens/{kind}", len(sample.token_ids))
             useful += len(sample.token_ids) * (kind == "useful")
         return useful

@@ -103,10 +103,10 @@ def pin_of(model: ModelConfig) -> str:
 
 def known_pin(model: ModelConfig) -> str:
     """Return `pin_of` without a network: of a hub model the commit in the cache. Empty if nothing of it is here."""
-    from huggingface_hub import try_to_load_from_cache
-
     name, revision = name_on_hub(model)
     if name and not model.pin:
+        from huggingface_hub import try_to_load_from_cache
+
         found = try_to_load_from_cache(name, "config.json", revision=revision)
         return Path(found).parent.name if isinstance(found, str) else ""
     with suppress(BadInput):

@@ -81,8 +81,7 @@ class RunFolder(RunRecord):
 
     def return_to(self, version: int) -> Path | None:
         """Drop everything after a version with a checkpoint, or after the start without one (0). Return the checkpoint.
-
-        `checkpoints.clear` deletes the gigabytes of those after it.
+        `checkpoints.clear` deletes the others.
         """
         self.checkpoints.return_to(version)
         self.writer.put(sync, self.checkpoints.folder)

@@ -53,8 +53,7 @@ class Found:
 def join(address: str, config: Config) -> Any:
     """Connect to the cluster of this machine, and send it the project. Return Ray's context."""
     if address != "auto" and not re.fullmatch(r"[^/]+:\d+", address):
-        where = "give the HOST:PORT of a cluster with this machine as a node"
-        raise BadInput(f"RAY_ADDRESS={address}: {where}, or unset it for a run on this machine alone")
+        raise BadInput(f"RAY_ADDRESS={address}: give the HOST:PORT of a cluster that has this machine, or unset it")
     check_answers(address)
     try:
         context = ray.init(

@@ -155,10 +155,9 @@ def conclude(run: Run, found: Effect | None) -> str:
     missing = f"{'the base model' if run.base is None else 'the trained model'} was not evaluated"
     if run.config.get("eval.problems") == 0:
         missing = "no problems were held out"
-    for model, of in {"base": run.base, "trained": run.final}.items():
-        if of:
-            on = f"{many(of.problems, 'problem')} with {many(of.n, 'sample')} each"
-            late = f" Held-out pass@1 of the {model} model was {percent(of.pass_at_1)}, on {on}.{late}"
+    if known := run.base or run.final:
+        on = f"{many(known.problems, 'held-out problem')} with {many(known.n, 'sample')} each"
+        late = f" Pass@1 of the {'base' if run.base else 'trained'} model was {percent(known.pass_at_1)} on {on}.{late}"
     return f"No conclusion: {missing}; {_ended(run)}.{late}"
 
 
