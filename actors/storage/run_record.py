@@ -149,9 +149,9 @@ class RunRecord:
         """Return the problems that the run does not use, or uses in spite of the reason given."""
         return read_rows(self.filtered_file, documents.FilteredProblem)
 
-    def selection(self) -> list[str]:
-        """Return the ids of the problems that choose the run's result."""
-        return read_optional(self.path / "selection.json", list[str]) or []
+    def selection(self) -> dict[str, list[str]]:
+        """Return text and reference answer of the problems that choose the run's result, by id."""
+        return read_optional(self.path / "selection.json", dict[str, list[str]]) or {}
 
     def known_pass_rates(self) -> list[PassRateRow]:
         """Return the pass rates in the newest checkpoint, none without one."""

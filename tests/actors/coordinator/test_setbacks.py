@@ -103,7 +103,6 @@ def test_revival_that_takes_too_long_breaks_neither_budget_nor_stop(run: Run, st
 
 
 def test_a_slow_disk_holds_up_no_event_loop_in_a_rollback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that threads do takes a second; they delete and read checkpoints, one only once it is not the latest."""
     at_once, threads, used = VirtualLoop.run_in_executor, list[Any](), list[str]()
 
     def slow(loop: Any, pool: Any, work: Any, *arguments: Any) -> Any:
