@@ -51,7 +51,7 @@ class Coordinator:
         self._config, self._learner, self._folder = run.config, run.learner, run.folder
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
         self._heldout, self._plasticity = HeldoutEvaluations(run), ReferenceSet(run)
-        self._saving = Saving(run, lambda: self._state, lambda: self._producer.pass_rates)
+        self._saving = Saving(run, lambda: self._state)
         self._prompts = CheckPrompts(run.config, run.problems.train, partial(run.metered, "adapter_check"))
         self._finals = FinalEvaluations(run, self._saving, self._heldout, self._plasticity, self._prompts)
         self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts)

@@ -8,13 +8,12 @@ from actors.coordinator.context import RunContext
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.rules.order import DataCursor, Mixture
-from actors.coordinator.rules.pass_rates import PassRates, moved
 from actors.coordinator.rules.staleness import StalenessManager
 from actors.coordinator.rules.streaks import FruitlessStreak
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling
 from actors.seeds import request_seed
 from actors.storage.documents import EventKind
-from actors.storage.state import CoordinatorState, PassRateRow
+from actors.storage.state import CoordinatorState
 
 COMPLAINTS = 5
 """Most failures of a user's functions that a process records as events; `rewards/failed` counts all."""
@@ -46,8 +45,6 @@ class RolloutProducer:
             self.staleness.limit(min(next_version, config.budget.updates or next_version))
         self.cursor = DataCursor(state.next_unused, state.used)
         self._mixture = Mixture(run.problems.train, config.data.weights, config.run.seed)
-        known = run.folder.known_pass_rates()
-        self._rates = PassRates(config.rollout.samples_per_problem, config.reward.by_accuracy, known)
         self.fruitless = FruitlessStreak(config.learner.problems_per_update, config.reward.weighs_answers)
         self._run = run
         self._publisher = publisher
@@ -70,14 +67,6 @@ class RolloutProducer:
             dropped=self._dropped,
             dropped_tokens=self._dropped_tokens,
         )
-
-    @property
-    def pass_rates(self) -> list[PassRateRow]:
-        """What a checkpoint knows of the problems, with the prompts of those that the report shows."""
-        rows = self._rates.rows
-        shown = {row.problem for row in moved(rows.values())}
-        prompts = {each.id: {"prompt": each.prompt} for each in self._run.problems.train if each.id in shown}
-        return [row.model_copy(update=prompts[name]) if name in prompts else row for name, row in rows.items()]
 
     async def run(self) -> None:
         """Start groups until cancelled, which cancels the running groups too."""
@@ -193,10 +182,10 @@ class RolloutProducer:
         self._dropped_tokens += group.tokens
 
     def _close(self, group: Group) -> int:
-        """Count a used or dropped group, and its tokens by kind. Return the useful ones. A resume samples all other
-        groups again.
+        """Count the tokens of a used or dropped group by kind. Return the useful ones.
+
+        A resume samples all other groups again.
         """
-        self._rates.count(group, self.staleness.version)
         useful = 0
         for sample, reward in zip(group.samples, group.rewards, strict=True):
             if reward.masked:

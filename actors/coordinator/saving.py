@@ -7,7 +7,7 @@ from actors.coordinator.context import RunContext
 from actors.coordinator.rules.selection import Selection
 from actors.storage.checkpoints import version_of, write_state
 from actors.storage.files import damage
-from actors.storage.state import CoordinatorState, PassRateRow
+from actors.storage.state import CoordinatorState
 
 UNSAVED_S = 60.0
 SAVING_SHARE = 0.02
@@ -20,12 +20,10 @@ class Saving:
     crashes: those of the learner since the newest one was written.
     """
 
-    def __init__(
-        self, run: RunContext, state: Callable[[], CoordinatorState], pass_rates: Callable[[], Sequence[PassRateRow]]
-    ) -> None:
-        """state, pass_rates: return the coordinator's part of a checkpoint, once the learner has written its own."""
+    def __init__(self, run: RunContext, state: Callable[[], CoordinatorState]) -> None:
+        """state: returns the coordinator's part of a checkpoint, once the learner has written its own."""
         self.crashes = 0
-        self._run, self._state, self._pass_rates = run, state, pass_rates
+        self._run, self._state = run, state
         self.nothing_unsaved()
 
     @property
@@ -76,11 +74,10 @@ class Saving:
         run.ledger.enter("learner", "checkpoint")
         async with run.folder.checkpoints.new(version, keep, passing, best=chosen) as folder:
             await run.stopping.within_grace(run.learner.save(str(folder)))
-            state, rates = self._state().model_copy(update={"counts": run.ledger.counts}), self._pass_rates()
-            await asyncio.to_thread(write_state, folder, state, rates)
+            state = self._state().model_copy(update={"counts": run.ledger.counts})
+            await asyncio.to_thread(write_state, folder, state)
             run.folder.write_spent(run.budget.spent, run.ledger.record)  # never older than a checkpoint's counts
             await run.folder.flush()
-        run.folder.write_pass_rates(rates)  # never newer than the checkpoint
         self.nothing_unsaved()
         self.crashes = 0
         run.budget.expect("checkpoint", run.clock.now() - started)

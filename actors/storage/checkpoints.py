@@ -6,7 +6,6 @@ A checkpoint contains:
 `learner.safetensors`: fp32 weights and optimizer state by parameter name (`learner.training_state`)
 `learner.json`: the model and settings of that state
 `coordinator.json`: the state of the coordinator
-`pass-rates.jsonl`: the memory of pass rates
 `manifest.json`: size and digest of each file, by which damage is found
 """
 
@@ -15,20 +14,20 @@ import json
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from actors.storage.files import MANIFEST, damage, naming, read_document, seal, sync, write_rows
+from actors.storage.files import MANIFEST, damage, naming, read_document, seal, sync
 from actors.storage.folders import beside, discard, drop_leftovers, foreign
 from actors.storage.layout import CHECKPOINT
-from actors.storage.state import CoordinatorState, PassRateRow
+from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 
 NAME = re.compile(r"update-\d{6,}")
 """Pattern of a checkpoint's name. A copy that a user makes has another."""
 
-STATE, PASS_RATES = "coordinator.json", "pass-rates.jsonl"
+STATE = "coordinator.json"
 
 
 class Checkpoints:
@@ -201,9 +200,8 @@ def read_state(checkpoint: Path) -> CoordinatorState:
     return state
 
 
-def write_state(checkpoint: Path, state: CoordinatorState, pass_rates: Iterable[PassRateRow] = ()) -> None:
+def write_state(checkpoint: Path, state: CoordinatorState) -> None:
     """Write the coordinator's part of a checkpoint, which is not sealed yet."""
-    write_rows(checkpoint / PASS_RATES, pass_rates)
     file = checkpoint / STATE
     with naming(file):
         file.write_text(json.dumps(state.content))

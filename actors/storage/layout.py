@@ -9,12 +9,12 @@ UNFINISHED = r"\.tmp[A-Za-z0-9]{6}"
 
 _ADAPTER = rf"adapter_model\.safetensors|adapter_config\.json|{UNFINISHED}"
 _CHECKPOINT = rf"""
-    adapter/({_ADAPTER}) | learner\.(safetensors|json) | (coordinator|manifest)\.json | pass-rates\.jsonl | {UNFINISHED}
+    adapter/({_ADAPTER}) | learner\.(safetensors|json) | (coordinator|manifest)\.json | {UNFINISHED}
 """
 _EVALUATION = r"\.microbudget-rl|evaluation\.(json|md)|samples/[^/]+-(base|adapter)\.jsonl|ray-session"
 _RUN = rf"""
     config\.yaml | rubric\.txt | problems\.digest | problems-left-out\.jsonl | (reference_set|selection)\.json
-    | (metrics|events|pass-rates)\.jsonl | warm-start(-metrics)?\.jsonl | validation-0\.json
+    | (metrics|events)\.jsonl | warm-start(-metrics)?\.jsonl | validation-0\.json
     | (identity|origin|spent|ledger|incarnation|summary)\.json | eval-[\w.+-]+\.json
     | failure\.log | report\.(html|md) | ray-session | samples/(eval|update|skipped|warm)-[\w.+-]+\.jsonl
     | tensorboard/events\.out\.tfevents\.[^/]+

@@ -24,7 +24,6 @@ from actors.storage.files import (
 from actors.storage.folders import discard, is_marked
 from actors.storage.layout import ADAPTER, RAY_SESSION
 from actors.storage.run_record import RunRecord
-from actors.storage.state import PassRateRow
 from actors.storage.writer import Writer
 from actors.tracking.tracking import Tracking
 from conf.errors import in_brief, without_credentials
@@ -89,8 +88,8 @@ class RunFolder(RunRecord):
         return self.checkpoints.latest
 
     def cut_metrics(self) -> None:
-        """Drop the rows of updates after the newest checkpoint, also of the warm start, and half-written ones; the pass
-        rates become those of the checkpoint. Call it once the rows are on disk.
+        """Drop the rows of updates after the newest checkpoint, also of the warm start, and half-written ones. Call it
+        once the rows are on disk.
 
         The loggers, which go by the version, get those of the warm start again that they drop.
         """
@@ -98,8 +97,7 @@ class RunFolder(RunRecord):
         version, imitated = (version_of(latest), read_state(latest).imitated) if latest else (0, 0)
         warm_start = [row for row in self.warm_start_rows() if row.update <= imitated]
         rows = [row for row in self.rows() if row.update <= version]
-        rates = self.known_pass_rates()
-        for file, kept in ((self.metrics, rows), (self.warm_start_metrics, warm_start), (self.pass_rates, rates)):
+        for file, kept in ((self.metrics, rows), (self.warm_start_metrics, warm_start)):
             if file.exists():
                 self.writer.put(write_rows, file, kept)
         self.tracking.begin(version + 1)
@@ -209,10 +207,6 @@ class RunFolder(RunRecord):
         self.writer.put(write_document, self.path / f"eval-{name}.json", evaluation)
         self.tracking.scalars(version, {f"{group}/{key}": value for key, value in evaluation.figures.items()})
         return evaluation
-
-    def write_pass_rates(self, rows: Sequence[PassRateRow]) -> None:
-        """Write what the run knows of its training problems."""
-        self.writer.put(write_rows, self.pass_rates, rows)
 
     def write_reference_set(self, responses: list[list[int]]) -> None:
         """Write the reference set: responses of the base model as token ids."""

@@ -6,9 +6,8 @@ from itertools import chain
 from pathlib import Path
 
 from actors.storage import documents, fields
-from actors.storage.checkpoints import PASS_RATES, Checkpoints, read_state
+from actors.storage.checkpoints import Checkpoints, read_state
 from actors.storage.files import REMEDY, read_document, read_optional, read_rows
-from actors.storage.state import PassRateRow
 from conf.errors import BadInput
 from conf.load import RECORD, read_record
 from conf.schema import Config
@@ -42,7 +41,6 @@ class RunRecord:
         self.warm_start_metrics = path / "warm-start-metrics.jsonl"
         self.start_metrics = path / "validation-0.json"
         self.filtered_file = path / "problems-left-out.jsonl"
-        self.pass_rates = path / PASS_RATES
         self.evaluation_folder = path / "evaluation"
 
     @property
@@ -153,11 +151,6 @@ class RunRecord:
         """Return text and reference answer of the problems that choose the run's result, by id."""
         return read_optional(self.path / "selection.json", dict[str, list[str]]) or {}
 
-    def known_pass_rates(self) -> list[PassRateRow]:
-        """Return the pass rates in the newest checkpoint, none without one."""
-        latest = self.checkpoints.latest
-        return read_rows(latest / PASS_RATES, PassRateRow) if latest else []
-
     def problem_digests(self) -> dict[str, str] | None:
         """Return the digests of the problems that the run began with, see `ProblemSet`."""
         found: dict[str, str] | None = read_optional(self.path / "problems.digest", dict[str, str])
@@ -174,7 +167,7 @@ class RunRecord:
             if path.is_dir():
                 raise BadInput(f"{path} is a folder, not a file; {REMEDY}")
         others = (self.incarnation, self.identity, self.reference_set, self.problem_digests, self.selection)
-        warm_start = (self.candidates, self.warm_start_rows, self.scored, self.evaluations, self.known_pass_rates)
+        warm_start = (self.candidates, self.warm_start_rows, self.scored, self.evaluations)
         for read in (self.config, self.origin, self.summary, self.rows, self.events, self.ledger, *others, *warm_start):
             read()
         for checkpoint in filter(None, (self.checkpoints.latest, self.checkpoints.best)):

@@ -1,33 +1,9 @@
 """Models of the files in a checkpoint, for reading and writing them."""
 
-from typing import Any
-
 from pydantic import Field
 
 from actors.storage.documents import Document, FormattedDocument
-from actors.storage.fields import Amount, Count, Fraction, Positive, Whole
-
-
-class PassRateRow(Document):
-    """A row of pass-rates.jsonl: a training problem's tries, and the rate of right ones among the latest, see
-    `PassRates`. first: that of its first group. version: the policy's when its last group was used or dropped. prompt:
-    of the problems that moved most, else empty.
-    """
-
-    problem: str
-    tries: Positive
-    rate: Fraction
-    first: Fraction
-    version: Count
-    prompt: str = ""
-
-    @property
-    def change(self) -> float:
-        return self.rate - self.first
-
-    @property
-    def content(self) -> dict[str, Any]:
-        return self.model_dump(exclude_defaults=True)
+from actors.storage.fields import Amount, Count, Whole
 
 
 class CoordinatorState(Document):

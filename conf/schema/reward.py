@@ -150,11 +150,6 @@ class RewardConfig:
         """Whether a right answer earns more than a wrong one."""
         return weighs_answers({"reward.accuracy": self.accuracy, "reward.cosine": self.cosine})
 
-    @property
-    def by_accuracy(self) -> bool:
-        """Whether right samples earn alike, format and box aside: other parts differ among them too."""
-        return self.accuracy > 0 and not self.cosine and not any(part.weight for part in self.custom)
-
 
 def weighs_answers(settings: Mapping[str, Any]) -> bool:
     """Whether a right answer earns more than a wrong one. Otherwise a run is judged by its reward, not by pass@1.

@@ -15,9 +15,8 @@ from actors.evaluation.statistics import PASS_KS, by_problem
 from actors.formats import counted
 from actors.messages import Status
 from actors.storage import documents
-from actors.storage.files import read_document, read_rows
+from actors.storage.files import read_document
 from actors.storage.run_record import RunRecord
-from actors.storage.state import PassRateRow
 from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
 from conf.load import flatten, load
@@ -53,7 +52,6 @@ class Run:
     exam: status of the evaluation on the sweep's benchmarks, None without any.
     filtered: number of problems by the reason why they are not used, or used in spite of it.
     restores: number of times that weights were restored.
-    pass_rates: of the training problems that were tried.
     given: the values on its sweep's axes, as they stand in sweep.json.
     """
 
@@ -76,7 +74,6 @@ class Run:
     exam: str | None = None
     filtered: Mapping[str, int] = field(default_factory=Counter)
     restores: int = 0
-    pass_rates: tuple[PassRateRow, ...] = ()
     given: Settings = field(default_factory=dict)
 
     @property
@@ -206,7 +203,6 @@ def read_run(folder: Path) -> Run:
         evaluation=EvaluationFolder(record.evaluation_folder).document(),
         filtered=Counter(row.reason for row in record.filtered()),
         restores=record.incarnation(),
-        pass_rates=tuple(read_rows(record.pass_rates, PassRateRow)),
     )
 
 

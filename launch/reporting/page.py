@@ -16,7 +16,7 @@ from launch.reporting.exams import tables as exam_tables
 from launch.reporting.exams.results import ModelResults, read_results
 from launch.reporting.health import Flag, flags
 from launch.reporting.history import Run, Sweep
-from launch.reporting.parts import pass_rates, sources
+from launch.reporting.parts import sources
 from launch.reporting.plots import Panels, Plot
 from launch.reporting.tables import BeforeAfter, Table
 from launch.reporting.wording import cell, clean, shorten, unbroken
@@ -76,7 +76,6 @@ def run_report(run: Run, settings: str | None = None) -> Report:
             Section("benchmarks", "Benchmarks", tables=[tables.exams(run), tables.benchmarks(run)]),
             Section("sources", "Sources", tables=[sources.table(run)]),
             Section("curves", "Curves", [*plots.warm_start(run), *plots.curves(run)]),
-            Section("pass-rates", "Pass rates", tables=pass_rates.tables(run)),
             Section("plasticity", "Distance from the reference", tables=[tables.plasticity(run)]),
             Section("ledger", "Time and tokens", tables=[tables.tokens(run), tables.seconds(run)]),
             Section("samples", "Samples before and after training", pairs=tables.pairs(run)),

@@ -34,11 +34,11 @@ TIMES = ("time/", "budget/", "ledger/", "rollout/tokens_per_second", "learner/to
 
 
 def repeatable(folder: Path) -> tuple[list[dict[str, Any]], dict[str, bytes], dict[str, bytes]]:
-    """What a run leaves that does not depend on the clock: metrics, samples, pass rates, its warm start, and the files
-    of all its adapters.
+    """What a run leaves that does not depend on the clock: metrics, samples, its warm start, and the files of all
+    its adapters.
     """
     rows = [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in read_rows(folder)]
-    files = (*(folder / "samples").glob("*.jsonl"), *folder.glob("warm-start*.jsonl"), folder / "pass-rates.jsonl")
+    files = (*(folder / "samples").glob("*.jsonl"), *folder.glob("warm-start*.jsonl"))
     samples = {str(file.relative_to(folder)): re.sub(rb'"seconds": [\d.]+', b"", file.read_bytes()) for file in files}
     adapters = {
         str(file.relative_to(folder)): file.read_bytes() for file in folder.glob("checkpoints/update-*/adapter/*")

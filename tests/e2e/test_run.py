@@ -219,17 +219,13 @@ def test_finished_run_is_not_overwritten_by_accident(begin: Begin, ended: Ended)
 
 @pytest.mark.slow
 def test_two_rollout_actors_share_the_groups(begin: Begin) -> None:
-    """On two cores both share one; on cards they need two beside the learner's. What they earn is remembered."""
+    """On two cores both share one; on cards they need two beside the learner's."""
     ended = begin("actors", "rollout.actors=2", "budget.updates=4").end()
     assert ended.code == 0, ended.output
     assert "rollout × 2" in ended.output
     assert len(ended.rows) == 4
     assert all(row["adapter_check/disagreement"] < 0.1 for row in ended.rows)
     assert not ended.summary["events"]
-    known = (ended.folder / "pass-rates.jsonl").read_text()
-    assert known == (ended.folder / "checkpoints" / "latest" / "pass-rates.jsonl").read_text()
-    verified = sum(row["verify/correct"] + row["verify/wrong"] + row["verify/unparsable"] for row in ended.rows)
-    assert sum(json.loads(line)["tries"] for line in known.splitlines()) >= verified > 0
 
 
 @pytest.mark.slow

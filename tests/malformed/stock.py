@@ -88,7 +88,6 @@ def write_unfinished(stock: Stock) -> None:
         "eval-base.json": {**evaluation(2), "round_seconds": 3.0},
         "reference_set.json": [[5, 6, 7], [8, 9]],
         "events.jsonl": {"update": 2, "event": "rollout-0 died", "detail": "killed"},
-        "pass-rates.jsonl": {"problem": "p", "tries": 8, "rate": 0.5, "first": 0.0, "version": 2},
     }
     for name, document in documents.items():
         (run / name).write_text(json.dumps(document) + "\n")
@@ -108,6 +107,5 @@ def write_unfinished(stock: Stock) -> None:
     }
     (checkpoint / "learner.json").write_text(json.dumps(facts))
     (checkpoint / "learner.safetensors").write_bytes((stock.adapter / "adapter_model.safetensors").read_bytes())
-    shutil.copy(run / "pass-rates.jsonl", checkpoint)
     seal(checkpoint)
     link(run / "checkpoints" / "latest", checkpoint)

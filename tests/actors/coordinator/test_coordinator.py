@@ -9,11 +9,9 @@ import pytest
 from actors.coordinator.budget import SAFETY
 from actors.coordinator.saving import SAVING_SHARE, UNSAVED_S
 from actors.messages import Batch, Group, Judged, Reward
-from actors.storage.files import read_rows
-from actors.storage.state import PassRateRow
 from conf.settings import changed
 from tests.actors.virtual_run import Run
-from tests.fakes import half_right, make_reward
+from tests.fakes import half_right
 
 
 def test_run_stops_at_the_updates_asked_for(run: Run) -> None:
@@ -127,18 +125,3 @@ def test_metrics_have_the_names_of_the_contract(run: Run, masks: bool) -> None:
     assert promised <= run.rows[0].keys()
     assert run.rows[0]["policy/kl_to_base"] == 0.125
     assert run.rows[0]["tokens/useful_fraction"] == float(not masks)
-
-
-def test_pass_rates_are_kept_with_the_prompts_of_the_problems_that_moved(run: Run) -> None:
-    def rewards(group: Group) -> tuple[Reward, ...]:
-        learned = group.index >= 7 and group.problem.id < "p4"  # each is drawn once before
-        return (*half_right(group)[:1], make_reward(float(learned)))
-
-    run.config = changed(run.config, {"budget.updates": 10})
-    run.verifier.rewards_of = rewards
-    run.go()
-    for folder in (run.path, run.path / "checkpoints" / "latest"):
-        rows = read_rows(folder / "pass-rates.jsonl", PassRateRow)
-        assert {row.problem for row in rows if row.change} == {"p0", "p1", "p2", "p3"}
-        assert [row.prompt for row in rows] == [f"{row.problem[1:]} + 1 =" if row.change else "" for row in rows]
-        assert [row.content.keys() for row in rows if "prompt" in row.content] == [rows[0].content.keys()] * 4

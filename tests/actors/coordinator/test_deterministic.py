@@ -31,9 +31,8 @@ def make_run(path: Path, pace: random.Random, *, refill: bool = True) -> Run:
 
 
 def seen(run: Run) -> tuple[Any, ...]:
-    """Return the learner's groups and schedule, what is known of the problems, and the rows without times."""
+    """Return the learner's groups and schedule, and the rows without times."""
     batches = [[(group.index, group.problem.id) for group in batch.groups] for batch in run.learner.batches]
-    batches += [(run.path / "pass-rates.jsonl").read_text()]
     timed = ("time/", "budget/", "ledger/", "rollout/")
     return batches, run.learner.told, [{k: v for k, v in row.items() if not k.startswith(timed)} for row in run.rows]
 

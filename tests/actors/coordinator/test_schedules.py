@@ -31,7 +31,7 @@ from actors.rollout.pool import EnginePool
 from actors.storage.checkpoints import read_state, version_of
 from actors.storage.documents import LedgerRecord
 from actors.storage.run_folder import RunFolder
-from actors.storage.state import CoordinatorState, PassRateRow
+from actors.storage.state import CoordinatorState
 from conf.settings import changed
 from rewards.actor import RemoteVerifier
 from tests.actors.virtual_run import make_config, make_context, make_problems, with_candidates
@@ -203,7 +203,7 @@ class Trial:
         if ended:
             folder.write_spent(run.budget.spent, run.ledger.record)
             await folder.flush()
-            self.check_history(coordinator._producer.state, coordinator._producer.pass_rates)
+            self.check_history(coordinator._producer.state)
             await self.check_slots(engine, coordinator)
         self.spent = folder.spent
         self.check(folder)
@@ -293,7 +293,7 @@ class Trial:
         tokens = sum(n for name, n in counts.items() if name.startswith("tokens/") and name != "tokens/cancelled")
         assert tokens == self.written
         if folder.checkpoints.latest:
-            self.check_history(read_state(folder.checkpoints.latest), folder.known_pass_rates())
+            self.check_history(read_state(folder.checkpoints.latest))
 
     def check_lessons(self, folder: RunFolder) -> None:
         """Check that the weights have learned what the run folder has, in the order that its seed gives."""
@@ -334,15 +334,14 @@ class Trial:
         loaded = result and f"policy-v{result.update}-"
         assert not pool.answers or all(loaded and name.startswith(loaded) for name in others)
 
-    def check_history(self, state: CoordinatorState, known: list[PassRateRow]) -> None:
-        """Check the history behind a version, with its cursor and what is known of the problems."""
+    def check_history(self, state: CoordinatorState) -> None:
+        """Check the history behind a version, with its cursor."""
         batches = [self.history[earlier] for earlier in sorted(self.history) if earlier < state.version]
         behind = [group.index for batch in batches for group in batch.groups]
         assert len(behind) == len(set(behind)) == state.version * self.schedule.per_update
         done = {*range(state.next_unused), *state.used}
         assert set(behind) <= done
         assert 0 <= state.dropped <= len(done - set(behind))
-        assert sum(row.tries for row in known) == 2 * sum(self._outcome(index) != "failed" for index in done)
         for index in done - set(behind):
             outcome = self._outcome(index)
             assert outcome == "failed" or (outcome == "fruitless" and self.schedule.refill)

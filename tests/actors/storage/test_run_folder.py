@@ -1,6 +1,5 @@
 import asyncio
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -9,12 +8,11 @@ import pytest
 from actors.messages import AdapterRef
 from actors.storage.checkpoints import STATE, write_state
 from actors.storage.documents import EventKind
-from actors.storage.files import read_rows
 from actors.storage.folders import mark
 from actors.storage.layout import RAY_SESSION
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
-from actors.storage.state import CoordinatorState, PassRateRow
+from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 from tests.fakes import make_group
 from tests.run_folders import write_run
@@ -32,10 +30,10 @@ def reopen(path: Path) -> RunFolder:
     return folder
 
 
-def save(folder: RunFolder, version: int, imitated: int = 0, rates: Sequence[PassRateRow] = ()) -> None:
+def save(folder: RunFolder, version: int, imitated: int = 0) -> None:
     async def write() -> None:
         async with folder.checkpoints.new(version, keep_last=2) as path:
-            write_state(path, CoordinatorState(version=version, imitated=imitated), rates)
+            write_state(path, CoordinatorState(version=version, imitated=imitated))
 
     asyncio.run(write())
 
@@ -57,19 +55,6 @@ def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(fol
         file.write('{"update": 1, "rew')
     assert updates(reopen(folder.path)) == [1, 2]
     assert before.startswith(folder.metrics.read_text())
-
-
-def test_pass_rates_are_those_of_the_checkpoint_that_a_run_goes_back_to(folder: RunFolder) -> None:
-    rates_of = {
-        version: [PassRateRow(problem="a", tries=version, rate=0.5, first=0.5, version=version)]
-        for version in (2, 4, 6)
-    }
-    for version, rates in rates_of.items():
-        save(folder, version, rates=rates)
-        folder.write_pass_rates(rates)
-    for version, rates in ((4, rates_of[4]), (0, [])):
-        folder.return_to(version)
-        assert read_rows(folder.pass_rates, PassRateRow) == rates
 
 
 def test_rows_of_a_warm_start_are_cut_too_and_loggers_get_those_again_that_they_drop(folder: RunFolder) -> None:

@@ -23,7 +23,7 @@ PYTHON = {
     "actors/rollout/adapter_transfer.py": (NEW, "write_bytes"),
     "actors/runtime/ray_session.py": (TAKEN, "replace_text unlink"),
     "conf/signals.py": (NEW, "rmtree"),
-    "actors/storage/checkpoints.py": (TAKEN, "rename replace unlink write_rows write_text"),
+    "actors/storage/checkpoints.py": (TAKEN, "rename replace unlink write_text"),
     "actors/storage/files.py": (OTHER, "open replace replace_text truncate write_text"),
     "actors/storage/folders.py": (OURS, "rename replace_text rmdir rmtree unlink"),
     "actors/storage/remote.py": (OURS, "mv open pipe_file rm_file"),
