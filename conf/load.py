@@ -84,7 +84,7 @@ def command_line(arguments: list[str], kind: type[Asked], folder: Path = FOLDER)
     asked = changed(asked, {"run.name": asked.run.name or bare(name), "device": known_as(asked.device)})
     check(asked)
     tokens = max(asked.learner.tokens_per_microbatch, asked.rollout.longest)
-    return changed(asked, {"lora": asked.lora.settled(), "learner.tokens_per_microbatch": tokens})
+    return changed(asked, {"learner.tokens_per_microbatch": tokens})
 
 
 def origins(arguments: list[str]) -> dict[str, str]:

@@ -1,8 +1,5 @@
 """The base model and the adapter that is trained on it."""
 
-import math
-from dataclasses import replace
-
 from pydantic.dataclasses import dataclass
 
 from conf.settings import DECLARED, Rule, section, setting
@@ -15,9 +12,6 @@ FUSED = ("qkv_proj", "gate_up_proj")
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM accepts as `max_lora_rank`; adapters of a lower rank are padded."""
-
-REFERENCE_RANK = 32
-"""The default rank, at which all scalings of alpha agree."""
 
 READ = "read from config.json"
 
@@ -112,10 +106,6 @@ class LoraConfig:
     """Rank r of the adapter's matrices A and B."""
     alpha: int = setting(64, "our choice: twice the rank, as is common", ge=1, checkpointed="alpha")
     """Scale: the adapter adds alpha / rank · B A to a weight."""
-    alpha_scaling: str = setting("constant", "the paper", choices=("constant", "linear", "sqrt"))
-    """How alpha follows the rank: constant (lora.alpha at every rank), linear (lora.alpha · rank / 32, so that alpha
-    / rank is the same at every rank) or sqrt (lora.alpha · √(rank / 32)), a whole number of at least 1. At rank 32 all
-    three agree. The run's config.yaml has the resulting alpha, as constant."""
     rslora: bool = setting(
         False, "our choice: the published learning rates are for alpha / rank", checkpointed="rslora"
     )
@@ -134,9 +124,3 @@ class LoraConfig:
     """Folder of a plain PEFT adapter of this model to continue from, or of a run, whose result is then taken, of the
     run's rank or a lower one, any alpha and scaling, on the run's modules or some of them; empty for a new adapter. It
     is embedded in the run's own adapter, which begins as the same policy, up to the rounding of model.dtype."""
-
-    def settled(self) -> "LoraConfig":
-        """Return these settings with the alpha that the scaling gives at this rank, and the scaling constant."""
-        ratio = self.rank / REFERENCE_RANK
-        factor = {"constant": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[self.alpha_scaling]
-        return replace(self, alpha=max(round(self.alpha * factor), 1), alpha_scaling="constant")

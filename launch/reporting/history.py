@@ -123,9 +123,7 @@ class Run:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings as they were given, with values that can be compared. A run may record one in another form: a
-        mapping as its keys, a scaling as the number that it yields.
-        """
+        """The settings as they were given, with values that can be compared. A run records a mapping as its keys."""
         return {key: _comparable(value) for key, value in (self.config | self.given).items()}
 
     @cached_property

@@ -179,21 +179,6 @@ def test_a_text_is_taken_as_it_is_typed(text: str) -> None:
         assert read_value(*written(key, value).split("=", 1)) == value
 
 
-@pytest.mark.parametrize(
-    ("rule", "alphas"),
-    [
-        ("constant", {1: 64, 8: 64, 32: 64, 256: 64}),
-        ("linear", {1: 2, 8: 16, 32: 64, 256: 512}),
-        ("sqrt", {1: 11, 8: 32, 32: 64, 256: 181}),
-    ],
-)
-def test_alpha_follows_the_rank(rule: str, alphas: dict[int, int]) -> None:
-    for rank, alpha in alphas.items():
-        lora = quickstart(f"lora.rank={rank}", f"lora.alpha_scaling={rule}").lora
-        assert (lora.alpha, lora.alpha_scaling) == (alpha, "constant")
-    assert quickstart("lora.rank=1", "lora.alpha=1", f"lora.alpha_scaling={rule}").lora.alpha == 1
-
-
 @pytest.mark.parametrize(("given", "response", "tokens"), [(4096, 24, 4096), (4096, 9000, 9160), (100, 24, 184)])
 def test_a_microbatch_holds_the_longest_sample(given: int, response: int, tokens: int) -> None:
     asked = (f"learner.tokens_per_microbatch={given}", f"rollout.max_response_tokens={response}")

@@ -43,15 +43,15 @@ def test_another_commit_is_another_setup_and_another_model_has_another(tmp_path:
 
 
 def test_axis_of_a_sweep_has_the_values_that_were_given(tmp_path: Path) -> None:
-    """The run records the scaling that follows from it, and the keys of a mapping."""
+    """The run records the keys of a mapping."""
     sweep = write_sweep(tmp_path, {name: {"rank": 64} for name in "abcd"})
     document = json.loads((sweep / "sweep.json").read_text())
-    given = [(scaling, {"max_terms": terms}) for scaling in ("constant", "linear") for terms in (2, 3)]
-    for entry, (scaling, parameters) in zip(document["runs"], given, strict=True):
-        entry["overrides"] |= {"lora.alpha_scaling": scaling, "data.parameters": parameters}
+    given = [(alpha, {"max_terms": terms}) for alpha in (32, 64) for terms in (2, 3)]
+    for entry, (alpha, parameters) in zip(document["runs"], given, strict=True):
+        entry["overrides"] |= {"lora.alpha": alpha, "data.parameters": parameters}
     (sweep / "sweep.json").write_text(json.dumps(document))
     assert {axis: len(values) for axis, values in read_sweep(sweep).axes.items()} == {
-        "lora.alpha_scaling": 2,
+        "lora.alpha": 2,
         "data.parameters": 2,
     }
     assert [len(repeats.runs) for repeats in by_settings(read_sweep(sweep))] == [1, 1, 1, 1]
