@@ -49,10 +49,9 @@ from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.network import cluster_warning, free_port
 from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import check_host, check_nodes, needs_of_run
-from launch.plan.options import options, scale
 from launch.plan.plan import count_problems, with_problems
 from launch.plan.refusal import check_budget
-from launch.plan.view import render_plan, render_scaling
+from launch.plan.view import render_plan, render_scaling, scale
 from launch.reporting import attempt, conclusion
 from launch.session.admission import find_folder, resolve_model, take_over
 from launch.session.console import show_places
@@ -100,7 +99,7 @@ def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
     check_adapter(plan.config, config.model.path, plan.shape)
     if note := cluster_note():
         console.print(note)
-    console.print(render_plan(plan, options(plan)))
+    console.print(render_plan(plan))
     if simulate:
         console.print(render_scaling(scale(plan, simulate)))
 

@@ -36,7 +36,6 @@ from conf.schema import CommandLine
 from launch.evaluation.preparation import prepare
 from launch.hardware.machine import check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
-from launch.plan.options import estimate_all
 from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan, check_warm_start
 from launch.session.admission import check_settings, take_over
@@ -44,7 +43,7 @@ from launch.sweep_runs.checks import check_comparable, check_known, check_source
 from launch.sweep_runs.grid import Grid, read_grid
 from launch.sweep_runs.jobs import exams_of
 from launch.sweep_runs.lanes import PROGRAMS, Programs, plan_lanes
-from launch.sweep_runs.plan_view import SweepPlan, idle
+from launch.sweep_runs.plan_view import SweepPlan, estimate_all, idle
 from launch.sweep_runs.scheduler import Scheduler
 
 

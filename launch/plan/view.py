@@ -1,8 +1,8 @@
-"""The plan for a person: whether it fits, its cost, and the effect of other choices."""
+"""The plan for a person: whether it fits, its cost, and the effect of more GPUs."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -36,16 +36,13 @@ FEWEST_UPDATES = 20
 """Updates below which a plan says that nothing will be learned: the quickstart needs 34 to reach 0.79."""
 
 
-def render_plan(plan: Plan, others: Mapping[str, Estimate] | None = None) -> RenderableType:
-    """Show settings, placement, memory and time, in 80 columns or more. others: estimates of other choices, by name."""
+def render_plan(plan: Plan) -> RenderableType:
+    """Show settings, placement, memory and time, in 80 columns or more."""
     sections: dict[str, RenderableType] = {
         "Placement": _grid(_placement(plan)),
         "Memory": _memory(plan),
         "Time": _time(plan),
     }
-    if others:
-        each = ((name, f"about {_updates(other)}, {duration(other.update_s)} each") for name, other in others.items())
-        sections["Other choices"] = _grid([*each])
     return Group(
         Rule(Text(plan.config.run.name, "bold"), align="left"),
         conclusion(plan),
@@ -258,6 +255,24 @@ def _assumptions(plan: Plan) -> str:
         f"{how}: prompts of {work.prompt:.0f} tokens, responses of"
         f" {work.response:.0f}{half}, {work.varied:.0%} of the groups with a gradient."
     )
+
+
+def scale(plan: Plan, gpus: list[int]) -> Iterator[Plan]:
+    """Plan the run on each number of GPUs: with its own batch, then with one that grows with the GPUs.
+
+    Raises BadInput if there is no GPU, its rates are not known, or the run does not fit.
+    """
+    machine = plan.machine
+    if gpus and not (machine.gpus and machine.rates):
+        raise BadInput(f"simulate={gpus}: there is no GPU whose rates are known; name one, such as device=A40")
+    problems = plan.config.learner.problems_per_update
+    for count, factor in [(count, 1) for count in gpus] + [(count, count) for count in gpus if count > 1]:
+        cores = tuple(range(len(machine.cores) * count))
+        larger = replace(machine, gpus=count, cores=cores)
+        scaled = plan.again({"learner.problems_per_update": problems * factor}, larger)
+        if not scaled.fits:
+            raise BadInput(f"simulate={gpus}: on {scaled.machine.described}, {misfit(scaled)}; {advice(scaled)}")
+        yield scaled
 
 
 def render_scaling(scaling: Iterable[Plan]) -> RenderableType:

@@ -1,7 +1,7 @@
 """The plan of a sweep: every run and exam, and the time and money that all take on one or more GPUs."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from rich.console import Group, RenderableType
@@ -9,10 +9,11 @@ from rich.text import Text
 
 from actors.formats import counted, duration, money
 from conf.catalogue import find_benchmarks
+from conf.load import flatten
+from conf.schema import affecting
 from conf.settings import changed
 from launch.plan.estimate import Estimate
-from launch.plan.options import estimate_all
-from launch.plan.plan import Plan
+from launch.plan.plan import Plan, with_problems
 from launch.plan.view import FEWEST_UPDATES
 from launch.sweep_runs.grid import Grid
 from launch.sweep_runs.jobs import Exam, Job, jobs_of
@@ -130,6 +131,19 @@ class SweepPlan:
             table.add_row(str(gpus), duration(end_s), *self.cost(end_s, gpus))
         cost = "; the cost is that of all until the last has ended" if self.cost(0) else ""
         return [Text(f"\nWith one run at a time on each GPU{cost}:"), table]
+
+
+def estimate_all(plans: Mapping[str, Plan]) -> dict[str, Estimate | None]:
+    """Return the estimate of each plan with its problems counted, by name, or None. Equal plans are estimated once."""
+    known: dict[str, Estimate | None] = {}
+    found, same = {}, ("run.name", *affecting("repetition"))
+    for name, plan in plans.items():
+        settings = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in same}
+        like = repr((sorted(settings.items()), plan.machine.described, len(plan.machine.cores)))
+        if like not in known:
+            known[like] = with_problems(plan).estimate
+        found[name] = known[like]
+    return found
 
 
 def idle(forecasts: Mapping[str, Estimate | None]) -> list[str]:

@@ -8,7 +8,6 @@ from rich.console import Console
 from conf.load import load
 from launch.hardware.machine import GIB, Machine, with_listed
 from launch.plan.estimate import Estimate
-from launch.plan.options import options
 from launch.plan.plan import Plan, make_plan
 from launch.plan.view import render_plan
 from launch.session.admission import resolve_model
@@ -39,5 +38,5 @@ def entry(made: Plan, what: str) -> float:
 def shown(made: Plan, width: int = 200) -> str:
     """Return what a person sees of a plan."""
     screen = StringIO()
-    Console(width=width, file=screen).print(render_plan(made, options(made)))
+    Console(width=width, file=screen).print(render_plan(made))
     return screen.getvalue()

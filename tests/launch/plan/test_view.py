@@ -4,8 +4,10 @@ from dataclasses import replace
 import pytest
 
 from conf.catalogue import devices
+from conf.errors import BadInput
+from conf.load import load
 from launch.plan.time import Calibration
-from launch.plan.view import FEWEST_UPDATES, conclusion
+from launch.plan.view import FEWEST_UPDATES, conclusion, scale
 from tests.launch.plan.plans import CPU, estimated, machine, plan, shown
 
 
@@ -22,14 +24,13 @@ def test_plan_reads_within_the_screen(card: str | None, width: int) -> None:
         assert words in text
 
 
-def test_plan_says_costs_and_other_choices() -> None:
+def test_plan_says_its_cost() -> None:
     text = shown(plan("r8_instruct", machine("A40"), "budget.price_per_hour=0.5"))
     said = re.search(
         r"Fits\. About ([\d,]+) updates in 24 h \(([\d,]+) with .*MPS\), for 12\.00 at 0\.50 per hour\.", text
     )
     assert said
     assert said[1] < said[2]
-    assert re.search(r"2 × A40 +about [\d,]+ updates, [\d.]+ s each", text)
 
 
 def test_plan_says_what_a_warm_start_learns_and_takes() -> None:
@@ -67,3 +68,19 @@ def test_plan_of_few_updates_warns(updates: int, style: str) -> None:
 
 def test_the_first_line_names_no_other_number_of_updates_that_is_the_same() -> None:
     assert "(" not in conclusion(plan("gsm8k", replace(machine("RTX3060"), mps=True), "budget.updates=20")).plain
+
+
+def test_gpus_are_planned_with_the_batch_and_with_one_that_grows() -> None:
+    rows = list(scale(plan("r8_instruct", machine("A40")), [1, 2]))
+    assert [(row.machine.gpus, row.config.learner.problems_per_update) for row in rows] == [(1, 16), (2, 16), (2, 32)]
+    assert estimated(rows[0]).update_s > estimated(rows[1]).update_s
+
+
+def test_only_a_plan_that_fits_a_gpu_is_scaled() -> None:
+    with pytest.raises(BadInput, match=r"simulate=\[4\].*device="):
+        list(scale(plan("quickstart", CPU), [4]))
+    with pytest.raises(BadInput, match=r"simulate=\[1\]: .*T4.*model\.dtype"):
+        list(scale(plan("r8_instruct", machine("T4")), [1]))
+    for settings in (["simulate=[8]"], ["simulate=[0]", "plan=true"], ["simulate=[2000]", "plan=true"]):
+        with pytest.raises(BadInput, match="simulate="):
+            load(["conf=r8_instruct", *settings])
