@@ -55,7 +55,8 @@ def server(run: Path) -> Iterator[str]:
         until = time.monotonic() + 500
         while time.monotonic() < until and process.poll() is None:
             try:
-                httpx.get(f"http://127.0.0.1:{port}/health").raise_for_status()
+                key = {"authorization": f"Bearer {KEY}"}
+                httpx.get(f"http://127.0.0.1:{port}/health", headers=key).raise_for_status()
                 break
             except httpx.HTTPError:
                 time.sleep(1)
