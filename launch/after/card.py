@@ -2,18 +2,16 @@
 
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
 from actors.formats import money
 from actors.models.files import BUNDLED, name_on_hub
 from actors.models.sizes import padded_rank
 from actors.storage.checkpoints import version_of
-from conf.schema.reward import weighs_answers
 from launch.after.trained import Trained
 from launch.reporting.history import Run
 from launch.reporting.page import cell
-from launch.reporting.run_conclusion import effect
-from launch.reporting.wording import many, time
+from launch.reporting.wording import time
 from rewards.problems.chat import reminder
 from rewards.problems.loading import OVERLAP_KEPT
 
@@ -27,32 +25,15 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
 
     report: the report in Markdown. licence: the hub's abbreviation of the base model's licence; empty if unknown.
     """
-    version = version_of(trained.checkpoint)
-    described = run.result.update if run.result else version
-    found = effect(run) if described == version and weighs_answers(run.config) else None
-    base, source = trained.base_name, _source(run)
+    version, base = version_of(trained.checkpoint), trained.base_name
     on_hub, revision, price = "/" in base, name_on_hub(trained.config.model)[1], trained.config.budget.price_per_hour
-    named = [each.source for each in trained.config.data.by_source.values() if each.source.startswith("hub:")]
-    hub = [each.removeprefix("hub:").partition(":")[0].partition("@")[0] for each in named]
-    measured = str(run.config.get("data.eval_source") or source)
-    result = found and EvalResult(
-        task_type="text-generation",
-        dataset_type=measured.removeprefix("hub:"),
-        dataset_name=f"{many(found.problems, 'held-out problem')} of {measured}".replace("\N{NO-BREAK SPACE}", " "),
-        metric_type="pass@1",
-        metric_value=round(found.after.value, 4),
-        metric_name=f"pass@1 ({found.before.value:.4f} before training)",
-    )
     metadata = ModelCardData(
         base_model=base if on_hub else None,
         base_model_relation=RELATION[form] if on_hub else None,
-        datasets=[name for name in dict.fromkeys(hub) if name.count("/") == 1] or None,
         library_name=LIBRARY[form],
         license=licence or None,
         pipeline_tag="text-generation",
         tags=["reinforcement-learning", "rlvr", "grpo", "lora", "reasoning", "microbudget-rl"],
-        model_name=repository.partition("/")[2],
-        eval_results=[result] if result else None,
     )
     return ModelCard.from_template(
         metadata,
@@ -65,7 +46,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
         rank=padded_rank(trained.config.lora.rank),
         report=report,
         version=version,
-        described=described,
+        described=run.result.update if run.result else version,
         facts={
             "base model": "@".join(filter(None, (base, revision))),
             "licence of the base model": licence or "see the page of the base model",
@@ -78,9 +59,3 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
         reminder="".join(reminder(trained.config)),
         overlaps=run.filtered.get(OVERLAP_KEPT, 0),
     )
-
-
-def _source(run: Run) -> str:
-    """Return the only source, or those of a mixture with their weights, without the paths of this machine."""
-    mixture = [f"{each['weight']:g} × {each['source']}" for each in run.config.get("data.mixture") or []]
-    return " + ".join(mixture) or str(run.config["data.source"])
