@@ -200,16 +200,6 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A call of the judge. refused: whether its budget does not allow it."""
-
-    reply: str = ""
-    tokens: int = 0
-    seconds: float = 0.0
-    refused: bool = False
-
-
-@dataclass(frozen=True)
 class Reward:
     """The reward of a sample.
 
@@ -218,8 +208,7 @@ class Reward:
     counted: whether a timeout or a crash counts as wrong.
     failure: how a user's part of the reward failed; the verdict may be right all the same.
     complaint: the name of that function, its error and the problem.
-    judged: what the judge said, if there is one.
-    partial: whether it lacks what only training has: a judge's score, or a rank among all responses to a problem.
+    partial: whether it lacks what only training has: a rank among all responses to a problem.
     """
 
     total: float
@@ -228,7 +217,6 @@ class Reward:
     counted: bool = False
     failure: Status | None = None
     complaint: str = ""
-    judged: Judged | None = None
     partial: bool = False
 
     @property
@@ -249,8 +237,6 @@ class Group:
     index: number in the order of admission.
     adapter: the version that sampled all of them; None for the base model.
     rewards: parallel to `samples`; empty until verified.
-    judging: whether the judge scores them, if there is one. It costs time and money, and no figure of a measurement
-    depends on it.
     """
 
     index: int
@@ -258,7 +244,6 @@ class Group:
     adapter: AdapterRef | None
     samples: tuple[Sample, ...]
     rewards: tuple[Reward, ...] = ()
-    judging: bool = False
 
     @property
     def version(self) -> int:

@@ -1,6 +1,5 @@
 """Combinations of settings that cannot work together."""
 
-import re
 from collections.abc import Iterator
 from itertools import chain
 
@@ -9,16 +8,11 @@ from conf.errors import BadInput, hint
 from conf.schema import AlgorithmConfig, Call, CommandLine, Config, DataConfig, ShapeConfig
 from conf.schema.data import SOURCE, SourceConfig
 from conf.schema.evaluation import NAME
-from conf.schema.reward import JudgeConfig
 from conf.schema.warm_start import SELF, WarmStartConfig
 from conf.settings import show
 
 MOST_SAMPLES = 2**15
 """Largest number of samples in flight at once: 1,024 problems × 16 samples, twice with a staleness of 1."""
-
-
-ENCRYPTED = re.compile(r"https:|http://(localhost|127\.[\d.]+|\[::1\])(?=[:/]|$)")
-"""Addresses to which a key may be sent: encrypted ones, and those of this machine."""
 
 
 def check(asked: CommandLine) -> None:
@@ -67,15 +61,13 @@ def _faults(config: Config) -> Iterator[str]:
         )
     yield from algorithm_faults(config.algorithm)
     reward = config.reward
-    others = reward.custom or (reward.judge.model and reward.judge.weight)
-    if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not others:
+    if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not reward.custom:
         yield "reward.accuracy=0, format=0, boxed=0 and cosine=0: nothing would be rewarded; give one of them a weight"
     if config.algorithm.advantages == "over_mean" and not reward.accuracy:
         yield (
             "algorithm.advantages=over_mean with reward.accuracy=0: it only changes how the accuracy counts; give"
             " reward.accuracy a weight, or set algorithm.advantages=mean_only"
         )
-    yield from _judge_faults(reward.judge)
     yield from _validation_faults(config)
     yield from _exam_faults(config.eval.exams)
     for key, n in {"eval.n": config.eval.n, **{f"{exam.key}.n": exam.n for exam in config.eval.exams}}.items():
@@ -92,32 +84,12 @@ def _exam_faults(exams: list[Benchmark]) -> Iterator[str]:
             yield f"{said}: {twin} has this name too; give one of them another"
 
 
-def _judge_faults(judge: JudgeConfig) -> Iterator[str]:
-    missing = [key for key in ("address", "model", "rubric") if not getattr(judge, key)]
-    if 0 < len(missing) < 3:
-        yield f"reward.judge.{missing[0]}=: a judge has an address, a model and a rubric; give it, or none of them"
-    if judge.budget is not None and not judge.price_per_million_tokens:
-        yield f"reward.judge.budget={judge.budget:g}: it needs reward.judge.price_per_million_tokens; give that, too"
-    idle = [key for key in ("price_per_million_tokens", "budget", "key_variable") if getattr(judge, key)]
-    if idle and len(missing) == 3:
-        yield f"reward.judge.{idle[0]}: it has no effect without a judge; give reward.judge.model, or leave it out"
-    if judge.key_variable and not re.fullmatch(r"[A-Za-z_]\w*", judge.key_variable, re.ASCII):  # it may be a key
-        yield "reward.judge.key_variable: that is no name of a variable; export the key under a name, and give the name"
-    if judge.key_variable and judge.address and not ENCRYPTED.match(judge.address):
-        yield "reward.judge.address: the key would cross the network in the clear; use https, or give no key_variable"
-
-
 def _validation_faults(config: Config) -> Iterator[str]:
-    validation, judge = config.validation, config.reward.judge
+    validation = config.validation
     if validation.every and not config.eval.problems:
         yield (
             f"validation.every={validation.every} with eval.problems=0: no problems are held out to choose the result"
             " on; raise eval.problems, or give validation.every=0"
-        )
-    if validation.every and judge.model and judge.weight and not config.reward.weighs_answers:
-        yield (
-            f"validation.every={validation.every} with reward.judge and reward.accuracy=0: a validation asks no judge;"
-            " give reward.accuracy a weight, or validation.every=0"
         )
     if validation.patience and not validation.every:
         yield f"validation.patience={validation.patience}: nothing is validated; give validation.every, such as 10"

@@ -49,14 +49,14 @@ class RemoteRewardActor(ActorProxy):
     """The coordinator's view of a RewardActor.
 
     It counts as hanging when a group takes longer than all its samples may take: a verification and a call of each of
-    the user's functions, which may wait without using the CPU, and of the judge.
+    the user's functions, which may wait without using the CPU.
     """
 
     def __init__(self, actor: RemoteActor, config: RewardConfig, workers: int = 1) -> None:
         super().__init__(actor)
         turn_s = callers(config.remote, workers) * 60 / config.remote.per_minute
         calls = 1 + len(config.custom)
-        remote = bool(config.judge.model) + sum(part.network for part in config.custom)
+        remote = sum(part.network for part in config.custom)
         remote_s = remote * ATTEMPTS * (config.remote.deadline_s + turn_s)
         self._deadline_s = calls * ATTEMPTS * CLOCK_FACTOR * config.deadline_s + remote_s + RESPAWN_S
         self._answers = 0

@@ -13,13 +13,12 @@ from hashlib import blake2b
 from itertools import chain, islice, product
 from typing import Any, Self, TypeVar
 
-from actors.messages import Group, Judged, Problem, Reward, Sample, Status, Verdict
+from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
 from conf.schema.reward import RemoteConfig
 from rewards.functions import COMPARE, IMPORT, READABLE, REASONING_GYM
 from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values
-from rewards.judge import Judge, rubric_of
 from rewards.killable_worker import Crashed, Failed, Hung, Limits, NoResult, Worker
 from rewards.user_function import BadReward, number
 from rewards.verify import decide, verdict
@@ -61,7 +60,6 @@ class VerifierPool:
         config = reward.config
         self._reward = reward
         self._ahead = VERDICTS_AHEAD * workers
-        self._judge = Judge(config, reward.rubric, reward.judge_tokens) if reward.rubric else None
         self._verifiers = WorkerSet(Worker, [limits_of(config)] * workers)
         self._theirs: dict[str, WorkerSet] = {}  # by function: those of users never share a process with the verifier
         try:
@@ -88,12 +86,7 @@ class VerifierPool:
         """Counts since the start: worker calls, remembered results, hung and crashed calls, workers replaced."""
         counts = {name: self._counts[name] for name in ("calls", "remembered", "hung", "crashed")}
         restarts = sum(worker.restarts for each in self._sets for worker in each.workers)
-        return {**counts, "restarts": restarts, **(self._judge.counts if self._judge else {})}
-
-    @property
-    def _judged_in_training(self) -> bool:
-        judge = self._reward.config.judge
-        return bool(judge.model and judge.weight)
+        return {**counts, "restarts": restarts}
 
     @property
     def _ranks(self) -> bool:
@@ -121,7 +114,7 @@ class VerifierPool:
 
     async def score(self, group: Group) -> Group:
         """Return the group with one reward per sample. If cancelled, running verifications end by their deadline."""
-        return replace(group, rewards=tuple(await self._rewards(group.problem, group.samples, group.judging)))
+        return replace(group, rewards=tuple(await self._rewards(group.problem, group.samples)))
 
     def check_golds(self, golds: Iterable[tuple[str, str]]) -> list[bool]:
         r"""Return for each (gold answer, grader) whether it parses and verifies against its own `\boxed{}` form."""
@@ -129,36 +122,24 @@ class VerifierPool:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
-        if self._judge:
-            await self._judge.close()
 
-    async def _rewards(self, problem: Problem, samples: Sequence[Sample], judging: bool = False) -> list[Reward]:
-        """Reward the samples of a problem; verifier, users' functions and judge work at the same time."""
+    async def _rewards(self, problem: Problem, samples: Sequence[Sample]) -> list[Reward]:
+        """Reward the samples of a problem; verifier and users' functions work at the same time."""
         texts, custom, verifier = [sample.text for sample in samples], self._reward.config.custom, self._verifiers
-        verdicts, scores, judged = await asyncio.gather(
+        verdicts, scores = await asyncio.gather(
             together(verifier.do(self.verify, problem.gold, text, problem.grader) for text in texts),
             together(self.scores(part.function, problem, texts) for part in custom),
-            self.judged(problem, texts if judging else ()),
         )
-        scored = [(part.name, part.function, values) for part, values in zip(custom, scores, strict=True)]
-        scored += [("judge", "judge", [score for score, _ in judged])] if judged else []
-        unasked = self._judged_in_training and not (self._judge and judging)
-        partial, rewards = unasked or (self._ranks and len(texts) == 1), list[Reward]()
+        partial, rewards = self._ranks and len(texts) == 1, list[Reward]()
         for place, (sample, found) in enumerate(zip(samples, verdicts, strict=True)):
             parts, failure, complaint = dict[str, float](), None, ""
-            for name, function, values in scored:
+            for part, values in zip(custom, scores, strict=True):
                 if isinstance(value := values[place], NoResult):
-                    failure, complaint = value.status, f"'{function}' {value}, on problem {problem.id}"
+                    failure, complaint = value.status, f"'{part.function}' {value}, on problem {problem.id}"
                 else:
-                    parts[name] = value
-            call = judged[place][1] if judged else None
-            reward = self._reward(sample, found, parts, failure, complaint, call)
-            rewards.append(replace(reward, partial=partial))
+                    parts[part.name] = value
+            rewards.append(replace(self._reward(sample, found, parts, failure, complaint), partial=partial))
         return rewards
-
-    async def judged(self, problem: Problem, responses: Sequence[str]) -> list[tuple[float | NoResult, Judged]]:
-        """Have the judge score responses; empty without a judge."""
-        return await together(self._judge.score(problem, text) for text in responses) if self._judge else []
 
     async def scores(self, function: str, problem: Problem, responses: Sequence[str]) -> list[float | NoResult]:
         """Call a user's function for the responses to a problem. A NoResult continues a sentence after its name."""
@@ -331,19 +312,15 @@ def _check_import(limits: Limits) -> None:
 
 
 def check_functions(reward: RewardConfig) -> None:
-    """Raise BadInput for a user's function that a worker cannot import, or call as a part of the reward, and for a
-    rubric that cannot be read.
-    """
-    rubric_of(reward.judge)
+    """Raise BadInput for a user's function that a worker cannot import, or call as a part of the reward."""
     for part in reward.custom:
         _check_import(limits_of(reward, part))
 
 
 def check_reward_functions(reward: RewardFunction, problems: Sequence[Problem]) -> list[str]:
-    """Call the user's functions with the gold answers of TRIED problems, and the judge with that of the first. Return
-    the walls that are absent here.
+    """Call the user's functions with the gold answers of TRIED problems. Return the walls that are absent here.
 
-    Raises BadInput for a function or a judge that does not return a reward, and says what it did instead.
+    Raises BadInput for a function that does not return a reward, and says what it did instead.
     """
     chosen = sorted({number * (len(problems) - 1) // (TRIED - 1) for number in range(TRIED if problems else 0)})
     with VerifierPool(reward, workers=1) as pool:
@@ -353,12 +330,4 @@ def check_reward_functions(reward: RewardFunction, problems: Sequence[Problem]) 
                 if isinstance(error, NoResult):
                     where = f"(response {response[-SHOWN:]!r}, row {problem.columns[:SHOWN]})"
                     raise BadInput(f"reward.custom: '{part.function}' {error} {where}") from error
-        for error, call in asyncio.run(pool.judged(problems[0], [problems[0].gold])) if problems else ():
-            judge = reward.config.judge.model
-            if call.refused:
-                budget = f"reward.judge.budget={reward.config.judge.budget:g}"
-                raise BadInput(f"{budget}: a single call of the judge {judge} may cost more; raise it")
-            if isinstance(error, NoResult):
-                remedy = "correct its address, model or key, or choose a model that follows instructions"
-                raise BadInput(f"reward.judge.model={judge}: the judge {error}: {remedy}") from error
         return pool.absent_walls

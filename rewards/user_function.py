@@ -49,6 +49,8 @@ def find(key: str, reference: str) -> Callable[..., Any]:
         sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), name)
+    except BadInput:
+        raise
     except BaseException as error:  # a user's own module may raise anything
         raise BadInput(
             f"{key}: cannot import '{reference}' ({in_brief(error)}): give module.path:function, importable from {here}"

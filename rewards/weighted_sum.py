@@ -1,12 +1,11 @@
 """The reward of a sample: a weighted sum of named parts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import cos, pi
 
-from actors.messages import Judged, Reward, Sample, Status, Verdict
+from actors.messages import Reward, Sample, Status, Verdict
 from conf.schema import Config, RewardConfig
-from rewards.judge import rubric_of
 from rewards.verify.text.spelling import plain
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -47,15 +46,11 @@ class RewardFunction:
     config: weights and rules
     limit: longest response, tokens; parts that depend on length are scaled by it
     buffer: tokens before the limit over which the overlong punishment rises; 0 for none
-    rubric: of the judge; empty for none
-    judge_tokens: of its budget, used before
     """
 
     config: RewardConfig
     limit: int = 1
     buffer: float = 0.0
-    rubric: str = ""
-    judge_tokens: int = 0
 
     def __call__(
         self,
@@ -64,7 +59,6 @@ class RewardFunction:
         custom: Mapping[str, float] | None = None,
         failure: Status | None = None,
         complaint: str = "",
-        judged: Judged | None = None,
     ) -> Reward:
         """Reward one sample. Its `parts` are unweighted: accuracy and format always, the others if they have a weight.
 
@@ -72,7 +66,7 @@ class RewardFunction:
         format: 1 for a well-formed response
         boxed: 1 for a box that can be read and is not empty
         cosine, overlong: the functions above; overlong is subtracted
-        custom: the user's parts, by name, and the judge's
+        custom: the user's parts, by name
         """
         config, tokens = self.config, len(sample.token_ids)
         accuracy = 0.0 if failure else verdict.score
@@ -87,19 +81,11 @@ class RewardFunction:
             parts["overlong"], weights["overlong"] = overlong(tokens, self.limit, self.buffer), -1.0
         for part in config.custom:
             parts[part.name], weights[part.name] = (custom or {}).get(part.name, 0.0), part.weight
-        if judged:
-            parts["judge"], weights["judge"] = (custom or {}).get("judge", 0.0), config.judge.weight
-        counted = config.timeout == "wrong" and not (judged and "judge" not in (custom or {}))
         total = sum(weights[name] * value for name, value in parts.items())
-        return Reward(total, parts, verdict, counted, failure, complaint, judged)
+        return Reward(total, parts, verdict, config.timeout == "wrong", failure, complaint)
 
 
 def reward_function(config: Config) -> RewardFunction:
-    """Return the reward function of a run, without its judge."""
+    """Return the reward function of a run."""
     limit = config.rollout.max_response_tokens
     return RewardFunction(config.reward, limit, config.algorithm.overlong_buffer * limit)
-
-
-def judged_reward(config: Config, judge_tokens: int = 0) -> RewardFunction:
-    """Return the reward function of a run. Raises BadInput for a rubric that cannot be read."""
-    return replace(reward_function(config), rubric=rubric_of(config.reward.judge), judge_tokens=judge_tokens)

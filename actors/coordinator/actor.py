@@ -11,7 +11,7 @@ from actors.clock import WallClock, cut_off
 from actors.coordinator.budget import FINISH_MARGIN_S, Budget
 from actors.coordinator.context import Outcome, RunContext, RunRequest, summarise
 from actors.coordinator.coordinator import Coordinator
-from actors.coordinator.ledger import Ledger, MeteredVerifier
+from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
 from actors.errors import Halted, Interrupted, root_cause
 from actors.messages import Progress
@@ -144,7 +144,7 @@ class CoordinatorActor:
             problems=request.problems,
             engine=self._engines,
             learner=learner,
-            verifier=MeteredVerifier(verifier, request.config.reward.judge, self._ledger, self._budget),
+            verifier=verifier,
             folder=self._folder,
             budget=self._budget,
             ledger=self._ledger,

@@ -29,9 +29,9 @@ def evaluations_reserved(policies: int) -> float:
     return EVALUATION_SAFETY + policies - 1
 
 
-def cost_of(price_per_hour: float | None, seconds: float, charged: float) -> float | None:
-    """Return the cost of a run in the currency of the price; None without a price or a charge."""
-    return None if price_per_hour is None and not charged else (price_per_hour or 0.0) * seconds / 3600 + charged
+def cost_of(price_per_hour: float | None, seconds: float) -> float | None:
+    """Return the cost of a run in the currency of the price; None without a price."""
+    return None if price_per_hour is None else price_per_hour * seconds / 3600
 
 
 class Budget:
@@ -49,8 +49,6 @@ class Budget:
         self._clock = clock
         self._started = clock.now() - spent_before
         self._durations: dict[str, deque[float]] = {}
-        self.charged = 0.0  # what else the run has cost
-        self.spent_on = ""  # why nothing more fits, whatever the time
 
     @property
     def spent(self) -> float:
@@ -63,7 +61,7 @@ class Budget:
     @property
     def cost(self) -> float | None:
         """See `cost_of`, of the run so far."""
-        return cost_of(self._price, self.spent, self.charged)
+        return cost_of(self._price, self.spent)
 
     @property
     def progress(self) -> float:
@@ -97,12 +95,12 @@ class Budget:
 
     def allows(self, step: str) -> bool:
         """Whether another `step` fits before the reserve."""
-        return not self.spent_on and self.left - self.reserve > self.expected(step)
+        return self.left - self.reserve > self.expected(step)
 
     def may_hold(self, *steps: str) -> bool:
         """Whether all of these steps fit before the reserve if each takes its shortest time of the last MEMORY."""
         quickest = (min(self._newest(step)) for step in steps if self.knows(step))
-        return not self.spent_on and self.left - self.reserve > sum(quickest)
+        return self.left - self.reserve > sum(quickest)
 
     def forecast(self, step: str) -> int | None:
         """Return how many more of `step` will fit before the reserve, by the median of its durations; None before the

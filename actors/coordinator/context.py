@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.coordinator.budget import Budget, cost_of
-from actors.coordinator.ledger import JUDGED, Ledger, MeteredSampler
+from actors.coordinator.ledger import Ledger, MeteredSampler
 from actors.coordinator.rules.selection import Selection, score_of
 from actors.coordinator.stopping import StopController
 from actors.messages import ProblemSet
@@ -87,14 +87,13 @@ def summarise(request: RunRequest, outcome: Outcome, updates: int, ledger: Ledge
     """Return the summary of a run that ends now. updates: the number that led to the last policy."""
     folder = RunFolder(request.folder)
     spent, price = request.spent, request.config.budget.price_per_hour
-    judged = request.config.reward.judge.cost(ledger.counts.get(JUDGED, 0))
     return RunSummary(
         status=outcome.status,
         reason=outcome.reason,
         updates=updates,
         budget_s=request.config.budget.seconds,
         spent_s=spent,
-        cost=cost_of(price, spent, judged),
+        cost=cost_of(price, spent),
         eval=folder.evaluations(final=outcome.exams).model_copy(update={"final": outcome.final, "last": outcome.last}),
         result=result_of(folder),
         plasticity=outcome.plasticity,

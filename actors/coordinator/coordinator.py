@@ -247,8 +247,6 @@ class Coordinator:
             return Outcome("completed", f"{best}, {self._selection.unrisen} times: validation.patience={patience}")
         if self._lifecycle.making_update:
             return Outcome("budget_exhausted", "the last update did not finish in time and is lost")
-        if self._budget.spent_on:
-            return Outcome("budget_exhausted", self._budget.spent_on)
         return None if self._budget.allows("update") else NO_UPDATE_FITS
 
     async def _update(self, batch: Batch) -> dict[str, float] | None:

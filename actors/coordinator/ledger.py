@@ -6,20 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from actors.coordinator.budget import Budget
-from actors.messages import AdapterRef, Group, Judged, Problem, Sampling
-from actors.protocols import Clock, Sampler, Verifier
+from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.protocols import Clock, Sampler
 from actors.storage.documents import LedgerRecord
-from conf.schema.reward import JudgeConfig
 
 UNDECIDED = "tokens/waiting"
 """The count of tokens in groups that no batch has taken yet."""
-
-JUDGED = "judge/tokens"
-"""The count of the judge's tokens."""
-
-JUDGE_BUDGET = "reward.judge.budget"
-"""The setting that the reason of a run's end names if the judge's budget has ended it."""
 
 WARM_START = "warm_start"
 """The phase of the warm start, the activity of engines and learner in it, and the kind of its tokens."""
@@ -155,34 +147,3 @@ class MeteredSampler:
             each = min(pace * (ledger.clock.now() - started), sampling.max_tokens)
             ledger.count("tokens/cancelled", int(sampling.samples * each))
             raise
-
-
-@dataclass(frozen=True)
-class MeteredVerifier:
-    """A verifier whose judge's tokens are counted and charged. The judge's budget ends the run's."""
-
-    verifier: Verifier
-    judge: JudgeConfig
-    ledger: Ledger
-    budget: Budget
-
-    def __post_init__(self) -> None:
-        self._charge()
-
-    async def score(self, group: Group) -> Group:
-        group = await self.verifier.score(group)
-        self._charge(*(reward.judged for reward in group.rewards if reward.judged))
-        return group
-
-    def _charge(self, *calls: Judged) -> None:
-        self.ledger.count(JUDGED, sum(call.tokens for call in calls))
-        self.budget.charged = cost = self.judge.cost(self.ledger.counts.get(JUDGED, 0))
-        limit = self.judge.budget
-        if limit is not None and (cost >= limit or any(call.refused for call in calls)):
-            self.budget.spent_on = f"the judge has cost {cost:.4g} of {JUDGE_BUDGET}={limit:g}"
-
-    async def health(self) -> dict[str, int]:
-        return await self.verifier.health()
-
-    async def close(self) -> None:
-        await self.verifier.close()

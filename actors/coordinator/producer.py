@@ -1,7 +1,6 @@
 """Produces groups in the order of the data, from their admission to the batch that takes them."""
 
 import asyncio
-from dataclasses import replace
 from statistics import fmean
 
 from actors.coordinator.context import RunContext
@@ -149,7 +148,7 @@ class RolloutProducer:
         self._sampled += group.tokens
         self._verifying += 1
         self._note_activity()
-        group = await run.verifier.score(replace(group, judging=True))
+        group = await run.verifier.score(group)
         self._verifying -= 1
         self._complain(group)
         if before:

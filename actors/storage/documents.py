@@ -233,8 +233,7 @@ class SampleRow(Document):
     """A row of samples/*.jsonl: a verified response.
 
     version: the adapter's, None for the base model. status: the verdict's. failure: that of a user's reward function.
-    extracted: the answer found in the response. judge: its reply, the call's tokens and seconds. partial: whether the
-    reward lacks what only training has, see `Reward`.
+    extracted: the answer found in the response. partial: whether the reward lacks what only training has, see `Reward`.
     """
 
     group: int | None = None
@@ -249,7 +248,6 @@ class SampleRow(Document):
     status: str
     failure: str | None = None
     extracted: str | None = None
-    judge: dict[str, Any] = {}
     partial: bool = False
 
 

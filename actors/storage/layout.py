@@ -13,7 +13,7 @@ _CHECKPOINT = rf"""
 """
 _EVALUATION = r"\.microbudget-rl|evaluation\.(json|md)|samples/[^/]+-(base|adapter)\.jsonl|ray-session"
 _RUN = rf"""
-    config\.yaml | rubric\.txt | problems\.digest | problems-left-out\.jsonl | (reference_set|selection)\.json
+    config\.yaml | problems\.digest | problems-left-out\.jsonl | (reference_set|selection)\.json
     | (metrics|events)\.jsonl | warm-start(-metrics)?\.jsonl | validation-0\.json
     | (identity|origin|spent|ledger|incarnation|summary)\.json | eval-[\w.+-]+\.json
     | failure\.log | report\.(html|md) | ray-session | samples/(eval|update|skipped|warm)-[\w.+-]+\.jsonl

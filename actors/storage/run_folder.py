@@ -4,9 +4,7 @@ import json
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from actors.messages import AdapterRef, Group, ProblemSet
 from actors.storage import documents
@@ -246,9 +244,7 @@ class RunFolder(RunRecord):
 def sample_row(group: Group, number: int) -> documents.SampleRow:
     """Return the row of a verified sample of a group."""
     sample, reward = group.samples[number], group.rewards[number]
-    extra: dict[str, Any] = {"judge": asdict(reward.judged)} if reward.judged else {}
-    if reward.partial:
-        extra["partial"] = True
+    extra = {"partial": True} if reward.partial else {}
     return documents.SampleRow(
         group=group.index,
         problem=group.problem.id,

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from conf.catalogue import reward_presets
 from conf.settings import DECLARED, MOST, Rule, section, setting
 
-PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "judge", "mean", "overlong"})
+PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
 """Names after `reward/` in metrics.jsonl that no user's function may have."""
 
 PRESET = "conf/rewards.yaml, preset paper"
@@ -45,17 +45,13 @@ CUSTOM = Rule(
     "use entries {function: module.path:function, weight: 1.0}, no .py, each function of another name, none of them "
     f"{', '.join(sorted(PARTS))}",
 )
-ADDRESS = Rule(
-    lambda url: not url or re.fullmatch(r"https?://[^\s@?#]+", url) is not None,
-    "use an address such as http://127.0.0.1:8000/v1, without a key, which belongs in the environment",
-)
 
 
 @dataclass(config=DECLARED, frozen=True)
 class RemoteConfig:
-    """Limits of calls to other machines: of the judge, and of each function in reward.custom with `network: true`, on
-    each node with reward workers. A call without a connection, or with status 429 or from 500 on, is repeated up to
-    three times, after growing pauses or those that the server asks for. A replaced worker begins its minute anew.
+    """Limits of calls to other machines: of each function in reward.custom with `network: true`, on each node with
+    reward workers. A call without a connection, or with status 429 or from 500 on, is repeated up to three times, after
+    growing pauses or those that the server asks for. A replaced worker begins its minute anew.
     """
 
     deadline_s: float = setting(30.0, "our choice", gt=0, le=3600)
@@ -64,31 +60,6 @@ class RemoteConfig:
     """Most calls at a time; further ones wait."""
     per_minute: float = setting(60_000.0, "our choice: in effect none", gt=0, le=60_000)
     """Most calls that begin in a minute, evenly spread; repetitions do not count."""
-
-
-@dataclass(config=DECLARED, frozen=True)
-class JudgeConfig:
-    """A model that scores responses by a rubric, from 0 to 1, as the part `judge` of the reward, in training
-    alone. docs/how-to/rewards.md says what a response may try.
-    """
-
-    address: str = setting("", "our choice: no judge", rule=ADDRESS, resumable=True, private=True)
-    """Address of a server with OpenAI's interface, such as http://127.0.0.1:8000/v1."""
-    model: str = setting("", "our choice: no judge")
-    """Name of the model there."""
-    rubric: str = setting("", "our choice: no judge", local_path=True)
-    """Text file that says what earns how many points, from 0 to 10."""
-    weight: float = setting(1.0, "our choice: as much as a correct answer", ge=0)
-    """Weight of the score."""
-    key_variable: str = setting("", "our choice: a local server needs no key", resumable=True, private=True)
-    """Name of the environment variable with the server's key, which is written nowhere."""
-    price_per_million_tokens: float = setting(0.0, "our choice: a local server costs nothing", ge=0, resumable=True)
-    """Price of a million tokens, read or written, in the currency of budget.price_per_hour; part of the run's cost."""
-    budget: float | None = setting(None, "our choice: time alone ends a run", gt=0, resumable=True)
-    """Cost of the judge at which the run ends, as with its time. docs/how-to/rewards.md says what is not counted."""
-
-    def cost(self, tokens: float) -> float:
-        return self.price_per_million_tokens * tokens / 1e6
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -132,7 +103,7 @@ class RewardConfig:
     timeout: str = setting("mask", "our choice: a deadline can be the machine's fault", choices=("mask", "wrong"))
     """Treatment of a sample whose verification or user function timed out or crashed its worker, or whose user function
     raised an error or returned no valid number: mask (it is not learned from and does not count in its group's
-    baseline) or wrong. A failure of the judge always masks. Pass@1 only depends on the verdict. Absurdly large
+    baseline) or wrong. Pass@1 only depends on the verdict. Absurdly large
     numbers are always unparsable and never reach the deadline. `verify/timeout` counts timeouts."""
     deadline_s: float = setting(
         2.0, "our choice: an ordinary answer takes milliseconds", gt=0, le=3600, affects="verdict"
@@ -143,7 +114,6 @@ class RewardConfig:
     workers: int | None = setting(None, "follows from the cores", ge=1, le=1024, affects="operation")
     """Worker processes that verify answers."""
     remote: RemoteConfig = section(RemoteConfig, affects="operation")
-    judge: JudgeConfig = section(JudgeConfig)
 
     @property
     def weighs_answers(self) -> bool:
@@ -163,7 +133,6 @@ def formula(settings: Mapping[str, Any]) -> str:
     """Write the reward of a sample as `1 · accuracy + 0.2 · format`. settings: a run's, by dotted key."""
     weights = {name: settings.get(f"reward.{name}") for name in ("accuracy", "format", "boxed", "cosine")}
     weights |= {part["function"].rpartition(":")[2]: part["weight"] for part in settings.get("reward.custom") or []}
-    weights["judge"] = settings.get("reward.judge.model") and settings.get("reward.judge.weight")
     weights["overlong"] = -bool(settings.get("algorithm.overlong_buffer"))
     terms = [f"{'−' if weight < 0 else '+'} {abs(weight):g} · {name}" for name, weight in weights.items() if weight]
     return " ".join(terms).removeprefix("+ ")

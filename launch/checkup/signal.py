@@ -139,14 +139,13 @@ def signal_of(found: Sampled, config: Config) -> Signal:
 
 def _grade(group: Sequence[EvaluatedSample], config: Config) -> tuple[bool, bool, bool | None]:
     """Return whether a group's rewards differ, whether it is useful, and, if it has right and wrong responses and the
-    reward weighs accuracy, whether the right ones earn more. A judge is not asked, and counts as one whose scores
-    differ.
+    reward weighs accuracy, whether the right ones earn more.
     """
     weighed = config.reward.weighs_answers
     rows = [row for row in group if config.reward.timeout != "mask" or not _unverified(row)]
     right = [row.reward or 0.0 for row in rows if row.status == Status.CORRECT]
     wrong = [row.reward or 0.0 for row in rows if row.status != Status.CORRECT]
-    varied, mixed = len({*right, *wrong}) > 1 - bool(config.reward.judge.model), bool(right and wrong)
+    varied, mixed = len({*right, *wrong}) > 1, bool(right and wrong)
     return varied, varied and (mixed or not weighed), fmean(right) > fmean(wrong) if mixed and weighed else None
 
 

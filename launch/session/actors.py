@@ -9,7 +9,6 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.coordinator.actor import Started
 from actors.coordinator.context import RunRequest
-from actors.coordinator.ledger import JUDGED
 from actors.models.sizes import adapter_slots, answers_alone
 from actors.protocols import Clock
 from actors.rollout.actor import RolloutActor
@@ -20,13 +19,12 @@ from actors.rollout.shared_weights import SharedWeights
 from actors.runtime.placement import Placement, Share
 from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Record
-from actors.storage.documents import LedgerRecord
-from actors.storage.run_folder import RunFolder, adapters_of
+from actors.storage.run_folder import adapters_of
 from conf.errors import BadInput
 from conf.schema import Config
 from learner.actor import LearnerActor, RemoteLearner
 from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
-from rewards.weighted_sum import RewardFunction, judged_reward
+from rewards.weighted_sum import RewardFunction, reward_function
 
 RESERVE_S = 120
 """Seconds that the learner waits for its shares of a cluster, where another job may just be ending."""
@@ -62,9 +60,7 @@ async def start_actors(
         weights.users += ranks
     learner = RemoteLearner(ranks, clock, record, weights)
     started.append(learner)
-    ledger = RunFolder(request.folder).ledger() or LedgerRecord()
-    reward = judged_reward(config, ledger.counts.get(JUDGED, 0))
-    verifier = start_verifier(reward, placement, clock=clock, record=record)
+    verifier = start_verifier(reward_function(config), placement, clock=clock, record=record)
     started.append(verifier)
     return engines, learner, verifier
 

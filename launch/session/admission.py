@@ -8,13 +8,12 @@ from typing import Any
 
 from actors.clock import WallClock
 from actors.coordinator.budget import Budget
-from actors.coordinator.ledger import JUDGE_BUDGET
 from actors.coordinator.rules.selection import Selection
 from actors.formats import duration
 from actors.messages import APART, ProblemSet
 from actors.runtime.ray_session import NOTE, clear_session
 from actors.storage.documents import RunSummary
-from actors.storage.files import lock, replace_text
+from actors.storage.files import lock
 from actors.storage.folders import MARK, empty, foreign, is_marked, mark
 from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
@@ -29,7 +28,6 @@ from launch.plan.refusal import LEAST_START
 from launch.plan.time import START_S
 
 OWN = (MARK, NOTE, RECORD, "problems.digest", "selection.json")
-RUBRIC = "rubric.txt"
 BEFORE = {"evaluation", *OWN, *(f".{name}.tmp" for name in OWN)}
 """Files that may be in the folder of a run that has not begun."""
 
@@ -82,13 +80,6 @@ def enough_budget(config: Config, run: RunRecord, twice: bool = False) -> str:
     return f"budget.minutes={next(m for m in minutes if remaining_budget(60 * m, config, run).allows('start'))}"
 
 
-def more_budget(config: Config, run: RunRecord, summary: RunSummary) -> str:
-    """Return the setting of twice the budget that has ended a run: the judge's, or the time."""
-    if JUDGE_BUDGET in summary.reason and (budget := config.reward.judge.budget):
-        return f"{JUDGE_BUDGET}={2 * budget:g}"
-    return enough_budget(config, run, twice=True)
-
-
 def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> None:
     """Raise BadInput unless a finished run gets more of the budget that ended it, and can use it: a schedule that has
     ended at a learning rate of zero would raise the rate again.
@@ -96,14 +87,11 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
     name, before = config.run.name, run.config()
     asked, had = config.budget.updates, before.budget.updates
     exhausted = summary.status == "budget_exhausted"
-    paid = before.reward.judge.budget if exhausted and JUDGE_BUDGET in summary.reason else None
     ended = "completed, with its budget used" if exhausted else "completed"
     more, hint = False, ""
     if exhausted:
         more = summary.budget_s is not None and config.budget.seconds > summary.budget_s
-        if paid is not None:
-            more = (config.reward.judge.budget or math.inf) > paid
-        hint = more_budget(config, run, summary)
+        hint = enough_budget(config, run, twice=True)
     elif had is not None and had <= summary.updates:
         more = asked is None or asked > had
         hint = f"budget.updates={2 * had}"
@@ -116,7 +104,7 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
             f"{f'{hint} to continue it, ' if hint else ''}or run.name=OTHER to keep it"
         )
     result = "best" if run.checkpoints.best else "latest"
-    if exhausted and paid is None and summary.updates and ends_at_zero(config):
+    if exhausted and summary.updates and ends_at_zero(config):
         raise BadInput(
             f"run {name!r} in {run.path} is finished, at a learning rate of 0 by learner.schedule="
             f"{config.learner.schedule}, which a larger budget would raise again: continue from its adapter by"
@@ -232,12 +220,5 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
             f" {config.warm_start.source} no longer has: restore data and settings, or {anew}"
         )
     untold, changed_now = marked("private"), changes(config, run).items()
-    rubric = Path(config.reward.judge.rubric).read_text(encoding="utf-8") if config.reward.judge.model else ""
-    kept = run.path / RUBRIC
-    if rubric and kept.exists() and kept.read_text(encoding="utf-8") != rubric:
-        asked = f"reward.judge.rubric={config.reward.judge.rubric}"
-        raise BadInput(f"{asked}: the run in {run.path} was begun with another text: restore that of {kept}, or {anew}")
     run.write_config(dump(config), problems)
-    if rubric:
-        replace_text(kept, rubric)
     return [f"{key}={then} → {now}" for key, (then, now) in changed_now if not among(key, untold)]

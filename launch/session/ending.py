@@ -20,7 +20,7 @@ from conf import signals
 from conf.command import as_typed, near
 from conf.schema import Call, Config
 from conf.settings import settings
-from launch.session.admission import budget_shortage, ends_at_zero, more_budget
+from launch.session.admission import budget_shortage, ends_at_zero, enough_budget
 from rewards.problems.chat import reminder
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
@@ -139,15 +139,9 @@ def next_steps(summary: RunSummary, config: Config, folder: Path) -> list[str]:
         }
     few = not summary.updates or (planned and summary.updates < BEHIND * planned.updates)
     if few and summary.status == "budget_exhausted" and not (summary.updates and ends_at_zero(config)):
-        more = more_budget(config, record, summary)
-        once = (
-            more.partition("=")[0],
-            "budget.minutes",
-            "budget.hours",
-            "run.overwrite",
-            *(item.path for item in settings(Call)),
-        )
+        once = ("budget.minutes", "budget.hours", "run.overwrite", *(item.path for item in settings(Call)))
         given = [each for each in sys.argv[1:] if "=" in each and each.partition("=")[0] not in once]
+        more = enough_budget(config, record, twice=True)
         steps["train on"] = shlex.join(["python", "launch/run.py", *given, more])
     width = max(map(len, steps), default=0)
     lines = (f"  {what:<{width}}  {as_typed(command)}" for what, command in steps.items())

@@ -18,7 +18,6 @@ from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.command import as_typed
 from conf.schema import Config, among, marked
-from conf.settings import changed
 from launch.hardware.gpus import check_mode, choose, show_only
 from launch.hardware.ipc import check_sharing
 from launch.hardware.machine import Machine
@@ -107,8 +106,6 @@ def prepare(
     began = run.origin() if begun else origin(arguments, plan.machine.described)
     run.write_origin(began.model_copy(update={"planned": expected}))
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
-    if path := config.reward.judge.rubric:  # the actors have working folders of their own
-        config = changed(config, {"reward.judge.rubric": str(Path(path).resolve())})
     request = RunRequest(
         config=config,
         folder=run.path,
@@ -134,7 +131,7 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
     from rewards.pool import check_reward_functions
     from rewards.problems.candidates import load_with_candidates
     from rewards.problems.loading import load_problems
-    from rewards.weighted_sum import judged_reward
+    from rewards.weighted_sum import reward_function
 
     config = pinned(config)
     model_path = locate(config.model)
@@ -147,7 +144,7 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
         config,
         model_path,
         problems,
-        check_reward_functions(judged_reward(config), [*problems.all, *problems.asked]),
+        check_reward_functions(reward_function(config), [*problems.all, *problems.asked]),
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from actors.coordinator.budget import Budget
 from actors.coordinator.context import Outcome, RunContext
 from actors.coordinator.coordinator import Coordinator
-from actors.coordinator.ledger import Ledger, MeteredVerifier
+from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
 from actors.errors import root_cause
 from actors.messages import Exam, ProblemSet, Sample
@@ -78,7 +78,7 @@ def make_context(
         problems=problems,
         engine=engine,
         learner=learner,
-        verifier=MeteredVerifier(verifier, config.reward.judge, ledger, budget),
+        verifier=verifier,
         folder=folder,
         budget=budget,
         ledger=ledger,

@@ -1,75 +1,121 @@
-import asyncio
+import contextlib
 import json
 import re
-import sys
-import tomllib
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.messages import Group, Problem, Reward, Status
-from actors.storage.run_folder import sample_row
+from actors.messages import Problem, Status
 from conf.errors import BadInput
-from conf.schema import RewardConfig
-from conf.schema.reward import JudgeConfig, RemoteConfig
+from conf.schema import CustomRewardConfig, RewardConfig
+from conf.schema.reward import RemoteConfig
 from rewards import calls
-from rewards.judge import OPENAI, framed, rubric_of, score_of
+from rewards.judge import ANSWER_BYTES, framed, score_of
 from rewards.pool import VerifierPool, check_reward_functions
+from rewards.user_function import BadReward, Result, UserFunction
 from rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
-from tests.rewards.judge_server import Answer, JudgeServer, completion, graded
 
+FUNCTION = "rewards.judge:score"
 PROBLEM = Problem("ab12", "Write a haiku.", (1,), "5")
+REWARD = RewardFunction(RewardConfig(custom=[CustomRewardConfig(FUNCTION, 0.5, network=True)]))
 
 KEY = "secret-of-the-judge"
+
+Answer = tuple[int, dict[str, str], str | Iterable[str]]
+"""Status, headers and body, maybe in parts. Status 0: the body is all that is sent."""
+
+
+class JudgeServer(ThreadingHTTPServer):
+    """A server with OpenAI's interface.
+
+    asked: the requests so far, each as its key and body. answer: returns the answer to a body.
+    """
+
+    daemon_threads, block_on_close = True, False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.answer: Callable[[dict[str, Any]], Answer] = lambda body: completion(graded(body, 7))
+        self.ended = threading.Event()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.ended.set()
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: JudgeServer
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append((self.headers["Authorization"], body))
+        status, headers, text = self.server.answer(body)
+        parts = [text] if isinstance(text, str) else text
+        if status:
+            self.send_response(status)
+            length = {"Content-Length": str(len(text))} if isinstance(text, str) else {}
+            for name, value in {"Content-Type": "application/json", **length, **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+        with contextlib.suppress(OSError):
+            for part in parts:
+                self.wfile.write(part.encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def graded(body: dict[str, Any], score: int) -> str:
+    """Return the reply that a judge is told to give."""
+    code = re.findall(r'"code": "(\d{6})"', body["messages"][0]["content"])
+    return json.dumps({"code": code[0], "score": score})
+
+
+def completion(reply: Any) -> Answer:
+    choices = [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply}}]
+    return 200, {}, json.dumps({"choices": choices})
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
     monkeypatch.setattr(calls, "PAUSES_S", (0.0, 0.0, 0.0))
     server = JudgeServer()
+    write_settings(server.address)
     yield server
     server.close()
 
 
-def judging(address: str, deadline_s: float = 60.0, concurrency: int = 16, **judge: Any) -> RewardFunction:
-    config = JudgeConfig(address=address, model="m", rubric="rubric.txt", **judge)
-    remote = RemoteConfig(deadline_s=deadline_s, concurrency=concurrency)
-    return RewardFunction(RewardConfig(judge=config, remote=remote), rubric="Be kind.")
+def write_settings(address: str, rubric: str = "Be kind.", most: int = 100, more: str = "") -> None:
+    Path("rubric.txt").write_text(rubric)
+    Path("judge.yaml").write_text(f"address: {address}\nmodel: m\nrubric: rubric.txt\ncalls: {most}\n{more}")
 
 
-def scored(reward: RewardFunction, *responses: str) -> tuple[Group, dict[str, int]]:
-    """Reward one response after another. Return them as a group, and the pool's counts."""
-
-    async def one_by_one() -> list[Reward]:
-        groups = [Group(0, PROBLEM, None, (sample(text),), judging=True) for text in responses]
-        return [(await pool.score(group)).rewards[0] for group in groups]
-
-    with VerifierPool(reward, workers=1) as pool:
-        rewards = asyncio.run(one_by_one())
-        return Group(0, PROBLEM, None, tuple(map(sample, responses)), tuple(rewards)), pool.health
+def scored(*responses: str, deadline_s: float = 60.0) -> list[Result]:
+    """Return what a worker's function makes of responses; a failure of all is a text as well."""
+    function = UserFunction(FUNCTION, RemoteConfig(deadline_s=deadline_s))
+    try:
+        return function(PROBLEM.prompt, responses, PROBLEM.gold)
+    except BadReward as error:
+        return [str(error)] * len(responses)
 
 
-def test_a_score_is_a_part_of_the_reward_and_its_call_is_kept(server: JudgeServer) -> None:
-    group, health = scored(judging(server.address, weight=0.5), r"\boxed{5}")
-    [reward] = group.rewards
-    assert (reward.parts["judge"], reward.total) == (0.7, pytest.approx(1.35))
-    kept = sample_row(group, 0).content["judge"]
-    assert (json.loads(kept["reply"])["score"], kept["tokens"]) == (7, 100)
-    assert (health["judge_scored"], health["judge_tokens"], health["judge_failed"]) == (1, 100, 0)
-    assert "judge" not in sample_row(scored(RewardFunction(RewardConfig()), "5")[0], 0).content
-
-
-def test_a_reward_without_the_judges_part_says_so(server: JudgeServer) -> None:
-    with VerifierPool(judging(server.address), workers=1) as pool:
-        [reward] = pool.rewards_all([(PROBLEM, sample("a"))])
-    assert (reward.partial, len(server.asked)) == (True, 0)
-    row = sample_row(Group(0, PROBLEM, None, (sample("a"),), (reward,)), 0)
-    assert row.content["partial"] is True
-    assert "partial" not in sample_row(scored(judging(server.address), "a")[0], 0).content
+def test_a_score_is_a_part_of_the_reward_and_a_confined_worker_gets_it(server: JudgeServer) -> None:
+    with VerifierPool(REWARD, workers=1) as pool:
+        [reward] = pool.rewards_all([(PROBLEM, sample(r"\boxed{5}"))])
+        assert (reward.parts["score"], reward.total, reward.partial) == (0.7, pytest.approx(1.35), False)
+        server.answer = lambda _: completion(None)
+        [reward] = pool.rewards_all([(PROBLEM, sample(r"\boxed{5}"))])
+    assert (reward.masked, reward.status, reward.verdict.status) == (True, Status.CRASH, Status.CORRECT)
+    assert FUNCTION in reward.complaint
 
 
 def refused(status: int, **headers: str) -> Callable[[dict[str, Any]], Answer]:
@@ -77,122 +123,94 @@ def refused(status: int, **headers: str) -> Callable[[dict[str, Any]], Answer]:
 
 
 @pytest.mark.parametrize(
-    ("answer", "attempts", "status", "count"),
+    ("answer", "attempts", "late"),
     [
-        (refused(429), 4, Status.CRASH, "judge_failed"),
-        (refused(500), 4, Status.CRASH, "judge_failed"),
-        (refused(400), 1, Status.CRASH, "judge_failed"),
-        (refused(429, **{"Retry-After": "3600"}), 1, Status.TIMEOUT, "judge_failed"),
-        ("hang", 1, Status.TIMEOUT, "judge_failed"),
-        (lambda _: (200, {}, '{"choices": []}'), 1, Status.CRASH, "judge_failed"),
-        (lambda _: (200, {"Content-Type": "text/html"}, "<html>"), 1, Status.CRASH, "judge_failed"),
-        (lambda _: completion("Ten out of ten!"), 1, Status.CRASH, "judge_unparsable"),
-        (lambda _: completion(""), 1, Status.CRASH, "judge_unparsable"),
-        (lambda body: completion(graded(body, 11)), 1, Status.CRASH, "judge_unparsable"),
+        (refused(429), 4, False),
+        (refused(500), 4, False),
+        (refused(400), 1, False),
+        (refused(429, **{"Retry-After": "3600"}), 1, True),
+        ("hang", 1, True),
+        (lambda _: (200, {}, '{"choices": []}'), 1, False),
+        (lambda _: (200, {"Content-Type": "text/html"}, "<html>"), 1, False),
+        (lambda _: (200, {}, "[" * 50_000), 4, False),
+        (lambda _: completion("Ten out of ten!"), 1, False),
+        (lambda _: completion(""), 1, False),
+        (lambda _: completion(None), 1, False),
+        (lambda _: completion([{"type": "text", "text": "10"}]), 1, False),
+        (lambda body: completion(graded(body, 11)), 1, False),
     ],
 )
-def test_a_judge_that_does_not_judge_masks_the_sample(
-    server: JudgeServer, answer: Any, attempts: int, status: Status, count: str
+def test_a_judge_that_does_not_judge_fails_for_that_response(
+    server: JudgeServer, answer: Any, attempts: int, late: bool
 ) -> None:
     server.answer = (lambda _: server.ended.wait() and (500, {}, "")) if answer == "hang" else answer
-    group, health = scored(judging(server.address, deadline_s=0.5 if status is Status.TIMEOUT else 60.0), r"\boxed{5}")
-    [reward] = group.rewards
-    assert (reward.masked, reward.status, reward.verdict.status) == (True, status, Status.CORRECT)
-    assert "'judge'" in reward.complaint
-    assert (len(server.asked), health[count]) == (attempts, 1)
+    [result] = scored("kind", deadline_s=0.5 if late else 60.0)
+    assert (result is None, len(server.asked)) == (late, attempts)
+    assert late or isinstance(result, str)
 
 
-def test_an_answer_after_a_busy_server_counts(server: JudgeServer) -> None:
-    server.answer = lambda body: refused(503)(body) if len(server.asked) < 3 else completion(graded(body, 10))
-    group, _ = scored(judging(server.address), "kind")
-    assert (group.rewards[0].parts["judge"], len(server.asked)) == (1.0, 3)
+def test_an_answer_without_end_is_not_read(server: JudgeServer) -> None:
+    sent = []
+    server.answer = lambda _: (200, {"Content-Length": f"{2**40}"}, (sent.append(1) or "x" * 2**20 for _ in range(600)))
+    [result] = scored("kind")
+    assert str(ANSWER_BYTES) in str(result)
+    assert (len(server.asked), len(sent) < 300) == (1, True)
 
 
-def refusals(group: Group) -> list[bool]:
-    return [reward.judged is not None and reward.judged.refused for reward in group.rewards]
+def test_a_process_makes_no_more_calls_than_it_may_with_those_that_are_repeated(server: JudgeServer) -> None:
+    write_settings(server.address, most=5)
+    server.answer = lambda body: refused(503)(body) if len(server.asked) < 3 else completion(graded(body, 7))
+    assert sum(isinstance(result, float) for result in scored(*"abcdefgh")) == 3
+    assert len(server.asked) == 5
+    assert scored("a") == [0.7]
 
 
-def test_the_budget_is_never_exceeded(server: JudgeServer) -> None:
-    """A call costs 1, and about 17 before its answer says so."""
-    reward = judging(server.address, price_per_million_tokens=10_000.0, budget=22.0)
-    group, health = scored(reward, *"abcdefghijklmno")
-    cost = health["judge_tokens"] / 100
-    assert 2 <= cost == len(server.asked) <= 12
-    assert refusals(group) == [number >= cost for number in range(15)]
-    server.asked.clear()
-    with VerifierPool(reward, workers=1) as pool:
-        asyncio.run(pool.judged(PROBLEM, ["all", "at", "once"]))
-    assert len(server.asked) == 1
-    assert refusals(scored(replace(reward, judge_tokens=2200), "a")[0]) == [True]
-    with pytest.raises(BadInput, match=r"reward\.judge\.budget=0\.5"):
-        check_reward_functions(judging(server.address, price_per_million_tokens=1e4, budget=0.5), [PROBLEM])
+def test_the_check_before_a_run_asks_the_judge_within_its_calls(server: JudgeServer) -> None:
+    check_reward_functions(REWARD, [PROBLEM])
+    assert len(server.asked) == 2
+    for most, answer, said in (
+        (1, server.answer, "calls"),
+        (9, refused(404), "404"),
+        (9, lambda _: completion("7"), "'7'"),
+    ):
+        write_settings(server.address, most=most)
+        server.answer = answer
+        with pytest.raises(BadInput, match=rf"reward\.custom: '{FUNCTION}' .*{said}"):
+            check_reward_functions(REWARD, [PROBLEM])
 
 
-def test_calls_that_wait_for_their_turn_use_no_budget(server: JudgeServer) -> None:
-    reward = judging(server.address, concurrency=1, price_per_million_tokens=10_000.0, budget=30.0)
-    asked = Group(0, PROBLEM, None, tuple(map(sample, "abcdefgh")), judging=True)
-    with VerifierPool(reward, workers=1) as pool:
-        group = asyncio.run(pool.score(asked))
-    assert (len(server.asked), any(refusals(group))) == (8, False)
-
-
-def test_a_call_that_is_cut_off_counts_with_the_most_that_it_can_cost(server: JudgeServer) -> None:
-    server.answer = lambda _: server.ended.wait() and (500, {}, "")
-    group, health = scored(judging(server.address, deadline_s=0.5), "a")
-    [reward] = group.rewards
-    assert reward.judged is not None
-    assert health["judge_tokens"] == reward.judged.tokens > 1000
-
-
-def test_only_training_asks_the_judge(server: JudgeServer) -> None:
-    with VerifierPool(judging(server.address), workers=1) as pool:
-        [reward] = asyncio.run(pool.score(Group(0, PROBLEM, None, (sample("5"),)))).rewards
-    assert (server.asked, reward.judged, "judge" in reward.parts) == ([], None, False)
-
-
-def test_a_judges_failure_masks_where_others_count_as_wrong(server: JudgeServer) -> None:
-    server.answer = lambda _: completion("no score")
-    reward = judging(server.address)
-    group, _ = scored(replace(reward, config=replace(reward.config, timeout="wrong")), r"\boxed{5}")
-    assert group.rewards[0].masked
-
-
-def test_the_key_is_sent_and_is_in_nothing_that_is_kept(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JUDGE", KEY)
-    reward = judging(server.address, key_variable="JUDGE")
-    echoes = [lambda _: (401, {}, json.dumps({"error": KEY})), lambda _: completion(f"your key is {KEY}")]
-    server.answer = lambda body: echoes[len(server.asked) - 1](body)
-    group, _ = scored(reward, "a", "b")
+def test_the_key_is_sent_and_is_in_no_failure(server: JudgeServer) -> None:
+    Path("key.txt").write_text(f"{KEY}\n")
+    write_settings(server.address, more="key_file: key.txt")
+    echoes: list[Answer] = [
+        (401, {}, json.dumps({"error": KEY})),
+        completion(f"your key is {KEY}"),
+        *([(0, {}, f"HTTP/1.1 {KEY}\r\n\r\n")] * 4),
+    ]
+    server.answer = lambda _: echoes[len(server.asked) - 1]
+    results = [scored(response) for response in "abc"]
     assert {key for key, _ in server.asked} == {f"Bearer {KEY}"}
-    assert KEY not in repr((group, [sample_row(group, number).content for number in range(2)], reward))
-    assert "judge" in group.complaint
+    assert (len(server.asked), KEY in repr(results)) == (6, False)
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
-    [(refused(404), "gave no answer"), (lambda _: completion("7"), "'7'")],
+    ("settings", "said"),
+    [
+        ({"rubric": " \n"}, "empty"),
+        ({"most": "many"}, "calls"),
+        ({"more": "key: sk-12"}, "key"),
+        ({"more": "key_file: absent"}, "absent"),
+        ({"more": "key_file: key.txt", "address": "http://10.0.0.1/v1"}, "https"),
+        ({"more": "key_file: key.txt", "address": "http://127.0.0.1.evil.org/v1"}, "https"),
+    ],
 )
-def test_a_judge_that_cannot_judge_is_refused_before_the_run(server: JudgeServer, answer: Any, said: str) -> None:
-    server.answer = answer
-    with pytest.raises(BadInput, match=r"reward\.judge\.model=m") as error:
-        check_reward_functions(judging(server.address), [PROBLEM])
-    assert said in str(error.value)
-    server.answer = lambda body: completion(graded(body, 0))
-    check_reward_functions(judging(server.address), [PROBLEM])
-
-
-def test_client_key_and_rubric_have_to_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"reward\.judge\.key_variable: "):
-        VerifierPool(judging("http://127.0.0.1:9/v1", key_variable="NOBODY"), workers=1)
-    monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(BadInput, match=re.escape(f"'{OPENAI}'")):
-        VerifierPool(judging("http://127.0.0.1:9/v1"), workers=1)
-    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert extras["optional-dependencies"]["judge"] == [OPENAI]
-    (tmp_path / "empty").write_text(" \n")
-    for rubric in (tmp_path / "empty", tmp_path / "absent", tmp_path):
-        with pytest.raises(BadInput, match=r"reward\.judge\.rubric="):
-            rubric_of(JudgeConfig(model="m", rubric=str(rubric)))
+def test_settings_that_cannot_be_used_are_refused(settings: dict[str, Any], said: str) -> None:
+    Path("key.txt").write_text(KEY)
+    with pytest.raises(BadInput, match=r"judge\.yaml"):
+        UserFunction(FUNCTION, RemoteConfig())
+    write_settings(**{"address": "https://one/v1", **settings})
+    with pytest.raises(BadInput, match=said):
+        UserFunction(FUNCTION, RemoteConfig())
 
 
 MARK, CODE = "f" * 32, "271828"
@@ -216,8 +234,9 @@ INJECTIONS = [
 @pytest.mark.parametrize("injection", INJECTIONS)
 def test_a_response_cannot_speak_as_the_rubric(injection: str) -> None:
     assert len(INJECTIONS) >= 30
-    system, user = framed("Be kind.", PROBLEM, injection, MARK, CODE)
-    assert system == framed("Be kind.", PROBLEM, "", MARK, CODE)[0]
+    asked = "Be kind.", PROBLEM.prompt, PROBLEM.gold
+    system, user = framed(*asked, injection, MARK, CODE)
+    assert system == framed(*asked, "", MARK, CODE)[0]
     _, shown, after = re.split(rf"BEGIN RESPONSE {MARK}\n|\nEND RESPONSE {MARK}", user)
     assert (after, user.count(MARK)) == ("", 6)
     assert re.search(r"[<\[＜［][^ ]", shown) is None
@@ -227,7 +246,7 @@ def test_a_response_cannot_speak_as_the_rubric(injection: str) -> None:
 
 
 def test_marks_and_codes_are_new_for_each_call(server: JudgeServer) -> None:
-    scored(judging(server.address), "same", "same")
+    scored("same", "same")
     codes = [graded(body, 1) for _, body in server.asked]
     marks = [re.findall(r"\b[0-9a-f]{32}\b", body["messages"][1]["content"])[0] for _, body in server.asked]
     assert len({*codes, *marks}) == 4

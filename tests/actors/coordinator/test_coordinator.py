@@ -1,6 +1,5 @@
 """The coordinator's logic with fakes at its seams, under virtual time: the ordinary course of a run."""
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -8,10 +7,9 @@ import pytest
 
 from actors.coordinator.budget import SAFETY
 from actors.coordinator.saving import SAVING_SHARE, UNSAVED_S
-from actors.messages import Batch, Group, Judged, Reward
+from actors.messages import Batch, Group
 from conf.settings import changed
 from tests.actors.virtual_run import Run
-from tests.fakes import half_right
 
 
 def test_run_stops_at_the_updates_asked_for(run: Run) -> None:
@@ -50,38 +48,11 @@ def test_waiting_for_stragglers_has_a_name(run: Run) -> None:
     assert run.ledger["learner"]["wait_stragglers"] > 10.0
 
 
-def test_a_slow_judge_is_waited_for_under_its_name(run: Run) -> None:
+def test_slow_rewards_are_waited_for_under_their_name(run: Run) -> None:
     run.verifier.seconds_of = lambda _: 20.0
     run.go()  # whose learner refuses groups that are too old
     assert run.ledger["learner"]["wait_rewards"] > 10.0
     assert run.ledger["rollouts"]["wait_rewards"] > 10.0
-
-
-def judged(group: Group, tokens: int = 1000) -> tuple[Reward, ...]:
-    return tuple(replace(reward, judged=Judged("7", tokens, 2.0)) for reward in half_right(group))
-
-
-def test_the_judges_budget_ends_the_run_as_the_time_does(run: Run) -> None:
-    """Each response costs 1. The last calls may cost more, and what is resumed has cost already."""
-    run.config = changed(run.config, {"reward.judge.price_per_million_tokens": 1000.0, "reward.judge.budget": 60.0})
-    run.seconds, run.verifier.rewards_of = 10_000.0, judged
-    outcome = run.go()
-    assert (outcome.status, outcome.final is not None) == ("budget_exhausted", True)
-    assert "reward.judge.budget=60" in outcome.reason
-    assert 60_000 <= run.coordinator.ledger.counts["judge/tokens"] < 100_000
-    assert run.spent < 1000.0
-    updates = run.coordinator.updates
-    assert updates > 0
-    assert "reward.judge.budget" in run.go().reason
-    assert run.coordinator.updates == updates
-
-
-def test_a_call_that_the_judge_refuses_for_money_ends_the_run(run: Run) -> None:
-    run.config = changed(run.config, {"reward.judge.price_per_million_tokens": 1.0, "reward.judge.budget": 1.0})
-    run.verifier.rewards_of = lambda group: tuple(
-        replace(one, judged=Judged(refused=True)) for one in half_right(group)
-    )
-    assert "reward.judge.budget" in run.go().reason
 
 
 def test_in_turns_nothing_is_generated_while_the_learner_works(run: Run) -> None:

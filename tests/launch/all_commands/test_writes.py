@@ -44,7 +44,6 @@ PYTHON = {
     "launch/push.py": (NEW, "copyfile write_text"),
     "launch/reporting/__init__.py": (OURS, "replace_text"),
     "launch/run.py": ("a folder with nothing in it alone", "rmdir"),
-    "launch/session/admission.py": (TAKEN, "replace_text"),
     "launch/sweep_runs/lanes.py": (TAKEN, "open"),
     "launch/sweep_runs/scheduler.py": (TAKEN, "write_document"),
 }

@@ -129,7 +129,7 @@ def test_whole_groups_of_the_first_problems_are_sampled_as_in_training() -> None
     assert (first.temperature, first.top_p, first.max_tokens) == (rollout.temperature, 1.0, rollout.max_response_tokens)
 
 
-def test_a_users_function_sees_whole_groups_and_no_judge_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_function_sees_whole_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Group] = []
     verifier = FakeVerifier(0.0)
     verifier.rewards_of = lambda group: asked.append(group) or half_right(group)  # type: ignore[func-returns-value]
@@ -140,7 +140,6 @@ def test_a_users_function_sees_whole_groups_and_no_judge_is_asked(monkeypatch: p
     size, again = PLAN.config.rollout.samples_per_problem, [group for group in asked if len(group.samples) > 1]
     assert {len(group.samples) for group in again} == {size}
     assert [row.reward for row in found.samples[0]][:size] == [one.total for one in half_right(again[0])]
-    assert not any(group.judging for group in asked)
 
 
 def test_it_ends_after_a_part_if_that_is_enough() -> None:

@@ -147,7 +147,7 @@ def test_what_the_warm_start_did_is_no_reinforcement(tmp_path: Path, warm: int, 
 
 @pytest.mark.parametrize(("gain", "lead"), [(0.5, "rose"), (-0.5, "fell"), (0.0, "unclear")])
 def test_a_reward_that_weighs_no_answers_is_the_conclusion(tmp_path: Path, gain: float, lead: str) -> None:
-    """In its own unit, whatever pass@1 did; with a judge, which evaluations do not ask, it is the training's."""
+    """In its own unit, whatever pass@1 did; where evaluations lack a part of the reward, it is the training's."""
     folder = write_run(tmp_path / "one", before=0, after=0)
     rewards = {"base": [number % 3 - 1.0 for number in range(PROBLEMS)]}
     rewards["final"] = [reward + gain * (1 + number % 2) for number, reward in enumerate(rewards["base"])]

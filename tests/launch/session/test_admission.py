@@ -261,32 +261,6 @@ def test_finished_run_goes_on_with_more_of_what_ended_it(
     assert ("budget." in str(caught.value)) == ("budget." in hint)
 
 
-def judged(rubric: Path) -> list[str]:
-    judge = {"model": "m", "address": "http://one/v1", "rubric": str(rubric), "price_per_million_tokens": "1.0"}
-    return ["learner.schedule=linear", "learner.final_rate=0", *(f"reward.judge.{key}={judge[key]}" for key in judge)]
-
-
-def test_a_run_that_the_judges_budget_ended_goes_on_with_more_of_it(tmp_path: Path) -> None:
-    (rubric := tmp_path / "mine.txt").write_text("Be kind.")
-    said, more = judged(rubric), "reward.judge.budget=5"
-    reason = "the judge has cost 5 of reward.judge.budget=5"
-    leave(tmp_path, "budget_exhausted", *said, more, budget_s=480.0, updates=40, reason=reason)
-    with pytest.raises(BadInput, match=r"reward\.judge\.budget=10 ") as caught:
-        find_folder(configure(tmp_path, *said, more, "budget.minutes=20"))
-    assert "minutes" not in str(caught.value)
-    assert find_folder(configure(tmp_path, *said, "reward.judge.budget=6")) == tmp_path / "quickstart"
-
-
-def test_a_run_keeps_the_rubric_that_it_began_with(tmp_path: Path) -> None:
-    (rubric := tmp_path / "mine.txt").write_text("Be kind.")
-    config = configure(tmp_path, *judged(rubric))
-    begin(config, find_folder(config), problems("a"))
-    begin(config, find_folder(config), problems("a"))
-    rubric.write_text("Be strict.")
-    with pytest.raises(BadInput, match=r"reward\.judge\.rubric="):
-        begin(config, find_folder(config), problems("a"))
-
-
 def test_schedule_that_has_ended_at_zero_does_not_rise_again(tmp_path: Path) -> None:
     more = ["learner.schedule=linear", "budget.minutes=20"]
     leave(tmp_path, "budget_exhausted", "learner.schedule=linear", "learner.final_rate=0", budget_s=480.0, updates=40)
