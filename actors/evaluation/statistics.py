@@ -209,7 +209,7 @@ def majority(rows: Sequence[EvaluatedSample], alike: Alike) -> float:
     return 1 / counts.count(solved) if solved and solved == max(counts) else 0.0
 
 
-def share_interval(values: Sequence[float]) -> Interval:
+def share_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Return the interval of the mean of per-problem values in [0, 1]. Raises ValueError without values.
 
     Wilson's score interval (Wilson 1927, JASA 22, 209) with an effective number of problems, as for clustered samples
@@ -219,11 +219,12 @@ def share_interval(values: Sequence[float]) -> Interval:
     with 6 to 30 problems, 1 to 16 samples, means of 9 to 50 % and difficulties from all alike to all or nothing, it
     covers in at least 92.6 % of the cases, in 94 % with more than one sample, and in 97 % on average.
     """
-    mean = fmean(values)
-    factor = student_quantile(CONFIDENCE, 2 * len(values)) ** 2 * _scale(values, UNSEEN) / len(values)
-    found = _bounds(mean, factor, 1.0, 0.0)
-    assert found is not None  # the mean itself is within
-    return found
+    mean, part = fmean(values), _scale(values, UNSEEN) / len(values)
+    factor = student_quantile(confidence, 2 * len(values)) ** 2 * part
+    ends = [_bounds(min(max(mean + half, 0.0), 1.0), factor, 1.0, 0.0) for half in (-part / 2, part / 2)]
+    assert ends[0] is not None  # a mean within [0, 1] is within its own bounds
+    assert ends[1] is not None
+    return ends[0][0], ends[1][1]
 
 
 def _scale(values: Sequence[float], unseen: float) -> float:

@@ -8,6 +8,9 @@ from conf.catalogue import table
 
 Figures = Mapping[str, Mean]
 
+MULTIPLES = {"groups": "useful"}
+"""Figures that are a multiple of another one, by their names: their intervals have the same ends."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -46,9 +49,12 @@ def rule_for(figures: Figures) -> Rule:
 
 def others(figures: Figures) -> set[str]:
     """Return the other verdicts that an end of a figure's interval would give; none if the verdict is certain."""
-    ends = ((name, end) for name, mean in figures.items() for end in mean.interval or ())
-    rules = (rule_for({**figures, name: replace(figures[name], value=end)}) for name, end in ends)
-    return {rule.verdict for rule in rules} - {rule_for(figures).verdict}
+
+    def at(moved: str, end: int) -> str:
+        ends = {name: mean.interval for name, mean in figures.items() if MULTIPLES.get(name, name) == moved}
+        return rule_for({**figures, **{name: Mean(found[end]) for name, found in ends.items() if found}}).verdict
+
+    return {at(name, end) for name in figures for end in (0, 1)} - {rule_for(figures).verdict}
 
 
 def shown(name: str, mean: Mean) -> str:

@@ -64,7 +64,7 @@ class Contrast:
 
     best: whether each value has its best learning rate, instead of all other settings being equal.
     difference: `high` minus `low`; interval and p-value hold for all `family` contrasts together.
-    by_problem: whether interval and p-value are over problems, because no seeds differ.
+    by_problem: whether interval and p-value are over problems, because several seeds do not differ.
     """
 
     axis: str
@@ -77,8 +77,8 @@ class Contrast:
 
     @property
     def of_one_seed(self) -> bool:
-        """Whether each value has one seed, so that nothing is known about others."""
-        return self.by_problem and len(self.low.values) == len(self.high.values) == 1
+        """Whether a value has one seed, so that nothing is known about others."""
+        return min(len(self.low.values), len(self.high.values)) == 1
 
     @property
     def basis(self) -> str:
@@ -147,23 +147,18 @@ def comparable(low: Repeats, high: Repeats) -> bool:
 
 
 def _compared(axis: str, lists: list[list[Repeats]], best: bool) -> list[Contrast]:
-    """Compare every two members of each list that are comparable: over seeds with a pooled variance, or over problems
-    if that is zero.
+    """Compare every two members of each list that are comparable: over seeds, or over problems if several seeds do not
+    differ. With one seed there is only the difference.
 
     Intervals (Bonferroni) and p-values (Holm) hold for all comparisons together.
     """
-    pairs = [[pair for pair in combinations(alike, 2) if comparable(*pair)] for alike in lists]
-    family = sum(map(len, pairs))
-    found = []
-    for alike, of_list in zip(lists, pairs, strict=True):
-        variance, freedom = seeds.pooled_variance(repeats.values for repeats in alike)
-        for low, high in of_list:
-            if variance:
-                difference = seeds.pooled_difference(low.values, high.values, variance, freedom, family)
-            else:
-                plain = Difference(fmean(high.values) - fmean(low.values))
-                difference = paired_difference(low.solved, high.solved, family) or plain
-            found.append(Contrast(axis, low, high, best, difference, not variance, family))
+    pairs = [pair for alike in lists for pair in combinations(alike, 2) if comparable(*pair)]
+    family, found = len(pairs), list[Contrast]()
+    for low, high in pairs:
+        difference = seeds.welch_difference(low.values, high.values, family)
+        equal = not difference.interval and min(len(low.values), len(high.values)) > 1
+        paired = paired_difference(low.solved, high.solved, family) if equal else None
+        found.append(Contrast(axis, low, high, best, paired or difference, equal, family))
     p_values = iter(seeds.holm([p for each in found if (p := each.difference.p) is not None]))
     for number, each in enumerate(found):
         if each.difference.p is not None:

@@ -85,14 +85,19 @@ def beginning(run: Run) -> Effect | None:
 
 
 def reinforcement(run: Run) -> Effect | None:
-    """Return the part of the effect since the start adapter or the warm start; None without one."""
-    return _between(run.warm, run.final, run.solved_warm, run.solved[1])
+    """Return the part of the effect since version 0; None if that is another policy than the base model and was not
+    evaluated.
+    """
+    return _between(run.warm, run.final, run.solved_warm, run.solved[1]) if run.warm or run.start else effect(run)
 
 
 def changes(run: Run) -> dict[str, Effect]:
-    """Return how pass@1 on each of `eval.benchmarks` has changed, where both evaluations were made."""
-    of = run.summary.eval.benchmarks.items()
-    return {name: found for name, each in of if (found := _between(each.base, each.final, *run.exams[name]))}
+    """Return how pass@1 on each of `eval.benchmarks` has changed, where both evaluations were made. The intervals hold
+    for all of them together.
+    """
+    of = {name: each for name, each in run.summary.eval.benchmarks.items() if each.base and each.final}
+    found = {name: _between(each.base, each.final, *run.exams[name], len(of)) for name, each in of.items()}
+    return {name: effect for name, effect in found.items() if effect}
 
 
 def reward_effect(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> Effect | None:
@@ -108,8 +113,8 @@ def reward_effect(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> Ef
 def learned(run: Run) -> Effect | None:
     """Return what reinforcement learning changed: pass@1, or the reward where that weighs no answer."""
     if weighs_answers(run.config):
-        return reinforcement(run) or effect(run)
-    return reward_effect(run.warm_samples or run.before, run.after)
+        return reinforcement(run)
+    return reward_effect(run.warm_samples if run.warm or run.start else run.before, run.after)
 
 
 def finding(run: Run) -> str:
@@ -119,11 +124,15 @@ def finding(run: Run) -> str:
 
 
 def _between(
-    base: PolicyScores | None, final: PolicyScores | None, before: Mapping[str, float], after: Mapping[str, float]
+    base: PolicyScores | None,
+    final: PolicyScores | None,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    family: int = 1,
 ) -> Effect | None:
     if not base or not final:
         return None
-    difference = paired_difference(before, after)
+    difference = paired_difference(before, after, family)
     if difference is None:
         levels = mean_of(base), mean_of(final)
         return Effect(*levels, min(base.problems, final.problems), Difference(levels[1].value - levels[0].value))
@@ -147,7 +156,7 @@ def conclude(run: Run, found: Effect | None) -> str:
     late += "".join(f" {said[:1].upper()}{said[1:]}." for said in missed)
     if found:
         imitated = _parts(run, found) if weighs_answers(run.config) else ""
-        said = _sentence(of) if (of := learned(run)) else _in_training(run)
+        said = _sentence(of) if (of := learned(run)) else _unknown(run, found)
         _, decided = run.series("adapter_check/decided")
         if of and of.finding == "rose" and decided and not any(decided):
             said += " The adapter check saw no change beyond the noise: confirm the gain by another seed."
@@ -161,8 +170,13 @@ def conclude(run: Run, found: Effect | None) -> str:
     return f"No conclusion: {missing}; {_ended(run)}.{late}"
 
 
-def _in_training(run: Run) -> str:
-    """Say what is known where the held-out rewards are not."""
+def _unknown(run: Run, whole: Effect) -> str:
+    """Say what is known where the effect of reinforcement learning is not."""
+    if run.start and not run.warm:
+        return (
+            f"No conclusion: held-out pass@1 went from {whole.levels}, by {whole.size()}, and the part of the {run.start}"
+            " in this is not known, since version 0 was not evaluated."
+        )
     why = "No conclusion: the held-out rewards are not known, or lack what only training has"
     if not (rewards := run.series("reward/mean")[1]):
         return f"{why}."

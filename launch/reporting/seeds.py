@@ -1,6 +1,6 @@
 """Means over seeds, and tests of several differences at once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from statistics import fmean, variance
 
@@ -13,9 +13,16 @@ from actors.evaluation.statistics import (
     student_quantile,
     together,
 )
+from launch.reporting.wording import many
 
 EQUAL = 1e-9
 """Difference between the results of seeds up to which only rounding separates them."""
+
+SPREAD = 0.05
+"""Standard deviation of pass@1 over seeds where only one seed is known: those in docs/background are 1 to 8 points."""
+
+MOST_SEEDS = 20
+"""Most seeds that a report advises."""
 
 
 def over_seeds(values: Sequence[float]) -> Mean:
@@ -37,34 +44,42 @@ def fraction(values: Sequence[float], by_problem: Sequence[float]) -> Mean:
     return Mean(mean.value, over_problems(by_problem).interval if by_problem else None)
 
 
-def pooled_variance(samples: Iterable[Sequence[float]]) -> tuple[float, int]:
-    """Return the pooled variance within samples and its degrees of freedom; a variance of 0 where none differ."""
-    several = [values for values in samples if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in several)
-    squares = sum(variance(values) * (len(values) - 1) for values in several)
-    return (squares / freedom if freedom and squares > EQUAL**2 else 0.0), freedom
-
-
-def pooled_difference(
-    low: Sequence[float], high: Sequence[float], variance: float, freedom: int, family: int
+def welch_difference(
+    low: Sequence[float], high: Sequence[float], family: int = 1, base_variance: float = 0.0
 ) -> Difference:
-    """Return mean(high) - mean(low) with Student's test. variance: above 0. family: as in `paired_difference`."""
-    difference = fmean(high) - fmean(low)
-    error = sqrt(variance * (1 / len(low) + 1 / len(high)))
+    """Return mean(high) - mean(low) of seeds that may vary unequally, with interval and p-value from two seeds of each
+    on, unless all seeds of each are equal. family: as in `paired_difference`.
+
+    base_variance: above 0 if `low` is a base model, which has no seed: the variance of its value from one evaluation to
+    another.
+
+    Student's with the degrees of freedom of Welch 1947 (Biometrika 34, 28), rounded down. Between unequal numbers of
+    seeds it has those of the fewer: with Welch's, 9 % of five seeds against two would differ by chance, not 5 %.
+    """
+    difference, varied = fmean(high) - fmean(low), (high,) if base_variance else (low, high)
+    freedom = min(map(len, varied)) - 1
+    parts = [variance(values) / len(values) for values in varied] if freedom else []
+    if sum(parts) <= EQUAL**2:
+        return Difference(difference)
+    if len({*map(len, varied)}) == 1:
+        freedom = int(freedom * sum(parts) ** 2 / sum(part**2 for part in parts) + EQUAL)
+    error = sqrt(sum(parts) + base_variance)
     margin = student_quantile(together(family), freedom) * error
     return Difference(difference, (difference - margin, difference + margin), student_p(difference / error, freedom))
 
 
-def unpooled_difference(low: Sequence[float], high: Sequence[float], family: int) -> Difference:
-    """Return mean(high) - mean(low) of seeds that may vary unequally, with an interval from two seeds of each on:
-    Student's with the fewer degrees of freedom, never more than Welch's. family: as in `paired_difference`.
+def seeds_to_decide(distance: float, family: int, sides: int = 2) -> str:
+    """Say how many seeds would tell a difference from a bound that is so far away, if they vary by `SPREAD`.
+
+    sides: number of means with seeds, 1 where a base model is compared.
     """
-    difference, freedom = fmean(high) - fmean(low), min(len(low), len(high)) - 1
-    error = sqrt(sum(variance(values) / len(values) for values in (low, high))) if freedom else 0.0
-    if error <= EQUAL:
-        return Difference(difference)
-    margin = student_quantile(together(family), freedom) * error
-    return Difference(difference, (difference - margin, difference + margin))
+    enough = (
+        many(n, "seed")
+        for n in range(2, MOST_SEEDS + 1)
+        if student_quantile(together(family), sides * (n - 1)) * SPREAD * sqrt(sides / n) < distance
+    )
+    needed = next(enough, f"more than {MOST_SEEDS} seeds")
+    return f"where seeds vary by {100 * SPREAD:.0f} points, {needed}{' of each' if sides > 1 else ''} would decide it"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -17,6 +17,7 @@ from launch.reporting.comparison import (
     question,
 )
 from launch.reporting.history import LEARNING_RATE, RANK, Sweep
+from launch.reporting.seeds import seeds_to_decide
 from launch.reporting.wording import SPACE, compact, decimal, many, p_value, span, time
 
 ALPHA = "lora.alpha"
@@ -48,10 +49,9 @@ def conclude(sweep: Sweep) -> str:
     lead = f"{name.capitalize()} matters here{' in part' if shown < everywhere else ''}"
     if not shown:
         lead = f"No effect of the {name} can be shown here"
-    quoted = clearest(found)
-    if quoted.difference.shown and quoted.of_one_seed:
-        lead += ", as far as one seed each can tell"
-    return " ".join([f"{lead}: {sentence(quoted)}.", *_unfinished(sweep, axis)])
+    if all(each.of_one_seed for each in found):
+        lead = "Undecided (one seed)"
+    return " ".join([f"{lead}: {sentence(clearest(found))}.", *_unfinished(sweep, axis)])
 
 
 def clearest(found: list[Contrast]) -> Contrast:
@@ -102,9 +102,10 @@ def sentence(contrast: Contrast) -> str:
     if difference.p is not None:
         corrected = f", both for {contrast.family} comparisons together" if contrast.family > 1 else ""
         sure.append(f"{p_value(difference.p)}{corrected}")
+    needed = [seeds_to_decide(abs(difference.value), contrast.family)] if contrast.of_one_seed else []
     return (
         f"{where}{', ' if where else ''}{name} {named(contrast, contrast.high)} ends {stands} {name}"
-        f" {named(contrast, contrast.low)} ({'; '.join([*sure, contrast.basis])})"
+        f" {named(contrast, contrast.low)} ({'; '.join([*sure, contrast.basis, *needed])})"
     )
 
 
@@ -115,7 +116,7 @@ def caveats(sweep: Sweep) -> list[str]:
     notes += _unequal(sweep)
     notes += [f"The doctor warned of {path}. {said.warning}" for path, said in sweep.signals.items() if said.warning]
     if 1 in [len(repeats.values) for repeats in by_settings(sweep)]:
-        notes.append("With one seed, the interval is over problems and says nothing about other seeds.")
+        notes.append("The interval of a mean of one seed is over problems and says nothing about other seeds.")
     return notes
 
 

@@ -151,7 +151,8 @@ def exams(run: Run) -> Table:
         rows.append((name, str(of.problems), *levels, points(of.difference.value), span(of.difference.interval)))
     head = ("pass@1", "problems", "base", "95 % interval", "trained", "95 % interval", "change", "95 % interval")
     apart = "" if run.config.get("data.contamination") == "report_only" else "The run was not trained on them. "
-    return Table("Benchmarks in the run", head, rows, f"{apart}Changes are in points.")
+    together = f"; their intervals hold for all {len(rows)} together" if len(rows) > 1 else ""
+    return Table("Benchmarks in the run", head, rows, f"{apart}Changes are in points{together}.")
 
 
 def benchmarks(run: Run) -> Table:

@@ -15,7 +15,7 @@ from conf.settings import changed
 from launch.plan.estimate import Estimate
 from launch.plan.plan import Plan, with_problems
 from launch.plan.view import FEWEST_UPDATES
-from launch.sweep_runs.grid import Grid
+from launch.sweep_runs.grid import SEED, Grid
 from launch.sweep_runs.jobs import Exam, Job, jobs_of
 from launch.sweep_runs.view import plain_table
 from rewards.problems.loading import count
@@ -99,8 +99,13 @@ class SweepPlan:
         if asked := self.grid.inquiries:
             most = duration(self.total(asked))
             lines.append(Text(f"The doctor's signal of {counted(len(asked), 'base model')} before: at most {most}"))
-        if cost := self.cost(all_s := sum(self.seconds.values())):
+        all_s = sum(self.seconds.values())
+        if cost := self.cost(all_s):
             lines.append(Text(f"In all {duration(all_s)} of one GPU or machine, at a cost of {cost[0]}"))
+        if len(self.grid.axes.get(SEED, ())) < 2:
+            three_s = all_s + 2 * self.total([*runs, *self.exams.values()])
+            of = "".join(f", at a cost of {each}" for each in self.cost(three_s))
+            lines.append(Text(f"One seed decides no claim. With seeds=[0,1,2]: {duration(three_s)} in all{of}"))
         return lines
 
     def _rows(self) -> RenderableType:

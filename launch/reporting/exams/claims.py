@@ -10,10 +10,13 @@ from actors.evaluation.statistics import Difference, paired_difference
 from launch.reporting.exams.gains import Found, Models, alike, compared, gain, ranks
 from launch.reporting.exams.paper import PAPER, short_name
 from launch.reporting.health import Flag
-from launch.reporting.seeds import unpooled_difference
+from launch.reporting.seeds import seeds_to_decide, welch_difference
 from launch.reporting.wording import MISSING, SPACE, decimal, many, points, span
 
-VERDICTS = SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+ONE_SEED, NOT_TESTED = "undecided (one seed)", "not tested"
+
+VERDICTS = SUPPORTED, CONTRADICTED, UNDECIDED, ONE_SEED, NOT_TESTED
 
 Claim = dict[str, Any]
 """A claim in paper.yaml."""
@@ -45,13 +48,13 @@ def highest_minus_lowest(models: Models, claim: Claim, family: int) -> Finding |
     if len(known := ranks(models)) < 2:
         return None
     low, high = (alike(models, attrgetter("rank"), rank) for rank in (known[0], known[-1]))
-    found = compared(low, high, models, family)
-    return _judged(f"pass@1 at rank {known[-1]} minus rank {known[0]}", found, claim, family)
+    found = compared(low, high, family)
+    return _judged(f"pass@1 at rank {known[-1]} minus rank {known[0]}", found, claim, family, sides=2)
 
 
 def trained_minus_base(models: Models, claim: Claim, family: int) -> Finding | None:
     """Compare pass@1 of the trained policies in the tables with that of their base models."""
-    return _judged("pass@1 trained minus base", gain(models, family, claim.get("benchmarks", ())), claim, family)
+    return _judged("pass@1 trained minus base", gain(models, family, claim.get("benchmarks", ())), claim, family, 1)
 
 
 def entropy(models: Models, claim: Claim, family: int) -> Finding | None:
@@ -67,25 +70,34 @@ def entropy(models: Models, claim: Claim, family: int) -> Finding | None:
         if len(known) > 1:
             (first, *_, last), to = known, claim["to"]
             low, high = ([abs(change) for change in known[rank]] for rank in (first, last))
-            found = unpooled_difference([to * change for change in low], high, family * len(models))
-            verdicts.append(verdict(found, high=0.0))
-            sure = f"{many(min(len(low), len(high)), 'seed')} cannot show it"
+            found, fewest = (
+                welch_difference([to * each for each in low], high, family * len(models)),
+                min(len(low), len(high)),
+            )
+            verdicts.append(verdict(found, high=0.0) if fewest > 1 else ONE_SEED)
+            sure = f"{many(fewest, 'seed')} cannot show it"
             if found.interval:
                 sure = f"minus {to} times: 95{SPACE}% interval {span(found.interval)} points"
             ratio = decimal(fmean(high) / fmean(low)) if any(low) else MISSING
             times.append(f"{model.name} at rank {last} {ratio} times that at rank {first} ({sure})")
-    judged = next((each for each in (CONTRADICTED, UNDECIDED) if each in verdicts), SUPPORTED)
+    judged = next((each for each in (CONTRADICTED, ONE_SEED, UNDECIDED) if each in verdicts), SUPPORTED)
     return (judged, f"change of entropy: {'; '.join(times)}") if times else None
 
 
 TESTS = {test.__name__: test for test in (highest_minus_lowest, trained_minus_base, entropy)}
 
 
-def _judged(what: str, found: Found | None, claim: Claim, family: int) -> Finding | None:
+def _judged(what: str, found: Found | None, claim: Claim, family: int, sides: int) -> Finding | None:
+    """sides: as in `seeds_to_decide`."""
     if found is None:
         return None
     difference, basis, problems = found
     bounds = {"low": claim.get("from", -inf) / 100, "high": claim.get("to", inf) / 100}
+    if not problems and not difference.interval:
+        ends = (claim["size"] / 100, 0.0) if "size" in claim else bounds.values()
+        distance = (max if "size" in claim else min)(abs(difference.value - end) for end in ends)
+        needed = seeds_to_decide(distance, family, sides)
+        return ONE_SEED, f"{what} {points(difference.value)} points ({basis}; {needed})"
     judged = verdict_on_size(difference, claim["size"] / 100) if "size" in claim else verdict(difference, **bounds)
     interval = f"95{SPACE}% interval {span(difference.interval)} for {many(family, 'claim')} together"
     unchanged = dict.fromkeys(range(problems), 0.0)
@@ -118,18 +130,21 @@ def flags(results: Models) -> list[Flag]:
 
 def conclude(results: Models) -> str:
     """Say what training gave each model on all benchmarks, and how many of the paper's claims hold."""
-    gains = {each.name: found[0] for each in results if (found := gain([each], len(results)))}
+    gains = {each.name: found for each in results if (found := gain([each], len(results)))}
     if not gains:
         return "No conclusion: no model has both a base and a trained policy measured on the benchmarks yet."
-    said = []
-    for sign, word in ((SUPPORTED, "rose"), (CONTRADICTED, "fell")):
-        names = [f"{name} ({points(of.value)} points)" for name, of in gains.items() if verdict(of, low=0.0) == sign]
-        said += [f"{word} for {' and '.join(names)}"] if names else []
-    if unclear := sum(verdict(of, low=0.0) == UNDECIDED for of in gains.values()):
-        said.append(f"shows no change beyond chance for {unclear} of {many(len(results), 'model')}")
+    judged: dict[str, list[str]] = {}
+    for name, (of, _, problems) in gains.items():
+        one_seed, size = not problems and not of.interval, f"{name} ({points(of.value)} points"
+        needed = f"; {seeds_to_decide(abs(of.value), len(results), 1)}" if one_seed else ""
+        judged.setdefault(ONE_SEED if one_seed else verdict(of, low=0.0), []).append(f"{size}{needed})")
+    words = {SUPPORTED: "rose", CONTRADICTED: "fell", ONE_SEED: f"is {ONE_SEED}"}
+    said = [f"{word} for {' and '.join(judged[sign])}" for sign, word in words.items() if sign in judged]
+    if UNDECIDED in judged:
+        said.append(f"shows no change beyond chance for {len(judged[UNDECIDED])} of {many(len(results), 'model')}")
     if unknown := len(results) - len(gains):
         said.append(f"is not measured yet for {unknown}")
-    counts = Counter(judged for _, (judged, _) in findings(results))
+    counts = Counter(each for _, (each, _) in findings(results))
     verdicts = ", ".join(f"{counts[each]} {each}" for each in VERDICTS if counts[each])
-    judged = f" Of the paper's {many(sum(counts.values()), 'claim')}: {verdicts}." if counts else ""
-    return f"With training, pass@1 on the benchmarks {'; '.join(said)}.{judged}"
+    of_paper = f" Of the paper's {many(sum(counts.values()), 'claim')}: {verdicts}." if counts else ""
+    return f"With training, pass@1 on the benchmarks {'; '.join(said)}.{of_paper}"

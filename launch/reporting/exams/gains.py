@@ -6,7 +6,7 @@ from statistics import fmean
 
 from actors.evaluation.statistics import Difference, paired_difference
 from launch.reporting.exams.results import ModelResults, Trained, mean_by_problem
-from launch.reporting.seeds import pooled_difference, pooled_variance
+from launch.reporting.seeds import welch_difference
 from launch.reporting.wording import many
 
 Models = Sequence[ModelResults]
@@ -18,7 +18,9 @@ Pick = Callable[[ModelResults], Collection[Trained]]
 """Chooses trained policies of a model."""
 
 Found = tuple[Difference, str, int]
-"""A difference of pass@1, its basis in words, and the number of problems that its interval is over; 0 if over seeds."""
+"""A difference of pass@1, its basis in words, and the number of problems that its interval is over; 0 if it is over
+seeds, or if there is none, with one seed.
+"""
 
 
 def gain(models: Models, family: int = 1, only: Sequence[str] = (), pick: Pick = attrgetter("shown")) -> Found | None:
@@ -29,7 +31,8 @@ def gain(models: Models, family: int = 1, only: Sequence[str] = (), pick: Pick =
         for benchmark, by_k in model.base.items()
         for problem, share in by_k[1].items()
     }
-    return compared([base], policies(models, pick, only), models, family)
+    samples = max((k for model in models for by_k in model.base.values() for k in by_k), default=1)
+    return compared([base], policies(models, pick, only), family, samples)
 
 
 def policies(models: Models, pick: Pick, only: Sequence[str] = ()) -> Policies:
@@ -54,24 +57,23 @@ def ranks(models: Models) -> list[int]:
     return sorted({each.rank for model in models for each in model.trained if each.exams})
 
 
-def compared(low: Policies, high: Policies, models: Models, family: int) -> Found | None:
+def compared(low: Policies, high: Policies, family: int, samples: int = 0) -> Found | None:
     """Return mean pass@1 of `high` minus that of `low` over the problems that they share; None without such problems.
 
-    Over seeds, with the variance that seeds have in equal settings, or paired by problem if that is zero. A base model
-    counts as one more seed.
+    Over seeds, or paired by problem if several seeds do not differ. samples: of each problem by a base model, if `low`
+    is one: its value varies from one evaluation to another as far as these leave its chances open (Jeffreys' estimate).
     """
     common = sorted(set.intersection(*map(set, (*low, *high)))) if low and high else []
     if not common:
         return None
-    labels = dict.fromkeys(each.label for model in models for each in model.trained)
-    groups = (low, high, *(alike(models, attrgetter("label"), label) for label in labels))
-    means = [[fmean(each[key] for key in common) for each in of if each.keys() >= {*common}] for of in groups]
-    variance, freedom = pooled_variance(means[2:])
+    first, last = ([fmean(of[key] for key in common) for of in policies] for policies in (low, high))
+    chances = [(low[0][key] * samples + 0.5) / (samples + 1) for key in common] if samples else []
+    noise = sum(chance * (1 - chance) / samples for chance in chances) / len(common) ** 2
+    found, alike = welch_difference(first, last, family, noise), samples or len(low) == len(high)
     names = " and ".join(dict.fromkeys(name for name, *_ in common))
     basis = f"{many(len(common), 'problem')} of {names}"
-    if variance:
-        found = pooled_difference(means[0], means[1], variance, freedom, family)
-        return found, f"{many(len(high), 'seed')}, {basis}", 0
+    if found.interval or len(high) == 1 or (len(low) == 1 and not samples):
+        return found, f"{many(len(high), 'seed')}{'' if alike else f' against {len(low)}'}, {basis}", 0
     before, after = ({" ".join(key): of[key] for key in common} for of in map(mean_by_problem, (low, high)))
     paired = paired_difference(before, after, family)
     return (paired, basis, len(common)) if paired else None

@@ -7,7 +7,7 @@ from launch.reporting.exams.gains import Models, gain
 from launch.reporting.exams.paper import PAPER, change, figure, model, short_name
 from launch.reporting.exams.results import level
 from launch.reporting.history import MODEL, Sweep
-from launch.reporting.run_conclusion import effect, reinforcement
+from launch.reporting.run_conclusion import reinforcement
 from launch.reporting.seeds import over_seeds
 from launch.reporting.tables import Cells, Table
 from launch.reporting.wording import MISSING, decimal, points
@@ -102,7 +102,7 @@ def signals(sweep: Sweep) -> Table:
     rows: list[Cells] = []
     for path, signal in sweep.signals.items():
         first, last, useful = (signal.figures[name] for name in ("pass@1", "pass@n", "useful"))
-        effects = [reinforcement(run) or effect(run) for run in sweep.runs if run.settings.get(MODEL) == path]
+        effects = [reinforcement(run) for run in sweep.runs if run.settings.get(MODEL) == path]
         rises = sorted(found.difference.value for found in effects if found)
         rise = " to ".join(dict.fromkeys(map(points, (rises[0], rises[-1])))) if rises else MISSING
         *passed, groups = (within(share, lambda share: decimal(100 * share)) for share in (first, last, useful))
