@@ -25,11 +25,13 @@ def write_exam_sweep(
     benchmarks: Mapping[str, int] = AIME,
     validated: bool = True,
     unfinished: Sequence[str] = (),
+    apart: float = 0.02,
     **document: Any,
 ) -> Path:
-    """A sweep whose runs gain so much by model and rank, and seed 1 two points more than seed 0.
+    """A sweep whose runs gain so much by model and rank, and each seed two points more than the one before.
 
-    The selection problems put the second rank first. unfinished: names of runs whose exam has not ended.
+    The selection problems put the second rank first. unfinished: names of runs whose exam has not ended. apart: how much
+    more each seed gains than the one before.
     """
     runs, bases = [], []
     for model, gains in models.items():
@@ -42,7 +44,7 @@ def write_exam_sweep(
                 result = {"update": 30, "why": "it", "validation": 0.6 - 0.1 * abs(place - 1) if validated else None}
                 write_run(folder / name, rank=rank, seed=seed, model=model, after=10 + place, result=result)
                 _change_metrics(folder / name / "metrics.jsonl", rank, seed)
-                levels = {"base": BASE, "adapter": BASE + gain + 0.02 * seed}
+                levels = {"base": BASE, "adapter": BASE + gain + apart * seed}
                 if name not in unfinished:
                     write_exam(folder / name, model, levels, benchmarks)
                 overrides = {"model.path": model, "lora.rank": rank, "run.seed": seed}

@@ -174,8 +174,8 @@ def _unknown(run: Run, whole: Effect) -> str:
     """Say what is known where the effect of reinforcement learning is not."""
     if run.start and not run.warm:
         return (
-            f"No conclusion: held-out pass@1 went from {whole.levels}, by {whole.size()}, and the part of the {run.start}"
-            " in this is not known, since version 0 was not evaluated."
+            f"No conclusion: held-out pass@1 went from {whole.levels}, by {whole.size()}, but how much of this is the"
+            f" {run.start}'s is not known, since version 0 was not evaluated."
         )
     why = "No conclusion: the held-out rewards are not known, or lack what only training has"
     if not (rewards := run.series("reward/mean")[1]):

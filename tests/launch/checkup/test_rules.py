@@ -27,6 +27,7 @@ CASES = [
     ({"useful": 0.02}, "worth it"),
     ({"ended": 0.1, "unparsable": 0.8, "unboxed": 0.9, "asked": 0.0}, "worth it"),  # it learns what to do about it
     ({"groups": 9.0}, "the budget is too short"),
+    ({"groups": 10.0}, "worth it"),
 ]
 
 
@@ -57,6 +58,8 @@ def test_a_verdict_is_certain_if_both_ends_of_all_intervals_agree() -> None:
         ("unparsable", (0.0, 1.0), set[str]()),
     ):
         assert others({**means(), name: Mean(0.3, interval)}) == also
+    none_right = means() | {"useful": Mean(0.0, (0.0, 0.04)), "groups": Mean(0.0, (0.0, 40.0))}
+    assert (rule_for(none_right).verdict, others(none_right)) == ("too hard", {"worth it"})
 
 
 def test_a_warm_start_is_named_where_it_helps() -> None:

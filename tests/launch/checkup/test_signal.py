@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
+from actors.evaluation.statistics import FEWEST, share_interval
 from actors.messages import Group, Sampling, Status
 from actors.storage.documents import EvaluatedSample
 from conf.errors import BadInput
@@ -13,7 +15,8 @@ from conf.schema.signal import SignalConfig
 from conf.settings import build, changed
 from launch.checkup import signal
 from launch.checkup.failures import commonest, way_to_fail
-from launch.checkup.signal import Sampled, figures_in, lines, longer, sample, signal_of
+from launch.checkup.rules import others, rule_for
+from launch.checkup.signal import AT_A_LOOK, PARTS, Sampled, figures_in, lines, longer, sample, signal_of
 from launch.session import actors
 from tests.fakes import FakeEngine, FakeVerifier, half_right, make_problem
 from tests.launch.plan.plans import CPU, plan
@@ -44,7 +47,26 @@ def test_groups_are_those_of_training() -> None:
     found = figures([RIGHT] * 4 + [WRONG] * 4, [RIGHT] + [WRONG] * 7)
     assert (found["pass@1"], found["pass@n"]) == (5 / 16, 1.0)
     assert found["varied"] == found["useful"] == 0.25  # of four groups, one
-    assert found["paid"] == 1.0
+    assert "paid" not in found  # of two problems, one
+
+
+@pytest.mark.parametrize("mixed", [FEWEST - 1, FEWEST])
+def test_what_few_problems_pay_decides_nothing(mixed: int) -> None:
+    contrary = [row("correct", 0.0), row("wrong", 1.0), WRONG, WRONG]
+    samples = [contrary] * mixed + [[WRONG] * 4] * (30 - mixed)
+    found = signal_of(Sampled(PROBLEMS[:30], samples, 1.0), PLAN.config).figures
+    assert ("paid" in found, rule_for(found).worth) == (mixed == FEWEST, mixed < FEWEST)
+    assert mixed < FEWEST or others(found) == {"worth it"}
+
+
+def test_intervals_after_each_part_hold_together() -> None:
+    rng, missed = np.random.default_rng(0), 0
+    for values in (rng.random((400, 15 * PARTS)) < 0.3).astype(float).tolist():
+        looks = [share_interval(values[: 15 * part], AT_A_LOOK) for part in range(1, PARTS + 1)]
+        missed += not all(low <= 0.3 <= high for low, high in looks)
+    assert missed <= 0.05 * 400
+    found = signal_of(Sampled(PROBLEMS[:2], [[RIGHT] * 4, [WRONG] * 4], 1.0), PLAN.config).figures["pass@1"]
+    assert found.interval == share_interval([1.0, 0.0], AT_A_LOOK)
 
 
 def test_a_group_that_only_differs_in_format_is_not_useful() -> None:

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from actors.evaluation.statistics import Mean
+from actors.evaluation.statistics import Mean, paired_difference
 from actors.storage.documents import Event, EventKind, MetricsRow, RunSummary
 from launch.reporting.exams.tables import signals
 from launch.reporting.history import MODEL, Run, read_run
@@ -87,6 +87,16 @@ def test_an_exam_that_falls_is_named_with_its_interval(tmp_path: Path, after: in
     assert ("no problems were held out" in conclude(alone, None), "no problems" in conclude(run, None)) == (True, False)
     listed = replace(run, config={**run.config, "data.contamination": "report_only"})
     assert ("not trained" in exams(run).note, "not trained" in exams(listed).note) == (True, False)
+    several = dict.fromkeys("abcdef", run.summary.eval.benchmarks["general"])
+    alike = replace(
+        run,
+        exams=dict.fromkeys(several, run.exams["general"]),
+        summary=run.summary.model_copy(update={"eval": run.summary.eval.model_copy(update={"benchmarks": several})}),
+    )
+    known = {each.difference.interval for each in changes(alike).values()}
+    together = paired_difference(*run.exams["general"], 6)
+    assert together
+    assert known == {together.interval} != {found.interval}
     ((name, _, before, _, trained, _, *change),) = exams(run).body
     assert (name, before, trained) == ("general", percent(0.75), percent(after / 24))
     assert change == [points(found.value), span(found.interval)]
@@ -143,6 +153,13 @@ def test_what_the_warm_start_did_is_no_reinforcement(tmp_path: Path, warm: int, 
         begun = replace(with_adapter, config=with_adapter.config | {"warm_start.source": source})
         assert held_out(begun, found).head[2::3] == (name, f"since the {name}")
         assert f"The {name}, not reinforcement" in conclude(begun, found)
+        scores = begun.summary.eval.model_copy(update={"warm": None})
+        summary = begun.summary.model_copy(update={"eval": scores})
+        for accuracy in (1.0, 0.0):
+            config = begun.config | {"reward.accuracy": accuracy}
+            unknown = replace(begun, summary=summary, warm_samples=(), config=config)
+            assert (finding(unknown), basis(unknown, found)) == ("none", "")
+            assert re.match(f"No conclusion: .*{name}'s is not known", conclude(unknown, found))
 
 
 @pytest.mark.parametrize(("gain", "lead"), [(0.5, "rose"), (-0.5, "fell"), (0.0, "unclear")])

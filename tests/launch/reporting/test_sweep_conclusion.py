@@ -15,22 +15,24 @@ def test_the_lead_quotes_a_shown_comparison_not_a_picked_one(tmp_path: Path) -> 
     """The first comparison shows nothing; at the best learning rates there would be a difference of 14."""
     results = {(8, 1e-5): 9, (256, 1e-5): 10, (8, 1e-4): 4, (256, 1e-4): 23}
     each = {f"r{r}-{lr}": {"rank": r, "learning_rate": lr, "after": after} for (r, lr), after in results.items()}
-    sweep = swept(tmp_path, **each)
-    assert conclude(sweep).startswith(
-        "Rank matters here in part, as far as one seed each can tell: at learning rate 1e-4, rank 256 ends 79.2 points"
-    )
+    again = {f"{name}-1": {**of, "seed": 1, "after": of["after"] - 1} for name, of in each.items()}
+    sweep = swept(tmp_path / "two", **each, **again)
+    quoted = "at learning rate 1e-4, rank 256 ends 79.2 points"
+    assert conclude(sweep).startswith(f"Rank matters here in part: {quoted}")
+    one = conclude(swept(tmp_path / "one", **each))
+    assert (one.startswith(f"Undecided (one seed): {quoted}"), "2\xa0seeds of each would" in one) == (True, True)
     also, picked, *_ = caveats(sweep)
     assert also.startswith("Also each at its best learning rate, rank 256 (1e-4) ends")
     assert "At an end of the range: rank 8 (1e-5), 256 (1e-4);" in picked
 
 
 def test_runs_without_result_are_named_and_in_no_mean(tmp_path: Path) -> None:
-    some = ranked(3, r8=6, r64=20)
+    some = ranked(4, r8=6, r64=20)
     some["r8-1"] |= {"after": None, "status": "interrupted"}
     some["r8-2"] |= {"after": None, "status": "failed"}
     said = plain(conclude(swept(tmp_path / "some", **some)))
     assert said.startswith("Rank matters here: ")
-    assert said.endswith(": 2 of 3 runs of rank 8 (interrupted, failed).")
+    assert said.endswith(": 2 of 4 runs of rank 8 (interrupted, failed).")
     few = {"r8": {"rank": 8}, "r64": {"rank": 64, "status": "pending"}}
     sweep = swept(tmp_path / "few", **few)
     assert [len(repeats.values) for repeats in by_settings(sweep)] == [1, 0]

@@ -40,6 +40,8 @@ def test_the_paper_is_priced_with_its_exams_on_one_gpu_and_on_more(paper: SweepP
     lines = shown(paper)
     assert lines[0].startswith("All fit. 15 runs on A40: 15 days in all, one after another")
     assert f"{all_s / HOUR * 0.3:.2f}" in lines[4]
+    three_s = all_s + 2 * (runs_s + paper.total(paper.exams.values()))
+    assert (f"{three_s / HOUR * 0.3:.2f}" in lines[5], "seeds=[0,1,2]" in lines[5]) == (True, True)
     assert max(map(len, lines)) <= 100
     rows = {words[0]: words for line in lines if len(words := line.split()) > 2}
     assert [rows[gpus][-1] for gpus in ("1", "5", "15")] == sorted(rows[gpus][-1] for gpus in ("1", "5", "15"))
@@ -71,5 +73,6 @@ def test_fewer_updates_take_less_than_the_budget() -> None:
 
 def test_problems_of_files_are_counted_and_unknown_numbers_said() -> None:
     plan = planned("conf=paper_small", "benchmarks=[file:conf/recipes/one_digit.csv,hub:me/mine,heldout]", "limit=20")
+    assert "seeds=[0,1,2]" not in " ".join(shown(plan))
     assert plan.sizes == {"one_digit": 20, "mine": None, "heldout": 20}
     assert "mine (unknown" in " ".join(" ".join(shown(plan)).split())

@@ -8,11 +8,11 @@ from actors.evaluation.statistics import Difference
 from actors.storage.documents import MetricsRow
 from launch.reporting import write
 from launch.reporting.comparison import Repeats
-from launch.reporting.exams.claims import conclude, findings, flags, verdict, verdict_on_size
+from launch.reporting.exams.claims import ONE_SEED, conclude, findings, flags, verdict, verdict_on_size
 from launch.reporting.exams.gains import gain
 from launch.reporting.exams.results import ModelResults, Trained, read_results
 from launch.reporting.history import LEARNING_RATE, RANK, SEED, Run, read_sweep
-from tests.exam_folders import write_exam_sweep
+from tests.exam_folders import BASE, samples, write_exam_sweep
 
 LEVELS = {1e-5: [(0, 0.50), (1, 0.52)], 1e-4: [(0, 0.90), (1, 0.92)]}
 """Pass@1 by learning rate, and seed."""
@@ -37,25 +37,32 @@ def test_interval_decides(interval: tuple[float, float] | None, verdicts: str) -
 
 
 def test_claims_are_tested_on_their_models_and_benchmarks(tmp_path: Path) -> None:
+    """With one seed none is decided, however large the difference."""
     models = {
         "Qwen/Qwen2.5-1.5B-Instruct": {8: 0.0, 256: 0.0},
         "Qwen/Qwen2.5-Math-1.5B": {8: -0.05, 256: -0.2},
         "agentica-org/DeepScaleR-1.5B-Preview": {8: 0.05, 256: 0.11},
     }
-    results = read_results(read_sweep(write_exam_sweep(tmp_path / "paper", models)))
+    results = read_results(read_sweep(write_exam_sweep(tmp_path / "paper", models, seeds=range(4))))
     found = [of for _, of in findings(results)]
-    assert [judged for judged, _ in found] == ["undecided", "supported", "supported", "undecided", "undecided"]
-    assert "+11.0 points" in found[2][1]
+    assert [judged for judged, _ in found] == ["undecided", "supported", "supported", "undecided", "supported"]
+    assert "+14.0 points" in found[2][1]
     assert "30\xa0problems of DeepScaleR-1.5B-Preview" in found[2][1]
     assert "for 5\xa0claims together" in found[2][1]
-    assert "rose for DeepScaleR-1.5B-Preview (+11.0 points); fell for Qwen2.5-Math-1.5B" in conclude(results)
+    assert "rose for DeepScaleR-1.5B-Preview (+14.0 points); fell for Qwen2.5-Math-1.5B" in conclude(results)
+    results = read_results(read_sweep(write_exam_sweep(tmp_path / "one", models)))
+    found = [of for _, of in findings(results)]
+    assert {judged for judged, _ in found} == {ONE_SEED}
+    assert "-20.0 points" in found[1][1].replace("\N{MINUS SIGN}", "-")
+    assert "would decide it" in found[1][1]
+    assert f"is {ONE_SEED} for" in conclude(results)
 
 
 def test_claims_without_their_models_are_not_tested(tmp_path: Path) -> None:
-    """The entropy falls by 13 and 73 % at ranks 1 and 64, with two seeds."""
-    folder = write_exam_sweep(tmp_path / "toy", {"bundled:smollm2-135m": {1: 0.1, 8: 0.3, 64: 0.25}}, seeds=(0, 1))
+    """The entropy falls by 13 and 73 % at ranks 1 and 64."""
+    folder = write_exam_sweep(tmp_path / "toy", {"bundled:smollm2-135m": {1: 0.1, 8: 0.3, 64: 0.25}}, seeds=range(3))
     results = read_results(read_sweep(folder))
-    expected = ["supported", "not tested", "not tested", "contradicted", "undecided"]
+    expected = ["supported", "not tested", "not tested", "contradicted", "contradicted"]
     assert [of[0] for _, of in findings(results)] == expected
     rise = flags(results)[0]
     assert rise.title == "The highest rank gains more than the lowest in instruct models"
@@ -73,15 +80,19 @@ def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path) -> None:
     assert basis == "2\xa0seeds, 50\xa0problems of tiny"
     assert difference.value == pytest.approx(0.11, abs=0.001)
     assert difference.interval
-    margin = 12.706 * (0.02 / 2**0.5) * (1 + 1 / 2) ** 0.5  # Student's t of one degree of freedom
-    assert difference.interval[1] - difference.value == pytest.approx(margin, rel=0.05)
+    solved = [
+        sum(row["status"] == "correct" for row in samples(50, BASE)[at : at + 16]) / 16 for at in range(0, 800, 16)
+    ]
+    base = sum((16 * share + 0.5) / 17 * (1 - (16 * share + 0.5) / 17) for share in solved) / 16 / 50**2
+    margin = 12.706 * (0.02**2 / 2 / 2 + base) ** 0.5  # Student's t of one degree of freedom
+    assert difference.interval[1] - difference.value == pytest.approx(margin, rel=0.01)
 
 
 @pytest.mark.parametrize(("problems", "few"), [(200, True), (800, False)])
 def test_equality_needs_problems_enough(tmp_path: Path, problems: int, few: bool) -> None:
     """Even if no problem changes, 200 of them leave more room than a point."""
     models = {"Qwen/Qwen2.5-1.5B-Instruct": {8: 0.0}}
-    folder = write_exam_sweep(tmp_path / "sweep", models, benchmarks={"sums": problems})
+    folder = write_exam_sweep(tmp_path / "sweep", models, benchmarks={"sums": problems}, seeds=(0, 1), apart=0.0)
     judged, said = findings(read_results(read_sweep(folder)))[3][1]
     assert judged == ("undecided" if few else "supported")
     assert ("cannot show it" in said) == few
@@ -91,7 +102,7 @@ def test_other_models_have_no_part_in_the_papers_claims(tmp_path: Path) -> None:
     folder = write_exam_sweep(tmp_path / "sweep", {"owner/tiny": {1: 0.1, 8: 0.3}}, benchmarks={"sums": 8})
     results = read_results(read_sweep(folder))
     assert flags(results) == []
-    assert "rose for tiny" in conclude(results)
+    assert f"is {ONE_SEED} for tiny" in conclude(results)
     assert "claim" not in conclude(results)
     assert 'id="claims"' not in write(folder).read_text()
 
@@ -101,13 +112,13 @@ def test_settings_are_no_seeds(tmp_path: Path) -> None:
     exams = {rate: {seed: {"sums": {1: {"a": level, "b": level}}} for seed, level in of} for rate, of in LEVELS.items()}
     runs = (Run("tiny", tmp_path, {RANK: 8}),)
     trained = tuple(Trained(Repeats({LEARNING_RATE: rate}, runs), of) for rate, of in exams.items())
-    found = gain([ModelResults("tiny", "", {"sums": {1: {"a": 0.3, "b": 0.3}}}, trained)])
+    found = gain([ModelResults("tiny", "", {"sums": {1: {"a": 0.3, "b": 0.3}, 10**6: {}}}, trained)])
     assert found
     difference, basis, _ = found
     assert basis == "2\xa0seeds, 2\xa0problems of tiny"
     assert difference.value == pytest.approx(0.41)
     assert difference.interval
-    margin = 4.303 * (0.02 / 2**0.5) * (1 + 1 / 2) ** 0.5  # Student's t of two degrees of freedom
+    margin = 12.706 * 0.02 / 2  # Student's t of one degree of freedom
     assert difference.interval[1] - difference.value == pytest.approx(margin, rel=0.01)
 
 
@@ -121,12 +132,12 @@ def test_models_with_and_without_a_choice_are_compared_together(tmp_path: Path) 
     file.write_text(json.dumps(summary))
     found = gain(read_results(read_sweep(folder)))
     assert found
-    assert found[1] == "16\xa0problems of one and two"
+    assert found[1] == "1\xa0seed, 16\xa0problems of one and two"
     assert found[0].value == pytest.approx((0.3 + (0.1 + 0.3) / 2) / 2, abs=0.005)
 
 
 @pytest.mark.parametrize(
-    ("seeds", "judged", "word"), [(1, "undecided", "1\xa0seed cannot"), (4, "contradicted", "interval")]
+    ("seeds", "judged", "word"), [(1, ONE_SEED, "1\xa0seed cannot"), (4, "contradicted", "interval")]
 )
 def test_entropy_is_judged_by_an_interval_over_seeds(tmp_path: Path, seeds: int, judged: str, word: str) -> None:
     """The entropy falls by some 13 and 73 % at ranks 1 and 64."""
