@@ -59,9 +59,6 @@ T = TypeVar("T")
 MEASURE = ("true", "false", "signal", "all")
 """Values of `measure`: the speeds, nothing, whether the model can learn from the data, and both."""
 
-FEWEST = 30
-"""Fewest problems before sampling ends early."""
-
 
 @command("doctor.py", __doc__)
 def main(arguments: list[str]) -> int:
@@ -153,7 +150,7 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
         _, signal, figures = examined(sampled)
         known = ", ".join(f"{name} {shown(name, figures[name])}" for name in ("pass@1", "useful"))
         console.print(f"{signal.problems} problems after {duration(sampled.seconds)}: {known}")
-        return signal.problems < FEWEST or bool(others(figures))
+        return bool(others(figures))
 
     sampled = on_ray(plan, lambda _: sample(plan, model_path, problems.train, asked, noted(console), go_on))
     plan, signal, figures = examined(sampled)

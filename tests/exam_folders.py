@@ -30,8 +30,8 @@ def write_exam_sweep(
 ) -> Path:
     """A sweep whose runs gain so much by model and rank, and each seed two points more than the one before.
 
-    The selection problems put the second rank first. unfinished: names of runs whose exam has not ended. apart: how much
-    more each seed gains than the one before.
+    The selection problems put the second rank first. unfinished: names of runs whose exam has not ended. apart: what
+    each seed gains more than the one before.
     """
     runs, bases = [], []
     for model, gains in models.items():

@@ -104,7 +104,8 @@ def reward_difference(before: Mapping[K, float], after: Mapping[K, float]) -> Di
     """Return the mean change in reward over the problems in both, with interval and p-value; None if there are none.
 
     It is `paired_difference` in units of the range of all these rewards. Where that is no more than rounding, nothing
-    has changed.
+    has changed. It cannot cover rare large rewards that the samples may lack: simulated with 24 to 128 problems of which
+    1 to 5 % gain 50 standard deviations of the rewards, in only 40 to 97 % of the cases.
     """
     known = [*before.values(), *after.values()] or [0.0]
     low, high = min(known), max(known)
@@ -212,12 +213,13 @@ def majority(rows: Sequence[EvaluatedSample], alike: Alike) -> float:
 def share_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Return the interval of the mean of per-problem values in [0, 1]. Raises ValueError without values.
 
-    Wilson's score interval (Wilson 1927, JASA 22, 209) with an effective number of problems, as for clustered samples
-    in Dean and Pagano 2015 (JSSAM 3, 484): the variance of a problem's value under a mean p is scale · p (1 - p). The
-    scale, from 0 where all values are alike to 1 where each is 0 or 1, is estimated with `UNSEEN` problems of scale 1
-    added to the real ones. Student's t of 2 m degrees of freedom for m problems makes up for few of them. Simulated
-    with 6 to 30 problems, 1 to 16 samples, means of 9 to 50 % and difficulties from all alike to all or nothing, it
-    covers in at least 92.6 % of the cases, in 94 % with more than one sample, and in 97 % on average.
+    Wilson's score interval with continuity correction (Newcombe 1998, Statistics in Medicine 17, 857, method 4) and an
+    effective number of problems, as for clustered samples in Dean and Pagano 2015 (JSSAM 3, 484): the variance of a
+    problem's value under a mean p is scale · p (1 - p). The scale, from 0 where all values are alike to 1 where each is
+    0 or 1, is estimated with `UNSEEN` problems of scale 1 added to the real ones. Student's t of 2 m degrees of freedom
+    for m problems makes up for few of them. Where problems are all or nothing, 6 to 256 of them cover every mean in at
+    least 95 % of the cases. Simulated with 6 to 64 problems, 1 to 16 samples, means of 1 to 98 % and difficulties from
+    all alike to all or nothing, it covers in 95 % at least, and in 98 % on average.
     """
     mean, part = fmean(values), _scale(values, UNSEEN) / len(values)
     factor = student_quantile(confidence, 2 * len(values)) ** 2 * part

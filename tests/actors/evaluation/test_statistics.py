@@ -64,9 +64,9 @@ def test_intervals_on_few_hard_problems_cover_the_truth(problems: int, n: int, s
 @pytest.mark.parametrize("problems", [6, 8, 16, 30])
 def test_intervals_of_problems_that_are_all_or_nothing_cover_every_mean(problems: int) -> None:
     intervals = [share_interval([1.0] * solved + [0.0] * (problems - solved)) for solved in range(problems + 1)]
-    for mean in np.linspace(0.001, 0.999, 999):
-        covering = [solved for solved, (low, high) in enumerate(intervals) if low <= mean <= high]
-        chance = sum(comb(problems, k) * mean**k * (1 - mean) ** (problems - k) for k in covering)
+    for truth in np.linspace(0.001, 0.999, 999):
+        covering = [solved for solved, (low, high) in enumerate(intervals) if low <= truth <= high]
+        chance = sum(comb(problems, k) * truth**k * (1 - truth) ** (problems - k) for k in covering)
         assert chance >= 0.95
 
 

@@ -53,8 +53,8 @@ def test_groups_are_those_of_training() -> None:
 @pytest.mark.parametrize("mixed", [FEWEST - 1, FEWEST])
 def test_what_few_problems_pay_decides_nothing(mixed: int) -> None:
     contrary = [row("correct", 0.0), row("wrong", 1.0), WRONG, WRONG]
-    samples = [contrary] * mixed + [[WRONG] * 4] * (30 - mixed)
-    found = signal_of(Sampled(PROBLEMS[:30], samples, 1.0), PLAN.config).figures
+    samples = [contrary] * mixed + [[WRONG] * 4] * (80 - mixed)
+    found = signal_of(Sampled(PROBLEMS * 2, samples, 1.0), PLAN.config).figures
     assert ("paid" in found, rule_for(found).worth) == (mixed == FEWEST, mixed < FEWEST)
     assert mixed < FEWEST or others(found) == {"worth it"}
 
