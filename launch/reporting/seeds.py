@@ -19,7 +19,7 @@ EQUAL = 1e-9
 """Difference between the results of seeds up to which only rounding separates them."""
 
 SPREAD = 0.05
-"""Standard deviation of pass@1 over seeds where only one seed is known: those in docs/background are 1 to 8 points."""
+"""Standard deviation of pass@1 over seeds where only one seed is known; those in docs/background are 1 to 6 points."""
 
 MOST_SEEDS = 20
 """Most seeds that a report advises."""

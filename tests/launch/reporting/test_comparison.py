@@ -20,6 +20,7 @@ def test_of_many_comparisons_each_must_show_more(tmp_path: Path) -> None:
     assert two[0].difference.p == pytest.approx(0.0213, abs=1e-4)
     assert len(five) == 10
     assert not any(c.difference.shown for c in five)
+    assert min(c.difference.p or 0.0 for c in five) == pytest.approx(10 * 0.0213, rel=0.01)
     for found, family in ((two[0], 1), (five[0], 10)):
         low, high = found.difference.interval or (0, 0)
         margin = student_quantile(1 - 0.05 / family, 4) * (2 / 3) ** 0.5 / 24
