@@ -104,8 +104,8 @@ def reward_difference(before: Mapping[K, float], after: Mapping[K, float]) -> Di
     """Return the mean change in reward over the problems in both, with interval and p-value; None if there are none.
 
     It is `paired_difference` in units of the range of all these rewards. Where that is no more than rounding, nothing
-    has changed. It cannot cover rare large rewards that the samples may lack: simulated with 24 to 128 problems of which
-    1 to 5 % gain 50 standard deviations of the rewards, in only 40 to 97 % of the cases.
+    has changed. It does not hold for rare large rewards: simulated with 24 to 128 problems, of which 1 to 5 % gain 50
+    standard deviations of the rewards, it covers in 40 to 97 % of the cases, since the samples may lack them.
     """
     known = [*before.values(), *after.values()] or [0.0]
     low, high = min(known), max(known)

@@ -14,7 +14,7 @@ class SignalConfig:
 
     minutes: float = setting(10.0, "our choice: a hundredth of a day", gt=0, le=60 * YEAR_H)
     """Most minutes of sampling. It ends sooner once the verdict is certain. The engine's start is not counted."""
-    problems: int = setting(150, "our choice: they show a share of 10 % within 5 points", ge=6)
+    problems: int = setting(150, "our choice: they show a share of 10 % within 9 points", ge=6)
     """Most training problems to sample."""
     samples: int = setting(16, "the paper: pass@16", ge=2, le=1024)
     """Samples per problem, in whole groups of rollout.samples_per_problem."""

@@ -35,9 +35,8 @@ PARTS = 10
 """Parts in which problems are sampled, each with a line of progress, the first one with as many, and maybe the end."""
 
 AT_A_LOOK = 0.9894
-"""Confidence of an interval after one part, with which those after ten hold together in 95 % of the cases: Pocock 1977
-(Biometrika 64, 191).
-"""
+"""Confidence of an interval after one part, with which those after ten parts hold together in 95 % of the cases:
+Pocock 1977 (Biometrika 64, 191)."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,7 @@ async def in_groups(
 
 
 def signal_of(found: Sampled, config: Config) -> Signal:
-    """Return the figures of samples, by the names in docs/how-to/is-it-worth-it.md. One that only some problems have
-    takes `FEWEST` of them.
-    """
+    """Return the figures of samples, by the names in docs/how-to/is-it-worth-it.md."""
     samples, n = found.samples, len(found.samples[0])
     size = config.rollout.samples_per_problem
     graded = [[_grade(rows[at : at + size], config) for at in range(0, n, size)] for rows in samples]

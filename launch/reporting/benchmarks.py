@@ -49,10 +49,6 @@ def notes(document: EvaluationDocument) -> list[str]:
     ]
     if protocol.adapter and (adapter := protocol.adapter_config):
         said.append(f"adapter: {protocol.adapter}, of rank {adapter.rank}, made for {adapter.base}")
-    if (compared := sum(benchmark.paired is not None for benchmark in document.benchmarks)) > 1:
-        said.append(
-            f"intervals and p-values of differences hold for each benchmark alone, not for all {compared} together"
-        )
     for benchmark in document.benchmarks:
         name, base = benchmark.name, benchmark.base
         if paired := benchmark.paired:

@@ -85,16 +85,12 @@ def beginning(run: Run) -> Effect | None:
 
 
 def reinforcement(run: Run) -> Effect | None:
-    """Return the part of the effect since version 0; None if that is another policy than the base model and was not
-    evaluated.
-    """
+    """Return the part of the effect since version 0; None if that is not the base model and was not evaluated."""
     return _between(run.warm, run.final, run.solved_warm, run.solved[1]) if run.warm or run.start else effect(run)
 
 
 def changes(run: Run) -> dict[str, Effect]:
-    """Return how pass@1 on each of `eval.benchmarks` has changed, where both evaluations were made. The intervals hold
-    for all of them together.
-    """
+    """Return how pass@1 on each of `eval.benchmarks` with both evaluations has changed. The intervals hold together."""
     of = {name: each for name, each in run.summary.eval.benchmarks.items() if each.base and each.final}
     found = {name: _between(each.base, each.final, *run.exams[name], len(of)) for name, each in of.items()}
     return {name: effect for name, effect in found.items() if effect}

@@ -44,26 +44,23 @@ def fraction(values: Sequence[float], by_problem: Sequence[float]) -> Mean:
     return Mean(mean.value, over_problems(by_problem).interval if by_problem else None)
 
 
-def welch_difference(
-    low: Sequence[float], high: Sequence[float], family: int = 1, base_variance: float = 0.0
-) -> Difference:
+def welch_difference(low: Sequence[float], high: Sequence[float], family: int = 1, noise: float = 0.0) -> Difference:
     """Return mean(high) - mean(low) of seeds that may vary unequally, with interval and p-value from two seeds of each
     on, unless all seeds of each are equal. family: as in `paired_difference`.
 
-    base_variance: above 0 if `low` is a base model, which has no seed: the variance of its value from one evaluation to
-    another.
+    noise: variance of the value of a base model, which has no seed, if `low` is one; 0 if not.
 
     Student's with the degrees of freedom of Welch 1947 (Biometrika 34, 28), rounded down. Between unequal numbers of
     seeds it has those of the fewer: with Welch's, 9 % of five seeds against two would differ by chance, not 5 %.
     """
-    difference, varied = fmean(high) - fmean(low), (high,) if base_variance else (low, high)
+    difference, varied = fmean(high) - fmean(low), (high,) if noise else (low, high)
     freedom = min(map(len, varied)) - 1
     parts = [variance(values) / len(values) for values in varied] if freedom else []
     if sum(parts) <= EQUAL**2:
         return Difference(difference)
     if len({*map(len, varied)}) == 1:
         freedom = int(freedom * sum(parts) ** 2 / sum(part**2 for part in parts) + EQUAL)
-    error = sqrt(sum(parts) + base_variance)
+    error = sqrt(sum(parts) + noise)
     margin = student_quantile(together(family), freedom) * error
     return Difference(difference, (difference - margin, difference + margin), student_p(difference / error, freedom))
 

@@ -13,9 +13,8 @@ from launch.reporting.health import Flag
 from launch.reporting.seeds import seeds_to_decide, welch_difference
 from launch.reporting.wording import MISSING, SPACE, decimal, many, points, span
 
-SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
-ONE_SEED, NOT_TESTED = "undecided (one seed)", "not tested"
-
+SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
+ONE_SEED = "undecided (one seed)"
 VERDICTS = SUPPORTED, CONTRADICTED, UNDECIDED, ONE_SEED, NOT_TESTED
 
 Claim = dict[str, Any]
@@ -70,10 +69,8 @@ def entropy(models: Models, claim: Claim, family: int) -> Finding | None:
         if len(known) > 1:
             (first, *_, last), to = known, claim["to"]
             low, high = ([abs(change) for change in known[rank]] for rank in (first, last))
-            found, fewest = (
-                welch_difference([to * each for each in low], high, family * len(models)),
-                min(len(low), len(high)),
-            )
+            found = welch_difference([to * change for change in low], high, family * len(models))
+            fewest = min(len(low), len(high))
             verdicts.append(verdict(found, high=0.0) if fewest > 1 else ONE_SEED)
             sure = f"{many(fewest, 'seed')} cannot show it"
             if found.interval:

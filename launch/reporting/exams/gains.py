@@ -18,9 +18,7 @@ Pick = Callable[[ModelResults], Collection[Trained]]
 """Chooses trained policies of a model."""
 
 Found = tuple[Difference, str, int]
-"""A difference of pass@1, its basis in words, and the number of problems that its interval is over; 0 if it is over
-seeds, or if there is none, with one seed.
-"""
+"""A difference of pass@1, its basis in words, and the number of problems that its interval is over: 0 if over seeds."""
 
 
 def gain(models: Models, family: int = 1, only: Sequence[str] = (), pick: Pick = attrgetter("shown")) -> Found | None:

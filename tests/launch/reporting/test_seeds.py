@@ -1,4 +1,3 @@
-import re
 from math import sqrt
 from statistics import fmean
 
@@ -7,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.reporting.seeds import MOST_SEEDS, SPREAD, holm, over_seeds, seeds_to_decide, welch_difference
+from launch.reporting.seeds import holm, over_seeds, seeds_to_decide, welch_difference
 
 
 @given(st.lists(st.floats(0, 1), max_size=6))
@@ -36,7 +35,7 @@ def test_samples_that_vary_unequally_have_their_own_variances() -> None:
     margin = 4.303 * (0.01 / 3 + 0.05 / 3 / 4) ** 0.5  # Student's t of two degrees of freedom
     assert found.interval[1] - found.value == pytest.approx(margin, rel=0.001)
     assert welch_difference([0.1], [1.0, 1.1], 1).interval is None
-    base = welch_difference([0.1], [1.0, 1.1, 1.2], base_variance=0.01).interval
+    base = welch_difference([0.1], [1.0, 1.1, 1.2], noise=0.01).interval
     assert base
     assert base[1] - 1.0 == pytest.approx(4.303 * (0.01 / 3 + 0.01) ** 0.5, rel=0.001)
 
@@ -49,17 +48,8 @@ def test_equal_settings_of_unequal_spread_rarely_differ(low: tuple[int, float], 
     assert fmean(welch_difference(*each).shown for each in draws) <= 0.055
 
 
-@pytest.mark.parametrize(("family", "sides"), [(1, 1), (1, 2), (5, 2)])
-def test_the_number_of_seeds_to_decide_is_the_least_that_does(family: int, sides: int) -> None:
-    """With ends SPREAD apart on average, as with normal quantiles of so many seeds."""
-
-    def excluded(seeds: int) -> bool:
-        values = [SPREAD * (-1) ** number * sqrt((seeds - 1) / seeds) for number in range(seeds)]
-        one = [value + 0.1 for value in values]
-        found = welch_difference(values if sides == 2 else [0.0], one, family, 0.0 if sides == 2 else 1e-12)
-        return bool(found.interval and found.interval[0] > 0)
-
-    (said,) = re.findall(r"(\d+)\sseeds", seeds_to_decide(0.1, family, sides))
-    even = range(2, 2 * MOST_SEEDS, 2)
-    assert int(said) in (found := next(seeds for seeds in even if excluded(seeds)), found - 1)
-    assert f"more than {MOST_SEEDS}" in seeds_to_decide(0.001, family, sides)
+@pytest.mark.parametrize(("family", "sides", "needed"), [(1, 1, 4), (1, 2, 4), (5, 2, 6)])
+def test_the_number_of_seeds_to_decide_is_the_least_that_does(family: int, sides: int, needed: int) -> None:
+    """Ten points are more than 2.447 · 5 · √(2 / 4), of 6 degrees of freedom, and less than 2.776 · 5 · √(2 / 3)."""
+    assert f"{needed}\xa0seeds" in seeds_to_decide(0.1, family, sides)
+    assert "more than 20" in seeds_to_decide(0.001, family, sides)
