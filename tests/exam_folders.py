@@ -28,10 +28,9 @@ def write_exam_sweep(
     apart: float = 0.02,
     **document: Any,
 ) -> Path:
-    """A sweep whose runs gain so much by model and rank, and each seed two points more than the one before.
+    """A sweep whose runs gain so much by model and rank, and each seed `apart` more than the one before.
 
-    The selection problems put the second rank first. unfinished: names of runs whose exam has not ended. apart: what
-    each seed gains more than the one before.
+    The selection problems put the second rank first. unfinished: names of runs whose exam has not ended.
     """
     runs, bases = [], []
     for model, gains in models.items():

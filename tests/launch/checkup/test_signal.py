@@ -65,8 +65,8 @@ def test_intervals_after_each_part_hold_together() -> None:
         looks = [share_interval(values[: 15 * part], AT_A_LOOK) for part in range(1, PARTS + 1)]
         missed += not all(low <= 0.3 <= high for low, high in looks)
     assert missed <= 0.05 * 400
-    found = signal_of(Sampled(PROBLEMS[:2], [[RIGHT] * 4, [WRONG] * 4], 1.0), PLAN.config).figures["pass@1"]
-    assert found.interval == share_interval([1.0, 0.0], AT_A_LOOK)
+    found = signal_of(Sampled(PROBLEMS[:2], [[RIGHT] * 4, [WRONG] * 4], 1.0), PLAN.config)
+    assert found.figures["pass@1"].interval == share_interval([1.0, 0.0], AT_A_LOOK)
 
 
 def test_a_group_that_only_differs_in_format_is_not_useful() -> None:

@@ -11,9 +11,7 @@ from tests.run_folders import ranked, swept
 
 
 def test_of_many_comparisons_each_must_show_more(tmp_path: Path) -> None:
-    """Three seeds that solve 5 and 8 of 24 problems, one more or fewer, have p = 0.021, which does not stand among ten
-    comparisons.
-    """
+    """Three seeds each, that solve some 5 and 8 of 24 problems, have p = 0.021: too much among ten comparisons."""
     two = contrasts(swept(tmp_path / "two", **ranked(3, r8=5, r16=8)))
     five = contrasts(swept(tmp_path / "five", **ranked(3, r1=5, r2=5, r4=5, r8=5, r16=8)))
     assert [c.difference.shown for c in two] == [True]

@@ -153,8 +153,7 @@ def test_what_the_warm_start_did_is_no_reinforcement(tmp_path: Path, warm: int, 
         begun = replace(with_adapter, config=with_adapter.config | {"warm_start.source": source})
         assert held_out(begun, found).head[2::3] == (name, f"since the {name}")
         assert f"The {name}, not reinforcement" in conclude(begun, found)
-        scores = begun.summary.eval.model_copy(update={"warm": None})
-        summary = begun.summary.model_copy(update={"eval": scores})
+        summary = begun.summary.model_copy(update={"eval": begun.summary.eval.model_copy(update={"warm": None})})
         for accuracy in (1.0, 0.0):
             config = begun.config | {"reward.accuracy": accuracy}
             unknown = replace(begun, summary=summary, warm_samples=(), config=config)
