@@ -20,7 +20,7 @@ from rewards.verify.names import (
 )
 from rewards.verify.numbers import number, rounds
 from rewards.verify.shapes import Kind, Shape, shape
-from rewards.verify.text.brackets import depth, split
+from rewards.verify.text.brackets import depth, split, unwrapped
 from rewards.verify.text.words import TEXT, choice, labelled, phrase, product
 from rewards.verify.units import compatible, compound, quantity, same
 
@@ -131,6 +131,8 @@ def _same(gold: str, answer: str, algebra: Equivalent) -> bool:
     if asked_letter and (given_letter or choice(answer)):
         both = letter and given_letter
         return asked_letter == (given_letter or choice(answer)) and not (both and not _same(expected, given, algebra))
+    if asked_letter in "ABCDE" and asked_letter.lower() == unwrapped(answer):
+        return bool(asked_letter)
     return matches(shape(expected), shape(given), algebra)
 
 
@@ -158,7 +160,12 @@ def matches(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
         (*time, half), (*other_time, other_half) = gold.parts, answer.parts
         return time == other_time and (half == other_half or "" in (half, other_half))
     if kinds == {Kind.RATIO, Kind.SCALAR}:
-        return _is_ratio(*(of.parts for of in sorted((gold, answer), key=lambda of: of.kind)))
+        ratio, value = sorted((gold, answer), key=lambda of: of.kind)
+        return _is_ratio(ratio.parts, value.parts, reduced=answer is ratio)
+    if kinds == {Kind.MATRIX, Kind.SEQUENCE}:
+        matrix, vector = sorted((gold, answer), key=lambda of: of.kind)
+        known = gold.brackets != "[]" and not (vector.interval or matrix.brackets)
+        return known and matrix.is_vector and _in_order(gold.parts, answer.parts, algebra)
     if Kind.SCALAR in kinds and kinds & {Kind.UNION, Kind.SEQUENCE, Kind.SET}:
         special = gold if gold.kind is Kind.SCALAR else answer
         return bool(SPECIAL.search(special.parts[0])) and by_algebra(written(gold), written(answer), algebra)
@@ -234,13 +241,13 @@ def _sets(shapes: Sequence[Shape]) -> int:
     return sum(of.kind is Kind.SET for of in shapes)
 
 
-def _is_ratio(ratio: Sequence[str], value: Sequence[str]) -> bool:
-    """Whether a number is the quotient of two that are joined by a colon."""
+def _is_ratio(ratio: Sequence[str], value: Sequence[str], reduced: bool) -> bool:
+    """Whether a number is the quotient of two that are joined by a colon. reduced: whether 6:4 and 2:1 are not."""
     numbers = [number(part) for part in (*ratio, *value)]
     if len(numbers) != 3 or None in numbers:
         return False
     one, other, quotient = (part.value for part in numbers if part)
-    return other != 0 and one == quotient * other
+    return other != 0 and one == quotient * other and not (reduced and not quotient.denominator == other > 1)
 
 
 def _elements(parts: Sequence[str]) -> int:

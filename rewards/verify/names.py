@@ -27,7 +27,7 @@ GREEK = (
 )
 LETTER = rf"(?:[A-Za-z]|{GREEK})'*\s?{SUBSCRIPT}?"
 SIMPLE = re.compile(
-    rf"({LETTER})'*"
+    rf"({LETTER})'*(?:\s*\^\s*\{{?\s*(?:\*|\\ast|\\star)\s*\}}?)?"
     r"|\\(?:vec|hat|bar|tilde|overline|overrightarrow|overleftrightarrow|widehat|overarc)\s*(?:\{[^{}]*\}|[A-Za-z])"
     rf"|[A-Z]'?(?:[A-Z]'?){{1,3}}{SUBSCRIPT}?"
 )
@@ -44,17 +44,21 @@ FUNCTION = re.compile(
 """Start of a function of something."""
 
 MAGNITUDE = re.compile(
-    r"\\?\|[^|\d]+\||\[[A-Z]{2,}\]|\\l(?:floor|ceil)[^\d]+\\r(?:floor|ceil)|.*(?:\\[cl]?dots|\.\.\.).*"
+    r"\\?\|(?!\s*[a-uxy]\s*\|)[^|\d]+\||\\#.+|\[[A-Z]{2,}\]|\\l(?:floor|ceil)[^\d]+\\r(?:floor|ceil)|.*(?:\\[cl]?dots|\.\.\.).*"
 )
-"""An absolute value, an area, a rounded value, or a sum that is not written out."""
+"""An absolute value, but not of a real unknown, a cardinality, an area, a rounded value, a sum with dots."""
+
+CHANGE = re.compile(r"[a-z]'+|\\(?:Delta|delta|nabla|partial)\s*(?:[A-Za-z]|\\[a-z]+)")
+"""A derivative or difference of an unknown, which a number does not answer."""
 
 WORDS = re.compile(r"(?:\\text\{[A-Za-z' .,:-]+\}|[A-Za-z]{4,}(?: [A-Za-z]+)*)[^0-9]*")
 HEDGES = re.compile(
-    rf"\b(?:at (?:most|least)|(?:square|cube) (?:root|of)|{'|'.join((*DENIALS, *CHANGES))})\b"
+    r"\b(?!(?-i:(?!NOT)[A-Z]{2,3}\b))(?:at (?:most|least)|(?:square|cube) (?:root|of)|of the (?:answer|result|solution)"
+    rf"|{'|'.join((*DENIALS, *CHANGES))})\b"
     r"|\b(?:less|more|greater|over|under|above|below|beyond|up to)\W*$",
     re.IGNORECASE,
 )
-"""Words that turn a name into something else."""
+"""Words that turn a name into something else; two or three capitals are points."""
 
 NEXT = re.compile(r"[-+\d./]+\s+(?:\\\\\s*)?[A-Za-z]")
 """The value of one name, and the next name: 8 y in x = 8 y = 7."""
@@ -113,6 +117,8 @@ def is_name(side: str, value: str, defined: Sequence[str] = ()) -> bool:
     if WORDS.fullmatch(side) or TUPLE.fullmatch(side) or MAGNITUDE.fullmatch(side):
         return True
     of_value = variables(value)
+    if CHANGE.fullmatch(side) and not of_value:
+        return False
     if match := SIMPLE.fullmatch(side):
         return match[1] is None or variables(match[1].partition("_")[0]).isdisjoint(of_value)
     if (match := ARGUMENT.fullmatch(_compact(side))) and match[2] in of_value:

@@ -7,6 +7,9 @@ from fractions import Fraction
 LARGEST_EXPONENT = 400
 """Largest exponent of a power of ten that becomes an exact fraction."""
 
+LARGEST_RADICAND = 10**15
+"""Limit of the radicands whose root is taken: a float has no more digits."""
+
 APPROXIMATION_DIGITS = 6
 """Significant digits with which a decimal may stand for a fraction that no decimal equals, as in math-verify."""
 
@@ -17,9 +20,12 @@ REPEATING = re.compile(rf"{SIGN}(\d*)\.(\d*)(?:\\(?:overline|bar)\s*\{{(\d+)\}}|
 FRACTION = re.compile(rf"{SIGN}(\d*)\s*\\frac\s*\{{\s*([+-]?\s*{DECIMAL})\s*\}}\s*\{{\s*([+-]?\s*{DECIMAL})\s*\}}")
 BELOW = rf"(?:({DECIMAL})|\(\s*([+-]?\s*{DECIMAL})\s*\))"
 SLASH = re.compile(rf"{SIGN}{BELOW}\s*(?:/|\\div)\s*{BELOW}")
+ROOT = re.compile(
+    rf"{SIGN}\\sqrt\s*(?:\[\s*([2-9])\s*\])?\s*(?:(\d)|\{{\s*([^{{}}]*(?:\{{[^{{}}]*\}}\{{[^{{}}]*\}})?)\s*\}})"
+)
 MIXED_SLASH = re.compile(rf"{SIGN}(\d+)\s+(\d+)\s*/\s*(\d+)")
 MIXED_SUM = re.compile(r"(-?)\s*(\d+)\s*([+-])\s*(?:\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d+)\s*/\s*(\d+))")
-"""A mixed number written as a sum, 2 + 1/2 or -2 - 1/2: the fraction is below 1."""
+"""A mixed number written as a sum, 2 + 1/2 or -2 - 1/2."""
 
 POWER = re.compile(rf"{SIGN}(?:({DECIMAL})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*\^\s*(?:\{{\s*([+-]?\d+)\s*\}}|(\d))")
 ENGINEERING = re.compile(rf"{SIGN}({DECIMAL})[eE]([+-]?\d+)")
@@ -45,7 +51,7 @@ class Number:
 
 
 def number(text: str) -> Number | None:
-    """Read a written-out integer, decimal, fraction, mixed number or power of ten; None for anything else."""
+    """Read an integer, decimal, fraction, mixed number, power of ten or exact root; None for anything else."""
     if match := PLAIN.fullmatch(text):
         digits, places = _precision(match[2])
         return Number(_signed(match[1], Fraction(match[2])), digits=digits, places=places)
@@ -54,8 +60,7 @@ def number(text: str) -> Number | None:
     if match := SLASH.fullmatch(text):
         return _ratio(match[1], "", match[2] or match[3], match[4] or match[5])
     if (match := MIXED_SUM.fullmatch(text)) and (match[1] or "+") == match[3]:
-        above, below = match[4] or match[6], match[5] or match[7]
-        return _ratio(match[1], match[2], above, below) if int(above) < int(below) else None
+        return _ratio(match[1], match[2], match[4] or match[6], match[5] or match[7])
     if match := ENCLOSED.fullmatch(text):
         inner = number(match[2])
         return inner and replace(inner, value=_signed(match[1], inner.value))
@@ -63,6 +68,8 @@ def number(text: str) -> Number | None:
         return _scaled(match[1], match[2] or "1", match[3] or match[4])
     if match := ENGINEERING.fullmatch(text):
         return _scaled(match[1], match[2], match[3])
+    if (match := ROOT.fullmatch(text)) and (radicand := number(match[3] or match[4])):
+        return _root(match[1], radicand.value, int(match[2] or 2))
     if match := REPEATING.fullmatch(text):
         once, period = match[3], match[4] or match[5]
         value = Fraction(int((match[2] + once) or "0"), 10 ** len(once))
@@ -72,13 +79,9 @@ def number(text: str) -> Number | None:
 
 
 def equal(gold: Number, answer: Number) -> bool:
-    """Whether two numbers are exactly equal, with two exceptions.
-
-    If the gold answer is an integer, a fraction is a computation and not an answer. A decimal of enough digits may
-    stand for a fraction that no decimal equals.
-    """
+    """Whether two numbers are equal. A decimal of enough digits may stand for a fraction that no decimal equals."""
     if gold.value == answer.value:
-        return not (answer.ratio and not gold.ratio and gold.value.denominator == 1)
+        return True
     exact, rounded = (gold, answer) if gold.ratio else (answer, gold)
     return bool(
         exact.ratio
@@ -105,7 +108,18 @@ def _signed(sign: str, value: Fraction) -> Fraction:
 
 def _ratio(sign: str, whole: str, numerator: str, denominator: str) -> Number | None:
     above, below = (Fraction(part.replace(" ", "")) for part in (numerator, denominator))
-    return Number(_signed(sign, int(whole or 0) + above / below), ratio=True) if below else None
+    if not below or (whole and not (numerator.isdigit() and denominator.isdigit() and above < below)):
+        return None  # 2\frac{-1}{2} and 2\frac{3}{2} are no mixed numbers
+    return Number(_signed(sign, int(whole or 0) + above / below), ratio=True)
+
+
+def _root(sign: str, radicand: Fraction, index: int) -> Number | None:
+    """Return a root that is rational, like the square root of 36; None for others."""
+    parts = abs(radicand).as_integer_ratio()
+    if max(parts) > LARGEST_RADICAND:
+        return None
+    root = Fraction(*(round(part ** (1 / index)) for part in parts)) * (-1 if radicand < 0 else 1)
+    return Number(_signed(sign, root), ratio=True) if root**index == radicand else None
 
 
 def _precision(decimal: str) -> tuple[int, int]:

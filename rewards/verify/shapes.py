@@ -4,6 +4,7 @@ Inequalities and set-builders are intervals and unions of them: x < -2 or x > 3,
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -14,11 +15,14 @@ from rewards.verify.text.brackets import CLOSING, OPENING, partner, split, unwra
 from rewards.verify.units import compound
 
 ENVIRONMENT = re.compile(
-    r"\\begin\s*\{(matrix|pmatrix|bmatrix|vmatrix|Bmatrix|array|smallmatrix)\}(?:\s*\{[lcr| ]*\})?(.*)"
+    r"\\begin\s*\{(matrix|[pbvB]matrix|array|smallmatrix)\}(?:\s*\{[lcr| ]*\})?(.*)"
     r"\\end\s*\{\1\}",
     re.DOTALL,
 )
 WRAPPED = re.compile(r"(?:\(|\[)\s*(\\begin.*\\end\s*\{\w+\})\s*(?:\)|\])", re.DOTALL)
+TRANSPOSED = re.compile(r"(.*[)\]}])\s*\^\s*\{?\s*(?:T|\\top)\s*\}?", re.DOTALL)
+ANGLES = re.compile(r"\\langle(?![a-z])((?:(?!\\[lr]angle).)+)\\rangle")
+ROW_END = re.compile(r"\\\\(?:\[\w+\])?|\\cr(?![a-z])")
 CONJUNCTION = re.compile(
     r"\s*,?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor\b|\\vee\b)\s*"
 )
@@ -88,6 +92,11 @@ class Shape:
     names: tuple[str, ...] = ()
     interval: bool = False
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether a matrix has one row or one column."""
+        return self.columns in (1, len(self.parts))
+
 
 def shape(text: str) -> Shape:
     """Return the shape of a plain answer. Names before a value are separated; a chain of equal values is a scalar."""
@@ -102,17 +111,23 @@ def shape(text: str) -> Shape:
     if len(union := split(text, r"\cup")) > 1 or (union := _either(text)):
         return Shape(Kind.UNION, union)
     if match := ENVIRONMENT.fullmatch(match[1] if (match := WRAPPED.fullmatch(text)) else text):
-        rows = [re.split(r"\s*&\s*", row.strip()) for row in re.split(r"\\\\(?:\[\w+\])?", match[2]) if row.strip()]
-        if rows and len({len(row) for row in rows}) == 1:
-            cells, bars = tuple(cell for row in rows for cell in row), "||" if match[1] == "vmatrix" else ""
-            return Shape(Kind.MATRIX, cells, bars, columns=len(rows[0]))
+        rows = [re.split(r"\s*&\s*", row.strip()) for row in ROW_END.split(match[2]) if row.strip()]
+        if matrix := _matrix(rows):
+            return replace(matrix, brackets="||" if match[1] == "vmatrix" else "")
+    if (match := TRANSPOSED.fullmatch(text)) and (inner := shape(match[1])).kind in (Kind.MATRIX, Kind.SEQUENCE):
+        columns = inner.columns or len(inner.parts)
+        return _matrix([inner.parts[place::columns] for place in range(columns)]) or inner
     if text.startswith(r"\{") and text.endswith(r"\}") and not re.search(r"\\mid|\||:|\\\}.*\\\{", text):
         return Shape(Kind.SET, tuple(_values(text[2:-2])))
+    if match := ANGLES.fullmatch(text):
+        return Shape(Kind.SEQUENCE, split(match[1], ","), "<>")
     if len(listed := _values(text)) > 1:
         return Shape(Kind.LIST, tuple(listed))
     if text[:1] and text[0] in OPENING and text[-1] in CLOSING and partner(text) == len(text) - 1:
         parts = split(text[1:-1], ",")
         if len(parts) > 1:
+            if text[0] == "[" and all(part[:1] == "[" and part[-1:] == "]" for part in parts):
+                return _matrix([split(part[1:-1], ",") for part in parts]) or Shape(Kind.SEQUENCE, parts, "[]")
             return Shape(Kind.SEQUENCE, parts, text[0] + text[-1], interval=INFINITY in text)
     if ":" in text and (match := CLOCK.fullmatch(text)):
         hour, minute, second, half = match.groups(default="")
@@ -120,6 +135,13 @@ def shape(text: str) -> Shape:
     if ":" in text and len(parts := split(text, ":")) > 1:
         return Shape(Kind.RATIO, parts)
     return Shape(Kind.SCALAR, (text,))
+
+
+def _matrix(rows: Sequence[Sequence[str]]) -> Shape | None:
+    """Return the matrix of these rows; None if they differ in length."""
+    if len({len(row) for row in rows}) != 1:
+        return None
+    return Shape(Kind.MATRIX, tuple(cell for row in rows for cell in row), columns=len(rows[0]))
 
 
 def _intervals(name: str, intervals: list[Ends]) -> Shape:

@@ -13,7 +13,15 @@ KNOWN = {
     for word in spellings.split()
     for form in ([word] if len(word) == 1 else [word, f"{word}s"])
 }
-"""Units of measurement, by each of their spellings."""
+KNOWN |= {
+    (short if len(word) <= 3 else long) + word + plural: short + unit
+    for unit in VOCABULARY["prefixed"]
+    for word in VOCABULARY["units"][unit].split()
+    for short, long in VOCABULARY["prefixes"].items()
+    for plural in ("", "s")
+}
+"""Units of measurement, by each of their spellings, with and without a prefix."""
+
 
 PLURALS: dict[str, str] = VOCABULARY["plurals"]
 ASIDE, PREPOSITIONS = (frozenset(VOCABULARY[name].split()) for name in ("aside", "prepositions"))
@@ -26,15 +34,17 @@ NOUN = re.compile(r"(?=[A-Za-z]*[AEIOUaeiouy])[A-Za-z][a-z]{2,}(?:['-][A-Za-z]+)
 
 TOGETHER = re.compile(
     r"\b(?:in (?:all|total)|all together|more|left(?: over)?|remaining|overall|o'clock|(?:an?|each|every) "
-    r"(?:day|night|week|month|year|person)|each|apiece|(?<=times) as (?:many|much))\b"
+    r"(?:day|night|week|month|year|person)|each|apiece)\b"
 )
 """Words that belong to an amount: 5 more, 5 in all, 5 a day."""
+
+RESCALED = re.compile("|".join(VOCABULARY["rescaled"]))
 
 CURRENCY = re.compile(
     r"([+-]?)\s*(?:\\text\{\s*)?(?:US\s?)?\\?([$€£¥₹]|USD|EUR|GBP|CNY|RMB|INR|Rs)\.?\s*\}?\s*(?=[-+.\d\\])"
 )
 MONEY = re.compile(r"(.*[\d}\s)])\s*(?:\\text\{\s*)?\\?([$€£¥₹¢])\s*\}?")
-BASE = re.compile(r"([+-]?[0-9A-F]*\d[0-9A-F]*)_(?:(\d)|\{(\d{1,2})\})")
+BASE = re.compile(r"\(?([+-]?[0-9A-F]*\d[0-9A-F]*)\)?_(?:(\d)|\{\(?(\d{1,2})\)?\})")
 DEGREE = re.compile(r"(.*\S)\s*\^\\circ\s*(?:\\text\{)?\s*(C|F|[Cc]elsius|[Ff]ahrenheit)?\s*\}?")
 DEGREES = {"": "degree", "c": "celsius", "f": "fahrenheit"}
 PERCENT = re.compile(r"(.*\S)\s*(?:%|\\text\{\s*(?:%|percent|per cent)\s*\}|(?<=[\d} ])\s*per ?cent)")
@@ -44,7 +54,7 @@ WORDS_AFTER = re.compile(
     r"(.*[\d}%)])(?:\s+(?![A-Za-z](?: [A-Za-z])+(?![A-Za-z]))|(?=/\s?[A-Za-z]{2}))"
     rf"([/(]?\s?[A-Za-z](?:[A-Za-z'./ -]*[A-Za-z.])?)\)?\s*{POWER}"
 )
-GLUED = re.compile(rf"(.*\d)(mm|cm|km|kg|mg|ml|ft|hr|[A-Za-z]|[A-Za-z]{{3,}})\s*{POWER}")
+GLUED = re.compile(rf"(.*\d)(mm|cm|km|kg|mg|ml|ft|hr|[kMGT][BWVJN]|Hz|[A-Za-z]|[A-Za-z]{{3,}})\s*{POWER}")
 """A unit or thing without a space. A single letter counts only if it is the gold answer's unit."""
 
 MODULUS = re.compile(r"(.*\S)\s*\\mod\{(\w+)\}")
@@ -86,6 +96,8 @@ def quantity(text: str, asked: str = "") -> Quantity:
     asked: the gold answer's unit; of single letters without a space before them, only this one is a unit
     """
     text = without_thousands(text.strip())
+    if RESCALED.search(text):
+        return Quantity(text)
     if match := CURRENCY.match(text):
         rest, unit = quantity(text[match.end() :]), KNOWN[match[2].lower()]
         return Quantity(match[1] + rest.body, unit) if rest.unit in ("", unit) or "/" in rest.unit else Quantity(text)
@@ -143,7 +155,7 @@ def same(gold: Quantity, answer: Quantity) -> bool:
 
 def compatible(gold: Quantity, answer: Quantity) -> bool:
     """Whether units, things and bases allow two quantities to be the same. An answer may omit the gold answer's."""
-    if answer.base not in (0, gold.base) or not _same_things(gold.things, answer.things):
+    if answer.base not in (0, gold.base or 10) or not _same_things(gold.things, answer.things):
         return False
     if gold.unit and answer.unit:
         return gold.unit == answer.unit or {gold.unit, answer.unit} in ({"degree", "celsius"}, {"degree", "fahrenheit"})
@@ -180,6 +192,8 @@ def _tail(tail: str, power: str, prose: bool) -> Quantity | None:
         elif bare not in ASIDE and not (bare == "times" and last):
             return None
     unit = "/".join(units).rstrip("/")
+    if exponent and not unit and nouns:
+        return None  # square roots
     return Quantity("", unit + exponent if units[-1] else unit, things=(*nouns[::-1], *others))
 
 

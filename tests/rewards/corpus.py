@@ -37,6 +37,10 @@ RULES = {
     "RATIO": "ratios and times are compared part by part, and a time is no ratio",
     "PRODUCTS": "letters side by side are a product, and have their case",
     "FUNCTIONS": "derivatives, inverse functions and accents make other letters",
+    "STRUCK": "struck-out text is no answer",
+    "POWERS": "an equation is not a power of itself",
+    "MIXED": "the fraction of a mixed number is positive and below 1",
+    "VECTOR": "a row or column of cells is a tuple",
     "BRACKETS": "bars around a matrix are its determinant, and braces around a set another set",
 }
 
@@ -60,9 +64,9 @@ def read(name: str) -> dict[str, list[Case]]:
 
 
 FILES = ("numbers", "units", "names", "words", "expressions", "collections", "intervals", "spelling", "refusals")
-FILES += ("things", "notation", "near_misses", "unseen")
+FILES += ("things", "notation", "near_misses", "unseen", "readings")
 
-CORPUS: dict[str, list[Case]] = {topic: cases for file in FILES for topic, cases in read(file).items()}
+CORPUS: dict[str, list[Case]] = {f"{file}, {topic}": cases for file in FILES for topic, cases in read(file).items()}
 
 CORPUS["not printable"] = [
     Case("\x0crac{3}{8}", r"\frac38", Status.CORRECT, RULES["SPELLING"]),

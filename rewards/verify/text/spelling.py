@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 from rewards.verify.text.extraction import MAX_ANSWER
-from rewards.verify.text.words import TEXT, read_words
+from rewards.verify.text.words import TEXT, VOCABULARY, read_words
 
 FREE = "\x01"
 """Marker before a group that no command takes, whose braces are meaningless."""
@@ -30,7 +30,7 @@ FOR_ALL = (
 )
 MOD = r"\s*\(?\s*(?:\\[pb]?mod(?![A-Za-z])|(?:\\text\{\s*\(?\s*|(?<=[\s(]))mod(?:ulo)?(?![A-Za-z]))"
 
-ANSWER = "(?:The )?(?:correct |final )?answer(?: is)?:?"
+BEFORE = rf"(?:(?:(?:a )?total of|{'|'.join(VOCABULARY['before'].split())})(?![A-Za-z])[.:]?\s*)+"
 NAME = r"(?:\\text\{\s*)?[A-Za-z]{4,}(?: [A-Za-z]{2,}){0,4}"
 DOTTED = r"\\dot\s*(?:\{\s*(\d)\s*\}|(\d))"
 
@@ -45,36 +45,60 @@ LAYOUT = [
     (re.compile(r"\\left\s*\.|\\right\s*\."), ""),
     (re.compile(r"\\(left|right|[bB]igg?[lr]?|displaystyle|textstyle|scriptstyle|limits|nolimits)(?![A-Za-z])"), ""),
     (re.compile(r"\{\s*\\(?:rm|textrm)\s+([^{}]*)\}"), r"\\text{\1}"),
-    (re.compile(r"\\(?:bf|it|sf|tt|rm|normalsize|small|[lL]arge|LARGE|[hH]uge|boldmath)(?![A-Za-z])"), ""),
+    (
+        re.compile(
+            r"\\(?:(?:bf|it|sf|tt|rm|sl|sc|up)(?:series|shape|family)?|normalsize|small|[lL]arge|LARGE|[hH]uge|boldmath"
+            r"|noindent|h?fill?|newline|nonumber|notag|(?:math)?strut|(?:black)?square|Box|qed)(?![A-Za-z])"
+            r"|\\(?:tag|label)\*?\s*\{[^{}]*\}|^(?:\s*\\\\)+|(?:\\\\\s*)+$"
+        ),
+        "",
+    ),
+    (re.compile(r"\\(?:(?:[hvm]space\*?|[hv]phantom)\s*\{[^{}]*\}|(?:[hm]skip|m?kern)\s*-?[\d.]+\s*[a-z]{2})"), " "),
+    (
+        re.compile(
+            r":=|\\coloneqq(?![a-z])|\\triangleq(?![a-z])|\\(?:overset|stackrel)\s*\{(?:[^{}]|\{[^{}]*\})*\}\s*\{=\}"
+        ),
+        "=",
+    ),
     (re.compile(r"\\(?:textcolor|colorbox|color)\s*(?:\[[^\]]*\]\s*)?\{[^{}]*\}"), FREE),
     (re.compile(r"(?<=\d),\\!\s*(?=\d{3})"), ","),
-    (re.compile(r"\\!|\\h?phantom\s*(?:\{[^{}]*\}|\S)"), ""),
+    (re.compile(r"\\!|\\phantom\s*(?:\{[^{}]*\}|\S)"), ""),
     (re.compile(r"(?<=\d)(?:\\,|\\thinspace\s?|\{,\})(?=\d{3}(?!\d))"), ","),
     (re.compile(r"(?<!\\)\\(?:[,;:> ]|$)|~|\\(?:thinspace|medspace|thickspace|enspace)(?![A-Za-z])|\\q?quad"), " "),
     (re.compile(r"\s+"), " "),
     (re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$"), ""),
-    (re.compile(r"\\(?:[dtc]|nice|s)(frac|binom)(?![A-Za-z])"), r"\\\1"),
+    (re.compile(r"\\(?:[dtc]|nice|s|big)(frac|binom|cup|cap)(?![A-Za-z])"), r"\\\1"),
     (re.compile(r"\\(frac|binom)\s*([A-Za-z\d])"), r"\\\1{\2}"),
     (re.compile(r"\\(frac|binom)\s*(\{[^{}]*\})\s*([A-Za-z\d])"), r"\\\1\2{\3}"),
     (re.compile(r"\\(?:mathrm|text|textrm|mathit|operatorname)\s*\{\s*([ie])\s*\}"), r" \1 "),
     (re.compile(r"\\([ij])math(?![A-Za-z])"), r" \1 "),
     (
-        re.compile(r"\\(?:mbox|textrm|textbf|textit|textsf|texttt|textnormal|mathrm|operatorname\*?)(?=\s*\{)"),
+        re.compile(r"\\(?:[mh]box|text(?:rm|bf|it|sf|tt|sl|sc|up|normal)|emph|mathrm|operatorname\*?)(?=\s*\{)"),
         r"\\text",
     ),
-    (re.compile(r"\\(?:mathbf|boldsymbol|bm|pmb|mathit|mathsf|underline|fbox|boxed)(?=\s*\{)"), FREE),
+    (
+        re.compile(
+            r"\\(?:math(?:bf|it|sf|tt|normal|bin|ord)|ensuremath|boldsymbol|bm|pmb|underline|fbox|boxed)(?=\s*\{)"
+        ),
+        FREE,
+    ),
     (re.compile(r"\\text\s+\{"), r"\\text{"),
+    (re.compile(r"(\\text\{[^{}^]*)\^\{?([23])\}?\s*\}"), r"\1}^\2"),
+    (re.compile(r"(?<=[\d}])\s+(?:\\text\{\s*([kMm]?)\s*\}?\s*)?\\Omega(?:\s*\}|(?![A-Za-z]))"), r" \\text{\1ohm}"),
+    (re.compile(r"\\&|(?<![A-Za-z])as well as(?![A-Za-z])"), " and "),
+    (re.compile(r"\\log\s*_\s*(?:e(?![a-z])|\{\s*e\s*\})"), r"\\ln "),
+    (re.compile(r"\\lg(?![a-z])"), r"\\log_{10} "),
     (re.compile(r"<sup>([^<>]*)</sup>"), r"^{\1}"),
     (re.compile(rf"((?:^|[,;])\s*{NAME})\s*:\s*(\}}?)\s*(?=[-+\d\\(])"), r"\1\2 = "),
-    (re.compile(r"\\text\{[\s.,;:]*\}|^\s*=|\\text\{\s*(?:either|both)\s*\}|^\s*(?:[Ee]ither|[Bb]oth)(?=\s)"), " "),
+    (re.compile(r"\\text\{\s*([,;])\s*\}"), r"\1 "),
+    (re.compile(rf"^\s*(?:\\text\{{\s*{BEFORE}\}}|(\\text\{{)?\s*{BEFORE}(?=[^\s=}}]))", re.IGNORECASE), r"\1"),
+    (re.compile(r"\\text\{[\s.:]*\}|^\s*="), " "),
     (re.compile(r"\\text\{\s*(sin|cos|tan|log|ln)\s*\}"), r"\\\1 "),
     (re.compile(r"\\text\{([^{}]*[^{}\s,]),? (and|or) ?\}"), r"\\text{\1} \2 "),
     (re.compile(rf"{BEFORE_SET}[a-z]\s*\\in\s*\\mathbb\s*\{{?Z\}}?\s*\)?\s*$"), ""),
     (re.compile(rf"{FOR_ALL}(?=\s*(?:$|,|;|\\text\{{\s*,?\s*and))"), ""),
     (re.compile(rf"{MOD}\s*\}}?\s*\{{?\s*(\d+|[a-z])(?!\w)\s*\}}?\s*\)?\s*\}}?\s*$"), r"\\mod{\1}"),
     (re.compile(r"\\equiv(?=.*\\mod\{\w+\}$)"), "="),
-    (re.compile(rf"^\\text\{{\s*{ANSWER}\s*\}}(?!\s*=)", re.IGNORECASE), ""),
-    (re.compile(rf"^(\\text\{{)?\s*{ANSWER}\s+(?=[(\d\\-]|[A-J](?![a-z]))", re.IGNORECASE), r"\1"),
     (re.compile(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z])|\\textdegree"), r"^\\circ"),
     (re.compile(r"_\s*\{\s*(\w)\s*\}"), r"_\1"),
     (re.compile(r"_\s*\{\s*(\w+)\s*\}"), r"_{\1}"),
@@ -128,7 +152,8 @@ SPECIAL = str.maketrans(
         **dict(zip("∣⁄∕∗′’。", "|//*''.", strict=True)),
         **dict.fromkeys("−–—‐‑‒", "-"),
         **dict.fromkeys("，、", ", "),
-        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff∎■□", ""),
+        "℃": r"^\circ C",
         **dict.fromkeys("\u00a0\u2009\u202f\u3000", " "),
     }
 )
@@ -146,11 +171,13 @@ GREEK = re.compile("GREEK (SMALL|CAPITAL) LETTER (FINAL )?([A-Z]+)")
 def plain(answer: str) -> str:
     """Return an answer in normalized spelling, without layout, dollars, surrounding white space and a full stop.
 
-    The result is empty if the answer contains control characters or lone surrogates, or is too long.
+    The result is empty if the answer contains control characters, lone surrogates or ~~struck-out text~~, or is too
+    long.
     """
     single = "\\" if r"\begin" not in answer else r"\\"
     answer = ESCAPE.sub(lambda match: ESCAPES.get(match[0], single), answer)
-    if len(answer) > MAX_ANSWER or any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in answer):
+    control = any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in answer)
+    if len(answer) > MAX_ANSWER or control or "~~" in answer:
         return ""
     answer = ascii_latex(answer).strip()
     if len(answer) > MAX_ANSWER:
