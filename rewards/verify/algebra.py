@@ -113,18 +113,7 @@ def _same_readings(expected: list[Any], given: list[Any], decimal: Number | None
         return False  # math-verify would search for a power of 10 at which log_10 3 is 8,000,000
     if _equal_at_points(expected[0], given[0]):
         return True
-    same = bool(_math_verify()[0].verify(expected, given, timeout_seconds=None))
-    return same and _near(expected[0], given[0]) and _proportional(expected[0], given[0])
-
-
-def _proportional(gold: Any, answer: Any) -> bool:
-    """Whether no equation is a power of the other: (y-x)^2 = 0 is not y = x. True for other readings."""
-    from sympy import Eq, cancel
-
-    if not (isinstance(gold, Eq) and isinstance(answer, Eq)):
-        return True
-    one, other = (cancel(side.lhs - side.rhs).as_numer_denom()[0] for side in (gold, answer))
-    return bool(cancel(one / other).is_number)
+    return bool(_math_verify()[0].verify(expected, given, timeout_seconds=None)) and _near(expected[0], given[0])
 
 
 def _equal_at_points(gold: Any, answer: Any) -> bool:
@@ -152,7 +141,12 @@ def _is_real(value: Any) -> bool:
 
 
 def _near(gold: Any, answer: Any) -> bool:
-    """Whether two numbers agree to six digits; True if one is not a number."""
+    """Whether numbers agree to six digits, and equations are no powers of each other: (y-x)^2 = 0 is not y = x."""
+    from sympy import Eq, cancel
+
+    if isinstance(gold, Eq) and isinstance(answer, Eq):
+        left, right = (cancel(reading.lhs - reading.rhs).as_numer_denom()[0] for reading in (gold, answer))
+        return bool(cancel(left / right).is_number)
     if not all(getattr(value, "is_number", False) for value in (gold, answer)):
         return True
     one, other = (value.doit().evalf() for value in (gold, answer))

@@ -20,7 +20,7 @@ from rewards.verify.names import (
 )
 from rewards.verify.numbers import number, rounds
 from rewards.verify.shapes import Kind, Shape, shape
-from rewards.verify.text.brackets import depth, split, unwrapped
+from rewards.verify.text.brackets import depth, split
 from rewards.verify.text.words import TEXT, choice, labelled, phrase, product
 from rewards.verify.units import compatible, compound, quantity, same
 
@@ -31,8 +31,8 @@ LETTER_BEHIND, COMMA = re.compile(r".*\d [A-Za-z]"), re.compile(r"-?\d+,\d+")
 THOUSANDS = re.compile(r"-?[1-9]\d{0,2}\.\d\d0")
 """Pattern of a decimal that ends in a superfluous zero, or of thousands as many languages write them."""
 
-SPECIAL = re.compile(r"\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\R\b")
-"""Notation for sets that only algebra can compare."""
+SPECIAL = re.compile(r"\\begin|\\setminus|\\mathbb|\\cap|\\backslash|\\mid|\||\\R\b")
+"""Notation for sets and matrices that only algebra can compare."""
 
 ORDERED = re.compile(
     r"\\(?:angle|measuredangle|triangle)(?![a-z])|\\vec.*\\times|\\frac\s*\{\s*(d|\\partial)[^{}]*\}\s*\{\s*\1"
@@ -47,6 +47,9 @@ DEEPEST = 100
 
 Equivalent = Callable[..., bool]
 """Decides whether two expressions are equal, as `rewards.verify.algebra.equivalent` does."""
+
+ROOT = re.compile(r"-?\s*\\sqrt\s*(?:\[\d\])?\s*(?:\d|\{\s*(?:[\d./]{1,7}|\\frac\{\d{1,4}\}\{\d{1,4}\})\s*\})")
+"""A root of a number so small that algebra tells it from a rational number."""
 
 INFINITE = re.compile(r"[+-]?\s*\\infty")
 MEANINGLESS = re.compile(r"(?<!\w) | (?!\w)|(?<=[_^])\{(\w)\}")
@@ -128,11 +131,9 @@ def _same(gold: str, answer: str, algebra: Equivalent) -> bool:
     """Whether two plain answers are the same. A choice may have its letter, its value or both."""
     (letter, expected), (given_letter, given) = labelled(gold), labelled(answer)
     asked_letter = letter or choice(gold)
-    if asked_letter and (given_letter or choice(answer)):
-        both = letter and given_letter
-        return asked_letter == (given_letter or choice(answer)) and not (both and not _same(expected, given, algebra))
-    if asked_letter in "ABCDE" and asked_letter.lower() == unwrapped(answer):
-        return bool(asked_letter)
+    chosen = given_letter or choice(answer.upper() if asked_letter in "ABCDE" else answer)
+    if asked_letter and chosen:
+        return asked_letter == chosen and (not (letter and given_letter) or _same(expected, given, algebra))
     return matches(shape(expected), shape(given), algebra)
 
 
@@ -164,16 +165,13 @@ def matches(gold: Shape, answer: Shape, algebra: Equivalent) -> bool:
         return _is_ratio(ratio.parts, value.parts, reduced=answer is ratio)
     if kinds == {Kind.MATRIX, Kind.SEQUENCE}:
         matrix, vector = sorted((gold, answer), key=lambda of: of.kind)
-        known = gold.brackets != "[]" and not (vector.interval or matrix.brackets)
-        return known and matrix.is_vector and _in_order(gold.parts, answer.parts, algebra)
-    if Kind.SCALAR in kinds and kinds & {Kind.UNION, Kind.SEQUENCE, Kind.SET}:
+        flat = matrix.columns in (1, len(matrix.parts)) and not (matrix.brackets or vector.interval)
+        return flat and gold.brackets != "[]" and _in_order(gold.parts, answer.parts, algebra)
+    if Kind.SCALAR in kinds and kinds & {Kind.UNION, Kind.SEQUENCE, Kind.SET, Kind.MATRIX}:
         special = gold if gold.kind is Kind.SCALAR else answer
         return bool(SPECIAL.search(special.parts[0])) and by_algebra(written(gold), written(answer), algebra)
-    if gold.kind is not answer.kind:
-        return False
-    return (gold.brackets, gold.columns) == (answer.brackets, answer.columns) and _in_order(
-        gold.parts, answer.parts, algebra
-    )
+    form, other = ((of.kind, of.brackets, of.columns) for of in (gold, answer))
+    return form == other and _in_order(gold.parts, answer.parts, algebra)
 
 
 def _names_allow(gold: Shape, answer: Shape) -> bool:
@@ -198,6 +196,8 @@ def _in_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent)
 
 def _any_order(golds: Sequence[str], answers: Sequence[str], algebra: Equivalent) -> bool:
     """Whether the elements pair up. Text decides each pair once, or each level of sets would double the work."""
+    if len({*map(compact, golds)}) == len(golds) > 1:
+        answers = [*{compact(answer): answer for answer in answers}.values()]  # a double root may be given twice
     if len(golds) != len(answers) or max(map(_elements, (golds, answers))) > MOST_ELEMENTS:
         return False
     expected, left = [*map(shape, golds)], [*map(shape, answers)]
@@ -319,6 +319,9 @@ def written(of: Shape) -> str:
         return r" \cup ".join(of.parts)
     if of.kind is Kind.SCALAR:
         return " = ".join((*of.names, of.parts[0]))
+    if of.kind is Kind.MATRIX:
+        rows = (" & ".join(of.parts[start : start + of.columns]) for start in range(0, len(of.parts), of.columns))
+        return r"\begin{pmatrix}" + r"\\".join(rows) + r"\end{pmatrix}"
     joined = ", ".join(of.parts)
     if of.kind is Kind.SEQUENCE:
         return of.brackets[0] + joined + of.brackets[1]
@@ -340,7 +343,7 @@ def _equal(gold: str, answer: str, algebra: Equivalent) -> bool:
     given = quantity(answer, expected.unit)
     if expected.base or given.base:
         return compatible(expected, given) and expected.body.lstrip("0") == given.body.lstrip("0")
-    if expected.number is not None:
+    if expected.number is not None and not ROOT.fullmatch(given.body):
         return same(expected, given)  # a written-out number needs a written-out answer
     if (letter := choice(gold)) and letter == choice(answer):
         return True

@@ -94,7 +94,7 @@ def named(text: str) -> tuple[tuple[str, ...], str]:
     """Separate the names before a value: "x = y = 3 + 4 = 7" gives x and y, and "3 + 4 = 7"."""
     if member := MEMBER.search(text):
         name, rest = text[: member.start()].strip(), text[member.end() :].strip()
-        return ((_compact(name),), rest) if SIMPLE.fullmatch(name) and not MEMBER.search(rest) else ((), text)
+        return ((tight(name),), rest) if SIMPLE.fullmatch(name) and not MEMBER.search(rest) else ((), text)
     sides = chain(text)
     if any(";" in side or len(split(side, ",")) > 1 or CONJUNCTION.search(side) for _, side in sides[:-1]):
         return (), text
@@ -104,7 +104,7 @@ def named(text: str) -> tuple[tuple[str, ...], str]:
     if len(sides) > 1 and sides[0][1] in CONSTANTS and sides[1][0] == APPROXIMATELY:
         return (), text  # the number e
     while len(sides) > 1 and is_name(sides[0][1], sides[-1][1], names):
-        names.append(_compact(sides.pop(0)[1]))
+        names.append(tight(sides.pop(0)[1]))
     if not names:
         return (), text
     return tuple(names), "".join(f" {sign} {side}" if place else side for place, (sign, side) in enumerate(sides))
@@ -112,16 +112,14 @@ def named(text: str) -> tuple[tuple[str, ...], str]:
 
 def is_name(side: str, value: str, defined: Sequence[str] = ()) -> bool:
     """Whether a side of a chain names its value. defined: the names before it, A in A = s^2"""
-    if HEDGES.search(PARENTHESES.sub("", side)) or NEXT.match(side):
+    of_value = variables(value)
+    if HEDGES.search(PARENTHESES.sub("", side)) or NEXT.match(side) or (CHANGE.fullmatch(side) and not of_value):
         return False
     if WORDS.fullmatch(side) or TUPLE.fullmatch(side) or MAGNITUDE.fullmatch(side):
         return True
-    of_value = variables(value)
-    if CHANGE.fullmatch(side) and not of_value:
-        return False
     if match := SIMPLE.fullmatch(side):
         return match[1] is None or variables(match[1].partition("_")[0]).isdisjoint(of_value)
-    if (match := ARGUMENT.fullmatch(_compact(side))) and match[2] in of_value:
+    if (match := ARGUMENT.fullmatch(tight(side))) and match[2] in of_value:
         return True
     addends = _addends(side)
     if len(addends) == 1 and FUNCTION.match(side):
@@ -130,7 +128,7 @@ def is_name(side: str, value: str, defined: Sequence[str] = ()) -> bool:
         return False
     if len(addends) == 1 and TRIGONOMETRY.match(side):
         return True
-    unknowns = set(map(_compact, UNKNOWN.findall(_letters_only(side)))) - CONSTANTS
+    unknowns = set(map(tight, UNKNOWN.findall(_letters_only(side)))) - CONSTANTS
     if defined:
         return bool(unknowns) and unknowns.isdisjoint(defined) and all(map(variables, addends))
     return len(unknowns) > 1 and all(map(variables, addends)) and len(split(side, "-")) == 1
@@ -188,5 +186,6 @@ def _letters_only(text: str) -> str:
     return COMMAND.sub(lambda match: match[0] if GREEK_LETTER.fullmatch(match[0]) else " ", TEXT.sub("", text))
 
 
-def _compact(name: str) -> str:
+def tight(name: str) -> str:
+    """Remove the spaces of a name that no command needs."""
     return re.sub(r"(\\[A-Za-z]+\s(?=[A-Za-z]))|\s", r"\1", name)

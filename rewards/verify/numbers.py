@@ -7,9 +7,6 @@ from fractions import Fraction
 LARGEST_EXPONENT = 400
 """Largest exponent of a power of ten that becomes an exact fraction."""
 
-LARGEST_RADICAND = 10**15
-"""Limit of the radicands whose root is taken: a float has no more digits."""
-
 APPROXIMATION_DIGITS = 6
 """Significant digits with which a decimal may stand for a fraction that no decimal equals, as in math-verify."""
 
@@ -20,9 +17,6 @@ REPEATING = re.compile(rf"{SIGN}(\d*)\.(\d*)(?:\\(?:overline|bar)\s*\{{(\d+)\}}|
 FRACTION = re.compile(rf"{SIGN}(\d*)\s*\\frac\s*\{{\s*([+-]?\s*{DECIMAL})\s*\}}\s*\{{\s*([+-]?\s*{DECIMAL})\s*\}}")
 BELOW = rf"(?:({DECIMAL})|\(\s*([+-]?\s*{DECIMAL})\s*\))"
 SLASH = re.compile(rf"{SIGN}{BELOW}\s*(?:/|\\div)\s*{BELOW}")
-ROOT = re.compile(
-    rf"{SIGN}\\sqrt\s*(?:\[\s*([2-9])\s*\])?\s*(?:(\d)|\{{\s*([^{{}}]*(?:\{{[^{{}}]*\}}\{{[^{{}}]*\}})?)\s*\}})"
-)
 MIXED_SLASH = re.compile(rf"{SIGN}(\d+)\s+(\d+)\s*/\s*(\d+)")
 MIXED_SUM = re.compile(r"(-?)\s*(\d+)\s*([+-])\s*(?:\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d+)\s*/\s*(\d+))")
 """A mixed number written as a sum, 2 + 1/2 or -2 - 1/2."""
@@ -32,7 +26,7 @@ ENGINEERING = re.compile(rf"{SIGN}({DECIMAL})[eE]([+-]?\d+)")
 ENCLOSED = re.compile(rf"{SIGN}\(([^()]*+(?:\([^()]*+\))?[^()]*+)\)")
 """A sign before one number in parentheses, -(5), which may hold another pair, (2/(-3))."""
 
-THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
+THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:,\d{3})+)(?![\d,])")
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ class Number:
 
 
 def number(text: str) -> Number | None:
-    """Read an integer, decimal, fraction, mixed number, power of ten or exact root; None for anything else."""
+    """Read a written-out integer, decimal, fraction, mixed number or power of ten; None for anything else."""
     if match := PLAIN.fullmatch(text):
         digits, places = _precision(match[2])
         return Number(_signed(match[1], Fraction(match[2])), digits=digits, places=places)
@@ -68,8 +62,6 @@ def number(text: str) -> Number | None:
         return _scaled(match[1], match[2] or "1", match[3] or match[4])
     if match := ENGINEERING.fullmatch(text):
         return _scaled(match[1], match[2], match[3])
-    if (match := ROOT.fullmatch(text)) and (radicand := number(match[3] or match[4])):
-        return _root(match[1], radicand.value, int(match[2] or 2))
     if match := REPEATING.fullmatch(text):
         once, period = match[3], match[4] or match[5]
         value = Fraction(int((match[2] + once) or "0"), 10 ** len(once))
@@ -111,15 +103,6 @@ def _ratio(sign: str, whole: str, numerator: str, denominator: str) -> Number | 
     if not below or (whole and not (numerator.isdigit() and denominator.isdigit() and above < below)):
         return None  # 2\frac{-1}{2} and 2\frac{3}{2} are no mixed numbers
     return Number(_signed(sign, int(whole or 0) + above / below), ratio=True)
-
-
-def _root(sign: str, radicand: Fraction, index: int) -> Number | None:
-    """Return a root that is rational, like the square root of 36; None for others."""
-    parts = abs(radicand).as_integer_ratio()
-    if max(parts) > LARGEST_RADICAND:
-        return None
-    root = Fraction(*(round(part ** (1 / index)) for part in parts)) * (-1 if radicand < 0 else 1)
-    return Number(_signed(sign, root), ratio=True) if root**index == radicand else None
 
 
 def _precision(decimal: str) -> tuple[int, int]:

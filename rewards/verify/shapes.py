@@ -4,30 +4,25 @@ Inequalities and set-builders are intervals and unions of them: x < -2 or x > 3,
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
-from rewards.verify.names import LETTER, MEMBER, named
+from rewards.verify.names import LETTER, MEMBER, named, tight
 from rewards.verify.numbers import number
 from rewards.verify.text.brackets import CLOSING, OPENING, partner, split, unwrapped
 from rewards.verify.units import compound
 
-ENVIRONMENT = re.compile(
-    r"\\begin\s*\{(matrix|[pbvB]matrix|array|smallmatrix)\}(?:\s*\{[lcr| ]*\})?(.*)"
-    r"\\end\s*\{\1\}",
-    re.DOTALL,
-)
+ENVIRONMENT = re.compile(r"(?s)\\begin\s*\{((?:small|[pbvB])?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}")
 WRAPPED = re.compile(r"(?:\(|\[)\s*(\\begin.*\\end\s*\{\w+\})\s*(?:\)|\])", re.DOTALL)
-TRANSPOSED = re.compile(r"(.*[)\]}])\s*\^\s*\{?\s*(?:T|\\top)\s*\}?", re.DOTALL)
 ANGLES = re.compile(r"\\langle(?![a-z])((?:(?!\\[lr]angle).)+)\\rangle")
-ROW_END = re.compile(r"\\\\(?:\[\w+\])?|\\cr(?![a-z])")
+ROW = re.compile(r"\[([^\[\]]+)\]")
+ROWS = re.compile(rf"\[\s*{ROW.pattern}(?:\s*,\s*{ROW.pattern})+\s*\]")
 CONJUNCTION = re.compile(
     r"\s*,?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor\b|\\vee\b)\s*"
 )
 
-THOUSANDS_ONLY = re.compile(r"[^,;]*?(?<![\d.])\d{1,3}(?:,\d{3})+(?![\d,])[^,;]*")
+THOUSANDS_ONLY = re.compile(r"[^,;]*?(?<![\d.])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])[^,;]*")
 """One number with thousands separators, and text around it."""
 
 INFINITY = r"\infty"
@@ -36,11 +31,12 @@ BOUND = re.compile(rf"(?:([^<>=]+?)\s*(<|>|\\leq|\\geq)\s*)?({VARIABLE})\s*(?:(<
 POINT = re.compile(rf"({VARIABLE})\s*=\s*([^<>=,;]+)")
 MODULUS = rf"\|\s*({VARIABLE})\s*\|"
 BOUNDS = [
-    (re.compile(rf"({VARIABLE})\s*\\neq\s*([^<>=,;]+)"), r"\1 < \2 or \1 > \2"),
-    (re.compile(rf"{MODULUS}\s*(<|\\leq)\s*(\d[^<>=,;|]*)"), r"-\3 \2 \1 \2 \3"),
-    (re.compile(rf"{MODULUS}\s*(>|\\geq)\s*(\d[^<>=,;|]*)"), r"-\3 \2 \1 or \1 \2 \3"),
+    (re.compile(rf"^-\s*({VARIABLE})\s*(<|>|\\leq|\\geq)\s*([^<>=,;]+)$"), r"-(\3) \2 \1"),
+    (re.compile(rf"^({VARIABLE})\s*\\neq\s*([^<>=,;]+)$"), r"\1 < \2 or \1 > \2"),
+    (re.compile(rf"^{MODULUS}\s*(<|\\leq)\s*(\d[^<>=,;|]*)$"), r"-\3 \2 \1 \2 \3"),
+    (re.compile(rf"^{MODULUS}\s*(>|\\geq)\s*(\d[^<>=,;|]*)$"), r"-\3 \2 \1 or \1 \2 \3"),
 ]
-"""Inequalities that are written as bounds: x \\neq 1, |x| < 1, |x| > 1."""
+"""Inequalities that are written as bounds: -x < 1, x \\neq 1, |x| < 1, |x| > 1."""
 
 BUILDER = re.compile(
     rf"\\\{{\s*({VARIABLE})\s*(?:\\in\s*(?:\\mathbb\s*\{{?R\}}?|\\R|R)\s*)?(?:\\mid(?![a-z])|\||:)\s*(.+?)\s*\\\}}",
@@ -92,11 +88,6 @@ class Shape:
     names: tuple[str, ...] = ()
     interval: bool = False
 
-    @property
-    def is_vector(self) -> bool:
-        """Whether a matrix has one row or one column."""
-        return self.columns in (1, len(self.parts))
-
 
 def shape(text: str) -> Shape:
     """Return the shape of a plain answer. Names before a value are separated; a chain of equal values is a scalar."""
@@ -111,12 +102,13 @@ def shape(text: str) -> Shape:
     if len(union := split(text, r"\cup")) > 1 or (union := _either(text)):
         return Shape(Kind.UNION, union)
     if match := ENVIRONMENT.fullmatch(match[1] if (match := WRAPPED.fullmatch(text)) else text):
-        rows = [re.split(r"\s*&\s*", row.strip()) for row in ROW_END.split(match[2]) if row.strip()]
-        if matrix := _matrix(rows):
-            return replace(matrix, brackets="||" if match[1] == "vmatrix" else "")
-    if (match := TRANSPOSED.fullmatch(text)) and (inner := shape(match[1])).kind in (Kind.MATRIX, Kind.SEQUENCE):
-        columns = inner.columns or len(inner.parts)
-        return _matrix([inner.parts[place::columns] for place in range(columns)]) or inner
+        lines = re.split(r"\\\\(?:\[\w+\])?|\\cr(?![a-z])", match[2])
+        rows = [re.split(r"\s*&\s*", row.strip()) for row in lines if row.strip()]
+    else:
+        rows = [[*split(row, ",")] for row in ROW.findall(text[1:-1])] if ROWS.fullmatch(text) else []
+    if len({len(row) for row in rows}) == 1:
+        cells, bars = tuple(cell for row in rows for cell in row), "||" if "{vmatrix}" in text else ""
+        return Shape(Kind.MATRIX, cells, bars, columns=len(rows[0]))
     if text.startswith(r"\{") and text.endswith(r"\}") and not re.search(r"\\mid|\||:|\\\}.*\\\{", text):
         return Shape(Kind.SET, tuple(_values(text[2:-2])))
     if match := ANGLES.fullmatch(text):
@@ -126,8 +118,6 @@ def shape(text: str) -> Shape:
     if text[:1] and text[0] in OPENING and text[-1] in CLOSING and partner(text) == len(text) - 1:
         parts = split(text[1:-1], ",")
         if len(parts) > 1:
-            if text[0] == "[" and all(part[:1] == "[" and part[-1:] == "]" for part in parts):
-                return _matrix([split(part[1:-1], ",") for part in parts]) or Shape(Kind.SEQUENCE, parts, "[]")
             return Shape(Kind.SEQUENCE, parts, text[0] + text[-1], interval=INFINITY in text)
     if ":" in text and (match := CLOCK.fullmatch(text)):
         hour, minute, second, half = match.groups(default="")
@@ -135,13 +125,6 @@ def shape(text: str) -> Shape:
     if ":" in text and len(parts := split(text, ":")) > 1:
         return Shape(Kind.RATIO, parts)
     return Shape(Kind.SCALAR, (text,))
-
-
-def _matrix(rows: Sequence[Sequence[str]]) -> Shape | None:
-    """Return the matrix of these rows; None if they differ in length."""
-    if len({len(row) for row in rows}) != 1:
-        return None
-    return Shape(Kind.MATRIX, tuple(cell for row in rows for cell in row), columns=len(rows[0]))
 
 
 def _intervals(name: str, intervals: list[Ends]) -> Shape:
@@ -165,17 +148,13 @@ def _either(text: str) -> tuple[str, ...]:
 
 
 def _values(text: str) -> list[str]:
-    return [value for element in _elements(text) for value in _both_signs(element)]
-
-
-def _elements(text: str) -> list[str]:
     """Split a list at commas, semicolons, "and" and "or"."""
     groups = [split(group, ",") for group in split(text, ";")]
     if len(groups) > 1 and len(sizes := {len(group) for group in groups}) == 1 and sizes != {1}:
-        return [f"({', '.join(group)})" for group in groups]  # x=1, y=2; x=3, y=4
+        return [value for group in groups for value in _both_signs(f"({', '.join(group)})")]  # x=1, y=2; x=3, y=4
     text = CONJUNCTION.sub(" ; ", text)
     commas = [text] if THOUSANDS_ONLY.fullmatch(text) else list(split(text, ","))
-    return [piece for part in commas for piece in split(part, ";") if piece]
+    return [value for part in commas for piece in split(part, ";") if piece for value in _both_signs(piece)]
 
 
 def _both_signs(text: str) -> list[str]:
@@ -196,24 +175,19 @@ def solution(text: str) -> tuple[str, list[Ends]] | None:
     condition = builder[2] if builder else text
     if not INEQUALITY.search(condition):
         return None
-    found = [_bounds(bound) for part in OR.split(condition) for bound in OR.split(_as_bounds(part))]
+    for pattern, bounds in BOUNDS:
+        condition = " or ".join(pattern.sub(bounds, part) for part in OR.split(condition))
+    found = [_bounds(bound) for bound in OR.split(condition)]
     known = [each for each in found if each]
-    names = {name for name, _ in known} | ({_name(builder[1])} if builder else set())
+    names = {name for name, _ in known} | ({tight(builder[1])} if builder else set())
     if len(known) < len(found) or len(names) != 1:
         return None
     return names.pop(), [interval for _, interval in known]
 
 
-def _as_bounds(text: str) -> str:
-    for pattern, bounds in BOUNDS:
-        if match := pattern.fullmatch(text):
-            return match.expand(bounds)
-    return text
-
-
 def _bounds(text: str) -> tuple[str, Ends] | None:
     if (match := POINT.fullmatch(text)) and not _unknown(match[2]):
-        return _name(match[1]), ("{}", match[2].strip(), "")
+        return tight(match[1]), ("{}", match[2].strip(), "")
     match = BOUND.fullmatch(text)
     if not match or not (match[2] or match[4]):
         return None
@@ -228,13 +202,9 @@ def _bounds(text: str) -> tuple[str, Ends] | None:
     low, high = left or f"-{INFINITY}", right or INFINITY
     opens = "[" if first in (r"\leq", r"\geq") else "("
     closes = "]" if second in (r"\leq", r"\geq") else ")"
-    return _name(variable), (opens + closes, low.strip(), high.strip())
+    return tight(variable), (opens + closes, low.strip(), high.strip())
 
 
 def _unknown(side: str) -> bool:
     """Whether a bound contains letters outside the names of commands: constants do not."""
     return bool(re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", side)))
-
-
-def _name(variable: str) -> str:
-    return re.sub(r"\s", "", variable)

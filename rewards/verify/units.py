@@ -8,17 +8,12 @@ from rewards.verify.numbers import Number, equal, number, without_thousands
 from rewards.verify.text.words import CARDINALS, PARTS, SCALES, VOCABULARY, product
 
 KNOWN = {
-    form: unit
+    form: short + unit
     for unit, spellings in VOCABULARY["units"].items()
+    for short, long in [("", ""), *(VOCABULARY["prefixes"].items() if unit in VOCABULARY["prefixed"] else ())]
     for word in spellings.split()
-    for form in ([word] if len(word) == 1 else [word, f"{word}s"])
-}
-KNOWN |= {
-    (short if len(word) <= 3 else long) + word + plural: short + unit
-    for unit in VOCABULARY["prefixed"]
-    for word in VOCABULARY["units"][unit].split()
-    for short, long in VOCABULARY["prefixes"].items()
-    for plural in ("", "s")
+    for name in [(short if len(word) <= 3 else long) + word]
+    for form in ([name] if len(name) == 1 else [name, f"{name}s"])
 }
 """Units of measurement, by each of their spellings, with and without a prefix."""
 
@@ -48,7 +43,7 @@ BASE = re.compile(r"\(?([+-]?[0-9A-F]*\d[0-9A-F]*)\)?_(?:(\d)|\{\(?(\d{1,2})\)?\
 DEGREE = re.compile(r"(.*\S)\s*\^\\circ\s*(?:\\text\{)?\s*(C|F|[Cc]elsius|[Ff]ahrenheit)?\s*\}?")
 DEGREES = {"": "degree", "c": "celsius", "f": "fahrenheit"}
 PERCENT = re.compile(r"(.*\S)\s*(?:%|\\text\{\s*(?:%|percent|per cent)\s*\}|(?<=[\d} ])\s*per ?cent)")
-POWER = r"(\^\s*\{?\s*[23]\s*\}?)?"
+POWER = r"(\^\s*\{?\s*-?[1-3]\s*\}?)?"
 TAIL = re.compile(rf"(.*\S)\s*\\text\{{([^{{}}\d]*)\}}\s*{POWER}")
 WORDS_AFTER = re.compile(
     r"(.*[\d}%)])(?:\s+(?![A-Za-z](?: [A-Za-z])+(?![A-Za-z]))|(?=/\s?[A-Za-z]{2}))"
@@ -192,8 +187,6 @@ def _tail(tail: str, power: str, prose: bool) -> Quantity | None:
         elif bare not in ASIDE and not (bare == "times" and last):
             return None
     unit = "/".join(units).rstrip("/")
-    if exponent and not unit and nouns:
-        return None  # square roots
     return Quantity("", unit + exponent if units[-1] else unit, things=(*nouns[::-1], *others))
 
 

@@ -16,8 +16,8 @@ BOX = "\\boxed"
 NAME = r"(?:[A-Za-z](?:_\w|_\{\w+\}|')?|\\[a-z]+)"
 SPACE = r"(?:[\s$]|\\q?quad|\\[ ,;:])*"
 BETWEEN = re.compile(
-    rf"{SPACE}(?:\\[)\]])?{SPACE}(?:,|;|,?\s*(?:and|or|\\text\{{\s*,?\s*(?:and|or)\s*\}})){SPACE}(?:\\[(\[])?{SPACE}"
-    rf"(?:({NAME})\s*=\s*)?"
+    rf"{SPACE}(?:\\[)\]])?{SPACE}(?:,|;|,?\s*(?:and|or|\\text\{{\s*,?\s*(?:for [^{{}}]*)?(?:and|or)\s*\}}))"
+    rf"{SPACE}(?:\\[(\[])?{SPACE}(?:({NAME})\s*=\s*)?"
 )
 """Separator of two boxes of a list: a comma, "and" or "or", perhaps with the name of the next value."""
 

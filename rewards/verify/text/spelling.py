@@ -30,100 +30,87 @@ FOR_ALL = (
 )
 MOD = r"\s*\(?\s*(?:\\[pb]?mod(?![A-Za-z])|(?:\\text\{\s*\(?\s*|(?<=[\s(]))mod(?:ulo)?(?![A-Za-z]))"
 
-BEFORE = rf"(?:(?:(?:a )?total of|{'|'.join(VOCABULARY['before'].split())})(?![A-Za-z])[.:]?\s*)+"
-NAME = r"(?:\\text\{\s*)?[A-Za-z]{4,}(?: [A-Za-z]{2,}){0,4}"
+BEFORE = rf"(?:(?:(?:a )?total of|{'|'.join(VOCABULARY['before'].split())})(?![A-Za-z])[.,:]?\s*)+"
+NAME = r"(?:\\text\{\s*)?(?:[Tt]he )?[A-Za-z]{3,}(?: [A-Za-z]{2,}){0,4}"
 DOTTED = r"\\dot\s*(?:\{\s*(\d)\s*\}|(\d))"
 
+MARKUP = (
+    r"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lr]?|(?:display|text|script)style|(?:no)?limits|normalsize|small"
+    r"|[lL]arge|LARGE|[hH]uge|tiny|boldmath|(?:bf|it|sf|tt|rm|sl|sc|up)(?:series|shape|family)?|noindent|h?fill?"
+    r"|newline|nonumber|notag|(?:math)?strut|(?:black)?square|Box|qed|checkmark)(?![A-Za-z])"
+    r"|\\(?:tag|label)\*?\s*\{[^{}]*\}|^(?:\s*\\\\)+|(?:\\\\\s*)+$"
+)
 LAYOUT = [
-    (re.compile(r"(=[^=,;&]*?)(?:\\q?quad|\\\\(?=\s))\s*(?=[^=,;]+=)"), r"\1, "),
-    (re.compile(r"^\s*\\(?:therefore|implies|iff|(?:[lL]ong)?[rR]ightarrow)(?![A-Za-z])"), ""),
-    (re.compile(rf"{DOTTED}(?:(\d*){DOTTED})?"), r"\\overline{\1\2\3\4\5}"),
-    (re.compile(r"\\(overline|bar)\s*(\d)"), r"\\\1{\2}"),
-    (re.compile(r"(?<=\.)(?=\d+ ?(?:\\[lc]?d|\.))(\d*?)(\d{1,6}?)\2{2,} ?(?:\\[lc]?dots|\.{3})"), r"\1\\overline{\2}"),
-    (re.compile(r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![A-Za-z]))"), "'"),
-    (re.compile(r"\^\s*(-?\d*\.\d+|-?\d{2,}|-\d)"), r"^{\1}"),
-    (re.compile(r"\\left\s*\.|\\right\s*\."), ""),
-    (re.compile(r"\\(left|right|[bB]igg?[lr]?|displaystyle|textstyle|scriptstyle|limits|nolimits)(?![A-Za-z])"), ""),
-    (re.compile(r"\{\s*\\(?:rm|textrm)\s+([^{}]*)\}"), r"\\text{\1}"),
-    (
-        re.compile(
-            r"\\(?:(?:bf|it|sf|tt|rm|sl|sc|up)(?:series|shape|family)?|normalsize|small|[lL]arge|LARGE|[hH]uge|boldmath"
-            r"|noindent|h?fill?|newline|nonumber|notag|(?:math)?strut|(?:black)?square|Box|qed)(?![A-Za-z])"
-            r"|\\(?:tag|label)\*?\s*\{[^{}]*\}|^(?:\s*\\\\)+|(?:\\\\\s*)+$"
+    (re.compile(pattern), replacement)
+    for pattern, replacement in [
+        (r"^\s*\\begin\{(cases|aligned)\}(.*)\\end\{\1\}\s*$", r"\2"),
+        (r"(=[^=,;&]*?)(?:\\q?quad|\\\\(?=\s|[a-z]\s*=))\s*(?=[^=,;]+=)", r"\1, "),
+        (r"^\s*\\(?:therefore|implies|iff|(?:[lL]ong)?[rR]ightarrow)(?![A-Za-z])", ""),
+        (rf"{DOTTED}(?:(\d*){DOTTED})?", r"\\overline{\1\2\3\4\5}"),
+        (r"\\(overline|bar)\s*(\d)", r"\\\1{\2}"),
+        (r"(?<=\.)(?=\d+ ?(?:\\[lc]?d|\.))(\d*?)(\d{1,6}?)\2{2,} ?(?:\\[lc]?dots|\.{3})", r"\1\\overline{\2}"),
+        (r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![A-Za-z]))", "'"),
+        (r"\^\s*(-?\d*\.\d+|-?\d{2,}|-\d)", r"^{\1}"),
+        (r"\{\s*\\(?:rm|textrm)\s+([^{}]*)\}", r"\\text{\1}"),
+        (MARKUP, ""),
+        (r"\\(?:(?:[hvm]space\*?|[hv]phantom)\s*\{[^{}]*\}|(?:[hm]skip|m?kern)\s*-?[\d.]+\s*[a-z]{2})", " "),
+        (r":=|\\(?:coloneqq|triangleq)(?![a-z])|\\(?:overset|stackrel)\s*\{[^=]*\}\s*\{=\}", "="),
+        (r"\\(?:textcolor|colorbox|color)\s*(?:\[[^\]]*\]\s*)?\{[^{}]*\}", FREE),
+        (r"(?<=\d),\\!\s*(?=\d{3})", ","),
+        (r"\\!|\\phantom\s*(?:\{[^{}]*\}|\S)", ""),
+        (r"(?<=\d)(?:\\,|\\thinspace\s?|\{,\}| )(?=\d{3}(?![\d/]))", ","),
+        (r"(?<!\\)\\(?:[,;:> ]|$)|~|\\(?:thinspace|medspace|thickspace|enspace)(?![A-Za-z])|\\q?quad", " "),
+        (r"\s+", " "),
+        (r"(?<!\\)\\[()\[\]]|(?<!\\)\$", ""),
+        (r"\\(?:[dtc]|nice|s|big)(frac|binom|cup|cap)(?![A-Za-z])", r"\\\1"),
+        (r"\\(frac|binom)\s*([A-Za-z\d])", r"\\\1{\2}"),
+        (r"\\(frac|binom)\s*(\{[^{}]*\})\s*([A-Za-z\d])", r"\\\1\2{\3}"),
+        (r"\\(?:(?:mathrm|text|textrm|mathit|operatorname)\s*\{\s*([ie])\s*\}|([ij])math(?![A-Za-z]))", r" \1\2 "),
+        (r"\\(?:[mh]box|text[a-z]*|emph|mathrm|operatorname\*?)\s*\{", r"\\text{"),
+        (r"\\(?:math(?:bf|it|sf|tt|normal)|ensuremath|boldsymbol|bm|pmb|underline|fbox|boxed)(?=\s*\{)", FREE),
+        (r"(\\text\{[^{}^]*)\^\{?([23])\}?\s*\}", r"\1}^\2"),
+        (r"\\text\{\s*(\\text\{[^{}]*\})\s*\}", r"\1"),
+        (r"\\&|\\land(?![a-z])|(?<![A-Za-z])as well as(?![A-Za-z])", " and "),
+        (r"<sup>([^<>]*)</sup>", r"^{\1}"),
+        (r"\\text\{\s*([,;])\s*\}", r"\1 "),
+        (rf"(?i)^\s*(?:\\text\{{\s*{BEFORE}\}}|(\\text\{{)?\s*{BEFORE}(?=[^\s=}}]))", r"\1"),
+        (rf"((?:^|[,;])\s*{NAME})(?:\s*:| (?:is|are|equals)(?![a-z]))\s*(\}}?)\s*(?=[-+\d\\(])", r"\1\2 = "),
+        (r"\\text\{[\s.:]*\}|^\s*=|\}\s*\\cdot\s*\\text\{", " "),
+        (r"(?<=[\d}])\s+(?:\\text\{\s*)?([kMm]?)\s*\}?\s*\\Omega(?:\s*\}|(?![A-Za-z]))", r" \\text{\1ohm}"),
+        (r"\\text\{\s*(sin|cos|tan|log|ln)\s*\}|(?<![A-Za-z\\])(sin|cos|tan|log|ln)(?=[ (])", r"\\\1\2 "),
+        (r"\\log\s*_\s*(?:e(?![a-z])|\{\s*e\s*\})", r"\\ln "),
+        (r"\\lg(?![a-z])", r"\\log_{10} "),
+        (r"\\text\{([^{}]*[^{}\s,]),? (and|or) ?\}", r"\\text{\1} \2 "),
+        (rf"{BEFORE_SET}[a-z]\s*\\in\s*\\mathbb\s*\{{?Z\}}?\s*\)?\s*$", ""),
+        (rf"{FOR_ALL}(?=\s*(?:$|,|;|\\text\{{\s*,?\s*and))", ""),
+        (rf"{MOD}\s*\}}?\s*\{{?\s*(\d+|[a-z])(?!\w)\s*\}}?\s*\)?\s*\}}?\s*$", r"\\mod{\1}"),
+        (r"\\equiv(?=.*\\mod\{\w+\}$)", "="),
+        (
+            r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-z]))|\\(?:text)?degree(?![a-z])|(?<=\d )degrees?(?= [CF]$)",
+            r"^\\circ",
         ),
-        "",
-    ),
-    (re.compile(r"\\(?:(?:[hvm]space\*?|[hv]phantom)\s*\{[^{}]*\}|(?:[hm]skip|m?kern)\s*-?[\d.]+\s*[a-z]{2})"), " "),
-    (
-        re.compile(
-            r":=|\\coloneqq(?![a-z])|\\triangleq(?![a-z])|\\(?:overset|stackrel)\s*\{(?:[^{}]|\{[^{}]*\})*\}\s*\{=\}"
-        ),
-        "=",
-    ),
-    (re.compile(r"\\(?:textcolor|colorbox|color)\s*(?:\[[^\]]*\]\s*)?\{[^{}]*\}"), FREE),
-    (re.compile(r"(?<=\d),\\!\s*(?=\d{3})"), ","),
-    (re.compile(r"\\!|\\phantom\s*(?:\{[^{}]*\}|\S)"), ""),
-    (re.compile(r"(?<=\d)(?:\\,|\\thinspace\s?|\{,\})(?=\d{3}(?!\d))"), ","),
-    (re.compile(r"(?<!\\)\\(?:[,;:> ]|$)|~|\\(?:thinspace|medspace|thickspace|enspace)(?![A-Za-z])|\\q?quad"), " "),
-    (re.compile(r"\s+"), " "),
-    (re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$"), ""),
-    (re.compile(r"\\(?:[dtc]|nice|s|big)(frac|binom|cup|cap)(?![A-Za-z])"), r"\\\1"),
-    (re.compile(r"\\(frac|binom)\s*([A-Za-z\d])"), r"\\\1{\2}"),
-    (re.compile(r"\\(frac|binom)\s*(\{[^{}]*\})\s*([A-Za-z\d])"), r"\\\1\2{\3}"),
-    (re.compile(r"\\(?:mathrm|text|textrm|mathit|operatorname)\s*\{\s*([ie])\s*\}"), r" \1 "),
-    (re.compile(r"\\([ij])math(?![A-Za-z])"), r" \1 "),
-    (
-        re.compile(r"\\(?:[mh]box|text(?:rm|bf|it|sf|tt|sl|sc|up|normal)|emph|mathrm|operatorname\*?)(?=\s*\{)"),
-        r"\\text",
-    ),
-    (
-        re.compile(
-            r"\\(?:math(?:bf|it|sf|tt|normal|bin|ord)|ensuremath|boldsymbol|bm|pmb|underline|fbox|boxed)(?=\s*\{)"
-        ),
-        FREE,
-    ),
-    (re.compile(r"\\text\s+\{"), r"\\text{"),
-    (re.compile(r"(\\text\{[^{}^]*)\^\{?([23])\}?\s*\}"), r"\1}^\2"),
-    (re.compile(r"(?<=[\d}])\s+(?:\\text\{\s*([kMm]?)\s*\}?\s*)?\\Omega(?:\s*\}|(?![A-Za-z]))"), r" \\text{\1ohm}"),
-    (re.compile(r"\\&|(?<![A-Za-z])as well as(?![A-Za-z])"), " and "),
-    (re.compile(r"\\log\s*_\s*(?:e(?![a-z])|\{\s*e\s*\})"), r"\\ln "),
-    (re.compile(r"\\lg(?![a-z])"), r"\\log_{10} "),
-    (re.compile(r"<sup>([^<>]*)</sup>"), r"^{\1}"),
-    (re.compile(rf"((?:^|[,;])\s*{NAME})\s*:\s*(\}}?)\s*(?=[-+\d\\(])"), r"\1\2 = "),
-    (re.compile(r"\\text\{\s*([,;])\s*\}"), r"\1 "),
-    (re.compile(rf"^\s*(?:\\text\{{\s*{BEFORE}\}}|(\\text\{{)?\s*{BEFORE}(?=[^\s=}}]))", re.IGNORECASE), r"\1"),
-    (re.compile(r"\\text\{[\s.:]*\}|^\s*="), " "),
-    (re.compile(r"\\text\{\s*(sin|cos|tan|log|ln)\s*\}"), r"\\\1 "),
-    (re.compile(r"\\text\{([^{}]*[^{}\s,]),? (and|or) ?\}"), r"\\text{\1} \2 "),
-    (re.compile(rf"{BEFORE_SET}[a-z]\s*\\in\s*\\mathbb\s*\{{?Z\}}?\s*\)?\s*$"), ""),
-    (re.compile(rf"{FOR_ALL}(?=\s*(?:$|,|;|\\text\{{\s*,?\s*and))"), ""),
-    (re.compile(rf"{MOD}\s*\}}?\s*\{{?\s*(\d+|[a-z])(?!\w)\s*\}}?\s*\)?\s*\}}?\s*$"), r"\\mod{\1}"),
-    (re.compile(r"\\equiv(?=.*\\mod\{\w+\}$)"), "="),
-    (re.compile(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\\degree(?![A-Za-z])|\\textdegree"), r"^\\circ"),
-    (re.compile(r"_\s*\{\s*(\w)\s*\}"), r"_\1"),
-    (re.compile(r"_\s*\{\s*(\w+)\s*\}"), r"_{\1}"),
-    (re.compile(r"\\text\{\s*(\w+)\s*\}(?=_[\d{])"), r"\1"),
-    (re.compile(r"\\(l|g)(?:eqslant|eqq|e)(?![A-Za-z])"), r"\\\1eq"),
-    (re.compile(r"\\ne(?![A-Za-z])|(?<=\s)!=|\\not\s*="), r"\\neq"),
-    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
-    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
-    (re.compile(r"<=(?!>)"), r"\\leq "),
-    (re.compile(r">="), r"\\geq "),
-    (re.compile(r"\\(?:varnothing|O)(?![A-Za-z])|\\\{\s*\\\}"), r"\\emptyset"),
-    (re.compile(r"\\frac\s*\\pi(?![A-Za-z])\s*"), r"\\frac{\\pi}"),
-    (re.compile(r"\\%"), "%"),
-    (re.compile(r"^\s*\\(?:thick)?approx(?![A-Za-z])"), ""),
-    (re.compile(r"√\s*(?:\(([^()]*)\)|(\w+))"), r"\\sqrt{\1\2}"),
-    (re.compile(r"(?<![A-Za-z\\])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
-    (re.compile(r"(?<![A-Za-z\\])(pi|theta)(?![A-Za-z])"), r"\\\1 "),
-    (re.compile(r"\\text\{\s*(\\(?:pi|theta)) \s*\}"), r"\1 "),
-    (re.compile(r"(?<![A-Za-z\\])(sin|cos|tan|log|ln)(?=[ (])"), r"\\\1"),
-    (re.compile(r"\*\*"), "^"),
-    (re.compile(r"(?<![A-Za-z\\])(?:inf(?:inity|ty)?|[Ii]nfinitely many)(?![A-Za-z])"), r"\\infty"),
-    (re.compile(r"^((?:[a-z]\s*\\in)?\s*)\\(?:mathbb\s*\{?R\}?|R)$"), r"\1(-\\infty, \\infty)"),
-    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
-    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
-    (re.compile(r"\s+"), " "),
+        (r"_\s*\{\s*(\w)\s*\}", r"_\1"),
+        (r"_\s*\{\s*(\w+)\s*\}", r"_{\1}"),
+        (r"\\text\{\s*(\w+)\s*\}(?=_[\d{])", r"\1"),
+        (r"\\(l|g)(?:eqslant|eqq|e)(?![A-Za-z])", r"\\\1eq"),
+        (r"\\ne(?![A-Za-z])|(?<=\s)!=|\\not\s*=", r"\\neq"),
+        (r"\\lt(?![A-Za-z])", "<"),
+        (r"\\gt(?![A-Za-z])", ">"),
+        (r"<=(?!>)", r"\\leq "),
+        (r">=", r"\\geq "),
+        (r"\\(?:varnothing|O)(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset"),
+        (r"\\frac\s*\\pi(?![A-Za-z])\s*", r"\\frac{\\pi}"),
+        (r"\\%", "%"),
+        (r"^\s*\\(?:thick)?approx(?![A-Za-z])", ""),
+        (r"(?:√|(?<![A-Za-z\\])sqrt(?=\s*\())\s*(?:\(([^()]*)\)|(\w+))", r"\\sqrt{\1\2}"),
+        (r"\\text\{\s*(pi|theta)\s*\}|(?<![A-Za-z\\])(pi|theta)(?![A-Za-z])", r"\\\1\2 "),
+        (r"\*\*", "^"),
+        (r"(?<![A-Za-z\\])(?:inf(?:inity|ty)?|[Ii]nfinitely many)(?![A-Za-z])", r"\\infty"),
+        (r"^((?:[a-z]\s*\\in)?\s*)\\(?:mathbb\s*\{?R\}?|R)$", r"\1(-\\infty, \\infty)"),
+        (r"\\lbrace(?![A-Za-z])", r"\\{"),
+        (r"\\rbrace(?![A-Za-z])", r"\\}"),
+        (r"\s+", " "),
+    ]
 ]
 """Rewrites of spelling and spacing. Each pattern is linear on text of bounded length."""
 
@@ -152,7 +139,7 @@ SPECIAL = str.maketrans(
         **dict(zip("∣⁄∕∗′’。", "|//*''.", strict=True)),
         **dict.fromkeys("−–—‐‑‒", "-"),
         **dict.fromkeys("，、", ", "),
-        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff∎■□", ""),
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff∎■□✓", ""),
         "℃": r"^\circ C",
         **dict.fromkeys("\u00a0\u2009\u202f\u3000", " "),
     }
@@ -171,16 +158,14 @@ GREEK = re.compile("GREEK (SMALL|CAPITAL) LETTER (FINAL )?([A-Z]+)")
 def plain(answer: str) -> str:
     """Return an answer in normalized spelling, without layout, dollars, surrounding white space and a full stop.
 
-    The result is empty if the answer contains control characters, lone surrogates or ~~struck-out text~~, or is too
-    long.
+    The result is empty if the answer contains control characters, lone surrogates or ~~, or is too long.
     """
     single = "\\" if r"\begin" not in answer else r"\\"
     answer = ESCAPE.sub(lambda match: ESCAPES.get(match[0], single), answer)
-    control = any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in answer)
-    if len(answer) > MAX_ANSWER or control or "~~" in answer:
+    if len(answer) > MAX_ANSWER or any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r" for c in answer):
         return ""
     answer = ascii_latex(answer).strip()
-    if len(answer) > MAX_ANSWER:
+    if len(answer) > MAX_ANSWER or "~~" in answer:
         return ""
     if PLAIN.fullmatch(answer):
         return answer

@@ -33,8 +33,8 @@ MINUS = re.compile(
 SCALED = re.compile(rf"(?<=\d)()\s*(\\text\{{)?[\s-]*({'|'.join(SCALES)})s?(?![A-Za-z])\s*(\}})?")
 PARTED = re.compile(rf"(?<![\d.,/])(\d+)\s*(\\text\{{)?[\s-]*({'|'.join(PARTS)})(?: parts?)?(?![A-Za-z])\s*(\}})?")
 BASE = re.compile(
-    rf"(?<=[\w)])(?:_\{{?\\text\{{\s*({'|'.join(UNITS)})\s*\}}\}}?"
-    rf"|\s*(?:\\text\{{\s*)?\(?(?:in )?base[ -](?:\}}\s*)?(\d+|{'|'.join(UNITS)})\s*\)?\s*\}}?$)"
+    r"(?<=[\w)])(?:_\{?\\text\{\s*(?:base )?|\s*\(?(?:\\text\{\s*)?\(?(?:in )?base[ -])(?:\}\s*)?"
+    rf"({'|'.join(UNITS)}|\d+)\s*[)}}]*$"
 )
 ORDINAL = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:\\text\{\s*)?(st|nd|rd|th)(?![A-Za-z])\s*\}?\s*\}?")
 
@@ -85,7 +85,7 @@ def read_words(text: str) -> str:
     if (match := ORDINAL.match(text)) and match[2] == _suffix(int(match[1][-2:])):
         return f"{match[1]} {text[match.end() :]}".strip()
     text = PARTED.sub(_value, SCALED.sub(_value, text))
-    return BASE.sub(lambda match: f"_{{{CARDINALS.get(base := match[1] or match[2], base)}}}", text)
+    return BASE.sub(lambda match: f"_{{{CARDINALS.get(match[1], match[1])}}}", text)
 
 
 def _value(match: re.Match[str]) -> str:
