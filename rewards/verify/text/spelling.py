@@ -45,7 +45,6 @@ LAYOUT = [
     for pattern, replacement in [
         (r"^\s*\\begin\{(cases|aligned)\}(.*)\\end\{\1\}\s*$", r"\2"),
         (r"(=[^=,;&]*?)(?:\\q?quad|\\\\(?=\s|[a-z]\s*=))\s*(?=[^=,;]+=)", r"\1, "),
-        (r"^\s*\\(?:therefore|implies|iff|(?:[lL]ong)?[rR]ightarrow)(?![A-Za-z])", ""),
         (rf"{DOTTED}(?:(\d*){DOTTED})?", r"\\overline{\1\2\3\4\5}"),
         (r"\\(overline|bar)\s*(\d)", r"\\\1{\2}"),
         (r"(?<=\.)(?=\d+ ?(?:\\[lc]?d|\.))(\d*?)(\d{1,6}?)\2{2,} ?(?:\\[lc]?dots|\.{3})", r"\1\\overline{\2}"),
@@ -101,7 +100,7 @@ LAYOUT = [
         (r"\\(?:varnothing|O)(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset"),
         (r"\\frac\s*\\pi(?![A-Za-z])\s*", r"\\frac{\\pi}"),
         (r"\\%", "%"),
-        (r"^\s*\\(?:thick)?approx(?![A-Za-z])", ""),
+        (r"^\s*\\(?:(?:thick)?approx|therefore|implies|iff|(?:[lL]ong)?[rR]ightarrow)(?![A-Za-z])", ""),
         (r"(?:√|(?<![A-Za-z\\])sqrt(?=\s*\())\s*(?:\(([^()]*)\)|(\w+))", r"\\sqrt{\1\2}"),
         (r"\\text\{\s*(pi|theta)\s*\}|(?<![A-Za-z\\])(pi|theta)(?![A-Za-z])", r"\\\1\2 "),
         (r"\*\*", "^"),
