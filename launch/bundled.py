@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import subprocess
 import sys
 import zipfile
@@ -19,8 +18,7 @@ from pathlib import Path
 
 from actors.models.files import bundled_folder
 from actors.storage.files import lock
-from actors.storage.folders import Layout, drop_leftovers, foreign, new_folder
-from actors.storage.layout import UNFINISHED
+from actors.storage.folders import drop_leftovers, new_folder
 from conf.arguments import words_and_options
 from conf.command import command
 from conf.errors import BadInput
@@ -36,8 +34,6 @@ CONTEXT = 8192
 
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
-LAYOUT = Layout("model", re.compile("|".join([*map(re.escape, (*FILES, "chat_template.jinja")), UNFINISHED])))
-
 
 def provide(folder: Path, build: Callable[[Path], None]) -> bool:
     """Make sure that `folder` contains the model. Return whether it was missing.
@@ -48,15 +44,15 @@ def provide(folder: Path, build: Callable[[Path], None]) -> bool:
     """
     if complete(folder):
         return False
-    if (other := foreign(folder, LAYOUT) or next(folder.glob("*"), None)) is not None:
-        raise BadInput(f"{other} is no part of a whole model, which would replace it: move it, or name a new folder")
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} is not empty, and no whole model: move it, or name a new folder")
     descriptor = lock(folder.parent, wait=True, place="XDG_CACHE_HOME")
     assert descriptor is not None  # since it waits
     try:
         if complete(folder):
             return False
-        drop_leftovers(folder, LAYOUT)
-        with new_folder(folder, LAYOUT) as made:
+        drop_leftovers(folder)
+        with new_folder(folder) as made:
             build(made)
             for path in made.iterdir():
                 path.chmod(0o644)

@@ -53,7 +53,7 @@ from launch.plan.plan import count_problems, with_problems
 from launch.plan.refusal import check_budget
 from launch.plan.view import render_plan, render_scaling, scale
 from launch.reporting import attempt, conclusion
-from launch.session.admission import find_folder, resolve_model, take_over
+from launch.session.admission import find_folder, resolve_model, take_over, take_run
 from launch.session.console import show_places
 from launch.session.ending import OnEnd, describe, end_run, end_with_budget, exit_code, next_steps, write_ending
 from launch.session.preparation import planned, prepare
@@ -116,9 +116,9 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     config = resolve_model(config, machine)
     if machine.present and not cluster:
         check_build(config, machine, software_versions(VLLM_BUILDS))
-    folder, what = find_folder(config), f"run {config.run.name!r}"
+    folder = find_folder(config)
     if os.path.exists(folder):
-        take_over(folder, what)  # leftovers of a killed process take room, on the GPU too
+        take_over(folder, "run", f"run {config.run.name!r}")  # leftovers of a killed process take room, on the GPU too
     problems = count_problems(config)  # refuses bad data
     with planned(config, machine if cluster else detect(config.device), problems) as (plan, notes):
         check_budget(plan)
@@ -135,8 +135,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         check_host(needs_of_run(plan), folder, config.run.overwrite)
         if not folder.parent.exists():
             signals.on_leave(folder.parent.rmdir)
-        signals.on_leave(folder.rmdir)
-        take_over(folder, what)
+        take_run(config, folder)
         start_server()  # it hides the environment, which Ray's processes need, while it starts
         session = BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=True, joined=joined))
         try:

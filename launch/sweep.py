@@ -26,8 +26,6 @@ from functools import cache
 from actors.formats import duration
 from actors.models.adapters import pinned
 from actors.runtime.process import VLLM_BUILDS, software_versions
-from actors.storage.folders import MARK, is_marked, mark
-from actors.storage.layout import SWEEP
 from conf.command import PlainConsole, asks_for_help, command, outliving_terminal
 from conf.errors import BadInput
 from conf.help import explain
@@ -70,7 +68,7 @@ def main(arguments: list[str], programs: Programs = PROGRAMS) -> int:
     check_sources(grid)
     for base in () if all(exam.finished for exam in (*bases, *exams.values())) else bases:
         prepare(command_line([*base.arguments, "plan=true"], CommandLine), plans[base.run.name].machine, console)
-    claim(grid)
+    take_over(grid.folder, "sweep", f"sweep {grid.name!r}")
     with outliving_terminal():
         return Scheduler(grid, bases, exams, lanes, console).run()
 
@@ -102,15 +100,6 @@ def pin_models(grid: Grid) -> None:
         pins[model.path] = model.pin or pins.get(model.path) or pinned(run.config).model.pin
         run.set("model.pin", pins[model.path])
         pinned(run.config)  # refuses an adapter to start from that was made for another commit
-
-
-def claim(grid: Grid) -> None:
-    """Lock the sweep's folder. Raise BadInput if another process has it, or if there are other files in it."""
-    take_over(grid.folder, f"sweep {grid.name!r}")
-    others = sorted(file for file in grid.folder.iterdir() if file.name != f".{MARK}.tmp")
-    if others and not is_marked(grid.folder, SWEEP):
-        raise BadInput(f"{others[0]} was there before the sweep: move it away, or give sweep.name=OTHER")
-    mark(grid.folder, SWEEP.kind)
 
 
 if __name__ == "__main__":

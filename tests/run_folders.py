@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from actors.evaluation.statistics import share_interval
+from actors.storage.folders import mark
 from conf.parsing import FORMAT
 from launch.reporting.history import Sweep, read_sweep
 
@@ -53,6 +54,7 @@ def write_run(
     `after`; None for no final evaluation. warm: those that it solves after a warm start, None without one.
     """
     (folder / "samples").mkdir(parents=True)
+    mark(folder, "run")
     config = {
         "format": FORMAT,
         "run": {"name": folder.name, "seed": seed},

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from actors.storage.files import seal
+from actors.storage.folders import mark
 from conf.load import dump, load
 
 QUESTIONS = [f"What is {number} + 4? Put the final answer within \\boxed{{}}." for number in range(6)]
@@ -40,6 +41,7 @@ def write_trained(
     ]
     checkpoint = folder / "checkpoints" / "update-000004"
     checkpoint.mkdir(parents=True)
+    mark(folder, "run")
     (folder / "config.yaml").write_text(dump(load(arguments)))
     save_adapter(checkpoint / "adapter", model, std)
     seal(checkpoint)

@@ -24,7 +24,7 @@ from actors.runtime.ray_metrics import RayMetrics
 from actors.runtime.supervision import Record
 from actors.storage.documents import EventKind, RunSummary
 from actors.storage.files import disk_trouble
-from actors.storage.putter import Putter
+from actors.storage.remote import RemoteCheckpoints
 from actors.storage.run_folder import RunFolder
 from actors.tracking.trackers import Identity, make_tracking
 from conf.errors import BadInput
@@ -62,7 +62,7 @@ class CoordinatorActor:
         )
         tracking = make_tracking(config.run.report_to, identity)
         self._folder.recover(lambda checkpoint: foreign(checkpoint, config), tracking)
-        self._putter = Putter(config, self._folder) if config.checkpoint.remote else None
+        self._remote = RemoteCheckpoints(config, self._folder) if config.checkpoint.remote else None
         self._clock = WallClock()
         price, policies = config.budget.price_per_hour, config.final_policies
         self._budget = Budget(config.budget.seconds, spent, self._clock, price, policies)
@@ -83,8 +83,6 @@ class CoordinatorActor:
         """Run to the end, write summary.json and return it. Raises BadInput if that ended the run."""
         bad_input: BadInput | None = None
         failure = ""
-        if self._putter:
-            self._putter.start()
         try:
             async with asyncio.TaskGroup() as tasks:
                 guard = tasks.create_task(self._watch_host())
@@ -123,8 +121,6 @@ class CoordinatorActor:
 
     async def show_ending(self, summary: RunSummary, seconds: float) -> None:
         """Give the loggers these seconds to send the rest of the run and its summary."""
-        if self._putter:
-            self._putter.stop()
         await asyncio.to_thread(self._folder.tracking.end, summary.content, seconds)
 
     async def _carry_out(self) -> Outcome:
@@ -186,17 +182,16 @@ class CoordinatorActor:
             self._folder.write_spent(self._budget.spent, self._ledger.record)
 
     def _note_losses(self) -> None:
-        """Count lost calls of loggers and puts of remote checkpoints, and record each change as an event."""
-        for trouble in self._folder.tracking.troubles():
-            self._ledger.count(f"warnings/{trouble.tracker}", trouble.lost)
-            if trouble.reason:
-                self._folder.append_event(self._updates, EventKind.LOGGER_FAILED, trouble.reason, trouble.tracker)
-        if self._putter:
-            puts = self._putter.puts()
-            for name, number in (("copies", puts.copies), ("failures", puts.failures), ("bytes", puts.bytes)):
-                self._ledger.count(f"remote/{name}", number)
-            if puts.news:
-                self._folder.append_event(self._updates, EventKind.REMOTE, puts.news)
+        """Count what loggers and remote checkpoints have lost, and record a new reason as an event."""
+        workers = [(worker, EventKind.LOGGER_FAILED) for worker in self._folder.tracking.workers]
+        if self._remote:
+            self._remote.look()
+            workers.append((self._remote.worker, EventKind.COPY_FAILED))
+        for worker, kind in workers:
+            lost, reason = worker.losses()
+            self._ledger.count(f"warnings/{worker.name}", lost)
+            if reason:
+                self._folder.append_event(self._updates, kind, reason, worker.name)
 
     def _note_actor(self, name: str, kind: EventKind, detail: str) -> None:
         """Record an actor's event, a fallback only once, and count a crash."""

@@ -8,8 +8,6 @@ from actors.models.adapters import model_names
 from actors.models.files import name_on_hub
 from actors.storage.documents import BenchmarkResult, EvaluatedSample, EvaluationDocument, Protocol
 from actors.storage.files import append_row, drop_half_line, read_document, read_rows, replace_text, write_document
-from actors.storage.folders import MARK, empty, is_marked, mark
-from actors.storage.layout import EVALUATION
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import recorded
@@ -49,17 +47,9 @@ class EvaluationFolder:
     def begin(self, config: Config, protocol: Protocol) -> list[BenchmarkResult]:
         """Clean up after an earlier process. Return the results so far.
 
-        Raises BadInput if its samples have another protocol, or if there is somebody else's file.
+        Raises BadInput if its samples have another protocol.
         """
-        folder, other = self.path.resolve(), None
-        if not is_marked(folder, EVALUATION):
-            other = next((path for path in folder.iterdir() if path.name != f".{MARK}.tmp"), None)
-        elif config.run.overwrite:
-            other = empty(folder, EVALUATION)
-        if other is not None:
-            raise BadInput(f"{other} is not the file of an evaluation: move it away, or give run.name=OTHER")
-        mark(folder, EVALUATION.kind)
-        files = list((folder / "samples").glob("*.jsonl"))
+        files = list((self.path / "samples").glob("*.jsonl"))
         for file in files:
             drop_half_line(file)
         if (document := self.document()) is None:

@@ -8,7 +8,7 @@ from actors.messages import AdapterRef, Group, Problem
 from actors.storage.documents import EvaluatedSample, PolicyScores
 from actors.storage.files import append_row, read_rows
 from actors.storage.run_folder import sample_row
-from actors.storage.writer import Writer
+from actors.worker import Worker
 from conf.errors import BadInput
 
 
@@ -27,7 +27,7 @@ class PolicySamples:
         self.n = n
         self.adapter = adapter
         self._file = file
-        self._writer = Writer()
+        self._writer = Worker("writer", strict=True)
         self._unwritten: deque[EvaluatedSample] = deque()
         self._rows: dict[tuple[str, int], EvaluatedSample] = {}
         known = {problem.id: problem for problem in problems}

@@ -10,10 +10,9 @@ import psutil
 import ray
 
 from actors.messages import AdapterRef
-from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
+from actors.models.adapters import ADAPTER_FILES, WEIGHTS_FILE
 from actors.storage.files import lock
-from actors.storage.folders import discard, new_folder
-from actors.storage.layout import ADAPTER, ADAPTERS
+from actors.storage.folders import delete, mark, new_folder
 
 Fingerprint = tuple[int, int]
 """Size in bytes and time of change of an adapter's weights: another run may have left a folder of the same name."""
@@ -60,7 +59,7 @@ class AdapterCopies:
         """Delete the folders of processes that have ended."""
         for left in self.folder.parent.glob("[0-9]*"):
             if left.name.isdecimal() and not psutil.pid_exists(int(left.name)):
-                discard(left, ADAPTERS)
+                delete(left)
 
     def add(self, name: str, expected: Fingerprint, stored: Stored) -> Path:
         """Return the folder of a new copy. Link the files of another engine's copy or, as the first engine of this
@@ -70,11 +69,13 @@ class AdapterCopies:
         held = lock(self.folder.parent, wait=True, place="TMPDIR")
         assert held is not None
         try:
-            self.folder.mkdir(exist_ok=True)
+            if not self.folder.exists():
+                self.folder.mkdir()
+                mark(self.folder, "temporary")
             for other in self.folder.parent.glob(f"[0-9]*/{name}"):
                 if fingerprint(other) == expected:
-                    with contextlib.suppress(FileNotFoundError), new_folder(copy, ADAPTER) as made:
-                        for file in (CONFIG_FILE, WEIGHTS_FILE):  # missing if the other engine has just retired it
+                    with contextlib.suppress(FileNotFoundError), new_folder(copy) as made:
+                        for file in ADAPTER_FILES:  # missing if the other engine has just retired it
                             os.link(other / file, made / file)
                         return copy
             write_copy(ray.get(stored), copy, expected)
@@ -83,15 +84,15 @@ class AdapterCopies:
             os.close(held)
 
     def drop(self, name: str) -> None:
-        discard(self.folder / name, ADAPTER)
+        delete(self.folder / name, ADAPTER_FILES)
 
     def clear(self) -> None:
-        discard(self.folder, ADAPTERS)
+        delete(self.folder)
 
 
 def write_copy(files: dict[str, bytes], folder: Path, expected: Fingerprint) -> None:
     """Write an adapter's files into a folder with its fingerprint; the folder appears complete or not at all."""
-    with new_folder(folder, ADAPTER) as made:
+    with new_folder(folder) as made:
         for name, content in files.items():
             (made / Path(name).name).write_bytes(content)
             os.utime(made / Path(name).name, ns=(expected[1], expected[1]))

@@ -21,8 +21,7 @@ import psutil
 
 from actors.runtime.placement import Placement
 from actors.storage.files import is_private, private_folder, replace_text
-from actors.storage.folders import discard, mark, read_mark
-from actors.storage.layout import RAY_SESSION
+from actors.storage.folders import delete, mark, read_mark
 from conf.errors import BadInput, TryLater
 from conf.parsing import path_of, reason
 from conf.schema import Config
@@ -249,7 +248,7 @@ def make_temporary(folder: Path) -> Path:
     place = Path(tempfile.mkdtemp(prefix="run-", dir=root_of(f"run-12345678/{RAY}/{LONGEST}")))
     on_leave(partial(_drop, folder, place))
     number = secrets.token_hex(16)
-    mark(place, RAY_SESSION.kind, number=number, owner=folder.stat().st_ino)
+    mark(place, "ray-session", number=number, owner=folder.stat().st_ino)
     replace_text(folder / NOTE, json.dumps({"temporary": str(place), "number": number}))
     return place
 
@@ -269,7 +268,7 @@ def clear_session(folder: Path) -> None:
 def _drop(folder: Path, temporary: Path) -> None:
     """Delete the files of a session, and its note in `folder`."""
     with contextlib.suppress(OSError):  # a process that is ending may add to it
-        discard(temporary, RAY_SESSION)
+        delete(temporary)
     if not temporary.exists():
         (folder / NOTE).unlink(missing_ok=True)
 
@@ -284,7 +283,7 @@ def _noted(folder: Path) -> Path | None:
         ours = place.is_absolute() and place.resolve() == place and is_private(place)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError):
         return None
-    expected = {"kind": RAY_SESSION.kind, "number": number, "owner": folder.stat().st_ino}
+    expected = {"kind": "ray-session", "number": number, "owner": folder.stat().st_ino}
     return place if ours and read_mark(place) == expected else None
 
 

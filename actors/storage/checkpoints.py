@@ -13,14 +13,12 @@ import asyncio
 import json
 import os
 import re
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from actors.storage.files import MANIFEST, damage, naming, read_document, seal, sync
-from actors.storage.folders import beside, discard, drop_leftovers, foreign
-from actors.storage.layout import CHECKPOINT
+from actors.storage.folders import beside, delete, drop_leftovers, is_ours, put_in_place, set_aside, temporary_name
 from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 
@@ -76,12 +74,12 @@ class Checkpoints:
         one, which `keep_last` does not count.
         """
         final = self.path_of(version)
-        await asyncio.to_thread(drop_leftovers, final, CHECKPOINT)
+        await asyncio.to_thread(drop_leftovers, final)
         temporary = beside(final)
         yield temporary
         await asyncio.to_thread(seal, temporary)
-        replaced = _set_aside(final)
-        temporary.rename(final)
+        replaced = _retire(final)
+        put_in_place(temporary, final)
         link(self.folder / "latest", final)
         if best:
             self.mark_best(version)
@@ -99,7 +97,7 @@ class Checkpoints:
         lasting += [latest] * (not passing)
         self._passing = latest if passing else -1
         for version in versions.keys() - {0, latest, best, *lasting[-keep_last:]}:
-            await asyncio.to_thread(self._remove, versions[version])
+            await asyncio.to_thread(_remove, versions[version])
 
     def mark_best(self, version: int | None) -> None:
         """Point `best` at a version's checkpoint. None: no version is chosen."""
@@ -118,7 +116,7 @@ class Checkpoints:
             (self.folder / "latest").unlink(missing_ok=True)
         for checkpoint in self.all:
             if version_of(checkpoint) > version:
-                _set_aside(checkpoint)
+                _retire(checkpoint)
 
     async def clear(self) -> None:
         """Delete, in a thread, what is unfinished or set aside. Call it while no checkpoint is being written."""
@@ -133,7 +131,7 @@ class Checkpoints:
         """
         self._finish_replacing()
         for unfinished in self.unfinished:
-            discard(unfinished, CHECKPOINT)
+            delete(unfinished)
         latest = self.latest
         refused: dict[Path, str] = {}
         for checkpoint in reversed(self.all):
@@ -153,7 +151,7 @@ class Checkpoints:
                 )
         for checkpoint in refused:
             aside = checkpoint.with_name(f"refused-{checkpoint.name}")
-            self._remove(aside)
+            _remove(aside)
             checkpoint.rename(aside)
         return {version_of(checkpoint): reason for checkpoint, reason in refused.items()}
 
@@ -163,30 +161,30 @@ class Checkpoints:
         if latest.is_symlink() and not latest.exists():
             whole = (each for each in self.folder.glob(f".{latest.readlink()}.*.tmp") if damage(each) is None)
             if newest := max(whole, key=lambda each: (each / MANIFEST).stat().st_mtime_ns, default=None):
-                newest.rename(self.folder / latest.readlink())
-
-    def _remove(self, checkpoint: Path) -> None:
-        """Delete a checkpoint, or rename it if it has a file that is not ours."""
-        _delete(_set_aside(checkpoint))
+                put_in_place(newest, self.folder / latest.readlink())
 
     def path_of(self, version: int) -> Path:
         return self.folder / f"update-{version:06d}"
 
 
-def _set_aside(checkpoint: Path) -> Path:
-    """Rename a checkpoint, if there is one. Return its new name, a lasting one if it has a file that is not ours."""
-    name, number = checkpoint.name, secrets.token_hex(4)
-    ours = foreign(checkpoint, CHECKPOINT) is None
-    aside = checkpoint.with_name(f".{name}.{number}.tmp" if ours else f"kept-{name}-{number}")
-    if os.path.lexists(checkpoint):
-        checkpoint.rename(aside)
-    return aside
+def _retire(checkpoint: Path) -> Path:
+    """Free a checkpoint's name, and return its new one: a temporary name, unless it has files of somebody else."""
+    retired = temporary_name(checkpoint)
+    if is_ours(checkpoint):
+        checkpoint.rename(retired)
+    elif os.path.lexists(checkpoint):
+        set_aside(checkpoint)
+    return retired
 
 
-def _delete(checkpoint: Path) -> None:
-    """Delete a checkpoint, unless it has a file that is not ours."""
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint, or rename it if it has a file that its manifest does not name."""
+    _delete(_retire(checkpoint))
+
+
+def _delete(retired: Path) -> None:
     with suppress(OSError):  # NFS, while a file is read for remote checkpoints; `recover` tries again
-        discard(checkpoint, CHECKPOINT)
+        delete(retired)
 
 
 def version_of(checkpoint: Path) -> int:

@@ -62,7 +62,7 @@ class EventKind(StrEnum):
     RESTARTED = "restarted"
     LOW = "low"
     LOGGER_FAILED = "logger failed"
-    REMOTE = "remote"
+    COPY_FAILED = "copy failed"
     CHECKPOINT_REFUSED = "checkpoint refused"
     COLLAPSE = "collapse"
     ROLLED_BACK = "collapse, rolled back"

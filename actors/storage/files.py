@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from actors.storage.documents import Document
 from conf.errors import BadInput
+from conf.load import MARK
 from conf.parsing import read_json, read_json_lines, read_text
 
 MANIFEST = "manifest.json"
@@ -135,8 +136,9 @@ def disk_trouble(folder: Path, error: BaseException) -> str | None:
 
 
 def seal(folder: Path) -> None:
-    """Write the manifest of a folder, with size and digest of every file in it, and flush all of it to disk."""
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / MANIFEST]
+    """Write the manifest of a folder, with size and digest of every file in it but its mark, and flush all to disk."""
+    own = (folder / MANIFEST, folder / MARK)
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file not in own]
     manifest = {
         str(file.relative_to(folder)): {"bytes": file.stat().st_size, "blake2b": digest(file)} for file in files
     }

@@ -1,74 +1,63 @@
 """Remote checkpoints: copies a run's folder to a URL that fsspec reaches, and restores it from there.
 
-`remote.json` names every file of one state of the run and is written last. Each `put` writes into a folder of its own
-and never into one that `remote.json` names, so that a reader sees one whole state. Only files that `remote.json` has
-named are deleted there.
+Each copy is a folder `copy-…` with a manifest, which is written first and so names every file that may be there.
+`remote.json`, which names the copy that counts, is written last: nobody takes half a copy for a whole one. Earlier
+copies of the run are deleted, unless they have other files than their manifest names.
 """
 
-import hashlib
 import json
-import secrets
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from io import BytesIO
+import os
+import re
+import shutil
+import time
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, get_args
+from secrets import token_hex
+from typing import Annotated, Any, Literal, cast, get_args
 
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 from pydantic import Field
 
-from actors.storage.checkpoints import target
-from actors.storage.documents import Document, FormattedDocument
-from actors.storage.fields import Count, Digest
-from actors.storage.files import MANIFEST, damage, digest, read_optional, sync
-from actors.storage.folders import MARK, new_folder
-from actors.storage.layout import CHECKPOINT, RUN
+from actors.storage.checkpoints import NAME, target
+from actors.storage.documents import FormattedDocument
+from actors.storage.fields import Digest
+from actors.storage.files import MANIFEST, MARK, damage, read_optional, seal, sync
+from actors.storage.folders import beside, delete, drop_leftovers, mark, new_folder
 from actors.storage.run_record import RunRecord
+from actors.worker import Worker
 from conf.errors import BadInput
-from conf.load import RECORD
 from conf.parsing import parse_json
+from conf.schema import Config
 
 POINTER = "remote.json"
 
-CHUNK = 2**20
-"""Bytes per read or write, after which another thread sees progress."""
+COPY = re.compile(r"copy-[0-9a-f]{16}")
+"""Pattern of a copy's name."""
 
-LOCAL = {"adapters", "checkpoints", "ray-session", "wandb"}
-"""Entries of a run folder that belong to this machine, or are put in another way."""
+LOCAL = {MARK, "adapters", "checkpoints", "ray-session", "wandb"}
+"""Entries of a run folder that belong to this machine, or are copied in another way."""
+
+PAUSE_S, LONGEST_PAUSE_S = 15.0, 600.0
+"""Seconds before a failed copy is tried again: the first pause, doubled after each failure, and the longest."""
 
 Link = Literal["latest", "best"]
 
 
-class RemoteFile(Document):
-    """A file in remote.json. place: folder of the `put` that has written it."""
-
-    place: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    bytes: Count
-    blake2b: Digest
-
-
 class RemoteState(FormattedDocument):
-    """remote.json: identity of the run, its files by path, the links among its checkpoints. others: files to delete."""
+    """remote.json: identity of the run, the folder of the copy that counts, and the links among its checkpoints."""
 
     identity: Digest | None = None
-    files: dict[str, RemoteFile]
-    links: dict[Link, str]
-    others: list[Annotated[str, Field(pattern=r"^[0-9a-f]{16}/")]]
+    folder: Annotated[str, Field(pattern=f"^{COPY.pattern}$")]
+    links: dict[Link, Annotated[str, Field(pattern=f"^{NAME.pattern}$")]]
 
 
 class Remote:
-    """The files of one run under a URL. The methods raise any error of the URL's library.
-
-    moved: bytes read and written so far, by which another thread sees progress.
-    """
+    """The copies of one run under a URL. The methods raise any error of the URL's library."""
 
     def __init__(self, url: str, name: str) -> None:
         """Raises BadInput for a URL whose kind cannot be used here."""
         self.url = f"{url.rstrip('/')}/{name}"
-        self.moved = 0
         try:
-            from fsspec.core import url_to_fs
-            from fsspec.implementations.local import LocalFileSystem
-
             self._files, self._root = url_to_fs(self.url)
         except (ImportError, ValueError) as error:
             raise BadInput(f"{url}: cannot be used here ({error}); install its package, or give another URL") from None
@@ -79,165 +68,126 @@ class Remote:
         """Return the remote state, None without one. Raises BadInput if it cannot be ours."""
         self._files.invalidate_cache()
         try:
-            with self._files.open(self._path(POINTER), "rb") as file:
-                text = file.read().decode(errors="replace")
+            text = self._files.cat_file(f"{self._root}/{POINTER}").decode(errors="replace")
         except FileNotFoundError:
             return None
-        where = f"{self.url}/{POINTER}"
-        found: RemoteState = parse_json(text, RemoteState, where, "do not use it")
-        for path in [*found.files, *(name.partition("/")[2] for name in found.others)]:
-            if not RUN.knows(path):
-                raise BadInput(f"{where} names {path!r}, which is not a file of a run: do not use it")
-        return found
+        return cast(RemoteState, parse_json(text, RemoteState, f"{self.url}/{POINTER}", "do not use it"))
 
     def try_out(self) -> RemoteState | None:
         """Check that a file can be written and deleted. Return the state. Raises BadInput if there are other files."""
-        if (state := self.state()) is None:
-            with suppress(FileNotFoundError):
-                for other in self._files.ls(self._root, detail=False):
-                    raise BadInput(
-                        f"{self.url} has {other.rstrip('/').rpartition('/')[2]}, which belongs to no remote"
-                        " checkpoints: give another URL, or run.name=OTHER"
-                    )
-        name = f".{secrets.token_hex(8)}"
-        self._make_folder(name)
-        self._files.pipe_file(self._path(name), b"a run looks whether it can write here\n")
-        self._files.rm_file(self._path(name))
+        state, file = self.state(), f"{self._root}/.{token_hex(8)}"
+        if others := [] if state else [name for name in self._names() if not COPY.fullmatch(name)]:
+            raise BadInput(
+                f"{self.url} has {others[0]}, which belongs to no remote checkpoints: give another URL, or"
+                " run.name=OTHER"
+            )
+        if self.folder:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files.pipe_file(file, b"a run looks whether it can write here\n")
+        self._files.rm_file(file)
         return state
 
     def put(self, run: RunRecord) -> None:
-        """Copy the run as it stands. After a failure the earlier state remains, and the next call cleans up."""
-        before, place = self.state() or RemoteState(files={}, links={}, others=[]), secrets.token_hex(8)
-        for name in before.others:
-            with suppress(FileNotFoundError):
-                self._files.rm_file(self._path(name))
-        with ExitStack() as opened:
-            links, sealed = _open_checkpoints(run, opened)  # first: no history is older than its checkpoint
-            paths = [*sealed, *_small_files(run)]
-            self._point(before.model_copy(update={"others": [f"{place}/{path}" for path in paths]}))
-            files = {path: self._put(place, path, sealed.get(path) or _read(run.path / path), before) for path in paths}
-        now = {_name(path, entry) for path, entry in files.items()}
-        others = [name for path, entry in before.files.items() if (name := _name(path, entry)) not in now]
-        self._point(RemoteState(identity=run.identity(), files=files, links=links, others=others))
+        """Copy the run as it stands. The copy before counts until this one is whole, and stays until the next one: a
+        reader may be at it.
+        """
+        before, name, place = self.state(), f"copy-{token_hex(8)}", run.path / "remote"
+        drop_leftovers(place)
+        snapshot = beside(place)
+        try:
+            links = _take(run, snapshot)
+            seal(snapshot)
+            manifest = json.loads((snapshot / MANIFEST).read_text())
+            copy = f"{self._root}/{name}"
+            self._files.makedirs(copy, exist_ok=True)
+            self._files.put_file(str(snapshot / MANIFEST), f"{copy}/{MANIFEST}")
+            self._files.put(f"{snapshot}/", f"{copy}/", recursive=True)
+        finally:
+            delete(snapshot)
+        state = RemoteState(identity=run.identity(), folder=name, links=links)
+        self._files.pipe_file(f"{self._root}/.{name}", json.dumps(state.content).encode())
+        self._files.mv(f"{self._root}/.{name}", f"{self._root}/{POINTER}")
+        for other in self._names():
+            if COPY.fullmatch(other) and other not in (name, before and before.folder):
+                self._delete(other, manifest["identity.json"])
 
     def get(self, folder: Path) -> None:
         """Restore a run's folder, whole or not at all. Raises BadInput if there is no run, or if its content is
         damaged.
         """
-        if (state := self.state()) is None or RECORD not in state.files:
+        if (state := self.state()) is None:
             raise BadInput(f"there is no run at {self.url}: give the URL that checkpoint.remote had")
         with new_folder(folder) as made:
             made.chmod(0o700)
-            self._get(state, made)
+            self._files.get(f"{self._root}/{state.folder}/", f"{made}/", recursive=True)
+            if fault := damage(made):
+                raise BadInput(f"{self.url}/{state.folder} is not as it was sealed ({fault}): restore it there")
+            for link, name in state.links.items():
+                (made / "checkpoints" / link).symlink_to(name)
+            (made / MANIFEST).unlink()
+            for path in made.rglob("*"):
+                sync(path)
+            mark(made, "run")
 
-    def _get(self, state: RemoteState, folder: Path) -> None:
-        checkpoints = RunRecord(folder).checkpoints
-        checkpoints.folder.mkdir()
-        for path, entry in state.files.items():
-            file = folder / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("xb") as content:
-                for part in self._parts(_name(path, entry), entry.bytes):
-                    content.write(part)
-            sync(file)
-            if digest(file) != entry.blake2b:
-                raise BadInput(
-                    f"{self.url}/{_name(path, entry)} has another content than was written: restore it there"
-                )
-        for checkpoint in checkpoints.all:
-            if fault := damage(checkpoint):
-                raise BadInput(f"{self.url}: {checkpoint.name} is not as it was sealed ({fault}): restore it there")
-        for link, name in state.links.items():
-            if checkpoints.folder / name not in checkpoints.all:
-                raise BadInput(f"{self.url}/{POINTER} names {name!r}, which is not a checkpoint there: do not use it")
-            (checkpoints.folder / link).symlink_to(name)
+    def _delete(self, name: str, identity: dict[str, Any]) -> None:
+        """Delete a copy of the run, if it has no other files than its manifest names. identity: of the run's file."""
+        copy = f"{self._root}/{name}"
+        there = {path.removeprefix(f"{copy}/") for path in self._files.find(copy)}
+        manifest = json.loads(self._files.cat_file(f"{copy}/{MANIFEST}")) if MANIFEST in there else {}
+        if manifest.get("identity.json") == identity and there <= {MANIFEST, MARK, *manifest}:
+            self._files.rm(copy, recursive=True)
 
-    def _put(self, place: str, path: str, source: "Source", before: RemoteState) -> RemoteFile:
-        """Put a file unless the earlier state has it. Return its entry."""
-        content, size, content_digest = source
-        known = before.files.get(path)
-        if known and (known.bytes, known.blake2b) == (size, content_digest):
-            return known
-        self._make_folder(f"{place}/{path}")
-        with self._files.open(self._path(f"{place}/{path}"), "wb") as file:
-            while part := content.read(CHUNK):
-                file.write(part)
-                self.moved += len(part)
-        return RemoteFile(place=place, bytes=size, blake2b=content_digest)
-
-    def _parts(self, name: str, size: int) -> Iterator[bytes]:
-        """Yield the parts of a file, at most one part beyond its size."""
-        with self._files.open(self._path(name), "rb") as file:
-            while size >= 0 and (part := file.read(CHUNK)):
-                self.moved += len(part)
-                size -= len(part)
-                yield part
-
-    def _point(self, state: RemoteState) -> None:
-        """Write remote.json in one step. Object stores show only whole files."""
-        text = json.dumps(state.content, indent=1).encode()
-        if self.folder is None:
-            self._files.pipe_file(self._path(POINTER), text)
-        else:
-            self._make_folder(POINTER)
-            self._files.pipe_file(self._path(f"{POINTER}.tmp"), text)
-            self._files.mv(self._path(f"{POINTER}.tmp"), self._path(POINTER))
-        self.moved += len(text)
-
-    def _make_folder(self, name: str) -> None:
-        if self.folder is not None:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-
-    def _path(self, name: str) -> str:
-        """Return the whole path of a file. Raises BadInput if it leads elsewhere by a link."""
-        if self.folder is not None and (self.folder / name).resolve() != self.folder / name:
-            raise BadInput(f"{self.folder / name} leads elsewhere by a link: make it a file, or give another URL")
-        return f"{self._root}/{name}"
+    def _names(self) -> list[str]:
+        """Return the names in the run's folder."""
+        try:
+            return [path.rstrip("/").rpartition("/")[2] for path in self._files.ls(self._root, detail=False)]
+        except FileNotFoundError:
+            return []
 
 
-Source = tuple[IO[bytes], int, str]
-"""Content, size and BLAKE2b digest of a file."""
+def _take(run: RunRecord, snapshot: Path) -> dict[Link, str]:
+    """Fill a folder with the latest and the best checkpoint of a run, and with its other files without LOCAL.
 
-
-def _open_checkpoints(run: RunRecord, opened: ExitStack) -> tuple[dict[Link, str], dict[str, Source]]:
-    """Open the files of the latest and the best checkpoint, so that they can be read even if deleted meanwhile.
-
-    Return the checkpoints' names by link and the files by path. opened: closes the files.
+    The checkpoints' files are hard links, which stay if a checkpoint is deleted. Return its name by link.
     """
-    places = {link: place for link in get_args(Link) if (place := target(run.checkpoints.folder / link)) is not None}
-    files: dict[str, Source] = {}
-    for place in {*places.values()}:
-        for path, entry in read_optional(place / MANIFEST, dict[str, Any]).items():
-            if not CHECKPOINT.knows(path) or (place / path).resolve() != place / path:
-                raise BadInput(f"{place / MANIFEST} names {path!r}, which is not a file of a checkpoint: restore it")
-            files[f"checkpoints/{place.name}/{path}"] = (
-                opened.enter_context((place / path).open("rb")),
-                entry["bytes"],
-                entry["blake2b"],
-            )
-        files[f"checkpoints/{place.name}/{MANIFEST}"] = _read(place / MANIFEST)
-    return {link: place.name for link, place in places.items()}, files
+    links = {link: place.name for link in get_args(Link) if (place := target(run.checkpoints.folder / link))}
+    top = str(run.path)
+    for name in {*links.values()}:  # first: no history is older than its checkpoint
+        place, made = run.checkpoints.folder / name, snapshot / "checkpoints" / name
+        for path in (MANIFEST, *read_optional(place / MANIFEST, dict[str, Any])):
+            (made / path).parent.mkdir(parents=True, exist_ok=True)
+            os.link(place / path, made / path)
+
+    def left_out(place: str, names: list[str]) -> set[str]:
+        hidden = {name for name in names if name.startswith(".") and name != MARK}
+        return hidden | {name for name in names if Path(place, name).is_symlink()} | (LOCAL if place == top else set())
+
+    shutil.copytree(top, snapshot, ignore=left_out, dirs_exist_ok=True)
+    return links
 
 
-def _small_files(run: RunRecord) -> list[str]:
-    """Return the paths of all other files that a run has written."""
-    paths = (path.relative_to(run.path).as_posix() for path in sorted(run.path.rglob("*")) if path.is_file())
-    return [
-        path
-        for path in paths
-        if RUN.knows(path)
-        and path.partition("/")[0] not in LOCAL
-        and not (run.path / path).is_symlink()
-        and ((name := Path(path).name) == MARK or not name.startswith("."))
-    ]
+class RemoteCheckpoints:
+    """Copies a run at each new checkpoint. The run never waits, and no failure stops it. worker: counts failures."""
 
+    def __init__(self, config: Config, run: RunRecord) -> None:
+        self.worker = Worker("remote checkpoints")
+        self._run, self._url, self._name = run, config.checkpoint.remote, config.run.name
+        self._remote: Remote | None = None  # made in the thread, since some libraries connect at once
+        self._copied: Path | None = None
+        self._pause_s, self._next = PAUSE_S, 0.0
 
-def _read(file: Path) -> Source:
-    content = file.read_bytes()
-    return BytesIO(content), len(content), hashlib.blake2b(content).hexdigest()
+    def look(self) -> None:
+        """Have a new checkpoint copied, unless a copy is being made or has just failed."""
+        latest = self._run.checkpoints.latest
+        if latest not in (None, self._copied) and self.worker.idle and time.monotonic() >= self._next:
+            self.worker.put(self._copy, latest)
 
-
-def _name(path: str, entry: RemoteFile) -> str:
-    return f"{entry.place}/{path}"
+    def _copy(self, latest: Path) -> None:
+        try:
+            self._remote = self._remote or Remote(self._url, self._name)
+            self._remote.put(self._run)
+        except Exception:
+            self._next = time.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            raise
+        self._copied, self._pause_s = latest, PAUSE_S

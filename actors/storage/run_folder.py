@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actors.messages import AdapterRef, Group, ProblemSet
+from actors.models.adapters import ADAPTER_FILES
 from actors.storage import documents
 from actors.storage.checkpoints import read_state, version_of
 from actors.storage.files import (
@@ -19,11 +20,10 @@ from actors.storage.files import (
     write_document,
     write_rows,
 )
-from actors.storage.folders import discard, is_marked
-from actors.storage.layout import ADAPTER, RAY_SESSION
+from actors.storage.folders import delete, is_marked
 from actors.storage.run_record import RunRecord
-from actors.storage.writer import Writer
 from actors.tracking.tracking import Tracking
+from actors.worker import Worker
 from conf.errors import in_brief, without_credentials
 from conf.load import RECORD
 
@@ -36,7 +36,7 @@ def adapters_of(run: Path) -> Path:
     session's temporary folder: the run folder's disk may be another machine's.
     """
     temporary = Path(tempfile.gettempdir())
-    return (temporary if is_marked(temporary, RAY_SESSION) else run) / "adapters"
+    return (temporary if is_marked(temporary, "ray-session") else run) / "adapters"
 
 
 class RunFolder(RunRecord):
@@ -50,7 +50,7 @@ class RunFolder(RunRecord):
         super().__init__(path)
         self.adapters = adapters_of(path)
         self.tracking = Tracking()
-        self.writer = Writer()
+        self.writer = Worker("writer", strict=True)
         self._figures: tuple[float, documents.LedgerRecord | None] | None = None
 
     def recover(self, foreign: Callable[[Path], str | None] = lambda _: None, tracking: Tracking | None = None) -> None:
@@ -107,7 +107,7 @@ class RunFolder(RunRecord):
         names = {adapter.name for adapter in keep}
         for folder in self.adapters.iterdir() if self.adapters.exists() else ():
             if folder.name not in names:
-                discard(folder, ADAPTER)
+                delete(folder, ADAPTER_FILES)
 
     def write_config(self, text: str, problems: ProblemSet) -> None:
         """Write the settings as YAML, the digests of the problems and those that choose the result, and

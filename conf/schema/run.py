@@ -51,7 +51,7 @@ class RunConfig:
         private=True,
         not_for_sweeps=SWEEP_ANEW,
     )
-    """Replace a run, or an evaluation, of that name."""
+    """Begin a run, or an evaluation, of that name anew. The folder of the old one is renamed to NAME.old-1."""
     on_end: str = setting("", "our choice", private=True, not_for_sweeps=SWEEP_END)
     """For run.py: a shell command, for example to shut a rented machine down. It is executed once, after the run has
     ended for any reason and everything is written, with MICROBUDGET_STATUS, _REASON, _EXIT_CODE, _NAME and _FOLDER in
@@ -120,7 +120,7 @@ class CheckpointConfig:
     """Number of checkpoints to keep."""
     remote: str = setting("", "our choice", rule=URL, private=True)
     """Remote checkpoints: URL of a folder, such as one in an object store. The run is copied there under its name:
-    the latest and the best checkpoint, metrics, samples, events and report, after every checkpoint and at the end."""
+    the latest and the best checkpoint and all other files, after every checkpoint and at the end."""
 
 
 @dataclass(config=DECLARED, frozen=True)

@@ -15,8 +15,7 @@ from actors.models.files import load_tokenizer, locate, shape_from_config
 from actors.runtime.placement import Placement, place_engines
 from actors.runtime.process import VLLM_BUILDS, software_versions
 from actors.storage.documents import BenchmarkResult, Protocol
-from actors.storage.folders import is_marked
-from actors.storage.layout import SWEEP
+from actors.storage.folders import claim, is_marked
 from actors.storage.run_record import RunRecord
 from conf.catalogue import find_benchmarks
 from conf.checks import check_lengths
@@ -81,7 +80,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
         console.print(f"Settings of the run in {near(run)}")
     tokenizer = load_tokenizer(model_path, config.model.path)
     chose = [RawProblem(text, gold) for text, gold in RunRecord(run).selection().values()] if run else []
-    if not run and config.validation.every and is_marked(Path(config.run.folder), SWEEP):  # for the sweep's runs
+    if not run and config.validation.every and is_marked(Path(config.run.folder), "sweep"):  # for the sweep's runs
         chose = [RawProblem(problem.text, problem.gold) for problem in load_held_out(config, tokenizer).selection]
     benchmarks = [
         load_benchmark(benchmark, config, tokenizer, config.limit, chose)
@@ -100,7 +99,8 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     for wall in check_reward_functions(reward_function(config), problems):
         console.print(f"Warning: this kernel has no {wall}")
     protocol = protocol_of(config, model_path, adapter)
-    take_over(folder.path, f"the evaluation {config.run.name!r}")
+    claim(folder.path.parent, "run")
+    take_over(folder.path, "evaluation", f"the evaluation {config.run.name!r}", anew=config.run.overwrite)
     before = folder.begin(config, protocol)
     if config.base:
         folder.take_base(Path(config.base), protocol, (each.benchmark.name for each in benchmarks))

@@ -15,7 +15,6 @@ from actors.runtime.host_resources import (
     amount,
     in_memory,
     measure,
-    size,
 )
 from actors.runtime.placement import Placement
 from actors.runtime.ray_session import OBJECT_STORE_BYTES
@@ -97,7 +96,7 @@ def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterato
         raise BadInput(f"there is no {SHARED_MEMORY}, which Ray's processes need: mount it, or run where it is")
     free, temporary = measure(folder), Path(tempfile.gettempdir())
     kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more old files make no room for new ones
-    disk = need.disk - (size(folder) if overwrite else free.begun + kept)
+    disk = need.disk - (0 if overwrite else free.begun + kept)
     stored = 0 if free.shared_memory >= OBJECT_STORE_BYTES else OBJECT_STORE_BYTES  # Ray then stores there
     yield Resource(
         f"run.folder={folder.parent}: its disk", free.disk, disk, "make room or name a folder on another disk"
@@ -126,7 +125,7 @@ def check_nodes(plan: Plan) -> None:
 def check_host(need: HostNeeds, folder: Path, overwrite: bool = False) -> None:
     """Raise BadInput for the first resource of which the host has too little, or for a low limit of open files.
 
-    folder: the run's. Its files count as available space, all of them if `overwrite` will delete them.
+    folder: the run's. Its checkpoints count as available space, unless `overwrite` will rename them.
     """
     for each in resources(need, folder, overwrite):
         if each.free < each.needed:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,18 @@ from actors.messages import APART, ProblemSet
 from actors.runtime.ray_session import NOTE, clear_session
 from actors.storage.documents import RunSummary
 from actors.storage.files import lock
-from actors.storage.folders import MARK, empty, foreign, is_marked, mark
-from actors.storage.layout import RUN
+from actors.storage.folders import Kind, check_free, claim, entries, give_back, set_aside
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord, named
+from conf import signals
 from conf.command import near
 from conf.errors import BadInput
-from conf.load import RECORD, dump, flatten, recorded, unmoved
+from conf.load import dump, flatten, recorded, unmoved
 from conf.schema import AnyConfig, Config, among, marked
 from conf.settings import changed
 from launch.hardware.machine import Machine
 from launch.plan.refusal import LEAST_START
 from launch.plan.time import START_S
-
-OWN = (MARK, NOTE, RECORD, "problems.digest", "selection.json")
-BEFORE = {"evaluation", *OWN, *(f".{name}.tmp" for name in OWN)}
-"""Files that may be in the folder of a run that has not begun."""
 
 taken_over = set[Path]()
 """Folders that this process keeps locked until its end."""
@@ -37,10 +34,10 @@ taken_over = set[Path]()
 
 def find_folder(config: Config) -> Path:
     """Return the folder of a run that may start or continue. Raises BadInput if it is finished and gets no more, has
-    too little left of its budget, was begun with other settings, or would lose a file that is not a run's.
+    too little left of its budget or was begun with other settings, and if the folder is not a run's.
     """
     run = RunRecord(Path(config.run.folder) / config.run.name)
-    check_files(run, config.run.overwrite)
+    check_free(run.path, "run")
     if config.run.overwrite or not run.exists:
         return run.path
     run.check()
@@ -117,18 +114,6 @@ def ends_at_zero(config: Config) -> bool:
     return config.learner.schedule != "constant" and config.learner.final_rate == 0
 
 
-def check_files(run: RunRecord, overwrite: bool) -> None:
-    """Raise BadInput if a new run would take a folder with other files than a run's."""
-    if not run.path.is_dir() or (run.exists and not overwrite):
-        return
-    if overwrite and is_marked(run.path, RUN):
-        other = foreign(run.path.resolve(), RUN)
-    else:
-        other = next((path for path in sorted(run.path.iterdir()) if path.name not in BEFORE), None)
-    if other is not None:
-        raise BadInput(f"{other} is not a file of this run and would be in its way: move it, or give run.name=OTHER")
-
-
 def check_settings(config: Config, run: RunRecord) -> None:
     """Raise BadInput if a run was begun with other values of settings that may not change."""
     free, new = marked("resumable"), changes(config, run)
@@ -175,16 +160,38 @@ def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:
     return {key: (before.get(key), now.get(key)) for key in keys}
 
 
-def take_over(folder: Path, what: str) -> None:
-    """Lock a folder until this process ends, and clear the Ray session of the process before. Raises BadInput if
-    another process has the lock, or if the folder cannot be written to. what: name of the work in the folder.
+def take_over(folder: Path, kind: Kind, what: str, anew: bool = False, kept: tuple[str, ...] = ()) -> None:
+    """Lock a folder until this process ends, clear the Ray session of the process before, and mark the folder. Raises
+    BadInput if another process has the lock, if the folder cannot be written to, or if it has files and no such mark.
+
+    what: name of the work in the folder. anew: whether a folder with other files than `kept` is renamed first.
     """
-    if folder in taken_over:
-        return
+    check_free(folder, kind)
+    if folder not in taken_over:
+        _lock(folder, what)
+        taken_over.add(folder)
+        clear_session(folder)
+    place, aside = folder.resolve(), None
+    if anew and entries(place) - {NOTE, *kept}:
+        aside = set_aside(place)
+        print(f"{folder} was renamed to {aside.name}: delete that when you do not need it")
+        _lock(place, what)
+    signals.on_leave(partial(give_back, place, aside))
+    claim(place, kind)
+
+
+def take_run(config: Config, folder: Path) -> None:
+    """Take over the folder of a run. Any run before is renamed if this one does not continue it; an evaluation that was
+    made before any run stays.
+    """
+    begins = not RunRecord(folder).exists
+    kept = ("evaluation",) if begins and not config.run.overwrite else ()
+    take_over(folder, "run", f"run {config.run.name!r}", anew=begins or config.run.overwrite, kept=kept)
+
+
+def _lock(folder: Path, what: str) -> None:
     if lock(folder) is None:
         raise BadInput(f"{what} in {folder} is running in another process: wait, or give another name")
-    taken_over.add(folder)
-    clear_session(folder)
 
 
 def check_problems(config: Config, run: RunRecord, digests: dict[str, str], otherwise: str) -> None:
@@ -206,13 +213,8 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     """Take a run's folder over and write its settings. Return the settings that a resumed run changes, as
     `key=before → now`. Raises BadInput if the folder is not free, or if the run was begun with other problems.
     """
-    take_over(folder, f"run {config.run.name!r}")
+    take_run(config, folder)
     run = RunFolder(folder)
-    check_files(run, config.run.overwrite)
-    if config.run.overwrite or not run.exists:
-        if config.run.overwrite and is_marked(folder, RUN):
-            empty(folder.resolve(), RUN, kept=NOTE)
-        mark(folder, RUN.kind)
     check_problems(config, run, problems.digests, anew := "give run.name=OTHER or run.overwrite=true")
     if problems.solutions and not {row.problem for row in run.candidates()} <= {one.id for one in problems.candidates}:
         raise BadInput(

@@ -7,9 +7,7 @@ from typing import TypeVar
 
 from actors.clock import in_thread
 from actors.storage.files import lock
-from actors.storage.folders import drop_leftovers
-from actors.storage.layout import RUN
-from actors.storage.putter import SILENT_S
+from actors.storage.folders import check_free, drop_leftovers
 from actors.storage.remote import Remote
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput, in_brief
@@ -34,7 +32,7 @@ def check_remote(config: Config) -> None:
     here, there = run.path.resolve(), remote.folder
     if there is not None and (here.is_relative_to(there) or there.is_relative_to(here)):
         raise BadInput(f"{setting}: {there} and the run's folder {here} overlap; give another URL")
-    state = _tried(setting, remote.try_out, remote)
+    state = _tried(setting, remote.try_out)
     if state and not config.run.overwrite and state.identity != (run.identity() if run.exists else None):
         raise BadInput(
             f"{setting}: has another run {name!r}, which would be lost; continue that one by run.restore={url}, or give"
@@ -50,21 +48,20 @@ def bring_back(config: Config) -> str:
     url, name = config.run.restore, config.run.name
     setting, folder = f"run.restore={url}", Path(config.run.folder) / name
     run, remote = RunRecord(folder), _tried(setting, lambda: Remote(url, name))
-    state = _tried(setting, remote.state, remote)
+    state = _tried(setting, remote.state)
     if run.exists:
         if state and state.identity != run.identity():
             raise BadInput(f"{setting}: has another run {name!r} than {folder}; move that away, or omit run.restore")
         return f"{folder} is here: the run continues from its own checkpoints"
-    if not (state and state.files) and url.rstrip("/") == config.checkpoint.remote.rstrip("/"):
+    if not state and url.rstrip("/") == config.checkpoint.remote.rstrip("/"):
         return f"{remote.url} has no run yet: a new one begins"
-    if folder.is_symlink() or (folder.exists() and any(folder.iterdir())):
-        raise BadInput(f"{folder} is not the folder of a run: move it away to restore the run from {url}")
+    check_free(folder, "run")
     folder.parent.mkdir(parents=True, exist_ok=True)
     descriptor = lock(folder.parent, wait=True)
     assert descriptor is not None  # since it waits
     try:
-        drop_leftovers(folder, RUN)
-        _tried(setting, lambda: remote.get(folder), remote, None)
+        drop_leftovers(folder)
+        _tried(setting, lambda: remote.get(folder), None)
     finally:
         os.close(descriptor)
     return f"Restored {folder} from {remote.url}"
@@ -73,19 +70,18 @@ def bring_back(config: Config) -> str:
 def put_ending(config: Config, folder: Path) -> str:
     """Copy a run's last files and its report. Return a sentence on the result; an error does not fail the run."""
     url, name = config.checkpoint.remote, config.run.name
+    there = f"{url.rstrip('/')}/{name}"
     try:
-        remote = in_thread(ANSWER_S, lambda: Remote(url, name))
-        in_thread(ENDING_S, lambda: remote.put(RunRecord(folder)), SILENT_S, lambda: remote.moved)
+        in_thread(ENDING_S, lambda: Remote(url, name).put(RunRecord(folder)))
     except Exception as error:
-        there = f"{url.rstrip('/')}/{name}"
         return f"Remote checkpoints: the last upload to {there} failed ({in_brief(error)}); earlier ones are complete"
-    return f"Remote checkpoints: {remote.url}"
+    return f"Remote checkpoints: {there}"
 
 
-def _tried(setting: str, work: Callable[[], T], remote: Remote | None = None, seconds: float | None = ANSWER_S) -> T:
+def _tried(setting: str, work: Callable[[], T], seconds: float | None = ANSWER_S) -> T:
     """Return the result of a library's work. Any error, and a wait without an end, becomes BadInput."""
     try:
-        return in_thread(seconds, work, SILENT_S, lambda: remote.moved if remote else 0.0)
+        return in_thread(seconds, work)
     except BadInput:
         raise
     except Exception as error:

@@ -20,7 +20,6 @@ from actors.models.families import FUSED
 from actors.models.files import BUNDLED, name_on_hub
 from actors.storage.files import sync
 from actors.storage.folders import new_folder
-from actors.storage.layout import ADAPTER
 from conf.schema import Config
 from learner.model.fused import fuse
 from learner.model.projection import Projection
@@ -92,7 +91,7 @@ def write_adapter(model: PeftModel, folder: Path, durable: bool) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    with new_folder(folder, ADAPTER) as made:
+    with new_folder(folder) as made:
         save_file(weights, made / WEIGHTS_FILE, metadata={"format": "pt"})
         model.peft_config["default"].save_pretrained(str(made))
         for path in (*made.iterdir(), made) if durable else ():

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from actors.storage.files import seal
 from actors.storage.folders import mark
-from actors.storage.layout import RUN
 from launch import export
 from launch.after import artifact, merged
 from tests.malformed.commands import files
@@ -202,7 +201,7 @@ def test_run_without_a_usable_adapter_is_refused(
 def test_place_or_type_that_is_not_possible_is_refused(option: str, run: Path, refused: Callable[..., str]) -> None:
     Path("taken").mkdir()
     Path("dangling").symlink_to("nowhere")
-    mark(run, RUN.kind)
+    mark(run, "run")
     before = files(Path())
     assert option.partition("=")[2] in refused(export.main, [str(run), option])
     assert files(Path()) == before

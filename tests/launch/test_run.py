@@ -12,7 +12,6 @@ import pytest
 from actors.runtime.host_resources import HostNeeds
 from actors.runtime.ray_session import make_temporary
 from actors.storage.folders import mark
-from actors.storage.layout import RUN
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
 from conf.load import dump, load
@@ -135,7 +134,7 @@ def begun(folder: Path, *settings: str) -> Path:
     """Make the folder of an unfinished quickstart."""
     run_folder = folder / "quickstart"
     run_folder.mkdir(parents=True)
-    mark(run_folder, RUN.kind)
+    mark(run_folder, "run")
     (run_folder / "config.yaml").write_text(dump(load(["conf=quickstart", *settings])))
     return run_folder
 

@@ -13,8 +13,6 @@ from actors.errors import ActorDied
 from actors.evaluation.evaluator import Evaluator
 from actors.messages import Exam, Group, Reward
 from actors.storage.documents import EventKind
-from actors.storage.folders import foreign
-from actors.storage.layout import RUN
 from actors.storage.run_record import named
 from conf.settings import changed
 from tests.actors.virtual_run import Run
@@ -46,7 +44,6 @@ def test_base_and_result_are_measured_on_every_exam(run: Run, start: str, heldou
         assert (scores.n, scores.problems, len(rows)) == (each.n, len(each.problems), each.n * len(each.problems))
     assert getattr(outcome.final, "problems", 0) == heldout
     assert run.engine.base_samples - heldout * 2 - 5 * 3 - 2 in (4, 7), "the reference set"
-    assert foreign(run.path, RUN) is None
 
 
 def test_a_resumed_run_measures_only_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

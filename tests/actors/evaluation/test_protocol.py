@@ -9,7 +9,6 @@ from actors.evaluation.folder import EvaluationFolder
 from actors.evaluation.protocol import protocol_of
 from actors.models.adapters import Adapter
 from actors.storage.documents import AdapterShape, EvaluationDocument, Protocol
-from actors.storage.folders import MARK
 from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config
@@ -26,8 +25,6 @@ def protocol(config: Config) -> Protocol:
 def begun(path: Path, protocol: Protocol) -> EvaluationFolder:
     """Return a folder with the files of an evaluation with this protocol."""
     folder = EvaluationFolder(path)
-    if not (path / MARK).exists():
-        folder.begin(CONFIG, protocol)
     (path / "samples").mkdir(exist_ok=True)
     (path / "samples" / "sums-base.jsonl").touch()
     folder.write(EvaluationDocument(protocol=protocol), "")
@@ -42,18 +39,6 @@ def test_changed_protocol_is_refused_on_resume(tmp_path: Path, change: str) -> N
     other = load(["conf=quickstart", change])
     with pytest.raises(BadInput, match=f"{change.split('=')[0].removeprefix('eval.').removeprefix('rollout.')}="):
         folder.begin(other, protocol(other))
-    other = changed(other, {"run.overwrite": True})
-    folder.begin(other, protocol(other))
-    assert [path.name for path in tmp_path.iterdir()] == [MARK]
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("kept", ["evaluation.json", "notes.txt"])
-def test_files_of_somebody_else_are_neither_taken_over_nor_deleted(tmp_path: Path, overwrite: bool, kept: str) -> None:
-    (tmp_path / kept).write_text("mine")
-    with pytest.raises(BadInput, match=kept):
-        EvaluationFolder(tmp_path).begin(changed(CONFIG, {"run.overwrite": overwrite}), protocol(CONFIG))
-    assert [path.name for path in tmp_path.iterdir()] == [kept]
 
 
 def test_base_model_stays_the_one_that_the_evaluation_began_with(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_latest_is_there_while_the_checkpoint_before_is_deleted(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    monkeypatch.setattr("actors.storage.checkpoints.discard", lambda *_: seen.append(latest(checkpoints)))
+    monkeypatch.setattr("actors.storage.checkpoints.delete", lambda *_: seen.append(latest(checkpoints)))
     save(checkpoints, 0)
     save(checkpoints, 0)
     assert {*seen} == {"update-000000"}

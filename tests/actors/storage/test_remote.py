@@ -1,8 +1,8 @@
 import asyncio
 import errno
-import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from actors.evaluation.folder import EvaluationFolder
 from actors.evaluation.protocol import protocol_of
+from actors.storage import remote as remote_checkpoints
 from actors.storage.checkpoints import write_state
 from actors.storage.documents import EvaluationDocument
 from actors.storage.files import damage
-from actors.storage.remote import POINTER, Remote
+from actors.storage.folders import mark
+from actors.storage.remote import POINTER, Remote, RemoteCheckpoints
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.storage.state import CoordinatorState
@@ -26,17 +29,23 @@ from conf.errors import BadInput
 from conf.load import dump
 from conf.parsing import FORMAT
 from conf.schema import Config
+from conf.settings import changed
+from launch.session.admission import take_over
 from tests.actors.virtual_run import NO_PROBLEMS
 from tests.conftest import ROOT
 
 
+def begin(folder: Path) -> RunFolder:
+    run = RunFolder(folder)
+    run.path.mkdir(parents=True)
+    run.write_config(dump(Config()), NO_PROBLEMS)
+    run.recover()
+    return run
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    folder = RunFolder(tmp_path / "runs" / "mine")
-    folder.path.mkdir(parents=True)
-    folder.write_config(dump(Config()), NO_PROBLEMS)
-    folder.recover()
-    return folder
+    return begin(tmp_path / "runs" / "mine")
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -75,7 +84,7 @@ def files_of(url: str) -> set[str]:
     return {path.removeprefix(f"{remote._root}/") for path in remote._files.find(remote._root)}
 
 
-def test_every_put_is_one_state_and_the_older_ones_go(run: RunFolder, url: str, tmp_path: Path) -> None:
+def test_every_put_is_one_whole_copy_and_the_older_ones_go(run: RunFolder, url: str, tmp_path: Path) -> None:
     for update in range(1, 6):
         advance(run, update)
         run.checkpoints.mark_best(update)
@@ -88,77 +97,66 @@ def test_every_put_is_one_state_and_the_older_ones_go(run: RunFolder, url: str, 
     assert kept == {"update-000004", "update-000005"}  # a reader may be at the one before
 
 
-def test_version_that_comes_again_is_another_one(run: RunFolder, url: str, tmp_path: Path) -> None:
-    def weights(of: RunRecord) -> bytes:
-        assert of.checkpoints.latest
-        return (of.checkpoints.latest / "adapter" / "adapter_model.safetensors").read_bytes()
-
-    advance(run, 1, 2)
+def test_copy_of_another_run_or_with_a_file_of_somebody_else_stays(run: RunFolder, tmp_path: Path) -> None:
+    url, far = f"file://{tmp_path}/far", tmp_path / "far" / "mine"
+    Remote(url, "mine").put(begin(tmp_path / "other"))
+    (others,) = far.glob("copy-*")
     Remote(url, "mine").put(run)
-    run.return_to(0)
-    advance(run, 1, 2)
-    with pytest.raises(OSError, match="far away"):
-        Breaking(url, after=1).put(run)
-    assert sound(restored(url, tmp_path / "one"), 2)
-    Remote(url, "mine").put(run)
-    assert weights(restored(url, tmp_path / "two")) == weights(run)
+    (with_thesis,) = {*far.glob("copy-*")} - {others}
+    (with_thesis / "samples" / "thesis.tex").parent.mkdir(exist_ok=True)
+    (with_thesis / "samples" / "thesis.tex").write_text("years of work")
+    for _ in range(3):
+        Remote(url, "mine").put(run)
+    left = {*far.glob("copy-*")}
+    assert (len(left), {others, with_thesis} < left) == (4, True)
 
 
 def test_evaluation_in_the_run_goes_on_after_a_restore(run: RunFolder, url: str, tmp_path: Path) -> None:
     protocol = protocol_of(Config(), "nowhere", None)
     (run.path / "evaluation").mkdir()
+    mark(run.path / "evaluation", "evaluation")
     begun = EvaluationFolder(run.path / "evaluation")
-    begun.begin(Config(), protocol)
     begun.write(EvaluationDocument(protocol=protocol), "")
     Remote(url, "mine").put(run)
     again = EvaluationFolder(restored(url, tmp_path / "again").path / "evaluation")
-    assert again.begin(Config(), protocol) == []
-    assert again.document() == begun.document()
-
-
-class Breaking(Remote):
-    """A remote that takes so many files and no more."""
-
-    def __init__(self, url: str, after: int) -> None:
-        super().__init__(url, "mine")
-        self.left = after
-
-    def _path(self, name: str) -> str:
-        if name != POINTER and name != f"{POINTER}.tmp":
-            if self.left == 0:
-                raise OSError(errno.ENOSPC, "far away")
-            self.left -= 1
-        return super()._path(name)
+    take_over(again.path, "evaluation", "it")
+    assert (again.begin(Config(), protocol), again.document()) == ([], begun.document())
 
 
 @pytest.mark.parametrize("after", range(4))
-def test_put_that_breaks_anywhere_leaves_the_state_before_and_nothing_behind(
-    run: RunFolder, tmp_path: Path, after: int
+def test_put_that_breaks_anywhere_leaves_the_copy_before(
+    run: RunFolder, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"file://{tmp_path}/far"
+    url, left, put_file = f"file://{tmp_path}/far", [0] * after, LocalFileSystem.put_file
+
+    def break_off(*given: Any, **named: Any) -> None:
+        if not left:
+            raise OSError(errno.ENOSPC, "far away")
+        left.pop()
+        put_file(*given, **named)
+
     advance(run, 1)
     Remote(url, "mine").put(run)
     advance(run, 2)
-    with pytest.raises(OSError, match="far away"):
-        Breaking(url, after).put(run)
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalFileSystem, "put_file", break_off)
+        with pytest.raises(OSError, match="far away"):
+            Remote(url, "mine").put(run)
     assert sound(restored(url, tmp_path / "again"), 1)
+    assert not [*run.path.glob(".*.tmp")]
     for _ in range(2):
         Remote(url, "mine").put(run)
     assert sound(restored(url, tmp_path / "later"), 2)
-    assert (tmp_path / "far" / "mine").stat().st_mode & 0o777 == 0o700  # nobody else can see it
-    state = json.loads((tmp_path / "far" / "mine" / POINTER).read_text())
-    named = {f"{entry['place']}/{path}" for path, entry in state["files"].items()} | {*state["others"]}
-    assert files_of(url) == named | {POINTER}
+    assert len([*(tmp_path / "far" / "mine").iterdir()]) == 3 + (after == 0), "a copy without its manifest stays"
 
 
 PROCESS = """
 import sys
 from pathlib import Path
-from actors.storage import remote
+from actors.storage.remote import Remote
 from actors.storage.run_folder import RunFolder
-remote.CHUNK = 1000
 print("ready", flush=True)
-remote.Remote(sys.argv[2], "mine").put(RunFolder(Path(sys.argv[1])))
+Remote(sys.argv[2], "mine").put(RunFolder(Path(sys.argv[1])))
 """
 
 
@@ -178,82 +176,86 @@ def test_kill_in_the_middle_of_a_put(run: RunFolder, tmp_path: Path, delay: floa
     assert sound(again, len(again.rows()))
     Remote(url, "mine").put(run)
     assert sound(restored(url, tmp_path / "later"), 2)
+    assert not [*run.path.glob(".*.tmp")]
 
 
-def test_checkpoint_that_is_deleted_while_it_is_put_is_put_whole(run: RunFolder, url: str, tmp_path: Path) -> None:
-    class Slow(Remote):
-        def _put(self, place: str, path: str, source: Any, before: Any) -> Any:
-            if run.checkpoints.latest.name == "update-000001":  # type: ignore[union-attr]
-                advance(run, 2)
-            return super()._put(place, path, source, before)
+def test_checkpoint_that_is_deleted_while_it_is_put_is_put_whole(
+    run: RunFolder, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seal_later(folder: Path) -> None:
+        shutil.rmtree(run.checkpoints.path_of(1))
+        seal(folder)
 
     advance(run, 1)
-    Slow(url, "mine").put(run)
-    again = restored(url, tmp_path / "again")
-    assert damage(again.checkpoints.latest) is None  # type: ignore[arg-type]
-    assert again.checkpoints.latest.name == "update-000001"  # type: ignore[union-attr]
+    seal = remote_checkpoints.seal
+    monkeypatch.setattr(remote_checkpoints, "seal", seal_later)
+    Remote(url, "mine").put(run)
+    assert sound(restored(url, tmp_path / "again"), 1)
 
 
-def test_damage_there_is_told(run: RunFolder, url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"{}\n" * 10**6, None])
+def test_damage_there_is_told(run: RunFolder, url: str, tmp_path: Path, content: bytes | None) -> None:
     advance(run, 1)
     remote = Remote(url, "mine")
     remote.put(run)
-    name = next(name for name in files_of(url) if name.endswith("/metrics.jsonl"))
-    remote._files.pipe_file(remote._path(name), b"{}\n" * 10**6)
-    with pytest.raises(BadInput, match="has another content than was written"):
+    (name,) = (name for name in files_of(url) if name.endswith("/metrics.jsonl"))
+    if content is None:
+        remote._files.rm_file(f"{remote._root}/{name}")
+    else:
+        remote._files.pipe_file(f"{remote._root}/{name}", content)
+    with pytest.raises(BadInput, match=r"metrics\.jsonl .*restore it there"):
         restored(url, tmp_path / "again")
     assert not [path for path in tmp_path.iterdir() if "again" in path.name]
 
 
-ENTRY = {"place": "0" * 16, "bytes": 4, "blake2b": ""}
-
-
 @pytest.mark.parametrize(
     "change",
-    [
-        *({"files": {path: ENTRY}} for path in ("samples/../../../x", "/etc/x", "thesis.tex")),
-        {"files": {"config.yaml": ENTRY | {"place": "../../x"}}},
-        {"links": {"latest": "../../x"}},
-        {"links": {"../../x": "update-000001"}},
-        {"others": ["0000000000000000/../../x"]},
-    ],
+    [{"folder": "../../x"}, {"folder": "copy-0"}, {"links": {"latest": "../x"}}, {"links": {"x": "update-000001"}}],
 )
-def test_names_that_lead_out_of_the_folders_are_refused(url: str, tmp_path: Path, change: Any) -> None:
+def test_names_that_lead_elsewhere_are_refused(url: str, tmp_path: Path, change: Any) -> None:
     remote = Remote(url, "mine")
-    (tmp_path / "runs").mkdir()
-    remote._files.makedirs(remote._root, exist_ok=True)
-    text, place = b"a: 1", "0" * 16
-    config = {"place": place, "bytes": len(text), "blake2b": hashlib.blake2b(text).hexdigest()}
-    remote._files.makedirs(f"{remote._root}/{place}", exist_ok=True)
-    remote._files.pipe_file(f"{remote._root}/{place}/config.yaml", text)
-    state = {"format": FORMAT, "identity": None, "files": {"config.yaml": config}, "links": {}, "others": [], **change}
-    remote._files.pipe_file(remote._path(POINTER), json.dumps(state).encode())
+    remote.try_out()
+    state = {"format": FORMAT, "folder": "copy-" + "0" * 16, "links": {}, **change}
+    remote._files.pipe_file(f"{remote._root}/{POINTER}", json.dumps(state).encode())
     with pytest.raises(BadInput, match=r"remote\.json"):
-        restored(url, tmp_path / "runs" / "again")
-    assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.parametrize("at", ["file", "folder"])
-def test_links_are_not_followed(run: RunFolder, tmp_path: Path, at: str) -> None:
-    secret = tmp_path / "secret"
-    secret.mkdir()
-    (secret / "config.yaml").write_text("mine")
-    advance(run, 1)
-    url = f"file://{tmp_path}/far"
-    Remote(url, "mine").put(run)
-    (there,) = (tmp_path / "far" / "mine").glob("*/config.yaml")
-    if at == "file":
-        there.unlink()
-        there.symlink_to(secret / "config.yaml")
-    else:
-        there.parent.rename(tmp_path / "aside")
-        there.parent.symlink_to(secret)
-    with pytest.raises(BadInput, match="leads elsewhere by a link"):
         restored(url, tmp_path / "again")
-    (run.path / "events.jsonl").unlink()
-    (run.path / "events.jsonl").symlink_to(secret / "config.yaml")
-    Remote(f"file://{tmp_path}/other", "mine").put(run)
-    assert not [name for name in files_of(f"file://{tmp_path}/other") if name.endswith("events.jsonl")]
+
+
+def test_only_files_of_the_run_itself_are_copied(run: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("mine")
+    (run.path / "metrics.jsonl").symlink_to(tmp_path / "secret")
+    for name in (".hidden", "adapters/a", "wandb/a", "ray-session"):
+        (run.path / name).parent.mkdir(exist_ok=True)
+        (run.path / name).write_text("")
+    Remote(f"file://{tmp_path}/far", "mine").put(run)
+    there = {name.partition("/")[2] for name in files_of(f"file://{tmp_path}/far") if name != POINTER}
+    assert "problems.digest" in there
+    assert not there & {"metrics.jsonl", ".hidden", "adapters/a", "wandb/a", "ray-session"}
+
+
+def test_every_checkpoint_is_copied_and_failures_are_counted_and_tried_again(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_checkpoints, "PAUSE_S", 0.0)
+    (tmp_path / "far").write_text("in the way")
+    url = f"file://{tmp_path}/far"
+    copies = RemoteCheckpoints(changed(Config(), {"run.name": "mine", "checkpoint.remote": url}), run)
+
+    def look() -> tuple[int, bool]:
+        copies.look()
+        copies.worker.wait(60)
+        lost, reason = copies.worker.losses()
+        return lost, "far" in reason
+
+    assert look() == (0, False)
+    advance(run, 1)
+    assert [look(), look()] == [(1, True), (1, False)]
+    (tmp_path / "far").unlink()
+    assert [look(), look()] == [(0, False)] * 2
+    assert sound(restored(url, tmp_path / "again"), 1)
+    advance(run, 2)
+    assert look() == (0, False)
+    assert sound(restored(url, tmp_path / "later"), 2)
 
 
 @pytest.mark.parametrize(("given", "said"), [("gopher://x", "gopher"), ("s3://x/y", "s3fs"), ("memory://x", "no run")])
@@ -288,7 +290,3 @@ def test_object_store(run: RunFolder, bucket: str, tmp_path: Path) -> None:
         Remote(bucket, "mine").put(run)
     assert sound(restored(bucket, tmp_path / "again"), 3)
     assert sum(name.endswith("adapter_model.safetensors") for name in files_of(bucket)) == 2
-    advance(run, 4)
-    with pytest.raises(OSError, match="far away"):
-        Breaking(bucket, after=5).put(run)
-    assert sound(restored(bucket, tmp_path / "later"), 3)

@@ -9,7 +9,6 @@ from actors.messages import AdapterRef
 from actors.storage.checkpoints import STATE, write_state
 from actors.storage.documents import EventKind
 from actors.storage.folders import mark
-from actors.storage.layout import RAY_SESSION
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.storage.state import CoordinatorState
@@ -97,7 +96,7 @@ def test_versions_of_a_run_with_its_own_ray_are_in_the_sessions_folder(
     (session := tmp_path / "session").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(session))
     assert RunFolder(folder.path).adapters == folder.adapters
-    mark(session, RAY_SESSION.kind)
+    mark(session, "ray-session")
     again = reopen(folder.path)
     assert again.adapters == session / "adapters"
     for name in ("policy-v1-r0/adapter_config.json", "mine/notes.txt"):

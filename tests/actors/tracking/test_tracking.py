@@ -93,13 +93,16 @@ def begin(first: int = 1, rows: int = 0, **trackers: Any) -> Tracking:
     return shown
 
 
+def losses(shown: Tracking) -> list[tuple[int, str]]:
+    return [worker.losses() for worker in shown.workers]
+
+
 def test_logger_that_fails_is_counted_and_said_once() -> None:
     failing, well = Failing(), Recording()
     shown = begin(rows=4, failing=failing, well=well)
     shown.end({"status": "completed"}, 5.0)
-    (trouble,) = shown.troubles()
-    assert (trouble.tracker, trouble.lost, trouble.reason) == ("failing", 3, "ConnectionError: no route to host")
-    assert shown.troubles() == []
+    assert losses(shown) == [(3, "ConnectionError: no route to host"), (0, "")]
+    assert losses(shown) == [(0, "")] * 2
     assert failing.calls[-1] == ("end", "completed")
     assert len([call for call in well.calls if call[0] == "scalars"]) == 4
 
@@ -113,10 +116,8 @@ def test_logger_that_hangs_holds_nobody_up() -> None:
         while len(well.calls) <= update - tracking.WAITING // 2:
             time.sleep(0.005)
     shown.end({"status": "completed"}, 0.2)
-    (trouble,) = shown.troubles()
-    assert trouble.tracker == "hanging"
-    assert trouble.lost >= tracking.WAITING - 2
-    assert str(tracking.WAITING) in trouble.reason
+    (lost, reason), (no, _) = losses(shown)
+    assert (lost >= tracking.WAITING - 2, str(tracking.WAITING) in reason, no) == (True, True, 0)
     while well.calls[-1] != ("end", "completed"):
         time.sleep(0.005)
     hanging.released.set()
@@ -132,18 +133,12 @@ def test_logger_that_is_far_behind_still_begins_anew_and_ends() -> None:
     assert hanging.calls == [("begin", 1), ("begin", 7), ("end", "completed")]
 
 
-def test_logger_that_could_not_begin_is_tried_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting = Late()
-    shown = begin(7, rows=1, late=waiting)
-    shown.end({"status": "completed"}, 5.0)
-    assert waiting.calls == []
-    assert [(trouble.lost, trouble.reason) for trouble in shown.troubles()] == [(3, "OSError: no key")]
-    monkeypatch.setattr(tracking, "RETRY_S", 0.0)
+def test_logger_that_could_not_begin_is_tried_again() -> None:
     late = Late()
     shown = begin(7, rows=1, late=late)
     shown.end({"status": "completed"}, 5.0)
     assert late.calls == [("begin", 7), ("scalars", 7, {"reward/mean": 0.5}), ("end", "completed")]
-    assert [trouble.reason for trouble in shown.troubles()] == ["OSError: no key"]
+    assert losses(shown) == [(1, "OSError: no key")]
 
 
 def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path: Path) -> None:
@@ -158,7 +153,7 @@ def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path:
         shown.scalars(last, {"eval/pass@1": 0.25})
         shown.samples("update-000001", 1, [{"prompt": "3 + 4", "response": "7", "status": "correct", "gold": "7"}])
         shown.end({"status": "completed"}, 60.0)
-        assert shown.troubles() == []
+        assert losses(shown) == [(0, "")]
 
     process(1, 3, 0.25)
     process(3, 4, 0.5)
@@ -178,7 +173,7 @@ def log_to_wandb(folder: Path, update: int) -> None:
     shown.scalars(update, {"reward/mean": 0.5})
     shown.samples(f"update-{update:06d}", update, [{"prompt": "3 + 4"}])
     shown.end({"status": "completed", "events": [{"detail": "disk"}]}, 60.0)
-    assert shown.troubles() == []
+    assert losses(shown) == [(0, "")]
 
 
 def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,13 +47,11 @@ def test_checkpoints_beyond_those_kept_make_no_room_for_the_next(monkeypatch: py
         host_needs.check_host(need(), Path("runs/mine"))
 
 
-def test_files_that_will_be_overwritten_count_as_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_needs, "measure", lambda folder: replace(PLENTY, disk=need().disk - 1000))
-    (tmp_path / "samples").mkdir()
-    (tmp_path / "samples" / "many").write_bytes(bytes(1000))
-    host_needs.check_host(need(), tmp_path, overwrite=True)
+def test_checkpoints_that_are_renamed_make_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_needs, "measure", lambda folder: replace(PLENTY, disk=need().disk - 1000, begun=1000))
+    host_needs.check_host(need(), tmp_path)
     with pytest.raises(BadInput, match="its disk has"):
-        host_needs.check_host(need(), tmp_path)
+        host_needs.check_host(need(), tmp_path, overwrite=True)
 
 
 def test_host_without_room_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

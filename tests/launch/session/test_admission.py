@@ -15,7 +15,6 @@ from actors.messages import Exam, Problem, ProblemSet, Sample
 from actors.storage import folders, run_folder
 from actors.storage.documents import LedgerRecord, PolicyScores
 from actors.storage.files import lock, replace_text
-from actors.storage.layout import RUN
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from conf.load import dump, load
@@ -32,7 +31,7 @@ def leave(folder: Path, status: str, *settings: str, **summary: float | str) -> 
     """Leave the files of a run of the quickstart with these settings."""
     run = folder / "quickstart"
     run.mkdir()
-    folders.mark(run, RUN.kind)
+    folders.mark(run, "run")
     (run / "config.yaml").write_text(dump(configure(folder, *settings)))
     (run / "summary.json").write_text(json.dumps({"status": status, **summary}))
 
@@ -194,21 +193,8 @@ def test_another_source_of_solutions_is_refused_in_the_middle_of_a_warm_start(tm
         begin(config, folder, replace(begun, candidates=problems("b", "d").train))
 
 
-def test_mark_of_an_overwritten_run_is_the_last_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A killed process leaves a folder that is still known as a run's."""
-    leave(tmp_path, "completed")
-    run, gone = tmp_path / "quickstart", list[str]()
-    for name in ("events.jsonl", "spent.json", "ledger.json"):
-        (run / name).touch()
-    with monkeypatch.context() as watching:
-        watching.setattr(Path, "unlink", lambda path, missing_ok: gone.append(path.name))
-        folders.empty(run, RUN)
-    assert len(gone) == 6
-    assert gone[-1] == folders.MARK
-
-
 def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path) -> None:
-    """Overwriting clears the run and nothing else."""
+    """The old run is renamed as a whole."""
     leave(tmp_path, "completed")
     with pytest.raises(BadInput, match=r"finished.*run\.overwrite=true"):
         find_folder(configure(tmp_path))
@@ -217,22 +203,29 @@ def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path) ->
     begin(config, find_folder(config), problems("a"))
     left = sorted(path.name for path in (tmp_path / "quickstart").iterdir())
     assert left == [".microbudget-rl", "config.yaml", "identity.json", "problems.digest"]
+    old = sorted(path.name for path in (tmp_path / "quickstart.old-1").iterdir())
+    assert old == [".microbudget-rl", "checkpoints", "config.yaml", "summary.json"]
 
 
 @pytest.mark.parametrize("overwrite", ["true", "false"])
-@pytest.mark.parametrize("settings", ["", "model: mine\n", "learner: 1\nrollout: 2\nrun: 3\n", "a run's"])
-def test_new_run_takes_no_folder_with_other_files(tmp_path: Path, overwrite: str, settings: str) -> None:
-    folder = tmp_path / "quickstart"
-    if settings == "a run's":
-        leave(tmp_path, "completed")
-    (folder / "adapters").mkdir(parents=True)
-    precious = [folder / "adapters" / "thesis.tex", *([folder / "config.yaml"] if settings.endswith("\n") else [])]
-    for file in precious:
-        file.write_text(settings)
-    config = configure(tmp_path, f"run.overwrite={overwrite}")
-    with pytest.raises(BadInput, match=r"run\.name=OTHER|states no format"):
+@pytest.mark.parametrize("marked", [True, False])
+def test_new_run_takes_no_file_that_was_there(tmp_path: Path, overwrite: str, marked: bool) -> None:
+    """Not even where the settings of a marked run are gone. An evaluation before the first run belongs to it."""
+    folder, config = tmp_path / "quickstart", configure(tmp_path, f"run.overwrite={overwrite}")
+    (folder / "evaluation").mkdir(parents=True)
+    if marked:
+        folders.mark(folder, "run")
         begin(config, find_folder(config), problems("a"))
-    assert all(file.read_text() == settings for file in precious)
+        assert (folder / "evaluation").exists() == (overwrite == "false")
+        (folder / "config.yaml").unlink()
+    (folder / "thesis.tex").write_text("years")
+    if marked:
+        begin(config, find_folder(config), problems("a"))
+    else:
+        with pytest.raises(BadInput, match=r"run\.name=OTHER"):
+            find_folder(config)
+    (thesis,) = tmp_path.rglob("thesis.tex")
+    assert (thesis.read_text(), thesis.parent == folder) == ("years", not marked)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.storage.documents import LedgerRecord, Origin, Planned, RunSummary
+from actors.storage.folders import claim
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.load import dump, load
@@ -73,7 +74,7 @@ def test_run_that_made_few_updates_names_the_command_that_continues_it(
 ) -> None:
     given = ["conf=quickstart", "run.name=a b", f"run.folder={tmp_path}", *settings]
     config, run = load([*given, "budget.minutes=2"]), RunFolder(tmp_path / "a b")
-    run.path.mkdir()
+    claim(run.path, "run")
     run.write_config(dump(config), NO_PROBLEMS)
     monkeypatch.setattr(sys, "argv", ["run.py", "budget.minutes=2", "run.overwrite=true", *given])
     run.write_origin(Origin(planned=PLANNED))

@@ -6,6 +6,7 @@ import pytest
 from actors.messages import Problem, ProblemSet
 from actors.storage.checkpoints import link, write_state
 from actors.storage.documents import EventKind, Origin, Planned
+from actors.storage.folders import mark
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.storage.state import CoordinatorState
@@ -39,6 +40,7 @@ def test_a_warm_start_that_is_over_needs_its_source_no_more(tmp_path: Path, monk
     monkeypatch.setattr("rewards.problems.candidates.load_with_candidates", gone)
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32", "warm_start.source=file:gone.jsonl"])
     checkpoint = tmp_path / "checkpoints" / "update-000003"
+    mark(tmp_path, "run")
     checkpoint.mkdir(parents=True)
     link(checkpoint.parent / "latest", checkpoint)
     plan = make_plan(config, detect("cpu"))
@@ -55,6 +57,7 @@ def test_a_warm_start_that_is_over_needs_its_source_no_more(tmp_path: Path, monk
 
 
 def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path) -> None:
+    mark(tmp_path, "run")
     (tmp_path / "spent.json").write_text('{"spent_s": 12.5}')
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32"])
     (tmp_path / "config.yaml").write_text(dump(config))

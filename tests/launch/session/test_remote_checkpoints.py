@@ -1,5 +1,4 @@
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from conf.errors import BadInput
 from conf.load import dump
 from conf.schema import Config
 from conf.settings import changed
-from launch.session import remote_checkpoints
 from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from tests.actors.virtual_run import NO_PROBLEMS
 
@@ -55,21 +53,6 @@ def test_same_command_begins_where_nothing_is_yet(config: Config) -> None:
     assert not Path(config.run.folder, "mine").exists()
 
 
-def test_remote_that_was_cut_off_before_its_first_file_has_no_run(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = begin(config)
-    with monkeypatch.context() as patched:
-        patched.setattr(Remote, "_put", lambda *_: 1 / 0)
-        put_ending(config, folder)
-    shutil.rmtree(folder)
-    assert Remote(config.checkpoint.remote, "mine").state() is not None
-    test_same_command_begins_where_nothing_is_yet(config)
-    check_remote(config)
-    put_ending(config, begin(config))
-    assert Remote(config.checkpoint.remote, "mine").state().files
-
-
 def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
     folder = begin(config)
     put_ending(config, folder)
@@ -88,12 +71,9 @@ def test_other_run_of_the_name_is_not_lost(config: Config) -> None:
     assert Remote(config.checkpoint.remote, "mine").state() == pointer
 
 
-def test_remote_that_is_silent_at_the_end_is_left(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    released = threading.Event()
-    monkeypatch.setattr(remote_checkpoints, "SILENT_S", 0.05)
-    monkeypatch.setattr(Remote, "_point", lambda *_: released.wait(240))
+def test_last_copy_that_fails_fails_no_run(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "far").write_text("in the way")
     assert "last upload" in put_ending(config, begin(config))
-    released.set()
 
 
 @pytest.mark.parametrize(

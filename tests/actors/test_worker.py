@@ -1,0 +1,50 @@
+import asyncio
+import threading
+
+import pytest
+
+from actors.worker import Worker
+
+
+def test_without_an_event_loop_a_strict_worker_does_a_call_at_once() -> None:
+    done: list[int] = []
+    worker = Worker("writer", strict=True)
+    worker.put(done.append, 1)
+    assert (done, worker.idle) == ([1], True)
+
+
+def test_strict_worker_does_nothing_after_a_failure_and_every_call_raises_it() -> None:
+    """Otherwise a row might be missing in the middle of a history."""
+    done: list[int] = []
+
+    def fail(_: object) -> None:
+        raise OSError(28, "No space left on device", "rows.jsonl")
+
+    async def scenario() -> None:
+        worker = Worker("writer", strict=True)
+        worker.put(fail, None)
+        assert await worker.in_turn(lambda: "done") == "done"
+        for call in (worker.check, lambda: worker.put(done.append, 2)):
+            with pytest.raises(OSError, match="rows"):
+                call()
+
+    asyncio.run(scenario())
+    assert done == []
+
+
+def test_losses_are_counted_and_a_reason_is_said_once() -> None:
+    released, done = threading.Event(), list[int]()
+    worker = Worker("logger", most=2)
+    worker.put(released.wait)
+    for number in range(4):
+        worker.put(done.append, number)
+    assert worker.losses() == (3, "it is 2 calls behind")
+    worker.put(done.append, 9, due=True)
+    released.set()
+    worker.wait(60)
+    for reason in ("ZeroDivisionError", ""):
+        worker.put(lambda: 1 // 0)
+        worker.wait(60)
+        lost, said = worker.losses()
+        assert (lost, said.startswith(reason), bool(said)) == (1, True, bool(reason))
+    assert (done, worker.idle, worker.losses()) == ([0, 9], True, (0, ""))
