@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.malformed.commands import SENTENCE
+from tests.malformed.conftest import SENTENCE
 
 ROOT = Path(__file__).parents[2]
 
