@@ -92,6 +92,7 @@ class AdapterCopies:
 
 def write_copy(files: dict[str, bytes], folder: Path, expected: Fingerprint) -> None:
     """Write an adapter's files into a folder with its fingerprint; the folder appears complete or not at all."""
+    delete(folder, ADAPTER_FILES)
     with new_folder(folder) as made:
         for name, content in files.items():
             (made / Path(name).name).write_bytes(content)

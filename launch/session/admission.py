@@ -181,11 +181,11 @@ def take_over(folder: Path, kind: Kind, what: str, anew: bool = False, kept: tup
 
 
 def take_run(config: Config, folder: Path) -> None:
-    """Take over the folder of a run. Any run before is renamed if this one does not continue it; an evaluation that was
+    """Take over the folder of a run. A run before that this one does not continue is renamed; an evaluation that was
     made before any run stays.
     """
     begins = not RunRecord(folder).exists
-    kept = ("evaluation",) if begins and not config.run.overwrite else ()
+    kept = ("evaluation",) if begins else ()
     take_over(folder, "run", f"run {config.run.name!r}", anew=begins or config.run.overwrite, kept=kept)
 
 

@@ -84,8 +84,8 @@ def load_model(
 def write_adapter(model: PeftModel, folder: Path, durable: bool) -> None:
     """Write adapter_model.safetensors and adapter_config.json into `folder`, loadable by peft and vLLM as they are.
 
-    The folder is written under another name and renamed, so that no reader sees half of it; an existing one is
-    replaced.
+    The folder is written under another name and renamed, so that no reader sees half of it; one that is there is
+    set aside.
     durable: wait until the disk has it, for a restart; other processes can read it from memory earlier.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)

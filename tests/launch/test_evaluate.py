@@ -17,8 +17,8 @@ from actors.messages import APART, AdapterRef, Group, Problem, ProblemSet, Sampl
 from actors.models.files import load_tokenizer
 from actors.storage.checkpoints import Checkpoints
 from actors.storage.documents import EvaluatedSample, PolicyScores
-from actors.storage.files import lock, read_rows
-from actors.storage.folders import MARK, mark
+from actors.storage.files import MARK, lock, read_rows
+from actors.storage.folders import claim, mark
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from conf.load import command_line, settings_of
@@ -265,10 +265,11 @@ def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
     assert named.folder.path == tmp_path / "runs" / "other" / "evaluation"
 
 
-def test_evaluation_is_locked_and_deleted_when_its_run_is_overwritten(
+def test_evaluation_is_locked_and_renamed_with_its_run_when_that_is_overwritten(
     arguments: list[str], tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     folder = tmp_path / "runs" / "quickstart" / "evaluation"
+    claim(folder.parent, "run")
     descriptor = lock(folder)
     assert descriptor is not None
     assert "another process" in refused(evaluate.main, arguments)

@@ -216,7 +216,7 @@ def test_new_run_takes_no_file_that_was_there(tmp_path: Path, overwrite: str, ma
     if marked:
         folders.mark(folder, "run")
         begin(config, find_folder(config), problems("a"))
-        assert (folder / "evaluation").exists() == (overwrite == "false")
+        assert (folder / "evaluation").exists()
         (folder / "config.yaml").unlink()
     (folder / "thesis.tex").write_text("years")
     if marked:
