@@ -16,7 +16,7 @@ from actors.storage.files import seal
 from actors.storage.folders import mark
 from launch import export
 from launch.after import artifact, merged
-from tests.malformed.commands import files
+from tests.malformed.conftest import files
 from tests.trained_runs import SHOWN, write_model, write_trained
 
 

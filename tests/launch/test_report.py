@@ -14,7 +14,7 @@ from conf.parsing import FORMAT
 from launch.reporting import attempt, write
 from launch.reporting.exams.paper import PAPER
 from tests.exam_folders import write_exam_sweep
-from tests.malformed.commands import files
+from tests.malformed.conftest import files
 from tests.run_folders import HOSTILE, PLASTICITY, change_summary, write_evaluation, write_run, write_sweep
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), "")

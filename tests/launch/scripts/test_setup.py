@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.malformed.commands import files
+from tests.malformed.conftest import files
 
 ROOT = Path(__file__).parents[3]
 
