@@ -28,6 +28,9 @@ PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{4,}")
 """A word in an expression: longer than any product of letters."""
 
 LETTER_BEHIND, COMMA = re.compile(r".*\d [A-Za-z]"), re.compile(r"-?\d+,\d+")
+DECIMAL_COMMA = re.compile(r"^((?:[^.(\[\\]|\\[^{])*\d),(?=(?:\d\d|\d{4,}|(?<=\b0,)\d{3})(?!\d)[^.]*$)")
+"""A comma that may be a decimal point: 1,5 is two values, and 1,234 is a thousand."""
+
 THOUSANDS = re.compile(r"-?[1-9]\d{0,2}\.\d\d0")
 """Pattern of a decimal that ends in a superfluous zero, or of thousands as many languages write them."""
 
@@ -108,7 +111,7 @@ def unusual(gold: str) -> str:
     if of.kind is Kind.TIME:
         return "a time of day, and no ratio"
     if COMMA.fullmatch(gold) and of.kind is Kind.LIST:
-        return "two values, and no decimal"
+        return "two values rather than a decimal"
     if THOUSANDS.fullmatch(gold):
         return "a decimal, and no thousands"
     if of.kind is Kind.SCALAR and is_relation(of) and (not of.names or is_combined(of.names[0])):
@@ -130,6 +133,8 @@ def _status(gold: str, answer: str, algebra: Equivalent) -> Status:
 def _same(gold: str, answer: str, algebra: Equivalent) -> bool:
     """Whether two plain answers are the same. A choice may have its letter, its value or both."""
     (letter, expected), (given_letter, given) = labelled(gold), labelled(answer)
+    if "." in (both := expected + given) and both.count(",") == 1:
+        expected, given = (DECIMAL_COMMA.sub(r"\1.", text) for text in (expected, given))
     asked_letter = letter or choice(gold)
     chosen = given_letter or choice(answer.upper() if asked_letter in "ABCDE" else answer)
     if asked_letter and chosen:

@@ -18,7 +18,9 @@ RELATION = re.compile(
     r"|\\(?:implies|iff|therefore|because|mapsto|(?:[lL]ong)?(?:[lL]eft)?[rR]ightarrow)(?![a-z])"
 )
 MEMBER = re.compile(r"\\in(?![a-z])")
-CONJUNCTION = re.compile(r"(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\lor(?![a-z])|\\vee")
+CONJUNCTION = re.compile(
+    r"\s*,?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor\b|\\vee\b)\s*"
+)
 
 SUBSCRIPT = r"(?:_(?:\w|\{[^{}]*(?:\{[^{}]*\}[^{}]*)?\}))"
 GREEK = (
@@ -48,13 +50,13 @@ MAGNITUDE = re.compile(
 )
 """An absolute value, but not of a real unknown, a cardinality, an area, a rounded value, a sum with dots."""
 
-CHANGE = re.compile(r"[a-z]'+|\\(?:Delta|delta|nabla|partial)\s*(?:[A-Za-z]|\\[a-z]+)")
+CHANGE = re.compile(r"[a-z]'+|\\(?:Delta|delta|nabla|partial|text\{\s*d\s*\})\s*(?:[A-Za-z]|\\[a-z]+)")
 """A derivative or difference of an unknown, which a number does not answer."""
 
 WORDS = re.compile(r"(?:\\text\{[A-Za-z' .,:-]+\}|[A-Za-z]{4,}(?: [A-Za-z]+)*)[^0-9]*")
 HEDGES = re.compile(
-    r"\b(?!(?-i:(?!NOT)[A-Z]{2,3}\b))(?:at (?:most|least)|(?:square|cube) (?:root|of)|of the (?:answer|result|solution)"
-    rf"|{'|'.join((*DENIALS, *CHANGES))})\b"
+    r"\b(?!(?-i:(?!NOT)[A-Z]{2,3}\b))(?:at (?:most|least)|(?:upp|low)er limit|(?:square|cube) (?:root|of)"
+    rf"|of the (?:answer|result|solution)|{'|'.join((*DENIALS, *CHANGES))})\b"
     r"|\b(?:less|more|greater|over|under|above|below|beyond|up to)\W*$",
     re.IGNORECASE,
 )

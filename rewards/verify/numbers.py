@@ -21,8 +21,8 @@ MIXED_SLASH = re.compile(rf"{SIGN}(\d+)\s+(\d+)\s*/\s*(\d+)")
 MIXED_SUM = re.compile(r"(-?)\s*(\d+)\s*([+-])\s*(?:\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d+)\s*/\s*(\d+))")
 """A mixed number written as a sum, 2 + 1/2 or -2 - 1/2."""
 
-POWER = re.compile(rf"{SIGN}(?:({DECIMAL})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*\^\s*(?:\{{\s*([+-]?\d+)\s*\}}|(\d))")
-ENGINEERING = re.compile(rf"{SIGN}({DECIMAL})[eE]([+-]?\d+)")
+TENS = rf"(?:({DECIMAL})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*\^\s*"
+POWER = re.compile(rf"{SIGN}(?:{TENS}|({DECIMAL})[eE])(?:\{{\s*([+-]?\d+)\s*\}}|([+-]?\d+))")
 ENCLOSED = re.compile(rf"{SIGN}\(([^()]*+(?:\([^()]*+\))?[^()]*+)\)")
 """A sign before one number in parentheses, -(5), which may hold another pair, (2/(-3))."""
 
@@ -59,9 +59,7 @@ def number(text: str) -> Number | None:
         inner = number(match[2])
         return inner and replace(inner, value=_signed(match[1], inner.value))
     if match := POWER.fullmatch(text):
-        return _scaled(match[1], match[2] or "1", match[3] or match[4])
-    if match := ENGINEERING.fullmatch(text):
-        return _scaled(match[1], match[2], match[3])
+        return _scaled(match[1], match[2] or match[3] or "1", match[4] or match[5])
     if match := REPEATING.fullmatch(text):
         once, period = match[3], match[4] or match[5]
         value = Fraction(int((match[2] + once) or "0"), 10 ** len(once))

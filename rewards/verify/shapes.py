@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
-from rewards.verify.names import LETTER, MEMBER, named, tight
+from rewards.verify.names import CONJUNCTION, LETTER, MEMBER, named, tight, variables
 from rewards.verify.numbers import number
 from rewards.verify.text.brackets import CLOSING, OPENING, partner, split, unwrapped
 from rewards.verify.units import compound
@@ -18,9 +18,9 @@ WRAPPED = re.compile(r"(?:\(|\[)\s*(\\begin.*\\end\s*\{\w+\})\s*(?:\)|\])", re.D
 ANGLES = re.compile(r"\\langle(?![a-z])((?:(?!\\[lr]angle).)+)\\rangle")
 ROW = re.compile(r"\[([^\[\]]+)\]")
 ROWS = re.compile(rf"\[\s*{ROW.pattern}(?:\s*,\s*{ROW.pattern})+\s*\]")
-CONJUNCTION = re.compile(
-    r"\s*,?\s*(?:\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor\b|\\vee\b)\s*"
-)
+OTHERS = rf"\s*=[^,;]*(?:,\s*(?!\1\s*=){LETTER}\s*=[^,;]*)+"
+AGAIN = re.compile(rf"\s*({LETTER}){OTHERS}(?:;\s*\1{OTHERS})+")
+"""Groups of named values that begin with the same name: x=1, y=2 and x=3, y=4."""
 
 THOUSANDS_ONLY = re.compile(r"[^,;]*?(?<![\d.])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])[^,;]*")
 """One number with thousands separators, and text around it."""
@@ -149,11 +149,11 @@ def _either(text: str) -> tuple[str, ...]:
 
 def _values(text: str) -> list[str]:
     """Split a list at commas, semicolons, "and" and "or"."""
-    groups = [split(group, ",") for group in split(text, ";")]
+    alternatives = CONJUNCTION.sub(" ; ", text)
+    groups = [split(group, ",") for group in split(alternatives if AGAIN.fullmatch(alternatives) else text, ";")]
     if len(groups) > 1 and len(sizes := {len(group) for group in groups}) == 1 and sizes != {1}:
         return [value for group in groups for value in _both_signs(f"({', '.join(group)})")]  # x=1, y=2; x=3, y=4
-    text = CONJUNCTION.sub(" ; ", text)
-    commas = [text] if THOUSANDS_ONLY.fullmatch(text) else list(split(text, ","))
+    commas = [alternatives] if THOUSANDS_ONLY.fullmatch(alternatives) else list(split(alternatives, ","))
     return [value for part in commas for piece in split(part, ";") if piece for value in _both_signs(piece)]
 
 
@@ -186,13 +186,13 @@ def solution(text: str) -> tuple[str, list[Ends]] | None:
 
 
 def _bounds(text: str) -> tuple[str, Ends] | None:
-    if (match := POINT.fullmatch(text)) and not _unknown(match[2]):
+    if (match := POINT.fullmatch(text)) and not variables(match[2]):
         return tight(match[1]), ("{}", match[2].strip(), "")
     match = BOUND.fullmatch(text)
     if not match or not (match[2] or match[4]):
         return None
     left, first, variable, second, right = match.groups()
-    if any(side and _unknown(side) for side in (left, right)):
+    if any(variables(side or "") for side in (left, right)):
         return None
     upward = [sign in ("<", r"\leq") for sign in (first, second) if sign]
     if any(one != other for one, other in pairwise(upward)):
@@ -203,8 +203,3 @@ def _bounds(text: str) -> tuple[str, Ends] | None:
     opens = "[" if first in (r"\leq", r"\geq") else "("
     closes = "]" if second in (r"\leq", r"\geq") else ")"
     return tight(variable), (opens + closes, low.strip(), high.strip())
-
-
-def _unknown(side: str) -> bool:
-    """Whether a bound contains letters outside the names of commands: constants do not."""
-    return bool(re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", side)))

@@ -17,7 +17,6 @@ KNOWN = {
 }
 """Units of measurement, by each of their spellings, with and without a prefix."""
 
-
 PLURALS: dict[str, str] = VOCABULARY["plurals"]
 ASIDE, PREPOSITIONS = (frozenset(VOCABULARY[name].split()) for name in ("aside", "prepositions"))
 CHANGING = {word for name in ("denials", "changes", "continued") for word in VOCABULARY[name].split()}
@@ -36,9 +35,9 @@ TOGETHER = re.compile(
 RESCALED = re.compile("|".join(VOCABULARY["rescaled"]))
 
 CURRENCY = re.compile(
-    r"([+-]?)\s*(?:\\text\{\s*)?(?:US\s?)?\\?([$€£¥₹]|USD|EUR|GBP|CNY|RMB|INR|Rs)\.?\s*\}?\s*(?=[-+.\d\\])"
+    r"([+-]?)\s*(?:\\text\{\s*)?(?:US\s?)?\\?([$€£¥₹]|USD|EUR|GBP|CNY|RMB|INR|Rs)(?:(?<=s)\.)?\s*\}?\s*(?=[-+.\d\\])"
 )
-MONEY = re.compile(r"(.*[\d}\s)])\s*(?:\\text\{\s*)?\\?([$€£¥₹¢])\s*\}?")
+MONEY = re.compile(r"(.*?[\d})])\s*(?:\\text\{\s*)?\\?([$€£¥₹¢])([A-Za-z/ ]*)\}?")
 BASE = re.compile(r"\(?([+-]?[0-9A-F]*\d[0-9A-F]*)\)?_(?:(\d)|\{\(?(\d{1,2})\)?\})")
 DEGREE = re.compile(r"(.*\S)\s*\^\\circ\s*(?:\\text\{)?\s*(C|F|[Cc]elsius|[Ff]ahrenheit)?\s*\}?")
 DEGREES = {"": "degree", "c": "celsius", "f": "fahrenheit"}
@@ -100,8 +99,8 @@ def quantity(text: str, asked: str = "") -> Quantity:
         return Quantity(match[1], "percent")
     if match := DEGREE.fullmatch(text):
         return Quantity(match[1], DEGREES[(match[2] or "")[:1].lower()])
-    if match := MONEY.fullmatch(text):
-        return Quantity(match[1].strip(), KNOWN[match[2]])
+    if (match := MONEY.fullmatch(text)) and (tail := _tail(match[2] + match[3], "", prose=True)):
+        return replace(tail, body=match[1])
     if (match := MODULUS.fullmatch(text)) and (residue := number(match[1])):
         reduced = not match[2].isdigit() or residue.value < int(match[2])  # 7 mod 3 is an operation
         return Quantity(match[1], f"mod {match[2]}") if reduced else Quantity(text)

@@ -37,7 +37,7 @@ FEW = ("chain_sum", "coin_flip", "complex_arithmetic", "game_of_life", "game_of_
 
 def derived(gold: str, question: str) -> Iterator[str]:
     """Yield junk of the shape of an answer: parts of it, its numbers and words replaced, and the question."""
-    yield from (gold[:1], gold[: len(gold) // 2], gold + "0 junk", f"{gold}, {gold} or 7", "not " + gold)
+    yield from (gold[:1], gold[: len(gold) // 2], gold + "7 junk", f"{gold}, {gold} or 7", "not " + gold)
     yield from (re.sub(r"\d+(\.\d+)?", number, gold) for number in ("nan", "NaN", "0", "1e308", "Infinity"))
     yield from (re.sub(r"[A-Za-z]+", word, gold) for word in ("a", "nan"))
     yield from (question, question.split()[-1], *question.splitlines()[:20])

@@ -43,6 +43,7 @@ MARKUP = (
 LAYOUT = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
+        (rf"^([^${DOLLAR}]*\d ?|(?=\$[\d.,]+$))\$([^$]*)$", rf"\1\\{DOLLAR}\2"),  # alone, it is a currency
         (r"^\s*\\begin\{(cases|aligned)\}(.*)\\end\{\1\}\s*$", r"\2"),
         (r"(=[^=,;&]*?)(?:\\q?quad|\\\\(?=\s|[a-z]\s*=))\s*(?=[^=,;]+=)", r"\1, "),
         (rf"{DOTTED}(?:(\d*){DOTTED})?", r"\\overline{\1\2\3\4\5}"),

@@ -51,7 +51,6 @@ DENIED = re.compile(
 AFTER_CHOICE = re.compile(r"\W*(?:text\W*)?(?:[A-J]\W*$|(?:and|or|is|are|was)(?![a-z]))|\s*[,;/&]\s*\S|\?")
 """What makes several choices, or none, of one: (C), D and (C) is wrong."""
 
-
 TEXT = re.compile(r"\\text\{([^{}]*)\}")
 PHRASE = re.compile(r"\(?[A-Za-z][A-Za-z']*(?:[ ,-]+[A-Za-z0-9']+)*\)?")
 PRODUCT = re.compile(r"(?![A-Z][a-z]{2})[A-Za-z](?: ?[A-Za-z]){1,2}")
