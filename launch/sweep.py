@@ -21,7 +21,6 @@ if __name__ == "__main__":
 
 import os
 import sys
-from functools import cache
 
 from actors.formats import duration
 from actors.models.adapters import pinned
@@ -40,13 +39,13 @@ from launch.session.admission import check_settings, take_over
 from launch.sweep_runs.checks import check_comparable, check_known, check_sources
 from launch.sweep_runs.grid import Grid, read_grid
 from launch.sweep_runs.jobs import exams_of
-from launch.sweep_runs.lanes import PROGRAMS, Programs, plan_lanes
 from launch.sweep_runs.plan_view import SweepPlan, estimate_all, idle
 from launch.sweep_runs.scheduler import Scheduler
+from launch.sweep_runs.workers import Worker, divide, plan_runs
 
 
 @command("sweep.py")
-def main(arguments: list[str], programs: Programs = PROGRAMS) -> int:
+def main(arguments: list[str]) -> int:
     """Return the exit code: 0 all runs and exams are finished, 1 some are not, 2 bad input, 130 or 143 interrupted."""
     console = PlainConsole()
     if asks_for_help(arguments):
@@ -55,30 +54,31 @@ def main(arguments: list[str], programs: Programs = PROGRAMS) -> int:
     grid = read_grid(arguments)
     bases, exams = exams_of(grid)
     check_comparable(grid)
-    machine = cache(detect)
-    lanes, plans = plan_lanes(grid, [machine(run.config.device) for run in grid.runs], programs)
+    machines = divide(detect(grid.runs[0].config.device), grid)
+    plans = plan_runs(grid, machines)
     if grid.plan:
         if note := cluster_note():
             console.print(note)
-        console.print(SweepPlan(grid, bases, exams, plans, len(lanes)).shown())
+        console.print(SweepPlan(grid, bases, exams, plans, len(machines)).shown())
         return 0
-    check_runs(grid, plans, len(lanes))
+    check_runs(grid, plans, len(machines))
     pin_models(grid)
     check_known(grid)
     check_sources(grid)
     for base in () if all(exam.finished for exam in (*bases, *exams.values())) else bases:
-        prepare(command_line([*base.arguments, "plan=true"], CommandLine), plans[base.run.name].machine, console)
+        prepare(command_line([*base.arguments, "plan=true"], CommandLine), machines[0], console)
     take_over(grid.folder, "sweep", f"sweep {grid.name!r}")
     with outliving_terminal():
-        return Scheduler(grid, bases, exams, lanes, console).run()
+        workers = [Worker(each, each.cards[0].index if len(machines) > 1 else None) for each in machines]
+        return Scheduler(grid, bases, exams, workers, console).run()
 
 
-def check_runs(grid: Grid, plans: dict[str, Plan], lanes: int) -> None:
+def check_runs(grid: Grid, plans: dict[str, Plan], at_once: int) -> None:
     """Raise BadInput if a run does not fit, was begun with other settings, or has too small a budget."""
     packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))
     for run in grid.runs:
         plan = plans[run.name]
-        check_mps(run.config, plan.placement, joined, at_once=lanes)
+        check_mps(run.config, plan.placement, joined, at_once)
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
             check_warm_start(plan)

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, get_origin
 
-from actors.storage.run_record import FINISHED, RunRecord
+from actors.storage.run_record import RunRecord
 from conf.arguments import pairs
 from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
@@ -62,6 +62,7 @@ class SweepRun:
     """
 
     program: ClassVar = "run"
+    kind: ClassVar = "run"
     name: str
     overrides: dict[str, Any]
     arguments: tuple[str, ...]
@@ -84,8 +85,14 @@ class SweepRun:
         return self.record.path
 
     @property
+    def outcome(self) -> tuple[str, str | None] | None:
+        """Its status and the reason, according to its folder; None for a run that has not ended."""
+        summary = self.record.summary()
+        return summary and (summary.status, summary.reason)
+
+    @property
     def finished(self) -> bool:
-        return self.status in FINISHED
+        return self.record.finished() is not None
 
     @property
     def of_model(self) -> dict[str, Any]:
@@ -129,9 +136,9 @@ class Inquiry:
         return self.answer is not None
 
     @property
-    def remark(self) -> str | None:
-        """The verdict in a sentence if training is not worth it."""
-        return self.answer.warning or None if self.answer else None
+    def outcome(self) -> tuple[str, str | None] | None:
+        """As of a run. The reason is the doctor's warning if training is not worth it."""
+        return ("completed", self.answer.warning or None) if self.answer else None
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,8 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         if asked.sweep.signal:
             alike = (each.inquiry for each in runs if each.inquiry and each.base == run.base)
             run.inquiry = next(alike, None) or Inquiry(run, of_run.signal.minutes)
+    if len({run.config.device for run in runs}) > 1:
+        raise BadInput("device: all runs of a sweep are on one machine; give one value")
     word, times = Counter(run.name for run in runs).most_common(1)[0]
     if times > 1:
         raise BadInput(f"{times} runs would be named {word}: list each value once, and paths whose last parts differ")

@@ -1,7 +1,8 @@
 """The exams of a sweep: evaluations of base models, and of the results of runs, on the sweep's benchmarks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Exam:
     name: its folder's. run: for a base model, its first run. base: the base model's exam, whose samples are taken over.
     """
 
-    program, kind, remark = "evaluate", "exam", None
+    program, kind = "evaluate", "exam"
     grid: Grid
     name: str
     run: SweepRun
@@ -76,6 +77,10 @@ class Exam:
         return found and not self.mismatched
 
     @property
+    def outcome(self) -> tuple[str, str | None] | None:
+        return ("completed", None) if self.finished else None
+
+    @property
     def obstacle(self) -> tuple[str, str] | None:
         """Status and reason if it cannot take place, after its run and the base model's exam."""
         if self.base and not (self.run.finished and self.run.record.checkpoints.result):
@@ -104,8 +109,9 @@ def exams_of(grid: Grid) -> tuple[list[Exam], dict[str, Exam]]:
     return [*bases.values()], of_runs
 
 
-def jobs_of(runs: Sequence[SweepRun], exams: dict[str, Exam]) -> list[Job]:
-    """Return the jobs of a lane with these runs: first those on base models, for which other lanes may wait."""
-    asked = [run.inquiry for run in runs if run.inquiry and run.inquiry.run is run]
-    bases = [exam.base for run in runs if (exam := exams.get(run.name)) and exam.base and exam.base.run is run]
-    return [*asked, *bases, *(job for run in runs for job in (run, exams.get(run.name)) if job)]
+def phases(grid: Grid, bases: Sequence[Exam], exams: Mapping[str, Exam], workers: int) -> list[list[list[Job]]]:
+    """Return the jobs of each worker, first those on base models, for which all runs wait, then runs and exams."""
+    models: list[Job] = [*grid.inquiries, *bases]
+    pairs = [[job for job in (run, exams.get(run.name)) if job] for run in grid.runs]
+    turns = range(workers)
+    return [[models[turn::workers] for turn in turns], [[*chain(*pairs[turn::workers])] for turn in turns]]

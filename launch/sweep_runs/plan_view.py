@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from actors.formats import counted, duration, money
@@ -16,8 +17,7 @@ from launch.plan.estimate import Estimate
 from launch.plan.plan import Plan, with_problems
 from launch.plan.view import FEWEST_UPDATES
 from launch.sweep_runs.grid import SEED, Grid
-from launch.sweep_runs.jobs import Exam, Job, jobs_of
-from launch.sweep_runs.view import plain_table
+from launch.sweep_runs.jobs import Exam, Job, phases
 from rewards.problems.loading import count
 
 FAULT = "bold red"
@@ -25,13 +25,13 @@ FAULT = "bold red"
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """The plans of all runs. bases, exams: see `exams_of`. lanes: number of runs at a time on this machine."""
+    """The plans of all runs. bases, exams: see `exams_of`. workers: number of runs at a time on this machine."""
 
     grid: Grid
     bases: Sequence[Exam]
     exams: dict[str, Exam]
     plans: Mapping[str, Plan]
-    lanes: int
+    workers: int
 
     @cached_property
     def forecasts(self) -> Mapping[str, Estimate | None]:
@@ -85,9 +85,9 @@ class SweepPlan:
             most = counted(max(counts), "update")
             faults += f"{len(counts)} of {len(self.plans)} hold {most} at most: nothing will be learned. "
         runs, where = self.grid.runs, self.plans[self.grid.runs[0].name].machine.name
-        longest, way = max(self.total(runs[lane :: self.lanes]) for lane in range(self.lanes)), "one after another"
-        if self.lanes > 1:
-            way, where = f"{self.lanes} at a time: {duration(longest)}", f"one {where} each"
+        longest, way = max(self.total(runs[turn :: self.workers]) for turn in range(self.workers)), "one after another"
+        if self.workers > 1:
+            way, where = f"{self.workers} at a time: {duration(longest)}", f"one {where} each"
         updates = counted(sum(found.updates for found in self.forecasts.values() if found), "update")
         said = f"{len(runs)} runs on {where}: {duration(self.total(runs))} in all, {way}, about {updates}"
         lines = [Text(faults or "All fit. ", FAULT if faults else "bold green") + Text(said)]
@@ -121,8 +121,8 @@ class SweepPlan:
                     f"{expected.updates:,}",
                     duration(expected.evaluations_s),
                 ]
-            jobs = jobs_of([run], self.exams)[-1 - bool(self.exams) :]
-            more = [*(duration(self.seconds[exam]) for exam in jobs[1:]), *self.cost(self.total(jobs))]
+            exams = [self.exams[run.name]] if self.exams else []
+            more = [*(duration(self.seconds[exam]) for exam in exams), *self.cost(self.total([run, *exams]))]
             style = "" if plan.fits and (not expected or expected.updates >= FEWEST_UPDATES) else FAULT
             fits = "fits" if plan.fits else "does not fit"
             table.add_row(run.name, fits, duration(plan.config.budget.seconds), *figures, *more, style=style)
@@ -132,7 +132,8 @@ class SweepPlan:
         """Return the hours and the cost with one run at a time on each of several GPUs."""
         runs, table = self.grid.runs, plain_table("GPUs", "until the end", *(["cost"] * bool(self.cost(0))))
         for gpus in sorted({*self.grid.simulate} or {1, max(len(self.bases), 1), len(runs)}):
-            end_s = max(self.total(jobs_of(runs[lane::gpus], self.exams)) for lane in range(gpus))
+            turns = phases(self.grid, self.bases, self.exams, gpus)
+            end_s = sum(max(map(self.total, phase)) for phase in turns)
             table.add_row(str(gpus), duration(end_s), *self.cost(end_s, gpus))
         cost = "; the cost is that of all until the last has ended" if self.cost(0) else ""
         return [Text(f"\nWith one run at a time on each GPU{cost}:"), table]
@@ -154,3 +155,11 @@ def estimate_all(plans: Mapping[str, Plan]) -> dict[str, Estimate | None]:
 def idle(forecasts: Mapping[str, Estimate | None]) -> list[str]:
     """Return the runs whose budget is too small for an update."""
     return [name for name, expected in forecasts.items() if expected and not expected.updates]
+
+
+def plain_table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in columns:
+        words = name in ("run", "memory", "status", "exam", "GPUs")
+        table.add_column(name, no_wrap=name == "run", justify="left" if words else "right")
+    return table

@@ -107,13 +107,14 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 def sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs a sweep in this process. conduct: what becomes of which run."""
     from launch.sweep import main
-    from tests.launch.sweep_runs.stand_ins import command, programs, write_programs
+    from tests.launch.sweep_runs.stand_ins import command, write_programs
 
     monkeypatch.setattr("launch.sweep_runs.scheduler.POLL_S", 0.01)
+    monkeypatch.setattr("launch.sweep_runs.workers.PROGRAMS", tmp_path)
     write_programs(tmp_path)
 
     def run(*arguments: str, **conduct: dict[str, Any]) -> int:
         (tmp_path / "conduct.json").write_text(json.dumps(conduct))
-        return main(command(tmp_path, *arguments), programs(tmp_path))
+        return main(command(tmp_path, *arguments))
 
     return run

@@ -11,18 +11,15 @@ import psutil
 import pytest
 
 from actors.models.files import pin_of
-from actors.storage.documents import LedgerRecord, RunSummary
 from actors.storage.files import lock
 from actors.storage.folders import mark
-from actors.storage.run_folder import RunFolder
 from conf.load import dump, load
 from conf.settings import changed
 from launch import sweep
 from launch.reporting import conclusion
 from launch.sweep import main
 from launch.sweep_runs.grid import read_grid
-from tests.actors.virtual_run import NO_PROBLEMS
-from tests.launch.sweep_runs.stand_ins import calls, command, start, statuses, two_lanes, wait_for_call
+from tests.launch.sweep_runs.stand_ins import calls, command, start, statuses, two_gpus, wait_for_call
 
 
 def test_runs_are_carried_out_once_and_their_results_shown(
@@ -64,7 +61,7 @@ def test_runs_that_join_a_cluster_are_planned_without_its_mps_and_not_refused(
 
 
 def test_failed_run_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable[..., int], tmp_path: Path) -> None:
-    ends = {"r1": {"end": [1, "failed"]}, "r2": {"end": [2, ""]}, "r4": {"end": [3, "halted"]}}
+    ends = {"r1": {"end": [1, "failed"]}, "r2": {"code": 2}, "r4": {"end": [3, "halted"]}}
     assert sweeping("ranks=[1,2,4,8]", **ends) == 1
     assert statuses(tmp_path) == {
         "r1": ("failed", "as told"),
@@ -72,44 +69,10 @@ def test_failed_run_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable
         "r4": ("halted", "as told"),
         "r8": ("completed", "as told"),
     }
-    assert sweeping("ranks=[1,2,4,8]", r1={"end": [2, ""]}) == 1
+    assert sweeping("ranks=[1,2,4,8]", r1={"code": 2}) == 1
     assert statuses(tmp_path)["r1"] == ("failed", "no such thing")
     assert sweeping("ranks=[1,2,4,8]") == 0
     assert calls(tmp_path)[4:] == ["r1", "r2", "r4", "r1"]
-
-
-@pytest.mark.parametrize(
-    ("status", "saved", "shared", "repeated"),
-    [
-        ("failed", False, False, True),
-        ("failed", True, False, False),
-        ("failed", False, True, False),
-        ("interrupted", False, False, False),
-        (None, False, False, False),
-    ],
-)
-def test_run_with_too_little_left_is_repeated_if_it_failed_at_once_and_told_otherwise(
-    status: str | None, saved: bool, shared: bool, repeated: bool, sweeping: Callable[..., int], tmp_path: Path
-) -> None:
-    """A second run would not fit a shared budget. Work that was done is not thrown away."""
-    run = RunFolder(tmp_path / "s" / "r1")
-    run.path.mkdir(parents=True)
-    if saved:
-        run.checkpoints.path_of(1).mkdir(parents=True)
-        (run.checkpoints.folder / "latest").symlink_to("update-000001")
-    mark(tmp_path / "s", "sweep")
-    given = ["ranks=[1,2]", "model.dtype=float32"]
-    run.write_config(dump(read_grid(command(tmp_path, *given)).runs[0].config), NO_PROBLEMS)
-    if status:
-        run.write_ending(RunSummary(status=status))
-    run.write_spent(108.0, LedgerRecord(start_s=30.0))
-    budget = "sweep.minutes=4" if shared else "budget.minutes=2"
-    assert sweeping(*given, budget) == (0 if repeated else 1)
-    assert calls(tmp_path) == (["r1", "r2"] if repeated else ["r2"])
-    assert ("run.overwrite=true" in (tmp_path / "s" / "given").read_text()) == repeated
-    ended, reason = statuses(tmp_path)["r1"]
-    told = ("give the sweep more time" if shared else "minutes=") in str(reason)
-    assert (ended, told) == (("completed", False) if repeated else (status or "interrupted", True))
 
 
 def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], tmp_path: Path) -> None:
@@ -118,10 +81,10 @@ def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], 
     assert given == [3.0, 4.0, 4.0]
 
 
-def test_lanes_work_side_by_side_on_gpus_of_their_own(
+def test_runs_work_side_by_side_on_gpus_of_their_own(
     sweeping: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "plan_lanes", two_lanes)
+    monkeypatch.setattr(sweep, "divide", two_gpus)
     assert sweeping("ranks=[1,2,4]", r1={"beside": "r2"}) == 0
     assert sorted((tmp_path / "s" / "calls").read_text().splitlines()) == ["r1 3", "r2 5", "r4 3"]
 
@@ -138,7 +101,7 @@ def test_lanes_work_side_by_side_on_gpus_of_their_own(
 def test_impossible_sweep_is_refused_before_the_first_run(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(tmp_path, *arguments), {"run": ("false",)}) == 2
+    assert main(command(tmp_path, *arguments)) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 

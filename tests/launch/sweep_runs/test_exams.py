@@ -12,8 +12,8 @@ from conf.load import load
 from launch import sweep
 from launch.sweep import main
 from launch.sweep_runs.grid import read_grid
-from launch.sweep_runs.jobs import exams_of, jobs_of
-from tests.launch.sweep_runs.stand_ins import calls, command, start, two_lanes, wait_for_call
+from launch.sweep_runs.jobs import exams_of, phases
+from tests.launch.sweep_runs.stand_ins import calls, command, start, wait_for_call
 
 EXAMS = ("benchmarks=[aime24,file:sums.csv]", "n=16")
 
@@ -118,22 +118,17 @@ def test_run_without_a_checkpoint_has_no_exam_and_fails_no_sweep(sweeping: Calla
     assert calls(tmp_path) == ["exam-base", "r1", "r2", "exam-r2"]
 
 
-def test_base_models_come_first_in_their_lane() -> None:
-    grid = read_grid(["conf=paper", "models=[llama,qwen3]", "ranks=[8]", "sweep.signal=true"])
-    jobs = jobs_of(grid.runs, exams_of(grid)[1])
-    assert [job.name for job in jobs] == [*["base-llama", "base-qwen3"] * 2, *["llama-r8"] * 2, *["qwen3-r8"] * 2]
-    assert [job.program for job in jobs] == [*["doctor"] * 2, *["evaluate"] * 2, *["run", "evaluate"] * 2]
-
-
-@pytest.mark.usefixtures("unprepared")
-def test_exam_waits_for_a_base_model_in_another_lane(
-    sweeping: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sweep, "plan_lanes", two_lanes)
-    assert sweeping("ranks=[1,2,4,8]", *EXAMS, **{"exam-base": {"beside": "r8"}}) == 0
-    order = calls(tmp_path)
-    assert order.index("r8") < order.index("exam-r2")
-    assert order.index("exam-base") < order.index("r1") < order.index("exam-r1")
+def test_runs_wait_for_all_base_models_and_each_exam_follows_its_run_on_the_same_worker() -> None:
+    grid = read_grid(["conf=paper", "models=[llama,qwen3,instruct]", "ranks=[8]", "sweep.signal=true"])
+    models, runs = phases(grid, *exams_of(grid), workers=2)
+    assert [[f"{job.program} {job.name}" for job in own] for own in models] == [
+        ["doctor base-llama", "doctor base-instruct", "evaluate base-qwen3"],
+        ["doctor base-qwen3", "evaluate base-llama", "evaluate base-instruct"],
+    ]
+    assert [[f"{job.program} {job.name}" for job in own] for own in runs] == [
+        ["run llama-r8", "evaluate llama-r8", "run instruct-r8", "evaluate instruct-r8"],
+        ["run qwen3-r8", "evaluate qwen3-r8"],
+    ]
 
 
 @pytest.mark.usefixtures("unprepared")
@@ -183,6 +178,6 @@ def test_problems_that_cannot_be_had_are_said_before_the_first_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "unanswered.csv").write_text("problem,answer\n1 + 2,\n")
-    assert main(command(tmp_path, "ranks=[8]", *arguments), {"run": ("false",), "evaluate": ("false",)}) == 2
+    assert main(command(tmp_path, "ranks=[8]", *arguments)) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "s").exists()

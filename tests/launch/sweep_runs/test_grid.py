@@ -95,6 +95,7 @@ def test_texts_reach_the_runs_as_they_are_typed(tmp_path: Path) -> None:
         (["models=[instruct,/x]"], ["mixed"]),
         (["models=[null]"], ["models=[null]", "null is no text"]),
         (["plan=[1,2]"], ["plan=[1,2]", "one value"]),
+        (["device=[auto,cpu]"], ["device: ", "one value"]),
         (["limit=[1,2]"], ["limit=[1,2]", "whole number"]),
         ([f"seeds={[*range(400)]}", f"ranks={[*range(1, 401)]}"], ["160,000 runs", "1,000"]),
         (["ranks=[8]", "run.name=x"], ["run.name=x", "sweep.name"]),

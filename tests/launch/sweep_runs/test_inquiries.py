@@ -11,7 +11,7 @@ from launch import sweep
 from launch.reporting import write
 from launch.reporting.exams.tables import signals
 from launch.reporting.history import read_sweep
-from tests.launch.sweep_runs.stand_ins import calls, two_lanes
+from tests.launch.sweep_runs.stand_ins import calls, two_gpus
 
 ASKED = ("ranks=[1,2]", "sweep.signal=true")
 
@@ -27,7 +27,7 @@ def test_the_doctor_is_asked_once_per_model_and_the_runs_follow_whatever_it_says
     warning: str, sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        assert sweeping(*ASKED, doctor={"warning": warning}) == 0
+        assert sweeping(*ASKED, **{"signal-r1": {"warning": warning}}) == 0
     assert calls(tmp_path) == ["signal-r1", "r1", "r2"]
     said = entry(tmp_path)
     assert (said["name"], said["status"], said["reason"]) == ("base", "completed", warning or None)
@@ -42,14 +42,14 @@ def test_the_doctor_is_asked_once_per_model_and_the_runs_follow_whatever_it_says
     assert ("no response is right" in page) == bool(warning)
 
 
-def test_runs_in_other_lanes_wait_and_a_doctor_without_an_answer_is_asked_again(
+def test_runs_on_other_gpus_wait_and_a_doctor_without_an_answer_is_asked_again(
     sweeping: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "plan_lanes", two_lanes)
+    monkeypatch.setattr(sweep, "divide", two_gpus)
     asked = (*ASKED, "sweep.minutes=6")
-    assert sweeping(*asked, doctor={"fails": True}) == 1
-    assert (entry(tmp_path)["status"], entry(tmp_path)["reason"]) == ("failed", "bad measuring: no engine")
+    assert sweeping(*asked, **{"signal-r1": {"code": 1}}) == 1
+    assert (entry(tmp_path)["status"], entry(tmp_path)["reason"]) == ("failed", "no such thing")
     assert sweeping(*asked) == 0
     first, *runs, last = (tmp_path / "s" / "calls").read_text().splitlines()
-    assert first == last == "signal-r1 3.0"  # planned for one lane
+    assert first == last == "signal-r1 6.0"  # a GPU has one run of the two
     assert sorted(run.split()[0] for run in runs) == ["r1", "r2"]

@@ -7,16 +7,15 @@ from conf.errors import BadInput
 from launch.hardware.machine import with_listed
 from launch.sweep_runs.grid import read_grid
 from launch.sweep_runs.jobs import exams_of
-from launch.sweep_runs.lanes import PROGRAMS, plan_lanes
 from launch.sweep_runs.plan_view import SweepPlan
+from launch.sweep_runs.workers import plan_runs
 
 HOUR = 3600
 
 
 def planned(*arguments: str) -> SweepPlan:
     grid = read_grid([*arguments, "plan=true"])
-    lanes, plans = plan_lanes(grid, [with_listed("A40", tuple(range(8)))] * len(grid.runs), PROGRAMS)
-    return SweepPlan(grid, *exams_of(grid), plans, len(lanes))
+    return SweepPlan(grid, *exams_of(grid), plan_runs(grid, [with_listed("A40", tuple(range(8)))]), 1)
 
 
 def shown(plan: SweepPlan) -> list[str]:
