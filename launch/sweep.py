@@ -37,11 +37,10 @@ from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan, check_warm_start
 from launch.session.admission import check_settings, take_over
 from launch.sweep_runs.checks import check_comparable, check_known, check_sources
-from launch.sweep_runs.grid import Grid, read_grid
-from launch.sweep_runs.jobs import exams_of
-from launch.sweep_runs.plan_view import SweepPlan, estimate_all, idle
+from launch.sweep_runs.grid import read_grid
+from launch.sweep_runs.jobs import Grid
+from launch.sweep_runs.plan_view import SweepPlan, divide, estimate_all, idle, plan_runs
 from launch.sweep_runs.scheduler import Scheduler
-from launch.sweep_runs.workers import Worker, divide, plan_runs
 
 
 @command("sweep.py")
@@ -52,25 +51,23 @@ def main(arguments: list[str]) -> int:
         explain(arguments, __doc__)
         return 0
     grid = read_grid(arguments)
-    bases, exams = exams_of(grid)
     check_comparable(grid)
     machines = divide(detect(grid.runs[0].config.device), grid)
     plans = plan_runs(grid, machines)
     if grid.plan:
         if note := cluster_note():
             console.print(note)
-        console.print(SweepPlan(grid, bases, exams, plans, len(machines)).shown())
+        console.print(SweepPlan(grid, plans, len(machines)).shown())
         return 0
     check_runs(grid, plans, len(machines))
     pin_models(grid)
     check_known(grid)
     check_sources(grid)
-    for base in () if all(exam.finished for exam in (*bases, *exams.values())) else bases:
+    for base in () if all(exam.finished for exam in (*grid.bases, *grid.exams)) else grid.bases:
         prepare(command_line([*base.arguments, "plan=true"], CommandLine), machines[0], console)
     take_over(grid.folder, "sweep", f"sweep {grid.name!r}")
     with outliving_terminal():
-        workers = [Worker(each, each.cards[0].index if len(machines) > 1 else None) for each in machines]
-        return Scheduler(grid, bases, exams, workers, console).run()
+        return Scheduler(grid, machines, console).run()
 
 
 def check_runs(grid: Grid, plans: dict[str, Plan], at_once: int) -> None:

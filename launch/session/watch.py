@@ -54,7 +54,7 @@ T = TypeVar("T")
 class Watch:
     """Starts a coordinator, another one after a crash, and follows the run to its end.
 
-    The first signal ends the run gracefully, the second at once, a third leaves without a summary.
+    The first signal ends the run gracefully, the second at once.
     """
 
     def __init__(self, request: RunRequest, console: Console, logs: Path) -> None:
@@ -187,8 +187,6 @@ class Watch:
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self._signals.append(number)
-        if len(self._signals) > 2:
-            leave(128 + self._signals[0])
         if len(self._signals) == 2:
             print(f"{signal.Signals(number).name} again: the run ends at once, with its last checkpoint", flush=True)
             after(HURRY_S, lambda: leave(128 + self._signals[0], "ended without a summary"))

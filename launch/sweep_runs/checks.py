@@ -9,7 +9,7 @@ from conf.errors import BadInput
 from conf.load import flatten
 from conf.schema import DataConfig, affecting, among
 from conf.settings import show
-from launch.sweep_runs.grid import Grid
+from launch.sweep_runs.jobs import Grid
 from rewards.problems import sources
 from rewards.problems.loading import EVAL_SEED, TRAIN_SEED
 from rewards.problems.sources import GENERATED

@@ -1,26 +1,20 @@
 """Reads the runs of a sweep from its command line."""
 
-import json
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, get_origin
+from typing import Any, get_origin
 
-from actors.storage.run_record import RunRecord
 from conf.arguments import pairs
 from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
 from conf.load import bare, beyond, command_line, compares_models, read_value, recipe_names, written
-from conf.schema import Call, CommandLine, Config, SweepCommandLine, SweepConfig
+from conf.schema import Call, CommandLine, SweepCommandLine, SweepConfig
 from conf.schema.run import PLAIN_NAME
-from conf.settings import changed, settings, show
-from launch.plan.signal import Signal, recall_signal
-
-SEED = "run.seed"
+from conf.settings import settings, show
+from launch.sweep_runs.jobs import MODEL, SEED, Exam, Grid, Inquiry, SweepRun, named
 
 AXES = {"ranks": "lora.rank", "seeds": SEED}
 """Short names of the usual axes."""
@@ -28,14 +22,8 @@ AXES = {"ranks": "lora.rank", "seeds": SEED}
 EXAM = {"benchmarks": "sweep.benchmarks", "n": "sweep.n"}
 """Short names of the settings of exams."""
 
-SHORT = {"lora.rank": "r", "run.seed": "seed", "conf": "", "model.path": ""}
-"""Prefixes of an axis's value in a run's name. For other axes it is the last part of the key and an equals sign."""
-
 REMEDIES = {item.path: item.not_for_sweeps for item in settings(CommandLine) if item.not_for_sweeps}
 """Remedies by setting that a sweep refuses."""
-
-MODEL = ("conf", "model.path")
-"""Axes that change the model, so that accuracies are not comparable."""
 
 BUDGET = {"budget.hours", "budget.minutes"}
 
@@ -47,123 +35,6 @@ CALL = {item.path for item in settings(Call)}
 LISTS = {item.path for item in settings(SweepCommandLine) if get_origin(item.kind) is list}
 
 FOLLOWED = {item.path: item.follows for item in settings(CommandLine)}
-
-
-@dataclass(eq=False)
-class SweepRun:
-    """One run of a sweep.
-
-    overrides: its value on each axis.
-    arguments: those of its `launch/run.py`.
-    config: the settings that the arguments stand for; its budget is the run's part of the sweep's.
-    status, reason: as in sweep.json.
-    program: the file in launch/ that carries it out.
-    inquiry: what the doctor is asked of its model before.
-    """
-
-    program: ClassVar = "run"
-    kind: ClassVar = "run"
-    name: str
-    overrides: dict[str, Any]
-    arguments: tuple[str, ...]
-    config: Config
-    status: str = "pending"
-    reason: str | None = None
-    inquiry: "Inquiry | None" = None
-
-    def set(self, key: str, value: object) -> None:
-        """Give the run another value of a setting."""
-        self.config = changed(self.config, {key: value})
-        self.arguments = (*(each for each in self.arguments if not each.startswith(f"{key}=")), f"{key}={value}")
-
-    @property
-    def record(self) -> RunRecord:
-        return RunRecord(Path(self.config.run.folder) / self.name)
-
-    @property
-    def folder(self) -> Path:
-        return self.record.path
-
-    @property
-    def outcome(self) -> tuple[str, str | None] | None:
-        """Its status and the reason, according to its folder; None for a run that has not ended."""
-        summary = self.record.summary()
-        return summary and (summary.status, summary.reason)
-
-    @property
-    def finished(self) -> bool:
-        return self.record.finished() is not None
-
-    @property
-    def of_model(self) -> dict[str, Any]:
-        """Its values on the axes that change the model."""
-        return {key: value for key, value in self.overrides.items() if key in MODEL}
-
-    @property
-    def base(self) -> str:
-        """The name of its base model among the jobs of the sweep."""
-        return "-".join(["base", *(named(key, value) for key, value in self.of_model.items())])
-
-
-@dataclass(eq=False)
-class Inquiry:
-    """Asks the doctor whether a base model can learn from the problems of its first run. Its answer is in the sweep's
-    folder. minutes: at most for sampling.
-    """
-
-    program, kind = "doctor", "signal"
-    run: SweepRun
-    minutes: float
-    status: str = "pending"
-    reason: str | None = None
-
-    def __post_init__(self) -> None:
-        self.name, self.overrides = self.run.base, self.run.of_model
-        self.folder = self.run.folder.parent / self.name
-
-    @property
-    def arguments(self) -> list[str]:
-        """The arguments of launch/doctor.py, with the run's part of the sweep's budget."""
-        own = [each for each in self.run.arguments if not each.startswith("budget.minutes=")]
-        return [*own, f"budget.minutes={self.run.config.budget.seconds / 60}", "measure=signal"]
-
-    @property
-    def answer(self) -> Signal | None:
-        return recall_signal(self.run.config, self.folder.parent)
-
-    @property
-    def finished(self) -> bool:
-        return self.answer is not None
-
-    @property
-    def outcome(self) -> tuple[str, str | None] | None:
-        """As of a run. The reason is the doctor's warning if training is not worth it."""
-        return ("completed", self.answer.warning or None) if self.answer else None
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A sweep as it was requested.
-
-    runs: seeds change slowest, so that a sweep cut short has compared something.
-    folder: the parent of the runs' folders.
-    plan: whether only the plan is requested. simulate: with it, numbers of GPUs.
-    limit: most problems per benchmark of an exam.
-    """
-
-    name: str
-    conf: str
-    settings: SweepConfig
-    axes: dict[str, list[Any]]
-    runs: tuple[SweepRun, ...]
-    folder: Path
-    plan: bool = False
-    simulate: Sequence[int] = ()
-    limit: int | None = None
-
-    @property
-    def inquiries(self) -> list[Inquiry]:
-        return [*dict.fromkeys(run.inquiry for run in self.runs if run.inquiry)]
 
 
 def read_grid(arguments: Sequence[str]) -> Grid:
@@ -208,7 +79,13 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     word, times = Counter(run.name for run in runs).most_common(1)[0]
     if times > 1:
         raise BadInput(f"{times} runs would be named {word}: list each value once, and paths whose last parts differ")
-    return Grid(name, conf, asked.sweep, axes, tuple(runs), folder, of_run.plan, of_run.simulate, asked.limit)
+    grid = Grid(name, conf, asked.sweep, axes, tuple(runs), folder, of_run.plan, of_run.simulate, asked.limit)
+    bases: dict[str, Exam] = {}
+    for run in runs if asked.sweep.benchmarks else ():
+        run.exam = Exam(grid, run.name, run, bases.setdefault(run.base, Exam(grid, run.base, run)))
+    if taken := bases.keys() & {run.name for run in runs}:
+        raise BadInput(f"a run and the exam of a base model would both be named {taken.pop()}: rename the model")
+    return grid
 
 
 def _check_exams(sweep: SweepConfig) -> None:
@@ -265,12 +142,3 @@ def _take_axes(texts: dict[str, str], sweep: SweepConfig) -> dict[str, list[Any]
     if not axes:
         raise BadInput("nothing to sweep: give a list, such as ranks=[8,64], seeds=[0,1,2] or lora.alpha=[16,32]")
     return axes
-
-
-def named(key: str, value: Any) -> str:
-    """Return the part of a run's name that states its value on an axis."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    if key in MODEL:
-        text = text.rstrip("/").rpartition("/")[2].removeprefix("bundled:")
-    start = SHORT.get(key, f"{key.rpartition('.')[2]}=")
-    return start + re.sub(r"[^\w.+=@-]+", "_", text).strip("_")

@@ -1,5 +1,6 @@
-"""The plan of a sweep: every run and exam, and the time and money that all take on one or more GPUs."""
+"""The plan of a sweep: the GPU of every run, and the time and money that all runs and exams take on one or more."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -9,27 +10,62 @@ from rich.table import Table
 from rich.text import Text
 
 from actors.formats import counted, duration, money
+from actors.models.adapters import check_adapter
 from conf.catalogue import find_benchmarks
 from conf.load import flatten
 from conf.schema import affecting
 from conf.settings import changed
+from launch.hardware.machine import Machine, with_gpus
+from launch.plan.calibration import plan_measured
 from launch.plan.estimate import Estimate
 from launch.plan.plan import Plan, with_problems
 from launch.plan.view import FEWEST_UPDATES
-from launch.sweep_runs.grid import SEED, Grid
-from launch.sweep_runs.jobs import Exam, Job, phases
+from launch.session.admission import resolve_model
+from launch.sweep_runs.jobs import SEED, Grid, Job
+from rewards.pool import check_functions
 from rewards.problems.loading import count
 
 FAULT = "bold red"
 
 
+def divide(machine: Machine, grid: Grid) -> list[Machine]:
+    """Return the part of a machine that each worker of a sweep has: a GPU of its own and an equal part of the rest. On
+    a CPU, on a Ray cluster and for runs of several GPUs, one has all.
+    """
+    several = any(max(run.config.learner.world_size or 1, run.config.rollout.actors or 1) > 1 for run in grid.runs)
+    count = 1 if several or os.environ.get("RAY_ADDRESS") else min(*map(len, (machine.cards, machine.cores, grid.runs)))
+    if count <= 1:
+        return [machine]
+    memory = machine.host_memory and machine.host_memory // count
+    each = len(machine.cores) // count
+    parts = [with_gpus([machine.cards[n]], machine.cores[n * each : (n + 1) * each]) for n in range(count)]
+    return [replace(part, host_memory=memory) for part in parts]
+
+
+def plan_runs(grid: Grid, machines: Sequence[Machine]) -> dict[str, Plan]:
+    """Plan every run on its worker's part of the machine, with its part of the sweep's budget. Of n workers, each has
+    every n-th run.
+    """
+    plans, total, count = {}, grid.settings.seconds, len(machines)
+    for number, run in enumerate(grid.runs):
+        if count > 1 and run.config.run.nvidia_mps == "auto":  # each service would see all GPUs
+            run.set("run.nvidia_mps", "off")
+        machine = machines[number % count]
+        run.config = resolve_model(run.config, machine)
+        if total is not None:
+            run.config = changed(run.config, {"budget.minutes": total / len(grid.runs[::count]) / 60})
+        check_functions(run.config.reward)
+        plan = plans[run.name] = plan_measured(run.config, machine, grid.folder.parent)
+        if not run.record.finished():
+            check_adapter(run.config, run.config.model.path, plan.shape)
+    return plans
+
+
 @dataclass(frozen=True)
 class SweepPlan:
-    """The plans of all runs. bases, exams: see `exams_of`. workers: number of runs at a time on this machine."""
+    """The plans of all runs. workers: number of runs at a time on this machine."""
 
     grid: Grid
-    bases: Sequence[Exam]
-    exams: dict[str, Exam]
     plans: Mapping[str, Plan]
     workers: int
 
@@ -53,7 +89,7 @@ class SweepPlan:
             found[run] = expected.spent_s if expected else budget_s
             if run.inquiry:
                 found[run.inquiry] = 60 * run.inquiry.minutes + (expected.start_s if expected else 0.0)
-        for exam in (*self.bases, *self.exams.values()):
+        for exam in (*self.grid.bases, *self.grid.exams):
             plan = self.plans[exam.run.name]
             config = changed(plan.config, {"eval.problems": samples, "eval.n": 1})
             expected = replace(plan, config=config, problems=None).estimate
@@ -91,10 +127,10 @@ class SweepPlan:
         updates = counted(sum(found.updates for found in self.forecasts.values() if found), "update")
         said = f"{len(runs)} runs on {where}: {duration(self.total(runs))} in all, {way}, about {updates}"
         lines = [Text(faults or "All fit. ", FAULT if faults else "bold green") + Text(said)]
-        if self.bases:
+        if self.grid.bases:
             of = ", ".join(f"{name} ({size or 'unknown, counted as 0'})" for name, size in self.sizes.items())
-            who = f"{counted(len(self.bases), 'base model')} and {counted(len(runs), 'result')}"
-            exams_s = self.total([*self.bases, *self.exams.values()])
+            who = f"{counted(len(self.grid.bases), 'base model')} and {counted(len(runs), 'result')}"
+            exams_s = self.total([*self.grid.bases, *self.grid.exams])
             lines.append(Text(f"Exams of {who} on top: {duration(exams_s)} for the problems of {of}"))
         if asked := self.grid.inquiries:
             most = duration(self.total(asked))
@@ -103,15 +139,15 @@ class SweepPlan:
         if cost := self.cost(all_s):
             lines.append(Text(f"In all {duration(all_s)} of one GPU or machine, at a cost of {cost[0]}"))
         if len(self.grid.axes.get(SEED, ())) < 2:
-            three_s = all_s + 2 * self.total([*runs, *self.exams.values()])
+            three_s = all_s + 2 * self.total([*runs, *self.grid.exams])
             of = "".join(f", at a cost of {each}" for each in self.cost(three_s))
             lines.append(Text(f"One seed decides no claim. With seeds=[0,1,2]: {duration(three_s)} in all{of}"))
         return lines
 
     def _rows(self) -> RenderableType:
-        columns = ["exam"] * bool(self.bases) + ["cost"] * bool(self.cost(0))
+        columns = ["exam"] * bool(self.grid.bases) + ["cost"] * bool(self.cost(0))
         table = plain_table("run", "memory", "budget", "per update", "updates", "held-out", *columns)
-        for base in self.bases:
+        for base in self.grid.bases:
             table.add_row(base.name, *[""] * 5, duration(self.seconds[base]), *self.cost(self.seconds[base]))
         for run in self.grid.runs:
             plan, figures = self.plans[run.name], ["", "", ""]
@@ -121,8 +157,7 @@ class SweepPlan:
                     f"{expected.updates:,}",
                     duration(expected.evaluations_s),
                 ]
-            exams = [self.exams[run.name]] if self.exams else []
-            more = [*(duration(self.seconds[exam]) for exam in exams), *self.cost(self.total([run, *exams]))]
+            more = [*(duration(self.seconds[exam]) for exam in run.exams), *self.cost(self.total([run, *run.exams]))]
             style = "" if plan.fits and (not expected or expected.updates >= FEWEST_UPDATES) else FAULT
             fits = "fits" if plan.fits else "does not fit"
             table.add_row(run.name, fits, duration(plan.config.budget.seconds), *figures, *more, style=style)
@@ -131,9 +166,8 @@ class SweepPlan:
     def _scaling(self) -> list[RenderableType]:
         """Return the hours and the cost with one run at a time on each of several GPUs."""
         runs, table = self.grid.runs, plain_table("GPUs", "until the end", *(["cost"] * bool(self.cost(0))))
-        for gpus in sorted({*self.grid.simulate} or {1, max(len(self.bases), 1), len(runs)}):
-            turns = phases(self.grid, self.bases, self.exams, gpus)
-            end_s = sum(max(map(self.total, phase)) for phase in turns)
+        for gpus in sorted({*self.grid.simulate} or {1, max(len(self.grid.bases), 1), len(runs)}):
+            end_s = sum(max(map(self.total, phase)) for phase in self.grid.phases(gpus))
             table.add_row(str(gpus), duration(end_s), *self.cost(end_s, gpus))
         cost = "; the cost is that of all until the last has ended" if self.cost(0) else ""
         return [Text(f"\nWith one run at a time on each GPU{cost}:"), table]

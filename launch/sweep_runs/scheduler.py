@@ -1,9 +1,13 @@
-"""Carries out the runs and exams of a sweep on its workers."""
+"""Carries out the jobs of a sweep: its runs, its exams, and before them what the doctor is asked."""
 
+import asyncio
 import os
-import time
-from dataclasses import asdict
-from types import FrameType
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from signal import SIGINT, SIGTERM
 from typing import Any
 
 from rich.console import Console
@@ -11,104 +15,133 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from actors.runtime.cause_of_death import describe_exit
+from actors.runtime.process import end_with
 from actors.storage.documents import SweepDocument, SweepEntry
 from actors.storage.files import lock, write_document
+from conf.command import BAD_INPUT
 from conf.settings import changed
-from conf.signals import handle_signals
+from conf.signals import end_by_signal, handle_signals
+from launch.hardware.machine import Machine
 from launch.reporting import attempt, conclusion
-from launch.sweep_runs.grid import Grid, Inquiry, SweepRun
-from launch.sweep_runs.jobs import Exam, Job, phases
+from launch.sweep_runs.jobs import Exam, Grid, Inquiry, Job, SweepRun
 from launch.sweep_runs.plan_view import plain_table
-from launch.sweep_runs.workers import Worker
+
+PROGRAMS = Path(__file__).parents[1]
+"""Folder of the programs."""
 
 POLL_S = 1.0
+
+STATUS = {130: "interrupted", 143: "interrupted", -SIGINT: "interrupted", -SIGTERM: "interrupted", 3: "halted"}
+"""The status of a job by its exit code: `failed` for any other but 0. Negative: a signal before Python had started."""
 
 STYLE = {"running": "bold cyan", "failed": "bold red", "halted": "bold red", "pending": "dim"}
 
 
+@dataclass
 class Scheduler:
-    """Starts runs and exams, follows them, and passes signals on."""
+    """Starts jobs on their workers, follows them, and passes signals on. machines: the part of each worker."""
 
-    def __init__(
-        self, grid: Grid, bases: list[Exam], exams: dict[str, Exam], workers: list[Worker], console: Console
-    ) -> None:
-        """bases: exams of the base models. exams: those of the runs, by name."""
-        self._grid = grid
-        self._bases = bases
-        self._exams = exams
-        self._workers = workers
-        self._console = console
-        self._received: list[int] = []
-        self._passed_on = 0
+    grid: Grid
+    machines: Sequence[Machine]
+    console: Console
+    received: list[int] = field(default_factory=list)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def run(self) -> int:
         """Carry out the sweep. Return the exit code."""
-        handle_signals(self._on_signal)
-        jobs: list[Job] = [*self._grid.inquiries, *self._bases, *self._grid.runs, *self._exams.values()]
+        return asyncio.run(self._run())
+
+    async def _run(self) -> int:
+        loop = asyncio.get_running_loop()
+        handle_signals(lambda number, _: loop.call_soon_threadsafe(self._pass_on, number))
+        jobs: list[Job] = [*self.grid.inquiries, *self.grid.bases, *self.grid.runs, *self.grid.exams]
         for job in jobs:
             self._look_back(job)
         self._write()
-        with Live(console=self._console, auto_refresh=False, transient=True) as live:
-            for phase in phases(self._grid, self._bases, self._exams, len(self._workers)):
-                for worker, own in zip(self._workers, phase, strict=True):
-                    worker.waiting = own
-                while self._turn():
-                    if self._console.is_terminal:
-                        live.update(self._table(), refresh=True)
-                    time.sleep(POLL_S)
-        self._console.print(self._table())
-        for line in (f"Report         {attempt(self._grid.folder)}", conclusion(self._grid.folder)):
-            self._console.print(line)
-        if self._received:
-            return 128 + self._received[0]
+        with Live(console=self.console, auto_refresh=False, transient=True) as live:
+            display = asyncio.create_task(self._show(live))
+            for phase in self.grid.phases(len(self.machines)):
+                await asyncio.gather(*(self._work(turn, own) for turn, own in enumerate(phase)))
+            display.cancel()
+        handle_signals(end_by_signal)
+        self.console.print(self._table())
+        for line in (f"Report         {attempt(self.grid.folder)}", conclusion(self.grid.folder)):
+            self.console.print(line)
+        if self.received:
+            return 128 + self.received[0]
         return 0 if all(job.finished or job.status == "skipped" for job in jobs) else 1
 
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
-        self._received.append(number)
+    def _pass_on(self, number: int) -> None:
+        """Pass a signal on to all jobs. No other one starts."""
+        self.received.append(number)
+        for process in self.processes:
+            process.send_signal(number)
 
-    def _turn(self) -> bool:
-        """Pass signals on, note which jobs have ended and start others in their place. Return whether to go on."""
-        for number in self._received[self._passed_on :]:
-            self._passed_on += 1
-            for worker in self._workers:
-                worker.signal(number)
-        for worker in self._workers:
-            if end := worker.ended():
-                self._put(*end)
-            while worker.waiting and not worker.running and not self._received and self._start(worker):
-                pass
-        return any(worker.running or (worker.waiting and not self._received) for worker in self._workers)
+    async def _show(self, live: Live) -> None:
+        while self.console.is_terminal:
+            live.update(self._table(), refresh=True)
+            await asyncio.sleep(POLL_S)
 
-    def _start(self, worker: Worker) -> bool:
-        """Start the next job of a worker, or leave it out. Return whether to go on: not if another process has the job,
-        which still saves its work after a sweep was killed.
-        """
-        job = worker.waiting[0]
-        if not (obstacle := job.obstacle if isinstance(job, Exam) else None):
-            if (descriptor := lock(job.folder)) is None:
-                return False
+    async def _work(self, turn: int, jobs: Iterable[Job]) -> None:
+        """Carry out the jobs of a worker one after another. turn: the worker's number."""
+        for job in jobs:
+            if self.received:
+                return
+            if obstacle := job.obstacle:
+                self._put(job, *obstacle)
+                continue
+            while (descriptor := lock(job.folder)) is None:
+                await asyncio.sleep(POLL_S)  # after a sweep was killed, its job is still saving its work
+                if self.received:
+                    return
             os.close(descriptor)
-        worker.waiting = worker.waiting[1:]
-        self._look_back(job)
-        if obstacle:
-            self._put(job, *obstacle)
-        elif not job.finished and (arguments := self._arguments(worker, job)):
-            name = job.name if isinstance(job, SweepRun) else f"{job.name}-{job.kind}"
-            worker.start(job, arguments, self._grid.folder / f"{name}.log")
-            self._put(job, "running")
-        return True
+            self._look_back(job)
+            if not job.finished and (arguments := self._arguments(turn, job)):
+                await self._carry_out(turn, job, arguments)
 
-    def _arguments(self, worker: Worker, job: Job) -> list[str]:
-        """Return the arguments of a job; none for a run that has no time left. A run's part of the sweep's budget is an
-        equal part of what the runs that its worker has carried out have left.
+    async def _carry_out(self, turn: int, job: Job, arguments: Sequence[str]) -> None:
+        """Carry out a job, whose output is appended to its log.
+
+        It has a session of its own, so that Ctrl-C reaches it through `_pass_on` alone. It gets a SIGTERM if this
+        process ends.
         """
-        if not isinstance(job, SweepRun) or (total_s := self._grid.settings.seconds) is None:
+        machine, parent = self.machines[turn], os.getpid()
+        log = self.grid.folder / f"{job.name}{'' if isinstance(job, SweepRun) else f'-{job.kind}'}.log"
+        gpu = {"CUDA_VISIBLE_DEVICES": machine.cards[0].index} if len(self.machines) > 1 else {}
+
+        def prepare() -> None:
+            os.sched_setaffinity(0, machine.cores)
+            end_with(parent)
+
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, PROGRAMS / f"{job.program}.py", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **gpu},
+                start_new_session=True,
+                preexec_fn=prepare,  # safe, since this process has one thread
+            )
+        self.processes.append(process)
+        self._put(job, "running")
+        while (code := process.poll()) is None:
+            await asyncio.sleep(POLL_S)
+        self.processes.remove(process)
+        self._put(job, *ending(job, code, log))
+
+    def _arguments(self, turn: int, job: Job) -> list[str]:
+        """Return the arguments of a job; none for a run that has no time left. A run's part of the sweep's budget is an
+        equal part of what the worker's runs that have ended have left.
+        """
+        if not isinstance(job, SweepRun) or (total_s := self.grid.settings.seconds) is None:
             return [*job.arguments]
-        count = len(self._workers)
-        own = self._grid.runs[self._workers.index(worker) :: count]
-        over = [run for run in own if run is not job and (run.finished or run not in worker.waiting)]
+        count = len(self.machines)
+        own = self.grid.runs[turn::count]
+        over = [*own[: own.index(job)], *(run for run in own[own.index(job) + 1 :] if run.finished)]
         left_s = total_s - sum(run.record.spent for run in over)
-        budget_s = left_s / max(len(self._grid.runs[::count]) - len(over), 1)
+        budget_s = left_s / (len(self.grid.runs[::count]) - len(over))
         if budget_s <= job.record.spent:
             return []
         job.config = changed(job.config, {"budget.minutes": budget_s / 60})
@@ -124,25 +157,25 @@ class Scheduler:
         self._write()
         what = job.name if isinstance(job, SweepRun) else f"{job.kind} of {job.name}"
         style = "bold yellow" if isinstance(job, Inquiry) and reason else ""
-        self._console.print(Text(f"{what}: {status}{f', {reason}' if reason else ''}", style))
+        self.console.print(Text(f"{what}: {status}{f', {reason}' if reason else ''}", style))
 
     def _table(self) -> Table:
         """Return the progress of every run and its held-out accuracy; means over seeds are in the report."""
-        table = plain_table("run", "status", "spent", "updates", "held-out pass@1", *(["exam"] * bool(self._exams)))
-        for inquiry in self._grid.inquiries:
+        table = plain_table("run", "status", "spent", "updates", "held-out pass@1", *(["exam"] * bool(self.grid.exams)))
+        for inquiry in self.grid.inquiries:
             said = inquiry.answer.verdict if inquiry.answer else inquiry.status
             table.add_row(
                 f"signal of {inquiry.name}", Text(said, STYLE.get(said, "bold yellow" if inquiry.reason else ""))
             )
-        for model in self._bases:
+        for model in self.grid.bases:
             table.add_row(model.name, *[""] * 4, Text(model.status, STYLE.get(model.status, "")))
-        for run in self._grid.runs:
+        for run in self.grid.runs:
             summary = run.record.summary()
             base, final = (summary.eval.base, summary.eval.final) if summary else (None, None)
             change = ""
             if base and final:
                 change = "{:.3f} → {:.3f} ({:.3f}–{:.3f})".format(base.pass_at_1, final.pass_at_1, *final.ci95)
-            statuses = [run.status, *([self._exams[run.name].status] if self._exams else [])]
+            statuses = [run.status, *(exam.status for exam in run.exams)]
             status, *exam = (Text(each, STYLE.get(each, "")) for each in statuses)
             spent = run.record.spent / run.config.budget.seconds
             table.add_row(run.name, status, f"{spent:.0%}", f"{run.record.updates}", change, *exam)
@@ -150,7 +183,7 @@ class Scheduler:
 
     def _write(self) -> None:
         """Write sweep.json, which is whole after any crash."""
-        grid, sweep = self._grid, self._grid.settings
+        grid, sweep = self.grid, self.grid.settings
         asked: dict[str, Any] = {
             name: getattr(sweep, name) for name in ("benchmarks", "n", "pass_at") if sweep.benchmarks
         }
@@ -159,8 +192,8 @@ class Scheduler:
             conf=grid.conf,
             axes=grid.axes,
             remark=sweep.remark,
-            runs=[entry(run, self._exams.get(run.name)) for run in grid.runs],
-            bases=[entry(base) for base in self._bases],
+            runs=[entry(run, run.exam) for run in grid.runs],
+            bases=[entry(base) for base in self.grid.bases],
             signals=[entry(inquiry) for inquiry in grid.inquiries],
             **asked,
         )
@@ -177,3 +210,12 @@ def entry(job: Job, exam: Exam | None = None) -> SweepEntry:
         exam=exam.status if exam else None,
         signal=asdict(job.answer) if isinstance(job, Inquiry) and job.answer else None,
     )
+
+
+def ending(job: Job, code: int, log: Path) -> tuple[str, str | None]:
+    """Return the status of a job whose process has ended, and the reason. code: the exit code."""
+    status, outcome = STATUS.get(code, "failed"), job.outcome
+    if outcome and (job.finished or (outcome[0] == status and code != BAD_INPUT)):  # else it is of an earlier try
+        return outcome
+    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return status, said[-1].removeprefix(f"{job.program}.py: ") if said and code > 0 else describe_exit(code)

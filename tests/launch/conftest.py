@@ -110,7 +110,7 @@ def sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., i
     from tests.launch.sweep_runs.stand_ins import command, write_programs
 
     monkeypatch.setattr("launch.sweep_runs.scheduler.POLL_S", 0.01)
-    monkeypatch.setattr("launch.sweep_runs.workers.PROGRAMS", tmp_path)
+    monkeypatch.setattr("launch.sweep_runs.scheduler.PROGRAMS", tmp_path)
     write_programs(tmp_path)
 
     def run(*arguments: str, **conduct: dict[str, Any]) -> int:

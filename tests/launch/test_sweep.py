@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from actors.models.files import pin_of
@@ -19,7 +18,7 @@ from launch import sweep
 from launch.reporting import conclusion
 from launch.sweep import main
 from launch.sweep_runs.grid import read_grid
-from tests.launch.sweep_runs.stand_ins import calls, command, start, statuses, two_gpus, wait_for_call
+from tests.launch.sweep_runs.stand_ins import calls, command, statuses, two_gpus
 
 
 def test_runs_are_carried_out_once_and_their_results_shown(
@@ -92,16 +91,27 @@ def test_runs_work_side_by_side_on_gpus_of_their_own(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["ranks=[8]", "budget.minutes=0.1"], "r8 has"),
-        (["ranks=[8]", "device=A40"], "A40"),
-        (["ranks=[8]", "warm_start.source=self", "warm_start.fraction=0.001"], "warm_start.fraction=0.001"),
+        (["budget.minutes=0.1"], "r8 has"),
+        (["device=A40"], "A40"),
+        (["warm_start.source=self", "warm_start.fraction=0.001"], "warm_start.fraction=0.001"),
         (["models=[/no/such/folder]"], "/no/such/folder"),
+        (["benchmarks=[file:nowhere.csv]"], "nowhere.csv"),
+        (["benchmarks=[file:unanswered.csv]"], "no usable problem"),
+        (["data.source=file:nowhere.csv"], "nowhere.csv"),
+        (["data.source=reasoning_gym:nothing", "data.parameters={}", "data.problem_pattern="], "nothing"),
     ],
 )
 def test_impossible_sweep_is_refused_before_the_first_run(
-    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert main(command(tmp_path, *arguments)) == 2
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "unanswered.csv").write_text("problem,answer\n1 + 2,\n")
+    ranks = [] if arguments[0].startswith("models") else ["ranks=[8]"]
+    assert main(command(tmp_path, *ranks, *arguments)) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
@@ -121,24 +131,6 @@ def test_run_that_a_signal_ends_before_it_has_a_handler_is_interrupted(
 ) -> None:
     assert sweeping("ranks=[1,2]", r1={"signal": signal.SIGTERM}) == 1
     assert [status for status, _ in statuses(tmp_path).values()] == ["interrupted", "completed"]
-
-
-def test_no_run_is_carried_out_twice_over_kill_9_and_sigterm(sweeping: Callable[..., int], tmp_path: Path) -> None:
-    """The run at work ends with the sweep."""
-    process = start(tmp_path, {"r2": {"sleep": 600}}, "ranks=[1,2,4]")
-    wait_for_call(process, tmp_path, "r1", "r2")
-    process.kill()
-    process.wait()
-    assert [status for status, _ in statuses(tmp_path).values()] == ["completed", "running", "pending"]
-    process = start(tmp_path, {"r2": {"sleep": 600}}, "ranks=[1,2,4]")
-    wait_for_call(process, tmp_path, "r1", "r2", "r2")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 143
-    assert statuses(tmp_path)["r2"] == ("interrupted", "SIGTERM")
-    assert statuses(tmp_path)["r4"] == ("pending", None)
-    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path / "run.py") in (p.info["cmdline"] or ())]
-    assert sweeping("ranks=[1,2,4]") == 0
-    assert calls(tmp_path) == ["r1", "r2", "r2", "r2", "r4"]
 
 
 def test_run_at_work_in_another_process_is_waited_for(sweeping: Callable[..., int], tmp_path: Path) -> None:

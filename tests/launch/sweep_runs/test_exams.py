@@ -6,19 +6,18 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from conf.load import load
 from launch import sweep
-from launch.sweep import main
 from launch.sweep_runs.grid import read_grid
-from launch.sweep_runs.jobs import exams_of, phases
-from tests.launch.sweep_runs.stand_ins import calls, command, start, wait_for_call
+from tests.launch.sweep_runs.stand_ins import calls, command, start, statuses, wait_for_call
 
 EXAMS = ("benchmarks=[aime24,file:sums.csv]", "n=16")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def unprepared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip what an evaluation would check of model and benchmarks."""
     monkeypatch.setattr(sweep, "prepare", lambda *_: None)
@@ -39,7 +38,6 @@ def test_only_exams_are_limited(tmp_path: Path) -> None:
     assert not [given for run in grid.runs for given in run.arguments if given.startswith("limit")]
 
 
-@pytest.mark.usefixtures("unprepared")
 def test_results_are_examined_after_their_run_and_a_base_model_once(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,7 +70,6 @@ def test_results_are_examined_after_their_run_and_a_base_model_once(
     assert calls(tmp_path)[len(order) :] == ["exam-r2-seed3"]
 
 
-@pytest.mark.usefixtures("unprepared")
 def test_exams_of_what_has_failed_are_left_out_with_the_reason(sweeping: Callable[..., int], tmp_path: Path) -> None:
     assert sweeping("ranks=[1,2]", *EXAMS, r1={"end": [3, "halted"]}, **{"exam-r2": {"code": 1}}) == 1
     assert exams(tmp_path) == {
@@ -90,7 +87,6 @@ def test_exams_of_what_has_failed_are_left_out_with_the_reason(sweeping: Callabl
     assert calls(tmp_path)[-3:] == ["exam-base", "exam-r1", "exam-r2"]
 
 
-@pytest.mark.usefixtures("unprepared")
 def test_exam_of_another_policy_or_seed_does_not_count(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,7 +106,6 @@ def test_exam_of_another_policy_or_seed_does_not_count(
     assert sweeping("ranks=[1,2]", "seeds=[0,5,1]", *EXAMS) == 0
 
 
-@pytest.mark.usefixtures("unprepared")
 def test_run_without_a_checkpoint_has_no_exam_and_fails_no_sweep(sweeping: Callable[..., int], tmp_path: Path) -> None:
     for _ in range(2):
         assert sweeping("ranks=[1,2]", *EXAMS, r1={"checkpoint": False}) == 0
@@ -120,7 +115,7 @@ def test_run_without_a_checkpoint_has_no_exam_and_fails_no_sweep(sweeping: Calla
 
 def test_runs_wait_for_all_base_models_and_each_exam_follows_its_run_on_the_same_worker() -> None:
     grid = read_grid(["conf=paper", "models=[llama,qwen3,instruct]", "ranks=[8]", "sweep.signal=true"])
-    models, runs = phases(grid, *exams_of(grid), workers=2)
+    models, runs = grid.phases(workers=2)
     assert [[f"{job.program} {job.name}" for job in own] for own in models] == [
         ["doctor base-llama", "doctor base-instruct", "evaluate base-qwen3"],
         ["doctor base-qwen3", "evaluate base-llama", "evaluate base-instruct"],
@@ -131,24 +126,32 @@ def test_runs_wait_for_all_base_models_and_each_exam_follows_its_run_on_the_same
     ]
 
 
-@pytest.mark.usefixtures("unprepared")
-@pytest.mark.parametrize(("at", "by"), [("exam-base", signal.SIGKILL), ("exam-r2", signal.SIGTERM)])
-def test_a_sweep_ended_in_an_exam_goes_on_from_there(
-    at: str, by: signal.Signals, sweeping: Callable[..., int], tmp_path: Path
+@pytest.mark.parametrize(
+    ("at", "by", "code", "status"),
+    [
+        ("r2", signal.SIGKILL, -9, "running"),
+        ("r1", signal.SIGTERM, 143, "interrupted"),
+        ("exam-r2", signal.SIGTERM, 143, "interrupted"),
+    ],
+)
+def test_a_sweep_that_a_signal_ends_goes_on_without_work_done_twice(
+    at: str, by: signal.Signals, code: int, status: str, sweeping: Callable[..., int], tmp_path: Path
 ) -> None:
+    """The job at work ends with the sweep."""
     order = ["exam-base", "r1", "exam-r1", "r2", "exam-r2"]
     until = order[: order.index(at) + 1]
     process = start(tmp_path, {at: {"sleep": 600}}, "ranks=[1,2]", *EXAMS)
     wait_for_call(process, tmp_path, *until)
     process.send_signal(by)
-    assert process.wait() == {signal.SIGKILL: -9, signal.SIGTERM: 143}[by]
-    interrupted = {signal.SIGKILL: "running", signal.SIGTERM: "interrupted"}[by]
-    assert exams(tmp_path)[at.removeprefix("exam-")][0] == interrupted
+    assert process.wait() == code
+    of = exams if at.startswith("exam") else statuses
+    assert of(tmp_path)[at.removeprefix("exam-")][0] == status
     assert sweeping("ranks=[1,2]", *EXAMS) == 0
     assert calls(tmp_path) == [*until, at, *order[len(until) :]]
+    commands = [process.info["cmdline"] or () for process in psutil.process_iter(["cmdline"])]
+    assert not [command for command in commands if str(tmp_path / "run.py") in command]
 
 
-@pytest.mark.usefixtures("unprepared")
 def test_other_exams_than_the_folder_has_are_refused(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,26 +161,3 @@ def test_other_exams_than_the_folder_has_are_refused(
     for other in (["n=17", EXAMS[0]], ["benchmarks=[amc23]", "n=16"], []):
         assert sweeping("ranks=[1]", *other) == 2
         assert "n=16, not benchmarks=" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["benchmarks=[file:nowhere.csv]"], "nowhere.csv"),
-        (["benchmarks=[file:unanswered.csv]"], "no usable problem"),
-        (["data.source=file:nowhere.csv"], "nowhere.csv"),
-        (["data.source=reasoning_gym:nothing", "data.parameters={}", "data.problem_pattern="], "nothing"),
-    ],
-)
-def test_problems_that_cannot_be_had_are_said_before_the_first_run(
-    arguments: list[str],
-    words: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "unanswered.csv").write_text("problem,answer\n1 + 2,\n")
-    assert main(command(tmp_path, "ranks=[8]", *arguments)) == 2
-    assert words in capsys.readouterr().err
-    assert not (tmp_path / "s").exists()

@@ -1,21 +1,23 @@
+from dataclasses import replace
 from io import StringIO
 
 import pytest
 
 from conf.command import PlainConsole
 from conf.errors import BadInput
-from launch.hardware.machine import with_listed
+from conf.load import load
+from launch.hardware.gpus import Gpu
+from launch.hardware.machine import GIB, Machine, with_gpus, with_listed
 from launch.sweep_runs.grid import read_grid
-from launch.sweep_runs.jobs import exams_of
-from launch.sweep_runs.plan_view import SweepPlan
-from launch.sweep_runs.workers import plan_runs
+from launch.sweep_runs.plan_view import SweepPlan, divide, plan_runs
+from tests.launch.plan.plans import CPU
 
 HOUR = 3600
 
 
 def planned(*arguments: str) -> SweepPlan:
     grid = read_grid([*arguments, "plan=true"])
-    return SweepPlan(grid, *exams_of(grid), plan_runs(grid, [with_listed("A40", tuple(range(8)))]), 1)
+    return SweepPlan(grid, plan_runs(grid, [with_listed("A40", tuple(range(8)))]), 1)
 
 
 def shown(plan: SweepPlan) -> list[str]:
@@ -39,7 +41,7 @@ def test_the_paper_is_priced_with_its_exams_on_one_gpu_and_on_more(paper: SweepP
     lines = shown(paper)
     assert lines[0].startswith("All fit. 15 runs on A40: 15 days in all, one after another")
     assert f"{all_s / HOUR * 0.3:.2f}" in lines[4]
-    three_s = all_s + 2 * (runs_s + paper.total(paper.exams.values()))
+    three_s = all_s + 2 * (runs_s + paper.total(paper.grid.exams))
     assert (f"{three_s / HOUR * 0.3:.2f}" in lines[5], "seeds=[0,1,2]" in lines[5]) == (True, True)
     assert max(map(len, lines)) <= 100
     rows = {words[0]: words for line in lines if len(words := line.split()) > 2}
@@ -49,9 +51,9 @@ def test_the_paper_is_priced_with_its_exams_on_one_gpu_and_on_more(paper: SweepP
 
 
 def test_exams_take_longer_with_more_samples_and_cost_follows_the_price(paper: SweepPlan) -> None:
-    base, twice = paper.bases[0], planned("conf=paper", "n=32", "simulate=[3]")
+    base, twice = paper.grid.bases[0], planned("conf=paper", "n=32", "simulate=[3]")
     start_s = paper.forecasts[base.run.name].start_s  # type: ignore[union-attr]
-    ratio = (twice.seconds[twice.bases[0]] - start_s) / (paper.seconds[base] - start_s)
+    ratio = (twice.seconds[twice.grid.bases[0]] - start_s) / (paper.seconds[base] - start_s)
     assert ratio == pytest.approx(2, rel=0.02)
     assert "cost" not in "\n".join(shown(twice))
     assert [line.split()[0] for line in shown(twice)[-2:]] == ["3", "Times"]
@@ -75,3 +77,44 @@ def test_problems_of_files_are_counted_and_unknown_numbers_said() -> None:
     assert "seeds=[0,1,2]" not in " ".join(shown(plan))
     assert plan.sizes == {"one_digit": 20, "mine": None, "heldout": 20}
     assert "mine (unknown" in " ".join(" ".join(shown(plan)).split())
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def with_a40s(count: int, cores: int = 32) -> Machine:
+    cards = [Gpu(str(index), "NVIDIA A40", 45 * GIB, None) for index in range(count)]
+    return replace(with_gpus(cards, tuple(range(cores))), host_memory=128 * GIB)
+
+
+def count(machine: Machine, *settings: str) -> int:
+    return len(divide(machine, read_grid(["conf=r8_instruct", "seeds=[0,1,2,3,4]", *settings])))
+
+
+def test_each_gpu_is_a_worker_unless_a_run_takes_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert count(with_a40s(4)) == 4
+    assert count(with_a40s(8)) == 5
+    assert count(with_a40s(4, cores=2)) == 2
+    assert count(CPU) == 1
+    assert count(with_a40s(4), "learner.world_size=2") == 1
+    assert count(with_a40s(4), "rollout.actors=[1,2]") == 1
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert count(with_a40s(4)) == 1
+
+
+@pytest.mark.parametrize(("gpus", "minutes", "mps", "given"), [(4, 180, "off", "off"), (1, 60, "on", "auto")])
+def test_runs_are_planned_on_their_gpu_with_their_part_of_the_hours(
+    gpus: int, minutes: int, mps: str, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs at a time have no MPS of their own, which would see all GPUs."""
+    monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
+    seeds = "seeds=[0,1,2,3,4,5,6,7,8]"
+    grid = read_grid(["conf=r8_instruct", seeds, "sweep.hours=9", "run.nvidia_mps=auto"])
+    machines = divide(with_a40s(gpus), grid)
+    assert {(len(each.cores), each.host_memory) for each in machines} == {(32 // gpus, 128 * GIB // gpus)}
+    plans = plan_runs(grid, machines).values()
+    assert [card.index for plan in plans for card in plan.machine.cards] == [str(n % gpus) for n in range(9)]
+    assert {(plan.config.budget.seconds, plan.config.run.nvidia_mps) for plan in plans} == {(60 * minutes, mps)}
+    assert load(grid.runs[0].arguments).run.nvidia_mps == given
