@@ -46,10 +46,11 @@ def check_known(grid: Grid) -> None:
     then, now = (f"benchmarks={show(each.benchmarks)} n={each.n}" for each in (known, grid.settings))
     if known.benchmarks and then != now:
         raise BadInput(f"{sweep} was begun with {then}, not {now}: give the same, {other}")
-    seed = grid.runs[0].config.run.seed
     for folder in (grid.folder / base.name / "evaluation" for base in known.bases):
-        if (exam := EvaluationFolder(folder).document()) and exam.protocol.seed != seed:
-            raise BadInput(f"{folder} has the seed {exam.protocol.seed}, not {seed}: list that seed first, {other}")
+        if (exam := EvaluationFolder(folder).document()) and exam.protocol.seed != grid.seed:
+            raise BadInput(
+                f"{folder} has the seed {exam.protocol.seed}, not {grid.seed}: list that seed first, {other}"
+            )
 
 
 def check_sources(grid: Grid) -> None:

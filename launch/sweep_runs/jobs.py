@@ -153,10 +153,10 @@ class Exam:
 
     @property
     def arguments(self) -> list[str]:
-        """The arguments of launch/evaluate.py. All exams of a sweep have the seed of its first run."""
+        """The arguments of launch/evaluate.py, which refuses to go on with samples of another policy or seed."""
         sweep, config = self.grid.settings, self.run.config
         own = [written("benchmarks", sweep.benchmarks), f"n={sweep.n}", f"device={config.device}", *UNLIMITED]
-        own += [written("limit", self.grid.limit), f"{SEED}={self.grid.runs[0].config.run.seed}"]
+        own += [written("limit", self.grid.limit), f"{SEED}={self.grid.seed}"]
         if self.base:
             return [f"adapter={self.run.folder}", f"base={self.base.folder}", *own]
         own += [f"run.name={self.name}", f"model.dtype={config.model.dtype}"]
@@ -164,25 +164,20 @@ class Exam:
         return [*(each for each in self.run.arguments if not among(each.partition("=")[0], replaced)), *own]
 
     @property
-    def mismatched(self) -> bool:
-        """Whether its folder has an evaluation with another seed, or of another adapter than the run's result."""
-        document, result = EvaluationFolder(self.folder).document(), self.run.record.checkpoints.result
-        if document is None or document.protocol.seed != self.grid.runs[0].config.run.seed:
-            return document is not None
-        measured = document.protocol.adapter_digest if self.base else None
-        return measured is not None and (not result or measured != digest(result / "adapter" / WEIGHTS_FILE))
-
-    @property
     def finished(self) -> bool:
-        """Whether all its samples are there."""
-        n, document = self.grid.settings.n, EvaluationFolder(self.folder).document()
+        """Whether its folder has all samples, with the sweep's seed and of the run's result."""
+        document, result = EvaluationFolder(self.folder).document(), self.run.record.checkpoints.result
+        if not document or document.status != "completed" or document.protocol.seed != self.grid.seed:
+            return False
+        if self.base and result and document.protocol.adapter_digest != digest(result / "adapter" / WEIGHTS_FILE):
+            return False
+        n, limit = self.grid.settings.n, self.grid.limit
+        whole = [(limit, n, n), *([] if self.base else [(limit, n, None)])]
         measured = {
             each.name: (each.limit, each.base.n, each.adapter.n if each.adapter else None)
-            for each in (document.benchmarks if document and document.status == "completed" else ())
+            for each in document.benchmarks
         }
-        whole = [(self.grid.limit, n, n), *([] if self.base else [(self.grid.limit, n, None)])]
-        found = all(measured.get(each.name) in whole for each in find_benchmarks(self.grid.settings.benchmarks))
-        return found and not self.mismatched
+        return all(measured.get(each.name) in whole for each in find_benchmarks(self.grid.settings.benchmarks))
 
     @property
     def outcome(self) -> tuple[str, str | None] | None:
@@ -195,8 +190,6 @@ class Exam:
             return "skipped", "its run has no checkpoint" if self.run.finished else f"its run is {self.run.status}"
         if self.base and not self.base.finished:
             return "failed", f"the exam of {self.base.name} is {self.base.status}: {self.base.reason}"
-        if self.mismatched:
-            return "failed", f"{self.folder} is of another policy or seed: move it away"
         return None
 
 
@@ -222,6 +215,11 @@ class Grid:
     plan: bool = False
     simulate: Sequence[int] = ()
     limit: int | None = None
+
+    @property
+    def seed(self) -> int:
+        """The seed of all exams: that of the first run."""
+        return self.runs[0].config.run.seed
 
     @property
     def inquiries(self) -> list[Inquiry]:
