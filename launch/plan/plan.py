@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, product, starmap
+from itertools import product, starmap
 from operator import attrgetter
 
-from actors.messages import FilteredRow
 from actors.models.files import shape_of
 from actors.models.sizes import answers_alone
 from actors.runtime.placement import LEARNER_SPARE, divide, most_actors, place
@@ -31,7 +30,7 @@ from launch.plan.time import (
     costs_of,
     live_context,
 )
-from rewards.problems.loading import EVAL_SEED, ONE_SIDE, USED, check_number, count, hold_out, read_all, read_problems
+from rewards.problems.loading import ONE_SIDE, USED, count, split_problems
 
 CACHE_MARGIN = 1.2
 """Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it
@@ -263,23 +262,10 @@ def count_problems(config: Config) -> Problems | None:
 
     Raises BadInput as a run does: for a file that is missing, cannot be read, or has too few problems.
     """
-    data = config.data
-    if not all(each.source.startswith(FILE) for each in data.by_source.values()):
+    data, apart = config.data, [config.data.eval_source] if config.eval.problems and config.data.eval_source else []
+    if not all(source.startswith(FILE) for source in (*apart, *(each.source for each in data.by_source.values()))):
         return None
-    filtered: list[FilteredRow] = []
-    train = read_all(config, filtered)
-    heldout, selection = config.eval.problems, config.selecting
-    if not data.eval_source:
-        held = hold_out(data.key, train, config, filtered)
-        heldout, selection = map(len, held)
-        ids = {one.id for one in chain(*held)}
-        train = [one for one in train if one.id not in ids]
-    elif heldout and data.eval_source.startswith(FILE):
-        raw = read_problems("data.eval_source", data.eval_source, data, EVAL_SEED, filtered)
-        heldout, selection = map(len, hold_out("data.eval_source", raw, config, filtered))
-    most = {name: each.size or len(train) for name, each in data.by_source.items()}
-    of = {name: min(number, most[name]) for name, number in Counter(one.source for one in train).items()}
-    check_number(of, heldout + selection, config, filtered)
-    reasons = [row.reason for row in filtered]
-    unused = sum(reason not in USED for reason in reasons)
-    return Problems(sum(of.values()), heldout, unused, reasons.count(ONE_SIDE), selection)
+    problems, *_ = split_problems(changed(config, {"eval.benchmarks": []}), None)
+    reasons = Counter(problems.filtered_counts)
+    unused = sum(number for reason, number in reasons.items() if reason not in USED)
+    return Problems(len(problems.train), len(problems.heldout), unused, reasons[ONE_SIDE], len(problems.selection))

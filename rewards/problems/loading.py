@@ -69,7 +69,8 @@ def load_held_out(config: Config, tokenizer: Any) -> ProblemSet:
 
 
 def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[RawProblem], list[RawProblem]]:
-    """Load the problems to train on and to hold out, and both, with further ones, as their sources have them.
+    """Load the problems to train on and to hold out, and both, with further ones, as their sources have them. Without a
+    tokenizer, problems have no prompt, and all count as usable.
 
     Problems are ordered by id, a shuffle that depends on their text alone. Held out are the first `eval.problems`, and
     with `validation.every` the next `validation.problems` (see `hold_out`), from data.eval_source if there is one, else
@@ -77,7 +78,8 @@ def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[Raw
     gold answer verifies against its own boxed form, unless the reward weighs none. Raises BadInput for a source, field,
     pattern or template that cannot be used, and if fewer problems remain than one update takes.
     """
-    check_chat(config, tokenizer)
+    if tokenizer:
+        check_chat(config, tokenizer)
     filtered: list[FilteredRow] = []
     held: tuple[list[RawProblem], list[RawProblem]] = [], []
     known: dict[str, Problem] = {}
@@ -317,6 +319,8 @@ def usable_problems(
 
     any_gold: whether any gold answer will do, as for a reward that weighs none: a user's function reads it.
     """
+    if tokenizer is None:
+        return [Problem(one.id, "", (), one.gold, one.grader, source=one.source) for one in raw]
     problems, controls, of = [], control_tokens(tokenizer), config.data.by_source
     kept: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
     sound_ones = [True] * len(raw) if any_gold else golds_that_verify(raw, config)

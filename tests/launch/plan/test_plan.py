@@ -160,8 +160,11 @@ def test_the_example_beside_the_recipe_is_enough_for_it() -> None:
 
 def test_problems_of_a_file_are_counted_and_those_of_a_generator_not(tmp_path: Path) -> None:
     shutil.copy(EXAMPLE, tmp_path / "exam.csv")
-    config = load(["conf=mine", f"data.source=file:{EXAMPLE}", f"data.eval_source=file:{tmp_path / 'exam.csv'}"])
-    assert count_problems(config) == Problems(train=20, heldout=20, filtered=0)
+    own = ["conf=mine", f"data.source=file:{EXAMPLE}", f"data.eval_source=file:{tmp_path / 'exam.csv'}"]
+    both = load([*own, "data.contamination=report_only"])
+    assert count_problems(both) == Problems(train=20, heldout=20, filtered=0)
+    with pytest.raises(BadInput, match="0 training problems"):
+        count_problems(load(own))
     assert count_problems(load(["conf=quickstart"])) is None
     (tmp_path / "own.csv").write_text("q,a\n1 + 1,2\n")
     with pytest.raises(BadInput, match=r"\(q, a\)"):
