@@ -4,8 +4,8 @@
 #     bash launch/test.sh [quick] [--all] [isa=avx2|avx512|native] [pytest arguments …]
 #     bash launch/test.sh cuda [engines|kernels|passes|weights|packages …]
 #
-# `quick` is for every change: style, types, and the tests that start no engine, no Ray and no other process. It takes a
-# minute and a half.
+# `quick` is for every change: style, types, and the tests that have no model and start no engine, no Ray and no other
+# Python. It takes a minute and a half.
 #
 # `cuda` asks the CUDA builds, which it loads into .venv-cuda (10 GB), what they make of our settings, on a machine without
 # a GPU. Nothing computes on a GPU. It takes a quarter of an hour.

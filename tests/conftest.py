@@ -1,14 +1,11 @@
 """A tiny real model, and groups for it."""
 
-import inspect
 import os
 import random
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
-from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
@@ -41,21 +38,9 @@ HEAVY = (
 """Folders and files below tests/ that start Ray, vLLM or whole runs, or import vLLM. One worker runs them, one
 after the other."""
 
-REAL = {
-    "HOLDER",
-    "VerifierPool",
-    "check_functions",
-    "check_reward_functions",
-    "multiprocessing",
-    "ray",
-    "subprocess",
-    "sweeping",
-    "tool",
-    "vllm",
-    "write_tiny_model",
-}
-"""Names by which a test uses an engine, Ray, processes or a model. `test.sh quick` leaves such a test out if it, one of
-its fixtures or a helper in tests/ uses one.
+REAL = {"pool", "server", "stock", "sweeping", "tiny_model", "tool"}
+"""Fixtures with a model, processes or a whole command. A test that asks for one is not quick, as one that is marked
+`slow` or `long`.
 """
 
 started: list[str] = []
@@ -124,37 +109,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_quick(item: pytest.Item) -> bool:
-    """Return whether a test, its fixtures and the helpers that they call use nothing of `REAL`."""
-    assert isinstance(item, pytest.Function)
-    fixtures = [fixture for found in item._fixtureinfo.name2fixturedefs.values() for fixture in found]
-    functions = [item.function, *(fixture.func for fixture in fixtures)]
     marked = item.get_closest_marker("slow") or item.get_closest_marker("long")
-    return not marked and not REAL & {*item.fixturenames}.union(*map(names, functions))
-
-
-def names(function: Any) -> set[str]:
-    """Return the names in a function or a class, and in those of tests/ that it names in turn."""
-    found: set[str] = set()
-    waiting, seen = [function], set()
-    while waiting:
-        each = inspect.unwrap(waiting.pop())
-        own = [each] if isinstance(each, FunctionType) else [m for m in vars(each).values() if inspect.isfunction(m)]
-        for code, known in ((one.__code__, one.__globals__) for one in own if one not in seen):
-            found |= names_in(code)
-            others = (known.get(name) for name in names_in(code))
-            waiting += [other for other in others if isinstance(other, FunctionType | type) and in_tests(other)]
-        seen.update(own)
-    return found
-
-
-def in_tests(function: Any) -> bool:
-    return function.__module__.startswith("tests.")
-
-
-@cache
-def names_in(code: CodeType) -> set[str]:
-    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return {*code.co_names}.union(*map(names_in, inner))
+    return not marked and REAL.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def note_process(event: str, arguments: tuple[Any, ...]) -> None:
@@ -169,7 +125,7 @@ def no_process(request: pytest.FixtureRequest) -> Iterator[None]:
     started.clear()
     yield
     if request.config.getoption("quick"):
-        assert not started, f"not quick: add a name to REAL in tests/conftest.py, or mark the test long: {started}"
+        assert not started, f"mark the test or its module long: {started}"
 
 
 @pytest.hookimpl(optionalhook=True)

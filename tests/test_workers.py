@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.long
+
 
 def test_crash_of_a_worker_ends_the_suite_with_a_failure() -> None:
     Path("test_heavy.py").write_text("import os\ndef test_crash(): os._exit(1)\ndef test_after(): pass\n")

@@ -13,6 +13,8 @@ import pytest
 
 from conf.signals import without_hangup
 
+pytestmark = pytest.mark.long
+
 CODE = """
 import atexit, os, signal, subprocess, sys, threading
 from pathlib import Path

@@ -85,6 +85,7 @@ sys.exit(run.main(["conf=quickstart", f"run.folder={sys.argv[2]}", "dashboard.po
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("how", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("refused", 2)])
 def test_run_that_is_not_begun_leaves_nothing(how: str, code: int, tmp_path: Path) -> None:
     """Not even of a Ray that is still starting, in a thread that nothing can stop."""
@@ -103,6 +104,7 @@ def test_run_that_is_not_begun_leaves_nothing(how: str, code: int, tmp_path: Pat
     wait_for_end(int(done.stdout.split()[-1]))
 
 
+@pytest.mark.long
 def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
     code = (
         "import sys; from launch.run import main; code = main(sys.argv[1:]);"
@@ -228,6 +230,7 @@ sys.exit(run.carry_out(request, Console(quiet=True), session()))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("what", "code", "status", "reason"),
     [
@@ -252,6 +255,7 @@ def test_any_end_has_its_summary_its_exit_code_and_its_command(
         assert summary["spent_s"] == RunRecord(tmp_path).spent > 50.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_signal_before_anything_is_at_stake_has_its_exit_code(name: str, code: int) -> None:
     script = (

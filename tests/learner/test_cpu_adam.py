@@ -50,6 +50,7 @@ def test_compilation_that_fails_is_not_taken_for_complete(tmp_path: Path, monkey
     assert len(tries) == 2
 
 
+@pytest.mark.long
 def test_environment_reached_by_another_path_needs_no_compiler(tmp_path: Path) -> None:
     if not cpu_adam_available():
         pytest.skip("no C++ compiler here")

@@ -63,6 +63,7 @@ ODD: dict[str, dict[str, Any]] = {
 """Arguments of the test. {here} in the environment is its folder."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_odd_environment(odd: dict[str, Any], tmp_path: Path) -> None:
     odd.get("prepare", lambda _: None)(tmp_path)

@@ -22,6 +22,8 @@ from rewards.user_function import BadReward, UserFunction, number
 from rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
+pytestmark = pytest.mark.long
+
 PROBLEM = Problem("ab12", "What is 2 + 2?", (1,), "4", columns='{"level": 3, "answer": "4", "topic": "sums"}')
 
 RIGHT = r"\boxed{4}"

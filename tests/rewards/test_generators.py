@@ -89,6 +89,7 @@ def test_the_tables_name_sets_that_exist() -> None:
     assert set(names) <= DATASETS.keys()
 
 
+@pytest.mark.long
 def test_the_generators_that_run_answers_are_refused() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.rewards.attack", "generators"], stdout=subprocess.PIPE, check=True

@@ -156,12 +156,14 @@ except PermissionError:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("function", "absent"), [("_restrict_files", "Landlock"), ("_restrict_calls", "seccomp")])
 def test_each_wall_stands_without_the_other(function: str, absent: str) -> None:
     done = subprocess.run([sys.executable, "-c", ALONE, function], capture_output=True, text=True, check=True)
     assert re.fullmatch(rf"{absent}: .*\(Function not implemented\)\nrefused\n", done.stdout)
 
 
+@pytest.mark.long
 def test_no_answer_and_no_gold_is_run_as_code() -> None:
     heard = subprocess.run(
         [sys.executable, "-m", "tests.rewards.attack", "verifier"], capture_output=True, text=True, check=True

@@ -159,6 +159,7 @@ async def reward(prompt, response, gold):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("response", [NORMAL, HANGS, "network"])
 def test_no_process_outlives_a_killed_parent(response: str, tmp_path: Path) -> None:
     (tmp_path / "waits.py").write_text(WAITS)

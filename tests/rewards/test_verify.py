@@ -147,6 +147,7 @@ def test_boxed_returns_balanced_content_whole(content: str) -> None:
     assert boxed(f"text \\boxed{{{content}}} }} more") == content
 
 
+@pytest.mark.long
 def test_command_gives_one_verdict_a_line_in_order(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     lines = [

@@ -160,6 +160,7 @@ Remote(sys.argv[2], "mine").put(RunFolder(Path(sys.argv[1])))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.1])
 def test_kill_in_the_middle_of_a_put(run: RunFolder, tmp_path: Path, delay: float) -> None:
     url = f"file://{tmp_path}/far"

@@ -15,6 +15,7 @@ GPU = Gpu("0", "NVIDIA A40", 45, 45)
 BY_NAME = "import torch.multiprocessing as m; m.set_sharing_strategy('file_system')"
 
 
+@pytest.mark.long
 def test_memory_that_can_be_mapped_has_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # the user's, which no container lets map
     unset = "assert 'PYTORCH_ALLOC_CONF' not in os.environ"

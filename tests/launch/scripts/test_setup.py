@@ -13,6 +13,8 @@ from packaging.utils import canonicalize_name
 
 from tests.malformed.conftest import files
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 
 PYTHON = """#!/bin/sh

@@ -37,6 +37,7 @@ def test_summary_has_what_the_folder_still_tells_and_is_kept(tmp_path: Path) -> 
     assert write_ending(request, "failed", "another reason") == summary
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("answered", [False, True])
 @pytest.mark.parametrize("written", [None, {"status": "interrupted", "reason": "SIGTERM"}])
 def test_process_that_outlives_its_budget_ends_itself(

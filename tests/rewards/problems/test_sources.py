@@ -103,6 +103,7 @@ def test_digests_tell_answers_and_columns_apart_but_not_processes(loader: Loader
     assert (lasting({"b", "a", "c"}), lasting(object())) == (["a", "b", "c"], "<object object>")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("generator", "parameters", "answers"),
     [
