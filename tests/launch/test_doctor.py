@@ -17,7 +17,7 @@ from conf.load import load
 from launch import doctor
 from launch.checkup import findings
 from launch.checkup.findings import Finding
-from launch.checkup.measurement import DOCTOR, keep_measured
+from launch.checkup.measurement import DOCTOR
 from launch.checkup.signal import Sampled
 from launch.doctor import main
 from launch.hardware.machine import detect
@@ -125,41 +125,19 @@ def test_the_exit_code_says_whether_it_is_worth_it(
     assert grid.inquiries[0].finished
 
 
-@pytest.fixture
-def on_trial(monkeypatch: pytest.MonkeyPatch) -> Callable[[Plan], list[Plan]]:
-    """Lets a machine's trial give a plan. The result has the plans that are judged."""
-
-    def give(tried: Plan) -> list[Plan]:
-        judged: list[Plan] = []
-        monkeypatch.setattr(doctor, "examine", lambda _: ([], tried))
-        monkeypatch.setattr(doctor, "planned", lambda *_: nullcontext((tried, [])))
-        monkeypatch.setattr(doctor, "calibrate", lambda plan, _: keep_measured(MEASURED, plan.config, plan.machine))
-        monkeypatch.setattr(doctor, "judge", lambda plan, *_: not judged.append(plan))
-        return judged
-
-    return give
-
-
-def test_after_the_speeds_the_signal_is_that_of_the_same_placement(
-    here: list[str], on_trial: Callable[[Plan], list[Plan]]
-) -> None:
-    made = plan("quickstart", CPU)
-    tried = replace(made, placement=replace(made.placement, reward_workers=77))  # as only the trial could
-    judged = on_trial(tried)
-    assert main([*here, "measure=all"]) == 0
-    assert [each.placement for each in judged] == [tried.placement]
-    assert judged[0].calibration.decode == 2.0
-
-
 @pytest.mark.parametrize("measure", ["true", "false", "signal", "all"])
 def test_a_gpu_of_unknown_rates_is_tried_for_a_signal_only(
-    measure: str, here: list[str], on_trial: Callable[[Plan], list[Plan]], monkeypatch: pytest.MonkeyPatch
+    measure: str, here: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged = on_trial(plan("quickstart", replace(CPU, rates={})))
-    if measure in ("true", "false"):
-        monkeypatch.delattr(doctor, "planned")
+    """The signal is that of the placement on trial."""
+    judged = list[Plan]()
+    made = plan("quickstart", replace(CPU, rates={}))
+    tried = replace(made, placement=replace(made.placement, reward_workers=77))  # as only the trial could
+    monkeypatch.setattr(doctor, "examine", lambda _: ([], made))
+    monkeypatch.setattr(doctor, "planned", lambda *_: nullcontext((tried, [])))
+    monkeypatch.setattr(doctor, "judge", lambda plan, *_: not judged.append(plan))
     assert main([*here, f"measure={measure}"]) == 0
-    assert len(judged) == (measure in ("signal", "all"))
+    assert [each.placement for each in judged] == [tried.placement] * (measure in ("signal", "all"))
 
 
 @pytest.mark.parametrize("measures", [["measure=maybe"], ["measure=true", "measure=signal"], ["signal.minutes=0"]])

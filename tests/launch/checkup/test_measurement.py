@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given
@@ -15,14 +13,7 @@ from hypothesis import strategies as st
 from actors.messages import Group, Problem
 from conf.settings import changed
 from launch.checkup import measurement
-from launch.checkup.measurement import (
-    DOCTOR,
-    Measured,
-    estimates,
-    keep_measured,
-    measure_actors,
-    ratios,
-)
+from launch.checkup.measurement import DOCTOR, Measured, estimates, keep_measured, ratios
 from launch.plan.calibration import keep, plan_measured, recall
 from launch.plan.time import UNMEASURED, Calibration
 from tests.fakes import FakeEngine, FakeLearner
@@ -141,41 +132,12 @@ def test_the_gain_of_both_at_once_does_not_depend_on_how_long_each_takes(one: fl
     assert found == pytest.approx(2 * slow, rel=0.05)
 
 
-@pytest.mark.parametrize(("mps", "percentages"), [("off", [90]), ("on", [90, 80, 100])])
-def test_learners_with_each_percentage_are_measured_beside_the_same_engine(
-    mps: str, percentages: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = plan("r256_instruct", machine("A40"), f"run.nvidia_mps={mps}", "run.nvidia_mps_percentage=90")
-    engine, learners, names = AsyncMock(), list[AsyncMock](), iter([["rank"], [], [], [], []])
-
-    def learner(ranks: Any, *_: object) -> AsyncMock:
-        learners.append(AsyncMock(percentage=ranks[0].config.run.nvidia_mps_percentage))
-        return learners[-1]
-
-    async def measured(_: object, engines: object, learner: AsyncMock) -> Measured:
-        assert engines is engine
-        return replace(MEASURED, seconds=MEASURED.seconds | {"learn": 3.0 if learner.percentage == 90 else 6.0})
-
-    monkeypatch.setattr("launch.session.actors.reserve_learners", AsyncMock())
-    monkeypatch.setattr("launch.session.actors.start_engines", lambda *_, **__: engine)
-    monkeypatch.setattr(
-        "launch.session.actors.start_learners", lambda config, *_, **__: [SimpleNamespace(name="rank", config=config)]
-    )
-    monkeypatch.setattr(measurement, "RemoteLearner", learner)
-    monkeypatch.setattr(measurement, "_measure", measured)
-    monkeypatch.setattr("ray.util.list_named_actors", lambda: next(names))
-    found = run_virtually(measure_actors(made, "", tmp_path, lambda *_: None))
-    assert list(found) == percentages
-    assert [each.restore.await_args.args[1] for each in learners] == [*range(len(percentages))]
-    assert all(each.close.await_count for each in [engine, *learners])
-
-    compared = estimates(made, found)
-    assert len(compared) == 2 * len(percentages)
-    fastest = min(compared, key=lambda name: compared[name].update_s).split()
-    assert "learner.max_staleness=2" in fastest
-    assert ("run.nvidia_mps_percentage=90" in fastest) == (mps == "on")
-
-
-def test_a_deterministic_run_is_compared_with_no_other_staleness() -> None:
+def test_measurements_are_compared_at_each_staleness_unless_the_run_is_deterministic() -> None:
+    made = plan("r256_instruct", machine("A40"))
+    slow = replace(MEASURED, seconds=MEASURED.seconds | {"learn": 6.0})
+    compared = estimates(made, {90: MEASURED, 80: slow})
+    assert len(compared) == 4
+    fastest = min(compared, key=lambda name: compared[name].update_s)
+    assert "learner.max_staleness=2" in fastest.split()
     made = plan("r256_instruct", machine("A40"), "run.deterministic=true", "budget.updates=9")
     assert list(estimates(made, {80: MEASURED})) == ["learner.max_staleness=0"]

@@ -4,7 +4,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +13,12 @@ import pytest
 
 from actors.runtime.placement import Share, place
 from actors.runtime.remote_actor import RemoteActor
-from actors.storage.documents import Event, EventKind
 from conf.errors import BadInput
 from conf.load import load
 from launch.hardware import mps
 from launch.hardware.gpus import Gpu
 from launch.hardware.machine import Machine
-from launch.hardware.mps import CLIENT, check_mps, running
+from launch.hardware.mps import check_mps, running
 from tests.gpu.test_quickstart import unexpected
 from tests.launch.plan.plans import CPU, machine, plan, shown
 
@@ -31,7 +29,6 @@ if [ "$1" = -f ]; then
     exec sleep 60
 fi
 read -r word
-[ "$word" = get_server_list ] && { cat "${0%/*}/servers"; exit; }
 [ -e "$CUDA_MPS_PIPE_DIRECTORY/pid" ] || exit 1
 echo "$word" >> "$CUDA_MPS_PIPE_DIRECTORY/told"
 kill "$(cat "$CUDA_MPS_PIPE_DIRECTORY/pid")"
@@ -77,7 +74,7 @@ def tool(tmp_path: Path, short: str, no_mps: None, monkeypatch: pytest.MonkeyPat
 GPUS = [Gpu("2", "NVIDIA A40", 45, 3), Gpu("3", "NVIDIA A40", 45, 40)]
 
 
-def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[str], None]) -> None:
+def test_it_runs_meanwhile_for_one_run_and_counts_gpus_as_the_driver_does(tool: Callable[[str], None]) -> None:
     tool(SERVICE)
     with running(GPUS) as fault:
         assert not fault
@@ -85,10 +82,16 @@ def test_it_runs_meanwhile_and_counts_gpus_as_the_driver_does(tool: Callable[[st
         started = (pipe / "started").read_text()
         assert pipe.parent.name == "mps-2,3"
         assert oct(pipe.stat().st_mode & 0o777) == "0o700"
+        with running(GPUS) as second:
+            assert "another run" in second
+        assert os.environ["CUDA_MPS_PIPE_DIRECTORY"] == str(pipe)
+        assert not (pipe / "told").exists()
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in started
     assert "CUDA_VISIBLE_DEVICES" not in started  # else it would number its clients' GPUs from 0
     assert (pipe / "told").read_text() == "quit\n"
     assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
+    with running(GPUS) as third:
+        assert not third
 
 
 def test_its_socket_has_a_path_that_linux_allows(
@@ -102,19 +105,6 @@ def test_its_socket_has_a_path_that_linux_allows(
         assert not fault
         assert len(f"{folder}/pipe/control_privileged") <= 107
     shutil.rmtree(folder)
-
-
-def test_the_service_of_another_run_stays(tool: Callable[[str], None]) -> None:
-    tool(SERVICE)
-    with running(GPUS) as first:
-        pipe = Path(os.environ["CUDA_MPS_PIPE_DIRECTORY"])
-        with running(GPUS) as second:
-            assert "another run" in second
-        assert not first
-        assert os.environ["CUDA_MPS_PIPE_DIRECTORY"] == str(pipe)
-        assert not (pipe / "told").exists()
-    with running(GPUS) as third:
-        assert not third
 
 
 @pytest.mark.parametrize(
@@ -138,23 +128,6 @@ def test_a_service_that_does_not_start_or_whose_clients_fail_says_why(
     assert not list(tmp_path.glob("tools/told"))  # another user's service is left alone
 
 
-def test_a_client_computes_through_a_server(
-    tool: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """CUDA also computes where it cannot reach the service."""
-    program = CLIENT.replace('device="cuda"', 'device="cpu"')
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    tool(SERVICE)
-    for servers, works in (("4711\n", True), ("", False), ("Cannot find MPS control daemon process\n", False)):
-        (tmp_path / "tools/servers").write_text(servers)
-        with nullcontext() if works else pytest.raises(AssertionError, match="without a server"):
-            exec(program, {})
-    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
-    monkeypatch.setattr("torch.Tensor.__matmul__", lambda ones, _: ones)
-    with pytest.raises(AssertionError):
-        exec(program, {})
-
-
 def test_an_actor_that_is_killed_leaves_the_service_first(
     tool: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,12 +140,6 @@ def test_an_actor_that_is_killed_leaves_the_service_first(
     actor: Any = SimpleNamespace(_process=process, _heartbeat=None, _share=Share(gpus=0.5))
     RemoteActor.kill(actor)
     assert done.read_text().splitlines() == ["terminate_client 4711 815", "killed"]
-
-
-def test_the_gpus_quickstart_passes_where_mps_is_forbidden() -> None:
-    told = (EventKind.FALLBACK, "NVIDIA's MPS"), (EventKind.FALLBACK, "weights"), (EventKind.DIED, "rollout-0")
-    events = [Event.of(kind, subject, update=0, detail="").model_dump() for kind, subject in told]
-    assert unexpected(events) == events[1:]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 PYTHON = """#!/bin/sh
 # Stands for every Python: records its arguments, makes environments, fails where the file `fail` says so.
 echo "$*" >> "$RECORD"
-case "$*" in *"$(cat "$RECORD.fail" 2>/dev/null || echo nothing)"*) echo "$FAILURE"; exit 1 ;; esac
+case "$*" in *"$(cat "$RECORD.fail" 2>/dev/null || echo nothing)"*) exit 1 ;; esac
 if [ "$1 $2" = "-m venv" ]; then
     mkdir -p "$3/bin"
     cp "$0" "$3/bin/python"
@@ -36,7 +36,6 @@ class Machine:
         self.project = folder / "project"
         self.bin = folder / "bin"
         self.record = folder / "record"
-        self.failure = ""
         (self.project / "launch").mkdir(parents=True)
         shutil.copy(ROOT / "pyproject.toml", self.project)
         script = (ROOT / "launch/setup.sh").read_text()
@@ -51,16 +50,14 @@ class Machine:
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
-    def fail(self, part: str, saying: str = "") -> None:
+    def fail(self, part: str) -> None:
         """Let commands of Python that contain `part` fail; all succeed again with an empty `part`."""
         self.record.with_name("record.fail").write_text(part or "nothing")
-        self.failure = saying
 
     def setup(self, *arguments: str) -> tuple[int, str, list[str]]:
         """Exit code, everything printed, and the commands Python was given, checks of its version left out."""
         self.record.write_text("")
-        path, record = f"{self.bin}:/usr/bin:/bin", str(self.record)
-        environment = os.environ | {"PATH": path, "RECORD": record, "FAILURE": self.failure}
+        environment = os.environ | {"PATH": f"{self.bin}:/usr/bin:/bin", "RECORD": str(self.record)}
         command = f"bash launch/setup.sh {' '.join(arguments)} 2>&1"
         done = subprocess.run(["sh", "-c", command], cwd=self.project, env=environment, capture_output=True, text=True)
         commands = [line for line in self.record.read_text().splitlines() if not line.startswith("-c import sys")]
@@ -139,7 +136,6 @@ def test_a_gpu_whose_tool_is_hidden_gets_no_cpu_build_unasked(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a container with NVIDIA_DRIVER_CAPABILITIES=compute. A CPU build that was asked for once is kept."""
-    (tmp_path / "nvidiactl").touch()
     (tmp_path / "nvidia3").touch()
     code, output, commands = machine.setup()
     assert (code, commands) == (1, [])
@@ -148,34 +144,23 @@ def test_a_gpu_whose_tool_is_hidden_gets_no_cpu_build_unasked(
     assert machine.setup()[0] == 0
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert machine.setup() == (0, "", ["-m launch.bundled"])
-    assert machine.setup("dev")[0] == 0
-    shutil.rmtree(machine.project / ".venv")
-    assert machine.setup()[0] == 1
-    (tmp_path / "nvidia3").unlink()
-    assert machine.setup()[0] == 0
 
 
-NO_COMPILER = 'command() { case $* in *clang*) return 1 ;; *) builtin command "$@" ;; esac; }\n'
-
-
-@pytest.mark.parametrize("missing", ["compiler", "headers", "compiler of a package"])
+@pytest.mark.parametrize("missing", ["compiler", "headers"])
 def test_compiler_and_headers_are_asked_for_before_gigabytes_are_installed(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    if missing == "compiler of a package":
-        machine.fail("--editable", "error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory")
-    else:
-        machine.program("nvidia-smi", "#!/bin/sh\n")
-        machine.program("none", 'command() { case $* in *clang*) false ;; *) builtin command "$@" ;; esac; }')
-        machine.fail("Python.h" if missing == "headers" else "")
-        monkeypatch.setenv("BASH_ENV", str(machine.bin / "none") if missing == "compiler" else "")
+    machine.program("nvidia-smi", "#!/bin/sh\n")
+    machine.program("none", 'command() { case $* in *clang*) false ;; *) builtin command "$@" ;; esac; }')
+    machine.fail("Python.h" if missing == "headers" else "")
+    monkeypatch.setenv("BASH_ENV", str(machine.bin / "none") if missing == "compiler" else "")
     code, output, commands = machine.setup()
-    assert (code, "--editable" in str(commands)) == (1, missing == "compiler of a package")
+    assert (code, "--editable" in str(commands)) == (1, False)
     assert "g++ python3-dev" in output
 
 
 def test_an_unfinished_environment_is_made_anew(machine: Machine) -> None:
-    machine.fail("--editable", "Killed")
+    machine.fail("--editable")
     assert machine.setup()[0] == 1
     leftover = machine.project / ".venv/lib/leftover"
     leftover.parent.mkdir()
@@ -195,11 +180,6 @@ def make_theirs(machine: Machine) -> None:
     subprocess.run(make, cwd=machine.project, env=os.environ | {"RECORD": str(machine.record)}, check=True)
 
 
-def lose_its_python(machine: Machine) -> None:
-    make_theirs(machine)
-    (machine.project / ".venv/bin/python").unlink()
-
-
 def put_sources_into_ours(machine: Machine) -> None:
     """Where `pip install -e git+…` puts them, before the project is moved, for which `.venv` has to be made anew."""
     assert machine.setup()[0] == 0
@@ -210,13 +190,7 @@ def put_sources_into_ours(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     "theirs",
-    [
-        make_theirs,
-        lose_its_python,
-        put_sources_into_ours,
-        lambda machine: (machine.project / ".venv").write_text("notes"),
-        lambda machine: (machine.project / ".venv").symlink_to("/nowhere"),
-    ],
+    [make_theirs, put_sources_into_ours, lambda machine: (machine.project / ".venv").symlink_to("/nowhere")],
 )
 def test_what_was_not_made_here_is_refused_and_stays(machine: Machine, theirs: Callable[[Machine], object]) -> None:
     theirs(machine)
@@ -227,7 +201,7 @@ def test_what_was_not_made_here_is_refused_and_stays(machine: Machine, theirs: C
     assert files(machine.project) == before
 
 
-@pytest.mark.parametrize("words", ["prod", "dev dev", "--dev", "dev help", "'' dev", "'dev\nrm'"])
+@pytest.mark.parametrize("words", ["dev dev", "--dev", "'dev\nrm'"])
 def test_unknown_words_are_refused_before_anything_is_done(machine: Machine, words: str) -> None:
     code, output, commands = machine.setup(words)
     assert (code, output.count("\n"), commands) == (2, 1, [])
@@ -240,13 +214,10 @@ def test_silent_package_index_ends_the_setup(machine: Machine) -> None:
     assert code == 1
     assert "a package index does not answer" in output
     assert pip_calls(commands) == []
-    machine.program("timeout", '#!/bin/sh\nshift 2\nexec "$@"\n')
-    machine.fail("index versions", "ERROR: No matching distribution found")  # as with wheels in a folder only
-    assert machine.setup()[0] == 0
 
 
 def test_only_torch_comes_from_pytorchs_index_and_only_if_it_is_nowhere_else(machine: Machine) -> None:
-    machine.fail("bar off torch==", "ERROR: No matching distribution found")
+    machine.fail("bar off torch==")
     code, _, commands = machine.setup()
     assert code == 0
     _, torch, everything = pip_calls(commands)
