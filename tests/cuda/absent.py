@@ -44,9 +44,6 @@ CARDS = {
 }
 """GPUs of devices.yaml by compute capability, 86 for 8.6."""
 
-SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 120: 99}
-"""KiB of shared memory that a block may have, by the table of compute capabilities in the CUDA programming guide."""
-
 
 def driver(folder: str) -> str:
     """Compile the library into a folder, and return its path for LD_PRELOAD."""

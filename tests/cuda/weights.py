@@ -65,10 +65,5 @@ def ask() -> None:
         daemon.vllm_config.load_config.device = "cpu"
         daemon.load_model()
         attempt("weights in the learner", "tiny Llama", partial(learn, model, daemon))
-        for length in range(1, 90):
-            root = Path(made, "x" * length)
-            root.mkdir(mode=0o700)
-            tempfile.tempdir = str(root)
-            for user, place in (("doctor", root), ("run", make_temporary(Path(made)))):
-                name = f"{user}, TMPDIR of {len(str(root))} characters"
-                attempt("weights over their socket", name, partial(serve, model, daemon, place))
+        for user, place in (("doctor", Path(made)), ("run", make_temporary(Path(made)))):
+            attempt("weights over their socket", user, partial(serve, model, daemon, place))
