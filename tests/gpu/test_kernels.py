@@ -10,7 +10,6 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM
 
 from conf.load import load
@@ -23,7 +22,6 @@ from learner.model.adapter import load_model
 from learner.model.attention import unpadded_serves
 from learner.model.model_check import collected
 from learner.model.policy import Policy
-from learner.packing import Tokens, pack
 from tests.learner.full_size import fullest, modeling
 from tests.random_model import configuration
 
@@ -105,21 +103,3 @@ def test_each_kernel_gives_the_same_numbers(rank: int) -> None:
 def test_attention_without_padding_runs_here() -> None:
     for recipe in ("instruct", "llama", "qwen3"):
         assert unpadded_serves(configuration(load([f"conf=r8_{recipe}"]).model), CUDA)
-
-
-@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(9, 3, 64), (12, 2, 128)])
-def test_packed_attention_runs_in_the_flash_kernel(heads: int, kv_heads: int, size: int) -> None:
-    """Heads and strides are those of `learner.model.attention.attend`. torch raises if only other kernels take them."""
-    (part,) = pack([Tokens(tuple(range(30)), tuple(range(n))) for n in (40, 50)], 1000)
-    block = part.to(CUDA).blocks[0]
-    flat = [
-        torch.randn(part.tokens, count, size, device=CUDA, dtype=torch.bfloat16, requires_grad=True)
-        for count in (heads, kv_heads, kv_heads)
-    ]
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        query, key, value = (x[block.keys].transpose(1, 2) for x in flat)
-        output = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=0.1, enable_gqa=True
-        )
-        output.sum().backward()
-    assert all(x.grad is not None and x.grad.isfinite().all() for x in flat)

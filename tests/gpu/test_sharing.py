@@ -258,24 +258,6 @@ def test_engine_follows_the_learner(rig: Rig, build_group: Callable[..., Group],
     rig.run(rig.engine.retire(adapter))
 
 
-def test_float32_logits_bring_the_engine_closer_to_the_learner(rig: Rig) -> None:
-    """The root mean square of log π_learner − log π_engine, with the engine's logits in float32 and in bfloat16."""
-    found = {}
-    for dtype in (torch.bfloat16, torch.float32):
-
-        def give(model: Any, dtype: torch.dtype = dtype) -> None:
-            model.logits_processor.head_dtype = dtype
-
-        inside(rig.rollout, lambda actor, give=give: actor._thread.engine.apply_model(give))
-        group = rig.generate(None, samples=32, tokens=256)
-        (scores,) = rig.run(rig.learner.score((group,)))
-        ours = torch.tensor([value for score in scores for value in score.base])
-        theirs = torch.tensor([value for sample in group.samples for value in sample.logprobs])
-        found[dtype] = (ours - theirs).square().mean().sqrt().item()
-        print(f"engine's logits in {dtype}: engine and learner differ by {found[dtype]:.4f} (root mean square)")
-    assert found[torch.float32] < found[torch.bfloat16]
-
-
 def test_a_killed_engine_restarts_beside_the_learner(rig: Rig, adapters: list[AdapterRef]) -> None:
     before = inside(rig.rollout, cache_blocks)
     process = inside(rig.rollout, lambda _: os.getpid())
