@@ -253,14 +253,3 @@ def test_any_end_has_its_summary_its_exit_code_and_its_command(
     assert (tmp_path / "ended").read_text().split() == [status]
     if status != "halted":
         assert summary["spent_s"] == RunRecord(tmp_path).spent > 50.0
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_signal_before_anything_is_at_stake_has_its_exit_code(name: str, code: int) -> None:
-    script = (
-        "import os, signal, sys; from launch import run;"
-        f"run.command_line = lambda *_: os.kill(os.getpid(), signal.{name});"
-        "sys.exit(run.main(['conf=base']))"
-    )
-    assert subprocess.run([sys.executable, "-c", script], timeout=240).returncode == code

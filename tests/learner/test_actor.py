@@ -27,80 +27,74 @@ from rewards.actor import RewardActor
 from tests.fakes import make_group
 
 
+class Rank:
+    """A process of the learner. allowed: the limit of each call, with its method. turns: what calls wait for."""
+
+    def __init__(self, *waiting: str) -> None:
+        self.allowed = list[tuple[str, float]]()
+        self.turns = {method: asyncio.Event() for method in waiting}
+
+    async def call(self, method: str, *arguments: Any, deadline_s: float) -> list[str]:
+        self.allowed.append((method, deadline_s))
+        if method in self.turns:
+            await self.turns[method].wait()
+        return []
+
+
+def learner_of(rank: Rank) -> RemoteLearner:
+    return RemoteLearner([rank], WallClock(), print)  # type: ignore[list-item]
+
+
 def test_empty_batches_do_not_tighten_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.put", lambda batch: batch)
-    allowed: list[float] = []
-
-    class Rank:
-        async def call(self, method: str, *arguments: Any, deadline_s: float) -> list[str]:
-            if method in ("accumulate", "step"):
-                allowed.append(deadline_s)
-            return []
+    rank = Rank()
 
     async def learn() -> None:
-        learner = RemoteLearner([Rank()], WallClock(), print)  # type: ignore[list-item]
+        learner = learner_of(rank)
         for scores in ((0.0, 0.0), (0.0, 0.0), (1.0, 0.0), (0.0, 0.0)):
             await learner.accumulate(Batch(0, (make_group(0, scores=scores),)))
             await learner.step(0.0)
 
     asyncio.run(learn())
+    allowed = [seconds for method, seconds in rank.allowed if method in ("accumulate", "step")]
     assert allowed[:6] == [START_S] * 6
     assert allowed[6:] == pytest.approx([HANG_S] * 2, abs=1.0)
 
 
 def test_call_behind_one_that_was_given_up_has_the_time_of_both() -> None:
     """The process goes on with an update that the budget has cut off, and saves after it."""
-    allowed: list[float] = []
-
-    class Rank:
-        async def call(self, method: str, *arguments: Any, deadline_s: float) -> list[str]:
-            allowed.append(deadline_s)
-            if len(allowed) == 3:
-                await asyncio.sleep(60.0)
-            return []
+    rank = Rank("end_warm_start")
 
     async def learn() -> None:
-        learner = RemoteLearner([Rank()], WallClock(), print)  # type: ignore[list-item]
+        learner = learner_of(rank)
         await learner.publish()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(learner.publish(), 0.1)
+            await asyncio.wait_for(learner.end_warm_start(), 0.1)
         await learner.save("folder")
         await learner.save("folder")
 
     asyncio.run(learn())
-    *_, cut_off, save, again = allowed
+    *_, (_, cut_off), (_, save), (_, again) = rank.allowed
     assert save == cut_off + START_S
     assert again == pytest.approx(HANG_S, abs=1.0)
 
 
 def test_answer_to_one_call_leaves_the_time_of_those_behind_it() -> None:
-    allowed: dict[str, float] = {}
-    turns = {method: asyncio.Event() for method in ("publish", "end_warm_start", "save", "publish_synthetic")}
-
-    class Rank:
-        async def call(self, method: str, *arguments: Any, deadline_s: float) -> list[str]:
-            allowed[method] = deadline_s
-            if method in turns:
-                await turns[method].wait()
-            return []
+    rank = Rank("publish", "end_warm_start")
 
     async def learn() -> None:
-        learner = RemoteLearner([Rank()], WallClock(), print)  # type: ignore[list-item]
+        learner = learner_of(rank)
         first, second = asyncio.create_task(learner.publish()), asyncio.create_task(learner.end_warm_start())
         await asyncio.sleep(0.01)
-        turns["publish"].set()
+        rank.turns["publish"].set()
         await first
         third = asyncio.create_task(learner.save("folder"))
         await asyncio.sleep(0.01)
-        turns["end_warm_start"].set()
-        await second
-        turns["publish_synthetic"].set()
-        await learner.publish_synthetic()
-        turns["save"].set()
-        await third
+        rank.turns["end_warm_start"].set()
+        await asyncio.gather(second, third)
 
     asyncio.run(learn())
-    assert [allowed[method] for method in turns] == [START_S, 2 * START_S, 2 * START_S, 2 * START_S]
+    assert rank.allowed[-3:] == [("publish", START_S), ("end_warm_start", 2 * START_S), ("save", 2 * START_S)]
 
 
 def test_warnings_of_the_start_are_recorded_once(

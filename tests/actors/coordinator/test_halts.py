@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -92,17 +93,19 @@ def test_run_that_has_learned_is_complete_once_its_problems_are_solved_always_or
     assert run.learner.version > 0
 
 
-def test_right_answers_that_the_reward_does_not_weigh_are_no_success(run: Run) -> None:
-    run.config = changed(run.config, {"reward.accuracy": 0.0, "reward.format": 1.0})
-    run.verifier.rewards_of = lambda _: (make_reward(1.0),) * 2
-    assert "nothing can be learned" in str(run.fail())
-
-
-def test_a_function_that_always_fails_and_counts_as_wrong_is_no_success(run: Run) -> None:
-    """The verdicts are right all the same."""
-    parts = {"accuracy": 0.0, "format": 0.0}
-    failed = replace(make_reward(1.0), total=0.0, parts=parts, counted=True, failure=Status.CRASH)
-    run.verifier.rewards_of = lambda _: (failed,) * 2
+@pytest.mark.parametrize(
+    ("settings", "change"),
+    [
+        ({"reward.accuracy": 0.0, "reward.format": 1.0}, {}),
+        ({}, {"total": 0.0, "parts": {"accuracy": 0.0, "format": 0.0}, "counted": True, "failure": Status.CRASH}),
+    ],
+    ids=["not weighed", "beside a function that always fails and counts as wrong"],
+)
+def test_right_answers_that_earn_nothing_are_no_success(
+    run: Run, settings: dict[str, Any], change: dict[str, Any]
+) -> None:
+    run.config = changed(run.config, settings)
+    run.verifier.rewards_of = lambda _: (replace(make_reward(1.0), **change),) * 2
     assert "nothing can be learned" in str(run.fail())
 
 

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -29,7 +28,6 @@ from actors.models.sizes import kv_bytes_per_token
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.rollout.vllm_settings import CPU_BLOCK
 from actors.runtime.placement import Share
-from conf.errors import BadInput
 from conf.schema import Config
 from conf.settings import changed
 from learner.learner import LoraLearner
@@ -303,18 +301,6 @@ def test_seeded_prompts_may_exceed_one_step(rig: Rig) -> None:
         )
 
     assert len(rig.run(many())) == 48
-
-
-def test_a_share_without_room_for_a_cache_is_refused(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise ValueError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`")
-
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    monkeypatch.setattr("vllm.EngineArgs", lambda **_: SimpleNamespace(create_engine_config=lambda: None))
-    monkeypatch.setattr("vllm.v1.executor.Executor.get_class", lambda _: None)
-    monkeypatch.setattr("vllm.LLMEngine", full)
-    with pytest.raises(BadInput, match=r"rollout\.max_concurrent_samples=16: .*cache blocks"):
-        RolloutEngine(make_config(), str(tiny_model), Share(gpus=0.5, memory=0.5))
 
 
 def test_killed_engine_leaves_nothing_behind(tiny_model: Path) -> None:

@@ -1,11 +1,10 @@
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, GetTimeoutError, RayError, RayTaskError, TaskUnschedulableError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskUnschedulableError
 
 from actors.runtime.placement import Node, place
 from conf.errors import BadInput
@@ -15,7 +14,6 @@ from launch.hardware.cluster import (
     Found,
     check_alike,
     check_answers,
-    check_authentication,
     check_free,
     combine,
     hear,
@@ -87,17 +85,6 @@ def test_a_node_that_does_not_answer_or_refuses_is_named(answers: list[Any]) -> 
     with pytest.raises(RayTaskError):
         hear("node bbbb", None, 1.0)
     assert hear("node bbbb", None, 1.0) == "found"
-
-
-def test_a_silent_cluster_is_not_taken_for_one_without_authentication(
-    answers: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    actor = SimpleNamespace(remote=lambda: SimpleNamespace(alive=SimpleNamespace(remote=lambda: None)))
-    monkeypatch.setattr(cluster.ray, "remote", lambda **_: lambda _: actor)
-    answers += [GetTimeoutError("Get timed out."), ActorDiedError()]
-    for said in (r"RAY_ADDRESS=head:1: .* did not answer", "RAY_AUTH_MODE=token"):
-        with pytest.raises(BadInput, match=said):
-            check_authentication("head:1")
 
 
 def test_nodes_with_other_software_are_refused() -> None:

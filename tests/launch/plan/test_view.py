@@ -33,15 +33,6 @@ def test_plan_says_its_cost() -> None:
     assert said[1] < said[2]
 
 
-def test_plan_says_what_a_warm_start_learns_and_takes() -> None:
-    text = shown(plan("quickstart", CPU, "warm_start.source=self", "warm_start.demonstrations=64"))
-    assert re.search(r"demonstrations +up to 64 of its own right responses, 32 per update", text)
-    assert re.search(r"warm start +about [\d.]+ s, at most 48 s: [0-9]+ responses in [\d.]+ s, then 6 updates of", text)
-    assert "warm start" not in shown(plan("quickstart", CPU))
-    small = plan("quickstart", CPU, "learner.tokens_per_microbatch=8")
-    assert re.search("micro-batch +184 tokens, the longest sample", shown(small))
-
-
 def test_the_first_line_names_the_updates_of_other_assumptions_until_one_is_measured() -> None:
     gpu, cpu = plan("gsm8k", replace(machine("RTX3060"), mps=True)), plan("quickstart", CPU)
     others = [[int(each) for each in re.findall(r"[(o] *(\d+)", conclusion(made).plain)] for made in (gpu, cpu)]

@@ -143,17 +143,6 @@ def test_an_adapter_names_its_base_and_its_commit(
     assert (stated.base_model_name_or_path, stated.revision) == (base or str(tiny_model), revision)
 
 
-def test_only_checkpoints_wait_for_the_disk(
-    learner: LoraLearner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[Path] = []
-    monkeypatch.setattr("learner.model.adapter.sync", synced.append)
-    learner.publish()
-    assert not synced
-    write_adapter(learner.model, tmp_path / "adapter", durable=True)
-    assert {path.name for path in synced} >= {"adapter_model.safetensors", "adapter_config.json", tmp_path.name}
-
-
 def test_base_model_is_loaded_straight_to_its_device(
     tiny_config: Config, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

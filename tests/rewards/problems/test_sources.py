@@ -161,15 +161,6 @@ def test_a_source_without_end_is_refused(
     assert len(loader.load({**endless, "data.scan": 50}).train) == 50
 
 
-def test_progress_is_shown(loader: Loader, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    loader.load()
-    assert capsys.readouterr().out == ""
-    monkeypatch.setattr(sources, "PROGRESS_S", 0.0)
-    loader.load()
-    shown = [line.rpartition(": ")[2] for line in capsys.readouterr().out.splitlines()]
-    assert shown == [f"{number} so far" for number in range(30)] * 4
-
-
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
 def test_a_byte_order_mark_is_ignored(kind: str, loader: Loader) -> None:
     file = Path(f"excel.{kind}")
