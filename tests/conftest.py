@@ -193,9 +193,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_tiny_model(folder: Path) -> Path:
     """Write a folder in Hugging Face format: a random Llama of two layers (bf16, tied head) with a real tokenizer."""
-    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -211,23 +210,30 @@ def write_tiny_model(folder: Path) -> Path:
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     fast.chat_template = CHAT_TEMPLATE
-    fast.save_pretrained(folder)
+    return save_llama(
+        folder, fast, vocab_size=VOCABULARY, hidden_size=128, num_attention_heads=4, initializer_range=0.1
+    )
 
+
+def save_llama(folder: Path, tokenizer: Any, hidden_size: int, **sizes: Any) -> Path:
+    """Write a random Llama of two layers (bf16, tied head) and its tokenizer. Two heads share one for keys."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=256,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=sizes["num_attention_heads"] // 2,
         head_dim=32,
         max_position_embeddings=2048,
-        initializer_range=0.1,
         tie_word_embeddings=True,
-        bos_token_id=fast.bos_token_id,
-        eos_token_id=fast.eos_token_id,
-        pad_token_id=fast.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **sizes,
     )
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)  # type: ignore[arg-type]
     return folder

@@ -1,16 +1,15 @@
-"""Make the pictures of README.md from quickstarts, and the figures that its sentences must agree with.
+"""Make the pictures of README.md from quickstarts.
 
     bash launch/quickstart.sh | tee quickstart.log
     .venv/bin/python -m tests.pictures quickstart.log runs/quickstart [further runs, such as runs/seed-1 …]
     .venv/bin/python -m tests.pictures runs/paper_small-sweep
     .venv/bin/python -m tests.pictures gallery runs/carries runs/units …
 
-Writes docs/images/console.svg and report.png of the first run, learning.png of all of them, and quickstart.json, or
-paper_small.png of a sweep, or gallery.png. A test compares quickstart.json with the pages. Chromium draws the reports.
+Writes docs/images/console.svg and report.png of the first run and learning.png of all of them, or paper_small.png of a
+sweep, or gallery.png. Chromium draws the reports.
 """
 
 import io
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,6 @@ from rich.console import Console
 from rich.text import Text
 
 from actors.messages import Progress
-from launch.reporting import conclusion
 from launch.reporting.history import Run, read_run
 from launch.reporting.plots import smooth
 from launch.reporting.run_conclusion import effect, learned
@@ -48,7 +46,6 @@ def main(arguments: Sequence[str]) -> None:
     if str(log) == "gallery":
         gallery(runs)
         return
-    (IMAGES / "quickstart.json").write_text(json.dumps(figures(runs), indent=1) + "\n")
     console(log.read_text().splitlines(), runs[0])
     learning(runs)
     draw(folders[0], "report.png", height=800)
@@ -62,18 +59,6 @@ def draw(folder: Path, name: str, height: int) -> None:
         subprocess.run(
             [CHROMIUM, *FLAGS, size, f"--user-data-dir={profile}", picture, page], check=True, capture_output=True
         )
-
-
-def figures(runs: Sequence[Run]) -> dict[str, object]:
-    """Return what the pages say of these runs."""
-    return {
-        "conclusion": conclusion(runs[0].folder),
-        "machine": runs[0].summary.hardware,
-        "updates": [len(run.rows) for run in runs],
-        "pass@1": [
-            [round(run.base.pass_at_1, 3), round(run.final.pass_at_1, 3)] for run in runs if run.base and run.final
-        ],
-    }
 
 
 def console(lines: Sequence[str], run: Run) -> None:

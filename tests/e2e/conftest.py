@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT, save_llama
+
 WORDS = ["<unk>", "<bos>", "<eos>", *map(str, range(10)), "+", "=", "user", "assistant"]
 BOXES = [rf"\boxed{{{number}}}" for number in (6, 7, 8)]
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}assistant"
@@ -21,7 +22,7 @@ def boxing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     r"""A random Llama whose words include whole answers such as \boxed{7}, so that chance is right now and then."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     if torch.version.cuda is not None:
         pytest.skip("times and sizes of a machine without a card; tests/gpu has whole runs on one")
@@ -33,24 +34,7 @@ def boxing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokenizer_object=words, unk_token="<unk>", bos_token="<bos>", eos_token="<eos>", pad_token="<eos>"
     )
     tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    return folder
+    return save_llama(folder, tokenizer, vocab_size=len(vocabulary), hidden_size=64, num_attention_heads=2)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,22 @@ def tiny_config(tiny_config: Config, tmp_path: Path) -> Config:
     return changed(tiny_config, {"lora.start_from": str(tmp_path)})
 
 
-@pytest.fixture
-def adapter(tiny_config: Config, tiny_model: Path, tmp_path: Path) -> Path:
-    """Write a fresh adapter as PEFT does; `tiny_config` starts from it."""
+@pytest.fixture(scope="module")
+def fresh(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a fresh adapter as PEFT does."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    lora = tiny_config.lora
-    settings = LoraConfig(
-        task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.target_modules)
-    )
-    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), settings).save_pretrained(tmp_path)
-    return tmp_path
+    settings = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=list(Config().lora.target_modules))
+    folder = tmp_path_factory.mktemp("fresh")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), settings).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def adapter(fresh: Path, tmp_path: Path) -> Path:
+    """Return a copy of it; `tiny_config` starts from it."""
+    return shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
 
 
 def edit(folder: Path, **settings: Any) -> None:
