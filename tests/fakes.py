@@ -101,7 +101,11 @@ class FakeEngine(Remote):
         await self.travel()
         await self.slots.retire(adapter)
 
+    async def before(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> None:
+        """Do what a test wants first in each request."""
+
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        await self.before(index, problem, adapter, sampling)
         self.base_samples += sampling.samples if adapter is None else 0
         async with self.slots.request(adapter):
             await self.work(self.seconds_of(index))

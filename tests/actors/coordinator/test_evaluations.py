@@ -60,14 +60,13 @@ def test_a_resumed_run_inspects_the_responses_sampled_before(run: Run) -> None:
 @pytest.mark.parametrize("updates", [1, 2])
 def test_base_model_is_evaluated_between_the_first_two_batches(run: Run, updates: int) -> None:
     """So it is in a run of one update. No group is sampled meanwhile: it would count towards the duration."""
-    requests, generate = [], run.engine.generate
+    requests = []
 
-    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
         if sampling.samples > 1 or adapter is None:
             requests.append("base" if adapter is None else "group")
-        return await generate(index, problem, adapter, sampling)
 
-    run.engine.generate = note  # type: ignore[method-assign]
+    run.engine.before = note  # type: ignore[method-assign]
     run.config = changed(run.config, {"budget.updates": updates})
     run.learner.seconds = 1e-3  # the learner is done first
     assert run.go().status == "completed"

@@ -43,14 +43,12 @@ def result(run: Run) -> Result:
 
 def test_chosen_version_is_the_result_and_both_are_measured(run: Run) -> None:
     requested: list[tuple[str, int]] = []
-    generate = run.engine.generate
 
-    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
         if sampling.samples == 1 and index >= 0 and adapter:
             requested.append((problem.id, adapter.version))
-        return await generate(index, problem, adapter, sampling)
 
-    run.engine.generate = note  # type: ignore[method-assign]
+    run.engine.before = note  # type: ignore[method-assign]
     outcome = run.go()
     validated = {row["update"]: row["validation/pass@1"] for row in run.rows if "validation/pass@1" in row}
     assert validated == {2: 0.5, 4: 1.0, 6: 1.0, 8: 0.5, 9: 0.5}
@@ -208,17 +206,16 @@ def test_result_is_measured_before_the_last_policy_and_the_budget_is_kept(
 ) -> None:
     """The engines take longer for the chosen adapter, once it comes from its checkpoint. Rounds in time count."""
     run.config = changed(run.config, {"budget.updates": None, "eval.n": n})
-    load, generate = run.engine.load, run.engine.generate
+    load = run.engine.load
 
     async def late(adapter: AdapterRef) -> None:
         await asyncio.sleep(slow if adapter.path != "nowhere" else 0.0)
         await load(adapter)
 
-    async def later(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+    async def later(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
         await asyncio.sleep(slow if adapter and adapter.path != "nowhere" and index >= 0 else 0.0)
-        return await generate(index, problem, adapter, sampling)
 
-    run.engine.load, run.engine.generate = late, later  # type: ignore[method-assign]
+    run.engine.load, run.engine.before = late, later  # type: ignore[method-assign]
     outcome = run.go()
     assert outcome.status == "budget_exhausted"
     assert run.spent <= run.seconds

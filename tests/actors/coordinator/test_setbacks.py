@@ -9,7 +9,7 @@ import pytest
 
 from actors.coordinator import saving
 from actors.errors import ActorDied, Halted
-from actors.messages import Batch, Group
+from actors.messages import Batch
 from actors.storage import checkpoints, run_folder
 from conf.settings import changed
 from tests.actors.virtual_run import Run
@@ -134,35 +134,23 @@ def test_actor_that_could_not_be_healed_fails_the_run(run: Run, name: str) -> No
         await run.learner.travel()
         raise ActorDied(f"{name} has died 3 times")
 
-    generate = run.engine.generate
-
-    async def late(index: int, *rest: Any) -> Group:
-        return await (give_up() if index == 9 else generate(index, *rest))
+    async def late(index: int, *rest: Any) -> None:
+        if index == 9:
+            await give_up()
 
     if name == "learner-0":
         run.learner.deaths, run.learner.revive = {("accumulate", 1)}, give_up  # type: ignore[method-assign]
     else:
-        run.engine.generate = late  # type: ignore[method-assign]
+        run.engine.before = late  # type: ignore[method-assign]
     assert str(run.fail()) == f"{name} has died 3 times"
-
-
-def collapse(run: Run, versions: range) -> None:
-    """The learner reports entropies that fall to nothing in the updates that make these versions, the first time."""
-    left = set(versions)
-
-    def metrics(version: int) -> dict[str, float]:
-        fallen = version in left
-        left.discard(version)
-        return {"policy/entropy": 0.01 if fallen else 1.5}
-
-    run.learner.metrics_of = metrics
-    run.config = changed(run.config, {"guard.window": 8})
 
 
 @pytest.mark.parametrize("action", ["warn", "stop", "rollback"])
 def test_collapse_is_reported_or_halts_as_asked_for(run: Run, action: str) -> None:
-    collapse(run, range(12, 100))
-    run.config = changed(run.config, {"guard.action": action, "guard.rollbacks": 0, "budget.updates": 16})
+    run.collapse(range(12, 100))
+    run.config = changed(
+        run.config, {"guard.window": 8, "guard.action": action, "guard.rollbacks": 0, "budget.updates": 16}
+    )
     if action == "warn":
         assert run.go().status == "completed"
     else:
@@ -189,16 +177,14 @@ def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run)
 def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> None:
     """Versions 12 and 13 collapse; checkpoints are 9 and 12, and the guard trusts nothing after 10."""
     seeds: dict[int, set[int]] = {}
-    generate = run.engine.generate
 
-    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
         if sampling.samples > 1:
             seeds.setdefault(index, set()).add(sampling.seed)
-        return await generate(index, problem, adapter, sampling)
 
-    run.engine.generate = note  # type: ignore[method-assign]
-    collapse(run, range(12, 14))
-    run.config = changed(run.config, {"guard.action": "rollback", "budget.updates": 15})
+    run.engine.before = note  # type: ignore[method-assign]
+    run.collapse(range(12, 14))
+    run.config = changed(run.config, {"guard.window": 8, "guard.action": "rollback", "budget.updates": 15})
     assert run.go().status == "completed"
     assert [batch.version for batch in run.learner.batches] == [*range(13), *range(9, 15)]
     assert sorted(history(run)) == list(range(30))

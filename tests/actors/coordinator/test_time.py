@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from actors.errors import Interrupted
-from actors.messages import Group, Problem
+from actors.messages import Problem
 from conf.settings import changed
 from tests.actors.virtual_run import Run
 
@@ -40,14 +40,12 @@ def test_where_not_one_round_fits_all_policies_answer_the_same_first_problems(
     """One at a time, and so slowly that a round would take longer than is left."""
     run.config = changed(run.config, {"eval.problems": problems, "eval.n": n})
     run.engine.most_at_once = 1
-    generate = run.engine.generate
 
-    async def slower(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+    async def slower(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
         asked = {"trained": sampling.samples == 1 and adapter and adapter.version, "base": adapter is None}
         run.engine.seconds = {"trained": 5.0, "base": 12.0}[slow] if asked[slow] and index >= 0 else 1.0
-        return await generate(index, problem, adapter, sampling)
 
-    run.engine.generate = slower  # type: ignore[method-assign]
+    run.engine.before = slower  # type: ignore[method-assign]
     final = run.go().final
     assert final
     assert (1 <= final.problems < 4, final.n) == (True, n)
@@ -108,14 +106,13 @@ def test_last_update_that_outlasts_the_budget_is_lost_alone(run: Run, late: str,
 
 def test_update_whose_validation_is_cut_off_has_its_row(run: Run) -> None:
     run.config = changed(run.config, {"validation.every": 1})
-    generate, chosen = run.engine.generate, {problem.id for problem in run.problems.selection}
+    chosen = {problem.id for problem in run.problems.selection}
 
-    async def hang(index: int, problem: Problem, *rest: Any) -> Group:
+    async def hang(_: int, problem: Problem, *rest: Any) -> None:
         if problem.id in chosen:
             await asyncio.sleep(1e6)
-        return await generate(index, problem, *rest)
 
-    run.engine.generate = hang  # type: ignore[method-assign]
+    run.engine.before = hang  # type: ignore[method-assign]
     assert run.go().status == "budget_exhausted"
     assert [row["update"] for row in run.rows] == [1]
 
@@ -124,14 +121,12 @@ def test_validations_take_no_more_than_their_share(run: Run) -> None:
     """Each takes 10 s, half as much again as the update it follows."""
     run.seconds = 600.0
     run.config = changed(run.config, {"validation.every": 1, "validation.share": 0.1})
-    generate = run.engine.generate
 
-    async def slow(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
+    async def slow(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
         if sampling.samples == 1 and index >= 0:
             await asyncio.sleep(10.0)
-        return await generate(index, problem, adapter, sampling)
 
-    run.engine.generate = slow  # type: ignore[method-assign]
+    run.engine.before = slow  # type: ignore[method-assign]
     run.go()
     assert sum("validation/pass@1" in row for row in run.rows) >= 3
     assert run.ledger["learner"]["validate"] <= 0.1 * run.spent

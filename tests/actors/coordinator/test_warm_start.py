@@ -134,14 +134,7 @@ def test_crashes_return_to_the_last_checkpoint_and_version_0_is_never_that_of_a_
 
 
 def test_collapse_before_any_update_is_trusted_returns_to_the_model_of_the_warm_start(run: WarmRun) -> None:
-    fallen = {8, 9}
-
-    def metrics(version: int) -> dict[str, float]:
-        low = version in fallen
-        fallen.discard(version)
-        return {"policy/entropy": 0.01 if low else 1.5}
-
-    run.learner.metrics_of = metrics
+    run.collapse({8, 9})
     more = {"guard.action": "rollback", "guard.window": 6, "guard.patience": 9, "budget.updates": 10}
     run.config = changed(run.config, more)
     run.seconds = 1000.0
@@ -172,13 +165,10 @@ def test_slow_engines_leave_something_to_learn(tmp_path: Path, first_s: float, o
 
 
 def test_an_error_of_the_base_evaluation_ends_the_warm_start(run: WarmRun) -> None:
-    generate = run.engine.generate
-
-    async def fail(index: int, problem: Problem, *more: Any) -> Group:
+    async def fail(_: int, problem: Problem, *more: Any) -> None:
         assert problem.id != "p100"
-        return await generate(index, problem, *more)
 
-    run.engine.generate = fail  # type: ignore[method-assign]
+    run.engine.before = fail  # type: ignore[method-assign]
     assert isinstance(run.fail(), AssertionError)
     assert len(run.learner.imitated) == 1
 
