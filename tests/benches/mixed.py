@@ -1,9 +1,7 @@
-"""Makes the problems of conf=mixed_sums and conf=mixed_words, and shows how often a model solves problems.
+"""Makes the problems of conf=mixed_sums and conf=mixed_words.
 
     python -m tests.benches.mixed sums > conf/recipes/mixed_sums.csv
     python -m tests.benches.mixed words > conf/recipes/mixed_words.csv
-    python launch/run.py conf=mixed_sums eval.n=8
-    python -m tests.benches.mixed runs/mixed_sums/samples/eval-base.jsonl
 
 In eight samples at temperature 1, the bundled model solves 0.37 of the first and 0.66 of the second at least once.
 """
@@ -11,13 +9,8 @@ In eight samples at temperature 1, the bundled model solves 0.37 of the first an
 import csv
 import random
 import sys
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from actors.messages import Status
-from actors.storage.documents import EvaluatedSample
-from actors.storage.files import read_rows
 from conf.load import load
 
 Row = tuple[str, int]
@@ -87,25 +80,7 @@ def table(name: str) -> list[Row]:
     return [row for row in rows if row[0] not in shown]
 
 
-def histogram(file: Path) -> Iterator[str]:
-    """Yield lines with the number of problems by their right samples."""
-    right: defaultdict[str, list[bool]] = defaultdict(list)
-    for row in read_rows(file, EvaluatedSample):
-        right[row.problem].append(row.status == Status.CORRECT)
-    counts, most = Counter(map(sum, right.values())), max(map(len, right.values()))
-    for count in range(most + 1):
-        share = counts[count] / len(right)
-        yield f"{count} of {most} right: {counts[count]:5} problems, {share:4.0%} {'█' * round(60 * share)}"
-
-
-def main(word: str) -> None:
-    if word not in ("sums", "words"):
-        print("\n".join(histogram(Path(word))))
-        return
+if __name__ == "__main__":
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(("problem", "answer"))
-    writer.writerows(table(word))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    writer.writerows(table(sys.argv[1]))

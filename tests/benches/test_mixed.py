@@ -1,12 +1,10 @@
 import csv
-import json
-from pathlib import Path
 
 import pytest
 
 from conf.load import FOLDER, load
 from rewards.verify import verify
-from tests.benches.mixed import histogram, table
+from tests.benches.mixed import table
 
 
 @pytest.mark.parametrize("name", ["sums", "words"])
@@ -17,11 +15,3 @@ def test_the_problems_of_the_recipe_are_made_here_and_their_answers_graded_right
     assert len({problem for problem, _ in rows}) == len(rows) >= 2000
     assert not {example.problem for example in load([f"conf=mixed_{name}"]).data.few_shot} & {text for text, _ in rows}
     assert all(verify(str(answer), f"\\boxed{{{answer}}}").score == 1.0 for answer in {answer for _, answer in rows})
-
-
-def test_histogram_counts_problems_by_their_right_samples(tmp_path: Path) -> None:
-    known = {"prompt": "", "gold": "", "response": "", "tokens": 1, "finish_reason": "stop", "format": 0, "seconds": 0}
-    rows = [("a", "correct"), ("a", "wrong"), ("b", "correct"), ("b", "correct"), ("c", "correct"), ("c", "correct")]
-    lines = [json.dumps({**known, "problem": p, "status": s, "sample": i}) for i, (p, s) in enumerate(rows)]
-    (tmp_path / "rows.jsonl").write_text("\n".join([*lines, ""]))
-    assert [line.split()[4] for line in histogram(tmp_path / "rows.jsonl")] == ["0", "1", "2"]

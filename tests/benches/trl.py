@@ -20,7 +20,7 @@ from actors.storage.checkpoints import version_of
 from actors.storage.run_record import RunRecord
 from tests.benches import trl_updates
 from tests.benches.results import Result, Row, carry_out
-from tests.benches.trl_environment import TRL, train
+from tests.benches.trl_updates import TRL, train
 from tests.conftest import ROOT
 
 SEEDS, MINUTES = (0, 1, 2), (5, 10)

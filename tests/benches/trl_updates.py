@@ -8,6 +8,9 @@ so that nearly every group has an advantage. Ours is a real run, adapter check a
 
 import json
 import shutil
+import subprocess
+import sysconfig
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +20,12 @@ from actors.models.files import locate
 from conf.load import load
 from launch.plan.calibration import pace_of
 from tests.benches.learner import matmul_limit
-from tests.benches.results import Result, Row, carry_out
-from tests.benches.trl_environment import TRL, train
+from tests.benches.results import Result, Row, carry_out, measured
+from tests.conftest import ROOT
+
+TRL = "trl==1.16.0"
+FOLDER = ROOT / ".venv-bench"
+"""Environment with TRL alone; torch, transformers and the rest come from the project's own."""
 
 NEVER_SAMPLED = "<empty_output>"
 """A special token of the bundled model that its training texts do not contain."""
@@ -115,3 +122,21 @@ def problems(**_: object) -> Iterator[dict[str, str]]:
 def reward(_: str, response: str, __: str) -> float:
     """Return the fraction of vowels, which differs between the responses of nearly any group."""
     return sum(letter in "aeiou" for letter in response.lower()) / max(len(response), 1)
+
+
+def install() -> Path:
+    """Return the interpreter of an environment with TRL in it."""
+    python = FOLDER / "bin" / "python"
+    if not (FOLDER / "finished").exists():
+        print(f"Installing {TRL} into {FOLDER} ...")
+        venv.create(FOLDER, clear=True, with_pip=True)
+        (site,) = FOLDER.glob("lib/python*/site-packages")
+        (site / "project.pth").write_text(f"{ROOT}\n{sysconfig.get_path('purelib')}\n")
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", TRL], check=True)
+        (FOLDER / "finished").touch()
+    return python
+
+
+def train(**work: Any) -> dict[str, Any]:
+    """Train with TRL in a process of its own. work: arguments of tests.benches.trl_trainer.train."""
+    return measured("tests.benches.trl_trainer", json.dumps(work), python=install(), quiet=True)

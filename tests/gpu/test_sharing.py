@@ -237,27 +237,6 @@ def test_adapters_are_swapped_during_requests(rig: Rig, adapters: list[AdapterRe
     rig.run(rig.engine.retire(new))
 
 
-def test_engine_follows_the_learner(rig: Rig, build_group: Callable[..., Group], tmp_path: Path) -> None:
-    """Compare their log-probabilities of the same tokens under trained weights, as the adapter check does."""
-    for _ in range(2):
-        version = rig.run(rig.learner.publish()).version
-        adapter = rig.update(rig.learner, batch(rig, build_group, version)).adapter
-    rig.run(rig.engine.load(adapter))
-    group = rig.generate(adapter)
-    (scores,) = rig.run(rig.learner.score((group,)))
-    pairs = [
-        (engine, own, base)
-        for sample, score in zip(group.samples, scores, strict=True)
-        for engine, own, base in zip(sample.logprobs, score.policy, score.base, strict=True)
-    ]
-    apart = fmean(abs(engine - own) for engine, own, _ in pairs)
-    moved = fmean(abs(own - base) for _, own, base in pairs)
-    print(f"engine and learner differ by {apart:.3f}, the learner has moved by {moved:.3f}")
-    assert apart < AGREE
-    assert moved > 3 * apart
-    rig.run(rig.engine.retire(adapter))
-
-
 def test_a_killed_engine_restarts_beside_the_learner(rig: Rig, adapters: list[AdapterRef]) -> None:
     before = inside(rig.rollout, cache_blocks)
     process = inside(rig.rollout, lambda _: os.getpid())
