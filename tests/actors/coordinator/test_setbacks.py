@@ -118,13 +118,13 @@ def test_a_slow_disk_holds_up_no_event_loop_in_a_rollback(run: Run, monkeypatch:
         return work(path, *more)
 
     monkeypatch.setattr(VirtualLoop, "run_in_executor", slow)
-    monkeypatch.setattr(checkpoints, "discard", partial(note, checkpoints.discard))
+    monkeypatch.setattr(checkpoints, "delete", partial(note, checkpoints.delete))
     monkeypatch.setattr(saving, "damage", partial(note, saving.damage))
-    collapse(run, range(12, 14))
+    run.collapse(range(12, 14))
     more = {"validation.every": 3, "validation.problems": 2, "validation.share": 1.0, "budget.updates": 14}
     run.config, run.seconds = changed(run.config, {"guard.action": "rollback", **more}), 1000.0
     assert run.go().status == "completed"
-    assert {f"thread: {use} at update-000009" for use in ("discard .update-000012", "damage update-000009")} <= {*used}
+    assert {f"thread: {use} at update-000009" for use in ("delete .update-000012", "damage update-000009")} <= {*used}
     assert not [use for use in used if use.startswith("loop")]
 
 

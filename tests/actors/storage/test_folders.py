@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -93,6 +94,7 @@ def test_checkpoint_with_a_file_of_somebody_else_is_renamed(tmp_path: Path) -> N
         seal(fill(checkpoints.path_of(version), ["coordinator.json"]))
     fill(checkpoints.path_of(2), ["thesis.tex"])
     checkpoints.return_to(0)
+    asyncio.run(checkpoints.clear())
     assert entries(tmp_path) == {"update-000002.old-1"}
 
 

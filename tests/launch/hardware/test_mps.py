@@ -19,7 +19,6 @@ from launch.hardware import mps
 from launch.hardware.gpus import Gpu
 from launch.hardware.machine import Machine
 from launch.hardware.mps import check_mps, running
-from tests.gpu.test_quickstart import unexpected
 from tests.launch.plan.plans import CPU, machine, plan, shown
 
 SERVICE = """#!/bin/bash
