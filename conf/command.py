@@ -158,8 +158,8 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
                     code = 0
                 else:
                     for package in ("conf", "actors", "learner", "rewards", "launch"):  # Ray's workers look here first
-                        if (file := Path(f"{package}.py").absolute()).exists():
-                            raise BadInput(f"{file} hides a package of this project from its processes: rename it")
+                        if (file := Path(f"{package}.py")).exists():
+                            raise BadInput(f"{file.absolute()} hides a package of this project from its processes: rename it")
                     code = main(arguments, *more, **named)
                 if sys.stdout:
                     sys.stdout.flush()
