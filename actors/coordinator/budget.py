@@ -9,6 +9,9 @@ from actors.protocols import Clock
 FINISH_MARGIN_S = 3.0
 """Seconds at the end of a run, after evaluation and checkpoint, for stopping actors and writing the summary."""
 
+LAST_MOMENT_S = 2.0
+"""Seconds before the end of the budget at which everything but the summary is given up."""
+
 MEMORY = 3
 SAFETY = 1.25
 """A step should take at most SAFETY times the longest of the last MEMORY of its kind."""

@@ -1,7 +1,7 @@
 """The input of a run, the objects its parts share, and its summary.json."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from actors.coordinator.budget import Budget, cost_of
@@ -14,7 +14,7 @@ from actors.runtime.host_resources import HostNeeds
 from actors.runtime.placement import Placement
 from actors.runtime.process import software_versions
 from actors.storage.checkpoints import version_of
-from actors.storage.documents import LedgerRecord, Plasticity, PolicyScores, Result, RunSummary
+from actors.storage.documents import LedgerRecord, Plasticity, Result, RunSummary
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.schema import Config
@@ -71,15 +71,10 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run, with the values of summary.json. final, last: the held-out evaluations of the result, and of
-    the last policy where that is another. exams: the result's on `eval.benchmarks`, by name.
-    """
+    """The end of a run, with the values of summary.json."""
 
     status: str
     reason: str
-    final: PolicyScores | None = None
-    last: PolicyScores | None = None
-    exams: dict[str, PolicyScores] = field(default_factory=dict)
     plasticity: Plasticity | None = None
 
 
@@ -94,7 +89,7 @@ def summarise(request: RunRequest, outcome: Outcome, updates: int, ledger: Ledge
         budget_s=request.config.budget.seconds,
         spent_s=spent,
         cost=cost_of(price, spent),
-        eval=folder.evaluations(final=outcome.exams).model_copy(update={"final": outcome.final, "last": outcome.last}),
+        eval=folder.evaluations(),
         result=result_of(folder),
         plasticity=outcome.plasticity,
         ledger=ledger,

@@ -11,10 +11,9 @@ from typing import TypeVar
 from actors.adapter_check.at_start import CheckAtStart
 from actors.adapter_check.prompts import CheckPrompts
 from actors.clock import cut_off
-from actors.coordinator.budget import FINISH_MARGIN_S
+from actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S
 from actors.coordinator.context import Outcome, RunContext
-from actors.coordinator.evaluations import LAST_MOMENT_S, HeldoutEvaluations, ReferenceSet, StartEvaluations
-from actors.coordinator.finals import FinalEvaluations
+from actors.coordinator.evaluations import Evaluations
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.metrics import Standing, describe_batch
 from actors.coordinator.producer import RolloutProducer
@@ -50,14 +49,12 @@ class Coordinator:
         self._run, self.ledger = run, run.ledger
         self._config, self._learner, self._folder = run.config, run.learner, run.folder
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
-        self._heldout, self._plasticity = HeldoutEvaluations(run), ReferenceSet(run)
         self._saving = Saving(run, lambda: self._state)
         self._prompts = CheckPrompts(run.config, run.problems.train, partial(run.metered, "adapter_check"))
-        self._finals = FinalEvaluations(run, self._saving, self._heldout, self._plasticity, self._prompts)
         self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts)
         self._standing = Standing(run.budget, run.ledger, run.config)
-        self._starts = StartEvaluations(run, self._heldout, self._plasticity, self._standing)
-        self._warm_start = WarmStart(run, self._saving, self._standing, self._starts.base)
+        self._evaluations = Evaluations(run, self._saving, self._standing, self._prompts)
+        self._warm_start = WarmStart(run, self._saving, self._standing, self._evaluations.base)
         self._end = asyncio.timeout(None)  # when training ends, set by `_end_training_in_time`
         self._skipped, self._lifecycle = SkippedStreak(), LearnerLifecycle()
         self._restore_bookkeeping(self._folder.checkpoints.latest)
@@ -69,7 +66,7 @@ class Coordinator:
         self._saving.nothing_unsaved()
         self.ledger.go_back(state.counts)
         self._publisher = PolicyPublisher(self._run, self._prompts, self._startup_check, state.noise)
-        due = self._starts.begin(state.version)
+        due = self._evaluations.begin(state.version)
         self._producer = RolloutProducer(self._run, self._publisher, state, rollbacks=self._rollbacks, one_batch=due)
         scored = self._folder.scored(state.version)  # the file may have more
         history = [row for row in scored if row["update"]]
@@ -192,22 +189,22 @@ class Coordinator:
         """Let groups after the first batch start once the base model and the model of a warm start are evaluated, while
         the learner works on the first batch: the duration decides how much of the budget is held back.
         """
-        await self._starts.measure(self._publisher.policy, lambda: self._producer.idle)
+        await self._evaluations.start(self._publisher.policy, lambda: self._producer.idle)
         self._end_training_in_time()
         await self._producer.go_on()
-        await self._plasticity.inspect()  # its duration counts towards the reserve
+        await self._evaluations.reference_set.inspect()  # its duration counts towards the reserve
 
     async def _train_in_turns(self) -> int | None:
         """Make one update after another. Return the version to go back to after a collapse."""
         if self._warm_start.over and self.updates == 0 and (policy := self._publisher.policy):
-            chosen = self._finals.choose(policy, self._selection.validated, last=False)
+            chosen = self._evaluations.choose(policy, self._selection.validated, last=False)
             self._selection = await self._stopping.unless_stopped(chosen) or self._selection
         turn_began = self._clock.now()
         while (batch := await self._next_batch()) and (row := await self._update(batch)):
             row["overlap"] = float(self._config.learner.max_staleness > 0)
             assert self._publisher.policy is not None
             try:
-                row |= await self._stopping.unless_stopped(self._heldout.validate(self._publisher.policy)) or {}
+                row |= await self._stopping.unless_stopped(self._evaluations.validate(self._publisher.policy)) or {}
             finally:  # also if the budget cuts the validation off: the update is made
                 alarms = self._guard.look(row)
                 row["guard/alarms"] = sum(alarm.collapse for alarm in alarms)
@@ -262,8 +259,8 @@ class Coordinator:
         accumulated = self._clock.now()
         comparison = await self._busy("adapter_check", self._publisher.check())
         checked = self._clock.now()
-        await self._busy("wait_rollouts", self._stopping.unless_stopped(self._starts.replaceable.wait()))
-        if not self._starts.replaceable.is_set():
+        await self._busy("wait_rollouts", self._stopping.unless_stopped(self._evaluations.replaceable.wait()))
+        if not self._evaluations.replaceable.is_set():
             return None
         waited = self._clock.now() - checked
         self._lifecycle.move(AHEAD)
@@ -356,8 +353,8 @@ class Coordinator:
         self.ledger.enter_all("evaluate")
         self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
         if policy := self._publisher.policy:
-            await stopping.unless_stopped(self._finals.evaluate(policy, in_time and self._lifecycle.at_policy))
-        return replace(self._ending() or NO_UPDATE_FITS, **self._finals.found)
+            await stopping.unless_stopped(self._evaluations.end(policy, in_time and self._lifecycle.at_policy))
+        return replace(self._ending() or NO_UPDATE_FITS, plasticity=self._evaluations.plasticity)
 
     async def _conclude(self) -> None:
         """Save the last version, or use the last checkpoint's, check that the engines serve it, and validate it."""
@@ -377,7 +374,7 @@ class Coordinator:
             adapter = AdapterRef(self.updates, incarnation, str(checkpoint / "adapter"))
             await self._stopping.unless_stopped(self._publisher.adopt(adapter))
         if (policy := self._publisher.policy) is not None:
-            await self._stopping.unless_stopped(self._finals.choose(policy, self._selection.validated))
+            await self._stopping.unless_stopped(self._evaluations.choose(policy, self._selection.validated))
 
     def _note_crash(self, death: LearnerDied, then: str = "") -> None:
         """Record a crash of the learner. Raises Halted after CRASHES without a checkpoint in between.

@@ -1,107 +1,108 @@
-"""Measurements of a run's policy: evaluations, and its drift from the base model."""
+"""Evaluations of a run's policies on its problems, within its budget."""
 
 import asyncio
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from statistics import fmean
 
-from actors.coordinator.budget import FINISH_MARGIN_S, MOST_EVALUATION
+from actors.adapter_check.before_evaluation import without_effect
+from actors.adapter_check.prompts import CheckPrompts
+from actors.clock import cut_off
+from actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S
 from actors.coordinator.context import RunContext
 from actors.coordinator.metrics import Standing
-from actors.coordinator.rules.selection import REWARD, SCORE
-from actors.errors import LearnerDied
+from actors.coordinator.reference_set import ReferenceSet
+from actors.coordinator.rules.selection import REWARD, SCORE, Selection
+from actors.coordinator.saving import Saving
+from actors.errors import ActorDied, Halted, root_cause
 from actors.evaluation.evaluator import Evaluator, counted, part_of
 from actors.evaluation.samples import PolicySamples
 from actors.evaluation.statistics import known_rewards
-from actors.messages import AdapterRef, Exam, Group, Inspection, Sample, Sampling
-from actors.seeds import request_seed
-from actors.storage.documents import EntropyChange, EventKind, Plasticity, PolicyScores
+from actors.messages import AdapterRef, Exam
+from actors.storage.checkpoints import version_of
+from actors.storage.documents import EventKind, Plasticity, PolicyScores
 from actors.storage.run_record import named
 
 BASE_SHARE = 1 / 3
 """Largest fraction of the remaining budget that the base model's evaluation may take."""
 
-LAST_MOMENT_S = 2.0
-"""Seconds before the end of the budget at which everything but the summary is given up."""
-
 ENOUGH_REWARDS = 0.5
 """Fraction of the selection problems whose rewards must be known for their mean to choose: which ones fail differs."""
 
-INSPECTED_PROBLEMS = 16
-INSPECTED_TOKENS = 512
-"""Number of responses in the reference set, and the most tokens of each. The learner needs a few seconds for them."""
 
+class Evaluations:
+    """Evaluates policies on sets of problems. The run folder keeps the results, the budget learns the durations.
 
-class HeldoutEvaluations:
-    """Evaluates within the budget, keeps the results in the run folder, and reports durations to the budget.
+    The policies are `base`, `warm` (version 0, if that is not the base model), `final` (the result) and `last` (the
+    last version, if that is not the result). The sets are the held-out problems, named "", and `eval.benchmarks`. All
+    policies answer the problems that the base model had time for.
 
-    Results are by benchmark, "" for the held-out problems. One is missing if no problem could be verified in time.
-    Where the base model was evaluated on the first problems only, so are all other policies.
+    replaceable: set unless version 0 has yet to be evaluated, and must stay the policy until then.
+    plasticity: the last policy's, once it is measured.
     """
 
-    def __init__(self, run: RunContext) -> None:
-        self._run = run
+    def __init__(self, run: RunContext, saving: Saving, standing: Standing, prompts: CheckPrompts) -> None:
+        self.replaceable = asyncio.Event()
+        self.reference_set = ReferenceSet(run)
+        self.plasticity: Plasticity | None = None
+        self._run, self._saving, self._standing, self._prompts = run, saving, standing, prompts
         self._evaluator = Evaluator(run.config, run.metered("eval"), run.verifier, run.clock)
-        self._heldout = Exam("", run.config.eval.n, run.problems.heldout)
+        self._heldout = (Exam("", run.config.eval.n, run.problems.heldout),)
+        self._sets = (*self._heldout, *run.problems.exams)
         self._sample_s = 0.0  # seconds per sample of the last evaluation
 
+    def begin(self, version: int) -> bool:
+        """Begin at a version. Return whether something is to be measured before its second batch is sampled."""
+        self.replaceable.set()
+        run = self._run
+        if run.config.starts_apart and version == 0 and run.problems.heldout and not run.folder.tried("warm"):
+            self.replaceable.clear()
+        return self._base_due or not self.replaceable.is_set()
+
     @property
-    def base_due(self) -> bool:
-        """Whether the base model has yet to be evaluated, on benchmarks also where the time did not suffice before."""
-        folder, exams = self._run.folder, self._run.problems.exams
-        return self.due("base") or any(not folder.tried(named("base", exam.name)) for exam in exams)
+    def _base_due(self) -> bool:
+        """Whether the base model has yet to be evaluated or to make the reference set."""
+        folder = self._run.folder
+        missing = (each for each in self._sets if each.problems and not folder.tried(named("base", each.name)))
+        return folder.reference_set() is None or any(missing)
 
-    def due(self, policy: str) -> bool:
-        """Whether the held-out result of `base` or `warm` is missing."""
-        return bool(self._heldout.problems) and self._run.folder.evaluation(policy) is None
-
-    async def base(self) -> dict[str, PolicyScores]:
-        """Evaluate the base model, once per run: on the held-out problems, then on the benchmarks.
-
-        A benchmark without a result leaves an empty file of samples: it is not tried again after a setback.
+    async def start(self, policy: AdapterRef | None, idle: Callable[[], bool]) -> None:
+        """Evaluate the base model and version 0 if that is missing. idle: whether the engines have generated the first
+        batch.
         """
-        folder, now = self._run.folder, self._run.clock.now
-        found, end = folder.scores("base"), now() + self._run.budget.left * BASE_SHARE
-        for exam in (self._heldout, *self._run.problems.exams):
-            name = named("base", exam.name)
-            if exam.name in found:
-                self._learn(exam, found[exam.name])
-            elif exam.name and folder.tried(name):
-                continue
-            elif scores := await self._measure("base", exam, None, end - now()):
-                found[exam.name] = scores
-            elif exam.name:
-                folder.write_rows(f"eval-{name}", ())
-                self._miss(exam, "base", 0)
-        return found
+        stopping = self._run.stopping
+        if self._base_due or not self.replaceable.is_set():
+            await stopping.until(lambda: idle() or None)
+        await self.base()
+        found = self._run.folder.scores("warm")
+        if policy and not self.replaceable.is_set():
+            with self._shown("the model at the start of reinforcement learning"):
+                found = await stopping.unless_stopped(self._warm(policy)) or {}
+            if not stopping.stopped:
+                self.replaceable.set()
+        self._standing.measured("Start of reinforcement learning", found)
 
-    async def warm(self, adapter: AdapterRef) -> PolicyScores | None:
-        """Evaluate version 0 where it is not the base model, without the time that is held back for the end."""
-        budget = self._run.budget
-        seconds = min(budget.left * BASE_SHARE, budget.left - budget.reserve)
-        enough = seconds > budget.expected("evaluate") / self._run.config.eval.n
-        return await self._measure("warm", self._heldout, adapter, seconds) if enough else None
+    async def base(self) -> None:
+        """Sample the reference set and evaluate the base model, once per run."""
+        with self._shown("the base model") if self._base_due else nullcontext():
+            await self.reference_set.sample()
+            seconds = self._run.budget.left * BASE_SHARE
+            self._standing.measured("Base model", await self._evaluate("base", None, self._sets, seconds))
 
-    async def result(self, adapter: AdapterRef) -> PolicyScores | None:
-        """Evaluate the policy that the run returns on the held-out problems, in the rest of the budget."""
-        return await self._measure("final", self._heldout, adapter, self._run.budget.left - LAST_MOMENT_S)
+    async def _warm(self, policy: AdapterRef) -> dict[str, PolicyScores]:
+        """Evaluate version 0, without the time that is held back for the end."""
+        left = self._run.budget.left
+        seconds = min(left * BASE_SHARE, left - self._run.budget.reserve)
+        return await self._evaluate("warm", policy, self._heldout, seconds) if seconds > self._round_s else {}
 
-    async def exams(self, adapter: AdapterRef, found: dict[str, PolicyScores]) -> None:
-        """Evaluate it on the benchmarks that have a result of the base model, and add each result by name."""
-        await self._run.folder.flush()  # the base model's results are read
-        base = self._run.folder.scores("base")
-        for exam in self._run.problems.exams:
-            left = self._run.budget.left - LAST_MOMENT_S
-            if exam.name in base and (scores := await self._measure("final", exam, adapter, left)):
-                found[exam.name] = scores
-            elif exam.name in base:
-                self._miss(exam, "trained", adapter.version)
-
-    async def last(self, adapter: AdapterRef) -> PolicyScores | None:
-        """Evaluate the last policy on the held-out problems, if the rest of the budget should hold at least a round."""
-        left, round_s = self._run.budget.left - LAST_MOMENT_S, self._run.budget.expected("evaluate") / self._heldout.n
-        return await self._measure("last", self._heldout, adapter, left) if left > round_s else None
+    @contextmanager
+    def _shown(self, model: str) -> Iterator[None]:
+        self._run.ledger.enter("rollouts", "evaluate")
+        self._standing.doing = f"{model} is evaluated"
+        yield
+        self._run.ledger.enter("rollouts", "wait_learner")
+        self._standing.doing = ""
 
     async def validate(self, adapter: AdapterRef, last: bool = False) -> dict[str, float]:
         """Return a version's results on the selection problems, for its row of metrics.
@@ -133,158 +134,122 @@ class HeldoutEvaluations:
                 figures[REWARD] = fmean(rewards)
         return figures | {"validation/mean_length": found.mean_length, "time/validate": found.seconds}
 
-    async def _measure(self, name: str, exam: Exam, adapter: AdapterRef | None, seconds: float) -> PolicyScores | None:
-        """Evaluate a policy on problems, or on the first of them if not even one round fits.
+    async def choose(self, policy: AdapterRef, validated: int | None, last: bool = True) -> Selection:
+        """Validate a version, if it has a checkpoint and was not validated, and return the choice of the result: the
+        end of the training may have cut off the checkpoint that was chosen before. last: whether no other follows.
+        """
+        folder, found = self._run.folder, dict[str, float]()
+        saved = folder.checkpoints.latest is not None and policy.version == self._saving.saved_version
+        if saved and policy.version != validated:
+            found = await self.validate(policy, last)
+        await folder.flush()  # the rows are read
+        return await self._saving.choose(folder.extend_metrics(policy.version, found))
+
+    async def end(self, policy: AdapterRef, inspect: bool) -> None:
+        """Evaluate the result, then the last policy if it is another, then the result on the benchmarks, as long as
+        time is left, and beside them measure the last policy's plasticity.
+
+        policy: the last one, which the engines serve. inspect: whether the learner can be inspected.
+        """
+        await asyncio.gather(self._end(policy), *([self._inspect(policy.version)] if inspect else []))
+
+    async def _inspect(self, version: int) -> None:
+        self.plasticity = await self.reference_set.measure(version)
+
+    async def _end(self, policy: AdapterRef) -> None:
+        """The adapter of a result that is not the last is loaded from its checkpoint."""
+        result = self._run.folder.checkpoints.result
+        apart = result if result and version_of(result) != policy.version else None
+        adapter = None if apart else policy
+        if apart:
+            async with cut_off(asyncio.timeout(self._left)):
+                adapter = await self._load(apart)
+        if adapter:
+            await self._evaluate("final", adapter, self._heldout, self._left)
+        try:
+            if apart and self._left > self._round_s:
+                await self._evaluate("last", policy, self._heldout, self._left)
+            if adapter:
+                await self._evaluate("final", adapter, self._run.problems.exams, self._left)
+        except* ActorDied as deaths:  # no actor is restarted any more
+            rest = "what was measured is kept; launch/evaluate.py can measure the rest"
+            self._run.ledger.count("warnings/evaluation")
+            detail = f"{root_cause(deaths)}; {rest}"
+            self._run.folder.append_event(policy.version, EventKind.CUT_OFF, detail, "evaluation")
+
+    async def _load(self, checkpoint: Path) -> AdapterRef:
+        """Have the engines serve a checkpoint's adapter. Raises Halted if one of them does not use it, although the
+        learner had moved from the base model by then.
+        """
+        run, version = self._run, version_of(checkpoint)
+        adapter = AdapterRef(version, await run.folder.next_incarnation(), str(checkpoint / "adapter"))
+        await run.engine.load(adapter)
+        after = (row.metrics for row in run.folder.rows() if row.update == version + 1)  # it has this version's check
+        moved = any(row.get("adapter_check/decided") for row in after)
+        if moved and await without_effect(self._prompts, run.engine, adapter):
+            raise Halted(f"adapter check: an engine's responses do not change with {adapter.path}")
+        return adapter
+
+    @property
+    def _left(self) -> float:
+        """Seconds until everything but the summary is given up."""
+        return self._run.budget.left - LAST_MOMENT_S
+
+    @property
+    def _round_s(self) -> float:
+        """Seconds that one sample of each held-out problem may take; 0 while unknown."""
+        return self._run.budget.expected("evaluate") / self._run.config.eval.n
+
+    async def _evaluate(
+        self, policy: str, adapter: AdapterRef | None, sets: Sequence[Exam], seconds: float
+    ) -> dict[str, PolicyScores]:
+        """Evaluate a policy on sets without a result of it, in so many seconds together. Return the results by set.
+
+        A benchmark without a result in time is not tried again, and no other policy is evaluated on it.
+        """
+        folder, end = self._run.folder, self._run.clock.now() + seconds
+        await folder.flush()  # the results are read
+        base, found = folder.scores("base"), dict[str, PolicyScores]()
+        for each in sets:
+            name = named(policy, each.name)
+            scores = folder.evaluation(name)
+            if not folder.tried(name) and (policy == "base" or not each.name or each.name in base):
+                scores = await self._measure(policy, each, adapter, end - self._run.clock.now())
+                if each.name and not scores:
+                    self._miss(policy, each, adapter)
+            if scores:
+                self._sample_s = scores.round_seconds / scores.problems
+                self._run.budget.expect(named("evaluate", each.name), scores.round_seconds * each.n)
+                found[each.name] = scores
+        return found
+
+    async def _measure(
+        self, policy: str, exam: Exam, adapter: AdapterRef | None, seconds: float
+    ) -> PolicyScores | None:
+        """Evaluate a policy on a set, or on its first problems if not even one round fits; None without any in time.
 
         A round that is not complete in time is dropped whole. No time is held back for a benchmark without a result.
         """
         if not exam.problems or seconds <= 0:
             return None
-        folder, problems = self._run.folder, exam.problems
-        if name != "base":
-            await folder.flush()  # the base model's result is read
-            base = folder.evaluation(named("base", exam.name))
-            problems = problems[: base.problems] if base else problems
+        folder, budget, name = self._run.folder, self._run.budget, named(policy, exam.name)
+        base = folder.evaluation(named("base", exam.name))
+        problems = exam.problems[: base.problems] if base else exam.problems
         samples = PolicySamples(problems, exam.n, adapter)
-        round_s = self._run.budget.expected(named("evaluate", exam.name)) / exam.n or self._sample_s * len(problems)
+        round_s = budget.expected(named("evaluate", exam.name)) / exam.n or self._sample_s * len(problems)
         waves = len(problems) / (self._run.max_running * self._run.config.rollout.samples_per_problem)
-        round_s = round_s or self._run.budget.expected("group") * max(waves, 1.0)
-        at_once = part_of(len(problems), seconds, round_s)
+        at_once = part_of(len(problems), seconds, round_s or budget.expected("group") * max(waves, 1.0))
         await self._evaluator.evaluate(samples, at_once=at_once, seconds=seconds)
         if not (rows := counted(samples, at_once)):
             if not exam.name:
-                self._run.budget.expect("evaluate", seconds * exam.n)
+                budget.expect("evaluate", seconds * exam.n)
             return None
-        found, name = samples.scores(rows), named(name, exam.name)
-        self._learn(exam, found)
         folder.write_rows(f"eval-{name}", [row for of_round in zip(*rows, strict=True) for row in of_round])
-        return folder.write_evaluation(name, adapter.version if adapter else 0, found)
+        return folder.write_evaluation(name, adapter.version if adapter else 0, samples.scores(rows))
 
-    def _learn(self, exam: Exam, found: PolicyScores) -> None:
-        self._sample_s = found.round_seconds / found.problems
-        self._run.budget.expect(named("evaluate", exam.name), found.round_seconds * exam.n)
-
-    def _miss(self, exam: Exam, model: str, version: int) -> None:
-        """Record that there was no time for a benchmark, and a budget that should hold all evaluations."""
-        run, exams = self._run, (self._heldout, *self._run.problems.exams)
-        seconds = self._sample_s * sum(each.n * len(each.problems) for each in exams)
-        start_s = run.ledger.record.start_s + run.budget.expected("group")
-        whole_s = max(start_s + seconds / BASE_SHARE, seconds / MOST_EVALUATION, run.budget.total + 60)
-        hint = f": budget.minutes={math.ceil(whole_s / 60)} should hold it" if seconds else ""
-        detail = f"there was no time to evaluate the {model} model on {exam.name}{hint}"
-        run.folder.append_event(version, EventKind.CUT_OFF, detail, f"evaluation on {exam.name}")
-
-
-class ReferenceSet:
-    """Has the learner compare itself with its reference on the reference set, responses of the base model.
-
-    The tokens stay the same throughout a run. All runs on the same problems sample them with the same seeds.
-    """
-
-    def __init__(self, run: RunContext) -> None:
-        self._run = run
-        self._engine = run.metered("eval")
-        self._problems = (run.problems.heldout or run.problems.train)[:INSPECTED_PROBLEMS]
-        self._groups: tuple[Group, ...] = ()
-
-    async def sample(self) -> None:
-        """Sample the reference set, or read it if the run has one."""
-        if (responses := self._run.folder.reference_set()) is None:
-            sampled = await asyncio.gather(*(self._respond(number) for number in range(len(self._problems))))
-            responses = [list(group.samples[0].token_ids) for group in sampled]
-            self._run.folder.write_reference_set(responses)
-        self._groups = tuple(
-            Group(-1 - number, problem, None, (Sample(tuple(ids), (), "", "stop"),))
-            for number, (problem, ids) in enumerate(zip(self._problems, responses, strict=True))
-        )
-
-    async def inspect(self) -> Inspection | None:
-        """Return the learner's measurements on the reference set; None if it crashes or would exceed the budget."""
-        if not self._groups:
-            return None
-        started = self._run.clock.now()
-        try:
-            async with asyncio.timeout(self._run.budget.left - LAST_MOMENT_S):
-                found = await self._run.learner.inspect(self._groups)
-        except (LearnerDied, TimeoutError):  # the next call to the learner raises again
-            return None
-        self._run.budget.expect("inspect", self._run.clock.now() - started)
-        return found
-
-    async def measure(self, version: int) -> Plasticity | None:
-        """Return `plasticity` of summary.json; None if the learner has no finite answer for this version."""
-        found = await self.inspect()
-        if found is None or found.version != version:
-            return None
-        before, after = found.base_entropy, found.entropy
-        change = after / before - 1 if before else 0.0
-        by_module = (*found.adapter_norm.values(), *found.effective_rank.values())
-        if not all(map(math.isfinite, (before, after, change, found.kl_to_base, *by_module))):
-            return None
-        return Plasticity(
-            probe_entropy=EntropyChange(before=before, after=after, change=change),
-            kl_to_base=found.kl_to_base,
-            adapter_norm=found.adapter_norm,
-            effective_rank=found.effective_rank,
-            rank=self._run.config.lora.rank,
-        )
-
-    async def _respond(self, number: int) -> Group:
-        rollout = self._run.config.rollout
-        tokens, seed = min(rollout.max_response_tokens, INSPECTED_TOKENS), request_seed(0, "plasticity", number)
-        sampling = Sampling(1, tokens, rollout.temperature, top_p=1.0, seed=seed)
-        return await self._engine.generate(-1 - number, self._problems[number], None, sampling)
-
-
-class StartEvaluations:
-    """Measures the models that reinforcement learning starts from: the base model, and version 0 if it is another,
-    after a warm start or with `lora.start_from`.
-
-    replaceable: set unless version 0 has yet to be evaluated, and must stay the policy until then.
-    """
-
-    def __init__(
-        self, run: RunContext, heldout: HeldoutEvaluations, plasticity: ReferenceSet, standing: Standing
-    ) -> None:
-        self.replaceable = asyncio.Event()
-        self._run, self._heldout, self._plasticity, self._standing = run, heldout, plasticity, standing
-
-    def begin(self, version: int) -> bool:
-        """Begin at a version. Return whether something is to be measured before its second batch is sampled."""
-        self.replaceable.set()
-        if self._run.config.starts_apart and version == 0 and self._heldout.due("warm"):
-            self.replaceable.clear()
-        return self._base_due or not self.replaceable.is_set()
-
-    @property
-    def _base_due(self) -> bool:
-        """Whether the base model has yet to be evaluated or to make the reference set."""
-        return self._heldout.base_due or self._run.folder.reference_set() is None
-
-    async def measure(self, policy: AdapterRef | None, idle: Callable[[], bool]) -> None:
-        """Measure what is missing, or read the results. idle: whether the engines have generated the first batch."""
-        stopping = self._run.stopping
-        if self._base_due or not self.replaceable.is_set():
-            await stopping.until(lambda: idle() or None)
-        await self.base()
-        found = self._run.folder.evaluation("warm")
-        if policy and not self.replaceable.is_set():
-            with self._evaluating("the model at the start of reinforcement learning"):
-                found = await stopping.unless_stopped(self._heldout.warm(policy))
-            if not stopping.stopped:
-                self.replaceable.set()
-        self._standing.measured("Start of reinforcement learning", {"": found} if found else {})
-
-    async def base(self) -> None:
-        """Evaluate the base model and sample the reference set, or read the results if there are any."""
-        with self._evaluating("the base model") if self._base_due else nullcontext():
-            await self._plasticity.sample()
-            self._standing.measured("Base model", await self._heldout.base())
-
-    @contextmanager
-    def _evaluating(self, model: str) -> Iterator[None]:
-        self._run.ledger.enter("rollouts", "evaluate")
-        self._standing.doing = f"{model} is evaluated"
-        yield
-        self._run.ledger.enter("rollouts", "wait_learner")
-        self._standing.doing = ""
+    def _miss(self, policy: str, exam: Exam, adapter: AdapterRef | None) -> None:
+        """Record that there was no time for a benchmark. An empty file of samples says that it was tried."""
+        self._run.folder.write_rows(f"eval-{named(policy, exam.name)}", ())
+        model, version = ("trained", adapter.version) if adapter else ("base", 0)
+        detail = f"there was no time to evaluate the {model} model on {exam.name}; launch/evaluate.py can measure it"
+        self._run.folder.append_event(version, EventKind.CUT_OFF, detail, f"evaluation on {exam.name}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from actors.evaluation.protocol import OF_ADAPTER, check_continues
 from actors.models.adapters import model_names
 from actors.models.files import name_on_hub
-from actors.storage.documents import BenchmarkResult, EvaluatedSample, EvaluationDocument, Protocol
+from actors.storage.documents import EvaluatedSample, EvaluationDocument, Protocol
 from actors.storage.files import append_row, drop_half_line, read_document, read_rows, replace_text, write_document
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
@@ -44,20 +44,18 @@ class EvaluationFolder:
             return config
         return changed(config, {"model.pin": known.protocol.model_digest or ""})
 
-    def begin(self, config: Config, protocol: Protocol) -> list[BenchmarkResult]:
-        """Clean up after an earlier process. Return the results so far.
+    def begin(self, config: Config, protocol: Protocol) -> None:
+        """Clean up after an earlier process.
 
         Raises BadInput if its samples have another protocol.
         """
         files = list((self.path / "samples").glob("*.jsonl"))
         for file in files:
             drop_half_line(file)
-        if (document := self.document()) is None:
-            return []
-        if document.benchmarks or files:
+        document = self.document()
+        if document and (document.benchmarks or files):
             evaluation = f"the evaluation {config.run.name!r} in {self.path}"
             check_continues(protocol, document.protocol, evaluation)
-        return document.benchmarks
 
     def take_base(self, other: Path, protocol: Protocol, benchmarks: Iterable[str]) -> None:
         """Add the base model's samples that another evaluation has. Raises BadInput for those of another protocol."""

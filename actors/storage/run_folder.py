@@ -21,7 +21,7 @@ from actors.storage.files import (
     write_rows,
 )
 from actors.storage.folders import delete, is_marked
-from actors.storage.run_record import RunRecord
+from actors.storage.run_record import AT_END, RunRecord
 from actors.tracking.tracking import Tracking
 from actors.worker import Worker
 from conf.errors import in_brief, without_credentials
@@ -54,11 +54,15 @@ class RunFolder(RunRecord):
         self._figures: tuple[float, documents.LedgerRecord | None] | None = None
 
     def recover(self, foreign: Callable[[Path], str | None] = lambda _: None, tracking: Tracking | None = None) -> None:
-        """Clean up after a killed process, and drop the rows of updates after the newest usable checkpoint.
+        """Clean up after another process: drop its final evaluations, and the rows of updates after the newest usable
+        checkpoint.
 
         foreign: returns why an undamaged checkpoint is of another run, or None. tracking: the loggers. Raises BadInput
         if there are checkpoints, but none is usable.
         """
+        for policy in AT_END:
+            for file in (*self.path.glob(f"eval-{policy}*.json"), *self.path.glob(f"samples/eval-{policy}*.jsonl")):
+                file.unlink()
         self.failure_log.unlink(missing_ok=True)
         for part in (self.path / "samples", self.checkpoints.folder, self.adapters):
             part.mkdir(parents=True, exist_ok=True)

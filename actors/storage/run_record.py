@@ -15,6 +15,9 @@ from conf.schema import Config
 FINISHED = ("completed", "budget_exhausted")
 """Statuses of a finished run, which only a larger budget resumes."""
 
+AT_END = ("final", "last")
+"""Policies that are evaluated at the end of a process: the result, and the last version if that is another."""
+
 BEHIND = 0.5
 """Fraction of the planned updates below which a run is far behind its plan."""
 
@@ -121,11 +124,11 @@ class RunRecord:
         found = {name: self.evaluation(named(policy, name)) for name in ("", *others)}
         return {name: scores for name, scores in found.items() if scores}
 
-    def evaluations(self, **ended: dict[str, documents.PolicyScores]) -> documents.Evaluations:
-        """Return the evaluations that a run makes at its beginning, and those of other policies, by benchmark."""
-        found = {"base": self.scores("base"), "warm": self.scores("warm"), **ended}
+    def evaluations(self) -> documents.Evaluations:
+        """Return all evaluations of the run."""
+        found = {policy: self.scores(policy) for policy in ("base", "warm", *AT_END)}
         of = {name: {key: each[name] for key, each in found.items() if name in each} for name in chain(*found.values())}
-        held_out = {"base": None} | of.pop("", {})
+        held_out = {"base": None, **dict.fromkeys(AT_END), **of.pop("", {})}
         return documents.Evaluations.model_validate({**held_out, **({"benchmarks": of} if of else {})})
 
     def reference_set(self) -> list[list[int]] | None:
@@ -134,13 +137,13 @@ class RunRecord:
 
     def samples(self, name: str) -> list[documents.SampleRow]:
         """Return the samples of `eval-base`, `eval-warm`, `eval-final`, `eval-last`, `warm-start`, or an update as
-        `sampled_updates` names it.
+        `sampled` names it.
         """
         return read_rows(self.path / "samples" / f"{name}.jsonl", documents.SampleRow)
 
-    def sampled_updates(self) -> list[str]:
-        """Return the names of the updates with samples, in order."""
-        found = (file.stem for file in (self.path / "samples").glob("update-*.jsonl"))
+    def sampled(self, kind: str) -> list[str]:
+        """Return the names of the samples of a kind, `update` or `eval`, updates in order."""
+        found = (file.stem for file in (self.path / "samples").glob(f"{kind}-*.jsonl"))
         return sorted(found, key=lambda name: (len(name), name))
 
     def filtered(self) -> list[documents.FilteredProblem]:

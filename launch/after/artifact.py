@@ -165,7 +165,7 @@ def read_texts(trained: Trained) -> list[tuple[list[int], list[int]]]:
     Raises BadInput without samples.
     """
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
-    names = ("eval-final", "eval-base", *reversed(trained.run.sampled_updates()))
+    names = ("eval-final", "eval-base", *reversed(trained.run.sampled("update")))
     rows = next(filter(None, map(trained.run.samples, names)), None)
     if rows is None:
         raise BadInput(f"{trained.run.path / 'samples'} has no samples to verify an export with: restore some")

@@ -46,7 +46,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
         rank=padded_rank(trained.config.lora.rank),
         report=report,
         version=version,
-        described=run.result.update if run.result else version,
+        described=run.summary.result.update if run.summary.result else version,
         facts={
             "base model": "@".join(filter(None, (base, revision))),
             "licence of the base model": licence or "see the page of the base model",

@@ -14,7 +14,7 @@ from actors.models.adapters import adopt_adapter, pinned
 from actors.models.files import load_tokenizer, locate, shape_from_config
 from actors.runtime.placement import Placement, place_engines
 from actors.runtime.process import VLLM_BUILDS, software_versions
-from actors.storage.documents import BenchmarkResult, Protocol
+from actors.storage.documents import Protocol
 from actors.storage.folders import claim, is_marked
 from actors.storage.run_record import RunRecord
 from conf.catalogue import find_benchmarks
@@ -39,7 +39,6 @@ class PreparedEvaluation:
     """An evaluation that can start.
 
     samples: each benchmark, with the samples of the base model and, if there is one, of the adapter.
-    others: results of benchmarks that were evaluated before and are not requested now.
     """
 
     config: CommandLine
@@ -48,7 +47,6 @@ class PreparedEvaluation:
     placement: Placement
     protocol: Protocol
     samples: list[tuple[BenchmarkProblems, list[PolicySamples]]]
-    others: list[BenchmarkResult]
 
     @property
     def policies(self) -> list[PolicySamples]:
@@ -101,7 +99,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     protocol = protocol_of(config, model_path, adapter)
     claim(folder.path.parent, "run")
     take_over(folder.path, "evaluation", f"the evaluation {config.run.name!r}", anew=config.run.overwrite)
-    before = folder.begin(config, protocol)
+    folder.begin(config, protocol)
     if config.base:
         folder.take_base(Path(config.base), protocol, (each.benchmark.name for each in benchmarks))
     adapters = {"base": None} | ({"adapter": AdapterRef(0, 0, str(adapter.folder))} if adapter else {})
@@ -117,7 +115,6 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
         placement=placement,
         protocol=protocol,
         samples=samples,
-        others=[each for each in before if each.name not in {known.benchmark.name for known in benchmarks}],
     )
 
 

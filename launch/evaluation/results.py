@@ -27,13 +27,16 @@ def alike(answer: str, other: str) -> bool:
 
 
 def write_results(evaluation: PreparedEvaluation, status: str) -> EvaluationDocument:
-    """Write evaluation.json and evaluation.md from all complete rounds. Return the content of evaluation.json."""
-    written = evaluation.folder.document()
+    """Write evaluation.json and evaluation.md from all complete rounds, and the results so far of other benchmarks.
+    Return the content of evaluation.json.
+    """
+    written, names = evaluation.folder.document(), {problems.benchmark.name for problems, _ in evaluation.samples}
+    others = [each for each in (written.benchmarks if written else ()) if each.name not in names]
     found = [result_of(*each, evaluation) for each in evaluation.samples]
     document = EvaluationDocument(
         status=status,
         protocol=evaluation.protocol,
-        benchmarks=evaluation.others + [result for result in found if result],
+        benchmarks=others + [result for result in found if result],
         versions=written.versions if written and status == "completed" else software_versions(),
     )
     evaluation.folder.write(document, markdown(document))

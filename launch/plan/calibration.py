@@ -119,7 +119,7 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
 
 
 def _workload(run: RunRecord, rows: Sequence[Metrics]) -> Workload:
-    samples = [sample for update in run.sampled_updates()[WARM_UP:] for sample in run.samples(update)]
+    samples = [sample for update in run.sampled("update")[WARM_UP:] for sample in run.samples(update)]
     lengths, prompts = [sample.tokens for sample in samples], [sample.prompt for sample in samples]
     prompt = fmean(row["prompt/mean_length"] for row in rows)
     shared = sum(1 for _ in takewhile(lambda characters: len(set(characters)) == 1, zip(*prompts, strict=False)))

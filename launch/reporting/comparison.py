@@ -21,15 +21,15 @@ class Repeats:
 
     @property
     def finished(self) -> list[Run]:
-        return [run for run in self.runs if run.final]
+        return [run for run in self.runs if run.eval.final]
 
     @property
     def values(self) -> list[float]:
         """Held-out pass@1 of the trained policies, one value per seed: the mean of its runs."""
         by_seed: dict[int, list[float]] = {}
         for run in self.runs:
-            if run.final:
-                by_seed.setdefault(run.seed, []).append(run.final.pass_at_1)
+            if run.eval.final:
+                by_seed.setdefault(run.seed, []).append(run.eval.final.pass_at_1)
         return [fmean(of_seed) for of_seed in by_seed.values()]
 
     @property
@@ -39,7 +39,7 @@ class Repeats:
         if not values:
             return None
         mean = seeds.fraction(values, [*self.solved.values()])
-        known = [mean_of(run.final) for run in self.finished if run.final]
+        known = [mean_of(run.eval.final) for run in self.finished if run.eval.final]
         return mean if mean.interval or self.solved else Mean(mean.value, known[0].interval)
 
     @property
@@ -53,7 +53,7 @@ class Repeats:
     @property
     def solved(self) -> dict[str, float]:
         """Held-out problem that all runs evaluated → mean over runs of the fraction of correct samples."""
-        of_runs = [run.solved[1] for run in self.finished]
+        of_runs = [run.solved("final") for run in self.finished]
         common = [problem for problem in of_runs[0] if all(problem in of_run for of_run in of_runs)]
         return {problem: fmean(of_run[problem] for of_run in of_runs) for problem in common}
 

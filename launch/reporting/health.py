@@ -152,8 +152,8 @@ def _samples(run: Run) -> Iterator[Flag]:
 
 
 def _evaluations(run: Run) -> Iterator[Flag]:
-    most, n = run.base.problems if run.base else 0, run.config.get("eval.n") or 0
-    for name, found in (("base", run.base), (run.start, run.warm), ("trained", run.final)):
+    most, n = run.eval.base.problems if run.eval.base else 0, run.config.get("eval.n") or 0
+    for name, found in (("base", run.eval.base), (run.start, run.eval.warm), ("trained", run.eval.final)):
         if found and (found.problems < most or found.n < n):
             made = f"{many(found.problems, 'problem')} with {many(found.n, 'sample')} each, not {most} with {n}"
             yield Flag("note", f"The evaluation of the {name} model was cut short", made)

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -16,7 +16,7 @@ from actors.formats import counted
 from actors.messages import Status
 from actors.storage import documents
 from actors.storage.files import read_document
-from actors.storage.run_record import RunRecord
+from actors.storage.run_record import RunRecord, named
 from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
 from conf.load import flatten, load
@@ -44,10 +44,7 @@ class Run:
     begun: whether the folder can be read; otherwise only name, folder, config, sweep_status and a reason are known.
     sweep_status: the status of the run in its sweep.
     summary: summary.json; before the end of the run, the facts known so far.
-    before, warm_samples, after, at_end: samples of the held-out evaluations of the base model, of version 0 where
-    it is another, of the result, and of the last policy where that is another.
-    warm_start: the rows of the warm start's updates.
-    exams: fraction of correct samples per problem of each of `eval.benchmarks`, before and after.
+    samples: those of each evaluation by its name, see `named`.
     evaluation: evaluation.json.
     exam: status of the evaluation on the sweep's benchmarks, None without any.
     filtered: number of problems by the reason why they are not used, or used in spite of it.
@@ -63,13 +60,8 @@ class Run:
     summary: documents.RunSummary = UNFINISHED
     rows: tuple[documents.MetricsRow, ...] = ()
     events: tuple[documents.Event, ...] = ()
-    warm_start: tuple[documents.MetricsRow, ...] = ()
-    before: tuple[documents.SampleRow, ...] = ()
-    warm_samples: tuple[documents.SampleRow, ...] = ()
-    after: tuple[documents.SampleRow, ...] = ()
-    at_end: tuple[documents.SampleRow, ...] = ()
+    samples: Mapping[str, list[documents.SampleRow]] = field(default_factory=lambda: defaultdict(list))
     origin: documents.Origin = field(default_factory=documents.Origin)
-    exams: Mapping[str, tuple[dict[str, float], dict[str, float]]] = field(default_factory=dict)
     evaluation: documents.EvaluationDocument | None = None
     exam: str | None = None
     filtered: Mapping[str, int] = field(default_factory=Counter)
@@ -81,35 +73,14 @@ class Run:
         return int(self.config.get(SEED) or 0)
 
     @property
-    def base(self) -> documents.PolicyScores | None:
-        """Held-out evaluation of the base model."""
-        return self.summary.eval.base
-
-    @property
-    def warm(self) -> documents.PolicyScores | None:
-        """Held-out evaluation of version 0 where it is not the base model."""
-        return self.summary.eval.warm
+    def eval(self) -> documents.Evaluations:
+        return self.summary.eval
 
     @property
     def start(self) -> str:
         """What has made version 0 another policy than the base model."""
         names = {"lora.start_from": "start adapter", "warm_start.source": "warm start"}
         return " and ".join(name for key, name in names.items() if self.config.get(key))
-
-    @property
-    def final(self) -> documents.PolicyScores | None:
-        """Held-out evaluation of the result."""
-        return self.summary.eval.final
-
-    @property
-    def last(self) -> documents.PolicyScores | None:
-        """Held-out evaluation of the last policy, if it is not the result."""
-        return self.summary.eval.last
-
-    @property
-    def result(self) -> documents.Result | None:
-        """The policy that the run returns."""
-        return self.summary.result
 
     def counts(self, prefix: str) -> dict[str, int]:
         """Return the ledger's counts whose names begin with a prefix, by the rest of the name."""
@@ -126,21 +97,16 @@ class Run:
         """The settings as they were given, with values that can be compared. A run records a mapping as its keys."""
         return {key: _comparable(value) for key, value in (self.config | self.given).items()}
 
-    @cached_property
-    def solved(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Fraction of correct samples per held-out problem, before and after."""
-        return _solved(self.before), _solved(self.after)
-
-    @cached_property
-    def solved_warm(self) -> dict[str, float]:
-        """The same by version 0 where it is not the base model."""
-        return _solved(self.warm_samples)
+    def solved(self, policy: str, benchmark: str = "") -> dict[str, float]:
+        """Return the fraction of correct samples by problem in an evaluation."""
+        samples = self.samples[named(policy, benchmark)]
+        return by_problem((sample.problem, sample.status == Status.CORRECT) for sample in samples)
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Return the updates in which a metric is finite, and its values. Update 0 is the base model's evaluation."""
         points = {row.update: row.metrics.get(name, math.nan) for row in self.rows}
-        if self.base:
-            points = {0: self.base.figures.get(name, math.nan)} | points
+        if self.eval.base:
+            points = {0: self.eval.base.figures.get(name, math.nan)} | points
         finite = {update: float(value) for update, value in points.items() if math.isfinite(value)}
         return list(finite), list(finite.values())
 
@@ -167,7 +133,7 @@ class Sweep:
 
     @property
     def finished(self) -> list[Run]:
-        return [run for run in self.runs if run.final]
+        return [run for run in self.runs if run.eval.final]
 
 
 def read_run(folder: Path) -> Run:
@@ -188,15 +154,9 @@ def read_run(folder: Path) -> Run:
         summary=summary,
         rows=tuple(record.rows()),
         events=tuple(record.events()),
-        warm_start=tuple(record.warm_start_rows()),
-        before=tuple(record.samples("eval-base")),
-        warm_samples=tuple(record.samples("eval-warm")),
-        after=tuple(record.samples("eval-final")),
-        at_end=tuple(record.samples("eval-last")) if summary.eval.last else (),
-        exams={
-            name: (_solved(record.samples(f"eval-base-{name}")), _solved(record.samples(f"eval-final-{name}")))
-            for name in summary.eval.benchmarks
-        },
+        samples=defaultdict(
+            list, {name.removeprefix("eval-"): record.samples(name) for name in record.sampled("eval")}
+        ),
         origin=record.origin(),
         evaluation=EvaluationFolder(record.evaluation_folder).document(),
         filtered=Counter(row.reason for row in record.filtered()),
@@ -215,7 +175,7 @@ def read_sweep(folder: Path) -> Sweep:
         folder,
         _axes(named, runs),
         runs,
-        bases=tuple(_base(folder, plan, entry) for entry in plan.bases),
+        bases=tuple(_read(folder, plan, entry) for entry in plan.bases),
         benchmarks=tuple(each.name for each in find_benchmarks(plan.benchmarks)),
         n=plan.n,
         pass_at=tuple(sorted({1, *(k for k in plan.pass_at or PASS_KS if k <= (plan.n or k))})),
@@ -260,26 +220,22 @@ def _plan(folder: Path) -> documents.SweepDocument:
 
 
 def _runs(folder: Path) -> list[Run]:
-    """Read the runs of a sweep. A run that has not begun has only the sweep's settings."""
-    found, plan = [], _plan(folder)
-    for entry in plan.runs:
-        place, status, reason = folder / entry.name, entry.status, entry.reason or ""
-        try:
-            run = read_run(place) if RunRecord(place).exists else None
-        except BadInput as error:
-            run, status, reason = None, "unreadable", str(error)
-        known = UNFINISHED.model_copy(update={"reason": reason})
-        run = run or Run(entry.name, place, _settings_of(entry, plan), summary=known)
-        found.append(replace(run, name=entry.name, sweep_status=status, exam=entry.exam))
-    return found
+    plan = _plan(folder)
+    return [_read(folder, plan, entry) for entry in plan.runs]
 
 
-def _base(folder: Path, plan: documents.SweepDocument, entry: documents.SweepEntry) -> Run:
-    place = folder / entry.name
-    found = EvaluationFolder(RunRecord(place).evaluation_folder).document()
-    settings = _settings_of(entry, plan) | ({MODEL: found.protocol.model} if found else {})
-    known = UNFINISHED.model_copy(update={"reason": entry.reason or ""})
-    return Run(entry.name, place, settings, False, entry.status, known, evaluation=found, exam=entry.exam)
+def _read(folder: Path, plan: documents.SweepDocument, entry: documents.SweepEntry) -> Run:
+    """Read a run of a sweep, or a base model's evaluation. A run that has not begun has only the sweep's settings."""
+    place, status, reason, evaluation = folder / entry.name, entry.status, entry.reason or "", None
+    try:
+        if (record := RunRecord(place)).exists:
+            return replace(read_run(place), name=entry.name, sweep_status=status, exam=entry.exam)
+        evaluation = EvaluationFolder(record.evaluation_folder).document()
+    except BadInput as error:
+        status, reason = "unreadable", str(error)
+    settings = _settings_of(entry, plan) | ({MODEL: evaluation.protocol.model} if evaluation else {})
+    known = UNFINISHED.model_copy(update={"reason": reason})
+    return Run(entry.name, place, settings, False, status, known, evaluation=evaluation, exam=entry.exam)
 
 
 def _settings_of(entry: documents.SweepEntry, plan: documents.SweepDocument) -> Settings:
@@ -311,7 +267,3 @@ def _comparable(value: Any) -> Any:
     if value == {}:
         return None
     return value if isinstance(value, str | int | float | None) else json.dumps(value, sort_keys=True)
-
-
-def _solved(samples: Iterable[documents.SampleRow]) -> dict[str, float]:
-    return by_problem((sample.problem, sample.status == Status.CORRECT) for sample in samples)

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from actors.coordinator.rules.selection import REWARD, SCORE
 from actors.evaluation.statistics import Mean, over_problems
 from actors.storage.documents import EventKind
+from actors.storage.run_record import RunRecord
 from conf.schema.reward import weighs_answers
 from launch.reporting.comparison import axis_name, finished, question
 from launch.reporting.health import events
@@ -119,12 +120,12 @@ def learning_curve(run: Run, found: Effect | None) -> Plot | None:
     if known.get("reward/mean") == known.get("reward/accuracy"):  # the reward is the accuracy
         known.pop("reward/mean", None)
     end = run.rows[-1].update if run.rows else run.summary.updates
-    points = {0: found.before} if found else {0: mean_of(run.base)} if run.base else {}
-    result = run.result.update if run.result else end
+    points = {0: found.before} if found else {0: mean_of(run.eval.base)} if run.eval.base else {}
+    result = run.summary.result.update if run.summary.result else end
     if found and result:
         points[result] = found.after
-    if run.last and not by_reward:
-        points[end] = mean_of(run.last)
+    if run.eval.last and not by_reward:
+        points[end] = mean_of(run.eval.last)
     if not known and not points:
         return None
     axes = blank(LARGER)
@@ -134,7 +135,8 @@ def learning_curve(run: Run, found: Effect | None) -> Plot | None:
     if result != end:
         axes.axvline(result, color="C1", linewidth=0.8, linestyle="--", label=f"result: update {result}")
     _held_out(axes, points, f"held-out {found.what if found else 'pass@1'}", "C1", 5)
-    _held_out(axes, {0: mean_of(run.warm)} if run.warm and not by_reward else {}, f"{run.start}, update 0", "C5", 5)
+    warm = run.eval.warm if not by_reward else None
+    _held_out(axes, {0: mean_of(warm)} if warm else {}, f"{run.start}, update 0", "C5", 5)
     _mark_collapses(axes, run)
     if "reward/mean" not in known:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -168,7 +170,8 @@ def _validations(run: Run) -> dict[int, Mean]:
 
 def warm_start(run: Run) -> list[Plot]:
     """Draw the loss of the warm start over its own updates."""
-    points = {row.update: loss for row in run.warm_start if isfinite(loss := row.metrics.get("warm_start/loss", nan))}
+    losses = {row.update: row.metrics.get("warm_start/loss", nan) for row in RunRecord(run.folder).warm_start_rows()}
+    points = {update: loss for update, loss in losses.items() if isfinite(loss)}
     if not points:
         return []
     axes = blank()
@@ -228,8 +231,8 @@ def finals(sweep: Sweep) -> Plot | None:
         axes.plot([], [], "o", color=colour, label=_words(rest) or "trained")
     bases: dict[str, list[float]] = {}
     for run in sweep.finished:
-        if run.base:
-            bases.setdefault(Path(str(run.config.get(MODEL, ""))).name, []).append(run.base.pass_at_1)
+        if run.eval.base:
+            bases.setdefault(Path(str(run.config.get(MODEL, ""))).name, []).append(run.eval.base.pass_at_1)
     for (model, levels), style in zip(bases.items(), cycle(DASHES), strict=False):
         name = f"base, {model}" if len(bases) > 1 else "base"
         axes.axhline(fmean(levels), color=mpl.rcParams["text.color"], linewidth=0.9, linestyle=style, label=name)

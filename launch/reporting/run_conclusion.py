@@ -1,6 +1,6 @@
 """The conclusion of a run: did it learn? One sentence, and the evidence for it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -76,23 +76,23 @@ def mean_of(evaluation: PolicyScores) -> Mean:
 
 def effect(run: Run) -> Effect | None:
     """Return how held-out pass@1 has changed; None unless both evaluations were made."""
-    return _between(run.base, run.final, *run.solved)
+    return _between(run, "base", "final")
 
 
 def beginning(run: Run) -> Effect | None:
     """Return the part of the effect that a start adapter or a warm start has made; None without one."""
-    return _between(run.base, run.warm, run.solved[0], run.solved_warm)
+    return _between(run, "base", "warm")
 
 
 def reinforcement(run: Run) -> Effect | None:
     """Return the part of the effect since version 0; None if that is not the base model and was not evaluated."""
-    return _between(run.warm, run.final, run.solved_warm, run.solved[1]) if run.warm or run.start else effect(run)
+    return _between(run, "warm", "final") if run.eval.warm or run.start else effect(run)
 
 
 def changes(run: Run) -> dict[str, Effect]:
     """Return how pass@1 on each of `eval.benchmarks` with both evaluations has changed. The intervals hold together."""
-    of = {name: each for name, each in run.summary.eval.benchmarks.items() if each.base and each.final}
-    found = {name: _between(each.base, each.final, *run.exams[name], len(of)) for name, each in of.items()}
+    of = [name for name, each in run.eval.benchmarks.items() if each.base and each.final]
+    found = {name: _between(run, "base", "final", name, len(of)) for name in of}
     return {name: effect for name, effect in found.items() if effect}
 
 
@@ -110,7 +110,7 @@ def learned(run: Run) -> Effect | None:
     """Return what reinforcement learning changed: pass@1, or the reward where that weighs no answer."""
     if weighs_answers(run.config):
         return reinforcement(run)
-    return reward_effect(run.warm_samples if run.warm or run.start else run.before, run.after)
+    return reward_effect(run.samples["warm" if run.eval.warm or run.start else "base"], run.samples["final"])
 
 
 def finding(run: Run) -> str:
@@ -119,19 +119,16 @@ def finding(run: Run) -> str:
     return found.finding if found else "none"
 
 
-def _between(
-    base: PolicyScores | None,
-    final: PolicyScores | None,
-    before: Mapping[str, float],
-    after: Mapping[str, float],
-    family: int = 1,
-) -> Effect | None:
-    if not base or not final:
+def _between(run: Run, first: str, last: str, benchmark: str = "", family: int = 1) -> Effect | None:
+    """Return the effect from one policy to another on the held-out problems or a benchmark; None without both."""
+    of = run.eval.benchmarks[benchmark] if benchmark else run.eval
+    start, end = getattr(of, first), getattr(of, last)
+    if not start or not end:
         return None
-    difference = paired_difference(before, after, family)
-    if difference is None:
-        levels = mean_of(base), mean_of(final)
-        return Effect(*levels, min(base.problems, final.problems), Difference(levels[1].value - levels[0].value))
+    before, after = run.solved(first, benchmark), run.solved(last, benchmark)
+    if (difference := paired_difference(before, after, family)) is None:
+        levels = mean_of(start), mean_of(end)
+        return Effect(*levels, min(start.problems, end.problems), Difference(levels[1].value - levels[0].value))
     common = before.keys() & after.keys()
     levels = over_problems(before[name] for name in common), over_problems(after[name] for name in common)
     return Effect(*levels, len(common), difference)
@@ -157,18 +154,19 @@ def conclude(run: Run, found: Effect | None) -> str:
         if of and of.finding == "rose" and decided and not any(decided):
             said += " The adapter check saw no change beyond the noise: confirm the gain by another seed."
         return said + imitated + _choice(run) + late
-    missing = f"{'the base model' if run.base is None else 'the trained model'} was not evaluated"
+    missing = f"{'the base model' if run.eval.base is None else 'the trained model'} was not evaluated"
     if run.config.get("eval.problems") == 0:
         missing = "no problems were held out"
-    if known := run.base or run.final:
+    base = run.eval.base
+    if known := base or run.eval.final:
         on = f"{many(known.problems, 'held-out problem')} with {many(known.n, 'sample')} each"
-        late = f" Pass@1 of the {'base' if run.base else 'trained'} model was {percent(known.pass_at_1)} on {on}.{late}"
+        late = f" Pass@1 of the {'base' if base else 'trained'} model was {percent(known.pass_at_1)} on {on}.{late}"
     return f"No conclusion: {missing}; {_ended(run)}.{late}"
 
 
 def _unknown(run: Run, whole: Effect) -> str:
     """Say what is known where the effect of reinforcement learning is not."""
-    if run.start and not run.warm:
+    if run.start and not run.eval.warm:
         return (
             f"No conclusion: held-out pass@1 went from {whole.levels}, by {whole.size()}, but how much of this is the"
             f" {run.start}'s is not known, since version 0 was not evaluated."
@@ -195,11 +193,12 @@ def _parts(run: Run, whole: Effect) -> str:
 
 def _choice(run: Run) -> str:
     """Say which version is the result, unless it is the last."""
-    if run.result is None or run.result.update == run.summary.updates:
+    result = run.summary.result
+    if result is None or result.update == run.summary.updates:
         return ""
     problems = [row.metrics["validation/problems"] for row in run.rows if "validation/problems" in row.metrics]
     on = f", chosen on {many(int(problems[-1]), 'problem')} that are not reported" if problems else ""
-    return f" The result is update {run.result.update} of {run.summary.updates}{on}."
+    return f" The result is update {result.update} of {run.summary.updates}{on}."
 
 
 def _ended(run: Run) -> str:
@@ -229,11 +228,11 @@ def _sentence(found: Effect) -> str:
 
 def basis(run: Run, found: Effect | None) -> str:
     """Return the evidence for the conclusion, shown below it."""
-    start = run.warm or run.base
+    start = run.eval.warm or run.eval.base
     of = learned(run) if found else None
-    if not of or not start or not run.final:
+    if not of or not start or not run.eval.final:
         return ""
-    before, after = start.n, run.final.n
+    before, after = start.n, run.eval.final.n
     each = f"{many(before, 'sample')} of each" + (f" before training, {after} after it" if before != after else "")
     compared = ", every problem compared with itself" if of.difference.p is not None else ""
     interval = "The interval is over problems. " if of.difference.interval else ""

@@ -72,7 +72,7 @@ def _unfinished(sweep: Sweep, axis: str) -> list[str]:
     parts = []
     for value in sweep.axes[axis]:
         runs = [run for run in sweep.runs if run.settings.get(axis) == value]
-        if lost := [run for run in runs if not run.final]:
+        if lost := [run for run in runs if not run.eval.final]:
             ends = ", ".join(dict.fromkeys(run.sweep_status.replace("_", " ") for run in lost))
             parts.append(f"{len(lost)} of {many(len(runs), 'run')} of {axis_name(axis)} {compact(value)} ({ends})")
     return [f"Without a final evaluation, and so in no mean: {', '.join(parts)}."] if parts else []

@@ -38,7 +38,7 @@ def runs(sweep: Sweep) -> Table:
 def _result(run: Run) -> Cells:
     """Return final pass@1 and its rise, each with its interval, and the number of updates."""
     found = effect(run)
-    after = found.after if found else mean_of(run.final) if run.final else None
+    after = found.after if found else mean_of(run.eval.final) if run.eval.final else None
     rise = (points(found.difference.value), span(found.difference.interval)) if found else (MISSING, MISSING)
     return (*level(after), *rise, str(len(run.rows)) if run.begun else MISSING)
 

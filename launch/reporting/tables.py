@@ -67,7 +67,8 @@ def held_out(run: Run, found: Effect) -> Table:
     """Return the table that compares the run's evaluations: of the base model, of another start, of the result, and of
     the last policy where that is another.
     """
-    base, final, last = run.base, run.final, run.last
+    base, final, last, warm = run.eval.base, run.eval.final, run.eval.last, run.eval.warm
+    samples, result = run.samples, run.summary.result
     assert base
     assert final
     ks = [k for k in base.pass_at if k > 1 and k in final.pass_at]
@@ -79,8 +80,8 @@ def held_out(run: Run, found: Effect) -> Table:
         *(_shares(f"pass@{k}", base.pass_at[k], final.pass_at[k]) for k in ks),
         ("mean length, tokens", *(decimal(length, 2) for length in lengths), longer),
     ]
-    if run.before and run.after:
-        rows += [_counted(name, run.before, run.after) for name in COUNTED]
+    if samples["base"] and samples["final"]:
+        rows += [_counted(name, samples["base"], samples["final"]) for name in COUNTED]
     rows += _rewards(run)
     head: Cells = ("", "base", "trained", "change")
     config = run.config
@@ -91,13 +92,15 @@ def held_out(run: Run, found: Effect) -> Table:
     )
     if base.problems != final.problems:
         note += f" Only pass@1 is over the {found.problems} problems of both evaluations."
-    if last and run.result:
-        rows = [(*row, cell) for row, cell in zip_longest(rows, _column(last, ks, run.at_end), fillvalue="") if row]
-        head = ("", "base", f"result: update {run.result.update}", "change", f"last: update {run.summary.updates}")
+    if last and result:
+        rows = [
+            (*row, cell) for row, cell in zip_longest(rows, _column(last, ks, samples["last"]), fillvalue="") if row
+        ]
+        head = ("", "base", f"result: update {result.update}", "change", f"last: update {run.summary.updates}")
         note += f" The last policy on {many(last.problems, 'problem')}; it is not the result."
-    if run.warm and (before := beginning(run)) and (since := reinforcement(run)):
+    if warm and (before := beginning(run)) and (since := reinforcement(run)):
         changes = [points(since.difference.value), span(since.difference.interval)]
-        cells = zip_longest(rows, _column(run.warm, ks, run.warm_samples), changes, fillvalue="")
+        cells = zip_longest(rows, _column(warm, ks, samples["warm"]), changes, fillvalue="")
         rows = [(*row[:2], cell, *row[2:4], change, *row[4:]) for row, cell, change in cells if row]
         head = (*head[:2], run.start, *head[2:4], f"since the {run.start}", *head[4:])
         note += (
@@ -110,7 +113,7 @@ def held_out(run: Run, found: Effect) -> Table:
 def _rewards(run: Run) -> list[Cells]:
     """Return the rows of the reward, where it has other parts than the answer's and the format's, and is known."""
     own = any(part["weight"] for part in run.config.get("reward.custom") or [])
-    of = reward_effect(run.before, run.after) if own or not weighs_answers(run.config) else None
+    of = reward_effect(run.samples["base"], run.samples["final"]) if own or not weighs_answers(run.config) else None
     if not of:
         return []
     return [("reward", *map(precise, (of.before.value, of.after.value)), of.size()), (INTERVAL, "", "", of.interval)]
@@ -221,7 +224,7 @@ def provenance(run: Run) -> dict[str, str]:
 
 def pairs(run: Run) -> list[BeforeAfter]:
     """Return samples of a few problems before and after training, one outcome after the other, changed ones first."""
-    by_outcome = pairs_by_outcome(run.before, run.after)
+    by_outcome = pairs_by_outcome(run.samples["base"], run.samples["final"])
     return one_each(filter(None, itertools.chain(*itertools.zip_longest(*by_outcome.values()))))[:SHOWN_PAIRS]
 
 

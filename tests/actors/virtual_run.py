@@ -16,6 +16,7 @@ from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
 from actors.errors import root_cause
 from actors.messages import Exam, ProblemSet, Sample
+from actors.storage.documents import Evaluations
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
 from conf.settings import changed
@@ -148,6 +149,10 @@ class Run:
         validation = self.config.validation
         found = make_problems(heldout=self.config.eval.problems, selection=validation.every and validation.problems)
         return with_candidates(replace(found, exams=self.exams), self.config.warm_start.source)
+
+    @property
+    def eval(self) -> Evaluations:
+        return self.folder.evaluations()
 
     @property
     def spent_so_far(self) -> float:

@@ -22,10 +22,10 @@ def test_extraction_is_rewarded_and_reported_by_its_own_function(tmp_path: Path)
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     run = read_run(tmp_path / "one")
-    found = reward_effect(run.before, run.after)
+    found = reward_effect(run.samples["base"], run.samples["final"])
     assert found
     assert run.summary.updates == UPDATES
     assert 0 < found.problems <= run.config["eval.problems"]
-    assert all(row.reward in (0.0, 0.25, 0.5, 0.75, 1.0) for row in (*run.before, *run.after))
+    assert all(row.reward in (0.0, 0.25, 0.5, 0.75, 1.0) for row in (*run.samples["base"], *run.samples["final"]))
     assert "held-out reward" in conclude(run, effect(run))
     assert all("reward/fields" in row.metrics for row in run.rows)

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from actors.coordinator.evaluations import HeldoutEvaluations
+from actors.coordinator.coordinator import Coordinator
 from actors.evaluation.evaluator import Evaluator
 from actors.messages import APART, AdapterRef, Group, Problem, ProblemSet, Sample, Sampling
 from actors.models.files import load_tokenizer
 from actors.storage.checkpoints import Checkpoints
-from actors.storage.documents import EvaluatedSample, PolicyScores
+from actors.storage.documents import EvaluatedSample
 from actors.storage.files import MARK, lock, read_rows
 from actors.storage.folders import claim, mark
 from actors.storage.run_folder import RunFolder
@@ -316,11 +316,13 @@ def test_a_run_and_evaluate_take_the_same_samples_of_the_held_out_problems(
     folder, run_engine = RunFolder(tmp_path / "run"), Recorder()
     folder.recover()
 
-    async def end_of_run() -> PolicyScores | None:
+    async def end_of_run() -> None:
         run = make_context(config, problems, folder, 600.0, run_engine, FakeLearner(), FakeVerifier())
-        return await HeldoutEvaluations(run).result(AdapterRef(1, 0, "last"))
+        await Coordinator(run)._evaluations.end(AdapterRef(1, 0, "last"), inspect=False)
+        await folder.flush()
 
-    final = run_virtually(end_of_run())
+    run_virtually(end_of_run())
+    final = folder.evaluations().final
     assert final
     assert run_engine.seen["last"] == engine.seen[""]
     assert [row.sample for row in folder.samples("eval-final")] == [0] * 6 + [1] * 6

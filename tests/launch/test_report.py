@@ -129,7 +129,7 @@ def test_markdown_has_whole_tables_and_no_live_text(
 
 
 def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(f"format: {FORMAT}\nrun: {{name: young}}\n")
+    (tmp_path / "config.yaml").write_text(f"format: {FORMAT}\nrun: {{name: young}}\nrollout: {{}}\nlearner: {{}}\n")
     page = write(tmp_path).read_text()
     assert "No conclusion: the base model was not evaluated" in page
     assert 'class="plot"' not in page

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 
 from launch.reporting.exams.gains import Models, gain
-from launch.reporting.exams.results import Trained
+from launch.reporting.exams.results import SettingResults
 from launch.reporting.plots import DASHES, FEW, LARGER, WINDOW, Panels, Plot, blank, finish, label, smooth
 from launch.reporting.wording import WORDS
 
@@ -79,9 +79,9 @@ def _figure(results: Models, metric: str, caption: str, y: str) -> Panels:
     return Panels(f"{caption}: means over seeds", colours, plots)
 
 
-def mean_curve(trained: Trained, metric: str) -> Curve:
+def mean_curve(trained: SettingResults, metric: str) -> Curve:
     """Return the mean over the runs of a setting, as far as all have values, and its running mean over many updates."""
-    series = [found for run in trained.repeats.runs if (found := run.series(metric))[0]]
+    series = [found for run in trained.runs if (found := run.series(metric))[0]]
     if not series:
         return (), ()
     first, last = max(updates[0] for updates, _ in series), min(updates[-1] for updates, _ in series)

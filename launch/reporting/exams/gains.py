@@ -5,7 +5,7 @@ from operator import attrgetter
 from statistics import fmean
 
 from actors.evaluation.statistics import Difference, paired_difference
-from launch.reporting.exams.results import ModelResults, Trained, mean_by_problem
+from launch.reporting.exams.results import ModelResults, SettingResults, mean_by_problem
 from launch.reporting.seeds import welch_difference
 from launch.reporting.wording import many
 
@@ -14,7 +14,7 @@ Models = Sequence[ModelResults]
 Policies = Sequence[Mapping[tuple[str, str, str], float]]
 """Pass@1 by model, benchmark and problem; one mapping per seed."""
 
-Pick = Callable[[ModelResults], Collection[Trained]]
+Pick = Callable[[ModelResults], Collection[SettingResults]]
 """Chooses trained policies of a model."""
 
 Found = tuple[Difference, str, int]
@@ -46,7 +46,7 @@ def policies(models: Models, pick: Pick, only: Sequence[str] = ()) -> Policies:
     return [{key: fmean(shares) for key, shares in each.items()} for each in found.values() if each]
 
 
-def alike(models: Models, key: Callable[[Trained], Hashable], value: Hashable) -> Policies:
+def alike(models: Models, key: Callable[[SettingResults], Hashable], value: Hashable) -> Policies:
     return policies(models, lambda model: [each for each in model.trained if key(each) == value])
 
 

@@ -4,17 +4,20 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from math import inf
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from actors.evaluation.protocol import OF_ADAPTER
 from actors.evaluation.statistics import Mean, over_problems, pass_at
 from actors.messages import Status
 from actors.storage.documents import EvaluatedSample, by_k
 from actors.storage.files import read_rows
+from actors.storage.run_record import RunRecord
+from conf.errors import BadInput
 from conf.schema.reward import formula, weighs_answers
 from launch.reporting.comparison import Repeats, axis_name, by_settings
-from launch.reporting.exams.comparability import check
 from launch.reporting.exams.paper import model, short_name
 from launch.reporting.health import LATE
 from launch.reporting.history import MODEL, RANK, Run, Sweep
@@ -27,27 +30,29 @@ P = TypeVar("P", bound=Hashable)
 Exam = Mapping[str, Mapping[int, Mapping[str, float]]]
 """Pass@k of one policy by benchmark, k and problem, where every problem has all its samples."""
 
+EVERYWHERE = ("temperature", "top_p", "max_response_tokens", "seed")
+"""Fields of a protocol that all exams of a sweep share. Those of one model share all but the adapter's."""
+
 
 @dataclass(frozen=True)
-class Trained:
-    """The trained policies of a model that only differ in the seed. exams: by seed."""
+class SettingResults(Repeats):
+    """Runs of a model that only differ in the seed, with the exams of their results by seed."""
 
-    repeats: Repeats
     exams: Mapping[int, Exam]
 
     @property
     def label(self) -> str:
-        known = {key: value for key, value in self.repeats.settings.items() if key != MODEL} or {RANK: self.rank}
+        known = {key: value for key, value in self.settings.items() if key != MODEL} or {RANK: self.rank}
         return ", ".join(f"{axis_name(key)} {compact(value)}" for key, value in known.items())
 
     @property
     def rank(self) -> int:
-        return int(self.repeats.runs[0].settings.get(RANK) or 0)
+        return int(self.runs[0].settings.get(RANK) or 0)
 
     @property
     def validations(self) -> list[float | None]:
         """Score of each run's result on the selection problems, None without any."""
-        return [run.summary.result.validation for run in self.repeats.runs if run.summary.result]
+        return [run.summary.result.validation for run in self.runs if run.summary.result]
 
 
 @dataclass(frozen=True)
@@ -57,31 +62,31 @@ class ModelResults:
     name: str
     kind: str
     base: Exam
-    trained: tuple[Trained, ...]
+    trained: tuple[SettingResults, ...]
 
     @cached_property
-    def chosen(self) -> Trained | None:
+    def chosen(self) -> SettingResults | None:
         """The setting with the best mean on the selection problems, the first of equals; None if a run has none, or if
         the runs' scores are of different rewards.
 
         The exams have no part in the choice.
         """
         means = [[value for value in each.validations if value is not None] for each in self.trained]
-        runs = (run for each in self.trained for run in each.repeats.runs)
+        runs = (run for each in self.trained for run in each.runs)
         scores = {None if weighs_answers(run.config) else formula(run.config) for run in runs}
         if not any(means) or any(None in each.validations for each in self.trained) or len(scores) > 1:
             return None
         return max(zip(self.trained, means, strict=True), key=lambda pair: fmean(pair[1]) if pair[1] else -inf)[0]
 
     @property
-    def shown(self) -> tuple[Trained, ...]:
+    def shown(self) -> tuple[SettingResults, ...]:
         """The chosen setting, or all of them."""
         return (self.chosen,) if self.chosen else self.trained
 
     def entropy_changes(self, rank: int) -> list[float]:
         """Return the changes of entropy at a rank, one per seed: the mean over the settings of this rank."""
         by_seed: dict[int, list[float]] = {}
-        for run in (run for each in self.trained if each.rank == rank for run in each.repeats.runs):
+        for run in (run for each in self.trained if each.rank == rank for run in each.runs):
             if (change := entropy_change(run)) is not None:
                 by_seed.setdefault(run.seed, []).append(change)
         return [fmean(of_seed) for of_seed in by_seed.values()]
@@ -92,20 +97,57 @@ def read_results(sweep: Sweep) -> list[ModelResults]:
     if not sweep.benchmarks:
         return []
     check(sweep)
-    found: dict[str, list[Trained]] = {}
+    found: dict[str, list[SettingResults]] = {}
     for repeats in by_settings(sweep):
         exams = {run.seed: exam for run in repeats.runs if (exam := read_exam(run, "adapter", sweep))}
-        found.setdefault(str(repeats.runs[0].settings.get(MODEL)), []).append(Trained(repeats, exams))
+        settings = found.setdefault(str(repeats.runs[0].settings.get(MODEL)), [])
+        settings.append(SettingResults(repeats.settings, repeats.runs, exams))
     results, short = [], Counter(map(short_name, found))
     for path, trained in found.items():
         base: Exam = {}
-        for run in (*sweep.bases, *(run for each in trained for run in each.repeats.runs)):
+        for run in (*sweep.bases, *(run for each in trained for run in each.runs)):
             if run.settings.get(MODEL) == path and len(base) < len(sweep.benchmarks):
                 base = {**read_exam(run, "base", sweep), **base}
         base = on_shared_problems(base, [exam for each in trained for exam in each.exams.values()])
         name = short_name(path) if short[short_name(path)] == 1 else path
         results.append(ModelResults(name, model(path).get("kind", ""), base, tuple(trained)))
     return results
+
+
+def check(sweep: Sweep) -> None:
+    """Raise BadInput if the exams differ in samples, benchmarks or protocol, or the runs of a model in the problems
+    that chose their result.
+    """
+    known: dict[tuple[str, ...], tuple[Any, str]] = {("n",): (sweep.n, "sweep.json")}
+
+    def same(value: Any, run: Run, *thing: str) -> None:
+        other, first = known.setdefault(thing, (value, run.name))
+        if other != value:
+            raise BadInput(
+                f"{run.folder}: {thing[0]}={value}, but {thing[0]}={other} in {first}, so that they are not comparable:"
+                " make one of them anew with the settings of the other, or move it away"
+            )
+
+    for run in (*sweep.bases, *sweep.runs):
+        model = str(run.settings.get(MODEL))
+        if run.begun and (chose := RunRecord(run.folder).selection()):
+            digest = blake2b(repr(sorted(chose)).encode(), digest_size=4).hexdigest()
+            same(f"{len(chose)} problems ({digest})", run, "selection", model)
+        given = run.evaluation.benchmarks if run.evaluation else ()
+        results = {each.name: each for each in given if each.name in sweep.benchmarks}
+        missing = [name for name in sweep.benchmarks if name not in results]
+        if missing and run.exam == "completed":
+            raise BadInput(f"{run.folder}: its exam is completed but lacks {', '.join(missing)}: evaluate it anew")
+        for name, result in results.items():
+            same(result.n, run, "n")
+            same(result.limit, run, "limit", name)
+        if run.evaluation and results:
+            protocol = run.evaluation.protocol
+            every = {**protocol.content, **protocol.settings}
+            for key in EVERYWHERE:
+                same(getattr(protocol, key), run, key)
+            for key in sorted(every.keys() - {"settings", *OF_ADAPTER, *EVERYWHERE}):
+                same(every[key], run, key, model)
 
 
 def read_exam(run: Run, policy: str, sweep: Sweep) -> Exam:

@@ -57,7 +57,7 @@ def chosen(results: Models) -> str:
     said = "Trained: the setting with the best mean pass@1 on the selection problems, in which no benchmark has a part."
     if none := [of.name for of in results if not of.chosen]:
         said = f"Without validation nothing was chosen for {', '.join(none)}: all settings are shown."
-    elif any(len(each.validations) < len(each.repeats.runs) for of in results for each in of.trained):
+    elif any(len(each.validations) < len(each.runs) for of in results for each in of.trained):
         said += " It may change, since some runs have no result yet."
     return f"{said} Intervals are over seeds or over problems, whichever is wider."
 

@@ -23,10 +23,10 @@ def run(tmp_path: Path) -> Run:
 
 def test_a_start_adapter_is_measured_apart_from_the_base_and_from_training(run: Run) -> None:
     run.config = changed(run.config, {"lora.start_from": "sft"})
-    assert run.go().final
-    found = run.folder.evaluations()
-    assert found.base
-    assert found.warm
+    run.go()
+    assert run.eval.content.keys() == {"base", "warm", "final", "last"}
+    assert run.eval.warm
+    assert run.eval.final
     assert {row.version for row in run.folder.samples("eval-warm")} == {0}
 
 
@@ -82,7 +82,7 @@ def test_a_learner_that_dies_of_it_costs_no_result(run: Run, version: int) -> No
     run.learner.deaths = {("inspect", version)}
     outcome = run.go()
     assert outcome.status == "completed"
-    assert outcome.final is not None
+    assert run.eval.final is not None
     assert (outcome.plasticity is None) == (version == 2)
 
 

@@ -1,22 +1,24 @@
 """The benchmarks that a run evaluates on beside its held-out problems, with fakes."""
 
 import asyncio
-import re
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.coordinator.evaluations import HeldoutEvaluations
+from actors.coordinator.evaluations import Evaluations
 from actors.errors import ActorDied
 from actors.evaluation.evaluator import Evaluator
 from actors.messages import Exam, Group, Reward
-from actors.storage.documents import EventKind
+from actors.storage.documents import EventKind, PolicyScores
 from actors.storage.run_record import named
 from conf.settings import changed
 from tests.actors.virtual_run import Run
 from tests.fakes import half_right, make_problem, make_reward
+
+Calls = list[Callable[[str], object]]
 
 
 @pytest.fixture
@@ -31,35 +33,64 @@ def exam(name: str, n: int, problems: int) -> Exam:
     return Exam(name, n, tuple(make_problem(400 + number) for number in range(problems)))
 
 
+def finals(run: Run) -> dict[str, PolicyScores]:
+    return {name: each.final for name, each in run.eval.benchmarks.items() if each.final}
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Number of problems of each evaluation, as it begins."""
+    evaluate, found = Evaluator.evaluate, list[int]()
+
+    async def note(self: Any, *policies: Any, **more: Any) -> None:
+        found.append(len(policies[0].problems))
+        await evaluate(self, *policies, **more)
+
+    monkeypatch.setattr(Evaluator, "evaluate", note)
+    return found
+
+
+@pytest.fixture
+def before(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Functions that are called with the name of each evaluation, before it."""
+    measure, calls = Evaluations._measure, Calls()
+
+    async def call(self: Any, policy: str, exam: Exam, *more: Any) -> Any:
+        for each in calls:
+            each(named(policy, exam.name))
+        await asyncio.sleep(0)
+        return await measure(self, policy, exam, *more)
+
+    monkeypatch.setattr(Evaluations, "_measure", call)
+    return calls
+
+
 @pytest.mark.parametrize(("start", "heldout"), [("", 4), ("sft", 4), ("", 0)])
 def test_base_and_result_are_measured_on_every_exam(run: Run, start: str, heldout: int) -> None:
     run.config = changed(run.config, {"lora.start_from": start, "eval.problems": heldout})
     run.learner.deaths = {("accumulate", 1)}  # nothing is measured again
-    outcome = run.go()
-    found = run.folder.evaluations(final=outcome.exams).benchmarks
+    run.go()
+    found = run.eval.benchmarks
     policies = {"base", "final"}
     assert {name: each.content.keys() for name, each in found.items()} == {"hard": policies, "sums-2.5": policies}
     for each, policy in product(run.exams, policies):
         scores, rows = getattr(found[each.name], policy), run.folder.samples(f"eval-{policy}-{each.name}")
         assert (scores.n, scores.problems, len(rows)) == (each.n, len(each.problems), each.n * len(each.problems))
-    assert getattr(outcome.final, "problems", 0) == heldout
+    assert getattr(run.eval.final, "problems", 0) == heldout
     assert run.engine.base_samples - heldout * 2 - 5 * 3 - 2 in (4, 7), "the reference set"
 
 
-def test_a_resumed_run_measures_only_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluate, measured = Evaluator.evaluate, list[int]()
-
-    async def crash_later(self: Any, *policies: Any, **more: Any) -> None:
-        measured.append(len(policies[0].problems))
-        if measured == [4, 5, 2]:
+def test_a_resumed_run_measures_only_what_is_missing(run: Run, measured: list[int], before: Calls) -> None:
+    def crash(name: str) -> None:
+        if name == "base-hard":
             raise OSError("killed")
-        await evaluate(self, *policies, **more)
 
-    monkeypatch.setattr(Evaluator, "evaluate", crash_later)
+    before.append(crash)
     assert run.fail().args == ("killed",)
     assert run.folder.scores("base").keys() == {"", "sums-2.5"}
+    before.clear()
     run.go()
-    assert measured[3:] == [2, 4, 5, 2], "the last three are of the result"
+    assert measured == [4, 5, 2, 4, 5, 2], "the last three are of the result"
 
 
 @pytest.mark.parametrize(("problems", "whole"), [(6, True), (1000, False)])
@@ -67,45 +98,33 @@ def test_the_budget_is_kept_and_the_held_out_problems_come_first(run: Run, probl
     run.config = changed(run.config, {"budget.updates": None})
     run.exams, run.engine.most_at_once = (exam("long", 2, problems),), 1
     outcome = run.go()
-    assert (outcome.status, getattr(outcome.final, "n", 0)) == ("budget_exhausted", 2)
-    assert ("long" in outcome.exams and outcome.exams["long"].n == 2) == whole
+    assert (outcome.status, getattr(run.eval.final, "n", 0)) == ("budget_exhausted", 2)
+    assert (getattr(finals(run).get("long"), "n", 0) == 2) == whole
     assert (run.learner.version > 1, run.spent <= run.seconds) == (True, True)
 
 
 def test_exams_are_cut_to_the_problems_that_the_base_had_time_for_and_one_without_any_is_named(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, measured: list[int]
 ) -> None:
     """It is tried once and reserves nothing."""
-    evaluate, measured = Evaluator.evaluate, list[int]()
-
-    async def note(self: Any, *policies: Any, **more: Any) -> None:
-        measured.append(len(policies[0].problems))
-        await evaluate(self, *policies, **more)
-
-    monkeypatch.setattr(Evaluator, "evaluate", note)
     run.exams, run.engine.most_at_once = (exam("long", 2, 1000), exam("later", 1, 2)), 1
     run.learner.deaths = {("accumulate", 1)}
-    outcome = run.go()
+    run.go()
     first = run.folder.scores("base")["long"].problems
-    assert {name: scores.problems for name, scores in outcome.exams.items()} == {"long": first}
+    assert {name: scores.problems for name, scores in finals(run).items()} == {"long": first}
     assert measured == [4, 1000, 4, first], "no time was left for the other"
-    assert (run.coordinator._heldout.base_due, run.coordinator._budget.knows("evaluate-later")) == (False, False)
+    assert (run.coordinator._evaluations._base_due, run.coordinator._budget.knows("evaluate-later")) == (False, False)
     (missed,) = (event for event in run.folder.events() if event.kind is EventKind.CUT_OFF)
-    assert 60 * int(re.findall(r"base .* later: budget\.minutes=(\d+)", missed.detail)[0]) >= 3 * (4 * 2 + 1000 * 2 + 2)
+    assert "base model on later" in missed.detail
     measured.clear()
     run.config = changed(run.config, {"budget.updates": 3})
     run.go()
     assert 1000 not in measured
 
 
-def test_the_last_policy_comes_before_the_exams(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    names, measure = list[str](), HeldoutEvaluations._measure
-
-    async def note(self: Any, name: str, exam: Exam, *more: Any) -> Any:
-        names.append(named(name, exam.name))
-        return await measure(self, name, exam, *more)
-
-    monkeypatch.setattr(HeldoutEvaluations, "_measure", note)
+def test_the_last_policy_comes_before_the_exams(run: Run, before: Calls) -> None:
+    names = list[str]()
+    before.append(names.append)
     more = {"validation.every": 1, "validation.share": 1.0, "validation.problems": 2, "budget.updates": 4}
     run.config = changed(run.config, more)
 
@@ -118,19 +137,13 @@ def test_the_last_policy_comes_before_the_exams(run: Run, monkeypatch: pytest.Mo
     assert names[3:] == ["final", "last", "final-sums-2.5", "final-hard"]
 
 
-def test_a_stop_during_the_last_exam_keeps_what_was_measured(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = HeldoutEvaluations._measure
-
-    async def stop(self: Any, name: str, exam: Exam, *more: Any) -> Any:
-        if (name, exam.name) == ("final", "hard"):
-            run.coordinator._stopping.stop("SIGTERM")
-            await asyncio.sleep(1)
-        return await measure(self, name, exam, *more)
-
-    monkeypatch.setattr(HeldoutEvaluations, "_measure", stop)
+def test_a_stop_during_the_last_exam_keeps_what_was_measured_until_a_resume(run: Run, before: Calls) -> None:
+    before.append(lambda name: name == "final-hard" and run.coordinator._stopping.stop("SIGTERM"))
     outcome = run.go()
-    assert (outcome.status, outcome.exams.keys()) == ("interrupted", {"sums-2.5"})
-    assert outcome.final
+    assert (outcome.status, finals(run).keys()) == ("interrupted", {"sums-2.5"})
+    assert run.eval.final
+    run.go(0.0)
+    assert (run.eval.final, finals(run), run.folder.samples("eval-final")) == (None, {}, [])
 
 
 @pytest.mark.parametrize(
@@ -138,30 +151,25 @@ def test_a_stop_during_the_last_exam_keeps_what_was_measured(run: Run, monkeypat
 )
 @pytest.mark.parametrize("heldout", [4, 0])
 def test_an_engine_that_is_given_up_during_the_exams_costs_no_result(
-    run: Run, monkeypatch: pytest.MonkeyPatch, where: str, kept: set[str] | None, heldout: int
+    run: Run, before: Calls, where: str, kept: set[str] | None, heldout: int
 ) -> None:
     """The evaluation of the result itself is needed."""
     run.config = changed(run.config, {"eval.problems": heldout})
-    measure, dead = HeldoutEvaluations._measure, list[str]()
-
-    async def note(self: Any, name: str, exam: Exam, *more: Any) -> Any:
-        if (name, exam.name) == ("final", where):
-            dead.append(where)
-        return await measure(self, name, exam, *more)
+    dead = list[str]()
+    before.append(lambda name: name == named("final", where) and dead.append(name))
 
     async def die(*_: Any) -> None:
         if dead:
             raise ActorDied("rollout-0 died 3 times in a row")
 
-    monkeypatch.setattr(HeldoutEvaluations, "_measure", note)
     run.engine.before = die  # type: ignore[method-assign]
     if kept is None and heldout:
         assert isinstance(run.fail(), ActorDied)
         return
     outcome = run.go()
     assert outcome.status == "completed"
-    assert getattr(outcome.final, "n", None) == (2 if heldout else None)
-    assert outcome.exams.keys() == (kept or set())
+    assert getattr(run.eval.final, "n", None) == (2 if heldout else None)
+    assert finals(run).keys() == (kept or set())
     events = [event.event for event in run.folder.events() if event.kind is EventKind.CUT_OFF]
     assert (events, run.coordinator.ledger.counts["warnings/evaluation"]) == (["evaluation cut off"], 1)
     assert run.spent <= run.seconds

@@ -49,14 +49,14 @@ def test_chosen_version_is_the_result_and_both_are_measured(run: Run) -> None:
             requested.append((problem.id, adapter.version))
 
     run.engine.before = note  # type: ignore[method-assign]
-    outcome = run.go()
+    run.go()
     validated = {row["update"]: row["validation/pass@1"] for row in run.rows if "validation/pass@1" in row}
     assert validated == {2: 0.5, 4: 1.0, 6: 1.0, 8: 0.5, 9: 0.5}
     assert {row["validation/problems"] for row in run.rows if "validation/problems" in row} == {2.0}
     assert (result(run).update, result(run).validation) == (6, 1.0)
-    assert outcome.final
-    assert outcome.last
-    assert (outcome.final.pass_at_1, outcome.last.pass_at_1) == (1.0, 0.5)
+    assert run.eval.final
+    assert run.eval.last
+    assert (run.eval.final.pass_at_1, run.eval.last.pass_at_1) == (1.0, 0.5)
     versions = {name: {row.version for row in run.folder.samples(f"eval-{name}")} for name in ("final", "last")}
     assert versions == {"final": {6}, "last": {UPDATES}}
     assert {problem for problem, version in requested if version in (2, 8)} == {"p200", "p201"}
@@ -101,11 +101,11 @@ def test_rewards_that_are_not_known_choose_nothing(run: Run, all_of_them: bool) 
 def test_last_version_is_validated_and_may_be_the_result(run: Run) -> None:
     """It has had no validation of its own in the training."""
     run.config = changed(run.config, {"budget.updates": 5})
-    outcome = run.go()
+    run.go()
     assert [row["update"] for row in run.rows if "validation/pass@1" in row] == [2, 4, 5]
-    assert (result(run).update, outcome.last) == (5, None)
-    assert outcome.final
-    assert outcome.final.pass_at_1 == 1.0
+    assert (result(run).update, run.eval.last) == (5, None)
+    assert run.eval.final
+    assert run.eval.final.pass_at_1 == 1.0
     run.config = changed(run.config, {"budget.updates": 6})
     run.learner.version = 0  # of a process of its own
     run.go()
@@ -136,8 +136,8 @@ def test_a_version_is_the_result_though_saving_it_and_all_after_its_checkpoint_i
 
 def test_without_validation_the_result_is_the_last(run: Run) -> None:
     run.config = changed(run.config, {"validation.every": 0})
-    outcome = run.go()
-    assert (result(run).update, result(run).validation, outcome.last) == (UPDATES, None, None)
+    run.go()
+    assert (result(run).update, result(run).validation, run.eval.last) == (UPDATES, None, None)
     best = run.path / "checkpoints" / "best"
     assert not best.exists()
     best.symlink_to(f"update-{UPDATES:06d}")  # a user's
@@ -165,10 +165,10 @@ def test_where_the_chosen_checkpoint_is_gone_the_next_is_the_result(run: Run, lo
         (chosen / "adapter" / "adapter_config.json").write_text("damaged")
     run.config = changed(run.config, {"budget.updates": UPDATES + 1})
     run.learner.version = 0  # of a process of its own
-    outcome = run.go()
+    run.go()
     assert result(run).update == UPDATES + 1, "of 9 and 10, which are equal"
     assert "checkpoint is left" in result(run).why
-    assert outcome.last is None
+    assert run.eval.last is None
 
 
 def test_patience_ends_the_run_with_its_budget_unspent(run: Run) -> None:
@@ -219,8 +219,8 @@ def test_result_is_measured_before_the_last_policy_and_the_budget_is_kept(
     outcome = run.go()
     assert outcome.status == "budget_exhausted"
     assert run.spent <= run.seconds
-    assert (outcome.final is None) == (slow == 1000.0)
-    assert outcome.final is None or 0 < outcome.final.n <= n
-    assert (outcome.final is not None and outcome.final.n == n) == whole
-    assert (outcome.last is not None) == last
+    assert (run.eval.final is None) == (slow == 1000.0)
+    assert run.eval.final is None or 0 < run.eval.final.n <= n
+    assert (run.eval.final is not None and run.eval.final.n == n) == whole
+    assert (run.eval.last is not None) == last
     assert result(run).update == 6

@@ -85,8 +85,8 @@ def test_learner_that_dies_between_the_same_checkpoints_halts_the_run(run: Run) 
 def test_learner_that_dies_at_the_end_leaves_the_last_checkpoint_to_be_evaluated(run: Run, call: str) -> None:
     run.learner.deaths = {(call, 5 if call == "save" else 6)}
     run.config = changed(run.config, {"budget.updates": 5 if call == "save" else 6, "checkpoint.every": 3})
-    outcome = run.go()
-    assert outcome.final is not None
+    run.go()
+    assert run.eval.final is not None
     assert run.coordinator.updates == len(run.rows) == (3 if call == "save" else 6)
     assert (run.path / "checkpoints" / "latest").resolve().name == f"update-{run.coordinator.updates:06d}"
 
@@ -97,7 +97,7 @@ def test_revival_that_takes_too_long_breaks_neither_budget_nor_stop(run: Run, st
     run.learner.revive = lambda: asyncio.sleep(10_000.0)  # type: ignore[method-assign]
     outcome = run.go(*stops)
     assert outcome.status == ("interrupted" if stops else "budget_exhausted")
-    assert (outcome.final is None) == bool(stops)
+    assert (run.eval.final is None) == bool(stops)
     assert run.spent <= (31.0 if stops else run.seconds)
     assert run.coordinator.updates == 3
 

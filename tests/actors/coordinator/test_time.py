@@ -19,8 +19,8 @@ def test_run_spends_its_budget_and_not_more(run: Run, start: float) -> None:
     assert outcome.status == "budget_exhausted"
     assert 0.8 * run.seconds < run.spent <= run.seconds
     assert getattr(run.folder.evaluation("base"), "n", 0) == 2
-    assert outcome.final is not None
-    assert (outcome.final.n, outcome.final.pass_at_1) == (2, 1.0)
+    assert run.eval.final is not None
+    assert (run.eval.final.n, run.eval.final.pass_at_1) == (2, 1.0)
 
 
 def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run) -> None:
@@ -46,7 +46,8 @@ def test_where_not_one_round_fits_all_policies_answer_the_same_first_problems(
         run.engine.seconds = {"trained": 5.0, "base": 12.0}[slow] if asked[slow] and index >= 0 else 1.0
 
     run.engine.before = slower  # type: ignore[method-assign]
-    final = run.go().final
+    run.go()
+    final = run.eval.final
     assert final
     assert (1 <= final.problems < 4, final.n) == (True, n)
     answered = [{row.problem for row in run.folder.samples(f"eval-{policy}")} for policy in ("base", "final")]
@@ -56,7 +57,7 @@ def test_where_not_one_round_fits_all_policies_answer_the_same_first_problems(
 
 def test_stop_ends_the_run_with_a_checkpoint(run: Run) -> None:
     outcome = run.go(30.0)
-    assert (outcome.status, outcome.reason, outcome.final) == ("interrupted", "SIGTERM", None)
+    assert (outcome.status, outcome.reason, run.eval.final) == ("interrupted", "SIGTERM", None)
     assert (run.path / "checkpoints" / "latest").resolve().name == f"update-{run.learner.version:06d}"
     assert 30.0 <= run.spent < 30.0 + run.config.budget.grace_s
 
@@ -71,9 +72,9 @@ def test_slow_evaluation_of_the_base_model_leaves_time_to_train(run: Run) -> Non
     """Twice its duration would be more than the whole budget."""
     run.engine.seconds = 8.0
     run.config = changed(run.config, {"eval.n": 10})
-    outcome = run.go()
+    run.go()
     assert run.learner.version >= 2
-    assert outcome.final is not None
+    assert run.eval.final is not None
     assert run.spent <= run.seconds
 
 

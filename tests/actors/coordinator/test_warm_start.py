@@ -50,7 +50,7 @@ def test_own_right_responses_are_learned_without_the_examples(run: WarmRun) -> N
     assert progress[0] == 0.0
     assert len(run.rows) == UPDATES
     assert [row.update for row in run.folder.warm_start_rows()] == list(range(1, 13))
-    evaluations = run.folder.evaluations()
+    evaluations = run.eval
     assert evaluations.base
     assert evaluations.warm
     assert {row.version for row in run.folder.samples("eval-warm")} == {0}
@@ -196,15 +196,15 @@ def test_version_0_is_the_result_if_nothing_later_is_better(tmp_path: Path, upda
     run.verifier.rewards_of = rewards
     if not updates:
         run.learner.accumulate = lambda batch: asyncio.sleep(1e4)  # type: ignore[method-assign]  # it never ends
-    outcome = run.go()
+    run.go()
     result = result_of(run.folder)
     assert result
     assert (result.update, result.validation) == (0, 1.0)
-    assert outcome.final
-    assert outcome.final.pass_at_1 == 1.0
+    assert run.eval.final
+    assert run.eval.final.pass_at_1 == 1.0
     assert {row.version for row in run.folder.samples("eval-final")} == {0}
     assert run.coordinator.updates == updates
-    assert (outcome.last is None) == (updates == 0)
+    assert (run.eval.last is None) == (updates == 0)
 
 
 def test_a_stop_while_version_0_is_evaluated_leaves_that_to_the_next_process(run: WarmRun) -> None:

@@ -108,7 +108,7 @@ def test_versions_of_a_run_with_its_own_ray_are_in_the_sessions_folder(
 
 def test_samples_say_what_was_prompted_answered_and_earned(folder: RunFolder) -> None:
     folder.write_samples("update-000001", (make_group(0, version=3),))
-    assert folder.sampled_updates() == ["update-000001"]
+    assert folder.sampled("update") == ["update-000001"]
     samples = folder.samples("update-000001")
     assert [(row.version, row.gold, row.reward, row.status) for row in samples] == [
         (3, "1", 1.0, "correct"),
@@ -150,7 +150,7 @@ def test_nothing_is_read_of_what_is_not_there(tmp_path: Path) -> None:
     assert [record.summary(), record.ledger(), record.evaluation("base")] == [None] * 3
     assert [record.rows(), record.events(), record.samples("eval-base"), record.filtered()] == [[]] * 4
     assert [record.checkpoints.latest, record.checkpoints.best, record.problem_digests()] == [None] * 3
-    assert (record.spent, record.incarnation(), record.checkpoints.all, record.sampled_updates()) == (0.0, 0, [], [])
+    assert (record.spent, record.incarnation(), record.checkpoints.all, record.sampled("update")) == (0.0, 0, [], [])
 
 
 def test_reading_changes_nothing_on_disk(tmp_path: Path) -> None:

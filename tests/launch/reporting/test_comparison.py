@@ -5,7 +5,7 @@ import pytest
 
 from actors.evaluation.statistics import share_interval, student_quantile
 from launch.reporting.comparison import by_settings, contrasts
-from launch.reporting.history import RANK
+from launch.reporting.history import RANK, Run
 from launch.reporting.sweep_conclusion import caveats
 from tests.run_folders import ranked, swept
 
@@ -40,15 +40,15 @@ def test_equal_seeds_are_compared_over_problems(tmp_path: Path) -> None:
 
 def test_values_with_other_held_out_problems_are_not_compared(tmp_path: Path) -> None:
     sweep = swept(tmp_path, **ranked(3, r8=5, r16=12, r64=20))
-    renamed = tuple(
-        replace(run, after=tuple(row.model_copy(update={"problem": f"other {row.problem}"}) for row in run.after))
-        if run.config[RANK] == 64
-        else run
-        for run in sweep.runs
-    )
-    (found,) = contrasts(replace(sweep, runs=renamed))
+
+    def renamed(run: Run) -> Run:
+        other = [row.model_copy(update={"problem": f"other {row.problem}"}) for row in run.samples["final"]]
+        return replace(run, samples={"final": other}) if run.config[RANK] == 64 else run
+
+    renamed_runs = tuple(map(renamed, sweep.runs))
+    (found,) = contrasts(replace(sweep, runs=renamed_runs))
     assert (found.low.settings[RANK], found.high.settings[RANK], found.family) == (8, 16, 1)
-    assert any("data.eval_source" in note for note in caveats(replace(sweep, runs=renamed)))
+    assert any("data.eval_source" in note for note in caveats(replace(sweep, runs=renamed_runs)))
     assert not any("data.eval_source" in note for note in caveats(sweep))
 
 

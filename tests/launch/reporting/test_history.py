@@ -16,7 +16,7 @@ def test_run_is_read_as_it_was_left(tmp_path: Path) -> None:
     run = read_run(folder)
     assert (run.name, run.summary.status, run.config["lora.rank"]) == ("one", "completed", 64)
     assert run.series("reward/accuracy") == ([0, 1, 2, 3, 4, 5], [0.125, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert [sum(solved.values()) for solved in run.solved] == [2, 18]
+    assert [sum(solved.values()) for solved in map(run.solved, ("base", "final"))] == [2, 18]
 
 
 def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
@@ -26,9 +26,9 @@ def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
     (folder / "eval-base.json").write_text(json.dumps(base))
     (folder / "spent.json").write_text('{"spent_s": 12.0}')
     run = read_run(folder)
-    assert (run.summary.status, run.summary.spent_s, run.final) == ("unfinished", 12.0, None)
-    assert run.base
-    assert run.base.content == base
+    assert (run.summary.status, run.summary.spent_s, run.eval.final) == ("unfinished", 12.0, None)
+    assert run.eval.base
+    assert run.eval.base.content == base
 
 
 def test_another_commit_is_another_setup_and_another_model_has_another(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from actors.evaluation.statistics import Mean, paired_difference
 from actors.storage.documents import Event, EventKind, MetricsRow, RunSummary
+from actors.storage.run_record import named
 from launch.reporting.exams.tables import signals
 from launch.reporting.history import MODEL, Run, read_run
 from launch.reporting.page import run_report
@@ -64,8 +65,8 @@ def test_a_run_without_final_evaluation_or_update_has_no_conclusion(tmp_path: Pa
     run = read_run(write_run(tmp_path / "one", after=None, status="halted"))
     assert re.match("No conclusion: the trained model was not evaluated; .*it was time", conclude(run, effect(run)))
     assert f"of the base model was 8.3{SPACE}% on 24{SPACE}held-out problems" in conclude(run, effect(run))
-    no_time = Event.of(EventKind.CUT_OFF, "evaluation on hard", update=0, detail="no time: budget.minutes=9 holds it")
-    assert "budget.minutes=9" in conclude(replace(run, events=[no_time]), effect(run))
+    no_time = Event.of(EventKind.CUT_OFF, "evaluation on hard", update=0, detail="no time for hard")
+    assert "No time for hard." in conclude(replace(run, events=[no_time]), effect(run))
     run = replace(read_run(write_run(tmp_path / "two")), rows=(), summary=RunSummary(status="budget_exhausted"))
     assert conclude(run, compared(read_run(run.folder))).startswith("No conclusion: no update was made")
 
@@ -87,14 +88,14 @@ def test_an_exam_that_falls_is_named_with_its_interval(tmp_path: Path, after: in
     assert ("no problems were held out" in conclude(alone, None), "no problems" in conclude(run, None)) == (True, False)
     listed = replace(run, config={**run.config, "data.contamination": "report_only"})
     assert ("not trained" in exams(run).note, "not trained" in exams(listed).note) == (True, False)
-    several = dict.fromkeys("abcdef", run.summary.eval.benchmarks["general"])
+    several = dict.fromkeys("abcdef", run.eval.benchmarks["general"])
     alike = replace(
         run,
-        exams=dict.fromkeys(several, run.exams["general"]),
-        summary=run.summary.model_copy(update={"eval": run.summary.eval.model_copy(update={"benchmarks": several})}),
+        samples={named(p, name): run.samples[f"{p}-general"] for p in ("base", "final") for name in several},
+        summary=run.summary.model_copy(update={"eval": run.eval.model_copy(update={"benchmarks": several})}),
     )
     known = {each.difference.interval for each in changes(alike).values()}
-    together = paired_difference(*run.exams["general"], 6)
+    together = paired_difference(run.solved("base", "general"), run.solved("final", "general"), 6)
     assert together
     assert known == {together.interval} != {found.interval}
     ((name, _, before, _, trained, _, *change),) = exams(run).body
@@ -153,10 +154,10 @@ def test_what_the_warm_start_did_is_no_reinforcement(tmp_path: Path, warm: int, 
         begun = replace(with_adapter, config=with_adapter.config | {"warm_start.source": source})
         assert held_out(begun, found).head[2::3] == (name, f"since the {name}")
         assert f"The {name}, not reinforcement" in conclude(begun, found)
-        summary = begun.summary.model_copy(update={"eval": begun.summary.eval.model_copy(update={"warm": None})})
+        summary = begun.summary.model_copy(update={"eval": begun.eval.model_copy(update={"warm": None})})
         for accuracy in (1.0, 0.0):
             config = begun.config | {"reward.accuracy": accuracy}
-            unknown = replace(begun, summary=summary, warm_samples=(), config=config)
+            unknown = replace(begun, summary=summary, samples={**run.samples, "warm": []}, config=config)
             assert (finding(unknown), basis(unknown, found)) == ("none", "")
             assert re.match(f"No conclusion: .*{name}'s is not known", conclude(unknown, found))
 
@@ -172,7 +173,7 @@ def test_a_reward_that_weighs_no_answers_is_the_conclusion(tmp_path: Path, gain:
         (folder / "samples" / f"eval-{policy}.jsonl").write_text("".join(rows))
     found = read_run(folder)
     run = replace(found, config=found.config | {"reward.accuracy": 0.0})
-    said, of = conclude(run, compared(run)), reward_effect(run.before, run.after)
+    said, of = conclude(run, compared(run)), reward_effect(run.samples["base"], run.samples["final"])
     assert of
     assert (of.finding, finding(run), finding(found)) == (lead, lead, "unclear")
     assert of.difference.value == pytest.approx(1.5 * gain)
@@ -183,7 +184,8 @@ def test_a_reward_that_weighs_no_answers_is_the_conclusion(tmp_path: Path, gain:
     custom = replace(found, config=found.config | {"reward.custom": [{"function": "mine:short", "weight": 0.1}]})
     assert {row[0]: row[3] for row in held_out(custom, compared(custom)).body} == rows
     assert "reward" not in {row[0] for row in held_out(found, compared(found)).body}
-    lacking = replace(run, after=tuple(row.model_copy(update={"partial": True}) for row in run.after))
+    partial = [row.model_copy(update={"partial": True}) for row in run.samples["final"]]
+    lacking = replace(run, samples={**run.samples, "final": partial})
     assert "went from 0.24 to 0.99" in conclude(lacking, compared(lacking))
     assert conclude(replace(lacking, rows=()), compared(lacking)).startswith("No conclusion")
     assert (finding(lacking), basis(lacking, compared(lacking))) == ("none", "")

@@ -7,10 +7,9 @@ import pytest
 from actors.evaluation.statistics import Difference
 from actors.storage.documents import MetricsRow
 from launch.reporting import write
-from launch.reporting.comparison import Repeats
 from launch.reporting.exams.claims import ONE_SEED, conclude, findings, flags, verdict, verdict_on_size
 from launch.reporting.exams.gains import gain
-from launch.reporting.exams.results import ModelResults, Trained, read_results
+from launch.reporting.exams.results import ModelResults, SettingResults, read_results
 from launch.reporting.history import LEARNING_RATE, RANK, SEED, Run, read_sweep
 from tests.exam_folders import write_exam_sweep
 
@@ -108,7 +107,7 @@ def test_settings_are_no_seeds(tmp_path: Path) -> None:
     """Two learning rates 40 points apart, with two seeds 2 points apart, are shown together."""
     exams = {rate: {seed: {"sums": {1: {"a": level, "b": level}}} for seed, level in of} for rate, of in LEVELS.items()}
     runs = (Run("tiny", tmp_path, {RANK: 8}),)
-    trained = tuple(Trained(Repeats({LEARNING_RATE: rate}, runs), of) for rate, of in exams.items())
+    trained = tuple(SettingResults({LEARNING_RATE: rate}, runs, of) for rate, of in exams.items())
     found = gain([ModelResults("tiny", "", {"sums": {1: {"a": 0.3, "b": 0.3}, 10**6: {}}}, trained)])
     assert found
     difference, basis, _ = found
@@ -150,6 +149,6 @@ def test_changes_of_entropy_are_means_over_settings_by_seed(tmp_path: Path) -> N
         return Run("tiny", tmp_path, {RANK: 8, SEED: seed}, rows=tuple(map(MetricsRow.model_validate, rows)))
 
     settings = {1e-5: (-0.1, -0.2), 1e-4: (-0.3, -0.4)}
-    repeats = (Repeats({LEARNING_RATE: rate}, tuple(map(run, (0, 1), of))) for rate, of in settings.items())
-    model = ModelResults("tiny", "", {}, tuple(Trained(each, {}) for each in repeats))
+    repeats = ((({LEARNING_RATE: rate}, tuple(map(run, (0, 1), of)))) for rate, of in settings.items())
+    model = ModelResults("tiny", "", {}, tuple(SettingResults(*each, {}) for each in repeats))
     assert model.entropy_changes(8) == pytest.approx([-0.2, -0.3])
