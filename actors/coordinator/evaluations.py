@@ -1,6 +1,7 @@
 """Evaluations of a run's policies on its problems, within its budget."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -9,7 +10,7 @@ from statistics import fmean
 from actors.adapter_check.before_evaluation import without_effect
 from actors.adapter_check.prompts import CheckPrompts
 from actors.clock import cut_off
-from actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S
+from actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S, MOST_EVALUATION
 from actors.coordinator.context import RunContext
 from actors.coordinator.metrics import Standing
 from actors.coordinator.reference_set import ReferenceSet
@@ -248,8 +249,14 @@ class Evaluations:
         return folder.write_evaluation(name, adapter.version if adapter else 0, samples.scores(rows))
 
     def _miss(self, policy: str, exam: Exam, adapter: AdapterRef | None) -> None:
-        """Record that there was no time for a benchmark. An empty file of samples says that it was tried."""
-        self._run.folder.write_rows(f"eval-{named(policy, exam.name)}", ())
-        model, version = ("trained", adapter.version) if adapter else ("base", 0)
-        detail = f"there was no time to evaluate the {model} model on {exam.name}; launch/evaluate.py can measure it"
-        self._run.folder.append_event(version, EventKind.CUT_OFF, detail, f"evaluation on {exam.name}")
+        """Record that there was no time for a benchmark, and a budget that should hold all evaluations. An empty file
+        of samples says that it was tried.
+        """
+        run, seconds = self._run, self._sample_s * sum(each.n * len(each.problems) for each in self._sets)
+        run.folder.write_rows(f"eval-{named(policy, exam.name)}", ())
+        start_s = run.ledger.record.start_s + run.budget.expected("group")
+        whole_s = max(start_s + seconds / BASE_SHARE, seconds / MOST_EVALUATION, run.budget.total + 60)
+        hint = f": budget.minutes={math.ceil(whole_s / 60)} should hold it" if seconds else ""
+        detail = f"there was no time to evaluate the {'trained' if adapter else 'base'} model on {exam.name}{hint}"
+        version = adapter.version if adapter else 0
+        run.folder.append_event(version, EventKind.CUT_OFF, detail, f"evaluation on {exam.name}")

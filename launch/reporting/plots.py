@@ -18,7 +18,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from actors.coordinator.rules.selection import REWARD, SCORE
 from actors.evaluation.statistics import Mean, over_problems
 from actors.storage.documents import EventKind
-from actors.storage.run_record import RunRecord
 from conf.schema.reward import weighs_answers
 from launch.reporting.comparison import axis_name, finished, question
 from launch.reporting.health import events
@@ -170,8 +169,7 @@ def _validations(run: Run) -> dict[int, Mean]:
 
 def warm_start(run: Run) -> list[Plot]:
     """Draw the loss of the warm start over its own updates."""
-    losses = {row.update: row.metrics.get("warm_start/loss", nan) for row in RunRecord(run.folder).warm_start_rows()}
-    points = {update: loss for update, loss in losses.items() if isfinite(loss)}
+    points = {row.update: loss for row in run.warm_start if isfinite(loss := row.metrics.get("warm_start/loss", nan))}
     if not points:
         return []
     axes = blank()

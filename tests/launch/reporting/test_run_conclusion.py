@@ -65,8 +65,8 @@ def test_a_run_without_final_evaluation_or_update_has_no_conclusion(tmp_path: Pa
     run = read_run(write_run(tmp_path / "one", after=None, status="halted"))
     assert re.match("No conclusion: the trained model was not evaluated; .*it was time", conclude(run, effect(run)))
     assert f"of the base model was 8.3{SPACE}% on 24{SPACE}held-out problems" in conclude(run, effect(run))
-    no_time = Event.of(EventKind.CUT_OFF, "evaluation on hard", update=0, detail="no time for hard")
-    assert "No time for hard." in conclude(replace(run, events=[no_time]), effect(run))
+    no_time = Event.of(EventKind.CUT_OFF, "evaluation on hard", update=0, detail="no time: budget.minutes=9 holds it")
+    assert "budget.minutes=9" in conclude(replace(run, events=[no_time]), effect(run))
     run = replace(read_run(write_run(tmp_path / "two")), rows=(), summary=RunSummary(status="budget_exhausted"))
     assert conclude(run, compared(read_run(run.folder))).startswith("No conclusion: no update was made")
 
