@@ -159,9 +159,7 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
                 else:
                     for package in ("conf", "actors", "learner", "rewards", "launch"):  # Ray's workers look here first
                         if (file := Path(f"{package}.py")).exists():
-                            raise BadInput(
-                                f"{file.absolute()} hides a package of this project: rename it"
-                            )
+                            raise BadInput(f"{file.absolute()} hides a package of this project: rename it")
                     code = main(arguments, *more, **named)
                 if sys.stdout:
                     sys.stdout.flush()
