@@ -11,9 +11,8 @@ Examples:
     python launch/doctor.py conf=gsm8k measure=signal signal.minutes=5    # is it worth a day?
 
 The check of driver, GPUs, Python, compiler, disk, memory and the model takes seconds. Then the run's own engine and
-learner work for a minute or two; under NVIDIA's MPS three times, with 80, 90 and 100 % of the multiprocessors for the
-learner. The doctor prints the number of updates that the recipe would make, on a GPU also with other settings to copy,
-and keeps the measurement for later plans. The exit code is 1 if something forbids a run.
+learner work for a minute or two. The doctor prints the number of updates that the recipe would make, and keeps the
+measurement for later plans. The exit code is 1 if something forbids a run.
 
 `measure=signal` samples training problems as the run would, for `signal.minutes` at most, and gives a verdict: worth it
 or not, with the reason and the remedy. The exit code is then 0 only if it is worth it. `measure=all` does both.
@@ -25,6 +24,7 @@ if __name__ == "__main__":
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -41,16 +41,13 @@ from conf.errors import BadInput
 from conf.load import command_line as read
 from conf.schema import CommandLine
 from conf.schema.signal import SignalConfig
-from conf.settings import changed
 from conf.signals import scratch_folder
-from launch.checkup.failures import commonest
-from launch.checkup.findings import Finding, examine
-from launch.checkup.measurement import estimates, keep_measured, measure_actors
+from launch.checkup.findings import Finding, examine, resource_findings
+from launch.checkup.measurement import keep_measured, measure_actors
 from launch.checkup.rules import Figures, others, rule_for, shown
-from launch.checkup.signal import Sampled, figures_in, lines, longer, sample, signal_of
-from launch.plan.calibration import kept_in, plan_measured
+from launch.checkup.signal import Sampled, commonest, figures_in, lines, longer, sample, signal_of
+from launch.plan.measurements import Signal, keep, kept_in, recall
 from launch.plan.plan import Plan
-from launch.plan.signal import Signal, keep_signal
 from launch.plan.view import conclusion, source
 from launch.session.preparation import command_line, commit, find_and_check, planned
 
@@ -71,30 +68,35 @@ def main(arguments: list[str]) -> int:
     console, worth = PlainConsole(), True
     console.print(command_line("doctor.py", arguments))
     console.print(f"microbudget-rl {version('microbudget-rl')} {commit()}".strip())
-    findings, plan = examine(asked.config)
-    for found in findings:
-        console.print(found.line)
-    if plan is None:
+    findings, start = examine(asked.config)
+    for finding in findings:
+        console.print(finding.line)
+    if start is None:
         return 1
-    if plan.costs or signal:
-        with planned(plan.undecided, plan.machine) as (plan, notes):
-            for _, text, subject in notes:
-                if subject == "weights":
-                    console.print(Finding("shared weights", "warning", text).line)
-            try:
-                if speeds and plan.costs:
-                    calibrate(plan, console)
-                    known = plan_measured(plan.undecided, plan.machine).calibration
-                    plan = replace(plan, calibration=known)  # the actors keep their shares of the GPU
-                if signal:
-                    worth = judge(plan, asked.signal, console)
-            except (ActorDied, Halted) as error:
-                console.print(Finding("measuring", "bad", str(error)).line)
-                return 1
-            plan = plan_measured(plan.undecided, plan.machine).divided(plan.machine.cards)
+    with ExitStack() as running:
+        try:
+            plan, notes = running.enter_context(planned(*start))
+            unshared = (text for _, text, subject in notes if subject == "weights")
+            of_plan = [Finding("shared weights", "warning", text) for text in unshared]
+            of_plan += resource_findings(plan)
+        except BadInput as error:
+            of_plan = [Finding("plan", "bad", str(error))]
+        for finding in of_plan:
+            console.print(finding.line)
+        if any(finding.state == "bad" for finding in [*findings, *of_plan]):
+            return 1
+        try:
+            if speeds and plan.costs:
+                calibrate(plan, console)
+            if signal:
+                worth = judge(replace(plan, calibration=recall(plan.config, plan.machine)), asked.signal, console)
+        except (ActorDied, Halted) as error:
+            console.print(Finding("measuring", "bad", str(error)).line)
+            return 1
     if plan.costs is None:
         console.print("The rates of this GPU are not known: its first run measures them for later plans.")
     else:
+        plan = replace(plan, calibration=recall(plan.config, plan.machine))
         console.print(conclusion(plan))
         console.print(source(plan))
     return 0 if worth else 1
@@ -119,21 +121,13 @@ def calibrate(plan: Plan, console: Console) -> None:
     from actors.models.files import locate
 
     model_path = locate(plan.config.model)
-    console.print("Measuring for one to five minutes; engine and learner start first ...")
-    found = on_ray(plan, lambda folder: measure_actors(plan, model_path, folder, noted(console)))
-    console.print("\n".join(next(iter(found.values())).lines))
-    kept = [
-        keep_measured(measured, changed(plan.config, {"run.nvidia_mps_percentage": percentage}), plan.machine)
-        for percentage, measured in found.items()
-    ]
-    if all(kept):
+    console.print("Measuring for one or two minutes; engine and learner start first ...")
+    measured = on_ray(plan, lambda folder: measure_actors(plan, model_path, folder, noted(console)))
+    console.print("\n".join(measured.lines))
+    if keep_measured(measured, plan):
         console.print(f"Kept for the next plan in {kept_in(plan.config)}")
     else:
         console.print("Not kept for plans: the measurement of a whole run on this machine is better")
-    if plan.machine.gpus:
-        console.print("Settings by these measurements; copy one to the run's command:")
-        for name, each in sorted(estimates(plan, found).items(), key=lambda item: item[1].update_s):
-            console.print(f"  {name}: {duration(each.update_s)} per update, {each.updates:,} updates")
 
 
 def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
@@ -143,7 +137,7 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
 
     def examined(sampled: Sampled) -> tuple[Plan, Signal, Figures]:
         signal = signal_of(sampled, config)
-        planned = plan.again({}, calibration=replace(plan.calibration, workload=signal.workload))
+        planned = replace(plan, calibration=replace(plan.calibration, workload=signal.workload))
         return planned, signal, figures_in(planned, signal)
 
     def go_on(sampled: Sampled) -> bool:
@@ -160,10 +154,8 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     said = (rule.with_warm_start() if config.warm_start.source else rule).sentence(
         figures, n=str(signal.n), limits=longer(plan)
     )
-    signal = replace(signal, verdict=rule.verdict, warning="" if rule.worth else said)
-    for folder in (Path(config.run.folder), kept_in(config).parent):  # two in a sweep
-        kept = keep_signal(signal, config, folder)
-    console.print(f"Kept for the next plan in {kept}")
+    keep(replace(signal, verdict=rule.verdict, warning="" if rule.worth else said), config, plan.machine)
+    console.print(f"Kept for the next plan in {kept_in(config)}")
     console.print(Text(said, "bold green" if rule.worth else "bold yellow"))
     if also := " or ".join(sorted(others(figures))):
         console.print(f"Not certain: within the intervals it may be {also}; raise signal.minutes or signal.problems.")

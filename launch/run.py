@@ -47,8 +47,8 @@ from conf.schema import CommandLine, Config
 from conf.settings import changed, settings
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.network import cluster_warning, free_port
-from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import check_host, check_nodes, needs_of_run
+from launch.plan.measurements import plan_measured
 from launch.plan.plan import count_problems, with_problems
 from launch.plan.refusal import check_budget
 from launch.plan.view import render_plan, render_scaling, scale

@@ -1,6 +1,7 @@
 """The wall-clock budget of a run."""
 
 import asyncio
+import math
 from collections import deque
 from statistics import median
 
@@ -27,9 +28,21 @@ MOST_EVALUATION = 1 / 4
 """Largest fraction of the budget held back for the final evaluations. Cut short, they have fewer problems."""
 
 
-def evaluations_reserved(policies: int) -> float:
-    """Return the reserve for the evaluations of so many policies, as a multiple of the base evaluation's duration."""
-    return EVALUATION_SAFETY + policies - 1
+def evaluations_reserve(
+    total_s: float, policies: int, evaluate_s: float, exams_s: float, least_s: float = 0.0
+) -> float:
+    """Return the seconds of a budget held back for the final evaluations of so many policies, one with benchmarks.
+
+    evaluate_s, exams_s: of the base model on the held-out problems, and on all benchmarks. least_s: of work beside them
+    """
+    wanted_s = (EVALUATION_SAFETY + policies - 1) * evaluate_s + EVALUATION_SAFETY * exams_s
+    return min(max(wanted_s, least_s), MOST_EVALUATION * total_s)
+
+
+def enough_s(used_s: float, policies: int, evaluate_s: float, exams_s: float) -> float:
+    """Return the smallest budget that holds so many seconds beside the reserve for the final evaluations."""
+    wanted_s = evaluations_reserve(math.inf, policies, evaluate_s, exams_s)
+    return min(used_s + wanted_s, used_s / (1 - MOST_EVALUATION))
 
 
 def cost_of(price_per_hour: float | None, seconds: float) -> float | None:
@@ -80,13 +93,13 @@ class Budget:
     def evaluation_reserve(self) -> float:
         """Seconds held back for the final evaluations, during which the adapter is inspected. A benchmark has one."""
         exams_s = sum(max(self._newest(step)) for step in self._durations if step.startswith("evaluate-"))
-        wanted_s = evaluations_reserved(self._policies) * max(self._newest("evaluate")) + EVALUATION_SAFETY * exams_s
-        return min(max(wanted_s, self.expected("inspect")), MOST_EVALUATION * self.total)
+        evaluate_s, inspect_s = max(self._newest("evaluate")), self.expected("inspect")
+        return evaluations_reserve(self.total, self._policies, evaluate_s, exams_s, inspect_s)
 
     @property
     def evaluation_s(self) -> float:
         """Seconds that the final evaluations are expected to take."""
-        return self.evaluation_reserve * self._policies / evaluations_reserved(self._policies)
+        return self.evaluation_reserve * self._policies / (EVALUATION_SAFETY + self._policies - 1)
 
     def expect(self, step: str, seconds: float) -> None:
         """Learn from a measured duration of `step`."""

@@ -72,8 +72,7 @@ class RunConfig:
     nvidia_mps_percentage: int = setting(
         MPS_PERCENTAGE, "our choice: the other multiprocessors are free for decoding", ge=1, le=100
     )
-    """Under NVIDIA's MPS, the percentage of a GPU's multiprocessors that a learner beside an engine may use. On a GPU
-    the doctor measures 80, 90 and 100."""
+    """Under NVIDIA's MPS, the percentage of a GPU's multiprocessors that a learner beside an engine may use."""
     deterministic: bool = setting(False, "our choice: it costs the overlap, and on a CPU more", affects="learning")
     """Whether the run can be repeated to the bit: the same machine, versions and settings give the same adapters and
     metrics (except times), even after an interruption. It sets learner.max_staleness=0, paces schedules by updates,

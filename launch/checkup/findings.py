@@ -18,12 +18,11 @@ from conf.command import SET_UP
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware import gpus
-from launch.hardware.gpus import Gpu, ask_driver, check_mode, gpu_of, select
+from launch.hardware.gpus import Gpu, ask_driver, gpu_of, select
 from launch.hardware.machine import GIB, Machine, detect
-from launch.plan.calibration import plan_measured
 from launch.plan.host_needs import needs_of_run, resources
 from launch.plan.plan import Plan
-from launch.plan.refusal import LARGEST_CPU_MODEL, check_plan
+from launch.plan.refusal import LARGEST_CPU_MODEL
 from launch.session.admission import resolve_model
 
 State = Literal["good", "warning", "bad"]
@@ -56,22 +55,15 @@ class Finding:
         return Text.assemble((self.state, STYLES[self.state]), f" {self.name}: {self.text}")
 
 
-def examine(config: Config) -> tuple[list[Finding], Plan | None]:
-    """Return the findings on machine, software and model, and the plan, or None if something forbids a run."""
+def examine(config: Config) -> tuple[list[Finding], tuple[Config, Machine] | None]:
+    """Return the findings on machine, software and model, and what to plan with; None without a working GPU driver."""
     findings = list(gpu_findings(config.device)) if config.device != "cpu" else []
-    plan = None
-    if not any(found.state == "bad" for found in findings):
-        machine = detect(config.device)
-        config = resolve_model(config, machine)
-        findings = [machine_finding(machine), *findings, *software_findings(machine), model_finding(config)]
-        try:
-            plan = plan_measured(config, machine)
-            check_plan(plan)
-            check_mode(machine.cards, plan.placement, plan.config.run.mps)
-            findings += resource_findings(plan, Path(config.run.folder, config.run.name))
-        except BadInput as error:
-            findings.append(Finding("plan", "bad", str(error)))
-    return findings, None if any(found.state == "bad" for found in findings) else plan
+    if any(found.state == "bad" for found in findings):
+        return findings, None
+    machine = detect(config.device)
+    config = resolve_model(config, machine)
+    findings = [machine_finding(machine), *findings, *software_findings(machine), model_finding(config)]
+    return findings, (config, machine)
 
 
 def gpu_findings(device: str = "auto") -> Iterator[Finding]:
@@ -159,9 +151,9 @@ def software_findings(machine: Machine) -> Iterator[Finding]:
         yield Finding("compiler", "bad" if machine.gpus else "warning", text + without)
 
 
-def resource_findings(plan: Plan, folder: Path) -> Iterator[Finding]:
-    """Yield the findings on disk, shared memory and memory for a planned run. folder: the run's."""
-    for each in resources(needs_of_run(plan), folder):
+def resource_findings(plan: Plan) -> Iterator[Finding]:
+    """Yield the findings on disk, shared memory and memory for a planned run."""
+    for each in resources(needs_of_run(plan), Path(plan.config.run.folder, plan.config.run.name)):
         if not each.needed:
             continue
         text = f"{amount(each.free)} free, a run needs {amount(each.needed)}"

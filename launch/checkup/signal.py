@@ -1,7 +1,8 @@
 """Samples training problems as a run would, and says what a run could learn from them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import takewhile
@@ -18,15 +19,15 @@ from actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status
 from actors.protocols import Verifier
 from actors.runtime.supervision import Record
 from actors.storage.documents import EvaluatedSample
-from conf.errors import BadInput
+from conf.errors import BadInput, printable
 from conf.schema import Config
 from conf.schema.signal import SignalConfig
 from conf.settings import changed
 from launch.checkup.measurement import started_engines
 from launch.checkup.rules import Figures, shown
 from launch.plan.calibration import LEAST_VARIED
+from launch.plan.measurements import Signal
 from launch.plan.plan import Plan
-from launch.plan.signal import Signal
 from launch.plan.time import Workload
 from rewards.verify.text.extraction import BOX
 from rewards.weighted_sum import reward_function
@@ -37,6 +38,13 @@ PARTS = 10
 AT_A_LOOK = 0.9894
 """Confidence of an interval after one part, with which those after ten parts hold together in 95 % of the cases:
 Pocock 1977 (Biometrika 64, 191)."""
+
+
+COMMONEST = 5
+"""Most ways to fail that are shown."""
+
+SHOWN = 100
+"""Characters shown of the beginning of a text, and of its end."""
 
 
 @dataclass(frozen=True)
@@ -210,3 +218,40 @@ def longer(plan: Plan) -> str:
     if tokens <= rollout.max_response_tokens:
         return "a model with a longer context"
     return f"rollout.max_response_tokens={tokens}"
+
+
+def commonest(samples: Samples) -> Iterator[str]:
+    """Yield a line for each of the commonest ways to fail: how many of the responses, and the first such sample."""
+    ways = defaultdict[str, list[EvaluatedSample]](list)
+    rows = [row for of_problem in samples for row in of_problem]
+    for row in rows:
+        if way := way_to_fail(row):
+            ways[way].append(row)
+    for way, failed in sorted(ways.items(), key=lambda item: -len(item[1]))[:COMMONEST]:
+        row = failed[0]
+        yield (
+            f"{len(failed) / len(rows):.1%} {way}: {_short(row.prompt, 0)} → {_short(row.response)}"
+            f" (reference answer {_short(row.gold)})"
+        )
+
+
+def way_to_fail(row: EvaluatedSample) -> str:
+    """Return how a response failed, empty for a right one."""
+    if row.failure:
+        return f"the reward function failed: {_short(row.failure.partition(', on problem ')[0])}"
+    cut = row.finish_reason == "length"
+    match row.status:
+        case Status.CORRECT:
+            return ""
+        case Status.UNPARSABLE if row.extracted:
+            return f"an answer that cannot be read{', cut off at the limit' if cut else ''}"
+        case Status.UNPARSABLE:
+            return "cut off at the limit without an answer" if cut else "ended without an answer in a box"
+        case Status.WRONG:
+            return f"a wrong answer{', cut off at the limit' if cut else ''}"
+    return f"verifier: {row.status}"
+
+
+def _short(text: str, head: int = SHOWN) -> str:
+    """Return a text on one line, as it may be shown on any screen. head: characters of its beginning to show."""
+    return printable(text if len(text) <= head + SHOWN else f"{text[:head]}… {text[-SHOWN:]}")

@@ -5,38 +5,17 @@ from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any
-
-from pydantic import OnErrorOmit, TypeAdapter
 
 from actors.formats import duration
-from actors.models.files import known_pin
-from actors.storage.documents import FormattedDocument
-from actors.storage.files import read_document, write_document
 from actors.storage.run_record import RunRecord
-from conf.schema import Config
-from conf.schema.run import MPS_PERCENTAGE
-from conf.settings import changed
 from launch.hardware.machine import Machine
 from launch.plan.estimate import Pace
-from launch.plan.plan import Plan, make_plan
-from launch.plan.signal import best_workload, recipe_of
+from launch.plan.measurements import keep, recipe_of
+from launch.plan.plan import make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
 
 Metrics = Mapping[str, float]
 """A row of metrics.jsonl."""
-
-KEPT = "calibration.json"
-"""Name of the file with all measurements, in the folder of all runs."""
-
-CALIBRATIONS = TypeAdapter(dict[str, OnErrorOmit[Calibration]])
-
-
-class KeptCalibrations(FormattedDocument):
-    """calibration.json. measurements: calibrations by machine, model and lengths; impossible ones are ignored."""
-
-    measurements: dict[str, Any]
-
 
 WARM_UP = 2
 """Number of first updates that are not measured: they use kernels for the first time."""
@@ -111,7 +90,6 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
     factors = {part: max(took / planned, LEAST_FACTOR) for part, (took, planned) in seconds.items() if took and planned}
     return Calibration(
         **factors,
-        score=factors.get("learn", 1.0),
         start_s=(ledger.start_s or None) if (ledger := run.ledger()) else None,
         workload=workload,
         of=f"{count} updates of {config.model.path} at rank {config.lora.rank}",
@@ -131,78 +109,3 @@ def _workload(run: RunRecord, rows: Sequence[Metrics]) -> Workload:
         varied=min(max(1 - fmean(row["groups/zero_variance"] for row in rows), LEAST_VARIED), 1.0),
         recipe=recipe_of(run.config()),
     )
-
-
-def plan_measured(config: Config, machine: Machine, folder: Path | None = None) -> Plan:
-    """Plan a run by the measurements of earlier runs. folder: the folder of those runs, if not `run.folder`.
-
-    If run.nvidia_mps=auto has never been measured with MPS, measurements without it count: MPS may not work here.
-    """
-    plan = make_plan(config, machine)
-    found = recall(plan.config, machine, folder)
-    if not found.of and config.run.nvidia_mps == "auto":
-        found = recall(changed(plan.config, {"run.nvidia_mps": "off"}), machine, folder)
-    return plan if found == UNMEASURED else plan.again({}, calibration=found)
-
-
-def keep(calibration: Calibration, config: Config, machine: Machine) -> None:
-    """Keep a measurement for the next plan with the same `run.folder`; it replaces the last one of its kind.
-
-    Raises BadInput if a file of that name is damaged or somebody else's.
-    """
-    key, file = _machine_key(config, machine) + _lengths_key(config), kept_in(config)
-    known = _known(file)
-    known.pop(key, None)  # the newest is the last
-    known[key] = calibration
-    file.parent.mkdir(parents=True, exist_ok=True)  # the doctor measures before there is a run
-    write_document(file, KeptCalibrations(measurements=CALIBRATIONS.dump_python(known)))
-
-
-def recall(config: Config, machine: Machine, folder: Path | None = None) -> Calibration:
-    """Return the last measurement of a model on this machine in this dtype, with its workload only at the same lengths.
-
-    From another machine, return only the workload: it does not depend on the machine. The doctor's signal replaces the
-    workload of other recipes. folder: see `plan_measured`.
-    """
-    here, lengths = _machine_key(config, machine), _lengths_key(config)
-    file = folder / KEPT if folder else kept_in(config)
-    found = _measured(_known(file), config, here, lengths)
-    return replace(found, workload=best_workload(found.workload, config, file.parent))
-
-
-def _measured(known: Mapping[str, Calibration], config: Config, here: str, lengths: str) -> Calibration:
-    if on_this := [found for key, found in known.items() if key.startswith(here)]:
-        return known.get(here + lengths) or replace(on_this[-1], workload=None)
-    model = f", {config.model.path} in "
-    elsewhere = [found.workload for key, found in known.items() if model in key and key.endswith(f": {lengths}")]
-    return replace(UNMEASURED, workload=elsewhere[-1] if elsewhere else None)
-
-
-def _known(file: Path) -> dict[str, Calibration]:
-    kept = read_document(file, KeptCalibrations)
-    return CALIBRATIONS.validate_python(kept.measurements if kept else {})
-
-
-def kept_in(config: Config) -> Path:
-    """Return the file of all measurements; runs of a sweep share the file next to the sweep's folder."""
-    folder = Path(config.run.folder)
-    return (folder.parent if (folder / "sweep.json").exists() else folder) / KEPT
-
-
-def _machine_key(config: Config, machine: Machine) -> str:
-    """Name machine, model, dtype and, on a GPU, the switches that change its speed."""
-    model = f"{config.model.path} in {config.model.dtype}"
-    if not machine.gpus:
-        return f"{machine.name} × {len(machine.cores)}, {model}: "
-    percentage = config.run.nvidia_mps_percentage
-    switches = {
-        "run.nvidia_mps": config.run.mps,
-        f"{percentage} % of the multiprocessors": config.run.mps and percentage != MPS_PERCENTAGE,
-        "plain kernels": not config.learner.fused_kernels,
-    }
-    return f"{machine.name}, {model}{''.join(f' with {name}' for name, on in switches.items() if on)}: "
-
-
-def _lengths_key(config: Config) -> str:
-    """Name the model's files and the settings that decide the lengths of prompts and responses."""
-    return f"{config.data.origin}, {config.rollout.max_response_tokens}, {known_pin(config.model)}"

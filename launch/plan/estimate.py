@@ -1,34 +1,30 @@
-"""Seconds per update in closed form: the work of rollouts and learner, and how much of it overlaps.
+"""Seconds per update: decode, learn, sync and verify, and how much of them overlaps.
 
-Under a steady staleness limit η, the groups of a batch start when a version is published, and the update that consumes
-them ends at most η + 1 updates later. With P seconds per update, G seconds to generate a batch, L seconds of learning
-and S seconds of weight sync,
+With max_staleness 0, an update takes the sum of all four. With a staleness η above 0 it takes the longest of these:
 
-    G + L ≤ (1 + η) · P,    G + S ≤ slots · P,    P ≥ L.
+- learning: the learner's passes, its optimizer steps and the weight sync
+- decoding the samples of an update while the engine always has as many at once as fit
+- the P with which a batch, from its first request to its last response, takes (1 + η) P − learning: its groups start
+  when a version is published, and the update that consumes them ends at most η + 1 updates later
+- the P with which it takes adapter slots · P − sync: a slot is only free when the last request of its version has ended
 
-The second holds because an adapter slot is only free when the last request of its version has ended. Little's law gives
-the decoding steps per update: N = samples · length / samples decoded at once. On a shared GPU, engine and learner each
-proceed at half of `together` while both compute. Engines on GPUs of their own take over work from the
-slower ones.
+On a shared GPU, engine and learner each proceed at half of `TOGETHER` while both compute.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import NormalDist
 
-from actors.coordinator.budget import EVALUATION_SAFETY, MOST_EVALUATION, evaluations_reserved
+from actors.coordinator.budget import evaluations_reserve
 from actors.models.sizes import adapter_slots, answers_alone, groups_at_once
 from actors.runtime.placement import Placement
 from conf.schema import Config
-from launch.plan.time import Costs, Workload
-from launch.plan.warm_start import WarmStart, plan_warm_start
+from conf.schema.warm_start import PASSES, SAMPLING_SHARE
+from launch.plan.time import SPEEDS, TOGETHER, Costs, Workload
 
-ROUNDS = 100
-"""Steps of the fixed-point iteration for P; each halves the distance."""
-
-LEAST_ROOM = 0.1
-"""Least number of updates that a batch has for its generation; if the learner takes longer, P follows from L."""
+RIGHT = 0.066
+"""Assumed fraction of the model's own responses that are right: that of the bundled model in quickstart_warm."""
 
 BUSY = 0.8
 """Fraction of the time above which a part is the bottleneck; if neither reaches it, waiting is the bottleneck."""
@@ -59,6 +55,26 @@ class Pace:
         if max(self.rollouts_busy, self.learner_busy) < BUSY:
             return "waits"
         return "generation" if self.generate_s > self.learn_s else "learning"
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """The planned warm start.
+
+    samples, sample_s: the model's own responses, and seconds for them
+    updates, update_s: its updates, and seconds of each
+    most_s: seconds that it may take; without end in a deterministic run
+    """
+
+    samples: int
+    sample_s: float
+    updates: int
+    update_s: float
+    most_s: float
+
+    @property
+    def seconds(self) -> float:
+        return min(self.sample_s + self.updates * self.update_s, self.most_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +130,20 @@ class Estimate(Pace):
     def updates_in_all(self, made: int, spent_s: float) -> int:
         """Return the number of updates of a run that has made so many when it starts again. spent_s: seconds before."""
         budget = self.config.budget
-        wanted = evaluations_reserved(self.config.final_policies) * self.evaluate_s + EVALUATION_SAFETY * self.exams_s
-        reserve = min(wanted, MOST_EVALUATION * budget.seconds) + self.validation_s
+        reserve = evaluations_reserve(budget.seconds, self.config.final_policies, self.evaluate_s, self.exams_s)
+        reserve += self.validation_s
         policies = 2 if self.config.starts_apart and not self.warm_start else 1
         before_s = 0.0 if made else policies * self.evaluate_s + self.exams_s + self.warm_start_s
         left = budget.seconds - spent_s - self.start_s - reserve - before_s
         updates = made + max(0, int(left / (self.update_s + self.validate_s)))
         return updates if budget.updates is None else min(updates, budget.updates)
+
+    @property
+    def update_range(self) -> tuple[int, int]:
+        """The fewest and the most updates, if the hardware is as slow or as fast as SPEEDS."""
+        times = ("update_s", "evaluate_s", "validation_s", "exams_s")
+        low, high = (replace(self, **{name: getattr(self, name) / speed for name in times}) for speed in SPEEDS)
+        return low.updates, high.updates
 
     @property
     def spent_s(self) -> float:
@@ -130,44 +153,34 @@ class Estimate(Pace):
         return min(asked, budget.seconds) if budget.updates else budget.seconds
 
 
-def estimate(
-    config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int, together: float
-) -> Estimate:
-    """Return the mean durations of a run. at_once: samples that an engine decodes at once. together: see `TOGETHER`."""
-    samples, decoded, all_steps, fixed_s = _generation(config, costs, workload, placement, at_once)
-    passes_s, gradient_s, host_s = _learning(config, costs, workload, placement)
-    staleness, tokens, slots = config.learner.max_staleness, config.adapter_check.tokens, adapter_slots(config)
+def estimate(config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int) -> Estimate:
+    """Return the mean durations of a run. at_once: samples that an engine decodes at once."""
+    staleness, slots = config.learner.max_staleness, adapter_slots(config)
+    fixed_s, full_s, batch_s = _generation(config, costs, workload, placement, at_once)
+    passes_s, beside_s = _learning(config, costs, workload, placement)
+    together = TOGETHER[config.run.mps] if placement.device == "cuda" else 1.0
     contended = 2 / together if placement.shared and staleness else 1.0
-    learns_s, tail_s = passes_s + host_s, config.rollout.samples_per_problem * costs.verify_s
-    slowed_s, beside = 0.0, _beside(placement)
-    if not staleness:
-        alone_s = fixed_s + costs.step_s * all_steps + tail_s
-        waits_s = max(0.0, tokens * costs.decode_s(config.adapter_check.problems) - gradient_s)
-        learn_s = learns_s + waits_s + costs.sync_s
-        update_s = alone_s + learn_s
+    slowed_s = (contended - 1) * min(passes_s, fixed_s + batch_s)
+    learn_s = passes_s + beside_s + slowed_s + costs.sync_s
+    if staleness:
+        beside = placement.shared_gpus / len(placement.rollouts) if placement.device == "cuda" else placement.shared
+        fixed_s += beside * slowed_s
+        paced = _paced(fixed_s, batch_s, 1 + staleness, learn_s), _paced(fixed_s, batch_s, slots, costs.sync_s)
+        generate_s = max(fixed_s + full_s, *paced)
+        update_s = max(generate_s, learn_s)
     else:
-        update_s, steps = fixed_s + learns_s, all_steps
-        for _ in range(ROUNDS):
-            alone_s = fixed_s + costs.step_s * steps
-            slowed_s = (contended - 1) * min(passes_s, alone_s)
-            waits_s = max(0.0, tokens * update_s / steps - gradient_s)  # for the engines in the adapter check
-            learn_s = learns_s + slowed_s + waits_s + costs.sync_s
-            steps = max(
-                samples * workload.response / decoded,
-                all_steps / max(1 + staleness - learn_s / update_s, LEAST_ROOM),
-                all_steps / max(slots - costs.sync_s / update_s, LEAST_ROOM),
-            )
-            update_s = (update_s + max(fixed_s + costs.step_s * steps + beside * slowed_s, learn_s)) / 2
+        generate_s = fixed_s + batch_s + config.rollout.samples_per_problem * costs.verify_s
+        update_s = generate_s + learn_s
     response_s = _response_s(workload.response, costs, at_once, len(placement.rollouts))
     warms = bool(config.warm_start.source)
     evaluate_s = partial(_evaluate_s, config, costs, workload, placement, at_once)
     return Estimate(
         config=config,
         start_s=costs.start_s,
-        tokens=samples * _engines(config, placement) * workload.response,
+        tokens=_samples(config, workload) * workload.response,
         update_s=update_s,
-        generate_s=min(alone_s + beside * slowed_s, update_s),
-        learn_s=min(learn_s, update_s),
+        generate_s=generate_s,
+        learn_s=learn_s,
         contended=contended,
         evaluate_s=evaluate_s(config.eval.problems, config.eval.n),
         validation_s=evaluate_s(config.validation.problems, 1) if config.validation.every else 0.0,
@@ -175,50 +188,54 @@ def estimate(
     )
 
 
+def _paced(fixed_s: float, batch_s: float, versions: float, other_s: float) -> float:
+    """Return the seconds P per update with which a batch has `versions` · P − other_s.
+
+    fixed_s per update is not decoding steps, so that P = fixed_s + batch_s / (versions − other_s / P).
+    """
+    both = versions * fixed_s + batch_s + other_s
+    return (both + math.sqrt(both**2 - 4 * versions * fixed_s * other_s)) / (2 * versions)
+
+
 def _engines(config: Config, placement: Placement) -> int:
     """Return the number of engines that have work: staleness limits the groups in flight."""
     return min(len(placement.rollouts), config.learner.problems_per_update * (1 + config.learner.max_staleness))
 
 
-def _beside(placement: Placement) -> float:
-    """Return the fraction of the engines that share a GPU, or its cores, with the learner."""
-    if placement.device == "cuda":
-        return placement.shared_gpus / len(placement.rollouts)
-    return float(placement.shared)
+def _samples(config: Config, workload: Workload) -> float:
+    """Return the samples per update. Dynamic sampling replaces the groups without a gradient."""
+    trained = config.learner.problems_per_update * config.rollout.samples_per_problem
+    return trained / workload.varied if config.learner.dynamic_sampling else trained
 
 
 def _generation(
     config: Config, costs: Costs, workload: Workload, placement: Placement, at_once: int
-) -> tuple[float, float, float, float]:
-    """Return the work of an engine per update: its samples, the largest mean number of them that it decodes at once,
-    the decoding steps from the start of a batch to its last sample's end, and its seconds beside these steps.
+) -> tuple[float, float, float]:
+    """Return an engine's seconds per update: beside its decoding steps, in them while it is full, and in those from
+    a batch's first request to its last response.
     """
-    problems, each, length = config.learner.problems_per_update, config.rollout.samples_per_problem, workload.response
-    most, overlaps = config.rollout.max_response_tokens, config.learner.max_staleness > 0
-    sampled = 1 / workload.varied if config.learner.dynamic_sampling else 1.0  # groups per group that is trained on
-    started = problems * each / _engines(config, placement)
+    each, length, longest = config.rollout.samples_per_problem, workload.response, config.rollout.max_response_tokens
+    samples = _samples(config, workload) / _engines(config, placement)
     places = groups_at_once(config, placement.device) * each  # a group keeps its places until its longest sample ends
-    decoded = min(at_once, places * length / longest_of(each, workload, most))
-    last = longest_of(problems * sampled * each, workload, most)
-    full = decoded if overlaps or places < started else at_once
-    steps = max(last, started * length / full + last - length) * sampled
-    fixed_s = started * sampled * (workload.fresh / each * costs.prefill_s + length * (costs.sample_s + costs.cache_s))
-    return started * sampled, decoded, steps, fixed_s
+    decoded = min(at_once, places * length / longest_of(each, workload, longest))
+    last = longest_of(config.learner.problems_per_update * each, workload, longest)
+    samples_s = samples * (workload.fresh / each * costs.prefill_s + length * costs.sample_s)
+    full = decoded if config.learner.max_staleness or places < samples else at_once
+    batch_steps = max(last, samples * length / full + last - length)
+    return samples_s, costs.step_s * samples * length / decoded, costs.step_s * batch_steps
 
 
-def _learning(config: Config, costs: Costs, workload: Workload, placement: Placement) -> tuple[float, float, float]:
-    """Return the learner's seconds per update: on its device, the part of them before the adapter check, and on the
-    host while that device is free.
-    """
+def _learning(config: Config, costs: Costs, workload: Workload, placement: Placement) -> tuple[float, float]:
+    """Return the learner's seconds per update on its device, and while that device is free."""
     learner, check = config.learner, config.adapter_check
     every = learner.dynamic_sampling or config.algorithm.regularised
-    varied = learner.problems_per_update * (1 if every else workload.varied)
-    group = workload.fresh + config.rollout.samples_per_problem * workload.response
-    gradient_s = varied * group * costs.learn_s / len(placement.learners)
-    check_s = check.problems * (workload.fresh + check.tokens) * costs.score_s
+    groups = learner.problems_per_update * (1 if every else workload.varied)
+    tokens = groups * (workload.fresh + config.rollout.samples_per_problem * workload.response)
+    checked = check.problems * (workload.fresh + check.tokens) / 2  # passes without gradients
+    passes_s = (tokens / len(placement.learners) + checked) * costs.learn_s
+    waits_s = max(check.tokens * costs.decode_s(check.problems) - passes_s, 0.0)  # for the engines' part of the check
     on_host = placement.device == "cuda" and learner.offload == "cpu"
-    passes_s = gradient_s + check_s + (0.0 if on_host else costs.update_s)
-    return passes_s, gradient_s, costs.update_s if on_host else 0.0
+    return passes_s + (not on_host) * costs.update_s, waits_s + on_host * costs.update_s
 
 
 def _evaluate_s(
@@ -246,3 +263,29 @@ def longest_of(samples: float, workload: Workload, most: int) -> float:
     above = NormalDist().inv_cdf(1 - 0.56 / samples)
     scale = workload.spread / 3
     return float(min(most, workload.response * (1 - scale**2 + above * scale) ** 3))
+
+
+def plan_warm_start(
+    config: Config, costs: Costs, workload: Workload, placement: Placement, response_s: float
+) -> WarmStart:
+    """Return the warm start of a run that has one. response_s: seconds of the engines per response."""
+    warm, each = config.warm_start, config.rollout.samples_per_problem
+    most_s = math.inf if config.run.deterministic else warm.fraction * config.budget.seconds
+    samples, found = 0, warm.demonstrations
+    if warm.from_itself:
+        per_problem = min(RIGHT * each, warm.per_problem)
+        in_time = SAMPLING_SHARE * most_s / (each * response_s)
+        most = sum(each.size or math.inf for each in config.data.by_source.values())
+        groups = int(min(math.ceil(found / per_problem), most, in_time))
+        samples = groups * each
+        found = min(found, max(1, int(groups * per_problem)))
+    tokens = min(warm.demonstrations, warm.demonstrations_per_update) * (workload.fresh + workload.response)
+    update_s = tokens * costs.learn_s / len(placement.learners) + costs.update_s
+    updates = PASSES * math.ceil(found / warm.demonstrations_per_update)
+    return WarmStart(
+        samples=samples,
+        sample_s=samples * response_s,
+        updates=min(updates, warm.updates or updates),
+        update_s=update_s / config.algorithm.steps_per_batch,
+        most_s=most_s,
+    )

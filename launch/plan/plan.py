@@ -21,7 +21,6 @@ from launch.hardware.machine import Machine
 from launch.plan.estimate import Estimate, estimate
 from launch.plan.memory import Fit, memory_of
 from launch.plan.time import (
-    TOGETHER,
     UNMEASURED,
     Calibration,
     Costs,
@@ -125,13 +124,6 @@ class Plan(Fit):
         costs = costs_of(self.config, self.shape, self.machine, self.placement, self.workload)
         return self.calibration.correct(costs) if costs else None
 
-    @property
-    def together(self) -> float:
-        """The factor of `TOGETHER` for this run, 1 without a GPU."""
-        if self.placement.device != "cuda":
-            return 1.0
-        return self.calibration.together or TOGETHER[self.config.run.mps]
-
     @cached_property
     def estimate(self) -> Estimate | None:
         """Mean durations of the run; None without costs, or if not one sample fits."""
@@ -141,7 +133,7 @@ class Plan(Fit):
         if found := self.problems:
             counts = {"eval.problems": found.heldout, "validation.problems": max(found.selection, 1)}
             counts["data.size"] = found.train
-        facts = self.costs, self.workload, self.placement, self.at_once, self.together
+        facts = self.costs, self.workload, self.placement, self.at_once
         planned = estimate(config := changed(self.config, counts), *facts)
         exams = (changed(config, {"eval.problems": each.problems, "eval.n": each.n}) for each in self.exams)
         return replace(planned, exams_s=sum(estimate(exam, *facts).evaluate_s for exam in exams))
@@ -151,20 +143,10 @@ class Plan(Fit):
         """The configuration as it was given."""
         return changed(self.config, self.given)
 
-    def again(self, change: Change, machine: Machine | None = None, calibration: Calibration | None = None) -> "Plan":
-        """Plan the run with other settings, on another machine or by another measurement; all decisions are open."""
-        config, calibration = changed(self.undecided, change), calibration or self.calibration
-        plan = _plan(config, machine or self.machine, self.shape, calibration)
+    def again(self, change: Change, machine: Machine | None = None) -> "Plan":
+        """Plan the run with other settings or on another machine; all decisions are open."""
+        plan = _plan(changed(self.undecided, change), machine or self.machine, self.shape, self.calibration)
         return replace(plan, problems=self.problems, exams=self.exams)
-
-    @cached_property
-    def other_mps(self) -> "Plan | None":
-        """The plan with NVIDIA's MPS on instead of off, or off instead of on; None where no GPU is shared."""
-        if not (self.machine.gpus and self.placement.shared):
-            return None
-        mps = "off" if self.config.run.mps else "on"
-        change: Change = {"learner.world_size": len(self.placement.learners), "run.nvidia_mps": mps}
-        return self.again(change, calibration=replace(self.calibration, together=None))
 
 
 def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEASURED) -> Plan:

@@ -20,8 +20,8 @@ CORES = tuple(range(8))
 
 HEAD = f"""# Which recipe on which GPU
 
-Planned updates per day on one GPU, without NVIDIA's MPS and with it. They are **estimates**: no GPU was measured yet,
-and MPS may not work on yours. Settings behind "with" make a recipe fit; a smaller `lora.rank` or fewer
+Planned updates per day on one GPU, with NVIDIA's MPS. They are **estimates**, and a range: no GPU was measured yet, and
+MPS may not work on yours. Settings behind "with" make a recipe fit; a smaller `lora.rank` or fewer
 `rollout.max_response_tokens` change what is trained. "Too few" are fewer than {FEWEST_UPDATES} updates, in which
 nothing will be learned. Prices are examples: give yours as `budget.price_per_hour`.
 
@@ -54,9 +54,12 @@ def _cell(recipe: str, gpu: str) -> str:
         plan = make_plan(load([*settings, *needed]), machine)
     if not plan.fits or not plan.estimate:
         return "no"
-    numbers = sorted(each.estimate.updates for each in (plan, plan.other_mps) if each and each.estimate)
     few = "too few: " if plan.estimate.updates < FEWEST_UPDATES else ""
-    return few + "–".join(f"{number:,}" for number in numbers) + (f" with `{' '.join(needed)}`" if needed else "")
+    return (
+        few
+        + "–".join(f"{number:,}" for number in plan.estimate.update_range)
+        + (f" with `{' '.join(needed)}`" if needed else "")
+    )
 
 
 @command("recipes", __doc__, bare=True)

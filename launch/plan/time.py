@@ -20,7 +20,7 @@ class Efficiency:
     """Fractions of a machine's rates that the actors reach, and seconds that no rate explains.
 
     bandwidth, decode: fraction of bandwidth and of FLOP/s while decoding
-    learn: fraction of FLOP/s in the learner's passes and in the adapter check; prefill reaches the smaller of the two
+    learn: fraction of FLOP/s in the learner's passes; prefill reaches the smaller of the two
     step_s: seconds per decoding step for scheduling, sampling and kernel launches
     unit_s: seconds per layer and hidden unit for the work outside matrix products in a token's passes
     """
@@ -40,31 +40,18 @@ EFFICIENCY = {
 """CPU figures are measured with the bundled model; in bfloat16, on two busy cores with AMX, most of a pass is outside
 matrix products. CUDA figures are usual ones for LoRA on models this small, not measured."""
 
-CPU_SPEEDS = (0.6, 1.4)
-"""Speeds of a CPU that has not been measured, over that of the planned one with the same instructions: clocks, caches
-and other work on the machine differ. Quickstarts on three kinds of server cores were within these bounds."""
+SPEEDS = (0.6, 1.4)
+"""Speeds of hardware that has not been measured, over the planned one. Quickstarts on three kinds of server CPUs were
+within these bounds. Other projects' logs show learners at 20 % of a GPU's FLOP/s, and a count of this learner's kernels
+gives 43 %, where the plan takes 35 %."""
 
 TOGETHER = {False: 0.93, True: 1.2}
 """Work that engine and learner do on one GPU at the same time, over the work of one of them alone, by `run.nvidia_mps`.
 Without MPS they take turns and lose the time of switching. With MPS 1.15 to 1.35 can be expected, because memory bounds
 decoding and arithmetic bounds learning. Usual figures, not measured."""
 
-LEARN_RANGE = (0.20, 0.43)
-"""Fractions of a GPU's FLOP/s that the learner may reach. Other projects' logs of LoRA on models below 2 billion
-weights show the lower one; counting this learner's kernels gives the upper one."""
-
 FILE_RATE = 1.2e9
 """Bytes per second of adapter files that stay in the host's page cache, written or read."""
-
-COPIED_BYTES = 6
-"""Bytes per trained weight that an optimizer step in host memory copies: the gradient in fp32 from the GPU, and the
-weight in bfloat16 to it."""
-
-COPY_RATE = 4e9
-"""Bytes per second between GPU and host memory that is not pinned. A usual figure, not measured."""
-
-NETWORK_RATE = 10e9
-"""Bytes per second between learner processes: PCIe, or a network of 100 Gbit/s."""
 
 OPTIMIZER_TRAFFIC = {"cpu": 150, "cuda": 32}
 """Bytes of memory traffic per trained weight and optimizer step. With a GPU, by count: gradient, master copy and both
@@ -102,10 +89,9 @@ TokenCount = Annotated[float, Field(ge=1, le=LONGEST)]
 class Costs:
     """Seconds of one engine and one learner process, each with its GPU or cores to itself.
 
-    step_s, sample_s, cache_s: per decoding step, and in addition per sample in it, without and for its keys and values
+    step_s, sample_s: per decoding step, and in addition per sample in it
     prefill_s: per prompt token, once per group
     learn_s: per input token of a batch, for the passes of all optimizer steps
-    score_s: per input token of the adapter check
     update_s: per batch, for its optimizer steps and for publishing the adapter
     sync_s: per adapter version that an engine loads
     verify_s: per response in one reward worker
@@ -114,10 +100,8 @@ class Costs:
 
     step_s: float
     sample_s: float
-    cache_s: float
     prefill_s: float
     learn_s: float
-    score_s: float
     update_s: float
     sync_s: float
     verify_s: float
@@ -125,7 +109,7 @@ class Costs:
 
     def decode_s(self, samples: float) -> float:
         """Return the seconds of a decoding step, in which each sample gains a token."""
-        return self.step_s + samples * (self.sample_s + self.cache_s)
+        return self.step_s + samples * self.sample_s
 
 
 @dataclass(frozen=True)
@@ -136,7 +120,7 @@ class Workload:
     fresh: tokens of a prompt after the part that all prompts share; engines and learner compute only these
     spread: standard deviation of the response length as a fraction of its mean
     varied: fraction of groups whose samples earn different rewards
-    recipe: that of the run that was measured, see `launch.plan.signal`
+    recipe: that of the run that was measured, see `launch.plan.measurements`
     by: who measured it, if it was not a run
     """
 
@@ -154,29 +138,22 @@ class Calibration:
     """Measured over predicted seconds on this machine, a factor for each part of Costs.
 
     decode: factor of decoding and prefill
-    cache: factor of reading keys and values; None if it was measured with the rest of decoding
-    score: factor of the adapter check; no run measures it alone, and it equals that of learning
     start_s, workload: measured values; None without a measurement of this recipe
-    together: see `TOGETHER`; None if it was not measured
     of: a description of the measurement; empty if there is none
     """
 
     decode: Factor = 1.0
-    cache: Factor | None = None
     learn: Factor = 1.0
     update: Factor = 1.0
-    score: Factor = 1.0
     sync: Factor = 1.0
     verify: Factor = 1.0
     start_s: Annotated[float, Field(ge=0, le=86400)] | None = None
     workload: Workload | None = None
-    together: Annotated[float, Field(ge=0.1, le=10)] | None = None
     of: str = ""
 
     def correct(self, costs: Costs) -> Costs:
         factors = dict.fromkeys(("step", "sample", "prefill"), self.decode)
-        factors["cache"] = self.cache or self.decode
-        factors |= {part: getattr(self, part) for part in ("learn", "update", "score", "sync", "verify")}
+        factors |= {part: getattr(self, part) for part in ("learn", "update", "sync", "verify")}
         corrected = {f"{part}_s": getattr(costs, f"{part}_s") * factor for part, factor in factors.items()}
         return replace(costs, **corrected, start_s=costs.start_s if self.start_s is None else self.start_s)
 
@@ -218,7 +195,7 @@ def costs_of(
     if not (machine.bandwidth and rate):
         return None
     reached = EFFICIENCY[placement.device, dtype]
-    engine, learner, ranks = placement.rollouts[0], placement.learners[0], len(placement.learners)
+    engine, learner = placement.rollouts[0], placement.learners[0]
     engine_units, learner_units = (1, 1) if cuda else (len(engine.cores), len(learner.cores))
     frozen = matmul_parameters(shape)
     trained = lora_parameters(shape, config.lora.rank, config.lora.target_modules)
@@ -235,26 +212,16 @@ def costs_of(
     steps, kl = config.algorithm.steps_per_batch, bool(config.algorithm.kl)
     operations = steps * (forwards * forward + backward) + kl * (2 * frozen + attention)
     adapter_s = trained * size / FILE_RATE
+    on_host = not cuda or config.learner.offload == "cpu"
+    memory_rate = CORE_BANDWIDTH * max(learner.threads, 1) if on_host else machine.bandwidth
+    adam_s = trained / len(placement.learners) * OPTIMIZER_TRAFFIC[placement.device] / memory_rate
     return Costs(
         step_s=reached.step_s + (frozen + trained) * size / bandwidth,
-        sample_s=2 * (frozen + trained) / decode_flops,
-        cache_s=context * kv_bytes_per_token(shape, dtype) / bandwidth,
+        sample_s=2 * (frozen + trained) / decode_flops + context * kv_bytes_per_token(shape, dtype) / bandwidth,
         prefill_s=forward / (rate * engine_units * min(reached.learn, reached.decode)),
         learn_s=operations / learn_flops + (steps * (forwards + 2) + kl) * other_s / learner_units,
-        score_s=2 * (forward / learn_flops + other_s / learner_units),  # under the policy and under the base model
-        update_s=steps * _optimizer_s(config, machine.bandwidth, placement, trained / ranks) + adapter_s,
+        update_s=steps * adam_s + adapter_s,
         sync_s=SYNC_S + adapter_s,
         verify_s=VERIFY_S,
         start_s=START_S[placement.device],
     )
-
-
-def _optimizer_s(config: Config, bandwidth: float, placement: Placement, weights: float) -> float:
-    """Return the seconds of an optimizer step on one rank's part of the trained weights, and of their exchange."""
-    cuda, ranks = placement.device == "cuda", len(placement.learners)
-    on_host = not cuda or config.learner.offload == "cpu"
-    rate = CORE_BANDWIDTH * max(placement.learners[0].threads, 1) if on_host else bandwidth
-    adam_s = weights * OPTIMIZER_TRAFFIC[placement.device] / rate
-    copies_s = weights * COPIED_BYTES / COPY_RATE if cuda and on_host else 0.0
-    exchange_s = 2 * 4 * weights * ranks / NETWORK_RATE if ranks > 1 else 0.0  # a ring passes each fp32 gradient twice
-    return adam_s + copies_s + exchange_s

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -15,19 +14,17 @@ from rich.text import Text
 from actors.formats import counted, duration, money
 from actors.models.sizes import lora_parameters, parameters
 from actors.runtime.placement import Share
-from conf.catalogue import GPU_DTYPE
 from conf.errors import BadInput
 from conf.load import flatten
 from conf.schema.model import PROJECTIONS
 from conf.schema.reward import formula
 from conf.schema.warm_start import WarmStartConfig
 from launch.hardware.machine import GIB
-from launch.plan.estimate import Estimate
+from launch.plan.estimate import Estimate, WarmStart
 from launch.plan.memory import misfit
 from launch.plan.plan import Plan
 from launch.plan.refusal import advice, check_warm_start
-from launch.plan.time import CPU_SPEEDS, EFFICIENCY, FILL, LEARN_RANGE
-from launch.plan.warm_start import WarmStart
+from launch.plan.time import FILL
 
 Rows = list[tuple[str, str]]
 """Names, each with a description."""
@@ -74,26 +71,16 @@ def conclusion(plan: Plan) -> Text:
     cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
     if found.updates == budget.updates:
         within = duration(found.spent_s)
-    about = f"{_updates(found)} in {within}{_otherwise(plan)}{cost}"
+    about = f"{_updates(found)} in {within}{_otherwise(plan, found)}{cost}"
     if found.updates < FEWEST_UPDATES:
         return Text(f"Fits, but about {about}: nothing will be learned.", style="bold yellow")
     return Text(f"Fits. About {about}.", style="bold green")
 
 
-def _otherwise(plan: Plan) -> str:
-    """Name the updates by other assumptions, while none is measured: NVIDIA's MPS off or on, or another CPU's speed."""
-    if plan.calibration.of:
-        return ""
-    if plan.machine.gpus:
-        other, how = plan.other_mps, "without" if plan.config.run.mps else "with"
-        count = other.estimate.updates if other and other.estimate else 0
-        alike = plan.estimate and plan.estimate.updates == count
-        return "" if not count or alike else f" ({count:,} {how} NVIDIA's MPS)"
-    parts = ("decode", "learn", "update", "score", "sync", "verify")
-    slower: list[dict[str, Any]] = [dict.fromkeys(parts, 1 / speed) for speed in CPU_SPEEDS]
-    found = (replace(plan, calibration=replace(plan.calibration, **factors)).estimate for factors in slower)
-    low, high = (each.updates for each in found if each)
-    return f" ({low:,} to {high:,}: this CPU has not been measured)" if low < high else ""
+def _otherwise(plan: Plan, found: Estimate) -> str:
+    """Name the range of updates until this machine is measured."""
+    low, high = found.update_range
+    return "" if plan.calibration.of or low == high else f" ({low:,} to {high:,}: it has not been measured)"
 
 
 def _cost(plan: Plan, seconds: float) -> str:
@@ -236,15 +223,8 @@ def source(plan: Plan) -> str:
     """Say where the times of a plan come from."""
     if plan.calibration.of:
         return f"From rates and sizes, corrected by a measurement here: {plan.calibration.of}."
-    if plan.machine.present:
-        text = "From rates and sizes; no run of this model has been measured on this machine yet."
-    else:
-        text = f"From rates and sizes; no run has been measured on {plan.machine.name} yet."
-    if plan.machine.gpus:
-        low, high = LEARN_RANGE
-        text += f" Learning is assumed to reach {EFFICIENCY['cuda', GPU_DTYPE].learn:.0%} of the GPU's rate;"
-        text += f" it may be {low:.0%} or {high:.0%}."
-    return text
+    where = "this machine" if plan.machine.present else plan.machine.name
+    return f"From rates and sizes; no run of this model has been measured on {where} yet."
 
 
 def _assumptions(plan: Plan) -> str:

@@ -21,7 +21,7 @@ from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
 from conf.load import flatten, load
 from conf.schema import affecting, among
-from launch.plan.signal import SIGNALS, Signal
+from launch.plan.measurements import SIGNALS, Signal
 
 RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.path", "run.seed"
 

@@ -3,12 +3,10 @@
 import math
 from dataclasses import asdict
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-from actors.clock import WallClock
-from actors.coordinator.budget import Budget
+from actors.coordinator.budget import FINISH_MARGIN_S, SAFETY, enough_s
 from actors.coordinator.rules.selection import Selection
 from actors.formats import duration
 from actors.messages import APART, ProblemSet
@@ -17,7 +15,7 @@ from actors.storage.documents import RunSummary
 from actors.storage.files import lock
 from actors.storage.folders import Kind, check_free, claim, entries, give_back, set_aside
 from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import RunRecord, named
+from actors.storage.run_record import RunRecord
 from conf import signals
 from conf.command import near
 from conf.errors import BadInput
@@ -53,28 +51,27 @@ def budget_shortage(config: Config, run: RunRecord) -> str:
     """Say that the rest of a run's budget is too short for its start, final evaluation and end, and what is enough;
     empty if it is not too short.
     """
-    if (budget := remaining_budget(config.budget.seconds, config, run)).allows("start"):
+    if config.budget.seconds > (least_s := least_budget_s(config, run)):
         return ""
     return (
-        f"{duration(run.spent)} of its {duration(budget.total)} are spent, and start, final evaluation and end may take"
-        f" {duration(budget.expected('start') + budget.reserve)}: give at least {enough_budget(config, run)}"
+        f"{duration(run.spent)} of its {duration(config.budget.seconds)} are spent, and start, final evaluation and end"
+        f" may take {duration(least_s - run.spent)}: give at least {enough_budget(config, run)}"
     )
 
 
-def remaining_budget(seconds: float, config: Config, run: RunRecord) -> Budget:
-    """Return a run's budget if it were so long, with the expected durations of its next start and last evaluation."""
-    budget = Budget(seconds, run.spent, WallClock(), policies=config.final_policies)
+def least_budget_s(config: Config, run: RunRecord) -> float:
+    """Return the seconds of a budget beyond which a run may start again, by its last start and its first evaluation."""
     ledger, base = run.ledger(), run.scores("base")
-    budget.expect("start", (ledger and ledger.start_s) or LEAST_START * START_S["cpu"])
-    for name, n in {"": config.eval.n, **{exam.name: exam.n for exam in config.eval.exams}}.items():
-        budget.expect(named("evaluate", name), base[name].round_seconds * n if name in base else 0.0)
-    return budget
+    start_s = (ledger and ledger.start_s) or LEAST_START * START_S["cpu"]
+    rounds = {"": config.eval.n, **{exam.name: exam.n for exam in config.eval.exams}}
+    evaluate_s, *exams = (base[name].round_seconds * n if name in base else 0.0 for name, n in rounds.items())
+    return enough_s(run.spent + SAFETY * start_s + FINISH_MARGIN_S, config.final_policies, evaluate_s, sum(exams))
 
 
 def enough_budget(config: Config, run: RunRecord, twice: bool = False) -> str:
     """Return the setting of the smallest budget, from this or `twice` this one on, that allows a run another start."""
-    minutes = count(math.ceil((1 + twice) * config.budget.seconds / 60))
-    return f"budget.minutes={next(m for m in minutes if remaining_budget(60 * m, config, run).allows('start'))}"
+    least = math.floor(least_budget_s(config, run) / 60) + 1
+    return f"budget.minutes={max(math.ceil((1 + twice) * config.budget.seconds / 60), least)}"
 
 
 def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> None:

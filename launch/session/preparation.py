@@ -19,12 +19,11 @@ from actors.storage.run_record import RunRecord
 from conf.command import as_typed
 from conf.schema import Config, among, marked
 from launch.hardware.gpus import check_mode, choose, show_only
-from launch.hardware.ipc import check_sharing
 from launch.hardware.machine import Machine
 from launch.hardware.mps import PRICE, check_mps
-from launch.hardware.trial import Trial, tried
-from launch.plan.calibration import plan_measured
+from launch.hardware.trial import Trial, check_sharing, tried
 from launch.plan.host_needs import needs_of_run
+from launch.plan.measurements import plan_measured
 from launch.plan.plan import Plan, Problems
 from launch.plan.refusal import check_plan
 from launch.session.admission import begin
@@ -70,7 +69,7 @@ def _notes(plan: Plan, trial: Trial) -> Iterator[Note]:
         print(f"run.nvidia_mps=auto is {plan.config.run.nvidia_mps} here: {mps}")
     if mps:
         yield (EventKind.FALLBACK, mps, "NVIDIA's MPS") if trial.no_mps else (EventKind.MPS, mps, "")
-    if trial.no_ipc and plan.again({}, replace(plan.machine, ipc=True)).placement.weights:
+    if trial.no_ipc:
         yield EventKind.FALLBACK, trial.no_ipc, "weights"
 
 

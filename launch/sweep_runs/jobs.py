@@ -17,7 +17,7 @@ from conf.load import written
 from conf.schema import Config, SweepConfig, among
 from conf.schema.run import YEAR_H
 from conf.settings import changed
-from launch.plan.signal import Signal, recall_signal
+from launch.plan.measurements import Signal, recall_signal
 
 SEED = "run.seed"
 
@@ -94,8 +94,9 @@ class SweepRun:
 
 @dataclass(eq=False)
 class Inquiry:
-    """Asks the doctor whether a base model can learn from the problems of its first run. Its answer is in the sweep's
-    folder. minutes: at most for sampling.
+    """Asks the doctor whether a base model can learn from the problems of its first run.
+
+    minutes: at most for sampling.
     """
 
     program, kind, obstacle = "doctor", "signal", None
@@ -116,7 +117,7 @@ class Inquiry:
 
     @property
     def answer(self) -> Signal | None:
-        return recall_signal(self.run.config, self.folder.parent)
+        return recall_signal(self.run.config)
 
     @property
     def finished(self) -> bool:

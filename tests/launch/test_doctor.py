@@ -17,13 +17,12 @@ from conf.load import load
 from launch import doctor
 from launch.checkup import findings
 from launch.checkup.findings import Finding
-from launch.checkup.measurement import DOCTOR
+from launch.checkup.measurement import DOCTOR, keep_measured
 from launch.checkup.signal import Sampled
 from launch.doctor import main
 from launch.hardware.machine import detect
-from launch.plan.calibration import recall
+from launch.plan.measurements import recall, recall_signal
 from launch.plan.plan import Plan
-from launch.plan.signal import recall_signal
 from launch.sweep_runs.grid import read_grid
 from tests.fakes import make_problem
 from tests.launch.checkup.test_measurement import MEASURED
@@ -55,7 +54,7 @@ def test_without_measuring_it_shows_the_plan(here: list[str], said: Callable[[],
 def test_a_measurement_is_kept_where_there_was_no_run_yet(
     here: list[str], monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
 ) -> None:
-    monkeypatch.setattr(doctor, "calibrate", lambda plan, _: doctor.keep_measured(MEASURED, plan.config, plan.machine))
+    monkeypatch.setattr(doctor, "calibrate", lambda plan, _: keep_measured(MEASURED, plan))
     assert main(here) == 0
     assert f"a measurement here: {DOCTOR}" in said()
     assert recall(load(here), detect("cpu")).decode == 2.0
@@ -114,7 +113,7 @@ def test_the_exit_code_says_whether_it_is_worth_it(
     text = said()
     assert "24 problems after" in text
     assert ("Worth it:" in text, "Too easy:" in text) == (code == 0, code == 1)
-    kept = recall_signal(load(here), Path(here[-1].removeprefix("run.folder=")))
+    kept = recall_signal(load(here))
     assert kept
     assert (kept.problems, kept.verdict) == (96, "worth it" if code == 0 else "too easy")
     assert (kept.warning == "", "Too easy:" in kept.warning) == (code == 0, code == 1)
@@ -126,16 +125,17 @@ def test_the_exit_code_says_whether_it_is_worth_it(
 
 
 @pytest.mark.parametrize("measure", ["true", "false", "signal", "all"])
-def test_a_gpu_of_unknown_rates_is_tried_for_a_signal_only(
+def test_on_a_gpu_of_unknown_rates_only_the_signal_is_measured(
     measure: str, here: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The signal is that of the placement on trial."""
     judged = list[Plan]()
-    made = plan("quickstart", replace(CPU, rates={}))
-    tried = replace(made, placement=replace(made.placement, reward_workers=77))  # as only the trial could
-    monkeypatch.setattr(doctor, "examine", lambda _: ([], made))
+    tried = plan("quickstart", replace(CPU, rates={}))
+    tried = replace(tried, placement=replace(tried.placement, reward_workers=77))  # as only the trial could
+    monkeypatch.setattr(doctor, "examine", lambda _: ([], (tried.config, tried.machine)))
     monkeypatch.setattr(doctor, "planned", lambda *_: nullcontext((tried, [])))
     monkeypatch.setattr(doctor, "judge", lambda plan, *_: not judged.append(plan))
+    monkeypatch.delattr(doctor, "calibrate")
     assert main([*here, f"measure={measure}"]) == 0
     assert [each.placement for each in judged] == [tried.placement] * (measure in ("signal", "all"))
 
@@ -156,11 +156,11 @@ def test_real_actors_are_measured_and_the_next_plan_knows(here: list[str], tmp_p
         return " ".join(done.stdout.split())
 
     text = run("doctor")
-    rates = ("generates", "decode", "learn", "update", "sync", "both at once")
+    rates = ("generates", "decode", "learn", "update", "sync")
     for part in (*rates, f"a measurement here: {DOCTOR}"):
         assert part in text
     found = recall(load(here), detect("cpu"))
     assert found.of == DOCTOR
     assert (found.decode, found.learn) != (1.0, 1.0)
     assert f"corrected by a measurement here: {DOCTOR}" in run("run", "plan=true")
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["calibration.json"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["measurements.json"]

@@ -25,7 +25,7 @@ from conf.load import dump, load
 from conf.parsing import FORMAT
 from conf.schema import RewardConfig
 from launch.hardware.machine import detect
-from launch.plan.calibration import keep
+from launch.plan.measurements import keep
 from launch.plan.time import Calibration, Workload
 from rewards.pool import VerifierPool
 from rewards.weighted_sum import RewardFunction
@@ -84,7 +84,7 @@ class Stock:
         (run / "summary.json").unlink()
         config = load([*self.settings(), f"run.folder={self.unfinished}", f"run.name={RUN}"])
         (run / "config.yaml").write_text(dump(config))
-        known = Calibration(start_s=40.0, workload=Workload(30.0, 9.0, 8.0, 0.2, 0.4), together=1.0, of="14 updates")
+        known = Calibration(start_s=40.0, workload=Workload(30.0, 9.0, 8.0, 0.2, 0.4), of="14 updates")
         keep(known, config, detect("cpu"))
         shutil.copy(self.finished / "metrics.jsonl", run)
         for name, document in {

@@ -14,9 +14,19 @@ from conf.errors import BadInput
 from conf.schema.signal import SignalConfig
 from conf.settings import build, changed
 from launch.checkup import signal
-from launch.checkup.failures import commonest, way_to_fail
 from launch.checkup.rules import others, rule_for
-from launch.checkup.signal import AT_A_LOOK, PARTS, Sampled, figures_in, lines, longer, sample, signal_of
+from launch.checkup.signal import (
+    AT_A_LOOK,
+    PARTS,
+    Sampled,
+    commonest,
+    figures_in,
+    lines,
+    longer,
+    sample,
+    signal_of,
+    way_to_fail,
+)
 from launch.session import actors
 from tests.fakes import FakeEngine, FakeVerifier, half_right, make_problem
 from tests.launch.plan.plans import CPU, plan

@@ -1,9 +1,7 @@
 """Files made by a plan stand in for a real run, so that the right calibration is known."""
 
 import json
-import math
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,16 +10,16 @@ from actors.formats import duration
 from actors.storage.documents import LedgerRecord
 from actors.storage.files import write_document
 from actors.storage.run_record import RunRecord
-from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
 from conf.settings import changed
-from launch.plan.calibration import ENOUGH, keep, learn_from, measure, recall
+from launch.plan.calibration import ENOUGH, learn_from, measure
+from launch.plan.measurements import recall
 from launch.plan.plan import make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
 from tests.launch.plan.plans import CPU, estimated
 
-SLOWER = Calibration(decode=1.6, learn=0.7, update=1.8, score=0.7, sync=2.0, start_s=40.0, verify=2.0)
+SLOWER = Calibration(decode=1.6, learn=0.7, update=1.8, sync=2.0, start_s=40.0, verify=2.0)
 WORK = Workload(prompt=64.0, fresh=16.0, response=8.0, spread=0.204, varied=0.4)
 UPDATES = 16
 
@@ -72,7 +70,7 @@ def carry_out(folder: Path, config: Config, updates: int = UPDATES) -> Path:
 def test_the_factors_of_a_machine_are_found(tmp_path: Path, steps: int) -> None:
     config = configure("algorithm.preset=dapo", f"algorithm.steps_per_batch={steps}", "learner.dynamic_sampling=false")
     found = measure(RunRecord(carry_out(tmp_path / "run", config)), CPU)
-    for name in ("learn", "decode", "update", "sync", "verify", "score", "start_s"):
+    for name in ("learn", "decode", "update", "sync", "verify", "start_s"):
         assert getattr(found, name) == pytest.approx(getattr(SLOWER, name), rel=0.05)
     assert found.workload
     assert found.workload.varied == pytest.approx(WORK.varied)
@@ -100,37 +98,3 @@ def test_a_run_of_a_few_updates_says_nothing(tmp_path: Path) -> None:
     assert learn_from(tmp_path, CPU) == ""
     assert learn_from(carry_out(tmp_path / "run", configure(), ENOUGH - 1), CPU) == ""
     assert learn_from(tmp_path / "run", replace(CPU, rates={})) == ""
-
-
-FOUND = Calibration(decode=1.6, start_s=40.0, workload=Workload(30.0, 9.0, 8.0, 0.2, 0.4), of="14 updates")
-
-
-def test_a_measurement_is_recalled_with_its_workload_at_the_same_lengths() -> None:
-    keep(FOUND, configure(), CPU)
-    assert recall(configure(), CPU) == recall(configure("lora.rank=8"), CPU) == FOUND
-    assert recall(configure("rollout.max_response_tokens=48"), CPU) == replace(FOUND, workload=None)
-
-
-@pytest.mark.parametrize("text", ['{"a lap', "[1]", '{"a laptop": []}', '{"format": 0, "measurements": {}}'])
-def test_a_file_of_another_kind_or_format_is_refused_and_stays(text: str, tmp_path: Path) -> None:
-    config, file = configure(f"run.folder={tmp_path}"), tmp_path / "calibration.json"
-    file.write_text(text)
-    for use in (partial(recall, config, CPU), partial(keep, FOUND, config, CPU)):
-        with pytest.raises(BadInput, match=r"calibration\.json.*move it"):
-            use()
-    assert file.read_text() == text
-
-
-@pytest.mark.parametrize("number", [0, 1e308, math.nan])
-def test_a_measurement_of_impossible_numbers_is_ignored(number: float, tmp_path: Path) -> None:
-    config = configure(f"run.folder={tmp_path}")
-    other, file = changed(config, {"model.dtype": "bfloat16"}), tmp_path / "calibration.json"
-    for place in ("decode", "together", "workload"):
-        keep(FOUND, other, CPU)
-        keep(FOUND, config, CPU)
-        known = json.loads(file.read_text())
-        last = [*known["measurements"].values()][-1]
-        last[place] = last[place] | {"response": number} if place == "workload" else number
-        file.write_text(json.dumps(known))
-        assert recall(config, CPU) == replace(UNMEASURED, workload=FOUND.workload)  # of the other measurement
-        assert recall(other, CPU) == FOUND

@@ -6,7 +6,6 @@ import pytest
 from conf.schema.evaluation import UNKNOWN
 from launch.plan.estimate import Estimate, estimate
 from launch.plan.plan import with_problems
-from launch.plan.time import Calibration
 from tests.launch.plan.plans import CPU, estimated, machine, plan
 
 APART = ("r8_instruct", machine("A40", 2), "rollout.actors=1", "learner.world_size=1")
@@ -23,7 +22,7 @@ def test_the_slower_of_generation_and_learning_bounds_a_run(side: str, other: st
     def update_s(**more: int) -> float:
         shares = {each: count * getattr(made.placement, each) for each, count in more.items()}
         placement = replace(made.placement, **shares)
-        return estimate(made.config, costs, made.workload, placement, made.at_once, 1.0).update_s
+        return estimate(made.config, costs, made.workload, placement, made.at_once).update_s
 
     assert update_s(**{side: 2}) < 0.85 * update_s()
     assert update_s(**{other: 2}) == pytest.approx(update_s(), rel=0.05)
@@ -35,12 +34,12 @@ def test_learning_hides_behind_generation_as_far_as_the_staleness_allows() -> No
     assert in_turns.update_s > overlapping[0].update_s > overlapping[1].update_s >= overlapping[1].generate_s
 
 
-def test_a_shared_gpu_takes_less_time_where_both_work_at_once_to_advantage() -> None:
-    made = plan("r256_instruct", machine("A40"))
-    slower, alike, faster = (
-        estimated(replace(made, calibration=Calibration(together=together))).update_s for together in (0.9, 1.0, 1.3)
+def test_a_shared_gpu_takes_less_time_with_mps() -> None:
+    apart, together = (
+        estimated(plan("r256_instruct", machine("A40"), f"run.nvidia_mps={way}")) for way in ("off", "on")
     )
-    assert faster < alike < slower
+    assert together.update_s < apart.update_s
+    assert apart.contended > together.contended > 1.0
 
 
 def quickstart(*settings: str) -> Estimate:

@@ -14,7 +14,7 @@ from actors.storage.documents import EventKind
 from conf.load import load
 from launch import run
 from launch.hardware.gpus import Gpu
-from launch.plan import calibration
+from launch.plan import measurements
 from launch.plan.plan import Plan
 from launch.run import main
 from learner.actor import LearnerActor
@@ -44,7 +44,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
         ("carry_out", lambda *_: 0),
     ):
         monkeypatch.setattr(run, name, value)
-    monkeypatch.setattr("launch.hardware.ipc.fault", lambda _: "")
+    monkeypatch.setattr("launch.hardware.trial.ipc_fault", lambda _: "")
 
     def begin(*arguments: str) -> tuple[int, list[Plan], dict[str, str]]:
         given = ["conf=r256_instruct", f"run.folder={tmp_path}", "dashboard.port=0"]
@@ -85,7 +85,7 @@ def test_mps_is_tried_before_the_run_is_planned_once_and_ends_with_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     happened, noted = list[str](), list[EventKind]()
-    make_plan = calibration.make_plan
+    make_plan = measurements.make_plan
 
     def plan_once(*given: Any) -> Plan:
         happened.append("planned")
@@ -94,7 +94,7 @@ def test_mps_is_tried_before_the_run_is_planned_once_and_ends_with_it(
     nvidia_smi(EXCLUSIVE if kinds == [EventKind.MPS] else A40.format(0, "a", 45600))  # which serves under MPS only
     monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
     monkeypatch.setattr("launch.hardware.mps.running", lambda _: service(happened, fault))
-    monkeypatch.setattr(calibration, "make_plan", plan_once)
+    monkeypatch.setattr(measurements, "make_plan", plan_once)
     monkeypatch.setattr(run, "prepare", lambda *_, notes, **__: noted.extend(kind for kind, _, _ in notes))
     assert start(*arguments)[0] == code
     assert (happened, noted) == (done, kinds)
@@ -117,7 +117,7 @@ def test_sharing_is_tried_under_mps_once_a_killed_run_has_left_the_gpu(
         return "no IPC"
 
     monkeypatch.setattr(run, "take_over", clear)
-    monkeypatch.setattr("launch.hardware.ipc.fault", fault)
+    monkeypatch.setattr("launch.hardware.trial.ipc_fault", fault)
     monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
     monkeypatch.setattr("launch.hardware.mps.running", lambda _: service(done, ""))
     code, (plan,), _ = start()

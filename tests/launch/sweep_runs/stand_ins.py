@@ -67,13 +67,14 @@ if program == "doctor":
     sys.path.insert(0, os.getcwd())
     from actors.evaluation.statistics import Mean
     from conf.load import load
-    from launch.plan.signal import Signal, keep_signal
+    from launch.hardware.machine import detect
+    from launch.plan.measurements import Signal, keep
     from launch.plan.time import Workload
     shares, warning = {"pass@1": 0.25, "pass@n": 0.75, "useful": 0.5}, conduct.get("warning", "")
     figures = {name: Mean(share, (share - 0.1, share + 0.1)) for name, share in shares.items()}
     answer = ("too hard", warning) if warning else ("worth it",)
     config = load([each for each in sys.argv[1:] if each != "measure=signal"])
-    keep_signal(Signal(150, 16, figures, Workload(66, 8, 8, 0.5, 0.5), *answer), config, folder.parent)
+    keep(Signal(150, 16, figures, Workload(66, 8, 8, 0.5, 0.5), *answer), config, detect("cpu"))
     sys.exit(bool(warning))
 """
 

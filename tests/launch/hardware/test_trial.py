@@ -7,9 +7,9 @@ import pytest
 from actors.runtime.placement import divide, place
 from conf.errors import BadInput
 from conf.load import load
-from launch.hardware import ipc
+from launch.hardware import trial
 from launch.hardware.gpus import Gpu
-from launch.hardware.ipc import check_sharing, fault
+from launch.hardware.trial import check_sharing, ipc_fault
 
 GPU = Gpu("0", "NVIDIA A40", 45, 45)
 BY_NAME = "import torch.multiprocessing as m; m.set_sharing_strategy('file_system')"
@@ -19,15 +19,15 @@ BY_NAME = "import torch.multiprocessing as m; m.set_sharing_strategy('file_syste
 def test_memory_that_can_be_mapped_has_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # the user's, which no container lets map
     unset = "assert 'PYTORCH_ALLOC_CONF' not in os.environ"
-    monkeypatch.setattr(ipc, "HOLDER", BY_NAME + ipc.HOLDER.replace('"cuda"', '"cpu"') + unset)
-    assert fault(GPU) == ""
-    monkeypatch.setattr(ipc, "READER", "raise PermissionError('pidfd_getfd')")
-    assert "pidfd_getfd" in fault(GPU)
+    monkeypatch.setattr(trial, "HOLDER", BY_NAME + trial.HOLDER.replace('"cuda"', '"cpu"') + unset)
+    assert ipc_fault(GPU) == ""
+    monkeypatch.setattr(trial, "READER", "raise PermissionError('pidfd_getfd')")
+    assert "pidfd_getfd" in ipc_fault(GPU)
 
 
 def test_hosts_that_forbid_md5_have_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hashlib.md5", lambda: exec("raise ValueError('unsupported')"))
-    assert "FIPS" in fault(GPU)
+    assert "FIPS" in ipc_fault(GPU)
 
 
 @pytest.mark.parametrize(("way", "refused"), [("on", True), ("auto", False)])
