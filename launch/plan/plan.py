@@ -244,10 +244,13 @@ def count_problems(config: Config) -> Problems | None:
 
     Raises BadInput as a run does: for a file that is missing, cannot be read, or has too few problems.
     """
-    data, apart = config.data, [config.data.eval_source] if config.eval.problems and config.data.eval_source else []
-    if not all(source.startswith(FILE) for source in (*apart, *(each.source for each in data.by_source.values()))):
+    data = config.data
+    if not all(each.source.startswith(FILE) for each in data.by_source.values()):
         return None
-    problems, *_ = split_problems(changed(config, {"eval.benchmarks": []}), None)
+    unread = config.eval.problems if data.eval_source and not data.eval_source.startswith(FILE) else 0
+    read = changed(config, {"eval.benchmarks": [], **({"eval.problems": 0} if unread else {})})
+    problems, *_ = split_problems(read, None)
+    heldout, selection = (unread, config.selecting) if unread else (len(problems.heldout), len(problems.selection))
     reasons = Counter(problems.filtered_counts)
     unused = sum(number for reason, number in reasons.items() if reason not in USED)
-    return Problems(len(problems.train), len(problems.heldout), unused, reasons[ONE_SIDE], len(problems.selection))
+    return Problems(len(problems.train), heldout, unused, reasons[ONE_SIDE], selection)
