@@ -34,7 +34,7 @@ from launch.evaluation.preparation import prepare
 from launch.hardware.machine import check_build, cluster_note, detect
 from launch.hardware.mps import check_mps
 from launch.plan.plan import Plan
-from launch.plan.refusal import check_plan, check_warm_start
+from launch.plan.refusal import check_plan
 from launch.session.admission import check_settings, take_over
 from launch.sweep_runs.checks import check_comparable, check_known, check_sources
 from launch.sweep_runs.grid import read_grid
@@ -78,7 +78,6 @@ def check_runs(grid: Grid, plans: dict[str, Plan], at_once: int) -> None:
         check_mps(run.config, plan.placement, joined, at_once)
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
-            check_warm_start(plan)
             check_build(plan.config, plan.machine, packages)
         check_settings(plan.config, run.record)
     if not joined and (names := idle(estimate_all(plans))):

@@ -20,11 +20,7 @@ from actors.coordinator.budget import evaluations_reserve
 from actors.models.sizes import adapter_slots, answers_alone, groups_at_once
 from actors.runtime.placement import Placement
 from conf.schema import Config
-from conf.schema.warm_start import PASSES, SAMPLING_SHARE
 from launch.plan.time import SPEEDS, TOGETHER, Costs, Workload
-
-RIGHT = 0.066
-"""Assumed fraction of the model's own responses that are right: that of the bundled model in quickstart_warm."""
 
 BUSY = 0.8
 """Fraction of the time above which a part is the bottleneck; if neither reaches it, waiting is the bottleneck."""
@@ -57,26 +53,6 @@ class Pace:
         return "generation" if self.generate_s > self.learn_s else "learning"
 
 
-@dataclass(frozen=True)
-class WarmStart:
-    """The planned warm start.
-
-    samples, sample_s: the model's own responses, and seconds for them
-    updates, update_s: its updates, and seconds of each
-    most_s: seconds that it may take; without end in a deterministic run
-    """
-
-    samples: int
-    sample_s: float
-    updates: int
-    update_s: float
-    most_s: float
-
-    @property
-    def seconds(self) -> float:
-        return min(self.sample_s + self.updates * self.update_s, self.most_s)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Estimate(Pace):
     """The planned pace, seconds per evaluation, and the number of updates within the budget.
@@ -86,7 +62,6 @@ class Estimate(Pace):
     start_s: seconds until the first group is requested
     tokens: tokens generated per update
     contended: factor by which a shared GPU slows the learner's passes
-    warm_start: None for a run without one
     """
 
     config: Config
@@ -96,14 +71,12 @@ class Estimate(Pace):
     evaluate_s: float
     validation_s: float = 0.0
     exams_s: float = 0.0
-    warm_start: WarmStart | None = None
 
     @property
     def warm_start_s(self) -> float:
-        """Seconds before the first update beside the start and one evaluation, which overlaps with imitation."""
-        if not (warm := self.warm_start):
-            return 0.0
-        return warm.seconds + max(self.evaluate_s + self.exams_s - (warm.seconds - warm.sample_s), 0.0)
+        """Most seconds of the warm start."""
+        warm = self.config.warm_start
+        return warm.fraction * self.config.budget.seconds if warm.source else 0.0
 
     @property
     def validate_s(self) -> float:
@@ -132,7 +105,7 @@ class Estimate(Pace):
         budget = self.config.budget
         reserve = evaluations_reserve(budget.seconds, self.config.final_policies, self.evaluate_s, self.exams_s)
         reserve += self.validation_s
-        policies = 2 if self.config.starts_apart and not self.warm_start else 1
+        policies = 1 + self.config.starts_apart
         before_s = 0.0 if made else policies * self.evaluate_s + self.exams_s + self.warm_start_s
         left = budget.seconds - spent_s - self.start_s - reserve - before_s
         updates = made + max(0, int(left / (self.update_s + self.validate_s)))
@@ -171,8 +144,6 @@ def estimate(config: Config, costs: Costs, workload: Workload, placement: Placem
     else:
         generate_s = fixed_s + batch_s + config.rollout.samples_per_problem * costs.verify_s
         update_s = generate_s + learn_s
-    response_s = _response_s(workload.response, costs, at_once, len(placement.rollouts))
-    warms = bool(config.warm_start.source)
     evaluate_s = partial(_evaluate_s, config, costs, workload, placement, at_once)
     return Estimate(
         config=config,
@@ -184,7 +155,6 @@ def estimate(config: Config, costs: Costs, workload: Workload, placement: Placem
         contended=contended,
         evaluate_s=evaluate_s(config.eval.problems, config.eval.n),
         validation_s=evaluate_s(config.validation.problems, 1) if config.validation.every else 0.0,
-        warm_start=plan_warm_start(config, costs, workload, placement, response_s) if warms else None,
     )
 
 
@@ -246,12 +216,7 @@ def _evaluate_s(
     alone = answers_alone(config, placement.device)
     decoded = 1.0 if alone else max(1.0, min(at_once, problems / engines))
     prompts_s = problems * workload.fresh * costs.prefill_s / engines  # once: the engine keeps them for later samples
-    return prompts_s + problems * each * _response_s(response, costs, decoded, engines)
-
-
-def _response_s(tokens: float, costs: Costs, decoded: float, engines: int) -> float:
-    """Return the seconds of all engines per response, where each decodes so many at once."""
-    return tokens * costs.decode_s(decoded) / decoded / engines
+    return prompts_s + problems * each * response * costs.decode_s(decoded) / decoded / engines
 
 
 def longest_of(samples: float, workload: Workload, most: int) -> float:
@@ -263,29 +228,3 @@ def longest_of(samples: float, workload: Workload, most: int) -> float:
     above = NormalDist().inv_cdf(1 - 0.56 / samples)
     scale = workload.spread / 3
     return float(min(most, workload.response * (1 - scale**2 + above * scale) ** 3))
-
-
-def plan_warm_start(
-    config: Config, costs: Costs, workload: Workload, placement: Placement, response_s: float
-) -> WarmStart:
-    """Return the warm start of a run that has one. response_s: seconds of the engines per response."""
-    warm, each = config.warm_start, config.rollout.samples_per_problem
-    most_s = math.inf if config.run.deterministic else warm.fraction * config.budget.seconds
-    samples, found = 0, warm.demonstrations
-    if warm.from_itself:
-        per_problem = min(RIGHT * each, warm.per_problem)
-        in_time = SAMPLING_SHARE * most_s / (each * response_s)
-        most = sum(each.size or math.inf for each in config.data.by_source.values())
-        groups = int(min(math.ceil(found / per_problem), most, in_time))
-        samples = groups * each
-        found = min(found, max(1, int(groups * per_problem)))
-    tokens = min(warm.demonstrations, warm.demonstrations_per_update) * (workload.fresh + workload.response)
-    update_s = tokens * costs.learn_s / len(placement.learners) + costs.update_s
-    updates = PASSES * math.ceil(found / warm.demonstrations_per_update)
-    return WarmStart(
-        samples=samples,
-        sample_s=samples * response_s,
-        updates=min(updates, warm.updates or updates),
-        update_s=update_s / config.algorithm.steps_per_batch,
-        most_s=most_s,
-    )

@@ -44,9 +44,8 @@ def check_plan(plan: Plan) -> None:
 
 
 def check_budget(plan: Plan) -> None:
-    """Raise BadInput if the budget covers not even the start, or not `eval.benchmarks`, or a warm start no update."""
+    """Raise BadInput if the budget covers not even the start, or not `eval.benchmarks`."""
     budget, costs, found = plan.config.budget, plan.costs, plan.estimate
-    check_warm_start(plan)
     if costs is None:
         return
     needed = costs.start_s + (found.update_s + found.evaluations_s if found else 0.0)
@@ -59,25 +58,6 @@ def check_budget(plan: Plan) -> None:
         given = f"hours={budget.hours:g}" if budget.minutes is None else f"minutes={budget.minutes:g}"
         more = f"give at least budget.minutes={math.ceil(needed / 60)}"
         raise BadInput(f"budget.{given}: {what} about {duration(taken_s)}; {more}")
-
-
-def check_warm_start(plan: Plan) -> None:
-    """Raise BadInput if a warm start's fraction of the budget holds not one update, or no group of
-    the model's own responses.
-    """
-    warm = plan.estimate and plan.estimate.warm_start
-    if warm and warm.update_s > warm.most_s:
-        raise BadInput(
-            f"warm_start.fraction={plan.config.warm_start.fraction:g}: its {duration(warm.most_s)} hold no update,"
-            f" which takes about {duration(warm.update_s)}; raise it or budget.minutes, or lower"
-            " warm_start.demonstrations_per_update"
-        )
-    if warm and plan.config.warm_start.from_itself and warm.samples < (each := plan.config.rollout.samples_per_problem):
-        raise BadInput(
-            f"warm_start.fraction={plan.config.warm_start.fraction:g}: the part of its {duration(warm.most_s)} for"
-            f" sampling holds not one group of {each} responses; raise it or budget.minutes, or lower"
-            " rollout.max_response_tokens"
-        )
 
 
 def check_engines(config: Config, shape: ShapeConfig, machine: Machine, placement: Placement) -> None:

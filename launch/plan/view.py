@@ -18,12 +18,11 @@ from conf.errors import BadInput
 from conf.load import flatten
 from conf.schema.model import PROJECTIONS
 from conf.schema.reward import formula
-from conf.schema.warm_start import WarmStartConfig
 from launch.hardware.machine import GIB
-from launch.plan.estimate import Estimate, WarmStart
+from launch.plan.estimate import Estimate
 from launch.plan.memory import misfit
 from launch.plan.plan import Plan
-from launch.plan.refusal import advice, check_warm_start
+from launch.plan.refusal import advice
 from launch.plan.time import FILL
 
 Rows = list[tuple[str, str]]
@@ -58,14 +57,9 @@ def conclusion(plan: Plan) -> Text:
     if found is None:
         text = f"Fits. The updates in {within} are not known: conf/devices.yaml has no speed for {plan.machine.name}."
         return Text(text, style="bold green")
-    try:
-        check_warm_start(plan)
-    except BadInput as error:
-        return Text(f"Fits, but {error}.", style="bold yellow")
     if not found.updates:
         spent = found.start_s + found.warm_start_s + found.evaluations_s
-        what = "start, warm start" if found.warm_start else "start"
-        text = f"Fits, but {within} hold no update: {what} and evaluations take {duration(spent)}"
+        text = f"Fits, but {within} hold no update: all that comes before and after them takes {duration(spent)}"
         text += f", an update {duration(found.update_s)}; raise budget.minutes."
         return Text(text, style="bold yellow")
     cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
@@ -112,16 +106,10 @@ def _settings(plan: Plan) -> Rows:
             f"{held_out} problems × {config.eval.n}{f', and {choosing} to choose the result' if choosing else ''}"
             f" from {data.eval_source or ('all sources' if data.mixture else 'the same source')}",
         ),
-        *([("demonstrations", _learned(config.warm_start))] if config.warm_start.source else []),
         ("update", f"{each_update} problems × {rollout.samples_per_problem} samples of up to {tokens}"),
         ("micro-batch", f"{micro:,} tokens{', the longest sample' if micro == rollout.longest else ''}"),
         ("reward", formula(flatten(asdict(config)))),
     ]
-
-
-def _learned(warm: WarmStartConfig) -> str:
-    what = "of its own right responses" if warm.from_itself else f"solutions from {warm.source}"
-    return f"up to {warm.demonstrations:,} {what}, {warm.demonstrations_per_update} per update"
 
 
 def _placement(plan: Plan) -> Rows:
@@ -190,11 +178,9 @@ def _time(plan: Plan) -> RenderableType:
         part = found.validate_s / (found.update_s + found.validate_s)
         validation = [("validation", f"{number} {duration(found.validation_s)}, {part:.1%} of the time of training")]
     exams = ", ".join(f"{exam.name} ({exam.problems} problems × {exam.n})" for exam in plan.exams)
-    warm = Rows()
-    if found.warm_start:
-        warm = [("warm start", _warm_start(found.warm_start))]
-        measured = f"before and after the warm start, {measured.removeprefix('before ')}"
-    elif plan.config.starts_apart:
+    warm = plan.config.warm_start
+    responses = f"on up to {warm.demonstrations:,} responses from {warm.source}"
+    if plan.config.starts_apart:
         measured = f"of the base model, {measured}"
     tokens = f"{_count(found.updates * found.tokens)} tokens, {plan.workload.varied:.0%} of them useful"
     rows = [
@@ -202,7 +188,7 @@ def _time(plan: Plan) -> RenderableType:
         ("generation", f"{duration(found.generate_s)} per update, {_count(found.tokens)} tokens"),
         ("learning", f"{duration(found.learn_s)} per update, {manner}"),
         ("start", duration(found.start_s)),
-        *warm,
+        *([("warm start", f"at most {duration(found.warm_start_s)}, {responses}")] if warm.source else []),
         ("evaluation", f"{found.evaluations} × {duration(found.evaluate_s)}, {measured}"),
         *([("benchmarks", f"{duration(found.exams_s)} each time: {exams}")] if exams else []),
         *validation,
@@ -210,13 +196,6 @@ def _time(plan: Plan) -> RenderableType:
         ("cost", cost),
     ]
     return Group(_grid(rows), Text(f"{source(plan)} {_assumptions(plan)}", style="dim"))
-
-
-def _warm_start(warm: WarmStart) -> str:
-    sampling = f"{counted(warm.samples, 'response')} in {duration(warm.sample_s)}, then " if warm.samples else ""
-    updates = f"{counted(warm.updates, 'update')} of {duration(warm.update_s)}"
-    most = f", at most {duration(warm.most_s)}" if math.isfinite(warm.most_s) else ""
-    return f"about {duration(warm.seconds)}{most}: {sampling}{updates}"
 
 
 def source(plan: Plan) -> str:

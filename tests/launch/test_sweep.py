@@ -93,7 +93,6 @@ def test_runs_work_side_by_side_on_gpus_of_their_own(
     [
         (["budget.minutes=0.1"], "r8 has"),
         (["device=A40"], "A40"),
-        (["warm_start.source=self", "warm_start.fraction=0.001"], "warm_start.fraction=0.001"),
         (["models=[/no/such/folder]"], "/no/such/folder"),
         (["benchmarks=[file:nowhere.csv]"], "nowhere.csv"),
         (["benchmarks=[file:unanswered.csv]"], "no usable problem"),

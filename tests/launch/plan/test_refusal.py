@@ -112,25 +112,3 @@ def test_engines_that_do_not_fit_are_refused_with_the_remedy(where: Machine, set
         return
     with pytest.raises(BadInput, match=said):
         check_evaluation(where, "r8_instruct", *settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ([], ""),
-        (["updates=5000"], ""),  # the fraction ends it
-        (["fraction=0.001"], r"warm_start\.fraction=0\.001: .* hold no update"),
-        (
-            ["fraction=0.001", "demonstrations_per_update=1"],
-            r"warm_start\.fraction=0\.001: .* not one group of 8 responses",
-        ),
-    ],
-)
-def test_a_warm_start_that_holds_no_update_is_refused(settings: list[str], said: str) -> None:
-    recipe = ("quickstart", "warm_start.source=self") if settings else ("quickstart_warm",)
-    made = plan(recipe[0], CPU, *recipe[1:], *(f"warm_start.{each}" for each in settings))
-    if said:
-        with pytest.raises(BadInput, match=said):
-            check_budget(made)
-    else:
-        check_budget(made)

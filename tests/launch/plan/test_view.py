@@ -42,8 +42,6 @@ def test_the_first_line_names_a_range_of_updates_until_they_are_measured() -> No
 
 def test_plan_of_too_short_a_budget_says_so() -> None:
     assert re.search("hold no update: .*budget.minutes", shown(plan("quickstart", CPU, "budget.minutes=0.5")))
-    warm = plan("quickstart", CPU, "warm_start.source=self", "warm_start.fraction=0.001")
-    assert "warm_start.fraction=0.001" in conclusion(warm).plain
 
 
 @pytest.mark.parametrize(("updates", "style"), [(FEWEST_UPDATES - 1, "bold yellow"), (FEWEST_UPDATES, "bold green")])
