@@ -108,28 +108,6 @@ def digest_of(parts: Iterable[Sequence[Problem]], columns: bool = True) -> str:
 
 
 @dataclass(frozen=True)
-class Demonstration:
-    """A response to imitate.
-
-    problem: with the prompt that is learned. token_ids: the last one is an end-of-sequence token.
-    """
-
-    problem: Problem
-    token_ids: Sequence[int]
-
-
-@dataclass(frozen=True)
-class ImitationStats:
-    """The result of one update of the warm start.
-
-    metrics: loss, learning rate and gradient norm, by their names. fault: as in UpdateStats.
-    """
-
-    metrics: dict[str, float]
-    fault: str = ""
-
-
-@dataclass(frozen=True)
 class AdapterRef:
     """One published version of the policy: a folder in plain PEFT format.
 

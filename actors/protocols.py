@@ -6,9 +6,7 @@ from typing import Any, Protocol
 from actors.messages import (
     AdapterRef,
     Batch,
-    Demonstration,
     Group,
-    ImitationStats,
     Inspection,
     Problem,
     Sampling,
@@ -73,16 +71,18 @@ class Learner(Protocol):
         """Replace a crashed process by a fresh one at version 0. Raise ActorDied if it has crashed too often."""
 
     async def publish(self) -> AdapterRef:
-        """Write the current version to disk as a PEFT adapter, atomically."""
+        """Write the current version to disk as a PEFT adapter, atomically. It ends a warm start: version 0 is then the
+        reference (`algorithm.reference`), and the optimizer begins anew.
+        """
 
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
         """Write as many noise adapters as an engine serves at once, in the same form as `publish`."""
 
-    async def imitate(self, demonstrations: tuple[Demonstration, ...], progress: float) -> ImitationStats:
-        """Take one optimizer step of the warm start, whose version stays 0. progress: fraction of it that is over."""
+    async def imitate(self, groups: tuple[Group, ...], progress: float) -> tuple[float, str]:
+        """Take one step of the warm start, whose version stays 0. Return its loss, and its fault as in UpdateStats.
 
-    async def end_warm_start(self) -> None:
-        """Make the present weights the reference (`algorithm.reference`), and begin the optimizer anew."""
+        groups: their samples are imitated. progress: fraction of the warm start that is over.
+        """
 
     async def accumulate(self, batch: Batch) -> None:
         """Compute the gradient of a batch, the longest part of an update. The weights stay as they are.

@@ -134,18 +134,12 @@ def _deterministic_faults(config: Config) -> Iterator[str]:
         )
 
 
-OWN, SOLVED = ("few_shot", "per_problem", "choice"), ("solution_field", "response")
-"""Settings of a warm start that only count where the model's own responses are learned, and where solutions are."""
-
-
 def _warm_start_faults(warm: WarmStartConfig) -> Iterator[str]:
-    """Yield settings of a warm start that have no effect."""
-    given = [name for name, value in vars(WarmStartConfig()).items() if getattr(warm, name) != value]
-    idle = (SOLVED if warm.from_itself else OWN) if warm.source else given
-    remedy = f"with warm_start.source={warm.source} it has no effect; leave it out"
-    if not warm.source:
-        remedy = f"there is no warm start; give warm_start.source={SELF}, or a source of solutions"
-    yield from (f"warm_start.{name}={show(getattr(warm, name))}: {remedy}" for name in given if name in idle)
+    """Yield settings of a warm start that is not made."""
+    for name, value in vars(WarmStartConfig()).items():
+        if not warm.source and (given := getattr(warm, name)) != value:
+            remedy = f"there is no warm start; give warm_start.source={SELF}, or a source of solutions"
+            yield f"warm_start.{name}={show(given)}: {remedy}"
 
 
 def _length_faults(config: Config, context: int) -> Iterator[str]:

@@ -151,9 +151,7 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     rule = rule_for(figures)
     for line in (*lines(plan, signal, figures, sampled.seconds), *commonest(sampled.samples)):
         console.print(line)
-    said = (rule.with_warm_start() if config.warm_start.source else rule).sentence(
-        figures, n=str(signal.n), limits=longer(plan)
-    )
+    said = rule.sentence(figures, n=str(signal.n), limits=longer(plan))
     keep(replace(signal, verdict=rule.verdict, warning="" if rule.worth else said), config, plan.machine)
     console.print(f"Kept for the next plan in {kept_in(config)}")
     console.print(Text(said, "bold green" if rule.worth else "bold yellow"))
@@ -161,7 +159,7 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
         console.print(f"Not certain: within the intervals it may be {also}; raise signal.minutes or signal.problems.")
     if config.warm_start.source:
         console.print(
-            f"The run begins with a warm start (warm_start.source={config.warm_start.source}): this was before it"
+            f"This was before the run's warm start (warm_start.source={config.warm_start.source}), which may help"
         )
     return rule.worth
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import ray
 
 from actors.errors import ActorDied, Halted, LearnerDied
-from actors.messages import AdapterRef, Batch, Demonstration, Group, ImitationStats, Inspection, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.models.files import found_here
 from actors.protocols import Clock, Learner
 from actors.rollout.shared_weights import SharedWeights
@@ -133,11 +133,8 @@ class LearnerActor:
     def publish_synthetic(self) -> tuple[AdapterRef, ...]:
         return self._do(self._learner.publish_synthetic)
 
-    def imitate(self, demonstrations: tuple[Demonstration, ...], progress: float) -> ImitationStats:
-        return self._do(self._learner.imitate, demonstrations, progress)
-
-    def end_warm_start(self) -> None:
-        self._do(self._learner.end_warm_start)
+    def imitate(self, groups: tuple[Group, ...], progress: float) -> tuple[float, str]:
+        return self._do(self._learner.imitate, groups, progress)
 
     def accumulate(self, batch: Batch) -> None:
         self._do(self._learner.accumulate, batch)
@@ -250,11 +247,8 @@ class RemoteLearner(Learner):
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
         return await self._call("publish_synthetic", processes=1)
 
-    async def imitate(self, demonstrations: tuple[Demonstration, ...], progress: float) -> ImitationStats:
-        return await self._call("imitate", ray.put(demonstrations), progress)
-
-    async def end_warm_start(self) -> None:
-        await self._call("end_warm_start")
+    async def imitate(self, groups: tuple[Group, ...], progress: float) -> tuple[float, str]:
+        return await self._call("imitate", ray.put(groups), progress)
 
     async def accumulate(self, batch: Batch) -> None:
         self._full = not all(group.zero_variance for group in batch.groups)

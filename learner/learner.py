@@ -11,7 +11,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from actors.messages import AdapterRef, Batch, Demonstration, Group, ImitationStats, Inspection, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
 from actors.models.sizes import SYNTHETIC_ADAPTERS
 from actors.protocols import FAITHFUL
 from actors.seeds import request_seed
@@ -109,7 +109,15 @@ class LoraLearner:
         self.policy.reference = adapter_weights(self.model) if config.keeps_start else {}
 
     def publish(self) -> AdapterRef:
-        """Write the current version as a PEFT adapter and return its reference. A restart does not need the files."""
+        """Write the current version as a PEFT adapter and return its reference. A restart does not need the files.
+
+        After a warm start, its weights become the policy's reference, unless that is the base model.
+        """
+        if self.version == 0 and self._steps:
+            if self.policy.reference:
+                self.policy.reference = adapter_weights(self.model)
+            self._optimizer.begin_anew()
+            self._steps = 0
         adapter = self._located(AdapterRef(self.version, self.incarnation, ""))
         if self._world.leads:
             write_adapter(self.model, Path(adapter.path), durable=False)
@@ -124,25 +132,13 @@ class LoraLearner:
                 write_adapter(self.model, Path(adapter.path), durable=False)
         return adapters
 
-    def imitate(self, demonstrations: tuple[Demonstration, ...], progress: float) -> ImitationStats:
+    def imitate(self, groups: tuple[Group, ...], progress: float) -> tuple[float, str]:
         """Take one optimizer step of the warm start, at a learning rate that falls linearly to zero."""
-        found = [
-            Example(f"problem {each.problem.id}", Tokens(each.problem.prompt_ids, each.token_ids), (), 1.0)
-            for each in demonstrations
-        ]
+        found = [Example(f"problem {each.problem.id}", of, (), 1.0) for each in groups for of in _tokens([each])]
         work = self._begin(f"step {self._steps + 1} of the warm start", found)
         self._pass(work)
-        rate = self.config.warm_start.learning_rate * (1.0 - progress)
-        fault = self._take_steps(work, rate, 1)
-        metrics = {} if fault else {"loss": work.record.losses[0], "grad_norm": work.record.norms[0]}
-        return ImitationStats({**metrics, "learning_rate": rate}, fault)
-
-    def end_warm_start(self) -> None:
-        """Make the present weights the reference, unless that is the base model, and begin the optimizer anew."""
-        if self.policy.reference:
-            self.policy.reference = adapter_weights(self.model)
-        self._optimizer.begin_anew()
-        self._steps = 0
+        fault = self._take_steps(work, self.config.warm_start.learning_rate * (1.0 - progress), 1)
+        return math.nan if fault else work.record.losses[0], fault
 
     def accumulate(self, batch: Batch) -> None:
         """Compute the gradient of a batch's first step; the weights are unchanged, so `score` still uses this version.

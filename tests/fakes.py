@@ -11,9 +11,7 @@ from actors.errors import ActorDied, LearnerDied
 from actors.messages import (
     AdapterRef,
     Batch,
-    Demonstration,
     Group,
-    ImitationStats,
     Inspection,
     Problem,
     Reward,
@@ -215,7 +213,7 @@ class FakeLearner(Remote):
     the responses, each time. deaths: calls in which it crashes, by name and version; each once.
     metrics_of, faulty: the metrics of the update that makes a version, and the versions whose update it skips, with
     minus the number of an update of the warm start.
-    imitated: demonstrations of each update of the warm start, and its progress. lessons, warmed: the problems of those
+    imitated: groups of each step of the warm start, and its progress. lessons, warmed: the problems of those
     behind its weights, and whether the warm start has ended.
     save_seconds, saved_at: how long a checkpoint takes, and when each began.
     """
@@ -227,7 +225,7 @@ class FakeLearner(Remote):
         self.accumulated: Batch
         self.batches: list[Batch] = []
         self.told: list[float] = []
-        self.imitated: list[tuple[tuple[Demonstration, ...], float]] = []
+        self.imitated: list[tuple[tuple[Group, ...], float]] = []
         self.start_anew()
         self.scored: list[tuple[int, AdapterRef | None]] = []
         self.inspected: list[tuple[int, tuple[Group, ...]]] = []
@@ -258,26 +256,21 @@ class FakeLearner(Remote):
 
     async def publish(self) -> AdapterRef:
         await self.live("publish")
+        self.warmed = bool(self.lessons)
         return AdapterRef(self.version, self.incarnation, "nowhere")
 
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:
         await self.live("publish_synthetic")
         return tuple(AdapterRef(number, 0, "nowhere", synthetic=True) for number in (1, 2))
 
-    async def imitate(self, demonstrations: tuple[Demonstration, ...], progress: float) -> ImitationStats:
+    async def imitate(self, groups: tuple[Group, ...], progress: float) -> tuple[float, str]:
         assert self.version == 0
         assert not self.warmed
         await self.travel(self.seconds)
         await self.live("imitate")
-        self.imitated.append((demonstrations, progress))
-        self.lessons.append([each.problem.id for each in demonstrations])
-        if -len(self.lessons) in self.faulty:
-            return ImitationStats({"learning_rate": 1.0 - progress}, "the loss is nan")
-        return ImitationStats({"loss": 1.0 / len(self.lessons), "learning_rate": 1.0 - progress, "grad_norm": 1.0})
-
-    async def end_warm_start(self) -> None:
-        await self.live("end_warm_start")
-        self.warmed = True
+        self.imitated.append((groups, progress))
+        self.lessons.append([each.problem.id for each in groups])
+        return 1.0 / len(self.lessons), "the loss is nan" if -len(self.lessons) in self.faulty else ""
 
     async def accumulate(self, batch: Batch) -> None:
         assert batch.version == self.version

@@ -72,8 +72,6 @@ def write_run(
     evaluations = {"base": evaluation(before), "final": None if after is None else evaluation(after)}
     if warm is not None:
         evaluations["warm"] = evaluation(warm)
-        losses = ({"update": update, "warm_start/loss": 1.0 / update} for update in (1, 2, 3))
-        (folder / "warm-start-metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in losses))
     for name, solved in (("base", before), ("warm", warm), ("final", after)):
         if solved is not None:
             samples = [sample(number, number < solved) for number in range(PROBLEMS)]

@@ -54,7 +54,7 @@ class Coordinator:
         self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts)
         self._standing = Standing(run.budget, run.ledger, run.config)
         self._evaluations = Evaluations(run, self._saving, self._standing, self._prompts)
-        self._warm_start = WarmStart(run, self._saving, self._standing, self._evaluations.base)
+        self._warm_start = WarmStart(run, self._saving, self._standing)
         self._end = asyncio.timeout(None)  # when training ends, set by `_end_training_in_time`
         self._skipped, self._lifecycle = SkippedStreak(), LearnerLifecycle()
         self._restore_bookkeeping(self._folder.checkpoints.latest)

@@ -75,7 +75,10 @@ class Evaluations:
         stopping = self._run.stopping
         if self._base_due or not self.replaceable.is_set():
             await stopping.until(lambda: idle() or None)
-        await self.base()
+        with self._shown("the base model") if self._base_due else nullcontext():
+            await self.reference_set.sample()
+            seconds = self._run.budget.left * BASE_SHARE
+            self._standing.measured("Base model", await self._evaluate("base", None, self._sets, seconds))
         found = self._run.folder.scores("warm")
         if policy and not self.replaceable.is_set():
             with self._shown("the model at the start of reinforcement learning"):
@@ -83,13 +86,6 @@ class Evaluations:
             if not stopping.stopped:
                 self.replaceable.set()
         self._standing.measured("Start of reinforcement learning", found)
-
-    async def base(self) -> None:
-        """Sample the reference set and evaluate the base model, once per run."""
-        with self._shown("the base model") if self._base_due else nullcontext():
-            await self.reference_set.sample()
-            seconds = self._run.budget.left * BASE_SHARE
-            self._standing.measured("Base model", await self._evaluate("base", None, self._sets, seconds))
 
     async def _warm(self, policy: AdapterRef) -> dict[str, PolicyScores]:
         """Evaluate version 0, without the time that is held back for the end."""

@@ -68,7 +68,6 @@ class EventKind(StrEnum):
     ROLLED_BACK = "collapse, rolled back"
     MISMATCH = "mismatch"
     IMITATED = "warm start"
-    IMITATED_LITTLE = "warm start too short"
     CUT_OFF = "cut off"
     REWARD_FAILED = "reward function failed"
     WALL_ABSENT = "wall absent"
@@ -234,6 +233,7 @@ class SampleRow(Document):
 
     version: the adapter's, None for the base model. status: the verdict's. failure: that of a user's reward function.
     extracted: the answer found in the response. partial: whether the reward lacks what only training has, see `Reward`.
+    token_ids: of a right response that the warm start may learn.
     """
 
     group: int | None = None
@@ -249,6 +249,7 @@ class SampleRow(Document):
     failure: str | None = None
     extracted: str | None = None
     partial: bool = False
+    token_ids: list[Count] = []
 
 
 class EvaluatedSample(SampleRow):
@@ -263,18 +264,6 @@ class FilteredProblem(Document):
     """A row of problems-left-out.jsonl."""
 
     reason: str
-
-
-class CandidateRow(Document):
-    """A row of warm-start.jsonl: a candidate, with the token ids of its responses that are learned.
-
-    place: its number in the order of the candidates. unused: if no response is right, the status and answer of one.
-    """
-
-    place: Count
-    problem: str
-    responses: list[list[Count]] = []
-    unused: str = ""
 
 
 class PairedDifference(Document):

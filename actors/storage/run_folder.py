@@ -9,7 +9,7 @@ from pathlib import Path
 from actors.messages import AdapterRef, Group, ProblemSet
 from actors.models.adapters import ADAPTER_FILES
 from actors.storage import documents
-from actors.storage.checkpoints import read_state, version_of
+from actors.storage.checkpoints import version_of
 from actors.storage.files import (
     append_row,
     disk_trouble,
@@ -68,8 +68,7 @@ class RunFolder(RunRecord):
             part.mkdir(parents=True, exist_ok=True)
         self.drop_adapters(keep=())
         self.drop_half_event()
-        for file in (self.candidates_file, self.path / "samples" / "warm-start.jsonl"):
-            drop_half_line(file)
+        drop_half_line(self.path / "samples" / "warm-start.jsonl")
         (self.path / "events.jsonl").touch()
         for version, reason in self.checkpoints.recover(foreign).items():
             self.append_event(version, documents.EventKind.CHECKPOINT_REFUSED, reason)
@@ -90,21 +89,13 @@ class RunFolder(RunRecord):
         return self.checkpoints.latest
 
     def cut_metrics(self) -> None:
-        """Drop the rows of updates after the newest checkpoint, also of the warm start, and half-written ones. Call it
-        once the rows are on disk.
-
-        The loggers, which go by the version, get those of the warm start again that they drop.
+        """Drop the rows of updates after the newest checkpoint, and half-written ones. Call it once the rows are on
+        disk.
         """
-        latest = self.checkpoints.latest
-        version, imitated = (version_of(latest), read_state(latest).imitated) if latest else (0, 0)
-        warm_start = [row for row in self.warm_start_rows() if row.update <= imitated]
-        rows = [row for row in self.rows() if row.update <= version]
-        for file, kept in ((self.metrics, rows), (self.warm_start_metrics, warm_start)):
-            if file.exists():
-                self.writer.put(write_rows, file, kept)
+        version = version_of(self.checkpoints.latest) if self.checkpoints.latest else 0
+        if self.metrics.exists():
+            self.writer.put(write_rows, self.metrics, [row for row in self.rows() if row.update <= version])
         self.tracking.begin(version + 1)
-        for row in warm_start[version:]:
-            self.tracking.scalars(row.update, row.metrics)
 
     def drop_adapters(self, keep: tuple[AdapterRef, ...]) -> None:
         """Delete all published versions but these. Files that are not ours stay."""
@@ -181,17 +172,9 @@ class RunFolder(RunRecord):
             found = [row for row in found if row["update"] < version] + [rows[-1].metrics]
         return found
 
-    def append_candidate(self, row: documents.CandidateRow, shown: Sequence[documents.SampleRow]) -> None:
-        """Write a candidate of the warm start, and the samples of it that a person may look at."""
-        self.writer.put(append_row, self.candidates_file, row)
-        self.writer.put(append_row, self.path / "samples" / "warm-start.jsonl", *shown)
-
-    def append_warm_start(self, update: int, metrics: dict[str, float]) -> None:
-        """Write the row of an update of the warm start."""
-        named = {f"warm_start/{name}": value for name, value in metrics.items()}
-        row = documents.MetricsRow.model_validate({"update": update, **named})
-        self.writer.put(append_row, self.warm_start_metrics, row)
-        self.tracking.scalars(update, named)
+    def append_candidates(self, samples: Sequence[documents.SampleRow]) -> None:
+        """Write the samples of some candidates of the warm start."""
+        self.writer.put(append_row, self.path / "samples" / "warm-start.jsonl", *samples)
 
     async def flush(self) -> None:
         """Return once all writes and the names of new files are on disk, so that no checkpoint outlasts its history.
@@ -248,8 +231,7 @@ class RunFolder(RunRecord):
 def sample_row(group: Group, number: int) -> documents.SampleRow:
     """Return the row of a verified sample of a group."""
     sample, reward = group.samples[number], group.rewards[number]
-    extra = {"partial": True} if reward.partial else {}
-    return documents.SampleRow(
+    row = documents.SampleRow(
         group=group.index,
         problem=group.problem.id,
         prompt=group.problem.prompt,
@@ -262,5 +244,5 @@ def sample_row(group: Group, number: int) -> documents.SampleRow:
         status=reward.verdict.status,
         failure=reward.complaint or reward.failure,
         extracted=reward.verdict.extracted,
-        **extra,
     )
+    return row.model_copy(update={"partial": True}) if reward.partial else row

@@ -40,8 +40,6 @@ class RunRecord:
         self.failure_log = path / "failure.log"
         self.report = path / "report.html"
         self.checkpoints = Checkpoints(path / "checkpoints")
-        self.candidates_file = path / "warm-start.jsonl"
-        self.warm_start_metrics = path / "warm-start-metrics.jsonl"
         self.start_metrics = path / "validation-0.json"
         self.filtered_file = path / "problems-left-out.jsonl"
         self.evaluation_folder = path / "evaluation"
@@ -69,14 +67,6 @@ class RunRecord:
 
     def rows(self) -> list[documents.MetricsRow]:
         return read_rows(self.metrics, documents.MetricsRow)
-
-    def candidates(self) -> list[documents.CandidateRow]:
-        """Return the candidates of the warm start so far, as they ended."""
-        return read_rows(self.candidates_file, documents.CandidateRow)
-
-    def warm_start_rows(self) -> list[documents.MetricsRow]:
-        """Return the rows of the updates of the warm start."""
-        return read_rows(self.warm_start_metrics, documents.MetricsRow)
 
     def scored(self, until: float = math.inf) -> list[dict[str, float]]:
         """Return the metrics of all versions that may be the result, up to one: of version 0 if it was validated."""
@@ -170,8 +160,9 @@ class RunRecord:
             if path.is_dir():
                 raise BadInput(f"{path} is a folder, not a file; {REMEDY}")
         others = (self.incarnation, self.identity, self.reference_set, self.problem_digests, self.selection)
-        warm_start = (self.candidates, self.warm_start_rows, self.scored, self.evaluations)
-        for read in (self.config, self.origin, self.summary, self.rows, self.events, self.ledger, *others, *warm_start):
+        for read in (self.config, self.origin, self.summary, self.scored, self.events, self.ledger, *others):
             read()
+        self.evaluations()
+        self.samples("warm-start")
         for checkpoint in filter(None, (self.checkpoints.latest, self.checkpoints.best)):
             read_state(checkpoint)

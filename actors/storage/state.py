@@ -8,7 +8,7 @@ from actors.storage.fields import Amount, Count, Whole
 
 class CoordinatorState(Document):
     """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noise: see `CheckAfterSync`. imitated,
-    imitating_s, warm_start_over: updates of the warm start, their seconds, and whether it has ended.
+    warm_start_over: losses of the steps of the warm start, and whether it has ended.
     """
 
     version: Count = 0
@@ -17,8 +17,7 @@ class CoordinatorState(Document):
     dropped: Count = 0
     dropped_tokens: Count = 0
     noise: Amount | None = None
-    imitated: Count = 0
-    imitating_s: Amount = 0.0
+    imitated: list[float] = Field(default_factory=list)
     warm_start_over: bool = False
     counts: dict[str, Whole] = Field(default_factory=dict)
 

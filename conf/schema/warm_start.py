@@ -18,9 +18,6 @@ SOURCE_OR_SELF = Rule(
     lambda text: text in ("", SELF) or (SOURCE.allows(text) and not text.startswith("reasoning_gym:")),
     f"use {SELF}, nothing for no warm start, or a source with solutions: hub:…, file:… or import:…, as in data.source",
 )
-RESPONSE = Rule(
-    lambda text: not text or "{solution}" in text or "{answer}" in text, "use a text with {solution}, {answer} or both"
-)
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -35,27 +32,17 @@ class WarmStartConfig:
     column of worked solutions, or empty for no warm start."""
     solution_field: str = setting("", "our choice: solution, or a worked answer")
     """Column of the worked solution; when empty, solution, or else the answer's column, if it has worked solutions."""
-    response: str = setting("", "our choice: it earns the recipe's reward", rule=RESPONSE)
-    """The text that is learned: {solution} is replaced by the solution, without a last line `#### answer`, and {answer}
-    by the answer that the solution states, or else the reference answer. When empty: the solution, and the answer in a
-    `\\boxed{}` unless its last has it; in think tags where reward.format has a weight, reward.after_thinking is on or
-    the prompt opens them."""
     few_shot: list[ExampleConfig] = setting([], "our choice")
     """Few-shot examples that the model is shown only while it samples its own responses: they are not in the prompt
     that is learned."""
     per_problem: int = setting(4, "our choice: a variety of problems teaches more", ge=1, le=1024)
-    """Most responses to one problem that are learned."""
-    choice: str = setting("shortest", "our choice: short right responses wander least", choices=("shortest", "random"))
-    """Which right responses to a problem are learned, where it has more: the shortest of those with the largest reward,
-    or random ones."""
+    """Most responses to one problem that are learned: those with the largest reward, and of these the shortest."""
     demonstrations: int = setting(512, "our choice: enough for a form, not for a subject", ge=1, le=10**6)
     """Most responses in total."""
     demonstrations_per_update: int = setting(32, "our choice", ge=1, le=2**15)
     """Responses in one update."""
     learning_rate: float = setting(1e-4, '"LoRA without regret": ten times that of full fine-tuning', ge=1e-9, le=1)
     """Learning rate at the beginning; it falls linearly to zero over the warm start."""
-    updates: int | None = setting(None, "our choice: time and passes alone end it", ge=1)
-    """Number of updates after which to stop, if that is sooner than the time or three passes over the responses."""
     fraction: float = setting(0.1, "our choice: the budget is for reinforcement learning", gt=0, le=0.5)
     """Most of the budget's time that the warm start may take, sampling included."""
 

@@ -1,7 +1,7 @@
 """The verdict on the doctor's samples: the first rule of conf/verdicts.yaml that applies."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from actors.evaluation.statistics import Mean
 from conf.catalogue import table
@@ -24,10 +24,6 @@ class Rule:
     @property
     def worth(self) -> bool:
         return not self.remedy
-
-    def with_warm_start(self) -> "Rule":
-        """Return the rule for a run with a warm start: the remedy does not give one more."""
-        return replace(self, remedy="the warm start is for this") if "warm_start" in self.remedy else self
 
     def applies(self, figures: Figures) -> bool:
         return all(name in figures and low <= figures[name].value < high for name, (low, high) in self.when.items())

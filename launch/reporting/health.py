@@ -139,9 +139,8 @@ def _samples(run: Run) -> Iterator[Flag]:
         level = "warning" if truncated > MUCH else "good"
         where = f"in the last updates, at the limit of {run.config.get('rollout.max_response_tokens')} tokens"
         yield Flag(level, f"{percent(truncated)} of the responses were truncated", where)
-    for kind, level in ((EventKind.IMITATED, "note"), (EventKind.IMITATED_LITTLE, "warning")):
-        if taught := events(run, kind):
-            yield Flag(level, str(kind).capitalize(), taught[-1].detail)
+    if taught := events(run, EventKind.IMITATED):
+        yield Flag("note", "Warm start", taught[-1].detail)
     if complaints := events(run, EventKind.REWARD_FAILED):
         number = run.summary.ledger.counts.get("rewards/failed", len(complaints))
         yield Flag("warning", f"{many(number, 'sample')} without a reward", complaints[0].detail)

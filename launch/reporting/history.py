@@ -45,7 +45,6 @@ class Run:
     sweep_status: the status of the run in its sweep.
     summary: summary.json; before the end of the run, the facts known so far.
     samples: those of each evaluation by its name, see `named`.
-    warm_start: the rows of the warm start's updates.
     evaluation: evaluation.json.
     exam: status of the evaluation on the sweep's benchmarks, None without any.
     filtered: number of problems by the reason why they are not used, or used in spite of it.
@@ -61,7 +60,6 @@ class Run:
     summary: documents.RunSummary = UNFINISHED
     rows: tuple[documents.MetricsRow, ...] = ()
     events: tuple[documents.Event, ...] = ()
-    warm_start: tuple[documents.MetricsRow, ...] = ()
     samples: Mapping[str, list[documents.SampleRow]] = field(default_factory=lambda: defaultdict(list))
     origin: documents.Origin = field(default_factory=documents.Origin)
     evaluation: documents.EvaluationDocument | None = None
@@ -156,7 +154,6 @@ def read_run(folder: Path) -> Run:
         summary=summary,
         rows=tuple(record.rows()),
         events=tuple(record.events()),
-        warm_start=tuple(record.warm_start_rows()),
         samples=defaultdict(
             list, {name.removeprefix("eval-"): record.samples(name) for name in record.sampled("eval")}
         ),

@@ -75,7 +75,7 @@ def run_report(run: Run, settings: str | None = None) -> Report:
             Section("health", "Warnings and checks", flags=flags(run)),
             Section("benchmarks", "Benchmarks", tables=[tables.exams(run), tables.benchmarks(run)]),
             Section("sources", "Sources", tables=[sources.table(run)]),
-            Section("curves", "Curves", [*plots.warm_start(run), *plots.curves(run)]),
+            Section("curves", "Curves", plots.curves(run)),
             Section("plasticity", "Distance from the reference", tables=[tables.plasticity(run)]),
             Section("ledger", "Time and tokens", tables=[tables.tokens(run), tables.seconds(run)]),
             Section("samples", "Samples before and after training", pairs=tables.pairs(run)),

@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from math import ceil, isfinite, nan
+from math import ceil
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -165,18 +165,6 @@ def _validations(run: Run) -> dict[int, Mean]:
             solved = round(passed * count)
             found[row.update] = over_problems([1.0] * solved + [0.0] * (count - solved))
     return found
-
-
-def warm_start(run: Run) -> list[Plot]:
-    """Draw the loss of the warm start over its own updates."""
-    points = {row.update: loss for row in run.warm_start if isfinite(loss := row.metrics.get("warm_start/loss", nan))}
-    if not points:
-        return []
-    axes = blank()
-    axes.plot([*points], [*points.values()], color="C0", marker="o" if len(points) < FEW else "", markersize=3)
-    axes.set_ylim(bottom=0.0)
-    label(axes, "nats per token", x="update of the warm start")
-    return [finish(axes, "warm-start", "Loss of the warm start: imitation of right responses")]
 
 
 def curves(run: Run) -> list[Plot]:

@@ -212,12 +212,7 @@ def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
     """
     take_run(config, folder)
     run = RunFolder(folder)
-    check_problems(config, run, problems.digests, anew := "give run.name=OTHER or run.overwrite=true")
-    if problems.solutions and not {row.problem for row in run.candidates()} <= {one.id for one in problems.candidates}:
-        raise BadInput(
-            f"warm_start.source: the warm start of the run in {run.path} was begun with problems that"
-            f" {config.warm_start.source} no longer has: restore data and settings, or {anew}"
-        )
+    check_problems(config, run, problems.digests, "give run.name=OTHER or run.overwrite=true")
     untold, changed_now = marked("private"), changes(config, run).items()
     run.write_config(dump(config), problems)
     return [f"{key}={then} → {now}" for key, (then, now) in changed_now if not among(key, untold)]

@@ -12,10 +12,7 @@ from conf.schema import Config
 from rewards.problems import sources
 from rewards.problems.chat import control_tokens
 from rewards.problems.loading import (
-    CONTROL,
     TRAIN_SEED,
-    counts,
-    filter_reasons,
     prompt_of,
     split_problems,
     usable_problems,
@@ -29,16 +26,12 @@ from rewards.problems.rows import (
     as_text,
     choose_field,
     distinct,
-    filtered_row,
     raw_problems,
 )
 from rewards.verify.text.extraction import boxed
 from rewards.weighted_sum import CLOSE, OPEN
 
 KEY = "warm_start.source"
-
-NO_SOLUTION = "no solution"
-TOO_LONG = "solution over rollout.max_response_tokens"
 
 TRIED = 8
 """Problems of a source that are verified and tokenized per demonstration asked for, our choice: some are left out."""
@@ -54,13 +47,13 @@ def load_with_candidates(config: Config, tokenizer: Any) -> ProblemSet:
         return problems
     if config.warm_start.from_itself:
         return replace(problems, candidates=_with_examples(problems.train, raw, config, tokenizer))
-    filtered: list[FilteredRow] = []
-    solved = _with_solutions(heldout, config, tokenizer, filtered)
-    if not solved:
-        raise BadInput(f"{KEY}: '{config.warm_start.source}' has no usable solution ({filter_reasons(filtered)})")
-    rows = (*problems.filtered, *(replace(row, source=KEY, reason=f"warm start: {row.reason}") for row in filtered))
+    if not (solved := _with_solutions(heldout, config, tokenizer)):
+        raise BadInput(
+            f"{KEY}: '{config.warm_start.source}' has no usable solution: none to a problem that is not held out, up to"
+            " rollout.max_response_tokens long and without special tokens"
+        )
     candidates, solutions = zip(*solved, strict=True)
-    return replace(problems, candidates=candidates, solutions=solutions, filtered=rows, filtered_counts=counts(rows))
+    return replace(problems, candidates=candidates, solutions=solutions)
 
 
 def _with_examples(
@@ -69,25 +62,22 @@ def _with_examples(
     """Return the training problems that the warm start's examples do not solve, each with a prompt that shows them."""
     shown, most = config.warm_start.few_shot, config.rollout.max_prompt_tokens
     shows = {name: replace(data, few_shot=[*data.few_shot, *shown]) for name, data in config.data.by_source.items()}
-    texts, known = {example.problem for example in shown}, {one.id: one for one in raw}
-    rest = [problem for problem in train if known[problem.id].text not in texts]
-    prompts = (prompt_of(known[problem.id], shows[problem.source], tokenizer) for problem in rest)
-    found = [replace(each, prompt=text, prompt_ids=tuple(ids)) for each, (text, ids) in zip(rest, prompts, strict=True)]
-    candidates = tuple(problem for problem in found if len(problem.prompt_ids) <= most)
+    texts, known, candidates = {example.problem for example in shown}, {one.id: one for one in raw}, list[Problem]()
+    for problem in train:
+        if (one := known[problem.id]).text not in texts:
+            text, ids = prompt_of(one, shows[problem.source], tokenizer)
+            candidates += [replace(problem, prompt=text, prompt_ids=tuple(ids))] if len(ids) <= most else []
     if not candidates:
-        shortest = min((len(problem.prompt_ids) for problem in found), default=0)
         raise BadInput(
-            f"warm_start.few_shot: with its {len(shown)} examples the shortest prompt has {shortest} tokens, more than"
-            f" rollout.max_prompt_tokens={most}: raise that, or show fewer or shorter ones"
+            f"warm_start.few_shot: with its {len(shown)} examples no prompt fits into rollout.max_prompt_tokens={most}:"
+            " raise that, or show fewer or shorter ones"
         )
-    return candidates
+    return tuple(candidates)
 
 
-def _with_solutions(
-    heldout: Sequence[RawProblem], config: Config, tokenizer: Any, filtered: list[FilteredRow]
-) -> list[tuple[Problem, Sample]]:
+def _with_solutions(heldout: Sequence[RawProblem], config: Config, tokenizer: Any) -> list[tuple[Problem, Sample]]:
     """Return the problems of the warm start's source that are not held out, each with the response to learn."""
-    source = config.warm_start.source
+    source, filtered = config.warm_start.source, list[FilteredRow]()
     same = {name: one for name, one in config.data.by_source.items() if one.source == source}
     name, own = next(iter(same.items()), ("", config.data))
     rows = sources.read(KEY, source, own, TRAIN_SEED)
@@ -104,14 +94,8 @@ def _with_solutions(
         solution = as_text(one.fields.get(field))
         text = response_of(solution, one.gold, config, opened=problem.prompt.rstrip().endswith(OPEN))
         ids = (*tokenizer(text, add_special_tokens=False)["input_ids"], end)
-        reason = "" if solution else NO_SOLUTION
-        if any(token in text for token in controls):
-            reason = CONTROL
-        elif len(ids) > config.rollout.max_response_tokens:
-            reason = TOO_LONG
-        if reason:
-            filtered.append(filtered_row(KEY, reason, one))
-        else:
+        fits = len(ids) <= config.rollout.max_response_tokens
+        if solution and fits and not any(token in text for token in controls):
             solved.append((problem, Sample(ids, (), text, "stop")))
     return solved
 
@@ -132,9 +116,6 @@ def response_of(solution: str, gold: str, config: Config, *, opened: bool) -> st
     if not mark or "\n" in last.strip():  # a heading in Markdown
         body, last = solution, boxed(solution) or gold
     body, answer = body.strip(), last.strip()
-    if template := config.warm_start.response:
-        parts = {"{solution}": body, "{answer}": answer}
-        return re.sub(r"\{solution\}|\{answer\}", lambda found: parts[found[0]], template)
     box = f"\\boxed{{{answer}}}"
     if (opened or config.reward.format or config.reward.after_thinking) and CLOSE not in body:
         return "".join(("" if opened else f"{OPEN}\n", f"{body}\n{CLOSE}\n{box}"))

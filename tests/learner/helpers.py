@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from actors.messages import AdapterRef, Batch, Demonstration, Group, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, UpdateStats
 from learner.learner import LoraLearner
 
 Build = Callable[..., Group]
@@ -20,11 +20,6 @@ Make = Callable[..., LoraLearner]
 def batch(build: Build, version: int = 0, count: int = 3, incarnation: int = 0) -> Batch:
     groups = (build(10 * version + i, adapter=AdapterRef(version, incarnation, "nowhere")) for i in range(count))
     return Batch(version, tuple(groups))
-
-
-def demonstrations(group: Group) -> tuple[Demonstration, ...]:
-    """Return all responses of a group, to imitate."""
-    return tuple(Demonstration(group.problem, sample.token_ids) for sample in group.samples)
 
 
 def update(learner: LoraLearner, batch: Batch, progress: float = 0.0) -> UpdateStats:

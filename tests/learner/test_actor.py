@@ -63,13 +63,13 @@ def test_empty_batches_do_not_tighten_the_limit(monkeypatch: pytest.MonkeyPatch)
 
 def test_call_behind_one_that_was_given_up_has_the_time_of_both() -> None:
     """The process goes on with an update that the budget has cut off, and saves after it."""
-    rank = Rank("end_warm_start")
+    rank = Rank("restore")
 
     async def learn() -> None:
         learner = learner_of(rank)
         await learner.publish()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(learner.end_warm_start(), 0.1)
+            await asyncio.wait_for(learner.restore(None, 0), 0.1)
         await learner.save("folder")
         await learner.save("folder")
 
@@ -80,21 +80,21 @@ def test_call_behind_one_that_was_given_up_has_the_time_of_both() -> None:
 
 
 def test_answer_to_one_call_leaves_the_time_of_those_behind_it() -> None:
-    rank = Rank("publish", "end_warm_start")
+    rank = Rank("publish", "restore")
 
     async def learn() -> None:
         learner = learner_of(rank)
-        first, second = asyncio.create_task(learner.publish()), asyncio.create_task(learner.end_warm_start())
+        first, second = asyncio.create_task(learner.publish()), asyncio.create_task(learner.restore(None, 0))
         await asyncio.sleep(0.01)
         rank.turns["publish"].set()
         await first
         third = asyncio.create_task(learner.save("folder"))
         await asyncio.sleep(0.01)
-        rank.turns["end_warm_start"].set()
+        rank.turns["restore"].set()
         await asyncio.gather(second, third)
 
     asyncio.run(learn())
-    assert rank.allowed[-3:] == [("publish", START_S), ("end_warm_start", 2 * START_S), ("save", 2 * START_S)]
+    assert rank.allowed[-3:] == [("publish", START_S), ("restore", 2 * START_S), ("save", 2 * START_S)]
 
 
 def test_warnings_of_the_start_are_recorded_once(

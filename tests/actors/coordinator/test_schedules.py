@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from actors.coordinator.context import result_of
 from actors.coordinator.coordinator import Coordinator
-from actors.coordinator.rules.demonstrations import lesson
 from actors.coordinator.rules.learner_state import TRANSITIONS, LearnerLifecycle, LearnerState
 from actors.coordinator.rules.selection import SCORE
+from actors.coordinator.warm_start import lesson
 from actors.errors import ActorDied, Halted, Interrupted, root_cause
-from actors.messages import AdapterRef, Batch, Demonstration, Group, Reward, Status
+from actors.messages import AdapterRef, Batch, Group, Reward, Status
 from actors.models.sizes import adapter_slots
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
@@ -35,11 +35,11 @@ from actors.storage.state import CoordinatorState
 from conf.settings import changed
 from rewards.actor import RemoteVerifier
 from tests.actors.virtual_run import make_config, make_context, make_problems, with_candidates
-from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_problem, make_reward
+from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_reward
 from tests.virtual_time import VirtualClock, run_virtually
 
 CALLS = ("publish_synthetic", "explain", "publish", "score", "accumulate", "step", "save", "restore")
-CALLS += ("imitate", "end_warm_start")
+CALLS += ("imitate",)
 GRACE_S = 10.0
 LONG_S = 1000.0
 
@@ -297,15 +297,11 @@ class Trial:
 
     def check_lessons(self, folder: RunFolder) -> None:
         """Check that the weights have learned what the run folder has, in the order that its seed gives."""
-        given = [Demonstration(make_problem(0), [place]) for place, _ in enumerate(self._responses(folder))]
-        names = [problem for problem, _ in self._responses(folder)]
-        made = [lesson(given, 2, self.config.run.seed, update) for update in range(len(self.learner.lessons))]
-        assert self.learner.lessons == [[names[each.token_ids[0]] for each in batch] for batch in made]
+        names = [row.problem for row in folder.samples("warm-start") if row.token_ids]
+        made = [lesson(len(names), 2, self.config.run.seed, step) for step in range(len(self.learner.lessons))]
+        assert self.learner.lessons == [[names[place] for place in places] for places in made]
         if self.learner.version:
             assert self.learner.warmed == bool(self.schedule.warm)
-
-    def _responses(self, folder: RunFolder) -> list[tuple[str, list[int]]]:
-        return [(row.problem, ids) for row in folder.candidates() for ids in row.responses]
 
     def check_result(self, folder: RunFolder, last: int) -> None:
         """Check that the result has a checkpoint, and that the evaluations are of the result and of the last policy."""

@@ -1,7 +1,6 @@
 import asyncio
 import json
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
@@ -29,10 +28,10 @@ def reopen(path: Path) -> RunFolder:
     return folder
 
 
-def save(folder: RunFolder, version: int, imitated: int = 0) -> None:
+def save(folder: RunFolder, version: int) -> None:
     async def write() -> None:
         async with folder.checkpoints.new(version, keep_last=2) as path:
-            write_state(path, CoordinatorState(version=version, imitated=imitated))
+            write_state(path, CoordinatorState(version=version))
 
     asyncio.run(write())
 
@@ -54,23 +53,6 @@ def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(fol
         file.write('{"update": 1, "rew')
     assert updates(reopen(folder.path)) == [1, 2]
     assert before.startswith(folder.metrics.read_text())
-
-
-def test_rows_of_a_warm_start_are_cut_too_and_loggers_get_those_again_that_they_drop(folder: RunFolder) -> None:
-    """They drop all from the next version on."""
-    samples = folder.path / "samples" / "warm-start.jsonl"
-    for update in range(1, 6):
-        folder.append_warm_start(update, {"loss": 1.0})
-    folder.extend_metrics(0, {"validation/pass@1": 0.5})
-    for file in (folder.candidates_file, samples):
-        file.write_text('{"problem": "cut o')
-    save(folder, 2, imitated=4)
-    seen = Mock()
-    RunFolder(folder.path).recover(tracking=seen)
-    assert [row.update for row in folder.warm_start_rows()] == [1, 2, 3, 4]
-    assert [call.args[0] for call in seen.method_calls] == [3, 3, 4]
-    assert [folder.candidates_file.read_text(), samples.read_text()] == ["", ""]
-    assert folder.scored() == [{"update": 0, "validation/pass@1": 0.5}]
 
 
 def test_validation_of_a_version_without_a_row_changes_no_other_row(folder: RunFolder) -> None:

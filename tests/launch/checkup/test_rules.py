@@ -59,12 +59,6 @@ def test_a_verdict_is_certain_if_both_ends_of_all_intervals_agree() -> None:
     assert (rule_for(none_right).verdict, others(none_right)) == ("too hard", {"worth it"})
 
 
-def test_a_warm_start_is_named_where_it_helps_unless_the_run_has_one() -> None:
-    told = [rule for rule in RULES if "warm_start" in rule.remedy]
-    assert {rule.verdict for rule in told} == {"format", "too hard"}
-    assert all("warm_start" not in rule.with_warm_start().remedy and not rule.with_warm_start().worth for rule in told)
-
-
 @pytest.mark.parametrize("rule", RULES)
 def test_a_sentence_has_all_its_figures(rule: Rule) -> None:
     said = rule.sentence(means(), n="16", limits="rollout.max_response_tokens=48")

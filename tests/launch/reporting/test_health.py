@@ -68,7 +68,6 @@ def test_what_the_updates_show_is_said(folder: Path, change: dict[str, float], t
         (EventKind.REWARD_FAILED, "'mine:tone' returned None", "1 sample without a reward", ["mine:tone"]),
         (EventKind.COLLAPSE, "adapter_check/entropy fell", "1 sign of collapse", ["update 3: the entropy"]),
         (EventKind.CHECKPOINT_REFUSED, "it is damaged", "1 checkpoint refused", []),
-        (EventKind.IMITATED_LITTLE, "1 of 9 updates", "Warm start too short", ["1 of 9"]),
         (EventKind.MISMATCH, "ess 0.31", "The samples were far from the policy that learned from them", ["ess 0.31"]),
     ],
 )

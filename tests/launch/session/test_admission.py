@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.coordinator.rules.selection import SCORE
-from actors.messages import Exam, Problem, ProblemSet, Sample
+from actors.messages import Exam, Problem, ProblemSet
 from actors.storage import folders, run_folder
 from actors.storage.documents import LedgerRecord, PolicyScores
 from actors.storage.files import lock, replace_text
@@ -180,17 +180,6 @@ def test_a_changed_exam_is_refused_by_its_name(parts: list[str], named: str, tmp
     begin(config, tmp_path / "one", begun)
     with pytest.raises(BadInput, match=re.escape(named)):
         begin(config, tmp_path / "one", replace(begun, **{part: now[part] for part in parts}))  # type: ignore[arg-type]
-
-
-def test_another_source_of_solutions_is_refused_in_the_middle_of_a_warm_start(tmp_path: Path) -> None:
-    config, folder, solutions = configure(tmp_path), tmp_path / "one", (Sample((1,), (), "", "stop"),) * 2
-    begun = replace(problems("a"), candidates=problems("b", "c").train, solutions=solutions)
-    begin(config, folder, begun)
-    (folder / "warm-start.jsonl").write_text('{"place": 0, "problem": "c", "responses": [[1]]}\n')
-    for source, over in ((begun, False), (problems("a"), True)):
-        assert begin(config, folder, source) == [], f"over: {over}"
-    with pytest.raises(BadInput, match=r"warm_start\.source.*run\.overwrite"):
-        begin(config, folder, replace(begun, candidates=problems("b", "d").train))
 
 
 def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path) -> None:

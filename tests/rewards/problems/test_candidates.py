@@ -11,8 +11,7 @@ from conf.errors import BadInput
 from conf.schema import Config, ExampleConfig
 from conf.schema.evaluation import ExamConfig
 from conf.settings import changed
-from rewards.problems.candidates import NO_SOLUTION, TOO_LONG, TRIED, load_with_candidates, response_of
-from rewards.problems.loading import CONTROL, OVERLAP_FILTERED
+from rewards.problems.candidates import TRIED, load_with_candidates, response_of
 from rewards.verify import verify
 from rewards.weighted_sum import well_formed
 from tests.rewards.problems.rows import SUMS, Loader, Rows, write_jsonl
@@ -66,7 +65,6 @@ def test_solutions_are_responses_of_an_engine(loader: Loader) -> None:
     heldout = {problem.prompt for problem in problems.heldout}
     assert {problem.prompt for problem in problems.candidates} == {problem.prompt for problem in problems.train}
     assert heldout
-    assert problems.filtered_counts == {f"warm start: {OVERLAP_FILTERED}": len(heldout)}
     for problem, solution in zip(problems.candidates, problems.solutions, strict=True):
         assert solution.text == f"It is \\boxed{{{problem.gold}}}."
         assert loader.tokenizer.decode(solution.token_ids) == f"{solution.text}<|im_end|>"
@@ -81,24 +79,20 @@ def test_solutions_are_responses_of_an_engine(loader: Loader) -> None:
 def test_of_a_large_source_only_so_many_as_may_be_needed_are_read(loader: Loader) -> None:
     rows = [{**row, "solution": "So."} for row in SUMS]
     problems = candidates(loader, {**SOLVED, "warm_start.demonstrations": 2}, rows)
-    assert len(problems.candidates) + sum(problems.filtered_counts.values()) == 2 * TRIED < len(SUMS)
+    assert 0 < len(problems.candidates) <= 2 * TRIED < len(SUMS) - len(problems.heldout)
 
 
-def test_unusable_solutions_are_counted(loader: Loader) -> None:
+def test_unusable_solutions_are_left_out(loader: Loader) -> None:
     texts = ["", "So " * 40, "Fine.<|im_end|>", "Fine.", None]
     rows = [{"problem": f"What is {i} less?", "answer": "1", "solution": text} for i, text in enumerate(texts)]
-    problems = candidates(loader, SOLVED, rows)
-    assert [each.text for each in problems.solutions] == ["Fine.\n\\boxed{1}"]
-    counts = {NO_SOLUTION: 2, TOO_LONG: 1, CONTROL: 1}
-    assert problems.filtered_counts == {f"warm start: {reason}": count for reason, count in counts.items()}
-    assert {row.source for row in problems.filtered} == {"warm_start.source"}
+    assert [each.text for each in candidates(loader, SOLVED, rows).solutions] == ["Fine.\n\\boxed{1}"]
 
 
 @pytest.mark.parametrize(
     ("solved", "words"),
     [
         ([{"problem": "What?", "answer": "18"}], ("warm_start.solution_field", "'solution'", "problem, answer")),
-        ([{"problem": "What?", "answer": "18", "solution": ""}] * 3, ("warm_start.source", f"1 {NO_SOLUTION}")),
+        ([{"problem": "What?", "answer": "18", "solution": ""}] * 3, ("warm_start.source", "no usable solution")),
         ([], ("warm_start.source", "'nowhere.jsonl'")),
     ],
 )
@@ -131,12 +125,6 @@ def test_what_is_learned_earns_the_reward(solution: str, after: bool, preset: st
 def test_a_contradicting_solution_keeps_its_own_answer() -> None:
     for solution in (GSM8K, OPEN_RS):
         assert r"\boxed{18}" in response_of(solution, "17", Config(), opened=False)
-
-
-def test_a_response_is_written_as_asked() -> None:
-    config = changed(Config(), {"warm_start.response": r"{solution} So \boxed{{answer}}."})
-    assert response_of(GSM8K, "18", config, opened=False).endswith("18 clips. So \\boxed{18}.")
-    assert response_of("A {answer}\n#### 18", "18", config, opened=False) == r"A {answer} So \boxed{18}."
 
 
 @pytest.mark.parametrize("solution", ["So \\boxed{3}, and 7.\n#### 7", "<think>\\boxed{7}</think> It is 7.\n#### 7"])
