@@ -76,7 +76,8 @@ class Coordinator:
     @property
     def _state(self) -> CoordinatorState:
         """The coordinator's part of a checkpoint."""
-        return self._producer.state.model_copy(update={"noise": self._publisher.noise, **self._warm_start.state})
+        warm = {"imitated": self._warm_start.losses, "warm_start_over": self._warm_start.over}
+        return self._producer.state.model_copy(update={"noise": self._publisher.noise, **warm})
 
     @property
     def progress(self) -> Progress:

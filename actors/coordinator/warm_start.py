@@ -4,7 +4,6 @@ import asyncio
 from itertools import chain, islice
 from math import ceil
 from random import Random
-from typing import Any
 
 from actors.coordinator.context import RunContext
 from actors.coordinator.ledger import WARM_START
@@ -30,11 +29,6 @@ class WarmStart:
         self.losses, self.over = list[float](), False
         self._run, self._saving, self._standing = run, saving, standing
         self._settings = run.config.warm_start
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """Its part of a checkpoint."""
-        return {"imitated": self.losses, "warm_start_over": self.over}
 
     async def due(self) -> bool:
         """Return to the newest checkpoint, as the learner does, and whether something is left to do."""

@@ -46,19 +46,22 @@ def load_with_candidates(config: Config, tokenizer: Any) -> ProblemSet:
     if not config.warm_start.source:
         return problems
     if config.warm_start.from_itself:
-        return replace(problems, candidates=_with_examples(problems.train, raw, config, tokenizer))
-    if not (solved := _with_solutions(heldout, config, tokenizer)):
+        candidates, solutions = _with_examples(problems.train, raw, config, tokenizer), list[Sample]()
+    else:
+        solved = _with_solutions(heldout, config, tokenizer)
+        candidates, solutions = [*solved], [*solved.values()]
+    if not candidates:
         raise BadInput(
-            f"{KEY}: '{config.warm_start.source}' has no usable solution: none to a problem that is not held out, up to"
-            " rollout.max_response_tokens long and without special tokens"
+            f"{KEY}: '{config.warm_start.source}' has no usable problem: with a prompt, examples of warm_start.few_shot"
+            f" included, up to rollout.max_prompt_tokens={config.rollout.max_prompt_tokens} long, a solution up to"
+            " rollout.max_response_tokens, no special token, and not held out"
         )
-    candidates, solutions = zip(*solved, strict=True)
-    return replace(problems, candidates=candidates, solutions=solutions)
+    return replace(problems, candidates=tuple(candidates), solutions=tuple(solutions))
 
 
 def _with_examples(
     train: Sequence[Problem], raw: Sequence[RawProblem], config: Config, tokenizer: Any
-) -> tuple[Problem, ...]:
+) -> list[Problem]:
     """Return the training problems that the warm start's examples do not solve, each with a prompt that shows them."""
     shown, most = config.warm_start.few_shot, config.rollout.max_prompt_tokens
     shows = {name: replace(data, few_shot=[*data.few_shot, *shown]) for name, data in config.data.by_source.items()}
@@ -67,15 +70,10 @@ def _with_examples(
         if (one := known[problem.id]).text not in texts:
             text, ids = prompt_of(one, shows[problem.source], tokenizer)
             candidates += [replace(problem, prompt=text, prompt_ids=tuple(ids))] if len(ids) <= most else []
-    if not candidates:
-        raise BadInput(
-            f"warm_start.few_shot: with its {len(shown)} examples no prompt fits into rollout.max_prompt_tokens={most}:"
-            " raise that, or show fewer or shorter ones"
-        )
-    return tuple(candidates)
+    return candidates
 
 
-def _with_solutions(heldout: Sequence[RawProblem], config: Config, tokenizer: Any) -> list[tuple[Problem, Sample]]:
+def _with_solutions(heldout: Sequence[RawProblem], config: Config, tokenizer: Any) -> dict[Problem, Sample]:
     """Return the problems of the warm start's source that are not held out, each with the response to learn."""
     source, filtered = config.warm_start.source, list[FilteredRow]()
     same = {name: one for name, one in config.data.by_source.items() if one.source == source}
@@ -88,7 +86,7 @@ def _with_solutions(heldout: Sequence[RawProblem], config: Config, tokenizer: An
     raw = without_overlaps(raw, heldout, "drop", filtered)
     known = {one.id: one for one in raw}
     end = [*stop_token_ids(config.model, tokenizer), tokenizer.eos_token_id][0]
-    solved = []
+    solved = dict[Problem, Sample]()
     for problem in usable_problems(KEY, raw, config, tokenizer, filtered):
         one = known[problem.id]
         solution = as_text(one.fields.get(field))
@@ -96,7 +94,7 @@ def _with_solutions(heldout: Sequence[RawProblem], config: Config, tokenizer: An
         ids = (*tokenizer(text, add_special_tokens=False)["input_ids"], end)
         fits = len(ids) <= config.rollout.max_response_tokens
         if solution and fits and not any(token in text for token in controls):
-            solved.append((problem, Sample(ids, (), text, "stop")))
+            solved[problem] = Sample(ids, (), text, "stop")
     return solved
 
 

@@ -130,16 +130,6 @@ def test_crashes_return_to_the_last_checkpoint_and_version_0_is_never_that_of_a_
     assert run.coordinator.updates == UPDATES
 
 
-def test_collapse_before_any_update_is_trusted_returns_to_the_model_of_the_warm_start(run: WarmRun) -> None:
-    run.collapse({8, 9})
-    more = {"guard.action": "rollback", "guard.window": 6, "guard.patience": 9, "budget.updates": 10}
-    run.config = changed(run.config, more)
-    run.seconds = 1000.0
-    run.go()
-    assert [batch.version for batch in run.learner.batches][-10:] == list(range(10))
-    assert len(run.learner.lessons) == 12
-
-
 @pytest.mark.parametrize("updates", [0, 4])
 def test_version_0_is_the_result_if_nothing_later_is_better(tmp_path: Path, updates: int) -> None:
     run = WarmRun(tmp_path)

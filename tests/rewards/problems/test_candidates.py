@@ -56,7 +56,7 @@ def test_a_model_is_shown_examples_only_where_it_samples_for_itself(loader: Load
 
 def test_examples_that_do_not_fit_are_refused(loader: Loader) -> None:
     longest = max(len(problem.prompt_ids) for problem in loader.load().train)
-    refuse(loader, {**SELF, "rollout.max_prompt_tokens": longest}, [], "warm_start.few_shot", f"={longest}:")
+    refuse(loader, {**SELF, "rollout.max_prompt_tokens": longest}, [], "warm_start.few_shot", f"={longest} ")
 
 
 def test_solutions_are_responses_of_an_engine(loader: Loader) -> None:
@@ -92,7 +92,7 @@ def test_unusable_solutions_are_left_out(loader: Loader) -> None:
     ("solved", "words"),
     [
         ([{"problem": "What?", "answer": "18"}], ("warm_start.solution_field", "'solution'", "problem, answer")),
-        ([{"problem": "What?", "answer": "18", "solution": ""}] * 3, ("warm_start.source", "no usable solution")),
+        ([{"problem": "What?", "answer": "18", "solution": ""}] * 3, ("warm_start.source", "no usable problem")),
         ([], ("warm_start.source", "'nowhere.jsonl'")),
     ],
 )
