@@ -122,7 +122,8 @@ def test_a_slow_disk_holds_up_no_event_loop_in_a_rollback(run: Run, monkeypatch:
     monkeypatch.setattr(saving, "damage", partial(note, saving.damage))
     run.collapse(range(12, 14))
     more = {"validation.every": 3, "validation.problems": 2, "validation.share": 1.0, "budget.updates": 14}
-    run.config, run.seconds = changed(run.config, {"guard.action": "rollback", **more}), 1000.0
+    run.config = changed(run.config, {"guard.window": 8, "guard.action": "rollback", **more})
+    run.seconds = 1000.0
     assert run.go().status == "completed"
     assert {f"thread: {use} at update-000009" for use in ("delete .update-000012", "damage update-000009")} <= {*used}
     assert not [use for use in used if use.startswith("loop")]
