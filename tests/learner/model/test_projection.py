@@ -64,7 +64,7 @@ def test_chained_products_give_pefts_values_and_gradients(
     for own, other in zip(ours, exact, strict=True):
         assert (own - other).norm() <= 1e-10 * (other.norm() + 1.0)
     for own, other, true, sizes in zip(rounded, narrow, exact, terms, strict=True):
-        assert (own - true).norm() <= 1.5 * (other - true).norm() + 2**-8 * sizes.norm()
+        assert (own - true).norm() <= 1.5 * (other - true).norm() + 2**-7 * sizes.norm()  # up to four more roundings
 
 
 @pytest.mark.parametrize(
