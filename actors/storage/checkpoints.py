@@ -11,14 +11,13 @@ A checkpoint contains:
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from actors.storage.files import MANIFEST, damage, naming, read_document, seal, sync
-from actors.storage.folders import beside, delete, drop_leftovers, is_ours, put_in_place, set_aside, temporary_name
+from actors.storage.files import MANIFEST, MARK, damage, naming, read_document, seal, sync
+from actors.storage.folders import beside, delete, drop_leftovers, is_marked, put_in_place, retire
 from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 
@@ -78,7 +77,7 @@ class Checkpoints:
         temporary = beside(final)
         yield temporary
         await asyncio.to_thread(seal, temporary)
-        replaced = _retire(final)
+        replaced = retire(final)
         put_in_place(temporary, final)
         link(self.folder / "latest", final)
         if best:
@@ -116,7 +115,7 @@ class Checkpoints:
             (self.folder / "latest").unlink(missing_ok=True)
         for checkpoint in self.all:
             if version_of(checkpoint) > version:
-                _retire(checkpoint)
+                retire(checkpoint)
 
     async def clear(self) -> None:
         """Delete, in a thread, what is unfinished or set aside. Call it while no checkpoint is being written."""
@@ -130,6 +129,9 @@ class Checkpoints:
         aside, by version. Raises BadInput if there are checkpoints but none is usable.
         """
         self._finish_replacing()
+        for checkpoint in self.all:
+            if is_marked(checkpoint, "temporary"):  # the process was killed in `put_in_place`
+                (checkpoint / MARK).unlink()
         for unfinished in self.unfinished:
             delete(unfinished)
         latest = self.latest
@@ -167,19 +169,9 @@ class Checkpoints:
         return self.folder / f"update-{version:06d}"
 
 
-def _retire(checkpoint: Path) -> Path:
-    """Free a checkpoint's name, and return its new one: a temporary name, unless it has files of somebody else."""
-    retired = temporary_name(checkpoint)
-    if is_ours(checkpoint):
-        checkpoint.rename(retired)
-    elif os.path.lexists(checkpoint):
-        set_aside(checkpoint)
-    return retired
-
-
 def _remove(checkpoint: Path) -> None:
     """Delete a checkpoint, or rename it if it has a file that its manifest does not name."""
-    _delete(_retire(checkpoint))
+    _delete(retire(checkpoint))
 
 
 def _delete(retired: Path) -> None:

@@ -73,8 +73,9 @@ def set_aside(path: Path) -> Path:
 def give_back(folder: Path, aside: Path | None) -> None:
     """Undo a `claim` of a folder that has got no files since, and the `set_aside` before."""
     if not entries(folder):
-        (folder / MARK).unlink(missing_ok=True)
-        folder.rmdir()
+        if folder.is_dir():  # unless the undoing of a later claim has removed it
+            (folder / MARK).unlink(missing_ok=True)
+            folder.rmdir()
         if aside:
             aside.rename(folder)
 
@@ -110,6 +111,16 @@ def _read_object(file: Path) -> dict[str, Any]:
 def temporary_name(folder: Path) -> Path:
     """Return a name beside a folder that nobody else has."""
     return folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+
+
+def retire(folder: Path) -> Path:
+    """Free a folder's name, and return its new one: a temporary name, unless it has files of somebody else."""
+    retired = temporary_name(folder)
+    if is_ours(folder):
+        folder.rename(retired)
+    elif os.path.lexists(folder):
+        set_aside(folder)
+    return retired
 
 
 def beside(folder: Path) -> Path:

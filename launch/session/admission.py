@@ -125,19 +125,22 @@ def check_settings(config: Config, run: RunRecord) -> None:
 
 def resolve_model(config: AnyConfig, machine: Machine) -> AnyConfig:
     """Return the settings with the model's pin and dtype that a run began with; for model.dtype=auto, else with the
-    machine's faster dtype. A run or a checkpoint in lora.start_from stands for its adapter.
+    machine's faster dtype. A run or a checkpoint in lora.start_from stands for its adapter, which a resumed run keeps.
 
     A machine that is not this one has no run to resume here.
     """
     run = RunRecord(Path(config.run.folder) / config.run.name)
     resumes = machine.present and run.exists and not config.run.overwrite
-    begun = run.config().model if resumes else None
+    begun = run.config() if resumes else None
     if config.model.dtype == "auto":
-        config = changed(config, {"model.dtype": begun.dtype if begun else machine.dtype})
+        config = changed(config, {"model.dtype": begun.model.dtype if begun else machine.dtype})
     if named := config.lora.start_from:
-        start = result_of(Path(named).absolute(), f"lora.start_from={named}")
-        config = changed(config, {"lora.start_from": str(start / "adapter" if (start / "adapter").is_dir() else start)})
-    pin = begun.pin if begun and begun.path == config.model.path else ""
+        start = begun.lora.start_from if begun else ""
+        if not start or not Path(start).resolve().is_relative_to(Path(named).resolve()):
+            found = result_of(Path(named).absolute(), f"lora.start_from={named}")
+            start = str(found / "adapter" if (found / "adapter").is_dir() else found)
+        config = changed(config, {"lora.start_from": start})
+    pin = begun.model.pin if begun and begun.model.path == config.model.path else ""
     return changed(config, {"model.pin": config.model.pin or pin})
 
 

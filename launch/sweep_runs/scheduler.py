@@ -20,10 +20,10 @@ from actors.runtime.process import end_with
 from actors.storage.documents import SweepDocument, SweepEntry
 from actors.storage.files import lock, write_document
 from conf.command import BAD_INPUT
-from conf.settings import changed
 from conf.signals import end_by_signal, handle_signals
 from launch.hardware.machine import Machine
 from launch.reporting import attempt, conclusion
+from launch.session.admission import budget_shortage
 from launch.sweep_runs.jobs import Exam, Grid, Inquiry, Job, SweepRun
 from launch.sweep_runs.plan_view import plain_table
 
@@ -133,19 +133,26 @@ class Scheduler:
 
     def _arguments(self, turn: int, job: Job) -> list[str]:
         """Return the arguments of a job; none for a run that has no time left. A run's part of the sweep's budget is an
-        equal part of what the worker's runs that have ended have left.
+        equal part of what the worker's runs that have ended have left. One that failed with nothing saved begins anew.
         """
-        if not isinstance(job, SweepRun) or (total_s := self.grid.settings.seconds) is None:
+        if not isinstance(job, SweepRun):
             return [*job.arguments]
-        count = len(self.machines)
-        own = self.grid.runs[turn::count]
-        over = [*own[: own.index(job)], *(run for run in own[own.index(job) + 1 :] if run.finished)]
-        left_s = total_s - sum(run.record.spent for run in over)
-        budget_s = left_s / (len(self.grid.runs[::count]) - len(over))
-        if budget_s <= job.record.spent:
-            return []
-        job.config = changed(job.config, {"budget.minutes": budget_s / 60})
-        return [*job.arguments, f"budget.minutes={job.config.budget.minutes:.4f}"]
+        if (total_s := self.grid.settings.seconds) is not None:
+            count = len(self.machines)
+            own = self.grid.runs[turn::count]
+            over = [*own[: own.index(job)], *(run for run in own[own.index(job) + 1 :] if run.finished)]
+            left_s = total_s - sum(run.record.spent for run in over)
+            budget_s = left_s / (len(self.grid.runs[::count]) - len(over))
+            if budget_s <= job.record.spent:
+                return []
+            job.set("budget.minutes", round(budget_s / 60, 4))
+        if not job.record.exists or not (said := budget_shortage(job.config, job.record)):
+            return [*job.arguments]
+        status = job.outcome[0] if job.outcome else "interrupted"
+        if status == "failed" and total_s is None and not job.record.checkpoints.latest:
+            return [*job.arguments, "run.overwrite=true"]
+        self._put(job, status, f"{said.rpartition(':')[0]}: give the sweep more time" if total_s else said)
+        return []
 
     def _look_back(self, job: Job) -> None:
         """Take the status of a finished job from its folder."""

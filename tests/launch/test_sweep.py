@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from actors.models.files import pin_of
+from actors.storage.documents import LedgerRecord, RunSummary
 from actors.storage.files import lock
-from actors.storage.folders import mark
+from actors.storage.folders import claim, mark
+from actors.storage.run_folder import RunFolder
 from conf.load import dump, load
 from conf.settings import changed
 from launch import sweep
@@ -72,6 +74,19 @@ def test_failed_run_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable
     assert statuses(tmp_path)["r1"] == ("failed", "no such thing")
     assert sweeping("ranks=[1,2,4,8]") == 0
     assert calls(tmp_path)[4:] == ["r1", "r2", "r4", "r1"]
+
+
+def test_run_without_time_begins_anew_if_nothing_is_saved(sweeping: Callable[..., int], tmp_path: Path) -> None:
+    run, given, own = RunFolder(tmp_path / "s" / "r1"), ["ranks=[1,2]", "model.dtype=float32"], "budget.minutes=2"
+    claim(run.path.parent, "sweep")
+    run.path.mkdir()
+    (run.path / "config.yaml").write_text(dump(read_grid(command(tmp_path, *given)).runs[0].config))
+    shared, stopped = ("failed", "sweep.minutes=4", "more time"), ("interrupted", own, "minutes=")
+    for status, budget, told in (shared, stopped, ("failed", own, "anew"), ("failed", own, "minutes=")):
+        run.write_ending(RunSummary(status=status))
+        run.write_spent(108.0, LedgerRecord(start_s=30.0))
+        sweeping(*given, budget)
+        assert told in str(statuses(tmp_path)["r1"][1])
 
 
 def test_shared_budget_is_split_over_what_is_left(sweeping: Callable[..., int], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from actors.storage.checkpoints import STATE, Checkpoints, write_state
 from actors.storage.files import MANIFEST
+from actors.storage.folders import mark, read_mark
 from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 
@@ -110,11 +111,12 @@ def test_foreign_checkpoint_is_refused_and_a_run_without_another_never_starts_an
 
 
 def test_checkpoint_whose_link_was_not_written_counts(checkpoints: Checkpoints) -> None:
-    """After a kill between the renaming of a first checkpoint and its link."""
+    """After a kill between the renaming of a first checkpoint and its link. It does not stay temporary."""
     save(checkpoints, 1)
+    mark(checkpoints.path_of(1), "temporary")
     (checkpoints.folder / "latest").unlink()
     assert checkpoints.recover(good) == {}
-    assert latest(checkpoints) == "update-000001"
+    assert (latest(checkpoints), read_mark(checkpoints.path_of(1))) == ("update-000001", {})
 
 
 @pytest.mark.parametrize("first", [1, 999_999])

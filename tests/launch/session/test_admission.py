@@ -49,17 +49,29 @@ def configure(folder: Path, *settings: str) -> Config:
         ("owner/other", "", "auto", True, ("", "bfloat16")),
     ],
 )
-def test_run_keeps_the_model_and_dtype_it_began_with(
+def test_run_keeps_the_model_dtype_and_adapter_it_began_with(
     path: str, pin: str, dtype: str, present: bool, settled: tuple[str, str], tmp_path: Path
 ) -> None:
-    leave(tmp_path, "interrupted", "model.path=owner/name", f"model.pin={'a' * 40}", "model.dtype=bfloat16")
+    start = f"lora.start_from={tmp_path}/other"  # a run, which has another result by then
+    begun = ["model.path=owner/name", f"model.pin={'a' * 40}", "model.dtype=bfloat16", f"{start}/adapter"]
+    leave(tmp_path, "interrupted", *begun)
     rates = {"float32": 1e11, "bfloat16": 1e10}
     machine = Machine("slow at bfloat16", (0,), GIB, 0, 0, 1e10, rates, present=present)
-    config = configure(tmp_path, f"model.path={path}", f"model.pin={pin}", f"model.dtype={dtype}")
+    config = configure(tmp_path, f"model.path={path}", f"model.pin={pin}", f"model.dtype={dtype}", start)
     anew = changed(config, {"run.overwrite": True})
-    for asked, expected in ((config, settled), (anew, (pin, "float32"))):
-        model = resolve_model(asked, machine).model
-        assert (model.pin, model.dtype) == expected
+    for asked, expected, adapter in ((config, settled, "/adapter" * present), (anew, (pin, "float32"), "")):
+        found = resolve_model(asked, machine)
+        assert (found.model.pin, found.model.dtype) == expected
+        assert found.lora.start_from == f"{tmp_path}/other{adapter}"
+
+
+def test_start_that_ends_gives_the_run_before_its_name_back(tmp_path: Path) -> None:
+    folder, aside = tmp_path / "one", tmp_path / "one.old-1"
+    folders.claim(folder, "run")
+    aside.mkdir()
+    for before in (None, aside):  # the undoing of the last claim comes first
+        folders.give_back(folder, before)
+    assert [*tmp_path.iterdir()] == [folder]
 
 
 def test_changes_are_listed_without_the_place_of_the_run(tmp_path: Path) -> None:

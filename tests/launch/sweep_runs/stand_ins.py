@@ -27,7 +27,7 @@ if conduct.get("signal"):
 signal.signal(signal.SIGTERM, lambda *_: end(143, "interrupted", "SIGTERM") if program == "run" else sys.exit(143))
 scores = {"pass@1": 0.5, "ci95": [0.4, 0.6], "problems": 10, "n": 1, "mean_length": 8.0, "truncated": 0.0}
 
-def end(code, status, reason="as told"):
+def end(code, status, reason="anew" if "run.overwrite" in given else "as told"):
     summary = {"status": status, "reason": reason, "updates": 1, "eval": {"base": scores, "final": scores}}
     (folder / "summary.json").write_text(json.dumps(summary))
     if conduct.get("checkpoint", True) and not (folder / "checkpoints").exists():
