@@ -156,6 +156,8 @@ class CoordinatorActor:
         guard, metrics = HostGuard(self._request.host_needs, total_memory()), RayMetrics()
         while True:
             try:
+                if self._remote:
+                    self._remote.look()  # first, since a host that cannot be measured needs its copies all the more
                 await self._look(guard, metrics)
             except Exception:  # of the system's files, which have many formats, or a full disk
                 self._ledger.count("warnings/look failed")
@@ -185,7 +187,6 @@ class CoordinatorActor:
         """Count what loggers and remote checkpoints have lost, and record a new reason as an event."""
         workers = [(worker, EventKind.LOGGER_FAILED) for worker in self._folder.tracking.workers]
         if self._remote:
-            self._remote.look()
             workers.append((self._remote.worker, EventKind.COPY_FAILED))
         for worker, kind in workers:
             lost, reason = worker.losses()

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Annotated, Any, Literal, cast, get_args
@@ -37,8 +38,10 @@ COPY = re.compile(r"copy-[0-9a-f]{16}")
 LOCAL = {MARK, "adapters", "checkpoints", "ray-session", "wandb"}
 """Entries of a run folder that belong to this machine, or are copied in another way."""
 
-PAUSE_S, LONGEST_PAUSE_S = 15.0, 600.0
-"""Seconds before a failed copy is tried again: the first pause, doubled after each failure, and the longest."""
+PAUSE_S, LONGEST_PAUSE_S, UPLOAD_S = 15.0, 600.0, 3600.0
+"""Seconds before a failed copy is tried again: the first pause, doubled after each failure, and the longest.
+The last one: seconds after which an upload that goes on counts as a failure.
+"""
 
 Link = Literal["latest", "best"]
 
@@ -76,7 +79,8 @@ class Remote:
     def try_out(self) -> RemoteState | None:
         """Check that a file can be written and deleted. Return the state. Raises BadInput if there are other files."""
         state, file = self.state(), f"{self._root}/.{token_hex(8)}"
-        if others := [] if state else [name for name in self._names() if not COPY.fullmatch(name)]:
+        names, ours = [] if state else self._names(), r"(copy-|\.|\.copy-)[0-9a-f]{16}"  # of a killed process, too
+        if others := [name for name in names if not re.fullmatch(ours, name)]:
             raise BadInput(
                 f"{self.url} has {others[0]}, which belongs to no remote checkpoints: give another URL, or"
                 " run.name=OTHER"
@@ -89,7 +93,7 @@ class Remote:
 
     def put(self, run: RunRecord) -> None:
         """Copy the run as it stands. The copy before counts until this one is whole, and stays until the next one: a
-        reader may be at it.
+        reader may be at it. Others are deleted first, so that what failed copies have left takes no room.
         """
         before, name, place = self.state(), f"copy-{token_hex(8)}", run.path / "remote"
         drop_leftovers(place)
@@ -98,18 +102,19 @@ class Remote:
             links = _take(run, snapshot)
             seal(snapshot)
             manifest = json.loads((snapshot / MANIFEST).read_text())
+            for other in self._names():
+                if COPY.fullmatch(other) and other != (before and before.folder):
+                    self._delete(other, manifest["identity.json"])
             copy = f"{self._root}/{name}"
-            self._files.makedirs(copy, exist_ok=True)
-            self._files.put_file(str(snapshot / MANIFEST), f"{copy}/{MANIFEST}")
-            self._files.put(f"{snapshot}/", f"{copy}/", recursive=True)
+            for path in (MANIFEST, *manifest):  # one by one, since `put` takes [brackets] for a pattern
+                self._files.makedirs(f"{copy}/{path}".rpartition("/")[0], exist_ok=True)
+                self._files.put_file(str(snapshot / path), f"{copy}/{path}")
         finally:
             delete(snapshot)
         state = RemoteState(identity=run.identity(), folder=name, links=links)
         self._files.pipe_file(f"{self._root}/.{name}", json.dumps(state.content).encode())
+        self._files.cat_file(f"{copy}/{MANIFEST}")  # raises if another process of the run has deleted the copy
         self._files.mv(f"{self._root}/.{name}", f"{self._root}/{POINTER}")
-        for other in self._names():
-            if COPY.fullmatch(other) and other not in (name, before and before.folder):
-                self._delete(other, manifest["identity.json"])
 
     def get(self, folder: Path) -> None:
         """Restore a run's folder, whole or not at all. Raises BadInput if there is no run, or if its content is
@@ -119,7 +124,11 @@ class Remote:
             raise BadInput(f"there is no run at {self.url}: give the URL that checkpoint.remote had")
         with new_folder(folder) as made:
             made.chmod(0o700)
-            self._files.get(f"{self._root}/{state.folder}/", f"{made}/", recursive=True)
+            copy = f"{self._root}/{state.folder}/"
+            for name in (path.removeprefix(copy) for path in self._files.find(copy)):
+                if ".." not in name.split("/"):  # a bucket may have such a name
+                    Path(f"{made}/{name}").parent.mkdir(parents=True, exist_ok=True)
+                    self._files.get_file(copy + name, f"{made}/{name}")
             if fault := damage(made):
                 raise BadInput(f"{self.url}/{state.folder} is not as it was sealed ({fault}): restore it there")
             for link, name in state.links.items():
@@ -133,9 +142,10 @@ class Remote:
         """Delete a copy of the run, if it has no other files than its manifest names. identity: of the run's file."""
         copy = f"{self._root}/{name}"
         there = {path.removeprefix(f"{copy}/") for path in self._files.find(copy)}
-        manifest = json.loads(self._files.cat_file(f"{copy}/{MANIFEST}")) if MANIFEST in there else {}
-        if manifest.get("identity.json") == identity and there <= {MANIFEST, MARK, *manifest}:
-            self._files.rm(copy, recursive=True)
+        with suppress(ValueError):  # of a half-written manifest
+            manifest = json.loads(self._files.cat_file(f"{copy}/{MANIFEST}")) if MANIFEST in there else {}
+            if manifest.get("identity.json") == identity and there <= {MANIFEST, MARK, *manifest}:
+                self._files.rm(copy, recursive=True)
 
     def _names(self) -> list[str]:
         """Return the names in the run's folder."""
@@ -148,7 +158,7 @@ class Remote:
 def _take(run: RunRecord, snapshot: Path) -> dict[Link, str]:
     """Fill a folder with the latest and the best checkpoint of a run, and with its other files without LOCAL.
 
-    The checkpoints' files are hard links, which stay if a checkpoint is deleted. Return its name by link.
+    The checkpoints' files are hard links if possible: they stay if a checkpoint is deleted. Return its name by link.
     """
     links = {link: place.name for link in get_args(Link) if (place := target(run.checkpoints.folder / link))}
     top = str(run.path)
@@ -156,11 +166,16 @@ def _take(run: RunRecord, snapshot: Path) -> dict[Link, str]:
         place, made = run.checkpoints.folder / name, snapshot / "checkpoints" / name
         for path in (MANIFEST, *read_optional(place / MANIFEST, dict[str, Any])):
             (made / path).parent.mkdir(parents=True, exist_ok=True)
-            os.link(place / path, made / path)
+            try:
+                os.link(place / path, made / path)
+            except OSError:  # some disks have no hard links
+                shutil.copyfile(place / path, made / path)
 
     def left_out(place: str, names: list[str]) -> set[str]:
+        paths = {name: Path(place, name) for name in names}
+        other = {name for name, path in paths.items() if path.is_symlink() or not (path.is_file() or path.is_dir())}
         hidden = {name for name in names if name.startswith(".") and name != MARK}
-        return hidden | {name for name in names if Path(place, name).is_symlink()} | (LOCAL if place == top else set())
+        return hidden | other | (LOCAL if place == top else set())
 
     shutil.copytree(top, snapshot, ignore=left_out, dirs_exist_ok=True)
     return links
@@ -170,19 +185,20 @@ class RemoteCheckpoints:
     """Copies a run at each new checkpoint. The run never waits, and no failure stops it. worker: counts failures."""
 
     def __init__(self, config: Config, run: RunRecord) -> None:
-        self.worker = Worker("remote checkpoints")
+        self.worker = Worker("remote checkpoints", patience_s=UPLOAD_S)
         self._run, self._url, self._name = run, config.checkpoint.remote, config.run.name
         self._remote: Remote | None = None  # made in the thread, since some libraries connect at once
-        self._copied: Path | None = None
+        self._copied: object = None  # path and time of a checkpoint, which a rollback may make anew
         self._pause_s, self._next = PAUSE_S, 0.0
 
     def look(self) -> None:
         """Have a new checkpoint copied, unless a copy is being made or has just failed."""
         latest = self._run.checkpoints.latest
-        if latest not in (None, self._copied) and self.worker.idle and time.monotonic() >= self._next:
-            self.worker.put(self._copy, latest)
+        found = latest and (latest, (latest / MANIFEST).stat().st_mtime_ns)
+        if found not in (None, self._copied) and self.worker.idle and time.monotonic() >= self._next:
+            self.worker.put(self._copy, found)
 
-    def _copy(self, latest: Path) -> None:
+    def _copy(self, latest: object) -> None:
         try:
             self._remote = self._remote or Remote(self._url, self._name)
             self._remote.put(self._run)

@@ -10,6 +10,9 @@ from actors.worker import Worker
 WAITING = 256
 """Most calls that wait for a logger, those of a hundred updates. Further rows and samples are lost."""
 
+PAUSE_S = 60.0
+"""Seconds before a logger that could not begin is begun again. Calls in between are lost."""
+
 SHOWN_ROWS = 64
 """Most samples of an update or evaluation that loggers get."""
 
@@ -57,14 +60,21 @@ class Logger:
         self.worker = Worker(name, WAITING)
         self._tracker = tracker
         self._to_begin: int | None = None
+        self._failed, self._error = 0.0, Exception()
 
     def begin(self, next_update: int) -> None:
         self._to_begin = next_update
-        self._tracker.begin(next_update)
+        try:
+            self._tracker.begin(next_update)
+        except Exception as error:
+            self._failed, self._error = time.monotonic(), error
+            raise
         self._to_begin = None
 
     def do(self, call: Callable[[Tracker], None]) -> None:
-        """Do a call, after another attempt to begin if the last one has failed."""
+        """Do a call, after another attempt to begin if the last one has failed. Raises its error before PAUSE_S."""
         if self._to_begin is not None:
+            if time.monotonic() - self._failed < PAUSE_S:
+                raise self._error
             self.begin(self._to_begin)
         call(self._tracker)

@@ -48,3 +48,15 @@ def test_losses_are_counted_and_a_reason_is_said_once() -> None:
         lost, said = worker.losses()
         assert (lost, said.startswith(reason), bool(said)) == (1, True, bool(reason))
     assert (done, worker.idle, worker.losses()) == ([0, 9], True, (0, ""))
+
+
+def test_call_that_hangs_is_one_loss() -> None:
+    """The process ends even so, as would not be the case if its thread were no daemon."""
+    begun, released = threading.Event(), threading.Event()
+    worker = Worker("logger", patience_s=0.0)
+    worker.put(lambda: (begun.set(), released.wait()))
+    assert begun.wait(60)
+    lost, reason = worker.losses()
+    assert (lost, bool(reason), worker.losses()) == (1, True, (0, ""))
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "logger")
+    released.set()

@@ -50,7 +50,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 @pytest.fixture(params=["file", "memory"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"memory://{tmp_path.name}" if request.param == "memory" else f"file://{tmp_path}/far away"
+    return f"memory://{tmp_path.name}" if request.param == "memory" else f"file://{tmp_path}/far [a] way"
 
 
 def advance(run: RunFolder, *updates: int, bytes_of_weights: int = 3000) -> None:
@@ -141,14 +141,30 @@ def test_put_that_breaks_anywhere_leaves_the_copy_before(
     advance(run, 2)
     with monkeypatch.context() as patched:
         patched.setattr(LocalFileSystem, "put_file", break_off)
-        with pytest.raises(OSError, match="far away"):
-            Remote(url, "mine").put(run)
+        for left[:] in [[0] * after] * 2:
+            with pytest.raises(OSError, match="far away"):
+                Remote(url, "mine").put(run)
+    assert len([*(tmp_path / "far" / "mine").iterdir()]) == 3 + (after == 0), "the first failure has left nothing"
     assert sound(restored(url, tmp_path / "again"), 1)
     assert not [*run.path.glob(".*.tmp")]
     for _ in range(2):
         Remote(url, "mine").put(run)
     assert sound(restored(url, tmp_path / "later"), 2)
-    assert len([*(tmp_path / "far" / "mine").iterdir()]) == 3 + (after == 0), "a copy without its manifest stays"
+    assert len([*(tmp_path / "far" / "mine").iterdir()]) == 3 + 2 * (after == 0), "copies without manifests stay"
+
+
+def test_leftovers_of_a_killed_process_are_no_obstacle(run: RunFolder, tmp_path: Path) -> None:
+    far = tmp_path / "far" / "mine"
+    cut, name = far / f"copy-{'0' * 16}", "0123456789abcdef"
+    cut.mkdir(parents=True)
+    (cut / "manifest.json").write_text('{"iden')
+    for leftover in (f".{name}", f".copy-{name}"):
+        (far / leftover).write_text("")
+    remote = Remote(f"file://{tmp_path}/far", "mine")
+    assert remote.try_out() is None
+    for _ in range(3):
+        remote.put(run)
+    assert len([*far.glob("copy-*")]) == 3, "it stays, since nobody knows what it would name"
 
 
 PROCESS = """
@@ -188,7 +204,11 @@ def test_checkpoint_that_is_deleted_while_it_is_put_is_put_whole(
         shutil.rmtree(run.checkpoints.path_of(1))
         seal(folder)
 
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no hard links")
+
     advance(run, 1)
+    monkeypatch.setattr(os, "link", refuse)
     seal = remote_checkpoints.seal
     monkeypatch.setattr(remote_checkpoints, "seal", seal_later)
     Remote(url, "mine").put(run)
@@ -226,13 +246,14 @@ def test_names_that_lead_elsewhere_are_refused(url: str, tmp_path: Path, change:
 def test_only_files_of_the_run_itself_are_copied(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("mine")
     (run.path / "metrics.jsonl").symlink_to(tmp_path / "secret")
+    os.mkfifo(run.path / "pipe")
     for name in (".hidden", "adapters/a", "wandb/a", "ray-session"):
         (run.path / name).parent.mkdir(exist_ok=True)
         (run.path / name).write_text("")
     Remote(f"file://{tmp_path}/far", "mine").put(run)
     there = {name.partition("/")[2] for name in files_of(f"file://{tmp_path}/far") if name != POINTER}
     assert "problems.digest" in there
-    assert not there & {"metrics.jsonl", ".hidden", "adapters/a", "wandb/a", "ray-session"}
+    assert not there & {"metrics.jsonl", "pipe", ".hidden", "adapters/a", "wandb/a", "ray-session"}
 
 
 def test_every_checkpoint_is_copied_and_failures_are_counted_and_tried_again(
@@ -258,6 +279,10 @@ def test_every_checkpoint_is_copied_and_failures_are_counted_and_tried_again(
     advance(run, 2)
     assert look() == (0, False)
     assert sound(restored(url, tmp_path / "later"), 2)
+    copy = json.loads((tmp_path / "far" / "mine" / POINTER).read_text())
+    os.utime(run.checkpoints.path_of(2) / "manifest.json")  # as a rollback would make it anew
+    assert [look(), look()] == [(0, False)] * 2
+    assert json.loads((tmp_path / "far" / "mine" / POINTER).read_text()) != copy
 
 
 @pytest.mark.parametrize(("given", "said"), [("gopher://x", "gopher"), ("s3://x/y", "s3fs"), ("memory://x", "no run")])

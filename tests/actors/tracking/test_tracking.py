@@ -133,12 +133,15 @@ def test_logger_that_is_far_behind_still_begins_anew_and_ends() -> None:
     assert hanging.calls == [("begin", 1), ("begin", 7), ("end", "completed")]
 
 
-def test_logger_that_could_not_begin_is_tried_again() -> None:
+@pytest.mark.parametrize("pause", [0.0, 3600.0])
+def test_logger_that_could_not_begin_is_tried_again_after_a_pause(pause: float, monkeypatch: Any) -> None:
+    monkeypatch.setattr(tracking, "PAUSE_S", pause)
     late = Late()
     shown = begin(7, rows=1, late=late)
     shown.end({"status": "completed"}, 5.0)
-    assert late.calls == [("begin", 7), ("scalars", 7, {"reward/mean": 0.5}), ("end", "completed")]
-    assert losses(shown) == [(1, "OSError: no key")]
+    all_calls = [("begin", 7), ("scalars", 7, {"reward/mean": 0.5}), ("end", "completed")]
+    assert late.calls == ([] if pause else all_calls)
+    assert losses(shown) == [(3 if pause else 1, "OSError: no key")]
 
 
 def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path: Path) -> None:
