@@ -156,9 +156,11 @@ class CoordinatorActor:
         guard, metrics = HostGuard(self._request.host_needs, total_memory()), RayMetrics()
         while True:
             try:
-                if self._remote:
-                    self._remote.look()  # first, since a host that cannot be measured needs its copies all the more
-                await self._look(guard, metrics)
+                try:
+                    await self._look(guard, metrics)
+                finally:
+                    if self._remote:
+                        self._remote.look()
             except Exception:  # of the system's files, which have many formats, or a full disk
                 self._ledger.count("warnings/look failed")
             for actor in self._actors:

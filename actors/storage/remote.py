@@ -39,9 +39,7 @@ LOCAL = {MARK, "adapters", "checkpoints", "ray-session", "wandb"}
 """Entries of a run folder that belong to this machine, or are copied in another way."""
 
 PAUSE_S, LONGEST_PAUSE_S, UPLOAD_S = 15.0, 600.0, 3600.0
-"""Seconds before a failed copy is tried again: the first pause, doubled after each failure, and the longest.
-The last one: seconds after which an upload that goes on counts as a failure.
-"""
+"""Seconds before a failed copy is tried again (first, doubled after each failure; longest), and of one that hangs."""
 
 Link = Literal["latest", "best"]
 
@@ -106,14 +104,15 @@ class Remote:
                 if COPY.fullmatch(other) and other != (before and before.folder):
                     self._delete(other, manifest["identity.json"])
             copy = f"{self._root}/{name}"
+            for folder in {f"{copy}/{path}".rpartition("/")[0] for path in (MANIFEST, *manifest)}:
+                self._files.makedirs(folder, exist_ok=True)
             for path in (MANIFEST, *manifest):  # one by one, since `put` takes [brackets] for a pattern
-                self._files.makedirs(f"{copy}/{path}".rpartition("/")[0], exist_ok=True)
                 self._files.put_file(str(snapshot / path), f"{copy}/{path}")
         finally:
             delete(snapshot)
         state = RemoteState(identity=run.identity(), folder=name, links=links)
-        self._files.pipe_file(f"{self._root}/.{name}", json.dumps(state.content).encode())
         self._files.cat_file(f"{copy}/{MANIFEST}")  # raises if another process of the run has deleted the copy
+        self._files.pipe_file(f"{self._root}/.{name}", json.dumps(state.content).encode())
         self._files.mv(f"{self._root}/.{name}", f"{self._root}/{POINTER}")
 
     def get(self, folder: Path) -> None:

@@ -114,7 +114,11 @@ def test_disk_that_runs_full_halts_the_run(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(coordinator, "measure", measure)
     if not noted:
         monkeypatch.setattr(RunFolder, "append_event", append)
-    summary = end(make_request(tmp_path))
+    looked = list[object]()
+    monkeypatch.setattr(coordinator.RemoteCheckpoints, "look", lambda copies: looked.append(copies))
+    request = make_request(tmp_path)
+    summary = end(replace(request, config=changed(request.config, {"checkpoint.remote": "memory://far"})))
+    assert len(looked) >= 3, "a look that fails is no obstacle to remote checkpoints"
     assert summary.status == "halted"
     assert "the run folder" in summary.reason
     if noted:
