@@ -104,12 +104,12 @@ def pin_of(model: ModelConfig) -> str:
 def known_pin(model: ModelConfig) -> str:
     """Return `pin_of` without a network: of a hub model the commit in the cache. Empty if nothing of it is here."""
     name, revision = name_on_hub(model)
-    if name and not model.pin:
-        from huggingface_hub import try_to_load_from_cache
+    with suppress(BadInput, OSError, ValueError):  # a damaged cache, which is refused when the model is loaded
+        if name and not model.pin:
+            from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(name, "config.json", revision=revision)
-        return Path(found).parent.name if isinstance(found, str) else ""
-    with suppress(BadInput):
+            found = try_to_load_from_cache(name, "config.json", revision=revision)
+            return Path(found).parent.name if isinstance(found, str) else ""
         return pin_of(model)
     return ""
 
