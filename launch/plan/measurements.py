@@ -122,7 +122,7 @@ def plan_measured(config: Config, machine: Machine, folder: Path | None = None) 
 
 def recipe_of(config: Config) -> str:
     """Name the settings that samples and rewards depend on, and the present state of the model and of problem files."""
-    keys = affecting("training", "prompt", "response", "verdict", "reward", "rollout")
+    keys = (*affecting("training", "prompt", "response", "verdict", "reward", "rollout"), "warm_start.source")
     values = {key: value for key, value in flatten(asdict(config)).items() if among(key, keys)}
     state: list[str | float] = [known_pin(config.model)]
     for source in (each.source for each in config.data.by_source.values() if each.source.startswith(FILE)):

@@ -30,6 +30,8 @@ PIECE = re.compile(r"[a-z]+|\d+|[^\s\w]")
 
 TIMES = re.compile(r"\\times(?![a-z])|\\cdot(?![a-z])|[×·⋅]")
 NUMBER = r"\d+(?:\.\d+)?"
+PRODUCT = re.compile(rf"(?<![\d.^/*]){NUMBER}(?:\*{NUMBER})+(?![\d^*]|\.\d)")
+SUM = re.compile(rf"(?<![\d.^/*+-]){NUMBER}(?:\*{NUMBER})*(?:\+{NUMBER}(?:\*{NUMBER})*)+(?![\d^*/]|\.\d)")
 
 FIGURE = re.compile(rf"{NUMBER}|[-+*/^](?=\s*\d)")
 """Pattern of a number, or of the sign before one."""
@@ -53,8 +55,14 @@ def near_duplicates(some: Sequence[RawProblem], others: Sequence[RawProblem]) ->
     """
     pieces = [_pieces(one) for one in some]
     holders: dict[object, list[int]] = {piece: [] for kinds in pieces for kind in kinds for piece in kind}
+    same: dict[object, list[int]] = {}
+    for mine, one in enumerate(some):
+        for key in _keys(one):
+            same.setdefault(key, []).append(mine)
     found: list[set[int]] = [set() for _ in some]
     for index, other in enumerate(progress(others, "problems compared")):
+        for mine in chain(*(same.get(key, ()) for key in _keys(other))):
+            found[mine].add(index)
         for piece in chain(*_pieces(other)):
             if (known := holders.get(piece)) is not None and len(known) <= BOILERPLATE:
                 known.append(index)
@@ -83,27 +91,42 @@ def _contained(one: str, other: str) -> bool:
     return not here - there or not there - here
 
 
+def commuted(text: str) -> str:
+    """Return the normal form of a problem with the operands of its sums and products of numbers in order."""
+    text = PRODUCT.sub(lambda found: "*".join(sorted(found[0].split("*"))), TIMES.sub("*", normal(text)))
+    return SUM.sub(lambda found: "+".join(sorted(found[0].split("+"))), text)
+
+
+def _keys(one: RawProblem) -> list[object]:
+    """Return the keys of which one is equal in copies and commuted problems, however many there are: the text, and of a
+    single calculation its numbers and answer.
+    """
+    single = CALCULATION.fullmatch(TIMES.sub("*", normal(one.text)))
+    return [commuted(one.text), *(_arithmetic(one.text.casefold(), one.gold) if single else ())]
+
+
 def _pieces(one: RawProblem) -> tuple[Pieces, Pieces, Pieces]:
     """Return a problem's words and symbols as they follow each other, each word with all its numbers and signs, and
-    these with the answer, if they are enough to tell the problem from others, besides its whole text.
+    these with the answer, if they have DIGITS digits.
     """
     text = LAYOUT.sub(" ", DRAWING.sub(" ", one.text.casefold()))
     pieces = PIECE.findall(text)
     figures = tuple(sorted(FIGURE.findall(TIMES.sub("*", text))))
     grams = frozenset(tuple(pieces[start : start + GRAM]) for start in range(len(pieces) - GRAM + 1))
-    whole = frozenset([(normal(one.text),)]) | _arithmetic(text, one.gold)
+    whole = _arithmetic(text, one.gold, least=DIGITS)
     return grams, frozenset((figures, piece) for piece in pieces if piece.isalpha()), whole
 
 
-def _arithmetic(text: str, answer: str) -> Pieces:
-    """Return the numbers and signs of a text, and of its answer, in any spelling, as one piece; none for too few."""
+def _arithmetic(text: str, answer: str, least: int = 0) -> Pieces:
+    """Return the numbers and signs of a text, and of its answer, in any spelling, as one piece; none if they have fewer
+    digits.
+    """
     asked, answered = (
         FIGURE.findall(TIMES.sub("*", PIECE.sub(lambda word: WORDS.get(word[0], word[0]), GROUPED.sub("", part))))
         for part in (text, answer.casefold())
     )
-    digits = sum(map(str.isdigit, chain(*asked, *answered)))
-    telling = digits >= DIGITS or CALCULATION.fullmatch(TIMES.sub("*", normal(text)))
-    return frozenset([(*sorted(asked), "=", *answered)] if telling and answered and len(asked) > 1 else ())
+    telling = answered and len(asked) > 1 and sum(map(str.isdigit, chain(*asked, *answered))) >= least
+    return frozenset([(*sorted(asked), "=", *answered)] if telling else ())
 
 
 def first_families(problems: Sequence[RawProblem], wanted: int) -> list[int]:

@@ -111,7 +111,7 @@ def unusual(gold: str) -> str:
     if of.kind is Kind.TIME:
         return "a time of day, and no ratio"
     if COMMA.fullmatch(gold) and of.kind is Kind.LIST:
-        return "two values rather than a decimal"
+        return "two values, or a decimal where the answer is one with a point"
     if THOUSANDS.fullmatch(gold):
         return "a decimal, and no thousands"
     if of.kind is Kind.SCALAR and is_relation(of) and (not of.names or is_combined(of.names[0])):

@@ -1,3 +1,5 @@
+from itertools import permutations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,3 +96,10 @@ def test_no_family_is_on_both_sides(sums: list[tuple[int, int]], wanted: int) ->
     others = set(range(len(sums))) - set(held)
     assert not {frozenset(sums[index]) for index in held} & {frozenset(sums[index]) for index in others}
     assert min(wanted - 1, len(sums)) <= len(held) <= wanted  # a pair may not fit in the last place
+
+
+def test_copies_and_commuted_problems_are_found_however_many_there_are() -> None:
+    sums = [RawProblem(f"Problem 7: compute {' + '.join(order)}.", "") for order in permutations("3912")]
+    assert near_duplicates(sums[:1], sums) == [set(range(24))]
+    asked = [RawProblem(f"Add {a} + {b}.", "15") for a, b in ("39", "93")] * 6
+    assert near_duplicates([RawProblem("What is 9 + 3?", "15")], asked) == [set(range(12))]
