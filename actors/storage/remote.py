@@ -201,7 +201,7 @@ class RemoteCheckpoints:
         try:
             self._remote = self._remote or Remote(self._url, self._name)
             self._remote.put(self._run)
-        except Exception:
+        except Exception:  # of any file system: the next try waits longer
             self._next = time.monotonic() + self._pause_s
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             raise

@@ -66,7 +66,7 @@ class Logger:
         self._to_begin = next_update
         try:
             self._tracker.begin(next_update)
-        except Exception as error:
+        except Exception as error:  # of any library: calls until the next try raise it again
             self._failed, self._error = time.monotonic(), error
             raise
         self._to_begin = None
