@@ -131,12 +131,15 @@ def conclude(results: Models) -> str:
     if not gains:
         return "No conclusion: no model has both a base and a trained policy measured on the benchmarks yet."
     judged: dict[str, list[str]] = {}
-    for name, (of, _, problems) in gains.items():
-        one_seed, size = not problems and not of.interval, f"{name} ({points(of.value)} points"
-        needed = f"; {seeds_to_decide(abs(of.value), len(results), 1)}" if one_seed else ""
-        judged.setdefault(ONE_SEED if one_seed else verdict(of, low=0.0), []).append(f"{size}{needed})")
+    one_seed = {name for name, (of, _, problems) in gains.items() if not problems and not of.interval}
+    for name, (of, *_) in gains.items():
+        sign = ONE_SEED if name in one_seed else verdict(of, low=0.0)
+        judged.setdefault(sign, []).append(f"{name} ({points(of.value)})")
     words = {SUPPORTED: "rose", CONTRADICTED: "fell", ONE_SEED: f"is {ONE_SEED}"}
-    said = [f"{word} for {' and '.join(judged[sign])}" for sign, word in words.items() if sign in judged]
+    said = [f"{word} for {', '.join(judged[sign])}" for sign, word in words.items() if sign in judged]
+    if one_seed:
+        least = min(abs(gains[name][0].value) for name in one_seed)
+        said[-1] += f" (the smallest change: {seeds_to_decide(least, len(results), 1)})"
     if UNDECIDED in judged:
         said.append(f"shows no change beyond chance for {len(judged[UNDECIDED])} of {many(len(results), 'model')}")
     if unknown := len(results) - len(gains):
@@ -144,4 +147,4 @@ def conclude(results: Models) -> str:
     counts = Counter(each for _, (each, _) in findings(results))
     verdicts = ", ".join(f"{counts[each]} {each}" for each in VERDICTS if counts[each])
     of_paper = f" Of the paper's {many(sum(counts.values()), 'claim')}: {verdicts}." if counts else ""
-    return f"With training, pass@1 on the benchmarks {'; '.join(said)}.{of_paper}"
+    return f"With training, pass@1 on the benchmarks (in points) {'; '.join(said)}.{of_paper}"

@@ -48,7 +48,7 @@ def test_claims_are_tested_on_their_models_and_benchmarks(tmp_path: Path) -> Non
     assert "+14.0 points" in found[2][1]
     assert "30\xa0problems of DeepScaleR-1.5B-Preview" in found[2][1]
     assert "for 5\xa0claims together" in found[2][1]
-    assert "rose for DeepScaleR-1.5B-Preview (+14.0 points); fell for Qwen2.5-Math-1.5B" in conclude(results)
+    assert "rose for DeepScaleR-1.5B-Preview (+14.0); fell for Qwen2.5-Math-1.5B" in conclude(results)
     results = read_results(read_sweep(write_exam_sweep(tmp_path / "one", models)))
     found = [of for _, of in findings(results)]
     assert {judged for judged, _ in found} == {ONE_SEED}
