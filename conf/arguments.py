@@ -5,7 +5,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from conf.catalogue import elsewhere
 from conf.errors import BadInput, hint
 
 Options = Mapping[str, Sequence[str]]
@@ -27,10 +26,7 @@ def pairs(arguments: Sequence[str], example: str, known: Collection[str] = ()) -
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not (key and equals) or key.startswith("-"):
-            name = key.lstrip("-")
-            theirs = "" if name in known else elsewhere().get(name)
-            remedy = theirs or _spelled(argument, example, known)
-            raise BadInput(f"argument {argument!r}: {remedy}")
+            raise BadInput(f"argument {argument!r}: {_spelled(argument, example, known)}")
         if key in given:
             raise BadInput(f"{argument}: {key}={given[key]} is on the same command line; keep one of them")
         given[key] = value

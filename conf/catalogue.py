@@ -1,4 +1,4 @@
-"""The tables of conf/*.yaml: GPUs, benchmarks, presets, and the names that other projects have for our settings."""
+"""The tables of conf/*.yaml: GPUs, benchmarks and presets."""
 
 import re
 from dataclasses import dataclass
@@ -151,17 +151,3 @@ def find_benchmark(entry: str, key: str = "benchmarks") -> Benchmark:
     scheme, _, rest = entry.partition(":")
     name = Path(rest).stem if scheme == "file" else rest.partition("/")[2] if scheme == "hub" else rest
     return Benchmark(re.sub(r"[^\w.+-]+", "-", name), entry)
-
-
-@cache
-def elsewhere() -> dict[str, str]:
-    """Return what to use instead of other projects' names of settings, with the difference in brackets. A name's last
-    part works too.
-    """
-    found: dict[str, str] = {}
-    for names in table("coming_from").values():
-        for name, (ours, difference) in names.items():
-            more = "" if difference == "the same" else f" ({difference})"
-            found[name] = f"use {ours}{more}" if ours else f"not supported: {difference}"
-            found.setdefault(name.rpartition(".")[2], found[name])
-    return found

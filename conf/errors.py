@@ -5,7 +5,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
 from unicodedata import category
+
+import yaml
 
 MOST_CHARACTERS = 1000
 """Largest number of characters shown of one fault: its beginning, and its end with the remedy."""
@@ -68,8 +72,20 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+@cache
+def _coming_from() -> dict[str, str]:
+    """Return our names of settings by the names that TRL, verl and others have for them."""
+    names: dict[str, str] = yaml.safe_load(Path(__file__).with_name("coming_from.yaml").read_text("utf-8"))
+    return names
+
+
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Return up to three close names, closest first. Case does not count, and the part after the last dot may do."""
+    """Return up to three close names, closest first, or the one that another project calls so. Case does not count, and
+    the part after the last dot may do.
+    """
+    known, theirs = [*known], _coming_from()
+    if (ours := theirs.get(name, theirs.get(name.rpartition(".")[2]))) in known:
+        return [ours]
     forms = defaultdict[str, list[str]](list)
     for other in known:
         for form in {other.lower().rpartition(".")[2], other.lower()}:

@@ -1,9 +1,12 @@
-"""Explains the recipes and settings: `python launch/run.py help [SECTION | KEY …]`."""
+"""Explains the recipes and settings: `python launch/run.py help [SECTION | KEY …]`.
+
+`python -m conf.help` prints docs/reference/settings.md.
+"""
 
 import inspect
 import re
 from dataclasses import is_dataclass
-from itertools import takewhile
+from itertools import groupby, takewhile
 from operator import attrgetter
 from typing import Any, get_type_hints
 
@@ -12,12 +15,34 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from conf.catalogue import elsewhere
 from conf.command import WORDS, PlainConsole, as_typed
 from conf.errors import BadInput, hint
 from conf.load import BASE, FOLDER, origins, recipe_names
 from conf.schema import CommandLine, SweepCommandLine
 from conf.settings import MOST, Setting, expected, settings, show
+
+PAGE = """# Settings
+
+Every setting of a recipe or the command line, with its default, values and bounds; `python launch/run.py help` shows
+the same. [Recipes](recipes.md) set many of them, such as the learning rate, to other values:
+`python launch/run.py conf=NAME show=true` prints those. "The paper" is
+[Plasticity vs. Rigidity](https://arxiv.org/abs/2601.06677).
+
+A setting marked ↻ may have another value when a run is resumed. This page is generated from `conf/schema/`:
+`python -m conf.help` prints it, and a test compares them.
+
+## The settings you touch first
+
+| setting | default | |
+| --- | --- | --- |
+"""
+
+FIRST = (
+    *("budget.hours", "run.name", "model.path", "data.source", "data.eval_source", "lora.rank"),
+    *("learner.learning_rate", "learner.problems_per_update", "learner.max_staleness", "rollout.samples_per_problem"),
+    *("rollout.max_response_tokens", "algorithm.preset", "reward.preset", "reward.custom", "eval.problems", "eval.n"),
+    *("checkpoint.every", "run.report_to"),
+)
 
 OF_THE_GRID = re.compile(r"r(8|64|256)_(.+)")
 """Pattern of a recipe's name that only sets the rank of another recipe."""
@@ -38,8 +63,8 @@ def explain(arguments: list[str], usage: str) -> None:
         found = [item for item in known if f"{item.path}.".startswith(f"{topic}.")]
         if not found:
             names = dict.fromkeys(name for item in known for name in (item.path, item.path.rpartition(".")[0]) if name)
-            near = f"{elsewhere()[topic]}; " if topic in elsewhere() else hint(topic, names)
-            raise BadInput(f"help {topic}: no such section or setting; {near}all sections: {', '.join(_sections())}")
+            all_ = f"{hint(topic, names)}all sections: {', '.join(_sections())}"
+            raise BadInput(f"help {topic}: no such section or setting; {all_}")
         if found[0].path != topic:
             console.print(Text(f"{topic}: {about(found[0].section)}\n"))
         for item in found:
@@ -118,3 +143,24 @@ def _sections() -> dict[str, Any]:
 def about(section: type) -> str:
     """Return the first paragraph of a section's docstring."""
     return " ".join(inspect.cleandoc(section.__doc__ or "").split("\n\n")[0].split())
+
+
+def page() -> str:
+    """Return the text of docs/reference/settings.md."""
+    known = {item.path: item for item in settings(SweepCommandLine)}
+    text = PAGE
+    for path in FIRST:
+        text += f"| `{path}` | `{default(known[path]) or 'empty'}` | {first_sentence(known[path].meaning)} |\n"
+    for section, members in groupby(known.values(), key=lambda item: item.section):
+        items = list(members)
+        name = items[0].path.rpartition(".")[0]
+        text += f"\n## {name}\n\n{about(section)}\n\n" if name else "\n## Without a section\n\n"
+        for item in items:
+            source = item.source.removeprefix("our choice: ")
+            text += f"- **`{item.path}={default(item)}`**{' ↻' if item.resumable else ''} {item.meaning}  \n"
+            text += f"  Values: {expected(item.kind)}{bounds(item)}. Default: {source}.\n"
+    return text
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -15,7 +15,6 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from conf.catalogue import elsewhere
 from conf.errors import BadInput, nearest
 from conf.parsing import flatten
 
@@ -223,7 +222,10 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
         value = value[part]
     if error["type"] == "unexpected_keyword_argument":
         known = [item.path for item in settings(top, prefix)]
-        yield from (_unknown(key, known) for key in flatten({path: value}))
+        for key in flatten({path: value}):
+            close = nearest(key, known)
+            remedy = f"nearest: {', '.join(close)}" if close else "`python launch/run.py help` lists them"
+            yield f"{key}: no such key; {remedy}"
     elif is_dataclass(kind):
         yield f"{path}={show(value)}: that is a section; set its keys: {', '.join(item.name for item in fields(kind))}"
     elif error["type"] == RULES:
@@ -233,12 +235,3 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
     else:
         rule = next((item.rule for item in settings(top, prefix) if item.path == path), None)
         yield f"{path}={show(value)}: expected {expected(kind)}{f'; {rule.remedy}' if rule else ''}"
-
-
-def _unknown(key: str, known: Sequence[str]) -> str:
-    """Say which setting an unknown key may mean: by another project's name, or by a near one."""
-    if answer := elsewhere().get(key) or elsewhere().get(key.rpartition(".")[2]):
-        return f"{key}: no such key; {answer}"
-    close = nearest(key, known)
-    remedy = f"nearest: {', '.join(close)}" if close else "`python launch/run.py help` lists them"
-    return f"{key}: no such key; {remedy}"

@@ -31,7 +31,7 @@ def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("lerner", "nearest: learner"),
         ("temprature", "nearest: rollout.temperature, eval.temperature"),
-        ("num_generations", "use rollout.samples_per_problem"),
+        ("num_generations", "nearest: rollout.samples_per_problem"),
         ("zzz", "all sections: run"),
     ],
 )

@@ -248,7 +248,7 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
     ("override", "words"),
     [
         ("rank=8", ["rank: no such key", "nearest: lora.rank"]),
-        ("--beta=0.1", ["'--beta=0.1': use algorithm.kl"]),
+        ("--beta=0.1", ["write beta=0.1"]),
         ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime2"]),
         ("lora[0]=8", ["lora.0: no such key"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),

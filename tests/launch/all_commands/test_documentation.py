@@ -14,8 +14,8 @@ import pytest
 from conf.arguments import run_and_options, words_and_options
 from conf.catalogue import benchmarks, find_benchmarks
 from conf.help import explain
+from conf.help import page as settings_page
 from conf.load import command_line, load
-from conf.pages import settings_page
 from conf.schema import CommandLine
 from launch import export, push, run, samples, serve
 from launch.plan import recipes
@@ -121,7 +121,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     ("name", "page"), [("settings", settings_page), pytest.param("recipes", recipes.page, marks=pytest.mark.long)]
 )
 def test_generated_pages_are_of_this_commit(name: str, page: Callable[[], str]) -> None:
-    """`python -m conf.pages settings` and `python -m launch.plan.recipes` print them."""
+    """`python -m conf.help` and `python -m launch.plan.recipes` print them."""
     assert (ROOT / "docs" / "reference" / f"{name}.md").read_text("utf-8") == page()
 
 
