@@ -12,18 +12,18 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import reduce
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from omegaconf import OmegaConf
 
 from conf.arguments import pairs
 from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
 from conf.errors import BadInput, hint
-from conf.parsing import FORMAT, check_format, drops, flatten, parse_yaml, read_yaml, reason, write_yaml
+from conf.parsing import FORMAT, check_format, flatten, parse_yaml, read_yaml, reason, write_yaml
 from conf.schema import AnyConfig, CommandLine, Config, SweepCommandLine, among, marked
 from conf.settings import RULES, Place, build, changed, settings
 
@@ -112,7 +112,7 @@ def compares_models(recipe: str, folder: Path = FOLDER) -> bool:
 def beyond(recipe: str, other: str, folder: Path = FOLDER) -> Tree:
     """Return the settings, by dotted key, of a recipe and those it extends which another recipe does not extend."""
     known = {file for file, _ in _recipes(other, folder)}
-    return flatten(_merged(*(layer for file, layer in _recipes(recipe, folder) if file not in known)))
+    return flatten(reduce(_merged, (layer for file, layer in _recipes(recipe, folder) if file not in known), {}))
 
 
 def run_of(adapter: str) -> Path | None:
@@ -191,18 +191,15 @@ def read_value(key: str, text: str, axis: bool = False) -> Any:
     """Return the value in `key=text`: a text as it is typed, or null; for any other setting, the value in YAML.
 
     axis: whether `[…]` stands for several values.
-    Raises BadInput if the key cannot be a setting's, or if the text is not YAML or YAML would drop a part of it.
+    Raises BadInput if the key cannot be a setting's, or if the text is not YAML.
     """
-    if not re.fullmatch(r"[\w-]+(\.[\w-]+)*(\[\w*\])*", key):
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise BadInput(f"{key}={text}: {key!r} is not a setting; write it as key=value, such as lora.rank=8")
     try:
         text.encode()
         if key in TEXTS and not (axis and text.startswith("[") and text.endswith("]")):
             return None if text == "null" and TEXTS[key] else text
-        value = parse_yaml(text, yaml.BaseLoader if key in TEXTS else None) if text else ""
-        if drops(text):
-            raise ValueError("a comment or a line break in it would be lost, the break is \\n in double quotes")
-        return value
+        return parse_yaml(text, yaml.BaseLoader if key in TEXTS else None) if text else ""
     except UnicodeEncodeError:
         raise BadInput(f"{key}={text}: not text in UTF-8; rename what it names, or give LC_ALL=C.UTF-8") from None
     except ValueError as error:
@@ -225,7 +222,7 @@ def _parse(arguments: list[str], folder: Path) -> tuple[str, Tree]:
     overrides: Tree = {}
     for key, text in given.items():
         value = read_value(key, text)
-        for part in reversed(re.split(r"[.\[]", key.replace("]", ""))):
+        for part in reversed(key.split(".")):
             value = {part: value}
         overrides = _merged(overrides, value)
     return name, overrides
@@ -310,21 +307,15 @@ def _resolve(layers: list[Layer], kind: type[AnyConfig]) -> AnyConfig:
 
 def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
     """Return the layers and their presets merged in order, and the source of each key: a file or a preset."""
-    merged: list[Tree] = []
+    tree: Tree = {}
     files: dict[str, str] = {}
-    followers = [item for item in settings(CommandLine) if item.follows]
     for file, layer in layers:
         if flatten(layer).get("data.mixture"):
             layer = _merged({"data": {"source": ""}}, layer)
         own = flatten(layer)
-        before = flatten(_merged(*merged))
-        for item in followers:
-            repeated = unmoved(before.get(item.follows)) == unmoved(own.get(item.follows))
-            repeated &= own.get("data.mixture") in (None, before.get("data.mixture"))
-            if item.follows in own and (not repeated or item.path == "budget.minutes"):  # hours replace minutes
-                merged = [copy.deepcopy(tree) for tree in merged]
-                for tree in merged:
-                    take(tree, item.path)
+        for item in settings(CommandLine):
+            if item.follows in own:
+                take(tree, item.path)
         parts = [(file, layer)]
         if own.get("run.deterministic") is True:
             parts.insert(0, (file, {"learner": {"max_staleness": 0}}))
@@ -332,9 +323,8 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
             if (name := str(own.get(f"{section}.preset"))) in known:
                 parts.insert(0, (f"preset {name}", {section: known[name]}))
         for source, part in parts:
-            merged.append(part)
+            tree = _merged(tree, part)
             files |= dict.fromkeys(flatten(part), source)
-    tree = _merged(*merged)
     return tree, {key: files[key] for key in flatten(tree) if key in files}
 
 
@@ -347,26 +337,13 @@ def take(tree: Tree, key: str) -> None:
         tree.pop(first, None)
 
 
-class Leaf:
-    """A value that OmegaConf does not touch: of plain ones it refuses a text with `${` alone and skips `???`."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-def _merged(*layers: Tree) -> Tree:
-    """Return nested mappings merged by OmegaConf, later ones over earlier ones; a list is one value."""
-    trees = (OmegaConf.create(_wrapped(layer), flags={"allow_objects": True}) for layer in layers)
-    return _unwrapped(OmegaConf.to_container(OmegaConf.merge({}, *trees)))
-
-
-def _wrapped(tree: Tree, section: bool = False) -> Tree:
-    """section: whether the tree is a section, in which an empty mapping replaces another one."""
-    return {
-        key: _wrapped(value, section=True) if isinstance(value, dict) and (value or not section) else Leaf(value)
-        for key, value in tree.items()
-    }
-
-
-def _unwrapped(tree: Any) -> Tree:
-    return {key: _unwrapped(value) if isinstance(value, dict) else value.value for key, value in tree.items()}
+def _merged(under: Tree, over: Tree) -> Tree:
+    """Return nested mappings laid over others. A list is one value, and so is an empty mapping in a section."""
+    merged = {**under}
+    for key, value in over.items():
+        section = under.get(key)
+        if isinstance(section, dict) and isinstance(value, dict) and value:
+            merged[key] = _merged(section, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged

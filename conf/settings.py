@@ -80,7 +80,7 @@ class Setting:
     meaning: the string below its field, on one line.
     source: where the default comes from.
     rule: the condition on its values.
-    follows: key of another setting. A layer that changes that one but not this one resets this one to its default.
+    follows: key of another setting. A layer that gives that one but not this one resets this one to its default.
     resumable: a run may be resumed with another value, as by default if that affects the operation alone.
     private: it concerns the run's owner alone, and is shown only in the run's folder.
     affects: what another value changes, some of the words of AFFECTS.

@@ -24,7 +24,7 @@ SOURCE_OR_SELF = Rule(
 class WarmStartConfig:
     """The warm start: the learner imitates right responses before reinforcement learning, so that a model that never
     solves a problem, or never writes an answer as asked, has rewards to learn from. Version 0 is the model after it.
-    A layer that changes warm_start.source resets all other keys here that it does not set.
+    A layer that gives warm_start.source resets all other keys here that it does not set.
     """
 
     source: str = setting("", "our choice: no warm start", rule=SOURCE_OR_SELF)

@@ -30,6 +30,7 @@ from conf.schema import (
     SweepCommandLine,
     SweepConfig,
 )
+from conf.schema.warm_start import WarmStartConfig
 from conf.settings import changed
 
 
@@ -99,8 +100,6 @@ def test_paths_in_a_recipe_are_relative_to_its_file(tmp_path: Path, monkeypatch:
     assert asked.benchmarks == ["heldout", f"file:{home}/b.csv"]
     assert (asked.data.source, asked.eval.benchmarks[0].source) == (f"file:{home}/a.csv", f"file:{home}/b.csv")
     assert asked.data.eval_source == "hub:a/b"
-    again = load([recipe, "data.source=file:/data/a.csv"]).data
-    assert (again.source, again.problem_field) == ("file:/data/a.csv", "q")
     assert load([recipe, "data.source=file:/data/other.csv"]).data.problem_field == ""
     (elsewhere / "other.yaml").write_text("extends: ../home/own.yaml\nmodel: {path: owner/name}\n")
     other = load(["conf=other.yaml"])
@@ -190,8 +189,7 @@ def test_a_setting_follows_another() -> None:
     assert {each: quickstart(*(f"budget.{one}" for one in each)).budget.seconds for each in hours} == hours
     assert quickstart("model.path=/some/model").model.shape == ShapeConfig() != quickstart().model.shape
     assert load(["conf=math", "model.path=/some/model", "model.stop_tokens=[a]"]).model.stop_tokens == ["a"]
-    warm = ["conf=quickstart_warm", "warm_start.source=self"]
-    assert load(warm).warm_start == load(warm[:1]).warm_start
+    assert load(["conf=quickstart_warm", "warm_start.source=self"]).warm_start == WarmStartConfig("self")
     own = quickstart("data.source=file:mine.csv").data
     assert (own.parameters, own.problem_pattern, own.template) == ({}, "", quickstart().data.template)
 
@@ -250,14 +248,12 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("rank=8", ["rank: no such key", "nearest: lora.rank"]),
         ("--beta=0.1", ["write beta=0.1"]),
         ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime2"]),
-        ("lora[0]=8", ["lora.0: no such key"]),
+        ("lora[0]=8", ["'lora[0]' is not a setting"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
         ("run.report_to=wandb", ["write run.report_to=[wandb]"]),
         ("run.nvidia_mps=true", ["use one of auto, on, off"]),
-        ("lora.rank=8 # low", ["lora.rank=8 # low", "comment", "quote it"]),
         ("benchmarks=[[heldout],[heldout]]", ["a list"]),
         ('reward.custom=[{function: "my_rewards.py:f"}]', ["no .py"]),
-        ("data.few_shot=[{problem: one\ntwo}]", ["line break", "double quotes"]),
         ("data.few_shot=[{probelm: a}]", ["data.few_shot[0].probelm", "nearest: data.few_shot[0].problem"]),
         ("data.few_shot=[{problem: a, answer: [b]}]", ["data.few_shot[0].answer=[b]", "expected text"]),
         ("data.mixture=file:a.csv", ["data.mixture=file:a.csv", "a list of {source"]),
@@ -272,7 +268,6 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
         ("data.source=", ["data.source=", "file:PATH"]),
         ("lora.target_modules=[q_prj]", ["q_prj", "q_proj"]),
         ("data.parameters.mark='a", ["mark='a", "quote it"]),
-        ("run.name=${nowhere}", ["run.name", "nowhere"]),
         ("lora.rank=513", ["lora.rank=513", "vLLM"]),
         ("budget.hours=24:00", ["budget.hours=24:00", "a number"]),
         ("data.chat_settings={tokenize: true}", ["data.chat_settings", "tokenize"]),
@@ -370,12 +365,10 @@ def test_a_cut_off_record_of_a_run_is_damaged_and_not_foreign(kept: int, tmp_pat
     ("given", "device"),
     [
         ("rtx 3060", "RTX3060"),
-        ("4060 Ti 16GB", "RTX4060Ti"),
         ("NVIDIA RTX A4000", "A4000"),
-        ("A10 24GB", "A10"),
+        ("NVIDIA A100-SXM4-80GB", "A100-80"),
         ("12 gb", "12GB"),
         ("4060 Ti 8GB", ""),
-        ("RTX 3080 12GB", ""),
         ("0GB", ""),
     ],
 )

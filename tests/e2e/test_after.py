@@ -29,7 +29,7 @@ def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_chat_through_a_pipe(run: Path) -> None:
-    script = "/problem 2\nhello\n/problem 7\n/quit\n"
+    script = "/problem 2\nhello\n/problem 7\n"
     command = [sys.executable, str(ROOT / "launch" / "chat.py"), str(run)]
     ended = subprocess.run(command, input=script, capture_output=True, text=True, timeout=580)
     assert ended.returncode == 0, ended.stderr

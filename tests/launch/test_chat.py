@@ -1,39 +1,31 @@
 import asyncio
 import io
-import signal
-from collections.abc import Callable
+import os
+from collections.abc import AsyncIterator
+from typing import NoReturn
 
 import pytest
 
 from actors.messages import AdapterRef, Problem, Sampling, Verdict
 from conf.command import PlainConsole
+from conf.errors import TryLater
 from conf.schema import Config
 from conf.schema.data import ExampleConfig
 from conf.settings import changed
-from launch.chat import Conversation
+from launch.chat import Chat, off_screen
 from rewards.verify import verify
 
-
-class Boxes:
-    r"""An engine whose base model responds \boxed{1}, and whose adapter \boxed{7}."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, Sampling]] = []
-        self.interrupted = ""
-
-    async def stream(self, problem: Problem, adapter: object, sampling: Sampling):  # of text
-        self.requests.append((problem.prompt, sampling))
-        for part in ("\\boxed{", "7" if adapter else "1", "}"):
-            await asyncio.sleep(0)
-            if problem.prompt == self.interrupted:
-                self.interrupted = ""
-                signal.raise_signal(signal.SIGINT)
-            yield part
-
-
-class Keyboard(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+CONFIG = changed(
+    Config(),
+    {
+        "data.chat_settings": {"enable_thinking": False},
+        "data.template": "Solve {problem}",
+        "data.few_shot": [ExampleConfig("1 + 1", "2")],
+        "rollout.max_prompt_tokens": 20,
+        "eval.max_response_tokens": 24,
+        "eval.temperature": 0.5,
+    },
+)
 
 
 class Words:
@@ -47,104 +39,72 @@ class Words:
         return {"input_ids": list(range(len(text.split())))}
 
 
-@pytest.fixture
-def config() -> Config:
-    return changed(
-        Config(),
-        {
-            "data.chat_settings": {"enable_thinking": False},
-            "rollout.max_prompt_tokens": 20,
-            "rollout.max_response_tokens": 100,
-            "eval.max_response_tokens": 24,
-            "eval.temperature": 0.5,
-        },
-    )
+def chat(monkeypatch: pytest.MonkeyPatch, *lines: str) -> tuple[str, list[tuple[str, Sampling]]]:
+    r"""Give lines to a base model that responds \boxed{1}, and an adapter that responds \boxed{7}. Return what is
+    printed, and the requests.
+    """
+    requests: list[tuple[str, Sampling]] = []
+
+    async def stream(problem: Problem, adapter: object, sampling: Sampling) -> AsyncIterator[str]:
+        requests.append((problem.prompt, sampling))
+        for part in ("\\boxed{", "7" if adapter else "1", "}"):
+            await asyncio.sleep(0)
+            yield part
+
+    def verdict(gold: str, response: str, grader: str) -> Verdict:
+        return verify(gold, response)
+
+    console = PlainConsole(file=io.StringIO(), width=100)
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    problems = [Problem("p", "solve\n3 + 4", (1, 2), "7"), Problem("q", "solve\n0 + 1", (1, 2), "1")]
+    models = {"base": None, "trained": AdapterRef(0, 0, "the adapter")}
+    with asyncio.Runner() as runner:
+        Chat(CONFIG, console, Words(), models, stream, verdict, lambda: problems).talk(runner)
+    return console.file.getvalue(), requests  # type: ignore[attr-defined]
 
 
-Say = Callable[..., str]
-
-
-@pytest.fixture
-def engine() -> Boxes:
-    return Boxes()
-
-
-@pytest.fixture
-def say(config: Config, engine: Boxes, monkeypatch: pytest.MonkeyPatch) -> Say:
-    """Says lines in a new chat and returns what is printed."""
-
-    def say(*lines: str, config: Config = config, source: type[io.StringIO] = io.StringIO) -> str:
-        console = PlainConsole(file=io.StringIO(), width=100)
-        monkeypatch.setattr("sys.stdin", source("".join(f"{line}\n" for line in lines)))
-        problems = [Problem("p", "solve\n3 + 4", (1, 2), "7"), Problem("q", "solve\n0 + 1", (1, 2), "1")]
-
-        def verdict(gold: str, response: str, grader: str) -> Verdict:
-            return verify(gold, response)
-
-        models = {"base": None, "trained": AdapterRef(0, 0, "the adapter")}
-        with asyncio.Runner() as runner:
-            Conversation(config, console, Words(), models, engine.stream, verdict, lambda: problems).talk(runner)
-        return console.file.getvalue()  # type: ignore[attr-defined]
-
-    return say
-
-
-def test_both_models_respond_and_remember_their_own(say: Say, engine: Boxes) -> None:
-    row = next(line for line in say("hello", "and now?").splitlines() if "boxed" in line)
+def test_every_line_is_a_problem_with_instructions_and_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, requests = chat(monkeypatch, "3 + 4", "", "5 + 6")
+    row = next(line for line in said.splitlines() if "boxed" in line)
     assert row.index("{1}") < row.index("{7}")
-    prompts = [prompt for prompt, _ in engine.requests]
-    assert prompts[0] == prompts[1] == "user: hello\n"
-    assert prompts[2:] == [f"user: hello\nassistant: \\boxed{{{said}}}\nuser: and now?\n" for said in (1, 7)]
-    assert {sampling.max_tokens for _, sampling in engine.requests} == {100}
-    seeds = [sampling.seed for _, sampling in engine.requests]
+    assert "correct" not in said
+    examples = "user: Solve 1 + 1\nassistant: 2\n"
+    assert [prompt for prompt, _ in requests] == [
+        f"{examples}user: Solve {sum_}\n" for sum_ in ["3 + 4"] * 2 + ["5 + 6"] * 2
+    ]
+    seeds = [sampling.seed for _, sampling in requests]
     assert seeds[0] == seeds[1] != seeds[2] == seeds[3]
 
 
-def test_problem_is_shown_as_in_the_evaluation(say: Say, engine: Boxes) -> None:
-    said = say("/problem 1")
+def test_problem_is_shown_as_in_the_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, requests = chat(monkeypatch, "/problem 1")
     assert said.startswith("3 + 4\nreference answer: 7\n")
     assert said.index("wrong") < said.index("correct")
-    assert {(prompt, sampling.max_tokens, sampling.temperature) for prompt, sampling in engine.requests} == {
+    assert {(prompt, sampling.max_tokens, sampling.temperature) for prompt, sampling in requests} == {
         ("solve\n3 + 4", 24, 0.5)
     }
 
 
-def test_own_problem_gets_instructions_and_examples(config: Config, say: Say, engine: Boxes) -> None:
-    config = changed(config, {"data.template": "Solve {problem}", "data.few_shot": [ExampleConfig("1 + 1", "2")]})
-    say("hello", "/ask 3 + 4", "again", config=config)
-    requested = [(prompt, sampling.max_tokens) for prompt, sampling in engine.requests]
-    assert requested[2:4] == [("user: Solve 1 + 1\nassistant: 2\nuser: Solve 3 + 4\n", 24)] * 2
-    assert "Solve" not in requested[4][0]
-
-
 @pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("/help", "/problem N"),
-        ("/problem 3", "/problem 3"),
-        ("/prblem 1", "/prblem"),
-        ("word " * 20, "the conversation has 21 tokens"),
-    ],
+    ("line", "expected"), [("/problem 3", "/problem 3: "), ("word " * 20, "the prompt has 29 tokens")]
 )
-def test_refused_line_does_not_end_the_chat(line: str, expected: str, say: Say) -> None:
-    said = say(line, "", "hello")
+def test_refused_line_does_not_end_the_chat(line: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, _ = chat(monkeypatch, line, "hello")
     assert said.startswith(expected)
     assert r"\boxed{7}" in said
 
 
-def test_interrupt_ends_a_response_of_a_terminal_and_otherwise_the_chat(say: Say, engine: Boxes) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a worker of pytest-xdist ignores it
-    engine.interrupted = "user: hello\n"
-    with pytest.raises(KeyboardInterrupt):
-        say("hello", "again")
-    assert len(engine.requests) == 2
-    engine.interrupted = "user: hello\n"
-    said = say("hello", "again", "/quit", source=Keyboard)
-    assert "stopped" in said
-    assert r"\boxed{7}" in said.partition("stopped")[2]
-    assert engine.requests[-1][0] == "user: again\n"  # a stopped turn is not remembered
+def test_log_is_shown_only_if_the_engine_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    with off_screen() as screen:
+        os.write(1, b"noise")
+        print("answer", file=screen)
+    assert capfd.readouterr() == ("answer\n", "")
 
+    def fail() -> NoReturn:
+        with off_screen():
+            os.write(1, b"noise")
+            raise RuntimeError("no memory")
 
-def test_new_forgets_and_quit_ends(say: Say, engine: Boxes) -> None:
-    say("hello", "/new", "again", "/quit", "never said")
-    assert [prompt for prompt, _ in engine.requests] == ["user: hello\n"] * 2 + ["user: again\n"] * 2
+    with pytest.raises(TryLater, match="no memory"):
+        fail()
+    assert capfd.readouterr() == ("", "noise")

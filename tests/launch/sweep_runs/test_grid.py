@@ -87,7 +87,6 @@ def test_texts_reach_the_runs_as_they_are_typed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["ranks=[8] # low"], ["comment", "quote it"]),
         ([], ["nothing to sweep", "ranks=[8,64]"]),
         (["ranks=[]"], ["lora.rank=[]", "without values"]),
         (["ranks=[8,8]"], ["named r8", "once"]),
