@@ -8,8 +8,7 @@ from conf.errors import BadInput, hint
 from conf.schema import AlgorithmConfig, Call, CommandLine, Config, DataConfig, ShapeConfig
 from conf.schema.data import SOURCE, SourceConfig
 from conf.schema.evaluation import NAME
-from conf.schema.warm_start import SELF, WarmStartConfig
-from conf.settings import show
+from conf.schema.warm_start import SELF
 
 MOST_SAMPLES = 2**15
 """Largest number of samples in flight at once: 1,024 problems × 16 samples, twice with a staleness of 1."""
@@ -53,7 +52,6 @@ def _faults(config: Config) -> Iterator[str]:
     yield from _source_faults(config.data)
     yield from _batch_faults(config)
     yield from _deterministic_faults(config)
-    yield from _warm_start_faults(config.warm_start)
     if config.warm_start.from_itself and (adapter := config.lora.start_from):
         yield (
             f"warm_start.source={SELF} with lora.start_from={adapter}: the base model without the adapter would give"
@@ -61,14 +59,13 @@ def _faults(config: Config) -> Iterator[str]:
         )
     yield from algorithm_faults(config.algorithm)
     reward = config.reward
-    if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not reward.custom:
-        yield "reward.accuracy=0, format=0, boxed=0 and cosine=0: nothing would be rewarded; give one of them a weight"
-    if config.algorithm.advantages == "over_mean" and not reward.accuracy:
+    if reward.accuracy == reward.format == reward.boxed == 0 and not reward.custom:
+        yield "reward.accuracy=0, format=0 and boxed=0: nothing would be rewarded; give one of them a weight"
+    if config.validation.every and not config.eval.problems:
         yield (
-            "algorithm.advantages=over_mean with reward.accuracy=0: it only changes how the accuracy counts; give"
-            " reward.accuracy a weight, or set algorithm.advantages=mean_only"
+            f"validation.every={config.validation.every} with eval.problems=0: no problems are held out to choose the"
+            " result on; raise eval.problems, or give validation.every=0"
         )
-    yield from _validation_faults(config)
     yield from _exam_faults(config.eval.exams)
     for key, n in {"eval.n": config.eval.n, **{f"{exam.key}.n": exam.n for exam in config.eval.exams}}.items():
         if config.eval.temperature == 0 and n > 1:
@@ -82,17 +79,6 @@ def _exam_faults(exams: list[Benchmark]) -> Iterator[str]:
             yield f"{said}: {NAME.remedy}"
         if twin := next((other.key for other in exams[:number] if other.name == exam.name), ""):
             yield f"{said}: {twin} has this name too; give one of them another"
-
-
-def _validation_faults(config: Config) -> Iterator[str]:
-    validation = config.validation
-    if validation.every and not config.eval.problems:
-        yield (
-            f"validation.every={validation.every} with eval.problems=0: no problems are held out to choose the result"
-            " on; raise eval.problems, or give validation.every=0"
-        )
-    if validation.patience and not validation.every:
-        yield f"validation.patience={validation.patience}: nothing is validated; give validation.every, such as 10"
 
 
 def _source_faults(data: DataConfig) -> Iterator[str]:
@@ -134,14 +120,6 @@ def _deterministic_faults(config: Config) -> Iterator[str]:
         )
 
 
-def _warm_start_faults(warm: WarmStartConfig) -> Iterator[str]:
-    """Yield settings of a warm start that is not made."""
-    for name, value in vars(WarmStartConfig()).items():
-        if not warm.source and (given := getattr(warm, name)) != value:
-            remedy = f"there is no warm start; give warm_start.source={SELF}, or a source of solutions"
-            yield f"warm_start.{name}={show(given)}: {remedy}"
-
-
 def _length_faults(config: Config, context: int) -> Iterator[str]:
     rollout = config.rollout
     for key, response in {
@@ -180,37 +158,13 @@ def slope_bound(algorithm: AlgorithmConfig, advantage: int) -> tuple[str, float 
 
 
 def algorithm_faults(algorithm: AlgorithmConfig) -> Iterator[str]:
-    """Yield settings that have no effect with the others, and missing bounds on the gradient."""
-    bounds = dict.fromkeys(("clip_low", "clip_high", "dual_clip"))
-    idle = {"surrogate": "clip", "ratio": "token", **bounds}
-    wrong = [key for key, value in idle.items() if not algorithm.ratio_acts and getattr(algorithm, key) != value]
-    if wrong:
-        remedy = " ".join(f"algorithm.{key}={show(idle[key])}" for key in wrong)
-        yield (
-            f"algorithm.{wrong[0]}={getattr(algorithm, wrong[0])}: with one step per batch and algorithm.mismatch="
-            f"{algorithm.mismatch} old and new policy are the same, the ratio is 1 and this has no effect; set"
-            f" algorithm.mismatch=bypass or algorithm.steps_per_batch=2, or {remedy}"
-        )
-        return
-    unbound: dict[str, tuple[str, float]] = {}
+    """Yield a missing bound on the gradient."""
     for advantage, sign, usual in ((1, "positive", 0.2), (-1, "negative", 3)):
         key, bound = slope_bound(algorithm, advantage)
         if bound is None:
-            unbound.setdefault(key, (sign, usual))
-    for key, (sign, usual) in unbound.items():
-        yield (
-            f"algorithm.{key}=null: with algorithm.mismatch={algorithm.mismatch} and algorithm.steps_per_batch="
-            f"{algorithm.steps_per_batch} the ratio moves away from 1, and at {sign} advantages nothing"
-            f" would bound how far one token moves the weights; set it, for example to {usual}"
-        )
-    clips = [key for key in bounds if getattr(algorithm, key) is not None]
-    if algorithm.surrogate == "sapo" and clips:
-        yield (
-            f"algorithm.{clips[0]}={getattr(algorithm, clips[0])}: algorithm.surrogate=sapo has a gate instead of"
-            f" clips, so this has no effect; set {' '.join(f'algorithm.{key}=null' for key in clips)}"
-        )
-    if algorithm.dual_clip is not None and algorithm.surrogate == "cispo":
-        yield (
-            f"algorithm.dual_clip={algorithm.dual_clip}: algorithm.surrogate=cispo bounds its weight on both sides of"
-            " zero advantage already; set it to null"
-        )
+            yield (
+                f"algorithm.{key}=null: with algorithm.mismatch={algorithm.mismatch} and algorithm.steps_per_batch="
+                f"{algorithm.steps_per_batch} the ratio moves away from 1, and at {sign} advantages nothing"
+                f" would bound how far one token moves the weights; set it, for example to {usual}"
+            )
+            return

@@ -130,7 +130,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
             check_nodes(plan)
         elif (port := config.dashboard.port) is not None:
             remedy = "stop the other run or Ray on this machine, or leave it out for the next free port"
-            port = free_port(config.dashboard.host, port, "dashboard.port", remedy)
+            port = free_port("127.0.0.1", port, "dashboard.port", remedy)
             plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
         check_host(needs_of_run(plan), folder, config.run.overwrite)
         if not folder.parent.exists():

@@ -201,7 +201,7 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
             num_cpus=sum(share.threads for share in shares),
             num_gpus=placement.gpus or None,
             include_dashboard=dashboard,
-            dashboard_host=config.dashboard.host,
+            dashboard_host="127.0.0.1",  # whoever reaches it and has its token can run code
             dashboard_port=config.dashboard.port,
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,

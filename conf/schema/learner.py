@@ -121,7 +121,7 @@ class AlgorithmConfig:
     """Correction of the difference between engine and learner. bypass: the old policy is the engine's. Otherwise the
     old policy is the learner's, and the engine's samples are weighted by token_tis (weights cut at 2), sequence_mask (a
     sequence's weight, 0 above 3) or icepop (weights outside 0.5 … 5 become 0). With one step per batch, the learner's
-    ratio is then 1: clips, cispo, sapo and sequence ratios have no effect and are refused."""
+    ratio is then 1: clips, cispo, sapo and sequence ratios have no effect."""
 
     @property
     def ratio_acts(self) -> bool:

@@ -18,9 +18,6 @@ MPS_PERCENTAGE = 80
 YEAR_H = 8784
 """Longest budget, hours."""
 
-HOST = Rule(
-    lambda text: re.fullmatch(r"[A-Za-z0-9.:-]+", text) is not None, "use an address such as 127.0.0.1, or a host"
-)
 WHOLE = Rule(lambda numbers: all(1 <= number <= MOST for number in numbers), "use whole numbers from 1")
 FOLDER = Rule(lambda path: bool(path) and "\0" not in path, "use the name of a folder")
 LOGGERS = Rule(
@@ -124,12 +121,8 @@ class CheckpointConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class DashboardConfig:
-    """Address of Ray's dashboard."""
+    """Ray's dashboard, on the loopback interface."""
 
-    host: str = setting(
-        "127.0.0.1", "our choice: whoever reaches the dashboard and has its token can run code", rule=HOST
-    )
-    """Address to bind to."""
     port: int | None = setting(None, "8265, Ray's default, or the next free one", ge=0, le=65535)
     """Port to bind to; any free one for 0."""
 

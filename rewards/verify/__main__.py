@@ -9,7 +9,7 @@ Examples:
     python -m rewards.verify answers.jsonl conf=quickstart | head
 
 Each input line is {"gold": …, "response": …}; each output line is one verdict, in order, with the fields of
-`actors.messages.Verdict`. With a recipe, or a preset of rewards (paper, open_rs, tina, dapo), a line also has the
+`actors.messages.Verdict`. With a recipe, or a preset of rewards (paper, tina, dapo), a line also has the
 `reward` and its `parts`; "tokens" of an input line is the response's length, 0 by default. A bad row does not stop it:
 a line that cannot be read, or a gold answer or response that cannot be parsed, is `unparsable`.
 """

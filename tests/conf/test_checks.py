@@ -1,7 +1,6 @@
 import re
 from contextlib import nullcontext
 from dataclasses import asdict, fields
-from itertools import product
 from typing import Any
 
 import pytest
@@ -14,14 +13,6 @@ from conf.schema import AlgorithmConfig, Config
 from conf.schema.warm_start import WarmStartConfig
 from conf.settings import RULES, build
 
-IDLE = [
-    ("surrogate", "cispo"),
-    ("ratio", "sequence"),
-    ("clip_low", 0.2),
-    ("clip_high", 0.2),
-    ("dual_clip", 3.0),
-]
-OWN = ["token_tis", "sequence_mask", "icepop"]
 UNBOUND: dict[str, Any] = {"clip_low": None, "clip_high": None, "dual_clip": None}
 
 
@@ -44,21 +35,12 @@ def test_explicit_keys_override_presets() -> None:
     assert load(["conf=quickstart", "algorithm.kl=0.001"]).algorithm.kl == 0.001
 
 
-@pytest.mark.parametrize(("setting", "mismatch"), list(product(IDLE, OWN)))
-def test_idle_settings_are_refused(setting: tuple[str, object], mismatch: str) -> None:
-    key, value = setting
-    with pytest.raises(BadInput, match=rf"algorithm\.{key}={value}: .*{mismatch}"):
-        raise_for(algorithm_faults(AlgorithmConfig(mismatch=mismatch, **{**UNBOUND, key: value})))
-
-
 def test_all_impossible_combinations_are_named() -> None:
     wrong = {
         "device=A400": "device=A400",
         "data.size=4": "data.size=4",
         "eval.temperature=0": "eval.n=",
-        "validation.patience=3": "validation.every, such as",
         "reward.accuracy=0": "reward.accuracy",
-        "algorithm.advantages=over_mean": "over_mean with reward.accuracy=0",
         "simulate=[8]": "plan=true",
         "run.deterministic=true": "budget.updates",
         "algorithm.dual_clip=null": "negative",
@@ -83,10 +65,8 @@ def test_validation_needs_held_out_problems() -> None:
         ({"dual_clip": None}, r"algorithm\.dual_clip=null: .*negative"),
         ({"clip_low": None, "ratio": "sequence"}, ""),
         ({"surrogate": "cispo", "clip_high": 4.0, "dual_clip": None}, ""),
-        ({"surrogate": "cispo", "clip_high": 4.0, "dual_clip": 3.0}, r"algorithm\.dual_clip=3\.0: .*cispo"),
         ({"surrogate": "cispo", "clip_high": None, "dual_clip": None}, r"algorithm\.clip_high=null: .*positive"),
         ({"surrogate": "sapo", **UNBOUND}, ""),
-        ({"surrogate": "sapo", **UNBOUND, "clip_low": 0.2}, r"algorithm\.clip_low=0\.2: .*algorithm\.clip_low=null"),
     ],
 )
 def test_an_acting_ratio_needs_bounds(acting: dict[str, Any], settings: dict[str, Any], named: str) -> None:
@@ -98,8 +78,6 @@ def test_an_acting_ratio_needs_bounds(acting: dict[str, Any], settings: dict[str
     ("settings", "said"),
     [
         (["source=self", "few_shot=[{problem: a, answer: b}]", "per_problem=2"], ""),
-        (["learning_rate=1e-3"], r"warm_start\.learning_rate=0\.001: there is no warm start.*source=self"),
-        (["few_shot=[{problem: a, answer: b}]"], r"few_shot=\[\{problem: a, answer: b\}\]: "),
         (["source=elf"], r"warm_start\.source=elf .*self"),
         (["source=reasoning_gym:chain_sum"], r"warm_start\.source=reasoning_gym:chain_sum.*solutions"),
         (["source=self", "lora.start_from=folder"], r"warm_start\.source=self.*lora\.start_from=folder"),
@@ -107,7 +85,7 @@ def test_an_acting_ratio_needs_bounds(acting: dict[str, Any], settings: dict[str
         (["source=self", "fraction=0.6"], r"warm_start\.fraction=0\.6 .*0\.5"),
     ],
 )
-def test_settings_of_a_warm_start_that_have_no_effect_are_refused(settings: list[str], said: str) -> None:
+def test_settings_of_a_warm_start_that_cannot_work_are_refused(settings: list[str], said: str) -> None:
     asked = ["conf=quickstart", *(each if each.startswith("lora") else f"warm_start.{each}" for each in settings)]
     if said:
         with pytest.raises(BadInput, match=said):

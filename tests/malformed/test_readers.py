@@ -37,7 +37,7 @@ MANY = "9" * 5000
 TYPED: dict[tuple[str, ...], list[str]] = {
     ("run", "plan=true"): [
         *(f"run.seed={MANY}", "lora.rank=.nan", "run={1: 2}", "--x", "model.path=a\0b", "conf=../base"),
-        *("lora.rank=${oc.env:HOME}", "lora.rank=!!python/object:os.system", "dashboard.host=no such host"),
+        *("lora.rank=${oc.env:HOME}", "lora.rank=!!python/object:os.system"),
         *(f"data.parameters={word}" for word in (DEEP, BOMB, "&a {b: *a}")),
         *(f"data.problem_pattern='{word}'" for word in ("(a{99999999999})", "(" * 2000 + ")" * 2000)),
         "reward.custom=[{function: 'os:getcwd', weight: .nan}]",

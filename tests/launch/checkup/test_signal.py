@@ -96,7 +96,7 @@ def test_masked_samples_make_no_difference() -> None:
 
 def test_wrong_responses_that_earn_more_are_found_if_the_reward_weighs_accuracy() -> None:
     rows = [row("correct", 0.0), row("wrong", 1.0), WRONG, WRONG]
-    assert figures(rows)["paid"] == figures(rows, accuracy=0.0, cosine=0.5)["paid"] == 0.0
+    assert figures(rows)["paid"] == 0.0
     assert "paid" not in figures(rows, accuracy=0.0)
 
 

@@ -70,23 +70,11 @@ def test_accepted_settings_have_a_bound(
     assert found.max() <= (most + kl * MAX_PENALTY_SLOPE) * (1 + 1e-9)
 
 
-@pytest.mark.long
-def test_refused_settings_are_unbound_or_useless() -> None:
-    """They have a token without bound, or a setting that changes nothing."""
+def test_refused_settings_have_a_token_without_bound() -> None:
     assert REFUSED
     assert all(AlgorithmConfig(**preset) in ACCEPTED for preset in presets().values())
-    inert = {"surrogate": "clip", "ratio": "token", "clip_low": None, "clip_high": None, "dual_clip": None}
     for algorithm in REFUSED:
-        unbound = any(slopes(algorithm, sign, [19.0], [0.0]).item() > 1e6 for sign in (1.0, -1.0))
-        idle = ("clip_low", "clip_high", "dual_clip") if algorithm.surrogate == "sapo" else ("dual_clip",)
-        others = inert if not algorithm.ratio_acts else dict.fromkeys(idle)
-        asked = {key: value for key, value in others.items() if getattr(algorithm, key) != value}
-        assert unbound or any(unchanged(algorithm, replace(algorithm, **{key: asked[key]})) for key in asked), algorithm
-
-
-def unchanged(one: AlgorithmConfig, other: AlgorithmConfig) -> bool:
-    looks = [(1.0, [3.0, -1.0], [0.3, 0.1]), (-1.0, [3.0, -1.0], [1.5, -2.0])]
-    return all(torch.allclose(slopes(one, *look), slopes(other, *look), atol=1e-12) for look in looks)
+        assert any(slopes(algorithm, sign, [19.0], [0.0]).item() > 1e6 for sign in (1.0, -1.0)), algorithm
 
 
 @pytest.mark.parametrize("ratio", [25.0, 19.9, -25.0])

@@ -109,7 +109,7 @@ def test_own_columns_count_where_the_source_has_them(loader: Loader) -> None:
     ]
 
 
-@pytest.mark.parametrize("preset", ["paper", "open_rs", "dapo"])
+@pytest.mark.parametrize("preset", ["paper", "dapo"])
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("solution", [GSM8K, OPEN_RS, "#### First\nIt is 18."])
 def test_what_is_learned_earns_the_reward(solution: str, after: bool, preset: str) -> None:
