@@ -32,9 +32,6 @@ INTERRUPTED = 130
 CLOSED_PIPE = 141
 """Exit codes. The last two are the shell's for a command that Ctrl-C or a closed pipe has ended."""
 
-FILES = "agg"
-"""Matplotlib's backend for drawing into files. reasoning-gym imports matplotlib too."""
-
 UNFIT = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP),
@@ -148,7 +145,7 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
         @wraps(main)
         def guarded(arguments: list[str], *more: P.args, **named: P.kwargs) -> int:
             handle_signals(end_by_signal)
-            os.environ["MPLBACKEND"] = FILES  # a notebook's own backend is not installed here
+            os.environ["MPLBACKEND"] = "agg"  # draws into files; a notebook's own is not installed here
             for stream in (sys.stdin, sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")

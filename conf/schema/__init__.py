@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic.dataclasses import dataclass
 
-from conf.schema.call import Call
+from conf.schema.call import Call, SignalConfig
 from conf.schema.data import DataConfig
 from conf.schema.data import ExampleConfig as ExampleConfig
 from conf.schema.evaluation import EvalConfig, ValidationConfig
@@ -22,7 +22,6 @@ from conf.schema.reward import CustomRewardConfig as CustomRewardConfig
 from conf.schema.reward import RewardConfig
 from conf.schema.rollout import AdapterCheckConfig, RolloutConfig
 from conf.schema.run import BudgetConfig, CheckpointConfig, DashboardConfig, RunConfig, SweepConfig
-from conf.schema.signal import SignalConfig
 from conf.schema.warm_start import WarmStartConfig
 from conf.settings import DECLARED, section, setting, settings
 

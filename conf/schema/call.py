@@ -1,8 +1,9 @@
-"""What one call of a command asks for. No run has it."""
+"""What one call of a command asks for, such as the doctor. No run has it."""
 
 from pydantic import StrictInt
 from pydantic.dataclasses import dataclass
 
+from conf.schema.run import YEAR_H
 from conf.settings import DECLARED, Rule, setting
 
 GPU_COUNTS = Rule(lambda counts: all(1 <= count <= 1024 for count in counts), "use numbers of GPUs from 1 to 1024")
@@ -41,3 +42,17 @@ class Call:
     """For evaluate.py: folder of a plain PEFT adapter to compare with the base model, or of a run, whose result is then
     taken. Its rank, alpha and modules replace those of `lora`. The base model alone when empty. For an adapter in a
     run's folder, that run's settings, name and folder replace the recipe."""
+
+
+@dataclass(config=DECLARED, frozen=True)
+class SignalConfig:
+    """What `launch/doctor.py measure=signal` samples. It uses training problems, and samples them as the run would:
+    temperature, limits, prompt and reward are the recipe's.
+    """
+
+    minutes: float = setting(10.0, "our choice: a hundredth of a day", gt=0, le=60 * YEAR_H)
+    """Most minutes of sampling. It ends sooner once the verdict is certain. The engine's start is not counted."""
+    problems: int = setting(150, "our choice: they show a share of 10 % within 9 points", ge=6)
+    """Most training problems to sample."""
+    samples: int = setting(16, "the paper: pass@16", ge=2, le=1024)
+    """Samples per problem, in whole groups of rollout.samples_per_problem."""

@@ -21,7 +21,7 @@ from actors.runtime.supervision import Record
 from actors.storage.documents import EvaluatedSample
 from conf.errors import BadInput, printable
 from conf.schema import Config
-from conf.schema.signal import SignalConfig
+from conf.schema.call import SignalConfig
 from conf.settings import changed
 from launch.checkup.measurement import started_engines
 from launch.checkup.rules import Figures, shown

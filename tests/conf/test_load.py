@@ -53,10 +53,9 @@ def recipes(folder: Path, **files: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("text", ["${a}", r"\\${a} \\", "a: 'b\"\n  c \n"])
-def test_an_adapter_brings_its_runs_settings(tmp_path: Path, text: str) -> None:
+def test_an_adapter_brings_its_runs_settings(tmp_path: Path) -> None:
     given = quickstart("run.overwrite=true", "device=cpu", "budget.minutes=3", "learner.learning_rate=1e-5")
-    begun = changed(given, {"data.template": text + "{problem}", "data.parameters": {"tolerance": 1e-5}})
+    begun = changed(given, {"data.template": "a: '${b}\"\n  c \n{problem}", "data.parameters": {"tolerance": 1e-5}})
     run = tmp_path / "moved"
     run.mkdir()
     (run / "config.yaml").write_text(dump(begun))
@@ -229,43 +228,26 @@ def test_a_deterministic_run_takes_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], ["conf=quickstart", "lists the recipes"]),
-        (["conf=quikstart"], ["conf=quikstart", "nearest: quickstart", "r8_instruct"]),
-        (["conf=../conf/base"], ["no such recipe"]),
-        (["conf=quickstart", "--help"], ["'--help'", "key=value"]),
-        (["conf=quickstart", "conf=base"], ["conf=base", "keep one"]),
-    ],
-)
-def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
-    assert_refused(arguments, words)
-
-
-@pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("conf=base", ["conf=base", "conf=quickstart", "keep one"]),
+        ("--help", ["'--help'", "key=value"]),
+        ("lora.alpha=64 lora.alpha=16", ["lora.alpha=16", "lora.alpha=64", "keep one"]),
+        ("lora={rank:8} lora.alpha=16", ["keep one"]),
         ("rank=8", ["rank: no such key", "nearest: lora.rank"]),
         ("--beta=0.1", ["write beta=0.1"]),
         ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime2"]),
         ("lora[0]=8", ["'lora[0]' is not a setting"]),
         ("lora=8", ["lora=8", "section", "rank, alpha"]),
         ("run.report_to=wandb", ["write run.report_to=[wandb]"]),
-        ("run.nvidia_mps=true", ["use one of auto, on, off"]),
-        ("benchmarks=[[heldout],[heldout]]", ["a list"]),
         ('reward.custom=[{function: "my_rewards.py:f"}]', ["no .py"]),
         ("data.few_shot=[{probelm: a}]", ["data.few_shot[0].probelm", "nearest: data.few_shot[0].problem"]),
         ("data.few_shot=[{problem: a, answer: [b]}]", ["data.few_shot[0].answer=[b]", "expected text"]),
         ("data.mixture=file:a.csv", ["data.mixture=file:a.csv", "a list of {source"]),
         (mixed("weight: .nan"), ["data.mixture[1].weight=nan", "above 0"]),
-        (mixed("weight: heavy"), ["data.mixture[1].weight=heavy", "a number"]),
         (mixed("wieght: 2"), ["data.mixture[1].wieght", "nearest: data.mixture[1].weight"]),
         (mixed("name: a"), ["data.mixture[1].name=a", "data.mixture[0]"]),
-        (mixed("name: a/b"), ["data.mixture[1].name=a/b", "letters"]),
-        (mixed("template: x"), ["data.mixture[1].template=x", "{problem}"]),
         (mixed("source: a.csv"), ["data.mixture[1].source=a.csv", "file:PATH"]),
-        ("data.mixture=[{weight: 2}]", ["data.mixture[0].source=", "file:PATH"]),
-        ("data.source=", ["data.source=", "file:PATH"]),
         ("lora.target_modules=[q_prj]", ["q_prj", "q_proj"]),
         ("data.parameters.mark='a", ["mark='a", "quote it"]),
         ("lora.rank=513", ["lora.rank=513", "vLLM"]),
@@ -278,7 +260,8 @@ def test_unusable_arguments(arguments: list[str], words: list[str]) -> None:
     ],
 )
 def test_unusable_overrides(override: str, words: list[str]) -> None:
-    assert_refused(["conf=quickstart", override], words)
+    typed = override.split(" ") if " lora" in override else [override]
+    assert_refused(["conf=quickstart", *typed], words)
 
 
 def test_every_fault_is_a_line_with_its_file(tmp_path: Path) -> None:
@@ -292,11 +275,6 @@ def test_every_fault_is_a_line_with_its_file(tmp_path: Path) -> None:
     assert all(any(line.startswith(fault) for line in lines) for fault in faults)
 
 
-def test_the_same_key_twice_is_refused() -> None:
-    assert_refused(["conf=quickstart", "lora.rank=8", "lora.rank=16"], ["lora.rank=16", "lora.rank=8", "keep one"])
-    assert_refused(["conf=quickstart", "lora={rank: 8}", "lora.alpha=16"], ["keep one"])
-
-
 def test_recipes_extend_one_another(tmp_path: Path) -> None:
     folder = recipes(
         tmp_path,
@@ -308,6 +286,11 @@ def test_recipes_extend_one_another(tmp_path: Path) -> None:
     assert (config.run.seed, config.lora.rank, config.lora.alpha) == (1, 64, 8)
     assert load(["conf=root"], folder).lora == load(["conf=base", "lora={rank: 8, alpha: 8}"]).lora
     assert recipe_names(folder) == ["base", "child", "parent", "root"]
+
+
+def test_a_recipe_has_to_be_named() -> None:
+    assert_refused([], ["conf=quickstart", "lists the recipes"])
+    assert_refused(["conf=quikstart"], ["conf=quikstart", "nearest: quickstart", "r8_instruct"])
 
 
 @pytest.mark.parametrize(
@@ -342,6 +325,7 @@ def assert_refused(arguments: list[str], words: list[str], folder: Path = FOLDER
 )
 def test_recorded_settings_are_checked(text: str, other: str, named: str, tmp_path: Path) -> None:
     file, kept = tmp_path / "config.yaml", dump(quickstart("model.dtype=float32"))
+    (tmp_path / MARK).touch()
     file.write_text(kept)
     assert load([f"adapter={tmp_path}/checkpoints/best"]).model == read_record(file).model
     file.write_text(kept.replace(text, other))

