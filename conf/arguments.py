@@ -13,8 +13,6 @@ Options = Mapping[str, Sequence[str]]
 KEY = re.compile(r"[\w.\[\]-]*=")
 """Pattern of a pair's beginning. A word may have a later equals sign, such as `runs/rate=1e-5`."""
 
-RUN = "the folder of one run, such as runs/quickstart"
-
 
 def pairs(arguments: Sequence[str], example: str, known: Collection[str] = ()) -> dict[str, str]:
     """Return the values of a command line of pairs, by key.
@@ -51,18 +49,12 @@ def words_and_options(arguments: Sequence[str], options: Options) -> tuple[list[
     return words, given
 
 
-def word_and_options(arguments: Sequence[str], options: Options, meaning: str) -> tuple[str, dict[str, str]]:
-    """Return the one word of a command line, and the options given. meaning: the word's, for messages."""
+def run_and_options(arguments: Sequence[str], options: Options) -> tuple[Path, dict[str, str]]:
+    """Return the folder of a run, the one word of a command line, and the options given."""
     words, given = words_and_options(arguments, options)
     if len(words) != 1:
-        raise BadInput(f"name {meaning}, not {' '.join(words) or 'none'}")
-    return words[0], given
-
-
-def run_and_options(arguments: Sequence[str], options: Options) -> tuple[Path, dict[str, str]]:
-    """Return the folder of a run, and the options given."""
-    folder, given = word_and_options(arguments, options, RUN)
-    return Path(folder), given
+        raise BadInput(f"name the folder of one run, such as runs/quickstart, not {' '.join(words) or 'none'}")
+    return Path(words[0]), given
 
 
 def whole(text: str, most: int) -> int:

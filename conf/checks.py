@@ -10,9 +10,6 @@ from conf.schema.data import SOURCE, SourceConfig
 from conf.schema.evaluation import NAME
 from conf.schema.warm_start import SELF
 
-MOST_SAMPLES = 2**15
-"""Largest number of samples in flight at once: 1,024 problems × 16 samples, twice with a staleness of 1."""
-
 
 def check(asked: CommandLine) -> None:
     """Raise BadInput with a line for each combination that cannot work."""
@@ -39,6 +36,7 @@ def _call_faults(call: Call) -> Iterator[str]:
 
 
 def _faults(config: Config) -> Iterator[str]:
+    per_update = config.learner.problems_per_update
     known = ["auto", "cpu", *devices()]
     if config.device not in known and not BY_MEMORY.fullmatch(config.device):
         near = hint(config.device, known)
@@ -50,7 +48,8 @@ def _faults(config: Config) -> Iterator[str]:
         yield f"model.shape.{missing[0]}=0: declare all of model.shape, or nothing: it is then read from config.json"
     yield from _length_faults(config, shape.max_position_embeddings)
     yield from _source_faults(config.data)
-    yield from _batch_faults(config)
+    if config.data.size is not None and config.data.size < per_update and not config.data.mixture:
+        yield f"data.size={config.data.size}: fewer than learner.problems_per_update={per_update}; raise it"
     yield from _deterministic_faults(config)
     if config.warm_start.from_itself and (adapter := config.lora.start_from):
         yield (
@@ -92,18 +91,6 @@ def _source_faults(data: DataConfig) -> Iterator[str]:
             yield f"{key}.source= is not possible: {SOURCE.remedy}"
         elif (first := names.setdefault(each.called, key)) != key:
             yield f"{key}.name={each.called}: {first} has that name too; give one of them another name"
-
-
-def _batch_faults(config: Config) -> Iterator[str]:
-    size, per_update = config.data.size, config.learner.problems_per_update
-    each, staleness = config.rollout.samples_per_problem, config.learner.max_staleness
-    if per_update * each * (1 + staleness) > MOST_SAMPLES:
-        yield (
-            f"learner.problems_per_update={per_update}, rollout.samples_per_problem={each} and learner.max_staleness="
-            f"{staleness}: more than {MOST_SAMPLES:,} samples would be in flight at once; lower one"
-        )
-    if size is not None and size < per_update and not config.data.mixture:
-        yield f"data.size={size}: fewer than learner.problems_per_update={per_update}, one update's problems; raise it"
 
 
 def _deterministic_faults(config: Config) -> Iterator[str]:

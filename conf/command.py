@@ -6,6 +6,7 @@ import inspect
 import io
 import os
 import re
+import signal
 import sys
 import tempfile
 import traceback
@@ -16,10 +17,9 @@ from typing import Any, Concatenate, ParamSpec, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.text import Text
 
 from conf.errors import BadInput, TryLater, in_brief, printable, without_credentials
-from conf.signals import end_by_signal, handle_signals, without_hangup
+from conf.signals import end_by_signal, handle_signals
 
 P = ParamSpec("P")
 Main = Callable[Concatenate[list[str], P], int]
@@ -81,9 +81,6 @@ class PlainConsole(Console):
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError  # rich's own would end the process with exit code 1
 
-    def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(printable(text, LAYOUT), **options)
-
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text, LAYOUT), segment.style)
@@ -114,10 +111,11 @@ def outliving_terminal() -> Iterator[None]:
     streams: dict[str, TextIO | None] = {"stdout": sys.stdout, "stderr": sys.stderr}
     for name, stream in streams.items():
         setattr(sys, name, stream and Lasting(stream))
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # for the processes that are started meanwhile too
     try:
-        with without_hangup():
-            yield
+        yield
     finally:
+        signal.signal(signal.SIGHUP, hangup)
         for name, stream in streams.items():
             try:
                 if stream:

@@ -61,8 +61,6 @@ def opened(file: Path, remedy: str) -> Iterator[TextIO]:
         if not file.is_file():
             missing = "it is not a file" if file.exists() else "there is no such file"
             raise BadInput(f"{file} cannot be read ({missing}); {remedy}")
-        if disguise := disguise_of(file):
-            raise BadInput(f"{file} is {disguise}; {remedy}")
         with file.open(encoding="utf-8-sig") as text:
             yield text
     except (OSError, ValueError) as error:

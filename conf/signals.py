@@ -41,19 +41,6 @@ def scratch_folder(prefix: str = "microbudget-", place: Path | None = None) -> I
         yield Path(name)
 
 
-@contextmanager
-def without_hangup() -> Iterator[None]:
-    """Ignore SIGHUP, by which a lost terminal ends a process, here and in the processes that are started meanwhile."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 def handle_signals(handler: Callable[[int, FrameType | None], Any] | int | None) -> None:
     """Handle SIGINT and SIGTERM by a function, if this is the main thread: others may not."""
     if threading.current_thread() is threading.main_thread():

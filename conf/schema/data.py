@@ -21,17 +21,6 @@ SOURCE = Rule(lambda text: SOURCES.fullmatch(text) is not None, f"use {SOURCE_FO
 SOURCE_OR_NONE = Rule(lambda text: not text or SOURCE.allows(text), SOURCE.remedy)
 PATTERN = Rule(lambda text: not text or _has_group(text), "use a regular expression with one (group)")
 TEMPLATE = Rule(lambda text: "{problem}" in text, "use a text with {problem} where the problem belongs")
-OWN = {
-    *("conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding"),
-    *("truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
-    *("tokenizer_kwargs", "messages"),
-}
-"""Arguments of transformers' `apply_chat_template` itself."""
-
-CHAT = Rule(
-    lambda given: given.keys().isdisjoint(OWN),
-    f"use the template's own arguments, none of {', '.join(sorted(OWN))}",
-)
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -122,7 +111,7 @@ class DataConfig:
     """A regular expression whose first group is the part of the source's problem to use."""
     system: str | None = setting(None, "the conversation's or chat template's own, if it has one", affects="prompt")
     """System message."""
-    chat_settings: dict[str, Any] = setting({}, "the chat template's own", rule=CHAT, affects="prompt")
+    chat_settings: dict[str, Any] = setting({}, "the chat template's own", affects="prompt")
     """Arguments of the model's chat template besides the messages, such as {enable_thinking: false}."""
     template: str = setting("{problem}", "our choice: the problem as it is", rule=TEMPLATE, affects="prompt")
     """The user's message; {problem} is replaced by the problem."""

@@ -23,8 +23,8 @@ from launch.hardware.machine import GIB, check_build, detect
 from launch.plan.host_needs import memory_of_engines
 from launch.plan.refusal import check_engines
 
-CHAT_TOKENS, REPLY_TOKENS = 4096, 1024
-"""Most tokens of a conversation and of a reply in it, if the model's context allows that."""
+CHAT_TOKENS = 4096
+"""Most tokens of a conversation, if the model's context allows that."""
 
 CONCURRENT_REPLIES = 8
 """Number of replies that an engine for a few people generates at the same time, and that its KV cache holds."""
@@ -96,12 +96,11 @@ def talking(trained: Trained) -> tuple[Config, Share]:
     config, shape = trained.config, shape_from_config(trained.model_path)
     longest = max(min(CHAT_TOKENS, shape.max_position_embeddings), longest_sample(config))
     evaluated = response_limit(config)
-    reply = max(evaluated, min(REPLY_TOKENS, longest // 2))
     cache = CONCURRENT_REPLIES * longest * kv_bytes_per_token(shape, config.model.dtype)
     change = {
         "eval.max_response_tokens": evaluated,
-        "rollout.max_response_tokens": reply,
-        "rollout.max_prompt_tokens": longest - reply,
+        "rollout.max_response_tokens": evaluated,
+        "rollout.max_prompt_tokens": longest - evaluated,
         "rollout.max_concurrent_samples": CONCURRENT_REPLIES,
         "rollout.kv_cache_gib": math.ceil(cache / GIB),
     }

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from actors.messages import Problem, Sample
-from conf.arguments import word_and_options
+from conf.arguments import words_and_options
 from conf.catalogue import presets, reward_presets
 from conf.command import command
 from conf.errors import BadInput, nearest
@@ -66,10 +66,12 @@ def named(name: str) -> RewardFunction:
 @command("verify", __doc__)
 def main(arguments: list[str]) -> int:
     """Run the command. Return 0, or 2 for a wrong call or an unreadable file."""
-    file, given = word_and_options(arguments, {"conf": ()}, "one file, such as answers.jsonl")
+    words, given = words_and_options(arguments, {"conf": ()})
+    if len(words) != 1:
+        raise BadInput(f"name one file, such as answers.jsonl, not {' '.join(words) or 'none'}")
     chosen = named(given["conf"]) if given else RewardFunction(RewardConfig())
     with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
-        for reward in pool.rewards_all(read_samples(file)):
+        for reward in pool.rewards_all(read_samples(words[0])):
             line = asdict(reward.verdict)
             if given:
                 line |= {"reward": reward.total, "parts": reward.parts}

@@ -13,7 +13,7 @@ They take 5 to 40 minutes on two cores, trl two hours.
 import sys
 from importlib import import_module
 
-from conf.arguments import word_and_options
+from conf.arguments import words_and_options
 from conf.command import command
 from conf.errors import BadInput, nearest
 
@@ -24,7 +24,7 @@ BENCHES = ("learner", "memory", "overlap", "trl", "trl_updates", "verify")
 @command("tests.benches", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
-    name, _ = word_and_options(arguments, {}, f"one bench of {', '.join(BENCHES)}")
+    name = " ".join(words_and_options(arguments, {})[0])
     if name not in BENCHES:
         raise BadInput(f"no bench {name!r}: there is {', '.join(nearest(name, BENCHES) or BENCHES)}")
     result = import_module(f"tests.benches.{name}").run()

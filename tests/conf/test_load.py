@@ -252,7 +252,6 @@ def test_a_deterministic_run_takes_turns(tmp_path: Path) -> None:
         ("data.parameters.mark='a", ["mark='a", "quote it"]),
         ("lora.rank=513", ["lora.rank=513", "vLLM"]),
         ("budget.hours=24:00", ["budget.hours=24:00", "a number"]),
-        ("data.chat_settings={tokenize: true}", ["data.chat_settings", "tokenize"]),
         ("run.name=a/b", ["run.name=a/b", "plain folder name"]),
         ("eval.max_response_tokens=9000", ["eval.max_response_tokens=9000", "8192"]),
         ("algorithm.preset=dopa", ["algorithm.preset=dopa", "grpo, dr_grpo, dapo, gspo, cispo, sapo"]),

@@ -5,11 +5,9 @@ from dataclasses import FrozenInstanceError, asdict, fields, is_dataclass
 from typing import Any
 
 import pytest
-from pydantic.dataclasses import dataclass
 
-from conf.errors import BadInput
 from conf.schema import Config, SweepCommandLine
-from conf.settings import AFFECTS, DECLARED, RULES, build, changed, section, setting, settings
+from conf.settings import AFFECTS, RULES, build, changed, settings
 
 ALL = list(settings(SweepCommandLine))
 
@@ -52,31 +50,3 @@ def test_settings_change_in_copies_alone() -> None:
     for frozen in (config, config.lora, config.model.shape):
         with pytest.raises(FrozenInstanceError):
             setattr(frozen, fields(frozen)[0].name, 1)
-
-
-@dataclass(config=DECLARED, frozen=True)
-class Inner:
-    share: float = setting(0.5, "our choice", ge=0, le=1)
-    """A share, of
-    something."""
-    word: str | None = setting(None, "our choice", choices=("on", "off"))
-
-
-@dataclass(config=DECLARED, frozen=True)
-class Outer:
-    count: int = setting(3, "the paper", ge=1)
-    """How many."""
-    inner: Inner = section(Inner, resumable=True)
-
-
-def test_all_faults_are_found_where_rules_count() -> None:
-    assert build(Outer, {"count": 0, "inner": {"share": 2}}).count == 0
-    tree = {"count": "3", "abvoe": 1, "inner": {"share": 2, "word": [1]}}
-    with pytest.raises(BadInput) as caught:
-        build(Outer, tree, lambda place: f"{len(place)}|", context=RULES)
-    assert {line.split(" ")[0] for line in str(caught.value).splitlines()} == {
-        "1|count=3:",
-        "2|inner.share=2",
-        "2|inner.word=[1]:",
-        "1|abvoe:",
-    }

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conf.signals import without_hangup
+from conf.command import outliving_terminal
 
 pytestmark = pytest.mark.long
 
@@ -66,7 +66,7 @@ def test_files_may_stay(tmp_path: Path) -> None:
 
 def test_a_lost_terminal_ends_nothing_that_must_last() -> None:
     before = signal.getsignal(signal.SIGHUP)
-    with without_hangup():
+    with outliving_terminal():
         os.kill(os.getpid(), signal.SIGHUP)
         child = "import signal; assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN"
         assert subprocess.run([sys.executable, "-c", child]).returncode == 0

@@ -46,7 +46,6 @@ TYPED: dict[tuple[str, ...], list[str]] = {
         *("run.folder={file}/x", "run.folder=/proc/none", "run.folder=" + "a" * 300, "checkpoint.remote=memory://x"),
         *(f"data.source={name}" for name in ("file:/dev/zero", "hub:../..", "import:os:sep", "reasoning_gym:n_queens")),
         *("lora.start_from={data}", "checkpoint.remote=file://{file}/x", "run.restore=file://{finished}"),
-        "data.chat_settings={chat_template: '{{ 1 / 0 }}'}",
     ],
     ("sweep", "plan=true"): ["ranks=[[8]]", "seeds=[1,1]", "sweep.name=../x"],
     ("evaluate", "plan=true"): ["adapter=/proc/self/mem", "adapter=" + "a/" * 3000],
