@@ -50,7 +50,16 @@ def _faults(config: Config) -> Iterator[str]:
     yield from _source_faults(config.data)
     if config.data.size is not None and config.data.size < per_update and not config.data.mixture:
         yield f"data.size={config.data.size}: fewer than learner.problems_per_update={per_update}; raise it"
-    yield from _deterministic_faults(config)
+    if config.run.deterministic and config.learner.max_staleness:
+        yield (
+            f"learner.max_staleness={config.learner.max_staleness}: with run.deterministic=true no update may use"
+            " groups of an older version, since the clock decides how many there are; leave it out"
+        )
+    if config.run.deterministic and config.budget.updates is None:
+        yield (
+            "budget.updates=null: with run.deterministic=true updates end the run and pace its learning rate, not the"
+            " clock; set it, for example to 100"
+        )
     if config.warm_start.from_itself and (adapter := config.lora.start_from):
         yield (
             f"warm_start.source={SELF} with lora.start_from={adapter}: the base model without the adapter would give"
@@ -91,20 +100,6 @@ def _source_faults(data: DataConfig) -> Iterator[str]:
             yield f"{key}.source= is not possible: {SOURCE.remedy}"
         elif (first := names.setdefault(each.called, key)) != key:
             yield f"{key}.name={each.called}: {first} has that name too; give one of them another name"
-
-
-def _deterministic_faults(config: Config) -> Iterator[str]:
-    """Yield settings under which a deterministic run would depend on the clock."""
-    if config.run.deterministic and config.learner.max_staleness:
-        yield (
-            f"learner.max_staleness={config.learner.max_staleness}: with run.deterministic=true no update may use"
-            " groups of an older version, since the clock decides how many there are; leave it out"
-        )
-    if config.run.deterministic and config.budget.updates is None:
-        yield (
-            "budget.updates=null: with run.deterministic=true updates end the run and pace its learning rate, not the"
-            " clock; set it, for example to 100"
-        )
 
 
 def _length_faults(config: Config, context: int) -> Iterator[str]:

@@ -91,10 +91,7 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
         for form in {other.lower().rpartition(".")[2], other.lower()}:
             forms[form].append(other)
     name = name[:100].lower()  # the time grows with the square of the length
-    close = [
-        *get_close_matches(name, forms, cutoff=CLOSE),
-        *get_close_matches(name.rpartition(".")[2], forms, cutoff=CLOSE),
-    ]
+    close = (each for part in (name, name.rpartition(".")[2]) for each in get_close_matches(part, forms, cutoff=CLOSE))
     return [*dict.fromkeys(other for form in close for other in forms[form])][:3]
 
 

@@ -127,14 +127,6 @@ def run_of(adapter: str) -> Path | None:
     return next((parent for parent in parents if recorded(parent) is not None), None)
 
 
-def settings_of(adapter: Path) -> Config:
-    """Return the settings of the run that contains an adapter."""
-    run = run_of(str(adapter))
-    if run is None:
-        raise BadInput(f"{adapter} is not in a run's folder: name one that is")
-    return _resolve([_of_run(run)], Config)
-
-
 def recorded(folder: Path) -> Config | None:
     """Return the settings of the run in a folder; None without a run, even if other software left a config.yaml.
 

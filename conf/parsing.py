@@ -35,10 +35,6 @@ SIGNATURES = {
 FORMAT = 1
 """Format of the files that this project writes and reads back. A change that misreads existing files raises it."""
 
-MALFORMED = (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError)
-"""Errors of the YAML reader, such as LookupError for !!int '' and !!bool x, and TypeError for a value that JSON does
-not have, such as a !!set."""
-
 
 def path_of(text: str, where: str) -> Path:
     """Return the path that a text names, with the home folder for a `~`. where: the setting, for messages."""
@@ -136,7 +132,7 @@ def parse_yaml(text: str, loader: Any = None) -> Any:
         document = checked(yaml.load(text, loader or Loader))
         json.dumps(document)
         return document
-    except MALFORMED as error:
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:  # !!int '', !!bool x, a !!set
         raise ValueError(reason(error)) from None
 
 

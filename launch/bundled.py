@@ -104,13 +104,10 @@ def convert(gguf: Path, folder: Path) -> None:
     tokenizer.model_max_length = CONTEXT
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    forget(folder / "config.json", "_model_name_or_path")  # these keys name the scratch folder
-    forget(folder / "tokenizer_config.json", "is_local", "local_files_only")
-
-
-def forget(path: Path, *keys: str) -> None:
-    content = {key: value for key, value in json.loads(path.read_text()).items() if key not in keys}
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    scratch = {"config.json": {"_model_name_or_path"}, "tokenizer_config.json": {"is_local", "local_files_only"}}
+    for name, keys in scratch.items():  # they name the scratch folder
+        content = {key: value for key, value in json.loads((folder / name).read_text()).items() if key not in keys}
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
 @command("setup", __doc__, bare=True)

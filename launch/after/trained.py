@@ -16,7 +16,7 @@ from actors.storage.checkpoints import target
 from actors.storage.files import damage
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
-from conf.load import recorded, settings_of
+from conf.load import load, recorded
 from conf.schema import Config
 from conf.settings import changed
 from launch.hardware.machine import GIB, check_build, detect
@@ -73,7 +73,7 @@ def find_trained(folder: Path, checkpoint: str = "") -> Trained:
         raise BadInput(f"checkpoint={checkpoint}: the run in {folder} has {', '.join(['latest', *names])}{hint}")
     if (reason := damage(found, "adapter/")) is not None:
         raise BadInput(f"the adapter in {found} has changed since the run wrote it ({reason}): name another checkpoint")
-    config = settings_of(found / "adapter")
+    config = load([f"adapter={found / 'adapter'}"])
     model_path = locate(config.model)
     config, _ = adopt_adapter(config, str(found / "adapter"), model_path)
     return Trained(run, config, model_path, found)

@@ -10,7 +10,6 @@ from conf.checks import algorithm_faults, raise_for
 from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import AlgorithmConfig, Config
-from conf.schema.warm_start import WarmStartConfig
 from conf.settings import RULES, build
 
 UNBOUND: dict[str, Any] = {"clip_low": None, "clip_high": None, "dual_clip": None}
@@ -92,12 +91,6 @@ def test_settings_of_a_warm_start_that_cannot_work_are_refused(settings: list[st
             load(asked)
     else:
         load(asked)
-
-
-def test_another_source_of_a_warm_start_resets_its_settings() -> None:
-    known, none = load(["conf=quickstart_warm"]), load(["conf=quickstart_warm", "warm_start.source="])
-    assert (len(known.warm_start.few_shot), known.data.few_shot) == (2, [])
-    assert none.warm_start == WarmStartConfig()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from actors.storage.files import MARK, lock, read_rows
 from actors.storage.folders import claim, mark
 from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
-from conf.load import command_line, settings_of
+from conf.load import command_line, load
 from conf.schema import CommandLine
 from conf.settings import changed
 from launch import evaluate
@@ -311,7 +311,7 @@ def test_a_run_and_evaluate_take_the_same_samples_of_the_held_out_problems(
     assert len(engine.seen[""]) == 12
     assert engine.seen[""] == engine.seen[adapter.adapter.path]
 
-    config = changed(settings_of(trained / "checkpoints" / "latest"), {"eval.n": 2})
+    config = changed(load([f"adapter={trained}/checkpoints/latest"]), {"eval.n": 2})
     problems = loading.load_problems(config, load_tokenizer(config.model.path, config.model.path))
     folder, run_engine = RunFolder(tmp_path / "run"), Recorder()
     folder.recover()

@@ -38,18 +38,14 @@ SENTENCE = 1500
 
 RUN, CHECKPOINT = "run", "checkpoints/update-000004"
 
-MODULES = {"problems": "rewards.problems.__main__", "verify": "rewards.verify.__main__"}
+MODULES = {"problems": "rewards.problems.__main__"}
 """Command → its module, where that is not the one of its name in launch/."""
 
 EXPENSIVE: dict[str, tuple[str, Any]] = {
     "run": ("carry_out", 0),
     "evaluate": ("carry_out", "completed"),
-    "sweep": ("Scheduler.run", 0),
     "export": ("export", 0),
     "serve": ("watch", 0),
-    "chat": ("chat", 0),
-    "doctor": ("examine", None),
-    "bundled": ("provide", True),
 }
 """Command → the function that is not called here, since a command that gets there accepts its input; its result."""
 

@@ -47,16 +47,12 @@ def modules_of_our_names(here: Path) -> None:
 ODD: dict[str, dict[str, Any]] = {
     "no home folder": {"environment": {"HOME": None, "XDG_CACHE_HOME": None}, "command": PLAN},
     "nobody": {"environment": {"HOME": None, "PYTHONPATH": HERE}, "command": MODEL, "said": "HOME", "prepare": nobody},
-    "temporary folder that is not there": {"environment": {"TMPDIR": "/none", "HOME": "/none"}},
     "a setting in UTF-8 under an ASCII locale": {"environment": ASCII, "command": UTF8, "said": "LC_ALL=C.UTF-8"},
     "damaged hub cache": {"environment": CACHE, "command": MODEL, "said": "HF_HOME", "prepare": damaged_cache},
     "working folder that is gone": {"shell": 'mkdir gone; cd gone; rmdir "$PWD"; {}'},
     "no stdout": {"shell": "{} 1>&-"},
     "output on a full disk": {"shell": "{} 1>/dev/full", "said": ""},
-    "64 open files": {"shell": "ulimit -n 64; {}"},
-    "docstrings stripped": {"environment": {"PYTHONOPTIMIZE": "2"}},
     "folders of our names": {"environment": {"PYTHONPATH": HERE}, "command": SCRIPT, "prepare": modules_of_our_names},
-    "GPUs that are no number": {"environment": {"CUDA_VISIBLE_DEVICES": "["}, "command": PLAN[:-1]},
     "no such cluster on a run": {"environment": {"RAY_ADDRESS": "x:y"}, "command": RUN, "said": "RAY_ADDRESS=x:y"},
     "terminal of control characters": {"environment": {"TERM": "\x1b", "TTY_COMPATIBLE": "x"}},
 }
