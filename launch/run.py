@@ -120,7 +120,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     if os.path.exists(folder):
         take_over(folder, "run", f"run {config.run.name!r}")  # leftovers of a killed process take room, on the GPU too
     problems = count_problems(config)  # refuses bad data
-    with planned(config, machine if cluster else detect(config.device), problems) as (plan, notes):
+    with planned(config, machine if cluster else detect(config.device), problems) as (plan, missing):
         check_budget(plan)
         console.print(render_plan(plan))
         if cluster:
@@ -139,7 +139,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         start_server()  # it hides the environment, which Ray's processes need, while it starts
         session = BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=True, joined=joined))
         try:
-            request = prepare(plan, folder, started_at=started_at, arguments=arguments, notes=notes)
+            request = prepare(plan, folder, started_at=started_at, arguments=arguments, missing=missing)
         except Exception as error:  # nothing can stop Ray while it is starting
             signals.leave(refused("run.py", error))
         return carry_out(request, console, session)

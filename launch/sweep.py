@@ -32,7 +32,6 @@ from conf.load import command_line
 from conf.schema import CommandLine
 from launch.evaluation.preparation import prepare
 from launch.hardware.machine import check_build, cluster_note, detect
-from launch.hardware.mps import check_mps
 from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
 from launch.session.admission import check_settings, take_over
@@ -59,7 +58,7 @@ def main(arguments: list[str]) -> int:
             console.print(note)
         console.print(SweepPlan(grid, plans, len(machines)).shown())
         return 0
-    check_runs(grid, plans, len(machines))
+    check_runs(grid, plans)
     pin_models(grid)
     check_known(grid)
     check_sources(grid)
@@ -70,12 +69,11 @@ def main(arguments: list[str]) -> int:
         return Scheduler(grid, machines, console).run()
 
 
-def check_runs(grid: Grid, plans: dict[str, Plan], at_once: int) -> None:
+def check_runs(grid: Grid, plans: dict[str, Plan]) -> None:
     """Raise BadInput if a run does not fit, was begun with other settings, or has too small a budget."""
     packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))
     for run in grid.runs:
         plan = plans[run.name]
-        check_mps(run.config, plan.placement, joined, at_once)
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
             check_build(plan.config, plan.machine, packages)

@@ -1,17 +1,18 @@
 """This machine's CPU, memory and GPUs, found without torch."""
 
 import os
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from actors.runtime.host_resources import total_memory
 from actors.runtime.placement import Node
+from actors.runtime.process import MPS_TOOL
 from conf.catalogue import BY_MEMORY, devices
 from conf.command import SET_UP
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.hardware import mps
 from launch.hardware.gpus import Gpu, find_gpus, gpu_of
 
 GIB = 2**30
@@ -46,7 +47,7 @@ class Machine:
     cards: the GPUs that were found
     mps: whether processes can compute on one GPU at the same time, through NVIDIA's MPS
     ipc: whether a process can map what another one holds in a GPU's memory
-    tried: whether mps and ipc have been tried (`launch.hardware.trial`) and are not assumed, as for a plan
+    tried: whether mps and ipc have been tried (`launch.hardware.sharing`) and are not assumed, as for a plan
     """
 
     name: str
@@ -109,7 +110,7 @@ def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
         bandwidth=listed.bandwidth_gbs * 1e9 if listed else None,
         rates=listed.rates if listed else {},
         cards=tuple(gpus),
-        mps=mps.installed(),
+        mps=shutil.which(MPS_TOOL) is not None,
         ipc=True,
     )
 

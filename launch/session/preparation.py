@@ -3,7 +3,7 @@
 import shlex
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -18,10 +18,9 @@ from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from conf.command import as_typed
 from conf.schema import Config, among, marked
-from launch.hardware.gpus import check_mode, choose, show_only
+from launch.hardware.gpus import choose, show_only
 from launch.hardware.machine import Machine
-from launch.hardware.mps import PRICE, check_mps
-from launch.hardware.trial import Trial, check_sharing, tried
+from launch.hardware.sharing import check_sharing, tried
 from launch.plan.host_needs import needs_of_run
 from launch.plan.measurements import plan_measured
 from launch.plan.plan import Plan, Problems
@@ -35,13 +34,12 @@ PROJECT = Path(__file__).parents[2]
 
 GIT_S = 10.0
 
-Note = tuple[EventKind, str, str]
-"""An event before there is a run folder: its kind, text and subject, as in `RunFolder.append_event`."""
-
 
 @contextmanager
-def planned(config: Config, machine: Machine, problems: Problems | None = None) -> Iterator[tuple[Plan, list[Note]]]:
-    """Yield the plan of a run on what works on this machine, and notes on what differs from the best case. Child
+def planned(
+    config: Config, machine: Machine, problems: Problems | None = None
+) -> Iterator[tuple[Plan, dict[str, str]]]:
+    """Yield the plan of a run on what works on this machine, and why what would be better does not, by its name. Child
     processes see the plan's GPUs only, and use MPS there if it is planned. machine: with the free memory of its GPUs by
     now. Raises BadInput if the run cannot start.
     """
@@ -52,33 +50,19 @@ def planned(config: Config, machine: Machine, problems: Problems | None = None) 
         gpus = choose(machine.cards, plan.placement, plan.needed("learner GPU"))
         if not machine.nodes:
             show_only(gpus)
-        check_mps(config, plan.placement, joined=bool(machine.nodes), fault=trial.no_mps)
-        check_mode(gpus, plan.placement, plan.config.run.mps)
-        check_sharing(config, plan.placement, trial.no_ipc)
+        check_sharing(config, plan.placement, trial, gpus, plan.config.run.mps)
         if not plan.config.run.mps:
             trial.end_mps()
-        yield plan, [*_notes(plan, trial)]
-
-
-def _notes(plan: Plan, trial: Trial) -> Iterator[Note]:
-    """Yield what a run notes about MPS, and about weights that would be shared if that worked."""
-    mps = PRICE if plan.config.run.mps else ""
-    if trial.no_mps and plan.placement.shared:
-        mps = f"engine and learner take turns: {trial.no_mps}"
-    if mps and plan.undecided.run.nvidia_mps == "auto":
-        print(f"run.nvidia_mps=auto is {plan.config.run.nvidia_mps} here: {mps}")
-    if mps:
-        yield (EventKind.FALLBACK, mps, "NVIDIA's MPS") if trial.no_mps else (EventKind.MPS, mps, "")
-    if trial.no_ipc:
-        yield EventKind.FALLBACK, trial.no_ipc, "weights"
+        missing = {"NVIDIA's MPS": plan.placement.shared and trial.no_mps, "shared weights": trial.no_ipc}
+        yield plan, {name: fault for name, fault in missing.items() if fault}
 
 
 def prepare(
-    plan: Plan, folder: Path, *, started_at: float, arguments: Sequence[str] = (), notes: Iterable[Note] = ()
+    plan: Plan, folder: Path, *, started_at: float, arguments: Sequence[str] = (), missing: Mapping[str, str]
 ) -> RunRequest:
     """Find and check model and data, then write the run folder's first files. Return the coordinator's request.
 
-    arguments: the command line. notes: see `planned`.
+    arguments: the command line. missing: see `planned`.
     """
     record = RunRecord(folder)
     begun = record.exists and not plan.config.run.overwrite
@@ -90,8 +74,10 @@ def prepare(
     run.drop_half_event()
     for wall in absent_walls:
         print(f"Warning: this kernel has no {wall}")
-    for kind, text, subject in (*((EventKind.WALL_ABSENT, wall, "") for wall in absent_walls), *notes):
-        run.append_event(0, kind, text, subject)
+        run.append_event(0, EventKind.WALL_ABSENT, wall)
+    for name, fault in missing.items():
+        print(f"Without {name}: {fault}")
+        run.append_event(0, EventKind.FALLBACK, fault, name)
     write_listing(run.filtered_file, problems.filtered)
     latest = run.checkpoints.latest
     made = version_of(latest) if latest else 0

@@ -50,10 +50,10 @@ def test_a_warm_start_that_is_over_needs_its_source_no_more(tmp_path: Path, monk
         if begun:
             (tmp_path / "config.yaml").write_text(dump(changed(config, {"model.pin": "a" * 40})))
         if over and begun:
-            assert prepare(plan, tmp_path, started_at=0.0).problems is NONE
+            assert prepare(plan, tmp_path, started_at=0.0, missing={}).problems is NONE
         else:
             with pytest.raises(BadInput, match="gone"):
-                prepare(plan, tmp_path, started_at=0.0)
+                prepare(plan, tmp_path, started_at=0.0, missing={})
 
 
 def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path) -> None:
@@ -64,8 +64,7 @@ def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path) -> None:
     plan = make_plan(config, detect("cpu"))
     expected = estimated(plan)
     RunFolder(tmp_path).write_origin(Origin(command="as begun", planned=Planned(updates=9, update_s=1, start_s=1)))
-    note = (EventKind.FALLBACK, "no client", "NVIDIA's MPS")
-    request = prepare(plan, tmp_path, started_at=time.monotonic() - 30, notes=[note])
+    request = prepare(plan, tmp_path, started_at=time.monotonic() - 30, missing={"NVIDIA's MPS": "no client"})
     begun = RunRecord(tmp_path).origin()
     assert begun.command == "as begun"
     assert begun.planned
