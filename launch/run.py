@@ -45,8 +45,7 @@ from conf.help import explain, show_settings
 from conf.load import check_one_run, command_line
 from conf.schema import CommandLine, Config
 from conf.settings import changed, settings
-from launch.hardware.machine import Machine, check_build, cluster_note, detect
-from launch.hardware.network import cluster_warning, free_port
+from launch.hardware.machine import Machine, check_build, cluster_note, detect, free_port
 from launch.plan.host_needs import check_host, check_nodes, needs_of_run
 from launch.plan.measurements import plan_measured
 from launch.plan.plan import count_problems, with_problems
@@ -112,7 +111,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         console.print(bring_back(config))
     check_remote(config)
     cluster = os.environ.get("RAY_ADDRESS")
-    joined, machine = join_cluster(cluster, config, console) if cluster else (None, detect(config.device))
+    joined, machine = join_cluster(cluster, config) if cluster else (None, detect(config.device))
     config = resolve_model(config, machine)
     if machine.present and not cluster:
         check_build(config, machine, software_versions(VLLM_BUILDS))
@@ -145,13 +144,12 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         return carry_out(request, console, session)
 
 
-def join_cluster(address: str, config: Config, console: Console) -> tuple[Any, Machine]:
+def join_cluster(address: str, config: Config) -> tuple[Any, Machine]:
     """Join a Ray cluster. Return Ray's context, and the cluster as one machine."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh does; without it Ray waits for ever
     from launch.hardware.cluster import join, survey
 
     context = in_thread(None, lambda: join(address, config))  # the main thread's SIGTERM stays ours
-    console.print(cluster_warning())
     return context, survey(config)
 
 

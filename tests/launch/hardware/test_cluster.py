@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskUnschedulableError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError, TaskUnschedulableError
 
 from actors.runtime.placement import Node, place
 from conf.errors import BadInput
@@ -78,8 +78,11 @@ def test_a_node_that_does_not_answer_or_refuses_is_named(answers: list[Any]) -> 
     while answers:
         with pytest.raises(BadInput, match=r"^node bbbb .*\(.+\).*ray status"):
             hear("node bbbb", None, 1.0)
-    refused = RayTaskError("_look", "traceback", BadInput("nvidia-smi does not answer")).as_instanceof_cause()
-    answers += [refused, RayTaskError("_look", "traceback", ValueError("a bug")), "found"]
+    answers.append(RayActorError())
+    with pytest.raises(BadInput, match="RAY_AUTH_MODE=token"):
+        hear("node bbbb", None, 1.0)
+    refused = RayTaskError("look", "traceback", BadInput("nvidia-smi does not answer")).as_instanceof_cause()
+    answers += [refused, RayTaskError("look", "traceback", ValueError("a bug")), "found"]
     with pytest.raises(BadInput, match=r"^node bbbb: nvidia-smi does not answer$"):
         hear("node bbbb", None, 1.0)
     with pytest.raises(RayTaskError):
