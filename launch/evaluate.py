@@ -128,8 +128,8 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
             console.print(f"{sampled} of {total} samples after {duration(clock.now() - started)}")
 
     handle_signals(on_signal)
-    engines = start_engines(config, evaluation.model_path, placement, clock=clock, record=note)
-    verifier = start_verifier(reward_function(config), placement, clock=clock, record=note)
+    engines = start_engines(config, evaluation.model_path, placement, clock, note)
+    verifier = start_verifier(reward_function(config), placement, clock, note)
 
     async def work() -> str:
         await engines.ready()

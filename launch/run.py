@@ -52,7 +52,7 @@ from launch.plan.plan import count_problems, with_problems
 from launch.plan.refusal import check_budget
 from launch.plan.view import render_plan, render_scaling, scale
 from launch.reporting import attempt, conclusion
-from launch.session.admission import find_folder, resolve_model, take_over, take_run
+from launch.session.admission import admit, resolve_model, take_run
 from launch.session.console import show_places
 from launch.session.ending import OnEnd, describe, end_run, end_with_budget, exit_code, next_steps, write_ending
 from launch.session.preparation import planned, prepare
@@ -115,9 +115,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     config = resolve_model(config, machine)
     if machine.present and not cluster:
         check_build(config, machine, software_versions(VLLM_BUILDS))
-    folder = find_folder(config)
-    if os.path.exists(folder):
-        take_over(folder, "run", f"run {config.run.name!r}")  # leftovers of a killed process take room, on the GPU too
+    folder = admit(config)  # before room is measured, on the GPU too: a killed process may have left something
     problems = count_problems(config)  # refuses bad data
     with planned(config, machine if cluster else detect(config.device), problems) as (plan, missing):
         check_budget(plan)
@@ -132,8 +130,6 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
             port = free_port(config.dashboard.host, port, "dashboard.port", remedy)
             plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
         check_host(needs_of_run(plan), folder, config.run.overwrite)
-        if not folder.parent.exists():
-            signals.on_leave(folder.parent.rmdir)
         take_run(config, folder)
         start_server()  # it hides the environment, which Ray's processes need, while it starts
         session = BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=True, joined=joined))

@@ -29,7 +29,7 @@ from launch.evaluate import conclude
 from launch.evaluation.preparation import PreparedEvaluation, prepare
 from launch.evaluation.results import alike, write_results
 from launch.hardware.machine import detect
-from launch.session.admission import begin, find_folder
+from launch.session.admission import admit, begin, take_run
 from rewards.problems import loading
 from rewards.problems.loading import CHOSE
 from tests.actors.virtual_run import make_context
@@ -277,7 +277,8 @@ def test_evaluation_is_locked_and_renamed_with_its_run_when_that_is_overwritten(
     prepared(arguments)
     config = command_line([*arguments, "run.overwrite=true"], CommandLine)
     for there in (True, False):  # the first run in the folder keeps it
-        begin(config, find_folder(config), ProblemSet((), (), {}))
+        take_run(config, admit(config))
+        begin(config, folder.parent, ProblemSet((), (), {}))
         assert folder.exists() == there
 
 

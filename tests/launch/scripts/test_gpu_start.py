@@ -113,7 +113,7 @@ def test_sharing_is_tried_under_mps_once_a_killed_run_has_left_the_gpu(
         done.append(f"tried on {gpu.index}")
         return "no IPC"
 
-    monkeypatch.setattr(run, "take_over", clear)
+    monkeypatch.setattr("launch.session.admission.clear_session", clear)
     monkeypatch.setattr("launch.hardware.sharing.ipc_fault", fault)
     monkeypatch.setattr("launch.hardware.machine.MPS_TOOL", "bash")
     monkeypatch.setattr("launch.hardware.sharing.mps_service", lambda _: service(done, ""))

@@ -16,7 +16,7 @@ from conf.load import dump, load
 from conf.schema import Config
 from conf.settings import changed
 from launch.session import ending
-from launch.session.admission import find_folder
+from launch.session.admission import admit
 from launch.session.ending import OnEnd, next_steps, write_ending
 from tests.actors.coordinator.test_actor import make_request
 from tests.actors.virtual_run import NO_PROBLEMS
@@ -89,7 +89,7 @@ def test_run_that_made_few_updates_names_the_command_that_continues_it(
         assert any("chat.py" in line for line in lines) == bool(updates)
         assert ("few-shot" in lines[-1]) == bool(updates)
         for arguments in found:
-            find_folder(load(arguments))
+            admit(load(arguments))
 
 
 def test_run_that_cannot_be_resumed_by_the_same_command_says_so(tmp_path: Path) -> None:
