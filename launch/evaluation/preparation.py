@@ -1,6 +1,5 @@
 """Finds and checks model, adapter, problems and folder of an evaluation before anything expensive starts."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from rewards.problems.rows import RawProblem
 from rewards.weighted_sum import reward_function
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PreparedEvaluation:
     """An evaluation that can start.
 
@@ -108,14 +107,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
         files = {name: folder.path / "samples" / f"{each.benchmark.name}-{name}.jsonl" for name in adapters}
         own = [PolicySamples(each.problems, config.n, adapters[name], file) for name, file in files.items()]
         samples.append((each, own))
-    return PreparedEvaluation(
-        config=config,
-        folder=folder,
-        model_path=model_path,
-        placement=placement,
-        protocol=protocol,
-        samples=samples,
-    )
+    return PreparedEvaluation(config, folder, model_path, placement, protocol, samples)
 
 
 def check_request(config: CommandLine, machine: Machine) -> None:
@@ -127,8 +119,3 @@ def check_request(config: CommandLine, machine: Machine) -> None:
         raise BadInput("benchmarks=[]: nothing to evaluate on; name some, such as benchmarks=[aime24,amc23]")
     if config.eval.temperature == 0 and config.n > 1:
         raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
-    if not os.path.lexists(config.adapter) and (run := run_of(config.adapter)):
-        names = ", ".join(each.name for each in RunRecord(run).checkpoints.all) or "no checkpoint yet"
-        raise BadInput(
-            f"adapter={config.adapter}: the run in {near(run)} has {names}; name one, or resume it until it has one"
-        )

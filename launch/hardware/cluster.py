@@ -19,6 +19,7 @@ from actors.runtime.placement import Node, Placement
 from actors.runtime.process import software_versions
 from conf.errors import BadInput
 from conf.schema import Config
+from launch.hardware.gpus import Gpu
 from launch.hardware.machine import Machine, check_build, detect
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +27,9 @@ ROOT = Path(__file__).parents[2]
 NOT_SENT = ["runs", ".venv*", ".git", ".*_cache", "__pycache__", ".hypothesis", "build", "tests"]
 """Parts of the project's folder that are not sent to the nodes."""
 
-JOIN_S = 10.0
-"""Seconds that a cluster has to answer. Ray itself tries for two minutes, and then ends the process."""
-
-SURVEY_S = 300.0
-"""Seconds that all nodes have to receive the project and describe themselves."""
+JOIN_S, SURVEY_S = 10.0, 300.0
+"""Seconds that a cluster has to answer, for which Ray itself tries for two minutes and then ends the process; and that
+all nodes have to receive the project and describe themselves."""
 
 
 @dataclass(frozen=True)
@@ -138,36 +137,24 @@ def hear(node: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
 
 def combine(found: dict[str, Found], resources: dict[str, dict[str, float]]) -> Machine:
     """Describe the nodes, this one first, as one machine. Count only the cores and GPUs that Ray may use."""
-    nodes, cards = [], []
+    nodes, cards, with_gpus = list[Node](), list[Gpu](), list[Machine]()
     for name, each in found.items():
         cores = each.machine.cores[: max(1, int(resources[name].get("CPU", 0)))]
         gpus = min(each.machine.gpus, int(resources[name].get("GPU", 0)))
-        node = Node(name, cores, gpus, each.memory, each.disk)
-        nodes.append(node)
+        nodes.append(node := Node(name, cores, gpus, each.memory, each.disk))
         cards += [replace(gpu, name=f"{gpu.name} of {node.name}") for gpu in each.machine.cards[:gpus]]
-    home, *_ = machines = [found[node.id].machine for node in nodes]
-    with_gpus = [machine for machine, node in zip(machines, nodes, strict=True) if node.gpus]
+        with_gpus += [each.machine] * (gpus > 0)
+    home = found[nodes[0].id].machine
     smallest = min(with_gpus, key=lambda machine: machine.gpu_memory, default=home)
-    return replace(
-        smallest,
-        cores=nodes[0].cores,
-        host_memory=home.host_memory,
-        gpus=sum(node.gpus for node in nodes),
-        nodes=tuple(nodes),
-        cards=tuple(cards),
-        mps=False,
-        ipc=False,
-    )
+    whole = replace(smallest, cores=nodes[0].cores, host_memory=home.host_memory, gpus=len(cards), mps=False, ipc=False)
+    return replace(whole, nodes=tuple(nodes), cards=tuple(cards))
 
 
 def check_free(placement: Placement) -> None:
     """Raise BadInput if the cluster's free GPUs or cores are too few for a placement."""
     free, total = ray.available_resources(), ray.cluster_resources()
-    shares = (*placement.rollouts, *placement.learners)
-    for name, what, needs in (
-        ("GPU", "GPUs", placement.gpus),
-        ("CPU", "cores", sum(share.threads for share in shares)),
-    ):
+    threads = sum(share.threads for share in (*placement.rollouts, *placement.learners))
+    for name, what, needs in (("GPU", "GPUs", placement.gpus), ("CPU", "cores", threads)):
         if needs > free.get(name, 0):
             raise BadInput(
                 f"the Ray cluster has {free.get(name, 0):g} of {total.get(name, 0):g} {what} free and the run needs"

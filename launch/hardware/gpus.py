@@ -69,18 +69,17 @@ def ask_driver() -> tuple[str, list[Gpu]]:
 
     Raises TimeoutError if the driver does not answer, NVMLError_LibraryNotFound without one, and NVMLError if it fails.
     """
-    return in_thread(ANSWER_S, _ask)
-
-
-def _ask() -> tuple[str, list[Gpu]]:
     import pynvml
 
-    pynvml.nvmlInit()
-    try:
-        found = map(_gpu, range(pynvml.nvmlDeviceGetCount()))
-        return pynvml.nvmlSystemGetDriverVersion(), [gpu for gpu in found if gpu]
-    finally:
-        pynvml.nvmlShutdown()
+    def ask() -> tuple[str, list[Gpu]]:
+        pynvml.nvmlInit()
+        try:
+            gpus = map(_gpu, range(pynvml.nvmlDeviceGetCount()))
+            return pynvml.nvmlSystemGetDriverVersion(), [gpu for gpu in gpus if gpu]
+        finally:
+            pynvml.nvmlShutdown()
+
+    return in_thread(ANSWER_S, ask)
 
 
 def _gpu(number: int) -> Gpu | None:
@@ -143,12 +142,11 @@ def gpu_of(name: str) -> str | None:
     joined = "".join(words)
     if "A100" in words:
         return "A100-80" if "80GB" in joined else "A100-40"
-    found = [known for known in devices() if set(known.upper().split("-")).issubset(words)]
-    rtx = (known for known in devices() if known.startswith("RTX"))
-    named = [known for known in rtx if re.search(rf"{known.upper()}(?!TI|SUPER|D\b)", joined)]
     if "LAPTOP" in words:
         return None
-    return max(found or named, key=len, default=None)
+    exact = [each for each in devices() if set(each.upper().split("-")).issubset(words)]
+    rtx = [each for each in devices() if re.search(rf"{each.upper()}(?!TI|SUPER|D\b)", joined) and "RTX" in each]
+    return max(exact or rtx, key=len, default=None)
 
 
 def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gpu]:
@@ -159,12 +157,8 @@ def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gp
     """
 
     def needs(gpu: Gpu) -> float:
-        held = placement.weights.memory * gpu.memory if placement.weights else 0.0
-        engines = (
-            share.memory * gpu.memory + (learner + held if share.beside is not None else 0.0)
-            for share in placement.rollouts
-        )
-        return max(engines)
+        beside = learner + (placement.weights.memory * gpu.memory if placement.weights else 0.0)
+        return max(each.memory * gpu.memory + beside * (each.beside is not None) for each in placement.rollouts)
 
     taken = [gpu for gpu in gpus if gpu.free is not None and gpu.free < needs(gpu)]
     if taken and len(gpus) - len(taken) < placement.gpus:

@@ -1,14 +1,12 @@
 """Two processes on one GPU: tries NVIDIA's MPS, and mapping another's memory, before a run is planned."""
 
 import contextlib
-import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from actors.runtime.placement import Placement
 from actors.runtime.process import MPS_TOOL, end_with
@@ -45,12 +43,9 @@ assert pickle.load(sys.stdin.buffer)["weight"].any()
 """
 """Programs of two processes: each ends with an error unless the second one reads the memory of the first."""
 
-TRY_S = 120.0
-"""Seconds that a program gets: it imports torch and takes a context on the GPU. The first client of MPS starts the
-server, which looks at all GPUs."""
-
-QUIT_S = 20.0
-"""Seconds that the service of MPS has to end."""
+TRY_S, QUIT_S = 120.0, 20.0
+"""Seconds that a program gets, which imports torch and takes a context on the GPU, and that MPS has to end. The first
+client of MPS starts its server, which looks at all GPUs."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,9 @@ def mps_service(gpus: Sequence[Gpu]) -> Iterator[str]:
         )
         try:
             fault = _fault("a client of NVIDIA's MPS", CLIENT, gpu=max(gpus, key=lambda gpu: gpu.free or 0))
-            yield fault and f"{fault}{_last_line(folder / 'control.log')}"
+            if fault and (log := folder / "control.log").is_file():
+                fault += f"; the service says: {''.join(log.read_text(errors='replace').splitlines()[-1:])}"
+            yield fault
         finally:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 subprocess.run([MPS_TOOL], input="quit\n", text=True, capture_output=True, timeout=QUIT_S)
@@ -118,21 +115,12 @@ def mps_service(gpus: Sequence[Gpu]) -> Iterator[str]:
                 os.environ.pop(name)
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    return f"; the service says: {lines[-1]}" if lines else ""
-
-
 def ipc_fault(gpu: Gpu) -> str:
     """Try on a GPU whether one process can map what another one holds in its memory. Return why not; empty if it can.
 
     Some containers and virtual GPUs forbid it. That is CUDA's part of sharing weights: vLLM's daemon and loader are
     first used when a run's actors start.
     """
-    try:
-        hashlib.md5()
-    except ValueError:  # vLLM takes SHA-256 then, whose longer digest no folder of a run has room for
-        return "in FIPS mode the path of the socket of vLLM's weights daemon is too long"
     return _fault("mapping GPU memory of another process", HOLDER, READER, gpu=gpu)
 
 

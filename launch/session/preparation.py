@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from actors.coordinator.context import RunRequest
@@ -31,8 +32,6 @@ from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
 from rewards.problems.sources import GENERATED
 
 PROJECT = Path(__file__).parents[2]
-
-GIT_S = 10.0
 
 
 @contextmanager
@@ -83,12 +82,10 @@ def prepare(
     made = version_of(latest) if latest else 0
     if begun:
         print(f"Resuming at update {made}, {duration(run.spent)} of the budget spent")
-    expected = plan.estimate and Planned(
-        updates=plan.estimate.updates_in_all(made, run.spent),
-        update_s=plan.estimate.update_s,
-        start_s=plan.estimate.start_s,
-    )
-    began = run.origin() if begun else origin(arguments, plan.machine.described)
+    began, expected = run.origin() if begun else origin(arguments, plan.machine.described), None
+    if mean := plan.estimate:
+        updates = mean.updates_in_all(made, run.spent)
+        expected = Planned(updates=updates, update_s=mean.update_s, start_s=mean.start_s)
     run.write_origin(began.model_copy(update={"planned": expected}))
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
     request = RunRequest(
@@ -125,23 +122,18 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
     load = load_problems if warmed else load_with_candidates
     problems = load(config, load_tokenizer(model_path, config.model.path))
     print(f"Problems: {problem_counts(problems, config)}")
-    return (
-        config,
-        model_path,
-        problems,
-        check_reward_functions(reward_function(config), [*problems.all, *problems.asked]),
-    )
+    absent_walls = check_reward_functions(reward_function(config), [*problems.all, *problems.asked])
+    return config, model_path, problems, absent_walls
 
 
 def problem_counts(problems: ProblemSet, config: Config) -> str:
     """Return a text on the number of problems and of filtered rows by reason, without a generator's repetitions."""
-    own = Counter(problem.source for problem in problems.train)
+    own, few = Counter(problem.source for problem in problems.train), len(problems.selection) < config.selecting
     each = f" ({', '.join(f'{own[name]} {name}' for name in config.data.weights)})" if config.data.mixture else ""
     said = f"{len(problems.train)} to train on{each}, {len(problems.heldout)} held out"
-    said += f", {len(problems.selection)} others to choose the result" if problems.selection else ""
-    said += f", {len(problems.candidates)} for the warm start" if problems.candidates else ""
-    said += "".join(f", {len(exam.problems)} of {exam.name}" for exam in problems.exams)
-    said += f", not {config.selecting}" if len(problems.selection) < config.selecting else ""
+    sets = {f"others to choose the result{f', not {config.selecting}' if few else ''}": problems.selection}
+    sets |= {"for the warm start": problems.candidates, **{f"of {exam.name}": exam.problems for exam in problems.exams}}
+    said += "".join(f", {len(one)} {what}" for what, one in sets.items() if one)
     numbers = dict(problems.filtered_counts)
     if any(each.source.startswith(GENERATED) for each in config.data.by_source.values()):
         repeated = sum(numbers.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
@@ -169,15 +161,9 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
 
 def commit() -> str:
     """Return the project's commit, with a plus if files differ from it; empty without git, or in another's checkout."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True, timeout=GIT_S, check=True
-        )
-        return done.stdout.strip()
-
+    git = partial(subprocess.run, cwd=PROJECT, capture_output=True, text=True, timeout=10.0, check=True)
     try:
-        git("ls-files", "--error-unmatch", "launch")  # an installed copy may lie in somebody's checkout
-        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(git("status", "--porcelain", "-uno"))
+        git(["git", "ls-files", "--error-unmatch", "launch"])  # an installed copy may lie in somebody's checkout
+        return str(git(["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty=+"]).stdout).strip()
     except (OSError, subprocess.SubprocessError):
         return ""
