@@ -1,8 +1,6 @@
 import json
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +15,6 @@ from conf.errors import BadInput
 from conf.load import dump, load
 from launch import run
 from launch.hardware.machine import detect
-from tests.conf.test_signals import wait_for_end
 from tests.trained_runs import write_trained
 
 
@@ -51,57 +48,6 @@ def test_bad_input_is_one_line_and_exit_code_two(
 ) -> None:
     assert said in refused(run.main, [*arguments, f"run.folder={tmp_path}", "dashboard.port=0"])
     assert not [path for path in tmp_path.iterdir() if any(path.iterdir())]
-
-
-PREPARING = """
-import os, signal, subprocess, sys, tempfile, time
-from contextlib import contextmanager
-from pathlib import Path
-from actors.runtime import ray_session
-from conf.errors import BadInput
-from launch import run
-
-ray_session.SOCKET = 1000
-
-@contextmanager
-def session(config, placement, folder, **_):
-    place = ray_session.make_temporary(folder)
-    writing = f"while true; do date > {place}/$RANDOM; done"
-    server = subprocess.Popen(["bash", "-c", writing])
-    print(server.pid, flush=True)
-    time.sleep(600)
-    yield
-
-def prepare(*_, **__):
-    while not list(Path(tempfile.gettempdir()).glob("run-*/[0-9]*")):
-        time.sleep(0.01)
-    if sys.argv[1] == "refused":
-        raise BadInput("no such data")
-    os.kill(os.getpid(), signal.Signals[sys.argv[1]])
-    import torch  # in the middle of which the process ends, or before
-
-run.ray_session, run.prepare, run.check_host = session, prepare, lambda *_: None
-sys.exit(run.main(["conf=quickstart", f"run.folder={sys.argv[2]}", "dashboard.port=0", "device=cpu"]))
-"""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("how", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("refused", 2)])
-def test_run_that_is_not_begun_leaves_nothing(how: str, code: int, tmp_path: Path) -> None:
-    """Not even of a Ray that is still starting, in a thread that nothing can stop."""
-    runs, temporary = tmp_path / "runs", Path(tempfile.mkdtemp())  # pytest's path is too long for a socket
-    done = subprocess.run(
-        [sys.executable, "-c", PREPARING, how, str(runs)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "TMPDIR": str(temporary)},
-    )
-    assert done.returncode == code, done.stderr
-    assert done.stderr.count("\n") == 1
-    temporary.rmdir()  # which is empty
-    assert not runs.exists()
-    wait_for_end(int(done.stdout.split()[-1]))
 
 
 @pytest.mark.long
