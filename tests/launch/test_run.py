@@ -97,29 +97,23 @@ def test_plan_where_a_run_would_join_a_cluster_names_it(
         assert ("10.0.0.1:6379" in capsys.readouterr().out.splitlines()[0]) == bool(address)
 
 
-def test_nothing_is_lost_when_an_overwriting_run_cannot_start(tmp_path: Path, refused: Callable[..., str]) -> None:
-    kept = begun(tmp_path) / "summary.json"
-    kept.write_text("{}")
-    arguments = ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "data.source=file:nowhere.jsonl"]
-    assert "nowhere.jsonl" in refused(run.main, [*arguments, "dashboard.port=0"])
-    assert kept.read_text() == "{}"
-
-
 @pytest.mark.usefixtures("no_gpu")
-def test_room_is_measured_after_leftovers_are_gone(
+def test_an_overwriting_run_that_cannot_start_loses_nothing_but_the_leftovers_of_a_killed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
-    session = make_temporary(begun(tmp_path))
+    session = make_temporary(folder := begun(tmp_path))
+    (folder / "summary.json").write_text("{}")
+    arguments = ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "dashboard.port=0"]
 
     def measure(need: HostNeeds, folder: Path, overwrite: bool) -> None:
-        assert not session.exists()
         assert overwrite
+        assert not session.exists()
         raise BadInput("no room")
 
     monkeypatch.setattr(run, "check_host", measure)
-    assert "no room" in refused(
-        run.main, ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "dashboard.port=0"]
-    )
+    for setting, said in (("data.source=file:nowhere.jsonl", "nowhere.jsonl"), ("run.seed=0", "no room")):
+        assert said in refused(run.main, [*arguments, setting])
+    assert (folder / "summary.json").read_text() == "{}"
 
 
 DRIVER = """
