@@ -41,8 +41,7 @@ from conf.help import explain
 from conf.load import command_line
 from conf.schema import CommandLine
 from conf.signals import end_by_signal, handle_signals
-from launch.evaluation.preparation import PreparedEvaluation, prepare
-from launch.evaluation.results import results_table, write_results
+from launch.evaluation import PreparedEvaluation, prepare, results_table, write_results
 from launch.hardware.gpus import choose, show_only
 from launch.hardware.machine import detect
 from launch.plan.host_needs import check_host, needs_of_evaluation

@@ -32,7 +32,7 @@ from rich.console import Console
 from actors.clock import in_thread
 from actors.coordinator.context import RunRequest
 from actors.models.adapters import check_adapter
-from actors.runtime.process import VLLM_BUILDS, after, software_versions
+from actors.runtime.process import after
 from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token
 from actors.storage.documents import RunSummary
 from actors.storage.run_folder import RunFolder
@@ -114,7 +114,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
     joined, machine = join_cluster(cluster, config) if cluster else (None, detect(config.device))
     config = resolve_model(config, machine)
     if machine.present and not cluster:
-        check_build(config, machine, software_versions(VLLM_BUILDS))
+        check_build(config, machine)
     folder = admit(config)  # before room is measured, on the GPU too: a killed process may have left something
     problems = count_problems(config)  # refuses bad data
     with planned(config, machine if cluster else detect(config.device), problems) as (plan, missing):

@@ -24,13 +24,12 @@ import sys
 
 from actors.formats import duration
 from actors.models.adapters import pinned
-from actors.runtime.process import VLLM_BUILDS, software_versions
 from conf.command import PlainConsole, asks_for_help, command, outliving_terminal
 from conf.errors import BadInput
 from conf.help import explain
 from conf.load import command_line
 from conf.schema import CommandLine
-from launch.evaluation.preparation import prepare
+from launch.evaluation import prepare
 from launch.hardware.machine import check_build, cluster_note, detect
 from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
@@ -71,12 +70,12 @@ def main(arguments: list[str]) -> int:
 
 def check_runs(grid: Grid, plans: dict[str, Plan]) -> None:
     """Raise BadInput if a run does not fit, was begun with other settings, or has too small a budget."""
-    packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))
+    joined = bool(os.environ.get("RAY_ADDRESS"))
     for run in grid.runs:
         plan = plans[run.name]
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
-            check_build(plan.config, plan.machine, packages)
+            check_build(plan.config, plan.machine)
         check_settings(plan.config, run.record)
     if not joined and (names := idle(estimate_all(plans))):
         budget = duration(plans[names[0]].config.budget.seconds)

