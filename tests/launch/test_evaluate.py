@@ -356,14 +356,8 @@ def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: lis
 
 def result(name: str, base: dict[str, Any], adapter: dict[str, Any] | None = None) -> dict[str, Any]:
     paired = {"difference": 0.25, "ci95": [0.1, 0.4], "p": 0.0123} if adapter else None
-    return {
-        "name": name,
-        "problems": 9,
-        "n": 16,
-        "filtered_counts": {"too long": 1},
-        "base": base,
-        "adapter": adapter,
-    } | {"paired": paired}
+    facts = {"name": name, "problems": 9, "n": 16, "filtered_counts": {"too long": 1}}
+    return {**facts, "base": base, "adapter": adapter, "paired": paired}
 
 
 def test_table_of_80_columns_and_markdown_say_the_same() -> None:
@@ -378,10 +372,7 @@ def test_table_of_80_columns_and_markdown_say_the_same() -> None:
     console = Console(record=True, width=80)
     console.print(results_table(document))
     shown, pasted, rows = console.export_text(), markdown(document), table_rows(document)
-    for row in rows:
-        for cell in row:
-            assert cell in shown
-            assert cell in pasted
+    assert all(cell in shown and cell in pasted for row in rows for cell in row)
     assert ("", "pass@1", "0.250 (0.150–0.350)", "0.500 (0.400–0.600)") in rows
     assert ("", "maj@n", "0.300 (0.100–0.500)", "0.300 (0.100–0.500)") in rows
     assert ("", "unverified", "12.5%", "12.5%") in rows

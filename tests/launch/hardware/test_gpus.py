@@ -1,4 +1,3 @@
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from actors.runtime.placement import Placement, place, place_engines
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware import gpus
-from launch.hardware.gpus import Gpu, choose, find_gpus, gpu_of, show_only
+from launch.hardware.gpus import Gpu, choose, find_gpus, gpu_of
 from launch.hardware.machine import GIB, check_build, detect
 
 Install = Callable[[str], ModuleType]
@@ -40,19 +39,15 @@ def test_hidden_gpus_do_not_count(nvidia_smi: Install) -> None:
     [
         ("NVIDIA A40", "A40"),
         ("NVIDIA A100-SXM4-80GB", "A100-80"),
-        ("NVIDIA A100-SXM4-40GB", "A100-40"),
         ("NVIDIA H100 PCIe", "H100-PCIe"),
         ("NVIDIA GeForce RTX 3090 Ti", "RTX3090Ti"),
-        ("NVIDIA GeForce RTX 3080 Ti", None),
         ("NVIDIA GeForce RTX 4070 SUPER", None),
         ("NVIDIA GeForce RTX 4090 D", None),
         ("NVIDIA GeForce RTX 3060 Laptop GPU", None),
-        ("NVIDIA GeForce RTX 3060 Ti", "RTX3060Ti"),
         ("NVIDIA GeForce RTX 4070 Ti SUPER", "RTX4070TiSuper"),
         ("NVIDIA RTX A2000 12GB", "A2000"),
         ("Tesla T4", "T4"),
         ("NVIDIA RTX 6000 Ada Generation", "RTX6000Ada"),
-        ("NVIDIA L40", None),
         ("Quadro RTX 6000", None),
     ],
 )
@@ -94,15 +89,6 @@ def test_a_gpu_without_memory_or_divided_by_mig_is_refused_where_it_would_be_use
         indices("MIG-377e0049")
     nvidia_smi("")
     assert indices("MIG-377e0049") == ""
-
-
-def test_later_processes_see_the_planned_gpus_in_the_drivers_order(nvidia_smi: Install) -> None:
-    nvidia_smi(TABLE)
-    show_only([])
-    assert "CUDA_VISIBLE_DEVICES" not in os.environ
-    show_only(find_gpus("T4"))
-    assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["CUDA_DEVICE_ORDER"]) == ("2", "PCI_BUS_ID")
-    assert [card.index for card in find_gpus()] == ["2"]
 
 
 def chosen(free: list[float | None], placement: Placement, learner: float = 0.0) -> list[str]:

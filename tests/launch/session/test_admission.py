@@ -2,7 +2,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -91,22 +90,51 @@ def test_changes_are_listed_without_the_place_of_the_run(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("begun", "asked", "said"),
+    ("status", "begun", "asked", "said"),
     [
-        (f"model.pin={'a' * 40}", ["lora.rank=8"], r"lora\.rank=32, not 8.*also changed: model\.pin"),
-        ("validation.every=0", ["validation.every=5"], r"validation\.every=0, not 5"),
-        ("validation.every=5", ["validation.every=0"], r"validation\.every=5, not 0"),
-        ("validation.every=5", ["validation.every=6"], ""),
+        (
+            "interrupted",
+            "model.pin=" + "a" * 40,
+            f"lora.rank=8 model.pin={'b' * 40}",
+            "not 8.*also.*model.pin",
+        ),
+        ("interrupted", "validation.every=0", "validation.every=5", "validation.every=0, not 5"),
+        ("interrupted", "validation.every=5", "validation.every=0", "validation.every=5, not 0"),
+        ("interrupted", "validation.every=5", "validation.every=6", ""),
+        ("budget_exhausted", "", "budget.minutes=20", ""),
+        ("budget_exhausted", "", "budget.updates=80", "finished.*run.overwrite=true.*budget.minutes=16"),
+        ("budget_exhausted", "learner.schedule=linear", "budget.minutes=20", ""),
+        (
+            "budget_exhausted",
+            "learner.schedule=linear learner.final_rate=0",  # which would rise again
+            "budget.minutes=20",
+            "learner.schedule.*lora.start_from=.*latest/adapter",
+        ),
+        ("completed", "budget.updates=40", "budget.updates=80", ""),
+        ("completed", "budget.updates=40", "budget.updates=null", ""),
+        ("completed", "budget.updates=40", "budget.minutes=20", "finished.*budget.updates=80"),
+        ("completed", "", "budget.minutes=20", "finished.*run.name=OTHER"),  # nothing was left to learn
+        ("completed", "budget.updates=41", "budget.updates=80", "finished.*run.name=OTHER"),
+        ("completed", "validation.every=1 validation.patience=2", "validation.patience=3", "validation.patience=6"),
+        ("completed", "validation.every=1 validation.patience=2", "validation.patience=4", ""),
+        ("completed", "validation.every=1 validation.patience=2", "validation.patience=0", ""),
     ],
 )
-def test_what_is_learned_may_not_change_on_resume(begun: str, asked: list[str], said: str, tmp_path: Path) -> None:
-    leave(tmp_path, "interrupted", begun)
-    config = configure(tmp_path, *asked)
-    if not said:
-        admit(config)
-        return
-    with pytest.raises(BadInput, match=said):
-        admit(config)
+def test_a_run_goes_on_as_it_began_and_a_finished_one_with_more_of_what_ended_it(
+    status: str, begun: str, asked: str, said: str, tmp_path: Path
+) -> None:
+    before = dict(setting.split("=") for setting in ["learner.schedule=constant", *begun.split()])
+    after = before | dict(setting.split("=") for setting in asked.split())
+    leave(tmp_path, status, *map("=".join, before.items()), budget_s=480.0, updates=40)
+    rows = [{"update": update, "version": update, SCORE: score} for update, score in enumerate((0.5, 0, 0, 0), start=1)]
+    (tmp_path / "quickstart" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = configure(tmp_path, *map("=".join, after.items()))
+    if said:
+        with pytest.raises(BadInput, match=said):
+            admit(config)
+    else:
+        start(config, problems("a"))
+        assert not (tmp_path / "quickstart" / "summary.json").exists()
 
 
 def leave_spent(folder: Path, spent_s: float, start_s: float, evaluate_s: float) -> None:
@@ -188,81 +216,16 @@ def test_changed_data_is_refused_on_resume_by_its_name(parts: list[str], named: 
         start(config, replace(begun, **{part: changes[part] for part in parts}))  # type: ignore[arg-type]
 
 
-def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path) -> None:
-    """The old run is renamed as a whole."""
+@pytest.mark.parametrize("lost", ["", "config.yaml"])
+def test_a_run_that_is_overwritten_or_has_lost_its_settings_is_renamed_as_a_whole(lost: str, tmp_path: Path) -> None:
     leave(tmp_path, "completed")
-    with pytest.raises(BadInput, match=r"finished.*run\.overwrite=true"):
-        admit(configure(tmp_path))
-    config = configure(tmp_path, "run.overwrite=true")
-    (tmp_path / "quickstart" / "checkpoints").mkdir()
-    start(config, problems("a"))
-    left = sorted(path.name for path in (tmp_path / "quickstart").iterdir())
-    assert left == [".microbudget-rl", "config.yaml", "identity.json", "problems.digest"]
-    old = sorted(path.name for path in (tmp_path / "quickstart.old-1").iterdir())
-    assert old == [".microbudget-rl", "checkpoints", "config.yaml", "summary.json"]
-
-
-@pytest.mark.parametrize("overwrite", ["true", "false"])
-@pytest.mark.parametrize("marked", [True, False])
-def test_new_run_takes_no_file_that_was_there(tmp_path: Path, overwrite: str, marked: bool) -> None:
-    """Not even where the settings of a marked run are gone. An evaluation before the first run belongs to it."""
-    folder, config = tmp_path / "quickstart", configure(tmp_path, f"run.overwrite={overwrite}")
-    (folder / "evaluation").mkdir(parents=True)
-    if marked:
-        folders.mark(folder, "run")
-        start(config, problems("a"))
-        assert (folder / "evaluation").exists()
-        (folder / "config.yaml").unlink()
+    folder = tmp_path / "quickstart"
     (folder / "thesis.tex").write_text("years")
-    if marked:
-        start(config, problems("a"))
-    else:
-        with pytest.raises(BadInput, match=r"run\.name=OTHER"):
-            admit(config)
-    (thesis,) = tmp_path.rglob("thesis.tex")
-    assert (thesis.read_text(), thesis.parent == folder) == ("years", not marked)
-
-
-@pytest.mark.parametrize(
-    ("status", "begun", "asked", "hint"),
-    [
-        ("budget_exhausted", [], ["budget.minutes=20"], None),
-        ("budget_exhausted", [], ["budget.updates=80"], "budget.minutes=16"),
-        ("completed", ["budget.updates=40"], ["budget.updates=80"], None),
-        ("completed", ["budget.updates=40"], [], None),
-        ("completed", ["budget.updates=40"], ["budget.updates=40", "budget.minutes=20"], "budget.updates=80"),
-        ("completed", [], ["budget.minutes=20"], "run.name=OTHER"),  # nothing was left to learn
-        ("completed", ["budget.updates=41"], ["budget.updates=80"], "run.name=OTHER"),
-        ("completed", ["validation.patience=2"], ["validation.patience=3"], "validation.patience=6"),
-        ("completed", ["validation.patience=2"], ["validation.patience=4"], None),
-        ("completed", ["validation.patience=2"], ["validation.patience=0"], None),
-    ],
-)
-def test_finished_run_goes_on_with_more_of_what_ended_it(
-    status: str, begun: list[str], asked: list[str], hint: str | None, tmp_path: Path
-) -> None:
-    same = ["learner.schedule=constant", "validation.every=1"]
-    leave(tmp_path, status, *same, *begun, budget_s=480.0, updates=40)
-    rows = [{"update": update, "version": update, SCORE: score} for update, score in enumerate((0.5, 0, 0, 0), start=1)]
-    (tmp_path / "quickstart" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = configure(tmp_path, *same, *asked)
-    if hint is None:
-        start(config, problems("a"))
-        assert not (tmp_path / "quickstart" / "summary.json").exists()
-        return
-    with pytest.raises(BadInput, match=rf"finished.*run\.overwrite=true.*{hint}") as caught:
-        admit(config)
-    assert ("budget." in str(caught.value)) == ("budget." in hint)
-
-
-def test_schedule_that_has_ended_at_zero_does_not_rise_again(tmp_path: Path) -> None:
-    more = ["learner.schedule=linear", "budget.minutes=20"]
-    leave(tmp_path, "budget_exhausted", "learner.schedule=linear", "learner.final_rate=0", budget_s=480.0, updates=40)
-    with pytest.raises(BadInput, match=r"learner\.schedule.*lora\.start_from=.*latest/adapter"):
-        admit(configure(tmp_path, *more, "learner.final_rate=0"))
-    shutil.rmtree(tmp_path / "quickstart")
-    leave(tmp_path, "budget_exhausted", "learner.schedule=linear", budget_s=480.0, updates=40)
-    assert admit(configure(tmp_path, *more)) == tmp_path / "quickstart"
+    (folder / (lost or "thesis.txt")).unlink(missing_ok=True)
+    start(configure(tmp_path, f"run.overwrite={'false' if lost else 'true'}"), problems("a"))
+    left, old = ({path.name for path in each.iterdir()} for each in (folder, tmp_path / "quickstart.old-1"))
+    assert left == {".microbudget-rl", "config.yaml", "identity.json", "problems.digest"}
+    assert old == {".microbudget-rl", "config.yaml", "summary.json", "thesis.tex"} - {lost}
 
 
 def test_origin_repeats_the_command_without_what_is_private(monkeypatch: pytest.MonkeyPatch) -> None:
