@@ -45,7 +45,7 @@ from conf.help import explain, show_settings
 from conf.load import check_one_run, command_line
 from conf.schema import CommandLine, Config
 from conf.settings import changed, settings
-from launch.hardware.machine import Machine, check_build, cluster_note, detect, free_port
+from launch.hardware.machine import Machine, check_build, detect, free_port
 from launch.plan.host_needs import check_host, check_nodes, needs_of_run
 from launch.plan.measurements import plan_measured
 from launch.plan.plan import count_problems, with_problems
@@ -96,8 +96,6 @@ def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
     machine = detect(config.device)
     plan = with_problems(plan_measured(resolve_model(config, machine), machine))
     check_adapter(plan.config, config.model.path, plan.shape)
-    if note := cluster_note():
-        console.print(note)
     console.print(render_plan(plan))
     if simulate:
         console.print(render_scaling(scale(plan, simulate)))

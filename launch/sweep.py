@@ -30,7 +30,7 @@ from conf.help import explain
 from conf.load import command_line
 from conf.schema import CommandLine
 from launch.evaluation import prepare
-from launch.hardware.machine import check_build, cluster_note, detect
+from launch.hardware.machine import check_build, detect
 from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
 from launch.session.admission import check_settings, take_over
@@ -53,8 +53,6 @@ def main(arguments: list[str]) -> int:
     machines = divide(detect(grid.runs[0].config.device), grid)
     plans = plan_runs(grid, machines)
     if grid.plan:
-        if note := cluster_note():
-            console.print(note)
         console.print(SweepPlan(grid, plans, len(machines)).shown())
         return 0
     check_runs(grid, plans)

@@ -125,12 +125,6 @@ def _cpu(cores: tuple[int, ...]) -> Machine:
     return Machine(cpu.get("model name", "CPU"), cores, total_memory(), 0, 0, CORE_BANDWIDTH, rates)
 
 
-def cluster_note() -> str:
-    """Say that a run would join a Ray cluster, which a plan ignores; empty if it would not."""
-    address = os.environ.get("RAY_ADDRESS")
-    return f"Plan for this machine alone; a run would join the Ray cluster at {address}" if address else ""
-
-
 def check_build(config: Config, machine: Machine, packages: Collection[str] | None = None) -> None:
     """Raise BadInput if the packages, by default those installed here, have no build of vLLM for a machine."""
     packages = software_versions(VLLM_BUILDS) if packages is None else packages

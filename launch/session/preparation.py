@@ -16,7 +16,6 @@ from actors.messages import ProblemSet
 from actors.storage.checkpoints import read_state, version_of
 from actors.storage.documents import EventKind, Origin, Planned
 from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import RunRecord
 from conf.command import as_typed
 from conf.schema import Config, among, marked
 from launch.hardware.gpus import choose, show_only
@@ -63,13 +62,11 @@ def prepare(
 
     arguments: the command line. missing: see `planned`.
     """
-    record = RunRecord(folder)
-    begun = record.exists and not plan.config.run.overwrite
-    latest = record.checkpoints.latest if begun else None
-    warmed = latest is not None and read_state(latest).warm_start_over
+    run = RunFolder(folder.resolve())
+    begun, latest = run.exists, run.checkpoints.latest
+    warmed = begun and latest is not None and read_state(latest).warm_start_over
     config, model_path, problems, absent_walls = find_and_check(plan.config, warmed)
     changes = begin(config, folder, problems)
-    run = RunFolder(folder.resolve())
     run.drop_half_event()
     for wall in absent_walls:
         print(f"Warning: this kernel has no {wall}")
@@ -78,7 +75,6 @@ def prepare(
         print(f"Without {name}: {fault}")
         run.append_event(0, EventKind.FALLBACK, fault, name)
     write_listing(run.filtered_file, problems.filtered)
-    latest = run.checkpoints.latest
     made = version_of(latest) if latest else 0
     if begun:
         print(f"Resuming at update {made}, {duration(run.spent)} of the budget spent")
