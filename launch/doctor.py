@@ -75,9 +75,8 @@ def main(arguments: list[str]) -> int:
         return 1
     with ExitStack() as running:
         try:
-            plan, notes = running.enter_context(planned(*start))
-            unshared = (text for _, text, subject in notes if subject == "weights")
-            of_plan = [Finding("shared weights", "warning", text) for text in unshared]
+            plan, missing = running.enter_context(planned(*start))
+            of_plan = [Finding(name, "warning", fault) for name, fault in missing.items()]
             of_plan += resource_findings(plan)
         except BadInput as error:
             of_plan = [Finding("plan", "bad", str(error))]

@@ -41,18 +41,14 @@ from conf.help import explain
 from conf.load import command_line
 from conf.schema import CommandLine
 from conf.signals import end_by_signal, handle_signals
-from launch.evaluation.preparation import PreparedEvaluation, prepare
-from launch.evaluation.results import results_table, write_results
+from launch.evaluation import PreparedEvaluation, prepare, results_table, write_results
 from launch.hardware.gpus import choose, show_only
 from launch.hardware.machine import detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.reporting import attempt
 from launch.reporting.benchmarks import notes
 from launch.session.admission import resolve_model
-
-EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1}
-
-LINES = 20
+from launch.session.ending import EXIT_CODES
 
 CLOSE_S = 10.0
 """Seconds that actors have to end by themselves before Ray's shutdown kills them."""
@@ -71,10 +67,8 @@ def main(arguments: list[str]) -> int:
     if (evaluation := prepare(resolve_model(asked, machine), machine, console)) is None:
         return 0
     with outliving_terminal():
-        status = "completed"
-        if not evaluation.complete:
-            status = carry_out(evaluation, console, started + evaluation.config.budget.seconds)
-        return conclude(evaluation, status, console)
+        deadline, done = started + evaluation.config.budget.seconds, evaluation.complete
+        return conclude(evaluation, "completed" if done else carry_out(evaluation, console, deadline), console)
 
 
 def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float) -> str:
@@ -124,12 +118,12 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
 
     def show() -> None:
         sampled = sum(each.sampled for each in policies)
-        if sampled % max(total // LINES, 1) == 0:
+        if sampled % max(total // 20, 1) == 0:
             console.print(f"{sampled} of {total} samples after {duration(clock.now() - started)}")
 
     handle_signals(on_signal)
-    engines = start_engines(config, evaluation.model_path, placement, clock=clock, record=note)
-    verifier = start_verifier(reward_function(config), placement, clock=clock, record=note)
+    engines = start_engines(config, evaluation.model_path, placement, clock, note)
+    verifier = start_verifier(reward_function(config), placement, clock, note)
 
     async def work() -> str:
         await engines.ready()

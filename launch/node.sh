@@ -24,7 +24,10 @@ export RAY_worker_niceness=0 # with Ray's 15, other programs on the machine star
 export RAY_process_group_cleanup_enabled=1 # off by default; without it, processes outlive a killed actor
 mkdir -p ~/.ray
 chmod 700 ~/.ray
-.venv/bin/python -m launch.hardware.network
+echo "Ray's ports on this node are open on all its addresses to everyone with the token, ~/.ray/auth_token."
+echo "On a machine that the internet can reach, admit only your nodes, for instance by"
+echo "    sudo iptables -I INPUT -p tcp --dport 1024:65535 -m conntrack --ctstate NEW" \
+    "! -s NETWORK_OF_YOUR_NODES ! -i lo -j DROP"
 if [ "$1" = head ]; then
     [ -e ~/.ray/auth_token ] || .venv/bin/ray get-auth-token --generate >/dev/null
     exec .venv/bin/ray start --head --dashboard-host=127.0.0.1 "${@:2}"

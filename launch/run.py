@@ -32,7 +32,7 @@ from rich.console import Console
 from actors.clock import in_thread
 from actors.coordinator.context import RunRequest
 from actors.models.adapters import check_adapter
-from actors.runtime.process import VLLM_BUILDS, after, software_versions
+from actors.runtime.process import after
 from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token
 from actors.storage.documents import RunSummary
 from actors.storage.run_folder import RunFolder
@@ -45,15 +45,14 @@ from conf.help import explain, show_settings
 from conf.load import check_one_run, command_line
 from conf.schema import CommandLine, Config
 from conf.settings import changed, settings
-from launch.hardware.machine import Machine, check_build, cluster_note, detect
-from launch.hardware.network import cluster_warning, free_port
+from launch.hardware.machine import Machine, check_build, detect, free_port
 from launch.plan.host_needs import check_host, check_nodes, needs_of_run
 from launch.plan.measurements import plan_measured
 from launch.plan.plan import count_problems, with_problems
 from launch.plan.refusal import check_budget
 from launch.plan.view import render_plan, render_scaling, scale
 from launch.reporting import attempt, conclusion
-from launch.session.admission import find_folder, resolve_model, take_over, take_run
+from launch.session.admission import admit, resolve_model, take_run
 from launch.session.console import show_places
 from launch.session.ending import OnEnd, describe, end_run, end_with_budget, exit_code, next_steps, write_ending
 from launch.session.preparation import planned, prepare
@@ -97,8 +96,6 @@ def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
     machine = detect(config.device)
     plan = with_problems(plan_measured(resolve_model(config, machine), machine))
     check_adapter(plan.config, config.model.path, plan.shape)
-    if note := cluster_note():
-        console.print(note)
     console.print(render_plan(plan))
     if simulate:
         console.print(render_scaling(scale(plan, simulate)))
@@ -112,15 +109,13 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         console.print(bring_back(config))
     check_remote(config)
     cluster = os.environ.get("RAY_ADDRESS")
-    joined, machine = join_cluster(cluster, config, console) if cluster else (None, detect(config.device))
+    joined, machine = join_cluster(cluster, config) if cluster else (None, detect(config.device))
     config = resolve_model(config, machine)
     if machine.present and not cluster:
-        check_build(config, machine, software_versions(VLLM_BUILDS))
-    folder = find_folder(config)
-    if os.path.exists(folder):
-        take_over(folder, "run", f"run {config.run.name!r}")  # leftovers of a killed process take room, on the GPU too
+        check_build(config, machine)
+    folder = admit(config)  # before room is measured, on the GPU too: a killed process may have left something
     problems = count_problems(config)  # refuses bad data
-    with planned(config, machine if cluster else detect(config.device), problems) as (plan, notes):
+    with planned(config, machine if cluster else detect(config.device), problems) as (plan, missing):
         check_budget(plan)
         console.print(render_plan(plan))
         if cluster:
@@ -133,25 +128,22 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
             port = free_port("127.0.0.1", port, "dashboard.port", remedy)
             plan = replace(plan, config=changed(plan.config, {"dashboard.port": port}))
         check_host(needs_of_run(plan), folder, config.run.overwrite)
-        if not folder.parent.exists():
-            signals.on_leave(folder.parent.rmdir)
         take_run(config, folder)
         start_server()  # it hides the environment, which Ray's processes need, while it starts
         session = BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=True, joined=joined))
         try:
-            request = prepare(plan, folder, started_at=started_at, arguments=arguments, notes=notes)
+            request = prepare(plan, folder, started_at=started_at, arguments=arguments, missing=missing)
         except Exception as error:  # nothing can stop Ray while it is starting
             signals.leave(refused("run.py", error))
         return carry_out(request, console, session)
 
 
-def join_cluster(address: str, config: Config, console: Console) -> tuple[Any, Machine]:
+def join_cluster(address: str, config: Config) -> tuple[Any, Machine]:
     """Join a Ray cluster. Return Ray's context, and the cluster as one machine."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh does; without it Ray waits for ever
     from launch.hardware.cluster import join, survey
 
     context = in_thread(None, lambda: join(address, config))  # the main thread's SIGTERM stays ours
-    console.print(cluster_warning())
     return context, survey(config)
 
 

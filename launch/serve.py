@@ -30,7 +30,7 @@ from conf.errors import BadInput, printable
 from conf.signals import scratch_folder
 from launch.after.server_guard import KEY, ServerGuard, loopback
 from launch.after.trained import Trained, find_trained, talking
-from launch.hardware.network import free_port
+from launch.hardware.machine import free_port
 from rewards.problems.chat import reminder
 
 OPTIONS = {"host": (), "port": (), "checkpoint": ()}

@@ -24,15 +24,13 @@ import sys
 
 from actors.formats import duration
 from actors.models.adapters import pinned
-from actors.runtime.process import VLLM_BUILDS, software_versions
 from conf.command import PlainConsole, asks_for_help, command, outliving_terminal
 from conf.errors import BadInput
 from conf.help import explain
 from conf.load import command_line
 from conf.schema import CommandLine
-from launch.evaluation.preparation import prepare
-from launch.hardware.machine import check_build, cluster_note, detect
-from launch.hardware.mps import check_mps
+from launch.evaluation import prepare
+from launch.hardware.machine import check_build, detect
 from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
 from launch.session.admission import check_settings, take_over
@@ -55,11 +53,9 @@ def main(arguments: list[str]) -> int:
     machines = divide(detect(grid.runs[0].config.device), grid)
     plans = plan_runs(grid, machines)
     if grid.plan:
-        if note := cluster_note():
-            console.print(note)
         console.print(SweepPlan(grid, plans, len(machines)).shown())
         return 0
-    check_runs(grid, plans, len(machines))
+    check_runs(grid, plans)
     pin_models(grid)
     check_known(grid)
     check_sources(grid)
@@ -70,15 +66,14 @@ def main(arguments: list[str]) -> int:
         return Scheduler(grid, machines, console).run()
 
 
-def check_runs(grid: Grid, plans: dict[str, Plan], at_once: int) -> None:
+def check_runs(grid: Grid, plans: dict[str, Plan]) -> None:
     """Raise BadInput if a run does not fit, was begun with other settings, or has too small a budget."""
-    packages, joined = software_versions(VLLM_BUILDS), bool(os.environ.get("RAY_ADDRESS"))
+    joined = bool(os.environ.get("RAY_ADDRESS"))
     for run in grid.runs:
         plan = plans[run.name]
-        check_mps(run.config, plan.placement, joined, at_once)
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
-            check_build(plan.config, plan.machine, packages)
+            check_build(plan.config, plan.machine)
         check_settings(plan.config, run.record)
     if not joined and (names := idle(estimate_all(plans))):
         budget = duration(plans[names[0]].config.budget.seconds)

@@ -71,7 +71,6 @@ class EventKind(StrEnum):
     CUT_OFF = "cut off"
     REWARD_FAILED = "reward function failed"
     WALL_ABSENT = "wall absent"
-    MPS = "mps"
     FALLBACK = "falls back"
 
 

@@ -11,7 +11,6 @@ from actors.models.files import HUB_NAMES, locate, name_on_hub, shape_from_confi
 from actors.models.sizes import kv_bytes_per_token, longest_sample
 from actors.runtime.host_resources import amount, free_memory
 from actors.runtime.placement import SPINS, Share, place_engines
-from actors.runtime.process import VLLM_BUILDS, software_versions
 from actors.storage.checkpoints import target
 from actors.storage.files import damage
 from actors.storage.run_record import RunRecord
@@ -106,7 +105,7 @@ def talking(trained: Trained) -> tuple[Config, Share]:
     }
     config = changed(config, change)
     machine = detect(config.device)
-    check_build(config, machine, software_versions(VLLM_BUILDS))
+    check_build(config, machine)
     placement = place_engines(machine.cores, machine.gpus)
     check_engines(config, shape, machine, placement)
     needed, free = memory_of_engines(config, shape, placement) + BESIDE, free_memory()

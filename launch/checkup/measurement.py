@@ -85,16 +85,17 @@ async def started_engines(
     """Start the plan's engines, and before them the process with their weights if there is one, until the end of the
     context. The placement knows that process. reserved, record: as for `start_engines`.
     """
-    from launch.session.actors import start_engines, start_weights
+    from actors.rollout.shared_weights import SharedWeights
+    from launch.session.actors import start_engines
 
     config, placement = plan.config, plan.placement
     async with AsyncExitStack() as stack:
-        if weights := start_weights(config, model_path, placement, clock=clock, record=record):
+        weights = None
+        if placement.weights:
+            weights = SharedWeights(config, model_path, placement.weights, clock, record)
             stack.push_async_callback(weights.close)
             placement = await weights.mapped_by(placement)
-        engines = start_engines(
-            config, model_path, placement, clock=clock, record=record, reserved=reserved, weights=weights
-        )
+        engines = start_engines(config, model_path, placement, clock, record, reserved, weights)
         stack.push_async_callback(engines.close)
         yield engines, weights, placement
 
@@ -109,8 +110,7 @@ async def measure_actors(plan: Plan, model_path: str, folder: Path, record: Reco
     clock, reserved = WallClock(), await reserve_learners(plan.placement)
     async with started_engines(plan, model_path, clock, record, reserved) as (engines, weights, placement):
         await engines.ready()
-        adapters = str(folder / "adapters")
-        ranks = start_learners(plan.config, model_path, placement, adapters_folder=adapters, reserved=reserved)
+        ranks = start_learners(plan.config, model_path, placement, str(folder / "adapters"), reserved)
         learner = RemoteLearner(ranks, clock, record, weights)
         try:
             await learner.restore(None, 0)

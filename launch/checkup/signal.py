@@ -84,7 +84,7 @@ async def sample(
 
     async with AsyncExitStack() as stack:
         engines, _, placement = await stack.enter_async_context(started_engines(plan, model_path, clock, record))
-        verifier = start_verifier(reward_function(config), placement, clock=clock, record=record)
+        verifier = start_verifier(reward_function(config), placement, clock, record)
         stack.push_async_callback(verifier.close)
         await engines.ready()
         if adapter := AdapterRef(0, 0, str(Path(start).resolve())) if start else None:

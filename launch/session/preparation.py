@@ -3,10 +3,11 @@
 import shlex
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from actors.coordinator.context import RunRequest
@@ -15,13 +16,11 @@ from actors.messages import ProblemSet
 from actors.storage.checkpoints import read_state, version_of
 from actors.storage.documents import EventKind, Origin, Planned
 from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import RunRecord
 from conf.command import as_typed
 from conf.schema import Config, among, marked
-from launch.hardware.gpus import check_mode, choose, show_only
+from launch.hardware.gpus import choose, show_only
 from launch.hardware.machine import Machine
-from launch.hardware.mps import PRICE, check_mps
-from launch.hardware.trial import Trial, check_sharing, tried
+from launch.hardware.sharing import check_sharing, tried
 from launch.plan.host_needs import needs_of_run
 from launch.plan.measurements import plan_measured
 from launch.plan.plan import Plan, Problems
@@ -33,15 +32,12 @@ from rewards.problems.sources import GENERATED
 
 PROJECT = Path(__file__).parents[2]
 
-GIT_S = 10.0
-
-Note = tuple[EventKind, str, str]
-"""An event before there is a run folder: its kind, text and subject, as in `RunFolder.append_event`."""
-
 
 @contextmanager
-def planned(config: Config, machine: Machine, problems: Problems | None = None) -> Iterator[tuple[Plan, list[Note]]]:
-    """Yield the plan of a run on what works on this machine, and notes on what differs from the best case. Child
+def planned(
+    config: Config, machine: Machine, problems: Problems | None = None
+) -> Iterator[tuple[Plan, dict[str, str]]]:
+    """Yield the plan of a run on what works on this machine, and why what would be better does not, by its name. Child
     processes see the plan's GPUs only, and use MPS there if it is planned. machine: with the free memory of its GPUs by
     now. Raises BadInput if the run cannot start.
     """
@@ -52,57 +48,40 @@ def planned(config: Config, machine: Machine, problems: Problems | None = None) 
         gpus = choose(machine.cards, plan.placement, plan.needed("learner GPU"))
         if not machine.nodes:
             show_only(gpus)
-        check_mps(config, plan.placement, joined=bool(machine.nodes), fault=trial.no_mps)
-        check_mode(gpus, plan.placement, plan.config.run.mps)
-        check_sharing(config, plan.placement, trial.no_ipc)
+        check_sharing(config, plan.placement, trial, gpus, plan.config.run.mps)
         if not plan.config.run.mps:
             trial.end_mps()
-        yield plan, [*_notes(plan, trial)]
-
-
-def _notes(plan: Plan, trial: Trial) -> Iterator[Note]:
-    """Yield what a run notes about MPS, and about weights that would be shared if that worked."""
-    mps = PRICE if plan.config.run.mps else ""
-    if trial.no_mps and plan.placement.shared:
-        mps = f"engine and learner take turns: {trial.no_mps}"
-    if mps and plan.undecided.run.nvidia_mps == "auto":
-        print(f"run.nvidia_mps=auto is {plan.config.run.nvidia_mps} here: {mps}")
-    if mps:
-        yield (EventKind.FALLBACK, mps, "NVIDIA's MPS") if trial.no_mps else (EventKind.MPS, mps, "")
-    if trial.no_ipc:
-        yield EventKind.FALLBACK, trial.no_ipc, "weights"
+        missing = {"NVIDIA's MPS": plan.placement.shared and trial.no_mps, "shared weights": trial.no_ipc}
+        yield plan, {name: fault for name, fault in missing.items() if fault}
 
 
 def prepare(
-    plan: Plan, folder: Path, *, started_at: float, arguments: Sequence[str] = (), notes: Iterable[Note] = ()
+    plan: Plan, folder: Path, *, started_at: float, arguments: Sequence[str] = (), missing: Mapping[str, str]
 ) -> RunRequest:
     """Find and check model and data, then write the run folder's first files. Return the coordinator's request.
 
-    arguments: the command line. notes: see `planned`.
+    arguments: the command line. missing: see `planned`.
     """
-    record = RunRecord(folder)
-    begun = record.exists and not plan.config.run.overwrite
-    latest = record.checkpoints.latest if begun else None
-    warmed = latest is not None and read_state(latest).warm_start_over
+    run = RunFolder(folder.resolve())
+    begun, latest = run.exists, run.checkpoints.latest
+    warmed = begun and latest is not None and read_state(latest).warm_start_over
     config, model_path, problems, absent_walls = find_and_check(plan.config, warmed)
     changes = begin(config, folder, problems)
-    run = RunFolder(folder.resolve())
     run.drop_half_event()
     for wall in absent_walls:
         print(f"Warning: this kernel has no {wall}")
-    for kind, text, subject in (*((EventKind.WALL_ABSENT, wall, "") for wall in absent_walls), *notes):
-        run.append_event(0, kind, text, subject)
+        run.append_event(0, EventKind.WALL_ABSENT, wall)
+    for name, fault in missing.items():
+        print(f"Without {name}: {fault}")
+        run.append_event(0, EventKind.FALLBACK, fault, name)
     write_listing(run.filtered_file, problems.filtered)
-    latest = run.checkpoints.latest
     made = version_of(latest) if latest else 0
     if begun:
         print(f"Resuming at update {made}, {duration(run.spent)} of the budget spent")
-    expected = plan.estimate and Planned(
-        updates=plan.estimate.updates_in_all(made, run.spent),
-        update_s=plan.estimate.update_s,
-        start_s=plan.estimate.start_s,
-    )
-    began = run.origin() if begun else origin(arguments, plan.machine.described)
+    began, expected = run.origin() if begun else origin(arguments, plan.machine.described), None
+    if mean := plan.estimate:
+        updates = mean.updates_in_all(made, run.spent)
+        expected = Planned(updates=updates, update_s=mean.update_s, start_s=mean.start_s)
     run.write_origin(began.model_copy(update={"planned": expected}))
     print("".join(f"Resumed with {change}\n" for change in changes), end="")
     request = RunRequest(
@@ -139,23 +118,18 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
     load = load_problems if warmed else load_with_candidates
     problems = load(config, load_tokenizer(model_path, config.model.path))
     print(f"Problems: {problem_counts(problems, config)}")
-    return (
-        config,
-        model_path,
-        problems,
-        check_reward_functions(reward_function(config), [*problems.all, *problems.asked]),
-    )
+    absent_walls = check_reward_functions(reward_function(config), [*problems.all, *problems.asked])
+    return config, model_path, problems, absent_walls
 
 
 def problem_counts(problems: ProblemSet, config: Config) -> str:
     """Return a text on the number of problems and of filtered rows by reason, without a generator's repetitions."""
-    own = Counter(problem.source for problem in problems.train)
+    own, few = Counter(problem.source for problem in problems.train), len(problems.selection) < config.selecting
     each = f" ({', '.join(f'{own[name]} {name}' for name in config.data.weights)})" if config.data.mixture else ""
     said = f"{len(problems.train)} to train on{each}, {len(problems.heldout)} held out"
-    said += f", {len(problems.selection)} others to choose the result" if problems.selection else ""
-    said += f", {len(problems.candidates)} for the warm start" if problems.candidates else ""
-    said += "".join(f", {len(exam.problems)} of {exam.name}" for exam in problems.exams)
-    said += f", not {config.selecting}" if len(problems.selection) < config.selecting else ""
+    sets = {f"others to choose the result{f', not {config.selecting}' if few else ''}": problems.selection}
+    sets |= {"for the warm start": problems.candidates, **{f"of {exam.name}": exam.problems for exam in problems.exams}}
+    said += "".join(f", {len(one)} {what}" for what, one in sets.items() if one)
     numbers = dict(problems.filtered_counts)
     if any(each.source.startswith(GENERATED) for each in config.data.by_source.values()):
         repeated = sum(numbers.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
@@ -183,15 +157,9 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
 
 def commit() -> str:
     """Return the project's commit, with a plus if files differ from it; empty without git, or in another's checkout."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True, timeout=GIT_S, check=True
-        )
-        return done.stdout.strip()
-
+    git = partial(subprocess.run, cwd=PROJECT, capture_output=True, text=True, timeout=10.0, check=True)
     try:
-        git("ls-files", "--error-unmatch", "launch")  # an installed copy may lie in somebody's checkout
-        return git("rev-parse", "--short=10", "HEAD") + "+" * bool(git("status", "--porcelain", "-uno"))
+        git(["git", "ls-files", "--error-unmatch", "launch"])  # an installed copy may lie in somebody's checkout
+        return str(git(["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty=+"]).stdout).strip()
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -13,11 +13,9 @@ from actors.storage.run_record import RunRecord
 from conf.errors import BadInput, in_brief
 from conf.schema import Config
 
-ANSWER_S = 30.0
-"""Seconds for the check that a remote can be read and written."""
-
-ENDING_S = 600.0
-"""Seconds for the last copy, after the end of the budget; the machine may cost by the minute."""
+ANSWER_S, ENDING_S = 30.0, 600.0
+"""Seconds for the check that a remote can be read and written, and for the last copy, after the end of the budget: the
+machine may cost by the minute."""
 
 T = TypeVar("T")
 
@@ -69,8 +67,8 @@ def bring_back(config: Config) -> str:
 
 def put_ending(config: Config, folder: Path) -> str:
     """Copy a run's last files and its report. Return a sentence on the result; an error does not fail the run."""
-    url, name = config.checkpoint.remote, config.run.name
-    there = f"{url.rstrip('/')}/{name}"
+    url, name = config.checkpoint.remote.rstrip("/"), config.run.name
+    there = f"{url}/{name}"
     try:
         in_thread(ENDING_S, lambda: Remote(url, name).put(RunRecord(folder)))
     except Exception as error:

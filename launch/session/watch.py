@@ -36,10 +36,9 @@ from launch.session.ending import write_ending
 from learner.training_state import misfit
 
 POLL_S = 0.5
-CLOSE_S = 10.0
 
-LOGGERS_S = 30.0
-"""Seconds that loggers get after the end of a run to send their remaining calls."""
+LOGGERS_S, CLOSE_S = 30.0, 10.0
+"""Seconds after the end of a run that loggers get to send their remaining calls, and the coordinator to close."""
 
 HURRY_S = 5.0
 """Seconds after a second signal until this process leaves without a summary."""
@@ -86,11 +85,12 @@ class Watch:
         except RayTaskError as error:
             if isinstance(error.cause, BadInput):
                 raise error.cause from error
-            return self._failure(f"the coordinator failed: {last_line(error)}", str(error))
+            reason, whole = f"the coordinator failed: {last_line(error)}", str(error)
         except ActorDied as end:
-            return self._failure(str(end))
+            reason, whole = str(end), ""
         except OSError as error:  # from the run folder before there is a coordinator
-            return self._failure(f"the driver failed: {error}")
+            reason, whole = f"the driver failed: {error}", ""
+        return write_ending(self._request, "failed", reason, whole)
 
     def _start(self, request: RunRequest) -> None:
         """Start a coordinator, which continues from the run's last checkpoint."""
@@ -175,9 +175,6 @@ class Watch:
             return learn_from(self._folder.path, self._machine)
         except Exception as error:
             return f"The run could not be measured for the next plan: {error!r}"
-
-    def _failure(self, reason: str, whole: str = "") -> RunSummary:
-        return write_ending(self._request, "failed", reason, whole)
 
     def _show_events(self) -> None:
         events = self._folder.events()

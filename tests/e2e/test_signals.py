@@ -106,6 +106,15 @@ def test_signal_has_its_exit_code_and_leaves_nothing(
     assert alive == []
 
 
+def test_refused_run_leaves_nothing_of_a_ray_that_is_starting(start: Start, temporary: Path) -> None:
+    process = start("refused", "rollout.max_prompt_tokens=4")  # found by the tokenizer, while Ray starts
+    output, _ = process.communicate()
+    assert process.returncode == 2, output
+    assert "prompt over rollout.max_prompt_tokens" in output
+    assert [*temporary.iterdir()] == survivors(process.pid) == []
+    assert not (start.folder / "refused").exists()  # type: ignore[attr-defined]
+
+
 def settings(moment: Moment) -> list[str]:
     given = [f"budget.updates={UPDATES}"] if moment.phase == "end" else []
     if moment.command == "evaluate":

@@ -19,8 +19,8 @@ from actors.protocols import FAITHFUL
 from actors.rollout.pool import EnginePool
 from actors.storage.documents import EventKind
 from conf.settings import changed
-from launch.hardware import trial
 from launch.hardware.machine import Machine
+from launch.hardware.sharing import ipc_fault
 from launch.plan.plan import make_plan
 from launch.session.actors import start_actors
 from learner.actor import RemoteLearner
@@ -38,7 +38,7 @@ async def difference(engines: EnginePool, learner: RemoteLearner, adapter: Adapt
 def test_engine_and_learner_map_one_copy_and_survive_its_holder(machine: Machine, tmp_path: Path) -> None:
     config = changed(settings(machine), {"model.shared_weights": "on", "lora.rank": 8, "lora.alpha": 16})
     plan = make_plan(config, machine)
-    assert trial.ipc_fault(machine.cards[0]) == ""
+    assert ipc_fault(machine.cards[0]) == ""
     (tmp_path / "run").mkdir()
     events: list[tuple[str, EventKind]] = []
 

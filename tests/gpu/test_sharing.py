@@ -99,7 +99,7 @@ class Rig:
         while "learner-0" in ray.util.list_named_actors():  # Ray forgets an ended actor with a delay
             await asyncio.sleep(0.2)
         folder = str(self.folder / "adapters")
-        ranks = start_learners(config, self.model, self.plan.placement, adapters_folder=folder, reserved=self.group)
+        ranks = start_learners(config, self.model, self.plan.placement, folder, self.group)
         learner = RemoteLearner(ranks, WallClock(), print)
         await learner.publish()
         return learner, ranks

@@ -19,7 +19,7 @@ class Nvml(ModuleType):
     """The answers of pynvml for the GPUs of a table; the handle of a GPU is its row."""
 
     NVML_DEVICE_MIG_ENABLE = 1
-    NVML_COMPUTEMODE_PROHIBITED, NVML_COMPUTEMODE_EXCLUSIVE_PROCESS = 2, 3
+    NVML_COMPUTEMODE_EXCLUSIVE_PROCESS = 3
     NVMLError = type("NVMLError", (Exception,), {})
     NVMLError_NotSupported = type("NVMLError_NotSupported", (NVMLError,), {})
     NVMLError_NoPermission = type("NVMLError_NoPermission", (NVMLError,), {})
@@ -43,8 +43,7 @@ class Nvml(ModuleType):
         self.nvmlDeviceGetMigMode = lambda row: [self._known(row[5]) == "Enabled", False]
         self.nvmlDeviceGetCudaComputeCapability = lambda row: tuple(map(int, (row[7:] or ["8.6"])[0].split(".")))
 
-        modes = {"Prohibited": 2, "Exclusive_Process": 3}
-        self.nvmlDeviceGetComputeMode = lambda row: modes.get((row[8:] or ["Default"])[0], 0)
+        self.nvmlDeviceGetComputeMode = lambda row: 3 * (row[8:] == ["Exclusive_Process"])
 
     def _mib(self, cell: str) -> int:
         return int(self._known(cell)) * MIB
@@ -58,7 +57,7 @@ class Nvml(ModuleType):
 @pytest.fixture(autouse=True)
 def no_mps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide this machine's NVIDIA MPS, by which `run.nvidia_mps=auto` decides."""
-    monkeypatch.setattr("launch.hardware.mps.TOOL", "nvidia-cuda-mps-control-of-no-driver")
+    monkeypatch.setattr("launch.hardware.machine.MPS_TOOL", "nvidia-cuda-mps-control-of-no-driver")
 
 
 @pytest.fixture

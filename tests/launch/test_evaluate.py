@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,7 +17,7 @@ from actors.evaluation.evaluator import Evaluator
 from actors.messages import APART, AdapterRef, Group, Problem, ProblemSet, Sample, Sampling
 from actors.models.files import load_tokenizer
 from actors.storage.checkpoints import Checkpoints
-from actors.storage.documents import EvaluatedSample
+from actors.storage.documents import EvaluatedSample, EvaluationDocument
 from actors.storage.files import MARK, lock, read_rows
 from actors.storage.folders import claim, mark
 from actors.storage.run_folder import RunFolder
@@ -26,15 +27,15 @@ from conf.schema import CommandLine
 from conf.settings import changed
 from launch import evaluate
 from launch.evaluate import conclude
-from launch.evaluation.preparation import PreparedEvaluation, prepare
-from launch.evaluation.results import alike, write_results
+from launch.evaluation import PreparedEvaluation, alike, markdown, prepare, results_table, write_results
 from launch.hardware.machine import detect
-from launch.session.admission import begin, find_folder
+from launch.reporting.benchmarks import table_rows
+from launch.session.admission import admit, begin, take_run
 from rewards.problems import loading
 from rewards.problems.loading import CHOSE
 from tests.actors.virtual_run import make_context
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_reward
-from tests.run_folders import write_run
+from tests.run_folders import EVALUATION, scores, write_run
 from tests.trained_runs import save_adapter, write_trained
 from tests.virtual_time import VirtualClock, run_virtually
 
@@ -88,23 +89,18 @@ def draw(evaluation: PreparedEvaluation, rounds: int, right: int) -> None:
         ("benchmarks=[file:a/x.jsonl,file:b/x.csv]", "called x"),
         ("eval.temperature=0", "eval.temperature=0"),
         ("adapter=nowhere", "nowhere/adapter_config.json"),
+        ("adapter=untouched", "every B or A is zero"),
         ("device=A40", "A40"),
         ("rollout.kv_cache_gib=0.0001", "rollout.kv_cache_gib"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_folder(
-    arguments: list[str], setting: str, said: str, refused: Callable[..., str], tmp_path: Path
+    arguments: list[str], tiny_model: Path, setting: str, said: str, refused: Callable[..., str], tmp_path: Path
 ) -> None:
+    if setting == "adapter=untouched":
+        save_adapter(Path("untouched"), tiny_model, std=0.0)
     kept = [argument for argument in arguments if argument.partition("=")[0] != setting.partition("=")[0]]
     assert said in refused(evaluate.main, [*kept, setting])
-    assert not (tmp_path / "runs").exists()
-
-
-def test_adapter_without_an_effect_is_refused(
-    arguments: list[str], tiny_model: Path, tmp_path: Path, refused: Callable[..., str]
-) -> None:
-    save_adapter(tmp_path / "untouched", tiny_model, std=0.0)
-    assert "zero" in refused(evaluate.main, [*arguments, f"adapter={tmp_path}/untouched"])
     assert not (tmp_path / "runs").exists()
 
 
@@ -247,10 +243,9 @@ def test_base_model_of_a_sweep_is_evaluated_without_the_problems_that_will_choos
 
 
 def test_run_without_the_checkpoint_is_named(arguments: list[str], trained: Path, refused: Callable[..., str]) -> None:
-    assert "update-000004" in refused(evaluate.main, [f"adapter={trained}/checkpoints/best", arguments[3], "n=2"])
+    assert "checkpoints/best" in refused(evaluate.main, [f"adapter={trained}/checkpoints/best", arguments[3], "n=2"])
     shutil.rmtree(trained / "checkpoints")
     assert "no checkpoint" in refused(evaluate.main, [f"adapter={trained}", arguments[3], "n=2"])
-    assert "no checkpoint yet" in refused(evaluate.main, [f"adapter={trained}/checkpoints/latest", arguments[3], "n=2"])
 
 
 def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
@@ -277,7 +272,8 @@ def test_evaluation_is_locked_and_renamed_with_its_run_when_that_is_overwritten(
     prepared(arguments)
     config = command_line([*arguments, "run.overwrite=true"], CommandLine)
     for there in (True, False):  # the first run in the folder keeps it
-        begin(config, find_folder(config), ProblemSet((), (), {}))
+        take_run(config, admit(config))
+        begin(config, folder.parent, ProblemSet((), (), {}))
         assert folder.exists() == there
 
 
@@ -304,9 +300,10 @@ def test_a_run_and_evaluate_take_the_same_samples_of_the_held_out_problems(
     arguments: list[str], trained: Path, tmp_path: Path
 ) -> None:
     evaluation = prepared([f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"])
-    (base, adapter), engine, clock = evaluation.policies, Recorder(), VirtualClock()
-    evaluator = Evaluator(evaluation.config, engine, FakeVerifier(0.0), clock)
-    run_virtually(evaluator.evaluate(base, adapter, at_once=5))
+    (base, adapter), engine = evaluation.policies, Recorder()
+    run_virtually(
+        Evaluator(evaluation.config, engine, FakeVerifier(0.0), VirtualClock()).evaluate(base, adapter, at_once=5)
+    )
     assert adapter.adapter
     assert len(engine.seen[""]) == 12
     assert engine.seen[""] == engine.seen[adapter.adapter.path]
@@ -322,16 +319,11 @@ def test_a_run_and_evaluate_take_the_same_samples_of_the_held_out_problems(
         await folder.flush()
 
     run_virtually(end_of_run())
-    final = folder.evaluations().final
+    final, scores = folder.evaluations().final, adapter.scores(adapter.of_rounds(2)).content
     assert final
     assert run_engine.seen["last"] == engine.seen[""]
-    assert [row.sample for row in folder.samples("eval-final")] == [0] * 6 + [1] * 6
-    scores = adapter.scores(adapter.of_rounds(2)).content
     same = final.content.keys() - {"seconds", "round_seconds"}
     assert {key: scores[key] for key in same} == {key: final.content[key] for key in same}
-
-    limited = prepared([f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=1", "limit=4"])
-    assert limited.policies[0].problems == problems.heldout[:4]
 
 
 def test_problems_of_the_training_never_count_as_held_out(
@@ -360,3 +352,30 @@ def test_results_of_other_benchmarks_stay_under_the_same_protocol(arguments: lis
         assert [(each.name, each.n, each.base.pass_at_1) for each in found] == expected
     with pytest.raises(BadInput, match="temperature="):
         prepared([*rest, few, "n=2", "eval.temperature=0.5"])
+
+
+def result(name: str, base: dict[str, Any], adapter: dict[str, Any] | None = None) -> dict[str, Any]:
+    paired = {"difference": 0.25, "ci95": [0.1, 0.4], "p": 0.0123} if adapter else None
+    facts = {"name": name, "problems": 9, "n": 16, "filtered_counts": {"too long": 1}}
+    return {**facts, "base": base, "adapter": adapter, "paired": paired}
+
+
+def test_table_of_80_columns_and_markdown_say_the_same() -> None:
+    voted = {"maj@n": 0.3, "intervals": {"maj@n": [0.1, 0.5]}, "unverified": 0.125}
+    benchmarks = [
+        result("aime24", scores(16, 9, {1: 0.25}) | voted, scores(16, 9, {1: 0.5}) | voted),
+        result("own", scores(4, 9, {1: 0.2, 4: 0.9})),
+    ]
+    adapter = {"adapter": "runs/x", "adapter_config": {"base": "me/_model_", "rank": 8}}
+    found = {"protocol": EVALUATION["protocol"] | adapter, "benchmarks": benchmarks}
+    document = EvaluationDocument.model_validate(EVALUATION | found)
+    console = Console(record=True, width=80)
+    console.print(results_table(document))
+    shown, pasted, rows = console.export_text(), markdown(document), table_rows(document)
+    assert all(cell in shown and cell in pasted for row in rows for cell in row)
+    assert ("", "pass@1", "0.250 (0.150–0.350)", "0.500 (0.400–0.600)") in rows
+    assert ("", "maj@n", "0.300 (0.100–0.500)", "0.300 (0.100–0.500)") in rows
+    assert ("", "unverified", "12.5%", "12.5%") in rows
+    assert ("", "pass@4", "0.900 (0.800–1.000)", "") in rows
+    assert "of rank 8, made for me/\\_model\\_" in pasted
+    assert pasted.splitlines()[1].count("---") == pasted.splitlines()[0].count("|") - 1

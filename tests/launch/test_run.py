@@ -1,8 +1,6 @@
 import json
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,7 +15,6 @@ from conf.errors import BadInput
 from conf.load import dump, load
 from launch import run
 from launch.hardware.machine import detect
-from tests.conf.test_signals import wait_for_end
 from tests.trained_runs import write_trained
 
 
@@ -51,57 +48,6 @@ def test_bad_input_is_one_line_and_exit_code_two(
 ) -> None:
     assert said in refused(run.main, [*arguments, f"run.folder={tmp_path}", "dashboard.port=0"])
     assert not [path for path in tmp_path.iterdir() if any(path.iterdir())]
-
-
-PREPARING = """
-import os, signal, subprocess, sys, tempfile, time
-from contextlib import contextmanager
-from pathlib import Path
-from actors.runtime import ray_session
-from conf.errors import BadInput
-from launch import run
-
-ray_session.SOCKET = 1000
-
-@contextmanager
-def session(config, placement, folder, **_):
-    place = ray_session.make_temporary(folder)
-    writing = f"while true; do date > {place}/$RANDOM; done"
-    server = subprocess.Popen(["bash", "-c", writing])
-    print(server.pid, flush=True)
-    time.sleep(600)
-    yield
-
-def prepare(*_, **__):
-    while not list(Path(tempfile.gettempdir()).glob("run-*/[0-9]*")):
-        time.sleep(0.01)
-    if sys.argv[1] == "refused":
-        raise BadInput("no such data")
-    os.kill(os.getpid(), signal.Signals[sys.argv[1]])
-    import torch  # in the middle of which the process ends, or before
-
-run.ray_session, run.prepare, run.check_host = session, prepare, lambda *_: None
-sys.exit(run.main(["conf=quickstart", f"run.folder={sys.argv[2]}", "dashboard.port=0", "device=cpu"]))
-"""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("how", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("refused", 2)])
-def test_run_that_is_not_begun_leaves_nothing(how: str, code: int, tmp_path: Path) -> None:
-    """Not even of a Ray that is still starting, in a thread that nothing can stop."""
-    runs, temporary = tmp_path / "runs", Path(tempfile.mkdtemp())  # pytest's path is too long for a socket
-    done = subprocess.run(
-        [sys.executable, "-c", PREPARING, how, str(runs)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "TMPDIR": str(temporary)},
-    )
-    assert done.returncode == code, done.stderr
-    assert done.stderr.count("\n") == 1
-    temporary.rmdir()  # which is empty
-    assert not runs.exists()
-    wait_for_end(int(done.stdout.split()[-1]))
 
 
 @pytest.mark.long
@@ -142,38 +88,22 @@ def begun(folder: Path, *settings: str) -> Path:
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_plan_where_a_run_would_join_a_cluster_names_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for address in ("10.0.0.1:6379", ""):
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        assert run.main(["conf=quickstart", "plan=true"]) == 0
-        assert ("10.0.0.1:6379" in capsys.readouterr().out.splitlines()[0]) == bool(address)
-
-
-def test_nothing_is_lost_when_an_overwriting_run_cannot_start(tmp_path: Path, refused: Callable[..., str]) -> None:
-    kept = begun(tmp_path) / "summary.json"
-    kept.write_text("{}")
-    arguments = ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "data.source=file:nowhere.jsonl"]
-    assert "nowhere.jsonl" in refused(run.main, [*arguments, "dashboard.port=0"])
-    assert kept.read_text() == "{}"
-
-
-@pytest.mark.usefixtures("no_gpu")
-def test_room_is_measured_after_leftovers_are_gone(
+def test_an_overwriting_run_that_cannot_start_loses_nothing_but_the_leftovers_of_a_killed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
-    session = make_temporary(begun(tmp_path))
+    session = make_temporary(folder := begun(tmp_path))
+    (folder / "summary.json").write_text("{}")
+    arguments = ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "dashboard.port=0"]
 
     def measure(need: HostNeeds, folder: Path, overwrite: bool) -> None:
-        assert not session.exists()
         assert overwrite
+        assert not session.exists()
         raise BadInput("no room")
 
     monkeypatch.setattr(run, "check_host", measure)
-    assert "no room" in refused(
-        run.main, ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "dashboard.port=0"]
-    )
+    for setting, said in (("data.source=file:nowhere.jsonl", "nowhere.jsonl"), ("run.seed=0", "no room")):
+        assert said in refused(run.main, [*arguments, setting])
+    assert (folder / "summary.json").read_text() == "{}"
 
 
 DRIVER = """

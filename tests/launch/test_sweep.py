@@ -51,16 +51,6 @@ def test_runs_of_a_model_share_its_commit(tmp_path: Path) -> None:
         assert load(list(run.arguments)).model.pin == run.config.model.pin == "b" * 40
 
 
-def test_runs_that_join_a_cluster_are_planned_without_its_mps_and_not_refused(
-    sweeping: Callable[..., int], nvidia_smi: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nvidia_smi("0, GPU-a, NVIDIA A40, 46068, 45600, [N/A]\n")
-    monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert sweeping("seeds=[0,1]", "device=auto") == 0
-    assert sweeping("seeds=[0,1]", "device=auto", "run.nvidia_mps=on", "sweep.name=other") == 2
-
-
 def test_failed_run_does_not_stop_the_rest_and_is_tried_again(sweeping: Callable[..., int], tmp_path: Path) -> None:
     ends = {"r1": {"end": [1, "failed"]}, "r2": {"code": 2}, "r4": {"end": [3, "halted"]}}
     assert sweeping("ranks=[1,2,4,8]", **ends) == 1

@@ -54,7 +54,7 @@ def test_nothing_in_a_folder_is_ever_lost(names: set[str], kind: str, older: int
             assert renamed.exists() == bool(names and anew)
             assert contents(renamed if renamed.exists() else folder) == sorted(names)
             assert read_mark(folder) == {"kind": "run"}
-        admission.taken_over.clear()
+        admission.held.clear()
         assert contents(Path(place)) == before
 
 

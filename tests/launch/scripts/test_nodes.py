@@ -25,7 +25,7 @@ def node(tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
     for made in (launch, programs, tmp_path / "home"):
         made.mkdir(parents=True)
     shutil.copy(ROOT / "launch/node.sh", launch)
-    for path in (launch / "setup.sh", programs / "ray", programs / "python"):
+    for path in (launch / "setup.sh", programs / "ray"):
         path.write_text(RECORD)
         path.chmod(0o755)
 
@@ -46,14 +46,14 @@ def test_head_makes_the_secret_and_further_nodes_need_it(
     node: Callable[..., tuple[int, str, list[str]]], tmp_path: Path
 ) -> None:
     code, said, did = node("10.0.0.1:6379")
-    assert (code, len(did)) == (2, 2)
-    assert "auth_token" in said
+    assert (code, len(did)) == (2, 1)
+    assert "auth_token is missing" in said
+    assert "iptables" in said
     code, _, did = node("head", "--port=6379")
     assert code == 0
-    assert did[1].startswith("python -m launch.hardware.network,")
-    assert did[2].startswith("ray get-auth-token --generate")
-    assert did[3] == "ray start --head --dashboard-host=127.0.0.1 --port=6379, auth token, cleanup 1"
+    assert did[1].startswith("ray get-auth-token --generate")
+    assert did[2] == "ray start --head --dashboard-host=127.0.0.1 --port=6379, auth token, cleanup 1"
     assert (tmp_path / "home/.ray").stat().st_mode & 0o777 == 0o700
-    assert len(node("head")[2]) == 3  # once
+    assert len(node("head")[2]) == 2  # once
     code, _, did = node("10.0.0.1:6379", "--num-gpus=1")
     assert (code, did[-1]) == (0, "ray start --address=10.0.0.1:6379 --num-gpus=1, auth token, cleanup 1")

@@ -2,7 +2,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -22,7 +21,7 @@ from conf.schema import Config
 from conf.settings import changed
 from launch.hardware.machine import GIB, Machine
 from launch.session import preparation
-from launch.session.admission import begin, find_folder, resolve_model
+from launch.session.admission import admit, begin, resolve_model, take_run
 from launch.session.preparation import commit, origin
 from tests.conftest import ROOT
 
@@ -38,6 +37,13 @@ def leave(folder: Path, status: str, *settings: str, **summary: float | str) -> 
 
 def configure(folder: Path, *settings: str) -> Config:
     return load(["conf=quickstart", f"run.folder={folder}", *settings])
+
+
+def start(config: Config, problems: ProblemSet) -> list[str]:
+    """Begin a run as its command does. Return the changed settings."""
+    folder = admit(config)
+    take_run(config, folder)
+    return begin(config, folder, problems)
 
 
 @pytest.mark.parametrize(
@@ -80,13 +86,55 @@ def test_changes_are_listed_without_the_place_of_the_run(tmp_path: Path) -> None
     (tmp_path / "old").rename(tmp_path / "new")
     changed = configure(tmp_path / "new", "budget.minutes=20", "checkpoint.every=1", "learner.world_size=2")
     listed = ["budget.minutes=8.0 → 20.0", "checkpoint.every=20 → 1", "learner.world_size=None → 2"]
-    assert begin(changed, find_folder(changed), problems("a")) == listed
+    assert start(changed, problems("a")) == listed
 
 
-def test_what_is_learned_may_not_change_on_resume(tmp_path: Path) -> None:
-    leave(tmp_path, "interrupted", f"model.pin={'a' * 40}")
-    with pytest.raises(BadInput, match=r"lora\.rank=32, not 8.*also changed: model\.pin"):
-        find_folder(configure(tmp_path, "lora.rank=8", f"model.pin={'b' * 40}"))
+@pytest.mark.parametrize(
+    ("status", "begun", "asked", "said"),
+    [
+        (
+            "interrupted",
+            "model.pin=" + "a" * 40,
+            f"lora.rank=8 model.pin={'b' * 40}",
+            "not 8.*also.*model.pin",
+        ),
+        ("interrupted", "validation.every=0", "validation.every=5", "validation.every=0, not 5"),
+        ("interrupted", "validation.every=5", "validation.every=0", "validation.every=5, not 0"),
+        ("interrupted", "validation.every=5", "validation.every=6", ""),
+        ("budget_exhausted", "", "budget.minutes=20", ""),
+        ("budget_exhausted", "", "budget.updates=80", "finished.*run.overwrite=true.*budget.minutes=16"),
+        ("budget_exhausted", "learner.schedule=linear", "budget.minutes=20", ""),
+        (
+            "budget_exhausted",
+            "learner.schedule=linear learner.final_rate=0",  # which would rise again
+            "budget.minutes=20",
+            "learner.schedule.*lora.start_from=.*latest/adapter",
+        ),
+        ("completed", "budget.updates=40", "budget.updates=80", ""),
+        ("completed", "budget.updates=40", "budget.updates=null", ""),
+        ("completed", "budget.updates=40", "budget.minutes=20", "finished.*budget.updates=80"),
+        ("completed", "", "budget.minutes=20", "finished.*run.name=OTHER"),  # nothing was left to learn
+        ("completed", "budget.updates=41", "budget.updates=80", "finished.*run.name=OTHER"),
+        ("completed", "validation.every=1 validation.patience=2", "validation.patience=3", "validation.patience=6"),
+        ("completed", "validation.every=1 validation.patience=2", "validation.patience=4", ""),
+        ("completed", "validation.every=1 validation.patience=2", "validation.patience=0", ""),
+    ],
+)
+def test_a_run_goes_on_as_it_began_and_a_finished_one_with_more_of_what_ended_it(
+    status: str, begun: str, asked: str, said: str, tmp_path: Path
+) -> None:
+    before = dict(setting.split("=") for setting in ["learner.schedule=constant", *begun.split()])
+    after = before | dict(setting.split("=") for setting in asked.split())
+    leave(tmp_path, status, *map("=".join, before.items()), budget_s=480.0, updates=40)
+    rows = [{"update": update, "version": update, SCORE: score} for update, score in enumerate((0.5, 0, 0, 0), start=1)]
+    (tmp_path / "quickstart" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = configure(tmp_path, *map("=".join, after.items()))
+    if said:
+        with pytest.raises(BadInput, match=said):
+            admit(config)
+    else:
+        start(config, problems("a"))
+        assert not (tmp_path / "quickstart" / "summary.json").exists()
 
 
 def leave_spent(folder: Path, spent_s: float, start_s: float, evaluate_s: float) -> None:
@@ -105,14 +153,14 @@ def test_a_run_is_resumed_if_its_start_and_its_end_fit_into_the_rest(
 ) -> None:
     leave(tmp_path, "interrupted")
     leave_spent(tmp_path, 1.0, start_s, evaluate_s)
-    find_folder(configure(tmp_path))
+    admit(configure(tmp_path))
     leave_spent(tmp_path, 475.0 - start_s - evaluate_s / 2, start_s, evaluate_s)
     with pytest.raises(BadInput, match=r"run\.overwrite=true") as caught:
-        find_folder(configure(tmp_path))
+        admit(configure(tmp_path))
     minutes = int(re.findall(r"budget\.minutes=(\d+)", str(caught.value))[0])
-    find_folder(configure(tmp_path, f"budget.minutes={minutes}"))
+    admit(configure(tmp_path, f"budget.minutes={minutes}"))
     with pytest.raises(BadInput, match=f"budget.minutes={minutes}"):
-        find_folder(configure(tmp_path, f"budget.minutes={minutes - 1}"))
+        admit(configure(tmp_path, f"budget.minutes={minutes - 1}"))
 
 
 def problems(*ids: str, selection: str = "") -> ProblemSet:
@@ -135,134 +183,49 @@ def test_a_kill_while_a_run_begins_does_not_keep_the_same_command_from_beginning
 
     monkeypatch.setattr(run_folder, "replace_text", replace)
     with suppress(KeyboardInterrupt):
-        begin(config, find_folder(config), problems("a", selection="b"))
-    begin(config, find_folder(config), problems("a", selection="b"))
+        start(config, problems("a", selection="b"))
+    start(config, problems("a", selection="b"))
     assert RunFolder(tmp_path / "quickstart").selection().keys() == {"b"}
 
 
-@pytest.mark.parametrize(("begun", "now"), [(0, 5), (5, 0)])
-def test_validations_are_neither_begun_nor_ended_on_resume(begun: int, now: int, tmp_path: Path) -> None:
-    leave(tmp_path, "interrupted", f"validation.every={begun}")
-    with pytest.raises(BadInput, match=rf"validation\.every={begun}, not {now}"):
-        find_folder(configure(tmp_path, f"validation.every={now}"))
-    if begun:
-        find_folder(configure(tmp_path, f"validation.every={begun + 1}"))
-
-
-@pytest.mark.parametrize(("asked", "goes_on"), [(3, False), (4, True), (0, True)])
-def test_run_without_patience_goes_on_with_more_of_it(asked: int, goes_on: bool, tmp_path: Path) -> None:
-    leave(tmp_path, "completed", "validation.every=1", "validation.patience=2", updates=4)
-    rows = [{"update": update, "version": update, SCORE: score} for update, score in enumerate((0.5, 0, 0, 0), start=1)]
-    (tmp_path / "quickstart" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = configure(tmp_path, "validation.every=1", f"validation.patience={asked}")
-    if goes_on:
-        assert find_folder(config) == tmp_path / "quickstart"
-        return
-    with pytest.raises(BadInput, match=r"finished.*validation\.patience=6"):
-        find_folder(config)
-
-
 def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
-    config, folder = configure(tmp_path), tmp_path / "quickstart"
-    descriptor = lock(folder)
+    config = configure(tmp_path)
+    descriptor = lock(tmp_path / "quickstart")
     assert descriptor is not None
     with pytest.raises(BadInput, match="another process"):
-        begin(config, folder, problems("a"))
+        start(config, problems("a"))
     os.close(descriptor)
-    begin(config, folder, problems("a"))
-
-
-def test_changed_data_is_refused_on_resume(tmp_path: Path) -> None:
-    config = configure(tmp_path)
-    begin(config, tmp_path / "one", problems("a", "b"))
-    shutil.copytree(tmp_path / "one", tmp_path / "two")
-    with pytest.raises(BadInput, match="other problems"):
-        begin(config, tmp_path / "two", problems("a", "c"))
+    start(config, problems("a"))
 
 
 @pytest.mark.parametrize(
-    ("parts", "named"), [(["train", "exams"], "eval.benchmarks[1]: "), (["heldout", "exams"], "data.source: ")]
+    ("parts", "named"),
+    [
+        (["train"], "data.source: "),
+        (["train", "exams"], "eval.benchmarks[1]: "),
+        (["heldout", "exams"], "data.source: "),  # no benchmark has those that choose the result
+    ],
 )
-def test_a_changed_exam_is_refused_by_its_name(parts: list[str], named: str, tmp_path: Path) -> None:
-    """Unless the held-out problems have changed too: no exam has those that choose the result."""
+def test_changed_data_is_refused_on_resume_by_its_name(parts: list[str], named: str, tmp_path: Path) -> None:
     config = configure(tmp_path, "eval.benchmarks=[{source: 'file:easy.csv'}, {source: 'file:hard.csv'}]")
     one, other = (problems(name).train for name in "ab")
     begun = ProblemSet(one, one, {}, exams=(Exam("easy", 2, one), Exam("hard", 2, one)))
-    now = {"train": other, "heldout": other, "exams": (begun.exams[0], Exam("hard", 2, other))}
-    begin(config, tmp_path / "one", begun)
+    changes = {"train": other, "heldout": other, "exams": (begun.exams[0], Exam("hard", 2, other))}
+    start(config, begun)
     with pytest.raises(BadInput, match=re.escape(named)):
-        begin(config, tmp_path / "one", replace(begun, **{part: now[part] for part in parts}))  # type: ignore[arg-type]
+        start(config, replace(begun, **{part: changes[part] for part in parts}))  # type: ignore[arg-type]
 
 
-def test_finished_run_is_refused_unless_it_may_be_overwritten(tmp_path: Path) -> None:
-    """The old run is renamed as a whole."""
+@pytest.mark.parametrize("lost", ["", "config.yaml"])
+def test_a_run_that_is_overwritten_or_has_lost_its_settings_is_renamed_as_a_whole(lost: str, tmp_path: Path) -> None:
     leave(tmp_path, "completed")
-    with pytest.raises(BadInput, match=r"finished.*run\.overwrite=true"):
-        find_folder(configure(tmp_path))
-    config = configure(tmp_path, "run.overwrite=true")
-    (tmp_path / "quickstart" / "checkpoints").mkdir()
-    begin(config, find_folder(config), problems("a"))
-    left = sorted(path.name for path in (tmp_path / "quickstart").iterdir())
-    assert left == [".microbudget-rl", "config.yaml", "identity.json", "problems.digest"]
-    old = sorted(path.name for path in (tmp_path / "quickstart.old-1").iterdir())
-    assert old == [".microbudget-rl", "checkpoints", "config.yaml", "summary.json"]
-
-
-@pytest.mark.parametrize("overwrite", ["true", "false"])
-@pytest.mark.parametrize("marked", [True, False])
-def test_new_run_takes_no_file_that_was_there(tmp_path: Path, overwrite: str, marked: bool) -> None:
-    """Not even where the settings of a marked run are gone. An evaluation before the first run belongs to it."""
-    folder, config = tmp_path / "quickstart", configure(tmp_path, f"run.overwrite={overwrite}")
-    (folder / "evaluation").mkdir(parents=True)
-    if marked:
-        folders.mark(folder, "run")
-        begin(config, find_folder(config), problems("a"))
-        assert (folder / "evaluation").exists()
-        (folder / "config.yaml").unlink()
+    folder = tmp_path / "quickstart"
     (folder / "thesis.tex").write_text("years")
-    if marked:
-        begin(config, find_folder(config), problems("a"))
-    else:
-        with pytest.raises(BadInput, match=r"run\.name=OTHER"):
-            find_folder(config)
-    (thesis,) = tmp_path.rglob("thesis.tex")
-    assert (thesis.read_text(), thesis.parent == folder) == ("years", not marked)
-
-
-@pytest.mark.parametrize(
-    ("status", "begun", "asked", "hint"),
-    [
-        ("budget_exhausted", [], ["budget.minutes=20"], None),
-        ("budget_exhausted", [], ["budget.updates=80"], "budget.minutes=16"),
-        ("completed", ["budget.updates=40"], ["budget.updates=80"], None),
-        ("completed", ["budget.updates=40"], [], None),
-        ("completed", ["budget.updates=40"], ["budget.updates=40", "budget.minutes=20"], "budget.updates=80"),
-        ("completed", [], ["budget.minutes=20"], "run.name=OTHER"),  # nothing was left to learn
-        ("completed", ["budget.updates=41"], ["budget.updates=80"], "run.name=OTHER"),
-    ],
-)
-def test_finished_run_goes_on_with_more_of_what_ended_it(
-    status: str, begun: list[str], asked: list[str], hint: str | None, tmp_path: Path
-) -> None:
-    leave(tmp_path, status, "learner.schedule=constant", *begun, budget_s=480.0, updates=40)
-    config = configure(tmp_path, "learner.schedule=constant", *asked)
-    if hint is None:
-        begin(config, find_folder(config), problems("a"))
-        assert not (tmp_path / "quickstart" / "summary.json").exists()
-        return
-    with pytest.raises(BadInput, match=rf"finished.*run\.overwrite=true.*{hint}") as caught:
-        find_folder(config)
-    assert ("budget." in str(caught.value)) == ("budget." in hint)
-
-
-def test_schedule_that_has_ended_at_zero_does_not_rise_again(tmp_path: Path) -> None:
-    more = ["learner.schedule=linear", "budget.minutes=20"]
-    leave(tmp_path, "budget_exhausted", "learner.schedule=linear", "learner.final_rate=0", budget_s=480.0, updates=40)
-    with pytest.raises(BadInput, match=r"learner\.schedule.*lora\.start_from=.*latest/adapter"):
-        find_folder(configure(tmp_path, *more, "learner.final_rate=0"))
-    shutil.rmtree(tmp_path / "quickstart")
-    leave(tmp_path, "budget_exhausted", "learner.schedule=linear", budget_s=480.0, updates=40)
-    assert find_folder(configure(tmp_path, *more)) == tmp_path / "quickstart"
+    (folder / (lost or "thesis.txt")).unlink(missing_ok=True)
+    start(configure(tmp_path, f"run.overwrite={'false' if lost else 'true'}"), problems("a"))
+    left, old = ({path.name for path in each.iterdir()} for each in (folder, tmp_path / "quickstart.old-1"))
+    assert left == {".microbudget-rl", "config.yaml", "identity.json", "problems.digest"}
+    assert old == {".microbudget-rl", "config.yaml", "summary.json", "thesis.tex"} - {lost}
 
 
 def test_origin_repeats_the_command_without_what_is_private(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from conf.load import dump, load
 from conf.schema import Config
 from conf.settings import changed
 from launch.session import ending
-from launch.session.admission import find_folder
+from launch.session.admission import admit
 from launch.session.ending import OnEnd, next_steps, write_ending
 from tests.actors.coordinator.test_actor import make_request
 from tests.actors.virtual_run import NO_PROBLEMS
@@ -89,22 +90,16 @@ def test_run_that_made_few_updates_names_the_command_that_continues_it(
         assert any("chat.py" in line for line in lines) == bool(updates)
         assert ("few-shot" in lines[-1]) == bool(updates)
         for arguments in found:
-            find_folder(load(arguments))
+            admit(load(arguments))
 
 
 def test_run_that_cannot_be_resumed_by_the_same_command_says_so(tmp_path: Path) -> None:
-    config, run = load(["conf=quickstart", f"run.folder={tmp_path}", "budget.minutes=2"]), RunFolder(tmp_path)
-    for spent_s, words in ((20.0, 0), (80.0, 1)):
+    given, run = ["conf=quickstart", f"run.folder={tmp_path}", "budget.minutes=2"], RunFolder(tmp_path)
+    for spent_s, anew in ((20.0, "false"), (80.0, "true")):
         run.write_spent(spent_s, LedgerRecord(start_s=40.0))
-        (line,) = next_steps(RunSummary(status="interrupted"), config, tmp_path)
-        assert line.count("budget.minutes=3") == words
-
-
-def test_command_that_would_start_the_run_anew_is_not_said_to_resume_it(tmp_path: Path) -> None:
-    for anew in (True, False):
-        config = load(["conf=quickstart", f"run.folder={tmp_path}", f"run.overwrite={str(anew).lower()}"])
-        (line,) = next_steps(RunSummary(status="interrupted"), config, tmp_path)
-        assert ("run.overwrite=true" in line) is anew
+        (line,) = next_steps(RunSummary(status="interrupted"), load([*given, f"run.overwrite={anew}"]), tmp_path)
+        assert ("budget.minutes=3" in line) == (spent_s == 80.0)
+        assert ("run.overwrite=true" in line) == (anew == "true")
 
 
 PLANNED = Planned(updates=12, update_s=5.0, start_s=40.0)
@@ -138,12 +133,7 @@ def test_command_learns_how_the_run_ended_and_runs_once(tmp_path: Path, capfd: p
     ],
 )
 def test_fault_of_the_command_is_said(
-    text: str,
-    reason: str,
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    text: str, reason: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     monkeypatch.setattr(ending, "PATIENCE_S", 0.05 if "sleep" in text else 60.0)
     command(text, tmp_path)(SUMMARY.model_copy(update={"reason": reason}), 3)

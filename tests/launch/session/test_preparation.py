@@ -1,4 +1,5 @@
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,12 @@ from actors.storage.folders import mark
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.storage.state import CoordinatorState
-from conf.errors import BadInput
 from conf.load import dump, load
+from conf.schema import Config
 from conf.settings import changed
 from launch.hardware.machine import detect
 from launch.plan.plan import make_plan
+from launch.session import preparation
 from launch.session.preparation import prepare, problem_counts
 from rewards.problems.rows import DUPLICATE
 from tests.launch.plan.plans import estimated
@@ -23,37 +25,32 @@ NONE = ProblemSet((), (), {})
 
 
 @pytest.fixture(autouse=True)
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.models.files.locate", lambda model: "nowhere")
-    monkeypatch.setattr("actors.models.adapters.pin_of", lambda model: "a" * 40)
-    monkeypatch.setattr("learner.model.architecture.check_architecture", lambda config, path: None)
-    monkeypatch.setattr("actors.models.adapters.check_adapter", lambda config, path: None)
-    monkeypatch.setattr("rewards.problems.loading.load_problems", lambda config, tokenizer: NONE)
-    monkeypatch.setattr("rewards.problems.candidates.load_with_candidates", lambda config, tokenizer: NONE)
-    monkeypatch.setattr("actors.models.files.load_tokenizer", lambda folder, path: None)
+def warmed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Replaces the search for model and data. Returns for each whether the warm start counted as over."""
+    asked = list[bool]()
+
+    def find_and_check(config: Config, warmed: bool) -> tuple[Config, str, ProblemSet, Sequence[str]]:
+        asked.append(warmed)
+        return changed(config, {"model.pin": "a" * 40}), "nowhere", NONE, ()
+
+    monkeypatch.setattr(preparation, "find_and_check", find_and_check)
+    return asked
 
 
-def test_a_warm_start_that_is_over_needs_its_source_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(*_: object) -> ProblemSet:
-        raise BadInput("gone")
-
-    monkeypatch.setattr("rewards.problems.candidates.load_with_candidates", gone)
+@pytest.mark.parametrize(("over", "begun"), [(True, False), (False, True), (True, True)])
+def test_a_warm_start_that_is_over_needs_its_source_no_more(
+    over: bool, begun: bool, warmed: list[bool], tmp_path: Path
+) -> None:
     config = load(["conf=quickstart", "dashboard.port=0", "model.dtype=float32", "warm_start.source=file:gone.jsonl"])
     checkpoint = tmp_path / "checkpoints" / "update-000003"
     mark(tmp_path, "run")
     checkpoint.mkdir(parents=True)
     link(checkpoint.parent / "latest", checkpoint)
-    plan = make_plan(config, detect("cpu"))
-    for over, begun in ((True, False), (False, True), (True, True)):
-        write_state(checkpoint, CoordinatorState(warm_start_over=over))
-        (tmp_path / "config.yaml").unlink(missing_ok=True)
-        if begun:
-            (tmp_path / "config.yaml").write_text(dump(changed(config, {"model.pin": "a" * 40})))
-        if over and begun:
-            assert prepare(plan, tmp_path, started_at=0.0).problems is NONE
-        else:
-            with pytest.raises(BadInput, match="gone"):
-                prepare(plan, tmp_path, started_at=0.0)
+    write_state(checkpoint, CoordinatorState(warm_start_over=over))
+    if begun:
+        (tmp_path / "config.yaml").write_text(dump(changed(config, {"model.pin": "a" * 40})))
+    prepare(make_plan(config, detect("cpu")), tmp_path, started_at=0.0, missing={})
+    assert warmed == [over and begun]
 
 
 def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path) -> None:
@@ -64,8 +61,7 @@ def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path) -> None:
     plan = make_plan(config, detect("cpu"))
     expected = estimated(plan)
     RunFolder(tmp_path).write_origin(Origin(command="as begun", planned=Planned(updates=9, update_s=1, start_s=1)))
-    note = (EventKind.FALLBACK, "no client", "NVIDIA's MPS")
-    request = prepare(plan, tmp_path, started_at=time.monotonic() - 30, notes=[note])
+    request = prepare(plan, tmp_path, started_at=time.monotonic() - 30, missing={"NVIDIA's MPS": "no client"})
     begun = RunRecord(tmp_path).origin()
     assert begun.command == "as begun"
     assert begun.planned

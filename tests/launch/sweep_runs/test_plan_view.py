@@ -109,7 +109,7 @@ def test_runs_are_planned_on_their_gpu_with_their_part_of_the_hours(
     gpus: int, minutes: int, mps: str, given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs at a time have no MPS of their own, which would see all GPUs."""
-    monkeypatch.setattr("launch.hardware.mps.installed", lambda: True)
+    monkeypatch.setattr("launch.hardware.machine.MPS_TOOL", "bash")
     seeds = "seeds=[0,1,2,3,4,5,6,7,8]"
     grid = read_grid(["conf=r8_instruct", seeds, "sweep.hours=9", "run.nvidia_mps=auto"])
     machines = divide(with_a40s(gpus), grid)

@@ -1,20 +1,24 @@
-"""Finds and checks model, adapter, problems and folder of an evaluation before anything expensive starts."""
+"""Behind evaluate.py: checks all that an evaluation needs before anything expensive starts, and writes its results."""
 
-import os
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from actors.evaluation.folder import EvaluationFolder
 from actors.evaluation.protocol import protocol_of
 from actors.evaluation.samples import PolicySamples
-from actors.messages import APART, AdapterRef
+from actors.evaluation.statistics import comparison
+from actors.messages import APART, AdapterRef, Status
 from actors.models.adapters import adopt_adapter, pinned
 from actors.models.files import load_tokenizer, locate, shape_from_config
 from actors.runtime.placement import Placement, place_engines
-from actors.runtime.process import VLLM_BUILDS, software_versions
-from actors.storage.documents import Protocol
+from actors.runtime.process import software_versions
+from actors.storage.documents import BenchmarkResult, EvaluationDocument, Protocol
 from actors.storage.folders import claim, is_marked
 from actors.storage.run_record import RunRecord
 from conf.catalogue import find_benchmarks
@@ -27,14 +31,18 @@ from conf.settings import changed
 from launch.hardware.machine import Machine, check_build
 from launch.plan.plan import possible_samples
 from launch.plan.refusal import check_engines
+from launch.reporting.benchmarks import notes, table_rows
+from launch.reporting.wording import cell
 from launch.session.admission import check_problems, result_of, take_over
 from rewards.pool import check_reward_functions
 from rewards.problems.loading import BenchmarkProblems, load_benchmark, load_held_out
 from rewards.problems.rows import RawProblem
+from rewards.verify.comparison import decide_by_text
+from rewards.verify.text.spelling import plain
 from rewards.weighted_sum import reward_function
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PreparedEvaluation:
     """An evaluation that can start.
 
@@ -108,27 +116,80 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
         files = {name: folder.path / "samples" / f"{each.benchmark.name}-{name}.jsonl" for name in adapters}
         own = [PolicySamples(each.problems, config.n, adapters[name], file) for name, file in files.items()]
         samples.append((each, own))
-    return PreparedEvaluation(
-        config=config,
-        folder=folder,
-        model_path=model_path,
-        placement=placement,
-        protocol=protocol,
-        samples=samples,
-    )
+    return PreparedEvaluation(config, folder, model_path, placement, protocol, samples)
 
 
 def check_request(config: CommandLine, machine: Machine) -> None:
     """Raise BadInput for mistakes that do not depend on the model."""
     if not machine.present:
         raise BadInput(f"device={config.device}: this machine has no {machine.name}; leave it out")
-    check_build(config, machine, software_versions(VLLM_BUILDS))
+    check_build(config, machine)
     if not config.benchmarks:
         raise BadInput("benchmarks=[]: nothing to evaluate on; name some, such as benchmarks=[aime24,amc23]")
     if config.eval.temperature == 0 and config.n > 1:
         raise BadInput(f"n={config.n} with eval.temperature=0: all samples would be the same; set n=1")
-    if not os.path.lexists(config.adapter) and (run := run_of(config.adapter)):
-        names = ", ".join(each.name for each in RunRecord(run).checkpoints.all) or "no checkpoint yet"
-        raise BadInput(
-            f"adapter={config.adapter}: the run in {near(run)} has {names}; name one, or resume it until it has one"
-        )
+
+
+spelled = cache(plain)
+
+
+def alike(answer: str, other: str) -> bool:
+    """Whether two answers are the same by the verifier's rules for text and numbers, without algebra."""
+    return decide_by_text(spelled(answer), spelled(other)) is Status.CORRECT
+
+
+def write_results(evaluation: PreparedEvaluation, status: str) -> EvaluationDocument:
+    """Write evaluation.json and evaluation.md from all complete rounds, and the results so far of other benchmarks.
+    Return the content of evaluation.json.
+    """
+    written, names = evaluation.folder.document(), {problems.benchmark.name for problems, _ in evaluation.samples}
+    others = [each for each in (written.benchmarks if written else ()) if each.name not in names]
+    found = [scores_on(*each, evaluation) for each in evaluation.samples]
+    document = EvaluationDocument(
+        status=status,
+        protocol=evaluation.protocol,
+        benchmarks=others + [result for result in found if result],
+        versions=written.versions if written and status == "completed" else software_versions(),
+    )
+    evaluation.folder.write(document, markdown(document))
+    return document
+
+
+def scores_on(
+    problems: BenchmarkProblems, policies: list[PolicySamples], evaluation: PreparedEvaluation
+) -> BenchmarkResult | None:
+    """Return the scores on a benchmark over the rounds that all policies have completed; None without one."""
+    if not (rounds := min(policy.rounds for policy in policies)):
+        return None
+    samples = [policy.of_rounds(rounds) for policy in policies]
+    found = [policy.scores(own, alike) for policy, own in zip(policies, samples, strict=True)]
+    return BenchmarkResult(
+        name=problems.benchmark.name,
+        source=problems.benchmark.source,
+        problems=len(problems.problems),
+        filtered_counts=problems.filtered_counts,
+        n=evaluation.config.n,
+        limit=evaluation.config.limit,
+        base=found[0],
+        adapter=found[1] if len(found) > 1 else None,
+        paired=comparison(*samples) if len(found) > 1 else None,
+    )
+
+
+def results_table(document: EvaluationDocument) -> Table:
+    headings, *body = table_rows(document)
+    view = Table(box=SIMPLE_HEAD)
+    for number, heading in enumerate(headings):
+        view.add_column(heading, justify="left" if number < 2 else "right")
+    for row in body:
+        view.add_row(*map(Text, row))
+    return view
+
+
+def markdown(document: EvaluationDocument) -> str:
+    """Return the results as a Markdown table, with the notes below it."""
+    found = table_rows(document)
+    rows = [f"| {' | '.join(map(cell, row))} |" for row in found]
+    if found:
+        rows.insert(1, "|" + " --- |" * len(found[0]))
+    return "\n".join([*rows, "", *(f"{cell(line)}\n" for line in notes(document))])

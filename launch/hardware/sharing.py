@@ -1,0 +1,156 @@
+"""Two processes on one GPU: tries NVIDIA's MPS, and mapping another's memory, before a run is planned."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from actors.runtime.placement import Placement
+from actors.runtime.process import MPS_TOOL, end_with
+from conf.errors import BadInput
+from conf.schema import Config
+from conf.signals import scratch_folder
+from launch.hardware.gpus import Gpu, seeing
+from launch.hardware.machine import Machine
+
+CLIENT = f"""
+import os, subprocess
+os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # as the learner
+import torch
+ones = torch.ones(64, 64, device="cuda")
+assert (ones @ ones == 64).all()
+servers = subprocess.run(["{MPS_TOOL}"], input="get_server_list\\n", capture_output=True, text=True).stdout
+assert any(map(str.isdigit, servers.split())), "it computed without a server"
+"""
+"""Program of a client of MPS: it computes on the GPU, and looks for a server of the service, because CUDA computes
+without one, and says nothing, if it does not reach the service."""
+
+HOLDER = """
+import os, subprocess, sys
+for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+    os.environ.pop(name, None)  # as the holder of a run's weights
+import torch
+from actors.rollout.shared_weights import handles
+subprocess.run([sys.executable, "-c", sys.argv[1]], input=handles(torch.nn.Linear(512, 512, device="cuda")), check=True)
+"""
+READER = """
+import os, pickle, sys
+os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # as the learner, which maps the weights
+assert pickle.load(sys.stdin.buffer)["weight"].any()
+"""
+"""Programs of two processes: each ends with an error unless the second one reads the memory of the first."""
+
+TRY_S, QUIT_S = 120.0, 20.0
+"""Seconds that a program gets, which imports torch and takes a context on the GPU, and that MPS has to end. The first
+client of MPS starts its server, which looks at all GPUs."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What works on a machine.
+
+    machine: the machine with these facts.
+    no_mps, no_ipc: why it does not work; empty if it does, or if it was not tried.
+    end_mps: ends the service, which otherwise runs as long as the context of `tried`.
+    """
+
+    machine: Machine
+    no_mps: str
+    no_ipc: str
+    end_mps: Callable[[], None]
+
+
+@contextlib.contextmanager
+def tried(config: Config, machine: Machine) -> Iterator[Trial]:
+    """Try what a run with these settings may use on this machine, and keep a service of MPS that works running for all
+    processes started within the context. A cluster's GPUs are not tried, nor is one that is not here.
+    """
+    gpus = () if machine.nodes else machine.cards
+    no_mps = no_ipc = ""
+    with contextlib.ExitStack() as service:
+        overlap = config.run.nvidia_mps == "auto" and config.learner.max_staleness > 0
+        if gpus and machine.mps and (config.run.mps or overlap):
+            if no_mps := service.enter_context(mps_service(gpus)):
+                service.close()
+        elif not machine.mps and config.run.mps:
+            no_mps = f"it needs {MPS_TOOL} on the PATH, and no Ray cluster"
+        if len(gpus) == 1 and machine.ipc and config.model.shared_weights != "off":
+            no_ipc = ipc_fault(gpus[0])
+        facts = replace(machine, mps=machine.mps and not no_mps, ipc=machine.ipc and not no_ipc, tried=True)
+        yield Trial(facts, no_mps, no_ipc, service.close)
+
+
+@contextlib.contextmanager
+def mps_service(gpus: Sequence[Gpu]) -> Iterator[str]:
+    """Run a service of MPS for all processes started within the context, and yield why no client can compute on the GPU
+    with the most free memory; empty if one can. gpus: those that this process may use.
+
+    The service sees all GPUs in the order of PCI buses; otherwise it would renumber its clients' GPUs. It ends with
+    this process, even after kill -9.
+    """
+    with scratch_folder("mps-") as folder:
+        places = {f"CUDA_MPS_{name}_DIRECTORY": str(folder) for name in ("PIPE", "LOG")}
+        os.environ |= places
+        environment = os.environ | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        environment.pop("CUDA_VISIBLE_DEVICES", None)
+        nothing, end = subprocess.DEVNULL, partial(end_with, os.getpid())
+        service = subprocess.Popen(
+            [MPS_TOOL, "-f"], env=environment, stdin=nothing, stdout=nothing, stderr=nothing, preexec_fn=end
+        )
+        try:
+            fault = _fault("a client of NVIDIA's MPS", CLIENT, gpu=max(gpus, key=lambda gpu: gpu.free or 0))
+            if fault and (log := folder / "control.log").is_file():
+                fault += f"; the service says: {''.join(log.read_text(errors='replace').splitlines()[-1:])}"
+            yield fault
+        finally:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run([MPS_TOOL], input="quit\n", text=True, capture_output=True, timeout=QUIT_S)
+                service.wait(QUIT_S)
+            service.kill()
+            service.wait()
+            for name in places:
+                os.environ.pop(name)
+
+
+def ipc_fault(gpu: Gpu) -> str:
+    """Try on a GPU whether one process can map what another one holds in its memory. Return why not; empty if it can.
+
+    Some containers and virtual GPUs forbid it. That is CUDA's part of sharing weights: vLLM's daemon and loader are
+    first used when a run's actors start.
+    """
+    return _fault("mapping GPU memory of another process", HOLDER, READER, gpu=gpu)
+
+
+def _fault(what: str, *program: str, gpu: Gpu) -> str:
+    """Run a program of Python, with arguments, that sees a GPU. Return why it failed; empty if it did not."""
+    command, environment = [sys.executable, "-c", *program], os.environ | seeing(gpu)
+    try:
+        subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=TRY_S)
+    except subprocess.TimeoutExpired:
+        return f"{what} took more than {TRY_S:g} s"
+    except subprocess.CalledProcessError as error:
+        said = [line for line in error.stderr.splitlines() if "Error" in line] or [str(error)]
+        return f"{what} failed: {said[0]}"
+    return ""
+
+
+def check_sharing(asked: Config, placement: Placement, trial: Trial, gpus: Sequence[Gpu], mps: bool) -> None:
+    """Raise BadInput if a way of sharing a GPU was asked for and is not possible as placed or by a fault, or if engine
+    and learner share a GPU that takes one process; MPS counts as one. mps: whether the plan uses it.
+    """
+    alone = "engine and learner share no GPU of this machine"
+    for key, on, apart, fault in (
+        ("run.nvidia_mps", asked.run.mps, placement.device != "cuda" or not placement.shared, trial.no_mps),
+        ("model.shared_weights", asked.model.shares_weights, not placement.weights, trial.no_ipc),
+    ):
+        if on and (apart or fault):
+            raise BadInput(f"{key}=on: {alone if apart else fault}; leave it out")
+    for gpu in gpus if placement.shared and not mps else ():
+        if gpu.exclusive:
+            raise BadInput(
+                f"GPU {gpu.index}, {gpu.name}, has compute mode Exclusive_Process, and engine and learner are two"
+                f" processes: run sudo nvidia-smi -i {gpu.index} -c 0, or give run.nvidia_mps=on"
+            )
