@@ -14,6 +14,7 @@ settings and the metrics. The repository is private unless private=false. The to
 environment. dry_run=true prints the files and the card, and needs neither token nor network.
 """
 
+import json
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from rich.console import Console
 
+from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput, in_brief
@@ -78,7 +80,7 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
 
     An adapter is a copy from a checkpoint with checksums; a merged model is new, and therefore verified.
     """
-    from launch.after.artifact import write_adapter, write_verified
+    from launch.after.artifact import write_verified
     from launch.after.card import model_card
     from launch.reporting.page import run_report
 
@@ -96,8 +98,11 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
         origin = run.origin.model_copy(update={"command": ""})
         run = replace(run, name=name.partition("/")[2], config=public(run.config), origin=origin)
         if form == "adapter":
-            write_adapter(trained, files, trained.base_name)
-        elif fault := write_verified(trained, form, "", "", files, console):
+            shutil.copyfile(trained.adapter / WEIGHTS_FILE, files / WEIGHTS_FILE)
+            stated = json.loads((trained.adapter / CONFIG_FILE).read_text())
+            stated["base_model_name_or_path"] = trained.base_name
+            (files / CONFIG_FILE).write_text(json.dumps(stated, indent=2) + "\n")
+        elif fault := write_verified(trained, False, files, console):
             console.print(f"Not published: {fault}")
             return 1
         settings = yaml.safe_dump(public(public_settings(trained.config)), sort_keys=False, allow_unicode=True)

@@ -7,13 +7,9 @@ nearest number would be the base model's own.
 
 import json
 import shutil
-from collections.abc import Iterator
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -25,27 +21,20 @@ LOST = 2**16
 """Number of values of the 16 bits that bfloat16 lacks compared with float32."""
 
 
-def summed(adapter: Path, base: Path) -> Iterator[tuple[Path, str, Tensor, torch.dtype]]:
-    """Yield file, name, value and original type of each weight. Weights that the adapter changes are float32 sums."""
-    stated, changes = json.loads((adapter / CONFIG_FILE).read_text()), load_file(adapter / WEIGHTS_FILE)
-    scale = scale_of(stated)
-    for file in weight_files(base):
-        with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118  # no mapping
-                weight = weights.get_tensor(name)
-                dtype, module = weight.dtype, f"base_model.model.{name.removesuffix('.weight')}"
-                if name.endswith(".weight") and f"{module}.lora_A.weight" in changes:
-                    a, b = (changes[f"{module}.lora_{side}.weight"].float() for side in "AB")
-                    weight = weight.float() + scale * (b @ a)
-                yield file, name, weight, dtype
-
-
 def write_merged(trained: Trained, folder: Path, whole: bool) -> None:
     """Write the merged model and the base model's other files into an empty folder. whole: in float32, not rounded."""
     base, chance = Path(trained.model_path), torch.Generator().manual_seed(0)
-    for file, weights in groupby(summed(trained.adapter, base), key=itemgetter(0)):
-        parts = {name: rounded(weight, torch.float32 if whole else dtype, chance) for _, name, weight, dtype in weights}
-        save_file(parts, folder / file.name, metadata={"format": "pt"})
+    scale = scale_of(json.loads((trained.adapter / CONFIG_FILE).read_text()))
+    changes = load_file(trained.adapter / WEIGHTS_FILE)
+    for file in weight_files(base):
+        weights = load_file(file)
+        for name, weight in weights.items():
+            dtype, module = weight.dtype, f"base_model.model.{name.removesuffix('.weight')}"
+            if name.endswith(".weight") and f"{module}.lora_A.weight" in changes:
+                a, b = (changes[f"{module}.lora_{side}.weight"].float() for side in "AB")
+                weight = weight.float() + scale * (b @ a)
+            weights[name] = rounded(weight, torch.float32 if whole else dtype, chance)
+        save_file(weights, folder / file.name, metadata={"format": "pt"})
     for file in {file for pattern in MODEL_FILES for file in base.glob(pattern)}:
         if file.suffix != ".safetensors":
             shutil.copyfile(file, folder / file.name)

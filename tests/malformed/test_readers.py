@@ -54,7 +54,7 @@ TYPED: dict[tuple[str, ...], list[str]] = {
     ("samples", "{trained}"): [f"limit={MANY}", "show=wors", "{finished}"],
     ("export", "{trained}"): ["checkpoint=../../..", "typ=f16"],
     ("push", "{trained}"): ["dry_run=true", "to=a/b/c", "to=me/mi ne"],
-    ("push", "{trained}", "to=a/b"): ["format=gguf"],
+    ("push", "{trained}", "to=a/b"): ["format=int8"],
     ("chat",): ["{here}"],
     ("serve", "{trained}"): [f"port={MANY}", "host=no such host"],
     ("doctor",): ["measure=maybe", "device=none"],
