@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import constants
 
 from launch import push
-from launch.after import artifact, card
+from launch.after import artifact
 from launch.after.trained import Trained
 from tests.hub import TOKEN, Hub, running_hub
 from tests.run_folders import write_run
@@ -143,16 +143,15 @@ def test_dry_run_shows_all_and_needs_nothing(
     assert "library_name: peft" in said
 
 
-def test_model_of_the_hub_is_named_with_its_licence(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_of_the_hub_is_named_with_its_commit(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trained, "base_name", "someone/base")
-    monkeypatch.setattr(card, "name_on_hub", lambda model: ("someone/base", "a" * 40))
-    hub.cards["someone/base"] = {"license": "mit"}
+    monkeypatch.setattr(push, "name_on_hub", lambda model: ("someone/base", "a" * 40))
     assert push.main([str(run), "to=me/mine"]) == 0
-    wanted = {"base_model": "someone/base", "base_model_relation": "adapter", "license": "mit"}
+    wanted = {"base_model": "someone/base", "base_model_relation": "adapter"}
     assert wanted.items() <= metadata(hub).items()
     body = hub.files["me/mine"]["README.md"].decode()
     pin = "a" * 40
-    for said in (f"| someone/base@{pin} |", f'"revision": "{pin}"', f"vllm serve someone/base --revision {pin}"):
+    for said in (f'"revision": "{pin}"', f"vllm serve someone/base --revision {pin}"):
         assert said in body
 
 
