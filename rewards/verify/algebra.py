@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from rewards.verify.numbers import Number, number, rounds
-from rewards.verify.text.brackets import depth
+from rewards.verify.text import depth
 
 RELATIVE_ERROR = 1e-6
 """Relative error within which two numbers must agree; math-verify only rounds to six decimals."""

@@ -20,7 +20,7 @@ from rewards.verify.names import (
 )
 from rewards.verify.numbers import number, rounds
 from rewards.verify.shapes import Kind, Shape, shape
-from rewards.verify.text.brackets import depth, split
+from rewards.verify.text import depth, split
 from rewards.verify.text.words import TEXT, choice, labelled, phrase, product
 from rewards.verify.units import compatible, compound, quantity, same
 
