@@ -48,7 +48,7 @@ def export(trained: Trained, whole: bool, target: Path, console: Console) -> int
     if ours := next(filter(read_mark, target.resolve().parents), None):
         raise BadInput(f"to={target}: {ours} is only for the files of a run or a sweep; give to=ANOTHER")
     console.print(f"Exporting {near(trained.checkpoint)} …")
-    from launch.after.artifact import write_verified
+    from launch.after.merged import write_verified
 
     with contextlib.ExitStack() as place:
         try:

@@ -89,7 +89,7 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
 
     An adapter is a copy from a checkpoint with checksums; a merged model is new, and therefore verified.
     """
-    from launch.after.artifact import write_verified
+    from launch.after.merged import write_verified
     from launch.reporting.page import run_report
 
     name, form = given["to"], given.get("format", "adapter")
