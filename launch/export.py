@@ -1,18 +1,16 @@
-"""Write a run's trained model in a format for other software, and verify it.
+"""Merge a run's trained adapter into its base model, and verify the result.
 
-    python launch/export.py RUN_FOLDER [format=merged|gguf|adapter] [type=float32|q8_0|f16] [to=FOLDER]
-        [checkpoint=latest|best|update-…]
+    python launch/export.py RUN_FOLDER [to=FOLDER] [type=float32] [checkpoint=latest|best|update-…]
 
 Examples:
 
-    python launch/export.py runs/quickstart                            # for transformers, vLLM and the like
-    python launch/export.py runs/quickstart format=gguf type=q8_0      # one file, for llama.cpp and the like
-    python launch/export.py runs/first format=adapter to=adder checkpoint=latest
+    python launch/export.py runs/quickstart
+    python launch/export.py runs/quickstart type=float32
+    python launch/export.py runs/first to=adder checkpoint=latest
 
-merged: a folder in Hugging Face format, in the base model's dtype; type=float32 loses nothing. gguf: one file, with
-type=q8_0 (half the size) or type=f16. adapter: the plain PEFT adapter. The export appears in exports/, or in the folder
-that `to` names, after it is verified. If it does not agree with the trained adapter, nothing is exported and the exit
-code is 1.
+The merged model is a folder in Hugging Face format, for transformers, vLLM and the like, in the base model's dtype;
+type=float32 loses nothing. It appears in exports/, or in the folder that `to` names, after it is verified. If it does
+not agree with the trained adapter, nothing is exported and the exit code is 1.
 """
 
 import contextlib
@@ -30,17 +28,7 @@ from conf.signals import scratch_folder
 from launch.after.trained import Trained, find_trained, prepare_torch
 from rewards.problems.chat import reminder
 
-TYPES = {"merged": ("", "float32"), "gguf": ("q8_0", "f16"), "adapter": ("",)}
-"""Format → its dtypes, the default first; empty means the dtype of the base model or of the adapter."""
-
-LOADED_BY = {
-    "merged": 'transformers: AutoModelForCausalLM.from_pretrained("{target}"), or: vllm serve {target}',
-    "gguf": "llama.cpp: llama-cli -m {target}/{name}-{kind}.gguf",
-    "adapter": 'peft: PeftModel.from_pretrained(BASE, "{target}"), where BASE is the loaded {base}',
-}
-"""Format → how other software loads it."""
-
-OPTIONS = {"format": tuple(TYPES), "to": (), "checkpoint": (), "type": ("float32", "q8_0", "f16")}
+OPTIONS = {"to": (), "checkpoint": (), "type": ("float32",)}
 
 
 @command("export.py", __doc__)
@@ -49,27 +37,19 @@ def main(arguments: list[str]) -> int:
     folder, given = run_and_options(arguments, OPTIONS)
     prepare_torch()
     trained = find_trained(folder, given.get("checkpoint", ""))
-    return export(trained, given.get("format", "merged"), given.get("type", ""), given.get("to"), PlainConsole())
+    name = "-".join((trained.run.path.resolve().name, trained.checkpoint.name, given.get("type", "merged")))
+    return export(trained, "type" in given, Path(given.get("to") or Path("exports", name)), PlainConsole())
 
 
-def export(trained: Trained, form: str, kind: str, to: str | None, console: Console) -> int:
+def export(trained: Trained, whole: bool, target: Path, console: Console) -> int:
     """Write an export into a temporary folder, verify it, and rename it. Return the exit code."""
-    if kind and kind not in TYPES[form]:
-        others = [other for other, kinds in TYPES.items() if kind in kinds]
-        raise BadInput(f"type={kind}: not a type of format={form}; give format={others[0]}, or leave it out")
-    kind = kind or TYPES[form][0]
-    name = f"{trained.run.path.resolve().name}-{trained.checkpoint.name}"
-    target = Path(to) if to else Path("exports", f"{name}-{kind or form}")
     if os.path.lexists(target):
         raise BadInput(f"{target} already exists: delete it, or give to=ANOTHER")
     if ours := next(filter(read_mark, target.resolve().parents), None):
         raise BadInput(f"to={target}: {ours} is only for the files of a run or a sweep; give to=ANOTHER")
-    console.print(f"Exporting {near(trained.checkpoint)} as {form} …")
-    from launch.after.artifact import write_verified
-    from launch.after.gguf_file import check_convertible
+    console.print(f"Exporting {near(trained.checkpoint)} …")
+    from launch.after.merged import write_verified
 
-    if form == "gguf":
-        check_convertible(trained)
     with contextlib.ExitStack() as place:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,13 +57,13 @@ def export(trained: Trained, form: str, kind: str, to: str | None, console: Cons
         except OSError as error:
             raise BadInput(f"to={target}: cannot be written to ({error.strerror}); name another folder") from None
         (made := scratch / "export").mkdir()
-        if fault := write_verified(trained, form, kind, name, made, console):
+        if fault := write_verified(trained, whole, made, console):
             console.print(f"Not exported: {fault}")
             return 1
         made.rename(target)
     console.print(f"{target}: verified")
-    how = LOADED_BY[form].format(target=target, name=name, kind=kind, base=trained.base_name)
-    console.print(f"Load it with {how}", *reminder(trained.config), sep="\n")
+    how = f'AutoModelForCausalLM.from_pretrained("{target}")'
+    console.print(f"Load it with transformers, {how}, or: vllm serve {target}", *reminder(trained.config), sep="\n")
     return 0
 
 

@@ -14,31 +14,36 @@ settings and the metrics. The repository is private unless private=false. The to
 environment. dry_run=true prints the files and the card, and needs neither token nor network.
 """
 
+import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import yaml
-from huggingface_hub import HfApi, get_session
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub import HfApi, ModelCard, ModelCardData, get_session
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from rich.console import Console
 
+from actors.formats import money
+from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
+from actors.models.files import BUNDLED, name_on_hub
+from actors.models.sizes import padded_rank
+from actors.storage.checkpoints import version_of
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command
 from conf.errors import BadInput, in_brief
 from conf.load import RECORD, public_settings, unmoved, with_texts
 from conf.schema import among, marked
 from conf.signals import scratch_folder
-from launch.after.trained import find_trained, prepare_torch
-from launch.reporting.history import read_run
+from launch.after.trained import Trained, find_trained, prepare_torch
+from launch.reporting.history import Run, read_run
+from rewards.problems.chat import reminder
 
 YES_NO = ("true", "false")
 OPTIONS = {
@@ -50,6 +55,8 @@ OPTIONS = {
 
 TOKEN = "HF_TOKEN"
 """Environment variable of the token, the only place it is read from."""
+
+TEMPLATE = Path(__file__).parent / "after" / "templates" / "card.md"
 
 PATH = re.compile(r"(/[^/\s{}]+){2,}")
 """Pattern of an absolute path, perhaps of another machine. A prompt may also begin with a slash."""
@@ -69,6 +76,10 @@ def main(arguments: list[str]) -> int:
             raise HFValidationError("the owner is missing")
     except HFValidationError as error:
         raise BadInput(f"to={name}: {error}; give to=OWNER/NAME, such as to=me/my-model") from None
+    if given.get("dry_run") != "true" and not os.environ.get(TOKEN, "").strip():
+        raise BadInput(
+            f"to={name}: set {TOKEN} in the environment to a token of the Hugging Face Hub with write access"
+        )
     prepare_torch()
     return push(folder, given, PlainConsole())
 
@@ -78,31 +89,28 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
 
     An adapter is a copy from a checkpoint with checksums; a merged model is new, and therefore verified.
     """
-    from launch.after.artifact import write_adapter, write_verified
-    from launch.after.card import model_card
+    from launch.after.merged import write_verified
     from launch.reporting.page import run_report
 
-    name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
+    name, form = given["to"], given.get("format", "adapter")
     trained = find_trained(folder, given.get("checkpoint", ""))
     if trained.run.finished() is None:
         raise BadInput(f"the run in {folder} has not finished: its model card needs the result, so resume it first")
-    licence = ""
-    if not dry:
-        api = connect(name)
-        check_repository(api, name, overwrite=given.get("overwrite") == "true")
-        licence = licence_on_hub(api, trained.base_name)
     with scratch_folder("microbudget-push-") as files:
         run = read_run(folder)
         origin = run.origin.model_copy(update={"command": ""})
         run = replace(run, name=name.partition("/")[2], config=public(run.config), origin=origin)
         if form == "adapter":
-            write_adapter(trained, files, trained.base_name)
-        elif fault := write_verified(trained, form, "", "", files, console):
+            shutil.copyfile(trained.adapter / WEIGHTS_FILE, files / WEIGHTS_FILE)
+            stated = json.loads((trained.adapter / CONFIG_FILE).read_text())
+            stated["base_model_name_or_path"] = trained.base_name
+            (files / CONFIG_FILE).write_text(json.dumps(stated, indent=2) + "\n")
+        elif fault := write_verified(trained, False, files, console):
             console.print(f"Not published: {fault}")
             return 1
         settings = yaml.safe_dump(public(public_settings(trained.config)), sort_keys=False, allow_unicode=True)
         report = run_report(run, settings)
-        card = model_card(trained, run, report.markdown, form, name, licence)
+        card = model_card(trained, run, report.markdown, form, name)
         card.save(files / "README.md")
         (training := files / "training").mkdir()
         (training / trained.run.report.name).write_text(report.html, encoding="utf-8")
@@ -111,64 +119,66 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
             shutil.copyfile(trained.run.metrics, training / trained.run.metrics.name)
         for file in sorted(file for file in files.rglob("*") if file.is_file()):
             console.print(f"{file.stat().st_size:13,} bytes  {file.relative_to(files)}")
-        if dry:
+        if given.get("dry_run") == "true":
             console.print(f"{card}\nNothing was uploaded: without dry_run=true, all goes to {name}")
             return 0
-        with hub_refusals(name):
-            address = api.create_repo(name, private=given.get("private") != "false", exist_ok=True)
-            message = f"{trained.run.path.resolve().name}, {trained.checkpoint.name}, as {form}"
-            api.upload_folder(repo_id=name, folder_path=files, commit_message=message)
+        message = f"{trained.run.path.resolve().name}, {trained.checkpoint.name}, as {form}"
+        address = upload(files, name, given.get("private") != "false", given.get("overwrite") == "true", message)
     console.print(f"Published: {address}")
     return 0
 
 
-def connect(name: str) -> HfApi:
-    """Return the hub's client with the token in the environment. Raises BadInput without a token."""
-    if not (token := os.environ.get(TOKEN, "").strip()):
-        raise BadInput(
-            f"to={name}: set {TOKEN} in the environment to a token of the Hugging Face Hub with write access"
-        )
+def model_card(trained: Trained, run: Run, report: str, form: str, repository: str) -> ModelCard:
+    """Return a card with the hub's metadata, the run's report in Markdown, instructions, and limits."""
+    version, base = version_of(trained.checkpoint), trained.base_name
+    on_hub, price = "/" in base, trained.config.budget.price_per_hour
+    metadata = ModelCardData(
+        base_model=base if on_hub else None,
+        base_model_relation={"adapter": "adapter", "merged": "finetune"}[form] if on_hub else None,
+        library_name={"adapter": "peft", "merged": "transformers"}[form],
+        pipeline_tag="text-generation",
+        tags=["reinforcement-learning", "rlvr", "grpo", "lora", "reasoning", "microbudget-rl"],
+    )
+    return ModelCard.from_template(
+        metadata,
+        template_path=str(TEMPLATE),
+        repository=repository,
+        base=base if on_hub else "FOLDER_OF_THE_BASE_MODEL",
+        revision=name_on_hub(trained.config.model)[1],
+        form=form,
+        rank=padded_rank(trained.config.lora.rank),
+        report=report,
+        cost="" if (cost := run.summary.cost) is None else f"{money(cost)} at {price:g} per hour",
+        version=version,
+        described=run.summary.result.update if run.summary.result else version,
+        repacked=trained.config.model.path == BUNDLED,
+        reminder="".join(reminder(trained.config)),
+    )
+
+
+def upload(files: Path, name: str, private: bool, overwrite: bool, message: str) -> str:
+    """Upload a folder as one commit to a repository, a new one unless `overwrite`. Return the repository's address.
+
+    Raises BadInput if the hub refuses, is silent, or sends a response that its library cannot read.
+    """
     get_session().timeout = httpx2.Timeout(SILENCE_S)
     disable_progress_bars()
-    return HfApi(token=token)
-
-
-def check_repository(api: HfApi, name: str, overwrite: bool) -> None:
-    """Raise BadInput if the hub refuses the token, or the repository has files and `overwrite` is false."""
-    files: set[str] = set()
-    with hub_refusals(name):
-        api.whoami()
-        with suppress(RepositoryNotFoundError):
-            files = {file.rfilename for file in api.model_info(name, timeout=SILENCE_S).siblings or ()}
-    if files - {".gitattributes"} and not overwrite:
-        raise BadInput(f"to={name}: already has files; give another name, or overwrite=true for a new commit")
-
-
-def licence_on_hub(api: HfApi, base: str) -> str:
-    """Return the licence in a model's card on the hub; empty for a local model, or if it cannot be read."""
-    if "/" in base:
-        with suppress(BadInput), hub_refusals(base):
-            card = api.model_info(base, timeout=SILENCE_S).card_data
-            return str((card and card.get("license")) or "")
-    return ""
-
-
-@contextmanager
-def hub_refusals(name: str) -> Iterator[None]:
-    """Raise BadInput if the hub refuses, is silent, or sends a response that its library cannot read."""
+    api = HfApi(token=os.environ[TOKEN].strip())
     try:
-        yield
+        address = api.create_repo(name, private=private, exist_ok=overwrite)
+        api.upload_folder(repo_id=name, folder_path=files, commit_message=message)
     except (httpx2.HTTPError, OfflineModeIsEnabled, AttributeError, LookupError, TypeError, ValueError) as error:
         cause = type(error).__name__  # a transport error may quote the token
         if isinstance(error, HfHubHTTPError):
-            cause = f"HTTP {error.response.status_code}"
-            if "json" in error.response.headers.get("content-type", ""):  # else a page of some proxy
-                cause = in_brief(error)
-            if error.response.status_code in (401, 403):
-                cause = f"the token in {TOKEN} has no write access"
+            denied, page = f"the token in {TOKEN} has no write access", f"HTTP {error.response.status_code}"
+            taken = "it already exists: give another name, or overwrite=true for a new commit"
+            cause = {401: denied, 403: denied, 409: taken}.get(error.response.status_code) or (
+                in_brief(error) if "json" in error.response.headers.get("content-type", "") else page  # of some proxy
+            )
         raise BadInput(
             f"to={name}: the request to the Hugging Face Hub failed ({cause}); correct that or try again"
         ) from None
+    return str(address)
 
 
 def public(settings: dict[str, Any]) -> Any:

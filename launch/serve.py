@@ -50,13 +50,8 @@ def main(arguments: list[str]) -> int:
     checkpoint, address = printable(near(trained.checkpoint)), f"{f'[{host}]' if ':' in host else host}:{port}"
     said = f"Starting a server of {checkpoint}: http://{address}/v1 has the models base and trained"
     print(said, *reminder(trained.config), sep="\n", flush=True)
-    return watch(server)
-
-
-def watch(server: list[str]) -> int:
-    """Run the server, which has temporary files of its own, to its end. Return its exit code."""
     with scratch_folder("serve-") as temporary:
-        environment = os.environ | {"TMPDIR": str(temporary)}
+        environment = os.environ | {"TMPDIR": str(temporary)}  # its temporary files go with it
         # It has a group of its own, so that Ctrl-C reaches this process alone.
         code = subprocess.call(server, env=environment, process_group=0, preexec_fn=partial(end_with, os.getpid()))
     return code if code >= 0 else 128 - code

@@ -32,7 +32,6 @@ class Hub:
     asked: list[str] = field(default_factory=list)
     created: list[dict[str, Any]] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
-    cards: dict[str, dict[str, Any]] = field(default_factory=dict)
     silent: str = "none"
     nonsense: str = "none"
     endless: str = "none"
@@ -97,15 +96,14 @@ def running_hub() -> Iterator[Hub]:
 def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
     """Status, content and headers of a response."""
     asked = json.loads(body) if body[:1] == b"{" and b"\n" not in body.strip() else {}
-    if path == "/api/whoami-v2":
-        return 200, {"name": "me", "type": "user", "auth": {"accessToken": {"role": "write"}}}
     if path == "/api/validate-yaml":
         return 200, {"errors": [], "warnings": []}
     if path == "/api/repos/create":
         name = f"{asked.get('organization') or 'me'}/{asked['name']}"
+        code = 409 if name in hub.files else 200
         hub.created.append(asked)
         hub.files.setdefault(name, {".gitattributes": b""})
-        return 200, {"url": f"{hub.url}/{name}", "name": name}
+        return code, {"url": f"{hub.url}/{name}", "name": name}
     if "/resolve/" in path:
         name, _, place = path[1:].partition("/resolve/")
         commit, _, file = place.partition("/")
@@ -123,7 +121,7 @@ def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
             return 200, {"id": name, "sha": commit, "siblings": []}
         tree = ({"path": path, "size": len(content)} for path, content in commits[commit].items())
         return 200, [{"type": "file", "oid": "0" * 40, **file} for file in tree]
-    if name not in hub.files and name not in hub.cards:
+    if name not in hub.files:
         return 404, {"error": "Repository not found"}, (("X-Error-Code", "RepoNotFound"),)
     if rest[:1] == ["preupload"]:
         modes = {"uploadMode": "regular", "shouldIgnore": False}
@@ -137,4 +135,4 @@ def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
                 hub.files[name][value["path"]] = base64.b64decode(value["content"])
         return 200, {"commitUrl": f"{hub.url}/{name}/commit/1", "commitOid": "1" * 40, "success": True}
     siblings = [{"rfilename": path} for path in hub.files.get(name, {})]
-    return 200, {"id": name, "sha": "0" * 40, "siblings": siblings, "cardData": hub.cards.get(name)}
+    return 200, {"id": name, "sha": "0" * 40, "siblings": siblings}

@@ -1,7 +1,6 @@
 """Run folders with a checkpoint whose adapter changes a tiny model."""
 
 import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -83,22 +82,3 @@ def sample(number: int, name: str, right: bool) -> dict[str, object]:
         "status": "correct" if right else "wrong",
         "extracted": str(answer),
     }
-
-
-def write_model(folder: Path, like: Path, kind: str, **changed: int) -> Path:
-    """A random model of the kind qwen2 (with biases), qwen3 or llama_untied, with the tokenizer of another."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    shutil.copytree(like, folder)
-    stated = json.loads((like / "config.json").read_text())
-    kept = """vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads
-        head_dim max_position_embeddings initializer_range bos_token_id eos_token_id pad_token_id"""
-    sizes = {key: stated[key] for key in kept.split()} | ({"head_dim": 128} if kind == "qwen3" else {}) | changed
-    torch.manual_seed(2)
-    config = AutoConfig.for_model(kind.removesuffix("_untied"), **sizes, tie_word_embeddings=False)
-    model = AutoModelForCausalLM.from_config(config)
-    for name, weight in model.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(weight, std=0.2)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    return folder

@@ -1,51 +1,87 @@
-"""The base model merged with the adapter, in Hugging Face format.
+"""Merges the trained adapter into its base model, in Hugging Face format, and verifies that both agree.
 
 Sums are computed in float32 and rounded once, to the type of the base model's file, unless float32 is requested.
 Rounding to bfloat16 is stochastic: most changes by a short run are smaller than half a step of that type, and the
 nearest number would be the base model's own.
+
+The check compares log-probabilities of held-out responses under base model, adapter and merged model, all computed in
+float32 from the files. The difference between merged model and adapter may be about as large as the change of the
+adapter from rounding alone, to bfloat16, in which engines compute.
 """
 
+import gc
 import json
 import shutil
-from collections.abc import Iterator
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from peft import PeftModel
+from rich.console import Console
+from rich.table import Table
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils.logging import disable_progress_bar
 
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, scale_of
 from actors.models.files import MODEL_FILES, stop_token_ids, weight_files
+from conf.errors import BadInput
 from launch.after.trained import Trained
 
 LOST = 2**16
 """Number of values of the 16 bits that bfloat16 lacks compared with float32."""
 
+RESPONSES, RESPONSE_TOKENS = 32, 128
+"""Number of responses scored, and most tokens scored per response: about a minute for a 1.5B model on two cores."""
 
-def summed(adapter: Path, base: Path) -> Iterator[tuple[Path, str, Tensor, torch.dtype]]:
-    """Yield file, name, value and original type of each weight. Weights that the adapter changes are float32 sums."""
-    stated, changes = json.loads((adapter / CONFIG_FILE).read_text()), load_file(adapter / WEIGHTS_FILE)
-    scale = scale_of(stated)
-    for file in weight_files(base):
-        with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118  # no mapping
-                weight = weights.get_tensor(name)
-                dtype, module = weight.dtype, f"base_model.model.{name.removesuffix('.weight')}"
-                if name.endswith(".weight") and f"{module}.lora_A.weight" in changes:
-                    a, b = (changes[f"{module}.lora_{side}.weight"].float() for side in "AB")
-                    weight = weight.float() + scale * (b @ a)
-                yield file, name, weight, dtype
+FLOOR = 1e-4
+"""Mean |Δ log p| that always counts as agreement: ten times the noise of float32."""
+
+WIDTH = 1.5
+"""Largest difference between merged model and adapter, over the noise, which is measured on few tokens."""
+
+APART = 2.0
+"""Least distance of the merged model from the base model, over its distance from the adapter. Below it, rounding has
+destroyed the training."""
+
+REMEDY = "export.py type=float32 keeps it, and so does the adapter alone"
+
+
+def write_verified(trained: Trained, whole: bool, folder: Path, console: Console) -> str:
+    """Write a merged model into an empty folder, verify it, and print the differences. whole: in float32, not rounded.
+
+    Return the reason why the model is refused, or an empty text. Raises BadInput if it cannot be written.
+    """
+    try:
+        write_merged(trained, folder, whole)
+    except (OSError, SafetensorError) as error:
+        room = "make room, or name a folder on another disk, for push.py by TMPDIR"
+        raise BadInput(f"the merged model cannot be written ({error}); {room}") from None
+    console.print("Verifying it by held-out responses …")
+    differences = distances(trained, folder)
+    table = Table("mean |Δ log p| per token, between", "nats")
+    for pair, distance in differences.items():
+        table.add_row(pair, f"{distance:.5f}")
+    console.print(table)
+    return fault(*differences.values())
 
 
 def write_merged(trained: Trained, folder: Path, whole: bool) -> None:
     """Write the merged model and the base model's other files into an empty folder. whole: in float32, not rounded."""
     base, chance = Path(trained.model_path), torch.Generator().manual_seed(0)
-    for file, weights in groupby(summed(trained.adapter, base), key=itemgetter(0)):
-        parts = {name: rounded(weight, torch.float32 if whole else dtype, chance) for _, name, weight, dtype in weights}
-        save_file(parts, folder / file.name, metadata={"format": "pt"})
+    scale = scale_of(json.loads((trained.adapter / CONFIG_FILE).read_text()))
+    changes = load_file(trained.adapter / WEIGHTS_FILE)
+    for file in weight_files(base):
+        weights = load_file(file)
+        for name, weight in weights.items():
+            dtype, module = weight.dtype, f"base_model.model.{name.removesuffix('.weight')}"
+            if name.endswith(".weight") and f"{module}.lora_A.weight" in changes:
+                a, b = (changes[f"{module}.lora_{side}.weight"].float() for side in "AB")
+                weight = weight.float() + scale * (b @ a)
+            weights[name] = rounded(weight, torch.float32 if whole else dtype, chance)
+        save_file(weights, folder / file.name, metadata={"format": "pt"})
     for file in {file for pattern in MODEL_FILES for file in base.glob(pattern)}:
         if file.suffix != ".safetensors":
             shutil.copyfile(file, folder / file.name)
@@ -71,8 +107,6 @@ def rounded(weight: Tensor, dtype: torch.dtype, chance: torch.Generator) -> Tens
 
 def add_stop_tokens(trained: Trained, folder: Path) -> None:
     """Add the run's stop tokens to the generation settings in a folder."""
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
-
     if not trained.config.model.stop_tokens:
         return
     if (folder / "generation_config.json").is_file():
@@ -83,3 +117,76 @@ def add_stop_tokens(trained: Trained, folder: Path) -> None:
     more = stop_token_ids(trained.config.model, AutoTokenizer.from_pretrained(folder))
     settings.eos_token_id = [*dict.fromkeys([*(own if isinstance(own, list) else [own] if own else []), *more])]
     settings.save_pretrained(folder)
+
+
+def distances(trained: Trained, merged: Path) -> dict[str, float]:
+    """Return mean |Δ log p| between base model, adapter and merged model, in nats per token."""
+    disable_progress_bar()
+    texts = read_texts(trained)
+    model = PeftModel.from_pretrained(load_model(trained.model_path), str(trained.adapter))
+    adapter = logprobs(model, texts)
+    with model.disable_adapter():
+        base = logprobs(model, texts)
+    rounded = logprobs(model.to(torch.bfloat16), texts)
+    del model
+    gc.collect()
+    export = logprobs(load_model(str(merged)), texts)
+    pairs = {
+        "adapter and base": (adapter, base),
+        "adapter in bfloat16 and in float32": (rounded, adapter),
+        "export and adapter": (export, adapter),
+        "export and base": (export, base),
+    }
+    return {name: (left - right).abs().mean().item() for name, (left, right) in pairs.items()}
+
+
+def fault(learned: float, noise: float, off: float, away: float) -> str:
+    """Return the reason why an export is refused; empty if it agrees with the adapter.
+
+    learned, noise, off, away: mean |Δ log p| of adapter and base, of rounding alone, of export and adapter, of export
+    and base.
+    """
+    if not off <= max(WIDTH * noise, FLOOR):
+        return (
+            f"the export differs from the adapter by {off:.2g} nats per token, more than {WIDTH:g} times the"
+            f" {noise:.2g} of rounding; {REMEDY}"
+        )
+    if not away > APART * off:
+        return f"the adapter changes {learned:.2g} nats per token, lost in the export's rounding of {off:.2g}; {REMEDY}"
+    return ""
+
+
+def load_model(path: str) -> Any:
+    """Return the model in a folder in float32, on a GPU if there is one."""
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def read_texts(trained: Trained) -> list[tuple[list[int], list[int]]]:
+    """Return the token ids of prompts and responses in the run's folder, of held-out samples if there are any.
+
+    Raises BadInput without samples.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
+    names = ("eval-final", "eval-base", *reversed(trained.run.sampled("update")))
+    rows = next(filter(None, map(trained.run.samples, names)), None)
+    if rows is None:
+        raise BadInput(f"{trained.run.path / 'samples'} has no samples to verify an export with: restore some")
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+    return [
+        (ids(row.prompt), [*ids(row.response), tokenizer.eos_token_id][:RESPONSE_TOKENS]) for row in rows[:RESPONSES]
+    ]
+
+
+@torch.inference_mode()
+def logprobs(model: Any, texts: list[tuple[list[int], list[int]]]) -> Tensor:
+    """Return the log-probability of every token of the responses."""
+    parts = []
+    for prompt, response in texts:
+        ids = torch.tensor([[*prompt, *response]], device=model.device)
+        logits = model(input_ids=ids, logits_to_keep=len(response) + 1, use_cache=False).logits[0, :-1]
+        parts.append(logits.float().log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0].cpu())
+    return torch.cat(parts)

@@ -24,8 +24,8 @@ from actors.messages import Problem, Sample
 from conf.arguments import words_and_options
 from conf.catalogue import presets, reward_presets
 from conf.command import command
-from conf.errors import BadInput, nearest
-from conf.load import load, recipe_names
+from conf.errors import BadInput
+from conf.load import load
 from conf.parsing import reason
 from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
@@ -57,9 +57,6 @@ def named(name: str) -> RewardFunction:
     if name in reward_presets():
         algorithm = [f"algorithm.preset={name}"] if name in presets() else []
         return reward_function(load(["conf=paper", f"reward.preset={name}", *algorithm]))
-    known = sorted({*reward_presets(), *recipe_names()})
-    if name not in known:
-        raise BadInput(f"no recipe {name!r}: use one of {', '.join(nearest(name, known) or known)}")
     return reward_function(load([f"conf={name}"]))
 
 

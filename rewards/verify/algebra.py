@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from rewards.verify.numbers import Number, number, rounds
-from rewards.verify.text.brackets import depth
+from rewards.verify.text import depth
 
 RELATIVE_ERROR = 1e-6
 """Relative error within which two numbers must agree; math-verify only rounds to six decimals."""
@@ -70,11 +70,6 @@ class Unparsable(Exception):
     """The answer is not mathematics."""
 
 
-def refused(answer: str) -> bool:
-    """Whether an answer has numbers too large to write out, or too many nested brackets."""
-    return bool(OVERSIZED.search(answer)) or depth(answer) > DEEPEST
-
-
 def parse(answer: str) -> list[Any]:
     """Read a plain answer as sympy expressions; empty if it has no reading."""
     answer = INDEXED.sub(lambda letter: STAND_INS[letter[0]], IMAGINARY.sub(" i", answer))
@@ -89,10 +84,12 @@ parse_gold = lru_cache(maxsize=4096)(parse)
 
 
 def equivalent(gold: str, answer: str, rounded: bool = False) -> bool:
-    """Whether two plain expressions are equal. Raises Unparsable if one of them has no reading.
+    """Whether two plain expressions are equal. Raises Unparsable if one of them has no reading, or is too large.
 
     rounded: whether the answer is a decimal that may be the gold value rounded or truncated
     """
+    if any(OVERSIZED.search(text) or depth(text) > DEEPEST for text in (gold, answer)):
+        raise Unparsable
     expected, given = parse_gold(gold), parse(answer)
     if not expected or not given:
         raise Unparsable

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from itertools import product
 
-from rewards.verify.text.brackets import split
+from rewards.verify.text import split
 from rewards.verify.text.words import CHANGES, DENIALS, TEXT
 
 APPROXIMATELY = r"\approx"

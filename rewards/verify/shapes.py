@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from rewards.verify.names import CONJUNCTION, LETTER, MEMBER, named, tight, variables
 from rewards.verify.numbers import number
-from rewards.verify.text.brackets import CLOSING, OPENING, partner, split, unwrapped
+from rewards.verify.text import CLOSING, OPENING, partner, split, unwrapped
 from rewards.verify.units import compound
 
 ENVIRONMENT = re.compile(r"(?s)\\begin\s*\{((?:small|[pbvB])?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}")

@@ -51,7 +51,7 @@ TYPED: dict[tuple[str, ...], list[str]] = {
     ("samples", "{trained}"): [f"limit={MANY}", "show=wors", "{finished}"],
     ("export", "{trained}"): ["checkpoint=../../..", "typ=f16"],
     ("push", "{trained}"): ["dry_run=true", "to=a/b/c", "to=me/mi ne"],
-    ("push", "{trained}", "to=a/b"): ["format=gguf"],
+    ("push", "{trained}", "to=a/b"): ["format=int8"],
     ("serve", "{trained}"): [f"port={MANY}", "host=no such host"],
 }
 """By command and first words: another one, with which it has to be refused. {model} and the like are of the stock."""

@@ -12,6 +12,8 @@ MAX_BETWEEN = 60
 """Largest number of characters between two boxes of one list."""
 
 BOX = "\\boxed"
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+"""A brace, or an escaped character."""
 
 NAME = r"(?:[A-Za-z](?:_\w|_\{\w+\}|')?|\\[a-z]+)"
 SPACE = r"(?:[\s$]|\\q?quad|\\[ ,;:])*"
@@ -67,16 +69,9 @@ def _content(response: str, start: int) -> tuple[str | None, int]:
     opening = len(window) - len(window.lstrip())
     if not window.startswith("{", opening):
         return None, start
-    depth, position = 0, opening
-    while position < len(window):
-        match window[position]:
-            case "\\":
-                position += 1
-            case "{":
-                depth += 1
-            case "}":
-                depth -= 1
-                if depth == 0:
-                    return window[opening + 1 : position], start + position + 1
-        position += 1
+    depth = 0
+    for token in BRACE.finditer(window):
+        depth += (token[0] == "{") - (token[0] == "}")
+        if depth == 0:
+            return window[opening + 1 : token.start()], start + token.end()
     return None, start
