@@ -86,14 +86,14 @@ def main(arguments: list[str]) -> int:
         if any(finding.state == "bad" for finding in [*findings, *of_plan]):
             return 1
         try:
-            if speeds and plan.costs:
+            if speeds and plan.estimate:
                 calibrate(plan, console)
             if signal:
                 worth = judge(replace(plan, calibration=recall(plan.config, plan.machine)), asked.signal, console)
         except (ActorDied, Halted) as error:
             console.print(Finding("measuring", "bad", str(error)).line)
             return 1
-    if plan.costs is None:
+    if plan.estimate is None:
         console.print("The rates of this GPU are not known: its first run measures them for later plans.")
     else:
         plan = replace(plan, calibration=recall(plan.config, plan.machine))
@@ -123,8 +123,8 @@ def calibrate(plan: Plan, console: Console) -> None:
     model_path = locate(plan.config.model)
     console.print("Measuring for one or two minutes; engine and learner start first ...")
     measured = on_ray(plan, lambda folder: measure_actors(plan, model_path, folder, noted(console)))
-    console.print("\n".join(measured.lines))
-    if keep_measured(measured, plan):
+    console.print(str(measured))
+    if keep_measured(measured.calibration, plan):
         console.print(f"Kept for the next plan in {kept_in(plan.config)}")
     else:
         console.print("Not kept for plans: the measurement of a whole run on this machine is better")

@@ -25,8 +25,7 @@ from conf.schema.signal import SignalConfig
 from conf.settings import changed
 from launch.checkup.measurement import started_engines
 from launch.checkup.rules import Figures, shown
-from launch.plan.calibration import LEAST_VARIED
-from launch.plan.measurements import Signal
+from launch.plan.measurements import LEAST_VARIED, Signal
 from launch.plan.plan import Plan
 from launch.plan.time import Workload
 from rewards.verify.text.extraction import BOX

@@ -1,26 +1,45 @@
 """What runs and the doctor have measured, kept for later plans in one file in the folder of all runs."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
+from itertools import takewhile
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
 from pydantic import OnErrorOmit, TypeAdapter
 
 from actors.evaluation.statistics import Mean
+from actors.formats import duration
 from actors.models.files import known_pin
 from actors.storage.documents import FormattedDocument
 from actors.storage.files import read_document, write_document
+from actors.storage.run_record import RunRecord
 from conf.parsing import flatten, path_of
 from conf.schema import Config, affecting, among
 from launch.hardware.machine import Machine
 from launch.plan.plan import FILE, Plan, make_plan
-from launch.plan.time import UNMEASURED, Calibration, Workload
+from launch.plan.time import UNMEASURED, Calibration, Pace, Workload
+
+Metrics = Mapping[str, float]
+"""A row of metrics.jsonl."""
 
 KEPT = "measurements.json"
 """Name of the file."""
+
+WARM_UP = 2
+"""Number of first updates that are not measured: they use kernels for the first time."""
+
+ENOUGH = WARM_UP + 4
+"""Number of updates after which a run can be measured."""
+
+LEARNING = ("update", "adapter_check", "sync", "checkpoint")
+"""Names in the ledger of the learner's activities in an update."""
+
+LEAST_VARIED = 0.05
+"""Smallest fraction of groups with a gradient: a plan divides by it."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +137,63 @@ def _calibration(kept: Mapping[str, Calibration], config: Config, machine: Machi
 def plan_measured(config: Config, machine: Machine, folder: Path | None = None) -> Plan:
     """Plan a run by the measurements of earlier runs. folder: see `known`."""
     return make_plan(config, machine, recall(config, machine, folder))
+
+
+def learn_from(folder: Path, machine: Machine) -> str:
+    """Measure the run in a folder, keep the result for the next plan, and say how long its updates have taken.
+
+    Return an empty text if there are too few updates or the machine's rates are unknown.
+    """
+    run = RunRecord(folder)
+    rows = [row.metrics for row in run.rows()]
+    if not machine.rates or len(rows) < ENOUGH:
+        return ""
+    keep(measure(run, machine), run.config(), machine)
+    return f"Measured for the next plan: {duration(pace_of(rows).update_s)} per update so far"
+
+
+def measure(run: RunRecord, machine: Machine) -> Calibration:
+    """Return the calibration of a machine from a run of at least ENOUGH updates on it."""
+    config, rows = run.config(), [row.metrics for row in run.rows()]
+    workload, pace = _workload(run, rows[WARM_UP:]), pace_of(rows)
+    planned = make_plan(config, machine, Calibration(workload=workload)).estimate
+    assert planned is not None
+    return Calibration(
+        generate=pace.generate_s / planned.generate_s,
+        learn=pace.learn_s / planned.learn_s,
+        start_s=(ledger.start_s or None) if (ledger := run.ledger()) else None,
+        workload=workload,
+        of=f"{len(rows) - WARM_UP} updates of {config.model.path} at rank {config.lora.rank}",
+    )
+
+
+def pace_of(rows: Sequence[Metrics], skipped: int = WARM_UP) -> Pace:
+    """Return the pace over rows of metrics.jsonl after the skipped ones."""
+    first, last, count = rows[skipped - 1], rows[-1], len(rows) - skipped
+
+    def passed(*names: str) -> float:
+        return sum(last.get(name, 0.0) - first.get(name, 0.0) for name in names) / count
+
+    return Pace(
+        update_s=passed("budget/spent_s"),
+        generate_s=passed("ledger/rollouts/generate"),
+        learn_s=passed(*(f"ledger/learner/{activity}" for activity in LEARNING)),
+    )
+
+
+def _workload(run: RunRecord, rows: Sequence[Metrics]) -> Workload:
+    samples = [sample for update in run.sampled("update")[WARM_UP:] for sample in run.samples(update)]
+    lengths, prompts = [sample.tokens for sample in samples], [sample.prompt for sample in samples]
+    prompt = fmean(row["prompt/mean_length"] for row in rows)
+    shared = sum(1 for _ in takewhile(lambda characters: len(set(characters)) == 1, zip(*prompts, strict=False)))
+    return Workload(
+        prompt=prompt,
+        fresh=prompt * (1 - shared / max(map(len, prompts))),
+        response=fmean(row["response/mean_length"] for row in rows),
+        spread=pstdev(lengths) / fmean(lengths),
+        varied=min(max(1 - fmean(row["groups/zero_variance"] for row in rows), LEAST_VARIED), 1.0),
+        recipe=recipe_of(run.config()),
+    )
 
 
 def recipe_of(config: Config) -> str:

@@ -18,17 +18,8 @@ from conf.schema import Config, ShapeConfig
 from conf.settings import changed
 from launch.hardware.gpus import Gpu
 from launch.hardware.machine import Machine
-from launch.plan.estimate import Estimate, estimate
 from launch.plan.memory import Fit, memory_of
-from launch.plan.time import (
-    UNMEASURED,
-    Calibration,
-    Costs,
-    Workload,
-    assumed_workload,
-    costs_of,
-    live_context,
-)
+from launch.plan.time import UNMEASURED, Calibration, Estimate, Workload, assumed_workload, estimate
 from rewards.problems.loading import ONE_SIDE, USED, count, split_problems
 
 CACHE_MARGIN = 1.2
@@ -93,7 +84,7 @@ class Plan(Fit):
         """
         rollout, alone = self.config.rollout, answers_alone(self.config, self.placement.device)
         most = min(rollout.concurrent_samples, rollout.samples_per_problem if alone else rollout.concurrent_samples)
-        length, context = rollout.longest, live_context(self.workload)
+        length, context = rollout.longest, self.workload.live_context
         caches = map(self.tokens_of, self.placement.rollouts)
         held = [min(most, max(int(tokens / (CACHE_MARGIN * context)), tokens // length)) for tokens in caches]
         return max(1, sum(held) // len(held))
@@ -119,24 +110,18 @@ class Plan(Fit):
         return self.calibration.workload or assumed_workload(self.config)
 
     @cached_property
-    def costs(self) -> Costs | None:
-        """Seconds of the parts of an update; None for a GPU whose rates are not known."""
-        costs = costs_of(self.config, self.shape, self.machine, self.placement, self.workload)
-        return self.calibration.correct(costs) if costs else None
-
-    @cached_property
     def estimate(self) -> Estimate | None:
-        """Mean durations of the run; None without costs, or if not one sample fits."""
-        if self.costs is None or not self.sequences:
-            return None
+        """Mean durations of the run; None for a GPU whose rates are not known, or if not one sample fits."""
         counts: Change = {}
         if found := self.problems:
             counts = {"eval.problems": found.heldout, "validation.problems": max(found.selection, 1)}
-            counts["data.size"] = found.train
-        facts = self.costs, self.workload, self.placement, self.at_once
-        planned = estimate(config := changed(self.config, counts), *facts)
-        exams = (changed(config, {"eval.problems": each.problems, "eval.n": each.n}) for each in self.exams)
-        return replace(planned, exams_s=sum(estimate(exam, *facts).evaluate_s for exam in exams))
+        planned = self._estimate(counts) if self.sequences else None
+        exams = [self._estimate({"eval.problems": each.problems, "eval.n": each.n}) for each in self.exams]
+        return planned and replace(planned, exams_s=sum(exam.evaluate_s for exam in exams if exam))
+
+    def _estimate(self, settings: Change) -> Estimate | None:
+        timed = replace(self, config=changed(self.config, settings))
+        return estimate(timed, self.workload, self.at_once, self.calibration)
 
     @property
     def undecided(self) -> Config:

@@ -19,11 +19,10 @@ from conf.load import flatten
 from conf.schema.model import PROJECTIONS
 from conf.schema.reward import formula
 from launch.hardware.machine import GIB
-from launch.plan.estimate import Estimate
 from launch.plan.memory import misfit
 from launch.plan.plan import Plan
 from launch.plan.refusal import advice
-from launch.plan.time import FILL
+from launch.plan.time import FILL, Estimate
 
 Rows = list[tuple[str, str]]
 """Names, each with a description."""

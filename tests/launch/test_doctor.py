@@ -57,7 +57,7 @@ def test_a_measurement_is_kept_where_there_was_no_run_yet(
     monkeypatch.setattr(doctor, "calibrate", lambda plan, _: keep_measured(MEASURED, plan))
     assert main(here) == 0
     assert f"a measurement here: {DOCTOR}" in said()
-    assert recall(load(here), detect("cpu")).decode == 2.0
+    assert recall(load(here), detect("cpu")).generate == 2.0
 
 
 def test_an_engine_that_does_not_start_is_a_finding(
@@ -156,11 +156,11 @@ def test_real_actors_are_measured_and_the_next_plan_knows(here: list[str], tmp_p
         return " ".join(done.stdout.split())
 
     text = run("doctor")
-    rates = ("generates", "decode", "learn", "update", "sync")
+    rates = ("generates", "learns from")
     for part in (*rates, f"a measurement here: {DOCTOR}"):
         assert part in text
     found = recall(load(here), detect("cpu"))
     assert found.of == DOCTOR
-    assert (found.decode, found.learn) != (1.0, 1.0)
+    assert (found.generate, found.learn) != (1.0, 1.0)
     assert f"corrected by a measurement here: {DOCTOR}" in run("run", "plan=true")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["measurements.json"]

@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 
 from actors.evaluation.statistics import Mean
+from actors.formats import duration
+from actors.storage.documents import LedgerRecord
+from actors.storage.files import write_document
 from conf.errors import BadInput
-from conf.load import load
+from conf.load import dump, load
 from conf.schema import Config
 from conf.settings import changed
-from launch.plan.measurements import Signal, keep, plan_measured, recall, recall_signal, recipe_of
+from launch.plan.measurements import ENOUGH, Signal, keep, learn_from, plan_measured, recall, recall_signal, recipe_of
+from launch.plan.plan import make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
-from tests.launch.plan.plans import CPU, machine, shown
+from tests.launch.plan.plans import CPU, estimated, machine, shown
 
-MEASURED = Calibration(decode=1.6, start_s=40.0, workload=Workload(30.0, 9.0, 8.0, 0.2, 0.4), of="14 updates")
+WORK = Workload(prompt=64.0, fresh=16.0, response=8.0, spread=0.204, varied=0.4)
+MEASURED = Calibration(generate=1.6, learn=0.7, start_s=40.0, workload=WORK, of="14 updates")
 SIGNAL = Signal(39, 16, {"pass@1": Mean(0.05, (0.02, 0.09))}, Workload(66.0, 6.0, 9.0, 0.3, 0.25), "worth it")
 
 
@@ -25,26 +30,65 @@ def configure(*settings: str) -> Config:
     return load(["conf=quickstart", "model.dtype=float32", *settings])
 
 
+def carry_out(folder: Path, updates: int) -> Path:
+    """Write the files of a run whose machine is off its rates by MEASURED, so that the right factors are known."""
+    plan = make_plan(configure(), CPU, MEASURED)
+    found = estimated(plan)
+    row = {"groups/zero_variance": 1 - WORK.varied, "prompt/mean_length": WORK.prompt}
+    row |= {"response/mean_length": WORK.response}
+    totals = {"ledger/rollouts/generate": found.generate_s, "ledger/learner/update": found.learn_s}
+    totals |= {"budget/spent_s": found.update_s}
+    rows = [row | {"update": n} | {key: n * each for key, each in totals.items()} for n in range(1, updates + 1)]
+    (folder / "samples").mkdir(parents=True)
+    write_document(folder / "ledger.json", LedgerRecord(start_s=found.start_s))
+    (folder / "config.yaml").write_text(dump(plan.config))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    verified = {"problem": "p", "gold": "1", "response": "1", "status": "correct", "finish_reason": "stop"}
+    samples = [verified | {"tokens": length, "prompt": f"Same: {length:02}"} for length in (6, 8, 10)]
+    for update in range(1, updates + 1):
+        file = folder / "samples" / f"update-{update:06d}.jsonl"
+        file.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    return folder
+
+
+def test_a_run_measures_itself_for_the_next_plan(tmp_path: Path) -> None:
+    config = configure()
+    assert learn_from(tmp_path, CPU) == learn_from(carry_out(tmp_path / "few", ENOUGH - 1), CPU) == ""
+    folder = carry_out(tmp_path / "run", ENOUGH)
+    assert learn_from(folder, replace(CPU, rates={})) == ""
+    assert recall(config, CPU) == UNMEASURED
+    assert duration(estimated(make_plan(config, CPU, MEASURED)).update_s) in learn_from(folder, CPU)
+    found = recall(config, CPU)
+    assert [found.generate, found.learn, found.start_s] == pytest.approx([1.6, 0.7, 40.0], rel=0.05)
+    assert found.of == f"{ENOUGH - 2} updates of bundled:smollm2-135m at rank 32"
+    assert found.workload
+    assert (found.workload.response, found.workload.varied) == pytest.approx((WORK.response, WORK.varied))
+    assert found.workload.fresh == pytest.approx(WORK.prompt * 2 / 8)  # two characters of eight differ
+
+
 def test_a_calibration_is_that_of_a_machine_a_model_and_its_lengths() -> None:
     keep(MEASURED, configure(), CPU)
     assert recall(configure(), CPU) == recall(configure("lora.rank=8"), CPU) == MEASURED
     assert recall(configure("rollout.max_response_tokens=48"), CPU) == replace(MEASURED, workload=None)
-    elsewhere = replace(UNMEASURED, workload=MEASURED.workload)
-    assert (
-        recall(configure(), machine("A40"))
-        == recall(changed(configure(), {"model.dtype": "bfloat16"}), CPU)
-        == elsewhere
-    )
+    elsewhere = replace(UNMEASURED, workload=WORK)  # the length of responses, not the speed
+    assert recall(configure(), machine("A40")) == elsewhere
+    assert recall(changed(configure(), {"model.dtype": "bfloat16"}), CPU) == elsewhere
+    assert recall(load(["conf=r8_instruct", "model.dtype=float32"]), CPU) == UNMEASURED
 
 
-def test_the_plan_of_the_same_recipe_uses_a_signal() -> None:
-    assert recall_signal(configure()) is None
-    keep(SIGNAL, configure(), CPU)
+def test_the_plan_of_the_same_recipe_uses_a_signal_until_a_run_knows_better() -> None:
+    config = configure()
+    assert recall_signal(config) is None
+    keep(SIGNAL, config, CPU)
     assert recall_signal(configure("lora.rank=8", "budget.minutes=3")) == SIGNAL
-    made = plan_measured(configure(), CPU)
+    made = plan_measured(config, CPU)
     assert (made.workload.response, made.workload.varied) == (9.0, 0.25)
     assert "Measured by the doctor on 39 problems" in " ".join(shown(made).split())
     assert plan_measured(configure("data.template='{problem} is'"), CPU).workload.response == 8
+    for recipe, response in (("another", 9.0), (recipe_of(config), 12.0)):
+        measured = replace(SIGNAL.workload, response=12.0, recipe=recipe)
+        keep(Calibration(workload=measured, of="20 updates"), config, CPU)
+        assert plan_measured(config, CPU).workload.response == response
 
 
 @pytest.mark.parametrize(
@@ -71,20 +115,12 @@ def test_other_contents_of_the_same_file_are_another_recipe(setting: str, file: 
     """And of a model one without a workload."""
     config, recipes = configure(setting), [recipe_of(configure(setting))]
     for text in ("1", "22"):
-        keep(Calibration(workload=SIGNAL.workload), config, CPU)
+        keep(MEASURED, config, CPU)
         Path(file).parent.mkdir(exist_ok=True)
         Path(file).write_text(text)
         recipes.append(recipe_of(config))
         assert (recall(config, CPU).workload is None) == ("model" in file)
     assert len({*recipes}) == 3
-
-
-def test_a_run_of_the_same_recipe_knows_better_and_one_of_another_less() -> None:
-    keep(SIGNAL, configure(), CPU)
-    work = replace(SIGNAL.workload, response=12.0)
-    for recipe, response in (("another", 9.0), (recipe_of(configure()), 12.0)):
-        keep(Calibration(workload=replace(work, recipe=recipe), of="20 updates"), configure(), CPU)
-        assert plan_measured(configure(), CPU).workload.response == response
 
 
 @pytest.mark.parametrize("text", ['{"a lap', "[1]", '{"format": 0, "calibrations": {}, "signals": {}}'])
@@ -101,12 +137,12 @@ def test_a_file_of_another_kind_or_format_is_refused_and_stays(text: str, tmp_pa
 def test_a_measurement_of_impossible_numbers_is_ignored(number: float, tmp_path: Path) -> None:
     config = configure(f"run.folder={tmp_path}")
     other, file = changed(config, {"model.dtype": "bfloat16"}), tmp_path / "measurements.json"
-    for place in ("decode", "workload"):
+    for place in ("generate", "workload"):
         keep(MEASURED, other, CPU)
         keep(MEASURED, config, CPU)
         known = json.loads(file.read_text())
         last = [*known["calibrations"].values()][-1]
         last[place] = last[place] | {"response": number} if place == "workload" else number
         file.write_text(json.dumps(known))
-        assert recall(config, CPU) == replace(UNMEASURED, workload=MEASURED.workload)  # of the other measurement
+        assert recall(config, CPU) == replace(UNMEASURED, workload=WORK)  # of the other measurement
         assert recall(other, CPU) == MEASURED
