@@ -44,9 +44,8 @@ from conf.schema.signal import SignalConfig
 from conf.signals import scratch_folder
 from launch.checkup.findings import Finding, examine, resource_findings
 from launch.checkup.measurement import keep_measured, measure_actors
-from launch.checkup.rules import Figures, others, rule_for, shown
-from launch.checkup.signal import Sampled, commonest, figures_in, lines, longer, sample, signal_of
-from launch.plan.measurements import Signal, keep, kept_in, recall
+from launch.checkup.signal import Sampled, commonest, lines, others, rule_for, sample, shown, signal_of
+from launch.plan.measurements import keep, kept_in, recall
 from launch.plan.plan import Plan
 from launch.plan.view import conclusion, source
 from launch.session.preparation import command_line, commit, find_and_check, planned
@@ -135,27 +134,21 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     config, model_path, problems, _ = find_and_check(plan.config)
     console.print(f"Sampling training problems for at most {duration(60 * asked.minutes)}; the engine starts first ...")
 
-    def examined(sampled: Sampled) -> tuple[Plan, Signal, Figures]:
-        signal = signal_of(sampled, config)
-        planned = replace(plan, calibration=replace(plan.calibration, workload=signal.workload))
-        return planned, signal, figures_in(planned, signal)
-
     def go_on(sampled: Sampled) -> bool:
-        _, signal, figures = examined(sampled)
-        known = ", ".join(f"{name} {shown(name, figures[name])}" for name in ("pass@1", "useful"))
+        signal = signal_of(sampled, plan)
+        known = ", ".join(f"{name} {shown(name, signal.figures[name])}" for name in ("pass@1", "useful"))
         console.print(f"{signal.problems} problems after {duration(sampled.seconds)}: {known}")
-        return bool(others(figures))
+        return bool(others(signal.figures))
 
     sampled = on_ray(plan, lambda _: sample(plan, model_path, problems.train, asked, noted(console), go_on))
-    plan, signal, figures = examined(sampled)
-    rule = rule_for(figures)
-    for line in (*lines(plan, signal, figures, sampled.seconds), *commonest(sampled.samples)):
+    signal = signal_of(sampled, plan)
+    rule = rule_for(signal.figures)
+    for line in (*lines(plan, signal, sampled.seconds), *commonest(sampled.samples)):
         console.print(line)
-    said = rule.sentence(figures, n=str(signal.n), limits=longer(plan))
-    keep(replace(signal, verdict=rule.verdict, warning="" if rule.worth else said), config, plan.machine)
+    keep(signal, config, plan.machine)
     console.print(f"Kept for the next plan in {kept_in(config)}")
-    console.print(Text(said, "bold green" if rule.worth else "bold yellow"))
-    if also := " or ".join(sorted(others(figures))):
+    console.print(Text(rule.sentence(signal), "bold green" if rule.worth else "bold yellow"))
+    if also := " or ".join(sorted(others(signal.figures))):
         console.print(f"Not certain: within the intervals it may be {also}; raise signal.minutes or signal.problems.")
     if config.warm_start.source:
         console.print(
