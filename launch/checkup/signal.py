@@ -1,5 +1,6 @@
 """Samples training problems as a run would, and says whether a run could learn from them."""
 
+import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,20 +11,18 @@ from pathlib import Path
 from statistics import fmean, pstdev
 
 from actors.adapter_check.before_evaluation import check_before_evaluation
-from actors.clock import WallClock
-from actors.evaluation.evaluator import Evaluator
-from actors.evaluation.samples import PolicySamples
-from actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, Samples, correct, pass_at, share_interval
+from actors.clock import WallClock, cut_off
+from actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, pass_at, share_interval
 from actors.formats import duration
-from actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status
-from actors.protocols import Verifier
+from actors.messages import AdapterRef, Problem, Sampling, Status
 from actors.runtime.supervision import Record
-from actors.storage.documents import EvaluatedSample
+from actors.seeds import request_seed
+from actors.storage.documents import SampleRow
+from actors.storage.run_folder import sample_row
 from conf.catalogue import table
 from conf.errors import BadInput, printable
 from conf.schema import Config
 from conf.schema.signal import SignalConfig
-from conf.settings import changed
 from launch.checkup.measurement import started_engines
 from launch.plan.measurements import LEAST_VARIED, Signal
 from launch.plan.plan import Plan
@@ -45,6 +44,9 @@ SHOWN = 100
 """Characters shown of the beginning of a text, and of its end."""
 
 Figures = Mapping[str, Mean]
+
+Samples = Sequence[Sequence[SampleRow]]
+"""Responses by problem, equally many to each."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,10 @@ async def sample(
     """
     from launch.session.actors import start_verifier
 
-    rollout, start, clock = plan.config.rollout, plan.config.lora.start_from, WallClock()
-    as_trained = {"temperature": rollout.temperature, "top_p": 1.0, "max_response_tokens": None}
-    config = changed(plan.config, {f"eval.{key}": value for key, value in as_trained.items()})
+    config, rollout, start, clock = plan.config, plan.config.rollout, plan.config.lora.start_from, WallClock()
     size = rollout.samples_per_problem
     n = math.ceil(asked.samples / size) * size
-    problems, rows = problems[: asked.problems], list[list[EvaluatedSample]]()
+    problems, rows = problems[: asked.problems], list[list[SampleRow]]()
     async with AsyncExitStack() as stack:
         engines, _, placement = await stack.enter_async_context(started_engines(plan, model_path, clock, record))
         verifier = start_verifier(reward_function(config), placement, clock=clock, record=record)
@@ -136,38 +136,37 @@ async def sample(
         if adapter := AdapterRef(0, 0, str(Path(start).resolve())) if start else None:
             await engines.load(adapter)
             await check_before_evaluation(config, engines, adapter, tuple(problems))
-        at_once = rollout.concurrent_samples * len(placement.rollouts)
-        part = max(math.ceil(len(problems) / PARTS), math.ceil(at_once / n))
-        evaluator, began = Evaluator(config, engines, verifier, clock), clock.now()
+        at_once = max(rollout.concurrent_samples // n, 1) * len(placement.rollouts)
+        part, free, began = max(math.ceil(len(problems) / PARTS), at_once), asyncio.Semaphore(at_once), clock.now()
+
+        async def respond(index: int) -> list[SampleRow]:
+            seed = request_seed(config.run.seed, "signal", index)
+            sampling = Sampling(n, rollout.max_response_tokens, rollout.temperature, 1.0, seed)
+            async with free:
+                made = await engines.generate(index, problems[index], adapter, sampling)
+            groups = [replace(made, samples=made.samples[at : at + size]) for at in range(0, n, size)]
+            verified = await asyncio.gather(*map(verifier.score, groups))
+            return [sample_row(group, number) for group in verified for number in range(size)]
+
         while len(rows) < len(problems):
-            policy = PolicySamples(tuple(problems[len(rows) : len(rows) + part]), n, adapter)
-            left_s = 60 * asked.minutes + began - clock.now()
-            await evaluator.evaluate(policy, at_once=at_once, seconds=left_s)
-            if policy.rounds < n and not rows:
-                wanted = n * len(policy.problems)
-                needed = math.ceil(2 * asked.minutes * wanted / max(policy.sampled, 1))  # the short ones end first
-                known = f"{policy.sampled} of the first {wanted} responses ended"
+            tasks, limit = (
+                list[asyncio.Task[list[SampleRow]]](),
+                asyncio.timeout(60 * asked.minutes + began - clock.now()),
+            )
+            async with cut_off(limit), asyncio.TaskGroup() as running:
+                for index in range(len(rows), min(len(rows) + part, len(problems))):
+                    tasks.append(running.create_task(respond(index)))
+            if limit.expired() and not rows:
+                ended = sum(not task.cancelled() for task in tasks)
+                needed = math.ceil(2 * asked.minutes * len(tasks) / max(ended, 1))  # the short ones end first
+                known = f"{ended} of the first {len(tasks)} problems have their {n} responses"
                 raise BadInput(f"signal.minutes={asked.minutes:g}: {known}; give signal.minutes={needed}")
-            if policy.rounds < n:  # the samples that there are would be the short ones
+            if limit.expired():  # the responses that there are would be the short ones
                 break
-            new = zip(policy.problems, policy.of_rounds(n), strict=True)
-            again = bool(config.reward.custom)
-            rows += [await in_groups(verifier, *each, size) if again else each[1] for each in new]
+            rows += [task.result() for task in tasks]
             if not go_on(Sampled(problems[: len(rows)], rows, clock.now() - began)):
                 break
         return Sampled(problems[: len(rows)], rows, clock.now() - began)
-
-
-async def in_groups(
-    verifier: Verifier, problem: Problem, rows: Sequence[EvaluatedSample], size: int
-) -> list[EvaluatedSample]:
-    """Return samples with their rewards in groups of the run's size, whose samples a user's function may compare."""
-    rewards = list[Reward]()
-    for at in range(0, len(rows), size):
-        asked = (Sample(range(row.tokens), (), row.response, row.finish_reason) for row in rows[at : at + size])
-        rewards += (await verifier.score(Group(0, problem, None, tuple(asked)))).rewards
-    found = ({"reward": one.total, "failure": one.complaint or one.failure, "partial": one.partial} for one in rewards)
-    return [row.model_copy(update=values) for row, values in zip(rows, found, strict=True)]
 
 
 def signal_of(found: Sampled, plan: Plan) -> Signal:
@@ -175,7 +174,7 @@ def signal_of(found: Sampled, plan: Plan) -> Signal:
     samples, n, config = found.samples, len(found.samples[0]), plan.config
     size = config.rollout.samples_per_problem
     graded = [[_grade(rows[at : at + size], config) for at in range(0, n, size)] for rows in samples]
-    passed = pass_at(correct(samples), n)
+    passed = pass_at([sum(row.status == Status.CORRECT for row in rows) for rows in samples], n)
     figures = {
         "pass@1": passed["pass@1"],
         "pass@n": passed[f"pass@{n}"],
@@ -200,7 +199,7 @@ def signal_of(found: Sampled, plan: Plan) -> Signal:
     return replace(signal, verdict=rule.verdict, warning="" if rule.worth else rule.sentence(signal))
 
 
-def _grade(group: Sequence[EvaluatedSample], config: Config) -> tuple[bool, bool, bool | None]:
+def _grade(group: Sequence[SampleRow], config: Config) -> tuple[bool, bool, bool | None]:
     """Return whether a group's rewards differ, whether it is useful, and, if it has right and wrong responses and the
     reward weighs accuracy, whether the right ones earn more.
     """
@@ -212,7 +211,7 @@ def _grade(group: Sequence[EvaluatedSample], config: Config) -> tuple[bool, bool
     return varied, varied and (mixed or not weighed), fmean(right) > fmean(wrong) if mixed and weighed else None
 
 
-def _unverified(row: EvaluatedSample) -> bool:
+def _unverified(row: SampleRow) -> bool:
     return bool(row.failure) or row.status in UNVERIFIED
 
 
@@ -240,7 +239,7 @@ def lines(plan: Plan, signal: Signal, seconds: float) -> list[str]:
 
 def commonest(samples: Samples) -> Iterator[str]:
     """Yield a line for each of the commonest ways to fail: how many of the responses, and the first such sample."""
-    ways = defaultdict[str, list[EvaluatedSample]](list)
+    ways = defaultdict[str, list[SampleRow]](list)
     rows = [row for of_problem in samples for row in of_problem]
     for row in rows:
         if row.failure:

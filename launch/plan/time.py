@@ -109,7 +109,6 @@ class Workload:
     fresh: tokens of a prompt after the part that all prompts share; engines and learner compute only these
     spread: standard deviation of the response length as a fraction of its mean
     varied: fraction of groups whose samples earn different rewards
-    recipe: that of the run that was measured, see `launch.plan.measurements`
     by: who measured it, if it was not a run
     """
 
@@ -118,7 +117,6 @@ class Workload:
     response: TokenCount
     spread: Annotated[float, Field(ge=0, le=1e3)]
     varied: Annotated[float, Field(ge=0.01, le=1)]
-    recipe: str = ""
     by: str = ""
 
     @property
@@ -134,7 +132,7 @@ class Calibration:
     """What has been measured on this machine.
 
     generate, learn: measured over predicted seconds of engines and learner
-    start_s, workload: measured values; None without a measurement of this recipe
+    start_s, workload: measured values; None without a measurement
     of: a description of the measurement; empty if there is none
     """
 
@@ -247,13 +245,11 @@ class Estimate(Pace):
         `eval.benchmarks`
     start_s: seconds until the first group is requested
     tokens: tokens generated per update
-    contended: factor by which a shared GPU slows the learner's passes
     """
 
     config: Config
     start_s: float
     tokens: float
-    contended: float
     evaluate_s: float
     validation_s: float
     exams_s: float = 0.0
@@ -348,7 +344,6 @@ def estimate(fit: Fit, workload: Workload, at_once: int, measured: Calibration =
         update_s=update_s,
         generate_s=generate_s,
         learn_s=learn_s,
-        contended=contended,
         evaluate_s=evaluation_s(config.eval.problems, config.eval.n),
         validation_s=evaluation_s(config.validation.problems, 1) if config.validation.every else 0.0,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from actors.evaluation.statistics import FEWEST, Mean, share_interval
 from actors.messages import Group, Sampling
-from actors.storage.documents import EvaluatedSample
+from actors.storage.documents import SampleRow
 from conf.errors import BadInput
 from conf.schema.signal import SignalConfig
 from conf.settings import build
@@ -82,20 +82,19 @@ def test_a_verdict_is_certain_if_both_ends_of_all_intervals_agree() -> None:
     assert (rule_for(none_right).verdict, others(none_right)) == ("too hard", {"worth it"})
 
 
-def row(status: str = "correct", reward: float | None = None, **known: Any) -> EvaluatedSample:
+def row(status: str = "correct", reward: float | None = None, **known: Any) -> SampleRow:
     given = {"problem": "p", "prompt": "", "gold": "1", "response": "", "tokens": 8, "finish_reason": "stop"}
-    earned = float(status == "correct") if reward is None else reward
-    given |= {"status": status, "reward": earned, "sample": 0, "format": 0.0, "seconds": 0.0}
-    return EvaluatedSample.model_validate(given | known)
+    given |= {"status": status, "reward": float(status == "correct") if reward is None else reward}
+    return SampleRow.model_validate(given | known)
 
 
-def signal_from(samples: Sequence[Sequence[EvaluatedSample]], **reward: Any) -> Signal:
+def signal_from(samples: Sequence[Sequence[SampleRow]], **reward: Any) -> Signal:
     """reward: settings of the reward."""
     made = PLAN.again({f"reward.{key}": value for key, value in reward.items()})
     return signal_of(Sampled((PROBLEMS * 2)[: len(samples)], samples, 1.0), made)
 
 
-def figures(*samples: Sequence[EvaluatedSample], **reward: Any) -> dict[str, float]:
+def figures(*samples: Sequence[SampleRow], **reward: Any) -> dict[str, float]:
     return {name: mean.value for name, mean in signal_from(samples, **reward).figures.items()}
 
 
@@ -197,24 +196,20 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> list[Group]:
     return seen
 
 
-def take(most: int = 99, custom: Sequence[dict[str, Any]] = (), **asked: float) -> Sampled:
+def take(most: int = 99, **asked: float) -> Sampled:
     """Sample until there are so many problems."""
-    config, made = build(SignalConfig, asked), PLAN.again({"reward.custom": [*custom]})
-    return run_virtually(sample(made, "", PROBLEMS, config, lambda *_: None, lambda found: len(found.samples) < most))
+    config = build(SignalConfig, asked)
+    return run_virtually(sample(PLAN, "", PROBLEMS, config, lambda *_: None, lambda found: len(found.samples) < most))
 
 
-def test_whole_groups_of_the_first_problems_are_sampled_as_in_training() -> None:
+def test_whole_groups_of_the_first_problems_are_sampled_and_verified_as_in_training(fakes: list[Group]) -> None:
+    """A user's function may compare the samples of a group."""
     found, rollout, first = take(problems=20, samples=6), PLAN.config.rollout, Engine.seen[-1]
-    assert [len(rows) for rows in found.samples] == [8] * 20
+    assert [len(rows) for rows in found.samples] == [2 * SIZE] * 20
     assert found.problems == PROBLEMS[:20]
     assert (first.temperature, first.top_p, first.max_tokens) == (rollout.temperature, 1.0, rollout.max_response_tokens)
-
-
-def test_a_users_function_sees_whole_groups(fakes: list[Group]) -> None:
-    found = take(problems=20, samples=6, custom=[{"function": "mine:f"}])
-    again = [group for group in fakes if len(group.samples) > 1]
-    assert {len(group.samples) for group in again} == {SIZE}
-    assert [row.reward for row in found.samples[0]][:SIZE] == [one.total for one in half_right(again[0])]
+    assert {len(group.samples) for group in fakes} == {SIZE}
+    assert [row.reward for row in found.samples[0]][:SIZE] == [one.total for one in half_right(fakes[0])]
 
 
 def test_it_ends_after_a_part_if_that_is_enough_or_the_time_is_over() -> None:
@@ -223,7 +218,7 @@ def test_it_ends_after_a_part_if_that_is_enough_or_the_time_is_over() -> None:
     assert len(found.samples) == 4
     assert found.seconds == pytest.approx(2.0, abs=0.1)
     assert [len(rows) for rows in take(problems=20, samples=8, minutes=5.5 / 60).samples] == [8] * 4
-    with pytest.raises(BadInput, match=r"signal\.minutes=0\.025: 8 of the first 64 .*signal\.minutes=1$"):
+    with pytest.raises(BadInput, match=r"signal\.minutes=0\.025: 1 of the first 4 .*signal\.minutes=1$"):
         take(problems=40, samples=16, minutes=1.5 / 60)
 
 

@@ -66,13 +66,12 @@ def test_a_run_measures_itself_for_the_next_plan(tmp_path: Path) -> None:
     assert found.workload.fresh == pytest.approx(WORK.prompt * 2 / 8)  # two characters of eight differ
 
 
-def test_a_calibration_is_that_of_a_machine_a_model_and_its_lengths() -> None:
+def test_a_speed_is_that_of_a_machine_and_a_model_and_a_workload_that_of_a_recipe() -> None:
     keep(MEASURED, configure(), CPU)
     assert recall(configure(), CPU) == recall(configure("lora.rank=8"), CPU) == MEASURED
     assert recall(configure("rollout.max_response_tokens=48"), CPU) == replace(MEASURED, workload=None)
-    elsewhere = replace(UNMEASURED, workload=WORK)  # the length of responses, not the speed
-    assert recall(configure(), machine("A40")) == elsewhere
-    assert recall(changed(configure(), {"model.dtype": "bfloat16"}), CPU) == elsewhere
+    assert recall(configure(), machine("A40")) == replace(UNMEASURED, workload=WORK)
+    assert recall(changed(configure(), {"model.dtype": "bfloat16"}), CPU).generate == 1.0
     assert recall(load(["conf=r8_instruct", "model.dtype=float32"]), CPU) == UNMEASURED
 
 
@@ -85,10 +84,9 @@ def test_the_plan_of_the_same_recipe_uses_a_signal_until_a_run_knows_better() ->
     assert (made.workload.response, made.workload.varied) == (9.0, 0.25)
     assert "Measured by the doctor on 39 problems" in " ".join(shown(made).split())
     assert plan_measured(configure("data.template='{problem} is'"), CPU).workload.response == 8
-    for recipe, response in (("another", 9.0), (recipe_of(config), 12.0)):
-        measured = replace(SIGNAL.workload, response=12.0, recipe=recipe)
-        keep(Calibration(workload=measured, of="20 updates"), config, CPU)
-        assert plan_measured(config, CPU).workload.response == response
+    for measured in (MEASURED, replace(MEASURED, workload=None)):
+        keep(measured, config, CPU)
+        assert plan_measured(config, CPU).workload == WORK
 
 
 @pytest.mark.parametrize(
@@ -112,18 +110,17 @@ def test_another_recipe_does_not(setting: str) -> None:
     [("data.source=file:problems.jsonl", "problems.jsonl"), ("model.path=model", "model/config.json")],
 )
 def test_other_contents_of_the_same_file_are_another_recipe(setting: str, file: str) -> None:
-    """And of a model one without a workload."""
     config, recipes = configure(setting), [recipe_of(configure(setting))]
     for text in ("1", "22"):
         keep(MEASURED, config, CPU)
         Path(file).parent.mkdir(exist_ok=True)
         Path(file).write_text(text)
         recipes.append(recipe_of(config))
-        assert (recall(config, CPU).workload is None) == ("model" in file)
+        assert recall(config, CPU).workload is None
     assert len({*recipes}) == 3
 
 
-@pytest.mark.parametrize("text", ['{"a lap', "[1]", '{"format": 0, "calibrations": {}, "signals": {}}'])
+@pytest.mark.parametrize("text", ['{"a lap', "[1]", '{"format": 0, "speeds": {}, "workloads": {}, "signals": {}}'])
 def test_a_file_of_another_kind_or_format_is_refused_and_stays(text: str, tmp_path: Path) -> None:
     config, file = configure(f"run.folder={tmp_path}"), tmp_path / "measurements.json"
     file.write_text(text)
@@ -135,14 +132,14 @@ def test_a_file_of_another_kind_or_format_is_refused_and_stays(text: str, tmp_pa
 
 @pytest.mark.parametrize("number", [0, 1e308, math.nan])
 def test_a_measurement_of_impossible_numbers_is_ignored(number: float, tmp_path: Path) -> None:
-    config = configure(f"run.folder={tmp_path}")
-    other, file = changed(config, {"model.dtype": "bfloat16"}), tmp_path / "measurements.json"
-    for place in ("generate", "workload"):
-        keep(MEASURED, other, CPU)
-        keep(MEASURED, config, CPU)
+    config, file = configure(f"run.folder={tmp_path}"), tmp_path / "measurements.json"
+    keep(MEASURED, config, CPU)
+    for kind, key, left in (
+        ("speeds", "generate", replace(UNMEASURED, workload=WORK)),
+        ("workloads", "response", UNMEASURED),
+    ):
         known = json.loads(file.read_text())
-        last = [*known["calibrations"].values()][-1]
-        last[place] = last[place] | {"response": number} if place == "workload" else number
+        for entry in known[kind].values():
+            entry[key] = number
         file.write_text(json.dumps(known))
-        assert recall(config, CPU) == replace(UNMEASURED, workload=WORK)  # of the other measurement
-        assert recall(other, CPU) == MEASURED
+        assert recall(config, CPU) == left

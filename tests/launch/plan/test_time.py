@@ -37,7 +37,7 @@ def test_a_shared_gpu_takes_less_time_with_mps() -> None:
         estimated(plan("r256_instruct", machine("A40"), f"run.nvidia_mps={way}")) for way in ("off", "on")
     )
     assert together.update_s < apart.update_s
-    assert apart.contended > together.contended > 1.0
+    assert together.learn_s < apart.learn_s
 
 
 def quickstart(*settings: str) -> Estimate:
