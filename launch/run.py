@@ -47,7 +47,7 @@ from conf.schema import CommandLine, Config
 from conf.settings import changed, settings
 from launch.hardware.machine import Machine, check_build, cluster_note, detect
 from launch.hardware.network import cluster_warning, free_port
-from launch.plan.host_needs import check_host, check_nodes, needs_of_run
+from launch.plan.host_needs import check_host, needs_of_run
 from launch.plan.measurements import plan_measured
 from launch.plan.plan import count_problems, with_problems
 from launch.plan.refusal import check_budget
@@ -127,7 +127,6 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
             from launch.hardware.cluster import check_free
 
             check_free(plan.placement)
-            check_nodes(plan)
         elif (port := config.dashboard.port) is not None:
             remedy = "stop the other run or Ray on this machine, or leave it out for the next free port"
             port = free_port(config.dashboard.host, port, "dashboard.port", remedy)
