@@ -44,9 +44,8 @@ from conf.schema.call import SignalConfig
 from conf.signals import scratch_folder
 from launch.checkup.findings import Finding, examine, resource_findings
 from launch.checkup.measurement import keep_measured, measure_actors
-from launch.checkup.rules import Figures, others, rule_for, shown
-from launch.checkup.signal import Sampled, commonest, figures_in, lines, longer, sample, signal_of
-from launch.plan.measurements import Signal, keep, kept_in, recall
+from launch.checkup.signal import Sampled, commonest, lines, others, rule_for, sample, shown, signal_of
+from launch.plan.measurements import keep, kept_in, recall
 from launch.plan.plan import Plan
 from launch.plan.view import conclusion, source
 from launch.session.preparation import command_line, commit, find_and_check, planned
@@ -85,14 +84,14 @@ def main(arguments: list[str]) -> int:
         if any(finding.state == "bad" for finding in [*findings, *of_plan]):
             return 1
         try:
-            if speeds and plan.costs:
+            if speeds and plan.estimate:
                 calibrate(plan, console)
             if signal:
                 worth = judge(replace(plan, calibration=recall(plan.config, plan.machine)), asked.signal, console)
         except (ActorDied, Halted) as error:
             console.print(Finding("measuring", "bad", str(error)).line)
             return 1
-    if plan.costs is None:
+    if plan.estimate is None:
         console.print("The rates of this GPU are not known: its first run measures them for later plans.")
     else:
         plan = replace(plan, calibration=recall(plan.config, plan.machine))
@@ -122,8 +121,8 @@ def calibrate(plan: Plan, console: Console) -> None:
     model_path = locate(plan.config.model)
     console.print("Measuring for one or two minutes; engine and learner start first ...")
     measured = on_ray(plan, lambda folder: measure_actors(plan, model_path, folder, noted(console)))
-    console.print("\n".join(measured.lines))
-    if keep_measured(measured, plan):
+    console.print(str(measured))
+    if keep_measured(measured.calibration, plan):
         console.print(f"Kept for the next plan in {kept_in(plan.config)}")
     else:
         console.print("Not kept for plans: the measurement of a whole run on this machine is better")
@@ -134,27 +133,21 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     config, model_path, problems, _ = find_and_check(plan.config)
     console.print(f"Sampling training problems for at most {duration(60 * asked.minutes)}; the engine starts first ...")
 
-    def examined(sampled: Sampled) -> tuple[Plan, Signal, Figures]:
-        signal = signal_of(sampled, config)
-        planned = replace(plan, calibration=replace(plan.calibration, workload=signal.workload))
-        return planned, signal, figures_in(planned, signal)
-
     def go_on(sampled: Sampled) -> bool:
-        _, signal, figures = examined(sampled)
-        known = ", ".join(f"{name} {shown(name, figures[name])}" for name in ("pass@1", "useful"))
+        signal = signal_of(sampled, plan)
+        known = ", ".join(f"{name} {shown(name, signal.figures[name])}" for name in ("pass@1", "useful"))
         console.print(f"{signal.problems} problems after {duration(sampled.seconds)}: {known}")
-        return bool(others(figures))
+        return bool(others(signal.figures))
 
     sampled = on_ray(plan, lambda _: sample(plan, model_path, problems.train, asked, noted(console), go_on))
-    plan, signal, figures = examined(sampled)
-    rule = rule_for(figures)
-    for line in (*lines(plan, signal, figures, sampled.seconds), *commonest(sampled.samples)):
+    signal = signal_of(sampled, plan)
+    rule = rule_for(signal.figures)
+    for line in (*lines(plan, signal, sampled.seconds), *commonest(sampled.samples)):
         console.print(line)
-    said = rule.sentence(figures, n=str(signal.n), limits=longer(plan))
-    keep(replace(signal, verdict=rule.verdict, warning="" if rule.worth else said), config, plan.machine)
+    keep(signal, config, plan.machine)
     console.print(f"Kept for the next plan in {kept_in(config)}")
-    console.print(Text(said, "bold green" if rule.worth else "bold yellow"))
-    if also := " or ".join(sorted(others(figures))):
+    console.print(Text(rule.sentence(signal), "bold green" if rule.worth else "bold yellow"))
+    if also := " or ".join(sorted(others(signal.figures))):
         console.print(f"Not certain: within the intervals it may be {also}; raise signal.minutes or signal.problems.")
     if config.warm_start.source:
         console.print(

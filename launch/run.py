@@ -46,7 +46,7 @@ from conf.load import check_one_run, command_line
 from conf.schema import CommandLine, Config
 from conf.settings import changed, settings
 from launch.hardware.machine import Machine, check_build, detect, free_port
-from launch.plan.host_needs import check_host, check_nodes, needs_of_run
+from launch.plan.host_needs import check_host, needs_of_run
 from launch.plan.measurements import plan_measured
 from launch.plan.plan import count_problems, with_problems
 from launch.plan.refusal import check_budget
@@ -122,7 +122,6 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
             from launch.hardware.cluster import check_free
 
             check_free(plan.placement)
-            check_nodes(plan)
         elif (port := config.dashboard.port) is not None:
             remedy = "stop the other run or Ray on this machine, or leave it out for the next free port"
             port = free_port("127.0.0.1", port, "dashboard.port", remedy)

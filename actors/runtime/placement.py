@@ -45,14 +45,13 @@ class Node:
     id: Ray's.
     cores: ids of the usable cores.
     gpus: number of GPUs.
-    memory, disk: free bytes of memory, and of the disk for temporary files; None if unknown.
+    memory: free bytes; None if unknown.
     """
 
     id: str
     cores: tuple[int, ...]
     gpus: int
     memory: int | None = None
-    disk: int | None = None
 
     @property
     def name(self) -> str:

@@ -11,12 +11,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ray.util.placement_group import PlacementGroup
 
 from actors.clock import WallClock
-from actors.formats import duration
 from actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Sampling, Status, Verdict
 from actors.protocols import Clock
 from actors.rollout.pool import EnginePool
@@ -25,7 +24,7 @@ from actors.runtime.placement import Placement
 from actors.runtime.supervision import Record
 from launch.plan.measurements import keep, recall
 from launch.plan.plan import Plan
-from launch.plan.time import Calibration, Costs, costs_of
+from launch.plan.time import Calibration, costs_of
 from learner.actor import RemoteLearner
 
 T = TypeVar("T")
@@ -37,13 +36,10 @@ LONGEST = 256
 """Most tokens per response: some ten seconds on a GPU."""
 
 MICROBATCHES = 4
-"""Micro-batches that the learner computes. With fewer, start and end would dominate."""
+"""Micro-batches that the learner computes, or all of an update: with fewer, start and end would dominate."""
 
 DOCTOR = "the doctor's check"
 """Name of such a measurement in measurements.json."""
-
-LEAST, MOST = 0.05, 20.0
-"""Bounds of a ratio: beyond them, the measurement is wrong."""
 
 TOKEN_IDS = (100, 49_000)
 """Range of ordinary tokens in the bundled model's vocabulary."""
@@ -51,31 +47,18 @@ TOKEN_IDS = (100, 49_000)
 
 @dataclass(frozen=True)
 class Measured:
-    """Measured and predicted seconds by kind of work.
+    """Tokens per second of the engines and of the learner, each alone, and the ratios to the plan's seconds."""
 
-    decoded, learned: tokens per second of each alone
-    """
-
-    seconds: dict[str, float]
-    predicted: dict[str, float]
     decoded: float
     learned: float
+    calibration: Calibration
 
-    @property
-    def calibration(self) -> Calibration:
-        ratios: dict[str, Any] = {name: min(max(self.ratio(name), LEAST), MOST) for name in self.seconds}
-        return Calibration(of=DOCTOR, **ratios)
-
-    def ratio(self, name: str) -> float:
-        return self.seconds[name] / self.predicted[name]
-
-    @property
-    def lines(self) -> list[str]:
-        """The measurement for a person."""
-        return [
-            f"generates {self.decoded:,.0f} tokens/s and learns from {self.learned:,.0f}, each alone",
-            *(f"{name:<8} {duration(s)}, {self.ratio(name):.2f} of the plan's" for name, s in self.seconds.items()),
-        ]
+    def __str__(self) -> str:
+        ratios = self.calibration
+        return (
+            f"generates {self.decoded:,.0f} tokens/s, in {ratios.generate:.2f} of the plan's time\n"
+            f"learns from {self.learned:,.0f} tokens/s, in {ratios.learn:.2f} of the plan's time; each was alone"
+        )
 
 
 @asynccontextmanager
@@ -101,7 +84,7 @@ async def started_engines(
 
 
 async def measure_actors(plan: Plan, model_path: str, folder: Path, record: Record) -> Measured:
-    """Start engines and learner like a run, on a running Ray, and measure their work. The plan must have costs.
+    """Start engines and learner like a run, on a running Ray, and measure their work. The plan must have an estimate.
 
     record: as for `start_engines`.
     """
@@ -120,55 +103,45 @@ async def measure_actors(plan: Plan, model_path: str, folder: Path, record: Reco
 
 
 async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> Measured:
-    rollout, rng = plan.config.rollout, random.Random(0)
-    each, actors = rollout.samples_per_problem, len(plan.placement.rollouts)
-    count = max(plan.at_once // each, 1)  # groups per engine
+    config, rollout, rng = plan.config, plan.config.rollout, random.Random(0)
+    each, actors, ranks = rollout.samples_per_problem, len(plan.placement.rollouts), len(plan.placement.learners)
     longest, prompt = min(LONGEST, rollout.max_response_tokens), min(PROMPT, rollout.max_prompt_tokens)
+    decoding, expected = max(plan.at_once // each, 1), round(plan.workload.response)  # groups per engine, tokens
+    learning = round(MICROBATCHES * config.learner.tokens_per_microbatch / (prompt + each * expected))
     adapter = await learner.publish()
-    _, sync_s = await timed(engines.load(adapter))
+    await engines.load(adapter)
 
     async def decode(tokens: int, seed: int) -> list[Group]:
         sampling = Sampling(each, tokens, rollout.temperature, 1.0, seed)
         requests = (
             engines.generate(n, Problem(f"{seed}-{n}", "", random_ids(rng, prompt), ""), adapter, sampling)
-            for n in range(count * actors)
+            for n in range(decoding * actors)
         )
         return await asyncio.gather(*requests)
 
-    work = batch(plan, rng, adapter)
+    learning = min(max(learning, 1), config.learner.problems_per_update)
+    batch = [random_group(rng, n, prompt, [expected] * each, adapter) for n in range(learning)]
     await decode(min(8, longest), 1)  # the first use compiles and loads kernels
-    await learner.accumulate(Batch(0, work.groups[:1]))
+    await learner.accumulate(Batch(0, tuple(batch[:1])))
     groups, decode_s = await timed(decode(longest, 2))
-    _, learn_s = await timed(learner.accumulate(work))
+    _, learn_s = await timed(learner.accumulate(Batch(0, tuple(batch))))
     _, update_s = await timed(learner.step(0.0))
     await engines.retire(adapter)
-    lengths = lengths_of(groups)
-    decoding, of_engine = costs(plan, prompt, fmean(lengths)), lengths[: len(lengths) // actors]
-    steps_s = max(of_engine) * decoding.step_s + sum(of_engine) * decoding.sample_s
-    learned = sum(group.tokens + prompt for group in work.groups)
-    learning = costs(plan, prompt, fmean(lengths_of(work.groups)))
+
+    learned = sum(group.tokens + prompt for group in batch)
+    lengths = [len(sample.token_ids) for group in groups for sample in group.samples]
+    work = replace(plan.workload, prompt=prompt, fresh=prompt, spread=0.0)
+    of_engine, of_learner = (costs_of(plan, replace(work, response=tokens)) for tokens in (fmean(lengths), expected))
+    assert of_engine is not None
+    assert of_learner is not None
+    planned_s = decoding * prompt * of_engine.prefill_s + max(lengths) * of_engine.step_s
+    planned_s += sum(lengths) / actors * of_engine.sample_s
+    ratio = (learn_s + update_s) / (learned * of_learner.learn_s / ranks + of_learner.update_s)
     return Measured(
-        seconds={"decode": decode_s, "learn": learn_s, "update": update_s, "sync": sync_s},
-        predicted={
-            "decode": count * prompt * decoding.prefill_s + steps_s,
-            "learn": learned * learning.learn_s / len(plan.placement.learners),
-            "update": learning.update_s,
-            "sync": learning.sync_s,
-        },
-        decoded=sum(lengths) / decode_s,
-        learned=learned / learn_s,
+        sum(lengths) / decode_s,
+        learned / learn_s,
+        Calibration(generate=decode_s / planned_s, learn=ratio, of=DOCTOR),
     )
-
-
-def batch(plan: Plan, rng: random.Random, adapter: AdapterRef) -> Batch:
-    """Return about four micro-batches of samples, at most one update's, with the lengths that the plan expects."""
-    config, rollout = plan.config, plan.config.rollout
-    prompt, length = min(PROMPT, rollout.max_prompt_tokens), max(round(plan.workload.response), 2)
-    each = rollout.samples_per_problem
-    count = max(1, round(MICROBATCHES * config.learner.tokens_per_microbatch / (prompt + each * length)))
-    lengths = [max(1, round(length * (0.5 + number / max(each - 1, 1)))) for number in range(each)]
-    groups = range(min(count, config.learner.problems_per_update))
-    return Batch(0, tuple(random_group(rng, n, prompt, lengths, adapter) for n in groups))
 
 
 def random_ids(rng: random.Random, count: int) -> tuple[int, ...]:
@@ -184,27 +157,15 @@ def random_group(rng: random.Random, index: int, prompt: int, lengths: Iterable[
     return Group(index, problem, adapter, samples, rewards)
 
 
-def lengths_of(groups: Iterable[Group]) -> list[int]:
-    return [len(sample.token_ids) for group in groups for sample in group.samples]
-
-
-def costs(plan: Plan, prompt: int, response: float) -> Costs:
-    """Return the plan's uncorrected seconds for samples of these lengths."""
-    work = replace(plan.workload, prompt=prompt, fresh=prompt, response=response, spread=0.0)
-    found = costs_of(plan.config, plan.shape, plan.machine, plan.placement, work)
-    assert found is not None
-    return found
-
-
 async def timed(work: Awaitable[T]) -> tuple[T, float]:
     began = time.perf_counter()
     return await work, time.perf_counter() - began
 
 
-def keep_measured(measured: Measured, plan: Plan) -> bool:
+def keep_measured(measured: Calibration, plan: Plan) -> bool:
     """Keep a measurement for the next plan, unless a run on this machine has one. Return whether it was kept."""
     before = recall(plan.config, plan.machine)
     if before.of and before.of != DOCTOR:
         return False
-    keep(measured.calibration, plan.config, plan.machine)
+    keep(measured, plan.config, plan.machine)
     return True

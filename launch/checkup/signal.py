@@ -1,50 +1,104 @@
-"""Samples training problems as a run would, and says what a run could learn from them."""
+"""Samples training problems as a run would, and says whether a run could learn from them."""
 
+import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, pstdev
 
 from actors.adapter_check.before_evaluation import check_before_evaluation
-from actors.clock import WallClock
-from actors.evaluation.evaluator import Evaluator
-from actors.evaluation.samples import PolicySamples
-from actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, Samples, correct, pass_at, share_interval
+from actors.clock import WallClock, cut_off
+from actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, pass_at, share_interval
 from actors.formats import duration
-from actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status
-from actors.protocols import Verifier
+from actors.messages import AdapterRef, Problem, Sampling, Status
 from actors.runtime.supervision import Record
-from actors.storage.documents import EvaluatedSample
+from actors.seeds import request_seed
+from actors.storage.documents import SampleRow
+from actors.storage.run_folder import sample_row
+from conf.catalogue import table
 from conf.errors import BadInput, printable
 from conf.schema import Config
 from conf.schema.call import SignalConfig
-from conf.settings import changed
 from launch.checkup.measurement import started_engines
-from launch.checkup.rules import Figures, shown
-from launch.plan.calibration import LEAST_VARIED
-from launch.plan.measurements import Signal
+from launch.plan.measurements import LEAST_VARIED, Signal
 from launch.plan.plan import Plan
 from launch.plan.time import Workload
 from rewards.verify.text.extraction import BOX
 from rewards.weighted_sum import reward_function
 
 PARTS = 10
-"""Parts in which problems are sampled, each with a line of progress, the first one with as many, and maybe the end."""
+"""Parts in which problems are sampled, each with a line of progress and maybe the end."""
 
 AT_A_LOOK = 0.9894
 """Confidence of an interval after one part, with which those after ten parts hold together in 95 % of the cases:
 Pocock 1977 (Biometrika 64, 191)."""
-
 
 COMMONEST = 5
 """Most ways to fail that are shown."""
 
 SHOWN = 100
 """Characters shown of the beginning of a text, and of its end."""
+
+Figures = Mapping[str, Mean]
+
+Samples = Sequence[Sequence[SampleRow]]
+"""Responses by problem, equally many to each."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row of conf/verdicts.yaml. when: figure → the value from which, and the one below which, the rule applies."""
+
+    verdict: str
+    when: Mapping[str, tuple[float, float]]
+    reason: str
+    remedy: str
+
+    @property
+    def worth(self) -> bool:
+        return not self.remedy
+
+    def applies(self, figures: Figures) -> bool:
+        return all(name in figures and low <= figures[name].value < high for name, (low, high) in self.when.items())
+
+    def sentence(self, signal: Signal) -> str:
+        """Return the verdict with its reason and its remedy."""
+        text = f"{self.verdict.capitalize()}: {self.reason}{f'; {self.remedy}' if self.remedy else ''}."
+        values = {name: shown(name, mean) for name, mean in signal.figures.items()}
+        return text.format_map({"groups": "an unknown number", "n": signal.n, **values})
+
+
+RULES = tuple(Rule(**row) for row in table("verdicts")["rules"])
+
+
+def rule_for(figures: Figures) -> Rule:
+    """Return the first rule that applies: the verdict."""
+    return next(rule for rule in RULES if rule.applies(figures))
+
+
+def others(figures: Figures) -> set[str]:
+    """Return the other verdicts that an end of a figure's interval would give; none if the verdict is certain.
+
+    `groups` is a multiple of `useful`: their intervals have the same ends.
+    """
+
+    def at(moved: set[str], end: int) -> str:
+        ends = {name: Mean(mean.interval[end]) for name, mean in figures.items() if name in moved and mean.interval}
+        return rule_for({**figures, **ends}).verdict
+
+    together = [{name} for name in figures.keys() - {"useful", "groups"}] + [{"useful", "groups"}]
+    return {at(moved, end) for moved in together for end in (0, 1)} - {rule_for(figures).verdict}
+
+
+def shown(name: str, mean: Mean) -> str:
+    """Write a figure with its interval."""
+    if name == "groups":
+        return f"about {mean.value:,.0f}"
+    return f"{mean.value:.1%}" + (" ({:.1%} to {:.1%})".format(*mean.interval) if mean.interval else "")
 
 
 @dataclass(frozen=True)
@@ -66,22 +120,14 @@ async def sample(
 ) -> Sampled:
     """Start engines and verifier like a run, on a running Ray. Sample part after part while `go_on` returns true.
 
-    If the time ends in the first part, its whole groups count. Raises BadInput if it is too short for one group of each
-    problem.
+    Raises BadInput if the time is too short for the first part.
     """
     from launch.session.actors import start_verifier
 
-    rollout, start, clock = plan.config.rollout, plan.config.lora.start_from, WallClock()
-    as_trained = {"temperature": rollout.temperature, "top_p": 1.0, "max_response_tokens": None}
-    config = changed(plan.config, {f"eval.{key}": value for key, value in as_trained.items()})
+    config, rollout, start, clock = plan.config, plan.config.rollout, plan.config.lora.start_from, WallClock()
     size = rollout.samples_per_problem
     n = math.ceil(asked.samples / size) * size
-    problems, rows = problems[: asked.problems], list[list[EvaluatedSample]]()
-
-    def progressed() -> None:
-        if not rows and policy.sampled % math.ceil((total := n * len(policy.problems)) / PARTS) == 0:
-            print(f"{policy.sampled} of {total} responses to the first problems", flush=True)
-
+    problems, rows = problems[: asked.problems], list[list[SampleRow]]()
     async with AsyncExitStack() as stack:
         engines, _, placement = await stack.enter_async_context(started_engines(plan, model_path, clock, record))
         verifier = start_verifier(reward_function(config), placement, clock, record)
@@ -90,48 +136,45 @@ async def sample(
         if adapter := AdapterRef(0, 0, str(Path(start).resolve())) if start else None:
             await engines.load(adapter)
             await check_before_evaluation(config, engines, adapter, tuple(problems))
-        at_once = rollout.concurrent_samples * len(placement.rollouts)
-        part = max(math.ceil(len(problems) / PARTS), math.ceil(at_once / n))
-        evaluator, began = Evaluator(config, engines, verifier, clock), clock.now()
+        at_once = max(rollout.concurrent_samples // n, 1) * len(placement.rollouts)
+        part, free, began = max(math.ceil(len(problems) / PARTS), at_once), asyncio.Semaphore(at_once), clock.now()
+
+        async def respond(index: int) -> list[SampleRow]:
+            seed = request_seed(config.run.seed, "signal", index)
+            sampling = Sampling(n, rollout.max_response_tokens, rollout.temperature, 1.0, seed)
+            async with free:
+                made = await engines.generate(index, problems[index], adapter, sampling)
+            groups = [replace(made, samples=made.samples[at : at + size]) for at in range(0, n, size)]
+            verified = await asyncio.gather(*map(verifier.score, groups))
+            return [sample_row(group, number) for group in verified for number in range(size)]
+
         while len(rows) < len(problems):
-            policy = PolicySamples(tuple(problems[len(rows) : len(rows) + part]), n, adapter)
-            left_s = 60 * asked.minutes + began - clock.now()
-            await evaluator.evaluate(policy, at_once=at_once, seconds=left_s, on_sample=progressed)
-            if policy.rounds == n or not rows:  # else the samples that there are would be the short ones
-                new = zip(policy.problems, policy.of_rounds(policy.rounds - policy.rounds % size), strict=True)
-                again = bool(config.reward.custom)
-                rows += [await in_groups(verifier, *each, size) if again else each[1] for each in new]
-            if not rows[0]:
-                first, wanted = policy.of_parts(1), size * len(policy.problems)
-                right = sum(row.status == Status.CORRECT for [row] in first)
-                needed = math.ceil(2 * asked.minutes * wanted / max(policy.sampled, size))  # the short ones end first
-                known = f"{policy.sampled} of {wanted} responses ended, {right} of the first {len(first)} right"
+            tasks, limit = (
+                list[asyncio.Task[list[SampleRow]]](),
+                asyncio.timeout(60 * asked.minutes + began - clock.now()),
+            )
+            async with cut_off(limit), asyncio.TaskGroup() as running:
+                for index in range(len(rows), min(len(rows) + part, len(problems))):
+                    tasks.append(running.create_task(respond(index)))
+            if limit.expired() and not rows:
+                ended = sum(not task.cancelled() for task in tasks)
+                needed = math.ceil(2 * asked.minutes * len(tasks) / max(ended, 1))  # the short ones end first
+                known = f"{ended} of the first {len(tasks)} problems have their {n} responses"
                 raise BadInput(f"signal.minutes={asked.minutes:g}: {known}; give signal.minutes={needed}")
-            found = Sampled(problems[: len(rows)], rows, clock.now() - began)
-            if policy.rounds < n or not go_on(found):
+            if limit.expired():  # the responses that there are would be the short ones
                 break
-        return found
+            rows += [task.result() for task in tasks]
+            if not go_on(Sampled(problems[: len(rows)], rows, clock.now() - began)):
+                break
+        return Sampled(problems[: len(rows)], rows, clock.now() - began)
 
 
-async def in_groups(
-    verifier: Verifier, problem: Problem, rows: Sequence[EvaluatedSample], size: int
-) -> list[EvaluatedSample]:
-    """Return samples with their rewards in groups of the run's size, whose samples a user's function may compare."""
-    rewards = list[Reward]()
-    for at in range(0, len(rows), size):
-        asked = (Sample(range(row.tokens), (), row.response, row.finish_reason) for row in rows[at : at + size])
-        rewards += (await verifier.score(Group(0, problem, None, tuple(asked)))).rewards
-    found = ({"reward": one.total, "failure": one.complaint or one.failure, "partial": one.partial} for one in rewards)
-    return [row.model_copy(update=values) for row, values in zip(rows, found, strict=True)]
-
-
-def signal_of(found: Sampled, config: Config) -> Signal:
-    """Return the figures of samples, by the names in docs/how-to/is-it-worth-it.md."""
-    samples, n = found.samples, len(found.samples[0])
+def signal_of(found: Sampled, plan: Plan) -> Signal:
+    """Return the figures of samples, by the names in docs/how-to/is-it-worth-it.md, and the verdict."""
+    samples, n, config = found.samples, len(found.samples[0]), plan.config
     size = config.rollout.samples_per_problem
     graded = [[_grade(rows[at : at + size], config) for at in range(0, n, size)] for rows in samples]
-    ended = [[row for row in rows if row.finish_reason != "length"] for rows in samples]
-    passed = pass_at(correct(samples), n)
+    passed = pass_at([sum(row.status == Status.CORRECT for row in rows) for rows in samples], n)
     figures = {
         "pass@1": passed["pass@1"],
         "pass@n": passed[f"pass@{n}"],
@@ -139,18 +182,24 @@ def signal_of(found: Sampled, config: Config) -> Signal:
         "useful": [fmean(useful for _, useful, _ in groups) for groups in graded],
         "paid": [fmean(known) for of in graded if (known := [paid for _, _, paid in of if paid is not None])],
         "unverified": [fmean(map(_unverified, rows)) for rows in samples],
-        "unparsable": [fmean(map(_unparsable, rows)) for rows in samples],
-        "ended": [len(rows) / n for rows in ended],
-        "unboxed": [fmean(map(_unparsable, rows)) for rows in ended if rows],
-        "format": [fmean(row.format for row in rows) for rows in samples],
+        "unparsable": [fmean(row.status == Status.UNPARSABLE for row in rows) for rows in samples],
+        "ended": [fmean(row.finish_reason != "length" for row in rows) for rows in samples],
     }
     enough = {name: values for name, values in figures.items() if len(values) >= min(FEWEST, len(samples))}
     means = {name: Mean(fmean(values), share_interval(values, AT_A_LOOK)) for name, values in enough.items()}
     means["asked"] = Mean(fmean(BOX in problem.prompt for problem in found.problems))
-    return Signal(len(samples), n, means, _workload(found, means["varied"].value))
+    useful, work = means["useful"], _workload(found, means["varied"].value)
+    if expected := replace(plan, calibration=replace(plan.calibration, workload=work)).estimate:
+        # dynamic sampling replaces groups whose rewards do not differ
+        kept = max(means["varied"].value, LEAST_VARIED) if config.learner.dynamic_sampling else 1.0
+        made = expected.updates * config.learner.problems_per_update / kept
+        interval = useful.interval and (made * useful.interval[0], made * useful.interval[1])
+        means["groups"] = Mean(made * useful.value, interval)
+    signal, rule = Signal(len(samples), n, means, work), rule_for(means)
+    return replace(signal, verdict=rule.verdict, warning="" if rule.worth else rule.sentence(signal))
 
 
-def _grade(group: Sequence[EvaluatedSample], config: Config) -> tuple[bool, bool, bool | None]:
+def _grade(group: Sequence[SampleRow], config: Config) -> tuple[bool, bool, bool | None]:
     """Return whether a group's rewards differ, whether it is useful, and, if it has right and wrong responses and the
     reward weighs accuracy, whether the right ones earn more.
     """
@@ -162,12 +211,8 @@ def _grade(group: Sequence[EvaluatedSample], config: Config) -> tuple[bool, bool
     return varied, varied and (mixed or not weighed), fmean(right) > fmean(wrong) if mixed and weighed else None
 
 
-def _unverified(row: EvaluatedSample) -> bool:
+def _unverified(row: SampleRow) -> bool:
     return bool(row.failure) or row.status in UNVERIFIED
-
-
-def _unparsable(row: EvaluatedSample) -> bool:
-    return row.status == Status.UNPARSABLE
 
 
 def _workload(found: Sampled, varied: float) -> Workload:
@@ -178,78 +223,35 @@ def _workload(found: Sampled, varied: float) -> Workload:
     return Workload(prompt, prompt - shared, response, pstdev(lengths) / response, max(varied, LEAST_VARIED))
 
 
-def figures_in(plan: Plan, signal: Signal) -> Figures:
-    """Return a signal's figures and, if the plan has an estimate, the useful groups in the budget. Dynamic sampling
-    replaces groups whose rewards do not differ.
-    """
-    if not plan.estimate:
-        return signal.figures
-    useful, learner = signal.figures["useful"], plan.config.learner
-    kept = max(signal.figures["varied"].value, LEAST_VARIED) if learner.dynamic_sampling else 1.0
-    made = plan.estimate.updates * learner.problems_per_update / kept
-    interval = useful.interval and (made * useful.interval[0], made * useful.interval[1])
-    return {**signal.figures, "groups": Mean(made * useful.value, interval)}
-
-
-def lines(plan: Plan, signal: Signal, figures: Figures, seconds: float) -> list[str]:
+def lines(plan: Plan, signal: Signal, seconds: float) -> list[str]:
     """Describe a signal for a person."""
-    text = {name: shown(name, mean) for name, mean in figures.items()}
-    work, rollout, price, n = signal.workload, plan.config.rollout, plan.config.budget.price_per_hour, signal.n
-    said = [
+    text = {name: shown(name, mean) for name, mean in signal.figures.items()}
+    work, rollout, n = signal.workload, plan.config.rollout, signal.n
+    return [
         f"{signal.problems} training problems × {n} samples in {duration(seconds)}",
         f"pass@1 {text['pass@1']}, pass@{n} {text['pass@n']}",
         f"groups of {rollout.samples_per_problem} with a gradient: {text['varied']}; useful ones: {text['useful']}"
         f"{', with right and wrong responses' if plan.config.reward.weighs_answers else ''}",
-        f"unparsable {text['unparsable']}, cut off at the limit {1 - figures['ended'].value:.1%}, think tags"
-        f" {text['format']}, not verified {text['unverified']}",
+        f"unparsable {text['unparsable']}, ended before the limit {text['ended']}, not verified {text['unverified']}",
         f"prompts of {work.prompt:.0f} tokens, responses of {work.response:.0f} (limit {rollout.max_response_tokens})",
     ]
-    if plan.estimate and figures["groups"].value:
-        each_s = plan.estimate.updates * plan.estimate.update_s / figures["groups"].value
-        cost = "" if price is None else f" and costs {price * each_s / 3600:.2g}"
-        said.append(f"a useful group takes the run about {duration(each_s)}{cost}")
-    return said
-
-
-def longer(plan: Plan) -> str:
-    """Return the setting for responses of twice the length, or as long as the model's context allows."""
-    rollout, context = plan.config.rollout, plan.shape.max_position_embeddings
-    tokens = min(2 * rollout.max_response_tokens, context - rollout.max_prompt_tokens)
-    if tokens <= rollout.max_response_tokens:
-        return "a model with a longer context"
-    return f"rollout.max_response_tokens={tokens}"
 
 
 def commonest(samples: Samples) -> Iterator[str]:
     """Yield a line for each of the commonest ways to fail: how many of the responses, and the first such sample."""
-    ways = defaultdict[str, list[EvaluatedSample]](list)
+    ways = defaultdict[str, list[SampleRow]](list)
     rows = [row for of_problem in samples for row in of_problem]
     for row in rows:
-        if way := way_to_fail(row):
-            ways[way].append(row)
+        if row.failure:
+            ways[f"the reward function failed: {_short(row.failure.partition(', on problem ')[0])}"].append(row)
+        elif row.status != Status.CORRECT:
+            ways[row.status + ", cut off at the limit" * (row.finish_reason == "length")].append(row)
     for way, failed in sorted(ways.items(), key=lambda item: -len(item[1]))[:COMMONEST]:
         row = failed[0]
         yield (
             f"{len(failed) / len(rows):.1%} {way}: {_short(row.prompt, 0)} → {_short(row.response)}"
             f" (reference answer {_short(row.gold)})"
         )
-
-
-def way_to_fail(row: EvaluatedSample) -> str:
-    """Return how a response failed, empty for a right one."""
-    if row.failure:
-        return f"the reward function failed: {_short(row.failure.partition(', on problem ')[0])}"
-    cut = row.finish_reason == "length"
-    match row.status:
-        case Status.CORRECT:
-            return ""
-        case Status.UNPARSABLE if row.extracted:
-            return f"an answer that cannot be read{', cut off at the limit' if cut else ''}"
-        case Status.UNPARSABLE:
-            return "cut off at the limit without an answer" if cut else "ended without an answer in a box"
-        case Status.WRONG:
-            return f"a wrong answer{', cut off at the limit' if cut else ''}"
-    return f"verifier: {row.status}"
 
 
 def _short(text: str, head: int = SHOWN) -> str:

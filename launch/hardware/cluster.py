@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.runtime.host_resources import free_disk, free_memory
+from actors.runtime.host_resources import free_memory
 from actors.runtime.placement import Node, Placement
 from actors.runtime.process import software_versions
 from conf.errors import BadInput
@@ -37,13 +36,12 @@ class Found:
     """A node's description of itself.
 
     versions: those of the packages that a result depends on, without the name of the build.
-    memory, disk: see `Node`.
+    memory: see `Node`.
     """
 
     machine: Machine
     versions: dict[str, str]
     memory: int
-    disk: int
 
 
 def join(address: str, config: Config) -> Any:
@@ -88,7 +86,7 @@ class Scout:
 
     def look(self, device: str) -> Found:
         versions = {name: version.partition("+")[0] for name, version in software_versions().items()}
-        return Found(detect(device), versions, free_memory(), free_disk(Path(tempfile.gettempdir())))
+        return Found(detect(device), versions, free_memory())
 
 
 def survey(config: Config) -> Machine:
@@ -141,7 +139,7 @@ def combine(found: dict[str, Found], resources: dict[str, dict[str, float]]) -> 
     for name, each in found.items():
         cores = each.machine.cores[: max(1, int(resources[name].get("CPU", 0)))]
         gpus = min(each.machine.gpus, int(resources[name].get("GPU", 0)))
-        nodes.append(node := Node(name, cores, gpus, each.memory, each.disk))
+        nodes.append(node := Node(name, cores, gpus, each.memory))
         cards += [replace(gpu, name=f"{gpu.name} of {node.name}") for gpu in each.machine.cards[:gpus]]
         with_gpus += [each.machine] * (gpus > 0)
     home = found[nodes[0].id].machine

@@ -20,7 +20,7 @@ from actors.runtime.placement import Placement
 from actors.runtime.ray_session import OBJECT_STORE_BYTES
 from conf.errors import BadInput
 from conf.schema import Config, ShapeConfig
-from launch.plan.memory import LOADED, OTHER_PROCESSES, actors_of_nodes, engine_memory
+from launch.plan.memory import LOADED, OTHER_PROCESSES, engine_memory
 from launch.plan.plan import Plan
 
 SESSION_BYTES = 512 * MIB
@@ -44,8 +44,11 @@ def needs_of_run(plan: Plan) -> HostNeeds:
     """Return the needs of a planned run on its host."""
     config = plan.config
     trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
-    checkpoint = trained * (checkpoint_bytes(config) + DTYPE_BYTES[config.model.dtype])
-    shared, own = (_published(plan), 0) if plan.machine.nodes else (0, _published(plan))
+    adapter = trained * DTYPE_BYTES[config.model.dtype]
+    checkpoint = trained * checkpoint_bytes(config) + adapter
+    # adapters served or within the staleness limit, the synthetic ones, and the one being written
+    versions = max(adapter_slots(config), config.learner.max_staleness + 1) + SYNTHETIC_ADAPTERS + 1
+    shared, own = (versions * adapter, 0) if plan.machine.nodes else (0, versions * adapter)
     temporary = SESSION_BYTES + own
     kept = config.checkpoint.keep_last + 1 + (config.validation.every > 0)  # one in passing; the best may be old
     kept += bool(config.warm_start.source)  # that of version 0
@@ -56,16 +59,6 @@ def needs_of_run(plan: Plan) -> HostNeeds:
         shared_memory=_shared_memory(plan.placement),
         memory=int(plan.needed("host")) + temporary * in_memory(Path(tempfile.gettempdir())),
     )
-
-
-def _published(plan: Plan) -> int:
-    """Return the bytes of the adapters that are served or within the staleness limit, of the synthetic ones, and of the
-    one being written.
-    """
-    config = plan.config
-    trained = lora_parameters(plan.shape, config.lora.rank, config.lora.target_modules)
-    kept = max(adapter_slots(config), config.learner.max_staleness + 1)
-    return (kept + SYNTHETIC_ADAPTERS + 1) * trained * DTYPE_BYTES[config.model.dtype]
 
 
 def needs_of_evaluation(config: Config, shape: ShapeConfig, placement: Placement) -> HostNeeds:
@@ -106,20 +99,6 @@ def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterato
         "/dev/shm", free.shared_memory, need.shared_memory, "enlarge it; for a container, docker run --shm-size=2g"
     )
     yield Resource("the host's memory", free.memory, need.memory, "end other programs here, or take a larger machine")
-
-
-def check_nodes(plan: Plan) -> None:
-    """Raise BadInput if another node has no room for the copies of adapters that its engines take, and for Ray's logs.
-
-    A node that sees the run folder takes none, which shows only later.
-    """
-    needed, nodes = _published(plan) + SESSION_BYTES, plan.machine.nodes
-    for node, (engines, _) in list(zip(nodes, actors_of_nodes(plan.placement, nodes), strict=False))[1:]:
-        if engines and node.disk is not None and node.disk < needed:
-            raise BadInput(
-                f"{node.name}: its folder for temporary files has {amount(node.disk)} free and engines there need"
-                f" {amount(needed)}: make room, or set TMPDIR to another disk before starting the node"
-            )
 
 
 def check_host(need: HostNeeds, folder: Path, overwrite: bool = False) -> None:

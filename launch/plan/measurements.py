@@ -1,26 +1,45 @@
 """What runs and the doctor have measured, kept for later plans in one file in the folder of all runs."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
+from itertools import takewhile
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
 from pydantic import OnErrorOmit, TypeAdapter
 
 from actors.evaluation.statistics import Mean
+from actors.formats import duration
 from actors.models.files import known_pin
 from actors.storage.documents import FormattedDocument
 from actors.storage.files import read_document, write_document
+from actors.storage.run_record import RunRecord
 from conf.parsing import flatten, path_of
 from conf.schema import Config, affecting, among
 from launch.hardware.machine import Machine
 from launch.plan.plan import FILE, Plan, make_plan
-from launch.plan.time import UNMEASURED, Calibration, Workload
+from launch.plan.time import UNMEASURED, Calibration, Pace, Workload
+
+Metrics = Mapping[str, float]
+"""A row of metrics.jsonl."""
 
 KEPT = "measurements.json"
 """Name of the file."""
+
+WARM_UP = 2
+"""Number of first updates that are not measured: they use kernels for the first time."""
+
+ENOUGH = WARM_UP + 4
+"""Number of updates after which a run can be measured."""
+
+LEARNING = ("update", "adapter_check", "sync", "checkpoint")
+"""Names in the ledger of the learner's activities in an update."""
+
+LEAST_VARIED = 0.05
+"""Smallest fraction of groups with a gradient: a plan divides by it."""
 
 
 @dataclass(frozen=True)
@@ -39,29 +58,39 @@ class Signal:
     warning: str = ""
 
 
-CALIBRATIONS = TypeAdapter(dict[str, OnErrorOmit[Calibration]])
 SIGNALS = TypeAdapter(dict[str, OnErrorOmit[Signal]])
 
 
 class Measurements(FormattedDocument):
-    """measurements.json. Impossible entries are ignored.
+    """measurements.json."""
 
-    calibrations: by machine, model and lengths, the newest last. signals: by recipe, see `recipe_of`
-    """
-
-    calibrations: dict[str, Any]
+    speeds: dict[str, Any]
+    workloads: dict[str, Any]
     signals: dict[str, Any]
 
 
-def known(config: Config, folder: Path | None = None) -> tuple[dict[str, Calibration], dict[str, Signal]]:
-    """Return all calibrations and signals. folder: the folder of all runs, if not that of `run.folder`.
+@dataclass(frozen=True)
+class Known:
+    """All measurements, without impossible entries.
+
+    speeds: by machine and model. workloads, signals: by recipe, see `recipe_of`; a workload is a run's
+    """
+
+    speeds: dict[str, OnErrorOmit[Calibration]] = field(default_factory=dict)
+    workloads: dict[str, OnErrorOmit[Workload]] = field(default_factory=dict)
+    signals: dict[str, OnErrorOmit[Signal]] = field(default_factory=dict)
+
+
+KNOWN = TypeAdapter(Known)
+
+
+def known(config: Config, folder: Path | None = None) -> Known:
+    """Return all that has been measured. folder: the folder of all runs, if not that of `run.folder`.
 
     Raises BadInput if the file is damaged or somebody else's.
     """
     kept = read_document(folder / KEPT if folder else kept_in(config), Measurements)
-    return (
-        (CALIBRATIONS.validate_python(kept.calibrations), SIGNALS.validate_python(kept.signals)) if kept else ({}, {})
-    )
+    return KNOWN.validate_python(kept.content) if kept else Known()
 
 
 def keep(measured: Calibration | Signal, config: Config, machine: Machine) -> None:
@@ -69,16 +98,15 @@ def keep(measured: Calibration | Signal, config: Config, machine: Machine) -> No
 
     Raises BadInput if the file is damaged or somebody else's.
     """
-    file, (calibrations, signals) = kept_in(config), known(config)
+    file, kept, recipe = kept_in(config), known(config), recipe_of(config)
     if isinstance(measured, Signal):
-        signals[recipe_of(config)] = measured
+        kept.signals[recipe] = measured
     else:
-        key = _machine_key(config, machine) + _lengths_key(config)
-        calibrations.pop(key, None)  # the newest is the last
-        calibrations[key] = measured
-    content = {"calibrations": CALIBRATIONS.dump_python(calibrations), "signals": SIGNALS.dump_python(signals)}
+        kept.speeds[_speed_key(config, machine)] = replace(measured, workload=None)
+        if measured.workload:
+            kept.workloads[recipe] = measured.workload
     file.parent.mkdir(parents=True, exist_ok=True)  # the doctor measures before there is a run
-    write_document(file, Measurements(**content))
+    write_document(file, Measurements(**KNOWN.dump_python(kept)))
 
 
 def kept_in(config: Config) -> Path:
@@ -89,35 +117,81 @@ def kept_in(config: Config) -> Path:
 
 def recall_signal(config: Config) -> Signal | None:
     """Return the last signal of a recipe."""
-    return known(config)[1].get(recipe_of(config))
+    return known(config).signals.get(recipe_of(config))
 
 
 def recall(config: Config, machine: Machine, folder: Path | None = None) -> Calibration:
-    """Return the last measurement of a model on this machine in this dtype, with its workload only at the same lengths.
+    """Return the last measurement of a model on this machine in this dtype, with the recipe's workload if a run has
+    measured that anywhere, or else the doctor, but not before a warm start, which changes the lengths.
 
-    From another machine, return only the workload: it does not depend on the machine. The doctor's signal replaces the
-    workload of other recipes, but not before a warm start, which changes the lengths. folder: see `known`.
+    folder: see `known`.
     """
-    (calibrations, signals), recipe = known(config, folder), recipe_of(config)
-    measured, signal = _calibration(calibrations, config, machine), signals.get(recipe)
-    of_recipe = measured.workload and measured.workload.recipe == recipe
-    if not signal or config.warm_start.source or of_recipe:
-        return measured
-    return replace(measured, workload=replace(signal.workload, by=f"the doctor on {signal.problems} problems"))
-
-
-def _calibration(kept: Mapping[str, Calibration], config: Config, machine: Machine) -> Calibration:
-    here, lengths = _machine_key(config, machine), _lengths_key(config)
-    if on_this := [each for key, each in kept.items() if key.startswith(here)]:
-        return kept.get(here + lengths) or replace(on_this[-1], workload=None)
-    model = f", {config.model.path} in "
-    elsewhere = [each.workload for key, each in kept.items() if model in key and key.endswith(f": {lengths}")]
-    return replace(UNMEASURED, workload=elsewhere[-1] if elsewhere else None)
+    kept, recipe = known(config, folder), recipe_of(config)
+    workload, signal = kept.workloads.get(recipe), kept.signals.get(recipe)
+    if not workload and signal and not config.warm_start.source:
+        workload = replace(signal.workload, by=f"the doctor on {signal.problems} problems")
+    return replace(kept.speeds.get(_speed_key(config, machine), UNMEASURED), workload=workload)
 
 
 def plan_measured(config: Config, machine: Machine, folder: Path | None = None) -> Plan:
     """Plan a run by the measurements of earlier runs. folder: see `known`."""
     return make_plan(config, machine, recall(config, machine, folder))
+
+
+def learn_from(folder: Path, machine: Machine) -> str:
+    """Measure the run in a folder, keep the result for the next plan, and say how long its updates have taken.
+
+    Return an empty text if there are too few updates or the machine's rates are unknown.
+    """
+    run = RunRecord(folder)
+    rows = [row.metrics for row in run.rows()]
+    if not machine.rates or len(rows) < ENOUGH:
+        return ""
+    keep(measure(run, machine), run.config(), machine)
+    return f"Measured for the next plan: {duration(pace_of(rows).update_s)} per update so far"
+
+
+def measure(run: RunRecord, machine: Machine) -> Calibration:
+    """Return the calibration of a machine from a run of at least ENOUGH updates on it."""
+    config, rows = run.config(), [row.metrics for row in run.rows()]
+    workload, pace = _workload(run, rows[WARM_UP:]), pace_of(rows)
+    planned = make_plan(config, machine, Calibration(workload=workload)).estimate
+    assert planned is not None
+    return Calibration(
+        generate=pace.generate_s / planned.generate_s,
+        learn=pace.learn_s / planned.learn_s,
+        start_s=(ledger.start_s or None) if (ledger := run.ledger()) else None,
+        workload=workload,
+        of=f"{len(rows) - WARM_UP} updates of {config.model.path} at rank {config.lora.rank}",
+    )
+
+
+def pace_of(rows: Sequence[Metrics], skipped: int = WARM_UP) -> Pace:
+    """Return the pace over rows of metrics.jsonl after the skipped ones."""
+    first, last, count = rows[skipped - 1], rows[-1], len(rows) - skipped
+
+    def passed(*names: str) -> float:
+        return sum(last.get(name, 0.0) - first.get(name, 0.0) for name in names) / count
+
+    return Pace(
+        update_s=passed("budget/spent_s"),
+        generate_s=passed("ledger/rollouts/generate"),
+        learn_s=passed(*(f"ledger/learner/{activity}" for activity in LEARNING)),
+    )
+
+
+def _workload(run: RunRecord, rows: Sequence[Metrics]) -> Workload:
+    samples = [sample for update in run.sampled("update")[WARM_UP:] for sample in run.samples(update)]
+    lengths, prompts = [sample.tokens for sample in samples], [sample.prompt for sample in samples]
+    prompt = fmean(row["prompt/mean_length"] for row in rows)
+    shared = sum(1 for _ in takewhile(lambda characters: len(set(characters)) == 1, zip(*prompts, strict=False)))
+    return Workload(
+        prompt=prompt,
+        fresh=prompt * (1 - shared / max(map(len, prompts))),
+        response=fmean(row["response/mean_length"] for row in rows),
+        spread=pstdev(lengths) / fmean(lengths),
+        varied=min(max(1 - fmean(row["groups/zero_variance"] for row in rows), LEAST_VARIED), 1.0),
+    )
 
 
 def recipe_of(config: Config) -> str:
@@ -132,13 +206,8 @@ def recipe_of(config: Config) -> str:
     return f"{config.model.path}, {config.data.origin}, {digest}"
 
 
-def _machine_key(config: Config, machine: Machine) -> str:
+def _speed_key(config: Config, machine: Machine) -> str:
     """Name machine, model, dtype and, on a GPU, the switch that changes its speed."""
     cores = "" if machine.gpus else f" × {len(machine.cores)}"
     plain = " with plain kernels" if machine.gpus and not config.learner.fused_kernels else ""
-    return f"{machine.name}{cores}, {config.model.path} in {config.model.dtype}{plain}: "
-
-
-def _lengths_key(config: Config) -> str:
-    """Name the model's files and the settings that decide the lengths of prompts and responses."""
-    return f"{config.data.origin}, {config.rollout.max_response_tokens}, {known_pin(config.model)}"
+    return f"{machine.name}{cores}, {config.model.path} in {config.model.dtype}{plain}"

@@ -68,16 +68,14 @@ LOGIT_BYTES = 12
 class Memory:
     """One entry of the memory plan.
 
-    place: `rollout GPU`, `learner GPU` or `host`
+    place: `rollout GPU`, `learner GPU`, `weights GPU`, `host` or another node
     what: process and part
-    formula: the sizes that make up the bytes, for people
     elastic: `bytes` is the minimum; the part takes all the memory that the others leave
     """
 
     place: str
     what: str
     bytes: float
-    formula: str
     elastic: bool = False
 
 
@@ -89,20 +87,21 @@ def memory_of(config: Config, shape: ShapeConfig, placement: Placement, nodes: S
     (engines, ranks), *others = actors_of_nodes(placement, nodes)
     yield from engine_memory(config, shape, placement, engines)
     yield from _learner_memory(config, shape, placement, ranks)
-    if config.model.shares_weights:
-        yield from _weights_memory(config, shape)
-    yield Memory("host", "other processes", OTHER_PROCESSES, "driver, coordinator, rewards, Ray: measured")
+    size = DTYPE_BYTES[config.model.dtype]
+    if config.model.shares_weights:  # a process holds them for engine and learner
+        yield Memory("weights GPU", "base weights, shared", parameters(shape) * size)
+        yield Memory("weights GPU", "holder: context", CUDA_CONTEXT)
+        yield Memory("host", "holder: process", ENGINE_PROCESSES["cuda"])
+    yield Memory("host", "other processes", OTHER_PROCESSES)
     store = OBJECT_STORE_BYTES
     if len(nodes) > 1:
-        trained = lora_parameters(shape, config.lora.rank, config.lora.target_modules)
-        store += adapter_slots(config) * trained * DTYPE_BYTES[config.model.dtype]
-    yield Memory("host", "object store", store, "Ray's, and on a cluster the adapters in it")
+        store += adapter_slots(config) * lora_parameters(shape, config.lora.rank, config.lora.target_modules) * size
+    yield Memory("host", "object store", store)
     for node, (engines, ranks) in zip(nodes[1:], others, strict=True):
         parts = (*engine_memory(config, shape, placement, engines), *_learner_memory(config, shape, placement, ranks))
         needs = sum(part.bytes for part in parts if part.place == "host" and part.what != SAVED)
         if engines or ranks:
-            what = f"engines: {engines}, learner processes: {ranks}"
-            yield Memory(node.name, what, needs + store, "as on the host, with the object store")
+            yield Memory(node.name, f"engines: {engines}, learner processes: {ranks}, object store", needs + store)
 
 
 def actors_of_nodes(placement: Placement, nodes: Sequence[Node]) -> list[tuple[int, int]]:
@@ -116,89 +115,63 @@ def actors_of_nodes(placement: Placement, nodes: Sequence[Node]) -> list[tuple[i
             return sum(share.node in ("", node.id) for share in shares)
 
         return [(here(node, placement.rollouts), here(node, placement.learners)) for node in nodes]
-    found, beside = [], placement.shared_gpus
+    counts, beside = [], placement.shared_gpus
     for node in nodes:
         learning = min(ranks, node.gpus)
         sharing = min(beside, learning)
         generating = sharing + min(engines - beside, node.gpus - learning)
-        found.append((generating, learning))
+        counts.append((generating, learning))
         engines, ranks, beside = engines - generating, ranks - learning, beside - sharing
-    return found
-
-
-def _weights_memory(config: Config, shape: ShapeConfig) -> Iterator[Memory]:
-    """Yield the needs of the process that holds the base model for engine and learner."""
-    size, weights = DTYPE_BYTES[config.model.dtype], parameters(shape)
-    formula = f"{weights / 1e6:,.0f} million × {size} bytes, for engine and learner"
-    yield Memory("weights GPU", "base weights, shared", weights * size, formula)
-    yield Memory("weights GPU", "holder: context", CUDA_CONTEXT, "0.5 GiB")
-    process = ENGINE_PROCESSES["cuda"]
-    yield Memory("host", "holder: process", process, f"{process / GIB:.3g} GiB")
+    return counts
 
 
 def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engines: int) -> Iterator[Memory]:
     """Yield the needs of one engine on its GPU, and of `engines` engines on the host."""
     rollout, lora, size = config.rollout, config.lora, DTYPE_BYTES[config.model.dtype]
-    cuda, all_of_them = placement.device == "cuda", f", {engines} engines" if engines > 1 else ""
-    place, count, each = ("rollout GPU", 1, "") if cuda else ("host", engines, all_of_them)
-    weights, padded, slots = parameters(shape), padded_rank(lora.rank), adapter_slots(config)
-    served = slots * lora_parameters(shape, padded, lora.target_modules) * size
-    loaded = slots * lora_parameters(shape, lora.rank, lora.target_modules) * size * (PINNED if cuda else 1)
-
-    own = 0 if config.model.shares_weights and placement.learners else count * weights * size
-    yield Memory(place, "engine: base weights", own, f"{weights / 1e6:,.0f} million × {size} bytes{each}")
-    yield Memory(place, "engine: adapter slots", count * served, f"{slots} at rank {padded}{each}")
-    pinned = ", pinned" if cuda else ""
-    yield Memory("host", LOADED, engines * loaded, f"{slots} at rank {lora.rank}{pinned}{all_of_them}")
+    cuda = placement.device == "cuda"
+    place, count = ("rollout GPU", 1) if cuda else ("host", engines)
+    padded, loaded = (
+        adapter_slots(config) * size * lora_parameters(shape, rank, lora.target_modules)
+        for rank in (padded_rank(lora.rank), lora.rank)
+    )
+    own = 0 if config.model.shares_weights and placement.learners else count * parameters(shape) * size
+    yield Memory(place, "engine: base weights", own)
+    yield Memory(place, "engine: adapter slots", count * padded)
+    yield Memory("host", LOADED, engines * loaded * (PINNED if cuda else 1))
     if cuda:
-        group = rollout.samples_per_problem * rollout.longest
-        cache = group * kv_bytes_per_token(shape, config.model.dtype)
-        yield Memory(place, "engine: KV cache, at least", cache, "one group of full length", elastic=True)
+        group = rollout.samples_per_problem * rollout.longest * kv_bytes_per_token(shape, config.model.dtype)
+        yield Memory(place, "engine: KV cache, at least", group, elastic=True)
         workspace = ENGINE_WORKSPACE + rollout.concurrent_samples * shape.vocab_size * LOGIT_BYTES
-        yield Memory(place, "engine: context, workspace", CUDA_CONTEXT + workspace, "1.5 GiB, sampled logits")
+        yield Memory(place, "engine: context, workspace", CUDA_CONTEXT + workspace)
     else:
-        yield Memory(place, "engine: KV cache", count * rollout.kv_cache_gib * GIB, f"rollout.kv_cache_gib{each}")
-    process = ENGINE_PROCESSES[placement.device]
-    yield Memory("host", "engine: processes", engines * process, f"{engines} × {process / GIB:.3g} GiB")
+        yield Memory(place, "engine: KV cache", count * rollout.kv_cache_gib * GIB)
+    yield Memory("host", "engine: processes", engines * ENGINE_PROCESSES[placement.device])
 
 
 def _learner_memory(config: Config, shape: ShapeConfig, placement: Placement, here: int) -> Iterator[Memory]:
     """Yield the needs of one learner process on its GPU, and of `here` processes on the host."""
     learner, lora, size = config.learner, config.lora, DTYPE_BYTES[config.model.dtype]
     ranks, cuda = len(placement.learners), placement.device == "cuda"
-    place, count, each = ("learner GPU", 1, "") if cuda else ("host", here, f", {here} processes" if here > 1 else "")
+    place, count = ("learner GPU", 1) if cuda else ("host", here)
     trained = lora_parameters(shape, lora.rank, lora.target_modules)
-
-    own = 0 if config.model.shares_weights else count * parameters(shape) * size
-    yield Memory(place, "learner: base weights", own, f"as the engine's{each}")
-    adapter = trained * (2 * size + (4 if size < 4 else 0))
-    yield Memory(place, "learner: adapter, gradients", count * adapter, f"gradients summed in fp32{each}")
+    yield Memory(place, "learner: base weights", 0 if config.model.shares_weights else count * parameters(shape) * size)
+    yield Memory(place, "learner: adapter, gradients", count * trained * (2 * size + (4 if size < 4 else 0)))
     token = activation_bytes(shape, lora.rank, size, kept_on(config, shape, cuda))
-    kept = f"{learner.tokens_per_microbatch} tokens"
     if learner.recomputes:
-        token, kept = (
-            token // shape.num_hidden_layers + shape.num_hidden_layers * shape.hidden_size * size,
-            f"{kept}, computed twice",
-        )
-    yield Memory(place, "learner: activations", count * learner.tokens_per_microbatch * token, f"{kept}{each}")
-    logits = f"{learner.logprob_chunk} × {shape.vocab_size}{each}"
-    chunk = learner.logprob_chunk * shape.vocab_size * LOGIT_BYTES
-    yield Memory(place, "learner: chunk of logits", count * chunk, logits)
+        token = token // shape.num_hidden_layers + shape.num_hidden_layers * shape.hidden_size * size
+    yield Memory(place, "learner: activations", count * learner.tokens_per_microbatch * token)
+    yield Memory(place, "learner: chunk of logits", count * learner.logprob_chunk * shape.vocab_size * LOGIT_BYTES)
     if cuda:
-        yield Memory(place, "learner: context, bucket", CUDA_CONTEXT + BUCKET, "0.5 GiB, reduced gradients")
-        yield Memory(place, "learner: NCCL", NCCL_BUFFERS * (ranks > 1), "32 channels × 2 × 4 MiB")
+        yield Memory(place, "learner: context, bucket", CUDA_CONTEXT + BUCKET)
+        yield Memory(place, "learner: NCCL", NCCL_BUFFERS * (ranks > 1))
     weight = OPTIMIZER_BYTES
     if learner.offload == "cpu":
         place, count, weight = "host", here, OPTIMIZER_BYTES + size
-    part = f", {count}/{ranks} of them" if count < ranks else ""
-    optimizer = trained * weight * count / ranks
-    yield Memory(place, "learner: optimizer", optimizer, f"{weight} bytes per trained weight{part}")
-    if config.keeps_start:
-        yield Memory("host", "learner: reference", here * 2 * trained * size, "its adapter, and the policy's meanwhile")
-    saved = checkpoint_bytes(config)
-    yield Memory("host", SAVED, trained * saved, f"{saved} bytes per trained weight, while it is written")
-    process = LEARNER_PROCESS[placement.device]
-    yield Memory("host", "learner: process", here * process, f"{here} × {process / GIB:.3g} GiB")
+    yield Memory(place, "learner: optimizer", trained * weight * count / ranks)
+    if config.keeps_start:  # its adapter, and the policy's meanwhile
+        yield Memory("host", "learner: reference", here * 2 * trained * size)
+    yield Memory("host", SAVED, trained * checkpoint_bytes(config))
+    yield Memory("host", "learner: process", here * LEARNER_PROCESS[placement.device])
 
 
 @dataclass(frozen=True)

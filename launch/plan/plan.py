@@ -1,7 +1,6 @@
 """The plan of a run: placement, memory and time, computed from configuration and model shape."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,18 +17,9 @@ from conf.schema import Config, ShapeConfig
 from conf.settings import changed
 from launch.hardware.gpus import Gpu
 from launch.hardware.machine import Machine
-from launch.plan.estimate import Estimate, estimate
 from launch.plan.memory import Fit, memory_of
-from launch.plan.time import (
-    UNMEASURED,
-    Calibration,
-    Costs,
-    Workload,
-    assumed_workload,
-    costs_of,
-    live_context,
-)
-from rewards.problems.loading import ONE_SIDE, USED, count, split_problems
+from launch.plan.time import UNMEASURED, Calibration, Estimate, Workload, assumed_workload, estimate
+from rewards.problems.loading import USED, count, split_problems
 
 CACHE_MARGIN = 1.2
 """Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it
@@ -53,14 +43,11 @@ Change = dict[str, object]
 
 @dataclass(frozen=True)
 class Problems:
-    """Numbers of problems to train on, to report and to choose the result on, of rows filtered so far, and of near
-    duplicates put on one side.
-    """
+    """Numbers of problems to train on, to report and to choose the result on, and of rows filtered so far."""
 
     train: int
     heldout: int
     filtered: int
-    together: int = 0
     selection: int = 0
 
 
@@ -93,7 +80,7 @@ class Plan(Fit):
         """
         rollout, alone = self.config.rollout, answers_alone(self.config, self.placement.device)
         most = min(rollout.concurrent_samples, rollout.samples_per_problem if alone else rollout.concurrent_samples)
-        length, context = rollout.longest, live_context(self.workload)
+        length, context = rollout.longest, self.workload.live_context
         caches = map(self.tokens_of, self.placement.rollouts)
         held = [min(most, max(int(tokens / (CACHE_MARGIN * context)), tokens // length)) for tokens in caches]
         return max(1, sum(held) // len(held))
@@ -119,24 +106,18 @@ class Plan(Fit):
         return self.calibration.workload or assumed_workload(self.config)
 
     @cached_property
-    def costs(self) -> Costs | None:
-        """Seconds of the parts of an update; None for a GPU whose rates are not known."""
-        costs = costs_of(self.config, self.shape, self.machine, self.placement, self.workload)
-        return self.calibration.correct(costs) if costs else None
-
-    @cached_property
     def estimate(self) -> Estimate | None:
-        """Mean durations of the run; None without costs, or if not one sample fits."""
-        if self.costs is None or not self.sequences:
-            return None
+        """Mean durations of the run; None for a GPU whose rates are not known, or if not one sample fits."""
         counts: Change = {}
         if found := self.problems:
             counts = {"eval.problems": found.heldout, "validation.problems": max(found.selection, 1)}
-            counts["data.size"] = found.train
-        facts = self.costs, self.workload, self.placement, self.at_once
-        planned = estimate(config := changed(self.config, counts), *facts)
-        exams = (changed(config, {"eval.problems": each.problems, "eval.n": each.n}) for each in self.exams)
-        return replace(planned, exams_s=sum(estimate(exam, *facts).evaluate_s for exam in exams))
+        planned = self._estimate(counts) if self.sequences else None
+        exams = [self._estimate({"eval.problems": each.problems, "eval.n": each.n}) for each in self.exams]
+        return planned and replace(planned, exams_s=sum(exam.evaluate_s for exam in exams if exam))
+
+    def _estimate(self, settings: Change) -> Estimate | None:
+        timed = replace(self, config=changed(self.config, settings))
+        return estimate(timed, self.workload, self.at_once, self.calibration)
 
     @property
     def undecided(self) -> Config:
@@ -251,6 +232,5 @@ def count_problems(config: Config) -> Problems | None:
     read = changed(config, {"eval.benchmarks": [], **({"eval.problems": 0} if unread else {})})
     problems, *_ = split_problems(read, None)
     heldout, selection = (unread, config.selecting) if unread else (len(problems.heldout), len(problems.selection))
-    reasons = Counter(problems.filtered_counts)
-    unused = sum(number for reason, number in reasons.items() if reason not in USED)
-    return Problems(len(problems.train), heldout, unused, reasons[ONE_SIDE], selection)
+    unused = sum(number for reason, number in problems.filtered_counts.items() if reason not in USED)
+    return Problems(len(problems.train), heldout, unused, selection)

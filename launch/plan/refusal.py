@@ -45,12 +45,12 @@ def check_plan(plan: Plan) -> None:
 
 def check_budget(plan: Plan) -> None:
     """Raise BadInput if the budget covers not even the start, or not `eval.benchmarks`."""
-    budget, costs, found = plan.config.budget, plan.costs, plan.estimate
-    if costs is None:
+    budget, found = plan.config.budget, plan.estimate
+    if found is None:
         return
-    needed = costs.start_s + (found.update_s + found.evaluations_s if found else 0.0)
-    least, taken_s, what = LEAST_START * costs.start_s, costs.start_s, "the start alone takes"
-    if found and found.exams_s:
+    needed = found.start_s + found.update_s + found.evaluations_s
+    least, taken_s, what = LEAST_START * found.start_s, found.start_s, "the start alone takes"
+    if found.exams_s:
         taken_s = (plan.config.final_policies * found.evaluate_s + found.exams_s) / MOST_EVALUATION
         least, taken_s, needed = max(least, taken_s), max(needed, taken_s), max(needed, taken_s)
         what = f"with {duration(found.exams_s)} for eval.benchmarks each time, a run takes"

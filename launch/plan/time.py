@@ -1,18 +1,38 @@
-"""Durations of the parts of a run: predicted from rates and sizes, corrected by measurements on the machine.
+"""Seconds of a run's parts, by one formula from rates and sizes, and how much of them overlaps.
+
+The formula chooses a placement and gives a first figure. What the doctor or a run has measured on the machine corrects
+it by two factors, of generation and of learning.
 
 A decoding step reads all weights, and the keys and values of each sample. Learning and prefill multiply matrices.
+With max_staleness 0, an update takes generation and learning in turn. With a staleness η above 0 it takes the longest
+of these:
+
+- learning
+- decoding the samples of an update while the engine always has as many at once as fit
+- the P with which a batch, from its first request to its last response, takes (1 + η) P − learning: its groups start
+  when a version is published, and the update that consumes them ends at most η + 1 updates later
+
+On a shared GPU, engine and learner each proceed at half of `TOGETHER` while both compute.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field
 
-from actors.models.sizes import DTYPE_BYTES, kv_bytes_per_token, lora_parameters, matmul_parameters
-from actors.runtime.placement import Placement
-from conf.schema import Config, ShapeConfig
+from actors.coordinator.budget import evaluations_reserve
+from actors.models.sizes import (
+    DTYPE_BYTES,
+    QUEUED,
+    answers_alone,
+    kv_bytes_per_token,
+    lora_parameters,
+    matmul_parameters,
+)
+from conf.schema import Config
 from conf.schema.rollout import LONGEST
-from launch.hardware.machine import CORE_BANDWIDTH, Machine
+from launch.plan.memory import Fit
 
 
 @dataclass(frozen=True)
@@ -29,13 +49,13 @@ class Efficiency:
     decode: float
     learn: float
     step_s: float
-    unit_s: float
+    unit_s: float = 0.0
 
 
 EFFICIENCY = {
     ("cpu", "bfloat16"): Efficiency(bandwidth=1.0, decode=0.34, learn=0.80, step_s=0.07, unit_s=2.4e-7),
-    ("cpu", "float32"): Efficiency(bandwidth=1.0, decode=0.50, learn=0.85, step_s=0.02, unit_s=0.0),
-    ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.35, step_s=0.006, unit_s=0.0),
+    ("cpu", "float32"): Efficiency(bandwidth=1.0, decode=0.50, learn=0.85, step_s=0.02),
+    ("cuda", "bfloat16"): Efficiency(bandwidth=0.60, decode=1.0, learn=0.35, step_s=0.006),
 }
 """CPU figures are measured with the bundled model; in bfloat16, on two busy cores with AMX, most of a pass is outside
 matrix products. CUDA figures are usual ones for LoRA on models this small, not measured."""
@@ -50,18 +70,9 @@ TOGETHER = {False: 0.93, True: 1.2}
 Without MPS they take turns and lose the time of switching. With MPS 1.15 to 1.35 can be expected, because memory bounds
 decoding and arithmetic bounds learning. Usual figures, not measured."""
 
-FILE_RATE = 1.2e9
-"""Bytes per second of adapter files that stay in the host's page cache, written or read."""
-
-OPTIMIZER_TRAFFIC = {"cpu": 150, "cuda": 32}
-"""Bytes of memory traffic per trained weight and optimizer step. With a GPU, by count: gradient, master copy and both
-moments in fp32 are read, and all but the gradient are written. Without one, measured: it also has the norms."""
-
-SYNC_S = 0.05
-"""Seconds that an engine takes to load an adapter, whatever its size. Measured."""
-
-VERIFY_S = 0.002
-"""Seconds to verify one response. Measured."""
+WEIGHT_S = {"cpu": 1.8e-8, "cuda": 4e-9}
+"""Seconds per trained weight and update: the optimizer's step in the host's memory, and the adapter's file, written and
+loaded. Measured on two cores; with a GPU by count."""
 
 START_S = {"cpu": 45.0, "cuda": 150.0}
 """Seconds before the first request: imports, weights, engine start, and on a GPU compilation and CUDA graphs."""
@@ -75,41 +86,19 @@ FRESH = 0.5
 SPREAD = 0.5
 """Standard deviation of response lengths as a fraction of their mean, if nothing is measured."""
 
+TAIL = 2.0
+"""Standard deviations by which the longest of a batch's responses exceeds their mean."""
+
 VARIED = 0.5
 """Fraction of groups with a gradient, if nothing is measured. In the others all samples are correct, or all wrong."""
 
+BUSY = 0.8
+"""Fraction of the time above which a part is the bottleneck; if neither reaches it, waiting is the bottleneck."""
 
 Factor = Annotated[float, Field(ge=0.01, le=1e4)]
-"""Measured over predicted seconds of a part, within bounds that no machine exceeds."""
+"""Measured over predicted seconds, within bounds that no machine exceeds."""
 
 TokenCount = Annotated[float, Field(ge=1, le=LONGEST)]
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Seconds of one engine and one learner process, each with its GPU or cores to itself.
-
-    step_s, sample_s: per decoding step, and in addition per sample in it
-    prefill_s: per prompt token, once per group
-    learn_s: per input token of a batch, for the passes of all optimizer steps
-    update_s: per batch, for its optimizer steps and for publishing the adapter
-    sync_s: per adapter version that an engine loads
-    verify_s: per response in one reward worker
-    start_s: until the engine takes the first request
-    """
-
-    step_s: float
-    sample_s: float
-    prefill_s: float
-    learn_s: float
-    update_s: float
-    sync_s: float
-    verify_s: float
-    start_s: float
-
-    def decode_s(self, samples: float) -> float:
-        """Return the seconds of a decoding step, in which each sample gains a token."""
-        return self.step_s + samples * self.sample_s
 
 
 @dataclass(frozen=True)
@@ -120,7 +109,6 @@ class Workload:
     fresh: tokens of a prompt after the part that all prompts share; engines and learner compute only these
     spread: standard deviation of the response length as a fraction of its mean
     varied: fraction of groups whose samples earn different rewards
-    recipe: that of the run that was measured, see `launch.plan.measurements`
     by: who measured it, if it was not a run
     """
 
@@ -129,33 +117,30 @@ class Workload:
     response: TokenCount
     spread: Annotated[float, Field(ge=0, le=1e3)]
     varied: Annotated[float, Field(ge=0.01, le=1)]
-    recipe: str = ""
     by: str = ""
+
+    @property
+    def live_context(self) -> float:
+        """Mean number of tokens, prompt included, before a sampled token. That is more than half of a mean response,
+        because long responses have more tokens.
+        """
+        return self.prompt + self.response * (1 + self.spread**2) / 2
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measured over predicted seconds on this machine, a factor for each part of Costs.
+    """What has been measured on this machine.
 
-    decode: factor of decoding and prefill
-    start_s, workload: measured values; None without a measurement of this recipe
+    generate, learn: measured over predicted seconds of engines and learner
+    start_s, workload: measured values; None without a measurement
     of: a description of the measurement; empty if there is none
     """
 
-    decode: Factor = 1.0
+    generate: Factor = 1.0
     learn: Factor = 1.0
-    update: Factor = 1.0
-    sync: Factor = 1.0
-    verify: Factor = 1.0
     start_s: Annotated[float, Field(ge=0, le=86400)] | None = None
     workload: Workload | None = None
     of: str = ""
-
-    def correct(self, costs: Costs) -> Costs:
-        factors = dict.fromkeys(("step", "sample", "prefill"), self.decode)
-        factors |= {part: getattr(self, part) for part in ("learn", "update", "sync", "verify")}
-        corrected = {f"{part}_s": getattr(costs, f"{part}_s") * factor for part, factor in factors.items()}
-        return replace(costs, **corrected, start_s=costs.start_s if self.start_s is None else self.start_s)
 
 
 UNMEASURED = Calibration()
@@ -174,54 +159,218 @@ def assumed_workload(config: Config) -> Workload:
     )
 
 
-def live_context(workload: Workload) -> float:
-    """Return the mean number of tokens, prompt included, before a sampled token. That is more than half of a mean
-    response, because long responses have more tokens.
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one engine and one learner process, each with its GPU or cores to itself.
+
+    step_s, sample_s: per decoding step, and in addition per sample in it
+    prefill_s: per prompt token, once per group
+    learn_s: per input token of a batch, for the passes of all optimizer steps
+    update_s: per batch, for its optimizer steps and the adapter's way to the engines
     """
-    return workload.prompt + workload.response * (1 + workload.spread**2) / 2
+
+    step_s: float
+    sample_s: float
+    prefill_s: float
+    learn_s: float
+    update_s: float
 
 
-def costs_of(
-    config: Config, shape: ShapeConfig, machine: Machine, placement: Placement, workload: Workload
-) -> Costs | None:
+def costs_of(fit: Fit, workload: Workload, measured: Calibration = UNMEASURED) -> Costs | None:
     """Predict seconds from rates and sizes; None if the GPU's rate in the model's dtype is not known or zero.
 
     Learning takes per token and step, with N frozen and L trained weights: forward 2 (N + L) operations, twice if
     activations are computed again; backward 2 (N + L) for the activations and 2 L for the adapter. A KL term adds the
     base model's 2 N once. Attention adds 4 · heads · head_dim · layers per token of context to each pass.
     """
-    dtype, cuda = config.model.dtype, placement.device == "cuda"
-    rate = machine.rates.get(dtype)
+    config, shape, machine, placement = fit.config, fit.shape, fit.machine, fit.placement
+    dtype, device, rate = config.model.dtype, placement.device, machine.rates.get(config.model.dtype)
     if not (machine.bandwidth and rate):
         return None
-    reached = EFFICIENCY[placement.device, dtype]
-    engine, learner = placement.rollouts[0], placement.learners[0]
-    engine_units, learner_units = (1, 1) if cuda else (len(engine.cores), len(learner.cores))
+    reached = EFFICIENCY[device, dtype]
+    engine, learner = (1 if device == "cuda" else len(of[0].cores) for of in (placement.rollouts, placement.learners))
     frozen = matmul_parameters(shape)
     trained = lora_parameters(shape, config.lora.rank, config.lora.target_modules)
-    context, size = live_context(workload), DTYPE_BYTES[dtype]
-
-    bandwidth = machine.bandwidth * engine_units * reached.bandwidth
-    decode_flops = rate * engine_units * reached.decode
-    learn_flops = rate * learner_units * reached.learn
+    context, bandwidth = workload.live_context, machine.bandwidth * engine * reached.bandwidth
     attention = 4 * shape.num_attention_heads * shape.head_dim * shape.num_hidden_layers * context
     forward = 2 * (frozen + trained) + attention
     backward = forward + 2 * trained + attention
-    other_s = shape.num_hidden_layers * shape.hidden_size * reached.unit_s / 3  # per forward pass; a backward takes two
     forwards = 2 if config.learner.recomputes else 1
     steps, kl = config.algorithm.steps_per_batch, bool(config.algorithm.kl)
     operations = steps * (forwards * forward + backward) + kl * (2 * frozen + attention)
-    adapter_s = trained * size / FILE_RATE
-    on_host = not cuda or config.learner.offload == "cpu"
-    memory_rate = CORE_BANDWIDTH * max(learner.threads, 1) if on_host else machine.bandwidth
-    adam_s = trained / len(placement.learners) * OPTIMIZER_TRAFFIC[placement.device] / memory_rate
+    other_s = shape.num_hidden_layers * shape.hidden_size * reached.unit_s / 3  # per forward pass; a backward takes two
+    learn_s = operations / (rate * reached.learn) + (steps * (forwards + 2) + kl) * other_s
+    token_s = 2 * (frozen + trained) / (rate * engine * reached.decode)
     return Costs(
-        step_s=reached.step_s + (frozen + trained) * size / bandwidth,
-        sample_s=2 * (frozen + trained) / decode_flops + context * kv_bytes_per_token(shape, dtype) / bandwidth,
-        prefill_s=forward / (rate * engine_units * min(reached.learn, reached.decode)),
-        learn_s=operations / learn_flops + (steps * (forwards + 2) + kl) * other_s / learner_units,
-        update_s=steps * adam_s + adapter_s,
-        sync_s=SYNC_S + adapter_s,
-        verify_s=VERIFY_S,
-        start_s=START_S[placement.device],
+        step_s=measured.generate * (reached.step_s + (frozen + trained) * DTYPE_BYTES[dtype] / bandwidth),
+        sample_s=measured.generate * (token_s + context * kv_bytes_per_token(shape, dtype) / bandwidth),
+        prefill_s=measured.generate * forward / (rate * engine * min(reached.learn, reached.decode)),
+        learn_s=measured.learn * learn_s / learner,
+        update_s=measured.learn * steps * trained * WEIGHT_S[device] / len(placement.learners),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Mean seconds per update, planned or measured.
+
+    generate_s: in which any engine generates
+    learn_s: in which the learner computes or waits for the weight sync
+    """
+
+    update_s: float
+    generate_s: float
+    learn_s: float
+
+    @property
+    def rollouts_busy(self) -> float:
+        return self.generate_s / self.update_s
+
+    @property
+    def learner_busy(self) -> float:
+        return self.learn_s / self.update_s
+
+    @property
+    def bottleneck(self) -> str:
+        if max(self.rollouts_busy, self.learner_busy) < BUSY:
+            return "waits"
+        return "generation" if self.generate_s > self.learn_s else "learning"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Pace):
+    """The planned pace, seconds per evaluation, and the number of updates within the budget.
+
+    evaluate_s, validation_s, exams_s: of one policy on the held-out problems, on those that choose, and on all of
+        `eval.benchmarks`
+    start_s: seconds until the first group is requested
+    tokens: tokens generated per update
+    """
+
+    config: Config
+    start_s: float
+    tokens: float
+    evaluate_s: float
+    validation_s: float
+    exams_s: float = 0.0
+
+    @property
+    def warm_start_s(self) -> float:
+        """Most seconds of the warm start."""
+        warm = self.config.warm_start
+        return warm.fraction * self.config.budget.seconds if warm.source else 0.0
+
+    @property
+    def validate_s(self) -> float:
+        """Seconds of validation per update, limited by validation.share."""
+        validation = self.config.validation
+        most = self.update_s * validation.share / (1 - validation.share) if validation.share < 1 else math.inf
+        return min(self.validation_s / max(validation.every, 1), most)
+
+    @property
+    def evaluations(self) -> int:
+        """Number of evaluations: of the base model, of another start, and of each policy measured at the end."""
+        return 1 + self.config.starts_apart + self.config.final_policies
+
+    @property
+    def evaluations_s(self) -> float:
+        """Seconds of all evaluations. The benchmarks are for base and result alone."""
+        return self.evaluations * self.evaluate_s + 2 * self.exams_s
+
+    @property
+    def updates(self) -> int:
+        """Number of updates that fit the budget after start, evaluations and validations."""
+        return self.updates_in_all(0, 0.0)
+
+    def updates_in_all(self, made: int, spent_s: float) -> int:
+        """Return the number of updates of a run that has made so many when it starts again. spent_s: seconds before."""
+        budget = self.config.budget
+        reserve = evaluations_reserve(budget.seconds, self.config.final_policies, self.evaluate_s, self.exams_s)
+        reserve += self.validation_s
+        policies = 1 + self.config.starts_apart
+        before_s = 0.0 if made else policies * self.evaluate_s + self.exams_s + self.warm_start_s
+        left = budget.seconds - spent_s - self.start_s - reserve - before_s
+        updates = made + max(0, int(left / (self.update_s + self.validate_s)))
+        return updates if budget.updates is None else min(updates, budget.updates)
+
+    @property
+    def update_range(self) -> tuple[int, int]:
+        """The fewest and the most updates, if the hardware is as slow or as fast as SPEEDS."""
+        times = ("update_s", "evaluate_s", "validation_s", "exams_s")
+        low, high = (replace(self, **{name: getattr(self, name) / speed for name in times}) for speed in SPEEDS)
+        return low.updates, high.updates
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds of the budget that the run uses: all, unless the number of updates is limited."""
+        budget, updates_s = self.config.budget, self.updates * (self.update_s + self.validate_s)
+        needed = self.start_s + self.warm_start_s + updates_s + self.evaluations_s
+        return min(needed, budget.seconds) if budget.updates else budget.seconds
+
+
+def estimate(fit: Fit, workload: Workload, at_once: int, measured: Calibration = UNMEASURED) -> Estimate | None:
+    """Return the mean durations of a run, None without rates. at_once: samples that an engine decodes at once."""
+    if (costs := costs_of(fit, workload, measured)) is None:
+        return None
+    config, placement, staleness = fit.config, fit.placement, fit.config.learner.max_staleness
+    made, tokens = _batch(fit, workload)
+    learn_s = tokens * costs.learn_s + costs.update_s
+    own_s, full_s, batch_s = _generation(fit, costs, workload, at_once, made)
+    together = TOGETHER[config.run.mps] if placement.device == "cuda" else 1.0
+    contended = 2 / together if placement.shared and staleness else 1.0
+    slowed_s = (contended - 1) * min(learn_s, own_s + batch_s)
+    learn_s += slowed_s
+    if staleness:
+        versions, engines = 1 + staleness, len(placement.rollouts)
+        own_s += slowed_s * (placement.shared_gpus / engines if placement.device == "cuda" else placement.shared)
+        both = versions * own_s + batch_s + learn_s  # of P = own_s + batch_s / (versions − learn_s / P)
+        paced_s = (both + math.sqrt(both**2 - 4 * versions * own_s * learn_s)) / (2 * versions)
+        generate_s = max(own_s + full_s, paced_s)
+        update_s = max(generate_s, learn_s)
+    else:
+        generate_s = own_s + batch_s
+        update_s = generate_s + learn_s
+
+    def evaluation_s(problems: int, n: int) -> float:
+        engines, response = len(placement.rollouts), min(workload.response, config.eval.max_response_tokens or math.inf)
+        decoded = 1.0 if answers_alone(config, placement.device) else max(1.0, min(at_once, problems / engines))
+        prompt_s = workload.fresh * costs.prefill_s  # once: the engine keeps it for later samples
+        return problems / engines * (prompt_s + n * response * (costs.step_s / decoded + costs.sample_s))
+
+    return Estimate(
+        config=config,
+        start_s=START_S[placement.device] if measured.start_s is None else measured.start_s,
+        tokens=made * workload.response,
+        update_s=update_s,
+        generate_s=generate_s,
+        learn_s=learn_s,
+        evaluate_s=evaluation_s(config.eval.problems, config.eval.n),
+        validation_s=evaluation_s(config.validation.problems, 1) if config.validation.every else 0.0,
+    )
+
+
+def _batch(fit: Fit, workload: Workload) -> tuple[float, float]:
+    """Return the samples of an update, and the input tokens of one learner process.
+
+    Dynamic sampling replaces the groups without a gradient; else the learner skips their passes, if nothing needs them.
+    """
+    config, learner, check = fit.config, fit.config.learner, fit.config.adapter_check
+    groups, each, fresh = learner.problems_per_update, config.rollout.samples_per_problem, workload.fresh
+    made = groups / workload.varied if learner.dynamic_sampling else groups
+    trained = groups if learner.dynamic_sampling or config.algorithm.regularised else groups * workload.varied
+    checked = check.problems * (fresh + check.tokens) / 2  # passes without gradients
+    return made * each, trained * (fresh + each * workload.response) / len(fit.placement.learners) + checked
+
+
+def _generation(fit: Fit, costs: Costs, workload: Workload, at_once: int, made: float) -> tuple[float, float, float]:
+    """Return an engine's seconds per update: beside its decoding steps, in them while it is full, and in those from
+    a batch's first request to its last response. made: samples of all engines
+    """
+    rollout, length, samples = fit.config.rollout, workload.response, made / len(fit.placement.rollouts)
+    longest = min(rollout.max_response_tokens, length * (1 + TAIL * workload.spread))
+    places = QUEUED[fit.placement.device] * at_once  # a group keeps them until its longest sample ends
+    decoded = min(at_once, places * length / longest)
+    prompts_s = samples / rollout.samples_per_problem * workload.fresh * costs.prefill_s
+    batch_steps = longest + max(samples / decoded - 1, 0) * length
+    full_s = costs.step_s * samples * length / decoded
+    return prompts_s + samples * length * costs.sample_s, full_s, costs.step_s * batch_steps

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
+from typing import Literal
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -19,14 +20,13 @@ from conf.load import flatten
 from conf.schema.model import PROJECTIONS
 from conf.schema.reward import formula
 from launch.hardware.machine import GIB
-from launch.plan.estimate import Estimate
 from launch.plan.memory import misfit
 from launch.plan.plan import Plan
 from launch.plan.refusal import advice
 from launch.plan.time import FILL
 
-Rows = list[tuple[str, str]]
-"""Names, each with a description."""
+Rows = Iterable[tuple[str, str]]
+"""Names, each with a description, which may be empty."""
 
 FEWEST_UPDATES = 20
 """Updates below which a plan says that nothing will be learned: the quickstart needs 34 to reach 0.79."""
@@ -65,16 +65,12 @@ def conclusion(plan: Plan) -> Text:
     cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
     if found.updates == budget.updates:
         within = duration(found.spent_s)
-    about = f"{_updates(found)} in {within}{_otherwise(plan, found)}{cost}"
+    low, high = found.update_range
+    other = "" if plan.calibration.of or low == high else f" ({low:,} to {high:,}: it has not been measured)"
+    about = f"{counted(found.updates, 'update')} in {within}{other}{cost}"
     if found.updates < FEWEST_UPDATES:
         return Text(f"Fits, but about {about}: nothing will be learned.", style="bold yellow")
     return Text(f"Fits. About {about}.", style="bold green")
-
-
-def _otherwise(plan: Plan, found: Estimate) -> str:
-    """Name the range of updates until this machine is measured."""
-    low, high = found.update_range
-    return "" if plan.calibration.of or low == high else f" ({low:,} to {high:,}: it has not been measured)"
 
 
 def _cost(plan: Plan, seconds: float) -> str:
@@ -84,19 +80,17 @@ def _cost(plan: Plan, seconds: float) -> str:
 
 def _settings(plan: Plan) -> Rows:
     config, shape = plan.config, plan.shape
-    data, lora, rollout = config.data, config.lora, config.rollout
-    held_out, choosing = config.eval.problems, config.selecting
+    data, lora, rollout, micro = config.data, config.lora, config.rollout, config.learner.tokens_per_microbatch
+    held_out, choosing, source = config.eval.problems, config.selecting, data.origin
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
     weights, each_update = lora_parameters(shape, lora.rank, lora.target_modules), config.learner.problems_per_update
-    micro = config.learner.tokens_per_microbatch
-    source, tokens = data.origin, f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
+    tokens = f"{rollout.max_prompt_tokens} + {rollout.max_response_tokens} tokens"
     if found := plan.problems:
         held_out, choosing = found.heldout, found.selection
         epoch = counted(math.ceil(found.train / each_update), "update")
         source += f": {counted(found.train, 'problem')} to train on"
         source += "" if data.mixture else f", {epoch} per epoch"
         source += f"; {counted(found.filtered, 'row')} filtered" if found.filtered else ""
-        source += f"; {counted(found.together, 'near duplicate')} kept together" if found.together else ""
     return [
         ("model", f"{config.model.path}, {_count(parameters(shape))} weights in {config.model.dtype}"),
         ("adapter", f"rank {lora.rank}, alpha {lora.alpha} on {modules}: {_count(weights)} weights"),
@@ -119,11 +113,9 @@ def _placement(plan: Plan) -> Rows:
     absent = "" if machine.present else " (not in this machine)"
     return [
         ("machine", machine.described + memory + nodes + absent),
-        *(
-            (kind, _shares(shares))
-            for kind, shares in (("rollout", placement.rollouts), ("learner", placement.learners))
-        ),
-        *([("weights", f"{_shares((placement.weights,))}, for both")] if placement.weights else []),
+        ("rollout", _shares(placement.rollouts)),
+        ("learner", _shares(placement.learners)),
+        ("weights", f"{_shares((placement.weights,))}, for both" if placement.weights else ""),
         ("reward", counted(placement.reward_workers, "worker process", "es")),
     ]
 
@@ -139,22 +131,18 @@ def _shares(shares: tuple[Share, ...]) -> str:
 
 
 def _memory(plan: Plan) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column()
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(style="dim")
+    table = _columns("left", "right", "left")
     for place, has in plan.available.items():
         outcome, style = ("does not fit", "bold red") if place in plan.overfull else ("fits", "green")
         of = Text("of an unknown host") if has is None else Text(f"{outcome}: there are {has / GIB:.1f} GiB", style)
         table.add_row(Text(place, style="bold"), Text(f"{plan.needed(place) / GIB:.2f} GiB", style="bold"), of)
         for entry in plan.memory:
             if entry.place == place:
-                table.add_row(f"  {entry.what}", f"{entry.bytes / GIB:.2f} GiB", entry.formula)
-    grown = "; it takes all remaining memory" if plan.machine.gpus else ""
-    table.add_row("samples at once", f"{plan.sequences:,}", f"room in the KV cache, at full length{grown}")
-    if not plan.machine.gpus:
-        return table
-    return Group(table, Text("Memory of GPUs is computed; it has not been measured on one yet.", style="dim"))
+                table.add_row(f"  {entry.what}", f"{entry.bytes / GIB:.2f} GiB")
+    note = f"The KV caches hold {counted(plan.sequences, 'sample')} of full length."
+    if plan.machine.gpus:
+        note += " They take all memory that is left. Memory of GPUs is computed; it has not been measured on one yet."
+    return Group(table, Text(note, style="dim"))
 
 
 def _time(plan: Plan) -> RenderableType:
@@ -167,35 +155,27 @@ def _time(plan: Plan) -> RenderableType:
     if plan.config.run.mps:
         assumed = plan.undecided.run.nvidia_mps == "auto" and not plan.machine.tried
         manner += " with NVIDIA's MPS" + (", if it works there" if assumed else "")
-    cost = "unknown: set budget.price_per_hour"
-    budget = plan.config.budget
-    if (price := budget.price_per_hour) is not None:
-        cost = f"{_cost(plan, found.spent_s)}, {price * found.update_s / 3600:.2g} per update"
-    measured, validation = "before and after training", Rows()
-    if found.validate_s:
-        measured = "before training, of the result, and of the last policy"
-        number = counted(round(found.updates * found.validate_s / found.validation_s), "time")
-        part = found.validate_s / (found.update_s + found.validate_s)
-        validation = [("validation", f"{number} {duration(found.validation_s)}, {part:.1%} of the time of training")]
+    budget, warm = plan.config.budget, plan.config.warm_start
     exams = ", ".join(f"{exam.name} ({exam.problems} problems × {exam.n})" for exam in plan.exams)
-    warm = plan.config.warm_start
     responses = f"on up to {warm.demonstrations:,} responses from {warm.source}"
-    if plan.config.starts_apart:
-        measured = f"of the base model, {measured}"
+    validations = round(found.updates * found.validate_s / found.validation_s) if found.validation_s else 0
+    part = found.validate_s / (found.update_s + found.validate_s)
     tokens = f"{_count(found.updates * found.tokens)} tokens, {plan.workload.varied:.0%} of them useful"
-    rows = [
-        ("one update", f"about {duration(found.update_s)}, bound by {bound}"),
-        ("generation", f"{duration(found.generate_s)} per update, {_count(found.tokens)} tokens"),
-        ("learning", f"{duration(found.learn_s)} per update, {manner}"),
-        ("start", duration(found.start_s)),
-        *([("warm start", f"at most {duration(found.warm_start_s)}, {responses}")] if warm.source else []),
-        ("evaluation", f"{found.evaluations} × {duration(found.evaluate_s)}, {measured}"),
-        *([("benchmarks", f"{duration(found.exams_s)} each time: {exams}")] if exams else []),
-        *validation,
-        ("budget", f"{duration(budget.seconds)}: {_updates(found)}, {tokens}"),
-        ("cost", cost),
-    ]
-    return Group(_grid(rows), Text(f"{source(plan)} {_assumptions(plan)}", style="dim"))
+    rows = {
+        "one update": f"about {duration(found.update_s)}, bound by {bound}",
+        "generation": f"{duration(found.generate_s)} per update, {_count(found.tokens)} tokens",
+        "learning": f"{duration(found.learn_s)} per update, {manner}",
+        "start": duration(found.start_s),
+        "warm start": f"at most {duration(found.warm_start_s)}, {responses}" if warm.source else "",
+        "evaluation": f"{found.evaluations} × {duration(found.evaluate_s)}, before and after training",
+        "benchmarks": f"{duration(found.exams_s)} each time: {exams}" if exams else "",
+        "validation": f"{validations} × {duration(found.validation_s)}, {part:.1%} of the time of training"
+        if part
+        else "",
+        "budget": f"{duration(budget.seconds)}: {counted(found.updates, 'update')}, {tokens}",
+        "cost": "unknown: set budget.price_per_hour" if budget.price_per_hour is None else _cost(plan, found.spent_s),
+    }
+    return Group(_grid(rows.items()), Text(f"{source(plan)} {_assumptions(plan)}", style="dim"))
 
 
 def source(plan: Plan) -> str:
@@ -236,23 +216,19 @@ def scale(plan: Plan, gpus: list[int]) -> Iterator[Plan]:
 
 def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
     """Show the effect of more GPUs, one number of GPUs per row."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = _columns("right", "right", "right", "right", "right", "left")
+    table.add_row("GPUs", "batch", "split", "busy", "updates/h", "bound by", style="bold")
     for plan in scaling:
-        found, learner = plan.estimate, plan.config.learner
+        found = plan.estimate
         assert found is not None
-        row = {
-            "GPUs": str(plan.machine.gpus),
-            "batch": str(learner.problems_per_update),
-            "split": f"{len(plan.placement.rollouts)} + {len(plan.placement.learners)}",
-            "busy": f"{found.rollouts_busy:.0%} + {found.learner_busy:.0%}",
-            "updates/h": f"{3600 / found.update_s:,.1f}",
-            "staleness": str(learner.max_staleness),
-            "groups/s": f"{learner.problems_per_update / found.update_s:.2g}",
-            "bound by": found.bottleneck,
-        }
-        for heading in () if table.columns else row:
-            table.add_column(heading, justify="left" if heading == "bound by" else "right", no_wrap=True)
-        table.add_row(*row.values())
+        table.add_row(
+            str(plan.machine.gpus),
+            str(plan.config.learner.problems_per_update),
+            f"{len(plan.placement.rollouts)} + {len(plan.placement.learners)}",
+            f"{found.rollouts_busy:.0%} + {found.learner_busy:.0%}",
+            f"{3600 / found.update_s:,.1f}",
+            found.bottleneck,
+        )
     notes = (
         "First with the recipe's batch, then with one that grows with the GPUs. split: engines + learner processes,"
         " which share GPUs if they outnumber them; busy: in the same order. The transport of samples is not included."
@@ -264,13 +240,17 @@ def _grid(rows: Rows) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="cyan", no_wrap=True)
     grid.add_column(overflow="fold")
-    for row in rows:
-        grid.add_row(*row)
+    for name, text in rows:
+        if text:
+            grid.add_row(name, text)
     return grid
 
 
-def _updates(found: Estimate) -> str:
-    return counted(found.updates, "update")
+def _columns(*sides: Literal["left", "right"]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for side in sides:
+        table.add_column(justify=side, no_wrap=True)
+    return table
 
 
 def _count(number: float) -> str:

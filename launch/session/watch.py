@@ -29,7 +29,7 @@ from actors.storage.run_folder import RunFolder
 from conf.errors import BadInput
 from conf.signals import handle_signals, leave
 from launch.hardware.machine import detect
-from launch.plan.calibration import ENOUGH, learn_from
+from launch.plan.measurements import ENOUGH, learn_from
 from launch.session.actors import free_learners, start_actors
 from launch.session.console import RunView
 from launch.session.ending import write_ending

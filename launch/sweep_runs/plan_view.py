@@ -16,9 +16,9 @@ from conf.load import flatten
 from conf.schema import affecting
 from conf.settings import changed
 from launch.hardware.machine import Machine, with_gpus
-from launch.plan.estimate import Estimate
 from launch.plan.measurements import plan_measured
 from launch.plan.plan import Plan, with_problems
+from launch.plan.time import Estimate
 from launch.plan.view import FEWEST_UPDATES
 from launch.session.admission import resolve_model
 from launch.sweep_runs.jobs import SEED, Grid, Job

@@ -6,8 +6,8 @@ responses are not, because staleness differs.
 
 from tempfile import TemporaryDirectory
 
-from launch.plan.calibration import pace_of
-from launch.plan.estimate import Pace
+from launch.plan.measurements import pace_of
+from launch.plan.time import Pace
 from tests.benches.results import Result, Row, carry_out
 
 UPDATES = 16

@@ -18,7 +18,7 @@ from typing import Any
 
 from actors.models.files import locate
 from conf.load import load
-from launch.plan.calibration import pace_of
+from launch.plan.measurements import pace_of
 from tests.benches.learner import matmul_limit
 from tests.benches.results import Result, Row, carry_out, measured
 from tests.conftest import ROOT

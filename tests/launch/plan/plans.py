@@ -7,8 +7,8 @@ from rich.console import Console
 
 from conf.load import load
 from launch.hardware.machine import GIB, Machine, with_listed
-from launch.plan.estimate import Estimate
 from launch.plan.plan import Plan, make_plan
+from launch.plan.time import Estimate
 from launch.plan.view import render_plan
 from launch.session.admission import resolve_model
 

@@ -95,19 +95,6 @@ def test_too_few_open_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
         host_needs.check_host(need(), Path("runs/mine"))
 
 
-@pytest.mark.parametrize("second", [0, 1])
-def test_a_node_without_room_for_copies_of_adapters_is_refused(second: int) -> None:
-    """The run's own node is looked at separately, and a node without engines needs none."""
-    sizes = ((1, 0), (1, 10 * GIB), (second, GIB))
-    nodes = tuple(Node(f"n{n}", tuple(range(8)), gpus, disk=disk) for n, (gpus, disk) in enumerate(sizes))
-    made = plan("r256_instruct", replace(machine("A40", 2 + second), nodes=nodes), "learner.world_size=1")
-    if not second:
-        host_needs.check_nodes(made)
-        return
-    with pytest.raises(BadInput, match=r"node n2.* 1\.0 GiB free"):
-        host_needs.check_nodes(made)
-
-
 def test_only_ranks_on_several_gpus_share_memory() -> None:
     config = load(["conf=quickstart", "model.dtype=float32"])
     for gpus, shared in ((0, 0), (1, 0), (2, 0), (3, 512 * MIB)):

@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 
 from actors.evaluation.statistics import Mean
+from actors.formats import duration
+from actors.storage.documents import LedgerRecord
+from actors.storage.files import write_document
 from conf.errors import BadInput
-from conf.load import load
+from conf.load import dump, load
 from conf.schema import Config
 from conf.settings import changed
-from launch.plan.measurements import Signal, keep, plan_measured, recall, recall_signal, recipe_of
+from launch.plan.measurements import ENOUGH, Signal, keep, learn_from, plan_measured, recall, recall_signal, recipe_of
+from launch.plan.plan import make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
-from tests.launch.plan.plans import CPU, machine, shown
+from tests.launch.plan.plans import CPU, estimated, machine, shown
 
-MEASURED = Calibration(decode=1.6, start_s=40.0, workload=Workload(30.0, 9.0, 8.0, 0.2, 0.4), of="14 updates")
+WORK = Workload(prompt=64.0, fresh=16.0, response=8.0, spread=0.204, varied=0.4)
+MEASURED = Calibration(generate=1.6, learn=0.7, start_s=40.0, workload=WORK, of="14 updates")
 SIGNAL = Signal(39, 16, {"pass@1": Mean(0.05, (0.02, 0.09))}, Workload(66.0, 6.0, 9.0, 0.3, 0.25), "worth it")
 
 
@@ -25,26 +30,63 @@ def configure(*settings: str) -> Config:
     return load(["conf=quickstart", "model.dtype=float32", *settings])
 
 
-def test_a_calibration_is_that_of_a_machine_a_model_and_its_lengths() -> None:
+def carry_out(folder: Path, updates: int) -> Path:
+    """Write the files of a run whose machine is off its rates by MEASURED, so that the right factors are known."""
+    plan = make_plan(configure(), CPU, MEASURED)
+    found = estimated(plan)
+    row = {"groups/zero_variance": 1 - WORK.varied, "prompt/mean_length": WORK.prompt}
+    row |= {"response/mean_length": WORK.response}
+    totals = {"ledger/rollouts/generate": found.generate_s, "ledger/learner/update": found.learn_s}
+    totals |= {"budget/spent_s": found.update_s}
+    rows = [row | {"update": n} | {key: n * each for key, each in totals.items()} for n in range(1, updates + 1)]
+    (folder / "samples").mkdir(parents=True)
+    write_document(folder / "ledger.json", LedgerRecord(start_s=found.start_s))
+    (folder / "config.yaml").write_text(dump(plan.config))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    verified = {"problem": "p", "gold": "1", "response": "1", "status": "correct", "finish_reason": "stop"}
+    samples = [verified | {"tokens": length, "prompt": f"Same: {length:02}"} for length in (6, 8, 10)]
+    for update in range(1, updates + 1):
+        file = folder / "samples" / f"update-{update:06d}.jsonl"
+        file.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    return folder
+
+
+def test_a_run_measures_itself_for_the_next_plan(tmp_path: Path) -> None:
+    config = configure()
+    assert learn_from(tmp_path, CPU) == learn_from(carry_out(tmp_path / "few", ENOUGH - 1), CPU) == ""
+    folder = carry_out(tmp_path / "run", ENOUGH)
+    assert learn_from(folder, replace(CPU, rates={})) == ""
+    assert recall(config, CPU) == UNMEASURED
+    assert duration(estimated(make_plan(config, CPU, MEASURED)).update_s) in learn_from(folder, CPU)
+    found = recall(config, CPU)
+    assert [found.generate, found.learn, found.start_s] == pytest.approx([1.6, 0.7, 40.0], rel=0.05)
+    assert found.of == f"{ENOUGH - 2} updates of bundled:smollm2-135m at rank 32"
+    assert found.workload
+    assert (found.workload.response, found.workload.varied) == pytest.approx((WORK.response, WORK.varied))
+    assert found.workload.fresh == pytest.approx(WORK.prompt * 2 / 8)  # two characters of eight differ
+
+
+def test_a_speed_is_that_of_a_machine_and_a_model_and_a_workload_that_of_a_recipe() -> None:
     keep(MEASURED, configure(), CPU)
     assert recall(configure(), CPU) == recall(configure("lora.rank=8"), CPU) == MEASURED
     assert recall(configure("rollout.max_response_tokens=48"), CPU) == replace(MEASURED, workload=None)
-    elsewhere = replace(UNMEASURED, workload=MEASURED.workload)
-    assert (
-        recall(configure(), machine("A40"))
-        == recall(changed(configure(), {"model.dtype": "bfloat16"}), CPU)
-        == elsewhere
-    )
+    assert recall(configure(), machine("A40")) == replace(UNMEASURED, workload=WORK)
+    assert recall(changed(configure(), {"model.dtype": "bfloat16"}), CPU).generate == 1.0
+    assert recall(load(["conf=r8_instruct", "model.dtype=float32"]), CPU) == UNMEASURED
 
 
-def test_the_plan_of_the_same_recipe_uses_a_signal() -> None:
-    assert recall_signal(configure()) is None
-    keep(SIGNAL, configure(), CPU)
+def test_the_plan_of_the_same_recipe_uses_a_signal_until_a_run_knows_better() -> None:
+    config = configure()
+    assert recall_signal(config) is None
+    keep(SIGNAL, config, CPU)
     assert recall_signal(configure("lora.rank=8", "budget.minutes=3")) == SIGNAL
-    made = plan_measured(configure(), CPU)
+    made = plan_measured(config, CPU)
     assert (made.workload.response, made.workload.varied) == (9.0, 0.25)
     assert "Measured by the doctor on 39 problems" in " ".join(shown(made).split())
     assert plan_measured(configure("data.template='{problem} is'"), CPU).workload.response == 8
+    for measured in (MEASURED, replace(MEASURED, workload=None)):
+        keep(measured, config, CPU)
+        assert plan_measured(config, CPU).workload == WORK
 
 
 @pytest.mark.parametrize(
@@ -68,26 +110,17 @@ def test_another_recipe_does_not(setting: str) -> None:
     [("data.source=file:problems.jsonl", "problems.jsonl"), ("model.path=model", "model/config.json")],
 )
 def test_other_contents_of_the_same_file_are_another_recipe(setting: str, file: str) -> None:
-    """And of a model one without a workload."""
     config, recipes = configure(setting), [recipe_of(configure(setting))]
     for text in ("1", "22"):
-        keep(Calibration(workload=SIGNAL.workload), config, CPU)
+        keep(MEASURED, config, CPU)
         Path(file).parent.mkdir(exist_ok=True)
         Path(file).write_text(text)
         recipes.append(recipe_of(config))
-        assert (recall(config, CPU).workload is None) == ("model" in file)
+        assert recall(config, CPU).workload is None
     assert len({*recipes}) == 3
 
 
-def test_a_run_of_the_same_recipe_knows_better_and_one_of_another_less() -> None:
-    keep(SIGNAL, configure(), CPU)
-    work = replace(SIGNAL.workload, response=12.0)
-    for recipe, response in (("another", 9.0), (recipe_of(configure()), 12.0)):
-        keep(Calibration(workload=replace(work, recipe=recipe), of="20 updates"), configure(), CPU)
-        assert plan_measured(configure(), CPU).workload.response == response
-
-
-@pytest.mark.parametrize("text", ['{"a lap', "[1]", '{"format": 0, "calibrations": {}, "signals": {}}'])
+@pytest.mark.parametrize("text", ['{"a lap', "[1]", '{"format": 0, "speeds": {}, "workloads": {}, "signals": {}}'])
 def test_a_file_of_another_kind_or_format_is_refused_and_stays(text: str, tmp_path: Path) -> None:
     config, file = configure(f"run.folder={tmp_path}"), tmp_path / "measurements.json"
     file.write_text(text)
@@ -99,14 +132,14 @@ def test_a_file_of_another_kind_or_format_is_refused_and_stays(text: str, tmp_pa
 
 @pytest.mark.parametrize("number", [0, 1e308, math.nan])
 def test_a_measurement_of_impossible_numbers_is_ignored(number: float, tmp_path: Path) -> None:
-    config = configure(f"run.folder={tmp_path}")
-    other, file = changed(config, {"model.dtype": "bfloat16"}), tmp_path / "measurements.json"
-    for place in ("decode", "workload"):
-        keep(MEASURED, other, CPU)
-        keep(MEASURED, config, CPU)
+    config, file = configure(f"run.folder={tmp_path}"), tmp_path / "measurements.json"
+    keep(MEASURED, config, CPU)
+    for kind, key, left in (
+        ("speeds", "generate", replace(UNMEASURED, workload=WORK)),
+        ("workloads", "response", UNMEASURED),
+    ):
         known = json.loads(file.read_text())
-        last = [*known["calibrations"].values()][-1]
-        last[place] = last[place] | {"response": number} if place == "workload" else number
+        for entry in known[kind].values():
+            entry[key] = number
         file.write_text(json.dumps(known))
-        assert recall(config, CPU) == replace(UNMEASURED, workload=MEASURED.workload)  # of the other measurement
-        assert recall(other, CPU) == MEASURED
+        assert recall(config, CPU) == left

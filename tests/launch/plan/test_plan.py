@@ -54,7 +54,7 @@ def test_gpus_are_given_to_the_learner_while_that_makes_updates_shorter() -> Non
     assert 1 < ranks[3] < 15
     updates = [estimated(made).update_s for made in (one, two, asked, many)]
     assert updates == sorted(updates, reverse=True)
-    assert estimated(one).contended > estimated(two).contended == 1.0
+    assert estimated(one).learn_s > 1.5 * estimated(two).learn_s  # they share the GPU
 
 
 @pytest.mark.parametrize("staleness", [0, 1])
