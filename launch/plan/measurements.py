@@ -87,11 +87,6 @@ def kept_in(config: Config) -> Path:
     return (folder.parent if (folder / "sweep.json").exists() else folder) / KEPT
 
 
-def recall_signal(config: Config) -> Signal | None:
-    """Return the last signal of a recipe."""
-    return known(config)[1].get(recipe_of(config))
-
-
 def recall(config: Config, machine: Machine, folder: Path | None = None) -> Calibration:
     """Return the last measurement of a model on this machine in this dtype, with its workload only at the same lengths.
 

@@ -13,7 +13,7 @@ from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config
 from conf.settings import changed
-from launch.plan.measurements import Signal, keep, plan_measured, recall, recall_signal, recipe_of
+from launch.plan.measurements import Signal, keep, known, plan_measured, recall, recipe_of
 from launch.plan.time import UNMEASURED, Calibration, Workload
 from tests.launch.plan.plans import CPU, machine, shown
 
@@ -38,9 +38,9 @@ def test_a_calibration_is_that_of_a_machine_a_model_and_its_lengths() -> None:
 
 
 def test_the_plan_of_the_same_recipe_uses_a_signal() -> None:
-    assert recall_signal(configure()) is None
+    assert known(configure())[1] == {}
     keep(SIGNAL, configure(), CPU)
-    assert recall_signal(configure("lora.rank=8", "budget.minutes=3")) == SIGNAL
+    assert known(configure())[1] == {recipe_of(configure("lora.rank=8", "budget.minutes=3")): SIGNAL}
     made = plan_measured(configure(), CPU)
     assert (made.workload.response, made.workload.varied) == (9.0, 0.25)
     assert "Measured by the doctor on 39 problems" in " ".join(shown(made).split())
