@@ -3,8 +3,7 @@
     python launch/sweep.py conf=NAME 'ranks=[8,64,256]' 'seeds=[0,1,2]' ['key=[a,b]' …] [key=value …]
     python launch/sweep.py help sweep
 
-With benchmarks, each base model and the result of each run are evaluated on them. With sweep.signal=true, the doctor is
-asked first whether each model can learn from the data. A recipe can state all of it.
+With benchmarks, each base model and the result of each run are evaluated on them. A recipe can state all of it.
 
 Examples:
 
@@ -43,7 +42,7 @@ from launch.sweep_runs.scheduler import Scheduler
 
 @command("sweep.py")
 def main(arguments: list[str]) -> int:
-    """Return the exit code: 0 all runs and exams are finished, 1 some are not, 2 bad input, 130 or 143 interrupted."""
+    """Return the exit code: 0 all jobs are finished, 1 some are not, 2 bad input, 130 or 143 interrupted."""
     console = PlainConsole()
     if asks_for_help(arguments):
         explain(arguments, __doc__)
@@ -59,7 +58,7 @@ def main(arguments: list[str]) -> int:
     pin_models(grid)
     check_known(grid)
     check_sources(grid)
-    for base in () if all(exam.finished for exam in (*grid.bases, *grid.exams)) else grid.bases:
+    for base in () if all(job.finished for job in (*grid.bases, *grid.evaluations)) else grid.bases:
         prepare(command_line([*base.arguments, "plan=true"], CommandLine), machines[0], console)
     take_over(grid.folder, "sweep", f"sweep {grid.name!r}")
     with outliving_terminal():

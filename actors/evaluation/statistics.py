@@ -1,6 +1,6 @@
 """Scores of policies, and means over problems with their uncertainty."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import atan, comb, cos, isclose, pi, sin, sqrt
@@ -36,6 +36,8 @@ Interval = tuple[float, float]
 
 K = TypeVar("K", str, int)
 """Type of a problem's key."""
+
+H = TypeVar("H", bound=Hashable)
 
 Samples = Sequence[Sequence[EvaluatedSample]]
 """Samples of one policy by problem, equally many of each."""
@@ -124,19 +126,19 @@ def known_rewards(rows: Iterable[SampleRow]) -> dict[str, float]:
     """Return the mean reward of each problem, of its samples whose reward is whole: nothing failed, and no part is
     lacking.
     """
-    return by_problem(
+    return means(
         (row.problem, row.reward)
         for row in rows
         if row.reward is not None and not (row.partial or row.failure or row.status in UNVERIFIED)
     )
 
 
-def by_problem(values: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Return the mean value of each problem."""
-    found: dict[str, list[float]] = {}
-    for problem, value in values:
-        found.setdefault(problem, []).append(value)
-    return {problem: fmean(of_problem) for problem, of_problem in found.items()}
+def means(values: Iterable[tuple[H, float]]) -> dict[H, float]:
+    """Return the mean of the values with each key, such as a problem."""
+    found: dict[H, list[float]] = {}
+    for key, value in values:
+        found.setdefault(key, []).append(value)
+    return {key: fmean(of_key) for key, of_key in found.items()}
 
 
 def together(family: int) -> float:

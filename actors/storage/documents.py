@@ -323,21 +323,20 @@ class EvaluationDocument(FormattedDocument):
 
 
 class SweepEntry(Document):
-    """A run of a sweep, or the evaluation or signal of a base model. name: its folder's. overrides: settings by dotted
-    key. exam: status of the run's evaluation on the sweep's benchmarks, None without any. signal: the doctor's figures.
+    """A run of a sweep, or the evaluation of a base model. name: its folder's. overrides: settings by dotted key.
+    benchmarked: status of the run's evaluation on the sweep's benchmarks, None without any.
     """
 
     name: str
     overrides: dict[str, Any]
     status: str
     reason: str | None = None
-    exam: str | None = None
-    signal: dict[str, Any] | None = None
+    benchmarked: str | None = None
 
 
 class SweepDocument(FormattedDocument):
     """sweep.json. axes: values by dotted key. benchmarks, n, pass_at, remark: see the settings of `sweep`. bases: the
-    evaluations of the base models on the benchmarks, one per model. signals: likewise, what the doctor says of them.
+    evaluations of the base models on the benchmarks, one per model.
     """
 
     name: str | None = None
@@ -349,4 +348,3 @@ class SweepDocument(FormattedDocument):
     remark: str = ""
     runs: list[SweepEntry]
     bases: list[SweepEntry] = []
-    signals: list[SweepEntry] = []

@@ -129,8 +129,8 @@ class DashboardConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class SweepConfig:
-    """Axes, exams, name and budget of a sweep, only for launch/sweep.py: other commands ignore them in a recipe, and no
-    recipe inherits them. models=, ranks=, seeds=, benchmarks= and n= on its command line replace them.
+    """Axes, benchmarks, name and budget of a sweep, only for launch/sweep.py: other commands ignore them in a recipe,
+    and no recipe inherits them. models=, ranks=, seeds=, benchmarks= and n= on its command line replace them.
     """
 
     name: str = setting("", "the recipe's name and -sweep")
@@ -147,17 +147,14 @@ class SweepConfig:
     ranks: list[StrictInt] = setting([], "our choice: the recipe's rank")
     """Ranks to compare, values of lora.rank."""
     seeds: list[StrictInt] = setting([], "our choice: the recipe's seed")
-    """Values of run.seed. The exams of all runs have the first one."""
+    """Values of run.seed. The evaluations on the benchmarks have the first one."""
     benchmarks: list[str] = setting([], "our choice: the held-out problems of each run are enough")
-    """Exams: the benchmarks, as those of evaluate.py, on which the base models and the result of every run are
+    """Benchmarks, as those of evaluate.py, on which the base models and the result of every run are
     evaluated. Their time comes on top of the budget."""
     n: int = setting(16, "the paper: pass@1, @8 and @16", ge=1, le=65536)
-    """Samples per problem of an exam."""
-    signal: bool = setting(False, "our choice: it takes signal.minutes per model")
-    """Whether the doctor is asked, once per model and before its runs, if it can learn (measure=signal). The sweep goes
-    on whatever the answer is, and its report shows it. The time comes on top of the budget."""
+    """Samples per problem of a benchmark."""
     pass_at: list[StrictInt] = setting([1, 8, 16], "the paper", rule=WHOLE)
-    """Values of k for the tables of pass@k in the exams; n is at least the largest."""
+    """Values of k for the tables of pass@k on the benchmarks; n is at least the largest."""
     remark: str = setting("", "our choice")
     """A sentence at the top of the sweep's report, such as what it cannot show."""
 

@@ -115,11 +115,6 @@ def kept_in(config: Config) -> Path:
     return (folder.parent if (folder / "sweep.json").exists() else folder) / KEPT
 
 
-def recall_signal(config: Config) -> Signal | None:
-    """Return the last signal of a recipe."""
-    return known(config).signals.get(recipe_of(config))
-
-
 def recall(config: Config, machine: Machine, folder: Path | None = None) -> Calibration:
     """Return the last measurement of a model on this machine in this dtype, with the recipe's workload if a run has
     measured that anywhere, or else the doctor, but not before a warm start, which changes the lengths.

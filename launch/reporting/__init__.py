@@ -7,9 +7,9 @@ from actors.storage.files import replace_text
 from conf.command import as_typed, near
 from conf.errors import BadInput
 from launch.reporting import run_conclusion, sweep_conclusion
-from launch.reporting.exams import claims
-from launch.reporting.exams.results import read_results
 from launch.reporting.history import is_sweep, read_run, read_sweep, read_together
+from launch.reporting.paper import claims
+from launch.reporting.paper.results import read_results
 from launch.reporting.wording import SPACE
 
 FOOTER = b"Made by microbudget-rl"

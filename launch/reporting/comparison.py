@@ -1,15 +1,40 @@
-"""Compares the runs of a sweep: means over seeds, and every two values of the axis in question."""
+"""Compares the runs of a sweep: means over seeds, and every two values of the axis in question.
 
+All tests over seeds and over problems, and their corrections for several at once, are here.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
-from statistics import fmean
+from math import sqrt
+from statistics import fmean, variance
 from typing import Any
 
-from actors.evaluation.statistics import Difference, Mean, paired_difference
-from launch.reporting import seeds
+from actors.evaluation.statistics import (
+    CONFIDENCE,
+    Difference,
+    H,
+    Mean,
+    means,
+    over_problems,
+    paired_difference,
+    student_p,
+    student_quantile,
+    together,
+)
 from launch.reporting.history import LEARNING_RATE, RANK, Run, Settings, Sweep
 from launch.reporting.run_conclusion import mean_of
 from launch.reporting.wording import WORDS, many
+
+EQUAL = 1e-9
+"""Difference between the results of seeds up to which only rounding separates them."""
+
+SPREAD = 0.05
+"""Standard deviation of pass@1 over seeds where only one seed is known; those in docs/background are 1 to 6 points."""
+
+MOST_SEEDS = 20
+"""Most seeds that a report advises."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +51,7 @@ class Repeats:
     @property
     def values(self) -> list[float]:
         """Held-out pass@1 of the trained policies, one value per seed: the mean of its runs."""
-        by_seed: dict[int, list[float]] = {}
-        for run in self.runs:
-            if run.eval.final:
-                by_seed.setdefault(run.seed, []).append(run.eval.final.pass_at_1)
-        return [fmean(of_seed) for of_seed in by_seed.values()]
+        return [*means((run.seed, run.eval.final.pass_at_1) for run in self.runs if run.eval.final).values()]
 
     @property
     def final(self) -> Mean | None:
@@ -38,7 +59,7 @@ class Repeats:
         values = self.values
         if not values:
             return None
-        mean = seeds.fraction(values, [*self.solved.values()])
+        mean = fraction(values, [*self.solved.values()])
         known = [mean_of(run.eval.final) for run in self.finished if run.eval.final]
         return mean if mean.interval or self.solved else Mean(mean.value, known[0].interval)
 
@@ -50,12 +71,10 @@ class Repeats:
         by_problem = len(set(self.values)) == 1 and self.final and self.final.interval
         return many(len(self.values), "seed") + (", over problems" if by_problem else "")
 
-    @property
+    @cached_property
     def solved(self) -> dict[str, float]:
         """Held-out problem that all runs evaluated → mean over runs of the fraction of correct samples."""
-        of_runs = [run.solved("final") for run in self.finished]
-        common = [problem for problem in of_runs[0] if all(problem in of_run for of_run in of_runs)]
-        return {problem: fmean(of_run[problem] for of_run in of_runs) for problem in common}
+        return mean_by_problem(run.solved("final") for run in self.finished)
 
 
 @dataclass(frozen=True)
@@ -147,20 +166,108 @@ def comparable(low: Repeats, high: Repeats) -> bool:
 
 
 def _compared(axis: str, lists: list[list[Repeats]], best: bool) -> list[Contrast]:
-    """Compare every two members of each list that are comparable: over seeds, or over problems if several seeds do not
-    differ. With one seed there is only the difference.
+    """Compare every two members of each list that are comparable. With one seed there is only the difference.
 
     Intervals (Bonferroni) and p-values (Holm) hold for all comparisons together.
     """
     pairs = [pair for alike in lists for pair in combinations(alike, 2) if comparable(*pair)]
     family, found = len(pairs), list[Contrast]()
     for low, high in pairs:
-        difference = seeds.welch_difference(low.values, high.values, family)
-        equal = not difference.interval and min(len(low.values), len(high.values)) > 1
-        paired = paired_difference(low.solved, high.solved, family) if equal else None
-        found.append(Contrast(axis, low, high, best, paired or difference, equal, family))
-    p_values = iter(seeds.holm([p for each in found if (p := each.difference.p) is not None]))
+        known = difference(low.values, high.values, low.solved, high.solved, family)
+        found.append(Contrast(axis, low, high, best, *known, family))
+    p_values = iter(holm([p for each in found if (p := each.difference.p) is not None]))
     for number, each in enumerate(found):
         if each.difference.p is not None:
             found[number] = replace(each, difference=replace(each.difference, p=next(p_values)))
     return found
+
+
+def mean_by_problem(shares: Iterable[Mapping[H, float]]) -> dict[H, float]:
+    """Return the means over several mappings of the problems that are in all of them."""
+    known = list(shares)
+    common = [problem for problem in known[0] if all(problem in each for each in known)]
+    return {problem: fmean(each[problem] for each in known) for problem in common}
+
+
+def over_seeds(values: Sequence[float]) -> Mean:
+    """Return the mean of one value per seed, with Student's interval from two seeds on."""
+    if len(values) < 2:
+        return Mean(fmean(values))
+    margin = student_quantile(CONFIDENCE, len(values) - 1) * sqrt(variance(values) / len(values))
+    return Mean(fmean(values), (fmean(values) - margin, fmean(values) + margin))
+
+
+def fraction(values: Sequence[float], by_problem: Sequence[float]) -> Mean:
+    """Return the mean of a fraction, with the interval over seeds, or over problems if the seeds do not differ.
+
+    values: one per seed. by_problem: means over the seeds, may be empty.
+    """
+    mean = over_seeds(values)
+    if mean.interval and max(values) - min(values) > EQUAL:
+        return Mean(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
+    return Mean(mean.value, over_problems(by_problem).interval if by_problem else None)
+
+
+def welch_difference(low: Sequence[float], high: Sequence[float], family: int = 1, noise: float = 0.0) -> Difference:
+    """Return mean(high) - mean(low) of seeds that may vary unequally, with interval and p-value from two seeds of each
+    on, unless all seeds of each are equal. family: as in `paired_difference`.
+
+    noise: variance of the value of a base model, which has no seed, if `low` is one; 0 if not.
+
+    Student's with the degrees of freedom of Welch 1947 (Biometrika 34, 28), rounded down. Between unequal numbers of
+    seeds it has those of the fewer: with Welch's, 9 % of five seeds against two would differ by chance, not 5 %.
+    """
+    value, varied = fmean(high) - fmean(low), (high,) if noise else (low, high)
+    freedom = min(map(len, varied)) - 1
+    parts = [variance(values) / len(values) for values in varied] if freedom else []
+    if sum(parts) <= EQUAL**2:
+        return Difference(value)
+    if len({*map(len, varied)}) == 1:
+        freedom = int(freedom * sum(parts) ** 2 / sum(part**2 for part in parts) + EQUAL)
+    error = sqrt(sum(parts) + noise)
+    margin = student_quantile(together(family), freedom) * error
+    return Difference(value, (value - margin, value + margin), student_p(value / error, freedom))
+
+
+def difference(
+    low: Sequence[float],
+    high: Sequence[float],
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    family: int,
+    noise: float = 0.0,
+) -> tuple[Difference, bool]:
+    """Return mean(high) - mean(low) over seeds, or paired by problem if several seeds do not differ, and whether it is
+    over problems.
+
+    before, after: the same by problem. family, noise: as in `welch_difference`.
+    """
+    found = welch_difference(low, high, family, noise)
+    if found.interval or len(high) == 1 or (len(low) == 1 and not noise):
+        return found, False
+    return paired_difference(before, after, family) or found, True
+
+
+def seeds_to_decide(distance: float, family: int, sides: int = 2) -> str:
+    """Say how many seeds would tell a difference from a bound that is so far away, if they vary by `SPREAD`.
+
+    sides: number of means with seeds, 1 where a base model is compared.
+    """
+    enough = (
+        many(n, "seed")
+        for n in range(2, MOST_SEEDS + 1)
+        if student_quantile(together(family), sides * (n - 1)) * SPREAD * sqrt(sides / n) < distance
+    )
+    needed = next(enough, f"more than {MOST_SEEDS} seeds")
+    return f"where seeds vary by {100 * SPREAD:.0f} points, {needed}{' of each' if sides > 1 else ''} would decide it"
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values of a family of tests, corrected for their number (Holm 1979): the smallest times the number
+    of tests, the next times one fewer, none below the one before.
+    """
+    corrected = [0.0] * len(p_values)
+    least = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        least = corrected[place] = max(least, min((len(p_values) - rank) * p_values[place], 1.0))
+    return corrected

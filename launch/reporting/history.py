@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.evaluation.folder import EvaluationFolder
-from actors.evaluation.statistics import PASS_KS, by_problem
+from actors.evaluation.statistics import PASS_KS, means
 from actors.formats import counted
 from actors.messages import Status
 from actors.storage import documents
@@ -21,7 +21,6 @@ from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
 from conf.load import flatten, load
 from conf.schema import affecting, among
-from launch.plan.measurements import SIGNALS, Signal
 
 RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.path", "run.seed"
 
@@ -42,13 +41,11 @@ class Run:
     """A run folder, alone or in a sweep.
 
     begun: whether the folder can be read; otherwise only name, folder, config, sweep_status and a reason are known.
-    sweep_status: the status of the run in its sweep.
+    sweep_status, benchmarked: status of the run, and of its evaluation on the benchmarks, in its sweep.
     summary: summary.json; before the end of the run, the facts known so far.
     samples: those of each evaluation by its name, see `named`.
     evaluation: evaluation.json.
-    exam: status of the evaluation on the sweep's benchmarks, None without any.
     filtered: number of problems by the reason why they are not used, or used in spite of it.
-    restores: number of times that weights were restored.
     given: the values on its sweep's axes, as they stand in sweep.json.
     """
 
@@ -63,9 +60,8 @@ class Run:
     samples: Mapping[str, list[documents.SampleRow]] = field(default_factory=lambda: defaultdict(list))
     origin: documents.Origin = field(default_factory=documents.Origin)
     evaluation: documents.EvaluationDocument | None = None
-    exam: str | None = None
+    benchmarked: str | None = None
     filtered: Mapping[str, int] = field(default_factory=Counter)
-    restores: int = 0
     given: Settings = field(default_factory=dict)
 
     @property
@@ -100,7 +96,7 @@ class Run:
     def solved(self, policy: str, benchmark: str = "") -> dict[str, float]:
         """Return the fraction of correct samples by problem in an evaluation."""
         samples = self.samples[named(policy, benchmark)]
-        return by_problem((sample.problem, sample.status == Status.CORRECT) for sample in samples)
+        return means((sample.problem, sample.status == Status.CORRECT) for sample in samples)
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Return the updates in which a metric is finite, and its values. Update 0 is the base model's evaluation."""
@@ -117,7 +113,6 @@ class Sweep:
 
     bases: the base models' own evaluations on the benchmarks, without a run.
     benchmarks, n, pass_at, remark: as in sweep.json, the benchmarks by name.
-    signals: what the doctor says of base models, by path.
     """
 
     name: str
@@ -129,7 +124,6 @@ class Sweep:
     n: int | None = None
     pass_at: tuple[int, ...] = PASS_KS
     remark: str = ""
-    signals: Mapping[str, Signal] = field(default_factory=dict)
 
     @property
     def finished(self) -> list[Run]:
@@ -160,7 +154,6 @@ def read_run(folder: Path) -> Run:
         origin=record.origin(),
         evaluation=EvaluationFolder(record.evaluation_folder).document(),
         filtered=Counter(row.reason for row in record.filtered()),
-        restores=record.incarnation(),
     )
 
 
@@ -180,7 +173,6 @@ def read_sweep(folder: Path) -> Sweep:
         n=plan.n,
         pass_at=tuple(sorted({1, *(k for k in plan.pass_at or PASS_KS if k <= (plan.n or k))})),
         remark=plan.remark,
-        signals=SIGNALS.validate_python({_settings_of(each, plan)[MODEL]: each.signal for each in plan.signals}),
     )
 
 
@@ -229,24 +221,22 @@ def _read(folder: Path, plan: documents.SweepDocument, entry: documents.SweepEnt
     place, status, reason, evaluation = folder / entry.name, entry.status, entry.reason or "", None
     try:
         if (record := RunRecord(place)).exists:
-            return replace(read_run(place), name=entry.name, sweep_status=status, exam=entry.exam)
+            return replace(read_run(place), name=entry.name, sweep_status=status, benchmarked=entry.benchmarked)
         evaluation = EvaluationFolder(record.evaluation_folder).document()
     except BadInput as error:
         status, reason = "unreadable", str(error)
-    settings = _settings_of(entry, plan) | ({MODEL: evaluation.protocol.model} if evaluation else {})
-    known = UNFINISHED.model_copy(update={"reason": reason})
-    return Run(entry.name, place, settings, False, status, known, evaluation=evaluation, exam=entry.exam)
-
-
-def _settings_of(entry: documents.SweepEntry, plan: documents.SweepDocument) -> Settings:
-    """Return the settings that a sweep gives, with the recipe's model and rank in place of the recipe."""
     given = dict(entry.overrides)
     recipe = given.pop("conf", plan.conf or "")
-    try:
+    try:  # the recipe's model and rank in place of the recipe
         config = load([f"conf={recipe}"])
+        settings = {MODEL: config.model.path, RANK: config.lora.rank, **given}
     except BadInput:
-        return {MODEL: recipe, **given}
-    return {MODEL: config.model.path, RANK: config.lora.rank, **given}
+        settings = {MODEL: recipe, **given}
+    if evaluation:
+        settings[MODEL] = evaluation.protocol.model
+    known = UNFINISHED.model_copy(update={"reason": reason})
+    benchmarked = entry.benchmarked
+    return Run(entry.name, place, settings, False, status, known, evaluation=evaluation, benchmarked=benchmarked)
 
 
 def _axes(keys: Iterable[str], runs: Iterable[Run]) -> dict[str, tuple[Any, ...]]:

@@ -11,13 +11,12 @@ from markupsafe import Markup
 
 from conf.load import RECORD
 from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_tables, tables
-from launch.reporting.exams import claims, figures, paper
-from launch.reporting.exams import tables as exam_tables
-from launch.reporting.exams.results import ModelResults, read_results
 from launch.reporting.health import Flag, flags
 from launch.reporting.history import Run, Sweep
-from launch.reporting.parts import sources
-from launch.reporting.plots import Panels, Plot
+from launch.reporting.paper import claims, traps
+from launch.reporting.paper import tables as paper_tables
+from launch.reporting.paper.results import ModelResults, read_results
+from launch.reporting.plots import Plot
 from launch.reporting.tables import BeforeAfter, Table
 from launch.reporting.wording import cell, clean, shorten, unbroken
 
@@ -42,7 +41,6 @@ class Section:
     name: str
     title: str
     plots: Sequence[Plot] = ()
-    panels: Sequence[Panels] = ()
     tables: Sequence[Table] = ()
     flags: Sequence[Flag] = ()
     pairs: Sequence[BeforeAfter] = ()
@@ -52,7 +50,7 @@ class Section:
 
     @property
     def shown(self) -> bool:
-        return any(map(any, (self.plots, self.panels, self.tables, self.flags, self.pairs, self.facts)))
+        return any(map(any, (self.plots, self.tables, self.flags, self.pairs, self.facts)))
 
 
 def run_report(run: Run, settings: str | None = None) -> Report:
@@ -73,8 +71,8 @@ def run_report(run: Run, settings: str | None = None) -> Report:
         sections=[
             Section("before-and-after", "Before and after training", tables=held_out),
             Section("health", "Warnings and checks", flags=flags(run)),
-            Section("benchmarks", "Benchmarks", tables=[tables.exams(run), tables.benchmarks(run)]),
-            Section("sources", "Sources", tables=[sources.table(run)]),
+            Section("benchmarks", "Benchmarks", tables=[tables.benchmarks(run), tables.evaluation(run)]),
+            Section("sources", "Sources", tables=[tables.sources(run)]),
             Section("curves", "Curves", plots.curves(run)),
             Section("plasticity", "Distance from the reference", tables=[tables.plasticity(run)]),
             Section("ledger", "Time and tokens", tables=[tables.tokens(run), tables.seconds(run)]),
@@ -88,36 +86,33 @@ def sweep_report(sweep: Sweep) -> Report:
     results = read_results(sweep)
     own = sweep_conclusion.conclude(sweep)
     caveats = sweep_conclusion.caveats(sweep)
-    curves = Section("curves", "Curves", plots=[] if results else plots.overlaid(sweep))
     return _render(
         title=sweep.name,
         remark=sweep.remark,
         conclusion=claims.conclude(results) if results else own,
         finding="none",
         notes=[f"On the held-out problems: {own}", *caveats] if results else caveats,
-        lead=figures.gained(results) if results else plots.finals(sweep),
+        lead=paper_tables.gains(results) if results else plots.finals(sweep),
         sections=[
-            *(_exam_sections(sweep, results) if results else ()),
-            Section("signals", "The doctor's signal", tables=[exam_tables.signals(sweep)]),
+            *(_of_paper(sweep, results) if results else ()),
             Section("means", "By setting", tables=[sweep_tables.means(sweep)]),
             Section("comparisons", "Compared", tables=[sweep_tables.comparisons(sweep)]),
             Section("health", "Warnings", tables=[sweep_tables.concerns(sweep)]),
             Section("runs", "Runs", tables=[sweep_tables.runs(sweep)]),
-            curves,
+            Section("curves", "Curves", plots=plots.overlaid(sweep)),
             Section("configuration", "Settings of all runs", facts=sweep_tables.shared(sweep)),
         ],
     )
 
 
-def _exam_sections(sweep: Sweep, results: Sequence[ModelResults]) -> list[Section]:
-    notes = [exam_tables.chosen(results), *paper.traps([each.name for each in results])]
-    passed = exam_tables.passed(sweep, results)
+def _of_paper(sweep: Sweep, results: Sequence[ModelResults]) -> list[Section]:
+    notes = [paper_tables.chosen(results), *traps([each.name for each in results])]
+    passed = paper_tables.passed(sweep, results)
     return [
         Section("claims", "The paper's claims", flags=claims.flags(results)),
         Section("passed", "Benchmarks before and after training (Table 1)", tables=passed, notes=notes),
-        Section("gaps", "Room and gain", tables=[exam_tables.gaps(sweep, results)]),
-        Section("entropy", "Entropy (Table 2)", tables=[exam_tables.entropies(results)]),
-        Section("figures", "Figures", panels=figures.figures(results)),
+        Section("gaps", "Room and gain", tables=[paper_tables.gaps(sweep, results)]),
+        Section("entropy", "Entropy (Table 2)", tables=[paper_tables.entropies(results)]),
     ]
 
 

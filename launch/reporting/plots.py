@@ -1,7 +1,7 @@
 """Draws the plots of a report as SVG, first those of a run, then those of a sweep; the page sets their font."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from math import ceil
@@ -53,15 +53,6 @@ class Plot:
     name: str
     caption: str
     svg: str
-
-
-@dataclass(frozen=True)
-class Panels:
-    """Small plots of the same metric side by side. colours: of their curves, by name, for one legend."""
-
-    caption: str
-    colours: Mapping[str, str]
-    plots: Sequence[Plot]
 
 
 def blank(wider: float = 0.0, higher: float | None = None) -> Axes:
@@ -231,24 +222,35 @@ def finals(sweep: Sweep) -> Plot | None:
 
 
 def overlaid(sweep: Sweep) -> list[Plot]:
-    """Draw the curves of all runs in one plot for each metric, coloured by the axis in question."""
-    axis, drawn = question(sweep), []
+    """Draw the curves of all runs of a model in one plot for each metric, coloured by the axis in question. The plots
+    of a metric have the same axis of values.
+    """
+    axis, drawn = question(sweep), list[Plot]()
     values: tuple[Any, ...] = sweep.axes[axis] if axis else (None,)
+    apart: tuple[Any, ...] = () if axis == MODEL else sweep.axes.get(MODEL, ())
     for metric, words in WORDS["overlays"].items():
-        curves = [(run, *found) for run in sweep.runs if (found := run.series(metric))[0]]
-        if not curves:
-            continue
-        axes = blank()
-        for run, updates, line in curves:
-            colour = f"C{values.index(run.settings.get(axis)) if axis else 0}"
-            axes.plot(
-                updates, smooth(line, max(int(len(updates) * WINDOW), 1)), color=colour, linewidth=1.1, alpha=0.85
-            )
-        for number, value in enumerate(values if axis else ()):
-            axes.plot([], [], color=f"C{number}", label=_words(((str(axis), value),)))
-        label(axes, words["y"], lines=len(values))
-        caption = f"{words['caption']}: the running mean of each run"
-        drawn.append(finish(axes, metric.replace("/", "-").replace("@", "-"), caption))
+        plots = {}
+        for model in apart or (None,):
+            runs = [run for run in sweep.runs if not apart or run.settings.get(MODEL) == model]
+            curves = [(run, *found) for run in runs if (found := run.series(metric))[0]]
+            if not curves:
+                continue
+            axes = plots[model] = blank()
+            for run, updates, line in curves:
+                smoothed = smooth(line, max(int(len(updates) * WINDOW), 1))
+                colour = f"C{values.index(run.settings.get(axis)) if axis else 0}"
+                marker = "o" if len(line) < FEW else ""
+                axes.plot(updates, smoothed, color=colour, linewidth=1.1, alpha=0.85, marker=marker, markersize=3)
+            for number, value in enumerate(values if axis else ()):
+                axes.plot([], [], color=f"C{number}", label=_words(((str(axis), value),)))
+            label(axes, words["y"], lines=len(values))
+        ends = [axes.get_ylim() for axes in plots.values()]
+        for number, (model, axes) in enumerate(plots.items()):
+            axes.set_ylim(min(low for low, _ in ends), max(high for _, high in ends))
+            name = f"{metric}-{number}" if apart else metric
+            of = f"{_words(((MODEL, model),))}: " if apart else ""
+            caption = f"{of}{words['caption']}, the running mean of each run"
+            drawn.append(finish(axes, name.replace("/", "-").replace("@", "-"), caption))
     return drawn
 
 

@@ -174,9 +174,14 @@ def _unknown(run: Run, whole: Effect) -> str:
     why = "No conclusion: the held-out rewards are not known, or lack what only training has"
     if not (rewards := run.series("reward/mean")[1]):
         return f"{why}."
-    size = max(len(rewards) // 4, 1)
-    went = f"{precise(fmean(rewards[:size]))} to {precise(fmean(rewards[-size:]))}"
+    went = " to ".join(map(precise, quarters(rewards)))
     return f"{why}. In training, the mean reward went from {went}, from the first to the last quarter of the updates."
+
+
+def quarters(values: Sequence[float]) -> tuple[float, float]:
+    """Return the means of the first and of the last quarter of some values."""
+    size = max(len(values) // 4, 1)
+    return fmean(values[:size]), fmean(values[-size:])
 
 
 def _parts(run: Run, whole: Effect) -> str:

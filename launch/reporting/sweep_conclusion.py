@@ -15,9 +15,9 @@ from launch.reporting.comparison import (
     contrasts,
     finished,
     question,
+    seeds_to_decide,
 )
 from launch.reporting.history import LEARNING_RATE, RANK, Sweep
-from launch.reporting.seeds import seeds_to_decide
 from launch.reporting.wording import SPACE, compact, decimal, many, p_value, span, time
 
 ALPHA = "lora.alpha"
@@ -114,7 +114,6 @@ def caveats(sweep: Sweep) -> list[str]:
     best = [contrast for contrast in contrasts(sweep) if contrast.best]
     notes = [f"Also {sentence(clearest(best))}.", _picked(sweep, best)] if best else []
     notes += _unequal(sweep)
-    notes += [f"The doctor warned of {path}. {said.warning}" for path, said in sweep.signals.items() if said.warning]
     if 1 in [len(repeats.values) for repeats in by_settings(sweep)]:
         notes.append("The interval of a mean of one seed is over problems and says nothing about other seeds.")
     return notes

@@ -25,14 +25,16 @@ def runs(sweep: Sweep) -> Table:
             *_result(run),
             f"{time(run.summary.spent_s)} of {time(run.budget_s or 0.0)}" if run.begun else MISSING,
             run.sweep_status.replace("_", " "),
-            *((run.exam or MISSING,) if sweep.benchmarks else ()),
+            *((run.benchmarked or MISSING,) if sweep.benchmarks else ()),
         )
         for run in sweep.runs
     ]
     head = ("run", *map(axis_name, sweep.axes), "seed", "final pass@1", "95 %", "rise, points", "95 %", "updates")
     reports = {run.name: run.folder / "report.html" for run in sweep.runs}
     links = {name: quote(os.path.relpath(page, sweep.folder)) for name, page in reports.items() if page.exists()}
-    return Table("All runs", (*head, "time", "status", *(("exam",) if sweep.benchmarks else ())), rows, links=links)
+    return Table(
+        "All runs", (*head, "time", "status", *(("benchmarks",) if sweep.benchmarks else ())), rows, links=links
+    )
 
 
 def _result(run: Run) -> Cells:

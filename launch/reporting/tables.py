@@ -5,16 +5,25 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from statistics import fmean
 
+from actors.evaluation.statistics import Mean
 from actors.messages import Status
 from actors.storage.documents import Plasticity, PolicyScores, SampleRow
+from conf.catalogue import find_benchmark
 from conf.schema.reward import formula, weighs_answers
 from launch.reporting.benchmarks import notes, table_rows
 from launch.reporting.history import Run
-from launch.reporting.run_conclusion import Effect, beginning, changes, mean_of, reinforcement, reward_effect
-from launch.reporting.wording import WORDS, compact, count, decimal, many, percent, points, precise, span, time
+from launch.reporting.run_conclusion import (
+    Effect,
+    beginning,
+    changes,
+    mean_of,
+    quarters,
+    reinforcement,
+    reward_effect,
+)
+from launch.reporting.wording import WORDS, compact, count, decimal, level, many, percent, points, precise, span, time
 
 SHOWN_PAIRS = 6
 
@@ -71,19 +80,18 @@ def held_out(run: Run, found: Effect) -> Table:
     samples, result = run.samples, run.summary.result
     assert base
     assert final
-    ks = [k for k in base.pass_at if k > 1 and k in final.pass_at]
-    lengths = [round(of.mean_length, 2) for of in (base, final)]
-    longer = decimal(lengths[1] - lengths[0], 2, sign="+")
-    rows = [
-        _shares("pass@1", found.before.value, found.after.value),
-        (INTERVAL, *(span(of.interval) for of in (found.before, found.after, found.difference))),
-        *(_shares(f"pass@{k}", base.pass_at[k], final.pass_at[k]) for k in ks),
-        ("mean length, tokens", *(decimal(length, 2) for length in lengths), longer),
-    ]
+    start, end = _scored(base, found.before, samples["base"]), _scored(final, found.after, samples["final"])
+    change = {"pass@1": points(found.difference.value), INTERVAL: span(found.difference.interval)}
+    both = [k for k in base.pass_at if k > 1 and k in final.pass_at]
+    change |= {f"pass@{k}": points(final.pass_at[k] - base.pass_at[k]) for k in both}
+    longer = round(final.mean_length, 2) - round(base.mean_length, 2)
+    change["mean length, tokens"] = decimal(longer, 2, sign="+")
     if samples["base"] and samples["final"]:
-        rows += [_counted(name, samples["base"], samples["final"]) for name in COUNTED]
-    rows += _rewards(run)
-    head: Cells = ("", "base", "trained", "change")
+        shares = {name: [fmean(map(of, samples[p])) for p in ("base", "final")] for name, of in COUNTED.items()}
+        change |= {name: points(after - before) for name, (before, after) in shares.items()}
+    if of := _reward(run):
+        start["reward"], end["reward"] = precise(of.before.value), precise(of.after.value)
+        change |= {"reward": of.size(), f"{INTERVAL} of the reward": of.interval}
     config = run.config
     limit = config.get("eval.max_response_tokens") or config.get("rollout.max_response_tokens")
     note = (
@@ -92,42 +100,30 @@ def held_out(run: Run, found: Effect) -> Table:
     )
     if base.problems != final.problems:
         note += f" Only pass@1 is over the {found.problems} problems of both evaluations."
+    trained = f"result: update {result.update}" if last and result else "trained"
+    columns = {"base": start, trained: end, "change": change}
     if last and result:
-        rows = [
-            (*row, cell) for row, cell in zip_longest(rows, _column(last, ks, samples["last"]), fillvalue="") if row
-        ]
-        head = ("", "base", f"result: update {result.update}", "change", f"last: update {run.summary.updates}")
+        columns[f"last: update {run.summary.updates}"] = _scored(last, mean_of(last), samples["last"])
         note += f" The last policy on {many(last.problems, 'problem')}; it is not the result."
     if warm and (before := beginning(run)) and (since := reinforcement(run)):
-        changes = [points(since.difference.value), span(since.difference.interval)]
-        cells = zip_longest(rows, _column(warm, ks, samples["warm"]), changes, fillvalue="")
-        rows = [(*row[:2], cell, *row[2:4], change, *row[4:]) for row, cell, change in cells if row]
-        head = (*head[:2], run.start, *head[2:4], f"since the {run.start}", *head[4:])
+        rest = {"pass@1": points(since.difference.value), INTERVAL: span(since.difference.interval)}
+        columns = {"base": start, run.start: _scored(warm, mean_of(warm), samples["warm"])} | columns
+        columns[f"since the {run.start}"] = rest
         note += (
             f" The {run.start} changed pass@1 by {points(before.difference.value)} points; the rest is reinforcement"
             " learning."
         )
-    return Table("Held-out problems", head, rows, note)
+    rows = [(name, *(column.get(name, "") for column in columns.values())) for name in change]
+    return Table("Held-out problems", ("", *columns), rows, note)
 
 
-def _rewards(run: Run) -> list[Cells]:
-    """Return the rows of the reward, where it has other parts than the answer's and the format's, and is known."""
-    own = any(part["weight"] for part in run.config.get("reward.custom") or [])
-    of = reward_effect(run.samples["base"], run.samples["final"]) if own or not weighs_answers(run.config) else None
-    if not of:
-        return []
-    return [("reward", *map(precise, (of.before.value, of.after.value)), of.size()), (INTERVAL, "", "", of.interval)]
-
-
-def _column(found: PolicyScores, ks: Sequence[int], samples: Sequence[SampleRow]) -> list[str]:
-    """Return the cells of a further policy."""
-    passed = [percent(found.pass_at[k]) if k in found.pass_at else "" for k in ks]
-    cells = [percent(found.pass_at_1), span(mean_of(found).interval), *passed, decimal(found.mean_length, 2)]
-    return cells + [_number(name, samples) for name in COUNTED if samples]
-
-
-def _shares(name: str, before: float, after: float) -> Cells:
-    return name, percent(before), percent(after), points(after - before)
+def _scored(scores: PolicyScores, mean: Mean, samples: Sequence[SampleRow]) -> dict[str, str]:
+    """Return the cells of a policy by row."""
+    passed = {f"pass@{k}": percent(share) for k, share in scores.pass_at.items()}
+    cells = passed | {"pass@1": percent(mean.value), INTERVAL: span(mean.interval)}
+    cells["mean length, tokens"] = decimal(scores.mean_length, 2)
+    counts = {name: sum(map(of, samples)) for name, of in COUNTED.items() if samples}
+    return cells | {name: f"{number} of {len(samples)}" for name, number in counts.items()}
 
 
 COUNTED: dict[str, Callable[[SampleRow], bool]] = {
@@ -137,31 +133,47 @@ COUNTED: dict[str, Callable[[SampleRow], bool]] = {
 """Kinds of samples that are counted."""
 
 
-def _counted(name: str, before: Sequence[SampleRow], after: Sequence[SampleRow]) -> Cells:
-    change = fmean(map(COUNTED[name], after)) - fmean(map(COUNTED[name], before))
-    return name, _number(name, before), _number(name, after), points(change)
+def _reward(run: Run) -> Effect | None:
+    """Return the change of the reward, where it has other parts than the answer's and the format's, and is known."""
+    own = any(part["weight"] for part in run.config.get("reward.custom") or [])
+    if not own and weighs_answers(run.config):
+        return None
+    return reward_effect(run.samples["base"], run.samples["final"])
 
 
-def _number(name: str, samples: Sequence[SampleRow]) -> str:
-    return f"{sum(map(COUNTED[name], samples))} of {len(samples)}"
-
-
-def exams(run: Run) -> Table:
+def benchmarks(run: Run) -> Table:
     """Return the table of `eval.benchmarks`, which the run measures itself."""
     rows: list[Cells] = []
     for name, of in changes(run).items():
-        levels = (percent(of.before.value), span(of.before.interval), percent(of.after.value), span(of.after.interval))
-        rows.append((name, str(of.problems), *levels, points(of.difference.value), span(of.difference.interval)))
+        change = points(of.difference.value), span(of.difference.interval)
+        rows.append((name, str(of.problems), *level(of.before), *level(of.after), *change))
     head = ("pass@1", "problems", "base", "95 % interval", "trained", "95 % interval", "change", "95 % interval")
     apart = "" if run.config.get("data.contamination") == "report_only" else "The run was not trained on them. "
     together = f"; their intervals hold for all {len(rows)} together" if len(rows) > 1 else ""
     return Table("Benchmarks in the run", head, rows, f"{apart}Changes are in points{together}.")
 
 
-def benchmarks(run: Run) -> Table:
+def evaluation(run: Run) -> Table:
+    """Return the table of launch/evaluate.py."""
     if not (found := run.evaluation) or not (rows := table_rows(found)):
         return Table("", (), ())
     return Table("Benchmarks", rows[0], rows[1:], "; ".join(notes(found)))
+
+
+def sources(run: Run) -> Table:
+    """Return the table with a row per source of a mixture; empty without one."""
+    forms: dict[str, Callable[[float], str]]
+    forms = {"pass_rate": percent, "mean_length": decimal, "zero_variance": percent, "unparsable": decimal}
+    rows = []
+    for each in run.config.get("data.mixture") or []:
+        name = each["name"] or find_benchmark(each["source"]).name
+        cells = [name, f"{each['weight']:g}", count(sum(run.series(f"source/{name}/groups")[1]))]
+        for key, form in forms.items():
+            first, last = quarters(run.series(f"source/{name}/{key}")[1] or [0.0])
+            cells.append(f"{form(first)} → {form(last)}")
+        rows.append(tuple(cells))
+    head = ("source", "weight", "groups", "pass rate", "length, tokens", "no variance", "unparsable per update")
+    return Table("Sources", head, rows, "In training: from the first to the last quarter of a source's updates.")
 
 
 def plasticity(run: Run) -> Table:

@@ -17,7 +17,7 @@ from rewards.problems.sources import GENERATED
 
 def check_comparable(grid: Grid) -> None:
     """Raise BadInput if validation would choose on other problems in some runs, or if the results of a model's runs
-    cannot be compared with one exam of it.
+    cannot be compared with one evaluation of it.
     """
     first, *others = (flatten(asdict(run.config)) for run in grid.runs)
     varied = [key for key in first if any(other.get(key) != first[key] for other in others)]
@@ -33,24 +33,22 @@ def check_comparable(grid: Grid) -> None:
         raise BadInput(f"{key}: validation would choose on different problems in the runs; give one value for all")
     fixed = affecting("evaluation", "prompt", "response", "verdict")
     for key in (key for key in grid.axes if grid.settings.benchmarks and among(key, fixed)):
-        raise BadInput(f"{key}: one exam of a base model stands for all of its runs; give one value, or benchmarks=[]")
+        raise BadInput(f"{key}: a base model is evaluated once for all of its runs; give one value, or benchmarks=[]")
 
 
 def check_known(grid: Grid) -> None:
-    """Raise BadInput if the sweep's folder has more runs, or exams on other benchmarks, with another n or seed."""
-    if (known := read_document(grid.folder / "sweep.json", SweepDocument)) is None:
+    """Raise BadInput if the sweep's folder has more runs, or evaluations of other benchmarks, n or seed."""
+    if (sweep := read_document(grid.folder / "sweep.json", SweepDocument)) is None:
         return
-    sweep, asked, other = f"sweep {grid.name!r}", [run.overrides for run in grid.runs], "or give sweep.name=OTHER"
-    if left_out := [entry.name for entry in known.runs if entry.overrides not in asked]:
-        raise BadInput(f"{sweep} has a run {left_out[0]} that this command leaves out: list its values too, {other}")
-    then, now = (f"benchmarks={show(each.benchmarks)} n={each.n}" for each in (known, grid.settings))
-    if known.benchmarks and then != now:
-        raise BadInput(f"{sweep} was begun with {then}, not {now}: give the same, {other}")
-    for folder in (grid.folder / base.name / "evaluation" for base in known.bases):
-        if (exam := EvaluationFolder(folder).document()) and exam.protocol.seed != grid.seed:
-            raise BadInput(
-                f"{folder} has the seed {exam.protocol.seed}, not {grid.seed}: list that seed first, {other}"
-            )
+    name, asked, other = f"sweep {grid.name!r}", [run.overrides for run in grid.runs], "or give sweep.name=OTHER"
+    if left_out := [entry.name for entry in sweep.runs if entry.overrides not in asked]:
+        raise BadInput(f"{name} has a run {left_out[0]} that this command leaves out: list its values too, {other}")
+    then, now = (f"benchmarks={show(each.benchmarks)} n={each.n}" for each in (sweep, grid.settings))
+    if sweep.benchmarks and then != now:
+        raise BadInput(f"{name} was begun with {then}, not {now}: give the same, {other}")
+    for folder in (grid.folder / base.name / "evaluation" for base in sweep.bases):
+        if (known := EvaluationFolder(folder).document()) and (seed := known.protocol.seed) != grid.seed:
+            raise BadInput(f"{folder} has the seed {seed}, not {grid.seed}: list that seed first, {other}")
 
 
 def check_sources(grid: Grid) -> None:

@@ -14,13 +14,13 @@ from conf.load import bare, beyond, command_line, compares_models, read_value, r
 from conf.schema import Call, CommandLine, SweepCommandLine, SweepConfig
 from conf.schema.run import PLAIN_NAME
 from conf.settings import settings, show
-from launch.sweep_runs.jobs import MODEL, SEED, Exam, Grid, Inquiry, SweepRun, named
+from launch.sweep_runs.jobs import MODEL, SEED, Evaluation, Grid, SweepRun, named
 
 AXES = {"ranks": "lora.rank", "seeds": SEED}
 """Short names of the usual axes."""
 
-EXAM = {"benchmarks": "sweep.benchmarks", "n": "sweep.n"}
-"""Short names of the settings of exams."""
+SHORT = {"benchmarks": "sweep.benchmarks", "n": "sweep.n"}
+"""Short names of the settings of evaluations."""
 
 REMEDIES = {item.path: item.not_for_sweeps for item in settings(CommandLine) if item.not_for_sweeps}
 """Remedies by setting that a sweep refuses."""
@@ -49,7 +49,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     asked = command_line([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in own)], SweepCommandLine)
     if asked.sweep.seconds is not None and (both := BUDGET & texts.keys()):
         raise BadInput(f"{both.pop()} and a budget of the whole sweep are given: keep one")
-    _check_exams(asked.sweep)
+    _check_samples(asked.sweep)
     axes = _take_axes(texts, asked.sweep)
     name = asked.sweep.name or f"{bare(conf)}-sweep"
     if not PLAIN_NAME.allows(name):
@@ -70,25 +70,23 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         more = _of_sweep(conf, model, {*texts, *overrides, *(BUDGET if asked.sweep.seconds else ())})
         given = [f"conf={model}", *more, *varied, *kept, f"run.name={word}"]
         of_run = command_line(given, CommandLine)
-        runs.append(run := SweepRun(word, overrides, tuple(given), of_run.config))
-        if asked.sweep.signal:
-            alike = (each.inquiry for each in runs if each.inquiry and each.base == run.base)
-            run.inquiry = next(alike, None) or Inquiry(run, of_run.signal.minutes)
+        runs.append(SweepRun(word, overrides, tuple(given), of_run.config))
     if len({run.config.device for run in runs}) > 1:
         raise BadInput("device: all runs of a sweep are on one machine; give one value")
     word, times = Counter(run.name for run in runs).most_common(1)[0]
     if times > 1:
         raise BadInput(f"{times} runs would be named {word}: list each value once, and paths whose last parts differ")
     grid = Grid(name, conf, asked.sweep, axes, tuple(runs), folder, of_run.plan, of_run.simulate, asked.limit)
-    bases: dict[str, Exam] = {}
+    bases: dict[str, Evaluation] = {}
     for run in runs if asked.sweep.benchmarks else ():
-        run.exam = Exam(grid, run.name, run, bases.setdefault(run.base, Exam(grid, run.base, run)))
+        base = "-".join(["base", *(named(key, value) for key, value in run.of_model.items())])
+        run.evaluation = Evaluation(grid, run.name, run, bases.setdefault(base, Evaluation(grid, base, run)))
     if taken := bases.keys() & {run.name for run in runs}:
-        raise BadInput(f"a run and the exam of a base model would both be named {taken.pop()}: rename the model")
+        raise BadInput(f"a run and the evaluation of a base model would both be named {taken.pop()}: rename the model")
     return grid
 
 
-def _check_exams(sweep: SweepConfig) -> None:
+def _check_samples(sweep: SweepConfig) -> None:
     """Raise BadInput for benchmarks that are not known or share a name, and for too few samples."""
     find_benchmarks(sweep.benchmarks)
     if sweep.benchmarks and sweep.n < (most := max(sweep.pass_at, default=1)):
@@ -105,7 +103,7 @@ def _of_sweep(conf: str, model: str, given: set[str]) -> list[str]:
 def _settings(arguments: Sequence[str]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for key, text in pairs(arguments, "conf=quickstart or ranks=[8,64]", (*AXES, "models")).items():
-        target = (AXES | EXAM).get(key, key)
+        target = (AXES | SHORT).get(key, key)
         if target in texts:
             raise BadInput(f"{key}={text}: {target} is twice on the command line; keep one")
         if key in REMEDIES:

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: runs, exams (evaluations of base models and of results), and questions to the doctor."""
+"""The jobs of a sweep: runs, and evaluations of base models and of results on its benchmarks."""
 
 import json
 import re
@@ -17,7 +17,6 @@ from conf.load import written
 from conf.schema import Config, SweepConfig, among
 from conf.schema.run import YEAR_H
 from conf.settings import changed
-from launch.plan.measurements import Signal, recall_signal
 
 SEED = "run.seed"
 
@@ -28,7 +27,7 @@ MODEL = ("conf", "model.path")
 """Axes that change the model, so that accuracies are not comparable."""
 
 UNLIMITED = (f"budget.hours={YEAR_H}", "budget.minutes=null")
-"""Arguments of an exam: it ends with its last sample."""
+"""Arguments of an evaluation: it ends with its last sample."""
 
 
 @dataclass(eq=False)
@@ -40,7 +39,7 @@ class SweepRun:
     config: the settings that the arguments stand for; its budget is the run's part of the sweep's.
     status, reason: as in sweep.json.
     program: the file in launch/ that carries it out.
-    inquiry: what the doctor is asked of its model before. exam: the evaluation of its result.
+    evaluation: that of its result.
     """
 
     program: ClassVar = "run"
@@ -51,8 +50,7 @@ class SweepRun:
     config: Config
     status: str = "pending"
     reason: str | None = None
-    inquiry: "Inquiry | None" = None
-    exam: "Exam | None" = None
+    evaluation: "Evaluation | None" = None
 
     def set(self, key: str, value: object) -> None:
         """Give the run another value of a setting."""
@@ -78,69 +76,27 @@ class SweepRun:
         return self.record.finished() is not None
 
     @property
-    def exams(self) -> "list[Exam]":
-        return [self.exam] if self.exam else []
+    def evaluations(self) -> "list[Evaluation]":
+        return [self.evaluation] if self.evaluation else []
 
     @property
     def of_model(self) -> dict[str, Any]:
         """Its values on the axes that change the model."""
         return {key: value for key, value in self.overrides.items() if key in MODEL}
 
-    @property
-    def base(self) -> str:
-        """The name of its base model among the jobs of the sweep."""
-        return "-".join(["base", *(named(key, value) for key, value in self.of_model.items())])
-
 
 @dataclass(eq=False)
-class Inquiry:
-    """Asks the doctor whether a base model can learn from the problems of its first run.
-
-    minutes: at most for sampling.
-    """
-
-    program, kind, obstacle = "doctor", "signal", None
-    run: SweepRun
-    minutes: float
-    status: str = "pending"
-    reason: str | None = None
-
-    def __post_init__(self) -> None:
-        self.name, self.overrides = self.run.base, self.run.of_model
-        self.folder = self.run.folder.parent / self.name
-
-    @property
-    def arguments(self) -> list[str]:
-        """The arguments of launch/doctor.py, with the run's part of the sweep's budget."""
-        own = [each for each in self.run.arguments if not each.startswith("budget.minutes=")]
-        return [*own, f"budget.minutes={self.run.config.budget.seconds / 60}", "measure=signal"]
-
-    @property
-    def answer(self) -> Signal | None:
-        return recall_signal(self.run.config)
-
-    @property
-    def finished(self) -> bool:
-        return self.answer is not None
-
-    @property
-    def outcome(self) -> tuple[str, str | None] | None:
-        """As of a run. The reason is the doctor's warning if training is not worth it."""
-        return ("completed", self.answer.warning or None) if self.answer else None
-
-
-@dataclass(eq=False)
-class Exam:
+class Evaluation:
     """An evaluation of the result of a run or, for `base-…`, of the base model of several.
 
-    name: its folder's. run: for a base model, its first run. base: the base model's exam, whose samples are taken over.
+    name: its folder's. run: for a base model, its first run. base: the base model's, whose samples are taken over.
     """
 
-    program, kind = "evaluate", "exam"
+    program: ClassVar = "evaluate"
     grid: "Grid"
     name: str
     run: SweepRun
-    base: "Exam | None" = None
+    base: "Evaluation | None" = None
     status: str = "pending"
     reason: str | None = None
 
@@ -186,15 +142,15 @@ class Exam:
 
     @property
     def obstacle(self) -> tuple[str, str] | None:
-        """Status and reason if it cannot take place, after its run and the base model's exam."""
+        """Status and reason if it cannot take place, after its run and the base model's evaluation."""
         if self.base and not (self.run.finished and self.run.record.checkpoints.result):
             return "skipped", "its run has no checkpoint" if self.run.finished else f"its run is {self.run.status}"
         if self.base and not self.base.finished:
-            return "failed", f"the exam of {self.base.name} is {self.base.status}: {self.base.reason}"
+            return "failed", f"the evaluation of {self.base.name} is {self.base.status}: {self.base.reason}"
         return None
 
 
-Job = SweepRun | Exam | Inquiry
+Job = SweepRun | Evaluation
 
 
 @dataclass(frozen=True)
@@ -204,7 +160,7 @@ class Grid:
     runs: seeds change slowest, so that a sweep cut short has compared something.
     folder: the parent of the runs' folders.
     plan: whether only the plan is requested. simulate: with it, numbers of GPUs.
-    limit: most problems per benchmark of an exam.
+    limit: most problems per benchmark.
     """
 
     name: str
@@ -219,28 +175,26 @@ class Grid:
 
     @property
     def seed(self) -> int:
-        """The seed of all exams: that of the first run."""
+        """The seed of all evaluations: that of the first run."""
         return self.runs[0].config.run.seed
 
     @property
-    def inquiries(self) -> list[Inquiry]:
-        return [*dict.fromkeys(run.inquiry for run in self.runs if run.inquiry)]
+    def bases(self) -> list[Evaluation]:
+        """The evaluations of the base models."""
+        return [*dict.fromkeys(each.base for each in self.evaluations if each.base)]
 
     @property
-    def bases(self) -> list[Exam]:
-        """The exams of the base models."""
-        return [*dict.fromkeys(exam.base for run in self.runs for exam in run.exams if exam.base)]
-
-    @property
-    def exams(self) -> list[Exam]:
-        return [exam for run in self.runs for exam in run.exams]
+    def evaluations(self) -> list[Evaluation]:
+        """The evaluations of the runs' results."""
+        return [each for run in self.runs for each in run.evaluations]
 
     def phases(self, workers: int) -> list[list[list[Job]]]:
-        """Return the jobs of each worker, first those on base models, for which all runs wait, then runs and exams."""
-        models: list[Job] = [*self.inquiries, *self.bases]
-        pairs: list[list[Job]] = [[run, *run.exams] for run in self.runs]
-        turns = range(workers)
-        return [[models[turn::workers] for turn in turns], [[*chain(*pairs[turn::workers])] for turn in turns]]
+        """Return the jobs of each worker, first those on base models, for which all runs wait, then runs, each with the
+        evaluation of its result.
+        """
+        turns, bases = range(workers), self.bases
+        pairs: list[list[Job]] = [[run, *run.evaluations] for run in self.runs]
+        return [[[*bases[turn::workers]] for turn in turns], [[*chain(*pairs[turn::workers])] for turn in turns]]
 
 
 def named(key: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The plan of a sweep: the GPU of every run, and the time and money that all runs and exams take on one or more."""
+"""The plan of a sweep: the GPU of every run, and the time and money that all jobs take on one or more."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -81,19 +81,17 @@ class SweepPlan:
 
     @cached_property
     def seconds(self) -> dict[Job, float]:
-        """Expected seconds of each job. An exam samples at the pace of an evaluation of its run."""
+        """Expected seconds of each job. An evaluation on the benchmarks has the pace of an evaluation in its run."""
         samples = self.grid.settings.n * sum(size or 0 for size in self.sizes.values())
         found: dict[Job, float] = {}
         for run in self.grid.runs:
             expected, budget_s = self.forecasts[run.name], self.plans[run.name].config.budget.seconds
             found[run] = expected.spent_s if expected else budget_s
-            if run.inquiry:
-                found[run.inquiry] = 60 * run.inquiry.minutes + (expected.start_s if expected else 0.0)
-        for exam in (*self.grid.bases, *self.grid.exams):
-            plan = self.plans[exam.run.name]
+        for job in (*self.grid.bases, *self.grid.evaluations):
+            plan = self.plans[job.run.name]
             config = changed(plan.config, {"eval.problems": samples, "eval.n": 1})
             expected = replace(plan, config=config, problems=None).estimate
-            found[exam] = expected.start_s + expected.evaluate_s if expected else 0.0
+            found[job] = expected.start_s + expected.evaluate_s if expected else 0.0
         return found
 
     def total(self, jobs: Iterable[Job]) -> float:
@@ -130,22 +128,19 @@ class SweepPlan:
         if self.grid.bases:
             of = ", ".join(f"{name} ({size or 'unknown, counted as 0'})" for name, size in self.sizes.items())
             who = f"{counted(len(self.grid.bases), 'base model')} and {counted(len(runs), 'result')}"
-            exams_s = self.total([*self.grid.bases, *self.grid.exams])
-            lines.append(Text(f"Exams of {who} on top: {duration(exams_s)} for the problems of {of}"))
-        if asked := self.grid.inquiries:
-            most = duration(self.total(asked))
-            lines.append(Text(f"The doctor's signal of {counted(len(asked), 'base model')} before: at most {most}"))
+            top_s = self.total([*self.grid.bases, *self.grid.evaluations])
+            lines.append(Text(f"Evaluations of {who} on top: {duration(top_s)} for the problems of {of}"))
         all_s = sum(self.seconds.values())
         if cost := self.cost(all_s):
             lines.append(Text(f"In all {duration(all_s)} of one GPU or machine, at a cost of {cost[0]}"))
         if len(self.grid.axes.get(SEED, ())) < 2:
-            three_s = all_s + 2 * self.total([*runs, *self.grid.exams])
+            three_s = all_s + 2 * self.total([*runs, *self.grid.evaluations])
             of = "".join(f", at a cost of {each}" for each in self.cost(three_s))
             lines.append(Text(f"One seed decides no claim. With seeds=[0,1,2]: {duration(three_s)} in all{of}"))
         return lines
 
     def _rows(self) -> RenderableType:
-        columns = ["exam"] * bool(self.grid.bases) + ["cost"] * bool(self.cost(0))
+        columns = ["benchmarks"] * bool(self.grid.bases) + ["cost"] * bool(self.cost(0))
         table = plain_table("run", "memory", "budget", "per update", "updates", "held-out", *columns)
         for base in self.grid.bases:
             table.add_row(base.name, *[""] * 5, duration(self.seconds[base]), *self.cost(self.seconds[base]))
@@ -157,7 +152,8 @@ class SweepPlan:
                     f"{expected.updates:,}",
                     duration(expected.evaluations_s),
                 ]
-            more = [*(duration(self.seconds[exam]) for exam in run.exams), *self.cost(self.total([run, *run.exams]))]
+            own = run.evaluations
+            more = [*(duration(self.seconds[each]) for each in own), *self.cost(self.total([run, *own]))]
             style = "" if plan.fits and (not expected or expected.updates >= FEWEST_UPDATES) else FAULT
             fits = "fits" if plan.fits else "does not fit"
             table.add_row(run.name, fits, duration(plan.config.budget.seconds), *figures, *more, style=style)
@@ -194,6 +190,6 @@ def idle(forecasts: Mapping[str, Estimate | None]) -> list[str]:
 def plain_table(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in columns:
-        words = name in ("run", "memory", "status", "exam", "GPUs")
+        words = name in ("run", "memory", "status", "benchmarks", "GPUs")
         table.add_column(name, no_wrap=name == "run", justify="left" if words else "right")
     return table

@@ -1,11 +1,11 @@
-"""Carries out the jobs of a sweep: its runs, its exams, and before them what the doctor is asked."""
+"""Carries out the jobs of a sweep: its runs, and the evaluations of base models and results."""
 
 import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any
@@ -24,7 +24,7 @@ from conf.signals import end_by_signal, handle_signals
 from launch.hardware.machine import Machine
 from launch.reporting import attempt, conclusion
 from launch.session.admission import budget_shortage
-from launch.sweep_runs.jobs import Exam, Grid, Inquiry, Job, SweepRun
+from launch.sweep_runs.jobs import Evaluation, Grid, Job, SweepRun
 from launch.sweep_runs.plan_view import plain_table
 
 PROGRAMS = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ class Scheduler:
     async def _run(self) -> int:
         loop = asyncio.get_running_loop()
         handle_signals(lambda number, _: loop.call_soon_threadsafe(self._pass_on, number))
-        jobs: list[Job] = [*self.grid.inquiries, *self.grid.bases, *self.grid.runs, *self.grid.exams]
+        jobs: list[Job] = [*self.grid.bases, *self.grid.runs, *self.grid.evaluations]
         for job in jobs:
             self._look_back(job)
         self._write()
@@ -107,7 +107,7 @@ class Scheduler:
         process ends.
         """
         machine, parent = self.machines[turn], os.getpid()
-        log = self.grid.folder / f"{job.name}{'' if isinstance(job, SweepRun) else f'-{job.kind}'}.log"
+        log = self.grid.folder / f"{job.name}{'' if isinstance(job, SweepRun) else '-evaluation'}.log"
         gpu = {"CUDA_VISIBLE_DEVICES": machine.cards[0].index} if len(self.machines) > 1 else {}
 
         def prepare() -> None:
@@ -162,18 +162,14 @@ class Scheduler:
     def _put(self, job: Job, status: str, reason: str | None = None) -> None:
         job.status, job.reason = status, reason
         self._write()
-        what = job.name if isinstance(job, SweepRun) else f"{job.kind} of {job.name}"
-        style = "bold yellow" if isinstance(job, Inquiry) and reason else ""
-        self.console.print(Text(f"{what}: {status}{f', {reason}' if reason else ''}", style))
+        what = job.name if isinstance(job, SweepRun) else f"evaluation of {job.name}"
+        self.console.print(Text(f"{what}: {status}{f', {reason}' if reason else ''}"))
 
     def _table(self) -> Table:
         """Return the progress of every run and its held-out accuracy; means over seeds are in the report."""
-        table = plain_table("run", "status", "spent", "updates", "held-out pass@1", *(["exam"] * bool(self.grid.exams)))
-        for inquiry in self.grid.inquiries:
-            said = inquiry.answer.verdict if inquiry.answer else inquiry.status
-            table.add_row(
-                f"signal of {inquiry.name}", Text(said, STYLE.get(said, "bold yellow" if inquiry.reason else ""))
-            )
+        table = plain_table(
+            "run", "status", "spent", "updates", "held-out pass@1", *(["benchmarks"] * bool(self.grid.bases))
+        )
         for model in self.grid.bases:
             table.add_row(model.name, *[""] * 4, Text(model.status, STYLE.get(model.status, "")))
         for run in self.grid.runs:
@@ -182,10 +178,10 @@ class Scheduler:
             change = ""
             if base and final:
                 change = "{:.3f} → {:.3f} ({:.3f}–{:.3f})".format(base.pass_at_1, final.pass_at_1, *final.ci95)
-            statuses = [run.status, *(exam.status for exam in run.exams)]
-            status, *exam = (Text(each, STYLE.get(each, "")) for each in statuses)
+            statuses = [run.status, *(each.status for each in run.evaluations)]
+            status, *more = (Text(each, STYLE.get(each, "")) for each in statuses)
             spent = run.record.spent / run.config.budget.seconds
-            table.add_row(run.name, status, f"{spent:.0%}", f"{run.record.updates}", change, *exam)
+            table.add_row(run.name, status, f"{spent:.0%}", f"{run.record.updates}", change, *more)
         return table
 
     def _write(self) -> None:
@@ -199,23 +195,21 @@ class Scheduler:
             conf=grid.conf,
             axes=grid.axes,
             remark=sweep.remark,
-            runs=[entry(run, run.exam) for run in grid.runs],
-            bases=[entry(base) for base in self.grid.bases],
-            signals=[entry(inquiry) for inquiry in grid.inquiries],
+            runs=[entry(run, run.evaluation) for run in grid.runs],
+            bases=[entry(base) for base in grid.bases],
             **asked,
         )
         write_document(grid.folder / "sweep.json", document)
 
 
-def entry(job: Job, exam: Exam | None = None) -> SweepEntry:
-    """Return the entry of a job in sweep.json. exam: the run's."""
+def entry(job: Job, evaluation: Evaluation | None = None) -> SweepEntry:
+    """Return the entry of a job in sweep.json. evaluation: the run's."""
     return SweepEntry(
         name=job.name,
         overrides=job.overrides,
         status=job.status,
-        reason=f"exam: {exam.reason}" if exam and exam.reason and job.finished else job.reason,
-        exam=exam.status if exam else None,
-        signal=asdict(job.answer) if isinstance(job, Inquiry) and job.answer else None,
+        reason=f"evaluation: {evaluation.reason}" if evaluation and evaluation.reason and job.finished else job.reason,
+        benchmarked=evaluation.status if evaluation else None,
     )
 
 

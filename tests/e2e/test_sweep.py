@@ -15,10 +15,10 @@ pytestmark = pytest.mark.slow
 
 def test_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., subprocess.Popen[str]]) -> None:
     folder: Path = start.folder / "ranks-swept"  # type: ignore[attr-defined]
-    exam = folder.parent / "exam.jsonl"
-    exam.write_text("".join(json.dumps({"problem": f"{a} + 9 =", "answer": "7"}) + "\n" for a in range(6)))
-    exams = (f"benchmarks=[file:{exam}]", "n=2", "sweep.pass_at=[1,2]")
-    settings = ("lora.rank=[4,8]", "budget.updates=4", "budget.minutes=10", *exams)
+    benchmark = folder.parent / "benchmark.jsonl"
+    benchmark.write_text("".join(json.dumps({"problem": f"{a} + 9 =", "answer": "7"}) + "\n" for a in range(6)))
+    evaluated = (f"benchmarks=[file:{benchmark}]", "n=2", "sweep.pass_at=[1,2]")
+    settings = ("lora.rank=[4,8]", "budget.updates=4", "budget.minutes=10", *evaluated)
     first = start("ranks-swept", *settings, program="sweep")
     metrics = folder / "r4" / "metrics.jsonl"
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 2:
@@ -36,9 +36,9 @@ def test_killed_sweep_goes_on_without_work_done_twice(start: Callable[..., subpr
     assert "held-out pass@1" in output
     record = json.loads((folder / "sweep.json").read_text())
     assert [(run["name"], run["status"]) for run in record["runs"]] == [("r4", "completed"), ("r8", "completed")]
-    assert [entry["exam"] for entry in record["runs"]] == ["completed", "completed"]
+    assert [entry["benchmarked"] for entry in record["runs"]] == ["completed", "completed"]
     assert [entry["status"] for entry in record["bases"]] == ["completed"]
-    samples = [folder / name / "evaluation" / "samples" / "exam-base.jsonl" for name in ("base", "r4", "r8")]
+    samples = [folder / name / "evaluation" / "samples" / "benchmark-base.jsonl" for name in ("base", "r4", "r8")]
     assert (
         len({tuple(sorted(file.read_text().splitlines())) for file in samples}) == 1
     )  # sampled once, taken over twice

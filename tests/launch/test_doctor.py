@@ -21,9 +21,8 @@ from launch.checkup.measurement import DOCTOR, keep_measured
 from launch.checkup.signal import Sampled
 from launch.doctor import main
 from launch.hardware.machine import detect
-from launch.plan.measurements import recall, recall_signal
+from launch.plan.measurements import known, recall
 from launch.plan.plan import Plan
-from launch.sweep_runs.grid import read_grid
 from tests.fakes import make_problem
 from tests.launch.checkup.test_measurement import MEASURED
 from tests.launch.checkup.test_signal import row
@@ -113,14 +112,8 @@ def test_the_exit_code_says_whether_it_is_worth_it(
     text = said()
     assert "24 problems after" in text
     assert f"{verdict.capitalize()}: " in text
-    kept = recall_signal(load(here))
-    assert kept
+    (kept,) = known(load(here)).signals.values()
     assert (kept.problems, kept.verdict, bool(kept.warning)) == (96, verdict, bool(code))
-    grid = read_grid([*here, "seeds=[0,1]", "sweep.signal=true", "signal.minutes=2"])
-    grid.folder.mkdir()
-    assert not grid.inquiries[0].finished
-    assert main(grid.inquiries[0].arguments) == code
-    assert grid.inquiries[0].finished
 
 
 @pytest.mark.parametrize("measure", ["true", "false", "signal", "all"])

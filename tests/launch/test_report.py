@@ -12,17 +12,24 @@ from markdown_it import MarkdownIt
 from conf.errors import BadInput
 from conf.parsing import FORMAT
 from launch.reporting import attempt, write
-from launch.reporting.exams.paper import PAPER
-from tests.exam_folders import write_exam_sweep
+from launch.reporting.paper import PAPER
 from tests.malformed.conftest import files
-from tests.run_folders import HOSTILE, PLASTICITY, change_summary, write_evaluation, write_run, write_sweep
+from tests.run_folders import (
+    HOSTILE,
+    PLASTICITY,
+    change_summary,
+    write_benchmarked,
+    write_evaluation,
+    write_run,
+    write_sweep,
+)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), "")
 RUN_SECTIONS = "before-and-after, health, benchmarks, curves, plasticity, ledger, samples, configuration"
 RUN_PLOTS = {"learning", "length", "entropy", "kl", "mismatch", "waste"}
-EXAM_SECTIONS = "claims, passed, gaps, entropy, figures, means, comparisons"
-EXAM_FIGURES = ("reward-mean", "validation-pass-1", "response-mean_length", "policy-entropy")
-SWEEP_PLOTS = {"finals", "reward-accuracy", "validation-pass-1", "policy-entropy", "response-mean_length"}
+PAPER_SECTIONS = "claims, passed, gaps, entropy, means, comparisons"
+PAPER_FIGURES = ("reward-mean", "validation-pass-1", "response-mean_length", "policy-entropy")
+SWEEP_PLOTS = {"finals", "reward-mean", "validation-pass-1", "policy-entropy", "response-mean_length"}
 
 
 @pytest.fixture(scope="module")
@@ -89,22 +96,24 @@ def test_report_of_a_sweep_answers_its_question(sweep_folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def exam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The paper's sweep, with one exam that goes on."""
+def benchmarked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The paper's sweep, with one evaluation that goes on."""
     gains = {8: 0.0, 64: 0.1, 256: -0.05}
     folder = tmp_path_factory.mktemp("reports") / "paper"
-    write_exam_sweep(folder, dict.fromkeys(PAPER["models"], gains), unfinished=["Qwen3-0.6B-r64-seed0"], remark=HOSTILE)
+    write_benchmarked(
+        folder, dict.fromkeys(PAPER["models"], gains), unfinished=["Qwen3-0.6B-r64-seed0"], remark=HOSTILE
+    )
     write(folder)
     return folder
 
 
-def test_report_of_exams_has_the_papers_tables_figures_and_claims(exam_folder: Path) -> None:
-    page = (exam_folder / "report.html").read_text()
+def test_report_of_benchmarks_has_the_papers_tables_figures_and_claims(benchmarked_folder: Path) -> None:
+    page = (benchmarked_folder / "report.html").read_text()
     header, _, body = page.partition("</header>")
     assert "&lt;script&gt;" in header.partition("<h1")[0]
-    assert ", ".join(re.findall(r'<section id="([\w-]+)"', body)).startswith(EXAM_SECTIONS)
+    assert ", ".join(re.findall(r'<section id="([\w-]+)"', body)).startswith(PAPER_SECTIONS)
     panels = re.findall(r'id="plot-([\w-]+)-\d"', body)
-    assert Counter(panels) == dict.fromkeys(EXAM_FIGURES, len(PAPER["models"]))
+    assert Counter(panels) == dict.fromkeys(PAPER_FIGURES, len(PAPER["models"]))
     assert 'id="plot-gains"' in header
     verdicts = re.findall(r'<li class="([\w ()]+)"', body.partition('id="passed"')[0])
     assert verdicts == ["undecided (one seed)"] * 5
@@ -114,11 +123,11 @@ def test_report_of_exams_has_the_papers_tables_figures_and_claims(exam_folder: P
 
 
 def test_markdown_has_whole_tables_and_no_live_text(
-    run_folder: Path, sweep_folder: Path, exam_folder: Path, tmp_path: Path
+    run_folder: Path, sweep_folder: Path, benchmarked_folder: Path, tmp_path: Path
 ) -> None:
     halted = write_run(tmp_path / "halted", after=None, status="halted", reason=HOSTILE)
     write(halted)
-    for folder, tables in ((run_folder, 5), (sweep_folder, 3), (exam_folder, 8), (halted, 2)):
+    for folder, tables in ((run_folder, 5), (sweep_folder, 3), (benchmarked_folder, 8), (halted, 2)):
         text = (folder / "report.md").read_text()
         read = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
         assert sum(block.type == "table_open" for block in read) == tables
@@ -183,10 +192,14 @@ CLIPPED_TEXTS = """() => [...document.querySelectorAll('.plot text')].filter(tex
 
 @pytest.mark.parametrize(("width", "height"), [(320, 800), (1280, 800)])
 def test_report_fits_phone_and_desktop(
-    browser: Any, run_folder: Path, sweep_folder: Path, exam_folder: Path, width: int, height: int
+    browser: Any, run_folder: Path, sweep_folder: Path, benchmarked_folder: Path, width: int, height: int
 ) -> None:
-    exam_plots = 1 + len(EXAM_FIGURES) * len(PAPER["models"])
-    for folder, plots in ((run_folder, len(RUN_PLOTS)), (sweep_folder, len(SWEEP_PLOTS)), (exam_folder, exam_plots)):
+    paper_plots = 1 + len(PAPER_FIGURES) * len(PAPER["models"])
+    for folder, plots in (
+        (run_folder, len(RUN_PLOTS)),
+        (sweep_folder, len(SWEEP_PLOTS)),
+        (benchmarked_folder, paper_plots),
+    ):
         page = browser.new_page(viewport={"width": width, "height": height})
         complaints: list[str] = []
         page.on("console", lambda message, kept=complaints: kept.append(message.text))

@@ -16,7 +16,7 @@ from conf.errors import BadInput
 from conf.load import dump, load
 from conf.schema import Config
 from conf.settings import changed
-from launch.plan.measurements import ENOUGH, Signal, keep, learn_from, plan_measured, recall, recall_signal, recipe_of
+from launch.plan.measurements import ENOUGH, Signal, keep, known, learn_from, plan_measured, recall, recipe_of
 from launch.plan.plan import make_plan
 from launch.plan.time import UNMEASURED, Calibration, Workload
 from tests.launch.plan.plans import CPU, estimated, machine, shown
@@ -77,9 +77,9 @@ def test_a_speed_is_that_of_a_machine_and_a_model_and_a_workload_that_of_a_recip
 
 def test_the_plan_of_the_same_recipe_uses_a_signal_until_a_run_knows_better() -> None:
     config = configure()
-    assert recall_signal(config) is None
+    assert not known(config).signals
     keep(SIGNAL, config, CPU)
-    assert recall_signal(configure("lora.rank=8", "budget.minutes=3")) == SIGNAL
+    assert known(config).signals == {recipe_of(configure("lora.rank=8", "budget.minutes=3")): SIGNAL}
     made = plan_measured(config, CPU)
     assert (made.workload.response, made.workload.varied) == (9.0, 0.25)
     assert "Measured by the doctor on 39 problems" in " ".join(shown(made).split())

@@ -78,16 +78,6 @@ def test_what_happened_is_said(folder: Path, kind: EventKind, detail: str, title
     assert all(part in said.detail for part in parts)
 
 
-def test_resumes_are_those_restores_that_have_no_other_cause(folder: Path) -> None:
-    (folder / "incarnation.json").write_text("3")
-    append_row(folder / "events.jsonl", Event.of(EventKind.ROLLED_BACK, update=3, detail=""))
-    assert titles(folder)["Resumed 2 times"] == "note"
-    summary = json.loads((folder / "summary.json").read_text())
-    summary["result"] = {"update": summary["updates"] - 1, "why": "the best"}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    assert titles(folder)["Resumed once"] == "note"
-
-
 def test_a_run_far_behind_its_plan_is_not_well(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one", updates=1, status="budget_exhausted")
     planned = {"updates": 15, "update_s": 30.0, "start_s": 80.0}

@@ -2,18 +2,16 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
 from actors.evaluation.statistics import Mean, paired_difference
 from actors.storage.documents import Event, EventKind, MetricsRow, RunSummary
 from actors.storage.run_record import named
-from launch.reporting.exams.tables import signals
-from launch.reporting.history import MODEL, Run, read_run
+from launch.reporting.history import Run, read_run
 from launch.reporting.plots import _validations, learning_curve
 from launch.reporting.run_conclusion import Effect, basis, changes, conclude, effect, finding, reward_effect
-from launch.reporting.tables import exams, held_out
+from launch.reporting.tables import benchmarks, held_out
 from launch.reporting.wording import SPACE, decimal, percent, points, span
 from tests.run_folders import PROBLEMS, change_summary, evaluation, sample, write_run
 
@@ -71,7 +69,7 @@ def test_a_run_without_final_evaluation_or_update_has_no_conclusion(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("after", "fell"), [(2, True), (17, False)])
-def test_an_exam_that_falls_is_named_with_its_interval(tmp_path: Path, after: int, fell: bool) -> None:
+def test_a_benchmark_that_falls_is_named_with_its_interval(tmp_path: Path, after: int, fell: bool) -> None:
     folder = write_run(tmp_path / "one")
     summary = json.loads((folder / "summary.json").read_text())
     summary["eval"]["benchmarks"] = {"general": {"base": evaluation(18), "final": evaluation(after)}, "cut": {}}
@@ -86,7 +84,7 @@ def test_an_exam_that_falls_is_named_with_its_interval(tmp_path: Path, after: in
     alone = replace(run, config={**run.config, "eval.problems": 0})
     assert ("no problems were held out" in conclude(alone, None), "no problems" in conclude(run, None)) == (True, False)
     listed = replace(run, config={**run.config, "data.contamination": "report_only"})
-    assert ("not trained" in exams(run).note, "not trained" in exams(listed).note) == (True, False)
+    assert ("not trained" in benchmarks(run).note, "not trained" in benchmarks(listed).note) == (True, False)
     several = dict.fromkeys("abcdef", run.eval.benchmarks["general"])
     alike = replace(
         run,
@@ -97,7 +95,7 @@ def test_an_exam_that_falls_is_named_with_its_interval(tmp_path: Path, after: in
     together = paired_difference(run.solved("base", "general"), run.solved("final", "general"), 6)
     assert together
     assert known == {together.interval} != {found.interval}
-    ((name, _, before, _, trained, _, *change),) = exams(run).body
+    ((name, _, before, _, trained, _, *change),) = benchmarks(run).body
     assert (name, before, trained) == ("general", percent(0.75), percent(after / 24))
     assert change == [points(found.value), span(found.interval)]
 
@@ -144,9 +142,6 @@ def test_what_the_warm_start_did_is_no_reinforcement(tmp_path: Path, warm: int, 
     assert table.head == ("", "base", "warm start", "trained", "change", "since the warm start")
     assert {len(row) for row in table.body} == {6}
     assert table.body[0][1:] == (*map(percent, (0.0, warm / 24, 0.75)), "+75.0", points(0.75 - warm / 24))
-    signal = Mock(figures=dict.fromkeys(("pass@1", "pass@n", "useful"), Mean(0.5)), n=16, verdict="")
-    sweep = Mock(signals={run.settings.get(MODEL): signal}, runs=[run])
-    assert signals(sweep).body[0][-1] == points(0.75 - warm / 24)
     with_adapter = replace(run, config=run.config | {"lora.start_from": "sft"})
     for source, name in (("self", "start adapter and warm start"), ("", "start adapter")):
         begun = replace(with_adapter, config=with_adapter.config | {"warm_start.source": source})

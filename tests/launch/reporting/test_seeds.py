@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launch.reporting.seeds import holm, over_seeds, seeds_to_decide, welch_difference
+from launch.reporting.comparison import holm, over_seeds, seeds_to_decide, welch_difference
 
 
 @given(st.lists(st.floats(0, 1), max_size=6))

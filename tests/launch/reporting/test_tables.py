@@ -2,7 +2,7 @@ from pathlib import Path
 
 from launch.reporting import sweep_tables
 from launch.reporting.history import read_run, read_sweep
-from launch.reporting.tables import benchmarks, pairs
+from launch.reporting.tables import evaluation, pairs
 from launch.reporting.wording import compact
 from tests.run_folders import write_evaluation, write_run, write_sweep
 
@@ -21,7 +21,7 @@ def test_samples_of_every_outcome_are_shown_changed_ones_first(tmp_path: Path) -
 def test_benchmarks_state_their_protocol(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one")
     write_evaluation(folder)
-    found = benchmarks(read_run(folder))
+    found = evaluation(read_run(folder))
     assert found.head == ("benchmark", "score", "base", "adapter")
     assert [row[0] for row in found.body if row[0]] == ["aime24, 30 problems", "sums, 10 problems"]
     for stated in ("p = 0.2", "sums: 4 of 16 samples", "temperature 0.6, top_p 0.95", "3584", "2 duplicate"):

@@ -17,7 +17,7 @@ import hashlib, json, os, pathlib, signal, sys, time
 program = pathlib.Path(sys.argv[0]).stem
 given = dict(argument.split("=", 1) for argument in sys.argv[1:])
 folder = pathlib.Path(given.get("adapter") or f"{given['run.folder']}/{given['run.name']}")
-name = {"run": "", "evaluate": "exam-", "doctor": "signal-"}[program] + folder.name
+name = {"run": "", "evaluate": "evaluate-"}[program] + folder.name
 calls, conduct = folder.parent / "calls", json.loads((folder.parent.parent / "conduct.json").read_text()).get(name, {})
 with calls.open("a") as lines:
     card = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -63,19 +63,6 @@ if program == "evaluate":
     document = {"format": 1, "status": "completed", "protocol": made, "benchmarks": results, "given": given}
     (folder / "evaluation").mkdir(parents=True, exist_ok=True)
     (folder / "evaluation" / "evaluation.json").write_text(json.dumps(document))
-if program == "doctor":
-    sys.path.insert(0, os.getcwd())
-    from actors.evaluation.statistics import Mean
-    from conf.load import load
-    from launch.hardware.machine import detect
-    from launch.plan.measurements import Signal, keep
-    from launch.plan.time import Workload
-    shares, warning = {"pass@1": 0.25, "pass@n": 0.75, "useful": 0.5}, conduct.get("warning", "")
-    figures = {name: Mean(share, (share - 0.1, share + 0.1)) for name, share in shares.items()}
-    answer = ("too hard", warning) if warning else ("worth it",)
-    config = load([each for each in sys.argv[1:] if each != "measure=signal"])
-    keep(Signal(150, 16, figures, Workload(66, 8, 8, 0.5, 0.5), *answer), config, detect("cpu"))
-    sys.exit(bool(warning))
 """
 
 
@@ -87,7 +74,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 
 def write_programs(folder: Path) -> None:
-    for name in ("run", "evaluate", "doctor"):
+    for name in ("run", "evaluate"):
         (folder / f"{name}.py").write_text(PROGRAM)
 
 

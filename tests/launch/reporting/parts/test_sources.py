@@ -3,8 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from launch.reporting.history import read_run
-from launch.reporting.parts.sources import table
-from launch.reporting.tables import settings
+from launch.reporting.tables import settings, sources
 from tests.run_folders import write_run
 
 
@@ -19,9 +18,9 @@ def test_each_source_of_a_mixture_has_a_row(tmp_path: Path) -> None:
     run = read_run(folder)
     mixed = replace(run, config={**run.config, "data.source": "", "data.mixture": mixture})
     change = "30.0\N{NO-BREAK SPACE}% → 80.0\N{NO-BREAK SPACE}%"
-    assert [row[:4] for row in table(mixed).body] == [
+    assert [row[:4] for row in sources(mixed).body] == [
         ("a", "2", "16", change),
         ("b", "2", "0", change.replace("30", "0").replace("80", "0")),
     ]
     assert settings(mixed)["data"] == "file:x/a.csv + file:x/b.csv"
-    assert not table(run)
+    assert not sources(run)

@@ -1,16 +1,21 @@
-"""The paper's tables with the results of a sweep, each figure of ours beside the paper's."""
+"""The paper's tables with the results of a sweep, each figure of ours beside the paper's, and the plot of gains."""
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
+
+import matplotlib as mpl
 
 from actors.evaluation.statistics import Mean
-from launch.reporting.exams.gains import Models, gain
-from launch.reporting.exams.paper import PAPER, change, figure, model, short_name
-from launch.reporting.exams.results import level
-from launch.reporting.history import MODEL, Sweep
-from launch.reporting.run_conclusion import reinforcement
-from launch.reporting.seeds import over_seeds
+from launch.reporting.comparison import over_seeds
+from launch.reporting.history import Sweep
+from launch.reporting.paper import PAPER, change, figure, model
+from launch.reporting.paper.results import Models, gain, level
+from launch.reporting.plots import DASHES, LARGER, Plot, blank, finish, label
 from launch.reporting.tables import Cells, Table
 from launch.reporting.wording import MISSING, decimal, points
+
+ROW = 0.13
+"""Inches that a setting of a model adds to the height of the plot of gains."""
 
 PRINTED = "paper"
 """Heading of the paper's figures."""
@@ -33,12 +38,12 @@ def passed(sweep: Sweep, results: Models) -> list[Table]:
     for benchmark in sweep.benchmarks:
         rows: list[Cells] = []
         for of in results:
-            exams = {"base": [of.base], **{each.label: [*each.exams.values()] for each in of.shown}}
-            for label, own in exams.items():
-                row = "base" if label == "base" else "trained"
+            scores = {"base": [of.base], **{each.label: [*each.scores.values()] for each in of.shown}}
+            for policy, own in scores.items():
+                row = "base" if policy == "base" else "trained"
                 levels = [within(level(own, benchmark, k), lambda share: decimal(100 * share)) for k in sweep.pass_at]
                 theirs = [figure(of.name, row, benchmark, k) for k in sweep.pass_at]
-                rows.append((of.name if row == "base" else "", label, *_beside(levels, theirs, results)))
+                rows.append((of.name if row == "base" else "", policy, *_beside(levels, theirs, results)))
         counts = {len(of.base[benchmark][1]) for of in results if benchmark in of.base}
         size = f": {' or '.join(map(str, sorted(counts)))} problems, {sweep.n} samples of each" if counts else ""
         head = _beside([f"pass@{k}, %" for k in sweep.pass_at], [PRINTED] * len(sweep.pass_at), results)
@@ -54,7 +59,9 @@ def _beside(ours: Sequence[str], theirs: Sequence[str], results: Models) -> Cell
 
 def chosen(results: Models) -> str:
     """Say how the trained policies in the tables were chosen, and what the intervals are over."""
-    said = "Trained: the setting with the best mean pass@1 on the selection problems, in which no benchmark has a part."
+    said = (
+        "Trained: the setting with the best mean pass@1 on the validation problems, in which no benchmark has a part."
+    )
     if none := [of.name for of in results if not of.chosen]:
         said = f"Without validation nothing was chosen for {', '.join(none)}: all settings are shown."
     elif any(len(each.validations) < len(each.runs) for of in results for each in of.trained):
@@ -97,17 +104,26 @@ def gaps(sweep: Sweep, results: Models) -> Table:
     return Table("Gap of the base model, and gain", ("model", "benchmark", *head), rows, note)
 
 
-def signals(sweep: Sweep) -> Table:
-    """Return what the doctor says of each base model on the training problems, beside what training gave."""
-    rows: list[Cells] = []
-    for path, signal in sweep.signals.items():
-        first, last, useful = (signal.figures[name] for name in ("pass@1", "pass@n", "useful"))
-        effects = [reinforcement(run) for run in sweep.runs if run.settings.get(MODEL) == path]
-        rises = sorted(found.difference.value for found in effects if found)
-        rise = " to ".join(dict.fromkeys(map(points, (rises[0], rises[-1])))) if rises else MISSING
-        *passed, groups = (within(share, lambda share: decimal(100 * share)) for share in (first, last, useful))
-        rows.append((short_name(path), *passed, points(last.value - first.value), groups, signal.verdict, rise))
-    n = " or ".join(sorted({str(signal.n) for signal in sweep.signals.values()}))
-    head = ("model", "pass@1, %", f"pass@{n}, %", "gap, points", "useful groups, %", "verdict", "rise, points")
-    note = "Rise: held-out pass@1 after RL minus before, from the lowest to the highest of the model's runs."
-    return Table("The doctor's signal before training, and the rise", head, rows, note)
+def gains(results: Models) -> Plot | None:
+    """Draw what each setting gave each model in pass@1 on the benchmarks, with its interval."""
+    labels = dict.fromkeys(each.label for of in results for each in of.trained)
+    colours = dict(zip(labels, cycle(mpl.rcParams["axes.prop_cycle"].by_key()["color"]), strict=False))
+    axes = blank(LARGER, ROW * len(results) * len(colours) - 0.75)
+    for place, of in enumerate(results):
+        for number, each in enumerate(of.trained):
+            if found := gain([of], pick=lambda _, own=each: [own]):  # type: ignore[misc]
+                y, share = place + 0.8 * ((number + 0.5) / len(of.trained) - 0.5), found[0]
+                ends = [100 * end for end in share.interval or (share.value, share.value)]
+                axes.plot(ends, [y, y], color=colours[each.label], linewidth=5, alpha=0.3, solid_capstyle="butt")
+                size = 6 if each is of.chosen else 3
+                axes.plot(100 * share.value, y, "o", color=colours[each.label], markersize=size)
+    if not axes.lines:
+        return None
+    for name, colour in colours.items():
+        axes.plot([], [], "o", color=colour, label=name)
+    axes.axvline(0.0, color=mpl.rcParams["text.color"], linewidth=0.9, linestyle=DASHES[0])
+    axes.set_yticks(range(len(results)), [of.name for of in results])
+    axes.set_ylim(len(results) - 0.5, -0.5)
+    label(axes, "", "points", len(colours))
+    chosen = "; large dots: chosen by the validation problems" if any(of.chosen for of in results) else ""
+    return finish(axes, "gains", f"Gain in pass@1 on the benchmarks, with 95 % intervals{chosen}")

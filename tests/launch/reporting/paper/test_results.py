@@ -7,12 +7,11 @@ import pytest
 
 from conf.errors import BadInput
 from launch.reporting import write
-from launch.reporting.exams.claims import conclude, findings
-from launch.reporting.exams.figures import figures
-from launch.reporting.exams.results import read_results
-from launch.reporting.exams.tables import entropies, gaps, passed
 from launch.reporting.history import read_sweep
-from tests.exam_folders import N, write_exam_sweep
+from launch.reporting.paper.claims import conclude, findings
+from launch.reporting.paper.results import read_results
+from launch.reporting.paper.tables import entropies, gaps, passed
+from tests.run_folders import N, write_benchmarked
 
 MODEL = "owner/tiny"
 FEW = {"sums": 8}
@@ -21,10 +20,10 @@ FEW = {"sums": 8}
 def test_tables_have_both_ours_and_the_papers(tmp_path: Path) -> None:
     model = "agentica-org/DeepScaleR-1.5B-Preview"
     gains = {8: 0.05, 64: 0.1, 256: 0.2}
-    sweep = read_sweep(write_exam_sweep(tmp_path / "sweep", {model: gains}, benchmarks={"aime24": 30}, seeds=(0, 1)))
+    sweep = read_sweep(write_benchmarked(tmp_path / "sweep", {model: gains}, benchmarks={"aime24": 30}, seeds=(0, 1)))
     results = read_results(sweep)
     assert results[0].chosen
-    assert results[0].chosen.rank == 64  # by the selection problems: rank 256 gains more
+    assert results[0].chosen.rank == 64  # by the validation problems: rank 256 gains more
     base, trained = passed(sweep, results)[0].body
     assert (base[1], base[2][:4], base[3], base[7]) == ("base", "30.0", "28.9ᵃ", "62.5ᵃᵇ")
     assert (trained[1], trained[2][:4], trained[3], trained[7]) == ("rank 64", "41.0", "40.0", "70.0")
@@ -36,10 +35,10 @@ def test_tables_have_both_ours_and_the_papers(tmp_path: Path) -> None:
     assert gaps(sweep, results).body[0][4:] == ("+11.0 (−17.3 to +39.4)", "+11.1")
 
 
-def test_without_validation_nothing_is_chosen_and_unfinished_exams_are_missing(tmp_path: Path) -> None:
+def test_without_validation_nothing_is_chosen_and_unfinished_evaluations_are_missing(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     known: dict[str, Any] = {"validated": False, "unfinished": ["tiny-r8-seed0"], "benchmarks": FEW}
-    write_exam_sweep(folder, {MODEL: {1: 0.1, 8: 0.2, 64: 0.2}}, **known)
+    write_benchmarked(folder, {MODEL: {1: 0.1, 8: 0.2, 64: 0.2}}, **known)
     partial = folder / "tiny-r64-seed0" / "evaluation" / "samples" / "sums-adapter.jsonl"
     partial.write_text("".join(partial.read_text().splitlines(keepends=True)[:-1]))
     sweep = read_sweep(folder)
@@ -53,10 +52,10 @@ def test_without_validation_nothing_is_chosen_and_unfinished_exams_are_missing(t
 
 def test_models_are_told_apart_by_recipe(tmp_path: Path) -> None:
     """Runs that have not begun know only their recipe, and the sweep names models by recipes."""
-    folder = write_exam_sweep(tmp_path / "sweep", {"Qwen/Qwen3-0.6B": {8: 0.1}}, benchmarks=FEW)
+    folder = write_benchmarked(tmp_path / "sweep", {"Qwen/Qwen3-0.6B": {8: 0.1}}, benchmarks=FEW)
     document = json.loads((folder / "sweep.json").read_text())
     document["runs"][0]["overrides"] = {"conf": "qwen3", "lora.rank": 8}
-    later = {"name": "math-r64", "overrides": {"conf": "math", "lora.rank": 64}, "status": "pending", "exam": "pending"}
+    later = {"name": "math-r64", "overrides": {"conf": "math", "lora.rank": 64}, "status": "pending"}
     document["runs"].append(later)
     (folder / "sweep.json").write_text(json.dumps(document))
     sweep = read_sweep(folder)
@@ -71,7 +70,7 @@ def test_models_are_told_apart_by_recipe(tmp_path: Path) -> None:
 def test_models_of_one_short_name_are_told_apart(tmp_path: Path) -> None:
     models = {"here/DeepScaleR-1.5B-Preview": {1: 0.1}, "there/DeepScaleR-1.5B-Preview": {1: 0.3}}
     for owner, (path, gains) in zip("ab", models.items(), strict=True):
-        write_exam_sweep(tmp_path / owner, {path: gains}, benchmarks={"aime24": 30})
+        write_benchmarked(tmp_path / owner, {path: gains}, benchmarks={"aime24": 30})
     first, second = (json.loads((tmp_path / owner / "sweep.json").read_text()) for owner in "ab")
     for key in ("runs", "bases"):
         for entry in second[key]:
@@ -83,7 +82,6 @@ def test_models_of_one_short_name_are_told_apart(tmp_path: Path) -> None:
     assert [each.name for each in results] == [*models]
     assert all(name in conclude(results) for name in models)
     assert "60\xa0problems" in findings(results)[2][1][1]
-    assert len({plot.name for panels in figures(results) for plot in panels.plots}) == 8
     assert [row[0] for row in gaps(sweep, results).body] == [*models]
 
 
@@ -102,7 +100,7 @@ def test_models_of_one_short_name_are_told_apart(tmp_path: Path) -> None:
 def test_what_cannot_be_compared_is_refused(
     tmp_path: Path, run: str, part: str, changes: dict[str, Any], word: str
 ) -> None:
-    folder = write_exam_sweep(tmp_path / "sweep", {MODEL: {1: 0.1, 8: 0.2}}, benchmarks=FEW)
+    folder = write_benchmarked(tmp_path / "sweep", {MODEL: {1: 0.1, 8: 0.2}}, benchmarks=FEW)
     file = folder / run / "evaluation" / "evaluation.json"
     document = json.loads(file.read_text())
     (document["protocol"] if part == "protocol" else document["benchmarks"][0]).update(changes)
@@ -111,21 +109,21 @@ def test_what_cannot_be_compared_is_refused(
         write(folder)
 
 
-def test_runs_of_a_model_with_other_selection_problems_are_refused(tmp_path: Path) -> None:
+def test_runs_of_a_model_with_other_validation_problems_are_refused(tmp_path: Path) -> None:
     """Another tokenizer may leave out other problems."""
     models = {MODEL: {1: 0.1, 8: 0.2}, "owner/other": {1: 0.1}}
-    folder = write_exam_sweep(tmp_path / "sweep", models, benchmarks=FEW)
+    folder = write_benchmarked(tmp_path / "sweep", models, benchmarks=FEW)
     for run, chose in {"tiny-r1-seed0": ["a", "b"], "tiny-r8-seed0": ["a", "b"], "other-r1-seed0": ["c"]}.items():
         (folder / run / "selection.json").write_text(json.dumps(dict.fromkeys(chose, ("", ""))))
     assert write(folder).exists()
     (folder / "tiny-r8-seed0" / "selection.json").write_text(json.dumps({"a": ("", ""), "c": ("", "")}))
-    with pytest.raises(BadInput, match="selection"):
+    with pytest.raises(BadInput, match="validation"):
         write(folder)
 
 
 def test_base_models_count_only_the_problems_of_their_policies(tmp_path: Path) -> None:
-    """The exams of the runs lack the selection problems, here the two easiest; the base model's has all."""
-    folder = write_exam_sweep(tmp_path / "sweep", {MODEL: {1: 0.0}}, benchmarks={"sums": 10})
+    """The evaluations of the runs lack the validation problems, here the two easiest; the base model's has all."""
+    folder = write_benchmarked(tmp_path / "sweep", {MODEL: {1: 0.0}}, benchmarks={"sums": 10})
     file = folder / "tiny-r1-seed0" / "evaluation" / "evaluation.json"
     document = json.loads(file.read_text())
     document["benchmarks"][0]["problems"] = 8

@@ -7,11 +7,10 @@ import pytest
 from actors.evaluation.statistics import Difference
 from actors.storage.documents import MetricsRow
 from launch.reporting import write
-from launch.reporting.exams.claims import ONE_SEED, conclude, findings, flags, verdict, verdict_on_size
-from launch.reporting.exams.gains import gain
-from launch.reporting.exams.results import ModelResults, SettingResults, read_results
 from launch.reporting.history import LEARNING_RATE, RANK, SEED, Run, read_sweep
-from tests.exam_folders import write_exam_sweep
+from launch.reporting.paper.claims import ONE_SEED, conclude, findings, flags, verdict, verdict_on_size
+from launch.reporting.paper.results import ModelResults, SettingResults, gain, read_results
+from tests.run_folders import write_benchmarked
 
 LEVELS = {1e-5: [(0, 0.50), (1, 0.52)], 1e-4: [(0, 0.90), (1, 0.92)]}
 """Pass@1 by learning rate, and seed."""
@@ -42,14 +41,14 @@ def test_claims_are_tested_on_their_models_and_benchmarks(tmp_path: Path) -> Non
         "Qwen/Qwen2.5-Math-1.5B": {8: -0.05, 256: -0.2},
         "agentica-org/DeepScaleR-1.5B-Preview": {8: 0.05, 256: 0.11},
     }
-    results = read_results(read_sweep(write_exam_sweep(tmp_path / "paper", models, seeds=range(4))))
+    results = read_results(read_sweep(write_benchmarked(tmp_path / "paper", models, seeds=range(4))))
     found = [of for _, of in findings(results)]
     assert [judged for judged, _ in found] == ["undecided", "supported", "supported", "undecided", "supported"]
     assert "+14.0 points" in found[2][1]
     assert "30\xa0problems of DeepScaleR-1.5B-Preview" in found[2][1]
     assert "for 5\xa0claims together" in found[2][1]
     assert "rose for DeepScaleR-1.5B-Preview (+14.0); fell for Qwen2.5-Math-1.5B" in conclude(results)
-    results = read_results(read_sweep(write_exam_sweep(tmp_path / "one", models)))
+    results = read_results(read_sweep(write_benchmarked(tmp_path / "one", models)))
     found = [of for _, of in findings(results)]
     assert {judged for judged, _ in found} == {ONE_SEED}
     assert re.search(r"20\.0 points .*would decide it", found[1][1])
@@ -58,7 +57,7 @@ def test_claims_are_tested_on_their_models_and_benchmarks(tmp_path: Path) -> Non
 
 def test_claims_without_their_models_are_not_tested(tmp_path: Path) -> None:
     """The entropy falls by 13 and 73 % at ranks 1 and 64."""
-    folder = write_exam_sweep(tmp_path / "toy", {"bundled:smollm2-135m": {1: 0.1, 8: 0.3, 64: 0.25}}, seeds=range(3))
+    folder = write_benchmarked(tmp_path / "toy", {"bundled:smollm2-135m": {1: 0.1, 8: 0.3, 64: 0.25}}, seeds=range(3))
     results = read_results(read_sweep(folder))
     expected = ["supported", "not tested", "not tested", "contradicted", "contradicted"]
     assert [of[0] for _, of in findings(results)] == expected
@@ -70,7 +69,7 @@ def test_claims_without_their_models_are_not_tested(tmp_path: Path) -> None:
 
 def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path) -> None:
     """Two seeds 2 points apart: the mean and, in each interval, what seeds differ by."""
-    folder = write_exam_sweep(tmp_path / "toy", {"owner/tiny": {1: 0.1}}, seeds=(0, 1), benchmarks={"sums": 50})
+    folder = write_benchmarked(tmp_path / "toy", {"owner/tiny": {1: 0.1}}, seeds=(0, 1), benchmarks={"sums": 50})
     results = read_results(read_sweep(folder))
     found = gain(results)
     assert found
@@ -88,14 +87,14 @@ def test_seeds_widen_what_problems_cannot_tell(tmp_path: Path) -> None:
 def test_equality_needs_problems_enough(tmp_path: Path, problems: int, few: bool) -> None:
     """Even if no problem changes, 200 of them leave more room than a point."""
     models = {"Qwen/Qwen2.5-1.5B-Instruct": {8: 0.0}}
-    folder = write_exam_sweep(tmp_path / "sweep", models, benchmarks={"sums": problems}, seeds=(0, 1), apart=0.0)
+    folder = write_benchmarked(tmp_path / "sweep", models, benchmarks={"sums": problems}, seeds=(0, 1), apart=0.0)
     judged, said = findings(read_results(read_sweep(folder)))[3][1]
     assert judged == ("undecided" if few else "supported")
     assert ("cannot show it" in said) == few
 
 
 def test_other_models_have_no_part_in_the_papers_claims(tmp_path: Path) -> None:
-    folder = write_exam_sweep(tmp_path / "sweep", {"owner/tiny": {1: 0.1, 8: 0.3}}, benchmarks={"sums": 8})
+    folder = write_benchmarked(tmp_path / "sweep", {"owner/tiny": {1: 0.1, 8: 0.3}}, benchmarks={"sums": 8})
     results = read_results(read_sweep(folder))
     assert flags(results) == []
     assert f"is {ONE_SEED} for tiny" in conclude(results)
@@ -105,9 +104,11 @@ def test_other_models_have_no_part_in_the_papers_claims(tmp_path: Path) -> None:
 
 def test_settings_are_no_seeds(tmp_path: Path) -> None:
     """Two learning rates 40 points apart, with two seeds 2 points apart, are shown together."""
-    exams = {rate: {seed: {"sums": {1: {"a": level, "b": level}}} for seed, level in of} for rate, of in LEVELS.items()}
+    scores = {
+        rate: {seed: {"sums": {1: {"a": level, "b": level}}} for seed, level in of} for rate, of in LEVELS.items()
+    }
     runs = (Run("tiny", tmp_path, {RANK: 8}),)
-    trained = tuple(SettingResults({LEARNING_RATE: rate}, runs, of) for rate, of in exams.items())
+    trained = tuple(SettingResults({LEARNING_RATE: rate}, runs, of) for rate, of in scores.items())
     found = gain([ModelResults("tiny", "", {"sums": {1: {"a": 0.3, "b": 0.3}, 10**6: {}}}, trained)])
     assert found
     difference, basis, _ = found
@@ -121,7 +122,7 @@ def test_settings_are_no_seeds(tmp_path: Path) -> None:
 def test_models_with_and_without_a_choice_are_compared_together(tmp_path: Path) -> None:
     """A run without a validation has no part in the choice, so that all settings of its model are shown."""
     models = {"owner/one": {1: 0.1, 8: 0.3}, "owner/two": {1: 0.1, 8: 0.3}}
-    folder = write_exam_sweep(tmp_path / "sweep", models, benchmarks={"sums": 8})
+    folder = write_benchmarked(tmp_path / "sweep", models, benchmarks={"sums": 8})
     file = folder / "two-r1-seed0" / "summary.json"
     summary = json.loads(file.read_text())
     summary["result"]["validation"] = None
@@ -137,7 +138,7 @@ def test_models_with_and_without_a_choice_are_compared_together(tmp_path: Path) 
 )
 def test_entropy_is_judged_by_an_interval_over_seeds(tmp_path: Path, seeds: int, judged: str, word: str) -> None:
     """The entropy falls by some 13 and 73 % at ranks 1 and 64."""
-    folder = write_exam_sweep(tmp_path / "toy", {"bundled:smollm2-135m": {1: 0.1, 64: 0.1}}, seeds=range(seeds))
+    folder = write_benchmarked(tmp_path / "toy", {"bundled:smollm2-135m": {1: 0.1, 64: 0.1}}, seeds=range(seeds))
     found = findings(read_results(read_sweep(folder)))[-1][1]
     assert found[0] == judged
     assert re.search(f"at rank 64 .* at rank 1 .*{word}", found[1])

@@ -1,16 +1,15 @@
-"""Tests the paper's claims on the exams of a sweep, and says in two sentences what these amount to."""
+"""Tests the paper's claims on the benchmarks of a sweep, and says in two sentences what the results amount to."""
 
 from collections import Counter
 from math import inf
-from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
 from actors.evaluation.statistics import Difference, paired_difference
-from launch.reporting.exams.gains import Found, Models, alike, compared, gain, ranks
-from launch.reporting.exams.paper import PAPER, short_name
+from launch.reporting.comparison import seeds_to_decide, welch_difference
 from launch.reporting.health import Flag
-from launch.reporting.seeds import seeds_to_decide, welch_difference
+from launch.reporting.paper import PAPER, short_name
+from launch.reporting.paper.results import Found, Models, compared, gain, of_rank
 from launch.reporting.wording import MISSING, SPACE, decimal, many, points, span
 
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
@@ -44,10 +43,10 @@ def verdict_on_size(difference: Difference, size: float) -> str:
 
 def highest_minus_lowest(models: Models, claim: Claim, family: int) -> Finding | None:
     """Compare pass@1 at the highest rank with that at the lowest. The base models cancel out."""
-    if len(known := ranks(models)) < 2:
+    known = sorted({each.rank for model in models for each in model.trained if each.scores})
+    if len(known) < 2:
         return None
-    low, high = (alike(models, attrgetter("rank"), rank) for rank in (known[0], known[-1]))
-    found = compared(low, high, family)
+    found = compared(of_rank(models, known[0]), of_rank(models, known[-1]), family)
     return _judged(f"pass@1 at rank {known[-1]} minus rank {known[0]}", found, claim, family, sides=2)
 
 

@@ -1,0 +1,253 @@
+"""What base models and trained policies scored on the benchmarks of a sweep, and what training gave."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from math import inf
+from operator import attrgetter
+from statistics import fmean
+from typing import Any
+
+from actors.evaluation.protocol import OF_ADAPTER
+from actors.evaluation.statistics import Difference, Mean, means, over_problems, pass_at
+from actors.messages import Status
+from actors.storage.documents import EvaluatedSample, by_k
+from actors.storage.files import read_rows
+from actors.storage.run_record import RunRecord
+from conf.errors import BadInput
+from conf.schema.reward import formula, weighs_answers
+from launch.reporting.comparison import Repeats, axis_name, by_settings, difference, fraction, mean_by_problem
+from launch.reporting.health import LATE
+from launch.reporting.history import MODEL, RANK, Run, Sweep
+from launch.reporting.paper import model, short_name
+from launch.reporting.wording import compact, many
+
+Scores = Mapping[str, Mapping[int, Mapping[str, float]]]
+"""Pass@k of one policy by benchmark, k and problem, where every problem has all its samples."""
+
+Policies = Sequence[Mapping[tuple[str, str, str], float]]
+"""Pass@1 by model, benchmark and problem; one mapping per seed."""
+
+Found = tuple[Difference, str, int]
+"""A difference of pass@1, its basis in words, and the number of problems that its interval is over: 0 if over seeds."""
+
+EVERYWHERE = ("temperature", "top_p", "max_response_tokens", "seed")
+"""Fields of a protocol that all evaluations of a sweep share. Those of one model share all but the adapter's."""
+
+
+@dataclass(frozen=True)
+class SettingResults(Repeats):
+    """Runs of a model that only differ in the seed, with the scores of their results by seed."""
+
+    scores: Mapping[int, Scores]
+
+    @property
+    def label(self) -> str:
+        known = {key: value for key, value in self.settings.items() if key != MODEL} or {RANK: self.rank}
+        return ", ".join(f"{axis_name(key)} {compact(value)}" for key, value in known.items())
+
+    @property
+    def rank(self) -> int:
+        return int(self.runs[0].settings.get(RANK) or 0)
+
+    @property
+    def validations(self) -> list[float | None]:
+        """Score of each run's result on the validation problems, None without any."""
+        return [run.summary.result.validation for run in self.runs if run.summary.result]
+
+
+@dataclass(frozen=True)
+class ModelResults:
+    """The results of a model. name: short, or its path if another has that too. kind: the paper's, empty if unknown."""
+
+    name: str
+    kind: str
+    base: Scores
+    trained: tuple[SettingResults, ...]
+
+    @cached_property
+    def chosen(self) -> SettingResults | None:
+        """The setting with the best mean on the validation problems, the first of equals; None if a run has none, or
+        if the runs' scores are of different rewards.
+
+        The benchmarks have no part in the choice.
+        """
+        known = [[value for value in each.validations if value is not None] for each in self.trained]
+        runs = (run for each in self.trained for run in each.runs)
+        rewards = {None if weighs_answers(run.config) else formula(run.config) for run in runs}
+        if not any(known) or any(None in each.validations for each in self.trained) or len(rewards) > 1:
+            return None
+        return max(zip(self.trained, known, strict=True), key=lambda pair: fmean(pair[1]) if pair[1] else -inf)[0]
+
+    @property
+    def shown(self) -> tuple[SettingResults, ...]:
+        """The chosen setting, or all of them."""
+        return (self.chosen,) if self.chosen else self.trained
+
+    def entropy_changes(self, rank: int) -> list[float]:
+        """Return the changes of entropy at a rank, one per seed: the mean over the settings of this rank."""
+        runs = [run for each in self.trained if each.rank == rank for run in each.runs]
+        return [*means((run.seed, change) for run in runs if (change := entropy_change(run)) is not None).values()]
+
+
+Models = Sequence[ModelResults]
+
+Pick = Callable[[ModelResults], Collection[SettingResults]]
+"""Chooses trained policies of a model."""
+
+
+def read_results(sweep: Sweep) -> list[ModelResults]:
+    """Read the scores of a sweep by model; none without benchmarks. Raises BadInput if they cannot be compared."""
+    if not sweep.benchmarks:
+        return []
+    check(sweep)
+    found: dict[str, list[SettingResults]] = {}
+    for repeats in by_settings(sweep):
+        scores = {run.seed: own for run in repeats.runs if (own := read_scores(run, "adapter", sweep))}
+        settings = found.setdefault(str(repeats.runs[0].settings.get(MODEL)), [])
+        settings.append(SettingResults(repeats.settings, repeats.runs, scores))
+    results, short = [], Counter(map(short_name, found))
+    for path, trained in found.items():
+        base: Scores = {}
+        for run in (*sweep.bases, *(run for each in trained for run in each.runs)):
+            if run.settings.get(MODEL) == path and len(base) < len(sweep.benchmarks):
+                base = {**read_scores(run, "base", sweep), **base}
+        base = on_shared_problems(base, [own for each in trained for own in each.scores.values()])
+        name = short_name(path) if short[short_name(path)] == 1 else path
+        results.append(ModelResults(name, model(path).get("kind", ""), base, tuple(trained)))
+    return results
+
+
+def check(sweep: Sweep) -> None:
+    """Raise BadInput if the evaluations differ in samples, benchmarks or protocol, or the runs of a model in the
+    problems that chose their result.
+    """
+    known: dict[tuple[str, ...], tuple[Any, str]] = {("n",): (sweep.n, "sweep.json")}
+
+    def same(value: Any, run: Run, *thing: str) -> None:
+        other, first = known.setdefault(thing, (value, run.name))
+        if other != value:
+            raise BadInput(
+                f"{run.folder}: {thing[0]}={value}, but {thing[0]}={other} in {first}, so that they are not comparable:"
+                " repeat one of them with the settings of the other, or move it away"
+            )
+
+    for run in (*sweep.bases, *sweep.runs):
+        model = str(run.settings.get(MODEL))
+        if run.begun and (chose := RunRecord(run.folder).selection()):
+            digest = blake2b(repr(sorted(chose)).encode(), digest_size=4).hexdigest()
+            same(f"{len(chose)} problems ({digest})", run, "validation", model)
+        given = run.evaluation.benchmarks if run.evaluation else ()
+        results = {each.name: each for each in given if each.name in sweep.benchmarks}
+        missing = [name for name in sweep.benchmarks if name not in results]
+        if missing and run.benchmarked == "completed":
+            raise BadInput(f"{run.folder}: its evaluation is completed but lacks {', '.join(missing)}: repeat it")
+        for name, result in results.items():
+            same(result.n, run, "n")
+            same(result.limit, run, "limit", name)
+        if run.evaluation and results:
+            protocol = run.evaluation.protocol
+            every = {**protocol.content, **protocol.settings}
+            for key in EVERYWHERE:
+                same(getattr(protocol, key), run, key)
+            for key in sorted(every.keys() - {"settings", *OF_ADAPTER, *EVERYWHERE}):
+                same(every[key], run, key, model)
+
+
+def read_scores(run: Run, policy: str, sweep: Sweep) -> Scores:
+    """Return pass@k of a policy, `base` or `adapter`, on the benchmarks of which all its samples are there."""
+    scores = {}
+    for benchmark in run.evaluation.benchmarks if run.evaluation else ():
+        if benchmark.name in sweep.benchmarks:
+            file = run.folder / "evaluation" / "samples" / f"{benchmark.name}-{policy}.jsonl"
+            rows = {(row.problem, row.sample): row.status for row in read_rows(file, EvaluatedSample)}
+            rows = {key: status for key, status in rows.items() if key[1] < benchmark.n}
+            if len(rows) == benchmark.n * benchmark.problems:
+                counts = dict.fromkeys((problem for problem, _ in rows), 0)
+                for (problem, _), status in rows.items():
+                    counts[problem] += status == Status.CORRECT
+                values = by_k(pass_at([*counts.values()], benchmark.n, sweep.pass_at))
+                scores[benchmark.name] = {k: dict(zip(counts, shares, strict=True)) for k, shares in values.items()}
+    return scores
+
+
+def on_shared_problems(base: Scores, trained: Sequence[Scores]) -> Scores:
+    """Return a base model's scores on the problems of all its policies, which lack those that chose the policy."""
+    found = {}
+    for name, shares in base.items():
+        others = [scores[name][1].keys() for scores in trained if name in scores]
+        if common := set(shares[1]).intersection(*others):
+            found[name] = {k: {key: of[key] for key in of if key in common} for k, of in shares.items()}
+    return found
+
+
+def level(scores: Iterable[Scores], benchmark: str, k: int) -> Mean | None:
+    """Return the mean of pass@k over scores, one per seed, with its interval over seeds or over problems: the wider
+    one, since few seeds may agree by chance.
+    """
+    own = [each[benchmark][k] for each in scores if benchmark in each]
+    if not own:
+        return None
+    over_seeds = fraction([fmean(each.values()) for each in own], [])
+    found = over_seeds, over_problems(mean_by_problem(own).values())
+    return max(found, key=lambda mean: mean.interval[1] - mean.interval[0] if mean.interval else 0.0)
+
+
+def entropy_change(run: Run) -> float | None:
+    """Return the relative change of a run's mean token entropy on the policy's own responses: the mean of its last
+    tenth of updates against that of its first tenth; None with fewer than two updates.
+    """
+    values = [row.metrics["policy/entropy"] for row in run.rows if row.update and "policy/entropy" in row.metrics]
+    window = max(int(len(values) * LATE), 1)
+    first = fmean(values[:window]) if len(values) > 1 else 0.0
+    return fmean(values[-window:]) / first - 1 if first else None
+
+
+def gain(models: Models, family: int = 1, only: Sequence[str] = (), pick: Pick = attrgetter("shown")) -> Found | None:
+    """Return what training gave in pass@1. family: as in `paired_difference`. only: these benchmarks, or all."""
+    base = {
+        (model.name, benchmark, problem): share
+        for model in models
+        for benchmark, by_k in model.base.items()
+        for problem, share in by_k[1].items()
+    }
+    samples = max((k for model in models for by_k in model.base.values() for k in by_k), default=1)
+    return compared([base], policies(models, pick, only), family, samples)
+
+
+def policies(models: Models, pick: Pick, only: Sequence[str] = ()) -> Policies:
+    """Return pass@1 of trained policies for each seed, all models together; several of a model count as their mean."""
+    found: dict[int, list[tuple[tuple[str, str, str], float]]] = {}
+    for of in models:
+        for seed, scores in (each for trained in pick(of) for each in trained.scores.items()):
+            for benchmark in scores.keys() & (only or scores.keys()):
+                shares = scores[benchmark][1].items()
+                found.setdefault(seed, []).extend(((of.name, benchmark, key), share) for key, share in shares)
+    return [*map(means, found.values())]
+
+
+def of_rank(models: Models, rank: int) -> Policies:
+    return policies(models, lambda model: [each for each in model.trained if each.rank == rank])
+
+
+def compared(low: Policies, high: Policies, family: int, samples: int = 0) -> Found | None:
+    """Return mean pass@1 of `high` minus that of `low` over the problems that they share; None without such problems.
+
+    samples: of each problem by a base model, if `low` is one: its value varies from one evaluation to another as far as
+    these leave its chances open (Jeffreys' estimate).
+    """
+    common = sorted(set.intersection(*map(set, (*low, *high)))) if low and high else []
+    if not common:
+        return None
+    first, last = ([fmean(of[key] for key in common) for of in policies] for policies in (low, high))
+    chances = [(low[0][key] * samples + 0.5) / (samples + 1) for key in common] if samples else []
+    noise = sum(chance * (1 - chance) / samples for chance in chances) / len(common) ** 2
+    before, after = ({" ".join(key): of[key] for key in common} for of in map(mean_by_problem, (low, high)))
+    found, over = difference(first, last, before, after, family, noise)
+    basis = f"{many(len(common), 'problem')} of {' and '.join(dict.fromkeys(name for name, *_ in common))}"
+    if over:
+        return found, basis, len(common)
+    alike = samples or len(low) == len(high)
+    return found, f"{many(len(high), 'seed')}{'' if alike else f' against {len(low)}'}, {basis}", 0
