@@ -1,14 +1,18 @@
-"""The Ray actor of a vLLM engine."""
+"""The Ray actor of a vLLM engine, and the coordinator's view of it."""
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
-from actors.messages import AdapterRef
+from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.models.files import found_here
-from actors.rollout.adapter_transfer import AdapterCopies, Fingerprint, Stored, fingerprint
+from actors.protocols import Engine
+from actors.rollout.adapter_transfer import AdapterCopies, AdapterTransfer, Fingerprint, Stored, fingerprint
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
+from actors.runtime.remote_actor import RemoteActor
 from actors.storage.files import private_folder
 from conf.schema import Config
 
@@ -29,9 +33,9 @@ class RolloutActor(RolloutEngine):
         await self.load(adapter)
         return True
 
-    async def load_copy(self, adapter: AdapterRef, expected: Fingerprint, stored: tuple[Stored]) -> None:
+    async def load_copy(self, adapter: AdapterRef, stored: tuple[Stored]) -> None:
         """Load an adapter from a copy on this node. stored: in a tuple, so that Ray does not fetch it unasked."""
-        copy = await asyncio.to_thread(self._copies.add, adapter.name, expected, *stored)
+        copy = await asyncio.to_thread(self._copies.add, adapter.name, *stored)
         await self.load(replace(adapter, path=str(copy)))
 
     async def retire(self, adapter: AdapterRef) -> None:
@@ -41,3 +45,44 @@ class RolloutActor(RolloutEngine):
     async def close(self) -> None:
         await super().close()
         self._copies.clear()
+
+
+class RemoteEngine(RemoteActor):
+    """A RolloutActor as a `RestartableEngine`. A cancelled request is cancelled in the engine too.
+
+    transfer: shared with the other engines of a run.
+    """
+
+    def __init__(self, transfer: AdapterTransfer, *actor: Any, **options: Any) -> None:
+        """actor, options: arguments of RemoteActor."""
+        self._transfer = transfer
+        self._cache_blocks: int | None = None
+        super().__init__(*actor, **options)
+
+    async def ready(self) -> None:
+        self._cache_blocks = await self.call("cache_blocks")
+
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await work(self.name, self)
+
+    async def revive(self) -> None:
+        """Start a fresh actor with a KV cache as large as the first one's: beside a learner at work, free memory says
+        little.
+        """
+        self.start(self._cache_blocks)
+        await self.ready()
+
+    async def load(self, adapter: AdapterRef) -> None:
+        if not await self.call("load_if_same", adapter, fingerprint(adapter.path)):
+            await self.call("load_copy", adapter, (await self._transfer.store(adapter),))
+
+    async def retire(self, adapter: AdapterRef) -> None:
+        await self.call("retire", adapter)
+
+    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        return await self.call("generate", index, problem, adapter, sampling)
+
+    async def generate_on_each(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        return (await self.generate(index, problem, adapter, sampling),)

@@ -1,8 +1,6 @@
-"""Brings adapters to nodes that do not see the learner's files: one copy per node, through Ray's object store."""
+"""Brings adapters to nodes that do not see the learner's files: one copy per engine, through Ray's object store."""
 
 import asyncio
-import contextlib
-import os
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,7 +9,6 @@ import ray
 
 from actors.messages import AdapterRef
 from actors.models.adapters import ADAPTER_FILES, WEIGHTS_FILE
-from actors.storage.files import lock
 from actors.storage.folders import delete, mark, new_folder
 
 Fingerprint = tuple[int, int]
@@ -50,7 +47,7 @@ def _put(folder: Path) -> Stored:
 
 
 class AdapterCopies:
-    """An engine's copies of adapters on its node. folder: named by its process, in one with those of other engines."""
+    """An engine's copies of adapters on its node. folder: named by its process, in one for all engines of a run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,39 +58,20 @@ class AdapterCopies:
             if left.name.isdecimal() and not psutil.pid_exists(int(left.name)):
                 delete(left)
 
-    def add(self, name: str, expected: Fingerprint, stored: Stored) -> Path:
-        """Return the folder of a new copy. Link the files of another engine's copy or, as the first engine of this
-        node, write them. The disk holds linked files once, until the last folder is gone.
-        """
+    def add(self, name: str, stored: Stored) -> Path:
+        """Write an adapter's files into a new folder, and return it."""
         copy = self.folder / name
-        held = lock(self.folder.parent, wait=True, place="TMPDIR")
-        assert held is not None
-        try:
-            if not self.folder.exists():
-                self.folder.mkdir()
-                mark(self.folder, "temporary")
-            for other in self.folder.parent.glob(f"[0-9]*/{name}"):
-                if fingerprint(other) == expected:
-                    with contextlib.suppress(FileNotFoundError), new_folder(copy) as made:
-                        for file in ADAPTER_FILES:  # missing if the other engine has just retired it
-                            os.link(other / file, made / file)
-                        return copy
-            write_copy(ray.get(stored), copy, expected)
-            return copy
-        finally:
-            os.close(held)
+        if not self.folder.exists():
+            self.folder.mkdir(mode=0o700, parents=True)
+            mark(self.folder, "temporary")
+        delete(copy, ADAPTER_FILES)
+        with new_folder(copy) as made:
+            for file, content in ray.get(stored).items():
+                (made / Path(file).name).write_bytes(content)
+        return copy
 
     def drop(self, name: str) -> None:
         delete(self.folder / name, ADAPTER_FILES)
 
     def clear(self) -> None:
         delete(self.folder)
-
-
-def write_copy(files: dict[str, bytes], folder: Path, expected: Fingerprint) -> None:
-    """Write an adapter's files into a folder with its fingerprint; the folder appears complete or not at all."""
-    delete(folder, ADAPTER_FILES)
-    with new_folder(folder) as made:
-        for name, content in files.items():
-            (made / Path(name).name).write_bytes(content)
-            os.utime(made / Path(name).name, ns=(expected[1], expected[1]))

@@ -59,7 +59,7 @@ class RemoteActor:
     """A Ray actor of a plain class, under a name for the dashboard, with its share of Ray's resources.
 
     Errors of its methods are raised here again. ActorDied means that the process is gone or hangs, or that its engine
-    has failed; `start` replaces it.
+    has failed; `start` replaces it. It is a `Restartable`; a subclass has the methods of its kind.
 
     asynchronous: whether the class has async methods, among them `alive`. Such an actor is killed when it does not
     answer its heartbeat, and its calls can be cancelled.
@@ -94,6 +94,14 @@ class RemoteActor:
         ).remote(*self._arguments, *more)
         self._process = ActorProcess(handle)
         self._heartbeat = asyncio.create_task(self._watch(self._process))
+
+    async def revive(self) -> None:
+        """Start a fresh process and return once it answers."""
+        self.start()
+        await self.call("alive")
+
+    async def close(self) -> None:
+        await self.call("close")
 
     def kill(self, why: str = "it was killed") -> None:
         """End the process; its running calls raise ActorDied with this reason."""
@@ -148,21 +156,6 @@ class RemoteActor:
                 except TimeoutError:
                     self.kill(f"it did not answer for {SILENCE_S:.0f} s and was killed")
                     return
-
-
-class ActorProxy:
-    """The caller's view of a RemoteActor, as a `Restartable`; a subclass has the actor's methods."""
-
-    def __init__(self, actor: RemoteActor) -> None:
-        self.name = actor.name
-        self._actor = actor
-
-    async def revive(self) -> None:
-        self._actor.start()
-        await self._actor.call("alive")
-
-    async def close(self) -> None:
-        await self._actor.call("close")
 
 
 def session_logs() -> Path:

@@ -113,8 +113,9 @@ def check_nodes(plan: Plan) -> None:
 
     A node that sees the run folder takes none, which shows only later.
     """
-    needed, nodes = _published(plan) + SESSION_BYTES, plan.machine.nodes
+    nodes = plan.machine.nodes
     for node, (engines, _) in list(zip(nodes, actors_of_nodes(plan.placement, nodes), strict=False))[1:]:
+        needed = engines * _published(plan) + SESSION_BYTES
         if engines and node.disk is not None and node.disk < needed:
             raise BadInput(
                 f"{node.name}: its folder for temporary files has {amount(node.disk)} free and engines there need"

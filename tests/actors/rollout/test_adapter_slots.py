@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from actors.messages import AdapterRef
-from actors.rollout.adapter_references import AdapterSlots
+from actors.rollout.adapter_slots import AdapterSlots
 from tests.actors.rollout.test_pool import virtually
 
 V0, V1, V2 = (AdapterRef(version, 0, "nowhere") for version in range(3))
