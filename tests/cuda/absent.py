@@ -33,7 +33,7 @@ int cudaGetDeviceProperties(struct cudaDeviceProp *found) {
     return 0;
 }
 """
-"""What else vLLM asks, and what torch's autograd and attention ask the runtime for tensors without content."""
+"""Answers to what else vLLM and torch ask the driver and the runtime."""
 
 CARDS = {
     80: ("A100-40", "A100-80"),
@@ -76,15 +76,6 @@ def pretend(name: str) -> None:
     for target, prefix, known in answers:
         for function, answer in known.items():
             setattr(target, prefix + function, lambda *_, answer=answer, **__: answer)
-
-
-def without_content() -> Any:
-    """Return torch's mode in which tensors have no content, and its GPU is not asked for."""
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    torch.cuda.is_available = lambda: False
-    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def attempt(check: str, name: str, ask: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
