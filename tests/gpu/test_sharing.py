@@ -256,7 +256,7 @@ def test_optimizer_in_host_memory_takes_the_same_steps(rig: Rig, build_group: Ca
         config = replace(rig.config, learner=replace(rig.config.learner, offload=where))
         learner, ranks = rig.run(rig.start_learner(config))
         stats = rig.update(learner, batch(rig, build_group))
-        kind = inside(ranks[0], lambda actor: type(actor._learner._optimizer._adam).__name__)
+        kind = inside(ranks[0], lambda actor: type(actor.learner._optimizer._adam).__name__)
         weights = load_file(Path(stats.adapter.path) / "adapter_model.safetensors")
         found[where] = kind, stats.metrics["learner/peak_memory"], weights
         rig.run(learner.close())
