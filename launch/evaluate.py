@@ -25,7 +25,7 @@ import time
 
 from rich.console import Console
 
-from actors.adapter_check.before_evaluation import check_before_evaluation
+from actors.adapter_check.at_work import check_before_evaluation
 from actors.clock import WallClock, cut_off
 from actors.coordinator.stopping import StopController
 from actors.errors import ActorDied, root_cause

@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from actors.adapter_check.before_evaluation import check_before_evaluation
+from actors.adapter_check.at_work import check_before_evaluation
 from actors.clock import WallClock
 from actors.evaluation.evaluator import Evaluator
 from actors.evaluation.samples import PolicySamples
