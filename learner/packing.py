@@ -258,9 +258,7 @@ class AttentionRow(NamedTuple):
 
 
 def _queries(pieces: list[range], rows: list[list[int]], alone: list[bool]) -> list[list[AttentionRow]]:
-    """Return the rows of the blocks, grouped by the number of pieces before their queries: whole samples, then each
-    piece that none of them queries.
-    """
+    """Return the rows of the blocks, by the pieces before their queries: samples, then pieces that none queries."""
     asked = {number for row, short in zip(rows, alone, strict=True) if not short for number in row}
     found: dict[int, list[AttentionRow]] = defaultdict(list)
     for row, short in zip(rows, alone, strict=True):

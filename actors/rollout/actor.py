@@ -66,9 +66,7 @@ class RemoteEngine(RemoteActor):
         await work(self.name, self)
 
     async def revive(self) -> None:
-        """Start a fresh actor with a KV cache as large as the first one's: beside a learner at work, free memory says
-        little.
-        """
+        """Start a fresh actor with the first one's KV cache: beside a learner at work, free memory says little."""
         self.start(self._cache_blocks)
         await self.ready()
 

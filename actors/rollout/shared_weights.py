@@ -104,9 +104,7 @@ class SharedWeights(Supervised[RemoteActor]):
         self._serving = asyncio.create_task(self._serve())
 
     async def mapped_by(self, placement: Placement) -> Placement:
-        """Return a placement with engines that map the weights, once these are loaded. Raises BadInput if none of the
-        first starts succeeds.
-        """
+        """Return a placement whose engines map the weights, once loaded. Raises BadInput if no first start succeeds."""
         try:
             mapped = Mapped(self._folder.name, await self._ask("fraction"))
         except ActorDied as death:

@@ -1,6 +1,4 @@
-"""Starts Ray in a temporary folder of its own, and clears that folder: Ray and the libraries never delete their sockets
-and hundreds of megabytes of logs.
-"""
+"""Starts Ray in a temporary folder, and deletes its files afterwards, which Ray and the libraries never do."""
 
 import contextlib
 import json
@@ -28,8 +26,7 @@ from conf.schema import Config
 from conf.signals import handle_signals, on_leave
 
 OBJECT_STORE_BYTES = 2**28
-"""Size of Ray's object store, allocated at the start. Groups and batches are a few megabytes; Ray's default is a third
-of the host's memory."""
+"""Size of Ray's object store. Batches are a few megabytes; Ray's default is a third of the host's memory."""
 
 TOKENS = "~/.ray"
 """Folder of Ray's token, which all users can read unless the folder is private."""
@@ -213,9 +210,7 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
 
 @contextlib.contextmanager
 def ignoring_ctrl_z() -> Iterator[None]:
-    """Make processes that start meanwhile ignore Ctrl-Z. It would stop Ray's servers, and actors exit when those do not
-    answer for a minute.
-    """
+    """Make processes that start meanwhile ignore Ctrl-Z: actors exit when Ray's servers are stopped for a minute."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
     try:
         yield
@@ -242,9 +237,7 @@ def root_of(path: str) -> Path:
 
 
 def make_temporary(folder: Path) -> Path:
-    """Make a temporary folder for Ray and note it in `folder`. It is in a private one, since all users can write to
-    Ray's own.
-    """
+    """Make a temporary folder for Ray in a private one, since all users can write to Ray's own; note it in `folder`."""
     place = Path(tempfile.mkdtemp(prefix="run-", dir=root_of(f"run-12345678/{RAY}/{LONGEST}")))
     on_leave(partial(_drop, folder, place))
     number = secrets.token_hex(16)
@@ -274,9 +267,7 @@ def _drop(folder: Path, temporary: Path) -> None:
 
 
 def _noted(folder: Path) -> Path | None:
-    """Return the noted temporary folder if it was made for this run folder. Its mark has the run folder's inode, so
-    that a copied note does not count.
-    """
+    """Return the noted temporary folder if its mark has the run folder's inode: a copied note does not count."""
     try:
         note = json.loads((folder / NOTE).read_text())
         place, number = Path(note["temporary"]), note["number"]

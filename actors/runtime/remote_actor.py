@@ -27,8 +27,7 @@ SILENCE_S = 90.0
 first use, 16 s on a busy machine of two cores."""
 
 START_S = 1800.0
-"""Seconds after which an actor that has not started counts as hanging. Weights on a slow disk and CUDA graphs take
-minutes."""
+"""Seconds after which an actor that has not started counts as hanging: a slow disk takes minutes."""
 
 CALLS_AT_ONCE = 100_000
 """Most concurrent calls to an asynchronous actor, more than there will ever be. With Ray's default of 1000 the
@@ -113,9 +112,7 @@ class RemoteActor:
         ray.kill(self._process.handle)
 
     async def call(self, method: str, *arguments: Any, deadline_s: float | None = None) -> Any:
-        """Return the result of a method. A process without an answer by the deadline is killed. Raises ActorDied if the
-        process ends.
-        """
+        """Return a method's result. Raises ActorDied if the process ends, or is killed as the deadline has passed."""
         process = self._process
         reference: ray.ObjectRef[Any] = getattr(process.handle, method).remote(*arguments)
         try:

@@ -19,9 +19,7 @@ FOREIGN = (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeE
 
 
 def check_architecture(config: Config, model_path: str) -> None:
-    """Raise BadInput if a model cannot be trained, by its config.json or by its modules, which are built without
-    weights.
-    """
+    """Raise BadInput if a model cannot be trained, by its config.json or by its modules, built without weights."""
     check_family(model_path)
     try:
         with torch.device("meta"):
@@ -35,9 +33,7 @@ def check_architecture(config: Config, model_path: str) -> None:
 
 
 def check_modules(base: Any, targets: Sequence[str]) -> None:
-    """Raise BadInput unless every layer has each target once, has no other linear module if all are targeted, and
-    contains no convolution, dropout or experts.
-    """
+    """Raise BadInput for a layer with other linear modules than the targets, or with modules that mix samples."""
     for number, layer in enumerate(layers_of(base)):
         for objection in _objections(layer, targets):
             raise BadInput(f"model {base.config.name_or_path}: layer {number} has {objection}")

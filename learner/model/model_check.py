@@ -178,9 +178,7 @@ def _compare(base: Any, samples: list[Tokens], attention: str) -> tuple[float, f
 
 
 def _samples(base: Any, lengths: Lengths) -> list[Tokens]:
-    """Return random samples of the vocabulary's second half: on the special tokens in the first, bfloat16 can be far
-    off.
-    """
+    """Return random samples of the vocabulary's second half: on special tokens bfloat16 can be far off."""
     size, generator = base.get_input_embeddings().weight.shape[0], torch.Generator().manual_seed(0)
 
     def ids(count: int) -> tuple[int, ...]:
@@ -244,9 +242,7 @@ def _rounded(embedding: nn.Module) -> Iterator[None]:
 
 
 def _sharp_part(base: Any) -> Any:
-    """Return a float32 copy of a model's first layers, enough to have one of each kind, with at most ROWS tokens and
-    with logits of about SHARP.
-    """
+    """Return a float32 copy of the first layers, one of each kind at least, with ROWS tokens and logits of SHARP."""
     layers = layers_of(base)
     kinds = [_kind(layer) for layer in layers]
     count = max(LEAST_LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds)))
