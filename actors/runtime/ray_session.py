@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import re
-import secrets
 import signal
 import tempfile
 import time
@@ -240,9 +239,8 @@ def make_temporary(folder: Path) -> Path:
     """Make a temporary folder for Ray in a private one, since all users can write to Ray's own; note it in `folder`."""
     place = Path(tempfile.mkdtemp(prefix="run-", dir=root_of(f"run-12345678/{RAY}/{LONGEST}")))
     on_leave(partial(_drop, folder, place))
-    number = secrets.token_hex(16)
-    mark(place, "ray-session", number=number, owner=folder.stat().st_ino)
-    replace_text(folder / NOTE, json.dumps({"temporary": str(place), "number": number}))
+    mark(place, "ray-session", owner=folder.stat().st_ino)
+    replace_text(folder / NOTE, json.dumps({"temporary": str(place)}))
     return place
 
 
@@ -269,12 +267,11 @@ def _drop(folder: Path, temporary: Path) -> None:
 def _noted(folder: Path) -> Path | None:
     """Return the noted temporary folder if its mark has the run folder's inode: a copied note does not count."""
     try:
-        note = json.loads((folder / NOTE).read_text())
-        place, number = Path(note["temporary"]), note["number"]
+        place = Path(json.loads((folder / NOTE).read_text())["temporary"])
         ours = place.is_absolute() and place.resolve() == place and is_private(place)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError):
         return None
-    expected = {"kind": "ray-session", "number": number, "owner": folder.stat().st_ino}
+    expected = {"kind": "ray-session", "owner": folder.stat().st_ino}
     return place if ours and read_mark(place) == expected else None
 
 

@@ -11,8 +11,7 @@ from actors.coordinator.actor import Started
 from actors.coordinator.context import RunRequest
 from actors.models.sizes import adapter_slots
 from actors.protocols import Clock
-from actors.rollout.actor import RemoteEngine, RolloutActor
-from actors.rollout.adapter_transfer import AdapterTransfer
+from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
 from actors.rollout.pool import EnginePool
 from actors.rollout.shared_weights import SharedWeights
 from actors.runtime.placement import Placement

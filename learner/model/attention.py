@@ -137,15 +137,11 @@ def unpadded_serves(shape: Any, device: torch.device) -> bool:
         except RuntimeError as error:  # a GPU or a head size that the kernel has no code for
             log.warning("attention without padding does not run here; padded blocks take its place: %s", error)
             return False
-        for what, own, other in zip(("output", "dq", "dk", "dv"), found, compute(attend), strict=True):
-            apart = ((own - other).abs().max() / other.abs().max().clamp_min(1.0)).item()
-            if not apart < SAME:
-                log.warning(
-                    "attention without padding differs from padded blocks by %.2g in %s here; they take its place",
-                    apart,
-                    what,
-                )
-                return False
+        pairs = zip(found, compute(attend), strict=True)
+        apart = [(own - other).abs().max() / other.abs().max().clamp_min(1.0) for own, other in pairs]
+        if not (most := torch.stack(apart).max().item()) < SAME:
+            log.warning("attention without padding differs from padded blocks by %.2g here; they take its place", most)
+            return False
     return True
 
 

@@ -21,8 +21,7 @@ from actors.clock import WallClock
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
 from actors.models.files import locate
-from actors.rollout.actor import RemoteEngine, RolloutActor
-from actors.rollout.adapter_transfer import AdapterTransfer
+from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
 from actors.runtime.remote_actor import RemoteActor
 from conf.load import load
 from conf.schema import Config

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from actors.messages import AdapterRef
-from actors.rollout.actor import RemoteEngine, RolloutActor
-from actors.rollout.adapter_transfer import AdapterCopies, AdapterTransfer
+from actors.rollout.actor import AdapterCopies, AdapterTransfer, RemoteEngine, RolloutActor
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
 from actors.storage.folders import mark

@@ -13,8 +13,7 @@ from ray.cluster_utils import Cluster
 
 from actors.clock import WallClock
 from actors.messages import AdapterRef, Group, Problem, Sampling
-from actors.rollout.actor import RemoteEngine, RolloutActor
-from actors.rollout.adapter_transfer import AdapterCopies, AdapterTransfer, Fingerprint
+from actors.rollout.actor import AdapterCopies, AdapterTransfer, Fingerprint, RemoteEngine, RolloutActor
 from actors.rollout.pool import EnginePool
 from actors.runtime.placement import Node, Placement, divide, place
 from actors.runtime.remote_actor import RemoteActor
