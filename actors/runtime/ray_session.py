@@ -72,9 +72,9 @@ T = TypeVar("T")
 @contextlib.contextmanager
 def ray_session(
     config: Config, placement: Placement, folder: Path, dashboard: bool, joined: Any = None
-) -> Iterator[tuple[Path, str, str]]:
-    """Start Ray on this machine with the placement's resources; yield its session folder and the addresses of dashboard
-    and metrics. At the end only its temporary folder is left, and a note in `folder` names it.
+) -> Iterator[tuple[Path, str]]:
+    """Start Ray on this machine with the placement's resources; yield its session folder and the dashboard's
+    address. At the end only its temporary folder is left, and a note in `folder` names it.
 
     joined: the result of `ray.init` for a cluster, which is used instead and keeps running.
     """
@@ -244,9 +244,8 @@ def make_temporary(folder: Path) -> Path:
     return place
 
 
-def addresses(context: Any) -> tuple[Path, str, str]:
-    node = context.address_info
-    return Path(node["session_dir"]), context.dashboard_url, f"{node['node_ip_address']}:{node['metrics_export_port']}"
+def addresses(context: Any) -> tuple[Path, str]:
+    return Path(context.address_info["session_dir"]), context.dashboard_url
 
 
 def clear_session(folder: Path) -> None:

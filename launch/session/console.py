@@ -95,13 +95,12 @@ def figures(progress: Progress) -> list[str]:
     ]
 
 
-def show_places(console: Console, request: RunRequest, dashboard: str, metrics: str) -> None:
+def show_places(console: Console, request: RunRequest, dashboard: str) -> None:
     """Print the addresses for watching the run."""
     scripts = Path(sys.executable).parent
     places = {
         "Ray dashboard": f"http://{dashboard}",
         "  its token": f"{near(scripts / 'ray')} get-auth-token",
-        "  metrics": f"http://{metrics}/metrics",
         "TensorBoard": f"{near(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}",
         "Run folder": near(request.folder),
     }
