@@ -158,9 +158,7 @@ class LearnerActor:
 
 @contextmanager
 def gpu_faults(config: Config) -> Iterator[None]:
-    """Raise Halted, with settings that need less, if the GPU's share is full, and ActorDied for other faults of CUDA,
-    after which a process cannot use the GPU any more.
-    """
+    """Raise Halted, with settings that need less, if the GPU is full, and ActorDied for lasting faults of CUDA."""
     import torch
 
     try:

@@ -100,9 +100,7 @@ class Block:
     offsets: Tensor | None
 
     def seen(self, window: int | None) -> Tensor | None:
-        """Return the mask of causal attention within a sliding window, bool [b or 1, 1, q, k]; None if each query
-        attends to everything before it.
-        """
+        """Return the causal mask within a window, bool [b or 1, 1, q, k]; None if a query attends to all before it."""
         width, length = self.queries.shape[1], self.keys.shape[1]
         if self.offsets is None and (window is None or length <= window):
             return None

@@ -75,12 +75,6 @@ def make_daemon(config: Config, model_path: str, share: Share, folder: str) -> "
     return WeightCacheDaemon(settings, 0, 0, get_file_store_init_method(), folder)
 
 
-def socket_folder() -> tempfile.TemporaryDirectory[str]:
-    """Make a folder for the daemon's socket, whose path is short enough wherever temporary files are."""
-    root = root_of(f"w12345678/{DAEMON_SOCKET}")
-    return tempfile.TemporaryDirectory(prefix="w", dir=root, ignore_cleanup_errors=True)
-
-
 def handles(model: "torch.nn.Module") -> bytes:
     """Return a vLLM model's tensors by name, pickled for one other process, which maps their memory.
 
@@ -97,7 +91,8 @@ class SharedWeights(Supervised[RemoteActor]):
     """
 
     def __init__(self, config: Config, model_path: str, share: Share, clock: Clock, record: Record) -> None:
-        self._folder = socket_folder()
+        root = root_of(f"w12345678/{DAEMON_SOCKET}")  # whose path is short enough wherever temporary files are
+        self._folder = tempfile.TemporaryDirectory(prefix="w", dir=root, ignore_cleanup_errors=True)
         actor = RemoteActor(WeightsActor, "weights", share, config, model_path, share, self._folder.name)
         super().__init__(actor, clock, record)
         self.users: list[RemoteActor] = []

@@ -275,16 +275,12 @@ def _noted(folder: Path) -> Path | None:
 
 
 def end_processes(temporary: Path) -> None:
-    """Kill the remaining processes of a session and wait for their end. Ray's workers notice that their servers have
-    ended by timers that follow the date: a clock set back delays them.
-    """
+    """Kill a session's processes and await their end. Left alone, workers end by timers that follow the date."""
     _end(psutil.process_iter(), lambda process: _belongs(process, temporary))
 
 
 def end_actors() -> None:
-    """Kill the actors that a crashed coordinator has left in this process's Ray, and wait for their end. The next
-    actors need their memory, and write to the same folder.
-    """
+    """Kill the actors of a crashed coordinator and await their end: the next ones need their memory and folder."""
     _end(psutil.Process().children(recursive=True), lambda process: process.name().startswith(ACTORS))
 
 

@@ -112,9 +112,7 @@ def precision(query: Tensor) -> torch.dtype:
 
 
 def unpadded_serves(shape: Any, device: torch.device) -> bool:
-    """Return whether a device has the kernel for rows of any length and it agrees with `attend` on a model's heads, in
-    outputs and gradients. shape: a transformers configuration.
-    """
+    """Return whether a device's kernel for rows of any length agrees with `attend`. shape: a model's configuration."""
     heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads or shape.num_attention_heads
     size = getattr(shape, "head_dim", None) or shape.hidden_size // heads
     prompts = ((1,) * 40, (1,) * 30 + (2,) * 10)

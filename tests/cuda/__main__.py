@@ -22,7 +22,6 @@ from tests.cuda.absent import CARDS, driver
 
 PARTS = {
     "engines": [name for names in CARDS.values() for name in names if name in devices()],
-    "weights": [""],
     "packages": [""],
 }
 """Modules beside this one, and the argument of each of their processes."""
