@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from conf.catalogue import devices
 
@@ -78,12 +77,11 @@ def pretend(name: str) -> None:
             setattr(target, prefix + function, lambda *_, answer=answer, **__: answer)
 
 
-def attempt(check: str, name: str, ask: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
-    """Print as JSON what a function finds or raises, which is nothing or any error of a library. Return its facts."""
-    facts, fault = dict[str, Any](), ""
+def attempt(check: str, name: str, ask: Callable[[], object]) -> None:
+    """Print as JSON the error that a function raises, which is nothing or any error of a library."""
+    fault = ""
     try:
-        facts = ask() or {}
+        ask()
     except Exception as error:
         fault = f"{type(error).__name__}: {error}"
-    print(json.dumps({"check": check, "name": name, "fault": fault, **facts}, default=str), flush=True)
-    return facts
+    print(json.dumps({"check": check, "name": name, "fault": fault}), flush=True)
