@@ -34,8 +34,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class FilteredRow:
-    """A filtered row, or one that is used in spite of the reason. source: `source`, `eval_source`, or
-    `mixture.NAME`."""
+    """A filtered row, or one used in spite of the reason. source: `source`, `eval_source` or `mixture.NAME`."""
 
     source: str
     reason: str

@@ -25,7 +25,7 @@ import time
 
 from rich.console import Console
 
-from actors.adapter_check.before_evaluation import check_before_evaluation
+from actors.adapter_check.at_work import check_before_evaluation
 from actors.clock import WallClock, cut_off
 from actors.coordinator.stopping import StopController
 from actors.errors import ActorDied, root_cause
@@ -80,7 +80,7 @@ def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float)
     check_host(needs_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
     show_only(choose(detect(config.device).cards, placement, learner=0.0))
     status = "failed"
-    with BackgroundContext(ray_session(config, placement, folder, dashboard=False)) as (session, _, _):
+    with BackgroundContext(ray_session(config, placement, folder, dashboard=False)) as (session, _):
         try:
             status = asyncio.run(complete(evaluation, deadline, console))
         except Exception as error:  # may be a task group's

@@ -146,7 +146,7 @@ def join_cluster(address: str, config: Config) -> tuple[Any, Machine]:
     return context, survey(config)
 
 
-def carry_out(request: RunRequest, console: Console, started: AbstractContextManager[tuple[Path, str, str]]) -> int:
+def carry_out(request: RunRequest, console: Console, started: AbstractContextManager[tuple[Path, str]]) -> int:
     """Follow a run to its end, in a Ray session that is being started. Return the exit code."""
     on_end = OnEnd(request.config, request.folder)
 
@@ -163,10 +163,10 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
 
     logs = [RunRecord(request.folder).failure_log]
     try:
-        with started as (session, dashboard, metrics):
+        with started as (session, dashboard):
             from launch.session.watch import Watch
 
-            show_places(console, request, dashboard, metrics)
+            show_places(console, request, dashboard)
             logs.append(session / "logs")
             watch = Watch(request, console, session / "logs")
             summary = watch.follow(answered)

@@ -2,7 +2,7 @@
 # Set everything up, then check style, types and behaviour.
 #
 #     bash launch/test.sh [quick] [--all] [isa=avx2|avx512|native] [pytest arguments …]
-#     bash launch/test.sh cuda [engines|passes|weights|packages …]
+#     bash launch/test.sh cuda [engines|packages …]
 #
 # `quick` is for every change: style, types, and the tests that have no model and start no engine, no Ray and no other
 # Python. It takes a minute and a half.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain
 from logging.handlers import BufferingHandler
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -33,9 +33,6 @@ from conf.schema import Config
 if TYPE_CHECKING:
     from learner.learner import LoraLearner
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 HANG_FACTOR = 10.0
 HANG_S = 120.0
 """Factor of the longest call so far, and seconds added, after which a call counts as hanging: batches differ."""
@@ -52,6 +49,16 @@ CRASH_NOTICE_S = 10.0
 """Seconds Ray may take to report a crashed process after the others have lost their connection to it."""
 
 
+def guarded(method: str) -> Callable[..., Any]:
+    """Return an actor's method that calls the learner's, while nothing else looks at the GPU."""
+
+    def call(actor: "LearnerActor", *arguments: Any) -> Any:
+        with actor.at_work, gpu_faults(actor.config):
+            return getattr(actor.learner, method)(*arguments)
+
+    return call
+
+
 @dataclass(eq=False, repr=False)
 class LearnerActor:
     """A `LoraLearner` in its own process, on its share of the machine. Heavy imports wait for `open`."""
@@ -64,9 +71,9 @@ class LearnerActor:
     size: int = 1
 
     def __post_init__(self) -> None:
-        self._learner: LoraLearner
+        self.learner: LoraLearner
         self._store: Any = None
-        self._at_work = threading.Lock()
+        self.at_work = threading.Lock()
         self._under_mps = self.config.run.mps and bool(self.share.gpus % 1)
         self._device = "cuda" if self.share.gpus else "cpu"
         os.environ["DS_ACCELERATOR"] = self._device
@@ -121,62 +128,37 @@ class LearnerActor:
         model_path = found_here(self.model_path, self.config.model)
         weights = pickle.loads(handles) if handles else None  # written by this run's own WeightsActor
         with records_of("learner") as records, gpu_faults(self.config):
-            self._learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world, weights)
+            self.learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world, weights)
         if self._under_mps:
             threading.Thread(target=self._watch, daemon=True).start()
         warnings = (record.getMessage() for record in records if record.levelno >= logging.WARNING)
         return [" ".join(text.split())[:LONGEST_WARNING] for text in warnings]
 
-    def publish(self) -> AdapterRef:
-        return self._do(self._learner.publish)
-
-    def publish_synthetic(self) -> tuple[AdapterRef, ...]:
-        return self._do(self._learner.publish_synthetic)
-
-    def imitate(self, groups: tuple[Group, ...], progress: float) -> tuple[float, str]:
-        return self._do(self._learner.imitate, groups, progress)
-
-    def accumulate(self, batch: Batch) -> None:
-        self._do(self._learner.accumulate, batch)
-
-    def step(self, progress: float) -> UpdateStats:
-        return self._do(self._learner.step, progress)
-
-    def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
-        return self._do(self._learner.score, groups)
-
-    def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
-        return self._do(self._learner.explain, groups)
-
-    def inspect(self, groups: tuple[Group, ...]) -> Inspection:
-        return self._do(self._learner.inspect, groups)
-
-    def save(self, folder: str) -> None:
-        self._do(self._learner.save, folder)
-
-    def restore(self, folder: str | None, incarnation: int) -> None:
-        self._do(self._learner.restore, folder, incarnation)
-
-    def _do(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        with self._at_work, gpu_faults(self.config):
-            return work(*arguments, **named)
+    publish = guarded("publish")
+    publish_synthetic = guarded("publish_synthetic")
+    imitate = guarded("imitate")
+    accumulate = guarded("accumulate")
+    step = guarded("step")
+    score = guarded("score")
+    explain = guarded("explain")
+    inspect = guarded("inspect")
+    save = guarded("save")
+    restore = guarded("restore")
 
     def _watch(self) -> None:
         """Between two calls, end this process with its context on the GPU: nobody asks for a heartbeat."""
         while True:
             time.sleep(HEARTBEAT_S)
-            if self._at_work.acquire(blocking=False):
+            if self.at_work.acquire(blocking=False):
                 try:
                     end_without_gpu()
                 finally:
-                    self._at_work.release()
+                    self.at_work.release()
 
 
 @contextmanager
 def gpu_faults(config: Config) -> Iterator[None]:
-    """Raise Halted, with settings that need less, if the GPU's share is full, and ActorDied for other faults of CUDA,
-    after which a process cannot use the GPU any more.
-    """
+    """Raise Halted, with settings that need less, if the GPU is full, and ActorDied for lasting faults of CUDA."""
     import torch
 
     try:

@@ -100,9 +100,7 @@ class Block:
     offsets: Tensor | None
 
     def seen(self, window: int | None) -> Tensor | None:
-        """Return the mask of causal attention within a sliding window, bool [b or 1, 1, q, k]; None if each query
-        attends to everything before it.
-        """
+        """Return the causal mask within a window, bool [b or 1, 1, q, k]; None if a query attends to all before it."""
         width, length = self.queries.shape[1], self.keys.shape[1]
         if self.offsets is None and (window is None or length <= window):
             return None
@@ -258,9 +256,7 @@ class AttentionRow(NamedTuple):
 
 
 def _queries(pieces: list[range], rows: list[list[int]], alone: list[bool]) -> list[list[AttentionRow]]:
-    """Return the rows of the blocks, grouped by the number of pieces before their queries: whole samples, then each
-    piece that none of them queries.
-    """
+    """Return the rows of the blocks, by the pieces before their queries: samples, then pieces that none queries."""
     asked = {number for row, short in zip(rows, alone, strict=True) if not short for number in row}
     found: dict[int, list[AttentionRow]] = defaultdict(list)
     for row, short in zip(rows, alone, strict=True):

@@ -60,7 +60,7 @@ def _read(folder: Path, config: Config, shapes: "dict[str, Size]") -> "tuple[int
     from safetensors.torch import load_file
     from torch import float32
 
-    facts = _facts(folder)
+    facts: LearnerRecord = read_json(folder / FACTS_FILE, LearnerRecord, REMEDY)
     if reason := misfit(folder, config):
         raise BadInput(f"checkpoint {folder}: {reason}; {REMEDY}")
     try:
@@ -77,19 +77,11 @@ def _read(folder: Path, config: Config, shapes: "dict[str, Size]") -> "tuple[int
 def misfit(folder: Path, config: Config) -> str | None:
     """Return why a checkpoint cannot belong to a run with these settings, by its facts; None if it can."""
     try:
-        facts = _facts(folder)
+        facts: LearnerRecord = read_json(folder / FACTS_FILE, LearnerRecord, REMEDY)
     except BadInput as error:
         return str(error)
     for item in settings(Config):
         ours = attrgetter(item.path)(config)
         if item.checkpointed and (theirs := getattr(facts, item.checkpointed)) != ours:
             return f"was made with {item.checkpointed} {theirs}, this run has {ours}"
-    imitates = facts.version == 0 and bool(config.warm_start.source)
-    if facts.steps > facts.version * config.algorithm.steps_per_batch and not imitates:
-        return f"{facts.steps} optimizer steps are too many for {facts.version} updates"
     return None
-
-
-def _facts(folder: Path) -> LearnerRecord:
-    found: LearnerRecord = read_json(folder / FACTS_FILE, LearnerRecord, REMEDY)
-    return found

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from actors.messages import Group
 from actors.protocols import Clock
-from actors.runtime.remote_actor import ActorProxy, RemoteActor
+from actors.runtime.placement import Share
+from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
-from conf.schema import RewardConfig
 from rewards.killable_worker import ATTEMPTS, CLOCK_FACTOR
 from rewards.pool import VerifierPool, callers
 from rewards.weighted_sum import RewardFunction
@@ -45,15 +45,16 @@ class RewardActor:
         await self._pool.close()
 
 
-class RemoteRewardActor(ActorProxy):
+class RemoteRewardActor(RemoteActor):
     """The coordinator's view of a RewardActor.
 
     It counts as hanging when a group takes longer than all its samples may take: a verification and a call of each of
     the user's functions, which may wait without using the CPU.
     """
 
-    def __init__(self, actor: RemoteActor, config: RewardConfig, workers: int = 1) -> None:
-        super().__init__(actor)
+    def __init__(self, reward: RewardFunction, workers: int, number: int = 0, node: str = "") -> None:
+        super().__init__(RewardActor, f"reward-{number}", Share(node=node), reward, workers)
+        config = reward.config
         turn_s = callers(config.remote, workers) * 60 / config.remote.per_minute
         calls = 1 + len(config.custom)
         remote = sum(part.network for part in config.custom)
@@ -64,12 +65,12 @@ class RemoteRewardActor(ActorProxy):
     async def score(self, group: Group) -> Group:
         self._answers += len(group.samples)
         try:
-            return await self._actor.call("score", group, deadline_s=self._answers * self._deadline_s)
+            return await self.call("score", group, deadline_s=self._answers * self._deadline_s)
         finally:
             self._answers -= len(group.samples)
 
     async def health(self) -> dict[str, int]:
-        return await self._actor.call("health")
+        return await self.call("health")
 
 
 class RemoteVerifier:

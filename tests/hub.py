@@ -21,7 +21,7 @@ class Hub:
 
     files: by repository and path. models: files by repository, commit and path, the newest commit last. tags: commits.
     asked: paths of all requests. created: bodies of requests to `create`.
-    silent, nonsense, endless: ends of paths that get no response, one of no use, or one whose next page is itself.
+    silent, nonsense: ends of paths that get no response, or one of no use.
     page: the content of a refusal of every request; None for none.
     """
 
@@ -34,7 +34,6 @@ class Hub:
     commits: list[str] = field(default_factory=list)
     silent: str = "none"
     nonsense: str = "none"
-    endless: str = "none"
     page: Any = None
     closed: threading.Event = field(default_factory=threading.Event)
 
@@ -64,8 +63,6 @@ def running_hub() -> Iterator[Hub]:
                 self.answer(401, {"error": "Invalid username or password."})
             else:
                 code, content, *headers = respond(hub, path, body)
-                if path.endswith(hub.endless):
-                    headers = [(("Link", f'<{hub.url}{self.path}>; rel="next"'),)]
                 self.answer(code, content, *headers)
 
         do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815  # as the library names them

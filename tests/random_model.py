@@ -1,6 +1,5 @@
 """A recipe's model in its full size, without its weights."""
 
-from pathlib import Path
 from typing import Any
 
 from actors.models.files import BUNDLED
@@ -40,12 +39,3 @@ def configuration(model: ModelConfig) -> Any:
         tie_word_embeddings=shape.tie_word_embeddings,
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 1),
     )
-
-
-def write_random(model: ModelConfig, folder: Path) -> None:
-    """Write one with random weights in bfloat16, the same every time."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(configuration(model), dtype=torch.bfloat16).save_pretrained(folder)

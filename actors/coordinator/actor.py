@@ -20,7 +20,6 @@ from actors.protocols import Clock, Engine, Learner, Verifier
 from actors.rollout.pool import EnginePool
 from actors.rollout.shared_weights import SharedWeights
 from actors.runtime.host_resources import HostGuard, HostWarning, measure, total_memory
-from actors.runtime.ray_metrics import RayMetrics
 from actors.runtime.supervision import Record
 from actors.storage.documents import EventKind, RunSummary
 from actors.storage.files import disk_trouble
@@ -34,7 +33,7 @@ from conf.schema import Config
 OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 LOOK_S = 5.0
-"""Seconds between two checks of the host's resources, each with a report to Ray's metrics; 1 while the run starts."""
+"""Seconds between two checks of the host's resources; 1 while the run starts."""
 
 STATUSES: dict[type[BaseException], str] = {Halted: "halted", Interrupted: "interrupted"}
 """Statuses of summary.json by the error that ended the run."""
@@ -153,11 +152,11 @@ class CoordinatorActor:
 
     async def _watch_host(self) -> None:
         """Check the host periodically, and count failed checks. Raises the error that ended the shared weights."""
-        guard, metrics = HostGuard(self._request.host_needs, total_memory()), RayMetrics()
+        guard = HostGuard(self._request.host_needs, total_memory())
         while True:
             try:
                 try:
-                    await self._look(guard, metrics)
+                    await self._look(guard)
                 finally:
                     if self._remote:
                         self._remote.look()
@@ -168,16 +167,13 @@ class CoordinatorActor:
                     actor.check()
             await self._clock.sleep(LOOK_S if self._coordinator else 1.0)
 
-    async def _look(self, guard: HostGuard, metrics: RayMetrics) -> None:
-        """Record alarms, report to Ray's metrics, and write the time spent until there is a coordinator. A fatal alarm
-        stops the run before anything is written.
-        """
+    async def _look(self, guard: HostGuard) -> None:
+        """Record alarms, and write the time spent until there is a coordinator. A fatal alarm stops the run first."""
         alarms = guard.look(measure(self._folder.path))
         for alarm in alarms:
             if alarm.fatal and not self._stopping.stopped:
                 self._fatal = alarm
                 await self.stop(alarm.text)
-        metrics.show(await self.progress(), self._ledger.record)
         for alarm in alarms:
             self._ledger.count(f"warnings/{alarm.kind}")
             self._folder.append_event(self._updates, EventKind.LOW, alarm.text, alarm.kind)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import fmean
 
-from actors.adapter_check.before_evaluation import without_effect
+from actors.adapter_check.at_work import without_effect
 from actors.adapter_check.prompts import CheckPrompts
 from actors.clock import cut_off
 from actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S, MOST_EVALUATION

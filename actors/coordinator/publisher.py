@@ -4,8 +4,8 @@ import asyncio
 from collections import deque
 from itertools import chain
 
-from actors.adapter_check.after_sync import CheckAfterSync
 from actors.adapter_check.at_start import CheckAtStart
+from actors.adapter_check.at_work import CheckAfterSync
 from actors.adapter_check.prompts import CheckPrompts, Responses
 from actors.coordinator.context import RunContext
 from actors.messages import AdapterRef

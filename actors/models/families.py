@@ -16,8 +16,7 @@ MORE_THAN_TEXT = "the model takes more than text; choose the family's text model
 WITH_EXPERTS = "neither learner nor engine attaches an adapter to experts; choose a dense model"
 
 FUSED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
-"""Values of `model_type` whose fused kernels were compared with the plain ones, values and gradients; liger-kernel has
-more."""
+"""Values of `model_type` whose fused kernels were compared with the plain ones; liger-kernel has more."""
 
 REFUSED = {
     **dict.fromkeys(("text_config", "vision_config", "audio_config"), MORE_THAN_TEXT),

@@ -35,9 +35,7 @@ def longest_sample(config: Config) -> int:
 
 
 def adapter_slots(config: Config) -> int:
-    """Return how many adapters an engine serves at once: the current version, and each previous one within the
-    staleness limit until its last request ends.
-    """
+    """Return how many adapters an engine serves: the current version, and older ones until their last request ends."""
     return min(max(config.learner.max_staleness + 1, SYNTHETIC_ADAPTERS), MOST_SLOTS)
 
 

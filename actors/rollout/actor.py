@@ -1,16 +1,93 @@
-"""The Ray actor of a vLLM engine."""
+"""The Ray actor of a vLLM engine, and the coordinator's view of it.
+
+A node that does not see the learner's files gets copies of adapters through Ray's object store.
+"""
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from actors.messages import AdapterRef
+import psutil
+import ray
+
+from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.models.adapters import ADAPTER_FILES, WEIGHTS_FILE
 from actors.models.files import found_here
-from actors.rollout.adapter_transfer import AdapterCopies, Fingerprint, Stored, fingerprint
+from actors.protocols import Engine
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
+from actors.runtime.remote_actor import RemoteActor
 from actors.storage.files import private_folder
+from actors.storage.folders import delete, mark, new_folder
 from conf.schema import Config
+
+Fingerprint = tuple[int, int]
+"""Size in bytes and time of change of an adapter's weights: another run may have left a folder of the same name."""
+
+Stored: TypeAlias = "ray.ObjectRef[dict[str, bytes]]"
+"""Reference to the contents of an adapter's files, by file name, in Ray's object store."""
+
+
+def fingerprint(folder: str | Path) -> Fingerprint | None:
+    """Return the fingerprint of the adapter in a folder, None if this machine has no such folder."""
+    file = Path(folder, WEIGHTS_FILE)
+    return (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
+
+
+class AdapterTransfer:
+    """Puts each adapter into the object store once for all nodes, and keeps the last ones there. kept: their number."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._stored: dict[str, Stored] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    async def store(self, adapter: AdapterRef) -> Stored:
+        """Return a reference to an adapter's files."""
+        async with self._one_at_a_time:
+            if adapter.path not in self._stored:
+                self._stored[adapter.path] = await asyncio.to_thread(_put, Path(adapter.path))
+                for path in list(self._stored)[: -self._kept]:
+                    del self._stored[path]
+            return self._stored[adapter.path]
+
+
+def _put(folder: Path) -> Stored:
+    return ray.put({file.name: file.read_bytes() for file in sorted(folder.iterdir())})
+
+
+class AdapterCopies:
+    """An engine's copies of adapters on its node. folder: named by its process, in one for all engines of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def clear_left(self) -> None:
+        """Delete the folders of processes that have ended."""
+        for left in self.folder.parent.glob("[0-9]*"):
+            if left.name.isdecimal() and not psutil.pid_exists(int(left.name)):
+                delete(left)
+
+    def add(self, name: str, stored: Stored) -> Path:
+        """Write an adapter's files into a new folder, and return it."""
+        copy = self.folder / name
+        if not self.folder.exists():
+            self.folder.mkdir(mode=0o700, parents=True)
+            mark(self.folder, "temporary")
+        delete(copy, ADAPTER_FILES)
+        with new_folder(copy) as made:
+            for file, content in ray.get(stored).items():
+                (made / Path(file).name).write_bytes(content)
+        return copy
+
+    def drop(self, name: str) -> None:
+        delete(self.folder / name, ADAPTER_FILES)
+
+    def clear(self) -> None:
+        delete(self.folder)
 
 
 class RolloutActor(RolloutEngine):
@@ -29,9 +106,9 @@ class RolloutActor(RolloutEngine):
         await self.load(adapter)
         return True
 
-    async def load_copy(self, adapter: AdapterRef, expected: Fingerprint, stored: tuple[Stored]) -> None:
+    async def load_copy(self, adapter: AdapterRef, stored: tuple[Stored]) -> None:
         """Load an adapter from a copy on this node. stored: in a tuple, so that Ray does not fetch it unasked."""
-        copy = await asyncio.to_thread(self._copies.add, adapter.name, expected, *stored)
+        copy = await asyncio.to_thread(self._copies.add, adapter.name, *stored)
         await self.load(replace(adapter, path=str(copy)))
 
     async def retire(self, adapter: AdapterRef) -> None:
@@ -41,3 +118,42 @@ class RolloutActor(RolloutEngine):
     async def close(self) -> None:
         await super().close()
         self._copies.clear()
+
+
+class RemoteEngine(RemoteActor):
+    """A RolloutActor as a `RestartableEngine`. A cancelled request is cancelled in the engine too.
+
+    transfer: shared with the other engines of a run.
+    """
+
+    def __init__(self, transfer: AdapterTransfer, *actor: Any, **options: Any) -> None:
+        """actor, options: arguments of RemoteActor."""
+        self._transfer = transfer
+        self._cache_blocks: int | None = None
+        super().__init__(*actor, **options)
+
+    async def ready(self) -> None:
+        self._cache_blocks = await self.call("cache_blocks")
+
+    async def at_start(self, work: Callable[[str, Engine], Awaitable[None]]) -> None:
+        await work(self.name, self)
+
+    async def revive(self) -> None:
+        """Start a fresh actor with the first one's KV cache: beside a learner at work, free memory says little."""
+        self.start(self._cache_blocks)
+        await self.ready()
+
+    async def load(self, adapter: AdapterRef) -> None:
+        if not await self.call("load_if_same", adapter, fingerprint(adapter.path)):
+            await self.call("load_copy", adapter, (await self._transfer.store(adapter),))
+
+    async def retire(self, adapter: AdapterRef) -> None:
+        await self.call("retire", adapter)
+
+    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        return await self.call("generate", index, problem, adapter, sampling)
+
+    async def generate_on_each(
+        self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
+    ) -> tuple[Group, ...]:
+        return (await self.generate(index, problem, adapter, sampling),)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.protocols import Clock, Engine
-from actors.rollout.adapter_references import AdapterSlots
+from actors.rollout.adapter_slots import AdapterSlots
 from actors.runtime.supervision import Lost, Record, Restartable, Supervised, WorkerPool
 
 

@@ -18,7 +18,7 @@ from actors.rollout.vllm_settings import engine_settings, set_environment
 from actors.runtime.placement import Mapped, Placement, Share
 from actors.runtime.process import end_without_gpu
 from actors.runtime.ray_session import root_of
-from actors.runtime.remote_actor import ActorProxy, RemoteActor
+from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
 from conf.errors import BadInput
 from conf.schema import Config
@@ -75,12 +75,6 @@ def make_daemon(config: Config, model_path: str, share: Share, folder: str) -> "
     return WeightCacheDaemon(settings, 0, 0, get_file_store_init_method(), folder)
 
 
-def socket_folder() -> tempfile.TemporaryDirectory[str]:
-    """Make a folder for the daemon's socket, whose path is short enough wherever temporary files are."""
-    root = root_of(f"w12345678/{DAEMON_SOCKET}")
-    return tempfile.TemporaryDirectory(prefix="w", dir=root, ignore_cleanup_errors=True)
-
-
 def handles(model: "torch.nn.Module") -> bytes:
     """Return a vLLM model's tensors by name, pickled for one other process, which maps their memory.
 
@@ -90,33 +84,22 @@ def handles(model: "torch.nn.Module") -> bytes:
     return bytes(ForkingPickler.dumps({name: tensor.detach() for name, tensor in tensors}))
 
 
-class RemoteWeights(ActorProxy):
-    """The coordinator's view of a WeightsActor."""
-
-    async def ask(self, method: str) -> Any:
-        return await self._actor.call(method)
-
-    async def close(self) -> None:
-        self._actor.kill()
-
-
-class SharedWeights(Supervised[RemoteWeights]):
+class SharedWeights(Supervised[RemoteActor]):
     """The base model on a GPU. When its process ends, those that map its memory are killed, and all start again.
 
     users: the actors that map it.
     """
 
     def __init__(self, config: Config, model_path: str, share: Share, clock: Clock, record: Record) -> None:
-        self._folder = socket_folder()
+        root = root_of(f"w12345678/{DAEMON_SOCKET}")  # whose path is short enough wherever temporary files are
+        self._folder = tempfile.TemporaryDirectory(prefix="w", dir=root, ignore_cleanup_errors=True)
         actor = RemoteActor(WeightsActor, "weights", share, config, model_path, share, self._folder.name)
-        super().__init__(RemoteWeights(actor), clock, record)
+        super().__init__(actor, clock, record)
         self.users: list[RemoteActor] = []
         self._serving = asyncio.create_task(self._serve())
 
     async def mapped_by(self, placement: Placement) -> Placement:
-        """Return a placement with engines that map the weights, once these are loaded. Raises BadInput if none of the
-        first starts succeeds.
-        """
+        """Return a placement whose engines map the weights, once loaded. Raises BadInput if no first start succeeds."""
         try:
             mapped = Mapped(self._folder.name, await self._ask("fraction"))
         except ActorDied as death:
@@ -135,16 +118,18 @@ class SharedWeights(Supervised[RemoteWeights]):
     async def close(self) -> None:
         self._serving.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)
-        await super().close()
+        if self.restart is not None:
+            self.restart.cancel()
+        self.actor.kill()
         self._folder.cleanup()
 
     async def _ask(self, method: str) -> Any:
-        return await WorkerPool([self]).run(lambda weights: weights.ask(method), 0)
+        return await WorkerPool([self]).run(lambda weights: weights.call(method), 0)
 
     async def _serve(self) -> None:
         while True:
             try:
-                await self.attempt(lambda weights: weights.ask("serve"))
+                await self.attempt(lambda weights: weights.call("serve"))
             except Lost:
                 for user in self.users:
                     user.kill(ENDED_WITH_WEIGHTS)

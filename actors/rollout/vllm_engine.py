@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from actors.models.files import stop_token_ids
 from actors.models.sizes import adapter_slots, answers_alone
-from actors.rollout.adapter_references import AdapterSlots
+from actors.rollout.adapter_slots import AdapterSlots
 from actors.rollout.engine_thread import EngineThread
 from actors.rollout.vllm_settings import engine_settings, set_environment
 from actors.runtime.placement import Share

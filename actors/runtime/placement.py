@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 SHARED_GPU = 0.95
-"""Fraction of a GPU's memory that engine and learner share. The rest is for fragments and for CUDA contexts, which
-neither allocator sees."""
+"""Fraction of a GPU's memory that engine and learner share; the rest is for fragments and CUDA contexts."""
 
 LEARNER_SPARE = 0.04
 """GPU memory that a learner gets in addition to its computed need, as a fraction of the need. With the 0.5 GiB for
@@ -22,8 +21,7 @@ CORES_PER_ENGINE = 2
 """Cores of an engine on a GPU machine: its thread keeps one core busy; its event loop and Ray share the other."""
 
 CORES_PER_LEARNER = 4
-"""Cores of a learner on a GPU machine: the optimizer step of the offloaded weights is threaded; beyond this, host
-memory limits it."""
+"""Cores of a learner on a GPU machine, whose offloaded optimizer step is threaded, up to what host memory feeds."""
 
 SPINS = "1000"
 """Value of GOMP_SPINCOUNT: an OpenMP thread looks for work this often before it sleeps, about 0.05 ms in all. On a busy

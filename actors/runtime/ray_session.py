@@ -1,13 +1,10 @@
-"""Starts Ray in a temporary folder of its own, and clears that folder: Ray and the libraries never delete their sockets
-and hundreds of megabytes of logs.
-"""
+"""Starts Ray in a temporary folder, and deletes its files afterwards, which Ray and the libraries never do."""
 
 import contextlib
 import json
 import logging
 import os
 import re
-import secrets
 import signal
 import tempfile
 import time
@@ -28,8 +25,7 @@ from conf.schema import Config
 from conf.signals import handle_signals, on_leave
 
 OBJECT_STORE_BYTES = 2**28
-"""Size of Ray's object store, allocated at the start. Groups and batches are a few megabytes; Ray's default is a third
-of the host's memory."""
+"""Size of Ray's object store. Batches are a few megabytes; Ray's default is a third of the host's memory."""
 
 TOKENS = "~/.ray"
 """Folder of Ray's token, which all users can read unless the folder is private."""
@@ -76,9 +72,9 @@ T = TypeVar("T")
 @contextlib.contextmanager
 def ray_session(
     config: Config, placement: Placement, folder: Path, dashboard: bool, joined: Any = None
-) -> Iterator[tuple[Path, str, str]]:
-    """Start Ray on this machine with the placement's resources; yield its session folder and the addresses of dashboard
-    and metrics. At the end only its temporary folder is left, and a note in `folder` names it.
+) -> Iterator[tuple[Path, str]]:
+    """Start Ray on this machine with the placement's resources; yield its session folder and the dashboard's
+    address. At the end only its temporary folder is left, and a note in `folder` names it.
 
     joined: the result of `ray.init` for a cluster, which is used instead and keeps running.
     """
@@ -213,9 +209,7 @@ def start_ray(config: Config, placement: Placement, dashboard: bool, temporary: 
 
 @contextlib.contextmanager
 def ignoring_ctrl_z() -> Iterator[None]:
-    """Make processes that start meanwhile ignore Ctrl-Z. It would stop Ray's servers, and actors exit when those do not
-    answer for a minute.
-    """
+    """Make processes that start meanwhile ignore Ctrl-Z: actors exit when Ray's servers are stopped for a minute."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
     try:
         yield
@@ -242,20 +236,16 @@ def root_of(path: str) -> Path:
 
 
 def make_temporary(folder: Path) -> Path:
-    """Make a temporary folder for Ray and note it in `folder`. It is in a private one, since all users can write to
-    Ray's own.
-    """
+    """Make a temporary folder for Ray in a private one, since all users can write to Ray's own; note it in `folder`."""
     place = Path(tempfile.mkdtemp(prefix="run-", dir=root_of(f"run-12345678/{RAY}/{LONGEST}")))
     on_leave(partial(_drop, folder, place))
-    number = secrets.token_hex(16)
-    mark(place, "ray-session", number=number, owner=folder.stat().st_ino)
-    replace_text(folder / NOTE, json.dumps({"temporary": str(place), "number": number}))
+    mark(place, "ray-session", owner=folder.stat().st_ino)
+    replace_text(folder / NOTE, json.dumps({"temporary": str(place)}))
     return place
 
 
-def addresses(context: Any) -> tuple[Path, str, str]:
-    node = context.address_info
-    return Path(node["session_dir"]), context.dashboard_url, f"{node['node_ip_address']}:{node['metrics_export_port']}"
+def addresses(context: Any) -> tuple[Path, str]:
+    return Path(context.address_info["session_dir"]), context.dashboard_url
 
 
 def clear_session(folder: Path) -> None:
@@ -274,30 +264,23 @@ def _drop(folder: Path, temporary: Path) -> None:
 
 
 def _noted(folder: Path) -> Path | None:
-    """Return the noted temporary folder if it was made for this run folder. Its mark has the run folder's inode, so
-    that a copied note does not count.
-    """
+    """Return the noted temporary folder if its mark has the run folder's inode: a copied note does not count."""
     try:
-        note = json.loads((folder / NOTE).read_text())
-        place, number = Path(note["temporary"]), note["number"]
+        place = Path(json.loads((folder / NOTE).read_text())["temporary"])
         ours = place.is_absolute() and place.resolve() == place and is_private(place)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError):
         return None
-    expected = {"kind": "ray-session", "number": number, "owner": folder.stat().st_ino}
+    expected = {"kind": "ray-session", "owner": folder.stat().st_ino}
     return place if ours and read_mark(place) == expected else None
 
 
 def end_processes(temporary: Path) -> None:
-    """Kill the remaining processes of a session and wait for their end. Ray's workers notice that their servers have
-    ended by timers that follow the date: a clock set back delays them.
-    """
+    """Kill a session's processes and await their end. Left alone, workers end by timers that follow the date."""
     _end(psutil.process_iter(), lambda process: _belongs(process, temporary))
 
 
 def end_actors() -> None:
-    """Kill the actors that a crashed coordinator has left in this process's Ray, and wait for their end. The next
-    actors need their memory, and write to the same folder.
-    """
+    """Kill the actors of a crashed coordinator and await their end: the next ones need their memory and folder."""
     _end(psutil.Process().children(recursive=True), lambda process: process.name().startswith(ACTORS))
 
 

@@ -27,8 +27,7 @@ SILENCE_S = 90.0
 first use, 16 s on a busy machine of two cores."""
 
 START_S = 1800.0
-"""Seconds after which an actor that has not started counts as hanging. Weights on a slow disk and CUDA graphs take
-minutes."""
+"""Seconds after which an actor that has not started counts as hanging: a slow disk takes minutes."""
 
 CALLS_AT_ONCE = 100_000
 """Most concurrent calls to an asynchronous actor, more than there will ever be. With Ray's default of 1000 the
@@ -59,7 +58,7 @@ class RemoteActor:
     """A Ray actor of a plain class, under a name for the dashboard, with its share of Ray's resources.
 
     Errors of its methods are raised here again. ActorDied means that the process is gone or hangs, or that its engine
-    has failed; `start` replaces it.
+    has failed; `start` replaces it. It is a `Restartable`; a subclass has the methods of its kind.
 
     asynchronous: whether the class has async methods, among them `alive`. Such an actor is killed when it does not
     answer its heartbeat, and its calls can be cancelled.
@@ -95,6 +94,14 @@ class RemoteActor:
         self._process = ActorProcess(handle)
         self._heartbeat = asyncio.create_task(self._watch(self._process))
 
+    async def revive(self) -> None:
+        """Start a fresh process and return once it answers."""
+        self.start()
+        await self.call("alive")
+
+    async def close(self) -> None:
+        await self.call("close")
+
     def kill(self, why: str = "it was killed") -> None:
         """End the process; its running calls raise ActorDied with this reason."""
         self._process.killed = self._process.killed or why
@@ -105,9 +112,7 @@ class RemoteActor:
         ray.kill(self._process.handle)
 
     async def call(self, method: str, *arguments: Any, deadline_s: float | None = None) -> Any:
-        """Return the result of a method. A process without an answer by the deadline is killed. Raises ActorDied if the
-        process ends.
-        """
+        """Return a method's result. Raises ActorDied if the process ends, or is killed as the deadline has passed."""
         process = self._process
         reference: ray.ObjectRef[Any] = getattr(process.handle, method).remote(*arguments)
         try:
@@ -148,21 +153,6 @@ class RemoteActor:
                 except TimeoutError:
                     self.kill(f"it did not answer for {SILENCE_S:.0f} s and was killed")
                     return
-
-
-class ActorProxy:
-    """The caller's view of a RemoteActor, as a `Restartable`; a subclass has the actor's methods."""
-
-    def __init__(self, actor: RemoteActor) -> None:
-        self.name = actor.name
-        self._actor = actor
-
-    async def revive(self) -> None:
-        self._actor.start()
-        await self._actor.call("alive")
-
-    async def close(self) -> None:
-        await self._actor.call("close")
 
 
 def session_logs() -> Path:

@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from statistics import fmean, pstdev
 
-from actors.adapter_check.before_evaluation import check_before_evaluation
+from actors.adapter_check.at_work import check_before_evaluation
 from actors.clock import WallClock, cut_off
 from actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, pass_at, share_interval
 from actors.formats import duration

@@ -9,21 +9,19 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.coordinator.actor import Started
 from actors.coordinator.context import RunRequest
-from actors.models.sizes import adapter_slots, answers_alone
+from actors.models.sizes import adapter_slots
 from actors.protocols import Clock
-from actors.rollout.actor import RolloutActor
-from actors.rollout.adapter_transfer import AdapterTransfer
+from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
 from actors.rollout.pool import EnginePool
-from actors.rollout.remote_engine import RemoteEngine
 from actors.rollout.shared_weights import SharedWeights
-from actors.runtime.placement import Placement, Share
+from actors.runtime.placement import Placement
 from actors.runtime.remote_actor import RemoteActor
 from actors.runtime.supervision import Record
 from actors.storage.run_folder import adapters_of
 from conf.errors import BadInput
 from conf.schema import Config
 from learner.actor import LearnerActor, RemoteLearner
-from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
+from rewards.actor import RemoteRewardActor, RemoteVerifier
 from rewards.weighted_sum import RewardFunction, reward_function
 
 RESERVE_S = 120
@@ -72,28 +70,33 @@ def start_engines(
     """Start the engines. reserved: see `reserve_learners`; engines beside a learner process are on its GPU. weights:
     the base model that they map.
     """
-    slots, alone = adapter_slots(config), answers_alone(config, placement.device)
-    transfer, at_once = AdapterTransfer(slots), 1 if alone else config.rollout.concurrent_samples
-    actors = [
-        RemoteActor(
-            RolloutActor, f"rollout-{number}", share, config, model_path, share, bundle=bundle(reserved, share.beside)
+    slots = adapter_slots(config)
+    transfer = AdapterTransfer(slots)
+    engines = [
+        RemoteEngine(
+            transfer,
+            RolloutActor,
+            f"rollout-{number}",
+            share,
+            config,
+            model_path,
+            share,
+            bundle=bundle(reserved, share.beside),
         )
         for number, share in enumerate(placement.rollouts)
     ]
     if weights:
-        weights.users += actors
-    engines = [RemoteEngine(actor, at_once, transfer, placement.device) for actor in actors]
+        weights.users += engines
     return EnginePool(engines, slots, clock, record)
 
 
 def start_verifier(reward: RewardFunction, placement: Placement, clock: Clock, record: Record) -> RemoteVerifier:
     """Start a reward actor on each of the placement's reward nodes, or on this one."""
-    nodes, workers = placement.reward_nodes or [ray.get_runtime_context().get_node_id()], placement.reward_workers
     actors = [
-        RemoteActor(RewardActor, f"reward-{number}", Share(node=node), reward, workers)
-        for number, node in enumerate(nodes)
+        RemoteRewardActor(reward, placement.reward_workers, number, node)
+        for number, node in enumerate(placement.reward_nodes or [ray.get_runtime_context().get_node_id()])
     ]
-    return RemoteVerifier([RemoteRewardActor(each, reward.config, workers) for each in actors], clock, record)
+    return RemoteVerifier(actors, clock, record)
 
 
 async def reserve_learners(placement: Placement) -> PlacementGroup:

@@ -88,14 +88,13 @@ def figures(progress: Progress) -> list[str]:
     ]
 
 
-def show_places(console: Console, request: RunRequest, dashboard: str, metrics: str) -> None:
+def show_places(console: Console, request: RunRequest, dashboard: str) -> None:
     """Print the addresses for watching the run."""
     scripts = Path(sys.executable).parent
     board = f"{near(scripts / 'tensorboard')} --logdir {near(request.folder.parent)}"
     places = {
         "Ray dashboard": f"http://{dashboard}",
         "  its token": f"{near(scripts / 'ray')} get-auth-token",
-        "  metrics": f"http://{metrics}/metrics",
         **({"TensorBoard": board} if "tensorboard" in request.config.run.report_to else {}),
         "Run folder": near(request.folder),
     }

@@ -21,7 +21,7 @@ from actors.models.files import BUNDLED, name_on_hub
 from actors.storage.files import sync
 from actors.storage.folders import new_folder
 from conf.schema import Config
-from learner.model.fused import fuse
+from learner.model.model_check import fuse
 from learner.model.projection import Projection
 from learner.model.shared_weights import model_on
 

@@ -19,9 +19,7 @@ FOREIGN = (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeE
 
 
 def check_architecture(config: Config, model_path: str) -> None:
-    """Raise BadInput if a model cannot be trained, by its config.json or by its modules, which are built without
-    weights.
-    """
+    """Raise BadInput if a model cannot be trained, by its config.json or by its modules, built without weights."""
     check_family(model_path)
     try:
         with torch.device("meta"):
@@ -35,9 +33,7 @@ def check_architecture(config: Config, model_path: str) -> None:
 
 
 def check_modules(base: Any, targets: Sequence[str]) -> None:
-    """Raise BadInput unless every layer has each target once, has no other linear module if all are targeted, and
-    contains no convolution, dropout or experts.
-    """
+    """Raise BadInput for a layer with other linear modules than the targets, or with modules that mix samples."""
     for number, layer in enumerate(layers_of(base)):
         for objection in _objections(layer, targets):
             raise BadInput(f"model {base.config.name_or_path}: layer {number} has {objection}")
@@ -72,11 +68,6 @@ def _objections(layer: nn.Module, targets: Sequence[str]) -> Iterator[str]:
     for name in targets:
         if linear[name] != 1:
             yield f"{linear[name] or 'no'} {name}, and the adapter would be attached in part; {_remedy(linear)}"
-    if "gate_up_proj" in targets and linear["qkv_proj"] != 1:
-        yield (
-            "gate_up_proj but no qkv_proj, and vLLM then serves no adapter on gate_up_proj; take it out of"
-            " lora.target_modules, if an adapter without it is what you want"
-        )
     if set(targets) == set(PROJECTIONS) and (left := linear.keys() - targets):
         yield (
             f"{_names(left)} besides lora.target_modules, without an adapter; choose another model, or name fewer"

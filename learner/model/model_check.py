@@ -1,5 +1,5 @@
 """Checks before training that the learner's packed samples give the log-probabilities that transformers gives for
-each sample alone.
+each sample alone, and that fused kernels do not change them.
 
 A difference counts if it exceeds the effect of rounding on the same model, which is measured: the embeddings are moved
 by one rounding error each, and transformers computes again. The effect depends on dtype, depth and weights; two correct
@@ -12,6 +12,8 @@ mistake is then at least a hundred times the noise.
 
 import copy
 import gc
+import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +27,8 @@ from learner.model.architecture import FOREIGN, layers_of
 from learner.model.attention import PACKED, hidden_states
 from learner.model.logprobs import head_of, token_logprobs
 from learner.packing import MicroBatch, Tokens, pack
+
+log = logging.getLogger(__name__)
 
 BAND = 5.0
 """Multiple of the measured noise beyond which a difference counts."""
@@ -115,6 +119,40 @@ def change_of(base: Any, change: Callable[[Any], None], device: torch.device) ->
     return _distance([_alone(part, sample) for sample in samples], plain), noise
 
 
+def fuse(base: Any, device: torch.device) -> bool:
+    """Give a causal language model fused kernels before an adapter is attached; return whether it has them.
+
+    It keeps its own if liger-kernel is not installed or has none, or if a copy of its first layers computes something
+    else with them on this device. Otherwise every model of the family that this process builds later has them.
+    """
+    family = base.config.model_type
+    try:
+        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN as KNOWN
+    except ImportError as error:
+        return _plain(family, f"liger-kernel cannot be imported: {error}")
+    if family not in KNOWN:
+        return _plain(family, "liger-kernel has no others")
+
+    def apply(model: Any) -> None:
+        # Head and losses are our own (learner.model.logprobs).
+        KNOWN[family](model=model, cross_entropy=False, fused_linear_cross_entropy=False)
+
+    modeling = vars(sys.modules[type(base).__module__])
+    own = dict(modeling)
+    difference, noise = change_of(base, apply, device)
+    if not difference <= max(FLOOR, BAND * noise):
+        modeling.update(own)
+        return _plain(family, f"fused ones change log-probabilities by {difference:.2g} nats, rounding by {noise:.2g}")
+    apply(base)
+    return True
+
+
+def _plain(family: str, why: str) -> bool:
+    remedy = "to fit the plan, activations are computed twice; learner.fused_kernels=false plans without that"
+    log.warning("model family %s keeps its plain kernels (%s): %s", family, remedy, why)
+    return False
+
+
 @torch.no_grad()
 def _compare(base: Any, samples: list[Tokens], attention: str) -> tuple[float, float]:
     """Return how far the packed log-probabilities are from those of each sample alone, and the effect of rounding on
@@ -140,9 +178,7 @@ def _compare(base: Any, samples: list[Tokens], attention: str) -> tuple[float, f
 
 
 def _samples(base: Any, lengths: Lengths) -> list[Tokens]:
-    """Return random samples of the vocabulary's second half: on the special tokens in the first, bfloat16 can be far
-    off.
-    """
+    """Return random samples of the vocabulary's second half: on special tokens bfloat16 can be far off."""
     size, generator = base.get_input_embeddings().weight.shape[0], torch.Generator().manual_seed(0)
 
     def ids(count: int) -> tuple[int, ...]:
@@ -206,9 +242,7 @@ def _rounded(embedding: nn.Module) -> Iterator[None]:
 
 
 def _sharp_part(base: Any) -> Any:
-    """Return a float32 copy of a model's first layers, enough to have one of each kind, with at most ROWS tokens and
-    with logits of about SHARP.
-    """
+    """Return a float32 copy of the first layers, one of each kind at least, with ROWS tokens and logits of SHARP."""
     layers = layers_of(base)
     kinds = [_kind(layer) for layer in layers]
     count = max(LEAST_LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds)))

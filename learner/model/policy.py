@@ -40,7 +40,8 @@ class Policy(nn.Module):
         self.chunk = chunk
         self.reference: dict[str, Tensor] = {}
         self.entropy_gradient = entropy_gradient
-        attention = UNPADDED if fused and unpadded_serves(model.config, model.device) else PACKED
+        unpadded = fused and model.device.type == "cuda" and unpadded_serves(model.config, model.device)
+        attention = UNPADDED if unpadded else PACKED
         check_model(self._base, attention)
         self._base.set_attn_implementation(attention)
         if checkpointing:

@@ -1,5 +1,4 @@
-"""Compares the learner's forward and backward passes with a plain implementation: on the CPU with the bundled model,
-on a GPU with random weights in the shape of the recipe `instruct`.
+"""Compares the learner's forward and backward passes with a plain implementation, on the CPU with the bundled model.
 
 Plain: a PEFT model, rows padded to the longest of a micro-batch, full logits, log_softmax and gather. Both sides get
 the same samples, tokens per micro-batch and dtype.
@@ -17,13 +16,13 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from actors.messages import AdapterRef, Batch, Group
+from actors.models.files import locate
 from conf.load import load
 from conf.schema import Config
 from launch.checkup.measurement import random_group
 from launch.hardware.machine import detect
 from launch.session.admission import resolve_model
 from tests.benches.results import Result, Row, measured
-from tests.random_model import write_random
 
 MICROBATCH = 4096
 
@@ -47,9 +46,6 @@ class Case:
     recompute: bool = False
 
 
-RECIPE = {"cpu": "quickstart", "cuda": "instruct"}
-"""Recipe with the model, by device."""
-
 CASES = (
     *(Case(f"r={rank}, 64 samples of mixed length up to 512", rank, 8, 8, 512) for rank in (8, 256)),
     *(Case(f"r={rank}, 2 samples up to 4,096", rank, 1, 2, 4096) for rank in (8, 256)),
@@ -65,10 +61,10 @@ def run() -> Result:
             rows.append(Row(case.name, metric, ours[metric], plain[metric]))
             print(f"{case.name}: {metric} {ours[metric]:,.4g}, plain {plain[metric]:,.4g}", flush=True)
     notes = (
-        "tokens_per_second: all tokens; peak_memory: bytes above the resting process, on a GPU of tensors.",
+        "tokens_per_second: all tokens; peak_memory: bytes above the resting process.",
         f"Micro-batches of {MICROBATCH} tokens on both sides.",
     )
-    return Result(tuple(rows), matmul_limit(device_here()), notes)
+    return Result(tuple(rows), matmul_limit(), notes)
 
 
 def measure(side: str, case: Case) -> dict[str, float]:
@@ -76,22 +72,16 @@ def measure(side: str, case: Case) -> dict[str, float]:
     return measured(__name__, side, json.dumps(asdict(case)))
 
 
-def device_here() -> str:
-    """Return cuda if this process may use a GPU."""
-    return "cuda" if detect().gpus else "cpu"
-
-
-def matmul_limit(device: str = "cpu") -> dict[str, float]:
-    """Measure the FLOP/s of large dense multiplications on all cores or one GPU, by dtype."""
+def matmul_limit() -> dict[str, float]:
+    """Measure the FLOP/s of large dense multiplications on all cores, by dtype."""
     import torch
 
     limit = {}
     for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.randn(2, 2048, 2048, dtype=dtype, device=device)
+        a, b = torch.randn(2, 2048, 2048, dtype=dtype)
         started, count = perf_counter(), 0
         while count < 2 or perf_counter() - started < 1.0:
             a @ b
-            finish(device)
             count += 1
         limit[f"{str(dtype).removeprefix('torch.')} matmul FLOP/s"] = 2 * 2048**3 * count / (perf_counter() - started)
     return limit
@@ -110,43 +100,28 @@ def batch(case: Case) -> Batch:
 
 def measure_here(side: str, case: Case) -> dict[str, float]:
     """Warm up on short samples, rest, then measure."""
-    device = device_here()
     recompute = f"learner.gradient_checkpointing={'on' if case.recompute else 'off'}"
     sizes = (f"lora.rank={case.rank}", f"learner.tokens_per_microbatch={MICROBATCH}")
-    config = resolve_model(load([f"conf={RECIPE[device]}", *sizes, recompute, "rollout.temperature=1.0"]), detect())
+    config = resolve_model(load(["conf=quickstart", *sizes, recompute, "rollout.temperature=1.0"]), detect("cpu"))
     work = batch(case)
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        step = {"ours": ours, "plain": plain}[side](config, model_of(config, device, folder), folder, device)
+    with TemporaryDirectory() as folder:
+        step = {"ours": ours, "plain": plain}[side](config, locate(config.model), Path(folder))
         step(Batch(0, tuple(shorten(group) for group in work.groups[:2])))
-        finish(device)
-        resting = begin(device)
+        resting = begin()
         started = perf_counter()
         step(work)
-        finish(device)
         seconds = perf_counter() - started
     tokens = sum(len(group.problem.prompt_ids) + len(s.token_ids) for group in work.groups for s in group.samples)
-    return {"tokens_per_second": tokens / seconds, "peak_memory": peak(device) - resting}
+    return {"tokens_per_second": tokens / seconds, "peak_memory": status("VmHWM") - resting}
 
 
-def model_of(config: Config, device: str, folder: Path) -> str:
-    """Return the folder of a recipe's model, or for a GPU of a new model in its shape with random weights."""
-    if device == "cpu":
-        from actors.models.files import locate
-
-        return locate(config.model)
-    made = folder / "model"
-    write_random(config.model, made)
-    return str(made)
-
-
-def ours(config: Config, model: str, folder: Path, device: str) -> Step:
+def ours(config: Config, model: str, folder: Path) -> Step:
     from learner.learner import LoraLearner
 
-    return LoraLearner(config, model, folder, device).accumulate
+    return LoraLearner(config, model, folder).accumulate
 
 
-def plain(config: Config, model: str, _: Path, device: str) -> Step:
+def plain(config: Config, model: str, _: Path) -> Step:
     """Return forward and backward passes in their usual form."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -156,21 +131,21 @@ def plain(config: Config, model: str, _: Path, device: str) -> Step:
 
     base = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.model.dtype))
     lora = LoraConfig(r=config.lora.rank, lora_alpha=config.lora.alpha, target_modules=list(config.lora.target_modules))
-    policy = get_peft_model(base, lora, autocast_adapter_dtype=False).train().to(device)
+    policy = get_peft_model(base, lora, autocast_adapter_dtype=False).train()
     if config.learner.gradient_checkpointing == "on":
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def learn(part: list[Example], total: int) -> None:
         rows = [(*example.tokens.prompt, *example.tokens.response) for example in part]
         width = max(map(len, rows))
-        ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows], device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+        ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
         weights = torch.zeros(len(rows), width - 1)
         for number, example in enumerate(part):
             weights[number, len(example.tokens.prompt) - 1 : len(rows[number]) - 1] = example.advantage / total
         logits = policy(input_ids=ids, attention_mask=mask).logits[:, :-1]
         logprobs = logits.float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
-        (-(logprobs * weights.to(device)).sum()).backward()
+        (-(logprobs * weights).sum()).backward()
 
     def step(work: Batch) -> None:
         policy.zero_grad()
@@ -190,35 +165,12 @@ def shorten(group: Group) -> Group:
     return replace(group, samples=samples, rewards=group.rewards[:2])
 
 
-def begin(device: str) -> int:
+def begin() -> int:
     """Return the bytes that this process takes at rest, and reset its peak."""
     gc.collect()
-    if device == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
     ctypes.CDLL(None).malloc_trim(0)  # free memory does not count as resting
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     return status("VmRSS")
-
-
-def peak(device: str) -> int:
-    """Return the peak bytes since `begin`; on a GPU, of tensors."""
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated()
-    return status("VmHWM")
-
-
-def finish(device: str) -> None:
-    """Wait for the GPU."""
-    if device == "cuda":
-        import torch
-
-        torch.cuda.synchronize()
 
 
 def status(name: str, process: int | str = "self") -> int:

@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 from conf.catalogue import devices
 
@@ -33,7 +32,7 @@ int cudaGetDeviceProperties(struct cudaDeviceProp *found) {
     return 0;
 }
 """
-"""What else vLLM asks, and what torch's autograd and attention ask the runtime for tensors without content."""
+"""Answers to what else vLLM and torch ask the driver and the runtime."""
 
 CARDS = {
     80: ("A100-40", "A100-80"),
@@ -78,21 +77,11 @@ def pretend(name: str) -> None:
             setattr(target, prefix + function, lambda *_, answer=answer, **__: answer)
 
 
-def without_content() -> Any:
-    """Return torch's mode in which tensors have no content, and its GPU is not asked for."""
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    torch.cuda.is_available = lambda: False
-    return FakeTensorMode(allow_non_fake_inputs=True)
-
-
-def attempt(check: str, name: str, ask: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
-    """Print as JSON what a function finds or raises, which is nothing or any error of a library. Return its facts."""
-    facts, fault = dict[str, Any](), ""
+def attempt(check: str, name: str, ask: Callable[[], object]) -> None:
+    """Print as JSON the error that a function raises, which is nothing or any error of a library."""
+    fault = ""
     try:
-        facts = ask() or {}
+        ask()
     except Exception as error:
         fault = f"{type(error).__name__}: {error}"
-    print(json.dumps({"check": check, "name": name, "fault": fault, **facts}, default=str), flush=True)
-    return facts
+    print(json.dumps({"check": check, "name": name, "fault": fault}), flush=True)

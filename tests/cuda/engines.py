@@ -58,8 +58,8 @@ def model_folder(config: Config, parent: str) -> str:
     return str(folder)
 
 
-def check(config: Config, share: Share, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what vLLM makes of settings. Raises if it refuses them, or makes something else of them."""
+def check(config: Config, share: Share, settings: dict[str, Any]) -> None:
+    """Raise if vLLM refuses settings, or makes something else of them."""
     import torch
     from vllm import EngineArgs
     from vllm.config import set_current_vllm_config
@@ -100,9 +100,6 @@ def check(config: Config, share: Share, settings: dict[str, Any]) -> dict[str, A
     }
     if wrong := [f"{name} is {given}, not {wanted}" for name, (given, wanted) in found.items() if given != wanted]:
         raise ValueError("; ".join(wrong))
-    sizes = f"{len(graphs.cudagraph_capture_sizes)} to {graphs.max_cudagraph_capture_size}"
-    facts = {name: given for name, (given, _) in found.items()}
-    return facts | {"sizes": sizes, "batched": scheduler.max_num_batched_tokens}
 
 
 def ask(card: str) -> None:

@@ -7,7 +7,6 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from sysconfig import get_path
-from typing import Any
 
 from tests.conftest import ROOT
 from tests.cuda.absent import attempt, pretend
@@ -25,7 +24,7 @@ def named(text: str) -> set[str]:
     return {line.partition("==")[0].lower().replace("_", "-") for line in lines}
 
 
-def resolve(python: str, *extras: str) -> dict[str, Any]:
+def resolve(python: str, *extras: str) -> None:
     """Let uv resolve the project under the lock. Raises if it cannot, or needs a package that the lock does not pin."""
     options = [f"--constraint={LOCK}", f"--python-version={python}", *(f"--extra={extra}" for extra in extras)]
     command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--no-annotate", "--quiet", *options]
@@ -34,10 +33,9 @@ def resolve(python: str, *extras: str) -> dict[str, Any]:
         raise RuntimeError(done.stderr)
     if loose := named(done.stdout) - named(LOCK.read_text()) - {"pip"}:
         raise ValueError(f"the lock does not pin {', '.join(loose)}")
-    return {"packages": len(named(done.stdout))}
 
 
-def written_once() -> dict[str, Any]:
+def written_once() -> None:
     """Raise if two wheels write one file, unless they write the same."""
     writers = defaultdict[str, dict[str, str]](dict)
     for record in Path(get_path("purelib")).glob("*.dist-info/RECORD"):
@@ -46,7 +44,6 @@ def written_once() -> dict[str, Any]:
     shared = {file: by for file, by in writers.items() if len(by) > 1 and file != UNUSED}
     if different := [f"{file} by {' and '.join(by)}" for file, by in shared.items() if len({*by.values()}) > 1]:
         raise ValueError(f"{len(different)} files differ, such as {different[0]}")
-    return {"files": len(writers), "the same in two": len(shared)}
 
 
 def ask() -> None:

@@ -22,7 +22,7 @@ from learner.model.adapter import load_model
 from learner.model.attention import unpadded_serves
 from learner.model.model_check import collected
 from learner.model.policy import Policy
-from tests.learner.full_size import fullest, modeling
+from tests.learner.test_full_size import fullest, modeling
 from tests.random_model import configuration
 
 CUDA = torch.device("cuda")

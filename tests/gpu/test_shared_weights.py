@@ -56,7 +56,7 @@ def test_engine_and_learner_map_one_copy_and_survive_its_holder(machine: Machine
         try:
             first = await difference(engines, learner, (await learner.publish_synthetic())[0])
             own = inside(learner._actors[0], lambda _: torch.cuda.memory_allocated())
-            holder = inside(started[0].actor._actor, lambda _: os.getpid())
+            holder = inside(started[0].actor, lambda _: os.getpid())
             os.kill(holder, signal.SIGKILL)
             await asyncio.sleep(1.0)
             await learner.revive()

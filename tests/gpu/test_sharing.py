@@ -21,9 +21,7 @@ from actors.clock import WallClock
 from actors.errors import ActorDied
 from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
 from actors.models.files import locate
-from actors.rollout.actor import RolloutActor
-from actors.rollout.adapter_transfer import AdapterTransfer
-from actors.rollout.remote_engine import RemoteEngine
+from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
 from actors.runtime.remote_actor import RemoteActor
 from conf.load import load
 from conf.schema import Config
@@ -76,7 +74,8 @@ class Rig:
 
     async def _start(self) -> None:
         self.group = await reserve_learners(self.plan.placement)
-        self.rollout = RemoteActor(
+        self.engine = RemoteEngine(
+            AdapterTransfer(2),
             RolloutActor,
             "rollout-0",
             self._share,
@@ -85,8 +84,6 @@ class Rig:
             self._share,
             bundle=bundle(self.group, self._share.beside),
         )
-        at_once = self.config.rollout.concurrent_samples
-        self.engine = RemoteEngine(self.rollout, at_once, AdapterTransfer(2), "cuda")
         await self.engine.ready()
         self.used.append(memory_used())
         self.learner, self.ranks = await self.start_learner(self.config)
@@ -193,7 +190,7 @@ def test_both_sides_keep_to_their_shares(rig: Rig, build_group: Callable[..., Gr
     before, engine, both = *rig.used, memory_used()
     plan, memory = rig.plan, rig.plan.machine.gpu_memory
     length = rig.config.rollout.longest
-    cache = inside(rig.rollout, lambda actor: actor.vllm_config.cache_config)
+    cache = inside(rig.engine, lambda actor: actor.vllm_config.cache_config)
     held = cache.num_gpu_blocks * cache.block_size // length
     rollout, learner = (shares[0].memory * memory for shares in (plan.placement.rollouts, plan.placement.learners))
     for name, found, planned in (
@@ -238,15 +235,15 @@ def test_adapters_are_swapped_during_requests(rig: Rig, adapters: list[AdapterRe
 
 
 def test_a_killed_engine_restarts_beside_the_learner(rig: Rig, adapters: list[AdapterRef]) -> None:
-    before = inside(rig.rollout, cache_blocks)
-    process = inside(rig.rollout, lambda _: os.getpid())
+    before = inside(rig.engine, cache_blocks)
+    process = inside(rig.engine, lambda _: os.getpid())
     os.kill(process, signal.SIGKILL)
     with pytest.raises(ActorDied):
         rig.generate(None)
     rig.run(rig.engine.revive())
     rig.run(rig.engine.load(adapters[0]))
     assert disagreement(rig.generate(adapters[0]), rig.model, adapters[0]) < AGREE
-    assert inside(rig.rollout, cache_blocks) == before
+    assert inside(rig.engine, cache_blocks) == before
     assert memory_used() < rig.plan.machine.gpu_memory
 
 
@@ -258,7 +255,7 @@ def test_optimizer_in_host_memory_takes_the_same_steps(rig: Rig, build_group: Ca
         config = replace(rig.config, learner=replace(rig.config.learner, offload=where))
         learner, ranks = rig.run(rig.start_learner(config))
         stats = rig.update(learner, batch(rig, build_group))
-        kind = inside(ranks[0], lambda actor: type(actor._learner._optimizer._adam).__name__)
+        kind = inside(ranks[0], lambda actor: type(actor.learner._optimizer._adam).__name__)
         weights = load_file(Path(stats.adapter.path) / "adapter_model.safetensors")
         found[where] = kind, stats.metrics["learner/peak_memory"], weights
         rig.run(learner.close())

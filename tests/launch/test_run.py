@@ -133,7 +133,7 @@ def session():
         os.kill(os.getpid(), signal.Signals[what])
     if what in errors:
         raise errors[what]
-    yield folder, "", ""
+    yield folder, ""
     if what == "hang":
         time.sleep(600)
 

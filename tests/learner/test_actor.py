@@ -103,7 +103,7 @@ def test_warnings_of_the_start_are_recorded_once(
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
     def make(*_: Any) -> None:
-        logging.getLogger("learner.model.fused").warning("plain kernels:\n%s", "no liger")
+        logging.getLogger("learner.model.model_check").warning("plain kernels:\n%s", "no liger")
         logging.getLogger("transformers").warning("something else")
 
     monkeypatch.setattr("learner.learner.LoraLearner", make)
@@ -180,10 +180,8 @@ def test_between_calls_it_ends_with_its_gpu(tiny_config: Config, monkeypatch: py
     actor = LearnerActor(tiny_config, "", Share(gpus=0.5, memory=0.5, threads=1), "")
     thread = threading.Thread(target=watch, daemon=True)
 
-    def work() -> None:
+    with actor.at_work:
         thread.start()
         assert not ended.wait(0.2)
-
-    actor._do(work)
     thread.join(60.0)
     assert ended.is_set()

@@ -211,30 +211,6 @@ def test_a_nan_loss_in_one_process_skips_the_update_in_all(
     assert found.metrics["grad_norm"] == pytest.approx(expected.metrics["grad_norm"], rel=1e-5)
 
 
-def test_a_run_resumes_with_another_world_size(
-    two: RemoteLearner, one: LoraLearner, config: Config, run: Any, build_group: Build, tmp_path: Path
-) -> None:
-    """One process, then two, then one again make the updates of one process."""
-    first, second, straight = (tmp_path / name for name in ("first", "second", "straight"))
-    for folder in (first, second, straight):
-        folder.mkdir()
-    work = batches(build_group)
-    update_one(one, work[0])
-    one.save(first)
-    run(two.restore(str(first), 0))
-    run(update(two, work[1]))
-    run(two.save(str(second)))
-    again = LoraLearner(config, config.model.path, tmp_path / "again")
-    again.restore(second, 0)
-    assert again.version == 2
-    update_one(again, work[2])
-    again.save(second)
-    for batch in work[1:]:
-        update_one(one, batch)
-    one.save(straight)
-    assert_close(state(second), state(straight), 1e-6)
-
-
 def test_all_processes_refuse_an_unreadable_checkpoint(two: RemoteLearner, run: Any) -> None:
     with pytest.raises(BadInput, match=r"/nowhere/learner\.json cannot be read"):
         run(two.restore("/nowhere", 0))

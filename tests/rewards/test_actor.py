@@ -6,11 +6,9 @@ import ray
 
 from actors.clock import WallClock
 from actors.messages import Group, Problem, Status
-from actors.runtime.placement import Share
-from actors.runtime.remote_actor import RemoteActor
 from conf.schema import CustomRewardConfig, RewardConfig
 from conf.schema.reward import RemoteConfig
-from rewards.actor import RemoteRewardActor, RemoteVerifier, RewardActor
+from rewards.actor import RemoteRewardActor, RemoteVerifier
 from rewards.weighted_sum import RewardFunction
 from tests.fakes import FrailVerifier, make_group
 from tests.rewards.corpus import sample
@@ -31,10 +29,7 @@ def test_groups_are_spread_over_the_actors() -> None:
     groups = [Group(index, Problem("id", "prompt", (1,), r"\sqrt{2}"), None, samples) for index in range(4)]
 
     async def score_all_then_close() -> tuple[list[Group], dict[str, int]]:
-        actors = [
-            RemoteRewardActor(RemoteActor(RewardActor, f"reward-{number}", Share(), RewardFunction(config), 1), config)
-            for number, config in enumerate(configs)
-        ]
+        actors = [RemoteRewardActor(RewardFunction(config), 1, number) for number, config in enumerate(configs)]
         verifier = RemoteVerifier(actors, WallClock(), lambda *_: None)
         scored = await asyncio.gather(*map(verifier.score, groups))
         health = await verifier.health()
@@ -51,20 +46,20 @@ def test_groups_are_spread_over_the_actors() -> None:
 def test_an_actor_gets_the_time_of_all_calls() -> None:
     allowed: list[float] = []
 
-    class Actor:
-        name = "reward-0"
+    class Actor(RemoteRewardActor):
+        def start(self, *_: object) -> None: ...
 
-        async def call(self, method: str, group: Group, deadline_s: float) -> Group:
+        async def call(self, method: str, *arguments: object, deadline_s: float | None = None) -> None:
+            assert deadline_s is not None
             allowed.append(deadline_s)
-            return group
 
     config = RewardConfig(deadline_s=5.0, custom=[CustomRewardConfig("mine:judge"), CustomRewardConfig("mine:tone")])
     group = make_group(0, scores=(1.0, 0.0))
-    asyncio.run(RemoteRewardActor(Actor(), config).score(group))  # type: ignore[arg-type]
+    asyncio.run(Actor(RewardFunction(config), 1).score(group))
     assert allowed[0] > len(group.samples) * 3 * 5 * 5.0
     remote = RemoteConfig(deadline_s=1.0, concurrency=4, per_minute=6.0)
     config = RewardConfig(custom=[CustomRewardConfig("mine:judge", network=True)], remote=remote)
-    asyncio.run(RemoteRewardActor(Actor(), config, 8).score(group))  # type: ignore[arg-type]
+    asyncio.run(Actor(RewardFunction(config), 8).score(group))
     assert allowed[1] > len(group.samples) * 4 * 60 / 6
 
 

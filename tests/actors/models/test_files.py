@@ -41,9 +41,9 @@ def write_model(folder: Path, stated: dict[str, Any] | None = None, weights: str
     return folder
 
 
-def write_weights(file: Path, layers: Iterable[int], **more: numpy.ndarray) -> None:
+def write_weights(file: Path, layers: Iterable[int]) -> None:
     tensors = {f"model.layers.{layer}.mlp.up_proj.weight": numpy.zeros((1, 1)) for layer in layers}
-    save_file(tensors | more, file)
+    save_file(tensors, file)
 
 
 def test_shape_of_a_local_or_declared_model(tmp_path: Path) -> None:
@@ -154,15 +154,6 @@ def test_a_hub_that_sends_a_byte_now_and_then_costs_its_timeout(
 def test_weights_of_another_number_of_layers(layers: list[int], tmp_path: Path) -> None:
     write_weights(write_model(tmp_path) / "model.safetensors", layers)
     with pytest.raises(BadInput, match=r"num_hidden_layers=2; restore"):
-        locate(ModelConfig(path=str(tmp_path)))
-
-
-def test_an_embedding_of_another_shape(tmp_path: Path) -> None:
-    file = write_model(tmp_path) / "model.safetensors"
-    write_weights(file, range(2), **{"model.embed_tokens.weight": numpy.zeros((100, 64))})
-    locate(ModelConfig(path=str(tmp_path)))
-    write_weights(file, range(2), **{"model.embed_tokens.weight": numpy.zeros((100, 32))})
-    with pytest.raises(BadInput, match=r"\[100, 32\].*\[100, 64\]"):
         locate(ModelConfig(path=str(tmp_path)))
 
 

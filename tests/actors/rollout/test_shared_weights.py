@@ -41,6 +41,10 @@ class Holder:
         self.starts = getattr(self, "starts", 0) + 1
         self.ended = asyncio.Event()
 
+    async def revive(self) -> None:
+        self.start()
+        await self.call("alive")
+
     def kill(self) -> None:
         self.ended.set()
 
@@ -142,7 +146,7 @@ def test_weights_that_are_given_up_say_so(monkeypatch: pytest.MonkeyPatch) -> No
         weights = SharedWeights(Config(), "", Share(), VirtualClock(), lambda *_: None)
         await weights.mapped_by(Placement("cuda", (Share(memory=0.4),), (), 1))
         weights.check()
-        weights.actor._actor.kill()
+        weights.actor.kill()
         await asyncio.sleep(60.0)
         with pytest.raises(ActorDied, match="in a row"):
             weights.check()

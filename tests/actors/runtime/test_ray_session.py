@@ -86,7 +86,7 @@ def test_worker_that_outlived_its_servers_is_ended(tmp_path: Path, temporary: Pa
             process.wait()
 
 
-@pytest.mark.parametrize("how", ["copied run", "no mark", "another number", "open to others", "link", "not a note"])
+@pytest.mark.parametrize("how", ["copied run", "no mark", "open to others", "link", "not a note"])
 def test_what_was_not_made_for_the_run_is_neither_deleted_nor_killed(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -96,8 +96,6 @@ def test_what_was_not_made_for_the_run_is_neither_deleted_nor_killed(
         run.mkdir()
     elif how == "no mark":
         (temporary / MARK).unlink()
-    elif how == "another number":
-        note["number"] = "0"
     elif how == "open to others":
         temporary.chmod(0o755)
     elif how == "link":

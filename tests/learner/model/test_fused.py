@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
 from actors.models.families import FUSED
-from learner.model.fused import fuse
+from learner.model.model_check import fuse
 
 CPU = torch.device("cpu")
 

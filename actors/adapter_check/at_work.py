@@ -1,14 +1,17 @@
-"""The adapter check after every weight sync: do the engines use the version they claim to?"""
+"""The adapter check of engines at work: do they use the version they claim to, and does the adapter change anything?"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
-from math import expm1, isfinite
+from math import expm1, fsum, isfinite
 from operator import gt, mul
 from statistics import fmean
 
-from actors.adapter_check.prompts import Responses, distance, logprobs_of, tokens_of
+from actors.adapter_check.prompts import CheckPrompts, Responses, distance, logprobs_of, tokens_of
 from actors.errors import Halted
-from actors.messages import Scores
+from actors.messages import AdapterRef, Problem, Scores
+from actors.protocols import Engine
+from conf.errors import BadInput
+from conf.schema import Config
 
 BAND = 3.0
 """Multiple of the measured noise beyond which engine and learner disagree, and the learner has moved. Measured: noise
@@ -111,3 +114,39 @@ class CheckAfterSync:
             f"{seen}; {along / due:.0%} of the learner's change arrives: an older version, too small a scale, or a "
             "type of module without its adapter"
         )
+
+
+async def check_before_evaluation(
+    config: Config, engine: Engine, adapter: AdapterRef, problems: Sequence[Problem]
+) -> None:
+    """Raise BadInput if some engine responds under an adapter as it does without one."""
+    if await without_effect(CheckPrompts(config, problems), engine, adapter):
+        raise BadInput(f"adapter={adapter.path}: an engine's responses do not change with it: name another adapter")
+
+
+async def without_effect(prompts: CheckPrompts, engine: Engine, adapter: AdapterRef) -> bool:
+    """Whether some engine responds under an adapter as it does without one."""
+    base, again, adapted = [await prompts.ask(engine, policy) for policy in (None, None, adapter)]
+    return any(unchanged(*responses) for responses in zip(base, again, adapted, strict=True))
+
+
+def unchanged(base: Responses, again: Responses, adapted: Responses) -> bool:
+    """Whether an engine's responses differ under an adapter no more than the base model's differ when repeated.
+
+    All are to the same prompts with the same seeds.
+    """
+    if tokens_of(adapted) != tokens_of(base) == tokens_of(again):
+        return False
+    return difference(base, adapted) <= max(SAME, BAND * difference(base, again))
+
+
+def difference(left: Responses, right: Responses) -> float:
+    """Return the mean |Δ log p| over the tokens before two responses part; 0 if they part at once."""
+    deltas = []
+    for group, other_group in zip(left, right, strict=True):
+        a, b = group.samples[0], other_group.samples[0]
+        for token, other, p, q in zip(a.token_ids, b.token_ids, a.logprobs, b.logprobs, strict=False):
+            if token != other:
+                break
+            deltas.append(abs(p - q))
+    return fsum(deltas) / len(deltas) if deltas else 0.0

@@ -3,10 +3,10 @@ import asyncio
 import pytest
 
 from actors.messages import AdapterRef
-from actors.rollout.adapter_references import AdapterSlots
+from actors.rollout.adapter_slots import AdapterSlots
 from tests.actors.rollout.test_pool import virtually
 
-V0, V1, V2 = (AdapterRef(version, 0, "nowhere") for version in range(3))
+V0, V1 = (AdapterRef(version, 0, "nowhere") for version in range(2))
 
 
 class Slots(AdapterSlots):
@@ -45,7 +45,7 @@ async def test_slot_is_free_although_nobody_waits_for_the_drop_any_more(waiting:
 
 
 @virtually
-async def test_drop_that_fails_frees_the_slot_and_its_error_is_raised_once() -> None:
+async def test_drop_that_fails_frees_the_slot() -> None:
     async def fail(_: AdapterRef) -> None:
         await asyncio.sleep(0.01)
         raise RuntimeError("no such adapter")
@@ -55,11 +55,7 @@ async def test_drop_that_fails_frees_the_slot_and_its_error_is_raised_once() -> 
     with pytest.raises(RuntimeError):
         await slots.retire(V0)
     await slots.occupy(V1)
-    slots.give_up(V1)  # nobody waits for this one
-    with pytest.raises(RuntimeError):
-        await slots.occupy(V2)
-    await slots.occupy(V2)
-    assert slots.held == {V2.name}
+    assert slots.held == {V1.name}
 
 
 @virtually
