@@ -35,6 +35,7 @@ from rich.live import Live
 from actors.errors import ActorDied, root_cause
 from actors.evaluation.protocol import response_limit
 from actors.messages import AdapterRef, Problem, Sampling, Verdict
+from actors.models.prompts import render_prompt
 from actors.seeds import request_seed
 from conf.arguments import run_and_options, whole
 from conf.command import PlainConsole, command, near
@@ -44,7 +45,6 @@ from conf.signals import on_leave
 from launch.after.trained import REPLY_TOKENS, Trained, find_trained, talking
 from launch.reporting.tables import problem_in
 from launch.samples import side_by_side
-from rewards.problems.chat import render_prompt
 
 HELP = """/problem N  show both models held-out problem N as in the run's evaluation, and verify their responses
 /ask TEXT   show them a problem of yours in the same way, with the run's instructions and examples

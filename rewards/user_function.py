@@ -142,6 +142,32 @@ class UserFunction:
             return str(error)[:SAID]
 
 
+_loaded: dict[str, UserFunction] = {}
+
+
+def load(references: Sequence[str], remote: RemoteConfig | None) -> tuple[dict[str, bool], list[Path]]:
+    """Import functions into this process. Return which are batched, each with whether it compares, and their folders.
+
+    Raises BadInput for one that cannot be imported, or called as a part of the reward.
+    """
+    folders = []
+    for reference in references:
+        try:
+            _loaded[reference] = UserFunction(reference, remote)
+            if file := getattr(sys.modules[reference.partition(":")[0]], "__file__", None):
+                folders.append(Path(file).parent)
+        except BadInput:
+            raise
+        except BaseException as error:  # a user's own module may raise anything
+            raise BadInput(f"reward.custom: cannot import '{reference}' ({in_brief(error)}): correct it") from error
+    return {name: function.grouped for name, function in _loaded.items() if function.batched}, folders
+
+
+def call(reference: str, *arguments: Any) -> list[Result]:
+    """Call a function that is loaded."""
+    return _loaded[reference](*arguments)
+
+
 def attempted(call: Callable[[], Any]) -> Any:
     """Return the value of a call, or its error: SystemExit too, as the function must not end its worker."""
     try:

@@ -6,13 +6,13 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from actors.formats import money
 from actors.models.files import BUNDLED, name_on_hub
+from actors.models.prompts import reminder
 from actors.models.sizes import padded_rank
 from actors.storage.checkpoints import version_of
 from launch.after.trained import Trained
 from launch.reporting.history import Run
 from launch.reporting.page import cell
 from launch.reporting.wording import time
-from rewards.problems.chat import reminder
 from rewards.problems.loading import OVERLAP_KEPT
 
 LIBRARY = {"adapter": "peft", "merged": "transformers"}

@@ -7,13 +7,12 @@ from typing import Any
 
 from actors.messages import FilteredRow, Problem, ProblemSet, Sample
 from actors.models.files import stop_token_ids
+from actors.models.prompts import control_tokens, prompt_of
 from conf.errors import BadInput
 from conf.schema import Config
 from rewards.problems import sources
-from rewards.problems.chat import control_tokens
 from rewards.problems.loading import (
     TRAIN_SEED,
-    prompt_of,
     split_problems,
     usable_problems,
     with_columns,
@@ -68,7 +67,7 @@ def _with_examples(
     texts, known, candidates = {example.problem for example in shown}, {one.id: one for one in raw}, list[Problem]()
     for problem in train:
         if (one := known[problem.id]).text not in texts:
-            text, ids = prompt_of(one, shows[problem.source], tokenizer)
+            text, ids = prompt_of(one.turns[:-1], one.text, shows[problem.source], tokenizer)
             candidates += [replace(problem, prompt=text, prompt_ids=tuple(ids))] if len(ids) <= most else []
     return candidates
 

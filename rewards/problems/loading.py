@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.messages import APART, Exam, FilteredRow, Problem, ProblemSet
+from actors.models.prompts import control_tokens, prompt_of
 from actors.storage.files import replace_text
 from conf.catalogue import HELD_OUT, Benchmark
 from conf.errors import BadInput
@@ -20,7 +21,7 @@ from conf.schema import Config, DataConfig
 from conf.settings import changed
 from rewards.pool import VerifierPool
 from rewards.problems import sources
-from rewards.problems.chat import check_chat, control_tokens, render_prompt
+from rewards.problems.chat import check_chat
 from rewards.problems.contamination import first_families, near_duplicates
 from rewards.problems.rows import EMPTY, NO_MATCH, RawProblem, distinct, filtered_row, raw_problems
 from rewards.weighted_sum import RewardFunction
@@ -325,7 +326,7 @@ def usable_problems(
     kept: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
     sound_ones = [True] * len(raw) if any_gold else golds_that_verify(raw, config)
     for one, sound in zip(sources.progress(raw, f"{key}: problems tokenized"), sound_ones, strict=True):
-        prompt, found = prompt_of(one, of.get(one.source, config.data), tokenizer)
+        prompt, found = prompt_of(one.turns[:-1], one.text, of.get(one.source, config.data), tokenizer)
         ids = tuple(kept.setdefault(token, token) for token in found)
         reason = ""
         if not sound:
@@ -346,12 +347,6 @@ def usable_problems(
 def lasting(value: Any) -> Any:
     """Return a value that JSON lacks in a form that is the same in every process: sets sorted, without addresses."""
     return sorted(map(str, value)) if isinstance(value, set | frozenset) else re.sub(" at 0x[0-9a-f]+", "", str(value))
-
-
-def prompt_of(one: RawProblem, data: DataConfig, tokenizer: Any) -> tuple[str, Sequence[int]]:
-    """Return the prompt of a problem, and its tokens."""
-    prompt = render_prompt(list(one.turns[:-1]), one.text, data, tokenizer)
-    return prompt, tokenizer(prompt, add_special_tokens=False)["input_ids"]  # the template has its special tokens
 
 
 def golds_that_verify(raw: Sequence[RawProblem], config: Config) -> list[bool]:

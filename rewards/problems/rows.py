@@ -9,10 +9,10 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from actors.messages import FilteredRow, Status
+from actors.models.prompts import Message
 from conf.errors import BadInput
 from conf.schema import DataConfig
 from rewards.problems import sources
-from rewards.problems.chat import Message
 from rewards.verify.comparison import decide_by_text
 from rewards.verify.text.extraction import BOX, boxed
 from rewards.verify.text.spelling import plain

@@ -17,7 +17,6 @@ from actors.messages import Group, Problem, Status
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
 from rewards import killable_worker
-from rewards.functions import folder_of
 from rewards.pool import VerifierPool, check_functions, check_reward_functions
 from rewards.user_function import BadReward, UserFunction, number
 from rewards.weighted_sum import RewardFunction
@@ -151,7 +150,6 @@ def test_a_users_module_does_nothing_to_this_process(write: Write) -> None:
 def test_a_function_may_be_in_a_module_without_a_file() -> None:
     with pytest.raises(BadInput, match=r"builtins:eval.*TypeError"):
         check_reward_functions(rewarding("builtins:eval"), [PROBLEM])
-    assert folder_of("import:builtins:eval") is None
 
 
 @pytest.mark.parametrize("value", [1, -2.5, True, numpy.float32(0.5), numpy.array(3.0), 1e6])
@@ -203,8 +201,8 @@ WRONG = r"\boxed{\sqrt{5}}"
 @pytest.mark.parametrize(
     "attack",
     [
-        "import rewards.verify.comparison as c, rewards.functions as g\n"
-        "    c.compare = g.compare = g.compared = lambda *_: 'correct'; g.resolve.cache_clear()",
+        "import rewards.verify.comparison as c, rewards.pool as g\n"
+        "    c.compare = g.compare = g.compared = lambda *_: 'correct'",
         "import os, json\n"
         "    folder = '/proc/self/fd/'\n"
         "    pipe = next(int(n) for n in os.listdir(folder) if 'socket' in os.path.realpath(folder + n))\n"

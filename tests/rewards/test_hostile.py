@@ -54,7 +54,7 @@ def test_every_hostile_answer_gets_a_status_and_none_is_right(pool: VerifierPool
 def test_only_calls_that_lacked_a_core_are_repeated(
     busy: bool, calls: int, pool: VerifierPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hang(*_: object) -> None:
+    def hang(*_: object, **__: object) -> None:
         raise Hung(busy)
 
     monkeypatch.setattr(Worker, "run", hang)

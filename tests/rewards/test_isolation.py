@@ -13,7 +13,7 @@ import pytest
 
 from actors.messages import Problem, Status
 from conf.schema import CustomRewardConfig, RewardConfig
-from rewards import isolation
+from rewards import isolation, user_function
 from rewards.killable_worker import Limits, Worker
 from rewards.pool import VerifierPool
 from rewards.weighted_sum import RewardFunction
@@ -144,7 +144,7 @@ def test_an_attack_crashes_and_changes_nothing(pool: VerifierPool, home: Path, a
 
 ALONE = """
 import errno, os, sys
-from rewards import isolation
+from rewards import isolation, user_function
 def absent(*_):
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 setattr(isolation, sys.argv[1], absent)
@@ -202,7 +202,7 @@ def test_a_function_without_walls_may_do_anything(tmp_path: Path, monkeypatch: p
         "    return float(subprocess.check_output(['echo', os.environ['MY_TOKEN']]))\n"
     )
     monkeypatch.setenv("MY_TOKEN", "0.5")
-    worker = Worker(Limits(2.0, 2**30, enclosed=False, functions=("import:runner:run",)))
+    worker = Worker(Limits(2.0, 2**30, enclosed=False, functions=("runner:run",)))
     with contextlib.closing(worker):
-        assert worker.run("import:runner:run", "", [""], "") == [0.5]
+        assert worker.run(user_function.call, "runner:run", "", [""], "") == [0.5]
         assert worker.absent == []

@@ -145,7 +145,8 @@ network = sys.argv[1] == "network"
 custom = [CustomRewardConfig("waits:reward", network=True)] if network else []
 reward = RewardFunction(RewardConfig(deadline_s=1.0, custom=custom, remote=RemoteConfig(deadline_s=3000.0)))
 pool = VerifierPool(reward, workers=2)
-given = ["import:waits:reward", Problem("", "", (), ""), ["a"]] if network else ["x^2+2x+1", sys.argv[1]]
+theirs = pool._theirs.get("waits:reward")
+given = [theirs, "waits:reward", Problem("", "", (), ""), ["a"]] if network else ["x^2+2x+1", sys.argv[1]]
 threading.Thread(target=pool._attempt if network else pool.verify, args=given, daemon=True).start()
 print("ready", flush=True)
 threading.Event().wait()
