@@ -1,14 +1,12 @@
 """The Ray actor around the verifier pool, and several of them as one Verifier."""
 
 import asyncio
-import contextlib
-from collections import Counter
 from collections.abc import Sequence
 
 from actors.messages import Group
 from actors.protocols import Clock
 from actors.runtime.remote_actor import ActorProxy, RemoteActor
-from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
+from actors.runtime.supervision import Record, Supervised, WorkerPool
 from conf.schema import RewardConfig
 from rewards.killable_worker import ATTEMPTS, CLOCK_FACTOR
 from rewards.pool import VerifierPool, callers
@@ -38,9 +36,6 @@ class RewardActor:
         async with self._capacity:
             return await self._pool.score(group)
 
-    async def health(self) -> dict[str, int]:
-        return self._pool.health
-
     async def close(self) -> None:
         await self._pool.close()
 
@@ -68,9 +63,6 @@ class RemoteRewardActor(ActorProxy):
         finally:
             self._answers -= len(group.samples)
 
-    async def health(self) -> dict[str, int]:
-        return await self._actor.call("health")
-
 
 class RemoteVerifier:
     """Reward actors as one `actors.protocols.Verifier`; a group goes to the actor with the fewest answers to verify.
@@ -83,15 +75,6 @@ class RemoteVerifier:
 
     async def score(self, group: Group) -> Group:
         return await self._pool.run(lambda actor: actor.score(group), len(group.samples))
-
-    async def health(self) -> dict[str, int]:
-        """Return `VerifierPool.health` summed over the healthy actors."""
-        total: Counter[str] = Counter()
-        for worker in self._pool.workers:
-            if worker.healthy:
-                with contextlib.suppress(Lost):
-                    total.update(await worker.attempt(lambda actor: actor.health()))
-        return dict(total)
 
     async def close(self) -> None:
         await asyncio.gather(*(worker.close() for worker in self._pool.workers))

@@ -72,9 +72,10 @@ class Judge:
         try:
             reply = await self._ask(*framed(self._rubric, prompt, gold, response, mark, code))
         except httpx2.TransportError as error:
-            raise ConnectionError(self._without_key(repr(error))) from None
+            raise ConnectionError(type(error).__name__) from None  # its text may hold the key
         if (found := score_of(reply, code)) is None:
-            raise BadReward(f"replied {self._without_key(reply)[:120]!r}, which is no score")
+            shown = reply.replace(self._key, "…") if self._key else reply
+            raise BadReward(f"replied {shown[:120]!r}, which is no score")
         return found
 
     async def _ask(self, system: str, user: str) -> str:
@@ -92,9 +93,6 @@ class Judge:
                 if len(content := content + part) > ANSWER_BYTES:
                     raise BadReward(f"was answered with more than {ANSWER_BYTES} bytes")
         return str(json.loads(content)["choices"][0]["message"]["content"])
-
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "…") if self._key else text
 
 
 def framed(rubric: str, prompt: str, gold: str, response: str, mark: str, code: str) -> tuple[str, str]:

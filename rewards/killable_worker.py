@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import multiprocessing
 import os
 import resource
@@ -32,9 +31,6 @@ from rewards.user_function import BadReward, load
 
 ATTEMPTS = 2
 """Attempts per call. A worker may crash for another reason than the answer (OOM killer, stray signal): one retry."""
-
-ORPHAN_S = 1.0
-"""Seconds after its last deadline at which a stuck worker ends itself; its owner would have killed it by then."""
 
 PREPARE_S = 120.0
 """Seconds a function may take for its imports on first use, a user's module included."""
@@ -112,8 +108,7 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
 
     A reply is JSON, [result, error]: it may come from code that an answer has run, and unpickling would run more code.
     The first one has an error if a user's function cannot be imported. The process ends with the fork server, which
-    ends with its owner, and a stuck one by an alarm, whose default action works even while a power of two large
-    integers keeps the interpreter busy.
+    ends with its owner.
     """
     end_with(os.getppid(), signal.SIGKILL)
     for descriptor in map(int, os.listdir("/proc/self/fd")):
@@ -122,8 +117,6 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
                 os.close(descriptor)  # the fork server's, which could end it and others
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -136,9 +129,6 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
             module, function, arguments = pipe.recv()
             import_module(module)
             _reply(pipe)
-            computing, by_clock = limits.seconds(arguments)
-            _limit_cpu(computing)
-            signal.setitimer(signal.ITIMER_REAL, by_clock + ORPHAN_S)
             try:
                 reply = function(*arguments), ""
             except MemoryError:
@@ -147,19 +137,11 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
                 reply = None, str(error)
             except BaseException as error:  # a value that the function returns may raise anything
                 reply = None, f"{type(error).__name__}: {error}"
-            signal.setitimer(signal.ITIMER_REAL, 0)
             _reply(pipe, *reply)
 
 
 def _reply(pipe: Connection, result: Any = None, error: str = "") -> None:
     pipe.send_bytes(json.dumps([result, error[:1000]]).encode())
-
-
-def _limit_cpu(seconds: float) -> None:
-    """End this process once its threads have computed for another two deadlines."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used.ru_utime + used.ru_stime + 2 * seconds) + 1, hard))
 
 
 @cache
@@ -175,7 +157,6 @@ class Worker:
 
     The fork server imports math-verify once, so that a worker starts in some milliseconds.
 
-    restarts: how often the process was replaced
     absent: walls of `rewards.isolation` that this kernel lacks, each a sentence
     batched: its functions that take all samples of a group in one call, by name: whether they compare these
     """
@@ -187,7 +168,6 @@ class Worker:
         """Failures in a row; None before the first result."""
         self.absent: list[str] = []
         self.batched: dict[str, bool] = {}
-        self.restarts = -1
         self._start()
 
     def run(self, function: Callable[..., Any], *arguments: Any, needs: str = "rewards") -> Any:
@@ -225,12 +205,9 @@ class Worker:
         if self._pipe.poll(deadline / 10):
             return None
         before = self._cpu_seconds()
-        waited = deadline / 10
-        while waited < by_clock:
-            step = deadline - waited if waited < deadline else deadline / 4
-            if self._pipe.poll(step):
+        for _ in range(round(4 * by_clock / deadline)):
+            if self._pipe.poll(deadline / 4):
                 return None
-            waited += step
             if self._cpu_seconds() - before >= BUSY * deadline:
                 return True
         return False
@@ -286,7 +263,6 @@ class Worker:
         theirs.close()
         self.absent, self.batched = self._first_reply()
         self._failures = None
-        self.restarts += 1
 
 
 def _set_timeouts(pipe: Connection) -> None:

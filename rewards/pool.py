@@ -4,7 +4,6 @@ import asyncio
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -67,14 +66,13 @@ class VerifierPool:
                 parts = [part for part in config.custom if part.network is network]
                 if parts:
                     count = callers(config.remote, workers) if network else workers
-                    limits = [limits_of(config, *parts, part=(number, count)) for number in range(count)]
-                    self._theirs |= dict.fromkeys(limits[0].functions, WorkerSet(worker_for_functions, limits))
+                    theirs = WorkerSet(worker_for_functions, [limits_of(config, *parts, share=1 / count)] * count)
+                    self._theirs |= dict.fromkeys((part.function for part in parts), theirs)
         except BadInput:
             self._close()
             raise
         self._known: dict[bytes, Any] = {}  # the oldest first
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
 
     @property
     def absent_walls(self) -> list[str]:
@@ -82,21 +80,10 @@ class VerifierPool:
         return self._verifiers.workers[0].absent
 
     @property
-    def health(self) -> dict[str, int]:
-        """Counts since the start: worker calls, remembered results, hung and crashed calls, workers replaced."""
-        counts = {name: self._counts[name] for name in ("calls", "remembered", "hung", "crashed")}
-        restarts = sum(worker.restarts for each in self._sets for worker in each.workers)
-        return {**counts, "restarts": restarts}
-
-    @property
     def _ranks(self) -> bool:
         """Whether a part of the reward is of all responses to a problem."""
         names = [part.function for part in self._reward.config.custom if part.weight]
         return any(self._theirs[name].batched.get(name, False) for name in names)
-
-    @property
-    def _sets(self) -> "set[WorkerSet]":
-        return {self._verifiers, *self._theirs.values()}
 
     def verify(self, gold: str, response: str, grader: str = "") -> Verdict:
         """Verify one response. Blocks; safe from any thread. grader: see `actors.messages.Problem`."""
@@ -204,41 +191,31 @@ class VerifierPool:
         """Call a function in a free worker of the verifier, and remember its result. Raises NoResult."""
         key = blake2b(repr((function.__name__, *arguments)).encode(), digest_size=16).digest()
         with self._lock:
-            if known := key in self._known:
-                self._counts["remembered"] += 1
-                result = self._known[key]
-        if known and result is HANGS:
-            raise Hung(busy=True)
-        if not known:
+            result = self._known.get(key)
+        if result is None:
             try:
                 result = self._run(self._verifiers, function, *arguments, needs=needs)
             except Hung as error:
-                if error.busy:
-                    self._remember(key, HANGS)
-                raise
-            self._remember(key, result)
+                if not error.busy:
+                    raise
+                result = HANGS
+            with self._lock:
+                self._known[key] = result
+                if len(self._known) > REMEMBERED:
+                    del self._known[next(iter(self._known))]
+        if result is HANGS:
+            raise Hung(busy=True)
         return result
 
     def _run(self, workers: "WorkerSet", function: Callable[..., Any], *arguments: Any, needs: str = "rewards") -> Any:
-        outcome, worker = "calls", workers.free.get()
+        worker = workers.free.get()
         try:
             return worker.run(function, *arguments, needs=needs)
-        except NoResult as error:
-            outcome = "hung" if isinstance(error, Hung) else "crashed"
-            raise
         finally:
             workers.free.put(worker)
-            with self._lock:
-                self._counts.update({"calls", outcome})
-
-    def _remember(self, key: bytes, result: Any) -> None:
-        with self._lock:
-            self._known[key] = result
-            if len(self._known) > REMEMBERED:
-                del self._known[next(iter(self._known))]
 
     def _close(self) -> None:
-        for each in self._sets:
+        for each in {self._verifiers, *self._theirs.values()}:
             each.close()
 
     def __enter__(self) -> Self:
@@ -298,15 +275,14 @@ def callers(remote: RemoteConfig, workers: int) -> int:
     return min(workers, remote.concurrency)
 
 
-def limits_of(config: RewardConfig, *parts: CustomRewardConfig, part: tuple[int, int] = (0, 1)) -> Limits:
+def limits_of(config: RewardConfig, *parts: CustomRewardConfig, share: float = 1.0) -> Limits:
     """Return the limits of a worker for users' functions, all with the network or none, or without one for the
-    verifier. part: the worker's number among so many that share the limits of calls.
+    verifier. share: the worker's share of the limits of calls.
     """
     remote = None
     if any(part.network for part in parts):
-        number, count = part
-        at_once = (config.remote.concurrency + count - 1 - number) // count  # the first ones have the remainder
-        remote = replace(config.remote, concurrency=at_once, per_minute=config.remote.per_minute / count)
+        at_once = int(config.remote.concurrency * share + 1e-9)
+        remote = replace(config.remote, concurrency=at_once, per_minute=config.remote.per_minute * share)
     functions = tuple(part.function for part in parts)
     return Limits(config.deadline_s, config.memory_mib * MIB, config.sandbox or not parts, functions, remote)
 
@@ -325,14 +301,14 @@ def worker_for_functions(limits: Limits) -> Worker:
 
 
 @cache
-def _check_import(limits: Limits) -> None:
+def __check_import(limits: Limits) -> None:
     worker_for_functions(limits).close()
 
 
 def check_functions(reward: RewardConfig) -> None:
     """Raise BadInput for a user's function that a worker cannot import, or call as a part of the reward."""
     for part in reward.custom:
-        _check_import(limits_of(reward, part))
+        __check_import(limits_of(reward, part))
 
 
 def check_reward_functions(reward: RewardFunction, problems: Sequence[Problem]) -> list[str]:

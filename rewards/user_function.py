@@ -40,10 +40,7 @@ class BadReward(Final):
 
 
 def find(key: str, reference: str) -> Callable[..., Any]:
-    """Import `module.path:function`, also from the working directory. Raises BadInput, naming the key.
-
-    Call it where no signal arrives: in a worker process, or in another thread than the main one.
-    """
+    """Import `module.path:function`, also from the working directory. Raises BadInput, naming the key."""
     module, _, name = reference.partition(":")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
@@ -51,7 +48,7 @@ def find(key: str, reference: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module), name)
     except BadInput:
         raise
-    except BaseException as error:  # a user's own module may raise anything
+    except (Exception, SystemExit) as error:
         raise BadInput(
             f"{key}: cannot import '{reference}' ({in_brief(error)}): give module.path:function, importable from {here}"
         ) from error

@@ -45,11 +45,6 @@ def prompt_of(turns: Sequence[Message], problem: str, data: DataConfig, tokenize
     return prompt, tokenizer(prompt, add_special_tokens=False)["input_ids"]  # the template has its special tokens
 
 
-def prompt_length(*problem: Any) -> int:
-    """Return the characters of a prompt. problem: as for `render_prompt`."""
-    return len(render_prompt(*problem))
-
-
 def control_tokens(tokenizer: Any) -> list[str]:
     """Return the special tokens, such as those that mark turns: a problem must not contain them."""
     return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]

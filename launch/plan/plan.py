@@ -1,7 +1,6 @@
 """The plan of a run: placement, memory and time, computed from configuration and model shape."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,7 +28,7 @@ from launch.plan.time import (
     costs_of,
     live_context,
 )
-from rewards.problems.loading import ONE_SIDE, USED, count, split_problems
+from rewards.problems.loading import OVERLAP_KEPT, count, split_problems
 
 CACHE_MARGIN = 1.2
 """Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it
@@ -53,14 +52,11 @@ Change = dict[str, object]
 
 @dataclass(frozen=True)
 class Problems:
-    """Numbers of problems to train on, to report and to choose the result on, of rows filtered so far, and of near
-    duplicates put on one side.
-    """
+    """Numbers of problems to train on, to report and to choose the result on, and of rows filtered so far."""
 
     train: int
     heldout: int
     filtered: int
-    together: int = 0
     selection: int = 0
 
 
@@ -251,6 +247,5 @@ def count_problems(config: Config) -> Problems | None:
     read = changed(config, {"eval.benchmarks": [], **({"eval.problems": 0} if unread else {})})
     problems, *_ = split_problems(read, None)
     heldout, selection = (unread, config.selecting) if unread else (len(problems.heldout), len(problems.selection))
-    reasons = Counter(problems.filtered_counts)
-    unused = sum(number for reason, number in reasons.items() if reason not in USED)
-    return Problems(len(problems.train), heldout, unused, reasons[ONE_SIDE], selection)
+    unused = sum(number for reason, number in problems.filtered_counts.items() if reason != OVERLAP_KEPT)
+    return Problems(len(problems.train), heldout, unused, selection)

@@ -96,7 +96,6 @@ def _settings(plan: Plan) -> Rows:
         source += f": {counted(found.train, 'problem')} to train on"
         source += "" if data.mixture else f", {epoch} per epoch"
         source += f"; {counted(found.filtered, 'row')} filtered" if found.filtered else ""
-        source += f"; {counted(found.together, 'near duplicate')} kept together" if found.together else ""
     return [
         ("model", f"{config.model.path}, {_count(parameters(shape))} weights in {config.model.dtype}"),
         ("adapter", f"rank {lora.rank}, alpha {lora.alpha} on {modules}: {_count(weights)} weights"),

@@ -8,7 +8,7 @@ from actors.storage.documents import Event, EventKind
 from actors.storage.run_record import BEHIND, FINISHED
 from launch.reporting.history import Run
 from launch.reporting.wording import WORDS, count, many, percent, time
-from rewards.problems.loading import ONE_SIDE, OVERLAP_KEPT
+from rewards.problems.loading import OVERLAP_KEPT
 
 LATE = 0.1
 """Fraction of last updates whose mean describes the end of a run."""
@@ -159,9 +159,6 @@ def _evaluations(run: Run) -> Iterator[Flag]:
     if overlaps := run.filtered.get(OVERLAP_KEPT, 0):
         detail = "data.contamination=report_only keeps them: results may be too good; see problems-left-out.jsonl"
         yield Flag("warning", f"The held-out set overlaps {many(overlaps, 'training problem')}", detail)
-    if together := run.filtered.get(ONE_SIDE, 0):
-        detail = "all to train on, or all held out; see problems-left-out.jsonl"
-        yield Flag("note", f"{many(together, 'near duplicate')} kept together", detail)
 
 
 def _faults(run: Run) -> Iterator[Flag]:

@@ -21,6 +21,7 @@ from rewards.problems.loading import (
 from rewards.problems.rows import (
     ANSWER_FIELDS,
     FINAL,
+    AnyProblem,
     RawProblem,
     as_text,
     choose_field,
@@ -72,7 +73,7 @@ def _with_examples(
     return candidates
 
 
-def _with_solutions(heldout: Sequence[RawProblem], config: Config, tokenizer: Any) -> dict[Problem, Sample]:
+def _with_solutions(heldout: Sequence[AnyProblem], config: Config, tokenizer: Any) -> dict[Problem, Sample]:
     """Return the problems of the warm start's source that are not held out, each with the response to learn."""
     source, filtered = config.warm_start.source, list[FilteredRow]()
     same = {name: one for name, one in config.data.by_source.items() if one.source == source}

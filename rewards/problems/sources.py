@@ -17,7 +17,6 @@ from conf.load import FOLDER
 from conf.parsing import checked, disguise_of, path_of, reason
 from conf.schema import DataConfig
 from rewards.generators import REFUSED, grader_of
-from rewards.killable_worker import PREPARE_S
 from rewards.user_function import find
 
 T = TypeVar("T")
@@ -40,23 +39,7 @@ def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
     key: the setting that names the source. seed: for a generator. Raises BadInput for one that cannot be read.
     """
     scheme, _, reference = source.partition(":")
-    rows: list[Row] = []
-
-    def fill() -> None:
-        for row in islice(_bounded(key, source, SCHEMES[scheme](key, reference, data, seed), data), data.scan):
-            rows.append(row)  # noqa: PERF402 — one by one, so that the other thread sees their number
-
-    if scheme != "import":
-        fill()
-        return rows
-    try:  # in a thread: a user's function may never yield, and a KeyboardInterrupt in it is its own
-        in_thread(None, fill, PREPARE_S, lambda: len(rows))
-    except TimeoutError:
-        what = f"gave no row for {PREPARE_S:g} s: make it faster, or use a file of its rows as file:PATH"
-        raise BadInput(f"{key}: '{reference}' {what}") from None
-    except GeneratorExit:  # its own: the end of reading raises none here
-        raise BadInput(f"{key}: '{reference}' raised GeneratorExit: correct it") from None
-    return rows
+    return [*islice(_bounded(key, source, SCHEMES[scheme](key, reference, data, seed), data), data.scan)]
 
 
 OF_RECIPES = Path("conf/recipes")
@@ -79,8 +62,8 @@ MOST_ROW_CHARACTERS = 2**20
 
 TOO_LONG = f"it has more than {MOST_ROW_CHARACTERS:,} characters"
 
-MOST_BYTES = {".json": 2**28, ".jsonl": 2**30, ".csv": 2**30, ".parquet": 2**30}
-"""Largest file whose rows are all read, bytes: in memory they take several times as much."""
+MOST_JSON_BYTES = 2**28
+"""Largest JSON file, bytes: it is read as a whole, and takes several times as much memory."""
 
 PARQUET_ROWS = 1024
 """Rows converted to Python objects at a time."""
@@ -176,10 +159,11 @@ def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator
         raise BadInput(f"{key}: '{path}' has an unknown type: use one of {', '.join(READERS)}")
     if not os.path.isfile(path):
         raise BadInput(f"{key}: there is no file '{path}': give the path of an existing one")
-    number, size, most = 0, path.stat().st_size, MOST_BYTES[path.suffix]
-    if size > most and (data.scan is None or path.suffix == ".json"):
-        scan = "convert it to .jsonl" if path.suffix == ".json" else "give data.scan=N to use its first N rows"
-        raise BadInput(f"{key}: '{path}' has {size:,} bytes, more than the {most:,} that are read: {scan}")
+    number = 0
+    if path.suffix == ".json" and (size := path.stat().st_size) > MOST_JSON_BYTES:
+        raise BadInput(
+            f"{key}: '{path}' has {size:,} bytes, more than the {MOST_JSON_BYTES:,} that are read: convert it to .jsonl"
+        )
     try:
         if path.suffix != ".parquet" and (disguise := disguise_of(path)):
             raise BadInput(f"{key}: '{path}' is {disguise}: unpack it, or save it as {path.suffix} in UTF-8")
@@ -229,9 +213,9 @@ def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterat
     try:
         for fields in find(key, reference)(**data.parameters):
             yield Row(row_of(fields, f"{key}: a row of '{reference}'"))
-    except (BadInput, GeneratorExit):  # GeneratorExit: the reader has enough rows
+    except BadInput:
         raise
-    except BaseException as error:  # a user's own code may raise anything
+    except (Exception, SystemExit) as error:
         what = f"failed with {section_of(key)}.parameters={data.parameters} ({in_brief(error)})"
         raise BadInput(f"{key}: '{reference}' {what}: correct it") from error
 

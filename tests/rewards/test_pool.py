@@ -69,21 +69,11 @@ def group(*responses: str) -> Group:
     return Group(3, Problem("id", "prompt", (1,), GOLD), None, tuple(map(sample, responses)))
 
 
-def test_hung_answer_costs_its_deadline_and_not_the_pool(pool: VerifierPool) -> None:
-    verdict = pool.verify(GOLD, hanging())
-    assert (verdict.status, verdict.score) == (Status.TIMEOUT, 0)
-    assert verdict.milliseconds >= 1000
-    assert pool.verify(GOLD, normal()).status is Status.CORRECT
-
-
-@pytest.mark.parametrize("noticed", [True, False])
-def test_killed_idle_worker_is_replaced(pool: VerifierPool, noticed: bool) -> None:
+def test_killed_idle_worker_is_replaced(pool: VerifierPool) -> None:
     pool.verify(GOLD, normal())
     worker = process_of(pool)
     assert worker is not None
     os.kill(worker.pid, signal.SIGKILL)
-    if noticed:
-        assert wait_until(lambda: worker not in multiprocessing.active_children())
     assert pool.verify(GOLD, normal()).status is Status.CORRECT
 
 
@@ -107,6 +97,7 @@ def test_score_fills_in_rewards_in_order(pool: VerifierPool) -> None:
     assert statuses == [Status.CORRECT, Status.WRONG, Status.UNPARSABLE, Status.TIMEOUT]
     assert [reward.total for reward in scored.rewards] == pytest.approx([1.0, 0.2, 0.0, 0.0])
     assert [reward.masked for reward in scored.rewards] == [False, False, False, True]
+    assert scored.rewards[3].verdict.milliseconds >= 1000
     assert (scored.index, scored.problem, scored.samples) == (asked.index, asked.problem, asked.samples)
 
 

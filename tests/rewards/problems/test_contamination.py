@@ -1,10 +1,8 @@
 from itertools import permutations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rewards.problems.contamination import first_families, near_duplicates
+from rewards.problems.contamination import near_duplicates
 from rewards.problems.rows import RawProblem
 
 TEXT = "How many of the first twenty numbers are neither even nor divisible by three or by seven, nor prime?"
@@ -88,14 +86,6 @@ def test_numbers_that_many_problems_have_tell_none_of_them_apart() -> None:
     """As those of the instructions for an answer."""
     one, *others = (RawProblem(f"Is {name} a knight? Say 1000001 for yes.", "1000001") for name in "abcdefghijkl")
     assert [len(found) for found in near_duplicates([one], others)] == [0]
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), unique=True, max_size=40), st.integers(0, 20))
-def test_no_family_is_on_both_sides(sums: list[tuple[int, int]], wanted: int) -> None:
-    held = first_families([RawProblem(f"What is {one} + {two}?", str(one + two)) for one, two in sums], wanted)
-    others = set(range(len(sums))) - set(held)
-    assert not {frozenset(sums[index]) for index in held} & {frozenset(sums[index]) for index in others}
-    assert min(wanted - 1, len(sums)) <= len(held) <= wanted  # a pair may not fit in the last place
 
 
 def test_copies_and_commuted_problems_are_found_however_many_there_are() -> None:

@@ -14,7 +14,7 @@ from conf.settings import changed
 from launch.plan.plan import Problems, count_problems
 from launch.session.preparation import problem_counts
 from rewards.problems.__main__ import main
-from rewards.problems.loading import ONE_SIDE, OVERLAP_FILTERED
+from rewards.problems.loading import OVERLAP_FILTERED
 from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY
 from tests.rewards.problems.rows import SUMS, Loader, Rows, write_jsonl
 
@@ -88,9 +88,9 @@ def test_near_duplicates_across_sources_stay_on_one_side(exam: bool, loader: Loa
         assert sides(problems)[:2] == [{"sums": 27, "prod": 27}, {"": 1}]
         return
     problems = loader.load(settings)
-    assert sides(problems)[1] == {"sums": 5, "prod": 5}
+    assert sides(problems)[1] == {"sums": 2, "prod": 8}
     numbers = [{re.findall(r"\d+", one.prompt)[0] for one in side} for side in (problems.train, problems.heldout)]
-    assert problems.filtered_counts[ONE_SIDE] > 0
+    assert problems.filtered_counts[OVERLAP_FILTERED] > 0
     assert not numbers[0] & numbers[1]
 
 
