@@ -9,7 +9,7 @@ from actors.runtime.remote_actor import ActorProxy, RemoteActor
 from actors.runtime.supervision import Record, Supervised, WorkerPool
 from conf.schema import RewardConfig
 from rewards.killable_worker import ATTEMPTS, CLOCK_FACTOR
-from rewards.pool import VerifierPool, callers
+from rewards.pool import VerifierPool
 from rewards.weighted_sum import RewardFunction
 
 GROUPS_AHEAD = 8
@@ -49,7 +49,7 @@ class RemoteRewardActor(ActorProxy):
 
     def __init__(self, actor: RemoteActor, config: RewardConfig, workers: int = 1) -> None:
         super().__init__(actor)
-        turn_s = callers(config.remote, workers) * 60 / config.remote.per_minute
+        turn_s = min(workers, config.remote.concurrency) * 60 / config.remote.per_minute
         calls = 1 + len(config.custom)
         remote = sum(part.network for part in config.custom)
         remote_s = remote * ATTEMPTS * (config.remote.deadline_s + turn_s)

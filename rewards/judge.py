@@ -41,12 +41,11 @@ Reply with one line of JSON and nothing else: {{"code": "{code}", "score": N}}, 
 
 @dataclass(config=DECLARED, frozen=True)
 class Settings:
-    """calls: most that a process makes from its start, with repetitions. rubric, key_file: relative to the settings."""
+    """rubric, key_file: relative to the settings."""
 
     address: str
     model: str
     rubric: str
-    calls: int
     key_file: str = ""
 
 
@@ -61,13 +60,10 @@ class Judge:
             raise BadInput(f"{file}: the rubric or the key's file is empty; {REMEDY}")
         if self._key and not ENCRYPTED.match(given.address):
             raise BadInput(f"{file}: address: the key would cross the network in the clear; use https, or no key_file")
-        self._made, self._ssl = 0, httpx2.create_ssl_context()
+        self._ssl = httpx2.create_ssl_context()
 
     async def score(self, prompt: str, response: str, gold: str) -> float:
-        """Return a response's score from 0 to 1. Raises BadReward if there is none, or no call is left."""
-        if self._made >= self._given.calls:
-            raise BadReward(f"has made the {self._made} calls that {SETTINGS} allows a process from its start")
-        self._made += 1
+        """Return a response's score from 0 to 1. Raises BadReward if there is none."""
         mark, code = secrets.token_hex(16), f"{secrets.randbelow(10**6):06}"
         try:
             reply = await self._ask(*framed(self._rubric, prompt, gold, response, mark, code))

@@ -15,9 +15,8 @@ from typing import Any, Self, TypeVar
 from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
-from conf.schema.reward import RemoteConfig
 from rewards import user_function
-from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values, score_entry
+from rewards.generators import EXACT, NUMBER, same_text, score_entry
 from rewards.killable_worker import Crashed, Failed, Hung, Limits, NoResult, Worker
 from rewards.verify import decide, verdict
 from rewards.verify.comparison import compare, readable
@@ -65,7 +64,7 @@ class VerifierPool:
             for network in (False, True):
                 parts = [part for part in config.custom if part.network is network]
                 if parts:
-                    count = callers(config.remote, workers) if network else workers
+                    count = min(workers, config.remote.concurrency) if network else workers
                     theirs = WorkerSet(worker_for_functions, [limits_of(config, *parts, share=1 / count)] * count)
                     self._theirs |= dict.fromkeys((part.function for part in parts), theirs)
         except BadInput:
@@ -160,12 +159,10 @@ class VerifierPool:
         given = (answer or "").strip().strip("$").strip()
         if not given:
             return Status.UNPARSABLE
-        if gold and (same_text(gold, given) or (grader == VALUE and same_values(gold, given))):
+        if gold and same_text(gold, given):
             return Status.CORRECT
-        if grader == EXACT and NUMBER.fullmatch(gold):
-            return decide(gold, given, self._compare)
-        if grader in (EXACT, VALUE):
-            return Status.WRONG
+        if grader == EXACT:
+            return decide(gold, given, self._compare) if NUMBER.fullmatch(gold) else Status.WRONG
         try:
             full = self._call(score_entry, grader, given, needs="reasoning_gym") is True
             return Status.CORRECT if full else Status.WRONG
@@ -175,7 +172,7 @@ class VerifierPool:
     def _check_gold(self, gold: str, grader: str) -> bool:
         if grader:
             if not gold:
-                return grader not in (EXACT, VALUE)  # only the library knows the right answers
+                return grader != EXACT  # only the library knows the right answers
             return self.verify(gold, f"{BOX}{{{gold}}}", grader).status is Status.CORRECT
         answer = plain(gold)
         if answer.removeprefix("-").isdecimal():
@@ -270,11 +267,6 @@ def checked(result: Any) -> float | NoResult:
         return Failed(str(error))
 
 
-def callers(remote: RemoteConfig, workers: int) -> int:
-    """Return the number of workers that share the limits of calls, each with one call at a time at least."""
-    return min(workers, remote.concurrency)
-
-
 def limits_of(config: RewardConfig, *parts: CustomRewardConfig, share: float = 1.0) -> Limits:
     """Return the limits of a worker for users' functions, all with the network or none, or without one for the
     verifier. share: the worker's share of the limits of calls.
@@ -294,21 +286,22 @@ def worker_for_functions(limits: Limits) -> Worker:
     except Failed as error:
         raise BadInput(str(error)) from None
     except (EOFError, OSError, Crashed) as error:
-        names = ", ".join(limits.functions)
-        ended = f"cannot be imported, which ends its worker process: raise reward.memory_mib={limits.memory // MIB}, or"
-        what = f"{error}:" if isinstance(error, Crashed) else ended
-        raise BadInput(f"reward.custom: '{names}' {what} let its module do less at import") from error
+        cause = str(error) if isinstance(error, Crashed) else "ended its worker process at import"
+        raise BadInput(
+            f"reward.custom: '{', '.join(limits.functions)}' {cause}: let its module do less at import, or raise "
+            f"reward.memory_mib={limits.memory // MIB}"
+        ) from error
 
 
 @cache
-def __check_import(limits: Limits) -> None:
+def _check_import(limits: Limits) -> None:
     worker_for_functions(limits).close()
 
 
 def check_functions(reward: RewardConfig) -> None:
     """Raise BadInput for a user's function that a worker cannot import, or call as a part of the reward."""
     for part in reward.custom:
-        __check_import(limits_of(reward, part))
+        _check_import(limits_of(reward, part))
 
 
 def check_reward_functions(reward: RewardFunction, problems: Sequence[Problem]) -> list[str]:

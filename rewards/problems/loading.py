@@ -363,10 +363,8 @@ def filter_reasons(filtered: Sequence[FilteredRow]) -> str:
 
 def write_listing(path: Path, filtered: Sequence[FilteredRow]) -> None:
     """Write the filtered rows, one JSON object per line, at most MOST_LISTED per reason."""
-    listed: Counter[str] = Counter()
-    lines = []
+    listed: dict[str, list[str]] = {}
     for row in filtered:
-        listed[row.reason] += 1
-        if listed[row.reason] <= MOST_LISTED:
-            lines.append(json.dumps(asdict(row)) + "\n")
+        listed.setdefault(row.reason, []).append(json.dumps(asdict(row)) + "\n")
+    lines = chain(*(rows[:MOST_LISTED] for rows in listed.values()))
     replace_text(path, "".join(lines))

@@ -5,13 +5,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from actors.clock import in_thread
-from actors.models.files import HubAway, newest
 from conf.errors import BadInput, in_brief, nearest
 from conf.load import FOLDER
 from conf.parsing import checked, disguise_of, path_of, reason
@@ -62,9 +60,6 @@ MOST_ROW_CHARACTERS = 2**20
 
 TOO_LONG = f"it has more than {MOST_ROW_CHARACTERS:,} characters"
 
-MOST_JSON_BYTES = 2**28
-"""Largest JSON file, bytes: it is read as a whole, and takes several times as much memory."""
-
 PARQUET_ROWS = 1024
 """Rows converted to Python objects at a time."""
 
@@ -110,45 +105,22 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
     named, _, revision = path.partition("@")
     owner, name, *config = named.split("/")
     repository, split = f"{owner}/{name}", split or "train"
-    away, most = [], data.scan or most_rows(data) + 1
+    most = data.scan or most_rows(data) + 1
 
     def load() -> list[Row]:
         import datasets
 
-        try:
-            if not os.path.isdir(repository):  # the library prefers such a folder to the hub
-                newest("dataset", repository)
-        except HubAway as error:
-            away.append(f"the Hugging Face Hub {error}")
-        with offline() if away else nullcontext():  # the cache may have it; otherwise the library says so
-            how = {"split": split, "revision": revision or None, "streaming": data.scan is not None}
-            return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), most)]
+        how = {"split": split, "revision": revision or None, "streaming": data.scan is not None}
+        return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), most)]
 
     try:
         return in_thread(data.hub_timeout_s, load, setting="data.hub_timeout_s")
-    except BadInput:
-        raise
     except Exception as error:  # the remedy is the same whatever the library raises
-        cause = (" ".join([*away, str(error)][0].split())[:300] or type(error).__name__).rstrip(".")
         raise BadInput(
-            f"{key}: cannot load split '{split}' of '{path}' from the Hugging Face Hub ({cause}): check the name and "
-            f"the connection, name a configuration as hub:OWNER/NAME/CONFIG, use a local copy as file:PATH, or for a "
-            f"gated data set accept its terms at https://huggingface.co/datasets/{repository} and set HF_TOKEN"
+            f"{key}: cannot load split '{split}' of '{path}' from the Hugging Face Hub ({reason(error)}): check the "
+            f"name and the connection, name a configuration as hub:OWNER/NAME/CONFIG, use a local copy as file:PATH, or"
+            f" for a gated data set accept its terms at https://huggingface.co/datasets/{repository} and set HF_TOKEN"
         ) from error
-
-
-@contextmanager
-def offline() -> Iterator[None]:
-    """Make the hub's libraries use only their caches; otherwise they retry for half a minute."""
-    import datasets
-    from huggingface_hub import constants
-
-    kept = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = kept
 
 
 def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
@@ -160,10 +132,6 @@ def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator
     if not os.path.isfile(path):
         raise BadInput(f"{key}: there is no file '{path}': give the path of an existing one")
     number = 0
-    if path.suffix == ".json" and (size := path.stat().st_size) > MOST_JSON_BYTES:
-        raise BadInput(
-            f"{key}: '{path}' has {size:,} bytes, more than the {MOST_JSON_BYTES:,} that are read: convert it to .jsonl"
-        )
     try:
         if path.suffix != ".parquet" and (disguise := disguise_of(path)):
             raise BadInput(f"{key}: '{path}' is {disguise}: unpack it, or save it as {path.suffix} in UTF-8")

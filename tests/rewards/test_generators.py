@@ -15,7 +15,7 @@ from reasoning_gym.factory import DATASETS
 from actors.messages import Status
 from conf.errors import BadInput
 from conf.schema import DataConfig, RewardConfig
-from rewards.generators import EXACT, REFUSED, RUN_THE_ANSWER, SCORED, VALUES, grader_of, same_text, same_values
+from rewards.generators import EXACT, REFUSED, RUN_THE_ANSWER, SCORED, grader_of, same_text
 from rewards.pool import VerifierPool
 from rewards.problems.sources import read
 from rewards.verify.text.extraction import extract
@@ -31,7 +31,7 @@ JUNK = (
     "1e999999999", "F999999999", "A+999999999",
 )  # fmt: skip
 
-FEW = ("chain_sum", "coin_flip", "complex_arithmetic", "game_of_life", "game_of_life_halting", "number_sorting")
+FEW = ("chain_sum", "game_of_life", "game_of_life_halting", "number_sorting")
 """Sets whose own scoring pays for junk or fails on it, and the quickstart's."""
 
 
@@ -89,7 +89,7 @@ def test_the_generators_that_run_answers_are_refused() -> None:
         [sys.executable, "-m", "tests.rewards.attack", "generators"], stdout=subprocess.PIPE, check=True
     )
     attacked = json.loads(done.stdout.splitlines()[-1])
-    assert attacked.keys() == DATASETS.keys() >= {*REFUSED, *VALUES, *SCORED}
+    assert attacked.keys() == DATASETS.keys() >= {*REFUSED, *SCORED}
     assert {name for name, found in attacked.items() if found["evaluates"]} <= RUN_THE_ANSWER
     assert {name for name, found in attacked.items() if found["touches"]} == RUN_THE_ANSWER
 
@@ -123,7 +123,4 @@ def test_an_entry_without_an_answer_needs_the_library(pool: VerifierPool) -> Non
     library = grader_of("graph_color", {}, {})
     golds = [("", EXACT), ("", library), ("1 " * 999, EXACT), ("{'s': '}['}", EXACT)]
     assert pool.check_golds(golds) == [False, True, False, False]  # the last two cannot be given in a box
-    assert not same_values("1", "1+")
-    assert not same_values("12", "1 2")
-    assert same_values("3.0 - 4.0i", "3-4i")
     assert not same_text("ab", "a b")

@@ -90,9 +90,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
     server.close()
 
 
-def write_settings(address: str, rubric: str = "Be kind.", most: int = 100, more: str = "") -> None:
+def write_settings(address: str, rubric: str = "Be kind.", more: str = "") -> None:
     Path("rubric.txt").write_text(rubric)
-    Path("judge.yaml").write_text(f"address: {address}\nmodel: m\nrubric: rubric.txt\ncalls: {most}\n{more}")
+    Path("judge.yaml").write_text(f"address: {address}\nmodel: m\nrubric: rubric.txt\n{more}")
 
 
 def scored(*responses: str, deadline_s: float = 60.0) -> list[Result]:
@@ -144,21 +144,19 @@ def test_a_judge_that_does_not_judge_fails_for_that_response(
     assert late or isinstance(result, str)
 
 
-def test_a_process_makes_no_more_calls_than_it_may_with_those_that_are_repeated(server: JudgeServer) -> None:
-    write_settings(server.address, most=5)
+def test_each_call_has_a_mark_and_a_code_of_its_own(server: JudgeServer) -> None:
     server.answer = lambda body: refused(503)(body) if len(server.asked) < 3 else completion(graded(body, 7))
-    assert sum(isinstance(result, float) for result in scored(*"abcdefgh")) == 3
+    assert scored("same", "same") == [0.7, 0.7]
     codes = {graded(body, 1) for _, body in server.asked}
     marks = {re.findall(r"\b[0-9a-f]{32}\b", body["messages"][1]["content"])[0] for _, body in server.asked}
-    assert (len(server.asked), len(codes), len(marks)) == (5, 5, 5)  # new ones for each call
-    assert scored("a") == [0.7]
+    assert len(server.asked) == len(codes) == len(marks) == 4
 
 
-def test_the_check_before_a_run_asks_the_judge_within_its_calls(server: JudgeServer) -> None:
+def test_the_check_before_a_run_asks_the_judge(server: JudgeServer) -> None:
     check_reward_functions(REWARD, [PROBLEM])
     assert len(server.asked) == 2
-    write_settings(server.address, most=1)
-    with pytest.raises(BadInput, match=rf"reward\.custom: '{FUNCTION}' .*calls"):
+    server.answer = refused(404)
+    with pytest.raises(BadInput, match=rf"reward\.custom: '{FUNCTION}' .*404"):
         check_reward_functions(REWARD, [PROBLEM])
 
 
@@ -175,7 +173,6 @@ def test_the_key_is_sent_and_is_in_no_failure(server: JudgeServer) -> None:
     ("settings", "said"),
     [
         ({"rubric": " \n"}, "empty"),
-        ({"most": "many"}, "calls"),
         ({"more": "key: sk-12"}, "key"),
         ({"more": "key_file: absent"}, "absent"),
         ({"more": "key_file: key.txt", "address": "http://10.0.0.1/v1"}, "https"),

@@ -8,7 +8,6 @@ import pytest
 
 from conf.schema import Config
 from conf.settings import changed
-from rewards.problems import sources
 from tests.rewards.problems.rows import SUMS, Loader, write_jsonl
 
 HUB_CARD = """---
@@ -54,11 +53,6 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def loader(config: Config, byte_tokenizer: Any) -> Loader:
     return Loader(config, byte_tokenizer)
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "newest", lambda *_: "a commit")
 
 
 @pytest.fixture
