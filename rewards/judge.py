@@ -5,7 +5,6 @@ A response is hostile: it stands between marks that it cannot know, its special 
 only with the code of its call, so that a judge that repeats the response gives no score. It can be fooled all the same.
 """
 
-import json
 import re
 import secrets
 from pathlib import Path
@@ -22,8 +21,8 @@ from rewards.user_function import BadReward
 SETTINGS, REMEDY = "judge.yaml", "see docs/how-to/rewards.md"
 """File of the settings, in the folder where the command is given, and the page that describes it."""
 
-REPLY_TOKENS, ANSWER_BYTES = 512, 2**16
-"""Most tokens of a reply, which has about fifteen where the model does not think first, and most bytes around it."""
+REPLY_TOKENS = 512
+"""Most tokens of a reply, which has about fifteen where the model does not think first."""
 
 ENCRYPTED = re.compile(r"https:|http://(localhost|127\.[\d.]+|\[::1\])(?=[:/]|$)")
 """Beginning of an address to which a key may be sent."""
@@ -79,16 +78,12 @@ class Judge:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         body = {"model": self._given.model, "messages": messages, "temperature": 0}
         body |= {"max_completion_tokens": REPLY_TOKENS, "response_format": {"type": "json_object"}}
-        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
-        content, url = b"", f"{self._given.address.rstrip('/')}/chat/completions"
-        client = httpx2.AsyncClient(timeout=None, verify=self._ssl, headers=headers)
-        async with client, client.stream("POST", url, json=body) as answer:
-            if answer.status_code != 200:
-                raise httpx2.HTTPStatusError(f"{answer.status_code}", request=answer.request, response=answer)
-            async for part in answer.aiter_raw():
-                if len(content := content + part) > ANSWER_BYTES:
-                    raise BadReward(f"was answered with more than {ANSWER_BYTES} bytes")
-        return str(json.loads(content)["choices"][0]["message"]["content"])
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        async with httpx2.AsyncClient(timeout=None, verify=self._ssl, headers=headers) as client:
+            answer = await client.post(f"{self._given.address.rstrip('/')}/chat/completions", json=body)
+        if answer.status_code != 200:
+            raise httpx2.HTTPStatusError(f"{answer.status_code}", request=answer.request, response=answer)
+        return str(answer.json()["choices"][0]["message"]["content"])
 
 
 def framed(rubric: str, prompt: str, gold: str, response: str, mark: str, code: str) -> tuple[str, str]:

@@ -25,9 +25,8 @@ from actors.runtime.process import end_with
 from conf.errors import BadInput
 from conf.schema.reward import RemoteConfig
 from conf.signals import on_leave
-from rewards.calls import most_seconds
 from rewards.isolation import bare_environment, enclose
-from rewards.user_function import BadReward, load
+from rewards.user_function import BadReward, load, most_seconds
 
 ATTEMPTS = 2
 """Attempts per call. A worker may crash for another reason than the answer (OOM killer, stray signal): one retry."""

@@ -11,13 +11,7 @@ from actors.models.prompts import control_tokens, prompt_of
 from conf.errors import BadInput
 from conf.schema import Config
 from rewards.problems import sources
-from rewards.problems.loading import (
-    TRAIN_SEED,
-    split_problems,
-    usable_problems,
-    with_columns,
-    without_overlaps,
-)
+from rewards.problems.loading import TRAIN_SEED, split_problems, usable_problems, with_columns, without_overlaps
 from rewards.problems.rows import (
     ANSWER_FIELDS,
     FINAL,

@@ -154,7 +154,7 @@ def row_of(fields: Any, where: str) -> dict[str, Any]:
         raise BadInput(f"{where}: {reason(error)}; repair it or leave it out") from None
 
 
-def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
+def read_gym(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
     """Yield the entries of a generator. Raises BadInput for one of `rewards.generators.REFUSED`."""
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
@@ -230,15 +230,13 @@ def each_once(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-SCHEMES: dict[str, Callable[[str, str, DataConfig, int], Iterable[Row]]] = {
+Source = Callable[[str, str, DataConfig, int], Iterable[Row]]
+SCHEMES: dict[str, Source] = {
     "hub": read_hub,
     "file": read_file,
-    "reasoning_gym": read_reasoning_gym,
+    "reasoning_gym": read_gym,
     "import": read_import,
 }
-READERS: dict[str, Callable[[Path], Iterable[Any]]] = {
-    ".jsonl": read_jsonl,
-    ".json": read_json,
-    ".csv": read_csv,
-    ".parquet": read_parquet,
-}
+
+Reader = Callable[[Path], Iterable[Any]]
+READERS: dict[str, Reader] = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".parquet": read_parquet}

@@ -13,9 +13,9 @@ from actors.messages import Problem, Status
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
 from conf.schema.reward import RemoteConfig
-from rewards import calls
-from rewards.judge import ANSWER_BYTES, framed, score_of
-from rewards.pool import VerifierPool, check_reward_functions
+from rewards import user_function
+from rewards.judge import framed, score_of
+from rewards.pool import VerifierPool
 from rewards.user_function import BadReward, Result, UserFunction
 from rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
@@ -45,11 +45,6 @@ class JudgeServer(ThreadingHTTPServer):
         self.answer: Callable[[dict[str, Any]], Answer] = lambda body: completion(graded(body, 7))
         self.ended = threading.Event()
         threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self.ended.set()
-        self.shutdown()
-        self.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -83,11 +78,13 @@ def completion(reply: Any) -> Answer:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
-    monkeypatch.setattr(calls, "PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(user_function, "PAUSES_S", (0.0, 0.0, 0.0))
     server = JudgeServer()
     write_settings(server.address)
     yield server
-    server.close()
+    server.ended.set()
+    server.shutdown()
+    server.server_close()
 
 
 def write_settings(address: str, rubric: str = "Be kind.", more: str = "") -> None:
@@ -128,7 +125,6 @@ def refused(status: int, **headers: str) -> Callable[[dict[str, Any]], Answer]:
         ("hang", 1, True),
         (lambda _: (200, {}, '{"choices": []}'), 1, False),
         (lambda _: (200, {}, "<html>"), 1, False),
-        (lambda _: (200, {}, " " * (ANSWER_BYTES + 1) + completion("5")[2]), 1, False),
         (lambda _: (200, {}, "[" * 50_000), 4, False),
         (lambda _: completion("Ten out of ten!"), 1, False),
         (lambda _: completion([{"type": "text", "text": "10"}]), 1, False),
@@ -150,14 +146,6 @@ def test_each_call_has_a_mark_and_a_code_of_its_own(server: JudgeServer) -> None
     codes = {graded(body, 1) for _, body in server.asked}
     marks = {re.findall(r"\b[0-9a-f]{32}\b", body["messages"][1]["content"])[0] for _, body in server.asked}
     assert len(server.asked) == len(codes) == len(marks) == 4
-
-
-def test_the_check_before_a_run_asks_the_judge(server: JudgeServer) -> None:
-    check_reward_functions(REWARD, [PROBLEM])
-    assert len(server.asked) == 2
-    server.answer = refused(404)
-    with pytest.raises(BadInput, match=rf"reward\.custom: '{FUNCTION}' .*404"):
-        check_reward_functions(REWARD, [PROBLEM])
 
 
 def test_the_key_is_sent_and_is_in_no_failure(server: JudgeServer) -> None:

@@ -23,43 +23,7 @@ def test_endless_drawings_take_linear_time(text: str) -> None:
     assert not alike(TEXT, text)
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (
-            "Tom has 3 apples and buys 4 more. How many apples does he have?",
-            "Tom owns 3 apples. He then purchases 4 apples. How many apples does he have now?",
-        ),
-        (
-            "A train goes 60 miles in 2 hours. What is its average speed in miles per hour?",
-            "What is the average speed, in miles per hour, of a train that goes 60 miles in 2 hours?",
-        ),
-    ],
-)
-def test_the_same_problem_in_other_words_is_found(one: str, other: str) -> None:
-    assert alike(one, other)
-    assert alike(other, one)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("Compute 3 - 4 + 2.", "Compute 3 - 2 + 4."),
-        ("Compute 12 / 2 * 3.", "Compute 12 / 3 * 2."),
-        ("Compute 2^3 * 5.", "Compute 2^5 * 3."),
-        ("Compute 2 * 3 + 4.", "Compute 2 * 4 + 3."),
-        ("What is the value of the sum 3 + 4 in base ten?", "What is the value of the sum 3 - 4 in base ten?"),
-        (
-            "A train goes 60 miles in 2 hours. What is its average speed in miles per hour?",
-            "A train goes 90 miles in 2 hours. What is its average speed in miles per hour?",
-        ),
-    ],
-)
-def test_another_problem_is_not_taken_for_the_same(one: str, other: str) -> None:
-    assert not alike(one, other)
-    assert not alike(other, one)
-
-
+TRAIN = "A train goes 60 miles in 2 hours. What is its average speed in miles per hour?"
 BILL = "Paul paid $1,200 for a sofa and $75 for each of four chairs. How much did he pay in all?"
 
 
@@ -74,9 +38,27 @@ BILL = "Paul paid $1,200 for a sofa and $75 for each of four chairs. How much di
         ("What is 2 + 3 + 4/5?", "What is 3 + 2 + 4/5?", (r"\frac{29}{5}", r"\frac{29}{5}"), True),
         ("Calculate (3 + 4) * 2.", "State the result: 3 + 4 * 2 =", ("14", "11"), False),
         (BILL, "Is 75 a fourth of 1200?", ("no", "no"), False),
+        (
+            "Tom has 3 apples and buys 4 more. How many apples does he have?",
+            "Tom owns 3 apples. He then purchases 4 apples. How many apples does he have now?",
+            ("", ""),
+            True,
+        ),
+        (
+            TRAIN,
+            "What is the speed, in miles per hour, of a train that goes 60 miles in 2 hours?",
+            ("", ""),
+            True,
+        ),
+        (TRAIN, TRAIN.replace("60", "90"), ("", ""), False),
+        ("Compute 3 - 4 + 2.", "Compute 3 - 2 + 4.", ("", ""), False),
+        ("Compute 12 / 2 * 3.", "Compute 12 / 3 * 2.", ("", ""), False),
+        ("Compute 2^3 * 5.", "Compute 2^5 * 3.", ("", ""), False),
+        ("Compute 2 * 3 + 4.", "Compute 2 * 4 + 3.", ("", ""), False),
+        ("What is the sum 3 + 4 in base ten?", "What is the sum 3 - 4 in base ten?", ("", ""), False),
     ],
 )
-def test_rewordings_are_found_by_the_same_numbers_and_the_same_answer(
+def test_the_same_problem_in_other_words_is_found_and_no_other(
     one: str, other: str, answers: tuple[str, str], same: bool
 ) -> None:
     assert alike(one, other, answers) == alike(other, one, answers[::-1]) == same

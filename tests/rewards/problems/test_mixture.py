@@ -76,18 +76,10 @@ def test_copies_across_sources_count_once_in_the_first(loader: Loader) -> None:
     assert {one.source for one in problems.all if "3 + 3" in one.prompt} == {"sums"}
 
 
-@pytest.mark.parametrize("exam", [True, False])
-def test_near_duplicates_across_sources_stay_on_one_side(exam: bool, loader: Loader) -> None:
+def test_near_duplicates_across_sources_stay_on_one_side(loader: Loader) -> None:
     trains = [{"problem": LONG.format(60 * i, i), "answer": "60"} for i in range(2, 30)]
     twins = [{"text": f"<{LONG.format(60 * i, i)} Say it.>", "result": "60"} for i in range(2, 30)]
-    settings = {**mix(trains, twins), "rollout.max_prompt_tokens": 400}
-    if exam:
-        write_jsonl(Path("exam.jsonl"), [{"problem": f"Well: {LONG.format(300, 5)}", "answer": "60"}])
-        problems = loader.load({**settings, "data.eval_source": "file:exam.jsonl"})
-        assert problems.filtered_counts == {OVERLAP_FILTERED: 2}
-        assert sides(problems)[:2] == [{"sums": 27, "prod": 27}, {"": 1}]
-        return
-    problems = loader.load(settings)
+    problems = loader.load({**mix(trains, twins), "rollout.max_prompt_tokens": 400})
     assert sides(problems)[1] == {"sums": 2, "prod": 8}
     numbers = [{re.findall(r"\d+", one.prompt)[0] for one in side} for side in (problems.train, problems.heldout)]
     assert problems.filtered_counts[OVERLAP_FILTERED] > 0
