@@ -54,17 +54,11 @@ async def cut_off(limit: asyncio.Timeout) -> AsyncIterator[asyncio.Timeout]:
             raise
 
 
-def in_thread(
-    seconds: float | None,
-    work: Callable[[], T],
-    silent_s: float = math.inf,
-    moved: Callable[[], float] = lambda: 0.0,
-    setting: str = "",
-) -> T:
+def in_thread(seconds: float | None, work: Callable[[], T], setting: str = "") -> T:
     """Return the result of work that may never end. It runs in a thread, which is abandoned after the time limit.
 
-    Raises the work's error. Raises TimeoutError after so many seconds (None: never), or once the result of `moved` has
-    been the same for `silent_s`. setting: the setting that gives the seconds, for that error.
+    Raises the work's error, or TimeoutError after so many seconds (None: never). setting: the setting that gives them,
+    for that error.
     """
     future: Future[T] = Future()
 
@@ -75,13 +69,6 @@ def in_thread(
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    limit = math.inf if seconds is None else seconds
-    began = last = time.monotonic()
-    before = moved()
-    while not wait({future}, min(limit, silent_s, STEP_S)).done:
-        now, seen = time.monotonic(), moved()
-        last, before = (last, before) if seen == before else (now, seen)
-        if now - last >= silent_s or now - began >= limit:
-            given = f"{setting}={limit:g}" if setting else f"{min(limit, silent_s):g} s"
-            raise TimeoutError(f"no answer within {given}")
+    if not wait({future}, seconds).done:
+        raise TimeoutError(f"no answer within {setting}={seconds:g}" if setting else f"no answer within {seconds:g} s")
     return future.result()

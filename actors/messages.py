@@ -19,7 +19,7 @@ class Problem:
     grader: how a generator's entry is scored (`rewards.generators`); `gold` is then the entry's own answer, if any.
     columns: the whole row as JSON, for a user's part of the reward.
     source: the name of its source in a mixture; empty without one, and for problems of data.eval_source.
-    text: as its source has it; only of problems that choose the result.
+    text: as its source has it.
     """
 
     id: str

@@ -123,9 +123,6 @@ class Verifier(Protocol):
     async def score(self, group: Group) -> Group:
         """Return the same group with `rewards` filled in."""
 
-    async def health(self) -> dict[str, int]:
-        """Return counts since its start, such as calls that hung and workers replaced."""
-
     async def close(self) -> None: ...
 
 

@@ -6,7 +6,6 @@ Settings come in layers, each over the one before: the defaults of the schema, w
 run's folder, the settings of that run replace the recipe.
 """
 
-import copy
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from omegaconf import OmegaConf
 
 from conf.arguments import pairs
 from conf.catalogue import known_as, presets, reward_presets
@@ -323,13 +323,26 @@ def take(tree: Tree, key: str) -> None:
         tree.pop(first, None)
 
 
-def _merged(under: Tree, over: Tree) -> Tree:
-    """Return nested mappings laid over others. A list is one value, and so is an empty mapping in a section."""
-    merged = {**under}
-    for key, value in over.items():
-        section = under.get(key)
-        if isinstance(section, dict) and isinstance(value, dict) and value:
-            merged[key] = _merged(section, value)
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
+class Leaf:
+    """A value that OmegaConf does not touch: of plain ones it refuses a text with `${` alone and skips `???`."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _merged(*layers: Tree) -> Tree:
+    """Return nested mappings merged by OmegaConf, later ones over earlier ones; a list is one value."""
+    trees = (OmegaConf.create(_wrapped(layer), flags={"allow_objects": True}) for layer in layers)
+    return _unwrapped(OmegaConf.to_container(OmegaConf.merge({}, *trees)))
+
+
+def _wrapped(tree: Tree, section: bool = False) -> Tree:
+    """section: whether the tree is a section, in which an empty mapping replaces another one."""
+    return {
+        key: _wrapped(value, section=True) if isinstance(value, dict) and (value or not section) else Leaf(value)
+        for key, value in tree.items()
+    }
+
+
+def _unwrapped(tree: Any) -> Tree:
+    return {key: _unwrapped(value) if isinstance(value, dict) else value.value for key, value in tree.items()}

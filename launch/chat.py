@@ -32,6 +32,7 @@ from rich.live import Live
 from actors.errors import ActorDied
 from actors.evaluation.protocol import response_limit
 from actors.messages import AdapterRef, Problem, Sampling, Verdict
+from actors.models.prompts import render_prompt
 from actors.seeds import request_seed
 from conf.arguments import run_and_options, whole
 from conf.command import PlainConsole, command, near
@@ -41,7 +42,6 @@ from conf.signals import on_leave, scratch_folder
 from launch.after.trained import Trained, find_trained, talking
 from launch.reporting.tables import problem_in
 from launch.samples import side_by_side
-from rewards.problems.chat import render_prompt
 
 
 @command("chat.py", __doc__)

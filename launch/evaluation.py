@@ -36,7 +36,7 @@ from launch.reporting.wording import cell
 from launch.session.admission import check_problems, result_of, take_over
 from rewards.pool import check_reward_functions
 from rewards.problems.loading import BenchmarkProblems, load_benchmark, load_held_out
-from rewards.problems.rows import RawProblem
+from rewards.problems.rows import AnyProblem, RawProblem
 from rewards.verify.comparison import decide_by_text
 from rewards.verify.text.spelling import plain
 from rewards.weighted_sum import reward_function
@@ -85,9 +85,11 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     if run:
         console.print(f"Settings of the run in {near(run)}")
     tokenizer = load_tokenizer(model_path, config.model.path)
-    chose = [RawProblem(text, gold) for text, gold in RunRecord(run).selection().values()] if run else []
-    if not run and config.validation.every and is_marked(Path(config.run.folder), "sweep"):  # for the sweep's runs
-        chose = [RawProblem(problem.text, problem.gold) for problem in load_held_out(config, tokenizer).selection]
+    chose: list[AnyProblem] = []
+    if run:
+        chose = [RawProblem(text, gold) for text, gold in RunRecord(run).selection().values()]
+    elif config.validation.every and is_marked(Path(config.run.folder), "sweep"):  # for the sweep's runs
+        chose = [*load_held_out(config, tokenizer).selection]
     benchmarks = [
         load_benchmark(benchmark, config, tokenizer, config.limit, chose)
         for benchmark in find_benchmarks(config.benchmarks)

@@ -20,13 +20,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from actors.models.prompts import reminder
 from actors.storage.folders import read_mark
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.signals import scratch_folder
 from launch.after.trained import Trained, find_trained, prepare_torch
-from rewards.problems.chat import reminder
 
 OPTIONS = {"to": (), "checkpoint": (), "type": ("float32",)}
 

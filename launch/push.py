@@ -33,6 +33,7 @@ from rich.console import Console
 from actors.formats import money
 from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
 from actors.models.files import BUNDLED, name_on_hub
+from actors.models.prompts import reminder
 from actors.models.sizes import padded_rank
 from actors.storage.checkpoints import version_of
 from conf.arguments import run_and_options
@@ -43,7 +44,6 @@ from conf.schema import among, marked
 from conf.signals import scratch_folder
 from launch.after.trained import Trained, find_trained, prepare_torch
 from launch.reporting.history import Run, read_run
-from rewards.problems.chat import reminder
 
 YES_NO = ("true", "false")
 OPTIONS = {

@@ -22,6 +22,7 @@ import sys
 from functools import partial
 from typing import Any
 
+from actors.models.prompts import reminder
 from actors.rollout.vllm_settings import cpu_settings, head_settings, lora_settings, set_environment
 from actors.runtime.process import end_with
 from conf.arguments import run_and_options, whole
@@ -31,7 +32,6 @@ from conf.signals import scratch_folder
 from launch.after.server_guard import KEY, ServerGuard, loopback
 from launch.after.trained import Trained, find_trained, talking
 from launch.hardware.machine import free_port
-from rewards.problems.chat import reminder
 
 OPTIONS = {"host": (), "port": (), "checkpoint": ()}
 

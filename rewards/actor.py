@@ -1,17 +1,15 @@
 """The Ray actor around the verifier pool, and several of them as one Verifier."""
 
 import asyncio
-import contextlib
-from collections import Counter
 from collections.abc import Sequence
 
 from actors.messages import Group
 from actors.protocols import Clock
 from actors.runtime.placement import Share
 from actors.runtime.remote_actor import RemoteActor
-from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
+from actors.runtime.supervision import Record, Supervised, WorkerPool
 from rewards.killable_worker import ATTEMPTS, CLOCK_FACTOR
-from rewards.pool import VerifierPool, callers
+from rewards.pool import VerifierPool
 from rewards.weighted_sum import RewardFunction
 
 GROUPS_AHEAD = 8
@@ -38,9 +36,6 @@ class RewardActor:
         async with self._capacity:
             return await self._pool.score(group)
 
-    async def health(self) -> dict[str, int]:
-        return self._pool.health
-
     async def close(self) -> None:
         await self._pool.close()
 
@@ -55,7 +50,7 @@ class RemoteRewardActor(RemoteActor):
     def __init__(self, reward: RewardFunction, workers: int, number: int = 0, node: str = "") -> None:
         super().__init__(RewardActor, f"reward-{number}", Share(node=node), reward, workers)
         config = reward.config
-        turn_s = callers(config.remote, workers) * 60 / config.remote.per_minute
+        turn_s = min(workers, config.remote.concurrency) * 60 / config.remote.per_minute
         calls = 1 + len(config.custom)
         remote = sum(part.network for part in config.custom)
         remote_s = remote * ATTEMPTS * (config.remote.deadline_s + turn_s)
@@ -69,9 +64,6 @@ class RemoteRewardActor(RemoteActor):
         finally:
             self._answers -= len(group.samples)
 
-    async def health(self) -> dict[str, int]:
-        return await self.call("health")
-
 
 class RemoteVerifier:
     """Reward actors as one `actors.protocols.Verifier`; a group goes to the actor with the fewest answers to verify.
@@ -84,15 +76,6 @@ class RemoteVerifier:
 
     async def score(self, group: Group) -> Group:
         return await self._pool.run(lambda actor: actor.score(group), len(group.samples))
-
-    async def health(self) -> dict[str, int]:
-        """Return `VerifierPool.health` summed over the healthy actors."""
-        total: Counter[str] = Counter()
-        for worker in self._pool.workers:
-            if worker.healthy:
-                with contextlib.suppress(Lost):
-                    total.update(await worker.attempt(lambda actor: actor.health()))
-        return dict(total)
 
     async def close(self) -> None:
         await asyncio.gather(*(worker.close() for worker in self._pool.workers))

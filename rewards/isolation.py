@@ -73,19 +73,14 @@ _environment = threading.Lock()
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def strip_environment() -> None:
-    """Remove all variables except ENVIRONMENT from this process."""
-    for name in list(os.environ):
-        if name not in ENVIRONMENT and not name.startswith("LC_"):
-            del os.environ[name]
-
-
 @contextlib.contextmanager
 def bare_environment() -> Iterator[None]:
     """Start processes inside this context with ENVIRONMENT only."""
     with _environment:
         whole = dict(os.environ)
-        strip_environment()
+        for name in whole:
+            if name not in ENVIRONMENT and not name.startswith("LC_"):
+                del os.environ[name]
         try:
             yield
         finally:
@@ -97,7 +92,6 @@ def enclose(folders: Iterable[Path], network: bool = False) -> list[str]:
 
     Return the layers of the sandbox that this kernel lacks, each with the danger that remains.
     """
-    strip_environment()
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (PRINTED, PRINTED))
     _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -171,29 +165,27 @@ def _filter(column: int, architecture: int, own: int, network: bool) -> bytes:
                 add(equal, number, 0, 1)
                 add(answer, result)
 
-    def decide(name: str, argument: int, bits: int, values: set[int], fine: bool) -> None:
-        """Allow (fine) or refuse a system call if these bits of an argument are one of the values."""
-        if (number := CALLS["by_argument"][name][column]) is None:
-            return
-        add(load, 0)
-        add(equal, number, 0, 4 + len(values))
-        add(load, 16 + 8 * argument)
-        add(mask, bits)
-        for place, value in enumerate(values):
-            add(equal, value, len(values) - place, 0)
-        add(answer, refuse if fine else allow)
-        add(answer, allow if fine else refuse)
-
-    decide("socket", 0, _ALL, _INTERNET if network else set(), True)
-    decide("kill", 0, _ALL, {own}, True)
-    decide("tgkill", 0, _ALL, {own}, True)
-    decide("prlimit64", 0, _ALL, {0, own}, True)
-    decide("sched_setaffinity", 0, _ALL, {0, own}, True)
-    decide("clone", 0, _THREAD, {_THREAD}, True)
-    decide("open", 1, _WRITING, {0}, True)
-    decide("openat", 2, _WRITING, {0}, True)
-    decide("mmap", 3, _SHARED_MEMORY, {_SHARED_MEMORY}, False)
-    decide("ioctl", 1, _ALL, {_TIOCSTI, _TIOCLINUX}, False)
+    for name, argument, bits, values, (found, otherwise) in (
+        ("socket", 0, _ALL, _INTERNET if network else set(), (allow, refuse)),
+        ("kill", 0, _ALL, {own}, (allow, refuse)),
+        ("tgkill", 0, _ALL, {own}, (allow, refuse)),
+        ("prlimit64", 0, _ALL, {0, own}, (allow, refuse)),
+        ("sched_setaffinity", 0, _ALL, {0, own}, (allow, refuse)),
+        ("clone", 0, _THREAD, {_THREAD}, (allow, refuse)),
+        ("open", 1, _WRITING, {0}, (allow, refuse)),
+        ("openat", 2, _WRITING, {0}, (allow, refuse)),
+        ("mmap", 3, _SHARED_MEMORY, {_SHARED_MEMORY}, (refuse, allow)),
+        ("ioctl", 1, _ALL, {_TIOCSTI, _TIOCLINUX}, (refuse, allow)),
+    ):  # by these bits of an argument: whether they are one of the values
+        if (number := CALLS["by_argument"][name][column]) is not None:
+            add(load, 0)
+            add(equal, number, 0, 4 + len(values))
+            add(load, 16 + 8 * argument)
+            add(mask, bits)
+            for place, value in enumerate(values):
+                add(equal, value, len(values) - place, 0)
+            add(answer, otherwise)
+            add(answer, found)
     add(answer, allow)
     return b"".join(code)
 

@@ -1,8 +1,7 @@
-"""Verifies answers in a process that is killed and replaced if it hangs, crashes or takes too much memory."""
+"""Calls functions in a process that is killed and replaced if it hangs, crashes or takes too much memory."""
 
 import contextlib
 import json
-import math
 import multiprocessing
 import os
 import resource
@@ -10,9 +9,10 @@ import shutil
 import signal
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
+from importlib import import_module
 from multiprocessing import forkserver, util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -22,19 +22,14 @@ import psutil
 
 from actors.messages import Status
 from actors.runtime.process import end_with
-from conf.errors import BadInput, in_brief
+from conf.errors import BadInput
 from conf.schema.reward import RemoteConfig
 from conf.signals import on_leave
-from rewards.calls import most_seconds
-from rewards.functions import IMPORT, folder_of, resolve
 from rewards.isolation import bare_environment, enclose
-from rewards.user_function import BadReward
+from rewards.user_function import BadReward, load, most_seconds
 
 ATTEMPTS = 2
 """Attempts per call. A worker may crash for another reason than the answer (OOM killer, stray signal): one retry."""
-
-ORPHAN_S = 1.0
-"""Seconds after its last deadline at which a stuck worker ends itself; its owner would have killed it by then."""
 
 PREPARE_S = 120.0
 """Seconds a function may take for its imports on first use, a user's module included."""
@@ -89,7 +84,7 @@ class Limits:
     deadline_s: seconds of computing per call; CLOCK_FACTOR times as many by the clock on a busy machine
     memory: bytes that the worker may allocate
     enclosed: whether `rewards.isolation` confines it
-    functions: names that it resolves before it is confined
+    functions: users' functions that it imports before it is confined
     remote: limits of its functions' calls to other machines; None without the network
     """
 
@@ -107,14 +102,12 @@ class Limits:
 
 
 def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None:
-    """Serve a worker's calls: report that it is ready, which walls are absent and which functions are batched, then
-    answer (name, arguments).
+    """Serve a worker's calls: report that it is ready, which walls are absent and which functions are batched; then
+    receive (module, function, arguments), import them, report that, and reply.
 
     A reply is JSON, [result, error]: it may come from code that an answer has run, and unpickling would run more code.
-    The first one has an error if a user's function cannot be imported.
-    A call without arguments only prepares the function. The process ends with the fork server, which ends with its
-    owner, and a stuck one by an alarm, whose default action works even while a power of two large integers keeps the
-    interpreter busy.
+    The first one has an error if a user's function cannot be imported. The process ends with the fork server, which
+    ends with its owner.
     """
     end_with(os.getppid(), signal.SIGKILL)
     for descriptor in map(int, os.listdir("/proc/self/fd")):
@@ -123,60 +116,31 @@ def serve(pipe: Connection, limits: Limits, environment: dict[str, str]) -> None
                 os.close(descriptor)  # the fork server's, which could end it and others
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        _reply(pipe, *_begin(limits))
+        try:
+            batched, folders = load(limits.functions, limits.remote)
+            _reply(pipe, (enclose(folders, bool(limits.remote)) if limits.enclosed else [], batched))
+        except BadInput as error:
+            _reply(pipe, None, str(error))
         while True:
-            name, arguments = pipe.recv()
-            if arguments is None:
-                resolve(name, limits.remote)
-                _reply(pipe)
-                continue
-            computing, by_clock = limits.seconds(arguments)
-            _limit_cpu(computing)
-            signal.setitimer(signal.ITIMER_REAL, by_clock + ORPHAN_S)
+            module, function, arguments = pipe.recv()
+            import_module(module)
+            _reply(pipe)
             try:
-                reply = resolve(name, limits.remote)(*arguments), ""
+                reply = function(*arguments), ""
             except MemoryError:
                 os._exit(1)  # this process cannot be trusted any more
             except BadReward as error:
                 reply = None, str(error)
             except BaseException as error:  # a value that the function returns may raise anything
                 reply = None, f"{type(error).__name__}: {error}"
-            signal.setitimer(signal.ITIMER_REAL, 0)
             _reply(pipe, *reply)
-
-
-def _begin(limits: Limits) -> tuple[Any, str]:
-    """Import the user's functions and confine this process. Return the walls that are absent and the batched
-    functions, and an error or "".
-    """
-    name = ""
-    try:
-        batched = {}
-        for name in limits.functions:
-            if (function := resolve(name, limits.remote)).batched:  # type: ignore[attr-defined]
-                batched[name] = function.grouped  # type: ignore[attr-defined]
-        folders = filter(None, map(folder_of, limits.functions))
-        return (enclose(folders, bool(limits.remote)) if limits.enclosed else [], batched), ""
-    except BadInput as error:
-        return [], str(error)
-    except BaseException as error:  # a user's own module may raise anything
-        return [], f"reward.custom: cannot import '{name.removeprefix(IMPORT)}' ({in_brief(error)}): correct its module"
 
 
 def _reply(pipe: Connection, result: Any = None, error: str = "") -> None:
     pipe.send_bytes(json.dumps([result, error[:1000]]).encode())
-
-
-def _limit_cpu(seconds: float) -> None:
-    """End this process once its threads have computed for another two deadlines."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used.ru_utime + used.ru_stime + 2 * seconds) + 1, hard))
 
 
 @cache
@@ -192,7 +156,6 @@ class Worker:
 
     The fork server imports math-verify once, so that a worker starts in some milliseconds.
 
-    restarts: how often the process was replaced
     absent: walls of `rewards.isolation` that this kernel lacks, each a sentence
     batched: its functions that take all samples of a group in one call, by name: whether they compare these
     """
@@ -200,20 +163,24 @@ class Worker:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._process: BaseProcess | None = None
-        self._prepared: set[str] = set()
         self._failures: int | None = None
         """Failures in a row; None before the first result."""
         self.absent: list[str] = []
         self.batched: dict[str, bool] = {}
-        self.restarts = -1
         self._start()
 
-    def run(self, name: str, *arguments: Any) -> Any:
-        """Run a function of `rewards.functions`. Raises Hung, Crashed or Failed."""
+    def run(self, function: Callable[..., Any], *arguments: Any, needs: str = "rewards") -> Any:
+        """Call a function of a module, after importing another one that it needs, for which no deadline pays. Raises
+        Hung, Crashed or Failed.
+        """
         for _ in range(ATTEMPTS):
             try:
-                self._prepare(name)
-                self._pipe.send((name, arguments))
+                if self._process is not None and self._pipe.poll():
+                    self.close()  # it has ended, or a function in it writes replies
+                if self._process is None:
+                    self._start()
+                self._pipe.send((needs, function, arguments))
+                self._first_reply()
                 busy = self._wait(*self._limits.seconds(arguments))
                 if busy is None:
                     return self._result()
@@ -237,12 +204,9 @@ class Worker:
         if self._pipe.poll(deadline / 10):
             return None
         before = self._cpu_seconds()
-        waited = deadline / 10
-        while waited < by_clock:
-            step = deadline - waited if waited < deadline else deadline / 4
-            if self._pipe.poll(step):
+        for _ in range(round(4 * by_clock / deadline)):
+            if self._pipe.poll(deadline / 4):
                 return None
-            waited += step
             if self._cpu_seconds() - before >= BUSY * deadline:
                 return True
         return False
@@ -267,18 +231,8 @@ class Worker:
                 self.close()
         raise Failed(error)
 
-    def _prepare(self, name: str) -> None:
-        if self._process is not None and self._pipe.poll():
-            self.close()  # it has ended, or a function in it writes replies
-        if self._process is None:
-            self._start()
-        if name not in self._prepared:
-            self._pipe.send((name, None))
-            self._first_reply()
-            self._prepared.add(name)
-
     def _first_reply(self) -> Any:
-        """Return the worker's reply once it has prepared itself. Raises Crashed or Failed if it cannot."""
+        """Return the worker's reply once it has imported what it needs. Raises Crashed or Failed if it cannot."""
         if not self._pipe.poll(PREPARE_S):
             self.close()
             raise Crashed(f"was not imported within {PREPARE_S:.0f} s")
@@ -307,9 +261,7 @@ class Worker:
         self._process.start()
         theirs.close()
         self.absent, self.batched = self._first_reply()
-        self._prepared.clear()
         self._failures = None
-        self.restarts += 1
 
 
 def _set_timeouts(pipe: Connection) -> None:

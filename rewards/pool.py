@@ -4,7 +4,6 @@ import asyncio
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,12 +15,11 @@ from typing import Any, Self, TypeVar
 from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
-from conf.schema.reward import RemoteConfig
-from rewards.functions import COMPARE, IMPORT, READABLE, REASONING_GYM
-from rewards.generators import EXACT, NUMBER, VALUE, same_text, same_values
+from rewards import user_function
+from rewards.generators import EXACT, NUMBER, same_text, score_entry
 from rewards.killable_worker import Crashed, Failed, Hung, Limits, NoResult, Worker
-from rewards.user_function import BadReward, number
 from rewards.verify import decide, verdict
+from rewards.verify.comparison import compare, readable
 from rewards.verify.text.extraction import BOX, boxed, extract
 from rewards.verify.text.spelling import plain
 from rewards.weighted_sum import RewardFunction
@@ -66,15 +64,14 @@ class VerifierPool:
             for network in (False, True):
                 parts = [part for part in config.custom if part.network is network]
                 if parts:
-                    count = callers(config.remote, workers) if network else workers
-                    limits = [limits_of(config, *parts, part=(number, count)) for number in range(count)]
-                    self._theirs |= dict.fromkeys(limits[0].functions, WorkerSet(worker_for_functions, limits))
+                    count = min(workers, config.remote.concurrency) if network else workers
+                    theirs = WorkerSet(worker_for_functions, [limits_of(config, *parts, share=1 / count)] * count)
+                    self._theirs |= dict.fromkeys((part.function for part in parts), theirs)
         except BadInput:
             self._close()
             raise
         self._known: dict[bytes, Any] = {}  # the oldest first
         self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
 
     @property
     def absent_walls(self) -> list[str]:
@@ -82,21 +79,10 @@ class VerifierPool:
         return self._verifiers.workers[0].absent
 
     @property
-    def health(self) -> dict[str, int]:
-        """Counts since the start: worker calls, remembered results, hung and crashed calls, workers replaced."""
-        counts = {name: self._counts[name] for name in ("calls", "remembered", "hung", "crashed")}
-        restarts = sum(worker.restarts for each in self._sets for worker in each.workers)
-        return {**counts, "restarts": restarts}
-
-    @property
     def _ranks(self) -> bool:
         """Whether a part of the reward is of all responses to a problem."""
-        names = (IMPORT + part.function for part in self._reward.config.custom if part.weight)
+        names = [part.function for part in self._reward.config.custom if part.weight]
         return any(self._theirs[name].batched.get(name, False) for name in names)
-
-    @property
-    def _sets(self) -> "set[WorkerSet]":
-        return {self._verifiers, *self._theirs.values()}
 
     def verify(self, gold: str, response: str, grader: str = "") -> Verdict:
         """Verify one response. Blocks; safe from any thread. grader: see `actors.messages.Problem`."""
@@ -131,27 +117,30 @@ class VerifierPool:
             together(self.scores(part.function, problem, texts) for part in custom),
         )
         partial, rewards = self._ranks and len(texts) == 1, list[Reward]()
-        for place, (sample, found) in enumerate(zip(samples, verdicts, strict=True)):
+        for sample, judged, *values in zip(samples, verdicts, *scores, strict=True):
             parts, failure, complaint = dict[str, float](), None, ""
-            for part, values in zip(custom, scores, strict=True):
-                if isinstance(value := values[place], NoResult):
+            for part, value in zip(custom, values, strict=True):
+                if isinstance(value, NoResult):
                     failure, complaint = value.status, f"'{part.function}' {value}, on problem {problem.id}"
                 else:
                     parts[part.name] = value
-            rewards.append(replace(self._reward(sample, found, parts, failure, complaint), partial=partial))
+            rewards.append(replace(self._reward(sample, judged, parts, failure, complaint), partial=partial))
         return rewards
 
     async def scores(self, function: str, problem: Problem, responses: Sequence[str]) -> list[float | NoResult]:
         """Call a user's function for the responses to a problem. A NoResult continues a sentence after its name."""
-        name = IMPORT + function
-        theirs = self._theirs[name]
-        parts = [responses] if name in theirs.batched else [[text] for text in responses]
-        return [*chain.from_iterable(await together(theirs.do(self._attempt, name, problem, part) for part in parts))]
+        theirs = self._theirs[function]
+        parts = [responses] if function in theirs.batched else [[text] for text in responses]
+        calls = (theirs.do(self._attempt, theirs, function, problem, part) for part in parts)
+        return [*chain.from_iterable(await together(calls))]
 
-    def _attempt(self, name: str, problem: Problem, responses: Sequence[str]) -> list[float | NoResult]:
+    def _attempt(
+        self, theirs: "WorkerSet", function: str, problem: Problem, responses: Sequence[str]
+    ) -> list[float | NoResult]:
+        arguments = problem.prompt, [*responses], problem.gold, problem.columns
         try:
-            found = self._call(name, problem.prompt, [*responses], problem.gold, problem.columns)
-            return [checked(found[place]) for place in range(len(responses))]
+            results = self._run(theirs, user_function.call, function, *arguments)
+            return [checked(results[place]) for place in range(len(responses))]
         except NoResult as error:
             return [error] * len(responses)
         except (TypeError, LookupError):  # the function has written a reply to the pipe itself
@@ -159,7 +148,7 @@ class VerifierPool:
 
     def _compare(self, gold: str, answer: str) -> Status:
         try:
-            return Status(self._call(COMPARE, gold, answer))
+            return Status(self._call(compared, gold, answer))
         except NoResult as error:
             return error.status
         except ValueError:
@@ -170,21 +159,20 @@ class VerifierPool:
         given = (answer or "").strip().strip("$").strip()
         if not given:
             return Status.UNPARSABLE
-        if gold and (same_text(gold, given) or (grader == VALUE and same_values(gold, given))):
+        if gold and same_text(gold, given):
             return Status.CORRECT
-        if grader == EXACT and NUMBER.fullmatch(gold):
-            return decide(gold, given, self._compare)
-        if grader in (EXACT, VALUE):
-            return Status.WRONG
+        if grader == EXACT:
+            return decide(gold, given, self._compare) if NUMBER.fullmatch(gold) else Status.WRONG
         try:
-            return Status.CORRECT if self._call(REASONING_GYM, grader, given) is True else Status.WRONG
+            full = self._call(score_entry, grader, given, needs="reasoning_gym") is True
+            return Status.CORRECT if full else Status.WRONG
         except NoResult as error:
             return error.status
 
     def _check_gold(self, gold: str, grader: str) -> bool:
         if grader:
             if not gold:
-                return grader not in (EXACT, VALUE)  # only the library knows the right answers
+                return grader != EXACT  # only the library knows the right answers
             return self.verify(gold, f"{BOX}{{{gold}}}", grader).status is Status.CORRECT
         answer = plain(gold)
         if answer.removeprefix("-").isdecimal():
@@ -192,45 +180,39 @@ class VerifierPool:
         if not answer or boxed(f"{BOX}{{{answer}}}") != answer:
             return False
         try:
-            return self._call(READABLE, answer)
+            return self._call(readable, answer)
         except NoResult:
             return False
 
-    def _call(self, name: str, *arguments: Any) -> Any:
-        """Run a function in a free worker and remember its result, except a user's. Raises NoResult."""
-        key = blake2b(repr((name, *arguments)).encode(), digest_size=16).digest()
-        remember = not name.startswith(IMPORT)
+    def _call(self, function: Callable[..., Any], *arguments: Any, needs: str = "rewards") -> Any:
+        """Call a function in a free worker of the verifier, and remember its result. Raises NoResult."""
+        key = blake2b(repr((function.__name__, *arguments)).encode(), digest_size=16).digest()
         with self._lock:
-            if key in self._known:
-                self._counts["remembered"] += 1
-                if self._known[key] is HANGS:
-                    raise Hung(busy=True)
-                return self._known[key]
-            self._counts["calls"] += 1
-        free = self._theirs.get(name, self._verifiers).free
-        worker = free.get()
-        try:
-            result = worker.run(name, *arguments)
-        except NoResult as error:
+            result = self._known.get(key)
+        if result is None:
+            try:
+                result = self._run(self._verifiers, function, *arguments, needs=needs)
+            except Hung as error:
+                if not error.busy:
+                    raise
+                result = HANGS
             with self._lock:
-                self._counts["hung" if isinstance(error, Hung) else "crashed"] += 1
-            if isinstance(error, Hung) and error.busy and remember:
-                self._remember(key, HANGS)
-            raise
-        finally:
-            free.put(worker)
-        if remember:
-            self._remember(key, result)
+                self._known[key] = result
+                if len(self._known) > REMEMBERED:
+                    del self._known[next(iter(self._known))]
+        if result is HANGS:
+            raise Hung(busy=True)
         return result
 
-    def _remember(self, key: bytes, result: Any) -> None:
-        with self._lock:
-            self._known[key] = result
-            if len(self._known) > REMEMBERED:
-                del self._known[next(iter(self._known))]
+    def _run(self, workers: "WorkerSet", function: Callable[..., Any], *arguments: Any, needs: str = "rewards") -> Any:
+        worker = workers.free.get()
+        try:
+            return worker.run(function, *arguments, needs=needs)
+        finally:
+            workers.free.put(worker)
 
     def _close(self) -> None:
-        for each in self._sets:
+        for each in {self._verifiers, *self._theirs.values()}:
             each.close()
 
     def __enter__(self) -> Self:
@@ -265,31 +247,35 @@ async def together(work: Iterable[Awaitable[T]]) -> list[T]:
     return await asyncio.gather(*work)
 
 
+def compared(gold: str, answer: str) -> Status:
+    """Return the status of an answer: wrong if a library raises, so that no policy learns to make it raise."""
+    try:
+        return compare(gold, answer)
+    except MemoryError:
+        raise
+    except Exception:
+        return Status.WRONG
+
+
 def checked(result: Any) -> float | NoResult:
     """Return a reward from a worker's reply, which a user's function may have written itself, or why it is none."""
     if result is None:
         return Hung(busy=False, limit="reward.remote.deadline_s")
     try:
-        return Failed(result) if isinstance(result, str) else number(result)
-    except BadReward as error:
+        return Failed(result) if isinstance(result, str) else user_function.number(result)
+    except user_function.BadReward as error:
         return Failed(str(error))
 
 
-def callers(remote: RemoteConfig, workers: int) -> int:
-    """Return the number of workers that share the limits of calls, each with one call at a time at least."""
-    return min(workers, remote.concurrency)
-
-
-def limits_of(config: RewardConfig, *parts: CustomRewardConfig, part: tuple[int, int] = (0, 1)) -> Limits:
+def limits_of(config: RewardConfig, *parts: CustomRewardConfig, share: float = 1.0) -> Limits:
     """Return the limits of a worker for users' functions, all with the network or none, or without one for the
-    verifier. part: the worker's number among so many that share the limits of calls.
+    verifier. share: the worker's share of the limits of calls.
     """
     remote = None
     if any(part.network for part in parts):
-        number, count = part
-        at_once = (config.remote.concurrency + count - 1 - number) // count  # the first ones have the remainder
-        remote = replace(config.remote, concurrency=at_once, per_minute=config.remote.per_minute / count)
-    functions = tuple(IMPORT + part.function for part in parts)
+        at_once = int(config.remote.concurrency * share + 1e-9)
+        remote = replace(config.remote, concurrency=at_once, per_minute=config.remote.per_minute * share)
+    functions = tuple(part.function for part in parts)
     return Limits(config.deadline_s, config.memory_mib * MIB, config.sandbox or not parts, functions, remote)
 
 
@@ -300,10 +286,11 @@ def worker_for_functions(limits: Limits) -> Worker:
     except Failed as error:
         raise BadInput(str(error)) from None
     except (EOFError, OSError, Crashed) as error:
-        names = ", ".join(name.removeprefix(IMPORT) for name in limits.functions)
-        ended = f"cannot be imported, which ends its worker process: raise reward.memory_mib={limits.memory // MIB}, or"
-        what = f"{error}:" if isinstance(error, Crashed) else ended
-        raise BadInput(f"reward.custom: '{names}' {what} let its module do less at import") from error
+        cause = str(error) if isinstance(error, Crashed) else "ended its worker process at import"
+        raise BadInput(
+            f"reward.custom: '{', '.join(limits.functions)}' {cause}: let its module do less at import, or raise "
+            f"reward.memory_mib={limits.memory // MIB}"
+        ) from error
 
 
 @cache

@@ -1,5 +1,5 @@
 """Imported by the fork server, so that math-verify's first use is paid once for all workers."""
 
-from rewards.functions import COMPARE, resolve
+from rewards.pool import compared
 
-resolve(COMPARE, None)
+compared(r"\sqrt{2}", r"\frac{2}{\sqrt{2}}")

@@ -1,4 +1,4 @@
-"""A user's part of the reward, as a worker process calls it."""
+"""A user's part of the reward, as a worker process calls it, and its calls to other machines within limits."""
 
 import asyncio
 import importlib
@@ -15,7 +15,6 @@ from typing import Any
 
 from conf.errors import BadInput, in_brief
 from conf.schema.reward import RemoteConfig
-from rewards.calls import Calls, Final, Late
 
 HERE = Path(__file__).parent
 
@@ -31,19 +30,75 @@ GROUP = "samples"
 SAID = 500
 """Most characters of a failure."""
 
+PAUSES_S = (1.0, 2.0, 4.0)
+"""Pauses before further attempts, unless the server asks for longer ones."""
+
+BUSY = (408, 425, 429)
+"""Statuses of HTTP below 500 after which another attempt may succeed."""
+
+MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
+"""Errors that another attempt would raise again."""
+
 Result = float | str | None
 """A reward, the failure that there is instead, or None where a deadline has passed."""
 
 
-class BadReward(Final):
+class Late(TimeoutError):
+    """A call was not over by its deadline."""
+
+
+class BadReward(Exception):
     """A user's function did not return a reward. The text continues a sentence that begins with the function's name."""
 
 
-def find(key: str, reference: str) -> Callable[..., Any]:
-    """Import `module.path:function`, also from the working directory. Raises BadInput, naming the key.
+class Calls:
+    """Makes calls within limits, in one event loop."""
 
-    Call it where no signal arrives: in a worker process, or in another thread than the main one.
-    """
+    def __init__(self, limits: RemoteConfig) -> None:
+        self._limits = limits
+        self._free = asyncio.Semaphore(limits.concurrency)
+        self._next = 0.0
+
+    async def run(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Return the result of a call, which is repeated after errors that may pass. Raises Late at the
+        deadline of all attempts together, or the last error.
+        """
+        async with self._free:
+            now = asyncio.get_running_loop().time()
+            turn = max(self._next, now)
+            self._next = turn + 60 / self._limits.per_minute
+            await asyncio.sleep(turn - now)
+            try:
+                async with asyncio.timeout(self._limits.deadline_s) as deadline:
+                    return await self._attempts(call)
+            except TimeoutError:
+                if deadline.expired():
+                    raise Late from None
+                raise
+
+    async def _attempts(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        for pause_s in PAUSES_S:
+            try:
+                return await call()
+            except (BadReward, *MISTAKES):
+                raise
+            except Exception as error:
+                response = getattr(error, "response", None)  # of openai, httpx and requests
+                status = getattr(response, "status_code", 500)
+                if status < 500 and status not in BUSY:
+                    raise
+                asked = getattr(response, "headers", {}).get("retry-after", "")
+            await asyncio.sleep(max(pause_s, float(asked) if asked.isdecimal() else 0.0))
+        return await call()
+
+
+def most_seconds(limits: RemoteConfig, calls: int) -> float:
+    """Return the most seconds that so many calls take together."""
+    return -(-calls // limits.concurrency) * limits.deadline_s + calls * 60 / limits.per_minute
+
+
+def find(key: str, reference: str) -> Callable[..., Any]:
+    """Import `module.path:function`, also from the working directory. Raises BadInput, naming the key."""
     module, _, name = reference.partition(":")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
@@ -51,7 +106,7 @@ def find(key: str, reference: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module), name)
     except BadInput:
         raise
-    except BaseException as error:  # a user's own module may raise anything
+    except (Exception, SystemExit) as error:
         raise BadInput(
             f"{key}: cannot import '{reference}' ({in_brief(error)}): give module.path:function, importable from {here}"
         ) from error
@@ -120,16 +175,8 @@ class UserFunction:
 
     async def _gathered(self, calls: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
         """Make calls at the same time. Return their values and errors."""
-
-        async def made(call: Callable[[], Awaitable[Any]]) -> Any:
-            try:
-                return await (self._calls.run(call) if self._calls else call())
-            except asyncio.CancelledError:
-                raise
-            except BaseException as error:  # SystemExit, too, as in `attempted`
-                return error
-
-        return await asyncio.gather(*map(made, calls), return_exceptions=True)
+        made = (self._calls.run(call) if self._calls else call() for call in calls)
+        return await asyncio.gather(*made, return_exceptions=True)
 
     def _result(self, value: Any) -> Result:
         if isinstance(value, MemoryError):
@@ -140,6 +187,32 @@ class UserFunction:
             return number(value)
         except BadReward as error:
             return str(error)[:SAID]
+
+
+_loaded: dict[str, UserFunction] = {}
+
+
+def load(references: Sequence[str], remote: RemoteConfig | None) -> tuple[dict[str, bool], list[Path]]:
+    """Import functions into this process. Return which are batched, each with whether it compares, and their folders.
+
+    Raises BadInput for one that cannot be imported, or called as a part of the reward.
+    """
+    folders = []
+    for reference in references:
+        try:
+            _loaded[reference] = UserFunction(reference, remote)
+            if file := getattr(sys.modules[reference.partition(":")[0]], "__file__", None):
+                folders.append(Path(file).parent)
+        except BadInput:
+            raise
+        except BaseException as error:  # a user's own module may raise anything
+            raise BadInput(f"reward.custom: cannot import '{reference}' ({in_brief(error)}): correct it") from error
+    return {name: function.grouped for name, function in _loaded.items() if function.batched}, folders
+
+
+def call(reference: str, *arguments: Any) -> list[Result]:
+    """Call a function that is loaded."""
+    return _loaded[reference](*arguments)
 
 
 def attempted(call: Callable[[], Any]) -> Any:

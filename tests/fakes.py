@@ -328,10 +328,6 @@ class FakeVerifier(Remote):
         self.seconds_of: Callable[[Group], float] = lambda _: seconds
         self.rewards_of: Callable[[Group], tuple[Reward, ...]] = half_right
 
-    async def health(self) -> dict[str, int]:
-        await self.travel()
-        return {"hung": 0, "restarts": 0}
-
     async def score(self, group: Group) -> Group:
         await self.travel(self.seconds_of(group))
         return replace(group, rewards=self.rewards_of(group)[: len(group.samples)])
@@ -351,9 +347,6 @@ class FrailVerifier(Frail, FakeVerifier):
 
     async def score(self, group: Group) -> Group:
         return await self.unless_dead(super().score(group))
-
-    async def health(self) -> dict[str, int]:
-        return await self.unless_dead(super().health())
 
     async def revive(self) -> None:
         await super().revive()

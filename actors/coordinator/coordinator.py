@@ -278,12 +278,11 @@ class Coordinator:
         figures = await self._busy("sync", self._adopt(stats.adapter, batch))
         self._folder.drop_adapters(keep=self._publisher.needed)
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
-        health = await self._stopping.within_grace(self._run.verifier.health())
         self._budget.expect("update", self._clock.now() - started - waited)
         return {
             **comparison,
             **stats.metrics,
-            **describe_batch(batch, health),
+            **describe_batch(batch),
             **figures,
             "time/learn": accumulated - started + stepped - checked - waited,
             "time/step": stepped - checked - waited,

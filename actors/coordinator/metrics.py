@@ -50,7 +50,7 @@ class Standing:
         )
 
 
-def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
+def describe_batch(batch: Batch) -> dict[str, float]:
     by_source: dict[str, list[Group]] = {}
     for group in batch.groups:
         by_source.setdefault(group.problem.source, []).append(group)
@@ -67,7 +67,6 @@ def describe_batch(batch: Batch, health: dict[str, int]) -> dict[str, float]:
         "groups/zero_variance": figures["zero_variance"],
         **{f"verify/{status}": figures[status] for status in Status},
         "tokens/generated": sum(group.tokens for group in batch.groups),
-        **{f"verify/{name}": count for name, count in health.items()},
         **{f"source/{name}/{key}": n for name in by_source if name for key, n in _figures(by_source[name]).items()},
     }
 

@@ -265,7 +265,7 @@ def _from_hub(name: str, revision: str, patterns: list[str]) -> Path:
                 get_cached_repo_tree(name, revision=revision)  # without it, nothing says whether files are missing
                 return Path(snapshot_download(name, local_files_only=True, **wanted))
         try:
-            newest("model", name, revision)
+            newest(name, revision)
         except HubAway:
             return Path(snapshot_download(name, local_files_only=True, **wanted))
         return Path(snapshot_download(name, **wanted))
@@ -284,8 +284,8 @@ def _from_hub(name: str, revision: str, patterns: list[str]) -> Path:
     raise BadInput(f"model.path={name}: {fault}")
 
 
-def newest(kind: str, name: str, branch: str | None = None) -> str:
-    """Return the commit of the newest revision of a `model` or `dataset`, OWNER/NAME, or of a branch, tag or commit.
+def newest(name: str, branch: str | None = None) -> str:
+    """Return the commit of the newest revision of a model, OWNER/NAME, or of a branch, tag or commit.
 
     Raises HubAway, BadInput for a token that no request can carry, and huggingface_hub's RevisionNotFoundError,
     RepositoryNotFoundError and its subclass GatedRepoError.
@@ -296,8 +296,8 @@ def newest(kind: str, name: str, branch: str | None = None) -> str:
         raise BadInput("HF_TOKEN: this token of the Hugging Face Hub holds characters that no token has; copy it again")
     utils.logging.set_verbosity_error()  # our message says it
     try:
-        ask = partial(getattr(HfApi(), f"{kind}_info"), name, revision=branch, timeout=HUB_TIMEOUT_S)
-        revision: str = in_thread(2 * HUB_TIMEOUT_S, ask).sha
+        ask = partial(HfApi().model_info, name, revision=branch, timeout=HUB_TIMEOUT_S)
+        revision = in_thread(2 * HUB_TIMEOUT_S, ask).sha or ""
         if not re.fullmatch(PIN, revision):
             raise ValueError(revision)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):

@@ -93,7 +93,7 @@ class DataConfig:
     """Seconds to wait for the Hub in total."""
     eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE)
     """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training
-    sources, with their near duplicates."""
+    sources."""
     contamination: str = setting(
         "drop",
         "our choice: a result on problems that were trained on says nothing",
@@ -101,8 +101,7 @@ class DataConfig:
         affects="split training",
     )
     """Treatment of training problems that are near duplicates of held-out ones: the same numbers in half of the same
-    words, or with the same answer, if that is no chance. drop filters those of eval_source and eval.benchmarks, and
-    keeps those within the training sources together, to train on or held out; report_only counts and lists them."""
+    words, or with the same answer, if that is no chance. drop filters them; report_only counts and lists them."""
     problem_field: str = setting("", "our choice: one of the usual names", follows="data.source")
     """Column of the problem; guessed when empty."""
     answer_field: str = setting("", "our choice: one of the usual names", follows="data.source")

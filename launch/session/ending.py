@@ -11,6 +11,7 @@ from pathlib import Path
 from actors.coordinator.budget import FINISH_MARGIN_S
 from actors.coordinator.context import Outcome, RunRequest, summarise
 from actors.formats import counted, duration, money
+from actors.models.prompts import reminder
 from actors.runtime.process import after
 from actors.storage.checkpoints import version_of
 from actors.storage.documents import LedgerRecord, RunSummary
@@ -21,7 +22,6 @@ from conf.command import as_typed, near
 from conf.schema import Call, Config
 from conf.settings import settings
 from launch.session.admission import budget_shortage, ends_at_zero, enough_budget
-from rewards.problems.chat import reminder
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 

@@ -26,7 +26,7 @@ from launch.plan.measurements import plan_measured
 from launch.plan.plan import Plan, Problems
 from launch.plan.refusal import check_plan
 from launch.session.admission import begin
-from rewards.problems.loading import USED, write_listing
+from rewards.problems.loading import OVERLAP_KEPT, write_listing
 from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
 from rewards.problems.sources import GENERATED
 
@@ -135,7 +135,7 @@ def problem_counts(problems: ProblemSet, config: Config) -> str:
         repeated = sum(numbers.pop(reason, 0) for reason in (DUPLICATE, NO_MATCH, SHOWN))
         distinct = len(problems.all)
         said += f", all {distinct} distinct ones of {distinct + repeated:,} generated"
-    fate = {reason: "used" if reason in USED else "filtered" for reason in numbers}
+    fate = {reason: "used" if reason == OVERLAP_KEPT else "filtered" for reason in numbers}
     return said + "".join(f"; {counted(count, 'row')} {fate[why]}: {why}" for why, count in numbers.items())
 
 

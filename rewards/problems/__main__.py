@@ -39,9 +39,6 @@ from rewards.verify.text.spelling import plain
 
 SAMPLES = 3
 
-ENOUGH = 100
-"""Number of held-out problems that can show a gain of about ten points."""
-
 
 @command("problems", __doc__)
 def main(arguments: list[str]) -> int:
@@ -67,8 +64,6 @@ def main(arguments: list[str]) -> int:
         own = sorted(len(one.prompt_ids) for one in problems.train if one.source == name)
         held = sum(one.source == name for one in problems.heldout)
         say(f"  {name}: {len(own)} to train on, {held} held out; prompts of {own[len(own) // 2]} tokens at the median")
-    if len(problems.heldout) < ENOUGH:
-        say(f"With fewer than {ENOUGH} held-out problems, only a large gain can be shown")
     for reason, count in problems.filtered_counts.items():
         say(f"  {count:6} {reason}")
     if problems.filtered:
@@ -81,8 +76,6 @@ def main(arguments: list[str]) -> int:
         say(f"Warning: {count} reference answers such as {gold!r} are read as {reading}")
     lengths = sorted(len(problem.prompt_ids) for problem in problems.train)
     say(f"Prompts: {lengths[len(lengths) // 2]} tokens at the median, {lengths[-1]} at most")
-    if problems.train[0].prompt.rstrip().endswith("<think>"):
-        say("The chat template opens <think> itself: responses start inside it")
     for problem in problems.train[:SAMPLES]:
         of = problem.source and f" of {problem.source}"
         say(f"\n--- a training problem{of}, reference answer {problem.gold!r}\n{problem.prompt}")

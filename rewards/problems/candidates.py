@@ -7,21 +7,15 @@ from typing import Any
 
 from actors.messages import FilteredRow, Problem, ProblemSet, Sample
 from actors.models.files import stop_token_ids
+from actors.models.prompts import control_tokens, prompt_of
 from conf.errors import BadInput
 from conf.schema import Config
 from rewards.problems import sources
-from rewards.problems.chat import control_tokens
-from rewards.problems.loading import (
-    TRAIN_SEED,
-    prompt_of,
-    split_problems,
-    usable_problems,
-    with_columns,
-    without_overlaps,
-)
+from rewards.problems.loading import TRAIN_SEED, split_problems, usable_problems, with_columns, without_overlaps
 from rewards.problems.rows import (
     ANSWER_FIELDS,
     FINAL,
+    AnyProblem,
     RawProblem,
     as_text,
     choose_field,
@@ -68,12 +62,12 @@ def _with_examples(
     texts, known, candidates = {example.problem for example in shown}, {one.id: one for one in raw}, list[Problem]()
     for problem in train:
         if (one := known[problem.id]).text not in texts:
-            text, ids = prompt_of(one, shows[problem.source], tokenizer)
+            text, ids = prompt_of(one.turns[:-1], one.text, shows[problem.source], tokenizer)
             candidates += [replace(problem, prompt=text, prompt_ids=tuple(ids))] if len(ids) <= most else []
     return candidates
 
 
-def _with_solutions(heldout: Sequence[RawProblem], config: Config, tokenizer: Any) -> dict[Problem, Sample]:
+def _with_solutions(heldout: Sequence[AnyProblem], config: Config, tokenizer: Any) -> dict[Problem, Sample]:
     """Return the problems of the warm start's source that are not held out, each with the response to learn."""
     source, filtered = config.warm_start.source, list[FilteredRow]()
     same = {name: one for name, one in config.data.by_source.items() if one.source == source}

@@ -3,9 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
+from typing import NamedTuple
 
-from rewards.problems.rows import LAYOUT, RawProblem, normal
+from rewards.problems.rows import LAYOUT, AnyProblem, normal
 from rewards.problems.sources import progress
 from rewards.verify.text.words import CARDINALS
 
@@ -43,41 +44,56 @@ WORDS = {word: str(value) for word, value in CARDINALS.items() if value != 1}
 CALCULATION = re.compile(r"\D*\d[\d.]*(?:[-+*/^()]+\d[\d.]*)+\D*")
 """Pattern of a normal text whose numbers are all operands of one calculation."""
 
-Pieces = frozenset[tuple[object, ...]]
+
+class Pieces(NamedTuple):
+    """What problems are compared by.
+
+    keys: equal in copies and commuted problems, however many there are: the text, and of a single calculation its
+        numbers and answer
+    grams: words and symbols as they follow each other
+    words: each word with all the numbers and signs
+    whole: these with the answer, if they have DIGITS digits
+    """
+
+    keys: Sequence[object]
+    grams: frozenset[object]
+    words: frozenset[object]
+    whole: frozenset[object]
 
 
-def near_duplicates(some: Sequence[RawProblem], others: Sequence[RawProblem]) -> list[set[int]]:
+def near_duplicates(some: Sequence[AnyProblem], others: Sequence[AnyProblem]) -> list[set[int]]:
     """Return for each of some problems the indices of its copies and near duplicates in `others`.
 
     Near duplicates share half of their words and have the same numbers, or one has half of the other's text and no
     other numbers than it, or they have the same numbers and answer, which together tell them from other problems.
     Problems with different numbers are never near duplicates.
     """
-    pieces = [_pieces(one) for one in some]
-    holders: dict[object, list[int]] = {piece: [] for kinds in pieces for kind in kinds for piece in kind}
+    pieces = [pieces_of(one) for one in some]
+    holders: dict[object, list[int]] = {piece: [] for each in pieces for piece in chain(*each[1:])}
     same: dict[object, list[int]] = {}
-    for mine, one in enumerate(some):
-        for key in _keys(one):
+    for mine, each in enumerate(pieces):
+        for key in each.keys:
             same.setdefault(key, []).append(mine)
     found: list[set[int]] = [set() for _ in some]
     for index, other in enumerate(progress(others, "problems compared")):
-        for mine in chain(*(same.get(key, ()) for key in _keys(other))):
+        theirs = pieces_of(other)
+        for mine in chain(*(same.get(key, ()) for key in theirs.keys)):
             found[mine].add(index)
-        for piece in chain(*_pieces(other)):
+        for piece in chain(*theirs[1:]):
             if (known := holders.get(piece)) is not None and len(known) <= BOILERPLATE:
                 known.append(index)
-    for mine, (grams, words, whole) in enumerate(pieces):
-        found[mine].update(*(holders[each] for each in whole if len(holders[each]) <= BOILERPLATE))
-        for index, shared, size in _shared(grams, holders):
+    for mine, each in enumerate(pieces):
+        found[mine].update(*(holders[piece] for piece in each.whole if len(holders[piece]) <= BOILERPLATE))
+        for index, shared, size in _shared(each.grams, holders):
             if shared >= SHARE * size and _contained(some[mine].text, others[index].text):
                 found[mine].add(index)
-        for index, shared, size in _shared(words, holders):
-            if shared >= SHARE * max(size, len(_pieces(others[index])[1])):
+        for index, shared, size in _shared(each.words, holders):
+            if shared >= SHARE * max(size, len(pieces_of(others[index]).words)):
                 found[mine].add(index)
     return found
 
 
-def _shared(pieces: Pieces, holders: dict[object, list[int]]) -> Iterator[tuple[int, int, int]]:
+def _shared(pieces: frozenset[object], holders: dict[object, list[int]]) -> Iterator[tuple[int, int, int]]:
     """Yield the problems that share at least FEWEST pieces: index, number of shared ones, and of those that count."""
     telling = [piece for piece in pieces if len(holders[piece]) <= BOILERPLATE]
     for index, shared in Counter(index for piece in telling for index in holders[piece]).items():
@@ -97,67 +113,21 @@ def commuted(text: str) -> str:
     return SUM.sub(lambda found: "+".join(sorted(found[0].split("+"))), text)
 
 
-def _keys(one: RawProblem) -> list[object]:
-    """Return the keys of which one is equal in copies and commuted problems, however many there are: the text, and of a
-    single calculation its numbers and answer.
-    """
-    single = CALCULATION.fullmatch(TIMES.sub("*", normal(one.text)))
-    return [commuted(one.text), *(_arithmetic(one.text.casefold(), one.gold) if single else ())]
-
-
-def _pieces(one: RawProblem) -> tuple[Pieces, Pieces, Pieces]:
-    """Return a problem's words and symbols as they follow each other, each word with all its numbers and signs, and
-    these with the answer, if they have DIGITS digits.
-    """
+def pieces_of(one: AnyProblem) -> Pieces:
     text = LAYOUT.sub(" ", DRAWING.sub(" ", one.text.casefold()))
     pieces = PIECE.findall(text)
     figures = tuple(sorted(FIGURE.findall(TIMES.sub("*", text))))
     grams = frozenset(tuple(pieces[start : start + GRAM]) for start in range(len(pieces) - GRAM + 1))
-    whole = _arithmetic(text, one.gold, least=DIGITS)
-    return grams, frozenset((figures, piece) for piece in pieces if piece.isalpha()), whole
+    words = frozenset((figures, piece) for piece in pieces if piece.isalpha())
+    asked, answered = _spelled(text), _spelled(one.gold.casefold())
+    arithmetic = [(*sorted(asked), "=", *answered)] if answered and len(asked) > 1 else []
+    single = CALCULATION.fullmatch(TIMES.sub("*", normal(one.text)))
+    telling = sum(map(str.isdigit, chain(*asked, *answered))) >= DIGITS
+    keys = [commuted(one.text), *(arithmetic if single else [])]
+    return Pieces(keys, grams, words, frozenset(arithmetic if telling else []))
 
 
-def _arithmetic(text: str, answer: str, least: int = 0) -> Pieces:
-    """Return the numbers and signs of a text, and of its answer, in any spelling, as one piece; none if they have fewer
-    digits.
-    """
-    asked, answered = (
-        FIGURE.findall(TIMES.sub("*", PIECE.sub(lambda word: WORDS.get(word[0], word[0]), GROUPED.sub("", part))))
-        for part in (text, answer.casefold())
-    )
-    telling = answered and len(asked) > 1 and sum(map(str.isdigit, chain(*asked, *answered))) >= least
-    return frozenset([(*sorted(asked), "=", *answered)] if telling else ())
-
-
-def first_families(problems: Sequence[RawProblem], wanted: int) -> list[int]:
-    """Return, in order, the indices of at most `wanted` problems that have no near duplicate among the others.
-
-    The first problems are taken, each with its whole family of near duplicates; a family that does not fit is left.
-    """
-    taken: list[int] = []
-    decided: set[int] = set()
-    while len(taken) < wanted:
-        before = len(taken)
-        fresh = list(islice((index for index in range(len(problems)) if index not in decided), wanted))
-        families = _families(problems, fresh)
-        for first in fresh:
-            if first not in decided:
-                decided |= families[first]
-                if len(taken) + len(families[first]) <= wanted:
-                    taken += families[first]
-        if len(taken) == before:
-            break
-    return sorted(taken)
-
-
-def _families(problems: Sequence[RawProblem], start: list[int]) -> dict[int, set[int]]:
-    """Return the family of each of these problems: its near duplicates, theirs, and so on."""
-    families: dict[int, set[int]] = {}
-    compared: set[int] = set()
-    while start:
-        for one, others in zip(start, near_duplicates([problems[index] for index in start], problems), strict=True):
-            family = set().union({one}, *(families.get(other, {other}) for other in (one, *others)))
-            families |= dict.fromkeys(family, family)
-        compared.update(start)
-        start = [index for index in families if index not in compared]
-    return families
+def _spelled(text: str) -> list[str]:
+    """Return the numbers and signs of a text, in any spelling."""
+    digits = PIECE.sub(lambda word: WORDS.get(word[0], word[0]), GROUPED.sub("", text))
+    return FIGURE.findall(TIMES.sub("*", digits))

@@ -2,9 +2,9 @@
 
 import json
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from math import ceil
@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.messages import APART, Exam, FilteredRow, Problem, ProblemSet
+from actors.models.files import stop_token_ids
+from actors.models.prompts import control_tokens, prompt_of, render_prompt
 from actors.storage.files import replace_text
 from conf.catalogue import HELD_OUT, Benchmark
 from conf.errors import BadInput
 from conf.schema import Config, DataConfig
 from conf.settings import changed
+from rewards.killable_worker import Crashed, Failed, Hung, Limits, Worker
 from rewards.pool import VerifierPool
 from rewards.problems import sources
-from rewards.problems.chat import check_chat, control_tokens, render_prompt
-from rewards.problems.contamination import first_families, near_duplicates
-from rewards.problems.rows import EMPTY, NO_MATCH, RawProblem, distinct, filtered_row, raw_problems
+from rewards.problems.contamination import near_duplicates
+from rewards.problems.rows import EMPTY, NO_MATCH, AnyProblem, RawProblem, distinct, filtered_row, raw_problems
 from rewards.weighted_sum import RewardFunction
 
 Sourced = TypeVar("Sourced", Problem, RawProblem)
@@ -35,27 +37,60 @@ COLUMNS = ("problem_field", "answer_field")
 
 OVERLAP_FILTERED = "overlaps the held-out set"
 OVERLAP_KEPT = "overlaps the held-out set, but stays"
-ONE_SIDE = "near duplicate of a problem on the other side: kept together"
 OVERLAP_REPORTED = "overlaps the reported problems, chooses nothing"
 CHOSE = "chose the result of the run, or a near duplicate"
-USED = (OVERLAP_KEPT, ONE_SIDE)
-"""Reasons of rows that are used all the same."""
 
 BAD_GOLD = "reference answer does not verify"
 TOO_LONG = "prompt over rollout.max_prompt_tokens"
 CONTROL = "problem holds a special token of the model"
 
+RENDERING = Limits(deadline_s=2, memory=2**30)
+"""Limits for one prompt, which normally takes milliseconds, with transformers."""
+
+PROBES = ("What is 3 + 4?", "What is 5 + 6?")
+
 MOST_LISTED = 500
 """Listed rows per reason: a generator filters tens of thousands, which would be megabytes in every run."""
 
 REMEDIES = {
-    NO_MATCH: "give data.problem_pattern='', or one that matches",
+    NO_MATCH: "give another problem_pattern, or none",
+    OVERLAP_FILTERED: "give data.contamination=report_only",
     CONTROL: "take the model's special tokens out of the problems",
     TOO_LONG: "raise rollout.max_prompt_tokens",
     BAD_GOLD: "give answers that the grader can read (docs/reference/grading.md)",
-    EMPTY: "name the columns, as data.problem_field=NAME data.answer_field=NAME",
+    EMPTY: "name the columns (problem_field, answer_field)",
 }
 """Remedy if most rows are filtered for a reason."""
+
+
+_ended = set[str]()
+"""Templates, with their settings, that have ended: a worker has to import transformers, which takes a second or two."""
+
+
+def check_chat(config: Config, tokenizer: Any) -> None:
+    """Raise BadInput for a tokenizer without `model.stop_tokens`, or without a sound chat template, which is a foreign
+    program: it may fail, or never end.
+    """
+    path, data = config.model.path, config.data
+    if not tokenizer.chat_template:
+        raise BadInput(f"model.path: '{path}' has no chat template: choose an instruction-tuned model")
+    stop_token_ids(config.model, tokenizer)
+    template = repr((tokenizer.chat_template, data.chat_settings))
+    if template not in _ended:
+        with closing(Worker(RENDERING)) as worker:
+            try:
+                worker.run(render_prompt, (), PROBES[0], data, tokenizer)
+            except Failed:
+                pass  # it has ended, and is refused below
+            except (Hung, Crashed):
+                raise BadInput(
+                    f"model.path: the chat template of '{path}' does not end within {RENDERING.deadline_s} s and "
+                    f"{RENDERING.memory // 2**20} MiB: choose another model, or correct data.chat_settings"
+                ) from None
+    _ended.add(template)
+    first, second = (render_prompt((), probe, data, tokenizer) for probe in PROBES)
+    if first == second:
+        raise BadInput(f"model.path: the chat template of '{path}' omits the problem: choose another model")
 
 
 def load_problems(config: Config, tokenizer: Any) -> ProblemSet:
@@ -68,56 +103,43 @@ def load_held_out(config: Config, tokenizer: Any) -> ProblemSet:
     return load_problems(changed(config, {"eval.benchmarks": []}), tokenizer)
 
 
-def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[RawProblem], list[RawProblem]]:
-    """Load the problems to train on and to hold out, and both, with further ones, as their sources have them. Without a
-    tokenizer, problems have no prompt, and all count as usable.
+def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[RawProblem], list[AnyProblem]]:
+    """Load the problems to train on and to hold out. Return them; those of the training sources, as these have them;
+    and all that nothing may learn from. Without a tokenizer, problems have no prompt, and all count as usable.
 
     Problems are ordered by id, a shuffle that depends on their text alone. Held out are the first `eval.problems`, and
     with `validation.every` the next `validation.problems` (see `hold_out`), from data.eval_source if there is one, else
-    at most `eval.share` of all, with their near duplicates; data.size and `eval.benchmarks` do not change them. Every
-    gold answer verifies against its own boxed form, unless the reward weighs none. Raises BadInput for a source, field,
-    pattern or template that cannot be used, and if fewer problems remain than one update takes.
+    at most `eval.share` of all; data.size and `eval.benchmarks` do not change them. Training problems that overlap them
+    are filtered. Every gold answer verifies against its own boxed form, unless the reward weighs none. Raises BadInput
+    for a source, field, pattern or template that cannot be used, and if fewer problems remain than one update takes.
     """
     if tokenizer:
         check_chat(config, tokenizer)
-    filtered: list[FilteredRow] = []
-    held: tuple[list[RawProblem], list[RawProblem]] = [], []
-    known: dict[str, Problem] = {}
-    any_gold = not config.reward.weighs_answers
-    if config.eval.problems and config.data.eval_source:
-        raw = read_problems("data.eval_source", config.data.eval_source, config.data, EVAL_SEED, filtered)
-        known = by_id(usable_problems("data.eval_source", raw, config, tokenizer, filtered, any_gold))
-        if not known:
-            raise BadInput(
-                f"data.eval_source: '{config.data.eval_source}' has no usable problem ({filter_reasons(filtered)})"
-            )
-        held = hold_out("data.eval_source", [one for one in raw if one.id in known], config, filtered)
+    filtered, any_gold = list[FilteredRow](), not config.reward.weighs_answers
+    held: tuple[list[Problem], list[Problem]] = [], []
+    if apart := config.data.eval_source if config.eval.problems else "":
+        raw = read_problems("data.eval_source", apart, config.data, EVAL_SEED, filtered)
+        usable = usable_problems("data.eval_source", raw, config, tokenizer, filtered, any_gold)
+        if not usable:
+            raise BadInput(f"data.eval_source: '{apart}' has no usable problem ({filter_reasons(filtered)})")
+        held = hold_out("data.eval_source", usable, config, filtered)
     raw = read_all(config, filtered)
-    if known:
-        raw = without_overlaps(raw, [*chain(*held)], config.data.contamination, filtered)
     train = usable_problems(config.data.key, raw, config, tokenizer, filtered, any_gold)
-    if config.eval.problems and not config.data.eval_source:
-        known = by_id(train)
-        held = hold_out(config.data.key, [one for one in raw if one.id in known], config, filtered)
-        held_ids = {one.id for one in chain(*held)}
-        train = [problem for problem in train if problem.id not in held_ids]
-    reported = tuple(known[one.id] for one in held[0])
-    selection = tuple(replace(known[one.id], text=one.text) for one in held[1])
+    if config.eval.problems and not apart:
+        held = hold_out(config.data.key, train, config, filtered)
+        ids = {one.id for one in chain(*held)}
+        train = [one for one in train if one.id not in ids]
     asked = [load_benchmark(each, config, tokenizer, each.limit, held[1]) for each in config.eval.exams]
-    if apart := [one for each in asked for one in each.raw]:
-        rest = by_id(train)
-        kept = without_overlaps([one for one in raw if one.id in rest], apart, config.data.contamination, filtered)
-        train = [rest[one.id] for one in kept]
+    others: list[AnyProblem] = [*chain(*held), *chain(*(each.raw for each in asked))]
+    if others:
+        train = without_overlaps(train, others, config.data.contamination, filtered)
     train = limited(train, config.data)
-    check_number(Counter(one.source for one in train), len(reported) + len(selection), config, filtered)
+    check_number(Counter(one.source for one in train), sum(map(len, held)), config, filtered)
     exams = tuple(Exam(each.benchmark.name, each.benchmark.n, each.problems) for each in asked)
     numbers = {f"{of.benchmark.name}: {why}": n for of in asked for why, n in of.filtered_counts.items()}
+    reported, selection = map(tuple, held)
     problems = ProblemSet(tuple(train), reported, counts(filtered) | numbers, tuple(filtered), selection, exams=exams)
-    return problems, raw, [*chain(*held), *apart]
-
-
-def by_id(problems: Iterable[Problem]) -> dict[str, Problem]:
-    return {problem.id: problem for problem in problems}
+    return problems, raw, others
 
 
 @dataclass(frozen=True)
@@ -137,7 +159,7 @@ class BenchmarkProblems:
 
 
 def load_benchmark(
-    benchmark: Benchmark, config: Config, tokenizer: Any, limit: int | None = None, chose: Sequence[RawProblem] = ()
+    benchmark: Benchmark, config: Config, tokenizer: Any, limit: int | None = None, chose: Sequence[AnyProblem] = ()
 ) -> BenchmarkProblems:
     """Load the first `limit` problems of a benchmark, by id, without those that chose the policy to evaluate, and their
     near duplicates.
@@ -190,29 +212,27 @@ def with_columns(data: DataConfig, rows: Sequence[sources.Row]) -> DataConfig:
 
 
 def hold_out(
-    key: str, raw: list[RawProblem], config: Config, filtered: list[FilteredRow]
-) -> tuple[list[RawProblem], list[RawProblem]]:
+    key: str, problems: list[Problem], config: Config, filtered: list[FilteredRow]
+) -> tuple[list[Problem], list[Problem]]:
     """Return the held-out problems of a source: those that are reported, then those that choose the result.
 
     The reported ones do not depend on `validation`, where there are enough for both; otherwise both get fewer, in
     proportion. None of one is a near duplicate of the other's. key: the setting that names the source.
     """
     apart = key == "data.eval_source"
-    most = len(raw) if apart else int(len(raw) * config.eval.share)
+    most = len(problems) if apart else int(len(problems) * config.eval.share)
     reported, selecting = config.eval.problems, config.selecting
     if selecting and most < reported + selecting:
         reported = min(max(round(most * reported / (reported + selecting)), 1), most - 1)
         selecting = most - reported
-    shown = raw[:reported] if apart else _first(raw, min(reported, most), config, filtered)
+    reported = max(min(reported, most), 0)
+    shown, rest = problems[:reported], problems[reported:]
     if not selecting:
         return shown, []
-    ids = {one.id for one in shown}
-    rest = [one for one in raw if one.id not in ids]
     overlap = set().union(*near_duplicates(shown, rest))
     if apart:
         filtered += [filtered_row(key, OVERLAP_REPORTED, rest[index]) for index in sorted(overlap)]
-    free = [one for index, one in enumerate(rest) if index not in overlap]
-    choosing = free[:selecting] if apart else _first(free, selecting, config, filtered)
+    choosing = [one for index, one in enumerate(rest) if index not in overlap][:selecting]
     if not shown or not choosing:
         raise BadInput(
             f"validation.every={config.validation.every}: {key} holds out {most} problems, too few to choose the result"
@@ -221,50 +241,29 @@ def hold_out(
     return shown, choosing
 
 
-def _first(raw: list[RawProblem], number: int, config: Config, filtered: list[FilteredRow]) -> list[RawProblem]:
-    """Return the first training problems to hold out, each on one side with its near duplicates unless
-    `data.contamination` is report_only. List the training problems that would overlap held-out ones otherwise.
-    """
-    held = list(range(min(number, len(raw))))
-    overlap = set().union(*near_duplicates(raw[: len(held)], raw)).difference(held)
-    keep = config.data.contamination == "report_only"
-    reason = OVERLAP_KEPT if keep else ONE_SIDE
-    filtered += [filtered_row(config.data.key, reason, raw[index]) for index in sorted(overlap)]
-    if overlap and not keep and not (held := first_families(raw, len(held))):
-        raise BadInput(
-            f"{config.data.key}: all problems of '{config.data.origin}' have too many near duplicates to hold some out:"
-            " raise eval.problems or eval.share, or give data.contamination=report_only"
-        )
-    return [raw[index] for index in held]
-
-
 def check_number(of: Mapping[str, int], heldout: int, config: Config, filtered: Sequence[FilteredRow]) -> None:
     """Raise BadInput, with the setting to change, for fewer training problems than an update or a source needs.
 
     of: numbers of training problems by source.
     """
     train, needed, weights = sum(of.values()), config.learner.problems_per_update, config.data.weights
-    whole = sum(weights.values())
-    least = {name: ceil(needed * weight / whole - 1e-9) for name, weight in weights.items()}  # in an update
-    for name in least if train >= needed else ():
-        if of.get(name, 0) < least[name]:
+    for name, weight in weights.items() if train >= needed else ():
+        least = ceil(needed * weight / sum(weights.values()) - 1e-9)  # in an update
+        if of.get(name, 0) < least:
             own = filter_reasons([row for row in filtered if row.source == f"mixture.{name}"])
             raise BadInput(
                 f"data.mixture: {of.get(name, 0)} problems of '{name}' are left to train on ({own}), fewer than the "
-                f"{least[name]} of an update: use a larger source, lower its weight, eval.problems or eval.share, or "
-                "leave it out"
+                f"{least} of an update: use a larger source, lower its weight, eval.problems or eval.share, or leave it"
+                " out"
             )
     if train >= needed:
         return
-    reasons = Counter(row.reason for row in filtered if row.source != "eval_source" and row.reason not in USED)
+    reasons = Counter(row.reason for row in filtered if row.source != "eval_source" and row.reason != OVERLAP_KEPT)
     remedies = [REMEDIES[reason] for reason, count in reasons.most_common(1) if reason in REMEDIES and count >= train]
-    if config.data.mixture:  # a source has its own
-        remedies = [remedy.replace("data.", "") for remedy in remedies]
+    if heldout and not config.data.eval_source:
+        remedies.append("lower eval.problems or eval.share")
     if train:
         remedies.append(f"give learner.problems_per_update={train}")
-        most = train + heldout - config.selecting - needed
-        if heldout and not config.data.eval_source and most > 0:
-            remedies.append(f"eval.problems={most}")
     raise BadInput(
         f"{config.data.key}: '{config.data.origin}' leaves {train} training problems beside {heldout} held-out ones "
         f"({filter_reasons(filtered)}), fewer than learner.problems_per_update={needed}: "
@@ -303,13 +302,13 @@ def read_problems(key: str, source: str, data: DataConfig, seed: int, filtered: 
 
 
 def without_overlaps(
-    raw: list[RawProblem], heldout: Sequence[RawProblem], overlap: str, filtered: list[FilteredRow]
-) -> list[RawProblem]:
+    problems: list[Sourced], heldout: Sequence[AnyProblem], overlap: str, filtered: list[FilteredRow]
+) -> list[Sourced]:
     """Filter training problems that overlap held-out ones, or only list them if `overlap` is report_only."""
-    found = set().union(*near_duplicates(heldout, raw))
+    found = set().union(*near_duplicates(heldout, problems))
     reason = OVERLAP_FILTERED if overlap == "drop" else OVERLAP_KEPT
-    filtered += [filtered_row("data.source", reason, raw[index]) for index in sorted(found)]
-    return raw if overlap == "report_only" else [one for index, one in enumerate(raw) if index not in found]
+    filtered += [filtered_row("data.source", reason, problems[index]) for index in sorted(found)]
+    return problems if overlap == "report_only" else [one for i, one in enumerate(problems) if i not in found]
 
 
 def usable_problems(
@@ -320,12 +319,12 @@ def usable_problems(
     any_gold: whether any gold answer will do, as for a reward that weighs none: a user's function reads it.
     """
     if tokenizer is None:
-        return [Problem(one.id, "", (), one.gold, one.grader, source=one.source) for one in raw]
+        return [Problem(one.id, "", (), one.gold, one.grader, source=one.source, text=one.text) for one in raw]
     problems, controls, of = [], control_tokens(tokenizer), config.data.by_source
     kept: dict[int, int] = {}  # one object for each token id: a million prompts have a hundred million
     sound_ones = [True] * len(raw) if any_gold else golds_that_verify(raw, config)
     for one, sound in zip(sources.progress(raw, f"{key}: problems tokenized"), sound_ones, strict=True):
-        prompt, found = prompt_of(one, of.get(one.source, config.data), tokenizer)
+        prompt, found = prompt_of(one.turns[:-1], one.text, of.get(one.source, config.data), tokenizer)
         ids = tuple(kept.setdefault(token, token) for token in found)
         reason = ""
         if not sound:
@@ -338,20 +337,9 @@ def usable_problems(
             filtered.append(filtered_row(key, reason, one))
             continue
         fields = {**one.fields, "data_source": one.source} if config.data.mixture else one.fields
-        columns = {"columns": json.dumps(fields, default=lasting)} if config.reward.custom else {}
-        problems.append(Problem(one.id, prompt, ids, one.gold, one.grader, source=one.source, **columns))
+        columns = {"columns": json.dumps(fields, default=str)} if config.reward.custom else {}
+        problems.append(Problem(one.id, prompt, ids, one.gold, one.grader, source=one.source, text=one.text, **columns))
     return problems
-
-
-def lasting(value: Any) -> Any:
-    """Return a value that JSON lacks in a form that is the same in every process: sets sorted, without addresses."""
-    return sorted(map(str, value)) if isinstance(value, set | frozenset) else re.sub(" at 0x[0-9a-f]+", "", str(value))
-
-
-def prompt_of(one: RawProblem, data: DataConfig, tokenizer: Any) -> tuple[str, Sequence[int]]:
-    """Return the prompt of a problem, and its tokens."""
-    prompt = render_prompt(list(one.turns[:-1]), one.text, data, tokenizer)
-    return prompt, tokenizer(prompt, add_special_tokens=False)["input_ids"]  # the template has its special tokens
 
 
 def golds_that_verify(raw: Sequence[RawProblem], config: Config) -> list[bool]:
@@ -369,16 +357,14 @@ def counts(filtered: Sequence[FilteredRow]) -> dict[str, int]:
 
 def filter_reasons(filtered: Sequence[FilteredRow]) -> str:
     """Return how many rows were filtered, and why, as text."""
-    numbers = counts([row for row in filtered if row.reason not in USED])
+    numbers = counts([row for row in filtered if row.reason != OVERLAP_KEPT])
     return "filtered: " + (", ".join(f"{count} {reason}" for reason, count in numbers.items()) or "none")
 
 
 def write_listing(path: Path, filtered: Sequence[FilteredRow]) -> None:
     """Write the filtered rows, one JSON object per line, at most MOST_LISTED per reason."""
-    listed: Counter[str] = Counter()
-    lines = []
+    listed: dict[str, list[str]] = {}
     for row in filtered:
-        listed[row.reason] += 1
-        if listed[row.reason] <= MOST_LISTED:
-            lines.append(json.dumps(asdict(row)) + "\n")
+        listed.setdefault(row.reason, []).append(json.dumps(asdict(row)) + "\n")
+    lines = chain(*(rows[:MOST_LISTED] for rows in listed.values()))
     replace_text(path, "".join(lines))

@@ -8,11 +8,11 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from actors.messages import FilteredRow, Status
+from actors.messages import FilteredRow, Problem, Status
+from actors.models.prompts import Message
 from conf.errors import BadInput
 from conf.schema import DataConfig
 from rewards.problems import sources
-from rewards.problems.chat import Message
 from rewards.verify.comparison import decide_by_text
 from rewards.verify.text.extraction import BOX, boxed
 from rewards.verify.text.spelling import plain
@@ -25,15 +25,12 @@ FINAL = "####"
 
 LAYOUT = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])(?![A-Za-z])|\$|\\[\[\]()]|~")
 
-FLOAT = re.compile(r"(?i)[+-]?(nan|inf|(\d+(\.\d*)?|\.\d+)e[+-]?\d+)")
-
 WHOLE = re.compile(r"(?s)(.*)")
 
 SHOWN_CHARACTERS = 200
 """Characters of a filtered row that its listing keeps."""
 
 EMPTY = "empty problem or answer"
-NOT_FINITE = "reference answer is NaN or infinite"
 NO_MATCH = "no match for data.problem_pattern"
 SHOWN = "one of data.few_shot"
 DUPLICATE = "duplicate"
@@ -67,13 +64,16 @@ class RawProblem(NamedTuple):
         return blake2b(self.text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+AnyProblem = Problem | RawProblem
+
+
 def normal(text: str) -> str:
     """Return a problem without case, white space and LaTeX layout, so that copies become equal."""
     text = LAYOUT.sub(" ", text.casefold()).replace("dfrac", "frac").replace("tfrac", "frac")
     return re.sub(r"\s+", "", text)
 
 
-def filtered_row(key: str, reason: str, one: RawProblem) -> FilteredRow:
+def filtered_row(key: str, reason: str, one: AnyProblem) -> FilteredRow:
     """Return the record of a filtered row. key: the setting that names its source."""
     source = f"mixture.{one.source}" if one.source else key.rpartition(".")[2]
     return FilteredRow(source, reason, one.text[:SHOWN_CHARACTERS], one.gold[:SHOWN_CHARACTERS])
@@ -115,14 +115,12 @@ def raw_problems(
         reason = ""
         if not text or not (gold or grader):
             reason = EMPTY
-        elif not grader and not_finite(fields.get(answer_field)):
-            reason = NOT_FINITE
         elif not part.text:
             reason = NO_MATCH
         elif part.text in shown:
             reason = SHOWN
         if reason:
-            filtered.append(filtered_row(key, reason, part if reason == SHOWN else one))
+            filtered.append(filtered_row(key, reason, one))
         else:
             yield part
 
@@ -141,20 +139,16 @@ def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], co
 
 
 def as_text(value: object) -> str:
-    """Return a field as text: strings, numbers, dates and lists of them; empty for anything else."""
+    """Return a field as text: strings, finite numbers, dates and lists of them; empty for anything else."""
     if isinstance(value, list):
         return ", ".join(map(as_text, value))
+    if isinstance(value, float) and not math.isfinite(value):
+        return ""
     if isinstance(value, Decimal):
         return f"{value:f}"
     if not isinstance(value, str | int | float | date | time) or isinstance(value, bool):
         return ""
     return str(value).strip().encode("utf-8", "replace").decode()  # lone surrogates are no characters
-
-
-def not_finite(value: object) -> bool:
-    """Whether a value is, or spells, an infinite number or NaN. Long integers are finite."""
-    text = as_text(value)
-    return FLOAT.fullmatch(text) is not None and not math.isfinite(float(text))
 
 
 def as_turns(value: object) -> tuple[Message, ...]:

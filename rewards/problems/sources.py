@@ -5,19 +5,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from actors.clock import in_thread
-from actors.models.files import HubAway, newest
 from conf.errors import BadInput, in_brief, nearest
 from conf.load import FOLDER
 from conf.parsing import checked, disguise_of, path_of, reason
 from conf.schema import DataConfig
 from rewards.generators import REFUSED, grader_of
-from rewards.killable_worker import PREPARE_S
 from rewards.user_function import find
 
 T = TypeVar("T")
@@ -40,23 +37,7 @@ def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
     key: the setting that names the source. seed: for a generator. Raises BadInput for one that cannot be read.
     """
     scheme, _, reference = source.partition(":")
-    rows: list[Row] = []
-
-    def fill() -> None:
-        for row in islice(_bounded(key, source, SCHEMES[scheme](key, reference, data, seed), data), data.scan):
-            rows.append(row)  # noqa: PERF402 — one by one, so that the other thread sees their number
-
-    if scheme != "import":
-        fill()
-        return rows
-    try:  # in a thread: a user's function may never yield, and a KeyboardInterrupt in it is its own
-        in_thread(None, fill, PREPARE_S, lambda: len(rows))
-    except TimeoutError:
-        what = f"gave no row for {PREPARE_S:g} s: make it faster, or use a file of its rows as file:PATH"
-        raise BadInput(f"{key}: '{reference}' {what}") from None
-    except GeneratorExit:  # its own: the end of reading raises none here
-        raise BadInput(f"{key}: '{reference}' raised GeneratorExit: correct it") from None
-    return rows
+    return [*islice(_bounded(key, source, SCHEMES[scheme](key, reference, data, seed), data), data.scan)]
 
 
 OF_RECIPES = Path("conf/recipes")
@@ -78,9 +59,6 @@ MOST_ROW_CHARACTERS = 2**20
 """Longest row, characters: longer than any model's context; a file without line ends is one row."""
 
 TOO_LONG = f"it has more than {MOST_ROW_CHARACTERS:,} characters"
-
-MOST_BYTES = {".json": 2**28, ".jsonl": 2**30, ".csv": 2**30, ".parquet": 2**30}
-"""Largest file whose rows are all read, bytes: in memory they take several times as much."""
 
 PARQUET_ROWS = 1024
 """Rows converted to Python objects at a time."""
@@ -127,45 +105,22 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
     named, _, revision = path.partition("@")
     owner, name, *config = named.split("/")
     repository, split = f"{owner}/{name}", split or "train"
-    away, most = [], data.scan or most_rows(data) + 1
+    most = data.scan or most_rows(data) + 1
 
     def load() -> list[Row]:
         import datasets
 
-        try:
-            if not os.path.isdir(repository):  # the library prefers such a folder to the hub
-                newest("dataset", repository)
-        except HubAway as error:
-            away.append(f"the Hugging Face Hub {error}")
-        with offline() if away else nullcontext():  # the cache may have it; otherwise the library says so
-            how = {"split": split, "revision": revision or None, "streaming": data.scan is not None}
-            return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), most)]
+        how = {"split": split, "revision": revision or None, "streaming": data.scan is not None}
+        return [Row(fields) for fields in islice(datasets.load_dataset(repository, *config, **how), most)]
 
     try:
         return in_thread(data.hub_timeout_s, load, setting="data.hub_timeout_s")
-    except BadInput:
-        raise
     except Exception as error:  # the remedy is the same whatever the library raises
-        cause = (" ".join([*away, str(error)][0].split())[:300] or type(error).__name__).rstrip(".")
         raise BadInput(
-            f"{key}: cannot load split '{split}' of '{path}' from the Hugging Face Hub ({cause}): check the name and "
-            f"the connection, name a configuration as hub:OWNER/NAME/CONFIG, use a local copy as file:PATH, or for a "
-            f"gated data set accept its terms at https://huggingface.co/datasets/{repository} and set HF_TOKEN"
+            f"{key}: cannot load split '{split}' of '{path}' from the Hugging Face Hub ({reason(error)}): check the "
+            f"name and the connection, name a configuration as hub:OWNER/NAME/CONFIG, use a local copy as file:PATH, or"
+            f" for a gated data set accept its terms at https://huggingface.co/datasets/{repository} and set HF_TOKEN"
         ) from error
-
-
-@contextmanager
-def offline() -> Iterator[None]:
-    """Make the hub's libraries use only their caches; otherwise they retry for half a minute."""
-    import datasets
-    from huggingface_hub import constants
-
-    kept = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = kept
 
 
 def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
@@ -176,10 +131,7 @@ def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator
         raise BadInput(f"{key}: '{path}' has an unknown type: use one of {', '.join(READERS)}")
     if not os.path.isfile(path):
         raise BadInput(f"{key}: there is no file '{path}': give the path of an existing one")
-    number, size, most = 0, path.stat().st_size, MOST_BYTES[path.suffix]
-    if size > most and (data.scan is None or path.suffix == ".json"):
-        scan = "convert it to .jsonl" if path.suffix == ".json" else "give data.scan=N to use its first N rows"
-        raise BadInput(f"{key}: '{path}' has {size:,} bytes, more than the {most:,} that are read: {scan}")
+    number = 0
     try:
         if path.suffix != ".parquet" and (disguise := disguise_of(path)):
             raise BadInput(f"{key}: '{path}' is {disguise}: unpack it, or save it as {path.suffix} in UTF-8")
@@ -202,7 +154,7 @@ def row_of(fields: Any, where: str) -> dict[str, Any]:
         raise BadInput(f"{where}: {reason(error)}; repair it or leave it out") from None
 
 
-def read_reasoning_gym(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
+def read_gym(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
     """Yield the entries of a generator. Raises BadInput for one of `rewards.generators.REFUSED`."""
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
@@ -229,9 +181,9 @@ def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterat
     try:
         for fields in find(key, reference)(**data.parameters):
             yield Row(row_of(fields, f"{key}: a row of '{reference}'"))
-    except (BadInput, GeneratorExit):  # GeneratorExit: the reader has enough rows
+    except BadInput:
         raise
-    except BaseException as error:  # a user's own code may raise anything
+    except (Exception, SystemExit) as error:
         what = f"failed with {section_of(key)}.parameters={data.parameters} ({in_brief(error)})"
         raise BadInput(f"{key}: '{reference}' {what}: correct it") from error
 
@@ -278,15 +230,13 @@ def each_once(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-SCHEMES: dict[str, Callable[[str, str, DataConfig, int], Iterable[Row]]] = {
+Source = Callable[[str, str, DataConfig, int], Iterable[Row]]
+SCHEMES: dict[str, Source] = {
     "hub": read_hub,
     "file": read_file,
-    "reasoning_gym": read_reasoning_gym,
+    "reasoning_gym": read_gym,
     "import": read_import,
 }
-READERS: dict[str, Callable[[Path], Iterable[Any]]] = {
-    ".jsonl": read_jsonl,
-    ".json": read_json,
-    ".csv": read_csv,
-    ".parquet": read_parquet,
-}
+
+Reader = Callable[[Path], Iterable[Any]]
+READERS: dict[str, Reader] = {".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".parquet": read_parquet}

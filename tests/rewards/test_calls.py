@@ -4,8 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from conf.schema.reward import RemoteConfig
-from rewards.calls import Calls, most_seconds
-from rewards.user_function import BadReward
+from rewards.user_function import BadReward, Calls, most_seconds
 from tests.virtual_time import run_virtually
 
 

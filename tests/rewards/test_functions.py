@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
 import numpy
@@ -17,7 +18,6 @@ from actors.messages import Group, Problem, Status
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig, RewardConfig
 from rewards import killable_worker
-from rewards.functions import folder_of
 from rewards.pool import VerifierPool, check_functions, check_reward_functions
 from rewards.user_function import BadReward, UserFunction, number
 from rewards.weighted_sum import RewardFunction
@@ -36,13 +36,8 @@ Write = Callable[[str], str]
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Write:
     """Write a module of its own with a function `reward` of this source. Return the function's reference."""
     monkeypatch.syspath_prepend(str(tmp_path))
-
-    def write(source: str) -> str:
-        name = f"mine_{abs(hash((request.node.nodeid, source)))}"
-        (tmp_path / f"{name}.py").write_text(source)
-        return f"{name}:reward"
-
-    return write
+    name = f"mine_{abs(hash(request.node.nodeid))}"
+    return lambda source: f"{name}:reward" if (tmp_path / f"{name}.py").write_text(source) else ""
 
 
 def rewarding(reference: str, **settings: float) -> RewardFunction:
@@ -99,7 +94,6 @@ def group_of(source: str, *responses: str) -> Group:
         ("prompt, response, gold, *, level, missing=7", "level + missing", 10),
         ("prompt, response, gold, **columns", "len(columns)", 3),
         ("question, answer, gold, **columns", "len(columns)", 2),  # its own `answer` is the response
-        ("*everything, **columns", "len(everything) + len(columns)", 6),
     ],
 )
 def test_columns_reach_a_function_by_keyword(write: Write, parameters: str, expression: str, value: float) -> None:
@@ -108,9 +102,8 @@ def test_columns_reach_a_function_by_keyword(write: Write, parameters: str, expr
 
 
 def test_a_missing_column_is_named(write: Write) -> None:
-    part = UserFunction(write("def reward(prompt, response, gold, difficulty):\n    return 1\n"))
     with pytest.raises(BadReward, match=r"'difficulty'.*level"):
-        part("p", ["r"], "g", PROBLEM.columns)
+        UserFunction(write("def reward(prompt, response, gold, difficulty): ..."))("p", ["r"], "g", PROBLEM.columns)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +114,6 @@ def test_a_missing_column_is_named(write: Write) -> None:
         ("class Own(BaseException): pass\nraise Own('colour')\n", "Own: colour"),
         ("import os; os._exit(0)\n", "memory_mib"),
         ("while True: pass\n", "within 5 s"),
-        ("other = 1\n", "AttributeError"),
-        ("class Own:\n    __call__ = __signature__ = property(lambda self: 1 / 0)\nreward = Own()\n", "ZeroDivision"),
         ("__file__ = 3\ndef reward(prompt, response, gold):\n    return 1\n", "TypeError"),
     ],
 )
@@ -146,12 +137,8 @@ def test_a_users_module_does_nothing_to_this_process(write: Write) -> None:
     with pytest.raises(BadInput, match=reference):
         check_reward_functions(rewarding(reference), [PROBLEM])
     assert reference.partition(":")[0] not in sys.modules
-
-
-def test_a_function_may_be_in_a_module_without_a_file() -> None:
-    with pytest.raises(BadInput, match=r"builtins:eval.*TypeError"):
+    with pytest.raises(BadInput, match=r"builtins:eval.*TypeError"):  # a module without a file
         check_reward_functions(rewarding("builtins:eval"), [PROBLEM])
-    assert folder_of("import:builtins:eval") is None
 
 
 @pytest.mark.parametrize("value", [1, -2.5, True, numpy.float32(0.5), numpy.array(3.0), 1e6])
@@ -159,10 +146,7 @@ def test_numbers_of_any_kind_are_rewards(value: object) -> None:
     assert number(value) == float(value)  # type: ignore[arg-type]
 
 
-ARRAY = numpy.array([1.0, 2.0])
-
-
-@pytest.mark.parametrize("value", [None, (1.0, 2.0), [1.0], {}, "0.5", b"1", object(), ARRAY, math.nan, 1e308, 10**400])
+@pytest.mark.parametrize("value", [None, [1.0], "0.5", b"1", object(), numpy.ones(2), math.nan, 1e308, 10**400])
 def test_any_other_value_is_refused(value: object) -> None:
     with pytest.raises(BadReward) as refused:
         number(value)
@@ -174,58 +158,50 @@ def test_any_other_value_is_refused(value: object) -> None:
     [
         ("raise KeyError('colour')", "KeyError: 'colour'"),
         ("open('kept.txt', 'w')", "reward.sandbox=false"),
-        ("raise type('PermissionErrors', (Exception,), {})", "raised PermissionErrors"),
-        ("pass", "None"),
         ("import asyncio; return asyncio.sleep(0)", "async"),
-        ("import time; time.sleep(60)", "deadline_s"),
-        ("import os; os._exit(1)", "ended its process"),
     ],
 )
 def test_a_failing_function_is_named_at_the_start(write: Write, body: str, said: str) -> None:
     reference = write(f"def reward(prompt, response, gold):\n    {body}\n")
     with pytest.raises(BadInput) as refused:
-        check_reward_functions(rewarding(reference, deadline_s=0.2 if "sleep(60)" in body else 30.0), [PROBLEM])
+        check_reward_functions(rewarding(reference), [PROBLEM])
     assert all(words in str(refused.value) for words in (reference, said, PROBLEM.columns))
     assert ("sandbox=false" in str(refused.value)) == ("open" in body)
 
 
-@pytest.mark.parametrize("bad", [range(1), range(99, 100), range(40, 60)])
-def test_functions_are_tried_on_rows_spread_over_the_data(write: Write, bad: range) -> None:
+def test_functions_are_tried_on_rows_spread_over_the_data(write: Write) -> None:
     reference = write("def reward(prompt, response, gold, level):\n    return 1 / level\n")
-    problems = [replace(PROBLEM, columns=f'{{"level": {int(number not in bad)}}}') for number in range(100)]
+    problems = [replace(PROBLEM, columns=f'{{"level": {int(not 40 <= number < 60)}}}') for number in range(100)]
     with pytest.raises(BadInput, match="ZeroDivisionError"):
         check_reward_functions(rewarding(reference), problems)
 
 
-WRONG = r"\boxed{\sqrt{5}}"
+ATTACKS = """
+import json, multiprocessing.connection, os, sys
+def patch():
+    import rewards.verify.comparison as c, rewards.pool as g
+    c.compare = g.compare = g.compared = lambda *_: "correct"
+def write():
+    folder = "/proc/self/fd/"
+    pipe = next(int(n) for n in os.listdir(folder) if "socket" in os.path.realpath(folder + n))
+    multiprocessing.connection.Connection(pipe).send_bytes(json.dumps(["correct", ""]).encode())
+def reward(prompt, response, gold):
+    if response[0] in attacks:
+        attacks[response[0]]()
+    return 1.0
+attacks = {"p": patch, "w": write, "c": sys.modules.clear}
+"""
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [
-        "import rewards.verify.comparison as c, rewards.functions as g\n"
-        "    c.compare = g.compare = g.compared = lambda *_: 'correct'; g.resolve.cache_clear()",
-        "import os, json\n"
-        "    folder = '/proc/self/fd/'\n"
-        "    pipe = next(int(n) for n in os.listdir(folder) if 'socket' in os.path.realpath(folder + n))\n"
-        "    import multiprocessing.connection as m\n"
-        "    connection = m.Connection(pipe); connection.send_bytes(json.dumps(['correct', '']).encode())",
-        "import sys; sys.modules.clear()",
-    ],
-    ids=["patches the verifier", "writes to the pipe", "clears the modules"],
-)
-def test_a_function_cannot_answer_for_the_verifier(write: Write, attack: str) -> None:
-    reference = write(
-        f"def reward(prompt, response, gold):\n    if 'attack' in response:\n        attack()\n    return 1.0\n"
-        f"def attack():\n    {attack}\n"
-    )
-    right = r"\boxed{\frac{8}{\sqrt{4}}}"
-    asked = [WRONG, right, "attack " + WRONG, *[WRONG.replace("5", str(n)) for n in range(20, 25)], right]
-    problem = Problem("id", "prompt", (1,), r"\sqrt{16}")
-    with VerifierPool(rewarding(reference), workers=1) as pool:
+def test_a_function_cannot_answer_for_the_verifier(write: Write) -> None:
+    right, wrong = r"\boxed{\frac{8}{\sqrt{4}}}", (rf"\boxed{{\sqrt{{{n}}}}}" for n in count(17))
+    problem, asked = Problem("id", "prompt", (1,), r"\sqrt{16}"), [next(wrong), right]
+    for attack in "pwc":
+        asked += [attack + next(wrong), *islice(wrong, 5), right]
+    with VerifierPool(rewarding(write(ATTACKS)), workers=1) as pool:
         given = list(pool.rewards_all((problem, sample(text)) for text in asked))
     assert [reward.verdict.status is Status.CORRECT for reward in given] == [text == right for text in asked]
-    assert given[-1].parts["reward"] == 1.0
+    assert [reward.parts["reward"] for text, reward in zip(asked, given, strict=True) if text == right] == [1.0] * 4
 
 
 def test_a_ruined_worker_is_replaced(write: Write) -> None:
@@ -266,16 +242,11 @@ def test_functions_may_wait_and_see_the_whole_group(
         ("def one: return 0.0 if response else os._exit(0)", [False, True], "ended its process"),
         ("def one: return 0.0 if response else time.sleep(600)", [False, True], "deadline_s"),
         ("def all: return [1.0]", [True, True], "2 numbers"),
-        ("def all: return 'text'", [True, True], "2 numbers"),
-        ("def all: return [1.0, float('nan')]", [False, True], "nan"),
         ("def all: return ['high', 1.0]", [True, False], "str"),
-        ("def all: return [1.0, 2.0][len(samples) - 3]", [True, True], "2 numbers"),
         ("def all: raise KeyError('colour')", [True, True], "line 1"),
-        ("async def one: return 1 / len(response)", [False, True], "line 1"),
         ("async def one: time.sleep(0 if response else 600)", [True, True], "deadline_s"),
         ("async def all: await asyncio.sleep(600)", [True, True], "deadline_s"),
         ("async def all: raise SystemExit(1)", [True, True], "SystemExit"),
-        ("def all: return [Odd(), 1.0]", [True, False], "Odd"),
         ("def all: return Odd()", [True, True], "KeyboardInterrupt"),
         ("async def all: [one.cancel() for one in asyncio.all_tasks()]", [True, True], "CancelledError"),
     ],
@@ -293,9 +264,8 @@ def test_a_failure_masks_the_samples_that_it_concerns(
 
 
 def test_only_the_network_needs_async(write: Write) -> None:
-    parts = [CustomRewardConfig(write("def reward(samples): return samples"), network=True)]
     with pytest.raises(BadInput, match="async def"):
-        check_functions(RewardConfig(custom=parts))
+        check_functions(RewardConfig(custom=[CustomRewardConfig(write("def reward(samples): ..."), network=True)]))
 
 
 CALLS = """
@@ -314,21 +284,19 @@ async def reward(prompt, response, gold):
 """
 
 
-@pytest.mark.parametrize(("network", "status"), [(True, Status.UNPARSABLE), (False, Status.CRASH)])
-def test_only_a_function_that_asks_for_the_network_has_it(
-    write: Write, monkeypatch: pytest.MonkeyPatch, network: bool, status: Status
+def test_a_function_that_asks_for_the_network_has_it_and_nothing_else(
+    write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", "secret")
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Lengths) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         problem = replace(PROBLEM, gold=str(server.server_address[1]))
-        reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig(write(CALLS), network=network)]))
+        reward = RewardFunction(RewardConfig(custom=[CustomRewardConfig(write(CALLS), network=True)]))
         with VerifierPool(reward, workers=1) as pool:
             group = Group(0, problem, None, tuple(map(sample, ("a", "bb"))))
             rewards = asyncio.run(pool.score(group)).rewards
         server.shutdown()
-    assert [one.status for one in rewards] == [status] * 2
-    assert [one.parts["reward"] for one in rewards] == ([1.0, 2.0] if network else [0.0, 0.0])
+    assert [one.parts["reward"] for one in rewards] == [1.0, 2.0]
 
 
 class Lengths(socketserver.StreamRequestHandler):

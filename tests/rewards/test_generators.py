@@ -15,7 +15,7 @@ from reasoning_gym.factory import DATASETS
 from actors.messages import Status
 from conf.errors import BadInput
 from conf.schema import DataConfig, RewardConfig
-from rewards.generators import EXACT, REFUSED, RUN_THE_ANSWER, SCORED, VALUES, grader_of, same_text, same_values
+from rewards.generators import EXACT, REFUSED, RUN_THE_ANSWER, SCORED, grader_of, same_text
 from rewards.pool import VerifierPool
 from rewards.problems.sources import read
 from rewards.verify.text.extraction import extract
@@ -31,7 +31,7 @@ JUNK = (
     "1e999999999", "F999999999", "A+999999999",
 )  # fmt: skip
 
-FEW = ("chain_sum", "coin_flip", "complex_arithmetic", "game_of_life", "game_of_life_halting", "number_sorting")
+FEW = ("chain_sum", "game_of_life", "game_of_life_halting", "number_sorting")
 """Sets whose own scoring pays for junk or fails on it, and the quickstart's."""
 
 
@@ -83,19 +83,13 @@ def test_junk_earns_nothing_in_any_set(pool: VerifierPool, name: str) -> None:
     assert rewarded(pool, name, problems=3) == []
 
 
-def test_the_tables_name_sets_that_exist() -> None:
-    names = [*REFUSED, *VALUES, *SCORED]
-    assert len(names) == len(set(names))
-    assert set(names) <= DATASETS.keys()
-
-
 @pytest.mark.long
 def test_the_generators_that_run_answers_are_refused() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.rewards.attack", "generators"], stdout=subprocess.PIPE, check=True
     )
     attacked = json.loads(done.stdout.splitlines()[-1])
-    assert attacked.keys() == DATASETS.keys()
+    assert attacked.keys() == DATASETS.keys() >= {*REFUSED, *SCORED}
     assert {name for name, found in attacked.items() if found["evaluates"]} <= RUN_THE_ANSWER
     assert {name for name, found in attacked.items() if found["touches"]} == RUN_THE_ANSWER
 
@@ -104,7 +98,7 @@ def test_the_generators_that_run_answers_are_refused() -> None:
 def test_generators_without_safe_scoring_are_neither_used_nor_suggested(name: str) -> None:
     with pytest.raises(BadInput, match=rf"data\.eval_source: .*'{name}'") as refused:
         read("data.eval_source", f"reasoning_gym:{name}", DataConfig(), 0)
-    assert [other for other in REFUSED if other != name and other in str(refused.value).partition(name)[2]] == []
+    assert not [other for other in REFUSED if other != name and other in str(refused.value).partition(name)[2]]
 
 
 ANSWERS = yaml.safe_load((CASES / "generators.yaml").read_text(encoding="utf-8"))
@@ -120,19 +114,13 @@ def test_answers_are_compared_with_the_entrys_own(
 def test_the_library_accepts_another_solution(pool: VerifierPool) -> None:
     [entry] = reasoning_gym.create_dataset("graph_color", seed=5, size=1)
     colours = json.dumps({str(vertex): colour for vertex, colour in entry["metadata"]["possible_answer"].items()})
-    grader = grader_of("graph_color", {}, entry)
+    grader, broken = grader_of("graph_color", {}, entry), grader_of("jugs", {"no_such_field": 1}, {})
     assert pool.verify("", rf"\boxed{{{colours}}}", grader).status is Status.CORRECT
-
-
-def test_a_set_that_cannot_be_made_is_a_crash(pool: VerifierPool) -> None:
-    assert pool.verify("", r"\boxed{1}", grader_of("jugs", {"no_such_field": 1}, {})).status is Status.CRASH
+    assert pool.verify("", r"\boxed{1}", broken).status is Status.CRASH
 
 
 def test_an_entry_without_an_answer_needs_the_library(pool: VerifierPool) -> None:
     library = grader_of("graph_color", {}, {})
     golds = [("", EXACT), ("", library), ("1 " * 999, EXACT), ("{'s': '}['}", EXACT)]
     assert pool.check_golds(golds) == [False, True, False, False]  # the last two cannot be given in a box
-    assert not same_values("1", "1+")
-    assert not same_values("12", "1 2")
-    assert same_values("3.0 - 4.0i", "3-4i")
     assert not same_text("ab", "a b")

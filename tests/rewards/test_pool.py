@@ -1,8 +1,5 @@
 import asyncio
 import contextlib
-import multiprocessing
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -42,9 +39,11 @@ def pool() -> Iterator[VerifierPool]:
         yield pool
 
 
-def process_of(pool: VerifierPool) -> BaseProcess | None:
+def process_of(pool: VerifierPool) -> BaseProcess:
     """Return the process of a pool's only worker."""
-    return pool._verifiers.workers[0]._process
+    process = pool._verifiers.workers[0]._process
+    assert process is not None
+    return process
 
 
 def wait_until(condition: Callable[[], bool], within_s: float = 240.0) -> bool:
@@ -69,21 +68,9 @@ def group(*responses: str) -> Group:
     return Group(3, Problem("id", "prompt", (1,), GOLD), None, tuple(map(sample, responses)))
 
 
-def test_hung_answer_costs_its_deadline_and_not_the_pool(pool: VerifierPool) -> None:
-    verdict = pool.verify(GOLD, hanging())
-    assert (verdict.status, verdict.score) == (Status.TIMEOUT, 0)
-    assert verdict.milliseconds >= 1000
-    assert pool.verify(GOLD, normal()).status is Status.CORRECT
-
-
-@pytest.mark.parametrize("noticed", [True, False])
-def test_killed_idle_worker_is_replaced(pool: VerifierPool, noticed: bool) -> None:
+def test_killed_idle_worker_is_replaced(pool: VerifierPool) -> None:
     pool.verify(GOLD, normal())
-    worker = process_of(pool)
-    assert worker is not None
-    os.kill(worker.pid, signal.SIGKILL)
-    if noticed:
-        assert wait_until(lambda: worker not in multiprocessing.active_children())
+    process_of(pool).kill()
     assert pool.verify(GOLD, normal()).status is Status.CORRECT
 
 
@@ -92,9 +79,8 @@ def test_worker_killed_in_every_attempt_is_a_crash(pool: VerifierPool) -> None:
     thread = threading.Thread(target=lambda: statuses.append(pool.verify(GOLD, hanging()).status))
     thread.start()
     while thread.is_alive():
-        worker = process_of(pool)
-        if worker is not None and worker in multiprocessing.active_children():
-            os.kill(worker.pid, signal.SIGKILL)
+        with contextlib.suppress(AssertionError, AttributeError, ValueError):  # none runs at the moment
+            process_of(pool).kill()
         time.sleep(0.05)
     assert statuses == [Status.CRASH]
     assert pool.verify(GOLD, normal()).status is Status.CORRECT
@@ -107,6 +93,7 @@ def test_score_fills_in_rewards_in_order(pool: VerifierPool) -> None:
     assert statuses == [Status.CORRECT, Status.WRONG, Status.UNPARSABLE, Status.TIMEOUT]
     assert [reward.total for reward in scored.rewards] == pytest.approx([1.0, 0.2, 0.0, 0.0])
     assert [reward.masked for reward in scored.rewards] == [False, False, False, True]
+    assert scored.rewards[3].verdict.milliseconds >= 1000
     assert (scored.index, scored.problem, scored.samples) == (asked.index, asked.problem, asked.samples)
 
 
@@ -136,38 +123,21 @@ def test_golds_verify_against_themselves(pool: VerifierPool) -> None:
 
 ORPHAN = """
 import sys, threading
-from actors.messages import Problem
-from conf.schema import CustomRewardConfig, RewardConfig
-from conf.schema.reward import RemoteConfig
+from conf.schema import RewardConfig
 from rewards.pool import VerifierPool
 from rewards.weighted_sum import RewardFunction
-network = sys.argv[1] == "network"
-custom = [CustomRewardConfig("waits:reward", network=True)] if network else []
-reward = RewardFunction(RewardConfig(deadline_s=1.0, custom=custom, remote=RemoteConfig(deadline_s=3000.0)))
-pool = VerifierPool(reward, workers=2)
-given = ["import:waits:reward", Problem("", "", (), ""), ["a"]] if network else ["x^2+2x+1", sys.argv[1]]
-threading.Thread(target=pool._attempt if network else pool.verify, args=given, daemon=True).start()
+pool = VerifierPool(RewardFunction(RewardConfig(deadline_s=1.0)), workers=2)
+threading.Thread(target=pool.verify, args=["x^2+2x+1", sys.argv[1]], daemon=True).start()
 print("ready", flush=True)
 threading.Event().wait()
 """
 
 
-WAITS = """
-import asyncio
-async def reward(prompt, response, gold):
-    await asyncio.sleep(3000)
-"""
-
-
 @pytest.mark.long
-@pytest.mark.parametrize("response", [NORMAL, HANGS, "network"])
-def test_no_process_outlives_a_killed_parent(response: str, tmp_path: Path) -> None:
-    (tmp_path / "waits.py").write_text(WAITS)
+@pytest.mark.parametrize("response", [NORMAL, HANGS])
+def test_no_process_outlives_a_killed_parent(response: str) -> None:
     command = [sys.executable, "-c", ORPHAN, response]
-    known = {"PYTHONPATH": os.pathsep.join((os.environ.get("PYTHONPATH", ""), str(tmp_path)))}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | known
-    ) as parent:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
         assert len(running_in_session(parent.pid)) > 2

@@ -2,7 +2,6 @@ import pytest
 
 from actors.messages import Status, Verdict
 from conf.catalogue import reward_presets
-from conf.errors import BadInput
 from conf.load import load
 from conf.schema import Config, CustomRewardConfig, RewardConfig
 from conf.settings import changed
@@ -20,7 +19,6 @@ from tests.rewards.corpus import sample
         ("<think></think>4", False),
         ("</think>4", False),
         ("<think>2 + 2 4", False),
-        ("", False),
         ("4 <think>2 + 2</think> 4", False),
         ("<think>a</think>b</think>4", False),
         ("<think>a<think>b</think>4", False),
@@ -73,15 +71,6 @@ def test_a_users_parts_are_weighted_or_masked(timeout: str) -> None:
     failed = rewarding(sample("\\boxed{4}"), verdict(), {"tone": 0.0}, Status.CRASH)
     assert (failed.total, failed.status, failed.masked) == (0.0, Status.CRASH, timeout == "mask")
     assert failed.verdict == verdict()
-
-
-@pytest.mark.parametrize(
-    "setting",
-    ["reward.accuracy=1e308", "reward.custom=[{function: 'a:b', weight: -1e308}]"],
-)
-def test_absurd_weights_are_refused(setting: str) -> None:
-    with pytest.raises(BadInput, match=setting.partition("=")[0]):
-        load(["conf=quickstart", setting])
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ def group(source: str, *statuses: Status, length: int = 1) -> Group:
 
 def test_each_source_of_a_mixture_has_its_own_figures() -> None:
     mixed = group("a", Status.CORRECT, Status.WRONG), group("a", Status.UNPARSABLE, Status.TIMEOUT, length=3)
-    found = describe_batch(Batch(0, (*mixed, group("b", Status.CORRECT, Status.CORRECT))), {})
+    found = describe_batch(Batch(0, (*mixed, group("b", Status.CORRECT, Status.CORRECT))))
     a = {"groups": 2, "pass_rate": 1 / 3, "mean_length": 2, "zero_variance": 0.5}
     a |= {"correct": 1, "wrong": 1, "unparsable": 1, "timeout": 1, "crash": 0}
     assert {key.removeprefix("source/a/"): found[key] for key in found if key.startswith("source/a/")} == a
     assert (found["source/b/pass_rate"], found["source/b/zero_variance"]) == (1, 1)
-    assert not any(key.startswith("source/") for key in describe_batch(Batch(0, (group("", Status.WRONG),)), {}))
+    assert not any(key.startswith("source/") for key in describe_batch(Batch(0, (group("", Status.WRONG),))))
 
 
 @pytest.mark.parametrize(

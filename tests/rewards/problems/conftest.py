@@ -8,7 +8,6 @@ import pytest
 
 from conf.schema import Config
 from conf.settings import changed
-from rewards.problems import sources
 from tests.rewards.problems.rows import SUMS, Loader, write_jsonl
 
 HUB_CARD = """---
@@ -24,8 +23,6 @@ configs:
 """
 
 MODULE = """
-import time
-
 def sums(first, last):
     for i in range(first, last):
         yield {"problem": f"What is {i} + 1?", "answer": i + 1}
@@ -39,14 +36,7 @@ def strings():
     yield "1 + 1"
 
 def rude():
-    raise KeyboardInterrupt
-
-def gone():
-    raise GeneratorExit
-
-def silent():
-    while True:
-        time.sleep(1)
+    raise SystemExit(0)
 
 def all_of(rows):
     yield from rows
@@ -63,11 +53,6 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def loader(config: Config, byte_tokenizer: Any) -> Loader:
     return Loader(config, byte_tokenizer)
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "newest", lambda *_: "a commit")
 
 
 @pytest.fixture

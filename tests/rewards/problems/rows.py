@@ -26,10 +26,6 @@ def write_jsonl(path: Path, rows: Rows) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def write_json(path: Path, rows: Rows) -> None:
-    path.write_text(json.dumps(rows))
-
-
 def write_csv(path: Path, rows: Rows) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
@@ -44,9 +40,9 @@ def write_parquet(path: Path, rows: Rows) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
-WRITERS: dict[str, Callable[[Path, Rows], None]] = {
+WRITERS: dict[str, Callable[[Path, Rows], object]] = {
     "jsonl": write_jsonl,
-    "json": write_json,
+    "json": lambda path, rows: path.write_text(json.dumps(rows)),
     "csv": write_csv,
     "parquet": write_parquet,
 }

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from conf.catalogue import Benchmark, benchmarks, find_benchmarks
+from conf.catalogue import Benchmark, find_benchmarks
 from conf.errors import BadInput
 from conf.load import command_line, load
 from conf.schema import Config, SweepCommandLine
@@ -12,7 +12,6 @@ from rewards.problems.contamination import near_duplicates
 from rewards.problems.loading import (
     CHOSE,
     TRAIN_SEED,
-    BenchmarkProblems,
     load_benchmark,
     read_benchmark,
     read_problems,
@@ -32,15 +31,6 @@ def write(rows: Rows) -> Benchmark:
     return find_benchmarks(["file:benchmark.jsonl"])[0]
 
 
-def heldout(config: Config, tokenizer: Any, settings: dict[str, Any]) -> BenchmarkProblems:
-    return load_benchmark(find_benchmarks(["heldout"])[0], changed(config, settings), tokenizer, limit=4)
-
-
-def test_the_papers_benchmarks_are_known() -> None:
-    assert {"aime24", "aime25", "amc23", "math500", "gsm8k"} == benchmarks().keys()
-    assert find_benchmarks([benchmark.source for benchmark in benchmarks().values()])
-
-
 def test_benchmarks_use_the_recipes_template(config: Config, byte_tokenizer: Any) -> None:
     rows: Rows = [{"question": f"{a} + 1", "answer": f"because #### {a + 1}"} for a in range(8)]
     benchmark = write([*rows, {"question": "?", "answer": ""}])
@@ -57,7 +47,12 @@ def test_the_recipe_names_unusual_columns(config: Config, byte_tokenizer: Any) -
     benchmark = write([{"q": "1 + 1", "result": 2}])
     with pytest.raises(BadInput, match=r"data.problem_field: .*q, result"):
         load_benchmark(benchmark, config, byte_tokenizer)
-    config = changed(config, {"data.problem_field": "q", "data.answer_field": "result"})
+    with pytest.raises(BadInput, match="1 empty problem"):
+        load_benchmark(write([{"problem": "", "answer": "1"}]), config, byte_tokenizer)
+    benchmark, config = (
+        write([{"q": "1 + 1", "result": 2}]),
+        changed(config, {"data.problem_field": "q", "data.answer_field": "result"}),
+    )
     assert load_benchmark(benchmark, config, byte_tokenizer).problems[0].gold == "2"
 
 
@@ -74,15 +69,11 @@ def test_another_generator_has_none_of_the_parameters_of_the_training_source(
 
 
 def test_heldout_problems_are_the_recipes(config: Config, byte_tokenizer: Any) -> None:
-    settings = {"data.problem_pattern": "", "data.size": 20, "eval.problems": 10}
-    assert len(heldout(config, byte_tokenizer, settings).problems) == 4
+    [heldout] = find_benchmarks(["heldout"])
+    config = changed(config, {"data.problem_pattern": "", "data.size": 20, "eval.problems": 10})
+    assert len(load_benchmark(heldout, config, byte_tokenizer, limit=4).problems) == 4
     with pytest.raises(BadInput, match=r"eval\.problems=0"):
-        heldout(config, byte_tokenizer, {**settings, "eval.problems": 0})
-
-
-def test_a_benchmark_without_problems_is_refused(config: Config, byte_tokenizer: Any) -> None:
-    with pytest.raises(BadInput, match="1 empty problem"):
-        load_benchmark(write([{"problem": "", "answer": "1"}]), config, byte_tokenizer)
+        load_benchmark(heldout, changed(config, {"eval.problems": 0}), byte_tokenizer)
 
 
 def test_problems_that_chose_the_policy_are_filtered_and_counted(config: Config, byte_tokenizer: Any) -> None:

@@ -1,10 +1,8 @@
 from itertools import permutations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rewards.problems.contamination import first_families, near_duplicates
+from rewards.problems.contamination import near_duplicates
 from rewards.problems.rows import RawProblem
 
 TEXT = "How many of the first twenty numbers are neither even nor divisible by three or by seven, nor prime?"
@@ -25,43 +23,7 @@ def test_endless_drawings_take_linear_time(text: str) -> None:
     assert not alike(TEXT, text)
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (
-            "Tom has 3 apples and buys 4 more. How many apples does he have?",
-            "Tom owns 3 apples. He then purchases 4 apples. How many apples does he have now?",
-        ),
-        (
-            "A train goes 60 miles in 2 hours. What is its average speed in miles per hour?",
-            "What is the average speed, in miles per hour, of a train that goes 60 miles in 2 hours?",
-        ),
-    ],
-)
-def test_the_same_problem_in_other_words_is_found(one: str, other: str) -> None:
-    assert alike(one, other)
-    assert alike(other, one)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("Compute 3 - 4 + 2.", "Compute 3 - 2 + 4."),
-        ("Compute 12 / 2 * 3.", "Compute 12 / 3 * 2."),
-        ("Compute 2^3 * 5.", "Compute 2^5 * 3."),
-        ("Compute 2 * 3 + 4.", "Compute 2 * 4 + 3."),
-        ("What is the value of the sum 3 + 4 in base ten?", "What is the value of the sum 3 - 4 in base ten?"),
-        (
-            "A train goes 60 miles in 2 hours. What is its average speed in miles per hour?",
-            "A train goes 90 miles in 2 hours. What is its average speed in miles per hour?",
-        ),
-    ],
-)
-def test_another_problem_is_not_taken_for_the_same(one: str, other: str) -> None:
-    assert not alike(one, other)
-    assert not alike(other, one)
-
-
+TRAIN = "A train goes 60 miles in 2 hours. What is its average speed in miles per hour?"
 BILL = "Paul paid $1,200 for a sofa and $75 for each of four chairs. How much did he pay in all?"
 
 
@@ -76,9 +38,27 @@ BILL = "Paul paid $1,200 for a sofa and $75 for each of four chairs. How much di
         ("What is 2 + 3 + 4/5?", "What is 3 + 2 + 4/5?", (r"\frac{29}{5}", r"\frac{29}{5}"), True),
         ("Calculate (3 + 4) * 2.", "State the result: 3 + 4 * 2 =", ("14", "11"), False),
         (BILL, "Is 75 a fourth of 1200?", ("no", "no"), False),
+        (
+            "Tom has 3 apples and buys 4 more. How many apples does he have?",
+            "Tom owns 3 apples. He then purchases 4 apples. How many apples does he have now?",
+            ("", ""),
+            True,
+        ),
+        (
+            TRAIN,
+            "What is the speed, in miles per hour, of a train that goes 60 miles in 2 hours?",
+            ("", ""),
+            True,
+        ),
+        (TRAIN, TRAIN.replace("60", "90"), ("", ""), False),
+        ("Compute 3 - 4 + 2.", "Compute 3 - 2 + 4.", ("", ""), False),
+        ("Compute 12 / 2 * 3.", "Compute 12 / 3 * 2.", ("", ""), False),
+        ("Compute 2^3 * 5.", "Compute 2^5 * 3.", ("", ""), False),
+        ("Compute 2 * 3 + 4.", "Compute 2 * 4 + 3.", ("", ""), False),
+        ("What is the sum 3 + 4 in base ten?", "What is the sum 3 - 4 in base ten?", ("", ""), False),
     ],
 )
-def test_rewordings_are_found_by_the_same_numbers_and_the_same_answer(
+def test_the_same_problem_in_other_words_is_found_and_no_other(
     one: str, other: str, answers: tuple[str, str], same: bool
 ) -> None:
     assert alike(one, other, answers) == alike(other, one, answers[::-1]) == same
@@ -88,14 +68,6 @@ def test_numbers_that_many_problems_have_tell_none_of_them_apart() -> None:
     """As those of the instructions for an answer."""
     one, *others = (RawProblem(f"Is {name} a knight? Say 1000001 for yes.", "1000001") for name in "abcdefghijkl")
     assert [len(found) for found in near_duplicates([one], others)] == [0]
-
-
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), unique=True, max_size=40), st.integers(0, 20))
-def test_no_family_is_on_both_sides(sums: list[tuple[int, int]], wanted: int) -> None:
-    held = first_families([RawProblem(f"What is {one} + {two}?", str(one + two)) for one, two in sums], wanted)
-    others = set(range(len(sums))) - set(held)
-    assert not {frozenset(sums[index]) for index in held} & {frozenset(sums[index]) for index in others}
-    assert min(wanted - 1, len(sums)) <= len(held) <= wanted  # a pair may not fit in the last place
 
 
 def test_copies_and_commuted_problems_are_found_however_many_there_are() -> None:

@@ -19,14 +19,13 @@ from rewards.problems.loading import (
     CHOSE,
     CONTROL,
     MOST_LISTED,
-    ONE_SIDE,
     OVERLAP_FILTERED,
     OVERLAP_KEPT,
     OVERLAP_REPORTED,
     TOO_LONG,
     write_listing,
 )
-from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, NOT_FINITE, SHOWN
+from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, SHOWN
 from rewards.verify import verify
 from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows, texts, write_jsonl
 
@@ -73,11 +72,10 @@ def test_bad_rows_are_filtered_and_counted(loader: Loader) -> None:
         {"problem": [{"role": "user", "content": text} for text in ("<|im_start|>", "1 + 5?")], "answer": "6"},
         {"problem": "What is none?", "answer": math.nan},
         {"problem": "What is all?", "answer": math.inf},
-        {"problem": "What is much?", "answer": "-1e400"},
     ]
     good = {"problem": "What is 1/4 + 1/4?", "answer": r"Add the numerators: $\boxed{\frac{1}{2}}$."}
     problems = loader.load({"rollout.max_prompt_tokens": 80}, [*SUMS, *bad, good])
-    counts = {DUPLICATE: 1, CONFLICT: 2, EMPTY: 3, BAD_GOLD: 2, TOO_LONG: 1, CONTROL: 2, NOT_FINITE: 3}
+    counts = {DUPLICATE: 1, CONFLICT: 2, EMPTY: 5, BAD_GOLD: 2, TOO_LONG: 1, CONTROL: 2}
     assert problems.filtered_counts == counts
     assert len(problems.train + problems.heldout) == 30
     assert [p.gold for p in problems.train + problems.heldout if "1/4" in p.prompt] == [r"\frac{1}{2}"]
@@ -174,26 +172,6 @@ COMMUTED = [
 """36 sums, each in both orders."""
 
 
-@pytest.mark.parametrize(("treatment", "reason"), [("drop", ONE_SIDE), ("report_only", OVERLAP_KEPT)])
-def test_near_duplicates_within_a_source_are_counted_and_kept_on_one_side(
-    treatment: str, reason: str, loader: Loader
-) -> None:
-    problems = loader.load({"eval.problems": 30, "data.contamination": treatment}, COMMUTED)
-    sides = [
-        {frozenset(re.findall(r"\d", each.prompt)) for each in side} for side in (problems.train, problems.heldout)
-    ]
-    assert (len(problems.train), len(problems.heldout)) == (42, 30)
-    assert problems.filtered_counts[reason] > 10
-    assert len(sides[0] & sides[1]) == (0 if treatment == "drop" else problems.filtered_counts[reason])
-
-
-def test_a_common_phrase_is_no_overlap(loader: Loader) -> None:
-    rows = [{"problem": f"{LONG} Answer with one number: {i}", "answer": str(i)} for i in range(40)]
-    write_jsonl(Path("eval.jsonl"), rows[30:])
-    problems = loader.load(EVAL, rows[:30])
-    assert (len(problems.train), problems.filtered_counts) == (30, {})
-
-
 def test_filtered_rows_are_listed_for_every_reason(loader: Loader) -> None:
     filtered = loader.load(None, [*SUMS, {"problem": "What is open?", "answer": "3 +"}]).filtered
     many = [FilteredRow("source", DUPLICATE, "1 + 1", "2")] * (MOST_LISTED + 5)
@@ -255,19 +233,11 @@ def test_conversations_become_prompts_as_they_are(loader: Loader) -> None:
         ({"data.source": "file:rows.txt"}, ("data.source", "rows.txt", ".jsonl, .json, .csv, .parquet")),
         ({"data.source": "reasoning_gym:chain_sun"}, ("data.source", "'chain_sun'", "chain_sum")),
         ({"data.eval_source": "file:open.jsonl"}, ("data.eval_source", BAD_GOLD)),
-        ({"data.problem_pattern": "^never (.)"}, ("leaves 0 training problems", "data.problem_pattern=''")),
-        ({"data.answer_field": "nothing"}, ("leaves 0 training problems", "data.answer_field=NAME")),
+        ({"data.problem_pattern": "^never (.)"}, ("leaves 0 training problems", "problem_pattern")),
+        ({"data.answer_field": "nothing"}, ("leaves 0 training problems", "answer_field")),
         (
             {"eval.problems": 27, "eval.share": 1.0},
-            ("3 training", "27 held-out", "problems_per_update=4", "problems_per_update=3", "eval.problems=26"),
-        ),
-        (
-            {"eval.problems": 18, "eval.share": 1.0, "validation.every": 1, "validation.problems": 9},
-            ("3 training", "27 held-out", "problems_per_update=3", "eval.problems=17"),
-        ),
-        (
-            {"eval.problems": 18, "eval.share": 0.9, "validation.every": 1, "validation.problems": 27},
-            ("3 training", "27 held-out", "(filtered: none)", "problems_per_update=3, or use a larger"),
+            ("3 training", "27 held-out", "eval.share", "per_update=3"),
         ),
         ({"model.stop_tokens": ["<|im_end|>", "<|eot_id|>"]}, ("model.stop_tokens", "<|eot_id|>", "<|im_end|>")),
     ],
@@ -308,21 +278,23 @@ def test_problems_that_choose_are_others_than_those_that_report(
     assert problems.digests != without.digests
 
 
-@pytest.mark.parametrize("treatment", ["drop", "report_only"])
+@pytest.mark.parametrize(("treatment", "reason"), [("drop", OVERLAP_FILTERED), ("report_only", OVERLAP_KEPT)])
 @pytest.mark.parametrize("source", ["", "file:eval.jsonl"])
-def test_no_problem_that_chooses_is_a_near_duplicate_of_a_reported_one(
-    source: str, treatment: str, loader: Loader
-) -> None:
+def test_near_duplicates_are_on_one_side(source: str, treatment: str, reason: str, loader: Loader) -> None:
+    """With report_only, those of training problems stay; none that chooses the result is one of a reported problem."""
     write_jsonl(Path("eval.jsonl"), COMMUTED)
     settings = {"eval.problems": 20, "validation.every": 1, "validation.problems": 12, "data.eval_source": source}
-    rows = SUMS if source else COMMUTED
-    problems = loader.load({**settings, "data.contamination": treatment}, rows)
-    sides = [
-        {frozenset(re.findall(r"\d", each.prompt)) for each in side} for side in (problems.heldout, problems.selection)
-    ]
+    problems = loader.load({**settings, "data.contamination": treatment}, SUMS if source else COMMUTED)
+    train, heldout, selection = (
+        {frozenset(re.findall(r"\d", each.prompt)) for each in side}
+        for side in (problems.train, problems.heldout, problems.selection)
+    )
     assert (len(problems.heldout), len(problems.selection)) == (20, 12)
-    assert not sides[0] & sides[1]
+    assert not heldout & selection
     assert (OVERLAP_REPORTED in problems.filtered_counts) == bool(source)
+    if not source:
+        assert problems.filtered_counts[reason] > 10
+        assert bool(train & (heldout | selection)) == (treatment == "report_only")
 
 
 def test_one_held_out_problem_cannot_both_choose_and_report(loader: Loader) -> None:
@@ -392,8 +364,3 @@ def test_rows_of_a_source_are_saved_with_all_columns_into_a_new_file(
     for taken in ("kept.jsonl", "kept.csv", "nowhere/kept.jsonl"):
         assert main(["file:rows.jsonl", f"save={taken}"]) == 2
         assert f"save={taken}" in capsys.readouterr().err
-
-
-def test_the_list_of_filtered_rows_names_what_an_example_shows(loader: Loader) -> None:
-    settings = {"data.few_shot": [ExampleConfig("3 + 3", "6")], "data.problem_pattern": r"What is (.+)\?"}
-    assert [(row.reason, row.problem) for row in loader.load(settings).filtered] == [(SHOWN, "3 + 3")]

@@ -14,7 +14,7 @@ from conf.settings import changed
 from launch.plan.plan import Problems, count_problems
 from launch.session.preparation import problem_counts
 from rewards.problems.__main__ import main
-from rewards.problems.loading import ONE_SIDE, OVERLAP_FILTERED
+from rewards.problems.loading import OVERLAP_FILTERED
 from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY
 from tests.rewards.problems.rows import SUMS, Loader, Rows, write_jsonl
 
@@ -76,21 +76,13 @@ def test_copies_across_sources_count_once_in_the_first(loader: Loader) -> None:
     assert {one.source for one in problems.all if "3 + 3" in one.prompt} == {"sums"}
 
 
-@pytest.mark.parametrize("exam", [True, False])
-def test_near_duplicates_across_sources_stay_on_one_side(exam: bool, loader: Loader) -> None:
+def test_near_duplicates_across_sources_stay_on_one_side(loader: Loader) -> None:
     trains = [{"problem": LONG.format(60 * i, i), "answer": "60"} for i in range(2, 30)]
     twins = [{"text": f"<{LONG.format(60 * i, i)} Say it.>", "result": "60"} for i in range(2, 30)]
-    settings = {**mix(trains, twins), "rollout.max_prompt_tokens": 400}
-    if exam:
-        write_jsonl(Path("exam.jsonl"), [{"problem": f"Well: {LONG.format(300, 5)}", "answer": "60"}])
-        problems = loader.load({**settings, "data.eval_source": "file:exam.jsonl"})
-        assert problems.filtered_counts == {OVERLAP_FILTERED: 2}
-        assert sides(problems)[:2] == [{"sums": 27, "prod": 27}, {"": 1}]
-        return
-    problems = loader.load(settings)
-    assert sides(problems)[1] == {"sums": 5, "prod": 5}
+    problems = loader.load({**mix(trains, twins), "rollout.max_prompt_tokens": 400})
+    assert sides(problems)[1] == {"sums": 2, "prod": 8}
     numbers = [{re.findall(r"\d+", one.prompt)[0] for one in side} for side in (problems.train, problems.heldout)]
-    assert problems.filtered_counts[ONE_SIDE] > 0
+    assert problems.filtered_counts[OVERLAP_FILTERED] > 0
     assert not numbers[0] & numbers[1]
 
 

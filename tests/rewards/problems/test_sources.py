@@ -8,17 +8,12 @@ from typing import Any
 
 import pytest
 
-from actors.messages import APART, Status
-from actors.models.files import HubAway
+from actors.messages import APART
 from conf.catalogue import SOURCES
 from conf.errors import BadInput
-from conf.schema import Config, CustomRewardConfig, RewardConfig
-from conf.settings import changed
-from rewards.pool import VerifierPool
+from conf.schema import CustomRewardConfig
 from rewards.problems import sources
-from rewards.problems.loading import lasting
 from rewards.problems.rows import EMPTY
-from rewards.weighted_sum import RewardFunction
 from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows
 
 
@@ -28,20 +23,12 @@ def test_wrong_generator_parameters_are_refused(parameters: dict[str, Any], load
     loader.refuse(settings, "data.parameters", str(parameters), "ChainSumConfig")
 
 
-def test_unreachable_hub_is_asked_once_for_its_cache(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_fails_is_named(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    def away(*_: str) -> None:
-        raise HubAway("answers nonsense (ValueError)")
-
-    hub = {"data.source": "hub:owner/sums:test"}
-    monkeypatch.setattr(sources, "newest", away)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: SUMS if datasets.config.HF_HUB_OFFLINE else 1 / 0)
-    assert loader.load(hub) == loader.load()
-    assert not datasets.config.HF_HUB_OFFLINE
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: 1 / 0)
-    words = ("'owner/sums'", "'test'", "file:PATH", "huggingface.co/datasets/owner/sums")
-    loader.refuse(hub, "Hub answers nonsense (ValueError)", *words)
+    words = ("division by zero", "'owner/sums'", "'test'", "file:PATH", "huggingface.co/datasets/owner/sums")
+    loader.refuse({"data.source": "hub:owner/sums:test"}, *words)
 
 
 def test_hub_source_names_configuration_revision_and_split(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,20 +57,8 @@ def test_a_users_function_yields_rows(module: str, loader: Loader) -> None:
     assert {int(problem.gold) for problem in loader.load({**ALL, **source}).train} == set(range(4, 24))
 
 
-@pytest.mark.parametrize(
-    ("function", "said"),
-    [
-        ("nothing", "Attribute"),
-        ("strings", "object"),
-        ("rude", "Keyboard"),
-        ("gone", "Generator"),
-        ("silent", "no row"),
-    ],
-)
-def test_an_unusable_function_is_refused(
-    function: str, said: str, module: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sources, "PREPARE_S", 1.0)
+@pytest.mark.parametrize(("function", "said"), [("nothing", "Attribute"), ("strings", "object"), ("rude", "Exit")])
+def test_an_unusable_function_is_refused(function: str, said: str, module: str, loader: Loader) -> None:
     loader.refuse({"data.source": f"import:{module}:{function}"}, "data.source", f"{module}:{function}", said)
 
 
@@ -100,32 +75,6 @@ def test_digests_tell_answers_and_columns_apart_but_not_processes(loader: Loader
     begun, corrected, graded = (loader.load(custom, [row | change for row in SUMS]).digests for change in changes)
     assert not begun.items() & corrected.items()
     assert {part for part, _ in begun.items() & graded.items()} == {APART}
-    assert (lasting({"b", "a", "c"}), lasting(object())) == (["a", "b", "c"], "<object object>")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("generator", "parameters", "answers"),
-    [
-        (
-            "palindrome_generation",  # any palindrome of the letters is right, and the library pays a little for others
-            {"min_length": 8, "max_length": 8},
-            {"{0}": "correct", "{1}": "correct", "x{0}x": "wrong", "{2}": "wrong", "": "unparsable"},
-        ),
-        ("basic_arithmetic", {}, {"{0}": "correct", "+00{0}": "correct", "{0} or 3": "wrong", "x": "wrong"}),
-    ],
-)
-def test_generators_verify_their_answers(
-    generator: str, parameters: dict[str, int], answers: dict[str, str], byte_tokenizer: Any
-) -> None:
-    source = {"data.source": f"reasoning_gym:{generator}", "data.size": 4, "data.parameters": parameters}
-    loader = Loader(changed(Config(), {**ALL, **source, "rollout.max_prompt_tokens": 2000}), byte_tokenizer)
-    problem = next(problem for problem in loader.load().train if not problem.gold.startswith("-"))
-    half = problem.gold[:4]
-    with VerifierPool(RewardFunction(RewardConfig()), workers=1) as pool:
-        for answer, status in answers.items():
-            given = rf"\boxed{{{answer.format(problem.gold, half[::-1] + half, half)}}}"
-            assert pool.verify(problem.gold, given, problem.grader).status is Status(status), answer
 
 
 FORGED: Rows = [
@@ -143,12 +92,8 @@ def test_no_row_chooses_its_grader(source: str, module: str, loader: Loader) -> 
     problems = loader.load({"data.source": source, "data.parameters": parameters})
     assert problems == expected
     assert not any(problem.grader for problem in problems.train + problems.heldout)
-
-
-def test_an_oversized_file_is_read_in_part_or_refused(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sources.MOST_BYTES, ".jsonl", 100)
-    loader.refuse({}, "sums.jsonl", "data.scan")
-    assert len(loader.load({"data.scan": 20}).train) == 10
+    generated = loader.load({**ALL, "data.source": "reasoning_gym:palindrome_generation", "data.size": 5})
+    assert {json.loads(problem.grader)["generator"] for problem in generated.train} == {"palindrome_generation"}
 
 
 @pytest.mark.parametrize(("limit", "most"), [("MOST_ROWS", 100), ("MOST_CHARACTERS", 2000)])

@@ -1,0 +1,57 @@
+"""From a problem to the tokens of its prompt, by the model's chat template."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from actors.formats import counted
+from conf.errors import BadInput
+from conf.parsing import reason
+from conf.schema import Config, DataConfig
+
+Message = dict[str, str]
+
+FAILURES = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
+"""Errors that a template raises: jinja's own, and Python's for what it computes."""
+
+
+def render_prompt(turns: Sequence[Message], problem: str, data: DataConfig, tokenizer: Any) -> str:
+    """Return a problem's prompt. turns: the conversation before it. Raises BadInput for a template that fails."""
+    messages = list(turns)
+    if data.system is not None:
+        spoken = [message for message in messages if message["role"] != "system"]
+        messages = [{"role": "system", "content": data.system}, *spoken]
+    for example in data.few_shot:
+        messages.append({"role": "user", "content": data.template.replace("{problem}", example.problem)})
+        messages.append({"role": "assistant", "content": example.answer})
+    messages.append({"role": "user", "content": data.template.replace("{problem}", problem)})
+    try:
+        prompt: str = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False, **data.chat_settings
+        )
+    except FAILURES as error:
+        roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
+        raise BadInput(
+            f"model.path: the model's chat template refuses messages of {roles} ({reason(error)}): change data.system, "
+            f"data.few_shot or data.chat_settings={data.chat_settings}, or choose another model"
+        ) from None
+    return prompt
+
+
+def prompt_of(turns: Sequence[Message], problem: str, data: DataConfig, tokenizer: Any) -> tuple[str, Sequence[int]]:
+    """Return a problem's prompt as `render_prompt` does, and its tokens."""
+    prompt = render_prompt(turns, problem, data, tokenizer)
+    return prompt, tokenizer(prompt, add_special_tokens=False)["input_ids"]  # the template has its special tokens
+
+
+def control_tokens(tokenizer: Any) -> list[str]:
+    """Return the special tokens, such as those that mark turns: a problem must not contain them."""
+    return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+
+
+def reminder(config: Config) -> list[str]:
+    """Return a sentence on the few-shot examples of training, if there are any."""
+    most = max(len(data.few_shot) for data in config.data.by_source.values())
+    shown = f"Prompts in training began with {counted(most, 'few-shot example')} (data.few_shot)"
+    return [f"{shown}: without them the model may seem untrained."] if most else []
