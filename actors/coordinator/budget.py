@@ -29,19 +29,20 @@ MOST_EVALUATION = 1 / 4
 
 
 def evaluations_reserve(
-    total_s: float, policies: int, evaluate_s: float, exams_s: float, least_s: float = 0.0
+    total_s: float, policies: int, evaluate_s: float, benchmarks_s: float, least_s: float = 0.0
 ) -> float:
     """Return the seconds of a budget held back for the final evaluations of so many policies, one with benchmarks.
 
-    evaluate_s, exams_s: of the base model on the held-out problems, and on all benchmarks. least_s: of work beside them
+    evaluate_s, benchmarks_s: of the base model on the held-out problems, and on all benchmarks. least_s: of work while
+    they run.
     """
-    wanted_s = (EVALUATION_SAFETY + policies - 1) * evaluate_s + EVALUATION_SAFETY * exams_s
+    wanted_s = (EVALUATION_SAFETY + policies - 1) * evaluate_s + EVALUATION_SAFETY * benchmarks_s
     return min(max(wanted_s, least_s), MOST_EVALUATION * total_s)
 
 
-def enough_s(used_s: float, policies: int, evaluate_s: float, exams_s: float) -> float:
+def enough_s(used_s: float, policies: int, evaluate_s: float, benchmarks_s: float) -> float:
     """Return the smallest budget that holds so many seconds beside the reserve for the final evaluations."""
-    wanted_s = evaluations_reserve(math.inf, policies, evaluate_s, exams_s)
+    wanted_s = evaluations_reserve(math.inf, policies, evaluate_s, benchmarks_s)
     return min(used_s + wanted_s, used_s / (1 - MOST_EVALUATION))
 
 
@@ -92,9 +93,9 @@ class Budget:
     @property
     def evaluation_reserve(self) -> float:
         """Seconds held back for the final evaluations, during which the adapter is inspected. A benchmark has one."""
-        exams_s = sum(max(self._newest(step)) for step in self._durations if step.startswith("evaluate-"))
+        benchmarks_s = sum(max(self._newest(step)) for step in self._durations if step.startswith("evaluate-"))
         evaluate_s, inspect_s = max(self._newest("evaluate")), self.expected("inspect")
-        return evaluations_reserve(self.total, self._policies, evaluate_s, exams_s, inspect_s)
+        return evaluations_reserve(self.total, self._policies, evaluate_s, benchmarks_s, inspect_s)
 
     @property
     def evaluation_s(self) -> float:

@@ -20,7 +20,7 @@ from actors.errors import ActorDied, Halted, root_cause
 from actors.evaluation.evaluator import Evaluator, counted, part_of
 from actors.evaluation.samples import PolicySamples
 from actors.evaluation.statistics import known_rewards
-from actors.messages import AdapterRef, Exam
+from actors.messages import AdapterRef, EvaluationSet
 from actors.storage.checkpoints import version_of
 from actors.storage.documents import EventKind, Plasticity, PolicyScores
 from actors.storage.run_record import named
@@ -49,8 +49,8 @@ class Evaluations:
         self.plasticity: Plasticity | None = None
         self._run, self._saving, self._standing, self._prompts = run, saving, standing, prompts
         self._evaluator = Evaluator(run.config, run.metered("eval"), run.verifier, run.clock)
-        self._heldout = (Exam("", run.config.eval.n, run.problems.heldout),)
-        self._sets = (*self._heldout, *run.problems.exams)
+        self._heldout = (EvaluationSet("", run.config.eval.n, run.problems.heldout),)
+        self._sets = (*self._heldout, *run.problems.benchmarks)
         self._sample_s = 0.0  # seconds per sample of the last evaluation
 
     def begin(self, version: int) -> bool:
@@ -167,7 +167,7 @@ class Evaluations:
             if apart and self._left > self._round_s:
                 await self._evaluate("last", policy, self._heldout, self._left)
             if adapter:
-                await self._evaluate("final", adapter, self._run.problems.exams, self._left)
+                await self._evaluate("final", adapter, self._run.problems.benchmarks, self._left)
         except* ActorDied as deaths:  # no actor is restarted any more
             rest = "what was measured is kept; launch/evaluate.py can measure the rest"
             self._run.ledger.count("warnings/evaluation")
@@ -198,7 +198,7 @@ class Evaluations:
         return self._run.budget.expected("evaluate") / self._run.config.eval.n
 
     async def _evaluate(
-        self, policy: str, adapter: AdapterRef | None, sets: Sequence[Exam], seconds: float
+        self, policy: str, adapter: AdapterRef | None, sets: Sequence[EvaluationSet], seconds: float
     ) -> dict[str, PolicyScores]:
         """Evaluate a policy on sets without a result of it, in so many seconds together. Return the results by set.
 
@@ -221,38 +221,38 @@ class Evaluations:
         return found
 
     async def _measure(
-        self, policy: str, exam: Exam, adapter: AdapterRef | None, seconds: float
+        self, policy: str, target: EvaluationSet, adapter: AdapterRef | None, seconds: float
     ) -> PolicyScores | None:
         """Evaluate a policy on a set, or on its first problems if not even one round fits; None without any in time.
 
         A round that is not complete in time is dropped whole. No time is held back for a benchmark without a result.
         """
-        if not exam.problems or seconds <= 0:
+        if not target.problems or seconds <= 0:
             return None
-        folder, budget, name = self._run.folder, self._run.budget, named(policy, exam.name)
-        base = folder.evaluation(named("base", exam.name))
-        problems = exam.problems[: base.problems] if base else exam.problems
-        samples = PolicySamples(problems, exam.n, adapter)
-        round_s = budget.expected(named("evaluate", exam.name)) / exam.n or self._sample_s * len(problems)
+        folder, budget, name = self._run.folder, self._run.budget, named(policy, target.name)
+        base = folder.evaluation(named("base", target.name))
+        problems = target.problems[: base.problems] if base else target.problems
+        samples = PolicySamples(problems, target.n, adapter)
+        round_s = budget.expected(named("evaluate", target.name)) / target.n or self._sample_s * len(problems)
         waves = len(problems) / (self._run.max_running * self._run.config.rollout.samples_per_problem)
         at_once = part_of(len(problems), seconds, round_s or budget.expected("group") * max(waves, 1.0))
         await self._evaluator.evaluate(samples, at_once=at_once, seconds=seconds)
         if not (rows := counted(samples, at_once)):
-            if not exam.name:
-                budget.expect("evaluate", seconds * exam.n)
+            if not target.name:
+                budget.expect("evaluate", seconds * target.n)
             return None
         folder.write_rows(f"eval-{name}", [row for of_round in zip(*rows, strict=True) for row in of_round])
         return folder.write_evaluation(name, adapter.version if adapter else 0, samples.scores(rows))
 
-    def _miss(self, policy: str, exam: Exam, adapter: AdapterRef | None) -> None:
+    def _miss(self, policy: str, benchmark: EvaluationSet, adapter: AdapterRef | None) -> None:
         """Record that there was no time for a benchmark, and a budget that should hold all evaluations. An empty file
         of samples says that it was tried.
         """
         run, seconds = self._run, self._sample_s * sum(each.n * len(each.problems) for each in self._sets)
-        run.folder.write_rows(f"eval-{named(policy, exam.name)}", ())
+        run.folder.write_rows(f"eval-{named(policy, benchmark.name)}", ())
         start_s = run.ledger.record.start_s + run.budget.expected("group")
         whole_s = max(start_s + seconds / BASE_SHARE, seconds / MOST_EVALUATION, run.budget.total + 60)
         hint = f": budget.minutes={math.ceil(whole_s / 60)} should hold it" if seconds else ""
-        detail = f"there was no time to evaluate the {'trained' if adapter else 'base'} model on {exam.name}{hint}"
+        detail = f"there was no time to evaluate the {'trained' if adapter else 'base'} model on {benchmark.name}{hint}"
         version = adapter.version if adapter else 0
-        run.folder.append_event(version, EventKind.CUT_OFF, detail, f"evaluation on {exam.name}")
+        run.folder.append_event(version, EventKind.CUT_OFF, detail, f"evaluation on {benchmark.name}")

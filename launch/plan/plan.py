@@ -157,7 +157,7 @@ def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEA
     """
     shape = shape_of(config.model)
     check_lengths(config, shape.max_position_embeddings)
-    exams = [replace(each, problems=count(each, config, each.limit)) for each in config.eval.exams]
+    exams = [replace(each, problems=count(each, config, each.limit)) for each in config.eval.resolved_benchmarks]
     return replace(_plan(config, machine, shape, calibration), exams=exams)
 
 

@@ -139,11 +139,12 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
     load = load_problems if warmed else load_with_candidates
     problems = load(config, load_tokenizer(model_path, config.model.path))
     print(f"Problems: {problem_counts(problems, config)}")
+    of_benchmarks = [problem for each in problems.benchmarks for problem in each.problems]
     return (
         config,
         model_path,
         problems,
-        check_reward_functions(reward_function(config), [*problems.all, *problems.asked]),
+        check_reward_functions(reward_function(config), [*problems.all, *of_benchmarks]),
     )
 
 
@@ -154,7 +155,7 @@ def problem_counts(problems: ProblemSet, config: Config) -> str:
     said = f"{len(problems.train)} to train on{each}, {len(problems.heldout)} held out"
     said += f", {len(problems.selection)} others to choose the result" if problems.selection else ""
     said += f", {len(problems.candidates)} for the warm start" if problems.candidates else ""
-    said += "".join(f", {len(exam.problems)} of {exam.name}" for exam in problems.exams)
+    said += "".join(f", {len(each.problems)} of {each.name}" for each in problems.benchmarks)
     said += f", not {config.selecting}" if len(problems.selection) < config.selecting else ""
     numbers = dict(problems.filtered_counts)
     if any(each.source.startswith(GENERATED) for each in config.data.by_source.values()):

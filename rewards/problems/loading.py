@@ -12,7 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.messages import APART, Exam, FilteredRow, Problem, ProblemSet
+from actors.messages import APART, EvaluationSet, FilteredRow, Problem, ProblemSet
 from actors.storage.files import replace_text
 from conf.catalogue import HELD_OUT, Benchmark
 from conf.errors import BadInput
@@ -64,7 +64,7 @@ def load_problems(config: Config, tokenizer: Any) -> ProblemSet:
 
 
 def load_held_out(config: Config, tokenizer: Any) -> ProblemSet:
-    """Load the problems of a run without its exams, which do not change the held-out ones."""
+    """Load the problems of a run without its benchmarks, which do not change the held-out ones."""
     return load_problems(changed(config, {"eval.benchmarks": []}), tokenizer)
 
 
@@ -103,16 +103,18 @@ def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[Raw
         train = [problem for problem in train if problem.id not in held_ids]
     reported = tuple(known[one.id] for one in held[0])
     selection = tuple(replace(known[one.id], text=one.text) for one in held[1])
-    asked = [load_benchmark(each, config, tokenizer, each.limit, held[1]) for each in config.eval.exams]
-    if apart := [one for each in asked for one in each.raw]:
+    loaded = [load_benchmark(each, config, tokenizer, each.limit, held[1]) for each in config.eval.resolved_benchmarks]
+    if apart := [one for each in loaded for one in each.raw]:
         rest = by_id(train)
         kept = without_overlaps([one for one in raw if one.id in rest], apart, config.data.contamination, filtered)
         train = [rest[one.id] for one in kept]
     train = limited(train, config.data)
     check_number(Counter(one.source for one in train), len(reported) + len(selection), config, filtered)
-    exams = tuple(Exam(each.benchmark.name, each.benchmark.n, each.problems) for each in asked)
-    numbers = {f"{of.benchmark.name}: {why}": n for of in asked for why, n in of.filtered_counts.items()}
-    problems = ProblemSet(tuple(train), reported, counts(filtered) | numbers, tuple(filtered), selection, exams=exams)
+    sets = tuple(EvaluationSet(each.benchmark.name, each.benchmark.n, each.problems) for each in loaded)
+    numbers = {f"{of.benchmark.name}: {why}": n for of in loaded for why, n in of.filtered_counts.items()}
+    problems = ProblemSet(
+        tuple(train), reported, counts(filtered) | numbers, tuple(filtered), selection, benchmarks=sets
+    )
     return problems, raw, [*chain(*held), *apart]
 
 

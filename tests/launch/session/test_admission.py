@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.coordinator.rules.selection import SCORE
-from actors.messages import Exam, Problem, ProblemSet
+from actors.messages import EvaluationSet, Problem, ProblemSet
 from actors.storage import folders, run_folder
 from actors.storage.documents import LedgerRecord, PolicyScores
 from actors.storage.files import lock, replace_text
@@ -181,14 +181,15 @@ def test_changed_data_is_refused_on_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "named"), [(["train", "exams"], "eval.benchmarks[1]: "), (["heldout", "exams"], "data.source: ")]
+    ("parts", "named"),
+    [(["train", "benchmarks"], "eval.benchmarks[1]: "), (["heldout", "benchmarks"], "data.source: ")],
 )
-def test_a_changed_exam_is_refused_by_its_name(parts: list[str], named: str, tmp_path: Path) -> None:
-    """Unless the held-out problems have changed too: no exam has those that choose the result."""
+def test_a_changed_benchmark_is_refused_by_its_name(parts: list[str], named: str, tmp_path: Path) -> None:
+    """Unless the held-out problems have changed too: no benchmark has those that choose the result."""
     config = configure(tmp_path, "eval.benchmarks=[{source: 'file:easy.csv'}, {source: 'file:hard.csv'}]")
     one, other = (problems(name).train for name in "ab")
-    begun = ProblemSet(one, one, {}, exams=(Exam("easy", 2, one), Exam("hard", 2, one)))
-    now = {"train": other, "heldout": other, "exams": (begun.exams[0], Exam("hard", 2, other))}
+    begun = ProblemSet(one, one, {}, benchmarks=(EvaluationSet("easy", 2, one), EvaluationSet("hard", 2, one)))
+    now = {"train": other, "heldout": other, "benchmarks": (begun.benchmarks[0], EvaluationSet("hard", 2, other))}
     begin(config, tmp_path / "one", begun)
     with pytest.raises(BadInput, match=re.escape(named)):
         begin(config, tmp_path / "one", replace(begun, **{part: now[part] for part in parts}))  # type: ignore[arg-type]
