@@ -33,9 +33,8 @@ from rich.console import Console
 from rich.live import Live
 
 from actors.errors import ActorDied, root_cause
-from actors.evaluation.protocol import response_limit
-from actors.messages import AdapterRef, Problem, Sampling, Verdict
-from actors.seeds import request_seed
+from actors.evaluation.evaluator import response_limit
+from actors.messages import AdapterRef, Problem, Sampling, Verdict, request_seed
 from conf.arguments import run_and_options, whole
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput

@@ -26,7 +26,7 @@ from actors.storage.documents import EventKind, RunSummary
 from actors.storage.files import disk_trouble
 from actors.storage.remote import RemoteCheckpoints
 from actors.storage.run_folder import RunFolder
-from actors.tracking.trackers import Identity, make_tracking
+from actors.tracking import Identity, make_tracking
 from conf.errors import BadInput
 from conf.load import public_settings
 from conf.schema import Config

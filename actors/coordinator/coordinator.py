@@ -28,8 +28,7 @@ from actors.errors import Halted, LearnerDied
 from actors.formats import counted
 from actors.messages import AdapterRef, Batch, Progress
 from actors.storage.checkpoints import read_state
-from actors.storage.documents import EventKind
-from actors.storage.state import CoordinatorState
+from actors.storage.documents import CoordinatorState, EventKind
 
 TICK_S = 1.0
 """Seconds between two writes of the time spent."""

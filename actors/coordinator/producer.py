@@ -9,10 +9,8 @@ from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.rules.order import DataCursor, Mixture
 from actors.coordinator.rules.staleness import StalenessManager
 from actors.coordinator.rules.streaks import FruitlessStreak
-from actors.messages import AdapterRef, Batch, Group, Problem, Sampling
-from actors.seeds import request_seed
-from actors.storage.documents import EventKind
-from actors.storage.state import CoordinatorState
+from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, request_seed
+from actors.storage.documents import CoordinatorState, EventKind
 
 COMPLAINTS = 5
 """Most failures of a user's functions that a process records as events; `rewards/failed` counts all."""

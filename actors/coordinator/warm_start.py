@@ -10,12 +10,10 @@ from actors.coordinator.ledger import WARM_START
 from actors.coordinator.metrics import Standing
 from actors.coordinator.saving import Saving
 from actors.errors import Halted
-from actors.messages import Group, Sample, Sampling, Status
-from actors.seeds import request_seed
+from actors.messages import Group, Sample, Sampling, Status, request_seed
 from actors.storage.checkpoints import read_state
-from actors.storage.documents import EventKind, SampleRow
+from actors.storage.documents import CoordinatorState, EventKind, SampleRow
 from actors.storage.run_folder import sample_row
-from actors.storage.state import CoordinatorState
 from conf.schema.warm_start import PASSES, SAMPLING_SHARE
 
 

@@ -11,8 +11,7 @@ from statistics import fmean, pstdev
 
 from actors.adapter_check.before_evaluation import check_before_evaluation
 from actors.clock import WallClock
-from actors.evaluation.evaluator import Evaluator
-from actors.evaluation.samples import PolicySamples
+from actors.evaluation.evaluator import Evaluator, PolicySamples
 from actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, Samples, correct, pass_at, share_interval
 from actors.formats import duration
 from actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from actors.evaluation.folder import EvaluationFolder
-from actors.evaluation.protocol import protocol_of
-from actors.evaluation.samples import PolicySamples
+from actors.evaluation.evaluator import PolicySamples
+from actors.evaluation.folder import EvaluationFolder, protocol_of
 from actors.messages import APART, AdapterRef
 from actors.models.adapters import adopt_adapter, pinned
 from actors.models.files import load_tokenizer, locate, shape_from_config

@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from actors.evaluation.samples import PolicySamples
+from actors.evaluation.evaluator import PolicySamples
 from actors.evaluation.statistics import comparison
 from actors.messages import Status
 from actors.runtime.process import software_versions

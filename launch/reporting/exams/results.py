@@ -9,7 +9,7 @@ from math import inf
 from statistics import fmean
 from typing import Any, TypeVar
 
-from actors.evaluation.protocol import OF_ADAPTER
+from actors.evaluation.folder import OF_ADAPTER
 from actors.evaluation.statistics import Mean, over_problems, pass_at
 from actors.messages import Status
 from actors.storage.documents import EvaluatedSample, by_k

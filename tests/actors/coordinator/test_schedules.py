@@ -29,9 +29,8 @@ from actors.models.sizes import adapter_slots
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
 from actors.storage.checkpoints import read_state, version_of
-from actors.storage.documents import LedgerRecord
+from actors.storage.documents import CoordinatorState, LedgerRecord
 from actors.storage.run_folder import RunFolder
-from actors.storage.state import CoordinatorState
 from conf.settings import changed
 from rewards.actor import RemoteVerifier
 from tests.actors.virtual_run import make_config, make_context, make_problems, with_candidates

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.evaluation.evaluator import Evaluator, counted, part_of
-from actors.evaluation.samples import PolicySamples
+from actors.evaluation.evaluator import Evaluator, PolicySamples, counted, part_of
 from actors.messages import AdapterRef, Group, Problem, Sampling
 from actors.storage.files import drop_half_line
 from conf.errors import BadInput

@@ -15,12 +15,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from actors.storage import remote as remote_checkpoints
 from actors.storage.checkpoints import write_state
+from actors.storage.documents import CoordinatorState
 from actors.storage.files import damage
 from actors.storage.folders import is_marked, mark
 from actors.storage.remote import POINTER, Remote, RemoteCheckpoints
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
-from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 from conf.load import dump
 from conf.parsing import FORMAT

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
+from actors import tracking
 from actors.storage.documents import PolicyScores
 from actors.storage.run_folder import RunFolder
-from actors.tracking import tracking
-from actors.tracking.trackers import WANDB, Identity, check_installed, make_tracking
-from actors.tracking.tracking import Tracking
+from actors.tracking import WANDB, Identity, Tracking, check_installed, make_tracking
 from conf.errors import BadInput
 from tests.conftest import ROOT
 from tests.fakes import make_group
@@ -211,7 +210,7 @@ def test_wandb_itself_takes_a_run_and_its_resume(tmp_path: Path, monkeypatch: py
 
 
 def test_logger_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.tracking.trackers.find_spec", lambda _: None)
+    monkeypatch.setattr("actors.tracking.find_spec", lambda _: None)
     check_installed(["tensorboard"])
     with pytest.raises(BadInput, match=r"run\.report_to=wandb"):
         check_installed(["tensorboard", "wandb"])
