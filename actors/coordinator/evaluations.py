@@ -10,13 +10,13 @@ from statistics import fmean
 from actors.adapter_check.before_evaluation import without_effect
 from actors.adapter_check.prompts import CheckPrompts
 from actors.clock import cut_off
-from actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S, MOST_EVALUATION
+from actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S
 from actors.coordinator.context import RunContext
 from actors.coordinator.metrics import Standing
 from actors.coordinator.rules.selection import REWARD, SCORE, Selection
 from actors.coordinator.saving import Saving
 from actors.errors import ActorDied, Halted, LearnerDied, root_cause
-from actors.evaluation.evaluator import Evaluator, PolicySamples, counted, part_of
+from actors.evaluation.evaluator import Evaluator, PolicySamples
 from actors.evaluation.statistics import known_rewards
 from actors.messages import AdapterRef, EvaluationSet, Group, Inspection, Sample, Sampling, request_seed
 from actors.storage.checkpoints import version_of
@@ -115,7 +115,6 @@ class Evaluations:
         self._evaluator = Evaluator(run.config, run.metered("eval"), run.verifier, run.clock)
         self._heldout = (EvaluationSet("", run.config.eval.n, run.problems.heldout),)
         self._sets = (*self._heldout, *run.problems.benchmarks)
-        self._sample_s = 0.0  # seconds per sample of the last evaluation
 
     def begin(self, version: int) -> bool:
         """Begin at a version. Return whether something is to be measured before its second batch is sampled."""
@@ -279,7 +278,6 @@ class Evaluations:
                 if each.name and not scores:
                     self._miss(policy, each, adapter)
             if scores:
-                self._sample_s = scores.round_seconds / scores.problems
                 self._run.budget.expect(named("evaluate", each.name), scores.round_seconds * each.n)
                 found[each.name] = scores
         return found
@@ -293,30 +291,22 @@ class Evaluations:
         """
         if not target.problems or seconds <= 0:
             return None
-        folder, budget, name = self._run.folder, self._run.budget, named(policy, target.name)
+        folder, name = self._run.folder, named(policy, target.name)
         base = folder.evaluation(named("base", target.name))
         problems = target.problems[: base.problems] if base else target.problems
         samples = PolicySamples(problems, target.n, adapter)
-        round_s = budget.expected(named("evaluate", target.name)) / target.n or self._sample_s * len(problems)
-        waves = len(problems) / (self._run.max_running * self._run.config.rollout.samples_per_problem)
-        at_once = part_of(len(problems), seconds, round_s or budget.expected("group") * max(waves, 1.0))
+        at_once = self._run.max_running * self._run.config.rollout.samples_per_problem
         await self._evaluator.evaluate(samples, at_once=at_once, seconds=seconds)
-        if not (rows := counted(samples, at_once)):
+        if not (rows := samples.complete):
             if not target.name:
-                budget.expect("evaluate", seconds * target.n)
+                self._run.budget.expect("evaluate", seconds * target.n)
             return None
         folder.write_rows(f"eval-{name}", [row for of_round in zip(*rows, strict=True) for row in of_round])
         return folder.write_evaluation(name, adapter.version if adapter else 0, samples.scores(rows))
 
     def _miss(self, policy: str, benchmark: EvaluationSet, adapter: AdapterRef | None) -> None:
-        """Record that there was no time for a benchmark, and a budget that should hold all evaluations. An empty file
-        of samples says that it was tried.
-        """
-        run, seconds = self._run, self._sample_s * sum(each.n * len(each.problems) for each in self._sets)
-        run.folder.write_rows(f"eval-{named(policy, benchmark.name)}", ())
-        start_s = run.ledger.record.start_s + run.budget.expected("group")
-        whole_s = max(start_s + seconds / BASE_SHARE, seconds / MOST_EVALUATION, run.budget.total + 60)
-        hint = f": budget.minutes={math.ceil(whole_s / 60)} should hold it" if seconds else ""
-        detail = f"there was no time to evaluate the {'trained' if adapter else 'base'} model on {benchmark.name}{hint}"
-        version = adapter.version if adapter else 0
-        run.folder.append_event(version, EventKind.CUT_OFF, detail, f"evaluation on {benchmark.name}")
+        """Record that there was no time for a benchmark. An empty file of samples says that it was tried."""
+        folder, version = self._run.folder, adapter.version if adapter else 0
+        folder.write_rows(f"eval-{named(policy, benchmark.name)}", ())
+        detail = f"there was no time to evaluate the {'trained' if adapter else 'base'} model on {benchmark.name}"
+        folder.append_event(version, EventKind.CUT_OFF, detail, f"evaluation on {benchmark.name}")

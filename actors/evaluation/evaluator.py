@@ -21,12 +21,6 @@ from actors.worker import Worker
 from conf.errors import BadInput
 from conf.schema import Config
 
-AMPLE = 3.0
-"""Number of rounds that must fit for all problems to be sampled at once, since the policy may have become slower."""
-
-PART = 0.25
-"""Largest part of the problems that is sampled at once otherwise. It should take at most half of the time."""
-
 
 class PolicySamples:
     """Samples 0 … n - 1 of each problem by one policy: in memory for a run, in a file for launch/evaluate.py.
@@ -75,10 +69,15 @@ class PolicySamples:
         """Return the first `rounds` samples of each problem."""
         return [[self._rows[problem.id, number] for number in range(rounds)] for problem in self.problems]
 
-    def of_parts(self, size: int) -> list[list[EvaluatedSample]]:
-        """Return the first sample of each of the first problems, as many as are whole parts of this size."""
-        count = min(self.missing(0), default=len(self.problems))
-        return [[self._rows[problem.id, 0]] for problem in self.problems[: count - count % size]]
+    @property
+    def first_round(self) -> list[list[EvaluatedSample]]:
+        """The first sample of each of the first problems, as many as have one."""
+        return [[self._rows[problem.id, 0]] for problem in self.problems[: min(self.missing(0), default=None)]]
+
+    @property
+    def complete(self) -> list[list[EvaluatedSample]]:
+        """The samples that count: those of the complete rounds, or without one those of the first problems."""
+        return self.of_rounds(self.rounds) if self.rounds else self.first_round
 
     def scores(self, samples: Samples, alike: Alike | None = None) -> PolicyScores:
         """Return the scores over some of the samples, with the cost of all of them."""
@@ -159,27 +158,6 @@ class Evaluator:
         finally:
             for policy in policies:
                 await policy.flush()
-
-
-def part_of(count: int, seconds: float, round_s: float) -> int:
-    """Return how many of a number of problems to sample at once: all of them, or a part where time is short.
-
-    round_s: seconds that a round is expected to take, 0 while unknown.
-    """
-    if not round_s or seconds >= AMPLE * round_s:
-        return count
-    return max(1, int(count * min(PART, seconds / round_s / 2)))
-
-
-def counted(samples: PolicySamples, at_once: int) -> list[list[EvaluatedSample]]:
-    """Return the samples that count: the complete rounds, or without one the whole parts of the first, or without a
-    part those of its first problems.
-
-    at_once: number of problems that were sampled at once, and the size of a part if it is at most PART of them.
-    """
-    if samples.rounds:
-        return samples.of_rounds(samples.rounds)
-    return samples.of_parts(min(at_once, max(1, int(len(samples.problems) * PART)))) or samples.of_parts(1)
 
 
 def response_limit(config: Config) -> int:

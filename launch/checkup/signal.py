@@ -101,7 +101,7 @@ async def sample(
                 again = bool(config.reward.custom)
                 rows += [await in_groups(verifier, *each, size) if again else each[1] for each in new]
             if not rows[0]:
-                first, wanted = policy.of_parts(1), size * len(policy.problems)
+                first, wanted = policy.first_round, size * len(policy.problems)
                 right = sum(row.status == Status.CORRECT for [row] in first)
                 needed = math.ceil(2 * asked.minutes * wanted / max(policy.sampled, size))  # the short ones end first
                 known = f"{policy.sampled} of {wanted} responses ended, {right} of the first {len(first)} right"

@@ -199,7 +199,7 @@ def test_chosen_adapter_that_is_not_applied_halts_the_run(run: Run, moved: bool)
 
 @pytest.mark.parametrize(
     ("slow", "n", "whole", "last"),
-    [(0.0, 2, True, True), (2.0, 2, True, False), (4.0, 10, False, False), (1000.0, 2, False, False)],
+    [(0.0, 2, True, True), (3.0, 2, True, False), (5.0, 10, False, False), (1000.0, 2, False, False)],
 )
 def test_result_is_measured_before_the_last_policy_and_the_budget_is_kept(
     run: Run, slow: float, n: int, whole: bool, last: bool
