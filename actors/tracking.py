@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 from actors.protocols import Tracker
 from actors.worker import Worker
 from conf.errors import BadInput
+from conf.load import public_settings
+from conf.schema import Config
 
 WANDB = "wandb~=0.31"
 """Requirement of wandb, as in the project's extra `loggers`."""
@@ -29,9 +30,6 @@ FLUSH_S = 5
 
 WAITING = 256
 """Most calls that wait for a logger, those of a hundred updates. Further rows and samples are lost."""
-
-PAUSE_S = 60.0
-"""Seconds before a logger that could not begin is begun again. Calls in between are lost."""
 
 SHOWN_ROWS = 64
 """Most samples of an update or evaluation that loggers get."""
@@ -50,23 +48,13 @@ OVERVIEW = {
 """The most important curves: their names in TensorBoard's first group, `0 overview`, by metric."""
 
 
-@dataclass(frozen=True)
-class Identity:
-    """The run as loggers know it. id: unique, the same over all resumes. settings: nested, without private ones."""
-
-    id: str
-    name: str
-    folder: Path
-    settings: dict[str, Any]
-
-
 class TensorBoardTracker:
     """Writes event files into tensorboard/ of the run folder. The first value imports torch, which would slow the start
     of engine and learner.
     """
 
-    def __init__(self, identity: Identity) -> None:
-        self._folder = identity.folder / "tensorboard"
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "tensorboard"
         self._next_update = 0
         self._open: Any = None
 
@@ -102,8 +90,8 @@ class WandbTracker:
     may repeat.
     """
 
-    def __init__(self, identity: Identity) -> None:
-        self._identity = identity
+    def __init__(self, config: Config, folder: Path, identity: str) -> None:
+        self._config, self._folder, self._identity = config, folder, identity
         self._run: Any = None
 
     def begin(self, next_update: int) -> None:
@@ -113,11 +101,11 @@ class WandbTracker:
             return
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=self._identity.name,
-            id=self._identity.id,
+            name=self._config.run.name,
+            id=self._identity,
             resume="allow",
-            config=self._identity.settings,
-            dir=str(self._identity.folder),
+            config=public_settings(self._config),
+            dir=str(self._folder),
             settings=wandb.Settings(console="off", silent=True),
         )
         self._run.define_metric("*", step_metric="update")
@@ -186,22 +174,15 @@ class Logger:
         self.worker = Worker(name, WAITING)
         self._tracker = tracker
         self._to_begin: int | None = None
-        self._failed, self._error = 0.0, Exception()
 
     def begin(self, next_update: int) -> None:
         self._to_begin = next_update
-        try:
-            self._tracker.begin(next_update)
-        except Exception as error:  # of any library: calls until the next try raise it again
-            self._failed, self._error = time.monotonic(), error
-            raise
+        self._tracker.begin(next_update)
         self._to_begin = None
 
     def do(self, call: Callable[[Tracker], None]) -> None:
-        """Do a call, after another attempt to begin if the last one has failed. Raises its error before PAUSE_S."""
+        """Do a call, after another attempt to begin if the last one has failed."""
         if self._to_begin is not None:
-            if time.monotonic() - self._failed < PAUSE_S:
-                raise self._error
             self.begin(self._to_begin)
         call(self._tracker)
 
@@ -213,7 +194,10 @@ def check_installed(names: Sequence[str]) -> None:
         raise BadInput(f"run.report_to=wandb: the package wandb is not installed; {remedy}")
 
 
-def make_tracking(names: Sequence[str], identity: Identity) -> Tracking:
-    """Return the loggers with these names, which have yet to begin."""
-    kinds: dict[str, Callable[[Identity], Tracker]] = {"tensorboard": TensorBoardTracker, "wandb": WandbTracker}
-    return Tracking({name: kinds[name](identity) for name in names})
+def make_tracking(config: Config, folder: Path, identity: str) -> Tracking:
+    """Return the loggers of a run, which have yet to begin. identity: unique, and the same over all resumes."""
+    kinds: dict[str, Callable[[], Tracker]] = {
+        "tensorboard": lambda: TensorBoardTracker(folder),
+        "wandb": lambda: WandbTracker(config, folder, identity),
+    }
+    return Tracking({name: kinds[name]() for name in config.run.report_to})

@@ -26,9 +26,8 @@ from actors.storage.documents import EventKind, RunSummary
 from actors.storage.files import disk_trouble
 from actors.storage.remote import RemoteCheckpoints
 from actors.storage.run_folder import RunFolder
-from actors.tracking import Identity, make_tracking
+from actors.tracking import make_tracking
 from conf.errors import BadInput
-from conf.load import public_settings
 from conf.schema import Config
 
 OOM_SCORE = Path("/proc/self/oom_score_adj")
@@ -57,15 +56,11 @@ class CoordinatorActor:
         config, spent = request.config, request.spent
         self._request, self._start_actors = request, start_actors
         self._folder = RunFolder(request.folder)
-        identity = Identity(
-            self._folder.identity() or config.run.name, config.run.name, request.folder, public_settings(config)
-        )
-        tracking = make_tracking(config.run.report_to, identity)
+        tracking = make_tracking(config, request.folder, self._folder.identity() or config.run.name)
         self._folder.recover(lambda checkpoint: foreign(checkpoint, config), tracking)
         self._remote = RemoteCheckpoints(config, self._folder) if config.checkpoint.remote else None
         self._clock = WallClock()
-        price, policies = config.budget.price_per_hour, config.final_policies
-        self._budget = Budget(config.budget.seconds, spent, self._clock, price, policies)
+        self._budget = Budget(config.budget.seconds, spent, self._clock, config.final_policies)
         since = spent if request.restarted else request.spent_before
         self._ledger = Ledger(self._clock, spent, self._folder.ledger(), since)
         for actor in ("run", "rollouts", "rewards", "learner"):

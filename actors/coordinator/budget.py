@@ -54,16 +54,11 @@ def cost_of(price_per_hour: float | None, seconds: float) -> float | None:
 class Budget:
     """Wall-clock seconds of a run over all its resumes, and the reserve for its end, estimated from durations."""
 
-    def __init__(
-        self, total: float, spent_before: float, clock: Clock, price_per_hour: float | None = None, policies: int = 1
-    ) -> None:
+    def __init__(self, total: float, spent_before: float, clock: Clock, policies: int = 1) -> None:
         """total: seconds. spent_before: seconds that earlier processes, and this one up to now, have used. policies:
         number to evaluate at the end, 2 where the result may not be the last.
         """
-        self.total = total
-        self._policies = policies
-        self._price = price_per_hour
-        self._clock = clock
+        self.total, self._policies, self._clock = total, policies, clock
         self._started = clock.now() - spent_before
         self._durations: dict[str, deque[float]] = {}
 
@@ -74,16 +69,6 @@ class Budget:
     @property
     def left(self) -> float:
         return self.total - self.spent
-
-    @property
-    def cost(self) -> float | None:
-        """See `cost_of`, of the run so far."""
-        return cost_of(self._price, self.spent)
-
-    @property
-    def progress(self) -> float:
-        """Fraction of the budget spent, at most 1."""
-        return min(self.spent / self.total, 1.0)
 
     @property
     def reserve(self) -> float:

@@ -94,22 +94,14 @@ class EventKind(StrEnum):
     FALLBACK = "falls back"
 
 
-def _kind_of(event: str) -> EventKind:
-    if kind := next((kind for kind in EventKind if f" {event}".endswith(f" {kind}")), None):
-        return kind
-    raise ValueError("it is no kind of event")
-
-
-def _of_a_kind(event: str) -> str:
-    _kind_of(event)
-    return event
+KIND = re.compile(f"(?:.*? )??({'|'.join(EventKind)})")
 
 
 class Event(Document):
     """A row of events.jsonl. event: the kind after its subject, as in `rollout-0 died`."""
 
     update: Count
-    event: Annotated[str, AfterValidator(_of_a_kind)]
+    event: Annotated[str, Field(pattern=f"^{KIND.pattern}$")]
     detail: str
 
     @classmethod
@@ -119,7 +111,9 @@ class Event(Document):
 
     @property
     def kind(self) -> EventKind:
-        return _kind_of(self.event)
+        match = KIND.fullmatch(self.event)
+        assert match  # as its pattern says
+        return EventKind(match[1])
 
 
 class PolicyScores(Document):

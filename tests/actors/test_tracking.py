@@ -12,8 +12,10 @@ import pytest
 from actors import tracking
 from actors.storage.documents import PolicyScores
 from actors.storage.run_folder import RunFolder
-from actors.tracking import WANDB, Identity, Tracking, check_installed, make_tracking
+from actors.tracking import WANDB, Tracking, check_installed, make_tracking
 from conf.errors import BadInput
+from conf.schema import Config
+from conf.settings import changed
 from tests.conftest import ROOT
 from tests.fakes import make_group
 from tests.run_folders import evaluation
@@ -132,15 +134,12 @@ def test_logger_that_is_far_behind_still_begins_anew_and_ends() -> None:
     assert hanging.calls == [("begin", 1), ("begin", 7), ("end", "completed")]
 
 
-@pytest.mark.parametrize("pause", [0.0, 3600.0])
-def test_logger_that_could_not_begin_is_tried_again_after_a_pause(pause: float, monkeypatch: Any) -> None:
-    monkeypatch.setattr(tracking, "PAUSE_S", pause)
+def test_logger_that_could_not_begin_is_tried_again_with_the_next_call() -> None:
     late = Late()
     shown = begin(7, rows=1, late=late)
     shown.end({"status": "completed"}, 5.0)
-    all_calls = [("begin", 7), ("scalars", 7, {"reward/mean": 0.5}), ("end", "completed")]
-    assert late.calls == ([] if pause else all_calls)
-    assert losses(shown) == [(3 if pause else 1, "OSError: no key")]
+    assert late.calls == [("begin", 7), ("scalars", 7, {"reward/mean": 0.5}), ("end", "completed")]
+    assert losses(shown) == [(1, "OSError: no key")]
 
 
 def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path: Path) -> None:
@@ -148,7 +147,7 @@ def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def process(first: int, last: int, value: float) -> None:
-        shown = make_tracking(["tensorboard"], Identity("a1", "mine", tmp_path, {}))
+        shown = make_tracking(Config(), tmp_path, "a1")
         shown.begin(first)
         for update in range(first, last + 1):
             shown.scalars(update, {"reward/mean": value, "policy/entropy": 1.0, "reward/accuracy": 0.5})
@@ -170,7 +169,7 @@ def test_tensorboard_has_rows_samples_and_no_updates_that_do_not_count(tmp_path:
 
 def log_to_wandb(folder: Path, update: int) -> None:
     """Log an update from a process of its own."""
-    shown = make_tracking(["wandb"], Identity("a1", "mine", folder, {"lora": {"rank": 8}}))
+    shown = make_tracking(changed(Config(), {"run.report_to": ["wandb"]}), folder, "a1")
     shown.begin(update)
     shown.scalars(update, {"reward/mean": 0.5})
     shown.samples(f"update-{update:06d}", update, [{"prompt": "3 + 4"}])

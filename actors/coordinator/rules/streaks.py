@@ -1,4 +1,4 @@
-"""Streaks of fruitless groups and of skipped updates, which end a run: pure state machines."""
+"""Streaks of fruitless groups, which end a run: a pure state machine."""
 
 from collections import Counter
 
@@ -7,9 +7,6 @@ from actors.messages import Group
 
 FRUITLESS_BATCHES = 4
 """Number of batches whose groups, all without any difference in reward, end the run."""
-
-SKIPPED_UPDATES = 3
-"""Consecutive updates with a non-finite loss or gradient that halt the run: one may be due to its batch."""
 
 
 class FruitlessStreak:
@@ -54,17 +51,3 @@ class FruitlessStreak:
             f"{group.problem.prompt!r}, its reference answer {group.problem.gold!r}, "
             f"a response {group.samples[0].text!r}"
         )
-
-
-class SkippedStreak:
-    """Counts consecutive updates whose step was skipped."""
-
-    def __init__(self, samples: str = "their samples are in samples/skipped-*") -> None:
-        """samples: says where the samples of the updates are."""
-        self._length, self._samples = 0, samples
-
-    def see(self, fault: str) -> None:
-        """Count an update. fault: why it was skipped, empty if it was not. Raises Halted at the end of a streak."""
-        self._length = self._length + 1 if fault else 0
-        if self._length == SKIPPED_UPDATES:
-            raise Halted(f"{SKIPPED_UPDATES} updates in a row were skipped: {fault}; {self._samples}")
