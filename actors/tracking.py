@@ -132,20 +132,15 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 
 
 class Tracking:
-    """Passes everything to all loggers and returns at once."""
+    """Passes everything to all loggers and returns at once. workers: one per logger, under its name."""
 
     def __init__(self, trackers: Mapping[str, Tracker] | None = None) -> None:
-        self._loggers = [Logger(name, tracker) for name, tracker in (trackers or {}).items()]
-
-    @property
-    def workers(self) -> list[Worker]:
-        """The workers of the loggers, each under its logger's name."""
-        return [logger.worker for logger in self._loggers]
+        self.workers = [Logger(name, tracker) for name, tracker in (trackers or {}).items()]
 
     def begin(self, next_update: int) -> None:
         """Begin or continue the run. Earlier rows from `next_update` on no longer count."""
-        for logger in self._loggers:
-            logger.worker.put(logger.begin, next_update, due=True)
+        for logger in self.workers:
+            logger.put(logger.begin, next_update, due=True)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._put(lambda tracker: tracker.scalars(step, values))
@@ -163,15 +158,15 @@ class Tracking:
             worker.wait(max(deadline - time.monotonic(), 0.0))
 
     def _put(self, call: Callable[[Tracker], None], due: bool = False) -> None:
-        for logger in self._loggers:
-            logger.worker.put(logger.do, call, due=due)
+        for logger in self.workers:
+            logger.put(logger.do, call, due=due)
 
 
-class Logger:
-    """One logger with its worker, in whose thread `begin` and `do` are called."""
+class Logger(Worker):
+    """The worker of a logger, in whose thread `begin` and `do` are called."""
 
     def __init__(self, name: str, tracker: Tracker) -> None:
-        self.worker = Worker(name, WAITING)
+        super().__init__(name, WAITING)
         self._tracker = tracker
         self._to_begin: int | None = None
 

@@ -30,29 +30,24 @@ from actors.tracking import make_tracking
 from conf.errors import BadInput
 from conf.schema import Config
 
-OOM_SCORE = Path("/proc/self/oom_score_adj")
-
 LOOK_S = 5.0
 """Seconds between two checks of the host's resources, each with a report to Ray's metrics; 1 while the run starts."""
-
-STATUSES: dict[type[BaseException], str] = {Halted: "halted", Interrupted: "interrupted"}
-"""Statuses of summary.json by the error that ended the run."""
 
 Started = list[Engine | Learner | Verifier | SharedWeights]
 
 StartActors = Callable[[RunRequest, Started, Clock, Record], Awaitable[tuple[EnginePool, Learner, Verifier]]]
 """Starts the actors of a request, adds each to the list as soon as it starts, and records crashes."""
 
-Foreign = Callable[[Path, Config], str | None]
-"""Returns why a checkpoint does not fit a run with these settings; None if it does."""
-
 
 class CoordinatorActor:
     """One run as an asynchronous actor, which answers `progress` and `stop` during `run`."""
 
-    def __init__(self, request: RunRequest, start_actors: StartActors, foreign: Foreign) -> None:
+    def __init__(
+        self, request: RunRequest, start_actors: StartActors, foreign: Callable[[Path, Config], str | None]
+    ) -> None:
+        """foreign: returns why a checkpoint does not fit a run with these settings; None if it does."""
         with contextlib.suppress(OSError):  # Ray offers its workers to the OOM killer first, but this one is small
-            OOM_SCORE.write_text("0")
+            Path("/proc/self/oom_score_adj").write_text("0")
         config, spent = request.config, request.spent
         self._request, self._start_actors = request, start_actors
         self._folder = RunFolder(request.folder)
@@ -86,7 +81,8 @@ class CoordinatorActor:
         except BaseException as error:
             cause = root_cause(error)
             trouble = disk_trouble(self._folder.path, cause)
-            status = "halted" if trouble else STATUSES.get(type(cause), "failed")
+            halted = trouble or isinstance(cause, Halted)
+            status = "halted" if halted else "interrupted" if isinstance(cause, Interrupted) else "failed"
             outcome = Outcome(status, trouble or last_line(cause))
             bad_input = cause if isinstance(cause, BadInput) else None
             if outcome.status != "interrupted":
@@ -182,10 +178,8 @@ class CoordinatorActor:
 
     def _note_losses(self) -> None:
         """Count what loggers and remote checkpoints have lost, and record a new reason as an event."""
-        workers = [(worker, EventKind.LOGGER_FAILED) for worker in self._folder.tracking.workers]
-        if self._remote:
-            workers.append((self._remote.worker, EventKind.COPY_FAILED))
-        for worker, kind in workers:
+        loggers = [(worker, EventKind.LOGGER_FAILED) for worker in self._folder.tracking.workers]
+        for worker, kind in (*loggers, *([(self._remote.worker, EventKind.COPY_FAILED)] if self._remote else [])):
             lost, reason = worker.losses()
             self._ledger.count(f"warnings/{worker.name}", lost)
             if reason:

@@ -42,8 +42,7 @@ class ReferenceSet:
     """
 
     def __init__(self, run: RunContext) -> None:
-        self._run = run
-        self._engine = run.metered("eval")
+        self._run, self._engine = run, run.metered("eval")
         self._problems = (run.problems.heldout or run.problems.train)[:INSPECTED_PROBLEMS]
         self._groups: tuple[Group, ...] = ()
 

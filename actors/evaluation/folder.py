@@ -58,10 +58,12 @@ def protocol_of(config: Config, model_path: str, adapter: Adapter | None) -> Pro
     )
 
 
-ANEW = "go on with the same settings, or give run.name=OTHER or run.overwrite=true"
-
-
-def check_continues(protocol: Protocol, recorded: Protocol, evaluation: str, remedy: str = ANEW) -> None:
+def check_continues(
+    protocol: Protocol,
+    recorded: Protocol,
+    evaluation: str,
+    remedy: str = "go on with the same settings, or give run.name=OTHER or run.overwrite=true",
+) -> None:
     """Raise BadInput if recorded samples were made by another protocol.
 
     An adapter may be added to the base model, and may have moved to another folder.

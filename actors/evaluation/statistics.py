@@ -29,9 +29,6 @@ FEWEST = 6
 SIGNIFICANT = 0.05
 """Largest p-value of a difference that counts as shown."""
 
-QUANTILE_ERROR = 1e-9
-"""Relative error of a quantile."""
-
 Interval = tuple[float, float]
 
 K = TypeVar("K", str, int)
@@ -259,11 +256,11 @@ def student_p(t: float, freedom: int) -> float:
 
 @cache
 def student_quantile(confidence: float, freedom: int) -> float:
-    """Return t such that this fraction of Student's distribution lies between -t and t; by bisection."""
+    """Return t such that this fraction of Student's distribution lies between -t and t, to a relative error of 1e-9."""
     low, high = 0.0, 1.0
     while student_p(high, freedom) > 1 - confidence:
         high *= 2
-    while high - low > QUANTILE_ERROR * high:
+    while high - low > 1e-9 * high:
         middle = (low + high) / 2
         low, high = (middle, high) if student_p(middle, freedom) > 1 - confidence else (low, middle)
     return high

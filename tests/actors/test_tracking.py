@@ -1,6 +1,5 @@
 import sys
 import threading
-import time
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,29 +107,15 @@ def test_logger_that_fails_is_counted_and_said_once() -> None:
     assert len([call for call in well.calls if call[0] == "scalars"]) == 4
 
 
-def test_logger_that_hangs_holds_nobody_up() -> None:
-    """Otherwise this test would not end."""
-    hanging, well = Hanging(), Recording()
-    shown = begin(hanging=hanging, well=well)
-    for update in range(2 * tracking.WAITING):
-        shown.scalars(update, {"reward/mean": 0.5})
-        while len(well.calls) <= update - tracking.WAITING // 2:
-            time.sleep(0.005)
-    shown.end({"status": "completed"}, 0.2)
-    (lost, reason), (no, _) = losses(shown)
-    assert (lost >= tracking.WAITING - 2, str(tracking.WAITING) in reason, no) == (True, True, 0)
-    while well.calls[-1] != ("end", "completed"):
-        time.sleep(0.005)
-    hanging.released.set()
-
-
-def test_logger_that_is_far_behind_still_begins_anew_and_ends() -> None:
-    """Else a rollback's abandoned updates stay in its curves, and the end of a run waits in vain."""
+def test_logger_that_is_far_behind_holds_nobody_up_begins_anew_and_ends() -> None:
+    """Else a rollback's abandoned updates stay in its curves, and this test and the end of a run wait in vain."""
     hanging = Hanging()
     shown = begin(rows=2 * tracking.WAITING, hanging=hanging)
     shown.begin(7)
     hanging.released.set()
     shown.end({"status": "completed"}, 300.0)
+    ((lost, reason),) = losses(shown)
+    assert (lost >= tracking.WAITING - 2, str(tracking.WAITING) in reason) == (True, True)
     assert hanging.calls == [("begin", 1), ("begin", 7), ("end", "completed")]
 
 
@@ -196,16 +181,6 @@ def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, monkeypatch: pytest.
         logged[2],
     ]
     assert run.summary == {"status": "completed"}
-
-
-@pytest.mark.slow
-def test_wandb_itself_takes_a_run_and_its_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package works without its server."""
-    pytest.importorskip("wandb", reason="an extra: pip install 'microbudget-rl[loggers]'")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    for update in (1, 2):
-        log_to_wandb(tmp_path, update)
-        assert len([*tmp_path.glob("wandb/offline-run-*-a1/run-a1.wandb")]) == update
 
 
 def test_logger_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

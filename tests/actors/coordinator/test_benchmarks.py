@@ -77,6 +77,7 @@ def test_base_and_result_are_measured_on_every_benchmark(run: Run, start: str, h
         scores, rows = getattr(found[each.name], policy), run.folder.samples(f"eval-{policy}-{each.name}")
         assert (scores.n, scores.problems, len(rows)) == (each.n, len(each.problems), each.n * len(each.problems))
     assert getattr(run.eval.final, "problems", 0) == heldout
+    assert {row.version for row in run.folder.samples("eval-warm")} == ({0} if start else set())
     assert run.engine.base_samples - heldout * 2 - 5 * 3 - 2 in (4, 7), "the reference set"
 
 
