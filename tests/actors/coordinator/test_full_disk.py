@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -79,10 +80,17 @@ def test_a_mount_that_times_out_is_no_end_of_the_budget(tmp_path: Path, monkeypa
     assert isinstance(run.fail(), TimeoutError)
 
 
-def test_no_flush_holds_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_slow_disk_holds_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With validations, a setback, a passing checkpoint; in real time, since a virtual loop has no threads."""
-    threads: set[threading.Thread] = set()
-    monkeypatch.setattr(os, "fsync", lambda _: threads.add(threading.current_thread()))
+    threads: set[tuple[str, threading.Thread]] = set()
+    for module, name in ((os, "fsync"), (checkpoints, "delete"), (saving, "damage")):
+        call = getattr(module, name)
+
+        def note(*given: Any, name: str = name, call: Any = call) -> Any:
+            threads.add((name, threading.current_thread()))
+            return call(*given)
+
+        monkeypatch.setattr(module, name, note)
     run = Run(tmp_path)
     run.engine.seconds = run.learner.seconds = 0.001
     run.verifier.seconds_of = lambda _: 0.001
@@ -92,5 +100,5 @@ def test_no_flush_holds_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.Mo
     assert asyncio.run(run.process()).status == "completed"
     assert [row["update"] for row in run.rows] == list(range(1, UPDATES + 1))
     assert run.folder.spent == run.spent
-    assert threads
-    assert threading.main_thread() not in threads
+    assert {name for name, _ in threads} == {"fsync", "delete", "damage"}
+    assert threading.main_thread() not in {thread for _, thread in threads}

@@ -2,19 +2,16 @@
 
 import asyncio
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.coordinator import saving
 from actors.errors import ActorDied, Halted
 from actors.messages import Batch
 from actors.storage import checkpoints, run_folder
 from conf.settings import changed
 from tests.actors.virtual_run import Run
-from tests.virtual_time import VirtualLoop
 
 
 def test_resumed_run_repeats_and_skips_nothing(tmp_path: Path) -> None:
@@ -101,33 +98,6 @@ def test_revival_that_takes_too_long_breaks_neither_budget_nor_stop(run: Run, st
     assert (run.eval.final is None) == bool(stops)
     assert run.spent <= (31.0 if stops else run.seconds)
     assert run.coordinator.updates == 3
-
-
-def test_a_slow_disk_holds_up_no_event_loop_in_a_rollback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once, threads, used = VirtualLoop.run_in_executor, list[Any](), list[str]()
-
-    def slow(loop: Any, pool: Any, work: Any, *arguments: Any) -> Any:
-        threads.append(work)
-        done, late = at_once(loop, pool, work, *arguments), loop.create_future()
-        threads.pop()
-        loop.call_later(1.0, lambda: late.cancelled() or late.set_result(done.result()))
-        return late
-
-    def note(work: Any, path: Path, *more: Any) -> Any:
-        latest = (run.path / "checkpoints" / "latest").resolve().name
-        used.append(f"{'thread' if threads else 'loop'}: {work.__name__} {path.name[:14]} at {latest}")
-        return work(path, *more)
-
-    monkeypatch.setattr(VirtualLoop, "run_in_executor", slow)
-    monkeypatch.setattr(checkpoints, "delete", partial(note, checkpoints.delete))
-    monkeypatch.setattr(saving, "damage", partial(note, saving.damage))
-    run.collapse(range(12, 14))
-    more = {"validation.every": 3, "validation.problems": 2, "validation.share": 1.0, "budget.updates": 14}
-    run.config = changed(run.config, {"guard.window": 8, "guard.action": "rollback", **more})
-    run.seconds = 1000.0
-    assert run.go().status == "completed"
-    assert {f"thread: {use} at update-000009" for use in ("delete .update-000012", "damage update-000009")} <= {*used}
-    assert not [use for use in used if use.startswith("loop")]
 
 
 @pytest.mark.parametrize("name", ["learner-0", "rollout-0"])
