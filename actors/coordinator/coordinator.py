@@ -359,7 +359,7 @@ class Coordinator:
         self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
         if policy := self._publisher.policy:
             await stopping.unless_stopped(self._evaluations.end(policy, in_time and self._lifecycle.at_policy))
-        return replace(self._ending() or NO_UPDATE_FITS, plasticity=self._evaluations.plasticity)
+        return replace(self._ending() or NO_UPDATE_FITS, plasticity=self._evaluations.reference_set.plasticity)
 
     async def _conclude(self) -> None:
         """Save the last version, or use the last checkpoint's, check that the engines serve it, and validate it."""

@@ -39,12 +39,14 @@ class ReferenceSet:
     """Has the learner compare itself with its reference on the reference set, responses of the base model.
 
     The tokens stay the same throughout a run. All runs on the same problems sample them with the same seeds.
+    plasticity: the last policy's, once it is measured.
     """
 
     def __init__(self, run: RunContext) -> None:
         self._run, self._engine = run, run.metered("eval")
         self._problems = (run.problems.heldout or run.problems.train)[:INSPECTED_PROBLEMS]
         self._groups: tuple[Group, ...] = ()
+        self.plasticity: Plasticity | None = None
 
     async def sample(self) -> None:
         """Sample the reference set, or read it if the run has one."""
@@ -70,23 +72,22 @@ class ReferenceSet:
         self._run.budget.expect("inspect", self._run.clock.now() - started)
         return found
 
-    async def measure(self, version: int) -> Plasticity | None:
-        """Return `plasticity` of summary.json; None if the learner has no finite answer for this version."""
+    async def measure(self, version: int) -> None:
+        """Measure `plasticity` of summary.json, unless the learner has no finite answer for this version."""
         found = await self.inspect()
         if found is None or found.version != version:
-            return None
+            return
         before, after = found.base_entropy, found.entropy
         change = after / before - 1 if before else 0.0
         by_module = (*found.adapter_norm.values(), *found.effective_rank.values())
-        if not all(map(math.isfinite, (before, after, change, found.kl_to_base, *by_module))):
-            return None
-        return Plasticity(
-            probe_entropy=EntropyChange(before=before, after=after, change=change),
-            kl_to_base=found.kl_to_base,
-            adapter_norm=found.adapter_norm,
-            effective_rank=found.effective_rank,
-            rank=self._run.config.lora.rank,
-        )
+        if all(map(math.isfinite, (before, after, change, found.kl_to_base, *by_module))):
+            self.plasticity = Plasticity(
+                probe_entropy=EntropyChange(before=before, after=after, change=change),
+                kl_to_base=found.kl_to_base,
+                adapter_norm=found.adapter_norm,
+                effective_rank=found.effective_rank,
+                rank=self._run.config.lora.rank,
+            )
 
     async def _respond(self, number: int) -> Group:
         rollout = self._run.config.rollout
@@ -103,13 +104,11 @@ class Evaluations:
     policies answer the problems that the base model had time for.
 
     replaceable: set unless version 0 has yet to be evaluated, and must stay the policy until then.
-    plasticity: the last policy's, once it is measured.
     """
 
     def __init__(self, run: RunContext, saving: Saving, standing: Standing, prompts: CheckPrompts) -> None:
         self.replaceable = asyncio.Event()
         self.reference_set = ReferenceSet(run)
-        self.plasticity: Plasticity | None = None
         self._run, self._saving, self._standing, self._prompts = run, saving, standing, prompts
         self._evaluator = Evaluator(run.config, run.metered("eval"), run.verifier, run.clock)
         self._heldout = (EvaluationSet("", run.config.eval.n, run.problems.heldout),)
@@ -143,17 +142,14 @@ class Evaluations:
             self._standing.measured("Base model", await self._evaluate("base", None, self._sets, seconds))
         found = self._run.folder.scores("warm")
         if policy and not self.replaceable.is_set():
+            left = self._run.budget.left
+            seconds = min(left * BASE_SHARE, left - self._run.budget.reserve)  # which is held back for the end
             with self._shown("the model at the start of reinforcement learning"):
-                found = await stopping.unless_stopped(self._warm(policy)) or {}
+                warm = self._evaluate("warm", policy, self._heldout, seconds)
+                found = await stopping.unless_stopped(warm) or {}
             if not stopping.stopped:
                 self.replaceable.set()
         self._standing.measured("Start of reinforcement learning", found)
-
-    async def _warm(self, policy: AdapterRef) -> dict[str, PolicyScores]:
-        """Evaluate version 0, without the time that is held back for the end."""
-        left = self._run.budget.left
-        seconds = min(left * BASE_SHARE, left - self._run.budget.reserve)
-        return await self._evaluate("warm", policy, self._heldout, seconds) if seconds > self._round_s else {}
 
     @contextmanager
     def _shown(self, model: str) -> Iterator[None]:
@@ -210,10 +206,8 @@ class Evaluations:
 
         policy: the last one, which the engines serve. inspect: whether the learner can be inspected.
         """
-        await asyncio.gather(self._end(policy), *([self._inspect(policy.version)] if inspect else []))
-
-    async def _inspect(self, version: int) -> None:
-        self.plasticity = await self.reference_set.measure(version)
+        measure = self.reference_set.measure
+        await asyncio.gather(self._end(policy), *([measure(policy.version)] if inspect else []))
 
     async def _end(self, policy: AdapterRef) -> None:
         """The adapter of a result that is not the last is loaded from its checkpoint."""

@@ -6,7 +6,6 @@ Each is a context manager of a run: it harms at the start and makes good at the 
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -79,26 +78,6 @@ def stopped(title: str) -> Callable[[Run], AbstractContextManager[Over]]:
 
 
 @contextlib.contextmanager
-def left_by_the_terminal(run: Run) -> Iterator[Over]:
-    """Ctrl-Z, then fg: all in the driver's group stop that do not block or ignore it.
-
-    Without a terminal the kernel itself would stop none of them.
-    """
-
-    def listens(process: psutil.Process) -> bool:
-        lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
-        return not (int(lines["SigBlk"], 16) | int(lines["SigIgn"], 16)) & 1 << (signal.SIGTSTP - 1)
-
-    everybody = (psutil.Process(run.process.pid), *run.look())
-    victims = [process for process in everybody if os.getpgid(process.pid) == run.process.pid and listens(process)]
-    for victim in victims:
-        victim.suspend()
-    yield NEVER
-    for victim in victims:
-        victim.resume()
-
-
-@contextlib.contextmanager
 def full(folder: Path) -> Iterator[Over]:
     """The file system of a folder has not a byte left."""
     filler = folder / "filler"
@@ -158,7 +137,6 @@ FAULTS = {
     "learner": Fault("SIGSTOP of the learner", stopped(LEARNER), STOP_S),
     "coordinator": Fault("SIGSTOP of the coordinator", stopped(COORDINATOR), STOP_S),
     "driver": Fault("SIGSTOP of the driver", stopped(DRIVER), STOP_S),
-    "terminal": Fault("Ctrl-Z, then fg", left_by_the_terminal, STOP_S),
     "full": Fault("full disk", lambda run: full(run.folder.parent), 300.0),
     "read-only": Fault("read-only disk", read_only, 300.0),
     "deleted": Fault("deleted run folder", deleted, 300.0),
