@@ -19,7 +19,7 @@ from actors.coordinator.metrics import Standing, describe_batch
 from actors.coordinator.producer import RolloutProducer
 from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.rules.collapse_guard import Alarm, Guard
-from actors.coordinator.rules.learner_state import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
+from actors.coordinator.rules.learning import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
 from actors.coordinator.rules.selection import Selection
 from actors.coordinator.saving import Saving
 from actors.coordinator.warm_start import WarmStart

@@ -6,9 +6,9 @@ from statistics import fmean
 from actors.coordinator.context import RunContext
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.publisher import PolicyPublisher
+from actors.coordinator.rules.learning import FruitlessStreak
 from actors.coordinator.rules.order import DataCursor, Mixture
 from actors.coordinator.rules.staleness import StalenessManager
-from actors.coordinator.rules.streaks import FruitlessStreak
 from actors.messages import AdapterRef, Batch, Group, Problem
 from actors.storage.documents import CoordinatorState, EventKind
 

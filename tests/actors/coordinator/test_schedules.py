@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from actors.coordinator.context import result_of
 from actors.coordinator.coordinator import Coordinator
-from actors.coordinator.rules.learner_state import TRANSITIONS, LearnerLifecycle, LearnerState
+from actors.coordinator.rules.learning import TRANSITIONS, LearnerLifecycle, LearnerState
 from actors.coordinator.rules.selection import SCORE
 from actors.coordinator.warm_start import lesson
 from actors.errors import ActorDied, Halted, Interrupted, root_cause

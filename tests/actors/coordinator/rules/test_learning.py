@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from actors.coordinator.rules.streaks import FRUITLESS_BATCHES, FruitlessStreak
+from actors.coordinator.rules.learning import FRUITLESS_BATCHES, FruitlessStreak
 from actors.errors import Halted
 from actors.messages import Reward, Status
 from tests.fakes import make_group, make_reward
