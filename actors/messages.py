@@ -43,7 +43,7 @@ class FilteredRow:
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvaluationSet:
     """Problems that policies are evaluated on, with n samples each. name: empty for the held-out problems."""
 
     name: str
@@ -52,7 +52,8 @@ class Exam:
 
 
 APART = "held out"
-"""Part of the problems in `ProblemSet.digests`: those that are reported or choose the result. No exam has this name."""
+"""Part of the problems in `ProblemSet.digests`: those that are reported or choose the result. No benchmark has this
+name."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class ProblemSet:
         shows `warm_start.few_shot`; otherwise those of `warm_start.source`, with the prompt that is learned.
     solutions: parallel to `candidates`, the responses to learn as an engine would return them, without
         log-probabilities and ending with the end-of-sequence token however long they are; empty with `self`.
-    exams: the problems of `eval.benchmarks`.
+    benchmarks: the problems of `eval.benchmarks`.
     """
 
     train: tuple[Problem, ...]
@@ -77,24 +78,21 @@ class ProblemSet:
     selection: tuple[Problem, ...] = ()
     candidates: tuple[Problem, ...] = ()
     solutions: "tuple[Sample, ...]" = ()
-    exams: tuple[Exam, ...] = ()
+    benchmarks: tuple[EvaluationSet, ...] = ()
 
     @property
     def all(self) -> tuple[Problem, ...]:
         return (*self.train, *self.heldout, *self.selection)
 
     @property
-    def asked(self) -> tuple[Problem, ...]:
-        """The problems of all exams."""
-        return tuple(problem for exam in self.exams for problem in exam.problems)
-
-    @property
     def digests(self) -> dict[str, str]:
         """Hashes of problems, answers and columns by part, no part before one that it depends on: the problems apart
-        from training (without columns, which few rewards see), the exams by name, and as "" all but the exams'.
+        from training (without columns, which few rewards see), the benchmarks by name, and as "" all but
+        the benchmarks'.
         """
-        exams = {exam.name: digest_of((exam.problems,)) for exam in self.exams}
-        return {APART: digest_of((self.selection, self.heldout), columns=False), **exams, "": digest_of((self.all,))}
+        benchmarks = {each.name: digest_of((each.problems,)) for each in self.benchmarks}
+        apart = digest_of((self.selection, self.heldout), columns=False)
+        return {APART: apart, **benchmarks, "": digest_of((self.all,))}
 
 
 def digest_of(parts: Iterable[Sequence[Problem]], columns: bool = True) -> str:
@@ -133,6 +131,12 @@ class Sampling:
     temperature: float
     top_p: float
     seed: int
+
+
+def request_seed(run_seed: int, purpose: str, index: int) -> int:
+    """Return a 31-bit seed that depends on nothing but its arguments, so that a resumed run repeats its requests."""
+    digest = blake2b(f"{run_seed}/{purpose}/{index}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest) >> 1
 
 
 @dataclass(frozen=True)

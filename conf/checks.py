@@ -74,18 +74,19 @@ def _faults(config: Config) -> Iterator[str]:
             f"validation.every={config.validation.every} with eval.problems=0: no problems are held out to choose the"
             " result on; raise eval.problems, or give validation.every=0"
         )
-    yield from _exam_faults(config.eval.exams)
-    for key, n in {"eval.n": config.eval.n, **{f"{exam.key}.n": exam.n for exam in config.eval.exams}}.items():
+    yield from _benchmark_faults(config.eval.resolved_benchmarks)
+    repeats = {"eval.n": config.eval.n, **{f"{each.key}.n": each.n for each in config.eval.resolved_benchmarks}}
+    for key, n in repeats.items():
         if config.eval.temperature == 0 and n > 1:
             yield f"{key}={n} with eval.temperature=0: all samples would be the same; set {key}=1"
 
 
-def _exam_faults(exams: list[Benchmark]) -> Iterator[str]:
-    for number, exam in enumerate(exams):
-        said = f"{exam.key}.name={exam.name}"
-        if not NAME.allows(exam.name):
+def _benchmark_faults(benchmarks: list[Benchmark]) -> Iterator[str]:
+    for number, each in enumerate(benchmarks):
+        said = f"{each.key}.name={each.name}"
+        if not NAME.allows(each.name):
             yield f"{said}: {NAME.remedy}"
-        if twin := next((other.key for other in exams[:number] if other.name == exam.name), ""):
+        if twin := next((other.key for other in benchmarks[:number] if other.name == each.name), ""):
             yield f"{said}: {twin} has this name too; give one of them another"
 
 

@@ -30,10 +30,9 @@ from rich.console import Console
 from rich.live import Live
 
 from actors.errors import ActorDied
-from actors.evaluation.protocol import response_limit
-from actors.messages import AdapterRef, Problem, Sampling, Verdict
+from actors.evaluation.evaluator import response_limit
+from actors.messages import AdapterRef, Problem, Sampling, Verdict, request_seed
 from actors.models.prompts import render_prompt
-from actors.seeds import request_seed
 from conf.arguments import run_and_options, whole
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput, TryLater, in_brief

@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from actors.evaluation.folder import EvaluationFolder
-from actors.evaluation.protocol import protocol_of
-from actors.evaluation.samples import PolicySamples
+from actors.evaluation.evaluator import PolicySamples
+from actors.evaluation.folder import EvaluationFolder, protocol_of
 from actors.evaluation.statistics import comparison
 from actors.messages import APART, AdapterRef, Status
 from actors.models.adapters import adopt_adapter, pinned

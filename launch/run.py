@@ -37,7 +37,7 @@ from actors.runtime.ray_session import BackgroundContext, clear_session, ray_ses
 from actors.storage.documents import RunSummary
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
-from actors.tracking.trackers import check_installed
+from actors.tracking import check_installed
 from conf import signals
 from conf.command import BAD_INPUT, WORDS, PlainConsole, command, outliving_terminal, refused, unforeseen
 from conf.errors import BadInput, TryLater, in_brief

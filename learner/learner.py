@@ -11,10 +11,9 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
+from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats, request_seed
 from actors.models.sizes import SYNTHETIC_ADAPTERS
 from actors.protocols import FAITHFUL
-from actors.seeds import request_seed
 from conf.schema import Config
 from learner.advantages import Example, examples
 from learner.distributed import ALONE, World, divide

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from actors.storage.state import LearnerRecord
+from actors.storage.documents import LearnerRecord
 from conf.errors import BadInput
 from conf.parsing import read_json
 from conf.schema import Config

@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from actors.errors import ActorDied, LearnerDied
 from actors.messages import (
@@ -45,6 +45,15 @@ def make_reward(score: float, status: Status | None = None) -> Reward:
     return Reward(total=score, parts={"accuracy": score, "format": 0.0}, verdict=Verdict(score, status, "7", 1.0))
 
 
+class Request(NamedTuple):
+    """A request to a fake engine."""
+
+    index: int
+    problem: Problem
+    adapter: AdapterRef | None
+    sampling: Sampling
+
+
 class Remote:
     """Stands for another process: each of its calls takes at least `call_seconds`, and may be cancelled meanwhile."""
 
@@ -61,7 +70,7 @@ class Remote:
 class FakeEngine(Remote):
     """Takes `seconds_of(index)` for a group; refuses adapters that no slot holds, as the real one does.
 
-    served: index and adapter of every training group. base_samples: number of the base model's samples.
+    requests: all, as they came. served: index and adapter of every training group.
     most_at_once: its requests at a time. tokens: sampled in all, one per sample.
     """
 
@@ -71,7 +80,7 @@ class FakeEngine(Remote):
         self.start_anew()
         self.seconds = seconds
         self.start_seconds = 0.0
-        self.base_samples = 0
+        self.requests: list[Request] = []
         self.logprob, self.finish_reason = logprob, "stop"
         self.served: list[tuple[int, str | None]] = []
         self.most_at_once = 1000
@@ -103,8 +112,8 @@ class FakeEngine(Remote):
         """Do what a test wants first in each request."""
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
+        self.requests.append(Request(index, problem, adapter, sampling))
         await self.before(index, problem, adapter, sampling)
-        self.base_samples += sampling.samples if adapter is None else 0
         async with self.slots.request(adapter):
             await self.work(self.seconds_of(index))
         self.tokens += sampling.samples
@@ -117,6 +126,11 @@ class FakeEngine(Remote):
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling
     ) -> tuple[Group, ...]:
         return (await self.generate(index, problem, adapter, sampling),)
+
+    @property
+    def base_samples(self) -> int:
+        """Number of the base model's samples."""
+        return sum(request.sampling.samples for request in self.requests if request.adapter is None)
 
     def seconds_of(self, index: int) -> float:
         return self.seconds

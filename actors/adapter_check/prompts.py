@@ -6,9 +6,8 @@ from dataclasses import replace
 from math import inf, isfinite
 from statistics import fmean
 
-from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.messages import AdapterRef, Group, Problem, Sampling, request_seed
 from actors.protocols import Sampler
-from actors.seeds import request_seed
 from conf.schema import Config
 
 Responses = tuple[Group, ...]

@@ -25,46 +25,36 @@ from actors.storage.documents import EventKind, RunSummary
 from actors.storage.files import disk_trouble
 from actors.storage.remote import RemoteCheckpoints
 from actors.storage.run_folder import RunFolder
-from actors.tracking.trackers import Identity, make_tracking
+from actors.tracking import make_tracking
 from conf.errors import BadInput
-from conf.load import public_settings
 from conf.schema import Config
-
-OOM_SCORE = Path("/proc/self/oom_score_adj")
 
 LOOK_S = 5.0
 """Seconds between two checks of the host's resources; 1 while the run starts."""
-
-STATUSES: dict[type[BaseException], str] = {Halted: "halted", Interrupted: "interrupted"}
-"""Statuses of summary.json by the error that ended the run."""
 
 Started = list[Engine | Learner | Verifier | SharedWeights]
 
 StartActors = Callable[[RunRequest, Started, Clock, Record], Awaitable[tuple[EnginePool, Learner, Verifier]]]
 """Starts the actors of a request, adds each to the list as soon as it starts, and records crashes."""
 
-Foreign = Callable[[Path, Config], str | None]
-"""Returns why a checkpoint does not fit a run with these settings; None if it does."""
-
 
 class CoordinatorActor:
     """One run as an asynchronous actor, which answers `progress` and `stop` during `run`."""
 
-    def __init__(self, request: RunRequest, start_actors: StartActors, foreign: Foreign) -> None:
+    def __init__(
+        self, request: RunRequest, start_actors: StartActors, foreign: Callable[[Path, Config], str | None]
+    ) -> None:
+        """foreign: returns why a checkpoint does not fit a run with these settings; None if it does."""
         with contextlib.suppress(OSError):  # Ray offers its workers to the OOM killer first, but this one is small
-            OOM_SCORE.write_text("0")
+            Path("/proc/self/oom_score_adj").write_text("0")
         config, spent = request.config, request.spent
         self._request, self._start_actors = request, start_actors
         self._folder = RunFolder(request.folder)
-        identity = Identity(
-            self._folder.identity() or config.run.name, config.run.name, request.folder, public_settings(config)
-        )
-        tracking = make_tracking(config.run.report_to, identity)
+        tracking = make_tracking(config, request.folder, self._folder.identity() or config.run.name)
         self._folder.recover(lambda checkpoint: foreign(checkpoint, config), tracking)
         self._remote = RemoteCheckpoints(config, self._folder) if config.checkpoint.remote else None
         self._clock = WallClock()
-        price, policies = config.budget.price_per_hour, config.final_policies
-        self._budget = Budget(config.budget.seconds, spent, self._clock, price, policies)
+        self._budget = Budget(config.budget.seconds, spent, self._clock, config.final_policies)
         since = spent if request.restarted else request.spent_before
         self._ledger = Ledger(self._clock, spent, self._folder.ledger(), since)
         for actor in ("run", "rollouts", "rewards", "learner"):
@@ -90,7 +80,8 @@ class CoordinatorActor:
         except BaseException as error:
             cause = root_cause(error)
             trouble = disk_trouble(self._folder.path, cause)
-            status = "halted" if trouble else STATUSES.get(type(cause), "failed")
+            halted = trouble or isinstance(cause, Halted)
+            status = "halted" if halted else "interrupted" if isinstance(cause, Interrupted) else "failed"
             outcome = Outcome(status, trouble or last_line(cause))
             bad_input = cause if isinstance(cause, BadInput) else None
             if outcome.status != "interrupted":
@@ -183,10 +174,8 @@ class CoordinatorActor:
 
     def _note_losses(self) -> None:
         """Count what loggers and remote checkpoints have lost, and record a new reason as an event."""
-        workers = [(worker, EventKind.LOGGER_FAILED) for worker in self._folder.tracking.workers]
-        if self._remote:
-            workers.append((self._remote.worker, EventKind.COPY_FAILED))
-        for worker, kind in workers:
+        loggers = [(worker, EventKind.LOGGER_FAILED) for worker in self._folder.tracking.workers]
+        for worker, kind in (*loggers, *([(self._remote.worker, EventKind.COPY_FAILED)] if self._remote else [])):
             lost, reason = worker.losses()
             self._ledger.count(f"warnings/{worker.name}", lost)
             if reason:

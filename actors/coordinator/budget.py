@@ -29,19 +29,20 @@ MOST_EVALUATION = 1 / 4
 
 
 def evaluations_reserve(
-    total_s: float, policies: int, evaluate_s: float, exams_s: float, least_s: float = 0.0
+    total_s: float, policies: int, evaluate_s: float, benchmarks_s: float, least_s: float = 0.0
 ) -> float:
     """Return the seconds of a budget held back for the final evaluations of so many policies, one with benchmarks.
 
-    evaluate_s, exams_s: of the base model on the held-out problems, and on all benchmarks. least_s: of work beside them
+    evaluate_s, benchmarks_s: of the base model on the held-out problems, and on all benchmarks. least_s: of work while
+    they run.
     """
-    wanted_s = (EVALUATION_SAFETY + policies - 1) * evaluate_s + EVALUATION_SAFETY * exams_s
+    wanted_s = (EVALUATION_SAFETY + policies - 1) * evaluate_s + EVALUATION_SAFETY * benchmarks_s
     return min(max(wanted_s, least_s), MOST_EVALUATION * total_s)
 
 
-def enough_s(used_s: float, policies: int, evaluate_s: float, exams_s: float) -> float:
+def enough_s(used_s: float, policies: int, evaluate_s: float, benchmarks_s: float) -> float:
     """Return the smallest budget that holds so many seconds beside the reserve for the final evaluations."""
-    wanted_s = evaluations_reserve(math.inf, policies, evaluate_s, exams_s)
+    wanted_s = evaluations_reserve(math.inf, policies, evaluate_s, benchmarks_s)
     return min(used_s + wanted_s, used_s / (1 - MOST_EVALUATION))
 
 
@@ -53,16 +54,11 @@ def cost_of(price_per_hour: float | None, seconds: float) -> float | None:
 class Budget:
     """Wall-clock seconds of a run over all its resumes, and the reserve for its end, estimated from durations."""
 
-    def __init__(
-        self, total: float, spent_before: float, clock: Clock, price_per_hour: float | None = None, policies: int = 1
-    ) -> None:
+    def __init__(self, total: float, spent_before: float, clock: Clock, policies: int = 1) -> None:
         """total: seconds. spent_before: seconds that earlier processes, and this one up to now, have used. policies:
         number to evaluate at the end, 2 where the result may not be the last.
         """
-        self.total = total
-        self._policies = policies
-        self._price = price_per_hour
-        self._clock = clock
+        self.total, self._policies, self._clock = total, policies, clock
         self._started = clock.now() - spent_before
         self._durations: dict[str, deque[float]] = {}
 
@@ -75,16 +71,6 @@ class Budget:
         return self.total - self.spent
 
     @property
-    def cost(self) -> float | None:
-        """See `cost_of`, of the run so far."""
-        return cost_of(self._price, self.spent)
-
-    @property
-    def progress(self) -> float:
-        """Fraction of the budget spent, at most 1."""
-        return min(self.spent / self.total, 1.0)
-
-    @property
     def reserve(self) -> float:
         """Seconds held back for the final evaluations and checkpoint, and for the last version's validation."""
         return self.evaluation_reserve + self.expected("checkpoint") + self.expected("validate") + FINISH_MARGIN_S
@@ -92,9 +78,9 @@ class Budget:
     @property
     def evaluation_reserve(self) -> float:
         """Seconds held back for the final evaluations, during which the adapter is inspected. A benchmark has one."""
-        exams_s = sum(max(self._newest(step)) for step in self._durations if step.startswith("evaluate-"))
+        benchmarks_s = sum(max(self._newest(step)) for step in self._durations if step.startswith("evaluate-"))
         evaluate_s, inspect_s = max(self._newest("evaluate")), self.expected("inspect")
-        return evaluations_reserve(self.total, self._policies, evaluate_s, exams_s, inspect_s)
+        return evaluations_reserve(self.total, self._policies, evaluate_s, benchmarks_s, inspect_s)
 
     @property
     def evaluation_s(self) -> float:

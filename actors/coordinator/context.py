@@ -8,7 +8,7 @@ from actors.coordinator.budget import Budget, cost_of
 from actors.coordinator.ledger import Ledger, MeteredSampler
 from actors.coordinator.rules.selection import Selection, score_of
 from actors.coordinator.stopping import StopController
-from actors.messages import ProblemSet
+from actors.messages import ProblemSet, Sampling, request_seed
 from actors.protocols import Clock, Engine, Learner, Sampler, Verifier
 from actors.runtime.host_resources import HostNeeds
 from actors.runtime.placement import Placement
@@ -67,6 +67,12 @@ class RunContext:
     def metered(self, kind: str, engine: Sampler | None = None) -> MeteredSampler:
         """Return the engines, or one of them, with their tokens counted as `tokens/<kind>`."""
         return MeteredSampler(engine or self.engine, kind, self.ledger)
+
+    def sampling(self, purpose: str, index: int) -> Sampling:
+        """Return the settings of a group's request: from the full distribution, as the learner's gradient needs it."""
+        rollout, seed = self.config.rollout, request_seed(self.config.run.seed, purpose, index)
+        limit = rollout.max_response_tokens
+        return Sampling(rollout.samples_per_problem, limit, rollout.temperature, top_p=1.0, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -19,23 +19,24 @@ from actors.coordinator.metrics import Standing, describe_batch
 from actors.coordinator.producer import RolloutProducer
 from actors.coordinator.publisher import PolicyPublisher
 from actors.coordinator.rules.collapse_guard import Alarm, Guard
-from actors.coordinator.rules.learner_state import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
+from actors.coordinator.rules.learning import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
 from actors.coordinator.rules.selection import Selection
-from actors.coordinator.rules.streaks import SkippedStreak
 from actors.coordinator.saving import Saving
 from actors.coordinator.warm_start import WarmStart
 from actors.errors import Halted, LearnerDied
 from actors.formats import counted
 from actors.messages import AdapterRef, Batch, Progress
 from actors.storage.checkpoints import read_state
-from actors.storage.documents import EventKind
-from actors.storage.state import CoordinatorState
+from actors.storage.documents import CoordinatorState, EventKind
 
 TICK_S = 1.0
 """Seconds between two writes of the time spent."""
 
 CRASHES = 5
 """Crashes of the learner without a checkpoint in between that halt the run. The next would come at the same place."""
+
+SKIPPED_UPDATES = 3
+"""Updates in a row with a non-finite loss or gradient that halt the run: one may be due to its batch."""
 
 NO_UPDATE_FITS = Outcome("budget_exhausted", "no further update fits")
 
@@ -56,7 +57,7 @@ class Coordinator:
         self._evaluations = Evaluations(run, self._saving, self._standing, self._prompts)
         self._warm_start = WarmStart(run, self._saving, self._standing)
         self._end = asyncio.timeout(None)  # when training ends, set by `_end_training_in_time`
-        self._skipped, self._lifecycle = SkippedStreak(), LearnerLifecycle()
+        self._skipped, self._lifecycle = 0, LearnerLifecycle()
         self._restore_bookkeeping(self._folder.checkpoints.latest)
 
     def _restore_bookkeeping(self, checkpoint: Path | None) -> dict[str, float]:
@@ -268,13 +269,16 @@ class Coordinator:
         self._end_training_in_time()
         progress = self.updates / (self._config.budget.updates or math.inf)
         if not self._config.run.deterministic:  # its schedules know no clock
-            progress = max(progress, self._budget.progress)
+            progress = max(progress, min(self._budget.spent / self._budget.total, 1.0))
         stats = await self._busy("update", self._learner.step(progress))
         stepped = self._clock.now()
         if stats.fault:
             self.ledger.count("updates/skipped")
             self._folder.write_samples(f"skipped-{batch.version + 1:06d}", batch.groups)
-        self._skipped.see(stats.fault)
+        self._skipped = self._skipped + 1 if stats.fault else 0
+        if self._skipped == SKIPPED_UPDATES:
+            samples = "their samples are in samples/skipped-*"
+            raise Halted(f"{SKIPPED_UPDATES} updates in a row were skipped: {stats.fault}; {samples}")
         figures = await self._busy("sync", self._adopt(stats.adapter, batch))
         self._folder.drop_adapters(keep=self._publisher.needed)
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
@@ -354,7 +358,7 @@ class Coordinator:
         self.ledger.move(UNDECIDED, "tokens/unused", self.ledger.counts.get(UNDECIDED, 0))
         if policy := self._publisher.policy:
             await stopping.unless_stopped(self._evaluations.end(policy, in_time and self._lifecycle.at_policy))
-        return replace(self._ending() or NO_UPDATE_FITS, plasticity=self._evaluations.plasticity)
+        return replace(self._ending() or NO_UPDATE_FITS, plasticity=self._evaluations.reference_set.plasticity)
 
     async def _conclude(self) -> None:
         """Save the last version, or use the last checkpoint's, check that the engines serve it, and validate it."""

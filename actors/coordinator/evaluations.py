@@ -1,4 +1,4 @@
-"""Evaluations of a run's policies on its problems, within its budget."""
+"""Evaluations of a run's policies on its problems, within its budget, and the drift of the last one."""
 
 import asyncio
 import math
@@ -10,19 +10,17 @@ from statistics import fmean
 from actors.adapter_check.at_work import without_effect
 from actors.adapter_check.prompts import CheckPrompts
 from actors.clock import cut_off
-from actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S, MOST_EVALUATION
+from actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S
 from actors.coordinator.context import RunContext
 from actors.coordinator.metrics import Standing
-from actors.coordinator.reference_set import ReferenceSet
 from actors.coordinator.rules.selection import REWARD, SCORE, Selection
 from actors.coordinator.saving import Saving
-from actors.errors import ActorDied, Halted, root_cause
-from actors.evaluation.evaluator import Evaluator, counted, part_of
-from actors.evaluation.samples import PolicySamples
+from actors.errors import ActorDied, Halted, LearnerDied, root_cause
+from actors.evaluation.evaluator import Evaluator, PolicySamples
 from actors.evaluation.statistics import known_rewards
-from actors.messages import AdapterRef, Exam
+from actors.messages import AdapterRef, EvaluationSet, Group, Inspection, Sample, Sampling, request_seed
 from actors.storage.checkpoints import version_of
-from actors.storage.documents import EventKind, Plasticity, PolicyScores
+from actors.storage.documents import EntropyChange, EventKind, Plasticity, PolicyScores
 from actors.storage.run_record import named
 
 BASE_SHARE = 1 / 3
@@ -30,6 +28,72 @@ BASE_SHARE = 1 / 3
 
 ENOUGH_REWARDS = 0.5
 """Fraction of the selection problems whose rewards must be known for their mean to choose: which ones fail differs."""
+
+
+INSPECTED_PROBLEMS = 16
+INSPECTED_TOKENS = 512
+"""Number of responses in the reference set, and the most tokens of each. The learner needs a few seconds for them."""
+
+
+class ReferenceSet:
+    """Has the learner compare itself with its reference on the reference set, responses of the base model.
+
+    The tokens stay the same throughout a run. All runs on the same problems sample them with the same seeds.
+    plasticity: the last policy's, once it is measured.
+    """
+
+    def __init__(self, run: RunContext) -> None:
+        self._run, self._engine = run, run.metered("eval")
+        self._problems = (run.problems.heldout or run.problems.train)[:INSPECTED_PROBLEMS]
+        self._groups: tuple[Group, ...] = ()
+        self.plasticity: Plasticity | None = None
+
+    async def sample(self) -> None:
+        """Sample the reference set, or read it if the run has one."""
+        if (responses := self._run.folder.reference_set()) is None:
+            sampled = await asyncio.gather(*(self._respond(number) for number in range(len(self._problems))))
+            responses = [list(group.samples[0].token_ids) for group in sampled]
+            self._run.folder.write_reference_set(responses)
+        self._groups = tuple(
+            Group(-1 - number, problem, None, (Sample(tuple(ids), (), "", "stop"),))
+            for number, (problem, ids) in enumerate(zip(self._problems, responses, strict=True))
+        )
+
+    async def inspect(self) -> Inspection | None:
+        """Return the learner's measurements on the reference set; None if it crashes or would exceed the budget."""
+        if not self._groups:
+            return None
+        started = self._run.clock.now()
+        try:
+            async with asyncio.timeout(self._run.budget.left - LAST_MOMENT_S):
+                found = await self._run.learner.inspect(self._groups)
+        except (LearnerDied, TimeoutError):  # the next call to the learner raises again
+            return None
+        self._run.budget.expect("inspect", self._run.clock.now() - started)
+        return found
+
+    async def measure(self, version: int) -> None:
+        """Measure `plasticity` of summary.json, unless the learner has no finite answer for this version."""
+        found = await self.inspect()
+        if found is None or found.version != version:
+            return
+        before, after = found.base_entropy, found.entropy
+        change = after / before - 1 if before else 0.0
+        by_module = (*found.adapter_norm.values(), *found.effective_rank.values())
+        if all(map(math.isfinite, (before, after, change, found.kl_to_base, *by_module))):
+            self.plasticity = Plasticity(
+                probe_entropy=EntropyChange(before=before, after=after, change=change),
+                kl_to_base=found.kl_to_base,
+                adapter_norm=found.adapter_norm,
+                effective_rank=found.effective_rank,
+                rank=self._run.config.lora.rank,
+            )
+
+    async def _respond(self, number: int) -> Group:
+        rollout = self._run.config.rollout
+        tokens, seed = min(rollout.max_response_tokens, INSPECTED_TOKENS), request_seed(0, "plasticity", number)
+        sampling = Sampling(1, tokens, rollout.temperature, top_p=1.0, seed=seed)
+        return await self._engine.generate(-1 - number, self._problems[number], None, sampling)
 
 
 class Evaluations:
@@ -40,18 +104,15 @@ class Evaluations:
     policies answer the problems that the base model had time for.
 
     replaceable: set unless version 0 has yet to be evaluated, and must stay the policy until then.
-    plasticity: the last policy's, once it is measured.
     """
 
     def __init__(self, run: RunContext, saving: Saving, standing: Standing, prompts: CheckPrompts) -> None:
         self.replaceable = asyncio.Event()
         self.reference_set = ReferenceSet(run)
-        self.plasticity: Plasticity | None = None
         self._run, self._saving, self._standing, self._prompts = run, saving, standing, prompts
         self._evaluator = Evaluator(run.config, run.metered("eval"), run.verifier, run.clock)
-        self._heldout = (Exam("", run.config.eval.n, run.problems.heldout),)
-        self._sets = (*self._heldout, *run.problems.exams)
-        self._sample_s = 0.0  # seconds per sample of the last evaluation
+        self._heldout = (EvaluationSet("", run.config.eval.n, run.problems.heldout),)
+        self._sets = (*self._heldout, *run.problems.benchmarks)
 
     def begin(self, version: int) -> bool:
         """Begin at a version. Return whether something is to be measured before its second batch is sampled."""
@@ -81,17 +142,14 @@ class Evaluations:
             self._standing.measured("Base model", await self._evaluate("base", None, self._sets, seconds))
         found = self._run.folder.scores("warm")
         if policy and not self.replaceable.is_set():
+            left = self._run.budget.left
+            seconds = min(left * BASE_SHARE, left - self._run.budget.reserve)  # which is held back for the end
             with self._shown("the model at the start of reinforcement learning"):
-                found = await stopping.unless_stopped(self._warm(policy)) or {}
+                warm = self._evaluate("warm", policy, self._heldout, seconds)
+                found = await stopping.unless_stopped(warm) or {}
             if not stopping.stopped:
                 self.replaceable.set()
         self._standing.measured("Start of reinforcement learning", found)
-
-    async def _warm(self, policy: AdapterRef) -> dict[str, PolicyScores]:
-        """Evaluate version 0, without the time that is held back for the end."""
-        left = self._run.budget.left
-        seconds = min(left * BASE_SHARE, left - self._run.budget.reserve)
-        return await self._evaluate("warm", policy, self._heldout, seconds) if seconds > self._round_s else {}
 
     @contextmanager
     def _shown(self, model: str) -> Iterator[None]:
@@ -148,10 +206,8 @@ class Evaluations:
 
         policy: the last one, which the engines serve. inspect: whether the learner can be inspected.
         """
-        await asyncio.gather(self._end(policy), *([self._inspect(policy.version)] if inspect else []))
-
-    async def _inspect(self, version: int) -> None:
-        self.plasticity = await self.reference_set.measure(version)
+        measure = self.reference_set.measure
+        await asyncio.gather(self._end(policy), *([measure(policy.version)] if inspect else []))
 
     async def _end(self, policy: AdapterRef) -> None:
         """The adapter of a result that is not the last is loaded from its checkpoint."""
@@ -167,7 +223,7 @@ class Evaluations:
             if apart and self._left > self._round_s:
                 await self._evaluate("last", policy, self._heldout, self._left)
             if adapter:
-                await self._evaluate("final", adapter, self._run.problems.exams, self._left)
+                await self._evaluate("final", adapter, self._run.problems.benchmarks, self._left)
         except* ActorDied as deaths:  # no actor is restarted any more
             rest = "what was measured is kept; launch/evaluate.py can measure the rest"
             self._run.ledger.count("warnings/evaluation")
@@ -198,7 +254,7 @@ class Evaluations:
         return self._run.budget.expected("evaluate") / self._run.config.eval.n
 
     async def _evaluate(
-        self, policy: str, adapter: AdapterRef | None, sets: Sequence[Exam], seconds: float
+        self, policy: str, adapter: AdapterRef | None, sets: Sequence[EvaluationSet], seconds: float
     ) -> dict[str, PolicyScores]:
         """Evaluate a policy on sets without a result of it, in so many seconds together. Return the results by set.
 
@@ -215,44 +271,35 @@ class Evaluations:
                 if each.name and not scores:
                     self._miss(policy, each, adapter)
             if scores:
-                self._sample_s = scores.round_seconds / scores.problems
                 self._run.budget.expect(named("evaluate", each.name), scores.round_seconds * each.n)
                 found[each.name] = scores
         return found
 
     async def _measure(
-        self, policy: str, exam: Exam, adapter: AdapterRef | None, seconds: float
+        self, policy: str, target: EvaluationSet, adapter: AdapterRef | None, seconds: float
     ) -> PolicyScores | None:
         """Evaluate a policy on a set, or on its first problems if not even one round fits; None without any in time.
 
         A round that is not complete in time is dropped whole. No time is held back for a benchmark without a result.
         """
-        if not exam.problems or seconds <= 0:
+        if not target.problems or seconds <= 0:
             return None
-        folder, budget, name = self._run.folder, self._run.budget, named(policy, exam.name)
-        base = folder.evaluation(named("base", exam.name))
-        problems = exam.problems[: base.problems] if base else exam.problems
-        samples = PolicySamples(problems, exam.n, adapter)
-        round_s = budget.expected(named("evaluate", exam.name)) / exam.n or self._sample_s * len(problems)
-        waves = len(problems) / (self._run.max_running * self._run.config.rollout.samples_per_problem)
-        at_once = part_of(len(problems), seconds, round_s or budget.expected("group") * max(waves, 1.0))
+        folder, name = self._run.folder, named(policy, target.name)
+        base = folder.evaluation(named("base", target.name))
+        problems = target.problems[: base.problems] if base else target.problems
+        samples = PolicySamples(problems, target.n, adapter)
+        at_once = self._run.max_running * self._run.config.rollout.samples_per_problem
         await self._evaluator.evaluate(samples, at_once=at_once, seconds=seconds)
-        if not (rows := counted(samples, at_once)):
-            if not exam.name:
-                budget.expect("evaluate", seconds * exam.n)
+        if not (rows := samples.complete):
+            if not target.name:
+                self._run.budget.expect("evaluate", seconds * target.n)
             return None
         folder.write_rows(f"eval-{name}", [row for of_round in zip(*rows, strict=True) for row in of_round])
         return folder.write_evaluation(name, adapter.version if adapter else 0, samples.scores(rows))
 
-    def _miss(self, policy: str, exam: Exam, adapter: AdapterRef | None) -> None:
-        """Record that there was no time for a benchmark, and a budget that should hold all evaluations. An empty file
-        of samples says that it was tried.
-        """
-        run, seconds = self._run, self._sample_s * sum(each.n * len(each.problems) for each in self._sets)
-        run.folder.write_rows(f"eval-{named(policy, exam.name)}", ())
-        start_s = run.ledger.record.start_s + run.budget.expected("group")
-        whole_s = max(start_s + seconds / BASE_SHARE, seconds / MOST_EVALUATION, run.budget.total + 60)
-        hint = f": budget.minutes={math.ceil(whole_s / 60)} should hold it" if seconds else ""
-        detail = f"there was no time to evaluate the {'trained' if adapter else 'base'} model on {exam.name}{hint}"
-        version = adapter.version if adapter else 0
-        run.folder.append_event(version, EventKind.CUT_OFF, detail, f"evaluation on {exam.name}")
+    def _miss(self, policy: str, benchmark: EvaluationSet, adapter: AdapterRef | None) -> None:
+        """Record that there was no time for a benchmark. An empty file of samples says that it was tried."""
+        folder, version = self._run.folder, adapter.version if adapter else 0
+        folder.write_rows(f"eval-{named(policy, benchmark.name)}", ())
+        detail = f"there was no time to evaluate the {'trained' if adapter else 'base'} model on {benchmark.name}"
+        folder.append_event(version, EventKind.CUT_OFF, detail, f"evaluation on {benchmark.name}")

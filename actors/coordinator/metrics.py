@@ -2,51 +2,53 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 
-from actors.coordinator.budget import Budget
+from actors.coordinator.budget import Budget, cost_of
 from actors.coordinator.ledger import Ledger
 from actors.messages import Batch, Group, Progress, Status
 from actors.storage.documents import PolicyScores
 from conf.schema import Config
 
 
+@dataclass
 class Standing:
     """The parts of `Progress` that only the coordinator knows."""
 
-    def __init__(self, budget: Budget, ledger: Ledger, config: Config) -> None:
-        self.phase, self.doing = "starting", ""
-        self.latest: dict[str, float] = {}
-        self._scores: dict[str, float] = {}
-        self._budget, self._ledger, self._config = budget, ledger, config
+    budget: Budget
+    ledger: Ledger
+    config: Config
+    phase: str = "starting"
+    doing: str = ""
+    latest: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
 
     def enter(self, phase: str, doing: str = "") -> None:
         """Begin a phase, in the ledger too."""
         self.phase, self.doing = phase, doing
-        self._ledger.enter("run", phase)
+        self.ledger.enter("run", phase)
 
     def measured(self, model: str, found: Mapping[str, PolicyScores]) -> None:
         """Note the evaluations of a model, by the benchmark's name. Where no answer is weighed, the held-out problems
         have none to get right.
         """
         for name, scores in found.items():
-            if name or self._config.reward.weighs_answers:
-                self._scores[f"{model}: {name or 'held-out'}"] = scores.pass_at_1
+            if name or self.config.reward.weighs_answers:
+                self.scores[f"{model}: {name or 'held-out'}"] = scores.pass_at_1
 
     def progress(self, updates: int) -> Progress:
-        fitting = self._budget.forecast("turn")
-        asked = self._config.budget.updates
-        missing = [] if asked is None else [asked - updates]
+        fitting, limit = self.budget.forecast("turn"), self.config.budget.updates
         return Progress(
             phase=self.phase,
             updates=updates,
-            spent=self._budget.spent,
-            left=self._budget.left,
-            updates_left=None if fitting is None else min([fitting, *missing]),
+            spent=self.budget.spent,
+            left=self.budget.left,
+            updates_left=fitting if fitting is None or limit is None else min(fitting, limit - updates),
             latest=self.latest,
-            cost=self._budget.cost,
+            cost=cost_of(self.config.budget.price_per_hour, self.budget.spent),
             doing=self.doing,
-            scores=self._scores,
+            scores=self.scores,
         )
 
 

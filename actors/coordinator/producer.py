@@ -6,16 +6,11 @@ from statistics import fmean
 from actors.coordinator.context import RunContext
 from actors.coordinator.ledger import UNDECIDED
 from actors.coordinator.publisher import PolicyPublisher
+from actors.coordinator.rules.learning import FruitlessStreak
 from actors.coordinator.rules.order import DataCursor, Mixture
 from actors.coordinator.rules.staleness import StalenessManager
-from actors.coordinator.rules.streaks import FruitlessStreak
-from actors.messages import AdapterRef, Batch, Group, Problem, Sampling
-from actors.seeds import request_seed
-from actors.storage.documents import EventKind
-from actors.storage.state import CoordinatorState
-
-COMPLAINTS = 5
-"""Most failures of a user's functions that a process records as events; `rewards/failed` counts all."""
+from actors.messages import AdapterRef, Batch, Group, Problem
+from actors.storage.documents import CoordinatorState, EventKind
 
 
 class RolloutProducer:
@@ -51,7 +46,6 @@ class RolloutProducer:
         self._purpose = f"rollout-{rollbacks}" if rollbacks else "rollout"
         self._seconds: dict[int, tuple[float, float]] = {}  # by index, of generation and of verification
         self._verifying = 0
-        self._complaints = 0
         self._dropped, self._dropped_tokens = state.dropped, state.dropped_tokens
         self._sampled = 0
         self._last_look = (run.clock.now(), 0)
@@ -134,16 +128,8 @@ class RolloutProducer:
         self, index: int, problem: Problem, policy: AdapterRef, before: asyncio.Task[None] | None
     ) -> None:
         """Have a group generated and verified, then count it, in a deterministic run after the group `before`."""
-        run, rollout = self._run, self._run.config.rollout
-        started = run.clock.now()
-        sampling = Sampling(
-            samples=rollout.samples_per_problem,
-            max_tokens=rollout.max_response_tokens,
-            temperature=rollout.temperature,
-            top_p=1.0,
-            seed=request_seed(run.config.run.seed, self._purpose, index),
-        )
-        group = await self._engine.generate(index, problem, policy, sampling)
+        run, started = self._run, self._run.clock.now()
+        group = await self._engine.generate(index, problem, policy, run.sampling(self._purpose, index))
         generated = run.clock.now()
         self._sampled += group.tokens
         self._verifying += 1
@@ -164,12 +150,11 @@ class RolloutProducer:
         await run.stopping.notify()
 
     def _complain(self, group: Group) -> None:
-        """Count the failures of a user's reward function, and record the first ones as events."""
+        """Count the failures of a user's reward function, and record the run's first one as an event."""
         if group.complaint:
-            self._run.ledger.count("rewards/failed", sum(bool(reward.complaint) for reward in group.rewards))
-            self._complaints += 1
-            if self._complaints <= COMPLAINTS:
+            if "rewards/failed" not in self._run.ledger.counts:
                 self._run.folder.append_event(self.staleness.version, EventKind.REWARD_FAILED, group.complaint)
+            self._run.ledger.count("rewards/failed", sum(bool(reward.complaint) for reward in group.rewards))
 
     def _drop(self, group: Group) -> None:
         """Drop a group that nothing can be learned from, so that another takes its place."""

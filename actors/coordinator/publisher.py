@@ -17,8 +17,7 @@ class PolicyPublisher:
     def __init__(self, run: RunContext, prompts: CheckPrompts, start_check: CheckAtStart, noise: float | None) -> None:
         """noise: see `CheckAfterSync`."""
         self._engine, self._learner = run.engine, run.learner
-        self._prompts = prompts
-        self._startup_check = start_check
+        self._prompts, self._startup_check = prompts, start_check
         self._sync_check = CheckAfterSync(run.config.adapter_check.noise_floor, noise)
         self._outdated: AdapterRef | None = None
         self._recent = deque[AdapterRef](maxlen=run.config.learner.max_staleness + 1)

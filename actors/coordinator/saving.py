@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from actors.coordinator.context import RunContext
 from actors.coordinator.rules.selection import Selection
 from actors.storage.checkpoints import version_of, write_state
+from actors.storage.documents import CoordinatorState
 from actors.storage.files import damage
-from actors.storage.state import CoordinatorState
 
 UNSAVED_S = 60.0
 SAVING_SHARE = 0.02

@@ -17,12 +17,8 @@ class StopController:
     def __init__(self, clock: Clock, grace_s: float = 0.0) -> None:
         """grace_s: seconds that all running steps together may take after a stop."""
         self.reason = ""
-        self._clock = clock
-        self._grace_s = grace_s
-        self._grace_end = float("inf")
-        self._changed = asyncio.Condition()
-        self._stopped = asyncio.Event()
-        self._hurried = asyncio.Event()
+        self._clock, self._grace_s, self._grace_end = clock, grace_s, float("inf")
+        self._changed, self._stopped, self._hurried = asyncio.Condition(), asyncio.Event(), asyncio.Event()
 
     @property
     def stopped(self) -> bool:

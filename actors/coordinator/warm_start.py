@@ -10,12 +10,10 @@ from actors.coordinator.ledger import WARM_START
 from actors.coordinator.metrics import Standing
 from actors.coordinator.saving import Saving
 from actors.errors import Halted
-from actors.messages import Group, Sample, Sampling, Status
-from actors.seeds import request_seed
+from actors.messages import Group, Sample, Status
 from actors.storage.checkpoints import read_state
-from actors.storage.documents import EventKind, SampleRow
+from actors.storage.documents import CoordinatorState, EventKind, SampleRow
 from actors.storage.run_folder import sample_row
-from actors.storage.state import CoordinatorState
 from conf.schema.warm_start import PASSES, SAMPLING_SHARE
 
 
@@ -84,14 +82,11 @@ class WarmStart:
         """Return the verified responses to a candidate, with the tokens of those to learn: of the right ones those with
         the largest reward, and of these the shortest, each once.
         """
-        run, rollout, problem = self._run, self._run.config.rollout, self._run.problems.candidates[place]
+        run, problem = self._run, self._run.problems.candidates[place]
         if run.problems.solutions:
             group = Group(place, problem, None, (run.problems.solutions[place],))
         else:
-            seed = request_seed(run.config.run.seed, WARM_START, place)
-            limit, temperature = rollout.max_response_tokens, rollout.temperature
-            sampling = Sampling(rollout.samples_per_problem, limit, temperature, top_p=1.0, seed=seed)
-            group = await run.metered(WARM_START).generate(place, problem, None, sampling)
+            group = await run.metered(WARM_START).generate(place, problem, None, run.sampling(WARM_START, place))
         group = await run.verifier.score(group)
         rows, right = [sample_row(group, number) for number in range(len(group.samples))], dict[tuple[int, ...], int]()
         for number, (sample, reward) in enumerate(zip(group.samples, group.rewards, strict=True)):

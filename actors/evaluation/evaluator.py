@@ -5,32 +5,121 @@ follows from run.seed, its problem and its number alone: all policies and comman
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from actors.clock import cut_off
-from actors.evaluation.protocol import response_limit
-from actors.evaluation.samples import PolicySamples
-from actors.messages import Sampling
+from actors.evaluation.statistics import Alike, Samples, scores
+from actors.messages import AdapterRef, Group, Problem, Sampling, request_seed
 from actors.protocols import Clock, Sampler, Verifier
-from actors.seeds import request_seed
-from actors.storage.documents import EvaluatedSample
+from actors.storage.documents import EvaluatedSample, PolicyScores
+from actors.storage.files import append_row, read_rows
+from actors.storage.run_folder import sample_row
+from actors.worker import Worker
+from conf.errors import BadInput
 from conf.schema import Config
 
-AMPLE = 3.0
-"""Number of rounds that must fit for all problems to be sampled at once, since the policy may have become slower."""
 
-PART = 0.25
-"""Largest part of the problems that is sampled at once otherwise. It should take at most half of the time."""
+class PolicySamples:
+    """Samples 0 … n - 1 of each problem by one policy: in memory for a run, in a file for launch/evaluate.py.
+
+    adapter: the policy's, None for the base model. file: keeps the samples, one per line, in the order of their
+    completion; None keeps them in memory.
+    """
+
+    def __init__(
+        self, problems: tuple[Problem, ...], n: int, adapter: AdapterRef | None, file: Path | None = None
+    ) -> None:
+        """Read the samples of an earlier process. Raises BadInput if they are damaged or belong to other problems."""
+        self.problems = problems
+        self.n = n
+        self.adapter = adapter
+        self._file = file
+        self._writer = Worker("writer", strict=True)
+        self._unwritten: deque[EvaluatedSample] = deque()
+        self._rows: dict[tuple[str, int], EvaluatedSample] = {}
+        known = {problem.id: problem for problem in problems}
+        for number, row in enumerate(read_rows(file, EvaluatedSample) if file else (), start=1):
+            problem = known.get(row.problem)
+            if problem and (row.prompt, row.gold) != (problem.prompt, problem.gold):
+                raise BadInput(
+                    f"{file}: line {number} has another prompt or answer of problem {row.problem} than now: restore "
+                    "the data, or give run.name=OTHER or run.overwrite=true"
+                )
+            if problem and row.sample < n:
+                self._keep(row)
+
+    def missing(self, number: int) -> list[int]:
+        """Return the indices of the problems that lack the sample of this number."""
+        return [index for index, problem in enumerate(self.problems) if (problem.id, number) not in self._rows]
+
+    @property
+    def sampled(self) -> int:
+        """Number of samples so far, of all problems."""
+        return len(self._rows)
+
+    @property
+    def rounds(self) -> int:
+        """Number of samples that every problem has."""
+        return next((number for number in range(self.n) if self.missing(number)), self.n)
+
+    def of_rounds(self, rounds: int) -> list[list[EvaluatedSample]]:
+        """Return the first `rounds` samples of each problem."""
+        return [[self._rows[problem.id, number] for number in range(rounds)] for problem in self.problems]
+
+    @property
+    def first_round(self) -> list[list[EvaluatedSample]]:
+        """The first sample of each of the first problems, as many as have one."""
+        return [[self._rows[problem.id, 0]] for problem in self.problems[: min(self.missing(0), default=None)]]
+
+    @property
+    def complete(self) -> list[list[EvaluatedSample]]:
+        """The samples that count: those of the complete rounds, or without one those of the first problems."""
+        return self.of_rounds(self.rounds) if self.rounds else self.first_round
+
+    def scores(self, samples: Samples, alike: Alike | None = None) -> PolicyScores:
+        """Return the scores over some of the samples, with the cost of all of them."""
+        rows = self._rows.values()
+        tokens, seconds = sum(row.tokens for row in rows), sum(row.seconds for row in rows)
+        cost = {"tokens": tokens, "seconds": seconds, "round_seconds": seconds * len(samples) / len(rows)}
+        return scores(samples, alike).model_copy(update=cost)
+
+    def add(self, number: int, group: Group, seconds: float) -> None:
+        """Keep sample `number` of a problem, and have it written. seconds: since the sample before, of any policy."""
+        extra = {"sample": number, "format": group.rewards[0].parts["format"], "seconds": round(seconds, 4)}
+        row = EvaluatedSample.model_validate(sample_row(group, 0).content | extra)
+        if self._file:
+            self._unwritten.append(row)
+            self._writer.put(self._write, self._file)  # with all that have come by then
+        self._keep(row)
+
+    async def flush(self) -> None:
+        """Return once all samples are on disk. Raises the error of a write that has failed."""
+        if self._file:
+            await self._writer.in_turn(self._writer.check)
+
+    def _write(self, file: Path) -> None:
+        if rows := [self._unwritten.popleft() for _ in range(len(self._unwritten))]:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            append_row(file, *rows)
+
+    def _keep(self, row: EvaluatedSample) -> None:
+        """Keep a sample, without the texts if they are in a file: no score needs them."""
+        self._rows[row.problem, row.sample] = row.model_copy(
+            update={"prompt": "", "response": ""} if self._file else {}
+        )
 
 
+@dataclass(frozen=True)
 class Evaluator:
     """Samples responses with the settings of `eval` and has them verified."""
 
-    def __init__(self, config: Config, engine: Sampler, verifier: Verifier, clock: Clock) -> None:
-        self._config = config
-        self._engine = engine
-        self._verifier = verifier
-        self._clock = clock
+    config: Config
+    engine: Sampler
+    verifier: Verifier
+    clock: Clock
 
     async def evaluate(
         self,
@@ -45,16 +134,16 @@ class Evaluator:
         round before has ended. Wherever it ends, the complete rounds are an unbiased estimate.
         """
         free = asyncio.Semaphore(at_once)
-        last_s = self._clock.now()
+        last_s = self.clock.now()
 
         async def sample(policy: PolicySamples, number: int, index: int) -> None:
             nonlocal last_s
-            settings, problem = self._config.eval, policy.problems[index]
-            seed = request_seed(self._config.run.seed, f"evaluate/{problem.id}", number)
-            sampling = Sampling(1, response_limit(self._config), settings.temperature, settings.top_p, seed)
+            settings, problem = self.config.eval, policy.problems[index]
+            seed = request_seed(self.config.run.seed, f"evaluate/{problem.id}", number)
+            sampling = Sampling(1, response_limit(self.config), settings.temperature, settings.top_p, seed)
             place = number * len(policy.problems) + index
-            group = await self._verifier.score(await self._engine.generate(place, problem, policy.adapter, sampling))
-            taken, last_s = self._clock.now() - last_s, self._clock.now()
+            group = await self.verifier.score(await self.engine.generate(place, problem, policy.adapter, sampling))
+            taken, last_s = self.clock.now() - last_s, self.clock.now()
             policy.add(number, group, taken)
             free.release()
             on_sample()
@@ -71,22 +160,6 @@ class Evaluator:
                 await policy.flush()
 
 
-def part_of(count: int, seconds: float, round_s: float) -> int:
-    """Return how many of a number of problems to sample at once: all of them, or a part where time is short.
-
-    round_s: seconds that a round is expected to take, 0 while unknown.
-    """
-    if not round_s or seconds >= AMPLE * round_s:
-        return count
-    return max(1, int(count * min(PART, seconds / round_s / 2)))
-
-
-def counted(samples: PolicySamples, at_once: int) -> list[list[EvaluatedSample]]:
-    """Return the samples that count: the complete rounds, or without one the whole parts of the first, or without a
-    part those of its first problems.
-
-    at_once: number of problems that were sampled at once, and the size of a part if it is at most PART of them.
-    """
-    if samples.rounds:
-        return samples.of_rounds(samples.rounds)
-    return samples.of_parts(min(at_once, max(1, int(len(samples.problems) * PART)))) or samples.of_parts(1)
+def response_limit(config: Config) -> int:
+    """Return the most tokens of an evaluated response."""
+    return config.eval.max_response_tokens or config.rollout.max_response_tokens

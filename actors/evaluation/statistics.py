@@ -18,7 +18,7 @@ PASS_KS = (1, 8, 16)
 
 UNSEEN = 0.25
 """Imagined problems per evaluation with results as far apart as possible, since the real ones may be alike by chance.
-With them intervals cover in simulation, see `share_interval`."""
+With them intervals cover in simulation."""
 
 CHANGED = 0.5
 """Imagined changed problems, added to the real ones: a few unchanged problems do not show that none would change."""
@@ -28,9 +28,6 @@ FEWEST = 6
 
 SIGNIFICANT = 0.05
 """Largest p-value of a difference that counts as shown."""
-
-QUANTILE_ERROR = 1e-9
-"""Relative error of a quantile."""
 
 Interval = tuple[float, float]
 
@@ -83,8 +80,7 @@ def paired_difference(before: Mapping[K, float], after: Mapping[K, float], famil
     Interval and p-value are the two sides of one score test: without a family the interval excludes 0 exactly where p
     is below 0.05. The variance under a mean change δ is that of `share_interval` with the changed fraction of the
     problems in the place of p: scale · (max(changed, |δ|) - δ²), as for paired proportions in Tango 1998 (Statistics in
-    Medicine 17, 891). In the simulation named there, with no difference, shifts, and single problems that become
-    solved, the interval covers in at least 93 % of the cases, in 98 % on average.
+    Medicine 17, 891). docs/how-to/evaluate.md has how often the intervals cover in simulation.
     """
     changes = [after[problem] - before[problem] for problem in sorted(before.keys() & after.keys())]
     if not changes:
@@ -106,8 +102,7 @@ def reward_difference(before: Mapping[K, float], after: Mapping[K, float]) -> Di
     """Return the mean change in reward over the problems in both, with interval and p-value; None if there are none.
 
     It is `paired_difference` in units of the range of all these rewards. Where that is no more than rounding, nothing
-    has changed. It does not hold for rare large rewards: simulated with 24 to 128 problems, of which 1 to 5 % gain 50
-    standard deviations of the rewards, it covers in 40 to 97 % of the cases, since the samples may lack them.
+    has changed. It does not hold for rare large rewards, since the samples may lack them.
     """
     known = [*before.values(), *after.values()] or [0.0]
     low, high = min(known), max(known)
@@ -220,8 +215,7 @@ def share_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> I
     problem's value under a mean p is scale · p (1 - p). The scale, from 0 where all values are alike to 1 where each is
     0 or 1, is estimated with `UNSEEN` problems of scale 1 added to the real ones. Student's t of 2 m degrees of freedom
     for m problems makes up for few of them. Where problems are all or nothing, 6 to 256 of them cover every mean in at
-    least 95 % of the cases. Simulated with 6 to 64 problems, 1 to 16 samples, means of 1 to 98 % and difficulties from
-    all alike to all or nothing, it covers in 95 % at least, and in 98 % on average.
+    least 95 % of the cases; docs/how-to/evaluate.md has those between.
     """
     mean, part = fmean(values), _scale(values, UNSEEN) / len(values)
     factor = student_quantile(confidence, 2 * len(values)) ** 2 * part
@@ -261,11 +255,11 @@ def student_p(t: float, freedom: int) -> float:
 
 @cache
 def student_quantile(confidence: float, freedom: int) -> float:
-    """Return t such that this fraction of Student's distribution lies between -t and t; by bisection."""
+    """Return t such that this fraction of Student's distribution lies between -t and t, to a relative error of 1e-9."""
     low, high = 0.0, 1.0
     while student_p(high, freedom) > 1 - confidence:
         high *= 2
-    while high - low > QUANTILE_ERROR * high:
+    while high - low > 1e-9 * high:
         middle = (low + high) / 2
         low, high = (middle, high) if student_p(middle, freedom) > 1 - confidence else (low, middle)
     return high

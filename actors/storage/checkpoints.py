@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from actors.storage.documents import CoordinatorState
 from actors.storage.files import MANIFEST, MARK, damage, naming, read_document, seal, sync
 from actors.storage.folders import beside, delete, drop_leftovers, is_marked, put_in_place, retire
-from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 
 NAME = re.compile(r"update-\d{6,}")

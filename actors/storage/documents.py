@@ -1,4 +1,4 @@
-"""Models of the files in the folders of runs, sweeps and evaluations, for reading and writing them."""
+"""Models of the files in the folders of runs, checkpoints, sweeps and evaluations, for reading and writing them."""
 
 import re
 from collections.abc import Mapping
@@ -8,8 +8,27 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from actors.storage.fields import Amount, Bounds, Count, Fraction, Number, Positive, Whole
 from conf.parsing import FORMAT
+
+LARGEST = 2**53
+"""Largest whole number that every reader of JSON keeps exactly."""
+
+Whole = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+Number = Annotated[float, Field(ge=-1e300, le=1e300)]
+Amount = Annotated[float, Field(ge=0, le=1e300)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _in_order(ends: list[float]) -> list[float]:
+    if ends[0] > ends[1]:
+        raise ValueError("its ends are in the wrong order")
+    return ends
+
+
+Bounds = Annotated[list[Number], Field(min_length=2, max_length=2), AfterValidator(_in_order)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]*$")]
 
 PASS_AT = re.compile(r"pass@(\d{1,9})")
 
@@ -74,22 +93,14 @@ class EventKind(StrEnum):
     FALLBACK = "falls back"
 
 
-def _kind_of(event: str) -> EventKind:
-    if kind := next((kind for kind in EventKind if f" {event}".endswith(f" {kind}")), None):
-        return kind
-    raise ValueError("it is no kind of event")
-
-
-def _of_a_kind(event: str) -> str:
-    _kind_of(event)
-    return event
+KIND = re.compile(f"(?:.*? )??({'|'.join(EventKind)})")
 
 
 class Event(Document):
     """A row of events.jsonl. event: the kind after its subject, as in `rollout-0 died`."""
 
     update: Count
-    event: Annotated[str, AfterValidator(_of_a_kind)]
+    event: Annotated[str, Field(pattern=f"^{KIND.pattern}$")]
     detail: str
 
     @classmethod
@@ -99,7 +110,9 @@ class Event(Document):
 
     @property
     def kind(self) -> EventKind:
-        return _kind_of(self.event)
+        match = KIND.fullmatch(self.event)
+        assert match  # as its pattern says
+        return EventKind(match[1])
 
 
 class PolicyScores(Document):
@@ -201,6 +214,37 @@ class RunSummary(Document):
     events: list[Event] = []
     versions: dict[str, str] = {}
     hardware: str = ""
+
+
+class CoordinatorState(Document):
+    """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noise: see `CheckAfterSync`. imitated,
+    warm_start_over: losses of the steps of the warm start, and whether it has ended.
+    """
+
+    version: Count = 0
+    next_unused: Count = 0
+    used: list[Count] = []
+    dropped: Count = 0
+    dropped_tokens: Count = 0
+    noise: Amount | None = None
+    imitated: list[float] = []
+    warm_start_over: bool = False
+    counts: dict[str, Whole] = {}
+
+
+class LearnerRecord(FormattedDocument):
+    """learner.json of a checkpoint. steps: number of optimizer steps; at version 0, of an unfinished warm start."""
+
+    version: Count
+    steps: Count
+    model: str
+    dtype: str
+    rank: int
+    alpha: float
+    rslora: bool
+    target_modules: list[str]
+    seed: int
+    steps_per_batch: int
 
 
 class Planned(Document):

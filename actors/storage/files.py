@@ -21,9 +21,6 @@ from conf.parsing import read_json, read_json_lines, read_text
 
 MANIFEST = "manifest.json"
 
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
-"""Permissions of everybody but a file's owner."""
-
 REMEDY = "restore it, or move it out of the way to do without it"
 
 OS_ERROR = re.compile(r"\[Errno (\d+)\]|\(os error (\d+)\)")
@@ -197,7 +194,11 @@ def private_folder(root: str = "") -> Path:
 def is_private(folder: Path) -> bool:
     """Whether a path is a folder, not a link, that nobody else can enter. Raises OSError if there is none."""
     found = folder.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & OTHERS
+    return (
+        stat.S_ISDIR(found.st_mode)
+        and found.st_uid == os.getuid()
+        and not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    )
 
 
 def lock(folder: Path, wait: bool = False, place: str = "run.folder") -> int | None:

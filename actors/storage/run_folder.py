@@ -22,7 +22,7 @@ from actors.storage.files import (
 )
 from actors.storage.folders import delete, is_marked
 from actors.storage.run_record import AT_END, RunRecord
-from actors.tracking.tracking import Tracking
+from actors.tracking import Tracking
 from actors.worker import Worker
 from conf.errors import in_brief, without_credentials
 from conf.load import RECORD

@@ -5,7 +5,7 @@ import os
 from itertools import chain
 from pathlib import Path
 
-from actors.storage import documents, fields
+from actors.storage import documents
 from actors.storage.checkpoints import Checkpoints, read_state
 from actors.storage.files import REMEDY, read_document, read_optional, read_rows
 from conf.errors import BadInput
@@ -93,11 +93,11 @@ class RunRecord:
 
     def identity(self) -> str | None:
         """Return the id of the run, which no other run has and every resume keeps, wherever the folder is."""
-        return read_optional(self.path / "identity.json", fields.Digest | None)
+        return read_optional(self.path / "identity.json", documents.Digest | None)
 
     def incarnation(self) -> int:
         """Return how often weights were restored."""
-        return int(read_optional(self.path / "incarnation.json", fields.Count) or 0)
+        return int(read_optional(self.path / "incarnation.json", documents.Count) or 0)
 
     def evaluation(self, name: str) -> documents.PolicyScores | None:
         """Return an evaluation by its name, see `named`, of `base`, `warm`, `final` or `last`."""
@@ -123,7 +123,7 @@ class RunRecord:
 
     def reference_set(self) -> list[list[int]] | None:
         """Return the reference set: responses of the base model as token ids."""
-        return read_optional(self.path / "reference_set.json", list[list[fields.Count]])
+        return read_optional(self.path / "reference_set.json", list[list[documents.Count]])
 
     def samples(self, name: str) -> list[documents.SampleRow]:
         """Return the samples of `eval-base`, `eval-warm`, `eval-final`, `eval-last`, `warm-start`, or an update as

@@ -81,7 +81,7 @@ class DataConfig:
     have its own parameters, size, scan, problem_field, answer_field, problem_pattern, system, template and few_shot;
     else those of data are each source's. Held-out problems are taken in the same proportion, at most eval.share of each
     source, or from eval_source. A problem that two sources have counts in the first. Metrics are `source/NAME/…`.
-    A function in reward.custom is told the source's name as the column data_source, empty in eval_source and exams."""
+    A function in reward.custom is told the source's name as the column data_source, empty outside a mixture."""
     parameters: dict[str, Any] = setting({}, "the generator's or the function's own", follows="data.source")
     """Parameters of the reasoning_gym generator or the function."""
     size: int | None = setting(None, "our choice", ge=1, le=10**7)

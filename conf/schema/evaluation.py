@@ -21,7 +21,7 @@ NAME = Rule(
 
 
 @dataclass(config=DECLARED, frozen=True)
-class ExamConfig:
+class BenchmarkConfig:
     """A benchmark that a run evaluates its policies on, see EvalConfig.benchmarks."""
 
     source: str = setting("", "none: it must be given")
@@ -50,14 +50,16 @@ class EvalConfig:
     """Nucleus sampling (top-p) of these samples: the probability of the likeliest tokens to sample from."""
     max_response_tokens: int | None = setting(None, "the rollouts' limit", ge=1, le=LONGEST)
     """Longest response, tokens."""
-    benchmarks: list[ExamConfig] = setting([], "our choice: they take time from training", affects="result training")
+    benchmarks: list[BenchmarkConfig] = setting(
+        [], "our choice: they take time from training", affects="result training"
+    )
     """Further problems to evaluate base model and result on, as entries {source: aime24, n: 8, limit: 30, name: aime}:
     source as in `benchmarks` of evaluate.py; n samples per problem (those of eval.n when null) of the first limit
     problems (all when null); name, where the source's own is not wanted. They never choose the result. Training
     problems that are near duplicates of theirs are treated as data.contamination says."""
 
     @property
-    def exams(self) -> list[Benchmark]:
+    def resolved_benchmarks(self) -> list[Benchmark]:
         """The entries of `benchmarks`. Raises BadInput for an unknown source."""
         found = []
         for number, entry in enumerate(self.benchmarks):

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.evaluation.protocol import response_limit
+from actors.evaluation.evaluator import response_limit
 from actors.models.adapters import adopt_adapter
 from actors.models.files import HUB_NAMES, locate, name_on_hub, shape_from_config
 from actors.models.sizes import kv_bytes_per_token, longest_sample

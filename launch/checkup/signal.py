@@ -14,9 +14,8 @@ from actors.adapter_check.at_work import check_before_evaluation
 from actors.clock import WallClock, cut_off
 from actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, pass_at, share_interval
 from actors.formats import duration
-from actors.messages import AdapterRef, Problem, Sampling, Status
+from actors.messages import AdapterRef, Problem, Sampling, Status, request_seed
 from actors.runtime.supervision import Record
-from actors.seeds import request_seed
 from actors.storage.documents import SampleRow
 from actors.storage.run_folder import sample_row
 from conf.catalogue import table

@@ -59,13 +59,13 @@ class Plan(Fit):
     given: the values, such as `auto`, that the settings had which the plan decides
     calibration: the corrections of predicted times
     problems: the numbers of problems; None if they were not counted
-    exams: `eval.benchmarks`, each with the number of problems to evaluate on
+    benchmarks: `eval.benchmarks`, each with the number of problems to evaluate on
     """
 
     given: Change
     calibration: Calibration
     problems: Problems | None = None
-    exams: Sequence[Benchmark] = ()
+    benchmarks: Sequence[Benchmark] = ()
 
     @cached_property
     def sequences(self) -> int:
@@ -112,8 +112,8 @@ class Plan(Fit):
         if found := self.problems:
             counts = {"eval.problems": found.heldout, "validation.problems": max(found.selection, 1)}
         planned = self._estimate(counts) if self.sequences else None
-        exams = [self._estimate({"eval.problems": each.problems, "eval.n": each.n}) for each in self.exams]
-        return planned and replace(planned, exams_s=sum(exam.evaluate_s for exam in exams if exam))
+        benchmarks = [self._estimate({"eval.problems": each.problems, "eval.n": each.n}) for each in self.benchmarks]
+        return planned and replace(planned, benchmarks_s=sum(each.evaluate_s for each in benchmarks if each))
 
     def _estimate(self, settings: Change) -> Estimate | None:
         timed = replace(self, config=changed(self.config, settings))
@@ -127,7 +127,7 @@ class Plan(Fit):
     def again(self, change: Change, machine: Machine | None = None) -> "Plan":
         """Plan the run with other settings or on another machine; all decisions are open."""
         plan = _plan(changed(self.undecided, change), machine or self.machine, self.shape, self.calibration)
-        return replace(plan, problems=self.problems, exams=self.exams)
+        return replace(plan, problems=self.problems, benchmarks=self.benchmarks)
 
 
 def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEASURED) -> Plan:
@@ -138,8 +138,8 @@ def make_plan(config: Config, machine: Machine, calibration: Calibration = UNMEA
     """
     shape = shape_of(config.model)
     check_lengths(config, shape.max_position_embeddings)
-    exams = [replace(each, problems=count(each, config, each.limit)) for each in config.eval.exams]
-    return replace(_plan(config, machine, shape, calibration), exams=exams)
+    benchmarks = [replace(each, problems=count(each, config, each.limit)) for each in config.eval.resolved_benchmarks]
+    return replace(_plan(config, machine, shape, calibration), benchmarks=benchmarks)
 
 
 def _plan(config: Config, machine: Machine, shape: ShapeConfig, calibration: Calibration) -> Plan:

@@ -50,10 +50,10 @@ def check_budget(plan: Plan) -> None:
         return
     needed = found.start_s + found.update_s + found.evaluations_s
     least, taken_s, what = LEAST_START * found.start_s, found.start_s, "the start alone takes"
-    if found.exams_s:
-        taken_s = (plan.config.final_policies * found.evaluate_s + found.exams_s) / MOST_EVALUATION
+    if found.benchmarks_s:
+        taken_s = (plan.config.final_policies * found.evaluate_s + found.benchmarks_s) / MOST_EVALUATION
         least, taken_s, needed = max(least, taken_s), max(needed, taken_s), max(needed, taken_s)
-        what = f"with {duration(found.exams_s)} for eval.benchmarks each time, a run takes"
+        what = f"with {duration(found.benchmarks_s)} for eval.benchmarks each time, a run takes"
     if budget.seconds < least:
         given = f"hours={budget.hours:g}" if budget.minutes is None else f"minutes={budget.minutes:g}"
         more = f"give at least budget.minutes={math.ceil(needed / 60)}"

@@ -241,7 +241,7 @@ class Pace:
 class Estimate(Pace):
     """The planned pace, seconds per evaluation, and the number of updates within the budget.
 
-    evaluate_s, validation_s, exams_s: of one policy on the held-out problems, on those that choose, and on all of
+    evaluate_s, validation_s, benchmarks_s: of one policy on the held-out problems, on those that choose, and on all of
         `eval.benchmarks`
     start_s: seconds until the first group is requested
     tokens: tokens generated per update
@@ -252,7 +252,7 @@ class Estimate(Pace):
     tokens: float
     evaluate_s: float
     validation_s: float
-    exams_s: float = 0.0
+    benchmarks_s: float = 0.0
 
     @property
     def warm_start_s(self) -> float:
@@ -275,7 +275,7 @@ class Estimate(Pace):
     @property
     def evaluations_s(self) -> float:
         """Seconds of all evaluations. The benchmarks are for base and result alone."""
-        return self.evaluations * self.evaluate_s + 2 * self.exams_s
+        return self.evaluations * self.evaluate_s + 2 * self.benchmarks_s
 
     @property
     def updates(self) -> int:
@@ -285,10 +285,10 @@ class Estimate(Pace):
     def updates_in_all(self, made: int, spent_s: float) -> int:
         """Return the number of updates of a run that has made so many when it starts again. spent_s: seconds before."""
         budget = self.config.budget
-        reserve = evaluations_reserve(budget.seconds, self.config.final_policies, self.evaluate_s, self.exams_s)
+        reserve = evaluations_reserve(budget.seconds, self.config.final_policies, self.evaluate_s, self.benchmarks_s)
         reserve += self.validation_s
         policies = 1 + self.config.starts_apart
-        before_s = 0.0 if made else policies * self.evaluate_s + self.exams_s + self.warm_start_s
+        before_s = 0.0 if made else policies * self.evaluate_s + self.benchmarks_s + self.warm_start_s
         left = budget.seconds - spent_s - self.start_s - reserve - before_s
         updates = made + max(0, int(left / (self.update_s + self.validate_s)))
         return updates if budget.updates is None else min(updates, budget.updates)
@@ -296,7 +296,7 @@ class Estimate(Pace):
     @property
     def update_range(self) -> tuple[int, int]:
         """The fewest and the most updates, if the hardware is as slow or as fast as SPEEDS."""
-        times = ("update_s", "evaluate_s", "validation_s", "exams_s")
+        times = ("update_s", "evaluate_s", "validation_s", "benchmarks_s")
         low, high = (replace(self, **{name: getattr(self, name) / speed for name in times}) for speed in SPEEDS)
         return low.updates, high.updates
 

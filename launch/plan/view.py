@@ -156,7 +156,7 @@ def _time(plan: Plan) -> RenderableType:
         assumed = plan.undecided.run.nvidia_mps == "auto" and not plan.machine.tried
         manner += " with NVIDIA's MPS" + (", if it works there" if assumed else "")
     budget, warm = plan.config.budget, plan.config.warm_start
-    exams = ", ".join(f"{exam.name} ({exam.problems} problems × {exam.n})" for exam in plan.exams)
+    benchmarks = ", ".join(f"{each.name} ({each.problems} problems × {each.n})" for each in plan.benchmarks)
     responses = f"on up to {warm.demonstrations:,} responses from {warm.source}"
     validations = round(found.updates * found.validate_s / found.validation_s) if found.validation_s else 0
     part = found.validate_s / (found.update_s + found.validate_s)
@@ -168,7 +168,7 @@ def _time(plan: Plan) -> RenderableType:
         "start": duration(found.start_s),
         "warm start": f"at most {duration(found.warm_start_s)}, {responses}" if warm.source else "",
         "evaluation": f"{found.evaluations} × {duration(found.evaluate_s)}, before and after training",
-        "benchmarks": f"{duration(found.exams_s)} each time: {exams}" if exams else "",
+        "benchmarks": f"{duration(found.benchmarks_s)} each time: {benchmarks}" if benchmarks else "",
         "validation": f"{validations} × {duration(found.validation_s)}, {part:.1%} of the time of training"
         if part
         else "",

@@ -65,9 +65,9 @@ def least_budget_s(config: Config, run: RunRecord) -> float:
     """Return the seconds of a budget beyond which a run may start again, by its last start and its first evaluation."""
     ledger, base = run.ledger(), run.scores("base")
     start_s = (ledger and ledger.start_s) or LEAST_START * START_S["cpu"]
-    rounds = {"": config.eval.n, **{exam.name: exam.n for exam in config.eval.exams}}
-    evaluate_s, *exams = (base[name].round_seconds * n if name in base else 0.0 for name, n in rounds.items())
-    return enough_s(run.spent + SAFETY * start_s + FINISH_MARGIN_S, config.final_policies, evaluate_s, sum(exams))
+    rounds = {"": config.eval.n, **{each.name: each.n for each in config.eval.resolved_benchmarks}}
+    evaluate_s, *benchmarks = (base[name].round_seconds * n if name in base else 0.0 for name, n in rounds.items())
+    return enough_s(run.spent + SAFETY * start_s + FINISH_MARGIN_S, config.final_policies, evaluate_s, sum(benchmarks))
 
 
 def enough_budget(config: Config, run: RunRecord, twice: bool = False) -> str:
@@ -202,7 +202,7 @@ def check_problems(config: Config, run: RunRecord, digests: dict[str, str], othe
     begun = run.problem_digests()
     others = [part for part, digest in digests.items() if begun is not None and begun.get(part) != digest]
     if others:
-        sources = {exam.name: (exam.key, exam.source) for exam in config.eval.exams}
+        sources = {each.name: (each.key, each.source) for each in config.eval.resolved_benchmarks}
         if config.data.eval_source:
             sources[APART] = "data.eval_source", config.data.eval_source
         key, source = sources.get(others[0], (config.data.key, config.data.origin))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from actors.coordinator.context import RunRequest
@@ -118,7 +119,10 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
     load = load_problems if warmed else load_with_candidates
     problems = load(config, load_tokenizer(model_path, config.model.path))
     print(f"Problems: {problem_counts(problems, config)}")
-    absent_walls = check_reward_functions(reward_function(config), [*problems.all, *problems.asked])
+    every = [*problems.all, *chain(*(each.problems for each in problems.benchmarks))]
+    absent_walls = check_reward_functions(
+        reward_function(config), [*problems.all, *chain(*(each.problems for each in problems.benchmarks))]
+    )
     return config, model_path, problems, absent_walls
 
 
@@ -128,7 +132,10 @@ def problem_counts(problems: ProblemSet, config: Config) -> str:
     each = f" ({', '.join(f'{own[name]} {name}' for name in config.data.weights)})" if config.data.mixture else ""
     said = f"{len(problems.train)} to train on{each}, {len(problems.heldout)} held out"
     sets = {f"others to choose the result{f', not {config.selecting}' if few else ''}": problems.selection}
-    sets |= {"for the warm start": problems.candidates, **{f"of {exam.name}": exam.problems for exam in problems.exams}}
+    sets |= {
+        "for the warm start": problems.candidates,
+        **{f"of {each.name}": each.problems for each in problems.benchmarks},
+    }
     said += "".join(f", {len(one)} {what}" for what, one in sets.items() if one)
     numbers = dict(problems.filtered_counts)
     if any(each.source.startswith(GENERATED) for each in config.data.by_source.values()):

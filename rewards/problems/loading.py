@@ -12,7 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.messages import APART, Exam, FilteredRow, Problem, ProblemSet
+from actors.messages import APART, EvaluationSet, FilteredRow, Problem, ProblemSet
 from actors.models.files import stop_token_ids
 from actors.models.prompts import control_tokens, prompt_of, render_prompt
 from actors.storage.files import replace_text
@@ -99,7 +99,7 @@ def load_problems(config: Config, tokenizer: Any) -> ProblemSet:
 
 
 def load_held_out(config: Config, tokenizer: Any) -> ProblemSet:
-    """Load the problems of a run without its exams, which do not change the held-out ones."""
+    """Load the problems of a run without its benchmarks, which do not change the held-out ones."""
     return load_problems(changed(config, {"eval.benchmarks": []}), tokenizer)
 
 
@@ -129,16 +129,18 @@ def split_problems(config: Config, tokenizer: Any) -> tuple[ProblemSet, list[Raw
         held = hold_out(config.data.key, train, config, filtered)
         ids = {one.id for one in chain(*held)}
         train = [one for one in train if one.id not in ids]
-    asked = [load_benchmark(each, config, tokenizer, each.limit, held[1]) for each in config.eval.exams]
+    asked = [load_benchmark(each, config, tokenizer, each.limit, held[1]) for each in config.eval.resolved_benchmarks]
     others: list[AnyProblem] = [*chain(*held), *chain(*(each.raw for each in asked))]
     if others:
         train = without_overlaps(train, others, config.data.contamination, filtered)
     train = limited(train, config.data)
     check_number(Counter(one.source for one in train), sum(map(len, held)), config, filtered)
-    exams = tuple(Exam(each.benchmark.name, each.benchmark.n, each.problems) for each in asked)
+    sets = tuple(EvaluationSet(each.benchmark.name, each.benchmark.n, each.problems) for each in asked)
     numbers = {f"{of.benchmark.name}: {why}": n for of in asked for why, n in of.filtered_counts.items()}
     reported, selection = map(tuple, held)
-    problems = ProblemSet(tuple(train), reported, counts(filtered) | numbers, tuple(filtered), selection, exams=exams)
+    problems = ProblemSet(
+        tuple(train), reported, counts(filtered) | numbers, tuple(filtered), selection, benchmarks=sets
+    )
     return problems, raw, others
 
 

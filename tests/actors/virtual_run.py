@@ -15,7 +15,7 @@ from actors.coordinator.coordinator import Coordinator
 from actors.coordinator.ledger import Ledger
 from actors.coordinator.stopping import StopController
 from actors.errors import root_cause
-from actors.messages import Exam, ProblemSet, Sample
+from actors.messages import EvaluationSet, ProblemSet, Sample
 from actors.storage.documents import Evaluations
 from actors.storage.run_folder import RunFolder
 from conf.schema import Config
@@ -100,7 +100,7 @@ class Run:
         self.engine = FakeEngine()
         self.learner = FakeLearner(max_staleness=self.config.learner.max_staleness)
         self.verifier = FakeVerifier()
-        self.exams: tuple[Exam, ...] = ()
+        self.benchmarks: tuple[EvaluationSet, ...] = ()
         self.spent = 0.0
 
     def collapse(self, versions: Iterable[int]) -> None:
@@ -148,7 +148,7 @@ class Run:
     def problems(self) -> ProblemSet:
         validation = self.config.validation
         found = make_problems(heldout=self.config.eval.problems, selection=validation.every and validation.problems)
-        return with_candidates(replace(found, exams=self.exams), self.config.warm_start.source)
+        return with_candidates(replace(found, benchmarks=self.benchmarks), self.config.warm_start.source)
 
     @property
     def eval(self) -> Evaluations:

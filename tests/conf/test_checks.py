@@ -106,9 +106,9 @@ def test_settings_of_a_warm_start_that_cannot_work_are_refused(settings: list[st
         ("{source: gsm8k, n: 2}", "[1].n=2 with eval.temperature=0"),
     ],
 )
-def test_a_wrong_exam_is_refused_in_one_sentence_that_names_its_key(entry: str, said: str) -> None:
+def test_a_wrong_benchmark_is_refused_in_one_sentence_that_names_its_key(entry: str, said: str) -> None:
     with pytest.raises(BadInput, match=rf"^eval\.benchmarks{re.escape(said)}[^\n]*$"):
         load(["conf=quickstart", "eval.n=1", "eval.temperature=0", f"eval.benchmarks=[{{source: aime24}},{entry}]"])
     config = load(["conf=quickstart", "eval.benchmarks=[{source: 'file:my.v2.csv', limit: 4}]"])
-    assert [(each.name, each.n, each.limit) for each in config.eval.exams] == [("my.v2", 2, 4)]
+    assert [(each.name, each.n, each.limit) for each in config.eval.resolved_benchmarks] == [("my.v2", 2, 4)]
     assert build(Config, asdict(config), context=RULES) == config  # as a resume reads it

@@ -1,7 +1,7 @@
 """Real tiny runs with faults or measurements. Prints a line per case.
 
 python -m tests.faults kill                        kill -9 of every process
-python -m tests.faults inject [FAULT[:MOMENT] …]   as root: stopped processes, disks, the clock, memory
+python -m tests.faults inject [FAULT[:MOMENT] …]   as root: stopped processes, disks
 python -m tests.faults soak [UPDATES]              do memory, files and processes stay flat?
 """
 

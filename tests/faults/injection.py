@@ -17,7 +17,7 @@ from tests.faults.conftest import Run, latest, learned_from
 from tests.faults.moments import FAULTS, KILLS, Fault, small_world
 
 Begin = Callable[..., Run]
-Runs = Callable[[Path], AbstractContextManager[Begin]]
+Runs = Callable[[Path | None], AbstractContextManager[Begin]]
 
 SETTINGS = ("budget.minutes=120", "eval.problems=0", "checkpoint.every=3", "learner.learning_rate=1e-6")
 """Settings of the run. Its learning rate is small, since a policy that has learned everything would end it."""
@@ -102,7 +102,7 @@ def wait(run: Run, happened: Callable[[], bool], seconds: float) -> bool:
 
 def kill(runs: Runs, _: Sequence[str]) -> int:
     """Kill every process of a run."""
-    return harm_all(runs, KILLS, list(KILLS))
+    return harm_all(runs, None, KILLS, list(KILLS))
 
 
 def inject(runs: Runs, arguments: Sequence[str]) -> int:
@@ -110,12 +110,13 @@ def inject(runs: Runs, arguments: Sequence[str]) -> int:
     if OWN_NAMESPACE not in os.environ:
         os.environ[OWN_NAMESPACE] = "made"
         os.execvp("unshare", ["unshare", "-m", sys.executable, "-m", "tests.faults", "inject", *arguments])
-    return harm_all(runs, FAULTS, arguments or list(FAULTS))
+    with small_world() as disk:
+        return harm_all(runs, disk, FAULTS, arguments or list(FAULTS))
 
 
-def harm_all(runs: Runs, faults: Mapping[str, Fault], names: Sequence[str]) -> int:
+def harm_all(runs: Runs, disk: Path | None, faults: Mapping[str, Fault], names: Sequence[str]) -> int:
     chosen = [name.partition(":")[::2] for name in names]
-    with small_world({name for name, _ in chosen}) as disk, runs(disk) as begin:
+    with runs(disk) as begin:
         print(f"{'':<32} {'while':<10} {'':<22} {'lost':>4} {'seconds':>7}  told", flush=True)
         trial = Trial(begin)
         for name, only in chosen:

@@ -1,15 +1,14 @@
-"""Faults of a run: processes that are killed or stopped, a disk that is full or read-only, a clock that is set, memory
-that runs out. Each is a context manager of a run: it harms at the start and makes good at the end.
+"""Faults of a run: processes that are killed or stopped, a disk that is full, read-only or without the run's folder.
+
+Each is a context manager of a run: it harms at the start and makes good at the end.
 """
 
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +26,6 @@ MIB = 2**20
 
 DISK = 1536 * MIB
 """Bytes of the file system for the disk's faults: the tiny run needs about 600 MiB."""
-
-SHARED_MEMORY = 768 * MIB
-MEMORY = 7 * 2**30
-"""Bytes of the control group in which memory runs out; the tiny run is planned with 6 GiB."""
-MARGIN = 64 * MIB
-"""Bytes of it that the other program leaves."""
-
-DAY_S = 86_400
-
 
 Over = Callable[[], bool]
 """Whether there is nothing left to make good, before its time has passed."""
@@ -88,26 +78,6 @@ def stopped(title: str) -> Callable[[Run], AbstractContextManager[Over]]:
 
 
 @contextlib.contextmanager
-def left_by_the_terminal(run: Run) -> Iterator[Over]:
-    """Ctrl-Z, then fg: all in the driver's group stop that do not block or ignore it.
-
-    Without a terminal the kernel itself would stop none of them.
-    """
-
-    def listens(process: psutil.Process) -> bool:
-        lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
-        return not (int(lines["SigBlk"], 16) | int(lines["SigIgn"], 16)) & 1 << (signal.SIGTSTP - 1)
-
-    everybody = (psutil.Process(run.process.pid), *run.look())
-    victims = [process for process in everybody if os.getpgid(process.pid) == run.process.pid and listens(process)]
-    for victim in victims:
-        victim.suspend()
-    yield NEVER
-    for victim in victims:
-        victim.resume()
-
-
-@contextlib.contextmanager
 def full(folder: Path) -> Iterator[Over]:
     """The file system of a folder has not a byte left."""
     filler = folder / "filler"
@@ -148,46 +118,6 @@ def deleted(run: Run) -> Iterator[Over]:
     yield NEVER
 
 
-@contextlib.contextmanager
-def set_clock(run: Run) -> Iterator[Over]:
-    """The date is a day later for all processes of the run, and then right again."""
-    turn_clock(DAY_S)
-    yield NEVER
-    turn_clock(0)
-
-
-def turn_clock(seconds: int) -> None:
-    Path(os.environ["FAKETIME_TIMESTAMP_FILE"]).write_text(f"{seconds:+d}\n")
-
-
-HUNGRY = """
-import sys, time
-facts = dict(line.split() for line in open(sys.argv[1]))
-names = ("total_rss", "total_shmem") if "total_rss" in facts else ("anon", "shmem")
-left = int(sys.argv[2]) - sum(int(facts[name]) for name in names)
-held = [bytearray(b"1" * 2**24) for _ in range(left // 2**24)]
-time.sleep(3600)
-"""
-"""Program that takes and keeps a control group's memory up to a limit; caches count as free."""
-
-
-@contextlib.contextmanager
-def little_memory(run: Run) -> Iterator[Over]:
-    """Another program in the run's control group takes the rest of its memory."""
-    statistics = memory_groups() / "memory.stat"
-    with subprocess.Popen([sys.executable, "-c", HUNGRY, str(statistics), str(MEMORY - MARGIN)]) as other:
-        try:
-            yield NEVER
-        finally:
-            other.kill()
-
-
-def memory_groups() -> Path:
-    """Return where the kernel shows the control groups that limit memory: of their first version, or their second."""
-    first = Path("/sys/fs/cgroup/memory")
-    return first if first.is_dir() else first.parent
-
-
 KILLS = {
     title: Fault(f"kill -9 of {title.removeprefix('ray::')}", killed(title, event), TOLD_S)
     for title, event in (
@@ -207,19 +137,10 @@ FAULTS = {
     "learner": Fault("SIGSTOP of the learner", stopped(LEARNER), STOP_S),
     "coordinator": Fault("SIGSTOP of the coordinator", stopped(COORDINATOR), STOP_S),
     "driver": Fault("SIGSTOP of the driver", stopped(DRIVER), STOP_S),
-    "terminal": Fault("Ctrl-Z, then fg", left_by_the_terminal, STOP_S),
     "full": Fault("full disk", lambda run: full(run.folder.parent), 300.0),
     "read-only": Fault("read-only disk", read_only, 300.0),
     "deleted": Fault("deleted run folder", deleted, 300.0),
-    "clock": Fault("a clock a day ahead, and back", set_clock, 20.0),
-    "shm": Fault("full /dev/shm", lambda run: full(Path("/dev/shm")), 60.0),
-    "memory": Fault("memory at its limit", little_memory, 60.0),
 }
-
-
-def join(group: Path) -> None:
-    """Put this process, and its later children, into a control group."""
-    (group / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def disk_of(folder: Path) -> tuple[Path, Path]:
@@ -235,52 +156,16 @@ def call(*command: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def small_world(faults: Set[str]) -> Iterator[Path]:
-    """Make the devices for these faults, as root in a mount namespace of one's own; yield the folder for the runs.
-
-    The disk is an ext4 in a file; /dev/shm is small; the control group's limit is what Ray, too, takes for the host's
-    memory; the clock is libfaketime's, whose library the environment names as LIBFAKETIME.
-    """
+def small_world() -> Iterator[Path]:
+    """Yield a folder on a small ext4 in a file, as root in a mount namespace of one's own."""
     with tempfile.TemporaryDirectory(prefix="faults-") as root, contextlib.ExitStack() as undo:
-        folder = Path(root, "disk")
+        folder, image = Path(root, "disk"), Path(root, "image")
         folder.mkdir()
-        if {"full", "read-only"} & faults:
-            image = Path(root, "image")
-            with image.open("wb") as file:
-                file.truncate(DISK)
-            call("mkfs.ext4", "-q", "-m", "0", image)
-            device = call("losetup", "--find", "--show", image)
-            undo.callback(call, "losetup", "-d", device)
-            call("mount", "-o", "errors=remount-ro", device, folder)
-            undo.callback(call, "umount", folder)
-        if "shm" in faults:
-            call("mount", "-t", "tmpfs", "-o", f"size={SHARED_MEMORY}", "none", "/dev/shm")
-            undo.callback(call, "umount", "-l", "/dev/shm")  # this process's own open files there keep it busy
-        if "memory" in faults:
-            groups = memory_groups()
-            group = groups / Path(root).name
-            group.mkdir()
-            (group / limit_of(groups)).write_text(str(MEMORY))
-            undo.callback(leave, group, groups)
-            join(group)
-            call("mount", "--bind", group, groups)  # Ray knows only the limit of the outermost group
-            undo.callback(call, "umount", groups)
-        if "clock" in faults:
-            os.environ["FAKETIME_TIMESTAMP_FILE"] = str(Path(root, "clock"))
-            turn_clock(0)
-            os.environ |= {"LD_PRELOAD": os.environ["LIBFAKETIME"], "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-            os.environ["FAKETIME_CACHE_DURATION"] = "1"
+        with image.open("wb") as file:
+            file.truncate(DISK)
+        call("mkfs.ext4", "-q", "-m", "0", image)
+        device = call("losetup", "--find", "--show", image)
+        undo.callback(call, "losetup", "-d", device)
+        call("mount", "-o", "errors=remount-ro", device, folder)
+        undo.callback(call, "umount", folder)
         yield folder
-
-
-def limit_of(groups: Path) -> str:
-    """Return the name of the file with a control group's limit; the second version first lets groups have one."""
-    if groups.name == "memory":
-        return "memory.limit_in_bytes"
-    (groups / "cgroup.subtree_control").write_text("+memory")
-    return "memory.max"
-
-
-def leave(group: Path, groups: Path) -> None:
-    join(groups)
-    group.rmdir()

@@ -1,15 +1,12 @@
 """A long run with tiny parts: do memory, files, processes and slots stay flat?
 
-Prints a line now and then, and at the end the slope of memory and open files over the second half of the run, for every
-process that lives through it. The end shows that no slot leaks: an engine has two, and waits for a free one before each
-version.
+Prints a line now and then, and at the end the slope of each figure over the second half of the run. The end shows that
+no slot leaks: an engine has two, and waits for a free one before each version.
 """
 
 import json
 import os
-import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -26,80 +23,53 @@ REPORT_EVERY = 20
 """Updates between two lines."""
 
 
-class Process(NamedTuple):
-    """memory: its own, in MiB. files: number of open ones."""
-
-    update: int
-    memory: float
-    files: int
-
-
-class Whole(NamedTuple):
-    """files: number in the run folder. adapters: published and not deleted. memory: of all processes, in MiB."""
+class Figures(NamedTuple):
+    """memory: of all processes, without what they share, in MiB. handles: their open files. files: number in the run
+    folder. adapters: published and not deleted.
+    """
 
     update: int
     processes: int
+    memory: float
+    handles: int
     files: int
     adapters: int
-    memory: float
 
 
 def main(runs: Callable[[], AbstractContextManager[Callable[..., Run]]], arguments: Sequence[str]) -> int:
     updates = int(arguments[0]) if arguments else 300
     settings = ("budget.minutes=240", f"budget.updates={updates}", "eval.problems=0", "checkpoint.every=10")
     settings += ("learner.learning_rate=1e-6",)  # a policy that has learned all there is would end the run
-    each: dict[psutil.Process, list[Process]] = defaultdict(list)
-    names: dict[psutil.Process, str] = {}
-    whole: list[Whole] = []
-    began = time.monotonic()
+    seen: list[Figures] = []
     with runs() as begin:
-        run = begin("soak", *settings)
+        run, told = begin("soak", *settings), 0
         while run.process.poll() is None:
-            whole.append(look(run, each, names))
-            if whole[-1].update // REPORT_EVERY > (whole[-2].update // REPORT_EVERY if len(whole) > 1 else 0):
-                print(f"{time.monotonic() - began:6.0f} s", *(f"{k} {v:.0f}" for k, v in whole[-1]._asdict().items()))
-                sys.stdout.flush()
+            seen.append(look(run))
+            if seen[-1].update >= told + REPORT_EVERY:
+                told = seen[-1].update
+                print(*(f"{name} {value:.0f}" for name, value in seen[-1]._asdict().items()), flush=True)
             time.sleep(SAMPLE_S)
         ended = run.end()
         print(f"exit code {ended.code}, {len(ended.rows)} updates; no process and no shared memory left")
-    print(f"{'in the second half':<48} {'at half':>12} {'at the end':>12} {'per update':>14}")
-    for process, seen in sorted(each.items(), key=lambda item: item[0].pid):
-        half = [sample for sample in seen if updates / 2 <= sample.update < updates]
-        if len(half) > 3 and half[-1].update > updates * 0.9:
-            report(f"{names[process]}, KiB", [(s.update, s.memory * 1024) for s in half])
-            report(f"{names[process]}, files", [(s.update, s.files) for s in half])
-    later = [sample for sample in whole if updates / 2 <= sample.update < updates]
-    for what in Whole._fields[1:]:
-        report(what, [(sample.update, getattr(sample, what)) for sample in later])
+    later = [figures for figures in seen if updates / 2 <= figures.update < updates]
+    print(f"{'in the second half':<20} {'at half':>12} {'at the end':>12} {'per update':>14}")
+    for place, name in enumerate(Figures._fields[1:], start=1):
+        values = [float(figures[place]) for figures in later]
+        slope = linear_regression([figures.update for figures in later], values).slope
+        print(f"{name:<20} {values[0]:>12.1f} {values[-1]:>12.1f} {slope:>14.4f}")
     print(json.dumps(ended.summary["ledger"]["counts"]))
     return ended.code
 
 
-def look(run: Run, each: dict[psutil.Process, list[Process]], names: dict[psutil.Process, str]) -> Whole:
-    """Measure every process of a run, and the run."""
-    update, members, memory = run.updates, run.look(), 0.0
+def look(run: Run) -> Figures:
+    """Measure a run."""
+    update, members, memory, handles = run.updates, run.look(), 0.0, 0
     for process in members:
         try:
-            with process.oneshot():
-                names[process] = title(process)
-                each[process].append(Process(update, process.memory_full_info().uss / 2**20, process.num_fds()))
-                memory += each[process][-1].memory
+            memory, handles = memory + process.memory_full_info().uss / 2**20, handles + process.num_fds()
         except psutil.Error:  # it has just ended
             continue
     session = json.loads((run.folder / NOTE).read_text())["temporary"]
     adapters = sum(1 for _ in Path(session).glob("adapters/*"))
     files = sum(len(names) for *_, names in os.walk(run.folder))  # passes over folders that go meanwhile
-    return Whole(update, len(members), files, adapters, memory)
-
-
-def title(process: psutil.Process) -> str:
-    """Return a process's name, and the Python file it runs, if any."""
-    name, arguments = process.name(), process.cmdline()[1:]
-    files = [Path(argument).name for argument in arguments if argument.endswith(".py")]
-    return f"{name} {files[0]}" if files else name
-
-
-def report(what: str, points: list[tuple[float, float]]) -> None:
-    """Print first and last value, and the slope of the least-squares line."""
-    slope = linear_regression(*zip(*points, strict=True)).slope if len({x for x, _ in points}) > 1 else 0.0
-    print(f"{what:<48} {points[0][1]:>12.1f} {points[-1][1]:>12.1f} {slope:>14.4f}", flush=True)
+    return Figures(update, len(members), memory, handles, files, adapters)

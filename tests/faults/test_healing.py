@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.conftest import LEARNER, REWARD, ROLLOUT, WORKER, Run
+from tests.faults.conftest import ROLLOUT, Run
+from tests.faults.injection import Trial
+from tests.faults.moments import KILLS
 
 Begin = Callable[..., Run]
 
@@ -15,21 +17,12 @@ SETTINGS = ("budget.updates=2000", "eval.problems=0", "learner.learning_rate=1e-
 """A policy that has learned all there is would end the run."""
 
 
-def test_each_actor_in_turn(begin: Begin) -> None:
-    run = begin("in-turn", "checkpoint.every=5", *SETTINGS)
-    run.wait_for_update(7)
-    for victim, name in ((ROLLOUT, "rollout-0"), (REWARD, "reward-0"), (WORKER, ""), (LEARNER, "learner")):
-        run.look()
-        at = run.updates
-        run.find(victim).kill()
-        if name:
-            run.wait_until(lambda n=name: len(run.events(f"{n} died")) == 1, f"event of {victim}")
-        run.wait_for_update(max(at, run.updates) + 2)
-    ended = run.end(signal.SIGTERM)
-    assert ended.code == 143, ended.output
-    for name in ("rollout-0", "reward-0", "learner"):
-        assert len(ended.events(f"{name} died")) == 1
-    assert [row["update"] for row in ended.rows] == list(range(1, len(ended.rows) + 1))
+def test_each_process_in_turn(begin: Begin) -> None:
+    """As `python -m tests.faults kill` does, which checks the history, too."""
+    trial = Trial(begin)
+    for fault in KILLS.values():
+        trial.suffer(fault, saving=False)
+    trial.end()
 
 
 def test_hanging_engine_is_replaced(begin: Begin) -> None:

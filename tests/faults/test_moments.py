@@ -28,7 +28,7 @@ PAUSE_S = 100.0
 
 @pytest.fixture
 def small_ext4() -> Iterator[Path]:
-    with small_world({"read-only"}) as disk:
+    with small_world() as disk:
         yield disk
 
 

@@ -19,8 +19,8 @@ from unittest.mock import patch
 import pytest
 
 from actors.storage.checkpoints import write_state
+from actors.storage.documents import CoordinatorState
 from actors.storage.files import seal
-from actors.storage.state import CoordinatorState
 from conf.load import dump, load
 from conf.parsing import FORMAT
 from conf.schema import RewardConfig

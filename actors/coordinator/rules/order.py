@@ -2,9 +2,10 @@
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from functools import lru_cache
+from math import lcm
 
-from actors.coordinator.rules.mixture import place
 from actors.messages import Problem
 
 
@@ -50,8 +51,41 @@ class DataCursor:
             self.next_unused += 1
 
 
+def place(weights: tuple[float, ...], index: int) -> tuple[int, int]:
+    """Return the number of the source that an index belongs to, and which of this source's own indices it is.
+
+    weights: above 0; their sum is of no account. The result depends on the arguments alone. It is the chairman
+    assignment of R. Tijdeman (Discrete Mathematics 32, 1980): of the first t indices, a source with share w of n
+    sources has t · w, to 1 − 1 / (2n − 2). Of any stretch of L it has L · w, to twice that.
+    """
+    shares, counts, placed = _begun(weights)
+    rounds, index = divmod(index, sum(shares))  # the order repeats
+    while len(placed) <= index:
+        source = _next(shares, counts, len(placed) + 1)
+        placed.append((source, counts[source]))
+        counts[source] += 1
+    source, number = placed[index]
+    return source, number + rounds * shares[source]
+
+
+@lru_cache(maxsize=4)
+def _begun(weights: tuple[float, ...]) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+    """Return the weights as whole numbers, and the counts and places so far, which `place` adds to."""
+    exact = [Fraction(repr(weight)) for weight in weights]
+    scale = lcm(*(each.denominator for each in exact))
+    return [int(each * scale) for each in exact], [0] * len(weights), []
+
+
+def _next(shares: Sequence[int], counts: Sequence[int], now: int) -> int:
+    """Return the source whose lag would first be too large, of those that lag enough to be next."""
+    total, slack = sum(shares), max(2 * len(shares) - 2, 1)
+    lags = [slack * (share * now - count * total) for share, count in zip(shares, counts, strict=True)]
+    due = [source for source, lag in enumerate(lags) if lag >= total]
+    return min(due, key=lambda source: Fraction((slack - 1) * total - lags[source], shares[source]))
+
+
 class Mixture:
-    """The streams of all sources, of which each has its weight in any stretch of indices, see `mixture.place`."""
+    """The streams of all sources, of which each has its weight in any stretch of indices, see `place`."""
 
     def __init__(self, problems: Sequence[Problem], weights: Mapping[str, float], seed: int) -> None:
         """weights: by the sources' names; the only source has an empty one."""

@@ -17,11 +17,7 @@ class Selection:
     """Chooses the version with the highest score: a pure state machine.
 
     The score is the mean of a version's validation and the one before it, so that a single lucky validation does not
-    win; of equal scores the later wins. Simulated with 64 and 100 problems and 10 to 20 validations, on curves that
-    rise and flatten, rise and decay by 40 and by 120 %, collapse late, rise to the end, and fall, it loses 0.9 points
-    of true pass@1 to the best version on average, and 1.4 where it loses most. The highest single validation loses 1.0
-    and 1.9, the earliest within one standard error of the best (Breiman et al. 1984, Classification and Regression
-    Trees, section 3.4.3) 1.7 and 3.3, the latest within one 1.3 and 3.6, the last version 6.7 and 22.4.
+    win; of equal scores the later wins. docs/how-to/checkpoints.md compares it with other rules in simulation.
 
     chosen: its version; None without a validation. validated: the latest version that was. unrisen: number of
     validations since the highest score rose.

@@ -17,8 +17,7 @@ class StalenessManager:
     staleness of stragglers. Batches therefore take the oldest version first, and the update of version v waits for
     stragglers unless the groups left behind can still be used in time: for every version u, those sampled by u or
     before must fit into the updates v + 1 … u + η, which take (u + η − v) · B of them. (For η = 1: wait while a group
-    of version v − 1 is running.) Groups are counted by version. Few versions are in use, so that the cost per group
-    stays constant.
+    of version v − 1 is running.)
     """
 
     def __init__(
@@ -31,14 +30,11 @@ class StalenessManager:
         updates: int | None = None,
     ) -> None:
         """updates: see `limit`."""
-        self.version = version
-        self._per_update = problems_per_update
-        self._max_staleness = max_staleness
-        self._max_running = max_running
+        self.version, self._per_update = version, problems_per_update
+        self._max_staleness, self._max_running = max_staleness, max_running
         self.limit(updates)
         self._accepted = version * problems_per_update
         self._running: dict[int, int] = {}  # version by index
-        self._running_on: Counter[int] = Counter()
         self._waiting: defaultdict[int, list[Group]] = defaultdict(list)
 
     def limit(self, updates: int | None) -> None:
@@ -65,7 +61,6 @@ class StalenessManager:
         if self.capacity <= 0:
             raise ValueError(f"group {index} was admitted without capacity")
         self._running[index] = self.version
-        self._running_on[self.version] += 1
 
     def accept(self, group: Group) -> None:
         """Move a verified group from running to waiting."""
@@ -74,21 +69,17 @@ class StalenessManager:
         self._waiting[group.version].append(group)
 
     def give_back(self, index: int) -> None:
-        version = self._running.pop(index)
-        self._running_on[version] -= 1
-        if not self._running_on[version]:
-            del self._running_on[version]
+        del self._running[index]
 
     def take_batch(self) -> tuple[Group, ...] | None:
         """Return the groups of the next update, by version and index; None while the update has to wait."""
         if self.waiting < self._per_update:
             return None
-        taken: Counter[int] = Counter()
-        behind = 0
-        for version in sorted(self._waiting.keys() | self._running_on.keys()):
+        taken, running, behind = Counter[int](), Counter(self._running.values()), 0
+        for version in sorted(self._waiting.keys() | running.keys()):
             waiting = len(self._waiting.get(version, ()))
             taken[version] = min(waiting, self._per_update - taken.total())
-            behind += waiting - taken[version] + self._running_on[version]
+            behind += waiting - taken[version] + running[version]
             if behind > max((version + self._max_staleness - self.version) * self._per_update, 0):
                 return None
         batch: list[Group] = []

@@ -10,7 +10,7 @@ from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
-from actors.evaluation.protocol import OF_ADAPTER
+from actors.evaluation.folder import OF_ADAPTER
 from actors.evaluation.statistics import Difference, Mean, means, over_problems, pass_at
 from actors.messages import Status
 from actors.storage.documents import EvaluatedSample, by_k

@@ -22,7 +22,7 @@ from actors.runtime.placement import place
 from actors.storage import files
 from actors.storage.documents import EventKind
 from actors.storage.run_folder import RunFolder
-from actors.tracking.tracking import Tracking
+from actors.tracking import Tracking
 from conf.errors import BadInput
 from conf.schema import Config
 from conf.settings import changed

@@ -23,8 +23,7 @@ def test_time_of_earlier_processes_counts() -> None:
     clock = HandClock()
     budget = Budget(600.0, 45.0, clock)
     clock.time += 5
-    assert (budget.spent, budget.left, budget.progress) == (50.0, 550.0, 50 / 600)
-    assert Budget(10.0, 20.0, clock).progress == 1.0
+    assert (budget.spent, budget.left) == (50.0, 550.0)
 
 
 def test_reserve_is_learned_from_measured_steps() -> None:
@@ -53,14 +52,6 @@ def test_update_that_would_eat_the_reserve_is_not_started() -> None:
     assert budget.allows("update")
     clock.time += 0.2
     assert not budget.allows("update")
-
-
-def test_cost_follows_the_time_spent() -> None:
-    clock = HandClock()
-    budget = Budget(3600.0, 900.0, clock, price_per_hour=0.4)
-    clock.time += 900
-    assert budget.cost == 0.2
-    assert Budget(3600.0, 900.0, clock).cost is None
 
 
 @pytest.mark.parametrize(("steps", "usual"), [([9.0, 10.0, 11.0, 30.0], 10.5), ([30.0, *[5.0, 15.0] * 20], 10.0)])

@@ -1,13 +1,12 @@
 """The coordinator's logic with fakes at its seams, under virtual time: the ordinary course of a run."""
 
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from actors.coordinator.budget import SAFETY
 from actors.coordinator.saving import SAVING_SHARE, UNSAVED_S
-from actors.messages import Batch, Group
 from conf.settings import changed
 from tests.actors.virtual_run import Run
 
@@ -42,41 +41,20 @@ def test_about_a_minute_of_work_is_unsaved_where_saving_takes_little(run: Run, s
     assert [checkpoint.name for checkpoint in run.folder.checkpoints.all] == ["update-000080", "update-000085"]
 
 
-def test_waiting_for_stragglers_has_a_name(run: Run) -> None:
-    run.engine.seconds_of = lambda index: 20.0 if index % 8 == 0 else 0.5  # type: ignore[method-assign]
-    run.go()
-    assert run.ledger["learner"]["wait_stragglers"] > 10.0
+def test_waiting_has_the_name_of_what_is_waited_for(tmp_path: Path) -> None:
+    """The learner refuses groups that are too old."""
+    late, slow = Run(tmp_path / "late"), Run(tmp_path / "slow")
+    late.engine.seconds_of = lambda index: 20.0 if index % 8 == 0 else 0.5  # type: ignore[method-assign]
+    slow.verifier.seconds_of = lambda _: 20.0
+    late.go()
+    slow.go()
+    assert late.ledger["learner"]["wait_stragglers"] > 10.0
+    assert min(slow.ledger[actor]["wait_rewards"] for actor in ("learner", "rollouts")) > 10.0
 
 
-def test_slow_rewards_are_waited_for_under_their_name(run: Run) -> None:
-    run.verifier.seconds_of = lambda _: 20.0
-    run.go()  # whose learner refuses groups that are too old
-    assert run.ledger["learner"]["wait_rewards"] > 10.0
-    assert run.ledger["rollouts"]["wait_rewards"] > 10.0
-
-
-def test_in_turns_nothing_is_generated_while_the_learner_works(run: Run) -> None:
+def test_in_turns_every_group_is_of_the_version_that_learns_from_it(run: Run) -> None:
     run.config = changed(run.config, {"learner.max_staleness": 0, "budget.updates": 8})
-    busy, overlapped = 0, list[bool]()
-    accumulate, generate = run.learner.accumulate, run.engine.generate
-
-    async def learn(batch: Batch) -> None:
-        nonlocal busy
-        busy += 1
-        await accumulate(batch)
-        busy -= 1
-
-    async def sample(index: int, problem: Any, adapter: Any, sampling: Any) -> Group:
-        before = busy
-        group = await generate(index, problem, adapter, sampling)
-        if adapter:  # the base model is evaluated beside the first update
-            overlapped.append(bool(before or busy))
-        return group
-
-    run.learner.accumulate, run.engine.generate = learn, sample  # type: ignore[method-assign]
     run.go()
-    assert overlapped
-    assert not any(overlapped)
     assert all(row["overlap"] == 0.0 for row in run.rows)
     assert all(g.version == batch.version for batch in run.learner.batches for g in batch.groups)
 

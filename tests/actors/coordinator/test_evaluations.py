@@ -21,15 +21,6 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def test_a_start_adapter_is_measured_apart_from_the_base_and_from_training(run: Run) -> None:
-    run.config = changed(run.config, {"lora.start_from": "sft"})
-    run.go()
-    assert run.eval.content.keys() == {"base", "warm", "final", "last"}
-    assert run.eval.warm
-    assert run.eval.final
-    assert {row.version for row in run.folder.samples("eval-warm")} == {0}
-
-
 def test_summary_compares_with_the_base_on_the_same_responses(run: Run) -> None:
     outcome = run.go()
     assert outcome.plasticity
@@ -60,17 +51,12 @@ def test_a_resumed_run_inspects_the_responses_sampled_before(run: Run) -> None:
 @pytest.mark.parametrize("updates", [1, 2])
 def test_base_model_is_evaluated_between_the_first_two_batches(run: Run, updates: int) -> None:
     """So it is in a run of one update. No group is sampled meanwhile: it would count towards the duration."""
-    requests = []
-
-    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
-        if sampling.samples > 1 or adapter is None:
-            requests.append("base" if adapter is None else "group")
-
-    run.engine.before = note  # type: ignore[method-assign]
     run.config = changed(run.config, {"budget.updates": updates})
     run.learner.seconds = 1e-3  # the learner is done first
     assert run.go().status == "completed"
-    counts = [(kind, len(list(found))) for kind, found in groupby(requests)]
+    requests = [each for each in run.engine.requests if each.sampling.samples > 1 or each.adapter is None]
+    kinds = groupby("group" if each.adapter else "base" for each in requests)
+    counts = [(kind, len(list(found))) for kind, found in kinds]
     assert counts == [("group", 2), ("base", 4 + 4 * 2), ("group", 2)][: updates + 1]
     base = run.folder.evaluation("base")
     assert base is not None

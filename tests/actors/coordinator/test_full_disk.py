@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -79,18 +80,26 @@ def test_a_mount_that_times_out_is_no_end_of_the_budget(tmp_path: Path, monkeypa
     assert isinstance(run.fail(), TimeoutError)
 
 
-def test_no_flush_holds_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With validations, a setback, a passing checkpoint; in real time, since a virtual loop has no threads."""
-    threads: set[threading.Thread] = set()
-    monkeypatch.setattr(os, "fsync", lambda _: threads.add(threading.current_thread()))
+def test_no_slow_disk_holds_up_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With validations, a crash, a rollback; in real time, since a virtual loop has no threads."""
+    threads: set[tuple[str, threading.Thread]] = set()
+    for module, name in ((os, "fsync"), (checkpoints, "delete"), (saving, "damage")):
+        call = getattr(module, name)
+
+        def note(*given: Any, name: str = name, call: Any = call) -> Any:
+            threads.add((name, threading.current_thread()))
+            return call(*given)
+
+        monkeypatch.setattr(module, name, note)
     run = Run(tmp_path)
     run.engine.seconds = run.learner.seconds = 0.001
     run.verifier.seconds_of = lambda _: 0.001
     run.learner.deaths = {("accumulate", 4)}
-    more = {"budget.updates": UPDATES, "validation.every": 2, "validation.share": 1.0}
-    run.config = changed(run.config, more)
+    run.collapse(range(12, 14))
+    more = {"budget.updates": 14, "guard.window": 8, "guard.action": "rollback", "validation.every": 3}
+    run.config = changed(run.config, {**more, "validation.share": 1.0})
     assert asyncio.run(run.process()).status == "completed"
-    assert [row["update"] for row in run.rows] == list(range(1, UPDATES + 1))
+    assert [row["update"] for row in run.rows] == list(range(1, 15))
     assert run.folder.spent == run.spent
-    assert threads
-    assert threading.main_thread() not in threads
+    assert {name for name, _ in threads} == {"fsync", "delete", "damage"}
+    assert threading.main_thread() not in {thread for _, thread in threads}

@@ -40,16 +40,3 @@ def test_group_admitted_just_before_a_swap_keeps_its_version() -> None:
         assert (await group).version == 0
 
     run_virtually(scenario())
-
-
-def test_adapters_stay_on_disk_as_long_as_a_group_may_need_them() -> None:
-    async def scenario() -> list[list[int]]:
-        publisher = make_publisher(FakeEngine(), max_staleness=2)
-        needed = []
-        for version in range(5):
-            await publish(publisher, version)
-            await publisher.retire_outdated()
-            needed.append([adapter.version for adapter in publisher.needed])
-        return needed
-
-    assert run_virtually(scenario()) == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]

@@ -42,13 +42,6 @@ def result(run: Run) -> Result:
 
 
 def test_chosen_version_is_the_result_and_both_are_measured(run: Run) -> None:
-    requested: list[tuple[str, int]] = []
-
-    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
-        if sampling.samples == 1 and index >= 0 and adapter:
-            requested.append((problem.id, adapter.version))
-
-    run.engine.before = note  # type: ignore[method-assign]
     run.go()
     validated = {row["update"]: row["validation/pass@1"] for row in run.rows if "validation/pass@1" in row}
     assert validated == {2: 0.5, 4: 1.0, 6: 1.0, 8: 0.5, 9: 0.5}
@@ -59,7 +52,8 @@ def test_chosen_version_is_the_result_and_both_are_measured(run: Run) -> None:
     assert (run.eval.final.pass_at_1, run.eval.last.pass_at_1) == (1.0, 0.5)
     versions = {name: {row.version for row in run.folder.samples(f"eval-{name}")} for name in ("final", "last")}
     assert versions == {"final": {6}, "last": {UPDATES}}
-    assert {problem for problem, version in requested if version in (2, 8)} == {"p200", "p201"}
+    single = (each for each in run.engine.requests if each.sampling.samples == 1 and each.index >= 0 and each.adapter)
+    assert {each.problem.id for each in single if each.adapter.version in (2, 8)} == {"p200", "p201"}
     assert {"p200", "p201"}.isdisjoint(row.problem for row in run.folder.samples("eval-final"))
     kept = sorted(path.name for path in (run.path / "checkpoints").glob("update-*"))
     assert kept == ["update-000006", "update-000009"]
@@ -199,7 +193,7 @@ def test_chosen_adapter_that_is_not_applied_halts_the_run(run: Run, moved: bool)
 
 @pytest.mark.parametrize(
     ("slow", "n", "whole", "last"),
-    [(0.0, 2, True, True), (2.0, 2, True, False), (4.0, 10, False, False), (1000.0, 2, False, False)],
+    [(0.0, 2, True, True), (3.0, 2, True, False), (5.0, 10, False, False), (1000.0, 2, False, False)],
 )
 def test_result_is_measured_before_the_last_policy_and_the_budget_is_kept(
     run: Run, slow: float, n: int, whole: bool, last: bool

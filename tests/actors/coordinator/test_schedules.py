@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from actors.coordinator.context import result_of
 from actors.coordinator.coordinator import Coordinator
-from actors.coordinator.rules.learner_state import TRANSITIONS, LearnerLifecycle, LearnerState
+from actors.coordinator.rules.learning import TRANSITIONS, LearnerLifecycle, LearnerState
 from actors.coordinator.rules.selection import SCORE
 from actors.coordinator.warm_start import lesson
 from actors.errors import ActorDied, Halted, Interrupted, root_cause
@@ -29,9 +29,8 @@ from actors.models.sizes import adapter_slots
 from actors.protocols import Engine
 from actors.rollout.pool import EnginePool
 from actors.storage.checkpoints import read_state, version_of
-from actors.storage.documents import LedgerRecord
+from actors.storage.documents import CoordinatorState, LedgerRecord
 from actors.storage.run_folder import RunFolder
-from actors.storage.state import CoordinatorState
 from conf.settings import changed
 from rewards.actor import RemoteVerifier
 from tests.actors.virtual_run import make_config, make_context, make_problems, with_candidates

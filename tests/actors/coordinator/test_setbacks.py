@@ -1,19 +1,17 @@
 """The coordinator after a setback: a resume, a dead learner, a collapse."""
 
 import asyncio
-from functools import partial
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.coordinator import saving
 from actors.errors import ActorDied, Halted
 from actors.messages import Batch
 from actors.storage import checkpoints, run_folder
 from conf.settings import changed
 from tests.actors.virtual_run import Run
-from tests.virtual_time import VirtualLoop
 
 
 def test_resumed_run_repeats_and_skips_nothing(tmp_path: Path) -> None:
@@ -102,33 +100,6 @@ def test_revival_that_takes_too_long_breaks_neither_budget_nor_stop(run: Run, st
     assert run.coordinator.updates == 3
 
 
-def test_a_slow_disk_holds_up_no_event_loop_in_a_rollback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once, threads, used = VirtualLoop.run_in_executor, list[Any](), list[str]()
-
-    def slow(loop: Any, pool: Any, work: Any, *arguments: Any) -> Any:
-        threads.append(work)
-        done, late = at_once(loop, pool, work, *arguments), loop.create_future()
-        threads.pop()
-        loop.call_later(1.0, lambda: late.cancelled() or late.set_result(done.result()))
-        return late
-
-    def note(work: Any, path: Path, *more: Any) -> Any:
-        latest = (run.path / "checkpoints" / "latest").resolve().name
-        used.append(f"{'thread' if threads else 'loop'}: {work.__name__} {path.name[:14]} at {latest}")
-        return work(path, *more)
-
-    monkeypatch.setattr(VirtualLoop, "run_in_executor", slow)
-    monkeypatch.setattr(checkpoints, "delete", partial(note, checkpoints.delete))
-    monkeypatch.setattr(saving, "damage", partial(note, saving.damage))
-    run.collapse(range(12, 14))
-    more = {"validation.every": 3, "validation.problems": 2, "validation.share": 1.0, "budget.updates": 14}
-    run.config = changed(run.config, {"guard.window": 8, "guard.action": "rollback", **more})
-    run.seconds = 1000.0
-    assert run.go().status == "completed"
-    assert {f"thread: {use} at update-000009" for use in ("delete .update-000012", "damage update-000009")} <= {*used}
-    assert not [use for use in used if use.startswith("loop")]
-
-
 @pytest.mark.parametrize("name", ["learner-0", "rollout-0"])
 def test_actor_that_could_not_be_healed_fails_the_run(run: Run, name: str) -> None:
     async def give_up(*_: object) -> Any:
@@ -177,13 +148,6 @@ def test_few_effective_samples_are_written_down_and_never_halt_the_run(run: Run)
 
 def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> None:
     """Versions 12 and 13 collapse; checkpoints are 9 and 12, and the guard trusts nothing after 10."""
-    seeds: dict[int, set[int]] = {}
-
-    async def note(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
-        if sampling.samples > 1:
-            seeds.setdefault(index, set()).add(sampling.seed)
-
-    run.engine.before = note  # type: ignore[method-assign]
     run.collapse(range(12, 14))
     run.config = changed(run.config, {"guard.window": 8, "guard.action": "rollback", "budget.updates": 15})
     assert run.go().status == "completed"
@@ -191,5 +155,7 @@ def test_collapse_is_rolled_back_before_it_began_where_asked_for(run: Run) -> No
     assert sorted(history(run)) == list(range(30))
     assert [row["update"] for row in run.rows] == list(range(1, 16))
     assert [event.event for event in run.folder.events()] == ["collapse, rolled back"]
-    assert all(len(seeds[index]) == 2 for index in range(18, 26)), "sampled again, other samples are wanted"
+    seeds = {(each.index, each.sampling.seed) for each in run.engine.requests if each.sampling.samples > 1}
+    again = Counter(index for index, _ in seeds)
+    assert all(again[index] == 2 for index in range(18, 26)), "sampled again, other samples are wanted"
     assert run.coordinator.ledger.counts["updates/abandoned"] == 4

@@ -4,12 +4,12 @@ import asyncio
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from actors.evaluation.evaluator import Evaluator, counted, part_of
-from actors.evaluation.samples import PolicySamples
-from actors.messages import AdapterRef, Group, Problem, Sampling
+from actors.evaluation.evaluator import Evaluator, PolicySamples
+from actors.messages import AdapterRef, Group
 from actors.storage.files import drop_half_line
 from conf.errors import BadInput
 from conf.schema import Config
@@ -20,21 +20,9 @@ PROBLEMS = tuple(make_problem(number) for number in range(5))
 ADAPTER = AdapterRef(0, 0, "nowhere")
 
 
-class RecordingEngine(FakeEngine):
-    """seen: problem, adapter and seed of every request."""
-
-    def __init__(self, seconds: float = 1.0) -> None:
-        super().__init__(seconds)
-        self.seen: list[tuple[str, str | None, int]] = []
-
-    async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        self.seen.append((problem.id, adapter and adapter.name, sampling.seed))
-        return await super().generate(index, problem, adapter, sampling)
-
-
-def evaluate(*policies: PolicySamples, seconds: float | None = None, at_once: int = 3) -> RecordingEngine:
-    """Sample for so many seconds, of which each sample takes one."""
-    engine = RecordingEngine()
+def evaluate(*policies: PolicySamples, seconds: float | None = None, at_once: int = 3) -> set[tuple[Any, ...]]:
+    """Sample for so many seconds, of which each sample takes one. Return problem, adapter and seed of the requests."""
+    engine = FakeEngine()
 
     async def scenario() -> None:
         await engine.load(ADAPTER)
@@ -42,7 +30,9 @@ def evaluate(*policies: PolicySamples, seconds: float | None = None, at_once: in
         await evaluator.evaluate(*policies, at_once=at_once, seconds=seconds)
 
     run_virtually(scenario())
-    return engine
+    found = {(each.problem.id, each.adapter, each.sampling.seed) for each in engine.requests}
+    assert len(found) == len(engine.requests)
+    return found
 
 
 def open_files(folder: Path, n: int) -> list[PolicySamples]:
@@ -61,22 +51,10 @@ def test_complete_rounds_count(seconds: float | None, rounds: int) -> None:
     assert (found.problems, found.n, found.pass_at) == (5, rounds, {1: 1.0, rounds: 1.0})
 
 
-@pytest.mark.parametrize(("seconds", "round_s", "at_once"), [(9, 0, 16), (9, 3, 16), (8, 3, 4), (2, 8, 2), (1, 40, 1)])
-def test_where_time_is_short_a_part_of_the_problems_is_sampled_at_once(
-    seconds: float, round_s: float, at_once: int
-) -> None:
-    assert part_of(16, seconds, round_s) == at_once
-
-
-def test_whole_parts_count_where_all_problems_began_at_once() -> None:
-    class Uneven(FakeEngine):
-        def seconds_of(self, index: int) -> float:
-            return 10.0 if index % 8 == 7 else 1.0
-
-    samples = PolicySamples(tuple(make_problem(number) for number in range(8)), 16, None)
-    evaluator = Evaluator(Config(), Uneven(), FakeVerifier(0.0), VirtualClock())
-    run_virtually(evaluator.evaluate(samples, at_once=8, seconds=9.9))
-    assert len(counted(samples, 8)) == 6
+def test_without_a_complete_round_the_first_problems_count() -> None:
+    samples = PolicySamples(PROBLEMS, 3, ADAPTER)
+    evaluate(samples, seconds=2.5, at_once=2)
+    assert [row.problem for (row,) in samples.complete] == ["p0", "p1", "p2", "p3"]
 
 
 def test_failure_of_one_sample_cancels_the_others() -> None:
@@ -120,9 +98,9 @@ def test_samples_are_flushed_in_a_thread_and_many_at_once(tmp_path: Path, monkey
 @pytest.mark.parametrize("seconds", [1.5, 9.5])
 def test_evaluation_cut_off_goes_on_in_rounds_without_a_sample_twice(tmp_path: Path, seconds: float) -> None:
     memory = [PolicySamples(PROBLEMS, 3, adapter) for adapter in (None, ADAPTER)]
-    whole = set(evaluate(*memory).seen)
-    base, adapter = ({(problem, seed) for problem, name, seed in whole if bool(name) == adapted} for adapted in (0, 1))
-    assert base == adapter
+    whole = evaluate(*memory)
+    base, trained = ({(problem, seed) for problem, of, seed in whole if of == adapter} for adapter in (None, ADAPTER))
+    assert base == trained
     assert len({seed for _, seed in base}) == 15
     cut = open_files(tmp_path, 3)
     evaluate(*cut, seconds=seconds)
@@ -130,8 +108,8 @@ def test_evaluation_cut_off_goes_on_in_rounds_without_a_sample_twice(tmp_path: P
     assert kept == 3 * int(seconds)
     assert min(file.rounds for file in cut) == kept // 10
     second = evaluate(*open_files(tmp_path, 3))
-    assert len(second.seen) == 30 - kept
-    assert set(second.seen) <= whole
+    assert len(second) == 30 - kept
+    assert second <= whole
     assert all(file.rounds == 3 for file in open_files(tmp_path, 3))
 
 
@@ -141,8 +119,8 @@ def test_half_written_line_is_sampled_again_and_more_samples_may_be_requested(tm
     file.write_text(file.read_text()[:-20])
     again = open_files(tmp_path, 1)
     assert [file.sampled for file in again] == [4, 5]
-    assert len(evaluate(*again).seen) == 1
-    assert len(evaluate(*open_files(tmp_path, 2)).seen) == 10
+    assert len(evaluate(*again)) == 1
+    assert len(evaluate(*open_files(tmp_path, 2))) == 10
     assert all(file.rounds == 1 for file in open_files(tmp_path, 1))
 
 

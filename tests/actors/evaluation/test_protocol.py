@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from actors.evaluation.folder import EvaluationFolder
-from actors.evaluation.protocol import protocol_of
+from actors.evaluation.folder import EvaluationFolder, protocol_of
 from actors.models.adapters import Adapter
 from actors.storage.documents import AdapterShape, EvaluationDocument, Protocol
 from conf.errors import BadInput

@@ -6,9 +6,9 @@ from shutil import copytree, rmtree
 import pytest
 
 from actors.storage.checkpoints import STATE, Checkpoints, write_state
+from actors.storage.documents import CoordinatorState
 from actors.storage.files import MANIFEST
 from actors.storage.folders import mark, read_mark
-from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 
 

@@ -7,30 +7,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from actors.evaluation.folder import EvaluationFolder
-from actors.evaluation.protocol import protocol_of
 from actors.storage import remote as remote_checkpoints
 from actors.storage.checkpoints import write_state
-from actors.storage.documents import EvaluationDocument
+from actors.storage.documents import CoordinatorState
 from actors.storage.files import damage
-from actors.storage.folders import mark
+from actors.storage.folders import is_marked, mark
 from actors.storage.remote import POINTER, Remote, RemoteCheckpoints
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
-from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 from conf.load import dump
 from conf.parsing import FORMAT
 from conf.schema import Config
 from conf.settings import changed
-from launch.session.admission import take_over
 from tests.actors.virtual_run import NO_PROBLEMS
 from tests.conftest import ROOT
 
@@ -85,6 +80,9 @@ def files_of(url: str) -> set[str]:
 
 
 def test_every_put_is_one_whole_copy_and_the_older_ones_go(run: RunFolder, url: str, tmp_path: Path) -> None:
+    """With an evaluation in it, whose folder keeps its mark."""
+    (run.path / "evaluation").mkdir()
+    mark(run.path / "evaluation", "evaluation")
     for update in range(1, 6):
         advance(run, update)
         run.checkpoints.mark_best(update)
@@ -93,35 +91,22 @@ def test_every_put_is_one_whole_copy_and_the_older_ones_go(run: RunFolder, url: 
         assert sound(again, update)
     assert (again.rows(), again.identity()) == (run.rows(), run.identity())
     assert again.checkpoints.best == again.checkpoints.latest
+    assert is_marked(again.path / "evaluation", "evaluation")
     kept = {name.split("/")[2] for name in files_of(url) if "/checkpoints/" in name}
     assert kept == {"update-000004", "update-000005"}  # a reader may be at the one before
 
 
-def test_copy_of_another_run_or_with_a_file_of_somebody_else_stays(run: RunFolder, tmp_path: Path) -> None:
-    url, far = f"file://{tmp_path}/far", tmp_path / "far" / "mine"
+def test_copies_of_another_run_stay_and_leftovers_are_no_obstacle(run: RunFolder, tmp_path: Path) -> None:
+    url, far, name = f"file://{tmp_path}/far", tmp_path / "far" / "mine", "0123456789abcdef"
     Remote(url, "mine").put(begin(tmp_path / "other"))
     (others,) = far.glob("copy-*")
-    Remote(url, "mine").put(run)
-    (with_thesis,) = {*far.glob("copy-*")} - {others}
-    (with_thesis / "samples" / "thesis.tex").parent.mkdir(exist_ok=True)
-    (with_thesis / "samples" / "thesis.tex").write_text("years of work")
+    (far / POINTER).unlink()
+    (far / f".{name}").write_text("")  # of a process that was killed while it tried
+    remote = Remote(url, "mine")
+    assert remote.try_out() is None
     for _ in range(3):
-        Remote(url, "mine").put(run)
-    left = {*far.glob("copy-*")}
-    assert (len(left), {others, with_thesis} < left) == (4, True)
-
-
-def test_evaluation_in_the_run_goes_on_after_a_restore(run: RunFolder, url: str, tmp_path: Path) -> None:
-    protocol = protocol_of(Config(), "nowhere", None)
-    (run.path / "evaluation").mkdir()
-    mark(run.path / "evaluation", "evaluation")
-    begun = EvaluationFolder(run.path / "evaluation")
-    begun.write(EvaluationDocument(protocol=protocol), "")
-    Remote(url, "mine").put(run)
-    again = EvaluationFolder(restored(url, tmp_path / "again").path / "evaluation")
-    take_over(again.path, "evaluation", "it")
-    again.begin(Config(), protocol)
-    assert again.document() == begun.document()
+        remote.put(run)
+    assert (len([*far.glob("copy-*")]), others.is_dir()) == (3, True)
 
 
 @pytest.mark.parametrize("after", range(4))
@@ -144,27 +129,9 @@ def test_put_that_breaks_anywhere_leaves_the_copy_before(
         for left[:] in [[0] * after] * 2:
             with pytest.raises(OSError, match="far away"):
                 Remote(url, "mine").put(run)
-    assert len([*(tmp_path / "far" / "mine").iterdir()]) == 3 + (after == 0), "the first failure has left nothing"
+    assert len([*(tmp_path / "far" / "mine").iterdir()]) == 3, "the first failure has left nothing"
     assert sound(restored(url, tmp_path / "again"), 1)
     assert not [*run.path.glob(".*.tmp")]
-    for _ in range(2):
-        Remote(url, "mine").put(run)
-    assert sound(restored(url, tmp_path / "later"), 2)
-    assert len([*(tmp_path / "far" / "mine").iterdir()]) == 3 + 2 * (after == 0), "copies without manifests stay"
-
-
-def test_leftovers_of_a_killed_process_are_no_obstacle(run: RunFolder, tmp_path: Path) -> None:
-    far = tmp_path / "far" / "mine"
-    cut, name = far / f"copy-{'0' * 16}", "0123456789abcdef"
-    cut.mkdir(parents=True)
-    (cut / "manifest.json").write_text('{"iden')
-    for leftover in (f".{name}", f".copy-{name}"):
-        (far / leftover).write_text("")
-    remote = Remote(f"file://{tmp_path}/far", "mine")
-    assert remote.try_out() is None
-    for _ in range(3):
-        remote.put(run)
-    assert len([*far.glob("copy-*")]) == 3, "it stays, since nobody knows what it would name"
 
 
 PROCESS = """
@@ -230,26 +197,24 @@ def test_damage_there_is_told(run: RunFolder, url: str, tmp_path: Path, content:
     "change",
     [{"folder": "../../x"}, {"folder": "copy-0"}, {"links": {"latest": "../x"}}, {"links": {"x": "update-000001"}}],
 )
-def test_names_that_lead_elsewhere_are_refused(url: str, tmp_path: Path, change: Any) -> None:
-    remote = Remote(url, "mine")
-    remote.try_out()
-    state = {"format": FORMAT, "folder": "copy-" + "0" * 16, "links": {}, **change}
-    remote._files.pipe_file(f"{remote._root}/{POINTER}", json.dumps(state).encode())
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, change: Any) -> None:
+    state = {"format": FORMAT, "folder": "copy-0-01234567", "links": {}, **change}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / POINTER).write_text(json.dumps(state))
     with pytest.raises(BadInput, match=r"remote\.json"):
-        restored(url, tmp_path / "again")
+        restored(f"file://{tmp_path}", tmp_path / "again")
 
 
 def test_only_files_of_the_run_itself_are_copied(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("mine")
     (run.path / "metrics.jsonl").symlink_to(tmp_path / "secret")
-    os.mkfifo(run.path / "pipe")
     for name in (".hidden", "adapters/a", "wandb/a", "ray-session"):
         (run.path / name).parent.mkdir(exist_ok=True)
         (run.path / name).write_text("")
     Remote(f"file://{tmp_path}/far", "mine").put(run)
     there = {name.partition("/")[2] for name in files_of(f"file://{tmp_path}/far") if name != POINTER}
     assert "problems.digest" in there
-    assert not there & {"metrics.jsonl", "pipe", ".hidden", "adapters/a", "wandb/a", "ray-session"}
+    assert not there & {"metrics.jsonl", ".hidden", "adapters/a", "wandb/a", "ray-session"}
 
 
 def test_every_checkpoint_is_copied_and_failures_are_counted_and_tried_again(
@@ -287,30 +252,3 @@ def test_url_that_cannot_be_used(given: str, said: str, tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(BadInput, match=said):
         restored(given, tmp_path / "again")
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket of a stand-in for S3 on loopback."""
-    pytest.importorskip("s3fs", reason="pip install s3fs 'moto[server]'")
-    moto = pytest.importorskip("moto.server", reason="pip install s3fs 'moto[server]'")
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "stand-in")
-    import s3fs
-
-    s3fs.S3FileSystem().mkdir("bucket")
-    yield "s3://bucket/runs"
-    server.stop()
-
-
-@pytest.mark.slow
-def test_object_store(run: RunFolder, bucket: str, tmp_path: Path) -> None:
-    for update in (1, 2, 3):
-        advance(run, update, bytes_of_weights=12_000_000)
-        Remote(bucket, "mine").put(run)
-    assert sound(restored(bucket, tmp_path / "again"), 3)
-    assert sum(name.endswith("adapter_model.safetensors") for name in files_of(bucket)) == 2

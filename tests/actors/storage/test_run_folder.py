@@ -6,11 +6,10 @@ import pytest
 
 from actors.messages import AdapterRef
 from actors.storage.checkpoints import STATE, write_state
-from actors.storage.documents import EventKind
+from actors.storage.documents import CoordinatorState, EventKind
 from actors.storage.folders import mark
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
-from actors.storage.state import CoordinatorState
 from conf.errors import BadInput
 from tests.fakes import make_group
 from tests.run_folders import write_run

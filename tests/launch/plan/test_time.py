@@ -61,9 +61,9 @@ def test_benchmarks_take_time_before_and_after_training(tmp_path: Path) -> None:
     entries = ("", entry, entry.replace("}", ", limit: 64}"), "{source: 'hub:a/b', n: 1}")
     never, whole, part, unknown = (quickstart("eval.n=1", f"eval.benchmarks=[{each}]") for each in entries)
     problems = never.config.eval.problems
-    times = [found.exams_s / never.evaluate_s * problems for found in (never, whole, part, unknown)]
+    times = [found.benchmarks_s / never.evaluate_s * problems for found in (never, whole, part, unknown)]
     assert times == pytest.approx([0, 256, 64, UNKNOWN])
-    assert whole.evaluations_s == pytest.approx(2 * (never.evaluate_s + whole.exams_s))
+    assert whole.evaluations_s == pytest.approx(2 * (never.evaluate_s + whole.benchmarks_s))
     assert never.updates > part.updates > whole.updates
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.coordinator.rules.selection import SCORE
-from actors.messages import Exam, Problem, ProblemSet
+from actors.messages import EvaluationSet, Problem, ProblemSet
 from actors.storage import folders, run_folder
 from actors.storage.documents import LedgerRecord, PolicyScores
 from actors.storage.files import lock, replace_text
@@ -202,15 +202,15 @@ def test_two_processes_do_not_share_a_run(tmp_path: Path) -> None:
     ("parts", "named"),
     [
         (["train"], "data.source: "),
-        (["train", "exams"], "eval.benchmarks[1]: "),
-        (["heldout", "exams"], "data.source: "),  # no benchmark has those that choose the result
+        (["train", "benchmarks"], "eval.benchmarks[1]: "),
+        (["heldout", "benchmarks"], "data.source: "),  # no benchmark has those that choose the result
     ],
 )
 def test_changed_data_is_refused_on_resume_by_its_name(parts: list[str], named: str, tmp_path: Path) -> None:
     config = configure(tmp_path, "eval.benchmarks=[{source: 'file:easy.csv'}, {source: 'file:hard.csv'}]")
     one, other = (problems(name).train for name in "ab")
-    begun = ProblemSet(one, one, {}, exams=(Exam("easy", 2, one), Exam("hard", 2, one)))
-    changes = {"train": other, "heldout": other, "exams": (begun.exams[0], Exam("hard", 2, other))}
+    begun = ProblemSet(one, one, {}, benchmarks=(EvaluationSet("easy", 2, one), EvaluationSet("hard", 2, one)))
+    changes = {"train": other, "heldout": other, "benchmarks": (begun.benchmarks[0], EvaluationSet("hard", 2, other))}
     start(config, begun)
     with pytest.raises(BadInput, match=re.escape(named)):
         start(config, replace(begun, **{part: changes[part] for part in parts}))  # type: ignore[arg-type]

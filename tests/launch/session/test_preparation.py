@@ -6,11 +6,10 @@ import pytest
 
 from actors.messages import Problem, ProblemSet
 from actors.storage.checkpoints import link, write_state
-from actors.storage.documents import EventKind, Origin, Planned
+from actors.storage.documents import CoordinatorState, EventKind, Origin, Planned
 from actors.storage.folders import mark
 from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
-from actors.storage.state import CoordinatorState
 from conf.load import dump, load
 from conf.schema import Config
 from conf.settings import changed

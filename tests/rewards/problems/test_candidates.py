@@ -9,7 +9,7 @@ from actors.messages import ProblemSet
 from conf.catalogue import reward_presets
 from conf.errors import BadInput
 from conf.schema import Config, ExampleConfig
-from conf.schema.evaluation import ExamConfig
+from conf.schema.evaluation import BenchmarkConfig
 from conf.settings import changed
 from rewards.problems.candidates import TRIED, load_with_candidates, response_of
 from rewards.verify import verify
@@ -63,7 +63,7 @@ def test_solutions_are_responses_of_an_engine(loader: Loader) -> None:
         assert (solution.finish_reason, len(solution.logprobs)) == ("stop", 0)
     exam = next(row for row in SUMS if row["problem"] in problems.train[0].prompt)
     write_jsonl(Path("exam.jsonl"), [exam])
-    kept = {"eval.benchmarks": [ExamConfig("file:exam.jsonl", name="one")], "data.contamination": "report_only"}
+    kept = {"eval.benchmarks": [BenchmarkConfig("file:exam.jsonl", name="one")], "data.contamination": "report_only"}
     fewer = candidates(loader, {**SOLVED, **kept}, rows)
     assert {each.id for each in problems.candidates} - {each.id for each in fewer.candidates} == {problems.train[0].id}
 

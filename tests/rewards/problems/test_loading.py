@@ -12,7 +12,7 @@ import pytest
 from actors.messages import APART, FilteredRow, Status
 from conf.catalogue import Benchmark
 from conf.schema import ExampleConfig
-from conf.schema.evaluation import ExamConfig
+from conf.schema.evaluation import BenchmarkConfig
 from rewards.problems.__main__ import main
 from rewards.problems.loading import (
     BAD_GOLD,
@@ -139,15 +139,19 @@ def test_overlap_with_held_out_problems_is_filtered_or_reported(overlap: str, re
 
 
 @pytest.mark.parametrize(("overlap", "reason"), [("drop", OVERLAP_FILTERED), ("report_only", OVERLAP_KEPT)])
-def test_training_problems_that_overlap_an_exam_are_not_trained_on(overlap: str, reason: str, loader: Loader) -> None:
+def test_training_problems_that_overlap_a_benchmark_are_not_trained_on(
+    overlap: str, reason: str, loader: Loader
+) -> None:
     rows = [*SUMS, *({"problem": LONG.format(120, hours), "answer": str(120 // hours)} for hours in (3, 4, 5))]
     settings = {"data.contamination": overlap, "rollout.max_prompt_tokens": 300, "validation.every": 1}
     before = loader.load(settings, rows)
     chose = [row for row in rows if any(row["problem"] in problem.prompt for problem in before.selection)]
     chose += [{**row, "problem": row["problem"].replace("What is", "Find")} for row in chose]
     write_jsonl(Path("exam.jsonl"), [*chose, *({**row, "problem": f"{row['problem']} Round."} for row in rows[30:])])
-    after = loader.load(settings | {"eval.benchmarks": [ExamConfig("file:exam.jsonl", n=3, limit=2, name="trains")]})
-    (exam,) = after.exams
+    after = loader.load(
+        settings | {"eval.benchmarks": [BenchmarkConfig("file:exam.jsonl", n=3, limit=2, name="trains")]}
+    )
+    (exam,) = after.benchmarks
     assert (exam.name, exam.n, ["train" in problem.prompt for problem in exam.problems]) == ("trains", 3, [True, True])
     assert (after.heldout, after.selection) == (before.heldout, before.selection)
     trains = sum("train" in problem.prompt for problem in before.train)
@@ -159,8 +163,10 @@ def test_training_problems_that_overlap_an_exam_are_not_trained_on(overlap: str,
 
 
 @pytest.mark.parametrize("source", ["file:missing.jsonl", "reasoning_gym:no"])
-def test_an_exam_that_cannot_be_loaded_is_named(source: str, loader: Loader) -> None:
-    loader.refuse({"eval.benchmarks": [ExamConfig("file:sums.jsonl", limit=1), ExamConfig(source)]}, "benchmarks[1]")
+def test_a_benchmark_that_cannot_be_loaded_is_named(source: str, loader: Loader) -> None:
+    loader.refuse(
+        {"eval.benchmarks": [BenchmarkConfig("file:sums.jsonl", limit=1), BenchmarkConfig(source)]}, "benchmarks[1]"
+    )
 
 
 COMMUTED = [

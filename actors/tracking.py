@@ -1,16 +1,21 @@
-"""The loggers that a run can choose: TensorBoard, and Weights & Biases where it is installed."""
+"""The loggers that a run can choose: TensorBoard, and Weights & Biases where it is installed.
+
+Each has a worker of its own, so that none can stop or slow the run.
+"""
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from actors.protocols import Tracker
-from actors.tracking.tracking import Tracking
+from actors.worker import Worker
 from conf.errors import BadInput
+from conf.load import public_settings
+from conf.schema import Config
 
 WANDB = "wandb~=0.31"
 """Requirement of wandb, as in the project's extra `loggers`."""
@@ -22,6 +27,12 @@ TEXT_SAMPLES = 3
 """Number of an update's responses that TensorBoard shows."""
 
 FLUSH_S = 5
+
+WAITING = 256
+"""Most calls that wait for a logger, those of a hundred updates. Further rows and samples are lost."""
+
+SHOWN_ROWS = 64
+"""Most samples of an update or evaluation that loggers get."""
 
 OVERVIEW = {
     "reward/accuracy": "accuracy",
@@ -37,23 +48,13 @@ OVERVIEW = {
 """The most important curves: their names in TensorBoard's first group, `0 overview`, by metric."""
 
 
-@dataclass(frozen=True)
-class Identity:
-    """The run as loggers know it. id: unique, the same over all resumes. settings: nested, without private ones."""
-
-    id: str
-    name: str
-    folder: Path
-    settings: dict[str, Any]
-
-
 class TensorBoardTracker:
     """Writes event files into tensorboard/ of the run folder. The first value imports torch, which would slow the start
     of engine and learner.
     """
 
-    def __init__(self, identity: Identity) -> None:
-        self._folder = identity.folder / "tensorboard"
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "tensorboard"
         self._next_update = 0
         self._open: Any = None
 
@@ -89,8 +90,8 @@ class WandbTracker:
     may repeat.
     """
 
-    def __init__(self, identity: Identity) -> None:
-        self._identity = identity
+    def __init__(self, config: Config, folder: Path, identity: str) -> None:
+        self._config, self._folder, self._identity = config, folder, identity
         self._run: Any = None
 
     def begin(self, next_update: int) -> None:
@@ -100,11 +101,11 @@ class WandbTracker:
             return
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=self._identity.name,
-            id=self._identity.id,
+            name=self._config.run.name,
+            id=self._identity,
             resume="allow",
-            config=self._identity.settings,
-            dir=str(self._identity.folder),
+            config=public_settings(self._config),
+            dir=str(self._folder),
             settings=wandb.Settings(console="off", silent=True),
         )
         self._run.define_metric("*", step_metric="update")
@@ -130,6 +131,57 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     return wandb.Table(columns=columns, data=[[row.get(column) for column in columns] for row in rows])
 
 
+class Tracking:
+    """Passes everything to all loggers and returns at once. workers: one per logger, under its name."""
+
+    def __init__(self, trackers: Mapping[str, Tracker] | None = None) -> None:
+        self.workers = [Logger(name, tracker) for name, tracker in (trackers or {}).items()]
+
+    def begin(self, next_update: int) -> None:
+        """Begin or continue the run. Earlier rows from `next_update` on no longer count."""
+        for logger in self.workers:
+            logger.put(logger.begin, next_update, due=True)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._put(lambda tracker: tracker.scalars(step, values))
+
+    def samples(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
+        """Log the first rows of samples/<name>.jsonl."""
+        shown = rows[:SHOWN_ROWS]
+        self._put(lambda tracker: tracker.samples(name, step, shown))
+
+    def end(self, summary: dict[str, Any], seconds: float) -> None:
+        """Log how the run ended, and give all loggers together this time to finish."""
+        deadline = time.monotonic() + seconds
+        self._put(lambda tracker: tracker.end(summary), due=True)
+        for worker in self.workers:
+            worker.wait(max(deadline - time.monotonic(), 0.0))
+
+    def _put(self, call: Callable[[Tracker], None], due: bool = False) -> None:
+        for logger in self.workers:
+            logger.put(logger.do, call, due=due)
+
+
+class Logger(Worker):
+    """The worker of a logger, in whose thread `begin` and `do` are called."""
+
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        super().__init__(name, WAITING)
+        self._tracker = tracker
+        self._to_begin: int | None = None
+
+    def begin(self, next_update: int) -> None:
+        self._to_begin = next_update
+        self._tracker.begin(next_update)
+        self._to_begin = None
+
+    def do(self, call: Callable[[Tracker], None]) -> None:
+        """Do a call, after another attempt to begin if the last one has failed."""
+        if self._to_begin is not None:
+            self.begin(self._to_begin)
+        call(self._tracker)
+
+
 def check_installed(names: Sequence[str]) -> None:
     """Raise BadInput for a logger whose package is not installed."""
     if "wandb" in names and find_spec("wandb") is None:
@@ -137,7 +189,10 @@ def check_installed(names: Sequence[str]) -> None:
         raise BadInput(f"run.report_to=wandb: the package wandb is not installed; {remedy}")
 
 
-def make_tracking(names: Sequence[str], identity: Identity) -> Tracking:
-    """Return the loggers with these names, which have yet to begin."""
-    kinds: dict[str, Callable[[Identity], Tracker]] = {"tensorboard": TensorBoardTracker, "wandb": WandbTracker}
-    return Tracking({name: kinds[name](identity) for name in names})
+def make_tracking(config: Config, folder: Path, identity: str) -> Tracking:
+    """Return the loggers of a run, which have yet to begin. identity: unique, and the same over all resumes."""
+    kinds: dict[str, Callable[[], Tracker]] = {
+        "tensorboard": lambda: TensorBoardTracker(folder),
+        "wandb": lambda: WandbTracker(config, folder, identity),
+    }
+    return Tracking({name: kinds[name]() for name in config.run.report_to})

@@ -1,0 +1,45 @@
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+
+from actors.coordinator.rules.learning import FRUITLESS_BATCHES, FruitlessStreak
+from actors.errors import Halted
+from actors.messages import Reward, Status
+from tests.fakes import make_group, make_reward
+
+RIGHT, WRONG = make_reward(1.0), make_reward(0.0)
+LATE, LOST = make_reward(0.0, Status.TIMEOUT), make_reward(0.0, Status.CRASH)
+EARNS_NOTHING = replace(RIGHT, total=0.0, parts={"accuracy": 0.0}, counted=True, failure=Status.CRASH)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "weighs_answers", "learned", "over"),
+    [
+        ([(RIGHT, RIGHT)], True, False, "every sample"),
+        ([(RIGHT, LATE)], True, False, "every sample"),
+        ([(RIGHT, RIGHT)], False, True, ""),
+        ([(EARNS_NOTHING, EARNS_NOTHING)], True, True, ""),
+        ([(WRONG, WRONG)], True, True, ""),
+        ([(WRONG, WRONG)] * 7 + [(RIGHT, RIGHT)], True, False, ""),
+        ([(WRONG, WRONG), (RIGHT, RIGHT)], True, True, "nothing more"),
+        ([(LOST, LOST), (RIGHT, RIGHT)], True, True, ""),
+    ],
+)
+def test_a_streak_completes_the_run_if_it_has_led_somewhere_and_else_halts_it(
+    pairs: list[tuple[Reward, Reward]], weighs_answers: bool, learned: bool, over: str
+) -> None:
+    streak = FruitlessStreak(2, weighs_answers)
+    with nullcontext() if over else pytest.raises(Halted, match="nothing can be learned"):
+        for index in range(2 * FRUITLESS_BATCHES):
+            assert not streak.over
+            streak.see(replace(make_group(index), rewards=pairs[index % len(pairs)]), learned)
+    assert (bool(streak.over), streak.over.startswith(over)) == (bool(over), True)
+
+
+def test_a_group_with_variance_begins_the_count_again() -> None:
+    streak = FruitlessStreak(1, True)
+    for pair in ((RIGHT, RIGHT),) * 3, ((RIGHT, WRONG),), ((RIGHT, RIGHT),) * 3:
+        for rewards in pair:
+            streak.see(replace(make_group(0), rewards=rewards), learned=True)
+    assert not streak.over
