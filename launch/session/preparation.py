@@ -120,10 +120,7 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
     problems = load(config, load_tokenizer(model_path, config.model.path))
     print(f"Problems: {problem_counts(problems, config)}")
     every = [*problems.all, *chain(*(each.problems for each in problems.benchmarks))]
-    absent_walls = check_reward_functions(
-        reward_function(config), [*problems.all, *chain(*(each.problems for each in problems.benchmarks))]
-    )
-    return config, model_path, problems, absent_walls
+    return config, model_path, problems, check_reward_functions(reward_function(config), every)
 
 
 def problem_counts(problems: ProblemSet, config: Config) -> str:
