@@ -83,7 +83,7 @@ def known_as(name: str) -> str:
         return name.lower()
     if size := BY_MEMORY.fullmatch(name):
         return f"{size[1]}GB"
-    known = {COMMON.sub("", each.upper()): each for each in devices()}
+    known = {"A100": "A100-40"} | {COMMON.sub("", each.upper()): each for each in devices()}  # what fits it fits both
     return known.get(COMMON.sub("", name.upper()), name)
 
 

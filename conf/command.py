@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TextIO
@@ -125,18 +125,15 @@ def outliving_terminal() -> Iterator[None]:
             setattr(sys, name, stream)
 
 
-def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether a command line asks for help: by a word, or by having no arguments."""
-    return not arguments or not WORDS.isdisjoint(arguments)
-
-
-def command(name: str, usage: str | None = None, bare: bool = False) -> Callable[[Main[P]], Main[P]]:
+def command(
+    name: str, usage: str | Callable[[list[str]], None] | None = None, bare: bool = False
+) -> Callable[[Main[P]], Main[P]]:
     """Decorate the `main` of a command. Its BadInput becomes a line on stderr and exit code 2, an unforeseen error a
     line with the place of its traceback and exit code 1. A signal ends the process quietly, until the command handles
     it. Reading and printing never fail because of the encoding.
 
-    usage: the help, printed with exit code 0; None for a command that explains itself. bare: whether a command line
-    without arguments is carried out instead of asking for help.
+    usage: the help, or a function that prints it for a command line, with exit code 0; None for a command that explains
+    itself. bare: whether a command line without arguments is carried out instead of asking for help.
     """
 
     def decorate(main: Main[P]) -> Main[P]:
@@ -148,8 +145,8 @@ def command(name: str, usage: str | None = None, bare: bool = False) -> Callable
                 if isinstance(stream, io.TextIOWrapper):
                     stream.reconfigure(errors="backslashreplace")
             try:
-                if usage is not None and asks_for_help(arguments) and (arguments or not bare):
-                    print(as_typed(inspect.cleandoc(usage)))
+                if usage is not None and (WORDS & {*arguments} if arguments else not bare):
+                    usage(arguments) if callable(usage) else print(as_typed(inspect.cleandoc(usage)))
                     code = 0
                 else:
                     for package in ("conf", "actors", "learner", "rewards", "launch"):  # Ray's workers look here first

@@ -73,9 +73,9 @@ def printable(text: str, keep: str = "") -> str:
 
 
 @cache
-def _coming_from() -> dict[str, str]:
-    """Return our names of settings by the names that TRL, verl and others have for them."""
-    names: dict[str, str] = yaml.safe_load(Path(__file__).with_name("coming_from.yaml").read_text("utf-8"))
+def _coming_from() -> dict[str, str | None]:
+    """Return our names of settings by the names that TRL, verl and others have for them; None: there is none."""
+    names: dict[str, str | None] = yaml.safe_load(Path(__file__).with_name("coming_from.yaml").read_text("utf-8"))
     return names
 
 
@@ -84,8 +84,9 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     the part after the last dot may do.
     """
     known, theirs = [*known], _coming_from()
-    if (ours := theirs.get(name, theirs.get(name.rpartition(".")[2]))) in known:
-        return [ours]
+    ours = theirs.get(name, theirs.get(name.rpartition(".")[2], ""))
+    if ours is None or ours in known:
+        return [ours] if ours else []
     forms = defaultdict[str, list[str]](list)
     for other in known:
         for form in {other.lower().rpartition(".")[2], other.lower()}:

@@ -22,6 +22,7 @@ import contextlib
 import signal
 import sys
 import time
+from functools import partial
 
 from rich.console import Console
 
@@ -35,7 +36,7 @@ from actors.models.files import shape_from_config
 from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session
 from actors.storage.documents import EventKind
 from actors.storage.run_record import RunRecord
-from conf.command import PlainConsole, asks_for_help, command, near, outliving_terminal
+from conf.command import PlainConsole, command, near, outliving_terminal
 from conf.errors import BadInput
 from conf.help import explain
 from conf.load import command_line
@@ -54,14 +55,11 @@ CLOSE_S = 10.0
 """Seconds that actors have to end by themselves before Ray's shutdown kills them."""
 
 
-@command("evaluate.py")
+@command("evaluate.py", partial(explain, usage=__doc__))
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 done or cut by the budget, 1 failed, 2 bad input, 130 or 143 interrupted."""
     started = time.monotonic()
     console = PlainConsole()
-    if asks_for_help(arguments):
-        explain(arguments, __doc__)
-        return 0
     asked = command_line(arguments, CommandLine)
     machine = detect(asked.device)
     if (evaluation := prepare(resolve_model(asked, machine), machine, console)) is None:

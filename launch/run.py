@@ -24,6 +24,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from actors.storage.run_folder import RunFolder
 from actors.storage.run_record import RunRecord
 from actors.tracking import check_installed
 from conf import signals
-from conf.command import BAD_INPUT, WORDS, PlainConsole, command, outliving_terminal, refused, unforeseen
+from conf.command import BAD_INPUT, PlainConsole, command, outliving_terminal, refused, unforeseen
 from conf.errors import BadInput, TryLater, in_brief
 from conf.help import explain, show_settings
 from conf.load import check_one_run, command_line
@@ -67,14 +68,11 @@ SHUTDOWN_S = 30.0
 """Seconds Ray gets to shut down after everything is saved."""
 
 
-@command("run.py")
+@command("run.py", partial(explain, usage=__doc__), bare=True)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 done, 1 failed, 2 bad input, 3 halted, 130 or 143 interrupted."""
     started_at = time.monotonic()
     console = PlainConsole()
-    if not WORDS.isdisjoint(arguments):
-        explain(arguments, __doc__)
-        return 0
     check_one_run(arguments)
     asked = command_line(arguments, CommandLine)
     if asked.show:

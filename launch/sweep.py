@@ -20,10 +20,11 @@ if __name__ == "__main__":
 
 import os
 import sys
+from functools import partial
 
 from actors.formats import duration
 from actors.models.adapters import pinned
-from conf.command import PlainConsole, asks_for_help, command, outliving_terminal
+from conf.command import PlainConsole, command, outliving_terminal
 from conf.errors import BadInput
 from conf.help import explain
 from conf.load import command_line
@@ -40,13 +41,10 @@ from launch.sweep_runs.plan_view import SweepPlan, divide, estimate_all, idle, p
 from launch.sweep_runs.scheduler import Scheduler
 
 
-@command("sweep.py")
+@command("sweep.py", partial(explain, usage=__doc__))
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 all jobs are finished, 1 some are not, 2 bad input, 130 or 143 interrupted."""
     console = PlainConsole()
-    if asks_for_help(arguments):
-        explain(arguments, __doc__)
-        return 0
     grid = read_grid(arguments)
     check_comparable(grid)
     machines = divide(detect(grid.runs[0].config.device), grid)
