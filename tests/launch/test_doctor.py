@@ -133,7 +133,7 @@ def test_on_a_gpu_of_unknown_rates_only_the_signal_is_measured(
     tried = plan("quickstart", replace(CPU, rates={}))
     tried = replace(tried, placement=replace(tried.placement, reward_workers=77))  # as only the trial could
     monkeypatch.setattr(doctor, "examine", lambda _: ([], (tried.config, tried.machine)))
-    monkeypatch.setattr(doctor, "planned", lambda *_: nullcontext((tried, [])))
+    monkeypatch.setattr(doctor, "planned", lambda *_: nullcontext((tried, {})))
     monkeypatch.setattr(doctor, "judge", lambda plan, *_: not judged.append(plan))
     monkeypatch.delattr(doctor, "calibrate")
     assert main([*here, f"measure={measure}"]) == 0
