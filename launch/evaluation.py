@@ -43,10 +43,7 @@ from rewards.weighted_sum import reward_function
 
 @dataclass(frozen=True)
 class PreparedEvaluation:
-    """An evaluation that can start.
-
-    samples: each benchmark, with the samples of the base model and, if there is one, of the adapter.
-    """
+    """An evaluation that can start. samples: of each benchmark, by the base model and, if there is one, the adapter."""
 
     config: CommandLine
     folder: EvaluationFolder

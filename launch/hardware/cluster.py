@@ -33,11 +33,7 @@ all nodes have to receive the project and describe themselves."""
 
 @dataclass(frozen=True)
 class Found:
-    """A node's description of itself.
-
-    versions: those of the packages that a result depends on, without the name of the build.
-    memory: see `Node`.
-    """
+    """A node's description of itself. versions: without the names of builds. memory: see `Node`."""
 
     machine: Machine
     versions: dict[str, str]

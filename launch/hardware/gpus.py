@@ -5,15 +5,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any
 
 from actors.clock import in_thread
 from actors.runtime.host_resources import amount
 from actors.runtime.placement import Placement
 from conf.catalogue import devices
 from conf.errors import BadInput
-
-T = TypeVar("T")
 
 ANSWER_S = 20.0
 """Seconds that the driver has to answer: it wakes sleeping GPUs one after another."""
@@ -86,7 +84,7 @@ def _gpu(number: int) -> Gpu | None:
     """Return a GPU; None if it is lost, or if this process may not use it."""
     import pynvml
 
-    def said(ask: Callable[..., T]) -> T | None:
+    def said(ask: Callable[..., Any]) -> Any:
         try:
             return ask(handle)
         except pynvml.NVMLError_NotSupported:
@@ -123,16 +121,13 @@ def select(gpus: Sequence[Gpu], device: str = "auto") -> list[Gpu]:
         gpus = [gpu for entry in wanted for gpu in gpus if entry == gpu.index or gpu.uuid.startswith(entry)]
     chosen = [gpu for gpu in gpus if device in ("auto", gpu_of(gpu.name))]
     for gpu in chosen:
+        fault = ""
         if gpu.divided:
-            raise BadInput(
-                f"GPU {gpu.index}, {gpu.name}, is divided by MIG: {NO_MIG}; switch it off"
-                f" (nvidia-smi -i {gpu.index} -mig 0), or hide the GPU by CUDA_VISIBLE_DEVICES"
-            )
-        if not gpu.memory:
-            raise BadInput(
-                f"GPU {gpu.index}, {gpu.name}, has no memory of its own, which a plan needs: hide it with"
-                " CUDA_VISIBLE_DEVICES, or give device=cpu"
-            )
+            fault = f"is divided by MIG: {NO_MIG}; switch it off (nvidia-smi -i {gpu.index} -mig 0), or"
+        elif not gpu.memory:
+            fault = "has no memory of its own, which a plan needs: give device=cpu, or"
+        if fault:
+            raise BadInput(f"GPU {gpu.index}, {gpu.name}, {fault} hide it by CUDA_VISIBLE_DEVICES")
     return chosen
 
 

@@ -50,9 +50,7 @@ def admit(config: Config) -> Path:
 
 
 def budget_shortage(config: Config, run: RunRecord) -> str:
-    """Say that the rest of a run's budget is too short for its start, final evaluation and end, and what is enough;
-    empty if it is not too short.
-    """
+    """Say what is enough if the rest of a run's budget is too short for its start, final evaluation and end."""
     if config.budget.seconds > (least_s := least_budget_s(config, run)):
         return ""
     return (
@@ -77,9 +75,7 @@ def enough_budget(config: Config, run: RunRecord, twice: bool = False) -> str:
 
 
 def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> None:
-    """Raise BadInput unless a finished run gets more of the budget that ended it, and can use it: a schedule that has
-    ended at a learning rate of zero would raise the rate again.
-    """
+    """Raise BadInput unless a finished run gets more of what ended it, and can use it."""
     name, before, exhausted = config.run.name, run.config(), summary.status == "budget_exhausted"
     asked, had, unrisen = config.budget.updates, before.budget.updates, Selection(run.scored()).unrisen
     ended, hint, more = "completed", "", False

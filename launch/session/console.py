@@ -15,9 +15,6 @@ from actors.formats import duration, money
 from actors.messages import Progress
 from conf.command import near
 
-ALIKE = 0.005
-"""Difference between reward and accuracy below which only the accuracy is shown."""
-
 
 class RunView:
     """A live display on a terminal; elsewhere one line per update and per step of the start."""
@@ -76,7 +73,7 @@ def figures(progress: Progress) -> list[str]:
     speed = f"{row['rollout/tokens_per_second']:.0f} tok/s" if progress.phase == "training" else ""
     return [
         f"update {row['update']:.0f}{more}",
-        *([f"reward {reward:.2f}"] if abs(reward - accuracy) >= ALIKE else []),
+        *([f"reward {reward:.2f}"] if abs(reward - accuracy) >= 0.005 else []),
         f"accuracy {accuracy:.2f}",
         f"length {row['response/mean_length']:.0f}",
         f"groups with variance {1 - row['groups/zero_variance']:.0%}",

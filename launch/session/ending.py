@@ -25,11 +25,9 @@ from launch.session.admission import budget_shortage, ends_at_zero, enough_budge
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 
-LATE_S = 10.0
-"""Seconds after the end of the budget at which a run that has not ended counts as hanging."""
-
-PATIENCE_S = 300.0
-"""Seconds the `run.on_end` command gets. It runs after the budget, and the machine may cost by the minute."""
+LATE_S, PATIENCE_S = 10.0, 300.0
+"""Seconds after the end of the budget at which a run that has not ended counts as hanging, and that the `run.on_end`
+command gets: the machine may cost by the minute."""
 
 
 def write_ending(request: RunRequest, status: str, reason: str, failure: str = "") -> RunSummary:

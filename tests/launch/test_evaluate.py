@@ -253,7 +253,6 @@ def test_adapter_made_elsewhere_does_not_end_up_in_the_report_of_a_run(
 ) -> None:
     (tmp_path / "runs").mkdir()
     run = trained.rename(tmp_path / "runs" / "quickstart")
-    (tmp_path / "config.yaml").write_text("of: other software")
     assert "is not from the run in" in refused(evaluate.main, [*arguments, f"adapter={adapter}"])
     assert not (run / "evaluation").exists()
     named = prepared([*arguments, f"adapter={adapter}", "run.name=other"])

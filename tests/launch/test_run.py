@@ -78,21 +78,15 @@ def test_plan_refuses_an_adapter_to_start_from_as_the_run_would(
     assert "no checkpoint" in refused(run.main, [*asked, "lora.rank=4"])
 
 
-def begun(folder: Path, *settings: str) -> Path:
-    """Make the folder of an unfinished quickstart."""
-    run_folder = folder / "quickstart"
-    run_folder.mkdir(parents=True)
-    mark(run_folder, "run")
-    (run_folder / "config.yaml").write_text(dump(load(["conf=quickstart", *settings])))
-    return run_folder
-
-
 @pytest.mark.usefixtures("no_gpu")
 def test_an_overwriting_run_that_cannot_start_loses_nothing_but_the_leftovers_of_a_killed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
-    session = make_temporary(folder := begun(tmp_path))
+    (folder := tmp_path / "quickstart").mkdir()
+    mark(folder, "run")
+    (folder / "config.yaml").write_text(dump(load(["conf=quickstart"])))
     (folder / "summary.json").write_text("{}")
+    session = make_temporary(folder)
     arguments = ["conf=quickstart", f"run.folder={tmp_path}", "run.overwrite=true", "dashboard.port=0"]
 
     def measure(need: HostNeeds, folder: Path, overwrite: bool) -> None:

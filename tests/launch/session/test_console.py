@@ -1,5 +1,4 @@
 import io
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -20,15 +19,10 @@ ROW = {
 TRAINING = Progress("training", 12, spent=192.0, left=408.0, updates_left=18, latest=ROW)
 
 
-def printed(show: Callable[[PlainConsole], None], width: int = 200) -> str:
-    file = io.StringIO()
-    show(PlainConsole(width=width, file=file))
-    return file.getvalue()
-
-
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_display_has_all_figures_at_every_width(width: int) -> None:
-    shown = printed(lambda console: console.print(render_progress(replace(TRAINING, cost=1.25))), width)
+    PlainConsole(width=width, file=(file := io.StringIO())).print(render_progress(replace(TRAINING, cost=1.25)))
+    shown = file.getvalue()
     for words in ("update 12 (about 18 more)", "reward 0.34", "accuracy 0.31", "length 9", "512 tok/s", "cost 1.25"):
         assert words in shown
     assert "groups with variance 75%" in shown
@@ -38,12 +32,11 @@ def test_display_has_all_figures_at_every_width(width: int) -> None:
 
 
 def lines_of(*shown: Progress) -> list[str]:
-    def show(console: PlainConsole) -> None:
-        with RunView(console) as view:
-            for progress in shown:
-                view.show(progress)
-
-    return printed(show).splitlines()
+    file = io.StringIO()
+    with RunView(PlainConsole(width=200, file=file)) as view:
+        for progress in shown:
+            view.show(progress)
+    return file.getvalue().splitlines()
 
 
 def test_without_a_terminal_every_update_is_one_line_with_its_own_figures() -> None:

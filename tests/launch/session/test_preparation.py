@@ -72,17 +72,12 @@ def test_time_and_model_are_kept_from_the_claim_on(tmp_path: Path) -> None:
     assert (event.kind, event.detail, event.event) == (EventKind.FALLBACK, "no client", "NVIDIA's MPS falls back")
 
 
-def test_a_generators_repetitions_are_no_filtered_rows_in_a_mixture_either() -> None:
-    mixed = load(["conf=quickstart", "data.mixture=[{source: file:a.csv}, {source: 'reasoning_gym:chain_sum'}]"])
-    said = problem_counts(ProblemSet((), (), {DUPLICATE: 7}), mixed)
+@pytest.mark.parametrize("chosen", [3, 2])
+def test_counts_of_problems_name_what_is_missing_and_no_repetitions_of_a_generator(chosen: int) -> None:
+    mixture = "data.mixture=[{source: file:a.csv}, {source: 'reasoning_gym:chain_sum'}]"
+    config = load(["conf=quickstart", mixture, "validation.every=5", "validation.problems=3"])
+    selection = tuple(Problem(str(each), "", (1,), "") for each in range(chosen))
+    said = problem_counts(ProblemSet((), (), {DUPLICATE: 7}, selection=selection), config)
+    assert ("not 3" in said) == (chosen < 3)
     assert DUPLICATE not in said
-    assert "7 generated" in said
-
-
-@pytest.mark.parametrize(("every", "told"), [(0, False), (5, True)])
-def test_fewer_problems_that_choose_than_asked_for_are_told(every: int, told: bool) -> None:
-    config = load(["conf=quickstart", f"validation.every={every}", "validation.problems=3"])
-    for number in (3, 2):
-        selection = tuple(Problem(str(each), "", (1,), "") for each in range(number * bool(every)))
-        said = problem_counts(ProblemSet((), (), {}, selection=selection), config)
-        assert ("not 3" in said) == (told and number == 2)
+    assert f"{7 + chosen} generated" in said
