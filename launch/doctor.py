@@ -45,7 +45,7 @@ from conf.signals import scratch_folder
 from launch.checkup.findings import Finding, examine, resource_findings
 from launch.checkup.measurement import keep_measured, measure_actors
 from launch.checkup.signal import Sampled, commonest, lines, others, rule_for, sample, shown, signal_of
-from launch.plan.measurements import keep, kept_in, recall
+from launch.plan.measurements import keep, recall
 from launch.plan.plan import Plan
 from launch.plan.view import conclusion, source
 from launch.session.preparation import command_line, commit, find_and_check, planned
@@ -68,21 +68,18 @@ def main(arguments: list[str]) -> int:
     console.print(command_line("doctor.py", arguments))
     console.print(f"microbudget-rl {version('microbudget-rl')} {commit()}".strip())
     findings, start = examine(asked.config)
-    for finding in findings:
-        console.print(finding.line)
-    if start is None:
-        return 1
     with ExitStack() as running:
-        try:
-            plan, notes = running.enter_context(planned(*start))
-            unshared = (text for _, text, subject in notes if subject == "weights")
-            of_plan = [Finding("shared weights", "warning", text) for text in unshared]
-            of_plan += resource_findings(plan)
-        except BadInput as error:
-            of_plan = [Finding("plan", "bad", str(error))]
-        for finding in of_plan:
+        if start:
+            try:
+                plan, notes = running.enter_context(planned(*start))
+                unshared = (text for _, text, subject in notes if subject == "weights")
+                findings += [Finding("shared weights", "warning", text) for text in unshared]
+                findings += resource_findings(plan)
+            except BadInput as error:
+                findings.append(Finding("plan", "bad", str(error)))
+        for finding in findings:
             console.print(finding.line)
-        if any(finding.state == "bad" for finding in [*findings, *of_plan]):
+        if any(finding.state == "bad" for finding in findings):
             return 1
         try:
             if speeds and plan.estimate:
@@ -92,12 +89,9 @@ def main(arguments: list[str]) -> int:
         except (ActorDied, Halted) as error:
             console.print(Finding("measuring", "bad", str(error)).line)
             return 1
-    if plan.estimate is None:
-        console.print("The rates of this GPU are not known: its first run measures them for later plans.")
-    else:
-        plan = replace(plan, calibration=recall(plan.config, plan.machine))
-        console.print(conclusion(plan))
-        console.print(source(plan))
+    plan = replace(plan, calibration=recall(plan.config, plan.machine))
+    console.print(conclusion(plan))
+    console.print(source(plan))
     return 0 if worth else 1
 
 
@@ -123,10 +117,8 @@ def calibrate(plan: Plan, console: Console) -> None:
     console.print("Measuring for one or two minutes; engine and learner start first ...")
     measured = on_ray(plan, lambda folder: measure_actors(plan, model_path, folder, noted(console)))
     console.print(str(measured))
-    if keep_measured(measured.calibration, plan):
-        console.print(f"Kept for the next plan in {kept_in(plan.config)}")
-    else:
-        console.print("Not kept for plans: the measurement of a whole run on this machine is better")
+    kept = keep_measured(measured.calibration, plan)
+    console.print("Kept for the next plan" if kept else "Not kept: a whole run has measured this machine")
 
 
 def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
@@ -146,7 +138,6 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     for line in (*lines(plan, signal, sampled.seconds), *commonest(sampled.samples)):
         console.print(line)
     keep(signal, config, plan.machine)
-    console.print(f"Kept for the next plan in {kept_in(config)}")
     console.print(Text(rule.sentence(signal), "bold green" if rule.worth else "bold yellow"))
     if also := " or ".join(sorted(others(signal.figures))):
         console.print(f"Not certain: within the intervals it may be {also}; raise signal.minutes or signal.problems.")

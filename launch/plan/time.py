@@ -92,9 +92,6 @@ TAIL = 2.0
 VARIED = 0.5
 """Fraction of groups with a gradient, if nothing is measured. In the others all samples are correct, or all wrong."""
 
-BUSY = 0.8
-"""Fraction of the time above which a part is the bottleneck; if neither reaches it, waiting is the bottleneck."""
-
 Factor = Annotated[float, Field(ge=0.01, le=1e4)]
 """Measured over predicted seconds, within bounds that no machine exceeds."""
 
@@ -223,17 +220,7 @@ class Pace:
     learn_s: float
 
     @property
-    def rollouts_busy(self) -> float:
-        return self.generate_s / self.update_s
-
-    @property
-    def learner_busy(self) -> float:
-        return self.learn_s / self.update_s
-
-    @property
     def bottleneck(self) -> str:
-        if max(self.rollouts_busy, self.learner_busy) < BUSY:
-            return "waits"
         return "generation" if self.generate_s > self.learn_s else "learning"
 
 

@@ -42,15 +42,15 @@ def test_a_driver_before_cuda_13_and_a_compat_library_in_its_place(
 @pytest.mark.parametrize(
     ("row", "state", "text"),
     [
-        ("0, GPU-0b, NVIDIA A40, 46068, 45634, [N/A], 580.65.06, 8.6\n", "good", "44.6 of 44.6 GiB free"),
-        ("0, GPU-0b, NVIDIA A40, 46068, 12000, [N/A], 580.65.06, 8.6\n", "warning", "another process"),
-        ("0, GPU-0b, Tesla T4, 15360, 15000, [N/A], 580.65.06, 7.5\n", "bad", "8.0"),
-        ("0, GPU-0b, NVIDIA GB10, [N/A], [N/A], [N/A], 580.65.06, 12.1\n", "bad", "memory"),
-        ("0, GPU-0b, NVIDIA L40, 46068, 45634, [N/A], 580.65.06, 8.9\n", "warning", "conf/devices.yaml"),
+        ("NVIDIA A40, 46068, 45634, [N/A], 580.65.06, 8.6", "good", "44.6 of 44.6 GiB free"),
+        ("NVIDIA A40, 46068, 12000, [N/A], 580.65.06, 8.6", "warning", "another process"),
+        ("Tesla T4, 15360, 15000, [N/A], 580.65.06, 7.5", "bad", "8.0"),
+        ("NVIDIA GB10, [N/A], [N/A], [N/A], 580.65.06, 12.1", "bad", "memory"),
+        ("NVIDIA L40, 46068, 45634, [N/A], 580.65.06, 8.9", "warning", "conf/devices.yaml"),
     ],
 )
 def test_gpus(row: str, state: str, text: str, nvidia_smi: Install) -> None:
-    nvidia_smi(row)
+    nvidia_smi(f"0, GPU-0b, {row}\n")
     assert found("GPU 0").state == state
     assert text in found("GPU 0").text
 
