@@ -44,7 +44,7 @@ from conf.schema.signal import SignalConfig
 from conf.signals import scratch_folder
 from launch.checkup.findings import Finding, examine, resource_findings
 from launch.checkup.measurement import keep_measured, measure_actors
-from launch.checkup.signal import Sampled, commonest, lines, others, rule_for, sample, shown, signal_of
+from launch.checkup.signal import Sampled, commonest, others, rule_for, sample, shown, signal_of
 from launch.plan.measurements import keep, recall
 from launch.plan.plan import Plan
 from launch.plan.view import conclusion, source
@@ -135,7 +135,12 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     sampled = on_ray(plan, lambda _: sample(plan, model_path, problems.train, asked, noted(console), go_on))
     signal = signal_of(sampled, plan)
     rule = rule_for(signal.figures)
-    for line in (*lines(plan, signal, sampled.seconds), *commonest(sampled.samples)):
+    work = signal.workload
+    console.print(f"{signal.problems} training problems × {signal.n} samples in {duration(sampled.seconds)}")
+    for name, mean in signal.figures.items():
+        console.print(f"  {name:<10} {shown(name, mean)}")
+    console.print(f"prompts of {work.prompt:.0f} tokens, responses of {work.response:.0f}; the commonest failures:")
+    for line in commonest(sampled.samples):
         console.print(line)
     keep(signal, config, plan.machine)
     console.print(Text(rule.sentence(signal), "bold green" if rule.worth else "bold yellow"))

@@ -83,7 +83,7 @@ def test_a_verdict_is_certain_if_both_ends_of_all_intervals_agree() -> None:
 
 
 def row(status: str = "correct", reward: float | None = None, **known: Any) -> SampleRow:
-    given = {"problem": "p", "prompt": "", "gold": "1", "response": "", "tokens": 8, "finish_reason": "stop"}
+    given = {"problem": "p", "prompt": "2 + 2 =", "gold": "1", "response": "", "tokens": 8, "finish_reason": "stop"}
     given |= {"status": status, "reward": float(status == "correct") if reward is None else reward}
     return SampleRow.model_validate(given | known)
 
@@ -159,9 +159,9 @@ def test_wrong_responses_that_earn_more_are_found_if_the_reward_weighs_accuracy(
 
 
 def test_the_workload_is_that_of_the_samples() -> None:
-    found = signal_from([[row(tokens=4), row(tokens=12), WRONG, WRONG]] * 2).workload
-    assert (found.prompt, found.fresh, found.response, found.varied) == (3.0, 1.0, 8.0, 1.0)
-    assert found.spread == pytest.approx(8**0.5 / 8)
+    found = signal_from([[row(tokens=4), row(tokens=12), WRONG, row("wrong", prompt="2 + 3 =")]] * 2).workload
+    assert (found.prompt, found.response, found.varied) == (3.0, 8.0, 1.0)
+    assert (found.spread, found.fresh) == pytest.approx((8**0.5 / 8, 3.0 * 3 / 7))
 
 
 def test_useful_groups_in_the_budget_by_the_measured_workload() -> None:

@@ -120,7 +120,7 @@ def test_other_contents_of_the_same_file_are_another_recipe(setting: str, file: 
     assert len({*recipes}) == 3
 
 
-@pytest.mark.parametrize("text", ['{"a lap', "[1]", '{"format": 0, "speeds": {}, "workloads": {}, "signals": {}}'])
+@pytest.mark.parametrize("text", ['{"a lap', "[1]", '{"format": 0, "measured": {}}'])
 def test_a_file_of_another_kind_or_format_is_refused_and_stays(text: str, tmp_path: Path) -> None:
     config, file = configure(f"run.folder={tmp_path}"), tmp_path / "measurements.json"
     file.write_text(text)
@@ -139,7 +139,7 @@ def test_a_measurement_of_impossible_numbers_is_ignored(number: float, tmp_path:
         ("workloads", "response", UNMEASURED),
     ):
         known = json.loads(file.read_text())
-        for entry in known[kind].values():
+        for entry in known["measured"][kind].values():
             entry[key] = number
         file.write_text(json.dumps(known))
         assert recall(config, CPU) == left
