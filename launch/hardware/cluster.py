@@ -13,7 +13,6 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.runtime.host_resources import free_memory
 from actors.runtime.placement import Node, Placement
 from actors.runtime.process import software_versions
 from conf.errors import BadInput
@@ -40,12 +39,10 @@ class Found:
     """A node's description of itself.
 
     versions: those of the packages in ALIKE, without the name of the build.
-    memory: see `Node`.
     """
 
     machine: Machine
     versions: dict[str, str]
-    memory: int
 
 
 def join(address: str, config: Config) -> Any:
@@ -130,7 +127,7 @@ def survey(config: Config) -> Machine:
 
 def _look(device: str) -> Found:
     versions = {name: version.partition("+")[0] for name, version in software_versions(ALIKE).items()}
-    return Found(detect(device), versions, free_memory())
+    return Found(detect(device), versions)
 
 
 def hear(node: str, reference: "ray.ObjectRef[Any]", timeout_s: float) -> Any:
@@ -156,7 +153,7 @@ def combine(found: dict[str, Found], resources: dict[str, dict[str, float]]) -> 
     for name, each in found.items():
         cores = each.machine.cores[: max(1, int(resources[name].get("CPU", 0)))]
         gpus = min(each.machine.gpus, int(resources[name].get("GPU", 0)))
-        node = Node(name, cores, gpus, each.memory)
+        node = Node(name, cores, gpus)
         nodes.append(node)
         cards += [replace(gpu, name=f"{gpu.name} of {node.name}") for gpu in each.machine.cards[:gpus]]
     home, *_ = machines = [found[node.id].machine for node in nodes]
