@@ -4,10 +4,8 @@
 
 Examples:
 
-    python launch/doctor.py conf=quickstart                     # on any machine
     python launch/doctor.py conf=r256_instruct                  # on a rented GPU, before a long run
     python launch/doctor.py conf=r256_instruct measure=false    # without measuring
-    python launch/doctor.py conf=r256_instruct run.nvidia_mps=off    # the speed with that setting
     python launch/doctor.py conf=gsm8k measure=signal signal.minutes=5    # is it worth a day?
 
 The check of driver, GPUs, Python, compiler, disk, memory and the model takes seconds. Then the run's own engine and

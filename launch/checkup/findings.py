@@ -18,7 +18,7 @@ from conf.command import SET_UP
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware import gpus
-from launch.hardware.gpus import Gpu, ask_driver, gpu_of, select
+from launch.hardware.gpus import Gpu, ask_driver, select
 from launch.hardware.machine import GIB, Machine, detect
 from launch.plan.host_needs import needs_of_run, resources
 from launch.plan.plan import Plan
@@ -83,26 +83,22 @@ def gpu_findings(device: str = "auto") -> Iterator[Finding]:
     except NVMLError as error:
         yield Finding("driver", "bad", f"shows no GPU and says: {error}")
     else:
-        yield _driver(driver)
+        yield Finding("driver", *_driver(driver))
         if not found:
             yield Finding("driver", "bad", "shows no GPU; check that this machine or container has one")
         for gpu in found:
             yield Finding(f"GPU {gpu.index}", *_gpu(gpu, device))
 
 
-def _driver(installed: str) -> Finding:
+def _driver(installed: str) -> tuple[State, str]:
     folders = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
     names = (file.name for folder in folders for file in Path(folder).glob("libcuda.so.[0-9]*.*"))
     versions = [installed, *(name.removeprefix("libcuda.so.") for name in names)]
     if fit := [version for version in versions if int(version.partition(".")[0]) >= LEAST_DRIVER]:
         newer = "" if installed in fit else f", replaced by the library of {fit[0]} in LD_LIBRARY_PATH"
-        return Finding("driver", "good", installed + newer)
-    return Finding(
-        "driver",
-        "bad",
-        f"{installed}, and CUDA 13 needs {LEAST_DRIVER}; if you rent, filter hosts for CUDA >= 13.0; on a"
-        " data-centre GPU you can instead install cuda-compat-13-0 and put its folder in front of LD_LIBRARY_PATH",
-    )
+        return "good", installed + newer
+    text = f"{installed}, and CUDA 13 needs {LEAST_DRIVER}; if you rent, filter hosts for CUDA >= 13.0; on a"
+    return "bad", text + " data-centre GPU you can instead put cuda-compat-13-0 in front of LD_LIBRARY_PATH"
 
 
 def _gpu(gpu: Gpu, device: str) -> tuple[State, str]:
@@ -119,8 +115,6 @@ def _gpu(gpu: Gpu, device: str) -> tuple[State, str]:
     text = f"{gpu.name}, {free / GIB:.1f} of {gpu.memory / GIB:.1f} GiB free, compute capability {capability}"
     if free < (1 - HELD) * gpu.memory:
         return "warning", f"{text}; another process holds the rest: nvidia-smi shows which, end it"
-    if gpu_of(gpu.name) is None:
-        return "warning", f"{text}; its rates are not in conf/devices.yaml: no time is planned"
     return "good", text
 
 

@@ -13,8 +13,6 @@ from actors.errors import ActorDied
 from actors.messages import Problem, ProblemSet, Status
 from conf.load import load
 from launch import doctor
-from launch.checkup import findings
-from launch.checkup.findings import Finding
 from launch.checkup.measurement import DOCTOR, keep_measured
 from launch.checkup.signal import Sampled
 from launch.doctor import main
@@ -62,23 +60,9 @@ def test_a_measurement_is_kept_and_an_engine_that_does_not_start_is_a_finding(
     assert "bad measuring: no kernel image is available" in said()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["conf=r8_instruct", "device=A40"], "bad plan: device=A40"),
-        (["conf=quickstart", "rollout.kv_cache_gib=4000"], "bad plan: model.path="),
-    ],
-)
-def test_a_refusal_of_a_run_is_found(
-    arguments: list[str],
-    words: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    said: Callable[[], str],
-) -> None:
-    monkeypatch.setattr(findings, "model_finding", lambda _: Finding("model", "good", ""))
-    assert main([*arguments, f"run.folder={tmp_path}", "measure=false"]) == 1
-    assert words in said()
+def test_a_refusal_of_a_run_is_found(here: list[str], said: Callable[[], str]) -> None:
+    assert main([*here, "learner.world_size=1000", "measure=false"]) == 1
+    assert "bad plan: learner.world_size=1000" in said()
 
 
 @pytest.mark.parametrize(("status", "verdict"), [(Status.WRONG, "worth it"), (Status.CORRECT, "too easy")])
