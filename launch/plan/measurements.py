@@ -23,9 +23,6 @@ from launch.hardware.machine import Machine
 from launch.plan.plan import FILE, Plan, make_plan
 from launch.plan.time import UNMEASURED, Calibration, Pace, Workload
 
-Metrics = Mapping[str, float]
-"""A row of metrics.jsonl."""
-
 KEPT = "measurements.json"
 """Name of the file."""
 
@@ -167,7 +164,7 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
     )
 
 
-def pace_of(rows: Sequence[Metrics], skipped: int = WARM_UP) -> Pace:
+def pace_of(rows: Sequence[Mapping[str, float]], skipped: int = WARM_UP) -> Pace:
     """Return the pace over rows of metrics.jsonl after the skipped ones."""
     first, last, count = rows[skipped - 1], rows[-1], len(rows) - skipped
 

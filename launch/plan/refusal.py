@@ -32,12 +32,11 @@ def check_plan(plan: Plan) -> None:
         raise BadInput(f"device={config.device}: this machine has no {machine.name}; add plan=true to plan for one")
     insists = config.device == "cpu"
     if machine.gpus == 0 and not insists and parameters(plan.shape) > LARGEST_CPU_MODEL and plan.estimate:
-        rate = machine.rates[config.model.dtype]
         raise BadInput(
             f"model.path={config.model.path}: without a GPU this model of {parameters(plan.shape) / 1e9:.1f} billion"
             f" parameters needs {plan.needed('host') / GIB:.0f} GiB and about {duration(plan.estimate.update_s)} per"
-            f" update ({len(machine.cores)} cores at {rate / 1e12:.2g} TFLOP/s each); rent a GPU (device=A40 plan=true"
-            " plans for one), insist with device=cpu, or start with conf=quickstart"
+            f" update on {len(machine.cores)} cores; rent a GPU (device=A40 plan=true plans for one), insist with"
+            " device=cpu, or start with conf=quickstart"
         )
     if plan.cache_too_small or not (plan.fits or insists):
         raise BadInput(f"model.path={config.model.path}: {misfit(plan)}; {advice(plan)}")

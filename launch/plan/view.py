@@ -164,7 +164,12 @@ def _time(plan: Plan) -> RenderableType:
         "budget": f"{duration(budget.seconds)}: {counted(found.updates, 'update')}, {tokens}",
         "cost": "unknown: set budget.price_per_hour" if budget.price_per_hour is None else _cost(plan, found.spent_s),
     }
-    return Group(_grid(rows.items()), Text(f"{source(plan)} {_assumptions(plan)}", style="dim"))
+    work, measured = plan.workload, plan.calibration.workload is not None
+    how = (f"Measured by {work.by}" if work.by else "Measured") if measured else "Assumed"
+    half = "" if measured or plan.config.rollout.typical_response_tokens else f" ({FILL:.0%} of their limit)"
+    lengths = f"prompts of {work.prompt:.0f} tokens, responses of {work.response:.0f}{half}"
+    said = f"{source(plan)} {how}: {lengths}, {work.varied:.0%} of the groups with a gradient."
+    return Group(_grid(rows.items()), Text(said, style="dim"))
 
 
 def source(plan: Plan) -> str:
@@ -175,16 +180,6 @@ def source(plan: Plan) -> str:
         return f"From rates and sizes, corrected by a measurement here: {plan.calibration.of}."
     where = "this machine" if plan.machine.present else plan.machine.name
     return f"From rates and sizes; no run of this model has been measured on {where} yet."
-
-
-def _assumptions(plan: Plan) -> str:
-    work, measured = plan.workload, plan.calibration.workload is not None
-    half = "" if measured or plan.config.rollout.typical_response_tokens else f" ({FILL:.0%} of their limit)"
-    how = (f"Measured by {work.by}" if work.by else "Measured") if measured else "Assumed"
-    return (
-        f"{how}: prompts of {work.prompt:.0f} tokens, responses of"
-        f" {work.response:.0f}{half}, {work.varied:.0%} of the groups with a gradient."
-    )
 
 
 def scale(plan: Plan, gpus: list[int]) -> Iterator[Plan]:
