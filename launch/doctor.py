@@ -4,10 +4,8 @@
 
 Examples:
 
-    python launch/doctor.py conf=quickstart                     # on any machine
     python launch/doctor.py conf=r256_instruct                  # on a rented GPU, before a long run
     python launch/doctor.py conf=r256_instruct measure=false    # without measuring
-    python launch/doctor.py conf=r256_instruct run.nvidia_mps=off    # the speed with that setting
     python launch/doctor.py conf=gsm8k measure=signal signal.minutes=5    # is it worth a day?
 
 The check of driver, GPUs, Python, compiler, disk, memory and the model takes seconds. Then the run's own engine and
@@ -44,8 +42,8 @@ from conf.schema.call import SignalConfig
 from conf.signals import scratch_folder
 from launch.checkup.findings import Finding, examine, resource_findings
 from launch.checkup.measurement import keep_measured, measure_actors
-from launch.checkup.signal import Sampled, commonest, lines, others, rule_for, sample, shown, signal_of
-from launch.plan.measurements import keep, kept_in, recall
+from launch.checkup.signal import Sampled, commonest, others, rule_for, sample, shown, signal_of
+from launch.plan.measurements import keep, recall
 from launch.plan.plan import Plan
 from launch.plan.view import conclusion, source
 from launch.session.preparation import command_line, commit, find_and_check, planned
@@ -68,20 +66,17 @@ def main(arguments: list[str]) -> int:
     console.print(command_line("doctor.py", arguments))
     console.print(f"microbudget-rl {version('microbudget-rl')} {commit()}".strip())
     findings, start = examine(asked.config)
-    for finding in findings:
-        console.print(finding.line)
-    if start is None:
-        return 1
     with ExitStack() as running:
-        try:
-            plan, missing = running.enter_context(planned(*start))
-            of_plan = [Finding(name, "warning", fault) for name, fault in missing.items()]
-            of_plan += resource_findings(plan)
-        except BadInput as error:
-            of_plan = [Finding("plan", "bad", str(error))]
-        for finding in of_plan:
+        if start:
+            try:
+                plan, missing = running.enter_context(planned(*start))
+                findings += [Finding(name, "warning", fault) for name, fault in missing.items()]
+                findings += resource_findings(plan)
+            except BadInput as error:
+                findings.append(Finding("plan", "bad", str(error)))
+        for finding in findings:
             console.print(finding.line)
-        if any(finding.state == "bad" for finding in [*findings, *of_plan]):
+        if any(finding.state == "bad" for finding in findings):
             return 1
         try:
             if speeds and plan.estimate:
@@ -91,12 +86,9 @@ def main(arguments: list[str]) -> int:
         except (ActorDied, Halted) as error:
             console.print(Finding("measuring", "bad", str(error)).line)
             return 1
-    if plan.estimate is None:
-        console.print("The rates of this GPU are not known: its first run measures them for later plans.")
-    else:
-        plan = replace(plan, calibration=recall(plan.config, plan.machine))
-        console.print(conclusion(plan))
-        console.print(source(plan))
+    plan = replace(plan, calibration=recall(plan.config, plan.machine))
+    console.print(conclusion(plan))
+    console.print(source(plan))
     return 0 if worth else 1
 
 
@@ -122,10 +114,8 @@ def calibrate(plan: Plan, console: Console) -> None:
     console.print("Measuring for one or two minutes; engine and learner start first ...")
     measured = on_ray(plan, lambda folder: measure_actors(plan, model_path, folder, noted(console)))
     console.print(str(measured))
-    if keep_measured(measured.calibration, plan):
-        console.print(f"Kept for the next plan in {kept_in(plan.config)}")
-    else:
-        console.print("Not kept for plans: the measurement of a whole run on this machine is better")
+    kept = keep_measured(measured.calibration, plan)
+    console.print("Kept for the next plan" if kept else "Not kept: a whole run has measured this machine")
 
 
 def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
@@ -142,10 +132,14 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     sampled = on_ray(plan, lambda _: sample(plan, model_path, problems.train, asked, noted(console), go_on))
     signal = signal_of(sampled, plan)
     rule = rule_for(signal.figures)
-    for line in (*lines(plan, signal, sampled.seconds), *commonest(sampled.samples)):
+    work = signal.workload
+    console.print(f"{signal.problems} training problems × {signal.n} samples in {duration(sampled.seconds)}")
+    for name, mean in signal.figures.items():
+        console.print(f"  {name:<10} {shown(name, mean)}")
+    console.print(f"prompts of {work.prompt:.0f} tokens, responses of {work.response:.0f}; the commonest failures:")
+    for line in commonest(sampled.samples):
         console.print(line)
     keep(signal, config, plan.machine)
-    console.print(f"Kept for the next plan in {kept_in(config)}")
     console.print(Text(rule.sentence(signal), "bold green" if rule.worth else "bold yellow"))
     if also := " or ".join(sorted(others(signal.figures))):
         console.print(f"Not certain: within the intervals it may be {also}; raise signal.minutes or signal.problems.")

@@ -43,13 +43,11 @@ class Node:
     id: Ray's.
     cores: ids of the usable cores.
     gpus: number of GPUs.
-    memory: free bytes; None if unknown.
     """
 
     id: str
     cores: tuple[int, ...]
     gpus: int
-    memory: int | None = None
 
     @property
     def name(self) -> str:

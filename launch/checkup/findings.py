@@ -18,7 +18,7 @@ from conf.command import SET_UP
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware import gpus
-from launch.hardware.gpus import Gpu, ask_driver, gpu_of, select
+from launch.hardware.gpus import Gpu, ask_driver, select
 from launch.hardware.machine import GIB, Machine, detect
 from launch.plan.host_needs import needs_of_run, resources
 from launch.plan.plan import Plan
@@ -26,8 +26,6 @@ from launch.plan.refusal import LARGEST_CPU_MODEL
 from launch.session.admission import resolve_model
 
 State = Literal["good", "warning", "bad"]
-
-STYLES: dict[State, str] = {"good": "green", "warning": "yellow", "bad": "bold red"}
 
 LEAST_DRIVER = 580
 """Oldest driver version for CUDA 13, for which vLLM is built; launch/setup.sh refuses older ones too."""
@@ -52,7 +50,8 @@ class Finding:
     @property
     def line(self) -> Text:
         """The finding as a line for a person."""
-        return Text.assemble((self.state, STYLES[self.state]), f" {self.name}: {self.text}")
+        style = {"good": "green", "warning": "yellow", "bad": "bold red"}[self.state]
+        return Text.assemble((self.state, style), f" {self.name}: {self.text}")
 
 
 def examine(config: Config) -> tuple[list[Finding], tuple[Config, Machine] | None]:
@@ -62,7 +61,10 @@ def examine(config: Config) -> tuple[list[Finding], tuple[Config, Machine] | Non
         return findings, None
     machine = detect(config.device)
     config = resolve_model(config, machine)
-    findings = [machine_finding(machine), *findings, *software_findings(machine), model_finding(config)]
+    cores = f", {len(machine.cores)} cores" if machine.gpus else ""
+    memory = f", {amount(machine.host_memory)}" if machine.host_memory else ""
+    text = f"{machine.described}{cores}{memory}, {platform.system()} {platform.release()}"
+    findings = [Finding("machine", "good", text), *findings, *software_findings(machine), model_finding(config)]
     return findings, (config, machine)
 
 
@@ -81,53 +83,39 @@ def gpu_findings(device: str = "auto") -> Iterator[Finding]:
     except NVMLError as error:
         yield Finding("driver", "bad", f"shows no GPU and says: {error}")
     else:
-        yield _driver(driver)
+        yield Finding("driver", *_driver(driver))
         if not found:
             yield Finding("driver", "bad", "shows no GPU; check that this machine or container has one")
         for gpu in found:
             yield Finding(f"GPU {gpu.index}", *_gpu(gpu, device))
 
 
-def _driver(installed: str) -> Finding:
+def _driver(installed: str) -> tuple[State, str]:
     folders = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
     names = (file.name for folder in folders for file in Path(folder).glob("libcuda.so.[0-9]*.*"))
     versions = [installed, *(name.removeprefix("libcuda.so.") for name in names)]
     if fit := [version for version in versions if int(version.partition(".")[0]) >= LEAST_DRIVER]:
         newer = "" if installed in fit else f", replaced by the library of {fit[0]} in LD_LIBRARY_PATH"
-        return Finding("driver", "good", installed + newer)
-    return Finding(
-        "driver",
-        "bad",
-        f"{installed}, and CUDA 13 needs {LEAST_DRIVER}; if you rent, filter hosts for CUDA >= 13.0; on a"
-        " data-centre GPU you can instead install cuda-compat-13-0 and put its folder in front of LD_LIBRARY_PATH",
-    )
+        return "good", installed + newer
+    text = f"{installed}, and CUDA 13 needs {LEAST_DRIVER}; if you rent, filter hosts for CUDA >= 13.0; on a"
+    return "bad", text + " data-centre GPU you can instead put cuda-compat-13-0 in front of LD_LIBRARY_PATH"
 
 
 def _gpu(gpu: Gpu, device: str) -> tuple[State, str]:
-    name, capability = gpu.name, "{}.{}".format(*gpu.capability)
     try:
         used = select([gpu], device)
     except BadInput as error:
         return "bad", str(error)
     if not used:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-        return "good", f"{name}, not used with device={device} and CUDA_VISIBLE_DEVICES={visible}"
+        return "good", f"{gpu.name}, not used with device={device} and CUDA_VISIBLE_DEVICES={visible}"
+    capability, free = "{}.{}".format(*gpu.capability), gpu.free or 0
     if gpu.capability[0] < LEAST_CAPABILITY:
-        return "bad", f"{name} has compute capability {capability}; vLLM's LoRA needs 8.0 (Ampere)"
-    free = gpu.free or 0
-    text = f"{name}, {free / GIB:.1f} of {gpu.memory / GIB:.1f} GiB free, compute capability {capability}"
+        return "bad", f"{gpu.name} has compute capability {capability}; vLLM's LoRA needs 8.0 (Ampere)"
+    text = f"{gpu.name}, {free / GIB:.1f} of {gpu.memory / GIB:.1f} GiB free, compute capability {capability}"
     if free < (1 - HELD) * gpu.memory:
         return "warning", f"{text}; another process holds the rest: nvidia-smi shows which, end it"
-    if gpu_of(name) is None:
-        return "warning", f"{text}; its rates are not in conf/devices.yaml: time is planned only once it is measured"
     return "good", text
-
-
-def machine_finding(machine: Machine) -> Finding:
-    """Describe the machine."""
-    cores = f", {len(machine.cores)} cores" if machine.gpus else ""
-    memory = f", {amount(machine.host_memory)}" if machine.host_memory else ""
-    return Finding("machine", "good", f"{machine.described}{cores}{memory}, {platform.system()} {platform.release()}")
 
 
 def software_findings(machine: Machine) -> Iterator[Finding]:

@@ -6,14 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path
-from statistics import fmean, pstdev
+from statistics import fmean
 
 from actors.adapter_check.at_work import check_before_evaluation
 from actors.clock import WallClock, cut_off
 from actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, pass_at, share_interval
-from actors.formats import duration
 from actors.messages import AdapterRef, Problem, Sampling, Status, request_seed
 from actors.runtime.supervision import Record
 from actors.storage.documents import SampleRow
@@ -23,9 +21,8 @@ from conf.errors import BadInput, printable
 from conf.schema import Config
 from conf.schema.call import SignalConfig
 from launch.checkup.measurement import started_engines
-from launch.plan.measurements import LEAST_VARIED, Signal
+from launch.plan.measurements import Signal, workload_of
 from launch.plan.plan import Plan
-from launch.plan.time import Workload
 from rewards.verify.text.extraction import BOX
 from rewards.weighted_sum import reward_function
 
@@ -187,10 +184,12 @@ def signal_of(found: Sampled, plan: Plan) -> Signal:
     enough = {name: values for name, values in figures.items() if len(values) >= min(FEWEST, len(samples))}
     means = {name: Mean(fmean(values), share_interval(values, AT_A_LOOK)) for name, values in enough.items()}
     means["asked"] = Mean(fmean(BOX in problem.prompt for problem in found.problems))
-    useful, work = means["useful"], _workload(found, means["varied"].value)
+    useful, varied, rows = means["useful"], means["varied"].value, [row for rows in samples for row in rows]
+    prompt, response = fmean(len(each.prompt_ids) for each in found.problems), fmean(row.tokens for row in rows)
+    work = workload_of(rows, prompt, response, varied)
     if expected := replace(plan, calibration=replace(plan.calibration, workload=work)).estimate:
         # dynamic sampling replaces groups whose rewards do not differ
-        kept = max(means["varied"].value, LEAST_VARIED) if config.learner.dynamic_sampling else 1.0
+        kept = work.varied if config.learner.dynamic_sampling else 1.0
         made = expected.updates * config.learner.problems_per_update / kept
         interval = useful.interval and (made * useful.interval[0], made * useful.interval[1])
         means["groups"] = Mean(made * useful.value, interval)
@@ -212,28 +211,6 @@ def _grade(group: Sequence[SampleRow], config: Config) -> tuple[bool, bool, bool
 
 def _unverified(row: SampleRow) -> bool:
     return bool(row.failure) or row.status in UNVERIFIED
-
-
-def _workload(found: Sampled, varied: float) -> Workload:
-    lengths = [row.tokens for rows in found.samples for row in rows]
-    prompts = [problem.prompt_ids for problem in found.problems]
-    shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*prompts, strict=False)))
-    prompt, response = fmean(map(len, prompts)), fmean(lengths)
-    return Workload(prompt, prompt - shared, response, pstdev(lengths) / response, max(varied, LEAST_VARIED))
-
-
-def lines(plan: Plan, signal: Signal, seconds: float) -> list[str]:
-    """Describe a signal for a person."""
-    text = {name: shown(name, mean) for name, mean in signal.figures.items()}
-    work, rollout, n = signal.workload, plan.config.rollout, signal.n
-    return [
-        f"{signal.problems} training problems × {n} samples in {duration(seconds)}",
-        f"pass@1 {text['pass@1']}, pass@{n} {text['pass@n']}",
-        f"groups of {rollout.samples_per_problem} with a gradient: {text['varied']}; useful ones: {text['useful']}"
-        f"{', with right and wrong responses' if plan.config.reward.weighs_answers else ''}",
-        f"unparsable {text['unparsable']}, ended before the limit {text['ended']}, not verified {text['unverified']}",
-        f"prompts of {work.prompt:.0f} tokens, responses of {work.response:.0f} (limit {rollout.max_response_tokens})",
-    ]
 
 
 def commonest(samples: Samples) -> Iterator[str]:

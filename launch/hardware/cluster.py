@@ -13,7 +13,6 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.runtime.host_resources import free_memory
 from actors.runtime.placement import Node, Placement
 from actors.runtime.process import software_versions
 from conf.errors import BadInput
@@ -33,11 +32,10 @@ all nodes have to receive the project and describe themselves."""
 
 @dataclass(frozen=True)
 class Found:
-    """A node's description of itself. versions: without the names of builds. memory: see `Node`."""
+    """A node's description of itself. versions: without the names of builds."""
 
     machine: Machine
     versions: dict[str, str]
-    memory: int
 
 
 def join(address: str, config: Config) -> Any:
@@ -82,7 +80,7 @@ class Scout:
 
     def look(self, device: str) -> Found:
         versions = {name: version.partition("+")[0] for name, version in software_versions().items()}
-        return Found(detect(device), versions, free_memory())
+        return Found(detect(device), versions)
 
 
 def survey(config: Config) -> Machine:
@@ -135,7 +133,7 @@ def combine(found: dict[str, Found], resources: dict[str, dict[str, float]]) -> 
     for name, each in found.items():
         cores = each.machine.cores[: max(1, int(resources[name].get("CPU", 0)))]
         gpus = min(each.machine.gpus, int(resources[name].get("GPU", 0)))
-        nodes.append(node := Node(name, cores, gpus, each.memory))
+        nodes.append(node := Node(name, cores, gpus))
         cards += [replace(gpu, name=f"{gpu.name} of {node.name}") for gpu in each.machine.cards[:gpus]]
         with_gpus += [each.machine] * (gpus > 0)
     home = found[nodes[0].id].machine

@@ -91,13 +91,10 @@ def resources(need: HostNeeds, folder: Path, overwrite: bool = False) -> Iterato
     kept = min(free.kept, need.disk - need.checkpoint - DISK_MARGIN)  # more old files make no room for new ones
     disk = need.disk - (0 if overwrite else free.begun + kept)
     stored = 0 if free.shared_memory >= OBJECT_STORE_BYTES else OBJECT_STORE_BYTES  # Ray then stores there
-    yield Resource(
-        f"run.folder={folder.parent}: its disk", free.disk, disk, "make room or name a folder on another disk"
-    )
+    place, larger = f"run.folder={folder.parent}: its disk", "enlarge it; for a container, docker run --shm-size=2g"
+    yield Resource(place, free.disk, disk, "make room or name a folder on another disk")
     yield Resource(f"{temporary}", free.temporary, need.temporary + stored, "make room or set TMPDIR to another disk")
-    yield Resource(
-        "/dev/shm", free.shared_memory, need.shared_memory, "enlarge it; for a container, docker run --shm-size=2g"
-    )
+    yield Resource("/dev/shm", free.shared_memory, need.shared_memory, larger)
     yield Resource("the host's memory", free.memory, need.memory, "end other programs here, or take a larger machine")
 
 

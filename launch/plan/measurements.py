@@ -14,7 +14,7 @@ from pydantic import OnErrorOmit, TypeAdapter
 from actors.evaluation.statistics import Mean
 from actors.formats import duration
 from actors.models.files import known_pin
-from actors.storage.documents import FormattedDocument
+from actors.storage.documents import FormattedDocument, SampleRow
 from actors.storage.files import read_document, write_document
 from actors.storage.run_record import RunRecord
 from conf.parsing import flatten, path_of
@@ -22,9 +22,6 @@ from conf.schema import Config, affecting, among
 from launch.hardware.machine import Machine
 from launch.plan.plan import FILE, Plan, make_plan
 from launch.plan.time import UNMEASURED, Calibration, Pace, Workload
-
-Metrics = Mapping[str, float]
-"""A row of metrics.jsonl."""
 
 KEPT = "measurements.json"
 """Name of the file."""
@@ -62,11 +59,9 @@ SIGNALS = TypeAdapter(dict[str, OnErrorOmit[Signal]])
 
 
 class Measurements(FormattedDocument):
-    """measurements.json."""
+    """measurements.json, see `Known`."""
 
-    speeds: dict[str, Any]
-    workloads: dict[str, Any]
-    signals: dict[str, Any]
+    measured: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ def known(config: Config, folder: Path | None = None) -> Known:
     Raises BadInput if the file is damaged or somebody else's.
     """
     kept = read_document(folder / KEPT if folder else kept_in(config), Measurements)
-    return KNOWN.validate_python(kept.content) if kept else Known()
+    return KNOWN.validate_python(kept.measured) if kept else Known()
 
 
 def keep(measured: Calibration | Signal, config: Config, machine: Machine) -> None:
@@ -106,7 +101,7 @@ def keep(measured: Calibration | Signal, config: Config, machine: Machine) -> No
         if measured.workload:
             kept.workloads[recipe] = measured.workload
     file.parent.mkdir(parents=True, exist_ok=True)  # the doctor measures before there is a run
-    write_document(file, Measurements(**KNOWN.dump_python(kept)))
+    write_document(file, Measurements(measured=KNOWN.dump_python(kept)))
 
 
 def kept_in(config: Config) -> Path:
@@ -149,7 +144,10 @@ def learn_from(folder: Path, machine: Machine) -> str:
 def measure(run: RunRecord, machine: Machine) -> Calibration:
     """Return the calibration of a machine from a run of at least ENOUGH updates on it."""
     config, rows = run.config(), [row.metrics for row in run.rows()]
-    workload, pace = _workload(run, rows[WARM_UP:]), pace_of(rows)
+    samples = [sample for update in run.sampled("update")[WARM_UP:] for sample in run.samples(update)]
+    names = ("prompt/mean_length", "response/mean_length", "groups/zero_variance")
+    prompt, response, alike = (fmean(row[name] for row in rows[WARM_UP:]) for name in names)
+    workload, pace = workload_of(samples, prompt, response, 1 - alike), pace_of(rows)
     planned = make_plan(config, machine, Calibration(workload=workload)).estimate
     assert planned is not None
     return Calibration(
@@ -161,7 +159,7 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
     )
 
 
-def pace_of(rows: Sequence[Metrics], skipped: int = WARM_UP) -> Pace:
+def pace_of(rows: Sequence[Mapping[str, float]], skipped: int = WARM_UP) -> Pace:
     """Return the pace over rows of metrics.jsonl after the skipped ones."""
     first, last, count = rows[skipped - 1], rows[-1], len(rows) - skipped
 
@@ -175,18 +173,12 @@ def pace_of(rows: Sequence[Metrics], skipped: int = WARM_UP) -> Pace:
     )
 
 
-def _workload(run: RunRecord, rows: Sequence[Metrics]) -> Workload:
-    samples = [sample for update in run.sampled("update")[WARM_UP:] for sample in run.samples(update)]
+def workload_of(samples: Sequence[SampleRow], prompt: float, response: float, varied: float) -> Workload:
+    """Return a workload by its means, with the spread and the common beginning of some of its samples."""
     lengths, prompts = [sample.tokens for sample in samples], [sample.prompt for sample in samples]
-    prompt = fmean(row["prompt/mean_length"] for row in rows)
     shared = sum(1 for _ in takewhile(lambda characters: len(set(characters)) == 1, zip(*prompts, strict=False)))
-    return Workload(
-        prompt=prompt,
-        fresh=prompt * (1 - shared / max(map(len, prompts))),
-        response=fmean(row["response/mean_length"] for row in rows),
-        spread=pstdev(lengths) / fmean(lengths),
-        varied=min(max(1 - fmean(row["groups/zero_variance"] for row in rows), LEAST_VARIED), 1.0),
-    )
+    fresh, spread = prompt * (1 - shared / max(map(len, prompts))), pstdev(lengths) / fmean(lengths)
+    return Workload(prompt, fresh, response, spread, min(max(varied, LEAST_VARIED), 1.0))
 
 
 def recipe_of(config: Config) -> str:

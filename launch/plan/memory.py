@@ -57,9 +57,6 @@ PINNED = 2
 LOADED = "engine: adapters as loaded"
 """Name of a part of an engine's memory that an evaluation, which serves one adapter, hardly needs."""
 
-SAVED = "learner: checkpoint"
-"""Name of a part of the learner's memory that only the host where the run starts needs."""
-
 LOGIT_BYTES = 12
 """Bytes per logit of a chunk: the logit, its exponential and one temporary, all fp32."""
 
@@ -68,7 +65,7 @@ LOGIT_BYTES = 12
 class Memory:
     """One entry of the memory plan.
 
-    place: `rollout GPU`, `learner GPU`, `weights GPU`, `host` or another node
+    place: `rollout GPU`, `learner GPU`, `weights GPU` or `host`
     what: process and part
     elastic: `bytes` is the minimum; the part takes all the memory that the others leave
     """
@@ -80,11 +77,11 @@ class Memory:
 
 
 def memory_of(config: Config, shape: ShapeConfig, placement: Placement, nodes: Sequence[Node] = ()) -> Iterator[Memory]:
-    """Yield the needs of one GPU of each kind, of all processes where the run starts, and of those on each other node.
+    """Yield the needs of one GPU of each kind, and of all processes where the run starts.
 
     nodes: a cluster's, the run's own first.
     """
-    (engines, ranks), *others = actors_of_nodes(placement, nodes)
+    engines, ranks = _here(placement, nodes)
     yield from engine_memory(config, shape, placement, engines)
     yield from _learner_memory(config, shape, placement, ranks)
     size = DTYPE_BYTES[config.model.dtype]
@@ -97,32 +94,19 @@ def memory_of(config: Config, shape: ShapeConfig, placement: Placement, nodes: S
     if len(nodes) > 1:
         store += adapter_slots(config) * lora_parameters(shape, config.lora.rank, config.lora.target_modules) * size
     yield Memory("host", "object store", store)
-    for node, (engines, ranks) in zip(nodes[1:], others, strict=True):
-        parts = (*engine_memory(config, shape, placement, engines), *_learner_memory(config, shape, placement, ranks))
-        needs = sum(part.bytes for part in parts if part.place == "host" and part.what != SAVED)
-        if engines or ranks:
-            yield Memory(node.name, f"engines: {engines}, learner processes: {ranks}, object store", needs + store)
 
 
-def actors_of_nodes(placement: Placement, nodes: Sequence[Node]) -> list[tuple[int, int]]:
-    """Count the engines and learner processes of each node; processes are packed onto the first nodes' GPUs."""
+def _here(placement: Placement, nodes: Sequence[Node]) -> tuple[int, int]:
+    """Count the engines and learner processes of the first node; processes are packed onto the first nodes' GPUs."""
     engines, ranks = len(placement.rollouts), len(placement.learners)
     if not nodes:
-        return [(engines, ranks)]
+        return engines, ranks
+    home, beside = nodes[0], placement.shared_gpus
     if placement.device == "cpu":
-
-        def here(node: Node, shares: tuple[Share, ...]) -> int:
-            return sum(share.node in ("", node.id) for share in shares)
-
-        return [(here(node, placement.rollouts), here(node, placement.learners)) for node in nodes]
-    counts, beside = [], placement.shared_gpus
-    for node in nodes:
-        learning = min(ranks, node.gpus)
-        sharing = min(beside, learning)
-        generating = sharing + min(engines - beside, node.gpus - learning)
-        counts.append((generating, learning))
-        engines, ranks, beside = engines - generating, ranks - learning, beside - sharing
-    return counts
+        here = [[share.node in ("", home.id) for share in of] for of in (placement.rollouts, placement.learners)]
+        return sum(here[0]), sum(here[1])
+    learning = min(ranks, home.gpus)
+    return min(beside, learning) + min(engines - beside, home.gpus - learning), learning
 
 
 def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engines: int) -> Iterator[Memory]:
@@ -170,7 +154,7 @@ def _learner_memory(config: Config, shape: ShapeConfig, placement: Placement, he
     yield Memory(place, "learner: optimizer", trained * weight * count / ranks)
     if config.keeps_start:  # its adapter, and the policy's meanwhile
         yield Memory("host", "learner: reference", here * 2 * trained * size)
-    yield Memory("host", SAVED, trained * checkpoint_bytes(config))
+    yield Memory("host", "learner: checkpoint", trained * checkpoint_bytes(config))
     yield Memory("host", "learner: process", here * LEARNER_PROCESS[placement.device])
 
 
@@ -192,8 +176,7 @@ class Fit:
             kinds["weights GPU"] = (self.placement.weights,)
         smallest = {place: min(share.memory for share in of) for place, of in kinds.items() if of}
         gpus = {place: self.machine.gpu_memory * share for place, share in smallest.items()}
-        nodes = {node.name: node.memory for node in self.machine.nodes[1:] if self.needed(node.name)}
-        return {**(gpus if self.machine.gpus else {}), "host": self.machine.host_memory, **nodes}
+        return {**(gpus if self.machine.gpus else {}), "host": self.machine.host_memory}
 
     @cached_property
     def cache_tokens(self) -> int:

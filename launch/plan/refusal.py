@@ -32,12 +32,11 @@ def check_plan(plan: Plan) -> None:
         raise BadInput(f"device={config.device}: this machine has no {machine.name}; add plan=true to plan for one")
     insists = config.device == "cpu"
     if machine.gpus == 0 and not insists and parameters(plan.shape) > LARGEST_CPU_MODEL and plan.estimate:
-        rate = machine.rates[config.model.dtype]
         raise BadInput(
             f"model.path={config.model.path}: without a GPU this model of {parameters(plan.shape) / 1e9:.1f} billion"
             f" parameters needs {plan.needed('host') / GIB:.0f} GiB and about {duration(plan.estimate.update_s)} per"
-            f" update ({len(machine.cores)} cores at {rate / 1e12:.2g} TFLOP/s each); rent a GPU (device=A40 plan=true"
-            " plans for one), insist with device=cpu, or start with conf=quickstart"
+            f" update on {len(machine.cores)} cores; rent a GPU (device=A40 plan=true plans for one), insist with"
+            " device=cpu, or start with conf=quickstart"
         )
     if plan.cache_too_small or not (plan.fits or insists):
         raise BadInput(f"model.path={config.model.path}: {misfit(plan)}; {advice(plan)}")
@@ -48,16 +47,16 @@ def check_budget(plan: Plan) -> None:
     budget, found = plan.config.budget, plan.estimate
     if found is None:
         return
+    least, what = LEAST_START * found.start_s, "start and evaluations take"
     needed = found.start_s + found.update_s + found.evaluations_s
-    least, taken_s, what = LEAST_START * found.start_s, found.start_s, "the start alone takes"
     if found.benchmarks_s:
-        taken_s = (plan.config.final_policies * found.evaluate_s + found.benchmarks_s) / MOST_EVALUATION
-        least, taken_s, needed = max(least, taken_s), max(needed, taken_s), max(needed, taken_s)
+        most = (plan.config.final_policies * found.evaluate_s + found.benchmarks_s) / MOST_EVALUATION
+        least, needed = max(least, most), max(needed, most)
         what = f"with {duration(found.benchmarks_s)} for eval.benchmarks each time, a run takes"
     if budget.seconds < least:
         given = f"hours={budget.hours:g}" if budget.minutes is None else f"minutes={budget.minutes:g}"
         more = f"give at least budget.minutes={math.ceil(needed / 60)}"
-        raise BadInput(f"budget.{given}: {what} about {duration(taken_s)}; {more}")
+        raise BadInput(f"budget.{given}: {what} about {duration(needed)}; {more}")
 
 
 def check_engines(config: Config, shape: ShapeConfig, machine: Machine, placement: Placement) -> None:
@@ -92,11 +91,11 @@ def advice(plan: Plan) -> str:
 
 
 def remedy(plan: Plan) -> tuple[str, ...]:
-    """Return the smallest change of settings with which the plan fits, empty if none does.
+    """Return settings with which the plan fits, none of them needless; empty if there are none.
 
     Changes that only cost time come before those that change the result.
     """
-    for change in _changes(plan):
+    for change in accumulate(_changes(plan), or_):
         if _fits_with(plan, change):
             for key in sorted(change, key=lambda key: key != "lora.rank"):  # drop needless changes
                 less = {name: value for name, value in change.items() if name != key}
@@ -114,35 +113,30 @@ def _fits_with(plan: Plan, change: Change) -> bool:
 
 
 def _changes(plan: Plan) -> Iterator[Change]:
-    """Yield ever larger changes: single ones that do not change the result, all of these, then those that do."""
+    """Yield changes to make one after another: those that are needed, that cost time, then that change the result."""
     rollout, learner, cpu = plan.config.rollout, plan.config.learner, not plan.machine.gpus
     needed: Change = {} if plan.computes else {"model.dtype": plan.machine.dtype}
     if plan.cache_too_small and cpu:
         token = kv_bytes_per_token(plan.shape, plan.config.model.dtype)
         needed["rollout.kv_cache_gib"] = math.ceil(longest_sample(plan.config) * token / GIB)
-    harmless: list[Change] = [
-        {"learner.offload": "none" if plan.overfull == ["host"] and not cpu else "cpu"},
-        {"learner.gradient_checkpointing": "on"},
-        {"learner.tokens_per_microbatch": max(learner.tokens_per_microbatch // 2, rollout.longest)},
-        {"learner.tokens_per_microbatch": rollout.longest},
-        {"learner.logprob_chunk": min(256, learner.logprob_chunk)},
-        {"rollout.max_concurrent_samples": min(32, rollout.concurrent_samples)},
-    ]
+    yield needed
+    yield {"learner.offload": "none" if plan.overfull == ["host"] and not cpu else "cpu"}
+    yield {"learner.gradient_checkpointing": "on"}
+    yield {"learner.tokens_per_microbatch": max(learner.tokens_per_microbatch // 2, rollout.longest)}
+    yield {"learner.tokens_per_microbatch": rollout.longest}
+    yield {"learner.logprob_chunk": min(256, learner.logprob_chunk)}
+    yield {"rollout.max_concurrent_samples": min(32, rollout.concurrent_samples)}
     if cpu and not plan.cache_too_small:
-        harmless.append({"rollout.kv_cache_gib": 1})
+        yield {"rollout.kv_cache_gib": 1}
     if len(plan.placement.learners) > 1:
-        harmless.append({"learner.world_size": 1})
+        yield {"learner.world_size": 1}
     if len(plan.placement.rollouts) > 1:
-        harmless.append({"rollout.actors": 1})
-    yield from (needed | change for change in ({}, *harmless))
-    ranks: list[Change] = [{"lora.rank": lower} for lower in _halves(plan.config.lora.rank, 8)]
-    lengths: list[Change] = [
-        {"rollout.max_response_tokens": lower, "learner.tokens_per_microbatch": rollout.max_prompt_tokens + lower}
-        for lower in _halves(rollout.max_response_tokens, 256)
-    ]
-    yield from accumulate([*harmless, *ranks, *lengths], or_, initial=needed)
-
-
-def _halves(number: int, least: int) -> list[int]:
-    """Return a half of a number, a quarter and so on, none below `least`."""
-    return [number >> times for times in range(1, number.bit_length()) if number >> times >= least]
+        yield {"rollout.actors": 1}
+    rank, tokens = plan.config.lora.rank, rollout.max_response_tokens
+    while (rank := rank // 2) >= 8:
+        yield {"lora.rank": rank}
+    while (tokens := tokens // 2) >= 256:
+        yield {
+            "rollout.max_response_tokens": tokens,
+            "learner.tokens_per_microbatch": rollout.max_prompt_tokens + tokens,
+        }

@@ -1,9 +1,9 @@
 """Seconds of a run's parts, by one formula from rates and sizes, and how much of them overlaps.
 
-The formula chooses a placement and gives a first figure. What the doctor or a run has measured on the machine corrects
-it by two factors, of generation and of learning.
+It chooses a placement and gives a first figure. What the doctor or a run has measured on the machine corrects it by two
+factors, of generation and of learning. A decoding step reads all weights, and the keys and values of each sample.
+Learning and prefill multiply matrices.
 
-A decoding step reads all weights, and the keys and values of each sample. Learning and prefill multiply matrices.
 With max_staleness 0, an update takes generation and learning in turn. With a staleness η above 0 it takes the longest
 of these:
 
@@ -62,13 +62,11 @@ matrix products. CUDA figures are usual ones for LoRA on models this small, not 
 
 SPEEDS = (0.6, 1.4)
 """Speeds of hardware that has not been measured, over the planned one. Quickstarts on three kinds of server CPUs were
-within these bounds. Other projects' logs show learners at 20 % of a GPU's FLOP/s, and a count of this learner's kernels
-gives 43 %, where the plan takes 35 %."""
+within these bounds, and so are the learners' 20 to 43 % of a GPU's FLOP/s in logs and by a count of kernels."""
 
 TOGETHER = {False: 0.93, True: 1.2}
 """Work that engine and learner do on one GPU at the same time, over the work of one of them alone, by `run.nvidia_mps`.
-Without MPS they take turns and lose the time of switching. With MPS 1.15 to 1.35 can be expected, because memory bounds
-decoding and arithmetic bounds learning. Usual figures, not measured."""
+Without MPS they take turns. With it, memory bounds decoding and arithmetic learning. Usual figures, not measured."""
 
 WEIGHT_S = {"cpu": 1.8e-8, "cuda": 4e-9}
 """Seconds per trained weight and update: the optimizer's step in the host's memory, and the adapter's file, written and
@@ -91,9 +89,6 @@ TAIL = 2.0
 
 VARIED = 0.5
 """Fraction of groups with a gradient, if nothing is measured. In the others all samples are correct, or all wrong."""
-
-BUSY = 0.8
-"""Fraction of the time above which a part is the bottleneck; if neither reaches it, waiting is the bottleneck."""
 
 Factor = Annotated[float, Field(ge=0.01, le=1e4)]
 """Measured over predicted seconds, within bounds that no machine exceeds."""
@@ -121,9 +116,7 @@ class Workload:
 
     @property
     def live_context(self) -> float:
-        """Mean number of tokens, prompt included, before a sampled token. That is more than half of a mean response,
-        because long responses have more tokens.
-        """
+        """Mean number of tokens, prompt included, before a sampled token: long responses have more of these tokens."""
         return self.prompt + self.response * (1 + self.spread**2) / 2
 
 
@@ -223,17 +216,7 @@ class Pace:
     learn_s: float
 
     @property
-    def rollouts_busy(self) -> float:
-        return self.generate_s / self.update_s
-
-    @property
-    def learner_busy(self) -> float:
-        return self.learn_s / self.update_s
-
-    @property
     def bottleneck(self) -> str:
-        if max(self.rollouts_busy, self.learner_busy) < BUSY:
-            return "waits"
         return "generation" if self.generate_s > self.learn_s else "learning"
 
 

@@ -34,11 +34,7 @@ FEWEST_UPDATES = 20
 
 def render_plan(plan: Plan) -> RenderableType:
     """Show settings, placement, memory and time, in 80 columns or more."""
-    sections: dict[str, RenderableType] = {
-        "Placement": _grid(_placement(plan)),
-        "Memory": _memory(plan),
-        "Time": _time(plan),
-    }
+    sections = {"Placement": _grid(_placement(plan)), "Memory": _memory(plan), "Time": _time(plan)}
     return Group(
         Rule(Text(plan.config.run.name, "bold"), align="left"),
         conclusion(plan),
@@ -57,11 +53,6 @@ def conclusion(plan: Plan) -> Text:
     if found is None:
         text = f"Fits. The updates in {within} are not known: conf/devices.yaml has no speed for {plan.machine.name}."
         return Text(text, style="bold green")
-    if not found.updates:
-        spent = found.start_s + found.warm_start_s + found.evaluations_s
-        text = f"Fits, but {within} hold no update: all that comes before and after them takes {duration(spent)}"
-        text += f", an update {duration(found.update_s)}; raise budget.minutes."
-        return Text(text, style="bold yellow")
     cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
     if found.updates == budget.updates:
         within = duration(found.spent_s)
@@ -69,7 +60,7 @@ def conclusion(plan: Plan) -> Text:
     other = "" if plan.calibration.of or low == high else f" ({low:,} to {high:,}: it has not been measured)"
     about = f"{counted(found.updates, 'update')} in {within}{other}{cost}"
     if found.updates < FEWEST_UPDATES:
-        return Text(f"Fits, but about {about}: nothing will be learned.", style="bold yellow")
+        return Text(f"Fits, but about {about}: nothing will be learned; raise the budget.", style="bold yellow")
     return Text(f"Fits. About {about}.", style="bold green")
 
 
@@ -80,7 +71,7 @@ def _cost(plan: Plan, seconds: float) -> str:
 
 def _settings(plan: Plan) -> Rows:
     config, shape = plan.config, plan.shape
-    data, lora, rollout, micro = config.data, config.lora, config.rollout, config.learner.tokens_per_microbatch
+    data, lora, rollout = config.data, config.lora, config.rollout
     held_out, choosing, source = config.eval.problems, config.selecting, data.origin
     modules = "all linear layers" if len(lora.target_modules) == len(PROJECTIONS) else ", ".join(lora.target_modules)
     weights, each_update = lora_parameters(shape, lora.rank, lora.target_modules), config.learner.problems_per_update
@@ -101,7 +92,6 @@ def _settings(plan: Plan) -> Rows:
             f" from {data.eval_source or ('all sources' if data.mixture else 'the same source')}",
         ),
         ("update", f"{each_update} problems × {rollout.samples_per_problem} samples of up to {tokens}"),
-        ("micro-batch", f"{micro:,} tokens{', the longest sample' if micro == rollout.longest else ''}"),
         ("reward", formula(flatten(asdict(config)))),
     ]
 
@@ -147,8 +137,7 @@ def _memory(plan: Plan) -> RenderableType:
 
 def _time(plan: Plan) -> RenderableType:
     if (found := plan.estimate) is None:
-        return Text("no estimate: see above")
-    bound = "rollouts and learner waiting for each other" if found.bottleneck == "waits" else found.bottleneck
+        return Text(source(plan))
     manner = "overlapped" if plan.config.learner.max_staleness else "one after the other"
     if plan.placement.shared:
         manner += f", on one {'GPU' if plan.machine.gpus else 'core'}"
@@ -162,7 +151,7 @@ def _time(plan: Plan) -> RenderableType:
     part = found.validate_s / (found.update_s + found.validate_s)
     tokens = f"{_count(found.updates * found.tokens)} tokens, {plan.workload.varied:.0%} of them useful"
     rows = {
-        "one update": f"about {duration(found.update_s)}, bound by {bound}",
+        "one update": f"about {duration(found.update_s)}, bound by {found.bottleneck}",
         "generation": f"{duration(found.generate_s)} per update, {_count(found.tokens)} tokens",
         "learning": f"{duration(found.learn_s)} per update, {manner}",
         "start": duration(found.start_s),
@@ -175,25 +164,22 @@ def _time(plan: Plan) -> RenderableType:
         "budget": f"{duration(budget.seconds)}: {counted(found.updates, 'update')}, {tokens}",
         "cost": "unknown: set budget.price_per_hour" if budget.price_per_hour is None else _cost(plan, found.spent_s),
     }
-    return Group(_grid(rows.items()), Text(f"{source(plan)} {_assumptions(plan)}", style="dim"))
+    work, measured = plan.workload, plan.calibration.workload is not None
+    how = (f"Measured by {work.by}" if work.by else "Measured") if measured else "Assumed"
+    half = "" if measured or plan.config.rollout.typical_response_tokens else f" ({FILL:.0%} of their limit)"
+    lengths = f"prompts of {work.prompt:.0f} tokens, responses of {work.response:.0f}{half}"
+    said = f"{source(plan)} {how}: {lengths}, {work.varied:.0%} of the groups with a gradient."
+    return Group(_grid(rows.items()), Text(said, style="dim"))
 
 
 def source(plan: Plan) -> str:
     """Say where the times of a plan come from."""
+    if plan.estimate is None:
+        return "Without speeds there is no estimate of the time."
     if plan.calibration.of:
         return f"From rates and sizes, corrected by a measurement here: {plan.calibration.of}."
     where = "this machine" if plan.machine.present else plan.machine.name
     return f"From rates and sizes; no run of this model has been measured on {where} yet."
-
-
-def _assumptions(plan: Plan) -> str:
-    work, measured = plan.workload, plan.calibration.workload is not None
-    half = "" if measured or plan.config.rollout.typical_response_tokens else f" ({FILL:.0%} of their limit)"
-    how = (f"Measured by {work.by}" if work.by else "Measured") if measured else "Assumed"
-    return (
-        f"{how}: prompts of {work.prompt:.0f} tokens, responses of"
-        f" {work.response:.0f}{half}, {work.varied:.0%} of the groups with a gradient."
-    )
 
 
 def scale(plan: Plan, gpus: list[int]) -> Iterator[Plan]:
@@ -225,7 +211,7 @@ def render_scaling(scaling: Iterable[Plan]) -> RenderableType:
             str(plan.machine.gpus),
             str(plan.config.learner.problems_per_update),
             f"{len(plan.placement.rollouts)} + {len(plan.placement.learners)}",
-            f"{found.rollouts_busy:.0%} + {found.learner_busy:.0%}",
+            f"{found.generate_s / found.update_s:.0%} + {found.learn_s / found.update_s:.0%}",
             f"{3600 / found.update_s:,.1f}",
             found.bottleneck,
         )

@@ -42,7 +42,6 @@ NOTHING = {"useful": 0.0, "pass@1": 0.0, "unparsable": 1.0}
 CASES = [
     ({}, "worth it"),
     ({"unverified": 0.1}, "the verifier fails"),
-    ({"unverified": 0.09}, "worth it"),
     ({**NOTHING, "unverified": 1.0}, "the verifier fails"),
     ({"paid": 0.4}, "the reward contradicts the answers"),
     ({"pass@1": 0.9}, "too easy"),
@@ -83,7 +82,7 @@ def test_a_verdict_is_certain_if_both_ends_of_all_intervals_agree() -> None:
 
 
 def row(status: str = "correct", reward: float | None = None, **known: Any) -> SampleRow:
-    given = {"problem": "p", "prompt": "", "gold": "1", "response": "", "tokens": 8, "finish_reason": "stop"}
+    given = {"problem": "p", "prompt": "2 + 2 =", "gold": "1", "response": "", "tokens": 8, "finish_reason": "stop"}
     given |= {"status": status, "reward": float(status == "correct") if reward is None else reward}
     return SampleRow.model_validate(given | known)
 
@@ -103,28 +102,26 @@ RIGHT, WRONG = row(), row("wrong")
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_sentence_has_all_its_figures(rule: Rule) -> None:
-    found = replace(signal_from([[RIGHT] * 4]), figures=means())
-    said = rule.sentence(found)
+    said = rule.sentence(replace(signal_from([[RIGHT] * 4]), figures=means()))
     assert not {"{", "}"} & {*said.replace("\\boxed{}", "")}
-    assert "{useful}" not in rule.reason or "40.0%" in said
     assert ("{groups}" in rule.reason) == ("about 1,000" in said)
-    unknown = {name: mean for name, mean in means().items() if name != "groups"}
-    assert "about" not in rule.sentence(replace(found, figures=unknown))
 
 
-def test_groups_are_those_of_training() -> None:
+def test_groups_and_workload_are_those_of_training() -> None:
     found = figures([RIGHT] * 4 + [WRONG] * 4, [RIGHT] + [WRONG] * 7)
     assert (found["pass@1"], found["pass@n"]) == (5 / 16, 1.0)
     assert found["varied"] == found["useful"] == 0.25  # of four groups, one
     assert "paid" not in found  # of two problems, one
+    work = signal_from([[row(tokens=4), row(tokens=12), WRONG, row("wrong", prompt="2 + 3 =")]] * 2).workload
+    assert (work.prompt, work.response, work.varied) == (3.0, 8.0, 1.0)
+    assert (work.spread, work.fresh) == pytest.approx((8**0.5 / 8, 3.0 * 3 / 7))
 
 
-@pytest.mark.parametrize("mixed", [FEWEST - 1, FEWEST])
-def test_what_few_problems_pay_decides_nothing(mixed: int) -> None:
+def test_what_few_problems_pay_decides_nothing() -> None:
     contrary = [row("correct", 0.0), row("wrong", 1.0), WRONG, WRONG]
-    found = signal_from([contrary] * mixed + [[WRONG] * 4] * (80 - mixed))
-    assert ("paid" in found.figures, found.verdict == "worth it") == (mixed == FEWEST, mixed < FEWEST)
-    assert mixed < FEWEST or (found.warning and others(found.figures) == {"worth it"})
+    few, enough = (signal_from([contrary] * mixed + [[WRONG] * 4] * (80 - mixed)) for mixed in (FEWEST - 1, FEWEST))
+    assert ("paid" in few.figures, few.verdict) == (False, "worth it")
+    assert (bool(enough.warning), others(enough.figures)) == (True, {"worth it"})
 
 
 def test_intervals_after_each_part_hold_together() -> None:
@@ -137,31 +134,17 @@ def test_intervals_after_each_part_hold_together() -> None:
     assert found.figures["pass@1"].interval == share_interval([1.0, 0.0], AT_A_LOOK)
 
 
-def test_a_group_that_only_differs_in_format_is_not_useful() -> None:
-    rows = [row("wrong", 0.2), WRONG, WRONG, row("unparsable", finish_reason="length")]
-    found = figures(rows)
+def test_what_counts_in_a_group() -> None:
+    form = [row("wrong", 0.2), WRONG, WRONG, row("unparsable", finish_reason="length")]
+    found = figures(form)
     assert (found["varied"], found["useful"], found["unparsable"], found["ended"]) == (1.0, 0.0, 0.25, 0.75)
-    assert figures(rows, accuracy=0.0)["useful"] == 1.0  # the answer earns nothing
-    assert "paid" not in found
-
-
-def test_masked_samples_make_no_difference() -> None:
-    rows = [row("timeout", 0.5), WRONG, WRONG, row("wrong", 0.7, failure="f raised an error")]
-    found = figures(rows)
-    assert (found["unverified"], found["varied"]) == (0.5, 0.0)
-    assert figures(rows, timeout="wrong")["varied"] == 1.0
-
-
-def test_wrong_responses_that_earn_more_are_found_if_the_reward_weighs_accuracy() -> None:
-    rows = [row("correct", 0.0), row("wrong", 1.0), WRONG, WRONG]
-    assert figures(rows)["paid"] == 0.0
-    assert "paid" not in figures(rows, accuracy=0.0)
-
-
-def test_the_workload_is_that_of_the_samples() -> None:
-    found = signal_from([[row(tokens=4), row(tokens=12), WRONG, WRONG]] * 2).workload
-    assert (found.prompt, found.fresh, found.response, found.varied) == (3.0, 1.0, 8.0, 1.0)
-    assert found.spread == pytest.approx(8**0.5 / 8)
+    assert figures(form, accuracy=0.0)["useful"] == 1.0  # the answer earns nothing
+    masked = [row("timeout", 0.5), WRONG, WRONG, row("wrong", 0.7, failure="f raised an error")]
+    assert (figures(masked)["unverified"], figures(masked)["varied"]) == (0.5, 0.0)
+    assert figures(masked, timeout="wrong")["varied"] == 1.0
+    contrary = [row("correct", 0.0), row("wrong", 1.0), WRONG, WRONG]
+    assert figures(contrary)["paid"] == 0.0
+    assert "paid" not in found.keys() | figures(contrary, accuracy=0.0).keys()
 
 
 def test_useful_groups_in_the_budget_by_the_measured_workload() -> None:

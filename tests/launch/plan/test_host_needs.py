@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,14 @@ from launch.plan.plan import make_plan
 from tests.launch.plan.plans import machine, plan
 
 PLENTY = HostFree(disk=10**15, temporary=10**15, shared_memory=GIB, memory=10**15)
+MINE = Path("runs/mine")
+Free = Callable[[HostFree], None]
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Free:
+    """Set what the host has free."""
+    return lambda amounts: monkeypatch.setattr(host_needs, "measure", lambda folder: amounts)
 
 
 def need(*settings: str) -> HostNeeds:
@@ -21,9 +31,7 @@ def need(*settings: str) -> HostNeeds:
 
 
 @pytest.mark.parametrize("settings", [(), ("checkpoint.keep_last=1",), ("validation.every=5",)])
-def test_run_that_may_start_may_write_all_its_checkpoints(
-    settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_that_may_start_may_write_all_its_checkpoints(settings: tuple[str, ...], free: Free) -> None:
     """On a disk with just enough room and no other user, the run may also resume, wherever it was interrupted."""
     whole = need(*settings)
     kept = whole.disk - whole.checkpoint - DISK_MARGIN
@@ -32,8 +40,8 @@ def test_run_that_may_start_may_write_all_its_checkpoints(
         for begun in (0, whole.checkpoint // 2, whole.checkpoint):
             left = HostFree(whole.disk - held - begun, 10**15, GIB, 10**15, begun, held)
             assert guard.look(left) == []
-            monkeypatch.setattr(host_needs, "measure", lambda folder, left=left: left)
-            host_needs.check_host(whole, Path("runs/mine"))
+            free(left)
+            host_needs.check_host(whole, MINE)
 
 
 def test_the_checkpoint_of_a_warm_start_has_room_beside_the_others() -> None:
@@ -41,58 +49,45 @@ def test_the_checkpoint_of_a_warm_start_has_room_beside_the_others() -> None:
     assert warm == plain + 1
 
 
-def test_checkpoints_beyond_those_kept_make_no_room_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_needs, "measure", lambda folder: replace(PLENTY, disk=10 * MIB, kept=10**15))
+def test_old_checkpoints_make_room_only_for_their_successors(free: Free) -> None:
+    free(replace(PLENTY, disk=10 * MIB, kept=10**15))
     with pytest.raises(BadInput, match=f"10 MiB .* {amount(need().checkpoint + DISK_MARGIN)}"):
-        host_needs.check_host(need(), Path("runs/mine"))
+        host_needs.check_host(need(), MINE)
+    free(replace(PLENTY, disk=need().disk - 1000, begun=1000))
+    host_needs.check_host(need(), MINE)
+    with pytest.raises(BadInput, match="its disk has"):  # renamed, they stay
+        host_needs.check_host(need(), MINE, overwrite=True)
 
 
-def test_checkpoints_that_are_renamed_make_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_needs, "measure", lambda folder: replace(PLENTY, disk=need().disk - 1000, begun=1000))
-    host_needs.check_host(need(), tmp_path)
-    with pytest.raises(BadInput, match="its disk has"):
-        host_needs.check_host(need(), tmp_path, overwrite=True)
-
-
-def test_host_without_room_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_without_room_is_refused_with_numbers(free: Free, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = replace(need(), shared_memory=512 * MIB)
-    monkeypatch.setattr(host_needs, "measure", lambda folder: PLENTY)
-    host_needs.check_host(needed, Path("runs/mine"))
+    free(PLENTY)
+    host_needs.check_host(needed, MINE)
     for scarce, said in {
         "disk": "run.folder=runs: .* 100 MiB",
+        "temporary": "TMPDIR",
         "shared_memory": "/dev/shm .* 100 MiB .* 512 MiB",
         "memory": "memory .* 100 MiB",
     }.items():
-        monkeypatch.setattr(host_needs, "measure", lambda folder, key=scarce: replace(PLENTY, **{key: 100 * MIB}))
+        free(replace(PLENTY, **{scarce: 100 * MIB}))
         with pytest.raises(BadInput, match=said):
-            host_needs.check_host(needed, Path("runs/mine"))
+            host_needs.check_host(needed, MINE)
+    free(PLENTY)
+    for most, enough in ((-1, True), (1024, True), (1023, False)):
+        monkeypatch.setattr("resource.getrlimit", lambda _, most=most: (256, most))
+        with nullcontext() if enough else pytest.raises(BadInput, match=r"ulimit -n 1023.*raise it"):
+            host_needs.check_host(needed, MINE)
     monkeypatch.setattr(host_needs, "SHARED_MEMORY", Path("/dev/nowhere"))
     with pytest.raises(BadInput, match="/dev/nowhere"):
-        host_needs.check_host(needed, Path("runs/mine"))
+        host_needs.check_host(needed, MINE)
 
 
-def test_published_versions_take_room_for_temporary_files_or_on_a_cluster_in_the_run_folder(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_published_versions_take_room_for_temporary_files_or_on_a_cluster_in_the_run_folder() -> None:
     nodes = tuple(Node(str(number), tuple(range(16)), 1) for number in range(2))
     here, cluster = (
         host_needs.needs_of_run(plan("r8_instruct", replace(machine("A40", 2), nodes=each))) for each in ((), nodes)
     )
     assert here.temporary - cluster.temporary == cluster.disk - here.disk == cluster.checkpoint - here.checkpoint > 0
-    monkeypatch.setattr(host_needs, "measure", lambda folder: replace(PLENTY, temporary=here.temporary - 1))
-    host_needs.check_host(cluster, Path("runs/mine"))
-    with pytest.raises(BadInput, match="TMPDIR"):
-        host_needs.check_host(here, Path("runs/mine"))
-
-
-def test_too_few_open_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_needs, "measure", lambda folder: PLENTY)
-    for most in (1024, -1):
-        monkeypatch.setattr("resource.getrlimit", lambda _, most=most: (256, most))
-        host_needs.check_host(need(), Path("runs/mine"))
-    monkeypatch.setattr("resource.getrlimit", lambda _: (256, 1023))
-    with pytest.raises(BadInput, match=r"ulimit -n 1023.*raise it"):
-        host_needs.check_host(need(), Path("runs/mine"))
 
 
 def test_only_ranks_on_several_gpus_share_memory() -> None:

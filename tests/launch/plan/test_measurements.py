@@ -89,20 +89,12 @@ def test_the_plan_of_the_same_recipe_uses_a_signal_until_a_run_knows_better() ->
         assert plan_measured(config, CPU).workload == WORK
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "rollout.max_response_tokens=48",
-        "data.few_shot=[]",
-        "rollout.temperature=0.7",
-        "reward.accuracy=2.0",
-        "data.size=99",
-        "model.stop_tokens=[a]",
-    ],
-)
-def test_another_recipe_does_not(setting: str) -> None:
+def test_another_recipe_does_not() -> None:
     same = configure("learner.learning_rate=1e-4", "reward.workers=7", "data.hub_timeout_s=7.0")
-    assert recipe_of(configure(setting)) != recipe_of(configure()) == recipe_of(same)
+    assert recipe_of(configure()) == recipe_of(same)
+    others = ["rollout.max_response_tokens=48", "data.few_shot=[]", "rollout.temperature=0.7", "reward.accuracy=2.0"]
+    others += ["data.size=99", "model.stop_tokens=[a]"]
+    assert len({recipe_of(configure(*setting)) for setting in ((), *((each,) for each in others))}) == 1 + len(others)
 
 
 @pytest.mark.parametrize(
@@ -110,17 +102,16 @@ def test_another_recipe_does_not(setting: str) -> None:
     [("data.source=file:problems.jsonl", "problems.jsonl"), ("model.path=model", "model/config.json")],
 )
 def test_other_contents_of_the_same_file_are_another_recipe(setting: str, file: str) -> None:
-    config, recipes = configure(setting), [recipe_of(configure(setting))]
+    config = configure(setting)
+    Path(file).parent.mkdir(exist_ok=True)
     for text in ("1", "22"):
         keep(MEASURED, config, CPU)
-        Path(file).parent.mkdir(exist_ok=True)
+        assert recall(config, CPU).workload == WORK
         Path(file).write_text(text)
-        recipes.append(recipe_of(config))
         assert recall(config, CPU).workload is None
-    assert len({*recipes}) == 3
 
 
-@pytest.mark.parametrize("text", ['{"a lap', "[1]", '{"format": 0, "speeds": {}, "workloads": {}, "signals": {}}'])
+@pytest.mark.parametrize("text", ['{"a lap', "[1]", '{"format": 0, "measured": {}}'])
 def test_a_file_of_another_kind_or_format_is_refused_and_stays(text: str, tmp_path: Path) -> None:
     config, file = configure(f"run.folder={tmp_path}"), tmp_path / "measurements.json"
     file.write_text(text)
@@ -139,7 +130,7 @@ def test_a_measurement_of_impossible_numbers_is_ignored(number: float, tmp_path:
         ("workloads", "response", UNMEASURED),
     ):
         known = json.loads(file.read_text())
-        for entry in known[kind].values():
+        for entry in known["measured"][kind].values():
             entry[key] = number
         file.write_text(json.dumps(known))
         assert recall(config, CPU) == left

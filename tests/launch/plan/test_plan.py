@@ -79,19 +79,12 @@ def test_ranks_without_host_memory_are_not_chosen() -> None:
     assert len(short.placement.learners) > len(many.placement.learners)
 
 
-@pytest.mark.parametrize(
-    ("where", "asked", "most"),
-    [
-        (CPU, "learner.world_size=3", 2),
-        (machine("A40"), "learner.world_size=2", 1),
-        (machine("A40", 4), "learner.world_size=5", 4),
-        (machine("A40", 4), "rollout.actors=5", 4),
-    ],
-)
-def test_too_many_actors_are_refused(where: Machine, asked: str, most: int) -> None:
-    with pytest.raises(BadInput, match=rf"{asked}: too many for .*; use at most {most}"):
-        plan("quickstart", where, asked)
-    plan("quickstart", where, f"{asked.partition('=')[0]}={most}")
+@pytest.mark.parametrize(("where", "most"), [(CPU, 2), (machine("A40"), 1), (machine("A40", 4), 4)])
+@pytest.mark.parametrize("key", ["learner.world_size", "rollout.actors"])
+def test_too_many_actors_are_refused(where: Machine, most: int, key: str) -> None:
+    with pytest.raises(BadInput, match=rf"{key}={most + 1}: too many for .*; use at most {most}"):
+        plan("quickstart", where, f"{key}={most + 1}")
+    plan("quickstart", where, f"{key}={most}")
 
 
 def test_a_large_gpu_decodes_more_samples_at_once_unless_told_otherwise() -> None:
@@ -137,9 +130,7 @@ def test_weights_are_shared_where_that_makes_updates_shorter_or_a_model_fit() ->
     own, shared = (plan("qwen2.5-7b", small, f"model.shared_weights={way}") for way in ("off", "auto"))
     assert (own.fits, shared.fits, shared.tight) == (False, True, False)
     assert shared.placement.weights
-    assert [place for place in shared.available if place.endswith("GPU")] == [
-        *("rollout GPU", "learner GPU", "weights GPU")
-    ]
+    assert {"rollout GPU", "learner GPU", "weights GPU"} < shared.available.keys()
     assert entry(shared, "base weights, shared") == entry(own, "engine: base weights")
     assert not [part for part in shared.memory if part.what in ("engine: base weights", "learner: base weights")]
     slow, fast = (plan("qwen2.5-7b", large, "lora.rank=64", f"model.shared_weights={way}") for way in ("off", "auto"))
@@ -150,17 +141,14 @@ def test_weights_are_shared_where_that_makes_updates_shorter_or_a_model_fit() ->
     assert "for both" in shown(shared)
 
 
-def test_the_example_beside_the_recipe_is_enough_for_it() -> None:
-    config = load(["conf=mine", f"data.source=file:{EXAMPLE}", "model.dtype=float32"])
-    assert count_problems(config) == Problems(train=15, heldout=5, filtered=0)
-    counted = with_problems(make_plan(config, detect("cpu")))
-    assert "5 problems × " in shown(counted)
-    assert "15 problems to train on, 2 updates" in shown(counted)
-
-
 def test_problems_of_a_file_are_counted_and_those_of_a_generator_not(tmp_path: Path) -> None:
+    own = ["conf=mine", f"data.source=file:{EXAMPLE}", "model.dtype=float32"]
+    assert count_problems(load(own)) == Problems(train=15, heldout=5, filtered=0)
+    text = shown(with_problems(make_plan(load(own), detect("cpu"))))
+    assert "5 problems × " in text
+    assert "15 problems to train on, 2 updates" in text
     shutil.copy(EXAMPLE, tmp_path / "exam.csv")
-    own = ["conf=mine", f"data.source=file:{EXAMPLE}", f"data.eval_source=file:{tmp_path / 'exam.csv'}"]
+    own.append(f"data.eval_source=file:{tmp_path / 'exam.csv'}")
     both = load([*own, "data.contamination=report_only"])
     assert count_problems(both) == Problems(train=20, heldout=20, filtered=0)
     with pytest.raises(BadInput, match="0 training problems"):

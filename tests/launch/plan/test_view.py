@@ -11,49 +11,35 @@ from launch.plan.view import FEWEST_UPDATES, conclusion, scale
 from tests.launch.plan.plans import CPU, estimated, machine, plan, shown
 
 
-@pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("card", [None, *devices(), "unlisted"])
-def test_plan_reads_within_the_screen(card: str | None, width: int) -> None:
+def test_plan_reads_within_the_screen(card: str | None) -> None:
     where = CPU if card is None else machine("A40" if card == "unlisted" else card)
     if card == "unlisted":
         where = replace(where, name="a new GPU", bandwidth=None, rates={})
-    text = shown(plan("r256_instruct", where), width)
-    assert max(len(line) for line in text.splitlines()) <= width
-    assert "…" not in text
-    for words in ("rank 256", "knoveleng/open-rs", "rollout", "learner", "fit"):
-        assert words in text
+    made = plan("r256_instruct", where)
+    for width in (80, 120):
+        text = shown(made, width)
+        assert max(len(line) for line in text.splitlines()) <= width
+        assert "…" not in text
+        for words in ("rank 256", "knoveleng/open-rs", "rollout", "learner", "fit"):
+            assert words in text
 
 
-def test_plan_says_its_cost() -> None:
-    text = shown(plan("r8_instruct", machine("A40"), "budget.price_per_hour=0.5"))
-    assert re.search(
-        r"Fits\. About [\d,]+ updates in 24 h \([\d,]+ to [\d,]+: .*\), for 12\.00 at 0\.50 per hour\.", text
-    )
-
-
-def test_the_first_line_names_a_range_of_updates_until_they_are_measured() -> None:
-    for made in (plan("gsm8k", machine("RTX3060")), plan("quickstart", CPU)):
+def test_the_first_line_names_the_cost_and_a_range_of_updates_until_they_are_measured() -> None:
+    for made in (plan("gsm8k", machine("RTX3060"), "budget.price_per_hour=0.5"), plan("quickstart", CPU)):
         low, planned, high = (estimated(made).update_range[0], estimated(made).updates, estimated(made).update_range[1])
         assert f"{planned} updates in" in (first := conclusion(made).plain)
         assert low < planned < high
         assert f"({low} to {high}: " in first
+        assert ("at 0.50 per hour" in first) == bool(made.machine.gpus)
         assert "(" not in conclusion(replace(made, calibration=Calibration(of="20 updates"))).plain
-
-
-def test_plan_of_too_short_a_budget_says_so() -> None:
-    assert re.search("hold no update: .*budget.minutes", shown(plan("quickstart", CPU, "budget.minutes=0.5")))
 
 
 @pytest.mark.parametrize(("updates", "style"), [(FEWEST_UPDATES - 1, "bold yellow"), (FEWEST_UPDATES, "bold green")])
 def test_plan_of_few_updates_warns(updates: int, style: str) -> None:
     first = conclusion(plan("quickstart", CPU, f"budget.updates={updates}"))
-    assert f"about {updates} updates" in first.plain.lower()
+    assert re.match(rf".*about {updates} updates in (?!8 min)[^(]*$", first.plain.lower())
     assert first.style == style
-    assert " 8 min" not in first.plain
-
-
-def test_a_number_of_updates_that_is_given_has_no_range() -> None:
-    assert "(" not in conclusion(plan("gsm8k", machine("RTX3060"), "budget.updates=20")).plain
 
 
 def test_gpus_are_planned_with_the_batch_and_with_one_that_grows() -> None:
