@@ -12,7 +12,7 @@ from actors.messages import Status
 from actors.runtime.process import software_versions
 from actors.storage.documents import BenchmarkResult, EvaluationDocument
 from launch.evaluation.preparation import PreparedEvaluation
-from launch.reporting.benchmarks import notes, table_rows
+from launch.reporting.tables import evaluation_notes, evaluation_rows
 from launch.reporting.wording import cell
 from rewards.problems.loading import BenchmarkProblems
 from rewards.verify.comparison import decide_by_text
@@ -65,7 +65,7 @@ def result_of(
 
 
 def results_table(document: EvaluationDocument) -> Table:
-    headings, *body = table_rows(document)
+    headings, *body = evaluation_rows(document)
     view = Table(box=SIMPLE_HEAD)
     for number, heading in enumerate(headings):
         view.add_column(heading, justify="left" if number < 2 else "right")
@@ -76,8 +76,8 @@ def results_table(document: EvaluationDocument) -> Table:
 
 def markdown(document: EvaluationDocument) -> str:
     """Return the results as a Markdown table, with the notes below it."""
-    found = table_rows(document)
+    found = evaluation_rows(document)
     rows = [f"| {' | '.join(map(cell, row))} |" for row in found]
     if found:
         rows.insert(1, "|" + " --- |" * len(found[0]))
-    return "\n".join([*rows, "", *(f"{cell(line)}\n" for line in notes(document))])
+    return "\n".join([*rows, "", *(f"{cell(line)}\n" for line in evaluation_notes(document))])

@@ -4,7 +4,7 @@ from rich.console import Console
 
 from actors.storage.documents import EvaluationDocument
 from launch.evaluation.results import markdown, results_table
-from launch.reporting.benchmarks import table_rows
+from launch.reporting.tables import evaluation_rows
 from tests.run_folders import EVALUATION, scores
 
 
@@ -31,7 +31,7 @@ def test_table_of_80_columns_and_markdown_say_the_same() -> None:
     document = EvaluationDocument.model_validate(EVALUATION | found)
     console = Console(record=True, width=80)
     console.print(results_table(document))
-    shown, pasted, rows = console.export_text(), markdown(document), table_rows(document)
+    shown, pasted, rows = console.export_text(), markdown(document), evaluation_rows(document)
     for row in rows:
         for cell in row:
             assert cell in shown
