@@ -126,8 +126,9 @@ class Evaluation:
             return False
         if self.base and result and document.protocol.adapter_digest != digest(result / "adapter" / WEIGHTS_FILE):
             return False
-        of_policy, asked = [each for each in document.benchmarks if each.adapter or not self.base], self.grid.settings
-        measured, whole = {each.name: (each.limit, each.n) for each in of_policy}, (self.grid.limit, asked.n)
+        asked, whole = self.grid.settings, (self.grid.limit, self.grid.settings.n)
+        of = {each.name: (each.limit, each.adapter if self.base else each.base) for each in document.benchmarks}
+        measured = {name: (limit, scores.n) for name, (limit, scores) in of.items() if scores}
         return all(measured.get(each.name) == whole for each in find_benchmarks(asked.benchmarks))
 
     @property

@@ -13,6 +13,7 @@ from conf.load import load
 from launch import sweep
 from launch.sweep_runs.grid import read_grid
 from tests.launch.sweep_runs.stand_ins import calls, start, statuses, wait_for_call
+from tests.run_folders import edited
 
 BENCHMARKS = ("benchmarks=[aime24,file:sums.csv]", "n=16")
 
@@ -77,17 +78,19 @@ def test_evaluations_of_what_has_failed_are_left_out_with_the_reason(
     assert calls(tmp_path)[-3:] == ["evaluate-base", "evaluate-r1", "evaluate-r2"]
 
 
-def test_evaluation_of_another_policy_or_seed_does_not_count(
+def test_evaluation_of_another_policy_or_seed_or_of_fewer_samples_does_not_count(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ("ranks=[1,2]", "seeds=[0,1]", *BENCHMARKS)
     assert sweeping(*asked) == 0
     (tmp_path / "s/r1-seed0/checkpoints/latest/adapter/adapter_model.safetensors").write_text("a later one")
-    file = tmp_path / "s/r2-seed1/evaluation/evaluation.json"
-    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    with edited(tmp_path / "s/r2-seed1/evaluation/evaluation.json") as document:
+        document["protocol"]["seed"] = 1
+    with edited(tmp_path / "s/r1-seed1/evaluation/evaluation.json") as document:
+        document["benchmarks"][1]["adapter"]["n"] = 4
     done = len(calls(tmp_path))
     assert sweeping(*asked) == 0
-    assert calls(tmp_path)[done:] == ["evaluate-r1-seed0", "evaluate-r2-seed1"]
+    assert calls(tmp_path)[done:] == ["evaluate-r1-seed0", "evaluate-r1-seed1", "evaluate-r2-seed1"]
     for other in ("seeds=[1,0]", "seeds=[5,0,1]"):
         assert sweeping("ranks=[1,2]", other, *BENCHMARKS) == 2
         assert "base/evaluation has the seed 0" in capsys.readouterr().err
