@@ -18,7 +18,6 @@ The same command continues an interrupted sweep.
 if __name__ == "__main__":
     import conf.first  # noqa: F401
 
-import asyncio
 import os
 import sys
 
@@ -66,7 +65,7 @@ def main(arguments: list[str]) -> int:
         prepare(command_line([*base.arguments, "plan=true"], CommandLine), machines[0], console)
     take_over(grid.folder, "sweep", f"sweep {grid.name!r}")
     with outliving_terminal():
-        return asyncio.run(Scheduler(grid, machines, console).run())
+        return Scheduler(grid, machines, console).run()
 
 
 def check_runs(grid: Grid, plans: dict[str, Plan], at_once: int) -> None:

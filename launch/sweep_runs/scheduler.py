@@ -47,8 +47,11 @@ class Scheduler:
     received: list[int] = field(default_factory=list)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    async def run(self) -> int:
+    def run(self) -> int:
         """Carry out the sweep. Return the exit code."""
+        return asyncio.run(self._run())
+
+    async def _run(self) -> int:
         loop = asyncio.get_running_loop()
         handle_signals(lambda number, _: loop.call_soon_threadsafe(self._pass_on, number))
         jobs: list[Job] = [*self.grid.bases, *self.grid.runs, *self.grid.evaluations]
