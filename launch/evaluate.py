@@ -47,7 +47,7 @@ from launch.hardware.gpus import choose, show_only
 from launch.hardware.machine import detect
 from launch.plan.host_needs import check_host, needs_of_evaluation
 from launch.reporting import attempt
-from launch.reporting.benchmarks import notes
+from launch.reporting.tables import evaluation_notes
 from launch.session.admission import resolve_model
 from launch.session.ending import EXIT_CODES
 
@@ -149,7 +149,7 @@ def conclude(evaluation: PreparedEvaluation, status: str, console: Console) -> i
     document = write_results(evaluation, status)
     if document.benchmarks:
         console.print(results_table(document))
-    for line in notes(document):
+    for line in evaluation_notes(document):
         console.print(line)
     if not evaluation.complete:
         anew = ", without run.overwrite=true," if evaluation.config.run.overwrite else ""

@@ -30,7 +30,7 @@ from conf.settings import changed
 from launch.hardware.machine import Machine, check_build
 from launch.plan.plan import possible_samples
 from launch.plan.refusal import check_engines
-from launch.reporting.benchmarks import notes, table_rows
+from launch.reporting.tables import evaluation_notes, evaluation_rows
 from launch.reporting.wording import cell
 from launch.session.admission import check_problems, result_of, take_over
 from rewards.pool import check_reward_functions
@@ -175,7 +175,7 @@ def scores_on(
 
 
 def results_table(document: EvaluationDocument) -> Table:
-    headings, *body = table_rows(document)
+    headings, *body = evaluation_rows(document)
     view = Table(box=SIMPLE_HEAD)
     for number, heading in enumerate(headings):
         view.add_column(heading, justify="left" if number < 2 else "right")
@@ -186,8 +186,8 @@ def results_table(document: EvaluationDocument) -> Table:
 
 def markdown(document: EvaluationDocument) -> str:
     """Return the results as a Markdown table, with the notes below it."""
-    found = table_rows(document)
+    found = evaluation_rows(document)
     rows = [f"| {' | '.join(map(cell, row))} |" for row in found]
     if found:
         rows.insert(1, "|" + " --- |" * len(found[0]))
-    return "\n".join([*rows, "", *(f"{cell(line)}\n" for line in notes(document))])
+    return "\n".join([*rows, "", *(f"{cell(line)}\n" for line in evaluation_notes(document))])

@@ -9,13 +9,12 @@ Examples:
     python launch/report.py runs/quickstart-sweep      # means over seeds with intervals
 """
 
-import os
 import sys
 from pathlib import Path
 
 from conf.arguments import words_and_options
 from conf.command import command
-from conf.errors import BadInput, printable
+from conf.errors import printable
 from launch.reporting import conclusion, write
 
 
@@ -23,9 +22,6 @@ from launch.reporting import conclusion, write
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0, or 2 for bad input."""
     folders = [Path(word) for word in words_and_options(arguments, {})[0]]
-    for folder in folders:
-        if not os.path.isdir(folder):
-            raise BadInput(f"there is no folder {folder}: name a run's or a sweep's folder, such as runs/quickstart")
     print(f"Report: {write(*folders)}")
     if len(folders) == 1:
         print(printable(conclusion(folders[0])))

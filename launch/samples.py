@@ -32,9 +32,6 @@ OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": (), "c
 
 MOST = 10**6
 
-WRITTEN_BY = {"eval-base": "first", "eval-final": "final", "eval-last": "final"}
-"""File of samples → the evaluation that writes it."""
-
 STYLES = {"correct": "green", "wrong": "red"}
 """Colours of verdicts; all others are yellow."""
 
@@ -49,20 +46,13 @@ def main(arguments: list[str]) -> int:
     trained = trained_samples(run, given["checkpoint"]) if "checkpoint" in given else "eval-final"
     samples = {name: run.samples(name) for name in ("eval-base", trained)}
     if missing := [name for name, rows in samples.items() if not rows]:
-        raise BadInput(
-            f"the run in {folder} has no samples/{missing[0]}.jsonl: its {WRITTEN_BY[missing[0]]} evaluation writes it;"
-            " resume the run"
-        )
+        raise BadInput(f"the run in {folder} has no samples/{missing[0]}.jsonl yet: an evaluation writes it; resume it")
     by_outcome = pairs_by_outcome(*samples.values())
     outcomes = {"changed": ("worse", "better"), "all": tuple(OUTCOMES)}
     shown, verdict = given.get("show", "changed"), given.get("verdict")
     chosen = {OUTCOMES[name] for name in outcomes.get(shown, (shown,))}
-    pairs = one_each(
-        pair
-        for outcome, found in by_outcome.items()
-        for pair in found
-        if outcome in chosen and verdict in (None, pair.after.status)
-    )
+    candidates = (pair for outcome, found in by_outcome.items() if outcome in chosen for pair in found)
+    pairs = one_each(pair for pair in candidates if verdict in (None, pair.after.status))
     for pair in pairs[:limit]:
         console.print(f"{pair.problem.strip()}\nreference answer: {pair.gold}")
         models = {"base": pair.before, "trained": pair.after}

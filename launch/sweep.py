@@ -34,10 +34,9 @@ from launch.hardware.machine import check_build, detect
 from launch.plan.plan import Plan
 from launch.plan.refusal import check_plan
 from launch.session.admission import check_settings, take_over
-from launch.sweep_runs.checks import check_comparable, check_known, check_sources
-from launch.sweep_runs.grid import read_grid
+from launch.sweep_runs.grid import check_comparable, check_known, check_sources, read_grid
 from launch.sweep_runs.jobs import Grid
-from launch.sweep_runs.plan_view import SweepPlan, divide, estimate_all, idle, plan_runs
+from launch.sweep_runs.plan_view import SweepPlan, divide, estimate_all, plan_runs
 from launch.sweep_runs.scheduler import Scheduler
 
 
@@ -72,7 +71,8 @@ def check_runs(grid: Grid, plans: dict[str, Plan]) -> None:
             check_plan(plan)
             check_build(plan.config, plan.machine)
         check_settings(plan.config, run.record)
-    if not joined and (names := idle(estimate_all(plans))):
+    estimates = {} if joined else estimate_all(plans)
+    if names := [name for name, expected in estimates.items() if expected and not expected.updates]:
         budget = duration(plans[names[0]].config.budget.seconds)
         raise BadInput(
             f"{names[0]} has {budget}, too little for one update here ({len(names)} of {len(plans)} runs in all):"

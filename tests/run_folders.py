@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,7 @@ LEDGER = {
     "seconds": {
         "run": {"starting": 90.0, "training": 450.0, "finishing": 50.0},
         "rollouts": {"start": 90.0, "generate": 400.0, "wait_learner": 50.0, "evaluate": 50.0},
-        "learner": {
-            "start": 90.0,
-            "update": 350.0,
-            "wait_rollouts": 50.0,
-            "adapter_check": 50.0,
-            "evaluate": 50.0,
-        },
+        "learner": {"start": 90.0, "update": 350.0, "wait_rollouts": 50.0, "adapter_check": 50.0, "evaluate": 50.0},
     },
     "counts": {"tokens/useful": 17000, "tokens/zero_variance": 9000, "tokens/eval": 900},
 }
@@ -68,16 +63,13 @@ def write_run(
         "eval": {"n": 1, "temperature": 1.0, "top_p": 1.0},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    rows = [metrics(update, updates) for update in range(1, updates + 1)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(folder / "metrics.jsonl", (metrics(update, updates) for update in range(1, updates + 1)))
     evaluations = {"base": evaluation(before), "final": None if after is None else evaluation(after)}
     if warm is not None:
         evaluations["warm"] = evaluation(warm)
     for name, solved in (("base", before), ("warm", warm), ("final", after)):
         if solved is not None:
-            samples = [sample(number, number < solved) for number in range(PROBLEMS)]
-            text = "".join(json.dumps(row) + "\n" for row in samples)
-            (folder / "samples" / f"eval-{name}.jsonl").write_text(text)
+            write_samples(folder, name, solved)
     document = {
         "status": status,
         "reason": "it was time",
@@ -93,26 +85,32 @@ def write_run(
     return folder
 
 
-def change_summary(folder: Path, evaluation: str, **change: Any) -> dict[str, Any]:
-    """Change an evaluation in a run's summary.json. Return the evaluation."""
-    summary = json.loads((folder / "summary.json").read_text())
-    found: dict[str, Any] = summary["eval"][evaluation]
-    found |= change
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return found
+@contextmanager
+def edited(file: Path) -> Iterator[Any]:
+    """Let a test change the content of a JSON file."""
+    yield (content := json.loads(file.read_text()))
+    file.write_text(json.dumps(content))
+
+
+def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_samples(folder: Path, name: str, solved: int) -> None:
+    """The samples of an evaluation that solves the first problems."""
+    rows = (sample(number, number < solved) for number in range(PROBLEMS))
+    write_rows(folder / "samples" / f"eval-{name}.jsonl", rows)
 
 
 def write_sweep(folder: Path, runs: dict[str, dict[str, Any]]) -> Path:
-    """A sweep of such runs: the arguments of `write_run` by name; None for a run that has not begun."""
+    """A sweep of such runs: the arguments of `write_run` by name. A run has begun unless its status is pending."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for name, arguments in runs.items():
-        given = {key: value for key, value in arguments.items() if key in OVERRIDES}
-        begun = arguments.get("status") != "pending"
-        if begun:
+        if (status := arguments.get("status", "completed")) != "pending":
             write_run(folder / name, **arguments)
-        overrides = {OVERRIDES[key]: value for key, value in given.items()}
-        entries.append({"name": name, "overrides": overrides, "status": arguments.get("status", "completed")})
+        overrides = {OVERRIDES[word]: value for word, value in arguments.items() if word in OVERRIDES}
+        entries.append({"name": name, "overrides": overrides, "status": status})
     document = {"format": FORMAT, "name": folder.name, "conf": "quickstart", "axes": {}, "runs": entries}
     (folder / "sweep.json").write_text(json.dumps(document))
     return folder
@@ -129,14 +127,6 @@ def ranked(seeds: int, **after: int) -> dict[str, dict[str, Any]]:
         for rank, solved in after.items()
         for seed in range(seeds)
     }
-
-
-def write_evaluation(folder: Path) -> None:
-    """The evaluation.json that launch/evaluate.py writes for a checkpoint in its run's folder."""
-    (folder / "evaluation").mkdir(exist_ok=True)
-    adapter = str(folder / "checkpoints" / "update-000040" / "adapter")
-    document = {**EVALUATION, "protocol": {**EVALUATION["protocol"], "adapter": adapter}}
-    (folder / "evaluation" / "evaluation.json").write_text(json.dumps(document))
 
 
 OVERRIDES = {"rank": "lora.rank", "seed": "run.seed", "learning_rate": "learner.learning_rate", "model": "model.path"}
@@ -159,16 +149,11 @@ def metrics(update: int, updates: int) -> dict[str, float]:
         "mismatch/abs_mean": 0.02,
         "groups/zero_variance": 0.2,
         "staleness/max": 1.0,
-        "rollout/tokens_per_second": 500.0,
         "validation/pass@1": share,
         "validation/problems": PROBLEMS,
-        "adapter/norm/q_proj": share,
-        "adapter/norm/up_proj": 2 * share,
         "verify/correct": 100,
         "verify/wrong": 28,
         "verify/timeout": 0,
-        "ledger/tokens/useful": 400.0 * update,
-        "ledger/tokens/zero_variance": 200.0 * update,
     }
 
 
@@ -294,10 +279,7 @@ def write_scores(run: Path, model: str, levels: Mapping[str, float], benchmarks:
     results = []
     for name, problems in benchmarks.items():
         for policy, level in levels.items():
-            rows = samples(problems, level)
-            (run / "evaluation" / "samples" / f"{name}-{policy}.jsonl").write_text(
-                "\n".join(map(json.dumps, rows)) + "\n"
-            )
+            write_rows(run / "evaluation" / "samples" / f"{name}-{policy}.jsonl", samples(problems, level))
         known = {policy: scores(N, problems, {1: level}) for policy, level in levels.items()}
         results.append({"name": name, "problems": problems, "n": N, **known})
     protocol = {**EVALUATION["protocol"], "model": model, "settings": {"data.template": "{problem}"}}
@@ -326,4 +308,4 @@ def _change_metrics(file: Path, rank: int, seed: int) -> None:
         row |= {"policy/entropy": 2.0 * (1 - fall), "validation/problems": 100}
         if row["update"] % 5:
             del row["validation/pass@1"], row["validation/problems"]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(file, rows)

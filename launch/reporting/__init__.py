@@ -6,7 +6,7 @@ from pathlib import Path
 from actors.storage.files import replace_text
 from conf.command import as_typed, near
 from conf.errors import BadInput
-from launch.reporting import run_conclusion, sweep_conclusion
+from launch.reporting import run_conclusion, sweep_results
 from launch.reporting.history import is_sweep, read_run, read_sweep, read_together
 from launch.reporting.paper import claims
 from launch.reporting.paper.results import read_results
@@ -38,9 +38,7 @@ def write(*folders: Path) -> Path:
 
 
 def attempt(folder: Path) -> str:
-    """Write the report of a run or a sweep and return its path, or the reason for its absence: a finished run does not
-    fail because of its report.
-    """
+    """Write a report and return its path, or the reason for its absence: no finished run fails for its report."""
     try:
         return near(write(folder))
     except Exception as error:
@@ -53,7 +51,7 @@ def conclusion(folder: Path) -> str:
         if is_sweep(folder):
             sweep = read_sweep(folder)
             results = read_results(sweep)
-            said = claims.conclude(results) if results else sweep_conclusion.conclude(sweep)
+            said = claims.conclude(results) if results else sweep_results.conclude(sweep)
             return said.replace(SPACE, " ")
         run = read_run(folder)
         return run_conclusion.conclude(run, run_conclusion.effect(run)).replace(SPACE, " ")

@@ -82,8 +82,7 @@ class Contrast:
     """One value of an axis against another.
 
     best: whether each value has its best learning rate, instead of all other settings being equal.
-    difference: `high` minus `low`; interval and p-value hold for all `family` contrasts together.
-    by_problem: whether interval and p-value are over problems, because several seeds do not differ.
+    difference: `high` minus `low`, see `_compared`. by_problem: see `difference`. family: number of comparisons.
     """
 
     axis: str
@@ -129,26 +128,20 @@ def finished(sweep: Sweep) -> list[Repeats]:
 
 
 def contrasts(sweep: Sweep) -> list[Contrast]:
-    """Compare every two values of the axis in question that have results, first with all else equal, then each at its
-    best learning rate.
+    """Compare every two values of the axis in question that have results, with all else equal, and at their best rates.
+
+    At its best learning rate, each value is compared with all else equal but the rate.
     """
-    axis = question(sweep)
-    if axis is None:
+    if (axis := question(sweep)) is None:
         return []
     equal = _compared(axis, _alike(sweep, axis), best=False)
-    best = axis != LEARNING_RATE and LEARNING_RATE in sweep.axes
-    return [*equal, *(_compared(axis, best_rates(sweep, axis), best=True) if best else ())]
-
-
-def best_rates(sweep: Sweep, axis: str) -> list[list[Repeats]]:
-    """Return, for each combination of the other axes, a list with the runs of each value of an axis at its best
-    learning rate, in the axis's order.
-    """
-    found = []
+    if axis == LEARNING_RATE or LEARNING_RATE not in sweep.axes:
+        return equal
+    best = []
     for alike in _alike(sweep, axis, LEARNING_RATE):
         by_value = [[repeats for repeats in alike if repeats.settings[axis] == value] for value in sweep.axes[axis]]
-        found.append([max(each, key=lambda repeats: fmean(repeats.values)) for each in by_value if each])
-    return found
+        best.append([max(each, key=lambda repeats: fmean(repeats.values)) for each in by_value if each])
+    return equal + _compared(axis, best, best=True)
 
 
 def _alike(sweep: Sweep, *free: str) -> list[list[Repeats]]:

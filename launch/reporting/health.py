@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
+from actors.messages import Status
 from actors.storage.documents import Event, EventKind
 from actors.storage.run_record import BEHIND, FINISHED
 from launch.reporting.history import Run
@@ -18,8 +19,6 @@ MUCH = 0.1
 
 OFTEN = 0.5
 """Fraction of the updates in which the adapter check should be decisive."""
-
-NO_COLLAPSE = "length, reward and KL stayed within their bands, and entropy did not fall without a gain in reward"
 
 IDLE = 0.5
 """Fraction of groups without variance above which about half of the generated tokens are useless."""
@@ -61,37 +60,22 @@ def behind(run: Run) -> str:
 
 
 def _behind(run: Run) -> Iterator[Flag]:
-    """Warn of a run far behind its plan, and name the parts that took longer than planned, or the longest part."""
+    """Warn of a run far behind its plan, and name the parts that took longer than planned."""
     if not (said := behind(run)):
         return
-    why, spent = [], run.summary.ledger.seconds.get("run", {})
+    took, spent = dict[str, tuple[float, float]](), run.summary.ledger.seconds.get("run", {})
     if planned := run.origin.planned:
-        took = {
-            "an update": (spent.get("training", 0.0) / max(len(run.rows), 1), planned.update_s),
-            "the start": (run.summary.ledger.start_s, planned.start_s),
-        }
-        why = [
-            f"{part} took {time(seconds)}, not {time(expected)}"
-            for part, (seconds, expected) in took.items()
-            if expected and seconds > SLOWER * expected
-        ]
-    if not why and spent:
-        most = max(spent, key=lambda activity: spent[activity])
-        why = [f"most of the time, {time(spent[most])}, went into {most.replace('_', ' ')}"]
-    yield Flag("warning", f"It made {said}", "; ".join(why) or "the reason was not recorded")
+        took["an update"] = spent.get("training", 0.0) / max(len(run.rows), 1), planned.update_s
+        took["the start"] = run.summary.ledger.start_s, planned.start_s
+    late = {part: (now, then) for part, (now, then) in took.items() if then and now > SLOWER * then}
+    why = [f"{part} took {time(now)}, not {time(then)}" for part, (now, then) in late.items()]
+    yield Flag("warning", f"It made {said}", "; ".join(why) or "the table of seconds has where the time went")
 
 
 def _late(run: Run, name: str) -> float:
     """Return the mean of a metric over the last tenth of the updates; 0 if it is unknown."""
     _, values = run.series(name)
     return fmean(values[-max(int(len(values) * LATE), 1) :]) if values else 0.0
-
-
-def in_words(text: str) -> str:
-    """Return a sentence with the names of metrics in plain words."""
-    for metric, name in WORDS["metrics"].items():
-        text = text.replace(metric, name)
-    return text
 
 
 def _course(run: Run) -> Iterator[Flag]:
@@ -115,25 +99,24 @@ def _course(run: Run) -> Iterator[Flag]:
         detail = "on its prompts, the policy never differed from the base model beyond the noise"
         yield Flag("warning", "The adapter check stayed undecided", detail)
     if found := events(run, EventKind.COLLAPSE, EventKind.ROLLED_BACK):
-        detail = f"update {found[0].update}: {in_words(found[0].detail)}"
+        detail = f"update {found[0].update}: {found[0].detail}"
+        for metric, name in WORDS["metrics"].items():
+            detail = detail.replace(metric, name)
         yield Flag("warning", f"{many(len(found), 'sign')} of collapse", detail)
     elif run.rows:
-        yield Flag("good", "No sign of collapse", NO_COLLAPSE)
+        detail = "length, reward and KL stayed within their bands, and entropy did not fall without a gain in reward"
+        yield Flag("good", "No sign of collapse", detail)
     if found := events(run, EventKind.MISMATCH):
-        detail = (
-            f"update {found[0].update}: {found[0].detail}, so that a few tokens decided whole updates; lower "
-            "learner.max_staleness or learner.learning_rate"
-        )
+        detail = f"update {found[0].update}: {found[0].detail}; lower learner.max_staleness or learner.learning_rate"
         yield Flag("warning", "The samples were far from the policy that learned from them", detail)
 
 
 def _samples(run: Run) -> Iterator[Flag]:
-    kinds = ("correct", "wrong", "unparsable", "timeout", "crash")
-    samples = {kind: int(sum(run.series(f"verify/{kind}")[1])) for kind in kinds}
-    for kind, words in (("timeout", "verdicts timed out"), ("crash", "verdicts crashed")):
-        if number := samples[kind]:
-            level = "warning" if number > sum(samples.values()) * MUCH / 10 else "note"
-            yield Flag(level, f"{count(number)} {words}", f"of {count(sum(samples.values()))}")
+    verdicts = {status: int(sum(run.series(f"verify/{status}")[1])) for status in Status}
+    for status, words in {Status.TIMEOUT: "timed out", Status.CRASH: "crashed"}.items():
+        if number := verdicts[status]:
+            level = "warning" if number > sum(verdicts.values()) * MUCH / 10 else "note"
+            yield Flag(level, f"{count(number)} verdicts {words}", f"of {count(sum(verdicts.values()))}")
     if run.series("response/truncated")[1]:
         truncated = _late(run, "response/truncated")
         level = "warning" if truncated > MUCH else "good"
@@ -162,12 +145,12 @@ def _evaluations(run: Run) -> Iterator[Flag]:
 
 
 def _faults(run: Run) -> Iterator[Flag]:
-    counts = run.counts("")
     for name, number in run.counts("deaths/").items():
         yield Flag("warning", f"{many(number, 'failure')} survived", f"of the {name}; events.jsonl says why")
-    if skipped := counts.get("updates/skipped", 0):
+    updates = run.counts("updates/")
+    if skipped := updates.get("skipped", 0):
         yield Flag("warning", f"{many(skipped, 'update')} skipped", "loss or gradient was not finite")
-    if abandoned := counts.get("updates/abandoned", 0):
+    if abandoned := updates.get("abandoned", 0):
         yield Flag("note", f"{many(abandoned, 'update')} repeated", "after a return to a checkpoint")
     for name, number in run.counts("warnings/").items():
         yield Flag("warning", f"{name}: {many(number, 'warning')}", "events.jsonl says why")

@@ -91,7 +91,9 @@ class Run:
     @cached_property
     def settings(self) -> Settings:
         """The settings as they were given, with values that can be compared. A run records a mapping as its keys."""
-        return {key: _comparable(value) for key, value in (self.config | self.given).items()}
+        known = {key: None if value == {} else value for key, value in (self.config | self.given).items()}
+        plain = str, int, float, type(None)
+        return {key: of if isinstance(of, plain) else json.dumps(of, sort_keys=True) for key, of in known.items()}
 
     def solved(self, policy: str, benchmark: str = "") -> dict[str, float]:
         """Return the fraction of correct samples by problem in an evaluation."""
@@ -158,16 +160,16 @@ def read_run(folder: Path) -> Run:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    plan = _plan(folder)
-    given = [{key: value for key, value in entry.overrides.items() if key not in OWN} for entry in plan.runs]
-    keys = dict.fromkeys(key for own in given for key in own)
+    if (plan := read_document(folder / "sweep.json", documents.SweepDocument)) is None:
+        raise BadInput(f"{folder} is not the folder of a sweep: it has no sweep.json")
+    runs = [_read(folder, plan, entry) for entry in plan.runs]
+    keys = dict.fromkeys(key for run in runs for key in run.given)
     named = dict.fromkeys(each for key in keys for each in ((MODEL, RANK) if key == "conf" else (key,)))
-    runs = tuple(replace(run, given=own) for run, own in zip(_runs(folder), given, strict=True))
     return Sweep(
         plan.name or folder.name,
         folder,
         _axes(named, runs),
-        runs,
+        tuple(runs),
         bases=tuple(_read(folder, plan, entry) for entry in plan.bases),
         benchmarks=tuple(each.name for each in find_benchmarks(plan.benchmarks)),
         n=plan.n,
@@ -188,13 +190,12 @@ def read_together(folders: list[Path]) -> Sweep:
     for folder in folders:
         path = os.path.relpath(folder.resolve(), place)
         if is_sweep(folder):
-            begun = [run for run in _runs(folder) if run.begun]
-            if not begun:
+            if not (begun := [run for run in read_sweep(folder).runs if run.begun]):
                 raise BadInput(f"{folder}: none of its runs can be read yet; leave it out")
             found |= {f"{path}/{run.name}": run for run in begun}
         else:
             found[path] = read_run(folder)
-    runs = [replace(run, name=name) for name, run in found.items()]
+    runs = [replace(run, name=name, given={}) for name, run in found.items()]
     of_sweeps = any(is_sweep(folder) or is_sweep(folder.resolve().parent) for folder in folders)
     ignored = (*IGNORED, "budget") if of_sweeps else IGNORED  # runs of a sweep share its time
     known = dict.fromkeys(key for run in runs for key in run.settings if not among(key, ignored))
@@ -205,23 +206,14 @@ def is_sweep(folder: Path) -> bool:
     return (folder / "sweep.json").is_file()
 
 
-def _plan(folder: Path) -> documents.SweepDocument:
-    if (plan := read_document(folder / "sweep.json", documents.SweepDocument)) is None:
-        raise BadInput(f"{folder} is not the folder of a sweep: it has no sweep.json")
-    return plan
-
-
-def _runs(folder: Path) -> list[Run]:
-    plan = _plan(folder)
-    return [_read(folder, plan, entry) for entry in plan.runs]
-
-
 def _read(folder: Path, plan: documents.SweepDocument, entry: documents.SweepEntry) -> Run:
     """Read a run of a sweep, or a base model's evaluation. A run that has not begun has only the sweep's settings."""
     place, status, reason, evaluation = folder / entry.name, entry.status, entry.reason or "", None
+    known: dict[str, Any] = {"name": entry.name, "benchmarked": entry.benchmarked}
+    known["given"] = {key: value for key, value in entry.overrides.items() if key not in OWN}
     try:
         if (record := RunRecord(place)).exists:
-            return replace(read_run(place), name=entry.name, sweep_status=status, benchmarked=entry.benchmarked)
+            return replace(read_run(place), sweep_status=status, **known)
         evaluation = EvaluationFolder(record.evaluation_folder).document()
     except BadInput as error:
         status, reason = "unreadable", str(error)
@@ -231,12 +223,9 @@ def _read(folder: Path, plan: documents.SweepDocument, entry: documents.SweepEnt
         config = load([f"conf={recipe}"])
         settings = {MODEL: config.model.path, RANK: config.lora.rank, **given}
     except BadInput:
-        settings = {MODEL: recipe, **given}
-    if evaluation:
-        settings[MODEL] = evaluation.protocol.model
-    known = UNFINISHED.model_copy(update={"reason": reason})
-    benchmarked = entry.benchmarked
-    return Run(entry.name, place, settings, False, status, known, evaluation=evaluation, benchmarked=benchmarked)
+        settings = {MODEL: evaluation.protocol.model if evaluation else recipe, **given}
+    summary = UNFINISHED.model_copy(update={"reason": reason})
+    return Run(folder=place, config=settings, sweep_status=status, summary=summary, evaluation=evaluation, **known)
 
 
 def _axes(keys: Iterable[str], runs: Iterable[Run]) -> dict[str, tuple[Any, ...]]:
@@ -250,10 +239,3 @@ def _axes(keys: Iterable[str], runs: Iterable[Run]) -> dict[str, tuple[Any, ...]
     if MODEL in axes:
         axes.pop("model.pin", None)  # another model has another one
     return axes
-
-
-def _comparable(value: Any) -> Any:
-    """Return a hashable value. An empty mapping counts as None."""
-    if value == {}:
-        return None
-    return value if isinstance(value, str | int | float | None) else json.dumps(value, sort_keys=True)

@@ -6,11 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from conf.load import RECORD
-from launch.reporting import plots, run_conclusion, sweep_conclusion, sweep_tables, tables
+from launch.reporting import plots, run_conclusion, sweep_results, tables
 from launch.reporting.health import Flag, flags
 from launch.reporting.history import Run, Sweep
 from launch.reporting.paper import claims, traps
@@ -72,7 +72,6 @@ def run_report(run: Run, settings: str | None = None) -> Report:
             Section("before-and-after", "Before and after training", tables=held_out),
             Section("health", "Warnings and checks", flags=flags(run)),
             Section("benchmarks", "Benchmarks", tables=[tables.benchmarks(run), tables.evaluation(run)]),
-            Section("sources", "Sources", tables=[tables.sources(run)]),
             Section("curves", "Curves", plots.curves(run)),
             Section("plasticity", "Distance from the reference", tables=[tables.plasticity(run)]),
             Section("ledger", "Time and tokens", tables=[tables.tokens(run), tables.seconds(run)]),
@@ -84,8 +83,8 @@ def run_report(run: Run, settings: str | None = None) -> Report:
 
 def sweep_report(sweep: Sweep) -> Report:
     results = read_results(sweep)
-    own = sweep_conclusion.conclude(sweep)
-    caveats = sweep_conclusion.caveats(sweep)
+    own = sweep_results.conclude(sweep)
+    caveats = sweep_results.caveats(sweep)
     return _render(
         title=sweep.name,
         remark=sweep.remark,
@@ -95,12 +94,12 @@ def sweep_report(sweep: Sweep) -> Report:
         lead=paper_tables.gains(results) if results else plots.finals(sweep),
         sections=[
             *(_of_paper(sweep, results) if results else ()),
-            Section("means", "By setting", tables=[sweep_tables.means(sweep)]),
-            Section("comparisons", "Compared", tables=[sweep_tables.comparisons(sweep)]),
-            Section("health", "Warnings", tables=[sweep_tables.concerns(sweep)]),
-            Section("runs", "Runs", tables=[sweep_tables.runs(sweep)]),
+            Section("means", "By setting", tables=[sweep_results.means(sweep)]),
+            Section("comparisons", "Compared", tables=[sweep_results.comparisons(sweep)]),
+            Section("health", "Warnings", tables=[sweep_results.concerns(sweep)]),
+            Section("runs", "Runs", tables=[sweep_results.runs(sweep)]),
             Section("curves", "Curves", plots=plots.overlaid(sweep)),
-            Section("configuration", "Settings of all runs", facts=sweep_tables.shared(sweep)),
+            Section("configuration", "Settings of all runs", facts=sweep_results.shared(sweep)),
         ],
     )
 
@@ -111,22 +110,21 @@ def _of_paper(sweep: Sweep, results: Sequence[ModelResults]) -> list[Section]:
     return [
         Section("claims", "The paper's claims", flags=claims.flags(results)),
         Section("passed", "Benchmarks before and after training (Table 1)", tables=passed, notes=notes),
-        Section("gaps", "Room and gain", tables=[paper_tables.gaps(sweep, results)]),
         Section("entropy", "Entropy (Table 2)", tables=[paper_tables.entropies(results)]),
     ]
 
 
 def _render(sections: list[Section], **values: Any) -> Report:
     values |= {"sections": [section for section in sections if section.shown]}
-    html, markdown = (_environment(kind == "html").get_template(f"page.{kind}") for kind in ("html", "md"))
-    return Report(html.render(values), markdown.render(values))
+    html, markdown = (_environment().get_template(f"page.{kind}").render(values) for kind in ("html", "md"))
+    return Report(html, markdown)
 
 
 @cache
-def _environment(html: bool) -> Environment:
+def _environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=html,
+        autoescape=select_autoescape(["html"]),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,

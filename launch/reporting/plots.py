@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from actors.coordinator.rules.selection import REWARD, SCORE
-from actors.evaluation.statistics import Mean, over_problems
+from actors.evaluation.statistics import Mean, means
 from actors.storage.documents import EventKind
 from conf.schema.reward import weighs_answers
 from launch.reporting.comparison import axis_name, finished, question
@@ -100,9 +100,7 @@ def _curve(axes: Axes, run: Run, name: str, label: str, colour: str) -> None:
 
 
 def learning_curve(run: Run, found: Effect | None) -> Plot | None:
-    """Draw accuracy and reward of the training samples, and the held-out results with their intervals: pass@1, or the
-    mean reward where that does not weigh answers.
-    """
+    """Draw accuracy and reward in training, and held-out pass@1, or the mean reward where that weighs no answers."""
     by_reward = None if weighs_answers(run.config) else learned(run)
     found = by_reward or found
     lines = {"reward/accuracy": "training: accuracy", "reward/mean": "training: reward"}
@@ -121,7 +119,8 @@ def learning_curve(run: Run, found: Effect | None) -> Plot | None:
     axes = blank(LARGER)
     for metric in known:
         _curve(axes, run, metric, lines[metric], f"C{2 * [*lines].index(metric)}")
-    _held_out(axes, _validations(run), "validation", "C4", 3)
+    validations = zip(*run.series(REWARD if run.series(REWARD)[1] else SCORE), strict=True)
+    _held_out(axes, {update: Mean(value) for update, value in validations}, "validation", "C4", 3)
     if result != end:
         axes.axvline(result, color="C1", linewidth=0.8, linestyle="--", label=f"result: update {result}")
     _held_out(axes, points, f"held-out {found.what if found else 'pass@1'}", "C1", 5)
@@ -143,19 +142,6 @@ def _held_out(axes: Axes, points: dict[int, Mean], name: str, colour: str, size:
     if points:
         values = [level.value for level in points.values()]
         axes.plot([*points], values, "o", color=colour, markersize=size, clip_on=False, label=name, zorder=3)
-
-
-def _validations(run: Run) -> dict[int, Mean]:
-    """Return validations by update. With one sample per problem, a pass@1 determines its interval."""
-    found = {}
-    for row in run.rows:
-        if (reward := row.metrics.get(REWARD)) is not None:
-            found[row.update] = Mean(reward)
-        elif (passed := row.metrics.get(SCORE)) is not None:
-            count = int(row.metrics["validation/problems"])
-            solved = round(passed * count)
-            found[row.update] = over_problems([1.0] * solved + [0.0] * (count - solved))
-    return found
 
 
 def curves(run: Run) -> list[Plot]:
@@ -206,13 +192,11 @@ def finals(sweep: Sweep) -> Plot | None:
         axes.plot(x + spread, seeds, "o", color=colour)
     for rest, colour in colours.items():
         axes.plot([], [], "o", color=colour, label=_words(rest) or "trained")
-    bases: dict[str, list[float]] = {}
-    for run in sweep.finished:
-        if run.eval.base:
-            bases.setdefault(Path(str(run.config.get(MODEL, ""))).name, []).append(run.eval.base.pass_at_1)
-    for (model, levels), style in zip(bases.items(), cycle(DASHES), strict=False):
+    known = ((str(run.config.get(MODEL, "")), run.eval.base) for run in sweep.finished)
+    bases = means((Path(model).name, base.pass_at_1) for model, base in known if base)
+    for (model, share), style in zip(bases.items(), cycle(DASHES), strict=False):
         name = f"base, {model}" if len(bases) > 1 else "base"
-        axes.axhline(fmean(levels), color=mpl.rcParams["text.color"], linewidth=0.9, linestyle=style, label=name)
+        axes.axhline(share, color=mpl.rcParams["text.color"], linewidth=0.9, linestyle=style, label=name)
     axes.set_xticks(range(len(values)), [compact(value) for value in values])
     axes.set_xlim(-0.6, len(values) - 0.4)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -222,9 +206,7 @@ def finals(sweep: Sweep) -> Plot | None:
 
 
 def overlaid(sweep: Sweep) -> list[Plot]:
-    """Draw the curves of all runs of a model in one plot for each metric, coloured by the axis in question. The plots
-    of a metric have the same axis of values.
-    """
+    """Draw the curves of a model's runs in a plot for each metric. The plots of a metric share the axis of values."""
     axis, drawn = question(sweep), list[Plot]()
     values: tuple[Any, ...] = sweep.axes[axis] if axis else (None,)
     apart: tuple[Any, ...] = () if axis == MODEL else sweep.axes.get(MODEL, ())
@@ -237,9 +219,8 @@ def overlaid(sweep: Sweep) -> list[Plot]:
                 continue
             axes = plots[model] = blank()
             for run, updates, line in curves:
-                smoothed = smooth(line, max(int(len(updates) * WINDOW), 1))
+                smoothed, marker = smooth(line, int(len(line) * WINDOW)), "o" if len(line) < FEW else ""
                 colour = f"C{values.index(run.settings.get(axis)) if axis else 0}"
-                marker = "o" if len(line) < FEW else ""
                 axes.plot(updates, smoothed, color=colour, linewidth=1.1, alpha=0.85, marker=marker, markersize=3)
             for number, value in enumerate(values if axis else ()):
                 axes.plot([], [], color=f"C{number}", label=_words(((str(axis), value),)))

@@ -74,26 +74,33 @@ def mean_of(evaluation: PolicyScores) -> Mean:
     return Mean(evaluation.pass_at_1, (low, high) if evaluation.problems >= FEWEST else None)
 
 
-def effect(run: Run) -> Effect | None:
-    """Return how held-out pass@1 has changed; None unless both evaluations were made."""
-    return _between(run, "base", "final")
-
-
-def beginning(run: Run) -> Effect | None:
-    """Return the part of the effect that a start adapter or a warm start has made; None without one."""
-    return _between(run, "base", "warm")
+def effect(run: Run, first: str = "base", last: str = "final", benchmark: str = "", family: int = 1) -> Effect | None:
+    """Return how pass@1 has changed from one policy to another, on the held-out problems or a benchmark; None unless
+    both evaluations were made. From `base` to `warm` it is what a start adapter or a warm start has made.
+    """
+    of = run.eval.benchmarks[benchmark] if benchmark else run.eval
+    start, end = getattr(of, first), getattr(of, last)
+    if not start or not end:
+        return None
+    before, after = run.solved(first, benchmark), run.solved(last, benchmark)
+    if (difference := paired_difference(before, after, family)) is None:
+        levels = mean_of(start), mean_of(end)
+        return Effect(*levels, min(start.problems, end.problems), Difference(levels[1].value - levels[0].value))
+    common = before.keys() & after.keys()
+    levels = over_problems(before[name] for name in common), over_problems(after[name] for name in common)
+    return Effect(*levels, len(common), difference)
 
 
 def reinforcement(run: Run) -> Effect | None:
     """Return the part of the effect since version 0; None if that is not the base model and was not evaluated."""
-    return _between(run, "warm", "final") if run.eval.warm or run.start else effect(run)
+    return effect(run, "warm") if run.eval.warm or run.start else effect(run)
 
 
 def changes(run: Run) -> dict[str, Effect]:
     """Return how pass@1 on each of `eval.benchmarks` with both evaluations has changed. The intervals hold together."""
     of = [name for name, each in run.eval.benchmarks.items() if each.base and each.final]
-    found = {name: _between(run, "base", "final", name, len(of)) for name in of}
-    return {name: effect for name, effect in found.items() if effect}
+    found = {name: effect(run, benchmark=name, family=len(of)) for name in of}
+    return {name: each for name, each in found.items() if each}
 
 
 def reward_effect(before: Sequence[SampleRow], after: Sequence[SampleRow]) -> Effect | None:
@@ -119,24 +126,8 @@ def finding(run: Run) -> str:
     return found.finding if found else "none"
 
 
-def _between(run: Run, first: str, last: str, benchmark: str = "", family: int = 1) -> Effect | None:
-    """Return the effect from one policy to another on the held-out problems or a benchmark; None without both."""
-    of = run.eval.benchmarks[benchmark] if benchmark else run.eval
-    start, end = getattr(of, first), getattr(of, last)
-    if not start or not end:
-        return None
-    before, after = run.solved(first, benchmark), run.solved(last, benchmark)
-    if (difference := paired_difference(before, after, family)) is None:
-        levels = mean_of(start), mean_of(end)
-        return Effect(*levels, min(start.problems, end.problems), Difference(levels[1].value - levels[0].value))
-    common = before.keys() & after.keys()
-    levels = over_problems(before[name] for name in common), over_problems(after[name] for name in common)
-    return Effect(*levels, len(common), difference)
-
-
 def conclude(run: Run, found: Effect | None) -> str:
-    """Return the conclusion in a sentence, and further ones if the result is not the last version, if the run is far
-    behind its plan, and on each of `eval.benchmarks` that rose or fell.
+    """Return the conclusion in a sentence, and what qualifies it in further ones.
 
     found: `effect` of the run. Where the reward does not weigh answers, its change is the conclusion.
     """
@@ -171,22 +162,12 @@ def _unknown(run: Run, whole: Effect) -> str:
             f"No conclusion: held-out pass@1 went from {whole.levels}, by {whole.size()}, but how much of this is the"
             f" {run.start}'s is not known, since version 0 was not evaluated."
         )
-    why = "No conclusion: the held-out rewards are not known, or lack what only training has"
-    if not (rewards := run.series("reward/mean")[1]):
-        return f"{why}."
-    went = " to ".join(map(precise, quarters(rewards)))
-    return f"{why}. In training, the mean reward went from {went}, from the first to the last quarter of the updates."
-
-
-def quarters(values: Sequence[float]) -> tuple[float, float]:
-    """Return the means of the first and of the last quarter of some values."""
-    size = max(len(values) // 4, 1)
-    return fmean(values[:size]), fmean(values[-size:])
+    return "No conclusion: the held-out rewards are not known, or lack what only training has; see the learning curve."
 
 
 def _parts(run: Run, whole: Effect) -> str:
     """Say what came before, and all together, so that nobody takes it for reinforcement."""
-    if not (before := beginning(run)):
+    if not (before := effect(run, last="warm")):
         return ""
     said = {f"The {run.start}, not reinforcement, came before": before, "All together": whole}
     return "".join(

@@ -1,4 +1,4 @@
-"""The tables of a run's report, and the samples in it."""
+"""The tables of a run's report, the samples in it, and the results of launch/evaluate.py for its own table too."""
 
 import itertools
 import re
@@ -8,21 +8,12 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from actors.evaluation.statistics import Mean
+from actors.formats import duration
 from actors.messages import Status
-from actors.storage.documents import Plasticity, PolicyScores, SampleRow
-from conf.catalogue import find_benchmark
+from actors.storage.documents import EvaluationDocument, Plasticity, PolicyScores, SampleRow
 from conf.schema.reward import formula, weighs_answers
-from launch.reporting.benchmarks import notes, table_rows
 from launch.reporting.history import Run
-from launch.reporting.run_conclusion import (
-    Effect,
-    beginning,
-    changes,
-    mean_of,
-    quarters,
-    reinforcement,
-    reward_effect,
-)
+from launch.reporting.run_conclusion import Effect, changes, effect, mean_of, reinforcement, reward_effect
 from launch.reporting.wording import WORDS, compact, count, decimal, level, many, percent, points, precise, span, time
 
 SHOWN_PAIRS = 6
@@ -39,6 +30,8 @@ OUTCOMES = {
     "right": "right both times",
 }
 """Name of an outcome on the command line → the outcome."""
+
+POLICIES = ("base", "adapter")
 
 Cells = tuple[str, ...]
 
@@ -73,9 +66,7 @@ class BeforeAfter:
 
 
 def held_out(run: Run, found: Effect) -> Table:
-    """Return the table that compares the run's evaluations: of the base model, of another start, of the result, and of
-    the last policy where that is another.
-    """
+    """Return the table that compares base model and result, and another start or last policy if there is one."""
     base, final, last, warm = run.eval.base, run.eval.final, run.eval.last, run.eval.warm
     samples, result = run.samples, run.summary.result
     assert base
@@ -89,7 +80,8 @@ def held_out(run: Run, found: Effect) -> Table:
     if samples["base"] and samples["final"]:
         shares = {name: [fmean(map(of, samples[p])) for p in ("base", "final")] for name, of in COUNTED.items()}
         change |= {name: points(after - before) for name, (before, after) in shares.items()}
-    if of := _reward(run):
+    own = any(part["weight"] for part in run.config.get("reward.custom") or [])
+    if (own or not weighs_answers(run.config)) and (of := reward_effect(samples["base"], samples["final"])):
         start["reward"], end["reward"] = precise(of.before.value), precise(of.after.value)
         change |= {"reward": of.size(), f"{INTERVAL} of the reward": of.interval}
     config = run.config
@@ -105,7 +97,7 @@ def held_out(run: Run, found: Effect) -> Table:
     if last and result:
         columns[f"last: update {run.summary.updates}"] = _scored(last, mean_of(last), samples["last"])
         note += f" The last policy on {many(last.problems, 'problem')}; it is not the result."
-    if warm and (before := beginning(run)) and (since := reinforcement(run)):
+    if warm and (before := effect(run, last="warm")) and (since := reinforcement(run)):
         rest = {"pass@1": points(since.difference.value), INTERVAL: span(since.difference.interval)}
         columns = {"base": start, run.start: _scored(warm, mean_of(warm), samples["warm"])} | columns
         columns[f"since the {run.start}"] = rest
@@ -133,14 +125,6 @@ COUNTED: dict[str, Callable[[SampleRow], bool]] = {
 """Kinds of samples that are counted."""
 
 
-def _reward(run: Run) -> Effect | None:
-    """Return the change of the reward, where it has other parts than the answer's and the format's, and is known."""
-    own = any(part["weight"] for part in run.config.get("reward.custom") or [])
-    if not own and weighs_answers(run.config):
-        return None
-    return reward_effect(run.samples["base"], run.samples["final"])
-
-
 def benchmarks(run: Run) -> Table:
     """Return the table of `eval.benchmarks`, which the run measures itself."""
     rows: list[Cells] = []
@@ -155,25 +139,66 @@ def benchmarks(run: Run) -> Table:
 
 def evaluation(run: Run) -> Table:
     """Return the table of launch/evaluate.py."""
-    if not (found := run.evaluation) or not (rows := table_rows(found)):
+    if not (found := run.evaluation) or not (rows := evaluation_rows(found)):
         return Table("", (), ())
-    return Table("Benchmarks", rows[0], rows[1:], "; ".join(notes(found)))
+    return Table("Benchmarks", rows[0], rows[1:], "; ".join(evaluation_notes(found)))
 
 
-def sources(run: Run) -> Table:
-    """Return the table with a row per source of a mixture; empty without one."""
-    forms: dict[str, Callable[[float], str]]
-    forms = {"pass_rate": percent, "mean_length": decimal, "zero_variance": percent, "unparsable": decimal}
-    rows = []
-    for each in run.config.get("data.mixture") or []:
-        name = each["name"] or find_benchmark(each["source"]).name
-        cells = [name, f"{each['weight']:g}", count(sum(run.series(f"source/{name}/groups")[1]))]
-        for key, form in forms.items():
-            first, last = quarters(run.series(f"source/{name}/{key}")[1] or [0.0])
-            cells.append(f"{form(first)} → {form(last)}")
-        rows.append(tuple(cells))
-    head = ("source", "weight", "groups", "pass rate", "length, tokens", "no variance", "unparsable per update")
-    return Table("Sources", head, rows, "In training: from the first to the last quarter of a source's updates.")
+def evaluation_rows(document: EvaluationDocument) -> list[tuple[str, ...]]:
+    """Return the table of results, headings first: a row per benchmark and score, a column per policy."""
+    policies = [policy for policy in POLICIES if any(getattr(each, policy) for each in document.benchmarks)]
+    found: list[tuple[str, ...]] = [("benchmark", "score", *policies)] if policies else []
+    for benchmark in document.benchmarks:
+        title = f"{benchmark.name}, {benchmark.problems} problems"
+        columns = [_figures(own) if (own := getattr(benchmark, policy)) else {} for policy in policies]
+        for name in columns[0]:
+            found.append((title, name, *(column.get(name, "") for column in columns)))
+            title = ""
+    return found
+
+
+def _figures(scores: PolicyScores) -> dict[str, str]:
+    measured = {f"pass@{k}": value for k, value in scores.pass_at.items()}
+    measured |= {} if scores.maj_at_n is None else {"maj@n": scores.maj_at_n}
+    intervals = {"pass@1": scores.ci95, **scores.intervals}
+
+    def ends(interval: list[float] | None) -> str:
+        return " ({:.3f}–{:.3f})".format(*interval) if interval else ""
+
+    return {
+        "n": str(scores.n),
+        **{name: f"{value:.3f}{ends(intervals.get(name))}" for name, value in measured.items()},
+        "length": f"{scores.mean_length:.0f}",
+        "truncated": f"{scores.truncated:.0%}",
+        "format": f"{scores.format or 0:.0%}",
+        "unverified": f"{scores.unverified:.1%}",
+        "tokens": f"{scores.tokens:,}",
+        "time": duration(scores.seconds),
+    }
+
+
+def evaluation_notes(document: EvaluationDocument) -> list[str]:
+    """Return the sentences below the table: the protocol, and the adapter compared with the base model."""
+    protocol = document.protocol
+    said = [
+        f"{protocol.model} in {protocol.dtype}: temperature {protocol.temperature:g}, top_p "
+        f"{protocol.top_p:g}, at most {protocol.max_response_tokens} tokens per response, seed {protocol.seed}; "
+        "95 % intervals over problems; time is the sum of the seconds between consecutive samples"
+    ]
+    if protocol.adapter and (adapter := protocol.adapter_config):
+        said.append(f"adapter: {protocol.adapter}, of rank {adapter.rank}, made for {adapter.base}")
+    for benchmark in document.benchmarks:
+        name, base = benchmark.name, benchmark.base
+        if paired := benchmark.paired:
+            sure = f"{benchmark.problems} problems, too few to tell it from chance"
+            if paired.ci95:
+                sure = "95 % interval {:+.3f} to {:+.3f}, p = {:.2g}".format(*paired.ci95, paired.p)
+            said.append(f"{name}: adapter minus base {paired.difference:+.3f} in pass@1 ({sure})")
+        if base and base.n < benchmark.n:
+            said.append(f"{name}: {base.n} of {benchmark.n} samples per problem so far")
+        if filtered := ", ".join(f"{count} {reason}" for reason, count in benchmark.filtered_counts.items()):
+            said.append(f"{name}: problems filtered from its source: {filtered}")
+    return said if document.benchmarks else [*said, "No round of samples is complete yet"]
 
 
 def plasticity(run: Run) -> Table:

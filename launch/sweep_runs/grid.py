@@ -1,20 +1,26 @@
-"""Reads the runs of a sweep from its command line."""
+"""Reads the runs of a sweep from its command line, and refuses what cannot be compared or had."""
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from itertools import product
-from math import prod
 from pathlib import Path
 from typing import Any, get_origin
 
+from actors.evaluation.folder import EvaluationFolder
+from actors.storage.documents import SweepDocument
+from actors.storage.files import read_document
 from conf.arguments import pairs
 from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
-from conf.load import bare, beyond, command_line, compares_models, read_value, recipe_names, written
-from conf.schema import Call, CommandLine, SweepCommandLine, SweepConfig
+from conf.load import bare, beyond, command_line, compares_models, flatten, read_value, recipe_names, written
+from conf.schema import CommandLine, DataConfig, SweepCommandLine, SweepConfig, affecting, among
 from conf.schema.run import PLAIN_NAME
 from conf.settings import settings, show
 from launch.sweep_runs.jobs import MODEL, SEED, Evaluation, Grid, SweepRun, named
+from rewards.problems import sources
+from rewards.problems.loading import EVAL_SEED, TRAIN_SEED
+from rewards.problems.sources import GENERATED
 
 AXES = {"ranks": "lora.rank", "seeds": SEED}
 """Short names of the usual axes."""
@@ -27,11 +33,6 @@ REMEDIES = {item.path: item.not_for_sweeps for item in settings(CommandLine) if 
 
 BUDGET = {"budget.hours", "budget.minutes"}
 
-MOST_RUNS = 1000
-"""Largest number of runs in a sweep."""
-
-CALL = {item.path for item in settings(Call)}
-
 LISTS = {item.path for item in settings(SweepCommandLine) if get_origin(item.kind) is list}
 
 FOLLOWED = {item.path: item.follows for item in settings(CommandLine)}
@@ -40,8 +41,7 @@ FOLLOWED = {item.path: item.follows for item in settings(CommandLine)}
 def read_grid(arguments: Sequence[str]) -> Grid:
     """Return the sweep that a command line describes. Raises BadInput for anything else, or if a run is not possible.
 
-    A list is an axis, except for settings that are lists themselves, which take a list of lists. `models` are recipes
-    or paths.
+    A list is an axis; settings that are lists themselves take a list of lists. `models` are recipes or paths.
     """
     texts = _settings(arguments)
     conf = texts.pop("conf", "")
@@ -49,15 +49,17 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     asked = command_line([f"conf={conf}", *(f"{key}={texts.pop(key)}" for key in own)], SweepCommandLine)
     if asked.sweep.seconds is not None and (both := BUDGET & texts.keys()):
         raise BadInput(f"{both.pop()} and a budget of the whole sweep are given: keep one")
-    _check_samples(asked.sweep)
+    find_benchmarks(asked.sweep.benchmarks)  # refuses any that are not known or share a name
+    n, pass_at = asked.sweep.n, asked.sweep.pass_at
+    if asked.sweep.benchmarks and n < (most := max(pass_at, default=1)):
+        fewer = show(sorted({*(k for k in pass_at if k < n), n}))
+        raise BadInput(f"n={n}: sweep.pass_at has {most}; give n={most}, or sweep.pass_at={fewer}")
     axes = _take_axes(texts, asked.sweep)
     name = asked.sweep.name or f"{bare(conf)}-sweep"
     if not PLAIN_NAME.allows(name):
         raise BadInput(f"sweep.name={name} is not possible: {PLAIN_NAME.remedy}")
     folder = Path(asked.run.folder) / name
     kept = [*(f"{key}={text}" for key, text in texts.items()), f"run.folder={folder}"]
-    if (number := prod(map(len, axes.values()))) > MOST_RUNS:
-        raise BadInput(f"{number:,} runs: a sweep has at most {MOST_RUNS:,}; list fewer values, or make several sweeps")
     order = sorted(axes, key=lambda key: (key != SEED, key not in MODEL))
     shown = sorted(order, key=lambda key: key == SEED)
     runs: list[SweepRun] = []
@@ -71,8 +73,6 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         given = [f"conf={model}", *more, *varied, *kept, f"run.name={word}"]
         of_run = command_line(given, CommandLine)
         runs.append(SweepRun(word, overrides, tuple(given), of_run.config))
-    if len({run.config.device for run in runs}) > 1:
-        raise BadInput("device: all runs of a sweep are on one machine; give one value")
     word, times = Counter(run.name for run in runs).most_common(1)[0]
     if times > 1:
         raise BadInput(f"{times} runs would be named {word}: list each value once, and paths whose last parts differ")
@@ -81,17 +81,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     for run in runs if asked.sweep.benchmarks else ():
         base = "-".join(["base", *(named(key, value) for key, value in run.of_model.items())])
         run.evaluation = Evaluation(grid, run.name, run, bases.setdefault(base, Evaluation(grid, base, run)))
-    if taken := bases.keys() & {run.name for run in runs}:
-        raise BadInput(f"a run and the evaluation of a base model would both be named {taken.pop()}: rename the model")
     return grid
-
-
-def _check_samples(sweep: SweepConfig) -> None:
-    """Raise BadInput for benchmarks that are not known or share a name, and for too few samples."""
-    find_benchmarks(sweep.benchmarks)
-    if sweep.benchmarks and sweep.n < (most := max(sweep.pass_at, default=1)):
-        fewer = show(sorted({*(k for k in sweep.pass_at if k < sweep.n), sweep.n}))
-        raise BadInput(f"n={sweep.n}: sweep.pass_at has {most}; give n={most}, or sweep.pass_at={fewer}")
 
 
 def _of_sweep(conf: str, model: str, given: set[str]) -> list[str]:
@@ -124,14 +114,10 @@ def _take_axes(texts: dict[str, str], sweep: SweepConfig) -> dict[str, list[Any]
             values = [values]
         if not isinstance(values, list) or (key in LISTS and not isinstance(next(iter(values), None), list)):
             continue
-        if key in CALL:
-            raise BadInput(f"{key}={text}: it is of the command and not of a run; give one value")
         if not values:
             raise BadInput(f"{key}=[]: an axis without values; list some, or leave it out")
         del texts[key]
         if key == "models":
-            if odd := [value for value in values if not isinstance(value, str)]:
-                raise BadInput(f"{key}={text}: {show(odd[0])} is no text; name recipes or paths of models")
             recipes = [name in recipe_names() for name in values]
             if any(recipes) != all(recipes):
                 raise BadInput(f"{key}={text}: recipes and paths are mixed; name either recipes or paths of models")
@@ -140,3 +126,53 @@ def _take_axes(texts: dict[str, str], sweep: SweepConfig) -> dict[str, list[Any]
     if not axes:
         raise BadInput("nothing to sweep: give a list, such as ranks=[8,64], seeds=[0,1,2] or lora.alpha=[16,32]")
     return axes
+
+
+def check_comparable(grid: Grid) -> None:
+    """Raise BadInput if runs would be chosen on different problems, or differ from their base model's evaluation."""
+    first, *others = (flatten(asdict(run.config)) for run in grid.runs)
+    varied = [key for key in first if any(other.get(key) != first[key] for other in others)]
+    validated = {bool(run.config.validation.every) for run in grid.runs}
+    if len(validated) > 1:
+        raise BadInput("validation.every: only some runs would have their result chosen; give 0 for all, or for none")
+    data = [run.config.data for run in grid.runs]
+    held = [one.eval_source or one.source for each in data for one in each.by_source.values()]
+    sized = any(source.startswith(GENERATED) for source in held)
+    selection = affecting("held_out", *["split"] * any(not each.eval_source for each in data))
+    free = () if sized else ("data.size",)
+    for key in (key for key in varied if True in validated and among(key, selection) and key not in free):
+        raise BadInput(f"{key}: validation would choose on different problems in the runs; give one value for all")
+    fixed = affecting("evaluation", "prompt", "response", "verdict")
+    for key in (key for key in grid.axes if grid.settings.benchmarks and among(key, fixed)):
+        raise BadInput(f"{key}: a base model is evaluated once for all of its runs; give one value, or benchmarks=[]")
+
+
+def check_known(grid: Grid) -> None:
+    """Raise BadInput if the sweep's folder has more runs, or evaluations of other benchmarks, n or seed."""
+    if (sweep := read_document(grid.folder / "sweep.json", SweepDocument)) is None:
+        return
+    name, asked, other = f"sweep {grid.name!r}", [run.overrides for run in grid.runs], "or give sweep.name=OTHER"
+    if left_out := [entry.name for entry in sweep.runs if entry.overrides not in asked]:
+        raise BadInput(f"{name} has a run {left_out[0]} that this command leaves out: list its values too, {other}")
+    then, now = (f"benchmarks={show(each.benchmarks)} n={each.n}" for each in (sweep, grid.settings))
+    if sweep.benchmarks and then != now:
+        raise BadInput(f"{name} was begun with {then}, not {now}: give the same, {other}")
+    for folder in (grid.folder / base.name / "evaluation" for base in sweep.bases):
+        if (known := EvaluationFolder(folder).document()) and (seed := known.protocol.seed) != grid.seed:
+            raise BadInput(f"{folder} has the seed {seed}, not {grid.seed}: list that seed first, {other}")
+
+
+def check_sources(grid: Grid) -> None:
+    """Raise BadInput for a source of problems that unfinished runs cannot read. A generator makes only one."""
+    read: list[tuple[str, DataConfig]] = []
+    for data in (run.config.data for run in grid.runs if not run.record.finished()):
+        held = replace(data, source=data.eval_source, mixture=[])
+        for key, each, seed in (
+            *((data.key, one, TRAIN_SEED) for one in data.by_source.values()),
+            ("data.eval_source", held, EVAL_SEED),
+        ):
+            size = 1 if each.source.startswith(GENERATED) else each.size
+            one = replace(each, eval_source="", size=size)
+            if one.source and (key, one) not in read:
+                read.append((key, one))
+                sources.read(key, one.source, one, seed)

@@ -34,12 +34,10 @@ UNLIMITED = (f"budget.hours={YEAR_H}", "budget.minutes=null")
 class SweepRun:
     """One run of a sweep.
 
+    program: the file in launch/ that carries it out. arguments: those of the program.
     overrides: its value on each axis.
-    arguments: those of its `launch/run.py`.
     config: the settings that the arguments stand for; its budget is the run's part of the sweep's.
-    status, reason: as in sweep.json.
-    program: the file in launch/ that carries it out.
-    evaluation: that of its result.
+    status, reason: as in sweep.json. evaluation: that of its result.
     """
 
     program: ClassVar = "run"
@@ -128,13 +126,10 @@ class Evaluation:
             return False
         if self.base and result and document.protocol.adapter_digest != digest(result / "adapter" / WEIGHTS_FILE):
             return False
-        n, limit = self.grid.settings.n, self.grid.limit
-        whole = [(limit, n, n), *([] if self.base else [(limit, n, None)])]
-        measured = {
-            each.name: (each.limit, each.base.n, each.adapter.n if each.adapter else None)
-            for each in document.benchmarks
-        }
-        return all(measured.get(each.name) in whole for each in find_benchmarks(self.grid.settings.benchmarks))
+        asked, whole = self.grid.settings, (self.grid.limit, self.grid.settings.n)
+        of = {each.name: (each.limit, each.adapter if self.base else each.base) for each in document.benchmarks}
+        measured = {name: (limit, scores.n) for name, (limit, scores) in of.items() if scores}
+        return all(measured.get(each.name) == whole for each in find_benchmarks(asked.benchmarks))
 
     @property
     def outcome(self) -> tuple[str, str | None] | None:
@@ -155,11 +150,9 @@ Job = SweepRun | Evaluation
 
 @dataclass(frozen=True)
 class Grid:
-    """A sweep as it was requested.
+    """A sweep as it was requested. runs: seeds change slowest, so that a sweep cut short has compared something.
 
-    runs: seeds change slowest, so that a sweep cut short has compared something.
-    folder: the parent of the runs' folders.
-    plan: whether only the plan is requested. simulate: with it, numbers of GPUs.
+    folder: the parent of the runs' folders. plan: whether only that is requested. simulate: with it, numbers of GPUs.
     limit: most problems per benchmark.
     """
 
@@ -189,9 +182,7 @@ class Grid:
         return [each for run in self.runs for each in run.evaluations]
 
     def phases(self, workers: int) -> list[list[list[Job]]]:
-        """Return the jobs of each worker, first those on base models, for which all runs wait, then runs, each with the
-        evaluation of its result.
-        """
+        """Return the jobs of each worker: first the base models, for which all runs wait, then runs and results."""
         turns, bases = range(workers), self.bases
         pairs: list[list[Job]] = [[run, *run.evaluations] for run in self.runs]
         return [[[*bases[turn::workers]] for turn in turns], [[*chain(*pairs[turn::workers])] for turn in turns]]

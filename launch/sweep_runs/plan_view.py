@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rich.console import Group, RenderableType
@@ -12,8 +12,6 @@ from rich.text import Text
 from actors.formats import counted, duration, money
 from actors.models.adapters import check_adapter
 from conf.catalogue import find_benchmarks
-from conf.load import flatten
-from conf.schema import affecting
 from conf.settings import changed
 from launch.hardware.machine import Machine, with_gpus
 from launch.plan.measurements import plan_measured
@@ -29,8 +27,8 @@ FAULT = "bold red"
 
 
 def divide(machine: Machine, grid: Grid) -> list[Machine]:
-    """Return the part of a machine that each worker of a sweep has: a GPU of its own and an equal part of the rest. On
-    a CPU, on a Ray cluster and for runs of several GPUs, one has all.
+    """Return the part of a machine that each worker has: a GPU, and an equal part of the rest. On a CPU, on a Ray
+    cluster and for runs of several GPUs, one worker has all.
     """
     several = any(max(run.config.learner.world_size or 1, run.config.rollout.actors or 1) > 1 for run in grid.runs)
     count = 1 if several or os.environ.get("RAY_ADDRESS") else min(*map(len, (machine.cards, machine.cores, grid.runs)))
@@ -43,9 +41,7 @@ def divide(machine: Machine, grid: Grid) -> list[Machine]:
 
 
 def plan_runs(grid: Grid, machines: Sequence[Machine]) -> dict[str, Plan]:
-    """Plan every run on its worker's part of the machine, with its part of the sweep's budget. Of n workers, each has
-    every n-th run.
-    """
+    """Plan every run on its worker's part of the machine and of the sweep's budget. Each of n has every n-th run."""
     plans, total, count = {}, grid.settings.seconds, len(machines)
     for number, run in enumerate(grid.runs):
         if count > 1 and run.config.run.nvidia_mps == "auto":  # each service would see all GPUs
@@ -111,10 +107,9 @@ class SweepPlan:
         return Group(*self._summary(), Text(), self._rows(), *(self._scaling() if machine.gpus else ()), note)
 
     def _summary(self) -> list[Text]:
-        misfits, hopeless = [plan for plan in self.plans.values() if not plan.fits], idle(self.forecasts)
+        misfits = [plan for plan in self.plans.values() if not plan.fits]
         faults = f"{len(misfits)} of {len(self.plans)} do not fit. " if misfits else ""
-        faults += f"{len(hopeless)} of {len(self.plans)} have too small a budget for one update. " if hopeless else ""
-        counts = [found.updates for found in self.forecasts.values() if found and 0 < found.updates < FEWEST_UPDATES]
+        counts = [found.updates for found in self.forecasts.values() if found and found.updates < FEWEST_UPDATES]
         if counts:
             most = counted(max(counts), "update")
             faults += f"{len(counts)} of {len(self.plans)} hold {most} at most: nothing will be learned. "
@@ -145,18 +140,13 @@ class SweepPlan:
         for base in self.grid.bases:
             table.add_row(base.name, *[""] * 5, duration(self.seconds[base]), *self.cost(self.seconds[base]))
         for run in self.grid.runs:
-            plan, figures = self.plans[run.name], ["", "", ""]
-            if expected := self.forecasts[run.name]:
-                figures = [
-                    duration(expected.update_s),
-                    f"{expected.updates:,}",
-                    duration(expected.evaluations_s),
-                ]
-            own = run.evaluations
+            plan, own, figures = self.plans[run.name], run.evaluations, ["", "", ""]
+            if of := self.forecasts[run.name]:
+                figures = [duration(of.update_s), f"{of.updates:,}", duration(of.evaluations_s)]
             more = [*(duration(self.seconds[each]) for each in own), *self.cost(self.total([run, *own]))]
-            style = "" if plan.fits and (not expected or expected.updates >= FEWEST_UPDATES) else FAULT
-            fits = "fits" if plan.fits else "does not fit"
-            table.add_row(run.name, fits, duration(plan.config.budget.seconds), *figures, *more, style=style)
+            cells = "fits" if plan.fits else "does not fit", duration(plan.config.budget.seconds), *figures, *more
+            good = plan.fits and (not of or of.updates >= FEWEST_UPDATES)
+            table.add_row(run.name, *cells, style="" if good else FAULT)
         return table
 
     def _scaling(self) -> list[RenderableType]:
@@ -172,19 +162,14 @@ class SweepPlan:
 def estimate_all(plans: Mapping[str, Plan]) -> dict[str, Estimate | None]:
     """Return the estimate of each plan with its problems counted, by name, or None. Equal plans are estimated once."""
     known: dict[str, Estimate | None] = {}
-    found, same = {}, ("run.name", *affecting("repetition"))
+    found = {}
     for name, plan in plans.items():
-        settings = {key: value for key, value in flatten(asdict(plan.config)).items() if key not in same}
-        like = repr((sorted(settings.items()), plan.machine.described, len(plan.machine.cores)))
+        alike = changed(plan.config, {"run.name": "any", SEED: 0})
+        like = repr((alike, plan.machine.described, len(plan.machine.cores)))
         if like not in known:
             known[like] = with_problems(plan).estimate
         found[name] = known[like]
     return found
-
-
-def idle(forecasts: Mapping[str, Estimate | None]) -> list[str]:
-    """Return the runs whose budget is too small for an update."""
-    return [name for name, expected in forecasts.items() if expected and not expected.updates]
 
 
 def plain_table(*columns: str) -> Table:

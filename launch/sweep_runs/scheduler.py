@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGINT, SIGTERM
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -66,8 +65,8 @@ class Scheduler:
             display.cancel()
         handle_signals(end_by_signal)
         self.console.print(self._table())
-        for line in (f"Report         {attempt(self.grid.folder)}", conclusion(self.grid.folder)):
-            self.console.print(line)
+        self.console.print(f"Report         {attempt(self.grid.folder)}")
+        self.console.print(conclusion(self.grid.folder))
         if self.received:
             return 128 + self.received[0]
         return 0 if all(job.finished or job.status == "skipped" for job in jobs) else 1
@@ -101,10 +100,9 @@ class Scheduler:
                 await self._carry_out(turn, job, arguments)
 
     async def _carry_out(self, turn: int, job: Job, arguments: Sequence[str]) -> None:
-        """Carry out a job, whose output is appended to its log.
+        """Carry out a job, whose output is appended to its log. It gets a SIGTERM if this process ends.
 
-        It has a session of its own, so that Ctrl-C reaches it through `_pass_on` alone. It gets a SIGTERM if this
-        process ends.
+        It has a session of its own, so that Ctrl-C reaches it through `_pass_on` alone.
         """
         machine, parent = self.machines[turn], os.getpid()
         log = self.grid.folder / f"{job.name}{'' if isinstance(job, SweepRun) else '-evaluation'}.log"
@@ -132,8 +130,8 @@ class Scheduler:
         self._put(job, *ending(job, code, log))
 
     def _arguments(self, turn: int, job: Job) -> list[str]:
-        """Return the arguments of a job; none for a run that has no time left. A run's part of the sweep's budget is an
-        equal part of what the worker's runs that have ended have left. One that failed with nothing saved begins anew.
+        """Return the arguments of a job; none for a run without time. A run's part of the sweep's budget is an equal
+        part of what the worker's runs that have ended have left. One that failed with nothing saved begins again.
         """
         if not isinstance(job, SweepRun):
             return [*job.arguments]
@@ -167,37 +165,33 @@ class Scheduler:
 
     def _table(self) -> Table:
         """Return the progress of every run and its held-out accuracy; means over seeds are in the report."""
-        table = plain_table(
-            "run", "status", "spent", "updates", "held-out pass@1", *(["benchmarks"] * bool(self.grid.bases))
-        )
-        for model in self.grid.bases:
-            table.add_row(model.name, *[""] * 4, Text(model.status, STYLE.get(model.status, "")))
-        for run in self.grid.runs:
-            summary = run.record.summary()
-            base, final = (summary.eval.base, summary.eval.final) if summary else (None, None)
-            change = ""
-            if base and final:
+        more = ["benchmarks"] * bool(self.grid.bases)
+        table = plain_table("run", "status", "spent", "updates", "held-out pass@1", *more)
+        jobs: list[Job] = [*self.grid.bases, *self.grid.runs]
+        for job in jobs:
+            status, change = Text(job.status, STYLE.get(job.status, "")), ""
+            if not isinstance(job, SweepRun):
+                table.add_row(job.name, *[""] * 4, status)
+                continue
+            if (summary := job.record.summary()) and (base := summary.eval.base) and (final := summary.eval.final):
                 change = "{:.3f} → {:.3f} ({:.3f}–{:.3f})".format(base.pass_at_1, final.pass_at_1, *final.ci95)
-            statuses = [run.status, *(each.status for each in run.evaluations)]
-            status, *more = (Text(each, STYLE.get(each, "")) for each in statuses)
-            spent = run.record.spent / run.config.budget.seconds
-            table.add_row(run.name, status, f"{spent:.0%}", f"{run.record.updates}", change, *more)
+            spent, own = job.record.spent / job.config.budget.seconds, [each.status for each in job.evaluations]
+            table.add_row(job.name, status, f"{spent:.0%}", f"{job.record.updates}", change, *own)
         return table
 
     def _write(self) -> None:
         """Write sweep.json, which is whole after any crash."""
         grid, sweep = self.grid, self.grid.settings
-        asked: dict[str, Any] = {
-            name: getattr(sweep, name) for name in ("benchmarks", "n", "pass_at") if sweep.benchmarks
-        }
         document = SweepDocument(
             name=grid.name,
             conf=grid.conf,
             axes=grid.axes,
+            benchmarks=sweep.benchmarks,
+            n=sweep.n if sweep.benchmarks else None,
+            pass_at=sweep.pass_at,
             remark=sweep.remark,
             runs=[entry(run, run.evaluation) for run in grid.runs],
             bases=[entry(base) for base in grid.bases],
-            **asked,
         )
         write_document(grid.folder / "sweep.json", document)
 

@@ -29,7 +29,7 @@ from launch import evaluate
 from launch.evaluate import conclude
 from launch.evaluation import PreparedEvaluation, alike, markdown, prepare, results_table, write_results
 from launch.hardware.machine import detect
-from launch.reporting.benchmarks import table_rows
+from launch.reporting.tables import evaluation_rows
 from launch.session.admission import admit, begin, take_run
 from rewards.problems import loading
 from rewards.problems.loading import CHOSE
@@ -370,7 +370,7 @@ def test_table_of_80_columns_and_markdown_say_the_same() -> None:
     document = EvaluationDocument.model_validate(EVALUATION | found)
     console = Console(record=True, width=80)
     console.print(results_table(document))
-    shown, pasted, rows = console.export_text(), markdown(document), table_rows(document)
+    shown, pasted, rows = console.export_text(), markdown(document), evaluation_rows(document)
     assert all(cell in shown and cell in pasted for row in rows for cell in row)
     assert ("", "pass@1", "0.250 (0.150–0.350)", "0.500 (0.400–0.600)") in rows
     assert ("", "maj@n", "0.300 (0.100–0.500)", "0.300 (0.100–0.500)") in rows

@@ -14,20 +14,12 @@ from conf.parsing import FORMAT
 from launch.reporting import attempt, write
 from launch.reporting.paper import PAPER
 from tests.malformed.conftest import files
-from tests.run_folders import (
-    HOSTILE,
-    PLASTICITY,
-    change_summary,
-    write_benchmarked,
-    write_evaluation,
-    write_run,
-    write_sweep,
-)
+from tests.run_folders import EVALUATION, HOSTILE, PLASTICITY, edited, write_benchmarked, write_run, write_sweep
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), "")
 RUN_SECTIONS = "before-and-after, health, benchmarks, curves, plasticity, ledger, samples, configuration"
 RUN_PLOTS = {"learning", "length", "entropy", "kl", "mismatch", "waste"}
-PAPER_SECTIONS = "claims, passed, gaps, entropy, means, comparisons"
+PAPER_SECTIONS = "claims, passed, entropy, means, comparisons"
 PAPER_FIGURES = ("reward-mean", "validation-pass-1", "response-mean_length", "policy-entropy")
 SWEEP_PLOTS = {"finals", "reward-mean", "validation-pass-1", "policy-entropy", "response-mean_length"}
 
@@ -36,7 +28,8 @@ SWEEP_PLOTS = {"finals", "reward-mean", "validation-pass-1", "policy-entropy", "
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has everything a report can show."""
     folder = write_run(tmp_path_factory.mktemp("reports") / "whole", rank=64, plasticity=PLASTICITY)
-    write_evaluation(folder)
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "evaluation.json").write_text(json.dumps(EVALUATION))
     event = {"update": 30, "event": "collapse", "detail": f"adapter_check/entropy went down {HOSTILE}{'long' * 200}"}
     (folder / "events.jsonl").write_text(json.dumps(event) + "\n")
     write(folder)
@@ -127,7 +120,7 @@ def test_markdown_has_whole_tables_and_no_live_text(
 ) -> None:
     halted = write_run(tmp_path / "halted", after=None, status="halted", reason=HOSTILE)
     write(halted)
-    for folder, tables in ((run_folder, 5), (sweep_folder, 3), (benchmarked_folder, 8), (halted, 2)):
+    for folder, tables in ((run_folder, 5), (sweep_folder, 3), (benchmarked_folder, 7), (halted, 2)):
         text = (folder / "report.md").read_text()
         read = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
         assert sum(block.type == "table_open" for block in read) == tables
@@ -158,7 +151,8 @@ def test_only_reports_are_replaced_and_both_files_or_neither(tmp_path: Path, nam
         theirs.mkdir()
     else:
         theirs.symlink_to(notes) if kind == "link" else theirs.write_text("years of work")
-    change_summary(folders[0], "final", n=2)
+    with edited(folders[0] / "summary.json") as summary:
+        summary["eval"]["final"]["n"] = 2
     before = files(tmp_path)
     with pytest.raises(BadInput, match=name):
         write(*folders)

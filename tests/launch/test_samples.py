@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from actors.storage.checkpoints import Checkpoints, link
 from actors.storage.run_record import RunRecord
 from launch import samples
 from launch.reporting.tables import OUTCOMES, pairs_by_outcome
-from tests.run_folders import sample, write_run
+from tests.run_folders import sample, write_rows, write_run
 
 BEFORE = {"a": "correct", "b": "correct", "c": "wrong", "d": "correct", "e": "wrong"}
 AFTER = {"a": "wrong", "b": "unparsable", "c": "correct", "d": "correct", "e": "wrong"}
@@ -19,12 +18,11 @@ AFTER = {"a": "wrong", "b": "unparsable", "c": "correct", "d": "correct", "e": "
 def run(tmp_path: Path) -> Path:
     folder = write_run(tmp_path / "mine")
     for name, statuses in (("base", BEFORE), ("final", AFTER)):
-        rows = [
-            sample(0, status == "correct")
-            | {"problem": problem, "prompt": problem, "status": status, "response": problem}
-            for problem, status in sorted([*statuses.items()] * 2)
-        ]
-        (folder / "samples" / f"eval-{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        texts = (
+            (dict.fromkeys(("problem", "prompt", "response"), problem), status) for problem, status in statuses.items()
+        )
+        rows = [sample(0, False) | text | {"status": status} for text, status in texts for _ in range(2)]
+        write_rows(folder / "samples" / f"eval-{name}.jsonl", rows)
     return folder
 
 
@@ -66,7 +64,7 @@ def test_last_policy_is_shown_where_it_is_asked_for(
     checkpoints.mark_best(20)
     for name, version in (("final", 20), ("last", 30)):
         row = sample(0, False) | {"problem": "a", "prompt": "a", "version": version, "response": f"update {version}"}
-        (run / "samples" / f"eval-{name}.jsonl").write_text(json.dumps(row) + "\n")
+        write_rows(run / "samples" / f"eval-{name}.jsonl", [row])
     for checkpoint, version in (("", 20), ("best", 20), ("latest", 30), ("update-000030", 30)):
         assert samples.main([str(run), *([f"checkpoint={checkpoint}"] if checkpoint else [])]) == 0
         assert f"update {version}" in capsys.readouterr().out

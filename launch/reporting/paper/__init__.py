@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from launch.reporting.wording import MISSING, decimal
+from launch.reporting.wording import MISSING
 
 PAPER: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text("utf-8"))
 
@@ -26,13 +26,6 @@ def figure(name: str, row: str, benchmark: str, k: int) -> str:
     """Return pass@k in percent as printed, with the marks of its traps. row: base or trained."""
     printed = model(name).get(row, {}).get(benchmark)
     return str(printed[PAPER["ks"].index(k)]) if printed and k in PAPER["ks"] else MISSING
-
-
-def change(name: str, start: tuple[str, int], end: tuple[str, int], benchmark: str) -> str:
-    """Return the difference of two printed figures, each given by its row and k, in points."""
-    texts = [figure(name, row, benchmark, k) for row, k in (start, end)]
-    first, second = (text.rstrip("".join(PAPER["traps"])) for text in texts)
-    return MISSING if MISSING in (first, second) else decimal(float(second) - float(first), sign="+")
 
 
 def traps(names: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from math import inf
 from statistics import fmean
 from typing import Any
 
-from actors.evaluation.statistics import Difference, paired_difference
+from actors.evaluation.statistics import Difference
 from launch.reporting.comparison import seeds_to_decide, welch_difference
 from launch.reporting.health import Flag
 from launch.reporting.paper import PAPER, short_name
@@ -96,10 +96,6 @@ def _judged(what: str, found: Found | None, claim: Claim, family: int, sides: in
         return ONE_SEED, f"{what} {points(difference.value)} points ({basis}; {needed})"
     judged = verdict_on_size(difference, claim["size"] / 100) if "size" in claim else verdict(difference, **bounds)
     interval = f"95{SPACE}% interval {span(difference.interval)} for {many(family, 'claim')} together"
-    unchanged = dict.fromkeys(range(problems), 0.0)
-    best = paired_difference(unchanged, unchanged, family)
-    if best and judged == UNDECIDED and {"from", "to"} <= claim.keys() and verdict(best, **bounds) != SUPPORTED:
-        basis += ", which cannot show it even if none changes"
     return judged, f"{what} {points(difference.value)} points ({interval}; {basis})"
 
 

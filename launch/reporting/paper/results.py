@@ -95,7 +95,6 @@ class ModelResults:
 Models = Sequence[ModelResults]
 
 Pick = Callable[[ModelResults], Collection[SettingResults]]
-"""Chooses trained policies of a model."""
 
 
 def read_results(sweep: Sweep) -> list[ModelResults]:
@@ -121,9 +120,7 @@ def read_results(sweep: Sweep) -> list[ModelResults]:
 
 
 def check(sweep: Sweep) -> None:
-    """Raise BadInput if the evaluations differ in samples, benchmarks or protocol, or the runs of a model in the
-    problems that chose their result.
-    """
+    """Raise BadInput if evaluations differ in what they depend on, or a model's runs in the problems that chose."""
     known: dict[tuple[str, ...], tuple[Any, str]] = {("n",): (sweep.n, "sweep.json")}
 
     def same(value: Any, run: Run, *thing: str) -> None:
@@ -184,9 +181,7 @@ def on_shared_problems(base: Scores, trained: Sequence[Scores]) -> Scores:
 
 
 def level(scores: Iterable[Scores], benchmark: str, k: int) -> Mean | None:
-    """Return the mean of pass@k over scores, one per seed, with its interval over seeds or over problems: the wider
-    one, since few seeds may agree by chance.
-    """
+    """Return mean pass@k, with the wider of its intervals over seeds and problems: few seeds may agree by chance."""
     own = [each[benchmark][k] for each in scores if benchmark in each]
     if not own:
         return None
@@ -196,8 +191,8 @@ def level(scores: Iterable[Scores], benchmark: str, k: int) -> Mean | None:
 
 
 def entropy_change(run: Run) -> float | None:
-    """Return the relative change of a run's mean token entropy on the policy's own responses: the mean of its last
-    tenth of updates against that of its first tenth; None with fewer than two updates.
+    """Return the relative change of a run's mean token entropy on the policy's own responses, from the first tenth of
+    its updates to the last; None with fewer than two updates.
     """
     values = [row.metrics["policy/entropy"] for row in run.rows if row.update and "policy/entropy" in row.metrics]
     window = max(int(len(values) * LATE), 1)

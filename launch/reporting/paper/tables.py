@@ -8,7 +8,7 @@ import matplotlib as mpl
 from actors.evaluation.statistics import Mean
 from launch.reporting.comparison import over_seeds
 from launch.reporting.history import Sweep
-from launch.reporting.paper import PAPER, change, figure, model
+from launch.reporting.paper import PAPER, figure, model
 from launch.reporting.paper.results import Models, gain, level
 from launch.reporting.plots import DASHES, LARGER, Plot, blank, finish, label
 from launch.reporting.tables import Cells, Table
@@ -16,13 +16,6 @@ from launch.reporting.wording import MISSING, decimal, points
 
 ROW = 0.13
 """Inches that a setting of a model adds to the height of the plot of gains."""
-
-PRINTED = "paper"
-"""Heading of the paper's figures."""
-
-
-def title(benchmark: str) -> str:
-    return str(PAPER["names"].get(benchmark, benchmark))
 
 
 def within(mean: Mean | None, written: Callable[[float], str]) -> str:
@@ -46,8 +39,8 @@ def passed(sweep: Sweep, results: Models) -> list[Table]:
                 rows.append((of.name if row == "base" else "", policy, *_beside(levels, theirs, results)))
         counts = {len(of.base[benchmark][1]) for of in results if benchmark in of.base}
         size = f": {' or '.join(map(str, sorted(counts)))} problems, {sweep.n} samples of each" if counts else ""
-        head = _beside([f"pass@{k}, %" for k in sweep.pass_at], [PRINTED] * len(sweep.pass_at), results)
-        tables.append(Table(f"{title(benchmark)}{size}", ("model", "policy", *head), rows))
+        head = _beside([f"pass@{k}, %" for k in sweep.pass_at], ["paper"] * len(sweep.pass_at), results)
+        tables.append(Table(f"{PAPER['names'].get(benchmark, benchmark)}{size}", ("model", "policy", *head), rows))
     return tables
 
 
@@ -59,13 +52,9 @@ def _beside(ours: Sequence[str], theirs: Sequence[str], results: Models) -> Cell
 
 def chosen(results: Models) -> str:
     """Say how the trained policies in the tables were chosen, and what the intervals are over."""
-    said = (
-        "Trained: the setting with the best mean pass@1 on the validation problems, in which no benchmark has a part."
-    )
+    said = "Trained: the setting with the best mean pass@1 on the validation problems, without the benchmarks."
     if none := [of.name for of in results if not of.chosen]:
         said = f"Without validation nothing was chosen for {', '.join(none)}: all settings are shown."
-    elif any(len(each.validations) < len(each.runs) for of in results for each in of.trained):
-        said += " It may change, since some runs have no result yet."
     return f"{said} Intervals are over seeds or over problems, whichever is wider."
 
 
@@ -83,25 +72,8 @@ def entropies(results: Models) -> Table:
         "Mean over the tokens of the policy's own responses, over the whole vocabulary: the last tenth of the updates"
         " against the first tenth. Intervals are over seeds; one seed has none."
     )
-    head = _beside([f"rank {rank}, %" for rank in ranks], [PRINTED] * len(ranks), results)
+    head = _beside([f"rank {rank}, %" for rank in ranks], ["paper"] * len(ranks), results)
     return Table("Change of the mean token entropy", ("model", *head), rows, note)
-
-
-def gaps(sweep: Sweep, results: Models) -> Table:
-    """Return the gap between pass@1 and the largest pass@k of each base model beside what training gave in pass@1."""
-    most = sweep.pass_at[-1]
-    rows: list[Cells] = []
-    for of in results:
-        for number, benchmark in enumerate(sweep.benchmarks):
-            first, last = (level([of.base], benchmark, k) for k in (1, most))
-            found = gain([of], only=[benchmark])
-            ours = [points(last.value - first.value) if first and last else MISSING, within(found and found[0], points)]
-            ends = (("base", 1), ("base", most)), (("base", 1), ("trained", 1))
-            theirs = [change(of.name, start, end, benchmark) for start, end in ends]
-            rows.append(("" if number else of.name, title(benchmark), *_beside(ours, theirs, results)))
-    head = _beside([f"base, pass@1 to @{most}", "gain in pass@1"], [PRINTED] * 2, results)
-    note = "In percentage points. The paper takes the gap of a base model as a sign of something that RL can amplify."
-    return Table("Gap of the base model, and gain", ("model", "benchmark", *head), rows, note)
 
 
 def gains(results: Models) -> Plot | None:

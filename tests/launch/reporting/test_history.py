@@ -7,12 +7,13 @@ import yaml
 from conf.errors import BadInput
 from launch.reporting.comparison import by_settings
 from launch.reporting.history import read_run, read_sweep, read_together
-from tests.run_folders import change_summary, write_run, write_sweep
+from tests.run_folders import edited, write_run, write_sweep
 
 
 def test_run_is_read_as_it_was_left(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one", rank=64, updates=5)
-    change_summary(folder, "base", **{"reward/accuracy": 0.125})
+    with edited(folder / "summary.json") as summary:
+        summary["eval"]["base"]["reward/accuracy"] = 0.125
     run = read_run(folder)
     assert (run.name, run.summary.status, run.config["lora.rank"]) == ("one", "completed", 64)
     assert run.series("reward/accuracy") == ([0, 1, 2, 3, 4, 5], [0.125, 0.2, 0.4, 0.6, 0.8, 1.0])
@@ -21,7 +22,7 @@ def test_run_is_read_as_it_was_left(tmp_path: Path) -> None:
 
 def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one")
-    base = change_summary(folder, "base")
+    base = json.loads((folder / "summary.json").read_text())["eval"]["base"]
     (folder / "summary.json").unlink()
     (folder / "eval-base.json").write_text(json.dumps(base))
     (folder / "spent.json").write_text('{"spent_s": 12.0}')
@@ -45,15 +46,12 @@ def test_another_commit_is_another_setup_and_another_model_has_another(tmp_path:
 def test_axis_of_a_sweep_has_the_values_that_were_given(tmp_path: Path) -> None:
     """The run records the keys of a mapping."""
     sweep = write_sweep(tmp_path, {name: {"rank": 64} for name in "abcd"})
-    document = json.loads((sweep / "sweep.json").read_text())
     given = [(alpha, {"max_terms": terms}) for alpha in (32, 64) for terms in (2, 3)]
-    for entry, (alpha, parameters) in zip(document["runs"], given, strict=True):
-        entry["overrides"] |= {"lora.alpha": alpha, "data.parameters": parameters}
-    (sweep / "sweep.json").write_text(json.dumps(document))
-    assert {axis: len(values) for axis, values in read_sweep(sweep).axes.items()} == {
-        "lora.alpha": 2,
-        "data.parameters": 2,
-    }
+    with edited(sweep / "sweep.json") as document:
+        for entry, (alpha, parameters) in zip(document["runs"], given, strict=True):
+            entry["overrides"] |= {"lora.alpha": alpha, "data.parameters": parameters}
+    axes = read_sweep(sweep).axes
+    assert {axis: len(values) for axis, values in axes.items()} == {"lora.alpha": 2, "data.parameters": 2}
     assert [len(repeats.runs) for repeats in by_settings(read_sweep(sweep))] == [1, 1, 1, 1]
 
 

@@ -13,6 +13,7 @@ from conf.load import load
 from launch import sweep
 from launch.sweep_runs.grid import read_grid
 from tests.launch.sweep_runs.stand_ins import calls, start, statuses, wait_for_call
+from tests.run_folders import edited
 
 BENCHMARKS = ("benchmarks=[aime24,file:sums.csv]", "n=16")
 
@@ -36,25 +37,19 @@ def test_results_are_evaluated_after_their_run_and_a_base_model_once(
 ) -> None:
     asked = ("ranks=[1,2]", "seeds=[3,1]", "limit=9", *BENCHMARKS)
     assert sweeping(*asked) == 0
-    order = [
-        "evaluate-base",
-        *(f"{first}r{rank}-seed{seed}" for seed in (3, 1) for rank in (1, 2) for first in ("", "evaluate-")),
-    ]
+    runs = (f"r{rank}-seed{seed}" for seed in (3, 1) for rank in (1, 2))
+    order = ["evaluate-base", *(name for run in runs for name in (run, f"evaluate-{run}"))]
     assert calls(tmp_path) == order
     assert ["base", "completed"] in [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert {"base-evaluation", "r1-seed1", "r1-seed1-evaluation"} < {
-        file.stem for file in (tmp_path / "s").glob("*.log")
-    }
+    logs = {file.stem for file in (tmp_path / "s").glob("*.log")}
+    assert {"base-evaluation", "r1-seed1", "r1-seed1-evaluation"} < logs
     document = json.loads((tmp_path / "s" / "sweep.json").read_text())
     assert (document["benchmarks"], document["n"], document["pass_at"]) == (["aime24", "file:sums.csv"], 16, [1, 8, 16])
     assert {status for status, _ in evaluations(tmp_path).values()} == {"completed"}
     assert document["bases"][0]["overrides"] == {}
     files = {name: tmp_path / "s" / name / "evaluation" / "evaluation.json" for name in ("base", "r2-seed1")}
     base, given = (json.loads(file.read_text())["given"] for file in files.values())
-    assert (given["base"], given["adapter"]) == (
-        str(tmp_path / "s" / "base" / "evaluation"),
-        f"{tmp_path}/s/r2-seed1",
-    )
+    assert (given["base"], given["adapter"]) == (f"{tmp_path}/s/base/evaluation", f"{tmp_path}/s/r2-seed1")
     assert (base["limit"], base["run.seed"], given["run.seed"], "adapter" in base) == ("9", "3", "3", False)
     assert float(base["budget.hours"]) > 24
     assert load([f"{key}={value}" for key, value in base.items()]).run.name == "base"
@@ -83,43 +78,31 @@ def test_evaluations_of_what_has_failed_are_left_out_with_the_reason(
     assert calls(tmp_path)[-3:] == ["evaluate-base", "evaluate-r1", "evaluate-r2"]
 
 
-def test_evaluation_of_another_policy_or_seed_does_not_count(
+def test_evaluation_of_another_policy_or_seed_or_of_fewer_samples_does_not_count(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ("ranks=[1,2]", "seeds=[0,1]", *BENCHMARKS)
     assert sweeping(*asked) == 0
     (tmp_path / "s/r1-seed0/checkpoints/latest/adapter/adapter_model.safetensors").write_text("a later one")
-    file = tmp_path / "s/r2-seed1/evaluation/evaluation.json"
-    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    with edited(tmp_path / "s/r2-seed1/evaluation/evaluation.json") as document:
+        document["protocol"]["seed"] = 1
+    with edited(tmp_path / "s/r1-seed1/evaluation/evaluation.json") as document:
+        document["benchmarks"][1]["adapter"]["n"] = 4
     done = len(calls(tmp_path))
     assert sweeping(*asked) == 0
-    assert calls(tmp_path)[done:] == ["evaluate-r1-seed0", "evaluate-r2-seed1"]
+    assert calls(tmp_path)[done:] == ["evaluate-r1-seed0", "evaluate-r1-seed1", "evaluate-r2-seed1"]
     for other in ("seeds=[1,0]", "seeds=[5,0,1]"):
         assert sweeping("ranks=[1,2]", other, *BENCHMARKS) == 2
         assert "base/evaluation has the seed 0" in capsys.readouterr().err
     assert sweeping("ranks=[1,2]", "seeds=[0,5,1]", *BENCHMARKS) == 0
 
 
-def test_run_without_a_checkpoint_is_not_evaluated_and_fails_no_sweep(
-    sweeping: Callable[..., int], tmp_path: Path
-) -> None:
-    for _ in range(2):
-        assert sweeping("ranks=[1,2]", *BENCHMARKS, r1={"checkpoint": False}) == 0
-        assert evaluations(tmp_path)["r1"] == ("skipped", "evaluation: its run has no checkpoint")
-    assert calls(tmp_path) == ["evaluate-base", "r1", "r2", "evaluate-r2"]
-
-
 def test_runs_wait_for_all_base_models_and_each_evaluation_follows_its_run_on_the_same_worker() -> None:
     grid = read_grid(["conf=paper", "models=[llama,qwen3,instruct]", "ranks=[8]"])
-    models, runs = grid.phases(workers=2)
-    assert [[f"{job.program} {job.name}" for job in own] for own in models] == [
-        ["evaluate base-llama", "evaluate base-instruct"],
-        ["evaluate base-qwen3"],
-    ]
-    assert [[f"{job.program} {job.name}" for job in own] for own in runs] == [
-        ["run llama-r8", "evaluate llama-r8", "run instruct-r8", "evaluate instruct-r8"],
-        ["run qwen3-r8", "evaluate qwen3-r8"],
-    ]
+    bases, runs = ([[f"{job.program} {job.name}" for job in own] for own in phase] for phase in grid.phases(workers=2))
+    assert bases == [["evaluate base-llama", "evaluate base-instruct"], ["evaluate base-qwen3"]]
+    first = ["run llama-r8", "evaluate llama-r8", "run instruct-r8", "evaluate instruct-r8"]
+    assert runs == [first, ["run qwen3-r8", "evaluate qwen3-r8"]]
 
 
 @pytest.mark.parametrize(
@@ -148,12 +131,14 @@ def test_a_sweep_that_a_signal_ends_goes_on_without_work_done_twice(
     assert not [command for command in commands if str(tmp_path / "run.py") in command]
 
 
-def test_other_benchmarks_than_the_folder_has_are_refused(
+def test_finished_runs_are_evaluated_later_but_on_no_other_benchmarks_and_only_with_a_checkpoint(
     sweeping: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweeping("ranks=[1]") == 0  # evaluations may be added to finished runs
-    assert sweeping("ranks=[1]", *BENCHMARKS) == 0
-    assert calls(tmp_path) == ["r1", "evaluate-base", "evaluate-r1"]
+    assert sweeping("ranks=[1,2]", r2={"checkpoint": False}) == 0
+    for _ in range(2):
+        assert sweeping("ranks=[1,2]", *BENCHMARKS) == 0
+        assert evaluations(tmp_path)["r2"] == ("skipped", "evaluation: its run has no checkpoint")
+    assert calls(tmp_path) == ["r1", "r2", "evaluate-base", "evaluate-r1"]
     for other in (["n=17", BENCHMARKS[0]], ["benchmarks=[amc23]", "n=16"], []):
-        assert sweeping("ranks=[1]", *other) == 2
+        assert sweeping("ranks=[1,2]", *other) == 2
         assert "n=16, not benchmarks=" in capsys.readouterr().err

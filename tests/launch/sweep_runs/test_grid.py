@@ -1,25 +1,21 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from conf.errors import BadInput
 from conf.load import load
-from launch.sweep_runs.grid import read_grid
+from launch.sweep_runs.grid import check_comparable, check_sources, read_grid
 
-
-def names(*arguments: str) -> list[str]:
-    return [run.name for run in read_grid(["conf=quickstart", *arguments]).runs]
+BENCHMARKS = ("benchmarks=[aime24]", "ranks=[1,2]")
+MIXED = "[{source: file:a.csv, weight: 2},{source: file:b.csv}]"
+APART = ("validation.every=5", "data.eval_source=file:held.csv")
 
 
 def test_every_list_is_an_axis_and_seeds_change_slowest() -> None:
     grid = read_grid(["conf=quickstart", "seeds=[0,1]", "ranks=[8,64]", "learner.learning_rate=[1e-4,2.0e-4]"])
-    assert [run.name for run in grid.runs[:5]] == [
-        "r8-learning_rate=0.0001-seed0",
-        "r8-learning_rate=0.0002-seed0",
-        "r64-learning_rate=0.0001-seed0",
-        "r64-learning_rate=0.0002-seed0",
-        "r8-learning_rate=0.0001-seed1",
-    ]
+    order = [f"r{rank}-learning_rate={rate}-seed{seed}" for seed in (0, 1) for rank in (8, 64) for rate in (1e-4, 2e-4)]
+    assert [run.name for run in grid.runs] == order
     assert grid.axes == {"run.seed": [0, 1], "lora.rank": [8, 64], "learner.learning_rate": [1e-4, 2e-4]}
     assert grid.runs[0].overrides == {"lora.rank": 8, "learner.learning_rate": 1e-4, "run.seed": 0}
     assert (grid.name, grid.folder) == ("quickstart-sweep", Path("runs/quickstart-sweep"))
@@ -45,18 +41,12 @@ def test_a_recipe_states_its_sweep_and_the_command_line_replaces_it() -> None:
     assert (grid.runs[0].config.lora.rank, grid.settings.benchmarks, grid.settings.n) == (4, ["math500"], 4)
     with pytest.raises(BadInput, match="nothing to sweep"):
         read_grid(["conf=r8_llama"])  # it extends paper
-    small = read_grid(["conf=paper_small"])
-    assert [run.name for run in small.runs[:3]] == ["r1-seed0", "r8-seed0", "r64-seed0"]
-    assert "toy" in small.settings.remark
 
 
 def test_what_a_sweeps_recipe_sets_beyond_its_models_recipe_is_given_to_each_run(tmp_path: Path) -> None:
     runs = read_grid(["conf=paper_300"]).runs
     assert {(run.config.budget.updates, run.config.learner.problems_per_update) for run in runs} == {(300, 23)}
     assert {load(run.arguments).budget.updates for run in runs} == {300}
-    assert {run.config.data.template for run in runs} == {
-        run.config.data.template for run in read_grid(["conf=paper"]).runs
-    }
     given = read_grid(["conf=paper_300", "budget.updates=9", "models=[llama]"]).runs
     assert {(run.config.budget.updates, run.config.learner.problems_per_update) for run in given} == {(9, 23)}
     own = tmp_path / "short.yaml"
@@ -69,8 +59,9 @@ def test_what_a_sweeps_recipe_sets_beyond_its_models_recipe_is_given_to_each_run
 
 def test_settings_that_are_lists_take_a_list_of_lists() -> None:
     modules = "lora.target_modules"
-    assert names("ranks=[8]", f"{modules}=[q_proj,v_proj]") == ["r8"]
-    assert names(f"{modules}=[[q_proj],[q_proj,v_proj]]") == ["target_modules=q_proj", "target_modules=q_proj_v_proj"]
+    given = (["ranks=[8]", f"{modules}=[q_proj,v_proj]"], [f"{modules}=[[q_proj],[q_proj,v_proj]]"])
+    one, two = ([run.name for run in read_grid(["conf=quickstart", *each]).runs] for each in given)
+    assert (one, two) == (["r8"], ["target_modules=q_proj", "target_modules=q_proj_v_proj"])
 
 
 def test_texts_reach_the_runs_as_they_are_typed(tmp_path: Path) -> None:
@@ -78,9 +69,8 @@ def test_texts_reach_the_runs_as_they_are_typed(tmp_path: Path) -> None:
     axis = "data.answer_field=['#1',007,1e3]"
     runs = read_grid([f"conf={tmp_path}/own.yaml", "ranks=8", axis, "run.folder=a #b"]).runs
     assert [run.config.data.answer_field for run in runs] == ["#1", "007", "1e3"]
-    assert {(run.config.data.system, load(run.arguments).run.folder) for run in runs} == {
-        ("a # b\n😀", "a #b/own-sweep"),
-    }
+    written = {(run.config.data.system, load(run.arguments).run.folder) for run in runs}
+    assert written == {("a # b\n😀", "a #b/own-sweep")}
     assert read_grid(["conf=quickstart", "ranks=[8]", "data.system=[a] #1"]).runs[0].config.data.system == "[a] #1"
 
 
@@ -92,11 +82,6 @@ def test_texts_reach_the_runs_as_they_are_typed(tmp_path: Path) -> None:
         (["ranks=[8,8]"], ["named r8", "once"]),
         (["ranks=[8]", "lora.rank=4"], ["lora.rank is twice"]),
         (["models=[instruct,/x]"], ["mixed"]),
-        (["models=[null]"], ["models=[null]", "null is no text"]),
-        (["plan=[1,2]"], ["plan=[1,2]", "one value"]),
-        (["device=[auto,cpu]"], ["device: ", "one value"]),
-        (["limit=[1,2]"], ["limit=[1,2]", "whole number"]),
-        ([f"seeds={[*range(400)]}", f"ranks={[*range(1, 401)]}"], ["160,000 runs", "1,000"]),
         (["ranks=[8]", "run.name=x"], ["run.name=x", "sweep.name"]),
         (["ranks=[8]", "sweep.foo=3"], ["sweep.foo: no such key", "nearest: sweep."]),
         (["ranks=[8]", "benchmarks=[aime24]", "n=4"], ["n=4", "n=16", "sweep.pass_at=[1,4]"]),
@@ -112,3 +97,45 @@ def test_anything_else_is_refused(arguments: list[str], words: list[str]) -> Non
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("axis", "others", "possible"),
+    [
+        ("validation.problems=[8,16]", ["validation.every=5"], False),
+        ("validation.problems=[8,16]", [], True),
+        ("eval.problems=[8,16]", ["validation.every=5"], False),
+        ("data.size=[9000,10000]", ["validation.every=5"], False),
+        ("data.template=['{problem}','{problem} =']", ["validation.every=5"], True),
+        ("validation.every=[5,6]", [], True),
+        ("validation.every=[0,6]", [], False),
+        ("data.size=[9000,10000]", ["validation.every=5", "data.source=file:one.csv"], True),
+        ("data.size=[9000,10000]", ["validation.every=5", "data.eval_source=reasoning_gym:basic_arithmetic"], False),
+        *((axis, APART, True) for axis in ("data.size=[9000,10000]", "data.source=[file:a.csv,file:b.csv]")),
+        *((axis, APART, True) for axis in ("data.contamination=[drop,report_only]", "eval.share=[0.2,0.5]")),
+        ("data.eval_source=[file:a.csv,file:b.csv]", ["validation.every=5"], False),
+        ("data.problem_field=[a,b]", APART, False),
+        (f"data.mixture=[{MIXED},{MIXED.replace('2', '3')}]", APART, True),
+        (f"data.mixture=[{MIXED},{MIXED.replace('2', '3')}]", ["validation.every=5"], False),
+        ("data.source=[file:a.csv,file:b.csv]", ["validation.every=5"], False),
+        ("data.template=['{problem}','{problem} =']", BENCHMARKS, False),
+        ("eval.temperature=[0.5,1.0]", BENCHMARKS, False),
+        ("eval.temperature=[0.5,1.0]", [], True),
+        ("learner.learning_rate=[1e-4,1e-5]", [*BENCHMARKS, "validation.every=5"], True),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(axis: str, others: list[str], possible: bool) -> None:
+    grid, key = read_grid(["conf=quickstart", axis, *others]), axis.partition("=")[0]
+    with nullcontext() if possible else pytest.raises(BadInput, match=f"^{key}"):
+        check_comparable(grid)
+
+
+@pytest.mark.parametrize("parameters", ["{nonsense: 1},{}", "{},{nonsense: 1}"])
+def test_sources_are_read_with_the_settings_of_every_unfinished_run(parameters: str, tmp_path: Path) -> None:
+    grid = read_grid(["conf=quickstart", f"run.folder={tmp_path}", f"data.parameters=[{parameters}]"])
+    with pytest.raises(BadInput, match="nonsense"):
+        check_sources(grid)
+    for run in grid.runs:
+        run.folder.mkdir(parents=True)
+        (run.folder / "summary.json").write_text('{"status": "completed"}')
+    check_sources(grid)

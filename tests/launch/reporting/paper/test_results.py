@@ -10,8 +10,8 @@ from launch.reporting import write
 from launch.reporting.history import read_sweep
 from launch.reporting.paper.claims import conclude, findings
 from launch.reporting.paper.results import read_results
-from launch.reporting.paper.tables import entropies, gaps, passed
-from tests.run_folders import N, write_benchmarked
+from launch.reporting.paper.tables import entropies, passed
+from tests.run_folders import N, edited, write_benchmarked
 
 MODEL = "owner/tiny"
 FEW = {"sums": 8}
@@ -31,8 +31,6 @@ def test_tables_have_both_ours_and_the_papers(tmp_path: Path) -> None:
     assert all(high - low > 10 for low, high in zip(ends[::2], ends[1::2], strict=True))  # though seeds agree in pass@8
     assert [cell[:5] for cell in entropies(results).body[0][1::2]] == ["−37.4", "−66.4", "−86.3"]
     assert entropies(results).body[0][2::2] == ("−6.7", "−2.7", "−27.0")
-    assert gaps(sweep, results).body[0][2:4] == ("+63.3", "+33.6")
-    assert gaps(sweep, results).body[0][4:] == ("+11.0 (−17.3 to +39.4)", "+11.1")
 
 
 def test_without_validation_nothing_is_chosen_and_unfinished_evaluations_are_missing(tmp_path: Path) -> None:
@@ -53,11 +51,10 @@ def test_without_validation_nothing_is_chosen_and_unfinished_evaluations_are_mis
 def test_models_are_told_apart_by_recipe(tmp_path: Path) -> None:
     """Runs that have not begun know only their recipe, and the sweep names models by recipes."""
     folder = write_benchmarked(tmp_path / "sweep", {"Qwen/Qwen3-0.6B": {8: 0.1}}, benchmarks=FEW)
-    document = json.loads((folder / "sweep.json").read_text())
-    document["runs"][0]["overrides"] = {"conf": "qwen3", "lora.rank": 8}
-    later = {"name": "math-r64", "overrides": {"conf": "math", "lora.rank": 64}, "status": "pending"}
-    document["runs"].append(later)
-    (folder / "sweep.json").write_text(json.dumps(document))
+    with edited(folder / "sweep.json") as document:
+        document["runs"][0]["overrides"] = {"conf": "qwen3", "lora.rank": 8}
+        later = {"name": "math-r64", "overrides": {"conf": "math", "lora.rank": 64}, "status": "pending"}
+        document["runs"].append(later)
     sweep = read_sweep(folder)
     assert sweep.axes == {"model.path": ("Qwen/Qwen3-0.6B", "Qwen/Qwen2.5-Math-1.5B"), "lora.rank": (8, 64)}
     assert [(each.kind, bool(each.base)) for each in read_results(sweep)] == [
@@ -71,18 +68,15 @@ def test_models_of_one_short_name_are_told_apart(tmp_path: Path) -> None:
     models = {"here/DeepScaleR-1.5B-Preview": {1: 0.1}, "there/DeepScaleR-1.5B-Preview": {1: 0.3}}
     for owner, (path, gains) in zip("ab", models.items(), strict=True):
         write_benchmarked(tmp_path / owner, {path: gains}, benchmarks={"aime24": 30})
-    first, second = (json.loads((tmp_path / owner / "sweep.json").read_text()) for owner in "ab")
-    for key in ("runs", "bases"):
-        for entry in second[key]:
+    with edited(tmp_path / "a" / "sweep.json") as first, edited(tmp_path / "b" / "sweep.json") as second:
+        for part, entry in [("runs", second["runs"][0]), ("bases", second["bases"][0])]:
             (tmp_path / "b" / entry["name"]).rename(tmp_path / "a" / f"other-{entry['name']}")
-            first[key].append({**entry, "name": f"other-{entry['name']}"})
-    (tmp_path / "a" / "sweep.json").write_text(json.dumps(first))
+            first[part].append({**entry, "name": f"other-{entry['name']}"})
     sweep = read_sweep(tmp_path / "a")
     results = read_results(sweep)
     assert [each.name for each in results] == [*models]
     assert all(name in conclude(results) for name in models)
     assert "60\xa0problems" in findings(results)[2][1][1]
-    assert [row[0] for row in gaps(sweep, results).body] == [*models]
 
 
 @pytest.mark.parametrize(
@@ -92,8 +86,6 @@ def test_models_of_one_short_name_are_told_apart(tmp_path: Path) -> None:
         ("tiny-r8-seed0", "benchmarks", {"limit": 4}, "limit"),
         ("tiny-r8-seed0", "benchmarks", {"name": "other"}, "lacks sums"),
         ("tiny-r8-seed0", "protocol", {"temperature": 1.0}, "temperature"),
-        ("tiny-r8-seed0", "protocol", {"seed": 7}, "seed"),
-        ("tiny-r8-seed0", "protocol", {"max_response_tokens": 9}, "max_response_tokens"),
         ("tiny-r8-seed0", "protocol", {"settings": {"data.template": "?"}}, "template"),
     ],
 )
@@ -101,10 +93,8 @@ def test_what_cannot_be_compared_is_refused(
     tmp_path: Path, run: str, part: str, changes: dict[str, Any], word: str
 ) -> None:
     folder = write_benchmarked(tmp_path / "sweep", {MODEL: {1: 0.1, 8: 0.2}}, benchmarks=FEW)
-    file = folder / run / "evaluation" / "evaluation.json"
-    document = json.loads(file.read_text())
-    (document["protocol"] if part == "protocol" else document["benchmarks"][0]).update(changes)
-    file.write_text(json.dumps(document))
+    with edited(folder / run / "evaluation" / "evaluation.json") as document:
+        (document["protocol"] if part == "protocol" else document["benchmarks"][0]).update(changes)
     with pytest.raises(BadInput, match=word):
         write(folder)
 
@@ -125,14 +115,12 @@ def test_base_models_count_only_the_problems_of_their_policies(tmp_path: Path) -
     """The evaluations of the runs lack the validation problems, here the two easiest; the base model's has all."""
     folder = write_benchmarked(tmp_path / "sweep", {MODEL: {1: 0.0}}, benchmarks={"sums": 10})
     file = folder / "tiny-r1-seed0" / "evaluation" / "evaluation.json"
-    document = json.loads(file.read_text())
-    document["benchmarks"][0]["problems"] = 8
-    file.write_text(json.dumps(document))
+    with edited(file) as document:
+        document["benchmarks"][0]["problems"] = 8
     rows = file.parent / "samples" / "sums-adapter.jsonl"
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[2 * N :]))
-    (table,) = passed(sweep := read_sweep(folder), results := read_results(sweep))
+    (table,) = passed(sweep := read_sweep(folder), read_results(sweep))
     assert "8 problems" in table.caption
     base, trained = (row[2] for row in table.body)
     assert base == trained
-    assert gaps(sweep, results).body[0][3].startswith("+0.0")
     assert write(folder).exists()

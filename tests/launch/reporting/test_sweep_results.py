@@ -2,9 +2,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from launch.reporting.comparison import by_settings
-from launch.reporting.sweep_conclusion import caveats, conclude
-from launch.reporting.sweep_tables import runs, shared
-from tests.run_folders import ranked, swept
+from launch.reporting.history import read_sweep
+from launch.reporting.sweep_results import caveats, concerns, conclude, runs, shared
+from tests.run_folders import ranked, swept, write_sweep
 
 
 def plain(text: str) -> str:
@@ -61,3 +61,13 @@ def test_what_differs_beside_the_axis_is_a_caveat(tmp_path: Path) -> None:
     assert [plain(row[-2]) for row in runs(sweep).body][:3:2] == ["9.83 min of 4 min", "9.83 min of 6 min"]
     assert [*shared(sweep)][:2] == ["model", "data"]
     assert not {"rank", "budget", "torch"} & shared(sweep).keys()
+
+
+def test_every_run_with_trouble_has_a_line(tmp_path: Path) -> None:
+    each = {"r8": {"rank": 8}, "r64": {"rank": 64, "ledger": {"counts": {"deaths/rollout": 2}}}, "r256": {"rank": 256}}
+    folder = write_sweep(tmp_path / "sweep", each)
+    (folder / "r256" / "summary.json").write_text("{")
+    found = concerns(read_sweep(folder))
+    assert [row[0] for row in found.body] == ["r64", "r256"]
+    assert "2\N{NO-BREAK SPACE}failures" in found.body[0][1]
+    assert "summary.json" in found.body[1][1]

@@ -1,10 +1,12 @@
-"""The conclusion of a sweep in words: does the rank, or another setting, matter, and how certain is that?"""
+"""The results of a sweep: tables, and the conclusion: does the rank, or another setting, matter, and how sure is it?"""
 
+import os
 from collections.abc import Iterator
 from itertools import combinations
 from statistics import fmean
-from typing import Any
+from urllib.parse import quote
 
+from actors.evaluation.statistics import means as means_of
 from conf.schema.reward import weighs_answers
 from launch.reporting.comparison import (
     Contrast,
@@ -17,8 +19,13 @@ from launch.reporting.comparison import (
     question,
     seeds_to_decide,
 )
-from launch.reporting.history import LEARNING_RATE, RANK, Sweep
-from launch.reporting.wording import SPACE, compact, decimal, many, p_value, span, time
+from launch.reporting.health import flags
+from launch.reporting.history import LEARNING_RATE, RANK, Run, Sweep
+from launch.reporting.run_conclusion import effect, mean_of
+from launch.reporting.tables import Cells, Table, settings
+from launch.reporting.wording import MISSING, SPACE, compact, decimal, level, many, p_value, points, shorten, span, time
+
+LINE_CHARACTERS = 400
 
 ALPHA = "lora.alpha"
 
@@ -31,16 +38,14 @@ def conclude(sweep: Sweep) -> str:
 
     It ignores comparisons at best learning rates, because the same evaluation picks these rates.
     """
-    axis = question(sweep)
-    found = [contrast for contrast in contrasts(sweep) if not contrast.best]
-    results = len(sweep.finished)
-    have = f"{results} of {many(len(sweep.runs), 'run')} {'has' if results == 1 else 'have'} a final evaluation"
+    axis, found = question(sweep), [contrast for contrast in contrasts(sweep) if not contrast.best]
+    have = f"{len(sweep.finished)} of {many(len(sweep.runs), 'run')} with a final evaluation"
     if axis is None:
         return f"These runs only differ in the seed; {have}."
     name = axis_name(axis)
-    if judged := sum(not weighs_answers(run.config) for run in sweep.finished):
+    if other := sum(not weighs_answers(run.config) for run in sweep.finished):
         return (
-            f"No conclusion: the reward of {many(judged, 'run')} weighs no answer, so that pass@1 says nothing; {have}."
+            f"No conclusion: the reward of {many(other, 'run')} weighs no answer, so that pass@1 says nothing; {have}."
         )
     if not found:
         return f"No conclusion: no two values of the {name} can be compared; {have}."
@@ -55,14 +60,13 @@ def conclude(sweep: Sweep) -> str:
 
 
 def clearest(found: list[Contrast]) -> Contrast:
-    """Return the contrast to quote: first a shown one, then one over several seeds, then the smallest p-value, then the
+    """Return the contrast to quote: a shown one, else one over several seeds; of these the smallest p-value, then the
     largest difference.
     """
 
     def order(each: Contrast) -> tuple[bool, bool, float, float]:
-        difference = each.difference
-        p = 1.0 if difference.p is None else difference.p
-        return not difference.shown, each.of_one_seed, p, -abs(difference.value)
+        of = each.difference
+        return not of.shown, each.of_one_seed, 1.0 if of.p is None else of.p, -abs(of.value)
 
     return min(found, key=order)
 
@@ -128,13 +132,10 @@ def _unequal(sweep: Sweep) -> Iterator[str]:
     if budgets and time(budgets[0][0]) != time(budgets[-1][0]):
         ends = " to ".join(f"{time(budget)} ({name})" for budget, name in (budgets[0], budgets[-1]))
         yield f"Budgets differ, from {ends}: runs with more time may have learned more for that reason alone."
-    made: dict[Any, list[int]] = {}
-    for run in runs:
-        made.setdefault(run.settings.get(axis), []).append(len(run.rows))
-    updates = {value: fmean(counts) for value, counts in made.items()}
+    updates = means_of((run.settings.get(axis), len(run.rows)) for run in runs)
     if updates and max(updates.values()) > UNEQUAL * min(updates.values()):
-        means = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
-        yield f"Mean updates differ by {axis_name(axis)}, {means}: runs with more may have learned more just for that."
+        counts = ", ".join(f"{count:.0f} ({compact(value)})" for value, count in updates.items())
+        yield f"Mean updates differ by {axis_name(axis)}, {counts}: runs with more may have learned more just for that."
     known = [(rank, run.config.get(ALPHA)) for run in runs if (rank := run.config.get(RANK))]
     scales = sorted({float(alpha) / int(rank) for rank, alpha in known if alpha})
     if len({rank for rank, _ in known}) > 1 and len(scales) > 1:
@@ -148,7 +149,84 @@ def _picked(sweep: Sweep, best: list[Contrast]) -> str:
     rates = [repeats.settings[LEARNING_RATE] for repeats in finished(sweep)]
     ends = [name for name, side in sides.items() if side.settings[LEARNING_RATE] in (min(rates), max(rates))]
     beyond = f" At an end of the range: {axis_name(best[0].axis)} {', '.join(ends)}; a rate beyond may be better."
-    return (
-        "The same evaluation picks the best learning rate, which makes its mean and comparisons look too good."
-        f"{beyond if ends else ''}"
+    said = "The same evaluation picks the best learning rate, which makes its mean and comparisons look too good."
+    return f"{said}{beyond if ends else ''}"
+
+
+def runs(sweep: Sweep) -> Table:
+    """Return the table of all runs. Each name links to the run's report."""
+    rows = [
+        (
+            run.name,
+            *(compact(run.settings.get(axis)) for axis in sweep.axes),
+            str(run.seed),
+            *_levels(run),
+            str(len(run.rows)) if run.begun else MISSING,
+            f"{time(run.summary.spent_s)} of {time(run.budget_s or 0.0)}" if run.begun else MISSING,
+            run.sweep_status.replace("_", " "),
+            *((run.benchmarked or MISSING,) if sweep.benchmarks else ()),
+        )
+        for run in sweep.runs
+    ]
+    head = ("run", *map(axis_name, sweep.axes), "seed", "final pass@1", "95 %", "rise, points", "95 %", "updates")
+    reports = {run.name: run.folder / "report.html" for run in sweep.runs}
+    links = {name: quote(os.path.relpath(page, sweep.folder)) for name, page in reports.items() if page.exists()}
+    more = ("time", "status", "benchmarks") if sweep.benchmarks else ("time", "status")
+    return Table("All runs", (*head, *more), rows, links=links)
+
+
+def _levels(run: Run) -> Cells:
+    """Return final pass@1 and its rise, each with its interval."""
+    if found := effect(run):
+        return (*level(found.after), points(found.difference.value), span(found.difference.interval))
+    return (*level(mean_of(run.eval.final) if run.eval.final else None), MISSING, MISSING)
+
+
+def concerns(sweep: Sweep) -> Table:
+    rows = []
+    for run in (*sweep.bases, *sweep.runs):
+        said = [run.summary.reason]
+        if run.begun:
+            found = [flag for flag in flags(run) if flag.level != "good"]
+            said = [f"{flag.title}: {flag.detail}" if flag.level == "bad" else flag.title for flag in found]
+        if any(said):
+            rows.append((run.name, shorten("; ".join(said), LINE_CHARACTERS)))
+    return Table("Warnings by run", ("run", "warnings"), rows)
+
+
+def shared(sweep: Sweep) -> dict[str, str]:
+    """Return the settings and versions that all runs have."""
+    known = [settings(run) | run.summary.versions for run in sweep.runs if run.begun]
+    first = known[0] if known else {}
+    return {name: value for name, value in first.items() if all(of_run.get(name) == value for of_run in known)}
+
+
+def means(sweep: Sweep) -> Table:
+    rows = []
+    for repeats in by_settings(sweep) if sweep.axes else ():
+        runs = repeats.finished
+        effort: Cells = (MISSING, MISSING)
+        if runs:
+            effort = f"{fmean(len(run.rows) for run in runs):.0f}", time(fmean(run.summary.spent_s for run in runs))
+        rows.append((*map(compact, repeats.settings.values()), *level(repeats.final), repeats.basis, *effort))
+    head = (*map(axis_name, sweep.axes), "final pass@1", "95 %", "from", "updates", "time")
+    return Table("Means over seeds", head, rows)
+
+
+def comparisons(sweep: Sweep) -> Table:
+    found = contrasts(sweep)
+    name = axis_name(str(question(sweep)))
+    body = [
+        (
+            f"{named(each, each.high)} minus {named(each, each.low)}",
+            place(each).removeprefix("at "),
+            points(each.difference.value),
+            span(each.difference.interval),
+            p_value(each.difference.p),
+            each.basis,
+        )
+        for each in found
+    ]
+    return Table(
+        f"Final pass@1 of every two values of the {name}", (name, "at", "points", "95 %", "corrected", "from"), body
     )
