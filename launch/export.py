@@ -13,7 +13,6 @@ type=float32 loses nothing. It appears in exports/, or in the folder that `to` n
 not agree with the trained adapter, nothing is exported and the exit code is 1.
 """
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -50,12 +49,8 @@ def export(trained: Trained, whole: bool, target: Path, console: Console) -> int
     console.print(f"Exporting {near(trained.checkpoint)} …")
     from launch.after.merged import write_verified
 
-    with contextlib.ExitStack() as place:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = place.enter_context(scratch_folder(f".{target.name}-", target.parent))
-        except OSError as error:
-            raise BadInput(f"to={target}: cannot be written to ({error.strerror}); name another folder") from None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(f".{target.name}-", target.parent) as scratch:
         (made := scratch / "export").mkdir()
         if fault := write_verified(trained, whole, made, console):
             console.print(f"Not exported: {fault}")
