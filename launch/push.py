@@ -45,13 +45,8 @@ from launch.after.trained import Trained, find_trained, prepare_torch
 from launch.reporting.history import Run, read_run
 from rewards.problems.chat import reminder
 
-YES_NO = ("true", "false")
-OPTIONS = {
-    "to": (),
-    "checkpoint": (),
-    "format": ("adapter", "merged"),
-    **dict.fromkeys(("private", "overwrite", "dry_run"), YES_NO),
-}
+OPTIONS: dict[str, tuple[str, ...]] = {"to": (), "checkpoint": (), "format": ("adapter", "merged")}
+OPTIONS |= dict.fromkeys(("private", "overwrite", "dry_run"), ("true", "false"))
 
 TOKEN = "HF_TOKEN"
 """Environment variable of the token, the only place it is read from."""

@@ -26,6 +26,7 @@ ENCLOSED = re.compile(r"\(([^()]*+(?:\([^()]*+\))?[^()]*+)\)")
 """One number in parentheses, (5), which may hold another pair, (2/(-3))."""
 
 THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:,\d{3})+)(?![\d,])")
+"""A number with thousands separators. A list has spaces, or groups of other lengths."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,6 @@ def rounds(exact: Fraction, decimal: Number) -> bool:
     """Whether a decimal is the exact value rounded or truncated to its places."""
     unit, excess = Fraction(1, 10**decimal.places), exact - decimal.value
     return abs(excess) <= unit / 2 or 0 <= (excess if decimal.value > 0 else -excess) < unit
-
-
-def without_thousands(text: str) -> str:
-    """Read 1,234,567 as 1234567. A list has spaces, or groups of other lengths."""
-    return THOUSANDS.sub(lambda match: match[1].replace(",", ""), text)
 
 
 def _ratio(whole: str, numerator: str, denominator: str) -> Number | None:
