@@ -57,8 +57,7 @@ def write_verified(trained: Trained, whole: bool, folder: Path, console: Console
     try:
         write_merged(trained, folder, whole)
     except (OSError, SafetensorError) as error:
-        room = "make room, or name a folder on another disk, for push.py by TMPDIR"
-        raise BadInput(f"the merged model cannot be written ({error}); {room}") from None
+        raise BadInput(f"the model cannot be written ({error}); make room, or set TMPDIR for push.py") from None
     console.print("Verifying it by held-out responses …")
     differences = distances(trained, folder)
     table = Table("mean |Δ log p| per token, between", "nats")
