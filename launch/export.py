@@ -13,12 +13,9 @@ type=float32 loses nothing. It appears in exports/, or in the folder that `to` n
 not agree with the trained adapter, nothing is exported and the exit code is 1.
 """
 
-import contextlib
 import os
 import sys
 from pathlib import Path
-
-from rich.console import Console
 
 from actors.models.prompts import reminder
 from actors.storage.folders import read_mark
@@ -26,7 +23,7 @@ from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.signals import scratch_folder
-from launch.after.trained import Trained, find_trained, prepare_torch
+from launch.after.trained import find_trained, prepare_torch
 
 OPTIONS = {"to": (), "checkpoint": (), "type": ("float32",)}
 
@@ -36,13 +33,9 @@ def main(arguments: list[str]) -> int:
     """Return the exit code: 0 exported, 1 verification failed, 2 bad input, 130 or 143 interrupted."""
     folder, given = run_and_options(arguments, OPTIONS)
     prepare_torch()
-    trained = find_trained(folder, given.get("checkpoint", ""))
+    trained, console = find_trained(folder, given.get("checkpoint", "")), PlainConsole()
     name = "-".join((trained.run.path.resolve().name, trained.checkpoint.name, given.get("type", "merged")))
-    return export(trained, "type" in given, Path(given.get("to") or Path("exports", name)), PlainConsole())
-
-
-def export(trained: Trained, whole: bool, target: Path, console: Console) -> int:
-    """Write an export into a temporary folder, verify it, and rename it. Return the exit code."""
+    target = Path(given.get("to") or Path("exports", name))
     if os.path.lexists(target):
         raise BadInput(f"{target} already exists: delete it, or give to=ANOTHER")
     if ours := next(filter(read_mark, target.resolve().parents), None):
@@ -50,14 +43,10 @@ def export(trained: Trained, whole: bool, target: Path, console: Console) -> int
     console.print(f"Exporting {near(trained.checkpoint)} …")
     from launch.after.merged import write_verified
 
-    with contextlib.ExitStack() as place:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = place.enter_context(scratch_folder(f".{target.name}-", target.parent))
-        except OSError as error:
-            raise BadInput(f"to={target}: cannot be written to ({error.strerror}); name another folder") from None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(f".{target.name}-", target.parent) as scratch:
         (made := scratch / "export").mkdir()
-        if fault := write_verified(trained, whole, made, console):
+        if fault := write_verified(trained, "type" in given, made, console):
             console.print(f"Not exported: {fault}")
             return 1
         made.rename(target)

@@ -45,13 +45,8 @@ from conf.signals import scratch_folder
 from launch.after.trained import Trained, find_trained, prepare_torch
 from launch.reporting.history import Run, read_run
 
-YES_NO = ("true", "false")
-OPTIONS = {
-    "to": (),
-    "checkpoint": (),
-    "format": ("adapter", "merged"),
-    **dict.fromkeys(("private", "overwrite", "dry_run"), YES_NO),
-}
+OPTIONS: dict[str, tuple[str, ...]] = {"to": (), "checkpoint": (), "format": ("adapter", "merged")}
+OPTIONS |= dict.fromkeys(("private", "overwrite", "dry_run"), ("true", "false"))
 
 TOKEN = "HF_TOKEN"
 """Environment variable of the token, the only place it is read from."""
@@ -77,9 +72,7 @@ def main(arguments: list[str]) -> int:
     except HFValidationError as error:
         raise BadInput(f"to={name}: {error}; give to=OWNER/NAME, such as to=me/my-model") from None
     if given.get("dry_run") != "true" and not os.environ.get(TOKEN, "").strip():
-        raise BadInput(
-            f"to={name}: set {TOKEN} in the environment to a token of the Hugging Face Hub with write access"
-        )
+        raise BadInput(f"to={name}: set {TOKEN} in the environment to a token of the Hub with write access")
     prepare_torch()
     return push(folder, given, PlainConsole())
 
@@ -175,9 +168,7 @@ def upload(files: Path, name: str, private: bool, overwrite: bool, message: str)
             cause = {401: denied, 403: denied, 409: taken}.get(error.response.status_code) or (
                 in_brief(error) if "json" in error.response.headers.get("content-type", "") else page  # of some proxy
             )
-        raise BadInput(
-            f"to={name}: the request to the Hugging Face Hub failed ({cause}); correct that or try again"
-        ) from None
+        raise BadInput(f"to={name}: the request to the Hub failed ({cause}); correct that or try again") from None
     return str(address)
 
 

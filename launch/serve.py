@@ -93,10 +93,9 @@ def server_command(trained: Trained, host: str, port: str) -> list[str]:
         option = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
-        elif isinstance(value, dict):
-            words += [f"--{option}", json.dumps(value)]
         else:
-            words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
+            several = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+            words += [f"--{option}", *map(str, several)]
     return [sys.executable, "-m", SERVER, *words]
 
 

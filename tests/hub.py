@@ -123,13 +123,11 @@ def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
     if rest[:1] == ["preupload"]:
         modes = {"uploadMode": "regular", "shouldIgnore": False}
         return 200, {"files": [{**file, **modes} for file in asked["files"]]}
-    if rest[:1] == ["commit"]:
-        for line in map(json.loads, body.splitlines()):
-            value = line["value"]
-            if line["key"] == "header":
-                hub.commits.append(value["summary"])
-            elif line["key"] == "file":
-                hub.files[name][value["path"]] = base64.b64decode(value["content"])
-        return 200, {"commitUrl": f"{hub.url}/{name}/commit/1", "commitOid": "1" * 40, "success": True}
-    siblings = [{"rfilename": path} for path in hub.files.get(name, {})]
-    return 200, {"id": name, "sha": "0" * 40, "siblings": siblings}
+    assert rest[:1] == ["commit"], path
+    for line in map(json.loads, body.splitlines()):
+        value = line["value"]
+        if line["key"] == "header":
+            hub.commits.append(value["summary"])
+        elif line["key"] == "file":
+            hub.files[name][value["path"]] = base64.b64decode(value["content"])
+    return 200, {"commitUrl": f"{hub.url}/{name}/commit/1", "commitOid": "1" * 40, "success": True}

@@ -57,8 +57,7 @@ def write_verified(trained: Trained, whole: bool, folder: Path, console: Console
     try:
         write_merged(trained, folder, whole)
     except (OSError, SafetensorError) as error:
-        room = "make room, or name a folder on another disk, for push.py by TMPDIR"
-        raise BadInput(f"the merged model cannot be written ({error}); {room}") from None
+        raise BadInput(f"the model cannot be written ({error}); make room, or set TMPDIR for push.py") from None
     console.print("Verifying it by held-out responses …")
     differences = distances(trained, folder)
     table = Table("mean |Δ log p| per token, between", "nats")
@@ -113,9 +112,9 @@ def add_stop_tokens(trained: Trained, folder: Path) -> None:
         settings = GenerationConfig.from_pretrained(folder)
     else:
         settings = GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder))
-    own = settings.eos_token_id
+    own = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     more = stop_token_ids(trained.config.model, AutoTokenizer.from_pretrained(folder))
-    settings.eos_token_id = [*dict.fromkeys([*(own if isinstance(own, list) else [own] if own else []), *more])]
+    settings.eos_token_id = [token for token in dict.fromkeys([*own, *more]) if token is not None]
     settings.save_pretrained(folder)
 
 

@@ -80,8 +80,6 @@ def find_trained(folder: Path, checkpoint: str = "") -> Trained:
 
 def find_run(folder: Path) -> RunRecord:
     """Return the run in a folder. Raises BadInput if there is none."""
-    if not os.path.isdir(folder):
-        raise BadInput(f"there is no folder {folder}: name a run's folder, such as runs/quickstart")
     if recorded(folder) is None:
         raise BadInput(f"{folder} is not the folder of a run: name one with a config.yaml, such as runs/quickstart")
     return RunRecord(folder)

@@ -9,9 +9,9 @@ Examples:
     python -m rewards.verify answers.jsonl conf=quickstart | head
 
 Each input line is {"gold": …, "response": …}; each output line is one verdict, in order, with the fields of
-`actors.messages.Verdict`. With a recipe, or a preset of rewards (paper, tina, dapo), a line also has the
-`reward` and its `parts`; "tokens" of an input line is the response's length, 0 by default. A bad row does not stop it:
-a line that cannot be read, or a gold answer or response that cannot be parsed, is `unparsable`.
+`actors.messages.Verdict`. With a recipe, a line also has the `reward` and its `parts`; "tokens" of an input line is the
+response's length, 0 by default. A bad row does not stop it: a line that cannot be read, or a gold answer or response
+that cannot be parsed, is `unparsable`.
 """
 
 import json
@@ -22,7 +22,6 @@ from dataclasses import asdict
 
 from actors.messages import Problem, Sample
 from conf.arguments import words_and_options
-from conf.catalogue import presets, reward_presets
 from conf.command import command
 from conf.errors import BadInput
 from conf.load import load
@@ -52,21 +51,13 @@ def read_sample(line: str) -> tuple[Problem, Sample]:
     return Problem(id="", prompt="", prompt_ids=(), gold=gold), sample
 
 
-def named(name: str) -> RewardFunction:
-    """Return the reward function of a preset or recipe. Raises BadInput for an unknown name."""
-    if name in reward_presets():
-        algorithm = [f"algorithm.preset={name}"] if name in presets() else []
-        return reward_function(load(["conf=paper", f"reward.preset={name}", *algorithm]))
-    return reward_function(load([f"conf={name}"]))
-
-
 @command("verify", __doc__)
 def main(arguments: list[str]) -> int:
     """Run the command. Return 0, or 2 for a wrong call or an unreadable file."""
     words, given = words_and_options(arguments, {"conf": ()})
     if len(words) != 1:
         raise BadInput(f"name one file, such as answers.jsonl, not {' '.join(words) or 'none'}")
-    chosen = named(given["conf"]) if given else RewardFunction(RewardConfig())
+    chosen = reward_function(load([f"conf={given['conf']}"])) if given else RewardFunction(RewardConfig())
     with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
         for reward in pool.rewards_all(read_samples(words[0])):
             line = asdict(reward.verdict)

@@ -103,17 +103,15 @@ def readable(gold: str) -> bool:
 def unusual(gold: str) -> str:
     """Return how a plain gold answer is read if its writer may mean something else; empty for other answers."""
     of = shape(gold)
-    if LETTER_BEHIND.fullmatch(gold) and quantity(gold).unit:
-        return "a number and its unit"
-    if of.kind is Kind.TIME:
-        return "a time of day, and no ratio"
-    if COMMA.fullmatch(gold) and of.kind is Kind.LIST:
-        return "two values, or a decimal where the answer is one with a point"
-    if THOUSANDS.fullmatch(gold):
-        return "a decimal, and no thousands"
-    if of.kind is Kind.SCALAR and is_relation(of) and (not of.names or is_combined(of.names[0])):
-        return "an equation, which its right side alone does not answer"
-    return ""
+    relation = of.kind is Kind.SCALAR and is_relation(of) and (not of.names or is_combined(of.names[0]))
+    readings = {
+        "a number and its unit": LETTER_BEHIND.fullmatch(gold) and quantity(gold).unit,
+        "a time of day, and no ratio": of.kind is Kind.TIME,
+        "two values, or a decimal where the answer is one with a point": COMMA.fullmatch(gold) and of.kind is Kind.LIST,
+        "a decimal, and no thousands": THOUSANDS.fullmatch(gold),
+        "an equation, which its right side alone does not answer": relation,
+    }
+    return next((reading for reading, applies in readings.items() if applies), "")
 
 
 def _status(gold: str, answer: str, algebra: Equivalent) -> Status:

@@ -10,23 +10,23 @@ LARGEST_EXPONENT = 400
 APPROXIMATION_DIGITS = 6
 """Significant digits with which a decimal may stand for a fraction that no decimal equals, as in math-verify."""
 
-SIGN = r"([+-]?)\s*"
 DECIMAL = r"(?:\d+(?:\.\d*)?|\.\d+)"
-PLAIN = re.compile(rf"{SIGN}({DECIMAL})")
-REPEATING = re.compile(rf"{SIGN}(\d*)\.(\d*)(?:\\(?:overline|bar)\s*\{{(\d+)\}}|\((\d+)\))")
-FRACTION = re.compile(rf"{SIGN}(\d*)\s*\\frac\s*\{{\s*([+-]?\s*{DECIMAL})\s*\}}\s*\{{\s*([+-]?\s*{DECIMAL})\s*\}}")
+PLAIN = re.compile(DECIMAL)
+REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\(?:overline|bar)\s*\{(\d+)\}|\((\d+)\))")
+FRACTION = re.compile(rf"(\d*)\s*\\frac\s*\{{\s*([+-]?\s*{DECIMAL})\s*\}}\s*\{{\s*([+-]?\s*{DECIMAL})\s*\}}")
 BELOW = rf"(?:({DECIMAL})|\(\s*([+-]?\s*{DECIMAL})\s*\))"
-SLASH = re.compile(rf"{SIGN}{BELOW}\s*(?:/|\\div)\s*{BELOW}")
-MIXED_SLASH = re.compile(rf"{SIGN}(\d+)\s+(\d+)\s*/\s*(\d+)")
-MIXED_SUM = re.compile(r"(-?)\s*(\d+)\s*([+-])\s*(?:\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d+)\s*/\s*(\d+))")
+SLASH = re.compile(rf"{BELOW}\s*(?:/|\\div)\s*{BELOW}")
+MIXED_SLASH = re.compile(r"(\d+)\s+(\d+)\s*/\s*(\d+)")
+MIXED_SUM = re.compile(r"(\d+)\s*([+-])\s*(?:\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d+)\s*/\s*(\d+))")
 """A mixed number written as a sum, 2 + 1/2 or -2 - 1/2."""
 
 TENS = rf"(?:({DECIMAL})\s*(?:\\times|\\cdot|\*|x)\s*)?10\s*\^\s*"
-POWER = re.compile(rf"{SIGN}(?:{TENS}|({DECIMAL})[eE])(?:\{{\s*([+-]?\d+)\s*\}}|([+-]?\d+))")
-ENCLOSED = re.compile(rf"{SIGN}\(([^()]*+(?:\([^()]*+\))?[^()]*+)\)")
-"""A sign before one number in parentheses, -(5), which may hold another pair, (2/(-3))."""
+POWER = re.compile(rf"(?:{TENS}|({DECIMAL})[eE])(?:\{{\s*([+-]?\d+)\s*\}}|([+-]?\d+))")
+ENCLOSED = re.compile(r"\(([^()]*+(?:\([^()]*+\))?[^()]*+)\)")
+"""One number in parentheses, (5), which may hold another pair, (2/(-3))."""
 
 THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2}(?:,\d{3})+)(?![\d,])")
+"""A number with thousands separators. A list has spaces, or groups of other lengths."""
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,34 @@ class Number:
 
 def number(text: str) -> Number | None:
     """Read a written-out integer, decimal, fraction, mixed number or power of ten; None for anything else."""
-    if match := PLAIN.fullmatch(text):
-        digits, places = _precision(match[2])
-        return Number(_signed(match[1], Fraction(match[2])), digits=digits, places=places)
+    sign = text[:1] if text[:1] in ("+", "-") else ""
+    magnitude = _unsigned(text[len(sign) :].lstrip(), sign)
+    return replace(magnitude, value=-magnitude.value) if magnitude and sign == "-" else magnitude
+
+
+def _unsigned(text: str, sign: str) -> Number | None:
+    """Read a number without the sign before it, which a mixed number repeats: -2 - 1/2."""
+    if PLAIN.fullmatch(text):
+        digits, places = _precision(text)
+        return Number(Fraction(text), digits=digits, places=places)
     if match := FRACTION.fullmatch(text) or MIXED_SLASH.fullmatch(text):
         return _ratio(*match.groups())
     if match := SLASH.fullmatch(text):
-        return _ratio(match[1], "", match[2] or match[3], match[4] or match[5])
-    if (match := MIXED_SUM.fullmatch(text)) and (match[1] or "+") == match[3]:
-        return _ratio(match[1], match[2], match[4] or match[6], match[5] or match[7])
+        return _ratio("", match[1] or match[2], match[3] or match[4])
+    if (match := MIXED_SUM.fullmatch(text)) and (sign or "+") == match[2]:
+        return _ratio(match[1], match[3] or match[5], match[4] or match[6])
     if match := ENCLOSED.fullmatch(text):
-        inner = number(match[2])
-        return inner and replace(inner, value=_signed(match[1], inner.value))
+        return number(match[1])
     if match := POWER.fullmatch(text):
-        return _scaled(match[1], match[2] or match[3] or "1", match[4] or match[5])
+        factor, exponent = match[1] or match[2] or "1", int(match[3] or match[4])
+        if abs(exponent) > LARGEST_EXPONENT:
+            return None
+        digits, places = _precision(factor)
+        return Number(Fraction(factor) * Fraction(10) ** exponent, digits=digits, places=places - exponent)
     if match := REPEATING.fullmatch(text):
-        once, period = match[3], match[4] or match[5]
-        value = Fraction(int((match[2] + once) or "0"), 10 ** len(once))
-        value += Fraction(int(period), 10 ** len(once) * (10 ** len(period) - 1))
-        return Number(_signed(match[1], value), ratio=True)
+        once, period = match[2], match[3] or match[4]
+        value = Fraction(int((match[1] + once) or "0"), 10 ** len(once))
+        return Number(value + Fraction(int(period), 10 ** len(once) * (10 ** len(period) - 1)), ratio=True)
     return None
 
 
@@ -87,31 +96,14 @@ def rounds(exact: Fraction, decimal: Number) -> bool:
     return abs(excess) <= unit / 2 or 0 <= (excess if decimal.value > 0 else -excess) < unit
 
 
-def without_thousands(text: str) -> str:
-    """Read 1,234,567 as 1234567. A list has spaces, or groups of other lengths."""
-    return THOUSANDS.sub(lambda match: match[1].replace(",", ""), text)
-
-
-def _signed(sign: str, value: Fraction) -> Fraction:
-    return -value if sign == "-" else value
-
-
-def _ratio(sign: str, whole: str, numerator: str, denominator: str) -> Number | None:
+def _ratio(whole: str, numerator: str, denominator: str) -> Number | None:
     above, below = (Fraction(part.replace(" ", "")) for part in (numerator, denominator))
     if not below or (whole and not (numerator.isdigit() and denominator.isdigit() and above < below)):
         return None  # 2\frac{-1}{2} and 2\frac{3}{2} are no mixed numbers
-    return Number(_signed(sign, int(whole or 0) + above / below), ratio=True)
+    return Number(int(whole or 0) + above / below, ratio=True)
 
 
 def _precision(decimal: str) -> tuple[int, int]:
     """Return the significant digits of a decimal, and those behind its point."""
     whole, _, part = decimal.partition(".")
     return len((whole + part).lstrip("0")), len(part)
-
-
-def _scaled(sign: str, factor: str, exponent: str) -> Number | None:
-    power = int(exponent)
-    if abs(power) > LARGEST_EXPONENT:
-        return None
-    value, (digits, places) = Fraction(factor) * Fraction(10) ** power, _precision(factor)
-    return Number(_signed(sign, value), digits=digits, places=places - power)

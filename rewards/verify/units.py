@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from rewards.verify.numbers import Number, equal, number, without_thousands
+from rewards.verify.numbers import THOUSANDS, Number, equal, number
 from rewards.verify.text.words import CARDINALS, PARTS, SCALES, VOCABULARY, product
 
 KNOWN = {
@@ -89,7 +89,7 @@ def quantity(text: str, asked: str = "") -> Quantity:
 
     asked: the gold answer's unit; of single letters without a space before them, only this one is a unit
     """
-    text = without_thousands(text.strip())
+    text = THOUSANDS.sub(lambda match: match[1].replace(",", ""), text.strip())
     if RESCALED.search(text):
         return Quantity(text)
     if match := CURRENCY.match(text):

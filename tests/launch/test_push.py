@@ -50,10 +50,9 @@ def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return shutil.copytree(finished, tmp_path / "runs" / "mine", symlinks=True)
 
 
-def metadata(hub: Hub) -> dict[str, Any]:
+def metadata(hub: Hub) -> Any:
     """What the card in the repository tells the hub."""
-    stated: dict[str, Any] = yaml.safe_load(hub.files["me/mine"]["README.md"].decode().split("---\n")[1])
-    return stated
+    return yaml.safe_load(hub.files["me/mine"]["README.md"].decode().split("---\n")[1])
 
 
 def test_repository_gets_adapter_card_and_training_and_nothing_private(

@@ -19,18 +19,7 @@ from rewards.verify.text.extraction import boxed
 from rewards.verify.text.spelling import plain
 from tests.rewards.corpus import CASES, CORPUS, Case
 
-GOLDS = [
-    "12",
-    r"\frac{1}{2}",
-    r"\sqrt{2}",
-    "x^2+1",
-    "(1,2)",
-    r"\{1,2\}",
-    "1, 2",
-    r"[0,\infty)",
-    r"\text{even}",
-    "y = 3",
-]
+GOLDS = ["12", r"\frac12", r"\sqrt{2}", "x^2+1", "(1,2)", r"\{1,2\}", "1, 2", r"[0,\infty)", r"\text{even}", "y = 3"]
 
 TOPICS = [pytest.param(cases, id=topic) for topic, cases in CORPUS.items()]
 

@@ -82,10 +82,8 @@ LAYOUT = [
         (rf"{FOR_ALL}(?=\s*(?:$|,|;|\\text\{{\s*,?\s*and))", ""),
         (rf"{MOD}\s*\}}?\s*\{{?\s*(\d+|[a-z])(?!\w)\s*\}}?\s*\)?\s*\}}?\s*$", r"\\mod{\1}"),
         (r"\\equiv(?=.*\\mod\{\w+\}$)", "="),
-        (
-            r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-z]))|\\(?:text)?degree(?![a-z])|(?<=\d )degrees?(?= [CF]$)",
-            r"^\\circ",
-        ),
+        (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-z]))", r"^\\circ"),
+        (r"\\(?:text)?degree(?![a-z])|(?<=\d )degrees?(?= [CF]$)", r"^\\circ"),
         (r"_\s*\{\s*(\w)\s*\}", r"_\1"),
         (r"\\text\{\s*(\w+)\s*\}(?=_[\d{])", r"\1"),
         (r"\\(l|g)(?:eqslant|eqq|e)(?![A-Za-z])", r"\\\1eq"),

@@ -10,11 +10,8 @@ from rewards.verify.numbers import number
 VOCABULARY = yaml.safe_load(Path(__file__).parents[1].joinpath("vocabulary.yaml").read_text(encoding="utf-8"))
 """Words around a number. The file explains its lists."""
 
-NUMERALS = """
-zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
-nineteen
-"""
-UNITS = NUMERALS.split()
+UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+UNITS += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 CARDINALS = {word: value for value, word in enumerate(UNITS)} | {word: 10 * ten for ten, word in enumerate(TENS, 2)}
 CARDINALS |= {f"{tens}-{one}": CARDINALS[tens] + CARDINALS[one] for tens in TENS for one in UNITS[1:10]}
