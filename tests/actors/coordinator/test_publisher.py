@@ -11,21 +11,23 @@ from tests.fakes import FakeEngine, FakeLearner, make_problem
 from tests.virtual_time import run_virtually
 
 
-def test_group_admitted_just_before_a_swap_keeps_its_version() -> None:
-    """Its task has not called the engine yet when the next version is the policy."""
+def test_versions_stay_as_long_as_a_group_may_need_them() -> None:
+    """In the engine for a group that was admitted just before a swap, and on disk for those that are stale."""
 
-    async def scenario() -> None:
-        config, engine, learner = make_config(), FakeEngine(), FakeLearner()
-        prompts = CheckPrompts(config, make_problems().train)
+    async def scenario() -> list[list[int]]:
+        config, engine, learner = make_config(max_staleness=2), FakeEngine(), FakeLearner()
+        prompts, needed = CheckPrompts(config, make_problems().train), []
         run: Any = SimpleNamespace(config=config, engine=engine, learner=learner)
         publisher = PolicyPublisher(run, prompts, CheckAtStart(engine, learner, prompts), None)
-        adapters = [AdapterRef(version, 0, "nowhere") for version in (0, 1)]
-        for adapter in adapters:
+        sampling = Sampling(samples=2, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
+        for version in range(5):
+            before, adapter = publisher.policy, AdapterRef(version, 0, "nowhere")
             await publisher.adopt(adapter)
             await publisher.check()
-        sampling = Sampling(samples=2, max_tokens=8, temperature=1.0, top_p=1.0, seed=0)
-        group = asyncio.create_task(engine.generate(0, make_problem(0), adapters[0], sampling))
-        await publisher.retire_outdated()
-        assert (await group).version == 0
+            group = asyncio.create_task(engine.generate(0, make_problem(0), before or adapter, sampling))
+            await publisher.retire_outdated()  # the group's task has not called the engine yet
+            assert (await group).adapter == (before or adapter)
+            needed.append([each.version for each in publisher.needed])
+        return needed
 
-    run_virtually(scenario())
+    assert run_virtually(scenario()) == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
