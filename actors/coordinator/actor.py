@@ -66,7 +66,7 @@ class CoordinatorActor:
         self._coordinator: Coordinator | None = None
         self._stopping = StopController(self._clock, config.budget.grace_s)
         self._fatal: HostWarning | None = None
-        self._fallbacks = set[tuple[str, str]]()
+        self._noted = set[tuple[str, str]]()
 
     async def run(self) -> RunSummary:
         """Run to the end, write summary.json and return it. Raises BadInput if that ended the run."""
@@ -183,10 +183,9 @@ class CoordinatorActor:
 
     def _note_actor(self, name: str, kind: EventKind, detail: str) -> None:
         """Record an actor's event, a fallback only once, and count a crash."""
-        if kind is EventKind.FALLBACK:
-            if (name, detail) in self._fallbacks:
-                return
-            self._fallbacks.add((name, detail))
+        if kind is EventKind.FALLBACK and (name, detail) in self._noted:
+            return
+        self._noted.add((name, detail))
         if kind is EventKind.DIED:
             self._ledger.count(f"deaths/{name.partition('-')[0]}")
         self._folder.append_event(self._updates, kind, detail, name)

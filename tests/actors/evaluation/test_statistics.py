@@ -108,15 +108,8 @@ def test_few_risen_rewards_show_nothing_and_none_has_no_difference() -> None:
 
 
 def test_a_reward_is_known_if_nothing_failed_and_no_part_is_lacking() -> None:
-    row = {
-        "prompt": "",
-        "gold": "",
-        "response": "",
-        "tokens": 1,
-        "finish_reason": "stop",
-        "problem": "p",
-        "reward": 3.0,
-    }
+    row = dict.fromkeys(("prompt", "gold", "response"), "") | {"problem": "p", "tokens": 1, "finish_reason": "stop"}
+    row |= {"reward": 3.0}
     rows = [row | {"status": "wrong"}, row | {"status": "correct", "reward": 1.0}, row | {"status": "crash"}]
     rows += [row | {"status": "wrong", **more} for more in ({"partial": True}, {"failure": "late"}, {"reward": None})]
     assert known_rewards(map(SampleRow.model_validate, rows)) == {"p": 2.0}

@@ -66,13 +66,10 @@ def test_a_file_of_another_format_is_refused(change: dict[str, Any], tmp_path: P
     assert len(str(caught.value).splitlines()) == 1
 
 
-def evaluated(protocol: dict[str, Any], benchmark: dict[str, Any] | None = None) -> dict[str, Any]:
+def evaluated(protocol: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Return evaluation.json with changes in its protocol and its first benchmark."""
-    first, *others = EVALUATION["benchmarks"]
-    return EVALUATION | {
-        "protocol": EVALUATION["protocol"] | protocol,
-        "benchmarks": [first | (benchmark or {}), *others],
-    }
+    benchmarks = [EVALUATION["benchmarks"][0] | more, *EVALUATION["benchmarks"][1:]]
+    return EVALUATION | {"protocol": EVALUATION["protocol"] | protocol, "benchmarks": benchmarks}
 
 
 @pytest.mark.parametrize(
@@ -83,11 +80,7 @@ def evaluated(protocol: dict[str, Any], benchmark: dict[str, Any] | None = None)
         (PolicyScores, {**evaluation(3), "pass@1": math.nan}, "pass@1"),
         (PolicyScores, {**evaluation(3), "ci95": [0.9, 0.1]}, "ci95"),
         (EvaluationDocument, evaluated({"adapter_config": {"base": "b"}}), "protocol.adapter_config.rank"),
-        (
-            EvaluationDocument,
-            evaluated({}, {"paired": {"difference": 7.0, "p": 0.1}}),
-            "benchmarks.0.paired.difference",
-        ),
+        (EvaluationDocument, evaluated({}, paired={"difference": 7.0, "p": 0.1}), "benchmarks.0.paired.difference"),
         (MetricsRow, {"update": 1, "loss": "much"}, "loss"),
         (MetricsRow, [], "it"),
     ],
