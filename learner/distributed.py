@@ -1,19 +1,14 @@
-"""Connects the processes of a learner, divides samples and exchanges values among them."""
+"""Connects the processes of a learner, and exchanges values among them."""
 
 import os
 import socket
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TypeVar
 
 import psutil
 import torch
 from torch import Tensor
 from torch.distributed import TCPStore
-
-from learner.packing import Tokens, shared_start
 
 T = TypeVar("T")
 
@@ -61,22 +56,6 @@ class World:
 
 
 ALONE = World()
-
-
-def divide(samples: Sequence[Tokens], processes: int) -> list[list[int]]:
-    """Return each process's positions in `samples`: neighbours together, about the same work for all.
-
-    Work is counted in input tokens. A prompt counts once for all its samples, without the shared start of all prompts,
-    which every process computes. Every process is within one sample of the mean and may get none. Fewer
-    groups are split than there are processes; the prompt of a split group is computed again.
-    """
-    uses, shared = Counter(prompt for prompt, _ in samples), shared_start(samples)
-    work = [(len(prompt) - shared) / uses[prompt] + len(response) for prompt, response in samples]
-    total = sum(work)
-    parts: list[list[int]] = [[] for _ in range(processes)]
-    for position, (own, done) in enumerate(zip(work, accumulate(work), strict=True)):
-        parts[int((done - own / 2) * processes / total)].append(position)
-    return parts
 
 
 def start_store(host: str) -> TCPStore:

@@ -16,7 +16,7 @@ from actors.models.sizes import SYNTHETIC_ADAPTERS
 from actors.protocols import FAITHFUL
 from conf.schema import Config
 from learner.advantages import Example, examples
-from learner.distributed import ALONE, World, divide
+from learner.distributed import ALONE, World
 from learner.losses import Observed, Totals, imitation_loss, policy_loss
 from learner.metrics import UpdateRecord, update_metrics
 from learner.model.adapter import (
@@ -30,7 +30,7 @@ from learner.model.adapter import (
 )
 from learner.model.policy import Policy
 from learner.optimizer import ZeroOptimizer, learning_rate
-from learner.packing import MicroBatch, Tokens, pack
+from learner.packing import MicroBatch, Tokens, divide, pack
 from learner.training_state import read_checkpoint, write_checkpoint
 
 REFERENCE = "reference."

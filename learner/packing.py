@@ -1,4 +1,4 @@
-"""Packs samples into micro-batches in which no token is computed twice.
+"""Divides samples among processes, and packs them into micro-batches in which no token is computed twice.
 
 Three samples: responses a and b to the prompt S P, and c to the prompt S Q. S is the shared start of all prompts, such
 as a system prompt. The last token of a response is never an input.
@@ -21,10 +21,10 @@ as a system prompt. The last token of a response is never an input.
                 Q c       S Q c
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, cycle, islice, takewhile
+from itertools import accumulate, chain, cycle, islice, takewhile
 from typing import NamedTuple
 
 import torch
@@ -143,6 +143,22 @@ class Segments:
 
     def to(self, device: torch.device) -> "Segments":
         return replace(self, query_ends=self.query_ends.to(device), key_ends=self.key_ends.to(device))
+
+
+def divide(samples: Sequence[Tokens], processes: int) -> list[list[int]]:
+    """Return each process's positions in `samples`: neighbours together, about the same work for all.
+
+    Work is counted in input tokens. A prompt counts once for all its samples, without the shared start of all prompts,
+    which every process computes. Every process is within one sample of the mean and may get none. Fewer
+    groups are split than there are processes; the prompt of a split group is computed again.
+    """
+    uses, shared = Counter(prompt for prompt, _ in samples), shared_start(samples)
+    work = [(len(prompt) - shared) / uses[prompt] + len(response) for prompt, response in samples]
+    total = sum(work)
+    parts: list[list[int]] = [[] for _ in range(processes)]
+    for position, (own, done) in enumerate(zip(work, accumulate(work), strict=True)):
+        parts[int((done - own / 2) * processes / total)].append(position)
+    return parts
 
 
 def pack(samples: Sequence[Tokens], budget: int) -> list[MicroBatch]:

@@ -23,7 +23,7 @@ from actors.messages import (
     Verdict,
 )
 from actors.protocols import FAITHFUL, Engine
-from actors.rollout.adapter_slots import AdapterSlots
+from actors.rollout.pool import AdapterSlots
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.errors import ActorDied
-from actors.rollout.engine_thread import EngineThread
+from actors.rollout.vllm_engine import EngineThread
 
 
 class FakeLLM:

@@ -1,4 +1,4 @@
-"""The pool of engines, with frail ones under virtual time."""
+"""The pool of engines, with frail ones under virtual time, and the slots for adapters."""
 
 import asyncio
 import functools
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from actors.messages import AdapterRef, Group, Sampling
 from actors.protocols import Engine
-from actors.rollout.pool import EnginePool
+from actors.rollout.pool import AdapterSlots, EnginePool
 from actors.storage.documents import EventKind
 from tests.fakes import FrailEngine, make_problem
 from tests.virtual_time import VirtualClock, run_virtually
@@ -206,3 +206,64 @@ async def test_no_schedule_of_failures_loses_groups(data: st.DataObject) -> None
     await pool.ready()
     assert pool.held == [frozenset()] * len(engines)
     assert [slot.load for slot in pool._slots] == [0] * len(engines)
+
+
+class Slots(AdapterSlots):
+    """dropped: names, in their order."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(slots, self._note)
+        self.dropped: list[str] = []
+
+    async def _note(self, adapter: AdapterRef) -> None:
+        await asyncio.sleep(0.01)
+        self.dropped.append(adapter.name)
+
+
+@pytest.mark.parametrize("waiting", ["request", "retire"])
+@virtually
+async def test_slot_is_free_although_nobody_waits_for_the_drop_any_more(waiting: str) -> None:
+    slots = Slots(1)
+    await slots.occupy(V0)
+
+    async def work() -> None:
+        if waiting == "retire":
+            await slots.retire(V0)
+            return
+        async with slots.request(V0):
+            await slots.retire(V0)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.wait({task})
+    assert (task.cancelled(), slots.held) == (True, {V0.name})
+    async with asyncio.timeout(60.0):
+        await slots.occupy(V1)
+    assert (slots.held, slots.dropped) == ({V1.name}, [V0.name])
+
+
+@virtually
+async def test_drop_that_fails_frees_the_slot() -> None:
+    async def fail(_: AdapterRef) -> None:
+        await asyncio.sleep(0.01)
+        raise RuntimeError("no such adapter")
+
+    slots = AdapterSlots(1, fail)
+    await slots.occupy(V0)
+    with pytest.raises(RuntimeError):
+        await slots.retire(V0)
+    await slots.occupy(V1)
+    assert slots.held == {V1.name}
+
+
+@virtually
+async def test_name_is_held_once() -> None:
+    slots, elsewhere = Slots(2), AdapterRef(0, 0, "elsewhere")
+    await slots.occupy(V0)
+    with pytest.raises(ValueError, match="loaded already"):
+        await slots.occupy(elsewhere)
+    async with slots.request(elsewhere):
+        pass
+    await slots.retire(elsewhere)
+    assert slots.dropped == [V0.name]

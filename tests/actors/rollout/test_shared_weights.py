@@ -15,9 +15,8 @@ from vllm.model_executor.model_loader.weight_cache.protocol import get_socket_pa
 
 from actors.errors import ActorDied
 from actors.rollout import shared_weights
-from actors.rollout.engine_thread import EngineThread
 from actors.rollout.shared_weights import SharedWeights, WeightsActor
-from actors.rollout.vllm_engine import RolloutEngine
+from actors.rollout.vllm_engine import EngineThread, RolloutEngine
 from actors.rollout.vllm_settings import SMALL_SHARE, gpu_settings
 from actors.runtime.placement import Mapped, Placement, Share
 from actors.runtime.ray_session import clear_session, make_temporary

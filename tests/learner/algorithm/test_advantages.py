@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.advantages import group_advantages, likelihood_rewards
-from learner.distributed import divide
-from learner.packing import Tokens
+from learner.packing import Tokens, divide
 
 KINDS = ["group", "mean_only", "leave_one_out"]
 rewards_lists = st.lists(st.sampled_from([0.0, 0.2, 0.5, 1.0, 1.2]), min_size=1, max_size=16)
