@@ -307,13 +307,6 @@ def test_one_held_out_problem_cannot_both_choose_and_report(loader: Loader) -> N
     loader.refuse({"validation.every": 5, "eval.share": 0.01}, "validation.every=5", "source holds out 0")
 
 
-def test_tokenizer_without_chat_template_is_refused(loader: Loader) -> None:
-    from transformers import PreTrainedTokenizerFast
-
-    loader.tokenizer = PreTrainedTokenizerFast(tokenizer_object=loader.tokenizer.backend_tokenizer)
-    loader.refuse({}, "model.path", "chat template")
-
-
 LOOP = "{% for i in range(99999) %}"
 
 
@@ -324,10 +317,12 @@ LOOP = "{% for i in range(99999) %}"
         (f"{LOOP * 3}{{% endfor %}}{{% endfor %}}{{% endfor %}}", "does not end within"),
         ("{{ 'x' * 99999999999 }}", "does not end within"),
         ("{{ 1 / 0 }}", "division by zero"),
+        ("Hello", "omits the problem"),
+        (None, "no chat template"),
     ],
 )
 def test_foreign_template_is_tried_in_a_worker_that_is_killed(
-    template: str, said: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
+    template: str | None, said: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not in a fork of this process, in which another thread may start Ray and hold locks."""
     monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
