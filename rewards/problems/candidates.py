@@ -12,16 +12,7 @@ from conf.errors import BadInput
 from conf.schema import Config
 from rewards.problems import sources
 from rewards.problems.loading import TRAIN_SEED, split_problems, usable_problems, with_columns, without_overlaps
-from rewards.problems.rows import (
-    ANSWER_FIELDS,
-    FINAL,
-    AnyProblem,
-    RawProblem,
-    as_text,
-    choose_field,
-    distinct,
-    raw_problems,
-)
+from rewards.problems.rows import FINAL, AnyProblem, RawProblem, as_text, distinct, raw_problems, solution_field
 from rewards.verify.text.extraction import boxed
 from rewards.weighted_sum import CLOSE, OPEN
 
@@ -74,7 +65,7 @@ def _with_solutions(heldout: Sequence[AnyProblem], config: Config, tokenizer: An
     name, own = next(iter(same.items()), ("", config.data))
     rows = sources.read(KEY, source, own, TRAIN_SEED)
     data = replace(with_columns(own, rows), problem_pattern=own.problem_pattern if same else "")
-    field, controls = solution_field(config.warm_start.solution_field, rows), control_tokens(tokenizer)
+    field, controls = solution_field(KEY, config.warm_start.solution_field, rows), control_tokens(tokenizer)
     found = raw_problems(rows, KEY, data, filtered, name)
     raw = distinct(found, KEY, filtered)[: TRIED * config.warm_start.demonstrations]
     raw = without_overlaps(raw, heldout, "drop", filtered)
@@ -90,13 +81,6 @@ def _with_solutions(heldout: Sequence[AnyProblem], config: Config, tokenizer: An
         if solution and fits and not any(token in text for token in controls):
             solved[problem] = Sample(ids, (), text, "stop")
     return solved
-
-
-def solution_field(chosen: str, rows: Sequence[sources.Row]) -> str:
-    """Return the column of the solutions: the chosen one, `solution`, or an answer that is a worked one."""
-    first = rows[0].fields if rows else {}
-    worked = [name for name in ANSWER_FIELDS if FINAL in as_text(first.get(name))]
-    return choose_field(KEY, "warm_start.solution_field", chosen, ["solution", *worked], [*first])
 
 
 def response_of(solution: str, gold: str, config: Config, *, opened: bool) -> str:

@@ -138,6 +138,13 @@ def choose_field(key: str, setting: str, chosen: str, guesses: Sequence[str], co
     )
 
 
+def solution_field(key: str, chosen: str, rows: Sequence[sources.Row]) -> str:
+    """Return the column of the solutions: the chosen one, `solution`, or an answer that is a worked one."""
+    first = rows[0].fields if rows else {}
+    worked = [name for name in ANSWER_FIELDS if FINAL in as_text(first.get(name))]
+    return choose_field(key, "warm_start.solution_field", chosen, ["solution", *worked], [*first])
+
+
 def as_text(value: object) -> str:
     """Return a field as text: strings, finite numbers, dates and lists of them; empty for anything else."""
     if isinstance(value, list):

@@ -26,8 +26,7 @@ REWARD = RewardFunction(RewardConfig(custom=[CustomRewardConfig(FUNCTION, 0.5, n
 
 KEY = "secret-of-the-judge"
 
-Answer = tuple[int, dict[str, str], str]
-"""Status, headers and body."""
+Answer = tuple[int, dict[str, str], str]  # status, headers and body
 
 
 class JudgeServer(ThreadingHTTPServer):
@@ -119,7 +118,6 @@ def refused(status: int, **headers: str) -> Callable[[dict[str, Any]], Answer]:
     ("answer", "attempts", "late"),
     [
         (refused(429), 4, False),
-        (refused(500), 4, False),
         (refused(400), 1, False),
         (refused(429, **{"Retry-After": "3600"}), 1, True),
         ("hang", 1, True),
@@ -127,7 +125,6 @@ def refused(status: int, **headers: str) -> Callable[[dict[str, Any]], Answer]:
         (lambda _: (200, {}, "<html>"), 1, False),
         (lambda _: (200, {}, "[" * 50_000), 4, False),
         (lambda _: completion("Ten out of ten!"), 1, False),
-        (lambda _: completion([{"type": "text", "text": "10"}]), 1, False),
         (lambda body: completion(graded(body, 11)), 1, False),
     ],
 )

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -44,13 +44,6 @@ def process_of(pool: VerifierPool) -> BaseProcess:
     process = pool._verifiers.workers[0]._process
     assert process is not None
     return process
-
-
-def wait_until(condition: Callable[[], bool], within_s: float = 240.0) -> bool:
-    end = time.monotonic() + within_s
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
 
 
 def running_in_session(session: int) -> list[int]:
@@ -142,4 +135,7 @@ def test_no_process_outlives_a_killed_parent(response: str) -> None:
         assert parent.stdout.readline() == "ready\n"
         assert len(running_in_session(parent.pid)) > 2
         parent.kill()
-        assert wait_until(lambda: not running_in_session(parent.pid))
+        end = time.monotonic() + 240
+        while running_in_session(parent.pid) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert not running_in_session(parent.pid)

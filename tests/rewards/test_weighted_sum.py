@@ -13,15 +13,12 @@ from tests.rewards.corpus import sample
     ("response", "expected"),
     [
         ("<think>2 + 2</think> 4", True),
-        ("\n<think>\n2 + 2\n</think>\n\n\\boxed{4}", True),
-        ("2 + 2</think>4", True),
         ("<think>2 + 2</think> \n", False),
         ("<think></think>4", False),
         ("</think>4", False),
         ("<think>2 + 2 4", False),
         ("4 <think>2 + 2</think> 4", False),
         ("<think>a</think>b</think>4", False),
-        ("<think>a<think>b</think>4", False),
         ("<think>a</think>4<think>", False),
     ],
 )

@@ -1,4 +1,4 @@
-"""A configuration over a small file, a hub of one data set, and a user's module."""
+"""A configuration over a small file, and a user's module."""
 
 import sys
 from pathlib import Path
@@ -9,18 +9,6 @@ import pytest
 from conf.schema import Config
 from conf.settings import changed
 from tests.rewards.problems.rows import SUMS, Loader, write_jsonl
-
-HUB_CARD = """---
-configs:
-- config_name: main
-  data_files:
-  - {split: train, path: main/train.jsonl}
-  - {split: test, path: main/test.jsonl}
-- config_name: other
-  data_files:
-  - {split: train, path: other/train.jsonl}
----
-"""
 
 MODULE = """
 def sums(first, last):
@@ -37,9 +25,6 @@ def strings():
 
 def rude():
     raise SystemExit(0)
-
-def all_of(rows):
-    yield from rows
 """
 
 
@@ -53,19 +38,6 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def loader(config: Config, byte_tokenizer: Any) -> Loader:
     return Loader(config, byte_tokenizer)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write owner/sums, a folder that the datasets library finds before it asks the hub."""
-    import datasets
-
-    folder = tmp_path / "owner" / "sums"
-    for name, rows in {"main/train": SUMS, "main/test": SUMS[:12], "other/train": SUMS[:15]}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_jsonl(folder / f"{name}.jsonl", rows)
-    (folder / "README.md").write_text(HUB_CARD)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 @pytest.fixture

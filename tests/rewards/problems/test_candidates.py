@@ -28,12 +28,6 @@ def candidates(loader: Loader, settings: dict[str, Any], solved: Rows = ()) -> P
     return load_with_candidates(changed(loader.config, settings), loader.tokenizer)
 
 
-def refuse(loader: Loader, settings: dict[str, Any], solved: Rows, *words: str) -> None:
-    with pytest.raises(BadInput) as refused:
-        candidates(loader, settings, solved)
-    assert [word for word in words if word not in str(refused.value)] == []
-
-
 def test_a_model_is_shown_examples_only_where_it_samples_for_itself(loader: Loader) -> None:
     first = loader.load().train[0]
     asked = first.prompt.split("\n")[1].removesuffix("<|im_end|>")
@@ -48,7 +42,8 @@ def test_a_model_is_shown_examples_only_where_it_samples_for_itself(loader: Load
     assert first.id in {problem.id for problem in fewer.train}
     assert first.id not in {problem.id for problem in fewer.candidates}
     longest = max(len(problem.prompt_ids) for problem in loader.load().train)
-    refuse(loader, {**SELF, "rollout.max_prompt_tokens": longest}, [], "warm_start.few_shot", f"={longest} ")
+    with pytest.raises(BadInput, match=rf"warm_start\.few_shot.*={longest} "):
+        candidates(loader, {**SELF, "rollout.max_prompt_tokens": longest})
 
 
 def test_solutions_are_responses_of_an_engine(loader: Loader) -> None:
@@ -81,15 +76,16 @@ def test_unusable_solutions_are_left_out(loader: Loader) -> None:
 
 
 @pytest.mark.parametrize(
-    ("solved", "words"),
+    ("solved", "said"),
     [
-        ([{"problem": "What?", "answer": "18"}], ("warm_start.solution_field", "'solution'", "problem, answer")),
-        ([{"problem": "What?", "answer": "18", "solution": ""}] * 3, ("warm_start.source", "no usable problem")),
-        ([], ("warm_start.source", "'nowhere.jsonl'")),
+        ([{"problem": "What?", "answer": "18"}], "warm_start.solution_field: .*'solution'.*problem, answer"),
+        ([{"problem": "What?", "answer": "18", "solution": ""}] * 3, "warm_start.source: .*no usable problem"),
+        ([], "warm_start.source: .*solved.jsonl"),
     ],
 )
-def test_a_source_without_solutions_is_refused(solved: Rows, words: tuple[str, ...], loader: Loader) -> None:
-    refuse(loader, SOLVED if solved else {"warm_start.source": "file:nowhere.jsonl"}, solved, *words)
+def test_a_source_without_solutions_is_refused(solved: Rows, said: str, loader: Loader) -> None:
+    with pytest.raises(BadInput, match=said):
+        candidates(loader, SOLVED, solved)
 
 
 def test_own_columns_count_where_the_source_has_them(loader: Loader) -> None:

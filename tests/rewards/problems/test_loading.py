@@ -187,18 +187,14 @@ def test_filtered_rows_are_listed_for_every_reason(loader: Loader) -> None:
     assert rows[-1] == {"source": "source", "reason": BAD_GOLD, "problem": "What is open?", "gold": "3 +"}
 
 
-SOLUTION = r"It is $\boxed{7}$."
-
-
 @pytest.mark.parametrize(
     ("row", "gold"),
     [
-        ({"problem": "3 + 4?", "solution": SOLUTION, "answer": "$7$", "level": "Easy"}, "7"),  # Open-RS
+        ({"problem": "3 + 4?", "solution": r"It is $\boxed{7}$.", "answer": "$7$", "level": "Easy"}, "7"),  # Open-RS
         ({"id": 60, "problem": "3 + 4?", "solution": "7", "answer": "007", "year": "2024"}, "7"),  # AIME
         ({"question": "3 + 4?", "answer": "3 + 4 = <<3+4=7>>7\n#### 7"}, "7"),  # GSM8K
         ({"question": "3 + 4?", "answer": "#### Sum\n3 + 4\n#### Answer\nIt is \\boxed{7}."}, "7"),  # headings
         ({"question": "3 + 4?", "answer": ["4", "5"]}, "4, 5"),
-        ({"question": "3 + 4?", "answer": 2.5}, "2.5"),
         ({"Question": "3 + 4?", "ANSWER": "7"}, "7"),
         ({"Problem": "another", "problem": "3 + 4?", "answer": "7", "Answer": "8"}, "7"),
     ],
@@ -287,7 +283,6 @@ def test_problems_that_choose_are_others_than_those_that_report(
 @pytest.mark.parametrize(("treatment", "reason"), [("drop", OVERLAP_FILTERED), ("report_only", OVERLAP_KEPT)])
 @pytest.mark.parametrize("source", ["", "file:eval.jsonl"])
 def test_near_duplicates_are_on_one_side(source: str, treatment: str, reason: str, loader: Loader) -> None:
-    """With report_only, those of training problems stay; none that chooses the result is one of a reported problem."""
     write_jsonl(Path("eval.jsonl"), COMMUTED)
     settings = {"eval.problems": 20, "validation.every": 1, "validation.problems": 12, "data.eval_source": source}
     problems = loader.load({**settings, "data.contamination": treatment}, SUMS if source else COMMUTED)
@@ -313,13 +308,6 @@ def test_one_held_out_problem_cannot_both_choose_and_report(loader: Loader) -> N
     loader.refuse({"validation.every": 5, "eval.share": 0.01}, "validation.every=5", "source holds out 0")
 
 
-def test_tokenizer_without_chat_template_is_refused(loader: Loader) -> None:
-    from transformers import PreTrainedTokenizerFast
-
-    loader.tokenizer = PreTrainedTokenizerFast(tokenizer_object=loader.tokenizer.backend_tokenizer)
-    loader.refuse({}, "model.path", "chat template")
-
-
 LOOP = "{% for i in range(99999) %}"
 
 
@@ -330,10 +318,12 @@ LOOP = "{% for i in range(99999) %}"
         (f"{LOOP * 3}{{% endfor %}}{{% endfor %}}{{% endfor %}}", "does not end within"),
         ("{{ 'x' * 99999999999 }}", "does not end within"),
         ("{{ 1 / 0 }}", "division by zero"),
+        ("Hello", "omits the problem"),
+        (None, "no chat template"),
     ],
 )
 def test_foreign_template_is_tried_in_a_worker_that_is_killed(
-    template: str, said: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
+    template: str | None, said: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not in a fork of this process, in which another thread may start Ray and hold locks."""
     monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
