@@ -5,6 +5,7 @@ A response is hostile: it stands between marks that it cannot know, its special 
 only with the code of its call, so that a judge that repeats the response gives no score. It can be fooled all the same.
 """
 
+import json
 import re
 import secrets
 from pathlib import Path
@@ -21,8 +22,8 @@ from rewards.user_function import BadReward
 SETTINGS, REMEDY = "judge.yaml", "see docs/how-to/rewards.md"
 """File of the settings, in the folder where the command is given, and the page that describes it."""
 
-REPLY_TOKENS = 512
-"""Most tokens of a reply, which has about fifteen where the model does not think first."""
+REPLY_TOKENS, ANSWER_BYTES = 512, 2**16
+"""Most tokens of a reply, which has about fifteen where the model does not think first, and most bytes around it."""
 
 ENCRYPTED = re.compile(r"https:|http://(localhost|127\.[\d.]+|\[::1\])(?=[:/]|$)")
 """Beginning of an address to which a key may be sent."""
@@ -40,11 +41,12 @@ Reply with one line of JSON and nothing else: {{"code": "{code}", "score": N}}, 
 
 @dataclass(config=DECLARED, frozen=True)
 class Settings:
-    """rubric, key_file: relative to the settings."""
+    """calls: most that a process makes from its start, with repetitions. rubric, key_file: relative to the settings."""
 
     address: str
     model: str
     rubric: str
+    calls: int
     key_file: str = ""
 
 
@@ -59,18 +61,20 @@ class Judge:
             raise BadInput(f"{file}: the rubric or the key's file is empty; {REMEDY}")
         if self._key and not ENCRYPTED.match(given.address):
             raise BadInput(f"{file}: address: the key would cross the network in the clear; use https, or no key_file")
-        self._ssl = httpx2.create_ssl_context()
+        self._made, self._ssl = 0, httpx2.create_ssl_context()
 
     async def score(self, prompt: str, response: str, gold: str) -> float:
-        """Return a response's score from 0 to 1. Raises BadReward if there is none."""
+        """Return a response's score from 0 to 1. Raises BadReward if there is none, or no call is left."""
+        if self._made >= self._given.calls:
+            raise BadReward(f"has made the {self._made} calls that {SETTINGS} allows a process from its start")
+        self._made += 1
         mark, code = secrets.token_hex(16), f"{secrets.randbelow(10**6):06}"
         try:
             reply = await self._ask(*framed(self._rubric, prompt, gold, response, mark, code))
         except httpx2.TransportError as error:
-            raise ConnectionError(type(error).__name__) from None  # its text may hold the key
+            raise ConnectionError(self._without_key(repr(error))) from None
         if (found := score_of(reply, code)) is None:
-            shown = reply.replace(self._key, "…") if self._key else reply
-            raise BadReward(f"replied {shown[:120]!r}, which is no score")
+            raise BadReward(f"replied {self._without_key(reply)[:120]!r}, which is no score")
         return found
 
     async def _ask(self, system: str, user: str) -> str:
@@ -78,12 +82,19 @@ class Judge:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         body = {"model": self._given.model, "messages": messages, "temperature": 0}
         body |= {"max_completion_tokens": REPLY_TOKENS, "response_format": {"type": "json_object"}}
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        async with httpx2.AsyncClient(timeout=None, verify=self._ssl, headers=headers) as client:
-            answer = await client.post(f"{self._given.address.rstrip('/')}/chat/completions", json=body)
-        if answer.status_code != 200:
-            raise httpx2.HTTPStatusError(f"{answer.status_code}", request=answer.request, response=answer)
-        return str(answer.json()["choices"][0]["message"]["content"])
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {})
+        content, url = b"", f"{self._given.address.rstrip('/')}/chat/completions"
+        client = httpx2.AsyncClient(timeout=None, verify=self._ssl, headers=headers)
+        async with client, client.stream("POST", url, json=body) as answer:
+            if answer.status_code != 200:
+                raise httpx2.HTTPStatusError(f"{answer.status_code}", request=answer.request, response=answer)
+            async for part in answer.aiter_raw():
+                if len(content := content + part) > ANSWER_BYTES:
+                    raise BadReward(f"was answered with more than {ANSWER_BYTES} bytes")
+        return str(json.loads(content)["choices"][0]["message"]["content"])
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "…") if self._key else text
 
 
 def framed(rubric: str, prompt: str, gold: str, response: str, mark: str, code: str) -> tuple[str, str]:
