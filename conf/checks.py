@@ -67,8 +67,8 @@ def _faults(config: Config) -> Iterator[str]:
         )
     yield from algorithm_faults(config.algorithm)
     reward = config.reward
-    if reward.accuracy == reward.format == reward.boxed == 0 and not reward.custom:
-        yield "reward.accuracy=0, format=0 and boxed=0: nothing would be rewarded; give one of them a weight"
+    if reward.accuracy == reward.format == reward.boxed == reward.cosine == 0 and not reward.custom:
+        yield "reward.accuracy=0, format=0, boxed=0 and cosine=0: nothing would be rewarded; give one of them a weight"
     if config.validation.every and not config.eval.problems:
         yield (
             f"validation.every={config.validation.every} with eval.problems=0: no problems are held out to choose the"

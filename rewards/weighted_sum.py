@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import cos, pi
 
 from actors.messages import Reward, Sample, Status, Verdict
 from conf.schema import Config, RewardConfig
@@ -30,6 +31,14 @@ def overlong(tokens: int, limit: int, buffer: float) -> float:
     return min(max((tokens - (limit - buffer)) / buffer, 0.0), 1.0)
 
 
+def cosine(tokens: int, limit: int, short: float, long: float) -> float:
+    """Return the accuracy reward scaled by length (Yeo et al., arXiv 2502.03373).
+
+    Half a cosine from the value `short` at no tokens to the value `long` at `limit` tokens and beyond.
+    """
+    return long + (short - long) * (1 + cos(pi * min(tokens / limit, 1.0))) / 2
+
+
 @dataclass(frozen=True)
 class RewardFunction:
     """Rewards samples.
@@ -56,7 +65,7 @@ class RewardFunction:
         accuracy: the verdict's score, 0 after a `failure` of a user's part
         format: 1 for a well-formed response
         boxed: 1 for a box that can be read and is not empty
-        overlong: the function above, which is subtracted
+        cosine, overlong: the functions above; overlong is subtracted
         custom: the user's parts, by name
         """
         config, tokens = self.config, len(sample.token_ids)
@@ -65,6 +74,9 @@ class RewardFunction:
         weights = {"accuracy": config.accuracy, "format": config.format}
         if config.boxed:
             parts["boxed"], weights["boxed"] = float(bool(plain(verdict.extracted or ""))), config.boxed
+        if config.cosine:
+            short, long = config.cosine_correct if accuracy == 1.0 else config.cosine_wrong
+            parts["cosine"], weights["cosine"] = cosine(tokens, self.limit, short, long), config.cosine
         if self.buffer:
             parts["overlong"], weights["overlong"] = overlong(tokens, self.limit, self.buffer), -1.0
         for part in config.custom:

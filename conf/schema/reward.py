@@ -10,10 +10,15 @@ from pydantic.dataclasses import dataclass
 from conf.catalogue import reward_presets
 from conf.settings import DECLARED, MOST, Rule, section, setting
 
-PARTS = frozenset({"accuracy", "boxed", "format", "mean", "overlong"})
+PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
 """Names after `reward/` in metrics.jsonl that no user's function may have."""
 
 PRESET = "conf/rewards.yaml, preset paper"
+
+PAIR = Rule(
+    lambda value: len(value) == 2 and all(abs(number) <= MOST for number in value),
+    "use two numbers: the values of the shortest and of the longest response",
+)
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -75,6 +80,12 @@ class RewardConfig:
     since some chat templates put it into the prompt."""
     boxed: float = setting(0.0, PRESET, ge=0)
     """Weight of a readable `\\boxed{}` in the response, 0 or 1."""
+    cosine: float = setting(0.0, PRESET, ge=0)
+    """Weight of accuracy scaled by length in tokens, clamped at rollout.max_response_tokens (arXiv 2502.03373)."""
+    cosine_correct: list[StrictFloat] = setting([1.0, 0.5], PRESET, rule=PAIR)
+    """Cosine reward of a correct answer, at length 0 and at the limit."""
+    cosine_wrong: list[StrictFloat] = setting([-1.0, -0.5], PRESET, rule=PAIR)
+    """Cosine reward of a wrong answer, at length 0 and at the limit."""
     after_thinking: bool = setting(False, PRESET, affects="verdict")
     """Whether only a box after the last </think> counts as an answer."""
     custom: list[CustomRewardConfig] = setting([], "our choice", rule=CUSTOM, affects="reward verdict")
@@ -107,7 +118,7 @@ class RewardConfig:
     @property
     def weighs_answers(self) -> bool:
         """Whether a right answer earns more than a wrong one."""
-        return bool(self.accuracy)
+        return weighs_answers({"reward.accuracy": self.accuracy, "reward.cosine": self.cosine})
 
 
 def weighs_answers(settings: Mapping[str, Any]) -> bool:
@@ -115,12 +126,12 @@ def weighs_answers(settings: Mapping[str, Any]) -> bool:
 
     settings: a run's, by dotted key; of one that has not begun, only those that were given.
     """
-    return bool(settings.get("reward.accuracy", 1.0))
+    return bool(settings.get("reward.accuracy", 1.0) or settings.get("reward.cosine"))
 
 
 def formula(settings: Mapping[str, Any]) -> str:
     """Write the reward of a sample as `1 · accuracy + 0.2 · format`. settings: a run's, by dotted key."""
-    weights = {name: settings.get(f"reward.{name}") for name in ("accuracy", "format", "boxed")}
+    weights = {name: settings.get(f"reward.{name}") for name in ("accuracy", "format", "boxed", "cosine")}
     weights |= {part["function"].rpartition(":")[2]: part["weight"] for part in settings.get("reward.custom") or []}
     weights["overlong"] = -bool(settings.get("algorithm.overlong_buffer"))
     terms = [f"{'−' if weight < 0 else '+'} {abs(weight):g} · {name}" for name, weight in weights.items() if weight]

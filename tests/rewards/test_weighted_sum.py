@@ -1,11 +1,13 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actors.messages import Status, Verdict
 from conf.catalogue import reward_presets
 from conf.load import load
 from conf.schema import Config, CustomRewardConfig, RewardConfig
 from conf.settings import changed
-from rewards.weighted_sum import RewardFunction, overlong, reward_function, well_formed
+from rewards.weighted_sum import RewardFunction, cosine, overlong, reward_function, well_formed
 from tests.rewards.corpus import sample
 
 
@@ -50,6 +52,21 @@ def test_a_readable_box_is_rewarded() -> None:
         assert boxing(sample(rf"\boxed{{{empty}}}"), verdict(Status.UNPARSABLE, empty)).parts["boxed"] == 0.0
 
 
+@given(tokens=st.integers(0, 10_000), ends=st.sampled_from([(1.0, 0.5), (-1.0, -0.5)]))
+def test_cosine_is_monotonous_and_clamped(tokens: int, ends: tuple[float, float]) -> None:
+    value, after = (cosine(tokens + more, 4096, *ends) for more in (0, 1))
+    assert min(ends) <= value <= max(ends)
+    assert abs(after - ends[1]) <= abs(value - ends[1]) + 1e-12
+    assert cosine(0, 4096, *ends) == pytest.approx(ends[0])
+    assert cosine(4096 + tokens, 4096, *ends) == pytest.approx(ends[1])
+
+
+def test_cosine_counts_tokens_not_characters() -> None:
+    scaled = RewardFunction(RewardConfig(accuracy=0.0, format=0.0, cosine=2.0), limit=100)
+    assert scaled(sample("x" * 10_000, tokens=50), verdict()).total == pytest.approx(1.5)
+    assert scaled(sample("x", tokens=50), verdict(Status.UNPARSABLE)).total == pytest.approx(-1.5)
+
+
 def test_long_responses_lose_up_to_one() -> None:
     lost = [overlong(tokens, 20_480, 4096.0) for tokens in (1, 16_384, 17_408, 20_480, 30_000)]
     assert lost == pytest.approx([0.0, 0.0, 0.25, 1.0, 1.0])
@@ -72,11 +89,11 @@ def test_a_users_parts_are_weighted_or_masked(timeout: str) -> None:
 
 @pytest.mark.parametrize(
     ("preset", "short", "long", "wrong"),
-    [("paper", 1.2, 1.2, 0.2), ("tina", 3.0, 3.0, 1.0), ("dapo", 2.0, 1.0, -1.0)],
+    [("paper", 1.2, 1.2, 0.2), ("open_rs", 3.0, 2.0, 0.0), ("tina", 3.0, 3.0, 1.0), ("dapo", 2.0, 1.0, -1.0)],
 )
 def test_presets_reward_well_formed_responses(preset: str, short: float, long: float, wrong: float) -> None:
     """short, long, wrong: the reward of a right short response, a right one at the limit, and a wrong one there."""
-    between = ["accuracy", "format", "boxed", "after_thinking"]
+    between = ["accuracy", "format", "boxed", "cosine", "cosine_correct", "cosine_wrong", "after_thinking"]
     assert {name: list(keys) for name, keys in reward_presets().items()}[preset] == between
     algorithm = ["algorithm.preset=dapo"] if preset == "dapo" else []
     chosen = reward_function(load(["conf=paper", f"reward.preset={preset}", *algorithm]))
