@@ -159,7 +159,5 @@ def check_alike(own: dict[str, str], found: dict[str, Found]) -> None:
     for node, each in found.items():
         for name, version in each.versions.items():
             if own.get(name, version) != version:
-                raise BadInput(
-                    f"node {node[:8]} of the Ray cluster has {name} {version}, this one {own[name]}: install the same"
-                    " on all with bash launch/setup.sh"
-                )
+                other = f"node {node[:8]} of the Ray cluster has {name} {version}, this one {own[name]}"
+                raise BadInput(f"{other}: install the same on all with bash launch/setup.sh")

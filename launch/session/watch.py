@@ -100,9 +100,8 @@ class Watch:
         remote: Any = ray.remote(CoordinatorActor)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         name = "coordinator" if self._starts == 1 else f"coordinator-life-{self._starts}"
-        self._coordinator = remote.options(name=name, num_cpus=0, scheduling_strategy=here).remote(
-            request, start_actors, misfit
-        )
+        actor = remote.options(name=name, num_cpus=0, scheduling_strategy=here)
+        self._coordinator = actor.remote(request, start_actors, misfit)
 
     def _follow(self, view: RunView, answered: Callable[[], None]) -> RunSummary:
         """Show the run of one coordinator and return its summary. Raises Ray's error if it crashes or hangs."""
