@@ -137,8 +137,7 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     for name, mean in signal.figures.items():
         console.print(f"  {name:<10} {shown(name, mean)}")
     console.print(f"prompts of {work.prompt:.0f} tokens, responses of {work.response:.0f}; the commonest failures:")
-    for line in commonest(sampled.samples):
-        console.print(line)
+    console.print(*commonest(sampled.samples), sep="\n")
     keep(signal, config, plan.machine)
     console.print(Text(rule.sentence(signal), "bold green" if rule.worth else "bold yellow"))
     if also := " or ".join(sorted(others(signal.figures))):

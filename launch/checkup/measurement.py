@@ -107,7 +107,6 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     each, actors, ranks = rollout.samples_per_problem, len(plan.placement.rollouts), len(plan.placement.learners)
     longest, prompt = min(LONGEST, rollout.max_response_tokens), min(PROMPT, rollout.max_prompt_tokens)
     decoding, expected = max(plan.at_once // each, 1), round(plan.workload.response)  # groups per engine, tokens
-    learning = round(MICROBATCHES * config.learner.tokens_per_microbatch / (prompt + each * expected))
     adapter = await learner.publish()
     await engines.load(adapter)
 
@@ -119,6 +118,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
         )
         return await asyncio.gather(*requests)
 
+    learning = round(MICROBATCHES * config.learner.tokens_per_microbatch / (prompt + each * expected))
     learning = min(max(learning, 1), config.learner.problems_per_update)
     batch = [random_group(rng, n, prompt, [expected] * each, adapter) for n in range(learning)]
     await decode(min(8, longest), 1)  # the first use compiles and loads kernels

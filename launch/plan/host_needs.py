@@ -105,9 +105,8 @@ def check_host(need: HostNeeds, folder: Path, overwrite: bool = False) -> None:
     """
     for each in resources(need, folder, overwrite):
         if each.free < each.needed:
-            raise BadInput(
-                f"{each.name} has {amount(each.free)} free and the run needs {amount(each.needed)}: {each.remedy}"
-            )
+            numbers = f"{amount(each.free)} free and the run needs {amount(each.needed)}"
+            raise BadInput(f"{each.name} has {numbers}: {each.remedy}")
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if 0 <= most < OPEN_FILES:
         raise BadInput(f"ulimit -n {most}: a run needs {OPEN_FILES} open files; raise it, better to 8192")

@@ -19,7 +19,7 @@ from launch.hardware.gpus import Gpu
 from launch.hardware.machine import Machine
 from launch.plan.memory import Fit, memory_of
 from launch.plan.time import UNMEASURED, Calibration, Estimate, Workload, assumed_workload, estimate
-from rewards.problems.loading import OVERLAP_KEPT, count, split_problems
+from rewards.problems.loading import count, split_problems
 
 CACHE_MARGIN = 1.2
 """Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it
@@ -43,11 +43,10 @@ Change = dict[str, object]
 
 @dataclass(frozen=True)
 class Problems:
-    """Numbers of problems to train on, to report and to choose the result on, and of rows filtered so far."""
+    """Numbers of problems to train on, to report and to choose the result on."""
 
     train: int
     heldout: int
-    filtered: int
     selection: int = 0
 
 
@@ -232,5 +231,4 @@ def count_problems(config: Config) -> Problems | None:
     read = changed(config, {"eval.benchmarks": [], **({"eval.problems": 0} if unread else {})})
     problems, *_ = split_problems(read, None)
     heldout, selection = (unread, config.selecting) if unread else (len(problems.heldout), len(problems.selection))
-    unused = sum(number for reason, number in problems.filtered_counts.items() if reason != OVERLAP_KEPT)
-    return Problems(len(problems.train), heldout, unused, selection)
+    return Problems(len(problems.train), heldout, selection)

@@ -69,8 +69,7 @@ def check_engines(config: Config, shape: ShapeConfig, machine: Machine, placemen
         return
     remedy = "give a larger rollout.kv_cache_gib"
     if not fit.computes:
-        able = machine.dtype
-        remedy = NEWER_GPU if config.model.dtype == able else f"it can with model.dtype={able}"
+        remedy = NEWER_GPU if config.model.dtype == machine.dtype else f"it can with model.dtype={machine.dtype}"
     elif machine.gpus:
         remedy = "give a smaller rollout.max_concurrent_samples or eval.max_response_tokens, or take a larger GPU"
     raise BadInput(f"model.path={config.model.path}: {misfit(fit)}; {remedy}")

@@ -49,24 +49,21 @@ def conclusion(plan: Plan) -> Text:
     if not plan.fits:
         return Text(f"Does not fit: {misfit(plan)}; {advice(plan)}.", style="bold red")
     budget, found = plan.config.budget, plan.estimate
-    within = duration(budget.seconds)
     if found is None:
-        text = f"Fits. The updates in {within} are not known: conf/devices.yaml has no speed for {plan.machine.name}."
-        return Text(text, style="bold green")
-    cost = "" if budget.price_per_hour is None else f", for {_cost(plan, found.spent_s)}"
-    if found.updates == budget.updates:
-        within = duration(found.spent_s)
+        text = f"The updates in {duration(budget.seconds)} are not known: conf/devices.yaml has no speed for"
+        return Text(f"Fits. {text} {plan.machine.name}.", style="bold green")
+    cost = f", for {price}" if (price := _cost(plan, found.spent_s)) else ""
     low, high = found.update_range
     other = "" if plan.calibration.of or low == high else f" ({low:,} to {high:,}: it has not been measured)"
-    about = f"{counted(found.updates, 'update')} in {within}{other}{cost}"
+    about = f"{counted(found.updates, 'update')} in {duration(found.spent_s)}{other}{cost}"
     if found.updates < FEWEST_UPDATES:
         return Text(f"Fits, but about {about}: nothing will be learned; raise the budget.", style="bold yellow")
     return Text(f"Fits. About {about}.", style="bold green")
 
 
 def _cost(plan: Plan, seconds: float) -> str:
-    price = plan.config.budget.price_per_hour or 0.0
-    return f"{money(price * seconds / 3600)} at {price:.2f} per hour"
+    price = plan.config.budget.price_per_hour
+    return "" if price is None else f"{money(price * seconds / 3600)} at {price:.2f} per hour"
 
 
 def _settings(plan: Plan) -> Rows:
@@ -81,16 +78,12 @@ def _settings(plan: Plan) -> Rows:
         epoch = counted(math.ceil(found.train / each_update), "update")
         source += f": {counted(found.train, 'problem')} to train on"
         source += "" if data.mixture else f", {epoch} per epoch"
-        source += f"; {counted(found.filtered, 'row')} filtered" if found.filtered else ""
+    held = f"{held_out} problems × {config.eval.n}{f', and {choosing} to choose the result' if choosing else ''}"
     return [
         ("model", f"{config.model.path}, {_count(parameters(shape))} weights in {config.model.dtype}"),
         ("adapter", f"rank {lora.rank}, alpha {lora.alpha} on {modules}: {_count(weights)} weights"),
         ("data", source),
-        (
-            "held out",
-            f"{held_out} problems × {config.eval.n}{f', and {choosing} to choose the result' if choosing else ''}"
-            f" from {data.eval_source or ('all sources' if data.mixture else 'the same source')}",
-        ),
+        ("held out", f"{held} from {data.eval_source or ('all sources' if data.mixture else 'the same source')}"),
         ("update", f"{each_update} problems × {rollout.samples_per_problem} samples of up to {tokens}"),
         ("reward", formula(flatten(asdict(config)))),
     ]
@@ -162,7 +155,7 @@ def _time(plan: Plan) -> RenderableType:
         if part
         else "",
         "budget": f"{duration(budget.seconds)}: {counted(found.updates, 'update')}, {tokens}",
-        "cost": "unknown: set budget.price_per_hour" if budget.price_per_hour is None else _cost(plan, found.spent_s),
+        "cost": _cost(plan, found.spent_s) or "unknown: set budget.price_per_hour",
     }
     work, measured = plan.workload, plan.calibration.workload is not None
     how = (f"Measured by {work.by}" if work.by else "Measured") if measured else "Assumed"

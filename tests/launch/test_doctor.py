@@ -23,13 +23,11 @@ from tests.fakes import make_problem
 from tests.launch.checkup.test_measurement import MEASURED
 from tests.launch.checkup.test_signal import row
 
-COMMAND = ["conf=quickstart", "device=cpu", "model.dtype=bfloat16"]
-
 
 @pytest.fixture
 def here(tmp_path: Path) -> list[str]:
     """The command, with a folder for runs that does not exist yet, as on a rented machine."""
-    return [*COMMAND, f"run.folder={tmp_path / 'runs'}"]
+    return ["conf=quickstart", "device=cpu", "model.dtype=bfloat16", f"run.folder={tmp_path / 'runs'}"]
 
 
 @pytest.fixture
@@ -37,12 +35,14 @@ def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     return lambda: " ".join("".join(capsys.readouterr()).split())
 
 
-def test_without_measuring_it_shows_the_plan(here: list[str], said: Callable[[], str]) -> None:
+def test_without_measuring_it_shows_the_plan_or_its_refusal(here: list[str], said: Callable[[], str]) -> None:
     assert main([*here, "measure=false"]) == 0
     text = said()
     assert text.startswith("python launch/doctor.py conf=quickstart device=cpu")
     assert "good machine:" in text
     assert "measured on this machine yet" in text
+    assert main([*here, "learner.world_size=1000", "measure=false"]) == 1
+    assert "bad plan: learner.world_size=1000" in said()
 
 
 def test_a_measurement_is_kept_and_an_engine_that_does_not_start_is_a_finding(
@@ -58,11 +58,6 @@ def test_a_measurement_is_kept_and_an_engine_that_does_not_start_is_a_finding(
     monkeypatch.setattr(doctor, "calibrate", fail)
     assert main(here) == 1
     assert "bad measuring: no kernel image is available" in said()
-
-
-def test_a_refusal_of_a_run_is_found(here: list[str], said: Callable[[], str]) -> None:
-    assert main([*here, "learner.world_size=1000", "measure=false"]) == 1
-    assert "bad plan: learner.world_size=1000" in said()
 
 
 @pytest.mark.parametrize(("status", "verdict"), [(Status.WRONG, "worth it"), (Status.CORRECT, "too easy")])

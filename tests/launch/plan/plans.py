@@ -21,9 +21,7 @@ def machine(card: str, gpus: int = 1, host_memory: int | None = 128 * GIB) -> Ma
 
 
 def plan(recipe: str, where: Machine, *overrides: str) -> Plan:
-    config = load([f"conf={recipe}", *overrides])
-    config = resolve_model(config, where)
-    return make_plan(config, where)
+    return make_plan(resolve_model(load([f"conf={recipe}", *overrides]), where), where)
 
 
 def estimated(made: Plan) -> Estimate:

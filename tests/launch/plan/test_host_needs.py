@@ -21,7 +21,6 @@ Free = Callable[[HostFree], None]
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> Free:
-    """Set what the host has free."""
     return lambda amounts: monkeypatch.setattr(host_needs, "measure", lambda folder: amounts)
 
 

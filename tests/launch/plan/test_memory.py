@@ -17,8 +17,7 @@ def test_a_place_needs_the_sum_of_its_parts_and_an_engine_takes_what_its_share_h
     assert {part.place for part in made.memory} == set(made.available)
     if where.gpus:
         share = made.placement.rollouts[0]
-        more = replace(share, memory=share.memory / 2)
-        assert made.tokens_of(more) < made.tokens_of(share)
+        assert made.tokens_of(replace(share, memory=share.memory / 2)) < made.tokens_of(share)
 
 
 def grown(before: Plan, after: Plan) -> set[str]:
@@ -65,7 +64,6 @@ def test_every_process_of_the_host_counts_and_shares_one_optimizer(key: str) -> 
 
 
 def test_the_first_node_of_a_cluster_holds_its_own_processes() -> None:
-    """It has two of three learner processes, and engines only beside them."""
     nodes = tuple(Node(str(number), tuple(range(16)), 2) for number in range(3))
     cluster = replace(machine("A40", 6), nodes=nodes)
     made, alone = (plan("r256_instruct", where, "learner.world_size=3") for where in (cluster, machine("A40", 6)))

@@ -35,14 +35,9 @@ def test_a_deterministic_run_takes_turns_and_on_a_cpu_one_request_at_a_time() ->
     assert slow.evaluate_s > 3 * fast.evaluate_s
 
 
-def test_the_shape_is_read_where_it_is_not_declared(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(
-        '{"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4,'
-        ' "vocab_size": 100, "max_position_embeddings": 256, "tie_word_embeddings": true}'
-    )
-    assert plan("quickstart", CPU, f"model.path={tmp_path}").shape.num_hidden_layers == 2
-    with pytest.raises(BadInput, match="exceed the 256"):
-        plan("quickstart", CPU, f"model.path={tmp_path}", "rollout.max_response_tokens=200")
+def test_samples_that_the_models_context_does_not_hold_are_refused() -> None:
+    with pytest.raises(BadInput, match="exceed the 8192"):
+        plan("quickstart", CPU, "rollout.max_response_tokens=9000")
 
 
 def test_gpus_are_given_to_the_learner_while_that_makes_updates_shorter() -> None:
@@ -143,14 +138,14 @@ def test_weights_are_shared_where_that_makes_updates_shorter_or_a_model_fit() ->
 
 def test_problems_of_a_file_are_counted_and_those_of_a_generator_not(tmp_path: Path) -> None:
     own = ["conf=mine", f"data.source=file:{EXAMPLE}", "model.dtype=float32"]
-    assert count_problems(load(own)) == Problems(train=15, heldout=5, filtered=0)
+    assert count_problems(load(own)) == Problems(train=15, heldout=5)
     text = shown(with_problems(make_plan(load(own), detect("cpu"))))
     assert "5 problems × " in text
     assert "15 problems to train on, 2 updates" in text
     shutil.copy(EXAMPLE, tmp_path / "exam.csv")
     own.append(f"data.eval_source=file:{tmp_path / 'exam.csv'}")
     both = load([*own, "data.contamination=report_only"])
-    assert count_problems(both) == Problems(train=20, heldout=20, filtered=0)
+    assert count_problems(both) == Problems(train=20, heldout=20)
     with pytest.raises(BadInput, match="0 training problems"):
         count_problems(load(own))
     assert count_problems(load(["conf=quickstart"])) is None
