@@ -46,7 +46,7 @@ EXPENSIVE: dict[str, tuple[str, Any]] = {
     "evaluate": ("carry_out", "completed"),
     "sweep": ("Scheduler.run", 0),
     "export": ("export", 0),
-    "serve": ("watch", 0),
+    "serve": ("subprocess.call", 0),
     "chat": ("chat", 0),
     "doctor": ("examine", None),
     "bundled": ("provide", True),
