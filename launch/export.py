@@ -17,13 +17,15 @@ import os
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
 from actors.models.prompts import reminder
 from actors.storage.folders import read_mark
 from conf.arguments import run_and_options
 from conf.command import PlainConsole, command, near
 from conf.errors import BadInput
 from conf.signals import scratch_folder
-from launch.after.trained import find_trained, prepare_torch
+from launch.after.trained import Trained, find_trained, prepare_torch
 
 OPTIONS = {"to": (), "checkpoint": (), "type": ("float32",)}
 
@@ -33,9 +35,13 @@ def main(arguments: list[str]) -> int:
     """Return the exit code: 0 exported, 1 verification failed, 2 bad input, 130 or 143 interrupted."""
     folder, given = run_and_options(arguments, OPTIONS)
     prepare_torch()
-    trained, console = find_trained(folder, given.get("checkpoint", "")), PlainConsole()
+    trained = find_trained(folder, given.get("checkpoint", ""))
     name = "-".join((trained.run.path.resolve().name, trained.checkpoint.name, given.get("type", "merged")))
-    target = Path(given.get("to") or Path("exports", name))
+    return export(trained, "type" in given, Path(given.get("to") or Path("exports", name)), PlainConsole())
+
+
+def export(trained: Trained, whole: bool, target: Path, console: Console) -> int:
+    """Write an export into a temporary folder, verify it, and rename it. Return the exit code."""
     if os.path.lexists(target):
         raise BadInput(f"{target} already exists: delete it, or give to=ANOTHER")
     if ours := next(filter(read_mark, target.resolve().parents), None):
@@ -46,7 +52,7 @@ def main(arguments: list[str]) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     with scratch_folder(f".{target.name}-", target.parent) as scratch:
         (made := scratch / "export").mkdir()
-        if fault := write_verified(trained, "type" in given, made, console):
+        if fault := write_verified(trained, whole, made, console):
             console.print(f"Not exported: {fault}")
             return 1
         made.rename(target)

@@ -51,8 +51,6 @@ OPTIONS |= dict.fromkeys(("private", "overwrite", "dry_run"), ("true", "false"))
 TOKEN = "HF_TOKEN"
 """Environment variable of the token, the only place it is read from."""
 
-TEMPLATE = Path(__file__).parent / "after" / "templates" / "card.md"
-
 PATH = re.compile(r"(/[^/\s{}]+){2,}")
 """Pattern of an absolute path, perhaps of another machine. A prompt may also begin with a slash."""
 
@@ -134,7 +132,7 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
     )
     return ModelCard.from_template(
         metadata,
-        template_path=str(TEMPLATE),
+        template_path=str(Path(__file__).parent / "after" / "templates" / "card.md"),
         repository=repository,
         base=base if on_hub else "FOLDER_OF_THE_BASE_MODEL",
         revision=name_on_hub(trained.config.model)[1],

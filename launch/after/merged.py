@@ -142,8 +142,7 @@ def distances(trained: Trained, merged: Path) -> dict[str, float]:
 def fault(learned: float, noise: float, off: float, away: float) -> str:
     """Return the reason why an export is refused; empty if it agrees with the adapter.
 
-    learned, noise, off, away: mean |Δ log p| of adapter and base, of rounding alone, of export and adapter, of export
-    and base.
+    learned, noise, off, away: the values of `distances`, in their order.
     """
     if not off <= max(WIDTH * noise, FLOOR):
         return (

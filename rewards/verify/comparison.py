@@ -78,10 +78,7 @@ def compare(gold: str, answer: str) -> Status:
 
 
 def readable(gold: str) -> bool:
-    """Whether every part of a plain gold answer is a number, words, or equal to itself as mathematics.
-
-    May run for ever, or take all of the memory.
-    """
+    """Whether all parts of a plain gold answer are numbers, words, or equal to themselves. May run for ever."""
     if depth(gold) > DEEPEST:
         return False
     if labelled(gold)[0]:

@@ -45,7 +45,7 @@ EXPENSIVE: dict[str, tuple[str, Any]] = {
     "run": ("carry_out", 0),
     "evaluate": ("carry_out", "completed"),
     "export": ("export", 0),
-    "serve": ("watch", 0),
+    "serve": ("subprocess.call", 0),
 }
 """Command → the function that is not called here, since a command that gets there accepts its input; its result."""
 
