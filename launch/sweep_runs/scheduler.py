@@ -90,11 +90,12 @@ class Scheduler:
             if obstacle := job.obstacle:
                 self._put(job, *obstacle)
                 continue
-            while (descriptor := lock(job.folder)) is None:
-                await asyncio.sleep(POLL_S)  # after a sweep was killed, its job is still saving its work
-                if self.received:
-                    return
-            os.close(descriptor)
+            if job.folder.exists():  # else it is the job that makes and marks it
+                while (descriptor := lock(job.folder)) is None:
+                    await asyncio.sleep(POLL_S)  # after a sweep was killed, its job is still saving its work
+                    if self.received:
+                        return
+                os.close(descriptor)
             self._look_back(job)
             if not job.finished and (arguments := self._arguments(turn, job)):
                 await self._carry_out(turn, job, arguments)

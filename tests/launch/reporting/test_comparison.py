@@ -21,7 +21,6 @@ def test_of_many_comparisons_each_must_show_more(tmp_path: Path) -> None:
     five = contrasts(swept(tmp_path / "five", **ranked(3, r1=5, r2=5, r4=5, r8=5, r16=8)))
     assert [c.difference.shown for c in two] == [True]
     assert two[0].difference.p == pytest.approx(0.0213, abs=1e-4)
-    assert len(five) == 10
     assert not any(c.difference.shown for c in five)
     assert min(c.difference.p or 0.0 for c in five) == pytest.approx(10 * 0.0213, rel=0.01)
     for found, family in ((two[0], 1), (five[0], 10)):

@@ -48,6 +48,7 @@ def test_results_are_evaluated_after_their_run_and_a_base_model_once(
     assert {status for status, _ in evaluations(tmp_path).values()} == {"completed"}
     assert document["bases"][0]["overrides"] == {}
     files = {name: tmp_path / "s" / name / "evaluation" / "evaluation.json" for name in ("base", "r2-seed1")}
+    assert all(json.loads(file.read_text())["fresh"] for file in files.values())  # evaluate.py claims the folder
     base, given = (json.loads(file.read_text())["given"] for file in files.values())
     assert (given["base"], given["adapter"]) == (f"{tmp_path}/s/base/evaluation", f"{tmp_path}/s/r2-seed1")
     assert (base["limit"], base["run.seed"], given["run.seed"], "adapter" in base) == ("9", "3", "3", False)
