@@ -36,7 +36,7 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        *((method, path, 200) for method, path in SERVED),
+        *((method, path, 200) for method, path in sorted(SERVED)),
         *(("GET", "/metrics", 404), ("POST", "/v1/load_lora_adapter", 404), ("POST", "/v1/models", 404)),
         ("OPTIONS", CHAT, 404),
     ],
