@@ -8,7 +8,8 @@ from conf.errors import BadInput, hint
 from conf.schema import AlgorithmConfig, Call, CommandLine, Config, DataConfig, ShapeConfig
 from conf.schema.data import SOURCE, SourceConfig
 from conf.schema.evaluation import NAME
-from conf.schema.warm_start import SELF
+from conf.schema.warm_start import SELF, WarmStartConfig
+from conf.settings import show
 
 
 def check(asked: CommandLine) -> None:
@@ -60,6 +61,7 @@ def _faults(config: Config) -> Iterator[str]:
             "budget.updates=null: with run.deterministic=true updates end the run and pace its learning rate, not the"
             " clock; set it, for example to 100"
         )
+    yield from _warm_start_faults(config.warm_start)
     if config.warm_start.from_itself and (adapter := config.lora.start_from):
         yield (
             f"warm_start.source={SELF} with lora.start_from={adapter}: the base model without the adapter would give"
@@ -74,6 +76,8 @@ def _faults(config: Config) -> Iterator[str]:
             f"validation.every={config.validation.every} with eval.problems=0: no problems are held out to choose the"
             " result on; raise eval.problems, or give validation.every=0"
         )
+    if (patience := config.validation.patience) and not config.validation.every:
+        yield f"validation.patience={patience}: nothing is validated; give validation.every, such as 10"
     yield from _benchmark_faults(config.eval.resolved_benchmarks)
     repeats = {"eval.n": config.eval.n, **{f"{each.key}.n": each.n for each in config.eval.resolved_benchmarks}}
     for key, n in repeats.items():
@@ -101,6 +105,14 @@ def _source_faults(data: DataConfig) -> Iterator[str]:
             yield f"{key}.source= is not possible: {SOURCE.remedy}"
         elif (first := names.setdefault(each.called, key)) != key:
             yield f"{key}.name={each.called}: {first} has that name too; give one of them another name"
+
+
+def _warm_start_faults(warm: WarmStartConfig) -> Iterator[str]:
+    """Yield settings of a warm start that is not made."""
+    for name, value in vars(WarmStartConfig()).items():
+        if not warm.source and (given := getattr(warm, name)) != value:
+            remedy = f"there is no warm start; give warm_start.source={SELF}, or a source of solutions"
+            yield f"warm_start.{name}={show(given)}: {remedy}"
 
 
 def _length_faults(config: Config, context: int) -> Iterator[str]:

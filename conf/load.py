@@ -23,7 +23,7 @@ from conf.arguments import pairs
 from conf.catalogue import known_as, presets, reward_presets
 from conf.checks import check
 from conf.errors import BadInput, hint
-from conf.parsing import FORMAT, check_format, flatten, parse_yaml, read_yaml, reason, write_yaml
+from conf.parsing import FORMAT, check_format, drops, flatten, parse_yaml, read_yaml, reason, write_yaml
 from conf.schema import AnyConfig, CommandLine, Config, SweepCommandLine, among, marked
 from conf.settings import RULES, Place, build, changed, settings
 
@@ -177,7 +177,7 @@ def read_value(key: str, text: str, axis: bool = False) -> Any:
     """Return the value in `key=text`: a text as it is typed, or null; for any other setting, the value in YAML.
 
     axis: whether `[…]` stands for several values.
-    Raises BadInput if the key cannot be a setting's, or if the text is not YAML.
+    Raises BadInput if the key cannot be a setting's, or if the text is not YAML or YAML would drop a part of it.
     """
     if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise BadInput(f"{key}={text}: {key!r} is not a setting; write it as key=value, such as lora.rank=8")
@@ -185,7 +185,10 @@ def read_value(key: str, text: str, axis: bool = False) -> Any:
         text.encode()
         if key in TEXTS and not (axis and text.startswith("[") and text.endswith("]")):
             return None if text == "null" and TEXTS[key] else text
-        return parse_yaml(text, yaml.BaseLoader if key in TEXTS else None) if text else ""
+        value = parse_yaml(text, yaml.BaseLoader if key in TEXTS else None) if text else ""
+        if drops(text):
+            raise ValueError("a comment or a line break in it would be lost, the break is \\n in double quotes")
+        return value
     except UnicodeEncodeError:
         raise BadInput(f"{key}={text}: not text in UTF-8; rename what it names, or give LC_ALL=C.UTF-8") from None
     except ValueError as error:

@@ -136,6 +136,14 @@ def parse_yaml(text: str, loader: Any = None) -> Any:
         raise ValueError(reason(error)) from None
 
 
+def drops(text: str) -> bool:
+    """Whether a YAML reader would drop a comment from a valid text, or fold a line break in a value."""
+    tokens = [token for token in yaml.scan(text, Loader) if isinstance(token, yaml.ScalarToken)]
+    for token in reversed(tokens):
+        text = text[: token.start_mark.index] + text[token.end_mark.index :]
+    return "#" in text or any(token.start_mark.line != token.end_mark.line for token in tokens)
+
+
 def write_yaml(document: Any) -> str:
     """Return a document as YAML that any reader understands alike."""
     return yaml.dump(document, Dumper=Dumper, sort_keys=False, allow_unicode=True)

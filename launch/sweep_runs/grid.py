@@ -14,7 +14,7 @@ from conf.arguments import pairs
 from conf.catalogue import find_benchmarks
 from conf.errors import BadInput
 from conf.load import bare, beyond, command_line, compares_models, flatten, read_value, recipe_names, written
-from conf.schema import CommandLine, DataConfig, SweepCommandLine, SweepConfig, affecting, among
+from conf.schema import Call, CommandLine, DataConfig, SweepCommandLine, SweepConfig, affecting, among
 from conf.schema.run import PLAIN_NAME
 from conf.settings import settings, show
 from launch.sweep_runs.jobs import MODEL, SEED, Evaluation, Grid, SweepRun, named
@@ -32,6 +32,8 @@ REMEDIES = {item.path: item.not_for_sweeps for item in settings(CommandLine) if 
 """Remedies by setting that a sweep refuses."""
 
 BUDGET = {"budget.hours", "budget.minutes"}
+
+CALL = {item.path for item in settings(Call)}
 
 LISTS = {item.path for item in settings(SweepCommandLine) if get_origin(item.kind) is list}
 
@@ -76,11 +78,15 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     word, times = Counter(run.name for run in runs).most_common(1)[0]
     if times > 1:
         raise BadInput(f"{times} runs would be named {word}: list each value once, and paths whose last parts differ")
+    if len({run.config.device for run in runs}) > 1:
+        raise BadInput("device: all runs of a sweep are on one machine; give one value")
     grid = Grid(name, conf, asked.sweep, axes, tuple(runs), folder, of_run.plan, of_run.simulate, asked.limit)
     bases: dict[str, Evaluation] = {}
     for run in runs if asked.sweep.benchmarks else ():
         base = "-".join(["base", *(named(key, value) for key, value in run.of_model.items())])
         run.evaluation = Evaluation(grid, run.name, run, bases.setdefault(base, Evaluation(grid, base, run)))
+    if taken := bases.keys() & {run.name for run in runs}:
+        raise BadInput(f"a run and a base model's evaluation would both be named {taken.pop()}: rename the model")
     return grid
 
 
@@ -114,6 +120,8 @@ def _take_axes(texts: dict[str, str], sweep: SweepConfig) -> dict[str, list[Any]
             values = [values]
         if not isinstance(values, list) or (key in LISTS and not isinstance(next(iter(values), None), list)):
             continue
+        if key in CALL:
+            raise BadInput(f"{key}={text}: it is of the command and not of a run; give one value")
         if not values:
             raise BadInput(f"{key}=[]: an axis without values; list some, or leave it out")
         del texts[key]

@@ -10,7 +10,7 @@ from tests.benches.learner import Case, measure
 from tests.benches.results import Result, Row
 
 
-@pytest.mark.parametrize(("arguments", "words"), [(["learner", "memory"], "one bench"), (["lerner"], "learner")])
+@pytest.mark.parametrize(("arguments", "words"), [(["learner", "memory"], "learner memory"), (["lerner"], "learner")])
 def test_a_bench_has_to_be_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert words in capsys.readouterr().err

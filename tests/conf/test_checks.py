@@ -40,6 +40,8 @@ def test_all_impossible_combinations_are_named() -> None:
         "data.size=4": "data.size=4",
         "eval.temperature=0": "eval.n=",
         "reward.accuracy=0": "reward.accuracy",
+        "validation.patience=3": "validation.every, such as",
+        "warm_start.demonstrations=64": "warm_start.source=",
         "simulate=[8]": "plan=true",
         "run.deterministic=true": "budget.updates",
         "algorithm.dual_clip=null": "negative",
