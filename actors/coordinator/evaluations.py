@@ -27,7 +27,7 @@ BASE_SHARE = 1 / 3
 """Largest fraction of the remaining budget that the base model's evaluation may take."""
 
 ENOUGH_REWARDS = 0.5
-"""Fraction of the selection problems whose rewards must be known for their mean to choose: which ones fail differs."""
+"""Fraction of the validation problems whose rewards must be known for their mean to choose: which ones fail differs."""
 
 
 INSPECTED_PROBLEMS = 16
@@ -160,7 +160,7 @@ class Evaluations:
         self._standing.doing = ""
 
     async def validate(self, adapter: AdapterRef, last: bool = False) -> dict[str, float]:
-        """Return a version's results on the selection problems, for its row of metrics.
+        """Return a version's results on the validation problems, for its row of metrics.
 
         Empty if this version is not due, or if time is short: see `validation.share`, and the reserve. last: whether
         no other version follows, and the last checkpoint is written; no fraction of the time limits this one.

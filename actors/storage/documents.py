@@ -164,7 +164,7 @@ class Evaluations(Document):
 
 class Result(Document):
     """The policy that a run returns. update: its version. why: the reason, for a person. validation: its pass@1 on the
-    selection problems, or their reward where that does not weigh answers.
+    validation problems, or their reward where that does not weigh answers.
     """
 
     update: Count
