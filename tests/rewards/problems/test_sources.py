@@ -13,6 +13,7 @@ from conf.catalogue import SOURCES
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig
 from rewards.problems import sources
+from rewards.problems.loading import lasting
 from rewards.problems.rows import EMPTY
 from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows
 
@@ -75,6 +76,7 @@ def test_digests_tell_answers_and_columns_apart_but_not_processes(loader: Loader
     begun, corrected, graded = (loader.load(custom, [row | change for row in SUMS]).digests for change in changes)
     assert not begun.items() & corrected.items()
     assert {part for part, _ in begun.items() & graded.items()} == {APART}
+    assert (lasting({"b", "a", "c"}), lasting(object())) == (["a", "b", "c"], "<object object>")
 
 
 FORGED: Rows = [
