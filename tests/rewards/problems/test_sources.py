@@ -58,8 +58,20 @@ def test_a_users_function_yields_rows(module: str, loader: Loader) -> None:
     assert {int(problem.gold) for problem in loader.load({**ALL, **source}).train} == set(range(4, 24))
 
 
-@pytest.mark.parametrize(("function", "said"), [("nothing", "Attribute"), ("strings", "object"), ("rude", "Exit")])
-def test_an_unusable_function_is_refused(function: str, said: str, module: str, loader: Loader) -> None:
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("nothing", "Attribute"),
+        ("strings", "object"),
+        ("rude", "Keyboard"),
+        ("gone", "Generator"),
+        ("silent", "no row"),
+    ],
+)
+def test_an_unusable_function_is_refused(
+    function: str, said: str, module: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "PREPARE_S", 1.0)
     loader.refuse({"data.source": f"import:{module}:{function}"}, "data.source", f"{module}:{function}", said)
 
 
