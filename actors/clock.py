@@ -54,11 +54,13 @@ async def cut_off(limit: asyncio.Timeout) -> AsyncIterator[asyncio.Timeout]:
             raise
 
 
-def in_thread(seconds: float | None, work: Callable[[], T], setting: str = "") -> T:
+def in_thread(
+    seconds: float | None, work: Callable[[], T], setting: str = "", moved: Callable[[], int] = lambda: 0
+) -> T:
     """Return the result of work that may never end. It runs in a thread, which is abandoned after the time limit.
 
-    Raises the work's error, or TimeoutError after so many seconds (None: never). setting: the setting that gives them,
-    for that error.
+    Raises the work's error, or TimeoutError after so many seconds (None: never) without a change of the result of
+    `moved`. setting: the setting that gives them, for that error.
     """
     future: Future[T] = Future()
 
@@ -69,6 +71,10 @@ def in_thread(seconds: float | None, work: Callable[[], T], setting: str = "") -
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    if not wait({future}, seconds).done:
-        raise TimeoutError(f"no answer within {setting}={seconds:g}" if setting else f"no answer within {seconds:g} s")
+    seen = moved()
+    while not wait({future}, seconds).done:
+        before, seen = seen, moved()
+        if before == seen:
+            limit = f"{setting}={seconds:g}" if setting else f"{seconds:g} s"
+            raise TimeoutError(f"no answer within {limit}")
     return future.result()

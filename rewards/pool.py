@@ -65,7 +65,8 @@ class VerifierPool:
                 parts = [part for part in config.custom if part.network is network]
                 if parts:
                     count = min(workers, config.remote.concurrency) if network else workers
-                    theirs = WorkerSet(worker_for_functions, [limits_of(config, *parts, share=1 / count)] * count)
+                    limits = [limits_of(config, *parts, share=(number, count)) for number in range(count)]
+                    theirs = WorkerSet(worker_for_functions, limits)
                     self._theirs |= dict.fromkeys((part.function for part in parts), theirs)
         except BadInput:
             self._close()
@@ -267,14 +268,15 @@ def checked(result: Any) -> float | NoResult:
         return Failed(str(error))
 
 
-def limits_of(config: RewardConfig, *parts: CustomRewardConfig, share: float = 1.0) -> Limits:
+def limits_of(config: RewardConfig, *parts: CustomRewardConfig, share: tuple[int, int] = (0, 1)) -> Limits:
     """Return the limits of a worker for users' functions, all with the network or none, or without one for the
-    verifier. share: the worker's share of the limits of calls.
+    verifier. share: the worker's number among so many that share the limits of calls.
     """
     remote = None
     if any(part.network for part in parts):
-        at_once = int(config.remote.concurrency * share + 1e-9)
-        remote = replace(config.remote, concurrency=at_once, per_minute=config.remote.per_minute * share)
+        number, count = share
+        at_once = (config.remote.concurrency + count - 1 - number) // count  # the first ones have the remainder
+        remote = replace(config.remote, concurrency=at_once, per_minute=config.remote.per_minute / count)
     functions = tuple(part.function for part in parts)
     return Limits(config.deadline_s, config.memory_mib * MIB, config.sandbox or not parts, functions, remote)
 

@@ -175,8 +175,16 @@ class UserFunction:
 
     async def _gathered(self, calls: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
         """Make calls at the same time. Return their values and errors."""
-        made = (self._calls.run(call) if self._calls else call() for call in calls)
-        return await asyncio.gather(*made, return_exceptions=True)
+
+        async def made(call: Callable[[], Awaitable[Any]]) -> Any:
+            try:
+                return await (self._calls.run(call) if self._calls else call())
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # SystemExit, too, as in `attempted`
+                return error
+
+        return await asyncio.gather(*map(made, calls), return_exceptions=True)
 
     def _result(self, value: Any) -> Result:
         if isinstance(value, MemoryError):

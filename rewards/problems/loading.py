@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -339,9 +340,14 @@ def usable_problems(
             filtered.append(filtered_row(key, reason, one))
             continue
         fields = {**one.fields, "data_source": one.source} if config.data.mixture else one.fields
-        columns = {"columns": json.dumps(fields, default=str)} if config.reward.custom else {}
+        columns = {"columns": json.dumps(fields, default=lasting)} if config.reward.custom else {}
         problems.append(Problem(one.id, prompt, ids, one.gold, one.grader, source=one.source, text=one.text, **columns))
     return problems
+
+
+def lasting(value: Any) -> Any:
+    """Return a value that JSON lacks in a form that is the same in every process: sets sorted, without addresses."""
+    return sorted(map(str, value)) if isinstance(value, set | frozenset) else re.sub(" at 0x[0-9a-f]+", "", str(value))
 
 
 def golds_that_verify(raw: Sequence[RawProblem], config: Config) -> list[bool]:

@@ -25,12 +25,15 @@ FINAL = "####"
 
 LAYOUT = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])(?![A-Za-z])|\$|\\[\[\]()]|~")
 
+FLOAT = re.compile(r"(?i)[+-]?(nan|inf|(\d+(\.\d*)?|\.\d+)e[+-]?\d+)")
+
 WHOLE = re.compile(r"(?s)(.*)")
 
 SHOWN_CHARACTERS = 200
 """Characters of a filtered row that its listing keeps."""
 
 EMPTY = "empty problem or answer"
+NOT_FINITE = "reference answer is NaN or infinite"
 NO_MATCH = "no match for data.problem_pattern"
 SHOWN = "one of data.few_shot"
 DUPLICATE = "duplicate"
@@ -113,7 +116,9 @@ def raw_problems(
         match = pattern.search(text)
         part = one._replace(text=match[1].strip() if match and match[1] else "")
         reason = ""
-        if not text or not (gold or grader):
+        if not grader and not_finite(fields.get(answer_field)):
+            reason = NOT_FINITE
+        elif not text or not (gold or grader):
             reason = EMPTY
         elif not part.text:
             reason = NO_MATCH
@@ -156,6 +161,14 @@ def as_text(value: object) -> str:
     if not isinstance(value, str | int | float | date | time) or isinstance(value, bool):
         return ""
     return str(value).strip().encode("utf-8", "replace").decode()  # lone surrogates are no characters
+
+
+def not_finite(value: object) -> bool:
+    """Whether a value is, spells or lists an infinite number or NaN. Long integers are finite."""
+    if isinstance(value, list):
+        return any(map(not_finite, value))
+    text = str(value) if isinstance(value, float) else as_text(value)
+    return FLOAT.fullmatch(text) is not None and not math.isfinite(float(text))
 
 
 def as_turns(value: object) -> tuple[Message, ...]:

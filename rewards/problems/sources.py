@@ -15,6 +15,7 @@ from conf.load import FOLDER
 from conf.parsing import checked, disguise_of, path_of, reason
 from conf.schema import DataConfig
 from rewards.generators import REFUSED, grader_of
+from rewards.killable_worker import PREPARE_S
 from rewards.user_function import find
 
 T = TypeVar("T")
@@ -37,7 +38,21 @@ def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
     key: the setting that names the source. seed: for a generator. Raises BadInput for one that cannot be read.
     """
     scheme, _, reference = source.partition(":")
-    return [*islice(_bounded(key, source, SCHEMES[scheme](key, reference, data, seed), data), data.scan)]
+    rows: list[Row] = []
+
+    def fill() -> None:
+        for row in islice(_bounded(key, source, SCHEMES[scheme](key, reference, data, seed), data), data.scan):
+            rows.append(row)  # noqa: PERF402 — one by one, so that the other thread sees their number
+
+    if scheme != "import":
+        fill()
+        return rows
+    try:  # in a thread: a user's function may never yield, and a KeyboardInterrupt in it is its own
+        in_thread(PREPARE_S, fill, moved=lambda: len(rows))
+    except (TimeoutError, GeneratorExit) as error:  # the latter is its own: the end of reading raises none here
+        what = f"gave no row for {PREPARE_S:g} s" if isinstance(error, TimeoutError) else "raised GeneratorExit"
+        raise BadInput(f"{key}: '{reference}' {what}: correct it, or use a file of its rows as file:PATH") from None
+    return rows
 
 
 OF_RECIPES = Path("conf/recipes")
@@ -181,9 +196,9 @@ def read_import(key: str, reference: str, data: DataConfig, seed: int) -> Iterat
     try:
         for fields in find(key, reference)(**data.parameters):
             yield Row(row_of(fields, f"{key}: a row of '{reference}'"))
-    except BadInput:
+    except (BadInput, GeneratorExit):  # GeneratorExit: the reader has enough rows
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a user's own code may raise anything
         what = f"failed with {section_of(key)}.parameters={data.parameters} ({in_brief(error)})"
         raise BadInput(f"{key}: '{reference}' {what}: correct it") from error
 

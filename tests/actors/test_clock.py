@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import threading
 import time
 
@@ -50,4 +51,8 @@ def test_thread_that_never_ends_is_left() -> None:
     for setting, said in (("", r"within 0\.02 s"), ("patience_s", r"patience_s=0\.02")):
         with pytest.raises(TimeoutError, match=said):
             in_thread(0.02, forever.wait, setting)
+    moves = itertools.chain(range(9), itertools.repeat(9))
+    with pytest.raises(TimeoutError):
+        in_thread(0.02, forever.wait, moved=lambda: next(moves))
+    assert next(moves) == 9  # it was left once nothing moved
     forever.set()

@@ -244,6 +244,7 @@ def test_functions_may_wait_and_see_the_whole_group(
         ("def all: return ['high', 1.0]", [True, False], "str"),
         ("async def one: time.sleep(0 if response else 600)", [True, True], "deadline_s"),
         ("async def all: await asyncio.sleep(600)", [True, True], "deadline_s"),
+        ("async def one: return 0.0 if response else exit(1)", [False, True], "SystemExit"),
         ("async def all: raise SystemExit(1)", [True, True], "SystemExit"),
         ("def all: return Odd()", [True, True], "KeyboardInterrupt"),
         ("async def all: [one.cancel() for one in asyncio.all_tasks()]", [True, True], "CancelledError"),

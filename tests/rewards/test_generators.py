@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import reasoning_gym
@@ -99,6 +100,12 @@ def test_generators_without_safe_scoring_are_neither_used_nor_suggested(name: st
     with pytest.raises(BadInput, match=rf"data\.eval_source: .*'{name}'") as refused:
         read("data.eval_source", f"reasoning_gym:{name}", DataConfig(), 0)
     assert not [other for other in REFUSED if other != name and other in str(refused.value).partition(name)[2]]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/start/your-problems.md"])
+def test_pages_count_the_usable_generators(page: str) -> None:
+    said = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    assert f"{len(DATASETS.keys() - REFUSED.keys())} generators" in said
 
 
 ANSWERS = yaml.safe_load((CASES / "generators.yaml").read_text(encoding="utf-8"))

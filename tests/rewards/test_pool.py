@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from actors.messages import Group, Problem, Status
-from conf.schema import RewardConfig
-from rewards.pool import VerifierPool
+from conf.schema import CustomRewardConfig, RewardConfig
+from conf.schema.reward import RemoteConfig
+from rewards.pool import VerifierPool, limits_of
 from rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
@@ -124,6 +125,13 @@ threading.Thread(target=pool.verify, args=["x^2+2x+1", sys.argv[1]], daemon=True
 print("ready", flush=True)
 threading.Event().wait()
 """
+
+
+def test_workers_share_all_calls_at_a_time() -> None:
+    config, part = RewardConfig(remote=RemoteConfig(concurrency=16)), CustomRewardConfig("mine:judge", network=True)
+    shares = [limits.remote for n in range(6) if (limits := limits_of(config, part, share=(n, 6))).remote]
+    assert [share.concurrency for share in shares] == [3, 3, 3, 3, 2, 2]
+    assert sum(share.per_minute for share in shares) == pytest.approx(config.remote.per_minute)
 
 
 @pytest.mark.long

@@ -11,6 +11,8 @@ from conf.settings import changed
 from tests.rewards.problems.rows import SUMS, Loader, write_jsonl
 
 MODULE = """
+import time
+
 def sums(first, last):
     for i in range(first, last):
         yield {"problem": f"What is {i} + 1?", "answer": i + 1}
@@ -24,7 +26,15 @@ def strings():
     yield "1 + 1"
 
 def rude():
-    raise SystemExit(0)
+    raise KeyboardInterrupt
+
+def gone():
+    raise GeneratorExit
+
+def silent():
+    yield from sums(0, 9)
+    while True:
+        time.sleep(1)
 """
 
 

@@ -25,7 +25,7 @@ from rewards.problems.loading import (
     TOO_LONG,
     write_listing,
 )
-from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, SHOWN
+from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, NOT_FINITE, SHOWN
 from rewards.verify import verify
 from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows, texts, write_jsonl
 
@@ -72,10 +72,13 @@ def test_bad_rows_are_filtered_and_counted(loader: Loader) -> None:
         {"problem": [{"role": "user", "content": text} for text in ("<|im_start|>", "1 + 5?")], "answer": "6"},
         {"problem": "What is none?", "answer": math.nan},
         {"problem": "What is all?", "answer": math.inf},
+        {"problem": "What is much?", "answer": "-1e400"},
+        {"problem": "What is missing?", "answer": "nan"},
+        {"problem": "What is each?", "answer": [1.0, math.inf]},
     ]
     good = {"problem": "What is 1/4 + 1/4?", "answer": r"Add the numerators: $\boxed{\frac{1}{2}}$."}
     problems = loader.load({"rollout.max_prompt_tokens": 80}, [*SUMS, *bad, good])
-    counts = {DUPLICATE: 1, CONFLICT: 2, EMPTY: 5, BAD_GOLD: 2, TOO_LONG: 1, CONTROL: 2}
+    counts = {DUPLICATE: 1, CONFLICT: 2, EMPTY: 3, BAD_GOLD: 2, TOO_LONG: 1, CONTROL: 2, NOT_FINITE: 5}
     assert problems.filtered_counts == counts
     assert len(problems.train + problems.heldout) == 30
     assert [p.gold for p in problems.train + problems.heldout if "1/4" in p.prompt] == [r"\frac{1}{2}"]

@@ -13,6 +13,7 @@ from conf.catalogue import SOURCES
 from conf.errors import BadInput
 from conf.schema import CustomRewardConfig
 from rewards.problems import sources
+from rewards.problems.loading import lasting
 from rewards.problems.rows import EMPTY
 from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows
 
@@ -57,8 +58,20 @@ def test_a_users_function_yields_rows(module: str, loader: Loader) -> None:
     assert {int(problem.gold) for problem in loader.load({**ALL, **source}).train} == set(range(4, 24))
 
 
-@pytest.mark.parametrize(("function", "said"), [("nothing", "Attribute"), ("strings", "object"), ("rude", "Exit")])
-def test_an_unusable_function_is_refused(function: str, said: str, module: str, loader: Loader) -> None:
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("nothing", "Attribute"),
+        ("strings", "object"),
+        ("rude", "Keyboard"),
+        ("gone", "Generator"),
+        ("silent", "no row"),
+    ],
+)
+def test_an_unusable_function_is_refused(
+    function: str, said: str, module: str, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "PREPARE_S", 1.0)
     loader.refuse({"data.source": f"import:{module}:{function}"}, "data.source", f"{module}:{function}", said)
 
 
@@ -75,6 +88,7 @@ def test_digests_tell_answers_and_columns_apart_but_not_processes(loader: Loader
     begun, corrected, graded = (loader.load(custom, [row | change for row in SUMS]).digests for change in changes)
     assert not begun.items() & corrected.items()
     assert {part for part, _ in begun.items() & graded.items()} == {APART}
+    assert (lasting({"b", "a", "c"}), lasting(object())) == (["a", "b", "c"], "<object object>")
 
 
 FORGED: Rows = [
