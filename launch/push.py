@@ -19,6 +19,8 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from typing import Any
 import httpx2
 import yaml
 from huggingface_hub import HfApi, ModelCard, ModelCardData, get_session
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from rich.console import Console
 
@@ -69,8 +71,6 @@ def main(arguments: list[str]) -> int:
             raise HFValidationError("the owner is missing")
     except HFValidationError as error:
         raise BadInput(f"to={name}: {error}; give to=OWNER/NAME, such as to=me/my-model") from None
-    if given.get("dry_run") != "true" and not os.environ.get(TOKEN, "").strip():
-        raise BadInput(f"to={name}: set {TOKEN} in the environment to a token of the Hub with write access")
     prepare_torch()
     return push(folder, given, PlainConsole())
 
@@ -83,10 +83,12 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
     from launch.after.merged import write_verified
     from launch.reporting.page import run_report
 
-    name, form = given["to"], given.get("format", "adapter")
+    name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
     trained = find_trained(folder, given.get("checkpoint", ""))
     if trained.run.finished() is None:
         raise BadInput(f"the run in {folder} has not finished: its model card needs the result, so resume it first")
+    if not dry:
+        api = connect(name, given.get("overwrite") == "true")
     with scratch_folder("microbudget-push-") as files:
         run = read_run(folder)
         origin = run.origin.model_copy(update={"command": ""})
@@ -110,11 +112,13 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
             shutil.copyfile(trained.run.metrics, training / trained.run.metrics.name)
         for file in sorted(file for file in files.rglob("*") if file.is_file()):
             console.print(f"{file.stat().st_size:13,} bytes  {file.relative_to(files)}")
-        if given.get("dry_run") == "true":
+        if dry:
             console.print(f"{card}\nNothing was uploaded: without dry_run=true, all goes to {name}")
             return 0
         message = f"{trained.run.path.resolve().name}, {trained.checkpoint.name}, as {form}"
-        address = upload(files, name, given.get("private") != "false", given.get("overwrite") == "true", message)
+        with refusals(name):
+            address = api.create_repo(name, private=given.get("private") != "false", exist_ok=True)
+            api.upload_folder(repo_id=name, folder_path=files, commit_message=message)
     console.print(f"Published: {address}")
     return 0
 
@@ -147,27 +151,35 @@ def model_card(trained: Trained, run: Run, report: str, form: str, repository: s
     )
 
 
-def upload(files: Path, name: str, private: bool, overwrite: bool, message: str) -> str:
-    """Upload a folder as one commit to a repository, a new one unless `overwrite`. Return the repository's address.
-
-    Raises BadInput if the hub refuses, is silent, or sends a response that its library cannot read.
-    """
+def connect(name: str, overwrite: bool) -> HfApi:
+    """Return the hub's client. Raises BadInput without a good token, or for a repository with files to keep."""
+    if not (token := os.environ.get(TOKEN, "").strip()):
+        raise BadInput(f"to={name}: set {TOKEN} in the environment to a token of the Hub with write access")
     get_session().timeout = httpx2.Timeout(SILENCE_S)
     disable_progress_bars()
-    api = HfApi(token=os.environ[TOKEN].strip())
+    api, files = HfApi(token=token), set[str]()
+    with refusals(name):
+        api.whoami()
+        with suppress(RepositoryNotFoundError):
+            files = {file.rfilename for file in api.model_info(name, timeout=SILENCE_S).siblings or ()}
+    if files - {".gitattributes"} and not overwrite:  # which every repository begins with
+        raise BadInput(f"to={name}: it already has files: give another name, or overwrite=true for a new commit")
+    return api
+
+
+@contextmanager
+def refusals(name: str) -> Iterator[None]:
+    """Raise BadInput if the hub refuses, is silent, or sends a response that its library cannot read."""
     try:
-        address = api.create_repo(name, private=private, exist_ok=overwrite)
-        api.upload_folder(repo_id=name, folder_path=files, commit_message=message)
+        yield
     except (httpx2.HTTPError, OfflineModeIsEnabled, AttributeError, LookupError, TypeError, ValueError) as error:
         cause = type(error).__name__  # a transport error may quote the token
         if isinstance(error, HfHubHTTPError):
             denied, page = f"the token in {TOKEN} has no write access", f"HTTP {error.response.status_code}"
-            taken = "it already exists: give another name, or overwrite=true for a new commit"
-            cause = {401: denied, 403: denied, 409: taken}.get(error.response.status_code) or (
+            cause = {401: denied, 403: denied}.get(error.response.status_code) or (
                 in_brief(error) if "json" in error.response.headers.get("content-type", "") else page  # of some proxy
             )
         raise BadInput(f"to={name}: the request to the Hub failed ({cause}); correct that or try again") from None
-    return str(address)
 
 
 def public(settings: dict[str, Any]) -> Any:

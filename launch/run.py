@@ -94,6 +94,8 @@ def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
     machine = detect(config.device)
     plan = with_problems(plan_measured(resolve_model(config, machine), machine))
     check_adapter(plan.config, config.model.path, plan.shape)
+    if address := os.environ.get("RAY_ADDRESS"):
+        console.print(f"Plan for this machine alone; a run would join the Ray cluster at {address}")
     console.print(render_plan(plan))
     if simulate:
         console.print(render_scaling(scale(plan, simulate)))

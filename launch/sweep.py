@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     if grid.plan:
         console.print(SweepPlan(grid, plans, len(machines)).shown())
         return 0
-    check_runs(grid, plans)
+    check_runs(grid, plans, len(machines))
     pin_models(grid)
     check_known(grid)
     check_sources(grid)
@@ -62,11 +62,15 @@ def main(arguments: list[str]) -> int:
         return Scheduler(grid, machines, console).run()
 
 
-def check_runs(grid: Grid, plans: dict[str, Plan]) -> None:
+def check_runs(grid: Grid, plans: dict[str, Plan], workers: int) -> None:
     """Raise BadInput if a run does not fit, was begun with other settings, or has too small a budget."""
     joined = bool(os.environ.get("RAY_ADDRESS"))
     for run in grid.runs:
         plan = plans[run.name]
+        if run.config.run.mps and (joined or workers > 1):
+            why = f"{workers} runs at a time would each start a service for all GPUs: set CUDA_VISIBLE_DEVICES=0, or"
+            why = "the service of a cluster belongs to who started its nodes:" if joined else why
+            raise BadInput(f"run.nvidia_mps=on: {why} leave it out")
         if not joined:  # a run surveys the cluster it joins
             check_plan(plan)
             check_build(plan.config, plan.machine)

@@ -93,14 +93,15 @@ def running_hub() -> Iterator[Hub]:
 def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
     """Status, content and headers of a response."""
     asked = json.loads(body) if body[:1] == b"{" and b"\n" not in body.strip() else {}
+    if path == "/api/whoami-v2":
+        return 200, {"name": "me", "type": "user", "auth": {"accessToken": {"role": "write"}}}
     if path == "/api/validate-yaml":
         return 200, {"errors": [], "warnings": []}
     if path == "/api/repos/create":
         name = f"{asked.get('organization') or 'me'}/{asked['name']}"
-        code = 409 if name in hub.files else 200
         hub.created.append(asked)
         hub.files.setdefault(name, {".gitattributes": b""})
-        return code, {"url": f"{hub.url}/{name}", "name": name}
+        return 200, {"url": f"{hub.url}/{name}", "name": name}
     if "/resolve/" in path:
         name, _, place = path[1:].partition("/resolve/")
         commit, _, file = place.partition("/")
@@ -123,6 +124,8 @@ def respond(hub: Hub, path: str, body: bytes) -> tuple[Any, ...]:
     if rest[:1] == ["preupload"]:
         modes = {"uploadMode": "regular", "shouldIgnore": False}
         return 200, {"files": [{**file, **modes} for file in asked["files"]]}
+    if not rest:
+        return 200, {"id": name, "sha": "0" * 40, "siblings": [{"rfilename": path} for path in hub.files[name]]}
     assert rest[:1] == ["commit"], path
     for line in map(json.loads, body.splitlines()):
         value = line["value"]

@@ -28,7 +28,7 @@ class Gpu:
     free: bytes that no process holds, None if the driver does not say
     capability: compute capability, major and minor
     divided: whether MIG divides it
-    exclusive: whether its compute mode lets one process at a time use it
+    exclusive, prohibited: whether its compute mode lets one process at a time use it, or none
     """
 
     index: str
@@ -39,6 +39,7 @@ class Gpu:
     capability: tuple[int, int] = (0, 0)
     divided: bool = False
     exclusive: bool = False
+    prohibited: bool = False
 
 
 def find_gpus(device: str = "auto") -> list[Gpu]:
@@ -95,7 +96,7 @@ def _gpu(number: int) -> Gpu | None:
     except (pynvml.NVMLError_NoPermission, pynvml.NVMLError_GpuIsLost):
         return None
     memory = said(partial(pynvml.nvmlDeviceGetMemoryInfo, version=pynvml.nvmlMemory_v2))
-    mig = said(pynvml.nvmlDeviceGetMigMode)
+    mig, mode = said(pynvml.nvmlDeviceGetMigMode), said(pynvml.nvmlDeviceGetComputeMode)
     return Gpu(
         index=str(number),
         name=pynvml.nvmlDeviceGetName(handle),
@@ -104,14 +105,15 @@ def _gpu(number: int) -> Gpu | None:
         uuid=pynvml.nvmlDeviceGetUUID(handle),
         capability=said(pynvml.nvmlDeviceGetCudaComputeCapability) or (0, 0),
         divided=mig is not None and mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
-        exclusive=said(pynvml.nvmlDeviceGetComputeMode) == pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS,
+        exclusive=mode == pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS,
+        prohibited=mode == pynvml.NVML_COMPUTEMODE_PROHIBITED,
     )
 
 
 def select(gpus: Sequence[Gpu], device: str = "auto") -> list[Gpu]:
     """Return the GPUs that have a device's name and are in CUDA_VISIBLE_DEVICES, in its order.
 
-    Raises BadInput for a GPU that MIG divides, or whose memory the driver does not report.
+    Raises BadInput for a GPU that MIG divides, in compute mode Prohibited, or whose memory the driver does not report.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -124,6 +126,8 @@ def select(gpus: Sequence[Gpu], device: str = "auto") -> list[Gpu]:
         fault = ""
         if gpu.divided:
             fault = f"is divided by MIG: {NO_MIG}; switch it off (nvidia-smi -i {gpu.index} -mig 0), or"
+        elif gpu.prohibited:
+            fault = f"has compute mode Prohibited: run sudo nvidia-smi -i {gpu.index} -c 0, or"
         elif not gpu.memory:
             fault = "has no memory of its own, which a plan needs: give device=cpu, or"
         if fault:

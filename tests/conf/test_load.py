@@ -351,11 +351,14 @@ def test_a_cut_off_record_of_a_run_is_damaged_and_not_foreign(kept: int, tmp_pat
     ("given", "device"),
     [
         ("rtx 3060", "RTX3060"),
+        ("RTX 4060 Ti 16GB", "RTX4060Ti"),
+        ("NVIDIA A10 24 gb", "A10"),
         ("NVIDIA RTX A4000", "A4000"),
         ("NVIDIA A100-SXM4-80GB", "A100-80"),
         ("A100", "A100-40"),
         ("12 gb", "12GB"),
         ("4060 Ti 8GB", ""),
+        ("RTX 3080 12GB", ""),
         ("0GB", ""),
     ],
 )

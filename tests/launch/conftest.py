@@ -19,6 +19,7 @@ class Nvml(ModuleType):
     """The answers of pynvml for the GPUs of a table; the handle of a GPU is its row."""
 
     NVML_DEVICE_MIG_ENABLE = 1
+    NVML_COMPUTEMODE_PROHIBITED = 2
     NVML_COMPUTEMODE_EXCLUSIVE_PROCESS = 3
     NVMLError = type("NVMLError", (Exception,), {})
     NVMLError_NotSupported = type("NVMLError_NotSupported", (NVMLError,), {})
@@ -43,7 +44,7 @@ class Nvml(ModuleType):
         self.nvmlDeviceGetMigMode = lambda row: [self._known(row[5]) == "Enabled", False]
         self.nvmlDeviceGetCudaComputeCapability = lambda row: tuple(map(int, (row[7:] or ["8.6"])[0].split(".")))
 
-        self.nvmlDeviceGetComputeMode = lambda row: 3 * (row[8:] == ["Exclusive_Process"])
+        self.nvmlDeviceGetComputeMode = lambda row: {"Prohibited": 2, "Exclusive_Process": 3}.get(row[-1], 0)
 
     def _mib(self, cell: str) -> int:
         return int(self._known(cell)) * MIB

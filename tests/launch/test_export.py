@@ -1,6 +1,7 @@
 import errno
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -125,3 +126,12 @@ def test_place_that_is_not_possible_is_refused(option: str, run: Path, refused: 
     before = files(Path())
     assert option.partition("=")[2] in refused(export.main, [str(run), option])
     assert files(Path()) == before
+
+
+@pytest.mark.parametrize(("key", "value"), [("path", "/no/such/model"), ("pin", "0" * 40)])
+def test_run_whose_base_model_is_lost_or_exchanged_is_refused(
+    key: str, value: str, run: Path, refused: Callable[..., str]
+) -> None:
+    file = run / "config.yaml"
+    file.write_text(re.sub(rf"^  {key}: .*$", f"  {key}: '{value}'", file.read_text(), flags=re.MULTILINE))
+    assert f"model.{key}={value}" in refused(export.main, [str(run), "to=out"])

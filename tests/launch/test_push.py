@@ -149,10 +149,17 @@ def test_model_of_the_hub_is_named_with_its_commit(run: Path, hub: Hub, monkeypa
         assert said in body
 
 
-def test_files_in_the_hub_are_replaced_only_when_asked(run: Path, hub: Hub, refused: Callable[..., str]) -> None:
+def test_files_in_the_hub_are_replaced_only_when_asked_and_before_anything_is_written(
+    run: Path, hub: Hub, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files["me/mine"] = {".gitattributes": b""}  # as after an upload that broke off
     assert push.main([str(run), "to=me/mine"]) == 0
     before = dict(hub.files["me/mine"])
-    assert "overwrite=true" in refused(push.main, [str(run), "to=me/mine"])
+    with monkeypatch.context() as patched:
+        patched.setattr(merged, "write_verified", None)
+        assert "overwrite=true" in refused(push.main, [str(run), "to=me/mine", "format=merged"])
+        patched.setenv("HF_TOKEN", "hf_wrong")
+        assert "HF_TOKEN" in refused(push.main, [str(run), "to=me/mine", "format=merged", "overwrite=true"])
     assert hub.files["me/mine"] == before
     assert push.main([str(run), "to=me/mine", "overwrite=true"]) == 0
     assert len(hub.commits) == 2

@@ -79,6 +79,16 @@ def test_plan_refuses_an_adapter_to_start_from_as_the_run_would(
 
 
 @pytest.mark.usefixtures("no_gpu")
+def test_plan_where_a_run_would_join_a_cluster_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for address in ("10.0.0.1:6379", ""):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert run.main(["conf=quickstart", "plan=true"]) == 0
+        assert ("10.0.0.1:6379" in capsys.readouterr().out.splitlines()[0]) == bool(address)
+
+
+@pytest.mark.usefixtures("no_gpu")
 def test_an_overwriting_run_that_cannot_start_loses_nothing_but_the_leftovers_of_a_killed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:

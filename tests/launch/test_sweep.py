@@ -90,6 +90,7 @@ def test_runs_work_side_by_side_on_gpus_of_their_own(
     monkeypatch.setattr(sweep, "divide", two_gpus)
     assert sweeping("ranks=[1,2,4]", r1={"beside": "r2"}) == 0
     assert sorted((tmp_path / "s" / "calls").read_text().splitlines()) == ["r1 3", "r2 5", "r4 3"]
+    assert sweeping("ranks=[1,2,4]", "run.nvidia_mps=on", "sweep.name=other") == 2
 
 
 @pytest.mark.parametrize(

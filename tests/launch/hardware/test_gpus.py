@@ -1,3 +1,4 @@
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from actors.runtime.placement import Placement, place, place_engines
 from conf.errors import BadInput
 from conf.schema import Config
 from launch.hardware import gpus
-from launch.hardware.gpus import Gpu, choose, find_gpus, gpu_of
+from launch.hardware.gpus import Gpu, choose, find_gpus, gpu_of, show_only
 from launch.hardware.machine import GIB, check_build, detect
 
 Install = Callable[[str], ModuleType]
@@ -75,9 +76,10 @@ def test_a_driver_that_hangs_stops_all_but_a_plan_by_name(nvidia_smi: Install, m
     [
         ("3, GPU-dd1, NVIDIA GB10, [N/A], [N/A], [N/A]\n", "auto", r"GPU 3, NVIDIA GB10, .*CUDA_VISIBLE_DEVICES"),
         ("3, GPU-dd1, NVIDIA A100-SXM4-80GB, 81920, 80994, Enabled\n", "A100-80", r"GPU 3, .*MIG.*-i 3 -mig 0"),
+        ("3, GPU-dd1, NVIDIA L4, 23034, 22400, [N/A], , 8.9, Prohibited\n", "L4", r"GPU 3, .*Prohibited.*-i 3 -c 0"),
     ],
 )
-def test_a_gpu_without_memory_or_divided_by_mig_is_refused_where_it_would_be_used(
+def test_a_gpu_without_memory_divided_or_prohibited_is_refused_where_it_would_be_used(
     row: str, device: str, said: str, nvidia_smi: Install
 ) -> None:
     nvidia_smi(TABLE + row)
@@ -89,6 +91,15 @@ def test_a_gpu_without_memory_or_divided_by_mig_is_refused_where_it_would_be_use
         indices("MIG-377e0049")
     nvidia_smi("")
     assert indices("MIG-377e0049") == ""
+
+
+def test_later_processes_see_the_planned_gpus_in_the_drivers_order(nvidia_smi: Install) -> None:
+    nvidia_smi(TABLE)
+    show_only([])
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    show_only(find_gpus("T4"))
+    assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["CUDA_DEVICE_ORDER"]) == ("2", "PCI_BUS_ID")
+    assert [card.index for card in find_gpus()] == ["2"]
 
 
 def chosen(free: list[float | None], placement: Placement, learner: float = 0.0) -> list[str]:

@@ -180,3 +180,19 @@ def test_unknown_words_are_refused_before_anything_is_done(machine: Machine) -> 
     code, output, commands = machine.setup("--dev")
     assert (code, output.count("\n"), commands) == (2, 1, [])
     assert not (machine.project / ".venv").exists()
+
+
+def test_a_silent_package_index_ends_the_setup(machine: Machine) -> None:
+    machine.program("timeout", "#!/bin/sh\nexit 124\n")  # pip would wait for ever
+    code, output, commands = machine.setup()
+    assert (code, pip_calls(commands)) == (1, [])
+    assert "a package index does not answer" in output
+
+
+def test_only_torch_comes_from_pytorchs_index_and_only_if_it_is_nowhere_else(machine: Machine) -> None:
+    machine.fail("bar off torch==")
+    code, _, commands = machine.setup()
+    assert code == 0
+    _, torch, everything = pip_calls(commands)
+    assert torch.endswith("--no-deps --index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu")
+    assert "index-url" not in everything

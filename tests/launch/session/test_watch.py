@@ -1,5 +1,6 @@
 """The driver with a coordinator that crashes, hangs or raises. Ray is a fake here, with calls for references."""
 
+import errno
 import json
 import signal
 import time
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from actors.runtime import cause_of_death, supervision
 from actors.runtime.supervision import DEATHS_IN_A_ROW
+from actors.storage import files
 from actors.storage.documents import RunSummary
 from actors.storage.run_record import RunRecord
 from conf.errors import BadInput
@@ -28,8 +30,8 @@ Follow = Callable[..., RunSummary]
 DONE = RunSummary(status="completed")
 
 
-def failing(error: Exception) -> Call:
-    def call() -> Any:
+def failing(error: Exception) -> Callable[..., Any]:
+    def call(*_: object) -> Any:
         raise error
 
     return call
@@ -113,6 +115,13 @@ def test_coordinator_that_never_answers_ends_the_run(follow: Follow, monkeypatch
     assert "2 s" in summary.reason
 
 
+def test_full_disk_ends_the_run_before_there_is_a_coordinator(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "sync", failing(OSError(errno.ENOSPC, "No space left on device")))
+    summary = follow(looks=1)
+    assert summary.status == "halted"
+    assert "make room" in summary.reason
+
+
 def dying(times: int, then: Call, meanwhile: Call = lambda: None) -> Call:
     """A call in which so many coordinators crash, each after it has done something."""
     deaths = iter(range(times))
@@ -143,3 +152,13 @@ def test_run_that_has_ended_or_is_told_to_stop_is_not_started_again(follow: Foll
     summary = follow(ending=dying(1, dict, lambda: signal.raise_signal(signal.SIGTERM)))
     assert (summary.status, summary.reason) == ("interrupted", "SIGTERM")
     assert follow(ending=dying(1, dict)).content == json.loads((tmp_path / "summary.json").read_text())
+
+
+def test_second_signal_says_that_the_run_ends_at_once(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hurried = list[float]()
+    monkeypatch.setattr(watch, "after", lambda seconds, _: hurried.append(seconds))
+    follow(ending=dying(1, dict, lambda: [signal.raise_signal(signal.SIGTERM) for _ in range(2)]))
+    assert capsys.readouterr().out.count("SIGTERM again") == 1
+    assert hurried == [watch.HURRY_S]
