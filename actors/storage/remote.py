@@ -180,6 +180,9 @@ class RemoteCheckpoints:
             self.worker.put(self._copy, found)
 
     def _copy(self, latest: Any) -> None:
-        self._next = time.monotonic() + PAUSE_S
-        Remote(self._url, self._name).put(self._run)  # made in the thread, since some libraries connect at once
-        self._copied, self._next = latest, 0.0
+        try:
+            Remote(self._url, self._name).put(self._run)  # made in the thread, since some libraries connect at once
+        except Exception:  # of any file system
+            self._next = time.monotonic() + PAUSE_S
+            raise
+        self._copied = latest

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -220,7 +221,15 @@ def test_only_files_of_the_run_itself_are_copied(run: RunFolder, tmp_path: Path)
 def test_every_checkpoint_is_copied_and_failures_are_counted_and_tried_again(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_checkpoints, "PAUSE_S", 0.0)
+    now = [0.0]
+
+    class Slow(Remote):
+        def put(self, run: RunRecord) -> None:
+            now[0] += remote_checkpoints.PAUSE_S + 1
+            super().put(run)
+
+    monkeypatch.setattr(remote_checkpoints, "Remote", Slow)
+    monkeypatch.setattr(remote_checkpoints, "time", SimpleNamespace(monotonic=lambda: now[0]))
     (tmp_path / "far").write_text("in the way")
     url = f"file://{tmp_path}/far"
     copies = RemoteCheckpoints(changed(Config(), {"run.name": "mine", "checkpoint.remote": url}), run)
@@ -233,7 +242,10 @@ def test_every_checkpoint_is_copied_and_failures_are_counted_and_tried_again(
 
     assert look() == (0, False)
     advance(run, 1)
-    assert [look(), look()] == [(1, True), (1, False)]
+    assert [look(), look()] == [(1, True), (0, False)]
+    now[0] += remote_checkpoints.PAUSE_S
+    assert look() == (1, False)
+    now[0] += remote_checkpoints.PAUSE_S
     (tmp_path / "far").unlink()
     assert [look(), look()] == [(0, False)] * 2
     assert sound(restored(url, tmp_path / "again"), 1)
