@@ -1,6 +1,7 @@
 """Remote checkpoints: copies a run's folder to a URL that fsspec reaches, and restores it from there.
 
-Each copy is a folder of its own, whose name begins with the run's identity: no copy of another run is ever deleted.
+Each copy is a folder of its own, whose name begins with the run's identity. No copy of another run is ever deleted, and
+none with a file that its manifest does not name.
 `remote.json`, which names the copy that counts, is written last: nobody takes half a copy for a whole one.
 """
 
@@ -91,7 +92,7 @@ class Remote:
         """
         before, own, place = self.state(), f"copy-{run.identity()}-", run.path / "remote"
         for other in self._names():
-            if other.startswith(own) and other != (before and before.folder):
+            if other.startswith(own) and other != (before and before.folder) and self._is_ours(other):
                 self._files.rm(f"{self._root}/{other}", recursive=True)
         name = own + token_hex(4)
         copy = f"{self._root}/{name}"
@@ -129,6 +130,15 @@ class Remote:
                 (made / "checkpoints" / link).symlink_to(name)
             (made / MANIFEST).unlink()
             mark(made, "run")
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether a copy has no other files than its manifest names, which is put first."""
+        copy = f"{self._root}/{name}"
+        there = {path.removeprefix(f"{copy}/") for path in self._files.find(copy)} - {MANIFEST}
+        try:
+            return not there or there <= {*json.loads(self._files.cat_file(f"{copy}/{MANIFEST}"))}
+        except (FileNotFoundError, ValueError):
+            return False
 
     def _names(self) -> list[str]:
         """Return the names in the run's folder."""

@@ -97,7 +97,7 @@ def test_every_put_is_one_whole_copy_and_the_older_ones_go(run: RunFolder, url: 
     assert kept == {"update-000004", "update-000005"}  # a reader may be at the one before
 
 
-def test_copies_of_another_run_stay_and_leftovers_are_no_obstacle(run: RunFolder, tmp_path: Path) -> None:
+def test_copies_with_files_of_others_stay_and_leftovers_are_no_obstacle(run: RunFolder, tmp_path: Path) -> None:
     url, far, name = f"file://{tmp_path}/far", tmp_path / "far" / "mine", "0123456789abcdef"
     Remote(url, "mine").put(begin(tmp_path / "other"))
     (others,) = far.glob("copy-*")
@@ -105,9 +105,21 @@ def test_copies_of_another_run_stay_and_leftovers_are_no_obstacle(run: RunFolder
     (far / f".{name}").write_text("")  # of a process that was killed while it tried
     remote = Remote(url, "mine")
     assert remote.try_out() is None
+    cut = [far / f"copy-{run.identity()}-{number}" for number in "01"]  # of killed processes
+    for folder in cut:
+        folder.mkdir()
+        (folder / "manifest.json").write_text('{"iden')
+    remote.put(run)
+    assert [folder.is_dir() for folder in cut] == [False, False]
+    (with_thesis,) = {*far.glob("copy-*")} - {others}
+    for folder in (cut[0], with_thesis):
+        (folder / "samples" / "thesis.tex").parent.mkdir(parents=True)
+        (folder / "samples" / "thesis.tex").write_text("years of work")
+    (cut[0] / "manifest.json").write_text('{"iden')
     for _ in range(3):
         remote.put(run)
-    assert (len([*far.glob("copy-*")]), others.is_dir()) == (3, True)
+    left = {*far.glob("copy-*")}
+    assert (len(left), {others, cut[0], with_thesis} < left) == (5, True)
 
 
 @pytest.mark.parametrize("after", range(4))
