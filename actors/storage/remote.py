@@ -19,7 +19,7 @@ from pydantic import Field
 
 from actors.storage.checkpoints import NAME, target
 from actors.storage.documents import FormattedDocument
-from actors.storage.files import MANIFEST, MARK, damage, seal
+from actors.storage.files import MANIFEST, MARK, damage, seal, sync
 from actors.storage.folders import beside, delete, drop_leftovers, mark, new_folder
 from actors.storage.run_record import RunRecord
 from actors.worker import Worker
@@ -129,6 +129,8 @@ class Remote:
             for link, name in state.links.items():
                 (made / "checkpoints" / link).symlink_to(name)
             (made / MANIFEST).unlink()
+            for path in made.rglob("*"):
+                sync(path)
             mark(made, "run")
 
     def _is_ours(self, name: str) -> bool:
@@ -149,14 +151,15 @@ class Remote:
 
 
 def _take(run: RunRecord, snapshot: Path) -> dict[Link, str]:
-    """Fill a folder with the latest and the best checkpoint of a run, and with its other files without LOCAL, hidden
-    ones and links. Return the checkpoint's name by link.
+    """Fill a folder with the latest and the best checkpoint of a run, and with its other files without LOCAL and
+    hidden ones. Return the checkpoint's name by link.
     """
 
     def left_out(place: str, names: list[str]) -> set[str]:
-        links = {name for name in names if Path(place, name).is_symlink()}
+        paths = {name: Path(place, name) for name in names}
+        other = {name for name, path in paths.items() if path.is_symlink() or not (path.is_file() or path.is_dir())}
         hidden = {name for name in names if name.startswith(".") and name != MARK}
-        return links | hidden | (LOCAL if place == str(run.path) else set())
+        return other | hidden | (LOCAL if place == str(run.path) else set())
 
     links = {link: place.name for link in get_args(Link) if (place := target(run.checkpoints.folder / link))}
     for name in {*links.values()}:  # first: no history is older than its checkpoint

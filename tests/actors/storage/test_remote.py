@@ -80,8 +80,12 @@ def files_of(url: str) -> set[str]:
     return {path.removeprefix(f"{remote._root}/") for path in remote._files.find(remote._root)}
 
 
-def test_every_put_is_one_whole_copy_and_the_older_ones_go(run: RunFolder, url: str, tmp_path: Path) -> None:
+def test_every_put_is_one_whole_copy_and_the_older_ones_go(
+    run: RunFolder, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With an evaluation in it, whose folder keeps its mark."""
+    flushed = set[str]()
+    monkeypatch.setattr(remote_checkpoints, "sync", lambda path: flushed.add(path.name))
     (run.path / "evaluation").mkdir()
     mark(run.path / "evaluation", "evaluation")
     for update in range(1, 6):
@@ -90,6 +94,7 @@ def test_every_put_is_one_whole_copy_and_the_older_ones_go(run: RunFolder, url: 
         Remote(url, "mine").put(run)
         again = restored(url, tmp_path / f"restored-{update}")
         assert sound(again, update)
+    assert flushed > {"metrics.jsonl", "adapter", "adapter_model.safetensors"}
     assert (again.rows(), again.identity()) == (run.rows(), run.identity())
     assert again.checkpoints.best == again.checkpoints.latest
     assert is_marked(again.path / "evaluation", "evaluation")
@@ -221,13 +226,14 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, change: Any) -> N
 def test_only_files_of_the_run_itself_are_copied(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("mine")
     (run.path / "metrics.jsonl").symlink_to(tmp_path / "secret")
+    os.mkfifo(run.path / "pipe")
     for name in (".hidden", "adapters/a", "wandb/a", "ray-session"):
         (run.path / name).parent.mkdir(exist_ok=True)
         (run.path / name).write_text("")
     Remote(f"file://{tmp_path}/far", "mine").put(run)
     there = {name.partition("/")[2] for name in files_of(f"file://{tmp_path}/far") if name != POINTER}
     assert "problems.digest" in there
-    assert not there & {"metrics.jsonl", ".hidden", "adapters/a", "wandb/a", "ray-session"}
+    assert not there & {"metrics.jsonl", "pipe", ".hidden", "adapters/a", "wandb/a", "ray-session"}
 
 
 def test_every_checkpoint_is_copied_and_failures_are_counted_and_tried_again(
