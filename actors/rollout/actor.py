@@ -30,7 +30,7 @@ engine is full, on a CPU and on a GPU: about ten times the need of two busy core
 a GPU shared with a learner."""
 
 FULL = 64
-"""Samples that an engine decodes at once even if they are long; its KV cache may hold no more of them."""
+"""Most samples that a deadline counts on to be decoded at once, since the KV cache may hold no more long ones."""
 
 Fingerprint = tuple[int, int]
 """Size in bytes and time of change of an adapter's weights: another run may have left a folder of the same name."""
@@ -160,7 +160,7 @@ class RemoteEngine(RemoteActor):
         await self.call("retire", adapter)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        """Raises ActorDied, too, if no time that the engine may need for it and all before it is enough."""
+        """Kill the engine if it takes longer than it may need for this request and all that are under way."""
         tokens = sampling.samples * sampling.max_tokens
         self._tokens += tokens
         token_s = SLOWEST_GPU_TOKEN_S if self._share.gpus else SLOWEST_TOKEN_S
