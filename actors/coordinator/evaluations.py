@@ -16,7 +16,7 @@ from actors.coordinator.metrics import Standing
 from actors.coordinator.rules.selection import REWARD, SCORE, Selection
 from actors.coordinator.saving import Saving
 from actors.errors import ActorDied, Halted, LearnerDied, root_cause
-from actors.evaluation.evaluator import Evaluator, PolicySamples
+from actors.evaluation.evaluator import Evaluator, PolicySamples, part_of
 from actors.evaluation.statistics import known_rewards
 from actors.messages import AdapterRef, EvaluationSet, Group, Inspection, Sample, Sampling, request_seed
 from actors.storage.checkpoints import version_of
@@ -288,9 +288,12 @@ class Evaluations:
         base = folder.evaluation(named("base", target.name))
         problems = target.problems[: base.problems] if base else target.problems
         samples = PolicySamples(problems, target.n, adapter)
-        at_once = self._run.max_running * self._run.config.rollout.samples_per_problem
+        full, expected = self._run.max_running * self._run.config.rollout.samples_per_problem, self._run.budget.expected
+        round_s = expected(named("evaluate", target.name)) / target.n
+        round_s = round_s or expected("group") * max(len(problems) / full, 1.0)
+        at_once = min(full, part_of(len(problems), seconds, round_s))
         await self._evaluator.evaluate(samples, at_once=at_once, seconds=seconds)
-        if not (rows := samples.complete):
+        if not (rows := samples.counted(at_once)):
             if not target.name:
                 self._run.budget.expect("evaluate", seconds * target.n)
             return None

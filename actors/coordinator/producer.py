@@ -46,6 +46,7 @@ class RolloutProducer:
         self._purpose = f"rollout-{rollbacks}" if rollbacks else "rollout"
         self._seconds: dict[int, tuple[float, float]] = {}  # by index, of generation and of verification
         self._verifying = 0
+        self._complained = set[str]()  # the functions
         self._dropped, self._dropped_tokens = state.dropped, state.dropped_tokens
         self._sampled = 0
         self._last_look = (run.clock.now(), 0)
@@ -150,11 +151,12 @@ class RolloutProducer:
         await run.stopping.notify()
 
     def _complain(self, group: Group) -> None:
-        """Count the failures of a user's reward function, and record the run's first one as an event."""
-        if group.complaint:
-            if "rewards/failed" not in self._run.ledger.counts:
-                self._run.folder.append_event(self.staleness.version, EventKind.REWARD_FAILED, group.complaint)
-            self._run.ledger.count("rewards/failed", sum(bool(reward.complaint) for reward in group.rewards))
+        """Count the failures of users' reward functions, and record the first one of each function as an event."""
+        for complaint in (reward.complaint for reward in group.rewards if reward.complaint):
+            self._run.ledger.count("rewards/failed")
+            if (function := complaint.partition("' ")[0]) not in self._complained:
+                self._complained.add(function)
+                self._run.folder.append_event(self.staleness.version, EventKind.REWARD_FAILED, complaint)
 
     def _drop(self, group: Group) -> None:
         """Drop a group that nothing can be learned from, so that another takes its place."""

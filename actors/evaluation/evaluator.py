@@ -21,6 +21,19 @@ from actors.worker import Worker
 from conf.errors import BadInput
 from conf.schema import Config
 
+AMPLE, PART = 3.0, 0.25
+"""Number of rounds that must fit for all problems to be sampled at once, since the policy may have become slower; and
+the largest part of them that is otherwise. It should take at most half of the time."""
+
+
+def part_of(count: int, seconds: float, round_s: float) -> int:
+    """Return how many of a number of problems to sample at once: all, or a part where time is short. round_s: seconds
+    that a round is expected to take, 0 while unknown.
+    """
+    if seconds >= AMPLE * round_s:
+        return count
+    return max(1, int(count * min(PART, seconds / round_s / 2)))
+
 
 class PolicySamples:
     """Samples 0 … n - 1 of each problem by one policy: in memory for a run, in a file for launch/evaluate.py.
@@ -69,15 +82,15 @@ class PolicySamples:
         """Return the first `rounds` samples of each problem."""
         return [[self._rows[problem.id, number] for number in range(rounds)] for problem in self.problems]
 
-    @property
-    def first_round(self) -> list[list[EvaluatedSample]]:
-        """The first sample of each of the first problems, as many as have one."""
-        return [[self._rows[problem.id, 0]] for problem in self.problems[: min(self.missing(0), default=None)]]
-
-    @property
-    def complete(self) -> list[list[EvaluatedSample]]:
-        """The samples that count: those of the complete rounds, or without one those of the first problems."""
-        return self.of_rounds(self.rounds) if self.rounds else self.first_round
+    def counted(self, at_once: int) -> list[list[EvaluatedSample]]:
+        """Return the samples that count: those of the complete rounds, or without one the first samples of the first
+        problems: whole parts of so many, since the short ones among those that began together end first, or without a
+        part those before the first that is missing.
+        """
+        if self.rounds:
+            return self.of_rounds(self.rounds)
+        part, ended = min(at_once, max(1, int(len(self.problems) * PART))), self.missing(0)[0]
+        return [[self._rows[problem.id, 0]] for problem in self.problems[: ended // part * part or ended]]
 
     def scores(self, samples: Samples, alike: Alike | None = None) -> PolicyScores:
         """Return the scores over some of the samples, with the cost of all of them."""

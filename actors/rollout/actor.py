@@ -24,6 +24,14 @@ from actors.storage.files import private_folder
 from actors.storage.folders import delete, mark, new_folder
 from conf.schema import Config
 
+SLOWEST_ANSWER_S, SLOWEST_TOKEN_S, SLOWEST_GPU_TOKEN_S = 120.0, 2.0, 0.3
+"""Most seconds of a request besides its tokens, for compilations on first use, and per token of one sample while the
+engine is full, on a CPU and on a GPU: about ten times the need of two busy cores, and five times the planned seconds on
+a GPU shared with a learner."""
+
+FULL = 64
+"""Most samples that a deadline counts on to be decoded at once, since the KV cache may hold no more long ones."""
+
 Fingerprint = tuple[int, int]
 """Size in bytes and time of change of an adapter's weights: another run may have left a folder of the same name."""
 
@@ -123,12 +131,13 @@ class RolloutActor(RolloutEngine):
 class RemoteEngine(RemoteActor):
     """A RolloutActor as a `RestartableEngine`. A cancelled request is cancelled in the engine too.
 
-    transfer: shared with the other engines of a run.
+    transfer: shared with the other engines of a run. concurrent_samples: those that the engine decodes at once.
     """
 
-    def __init__(self, transfer: AdapterTransfer, *actor: Any, **options: Any) -> None:
+    def __init__(self, transfer: AdapterTransfer, *actor: Any, concurrent_samples: int = 1, **options: Any) -> None:
         """actor, options: arguments of RemoteActor."""
-        self._transfer = transfer
+        self._transfer, self._at_once = transfer, min(concurrent_samples, FULL)
+        self._tokens = 0  # of all samples under way, at most
         self._cache_blocks: int | None = None
         super().__init__(*actor, **options)
 
@@ -151,7 +160,15 @@ class RemoteEngine(RemoteActor):
         await self.call("retire", adapter)
 
     async def generate(self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling) -> Group:
-        return await self.call("generate", index, problem, adapter, sampling)
+        """Kill the engine if it takes longer than it may need for this request and all that are under way."""
+        tokens = sampling.samples * sampling.max_tokens
+        self._tokens += tokens
+        token_s = SLOWEST_GPU_TOKEN_S if self._share.gpus else SLOWEST_TOKEN_S
+        deadline_s = SLOWEST_ANSWER_S + token_s * (sampling.max_tokens + self._tokens / self._at_once)
+        try:
+            return await self.call("generate", index, problem, adapter, sampling, deadline_s=deadline_s)
+        finally:
+            self._tokens -= tokens
 
     async def generate_on_each(
         self, index: int, problem: Problem, adapter: AdapterRef | None, sampling: Sampling

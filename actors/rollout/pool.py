@@ -21,8 +21,8 @@ class AdapterSlots:
     The pool and each engine count for themselves: Ray cancels a call without waiting for its end, so a request that the
     pool has given up may still run in an engine.
 
-    drop: unloads an adapter before its slot is free, and goes on if those that wait for it are cancelled. They get its
-    error.
+    drop: unloads an adapter before its slot is free, and goes on if those that wait for it are cancelled. Its error is
+    raised by the first call that looks.
     """
 
     def __init__(self, slots: int, drop: Callable[[AdapterRef], Awaitable[None]] | None = None) -> None:
@@ -32,6 +32,7 @@ class AdapterSlots:
         self._requests = Counter[str]()
         self._retired: set[str] = set()
         self._drops: dict[str, asyncio.Task[None]] = {}
+        self._failures: list[Exception] = []
         self._freed = asyncio.Condition()
 
     @property
@@ -48,6 +49,7 @@ class AdapterSlots:
         """Take a slot for a new adapter, after waiting for a free one; raises ValueError if its name is in use."""
         async with self._freed:
             await self._freed.wait_for(lambda: len(self._held) < self._slots)
+            self._raise_failure()
             if adapter.name in self._held:
                 raise ValueError(f"adapter {adapter.name} is loaded already")
             self._held[adapter.name] = adapter
@@ -93,17 +95,24 @@ class AdapterSlots:
     async def _dropped(self, name: str) -> None:
         """Wait for the drop of an adapter, if it has begun."""
         if name in self._drops:
-            await asyncio.shield(self._drops[name])
+            await asyncio.wait({self._drops[name]})
+        self._raise_failure()
 
     async def _free(self, name: str) -> None:
         try:
             if self._drop:
                 await self._drop(self._held[name])
-        finally:  # an error must not keep the slot
+        except Exception as error:  # of any engine; it must not keep the slot
+            self._failures.append(error)
+        finally:
             del self._held[name], self._requests[name], self._drops[name]
             self._retired.remove(name)
             async with self._freed:
                 self._freed.notify_all()
+
+    def _raise_failure(self) -> None:
+        if self._failures:
+            raise self._failures.pop()
 
 
 class RestartableEngine(Engine, Restartable, Protocol):

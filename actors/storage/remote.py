@@ -1,6 +1,7 @@
 """Remote checkpoints: copies a run's folder to a URL that fsspec reaches, and restores it from there.
 
-Each copy is a folder of its own, whose name begins with the run's identity: no copy of another run is ever deleted.
+Each copy is a folder of its own, whose name begins with the run's identity. No copy of another run is ever deleted, and
+none with a file that its manifest does not name.
 `remote.json`, which names the copy that counts, is written last: nobody takes half a copy for a whole one.
 """
 
@@ -18,7 +19,7 @@ from pydantic import Field
 
 from actors.storage.checkpoints import NAME, target
 from actors.storage.documents import FormattedDocument
-from actors.storage.files import MANIFEST, MARK, damage, seal
+from actors.storage.files import MANIFEST, MARK, damage, seal, sync
 from actors.storage.folders import beside, delete, drop_leftovers, mark, new_folder
 from actors.storage.run_record import RunRecord
 from actors.worker import Worker
@@ -91,7 +92,7 @@ class Remote:
         """
         before, own, place = self.state(), f"copy-{run.identity()}-", run.path / "remote"
         for other in self._names():
-            if other.startswith(own) and other != (before and before.folder):
+            if other.startswith(own) and other != (before and before.folder) and self._is_ours(other):
                 self._files.rm(f"{self._root}/{other}", recursive=True)
         name = own + token_hex(4)
         copy = f"{self._root}/{name}"
@@ -128,7 +129,18 @@ class Remote:
             for link, name in state.links.items():
                 (made / "checkpoints" / link).symlink_to(name)
             (made / MANIFEST).unlink()
+            for path in made.rglob("*"):
+                sync(path)
             mark(made, "run")
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether a copy has no other files than its manifest names, which is put first."""
+        copy = f"{self._root}/{name}"
+        there = {path.removeprefix(f"{copy}/") for path in self._files.find(copy)} - {MANIFEST}
+        try:
+            return not there or there <= {*json.loads(self._files.cat_file(f"{copy}/{MANIFEST}"))}
+        except (FileNotFoundError, ValueError):
+            return False
 
     def _names(self) -> list[str]:
         """Return the names in the run's folder."""
@@ -139,14 +151,15 @@ class Remote:
 
 
 def _take(run: RunRecord, snapshot: Path) -> dict[Link, str]:
-    """Fill a folder with the latest and the best checkpoint of a run, and with its other files without LOCAL, hidden
-    ones and links. Return the checkpoint's name by link.
+    """Fill a folder with the latest and the best checkpoint of a run, and with its other files without LOCAL and
+    hidden ones. Return the checkpoint's name by link.
     """
 
     def left_out(place: str, names: list[str]) -> set[str]:
-        links = {name for name in names if Path(place, name).is_symlink()}
+        paths = {name: Path(place, name) for name in names}
+        other = {name for name, path in paths.items() if path.is_symlink() or not (path.is_file() or path.is_dir())}
         hidden = {name for name in names if name.startswith(".") and name != MARK}
-        return links | hidden | (LOCAL if place == str(run.path) else set())
+        return other | hidden | (LOCAL if place == str(run.path) else set())
 
     links = {link: place.name for link in get_args(Link) if (place := target(run.checkpoints.folder / link))}
     for name in {*links.values()}:  # first: no history is older than its checkpoint
@@ -180,6 +193,9 @@ class RemoteCheckpoints:
             self.worker.put(self._copy, found)
 
     def _copy(self, latest: Any) -> None:
-        self._next = time.monotonic() + PAUSE_S
-        Remote(self._url, self._name).put(self._run)  # made in the thread, since some libraries connect at once
-        self._copied, self._next = latest, 0.0
+        try:
+            Remote(self._url, self._name).put(self._run)  # made in the thread, since some libraries connect at once
+        except Exception:  # of any file system
+            self._next = time.monotonic() + PAUSE_S
+            raise
+        self._copied = latest

@@ -81,6 +81,7 @@ def start_engines(
             config,
             model_path,
             share,
+            concurrent_samples=config.rollout.concurrent_samples,
             bundle=bundle(reserved, share.beside),
         )
         for number, share in enumerate(placement.rollouts)

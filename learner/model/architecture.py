@@ -68,6 +68,11 @@ def _objections(layer: nn.Module, targets: Sequence[str]) -> Iterator[str]:
     for name in targets:
         if linear[name] != 1:
             yield f"{linear[name] or 'no'} {name}, and the adapter would be attached in part; {_remedy(linear)}"
+    if "gate_up_proj" in targets and linear["qkv_proj"] != 1:
+        yield (
+            "gate_up_proj but no qkv_proj, and vLLM then serves no adapter on gate_up_proj; take it out of"
+            " lora.target_modules, if an adapter without it is what you want"
+        )
     if set(targets) == set(PROJECTIONS) and (left := linear.keys() - targets):
         yield (
             f"{_names(left)} besides lora.target_modules, without an adapter; choose another model, or name fewer"

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import pytest
 from safetensors.torch import load_file
 
-from actors.storage.files import OTHERS
 from launch.reporting import conclusion
 from tests.e2e.stranger import METRICS, SILENCE, answers
 from tests.faults.conftest import LEARNER, ROLLOUT, WORKER, Ended, Run, begin, begin_once
@@ -110,8 +109,8 @@ def test_strangers_are_refused_on_every_port(resumed: Resumed) -> None:
 
 
 def test_files_of_a_run_are_its_users_alone(ended: Ended) -> None:
-    assert not ended.folder.stat().st_mode & OTHERS
-    assert not Path("~/.ray").expanduser().stat().st_mode & OTHERS
+    assert not ended.folder.stat().st_mode & 0o077
+    assert not Path("~/.ray").expanduser().stat().st_mode & 0o077
 
 
 def test_held_out_problems_are_judged_before_and_after(ended: Ended) -> None:

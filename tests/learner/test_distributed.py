@@ -148,7 +148,7 @@ def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 def test_two_processes_make_the_updates_of_one(
     two: RemoteLearner, one: LoraLearner, start: Path, run: Any, build_group: Build, tmp_path: Path
 ) -> None:
-    """Compare weights, moments and metrics."""
+    """Compare weights, moments and metrics. One process makes the last update, too, after a resume."""
     run(two.restore(str(start), 0))
     for number, batch in enumerate(batches(build_group)):
         expected, found = update_one(one, batch), run(update(two, batch))
@@ -165,6 +165,13 @@ def test_two_processes_make_the_updates_of_one(
         assert_close(state(folders[1]), state(folders[0]), 1e-5)
         published = [load_file(Path(a.path) / "adapter_model.safetensors") for a in (found.adapter, run(two.publish()))]
         assert all(torch.equal(published[0][name], published[1][name]) for name in published[0])
+    again, resumed = LoraLearner(one.config, one.config.model.path, tmp_path / "again"), tmp_path / "resumed"
+    again.restore(tmp_path / "two-1", 0)
+    assert again.version == 2
+    update_one(again, batches(build_group)[2])
+    resumed.mkdir()
+    again.save(resumed)
+    assert_close(state(resumed), state(tmp_path / "one-2"), 1e-5)
     groups = (build_group(7), build_group(8, (1.0,)))
     for ours, theirs in zip(run(two.score(groups)), one.score(groups), strict=True):
         for found_scores, expected_scores in zip(ours, theirs, strict=True):

@@ -43,14 +43,16 @@ def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:
 
 def test_reward_function_that_fails_always_halts_the_run_and_is_named(run: Run) -> None:
     complaint = "'mine:tone' raised KeyError: 'x', on problem p3"
-    failed = replace(make_reward(0.0, Status.CRASH), complaint=complaint)
-    run.verifier.rewards_of = lambda _: (failed,) * 2
+    failed, tired = (
+        replace(make_reward(0.0, Status.CRASH), complaint=text) for text in (complaint, "'mine:mood' returned None")
+    )
+    run.verifier.rewards_of = lambda group: (failed, failed if group.index < 2 else tired)
     run.config = changed(run.config, {"eval.problems": 0})
     cause = run.fail()
     assert "no answer could be verified" in str(cause)
     assert complaint in str(cause)
     details = [event.detail for event in run.folder.events() if event.kind is EventKind.REWARD_FAILED]
-    assert set(details) == {complaint}
+    assert details == [complaint, tired.complaint]
     assert run.coordinator.ledger.counts["rewards/failed"] > len(details)
 
 

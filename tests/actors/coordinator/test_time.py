@@ -37,7 +37,7 @@ def test_nothing_is_started_or_waited_for_that_cannot_end_in_time(run: Run) -> N
 def test_where_not_one_round_fits_all_policies_answer_the_same_first_problems(
     run: Run, slow: str, problems: int, n: int
 ) -> None:
-    """One at a time, and so slowly that a round would take longer than is left."""
+    """One at a time, and so slowly that a round would take longer than is left: few begin at once."""
     run.config = changed(run.config, {"eval.problems": problems, "eval.n": n})
     run.engine.most_at_once = 1
 
@@ -52,6 +52,9 @@ def test_where_not_one_round_fits_all_policies_answer_the_same_first_problems(
     assert (1 <= final.problems < 4, final.n) == (True, n)
     answered = [{row.problem for row in run.folder.samples(f"eval-{policy}")} for policy in ("base", "final")]
     assert (answered[0] == answered[1]) == (slow == "base")
+    if slow == "trained":
+        begun = [each for each in run.engine.requests if each.sampling.samples == 1 and each.adapter]
+        assert sum(each.index >= 0 for each in begun) <= final.problems + 1
     assert run.spent <= run.seconds
 
 
@@ -116,6 +119,22 @@ def test_update_whose_validation_is_cut_off_has_its_row(run: Run) -> None:
     run.engine.before = hang  # type: ignore[method-assign]
     assert run.go().status == "budget_exhausted"
     assert [row["update"] for row in run.rows] == [1]
+
+
+def test_validations_take_no_more_than_their_share(run: Run) -> None:
+    """Each takes 10 s, half as much again as the update it follows. Nothing but the end limits the last one."""
+    run.seconds = 600.0
+    run.config = changed(run.config, {"validation.every": 1, "validation.share": 0.1})
+
+    async def slow(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
+        if sampling.samples == 1 and index >= 0:
+            await asyncio.sleep(10.0)
+
+    run.engine.before = slow  # type: ignore[method-assign]
+    run.go()
+    *taken, _ = (row["time/validate"] for row in run.rows if "time/validate" in row)
+    assert len(taken) >= 3
+    assert sum(taken) <= 0.1 * run.spent
 
 
 @pytest.mark.parametrize("slow", ["start", "save"])

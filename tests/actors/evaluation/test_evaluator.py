@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.evaluation.evaluator import Evaluator, PolicySamples
+from actors.evaluation.evaluator import Evaluator, PolicySamples, part_of
 from actors.messages import AdapterRef, Group
 from actors.storage.files import drop_half_line
 from conf.errors import BadInput
@@ -51,10 +51,21 @@ def test_complete_rounds_count(seconds: float | None, rounds: int) -> None:
     assert (found.problems, found.n, found.pass_at) == (5, rounds, {1: 1.0, rounds: 1.0})
 
 
-def test_without_a_complete_round_the_first_problems_count() -> None:
-    samples = PolicySamples(PROBLEMS, 3, ADAPTER)
-    evaluate(samples, seconds=2.5, at_once=2)
-    assert [row.problem for (row,) in samples.complete] == ["p0", "p1", "p2", "p3"]
+@pytest.mark.parametrize(("seconds", "round_s", "at_once"), [(9, 0, 16), (9, 3, 16), (8, 3, 4), (2, 8, 2), (1, 40, 1)])
+def test_where_time_is_short_a_part_of_the_problems_is_sampled_at_once(
+    seconds: float, round_s: float, at_once: int
+) -> None:
+    assert part_of(16, seconds, round_s) == at_once
+
+
+def test_without_a_complete_round_whole_parts_of_the_first_problems_count() -> None:
+    problems, engine = tuple(make_problem(number) for number in range(8)), FakeEngine()
+    engine.seconds_of = lambda index: 10.0 if index % 8 == 7 else 1.0  # type: ignore[method-assign]
+    samples = PolicySamples(problems, 16, None)
+    evaluator = Evaluator(Config(), engine, FakeVerifier(0.0), VirtualClock())
+    run_virtually(evaluator.evaluate(samples, at_once=8, seconds=9.9))
+    assert [row.problem for (row,) in samples.counted(8)] == [f"p{number}" for number in range(6)]
+    assert len(samples.counted(1)) == 7
 
 
 def test_failure_of_one_sample_cancels_the_others() -> None:

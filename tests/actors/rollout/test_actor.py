@@ -8,11 +8,19 @@ from typing import Any
 
 import pytest
 
-from actors.messages import AdapterRef
-from actors.rollout.actor import AdapterCopies, AdapterTransfer, RemoteEngine, RolloutActor
+from actors.messages import AdapterRef, Sampling
+from actors.rollout.actor import (
+    SLOWEST_ANSWER_S,
+    SLOWEST_TOKEN_S,
+    AdapterCopies,
+    AdapterTransfer,
+    RemoteEngine,
+    RolloutActor,
+)
 from actors.rollout.vllm_engine import RolloutEngine
 from actors.runtime.placement import Share
 from actors.storage.folders import mark
+from tests.fakes import make_problem
 
 
 def make_adapter(folder: Path, version: int = 1) -> AdapterRef:
@@ -69,9 +77,9 @@ class Local(RemoteEngine):
     starts: the arguments of each start.
     """
 
-    def __init__(self, actor: RolloutActor, sees: bool = True) -> None:
+    def __init__(self, actor: RolloutActor, sees: bool = True, **options: Any) -> None:
         self.actor, self.sees, self.starts = actor, sees, list[tuple[Any, ...]]()
-        super().__init__(AdapterTransfer(2), RolloutActor, "rollout-0", Share())
+        super().__init__(AdapterTransfer(2), RolloutActor, "rollout-0", Share(), **options)
 
     def start(self, *more: Any) -> None:
         self.starts.append(more)
@@ -106,3 +114,24 @@ def test_successor_gets_cache_of_first(tmp_path: Path) -> None:
     asyncio.run(engine.revive())
     asyncio.run(engine.revive())
     assert engine.starts == [(), (None,), (5000,)]
+
+
+def test_short_request_has_the_time_of_the_long_ones_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[float] = []
+
+    async def call(_: Any, *request: Any, deadline_s: float) -> None:
+        allowed.append((deadline_s - SLOWEST_ANSWER_S) / SLOWEST_TOKEN_S)
+        await asyncio.sleep(0)
+
+    async def ask(*limits: int) -> None:
+        samplings = [Sampling(4, most, 1.0, 1.0, 0) for most in limits]
+        await asyncio.gather(*(engine.generate(0, make_problem(0), None, sampling) for sampling in samplings))
+
+    async def ask_twice() -> None:
+        await ask(1000, 1000, 10)
+        await ask(10)
+
+    monkeypatch.setattr(Local, "call", call)
+    engine = Local(Actor(Path("nowhere")), concurrent_samples=4)
+    asyncio.run(ask_twice())
+    assert allowed == [2000, 3000, 2020, 20]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,8 +80,12 @@ def files_of(url: str) -> set[str]:
     return {path.removeprefix(f"{remote._root}/") for path in remote._files.find(remote._root)}
 
 
-def test_every_put_is_one_whole_copy_and_the_older_ones_go(run: RunFolder, url: str, tmp_path: Path) -> None:
+def test_every_put_is_one_whole_copy_and_the_older_ones_go(
+    run: RunFolder, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With an evaluation in it, whose folder keeps its mark."""
+    flushed = set[str]()
+    monkeypatch.setattr(remote_checkpoints, "sync", lambda path: flushed.add(path.name))
     (run.path / "evaluation").mkdir()
     mark(run.path / "evaluation", "evaluation")
     for update in range(1, 6):
@@ -89,6 +94,7 @@ def test_every_put_is_one_whole_copy_and_the_older_ones_go(run: RunFolder, url: 
         Remote(url, "mine").put(run)
         again = restored(url, tmp_path / f"restored-{update}")
         assert sound(again, update)
+    assert flushed > {"metrics.jsonl", "adapter", "adapter_model.safetensors"}
     assert (again.rows(), again.identity()) == (run.rows(), run.identity())
     assert again.checkpoints.best == again.checkpoints.latest
     assert is_marked(again.path / "evaluation", "evaluation")
@@ -96,7 +102,7 @@ def test_every_put_is_one_whole_copy_and_the_older_ones_go(run: RunFolder, url: 
     assert kept == {"update-000004", "update-000005"}  # a reader may be at the one before
 
 
-def test_copies_of_another_run_stay_and_leftovers_are_no_obstacle(run: RunFolder, tmp_path: Path) -> None:
+def test_copies_with_files_of_others_stay_and_leftovers_are_no_obstacle(run: RunFolder, tmp_path: Path) -> None:
     url, far, name = f"file://{tmp_path}/far", tmp_path / "far" / "mine", "0123456789abcdef"
     Remote(url, "mine").put(begin(tmp_path / "other"))
     (others,) = far.glob("copy-*")
@@ -104,9 +110,21 @@ def test_copies_of_another_run_stay_and_leftovers_are_no_obstacle(run: RunFolder
     (far / f".{name}").write_text("")  # of a process that was killed while it tried
     remote = Remote(url, "mine")
     assert remote.try_out() is None
+    cut = [far / f"copy-{run.identity()}-{number}" for number in "01"]  # of killed processes
+    for folder in cut:
+        folder.mkdir()
+        (folder / "manifest.json").write_text('{"iden')
+    remote.put(run)
+    assert [folder.is_dir() for folder in cut] == [False, False]
+    (with_thesis,) = {*far.glob("copy-*")} - {others}
+    for folder in (cut[0], with_thesis):
+        (folder / "samples" / "thesis.tex").parent.mkdir(parents=True)
+        (folder / "samples" / "thesis.tex").write_text("years of work")
+    (cut[0] / "manifest.json").write_text('{"iden')
     for _ in range(3):
         remote.put(run)
-    assert (len([*far.glob("copy-*")]), others.is_dir()) == (3, True)
+    left = {*far.glob("copy-*")}
+    assert (len(left), {others, cut[0], with_thesis} < left) == (5, True)
 
 
 @pytest.mark.parametrize("after", range(4))
@@ -208,19 +226,28 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, change: Any) -> N
 def test_only_files_of_the_run_itself_are_copied(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("mine")
     (run.path / "metrics.jsonl").symlink_to(tmp_path / "secret")
+    os.mkfifo(run.path / "pipe")
     for name in (".hidden", "adapters/a", "wandb/a", "ray-session"):
         (run.path / name).parent.mkdir(exist_ok=True)
         (run.path / name).write_text("")
     Remote(f"file://{tmp_path}/far", "mine").put(run)
     there = {name.partition("/")[2] for name in files_of(f"file://{tmp_path}/far") if name != POINTER}
     assert "problems.digest" in there
-    assert not there & {"metrics.jsonl", ".hidden", "adapters/a", "wandb/a", "ray-session"}
+    assert not there & {"metrics.jsonl", "pipe", ".hidden", "adapters/a", "wandb/a", "ray-session"}
 
 
 def test_every_checkpoint_is_copied_and_failures_are_counted_and_tried_again(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_checkpoints, "PAUSE_S", 0.0)
+    now = [0.0]
+
+    class Slow(Remote):
+        def put(self, run: RunRecord) -> None:
+            now[0] += remote_checkpoints.PAUSE_S + 1
+            super().put(run)
+
+    monkeypatch.setattr(remote_checkpoints, "Remote", Slow)
+    monkeypatch.setattr(remote_checkpoints, "time", SimpleNamespace(monotonic=lambda: now[0]))
     (tmp_path / "far").write_text("in the way")
     url = f"file://{tmp_path}/far"
     copies = RemoteCheckpoints(changed(Config(), {"run.name": "mine", "checkpoint.remote": url}), run)
@@ -233,7 +260,10 @@ def test_every_checkpoint_is_copied_and_failures_are_counted_and_tried_again(
 
     assert look() == (0, False)
     advance(run, 1)
-    assert [look(), look()] == [(1, True), (1, False)]
+    assert [look(), look()] == [(1, True), (0, False)]
+    now[0] += remote_checkpoints.PAUSE_S
+    assert look() == (1, False)
+    now[0] += remote_checkpoints.PAUSE_S
     (tmp_path / "far").unlink()
     assert [look(), look()] == [(0, False)] * 2
     assert sound(restored(url, tmp_path / "again"), 1)

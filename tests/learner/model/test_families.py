@@ -1,6 +1,7 @@
 """Families of models that can be trained: real configurations of transformers, tiny and random."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,11 @@ def test_family_is_trained(name: str, tmp_path: Path) -> None:
 )
 def test_family_is_refused(name: str, said: str, tmp_path: Path) -> None:
     assert re.search(said, refusal(BY_NAME[name], tmp_path))
+
+
+def test_fused_gate_without_fused_attention_is_refused(tmp_path: Path) -> None:
+    targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj")
+    assert "gate_up_proj but no qkv_proj" in refusal(replace(BY_NAME["GLM-4"], targets=targets), tmp_path)
 
 
 def test_heads_are_tied_as_in_transformers() -> None:

@@ -91,9 +91,10 @@ def test_a_learner_trains_on_weights_of_another_process(
             assert same(given, before)
         for given, folder in zip(found[2:], folders, strict=True):
             assert_as_from_the_file(given, folder)
-        del found[2]["model.layers.1.self_attn.qkv_proj.weight"]
-        with pytest.raises(BadInput, match=re.escape("model.layers.1.self_attn.q_proj.weight")):
-            model_on(found[2], str(folders[0]), torch.float32)
+        spoilt = {name: tensor.clone() for name, tensor in found[2].items()}
+        spoilt["model.layers.1.self_attn.qkv_proj.weight"].neg_()
+        with pytest.raises(BadInput, match=re.escape("model.layers.1.self_attn.k_proj.weight")):
+            model_on(spoilt, str(folders[0]), torch.float32)
 
 
 @pytest.mark.slow
