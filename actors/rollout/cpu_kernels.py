@@ -1,8 +1,12 @@
-"""Replacements for parts of vLLM 0.32 on the CPU: LoRA at matmul speed, ranks without a compiler, one random
-number per token.
+"""Replacements for parts of vLLM 0.32 on the CPU: LoRA at matmul speed, norms in one kernel, ranks without a compiler,
+one random number per token.
 
 LoRA: vLLM's kernel gathers one whole copy of A and B per token, which is unusable at high rank. Here each adapter slot
 costs two dense matrix products per projection, over all its rows of the batch.
+
+RMS norm: vLLM has a kernel for it, and takes ten operations here instead. With the kernel 64 tokens of width 576 in
+bfloat16 take 12 µs instead of 71 on a core of an EPYC. The norms took an eighth of the engine's time without an
+adapter, a fifteenth with one.
 
 Ranks of sampled tokens: vLLM counts them with every log-probability, and compiles the count by Inductor. The first
 response then waits 2 s, or 11 s on a machine on which nothing was compiled yet, and fails without a C++ compiler. For
@@ -16,8 +20,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vllm import ir
+from vllm.config.kernel import IrOpPriorityConfig
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+from vllm.platforms import current_platform
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler, apply_top_k_top_p
+
+current_platform.import_kernels()
+
+KERNEL = "cpu_kernel"
+"""Name of the norm's kernel among vLLM's implementations."""
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""Types that the kernel is compiled for."""
+
+LANES = 8
+"""Values in one of the kernel's vectors; the width of a row is a multiple."""
 
 
 class DenseLoRA(PunicaWrapperCPU):
@@ -70,6 +88,47 @@ class DenseLoRA(PunicaWrapperCPU):
                 else:
                     target.index_add_(0, index, low @ b[slot, 0].T, alpha=scale)
                 start += width
+
+
+def norm_priority() -> IrOpPriorityConfig:
+    """Return vLLM's setting that takes the kernel for norms, and vLLM's own operations where it does not serve."""
+    ours = [KERNEL, "native"]
+    return IrOpPriorityConfig.with_default(["native"], rms_norm=ours, fused_add_rms_norm=ours)
+
+
+def _serves(x: Tensor, weight: Tensor | None, variance_size: int | None, *, residual: Tensor | None = None) -> bool:
+    """Return whether the kernel computes this norm: it assumes contiguous rows, and one dtype for all tensors."""
+    tensors = [tensor for tensor in (x, weight, residual) if tensor is not None]
+    return (
+        variance_size is None
+        and weight is not None
+        and x.dtype in DTYPES
+        and x.shape[-1] % LANES == 0
+        and all(tensor.dtype == x.dtype and tensor.is_contiguous() for tensor in tensors)
+    )
+
+
+@ir.ops.rms_norm.register_impl(
+    KERNEL, supports_args=lambda x, weight, epsilon, variance_size=None: _serves(x, weight, variance_size)
+)
+def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None) -> Tensor:
+    output = torch.empty_like(x)
+    torch.ops._C.rms_norm(output, x, weight, epsilon)
+    return output
+
+
+@ir.ops.fused_add_rms_norm.register_impl(
+    KERNEL,
+    supports_args=lambda x, x_residual, weight, epsilon, variance_size=None: _serves(
+        x, weight, variance_size, residual=x_residual
+    ),
+    inplace=True,
+)
+def fused_add_rms_norm(
+    x: Tensor, x_residual: Tensor, weight: Tensor | None, epsilon: float, variance_size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    torch.ops._C.fused_add_rms_norm(x, x_residual, weight, epsilon)
+    return x, x_residual
 
 
 def count_at_least(x: Tensor, values: Tensor) -> Tensor:

@@ -25,8 +25,9 @@ def register() -> None:
         from actors.rollout import cpu_kernels
 
         platform: Any = type(current_platform)
-        # vLLM has no setting for it; a method of the platform holds however vLLM is started.
+        # For the LoRA wrapper vLLM has no setting; methods of the platform hold however vLLM is started.
         platform.get_punica_wrapper = classmethod(lambda _: "actors.rollout.cpu_kernels.DenseLoRA")
+        platform.get_default_ir_op_priority = classmethod(lambda *_: cpu_kernels.norm_priority())
         sampler.batched_count_greater_than = cpu_kernels.count_at_least
         drawing: Any = TopKTopPSampler
         drawing.forward_cpu = cpu_kernels.sample

@@ -15,6 +15,7 @@ from actors.rollout import cpu_kernels
 from actors.rollout.cpu_kernels import DenseLoRA, count_at_least
 
 RANK, WIDTH, SLICES = 8, 16, (12, 4, 4)
+EPSILON = 1e-5
 SAMPLER: Any = SimpleNamespace(logprobs_mode="processed_logprobs")
 
 
@@ -47,6 +48,49 @@ def test_rows_get_their_own_adapters(adapters: tuple[int, ...]) -> None:
     torch.testing.assert_close(y, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 8), (65, 576), (3, 2, 64)])
+def test_norm_is_exact_up_to_rounding(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """A rounding is off by less than one unit in the last place: on a CPU without bfloat16 vLLM cuts digits off. The
+    norm of a sum is rounded twice. In float32 the mean square is off by 2⁻²⁴ per value at most, and its root by half.
+    """
+    torch.manual_seed(0)
+    x, residual = (EPSILON**0.5 * torch.randn(2, *shape)).to(dtype)  # so small that epsilon matters
+    weight = (1.0 + 0.1 * torch.randn(shape[-1])).to(dtype)
+
+    def check(found: torch.Tensor, expected: torch.Tensor, roundings: int) -> None:
+        bound = (1.0 + torch.finfo(dtype).eps) ** roundings - 1.0 + (shape[-1] / 2 + 4) * 2**-24
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, rtol=bound, atol=0.0)
+
+    def norm(values: torch.Tensor) -> torch.Tensor:
+        return values * (values.square().mean(-1, keepdim=True) + EPSILON).rsqrt() * weight.double()
+
+    total = x.double() + residual.double()
+    check(cpu_kernels.rms_norm.impl_fn(x, weight, EPSILON), norm(x.double()), roundings=1)
+    normed, summed = cpu_kernels.fused_add_rms_norm.impl_fn(x.clone(), residual.clone(), weight, EPSILON)
+    check(summed, total, roundings=1)
+    check(normed, norm(total), roundings=2)
+
+
+def test_kernel_declines_what_it_would_misread() -> None:
+    """Gaps between rows, as in a fused projection, other types, no weight, a row that ends amid a vector."""
+    serves, serves_sum = cpu_kernels.rms_norm.supports_args, cpu_kernels.fused_add_rms_norm.supports_args
+    x, weight, gaps, odd = torch.randn(4, 8), torch.ones(8), torch.randn(4, 16)[:, :8], torch.randn(4, 12)
+    assert serves(x, weight, 1e-5)
+    assert serves_sum(x, x.clone(), weight, 1e-5)
+    given = ((gaps, weight), (x, weight.bfloat16()), (x, None), (odd, torch.ones(12)), (x.double(), weight.double()))
+    for values, weights in given:
+        assert not serves(values, weights, 1e-5)
+        assert not serves_sum(values, values.clone().contiguous(), weights, 1e-5)
+    assert not serves(x, weight, 1e-5, 4)
+    for residual in (gaps, x.bfloat16()):
+        assert not serves_sum(x, residual, weight, 1e-5)
+    priority = cpu_kernels.norm_priority()
+    assert priority.rms_norm == priority.fused_add_rms_norm == [cpu_kernels.KERNEL, "native"]
+    assert priority.gelu_and_mul_sparse == ["native"]
+
+
 @pytest.mark.parametrize("shape", [(1, 7), (3, 49152), (2, 262144)])
 def test_ranks_are_counted_as_in_vllm(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
@@ -69,6 +113,7 @@ def test_plugin_installs_the_replacements() -> None:
     assert TopKTopPSampler.forward_cpu is cpu_kernels.sample
     assert sampler.batched_count_greater_than is count_at_least
     assert current_platform.get_punica_wrapper() == f"{DenseLoRA.__module__}.DenseLoRA"
+    assert current_platform.get_default_ir_op_priority(None).rms_norm[0] == cpu_kernels.KERNEL
 
 
 def draw(logits: torch.Tensor, seeds: dict[int, int], p: torch.Tensor | None = None) -> Any:
