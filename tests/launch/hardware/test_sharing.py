@@ -57,6 +57,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[s
     return lambda: (tmp_path / "told").read_text().splitlines() if (tmp_path / "told").exists() else []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("client", "said"),
     [
