@@ -52,8 +52,7 @@ class EvaluationSet:
 
 
 APART = "held out"
-"""Part of the problems in `ProblemSet.digests`: those that are reported or choose the result. No benchmark has this
-name."""
+"""Name, in `ProblemSet.digests`, of the held-out and the validation problems together. No benchmark has it."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,8 @@ class ProblemSet:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Hashes of problems, answers and columns by part, no part before one that it depends on: the problems apart
-        from training (without columns, which few rewards see), the benchmarks by name, and as "" all but
-        the benchmarks'.
+        """Hashes of problems and answers by part: APART without columns, each benchmark by its name, and as "" all of
+        training, validation and report. A changed data.eval_source changes APART and "", and APART comes first.
         """
         benchmarks = {each.name: digest_of((each.problems,)) for each in self.benchmarks}
         apart = digest_of((self.selection, self.heldout), columns=False)

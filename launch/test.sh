@@ -5,7 +5,7 @@
 #     bash launch/test.sh cuda [engines|packages …]
 #
 # `quick` is for every change: style, types, and the tests that have no model and start no engine, no Ray and no other
-# Python. It takes a minute and a half.
+# Python. It takes two to four minutes.
 #
 # `cuda` asks the CUDA builds, which it loads into .venv-cuda (10 GB), what they make of our settings, on a machine without
 # a GPU. Nothing computes on a GPU. It takes a quarter of an hour.
@@ -16,8 +16,8 @@
 #
 # Examples:
 #
-#     bash launch/test.sh quick                     # about a minute and a half on two cores
-#     bash launch/test.sh                           # about ten minutes
+#     bash launch/test.sh quick                     # two to four minutes on two cores
+#     bash launch/test.sh                           # ten to fourteen minutes
 #     bash launch/test.sh --all                     # with the tests that take minutes
 #     bash launch/test.sh tests/learner -k losses   # some of them
 #     bash launch/test.sh isa=avx2 tests/learner    # as on an older CPU

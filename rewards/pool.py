@@ -41,7 +41,7 @@ SHOWN = 120
 """Number of characters of a row and a response that an error message shows."""
 
 PAIR = 2
-"""Number of responses to each: a function of a whole group may compare them."""
+"""Responses per problem in such a trial: a function of a whole group may compare two of them."""
 
 TRIED = 8
 """Number of problems, first and last among them, with which a user's function is tried before a run."""

@@ -27,7 +27,8 @@ BASE_SHARE = 1 / 3
 """Largest fraction of the remaining budget that the base model's evaluation may take."""
 
 ENOUGH_REWARDS = 0.5
-"""Fraction of the validation problems whose rewards must be known for their mean to choose: which ones fail differs."""
+"""Least fraction of the validation problems with a known reward for a version to have a score. If a judge fails for six
+of ten, the mean of the other four is over other problems than the next version's."""
 
 
 INSPECTED_PROBLEMS = 16

@@ -23,9 +23,10 @@ OPTIMIZER_BYTES = 16
 also holds a copy of the weight in the model's dtype."""
 
 QUEUED = {"cpu": 1, "cuda": 2}
-"""Groups at an engine per group that fits into its batch. A group keeps its place until its longest sample ends: with
-lengths spread evenly up to a limit, at 8/9 of it for 8 samples, whose mean is 1/2. So 9/16 of the places decode, and
-16/9 as many groups fill them, about twice. A CPU's steps take longer with every sample."""
+"""Groups sent to an engine per group that fits into its batch. A group counts until its longest sample ends, when its
+short ones have long left their places. Example: of 8 samples with lengths spread evenly up to 900 tokens, the longest
+takes 800 and the mean 450, so that 9/16 of the places decode. About twice as many groups fill them. On a CPU every
+sample makes a step longer."""
 
 
 def longest_sample(config: Config) -> int:

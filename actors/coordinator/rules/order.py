@@ -77,7 +77,7 @@ def _begun(weights: tuple[float, ...]) -> tuple[list[int], list[int], list[tuple
 
 
 def _next(shares: Sequence[int], counts: Sequence[int], now: int) -> int:
-    """Return the source whose lag would first be too large, of those that lag enough to be next."""
+    """Return the next source: of those behind their share, the one that would first be too far behind if it waited."""
     total, slack = sum(shares), max(2 * len(shares) - 2, 1)
     lags = [slack * (share * now - count * total) for share, count in zip(shares, counts, strict=True)]
     due = [source for source, lag in enumerate(lags) if lag >= total]
