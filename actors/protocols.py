@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from actors.messages import (
+from microbudget_rl.actors.messages import (
     AdapterRef,
     Batch,
     Group,

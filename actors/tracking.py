@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from actors.protocols import Tracker
-from actors.worker import Worker
-from conf.errors import BadInput
-from conf.load import public_settings
-from conf.schema import Config
+from microbudget_rl.actors.protocols import Tracker
+from microbudget_rl.actors.worker import Worker
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import public_settings
+from microbudget_rl.conf.schema import Config
 
 WANDB = "wandb~=0.31"
 """Requirement of wandb, as in the project's extra `loggers`."""

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from threading import Condition, Thread
 from typing import TypeVar
 
-from conf.errors import in_brief
+from microbudget_rl.conf.errors import in_brief
 
 T = TypeVar("T")
 

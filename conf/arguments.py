@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from conf.errors import BadInput, hint
+from microbudget_rl.conf.errors import BadInput, hint
 
 Options = Mapping[str, Sequence[str]]
 """Name of an option → its possible values; empty if any value is allowed."""

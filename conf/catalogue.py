@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from conf.errors import BadInput, hint
+from microbudget_rl.conf.errors import BadInput, hint
 
 GPU_DTYPE = "bfloat16"
 """Data type of models on a GPU, the only one that both vLLM's LoRA kernels and the learner compute in."""

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from itertools import chain
 
-from conf.catalogue import BY_MEMORY, Benchmark, devices, find_benchmarks
-from conf.errors import BadInput, hint
-from conf.schema import AlgorithmConfig, Call, CommandLine, Config, DataConfig, ShapeConfig
-from conf.schema.data import SOURCE, SourceConfig
-from conf.schema.evaluation import NAME
-from conf.schema.warm_start import SELF, WarmStartConfig
-from conf.settings import show
+from microbudget_rl.conf.catalogue import BY_MEMORY, Benchmark, devices, find_benchmarks
+from microbudget_rl.conf.errors import BadInput, hint
+from microbudget_rl.conf.schema import AlgorithmConfig, Call, CommandLine, Config, DataConfig, ShapeConfig
+from microbudget_rl.conf.schema.data import SOURCE, SourceConfig
+from microbudget_rl.conf.schema.evaluation import NAME
+from microbudget_rl.conf.schema.warm_start import SELF, WarmStartConfig
+from microbudget_rl.conf.settings import show
 
 
 def check(asked: CommandLine) -> None:

@@ -18,8 +18,8 @@ from typing import Any, Concatenate, ParamSpec, TextIO
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from conf.errors import BadInput, TryLater, in_brief, printable, without_credentials
-from conf.signals import end_by_signal, handle_signals
+from microbudget_rl.conf.errors import BadInput, TryLater, in_brief, printable, without_credentials
+from microbudget_rl.conf.signals import end_by_signal, handle_signals
 
 P = ParamSpec("P")
 Main = Callable[Concatenate[list[str], P], int]
@@ -41,7 +41,7 @@ UNFIT = {
 LAYOUT = "\n\t"
 """Characters that are shown although they are not printable."""
 
-IN_CLONE = (Path(__file__).parents[1] / "pyproject.toml").is_file()
+IN_CLONE = (Path(__file__).resolve().parents[1] / "pyproject.toml").is_file()
 """Whether this is a clone of the project, where each command is a file; an installed package has `microbudget`."""
 
 SET_UP = "delete .venv and run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl[cuda] or [cpu] anew"

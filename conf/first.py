@@ -2,7 +2,7 @@
 
 import os
 
-from conf.signals import end_by_signal, handle_signals
+from microbudget_rl.conf.signals import end_by_signal, handle_signals
 
 handle_signals(end_by_signal)
 # Ray reads it when it is imported. Its handler in C++ would take SIGTERM from ours and print a stack.

@@ -15,11 +15,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from conf.command import WORDS, PlainConsole, as_typed
-from conf.errors import BadInput, hint
-from conf.load import BASE, FOLDER, origins, recipe_names
-from conf.schema import CommandLine, SweepCommandLine
-from conf.settings import MOST, Setting, expected, settings, show
+from microbudget_rl.conf.command import WORDS, PlainConsole, as_typed
+from microbudget_rl.conf.errors import BadInput, hint
+from microbudget_rl.conf.load import BASE, FOLDER, origins, recipe_names
+from microbudget_rl.conf.schema import CommandLine, SweepCommandLine
+from microbudget_rl.conf.settings import MOST, Setting, expected, settings, show
 
 PAGE = """# Settings
 

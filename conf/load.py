@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 import yaml
 from omegaconf import OmegaConf
 
-from conf.arguments import pairs
-from conf.catalogue import known_as, presets, reward_presets
-from conf.checks import check
-from conf.errors import BadInput, hint
-from conf.parsing import FORMAT, check_format, drops, flatten, parse_yaml, read_yaml, reason, write_yaml
-from conf.schema import AnyConfig, CommandLine, Config, SweepCommandLine, among, marked
-from conf.settings import RULES, Place, build, changed, settings
+from microbudget_rl.conf.arguments import pairs
+from microbudget_rl.conf.catalogue import known_as, presets, reward_presets
+from microbudget_rl.conf.checks import check
+from microbudget_rl.conf.errors import BadInput, hint
+from microbudget_rl.conf.parsing import FORMAT, check_format, drops, flatten, parse_yaml, read_yaml, reason, write_yaml
+from microbudget_rl.conf.schema import AnyConfig, CommandLine, Config, SweepCommandLine, among, marked
+from microbudget_rl.conf.settings import RULES, Place, build, changed, settings
 
 Asked = TypeVar("Asked", bound=CommandLine)
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TextIO
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from conf.errors import BadInput
+from microbudget_rl.conf.errors import BadInput
 
 DEEPEST = 30
 """Largest depth of lists and mappings in a document; this project writes seven levels."""

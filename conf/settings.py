@@ -15,8 +15,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from conf.errors import BadInput, nearest
-from conf.parsing import flatten
+from microbudget_rl.conf.errors import BadInput, nearest
+from microbudget_rl.conf.parsing import flatten
 
 DECLARED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
 """Pydantic's options for a section. A number is accepted as text, as in run.name=7, but no text as a number."""

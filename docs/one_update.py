@@ -14,18 +14,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from transformers import AutoModelForCausalLM
 
-from actors.messages import AdapterRef, Group, Problem, Sample
-from actors.models.files import load_tokenizer, locate
-from conf.load import load
-from conf.settings import changed
-from learner.advantages import examples
-from learner.losses import Observed, Totals, policy_loss
-from learner.model.adapter import adapter_norms, load_model
-from learner.model.policy import Policy
-from learner.packing import Tokens, pack
-from rewards.problems.loading import load_problems
-from rewards.verify import verify
-from rewards.weighted_sum import reward_function
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample
+from microbudget_rl.actors.models.files import load_tokenizer, locate
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.learner.advantages import examples
+from microbudget_rl.learner.losses import Observed, Totals, policy_loss
+from microbudget_rl.learner.model.adapter import adapter_norms, load_model
+from microbudget_rl.learner.model.policy import Policy
+from microbudget_rl.learner.packing import Tokens, pack
+from microbudget_rl.rewards.problems.loading import load_problems
+from microbudget_rl.rewards.verify import verify
+from microbudget_rl.rewards.weighted_sum import reward_function
 
 
 def one_update(settings: list[str]) -> tuple[list[Group], dict[str, float]]:

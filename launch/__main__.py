@@ -1,4 +1,4 @@
-"""`microbudget COMMAND …`, or `python -m launch COMMAND …`: runs all commands from anywhere.
+"""`microbudget COMMAND …`, or `python -m microbudget_rl.launch COMMAND …`: runs all commands from anywhere.
 
 Recipes are those of the installed package; runs, sweeps and exports are written to the current directory.
 """
@@ -7,13 +7,13 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
-from conf.command import WORDS, command
-from conf.errors import BadInput, hint
+from microbudget_rl.conf.command import WORDS, command
+from microbudget_rl.conf.errors import BadInput, hint
 
 IN_LAUNCH = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
-COMMANDS = {name: f"launch.{name}" for name in IN_LAUNCH} | {
-    "problems": "rewards.problems.__main__",
-    "verify": "rewards.verify.__main__",
+COMMANDS = {name: f"microbudget_rl.launch.{name}" for name in IN_LAUNCH} | {
+    "problems": "microbudget_rl.rewards.problems.__main__",
+    "verify": "microbudget_rl.rewards.verify.__main__",
 }
 """Modules with a `main` that a person calls, by command."""
 

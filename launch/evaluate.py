@@ -15,7 +15,7 @@ conf=NAME. The results are in `evaluation/` in the run's folder. The same comman
 """
 
 if __name__ == "__main__":
-    import conf.first  # noqa: F401
+    import microbudget_rl.conf.first  # noqa: F401
 
 import asyncio
 import contextlib
@@ -26,30 +26,30 @@ from functools import partial
 
 from rich.console import Console
 
-from actors.adapter_check.at_work import check_before_evaluation
-from actors.clock import WallClock, cut_off
-from actors.coordinator.stopping import StopController
-from actors.errors import ActorDied, root_cause
-from actors.evaluation.evaluator import Evaluator
-from actors.formats import duration
-from actors.models.files import shape_from_config
-from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session
-from actors.storage.documents import EventKind
-from actors.storage.run_record import RunRecord
-from conf.command import PlainConsole, command, near, outliving_terminal
-from conf.errors import BadInput
-from conf.help import explain
-from conf.load import command_line
-from conf.schema import CommandLine
-from conf.signals import end_by_signal, handle_signals
-from launch.evaluation import PreparedEvaluation, prepare, results_table, write_results
-from launch.hardware.gpus import choose, show_only
-from launch.hardware.machine import detect
-from launch.plan.host_needs import check_host, needs_of_evaluation
-from launch.reporting import attempt
-from launch.reporting.tables import evaluation_notes
-from launch.session.admission import resolve_model
-from launch.session.ending import EXIT_CODES
+from microbudget_rl.actors.adapter_check.at_work import check_before_evaluation
+from microbudget_rl.actors.clock import WallClock, cut_off
+from microbudget_rl.actors.coordinator.stopping import StopController
+from microbudget_rl.actors.errors import ActorDied, root_cause
+from microbudget_rl.actors.evaluation.evaluator import Evaluator
+from microbudget_rl.actors.formats import duration
+from microbudget_rl.actors.models.files import shape_from_config
+from microbudget_rl.actors.runtime.ray_session import BackgroundContext, clear_session, ray_session
+from microbudget_rl.actors.storage.documents import EventKind
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.command import PlainConsole, command, near, outliving_terminal
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.help import explain
+from microbudget_rl.conf.load import command_line
+from microbudget_rl.conf.schema import CommandLine
+from microbudget_rl.conf.signals import end_by_signal, handle_signals
+from microbudget_rl.launch.evaluation import PreparedEvaluation, prepare, results_table, write_results
+from microbudget_rl.launch.hardware.gpus import choose, show_only
+from microbudget_rl.launch.hardware.machine import detect
+from microbudget_rl.launch.plan.host_needs import check_host, needs_of_evaluation
+from microbudget_rl.launch.reporting import attempt
+from microbudget_rl.launch.reporting.tables import evaluation_notes
+from microbudget_rl.launch.session.admission import resolve_model
+from microbudget_rl.launch.session.ending import EXIT_CODES
 
 CLOSE_S = 10.0
 """Seconds that actors have to end by themselves before Ray's shutdown kills them."""
@@ -99,8 +99,8 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
     Return the status: completed, budget_exhausted, or the name of a signal. The first SIGINT or SIGTERM stops the
     evaluation, the second ends this process.
     """
-    from launch.session.actors import start_engines, start_verifier
-    from rewards.weighted_sum import reward_function
+    from microbudget_rl.launch.session.actors import start_engines, start_verifier
+    from microbudget_rl.rewards.weighted_sum import reward_function
 
     config, placement, policies = evaluation.config, evaluation.placement, evaluation.policies
     clock, loop = WallClock(), asyncio.get_running_loop()

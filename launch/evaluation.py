@@ -9,36 +9,36 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from actors.evaluation.evaluator import PolicySamples
-from actors.evaluation.folder import EvaluationFolder, protocol_of
-from actors.evaluation.statistics import comparison
-from actors.messages import APART, AdapterRef, Status
-from actors.models.adapters import adopt_adapter, pinned
-from actors.models.files import load_tokenizer, locate, shape_from_config
-from actors.runtime.placement import Placement, place_engines
-from actors.runtime.process import software_versions
-from actors.storage.documents import BenchmarkResult, EvaluationDocument, Protocol
-from actors.storage.folders import claim, is_marked
-from actors.storage.run_record import RunRecord
-from conf.catalogue import find_benchmarks
-from conf.checks import check_lengths
-from conf.command import near
-from conf.errors import BadInput
-from conf.load import run_of
-from conf.schema import CommandLine
-from conf.settings import changed
-from launch.hardware.machine import Machine, check_build
-from launch.plan.plan import possible_samples
-from launch.plan.refusal import check_engines
-from launch.reporting.tables import evaluation_notes, evaluation_rows
-from launch.reporting.wording import cell
-from launch.session.admission import check_problems, result_of, take_over
-from rewards.pool import check_reward_functions
-from rewards.problems.loading import BenchmarkProblems, load_benchmark, load_held_out
-from rewards.problems.rows import AnyProblem, RawProblem
-from rewards.verify.comparison import decide_by_text
-from rewards.verify.text.spelling import plain
-from rewards.weighted_sum import reward_function
+from microbudget_rl.actors.evaluation.evaluator import PolicySamples
+from microbudget_rl.actors.evaluation.folder import EvaluationFolder, protocol_of
+from microbudget_rl.actors.evaluation.statistics import comparison
+from microbudget_rl.actors.messages import APART, AdapterRef, Status
+from microbudget_rl.actors.models.adapters import adopt_adapter, pinned
+from microbudget_rl.actors.models.files import load_tokenizer, locate, shape_from_config
+from microbudget_rl.actors.runtime.placement import Placement, place_engines
+from microbudget_rl.actors.runtime.process import software_versions
+from microbudget_rl.actors.storage.documents import BenchmarkResult, EvaluationDocument, Protocol
+from microbudget_rl.actors.storage.folders import claim, is_marked
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.catalogue import find_benchmarks
+from microbudget_rl.conf.checks import check_lengths
+from microbudget_rl.conf.command import near
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import run_of
+from microbudget_rl.conf.schema import CommandLine
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.machine import Machine, check_build
+from microbudget_rl.launch.plan.plan import possible_samples
+from microbudget_rl.launch.plan.refusal import check_engines
+from microbudget_rl.launch.reporting.tables import evaluation_notes, evaluation_rows
+from microbudget_rl.launch.reporting.wording import cell
+from microbudget_rl.launch.session.admission import check_problems, result_of, take_over
+from microbudget_rl.rewards.pool import check_reward_functions
+from microbudget_rl.rewards.problems.loading import BenchmarkProblems, load_benchmark, load_held_out
+from microbudget_rl.rewards.problems.rows import AnyProblem, RawProblem
+from microbudget_rl.rewards.verify.comparison import decide_by_text
+from microbudget_rl.rewards.verify.text.spelling import plain
+from microbudget_rl.rewards.weighted_sum import reward_function
 
 
 @dataclass(frozen=True)

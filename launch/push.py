@@ -32,20 +32,20 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from rich.console import Console
 
-from actors.formats import money
-from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
-from actors.models.files import BUNDLED, name_on_hub
-from actors.models.prompts import reminder
-from actors.models.sizes import padded_rank
-from actors.storage.checkpoints import version_of
-from conf.arguments import run_and_options
-from conf.command import PlainConsole, command
-from conf.errors import BadInput, in_brief
-from conf.load import RECORD, public_settings, unmoved, with_texts
-from conf.schema import among, marked
-from conf.signals import scratch_folder
-from launch.after.trained import Trained, find_trained, prepare_torch
-from launch.reporting.history import Run, read_run
+from microbudget_rl.actors.formats import money
+from microbudget_rl.actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE
+from microbudget_rl.actors.models.files import BUNDLED, name_on_hub
+from microbudget_rl.actors.models.prompts import reminder
+from microbudget_rl.actors.models.sizes import padded_rank
+from microbudget_rl.actors.storage.checkpoints import version_of
+from microbudget_rl.conf.arguments import run_and_options
+from microbudget_rl.conf.command import PlainConsole, command
+from microbudget_rl.conf.errors import BadInput, in_brief
+from microbudget_rl.conf.load import RECORD, public_settings, unmoved, with_texts
+from microbudget_rl.conf.schema import among, marked
+from microbudget_rl.conf.signals import scratch_folder
+from microbudget_rl.launch.after.trained import Trained, find_trained, prepare_torch
+from microbudget_rl.launch.reporting.history import Run, read_run
 
 OPTIONS: dict[str, tuple[str, ...]] = {"to": (), "checkpoint": (), "format": ("adapter", "merged")}
 OPTIONS |= dict.fromkeys(("private", "overwrite", "dry_run"), ("true", "false"))
@@ -80,8 +80,8 @@ def push(folder: Path, given: dict[str, str], console: Console) -> int:
 
     An adapter is a copy from a checkpoint with checksums; a merged model is new, and therefore verified.
     """
-    from launch.after.merged import write_verified
-    from launch.reporting.page import run_report
+    from microbudget_rl.launch.after.merged import write_verified
+    from microbudget_rl.launch.reporting.page import run_report
 
     name, form, dry = given["to"], given.get("format", "adapter"), given.get("dry_run") == "true"
     trained = find_trained(folder, given.get("checkpoint", ""))

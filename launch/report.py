@@ -12,10 +12,10 @@ Examples:
 import sys
 from pathlib import Path
 
-from conf.arguments import words_and_options
-from conf.command import command
-from conf.errors import printable
-from launch.reporting import conclusion, write
+from microbudget_rl.conf.arguments import words_and_options
+from microbudget_rl.conf.command import command
+from microbudget_rl.conf.errors import printable
+from microbudget_rl.launch.reporting import conclusion, write
 
 
 @command("report.py", __doc__)

@@ -14,7 +14,7 @@ or a GPU by name; `show=true` prints every setting and its source. Neither start
 """
 
 if __name__ == "__main__":
-    import conf.first  # noqa: F401
+    import microbudget_rl.conf.first  # noqa: F401
 
 import os
 import signal
@@ -30,36 +30,44 @@ from typing import Any
 
 from rich.console import Console
 
-from actors.clock import in_thread
-from actors.coordinator.context import RunRequest
-from actors.models.adapters import check_adapter
-from actors.runtime.process import after
-from actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token
-from actors.storage.documents import RunSummary
-from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import RunRecord
-from actors.tracking import check_installed
-from conf import signals
-from conf.command import BAD_INPUT, PlainConsole, command, outliving_terminal, refused, unforeseen
-from conf.errors import BadInput, TryLater, in_brief
-from conf.help import explain, show_settings
-from conf.load import check_one_run, command_line
-from conf.schema import CommandLine, Config
-from conf.settings import changed, settings
-from launch.hardware.machine import Machine, check_build, detect, free_port
-from launch.plan.host_needs import check_host, needs_of_run
-from launch.plan.measurements import plan_measured
-from launch.plan.plan import count_problems, with_problems
-from launch.plan.refusal import check_budget
-from launch.plan.view import render_plan, render_scaling, scale
-from launch.reporting import attempt, conclusion
-from launch.session.admission import admit, resolve_model, take_run
-from launch.session.console import show_places
-from launch.session.ending import OnEnd, describe, end_run, end_with_budget, exit_code, next_steps, write_ending
-from launch.session.preparation import planned, prepare
-from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
-from rewards.killable_worker import start_server
-from rewards.pool import check_functions
+from microbudget_rl.actors.clock import in_thread
+from microbudget_rl.actors.coordinator.context import RunRequest
+from microbudget_rl.actors.models.adapters import check_adapter
+from microbudget_rl.actors.runtime.process import after
+from microbudget_rl.actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, require_token
+from microbudget_rl.actors.storage.documents import RunSummary
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.actors.tracking import check_installed
+from microbudget_rl.conf import signals
+from microbudget_rl.conf.command import BAD_INPUT, PlainConsole, command, outliving_terminal, refused, unforeseen
+from microbudget_rl.conf.errors import BadInput, TryLater, in_brief
+from microbudget_rl.conf.help import explain, show_settings
+from microbudget_rl.conf.load import check_one_run, command_line
+from microbudget_rl.conf.schema import CommandLine, Config
+from microbudget_rl.conf.settings import changed, settings
+from microbudget_rl.launch.hardware.machine import Machine, check_build, detect, free_port
+from microbudget_rl.launch.plan.host_needs import check_host, needs_of_run
+from microbudget_rl.launch.plan.measurements import plan_measured
+from microbudget_rl.launch.plan.plan import count_problems, with_problems
+from microbudget_rl.launch.plan.refusal import check_budget
+from microbudget_rl.launch.plan.view import render_plan, render_scaling, scale
+from microbudget_rl.launch.reporting import attempt, conclusion
+from microbudget_rl.launch.session.admission import admit, resolve_model, take_run
+from microbudget_rl.launch.session.console import show_places
+from microbudget_rl.launch.session.ending import (
+    OnEnd,
+    describe,
+    end_run,
+    end_with_budget,
+    exit_code,
+    next_steps,
+    write_ending,
+)
+from microbudget_rl.launch.session.preparation import planned, prepare
+from microbudget_rl.launch.session.remote_checkpoints import bring_back, check_remote, put_ending
+from microbudget_rl.rewards.killable_worker import start_server
+from microbudget_rl.rewards.pool import check_functions
 
 REMEDIES = {item.path: item.not_for_runs for item in settings(CommandLine) if item.not_for_runs}
 """What to do instead of giving a run a setting that it has no use for, by setting."""
@@ -119,7 +127,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
         check_budget(plan)
         console.print(render_plan(plan))
         if cluster:
-            from launch.hardware.cluster import check_free
+            from microbudget_rl.launch.hardware.cluster import check_free
 
             check_free(plan.placement)
         elif (port := config.dashboard.port) is not None:
@@ -140,7 +148,7 @@ def start(config: Config, console: Console, started_at: float, arguments: Sequen
 def join_cluster(address: str, config: Config) -> tuple[Any, Machine]:
     """Join a Ray cluster. Return Ray's context, and the cluster as one machine."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # as launch/node.sh does; without it Ray waits for ever
-    from launch.hardware.cluster import join, survey
+    from microbudget_rl.launch.hardware.cluster import join, survey
 
     context = in_thread(None, lambda: join(address, config))  # the main thread's SIGTERM stays ours
     return context, survey(config)
@@ -164,7 +172,7 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
     logs = [RunRecord(request.folder).failure_log]
     try:
         with started as (session, dashboard):
-            from launch.session.watch import Watch
+            from microbudget_rl.launch.session.watch import Watch
 
             show_places(console, request, dashboard)
             logs.append(session / "logs")

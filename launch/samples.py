@@ -19,14 +19,14 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from actors.messages import Status
-from actors.storage.checkpoints import target
-from actors.storage.run_record import RunRecord
-from conf.arguments import run_and_options, whole
-from conf.command import LAYOUT, PlainConsole, command
-from conf.errors import BadInput, printable
-from launch.after.trained import find_run
-from launch.reporting.tables import OUTCOMES, one_each, pairs_by_outcome
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.storage.checkpoints import target
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.arguments import run_and_options, whole
+from microbudget_rl.conf.command import LAYOUT, PlainConsole, command
+from microbudget_rl.conf.errors import BadInput, printable
+from microbudget_rl.launch.after.trained import find_run
+from microbudget_rl.launch.reporting.tables import OUTCOMES, one_each, pairs_by_outcome
 
 OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": (), "checkpoint": ()}
 

@@ -13,7 +13,7 @@ other machines can reach requires it. The log of vLLM's server is on the screen,
 """
 
 if __name__ == "__main__":
-    import conf.first  # noqa: F401
+    import microbudget_rl.conf.first  # noqa: F401
 
 import json
 import os
@@ -22,16 +22,16 @@ import sys
 from functools import partial
 from typing import Any
 
-from actors.models.prompts import reminder
-from actors.rollout.vllm_settings import cpu_settings, head_settings, lora_settings, set_environment
-from actors.runtime.process import end_with
-from conf.arguments import run_and_options, whole
-from conf.command import command, near
-from conf.errors import BadInput, printable
-from conf.signals import scratch_folder
-from launch.after.server_guard import KEY, ServerGuard, loopback
-from launch.after.trained import Trained, find_trained, talking
-from launch.hardware.machine import free_port
+from microbudget_rl.actors.models.prompts import reminder
+from microbudget_rl.actors.rollout.vllm_settings import cpu_settings, head_settings, lora_settings, set_environment
+from microbudget_rl.actors.runtime.process import end_with
+from microbudget_rl.conf.arguments import run_and_options, whole
+from microbudget_rl.conf.command import command, near
+from microbudget_rl.conf.errors import BadInput, printable
+from microbudget_rl.conf.signals import scratch_folder
+from microbudget_rl.launch.after.server_guard import KEY, ServerGuard, loopback
+from microbudget_rl.launch.after.trained import Trained, find_trained, talking
+from microbudget_rl.launch.hardware.machine import free_port
 
 OPTIONS = {"host": (), "port": (), "checkpoint": ()}
 

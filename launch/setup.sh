@@ -162,13 +162,13 @@ wanted="$extra in $PWD from $(cat pyproject.toml launch/setup.sh "$lock" | sha25
 
 up_to_date() { [ ! -e $unfinished ] && [ "$(cat $stamp 2>/dev/null)" = "$wanted" ]; }
 
-if up_to_date; then exec $python -m launch.bundled; fi
+if up_to_date; then exec $python -m microbudget_rl.launch.bundled; fi
 
 exec 9<. # the lock is on the project's folder and ends with this process and its children
 if ! flock -n 9; then
     echo 'Another setup is running here; waiting for it ...'
     flock 9
-    if up_to_date; then exec $python -m launch.bundled; fi
+    if up_to_date; then exec $python -m microbudget_rl.launch.bundled; fi
 fi
 trap 'printf "\nsetup: interrupted; %s\n" "$again" >&2; exit 130' INT TERM
 
@@ -204,8 +204,8 @@ step 'Checking that it imports' $python -c 'import ray, torch, transformers, pef
     fail_with_log "the installed packages do not work together: delete .venv and $again"
 rm $unfinished
 
-step "Compiling DeepSpeed's CPU Adam (about a minute)" $python -m learner.cpu_adam ||
+step "Compiling DeepSpeed's CPU Adam (about a minute)" $python -m microbudget_rl.learner.cpu_adam ||
     echo "  Going on without it: training steps will use torch's slower AdamW. To have it, install a C++ compiler
   (Debian, Ubuntu: apt install g++ python3-dev); the next run then compiles it. Details are in $log."
 printf '%s\n' "$wanted" >$stamp
-exec $python -m launch.bundled
+exec $python -m microbudget_rl.launch.bundled

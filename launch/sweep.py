@@ -16,28 +16,28 @@ The same command continues an interrupted sweep.
 """
 
 if __name__ == "__main__":
-    import conf.first  # noqa: F401
+    import microbudget_rl.conf.first  # noqa: F401
 
 import os
 import sys
 from functools import partial
 
-from actors.formats import duration
-from actors.models.adapters import pinned
-from conf.command import PlainConsole, command, outliving_terminal
-from conf.errors import BadInput
-from conf.help import explain
-from conf.load import command_line
-from conf.schema import CommandLine
-from launch.evaluation import prepare
-from launch.hardware.machine import check_build, detect
-from launch.plan.plan import Plan
-from launch.plan.refusal import check_plan
-from launch.session.admission import check_settings, take_over
-from launch.sweep_runs.grid import check_comparable, check_known, check_sources, read_grid
-from launch.sweep_runs.jobs import Grid
-from launch.sweep_runs.plan_view import SweepPlan, divide, estimate_all, plan_runs
-from launch.sweep_runs.scheduler import Scheduler
+from microbudget_rl.actors.formats import duration
+from microbudget_rl.actors.models.adapters import pinned
+from microbudget_rl.conf.command import PlainConsole, command, outliving_terminal
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.help import explain
+from microbudget_rl.conf.load import command_line
+from microbudget_rl.conf.schema import CommandLine
+from microbudget_rl.launch.evaluation import prepare
+from microbudget_rl.launch.hardware.machine import check_build, detect
+from microbudget_rl.launch.plan.plan import Plan
+from microbudget_rl.launch.plan.refusal import check_plan
+from microbudget_rl.launch.session.admission import check_settings, take_over
+from microbudget_rl.launch.sweep_runs.grid import check_comparable, check_known, check_sources, read_grid
+from microbudget_rl.launch.sweep_runs.jobs import Grid
+from microbudget_rl.launch.sweep_runs.plan_view import SweepPlan, divide, estimate_all, plan_runs
+from microbudget_rl.launch.sweep_runs.scheduler import Scheduler
 
 
 @command("sweep.py", partial(explain, usage=__doc__))

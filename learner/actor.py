@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from actors.errors import ActorDied, Halted, LearnerDied
-from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
-from actors.models.files import found_here
-from actors.protocols import Clock, Learner
-from actors.rollout.shared_weights import SharedWeights
-from actors.runtime.placement import Share
-from actors.runtime.process import end_without_gpu
-from actors.runtime.remote_actor import HEARTBEAT_S, START_S, RemoteActor
-from actors.runtime.supervision import Record, RestartLimit
-from actors.storage.documents import EventKind
-from conf.errors import BadInput
-from conf.schema import Config
+from microbudget_rl.actors.errors import ActorDied, Halted, LearnerDied
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
+from microbudget_rl.actors.models.files import found_here
+from microbudget_rl.actors.protocols import Clock, Learner
+from microbudget_rl.actors.rollout.shared_weights import SharedWeights
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.actors.runtime.process import end_without_gpu
+from microbudget_rl.actors.runtime.remote_actor import HEARTBEAT_S, START_S, RemoteActor
+from microbudget_rl.actors.runtime.supervision import Record, RestartLimit
+from microbudget_rl.actors.storage.documents import EventKind
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
 
 if TYPE_CHECKING:
-    from learner.learner import LoraLearner
+    from microbudget_rl.learner.learner import LoraLearner
 
 HANG_FACTOR = 10.0
 HANG_S = 120.0
@@ -92,7 +92,7 @@ class LearnerActor:
 
     def start_store(self, host: str) -> int:
         """Start the store where the processes meet, at an address of this machine, and return its port."""
-        from learner.distributed import start_store
+        from microbudget_rl.learner.distributed import start_store
 
         self._store = start_store(host)
         return self._store.port
@@ -112,8 +112,8 @@ class LearnerActor:
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if self.share.memory:
             torch.cuda.set_per_process_memory_fraction(self.share.memory)
-        from learner.distributed import World, join_store, use_interface
-        from learner.learner import LoraLearner
+        from microbudget_rl.learner.distributed import World, join_store, use_interface
+        from microbudget_rl.learner.learner import LoraLearner
 
         run_folder = Path(self.adapters_folder).parent
         if self.rank == 0 and not run_folder.is_dir():
@@ -127,7 +127,7 @@ class LearnerActor:
         world = World(self.rank, self.size, self._store)
         model_path = found_here(self.model_path, self.config.model)
         weights = pickle.loads(handles) if handles else None  # written by this run's own WeightsActor
-        with records_of("learner") as records, gpu_faults(self.config):
+        with records_of("microbudget_rl.learner") as records, gpu_faults(self.config):
             self.learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world, weights)
         if self._under_mps:
             threading.Thread(target=self._watch, daemon=True).start()

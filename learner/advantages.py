@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from actors.messages import Group
-from conf.schema import AlgorithmConfig
-from learner.packing import Tokens
+from microbudget_rl.actors.messages import Group
+from microbudget_rl.conf.schema import AlgorithmConfig
+from microbudget_rl.learner.packing import Tokens
 
 EPSILON = 1e-6
 """Added to the standard deviation, as in verl; TRL adds 1e-4."""

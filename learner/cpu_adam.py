@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from actors.storage.files import lock
+from microbudget_rl.actors.storage.files import lock
 
 log = logging.getLogger(__name__)
 

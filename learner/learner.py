@@ -11,15 +11,15 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats, request_seed
-from actors.models.sizes import SYNTHETIC_ADAPTERS
-from actors.protocols import FAITHFUL
-from conf.schema import Config
-from learner.advantages import Example, examples
-from learner.distributed import ALONE, World
-from learner.losses import Observed, Totals, imitation_loss, policy_loss
-from learner.metrics import UpdateRecord, update_metrics
-from learner.model.adapter import (
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats, request_seed
+from microbudget_rl.actors.models.sizes import SYNTHETIC_ADAPTERS
+from microbudget_rl.actors.protocols import FAITHFUL
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.learner.advantages import Example, examples
+from microbudget_rl.learner.distributed import ALONE, World
+from microbudget_rl.learner.losses import Observed, Totals, imitation_loss, policy_loss
+from microbudget_rl.learner.metrics import UpdateRecord, update_metrics
+from microbudget_rl.learner.model.adapter import (
     adapter_norms,
     adapter_weights,
     effective_ranks,
@@ -28,10 +28,10 @@ from learner.model.adapter import (
     scaled,
     write_adapter,
 )
-from learner.model.policy import Policy
-from learner.optimizer import ZeroOptimizer, learning_rate
-from learner.packing import MicroBatch, Tokens, divide, pack
-from learner.training_state import read_checkpoint, write_checkpoint
+from microbudget_rl.learner.model.policy import Policy
+from microbudget_rl.learner.optimizer import ZeroOptimizer, learning_rate
+from microbudget_rl.learner.packing import MicroBatch, Tokens, divide, pack
+from microbudget_rl.learner.training_state import read_checkpoint, write_checkpoint
 
 REFERENCE = "reference."
 """Beginning of the names of the reference's weights in a checkpoint."""

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conf.schema import AlgorithmConfig
-from learner.mismatch import MAX_LOG_RATIO, correction_weights, sequence_sums
+from microbudget_rl.conf.schema import AlgorithmConfig
+from microbudget_rl.learner.mismatch import MAX_LOG_RATIO, correction_weights, sequence_sums
 
 TANGENT_FROM = 2.5
 """Nats below the reference's log-probability at which the KL penalty becomes a straight line: k3's own slope reaches

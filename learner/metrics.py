@@ -7,10 +7,10 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from conf.schema import AlgorithmConfig
-from learner.losses import Observed, clipped_tokens
-from learner.mismatch import describe_mismatch, k3
-from learner.packing import MicroBatch
+from microbudget_rl.conf.schema import AlgorithmConfig
+from microbudget_rl.learner.losses import Observed, clipped_tokens
+from microbudget_rl.learner.mismatch import describe_mismatch, k3
+from microbudget_rl.learner.packing import MicroBatch
 
 
 class UpdateRecord:

@@ -21,9 +21,9 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
-from conf.schema import LearnerConfig
-from learner.cpu_adam import cpu_adam_available, replay_steps
-from learner.distributed import World
+from microbudget_rl.conf.schema import LearnerConfig
+from microbudget_rl.learner.cpu_adam import cpu_adam_available, replay_steps
+from microbudget_rl.learner.distributed import World
 
 BUCKET_ELEMENTS = 50_000_000
 """Gradient elements reduced at a time. DeepSpeed's default of 5e8 would reserve 1 GB of GPU memory for the bucket."""

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from actors.storage.documents import LearnerRecord
-from conf.errors import BadInput
-from conf.parsing import read_json
-from conf.schema import Config
-from conf.settings import settings
+from microbudget_rl.actors.storage.documents import LearnerRecord
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.parsing import read_json
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import settings
 
 if TYPE_CHECKING:
     from torch import Size, Tensor
 
-    from learner.distributed import World
+    from microbudget_rl.learner.distributed import World
 
 STATE_FILE = "learner.safetensors"
 FACTS_FILE = "learner.json"

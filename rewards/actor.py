@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 
-from actors.messages import Group
-from actors.protocols import Clock
-from actors.runtime.placement import Share
-from actors.runtime.remote_actor import RemoteActor
-from actors.runtime.supervision import Record, Supervised, WorkerPool
-from rewards.killable_worker import ATTEMPTS, CLOCK_FACTOR
-from rewards.pool import VerifierPool
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.actors.messages import Group
+from microbudget_rl.actors.protocols import Clock
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.actors.runtime.remote_actor import RemoteActor
+from microbudget_rl.actors.runtime.supervision import Record, Supervised, WorkerPool
+from microbudget_rl.rewards.killable_worker import ATTEMPTS, CLOCK_FACTOR
+from microbudget_rl.rewards.pool import VerifierPool
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 
 GROUPS_AHEAD = 8
 """Groups per worker that an actor accepts at a time: enough to keep workers busy when some answers need algebra."""

@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("actors", "conf", "launch", "learner", "rewards")
+PACKAGES = ("actors", "conf", "launch", "learner", "microbudget_rl", "rewards")
 
 ENVIRONMENT = {
     "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD",

@@ -1,6 +1,7 @@
 """A reward function that has a model behind an OpenAI-compatible address score responses by a rubric.
 
-It is used as `reward.custom=[{function: "rewards.judge:score", network: true}]`, with its settings in judge.yaml.
+It is used as `reward.custom=[{function: "microbudget_rl.rewards.judge:score", network: true}]`, with its settings in
+judge.yaml.
 A response is hostile: it stands between marks that it cannot know, its special tokens are broken, and a reply counts
 only with the code of its call, so that a judge that repeats the response gives no score. It can be fooled all the same.
 """
@@ -14,10 +15,10 @@ from typing import Any
 import httpx2
 from pydantic.dataclasses import dataclass
 
-from conf.errors import BadInput
-from conf.parsing import read_text, read_yaml
-from conf.settings import DECLARED, build
-from rewards.user_function import BadReward
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.parsing import read_text, read_yaml
+from microbudget_rl.conf.settings import DECLARED, build
+from microbudget_rl.rewards.user_function import BadReward
 
 SETTINGS, REMEDY = "judge.yaml", "see docs/how-to/rewards.md"
 """File of the settings, in the folder where the command is given, and the page that describes it."""

@@ -20,13 +20,13 @@ from typing import Any
 
 import psutil
 
-from actors.messages import Status
-from actors.runtime.process import end_with
-from conf.errors import BadInput
-from conf.schema.reward import RemoteConfig
-from conf.signals import on_leave
-from rewards.isolation import bare_environment, enclose
-from rewards.user_function import BadReward, load, most_seconds
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.runtime.process import end_with
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema.reward import RemoteConfig
+from microbudget_rl.conf.signals import on_leave
+from microbudget_rl.rewards.isolation import bare_environment, enclose
+from microbudget_rl.rewards.user_function import BadReward, load, most_seconds
 
 ATTEMPTS = 2
 """Attempts per call. A worker may crash for another reason than the answer (OOM killer, stray signal): one retry."""
@@ -50,7 +50,7 @@ STALL_S = 10.0
 """Seconds after which an unfinished message is given up."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["rewards.preload"])
+CONTEXT.set_forkserver_preload(["microbudget_rl.rewards.preload"])
 
 
 class NoResult(Exception):

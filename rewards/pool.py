@@ -12,17 +12,17 @@ from hashlib import blake2b
 from itertools import chain, islice, product
 from typing import Any, Self, TypeVar
 
-from actors.messages import Group, Problem, Reward, Sample, Status, Verdict
-from conf.errors import BadInput
-from conf.schema import CustomRewardConfig, RewardConfig
-from rewards import user_function
-from rewards.generators import EXACT, NUMBER, same_text, score_entry
-from rewards.killable_worker import Crashed, Failed, Hung, Limits, NoResult, Worker
-from rewards.verify import decide, verdict
-from rewards.verify.comparison import compare, readable
-from rewards.verify.text.extraction import BOX, boxed, extract
-from rewards.verify.text.spelling import plain
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.actors.messages import Group, Problem, Reward, Sample, Status, Verdict
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import CustomRewardConfig, RewardConfig
+from microbudget_rl.rewards import user_function
+from microbudget_rl.rewards.generators import EXACT, NUMBER, same_text, score_entry
+from microbudget_rl.rewards.killable_worker import Crashed, Failed, Hung, Limits, NoResult, Worker
+from microbudget_rl.rewards.verify import decide, verdict
+from microbudget_rl.rewards.verify.comparison import compare, readable
+from microbudget_rl.rewards.verify.text.extraction import BOX, boxed, extract
+from microbudget_rl.rewards.verify.text.spelling import plain
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from conf.errors import BadInput, in_brief
-from conf.schema.reward import RemoteConfig
+from microbudget_rl.conf.errors import BadInput, in_brief
+from microbudget_rl.conf.schema.reward import RemoteConfig
 
 HERE = Path(__file__).parent
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import cos, pi
 
-from actors.messages import Reward, Sample, Status, Verdict
-from conf.schema import Config, RewardConfig
-from rewards.verify.text.spelling import plain
+from microbudget_rl.actors.messages import Reward, Sample, Status, Verdict
+from microbudget_rl.conf.schema import Config, RewardConfig
+from microbudget_rl.rewards.verify.text.spelling import plain
 
 OPEN, CLOSE = "<think>", "</think>"
 

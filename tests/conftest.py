@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status, Verdict
-from conf import signals
-from conf.schema import Config
-from conf.settings import changed
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status, Verdict
+from microbudget_rl.conf import signals
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
 from tests.lines import budget, counted
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # learners in the test process, also where there is a GPU

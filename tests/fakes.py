@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from actors.errors import ActorDied, LearnerDied
-from actors.messages import (
+from microbudget_rl.actors.errors import ActorDied, LearnerDied
+from microbudget_rl.actors.messages import (
     AdapterRef,
     Batch,
     Group,
@@ -22,8 +22,8 @@ from actors.messages import (
     UpdateStats,
     Verdict,
 )
-from actors.protocols import FAITHFUL, Engine
-from actors.rollout.pool import AdapterSlots
+from microbudget_rl.actors.protocols import FAITHFUL, Engine
+from microbudget_rl.actors.rollout.pool import AdapterSlots
 
 T = TypeVar("T")
 

@@ -21,12 +21,12 @@ from matplotlib.ticker import PercentFormatter
 from rich.console import Console
 from rich.text import Text
 
-from actors.messages import Progress
-from launch.reporting.history import Run, read_run
-from launch.reporting.plots import smooth
-from launch.reporting.run_conclusion import effect, learned
-from launch.reporting.wording import many
-from launch.session.console import render_progress
+from microbudget_rl.actors.messages import Progress
+from microbudget_rl.launch.reporting.history import Run, read_run
+from microbudget_rl.launch.reporting.plots import smooth
+from microbudget_rl.launch.reporting.run_conclusion import effect, learned
+from microbudget_rl.launch.reporting.wording import many
+from microbudget_rl.launch.session.console import render_progress
 from tests.conftest import ROOT
 from tests.launch.test_report import CHROMIUM
 

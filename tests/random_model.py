@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from actors.models.files import BUNDLED
-from conf.schema import ModelConfig
+from microbudget_rl.actors.models.files import BUNDLED
+from microbudget_rl.conf.schema import ModelConfig
 
 KINDS = {
     BUNDLED: "llama",

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from actors.evaluation.statistics import share_interval
-from actors.storage.folders import mark
-from conf.parsing import FORMAT
-from launch.reporting.history import Sweep, read_sweep
+from microbudget_rl.actors.evaluation.statistics import share_interval
+from microbudget_rl.actors.storage.folders import mark
+from microbudget_rl.conf.parsing import FORMAT
+from microbudget_rl.launch.reporting.history import Sweep, read_sweep
 
 HOSTILE = (
     "</pre><script>alert(1)</script>\x00\x1b[31m\ud800 \u202egnorw `code` ``` | $x^2$ & &lt; **b** _i_ ~~s~~"

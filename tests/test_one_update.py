@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import Status
-from rewards.verify import verdict
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.rewards.verify import verdict
 from tests.conftest import ROOT
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from actors.runtime.process import VLLM_BUILDS, software_versions
+from microbudget_rl.actors.runtime.process import VLLM_BUILDS, software_versions
 from tests.conftest import ROOT
 
 TABLE: dict[str, list[dict[str, Any]]] = yaml.safe_load((ROOT / "tests/private_apis.yaml").read_text())

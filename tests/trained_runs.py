@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from actors.storage.files import seal
-from actors.storage.folders import mark
-from conf.load import dump, load
+from microbudget_rl.actors.storage.files import seal
+from microbudget_rl.actors.storage.folders import mark
+from microbudget_rl.conf.load import dump, load
 
 QUESTIONS = [f"What is {number} + 4? Put the final answer within \\boxed{{}}." for number in range(6)]
 

@@ -5,10 +5,10 @@ from itertools import chain
 from math import isfinite
 from statistics import fmean
 
-from actors.adapter_check.prompts import CheckPrompts, Responses, distance, logprobs_of
-from actors.errors import Halted
-from actors.messages import AdapterRef
-from actors.protocols import FAITHFUL, Engine, Learner
+from microbudget_rl.actors.adapter_check.prompts import CheckPrompts, Responses, distance, logprobs_of
+from microbudget_rl.actors.errors import Halted
+from microbudget_rl.actors.messages import AdapterRef
+from microbudget_rl.actors.protocols import FAITHFUL, Engine, Learner
 
 CLEARLY = 0.8
 """Largest distance from the responses to a mistake that explains them, as a fraction of their distance to the truth."""

@@ -6,12 +6,12 @@ from math import expm1, fsum, isfinite
 from operator import gt, mul
 from statistics import fmean
 
-from actors.adapter_check.prompts import CheckPrompts, Responses, distance, logprobs_of, tokens_of
-from actors.errors import Halted
-from actors.messages import AdapterRef, Problem, Scores
-from actors.protocols import Engine
-from conf.errors import BadInput
-from conf.schema import Config
+from microbudget_rl.actors.adapter_check.prompts import CheckPrompts, Responses, distance, logprobs_of, tokens_of
+from microbudget_rl.actors.errors import Halted
+from microbudget_rl.actors.messages import AdapterRef, Problem, Scores
+from microbudget_rl.actors.protocols import Engine
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
 
 BAND = 3.0
 """Multiple of the measured noise beyond which engine and learner disagree, and the learner has moved. Measured: noise

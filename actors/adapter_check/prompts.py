@@ -6,9 +6,9 @@ from dataclasses import replace
 from math import inf, isfinite
 from statistics import fmean
 
-from actors.messages import AdapterRef, Group, Problem, Sampling, request_seed
-from actors.protocols import Sampler
-from conf.schema import Config
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling, request_seed
+from microbudget_rl.actors.protocols import Sampler
+from microbudget_rl.conf.schema import Config
 
 Responses = tuple[Group, ...]
 """One engine's responses to the prompts, in their order: one sample each."""

@@ -7,27 +7,27 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
-from actors.clock import WallClock, cut_off
-from actors.coordinator.budget import FINISH_MARGIN_S, Budget
-from actors.coordinator.context import Outcome, RunContext, RunRequest, summarise
-from actors.coordinator.coordinator import Coordinator
-from actors.coordinator.ledger import Ledger
-from actors.coordinator.stopping import StopController
-from actors.errors import Halted, Interrupted, root_cause
-from actors.messages import Progress
-from actors.models.sizes import groups_at_once
-from actors.protocols import Clock, Engine, Learner, Verifier
-from actors.rollout.pool import EnginePool
-from actors.rollout.shared_weights import SharedWeights
-from actors.runtime.host_resources import HostGuard, HostWarning, measure, total_memory
-from actors.runtime.supervision import Record
-from actors.storage.documents import EventKind, RunSummary
-from actors.storage.files import disk_trouble
-from actors.storage.remote import RemoteCheckpoints
-from actors.storage.run_folder import RunFolder
-from actors.tracking import make_tracking
-from conf.errors import BadInput
-from conf.schema import Config
+from microbudget_rl.actors.clock import WallClock, cut_off
+from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, Budget
+from microbudget_rl.actors.coordinator.context import Outcome, RunContext, RunRequest, summarise
+from microbudget_rl.actors.coordinator.coordinator import Coordinator
+from microbudget_rl.actors.coordinator.ledger import Ledger
+from microbudget_rl.actors.coordinator.stopping import StopController
+from microbudget_rl.actors.errors import Halted, Interrupted, root_cause
+from microbudget_rl.actors.messages import Progress
+from microbudget_rl.actors.models.sizes import groups_at_once
+from microbudget_rl.actors.protocols import Clock, Engine, Learner, Verifier
+from microbudget_rl.actors.rollout.pool import EnginePool
+from microbudget_rl.actors.rollout.shared_weights import SharedWeights
+from microbudget_rl.actors.runtime.host_resources import HostGuard, HostWarning, measure, total_memory
+from microbudget_rl.actors.runtime.supervision import Record
+from microbudget_rl.actors.storage.documents import EventKind, RunSummary
+from microbudget_rl.actors.storage.files import disk_trouble
+from microbudget_rl.actors.storage.remote import RemoteCheckpoints
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.tracking import make_tracking
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
 
 LOOK_S = 5.0
 """Seconds between two checks of the host's resources; 1 while the run starts."""

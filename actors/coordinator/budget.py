@@ -5,7 +5,7 @@ import math
 from collections import deque
 from statistics import median
 
-from actors.protocols import Clock
+from microbudget_rl.actors.protocols import Clock
 
 FINISH_MARGIN_S = 3.0
 """Seconds at the end of a run, after evaluation and checkpoint, for stopping actors and writing the summary."""

@@ -4,20 +4,20 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.coordinator.budget import Budget, cost_of
-from actors.coordinator.ledger import Ledger, MeteredSampler
-from actors.coordinator.rules.selection import Selection, score_of
-from actors.coordinator.stopping import StopController
-from actors.messages import ProblemSet, Sampling, request_seed
-from actors.protocols import Clock, Engine, Learner, Sampler, Verifier
-from actors.runtime.host_resources import HostNeeds
-from actors.runtime.placement import Placement
-from actors.runtime.process import software_versions
-from actors.storage.checkpoints import version_of
-from actors.storage.documents import LedgerRecord, Plasticity, Result, RunSummary
-from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import RunRecord
-from conf.schema import Config
+from microbudget_rl.actors.coordinator.budget import Budget, cost_of
+from microbudget_rl.actors.coordinator.ledger import Ledger, MeteredSampler
+from microbudget_rl.actors.coordinator.rules.selection import Selection, score_of
+from microbudget_rl.actors.coordinator.stopping import StopController
+from microbudget_rl.actors.messages import ProblemSet, Sampling, request_seed
+from microbudget_rl.actors.protocols import Clock, Engine, Learner, Sampler, Verifier
+from microbudget_rl.actors.runtime.host_resources import HostNeeds
+from microbudget_rl.actors.runtime.placement import Placement
+from microbudget_rl.actors.runtime.process import software_versions
+from microbudget_rl.actors.storage.checkpoints import version_of
+from microbudget_rl.actors.storage.documents import LedgerRecord, Plasticity, Result, RunSummary
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.schema import Config
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,26 +8,26 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from actors.adapter_check.at_start import CheckAtStart
-from actors.adapter_check.prompts import CheckPrompts
-from actors.clock import cut_off
-from actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S
-from actors.coordinator.context import Outcome, RunContext
-from actors.coordinator.evaluations import Evaluations
-from actors.coordinator.ledger import UNDECIDED
-from actors.coordinator.metrics import Standing, describe_batch
-from actors.coordinator.producer import RolloutProducer
-from actors.coordinator.publisher import PolicyPublisher
-from actors.coordinator.rules.collapse_guard import Alarm, Guard
-from actors.coordinator.rules.learning import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
-from actors.coordinator.rules.selection import Selection
-from actors.coordinator.saving import Saving
-from actors.coordinator.warm_start import WarmStart
-from actors.errors import Halted, LearnerDied
-from actors.formats import counted
-from actors.messages import AdapterRef, Batch, Progress
-from actors.storage.checkpoints import read_state
-from actors.storage.documents import CoordinatorState, EventKind
+from microbudget_rl.actors.adapter_check.at_start import CheckAtStart
+from microbudget_rl.actors.adapter_check.prompts import CheckPrompts
+from microbudget_rl.actors.clock import cut_off
+from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S
+from microbudget_rl.actors.coordinator.context import Outcome, RunContext
+from microbudget_rl.actors.coordinator.evaluations import Evaluations
+from microbudget_rl.actors.coordinator.ledger import UNDECIDED
+from microbudget_rl.actors.coordinator.metrics import Standing, describe_batch
+from microbudget_rl.actors.coordinator.producer import RolloutProducer
+from microbudget_rl.actors.coordinator.publisher import PolicyPublisher
+from microbudget_rl.actors.coordinator.rules.collapse_guard import Alarm, Guard
+from microbudget_rl.actors.coordinator.rules.learning import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
+from microbudget_rl.actors.coordinator.rules.selection import Selection
+from microbudget_rl.actors.coordinator.saving import Saving
+from microbudget_rl.actors.coordinator.warm_start import WarmStart
+from microbudget_rl.actors.errors import Halted, LearnerDied
+from microbudget_rl.actors.formats import counted
+from microbudget_rl.actors.messages import AdapterRef, Batch, Progress
+from microbudget_rl.actors.storage.checkpoints import read_state
+from microbudget_rl.actors.storage.documents import CoordinatorState, EventKind
 
 TICK_S = 1.0
 """Seconds between two writes of the time spent."""

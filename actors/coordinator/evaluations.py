@@ -7,21 +7,21 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import fmean
 
-from actors.adapter_check.at_work import without_effect
-from actors.adapter_check.prompts import CheckPrompts
-from actors.clock import cut_off
-from actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S
-from actors.coordinator.context import RunContext
-from actors.coordinator.metrics import Standing
-from actors.coordinator.rules.selection import REWARD, SCORE, Selection
-from actors.coordinator.saving import Saving
-from actors.errors import ActorDied, Halted, LearnerDied, root_cause
-from actors.evaluation.evaluator import Evaluator, PolicySamples, part_of
-from actors.evaluation.statistics import known_rewards
-from actors.messages import AdapterRef, EvaluationSet, Group, Inspection, Sample, Sampling, request_seed
-from actors.storage.checkpoints import version_of
-from actors.storage.documents import EntropyChange, EventKind, Plasticity, PolicyScores
-from actors.storage.run_record import named
+from microbudget_rl.actors.adapter_check.at_work import without_effect
+from microbudget_rl.actors.adapter_check.prompts import CheckPrompts
+from microbudget_rl.actors.clock import cut_off
+from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S
+from microbudget_rl.actors.coordinator.context import RunContext
+from microbudget_rl.actors.coordinator.metrics import Standing
+from microbudget_rl.actors.coordinator.rules.selection import REWARD, SCORE, Selection
+from microbudget_rl.actors.coordinator.saving import Saving
+from microbudget_rl.actors.errors import ActorDied, Halted, LearnerDied, root_cause
+from microbudget_rl.actors.evaluation.evaluator import Evaluator, PolicySamples, part_of
+from microbudget_rl.actors.evaluation.statistics import known_rewards
+from microbudget_rl.actors.messages import AdapterRef, EvaluationSet, Group, Inspection, Sample, Sampling, request_seed
+from microbudget_rl.actors.storage.checkpoints import version_of
+from microbudget_rl.actors.storage.documents import EntropyChange, EventKind, Plasticity, PolicyScores
+from microbudget_rl.actors.storage.run_record import named
 
 BASE_SHARE = 1 / 3
 """Largest fraction of the remaining budget that the base model's evaluation may take."""

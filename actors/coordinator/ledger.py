@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from actors.messages import AdapterRef, Group, Problem, Sampling
-from actors.protocols import Clock, Sampler
-from actors.storage.documents import LedgerRecord
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling
+from microbudget_rl.actors.protocols import Clock, Sampler
+from microbudget_rl.actors.storage.documents import LedgerRecord
 
 UNDECIDED = "tokens/waiting"
 """The count of tokens in groups that no batch has taken yet."""

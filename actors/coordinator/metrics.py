@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from actors.coordinator.budget import Budget, cost_of
-from actors.coordinator.ledger import Ledger
-from actors.messages import Batch, Group, Progress, Status
-from actors.storage.documents import PolicyScores
-from conf.schema import Config
+from microbudget_rl.actors.coordinator.budget import Budget, cost_of
+from microbudget_rl.actors.coordinator.ledger import Ledger
+from microbudget_rl.actors.messages import Batch, Group, Progress, Status
+from microbudget_rl.actors.storage.documents import PolicyScores
+from microbudget_rl.conf.schema import Config
 
 
 @dataclass

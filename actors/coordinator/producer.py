@@ -3,14 +3,14 @@
 import asyncio
 from statistics import fmean
 
-from actors.coordinator.context import RunContext
-from actors.coordinator.ledger import UNDECIDED
-from actors.coordinator.publisher import PolicyPublisher
-from actors.coordinator.rules.learning import FruitlessStreak
-from actors.coordinator.rules.order import DataCursor, Mixture
-from actors.coordinator.rules.staleness import StalenessManager
-from actors.messages import AdapterRef, Batch, Group, Problem
-from actors.storage.documents import CoordinatorState, EventKind
+from microbudget_rl.actors.coordinator.context import RunContext
+from microbudget_rl.actors.coordinator.ledger import UNDECIDED
+from microbudget_rl.actors.coordinator.publisher import PolicyPublisher
+from microbudget_rl.actors.coordinator.rules.learning import FruitlessStreak
+from microbudget_rl.actors.coordinator.rules.order import DataCursor, Mixture
+from microbudget_rl.actors.coordinator.rules.staleness import StalenessManager
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem
+from microbudget_rl.actors.storage.documents import CoordinatorState, EventKind
 
 
 class RolloutProducer:

@@ -4,11 +4,11 @@ import asyncio
 from collections import deque
 from itertools import chain
 
-from actors.adapter_check.at_start import CheckAtStart
-from actors.adapter_check.at_work import CheckAfterSync
-from actors.adapter_check.prompts import CheckPrompts, Responses
-from actors.coordinator.context import RunContext
-from actors.messages import AdapterRef
+from microbudget_rl.actors.adapter_check.at_start import CheckAtStart
+from microbudget_rl.actors.adapter_check.at_work import CheckAfterSync
+from microbudget_rl.actors.adapter_check.prompts import CheckPrompts, Responses
+from microbudget_rl.actors.coordinator.context import RunContext
+from microbudget_rl.actors.messages import AdapterRef
 
 
 class PolicyPublisher:

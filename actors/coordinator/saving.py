@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from actors.coordinator.context import RunContext
-from actors.coordinator.rules.selection import Selection
-from actors.storage.checkpoints import version_of, write_state
-from actors.storage.documents import CoordinatorState
-from actors.storage.files import damage
+from microbudget_rl.actors.coordinator.context import RunContext
+from microbudget_rl.actors.coordinator.rules.selection import Selection
+from microbudget_rl.actors.storage.checkpoints import version_of, write_state
+from microbudget_rl.actors.storage.documents import CoordinatorState
+from microbudget_rl.actors.storage.files import damage
 
 UNSAVED_S = 60.0
 SAVING_SHARE = 0.02

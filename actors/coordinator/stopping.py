@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from actors.errors import Interrupted
-from actors.protocols import Clock
+from microbudget_rl.actors.errors import Interrupted
+from microbudget_rl.actors.protocols import Clock
 
 T = TypeVar("T")
 

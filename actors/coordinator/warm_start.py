@@ -5,16 +5,16 @@ from itertools import chain, islice
 from math import ceil
 from random import Random
 
-from actors.coordinator.context import RunContext
-from actors.coordinator.ledger import WARM_START
-from actors.coordinator.metrics import Standing
-from actors.coordinator.saving import Saving
-from actors.errors import Halted
-from actors.messages import Group, Sample, Status
-from actors.storage.checkpoints import read_state
-from actors.storage.documents import CoordinatorState, EventKind, SampleRow
-from actors.storage.run_folder import sample_row
-from conf.schema.warm_start import PASSES, SAMPLING_SHARE
+from microbudget_rl.actors.coordinator.context import RunContext
+from microbudget_rl.actors.coordinator.ledger import WARM_START
+from microbudget_rl.actors.coordinator.metrics import Standing
+from microbudget_rl.actors.coordinator.saving import Saving
+from microbudget_rl.actors.errors import Halted
+from microbudget_rl.actors.messages import Group, Sample, Status
+from microbudget_rl.actors.storage.checkpoints import read_state
+from microbudget_rl.actors.storage.documents import CoordinatorState, EventKind, SampleRow
+from microbudget_rl.actors.storage.run_folder import sample_row
+from microbudget_rl.conf.schema.warm_start import PASSES, SAMPLING_SHARE
 
 
 class WarmStart:

@@ -10,16 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.clock import cut_off
-from actors.evaluation.statistics import Alike, Samples, scores
-from actors.messages import AdapterRef, Group, Problem, Sampling, request_seed
-from actors.protocols import Clock, Sampler, Verifier
-from actors.storage.documents import EvaluatedSample, PolicyScores
-from actors.storage.files import append_row, read_rows
-from actors.storage.run_folder import sample_row
-from actors.worker import Worker
-from conf.errors import BadInput
-from conf.schema import Config
+from microbudget_rl.actors.clock import cut_off
+from microbudget_rl.actors.evaluation.statistics import Alike, Samples, scores
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling, request_seed
+from microbudget_rl.actors.protocols import Clock, Sampler, Verifier
+from microbudget_rl.actors.storage.documents import EvaluatedSample, PolicyScores
+from microbudget_rl.actors.storage.files import append_row, read_rows
+from microbudget_rl.actors.storage.run_folder import sample_row
+from microbudget_rl.actors.worker import Worker
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
 
 AMPLE, PART = 3.0, 0.25
 """Number of rounds that must fit for all problems to be sampled at once, since the policy may have become slower; and

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from actors.evaluation.evaluator import response_limit
-from actors.models.adapters import WEIGHTS_FILE, Adapter, model_names
-from actors.models.files import model_digest, name_on_hub
-from actors.storage.documents import AdapterShape, EvaluatedSample, EvaluationDocument, Protocol
-from actors.storage.files import (
+from microbudget_rl.actors.evaluation.evaluator import response_limit
+from microbudget_rl.actors.models.adapters import WEIGHTS_FILE, Adapter, model_names
+from microbudget_rl.actors.models.files import model_digest, name_on_hub
+from microbudget_rl.actors.storage.documents import AdapterShape, EvaluatedSample, EvaluationDocument, Protocol
+from microbudget_rl.actors.storage.files import (
     append_row,
     digest,
     drop_half_line,
@@ -20,11 +20,11 @@ from actors.storage.files import (
     replace_text,
     write_document,
 )
-from actors.storage.run_record import RunRecord
-from conf.errors import BadInput
-from conf.load import recorded
-from conf.schema import CommandLine, Config, affecting
-from conf.settings import changed
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import recorded
+from microbudget_rl.conf.schema import CommandLine, Config, affecting
+from microbudget_rl.conf.settings import changed
 
 SETTINGS = affecting("prompt", "response", "verdict")
 """Settings that samples and verdicts depend on, besides the protocol's other fields."""

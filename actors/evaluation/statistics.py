@@ -7,8 +7,8 @@ from math import atan, comb, cos, isclose, pi, sin, sqrt
 from statistics import fmean
 from typing import TypeVar
 
-from actors.messages import Status
-from actors.storage.documents import EvaluatedSample, PairedDifference, PolicyScores, SampleRow
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.storage.documents import EvaluatedSample, PairedDifference, PolicyScores, SampleRow
 
 CONFIDENCE = 0.95
 """Confidence of every interval in tables, reports and summaries."""

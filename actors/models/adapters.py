@@ -12,13 +12,13 @@ from pydantic import ConfigDict, Field, with_config
 from safetensors import SafetensorError, safe_open
 from typing_extensions import TypedDict
 
-from actors.models.files import HUB_NAMES, name_on_hub, pin_of, shape_from_config
-from actors.models.sizes import projection_sizes
-from conf.errors import BadInput
-from conf.parsing import parse_json, read_text
-from conf.schema import AnyConfig, Config, ShapeConfig
-from conf.schema.model import FUSED, PIN, PROJECTIONS, VLLM_RANKS
-from conf.settings import MOST, changed
+from microbudget_rl.actors.models.files import HUB_NAMES, name_on_hub, pin_of, shape_from_config
+from microbudget_rl.actors.models.sizes import projection_sizes
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.parsing import parse_json, read_text
+from microbudget_rl.conf.schema import AnyConfig, Config, ShapeConfig
+from microbudget_rl.conf.schema.model import FUSED, PIN, PROJECTIONS, VLLM_RANKS
+from microbudget_rl.conf.settings import MOST, changed
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

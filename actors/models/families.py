@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from conf.errors import BadInput
-from conf.parsing import read_json
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.parsing import read_json
 
 ATTENTION_KINDS = {"full_attention", "sliding_attention", "attention"}
 """Values of config.json's `layer_types` for layers of attention over all earlier tokens, or the last of them."""

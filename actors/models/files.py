@@ -13,12 +13,12 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from typing_extensions import TypedDict
 
-from actors.clock import in_thread
-from actors.models.families import FUSED, check_family, common_context, read_config
-from conf.errors import BadInput
-from conf.parsing import path_of, read_json, reason
-from conf.schema import ModelConfig, ShapeConfig
-from conf.schema.model import PIN
+from microbudget_rl.actors.clock import in_thread
+from microbudget_rl.actors.models.families import FUSED, check_family, common_context, read_config
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.parsing import path_of, read_json, reason
+from microbudget_rl.conf.schema import ModelConfig, ShapeConfig
+from microbudget_rl.conf.schema.model import PIN
 
 HUB_TIMEOUT_S = 10.0
 """Seconds without a byte of the hub, of which an answer may take twice as many. Its library alone waits for ever, or

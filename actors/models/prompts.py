@@ -5,10 +5,10 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from actors.formats import counted
-from conf.errors import BadInput
-from conf.parsing import reason
-from conf.schema import Config, DataConfig
+from microbudget_rl.actors.formats import counted
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.parsing import reason
+from microbudget_rl.conf.schema import Config, DataConfig
 
 Message = dict[str, str]
 

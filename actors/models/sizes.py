@@ -7,8 +7,8 @@ attention, under 0.1 % of the parameters, do not count.
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from conf.schema import Config, ShapeConfig
-from conf.schema.model import PROJECTIONS, VLLM_RANKS
+from microbudget_rl.conf.schema import Config, ShapeConfig
+from microbudget_rl.conf.schema.model import PROJECTIONS, VLLM_RANKS
 
 SYNTHETIC_ADAPTERS = 2
 """Adapters that the adapter check has an engine serve at once when it starts."""

@@ -13,16 +13,16 @@ from typing import Any, TypeAlias
 import psutil
 import ray
 
-from actors.messages import AdapterRef, Group, Problem, Sampling
-from actors.models.adapters import ADAPTER_FILES, WEIGHTS_FILE
-from actors.models.files import found_here
-from actors.protocols import Engine
-from actors.rollout.vllm_engine import RolloutEngine
-from actors.runtime.placement import Share
-from actors.runtime.remote_actor import RemoteActor
-from actors.storage.files import private_folder
-from actors.storage.folders import delete, mark, new_folder
-from conf.schema import Config
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling
+from microbudget_rl.actors.models.adapters import ADAPTER_FILES, WEIGHTS_FILE
+from microbudget_rl.actors.models.files import found_here
+from microbudget_rl.actors.protocols import Engine
+from microbudget_rl.actors.rollout.vllm_engine import RolloutEngine
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.actors.runtime.remote_actor import RemoteActor
+from microbudget_rl.actors.storage.files import private_folder
+from microbudget_rl.actors.storage.folders import delete, mark, new_folder
+from microbudget_rl.conf.schema import Config
 
 SLOWEST_ANSWER_S, SLOWEST_TOKEN_S, SLOWEST_GPU_TOKEN_S = 120.0, 2.0, 0.3
 """Most seconds of a request besides its tokens, for compilations on first use, and per token of one sample while the

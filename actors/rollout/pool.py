@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-from actors.errors import ActorDied
-from actors.messages import AdapterRef, Group, Problem, Sampling
-from actors.protocols import Clock, Engine
-from actors.runtime.supervision import Lost, Record, Restartable, Supervised, WorkerPool
+from microbudget_rl.actors.errors import ActorDied
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling
+from microbudget_rl.actors.protocols import Clock, Engine
+from microbudget_rl.actors.runtime.supervision import Lost, Record, Restartable, Supervised, WorkerPool
 
 
 class AdapterSlots:

@@ -11,17 +11,17 @@ from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
-from actors.errors import ENDED_WITH_WEIGHTS, ActorDied
-from actors.models.files import found_here
-from actors.protocols import Clock
-from actors.rollout.vllm_settings import engine_settings, set_environment
-from actors.runtime.placement import Mapped, Placement, Share
-from actors.runtime.process import end_without_gpu
-from actors.runtime.ray_session import root_of
-from actors.runtime.remote_actor import RemoteActor
-from actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
-from conf.errors import BadInput
-from conf.schema import Config
+from microbudget_rl.actors.errors import ENDED_WITH_WEIGHTS, ActorDied
+from microbudget_rl.actors.models.files import found_here
+from microbudget_rl.actors.protocols import Clock
+from microbudget_rl.actors.rollout.vllm_settings import engine_settings, set_environment
+from microbudget_rl.actors.runtime.placement import Mapped, Placement, Share
+from microbudget_rl.actors.runtime.process import end_without_gpu
+from microbudget_rl.actors.runtime.ray_session import root_of
+from microbudget_rl.actors.runtime.remote_actor import RemoteActor
+from microbudget_rl.actors.runtime.supervision import Lost, Record, Supervised, WorkerPool
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
 
 if TYPE_CHECKING:
     import torch

@@ -16,16 +16,16 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from actors.errors import ActorDied
-from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
-from actors.models.files import stop_token_ids
-from actors.models.sizes import adapter_slots, answers_alone
-from actors.rollout.pool import AdapterSlots
-from actors.rollout.vllm_settings import engine_settings, set_environment
-from actors.runtime.placement import Share
-from actors.runtime.process import end_without_gpu
-from conf.errors import BadInput
-from conf.schema import Config
+from microbudget_rl.actors.errors import ActorDied
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, Sampling
+from microbudget_rl.actors.models.files import stop_token_ids
+from microbudget_rl.actors.models.sizes import adapter_slots, answers_alone
+from microbudget_rl.actors.rollout.pool import AdapterSlots
+from microbudget_rl.actors.rollout.vllm_settings import engine_settings, set_environment
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.actors.runtime.process import end_without_gpu
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
 
 if TYPE_CHECKING:
     from vllm import LLMEngine, RequestOutput, SamplingParams, TokensPrompt

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 from typing import Any
 
-from actors.runtime.process import end_with
+from microbudget_rl.actors.runtime.process import end_with
 
 
 def register() -> None:
@@ -22,11 +22,11 @@ def register() -> None:
         from vllm.v1.sample import sampler
         from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 
-        from actors.rollout import cpu_kernels
+        from microbudget_rl.actors.rollout import cpu_kernels
 
         platform: Any = type(current_platform)
         # For the LoRA wrapper vLLM has no setting; methods of the platform hold however vLLM is started.
-        platform.get_punica_wrapper = classmethod(lambda _: "actors.rollout.cpu_kernels.DenseLoRA")
+        platform.get_punica_wrapper = classmethod(lambda _: "microbudget_rl.actors.rollout.cpu_kernels.DenseLoRA")
         platform.get_default_ir_op_priority = classmethod(lambda *_: cpu_kernels.norm_priority())
         sampler.batched_count_greater_than = cpu_kernels.count_at_least
         drawing: Any = TopKTopPSampler

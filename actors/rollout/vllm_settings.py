@@ -3,9 +3,9 @@
 import os
 from typing import Any
 
-from actors.models.sizes import adapter_slots, longest_sample, padded_rank
-from actors.runtime.placement import Share
-from conf.schema import Config, LoraConfig
+from microbudget_rl.actors.models.sizes import adapter_slots, longest_sample, padded_rank
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.conf.schema import Config, LoraConfig
 
 CPU_BLOCK = 32
 """Tokens in a KV-cache block on the CPU: the smallest its kernels like. Only whole blocks are shared between requests,

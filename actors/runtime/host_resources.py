@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from actors.storage.run_record import RunRecord
+from microbudget_rl.actors.storage.run_record import RunRecord
 
 MIB = 2**20
 

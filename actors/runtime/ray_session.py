@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 import psutil
 
-from actors.runtime.placement import Placement
-from actors.storage.files import is_private, private_folder, replace_text
-from actors.storage.folders import delete, mark, read_mark
-from conf.errors import BadInput, TryLater
-from conf.parsing import path_of, reason
-from conf.schema import Config
-from conf.signals import handle_signals, on_leave
+from microbudget_rl.actors.runtime.placement import Placement
+from microbudget_rl.actors.storage.files import is_private, private_folder, replace_text
+from microbudget_rl.actors.storage.folders import delete, mark, read_mark
+from microbudget_rl.conf.errors import BadInput, TryLater
+from microbudget_rl.conf.parsing import path_of, reason
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.signals import handle_signals, on_leave
 
 OBJECT_STORE_BYTES = 2**28
 """Size of Ray's object store. Batches are a few megabytes; Ray's default is a third of the host's memory."""

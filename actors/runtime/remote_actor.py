@@ -12,12 +12,12 @@ from ray.actor import ActorHandle
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.clock import within
-from actors.errors import ActorDied
-from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
-from actors.runtime.placement import Share
-from actors.runtime.process import leave_mps
-from conf.errors import BadInput
+from microbudget_rl.actors.clock import within
+from microbudget_rl.actors.errors import ActorDied
+from microbudget_rl.actors.runtime.cause_of_death import ExitWatcher, cause_of_death
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.actors.runtime.process import leave_mps
+from microbudget_rl.conf.errors import BadInput
 
 HEARTBEAT_S = 5.0
 """Seconds between two heartbeats of an actor."""

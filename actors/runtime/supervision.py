@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NoReturn, Protocol, TypeVar
 
-from actors.errors import ActorDied
-from actors.protocols import Clock
-from actors.storage.documents import EventKind
+from microbudget_rl.actors.errors import ActorDied
+from microbudget_rl.actors.protocols import Clock
+from microbudget_rl.actors.storage.documents import EventKind
 
 DEATHS_IN_A_ROW = 3
 """Consecutive crashes without an answer after which an actor is not restarted: the next start would fail too."""

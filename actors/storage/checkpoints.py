@@ -16,10 +16,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from actors.storage.documents import CoordinatorState
-from actors.storage.files import MANIFEST, MARK, damage, naming, read_document, seal, sync
-from actors.storage.folders import beside, delete, drop_leftovers, is_marked, put_in_place, retire
-from conf.errors import BadInput
+from microbudget_rl.actors.storage.documents import CoordinatorState
+from microbudget_rl.actors.storage.files import MANIFEST, MARK, damage, naming, read_document, seal, sync
+from microbudget_rl.actors.storage.folders import beside, delete, drop_leftovers, is_marked, put_in_place, retire
+from microbudget_rl.conf.errors import BadInput
 
 NAME = re.compile(r"update-\d{6,}")
 """Pattern of a checkpoint's name. A copy that a user makes has another."""

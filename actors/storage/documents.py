@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from conf.parsing import FORMAT
+from microbudget_rl.conf.parsing import FORMAT
 
 LARGEST = 2**53
 """Largest whole number that every reader of JSON keeps exactly."""

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.storage.documents import Document
-from conf.errors import BadInput
-from conf.load import MARK
-from conf.parsing import read_json, read_json_lines, read_text
+from microbudget_rl.actors.storage.documents import Document
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import MARK
+from microbudget_rl.conf.parsing import read_json, read_json_lines, read_text
 
 MANIFEST = "manifest.json"
 

@@ -17,9 +17,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from actors.storage.files import MANIFEST, replace_text
-from conf.errors import BadInput
-from conf.load import MARK
+from microbudget_rl.actors.storage.files import MANIFEST, replace_text
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import MARK
 
 Kind = Literal["run", "evaluation", "sweep", "temporary", "ray-session"]
 

@@ -17,15 +17,15 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import Field
 
-from actors.storage.checkpoints import NAME, target
-from actors.storage.documents import FormattedDocument
-from actors.storage.files import MANIFEST, MARK, damage, seal, sync
-from actors.storage.folders import beside, delete, drop_leftovers, mark, new_folder
-from actors.storage.run_record import RunRecord
-from actors.worker import Worker
-from conf.errors import BadInput
-from conf.parsing import parse_json
-from conf.schema import Config
+from microbudget_rl.actors.storage.checkpoints import NAME, target
+from microbudget_rl.actors.storage.documents import FormattedDocument
+from microbudget_rl.actors.storage.files import MANIFEST, MARK, damage, seal, sync
+from microbudget_rl.actors.storage.folders import beside, delete, drop_leftovers, mark, new_folder
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.actors.worker import Worker
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.parsing import parse_json
+from microbudget_rl.conf.schema import Config
 
 POINTER = "remote.json"
 

@@ -6,11 +6,11 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from actors.messages import AdapterRef, Group, ProblemSet
-from actors.models.adapters import ADAPTER_FILES
-from actors.storage import documents
-from actors.storage.checkpoints import version_of
-from actors.storage.files import (
+from microbudget_rl.actors.messages import AdapterRef, Group, ProblemSet
+from microbudget_rl.actors.models.adapters import ADAPTER_FILES
+from microbudget_rl.actors.storage import documents
+from microbudget_rl.actors.storage.checkpoints import version_of
+from microbudget_rl.actors.storage.files import (
     append_row,
     disk_trouble,
     drop_half_line,
@@ -20,12 +20,12 @@ from actors.storage.files import (
     write_document,
     write_rows,
 )
-from actors.storage.folders import delete, is_marked
-from actors.storage.run_record import AT_END, RunRecord
-from actors.tracking import Tracking
-from actors.worker import Worker
-from conf.errors import in_brief, without_credentials
-from conf.load import RECORD
+from microbudget_rl.actors.storage.folders import delete, is_marked
+from microbudget_rl.actors.storage.run_record import AT_END, RunRecord
+from microbudget_rl.actors.tracking import Tracking
+from microbudget_rl.actors.worker import Worker
+from microbudget_rl.conf.errors import in_brief, without_credentials
+from microbudget_rl.conf.load import RECORD
 
 SAMPLED_GROUPS = 8
 """Groups per update whose samples are kept; long responses would otherwise fill the disk in a day."""

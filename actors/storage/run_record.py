@@ -5,12 +5,12 @@ import os
 from itertools import chain
 from pathlib import Path
 
-from actors.storage import documents
-from actors.storage.checkpoints import Checkpoints, read_state
-from actors.storage.files import REMEDY, read_document, read_optional, read_rows
-from conf.errors import BadInput
-from conf.load import RECORD, read_record
-from conf.schema import Config
+from microbudget_rl.actors.storage import documents
+from microbudget_rl.actors.storage.checkpoints import Checkpoints, read_state
+from microbudget_rl.actors.storage.files import REMEDY, read_document, read_optional, read_rows
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import RECORD, read_record
+from microbudget_rl.conf.schema import Config
 
 FINISHED = ("completed", "budget_exhausted")
 """Statuses of a finished run, which only a larger budget resumes."""

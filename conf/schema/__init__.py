@@ -11,19 +11,19 @@ from typing import TypeVar
 
 from pydantic.dataclasses import dataclass
 
-from conf.schema.call import Call, SignalConfig
-from conf.schema.data import DataConfig
-from conf.schema.data import ExampleConfig as ExampleConfig
-from conf.schema.evaluation import EvalConfig, ValidationConfig
-from conf.schema.learner import AlgorithmConfig, GuardConfig, LearnerConfig
-from conf.schema.model import LoraConfig, ModelConfig
-from conf.schema.model import ShapeConfig as ShapeConfig
-from conf.schema.reward import CustomRewardConfig as CustomRewardConfig
-from conf.schema.reward import RewardConfig
-from conf.schema.rollout import AdapterCheckConfig, RolloutConfig
-from conf.schema.run import BudgetConfig, CheckpointConfig, DashboardConfig, RunConfig, SweepConfig
-from conf.schema.warm_start import WarmStartConfig
-from conf.settings import DECLARED, section, setting, settings
+from microbudget_rl.conf.schema.call import Call, SignalConfig
+from microbudget_rl.conf.schema.data import DataConfig
+from microbudget_rl.conf.schema.data import ExampleConfig as ExampleConfig
+from microbudget_rl.conf.schema.evaluation import EvalConfig, ValidationConfig
+from microbudget_rl.conf.schema.learner import AlgorithmConfig, GuardConfig, LearnerConfig
+from microbudget_rl.conf.schema.model import LoraConfig, ModelConfig
+from microbudget_rl.conf.schema.model import ShapeConfig as ShapeConfig
+from microbudget_rl.conf.schema.reward import CustomRewardConfig as CustomRewardConfig
+from microbudget_rl.conf.schema.reward import RewardConfig
+from microbudget_rl.conf.schema.rollout import AdapterCheckConfig, RolloutConfig
+from microbudget_rl.conf.schema.run import BudgetConfig, CheckpointConfig, DashboardConfig, RunConfig, SweepConfig
+from microbudget_rl.conf.schema.warm_start import WarmStartConfig
+from microbudget_rl.conf.settings import DECLARED, section, setting, settings
 
 
 @dataclass(config=DECLARED, frozen=True)

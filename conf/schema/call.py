@@ -3,8 +3,8 @@
 from pydantic import StrictInt
 from pydantic.dataclasses import dataclass
 
-from conf.schema.run import YEAR_H
-from conf.settings import DECLARED, Rule, setting
+from microbudget_rl.conf.schema.run import YEAR_H
+from microbudget_rl.conf.settings import DECLARED, Rule, setting
 
 GPU_COUNTS = Rule(lambda counts: all(1 <= count <= 1024 for count in counts), "use numbers of GPUs from 1 to 1024")
 

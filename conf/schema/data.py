@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from conf.catalogue import SOURCE_FORMS, SOURCES, find_benchmark
-from conf.settings import DECLARED, Rule, setting
+from microbudget_rl.conf.catalogue import SOURCE_FORMS, SOURCES, find_benchmark
+from microbudget_rl.conf.settings import DECLARED, Rule, setting
 
 
 def _has_group(pattern: str) -> bool:

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from conf.catalogue import HELD_OUT, Benchmark, find_benchmark
-from conf.schema.rollout import LONGEST
-from conf.settings import DECLARED, Rule, setting
+from microbudget_rl.conf.catalogue import HELD_OUT, Benchmark, find_benchmark
+from microbudget_rl.conf.schema.rollout import LONGEST
+from microbudget_rl.conf.settings import DECLARED, Rule, setting
 
 UNKNOWN = 500
 """Problems of a benchmark, for plans, whose number is not known, our choice: as many as math500 has."""

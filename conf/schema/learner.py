@@ -2,8 +2,8 @@
 
 from pydantic.dataclasses import dataclass
 
-from conf.catalogue import presets
-from conf.settings import DECLARED, setting
+from microbudget_rl.conf.catalogue import presets
+from microbudget_rl.conf.settings import DECLARED, setting
 
 AUTO = "our choice: follows from memory and speed"
 GRPO = "conf/algorithms.yaml, preset grpo"

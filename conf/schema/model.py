@@ -2,7 +2,7 @@
 
 from pydantic.dataclasses import dataclass
 
-from conf.settings import DECLARED, Rule, section, setting
+from microbudget_rl.conf.settings import DECLARED, Rule, section, setting
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a block, which can carry an adapter."""

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import StrictBool, StrictFloat
 from pydantic.dataclasses import dataclass
 
-from conf.catalogue import reward_presets
-from conf.settings import DECLARED, MOST, Rule, section, setting
+from microbudget_rl.conf.catalogue import reward_presets
+from microbudget_rl.conf.settings import DECLARED, MOST, Rule, section, setting
 
 PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
 """Names after `reward/` in metrics.jsonl that no user's function may have."""

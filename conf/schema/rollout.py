@@ -2,7 +2,7 @@
 
 from pydantic.dataclasses import dataclass
 
-from conf.settings import DECLARED, Rule, setting
+from microbudget_rl.conf.settings import DECLARED, Rule, setting
 
 HALF = "our choice: half of the limit"
 

@@ -5,7 +5,7 @@ import re
 from pydantic import StrictInt
 from pydantic.dataclasses import dataclass
 
-from conf.settings import DECLARED, MOST, Rule, setting
+from microbudget_rl.conf.settings import DECLARED, MOST, Rule, setting
 
 PLAIN_NAME = Rule(
     lambda name: re.fullmatch(r"([\w+=@-][\w.+=@ -]*)?", name) is not None and len(name.encode()) <= 200,

@@ -2,8 +2,8 @@
 
 from pydantic.dataclasses import dataclass
 
-from conf.schema.data import SOURCE, ExampleConfig
-from conf.settings import DECLARED, Rule, setting
+from microbudget_rl.conf.schema.data import SOURCE, ExampleConfig
+from microbudget_rl.conf.settings import DECLARED, Rule, setting
 
 SELF = "self"
 """The source that is the model itself."""

@@ -25,10 +25,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
-from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, scale_of
-from actors.models.files import MODEL_FILES, stop_token_ids, weight_files
-from conf.errors import BadInput
-from launch.after.trained import Trained
+from microbudget_rl.actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, scale_of
+from microbudget_rl.actors.models.files import MODEL_FILES, stop_token_ids, weight_files
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.launch.after.trained import Trained
 
 LOST = 2**16
 """Number of values of the 16 bits that bfloat16 lacks compared with float32."""

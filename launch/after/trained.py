@@ -5,22 +5,22 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.evaluation.evaluator import response_limit
-from actors.models.adapters import adopt_adapter
-from actors.models.files import HUB_NAMES, locate, name_on_hub, shape_from_config
-from actors.models.sizes import kv_bytes_per_token, longest_sample
-from actors.runtime.host_resources import amount, free_memory
-from actors.runtime.placement import SPINS, Share, place_engines
-from actors.storage.checkpoints import target
-from actors.storage.files import damage
-from actors.storage.run_record import RunRecord
-from conf.errors import BadInput
-from conf.load import load, recorded
-from conf.schema import Config
-from conf.settings import changed
-from launch.hardware.machine import GIB, check_build, detect
-from launch.plan.host_needs import memory_of_engines
-from launch.plan.refusal import check_engines
+from microbudget_rl.actors.evaluation.evaluator import response_limit
+from microbudget_rl.actors.models.adapters import adopt_adapter
+from microbudget_rl.actors.models.files import HUB_NAMES, locate, name_on_hub, shape_from_config
+from microbudget_rl.actors.models.sizes import kv_bytes_per_token, longest_sample
+from microbudget_rl.actors.runtime.host_resources import amount, free_memory
+from microbudget_rl.actors.runtime.placement import SPINS, Share, place_engines
+from microbudget_rl.actors.storage.checkpoints import target
+from microbudget_rl.actors.storage.files import damage
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import load, recorded
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.machine import GIB, check_build, detect
+from microbudget_rl.launch.plan.host_needs import memory_of_engines
+from microbudget_rl.launch.plan.refusal import check_engines
 
 CHAT_TOKENS = 4096
 """Most tokens of a conversation, if the model's context allows that."""

@@ -13,17 +13,17 @@ from typing import Literal
 
 from rich.text import Text
 
-from actors.runtime.host_resources import amount
-from conf.command import SET_UP
-from conf.errors import BadInput
-from conf.schema import Config
-from launch.hardware import gpus
-from launch.hardware.gpus import Gpu, ask_driver, select
-from launch.hardware.machine import GIB, Machine, detect
-from launch.plan.host_needs import needs_of_run, resources
-from launch.plan.plan import Plan
-from launch.plan.refusal import LARGEST_CPU_MODEL
-from launch.session.admission import resolve_model
+from microbudget_rl.actors.runtime.host_resources import amount
+from microbudget_rl.conf.command import SET_UP
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.launch.hardware import gpus
+from microbudget_rl.launch.hardware.gpus import Gpu, ask_driver, select
+from microbudget_rl.launch.hardware.machine import GIB, Machine, detect
+from microbudget_rl.launch.plan.host_needs import needs_of_run, resources
+from microbudget_rl.launch.plan.plan import Plan
+from microbudget_rl.launch.plan.refusal import LARGEST_CPU_MODEL
+from microbudget_rl.launch.session.admission import resolve_model
 
 State = Literal["good", "warning", "bad"]
 
@@ -151,7 +151,7 @@ def resource_findings(plan: Plan) -> Iterator[Finding]:
 
 def model_finding(config: Config) -> Finding:
     """Return the finding on the recipe's model, on this machine or on the hub."""
-    from actors.models.files import locate, name_on_hub, pin_of
+    from microbudget_rl.actors.models.files import locate, name_on_hub, pin_of
 
     try:
         place = f"at commit {pin_of(config.model)}" if name_on_hub(config.model)[0] else f"in {locate(config.model)}"

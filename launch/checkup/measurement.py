@@ -15,17 +15,17 @@ from typing import TypeVar
 
 from ray.util.placement_group import PlacementGroup
 
-from actors.clock import WallClock
-from actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Sampling, Status, Verdict
-from actors.protocols import Clock
-from actors.rollout.pool import EnginePool
-from actors.rollout.shared_weights import SharedWeights
-from actors.runtime.placement import Placement
-from actors.runtime.supervision import Record
-from launch.plan.measurements import keep, recall
-from launch.plan.plan import Plan
-from launch.plan.time import Calibration, costs_of
-from learner.actor import RemoteLearner
+from microbudget_rl.actors.clock import WallClock
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Sampling, Status, Verdict
+from microbudget_rl.actors.protocols import Clock
+from microbudget_rl.actors.rollout.pool import EnginePool
+from microbudget_rl.actors.rollout.shared_weights import SharedWeights
+from microbudget_rl.actors.runtime.placement import Placement
+from microbudget_rl.actors.runtime.supervision import Record
+from microbudget_rl.launch.plan.measurements import keep, recall
+from microbudget_rl.launch.plan.plan import Plan
+from microbudget_rl.launch.plan.time import Calibration, costs_of
+from microbudget_rl.learner.actor import RemoteLearner
 
 T = TypeVar("T")
 
@@ -68,8 +68,8 @@ async def started_engines(
     """Start the plan's engines, and before them the process with their weights if there is one, until the end of the
     context. The placement knows that process. reserved, record: as for `start_engines`.
     """
-    from actors.rollout.shared_weights import SharedWeights
-    from launch.session.actors import start_engines
+    from microbudget_rl.actors.rollout.shared_weights import SharedWeights
+    from microbudget_rl.launch.session.actors import start_engines
 
     config, placement = plan.config, plan.placement
     async with AsyncExitStack() as stack:
@@ -88,7 +88,7 @@ async def measure_actors(plan: Plan, model_path: str, folder: Path, record: Reco
 
     record: as for `start_engines`.
     """
-    from launch.session.actors import reserve_learners, start_learners
+    from microbudget_rl.launch.session.actors import reserve_learners, start_learners
 
     clock, reserved = WallClock(), await reserve_learners(plan.placement)
     async with started_engines(plan, model_path, clock, record, reserved) as (engines, weights, placement):

@@ -9,22 +9,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from actors.adapter_check.at_work import check_before_evaluation
-from actors.clock import WallClock, cut_off
-from actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, pass_at, share_interval
-from actors.messages import AdapterRef, Problem, Sampling, Status, request_seed
-from actors.runtime.supervision import Record
-from actors.storage.documents import SampleRow
-from actors.storage.run_folder import sample_row
-from conf.catalogue import table
-from conf.errors import BadInput, printable
-from conf.schema import Config
-from conf.schema.call import SignalConfig
-from launch.checkup.measurement import started_engines
-from launch.plan.measurements import Signal, workload_of
-from launch.plan.plan import Plan
-from rewards.verify.text.extraction import BOX
-from rewards.weighted_sum import reward_function
+from microbudget_rl.actors.adapter_check.at_work import check_before_evaluation
+from microbudget_rl.actors.clock import WallClock, cut_off
+from microbudget_rl.actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, pass_at, share_interval
+from microbudget_rl.actors.messages import AdapterRef, Problem, Sampling, Status, request_seed
+from microbudget_rl.actors.runtime.supervision import Record
+from microbudget_rl.actors.storage.documents import SampleRow
+from microbudget_rl.actors.storage.run_folder import sample_row
+from microbudget_rl.conf.catalogue import table
+from microbudget_rl.conf.errors import BadInput, printable
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.schema.call import SignalConfig
+from microbudget_rl.launch.checkup.measurement import started_engines
+from microbudget_rl.launch.plan.measurements import Signal, workload_of
+from microbudget_rl.launch.plan.plan import Plan
+from microbudget_rl.rewards.verify.text.extraction import BOX
+from microbudget_rl.rewards.weighted_sum import reward_function
 
 PARTS = 10
 """Parts in which problems are sampled, each with a line of progress and maybe the end."""
@@ -118,7 +118,7 @@ async def sample(
 
     Raises BadInput if the time is too short for the first part.
     """
-    from launch.session.actors import start_verifier
+    from microbudget_rl.launch.session.actors import start_verifier
 
     config, rollout, start, clock = plan.config, plan.config.rollout, plan.config.lora.start_from, WallClock()
     size = rollout.samples_per_problem

@@ -14,7 +14,7 @@ COPY . .
 ENV PIP_NO_CACHE_DIR=1 XDG_CACHE_HOME=/cache
 RUN python3 -m venv .venv \
     && .venv/bin/pip install --constraint launch/locks/cuda.txt ".[cuda]" \
-    && .venv/bin/python -m launch.bundled
+    && .venv/bin/python -m microbudget_rl.launch.bundled
 
 ENTRYPOINT [".venv/bin/microbudget"]
 CMD ["help"]

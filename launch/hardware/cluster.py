@@ -13,14 +13,14 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.runtime.placement import Node, Placement
-from actors.runtime.process import software_versions
-from conf.errors import BadInput
-from conf.schema import Config
-from launch.hardware.gpus import Gpu
-from launch.hardware.machine import Machine, check_build, detect
+from microbudget_rl.actors.runtime.placement import Node, Placement
+from microbudget_rl.actors.runtime.process import software_versions
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.launch.hardware.gpus import Gpu
+from microbudget_rl.launch.hardware.machine import Machine, check_build, detect
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 
 NOT_SENT = ["runs", ".venv*", ".git", ".*_cache", "__pycache__", ".hypothesis", "build", "tests"]
 """Parts of the project's folder that are not sent to the nodes."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from actors.clock import in_thread
-from actors.runtime.host_resources import amount
-from actors.runtime.placement import Placement
-from conf.catalogue import devices
-from conf.errors import BadInput
+from microbudget_rl.actors.clock import in_thread
+from microbudget_rl.actors.runtime.host_resources import amount
+from microbudget_rl.actors.runtime.placement import Placement
+from microbudget_rl.conf.catalogue import devices
+from microbudget_rl.conf.errors import BadInput
 
 ANSWER_S = 20.0
 """Seconds that the driver has to answer: it wakes sleeping GPUs one after another."""

@@ -7,14 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from actors.runtime.host_resources import total_memory
-from actors.runtime.placement import Node
-from actors.runtime.process import MPS_TOOL, VLLM_BUILDS, software_versions
-from conf.catalogue import BY_MEMORY, devices
-from conf.command import SET_UP
-from conf.errors import BadInput
-from conf.schema import Config
-from launch.hardware.gpus import Gpu, find_gpus, gpu_of
+from microbudget_rl.actors.runtime.host_resources import total_memory
+from microbudget_rl.actors.runtime.placement import Node
+from microbudget_rl.actors.runtime.process import MPS_TOOL, VLLM_BUILDS, software_versions
+from microbudget_rl.conf.catalogue import BY_MEMORY, devices
+from microbudget_rl.conf.command import SET_UP
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.launch.hardware.gpus import Gpu, find_gpus, gpu_of
 
 GIB = 2**30
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from actors.runtime.placement import Placement
-from actors.runtime.process import MPS_TOOL, end_with
-from conf.errors import BadInput
-from conf.schema import Config
-from conf.signals import scratch_folder
-from launch.hardware.gpus import Gpu, seeing
-from launch.hardware.machine import Machine
+from microbudget_rl.actors.runtime.placement import Placement
+from microbudget_rl.actors.runtime.process import MPS_TOOL, end_with
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.signals import scratch_folder
+from microbudget_rl.launch.hardware.gpus import Gpu, seeing
+from microbudget_rl.launch.hardware.machine import Machine
 
 CLIENT = f"""
 import os, subprocess
@@ -33,7 +33,7 @@ import os, subprocess, sys
 for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
     os.environ.pop(name, None)  # as the holder of a run's weights
 import torch
-from actors.rollout.shared_weights import handles
+from microbudget_rl.actors.rollout.shared_weights import handles
 subprocess.run([sys.executable, "-c", sys.argv[1]], input=handles(torch.nn.Linear(512, 512, device="cuda")), check=True)
 """
 READER = """

@@ -6,8 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.models.sizes import DTYPE_BYTES, SYNTHETIC_ADAPTERS, adapter_slots, checkpoint_bytes, lora_parameters
-from actors.runtime.host_resources import (
+from microbudget_rl.actors.models.sizes import (
+    DTYPE_BYTES,
+    SYNTHETIC_ADAPTERS,
+    adapter_slots,
+    checkpoint_bytes,
+    lora_parameters,
+)
+from microbudget_rl.actors.runtime.host_resources import (
     DISK_MARGIN,
     MIB,
     SHARED_MEMORY,
@@ -16,12 +22,12 @@ from actors.runtime.host_resources import (
     in_memory,
     measure,
 )
-from actors.runtime.placement import Placement
-from actors.runtime.ray_session import OBJECT_STORE_BYTES
-from conf.errors import BadInput
-from conf.schema import Config, ShapeConfig
-from launch.plan.memory import LOADED, OTHER_PROCESSES, engine_memory
-from launch.plan.plan import Plan
+from microbudget_rl.actors.runtime.placement import Placement
+from microbudget_rl.actors.runtime.ray_session import OBJECT_STORE_BYTES
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config, ShapeConfig
+from microbudget_rl.launch.plan.memory import LOADED, OTHER_PROCESSES, engine_memory
+from microbudget_rl.launch.plan.plan import Plan
 
 SESSION_BYTES = 512 * MIB
 """Disk for the logs of Ray's session, in the folder for temporary files."""

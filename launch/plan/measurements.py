@@ -11,17 +11,17 @@ from typing import Any
 
 from pydantic import OnErrorOmit, TypeAdapter
 
-from actors.evaluation.statistics import Mean
-from actors.formats import duration
-from actors.models.files import known_pin
-from actors.storage.documents import FormattedDocument, SampleRow
-from actors.storage.files import read_document, write_document
-from actors.storage.run_record import RunRecord
-from conf.parsing import flatten, path_of
-from conf.schema import Config, affecting, among
-from launch.hardware.machine import Machine
-from launch.plan.plan import FILE, Plan, make_plan
-from launch.plan.time import UNMEASURED, Calibration, Pace, Workload
+from microbudget_rl.actors.evaluation.statistics import Mean
+from microbudget_rl.actors.formats import duration
+from microbudget_rl.actors.models.files import known_pin
+from microbudget_rl.actors.storage.documents import FormattedDocument, SampleRow
+from microbudget_rl.actors.storage.files import read_document, write_document
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.parsing import flatten, path_of
+from microbudget_rl.conf.schema import Config, affecting, among
+from microbudget_rl.launch.hardware.machine import Machine
+from microbudget_rl.launch.plan.plan import FILE, Plan, make_plan
+from microbudget_rl.launch.plan.time import UNMEASURED, Calibration, Pace, Workload
 
 KEPT = "measurements.json"
 """Name of the file."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from actors.models.sizes import (
+from microbudget_rl.actors.models.sizes import (
     DTYPE_BYTES,
     OPTIMIZER_BYTES,
     activation_bytes,
@@ -18,11 +18,11 @@ from actors.models.sizes import (
     padded_rank,
     parameters,
 )
-from actors.runtime.placement import Node, Placement, Share
-from actors.runtime.ray_session import OBJECT_STORE_BYTES
-from conf.catalogue import GPU_DTYPE
-from conf.schema import Config, ShapeConfig
-from launch.hardware.machine import GIB, Machine
+from microbudget_rl.actors.runtime.placement import Node, Placement, Share
+from microbudget_rl.actors.runtime.ray_session import OBJECT_STORE_BYTES
+from microbudget_rl.conf.catalogue import GPU_DTYPE
+from microbudget_rl.conf.schema import Config, ShapeConfig
+from microbudget_rl.launch.hardware.machine import GIB, Machine
 
 CUDA_CONTEXT = GIB // 2
 """Bytes of GPU memory that a process takes before its first tensor."""

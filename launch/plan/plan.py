@@ -7,19 +7,19 @@ from functools import cached_property
 from itertools import product, starmap
 from operator import attrgetter
 
-from actors.models.files import shape_of
-from actors.models.sizes import answers_alone
-from actors.runtime.placement import LEARNER_SPARE, divide, most_actors, place
-from conf.catalogue import Benchmark
-from conf.checks import check_lengths
-from conf.errors import BadInput
-from conf.schema import Config, ShapeConfig
-from conf.settings import changed
-from launch.hardware.gpus import Gpu
-from launch.hardware.machine import Machine
-from launch.plan.memory import Fit, memory_of
-from launch.plan.time import UNMEASURED, Calibration, Estimate, Workload, assumed_workload, estimate
-from rewards.problems.loading import count, split_problems
+from microbudget_rl.actors.models.files import shape_of
+from microbudget_rl.actors.models.sizes import answers_alone
+from microbudget_rl.actors.runtime.placement import LEARNER_SPARE, divide, most_actors, place
+from microbudget_rl.conf.catalogue import Benchmark
+from microbudget_rl.conf.checks import check_lengths
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config, ShapeConfig
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.gpus import Gpu
+from microbudget_rl.launch.hardware.machine import Machine
+from microbudget_rl.launch.plan.memory import Fit, memory_of
+from microbudget_rl.launch.plan.time import UNMEASURED, Calibration, Estimate, Workload, assumed_workload, estimate
+from microbudget_rl.rewards.problems.loading import count, split_problems
 
 CACHE_MARGIN = 1.2
 """Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it

@@ -2,13 +2,13 @@
 
 import sys
 
-from conf.catalogue import devices
-from conf.command import command
-from conf.help import recipe_lines
-from conf.load import load, recipe_names
-from launch.hardware.machine import with_listed
-from launch.plan.plan import make_plan
-from launch.plan.refusal import remedy
+from microbudget_rl.conf.catalogue import devices
+from microbudget_rl.conf.command import command
+from microbudget_rl.conf.help import recipe_lines
+from microbudget_rl.conf.load import load, recipe_names
+from microbudget_rl.launch.hardware.machine import with_listed
+from microbudget_rl.launch.plan.plan import make_plan
+from microbudget_rl.launch.plan.refusal import remedy
 
 GPUS = ("RTX3060Ti", "RTX3060", "RTX4060Ti", "RTX3090", "RTX4090", "A40", "A100-80", "H100")
 

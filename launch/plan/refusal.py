@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from itertools import accumulate
 from operator import or_
 
-from actors.coordinator.budget import MOST_EVALUATION
-from actors.formats import duration
-from actors.models.sizes import kv_bytes_per_token, longest_sample, parameters
-from actors.runtime.placement import Placement
-from conf.errors import BadInput
-from conf.schema import Config, ShapeConfig
-from conf.settings import changed
-from launch.hardware.machine import GIB, Machine
-from launch.plan.memory import Fit, engine_memory, misfit
-from launch.plan.plan import Change, Plan
+from microbudget_rl.actors.coordinator.budget import MOST_EVALUATION
+from microbudget_rl.actors.formats import duration
+from microbudget_rl.actors.models.sizes import kv_bytes_per_token, longest_sample, parameters
+from microbudget_rl.actors.runtime.placement import Placement
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config, ShapeConfig
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.machine import GIB, Machine
+from microbudget_rl.launch.plan.memory import Fit, engine_memory, misfit
+from microbudget_rl.launch.plan.plan import Change, Plan
 
 LARGEST_CPU_MODEL = 500_000_000
 """Parameters of the largest model that runs on a CPU without `device=cpu`."""

@@ -21,8 +21,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from actors.coordinator.budget import evaluations_reserve
-from actors.models.sizes import (
+from microbudget_rl.actors.coordinator.budget import evaluations_reserve
+from microbudget_rl.actors.models.sizes import (
     DTYPE_BYTES,
     QUEUED,
     answers_alone,
@@ -30,9 +30,9 @@ from actors.models.sizes import (
     lora_parameters,
     matmul_parameters,
 )
-from conf.schema import Config
-from conf.schema.rollout import LONGEST
-from launch.plan.memory import Fit
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.schema.rollout import LONGEST
+from microbudget_rl.launch.plan.memory import Fit
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,18 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from actors.formats import counted, duration, money
-from actors.models.sizes import lora_parameters, parameters
-from actors.runtime.placement import Share
-from conf.errors import BadInput
-from conf.load import flatten
-from conf.schema.model import PROJECTIONS
-from conf.schema.reward import formula
-from launch.hardware.machine import GIB
-from launch.plan.memory import misfit
-from launch.plan.plan import Plan
-from launch.plan.refusal import advice
-from launch.plan.time import FILL
+from microbudget_rl.actors.formats import counted, duration, money
+from microbudget_rl.actors.models.sizes import lora_parameters, parameters
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import flatten
+from microbudget_rl.conf.schema.model import PROJECTIONS
+from microbudget_rl.conf.schema.reward import formula
+from microbudget_rl.launch.hardware.machine import GIB
+from microbudget_rl.launch.plan.memory import misfit
+from microbudget_rl.launch.plan.plan import Plan
+from microbudget_rl.launch.plan.refusal import advice
+from microbudget_rl.launch.plan.time import FILL
 
 Rows = Iterable[tuple[str, str]]
 """Names, each with a description, which may be empty."""

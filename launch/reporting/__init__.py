@@ -3,14 +3,14 @@
 import os
 from pathlib import Path
 
-from actors.storage.files import replace_text
-from conf.command import as_typed, near
-from conf.errors import BadInput
-from launch.reporting import run_conclusion, sweep_results
-from launch.reporting.history import is_sweep, read_run, read_sweep, read_together
-from launch.reporting.paper import claims
-from launch.reporting.paper.results import read_results
-from launch.reporting.wording import SPACE
+from microbudget_rl.actors.storage.files import replace_text
+from microbudget_rl.conf.command import as_typed, near
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.launch.reporting import run_conclusion, sweep_results
+from microbudget_rl.launch.reporting.history import is_sweep, read_run, read_sweep, read_together
+from microbudget_rl.launch.reporting.paper import claims
+from microbudget_rl.launch.reporting.paper.results import read_results
+from microbudget_rl.launch.reporting.wording import SPACE
 
 FOOTER = b"Made by microbudget-rl"
 """Text that every report contains. A file without it is never replaced."""
@@ -20,7 +20,7 @@ def write(*folders: Path) -> Path:
     """Write report.html and report.md into the folder of a run or a sweep, or comparison.html and comparison.md next to
     several of them. Return the page. Raises BadInput for a folder that is neither, and if it would replace other files.
     """
-    from launch.reporting.page import run_report, sweep_report  # matplotlib takes a second to import
+    from microbudget_rl.launch.reporting.page import run_report, sweep_report  # matplotlib takes a second to import
 
     place = folders[0] / "report.html"
     if len(folders) > 1:

@@ -11,7 +11,7 @@ from math import sqrt
 from statistics import fmean, variance
 from typing import Any
 
-from actors.evaluation.statistics import (
+from microbudget_rl.actors.evaluation.statistics import (
     CONFIDENCE,
     Difference,
     H,
@@ -23,9 +23,9 @@ from actors.evaluation.statistics import (
     student_quantile,
     together,
 )
-from launch.reporting.history import LEARNING_RATE, RANK, Run, Settings, Sweep
-from launch.reporting.run_conclusion import mean_of
-from launch.reporting.wording import WORDS, many
+from microbudget_rl.launch.reporting.history import LEARNING_RATE, RANK, Run, Settings, Sweep
+from microbudget_rl.launch.reporting.run_conclusion import mean_of
+from microbudget_rl.launch.reporting.wording import WORDS, many
 
 EQUAL = 1e-9
 """Difference between the results of seeds up to which only rounding separates them."""

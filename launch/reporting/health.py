@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
-from actors.messages import Status
-from actors.storage.documents import Event, EventKind
-from actors.storage.run_record import BEHIND, FINISHED
-from launch.reporting.history import Run
-from launch.reporting.wording import WORDS, count, many, percent, time
-from rewards.problems.loading import OVERLAP_KEPT
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.storage.documents import Event, EventKind
+from microbudget_rl.actors.storage.run_record import BEHIND, FINISHED
+from microbudget_rl.launch.reporting.history import Run
+from microbudget_rl.launch.reporting.wording import WORDS, count, many, percent, time
+from microbudget_rl.rewards.problems.loading import OVERLAP_KEPT
 
 LATE = 0.1
 """Fraction of last updates whose mean describes the end of a run."""

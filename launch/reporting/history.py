@@ -10,17 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from actors.evaluation.folder import EvaluationFolder
-from actors.evaluation.statistics import PASS_KS, means
-from actors.formats import counted
-from actors.messages import Status
-from actors.storage import documents
-from actors.storage.files import read_document
-from actors.storage.run_record import RunRecord, named
-from conf.catalogue import find_benchmarks
-from conf.errors import BadInput
-from conf.load import flatten, load
-from conf.schema import affecting, among
+from microbudget_rl.actors.evaluation.folder import EvaluationFolder
+from microbudget_rl.actors.evaluation.statistics import PASS_KS, means
+from microbudget_rl.actors.formats import counted
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.storage import documents
+from microbudget_rl.actors.storage.files import read_document
+from microbudget_rl.actors.storage.run_record import RunRecord, named
+from microbudget_rl.conf.catalogue import find_benchmarks
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import flatten, load
+from microbudget_rl.conf.schema import affecting, among
 
 RANK, LEARNING_RATE, MODEL, SEED = "lora.rank", "learner.learning_rate", "model.path", "run.seed"
 

@@ -9,16 +9,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from conf.load import RECORD
-from launch.reporting import plots, run_conclusion, sweep_results, tables
-from launch.reporting.health import Flag, flags
-from launch.reporting.history import Run, Sweep
-from launch.reporting.paper import claims, traps
-from launch.reporting.paper import tables as paper_tables
-from launch.reporting.paper.results import ModelResults, read_results
-from launch.reporting.plots import Plot
-from launch.reporting.tables import BeforeAfter, Table
-from launch.reporting.wording import cell, clean, shorten, unbroken
+from microbudget_rl.conf.load import RECORD
+from microbudget_rl.launch.reporting import plots, run_conclusion, sweep_results, tables
+from microbudget_rl.launch.reporting.health import Flag, flags
+from microbudget_rl.launch.reporting.history import Run, Sweep
+from microbudget_rl.launch.reporting.paper import claims, traps
+from microbudget_rl.launch.reporting.paper import tables as paper_tables
+from microbudget_rl.launch.reporting.paper.results import ModelResults, read_results
+from microbudget_rl.launch.reporting.plots import Plot
+from microbudget_rl.launch.reporting.tables import BeforeAfter, Table
+from microbudget_rl.launch.reporting.wording import cell, clean, shorten, unbroken
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -15,15 +15,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from actors.coordinator.rules.selection import REWARD, SCORE
-from actors.evaluation.statistics import Mean, means
-from actors.storage.documents import EventKind
-from conf.schema.reward import weighs_answers
-from launch.reporting.comparison import axis_name, finished, question
-from launch.reporting.health import events
-from launch.reporting.history import MODEL, Run, Sweep
-from launch.reporting.run_conclusion import Effect, learned, mean_of
-from launch.reporting.wording import WORDS, compact
+from microbudget_rl.actors.coordinator.rules.selection import REWARD, SCORE
+from microbudget_rl.actors.evaluation.statistics import Mean, means
+from microbudget_rl.actors.storage.documents import EventKind
+from microbudget_rl.conf.schema.reward import weighs_answers
+from microbudget_rl.launch.reporting.comparison import axis_name, finished, question
+from microbudget_rl.launch.reporting.health import events
+from microbudget_rl.launch.reporting.history import MODEL, Run, Sweep
+from microbudget_rl.launch.reporting.run_conclusion import Effect, learned, mean_of
+from microbudget_rl.launch.reporting.wording import WORDS, compact
 
 mpl.rcParams.update(mpl.rc_params_from_file(Path(__file__).parent / "templates" / "plots.mplstyle", False, False))
 

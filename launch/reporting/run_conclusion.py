@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from actors.evaluation.statistics import (
+from microbudget_rl.actors.evaluation.statistics import (
     FEWEST,
     Difference,
     Mean,
@@ -13,11 +13,11 @@ from actors.evaluation.statistics import (
     paired_difference,
     reward_difference,
 )
-from actors.storage.documents import EventKind, PolicyScores, SampleRow
-from conf.schema.reward import weighs_answers
-from launch.reporting.health import behind, events
-from launch.reporting.history import Run
-from launch.reporting.wording import SPACE, WORDS, decimal, many, percent, precise, shorten, span
+from microbudget_rl.actors.storage.documents import EventKind, PolicyScores, SampleRow
+from microbudget_rl.conf.schema.reward import weighs_answers
+from microbudget_rl.launch.reporting.health import behind, events
+from microbudget_rl.launch.reporting.history import Run
+from microbudget_rl.launch.reporting.wording import SPACE, WORDS, decimal, many, percent, precise, shorten, span
 
 REASON_CHARACTERS = 160
 """Most characters of the reason for a run's end in its conclusion; the flags have the whole reason."""

@@ -6,9 +6,9 @@ from itertools import combinations
 from statistics import fmean
 from urllib.parse import quote
 
-from actors.evaluation.statistics import means as means_of
-from conf.schema.reward import weighs_answers
-from launch.reporting.comparison import (
+from microbudget_rl.actors.evaluation.statistics import means as means_of
+from microbudget_rl.conf.schema.reward import weighs_answers
+from microbudget_rl.launch.reporting.comparison import (
     Contrast,
     Repeats,
     axis_name,
@@ -19,11 +19,23 @@ from launch.reporting.comparison import (
     question,
     seeds_to_decide,
 )
-from launch.reporting.health import flags
-from launch.reporting.history import LEARNING_RATE, RANK, Run, Sweep
-from launch.reporting.run_conclusion import effect, mean_of
-from launch.reporting.tables import Cells, Table, settings
-from launch.reporting.wording import MISSING, SPACE, compact, decimal, level, many, p_value, points, shorten, span, time
+from microbudget_rl.launch.reporting.health import flags
+from microbudget_rl.launch.reporting.history import LEARNING_RATE, RANK, Run, Sweep
+from microbudget_rl.launch.reporting.run_conclusion import effect, mean_of
+from microbudget_rl.launch.reporting.tables import Cells, Table, settings
+from microbudget_rl.launch.reporting.wording import (
+    MISSING,
+    SPACE,
+    compact,
+    decimal,
+    level,
+    many,
+    p_value,
+    points,
+    shorten,
+    span,
+    time,
+)
 
 LINE_CHARACTERS = 400
 

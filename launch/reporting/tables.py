@@ -7,14 +7,33 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from actors.evaluation.statistics import Mean
-from actors.formats import duration
-from actors.messages import Status
-from actors.storage.documents import EvaluationDocument, Plasticity, PolicyScores, SampleRow
-from conf.schema.reward import formula, weighs_answers
-from launch.reporting.history import Run
-from launch.reporting.run_conclusion import Effect, changes, effect, mean_of, reinforcement, reward_effect
-from launch.reporting.wording import WORDS, compact, count, decimal, level, many, percent, points, precise, span, time
+from microbudget_rl.actors.evaluation.statistics import Mean
+from microbudget_rl.actors.formats import duration
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.storage.documents import EvaluationDocument, Plasticity, PolicyScores, SampleRow
+from microbudget_rl.conf.schema.reward import formula, weighs_answers
+from microbudget_rl.launch.reporting.history import Run
+from microbudget_rl.launch.reporting.run_conclusion import (
+    Effect,
+    changes,
+    effect,
+    mean_of,
+    reinforcement,
+    reward_effect,
+)
+from microbudget_rl.launch.reporting.wording import (
+    WORDS,
+    compact,
+    count,
+    decimal,
+    level,
+    many,
+    percent,
+    points,
+    precise,
+    span,
+    time,
+)
 
 SHOWN_PAIRS = 6
 

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from markupsafe import Markup, escape
 
-from actors.evaluation.statistics import Mean
-from actors.formats import counted, duration
-from conf.errors import printable
+from microbudget_rl.actors.evaluation.statistics import Mean
+from microbudget_rl.actors.formats import counted, duration
+from microbudget_rl.conf.errors import printable
 
 WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("labels.yaml").read_text("utf-8"))
 

@@ -7,22 +7,22 @@ import ray
 from ray.util.placement_group import PlacementGroup, get_placement_group, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.coordinator.actor import Started
-from actors.coordinator.context import RunRequest
-from actors.models.sizes import adapter_slots
-from actors.protocols import Clock
-from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
-from actors.rollout.pool import EnginePool
-from actors.rollout.shared_weights import SharedWeights
-from actors.runtime.placement import Placement
-from actors.runtime.remote_actor import RemoteActor
-from actors.runtime.supervision import Record
-from actors.storage.run_folder import adapters_of
-from conf.errors import BadInput
-from conf.schema import Config
-from learner.actor import LearnerActor, RemoteLearner
-from rewards.actor import RemoteRewardActor, RemoteVerifier
-from rewards.weighted_sum import RewardFunction, reward_function
+from microbudget_rl.actors.coordinator.actor import Started
+from microbudget_rl.actors.coordinator.context import RunRequest
+from microbudget_rl.actors.models.sizes import adapter_slots
+from microbudget_rl.actors.protocols import Clock
+from microbudget_rl.actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
+from microbudget_rl.actors.rollout.pool import EnginePool
+from microbudget_rl.actors.rollout.shared_weights import SharedWeights
+from microbudget_rl.actors.runtime.placement import Placement
+from microbudget_rl.actors.runtime.remote_actor import RemoteActor
+from microbudget_rl.actors.runtime.supervision import Record
+from microbudget_rl.actors.storage.run_folder import adapters_of
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.learner.actor import LearnerActor, RemoteLearner
+from microbudget_rl.rewards.actor import RemoteRewardActor, RemoteVerifier
+from microbudget_rl.rewards.weighted_sum import RewardFunction, reward_function
 
 RESERVE_S = 120
 """Seconds that the learner waits for its shares of a cluster, where another job may just be ending."""

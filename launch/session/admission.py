@@ -6,25 +6,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actors.coordinator.budget import FINISH_MARGIN_S, SAFETY, enough_s
-from actors.coordinator.rules.selection import Selection
-from actors.formats import duration
-from actors.messages import APART, ProblemSet
-from actors.runtime.ray_session import NOTE, clear_session
-from actors.storage.documents import RunSummary
-from actors.storage.files import lock
-from actors.storage.folders import Kind, check_free, claim, entries, give_back, set_aside
-from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import RunRecord
-from conf import signals
-from conf.command import near
-from conf.errors import BadInput
-from conf.load import dump, flatten, recorded, unmoved
-from conf.schema import AnyConfig, Config, among, marked
-from conf.settings import changed
-from launch.hardware.machine import Machine
-from launch.plan.refusal import LEAST_START
-from launch.plan.time import START_S
+from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, SAFETY, enough_s
+from microbudget_rl.actors.coordinator.rules.selection import Selection
+from microbudget_rl.actors.formats import duration
+from microbudget_rl.actors.messages import APART, ProblemSet
+from microbudget_rl.actors.runtime.ray_session import NOTE, clear_session
+from microbudget_rl.actors.storage.documents import RunSummary
+from microbudget_rl.actors.storage.files import lock
+from microbudget_rl.actors.storage.folders import Kind, check_free, claim, entries, give_back, set_aside
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf import signals
+from microbudget_rl.conf.command import near
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import dump, flatten, recorded, unmoved
+from microbudget_rl.conf.schema import AnyConfig, Config, among, marked
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.machine import Machine
+from microbudget_rl.launch.plan.refusal import LEAST_START
+from microbudget_rl.launch.plan.time import START_S
 
 held = set[Path]()
 """Folders that this process keeps locked until its end."""

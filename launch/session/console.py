@@ -10,10 +10,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from actors.coordinator.context import RunRequest
-from actors.formats import duration, money
-from actors.messages import Progress
-from conf.command import near
+from microbudget_rl.actors.coordinator.context import RunRequest
+from microbudget_rl.actors.formats import duration, money
+from microbudget_rl.actors.messages import Progress
+from microbudget_rl.conf.command import near
 
 
 class RunView:

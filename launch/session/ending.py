@@ -8,20 +8,20 @@ import sys
 import threading
 from pathlib import Path
 
-from actors.coordinator.budget import FINISH_MARGIN_S
-from actors.coordinator.context import Outcome, RunRequest, summarise
-from actors.formats import counted, duration, money
-from actors.models.prompts import reminder
-from actors.runtime.process import after
-from actors.storage.checkpoints import version_of
-from actors.storage.documents import LedgerRecord, RunSummary
-from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import BEHIND, FINISHED, RunRecord
-from conf import signals
-from conf.command import as_typed, near
-from conf.schema import Call, Config
-from conf.settings import settings
-from launch.session.admission import budget_shortage, ends_at_zero, enough_budget
+from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S
+from microbudget_rl.actors.coordinator.context import Outcome, RunRequest, summarise
+from microbudget_rl.actors.formats import counted, duration, money
+from microbudget_rl.actors.models.prompts import reminder
+from microbudget_rl.actors.runtime.process import after
+from microbudget_rl.actors.storage.checkpoints import version_of
+from microbudget_rl.actors.storage.documents import LedgerRecord, RunSummary
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.storage.run_record import BEHIND, FINISHED, RunRecord
+from microbudget_rl.conf import signals
+from microbudget_rl.conf.command import as_typed, near
+from microbudget_rl.conf.schema import Call, Config
+from microbudget_rl.conf.settings import settings
+from microbudget_rl.launch.session.admission import budget_shortage, ends_at_zero, enough_budget
 
 EXIT_CODES = {"completed": 0, "budget_exhausted": 0, "failed": 1, "halted": 3}
 

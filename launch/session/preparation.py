@@ -11,27 +11,27 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from actors.coordinator.context import RunRequest
-from actors.formats import counted, duration
-from actors.messages import ProblemSet
-from actors.storage.checkpoints import read_state, version_of
-from actors.storage.documents import EventKind, Origin, Planned
-from actors.storage.run_folder import RunFolder
-from conf.command import as_typed
-from conf.schema import Config, among, marked
-from launch.hardware.gpus import choose, show_only
-from launch.hardware.machine import Machine
-from launch.hardware.sharing import check_sharing, tried
-from launch.plan.host_needs import needs_of_run
-from launch.plan.measurements import plan_measured
-from launch.plan.plan import Plan, Problems
-from launch.plan.refusal import check_plan
-from launch.session.admission import begin
-from rewards.problems.loading import OVERLAP_KEPT, write_listing
-from rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
-from rewards.problems.sources import GENERATED
+from microbudget_rl.actors.coordinator.context import RunRequest
+from microbudget_rl.actors.formats import counted, duration
+from microbudget_rl.actors.messages import ProblemSet
+from microbudget_rl.actors.storage.checkpoints import read_state, version_of
+from microbudget_rl.actors.storage.documents import EventKind, Origin, Planned
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.conf.command import as_typed
+from microbudget_rl.conf.schema import Config, among, marked
+from microbudget_rl.launch.hardware.gpus import choose, show_only
+from microbudget_rl.launch.hardware.machine import Machine
+from microbudget_rl.launch.hardware.sharing import check_sharing, tried
+from microbudget_rl.launch.plan.host_needs import needs_of_run
+from microbudget_rl.launch.plan.measurements import plan_measured
+from microbudget_rl.launch.plan.plan import Plan, Problems
+from microbudget_rl.launch.plan.refusal import check_plan
+from microbudget_rl.launch.session.admission import begin
+from microbudget_rl.rewards.problems.loading import OVERLAP_KEPT, write_listing
+from microbudget_rl.rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
+from microbudget_rl.rewards.problems.sources import GENERATED
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
@@ -104,13 +104,13 @@ def find_and_check(config: Config, warmed: bool = False) -> tuple[Config, str, P
     """Find and check a run's model, data and reward. Return the settings with the model pinned, the model's folder, the
     problems, and the walls around reward functions that this kernel lacks. warmed: whether its warm start is over.
     """
-    from actors.models.adapters import check_adapter, pinned
-    from actors.models.files import load_tokenizer, locate
-    from learner.model.architecture import check_architecture
-    from rewards.pool import check_reward_functions
-    from rewards.problems.candidates import load_with_candidates
-    from rewards.problems.loading import load_problems
-    from rewards.weighted_sum import reward_function
+    from microbudget_rl.actors.models.adapters import check_adapter, pinned
+    from microbudget_rl.actors.models.files import load_tokenizer, locate
+    from microbudget_rl.learner.model.architecture import check_architecture
+    from microbudget_rl.rewards.pool import check_reward_functions
+    from microbudget_rl.rewards.problems.candidates import load_with_candidates
+    from microbudget_rl.rewards.problems.loading import load_problems
+    from microbudget_rl.rewards.weighted_sum import reward_function
 
     config = pinned(config)
     model_path = locate(config.model)

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from actors.clock import in_thread
-from actors.storage.files import lock
-from actors.storage.folders import check_free, drop_leftovers
-from actors.storage.remote import Remote
-from actors.storage.run_record import RunRecord
-from conf.errors import BadInput, in_brief
-from conf.schema import Config
+from microbudget_rl.actors.clock import in_thread
+from microbudget_rl.actors.storage.files import lock
+from microbudget_rl.actors.storage.folders import check_free, drop_leftovers
+from microbudget_rl.actors.storage.remote import Remote
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.errors import BadInput, in_brief
+from microbudget_rl.conf.schema import Config
 
 ANSWER_S, ENDING_S = 30.0, 600.0
 """Seconds for the check that a remote can be read and written, and for the last copy, after the end of the budget: the

@@ -14,26 +14,26 @@ from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, Ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from actors.coordinator.actor import CoordinatorActor, last_line
-from actors.coordinator.context import RunRequest
-from actors.errors import ActorDied
-from actors.messages import Progress
-from actors.runtime.cause_of_death import ExitWatcher, cause_of_death
-from actors.runtime.process import after
-from actors.runtime.ray_session import end_actors
-from actors.runtime.remote_actor import BAD_INPUT
-from actors.runtime.supervision import RestartLimit
-from actors.storage.checkpoints import version_of
-from actors.storage.documents import EventKind, RunSummary
-from actors.storage.run_folder import RunFolder
-from conf.errors import BadInput
-from conf.signals import handle_signals, leave
-from launch.hardware.machine import detect
-from launch.plan.measurements import ENOUGH, learn_from
-from launch.session.actors import free_learners, start_actors
-from launch.session.console import RunView
-from launch.session.ending import write_ending
-from learner.training_state import misfit
+from microbudget_rl.actors.coordinator.actor import CoordinatorActor, last_line
+from microbudget_rl.actors.coordinator.context import RunRequest
+from microbudget_rl.actors.errors import ActorDied
+from microbudget_rl.actors.messages import Progress
+from microbudget_rl.actors.runtime.cause_of_death import ExitWatcher, cause_of_death
+from microbudget_rl.actors.runtime.process import after
+from microbudget_rl.actors.runtime.ray_session import end_actors
+from microbudget_rl.actors.runtime.remote_actor import BAD_INPUT
+from microbudget_rl.actors.runtime.supervision import RestartLimit
+from microbudget_rl.actors.storage.checkpoints import version_of
+from microbudget_rl.actors.storage.documents import EventKind, RunSummary
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.signals import handle_signals, leave
+from microbudget_rl.launch.hardware.machine import detect
+from microbudget_rl.launch.plan.measurements import ENOUGH, learn_from
+from microbudget_rl.launch.session.actors import free_learners, start_actors
+from microbudget_rl.launch.session.console import RunView
+from microbudget_rl.launch.session.ending import write_ending
+from microbudget_rl.learner.training_state import misfit
 
 POLL_S = 0.5
 

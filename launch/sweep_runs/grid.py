@@ -7,20 +7,29 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_origin
 
-from actors.evaluation.folder import EvaluationFolder
-from actors.storage.documents import SweepDocument
-from actors.storage.files import read_document
-from conf.arguments import pairs
-from conf.catalogue import find_benchmarks
-from conf.errors import BadInput
-from conf.load import bare, beyond, command_line, compares_models, flatten, read_value, recipe_names, written
-from conf.schema import Call, CommandLine, DataConfig, SweepCommandLine, SweepConfig, affecting, among
-from conf.schema.run import PLAIN_NAME
-from conf.settings import settings, show
-from launch.sweep_runs.jobs import MODEL, SEED, Evaluation, Grid, SweepRun, named
-from rewards.problems import sources
-from rewards.problems.loading import EVAL_SEED, TRAIN_SEED
-from rewards.problems.sources import GENERATED
+from microbudget_rl.actors.evaluation.folder import EvaluationFolder
+from microbudget_rl.actors.storage.documents import SweepDocument
+from microbudget_rl.actors.storage.files import read_document
+from microbudget_rl.conf.arguments import pairs
+from microbudget_rl.conf.catalogue import find_benchmarks
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import (
+    bare,
+    beyond,
+    command_line,
+    compares_models,
+    flatten,
+    read_value,
+    recipe_names,
+    written,
+)
+from microbudget_rl.conf.schema import Call, CommandLine, DataConfig, SweepCommandLine, SweepConfig, affecting, among
+from microbudget_rl.conf.schema.run import PLAIN_NAME
+from microbudget_rl.conf.settings import settings, show
+from microbudget_rl.launch.sweep_runs.jobs import MODEL, SEED, Evaluation, Grid, SweepRun, named
+from microbudget_rl.rewards.problems import sources
+from microbudget_rl.rewards.problems.loading import EVAL_SEED, TRAIN_SEED
+from microbudget_rl.rewards.problems.sources import GENERATED
 
 AXES = {"ranks": "lora.rank", "seeds": SEED}
 """Short names of the usual axes."""

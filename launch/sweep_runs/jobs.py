@@ -8,15 +8,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
-from actors.evaluation.folder import EvaluationFolder
-from actors.models.adapters import WEIGHTS_FILE
-from actors.storage.files import digest
-from actors.storage.run_record import RunRecord
-from conf.catalogue import find_benchmarks
-from conf.load import written
-from conf.schema import Config, SweepConfig, among
-from conf.schema.run import YEAR_H
-from conf.settings import changed
+from microbudget_rl.actors.evaluation.folder import EvaluationFolder
+from microbudget_rl.actors.models.adapters import WEIGHTS_FILE
+from microbudget_rl.actors.storage.files import digest
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.catalogue import find_benchmarks
+from microbudget_rl.conf.load import written
+from microbudget_rl.conf.schema import Config, SweepConfig, among
+from microbudget_rl.conf.schema.run import YEAR_H
+from microbudget_rl.conf.settings import changed
 
 SEED = "run.seed"
 

@@ -9,19 +9,19 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from actors.formats import counted, duration, money
-from actors.models.adapters import check_adapter
-from conf.catalogue import find_benchmarks
-from conf.settings import changed
-from launch.hardware.machine import Machine, with_gpus
-from launch.plan.measurements import plan_measured
-from launch.plan.plan import Plan, with_problems
-from launch.plan.time import Estimate
-from launch.plan.view import FEWEST_UPDATES
-from launch.session.admission import resolve_model
-from launch.sweep_runs.jobs import SEED, Grid, Job
-from rewards.pool import check_functions
-from rewards.problems.loading import count
+from microbudget_rl.actors.formats import counted, duration, money
+from microbudget_rl.actors.models.adapters import check_adapter
+from microbudget_rl.conf.catalogue import find_benchmarks
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.machine import Machine, with_gpus
+from microbudget_rl.launch.plan.measurements import plan_measured
+from microbudget_rl.launch.plan.plan import Plan, with_problems
+from microbudget_rl.launch.plan.time import Estimate
+from microbudget_rl.launch.plan.view import FEWEST_UPDATES
+from microbudget_rl.launch.session.admission import resolve_model
+from microbudget_rl.launch.sweep_runs.jobs import SEED, Grid, Job
+from microbudget_rl.rewards.pool import check_functions
+from microbudget_rl.rewards.problems.loading import count
 
 FAULT = "bold red"
 

@@ -14,17 +14,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from actors.runtime.cause_of_death import describe_exit
-from actors.runtime.process import end_with
-from actors.storage.documents import SweepDocument, SweepEntry
-from actors.storage.files import lock, write_document
-from conf.command import BAD_INPUT
-from conf.signals import end_by_signal, handle_signals
-from launch.hardware.machine import Machine
-from launch.reporting import attempt, conclusion
-from launch.session.admission import budget_shortage
-from launch.sweep_runs.jobs import Evaluation, Grid, Job, SweepRun
-from launch.sweep_runs.plan_view import plain_table
+from microbudget_rl.actors.runtime.cause_of_death import describe_exit
+from microbudget_rl.actors.runtime.process import end_with
+from microbudget_rl.actors.storage.documents import SweepDocument, SweepEntry
+from microbudget_rl.actors.storage.files import lock, write_document
+from microbudget_rl.conf.command import BAD_INPUT
+from microbudget_rl.conf.signals import end_by_signal, handle_signals
+from microbudget_rl.launch.hardware.machine import Machine
+from microbudget_rl.launch.reporting import attempt, conclusion
+from microbudget_rl.launch.session.admission import budget_shortage
+from microbudget_rl.launch.sweep_runs.jobs import Evaluation, Grid, Job, SweepRun
+from microbudget_rl.launch.sweep_runs.plan_view import plain_table
 
 PROGRAMS = Path(__file__).parents[1]
 """Folder of the programs."""

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, scale_of
-from actors.models.families import FUSED
-from actors.models.files import BUNDLED, name_on_hub
-from actors.storage.files import sync
-from actors.storage.folders import new_folder
-from conf.schema import Config
-from learner.model.model_check import fuse
-from learner.model.projection import Projection
-from learner.model.shared_weights import model_on
+from microbudget_rl.actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, scale_of
+from microbudget_rl.actors.models.families import FUSED
+from microbudget_rl.actors.models.files import BUNDLED, name_on_hub
+from microbudget_rl.actors.storage.files import sync
+from microbudget_rl.actors.storage.folders import new_folder
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.learner.model.model_check import fuse
+from microbudget_rl.learner.model.projection import Projection
+from microbudget_rl.learner.model.shared_weights import model_on
 
 NOISE = 0.5
 """Norm of a synthetic adapter's change relative to the weight. Measured on a bfloat16 model of thirty layers, mean |Δ

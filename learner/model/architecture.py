@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from actors.models.families import check_family
-from conf.errors import BadInput
-from conf.schema import Config
-from conf.schema.model import FUSED, PROJECTIONS
+from microbudget_rl.actors.models.families import check_family
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.schema.model import FUSED, PROJECTIONS
 
 FOREIGN = (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, ImportError, OSError)
 """Errors that library code raises for a model that it does not know or takes for another kind."""

@@ -14,7 +14,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from learner.packing import Block, MicroBatch, Segments, Tokens, pack
+from microbudget_rl.learner.packing import Block, MicroBatch, Segments, Tokens, pack
 
 log = logging.getLogger(__name__)
 

@@ -22,11 +22,11 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from conf.errors import BadInput
-from learner.model.architecture import FOREIGN, layers_of
-from learner.model.attention import PACKED, hidden_states
-from learner.model.logprobs import head_of, token_logprobs
-from learner.packing import MicroBatch, Tokens, pack
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.learner.model.architecture import FOREIGN, layers_of
+from microbudget_rl.learner.model.attention import PACKED, hidden_states
+from microbudget_rl.learner.model.logprobs import head_of, token_logprobs
+from microbudget_rl.learner.packing import MicroBatch, Tokens, pack
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from learner.model.adapter import replaced
-from learner.model.attention import PACKED, UNPADDED, hidden_states, unpadded_serves
-from learner.model.logprobs import divergence, head_of, token_logprobs
-from learner.model.model_check import check_model
-from learner.packing import MicroBatch
+from microbudget_rl.learner.model.adapter import replaced
+from microbudget_rl.learner.model.attention import PACKED, UNPADDED, hidden_states, unpadded_serves
+from microbudget_rl.learner.model.logprobs import divergence, head_of, token_logprobs
+from microbudget_rl.learner.model.model_check import check_model
+from microbudget_rl.learner.packing import MicroBatch
 
 
 class Policy(nn.Module):

@@ -14,8 +14,8 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from actors.models.files import weight_files
-from conf.errors import BadInput
+from microbudget_rl.actors.models.files import weight_files
+from microbudget_rl.conf.errors import BadInput
 
 STACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 """vLLM's modules that transformers has in parts, in the order of their rows."""

@@ -25,17 +25,17 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from actors.models.files import load_tokenizer, locate
-from conf.arguments import KEY
-from conf.catalogue import benchmarks
-from conf.command import PlainConsole, command
-from conf.errors import BadInput
-from conf.load import load
-from conf.schema import DataConfig
-from rewards.problems import sources
-from rewards.problems.loading import TRAIN_SEED, load_problems, write_listing
-from rewards.verify.comparison import unusual
-from rewards.verify.text.spelling import plain
+from microbudget_rl.actors.models.files import load_tokenizer, locate
+from microbudget_rl.conf.arguments import KEY
+from microbudget_rl.conf.catalogue import benchmarks
+from microbudget_rl.conf.command import PlainConsole, command
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.schema import DataConfig
+from microbudget_rl.rewards.problems import sources
+from microbudget_rl.rewards.problems.loading import TRAIN_SEED, load_problems, write_listing
+from microbudget_rl.rewards.verify.comparison import unusual
+from microbudget_rl.rewards.verify.text.spelling import plain
 
 SAMPLES = 3
 

@@ -5,16 +5,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from actors.messages import FilteredRow, Problem, ProblemSet, Sample
-from actors.models.files import stop_token_ids
-from actors.models.prompts import control_tokens, prompt_of
-from conf.errors import BadInput
-from conf.schema import Config
-from rewards.problems import sources
-from rewards.problems.loading import TRAIN_SEED, split_problems, usable_problems, with_columns, without_overlaps
-from rewards.problems.rows import FINAL, AnyProblem, RawProblem, as_text, distinct, raw_problems, solution_field
-from rewards.verify.text.extraction import boxed
-from rewards.weighted_sum import CLOSE, OPEN
+from microbudget_rl.actors.messages import FilteredRow, Problem, ProblemSet, Sample
+from microbudget_rl.actors.models.files import stop_token_ids
+from microbudget_rl.actors.models.prompts import control_tokens, prompt_of
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.rewards.problems import sources
+from microbudget_rl.rewards.problems.loading import (
+    TRAIN_SEED,
+    split_problems,
+    usable_problems,
+    with_columns,
+    without_overlaps,
+)
+from microbudget_rl.rewards.problems.rows import (
+    FINAL,
+    AnyProblem,
+    RawProblem,
+    as_text,
+    distinct,
+    raw_problems,
+    solution_field,
+)
+from microbudget_rl.rewards.verify.text.extraction import boxed
+from microbudget_rl.rewards.weighted_sum import CLOSE, OPEN
 
 KEY = "warm_start.source"
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from rewards.problems.rows import LAYOUT, AnyProblem, normal
-from rewards.problems.sources import progress
-from rewards.verify.text.words import CARDINALS
+from microbudget_rl.rewards.problems.rows import LAYOUT, AnyProblem, normal
+from microbudget_rl.rewards.problems.sources import progress
+from microbudget_rl.rewards.verify.text.words import CARDINALS
 
 GRAM = 8
 """Words and symbols in a row that form one piece of a text. A shorter problem has only its words."""

@@ -13,20 +13,28 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.messages import APART, EvaluationSet, FilteredRow, Problem, ProblemSet
-from actors.models.files import stop_token_ids
-from actors.models.prompts import control_tokens, prompt_of, render_prompt
-from actors.storage.files import replace_text
-from conf.catalogue import HELD_OUT, Benchmark
-from conf.errors import BadInput
-from conf.schema import Config, DataConfig
-from conf.settings import changed
-from rewards.killable_worker import Crashed, Failed, Hung, Limits, Worker
-from rewards.pool import VerifierPool
-from rewards.problems import sources
-from rewards.problems.contamination import near_duplicates
-from rewards.problems.rows import EMPTY, NO_MATCH, AnyProblem, RawProblem, distinct, filtered_row, raw_problems
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.actors.messages import APART, EvaluationSet, FilteredRow, Problem, ProblemSet
+from microbudget_rl.actors.models.files import stop_token_ids
+from microbudget_rl.actors.models.prompts import control_tokens, prompt_of, render_prompt
+from microbudget_rl.actors.storage.files import replace_text
+from microbudget_rl.conf.catalogue import HELD_OUT, Benchmark
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config, DataConfig
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.rewards.killable_worker import Crashed, Failed, Hung, Limits, Worker
+from microbudget_rl.rewards.pool import VerifierPool
+from microbudget_rl.rewards.problems import sources
+from microbudget_rl.rewards.problems.contamination import near_duplicates
+from microbudget_rl.rewards.problems.rows import (
+    EMPTY,
+    NO_MATCH,
+    AnyProblem,
+    RawProblem,
+    distinct,
+    filtered_row,
+    raw_problems,
+)
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 
 Sourced = TypeVar("Sourced", Problem, RawProblem)
 

@@ -8,14 +8,14 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from actors.messages import FilteredRow, Problem, Status
-from actors.models.prompts import Message
-from conf.errors import BadInput
-from conf.schema import DataConfig
-from rewards.problems import sources
-from rewards.verify.comparison import decide_by_text
-from rewards.verify.text.extraction import BOX, boxed
-from rewards.verify.text.spelling import plain
+from microbudget_rl.actors.messages import FilteredRow, Problem, Status
+from microbudget_rl.actors.models.prompts import Message
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import DataConfig
+from microbudget_rl.rewards.problems import sources
+from microbudget_rl.rewards.verify.comparison import decide_by_text
+from microbudget_rl.rewards.verify.text.extraction import BOX, boxed
+from microbudget_rl.rewards.verify.text.spelling import plain
 
 PROBLEM_FIELDS = ("problem", "question", "prompt")
 ANSWER_FIELDS = ("answer", "solution", "final_answer")

@@ -9,14 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from actors.clock import in_thread
-from conf.errors import BadInput, in_brief, nearest
-from conf.load import FOLDER
-from conf.parsing import checked, disguise_of, path_of, reason
-from conf.schema import DataConfig
-from rewards.generators import REFUSED, grader_of
-from rewards.killable_worker import PREPARE_S
-from rewards.user_function import find
+from microbudget_rl.actors.clock import in_thread
+from microbudget_rl.conf.errors import BadInput, in_brief, nearest
+from microbudget_rl.conf.load import FOLDER
+from microbudget_rl.conf.parsing import checked, disguise_of, path_of, reason
+from microbudget_rl.conf.schema import DataConfig
+from microbudget_rl.rewards.generators import REFUSED, grader_of
+from microbudget_rl.rewards.killable_worker import PREPARE_S
+from microbudget_rl.rewards.user_function import find
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ the deadline, and math-verify's own (SIGALRM, main thread only) stays off.
 import time
 from collections.abc import Callable
 
-from actors.messages import Status, Verdict
-from rewards.verify.comparison import compare, decide_by_text
-from rewards.verify.text.extraction import extract
-from rewards.verify.text.spelling import plain
+from microbudget_rl.actors.messages import Status, Verdict
+from microbudget_rl.rewards.verify.comparison import compare, decide_by_text
+from microbudget_rl.rewards.verify.text.extraction import extract
+from microbudget_rl.rewards.verify.text.spelling import plain
 
 
 def decide(gold: str, answer: str | None, compare: Callable[[str, str], Status] = compare) -> Status:

@@ -20,15 +20,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from actors.messages import Problem, Sample
-from conf.arguments import words_and_options
-from conf.command import command
-from conf.errors import BadInput
-from conf.load import load
-from conf.parsing import reason
-from conf.schema import RewardConfig
-from rewards.pool import VerifierPool
-from rewards.weighted_sum import RewardFunction, reward_function
+from microbudget_rl.actors.messages import Problem, Sample
+from microbudget_rl.conf.arguments import words_and_options
+from microbudget_rl.conf.command import command
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.parsing import reason
+from microbudget_rl.conf.schema import RewardConfig
+from microbudget_rl.rewards.pool import VerifierPool
+from microbudget_rl.rewards.weighted_sum import RewardFunction, reward_function
 
 
 def read_samples(path: str) -> Iterator[tuple[Problem, Sample]]:

@@ -6,8 +6,8 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
 
-from rewards.verify.numbers import Number, number, rounds
-from rewards.verify.text import depth
+from microbudget_rl.rewards.verify.numbers import Number, number, rounds
+from microbudget_rl.rewards.verify.text import depth
 
 RELATIVE_ERROR = 1e-6
 """Relative error within which two numbers must agree; math-verify only rounds to six decimals."""

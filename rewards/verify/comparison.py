@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from actors.messages import Status
-from rewards.verify.algebra import Unparsable, equivalent
-from rewards.verify.names import (
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.rewards.verify.algebra import Unparsable, equivalent
+from microbudget_rl.rewards.verify.names import (
     APPROXIMATELY,
     RELATION,
     SIMPLE,
@@ -18,11 +18,11 @@ from rewards.verify.names import (
     with_argument,
     with_parameter,
 )
-from rewards.verify.numbers import number, rounds
-from rewards.verify.shapes import Kind, Shape, shape
-from rewards.verify.text import depth, split
-from rewards.verify.text.words import TEXT, choice, labelled, phrase, product
-from rewards.verify.units import compatible, compound, quantity, same
+from microbudget_rl.rewards.verify.numbers import number, rounds
+from microbudget_rl.rewards.verify.shapes import Kind, Shape, shape
+from microbudget_rl.rewards.verify.text import depth, split
+from microbudget_rl.rewards.verify.text.words import TEXT, choice, labelled, phrase, product
+from microbudget_rl.rewards.verify.units import compatible, compound, quantity, same
 
 PROSE = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{4,}")
 """A word in an expression: longer than any product of letters."""

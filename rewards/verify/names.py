@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from itertools import product
 
-from rewards.verify.text import split
-from rewards.verify.text.words import CHANGES, DENIALS, TEXT
+from microbudget_rl.rewards.verify.text import split
+from microbudget_rl.rewards.verify.text.words import CHANGES, DENIALS, TEXT
 
 APPROXIMATELY = r"\approx"
 RELATION = re.compile(

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
-from rewards.verify.names import CONJUNCTION, LETTER, MEMBER, named, tight, variables
-from rewards.verify.numbers import number
-from rewards.verify.text import CLOSING, OPENING, partner, split, unwrapped
-from rewards.verify.units import compound
+from microbudget_rl.rewards.verify.names import CONJUNCTION, LETTER, MEMBER, named, tight, variables
+from microbudget_rl.rewards.verify.numbers import number
+from microbudget_rl.rewards.verify.text import CLOSING, OPENING, partner, split, unwrapped
+from microbudget_rl.rewards.verify.units import compound
 
 ENVIRONMENT = re.compile(r"(?s)\\begin\s*\{((?:small|[pbvB])?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*)\\end\s*\{\1\}")
 WRAPPED = re.compile(r"(?:\(|\[)\s*(\\begin.*\\end\s*\{\w+\})\s*(?:\)|\])", re.DOTALL)

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from rewards.verify.numbers import THOUSANDS, Number, equal, number
-from rewards.verify.text.words import CARDINALS, PARTS, SCALES, VOCABULARY, product
+from microbudget_rl.rewards.verify.numbers import THOUSANDS, Number, equal, number
+from microbudget_rl.rewards.verify.text.words import CARDINALS, PARTS, SCALES, VOCABULARY, product
 
 KNOWN = {
     form: short + unit

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from actors import clock
-from actors.clock import in_thread, within
+from microbudget_rl.actors import clock
+from microbudget_rl.actors.clock import in_thread, within
 
 
 @pytest.mark.parametrize("seconds", [1.0, None])

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from actors import tracking
-from actors.storage.documents import PolicyScores
-from actors.storage.run_folder import RunFolder
-from actors.tracking import WANDB, Tracking, check_installed, make_tracking
-from conf.errors import BadInput
-from conf.schema import Config
-from conf.settings import changed
+from microbudget_rl.actors import tracking
+from microbudget_rl.actors.storage.documents import PolicyScores
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.tracking import WANDB, Tracking, check_installed, make_tracking
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
 from tests.conftest import ROOT
 from tests.fakes import make_group
 from tests.run_folders import evaluation
@@ -184,7 +184,7 @@ def test_wandb_has_one_run_over_all_resumes(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_logger_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.tracking.find_spec", lambda _: None)
+    monkeypatch.setattr("microbudget_rl.actors.tracking.find_spec", lambda _: None)
     check_installed(["tensorboard"])
     with pytest.raises(BadInput, match=r"run\.report_to=wandb"):
         check_installed(["tensorboard", "wandb"])

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from actors.worker import Worker
+from microbudget_rl.actors.worker import Worker
 
 
 def test_without_an_event_loop_a_strict_worker_does_a_call_at_once() -> None:

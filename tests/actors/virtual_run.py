@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from actors.coordinator.budget import Budget
-from actors.coordinator.context import Outcome, RunContext
-from actors.coordinator.coordinator import Coordinator
-from actors.coordinator.ledger import Ledger
-from actors.coordinator.stopping import StopController
-from actors.errors import root_cause
-from actors.messages import EvaluationSet, ProblemSet, Sample
-from actors.storage.documents import Evaluations
-from actors.storage.run_folder import RunFolder
-from conf.schema import Config
-from conf.settings import changed
+from microbudget_rl.actors.coordinator.budget import Budget
+from microbudget_rl.actors.coordinator.context import Outcome, RunContext
+from microbudget_rl.actors.coordinator.coordinator import Coordinator
+from microbudget_rl.actors.coordinator.ledger import Ledger
+from microbudget_rl.actors.coordinator.stopping import StopController
+from microbudget_rl.actors.errors import root_cause
+from microbudget_rl.actors.messages import EvaluationSet, ProblemSet, Sample
+from microbudget_rl.actors.storage.documents import Evaluations
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_problem
 from tests.virtual_time import VirtualClock, run_virtually
 

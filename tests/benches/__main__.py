@@ -13,9 +13,9 @@ They take 5 to 40 minutes on two cores, trl two hours.
 import sys
 from importlib import import_module
 
-from conf.arguments import words_and_options
-from conf.command import command
-from conf.errors import BadInput, nearest
+from microbudget_rl.conf.arguments import words_and_options
+from microbudget_rl.conf.command import command
+from microbudget_rl.conf.errors import BadInput, nearest
 
 BENCHES = ("learner", "memory", "overlap", "trl", "trl_updates", "verify")
 """Modules of this folder, each with a function `run` that returns a Result."""

@@ -15,13 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from actors.messages import AdapterRef, Batch, Group
-from actors.models.files import locate
-from conf.load import load
-from conf.schema import Config
-from launch.checkup.measurement import random_group
-from launch.hardware.machine import detect
-from launch.session.admission import resolve_model
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group
+from microbudget_rl.actors.models.files import locate
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.launch.checkup.measurement import random_group
+from microbudget_rl.launch.hardware.machine import detect
+from microbudget_rl.launch.session.admission import resolve_model
 from tests.benches.results import Result, Row, measured
 
 MICROBATCH = 4096
@@ -116,7 +116,7 @@ def measure_here(side: str, case: Case) -> dict[str, float]:
 
 
 def ours(config: Config, model: str, folder: Path) -> Step:
-    from learner.learner import LoraLearner
+    from microbudget_rl.learner.learner import LoraLearner
 
     return LoraLearner(config, model, folder).accumulate
 
@@ -127,7 +127,7 @@ def plain(config: Config, model: str, _: Path) -> Step:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from learner.advantages import Example, examples
+    from microbudget_rl.learner.advantages import Example, examples
 
     base = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.model.dtype))
     lora = LoraConfig(r=config.lora.rank, lora_alpha=config.lora.alpha, target_modules=list(config.lora.target_modules))

@@ -14,13 +14,13 @@ from typing import Any
 
 import psutil
 
-from actors.messages import AdapterRef, Batch, Group, Sampling
-from conf.load import load
-from conf.schema import Config
-from launch.checkup.measurement import random_group
-from launch.hardware.machine import GIB, detect
-from launch.plan.plan import make_plan
-from launch.session.admission import resolve_model
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Sampling
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.launch.checkup.measurement import random_group
+from microbudget_rl.launch.hardware.machine import GIB, detect
+from microbudget_rl.launch.plan.plan import make_plan
+from microbudget_rl.launch.session.admission import resolve_model
 from tests.benches.learner import status
 from tests.benches.results import Result, Row, measured
 
@@ -55,10 +55,10 @@ def measure(rank: int, response: int) -> Figures:
 def measure_here(rank: int, response: int) -> Figures:
     import ray
 
-    from actors.models.files import locate
-    from actors.rollout.actor import RolloutActor
-    from actors.runtime.ray_session import OBJECT_STORE_BYTES
-    from learner.actor import LearnerActor
+    from microbudget_rl.actors.models.files import locate
+    from microbudget_rl.actors.rollout.actor import RolloutActor
+    from microbudget_rl.actors.runtime.ray_session import OBJECT_STORE_BYTES
+    from microbudget_rl.learner.actor import LearnerActor
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     config = _configure(rank, response)

@@ -6,8 +6,8 @@ responses are not, because staleness differs.
 
 from tempfile import TemporaryDirectory
 
-from launch.plan.measurements import pace_of
-from launch.plan.time import Pace
+from microbudget_rl.launch.plan.measurements import pace_of
+from microbudget_rl.launch.plan.time import Pace
 from tests.benches.results import Result, Row, carry_out
 
 UPDATES = 16

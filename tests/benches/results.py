@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.table import Table
 
-from actors.storage.run_record import RunRecord
-from conf.command import PlainConsole
-from launch.hardware.machine import detect
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.command import PlainConsole
+from microbudget_rl.launch.hardware.machine import detect
 from tests.conftest import ROOT
 
 FOLDER = Path("runs/bench")

@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
 
-from actors.evaluation.folder import EvaluationFolder
-from actors.storage.checkpoints import version_of
-from actors.storage.run_record import RunRecord
+from microbudget_rl.actors.evaluation.folder import EvaluationFolder
+from microbudget_rl.actors.storage.checkpoints import version_of
+from microbudget_rl.actors.storage.run_record import RunRecord
 from tests.benches import trl_updates
 from tests.benches.results import Result, Row, carry_out
 from tests.benches.trl_updates import TRL, train

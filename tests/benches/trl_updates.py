@@ -16,9 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from actors.models.files import locate
-from conf.load import load
-from launch.plan.measurements import pace_of
+from microbudget_rl.actors.models.files import locate
+from microbudget_rl.conf.load import load
+from microbudget_rl.launch.plan.measurements import pace_of
 from tests.benches.learner import matmul_limit
 from tests.benches.results import Result, Row, carry_out, measured
 from tests.conftest import ROOT

@@ -16,9 +16,9 @@ from typing import Any
 
 import math_verify
 
-from conf.schema import RewardConfig
-from rewards.pool import VerifierPool
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.conf.schema import RewardConfig
+from microbudget_rl.rewards.pool import VerifierPool
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.benches.results import Result, Row, measured
 
 VERDICTS = 3000

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from conf.catalogue import presets
-from conf.checks import algorithm_faults, raise_for
-from conf.errors import BadInput
-from conf.load import dump, load
-from conf.schema import AlgorithmConfig, Config
-from conf.settings import RULES, build
+from microbudget_rl.conf.catalogue import presets
+from microbudget_rl.conf.checks import algorithm_faults, raise_for
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import dump, load
+from microbudget_rl.conf.schema import AlgorithmConfig, Config
+from microbudget_rl.conf.settings import RULES, build
 
 UNBOUND: dict[str, Any] = {"clip_low": None, "clip_high": None, "dual_clip": None}
 

@@ -11,9 +11,9 @@ from typing import NoReturn
 
 import pytest
 
-from conf.arguments import pairs, run_and_options, words_and_options
-from conf.command import CLOSED_PIPE, INTERRUPTED, PlainConsole, as_typed, command, outliving_terminal
-from conf.errors import BadInput, TryLater
+from microbudget_rl.conf.arguments import pairs, run_and_options, words_and_options
+from microbudget_rl.conf.command import CLOSED_PIPE, INTERRUPTED, PlainConsole, as_typed, command, outliving_terminal
+from microbudget_rl.conf.errors import BadInput, TryLater
 
 
 def ending(error: BaseException) -> int:
@@ -109,7 +109,7 @@ def test_console_prints_text_alone_and_leaves_a_line_whole() -> None:
 def test_an_installed_package_names_the_command_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = "python launch/chat.py runs/x", "python -m rewards.verify FILE", "python -m launch.bundled"
     assert [as_typed(line) for line in lines] == [*lines]
-    monkeypatch.setattr("conf.command.IN_CLONE", False)
+    monkeypatch.setattr("microbudget_rl.conf.command.IN_CLONE", False)
     assert [as_typed(line) for line in lines] == [
         "microbudget chat runs/x",
         "microbudget verify FILE",

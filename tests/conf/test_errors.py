@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf import errors
-from conf.errors import BadInput, in_brief, without_credentials
-from conf.load import load
-from conf.schema import Config
-from conf.settings import settings
+from microbudget_rl.conf import errors
+from microbudget_rl.conf.errors import BadInput, in_brief, without_credentials
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import settings
 from tests.conftest import ROOT
 
 SECRETS = ("pa5s", "w0rd", "s1gned")

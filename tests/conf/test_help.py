@@ -1,9 +1,9 @@
 import pytest
 
-from conf.errors import BadInput
-from conf.help import explain
-from conf.schema import Config
-from conf.settings import settings
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.help import explain
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import settings
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf.errors import BadInput
-from conf.load import (
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import (
     FOLDER,
     MARK,
     beyond,
@@ -20,8 +20,8 @@ from conf.load import (
     recipe_names,
     written,
 )
-from conf.parsing import FORMAT
-from conf.schema import (
+from microbudget_rl.conf.parsing import FORMAT
+from microbudget_rl.conf.schema import (
     CommandLine,
     Config,
     ExampleConfig,
@@ -30,8 +30,8 @@ from conf.schema import (
     SweepCommandLine,
     SweepConfig,
 )
-from conf.schema.warm_start import WarmStartConfig
-from conf.settings import changed
+from microbudget_rl.conf.schema.warm_start import WarmStartConfig
+from microbudget_rl.conf.settings import changed
 
 
 def quickstart(*overrides: str) -> Config:

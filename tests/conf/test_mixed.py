@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from conf.load import FOLDER, load
+from microbudget_rl.conf.load import FOLDER, load
 
 
 @pytest.mark.parametrize("name", ["mixed_sums", "mixed_words"])

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from conf.schema import Config, SweepCommandLine
-from conf.settings import AFFECTS, RULES, build, changed, settings
+from microbudget_rl.conf.schema import Config, SweepCommandLine
+from microbudget_rl.conf.settings import AFFECTS, RULES, build, changed, settings
 
 ALL = list(settings(SweepCommandLine))
 

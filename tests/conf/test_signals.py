@@ -11,15 +11,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conf.command import outliving_terminal
+from microbudget_rl.conf.command import outliving_terminal
 
 pytestmark = pytest.mark.long
 
 CODE = """
 import atexit, os, signal, subprocess, sys, threading
 from pathlib import Path
-import conf.first
-from conf.signals import leave, on_leave
+import microbudget_rl.conf.first
+from microbudget_rl.conf.signals import leave, on_leave
 
 what, folder = sys.argv[1], Path(sys.argv[2])
 child = subprocess.Popen(["sleep", "600"])

@@ -15,7 +15,7 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
-from conf.catalogue import devices
+from microbudget_rl.conf.catalogue import devices
 from tests.conftest import ROOT
 from tests.cuda.absent import CARDS, driver
 

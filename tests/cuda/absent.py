@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from conf.catalogue import devices
+from microbudget_rl.conf.catalogue import devices
 
 REFUSED = (
     *("CtxGetCurrent", "CtxSetCurrent", "DeviceGetAttribute", "DevicePrimaryCtxRetain", "GetErrorString", "Init"),

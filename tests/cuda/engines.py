@@ -7,17 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actors.models.files import shape_of
-from actors.models.sizes import adapter_slots, longest_sample, padded_rank
-from actors.rollout.vllm_settings import SMALL_SHARE, engine_settings, set_environment
-from actors.runtime.placement import Mapped, Share
-from conf.catalogue import GPU_DTYPE
-from conf.load import compares_models, load, recipe_names
-from conf.schema import Config
-from conf.settings import changed
-from launch.hardware.machine import with_listed
-from launch.plan.plan import Plan, make_plan
-from launch.plan.refusal import remedy
+from microbudget_rl.actors.models.files import shape_of
+from microbudget_rl.actors.models.sizes import adapter_slots, longest_sample, padded_rank
+from microbudget_rl.actors.rollout.vllm_settings import SMALL_SHARE, engine_settings, set_environment
+from microbudget_rl.actors.runtime.placement import Mapped, Share
+from microbudget_rl.conf.catalogue import GPU_DTYPE
+from microbudget_rl.conf.load import compares_models, load, recipe_names
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.machine import with_listed
+from microbudget_rl.launch.plan.plan import Plan, make_plan
+from microbudget_rl.launch.plan.refusal import remedy
 from tests.cuda.absent import attempt, pretend
 from tests.random_model import configuration
 

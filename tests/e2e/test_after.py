@@ -107,8 +107,8 @@ def test_server_serves_nothing_else_and_keeps_its_memory(server: str) -> None:
 
 ENGINE = """
 import json, sys
-from actors.rollout.vllm_settings import cpu_settings, set_environment
-from actors.runtime.placement import place
+from microbudget_rl.actors.rollout.vllm_settings import cpu_settings, set_environment
+from microbudget_rl.actors.runtime.placement import place
 set_environment(place((0,), 0).rollouts[0], 1)
 from vllm import LLM, SamplingParams
 engine = LLM(model=sys.argv[1], dtype="float32", max_model_len=256, **cpu_settings(256))
@@ -123,7 +123,7 @@ print("ids", list(answer.outputs[0].token_ids))
 def test_vllm_serves_a_merged_export_as_it_is(run: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from launch import export
+    from microbudget_rl.launch import export
 
     merged = tmp_path / "merged"
     assert export.main([str(run), f"to={merged}", "type=float32"]) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.hardware.machine import detect
+from microbudget_rl.launch.hardware.machine import detect
 from tests.e2e.conftest import read_rows, read_summary
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.reporting.history import read_run
-from launch.reporting.run_conclusion import conclude, effect, reward_effect
+from microbudget_rl.launch.reporting.history import read_run
+from microbudget_rl.launch.reporting.run_conclusion import conclude, effect, reward_effect
 from tests.conftest import ROOT
 
 RECIPE = "docs/start/gallery/extraction.yaml"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.storage.remote import POINTER
+from microbudget_rl.actors.storage.remote import POINTER
 from tests.e2e.conftest import read_rows, read_summary
 
 

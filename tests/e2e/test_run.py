@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 from safetensors.torch import load_file
 
-from launch.reporting import conclusion
+from microbudget_rl.launch.reporting import conclusion
 from tests.e2e.stranger import METRICS, SILENCE, answers
 from tests.faults.conftest import LEARNER, ROLLOUT, WORKER, Ended, Run, begin, begin_once
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import psutil
 
-from actors.runtime.ray_session import NOTE
+from microbudget_rl.actors.runtime.ray_session import NOTE
 from tests.faults.conftest import Run
 
 SAMPLE_S = 2.0

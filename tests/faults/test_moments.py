@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import UpdateStats
-from conf.settings import changed
+from microbudget_rl.actors.messages import UpdateStats
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run as VirtualRun
 from tests.faults.conftest import COORDINATOR, Run, latest
 from tests.faults.moments import MIB, break_disk, call, full, repair_disk, small_world, stopped

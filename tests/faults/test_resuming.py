@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from actors.runtime.supervision import DEATHS_IN_A_ROW
-from actors.storage.files import seal
+from microbudget_rl.actors.runtime.supervision import DEATHS_IN_A_ROW
+from microbudget_rl.actors.storage.files import seal
 from tests.faults.conftest import COORDINATOR, LEARNER, Ended, Run, latest, learned_from
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

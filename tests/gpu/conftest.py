@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conf.catalogue import GPU_DTYPE
-from launch.hardware.machine import Machine, detect
+from microbudget_rl.conf.catalogue import GPU_DTYPE
+from microbudget_rl.launch.hardware.machine import Machine, detect
 
 ORDER = ("test_kernels", "test_sharing", "test_shared_weights", "test_doctor", "test_quickstart")
 """Modules in their order: each needs what those before it test."""

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from conf.load import load
-from conf.schema import Config
-from conf.settings import changed
-from launch.hardware.machine import GIB
-from learner.model import adapter, logprobs, projection
-from learner.model import policy as policies
-from learner.model.adapter import load_model
-from learner.model.attention import unpadded_serves
-from learner.model.model_check import collected
-from learner.model.policy import Policy
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.machine import GIB
+from microbudget_rl.learner.model import adapter, logprobs, projection
+from microbudget_rl.learner.model import policy as policies
+from microbudget_rl.learner.model.adapter import load_model
+from microbudget_rl.learner.model.attention import unpadded_serves
+from microbudget_rl.learner.model.model_check import collected
+from microbudget_rl.learner.model.policy import Policy
 from tests.learner.test_full_size import fullest, modeling
 from tests.random_model import configuration
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from actors.storage.documents import EventKind
-from launch.hardware.machine import GIB, detect
+from microbudget_rl.actors.storage.documents import EventKind
+from microbudget_rl.launch.hardware.machine import GIB, detect
 from tests.gpu.conftest import memory_used
 
 ROOT = Path(__file__).parents[2]

@@ -10,20 +10,20 @@ from typing import Any
 import ray
 import torch
 
-from actors.adapter_check.prompts import distance, logprobs_of
-from actors.clock import WallClock
-from actors.messages import AdapterRef, Sampling
-from actors.models.files import locate
-from actors.models.sizes import parameters
-from actors.protocols import FAITHFUL
-from actors.rollout.pool import EnginePool
-from actors.storage.documents import EventKind
-from conf.settings import changed
-from launch.hardware.machine import Machine
-from launch.hardware.sharing import ipc_fault
-from launch.plan.plan import make_plan
-from launch.session.actors import start_actors
-from learner.actor import RemoteLearner
+from microbudget_rl.actors.adapter_check.prompts import distance, logprobs_of
+from microbudget_rl.actors.clock import WallClock
+from microbudget_rl.actors.messages import AdapterRef, Sampling
+from microbudget_rl.actors.models.files import locate
+from microbudget_rl.actors.models.sizes import parameters
+from microbudget_rl.actors.protocols import FAITHFUL
+from microbudget_rl.actors.rollout.pool import EnginePool
+from microbudget_rl.actors.storage.documents import EventKind
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.machine import Machine
+from microbudget_rl.launch.hardware.sharing import ipc_fault
+from microbudget_rl.launch.plan.plan import make_plan
+from microbudget_rl.launch.session.actors import start_actors
+from microbudget_rl.learner.actor import RemoteLearner
 from tests.gpu.test_sharing import AGREE, PROBLEM, inside, settings
 
 

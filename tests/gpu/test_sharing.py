@@ -17,19 +17,19 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from actors.clock import WallClock
-from actors.errors import ActorDied
-from actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
-from actors.models.files import locate
-from actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
-from actors.runtime.remote_actor import RemoteActor
-from conf.load import load
-from conf.schema import Config
-from conf.settings import changed
-from launch.hardware.machine import GIB, Machine
-from launch.plan.plan import Plan, make_plan
-from launch.session.actors import bundle, reserve_learners, start_learners
-from learner.actor import RemoteLearner
+from microbudget_rl.actors.clock import WallClock
+from microbudget_rl.actors.errors import ActorDied
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Sampling, UpdateStats
+from microbudget_rl.actors.models.files import locate
+from microbudget_rl.actors.rollout.actor import AdapterTransfer, RemoteEngine, RolloutActor
+from microbudget_rl.actors.runtime.remote_actor import RemoteActor
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.machine import GIB, Machine
+from microbudget_rl.launch.plan.plan import Plan, make_plan
+from microbudget_rl.launch.session.actors import bundle, reserve_learners, start_learners
+from microbudget_rl.learner.actor import RemoteLearner
 from tests.gpu.conftest import memory_used
 
 CONTEXT = GIB

@@ -17,7 +17,7 @@ from tests.isa.sitecustomize import HIDDEN
 REPORT = """
 import json, torch
 from pathlib import Path
-from launch.hardware.machine import detect
+from microbudget_rl.launch.hardware.machine import detect
 words = [line.split() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")]
 names = [name for name, there in torch.cpu.get_capabilities().items() if there is True]
 print(json.dumps([sorted(names), words[0], torch.backends.cpu.get_cpu_capability(), detect("cpu").dtype]))

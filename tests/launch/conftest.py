@@ -58,7 +58,7 @@ class Nvml(ModuleType):
 @pytest.fixture(autouse=True)
 def no_mps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide this machine's NVIDIA MPS, by which `run.nvidia_mps=auto` decides."""
-    monkeypatch.setattr("launch.hardware.machine.MPS_TOOL", "nvidia-cuda-mps-control-of-no-driver")
+    monkeypatch.setattr("microbudget_rl.launch.hardware.machine.MPS_TOOL", "nvidia-cuda-mps-control-of-no-driver")
 
 
 @pytest.fixture
@@ -106,11 +106,11 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 @pytest.fixture
 def sweeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs a sweep in this process. conduct: what becomes of which run."""
-    from launch.sweep import main
+    from microbudget_rl.launch.sweep import main
     from tests.launch.sweep_runs.stand_ins import command, write_programs
 
-    monkeypatch.setattr("launch.sweep_runs.scheduler.POLL_S", 0.01)
-    monkeypatch.setattr("launch.sweep_runs.scheduler.PROGRAMS", tmp_path)
+    monkeypatch.setattr("microbudget_rl.launch.sweep_runs.scheduler.POLL_S", 0.01)
+    monkeypatch.setattr("microbudget_rl.launch.sweep_runs.scheduler.PROGRAMS", tmp_path)
     write_programs(tmp_path)
 
     def run(*arguments: str, **conduct: dict[str, Any]) -> int:

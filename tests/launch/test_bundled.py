@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from conf.errors import BadInput
-from launch.bundled import FILES, SHA256, download, provide
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.launch.bundled import FILES, SHA256, download, provide
 
 
 def build_all(folder: Path) -> None:

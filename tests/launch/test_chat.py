@@ -6,14 +6,14 @@ from typing import NoReturn
 
 import pytest
 
-from actors.messages import AdapterRef, Problem, Sampling, Verdict
-from conf.command import PlainConsole
-from conf.errors import TryLater
-from conf.schema import Config
-from conf.schema.data import ExampleConfig
-from conf.settings import changed
-from launch.chat import Chat, off_screen
-from rewards.verify import verify
+from microbudget_rl.actors.messages import AdapterRef, Problem, Sampling, Verdict
+from microbudget_rl.conf.command import PlainConsole
+from microbudget_rl.conf.errors import TryLater
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.schema.data import ExampleConfig
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.chat import Chat, off_screen
+from microbudget_rl.rewards.verify import verify
 
 CONFIG = changed(
     Config(),

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from actors.errors import ActorDied
-from actors.messages import Problem, ProblemSet, Status
-from conf.load import load
-from launch import doctor
-from launch.checkup.measurement import DOCTOR, keep_measured
-from launch.checkup.signal import Sampled
-from launch.doctor import main
-from launch.hardware.machine import detect
-from launch.plan.measurements import known, recall
-from launch.plan.plan import Plan
+from microbudget_rl.actors.errors import ActorDied
+from microbudget_rl.actors.messages import Problem, ProblemSet, Status
+from microbudget_rl.conf.load import load
+from microbudget_rl.launch import doctor
+from microbudget_rl.launch.checkup.measurement import DOCTOR, keep_measured
+from microbudget_rl.launch.checkup.signal import Sampled
+from microbudget_rl.launch.doctor import main
+from microbudget_rl.launch.hardware.machine import detect
+from microbudget_rl.launch.plan.measurements import known, recall
+from microbudget_rl.launch.plan.plan import Plan
 from tests.fakes import make_problem
 from tests.launch.checkup.test_measurement import MEASURED
 from tests.launch.checkup.test_signal import row

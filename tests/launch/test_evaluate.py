@@ -12,27 +12,27 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from actors.coordinator.coordinator import Coordinator
-from actors.evaluation.evaluator import Evaluator
-from actors.messages import APART, AdapterRef, Group, Problem, ProblemSet, Sample, Sampling
-from actors.models.files import load_tokenizer
-from actors.storage.checkpoints import Checkpoints
-from actors.storage.documents import EvaluatedSample, EvaluationDocument
-from actors.storage.files import MARK, lock, read_rows
-from actors.storage.folders import claim, mark
-from actors.storage.run_folder import RunFolder
-from conf.errors import BadInput
-from conf.load import command_line, load
-from conf.schema import CommandLine
-from conf.settings import changed
-from launch import evaluate
-from launch.evaluate import conclude
-from launch.evaluation import PreparedEvaluation, alike, markdown, prepare, results_table, write_results
-from launch.hardware.machine import detect
-from launch.reporting.tables import evaluation_rows
-from launch.session.admission import admit, begin, take_run
-from rewards.problems import loading
-from rewards.problems.loading import CHOSE
+from microbudget_rl.actors.coordinator.coordinator import Coordinator
+from microbudget_rl.actors.evaluation.evaluator import Evaluator
+from microbudget_rl.actors.messages import APART, AdapterRef, Group, Problem, ProblemSet, Sample, Sampling
+from microbudget_rl.actors.models.files import load_tokenizer
+from microbudget_rl.actors.storage.checkpoints import Checkpoints
+from microbudget_rl.actors.storage.documents import EvaluatedSample, EvaluationDocument
+from microbudget_rl.actors.storage.files import MARK, lock, read_rows
+from microbudget_rl.actors.storage.folders import claim, mark
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import command_line, load
+from microbudget_rl.conf.schema import CommandLine
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch import evaluate
+from microbudget_rl.launch.evaluate import conclude
+from microbudget_rl.launch.evaluation import PreparedEvaluation, alike, markdown, prepare, results_table, write_results
+from microbudget_rl.launch.hardware.machine import detect
+from microbudget_rl.launch.reporting.tables import evaluation_rows
+from microbudget_rl.launch.session.admission import admit, begin, take_run
+from microbudget_rl.rewards.problems import loading
+from microbudget_rl.rewards.problems.loading import CHOSE
 from tests.actors.virtual_run import make_context
 from tests.fakes import FakeEngine, FakeLearner, FakeVerifier, make_reward
 from tests.run_folders import EVALUATION, scores, write_run

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from actors.storage.files import seal
-from actors.storage.folders import mark
-from launch import export
-from launch.after import merged
+from microbudget_rl.actors.storage.files import seal
+from microbudget_rl.actors.storage.folders import mark
+from microbudget_rl.launch import export
+from microbudget_rl.launch.after import merged
 from tests.malformed.conftest import files
 from tests.trained_runs import SHOWN, write_trained
 

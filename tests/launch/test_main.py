@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import launch
-from launch.__main__ import COMMANDS, main
+from microbudget_rl import launch
+from microbudget_rl.launch.__main__ import COMMANDS, main
 
 
 def test_every_command_exists(capsys: pytest.CaptureFixture[str]) -> None:

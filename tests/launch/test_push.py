@@ -8,9 +8,9 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
-from launch import push
-from launch.after import merged
-from launch.after.trained import Trained
+from microbudget_rl.launch import push
+from microbudget_rl.launch.after import merged
+from microbudget_rl.launch.after.trained import Trained
 from tests.hub import TOKEN, Hub, running_hub
 from tests.run_folders import write_run
 from tests.trained_runs import SHOWN, write_trained

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from conf.errors import BadInput
-from conf.parsing import FORMAT
-from launch.reporting import attempt, write
-from launch.reporting.paper import PAPER
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.parsing import FORMAT
+from microbudget_rl.launch.reporting import attempt, write
+from microbudget_rl.launch.reporting.paper import PAPER
 from tests.malformed.conftest import files
 from tests.run_folders import EVALUATION, HOSTILE, PLASTICITY, edited, write_benchmarked, write_run, write_sweep
 

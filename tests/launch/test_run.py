@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.host_resources import HostNeeds
-from actors.runtime.ray_session import make_temporary
-from actors.storage.folders import mark
-from actors.storage.run_record import RunRecord
-from conf.errors import BadInput
-from conf.load import dump, load
-from launch import run
-from launch.hardware.machine import detect
+from microbudget_rl.actors.runtime.host_resources import HostNeeds
+from microbudget_rl.actors.runtime.ray_session import make_temporary
+from microbudget_rl.actors.storage.folders import mark
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import dump, load
+from microbudget_rl.launch import run
+from microbudget_rl.launch.hardware.machine import detect
 from tests.trained_runs import write_trained
 
 
@@ -53,7 +53,7 @@ def test_bad_input_is_one_line_and_exit_code_two(
 @pytest.mark.long
 def test_plan_is_printed_without_anything_heavy_being_imported() -> None:
     code = (
-        "import sys; from launch.run import main; code = main(sys.argv[1:]);"
+        "import sys; from microbudget_rl.launch.run import main; code = main(sys.argv[1:]);"
         "print('heavy:', sorted({'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules))); sys.exit(code)"
     )
     arguments = ["conf=r256_instruct", "plan=true", "device=A40"]
@@ -117,12 +117,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from rich.console import Console
-from actors.storage.documents import RunSummary
-from actors.storage.files import write_document
-from conf.errors import TryLater
-from conf.settings import changed
-from launch.session import ending, watch
-from launch import run
+from microbudget_rl.actors.storage.documents import RunSummary
+from microbudget_rl.actors.storage.files import write_document
+from microbudget_rl.conf.errors import TryLater
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.session import ending, watch
+from microbudget_rl.launch import run
 from tests.actors.coordinator.test_actor import make_request
 
 what, folder = sys.argv[1], Path(sys.argv[2])

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.storage.checkpoints import Checkpoints, link
-from actors.storage.run_record import RunRecord
-from launch import samples
-from launch.reporting.tables import OUTCOMES, pairs_by_outcome
+from microbudget_rl.actors.storage.checkpoints import Checkpoints, link
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.launch import samples
+from microbudget_rl.launch.reporting.tables import OUTCOMES, pairs_by_outcome
 from tests.run_folders import sample, write_rows, write_run
 
 BEFORE = {"a": "correct", "b": "correct", "c": "wrong", "d": "correct", "e": "wrong"}

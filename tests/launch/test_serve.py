@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.placement import Share
-from actors.storage.checkpoints import Checkpoints
-from launch import serve
-from launch.after import trained
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.actors.storage.checkpoints import Checkpoints
+from microbudget_rl.launch import serve
+from microbudget_rl.launch.after import trained
 from tests.trained_runs import SHOWN, write_trained
 
 

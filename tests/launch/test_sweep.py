@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from actors.models.files import pin_of
-from actors.storage.documents import LedgerRecord, RunSummary
-from actors.storage.files import lock
-from actors.storage.folders import claim, mark
-from actors.storage.run_folder import RunFolder
-from conf.load import dump, load
-from conf.settings import changed
-from launch import sweep
-from launch.reporting import conclusion
-from launch.sweep import main
-from launch.sweep_runs.grid import read_grid
+from microbudget_rl.actors.models.files import pin_of
+from microbudget_rl.actors.storage.documents import LedgerRecord, RunSummary
+from microbudget_rl.actors.storage.files import lock
+from microbudget_rl.actors.storage.folders import claim, mark
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.conf.load import dump, load
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch import sweep
+from microbudget_rl.launch.reporting import conclusion
+from microbudget_rl.launch.sweep import main
+from microbudget_rl.launch.sweep_runs.grid import read_grid
 from tests.launch.sweep_runs.stand_ins import calls, command, statuses, two_gpus
 
 

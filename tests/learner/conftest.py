@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from conf.schema import Config
-from conf.settings import changed
-from learner.learner import LoraLearner
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.learner.learner import LoraLearner
 from tests.learner.helpers import Make
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from actors.messages import AdapterRef, Batch, Group, UpdateStats
-from learner.learner import LoraLearner
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, UpdateStats
+from microbudget_rl.learner.learner import LoraLearner
 
 Build = Callable[..., Group]
 Make = Callable[..., LoraLearner]

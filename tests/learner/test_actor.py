@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 import torch
 
-from actors.clock import WallClock
-from actors.coordinator.actor import CoordinatorActor
-from actors.errors import ActorDied, Halted
-from actors.messages import Batch
-from actors.rollout.actor import RolloutActor
-from actors.rollout.shared_weights import WeightsActor
-from actors.runtime.placement import Share
-from actors.runtime.remote_actor import START_S
-from actors.storage.documents import EventKind
-from conf.schema import Config
-from conf.settings import changed
-from learner.actor import HANG_S, LearnerActor, RemoteLearner, gpu_faults
-from rewards.actor import RewardActor
+from microbudget_rl.actors.clock import WallClock
+from microbudget_rl.actors.coordinator.actor import CoordinatorActor
+from microbudget_rl.actors.errors import ActorDied, Halted
+from microbudget_rl.actors.messages import Batch
+from microbudget_rl.actors.rollout.actor import RolloutActor
+from microbudget_rl.actors.rollout.shared_weights import WeightsActor
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.actors.runtime.remote_actor import START_S
+from microbudget_rl.actors.storage.documents import EventKind
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.learner.actor import HANG_S, LearnerActor, RemoteLearner, gpu_faults
+from microbudget_rl.rewards.actor import RewardActor
 from tests.fakes import make_group
 
 
@@ -103,10 +103,10 @@ def test_warnings_of_the_start_are_recorded_once(
     monkeypatch.setattr(os, "environ", dict(os.environ))
 
     def make(*_: Any) -> None:
-        logging.getLogger("learner.model.model_check").warning("plain kernels:\n%s", "no liger")
+        logging.getLogger("microbudget_rl.learner.model.model_check").warning("plain kernels:\n%s", "no liger")
         logging.getLogger("transformers").warning("something else")
 
-    monkeypatch.setattr("learner.learner.LoraLearner", make)
+    monkeypatch.setattr("microbudget_rl.learner.learner.LoraLearner", make)
 
     class Rank:
         def __init__(self, rank: int) -> None:
@@ -125,7 +125,7 @@ def test_warnings_of_the_start_are_recorded_once(
 
     asyncio.run(start())
     assert found == [("learner", EventKind.FALLBACK, "plain kernels: no liger")]
-    assert not logging.getLogger("learner").handlers
+    assert not logging.getLogger("microbudget_rl.learner").handlers
 
 
 @pytest.mark.parametrize(
@@ -175,8 +175,8 @@ def test_between_calls_it_ends_with_its_gpu(tiny_config: Config, monkeypatch: py
             actor._watch()
 
     monkeypatch.setattr("os.environ", {})
-    monkeypatch.setattr("learner.actor.HEARTBEAT_S", 0.001)
-    monkeypatch.setattr("learner.actor.end_without_gpu", end_without_gpu)
+    monkeypatch.setattr("microbudget_rl.learner.actor.HEARTBEAT_S", 0.001)
+    monkeypatch.setattr("microbudget_rl.learner.actor.end_without_gpu", end_without_gpu)
     actor = LearnerActor(tiny_config, "", Share(gpus=0.5, memory=0.5, threads=1), "")
     thread = threading.Thread(target=watch, daemon=True)
 

@@ -9,7 +9,7 @@ import pytest
 from deepspeed.ops.op_builder import CPUAdamBuilder
 from torch.utils import cpp_extension
 
-from learner.cpu_adam import cpu_adam_available, load_compiled, processor
+from microbudget_rl.learner.cpu_adam import cpu_adam_available, load_compiled, processor
 
 
 def test_compiled_once_by_one_process_at_a_time_whatever_the_path(

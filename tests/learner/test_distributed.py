@@ -16,17 +16,17 @@ import ray
 import torch
 from safetensors.torch import load_file
 
-from actors.clock import WallClock
-from actors.errors import ActorDied, LearnerDied
-from actors.messages import AdapterRef, Batch, Group, UpdateStats
-from actors.runtime.placement import Share
-from actors.runtime.remote_actor import RemoteActor
-from conf.errors import BadInput
-from conf.schema import Config
-from conf.settings import changed
-from learner.actor import LearnerActor, RemoteLearner
-from learner.distributed import use_interface
-from learner.learner import LoraLearner
+from microbudget_rl.actors.clock import WallClock
+from microbudget_rl.actors.errors import ActorDied, LearnerDied
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, UpdateStats
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.actors.runtime.remote_actor import RemoteActor
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.learner.actor import LearnerActor, RemoteLearner
+from microbudget_rl.learner.distributed import use_interface
+from microbudget_rl.learner.learner import LoraLearner
 from tests.learner.helpers import Build, spoil
 from tests.learner.helpers import update as update_one
 
@@ -247,7 +247,7 @@ class WaitingProcess:
 
 
 def test_one_crashed_process_ends_all(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learner.actor.CRASH_NOTICE_S", 0.1)
+    monkeypatch.setattr("microbudget_rl.learner.actor.CRASH_NOTICE_S", 0.1)
 
     async def work() -> None:
         processes = [
@@ -267,7 +267,7 @@ def test_one_crashed_process_ends_all(run: Any, tmp_path: Path, monkeypatch: pyt
 
 ALONE = """
 import psutil, torch
-from learner.distributed import World
+from microbudget_rl.learner.distributed import World
 world = World()
 world.join("gloo")
 group = torch.distributed.new_group([0])

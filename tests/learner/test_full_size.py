@@ -18,16 +18,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from transformers import AutoModelForCausalLM
 
-from conf.load import load
-from conf.schema import Config
-from conf.settings import changed
-from launch.hardware.machine import detect
-from launch.plan.plan import Plan, make_plan
-from learner.model import attention
-from learner.model import policy as policies
-from learner.model.adapter import load_model
-from learner.model.policy import Policy
-from learner.packing import MicroBatch, Tokens, pack
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.machine import detect
+from microbudget_rl.launch.plan.plan import Plan, make_plan
+from microbudget_rl.learner.model import attention
+from microbudget_rl.learner.model import policy as policies
+from microbudget_rl.learner.model.adapter import load_model
+from microbudget_rl.learner.model.policy import Policy
+from microbudget_rl.learner.packing import MicroBatch, Tokens, pack
 from tests.random_model import KINDS, configuration
 
 PROMPT = 256

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from actors.messages import AdapterRef, Batch, Group
-from conf.schema import Config
-from learner.advantages import examples
-from learner.learner import LoraLearner, StaleBatch
-from learner.model.adapter import adapter_norms
-from learner.packing import Tokens, pack
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.learner.advantages import examples
+from microbudget_rl.learner.learner import LoraLearner, StaleBatch
+from microbudget_rl.learner.model.adapter import adapter_norms
+from microbudget_rl.learner.packing import Tokens, pack
 from tests.learner.algorithm.reference import Response, divisor, slope
 from tests.learner.helpers import (
     Build,

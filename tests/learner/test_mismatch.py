@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.mismatch import describe_mismatch, k3
+from microbudget_rl.learner.mismatch import describe_mismatch, k3
 
 
 def test_description() -> None:

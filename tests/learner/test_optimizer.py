@@ -5,8 +5,8 @@ from pathlib import Path
 import deepspeed
 import pytest
 
-from conf.schema import LearnerConfig
-from learner.optimizer import SHM_COMM, learning_rate
+from microbudget_rl.conf.schema import LearnerConfig
+from microbudget_rl.learner.optimizer import SHM_COMM, learning_rate
 from tests.learner.helpers import Build, Make, batch, same, update, weights
 
 

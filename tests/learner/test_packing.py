@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.packing import ENTRIES_PER_TOKEN, MicroBatch, Tokens, pack
+from microbudget_rl.learner.packing import ENTRIES_PER_TOKEN, MicroBatch, Tokens, pack
 from tests.learner.algorithm.test_advantages import start_of_all
 
 ids = st.integers(1, 50)

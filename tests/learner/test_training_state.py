@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conf.errors import BadInput
-from conf.schema import Config
-from learner.learner import LoraLearner
-from learner.training_state import FACTS_FILE, STATE_FILE, misfit, write_checkpoint
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.learner.learner import LoraLearner
+from microbudget_rl.learner.training_state import FACTS_FILE, STATE_FILE, misfit, write_checkpoint
 from tests.learner.helpers import Build, Make, batch, same, update, weights
 
 
@@ -63,7 +63,7 @@ def test_restored_run_repeats_the_uninterrupted_one(
 ) -> None:
     """DeepSpeed's compiled Adam, whose bias correction drifts only after many steps, and torch's."""
     if not compiled:
-        monkeypatch.setattr("learner.optimizer.cpu_adam_available", lambda: False)
+        monkeypatch.setattr("microbudget_rl.learner.optimizer.cpu_adam_available", lambda: False)
     straight, resumed = (make({"model.dtype": "bfloat16", "lora.dropout": 0.1}) for _ in range(2))
     assert straight.model.get_base_model().model.rotary_emb.inv_freq.dtype == torch.float32
     for version in range(updates):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.messages import Batch
+from microbudget_rl.actors.messages import Batch
 from tests.learner import helpers
 from tests.learner.helpers import Build, Make, batch, same, update, weights
 

@@ -18,17 +18,17 @@ from unittest.mock import patch
 
 import pytest
 
-from actors.storage.checkpoints import write_state
-from actors.storage.documents import CoordinatorState
-from actors.storage.files import seal
-from conf.load import dump, load
-from conf.parsing import FORMAT
-from conf.schema import RewardConfig
-from launch.hardware.machine import detect
-from launch.plan.measurements import keep
-from launch.plan.time import Calibration, Workload
-from rewards.pool import VerifierPool
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.actors.storage.checkpoints import write_state
+from microbudget_rl.actors.storage.documents import CoordinatorState
+from microbudget_rl.actors.storage.files import seal
+from microbudget_rl.conf.load import dump, load
+from microbudget_rl.conf.parsing import FORMAT
+from microbudget_rl.conf.schema import RewardConfig
+from microbudget_rl.launch.hardware.machine import detect
+from microbudget_rl.launch.plan.measurements import keep
+from microbudget_rl.launch.plan.time import Calibration, Workload
+from microbudget_rl.rewards.pool import VerifierPool
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.conftest import write_tiny_model
 from tests.run_folders import EVALUATION, PLASTICITY, evaluation, write_run
 from tests.trained_runs import write_trained
@@ -38,7 +38,7 @@ SENTENCE = 1500
 
 RUN, CHECKPOINT = "run", "checkpoints/update-000004"
 
-MODULES = {"problems": "rewards.problems.__main__"}
+MODULES = {"problems": "microbudget_rl.rewards.problems.__main__"}
 """Command → its module, where that is not the one of its name in launch/."""
 
 EXPENSIVE: dict[str, tuple[str, Any]] = {
@@ -143,9 +143,9 @@ def call(command: str, *arguments: str) -> tuple[int, str]:
     with contextlib.ExitStack() as kept, pytest.MonkeyPatch.context() as patched:
         for each in (patch.dict(os.environ), patch.object(sys, "path", [*sys.path]), contextlib.chdir(".")):
             kept.enter_context(each)
-        patched.setattr("rewards.problems.loading.VerifierPool", kept_pool)
-        patched.setattr("launch.run.check_host", lambda *_: None)  # what else runs here is no matter
-        patched.setattr("launch.run.ray_session", lambda *_, **__: contextlib.nullcontext())
+        patched.setattr("microbudget_rl.rewards.problems.loading.VerifierPool", kept_pool)
+        patched.setattr("microbudget_rl.launch.run.check_host", lambda *_: None)  # what else runs here is no matter
+        patched.setattr("microbudget_rl.launch.run.ray_session", lambda *_, **__: contextlib.nullcontext())
         if command in EXPENSIVE:
             function, result = EXPENSIVE[command]
             patched.setattr(f"{name}.{function}", lambda *_, **__: result)

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conf.schema import Config
-from conf.settings import settings as all_settings
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import settings as all_settings
 from tests.malformed.conftest import CHECKPOINT, READERS, RUN, Stock, check
 
 MORE = os.environ.get("EXAMPLES")

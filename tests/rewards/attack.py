@@ -19,10 +19,10 @@ import reasoning_gym
 from reasoning_gym.composite import DatasetSpec
 from reasoning_gym.factory import DATASETS
 
-from rewards.verify import compare
-from rewards.verify.algebra import equivalent
-from rewards.verify.comparison import readable
-from rewards.verify.text.extraction import BOX, boxed
+from microbudget_rl.rewards.verify import compare
+from microbudget_rl.rewards.verify.algebra import equivalent
+from microbudget_rl.rewards.verify.comparison import readable
+from microbudget_rl.rewards.verify.text.extraction import BOX, boxed
 
 MARK = "ran_the_answer"
 """Name of a file that the answers make, and of a variable that they use."""

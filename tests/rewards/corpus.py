@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import yaml
 
-from actors.messages import Sample, Status
+from microbudget_rl.actors.messages import Sample, Status
 
 CASES = Path(__file__).parent / "cases"
 STATUSES = {"C": Status.CORRECT, "W": Status.WRONG, "U": Status.UNPARSABLE}

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from actors.clock import WallClock
-from actors.messages import Group, Problem, Status
-from conf.schema import CustomRewardConfig, RewardConfig
-from conf.schema.reward import RemoteConfig
-from rewards.actor import RemoteRewardActor, RemoteVerifier
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.actors.clock import WallClock
+from microbudget_rl.actors.messages import Group, Problem, Status
+from microbudget_rl.conf.schema import CustomRewardConfig, RewardConfig
+from microbudget_rl.conf.schema.reward import RemoteConfig
+from microbudget_rl.rewards.actor import RemoteRewardActor, RemoteVerifier
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.fakes import make_group
 from tests.rewards.corpus import sample
 

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from conf.schema.reward import RemoteConfig
-from rewards.user_function import BadReward, Calls, most_seconds
+from microbudget_rl.conf.schema.reward import RemoteConfig
+from microbudget_rl.rewards.user_function import BadReward, Calls, most_seconds
 from tests.virtual_time import run_virtually
 
 

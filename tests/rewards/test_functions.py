@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy
 import pytest
 
-from actors.messages import Group, Problem, Status
-from conf.errors import BadInput
-from conf.schema import CustomRewardConfig, RewardConfig
-from rewards import killable_worker
-from rewards.pool import VerifierPool, check_functions, check_reward_functions
-from rewards.user_function import BadReward, UserFunction, number
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.actors.messages import Group, Problem, Status
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import CustomRewardConfig, RewardConfig
+from microbudget_rl.rewards import killable_worker
+from microbudget_rl.rewards.pool import VerifierPool, check_functions, check_reward_functions
+from microbudget_rl.rewards.user_function import BadReward, UserFunction, number
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
 pytestmark = pytest.mark.long
@@ -179,7 +179,7 @@ def test_functions_are_tried_on_rows_spread_over_the_data(write: Write) -> None:
 ATTACKS = """
 import json, multiprocessing.connection, os, sys
 def patch():
-    import rewards.verify.comparison as c, rewards.pool as g
+    import microbudget_rl.rewards.verify.comparison as c, rewards.pool as g
     c.compare = g.compare = g.compared = lambda *_: "correct"
 def write():
     folder = "/proc/self/fd/"

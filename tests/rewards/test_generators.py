@@ -13,14 +13,14 @@ import reasoning_gym
 import yaml
 from reasoning_gym.factory import DATASETS
 
-from actors.messages import Status
-from conf.errors import BadInput
-from conf.schema import DataConfig, RewardConfig
-from rewards.generators import EXACT, REFUSED, RUN_THE_ANSWER, SCORED, grader_of, same_text
-from rewards.pool import VerifierPool
-from rewards.problems.sources import read
-from rewards.verify.text.extraction import extract
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import DataConfig, RewardConfig
+from microbudget_rl.rewards.generators import EXACT, REFUSED, RUN_THE_ANSWER, SCORED, grader_of, same_text
+from microbudget_rl.rewards.pool import VerifierPool
+from microbudget_rl.rewards.problems.sources import read
+from microbudget_rl.rewards.verify.text.extraction import extract
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import CASES, STATUSES
 
 JUNK = (

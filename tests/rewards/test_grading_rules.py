@@ -10,10 +10,10 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from actors.messages import Status
-from rewards.verify import verify
-from rewards.verify.comparison import decide_by_text, unusual
-from rewards.verify.text.spelling import plain
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.rewards.verify import verify
+from microbudget_rl.rewards.verify.comparison import decide_by_text, unusual
+from microbudget_rl.rewards.verify.text.spelling import plain
 from tests.rewards.corpus import CASES, read
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "grading.md"

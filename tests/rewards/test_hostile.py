@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.messages import Status
-from conf.schema import RewardConfig
-from rewards.killable_worker import Hung, Worker
-from rewards.pool import VerifierPool
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.conf.schema import RewardConfig
+from microbudget_rl.rewards.killable_worker import Hung, Worker
+from microbudget_rl.rewards.pool import VerifierPool
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.hostile import HOSTILE
 
 MIB = 2**20

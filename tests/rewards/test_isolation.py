@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import Problem, Status
-from conf.schema import CustomRewardConfig, RewardConfig
-from rewards import isolation, user_function
-from rewards.killable_worker import Limits, Worker
-from rewards.pool import VerifierPool
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.actors.messages import Problem, Status
+from microbudget_rl.conf.schema import CustomRewardConfig, RewardConfig
+from microbudget_rl.rewards import isolation, user_function
+from microbudget_rl.rewards.killable_worker import Limits, Worker
+from microbudget_rl.rewards.pool import VerifierPool
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
 NUMBERS = {"x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "aarch64": "/usr/include/asm-generic/unistd.h"}
@@ -143,7 +143,7 @@ def test_an_attack_crashes_and_changes_nothing(pool: VerifierPool, home: Path, a
 
 ALONE = """
 import errno, os, sys
-from rewards import isolation
+from microbudget_rl.rewards import isolation
 def absent(*_):
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 setattr(isolation, sys.argv[1], absent)

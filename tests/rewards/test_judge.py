@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from actors.messages import Problem, Status
-from conf.errors import BadInput
-from conf.schema import CustomRewardConfig, RewardConfig
-from conf.schema.reward import RemoteConfig
-from rewards import user_function
-from rewards.judge import ANSWER_BYTES, framed, score_of
-from rewards.pool import VerifierPool, check_reward_functions
-from rewards.user_function import BadReward, Result, UserFunction
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.actors.messages import Problem, Status
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import CustomRewardConfig, RewardConfig
+from microbudget_rl.conf.schema.reward import RemoteConfig
+from microbudget_rl.rewards import user_function
+from microbudget_rl.rewards.judge import ANSWER_BYTES, framed, score_of
+from microbudget_rl.rewards.pool import VerifierPool, check_reward_functions
+from microbudget_rl.rewards.user_function import BadReward, Result, UserFunction
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
-FUNCTION = "rewards.judge:score"
+FUNCTION = "microbudget_rl.rewards.judge:score"
 PROBLEM = Problem("ab12", "Write a haiku.", (1,), "5")
 REWARD = RewardFunction(RewardConfig(custom=[CustomRewardConfig(FUNCTION, 0.5, network=True)]))
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import Group, Problem, Status
-from conf.schema import CustomRewardConfig, RewardConfig
-from conf.schema.reward import RemoteConfig
-from rewards.pool import VerifierPool, limits_of
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.actors.messages import Group, Problem, Status
+from microbudget_rl.conf.schema import CustomRewardConfig, RewardConfig
+from microbudget_rl.conf.schema.reward import RemoteConfig
+from microbudget_rl.rewards.pool import VerifierPool, limits_of
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
 GOLD = "x^2+2x+1"
@@ -117,9 +117,9 @@ def test_golds_verify_against_themselves(pool: VerifierPool) -> None:
 
 ORPHAN = """
 import sys, threading
-from conf.schema import RewardConfig
-from rewards.pool import VerifierPool
-from rewards.weighted_sum import RewardFunction
+from microbudget_rl.conf.schema import RewardConfig
+from microbudget_rl.rewards.pool import VerifierPool
+from microbudget_rl.rewards.weighted_sum import RewardFunction
 pool = VerifierPool(RewardFunction(RewardConfig(deadline_s=1.0)), workers=2)
 threading.Thread(target=pool.verify, args=["x^2+2x+1", sys.argv[1]], daemon=True).start()
 print("ready", flush=True)

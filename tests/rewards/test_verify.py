@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from math_verify import ExprExtractionConfig, LatexExtractionConfig
 
-from actors.messages import Status
-from rewards.verify import verify
-from rewards.verify.__main__ import main
-from rewards.verify.comparison import compare, decide_by_text
-from rewards.verify.text.extraction import boxed
-from rewards.verify.text.spelling import plain
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.rewards.verify import verify
+from microbudget_rl.rewards.verify.__main__ import main
+from microbudget_rl.rewards.verify.comparison import compare, decide_by_text
+from microbudget_rl.rewards.verify.text.extraction import boxed
+from microbudget_rl.rewards.verify.text.spelling import plain
 from tests.rewards.corpus import CASES, CORPUS, Case
 
 GOLDS = ["12", r"\frac12", r"\sqrt{2}", "x^2+1", "(1,2)", r"\{1,2\}", "1, 2", r"[0,\infty)", r"\text{even}", "y = 3"]

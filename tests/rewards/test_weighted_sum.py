@@ -2,12 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.messages import Status, Verdict
-from conf.catalogue import reward_presets
-from conf.load import load
-from conf.schema import Config, CustomRewardConfig, RewardConfig
-from conf.settings import changed
-from rewards.weighted_sum import RewardFunction, cosine, overlong, reward_function, well_formed
+from microbudget_rl.actors.messages import Status, Verdict
+from microbudget_rl.conf.catalogue import reward_presets
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.schema import Config, CustomRewardConfig, RewardConfig
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.rewards.weighted_sum import RewardFunction, cosine, overlong, reward_function, well_formed
 from tests.rewards.corpus import sample
 
 

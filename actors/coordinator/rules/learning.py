@@ -3,8 +3,8 @@
 from collections import Counter
 from enum import Enum, auto
 
-from actors.errors import Halted
-from actors.messages import Group
+from microbudget_rl.actors.errors import Halted
+from microbudget_rl.actors.messages import Group
 
 FRUITLESS_BATCHES = 4
 """Number of batches whose groups, all without any difference in reward, end the run."""

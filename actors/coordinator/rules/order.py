@@ -6,7 +6,7 @@ from fractions import Fraction
 from functools import lru_cache
 from math import lcm
 
-from actors.messages import Problem
+from microbudget_rl.actors.messages import Problem
 
 
 def problem_at(problems: Sequence[Problem], seed: int, index: int) -> Problem:

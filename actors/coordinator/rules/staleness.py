@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 
-from actors.messages import Group
+from microbudget_rl.actors.messages import Group
 
 
 class StalenessManager:

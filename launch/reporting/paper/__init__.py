@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from launch.reporting.wording import MISSING
+from microbudget_rl.launch.reporting.wording import MISSING
 
 PAPER: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text("utf-8"))
 

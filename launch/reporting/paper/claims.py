@@ -5,12 +5,12 @@ from math import inf
 from statistics import fmean
 from typing import Any
 
-from actors.evaluation.statistics import Difference
-from launch.reporting.comparison import seeds_to_decide, welch_difference
-from launch.reporting.health import Flag
-from launch.reporting.paper import PAPER, short_name
-from launch.reporting.paper.results import Found, Models, compared, gain, of_rank
-from launch.reporting.wording import MISSING, SPACE, decimal, many, points, span
+from microbudget_rl.actors.evaluation.statistics import Difference
+from microbudget_rl.launch.reporting.comparison import seeds_to_decide, welch_difference
+from microbudget_rl.launch.reporting.health import Flag
+from microbudget_rl.launch.reporting.paper import PAPER, short_name
+from microbudget_rl.launch.reporting.paper.results import Found, Models, compared, gain, of_rank
+from microbudget_rl.launch.reporting.wording import MISSING, SPACE, decimal, many, points, span
 
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
 ONE_SEED = "undecided (one seed)"

@@ -10,19 +10,26 @@ from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
-from actors.evaluation.folder import OF_ADAPTER
-from actors.evaluation.statistics import Difference, Mean, means, over_problems, pass_at
-from actors.messages import Status
-from actors.storage.documents import EvaluatedSample, by_k
-from actors.storage.files import read_rows
-from actors.storage.run_record import RunRecord
-from conf.errors import BadInput
-from conf.schema.reward import formula, weighs_answers
-from launch.reporting.comparison import Repeats, axis_name, by_settings, difference, fraction, mean_by_problem
-from launch.reporting.health import LATE
-from launch.reporting.history import MODEL, RANK, Run, Sweep
-from launch.reporting.paper import model, short_name
-from launch.reporting.wording import compact, many
+from microbudget_rl.actors.evaluation.folder import OF_ADAPTER
+from microbudget_rl.actors.evaluation.statistics import Difference, Mean, means, over_problems, pass_at
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.storage.documents import EvaluatedSample, by_k
+from microbudget_rl.actors.storage.files import read_rows
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema.reward import formula, weighs_answers
+from microbudget_rl.launch.reporting.comparison import (
+    Repeats,
+    axis_name,
+    by_settings,
+    difference,
+    fraction,
+    mean_by_problem,
+)
+from microbudget_rl.launch.reporting.health import LATE
+from microbudget_rl.launch.reporting.history import MODEL, RANK, Run, Sweep
+from microbudget_rl.launch.reporting.paper import model, short_name
+from microbudget_rl.launch.reporting.wording import compact, many
 
 Scores = Mapping[str, Mapping[int, Mapping[str, float]]]
 """Pass@k of one policy by benchmark, k and problem, where every problem has all its samples."""

@@ -5,14 +5,14 @@ from itertools import cycle
 
 import matplotlib as mpl
 
-from actors.evaluation.statistics import Mean
-from launch.reporting.comparison import over_seeds
-from launch.reporting.history import Sweep
-from launch.reporting.paper import PAPER, figure, model
-from launch.reporting.paper.results import Models, gain, level
-from launch.reporting.plots import DASHES, LARGER, Plot, blank, finish, label
-from launch.reporting.tables import Cells, Table
-from launch.reporting.wording import MISSING, decimal, points
+from microbudget_rl.actors.evaluation.statistics import Mean
+from microbudget_rl.launch.reporting.comparison import over_seeds
+from microbudget_rl.launch.reporting.history import Sweep
+from microbudget_rl.launch.reporting.paper import PAPER, figure, model
+from microbudget_rl.launch.reporting.paper.results import Models, gain, level
+from microbudget_rl.launch.reporting.plots import DASHES, LARGER, Plot, blank, finish, label
+from microbudget_rl.launch.reporting.tables import Cells, Table
+from microbudget_rl.launch.reporting.wording import MISSING, decimal, points
 
 ROW = 0.13
 """Inches that a setting of a model adds to the height of the plot of gains."""

@@ -3,8 +3,8 @@ r"""Normalizes the spelling of an answer, whatever LaTeX, Markdown or characters
 import re
 import unicodedata
 
-from rewards.verify.text.extraction import MAX_ANSWER
-from rewards.verify.text.words import TEXT, VOCABULARY, read_words
+from microbudget_rl.rewards.verify.text.extraction import MAX_ANSWER
+from microbudget_rl.rewards.verify.text.words import TEXT, VOCABULARY, read_words
 
 FREE = "\x01"
 """Marker before a group that no command takes, whose braces are meaningless."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from rewards.verify.numbers import number
+from microbudget_rl.rewards.verify.numbers import number
 
 VOCABULARY = yaml.safe_load(Path(__file__).parents[1].joinpath("vocabulary.yaml").read_text(encoding="utf-8"))
 """Words around a number. The file explains its lists."""

@@ -1,7 +1,7 @@
 import random
 
-from actors.adapter_check.at_start import find_mistake
-from actors.protocols import FAITHFUL
+from microbudget_rl.actors.adapter_check.at_start import find_mistake
+from microbudget_rl.actors.protocols import FAITHFUL
 
 TOKENS = 64
 

@@ -1,9 +1,9 @@
 import pytest
 
-from actors.adapter_check.at_work import CheckAfterSync, unchanged
-from actors.adapter_check.prompts import Responses
-from actors.errors import Halted
-from actors.messages import AdapterRef, Group, Sample, Scores
+from microbudget_rl.actors.adapter_check.at_work import CheckAfterSync, unchanged
+from microbudget_rl.actors.adapter_check.prompts import Responses
+from microbudget_rl.actors.errors import Halted
+from microbudget_rl.actors.messages import AdapterRef, Group, Sample, Scores
 from tests.fakes import make_problem
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from actors.errors import Halted
-from actors.messages import AdapterRef, Group, Sample, Scores
-from actors.protocols import FAITHFUL
-from conf.settings import changed
+from microbudget_rl.actors.errors import Halted
+from microbudget_rl.actors.messages import AdapterRef, Group, Sample, Scores
+from microbudget_rl.actors.protocols import FAITHFUL
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 
 MODULES = ("q_proj", "v_proj", "down_proj")

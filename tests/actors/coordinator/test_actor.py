@@ -11,22 +11,22 @@ from typing import Any
 
 import pytest
 
-from actors.coordinator import actor as coordinator
-from actors.coordinator.actor import CoordinatorActor, StartActors
-from actors.coordinator.context import RunRequest
-from actors.errors import ActorDied, Interrupted
-from actors.messages import ProblemSet
-from actors.rollout.shared_weights import SharedWeights
-from actors.runtime.host_resources import HostFree, HostNeeds
-from actors.runtime.placement import place
-from actors.storage import files
-from actors.storage.documents import EventKind
-from actors.storage.run_folder import RunFolder
-from actors.tracking import Tracking
-from conf.errors import BadInput
-from conf.schema import Config
-from conf.settings import changed
-from learner.training_state import misfit
+from microbudget_rl.actors.coordinator import actor as coordinator
+from microbudget_rl.actors.coordinator.actor import CoordinatorActor, StartActors
+from microbudget_rl.actors.coordinator.context import RunRequest
+from microbudget_rl.actors.errors import ActorDied, Interrupted
+from microbudget_rl.actors.messages import ProblemSet
+from microbudget_rl.actors.rollout.shared_weights import SharedWeights
+from microbudget_rl.actors.runtime.host_resources import HostFree, HostNeeds
+from microbudget_rl.actors.runtime.placement import place
+from microbudget_rl.actors.storage import files
+from microbudget_rl.actors.storage.documents import EventKind
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.tracking import Tracking
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.learner.training_state import misfit
 
 
 async def hang(*_: Any) -> Any:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from actors.coordinator.evaluations import Evaluations
-from actors.errors import ActorDied
-from actors.evaluation.evaluator import Evaluator
-from actors.messages import EvaluationSet, Group, Reward
-from actors.storage.documents import EventKind, PolicyScores
-from actors.storage.run_record import named
-from conf.settings import changed
+from microbudget_rl.actors.coordinator.evaluations import Evaluations
+from microbudget_rl.actors.errors import ActorDied
+from microbudget_rl.actors.evaluation.evaluator import Evaluator
+from microbudget_rl.actors.messages import EvaluationSet, Group, Reward
+from microbudget_rl.actors.storage.documents import EventKind, PolicyScores
+from microbudget_rl.actors.storage.run_record import named
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 from tests.fakes import half_right, make_problem, make_reward
 

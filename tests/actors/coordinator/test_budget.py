@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, MOST_EVALUATION, SAFETY, Budget
+from microbudget_rl.actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, MOST_EVALUATION, SAFETY, Budget
 from tests.virtual_time import run_virtually
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from actors.coordinator.budget import SAFETY
-from actors.coordinator.saving import SAVING_SHARE, UNSAVED_S
-from conf.settings import changed
+from microbudget_rl.actors.coordinator.budget import SAFETY
+from microbudget_rl.actors.coordinator.saving import SAVING_SHARE, UNSAVED_S
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 
 

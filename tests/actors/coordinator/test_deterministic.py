@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conf.settings import changed
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run, make_config
 from tests.fakes import make_reward
 

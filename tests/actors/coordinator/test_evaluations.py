@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from actors.messages import Group, Inspection
-from conf.settings import changed
+from microbudget_rl.actors.messages import Group, Inspection
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.coordinator import saving
-from actors.errors import root_cause
-from actors.storage import checkpoints, files
-from actors.storage.files import disk_trouble
-from conf.settings import changed
+from microbudget_rl.actors.coordinator import saving
+from microbudget_rl.actors.errors import root_cause
+from microbudget_rl.actors.storage import checkpoints, files
+from microbudget_rl.actors.storage.files import disk_trouble
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 
 UPDATES = 5

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from actors.messages import Status
-from actors.storage.documents import EventKind
-from conf.settings import changed
+from microbudget_rl.actors.messages import Status
+from microbudget_rl.actors.storage.documents import EventKind
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 from tests.fakes import make_reward
 

@@ -5,9 +5,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.coordinator.ledger import HISTORY, Ledger, MeteredSampler
-from actors.messages import Sampling
-from actors.storage.documents import LedgerRecord
+from microbudget_rl.actors.coordinator.ledger import HISTORY, Ledger, MeteredSampler
+from microbudget_rl.actors.messages import Sampling
+from microbudget_rl.actors.storage.documents import LedgerRecord
 from tests.actors.coordinator.test_budget import HandClock
 from tests.fakes import FakeEngine, make_problem
 from tests.virtual_time import VirtualClock, run_virtually

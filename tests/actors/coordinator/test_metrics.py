@@ -1,11 +1,11 @@
 import pytest
 
-from actors.coordinator.budget import Budget
-from actors.coordinator.ledger import Ledger
-from actors.coordinator.metrics import Standing, describe_batch
-from actors.messages import Batch, Group, Problem, Reward, Sample, Status, Verdict
-from actors.storage.documents import PolicyScores
-from conf.load import load
+from microbudget_rl.actors.coordinator.budget import Budget
+from microbudget_rl.actors.coordinator.ledger import Ledger
+from microbudget_rl.actors.coordinator.metrics import Standing, describe_batch
+from microbudget_rl.actors.messages import Batch, Group, Problem, Reward, Sample, Status, Verdict
+from microbudget_rl.actors.storage.documents import PolicyScores
+from microbudget_rl.conf.load import load
 from tests.actors.coordinator.test_budget import HandClock
 
 

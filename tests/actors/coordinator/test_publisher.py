@@ -2,10 +2,10 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from actors.adapter_check.at_start import CheckAtStart
-from actors.adapter_check.prompts import CheckPrompts
-from actors.coordinator.publisher import PolicyPublisher
-from actors.messages import AdapterRef, Sampling
+from microbudget_rl.actors.adapter_check.at_start import CheckAtStart
+from microbudget_rl.actors.adapter_check.prompts import CheckPrompts
+from microbudget_rl.actors.coordinator.publisher import PolicyPublisher
+from microbudget_rl.actors.messages import AdapterRef, Sampling
 from tests.actors.virtual_run import make_config, make_problems
 from tests.fakes import FakeEngine, FakeLearner, make_problem
 from tests.virtual_time import run_virtually

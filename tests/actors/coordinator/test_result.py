@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from actors.coordinator.context import result_of
-from actors.errors import Halted
-from actors.messages import AdapterRef, Group, Reward, Scores
-from actors.storage.checkpoints import Checkpoints
-from actors.storage.documents import Result
-from conf.settings import changed
+from microbudget_rl.actors.coordinator.context import result_of
+from microbudget_rl.actors.errors import Halted
+from microbudget_rl.actors.messages import AdapterRef, Group, Reward, Scores
+from microbudget_rl.actors.storage.checkpoints import Checkpoints
+from microbudget_rl.actors.storage.documents import Result
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 from tests.fakes import half_right, make_reward
 

@@ -18,21 +18,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.coordinator.context import result_of
-from actors.coordinator.coordinator import Coordinator
-from actors.coordinator.rules.learning import TRANSITIONS, LearnerLifecycle, LearnerState
-from actors.coordinator.rules.selection import SCORE
-from actors.coordinator.warm_start import lesson
-from actors.errors import ActorDied, Halted, Interrupted, root_cause
-from actors.messages import AdapterRef, Batch, Group, Reward, Status
-from actors.models.sizes import adapter_slots
-from actors.protocols import Engine
-from actors.rollout.pool import EnginePool
-from actors.storage.checkpoints import read_state, version_of
-from actors.storage.documents import CoordinatorState, LedgerRecord
-from actors.storage.run_folder import RunFolder
-from conf.settings import changed
-from rewards.actor import RemoteVerifier
+from microbudget_rl.actors.coordinator.context import result_of
+from microbudget_rl.actors.coordinator.coordinator import Coordinator
+from microbudget_rl.actors.coordinator.rules.learning import TRANSITIONS, LearnerLifecycle, LearnerState
+from microbudget_rl.actors.coordinator.rules.selection import SCORE
+from microbudget_rl.actors.coordinator.warm_start import lesson
+from microbudget_rl.actors.errors import ActorDied, Halted, Interrupted, root_cause
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Reward, Status
+from microbudget_rl.actors.models.sizes import adapter_slots
+from microbudget_rl.actors.protocols import Engine
+from microbudget_rl.actors.rollout.pool import EnginePool
+from microbudget_rl.actors.storage.checkpoints import read_state, version_of
+from microbudget_rl.actors.storage.documents import CoordinatorState, LedgerRecord
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.rewards.actor import RemoteVerifier
 from tests.actors.virtual_run import make_config, make_context, make_problems, with_candidates
 from tests.fakes import FakeLearner, FrailEngine, FrailVerifier, make_reward
 from tests.virtual_time import VirtualClock, run_virtually

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from actors.errors import ActorDied, Halted
-from actors.messages import Batch
-from actors.storage import checkpoints, run_folder
-from conf.settings import changed
+from microbudget_rl.actors.errors import ActorDied, Halted
+from microbudget_rl.actors.messages import Batch
+from microbudget_rl.actors.storage import checkpoints, run_folder
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from actors.errors import Interrupted
-from actors.messages import Problem
-from conf.settings import changed
+from microbudget_rl.actors.errors import Interrupted
+from microbudget_rl.actors.messages import Problem
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 
 

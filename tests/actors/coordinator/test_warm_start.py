@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.coordinator.context import result_of
-from actors.coordinator.warm_start import lesson
-from actors.errors import Halted
-from actors.messages import Group, Reward, Sample
-from actors.storage.checkpoints import read_state
-from actors.storage.documents import EventKind
-from conf.settings import changed
+from microbudget_rl.actors.coordinator.context import result_of
+from microbudget_rl.actors.coordinator.warm_start import lesson
+from microbudget_rl.actors.errors import Halted
+from microbudget_rl.actors.messages import Group, Reward, Sample
+from microbudget_rl.actors.storage.checkpoints import read_state
+from microbudget_rl.actors.storage.documents import EventKind
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run, make_config
 from tests.fakes import make_reward
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from actors.evaluation.evaluator import Evaluator, PolicySamples, part_of
-from actors.messages import AdapterRef, Group
-from actors.storage.files import drop_half_line
-from conf.errors import BadInput
-from conf.schema import Config
+from microbudget_rl.actors.evaluation.evaluator import Evaluator, PolicySamples, part_of
+from microbudget_rl.actors.messages import AdapterRef, Group
+from microbudget_rl.actors.storage.files import drop_half_line
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
 from tests.fakes import FakeEngine, FakeVerifier, make_problem
 from tests.virtual_time import VirtualClock, run_virtually
 

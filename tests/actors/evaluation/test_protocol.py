@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from actors.evaluation.folder import EvaluationFolder, protocol_of
-from actors.models.adapters import Adapter
-from actors.storage.documents import AdapterShape, EvaluationDocument, Protocol
-from conf.errors import BadInput
-from conf.load import load
-from conf.schema import Config
-from conf.settings import changed
+from microbudget_rl.actors.evaluation.folder import EvaluationFolder, protocol_of
+from microbudget_rl.actors.models.adapters import Adapter
+from microbudget_rl.actors.storage.documents import AdapterShape, EvaluationDocument, Protocol
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
 
 CONFIG = load(["conf=quickstart"])
 

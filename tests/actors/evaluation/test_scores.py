@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from actors.evaluation.statistics import FEWEST, comparison, majority, scores
-from actors.storage.documents import EvaluatedSample
+from microbudget_rl.actors.evaluation.statistics import FEWEST, comparison, majority, scores
+from microbudget_rl.actors.storage.documents import EvaluatedSample
 
 
 def row(status: str, extracted: str | None = None, **more: Any) -> EvaluatedSample:

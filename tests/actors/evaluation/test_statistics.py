@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actors.evaluation.statistics import (
+from microbudget_rl.actors.evaluation.statistics import (
     FEWEST,
     Difference,
     known_rewards,
@@ -17,7 +17,7 @@ from actors.evaluation.statistics import (
     student_p,
     student_quantile,
 )
-from actors.storage.documents import SampleRow
+from microbudget_rl.actors.storage.documents import SampleRow
 
 
 @given(st.integers(1, 64), st.data())

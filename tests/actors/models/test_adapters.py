@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from actors.models.adapters import _shapes, check_adapter
-from actors.models.files import BUNDLED, HUB_NAMES, shape_from_config
-from conf.errors import BadInput
-from conf.schema import Config
-from conf.settings import changed
+from microbudget_rl.actors.models.adapters import _shapes, check_adapter
+from microbudget_rl.actors.models.files import BUNDLED, HUB_NAMES, shape_from_config
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
 
 
 @pytest.fixture

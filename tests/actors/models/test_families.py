@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from actors.models.families import check_family
-from actors.models.files import shape_from_config, shape_of
-from conf.errors import BadInput
-from conf.schema import ModelConfig
+from microbudget_rl.actors.models.families import check_family
+from microbudget_rl.actors.models.files import shape_from_config, shape_of
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import ModelConfig
 from tests.actors.models.test_files import STATED
 
 

@@ -13,11 +13,11 @@ import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors.numpy import save_file
 
-from actors.models import files
-from actors.models.files import bundled_folder, locate, shape_from_config, shape_of
-from actors.models.sizes import PLAIN, kept_on
-from conf.errors import BadInput
-from conf.schema import Config, ModelConfig, ShapeConfig
+from microbudget_rl.actors.models import files
+from microbudget_rl.actors.models.files import bundled_folder, locate, shape_from_config, shape_of
+from microbudget_rl.actors.models.sizes import PLAIN, kept_on
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config, ModelConfig, ShapeConfig
 
 SIZES: dict[str, Any] = {
     "num_hidden_layers": 2,

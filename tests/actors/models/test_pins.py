@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from actors.models.adapters import pinned
-from actors.models.files import BUNDLED, bundled_folder, locate, model_digest, name_on_hub, pin_of
-from conf.errors import BadInput
-from conf.schema import Config, ModelConfig
-from conf.settings import changed
+from microbudget_rl.actors.models.adapters import pinned
+from microbudget_rl.actors.models.files import BUNDLED, bundled_folder, locate, model_digest, name_on_hub, pin_of
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config, ModelConfig
+from microbudget_rl.conf.settings import changed
 from tests.hub import TOKEN, Hub, running_hub
 
 FIRST, SECOND = "1" * 40, "2" * 40

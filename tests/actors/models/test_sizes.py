@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.models.sizes import (
+from microbudget_rl.actors.models.sizes import (
     activation_bytes,
     adapter_slots,
     groups_at_once,
@@ -10,12 +10,12 @@ from actors.models.sizes import (
     matmul_parameters,
     parameters,
 )
-from actors.rollout.vllm_settings import engine_settings
-from actors.runtime.placement import Share
-from conf.load import load
-from conf.schema import ShapeConfig
-from conf.schema.model import PROJECTIONS
-from conf.settings import changed
+from microbudget_rl.actors.rollout.vllm_settings import engine_settings
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.schema import ShapeConfig
+from microbudget_rl.conf.schema.model import PROJECTIONS
+from microbudget_rl.conf.settings import changed
 
 QWEN = load(["conf=instruct"]).model.shape
 SMOLLM = load(["conf=quickstart"]).model.shape

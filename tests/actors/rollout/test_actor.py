@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from actors.messages import AdapterRef, Sampling
-from actors.rollout.actor import (
+from microbudget_rl.actors.messages import AdapterRef, Sampling
+from microbudget_rl.actors.rollout.actor import (
     SLOWEST_ANSWER_S,
     SLOWEST_TOKEN_S,
     AdapterCopies,
@@ -17,9 +17,9 @@ from actors.rollout.actor import (
     RemoteEngine,
     RolloutActor,
 )
-from actors.rollout.vllm_engine import RolloutEngine
-from actors.runtime.placement import Share
-from actors.storage.folders import mark
+from microbudget_rl.actors.rollout.vllm_engine import RolloutEngine
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.actors.storage.folders import mark
 from tests.fakes import make_problem
 
 

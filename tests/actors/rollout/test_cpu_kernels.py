@@ -11,8 +11,8 @@ from vllm.platforms import current_platform
 if not current_platform.is_cpu():
     pytest.skip("of vLLM's CPU build", allow_module_level=True)
 
-from actors.rollout import cpu_kernels
-from actors.rollout.cpu_kernels import DenseLoRA, count_at_least
+from microbudget_rl.actors.rollout import cpu_kernels
+from microbudget_rl.actors.rollout.cpu_kernels import DenseLoRA, count_at_least
 
 RANK, WIDTH, SLICES = 8, 16, (12, 4, 4)
 EPSILON = 1e-5

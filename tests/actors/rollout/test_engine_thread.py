@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from actors.errors import ActorDied
-from actors.rollout.vllm_engine import EngineThread
+from microbudget_rl.actors.errors import ActorDied
+from microbudget_rl.actors.rollout.vllm_engine import EngineThread
 
 
 class FakeLLM:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.messages import AdapterRef, Group, Sampling
-from actors.protocols import Engine
-from actors.rollout.pool import AdapterSlots, EnginePool
-from actors.storage.documents import EventKind
+from microbudget_rl.actors.messages import AdapterRef, Group, Sampling
+from microbudget_rl.actors.protocols import Engine
+from microbudget_rl.actors.rollout.pool import AdapterSlots, EnginePool
+from microbudget_rl.actors.storage.documents import EventKind
 from tests.fakes import FrailEngine, make_problem
 from tests.virtual_time import VirtualClock, run_virtually
 

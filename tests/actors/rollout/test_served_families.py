@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from actors.adapter_check.at_start import find_mistake
-from actors.adapter_check.prompts import CheckPrompts, distance, logprobs_of
-from actors.messages import Group, Problem
-from actors.protocols import FAITHFUL
-from actors.rollout.vllm_engine import RolloutEngine
-from actors.runtime.placement import Share
-from conf.schema import Config
-from conf.settings import changed
-from learner.learner import LoraLearner
+from microbudget_rl.actors.adapter_check.at_start import find_mistake
+from microbudget_rl.actors.adapter_check.prompts import CheckPrompts, distance, logprobs_of
+from microbudget_rl.actors.messages import Group, Problem
+from microbudget_rl.actors.protocols import FAITHFUL
+from microbudget_rl.actors.rollout.vllm_engine import RolloutEngine
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.learner.learner import LoraLearner
 from tests.learner.model.families import FAMILIES, Family, build
 
 pytestmark = [

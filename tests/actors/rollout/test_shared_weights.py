@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from vllm.model_executor.model_loader.weight_cache.protocol import get_socket_path
 
-from actors.errors import ActorDied
-from actors.rollout import shared_weights
-from actors.rollout.shared_weights import SharedWeights, WeightsActor
-from actors.rollout.vllm_engine import EngineThread, RolloutEngine
-from actors.rollout.vllm_settings import SMALL_SHARE, gpu_settings
-from actors.runtime.placement import Mapped, Placement, Share
-from actors.runtime.ray_session import clear_session, make_temporary
-from actors.storage.documents import EventKind
-from conf.errors import BadInput
-from conf.schema import Config
+from microbudget_rl.actors.errors import ActorDied
+from microbudget_rl.actors.rollout import shared_weights
+from microbudget_rl.actors.rollout.shared_weights import SharedWeights, WeightsActor
+from microbudget_rl.actors.rollout.vllm_engine import EngineThread, RolloutEngine
+from microbudget_rl.actors.rollout.vllm_settings import SMALL_SHARE, gpu_settings
+from microbudget_rl.actors.runtime.placement import Mapped, Placement, Share
+from microbudget_rl.actors.runtime.ray_session import clear_session, make_temporary
+from microbudget_rl.actors.storage.documents import EventKind
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
 from tests.virtual_time import VirtualClock, run_virtually
 
 EXTERNAL = 0.3

@@ -19,18 +19,18 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from actors.adapter_check.at_start import CheckAtStart
-from actors.adapter_check.prompts import CheckPrompts
-from actors.errors import Halted
-from actors.messages import AdapterRef, Group, Problem, Sample, Sampling
-from actors.models.files import shape_from_config
-from actors.models.sizes import kv_bytes_per_token
-from actors.rollout.vllm_engine import RolloutEngine
-from actors.rollout.vllm_settings import CPU_BLOCK
-from actors.runtime.placement import Share
-from conf.schema import Config
-from conf.settings import changed
-from learner.learner import LoraLearner
+from microbudget_rl.actors.adapter_check.at_start import CheckAtStart
+from microbudget_rl.actors.adapter_check.prompts import CheckPrompts
+from microbudget_rl.actors.errors import Halted
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, Sampling
+from microbudget_rl.actors.models.files import shape_from_config
+from microbudget_rl.actors.models.sizes import kv_bytes_per_token
+from microbudget_rl.actors.rollout.vllm_engine import RolloutEngine
+from microbudget_rl.actors.rollout.vllm_settings import CPU_BLOCK
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.learner.learner import LoraLearner
 
 pytestmark = pytest.mark.skipif(torch.version.cuda is not None, reason="of vLLM's CPU build; tests/gpu has the other's")
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from vllm import EngineArgs
 
-from actors.rollout.vllm_settings import engine_settings, gpu_settings, head_settings
-from actors.runtime.placement import Share
-from conf.schema import Config
-from conf.settings import changed
+from microbudget_rl.actors.rollout.vllm_settings import engine_settings, gpu_settings, head_settings
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
 from tests.actors.rollout.test_served_families import larger
 from tests.learner.model.families import FAMILIES, Family, build
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.cause_of_death import ExitWatcher, cause_of_death, describe_exit, find_log
+from microbudget_rl.actors.runtime.cause_of_death import ExitWatcher, cause_of_death, describe_exit, find_log
 
 RAY = """The actor died unexpectedly before finishing this task.
 \tclass_name: RolloutActor

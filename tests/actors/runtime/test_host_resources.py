@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from actors.runtime import host_resources
-from actors.runtime.host_resources import (
+from microbudget_rl.actors.runtime import host_resources
+from microbudget_rl.actors.runtime.host_resources import (
     DISK_MARGIN,
     LAST_MARGIN,
     MIB,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.runtime.placement import MOST_REWARD_WORKERS, SHARED_GPU, Node, divide, most_actors, place
+from microbudget_rl.actors.runtime.placement import MOST_REWARD_WORKERS, SHARED_GPU, Node, divide, most_actors, place
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,8 @@ def test_of_nodes_without_a_gpu_the_first_learns_and_the_others_generate(
 def test_an_actor_is_bound_before_openmp_looks_how_to_wait() -> None:
     """libgomp reads its settings once, when it is loaded."""
     program = (
-        "import os, actors.rollout.vllm_engine, learner.actor; from actors.runtime.placement import Share; "
+        "import os; from microbudget_rl.actors.rollout import vllm_engine; from microbudget_rl.learner import actor; "
+        "from microbudget_rl.actors.runtime.placement import Share; "
         "Share(cores=tuple(os.sched_getaffinity(0))).bind(); "
         "print('libgomp' in open('/proc/self/maps').read(), 'GOMP_SPINCOUNT' in os.environ)"
     )

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from actors.runtime.process import leave_mps
-from actors.runtime.remote_actor import HEARTBEAT_S
+from microbudget_rl.actors.runtime.process import leave_mps
+from microbudget_rl.actors.runtime.remote_actor import HEARTBEAT_S
 
 
 @pytest.mark.parametrize("answers", [0, 1])

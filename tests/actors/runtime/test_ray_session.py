@@ -17,9 +17,9 @@ import pytest
 from ray.dashboard.subprocesses.module import SubprocessModule
 from ray.dashboard.utils import get_all_modules
 
-from actors.runtime import ray_session
-from actors.runtime.placement import place
-from actors.runtime.ray_session import (
+from microbudget_rl.actors.runtime import ray_session
+from microbudget_rl.actors.runtime.placement import place
+from microbudget_rl.actors.runtime.ray_session import (
     NOTE,
     RAY,
     BackgroundContext,
@@ -28,10 +28,10 @@ from actors.runtime.ray_session import (
     make_temporary,
     require_token,
 )
-from actors.storage.folders import MARK
-from conf.errors import BadInput, TryLater
-from conf.schema import Config
-from conf.settings import changed
+from microbudget_rl.actors.storage.folders import MARK
+from microbudget_rl.conf.errors import BadInput, TryLater
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ import pytest
 import ray
 from ray._private import ray_constants
 
-from actors.errors import ActorDied
-from actors.runtime import remote_actor as remote
-from actors.runtime.placement import Placement, Share
-from actors.runtime.ray_session import start_ray
-from actors.runtime.remote_actor import RemoteActor
-from conf.errors import BadInput
-from conf.schema import Config
-from conf.settings import changed
+from microbudget_rl.actors.errors import ActorDied
+from microbudget_rl.actors.runtime import remote_actor as remote
+from microbudget_rl.actors.runtime.placement import Placement, Share
+from microbudget_rl.actors.runtime.ray_session import start_ray
+from microbudget_rl.actors.runtime.remote_actor import RemoteActor
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
 
 
 class Patient:

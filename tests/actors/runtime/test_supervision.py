@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.errors import ENDED_WITH_WEIGHTS, ActorDied
-from actors.runtime.supervision import (
+from microbudget_rl.actors.errors import ENDED_WITH_WEIGHTS, ActorDied
+from microbudget_rl.actors.runtime.supervision import (
     DEATHS_IN_A_ROW,
     DEATHS_LATELY,
     FIRST_PAUSE_S,

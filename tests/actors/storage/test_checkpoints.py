@@ -5,11 +5,11 @@ from shutil import copytree, rmtree
 
 import pytest
 
-from actors.storage.checkpoints import STATE, Checkpoints, write_state
-from actors.storage.documents import CoordinatorState
-from actors.storage.files import MANIFEST
-from actors.storage.folders import mark, read_mark
-from conf.errors import BadInput
+from microbudget_rl.actors.storage.checkpoints import STATE, Checkpoints, write_state
+from microbudget_rl.actors.storage.documents import CoordinatorState
+from microbudget_rl.actors.storage.files import MANIFEST
+from microbudget_rl.actors.storage.folders import mark, read_mark
+from microbudget_rl.conf.errors import BadInput
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_latest_is_there_while_the_checkpoint_before_is_deleted(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    monkeypatch.setattr("actors.storage.checkpoints.delete", lambda *_: seen.append(latest(checkpoints)))
+    monkeypatch.setattr("microbudget_rl.actors.storage.checkpoints.delete", lambda *_: seen.append(latest(checkpoints)))
     save(checkpoints, 0)
     save(checkpoints, 0)
     assert {*seen} == {"update-000000"}

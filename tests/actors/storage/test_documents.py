@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from actors.storage.documents import (
+from microbudget_rl.actors.storage.documents import (
     EvaluationDocument,
     Event,
     EventKind,
@@ -14,9 +14,9 @@ from actors.storage.documents import (
     RunSummary,
     SweepDocument,
 )
-from actors.storage.files import append_row, read_document, read_rows, write_document
-from conf.errors import BadInput
-from conf.parsing import FORMAT
+from microbudget_rl.actors.storage.files import append_row, read_document, read_rows, write_document
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.parsing import FORMAT
 from tests.run_folders import EVALUATION, PLASTICITY, evaluation
 
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from safetensors import SafetensorError
 
-from actors.storage.documents import Event, MetricsRow
-from actors.storage.files import (
+from microbudget_rl.actors.storage.documents import Event, MetricsRow
+from microbudget_rl.actors.storage.files import (
     MANIFEST,
     append_row,
     damage,
@@ -23,7 +23,7 @@ from actors.storage.files import (
     replace_text,
     seal,
 )
-from conf.errors import BadInput
+from microbudget_rl.conf.errors import BadInput
 
 
 @pytest.fixture

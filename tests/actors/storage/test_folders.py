@@ -7,13 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.models.adapters import ADAPTER_FILES
-from actors.storage.checkpoints import Checkpoints
-from actors.storage.files import MARK, seal
-from actors.storage.folders import beside, check_free, delete, drop_leftovers, entries, mark, new_folder, read_mark
-from conf.errors import BadInput
-from launch.session import admission
-from launch.session.admission import take_over
+from microbudget_rl.actors.models.adapters import ADAPTER_FILES
+from microbudget_rl.actors.storage.checkpoints import Checkpoints
+from microbudget_rl.actors.storage.files import MARK, seal
+from microbudget_rl.actors.storage.folders import (
+    beside,
+    check_free,
+    delete,
+    drop_leftovers,
+    entries,
+    mark,
+    new_folder,
+    read_mark,
+)
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.launch.session import admission
+from microbudget_rl.launch.session.admission import take_over
 from tests.conftest import ROOT
 
 NAMES = st.sets(st.sampled_from(["config.yaml", "samples/a.jsonl", "thesis.tex", "a/b/c", ".hidden", "manifest.json"]))

@@ -14,19 +14,19 @@ from typing import Any
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from actors.storage import remote as remote_checkpoints
-from actors.storage.checkpoints import write_state
-from actors.storage.documents import CoordinatorState
-from actors.storage.files import damage
-from actors.storage.folders import is_marked, mark
-from actors.storage.remote import POINTER, Remote, RemoteCheckpoints
-from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import RunRecord
-from conf.errors import BadInput
-from conf.load import dump
-from conf.parsing import FORMAT
-from conf.schema import Config
-from conf.settings import changed
+from microbudget_rl.actors.storage import remote as remote_checkpoints
+from microbudget_rl.actors.storage.checkpoints import write_state
+from microbudget_rl.actors.storage.documents import CoordinatorState
+from microbudget_rl.actors.storage.files import damage
+from microbudget_rl.actors.storage.folders import is_marked, mark
+from microbudget_rl.actors.storage.remote import POINTER, Remote, RemoteCheckpoints
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import dump
+from microbudget_rl.conf.parsing import FORMAT
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import NO_PROBLEMS
 from tests.conftest import ROOT
 
@@ -155,8 +155,8 @@ def test_put_that_breaks_anywhere_leaves_the_copy_before(
 PROCESS = """
 import sys
 from pathlib import Path
-from actors.storage.remote import Remote
-from actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.storage.remote import Remote
+from microbudget_rl.actors.storage.run_folder import RunFolder
 print("ready", flush=True)
 Remote(sys.argv[2], "mine").put(RunFolder(Path(sys.argv[1])))
 """

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import AdapterRef
-from actors.storage.checkpoints import STATE, write_state
-from actors.storage.documents import CoordinatorState, EventKind
-from actors.storage.folders import mark
-from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import RunRecord
-from conf.errors import BadInput
+from microbudget_rl.actors.messages import AdapterRef
+from microbudget_rl.actors.storage.checkpoints import STATE, write_state
+from microbudget_rl.actors.storage.documents import CoordinatorState, EventKind
+from microbudget_rl.actors.storage.folders import mark
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.errors import BadInput
 from tests.fakes import make_group
 from tests.run_folders import write_run
 

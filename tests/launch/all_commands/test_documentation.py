@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from conf.arguments import run_and_options, words_and_options
-from conf.catalogue import benchmarks, find_benchmarks
-from conf.help import explain
-from conf.help import page as settings_page
-from conf.load import command_line, load
-from conf.schema import CommandLine
-from launch import export, push, run, samples, serve
-from launch.plan import recipes
-from launch.sweep_runs.grid import read_grid
+from microbudget_rl.conf.arguments import run_and_options, words_and_options
+from microbudget_rl.conf.catalogue import benchmarks, find_benchmarks
+from microbudget_rl.conf.help import explain
+from microbudget_rl.conf.help import page as settings_page
+from microbudget_rl.conf.load import command_line, load
+from microbudget_rl.conf.schema import CommandLine
+from microbudget_rl.launch import export, push, run, samples, serve
+from microbudget_rl.launch.plan import recipes
+from microbudget_rl.launch.sweep_runs.grid import read_grid
 from tests.actors.virtual_run import Run
 from tests.conftest import ROOT
 from tests.launch.all_commands.test_help import COMMANDS

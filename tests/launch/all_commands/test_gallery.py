@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from conf.load import load
 from docs.start.gallery.my_rewards import briefest, fields
-from launch.plan.plan import count_problems
+from microbudget_rl.conf.load import load
+from microbudget_rl.launch.plan.plan import count_problems
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "docs" / "start" / "gallery"

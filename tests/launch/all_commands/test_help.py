@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from conf.help import recipe_lines
-from conf.load import recipe_names
-from launch import run
+from microbudget_rl.conf.help import recipe_lines
+from microbudget_rl.conf.load import recipe_names
+from microbudget_rl.launch import run
 
 LAUNCH = Path(run.__file__).parent
 NAMES = ("run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "doctor")
 COMMANDS = {
     **{f"launch/{name}.py": f"launch.{name}" for name in NAMES},
-    "rewards.problems": "rewards.problems.__main__",
-    "rewards.verify": "rewards.verify.__main__",
+    "rewards.problems": "microbudget_rl.rewards.problems.__main__",
+    "rewards.verify": "microbudget_rl.rewards.verify.__main__",
 }
 
 

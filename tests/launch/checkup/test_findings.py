@@ -9,10 +9,10 @@ from unittest.mock import Mock
 import pytest
 from huggingface_hub import constants
 
-from conf.load import load
-from launch.checkup.findings import Finding, gpu_findings, model_finding, software_findings
-from launch.hardware import gpus
-from launch.hardware.machine import detect, with_listed
+from microbudget_rl.conf.load import load
+from microbudget_rl.launch.checkup.findings import Finding, gpu_findings, model_finding, software_findings
+from microbudget_rl.launch.hardware import gpus
+from microbudget_rl.launch.hardware.machine import detect, with_listed
 
 A40 = "0, GPU-0b, NVIDIA A40, 46068, 45634, [N/A], 580.65.06, 8.6\n"
 Install = Callable[[str], ModuleType]
@@ -78,7 +78,7 @@ def test_this_machine_has_all_that_a_run_needs_but_a_compiler(monkeypatch: pytes
     assert {each.state for each in software_findings(detect("cpu"))} == {"good"}
     assert model_finding(load(["conf=quickstart"])).state == "good"
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr("launch.checkup.findings.COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr("microbudget_rl.launch.checkup.findings.COMPILERS", ("no-such-compiler",))
     for machine, state in ((detect("cpu"), "warning"), (with_listed("A40", (0,)), "bad")):
         *_, compiler = software_findings(machine)
         assert (compiler.name, compiler.state) == ("compiler", state)

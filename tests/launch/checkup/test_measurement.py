@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from launch.checkup import measurement
-from launch.checkup.measurement import DOCTOR, Measured, keep_measured
-from launch.plan.measurements import keep, recall
-from launch.plan.time import Calibration, costs_of
+from microbudget_rl.launch.checkup import measurement
+from microbudget_rl.launch.checkup.measurement import DOCTOR, Measured, keep_measured
+from microbudget_rl.launch.plan.measurements import keep, recall
+from microbudget_rl.launch.plan.time import Calibration, costs_of
 from tests.fakes import FakeEngine, FakeLearner
 from tests.launch.plan.plans import machine, plan
 from tests.virtual_time import run_virtually

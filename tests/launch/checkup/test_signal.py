@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.evaluation.statistics import FEWEST, Mean, share_interval
-from actors.messages import Group, Sampling
-from actors.storage.documents import SampleRow
-from conf.errors import BadInput
-from conf.schema.call import SignalConfig
-from conf.settings import build
-from launch.checkup import signal
-from launch.checkup.signal import (
+from microbudget_rl.actors.evaluation.statistics import FEWEST, Mean, share_interval
+from microbudget_rl.actors.messages import Group, Sampling
+from microbudget_rl.actors.storage.documents import SampleRow
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema.call import SignalConfig
+from microbudget_rl.conf.settings import build
+from microbudget_rl.launch.checkup import signal
+from microbudget_rl.launch.checkup.signal import (
     AT_A_LOOK,
     PARTS,
     RULES,
@@ -26,8 +26,8 @@ from launch.checkup.signal import (
     sample,
     signal_of,
 )
-from launch.plan.measurements import Signal
-from launch.session import actors
+from microbudget_rl.launch.plan.measurements import Signal
+from microbudget_rl.launch.session import actors
 from tests.fakes import FakeEngine, FakeVerifier, half_right, make_problem
 from tests.launch.plan.plans import CPU, plan
 from tests.virtual_time import VirtualClock, run_virtually

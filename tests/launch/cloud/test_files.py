@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.load import load
+from microbudget_rl.conf.load import load
 from tests.conftest import ROOT
 
 
@@ -21,7 +21,7 @@ def test_dockerfile_is_sound_and_uses_files_that_exist(file: Path) -> None:
     assert all((ROOT / script).is_file() for script in re.findall(r"bash (launch/\S+)", text))
     (entry,) = re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)
     assert json.loads(entry) == [".venv/bin/microbudget"]
-    assert 'microbudget = "launch.__main__:from_the_shell"' in (ROOT / "pyproject.toml").read_text()
+    assert 'microbudget = "microbudget_rl.launch.__main__:from_the_shell"' in (ROOT / "pyproject.toml").read_text()
     for conf in re.findall(r"conf=(\w+)", text):
         load([f"conf={conf}"])
     hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")

@@ -5,13 +5,13 @@ from unittest.mock import Mock
 import pytest
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError, TaskUnschedulableError
 
-from actors.runtime.placement import Node
-from conf.errors import BadInput
-from conf.schema import Config
-from launch.hardware import cluster
-from launch.hardware.cluster import Found, check_alike, check_answers, combine, hear
-from launch.hardware.gpus import Gpu
-from launch.hardware.machine import GIB, detect
+from microbudget_rl.actors.runtime.placement import Node
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.launch.hardware import cluster
+from microbudget_rl.launch.hardware.cluster import Found, check_alike, check_answers, combine, hear
+from microbudget_rl.launch.hardware.gpus import Gpu
+from microbudget_rl.launch.hardware.machine import GIB, detect
 
 GPUS = replace(
     detect("A40"),

@@ -7,12 +7,12 @@ from unittest.mock import Mock
 
 import pytest
 
-from actors.runtime.placement import Placement, place, place_engines
-from conf.errors import BadInput
-from conf.schema import Config
-from launch.hardware import gpus
-from launch.hardware.gpus import Gpu, choose, find_gpus, gpu_of, show_only
-from launch.hardware.machine import GIB, check_build, detect
+from microbudget_rl.actors.runtime.placement import Placement, place, place_engines
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.launch.hardware import gpus
+from microbudget_rl.launch.hardware.gpus import Gpu, choose, find_gpus, gpu_of, show_only
+from microbudget_rl.launch.hardware.machine import GIB, check_build, detect
 
 Install = Callable[[str], ModuleType]
 TABLE = """0, GPU-aa1, NVIDIA A40, 46068, 45500, [N/A]
@@ -138,7 +138,7 @@ def test_a_cpu_computes_in_the_dtype_it_multiplies_fastest(
     maker: str, flags: str, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "read_text", lambda _: f"vendor_id\t: {maker}\nflags\t\t: fpu {flags}\n")
-    monkeypatch.setattr("launch.hardware.machine.total_memory", lambda: 8 * GIB)
+    monkeypatch.setattr("microbudget_rl.launch.hardware.machine.total_memory", lambda: 8 * GIB)
     assert detect("cpu").dtype == dtype
 
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from actors.runtime import process
-from actors.runtime.placement import Placement, Share, divide, place
-from actors.runtime.remote_actor import RemoteActor
-from conf.errors import BadInput
-from conf.load import load
-from launch.hardware import sharing
-from launch.hardware.gpus import Gpu
-from launch.hardware.machine import Machine
-from launch.hardware.sharing import Trial, check_sharing, ipc_fault, mps_service
+from microbudget_rl.actors.runtime import process
+from microbudget_rl.actors.runtime.placement import Placement, Share, divide, place
+from microbudget_rl.actors.runtime.remote_actor import RemoteActor
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import load
+from microbudget_rl.launch.hardware import sharing
+from microbudget_rl.launch.hardware.gpus import Gpu
+from microbudget_rl.launch.hardware.machine import Machine
+from microbudget_rl.launch.hardware.sharing import Trial, check_sharing, ipc_fault, mps_service
 from tests.launch.plan.plans import CPU, machine, plan, shown
 
 SERVICE = """#!/bin/bash

@@ -5,12 +5,12 @@ from io import StringIO
 
 from rich.console import Console
 
-from conf.load import load
-from launch.hardware.machine import GIB, Machine, with_listed
-from launch.plan.plan import Plan, make_plan
-from launch.plan.time import Estimate
-from launch.plan.view import render_plan
-from launch.session.admission import resolve_model
+from microbudget_rl.conf.load import load
+from microbudget_rl.launch.hardware.machine import GIB, Machine, with_listed
+from microbudget_rl.launch.plan.plan import Plan, make_plan
+from microbudget_rl.launch.plan.time import Estimate
+from microbudget_rl.launch.plan.view import render_plan
+from microbudget_rl.launch.session.admission import resolve_model
 
 CPU = Machine("a laptop", (0, 1), 16 * GIB, 0, 0, 10e9, {"bfloat16": 0.3e12, "float32": 0.2e12})
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.host_resources import DISK_MARGIN, MIB, HostFree, HostGuard, HostNeeds, amount
-from actors.runtime.placement import Node, place
-from conf.errors import BadInput
-from conf.load import load
-from launch.hardware.machine import GIB, detect
-from launch.plan import host_needs
-from launch.plan.plan import make_plan
+from microbudget_rl.actors.runtime.host_resources import DISK_MARGIN, MIB, HostFree, HostGuard, HostNeeds, amount
+from microbudget_rl.actors.runtime.placement import Node, place
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import load
+from microbudget_rl.launch.hardware.machine import GIB, detect
+from microbudget_rl.launch.plan import host_needs
+from microbudget_rl.launch.plan.plan import make_plan
 from tests.launch.plan.plans import machine, plan
 
 PLENTY = HostFree(disk=10**15, temporary=10**15, shared_memory=GIB, memory=10**15)

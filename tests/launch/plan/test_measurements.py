@@ -8,17 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from actors.evaluation.statistics import Mean
-from actors.formats import duration
-from actors.storage.documents import LedgerRecord
-from actors.storage.files import write_document
-from conf.errors import BadInput
-from conf.load import dump, load
-from conf.schema import Config
-from conf.settings import changed
-from launch.plan.measurements import ENOUGH, Signal, keep, known, learn_from, plan_measured, recall, recipe_of
-from launch.plan.plan import make_plan
-from launch.plan.time import UNMEASURED, Calibration, Workload
+from microbudget_rl.actors.evaluation.statistics import Mean
+from microbudget_rl.actors.formats import duration
+from microbudget_rl.actors.storage.documents import LedgerRecord
+from microbudget_rl.actors.storage.files import write_document
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import dump, load
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.plan.measurements import (
+    ENOUGH,
+    Signal,
+    keep,
+    known,
+    learn_from,
+    plan_measured,
+    recall,
+    recipe_of,
+)
+from microbudget_rl.launch.plan.plan import make_plan
+from microbudget_rl.launch.plan.time import UNMEASURED, Calibration, Workload
 from tests.launch.plan.plans import CPU, estimated, machine, shown
 
 WORK = Workload(prompt=64.0, fresh=16.0, response=8.0, spread=0.204, varied=0.4)

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from actors.runtime.placement import Node
-from launch.hardware.machine import Machine
-from launch.plan.plan import Plan
+from microbudget_rl.actors.runtime.placement import Node
+from microbudget_rl.launch.hardware.machine import Machine
+from microbudget_rl.launch.plan.plan import Plan
 from tests.launch.plan.plans import CPU, entry, machine, plan, shown
 
 A40 = machine("A40")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.placement import WHOLE_GPU
-from conf.errors import BadInput
-from conf.load import FOLDER, load, recipe_names
-from launch.hardware.machine import GIB, Machine, detect
-from launch.plan.plan import Problems, count_problems, make_plan, with_problems
-from launch.plan.refusal import check_plan
-from launch.plan.view import FEWEST_UPDATES
+from microbudget_rl.actors.runtime.placement import WHOLE_GPU
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import FOLDER, load, recipe_names
+from microbudget_rl.launch.hardware.machine import GIB, Machine, detect
+from microbudget_rl.launch.plan.plan import Problems, count_problems, make_plan, with_problems
+from microbudget_rl.launch.plan.refusal import check_plan
+from microbudget_rl.launch.plan.view import FEWEST_UPDATES
 from tests.launch.plan.plans import CPU, entry, estimated, machine, plan, shown
 
 EXAMPLE = FOLDER / "mine.csv"

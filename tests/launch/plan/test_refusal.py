@@ -3,14 +3,14 @@ from dataclasses import replace
 
 import pytest
 
-from actors.models.files import shape_of
-from actors.runtime.placement import place_engines
-from conf.errors import BadInput
-from conf.load import load
-from launch.hardware.gpus import Gpu
-from launch.hardware.machine import GIB, Machine, detect, with_gpus
-from launch.plan.memory import Fit
-from launch.plan.refusal import check_budget, check_engines, check_plan, fit_of_engines, remedy
+from microbudget_rl.actors.models.files import shape_of
+from microbudget_rl.actors.runtime.placement import place_engines
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import load
+from microbudget_rl.launch.hardware.gpus import Gpu
+from microbudget_rl.launch.hardware.machine import GIB, Machine, detect, with_gpus
+from microbudget_rl.launch.plan.memory import Fit
+from microbudget_rl.launch.plan.refusal import check_budget, check_engines, check_plan, fit_of_engines, remedy
 from tests.launch.plan.plans import CPU, machine, plan, shown
 
 SMALL = replace(machine("A40"), gpu_memory=12 * GIB)

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from conf.schema.evaluation import UNKNOWN
-from launch.plan.time import Calibration, Estimate, estimate
+from microbudget_rl.conf.schema.evaluation import UNKNOWN
+from microbudget_rl.launch.plan.time import Calibration, Estimate, estimate
 from tests.launch.plan.plans import CPU, estimated, machine, plan
 
 APART = ("r8_instruct", machine("A40", 2), "rollout.actors=1", "learner.world_size=1")

@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from conf.catalogue import devices
-from conf.errors import BadInput
-from conf.load import load
-from launch.plan.time import Calibration
-from launch.plan.view import FEWEST_UPDATES, conclusion, scale
+from microbudget_rl.conf.catalogue import devices
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import load
+from microbudget_rl.launch.plan.time import Calibration
+from microbudget_rl.launch.plan.view import FEWEST_UPDATES, conclusion, scale
 from tests.launch.plan.plans import CPU, estimated, machine, plan, shown
 
 

@@ -8,10 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.evaluation.statistics import share_interval, student_quantile
-from launch.reporting.comparison import by_settings, contrasts, holm, over_seeds, seeds_to_decide, welch_difference
-from launch.reporting.history import RANK, Run
-from launch.reporting.sweep_results import caveats
+from microbudget_rl.actors.evaluation.statistics import share_interval, student_quantile
+from microbudget_rl.launch.reporting.comparison import (
+    by_settings,
+    contrasts,
+    holm,
+    over_seeds,
+    seeds_to_decide,
+    welch_difference,
+)
+from microbudget_rl.launch.reporting.history import RANK, Run
+from microbudget_rl.launch.reporting.sweep_results import caveats
 from tests.run_folders import ranked, swept
 
 

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from actors.storage.documents import Event, EventKind
-from actors.storage.files import append_row
-from launch.reporting import conclusion
-from launch.reporting.health import Flag, flags
-from launch.reporting.history import read_run
-from rewards.problems.loading import OVERLAP_FILTERED, OVERLAP_KEPT, write_listing
-from rewards.problems.rows import RawProblem, filtered_row
+from microbudget_rl.actors.storage.documents import Event, EventKind
+from microbudget_rl.actors.storage.files import append_row
+from microbudget_rl.launch.reporting import conclusion
+from microbudget_rl.launch.reporting.health import Flag, flags
+from microbudget_rl.launch.reporting.history import read_run
+from microbudget_rl.rewards.problems.loading import OVERLAP_FILTERED, OVERLAP_KEPT, write_listing
+from microbudget_rl.rewards.problems.rows import RawProblem, filtered_row
 from tests.run_folders import metrics, write_rows, write_run
 
 

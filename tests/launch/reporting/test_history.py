@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conf.errors import BadInput
-from launch.reporting.comparison import by_settings
-from launch.reporting.history import read_run, read_sweep, read_together
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.launch.reporting.comparison import by_settings
+from microbudget_rl.launch.reporting.history import read_run, read_sweep, read_together
 from tests.run_folders import edited, write_run, write_sweep
 
 

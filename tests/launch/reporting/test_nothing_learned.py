@@ -5,9 +5,9 @@ from statistics import fmean
 
 import numpy as np
 
-from actors.coordinator.rules.selection import SCORE, Selection
-from actors.evaluation.statistics import SIGNIFICANT, over_problems, paired_difference
-from launch.reporting.run_conclusion import Effect
+from microbudget_rl.actors.coordinator.rules.selection import SCORE, Selection
+from microbudget_rl.actors.evaluation.statistics import SIGNIFICANT, over_problems, paired_difference
+from microbudget_rl.launch.reporting.run_conclusion import Effect
 
 RUNS = 200
 VALIDATIONS, CHOOSING, REPORTED, SAMPLES = 15, 64, 64, 1

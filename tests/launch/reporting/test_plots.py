@@ -1,8 +1,8 @@
 import re
 from pathlib import Path
 
-from launch.reporting.history import read_run
-from launch.reporting.plots import Plot, curves, finals, overlaid
+from microbudget_rl.launch.reporting.history import read_run
+from microbudget_rl.launch.reporting.plots import Plot, curves, finals, overlaid
 from tests.run_folders import swept, write_run
 
 

@@ -4,14 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from actors.evaluation.statistics import paired_difference
-from actors.storage.documents import Event, EventKind, MetricsRow, RunSummary
-from actors.storage.run_record import named
-from launch.reporting.history import Run, read_run
-from launch.reporting.plots import learning_curve
-from launch.reporting.run_conclusion import Effect, basis, changes, conclude, effect, finding, reward_effect
-from launch.reporting.tables import benchmarks, held_out, pairs
-from launch.reporting.wording import SPACE, compact, decimal, percent, points, span
+from microbudget_rl.actors.evaluation.statistics import paired_difference
+from microbudget_rl.actors.storage.documents import Event, EventKind, MetricsRow, RunSummary
+from microbudget_rl.actors.storage.run_record import named
+from microbudget_rl.launch.reporting.history import Run, read_run
+from microbudget_rl.launch.reporting.plots import learning_curve
+from microbudget_rl.launch.reporting.run_conclusion import (
+    Effect,
+    basis,
+    changes,
+    conclude,
+    effect,
+    finding,
+    reward_effect,
+)
+from microbudget_rl.launch.reporting.tables import benchmarks, held_out, pairs
+from microbudget_rl.launch.reporting.wording import SPACE, compact, decimal, percent, points, span
 from tests.run_folders import PROBLEMS, edited, evaluation, sample, write_rows, write_run, write_samples
 
 

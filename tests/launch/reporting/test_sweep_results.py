@@ -1,9 +1,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from launch.reporting.comparison import by_settings
-from launch.reporting.history import read_sweep
-from launch.reporting.sweep_results import caveats, concerns, conclude, runs, shared
+from microbudget_rl.launch.reporting.comparison import by_settings
+from microbudget_rl.launch.reporting.history import read_sweep
+from microbudget_rl.launch.reporting.sweep_results import caveats, concerns, conclude, runs, shared
 from tests.run_folders import ranked, swept, write_sweep
 
 

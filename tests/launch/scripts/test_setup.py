@@ -80,13 +80,13 @@ def test_first_call_installs_and_the_second_only_looks_for_the_model(machine: Ma
     torch, everything = pip_calls(commands)
     assert torch.endswith("torch==2.13.0+cpu")
     assert everything.endswith("--constraint launch/locks/cpu.txt --editable .[cpu]")
-    assert commands[-2:] == ["-m learner.cpu_adam", "-m launch.bundled"]
-    assert machine.setup() == (0, "", ["-m launch.bundled"])
+    assert commands[-2:] == ["-m microbudget_rl.learner.cpu_adam", "-m microbudget_rl.launch.bundled"]
+    assert machine.setup() == (0, "", ["-m microbudget_rl.launch.bundled"])
 
     _, _, commands = machine.setup("dev")  # is added later and then kept
     assert pip_calls(commands)[-1].endswith("--editable .[cpu,dev]")
     assert "-m venv .venv" not in commands
-    assert machine.setup() == (0, "", ["-m launch.bundled"])
+    assert machine.setup() == (0, "", ["-m microbudget_rl.launch.bundled"])
 
 
 @pytest.mark.parametrize("extra", ["cpu", "cuda"])
@@ -131,7 +131,7 @@ def test_a_gpu_whose_tool_is_hidden_gets_no_cpu_build_unasked(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert machine.setup()[0] == 0
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert machine.setup() == (0, "", ["-m launch.bundled"])
+    assert machine.setup() == (0, "", ["-m microbudget_rl.launch.bundled"])
 
 
 def test_an_unfinished_environment_is_made_anew(machine: Machine) -> None:

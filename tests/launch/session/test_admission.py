@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from actors.coordinator.rules.selection import SCORE
-from actors.messages import EvaluationSet, Problem, ProblemSet
-from actors.storage import folders, run_folder
-from actors.storage.documents import LedgerRecord, PolicyScores
-from actors.storage.files import lock, replace_text
-from actors.storage.run_folder import RunFolder
-from conf.errors import BadInput
-from conf.load import dump, load
-from conf.schema import Config
-from conf.settings import changed
-from launch.hardware.machine import GIB, Machine
-from launch.session import preparation
-from launch.session.admission import admit, begin, resolve_model, take_run
-from launch.session.preparation import commit, origin
+from microbudget_rl.actors.coordinator.rules.selection import SCORE
+from microbudget_rl.actors.messages import EvaluationSet, Problem, ProblemSet
+from microbudget_rl.actors.storage import folders, run_folder
+from microbudget_rl.actors.storage.documents import LedgerRecord, PolicyScores
+from microbudget_rl.actors.storage.files import lock, replace_text
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import dump, load
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.machine import GIB, Machine
+from microbudget_rl.launch.session import preparation
+from microbudget_rl.launch.session.admission import admit, begin, resolve_model, take_run
+from microbudget_rl.launch.session.preparation import commit, origin
 from tests.conftest import ROOT
 
 

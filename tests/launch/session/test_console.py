@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from actors.messages import Progress
-from conf.command import PlainConsole
-from launch.session.console import RunView, render_progress
+from microbudget_rl.actors.messages import Progress
+from microbudget_rl.conf.command import PlainConsole
+from microbudget_rl.launch.session.console import RunView, render_progress
 
 ROW = {
     "update": 12,

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from actors.storage.documents import LedgerRecord, Origin, Planned, RunSummary
-from actors.storage.folders import claim
-from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import RunRecord
-from conf.load import dump, load
-from conf.schema import Config
-from conf.settings import changed
-from launch.session import ending
-from launch.session.admission import admit
-from launch.session.ending import OnEnd, next_steps, write_ending
+from microbudget_rl.actors.storage.documents import LedgerRecord, Origin, Planned, RunSummary
+from microbudget_rl.actors.storage.folders import claim
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.load import dump, load
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.session import ending
+from microbudget_rl.launch.session.admission import admit
+from microbudget_rl.launch.session.ending import OnEnd, next_steps, write_ending
 from tests.actors.coordinator.test_actor import make_request
 from tests.actors.virtual_run import NO_PROBLEMS
 
@@ -46,7 +46,7 @@ def test_process_that_outlives_its_budget_ends_itself(
 ) -> None:
     """By the summary, if that is written. Without a coordinator it has used its budget up, and nothing hangs."""
     code = (
-        "import sys, time; from pathlib import Path; from launch.session import ending;"
+        "import sys, time; from pathlib import Path; from microbudget_rl.launch.session import ending;"
         "from tests.actors.coordinator.test_actor import make_request;"
         f"ending.{'LATE_S = -' if answered else 'FINISH_MARGIN_S = '}599.9;"
         f"ending.end_with_budget(make_request(Path(sys.argv[1])), lambda *_: None, {answered});"

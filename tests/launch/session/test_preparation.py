@@ -4,20 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from actors.messages import Problem, ProblemSet
-from actors.storage.checkpoints import link, write_state
-from actors.storage.documents import CoordinatorState, EventKind, Origin, Planned
-from actors.storage.folders import mark
-from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import RunRecord
-from conf.load import dump, load
-from conf.schema import Config
-from conf.settings import changed
-from launch.hardware.machine import detect
-from launch.plan.plan import make_plan
-from launch.session import preparation
-from launch.session.preparation import prepare, problem_counts
-from rewards.problems.rows import DUPLICATE
+from microbudget_rl.actors.messages import Problem, ProblemSet
+from microbudget_rl.actors.storage.checkpoints import link, write_state
+from microbudget_rl.actors.storage.documents import CoordinatorState, EventKind, Origin, Planned
+from microbudget_rl.actors.storage.folders import mark
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.load import dump, load
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.hardware.machine import detect
+from microbudget_rl.launch.plan.plan import make_plan
+from microbudget_rl.launch.session import preparation
+from microbudget_rl.launch.session.preparation import prepare, problem_counts
+from microbudget_rl.rewards.problems.rows import DUPLICATE
 from tests.launch.plan.plans import estimated
 
 NONE = ProblemSet((), (), {})

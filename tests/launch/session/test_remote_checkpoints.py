@@ -3,14 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from actors.storage.remote import Remote
-from actors.storage.run_folder import RunFolder
-from actors.storage.run_record import RunRecord
-from conf.errors import BadInput
-from conf.load import dump
-from conf.schema import Config
-from conf.settings import changed
-from launch.session.remote_checkpoints import bring_back, check_remote, put_ending
+from microbudget_rl.actors.storage.remote import Remote
+from microbudget_rl.actors.storage.run_folder import RunFolder
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import dump
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.session.remote_checkpoints import bring_back, check_remote, put_ending
 from tests.actors.virtual_run import NO_PROBLEMS
 
 

@@ -14,14 +14,14 @@ import pytest
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from rich.console import Console
 
-from actors.runtime import cause_of_death, supervision
-from actors.runtime.supervision import DEATHS_IN_A_ROW
-from actors.storage import files
-from actors.storage.documents import RunSummary
-from actors.storage.run_record import RunRecord
-from conf.errors import BadInput
-from launch.session import watch
-from launch.session.watch import Watch
+from microbudget_rl.actors.runtime import cause_of_death, supervision
+from microbudget_rl.actors.runtime.supervision import DEATHS_IN_A_ROW
+from microbudget_rl.actors.storage import files
+from microbudget_rl.actors.storage.documents import RunSummary
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.launch.session import watch
+from microbudget_rl.launch.session.watch import Watch
 from tests.actors.coordinator.test_actor import make_request
 
 Call = Callable[[], Any]

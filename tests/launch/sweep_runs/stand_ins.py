@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launch.hardware.gpus import Gpu
-from launch.hardware.machine import Machine
-from launch.sweep_runs.jobs import Grid
+from microbudget_rl.launch.hardware.gpus import Gpu
+from microbudget_rl.launch.hardware.machine import Machine
+from microbudget_rl.launch.sweep_runs.jobs import Grid
 
 PROGRAM = r"""
 import hashlib, json, os, pathlib, signal, sys, time
@@ -97,7 +97,7 @@ def start(folder: Path, conduct: dict[str, Any], *arguments: str) -> subprocess.
     (folder / "conduct.json").write_text(json.dumps(conduct))
     script = (
         "import sys; from pathlib import Path;"
-        "from launch import sweep; from launch.sweep_runs import scheduler;"
+        "from microbudget_rl.launch import sweep; from microbudget_rl.launch.sweep_runs import scheduler;"
         f"scheduler.POLL_S, scheduler.PROGRAMS = 0.01, Path({str(folder)!r});"
         "sweep.prepare = lambda *_: None;"
         f"sys.exit(sweep.main({command(folder, *arguments)}))"

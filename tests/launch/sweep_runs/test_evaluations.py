@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conf.load import load
-from launch import sweep
-from launch.sweep_runs.grid import read_grid
+from microbudget_rl.conf.load import load
+from microbudget_rl.launch import sweep
+from microbudget_rl.launch.sweep_runs.grid import read_grid
 from tests.launch.sweep_runs.stand_ins import calls, start, statuses, wait_for_call
 from tests.run_folders import edited
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from conf.errors import BadInput
-from conf.load import load
-from launch.sweep_runs.grid import check_comparable, check_sources, read_grid
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import load
+from microbudget_rl.launch.sweep_runs.grid import check_comparable, check_sources, read_grid
 
 BENCHMARKS = ("benchmarks=[aime24]", "ranks=[1,2]")
 MIXED = "[{source: file:a.csv, weight: 2},{source: file:b.csv}]"

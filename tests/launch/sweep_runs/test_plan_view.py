@@ -3,13 +3,13 @@ from io import StringIO
 
 import pytest
 
-from conf.command import PlainConsole
-from conf.errors import BadInput
-from conf.load import load
-from launch.hardware.gpus import Gpu
-from launch.hardware.machine import GIB, Machine, with_gpus, with_listed
-from launch.sweep_runs.grid import read_grid
-from launch.sweep_runs.plan_view import SweepPlan, divide, plan_runs
+from microbudget_rl.conf.command import PlainConsole
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import load
+from microbudget_rl.launch.hardware.gpus import Gpu
+from microbudget_rl.launch.hardware.machine import GIB, Machine, with_gpus, with_listed
+from microbudget_rl.launch.sweep_runs.grid import read_grid
+from microbudget_rl.launch.sweep_runs.plan_view import SweepPlan, divide, plan_runs
 from tests.launch.plan.plans import CPU
 
 HOUR = 3600
@@ -101,7 +101,7 @@ def test_runs_are_planned_on_their_gpu_with_their_part_of_the_hours(
     gpus: int, minutes: int, mps: str, given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs at a time have no MPS of their own, which would see all GPUs."""
-    monkeypatch.setattr("launch.hardware.machine.MPS_TOOL", "bash")
+    monkeypatch.setattr("microbudget_rl.launch.hardware.machine.MPS_TOOL", "bash")
     seeds = "seeds=[0,1,2,3,4,5,6,7,8]"
     grid = read_grid(["conf=r8_instruct", seeds, "sweep.hours=9", "run.nvidia_mps=auto"])
     machines = divide(with_a40s(gpus), grid)

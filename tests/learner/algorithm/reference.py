@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from conf.schema import AlgorithmConfig
+from microbudget_rl.conf.schema import AlgorithmConfig
 
 
 @dataclass

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.advantages import group_advantages, likelihood_rewards
-from learner.packing import Tokens, divide
+from microbudget_rl.learner.advantages import group_advantages, likelihood_rewards
+from microbudget_rl.learner.packing import Tokens, divide
 
 KINDS = ["group", "mean_only", "leave_one_out"]
 rewards_lists = st.lists(st.sampled_from([0.0, 0.2, 0.5, 1.0, 1.2]), min_size=1, max_size=16)

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf.catalogue import presets
-from conf.checks import algorithm_faults, slope_bound
-from conf.schema import AlgorithmConfig
-from learner.losses import MAX_PENALTY_SLOPE, Observed, Totals, policy_loss
-from learner.mismatch import MAX_WEIGHT
+from microbudget_rl.conf.catalogue import presets
+from microbudget_rl.conf.checks import algorithm_faults, slope_bound
+from microbudget_rl.conf.schema import AlgorithmConfig
+from microbudget_rl.learner.losses import MAX_PENALTY_SLOPE, Observed, Totals, policy_loss
+from microbudget_rl.learner.mismatch import MAX_WEIGHT
 
 LARGEST = 50.0
 """Largest weight of a token in any accepted combination, relative to its advantage: a slope of 10, a weight of 5."""

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf.schema import AlgorithmConfig
-from learner.losses import Observed, Totals, clipped_tokens, imitation_loss, policy_loss
+from microbudget_rl.conf.schema import AlgorithmConfig
+from microbudget_rl.learner.losses import Observed, Totals, clipped_tokens, imitation_loss, policy_loss
 from tests.learner.algorithm import reference
 from tests.learner.algorithm.reference import Response
 

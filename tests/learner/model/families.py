@@ -14,13 +14,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from actors.models.files import shape_of
-from conf.errors import BadInput
-from conf.schema import Config
-from conf.schema.model import PROJECTIONS
-from conf.settings import changed
-from learner.model.architecture import check_architecture
-from learner.model.policy import Policy
+from microbudget_rl.actors.models.files import shape_of
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.schema.model import PROJECTIONS
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.learner.model.architecture import check_architecture
+from microbudget_rl.learner.model.policy import Policy
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 256,

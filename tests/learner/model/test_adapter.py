@@ -14,15 +14,15 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM
 
-from actors.messages import AdapterRef
-from actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, adopt_adapter, check_adapter
-from actors.protocols import FAITHFUL
-from conf.schema import Config
-from conf.schema.model import PROJECTIONS
-from conf.settings import changed
-from learner.learner import LoraLearner
-from learner.model.adapter import adapter_norms, effective_rank, load_model, write_adapter
-from learner.model.projection import Projection
+from microbudget_rl.actors.messages import AdapterRef
+from microbudget_rl.actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, adopt_adapter, check_adapter
+from microbudget_rl.actors.protocols import FAITHFUL
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.schema.model import PROJECTIONS
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.learner.learner import LoraLearner
+from microbudget_rl.learner.model.adapter import adapter_norms, effective_rank, load_model, write_adapter
+from microbudget_rl.learner.model.projection import Projection
 from tests.learner.helpers import Build, Make, batch, own_attention, reference_logprobs, same, update, weights
 
 

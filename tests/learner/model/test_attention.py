@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from learner.model.attention import attend, attend_unpadded, unpadded_serves
-from learner.packing import Tokens, pack
+from microbudget_rl.learner.model.attention import attend, attend_unpadded, unpadded_serves
+from microbudget_rl.learner.packing import Tokens, pack
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
 
@@ -78,6 +78,6 @@ def test_a_kernel_with_a_wrong_output_or_gradient_is_not_used(
         inputs = tuple(Wrong.apply(x) if number == wrong else x for number, x in enumerate(inputs))
         return kernel(*inputs, **given) * (1.1 if wrong == "output" else 1.0)
 
-    monkeypatch.setattr("learner.model.attention.varlen_attn", changed)
+    monkeypatch.setattr("microbudget_rl.learner.model.attention.varlen_attn", changed)
     shape = SimpleNamespace(num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, head_dim=16)
     assert unpadded_serves(shape, torch.device("cpu")) is (wrong is None)

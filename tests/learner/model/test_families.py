@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
-from actors.models.files import TIED_BY_DEFAULT
-from conf.errors import BadInput
-from conf.schema import Config
-from conf.schema.model import PROJECTIONS
-from conf.settings import changed
-from learner.model.architecture import check_architecture, check_modules
+from microbudget_rl.actors.models.files import TIED_BY_DEFAULT
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.schema.model import PROJECTIONS
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.learner.model.architecture import check_architecture, check_modules
 from tests.conftest import ROOT
 from tests.learner.model.families import FAMILIES, SHAPE, refusal, rows
 

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.llama import modeling_llama
 
-from actors.models.families import FUSED
-from learner.model.model_check import fuse
+from microbudget_rl.actors.models.families import FUSED
+from microbudget_rl.learner.model.model_check import fuse
 
 CPU = torch.device("cpu")
 

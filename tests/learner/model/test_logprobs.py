@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.model.logprobs import Head, divergence, token_logprobs
+from microbudget_rl.learner.model.logprobs import Head, divergence, token_logprobs
 
 
 def case(

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from conf.errors import BadInput
-from learner.model import model_check
-from learner.model.attention import attend
-from learner.model.logprobs import Head
-from learner.model.model_check import check_model
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.learner.model import model_check
+from microbudget_rl.learner.model.attention import attend
+from microbudget_rl.learner.model.logprobs import Head
+from microbudget_rl.learner.model.model_check import check_model
 from tests.learner.helpers import bind, leaving_no_module
 from tests.learner.model.families import FAMILIES, adapt, build
 

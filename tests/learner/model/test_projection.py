@@ -8,8 +8,8 @@ from peft import LoraConfig
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
-from learner.model import projection
-from learner.model.projection import Projection
+from microbudget_rl.learner.model import projection
+from microbudget_rl.learner.model.projection import Projection
 
 SIZES = st.integers(1, 12)
 

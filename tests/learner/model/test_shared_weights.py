@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from conf.errors import BadInput
-from conf.schema import Config
-from conf.settings import changed
-from learner.actor import LOOPBACK
-from learner.learner import LoraLearner
-from learner.model.shared_weights import model_on
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.learner.actor import LOOPBACK
+from microbudget_rl.learner.learner import LoraLearner
+from microbudget_rl.learner.model.shared_weights import model_on
 from tests.actors.rollout.test_served_families import write
 from tests.learner.helpers import Build, batch, same, update, weights
 from tests.learner.model.families import FAMILIES, refusal

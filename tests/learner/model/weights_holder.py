@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch.multiprocessing
 
-from actors.rollout.shared_weights import handles, make_daemon
-from actors.runtime.placement import Share
-from conf.schema import Config
-from conf.settings import changed
+from microbudget_rl.actors.rollout.shared_weights import handles, make_daemon
+from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
 
 
 def hold(config: Config, folder: str) -> torch.nn.Module:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from conf.schema import Config
-from conf.settings import changed
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
 from tests.rewards.problems.rows import SUMS, Loader, write_jsonl
 
 MODULE = """

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from actors.messages import Problem, ProblemSet
-from conf.errors import BadInput
-from conf.schema import Config
-from conf.settings import changed
-from rewards.problems.loading import load_problems
+from microbudget_rl.actors.messages import Problem, ProblemSet
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.rewards.problems.loading import load_problems
 
 Rows = list[dict[str, Any]]
 ALL = {"eval.problems": 0, "learner.problems_per_update": 1}

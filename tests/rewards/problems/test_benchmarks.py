@@ -3,20 +3,20 @@ from typing import Any
 
 import pytest
 
-from conf.catalogue import Benchmark, find_benchmarks
-from conf.errors import BadInput
-from conf.load import command_line, load
-from conf.schema import Config, SweepCommandLine
-from conf.settings import changed
-from rewards.problems.contamination import near_duplicates
-from rewards.problems.loading import (
+from microbudget_rl.conf.catalogue import Benchmark, find_benchmarks
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import command_line, load
+from microbudget_rl.conf.schema import Config, SweepCommandLine
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.rewards.problems.contamination import near_duplicates
+from microbudget_rl.rewards.problems.loading import (
     CHOSE,
     TRAIN_SEED,
     load_benchmark,
     read_benchmark,
     read_problems,
 )
-from rewards.problems.rows import RawProblem
+from microbudget_rl.rewards.problems.rows import RawProblem
 from tests.rewards.problems.rows import Rows, write_jsonl
 
 
@@ -60,7 +60,9 @@ def test_another_generator_has_none_of_the_parameters_of_the_training_source(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = list[Any]()
-    monkeypatch.setattr("rewards.problems.sources.read", lambda key, source, data, seed: given.append(data) or [])
+    monkeypatch.setattr(
+        "microbudget_rl.rewards.problems.sources.read", lambda key, source, data, seed: given.append(data) or []
+    )
     config = changed(config, {"data.source": "reasoning_gym:chain_sum", "data.parameters": {"max_terms": 9}})
     for benchmark in find_benchmarks(["reasoning_gym:gcd", "reasoning_gym:chain_sum"]):
         with pytest.raises(BadInput, match="being empty"):

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from actors.messages import ProblemSet
-from conf.catalogue import reward_presets
-from conf.errors import BadInput
-from conf.schema import Config, ExampleConfig
-from conf.schema.evaluation import BenchmarkConfig
-from conf.settings import changed
-from rewards.problems.candidates import TRIED, load_with_candidates, response_of
-from rewards.verify import verify
-from rewards.weighted_sum import well_formed
+from microbudget_rl.actors.messages import ProblemSet
+from microbudget_rl.conf.catalogue import reward_presets
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config, ExampleConfig
+from microbudget_rl.conf.schema.evaluation import BenchmarkConfig
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.rewards.problems.candidates import TRIED, load_with_candidates, response_of
+from microbudget_rl.rewards.verify import verify
+from microbudget_rl.rewards.weighted_sum import well_formed
 from tests.rewards.problems.rows import SUMS, Loader, Rows, write_jsonl
 
 SELF = {"warm_start.source": "self", "warm_start.few_shot": [ExampleConfig("1 * 2", "3"), ExampleConfig("2 + 2", "4")]}

@@ -2,8 +2,8 @@ from itertools import permutations
 
 import pytest
 
-from rewards.problems.contamination import near_duplicates
-from rewards.problems.rows import RawProblem
+from microbudget_rl.rewards.problems.contamination import near_duplicates
+from microbudget_rl.rewards.problems.rows import RawProblem
 
 TEXT = "How many of the first twenty numbers are neither even nor divisible by three or by seven, nor prime?"
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from actors.messages import APART, FilteredRow, Status
-from conf.catalogue import Benchmark
-from conf.schema import ExampleConfig
-from conf.schema.evaluation import BenchmarkConfig
-from rewards.problems.__main__ import main
-from rewards.problems.loading import (
+from microbudget_rl.actors.messages import APART, FilteredRow, Status
+from microbudget_rl.conf.catalogue import Benchmark
+from microbudget_rl.conf.schema import ExampleConfig
+from microbudget_rl.conf.schema.evaluation import BenchmarkConfig
+from microbudget_rl.rewards.problems.__main__ import main
+from microbudget_rl.rewards.problems.loading import (
     BAD_GOLD,
     CHOSE,
     CONTROL,
@@ -25,8 +25,8 @@ from rewards.problems.loading import (
     TOO_LONG,
     write_listing,
 )
-from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, NOT_FINITE, SHOWN
-from rewards.verify import verify
+from microbudget_rl.rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY, NO_MATCH, NOT_FINITE, SHOWN
+from microbudget_rl.rewards.verify import verify
 from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows, texts, write_jsonl
 
 
@@ -356,7 +356,9 @@ def test_rows_of_a_source_are_saved_with_all_columns_into_a_new_file(
     write_jsonl(
         Path("rows.jsonl"), rows := [{"question": f"{n} + 1?", "answer": n + 1, "level": [n]} for n in range(3)]
     )
-    monkeypatch.setattr("rewards.problems.__main__.benchmarks", lambda: {"aime24": Benchmark("", "file:rows.jsonl")})
+    monkeypatch.setattr(
+        "microbudget_rl.rewards.problems.__main__.benchmarks", lambda: {"aime24": Benchmark("", "file:rows.jsonl")}
+    )
     assert main(["aime24", "save=kept.jsonl"]) == 0
     assert [json.loads(line) for line in Path("kept.jsonl").read_text().splitlines()] == rows
     assert "file:kept.jsonl" in capsys.readouterr().out

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from actors.messages import ProblemSet
-from conf.schema import Config, CustomRewardConfig, ExampleConfig
-from conf.schema.data import SourceConfig
-from conf.settings import changed
-from launch.plan.plan import Problems, count_problems
-from launch.session.preparation import problem_counts
-from rewards.problems.__main__ import main
-from rewards.problems.loading import OVERLAP_FILTERED
-from rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY
+from microbudget_rl.actors.messages import ProblemSet
+from microbudget_rl.conf.schema import Config, CustomRewardConfig, ExampleConfig
+from microbudget_rl.conf.schema.data import SourceConfig
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.plan.plan import Problems, count_problems
+from microbudget_rl.launch.session.preparation import problem_counts
+from microbudget_rl.rewards.problems.__main__ import main
+from microbudget_rl.rewards.problems.loading import OVERLAP_FILTERED
+from microbudget_rl.rewards.problems.rows import CONFLICT, DUPLICATE, EMPTY
 from tests.rewards.problems.rows import SUMS, Loader, Rows, write_jsonl
 
 PRODUCTS: Rows = [{"text": f"<What is {i} times {i}?>", "result": str(i * i)} for i in range(100, 200)]

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from actors.messages import APART
-from conf.catalogue import SOURCES
-from conf.errors import BadInput
-from conf.schema import CustomRewardConfig
-from rewards.problems import sources
-from rewards.problems.loading import lasting
-from rewards.problems.rows import EMPTY
+from microbudget_rl.actors.messages import APART
+from microbudget_rl.conf.catalogue import SOURCES
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import CustomRewardConfig
+from microbudget_rl.rewards.problems import sources
+from microbudget_rl.rewards.problems.loading import lasting
+from microbudget_rl.rewards.problems.rows import EMPTY
 from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows
 
 

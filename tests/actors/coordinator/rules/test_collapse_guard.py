@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.coordinator.rules.collapse_guard import Guard
-from conf.schema import GuardConfig
+from microbudget_rl.actors.coordinator.rules.collapse_guard import Guard
+from microbudget_rl.conf.schema import GuardConfig
 
 NORMAL = {
     "policy/entropy": 1.5,

@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from actors.coordinator.rules.learning import FRUITLESS_BATCHES, FruitlessStreak
-from actors.errors import Halted
-from actors.messages import Reward, Status
+from microbudget_rl.actors.coordinator.rules.learning import FRUITLESS_BATCHES, FruitlessStreak
+from microbudget_rl.actors.errors import Halted
+from microbudget_rl.actors.messages import Reward, Status
 from tests.fakes import make_group, make_reward
 
 RIGHT, WRONG = make_reward(1.0), make_reward(0.0)

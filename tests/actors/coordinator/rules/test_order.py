@@ -4,8 +4,8 @@ from random import Random
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actors.coordinator.rules.order import DataCursor, Mixture, _begun, place, problem_at
-from actors.messages import Problem
+from microbudget_rl.actors.coordinator.rules.order import DataCursor, Mixture, _begun, place, problem_at
+from microbudget_rl.actors.messages import Problem
 
 PROBLEMS = tuple(Problem(str(i), "", (), "") for i in range(13))
 SOURCES = {

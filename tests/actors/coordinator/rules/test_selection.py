@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.coordinator.rules.selection import SCORE, Selection
+from microbudget_rl.actors.coordinator.rules.selection import SCORE, Selection
 
 validations = st.lists(st.sampled_from((None, 0.0, 0.2, 0.25, 0.5, 1.0)), max_size=20)
 

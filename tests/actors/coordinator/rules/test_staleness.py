@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.coordinator.rules.staleness import StalenessManager
+from microbudget_rl.actors.coordinator.rules.staleness import StalenessManager
 from tests.fakes import make_group
 
 

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from actors.evaluation.statistics import Difference
-from actors.storage.documents import MetricsRow
-from launch.reporting import write
-from launch.reporting.history import LEARNING_RATE, RANK, SEED, Run, read_sweep
-from launch.reporting.paper.claims import ONE_SEED, conclude, findings, flags, verdict, verdict_on_size
-from launch.reporting.paper.results import ModelResults, SettingResults, gain, read_results
+from microbudget_rl.actors.evaluation.statistics import Difference
+from microbudget_rl.actors.storage.documents import MetricsRow
+from microbudget_rl.launch.reporting import write
+from microbudget_rl.launch.reporting.history import LEARNING_RATE, RANK, SEED, Run, read_sweep
+from microbudget_rl.launch.reporting.paper.claims import ONE_SEED, conclude, findings, flags, verdict, verdict_on_size
+from microbudget_rl.launch.reporting.paper.results import ModelResults, SettingResults, gain, read_results
 from tests.run_folders import write_benchmarked
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from conf.errors import BadInput
-from launch.reporting import write
-from launch.reporting.history import read_sweep
-from launch.reporting.paper.claims import conclude, findings
-from launch.reporting.paper.results import read_results
-from launch.reporting.paper.tables import entropies, passed
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.launch.reporting import write
+from microbudget_rl.launch.reporting.history import read_sweep
+from microbudget_rl.launch.reporting.paper.claims import conclude, findings
+from microbudget_rl.launch.reporting.paper.results import read_results
+from microbudget_rl.launch.reporting.paper.tables import entropies, passed
 from tests.run_folders import N, edited, write_benchmarked
 
 MODEL = "owner/tiny"
