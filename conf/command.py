@@ -19,6 +19,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from microbudget_rl.conf.errors import BadInput, TryLater, in_brief, printable, without_credentials
+from microbudget_rl.conf.installation import IN_CLONE, PACKAGE, check_working_folder
 from microbudget_rl.conf.signals import end_by_signal, handle_signals
 
 P = ParamSpec("P")
@@ -41,11 +42,8 @@ UNFIT = {
 LAYOUT = "\n\t"
 """Characters that are shown although they are not printable."""
 
-IN_CLONE = (Path(__file__).resolve().parents[1] / "pyproject.toml").is_file()
-"""Whether this is a clone of the project, where each command is a file; an installed package has `microbudget`."""
-
-SET_UP = "delete .venv and run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl[cuda] or [cpu] anew"
-"""Remedy for a missing or wrong build of vLLM."""
+SCRIPTS = (PACKAGE / "launch").resolve()
+"""Folder of the commands."""
 
 PROGRAM = re.compile(r"python (?:launch/(\w+)\.py|-m (?:launch|rewards)\.(\w+))")
 """Pattern of a command as it is typed in a clone."""
@@ -140,6 +138,8 @@ def command(
         @wraps(main)
         def guarded(arguments: list[str], *more: P.args, **named: P.kwargs) -> int:
             handle_signals(end_by_signal)
+            if sys.path[0] and Path(sys.path[0]).resolve() == SCRIPTS:
+                del sys.path[0]  # Python puts a script's folder there, which would hide a user's modules
             os.environ["MPLBACKEND"] = "agg"  # draws into files; a notebook's own is not installed here
             for stream in (sys.stdin, sys.stdout, sys.stderr):
                 if isinstance(stream, io.TextIOWrapper):
@@ -149,9 +149,7 @@ def command(
                     usage(arguments) if callable(usage) else print(as_typed(inspect.cleandoc(usage)))
                     code = 0
                 else:
-                    for package in ("conf", "actors", "learner", "rewards", "launch"):  # Ray's workers look here first
-                        if (file := Path(f"{package}.py")).exists():
-                            raise BadInput(f"{file.absolute()} hides a package of this project: rename it")
+                    check_working_folder()
                     code = main(arguments, *more, **named)
                 if sys.stdout:
                     sys.stdout.flush()

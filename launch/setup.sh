@@ -147,6 +147,8 @@ check_compiler() { # before gigabytes are installed that need one
         fail "vLLM compiles its LoRA kernels with Triton, which needs a C compiler and Python's headers: $headers"
 }
 
+[ ! -f microbudget_rl/conf ] || fail "$PWD/microbudget_rl has files instead of links: clone with git clone -c core.symlinks=true, or unpack with a program that keeps links" 2
+
 [ "$(uname -s)" = Linux ] || fail "this is $(uname -s), and vLLM has wheels for Linux only: use a Linux machine, WSL2 or a container"
 
 extra=cpu need_gb=6

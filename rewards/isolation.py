@@ -19,8 +19,7 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("actors", "conf", "launch", "learner", "microbudget_rl", "rewards")
+from microbudget_rl.conf.installation import PACKAGE, ROOT
 
 ENVIRONMENT = {
     "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD",
@@ -110,7 +109,8 @@ def enclose(folders: Iterable[Path], network: bool = False) -> list[str]:
 def readable(folders: Iterable[Path]) -> set[Path]:
     """Return the existing files and folders that may be read. None contains the home folder, where tokens are."""
     paths = {Path(path).resolve() for path in (*SYSTEM, sys.prefix, sys.base_prefix, *sys.path)} - {ROOT, Path.cwd()}
-    paths |= {ROOT / name for name in PACKAGES} | {folder.resolve() for folder in folders}
+    linked = {each.resolve() for each in PACKAGE.iterdir()}  # a clone's folders, since its root has much else
+    paths |= {PACKAGE} | linked | {folder.resolve() for folder in folders}
     home = Path(os.path.expanduser("~")).resolve()  # Path.home raises where there is none
     return {path for path in paths if path.exists() and not home.is_relative_to(path)}
 

@@ -21,6 +21,7 @@ from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, S
 from microbudget_rl.actors.models.files import stop_token_ids
 from microbudget_rl.actors.models.sizes import adapter_slots, answers_alone
 from microbudget_rl.actors.rollout.pool import AdapterSlots
+from microbudget_rl.actors.rollout.vllm_plugin import check_registered
 from microbudget_rl.actors.rollout.vllm_settings import engine_settings, set_environment
 from microbudget_rl.actors.runtime.placement import Share
 from microbudget_rl.actors.runtime.process import end_without_gpu
@@ -136,6 +137,7 @@ class RolloutEngine:
             from vllm.v1.executor import Executor
 
             made = EngineArgs(**engine_settings(config, model_path, share, cache_blocks)).create_engine_config()
+            check_registered()
             try:
                 return LLMEngine(made, Executor.get_class(made), log_stats=False, multiprocess_mode=False)
             except ValueError as error:

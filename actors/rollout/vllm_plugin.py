@@ -5,6 +5,11 @@ import os
 from typing import Any
 
 from microbudget_rl.actors.runtime.process import end_with
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.installation import REINSTALL
+
+registered = False
+"""Whether vLLM has called `register` in this process."""
 
 
 def register() -> None:
@@ -12,6 +17,8 @@ def register() -> None:
 
     The server's own death leaves that process alive, and with it the memory of a GPU (vLLM issue 55510).
     """
+    global registered
+    registered = True
     if multiprocessing.parent_process():
         end_with(os.getppid())
     from vllm.platforms import current_platform
@@ -37,3 +44,10 @@ def register() -> None:
         new_group = torch.distributed.new_group
         torch.distributed.new_group = lambda *given, **named: new_group(*given, **named | {"backend": "fake"})
         platform.dist_backend = "fake"
+
+
+def check_registered() -> None:
+    """Raise BadInput if vLLM has not called `register`: it only logs an entry point that it cannot import."""
+    if not registered:
+        remedy = f"unset VLLM_PLUGINS if it is set, else {REINSTALL}"
+        raise BadInput(f"vLLM has not loaded this project's plugin, which is installed in another version: {remedy}")

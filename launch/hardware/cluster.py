@@ -5,7 +5,6 @@ import os
 import re
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,14 +15,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from microbudget_rl.actors.runtime.placement import Node, Placement
 from microbudget_rl.actors.runtime.process import software_versions
 from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.installation import IN_CLONE, PACKAGE, ROOT
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.launch.hardware.gpus import Gpu
 from microbudget_rl.launch.hardware.machine import Machine, check_build, detect
 
-ROOT = Path(__file__).resolve().parents[2]
-
 NOT_SENT = ["runs", ".venv*", ".git", ".*_cache", "__pycache__", ".hypothesis", "build", "tests"]
-"""Parts of the project's folder that are not sent to the nodes."""
+"""Parts of a folder that are not sent to the nodes."""
 
 JOIN_S, SURVEY_S = 10.0, 300.0
 """Seconds that a cluster has to answer, for which Ray itself tries for two minutes and then ends the process; and that
@@ -47,7 +45,7 @@ def join(address: str, config: Config) -> Any:
         context = ray.init(
             address=address,
             namespace=config.run.name,
-            runtime_env={"working_dir": str(ROOT), "excludes": NOT_SENT},
+            runtime_env=sent(),
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
@@ -57,6 +55,14 @@ def join(address: str, config: Config) -> Any:
             f"RAY_ADDRESS={address}: the cluster cannot be joined ({said}); start one with ray start, or unset it"
         ) from error
     return context
+
+
+def sent() -> dict[str, Any]:
+    """Return what Ray sends to the nodes: a clone, which may have a user's functions, or else the package. Ray replaces
+    links by what they lead to.
+    """
+    what = {"working_dir": str(ROOT)} if IN_CLONE else {"py_modules": [str(PACKAGE)]}
+    return {**what, "excludes": NOT_SENT}
 
 
 def check_answers(address: str) -> None:

@@ -1,5 +1,6 @@
 """Command lines; the exit code and the sentence of a command in which something goes wrong."""
 
+import contextlib
 import errno
 import io
 import os
@@ -11,6 +12,7 @@ from typing import NoReturn
 
 import pytest
 
+from microbudget_rl.conf import installation
 from microbudget_rl.conf.arguments import pairs, run_and_options, words_and_options
 from microbudget_rl.conf.command import CLOSED_PIPE, INTERRUPTED, PlainConsole, as_typed, command, outliving_terminal
 from microbudget_rl.conf.errors import BadInput, TryLater
@@ -78,10 +80,26 @@ def test_closed_pipe_ends_a_command_unless_it_must_last(
         pipe.close()
 
 
-def test_a_module_that_hides_a_package_is_to_be_renamed(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("rewards.py").touch()
-    assert command("thing")(lambda arguments: 0)([]) == 2
-    assert "rewards.py" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("made", "in_clone", "in_package"),
+    [
+        ("microbudget_rl.py", 2, 2),
+        ("microbudget_rl/__init__.py", 2, 2),  # another clone
+        ("microbudget_rl/notes.txt", 2, 0),
+        ("rewards.py", 0, 0),
+        ("conf/__init__.py", 0, 0),
+    ],
+)
+def test_only_another_package_of_the_projects_name_is_in_the_way(
+    made: str, in_clone: int, in_package: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(made).parent.mkdir(exist_ok=True)
+    Path(made).touch()
+    for cloned, code in ((True, in_clone), (False, in_package)):
+        monkeypatch.setattr(installation, "IN_CLONE", cloned)
+        assert command("thing")(lambda arguments: 0)([]) == code
+        with contextlib.chdir(installation.ROOT):
+            assert command("thing")(lambda arguments: 0)([]) == 0
 
 
 def test_unforeseen_error_is_a_line_and_a_file(

@@ -25,10 +25,32 @@ start, one to replace engine and learner, one to learn, and something to spare o
 """
 
 
+SEVEN = """
+import actors, conf, launch, report
+HALF = [each.HALF for each in (actors, conf, launch, report)]
+
+def seven(prompt, response, gold):
+    return HALF[0] if "7" in response else 0.0
+"""
+
+
 @pytest.fixture(scope="module")
-def interrupted(begin_once: Begin) -> tuple[Ended, float]:
+def mine(begin_once: Begin, tmp_path_factory: pytest.TempPathFactory) -> Begin:
+    """Begin the shared run in a user's folder: a CSV, and a reward function among modules of the project's names."""
+    folder = tmp_path_factory.mktemp("mine")
+    (folder / "conf").mkdir()
+    for name in ("actors", "conf/__init__", "launch", "report"):
+        (folder / f"{name}.py").write_text("HALF = 0.5\n")
+    (folder / "rewards.py").write_text(SEVEN)
+    (folder / "sums.csv").write_text("problem,answer\n" + "".join(f"{n // 9} + {n % 9} =,7\n" for n in range(81)))
+    settings = ("data.source=file:sums.csv", "reward.custom=[{function: 'rewards:seven', weight: 0.1}]")
+    return lambda *further: begin_once("shared", *settings, *further, cwd=folder)
+
+
+@pytest.fixture(scope="module")
+def interrupted(mine: Begin) -> tuple[Ended, float]:
     """A run that is told to stop after its third update, and the seconds it took to the first."""
-    run = begin_once("shared", "budget.minutes=30")
+    run = mine("budget.minutes=30")
     seconds = run.wait_for_update(1)
     run.wait_for_update(3)
     run.process.send_signal(signal.SIGTERM)
@@ -44,13 +66,13 @@ class Resumed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def resumed(begin_once: Begin, interrupted: tuple[Ended, float]) -> Resumed:
+def resumed(mine: Begin, interrupted: tuple[Ended, float]) -> Resumed:
     """The same run again, under a budget that ends it: engine, reward worker and learner are killed at once. Most of
     this file looks at it.
     """
     first, seconds = interrupted
     budget_s = first.summary["spent_s"] + STARTS * seconds
-    run = begin_once("shared", f"budget.minutes={budget_s / 60}")
+    run = mine(f"budget.minutes={budget_s / 60}")
     run.wait_for_update(first.summary["updates"] + 1)
     listening = run.listening()
     told_strangers = answers(listening)
@@ -136,6 +158,10 @@ def test_rollouts_use_the_version_they_claim(ended: Ended) -> None:
     assert all(row["mismatch/abs_mean"] < 0.5 for row in ended.rows)
 
 
+def test_a_users_function_rewards_among_modules_of_our_names(ended: Ended) -> None:
+    assert max(row["reward/seven"] for row in ended.rows) > 0
+
+
 def test_every_update_changes_the_adapter(ended: Ended) -> None:
     assert all(row["grad_norm"] > 0 for row in ended.rows if row["tokens/trained"])
     assert any(row["tokens/trained"] for row in ended.rows)
@@ -187,8 +213,8 @@ def test_where_to_look_is_printed(ended: Ended) -> None:
         assert hint in ended.output
 
 
-def test_finished_run_is_not_overwritten_by_accident(begin: Begin, ended: Ended) -> None:
-    again = begin("shared", f"budget.minutes={ended.summary['budget_s'] / 60}").end()
+def test_finished_run_is_not_overwritten_by_accident(mine: Begin, ended: Ended) -> None:
+    again = mine(f"budget.minutes={ended.summary['budget_s'] / 60}").end()
     assert again.code == 2
     assert "run.overwrite=true" in again.output
     assert again.summary["status"] == "budget_exhausted"

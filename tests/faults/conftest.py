@@ -198,14 +198,16 @@ def named(process: psutil.Process, title: str) -> bool:
 
 
 def launcher(start: Callable[..., "subprocess.Popen[str]"]) -> Iterator[Callable[..., Run]]:
-    """Starts runs by name, with further settings and half an hour's time; what is left of them in the end is killed."""
+    """Starts runs by name, with further settings, arguments of Popen and half an hour's time; what is left of them in
+    the end is killed.
+    """
     runs: list[Run] = []
 
-    def launch(name: str, *settings: str) -> Run:
+    def launch(name: str, *settings: str, **process: Any) -> Run:
         given = dict(setting.split("=", 1) for setting in settings)
         time = () if "budget.minutes" in given else ("budget.minutes=30",)
         folder = Path(given.get("run.folder", start.folder))  # type: ignore[attr-defined]
-        runs.append(Run(start(name, *time, *settings), folder / name))
+        runs.append(Run(start(name, *time, *settings, **process), folder / name))
         return runs[-1]
 
     yield launch

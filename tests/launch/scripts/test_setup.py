@@ -89,6 +89,23 @@ def test_first_call_installs_and_the_second_only_looks_for_the_model(machine: Ma
     assert machine.setup() == (0, "", ["-m microbudget_rl.launch.bundled"])
 
 
+def test_other_entry_points_are_installed_into_an_environment_that_is_there(machine: Machine) -> None:
+    machine.setup()
+    project = machine.project / "pyproject.toml"
+    project.write_text(project.read_text().replace("vllm_plugin:register", "vllm_plugin:another"))
+    _, _, commands = machine.setup()
+    assert pip_calls(commands)[-1].endswith("--editable .[cpu]")
+    assert "-m venv .venv" not in commands
+    assert machine.setup() == (0, "", ["-m microbudget_rl.launch.bundled"])
+
+
+def test_a_clone_without_links_is_refused(machine: Machine) -> None:
+    (machine.project / "microbudget_rl").mkdir()
+    (machine.project / "microbudget_rl" / "conf").write_text("../conf")  # as git and unzip write a link as a file
+    code, said, commands = machine.setup()
+    assert (code, "core.symlinks" in said, commands) == (2, True, [])
+
+
 @pytest.mark.parametrize("extra", ["cpu", "cuda"])
 def test_lock_has_a_version_of_every_requirement(extra: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
