@@ -13,11 +13,8 @@ from mypy.options import Options
 from tests.conftest import ROOT
 
 FOLDERS = ("actors", "conf", "launch", "learner", "rewards")
-MODULES = {
-    ".".join(["microbudget_rl", *file.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__")
-    for folder in FOLDERS
-    for file in (ROOT / folder).rglob("*.py")
-}
+FILES = [file.relative_to(ROOT) for folder in FOLDERS for file in (ROOT / folder).rglob("*.py")]
+MODULES = {".".join(["microbudget_rl", *file.with_suffix("").parts]).removesuffix(".__init__") for file in FILES}
 
 
 def test_mypy_checks_all_modules_and_misses_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,20 +22,16 @@ def test_mypy_checks_all_modules_and_misses_none_of_them(monkeypatch: pytest.Mon
     options = Options()
     parse_config_file(options, lambda: None, "pyproject.toml")
     assert {source.module for source in create_source_list(options.files or [], options)} >= MODULES
-    one = options.clone_for_module("microbudget_rl.actors.messages")
-    assert not one.ignore_missing_imports  # else a module that is not there would be Any, and every call of it right
-    assert options.ignore_missing_imports
+    # Else a module that mypy does not find would be Any, and every call of it right.
+    assert not options.clone_for_module("microbudget_rl.actors.messages").ignore_missing_imports
 
 
 def test_import_contracts_see_all_modules() -> None:
-    graph = grimp.build_graph("microbudget_rl", cache_dir=None)
-    assert graph.modules >= MODULES
-    assert "microbudget_rl.conf.errors" in graph.find_modules_directly_imported_by("microbudget_rl.rewards.pool")
+    assert grimp.build_graph("microbudget_rl", cache_dir=None).modules >= MODULES
 
 
 def test_the_folders_cannot_be_imported_by_their_own_names() -> None:
     lines = "".join(f"import {name}.messages\nfrom {name} import messages\n" for name in FOLDERS)
-    ruff = Path(sys.executable).with_name("ruff")
-    check = [ruff, "check", "--output-format=concise", "--select=TID251", "--stdin-filename=launch/one.py", "-"]
+    check = [Path(sys.executable).with_name("ruff"), "check", "--output-format=concise", "--stdin-filename=one.py", "-"]
     done = subprocess.run(check, cwd=ROOT, input=lines, capture_output=True, text=True)
     assert done.stdout.count("TID251") == 2 * len(FOLDERS)

@@ -80,26 +80,17 @@ def test_closed_pipe_ends_a_command_unless_it_must_last(
         pipe.close()
 
 
-@pytest.mark.parametrize(
-    ("made", "in_clone", "in_package"),
-    [
-        ("microbudget_rl.py", 2, 2),
-        ("microbudget_rl/__init__.py", 2, 2),  # another clone
-        ("microbudget_rl/notes.txt", 2, 0),
-        ("rewards.py", 0, 0),
-        ("conf/__init__.py", 0, 0),
-    ],
-)
-def test_only_another_package_of_the_projects_name_is_in_the_way(
-    made: str, in_clone: int, in_package: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Path(made).parent.mkdir(exist_ok=True)
-    Path(made).touch()
-    for cloned, code in ((True, in_clone), (False, in_package)):
-        monkeypatch.setattr(installation, "IN_CLONE", cloned)
+@pytest.mark.parametrize(("cloned", "folder"), [(True, 2), (False, 0)])
+def test_only_another_package_is_in_the_way(cloned: bool, folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "IN_CLONE", cloned)
+    codes = {"rewards.py": 0, "microbudget_rl.py": 2, "microbudget_rl/x": folder, "microbudget_rl/__init__.py": 2}
+    for made, code in codes.items():
+        Path(made).parent.mkdir(exist_ok=True)
+        Path(made).touch()
         assert command("thing")(lambda arguments: 0)([]) == code
-        with contextlib.chdir(installation.ROOT):
-            assert command("thing")(lambda arguments: 0)([]) == 0
+        Path(made).unlink()
+    with contextlib.chdir(installation.ROOT):
+        assert command("thing")(lambda arguments: 0)([]) == 0
 
 
 def test_unforeseen_error_is_a_line_and_a_file(

@@ -27,10 +27,8 @@ start, one to replace engine and learner, one to learn, and something to spare o
 
 SEVEN = """
 import actors, conf, launch, report
-HALF = [each.HALF for each in (actors, conf, launch, report)]
-
 def seven(prompt, response, gold):
-    return HALF[0] if "7" in response else 0.0
+    return (actors.HALF + conf.HALF + launch.HALF + report.HALF) / 4 if "7" in response else 0.0
 """
 
 
@@ -158,13 +156,10 @@ def test_rollouts_use_the_version_they_claim(ended: Ended) -> None:
     assert all(row["mismatch/abs_mean"] < 0.5 for row in ended.rows)
 
 
-def test_a_users_function_rewards_among_modules_of_our_names(ended: Ended) -> None:
-    assert max(row["reward/seven"] for row in ended.rows) > 0
-
-
 def test_every_update_changes_the_adapter(ended: Ended) -> None:
     assert all(row["grad_norm"] > 0 for row in ended.rows if row["tokens/trained"])
     assert any(row["tokens/trained"] for row in ended.rows)
+    assert any(row["reward/seven"] for row in ended.rows)
 
 
 def test_summary_tells_how_far_the_model_has_moved(ended: Ended) -> None:

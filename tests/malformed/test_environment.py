@@ -41,8 +41,7 @@ def nobody(here: Path) -> None:
 
 def modules_of_our_names(here: Path) -> None:
     """Make modules of a user: some in the working folder, some on his path, all of which his reward imports."""
-    names = ("conf/__init__", "actors", "learner", "launch", "lib/report", "lib/plan/__init__", "lib/samples")
-    for name in names:
+    for name in ("conf/__init__", "actors", "learner", "launch", "lib/report", "lib/plan/__init__", "lib/samples"):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / f"{name}.py").write_text("HIS = True\n")
     (here / "rewards.py").write_text(

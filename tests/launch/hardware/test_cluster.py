@@ -1,4 +1,3 @@
-import shutil
 import socket
 import subprocess
 import sys
@@ -75,24 +74,16 @@ def test_nodes_with_other_software_are_refused() -> None:
 @pytest.mark.parametrize("in_clone", [True, False])
 def test_what_is_sent_is_the_whole_package(in_clone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Imported from a copy alone, as on another machine; with a user's functions that are in a clone."""
-    if not in_clone:
-        installed = tmp_path / "site" / "microbudget_rl"
-        shutil.copytree(cluster.PACKAGE, installed, ignore=shutil.ignore_patterns("__pycache__"))
-        for name, value in (("IN_CLONE", False), ("ROOT", installed), ("PACKAGE", installed)):
-            monkeypatch.setattr(cluster, name, value)
+    monkeypatch.setattr(cluster, "IN_CLONE", in_clone)
     sent = cluster.sent()
     [source] = sent.get("py_modules") or [sent["working_dir"]]
     archive, copy = tmp_path / "sent.zip", tmp_path / "copy"
     create_package(source, archive, True, include_parent_dir="py_modules" in sent, excludes=[*sent["excludes"]])
     ZipFile(archive).extractall(copy)
-    code = "from microbudget_rl.rewards import pool; print(pool.__file__)"
-    found = subprocess.run(
-        [sys.executable, "-S", "-c", code],  # without the site's own way to the project
-        env={"PYTHONPATH": f"{copy}:{get_path('purelib')}"},
-        capture_output=True,
-        text=True,
-    )
-    assert found.stdout.strip() == str(copy / "microbudget_rl" / "rewards" / "pool.py"), found.stderr
+    code = "from microbudget_rl.rewards import pool; print(pool.__file__, end='')"
+    environment = {"PYTHONPATH": f"{copy}:{get_path('purelib')}"}  # with -S, no site has its own way to the project
+    found = subprocess.check_output([sys.executable, "-S", "-c", code], env=environment, text=True)
+    assert found == str(copy / "microbudget_rl" / "rewards" / "pool.py")
     assert (copy / "docs" / "start" / "gallery" / "my_rewards.py").exists() == in_clone
 
 

@@ -88,15 +88,10 @@ def test_first_call_installs_and_the_second_only_looks_for_the_model(machine: Ma
     assert "-m venv .venv" not in commands
     assert machine.setup() == (0, "", ["-m microbudget_rl.launch.bundled"])
 
-
-def test_other_entry_points_are_installed_into_an_environment_that_is_there(machine: Machine) -> None:
-    machine.setup()
     project = machine.project / "pyproject.toml"
     project.write_text(project.read_text().replace("vllm_plugin:register", "vllm_plugin:another"))
-    _, _, commands = machine.setup()
-    assert pip_calls(commands)[-1].endswith("--editable .[cpu]")
-    assert "-m venv .venv" not in commands
-    assert machine.setup() == (0, "", ["-m microbudget_rl.launch.bundled"])
+    _, _, commands = machine.setup()  # vLLM would only log an entry point that is gone
+    assert pip_calls(commands)[-1].endswith("--editable .[cpu,dev]")
 
 
 def test_a_clone_without_links_is_refused(machine: Machine) -> None:
