@@ -19,6 +19,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from microbudget_rl.conf.errors import BadInput, TryLater, in_brief, printable, without_credentials
+from microbudget_rl.conf.extras import IN_CLONE, not_installed
 from microbudget_rl.conf.signals import end_by_signal, handle_signals
 
 P = ParamSpec("P")
@@ -40,12 +41,6 @@ UNFIT = {
 
 LAYOUT = "\n\t"
 """Characters that are shown although they are not printable."""
-
-IN_CLONE = (Path(__file__).resolve().parents[1] / "pyproject.toml").is_file()
-"""Whether this is a clone of the project, where each command is a file; an installed package has `microbudget`."""
-
-SET_UP = "delete .venv and run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl[cuda] or [cpu] anew"
-"""Remedy for a missing or wrong build of vLLM."""
 
 PROGRAM = re.compile(r"python (?:launch/(\w+)\.py|-m (?:launch|rewards)\.(\w+))")
 """Pattern of a command as it is typed in a clone."""
@@ -177,6 +172,8 @@ def refused(name: str, error: Exception) -> int:
             sys.stdout = None  # it has no room
         place = error.filename or "the output"
         sentence = str(BadInput(f"{place} cannot be used ({error.strerror}): make room, allow it, or name another"))
+    elif isinstance(error, ModuleNotFoundError) and (fault := not_installed(str(error.name).partition(".")[0])):
+        sentence = fault
     elif not isinstance(error, BadInput):
         code, sentence = 1, str(error) if isinstance(error, TryLater) else unforeseen(error)
     with contextlib.suppress(OSError):

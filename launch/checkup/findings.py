@@ -14,8 +14,8 @@ from typing import Literal
 from rich.text import Text
 
 from microbudget_rl.actors.runtime.host_resources import amount
-from microbudget_rl.conf.command import SET_UP
 from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.extras import SET_UP
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.launch.hardware import gpus
 from microbudget_rl.launch.hardware.gpus import Gpu, ask_driver, select

@@ -11,8 +11,8 @@ from microbudget_rl.actors.runtime.host_resources import total_memory
 from microbudget_rl.actors.runtime.placement import Node
 from microbudget_rl.actors.runtime.process import MPS_TOOL, VLLM_BUILDS, software_versions
 from microbudget_rl.conf.catalogue import BY_MEMORY, devices
-from microbudget_rl.conf.command import SET_UP
 from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.extras import SET_UP
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.launch.hardware.gpus import Gpu, find_gpus, gpu_of
 
