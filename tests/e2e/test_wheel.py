@@ -127,6 +127,14 @@ def test_a_missing_extra_is_named_in_one_line(line: str, extra: str, said: Said)
     assert f"pip install 'microbudget-rl[{extra}]'" in error
 
 
+def test_workers_of_an_installed_package_verify(unpacked: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"gold": "x + 1", "response": "\\boxed{1 + x}"}))
+    command = [sys.executable, "-m", "microbudget_rl.launch", "verify", "answers.jsonl"]
+    environment = os.environ | {"PYTHONPATH": str(unpacked)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["status"] == "correct"
+
+
 @pytest.fixture
 def microbudget(wheel: Path, tmp_path: Path) -> Path:
     """The console script in a virtual environment; its dependencies come from the environment of the tests."""
