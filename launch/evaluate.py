@@ -39,6 +39,7 @@ from microbudget_rl.actors.storage.run_record import RunRecord
 from microbudget_rl.conf.command import PlainConsole, command, near, outliving_terminal
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.help import explain
+from microbudget_rl.conf.installation import require
 from microbudget_rl.conf.load import command_line
 from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.conf.signals import end_by_signal, handle_signals
@@ -61,6 +62,7 @@ def main(arguments: list[str]) -> int:
     started = time.monotonic()
     console = PlainConsole()
     asked = command_line(arguments, CommandLine)
+    require("ray", "vllm")
     machine = detect(asked.device)
     if (evaluation := prepare(resolve_model(asked, machine), machine, console)) is None:
         return 0

@@ -43,6 +43,7 @@ from microbudget_rl.conf import signals
 from microbudget_rl.conf.command import BAD_INPUT, PlainConsole, command, outliving_terminal, refused, unforeseen
 from microbudget_rl.conf.errors import BadInput, TryLater, in_brief
 from microbudget_rl.conf.help import explain, show_settings
+from microbudget_rl.conf.installation import require
 from microbudget_rl.conf.load import check_one_run, command_line
 from microbudget_rl.conf.schema import CommandLine, Config
 from microbudget_rl.conf.settings import changed, settings
@@ -111,6 +112,7 @@ def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
 
 def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:
     """Check all needs of a run, take its folder and carry it out. Return the exit code. arguments: the command line."""
+    require("ray", "vllm")
     require_token()
     check_installed(config.run.report_to)
     if config.run.restore:

@@ -27,6 +27,7 @@ from microbudget_rl.actors.models.adapters import pinned
 from microbudget_rl.conf.command import PlainConsole, command, outliving_terminal
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.help import explain
+from microbudget_rl.conf.installation import require
 from microbudget_rl.conf.load import command_line
 from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.launch.evaluation import prepare
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
     if grid.plan:
         console.print(SweepPlan(grid, plans, len(machines)).shown())
         return 0
+    require("ray", "vllm")
     check_runs(grid, plans, len(machines))
     pin_models(grid)
     check_known(grid)

@@ -169,7 +169,7 @@ class Worker:
         self.batched: dict[str, bool] = {}
         self._start()
 
-    def run(self, function: Callable[..., Any], *arguments: Any, needs: str = "rewards") -> Any:
+    def run(self, function: Callable[..., Any], *arguments: Any, needs: str = "microbudget_rl.rewards") -> Any:
         """Call a function of a module, after importing another one that it needs, for which no deadline pays. Raises
         Hung, Crashed or Failed.
         """

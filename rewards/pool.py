@@ -185,7 +185,7 @@ class VerifierPool:
         except NoResult:
             return False
 
-    def _call(self, function: Callable[..., Any], *arguments: Any, needs: str = "rewards") -> Any:
+    def _call(self, function: Callable[..., Any], *arguments: Any, needs: str = "microbudget_rl.rewards") -> Any:
         """Call a function in a free worker of the verifier, and remember its result. Raises NoResult."""
         key = blake2b(repr((function.__name__, *arguments)).encode(), digest_size=16).digest()
         with self._lock:
@@ -205,7 +205,9 @@ class VerifierPool:
             raise Hung(busy=True)
         return result
 
-    def _run(self, workers: "WorkerSet", function: Callable[..., Any], *arguments: Any, needs: str = "rewards") -> Any:
+    def _run(
+        self, workers: "WorkerSet", function: Callable[..., Any], *arguments: Any, needs: str = "microbudget_rl.rewards"
+    ) -> Any:
         worker = workers.free.get()
         try:
             return worker.run(function, *arguments, needs=needs)

@@ -101,7 +101,7 @@ def pin_of(model: ModelConfig) -> str:
 def known_pin(model: ModelConfig) -> str:
     """Return `pin_of` without a network: of a hub model the commit in the cache. Empty if nothing of it is here."""
     name, revision = name_on_hub(model)
-    with suppress(BadInput, OSError, ValueError):  # a damaged cache, which is refused when the model is loaded
+    with suppress(BadInput, ModuleNotFoundError, OSError, ValueError):  # no hub here, or a damaged cache
         if name and not model.pin:
             from huggingface_hub import try_to_load_from_cache
 

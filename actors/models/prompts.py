@@ -16,8 +16,8 @@ FAILURES = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, 
 """Errors that a template raises: jinja's own, and Python's for what it computes."""
 
 
-def render_prompt(turns: Sequence[Message], problem: str, data: DataConfig, tokenizer: Any) -> str:
-    """Return a problem's prompt. turns: the conversation before it. Raises BadInput for a template that fails."""
+def messages_of(turns: Sequence[Message], problem: str, data: DataConfig) -> list[Message]:
+    """Return the messages of a problem's prompt. turns: the conversation before it."""
     messages = list(turns)
     if data.system is not None:
         spoken = [message for message in messages if message["role"] != "system"]
@@ -25,7 +25,12 @@ def render_prompt(turns: Sequence[Message], problem: str, data: DataConfig, toke
     for example in data.few_shot:
         messages.append({"role": "user", "content": data.template.replace("{problem}", example.problem)})
         messages.append({"role": "assistant", "content": example.answer})
-    messages.append({"role": "user", "content": data.template.replace("{problem}", problem)})
+    return [*messages, {"role": "user", "content": data.template.replace("{problem}", problem)}]
+
+
+def render_prompt(turns: Sequence[Message], problem: str, data: DataConfig, tokenizer: Any) -> str:
+    """Return a problem's prompt. turns: the conversation before it. Raises BadInput for a template that fails."""
+    messages = messages_of(turns, problem, data)
     try:
         prompt: str = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False, **data.chat_settings

@@ -26,14 +26,17 @@ from collections import Counter
 from pathlib import Path
 
 from microbudget_rl.actors.models.files import load_tokenizer, locate
+from microbudget_rl.actors.models.prompts import messages_of
 from microbudget_rl.conf.arguments import KEY
 from microbudget_rl.conf.catalogue import benchmarks
 from microbudget_rl.conf.command import PlainConsole, command
 from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.installation import not_installed
 from microbudget_rl.conf.load import load
 from microbudget_rl.conf.schema import DataConfig
+from microbudget_rl.conf.settings import changed
 from microbudget_rl.rewards.problems import sources
-from microbudget_rl.rewards.problems.loading import TRAIN_SEED, load_problems, write_listing
+from microbudget_rl.rewards.problems.loading import TRAIN_SEED, split_problems, write_listing
 from microbudget_rl.rewards.verify.comparison import unusual
 from microbudget_rl.rewards.verify.text.spelling import plain
 
@@ -57,13 +60,17 @@ def main(arguments: list[str]) -> int:
     if file is not None:
         print(f"{source}: {save(config.data, Path(file))} rows in {file}; use it as file:{file}")
         return 0
-    problems = load_problems(config, load_tokenizer(locate(config.model), config.model.path))
+    if absent := not_installed("transformers", "math_verify"):
+        config = changed(config, {"eval.benchmarks": []})  # which are only used as prompts
+    tokenizer = None if absent else load_tokenizer(locate(config.model), config.model.path)
+    problems, raw, _ = split_problems(config, tokenizer)
     say = PlainConsole().print
     say(f"{config.data.origin}: {len(problems.train)} problems to train on, {len(problems.heldout)} held out")
     for name in config.data.weights if config.data.mixture else ():
         own = sorted(len(one.prompt_ids) for one in problems.train if one.source == name)
         held = sum(one.source == name for one in problems.heldout)
-        say(f"  {name}: {len(own)} to train on, {held} held out; prompts of {own[len(own) // 2]} tokens at the median")
+        tokens = "" if absent else f"; prompts of {own[len(own) // 2]} tokens at the median"
+        say(f"  {name}: {len(own)} to train on, {held} held out{tokens}")
     for reason, count in problems.filtered_counts.items():
         say(f"  {count:6} {reason}")
     if problems.filtered:
@@ -75,10 +82,17 @@ def main(arguments: list[str]) -> int:
         gold = next(gold for gold, found in readings.items() if found == reading)
         say(f"Warning: {count} reference answers such as {gold!r} are read as {reading}")
     lengths = sorted(len(problem.prompt_ids) for problem in problems.train)
-    say(f"Prompts: {lengths[len(lengths) // 2]} tokens at the median, {lengths[-1]} at most")
+    if absent:
+        say(f"Prompts are shown as messages, and no reference answer is verified, because {absent}")
+    else:
+        say(f"Prompts: {lengths[len(lengths) // 2]} tokens at the median, {lengths[-1]} at most")
+    of_id = {one.id: one for one in raw}
     for problem in problems.train[:SAMPLES]:
         of = problem.source and f" of {problem.source}"
-        say(f"\n--- a training problem{of}, reference answer {problem.gold!r}\n{problem.prompt}")
+        data = config.data.by_source.get(problem.source, config.data)
+        messages = messages_of(of_id[problem.id].turns[:-1], problem.text, data)
+        prompt = problem.prompt or "\n".join(f"{each['role']}: {each['content']}" for each in messages)
+        say(f"\n--- a training problem{of}, reference answer {problem.gold!r}\n{prompt}")
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from microbudget_rl.actors.clock import in_thread
 from microbudget_rl.conf.errors import BadInput, in_brief, nearest
+from microbudget_rl.conf.installation import require
 from microbudget_rl.conf.load import FOLDER
 from microbudget_rl.conf.parsing import checked, disguise_of, path_of, reason
 from microbudget_rl.conf.schema import DataConfig
@@ -121,6 +122,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
     owner, name, *config = named.split("/")
     repository, split = f"{owner}/{name}", split or "train"
     most = data.scan or most_rows(data) + 1
+    require("datasets")
 
     def load() -> list[Row]:
         import datasets

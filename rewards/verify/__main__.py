@@ -24,6 +24,7 @@ from microbudget_rl.actors.messages import Problem, Sample
 from microbudget_rl.conf.arguments import words_and_options
 from microbudget_rl.conf.command import command
 from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.installation import require
 from microbudget_rl.conf.load import load
 from microbudget_rl.conf.parsing import reason
 from microbudget_rl.conf.schema import RewardConfig
@@ -57,6 +58,7 @@ def main(arguments: list[str]) -> int:
     words, given = words_and_options(arguments, {"conf": ()})
     if len(words) != 1:
         raise BadInput(f"name one file, such as answers.jsonl, not {' '.join(words) or 'none'}")
+    require("math_verify")
     chosen = reward_function(load([f"conf={given['conf']}"])) if given else RewardFunction(RewardConfig())
     with VerifierPool(chosen, workers=len(os.sched_getaffinity(0))) as pool:
         for reward in pool.rewards_all(read_samples(words[0])):

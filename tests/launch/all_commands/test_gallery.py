@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from docs.start.gallery.my_rewards import briefest, fields
 from microbudget_rl.conf.load import load
+from microbudget_rl.gallery.my_rewards import briefest, fields
 from microbudget_rl.launch.plan.plan import count_problems
 from tests.conftest import ROOT
 

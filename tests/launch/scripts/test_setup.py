@@ -104,7 +104,10 @@ def test_a_clone_without_links_is_refused(machine: Machine) -> None:
 @pytest.mark.parametrize("extra", ["cpu", "cuda"])
 def test_lock_has_a_version_of_every_requirement(extra: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [Requirement(line) for line in (*project["dependencies"], *project["optional-dependencies"][extra])]
+    asked = [Requirement(line) for line in (*project["dependencies"], f"{project['name']}[{extra}]")]
+    for each in asked:
+        if each.name == project["name"]:  # an extra, which may include others
+            asked += [Requirement(line) for one in each.extras for line in project["optional-dependencies"][one]]
     lines = (ROOT / "launch" / "locks" / f"{extra}.txt").read_text().splitlines()
     locked = [Requirement(line) for line in lines if not line.startswith("#")]
     versions = {
@@ -113,7 +116,7 @@ def test_lock_has_a_version_of_every_requirement(extra: str) -> None:
         if each.marker is None or each.marker.evaluate()
     }
     for each in asked:
-        if each.name != "pip":  # any version works, and `pip freeze` leaves it out
+        if each.name not in (project["name"], "pip"):  # of pip any works, and `pip freeze` leaves it out
             assert each.specifier.contains(versions[canonicalize_name(each.name)]), each
 
 
