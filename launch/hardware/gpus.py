@@ -9,7 +9,7 @@ from typing import Any
 
 from microbudget_rl.actors.clock import in_thread
 from microbudget_rl.actors.runtime.host_resources import amount
-from microbudget_rl.actors.runtime.placement import Placement
+from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, Placement
 from microbudget_rl.conf.catalogue import devices
 from microbudget_rl.conf.errors import BadInput
 
@@ -151,13 +151,14 @@ def gpu_of(name: str) -> str | None:
 def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gpu]:
     """Return the first GPUs with enough free memory for a placement. learner: bytes that a learner process needs.
 
-    An engine takes its whole share, and does not start if that is not free. A learner process with a GPU of its own
-    needs no more than an engine does. Raises BadInput if other processes hold too much.
+    An engine takes its whole share beside its context, and does not start if that is not free. A learner process
+    with a GPU of its own needs no more than an engine does. Raises BadInput if other processes hold too much.
     """
 
     def needs(gpu: Gpu) -> float:
-        beside = learner + (placement.weights.memory * gpu.memory if placement.weights else 0.0)
-        return max(each.memory * gpu.memory + beside * (each.beside is not None) for each in placement.rollouts)
+        beside = learner + (placement.weights.memory * gpu.memory + CUDA_CONTEXT if placement.weights else 0.0)
+        most = max(each.memory * gpu.memory + beside * (each.beside is not None) for each in placement.rollouts)
+        return most + CUDA_CONTEXT
 
     taken = [gpu for gpu in gpus if gpu.free is not None and gpu.free < needs(gpu)]
     if taken and len(gpus) - len(taken) < placement.gpus:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from microbudget_rl.actors.runtime.host_resources import total_memory
-from microbudget_rl.actors.runtime.placement import Node
+from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, SHARED_GPU, Node
 from microbudget_rl.actors.runtime.process import MPS_TOOL, VLLM_BUILDS, software_versions
 from microbudget_rl.conf.catalogue import BY_MEMORY, devices
 from microbudget_rl.conf.command import SET_UP
@@ -69,6 +69,19 @@ class Machine:
     def dtype(self) -> str:
         """The dtype that the machine multiplies fastest."""
         return max(self.rates, key=lambda dtype: self.rates[dtype]) if self.rates else "bfloat16"
+
+    @property
+    def free(self) -> float:
+        """Fraction of a GPU's memory that no process holds, the smallest of all GPUs."""
+        return min((gpu.free / gpu.memory for gpu in self.cards if gpu.free is not None), default=1.0)
+
+    def room(self, processes: int) -> float:
+        """Return the fraction of a GPU's memory for the tensors of so many processes, beside their contexts;
+        1 without a GPU.
+        """
+        if not self.gpus:
+            return 1.0
+        return SHARED_GPU * self.free - processes * CUDA_CONTEXT / self.gpu_memory
 
     @property
     def described(self) -> str:

@@ -148,7 +148,8 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
     names = ("prompt/mean_length", "response/mean_length", "groups/zero_variance")
     prompt, response, alike = (fmean(row[name] for row in rows[WARM_UP:]) for name in names)
     workload, pace = workload_of(samples, prompt, response, 1 - alike), pace_of(rows)
-    planned = make_plan(config, machine, Calibration(workload=workload)).estimate
+    whole = replace(machine, cards=())  # the run itself holds their memory
+    planned = make_plan(config, whole, Calibration(workload=workload)).estimate
     assert planned is not None
     return Calibration(
         generate=pace.generate_s / planned.generate_s,

@@ -114,12 +114,12 @@ def chosen(free: list[float | None], placement: Placement, learner: float = 0.0)
 def test_gpus_have_room_for_the_engines_share_and_the_learners_needs() -> None:
     shared, four = place((0, 1, 2, 3), 1), place(tuple(range(16)), 4)
     two = place(tuple(range(16)), 4, ranks=1, engines=1)
-    assert chosen([29.5], shared, learner=10) == ["0"]
-    with pytest.raises(BadInput, match=r"GPU 0, .* 28\.5 GiB .* 29\.0 GiB"):
-        chosen([28.5], shared, learner=10)
+    assert chosen([30], shared, learner=10) == ["0"]
+    with pytest.raises(BadInput, match=r"GPU 0, .* 29\.0 GiB .* 29\.5 GiB"):
+        chosen([29], shared, learner=10)
     assert chosen([39, 35, 39, 39], two, learner=10) == ["0", "2"]
     assert chosen([39, 39, None, 39], four, learner=10) == ["0", "1", "2", "3"]
-    with pytest.raises(BadInput, match=r"GPU 1, .* 36\.0 GiB"):
+    with pytest.raises(BadInput, match=r"GPU 1, .* 36\.5 GiB"):
         chosen([39, 35, 39, 39], four, learner=10)
     with pytest.raises(BadInput, match="are needed"):
         chosen([35], place_engines((0, 1), 1))
