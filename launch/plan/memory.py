@@ -229,8 +229,6 @@ def misfit(fit: Fit) -> str:
         )
     place = fit.overfull[0]
     has = fit.available[place] or 0
-    held = (1 - machine.free) * machine.gpu_memory / GIB
-    others = (
-        f", where other processes hold {held:.1f} (nvidia-smi shows which)" if place != "host" and held > 0.1 else ""
-    )
-    return f"the {place} needs {fit.needed(place) / GIB:.1f} GiB and has {has / GIB:.1f} on {machine.name}{others}"
+    said = f"the {place} needs {fit.needed(place) / GIB:.1f} GiB and has {has / GIB:.1f} on {machine.name}"
+    held = round((1 - machine.free) * machine.gpu_memory / GIB, 1)
+    return f"{said}; nvidia-smi shows what holds {held} GiB of it" if held and place != "host" else said

@@ -28,7 +28,7 @@ SHARING_MARGIN = 1.05
 """Factor by which updates have to be shorter before engines share the learner's GPUs although there are others, because
 their mutual slowdown is a rough figure, or before both share weights, because a further process can fail."""
 
-LARGE_GPU = 40e9
+LARGE_GPU = 10e9
 """Bytes of GPU memory from which an engine may decode more samples at once, if nothing says otherwise."""
 
 MORE_SAMPLES = 256

@@ -315,10 +315,12 @@ def estimate(fit: Fit, workload: Workload, at_once: int, measured: Calibration =
         update_s = generate_s + learn_s
 
     def evaluation_s(problems: int, n: int) -> float:
-        engines, response = len(placement.rollouts), min(workload.response, config.eval.max_response_tokens or math.inf)
+        engines, most = len(placement.rollouts), config.eval.max_response_tokens or config.rollout.max_response_tokens
+        response, samples = min(workload.response, most), problems * n / engines
         decoded = 1.0 if answers_alone(config, placement.device) else max(1.0, min(at_once, problems / engines))
-        prompt_s = workload.fresh * costs.prefill_s  # once: the engine keeps it for later samples
-        return problems / engines * (prompt_s + n * response * (costs.step_s / decoded + costs.sample_s))
+        prompts_s = problems / engines * workload.fresh * costs.prefill_s  # once: the engine keeps it for later samples
+        steps = _longest(workload, response, most) + max(samples / decoded - 1, 0) * response if samples else 0.0
+        return prompts_s + samples * response * costs.sample_s + steps * costs.step_s
 
     return Estimate(
         config=config,
@@ -330,6 +332,13 @@ def estimate(fit: Fit, workload: Workload, at_once: int, measured: Calibration =
         evaluate_s=evaluation_s(config.eval.problems, config.eval.n),
         validation_s=evaluation_s(config.validation.problems, 1) if config.validation.every else 0.0,
     )
+
+
+def _longest(workload: Workload, length: float, most: int) -> float:
+    """Return the tokens of the longest of many responses, which a batch or an evaluation waits for. length: their mean.
+    most: their limit.
+    """
+    return min(most, length * (1 + TAIL * workload.spread))
 
 
 def _batch(fit: Fit, workload: Workload) -> tuple[float, float]:
@@ -350,7 +359,7 @@ def _generation(fit: Fit, costs: Costs, workload: Workload, at_once: int, made: 
     a batch's first request to its last response. made: samples of all engines
     """
     rollout, length, samples = fit.config.rollout, workload.response, made / len(fit.placement.rollouts)
-    longest = min(rollout.max_response_tokens, length * (1 + TAIL * workload.spread))
+    longest = _longest(workload, length, rollout.max_response_tokens)
     places = QUEUED[fit.placement.device] * at_once  # a group keeps them until its longest sample ends
     decoded = min(at_once, places * length / longest)
     prompts_s = samples / rollout.samples_per_problem * workload.fresh * costs.prefill_s
