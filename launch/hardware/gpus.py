@@ -16,6 +16,14 @@ from microbudget_rl.conf.errors import BadInput
 ANSWER_S = 20.0
 """Seconds that the driver has to answer: it wakes sleeping GPUs one after another."""
 
+CORE_FLOPS = {(8, 0): 32, (9, 0): 32, (10, 0): 64, (10, 3): 64}
+OTHER_CORE_FLOPS = 8
+"""Dense operations in bfloat16 of the tensor cores per CUDA core and clock: of data-centre GPUs by compute capability,
+and of others since Ampere. From NVIDIA's whitepapers, as the rates in devices.yaml."""
+
+GEFORCE = 0.4
+"""Fraction of these that a GeForce reaches: half with sums in fp32, at four fifths of the highest clock, its boost."""
+
 NO_MIG = "a run uses whole GPUs, and vLLM 0.32 mistakes the number of a MIG device for that of a GPU"
 
 
@@ -27,6 +35,7 @@ class Gpu:
     memory: bytes that CUDA counts as its total: all but the driver's; 0 for a GPU without memory of its own
     free: bytes that no process holds, None if the driver does not say
     capability: compute capability, major and minor
+    bandwidth, flops: bytes/s of its memory, and FLOP/s in bfloat16, by its clocks; None if the driver does not say
     divided: whether MIG divides it
     exclusive, prohibited: whether its compute mode lets one process at a time use it, or none
     """
@@ -37,6 +46,8 @@ class Gpu:
     free: int | None
     uuid: str = ""
     capability: tuple[int, int] = (0, 0)
+    bandwidth: float | None = None
+    flops: float | None = None
     divided: bool = False
     exclusive: bool = False
     prohibited: bool = False
@@ -96,18 +107,38 @@ def _gpu(number: int) -> Gpu | None:
     except (pynvml.NVMLError_NoPermission, pynvml.NVMLError_GpuIsLost):
         return None
     memory = said(partial(pynvml.nvmlDeviceGetMemoryInfo, version=pynvml.nvmlMemory_v2))
+    name, capability = pynvml.nvmlDeviceGetName(handle), said(pynvml.nvmlDeviceGetCudaComputeCapability) or (0, 0)
+    bandwidth, flops = _rates(handle, name, capability)
     mig, mode = said(pynvml.nvmlDeviceGetMigMode), said(pynvml.nvmlDeviceGetComputeMode)
     return Gpu(
         index=str(number),
-        name=pynvml.nvmlDeviceGetName(handle),
+        name=name,
         memory=memory.total - memory.reserved if memory else 0,
         free=memory.free if memory else None,
         uuid=pynvml.nvmlDeviceGetUUID(handle),
-        capability=said(pynvml.nvmlDeviceGetCudaComputeCapability) or (0, 0),
+        capability=capability,
+        bandwidth=bandwidth,
+        flops=flops,
         divided=mig is not None and mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
         exclusive=mode == pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS,
         prohibited=mode == pynvml.NVML_COMPUTEMODE_PROHIBITED,
     )
+
+
+def _rates(handle: Any, name: str, capability: tuple[int, int]) -> tuple[float | None, float | None]:
+    """Return bytes/s and FLOP/s of a GPU; None if its driver does not know them, as that of a virtual GPU."""
+    import pynvml
+
+    try:
+        core_hz, memory_hz = (
+            1e6 * pynvml.nvmlDeviceGetMaxClockInfo(handle, clock)
+            for clock in (pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM)
+        )
+        cores, bits = pynvml.nvmlDeviceGetNumGpuCores(handle), pynvml.nvmlDeviceGetMemoryBusWidth(handle)
+    except pynvml.NVMLError:
+        return None, None
+    each = CORE_FLOPS.get(capability, OTHER_CORE_FLOPS) * (GEFORCE if "GEFORCE" in name.upper() else 1.0)
+    return 2 * memory_hz * bits / 8, cores * core_hz * each * (capability >= (8, 0))
 
 
 def select(gpus: Sequence[Gpu], device: str = "auto") -> list[Gpu]:

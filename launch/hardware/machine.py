@@ -10,7 +10,7 @@ from pathlib import Path
 from microbudget_rl.actors.runtime.host_resources import total_memory
 from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, SHARED_GPU, Node
 from microbudget_rl.actors.runtime.process import MPS_TOOL, VLLM_BUILDS, software_versions
-from microbudget_rl.conf.catalogue import BY_MEMORY, devices
+from microbudget_rl.conf.catalogue import BY_MEMORY, GPU_DTYPE, devices
 from microbudget_rl.conf.command import SET_UP
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
@@ -41,8 +41,8 @@ class Machine:
     host_memory: bytes; on a cluster, those of the first node; None if only a GPU is named
     gpus: number of GPUs; on a cluster, of all nodes
     gpu_memory: bytes of one GPU
-    bandwidth: bytes/s of one GPU, or of one core without GPUs; None for an unlisted GPU
-    rates: FLOP/s of this GPU or core by dtype; empty for an unlisted GPU
+    bandwidth: bytes/s of one GPU, or of one core without GPUs; None if unknown
+    rates: FLOP/s of this GPU or core by dtype; empty if unknown
     present: False for a GPU that is named for a plan and not in this machine
     nodes: nodes of the cluster, this one first; empty without a cluster
     cards: the GPUs that were found
@@ -112,7 +112,9 @@ def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
 
 
 def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
-    """Describe this machine with only these GPUs and cores. A plan for mixed GPUs uses the smallest one."""
+    """Describe this machine with only these GPUs and cores. A plan for mixed GPUs uses the smallest one, with the
+    rates of devices.yaml, or else those that its driver states.
+    """
     smallest = min(gpus, key=lambda gpu: gpu.memory)
     listed = devices().get(gpu_of(smallest.name) or "")
     return Machine(
@@ -121,8 +123,8 @@ def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
         host_memory=total_memory(),
         gpus=len(gpus),
         gpu_memory=smallest.memory,
-        bandwidth=listed.bandwidth_gbs * 1e9 if listed else None,
-        rates=listed.rates if listed else {},
+        bandwidth=listed.bandwidth_gbs * 1e9 if listed else smallest.bandwidth,
+        rates=listed.rates if listed else {} if smallest.flops is None else {GPU_DTYPE: smallest.flops},
         cards=tuple(gpus),
         mps=shutil.which(MPS_TOOL) is not None,
         ipc=True,
