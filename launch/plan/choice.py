@@ -1,0 +1,64 @@
+"""Which GPU to rent: the plans of one run on several, side by side, with the whole bill."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from microbudget_rl.actors.formats import duration, money
+from microbudget_rl.conf.arguments import pairs
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import read_value
+from microbudget_rl.launch.plan.plan import Plan
+from microbudget_rl.launch.plan.refusal import advice
+
+DEVICE, PRICE = "device", "budget.price_per_hour"
+
+BESIDE_MINUTES = {"set-up": 15, "the doctor": 5, "copying": 10}
+"""Minutes of a rented GPU beside the run. Assumed."""
+
+
+def for_each_gpu(arguments: Sequence[str]) -> list[list[str]]:
+    """Return the command line of each GPU of a list `device=[…]`, with its price of a list; empty without lists.
+
+    Raises BadInput for a list without `plan=true`, or for prices that are not one per GPU.
+    """
+    given = pairs(arguments, "conf=gsm8k or device=[3060,A40]")
+    values = {key: read_value(key, given[key], axis=True) for key in (DEVICE, PRICE) if key in given}
+    lists = {key: value for key, value in values.items() if isinstance(value, list)}
+    gpus, prices = lists.get(DEVICE, []), lists.get(PRICE)
+    for key in lists:
+        if not gpus or given.get("plan") != "true":
+            raise BadInput(f"{key}={given[key]}: a run has one; to compare GPUs, give {DEVICE}=[…] and plan=true")
+    if prices is not None and len(prices) != len(gpus):
+        raise BadInput(f"{PRICE}={given[PRICE]}: {len(prices)} for {len(gpus)} GPUs; give one for each, or one for all")
+    kept = [argument for argument in arguments if argument.partition("=")[0] not in lists]
+    priced = [[]] * len(gpus) if prices is None else [[f"{PRICE}={price}"] for price in prices]
+    return [[*kept, f"{DEVICE}={gpu}", *price] for gpu, price in zip(gpus, priced, strict=True)]
+
+
+def render_choice(plans: Sequence[Plan]) -> RenderableType:
+    """Show plans as one table, a GPU per row, and what to do about those that do not fit."""
+    table, notes = Table(box=None, padding=(0, 2, 0, 0)), []
+    for name in ("GPU", "fits", "updates", "run", "price", "per 1,000 updates", "whole bill"):
+        table.add_column(name, justify="left" if name in ("GPU", "fits") else "right", no_wrap=True)
+    for plan in plans:
+        table.add_row(plan.machine.name, *(_cells(plan) if plan.fits else ["no"]))
+        if not plan.fits:
+            notes.append(f"{plan.machine.name}: {advice(plan)}.")
+    parts = ", ".join(f"{minutes} minutes of {what}" for what, minutes in BESIDE_MINUTES.items())
+    notes.append(f"The whole bill adds about {parts}. All figures are planned.")
+    return Group(table, *(Text(note, style="dim") for note in notes))
+
+
+def _cells(plan: Plan) -> list[str]:
+    """Return the cells of a plan that fits, after its GPU."""
+    found, price = plan.estimate, plan.config.budget.price_per_hour
+    seconds = found.spent_s if found else plan.config.budget.seconds
+    row = ["yes", f"{found.updates:,}" if found else "unknown", duration(seconds)]
+    if price is None:
+        return row
+    cost, beside = price * seconds / 3600, price * sum(BESIDE_MINUTES.values()) / 60
+    each = money(1000 * cost / found.updates) if found and found.updates else ""
+    return [*row, money(cost), each, money(cost + beside)]
