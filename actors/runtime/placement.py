@@ -195,9 +195,7 @@ def divide(
 
 
 def place_engines(cores: tuple[int, ...], gpus: int, room: float = WHOLE_GPU) -> Placement:
-    """Return shares without a learner: a rollout actor on each GPU, or one on seven in eight cores. room: the fraction
-    of a GPU's memory that it may take.
-    """
+    """Return shares without a learner: an engine on each GPU, with this room, or one on seven in eight cores."""
     if gpus:
         rollouts = (replace(_on_gpu(1.0, CORES_PER_ENGINE), memory=min(room, WHOLE_GPU)),) * gpus
         return Placement("cuda", rollouts, (), _reward_workers(len(cores) - CORES_PER_ENGINE * gpus))

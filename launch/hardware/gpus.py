@@ -35,7 +35,7 @@ class Gpu:
     memory: bytes that CUDA counts as its total: all but the driver's; 0 for a GPU without memory of its own
     free: bytes that no process holds, None if the driver does not say
     capability: compute capability, major and minor
-    bandwidth, flops: bytes/s of its memory, and FLOP/s in bfloat16, by its clocks; None if the driver does not say
+    rates: bytes/s of its memory and FLOP/s in bfloat16, by its clocks; None if the driver does not say
     divided: whether MIG divides it
     exclusive, prohibited: whether its compute mode lets one process at a time use it, or none
     """
@@ -46,8 +46,7 @@ class Gpu:
     free: int | None
     uuid: str = ""
     capability: tuple[int, int] = (0, 0)
-    bandwidth: float | None = None
-    flops: float | None = None
+    rates: tuple[float, float] | None = None
     divided: bool = False
     exclusive: bool = False
     prohibited: bool = False
@@ -108,7 +107,6 @@ def _gpu(number: int) -> Gpu | None:
         return None
     memory = said(partial(pynvml.nvmlDeviceGetMemoryInfo, version=pynvml.nvmlMemory_v2))
     name, capability = pynvml.nvmlDeviceGetName(handle), said(pynvml.nvmlDeviceGetCudaComputeCapability) or (0, 0)
-    bandwidth, flops = _rates(handle, name, capability)
     mig, mode = said(pynvml.nvmlDeviceGetMigMode), said(pynvml.nvmlDeviceGetComputeMode)
     return Gpu(
         index=str(number),
@@ -117,26 +115,23 @@ def _gpu(number: int) -> Gpu | None:
         free=memory.free if memory else None,
         uuid=pynvml.nvmlDeviceGetUUID(handle),
         capability=capability,
-        bandwidth=bandwidth,
-        flops=flops,
+        rates=_rates(handle, name, capability),
         divided=mig is not None and mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
         exclusive=mode == pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS,
         prohibited=mode == pynvml.NVML_COMPUTEMODE_PROHIBITED,
     )
 
 
-def _rates(handle: Any, name: str, capability: tuple[int, int]) -> tuple[float | None, float | None]:
+def _rates(handle: Any, name: str, capability: tuple[int, int]) -> tuple[float, float] | None:
     """Return bytes/s and FLOP/s of a GPU; None if its driver does not know them, as that of a virtual GPU."""
     import pynvml
 
     try:
-        core_hz, memory_hz = (
-            1e6 * pynvml.nvmlDeviceGetMaxClockInfo(handle, clock)
-            for clock in (pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM)
-        )
+        clocks = (pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM)
+        core_hz, memory_hz = (1e6 * pynvml.nvmlDeviceGetMaxClockInfo(handle, clock) for clock in clocks)
         cores, bits = pynvml.nvmlDeviceGetNumGpuCores(handle), pynvml.nvmlDeviceGetMemoryBusWidth(handle)
     except pynvml.NVMLError:
-        return None, None
+        return None
     each = CORE_FLOPS.get(capability, OTHER_CORE_FLOPS) * (GEFORCE if "GEFORCE" in name.upper() else 1.0)
     return 2 * memory_hz * bits / 8, cores * core_hz * each * (capability >= (8, 0))
 

@@ -41,8 +41,8 @@ class Machine:
     host_memory: bytes; on a cluster, those of the first node; None if only a GPU is named
     gpus: number of GPUs; on a cluster, of all nodes
     gpu_memory: bytes of one GPU
-    bandwidth: bytes/s of one GPU, or of one core without GPUs; None if unknown
-    rates: FLOP/s of this GPU or core by dtype; empty if unknown
+    bandwidth: bytes/s of one GPU, listed or by its driver, or of one core without GPUs; None if unknown
+    rates: FLOP/s of this GPU or core by dtype, likewise; empty if unknown
     present: False for a GPU that is named for a plan and not in this machine
     nodes: nodes of the cluster, this one first; empty without a cluster
     cards: the GPUs that were found
@@ -76,12 +76,8 @@ class Machine:
         return min((gpu.free / gpu.memory for gpu in self.cards if gpu.free is not None), default=1.0)
 
     def room(self, processes: int) -> float:
-        """Return the fraction of a GPU's memory for the tensors of so many processes, beside their contexts;
-        1 without a GPU.
-        """
-        if not self.gpus:
-            return 1.0
-        return SHARED_GPU * self.free - processes * CUDA_CONTEXT / self.gpu_memory
+        """Return the fraction of a GPU's memory for tensors of so many processes beside contexts; 1 without a GPU."""
+        return SHARED_GPU * self.free - processes * CUDA_CONTEXT / self.gpu_memory if self.gpus else 1.0
 
     @property
     def described(self) -> str:
@@ -112,19 +108,17 @@ def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
 
 
 def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
-    """Describe this machine with only these GPUs and cores. A plan for mixed GPUs uses the smallest one, with the
-    rates of devices.yaml, or else those that its driver states.
-    """
+    """Describe this machine with only these GPUs and cores. A plan for mixed GPUs uses the smallest one."""
     smallest = min(gpus, key=lambda gpu: gpu.memory)
-    listed = devices().get(gpu_of(smallest.name) or "")
+    listed, own = devices().get(gpu_of(smallest.name) or ""), smallest.rates
     return Machine(
         name=smallest.name,
         cores=cores,
         host_memory=total_memory(),
         gpus=len(gpus),
         gpu_memory=smallest.memory,
-        bandwidth=listed.bandwidth_gbs * 1e9 if listed else smallest.bandwidth,
-        rates=listed.rates if listed else {} if smallest.flops is None else {GPU_DTYPE: smallest.flops},
+        bandwidth=listed.bandwidth_gbs * 1e9 if listed else own and own[0],
+        rates=listed.rates if listed else {GPU_DTYPE: own[1]} if own else {},
         cards=tuple(gpus),
         mps=shutil.which(MPS_TOOL) is not None,
         ipc=True,

@@ -20,36 +20,32 @@ BESIDE_MINUTES = {"set-up": 15, "the doctor": 5, "copying": 10}
 
 
 def for_each_gpu(arguments: Sequence[str]) -> list[list[str]]:
-    """Return the command line of each GPU of a list `device=[…]`, with its price of a list; empty without lists.
-
-    Raises BadInput for a list without `plan=true`, or for prices that are not one per GPU.
+    """Return the command line of each GPU of a list `device=[…]`, with its price; empty without lists. Raises
+    BadInput for lists that do not belong together, or without `plan=true`.
     """
     given = pairs(arguments, "conf=gsm8k or device=[3060,A40]")
-    values = {key: read_value(key, given[key], axis=True) for key in (DEVICE, PRICE) if key in given}
+    values = {key: read_value(key, given.get(key, "null"), axis=True) for key in (DEVICE, PRICE)}
     lists = {key: value for key, value in values.items() if isinstance(value, list)}
-    gpus, prices = lists.get(DEVICE, []), lists.get(PRICE)
-    for key in lists:
-        if not gpus or given.get("plan") != "true":
-            raise BadInput(f"{key}={given[key]}: a run has one; to compare GPUs, give {DEVICE}=[…] and plan=true")
-    if prices is not None and len(prices) != len(gpus):
-        raise BadInput(f"{PRICE}={given[PRICE]}: {len(prices)} for {len(gpus)} GPUs; give one for each, or one for all")
-    kept = [argument for argument in arguments if argument.partition("=")[0] not in lists]
-    priced = [[]] * len(gpus) if prices is None else [[f"{PRICE}={price}"] for price in prices]
-    return [[*kept, f"{DEVICE}={gpu}", *price] for gpu, price in zip(gpus, priced, strict=True)]
+    gpus = lists.get(DEVICE, [])
+    prices = lists.get(PRICE, [given.get(PRICE, "null")] * len(gpus))
+    if lists and not (len(gpus) == len(prices) > 0 and given.get("plan") == "true"):
+        said = " ".join(f"{key}={given[key]}" for key in lists)
+        raise BadInput(f"{said}: to compare GPUs, give {DEVICE}=[…], plan=true and one price for each, or one for all")
+    kept = [argument for argument in arguments if argument.partition("=")[0] not in (DEVICE, PRICE)]
+    return [[*kept, f"{DEVICE}={gpu}", f"{PRICE}={price}"] for gpu, price in zip(gpus, prices, strict=True)]
 
 
 def render_choice(plans: Sequence[Plan]) -> RenderableType:
     """Show plans as one table, a GPU per row, and what to do about those that do not fit."""
-    table, notes = Table(box=None, padding=(0, 2, 0, 0)), []
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("GPU", "fits", "updates", "run", "price", "per 1,000 updates", "whole bill"):
         table.add_column(name, justify="left" if name in ("GPU", "fits") else "right", no_wrap=True)
     for plan in plans:
         table.add_row(plan.machine.name, *(_cells(plan) if plan.fits else ["no"]))
-        if not plan.fits:
-            notes.append(f"{plan.machine.name}: {advice(plan)}.")
+    misfits = (f"{plan.machine.name}: {advice(plan)}.\n" for plan in plans if not plan.fits)
     parts = ", ".join(f"{minutes} minutes of {what}" for what, minutes in BESIDE_MINUTES.items())
-    notes.append(f"The whole bill adds about {parts}. All figures are planned.")
-    return Group(table, *(Text(note, style="dim") for note in notes))
+    note = f"{''.join(misfits)}The whole bill adds about {parts}. All figures are planned."
+    return Group(table, Text(note, style="dim"))
 
 
 def _cells(plan: Plan) -> list[str]:

@@ -88,8 +88,8 @@ class Plan(Fit):
         if not self.machine.gpus:
             return self
         places = ("rollout GPU", "learner GPU", "weights GPU")
-        needs = [max(self.needed(gpu) - CUDA_CONTEXT, 0) / self.machine.gpu_memory for gpu in places]
-        engine, learner, weights = needs
+        tensors = (max(self.needed(gpu) - CUDA_CONTEXT, 0) for gpu in places)
+        engine, learner, weights = (each / self.machine.gpu_memory for each in tensors)
         room = self.machine.room(2 + bool(weights))
         return replace(self, placement=divide(self.placement, engine, learner, room, weights))
 

@@ -120,6 +120,10 @@ class Workload:
         """Mean number of tokens, prompt included, before a sampled token: long responses have more of these tokens."""
         return self.prompt + self.response * (1 + self.spread**2) / 2
 
+    def longest(self, most: int) -> float:
+        """Return the tokens of the longest response, for which a batch or an evaluation waits. most: the limit."""
+        return min(most, self.response * (1 + TAIL * self.spread))
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -323,7 +327,7 @@ def estimate(fit: Fit, workload: Workload, at_once: int, measured: Calibration =
         response, samples = min(workload.response, most), problems * n / engines
         decoded = 1.0 if answers_alone(config, placement.device) else max(1.0, min(at_once, problems / engines))
         prompts_s = problems / engines * workload.fresh * costs.prefill_s  # once: the engine keeps it for later samples
-        steps = _longest(workload, response, most) + max(samples / decoded - 1, 0) * response if samples else 0.0
+        steps = workload.longest(most) + max(samples / decoded - 1, 0) * response if samples else 0.0
         return prompts_s + samples * response * costs.sample_s + steps * costs.step_s
 
     return Estimate(
@@ -336,13 +340,6 @@ def estimate(fit: Fit, workload: Workload, at_once: int, measured: Calibration =
         evaluate_s=evaluation_s(config.eval.problems, config.eval.n),
         validation_s=evaluation_s(config.validation.problems, 1) if config.validation.every else 0.0,
     )
-
-
-def _longest(workload: Workload, length: float, most: int) -> float:
-    """Return the tokens of the longest of many responses, which a batch or an evaluation waits for. length: their mean.
-    most: their limit.
-    """
-    return min(most, length * (1 + TAIL * workload.spread))
 
 
 def _batch(fit: Fit, workload: Workload) -> tuple[float, float]:
@@ -363,7 +360,7 @@ def _generation(fit: Fit, costs: Costs, workload: Workload, at_once: int, made: 
     a batch's first request to its last response. made: samples of all engines
     """
     rollout, length, samples = fit.config.rollout, workload.response, made / len(fit.placement.rollouts)
-    longest = _longest(workload, length, rollout.max_response_tokens)
+    longest = workload.longest(rollout.max_response_tokens)
     places = QUEUED[fit.placement.device] * at_once  # a group keeps them until its longest sample ends
     decoded = min(at_once, places * length / longest)
     prompts_s = samples / rollout.samples_per_problem * workload.fresh * costs.prefill_s

@@ -7,15 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microbudget_rl.actors.runtime.placement import (
-    LEARNER_SPARE,
-    MOST_REWARD_WORKERS,
-    SHARED_GPU,
-    Node,
-    divide,
-    most_actors,
-    place,
-)
+from microbudget_rl.actors.runtime.placement import MOST_REWARD_WORKERS, SHARED_GPU, Node, divide, most_actors, place
 
 
 @pytest.mark.parametrize(
@@ -67,9 +59,8 @@ def test_a_shared_gpu_is_divided_by_needs(engine: float, learner: float, weights
         of_engine += held
         assert of_engine >= engine - 1e-9
         assert of_learner >= learner - 1e-9
-    spared = (1 + LEARNER_SPARE) * learner
-    if weights <= SHARED_GPU - 0.03 and engine + spared <= SHARED_GPU - 0.01:
-        assert spared <= of_learner + 1e-9 < spared + 0.01 + 2e-9
+    if weights <= SHARED_GPU - 0.03 and engine + 1.07 * learner <= SHARED_GPU - 0.01:
+        assert 1.07 * learner <= of_learner + 1e-9 < 1.07 * learner + 0.01 + 2e-9
 
 
 def test_a_gpu_of_its_own_is_not_divided() -> None:

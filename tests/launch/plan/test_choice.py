@@ -12,24 +12,18 @@ ASKED = ["conf=gsm8k", "plan=true", "device=[3060,4090]"]
 
 
 def test_a_list_of_gpus_is_a_plan_for_each() -> None:
-    assert for_each_gpu(["conf=gsm8k", "device=A40", "budget.price_per_hour=1"]) == []
+    assert for_each_gpu(["conf=gsm8k", "device=A40"]) == []
     one, other = (load(each) for each in for_each_gpu([*ASKED, "budget.price_per_hour=[0.08,0.4]"]))
-    assert (one.device, other.device) == ("RTX3060", "RTX4090")
-    assert (one.budget.price_per_hour, other.budget.price_per_hour) == (0.08, 0.4)
+    assert (one.device, one.budget.price_per_hour) == ("RTX3060", 0.08)
+    assert (other.device, other.budget.price_per_hour) == ("RTX4090", 0.4)
     assert [load(each).budget.price_per_hour for each in for_each_gpu([*ASKED, "budget.price_per_hour=1"])] == [1, 1]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["conf=gsm8k", "device=[3060,4090]"], r"device=\[3060,4090\]: .*plan=true"),
-        (["conf=gsm8k", "plan=true", "budget.price_per_hour=[1,2]"], r"price_per_hour=\[1,2\]: .*device"),
-        ([*ASKED, "budget.price_per_hour=[1,2,3]"], "3 for 2 GPUs"),
-    ],
-)
-def test_other_lists_are_refused(arguments: list[str], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
-        for_each_gpu(arguments)
+@pytest.mark.parametrize("more", ["plan=false", "device=3060", "device=[]", "budget.price_per_hour=[1,2,3]"])
+def test_other_lists_are_refused(more: str) -> None:
+    given = dict(each.split("=") for each in [*ASKED, "budget.price_per_hour=[1,2]", more])
+    with pytest.raises(BadInput, match=r"price_per_hour=\[1,2.*device=\[…\], plan=true"):
+        for_each_gpu([f"{key}={value}" for key, value in given.items()])
 
 
 def test_the_whole_bill_adds_set_up_and_copying_to_the_run() -> None:
@@ -37,8 +31,8 @@ def test_the_whole_bill_adds_set_up_and_copying_to_the_run() -> None:
     screen, hours = StringIO(), estimated(made).spent_s / 3600
     Console(width=100, file=screen).print(render_choice([made, plan("gsm8k", machine("T4"))]))
     _, row, none, *_ = (line.split() for line in screen.getvalue().splitlines())
-    assert (row[0], row[1], row[2], none) == ("RTX4090", "yes", f"{estimated(made).updates:,}", ["T4", "no"])
-    price, each, bill = (float(cell.replace(",", "")) for cell in row[-3:])
-    assert price == pytest.approx(60 * hours)
-    assert each == pytest.approx(1000 * price / estimated(made).updates, abs=0.01)
-    assert bill == pytest.approx(price + sum(BESIDE_MINUTES.values()))
+    assert (row[:3], none) == (["RTX4090", "yes", str(estimated(made).updates)], ["T4", "no"])
+    minutes = 60 * hours
+    assert list(map(float, row[-3:])) == pytest.approx(
+        [minutes, 1000 * minutes / estimated(made).updates, minutes + sum(BESIDE_MINUTES.values())], abs=0.01
+    )
