@@ -43,7 +43,7 @@ def test_hidden_gpus_do_not_count(nvidia_smi: Install) -> None:
         ("NVIDIA A100-SXM4-80GB", "A100-80"),
         ("NVIDIA H100 PCIe", "H100-PCIe"),
         ("NVIDIA GeForce RTX 3090 Ti", "RTX3090Ti"),
-        ("NVIDIA GeForce RTX 4070 SUPER", None),
+        ("NVIDIA GeForce RTX 4070 SUPER", "RTX4070Super"),
         ("NVIDIA GeForce RTX 4090 D", None),
         ("NVIDIA GeForce RTX 3060 Laptop GPU", None),
         ("NVIDIA GeForce RTX 4070 Ti SUPER", "RTX4070TiSuper"),
