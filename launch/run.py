@@ -7,6 +7,7 @@ Examples:
 
     python launch/run.py conf=quickstart
     python launch/run.py conf=r64_instruct plan=true device=A40
+    python launch/run.py conf=gsm8k plan=true 'device=[3060,4090,A40]' 'budget.price_per_hour=[0.08,0.40,0.30]'
     python launch/run.py conf=mine data.source=file:problems.csv budget.minutes=30
 
 The same command resumes an interrupted run. `plan=true` prints placement, memory and time, for this machine
@@ -48,9 +49,10 @@ from microbudget_rl.conf.load import check_one_run, command_line
 from microbudget_rl.conf.schema import CommandLine, Config
 from microbudget_rl.conf.settings import changed, settings
 from microbudget_rl.launch.hardware.machine import Machine, check_build, detect, free_port
+from microbudget_rl.launch.plan.choice import for_each_gpu, render_choice
 from microbudget_rl.launch.plan.host_needs import check_host, needs_of_run
 from microbudget_rl.launch.plan.measurements import plan_measured
-from microbudget_rl.launch.plan.plan import count_problems, with_problems
+from microbudget_rl.launch.plan.plan import Plan, count_problems, with_problems
 from microbudget_rl.launch.plan.refusal import check_budget
 from microbudget_rl.launch.plan.view import render_plan, render_scaling, scale
 from microbudget_rl.launch.reporting import attempt, conclusion
@@ -83,6 +85,9 @@ def main(arguments: list[str]) -> int:
     started_at = time.monotonic()
     console = PlainConsole()
     check_one_run(arguments)
+    if gpus := for_each_gpu(arguments):
+        console.print(render_choice([plan_here(command_line(one, CommandLine).config) for one in gpus]))
+        return 0
     asked = command_line(arguments, CommandLine)
     if asked.show:
         show_settings(asked, arguments)
@@ -100,14 +105,20 @@ def main(arguments: list[str]) -> int:
 
 def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
     """Print the plan of a run on this machine, or on the one that `device` names. simulate: numbers of GPUs."""
-    machine = detect(config.device)
-    plan = with_problems(plan_measured(resolve_model(config, machine), machine))
-    check_adapter(plan.config, config.model.path, plan.shape)
+    plan = plan_here(config)
     if address := os.environ.get("RAY_ADDRESS"):
         console.print(f"Plan for this machine alone; a run would join the Ray cluster at {address}")
     console.print(render_plan(plan))
     if simulate:
         console.print(render_scaling(scale(plan, simulate)))
+
+
+def plan_here(config: Config) -> Plan:
+    """Return the plan of a run on this machine, or on the one that `device` names."""
+    machine = detect(config.device)
+    plan = with_problems(plan_measured(resolve_model(config, machine), machine))
+    check_adapter(plan.config, config.model.path, plan.shape)
+    return plan
 
 
 def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:

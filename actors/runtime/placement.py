@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-SHARED_GPU = 0.95
-"""Fraction of a GPU's memory that engine and learner share; the rest is for fragments and CUDA contexts."""
+CUDA_CONTEXT = 2**29
+"""Bytes of GPU memory that a process takes before its first tensor. Neither vLLM nor torch counts them in its share."""
 
-LEARNER_SPARE = 0.04
-"""GPU memory that a learner gets in addition to its computed need, as a fraction of the need. With the 0.5 GiB for
-CUDA's context, which torch does not count, it covers activations that take a tenth more."""
+SHARED_GPU = 0.95
+"""Fraction of a GPU's free memory that engine and learner take with their contexts; the rest is for what no plan
+counts, and for other processes that grow."""
+
+LEARNER_SPARE = 0.07
+"""GPU memory that a learner gets in addition to its computed need, as a fraction of the need: it covers activations
+that take a tenth more."""
 
 WHOLE_GPU = 0.90
 """Fraction of an unshared GPU's memory that its actor uses: vLLM's default, with room for CUDA's context and graphs."""
@@ -168,8 +172,8 @@ def place(
 def divide(
     placement: Placement, engine: float, learner: float, room: float = SHARED_GPU, weights: float = 0.0
 ) -> Placement:
-    """Return the placement with shared GPUs divided by needs, all fractions of its memory. room: the free fraction.
-    weights: the need of the process that holds the base model, if there is one.
+    """Return the placement with shared GPUs divided by needs, all fractions of its memory, without contexts. room:
+    the fraction to divide. weights: the need of the process that holds the base model, if there is one.
 
     This process gets its need, and the learner its need and LEARNER_SPARE, in whole hundredths. The engine, whose KV
     cache can have any size, gets the rest, and at least its need.
@@ -190,10 +194,10 @@ def divide(
     return replace(placement, rollouts=rollouts, learners=shares(placement.learners, of_learner), weights=holder)
 
 
-def place_engines(cores: tuple[int, ...], gpus: int) -> Placement:
-    """Return shares without a learner: a rollout actor on each GPU, or one on seven in eight cores."""
+def place_engines(cores: tuple[int, ...], gpus: int, room: float = WHOLE_GPU) -> Placement:
+    """Return shares without a learner: an engine on each GPU, with this room, or one on seven in eight cores."""
     if gpus:
-        rollouts = (_on_gpu(1.0, CORES_PER_ENGINE),) * gpus
+        rollouts = (replace(_on_gpu(1.0, CORES_PER_ENGINE), memory=min(room, WHOLE_GPU)),) * gpus
         return Placement("cuda", rollouts, (), _reward_workers(len(cores) - CORES_PER_ENGINE * gpus))
     spare = len(cores) // 8
     return Placement("cpu", (_bound(cores[: len(cores) - spare]),), (), _reward_workers(spare))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ first use, 16 s on a busy machine of two cores."""
 
 START_S = 1800.0
 """Seconds after which an actor that has not started counts as hanging: a slow disk takes minutes."""
+
+RESTART_FACTOR, LEAST_RESTART_S = 5.0, 180.0
+"""A later start may take so many times the first one, and at least so many seconds: it finds compiled kernels and files
+in memory, but a busy machine."""
 
 CALLS_AT_ONCE = 100_000
 """Most concurrent calls to an asynchronous actor, more than there will ever be. With Ray's default of 1000 the
@@ -76,6 +81,7 @@ class RemoteActor:
         self._asynchronous = asynchronous
         self._strategy = bundle or (NodeAffinitySchedulingStrategy(share.node, soft=True) if share.node else "DEFAULT")
         self._starts = 0
+        self._most_s = START_S
         self.start()
 
     def start(self, *more: Any) -> None:
@@ -138,12 +144,15 @@ class RemoteActor:
     async def _watch(self, process: ActorProcess) -> None:
         """Watch the process once it is up, and kill it if it hangs. `call` notices its end."""
         with contextlib.suppress(RayActorError, RayTaskError, OutOfMemoryError):
+            began = time.monotonic()
             try:
                 asked: ray.ObjectRef[tuple[str, int]] = process.handle.__ray_call__.remote(_whereabouts)
-                node, pid = await within(START_S, asked)
+                node, pid = await within(self._most_s, asked)
             except TimeoutError:
-                self.kill(f"it did not start within {START_S:.0f} s and was killed")
+                self.kill(f"it did not start within {self._most_s:.0f} s and was killed")
                 return
+            if self._most_s == START_S:
+                self._most_s = min(max(RESTART_FACTOR * (time.monotonic() - began), LEAST_RESTART_S), START_S)
             if node == ray.get_runtime_context().get_node_id():
                 process.watcher = ExitWatcher(pid)
             while self._asynchronous:

@@ -31,7 +31,8 @@ class Config:
     """The settings of a run: one without a section, and the sections."""
 
     device: str = setting("auto", "our choice: the same command everywhere", affects="operation")
-    """auto (the GPUs if there are any), cpu, or, for a plan, a GPU such as A40 or its memory such as 12GB."""
+    """auto (the GPUs if there are any), cpu, or, for a plan, a GPU such as A40 or its memory such as 12GB,
+    or a list of them."""
     run: RunConfig = section(RunConfig, affects="operation")
     budget: BudgetConfig = section(BudgetConfig, affects="learning", resumable=True)
     model: ModelConfig = section(ModelConfig, affects="learning")

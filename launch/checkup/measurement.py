@@ -6,6 +6,7 @@ The ratios of measured to predicted seconds correct the next plan.
 import asyncio
 import random
 import time
+import timeit
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +39,9 @@ LONGEST = 256
 MICROBATCHES = 4
 """Micro-batches that the learner computes, or all of an update: with fewer, start and end would dominate."""
 
+CORE_S = 0.007
+"""CPU seconds that the plan's core takes for the loop of `core_s`, 0.7 times those of a Xeon at about 3 GHz."""
+
 DOCTOR = "the doctor's check"
 """Name of such a measurement in measurements.json."""
 
@@ -55,8 +59,9 @@ class Measured:
 
     def __str__(self) -> str:
         ratios = self.calibration
+        host = "" if ratios.host == 1 else f"a core runs Python in {ratios.host:.2f} of the plan's time\n"
         return (
-            f"generates {self.decoded:,.0f} tokens/s, in {ratios.generate:.2f} of the plan's time\n"
+            f"{host}generates {self.decoded:,.0f} tokens/s, in {ratios.generate:.2f} of the plan's time\n"
             f"learns from {self.learned:,.0f} tokens/s, in {ratios.learn:.2f} of the plan's time; each was alone"
         )
 
@@ -131,7 +136,10 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     learned = sum(group.tokens + prompt for group in batch)
     lengths = [len(sample.token_ids) for group in groups for sample in group.samples]
     work = replace(plan.workload, prompt=prompt, fresh=prompt, spread=0.0)
-    of_engine, of_learner = (costs_of(plan, replace(work, response=tokens)) for tokens in (fmean(lengths), expected))
+    host = core_s() / CORE_S if plan.machine.gpus else 1.0
+    of_engine, of_learner = (
+        costs_of(plan, replace(work, response=tokens), Calibration(host=host)) for tokens in (fmean(lengths), expected)
+    )
     assert of_engine is not None
     assert of_learner is not None
     planned_s = decoding * prompt * of_engine.prefill_s + max(lengths) * of_engine.step_s
@@ -140,8 +148,13 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     return Measured(
         sum(lengths) / decode_s,
         learned / learn_s,
-        Calibration(generate=decode_s / planned_s, learn=ratio, of=DOCTOR),
+        Calibration(generate=decode_s / planned_s, learn=ratio, host=host, of=DOCTOR),
     )
+
+
+def core_s() -> float:
+    """Return the CPU seconds of a loop of Python on this machine, the fewest of ten."""
+    return min(timeit.repeat("for number in range(300_000): number % 7", timer=time.process_time, repeat=10, number=1))
 
 
 def random_ids(rng: random.Random, count: int) -> tuple[int, ...]:

@@ -9,12 +9,20 @@ from typing import Any
 
 from microbudget_rl.actors.clock import in_thread
 from microbudget_rl.actors.runtime.host_resources import amount
-from microbudget_rl.actors.runtime.placement import Placement
+from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, Placement
 from microbudget_rl.conf.catalogue import devices
 from microbudget_rl.conf.errors import BadInput
 
 ANSWER_S = 20.0
 """Seconds that the driver has to answer: it wakes sleeping GPUs one after another."""
+
+CORE_FLOPS = {(8, 0): 32, (9, 0): 32, (10, 0): 64, (10, 3): 64}
+OTHER_CORE_FLOPS = 8
+"""Dense operations in bfloat16 of the tensor cores per CUDA core and clock: of data-centre GPUs by compute capability,
+and of others since Ampere. From NVIDIA's whitepapers, as the rates in devices.yaml."""
+
+GEFORCE = 0.4
+"""Fraction of these that a GeForce reaches: half with sums in fp32, at four fifths of the highest clock, its boost."""
 
 NO_MIG = "a run uses whole GPUs, and vLLM 0.32 mistakes the number of a MIG device for that of a GPU"
 
@@ -27,6 +35,7 @@ class Gpu:
     memory: bytes that CUDA counts as its total: all but the driver's; 0 for a GPU without memory of its own
     free: bytes that no process holds, None if the driver does not say
     capability: compute capability, major and minor
+    rates: bytes/s of its memory and FLOP/s in bfloat16, by its clocks; None if the driver does not say
     divided: whether MIG divides it
     exclusive, prohibited: whether its compute mode lets one process at a time use it, or none
     """
@@ -37,6 +46,7 @@ class Gpu:
     free: int | None
     uuid: str = ""
     capability: tuple[int, int] = (0, 0)
+    rates: tuple[float, float] | None = None
     divided: bool = False
     exclusive: bool = False
     prohibited: bool = False
@@ -96,18 +106,34 @@ def _gpu(number: int) -> Gpu | None:
     except (pynvml.NVMLError_NoPermission, pynvml.NVMLError_GpuIsLost):
         return None
     memory = said(partial(pynvml.nvmlDeviceGetMemoryInfo, version=pynvml.nvmlMemory_v2))
+    name, capability = pynvml.nvmlDeviceGetName(handle), said(pynvml.nvmlDeviceGetCudaComputeCapability) or (0, 0)
     mig, mode = said(pynvml.nvmlDeviceGetMigMode), said(pynvml.nvmlDeviceGetComputeMode)
     return Gpu(
         index=str(number),
-        name=pynvml.nvmlDeviceGetName(handle),
+        name=name,
         memory=memory.total - memory.reserved if memory else 0,
         free=memory.free if memory else None,
         uuid=pynvml.nvmlDeviceGetUUID(handle),
-        capability=said(pynvml.nvmlDeviceGetCudaComputeCapability) or (0, 0),
+        capability=capability,
+        rates=_rates(handle, name, capability),
         divided=mig is not None and mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
         exclusive=mode == pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS,
         prohibited=mode == pynvml.NVML_COMPUTEMODE_PROHIBITED,
     )
+
+
+def _rates(handle: Any, name: str, capability: tuple[int, int]) -> tuple[float, float] | None:
+    """Return bytes/s and FLOP/s of a GPU; None if its driver does not know them, as that of a virtual GPU."""
+    import pynvml
+
+    try:
+        clocks = (pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM)
+        core_hz, memory_hz = (1e6 * pynvml.nvmlDeviceGetMaxClockInfo(handle, clock) for clock in clocks)
+        cores, bits = pynvml.nvmlDeviceGetNumGpuCores(handle), pynvml.nvmlDeviceGetMemoryBusWidth(handle)
+    except pynvml.NVMLError:
+        return None
+    each = CORE_FLOPS.get(capability, OTHER_CORE_FLOPS) * (GEFORCE if "GEFORCE" in name.upper() else 1.0)
+    return 2 * memory_hz * bits / 8, cores * core_hz * each * (capability >= (8, 0))
 
 
 def select(gpus: Sequence[Gpu], device: str = "auto") -> list[Gpu]:
@@ -151,13 +177,14 @@ def gpu_of(name: str) -> str | None:
 def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gpu]:
     """Return the first GPUs with enough free memory for a placement. learner: bytes that a learner process needs.
 
-    An engine takes its whole share, and does not start if that is not free. A learner process with a GPU of its own
-    needs no more than an engine does. Raises BadInput if other processes hold too much.
+    An engine takes its whole share beside its context, and does not start if that is not free. A learner process
+    with a GPU of its own needs no more than an engine does. Raises BadInput if other processes hold too much.
     """
 
     def needs(gpu: Gpu) -> float:
-        beside = learner + (placement.weights.memory * gpu.memory if placement.weights else 0.0)
-        return max(each.memory * gpu.memory + beside * (each.beside is not None) for each in placement.rollouts)
+        beside = learner + (placement.weights.memory * gpu.memory + CUDA_CONTEXT if placement.weights else 0.0)
+        most = max(each.memory * gpu.memory + beside * (each.beside is not None) for each in placement.rollouts)
+        return most + CUDA_CONTEXT
 
     taken = [gpu for gpu in gpus if gpu.free is not None and gpu.free < needs(gpu)]
     if taken and len(gpus) - len(taken) < placement.gpus:

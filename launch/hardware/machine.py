@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from microbudget_rl.actors.runtime.host_resources import total_memory
-from microbudget_rl.actors.runtime.placement import Node
+from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, SHARED_GPU, Node
 from microbudget_rl.actors.runtime.process import MPS_TOOL, VLLM_BUILDS, software_versions
-from microbudget_rl.conf.catalogue import BY_MEMORY, devices
+from microbudget_rl.conf.catalogue import BY_MEMORY, GPU_DTYPE, devices
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.installation import SET_UP
 from microbudget_rl.conf.schema import Config
@@ -41,8 +41,8 @@ class Machine:
     host_memory: bytes; on a cluster, those of the first node; None if only a GPU is named
     gpus: number of GPUs; on a cluster, of all nodes
     gpu_memory: bytes of one GPU
-    bandwidth: bytes/s of one GPU, or of one core without GPUs; None for an unlisted GPU
-    rates: FLOP/s of this GPU or core by dtype; empty for an unlisted GPU
+    bandwidth: bytes/s of one GPU, listed or by its driver, or of one core without GPUs; None if unknown
+    rates: FLOP/s of this GPU or core by dtype, likewise; empty if unknown
     present: False for a GPU that is named for a plan and not in this machine
     nodes: nodes of the cluster, this one first; empty without a cluster
     cards: the GPUs that were found
@@ -69,6 +69,15 @@ class Machine:
     def dtype(self) -> str:
         """The dtype that the machine multiplies fastest."""
         return max(self.rates, key=lambda dtype: self.rates[dtype]) if self.rates else "bfloat16"
+
+    @property
+    def free(self) -> float:
+        """Fraction of a GPU's memory that no process holds, the smallest of all GPUs."""
+        return min((gpu.free / gpu.memory for gpu in self.cards if gpu.free is not None), default=1.0)
+
+    def room(self, processes: int) -> float:
+        """Return the fraction of a GPU's memory for tensors of so many processes beside contexts; 1 without a GPU."""
+        return SHARED_GPU * self.free - processes * CUDA_CONTEXT / self.gpu_memory if self.gpus else 1.0
 
     @property
     def described(self) -> str:
@@ -101,15 +110,15 @@ def with_listed(gpu: str, cores: tuple[int, ...]) -> Machine:
 def with_gpus(gpus: Sequence[Gpu], cores: tuple[int, ...]) -> Machine:
     """Describe this machine with only these GPUs and cores. A plan for mixed GPUs uses the smallest one."""
     smallest = min(gpus, key=lambda gpu: gpu.memory)
-    listed = devices().get(gpu_of(smallest.name) or "")
+    listed, own = devices().get(gpu_of(smallest.name) or ""), smallest.rates
     return Machine(
         name=smallest.name,
         cores=cores,
         host_memory=total_memory(),
         gpus=len(gpus),
         gpu_memory=smallest.memory,
-        bandwidth=listed.bandwidth_gbs * 1e9 if listed else None,
-        rates=listed.rates if listed else {},
+        bandwidth=listed.bandwidth_gbs * 1e9 if listed else own and own[0],
+        rates=listed.rates if listed else {GPU_DTYPE: own[1]} if own else {},
         cards=tuple(gpus),
         mps=shutil.which(MPS_TOOL) is not None,
         ipc=True,

@@ -18,14 +18,11 @@ from microbudget_rl.actors.models.sizes import (
     padded_rank,
     parameters,
 )
-from microbudget_rl.actors.runtime.placement import Node, Placement, Share
+from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, Node, Placement, Share
 from microbudget_rl.actors.runtime.ray_session import OBJECT_STORE_BYTES
 from microbudget_rl.conf.catalogue import GPU_DTYPE
 from microbudget_rl.conf.schema import Config, ShapeConfig
 from microbudget_rl.launch.hardware.machine import GIB, Machine
-
-CUDA_CONTEXT = GIB // 2
-"""Bytes of GPU memory that a process takes before its first tensor."""
 
 BUCKET = 4 * 50_000_000
 """Bytes of gradients that ZeRO reduces at a time."""
@@ -175,7 +172,7 @@ class Fit:
         if self.placement.weights:
             kinds["weights GPU"] = (self.placement.weights,)
         smallest = {place: min(share.memory for share in of) for place, of in kinds.items() if of}
-        gpus = {place: self.machine.gpu_memory * share for place, share in smallest.items()}
+        gpus = {place: self.machine.gpu_memory * share + CUDA_CONTEXT for place, share in smallest.items()}
         return {**(gpus if self.machine.gpus else {}), "host": self.machine.host_memory}
 
     @cached_property
@@ -188,7 +185,7 @@ class Fit:
         cache: float = self.config.rollout.kv_cache_gib * GIB
         if self.placement.device == "cuda":
             fixed = sum(entry.bytes for entry in self.memory if entry.place == "rollout GPU" and not entry.elastic)
-            cache = max(0.0, share.memory * self.machine.gpu_memory - fixed)
+            cache = max(0.0, share.memory * self.machine.gpu_memory + CUDA_CONTEXT - fixed)
         return int(cache / kv_bytes_per_token(self.shape, self.config.model.dtype))
 
     def needed(self, place: str) -> float:
@@ -232,4 +229,6 @@ def misfit(fit: Fit) -> str:
         )
     place = fit.overfull[0]
     has = fit.available[place] or 0
-    return f"the {place} needs {fit.needed(place) / GIB:.1f} GiB and has {has / GIB:.1f} on {machine.name}"
+    said = f"the {place} needs {fit.needed(place) / GIB:.1f} GiB and has {has / GIB:.1f} on {machine.name}"
+    held = round((1 - machine.free) * machine.gpu_memory / GIB, 1)
+    return f"{said}; nvidia-smi shows what holds {held} GiB of it" if held and place != "host" else said

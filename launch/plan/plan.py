@@ -9,13 +9,12 @@ from operator import attrgetter
 
 from microbudget_rl.actors.models.files import shape_of
 from microbudget_rl.actors.models.sizes import answers_alone
-from microbudget_rl.actors.runtime.placement import LEARNER_SPARE, divide, most_actors, place
+from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, LEARNER_SPARE, divide, most_actors, place
 from microbudget_rl.conf.catalogue import Benchmark
 from microbudget_rl.conf.checks import check_lengths
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config, ShapeConfig
 from microbudget_rl.conf.settings import changed
-from microbudget_rl.launch.hardware.gpus import Gpu
 from microbudget_rl.launch.hardware.machine import Machine
 from microbudget_rl.launch.plan.memory import Fit, memory_of
 from microbudget_rl.launch.plan.time import UNMEASURED, Calibration, Estimate, Workload, assumed_workload, estimate
@@ -29,7 +28,7 @@ SHARING_MARGIN = 1.05
 """Factor by which updates have to be shorter before engines share the learner's GPUs although there are others, because
 their mutual slowdown is a rough figure, or before both share weights, because a further process can fail."""
 
-LARGE_GPU = 40e9
+LARGE_GPU = 10e9
 """Bytes of GPU memory from which an engine may decode more samples at once, if nothing says otherwise."""
 
 MORE_SAMPLES = 256
@@ -84,21 +83,21 @@ class Plan(Fit):
         held = [min(most, max(int(tokens / (CACHE_MARGIN * context)), tokens // length)) for tokens in caches]
         return max(1, sum(held) // len(held))
 
-    def divided(self, gpus: Sequence[Gpu] = ()) -> "Plan":
-        """Return the plan with a shared GPU divided by the needs of engine and learner, and less for the engine if
-        other processes hold memory of these GPUs.
-        """
+    def divided(self) -> "Plan":
+        """Return the plan with the free memory of a shared GPU divided by the needs of engine and learner."""
         if not self.machine.gpus:
             return self
         places = ("rollout GPU", "learner GPU", "weights GPU")
-        engine, learner, weights = (self.needed(gpu) / self.machine.gpu_memory for gpu in places)
-        room = min((gpu.free / gpu.memory for gpu in gpus if gpu.free is not None), default=1.0)
+        tensors = (max(self.needed(gpu) - CUDA_CONTEXT, 0) for gpu in places)
+        engine, learner, weights = (each / self.machine.gpu_memory for each in tensors)
+        room = self.machine.room(2 + bool(weights))
         return replace(self, placement=divide(self.placement, engine, learner, room, weights))
 
     @property
     def tight(self) -> bool:
         """Whether less of the learner's GPU is spare than should be."""
-        return (1 + LEARNER_SPARE) * self.needed("learner GPU") > (self.available.get("learner GPU") or 0)
+        needed = self.needed("learner GPU")
+        return needed + LEARNER_SPARE * (needed - CUDA_CONTEXT) > (self.available.get("learner GPU") or math.inf)
 
     @cached_property
     def workload(self) -> Workload:

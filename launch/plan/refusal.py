@@ -123,7 +123,7 @@ def _changes(plan: Plan) -> Iterator[Change]:
     yield {"learner.gradient_checkpointing": "on"}
     yield {"learner.tokens_per_microbatch": max(learner.tokens_per_microbatch // 2, rollout.longest)}
     yield {"learner.tokens_per_microbatch": rollout.longest}
-    yield {"learner.logprob_chunk": min(256, learner.logprob_chunk)}
+    yield {"learner.logprob_chunk": min(64, learner.logprob_chunk)}
     yield {"rollout.max_concurrent_samples": min(32, rollout.concurrent_samples)}
     if cpu and not plan.cache_too_small:
         yield {"rollout.kv_cache_gib": 1}

@@ -41,7 +41,8 @@ class Efficiency:
 
     bandwidth, decode: fraction of bandwidth and of FLOP/s while decoding
     learn: fraction of FLOP/s in the learner's passes; prefill reaches the smaller of the two
-    step_s: seconds per decoding step for scheduling, sampling and kernel launches
+    step_s: seconds per decoding step for scheduling, sampling and kernel launches; beside a GPU those of a core of 4 to
+        5 GHz, which `Calibration.host` corrects
     unit_s: seconds per layer and hidden unit for the work outside matrix products in a token's passes
     """
 
@@ -119,18 +120,24 @@ class Workload:
         """Mean number of tokens, prompt included, before a sampled token: long responses have more of these tokens."""
         return self.prompt + self.response * (1 + self.spread**2) / 2
 
+    def longest(self, most: int) -> float:
+        """Return the tokens of the longest response, for which a batch or an evaluation waits. most: the limit."""
+        return min(most, self.response * (1 + TAIL * self.spread))
+
 
 @dataclass(frozen=True)
 class Calibration:
     """What has been measured on this machine.
 
     generate, learn: measured over predicted seconds of engines and learner
+    host: seconds that a core beside a GPU takes for Python over those of the planned core
     start_s, workload: measured values; None without a measurement
     of: a description of the measurement; empty if there is none
     """
 
     generate: Factor = 1.0
     learn: Factor = 1.0
+    host: Factor = 1.0
     start_s: Annotated[float, Field(ge=0, le=86400)] | None = None
     workload: Workload | None = None
     of: str = ""
@@ -193,9 +200,10 @@ def costs_of(fit: Fit, workload: Workload, measured: Calibration = UNMEASURED) -
     operations = steps * (forwards * forward + backward) + kl * (2 * frozen + attention)
     other_s = shape.num_hidden_layers * shape.hidden_size * reached.unit_s / 3  # per forward pass; a backward takes two
     learn_s = operations / (rate * reached.learn) + (steps * (forwards + 2) + kl) * other_s
+    host_s = reached.step_s * measured.host
     token_s = 2 * (frozen + trained) / (rate * engine * reached.decode)
     return Costs(
-        step_s=measured.generate * (reached.step_s + (frozen + trained) * DTYPE_BYTES[dtype] / bandwidth),
+        step_s=measured.generate * (host_s + (frozen + trained) * DTYPE_BYTES[dtype] / bandwidth),
         sample_s=measured.generate * (token_s + context * kv_bytes_per_token(shape, dtype) / bandwidth),
         prefill_s=measured.generate * forward / (rate * engine * min(reached.learn, reached.decode)),
         learn_s=measured.learn * learn_s / learner,
@@ -315,10 +323,12 @@ def estimate(fit: Fit, workload: Workload, at_once: int, measured: Calibration =
         update_s = generate_s + learn_s
 
     def evaluation_s(problems: int, n: int) -> float:
-        engines, response = len(placement.rollouts), min(workload.response, config.eval.max_response_tokens or math.inf)
+        engines, most = len(placement.rollouts), config.eval.max_response_tokens or config.rollout.max_response_tokens
+        response, samples = min(workload.response, most), problems * n / engines
         decoded = 1.0 if answers_alone(config, placement.device) else max(1.0, min(at_once, problems / engines))
-        prompt_s = workload.fresh * costs.prefill_s  # once: the engine keeps it for later samples
-        return problems / engines * (prompt_s + n * response * (costs.step_s / decoded + costs.sample_s))
+        prompts_s = problems / engines * workload.fresh * costs.prefill_s  # once: the engine keeps it for later samples
+        steps = workload.longest(most) + max(samples / decoded - 1, 0) * response if samples else 0.0
+        return prompts_s + samples * response * costs.sample_s + steps * costs.step_s
 
     return Estimate(
         config=config,
@@ -350,7 +360,7 @@ def _generation(fit: Fit, costs: Costs, workload: Workload, at_once: int, made: 
     a batch's first request to its last response. made: samples of all engines
     """
     rollout, length, samples = fit.config.rollout, workload.response, made / len(fit.placement.rollouts)
-    longest = min(rollout.max_response_tokens, length * (1 + TAIL * workload.spread))
+    longest = workload.longest(rollout.max_response_tokens)
     places = QUEUED[fit.placement.device] * at_once  # a group keeps them until its longest sample ends
     decoded = min(at_once, places * length / longest)
     prompts_s = samples / rollout.samples_per_problem * workload.fresh * costs.prefill_s

@@ -45,7 +45,6 @@ def planned(
     with tried(config, machine) as trial:
         plan = replace(plan_measured(config, trial.machine), problems=problems)
         check_plan(plan)
-        plan = plan.divided(machine.cards)
         gpus = choose(machine.cards, plan.placement, plan.needed("learner GPU"))
         if not machine.nodes:
             show_only(gpus)

@@ -44,6 +44,8 @@ class Nvml(ModuleType):
         self.nvmlDeviceGetMigMode = lambda row: [self._known(row[5]) == "Enabled", False]
         self.nvmlDeviceGetCudaComputeCapability = lambda row: tuple(map(int, (row[7:] or ["8.6"])[0].split(".")))
 
+        self.NVML_CLOCK_SM, self.NVML_CLOCK_MEM = 1, 2
+        self.nvmlDeviceGetMaxClockInfo = lambda row, clock: self._known("[N/A]")
         self.nvmlDeviceGetComputeMode = lambda row: {"Prohibited": 2, "Exclusive_Process": 3}.get(row[-1], 0)
 
     def _mib(self, cell: str) -> int:

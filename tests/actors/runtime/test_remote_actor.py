@@ -28,7 +28,8 @@ from microbudget_rl.conf.settings import changed
 class Patient:
     """Crashes, hangs and raises on request."""
 
-    def __init__(self, complaint: str = "") -> None:
+    def __init__(self, complaint: str = "", start_s: float = 0.0) -> None:
+        time.sleep(start_s)
         if complaint:
             raise BadInput(complaint)
 
@@ -109,6 +110,21 @@ def test_actor_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
         silent = RemoteActor(Patient, "silent-patient", Share())
         await silent.call("alive")
         assert "did not answer for 3 s" in await cause_of(silent, "block")
+
+    asyncio.run(scenario())
+
+
+def test_a_restart_that_hangs_has_a_few_times_the_first_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "RESTART_FACTOR", 0.1)
+    monkeypatch.setattr(remote, "LEAST_RESTART_S", 0.5)
+
+    async def scenario() -> None:
+        actor = RemoteActor(Patient, "late-patient", Share(), "")
+        await actor.call("alive")
+        while actor._process.watcher is None:
+            await asyncio.sleep(0.05)
+        actor.start(600.0)
+        assert "did not start within" in await cause_of(actor, "alive")
 
     asyncio.run(scenario())
 

@@ -19,6 +19,7 @@ from microbudget_rl.conf.load import command_line, load
 from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.launch import export, push, run, samples, serve
 from microbudget_rl.launch.plan import recipes
+from microbudget_rl.launch.plan.choice import for_each_gpu
 from microbudget_rl.launch.sweep_runs.grid import read_grid
 from tests.actors.virtual_run import Run
 from tests.conftest import ROOT
@@ -42,7 +43,7 @@ def commands(text: str) -> Iterator[str]:
         if line.lstrip().startswith("```"):
             fence = "" if fence else line.strip()
         elif line.startswith("    ") and not fence and (code := line.strip()) and not code.startswith("#"):
-            yield from (part.strip() for part in re.sub(r"\s+# .*", "", code).split("&&"))
+            yield from (part.strip() for part in re.split("&&|; ", re.sub(r"\s+# .*", "", code)))
 
 
 def called() -> list[str]:
@@ -70,7 +71,9 @@ def shows_problems(arguments: list[str]) -> None:
 
 
 PARSERS: dict[str, Callable[[list[str]], object]] = {
-    "launch/run.py": lambda arguments: command_line(arguments, CommandLine),
+    "launch/run.py": lambda arguments: [
+        command_line(one, CommandLine) for one in for_each_gpu(arguments) or [arguments]
+    ],
     "launch/sweep.py": read_grid,
     "launch/evaluate.py": evaluates,
     "launch/report.py": lambda arguments: words_and_options(arguments, {}),

@@ -1,6 +1,7 @@
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import Mock
@@ -12,7 +13,7 @@ from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.launch.hardware import gpus
 from microbudget_rl.launch.hardware.gpus import Gpu, choose, find_gpus, gpu_of, show_only
-from microbudget_rl.launch.hardware.machine import GIB, check_build, detect
+from microbudget_rl.launch.hardware.machine import GIB, check_build, detect, with_gpus
 
 Install = Callable[[str], ModuleType]
 TABLE = """0, GPU-aa1, NVIDIA A40, 46068, 45500, [N/A]
@@ -42,7 +43,7 @@ def test_hidden_gpus_do_not_count(nvidia_smi: Install) -> None:
         ("NVIDIA A100-SXM4-80GB", "A100-80"),
         ("NVIDIA H100 PCIe", "H100-PCIe"),
         ("NVIDIA GeForce RTX 3090 Ti", "RTX3090Ti"),
-        ("NVIDIA GeForce RTX 4070 SUPER", None),
+        ("NVIDIA GeForce RTX 4070 SUPER", "RTX4070Super"),
         ("NVIDIA GeForce RTX 4090 D", None),
         ("NVIDIA GeForce RTX 3060 Laptop GPU", None),
         ("NVIDIA GeForce RTX 4070 Ti SUPER", "RTX4070TiSuper"),
@@ -54,6 +55,31 @@ def test_hidden_gpus_do_not_count(nvidia_smi: Install) -> None:
 )
 def test_gpus_are_known_by_the_drivers_name(reported: str, name: str | None) -> None:
     assert gpu_of(reported) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "figures", "rates"),
+    [  # CUDA cores, highest clocks of cores and memory in MHz, bits of the bus; 10⁹ bytes/s, 10¹² FLOP/s
+        ("NVIDIA GeForce RTX 3090", "8.6", (10496, 2100, 9751, 384), (936, 71)),
+        ("NVIDIA A40", "8.6", (10752, 1740, 7251, 384), (696, 149.7)),
+        ("NVIDIA A100-SXM4-80GB", "8.0", (6912, 1410, 1593, 5120), (2039, 312)),
+        ("NVIDIA H100 80GB HBM3", "9.0", (16896, 1980, 2619, 5120), (3350, 989)),
+        ("Tesla T4", "7.5", (2560, 1590, 5001, 256), (320, 0)),
+    ],
+)
+def test_a_gpu_that_is_not_listed_has_the_rates_that_its_driver_states(
+    name: str, capability: str, figures: tuple[int, ...], rates: tuple[float, float], nvidia_smi: Install
+) -> None:
+    cores, *clocks, bits = figures
+    nvml = nvidia_smi(f"0, GPU-aa1, {name}, 24564, 24000, [N/A], 580.65.06, {capability}\n")
+    assert find_gpus()[0].rates is None  # a virtual GPU does not say
+    nvml.nvmlDeviceGetMaxClockInfo = lambda _, clock: clocks[clock - 1]
+    nvml.nvmlDeviceGetNumGpuCores, nvml.nvmlDeviceGetMemoryBusWidth = lambda _: cores, lambda _: bits
+    (gpu,) = find_gpus()
+    assert gpu.rates
+    assert gpu.rates == pytest.approx((1e9 * rates[0], 1e12 * rates[1]), rel=0.1)
+    machine = with_gpus([replace(gpu, name="an unlisted GPU")], (0,))
+    assert (machine.bandwidth, machine.rates) == (gpu.rates[0], {"bfloat16": gpu.rates[1]})
 
 
 def test_without_a_driver_that_works_there_are_no_gpus(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,12 +140,12 @@ def chosen(free: list[float | None], placement: Placement, learner: float = 0.0)
 def test_gpus_have_room_for_the_engines_share_and_the_learners_needs() -> None:
     shared, four = place((0, 1, 2, 3), 1), place(tuple(range(16)), 4)
     two = place(tuple(range(16)), 4, ranks=1, engines=1)
-    assert chosen([29.5], shared, learner=10) == ["0"]
-    with pytest.raises(BadInput, match=r"GPU 0, .* 28\.5 GiB .* 29\.0 GiB"):
-        chosen([28.5], shared, learner=10)
+    assert chosen([30], shared, learner=10) == ["0"]
+    with pytest.raises(BadInput, match=r"GPU 0, .* 29\.0 GiB .* 29\.5 GiB"):
+        chosen([29], shared, learner=10)
     assert chosen([39, 35, 39, 39], two, learner=10) == ["0", "2"]
     assert chosen([39, 39, None, 39], four, learner=10) == ["0", "1", "2", "3"]
-    with pytest.raises(BadInput, match=r"GPU 1, .* 36\.0 GiB"):
+    with pytest.raises(BadInput, match=r"GPU 1, .* 36\.5 GiB"):
         chosen([39, 35, 39, 39], four, learner=10)
     with pytest.raises(BadInput, match="are needed"):
         chosen([35], place_engines((0, 1), 1))

@@ -1,9 +1,12 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from microbudget_rl.actors.runtime.placement import Node
-from microbudget_rl.launch.hardware.machine import Machine
+from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, Node
+from microbudget_rl.launch.hardware.gpus import Gpu
+from microbudget_rl.launch.hardware.machine import GIB, Machine, with_gpus
 from microbudget_rl.launch.plan.plan import Plan
 from tests.launch.plan.plans import CPU, entry, machine, plan, shown
 
@@ -18,6 +21,28 @@ def test_a_place_needs_the_sum_of_its_parts_and_an_engine_takes_what_its_share_h
     if where.gpus:
         share = made.placement.rollouts[0]
         assert made.tokens_of(replace(share, memory=share.memory / 2)) < made.tokens_of(share)
+
+
+def holding(total: float, held: float) -> Machine:
+    """A machine with a GPU of so many GiB, of which other processes hold a part."""
+    gpu = Gpu("0", "NVIDIA GeForce RTX 3060", int(total * GIB), int((total - held) * GIB))
+    return replace(with_gpus([gpu], tuple(range(8))), mps=True, host_memory=64 * GIB)
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(["gsm8k", "gsm8k_1.5b", "qwen2.5-7b"]), st.floats(7.8, 48), st.floats(0, 4))
+def test_shares_contexts_and_what_others_hold_never_exceed_a_gpu(recipe: str, total: float, held: float) -> None:
+    made = plan(recipe, holding(total, held))
+    kinds = (*made.placement.rollouts, *made.placement.learners, *filter(None, [made.placement.weights]))
+    if made.fits:
+        assert held * GIB + sum(share.memory * total * GIB + CUDA_CONTEXT for share in kinds) <= total * GIB
+
+
+def test_a_plan_is_chosen_for_the_memory_that_is_free() -> None:
+    free, held = plan("gsm8k", holding(11.76, 0)), plan("gsm8k", holding(11.76, 3))
+    assert (free.fits, held.fits, held.tight) == (True, True, False)
+    assert (free.config.learner.recomputes, held.config.learner.recomputes) == (False, True)
+    assert not plan("gsm8k", holding(11.76, 8)).fits
 
 
 def grown(before: Plan, after: Plan) -> set[str]:

@@ -67,7 +67,7 @@ def test_a_budget_that_is_too_small_is_refused_with_one_that_is_enough() -> None
 
 def check_evaluation(where: Machine, recipe: str, *settings: str) -> Fit:
     config = load([f"conf={recipe}", *settings])
-    engines = shape_of(config.model), where, place_engines(where.cores, where.gpus)
+    engines = shape_of(config.model), where, place_engines(where.cores, where.gpus, where.room(1))
     check_engines(config, *engines)
     return fit_of_engines(config, *engines)
 
@@ -87,8 +87,8 @@ def test_an_evaluations_engine_is_that_of_a_run_with_more_memory() -> None:
     ("where", "settings", "said"),
     [
         (gpu("Tesla T4", 15), [], r"Tesla T4 .*model\.dtype=bfloat16"),
-        (gpu("NVIDIA L4", 4), [], r"rollout GPU .*4\.6 GiB.* 3\.6 .*NVIDIA L4"),
-        (gpu("NVIDIA L4", 5.2), [], "KV cache holds .* tokens, .*; give a smaller"),
+        (gpu("NVIDIA L4", 4), [], r"rollout GPU .*4\.6 GiB.* 3\.8 .*NVIDIA L4"),
+        (gpu("NVIDIA L4", 4.9), [], "KV cache holds .* tokens, .*; give a smaller"),
         (
             detect("cpu"),
             ["model.dtype=float32", *LONG, "rollout.kv_cache_gib=1"],
