@@ -47,6 +47,8 @@ def _faults(config: Config) -> Iterator[str]:
     missing = [name for name, value in vars(shape).items() if value == 0 and not isinstance(value, bool)]
     if shape != ShapeConfig() and missing:
         yield f"model.shape.{missing[0]}=0: declare all of model.shape, or nothing: it is then read from config.json"
+    if shape.layers and (count := sum(shape.layers.values())) != shape.num_hidden_layers:
+        yield f"model.shape.layers: adds up to {count}, not to num_hidden_layers={shape.num_hidden_layers}; correct it"
     yield from _length_faults(config, shape.max_position_embeddings)
     yield from _source_faults(config.data)
     if config.data.size is not None and config.data.size < per_update and not config.data.mixture:

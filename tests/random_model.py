@@ -3,6 +3,7 @@
 from typing import Any
 
 from microbudget_rl.actors.models.files import BUNDLED
+from microbudget_rl.actors.models.layers import SHARED
 from microbudget_rl.conf.schema import ModelConfig
 
 KINDS = {
@@ -17,6 +18,8 @@ KINDS = {
     "Qwen/Qwen3-1.7B": "qwen3",
     "HuggingFaceTB/SmolLM3-3B": "smollm3",
     "google/gemma-3-1b-it": "gemma3_text",
+    "Qwen/Qwen3.5-0.8B": "qwen3_5_text",
+    "google/gemma-4-E2B-it": "gemma4_text",
 }
 """Transformers' name for the family of each model that has a recipe."""
 
@@ -26,6 +29,11 @@ def configuration(model: ModelConfig) -> Any:
     from transformers import AutoConfig
 
     shape = model.shape
+    kinds: dict[str, Any] = dict(shape.sizes)
+    if shape.layers:
+        kinds["layer_types"] = [kind.removeprefix(SHARED) for kind, count in shape.layers.items() for _ in range(count)]
+        kinds["num_kv_shared_layers"] = sum(count for kind, count in shape.layers.items() if kind.startswith(SHARED))
+        kinds["use_double_wide_mlp"] = "use_double_wide_mlp" in kinds
     return AutoConfig.for_model(
         KINDS[model.path],
         vocab_size=shape.vocab_size,
@@ -37,5 +45,6 @@ def configuration(model: ModelConfig) -> Any:
         head_dim=shape.head_dim,
         max_position_embeddings=shape.max_position_embeddings,
         tie_word_embeddings=shape.tie_word_embeddings,
+        **kinds,
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 1),
     )

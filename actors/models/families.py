@@ -55,6 +55,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return read_json(Path(folder) / "config.json", ModelConfigFile, "name a model folder in Hugging Face format")
 
 
+def text_config(stated: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the part of a model that takes text: of a wrapper its `text_config`, else all."""
+    part = stated.get("text_config")
+    return part if isinstance(part, dict) else stated
+
+
 def check_family(folder: str | Path) -> None:
     """Raise BadInput if config.json names something that the learner would compute wrongly."""
     stated, where = read_config(folder), Path(folder) / "config.json"

@@ -1,6 +1,7 @@
 """Finds a model's files, here or on the hub, and reads the shape that they state."""
 
 import hashlib
+import math
 import os
 import re
 from collections import defaultdict
@@ -15,6 +16,7 @@ from typing_extensions import TypedDict
 
 from microbudget_rl.actors.clock import in_thread
 from microbudget_rl.actors.models.families import FUSED, check_family, common_context, read_config
+from microbudget_rl.actors.models.layers import kinds_of
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.parsing import path_of, read_json, reason
 from microbudget_rl.conf.schema import ModelConfig, ShapeConfig
@@ -56,7 +58,9 @@ TIED_BY_DEFAULT = {
 }
 """Values of `model_type` for which transformers ties the head to the embedding unless config.json says otherwise."""
 
-HEAD_NORMED = {"afmoe", "apertus", "exaone4", "gemma3_text", "olmo2", "olmo3", "qwen3"}
+HEAD_NORMED = {
+    *("afmoe", "apertus", "exaone4", "gemma3_text", "gemma4_text", "lfm2", "olmo2", "olmo3", "qwen3", "qwen3_5_text"),
+}
 """Values of `model_type` with norms of queries and keys; other models state them under one of HEAD_NORM_KEYS."""
 
 HEAD_NORM_KEYS = ("use_qk_norm", "qk_layernorm")
@@ -210,6 +214,10 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
         raise BadInput(
             f"{path}: num_key_value_heads={kv_heads} does not divide num_attention_heads={heads}; restore it"
         )
+    if stated.get("model_type") == "lfm2" and stated.get("block_auto_adjust_ff_dim", True):
+        width, multiple = stated.get("block_ff_dim") or sizes["intermediate_size"], stated.get("block_multiple_of", 256)
+        width = int(stated.get("block_ffn_dim_multiplier", 1.0) * int(2 * width / 3))
+        sizes["intermediate_size"] = multiple * math.ceil(width / multiple)
     return ShapeConfig(
         **sizes,
         num_key_value_heads=kv_heads,
@@ -217,6 +225,7 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
         tie_word_embeddings=stated.get("tie_word_embeddings", stated.get("model_type") in TIED_BY_DEFAULT),
         fused_family=stated.get("model_type") in FUSED,
         head_norms=stated.get("model_type") in HEAD_NORMED or any(stated.get(key) is True for key in HEAD_NORM_KEYS),
+        **kinds_of(stated),
     )
 
 

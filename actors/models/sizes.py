@@ -1,14 +1,14 @@
-"""Sizes that follow from a model's shape: parameters, adapter, KV cache.
-
-The shape is Llama's: grouped-query attention with four projections, a gated MLP with three. Biases and norms inside
-attention, under 0.1 % of the parameters, do not count.
+"""Sizes that follow from a model's shape: parameters, adapter, cache, activations. Biases of linear layers, under 0.1 %
+of the parameters, do not count.
 """
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from microbudget_rl.actors.models.layers import layers_of
 from microbudget_rl.conf.schema import Config, ShapeConfig
-from microbudget_rl.conf.schema.model import PROJECTIONS, VLLM_RANKS
+from microbudget_rl.conf.schema.model import VLLM_RANKS
 
 SYNTHETIC_ADAPTERS = 2
 """Adapters that the adapter check has an engine serve at once when it starts."""
@@ -17,6 +17,13 @@ MOST_SLOTS = 4
 """Most adapters an engine serves at once: older versions have hardly any requests left."""
 
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
+
+PARTS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+"""Linear layers that Phi-3 fuses, with the parts of each."""
+
+STATES = 2
+"""Copies of a layer's state that vLLM keeps per sequence: the present one, and that of the last full block, with which
+other sequences may begin. A decoding step moves as much: it reads the state and writes it."""
 
 OPTIMIZER_BYTES = 16
 """Bytes per trained weight, in fp32: master copy, two moments of Adam, and ZeRO's copy of the gradient. Host memory
@@ -66,43 +73,45 @@ def padded_rank(rank: int) -> int:
 
 
 def projection_sizes(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
-    """Return (inputs, outputs) of each projection of one block, fused ones included."""
-    queries, keys = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
-    return {
-        "q_proj": (shape.hidden_size, queries),
-        "k_proj": (shape.hidden_size, keys),
-        "v_proj": (shape.hidden_size, keys),
-        "o_proj": (queries, shape.hidden_size),
-        "gate_proj": (shape.hidden_size, shape.intermediate_size),
-        "up_proj": (shape.hidden_size, shape.intermediate_size),
-        "down_proj": (shape.intermediate_size, shape.hidden_size),
-        "qkv_proj": (shape.hidden_size, queries + 2 * keys),
-        "gate_up_proj": (shape.hidden_size, 2 * shape.intermediate_size),
+    linear = layers_of(shape)[0].linear
+    return linear | {
+        fused: (shape.hidden_size, sum(linear[n][1] for n in names))
+        for fused, names in PARTS.items()
+        if names[0] in linear
     }
 
 
 def parameters(shape: ShapeConfig) -> int:
-    """Return the number of weights of the base model, with embedding, and with the head unless it is tied to it."""
-    sizes = projection_sizes(shape)
-    block = sum(inputs * outputs for inputs, outputs in map(sizes.__getitem__, PROJECTIONS)) + 2 * shape.hidden_size
-    embeddings = shape.vocab_size * shape.hidden_size * (1 if shape.tie_word_embeddings else 2)
-    return embeddings + shape.num_hidden_layers * block + shape.hidden_size
+    """Return the number of weights of the base model, with embeddings, and with the head unless it is tied to one."""
+    rows, width = shape.sizes.get("vocab_size_per_layer_input", 0), shape.sizes.get("hidden_size_per_layer_input", 0)
+    embedding = 0 if shape.tie_word_embeddings else shape.vocab_size * shape.hidden_size
+    return matmul_parameters(shape) + embedding + rows * width * shape.num_hidden_layers
 
 
 def matmul_parameters(shape: ShapeConfig) -> int:
-    """Return the number of weights that a token is multiplied with: all but the embedding, which is a look-up."""
-    return parameters(shape) - (0 if shape.tie_word_embeddings else shape.vocab_size * shape.hidden_size)
+    """Return the number of weights that a token is multiplied with: all but the embeddings, which are look-ups."""
+    layers = layers_of(shape)
+    linear = sum(layer.count * math.prod(ends) for layer in layers for ends in layer.linear.values())
+    return shape.vocab_size * shape.hidden_size + linear + sum(layer.count * layer.rest for layer in layers)
 
 
 def lora_parameters(shape: ShapeConfig, rank: int, modules: Iterable[str]) -> int:
-    """Return the number of weights of A and B on these projections of every block: rank · (inputs + outputs) each."""
-    sizes = projection_sizes(shape)
-    return shape.num_hidden_layers * rank * sum(sum(sizes[module]) for module in modules)
+    """Return the number of weights of A and B on these modules in every layer: rank · (inputs + outputs) each."""
+    names = tuple(modules)
+    return rank * sum(layer.count * sum(_ends(layer.linear, name) for name in names) for layer in layers_of(shape))
 
 
-def kv_bytes_per_token(shape: ShapeConfig, dtype: str) -> int:
-    """Return the bytes of keys and values of one token in every layer."""
-    return 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * DTYPE_BYTES[dtype]
+def _ends(linear: dict[str, tuple[int, int]], module: str) -> int:
+    """Return inputs + outputs of a module, which may be fused; 0 if a layer lacks it."""
+    parts = [linear[name] for name in PARTS.get(module, (module,)) if name in linear]
+    return parts[0][0] + sum(outputs for _, outputs in parts) if parts else 0
+
+
+def cache_bytes(shape: ShapeConfig, dtype: str, tokens: float) -> float:
+    """Return the bytes of one sequence in an engine's cache: keys and values of its tokens, and states."""
+    return DTYPE_BYTES[dtype] * sum(
+        layer.count * (STATES * layer.state + 2 * layer.keys * min(tokens, layer.window)) for layer in layers_of(shape)
+    )
 
 
 class Kept(NamedTuple):
@@ -135,14 +144,18 @@ def kept_on(config: Config, shape: ShapeConfig, gpu: bool) -> Kept:
     return FUSED if config.learner.fused_kernels and shape.fused_family else PLAIN
 
 
-def activation_bytes(shape: ShapeConfig, rank: int, size: int, kept: Kept = ON_CPU) -> int:
-    """Return the bytes per token that the blocks keep for the backward pass, without gradient checkpointing.
+def activation_bytes(shape: ShapeConfig, rank: int, size: int, kept: Kept = ON_CPU, recomputes: bool = False) -> int:
+    """Return the bytes per token that the layers keep for the backward pass; with gradient checkpointing, their inputs
+    and the largest layer.
 
-    In addition to `kept` these are keys and values, and the adapter's seven inner vectors, most of which float32 does
-    not need (learner.model.projection). size: bytes of a number.
+    In addition to `kept` these are keys and values, a layer's own, and the adapter's inner vectors, most of which
+    float32 does not need (learner.model.projection). size: bytes of a number.
     """
-    queries, keys = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
-    own = kept.hidden * shape.hidden_size + kept.queries * queries + kept.intermediate * shape.intermediate_size
-    if shape.head_norms:
-        own += kept.heads * (queries + keys)
-    return shape.num_hidden_layers * size * (own + 2 * keys + 7 * rank)
+    total = largest = 0
+    for layer in layers_of(shape)[:-1]:
+        own = kept.hidden * shape.hidden_size + kept.queries * layer.queries + kept.intermediate * layer.intermediate
+        if shape.head_norms:
+            own += kept.heads * (layer.queries + layer.keys)
+        own += 2 * layer.keys + layer.kept + len(layer.linear) * rank
+        total, largest = total + layer.count * own, max(largest, own)
+    return size * (largest + shape.num_hidden_layers * shape.hidden_size if recomputes else total)

@@ -54,6 +54,11 @@ class ShapeConfig:
     """Whether the model is of a family for which learner.fused_kernels acts."""
     max_position_embeddings: int = setting(0, READ, ge=0)
     """Longest sequence, tokens."""
+    layers: dict[str, int] = setting({}, READ)
+    """Layers of each kind in config.json's `layer_types`, with shared_ in front of a kind if they use the keys
+    and values of earlier layers. Empty: all are full_attention."""
+    sizes: dict[str, int] = setting({}, READ)
+    """Further sizes that such layers have, by their keys in config.json. True is 1."""
 
 
 @dataclass(config=DECLARED, frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from microbudget_rl.actors.evaluation.evaluator import response_limit
 from microbudget_rl.actors.models.adapters import adopt_adapter
 from microbudget_rl.actors.models.files import HUB_NAMES, locate, name_on_hub, shape_from_config
-from microbudget_rl.actors.models.sizes import kv_bytes_per_token, longest_sample
+from microbudget_rl.actors.models.sizes import cache_bytes, longest_sample
 from microbudget_rl.actors.runtime.host_resources import amount, free_memory
 from microbudget_rl.actors.runtime.placement import SPINS, Share, place_engines
 from microbudget_rl.actors.storage.checkpoints import target
@@ -93,7 +93,7 @@ def talking(trained: Trained) -> tuple[Config, Share]:
     config, shape = trained.config, shape_from_config(trained.model_path)
     longest = max(min(CHAT_TOKENS, shape.max_position_embeddings), longest_sample(config))
     evaluated = response_limit(config)
-    cache = CONCURRENT_REPLIES * longest * kv_bytes_per_token(shape, config.model.dtype)
+    cache = CONCURRENT_REPLIES * cache_bytes(shape, config.model.dtype, longest)
     change = {
         "eval.max_response_tokens": evaluated,
         "rollout.max_response_tokens": evaluated,

@@ -10,9 +10,9 @@ from microbudget_rl.actors.models.sizes import (
     OPTIMIZER_BYTES,
     activation_bytes,
     adapter_slots,
+    cache_bytes,
     checkpoint_bytes,
     kept_on,
-    kv_bytes_per_token,
     longest_sample,
     lora_parameters,
     padded_rank,
@@ -120,7 +120,7 @@ def engine_memory(config: Config, shape: ShapeConfig, placement: Placement, engi
     yield Memory(place, "engine: adapter slots", count * padded)
     yield Memory("host", LOADED, engines * loaded * (PINNED if cuda else 1))
     if cuda:
-        group = rollout.samples_per_problem * rollout.longest * kv_bytes_per_token(shape, config.model.dtype)
+        group = rollout.samples_per_problem * cache_bytes(shape, config.model.dtype, rollout.longest)
         yield Memory(place, "engine: KV cache, at least", group, elastic=True)
         workspace = ENGINE_WORKSPACE + rollout.concurrent_samples * shape.vocab_size * LOGIT_BYTES
         yield Memory(place, "engine: context, workspace", CUDA_CONTEXT + workspace)
@@ -137,9 +137,7 @@ def _learner_memory(config: Config, shape: ShapeConfig, placement: Placement, he
     trained = lora_parameters(shape, lora.rank, lora.target_modules)
     yield Memory(place, "learner: base weights", 0 if config.model.shares_weights else count * parameters(shape) * size)
     yield Memory(place, "learner: adapter, gradients", count * trained * (2 * size + (4 if size < 4 else 0)))
-    token = activation_bytes(shape, lora.rank, size, kept_on(config, shape, cuda))
-    if learner.recomputes:
-        token = token // shape.num_hidden_layers + shape.num_hidden_layers * shape.hidden_size * size
+    token = activation_bytes(shape, lora.rank, size, kept_on(config, shape, cuda), learner.recomputes)
     yield Memory(place, "learner: activations", count * learner.tokens_per_microbatch * token)
     yield Memory(place, "learner: chunk of logits", count * learner.logprob_chunk * shape.vocab_size * LOGIT_BYTES)
     if cuda:
@@ -177,16 +175,19 @@ class Fit:
 
     @cached_property
     def cache_tokens(self) -> int:
-        """Tokens that the smallest of the engines' KV caches holds."""
-        return min(map(self.tokens_of, self.placement.rollouts))
+        """Tokens that the smallest of the engines' KV caches holds in samples of the greatest length."""
+        longest = longest_sample(self.config)
+        return int(min(self.held(share, longest) for share in self.placement.rollouts) * longest)
 
-    def tokens_of(self, share: Share) -> int:
-        """Return the tokens that an engine's KV cache holds; on a GPU, it takes all memory that other parts leave."""
+    def held(self, share: Share, tokens: float) -> float:
+        """Return how many sequences of so many tokens an engine's KV cache holds; on a GPU, it takes all memory that
+        other parts leave.
+        """
         cache: float = self.config.rollout.kv_cache_gib * GIB
         if self.placement.device == "cuda":
             fixed = sum(entry.bytes for entry in self.memory if entry.place == "rollout GPU" and not entry.elastic)
             cache = max(0.0, share.memory * self.machine.gpu_memory + CUDA_CONTEXT - fixed)
-        return int(cache / kv_bytes_per_token(self.shape, self.config.model.dtype))
+        return cache / cache_bytes(self.shape, self.config.model.dtype, tokens)
 
     def needed(self, place: str) -> float:
         """Return the bytes that all parts in one place need."""

@@ -21,8 +21,8 @@ from microbudget_rl.launch.plan.time import UNMEASURED, Calibration, Estimate, W
 from microbudget_rl.rewards.problems.loading import count, split_problems
 
 CACHE_MARGIN = 1.2
-"""Tokens of KV cache per mean token of the samples. With fewer, vLLM would often drop a sample's cache and compute it
-again."""
+"""Size of a KV cache over that of samples of mean length. With less, vLLM would often drop a sample's cache and compute
+it again."""
 
 SHARING_MARGIN = 1.05
 """Factor by which updates have to be shorter before engines share the learner's GPUs although there are others, because
@@ -68,8 +68,7 @@ class Plan(Fit):
     @cached_property
     def sequences(self) -> int:
         """Samples of full length that the KV caches of all engines hold at once."""
-        rollout = self.config.rollout
-        return sum(self.tokens_of(share) // rollout.longest for share in self.placement.rollouts)
+        return sum(int(self.held(share, self.config.rollout.longest)) for share in self.placement.rollouts)
 
     @property
     def at_once(self) -> int:
@@ -78,10 +77,9 @@ class Plan(Fit):
         """
         rollout, alone = self.config.rollout, answers_alone(self.config, self.placement.device)
         most = min(rollout.concurrent_samples, rollout.samples_per_problem if alone else rollout.concurrent_samples)
-        length, context = rollout.longest, self.workload.live_context
-        caches = map(self.tokens_of, self.placement.rollouts)
-        held = [min(most, max(int(tokens / (CACHE_MARGIN * context)), tokens // length)) for tokens in caches]
-        return max(1, sum(held) // len(held))
+        context, engines = self.workload.live_context, self.placement.rollouts
+        room = (max(self.held(each, context) / CACHE_MARGIN, self.held(each, rollout.longest)) for each in engines)
+        return max(1, sum(min(most, int(held)) for held in room) // len(engines))
 
     def divided(self) -> "Plan":
         """Return the plan with the free memory of a shared GPU divided by the needs of engine and learner."""
@@ -183,7 +181,7 @@ def _plan_for(config: Config, machine: Machine, shape: ShapeConfig, ranks: int, 
         again = ["off", "on"] if machine.gpus else ["off"]
     one_copy = [config.model.shared_weights] if machine.gpus == 1 and not machine.nodes else ["off"]
     if one_copy == ["auto"]:
-        one_copy = ["off", "on"] if machine.ipc else ["off"]
+        one_copy = ["off", "on"] if machine.ipc and not shape.layers else ["off"]
     overlaps = machine.mps and config.learner.max_staleness > 0
 
     def decide(one_copy: str, engines: int | None, again: str, samples: int) -> Plan:

@@ -7,7 +7,7 @@ from operator import or_
 
 from microbudget_rl.actors.coordinator.budget import MOST_EVALUATION
 from microbudget_rl.actors.formats import duration
-from microbudget_rl.actors.models.sizes import kv_bytes_per_token, longest_sample, parameters
+from microbudget_rl.actors.models.sizes import cache_bytes, longest_sample, parameters
 from microbudget_rl.actors.runtime.placement import Placement
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config, ShapeConfig
@@ -116,8 +116,8 @@ def _changes(plan: Plan) -> Iterator[Change]:
     rollout, learner, cpu = plan.config.rollout, plan.config.learner, not plan.machine.gpus
     needed: Change = {} if plan.computes else {"model.dtype": plan.machine.dtype}
     if plan.cache_too_small and cpu:
-        token = kv_bytes_per_token(plan.shape, plan.config.model.dtype)
-        needed["rollout.kv_cache_gib"] = math.ceil(longest_sample(plan.config) * token / GIB)
+        sample = cache_bytes(plan.shape, plan.config.model.dtype, longest_sample(plan.config))
+        needed["rollout.kv_cache_gib"] = math.ceil(sample / GIB)
     yield needed
     yield {"learner.offload": "none" if plan.overfull == ["host"] and not cpu else "cpu"}
     yield {"learner.gradient_checkpointing": "on"}

@@ -22,11 +22,12 @@ from typing import Annotated
 from pydantic import Field
 
 from microbudget_rl.actors.coordinator.budget import evaluations_reserve
+from microbudget_rl.actors.models.layers import layers_of
 from microbudget_rl.actors.models.sizes import (
     DTYPE_BYTES,
     QUEUED,
     answers_alone,
-    kv_bytes_per_token,
+    cache_bytes,
     lora_parameters,
     matmul_parameters,
 )
@@ -181,7 +182,8 @@ def costs_of(fit: Fit, workload: Workload, measured: Calibration = UNMEASURED) -
 
     Learning takes per token and step, with N frozen and L trained weights: forward 2 (N + L) operations, twice if
     activations are computed again; backward 2 (N + L) for the activations and 2 L for the adapter. A KL term adds the
-    base model's 2 N once. Attention adds 4 · heads · head_dim · layers per token of context to each pass.
+    base model's 2 N once. Attention adds 4 · heads · head_dim · layers per token of context to each pass. Updates of
+    states, about 3 % of a pass, do not count.
     """
     config, shape, machine, placement = fit.config, fit.shape, fit.machine, fit.placement
     dtype, device, rate = config.model.dtype, placement.device, machine.rates.get(config.model.dtype)
@@ -192,7 +194,7 @@ def costs_of(fit: Fit, workload: Workload, measured: Calibration = UNMEASURED) -
     frozen = matmul_parameters(shape)
     trained = lora_parameters(shape, config.lora.rank, config.lora.target_modules)
     context, bandwidth = workload.live_context, machine.bandwidth * engine * reached.bandwidth
-    attention = 4 * shape.num_attention_heads * shape.head_dim * shape.num_hidden_layers * context
+    attention = 4 * sum(each.count * each.queries * min(context, each.window) for each in layers_of(shape))
     forward = 2 * (frozen + trained) + attention
     backward = forward + 2 * trained + attention
     forwards = 2 if config.learner.recomputes else 1
@@ -204,7 +206,7 @@ def costs_of(fit: Fit, workload: Workload, measured: Calibration = UNMEASURED) -
     token_s = 2 * (frozen + trained) / (rate * engine * reached.decode)
     return Costs(
         step_s=measured.generate * (host_s + (frozen + trained) * DTYPE_BYTES[dtype] / bandwidth),
-        sample_s=measured.generate * (token_s + context * kv_bytes_per_token(shape, dtype) / bandwidth),
+        sample_s=measured.generate * (token_s + cache_bytes(shape, dtype, context) / bandwidth),
         prefill_s=measured.generate * forward / (rate * engine * min(reached.learn, reached.decode)),
         learn_s=measured.learn * learn_s / learner,
         update_s=measured.learn * steps * trained * WEIGHT_S[device] / len(placement.learners),

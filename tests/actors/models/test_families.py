@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from microbudget_rl.actors.models.families import check_family
+from microbudget_rl.actors.models.families import check_family, text_config
 from microbudget_rl.actors.models.files import shape_from_config, shape_of
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import ModelConfig
@@ -60,3 +60,8 @@ def test_families_the_learner_reproduces_are_accepted(settings: dict[str, Any], 
 )
 def test_context_ends_where_engine_and_learner_differ(settings: dict[str, Any], tmp_path: Path) -> None:
     assert shape_from_config(folder(tmp_path, **settings)).max_position_embeddings == 64
+
+
+def test_the_part_that_takes_text() -> None:
+    assert text_config({"hidden_size": 8}) == {"hidden_size": 8}
+    assert text_config({"model_type": "qwen3_5", "text_config": {"hidden_size": 8}}) == {"hidden_size": 8}

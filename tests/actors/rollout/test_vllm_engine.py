@@ -24,7 +24,7 @@ from microbudget_rl.actors.adapter_check.prompts import CheckPrompts
 from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from microbudget_rl.actors.models.files import shape_from_config
-from microbudget_rl.actors.models.sizes import kv_bytes_per_token
+from microbudget_rl.actors.models.sizes import cache_bytes
 from microbudget_rl.actors.rollout import vllm_plugin
 from microbudget_rl.actors.rollout.vllm_engine import RolloutEngine
 from microbudget_rl.actors.rollout.vllm_settings import CPU_BLOCK
@@ -164,7 +164,7 @@ def test_heartbeat_is_answered_during_generation(rig: Rig) -> None:
 
 def test_cache_has_the_size_set(rig: Rig, tiny_model: Path) -> None:
     asked = make_config().rollout.kv_cache_gib * 2**30
-    block = CPU_BLOCK * kv_bytes_per_token(shape_from_config(str(tiny_model)), make_config().model.dtype)
+    block = cache_bytes(shape_from_config(str(tiny_model)), make_config().model.dtype, CPU_BLOCK)
     assert 0.99 * asked < rig.run(rig.engine.cache_blocks()) * block <= asked
 
 

@@ -20,7 +20,7 @@ def test_a_place_needs_the_sum_of_its_parts_and_an_engine_takes_what_its_share_h
     assert {part.place for part in made.memory} == set(made.available)
     if where.gpus:
         share = made.placement.rollouts[0]
-        assert made.tokens_of(replace(share, memory=share.memory / 2)) < made.tokens_of(share)
+        assert made.held(replace(share, memory=share.memory / 2), 100) < made.held(share, 100)
 
 
 def holding(total: float, held: float) -> Machine:
