@@ -20,8 +20,6 @@ NAMES = ("actors", "conf", "launch", "learner", "rewards")
 FOLDERS = dict(zip(NAMES, NAMES, strict=True)) | {"docs/start/gallery": "gallery"}
 """Folders of the clone, and their names in the package."""
 
-FOR_A_CLONE = {".sh", ".txt", ".Dockerfile"}
-
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
 
 HEAVY = (
@@ -105,7 +103,7 @@ def test_the_wheel_has_one_package_with_all_of_its_files(unpacked: Path) -> None
         f"{FOLDERS[name]}/{path.relative_to(ROOT / name)}"
         for name in FOLDERS
         for path in (ROOT / name).rglob("*")
-        if path.is_file() and path.suffix not in FOR_A_CLONE | {".pyc"}
+        if path.is_file() and path.suffix not in (".sh", ".txt", ".Dockerfile", ".pyc")
     }
     installed = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
     assert needed - installed == {"launch/cluster.yaml"}
