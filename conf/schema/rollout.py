@@ -30,7 +30,7 @@ class RolloutConfig:
     temperature: float = setting(1.0, "Dr. GRPO (arXiv 2503.20783): the policy itself, unsharpened", ge=0.1, le=2)
     """Temperature of the samples; the learner's log-probabilities use the same."""
     max_concurrent_samples: int | None = setting(None, "follows from the plan", ge=1, le=65536, affects="operation")
-    """Sequences that an engine decodes at once. When null: 256 on a GPU with at least 40 GB, unless the plan of a run
+    """Sequences that an engine decodes at once. When null: 256 on a GPU with at least 10 GB, unless the plan of a run
     expects longer updates with as many; otherwise 128."""
     actors: int | None = setting(None, "follows from the GPUs", ge=1, le=1024, affects="operation")
     """Number of engines, at most one per GPU; on a CPU, each has its own cores. If there are too few GPUs, an engine

@@ -59,9 +59,8 @@ class Measured:
 
     def __str__(self) -> str:
         ratios = self.calibration
-        host = "" if ratios.host == 1 else f"a core runs Python in {ratios.host:.2f} of the plan's time\n"
         return (
-            f"{host}generates {self.decoded:,.0f} tokens/s, in {ratios.generate:.2f} of the plan's time\n"
+            f"generates {self.decoded:,.0f} tokens/s, in {ratios.generate:.2f} of the plan's time\n"
             f"learns from {self.learned:,.0f} tokens/s, in {ratios.learn:.2f} of the plan's time; each was alone"
         )
 

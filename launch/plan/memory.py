@@ -232,4 +232,4 @@ def misfit(fit: Fit) -> str:
     has = fit.available[place] or 0
     said = f"the {place} needs {fit.needed(place) / GIB:.1f} GiB and has {has / GIB:.1f} on {machine.name}"
     held = round((1 - machine.free) * machine.gpu_memory / GIB, 1)
-    return f"{said}; nvidia-smi shows what holds {held} GiB of it" if held and place != "host" else said
+    return f"{said}; nvidia-smi shows what else holds {held} GiB" if held and place != "host" else said

@@ -13,7 +13,7 @@ from microbudget_rl.launch.plan.memory import Fit
 from microbudget_rl.launch.plan.refusal import check_budget, check_engines, check_plan, fit_of_engines, remedy
 from tests.launch.plan.plans import CPU, machine, plan, shown
 
-SMALL = replace(machine("A40"), gpu_memory=12 * GIB)
+SMALL = replace(machine("A40"), gpu_memory=11 * GIB)
 UNLISTED = replace(machine("A40"), rates={}, bandwidth=None)
 LONG = ["device=cpu", "rollout.max_response_tokens=20000", "learner.gradient_checkpointing=on"]
 
