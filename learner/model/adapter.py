@@ -101,6 +101,11 @@ def write_adapter(model: PeftModel, folder: Path, durable: bool) -> None:
         sync(folder.parent)
 
 
+def _on_disk(model: PeftModel, name: str) -> str:
+    """Return the name that a weight or module of the adapter has in files."""
+    return stored_name(name, inside=cast(LoraConfig, model.peft_config["default"]).exclude_modules is not None)
+
+
 def adapter_weights(model: PeftModel) -> dict[str, Tensor]:
     """Return a copy of the adapter's weights in host memory, by their parameters' names."""
     return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
@@ -191,11 +196,6 @@ def _layers(model: PeftModel) -> Iterator[tuple[str, LoraLayer, Tensor, Tensor]]
         if isinstance(module, LoraLayer):
             a, b = (cast(nn.Linear, pair["default"]).weight for pair in (module.lora_A, module.lora_B))
             yield name, module, a, b
-
-
-def _on_disk(model: PeftModel, name: str) -> str:
-    """Return the name that a weight or module of the adapter has in files."""
-    return stored_name(name, inside=cast(LoraConfig, model.peft_config["default"]).exclude_modules is not None)
 
 
 @torch.no_grad()
