@@ -17,7 +17,7 @@ from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.after.merged import load_model as load_export
 from microbudget_rl.launch.after.merged import write_merged
-from microbudget_rl.learner.model.adapter import load_model, write_adapter
+from microbudget_rl.learner.model.adapter import effective_ranks, load_model, write_adapter
 from tests.learner.model.families import FAMILIES, build
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -46,6 +46,8 @@ def test_an_adapter_fits_the_whole_model_and_its_export(name: str, tmp_path: Pat
         load_model(again, str(model)),
         load_export(str(merged)),
     )
+    outside = {"per_layer_model_projection"} if name == "Gemma 4" else set()
+    assert {key for key in effective_ranks(learned) if "." not in key} == outside
     ids = torch.arange(130, 160)[None]
     with torch.no_grad():
         expected = learned(ids).logits
