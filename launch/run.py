@@ -117,7 +117,7 @@ def plan_here(config: Config) -> Plan:
     """Return the plan of a run on this machine, or on the one that `device` names."""
     machine = detect(config.device)
     plan = with_problems(plan_measured(resolve_model(config, machine), machine))
-    check_adapter(plan.config, config.model.path, plan.shape)
+    check_adapter(plan.config)
     return plan
 
 
