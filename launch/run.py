@@ -101,7 +101,7 @@ def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
     """Print the plan of a run on this machine, or on the one that `device` names. simulate: numbers of GPUs."""
     machine = detect(config.device)
     plan = with_problems(plan_measured(resolve_model(config, machine), machine))
-    check_adapter(plan.config, config.model.path, plan.shape)
+    check_adapter(plan.config)
     if address := os.environ.get("RAY_ADDRESS"):
         console.print(f"Plan for this machine alone; a run would join the Ray cluster at {address}")
     console.print(render_plan(plan))

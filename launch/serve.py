@@ -23,7 +23,13 @@ from functools import partial
 from typing import Any
 
 from microbudget_rl.actors.models.prompts import reminder
-from microbudget_rl.actors.rollout.vllm_settings import cpu_settings, head_settings, lora_settings, set_environment
+from microbudget_rl.actors.rollout.vllm_settings import (
+    cpu_settings,
+    family_settings,
+    head_settings,
+    lora_settings,
+    set_environment,
+)
 from microbudget_rl.actors.runtime.process import end_with
 from microbudget_rl.conf.arguments import run_and_options, whole
 from microbudget_rl.conf.command import command, near
@@ -87,6 +93,7 @@ def server_command(trained: Trained, host: str, port: str) -> list[str]:
         **lora_settings(config.lora, slots=1),
         **(cpu_settings(context) if share.cores else {}),
         **head_settings(config, share),
+        **family_settings(trained.model_path, share),
     }
     words: list[str] = []
     for name, value in settings.items():

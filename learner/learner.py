@@ -352,7 +352,7 @@ class LoraLearner:
         return results
 
     def _pack(self, samples: list[Tokens]) -> list[MicroBatch]:
-        return pack(samples, self.config.learner.tokens_per_microbatch)
+        return pack(samples, self.config.learner.tokens_per_microbatch, whole=self.policy.mixes)
 
 
 def _tokens(groups: Iterable[Group]) -> list[Tokens]:

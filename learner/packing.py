@@ -55,6 +55,8 @@ class MicroBatch:
     blocks: the rows of attention, padded
     output_places: int64 [n], index of a token's output among the flattened queries of all blocks, at its first place
     segments: the same rows without padding
+    whole: every sample from its start, padded, for a model with mixers (`learner.model.mixers`); else empty
+    whole_places: as `output_places`, in these rows
     predictors: int64 [t], indices into `ids` of the tokens that predict the response
     targets: int64 [t], the response tokens
     entries: half the number of queries and keys in the blocks, without padding
@@ -66,6 +68,8 @@ class MicroBatch:
     blocks: tuple["Block", ...]
     output_places: Tensor
     segments: "Segments"
+    whole: tuple["Block", ...]
+    whole_places: Tensor
     predictors: Tensor
     targets: Tensor
     entries: float
@@ -80,10 +84,10 @@ class MicroBatch:
         return sum(block.queries.numel() + block.keys.numel() for block in self.blocks) / 2
 
     def to(self, device: torch.device) -> "MicroBatch":
-        names = ("ids", "positions", "output_places", "predictors", "targets")
+        names = ("ids", "positions", "output_places", "whole_places", "predictors", "targets")
         moved = {name: getattr(self, name).to(device) for name in names}
-        blocks = tuple(block.to(device) for block in self.blocks)
-        return replace(self, **moved, blocks=blocks, segments=self.segments.to(device))
+        blocks, whole = (tuple(block.to(device) for block in rows) for rows in (self.blocks, self.whole))
+        return replace(self, **moved, blocks=blocks, whole=whole, segments=self.segments.to(device))
 
 
 @dataclass(frozen=True)
@@ -161,17 +165,19 @@ def divide(samples: Sequence[Tokens], processes: int) -> list[list[int]]:
     return parts
 
 
-def pack(samples: Sequence[Tokens], budget: int) -> list[MicroBatch]:
+def pack(samples: Sequence[Tokens], budget: int, whole: bool = False) -> list[MicroBatch]:
     """Return micro-batches of at most `budget` tokens; a sample that alone exceeds it gets its own.
+
+    whole: each micro-batch also has its samples as whole rows, of at most ENTRIES_PER_TOKEN · `budget` tokens.
 
     Samples with an empty response are skipped. Those of one prompt stay together; if a micro-batch ends among them, the
     next one repeats the prompt. Every micro-batch repeats the shared start of all prompts.
     """
     shared = shared_start(samples)
-    return [_build(samples, part, shared) for part in _split(samples, budget, shared)]
+    return [_build(samples, part, shared, whole) for part in _split(samples, budget, shared, whole)]
 
 
-def _split(samples: Sequence[Tokens], budget: int, shared: int) -> Iterator[tuple[int, ...]]:
+def _split(samples: Sequence[Tokens], budget: int, shared: int, whole: bool) -> Iterator[tuple[int, ...]]:
     """Yield the positions of each micro-batch's samples, the longest sample first.
 
     shared: number of tokens that all prompts have in common
@@ -189,11 +195,11 @@ def _split(samples: Sequence[Tokens], budget: int, shared: int) -> Iterator[tupl
     for prompt, members in groups.items():
         known = shared if part else 0
         for index in sorted(members, key=lambda i: -len(samples[i].response)):
-            new, more = _size(samples[index], known, shared)
+            new, more = _size(samples[index], known, shared, whole)
             if part and (tokens + new > budget or entries + more > ENTRIES_PER_TOKEN * budget):
                 yield longest_first(part)
                 part, tokens, entries = [], 0, 0.0
-                new, more = _size(samples[index], 0, shared)
+                new, more = _size(samples[index], 0, shared, whole)
             part.append(index)
             tokens += new
             entries += more
@@ -207,7 +213,7 @@ def _queries_alone(sample: Tokens) -> bool:
     return len(sample.response) <= len(sample.prompt)
 
 
-def _size(sample: Tokens, known: int, shared: int) -> tuple[int, float]:
+def _size(sample: Tokens, known: int, shared: int, whole: bool) -> tuple[int, float]:
     """Return the tokens that a sample adds to a micro-batch, and an upper bound of the entries that it adds.
 
     known: tokens of the prompt that are in it already. shared: number of tokens that all prompts have in common.
@@ -216,10 +222,11 @@ def _size(sample: Tokens, known: int, shared: int) -> tuple[int, float]:
     tokens = prompt - known + asking
     if not _queries_alone(sample):
         return tokens, float(prompt + asking)
-    return tokens, tokens + (prompt + (shared if known < prompt else 0)) / 2
+    entries = tokens + (prompt + (shared if known < prompt else 0)) / 2
+    return tokens, max(entries, prompt + asking) if whole else entries
 
 
-def _build(samples: Sequence[Tokens], part: tuple[int, ...], shared: int) -> MicroBatch:
+def _build(samples: Sequence[Tokens], part: tuple[int, ...], shared: int, whole: bool) -> MicroBatch:
     """Return the micro-batch of the samples at these positions."""
     ids: list[int] = []
     positions: list[int] = []
@@ -251,6 +258,8 @@ def _build(samples: Sequence[Tokens], part: tuple[int, ...], shared: int) -> Mic
         new_tokens.append(len(ids) - start)
     asking = _queries(pieces, rows, [_queries_alone(sample) for sample in members])
     blocks, output_places = _blocks(asking, len(ids))
+    alone = [AttentionRow([*chain(*(pieces[number] for number in row))], 0) for row in rows] if whole else []
+    whole_rows, whole_places = _blocks([alone], len(ids)) if whole else ((), torch.empty(0, dtype=torch.int64))
     return MicroBatch(
         samples=part,
         ids=torch.tensor(ids),
@@ -258,6 +267,8 @@ def _build(samples: Sequence[Tokens], part: tuple[int, ...], shared: int) -> Mic
         blocks=blocks,
         output_places=output_places,
         segments=_segments(pieces, rows, new_tokens),
+        whole=whole_rows,
+        whole_places=whole_places,
         predictors=torch.tensor(predictors),
         targets=torch.tensor([token for sample in members for token in sample.response]),
         entries=sum(len(row.keys) - row.offset / 2 for row in chain(*asking)),

@@ -12,22 +12,21 @@ from pydantic import ConfigDict, Field, with_config
 from safetensors import SafetensorError, safe_open
 from typing_extensions import TypedDict
 
-from microbudget_rl.actors.models.files import HUB_NAMES, name_on_hub, pin_of, shape_from_config
-from microbudget_rl.actors.models.sizes import projection_sizes
+from microbudget_rl.actors.models.files import HUB_NAMES, config_folder, name_on_hub, pin_of
+from microbudget_rl.actors.models.text_part import adapter_shapes
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.parsing import parse_json, read_text
 from microbudget_rl.conf.schema import AnyConfig, Config, ShapeConfig
-from microbudget_rl.conf.schema.model import FUSED, PIN, PROJECTIONS, VLLM_RANKS
+from microbudget_rl.conf.schema.model import MODULE_NAMES, PIN, VLLM_RANKS
 from microbudget_rl.conf.settings import MOST, changed
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj")
-
 ANY_VALUE = {
     *("r", "lora_alpha", "use_rslora", "target_modules", "base_model_name_or_path"),  # read here
+    "exclude_modules",  # the names of the weights say as much
     *("task_type", "revision", "auto_mapping", "inference_mode", "peft_version", "megatron_core", "layers_pattern"),
     *("lora_dropout", "loftq_config", "eva_config", "qalora_group_size"),  # of training, or of features that are off
 }
@@ -46,7 +45,7 @@ OFF: tuple[Any, ...] = (None, False, [], {})
 FLOATS = ("F64", "F32", "BF16", "F16")
 """Accepted types of weights, by their names in safetensors."""
 
-Module = Annotated[str, Field(pattern=f"^({'|'.join((*PROJECTIONS, *FUSED))})$")]
+Module = Annotated[str, Field(pattern=f"^({'|'.join(MODULE_NAMES)})$")]
 """Name of a module on which vLLM serves an adapter."""
 
 
@@ -86,11 +85,12 @@ def pinned(config: AnyConfig, adapter: str = "") -> AnyConfig:
     return changed(config, {"model.pin": pin_of(model)})
 
 
-def check_adapter(config: Config, model_path: str, shape: ShapeConfig | None = None) -> None:
+def check_adapter(config: Config, model_path: str = "") -> None:
     """Raise BadInput unless `lora.start_from` is empty or a plain PEFT adapter in safetensors that states and fits the
     model, of no larger rank than the run's and on no other modules.
 
-    model_path: the model's local folder. shape: the model's, which is otherwise read from there.
+    model_path: the model's local folder. Without it, config.json is fetched; the shapes of the weights are checked
+        later if `model.shape` is declared, so that this needs no network.
     """
     if not config.lora.start_from:
         return
@@ -101,9 +101,9 @@ def check_adapter(config: Config, model_path: str, shape: ShapeConfig | None = N
     if more := [module for module in theirs["target_modules"] if module not in ours.target_modules]:
         remedy = f"give lora.target_modules=[{','.join((*ours.target_modules, *more))}]"
         raise BadInput(f"{where}: is also on {', '.join(more)}, which this run does not train; {remedy}")
-    _check_weights(
-        _with(config, theirs), shape or shape_from_config(model_path), folder / WEIGHTS_FILE, where, effective=False
-    )
+    if model_path or config.model.shape == ShapeConfig():
+        path = model_path or str(config_folder(config.model))
+        _check_weights(_with(config, theirs), path, folder / WEIGHTS_FILE, where, effective=False)
 
 
 def adopt_adapter(config: AnyConfig, adapter: str, model_path: str) -> tuple[AnyConfig, Adapter | None]:
@@ -117,7 +117,7 @@ def adopt_adapter(config: AnyConfig, adapter: str, model_path: str) -> tuple[Any
     folder, where = _named(config, adapter)
     stated = _read(config, model_path, folder, where)
     config = _with(config, _lora(stated))
-    _check_weights(config, shape_from_config(model_path), folder / WEIGHTS_FILE, where, effective=True)
+    _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=True)
     return config, Adapter(folder.resolve(), stated["base_model_name_or_path"])
 
 
@@ -175,14 +175,14 @@ def _with(config: AnyConfig, lora: dict[str, Any]) -> AnyConfig:
     return changed(config, {f"lora.{key}": value for key, value in lora.items()})
 
 
-def _check_weights(config: Config, shape: ShapeConfig, file: Path, where: str, effective: bool) -> None:
-    """Raise BadInput unless the weights are finite A and B of each module in every layer.
+def _check_weights(config: Config, model_path: str, file: Path, where: str, effective: bool) -> None:
+    """Raise BadInput unless the weights are finite A and B of each module that a run would train.
 
     effective: some B A must differ from zero.
     """
     if not os.path.isfile(file):
         raise BadInput(f"{where}: holds no {WEIGHTS_FILE} (pickles can run code when loaded); save it as safetensors")
-    expected, found = _shapes(config, shape), False
+    expected, found = adapter_shapes(model_path, config.lora.target_modules, config.lora.rank), False
     try:
         with safe_open(file, framework="pt") as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118  # no mapping
@@ -202,17 +202,3 @@ def _check_weights(config: Config, shape: ShapeConfig, file: Path, where: str, e
         raise BadInput(f"{where}: {file.name} cannot be read ({error}); name an undamaged adapter") from None
     if effective and not found:
         raise BadInput(f"{where}: every B or A is zero, so it does not change the model; name a trained adapter")
-
-
-def _shapes(config: Config, shape: ShapeConfig) -> dict[str, list[int]]:
-    """Return the shapes of the run's own adapter, under PEFT's names."""
-    sizes, rank = projection_sizes(shape), config.lora.rank
-    shapes = {}
-    for layer in range(shape.num_hidden_layers):
-        for module in config.lora.target_modules:
-            inputs, outputs = sizes[module]
-            block = "self_attn" if module in ATTENTION else "mlp"
-            name = f"base_model.model.model.layers.{layer}.{block}.{module}"
-            shapes[f"{name}.lora_A.weight"] = [rank, inputs]
-            shapes[f"{name}.lora_B.weight"] = [outputs, rank]
-    return shapes

@@ -8,9 +8,19 @@ from typing_extensions import TypedDict
 
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.parsing import read_json
+from microbudget_rl.conf.schema.model import LINEAR, PROJECTIONS
 
 ATTENTION_KINDS = {"full_attention", "sliding_attention", "attention"}
 """Values of config.json's `layer_types` for layers of attention over all earlier tokens, or the last of them."""
+
+RECURRENT = {"falcon_h1", "granitemoehybrid", "lfm2", "qwen3_5_text"}
+"""Values of `model_type` whose layers may mix tokens by a convolution or a state, and for which that was compared."""
+
+UNEVEN = {*RECURRENT, "gemma4_text"}
+"""Values of `model_type` whose layers have different modules."""
+
+WRAPPERS = {"gemma4", "qwen3_5"}
+"""Values of `model_type` that also take images or sound, of which the part that takes text is trained."""
 
 MORE_THAN_TEXT = "the model takes more than text; choose the family's text model"
 WITH_EXPERTS = "neither learner nor engine attaches an adapter to experts; choose a dense model"
@@ -19,7 +29,7 @@ FUSED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 """Values of `model_type` whose fused kernels were compared with the plain ones; liger-kernel has more."""
 
 REFUSED = {
-    **dict.fromkeys(("text_config", "vision_config", "audio_config"), MORE_THAN_TEXT),
+    **dict.fromkeys(("vision_config", "audio_config"), MORE_THAN_TEXT),
     "quantization_config": "the learner computes with plain weights; choose unquantized weights",
     "attn_logit_softcapping": "the learner's attention has no soft cap; choose a family without",
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), WITH_EXPERTS),
@@ -63,16 +73,31 @@ def text_config(stated: dict[str, Any]) -> dict[str, Any]:
 
 def check_family(folder: str | Path) -> None:
     """Raise BadInput if config.json names something that the learner would compute wrongly."""
-    stated, where = read_config(folder), Path(folder) / "config.json"
+    whole, where = read_config(folder), Path(folder) / "config.json"
+    stated = text_config(whole)
+    if stated is not whole and whole.get("model_type") not in WRAPPERS:
+        raise BadInput(f"{where}: states text_config, and {MORE_THAN_TEXT}")
     for key, reason in REFUSED.items():
         if stated.get(key) not in (None, 0, 1):
             raise BadInput(f"{where}: states {key}, and {reason}")
-    for kind in sorted({*(stated.get("layer_types") or ())} - ATTENTION_KINDS):
-        raise BadInput(f"{where}: layer_types has {kind}, which mixes packed samples; choose another model")
+    if stated.get("attention_k_eq_v"):
+        raise BadInput(
+            f"{where}: states attention_k_eq_v, and vLLM adds an adapter to keys alone; choose a smaller one"
+        )
+    mixing = {*(stated.get("layer_types") or ())} - ATTENTION_KINDS
+    if mixing and stated.get("model_type") not in RECURRENT:
+        raise BadInput(f"{where}: layer_types has {min(mixing)}, which mixes packed samples; choose another model")
     for kind in map(_rope_kind, _rope_settings(stated)):
         if "dynamic" in kind:
             remedy = "choose another model, or set it to default within the original context"
             raise BadInput(f"{where}: rope_type is {kind}, with which samples change each other; {remedy}")
+
+
+def linear_modules(stated: dict[str, Any]) -> list[str]:
+    """Return the linear modules of a family by its config.json, for `lora.target_modules`."""
+    names = LINEAR.get(str(stated.get("model_type")), PROJECTIONS)
+    without = stated.get("hidden_size_per_layer_input") == 0
+    return [name for name in names if not (without and name.startswith("per_layer"))]
 
 
 def common_context(stated: dict[str, Any]) -> int | None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from typing_extensions import TypedDict
 
 from microbudget_rl.actors.clock import in_thread
-from microbudget_rl.actors.models.families import FUSED, check_family, common_context, read_config
+from microbudget_rl.actors.models.families import FUSED, UNEVEN, check_family, common_context, read_config, text_config
 from microbudget_rl.actors.models.layers import kinds_of
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.parsing import path_of, read_json, reason
@@ -43,7 +43,14 @@ WEIGHT_INDEX = "model.safetensors.index.json"
 SHAPE_FILES = ["config.json"]
 TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"]
 WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
-MODEL_FILES = [*SHAPE_FILES, *TOKENIZER_FILES, *WEIGHT_FILES, "generation_config.json", "chat_template*"]
+MODEL_FILES = [
+    *SHAPE_FILES,
+    *TOKENIZER_FILES,
+    *WEIGHT_FILES,
+    "generation_config.json",
+    "chat_template*",
+    "*processor_config.json",
+]
 """Files that are fetched from the hub: never code, never pickles."""
 
 SHAPE_KEYS = (
@@ -53,8 +60,8 @@ SHAPE_KEYS = (
 """Fields of ShapeConfig that every config.json of a Llama-shaped model states."""
 
 TIED_BY_DEFAULT = {
-    *("cohere", "cohere2", "ernie4_5", "gemma", "gemma2", "gemma3_text", "lfm2", "minicpm3", "smollm3", "starcoder2"),
-    "vaultgemma",
+    *("cohere", "cohere2", "ernie4_5", "gemma", "gemma2", "gemma3_text", "gemma4_text", "lfm2", "minicpm3", "smollm3"),
+    *("starcoder2", "vaultgemma"),
 }
 """Values of `model_type` for which transformers ties the head to the embedding unless config.json says otherwise."""
 
@@ -150,9 +157,14 @@ def shape_of(model: ModelConfig) -> ShapeConfig:
     """
     if model.shape != ShapeConfig():
         return model.shape
-    folder = _folder(model, SHAPE_FILES)
+    folder = config_folder(model)
     check_family(folder)
     return shape_from_config(folder)
+
+
+def config_folder(model: ModelConfig) -> Path:
+    """Return the folder with a model's config.json, the only file that is fetched for it."""
+    return _folder(model, SHAPE_FILES)
 
 
 def load_tokenizer(folder: str, path: str) -> Any:
@@ -202,7 +214,7 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
 
     The context ends where engine and learner would begin to differ.
     """
-    path, stated = Path(folder) / "config.json", read_config(folder)
+    path, stated = Path(folder) / "config.json", text_config(read_config(folder))
     if missing := [key for key in SHAPE_KEYS if key not in stated]:
         raise BadInput(f"{path}: states no {missing[0]}; choose a model of the Llama, Qwen or Mistral kind")
     sizes = {key: stated[key] for key in SHAPE_KEYS}
@@ -320,6 +332,9 @@ def newest(name: str, branch: str | None = None) -> str:
 def _check_weights(folder: Path, path: str) -> None:
     """Raise BadInput unless all safetensors weights are there: transformers would draw missing ones at random."""
     shards, stated = weight_files(folder), shape_from_config(folder).num_hidden_layers
+    whole = read_config(folder)
+    part = text_config(whole)
+    begin = "" if part is whole else "model.language_model."
     if missing := [shard.name for shard in shards if not shard.is_file()]:
         if any(folder.glob("pytorch_model*.bin")):
             fault = f"{folder} holds pickled weights, which can run code when loaded; save the model as safetensors"
@@ -333,8 +348,9 @@ def _check_weights(folder: Path, path: str) -> None:
                 names = weights.keys()
         except (OSError, SafetensorError) as error:
             raise BadInput(f"model.path={path}: {shard} cannot be read ({error}); fetch it again") from None
-        for found in filter(None, map(LAYER.search, names)):
-            layers[found[2]].add(int(found[1]))
+        for found in filter(None, (LAYER.search(name) for name in names if name.startswith(begin))):
+            kind = "a layer" if part.get("model_type") in UNEVEN else found[2]
+            layers[kind].add(int(found[1]))
     for name, numbers in layers.items() or [("a layer", set())]:
         if numbers != set(range(stated)):
             raise BadInput(

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from microbudget_rl.actors.models.families import RECURRENT, read_config, text_config
 from microbudget_rl.actors.models.sizes import adapter_slots, longest_sample, padded_rank
 from microbudget_rl.actors.runtime.placement import Share
 from microbudget_rl.conf.schema import Config, LoraConfig
@@ -36,7 +37,21 @@ def engine_settings(config: Config, model_path: str, share: Share, cache_blocks:
         "async_scheduling": False if config.run.deterministic else None,
         **(cpu_settings(context) if share.cores else gpu_settings(share, cache_blocks)),
         **head_settings(config, share),
+        **family_settings(model_path, share),
     }
+
+
+def family_settings(model_path: str, share: Share) -> dict[str, Any]:
+    """Return the arguments that a model's family needs: of a wrapper only the part for text is loaded.
+
+    On a CPU, vLLM 0.32 shares the prompts of a recurrent model among samples only if it computes them in chunks, which
+    `cpu_settings` forbids.
+    """
+    whole = read_config(model_path)
+    part = text_config(whole)
+    alone = {} if part is whole else {"language_model_only": True}
+    recurrent = share.cores and part.get("model_type") in RECURRENT
+    return alone | ({"enable_prefix_caching": False} if recurrent else {})
 
 
 def head_settings(config: Config, share: Share) -> dict[str, Any]:

@@ -7,8 +7,21 @@ from microbudget_rl.conf.settings import DECLARED, Rule, section, setting
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a block, which can carry an adapter."""
 
-FUSED = ("qkv_proj", "gate_up_proj")
-"""The linear layers of models that fuse queries, keys and values, and both halves of the MLP (Phi-3)."""
+LINEAR: dict[str, tuple[str, ...]] = {
+    "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),  # queries, keys and values in one, as gate and up
+    "qwen3_5_text": (*PROJECTIONS, "in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"),
+    "lfm2": ("q_proj", "k_proj", "v_proj", "in_proj", "out_proj", "w1", "w2", "w3"),
+    "gemma4_text": (*PROJECTIONS, "per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"),
+    "granitemoehybrid": (*PROJECTIONS[:4], "in_proj", "out_proj", "input_linear", "output_linear"),
+    "falcon_h1": (*PROJECTIONS, "in_proj"),
+}
+"""All linear modules of a family, by its `model_type`, if they are not PROJECTIONS. No engine or library serves an
+adapter on the `out_proj` of Falcon-H1."""
+
+ALL_LINEAR = "all-linear"
+"""The value of `lora.target_modules` that stands for them, as in PEFT."""
+
+MODULE_NAMES = tuple(dict.fromkeys((*PROJECTIONS, *(name for names in LINEAR.values() for name in names))))
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM accepts as `max_lora_rank`; adapters of a lower rank are padded."""
@@ -21,8 +34,10 @@ PIN = "[0-9a-f]{40}"
 PATH = Rule(bool, "use a local folder, a Hub id OWNER/NAME[@REVISION] or bundled:smollm2-135m")
 RANK = Rule(lambda rank: 1 <= rank <= VLLM_RANKS[-1], f"use 1 to {VLLM_RANKS[-1]}, the largest rank vLLM serves")
 MODULES = Rule(
-    lambda names: bool(names) and all(name in (*PROJECTIONS, *FUSED) and names.count(name) == 1 for name in names),
-    f"use some of {', '.join((*PROJECTIONS, *FUSED))}, each once",
+    lambda names: (
+        names == [ALL_LINEAR] or (bool(names) and all(n in MODULE_NAMES and names.count(n) == 1 for n in names))
+    ),
+    f"use some of {', '.join(MODULE_NAMES)}, each once, or [{ALL_LINEAR}]",
 )
 
 
@@ -123,8 +138,9 @@ class LoraConfig:
     target_modules: list[str] = setting(
         list(PROJECTIONS), 'all linear: "LoRA without regret"', rule=MODULES, checkpointed="target_modules"
     )
-    """Linear projections that carry an adapter; every layer must have each of them. Phi-3 has others:
-    [qkv_proj,o_proj,gate_up_proj,down_proj]."""
+    """Linear modules that carry an adapter. Every layer must have each of them, in models with layers of several kinds
+    at least one. [all-linear]: all that the model's family has, such as qkv_proj,o_proj,gate_up_proj,down_proj of
+    Phi-3."""
     start_from: str = setting("", "our choice: a new adapter", local_path=True, affects="learning rollout")
     """Folder of a plain PEFT adapter of this model to continue from, or of a run, whose result is then taken, of the
     run's rank or a lower one, any alpha and scaling, on the run's modules or some of them; empty for a new adapter. It

@@ -22,11 +22,12 @@ from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
 from microbudget_rl.actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, scale_of
 from microbudget_rl.actors.models.files import MODEL_FILES, stop_token_ids, weight_files
+from microbudget_rl.actors.models.text_part import wrapped
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.launch.after.trained import Trained
 
@@ -155,8 +156,9 @@ def fault(learned: float, noise: float, off: float, away: float) -> str:
 
 
 def load_model(path: str) -> Any:
-    """Return the model in a folder in float32, on a GPU if there is one."""
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    """Return the whole model in a folder in float32, on a GPU if there is one."""
+    kind = AutoModelForImageTextToText if wrapped(path) else AutoModelForCausalLM
+    model: Any = kind.from_pretrained(path, dtype=torch.float32)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

@@ -10,6 +10,8 @@ from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, SAFETY, en
 from microbudget_rl.actors.coordinator.rules.selection import Selection
 from microbudget_rl.actors.formats import duration
 from microbudget_rl.actors.messages import APART, ProblemSet
+from microbudget_rl.actors.models.families import linear_modules, read_config, text_config
+from microbudget_rl.actors.models.files import config_folder
 from microbudget_rl.actors.runtime.ray_session import NOTE, clear_session
 from microbudget_rl.actors.storage.documents import RunSummary
 from microbudget_rl.actors.storage.files import lock
@@ -21,6 +23,7 @@ from microbudget_rl.conf.command import near
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import dump, flatten, recorded, unmoved
 from microbudget_rl.conf.schema import AnyConfig, Config, among, marked
+from microbudget_rl.conf.schema.model import ALL_LINEAR
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import Machine
 from microbudget_rl.launch.plan.refusal import LEAST_START
@@ -121,7 +124,8 @@ def resolve_model(config: AnyConfig, machine: Machine) -> AnyConfig:
     """Return the settings with the model's pin and dtype that a run began with; for model.dtype=auto, else with the
     machine's faster dtype. A run or a checkpoint in lora.start_from stands for its adapter, which a resumed run keeps.
 
-    A machine that is not this one has no run to resume here.
+    `lora.target_modules` then names the modules that all-linear stands for. A machine that is not this one has no run
+    to resume here.
     """
     run = RunRecord(Path(config.run.folder) / config.run.name)
     resumes = machine.present and run.exists and not config.run.overwrite
@@ -135,7 +139,11 @@ def resolve_model(config: AnyConfig, machine: Machine) -> AnyConfig:
             start = str(found / "adapter" if (found / "adapter").is_dir() else found)
         config = changed(config, {"lora.start_from": start})
     pin = begun.model.pin if begun and begun.model.path == config.model.path else ""
-    return changed(config, {"model.pin": config.model.pin or pin})
+    config = changed(config, {"model.pin": config.model.pin or pin})
+    if config.lora.target_modules == [ALL_LINEAR]:
+        modules = linear_modules(text_config(read_config(config_folder(config.model))))
+        config = changed(config, {"lora.target_modules": modules})
+    return config
 
 
 def result_of(folder: Path, where: str) -> Path:

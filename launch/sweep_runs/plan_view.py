@@ -51,9 +51,9 @@ def plan_runs(grid: Grid, machines: Sequence[Machine]) -> dict[str, Plan]:
         if total is not None:
             run.config = changed(run.config, {"budget.minutes": total / len(grid.runs[::count]) / 60})
         check_functions(run.config.reward)
-        plan = plans[run.name] = plan_measured(run.config, machine, grid.folder.parent)
+        plans[run.name] = plan_measured(run.config, machine, grid.folder.parent)
         if not run.record.finished():
-            check_adapter(run.config, run.config.model.path, plan.shape)
+            check_adapter(run.config)
     return plans
 
 

@@ -12,12 +12,12 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from microbudget_rl.actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, scale_of
 from microbudget_rl.actors.models.families import FUSED
 from microbudget_rl.actors.models.files import BUNDLED, name_on_hub
+from microbudget_rl.actors.models.text_part import OUTSIDE, stored_name, whole_model, wrapped
 from microbudget_rl.actors.storage.files import sync
 from microbudget_rl.actors.storage.folders import new_folder
 from microbudget_rl.conf.schema import Config
@@ -51,7 +51,7 @@ def load_model(
     dtype, device = getattr(torch, config.model.dtype), torch.device(device)
     if weights is None:
         straight = {} if device.type == "cpu" else {"device_map": {"": device}}
-        base = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype, attn_implementation="eager", **straight)
+        base = whole_model(model_path, dtype=dtype, attn_implementation="eager", **straight)
     else:
         base = model_on(weights, model_path, dtype)
     expected = config.learner.fused_kernels and base.config.model_type in FUSED
@@ -73,6 +73,7 @@ def load_model(
     stated = cast(LoraConfig, model.peft_config["default"])
     # PEFT makes a set of them, which every process would write in another order.
     stated.target_modules = list(config.lora.target_modules)
+    stated.exclude_modules = OUTSIDE if wrapped(model_path) else None  # for those who attach it to the whole wrapper
     name, stated.revision = name_on_hub(config.model)
     if name or config.model.path == BUNDLED:  # other machines have another path
         stated.base_model_name_or_path = name or BUNDLED
@@ -90,7 +91,7 @@ def write_adapter(model: PeftModel, folder: Path, durable: bool) -> None:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    weights = {_on_disk(model, name): tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with new_folder(folder) as made:
         save_file(weights, made / WEIGHTS_FILE, metadata={"format": "pt"})
         model.peft_config["default"].save_pretrained(str(made))
@@ -98,6 +99,11 @@ def write_adapter(model: PeftModel, folder: Path, durable: bool) -> None:
             sync(path)
     if durable:
         sync(folder.parent)
+
+
+def _on_disk(model: PeftModel, name: str) -> str:
+    """Return the name that a weight or module of the adapter has in files."""
+    return stored_name(name, inside=cast(LoraConfig, model.peft_config["default"]).exclude_modules is not None)
 
 
 def adapter_weights(model: PeftModel) -> dict[str, Tensor]:
@@ -157,11 +163,12 @@ def adapter_norms(model: PeftModel) -> dict[str, float]:
 
 @torch.no_grad()
 def effective_ranks(model: PeftModel) -> dict[str, float]:
-    """Return the effective rank of BA in every layer, by `<layer>.<module>`."""
+    """Return the effective rank of BA in every layer, by `<layer>.<module>`; of a module outside them by its name."""
     ranks = {}
     for name, _, a, b in _layers(model):
         *_, module = parts = name.split(".")
-        ranks[f"{next(filter(str.isdigit, parts))}.{module}"] = effective_rank(a, b)
+        layer = [part for part in parts if part.isdigit()][:1]
+        ranks[".".join((*layer, module))] = effective_rank(a, b)
     return ranks
 
 
@@ -199,9 +206,10 @@ def _embed(model: PeftModel, folder: Path) -> None:
     """
     given, scale = load_file(folder / WEIGHTS_FILE), scale_of(json.loads((folder / CONFIG_FILE).read_text()))
     for name, layer, a, b in _layers(model):
-        if (first := given.get(f"{name}.lora_A.weight")) is not None:
+        stored = _on_disk(model, name)
+        if (first := given.get(f"{stored}.lora_A.weight")) is not None:
             a[: len(first)] = first
-            b[:, : len(first)] = given[f"{name}.lora_B.weight"].double() * (scale / layer.scaling["default"])
+            b[:, : len(first)] = given[f"{stored}.lora_B.weight"].double() * (scale / layer.scaling["default"])
 
 
 @torch.no_grad()

@@ -2,41 +2,38 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from microbudget_rl.actors.models.families import check_family
+from microbudget_rl.actors.models.families import RECURRENT, UNEVEN, check_family
+from microbudget_rl.actors.models.text_part import empty_model
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.conf.schema.model import FUSED, PROJECTIONS
-
-FOREIGN = (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, ImportError, OSError)
-"""Errors that library code raises for a model that it does not know or takes for another kind."""
+from microbudget_rl.conf.schema.model import ALL_LINEAR, LINEAR, PROJECTIONS
 
 
 def check_architecture(config: Config, model_path: str) -> None:
     """Raise BadInput if a model cannot be trained, by its config.json or by its modules, built without weights."""
     check_family(model_path)
-    try:
-        with torch.device("meta"):
-            base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path))
-    except FOREIGN as error:
-        raise BadInput(
-            f"model.path={config.model.path}: transformers {version('transformers')} cannot build it ({error}); choose"
-            " a model that it knows as a causal language model"
-        ) from error
+    base = empty_model(model_path)
+    if config.model.shares_weights and base.config.model_type in UNEVEN:
+        raise BadInput(f"model.shared_weights=on: not for {base.config.model_type}; set model.shared_weights=off")
     check_modules(base, config.lora.target_modules)
 
 
 def check_modules(base: Any, targets: Sequence[str]) -> None:
     """Raise BadInput for a layer with other linear modules than the targets, or with modules that mix samples."""
+    family, name = base.config.model_type, base.config.name_or_path
     for number, layer in enumerate(layers_of(base)):
-        for objection in _objections(layer, targets):
-            raise BadInput(f"model {base.config.name_or_path}: layer {number} has {objection}")
+        for objection in _objections(layer, targets, family):
+            raise BadInput(f"model {name}: layer {number} has {objection}")
+    linear = _linear(base.get_decoder())
+    for target in targets:
+        if not linear[target]:
+            raise BadInput(f"model {name}: no layer has {target}; {_remedy(linear, family)}")
+    if "in_proj_z" in targets and "in_proj_qkv" not in targets:
+        raise BadInput("lora.target_modules: vLLM serves in_proj_z only together with in_proj_qkv; add that one")
 
 
 def layers_of(base: Any) -> nn.ModuleList:
@@ -51,39 +48,48 @@ def layers_of(base: Any) -> nn.ModuleList:
     )
 
 
-def _objections(layer: nn.Module, targets: Sequence[str]) -> Iterator[str]:
+def _objections(layer: nn.Module, targets: Sequence[str], family: str) -> Iterator[str]:
     """Yield modules that cannot be learned or served, and targets that are missing, each with a remedy."""
+    convolutions = nn.Conv2d if family in RECURRENT else (nn.Conv1d, nn.Conv2d)
     for name, module in layer.named_modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d):
+        if isinstance(module, convolutions):
             yield f"a convolution, {name}, which mixes packed samples; choose another model"
         if isinstance(module, nn.Dropout) and module.p > 0 and "attn_drop" not in name:
             yield (
                 f"a dropout of {module.p:g}, {name}, with which learner and engine would differ; set it to 0 in a copy"
                 " of the model"
             )
-    for name, parameter in layer.named_parameters():
-        if parameter.dim() == 3:
-            yield f"experts, {name}, which carry no adapter; choose a dense model"
-    linear = Counter(name.rpartition(".")[2] for name, each in layer.named_modules() if isinstance(each, nn.Linear))
+        for key, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() == 3 and not isinstance(module, nn.Conv1d):
+                yield f"experts, {name}.{key}, which carry no adapter; choose a dense model"
+    linear = _linear(layer)
     for name in targets:
-        if linear[name] != 1:
-            yield f"{linear[name] or 'no'} {name}, and the adapter would be attached in part; {_remedy(linear)}"
+        if linear[name] > 1 or not (linear[name] or family in UNEVEN):
+            yield f"{linear[name] or 'no'} {name}, and the adapter would be attached in part; {_remedy(linear, family)}"
     if "gate_up_proj" in targets and linear["qkv_proj"] != 1:
         yield (
             "gate_up_proj but no qkv_proj, and vLLM then serves no adapter on gate_up_proj; take it out of"
             " lora.target_modules, if an adapter without it is what you want"
         )
-    if set(targets) == set(PROJECTIONS) and (left := linear.keys() - targets):
+    own = set(LINEAR.get(family, PROJECTIONS))
+    unserved = {"out_proj"} if family == "falcon_h1" else set()
+    if set(targets) in (own, set(PROJECTIONS)) and (left := linear.keys() - targets - unserved):
+        remedy = "choose another model" if own == set(targets) else _remedy(linear, family)
         yield (
-            f"{_names(left)} besides lora.target_modules, without an adapter; choose another model, or name fewer"
-            " modules if a part is what you want"
+            f"{_names(left)} besides lora.target_modules, without an adapter; {remedy}, or name fewer modules if a part"
+            " is what you want"
         )
 
 
-def _remedy(linear: Counter[str]) -> str:
-    """Return the remedy for targets that are missing in a layer with these linear modules."""
-    fused = FUSED if linear["qkv_proj"] == 1 else ()
-    own = [name for name in (*PROJECTIONS, *fused) if linear[name] == 1]
+def _linear(module: nn.Module) -> Counter[str]:
+    return Counter(name.rpartition(".")[2] for name, each in module.named_modules() if isinstance(each, nn.Linear))
+
+
+def _remedy(linear: Counter[str], family: str) -> str:
+    """Return the remedy for targets that are missing among these linear modules."""
+    if family in LINEAR:
+        return f"set lora.target_modules=[{ALL_LINEAR}]"
+    own = [name for name in PROJECTIONS if linear[name] == 1]
     if not own:
         return "choose another model"
     left = linear.keys() - own

@@ -1,8 +1,9 @@
 """Causal attention over packed sequences, as an attention implementation of transformers.
 
 Everything else in a decoder works token by token, so the tokens of a micro-batch form one row without padding, with
-each prompt and the shared start of all prompts only once. Only attention spreads them into rows: a sample's prompt,
-then its response. `learner.packing` shows the layout.
+each prompt and the shared start of all prompts only once. Only attention, and the mixers of some models
+(`learner.model.mixers`), spread them into rows: a sample's prompt, then its response. `learner.packing` shows the
+layout.
 """
 
 import logging
@@ -14,6 +15,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from microbudget_rl.learner.model.mixers import separate
 from microbudget_rl.learner.packing import Block, MicroBatch, Segments, Tokens, pack
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,9 @@ log = logging.getLogger(__name__)
 SAME = 0.05
 """Largest difference between two correct attention kernels in bfloat16 on normal values, relative to the largest
 value, or to 1 if that is smaller: a few rounding steps at 1. A wrong mask moves values by 1."""
+
+LARGEST_HEAD = 256
+"""Largest head size that torch's flash kernel has code for; the full attention of Gemma 4 has heads of 512."""
 
 PACKED = "packed"
 UNPADDED = "unpadded"
@@ -30,6 +35,7 @@ UNPADDED = "unpadded"
 def hidden_states(base: Any, batch: MicroBatch) -> Tensor:
     """Return the last hidden state of every token, [n, h], of a causal language model with this attention."""
     ids, positions = batch.ids[None], batch.positions[None]
+    separate(base, batch)
     layout = {"blocks": batch.blocks, "output_places": batch.output_places, "segments": batch.segments}
     output = base.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False, **layout)
     states: Tensor = output.last_hidden_state[0]
@@ -80,14 +86,14 @@ def attend_unpadded(
     sliding_window: int | None = None,
     **layout: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as `attend` does, in torch's flash kernel for rows of any length. Float32, which the kernel does not
-    support, goes to `attend`.
+    """Attend as `attend` does, in torch's flash kernel for rows of any length. Float32 and large heads, which the
+    kernel does not support, go to `attend`.
 
     The kernel's causal mask aligns the last query with the last key of a row. A row's queries are therefore its last
     tokens, those in no row before it, and each token's output is computed once. A window of w is w − 1 keys to the
     left.
     """
-    if query.dtype not in (torch.bfloat16, torch.float16):
+    if query.dtype not in (torch.bfloat16, torch.float16) or query.shape[-1] > LARGEST_HEAD:
         layout |= {"scaling": scaling, "sliding_window": sliding_window}
         return attend(module, query, key, value, attention_mask, **layout)
     queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))

@@ -34,9 +34,12 @@ class Head:
 
 
 def head_of(base: Any) -> Head:
-    """Return a model's head by its configuration: Granite divides logits, Cohere multiplies them, Gemma 2 caps them."""
+    """Return a model's head by its configuration: Granite divides logits, Cohere and Falcon-H1 multiply them, Gemma 2
+    caps them.
+    """
     stated = base.config
     scale = (getattr(stated, "logit_scale", None) or 1.0) / (getattr(stated, "logits_scaling", None) or 1.0)
+    scale *= getattr(stated, "lm_head_multiplier", None) or 1.0
     return Head(base.get_output_embeddings().weight, scale, getattr(stated, "final_logit_softcapping", None))
 
 

@@ -22,10 +22,12 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from microbudget_rl.actors.models.text_part import FOREIGN
 from microbudget_rl.conf.errors import BadInput
-from microbudget_rl.learner.model.architecture import FOREIGN, layers_of
+from microbudget_rl.learner.model.architecture import layers_of
 from microbudget_rl.learner.model.attention import PACKED, hidden_states
 from microbudget_rl.learner.model.logprobs import head_of, token_logprobs
+from microbudget_rl.learner.model.mixers import mixers_of, separate
 from microbudget_rl.learner.packing import MicroBatch, Tokens, pack
 
 log = logging.getLogger(__name__)
@@ -160,7 +162,8 @@ def _compare(base: Any, samples: list[Tokens], attention: str) -> tuple[float, f
 
     Both are in nats, as means over a sample's tokens, for the sample with the largest mean.
     """
-    (batch,) = pack(samples, sum(len(prompt) + len(response) for prompt, response in samples))
+    tokens = sum(len(prompt) + len(response) for prompt, response in samples)
+    (batch,) = pack(samples, tokens, whole=bool(mixers_of(base)))
     ordered = [samples[i] for i in batch.samples]
     base.eval()
     base.set_attn_implementation("eager")  # every model's own mathematics
@@ -192,6 +195,7 @@ def _samples(base: Any, lengths: Lengths) -> list[Tokens]:
 def _alone(base: Any, sample: Tokens) -> Tensor:
     """Return transformers' log-probabilities at the positions that predict a sample's response, [t, v]."""
     ids = torch.tensor([[*sample.prompt, *sample.response]], device=base.device)
+    separate(base, None)
     logits: Tensor = base(input_ids=ids, use_cache=False, logits_to_keep=len(sample.response) + 1).logits
     return logits[0, :-1].float().log_softmax(-1)
 
@@ -248,7 +252,8 @@ def _sharp_part(base: Any) -> Any:
     count = max(LEAST_LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds)))
     kept = list(layers)
     del layers[count:]
-    ends = (base.get_input_embeddings().weight, base.get_output_embeddings().weight)
+    ends = [each.weight for each in base.modules() if isinstance(each, nn.Embedding)]
+    ends.append(base.get_output_embeddings().weight)
     try:
         part = copy.deepcopy(base, {id(end): nn.Parameter(end.detach()[-ROWS:].clone(), False) for end in ends}).float()
     finally:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from microbudget_rl.learner.model.adapter import replaced
 from microbudget_rl.learner.model.attention import PACKED, UNPADDED, hidden_states, unpadded_serves
 from microbudget_rl.learner.model.logprobs import divergence, head_of, token_logprobs
+from microbudget_rl.learner.model.mixers import mixers_of
 from microbudget_rl.learner.model.model_check import check_model
 from microbudget_rl.learner.packing import MicroBatch
 
@@ -20,6 +21,7 @@ class Policy(nn.Module):
     temperature, chunk, entropy_gradient: see `token_logprobs`
     checkpointing: while training, recompute each block's activations instead of keeping them
     fused: on a GPU, compute attention without padding if its kernel is correct there
+    mixes: whether the model has mixers, which need whole rows in a micro-batch
     reference: the adapter that KL and drift are measured from, by `adapter_weights`; empty for the bare model
 
     Raises BadInput unless its log-probabilities are those of transformers.
@@ -43,6 +45,7 @@ class Policy(nn.Module):
         unpadded = fused and model.device.type == "cuda" and unpadded_serves(model.config, model.device)
         attention = UNPADDED if unpadded else PACKED
         check_model(self._base, attention)
+        self.mixes = bool(mixers_of(self._base))
         self._base.set_attn_implementation(attention)
         if checkpointing:
             self._base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

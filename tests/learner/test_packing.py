@@ -87,6 +87,19 @@ def test_micro_batches_keep_the_budget_and_repeat_nothing(samples: list[Tokens],
             assert sum(len(block.queries) for block in batch.blocks) == len(batch.segments.pieces)
 
 
+@given(sample_lists(), st.integers(1, 120))
+def test_whole_rows_begin_with_their_sample_and_keep_the_budget(samples: list[Tokens], budget: int) -> None:
+    for batch in pack(samples, budget, whole=True):
+        rows = [row for block in batch.whole for row in block.queries.tolist()]
+        members = sorted((samples[i] for i in batch.samples), key=lambda each: -len(each.prompt) - len(each.response))
+        lengths = [len(prompt) + len(response) - 1 for prompt, response in members]
+        assert sum(lengths) <= ENTRIES_PER_TOKEN * budget or len(members) == 1
+        for row, (prompt, response), length in zip(rows, members, lengths, strict=True):
+            assert tuple(batch.ids[row[:length]].tolist()) == (*prompt, *response[:-1])
+        asked = [token for row in rows for token in row]
+        assert [asked[place] for place in batch.whole_places.tolist()] == list(range(batch.tokens))
+
+
 @pytest.mark.parametrize(("longest", "most"), [(48, 0.09), (512, 0.05), (4096, 0.05)])
 def test_padding_stays_small_and_even(longest: int, most: float) -> None:
     """Groups of 8 whose lengths spread over a factor of ten. Linear layers see no padding at all, attention little, and

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from microbudget_rl.actors.models.adapters import _shapes, check_adapter
-from microbudget_rl.actors.models.files import BUNDLED, HUB_NAMES, shape_from_config
+from microbudget_rl.actors.models.adapters import check_adapter
+from microbudget_rl.actors.models.files import BUNDLED, HUB_NAMES
+from microbudget_rl.actors.models.text_part import adapter_shapes
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
@@ -48,7 +49,7 @@ def edit(folder: Path, **settings: Any) -> None:
 def test_an_adapter_by_peft_is_accepted(adapter: Path, tiny_config: Config, tiny_model: Path) -> None:
     check_adapter(tiny_config, str(tiny_model))
     stored = load_file(adapter / "adapter_model.safetensors")
-    expected = _shapes(tiny_config, shape_from_config(tiny_model))
+    expected = adapter_shapes(str(tiny_model), tiny_config.lora.target_modules, tiny_config.lora.rank)
     assert {name: list(value.shape) for name, value in stored.items()} == expected
     edit(adapter, base_model_name_or_path=f"/cache/models--me--{tiny_model.name}/snapshots/0123")
     check_adapter(tiny_config, str(tiny_model))

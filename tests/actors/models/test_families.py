@@ -28,6 +28,9 @@ def folder(path: Path, **settings: Any) -> Path:
         ({"rope_parameters": {"full_attention": {"rope_type": "dynamic"}}}, "rope_type is dynamic"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
         ({"text_config": {}}, "text_config"),
+        ({"layer_types": ["linear_attention"], "model_type": "olmo_hybrid"}, "linear_attention"),
+        ({"attention_k_eq_v": True, "model_type": "gemma4_text"}, "attention_k_eq_v"),
+        ({"model_type": "qwen3_5", "text_config": STATED | {"num_experts": 64}}, "num_experts"),
     ],
 )
 def test_run_and_plan_refuse_a_family(settings: dict[str, Any], named: str, tmp_path: Path) -> None:
@@ -42,6 +45,8 @@ def test_run_and_plan_refuse_a_family(settings: dict[str, Any], named: str, tmp_
     [
         {"attn_logit_softcapping": None, "final_logit_softcapping": 30.0},
         {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512},
+        {"layer_types": ["linear_attention"], "model_type": "qwen3_5_text"},
+        {"model_type": "gemma4", "text_config": STATED, "vision_config": {"hidden_size": 8}},
         {"num_experts": 0, "num_local_experts": 1, "n_routed_experts": None},
         {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
     ],

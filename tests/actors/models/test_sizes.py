@@ -1,5 +1,7 @@
 """Against counts stated by the models' makers and by the adapters PEFT builds for them."""
 
+from pathlib import Path
+
 import pytest
 
 from microbudget_rl.actors.models.sizes import (
@@ -45,10 +47,11 @@ def test_activations_of_the_bundled_model_are_those_that_autograd_saves() -> Non
 
 
 @pytest.mark.parametrize(("staleness", "slots"), [(0, 2), (1, 2), (2, 3), (3, 4), (64, 4)])
-def test_an_engine_has_a_slot_for_each_version_in_flight(staleness: int, slots: int) -> None:
+def test_an_engine_has_a_slot_for_each_version_in_flight(staleness: int, slots: int, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
     config = load(["conf=r256_instruct", f"learner.max_staleness={staleness}"])
     assert adapter_slots(config) == slots
-    settings = engine_settings(config, "", Share(gpus=0.5, memory=0.5), None)
+    settings = engine_settings(config, str(tmp_path), Share(gpus=0.5, memory=0.5), None)
     assert (settings["max_loras"], settings["max_cpu_loras"]) == (slots, slots)
 
 

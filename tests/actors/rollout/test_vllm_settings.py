@@ -33,12 +33,27 @@ def test_vllm_understands_the_dtype_of_logits_in_families_that_scale_or_cap_them
         assert made.kernel_config.enable_flashinfer_autotune is False
 
 
-def test_only_engines_on_gpus_have_logits_in_float32() -> None:
+def test_only_engines_on_gpus_have_logits_in_float32(tmp_path: Path) -> None:
     """A deterministic run needs products that vLLM has made independent of the batch."""
+    (tmp_path / "config.json").write_text("{}")
     deterministic = changed(Config(), {"run.deterministic": True})
     for config, share, expected in (
         (Config(), GPU, True),
         (Config(), Share(cores=(0,)), False),
         (deterministic, GPU, False),
     ):
-        assert ("hf_overrides" in engine_settings(config, "", share, None)) is expected
+        assert ("hf_overrides" in engine_settings(config, str(tmp_path), share, None)) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "alone", "cached"),
+    [("Qwen 3", False, True), ("Qwen 3.5", True, False), ("Gemma 4", True, True), ("LFM2", False, False)],
+)
+def test_wrappers_are_served_for_text_and_recurrent_prompts_are_not_shared_on_a_cpu(
+    name: str, alone: bool, cached: bool, tmp_path: Path
+) -> None:
+    next(family for family in FAMILIES if family.name == name).configuration.save_pretrained(tmp_path)
+    for share in (GPU, Share(cores=(0,))):
+        settings = engine_settings(Config(), str(tmp_path), share, None)
+        assert settings.get("language_model_only", False) is alone
+        assert settings.get("enable_prefix_caching", True) is (cached or share is GPU)

@@ -18,6 +18,7 @@ from microbudget_rl.actors.storage.run_folder import RunFolder
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import dump, load
 from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.schema.model import LINEAR
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import GIB, Machine
 from microbudget_rl.launch.session import preparation
@@ -69,6 +70,13 @@ def test_run_keeps_the_model_dtype_and_adapter_it_began_with(
         found = resolve_model(asked, machine)
         assert (found.model.pin, found.model.dtype) == expected
         assert found.lora.start_from == f"{tmp_path}/other{adapter}"
+
+
+def test_all_linear_stands_for_the_modules_of_the_family(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_5", "text_config": {"model_type": "lfm2"}}')
+    config = configure(tmp_path, f"model.path={tmp_path}", "lora.target_modules=[all-linear]")
+    machine = Machine("", (0,), GIB, 0, 0, 1e10, {"bfloat16": 1e10})
+    assert resolve_model(config, machine).lora.target_modules == [*LINEAR["lfm2"]]
 
 
 def test_start_that_ends_gives_the_run_before_its_name_back(tmp_path: Path) -> None:

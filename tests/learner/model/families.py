@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+from microbudget_rl.actors.models.families import linear_modules
 from microbudget_rl.actors.models.files import shape_of
+from microbudget_rl.actors.models.text_part import whole_model
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.conf.schema.model import PROJECTIONS
+from microbudget_rl.conf.schema.model import ALL_LINEAR, LINEAR, PROJECTIONS
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.learner.model.architecture import check_architecture
 from microbudget_rl.learner.model.policy import Policy
@@ -56,23 +58,42 @@ DELTA = {
     "linear_key_head_dim": 16,
     "linear_value_head_dim": 16,
 }
+CONVOLVED = {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}
+CONVOLVED |= dict.fromkeys(("conv_dim", "conv_dim_out", "block_dim"), 64)  # which vLLM reads
+GEMMA_4 = {"num_hidden_layers": 4, "sliding_window": 8, "layer_types": 2 * ["sliding_attention", "full_attention"]}
+GEMMA_4 |= {"global_head_dim": 32, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 256}
+GEMMA_4 |= {"num_kv_shared_layers": 2, "use_double_wide_mlp": True, "final_logit_softcapping": 30.0, **TIED}
 MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_state": 16, "mamba_n_groups": 1, "mamba_d_ssm": 128}
+MAMBA |= {"mamba_chunk_size": 32}
+VISION = {"hidden_size": 32, "intermediate_size": 32, "depth": 1, "num_heads": 2, "num_position_embeddings": 16}
+VISION |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
 LATENT = {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "v_head_dim": 16, "qk_nope_head_dim": 8}
-FUSED = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
 UNGATED = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
 class Family:
     """A family of models. kind: `model_type` of transformers. models: some on the hub. settings: changes of SHAPE.
-    targets: `lora.target_modules`.
+    asked: `lora.target_modules` if it has to be named. text: `model_type` of the part for text in a wrapper.
     """
 
     name: str
     kind: str
     models: str
     settings: dict[str, Any] = field(default_factory=dict)
-    targets: tuple[str, ...] = PROJECTIONS
+    asked: tuple[str, ...] = ()
+    text: str = ""
+
+    @property
+    def targets(self) -> list[str]:
+        return list(self.asked) or linear_modules({"model_type": self.text or self.kind, **self.settings})
+
+    @property
+    def configuration(self) -> Any:
+        own = SHAPE | self.settings
+        if not self.text:
+            return AutoConfig.for_model(self.kind, **own)
+        return AutoConfig.for_model(self.kind, text_config=own, vision_config=VISION, **TIED)
 
 
 FAMILIES = (
@@ -89,8 +110,8 @@ FAMILIES = (
     Family("OLMo", "olmo", "allenai/OLMo-1B-hf", {"clip_qkv": 1.0}),
     Family("OLMo 2", "olmo2", "allenai/OLMo-2-0425-1B-Instruct"),
     Family("OLMo 3", "olmo3", "allenai/Olmo-3-7B-Instruct", MIXED),
-    Family("Phi-3, Phi-4", "phi3", "microsoft/Phi-3-mini-4k-instruct, microsoft/phi-4", {}, FUSED),
-    Family("Phi-4-mini", "phi3", "microsoft/Phi-4-mini-instruct", {"rope_parameters": LONG}, FUSED),
+    Family("Phi-3, Phi-4", "phi3", "microsoft/Phi-3-mini-4k-instruct, microsoft/phi-4"),
+    Family("Phi-4-mini", "phi3", "microsoft/Phi-4-mini-instruct", {"rope_parameters": LONG}),
     Family(
         "Granite 3",
         "granite",
@@ -119,7 +140,7 @@ FAMILIES = (
         "",
         {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}},
     ),
-    Family("any, with residual dropout", "phi3", "", {"resid_pdrop": 0.1}, FUSED),
+    Family("any, with residual dropout", "phi3", "", {"resid_pdrop": 0.1}),
     Family("Mixtral", "mixtral", "mistralai/Mixtral-8x7B-Instruct-v0.1", EXPERTS),
     Family("Qwen MoE", "qwen2_moe", "Qwen/Qwen1.5-MoE-A2.7B-Chat", EXPERTS | {"shared_expert_intermediate_size": 32}),
     Family("Qwen 3 MoE", "qwen3_moe", "Qwen/Qwen3-30B-A3B", EXPERTS),
@@ -138,16 +159,23 @@ FAMILIES = (
         "meta-llama/Llama-4-Scout-17B-16E-Instruct",
         EXPERTS | {"intermediate_size_mlp": 96, "interleave_moe_layer_step": 1},
     ),
-    Family("Falcon-H1", "falcon_h1", "tiiuae/Falcon-H1-1.5B-Instruct", MAMBA),
-    Family("LFM2", "lfm2", "LiquidAI/LFM2-1.2B", {"layer_types": ["conv", "full_attention"]}),
-    Family("Qwen 3.5", "qwen3_5_text", "Qwen/Qwen3.5-2B", DELTA),
-    Family("Qwen 3 Next", "qwen3_next", "Qwen/Qwen3-Next-80B-A3B-Instruct", DELTA | EXPERTS),
+    Family("Qwen 3.5", "qwen3_5", "Qwen/Qwen3.5-0.8B, Qwen/Qwen3.5-4B", TIED | DELTA, text="qwen3_5_text"),
+    Family("Qwen 3.5, text alone", "qwen3_5_text", "", TIED | DELTA),
+    Family("LFM2", "lfm2", "LiquidAI/LFM2-350M, LiquidAI/LFM2-1.2B", TIED | CONVOLVED),
+    Family("Gemma 4", "gemma4", "google/gemma-4-E2B-it, google/gemma-4-E4B-it", GEMMA_4, text="gemma4_text"),
+    Family("Gemma 4, large", "gemma4_text", "google/gemma-4-31b-it", GEMMA_4 | {"attention_k_eq_v": True}),
     Family(
-        "Granite 4, hybrid",
+        "Granite 4, dense",
         "granitemoehybrid",
-        "ibm-granite/granite-4.0-h-1b",
+        "ibm-granite/granite-4.0-h-1b, ibm-granite/granite-4.0-h-350m",
         MAMBA | {"layer_types": ["mamba", "attention"], "num_local_experts": 0, "shared_intermediate_size": 96},
     ),
+    Family("Falcon-H1", "falcon_h1", "tiiuae/Falcon-H1-0.5B-Instruct", MAMBA | {"lm_head_multiplier": 0.5}),
+    Family("Qwen 3 Next", "qwen3_next", "Qwen/Qwen3-Next-80B-A3B-Instruct", DELTA | EXPERTS),
+    Family(
+        "Nemotron-H", "nemotron_h", "nvidia/NVIDIA-Nemotron-Nano-9B-v2", {"layers_block_type": ["mamba", "attention"]}
+    ),
+    Family("OLMo, hybrid", "olmo_hybrid", "", DELTA),
     Family(
         "Jamba",
         "jamba",
@@ -161,29 +189,34 @@ FAMILIES = (
 def build(family: Family) -> Any:
     """Return a random model whose norms, heads and attention all have a visible effect."""
     torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(family.kind, **(SHAPE | family.settings)))
+    kind: Any = AutoModelForImageTextToText if family.text else AutoModelForCausalLM
+    base = kind.from_config(family.configuration)
     with torch.no_grad():
         for name, parameter in base.named_parameters():
-            if parameter.dim() == 1:
+            if parameter.dim() == 1 and not name.endswith(("A_log", "dt_bias")):
                 parameter.add_(0.2 * torch.randn_like(parameter))
             elif "embed" in name or "lm_head" in name:
                 parameter.mul_(3.0)
     return base
 
 
-def adapt(base: Any, targets: tuple[str, ...] = PROJECTIONS) -> PeftModel:
+def adapt(base: Any, targets: Sequence[str] = PROJECTIONS) -> PeftModel:
     lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=list(targets))
     return get_peft_model(base, lora, autocast_adapter_dtype=False)
 
 
 def refusal(family: Family, folder: Path) -> str:
     """Return the message with which a run refuses a family, empty if it does not."""
-    config = changed(Config(), {"model.path": str(folder), "lora.target_modules": list(family.targets)})
-    AutoConfig.for_model(family.kind, **(SHAPE | family.settings)).save_pretrained(folder)
+    config = changed(Config(), {"model.path": str(folder), "lora.target_modules": family.targets})
+    family.configuration.save_pretrained(folder)
     try:
         shape_of(config.model)
         check_architecture(config, str(folder))
-        Policy(adapt(build(family), family.targets), 1.0, 16)
+        base = build(family)
+        if family.text:
+            base.save_pretrained(folder)
+            base = whole_model(str(folder))
+        Policy(adapt(base, family.targets), 1.0, 16)
     except BadInput as error:
         return str(error)
     return ""
@@ -198,9 +231,8 @@ def rows(families: tuple[Family, ...] = FAMILIES) -> Iterator[str]:
             said = refusal(family, Path(folder))
         text = re.sub(r"^(model )?\S*: ", "", said.partition(";")[0]).replace("layer 0", "a layer")
         text = re.sub(r" \(TypeError.*\)|^its log-probabilities .*: ", "", text)
-        how = (
-            f"yes, with `lora.target_modules=[{','.join(family.targets)}]`" if family.targets != PROJECTIONS else "yes"
-        )
+        asked = family.asked or ((ALL_LINEAR,) if (family.text or family.kind) in LINEAR else ())
+        how = f"yes, with `lora.target_modules=[{','.join(asked)}]`" if asked else "yes"
         yield f"| {family.name} | {family.models} | {f'no: {text}' if said else how} |"
 
 

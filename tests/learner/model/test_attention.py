@@ -46,6 +46,14 @@ def test_no_gradient_reaches_a_token_through_padding(shapes: list, shared: int) 
     assert not values.grad[:, :, first.stop :].any()
 
 
+def test_heads_that_are_too_large_for_the_kernel_go_to_the_blocks() -> None:
+    (batch,) = pack(rows_of([(3, [4, 2])], 0), 1000)
+    query, key, value = (torch.randn(1, heads, batch.tokens, 512).bfloat16() for heads in (HEADS, KV_HEADS, KV_HEADS))
+    layout: Any = {"blocks": batch.blocks, "output_places": batch.output_places, "scaling": 1.0}
+    found, _ = attend_unpadded(nn.Module(), query, key, value, None, segments=batch.segments, **layout)
+    assert torch.equal(found, attend(nn.Module(), query, key, value, None, **layout)[0])
+
+
 class Wrong(torch.autograd.Function):
     """The identity, whose gradient is one tenth too large."""
 

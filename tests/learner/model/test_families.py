@@ -21,7 +21,19 @@ BY_NAME = {family.name: family for family in FAMILIES}
 
 
 @pytest.mark.parametrize(
-    "name", ["Qwen 3", "SmolLM3", "Gemma 3, text", "Phi-3, Phi-4", "Phi-4-mini", "Granite 3", "Cohere 2"]
+    "name",
+    [
+        "Qwen 3",
+        "SmolLM3",
+        "Gemma 3, text",
+        "Phi-3, Phi-4",
+        "Phi-4-mini",
+        "Granite 3",
+        "Cohere 2",
+        "Qwen 3.5",
+        "LFM2",
+        "Gemma 4",
+    ],
 )
 def test_family_is_trained(name: str, tmp_path: Path) -> None:
     assert refusal(BY_NAME[name], tmp_path) == ""
@@ -33,6 +45,7 @@ def test_family_is_trained(name: str, tmp_path: Path) -> None:
         ("Seed-OSS", "dropout|lacks something"),
         ("GLM-4", r"no gate_proj, .*lora.target_modules=\[q_proj,k_proj,v_proj,o_proj,down_proj\], if"),
         ("StableLM", "does not take packed samples"),
+        ("Nemotron-H", "n_routed_experts"),
     ],
 )
 def test_family_is_refused(name: str, said: str, tmp_path: Path) -> None:
@@ -41,11 +54,32 @@ def test_family_is_refused(name: str, said: str, tmp_path: Path) -> None:
 
 def test_fused_gate_without_fused_attention_is_refused(tmp_path: Path) -> None:
     targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj")
-    assert "gate_up_proj but no qkv_proj" in refusal(replace(BY_NAME["GLM-4"], targets=targets), tmp_path)
+    assert "gate_up_proj but no qkv_proj" in refusal(replace(BY_NAME["GLM-4"], asked=targets), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "said"),
+    [
+        ("Qwen 3.5", PROJECTIONS, r"in_proj_a, .*besides lora.target_modules.*=\[all-linear\]"),
+        ("LFM2", ("q_proj", "o_proj"), r"no layer has o_proj; set lora.target_modules=\[all-linear\]"),
+        ("Qwen 3.5", ("q_proj", "in_proj_z"), "only together with in_proj_qkv"),
+        ("Qwen 3.5", ("q_proj", "in_proj_qkv"), "^$"),
+    ],
+)
+def test_a_part_is_trained_only_if_it_is_named(name: str, targets: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    assert re.search(said, refusal(replace(BY_NAME[name], asked=targets), tmp_path))
+
+
+def test_weights_of_uneven_families_are_not_shared(tmp_path: Path) -> None:
+    BY_NAME["LFM2"].configuration.save_pretrained(tmp_path)
+    config = changed(Config(), {"model.shared_weights": "on", "lora.target_modules": BY_NAME["LFM2"].targets})
+    with pytest.raises(BadInput, match=r"model.shared_weights=on"):
+        check_architecture(config, str(tmp_path))
 
 
 def test_heads_are_tied_as_in_transformers() -> None:
-    tied = {family.kind for family in FAMILIES if AutoConfig.for_model(family.kind).tie_word_embeddings}
+    kinds = {family.text or family.kind for family in FAMILIES}
+    tied = {kind for kind in kinds if AutoConfig.for_model(kind).tie_word_embeddings}
     assert tied == TIED_BY_DEFAULT
 
 

@@ -1,0 +1,77 @@
+"""The causal language model in a folder: of a wrapper, which also takes images or sound, the part that takes text.
+
+That part is built by its own class, under which its weights have other names than in the wrapper's files. An adapter on
+disk has the files' names: vLLM, PEFT and an export look for these.
+"""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from microbudget_rl.actors.models.families import read_config, text_config
+from microbudget_rl.conf.errors import BadInput
+
+FOREIGN = (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, ImportError, OSError)
+"""Errors that library code raises for a model that it does not know or takes for another kind."""
+
+OWN, STORED = "model.", "model.language_model."
+"""Beginnings of the names of a part's weights: in its own class, and in a wrapper's files."""
+
+PEFT = "base_model.model."
+"""Beginning of PEFT's names, before a model's own."""
+
+OUTSIDE = r"(?!model\.language_model\.).*"
+"""Pattern of the names of all modules of a wrapper outside its part for text, some of which are named alike."""
+
+
+def wrapped(folder: str | Path) -> bool:
+    """Return whether the model in a folder is a wrapper."""
+    stated = read_config(folder)
+    return text_config(stated) is not stated
+
+
+def stored_name(name: str, inside: bool) -> str:
+    """Return the name in PEFT's files of an adapter's weight or module. inside: whether the model is in a wrapper."""
+    return name.replace(f"{PEFT}{OWN}", f"{PEFT}{STORED}", 1) if inside else name
+
+
+def empty_model(folder: str) -> Any:
+    """Return the model without weights. Raises BadInput if transformers cannot build it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder).get_text_config())
+    except FOREIGN as error:
+        raise BadInput(
+            f"model {folder}: transformers {version('transformers')} cannot build it ({error}); choose a model that it"
+            " knows as a causal language model"
+        ) from error
+
+
+def whole_model(folder: str, **options: Any) -> Any:
+    """Return the model with its weights. Raises BadInput if the files lack one, which transformers draws at random."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    renamed = {f"^{STORED}".replace(".", r"\."): OWN} if wrapped(folder) else None
+    config = AutoConfig.from_pretrained(folder).get_text_config()
+    found: Any = AutoModelForCausalLM.from_pretrained(
+        folder, config=config, key_mapping=renamed, output_loading_info=True, **options
+    )
+    model, report = found
+    if missing := sorted(report["missing_keys"]):
+        raise BadInput(f"model {folder}: its files lack {', '.join(missing[:3])}; restore the model's own files")
+    return model
+
+
+def adapter_shapes(folder: str, targets: Sequence[str], rank: int) -> dict[str, list[int]]:
+    """Return the shapes of an adapter on these modules of the model, under PEFT's names."""
+    inside, shapes = wrapped(folder), {}
+    for name, module in empty_model(folder).named_modules():
+        if name.rpartition(".")[2] in targets:
+            begin = stored_name(f"{PEFT}{name}", inside)
+            shapes[f"{begin}.lora_A.weight"] = [rank, module.in_features]
+            shapes[f"{begin}.lora_B.weight"] = [module.out_features, rank]
+    return shapes

@@ -1,0 +1,68 @@
+"""The part for text of a model that also takes images: its weights, its adapter and its export."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
+
+from microbudget_rl.actors.models.adapters import adopt_adapter, check_adapter
+from microbudget_rl.actors.models.text_part import whole_model
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from microbudget_rl.launch.after.merged import load_model as load_export
+from microbudget_rl.launch.after.merged import write_merged
+from microbudget_rl.learner.model.adapter import effective_ranks, load_model, write_adapter
+from tests.learner.model.families import FAMILIES, build
+
+BY_NAME = {family.name: family for family in FAMILIES}
+
+
+@pytest.mark.parametrize("name", ["Qwen 3.5", "Gemma 4"])
+def test_an_adapter_fits_the_whole_model_and_its_export(name: str, tmp_path: Path) -> None:
+    family, model, adapter = BY_NAME[name], tmp_path / "model", tmp_path / "adapter"
+    build(family).save_pretrained(model)
+    settings: dict[str, Any] = {"model.path": str(model), "model.dtype": "float32", "lora.rank": 4, "lora.alpha": 8}
+    config = changed(Config(), settings | {"lora.target_modules": family.targets})
+    learned = load_model(config, str(model)).eval()
+    for key, weight in learned.named_parameters():
+        if "lora_B" in key:
+            torch.nn.init.normal_(weight, std=0.1)
+    write_adapter(learned, adapter, durable=False)
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    trained: Any = SimpleNamespace(model_path=str(model), adapter=adapter, config=config)
+    write_merged(trained, merged, whole=True)
+    again = changed(config, {"lora.start_from": str(adapter)})
+    check_adapter(again, str(model))
+    assert adopt_adapter(config, str(adapter), str(model))[0].lora.target_modules == sorted(family.targets)
+    same = (
+        PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(model), adapter),
+        load_model(again, str(model)),
+        load_export(str(merged)),
+    )
+    outside = {"per_layer_model_projection"} if name == "Gemma 4" else set()
+    assert {key for key in effective_ranks(learned) if "." not in key} == outside
+    ids = torch.arange(130, 160)[None]
+    with torch.no_grad():
+        expected = learned(ids).logits
+        with learned.disable_adapter():
+            moved = (learned(ids).logits - expected).abs().max()
+        assert all((each.eval()(ids).logits - expected).abs().max() < 1e-4 * moved for each in same)
+
+
+def test_a_missing_weight_is_not_drawn_at_random(tmp_path: Path) -> None:
+    build(BY_NAME["Gemma 4"]).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {name: value for name, value in weights.items() if "per_layer_model_projection" not in name},
+        tmp_path / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(BadInput, match=r"lack model\.per_layer_model_projection"):
+        whole_model(str(tmp_path))
