@@ -72,15 +72,6 @@ def padded_rank(rank: int) -> int:
     return next(r for r in VLLM_RANKS if r >= rank)
 
 
-def projection_sizes(shape: ShapeConfig) -> dict[str, tuple[int, int]]:
-    linear = layers_of(shape)[0].linear
-    return linear | {
-        fused: (shape.hidden_size, sum(linear[n][1] for n in names))
-        for fused, names in PARTS.items()
-        if names[0] in linear
-    }
-
-
 def parameters(shape: ShapeConfig) -> int:
     """Return the number of weights of the base model, with embeddings, and with the head unless it is tied to one."""
     rows, width = shape.sizes.get("vocab_size_per_layer_input", 0), shape.sizes.get("hidden_size_per_layer_input", 0)

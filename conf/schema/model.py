@@ -101,8 +101,9 @@ class ModelConfig:
         "auto", "our choice: follows from the plan", choices=("off", "on", "auto"), affects="operation"
     )
     """Whether engine and learner on one GPU map one copy of the model, which a third process holds, instead of loading
-    one each. Off on a cluster, untested on a GPU. auto: on where the planned update is 5 % shorter with
-    it, or the model does not fit without it, and where one process can map another's GPU memory."""
+    one each. Off on a cluster and for models with other modules than a Llama, untested on a GPU. auto: on where the
+    planned update is 5 % shorter with it, or the model does not fit without it, and where one process can map another's
+    GPU memory."""
     stop_tokens: list[str] = setting(
         [], "the model's own are enough for most", follows="model.path", affects="response"
     )

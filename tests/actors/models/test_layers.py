@@ -1,0 +1,84 @@
+"""Against transformers' models without weights, and against what autograd saved in each kind of layer."""
+
+from collections import Counter
+from functools import cache
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from microbudget_rl.actors.models import sizes
+from microbudget_rl.actors.models.files import shape_from_config
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.load import load
+from microbudget_rl.conf.schema import ShapeConfig
+from tests.random_model import configuration
+
+S, F, L = "sliding_attention", "full_attention", "linear_attention"
+MAMBA = {"mamba_n_heads": 48, "mamba_d_state": 128, "mamba_d_head": 64, "mamba_d_ssm": 3072, "hidden_size": 1536}
+MIXED = {"layer_types": ["mamba", "mamba", "attention"], "num_hidden_layers": 3, "num_local_experts": 0}
+LFM2 = {"hidden_size": 1024, "intermediate_size": 6656, "num_attention_heads": 16, "num_hidden_layers": 4}
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Gemma 4": ("gemma4_text", {"layer_types": [S, F] * 3, "num_hidden_layers": 6, "num_kv_shared_layers": 2}),
+    "LFM2": ("lfm2", LFM2 | {"layer_types": ["conv", F] * 2}),
+    "Granite 4, hybrid": ("granitemoehybrid", MAMBA | MIXED),
+    "Granite 4": ("granitemoehybrid", MIXED | {"layer_types": ["attention"] * 3}),
+    "Falcon-H1": ("falcon_h1", MAMBA | {"num_hidden_layers": 2}),
+    "Qwen 3": ("qwen3", {"num_hidden_layers": 2}),
+}
+QWEN, GEMMA = "qwen3.5_0.8b", "gemma4_e2b"
+
+
+@cache
+def built(name: str) -> tuple[Any, ShapeConfig]:
+    """Return a configuration, in full size for a recipe, and the shape by its config.json."""
+    kind, settings = CONFIGS.get(name, ("", {}))
+    config = AutoConfig.for_model(kind, **settings) if kind else configuration(load([f"conf={name}"]).model)
+    with TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        return config, shape_from_config(folder)
+
+
+@pytest.mark.parametrize("name", [QWEN, GEMMA, *CONFIGS])
+def test_weights_and_adapters_are_those_of_transformers_model(name: str) -> None:
+    config, shape = built(name)
+    assert name in CONFIGS or shape == load([f"conf={name}"]).model.shape
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert sizes.parameters(shape) == sum(weight.numel() for weight in model.parameters())
+    ends: Counter[str] = Counter()
+    for place, module in model.model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            ends[place.rpartition(".")[2]] += module.in_features + module.out_features
+    assert {each: sizes.lora_parameters(shape, 1, [each]) for each in ends} == ends
+
+
+def test_states_count_per_sequence_windows_bound_keys_and_values_and_shared_layers_store_none() -> None:
+    qwen, gemma = built(QWEN)[1], built(GEMMA)[1]
+    state = 18 * (16 * 128 * 128 * 4 + 3 * 3 * 16 * 128 * 2)
+    assert sizes.cache_bytes(qwen, "bfloat16", 100) == 2 * state + 100 * 6 * 2 * 2 * 256 * 2
+    assert sizes.cache_bytes(gemma, "bfloat16", 800) == 2 * 2 * (12 * 512 * 256 + 3 * 800 * 512)
+    assert sizes.parameters(gemma) - sizes.matmul_parameters(gemma) == 262144 * 35 * 256  # looked up
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "saved", "doubled"),  # by what computes up to twice the tokens
+    [
+        (QWEN, L, 226_153, 180_224),
+        ("LFM2", "conv", 61_544, 12_288),
+        ("LFM2", F, 61_720, 0),
+        (GEMMA, S, 113_072, 0),
+        (GEMMA, F, 131_512, 0),
+    ],
+)
+def test_activations_are_those_that_autograd_saves(name: str, kind: str, saved: int, doubled: int) -> None:
+    shape = ShapeConfig(**{**vars(built(name)[1]), "layers": {kind: 1}, "num_hidden_layers": 1})
+    assert sizes.activation_bytes(shape, rank=8, size=2) - doubled == pytest.approx(saved, rel=0.03)
+
+
+@pytest.mark.parametrize("wrong", ["layers={rwkv: 24}", "sizes={}", "num_hidden_layers=25"])
+def test_kinds_and_sizes_that_do_not_fit_together_are_refused(wrong: str) -> None:
+    with pytest.raises(BadInput, match=r"model\.shape"):
+        sizes.parameters(load([f"conf={QWEN}", f"model.shape.{wrong}"]).model.shape)
