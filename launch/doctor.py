@@ -1,12 +1,13 @@
 """Check whether a run can start on this machine, how fast it is, and whether the model can learn from the data.
 
-    python launch/doctor.py conf=NAME [key=value ...] [measure=true|false|signal|all]
+    python launch/doctor.py conf=NAME [key=value ...] [measure=true|false|signal|all] [report=true]
 
 Examples:
 
     python launch/doctor.py conf=r256_instruct                  # on a rented GPU, before a long run
     python launch/doctor.py conf=r256_instruct measure=false    # without measuring
     python launch/doctor.py conf=gsm8k measure=signal signal.minutes=5    # is it worth a day?
+    python launch/doctor.py conf=gsm8k report=true              # everything, in one file for an issue
 
 The check of driver, GPUs, Python, compiler, disk, memory and the model takes seconds. Then the run's own engine and
 learner work for a minute or two. The doctor prints the number of updates that the recipe would make, and keeps the
@@ -14,6 +15,12 @@ measurement for later plans. The exit code is 1 if something forbids a run.
 
 `measure=signal` samples training problems as the run would, for `signal.minutes` at most, and gives a verdict: worth it
 or not, with the reason and the remedy. The exit code is then 0 only if it is worth it. `measure=all` does both.
+
+`report=true` also makes three updates of the recipe, with a kill -9 of the engine, and writes runs/doctor-NAME.tar.gz:
+plan, times, memory and the ends of all logs, without a name of user or machine. It takes at most 15 minutes. If
+something fails, leave one thing out at a time: run.nvidia_mps=off, model.shared_weights=off,
+learner.fused_kernels=false, rollout.enforce_eager=true, VLLM_USE_V2_MODEL_RUNNER=0 in the environment (vLLM's older
+runner). adapter_check.at_start=warn goes on after a check at an engine's start that is wrong itself.
 """
 
 if __name__ == "__main__":
@@ -23,7 +30,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -55,23 +62,25 @@ from microbudget_rl.launch.session.preparation import command_line, commit, find
 
 T = TypeVar("T")
 
-WORDS = {"measure": ("true", "false", "signal", "all"), "report": ("false", "true")}
-"""Values of the doctor's own arguments, the default first. measure: the speeds, nothing, whether the model can learn
-from the data, and both.
-"""
+OWN = ("measure", "report")
+CHOICES = (*(f"measure={what}" for what in ("true", "false", "signal", "all")), "report=true", "report=false")
+"""The doctor's own arguments. measure: the speeds, nothing, whether the model can learn from the data, and both."""
 
 
 @command("doctor.py", __doc__)
 def main(arguments: list[str]) -> int:
     """Return the exit code: 0 a run can start and, if that was asked, is worth it; 1 not; 2 bad input."""
-    words = {name: word_of(name, arguments) for name in WORDS}
-    speeds, signal = words["measure"] in ("true", "all"), words["measure"] in ("signal", "all")
-    settings = [argument for argument in arguments if argument.partition("=")[0] not in WORDS]
+    own = [argument for argument in arguments if argument.partition("=")[0] in OWN]
+    words = dict(argument.split("=") for argument in own if argument in CHOICES)
+    if len(words) < len(own):
+        raise BadInput(f"{' '.join(own)}: use one of {', '.join(CHOICES)}, each name once")
+    measure, settings = words.get("measure", "true"), [argument for argument in arguments if argument not in own]
+    speeds, signal = measure in ("true", "all"), measure in ("signal", "all")
     asked = read(settings, CommandLine)
-    console = PlainConsole(record=words["report"] == "true")
+    console = PlainConsole(record=True)
     console.print(command_line("doctor.py", arguments))
     console.print(f"microbudget-rl {version('microbudget-rl')} {commit()}".strip())
-    if words["report"] == "false":
+    if words.get("report") != "true":
         return check(asked, speeds, signal, console)
     config, folder = asked.config, Path(asked.run.folder)
     archive = Archive(folder / f"doctor-{config.run.name}.tar.gz", console)
@@ -107,7 +116,8 @@ def check(asked: CommandLine, speeds: bool, signal: bool, console: Console, arch
             return 1
         try:
             if speeds and plan.estimate:
-                calibrate(plan, console, archive)
+                with archive.phase("speed") if archive else nullcontext():
+                    calibrate(plan, console, archive)
             if signal:
                 worth = judge(replace(plan, calibration=recall(plan.config, plan.machine)), asked.signal, console)
         except (ActorDied, Halted) as error:
@@ -117,14 +127,6 @@ def check(asked: CommandLine, speeds: bool, signal: bool, console: Console, arch
     console.print(conclusion(plan))
     console.print(source(plan))
     return 0 if worth else 1
-
-
-def word_of(name: str, arguments: list[str]) -> str:
-    """Return the value of one of the doctor's own arguments. Raises BadInput."""
-    given = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{name}=")]
-    if len(given) > 1 or not {*given} <= {*WORDS[name]}:
-        raise BadInput(f"{name}={f' {name}='.join(given)}: use one of {', '.join(WORDS[name])}, once")
-    return [*given, WORDS[name][0]][0]
 
 
 def on_ray(

@@ -11,7 +11,7 @@ import sys
 import tarfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib import metadata
@@ -61,17 +61,21 @@ TOLD = ("metrics.jsonl", "events.jsonl", "summary.json", "failure.log", "report.
 TELLING = re.compile(r"adapter check at .*|.* nats, rounding .*|(?<=\] ).*(?: took |KV cache size).*")
 """Pattern of the lines of actors' logs that are shown: distances, differences, seconds and sizes of a start."""
 
-MOST_LINES = 16
+MOST_LINES = 10
 """Most of these lines."""
+
+ENGINE = "ray::RolloutAct"
+"""Name of an engine's process."""
 
 
 class Archive:
     """Files by name, written as one at the end of every phase."""
 
     def __init__(self, path: Path, console: Console) -> None:
-        """console: records its lines."""
+        """console: records its lines. planned: GiB by place."""
         self.path, self.console = path, console
         self.files = dict[str, str]()
+        self.planned = dict[str, float]()
         self.failed = False
         self._until = time.monotonic() + ALL_S
 
@@ -122,6 +126,7 @@ class Archive:
     def add_plan(self, plan: Plan) -> None:
         """Add a plan as JSON, without private settings."""
         own = {key: value for key, value in flatten(asdict(plan.config)).items() if not among(key, marked("private"))}
+        self.planned = {place: round(plan.needed(place) / GIB, 2) for place in plan.available}
         facts = {name: asdict(plan)[name] for name in ("machine", "placement", "memory", "calibration")}
         facts |= {"settings": own, "estimate": plan.estimate and asdict(plan.estimate)}
         self.files["plan.json"] = json.dumps(facts, indent=1, default=str)
@@ -173,12 +178,7 @@ def carry_out_run(archive: Archive, settings: Sequence[str]) -> None:
             while process.poll() is None and archive.left_s > 0:
                 time.sleep(0.5)
                 archive.add_logs("run-logs", session_logs(run.path))  # a run that succeeds deletes them
-                actors = actors_of(process.pid)
-                for name, used in memory_used(actors).items():
-                    memory[name] = max(used, memory.get(name, 0.0))
-                if run.updates and not killed and (engine := actors.get("RolloutAct")):
-                    engine.kill()
-                    killed = True
+                killed |= look_at_actors(process.pid, memory, kill=run.updates > 0 and not killed)
             process.terminate()
             code = process.wait(END_S)
         finally:
@@ -187,31 +187,31 @@ def carry_out_run(archive: Archive, settings: Sequence[str]) -> None:
             archive.add_logs("run-logs", session_logs(run.path))
             clear_session(run.path)
         restarts, rows = sum(event.kind is EventKind.RESTARTED for event in run.events()), run.rows()
+        row = rows[-1].metrics if rows else {}
         healed = f"{restarts} restarts after kill -9 of the engine" if killed else "no engine was killed"
         state: State = "bad" if code else "good" if len(rows) == UPDATES and restarts else "warning"
         last = "".join(output.read_text(errors="replace").splitlines()[-1:])
         archive.show("run", state, f"exit code {code}, {len(rows)} of {UPDATES} updates, {healed}; {last}")
-        peak = rows[-1].metrics.get("learner/peak_memory", 0.0) / GIB if rows else 0.0
-        archive.show("memory", "good", f"at most {memory} GiB; the learner's peak {peak:.2f}")
+        peak, off = (row.get(name, 0.0) for name in ("learner/peak_memory", "adapter_check/disagreement"))
+        text = f"GiB planned {archive.planned}, used {memory}, at the learner's peak {peak / GIB:.2f}"
+        archive.show("memory", "good", text)
+        archive.show("engine against learner", "good", f"mean |Δ log p| {off:.4f}")
         texts = (text for name, text in archive.files.items() if name.startswith("run-logs/worker"))
         for line in [line for text in texts for line in TELLING.findall(text)][:MOST_LINES]:
             archive.show("log", "good", line)
 
 
-def actors_of(run: int) -> dict[str, psutil.Process]:
-    """Return the processes of a run's actors by name, of which the kernel keeps 15 characters."""
-    found = dict[str, psutil.Process]()
+def look_at_actors(run: int, memory: dict[str, float], kill: bool) -> bool:
+    """Note the most GiB that were used on all GPUs, by anybody, and of the host's memory by each actor of a run. Return
+    whether its engine was killed, if asked for. The kernel keeps 15 characters of an actor's name.
+    """
+    used, killed = {"GPU": float(sum(gpu.memory - (gpu.free or 0) for gpu in find_gpus()))}, False
     for process in psutil.Process(run).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if process.name().startswith(ACTORS):
-                found[process.name()[5:15]] = process
-    return found
-
-
-def memory_used(actors: Mapping[str, psutil.Process]) -> dict[str, float]:
-    """Return the GiB that are used on all GPUs, by anybody, and the host memory of processes by name."""
-    used = {"GPU": float(sum(gpu.memory - (gpu.free or 0) for gpu in find_gpus()))}
-    for name, process in actors.items():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            used[name] = process.memory_info().rss
-    return {name: round(count / GIB, 2) for name, count in used.items()}
+            if (name := process.name()).startswith(ACTORS):
+                used[name[5:15]] = process.memory_info().rss
+            if kill and name.startswith(ENGINE):
+                process.kill()
+                killed = True
+    memory |= {name: max(round(count / GIB, 2), memory.get(name, 0.0)) for name, count in used.items()}
+    return killed
