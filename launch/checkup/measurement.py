@@ -135,7 +135,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner, furt
     _, learn_s = await timed(learner.accumulate(Batch(0, tuple(batch))))
     said = ""
     if further:
-        far = rollout.longest - longest, max(plan.sequences // each // actors, 1)
+        far = rollout.longest - longest, min(decoding, max(plan.sequences // each // actors, 1))
         await decode(1, 3, *far)  # computes the prompts, which the cache then has
         made, far_s = await timed(decode(longest, 3, *far))
         _, both_s = await timed(asyncio.gather(decode(longest, 4), learner.accumulate(Batch(0, tuple(batch)))))
