@@ -3,10 +3,12 @@
 import asyncio
 import io
 import random
+import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from microbudget_rl.actors.errors import ActorDied
 from microbudget_rl.actors.messages import Problem, ProblemSet, Status
+from microbudget_rl.actors.runtime import ray_session
 from microbudget_rl.conf.command import PlainConsole
 from microbudget_rl.conf.load import load
 from microbudget_rl.launch import doctor
@@ -23,7 +26,7 @@ from microbudget_rl.launch.checkup.signal import Sampled
 from microbudget_rl.launch.doctor import main
 from microbudget_rl.launch.hardware.machine import detect
 from microbudget_rl.launch.plan.measurements import known, recall
-from microbudget_rl.launch.plan.plan import Plan
+from microbudget_rl.launch.plan.plan import Plan, make_plan
 from tests.fakes import make_problem
 from tests.launch.checkup.test_measurement import MEASURED
 from tests.launch.checkup.test_signal import row
@@ -134,6 +137,29 @@ def test_an_archive_is_small_and_keeps_the_ends_of_logs(tmp_path: Path) -> None:
     files = archived([f"run.folder={tmp_path}", "conf=quickstart"])
     assert len(files) == 30
     assert all(text.endswith(f" the end of {Path(name).stem}") for name, text in files.items())
+
+
+def test_logs_of_failed_work_stay_unless_they_are_kept_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
+) -> None:
+    @contextmanager
+    def session(_: object, __: object, folder: Path, **___: object) -> Iterator[None]:
+        (ray_session.make_temporary(folder) / ray_session.RAY / "session_latest" / "logs").mkdir(parents=True)
+        yield
+
+    async def fail(_: Path) -> None:
+        raise ActorDied("no kernel image is available")
+
+    monkeypatch.setattr(ray_session, "ray_session", session)
+    kept = list[Path | None]()
+    for keep in (None, kept.append):
+        with pytest.raises(ActorDied):
+            doctor.on_ray(make_plan(load(["conf=quickstart", "model.dtype=float32"]), detect("cpu")), fail, keep)
+    left = Path(said().rpartition(" ")[2])
+    assert left.is_dir()
+    shutil.rmtree(left.parents[2])
+    assert kept[0]
+    assert not kept[0].exists()
 
 
 @pytest.mark.parametrize(
