@@ -1,6 +1,7 @@
 """The exception for input that a person must change, and functions that make its message safe and helpful."""
 
 import os
+import platform
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -19,8 +20,16 @@ MOST_FAULTS = 20
 KEY = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)S?", re.IGNORECASE)
 """Pattern of the end of the name of an environment variable with a credential."""
 
-CREDENTIALS = re.compile(r"(?<=://)\S+(?=@)|(?<=\?)[^\s'\"<>()]*=[^\s'\"<>()]*|\bhf_[a-zA-Z\d]{16,}")
-"""Pattern of the user and password of an address, of its query, and of the hub's tokens."""
+CREDENTIALS = re.compile(r"(?<=://)\S+(?=@)|(?<=\?)[^\s'\"<>()]*=[^\s'\"<>()]*|\b(?:hf_|sk-)[\w-]{16,}")
+"""Pattern of the user and password of an address, of its query, and of tokens of the hub and of OpenAI's kind."""
+
+PERSONAL = (
+    r"(?<![\w.])(?!127\.|0\.0\.0\.0)(?:\d{1,3}\.){3}\d{1,3}(?!\.?\w)",
+    r"\b(?:[\da-f]{1,4}:){4,7}[\da-f:]+|\bfe80:[\da-f:]+",
+    r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}|(?<=Serial Number)[ :]+\d+|\b0x[\da-f]{16}\b",
+    r"/(?:home|Users)/[^/\s:'\"]+",
+)
+"""Patterns of addresses but the loopback's, of UUIDs and what else identifies a GPU, and of home folders."""
 
 CLOSE = 0.65
 """Likeness of a near name, by difflib. At its default of 0.6 `deepspeed` is near `run.seed`."""
@@ -57,6 +66,14 @@ def without_credentials(text: str) -> str:
         if KEY.fullmatch(name.rpartition("_")[2]) and len(value) >= 8:  # a shorter one is a word
             text = text.replace(value, "…")
     return CREDENTIALS.sub("…", text)
+
+
+def anonymous(text: str) -> str:
+    """Return a text without credentials, addresses, ids of devices, and the names of home, user and host."""
+    host, names = platform.node(), ("USER", "LOGNAME", "SUDO_USER")
+    own = {os.path.expanduser("~"), host, host.partition(".")[0], *(os.environ.get(name, "") for name in names)}
+    words = (rf"(?<![^\W_]){re.escape(word)}(?![^\W_])" for word in sorted(own - {"", "/", "root", "localhost"})[::-1])
+    return re.sub("|".join([*PERSONAL, *words]), "…", without_credentials(text), flags=re.IGNORECASE)
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -1,6 +1,7 @@
 """The adapter check at every start of an engine: does it serve adapters as the learner computes them?"""
 
 import asyncio
+from collections.abc import Callable
 from itertools import chain
 from math import isfinite
 from statistics import fmean
@@ -26,8 +27,17 @@ class CheckAtStart:
     This covers loading, scale, types of modules, and the adapter of each request, before the policy has moved.
     """
 
-    def __init__(self, engine: Engine, learner: Learner, prompts: CheckPrompts) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        learner: Learner,
+        prompts: CheckPrompts,
+        doubt: Callable[[str, str], object] | None = None,
+    ) -> None:
+        """doubt: gets the name of each engine that fails, and the fault; None to halt the run."""
         self.adapters: tuple[AdapterRef, ...] = ()
+        self.distances: dict[str, dict[str, float]] = {}
+        self._doubt = doubt
         self._engine = engine
         self._learner = learner
         self._prompts = prompts.shortened(PROMPT_TOKENS)
@@ -40,14 +50,24 @@ class CheckAtStart:
             await self._engine.at_start(self._ask)
 
     async def check(self) -> None:
-        """Compare all responses since the last call. Raise Halted if an engine serves an adapter unfaithfully."""
+        """Compare all responses since the last call, and keep each engine's distances to the truth and the mistakes.
+
+        Raises Halted if an engine serves an adapter unfaithfully, unless that is only doubted.
+        """
         while self._unchecked:
             name, by_adapter = self._unchecked[0]
             views = [await self._learner.explain(responses) for responses in by_adapter]
             # All adapters' tokens as one: an engine makes a mistake with each of them.
             joined = {mistake: tuple(chain.from_iterable(view[mistake] for view in views)) for mistake in views[0]}
-            if mistake := find_mistake([p for responses in by_adapter for p in logprobs_of(responses)], joined):
-                raise Halted(f"adapter check: at its start, {name} serves test adapters as if {mistake}")
+            engine = [p for responses in by_adapter for p in logprobs_of(responses)]
+            far = self.distances[name] = {view: distance(engine, joined[view]) for view in joined}
+            listed = "mean |Δ log p| " + ", ".join(f"{value:.3f} if {view}" for view, value in far.items())
+            print(f"adapter check at the start of {name}: {listed}", flush=True)
+            if mistake := find_mistake(engine, joined):
+                fault = f"adapter check: at its start, {name} serves test adapters as if {mistake} ({listed})"
+                if self._doubt is None:
+                    raise Halted(f"{fault}; adapter_check.at_start=warn goes on, and marks the run's report")
+                self._doubt(name, fault)
             self._unchecked.pop(0)
 
     async def _ask(self, name: str, engine: Engine) -> None:

@@ -52,7 +52,8 @@ class Coordinator:
         self._budget, self._clock, self._stopping = run.budget, run.clock, run.stopping
         self._saving = Saving(run, lambda: self._state)
         self._prompts = CheckPrompts(run.config, run.problems.train, partial(run.metered, "adapter_check"))
-        self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts)
+        doubt = None if run.config.adapter_check.at_start == "halt" else self._doubt
+        self._startup_check = CheckAtStart(run.engine, run.learner, self._prompts, doubt)
         self._standing = Standing(run.budget, run.ledger, run.config)
         self._evaluations = Evaluations(run, self._saving, self._standing, self._prompts)
         self._warm_start = WarmStart(run, self._saving, self._standing)
@@ -379,6 +380,9 @@ class Coordinator:
             await self._stopping.unless_stopped(self._publisher.adopt(adapter))
         if (policy := self._publisher.policy) is not None:
             await self._stopping.unless_stopped(self._evaluations.choose(policy, self._selection.validated))
+
+    def _doubt(self, engine: str, fault: str) -> None:
+        self._folder.append_event(self.updates, EventKind.CHECK_FAILED, fault, engine)
 
     def _note_crash(self, death: LearnerDied, then: str = "") -> None:
         """Record a crash of the learner. Raises Halted after CRASHES without a checkpoint in between.

@@ -33,6 +33,7 @@ def engine_settings(config: Config, model_path: str, share: Share, cache_blocks:
         **lora_settings(config.lora, adapter_slots(config)),
         "logprobs_mode": "processed_logprobs",
         "disable_log_stats": True,
+        "enforce_eager": config.rollout.enforce_eager,
         # With it, the samples of an engine step depend on how soon the previous step is done.
         "async_scheduling": False if config.run.deterministic else None,
         **(cpu_settings(context) if share.cores else gpu_settings(share, cache_blocks)),

@@ -255,6 +255,11 @@ def clear_session(folder: Path) -> None:
         _drop(folder, temporary)
 
 
+def session_logs(folder: Path) -> Path | None:
+    """Return the folder of the logs of the session noted in `folder`; None if it is gone."""
+    return (temporary := _noted(folder)) and temporary / RAY / "session_latest" / "logs"
+
+
 def _drop(folder: Path, temporary: Path) -> None:
     """Delete the files of a session, and its note in `folder`."""
     with contextlib.suppress(OSError):  # a process that is ending may add to it

@@ -91,6 +91,7 @@ class EventKind(StrEnum):
     REWARD_FAILED = "reward function failed"
     WALL_ABSENT = "wall absent"
     FALLBACK = "falls back"
+    CHECK_FAILED = "failed its check"
 
 
 KIND = re.compile(f"(?:.*? )??({'|'.join(EventKind)})")

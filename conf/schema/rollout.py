@@ -40,6 +40,9 @@ class RolloutConfig:
     kv_cache_gib: int = setting(2, "our choice", ge=1, le=65536, affects="operation")
     """Whole GiB, as vLLM takes them, of host memory for the KV cache of an engine on the CPU; on a GPU, the cache
     follows from its share."""
+    enforce_eager: bool = setting(False, "vLLM", affects="operation")
+    """On a GPU, whether vLLM does without compiled code and CUDA graphs: slower, to find out whether one of them is at
+    fault. On a CPU it always does."""
     typical_prompt_tokens: int | None = setting(None, HALF, ge=1, le=LONGEST, affects="operation")
     """Mean length of a prompt, tokens. Only the plan's estimate of time uses it, if no run of this recipe has been
     measured."""
@@ -67,6 +70,9 @@ class AdapterCheckConfig:
     """Number of prompts."""
     tokens: int = setting(16, "our choice", ge=1, le=4096, resumable=False)
     """Length of each response, tokens."""
+    at_start: str = setting("halt", "our choice: a wrong adapter wastes the run", choices=("halt", "warn"))
+    """What a run does if the check at an engine's start fails: halt, or warn, that is go on with an event and a mark
+    in the report. warn is for a check that is wrong itself: the one after every weight sync still halts the run."""
     noise_floor: float = setting(0.1, "our choice: three times the 0.03 of bfloat16", gt=0)
     """Mean |Δ log p| below which engine and learner always count as agreeing after a weight sync. Raise it for
     a run that was stopped in error."""

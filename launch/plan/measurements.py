@@ -196,7 +196,8 @@ def recipe_of(config: Config) -> str:
 
 
 def _speed_key(config: Config, machine: Machine) -> str:
-    """Name machine, model, dtype and, on a GPU, the switch that changes its speed."""
+    """Name machine, model, dtype and, on a GPU, the switches that change its speed."""
     cores = "" if machine.gpus else f" × {len(machine.cores)}"
     plain = " with plain kernels" if machine.gpus and not config.learner.fused_kernels else ""
-    return f"{machine.name}{cores}, {config.model.path} in {config.model.dtype}{plain}"
+    eager = " without graphs" if machine.gpus and config.rollout.enforce_eager else ""
+    return f"{machine.name}{cores}, {config.model.path} in {config.model.dtype}{plain}{eager}"

@@ -154,8 +154,9 @@ def _faults(run: Run) -> Iterator[Flag]:
         yield Flag("note", f"{many(abandoned, 'update')} repeated", "after a return to a checkpoint")
     for name, number in run.counts("warnings/").items():
         yield Flag("warning", f"{name}: {many(number, 'warning')}", "events.jsonl says why")
-    for what, detail in dict.fromkeys((event.event, event.detail) for event in events(run, EventKind.FALLBACK)):
-        yield Flag("warning", what[:1].upper() + what[1:], detail)
+    for kind, level in ((EventKind.CHECK_FAILED, "bad"), (EventKind.FALLBACK, "warning")):
+        for what, detail in dict.fromkeys((event.event, event.detail) for event in events(run, kind)):
+            yield Flag(level, what[:1].upper() + what[1:], detail)
     if refused := len(events(run, EventKind.CHECKPOINT_REFUSED)):
         yield Flag("warning", f"{many(refused, 'checkpoint')} refused", "damaged or not of this run")
     bound = run.config.get("learner.max_staleness")

@@ -1,5 +1,6 @@
 """Messages hide credentials, and answer names of other projects with ours."""
 
+import platform
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import yaml
 
 from microbudget_rl.conf import errors
-from microbudget_rl.conf.errors import BadInput, in_brief, without_credentials
+from microbudget_rl.conf.errors import BadInput, anonymous, in_brief, without_credentials
 from microbudget_rl.conf.load import load
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import settings
@@ -35,6 +36,23 @@ def test_credentials_are_shown_nowhere(text: str, left: str, monkeypatch: pytest
     assert without_credentials(text) == left
     assert str(BadInput(text)) == left
     assert in_brief(RuntimeError(text)) == f"RuntimeError: {left}"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("/home/ann/x, /data/ann-2 and Annual", "…/x, /data/…-2 and Annual"),
+        ("node7.lab.org:22, node7 and node77", "…:22, … and node77"),
+        ("10.0.0.5:6379, 127.0.0.1, 0.0.0.0, 1.2.3, at 9.8.7.6.", "…:6379, 127.0.0.1, 0.0.0.0, 1.2.3, at …."),
+        ("fe80::1ff:fe23 aa:bb:cc:dd:ee:ff 2001:db8:0:0:1:2:3:4 12:34:56 std::a", "… … … 12:34:56 std::a"),
+        ("GPU-0a1b2c3d-1111-2222-3333-0123456789ab", "GPU-…"),
+        ("Serial Number : 1320921, key sk-pa5sw0rdpa5sw0rd", "Serial Number…, key …"),
+    ],
+)
+def test_an_anonymous_text_names_no_user_and_no_machine(text: str, left: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "ann")
+    monkeypatch.setattr(platform, "node", lambda: "node7.lab.org")
+    assert anonymous(text) == left
 
 
 def test_credentials_are_removed_before_a_message_is_cut() -> None:

@@ -1,9 +1,14 @@
 """The doctor on this machine and behind a stand-in for the driver."""
 
 import asyncio
+import io
+import random
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +16,17 @@ import pytest
 
 from microbudget_rl.actors.errors import ActorDied
 from microbudget_rl.actors.messages import Problem, ProblemSet, Status
+from microbudget_rl.actors.runtime import ray_session
+from microbudget_rl.conf.command import PlainConsole
 from microbudget_rl.conf.load import load
 from microbudget_rl.launch import doctor
+from microbudget_rl.launch.checkup.archive import LARGEST, TAIL, Archive
 from microbudget_rl.launch.checkup.measurement import DOCTOR, keep_measured
 from microbudget_rl.launch.checkup.signal import Sampled
 from microbudget_rl.launch.doctor import main
 from microbudget_rl.launch.hardware.machine import detect
 from microbudget_rl.launch.plan.measurements import known, recall
-from microbudget_rl.launch.plan.plan import Plan
+from microbudget_rl.launch.plan.plan import Plan, make_plan
 from tests.fakes import make_problem
 from tests.launch.checkup.test_measurement import MEASURED
 from tests.launch.checkup.test_signal import row
@@ -51,7 +59,7 @@ def test_a_measurement_is_kept_and_an_engine_that_does_not_start_is_a_finding(
     def fail(*_: object) -> None:
         raise ActorDied("no kernel image is available")
 
-    monkeypatch.setattr(doctor, "calibrate", lambda plan, _: keep_measured(MEASURED, plan))
+    monkeypatch.setattr(doctor, "calibrate", lambda plan, *_: keep_measured(MEASURED, plan))
     assert main(here) == 0
     assert f"a measurement here: {DOCTOR}" in said()
     assert recall(load(here), detect("cpu")).generate == 2.0
@@ -87,7 +95,76 @@ def test_the_exit_code_says_whether_it_is_worth_it(
     assert (kept.problems, kept.verdict, bool(kept.warning)) == (96, verdict, bool(code))
 
 
-@pytest.mark.parametrize("measures", [["measure=maybe"], ["measure=true", "measure=signal"], ["signal.minutes=0"]])
+def archived(here: list[str]) -> dict[str, str]:
+    """Return the files of the archive by name."""
+    [path] = Path(load(here).run.folder).glob("doctor-*.tar.gz")
+    assert path.stat().st_size < LARGEST
+    with tarfile.open(path) as tar:
+        return {each.name: (tar.extractfile(each) or io.BytesIO()).read().decode() for each in tar}
+
+
+@pytest.mark.parametrize("broken", ["check", "describe_host", "carry_out_run", ""])
+def test_a_phase_that_fails_leaves_an_archive_and_stops_no_other(
+    broken: str, here: list[str], monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
+) -> None:
+    carried_out = []
+
+    def phase(name: str) -> Callable[..., None]:
+        def work(*_: object) -> None:
+            carried_out.append(name)
+            if name == broken:
+                raise RuntimeError(f"{name} at 10.1.2.3")
+
+        return work
+
+    phases = ["check", "describe_host", "carry_out_run"]
+    for name in phases:
+        monkeypatch.setattr(doctor, name, phase(name))
+    assert main([*here, "report=true"]) == bool(broken)
+    assert carried_out == phases
+    assert ("failed: RuntimeError" in said()) == bool(broken)
+    errors = [text for name, text in archived(here).items() if name.endswith("-error.txt")]
+    assert len(errors) == bool(broken)
+    assert all("Traceback" in text and f"{broken} at …" in text for text in errors)
+
+
+def test_an_archive_is_small_and_keeps_the_ends_of_logs(tmp_path: Path) -> None:
+    rng, archive = random.Random(0), Archive(tmp_path / "doctor-x.tar.gz", PlainConsole(record=True))
+    for number in range(30):
+        (tmp_path / f"{number}.log").write_text(rng.randbytes(TAIL).hex() + f" the end of {number}")
+    archive.add_logs("logs", tmp_path)
+    archive.write()
+    files = archived([f"run.folder={tmp_path}", "conf=quickstart"])
+    assert len(files) == 30
+    assert all(text.endswith(f" the end of {Path(name).stem}") for name, text in files.items())
+
+
+def test_logs_of_failed_work_stay_unless_they_are_kept_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
+) -> None:
+    @contextmanager
+    def session(_: object, __: object, folder: Path, **___: object) -> Iterator[None]:
+        (ray_session.make_temporary(folder) / ray_session.RAY / "session_latest" / "logs").mkdir(parents=True)
+        yield
+
+    async def fail(_: Path) -> None:
+        raise ActorDied("no kernel image is available")
+
+    monkeypatch.setattr(ray_session, "ray_session", session)
+    kept = list[Path | None]()
+    for keep in (None, kept.append):
+        with pytest.raises(ActorDied):
+            doctor.on_ray(make_plan(load(["conf=quickstart", "model.dtype=float32"]), detect("cpu")), fail, keep)
+    left = Path(said().rpartition(" ")[2])
+    assert left.is_dir()
+    shutil.rmtree(left.parents[2])
+    assert kept[0]
+    assert not kept[0].exists()
+
+
+@pytest.mark.parametrize(
+    "measures", [["measure=maybe"], ["report=maybe"], ["measure=true", "measure=signal"], ["signal.minutes=0"]]
+)
 def test_bad_input_is_refused(measures: list[str], here: list[str], said: Callable[[], str]) -> None:
     assert main([*here, *measures]) == 2
     assert said().startswith(f"doctor.py: {measures[0]}")

@@ -16,6 +16,8 @@ import pytest
 from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import AdapterRef, Group, Sample, Scores
 from microbudget_rl.actors.protocols import FAITHFUL
+from microbudget_rl.actors.storage.documents import EventKind
+from microbudget_rl.actors.storage.run_record import RunRecord
 from microbudget_rl.conf.settings import changed
 from tests.actors.virtual_run import Run
 
@@ -148,6 +150,17 @@ def test_fault_at_the_start_halts_the_run_before_anything_is_sampled(tmp_path: P
     assert "at its start, rollout-0" in cause
     assert expected in cause
     assert run.engine.served == []
+
+
+def test_fault_at_the_start_may_be_a_warning_and_the_check_after_a_sync_halts_all_the_same(tmp_path: Path) -> None:
+    fault = AT_START["not loaded"]
+    run = Faulty(tmp_path, fault)
+    run.config = changed(run.config, {"adapter_check.at_start": "warn"})
+    assert "the adapter is not applied" in halt_of(run)
+    assert run.learner.version > 1
+    [event] = RunRecord(tmp_path).events()
+    assert (event.kind, event.update, event.event.split()[0]) == (EventKind.CHECK_FAILED, 0, "rollout-0")
+    assert event.detail.count(" if ") == len(AT_START) + 1  # the distances to the truth and to all but "another"
 
 
 @pytest.mark.parametrize("name", AFTER_SYNC)

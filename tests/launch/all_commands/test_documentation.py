@@ -18,6 +18,7 @@ from microbudget_rl.conf.help import page as settings_page
 from microbudget_rl.conf.load import command_line, load
 from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.launch import export, push, run, samples, serve
+from microbudget_rl.launch.doctor import OWN
 from microbudget_rl.launch.plan import recipes
 from microbudget_rl.launch.plan.choice import for_each_gpu
 from microbudget_rl.launch.sweep_runs.grid import read_grid
@@ -82,7 +83,7 @@ PARSERS: dict[str, Callable[[list[str]], object]] = {
     "launch/push.py": lambda arguments: run_and_options(arguments, push.OPTIONS),
     "launch/chat.py": lambda arguments: run_and_options(arguments, {"checkpoint": ()}),
     "launch/serve.py": lambda arguments: run_and_options(arguments, serve.OPTIONS),
-    "launch/doctor.py": lambda arguments: load([each for each in arguments if "measure" not in each]),
+    "launch/doctor.py": lambda arguments: load([each for each in arguments if each.partition("=")[0] not in OWN]),
     "launch/quickstart.sh": lambda arguments: load(["conf=quickstart", *arguments]),
     "rewards.problems": shows_problems,
     "rewards.verify": lambda arguments: words_and_options(arguments, {"conf": ()}),

@@ -38,11 +38,14 @@ def test_what_went_wrong_is_said(tmp_path: Path) -> None:
         EventKind.COLLAPSE: "adapter_check/entropy fell",
         EventKind.CHECKPOINT_REFUSED: "it is damaged",
         EventKind.MISMATCH: "ess 0.31",
+        EventKind.CHECK_FAILED: "no adapter",
     }
     for kind, detail in happened.items():
         append_row(folder / "events.jsonl", Event.of(kind, update=3, detail=detail))
     found = known(folder)
-    assert {found[title].level for title in ("The run failed", "The staleness was at most 2 versions")} == {"bad"}
+    assert {
+        found[title].level for title in ("The run failed", "The staleness was at most 2 versions", "Failed its check")
+    } == {"bad"}
     notes = "10 verdicts timed out", "90 % of the groups in the last updates had no variance"
     assert {found[title].level for title in notes} == {"note"}
     spent = "The budget was overrun", "2 failures survived", "disk: 1 warning", "1 checkpoint refused"

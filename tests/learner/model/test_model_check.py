@@ -1,6 +1,8 @@
 """Models with one change that the learner does not follow: each is refused, whatever the size of its weights."""
 
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -129,6 +131,21 @@ def test_a_mistake_is_refused(what: str, dtype: torch.dtype, scale: float, monke
     change(base, monkeypatch)
     with pytest.raises(BadInput, match=r"differ from transformers' by .* nats, rounding moves them by"):
         check_model(base)
+
+
+@pytest.mark.parametrize(("scale", "refused"), [(10.0, False), (math.nan, True)])
+def test_a_difference_in_bfloat16_alone_is_a_warning_unless_it_is_no_number(
+    scale: float, refused: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = model("Llama 2, 3", torch.bfloat16)
+
+    def wrong(_: Any, query: Tensor, **given: Any) -> dict[str, Any]:
+        return {"query": scale * query if query.dtype is torch.bfloat16 else query}
+
+    packed(wrong)(base, monkeypatch)
+    with pytest.raises(BadInput) if refused else nullcontext():
+        check_model(base)
+    assert ("in float32 its first layers agree" in caplog.text) == (not refused)
 
 
 def test_copies_of_the_first_layers_are_freed_at_once() -> None:
