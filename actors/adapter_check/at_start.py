@@ -5,7 +5,7 @@ from itertools import chain
 from math import isfinite
 from statistics import fmean
 
-from microbudget_rl.actors.adapter_check.prompts import CheckPrompts, Responses, distance, logprobs_of
+from microbudget_rl.actors.adapter_check.prompts import SAME, CheckPrompts, Responses, distance, logprobs_of
 from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import AdapterRef
 from microbudget_rl.actors.protocols import FAITHFUL, Engine, Learner
@@ -15,6 +15,9 @@ CLEARLY = 0.8
 
 PROMPT_TOKENS = 16
 """Tokens that are kept of each prompt, since the learner scores each response under a dozen mistakes."""
+
+LONG_PROMPT = 512
+"""Tokens of one more prompt, if the context has room: some kernels of LoRA have failed only with long ones."""
 
 FAR = 0.5
 """Largest distance from right responses to the truth, as a fraction of the mistakes' mean distance."""
@@ -30,8 +33,8 @@ class CheckAtStart:
         self.adapters: tuple[AdapterRef, ...] = ()
         self._engine = engine
         self._learner = learner
-        self._prompts = prompts.shortened(PROMPT_TOKENS)
-        self._unchecked: list[tuple[str, list[Responses]]] = []
+        self._prompts = prompts.shortened(PROMPT_TOKENS), prompts.lengthened(LONG_PROMPT)
+        self._unchecked: list[tuple[str, list[Responses], list[Responses]]] = []
 
     async def begin(self) -> None:
         """Prompt the engines, now and whenever one starts again. The second call does nothing."""
@@ -42,19 +45,27 @@ class CheckAtStart:
     async def check(self) -> None:
         """Compare all responses since the last call. Raise Halted if an engine serves an adapter unfaithfully."""
         while self._unchecked:
-            name, by_adapter = self._unchecked[0]
+            name, by_adapter, by_adapter_long = self._unchecked[0]
             views = [await self._learner.explain(responses) for responses in by_adapter]
             # All adapters' tokens as one: an engine makes a mistake with each of them.
             joined = {mistake: tuple(chain.from_iterable(view[mistake] for view in views)) for mistake in views[0]}
             if mistake := find_mistake([p for responses in by_adapter for p in logprobs_of(responses)], joined):
                 raise Halted(f"adapter check: at its start, {name} serves test adapters as if {mistake}")
+            for long in by_adapter_long:
+                truth = (await self._learner.explain(long, mistakes=False))[FAITHFUL]
+                if is_far(off := distance(logprobs_of(long), truth), joined):
+                    raise Halted(
+                        f"adapter check: at its start, {name} serves a test adapter wrongly to a prompt of"
+                        f" {len(long[0].problem.prompt_ids)} tokens (mean |Δ log p| {off:.3f})"
+                    )
             self._unchecked.pop(0)
 
     async def _ask(self, name: str, engine: Engine) -> None:
         for adapter in self.adapters:
             await engine.load(adapter)
-        by_adapter = await asyncio.gather(*(self._prompts.ask(engine, adapter) for adapter in self.adapters))
-        self._unchecked.append((name, [tuple(chain.from_iterable(responses)) for responses in by_adapter]))
+        requests = [each.ask(engine, adapter) for each in self._prompts for adapter in self.adapters]
+        responses = [tuple(chain.from_iterable(each)) for each in await asyncio.gather(*requests)]
+        self._unchecked.append((name, responses[: len(self.adapters)], responses[len(self.adapters) :]))
         for adapter in self.adapters:
             await engine.retire(adapter)
 
@@ -69,8 +80,14 @@ def find_mistake(engine: list[float], views: dict[str, tuple[float, ...]]) -> st
     off = distance(engine, truth)
     if not isfinite(off):
         return "its log-probabilities, or the learner's, were not finite"
+    if off < SAME:
+        return ""
     nearest = min(mistakes, key=lambda name: distance(engine, mistakes[name]))
     if distance(engine, mistakes[nearest]) < CLEARLY * off:
         return nearest
-    far = off > FAR * fmean(distance(view, truth) for view in mistakes.values())
-    return f"it had other weights (mean |Δ log p| {off:.3f})" if far else ""
+    return f"it had other weights (mean |Δ log p| {off:.3f})" if is_far(off, views) else ""
+
+
+def is_far(off: float, views: dict[str, tuple[float, ...]]) -> bool:
+    """Return whether log-probabilities are as far from the truth as a mistake takes them. views: see `find_mistake`."""
+    return off > FAR * fmean(distance(view, views[FAITHFUL]) for name, view in views.items() if name != FAITHFUL)
