@@ -244,8 +244,8 @@ class RemoteLearner(Learner):
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         return await self._call("score", groups, processes=1)
 
-    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
-        return await self._call("explain", groups, processes=1)
+    async def explain(self, groups: tuple[Group, ...], mistakes: bool = True) -> dict[str, tuple[float, ...]]:
+        return await self._call("explain", groups, mistakes, processes=1)
 
     async def inspect(self, groups: tuple[Group, ...]) -> Inspection:
         return await self._call("inspect", groups, processes=1)

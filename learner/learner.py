@@ -24,6 +24,7 @@ from microbudget_rl.learner.model.adapter import (
     adapter_weights,
     effective_ranks,
     load_model,
+    modules_by_kind,
     noise,
     scaled,
     write_adapter,
@@ -197,17 +198,17 @@ class LoraLearner:
         scores = map(Scores, policy, base, reference)
         return tuple(tuple(next(scores) for _ in group.samples) for group in groups)
 
-    def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+    def explain(self, groups: tuple[Group, ...], mistakes: bool = True) -> dict[str, tuple[float, ...]]:
         """See `actors.protocols.Learner`. The groups belong to one synthetic adapter; the policy is unchanged."""
-        lora, samples = self.config.lora, _tokens(groups)
+        lora, samples, kinds = self.config.lora, _tokens(groups), modules_by_kind(self.model)
         assert groups[0].adapter is not None
         number = groups[0].adapter.version
-        mistakes = {
+        possible = {
             "no adapter is applied": self.model.disable_adapter(),
             "alpha is doubled": scaled(self.model, 2.0),
             "alpha is halved": scaled(self.model, 0.5),
             "rslora is confused": scaled(self.model, lora.rank ** (-0.5 if lora.rslora else 0.5)),
-            **{f"{kind} has no adapter": scaled(self.model, 0.0, kind) for kind in lora.target_modules},
+            **{f"{kind} has no adapter": scaled(self.model, 0.0, each) for kind, each in kinds.items()},
         }
 
         def seen() -> tuple[float, ...]:
@@ -215,7 +216,9 @@ class LoraLearner:
 
         with noise(self.model, number, SYNTHETIC_ADAPTERS):
             found = {FAITHFUL: seen()}
-            for mistake, made in mistakes.items():
+            if not mistakes:
+                return found
+            for mistake, made in possible.items():
                 with made:
                     found[mistake] = seen()
         with noise(self.model, SYNTHETIC_ADAPTERS + 1 - number, SYNTHETIC_ADAPTERS):

@@ -308,7 +308,7 @@ class FakeLearner(Remote):
         self.scored.append((self.version, groups[0].adapter))
         return tuple(tuple(Scores((-1.0,), (-1.0,)) for _ in group.samples) for group in groups)
 
-    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+    async def explain(self, groups: tuple[Group, ...], mistakes: bool = True) -> dict[str, tuple[float, ...]]:
         await self.live("explain")
         return {FAITHFUL: (-1.0,) * len(groups), "no adapter is applied": (-9.0,) * len(groups)}
 

@@ -6,7 +6,7 @@ from itertools import chain
 from math import isfinite
 from statistics import fmean
 
-from microbudget_rl.actors.adapter_check.prompts import CheckPrompts, Responses, distance, logprobs_of
+from microbudget_rl.actors.adapter_check.prompts import SAME, CheckPrompts, Responses, distance, logprobs_of
 from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import AdapterRef
 from microbudget_rl.actors.protocols import FAITHFUL, Engine, Learner
@@ -16,6 +16,9 @@ CLEARLY = 0.8
 
 PROMPT_TOKENS = 16
 """Tokens that are kept of each prompt, since the learner scores each response under a dozen mistakes."""
+
+LONG_PROMPT = 512
+"""Tokens of one more prompt, if the context has room: some kernels of LoRA have failed only with long ones."""
 
 FAR = 0.5
 """Largest distance from right responses to the truth, as a fraction of the mistakes' mean distance."""
@@ -40,8 +43,8 @@ class CheckAtStart:
         self._doubt = doubt
         self._engine = engine
         self._learner = learner
-        self._prompts = prompts.shortened(PROMPT_TOKENS)
-        self._unchecked: list[tuple[str, list[Responses]]] = []
+        self._prompts = prompts.shortened(PROMPT_TOKENS), prompts.lengthened(LONG_PROMPT)
+        self._unchecked: list[tuple[str, list[Responses], list[Responses]]] = []
 
     async def begin(self) -> None:
         """Prompt the engines, now and whenever one starts again. The second call does nothing."""
@@ -55,7 +58,7 @@ class CheckAtStart:
         Raises Halted if an engine serves an adapter unfaithfully, unless that is only doubted.
         """
         while self._unchecked:
-            name, by_adapter = self._unchecked[0]
+            name, by_adapter, by_adapter_long = self._unchecked[0]
             views = [await self._learner.explain(responses) for responses in by_adapter]
             # All adapters' tokens as one: an engine makes a mistake with each of them.
             joined = {mistake: tuple(chain.from_iterable(view[mistake] for view in views)) for mistake in views[0]}
@@ -64,17 +67,29 @@ class CheckAtStart:
             listed = "mean |Δ log p| " + ", ".join(f"{value:.3f} if {view}" for view, value in far.items())
             print(f"adapter check at the start of {name}: {listed}", flush=True)
             if mistake := find_mistake(engine, joined):
-                fault = f"adapter check: at its start, {name} serves test adapters as if {mistake} ({listed})"
-                if self._doubt is None:
-                    raise Halted(f"{fault}; adapter_check.at_start=warn goes on, and marks the run's report")
-                self._doubt(name, fault)
+                self._fail(name, f"serves test adapters as if {mistake} ({listed})")
+            for long in by_adapter_long:
+                truth = (await self._learner.explain(long, mistakes=False))[FAITHFUL]
+                if is_far(off := distance(logprobs_of(long), truth), joined):
+                    tokens = len(long[0].problem.prompt_ids)
+                    self._fail(
+                        name, f"serves a test adapter wrongly to a prompt of {tokens} tokens ({off:.3f}; {listed})"
+                    )
             self._unchecked.pop(0)
+
+    def _fail(self, name: str, how: str) -> None:
+        """Raise Halted for an engine that fails, unless that is only doubted."""
+        fault = f"adapter check: at its start, {name} {how}"
+        if self._doubt is None:
+            raise Halted(f"{fault}; adapter_check.at_start=warn goes on, and marks the run's report")
+        self._doubt(name, fault)
 
     async def _ask(self, name: str, engine: Engine) -> None:
         for adapter in self.adapters:
             await engine.load(adapter)
-        by_adapter = await asyncio.gather(*(self._prompts.ask(engine, adapter) for adapter in self.adapters))
-        self._unchecked.append((name, [tuple(chain.from_iterable(responses)) for responses in by_adapter]))
+        requests = [each.ask(engine, adapter) for each in self._prompts for adapter in self.adapters]
+        responses = [tuple(chain.from_iterable(each)) for each in await asyncio.gather(*requests)]
+        self._unchecked.append((name, responses[: len(self.adapters)], responses[len(self.adapters) :]))
         for adapter in self.adapters:
             await engine.retire(adapter)
 
@@ -89,8 +104,14 @@ def find_mistake(engine: list[float], views: dict[str, tuple[float, ...]]) -> st
     off = distance(engine, truth)
     if not isfinite(off):
         return "its log-probabilities, or the learner's, were not finite"
+    if off < SAME:
+        return ""
     nearest = min(mistakes, key=lambda name: distance(engine, mistakes[name]))
     if distance(engine, mistakes[nearest]) < CLEARLY * off:
         return nearest
-    far = off > FAR * fmean(distance(view, truth) for view in mistakes.values())
-    return f"it had other weights (mean |Δ log p| {off:.3f})" if far else ""
+    return f"it had other weights (mean |Δ log p| {off:.3f})" if is_far(off, views) else ""
+
+
+def is_far(off: float, views: dict[str, tuple[float, ...]]) -> bool:
+    """Return whether log-probabilities are as far from the truth as a mistake takes them. views: see `find_mistake`."""
+    return off > FAR * fmean(distance(view, views[FAITHFUL]) for name, view in views.items() if name != FAITHFUL)

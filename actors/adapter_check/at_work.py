@@ -6,7 +6,7 @@ from math import expm1, fsum, isfinite
 from operator import gt, mul
 from statistics import fmean
 
-from microbudget_rl.actors.adapter_check.prompts import CheckPrompts, Responses, distance, logprobs_of, tokens_of
+from microbudget_rl.actors.adapter_check.prompts import SAME, CheckPrompts, Responses, distance, logprobs_of, tokens_of
 from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import AdapterRef, Problem, Scores
 from microbudget_rl.actors.protocols import Engine
@@ -20,9 +20,6 @@ BAND = 3.0
 ALIGNED = 0.5
 """Least fraction of the engine's squared change from the base model that lies along the learner's change, if both are
 the same change at another strength."""
-
-SAME = 1e-3
-"""Log-probabilities that differ by less come from the same weights; a batch of other requests moves them a little."""
 
 MAX_NOISE = 0.2
 """Two sound implementations of one model in bf16 stay below this mean |Δ log p|, whatever the adapter."""

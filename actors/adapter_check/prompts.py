@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain, cycle, islice
 from math import inf, isfinite
 from statistics import fmean
 
 from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling, request_seed
+from microbudget_rl.actors.models.sizes import longest_sample
 from microbudget_rl.actors.protocols import Sampler
 from microbudget_rl.conf.schema import Config
 
 Responses = tuple[Group, ...]
 """One engine's responses to the prompts, in their order: one sample each."""
+
+SAME = 1e-3
+"""Log-probabilities that differ by less come from the same weights; a batch of other requests moves them a little."""
 
 
 class CheckPrompts:
@@ -29,6 +34,13 @@ class CheckPrompts:
         """Return the same prompts cut to their last tokens."""
         cut = tuple(replace(problem, prompt_ids=problem.prompt_ids[-tokens:]) for problem in self._problems)
         return CheckPrompts(self._config, cut, self._metered)
+
+    def lengthened(self, tokens: int) -> "CheckPrompts":
+        """Return one prompt: all of them in turn up to this length, or up to what the context has room for."""
+        room = longest_sample(self._config) - self._config.adapter_check.tokens
+        ids = cycle(chain.from_iterable(problem.prompt_ids for problem in self._problems))
+        long = replace(self._problems[0], prompt_ids=tuple(islice(ids, min(tokens, room))))
+        return CheckPrompts(self._config, (long,), self._metered)
 
     async def ask(self, engine: Sampler, adapter: AdapterRef | None) -> tuple[Responses, ...]:
         """Return the responses of every single engine behind this one."""

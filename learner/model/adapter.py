@@ -1,11 +1,12 @@
 """The LoRA adapter: on its model, on disk in plain PEFT format, synthetic ones for the adapter check, and its size."""
 
 import json
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
@@ -124,19 +125,51 @@ def replaced(model: PeftModel, weights: Mapping[str, Tensor]) -> Iterator[None]:
 
 @contextmanager
 def noise(model: PeftModel, number: int, count: int) -> Iterator[None]:
-    """Replace the adapter by synthetic adapter `number` (from 1) of `count`: noise in one layer, zero elsewhere.
+    """Replace the adapter by synthetic adapter `number` (from 1) of `count`: noise in one layer of each kind and in the
+    modules outside the layers, zero elsewhere.
 
     On exit the adapter is bit for bit as before.
     """
+    drawn = (kind[len(kind) * number // (count + 1)] for kind in layers_by_kind(model))
     with replaced(model, {}):
-        _draw(model, number, model.config.num_hidden_layers * number // (count + 1))
+        _draw(model, number, {name for layer in drawn for name in layer.values()})
         yield
 
 
+def layers_by_kind(model: nn.Module) -> list[list[dict[str, str]]]:
+    """Return the layers of each kind in their order, each as the names of its modules with an adapter, by their names
+    within the layer.
+
+    Layers are of one kind if these modules have the same names and shapes. Modules outside the layers are one more.
+    """
+    layers, kinds = defaultdict[str, dict[str, Any]](dict), defaultdict[frozenset[Any], list[dict[str, str]]](list)
+    for name, _, a, b in _layers(model):
+        layer, within = _place(name)
+        layers[layer][within] = (name, a.shape, b.shape)
+    for modules in layers.values():
+        kind = frozenset((within, *shapes) for within, (_, *shapes) in modules.items())
+        kinds[kind].append({within: name for within, (name, *_) in modules.items()})
+    return [*kinds.values()]
+
+
+def modules_by_kind(model: nn.Module) -> dict[str, set[str]]:
+    """Return the modules that an engine may leave out together, by a name for them: those of each type, such as q_proj,
+    and if it is in several kinds of layers, those in each kind.
+    """
+    modules, kinds = defaultdict[str, set[str]](set), layers_by_kind(model)
+    for name, *_ in _layers(model):
+        modules[name.rpartition(".")[2]].add(name)
+    for first, *others in kinds:
+        for within, name in first.items():
+            if len(alike := {name, *(layer[within] for layer in others)}) < len(modules[name.rpartition(".")[2]]):
+                modules[f"{within}, as in {_place(name)[0] or 'no layer'},"] = alike
+    return dict(modules)
+
+
 @contextmanager
-def scaled(model: PeftModel, factor: float, kind: str = "") -> Iterator[None]:
-    """Multiply the adapter's contribution by a factor, in modules of type `kind` or in all. On exit it is as before."""
-    scalings = [layer.scaling for name, layer, _, _ in _layers(model) if name.endswith(kind)]
+def scaled(model: PeftModel, factor: float, modules: Collection[str] | None = None) -> Iterator[None]:
+    """Multiply the adapter's contribution by a factor, in these modules or in all. On exit it is as before."""
+    scalings = [layer.scaling for name, layer, _, _ in _layers(model) if modules is None or name in modules]
     own = [scaling["default"] for scaling in scalings]
     for scaling in scalings:
         scaling["default"] *= factor
@@ -191,11 +224,17 @@ def effective_rank(a: Tensor, b: Tensor) -> float:
     return torch.special.entr(values / total).sum().exp().item() if total > 0 else 0.0
 
 
-def _layers(model: PeftModel) -> Iterator[tuple[str, LoraLayer, Tensor, Tensor]]:
+def _layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer, Tensor, Tensor]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             a, b = (cast(nn.Linear, pair["default"]).weight for pair in (module.lora_A, module.lora_B))
             yield name, module, a, b
+
+
+def _place(module: str) -> tuple[str, str]:
+    """Return a module's layer, such as model.layers.3, empty if it is in none, and its name within the layer."""
+    layer, within = cast(re.Match[str], re.fullmatch(r"(?:base_model\.model\.)?(?:(.*?\.\d+)\.)?(.*)", module)).groups()
+    return layer or "", within
 
 
 @torch.no_grad()
@@ -213,12 +252,12 @@ def _embed(model: PeftModel, folder: Path) -> None:
 
 
 @torch.no_grad()
-def _draw(model: PeftModel, seed: int, number: int) -> None:
-    """Draw uniform A of variance 1 / inputs and B of a variance v in one layer: E ‖B A‖²_F is v · outputs · r."""
+def _draw(model: PeftModel, seed: int, modules: Collection[str]) -> None:
+    """Draw uniform A of variance 1 / inputs and B of a variance v in these modules: E ‖B A‖²_F is v · outputs · r."""
     generator = torch.Generator(model.device).manual_seed(seed)
     for name, layer, a, b in _layers(model):
         b.zero_()
-        if f".{number}." in name:
+        if name in modules:
             size = cast(nn.Linear, layer.get_base_layer()).weight.float().norm().item()
             deviation = NOISE * size / layer.scaling["default"] * b.numel() ** -0.5
             for weight, spread in ((a, a.shape[1] ** -0.5), (b, deviation)):

@@ -24,6 +24,8 @@ def test_each_mistake_is_found_under_half_as_much_noise_and_noise_alone_is_none(
     for seed in range(200):
         seen = views(seed, size=0.2)
         assert find_mistake(engine(seen[FAITHFUL], seed, noise=0.2), seen) == ""
+        tiny = views(seed, size=4e-4)
+        assert find_mistake(engine(tiny["k_proj has no adapter"], seed, noise=1e-4), tiny) == ""
         for name, view in seen.items():
             expected = "" if name == FAITHFUL else name
             assert find_mistake(engine(view, seed, noise=0.1), seen) == expected

@@ -94,7 +94,7 @@ class Faulty(Run):
             own = Served(self.learner.version * step)
             return tuple((Scores(view(own, -1 - g.index), view(Served(0), -1 - g.index)),) for g in groups)
 
-        async def explain(groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:
+        async def explain(groups: tuple[Group, ...], mistakes: bool = True) -> dict[str, tuple[float, ...]]:
             await self.learner.travel()
             adapter = groups[0].adapter
             assert adapter

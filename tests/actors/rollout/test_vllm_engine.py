@@ -247,7 +247,8 @@ class Spoiled:
     async def generate_on_each(
         self, index: int, problem: Problem, adapter: AdapterRef, sampling: Sampling
     ) -> tuple[Group, ...]:
-        served = None if self._fault == "not loaded" else self._stand_in(adapter)
+        lost = self._fault == "not loaded" or (self._fault == "long" and len(problem.prompt_ids) > 20)
+        served = None if lost else self._stand_in(adapter)
         return (replace(await self._engine.generate(index, problem, served, sampling), adapter=adapter),)
 
     def _stand_in(self, adapter: AdapterRef) -> AdapterRef:
@@ -269,6 +270,7 @@ SPOILED = {
     "not loaded": "no adapter is applied",
     "alpha": "alpha is doubled",
     "crossed": "another adapter is applied",
+    "long": "a prompt of 240 tokens",
     **{kind: f"{kind} has no adapter" for kind in make_config().lora.target_modules},
 }
 
@@ -284,8 +286,10 @@ class LocalLearner(LoraLearner):
     async def publish_synthetic(self) -> tuple[AdapterRef, ...]:  # type: ignore[override]
         return super().publish_synthetic()
 
-    async def explain(self, groups: tuple[Group, ...]) -> dict[str, tuple[float, ...]]:  # type: ignore[override]
-        return super().explain(groups)
+    async def explain(  # type: ignore[override]
+        self, groups: tuple[Group, ...], mistakes: bool = True
+    ) -> dict[str, tuple[float, ...]]:
+        return super().explain(groups, mistakes)
 
 
 @pytest.mark.parametrize("fault", SPOILED)

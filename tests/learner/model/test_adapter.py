@@ -21,9 +21,18 @@ from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.schema.model import PROJECTIONS
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.learner.learner import LoraLearner
-from microbudget_rl.learner.model.adapter import adapter_norms, effective_rank, load_model, write_adapter
+from microbudget_rl.learner.model.adapter import (
+    adapter_norms,
+    effective_rank,
+    load_model,
+    modules_by_kind,
+    noise,
+    scaled,
+    write_adapter,
+)
 from microbudget_rl.learner.model.projection import Projection
 from tests.learner.helpers import Build, Make, batch, own_attention, reference_logprobs, same, update, weights
+from tests.learner.model.families import DELTA, Family, adapt, build
 
 
 def in_peft(model: Path, adapter: AdapterRef) -> PeftModel:
@@ -224,6 +233,40 @@ def test_explained_mistakes_are_those_of_peft(
         assert all(distance(mistake) > 0.02 for mistake in view if mistake != FAITHFUL)
     assert same(before, weights(learner))
     learner.step(0.5)
+
+
+MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 3}
+DEEP = {
+    "num_hidden_layers": 8,
+    "layer_types": [*["linear_attention"] * 3, "full_attention"] * 2,
+}
+PER_LAYER = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 256, "num_kv_shared_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("family", "apart"),
+    [
+        (Family("", "qwen3_5_text", "", DELTA | DEEP), ["mlp.down_proj, as in model.layers.3,"]),
+        (
+            Family("", "gemma4_text", "", MIXED | PER_LAYER | {"num_hidden_layers": 6, "global_head_dim": 32}),
+            ["per_layer_model_projection", "self_attn.q_proj, as in model.layers.1,"],
+        ),
+    ],
+    ids=["three of four layers recurrent", "modules outside the layers"],
+)
+def test_each_kind_of_module_in_each_kind_of_layer_is_missed(family: Family, apart: list[str]) -> None:
+    """Under every synthetic adapter, a model without the modules of one kind has other log-probabilities."""
+    base = build(family)
+    linear = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
+    model = adapt(base, tuple(sorted(linear - {"lm_head"}))).eval()
+    kinds = modules_by_kind(model)
+    assert kinds.keys() > {*linear - {"lm_head"}, *apart}
+    for number in (1, 2):
+        with noise(model, number, 2), torch.no_grad():
+            whole = model(torch.arange(3, 43)[None]).logits
+            for kind, modules in kinds.items():
+                with scaled(model, 0.0, modules):
+                    assert (model(torch.arange(3, 43)[None]).logits - whole).abs().mean() > 0.01, kind
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "rank"), [(40, 30, 8), (30, 40, 8), (40, 6, 8), (6, 40, 8), (20, 20, 1)])
