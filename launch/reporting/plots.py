@@ -54,6 +54,9 @@ class Plot:
     caption: str
     svg: str
 
+    def _repr_svg_(self) -> str:  # for a notebook
+        return self.svg
+
 
 def blank(wider: float = 0.0, higher: float | None = None) -> Axes:
     """Return the axes of a new plot. wider, higher: inches added to its width and height, as many when None."""
