@@ -11,6 +11,7 @@ if __name__ == "__main__":
 import io
 import json
 import os
+import re
 import shlex
 import signal as signals
 import subprocess
@@ -190,6 +191,11 @@ def plan(name: str, device: str = "auto", price_per_hour: float | None = None, *
     return Forecast(True, mean.updates, hours, None if price is None else price * hours, found)
 
 
+def preview(name: str, **asked: Unpack[Asked]) -> None:
+    """Print which rows a recipe would use, which are filtered and why, and prompts as the model sees them."""
+    _command("problems", [f"conf={name}", *_words(_settings(asked, {}))])
+
+
 def train(name: str, **asked: Unpack[Asked]) -> Run:
     """Train by a recipe, or resume an interrupted run. name: a recipe's, or the path of one."""
     return _train([f"conf={name}", *_words(_settings(asked, {}))])
@@ -249,22 +255,20 @@ def _source(problems: Problems, folder: Path) -> str:
         if SOURCES.fullmatch(text) and not text.startswith("file:"):
             return text
         return f"file:{Path(text.removeprefix('file:')).expanduser().absolute()}"
-    rows: Any = problems
-    if hasattr(rows, "columns"):  # a DataFrame
-        rows = rows.to_dict("records")
-
-    def plain(value: Any) -> Any:
-        return value.tolist() if hasattr(value, "tolist") else lasting(value)
-
+    table: Any = problems
+    rows = table.to_dict("records") if hasattr(table, "columns") else table  # of a DataFrame
     try:
-        lines = "".join(json.dumps(dict(row), default=plain) + "\n" for row in rows)
+        lines = "".join(json.dumps(dict(row), default=_plain) + "\n" for row in rows)
     except (TypeError, ValueError) as error:
-        forms = "a path, a list of dicts, a datasets.Dataset or a DataFrame"
-        raise BadInput(f"problems: a row is no dict of named values ({in_brief(error)}): give {forms}") from error
+        raise BadInput(f"problems: {in_brief(error)}: give a path, or rows that are dicts of named values") from error
     file = folder.absolute() / ".problems" / f"{blake2b(lines.encode(), digest_size=8).hexdigest()}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_text(file, lines)
     return f"file:{file}"
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else lasting(value)  # numpy's numbers
 
 
 def _reward(reward: Reward) -> dict[str, Any]:
@@ -298,13 +302,11 @@ def _command(name: str, arguments: list[str], expected: Sequence[int] = (0,), ty
     """
     if not _free.acquire(blocking=False):
         raise BadInput("another call is at work in this process: wait for its end, or use another process")
-    interrupted = False
     try:
         with TemporaryDirectory(prefix="microbudget-") as folder:
-            files = {file: Path(folder, file) for file in (*_shipped, "typed", "errors")}
             for file, content in {**_shipped, "typed": typed.encode()}.items():
-                files[file].write_bytes(content)
-            with files["typed"].open() as given, files["errors"].open("w") as errors:
+                Path(folder, file).write_bytes(content)
+            with Path(folder, "typed").open() as given, Path(folder, "errors").open("w") as errors:
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", __name__, str(os.getpid()), name, *arguments],
                     env=os.environ | {FOLDER: folder},
@@ -322,16 +324,17 @@ def _command(name: str, arguments: list[str], expected: Sequence[int] = (0,), ty
                             print(line, end="", flush=True)
                         process.wait()
                     except KeyboardInterrupt:
-                        interrupted = True
                         process.send_signal(signals.SIGINT)
-            said, code = files["errors"].read_text(errors="replace"), process.returncode
+            said, code = Path(folder, "errors").read_text(errors="replace"), process.returncode
     finally:
         _free.release()
     if code == BAD_INPUT:
-        raise BadInput(*said.rpartition(f"{name}.py: ")[2].splitlines())
+        raise BadInput(*re.split(rf"^{name}(?:\.py)?: ", said, flags=re.MULTILINE)[-1].splitlines())
     print(said, end="", file=sys.stderr)
     if code not in expected:
-        raise KeyboardInterrupt if interrupted else RuntimeError(f"{name}: exit code {code}; the lines above say why")
+        raise (
+            KeyboardInterrupt if code in INTERRUPTED else RuntimeError(f"{name}: exit code {code}; see the lines above")
+        )
 
 
 if __name__ == "__main__":  # the process of a command
