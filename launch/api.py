@@ -36,7 +36,7 @@ from microbudget_rl.conf.errors import in_brief
 from microbudget_rl.conf.load import load, written
 from microbudget_rl.launch.after.trained import find_run
 from microbudget_rl.launch.hardware.machine import detect
-from microbudget_rl.launch.plan.measurements import Signal, known, plan_measured, recipe_of
+from microbudget_rl.launch.plan.measurements import Signal, kept_in, known, plan_measured, recipe_of
 from microbudget_rl.launch.plan.plan import Plan, with_problems
 from microbudget_rl.launch.plan.view import render_plan
 from microbudget_rl.launch.reporting import conclusion
@@ -112,8 +112,7 @@ class Run:
         return f"{self.folder}: {conclusion(self.folder)}"
 
     def _repr_markdown_(self) -> str:
-        report = self.report.with_suffix(".md")
-        return report.read_text("utf-8") if report.exists() else repr(self)
+        return report.read_text("utf-8") if (report := self.report.with_suffix(".md")).exists() else repr(self)
 
     @property
     def summary(self) -> RunSummary | None:
@@ -166,7 +165,7 @@ class Run:
 
     def export(self, to: str | os.PathLike[str], **options: str) -> Path:
         """Write the merged model into a new folder, and verify it. options: type="float32", checkpoint="latest"."""
-        _command("export", [str(self.folder), *_words({"to": os.fspath(to), **options})])
+        _command("export", [str(self.folder), *_words({"to": Path(to), **options})])
         return Path(to)
 
     def chat(self, *lines: str) -> None:
@@ -207,11 +206,13 @@ def signal(name: str, **asked: Unpack[Asked]) -> Signal:
     Return the verdict, a warning if it is against a run, and figures such as pass@1 and useful (groups with variance),
     each from 0 to 1 with its interval.
     """
-    given = _settings(asked, {}, minutes="signal.minutes")
-    arguments = [f"conf={name}", *_words(given)]
+    arguments = [f"conf={name}", *_words(_settings(asked, {}, minutes="signal.minutes"))]
+    config = resolve_model(load(arguments), detect(load(arguments).device))
+    before = (file := kept_in(config)).exists() and file.stat().st_mtime_ns
     _command("doctor", [*arguments, "measure=signal"], (0, 1))
-    config = load(arguments)
-    return known(config).signals[recipe_of(resolve_model(config, detect(config.device)))]
+    if before == (file.exists() and file.stat().st_mtime_ns):
+        raise RuntimeError("nothing was sampled; see the lines above")
+    return known(config).signals[recipe_of(config)]
 
 
 def evaluate(
@@ -245,7 +246,7 @@ def _settings(asked: Asked, first: dict[str, Any], minutes: str = "budget.minute
 
 
 def _words(given: Mapping[str, Any]) -> list[str]:
-    return [written(key, value) for key, value in given.items()]
+    return [written(key, str(value) if isinstance(value, Path) else value) for key, value in given.items()]
 
 
 def _source(problems: Problems, folder: Path) -> str:
@@ -332,9 +333,7 @@ def _command(name: str, arguments: list[str], expected: Sequence[int] = (0,), ty
         raise BadInput(*re.split(rf"^{name}(?:\.py)?: ", said, flags=re.MULTILINE)[-1].splitlines())
     print(said, end="", file=sys.stderr)
     if code not in expected:
-        raise (
-            KeyboardInterrupt if code in INTERRUPTED else RuntimeError(f"{name}: exit code {code}; see the lines above")
-        )
+        raise KeyboardInterrupt if code in INTERRUPTED else RuntimeError(f"{name} has failed: see the lines above")
 
 
 if __name__ == "__main__":  # the process of a command

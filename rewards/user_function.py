@@ -186,10 +186,11 @@ class UserFunction:
         return self._function(prompt, response, gold, **self._columns(row, prompt, response, gold))
 
     def _score_as_trl(self, prompt: str, responses: Sequence[str], row: dict[str, Any]) -> Any:
-        """Score all responses by one call as TRL makes it: with messages if the row's problem is a conversation."""
-        turns = next((value for value in row.values() if isinstance(value, list) and "role" in str(value[:1])), None)
+        """Score all responses by one call as TRL makes it: with messages if a column of the row is a conversation."""
+        lists = (value for value in row.values() if isinstance(value, list))
+        turns = next((value for value in lists if value and isinstance(value[0], dict) and "role" in value[0]), None)
         texts = [[{"role": "assistant", "content": text}] for text in responses] if turns else [*responses]
-        given = {name: [value] * len(texts) for name, value in {"prompts": turns or prompt, **row}.items()}
+        given = {name: [value] * len(texts) for name, value in {**row, "prompts": turns or prompt}.items()}
         return self._function(**self._columns(given | {COMPLETIONS: texts}))
 
     def _columns(self, row: dict[str, Any], *given: str) -> dict[str, Any]:

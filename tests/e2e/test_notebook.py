@@ -45,7 +45,7 @@ def execute(notebook: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_its_cells_train_and_show_a_model() -> None:
-    notebook = json.loads(NOTEBOOK.read_text("utf-8").replace("MINUTES = 5", "MINUTES = 3"))
+    notebook = json.loads(NOTEBOOK.read_text("utf-8").replace("MINUTES = 3", "MINUTES = 3"))
     kinds = [[*map(kind_of, cell["outputs"])] for cell in notebook["cells"] if cell["cell_type"] == "code"]
     executed = execute(notebook)["cells"]
     assert [[*map(kind_of, cell["outputs"])] for cell in executed if cell["cell_type"] == "code"] == kinds
