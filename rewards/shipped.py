@@ -118,9 +118,8 @@ def _inside(value: Any) -> Iterator[Any]:
     else:
         reduce = copyreg.dispatch_table.get(type(value))
         made = reduce(value) if reduce else value.__reduce_ex__(4)
-        yield from (
-            [made] if isinstance(made, str) else (list(one) if isinstance(one, Iterator) else one for one in made)
-        )
+        parts = (made,) if isinstance(made, str) else made
+        yield from (list(part) if isinstance(part, Iterator) else part for part in parts)
 
 
 def _globals(code: CodeType) -> list[str]:
