@@ -39,7 +39,8 @@ if __name__ == "__main__":
     rewards = [row["reward/score"] for row in run.metrics]
     facts = {"first": first, "status": again.summary.status, "updates": numbers, "rewards": rewards}
     measured = mb.evaluate(run, problems=[{"problem": "7 + 0 =", "answer": "7"}], n=4)
-    facts |= {"own": ray.get(mine), "n": measured.benchmarks[0].adapter.n, "adapter": str(run.adapter), "pairs": len(run.samples("all"))}
+    facts |= {"own": ray.get(mine), "n": measured.benchmarks[0].adapter.n}
+    facts |= {"adapter": str(run.adapter), "pairs": len(run.samples("all"))}
     print("FACTS", json.dumps(facts))
 """
 
