@@ -310,7 +310,7 @@ def _command(name: str, arguments: list[str], expected: Sequence[int] = (0,), ty
             with Path(folder, "typed").open() as given, Path(folder, "errors").open("w") as errors:
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", __name__, str(os.getpid()), name, *arguments],
-                    env=os.environ | {FOLDER: folder},
+                    env=os.environ | {FOLDER: folder, "FORCE_COLOR": ""},  # which Jupyter sets: there is no terminal
                     stdin=given,
                     stdout=subprocess.PIPE,
                     stderr=errors,

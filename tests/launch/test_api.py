@@ -119,6 +119,15 @@ def test_bad_input_is_refused_before_a_process_starts(asked: dict[str, Any], sai
 
 
 @pytest.mark.long
+def test_a_command_has_no_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does
+    mb.train("mine", reward={"accuracy": 0.5}, settings={"plan": True, "device": "cpu"})
+    said = capsys.readouterr().out
+    assert "0.5 · accuracy" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.long
 def test_a_command_refuses_in_its_own_words_also_in_an_event_loop() -> None:
     async def cell() -> None:
         mb.train("mine", problems=[{"problem": row["problem"]} for row in ROWS])
