@@ -92,6 +92,7 @@ def chat(trained: Trained, console: Console) -> None:
     config = replace(config, data=next(iter(config.data.by_source.values())))  # of a mixture, the first source's
     console.print(f"Starting an engine for {near(trained.checkpoint)} …")
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
+    reward = replace(trained.config.reward, custom=[])  # no verdict is a user's function's
     adapter = AdapterRef(0, 0, str(trained.adapter))
 
     async def start() -> RolloutEngine:
@@ -99,7 +100,7 @@ def chat(trained: Trained, console: Console) -> None:
         await engine.load(adapter)
         return engine
 
-    with asyncio.Runner() as runner, VerifierPool(RewardFunction(trained.config.reward), 1) as verifier:
+    with asyncio.Runner() as runner, VerifierPool(RewardFunction(reward), 1) as verifier:
         engine = runner.run(start())
         try:
             console.print("Ready: type a problem, or /problem 1 for a held-out one.")

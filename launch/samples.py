@@ -26,7 +26,7 @@ from microbudget_rl.conf.arguments import run_and_options, whole
 from microbudget_rl.conf.command import LAYOUT, PlainConsole, command
 from microbudget_rl.conf.errors import BadInput, printable
 from microbudget_rl.launch.after.trained import find_run
-from microbudget_rl.launch.reporting.tables import OUTCOMES, one_each, pairs_by_outcome
+from microbudget_rl.launch.reporting.tables import OUTCOMES, BeforeAfter, one_each, pairs_by_outcome
 
 OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": (), "checkpoint": ()}
 
@@ -48,20 +48,25 @@ def main(arguments: list[str]) -> int:
     if missing := [name for name, rows in samples.items() if not rows]:
         raise BadInput(f"the run in {folder} has no samples/{missing[0]}.jsonl yet: an evaluation writes it; resume it")
     by_outcome = pairs_by_outcome(*samples.values())
-    outcomes = {"changed": ("worse", "better"), "all": tuple(OUTCOMES)}
-    shown, verdict = given.get("show", "changed"), given.get("verdict")
-    chosen = {OUTCOMES[name] for name in outcomes.get(shown, (shown,))}
-    candidates = (pair for outcome, found in by_outcome.items() if outcome in chosen for pair in found)
-    pairs = one_each(pair for pair in candidates if verdict in (None, pair.after.status))
+    show = given.get("show", "changed")
+    pairs = chosen(by_outcome, show, given.get("verdict"))
     for pair in pairs[:limit]:
         console.print(f"{pair.problem.strip()}\nreference answer: {pair.gold}")
         models = {"base": pair.before, "trained": pair.after}
         verdicts = [f"{row.status}, {row.tokens} tokens, {row.finish_reason}" for row in models.values()]
         console.print(side_by_side({name: row.response for name, row in models.items()}, verdicts))
     counts = "; ".join(f"{len(by_outcome[outcome])} {outcome}" for outcome in OUTCOMES.values())
-    more = "" if pairs or shown == "all" else ". Add show=all to see them"
+    more = "" if pairs or show == "all" else ". Add show=all to see them"
     console.print(f"Shown {min(len(pairs), limit)} of {len(pairs)}; of all responses: {counts}{more}")
     return 0
+
+
+def chosen(by_outcome: Mapping[str, list[BeforeAfter]], show: str, verdict: str | None = None) -> list[BeforeAfter]:
+    """Return one pair of each problem. show: a key of OUTCOMES, changed or all. verdict: that after training."""
+    outcomes = {"changed": ("worse", "better"), "all": tuple(OUTCOMES)}
+    names = {OUTCOMES[name] for name in outcomes.get(show, (show,))}
+    candidates = (pair for outcome, found in by_outcome.items() if outcome in names for pair in found)
+    return one_each(pair for pair in candidates if verdict in (None, pair.after.status))
 
 
 def trained_samples(run: RunRecord, checkpoint: str) -> str:

@@ -24,7 +24,7 @@ from microbudget_rl.conf.installation import PACKAGE, ROOT
 ENVIRONMENT = {
     "PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LD_PRELOAD",
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH", "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONWARNINGS",
-    "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
+    "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "MICROBUDGET_FUNCTIONS",
 }  # fmt: skip
 """Variables that are passed on, with all LC_…; any other might be a token."""
 

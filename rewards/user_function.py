@@ -14,7 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from microbudget_rl.conf.errors import BadInput, in_brief
-from microbudget_rl.conf.schema.reward import RemoteConfig
+from microbudget_rl.conf.schema.reward import SHIPPED, RemoteConfig, name_of
+from microbudget_rl.rewards import shipped
 
 HERE = Path(__file__).parent
 
@@ -26,6 +27,9 @@ GIVEN = 3
 
 GROUP = "samples"
 """The only parameter of a function that scores all responses to a problem together."""
+
+COMPLETIONS = "completions"
+"""Parameter by which a function of TRL's is known: it gets lists by keyword, one value for each response."""
 
 SAID = 500
 """Most characters of a failure."""
@@ -98,7 +102,11 @@ def most_seconds(limits: RemoteConfig, calls: int) -> float:
 
 
 def find(key: str, reference: str) -> Callable[..., Any]:
-    """Import `module.path:function`, also from the working directory. Raises BadInput, naming the key."""
+    """Import `module.path:function`, also from the working directory, or load what was shipped to this command. Raises
+    BadInput, naming the key.
+    """
+    if reference.startswith(f"{SHIPPED}:") and reference.count(":") == 2:
+        return shipped.load(key, reference)
     module, _, name = reference.partition(":")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # as in Ray's workers: nothing hides a user's own modules
@@ -117,7 +125,8 @@ def find(key: str, reference: str) -> Callable[..., Any]:
 
 class UserFunction:
     """A user's function as (prompt, responses, gold, columns) → a Result for each response; columns are the row's, as
-    JSON. The function gets the columns that it names, or all with `**`.
+    JSON. The function gets the columns that it names, or all with `**`. One with a parameter `completions` is called as
+    TRL calls it, with all responses.
 
     A call raises BadReward if it returns no reward at all, and MemoryError.
 
@@ -128,22 +137,25 @@ class UserFunction:
     def __init__(self, reference: str, remote: RemoteConfig | None = None) -> None:
         """remote: limits of calls, if it may use the network. Raises BadInput for a function of another form."""
         self._function = function = find("reward.custom", reference)
-        self._asynchronous, name = inspect.iscoroutinefunction(function), reference.rpartition(":")[2]
+        self._asynchronous, name = inspect.iscoroutinefunction(function), name_of(reference)
         try:
             self._signature = signature = inspect.signature(function)
             self.grouped = [*signature.parameters] == [GROUP]
-            self._given = {} if self.grouped else signature.bind_partial(*range(GIVEN)).arguments
+            self._as_trl = COMPLETIONS in signature.parameters
+            self._at_once = self.grouped or self._as_trl
+            self._given = {} if self._at_once else signature.bind_partial(*range(GIVEN)).arguments
         except (TypeError, ValueError) as error:
             raise BadInput(
                 f"reward.custom: '{reference}' does not take three arguments ({error}): define it as {name}(prompt, "
-                f"response, gold, **columns), or as {name}({GROUP}) for all responses to a problem"
+                f"response, gold, **columns), {name}({GROUP}) for all responses to a problem, or {name}({COMPLETIONS}, "
+                "**columns) as for TRL"
             ) from error
         if remote and not self._asynchronous:
             raise BadInput(f"reward.custom: '{reference}' has network: true, and would wait: define it as `async def`")
         others = [one for name, one in signature.parameters.items() if name not in self._given]
         self._named = {one.name for one in others if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
         self._takes_all = any(one.kind is one.VAR_KEYWORD for one in others)
-        self.batched = self._asynchronous or self.grouped
+        self.batched = self._asynchronous or self._at_once
         self._calls, self._runner = Calls(remote) if remote else None, asyncio.Runner()
         if self._asynchronous:
             self._runner.get_loop()  # opens sockets, which a worker may not do later
@@ -153,25 +165,43 @@ class UserFunction:
         if self.grouped:
             samples = [SimpleNamespace(prompt=prompt, response=text, gold=gold, columns=row) for text in responses]
             calls = [partial(self._function, samples)]
+        elif self._as_trl:
+            calls = [partial(self._score_as_trl, prompt, responses, row)]
         else:
             calls = [partial(self._score, prompt, text, gold, row) for text in responses]
         if self._asynchronous:  # it may cancel all tasks
             found = spread(attempted(partial(self._runner.run, self._gathered(calls))), len(calls))
         else:
             found = [attempted(call) for call in calls]
-        results = [self._result(value) for value in (spread(found[0], len(responses)) if self.grouped else found)]
+        if self._at_once:
+            found = spread(found[0], len(responses))
+        if self._as_trl:
+            found = [0.0 if value is None else value for value in found]  # TRL: it is not for this row
+        results = [self._result(value) for value in found]
         if all(isinstance(result, str) for result in results):
             raise BadReward(results[0])
         return results
 
     def _score(self, prompt: str, response: str, gold: str, row: dict[str, Any]) -> Any:
+        return self._function(prompt, response, gold, **self._columns(row, prompt, response, gold))
+
+    def _score_as_trl(self, prompt: str, responses: Sequence[str], row: dict[str, Any]) -> Any:
+        """Score all responses by one call as TRL makes it: with messages if a column of the row is a conversation."""
+        lists = (value for value in row.values() if isinstance(value, list))
+        turns = next((value for value in lists if value and isinstance(value[0], dict) and "role" in value[0]), None)
+        texts = [[{"role": "assistant", "content": text}] for text in responses] if turns else [*responses]
+        given = {name: [value] * len(texts) for name, value in {**row, "prompts": turns or prompt}.items()}
+        return self._function(**self._columns(given | {COMPLETIONS: texts}))
+
+    def _columns(self, row: dict[str, Any], *given: str) -> dict[str, Any]:
+        """Return what the function takes of a row. Raises BadReward if it asks for more."""
         named, rest = self._named, self._takes_all
         chosen = {name: row[name] for name in row if name in named or (rest and name not in self._given)}
         try:
-            self._signature.bind(prompt, response, gold, **chosen)
+            self._signature.bind(*given, **chosen)
         except TypeError as error:
             raise BadReward(f"asks for a column that the data lack ({error}; they have {', '.join(row)})") from error
-        return self._function(prompt, response, gold, **chosen)
+        return chosen
 
     async def _gathered(self, calls: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
         """Make calls at the same time. Return their values and errors."""
@@ -209,7 +239,7 @@ def load(references: Sequence[str], remote: RemoteConfig | None) -> tuple[dict[s
     for reference in references:
         try:
             _loaded[reference] = UserFunction(reference, remote)
-            if file := getattr(sys.modules[reference.partition(":")[0]], "__file__", None):
+            if file := getattr(sys.modules.get(reference.partition(":")[0]), "__file__", None):
                 folders.append(Path(file).parent)
         except BadInput:
             raise

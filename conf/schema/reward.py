@@ -21,11 +21,23 @@ PAIR = Rule(
 )
 
 
+SHIPPED = "python"
+"""Scheme of a function of a Python session: `python:NAME:DIGEST`."""
+
+REFERENCE = re.compile(rf"[\w.]+(?<!\.py):\w+|{SHIPPED}:\w+:[0-9a-f]+")
+
+
+def name_of(function: str) -> str:
+    """Return the name of a user's function in the setting."""
+    return function.partition(":")[2].partition(":")[0]
+
+
 @dataclass(config=DECLARED, frozen=True)
 class CustomRewardConfig:
     """A user's part of the reward, see RewardConfig.custom.
 
-    function: `module.path:function`. weight: its weight. network: whether it may use the network.
+    function: `module.path:function`, or `python:NAME:DIGEST` of a function that `microbudget_rl.train` has shipped.
+    weight: its weight. network: whether it may use the network.
     """
 
     function: str = ""
@@ -34,13 +46,13 @@ class CustomRewardConfig:
 
     @property
     def name(self) -> str:
-        return self.function.rpartition(":")[2]
+        return name_of(self.function)
 
 
 CUSTOM = Rule(
     lambda parts: (
         len({part.name for part in parts} - PARTS) == len(parts)
-        and all(re.fullmatch(r"[\w.]+(?<!\.py):\w+", part.function) and abs(part.weight) <= MOST for part in parts)
+        and all(REFERENCE.fullmatch(part.function) and abs(part.weight) <= MOST for part in parts)
     ),
     "use entries {function: module.path:function, weight: 1.0}, no .py, each function of another name, none of them "
     f"{', '.join(sorted(PARTS))}",
@@ -91,9 +103,10 @@ class RewardConfig:
     custom: list[CustomRewardConfig] = setting([], "our choice", rule=CUSTOM, affects="reward verdict")
     """Further parts, computed by a user's functions. Each is called as function(prompt, response, gold, **columns),
     with the columns of the row that it names, or all for a `**`; or as function(samples), if that is its only
-    parameter, for all responses to a problem. Both may be `async def`. It runs in a worker process of its own, under
-    the limits of a verification, and returns a number from −1,000,000 to 1,000,000, or a list of them, which is logged
-    under its name. With `network: true` in its entry it may use the network, within reward.remote."""
+    parameter, for all responses to a problem; or as TRL does, if it has a parameter `completions`. All may be `async
+    def`. It runs in a worker process of its own, under the limits of a verification, and returns a number from
+    −1,000,000 to 1,000,000, or a list of them, which is logged under its name. With `network: true` in its entry it may
+    use the network, within reward.remote."""
     sandbox: bool = setting(True, "our choice: an answer is anybody's text", affects="operation")
     """Whether the worker processes of user functions are denied the network (but for `network: true`), new processes,
     writing files, unusual environment variables, and reading files outside Python, the project and the function's
@@ -132,7 +145,7 @@ def weighs_answers(settings: Mapping[str, Any]) -> bool:
 def formula(settings: Mapping[str, Any]) -> str:
     """Write the reward of a sample as `1 · accuracy + 0.2 · format`. settings: a run's, by dotted key."""
     weights = {name: settings.get(f"reward.{name}") for name in ("accuracy", "format", "boxed", "cosine")}
-    weights |= {part["function"].rpartition(":")[2]: part["weight"] for part in settings.get("reward.custom") or []}
+    weights |= {name_of(part["function"]): part["weight"] for part in settings.get("reward.custom") or []}
     weights["overlong"] = -bool(settings.get("algorithm.overlong_buffer"))
     terms = [f"{'−' if weight < 0 else '+'} {abs(weight):g} · {name}" for name, weight in weights.items() if weight]
     return " ".join(terms).removeprefix("+ ")

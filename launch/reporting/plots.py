@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from math import ceil
 from pathlib import Path
@@ -52,7 +52,10 @@ class Plot:
 
     name: str
     caption: str
-    svg: str
+    svg: str = field(repr=False)
+
+    def _repr_svg_(self) -> str:  # for a notebook
+        return self.svg
 
 
 def blank(wider: float = 0.0, higher: float | None = None) -> Axes:

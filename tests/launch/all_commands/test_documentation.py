@@ -1,7 +1,6 @@
 """README and docs: the arguments of every command are understood, every link leads somewhere."""
 
 import importlib
-import json
 import re
 import shlex
 import shutil
@@ -31,11 +30,6 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
-NOTEBOOK = ROOT / "docs" / "start" / "quickstart.ipynb"
-
-NAMED = {"REPOSITORY": "", "TASK": "quickstart", "RUN": "notebook-quickstart"}
-"""The variables of the notebook's commands."""
-
 
 def commands(text: str) -> Iterator[str]:
     """Yield the lines of the blocks that are indented or fenced as commands, without their comments."""
@@ -51,9 +45,7 @@ def called() -> list[str]:
     """Return every command of this project in the pages, the notebook, and in what the commands say of themselves."""
     texts = [page.read_text("utf-8") for page in PAGES]
     texts += [importlib.import_module(module).__doc__ or "" for module in COMMANDS.values()]
-    cells = [cell for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
-    noted = [line.strip()[1:].format(**NAMED) for cell in cells for line in cell["source"] if line.startswith("!")]
-    lines = [*(line for text in texts for line in commands(text)), *noted]
+    lines = [line for text in texts for line in commands(text)]
     lines = [re.sub(r"^[A-Z_]+=\S+ ", "", line) for line in lines]  # settings of the environment
     return sorted({line for line in lines if re.match(r"(\S*python|bash) ", line)})
 

@@ -1,0 +1,344 @@
+"""The project from Python: `import microbudget_rl as mb`.
+
+All but `plan` and `open` carry out a command in a process of its own, print its output, and wait for its end; an
+asyncio program calls them by `asyncio.to_thread`. An interrupt ends the command gracefully, with a checkpoint, and the
+function returns what there is. The command also ends with the process that has called.
+"""
+
+if __name__ == "__main__":
+    import microbudget_rl.conf.first  # noqa: F401
+
+import io
+import json
+import os
+import re
+import shlex
+import signal as signals
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from html import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypedDict, Unpack
+
+from microbudget_rl.actors.runtime.process import end_with
+from microbudget_rl.actors.storage.documents import EvaluationDocument, Result, RunSummary
+from microbudget_rl.actors.storage.files import read_document, replace_text
+from microbudget_rl.actors.storage.run_record import RunRecord
+from microbudget_rl.conf.catalogue import SOURCES
+from microbudget_rl.conf.command import BAD_INPUT, PlainConsole
+from microbudget_rl.conf.errors import BadInput as BadInput
+from microbudget_rl.conf.errors import in_brief
+from microbudget_rl.conf.load import load, written
+from microbudget_rl.launch.after.trained import find_run
+from microbudget_rl.launch.hardware.machine import detect
+from microbudget_rl.launch.plan.measurements import Signal, kept_in, known, plan_measured, recipe_of
+from microbudget_rl.launch.plan.plan import Plan, with_problems
+from microbudget_rl.launch.plan.view import render_plan
+from microbudget_rl.launch.reporting import conclusion
+from microbudget_rl.launch.reporting.history import read_run
+from microbudget_rl.launch.reporting.run_conclusion import effect
+from microbudget_rl.launch.reporting.tables import BeforeAfter, pairs_by_outcome
+from microbudget_rl.launch.samples import OPTIONS, chosen
+from microbudget_rl.launch.session.admission import resolve_model
+from microbudget_rl.rewards.problems.loading import lasting
+from microbudget_rl.rewards.shipped import FOLDER, place_of, ship
+
+Problems = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
+Part = str | Callable[..., Any]
+Reward = Part | Mapping[Part, float] | Sequence[Part | tuple[Part, float]]
+
+WEIGHTS = ("accuracy", "format", "boxed", "cosine")
+INTERRUPTED = (130, 143)
+
+_free = threading.Lock()
+_shipped: dict[str, bytes] = {}
+"""This session's functions by digest, as the files of the reward workers."""
+
+
+class Asked(TypedDict, total=False):
+    """What a call asks for; all of it may be left out.
+
+    problems: a path, a source as in data.source, a list of dicts, a datasets.Dataset or a pandas DataFrame
+    reward: all of it: a preset's name, a part, or several parts with weights; a part is a function, its name as
+        `module:function`, or accuracy, format, boxed or cosine
+    minutes: the time budget, start and evaluations included; of `signal`, the most minutes of sampling
+    settings: others by dotted key, such as {"lora.rank": 32, "run.name": "first"}
+    """
+
+    problems: Problems | None
+    reward: Reward | None
+    minutes: float | None
+    settings: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan, which `print` and a notebook show.
+
+    fits: whether the run fits into the machine's memory. updates: expected number. hours: with start and evaluations.
+    cost: of these hours, in the currency of the price. The last three are None if unknown. plan: all of it.
+    """
+
+    fits: bool
+    updates: int | None
+    hours: float | None
+    cost: float | None
+    plan: Plan = field(repr=False)
+
+    def __str__(self) -> str:
+        PlainConsole(file=(text := io.StringIO()), width=100).print(render_plan(self.plan))
+        return text.getvalue()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+class Run:
+    """A run in a folder, running or finished. A notebook shows its short report.
+
+    record: all its files
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder).absolute()
+        self.record = RunRecord(self.folder)
+
+    def __repr__(self) -> str:
+        return f"{self.folder}: {conclusion(self.folder)}"
+
+    def _repr_markdown_(self) -> str:
+        return report.read_text("utf-8") if (report := self.report.with_suffix(".md")).exists() else repr(self)
+
+    @property
+    def summary(self) -> RunSummary | None:
+        """summary.json: status, updates, spent_s, eval, …; None until the run has ended."""
+        return self.record.summary()
+
+    @property
+    def result(self) -> Result | None:
+        """The update that the run returns, and why that one."""
+        return summary.result if (summary := self.summary) else None
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """A row per update: shares are 0 to 1, times seconds."""
+        return [row.metrics for row in self.record.rows()]
+
+    @property
+    def adapter(self) -> Path | None:
+        """Folder of the result's adapter, in PEFT's format; None without a checkpoint."""
+        checkpoint = self.record.checkpoints.result
+        return checkpoint and checkpoint / "adapter"
+
+    @property
+    def report(self) -> Path:
+        """The page that is written when the run ends."""
+        return self.record.report
+
+    def samples(self, show: str = "changed") -> list[BeforeAfter]:
+        """Return responses to held-out problems before and after training, one pair of each problem.
+
+        show: changed, worse (right before, wrong after), better, wrong or right (both times), or all.
+        """
+        if show not in ("changed", *OPTIONS["show"]):
+            raise BadInput(f"show={show}: use one of changed, {', '.join(OPTIONS['show'])}")
+        return chosen(pairs_by_outcome(*map(self.record.samples, ("eval-base", "eval-final"))), show)
+
+    def plot(self) -> Any:
+        """Return the learning curve, which a notebook shows; None without updates."""
+        from microbudget_rl.launch.reporting.plots import learning_curve  # matplotlib takes a second to import
+
+        return learning_curve(run := read_run(self.folder), effect(run))
+
+    def resume(self, **asked: Unpack[Asked]) -> "Run":
+        """Continue the run by its own command. minutes: with those that are spent. reward: the same one, if another
+        session has shipped it.
+        """
+        begun = dict(word.split("=", 1) for word in shlex.split(self.record.origin().command) if "=" in word)
+        given = _settings(asked, {"run.name": self.folder.name, "run.folder": str(self.folder.parent)})
+        return _train([f"{key}={text}" for key, text in begun.items() if key not in given] + _words(given))
+
+    def export(self, to: str | os.PathLike[str], **options: str) -> Path:
+        """Write the merged model into a new folder, and verify it. options: type="float32", checkpoint="latest"."""
+        _command("export", [str(self.folder), *_words({"to": Path(to), **options})])
+        return Path(to)
+
+    def chat(self, *lines: str) -> None:
+        """Print the responses of the base and the trained model to problems; "/problem 3" is a held-out one."""
+        _command("chat", [str(self.folder)], typed="".join(f"{line}\n" for line in lines))
+
+
+def open(folder: str | os.PathLike[str]) -> Run:  # noqa: A001
+    """Return the run in a folder. Raises BadInput if there is none."""
+    return Run(find_run(Path(folder)).path)
+
+
+def plan(name: str, device: str = "auto", price_per_hour: float | None = None, **asked: Unpack[Asked]) -> Forecast:
+    """Plan a run of a recipe, in this process. device: a GPU such as "4090", its memory such as "12GB", or cpu."""
+    given = _settings(asked, {"device": device, "budget.price_per_hour": price_per_hour})
+    config = load([f"conf={name}", *_words(given)])
+    machine = detect(config.device)
+    found = with_problems(plan_measured(resolve_model(config, machine), machine))
+    if not found.fits or (mean := found.estimate) is None:
+        return Forecast(found.fits, None, None, None, found)
+    hours, price = mean.spent_s / 3600, config.budget.price_per_hour
+    return Forecast(True, mean.updates, hours, None if price is None else price * hours, found)
+
+
+def preview(name: str, **asked: Unpack[Asked]) -> None:
+    """Print which rows a recipe would use, which are filtered and why, and prompts as the model sees them."""
+    _command("problems", [f"conf={name}", *_words(_settings(asked, {}))])
+
+
+def train(name: str, **asked: Unpack[Asked]) -> Run:
+    """Train by a recipe, or resume an interrupted run. name: a recipe's, or the path of one."""
+    return _train([f"conf={name}", *_words(_settings(asked, {}))])
+
+
+def signal(name: str, **asked: Unpack[Asked]) -> Signal:
+    """Sample training problems of a recipe, and say whether a run is worth it.
+
+    Return the verdict, a warning if it is against a run, and figures such as pass@1 and useful (groups with variance),
+    each from 0 to 1 with its interval.
+    """
+    arguments = [f"conf={name}", *_words(_settings(asked, {}, minutes="signal.minutes"))]
+    config = resolve_model(load(arguments), detect(load(arguments).device))
+    before = (file := kept_in(config)).exists() and file.stat().st_mtime_ns
+    _command("doctor", [*arguments, "measure=signal"], (0, 1))
+    if before == (file.exists() and file.stat().st_mtime_ns):
+        raise RuntimeError("nothing was sampled; see the lines above")
+    return known(config).signals[recipe_of(config)]
+
+
+def evaluate(
+    run: Run, problems: Problems | None = None, benchmarks: Sequence[str] = (), n: int = 16, **settings: Any
+) -> EvaluationDocument | None:
+    """Measure a run's base model and its result on problems and benchmarks, without any on the held-out problems.
+
+    n: samples per problem. Return all that has been measured so far in the run's folder.
+    """
+    own = [] if problems is None else [_source(problems, run.folder.parent)]
+    asked = {"adapter": str(run.folder), "benchmarks": [*own, *benchmarks] or ["heldout"], "n": n, **settings}
+    _command("evaluate", _words(asked), (0, *INTERRUPTED))
+    return read_document(run.record.evaluation_folder / "evaluation.json", EvaluationDocument)
+
+
+def _train(arguments: list[str]) -> Run:
+    config = load(arguments).run
+    run = Run(Path(config.folder, config.name))
+    _command("run", arguments, (0, 1, 3, *INTERRUPTED))
+    return run
+
+
+def _settings(asked: Asked, first: dict[str, Any], minutes: str = "budget.minutes") -> dict[str, Any]:
+    """Return settings by key. first: further ones. minutes: the key of these."""
+    given = {**first, **(asked.get("settings") or {})}
+    if (problems := asked.get("problems")) is not None:
+        given["data.source"] = _source(problems, Path(given.get("run.folder", "runs")))
+    if (reward := asked.get("reward")) is not None:
+        given = {**_reward(reward), **given}
+    return given if asked.get("minutes") is None else {minutes: asked["minutes"], **given}
+
+
+def _words(given: Mapping[str, Any]) -> list[str]:
+    return [written(key, str(value) if isinstance(value, Path) else value) for key, value in given.items()]
+
+
+def _source(problems: Problems, folder: Path) -> str:
+    """Return problems as a source. Rows go into a file in the folder of all runs that is named by its content."""
+    if isinstance(problems, str | os.PathLike):
+        text = os.fspath(problems)
+        if SOURCES.fullmatch(text) and not text.startswith("file:"):
+            return text
+        return f"file:{Path(text.removeprefix('file:')).expanduser().absolute()}"
+    table: Any = problems
+    rows = table.to_dict("records") if hasattr(table, "columns") else table  # of a DataFrame
+    try:
+        lines = "".join(json.dumps(dict(row), default=_plain) + "\n" for row in rows)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"problems: {in_brief(error)}: give a path, or rows that are dicts of named values") from error
+    file = folder.absolute() / ".problems" / f"{blake2b(lines.encode(), digest_size=8).hexdigest()}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(file, lines)
+    return f"file:{file}"
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else lasting(value)  # numpy's numbers
+
+
+def _reward(reward: Reward) -> dict[str, Any]:
+    """Return the settings of a reward. Raises BadInput for a function that cannot be shipped."""
+    if isinstance(reward, str) and ":" not in reward and reward not in WEIGHTS:
+        return {"reward.preset": reward}
+    parts = reward.items() if isinstance(reward, Mapping) else reward if isinstance(reward, list | tuple) else [reward]
+    weights, custom = dict.fromkeys(WEIGHTS, 0.0), list[dict[str, Any]]()
+    for part, weight in (each if isinstance(each, tuple) else (each, 1.0) for each in parts):
+        if part in WEIGHTS:
+            weights[part] = weight
+        else:
+            custom.append({"function": part if isinstance(part, str) else _reference(part), "weight": float(weight)})
+    return {**{f"reward.{name}": weight for name, weight in weights.items()}, "reward.custom": custom}
+
+
+def _reference(function: Callable[..., Any]) -> str:
+    if not callable(function):
+        raise BadInput(f"reward: {function!r} is a {type(function).__name__}, not a function: give one")
+    reference = place_of(function)
+    if not reference or "." in reference.partition(":")[2]:
+        reference, content = ship(function)
+        _shipped[reference.rpartition(":")[2]] = content
+    return reference
+
+
+def _command(name: str, arguments: list[str], expected: Sequence[int] = (0,), typed: str = "") -> None:
+    """Carry out a command and print its output. expected: its exit codes. typed: its input.
+
+    Raises BadInput with the sentence that the command prints, and RuntimeError for another exit code.
+    """
+    if not _free.acquire(blocking=False):
+        raise BadInput("another call is at work in this process: wait for its end, or use another process")
+    try:
+        with TemporaryDirectory(prefix="microbudget-") as folder:
+            for file, content in {**_shipped, "typed": typed.encode()}.items():
+                Path(folder, file).write_bytes(content)
+            with Path(folder, "typed").open() as given, Path(folder, "errors").open("w") as errors:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", __name__, str(os.getpid()), name, *arguments],
+                    env=os.environ | {FOLDER: folder, "FORCE_COLOR": ""},  # which Jupyter sets: there is no terminal
+                    stdin=given,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    errors="backslashreplace",
+                    start_new_session=True,  # a terminal's Ctrl-C is for this process, which passes it on
+                )
+                assert process.stdout
+                while process.poll() is None:
+                    try:
+                        for line in process.stdout:
+                            print(line, end="", flush=True)
+                        process.wait()
+                    except KeyboardInterrupt:
+                        process.send_signal(signals.SIGINT)
+            said, code = Path(folder, "errors").read_text(errors="replace"), process.returncode
+    finally:
+        _free.release()
+    if code == BAD_INPUT:
+        raise BadInput(*re.split(rf"^{name}(?:\.py)?: ", said, flags=re.MULTILINE)[-1].splitlines())
+    print(said, end="", file=sys.stderr)
+    if code not in expected:
+        raise KeyboardInterrupt if code in INTERRUPTED else RuntimeError(f"{name} has failed: see the lines above")
+
+
+if __name__ == "__main__":  # the process of a command
+    from microbudget_rl.launch.__main__ import main
+
+    end_with(int(sys.argv[1]))
+    sys.argv = [f"{sys.argv[2]}.py", *sys.argv[3:]]
+    sys.exit(main([Path(sys.argv[0]).stem, *sys.argv[1:]]))

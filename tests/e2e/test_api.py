@@ -1,0 +1,87 @@
+"""A run that a Python program with a Ray of its own starts, interrupts and resumes, and a reward that only it has."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PROGRAM = """
+import json, os, signal, sys, threading, time
+import ray
+import microbudget_rl as mb
+
+BONUS = 0.25
+
+def score(prompts, completions, answer, **columns):
+    assert len(answer) == len(prompts) == len(completions)
+    return [BONUS + (right in text) for right, text in zip(answer, completions)]
+
+def interrupt():
+    while not os.path.exists("runs/mine/metrics.jsonl"):
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGINT)
+
+if __name__ == "__main__":
+    ray.init(num_cpus=1, include_dashboard=False)
+    mine = ray.put("mine")
+    rows = [{"problem": f"{a} + {b} =", "answer": "7"} for a in range(9) for b in range(9)]
+    settings = json.loads(sys.argv[1])
+    threading.Thread(target=interrupt, daemon=True).start()
+    run = mb.train("quickstart", problems=rows, reward=score, minutes=30, settings=settings)
+    first = run.summary.status, run.summary.updates
+    again = mb.open("runs/mine").resume(settings={"budget.updates": first[1] + 1})
+    numbers = [row["update"] for row in run.metrics]
+    rewards = [row["reward/score"] for row in run.metrics]
+    facts = {"first": first, "status": again.summary.status, "updates": numbers, "rewards": rewards}
+    measured = mb.evaluate(run, problems=[{"problem": "7 + 0 =", "answer": "7"}], n=4)
+    facts |= {"own": ray.get(mine), "n": measured.benchmarks[0].adapter.n}
+    facts |= {"adapter": str(run.adapter), "pairs": len(run.samples("all"))}
+    print("FACTS", json.dumps(facts))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_program_trains_with_its_own_function_and_resumes(boxing_model: Path, tmp_path: Path) -> None:
+    settings = {
+        "run.name": "mine",
+        "model.path": str(boxing_model),
+        "data.problem_pattern": "",
+        "data.few_shot": [],
+        "data.system": None,
+        "data.template": "{problem}",
+        "data.size": None,
+        "lora.rank": 8,
+        "rollout.max_prompt_tokens": 32,
+        "rollout.max_response_tokens": 12,
+        "learner.problems_per_update": 4,
+        "eval.problems": 16,
+        "eval.n": 1,
+        "dashboard.port": 0,
+    }
+    file = tmp_path / "program.py"
+    file.write_text(PROGRAM)
+    ended = subprocess.run(
+        [sys.executable, str(file), json.dumps(settings)], cwd=tmp_path, capture_output=True, text=True, timeout=800
+    )
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 0, said
+    facts = json.loads(ended.stdout.rpartition("FACTS ")[2])
+    status, updates = facts["first"]
+    assert (status, facts["status"]) == ("interrupted", "completed"), said
+    assert facts["updates"] == [*range(1, updates + 2)]
+    assert all(0.25 <= reward <= 1.25 for reward in facts["rewards"])
+    assert (Path(facts["adapter"]) / "adapter_config.json").is_file()
+    assert (facts["own"], facts["n"]) == ("mine", 4)
+    assert facts["pairs"] > 0
+    command = shlex.split(json.loads((tmp_path / "runs" / "mine" / "origin.json").read_text())["command"])[2:]
+    shell = [sys.executable, str(ROOT / "launch" / "run.py"), *command, f"budget.updates={updates + 9}"]
+    refused = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert refused.returncode == 2, refused.stdout
+    assert "'score'" in refused.stderr
+    assert "resume" in refused.stderr

@@ -1,0 +1,160 @@
+"""The interface from Python: what it makes of its arguments, what it refuses, and its reference page.
+
+`python -m tests.launch.test_api > docs/reference/python.md` writes the page.
+"""
+
+import ast
+import asyncio
+import inspect
+import json
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import microbudget_rl as mb
+from microbudget_rl.launch import api
+from microbudget_rl.rewards.pool import compared
+from tests.conftest import ROOT
+from tests.run_folders import write_run
+
+ROWS = [{"problem": f"{a} + 1 =", "answer": a + 1} for a in range(60)]
+
+INTRODUCTION = "# Python\n\nAll of this is in `microbudget_rl`. This page is made from its docstrings.\n\n"
+
+
+LOCK = threading.Lock()
+
+
+def page() -> str:
+    """The reference page: signature and docstring of each name, and of what a person calls on it."""
+    return INTRODUCTION + f"{inspect.getdoc(api)}\n".split("\n", 2)[2] + "\n".join(parts())
+
+
+def parts() -> Iterator[str]:
+    of_run = {f"run.{name}": value for name, value in vars(api.Run).items() if not name.startswith("_")}
+    for name, value in {**{name: getattr(api, name) for name in (*mb.__all__, "Asked", "Forecast")}, **of_run}.items():
+        signature = "" if isinstance(value, type | property) else f"    {call(name, value)}\n\n"
+        yield f"\n## {name}\n\n{signature}{inspect.getdoc(value)}\n"
+
+
+def call(name: str, function: Callable[..., Any]) -> str:
+    node: Any = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    return f"{name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}".replace("(self, ", "(").replace(
+        "(self)", "()"
+    )
+
+
+def settings_of(**asked: Any) -> dict[str, Any]:
+    return api._settings(asked, {})  # type: ignore[arg-type]
+
+
+def test_the_page_is_that_of_the_docstrings() -> None:
+    assert (ROOT / "docs" / "reference" / "python.md").read_text("utf-8") == page()
+
+
+@pytest.mark.long
+def test_an_import_is_light_and_a_plan_starts_nothing() -> None:
+    program = (
+        "import sys, microbudget_rl as mb; assert 'pydantic' not in sys.modules\n"
+        "plan = mb.plan('gsm8k', device='4090', price_per_hour=0.5)\n"
+        "print(plan.cost == plan.hours / 2, plan.updates > 1); assert 'Fits' in str(plan)\n"
+        "print([name for name in ('ray', 'torch', 'vllm') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said == "True True\n[]\n"
+
+
+def test_rows_of_any_kind_are_one_file() -> None:
+    import datasets
+    import pandas
+
+    frame = pandas.DataFrame(ROWS)
+    sources = {settings_of(problems=rows)["data.source"] for rows in (ROWS, frame, datasets.Dataset.from_list(ROWS))}
+    [source] = sources
+    lines = Path(source.removeprefix("file:")).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == ROWS
+    assert settings_of(problems=ROWS[1:])["data.source"] != source
+
+
+def test_paths_are_those_of_the_callers_folder_and_sources_stay() -> None:
+    assert settings_of(problems="sums.csv") == {"data.source": f"file:{Path('sums.csv').absolute()}"}
+    assert settings_of(problems="hub:openai/gsm8k/main") == {"data.source": "hub:openai/gsm8k/main"}
+
+
+def test_a_reward_is_all_of_the_reward() -> None:
+    assert settings_of(reward="dapo") == {"reward.preset": "dapo"}
+    found = settings_of(reward={compared: 0.5, "accuracy": 1, "mine:score": 2}, settings={"reward.boxed": 0.1})
+    assert [found[f"reward.{name}"] for name in api.WEIGHTS] == [1, 0.0, 0.1, 0.0]
+    entries = [("microbudget_rl.rewards.pool:compared", 0.5), ("mine:score", 2.0)]
+    assert [tuple(entry.values()) for entry in found["reward.custom"]] == entries
+
+
+def test_a_reward_keeps_its_digest() -> None:
+    first, second, other = (settings_of(reward=[eval(f"lambda completions: [{n}.0]")]) for n in (1, 1, 2))
+    assert first == second != other
+    assert first["reward.custom"][0]["function"].startswith("python:lambda:")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"problems": ["1 + 1"]}, "problems"),
+        ({"problems": 5}, "problems"),
+        ({"reward": 5}, "reward"),
+        ({"reward": lambda completions: LOCK}, "'lambda'"),
+        ({"settings": {"lora.rnk": 8}}, "lora.rank"),
+    ],
+)
+def test_bad_input_is_refused_before_a_process_starts(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(mb.BadInput, match=said):
+        mb.train("mine", **asked)
+    with pytest.raises(mb.BadInput, match="nowhere"):
+        mb.open("nowhere")
+
+
+@pytest.mark.long
+def test_a_command_has_no_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does
+    mb.train("mine", reward={"accuracy": 0.5}, settings={"plan": True, "device": "cpu"})
+    said = capsys.readouterr().out
+    assert "0.5 · accuracy" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.long
+def test_a_command_refuses_in_its_own_words_also_in_an_event_loop() -> None:
+    async def cell() -> None:
+        mb.train("mine", problems=[{"problem": row["problem"]} for row in ROWS])
+
+    with pytest.raises(mb.BadInput, match=r"^data.answer_field: .*problem"):
+        asyncio.run(cell())
+    with pytest.raises(mb.BadInput, match=r"^reward.custom: .*asyncio"):
+        mb.train("mine", reward="asyncio:nothing", settings={"plan": True})
+
+
+def test_one_call_at_a_time() -> None:
+    with api._free, pytest.raises(mb.BadInput, match="another"):
+        mb.train("mine")
+
+
+def test_a_run_shows_what_its_folder_has(tmp_path: Path) -> None:
+    run = mb.open(write_run(tmp_path / "mine"))
+    assert run.summary
+    assert [len(run.metrics), run.metrics[-1]["update"], run.summary.updates] == [40, 40, 40]
+    assert run.adapter is None
+    assert {pair.outcome for pair in run.samples("worse")} <= {"right before, wrong after"}
+    assert len(run.samples("all")) == 24
+    assert run.plot()._repr_svg_().startswith("<svg")
+    assert repr(run) in run._repr_markdown_()
+    with pytest.raises(mb.BadInput, match="better"):
+        run.samples("bad")
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,83 @@
+"""Functions of a Python session: when two are the same, which cannot be shipped, and who loads them."""
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from microbudget_rl.actors.messages import Problem
+from microbudget_rl.conf.errors import BadInput
+from microbudget_rl.conf.schema import CustomRewardConfig, RewardConfig
+from microbudget_rl.rewards.pool import VerifierPool, check_functions
+from microbudget_rl.rewards.shipped import FOLDER, digest, place_of, ship
+from microbudget_rl.rewards.weighted_sum import RewardFunction
+from tests.rewards.corpus import sample
+
+SOURCE = """
+import math, re
+WORDS, PATTERN = {words}, re.compile("b+")
+def helper(text): return text in {{"a", "b", {constant!r}}} or helper(text[1:]) if text else math.inf
+def made(bonus):
+    def score(prompt, response, gold, *, start={default}):
+        return sum(bonus + len(WORDS) + bool(PATTERN.search(each)) for each in response) + helper(gold) + start
+    return score
+score = made({bonus})
+"""
+
+VALUES = {"words": [1, {"x": 2.0}], "constant": "c", "default": 0.5, "bonus": 3}
+
+
+def written(lines: int = 0, file: str = "<cell 1>", **values: Any) -> Callable[..., Any]:
+    """The function of a notebook's cell, so many lines further below."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile("\n" * lines + SOURCE.format(**VALUES | values), file, "exec"), names)
+    return names["score"]  # type: ignore[no-any-return]
+
+
+@given(lines=st.integers(0, 300), file=st.text(min_size=1, max_size=9).filter(lambda text: "\0" not in text))
+def test_the_same_code_elsewhere_is_the_same(lines: int, file: str) -> None:
+    assert digest(written(lines, file)) == digest(written())
+
+
+@given(st.sampled_from([*VALUES]), st.one_of(st.integers(), st.text(), st.floats(-9, 9)))
+def test_another_constant_default_closure_or_global_is_another(name: str, value: Any) -> None:
+    same = repr(value) == repr(VALUES[name])
+    shown = value if name == "constant" else repr(value)
+    assert (digest(written(**{name: shown})) == digest(written())) is same
+
+
+@pytest.mark.parametrize("value", [threading.Lock(), sys.__stdout__, (each for each in ()), type("Own", (), {})])
+def test_what_cannot_be_shipped_is_named(value: object) -> None:
+    with pytest.raises(BadInput, match=r"'lambda'.*module:lambda"):
+        ship(lambda prompt, response, gold: value)
+
+
+def test_functions_of_a_module_keep_their_name() -> None:
+    assert place_of(sample) == "tests.rewards.corpus:sample"
+    assert place_of(written()) == place_of(lambda: 0) == ""
+
+
+@pytest.mark.long
+def test_workers_load_what_is_shipped_to_their_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, content = ship(written())
+    config = RewardConfig(custom=[CustomRewardConfig(reference)])
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    with pytest.raises(BadInput, match="resume"):
+        check_functions(config)
+    file = tmp_path / reference.rpartition(":")[2]
+    file.write_bytes(content)
+    with VerifierPool(RewardFunction(config), workers=1) as pool:
+        [reward] = pool.rewards_all([(Problem("id", "p", (1,), "xb"), sample("ab"))])
+    assert reward.parts["score"] == 2 * (3 + 2) + 1 + 1 + 0.5
+    file.write_bytes(ship(written(bonus=4))[1])
+    with pytest.raises(BadInput, match="resume"), VerifierPool(RewardFunction(config), workers=1):
+        pass
+    file.write_bytes(content)
+    tmp_path.chmod(0o755)
+    with pytest.raises(BadInput, match="resume"), VerifierPool(RewardFunction(config), workers=1):
+        pass
