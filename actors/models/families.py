@@ -58,6 +58,7 @@ class ModelConfigFile(TypedDict, total=False):
     layer_types: list[str] | None
     model_type: str | None
     tie_word_embeddings: bool
+    text_config: "ModelConfigFile | None"
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
