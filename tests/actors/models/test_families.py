@@ -31,6 +31,8 @@ def folder(path: Path, **settings: Any) -> Path:
         ({"layer_types": ["linear_attention"], "model_type": "olmo_hybrid"}, "linear_attention"),
         ({"attention_k_eq_v": True, "model_type": "gemma4_text"}, "attention_k_eq_v"),
         ({"model_type": "qwen3_5", "text_config": STATED | {"num_experts": 64}}, "num_experts"),
+        ({"model_type": "qwen3_5", "text_config": STATED, "quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"vision_config": {"depth": 1}}, "vision_config"),
     ],
 )
 def test_run_and_plan_refuse_a_family(settings: dict[str, Any], named: str, tmp_path: Path) -> None:
