@@ -29,7 +29,6 @@ FUSED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 """Values of `model_type` whose fused kernels were compared with the plain ones; liger-kernel has more."""
 
 REFUSED = {
-    **dict.fromkeys(("vision_config", "audio_config"), MORE_THAN_TEXT),
     "quantization_config": "the learner computes with plain weights; choose unquantized weights",
     "attn_logit_softcapping": "the learner's attention has no soft cap; choose a family without",
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), WITH_EXPERTS),
@@ -58,6 +57,7 @@ class ModelConfigFile(TypedDict, total=False):
     layer_types: list[str] | None
     model_type: str | None
     tie_word_embeddings: bool
+    text_config: "ModelConfigFile | None"
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -75,10 +75,11 @@ def check_family(folder: str | Path) -> None:
     """Raise BadInput if config.json names something that the learner would compute wrongly."""
     whole, where = read_config(folder), Path(folder) / "config.json"
     stated = text_config(whole)
-    if stated is not whole and whole.get("model_type") not in WRAPPERS:
-        raise BadInput(f"{where}: states text_config, and {MORE_THAN_TEXT}")
+    for key in ("text_config", "vision_config", "audio_config"):
+        if whole.get(key) is not None and whole.get("model_type") not in WRAPPERS:
+            raise BadInput(f"{where}: states {key}, and {MORE_THAN_TEXT}")
     for key, reason in REFUSED.items():
-        if stated.get(key) not in (None, 0, 1):
+        if (whole | stated).get(key) not in (None, 0, 1):
             raise BadInput(f"{where}: states {key}, and {reason}")
     if stated.get("attention_k_eq_v"):
         raise BadInput(
@@ -95,9 +96,12 @@ def check_family(folder: str | Path) -> None:
 
 def linear_modules(stated: dict[str, Any]) -> list[str]:
     """Return the linear modules of a family by its config.json, for `lora.target_modules`."""
-    names = LINEAR.get(str(stated.get("model_type")), PROJECTIONS)
-    without = stated.get("hidden_size_per_layer_input") == 0
-    return [name for name in names if not (without and name.startswith("per_layer"))]
+    family, absent = str(stated.get("model_type")), set[str]()
+    if stated.get("hidden_size_per_layer_input") == 0:
+        absent = {"per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"}
+    if family == "granitemoehybrid" and {*(stated.get("layer_types") or ())} <= ATTENTION_KINDS:
+        absent = {"in_proj", "out_proj"}
+    return [name for name in LINEAR.get(family, PROJECTIONS) if name not in absent]
 
 
 def common_context(stated: dict[str, Any]) -> int | None:

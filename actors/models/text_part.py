@@ -54,12 +54,17 @@ def empty_model(folder: str) -> Any:
 def whole_model(folder: str, **options: Any) -> Any:
     """Return the model with its weights. Raises BadInput if the files lack one, which transformers draws at random."""
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
 
     renamed = {f"^{STORED}".replace(".", r"\."): OWN} if wrapped(folder) else None
     config = AutoConfig.from_pretrained(folder).get_text_config()
+    level = logging.get_verbosity()
+    if renamed:  # it would list the weights of all other parts
+        logging.set_verbosity_error()
     found: Any = AutoModelForCausalLM.from_pretrained(
         folder, config=config, key_mapping=renamed, output_loading_info=True, **options
     )
+    logging.set_verbosity(level)
     model, report = found
     if missing := sorted(report["missing_keys"]):
         raise BadInput(f"model {folder}: its files lack {', '.join(missing[:3])}; restore the model's own files")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from microbudget_rl.actors.models.families import check_family, text_config
+from microbudget_rl.actors.models.families import check_family, read_config, text_config
 from microbudget_rl.actors.models.files import shape_from_config, shape_of
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import ModelConfig
@@ -31,6 +31,8 @@ def folder(path: Path, **settings: Any) -> Path:
         ({"layer_types": ["linear_attention"], "model_type": "olmo_hybrid"}, "linear_attention"),
         ({"attention_k_eq_v": True, "model_type": "gemma4_text"}, "attention_k_eq_v"),
         ({"model_type": "qwen3_5", "text_config": STATED | {"num_experts": 64}}, "num_experts"),
+        ({"model_type": "qwen3_5", "text_config": STATED, "quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"vision_config": {"depth": 1}}, "vision_config"),
     ],
 )
 def test_run_and_plan_refuse_a_family(settings: dict[str, Any], named: str, tmp_path: Path) -> None:
@@ -67,6 +69,8 @@ def test_context_ends_where_engine_and_learner_differ(settings: dict[str, Any], 
     assert shape_from_config(folder(tmp_path, **settings)).max_position_embeddings == 64
 
 
-def test_the_part_that_takes_text() -> None:
+def test_the_part_that_takes_text(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"text_config.hidden_size='wide'"):
+        read_config(folder(tmp_path, text_config={"hidden_size": "wide"}))
     assert text_config({"hidden_size": 8}) == {"hidden_size": 8}
     assert text_config({"model_type": "qwen3_5", "text_config": {"hidden_size": 8}}) == {"hidden_size": 8}

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.lora.layers import LoRAMapping
 from vllm.platforms import current_platform
 
@@ -12,7 +13,7 @@ if not current_platform.is_cpu():
     pytest.skip("of vLLM's CPU build", allow_module_level=True)
 
 from microbudget_rl.actors.rollout import cpu_kernels
-from microbudget_rl.actors.rollout.cpu_kernels import DenseLoRA, count_at_least
+from microbudget_rl.actors.rollout.cpu_kernels import DenseLoRA, RotaryEmbedding, count_at_least, rotate
 
 RANK, WIDTH, SLICES = 8, 16, (12, 4, 4)
 EPSILON = 1e-5
@@ -149,3 +150,14 @@ def test_logits_that_are_not_finite_still_give_a_token(value: float) -> None:
     tokens, logprobs = draw(torch.tensor([[0.0, value, 0.0]]), {0: 1})
     assert 0 <= tokens.item() < 3
     assert not logprobs.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 32), (5, 128)])
+def test_positions_are_encoded_in_rows_of_all_heads_or_of_one(shape: tuple[int, ...]) -> None:
+    with set_current_vllm_config(VllmConfig()):
+        embedding = RotaryEmbedding(32, 32, 64, 1e4, True, torch.float32)
+    positions, query, key = torch.arange(5), torch.randn(shape), torch.randn(shape)
+    expected = embedding.forward_native(positions, query.clone(), key.clone())
+    for found, other in zip(rotate(embedding, positions, query, key), expected, strict=True):
+        assert found is not None
+        torch.testing.assert_close(found, other)

@@ -170,6 +170,12 @@ FAMILIES = (
         "ibm-granite/granite-4.0-h-1b, ibm-granite/granite-4.0-h-350m",
         MAMBA | {"layer_types": ["mamba", "attention"], "num_local_experts": 0, "shared_intermediate_size": 96},
     ),
+    Family(
+        "Granite 4, attention only",
+        "granitemoehybrid",
+        "ibm-granite/granite-4.0-micro",
+        MAMBA | {"layer_types": 2 * ["attention"], "num_local_experts": 0, "shared_intermediate_size": 96},
+    ),
     Family("Falcon-H1", "falcon_h1", "tiiuae/Falcon-H1-0.5B-Instruct", MAMBA | {"lm_head_multiplier": 0.5}),
     Family("Qwen 3 Next", "qwen3_next", "Qwen/Qwen3-Next-80B-A3B-Instruct", DELTA | EXPERTS),
     Family(

@@ -159,9 +159,9 @@ def test_base_model_is_loaded_straight_to_its_device(
     load, devices = AutoModelForCausalLM.from_pretrained, set[str]()
 
     def look(*given: Any, **named: Any) -> Any:
-        base = load(*given, **named)
+        base, report = load(*given, **named)
         devices.update(weight.device.type for weight in base.parameters())
-        return base
+        return base, report
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", look)
     load_model(tiny_config, str(tiny_model), "meta")
