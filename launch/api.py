@@ -18,9 +18,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
-from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypedDict, Unpack
@@ -76,9 +75,9 @@ class Asked(TypedDict, total=False):
     settings: Mapping[str, Any] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Forecast:
-    """A plan, which `print` and a notebook show.
+    """A plan, which is shown as the command shows it.
 
     fits: whether the run fits into the machine's memory. updates: expected number. hours: with start and evaluations.
     cost: of these hours, in the currency of the price. The last three are None if unknown. plan: all of it.
@@ -88,14 +87,11 @@ class Forecast:
     updates: int | None
     hours: float | None
     cost: float | None
-    plan: Plan = field(repr=False)
+    plan: Plan
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         PlainConsole(file=(text := io.StringIO()), width=100).print(render_plan(self.plan))
         return text.getvalue()
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
 
 
 class Run:
@@ -282,17 +278,18 @@ def _reward(reward: Reward) -> dict[str, Any]:
         if part in WEIGHTS:
             weights[part] = weight
         else:
-            custom.append({"function": part if isinstance(part, str) else _reference(part), "weight": float(weight)})
+            custom.append({"function": _reference(part), "weight": float(weight)})
     return {**{f"reward.{name}": weight for name, weight in weights.items()}, "reward.custom": custom}
 
 
-def _reference(function: Callable[..., Any]) -> str:
+def _reference(function: Part) -> str:
+    place = function if isinstance(function, str) else place_of(function)
+    if place and "." not in place.partition(":")[2]:
+        return place
     if not callable(function):
-        raise BadInput(f"reward: {function!r} is a {type(function).__name__}, not a function: give one")
-    reference = place_of(function)
-    if not reference or "." in reference.partition(":")[2]:
-        reference, content = ship(function)
-        _shipped[reference.rpartition(":")[2]] = content
+        raise BadInput(f"reward: {function!r} is no function and no module:function: give one")
+    reference, content = ship(function)
+    _shipped[reference.rpartition(":")[2]] = content
     return reference
 
 
