@@ -145,10 +145,10 @@ def describe_host(archive: Archive, build: str) -> None:
     allowed = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT))
     archive.files["environment.txt"] = "\n".join(allowed)
     lock = PROJECT / f"launch/locks/{build}.txt"
-    wanted = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", lock.read_text() if lock.is_file() else "", re.MULTILINE))
+    wanted = re.findall(r"^([\w.-]+)==([^\s;]+)", lock.read_text() if lock.is_file() else "", re.MULTILINE)
     own = {re.sub(r"[-_.]+", "-", each.name).lower(): each.version for each in metadata.distributions()}
     archive.files["packages.txt"] = "\n".join(f"{name}=={own[name]}" for name in sorted(own))
-    other = [f"{name} {own[name]}" for name in wanted if own.get(name, wanted[name]) != wanted[name]]
+    other = [f"{name} {own[name]}" for name, locked in wanted if own.get(name, locked).partition("+")[0] != locked]
     archive.show("lock", "good", f"{len(own)} packages; of other versions: {', '.join(other) or 'none'}")
     archive.show("torch", "good", f"has code for {', '.join(torch.cuda.get_arch_list()) or 'CPUs'}")
     limits = [CONTROL_GROUPS / name for name in ("cpu.max", "memory.max", "pids.max")]
