@@ -12,6 +12,7 @@ from microbudget_rl.conf.errors import BadInput, hint
 
 IN_LAUNCH = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
 COMMANDS = {name: f"microbudget_rl.launch.{name}" for name in IN_LAUNCH} | {
+    "check-adapter": "microbudget_rl.launch.check_adapter",
     "problems": "microbudget_rl.rewards.problems.__main__",
     "verify": "microbudget_rl.rewards.verify.__main__",
 }
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> int:
     if name in WORDS:
         print("microbudget COMMAND …; `microbudget COMMAND help` explains it\n")
         for each, module in COMMANDS.items():
-            print(f"  {each:<9} {str(import_module(module).__doc__).partition('.')[0]}")
+            print(f"  {each:<13} {str(import_module(module).__doc__).partition('.')[0]}")
         return 0
     if name not in COMMANDS:
         raise BadInput(f"{name}: no such command; {hint(name, COMMANDS)}all: {', '.join(COMMANDS)}")
