@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     """Run a command. Return its exit code."""
     if not arguments:
         raise BadInput("no command given: start with `microbudget run conf=quickstart`; `microbudget help` lists all")
-    name, *rest = arguments
+    name, rest = arguments[0].replace("_", "-"), arguments[1:]
     if name == "--version":
         print(f"microbudget-rl {version('microbudget-rl')}")
         return 0

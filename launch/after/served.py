@@ -11,6 +11,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers.utils.logging import disable_progress_bar
 
 from microbudget_rl.actors.adapter_check.at_start import CLEARLY
 from microbudget_rl.actors.adapter_check.at_work import ALIGNED, BAND
@@ -44,6 +45,7 @@ def reference(model_path: str, adapter: Path) -> Any:
     """Return the model in float32 under an adapter, by PEFT. One with an encoder of images has other names inside."""
     with safe_open(adapter / WEIGHTS_FILE, framework="pt") as weights:
         wrapped = any(".language_model." in name for name in weights.keys())  # noqa: SIM118  # no mapping
+    disable_progress_bar()
     made: Any = AutoModelForImageTextToText if wrapped else AutoModelForCausalLM
     base = made.from_pretrained(model_path, dtype=torch.float32)
     model: Any = PeftModel.from_pretrained(base, str(adapter)).eval()
