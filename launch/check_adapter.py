@@ -26,7 +26,6 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import chain, cycle, islice
 from pathlib import Path
-from typing import Any
 
 import httpx2
 from rich.box import SIMPLE_HEAD
@@ -49,8 +48,7 @@ from microbudget_rl.launch.hardware.machine import check_build, detect
 
 TEXTS = (
     "A train leaves at 9:40 and arrives at 13:05. How long does it take? def fibonacci(n): return n if n < 2 else",
-    "The lighthouse keeper wrote a letter every evening, although no ship had come by for eleven years.",
-    "We need x with 3x + 7 = 25, so 3x = 18 and x = 6. The answer is \\boxed{6}.",
+    "The lighthouse keeper wrote every evening. We need x with 3x + 7 = 25, so 3x = 18 and x = 6: \\boxed{6}.",
 )
 RESPONSE = 64
 """Tokens of each response of an engine."""
@@ -130,26 +128,22 @@ async def from_server(given: dict[str, str], prompts: Sequence[list[int]]) -> An
                 raise BadInput(f"server: it has {', '.join(models)}; give served=NAME, and base=NAME of its base model")
 
             async def ask(model: str) -> Responses:
-                return tuple([await _scored(client, f"{address}/completions", model, ids) for ids in prompts])
+                groups = []
+                for ids in prompts:
+                    body = {"model": model, "prompt": ids, "max_tokens": 1, "echo": True, "logprobs": 1}
+                    answer = (await client.post(f"{address}/completions", json=body)).raise_for_status().json()
+                    found = ((answer["choices"][0].get("logprobs") or {}).get("token_logprobs") or [])[1 : len(ids)]
+                    if len(found) < len(ids) - 1:
+                        raise BadInput("server: it gives no log-probabilities of a prompt (echo); serve with vLLM")
+                    sample = Sample(ids[1:], [math.nan if each is None else each for each in found], "", "")
+                    groups.append(Group(0, Problem("", "", tuple(ids[:1]), ""), None, (sample,)))
+                return tuple(groups)
 
             others = [name for name, parent in models.items() if parent == base and name != served]
             return await ask(base), await ask(served), {name: await ask(name) for name in others}
-    except TimeoutError:
-        raise BadInput(f"server: it takes more than {limit} s; start it, or give a longer timeout") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, LookupError, TypeError, AttributeError) as error:
-        remedy = "give the address of a running server with OpenAI's API, such as http://127.0.0.1:8000/v1"
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        remedy = f"give the address of a server with OpenAI's API, or a longer timeout than {limit} s"
         raise BadInput(f"server: {in_brief(error)}; {remedy}") from None
-
-
-async def _scored(client: Any, address: str, model: str, ids: list[int]) -> Group:
-    """Return a prompt with the log-probabilities of its tokens from the second on."""
-    body = {"model": model, "prompt": ids, "max_tokens": 1, "echo": True, "logprobs": 1}
-    answer = (await client.post(address, json=body)).raise_for_status().json()["choices"][0]
-    found = ((answer.get("logprobs") or {}).get("token_logprobs") or [])[1 : len(ids)]
-    if len(found) < len(ids) - 1:
-        raise BadInput("server: it gives no log-probabilities of a prompt (echo with logprobs); serve with vLLM")
-    sample = Sample(ids[1:], [math.nan if each is None else each for each in found], "", "")
-    return Group(0, Problem("", "", tuple(ids[:1]), ""), None, (sample,))
 
 
 if __name__ == "__main__":

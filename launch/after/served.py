@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
 
 from microbudget_rl.actors.adapter_check.at_start import CLEARLY
-from microbudget_rl.actors.adapter_check.at_work import ALIGNED, BAND
+from microbudget_rl.actors.adapter_check.at_work import BAND
 from microbudget_rl.actors.adapter_check.prompts import SAME, Responses, logprobs_of
 from microbudget_rl.actors.models.adapters import WEIGHTS_FILE
 from microbudget_rl.conf.errors import BadInput
@@ -25,6 +25,10 @@ FACTORS = (0.25, 0.5, 2.0, 4.0)
 
 ALIEN = 3.0
 """Mean |Δ log p| between base models, nats, beyond which they are two models and not two revisions of one."""
+
+ALIKE = 0.1
+"""Fraction of the squared change that lies along the adapter's, below which it is another's. It is 0.01 for a random
+one, 0.3 at three times the scale, and 0.6 without two kinds of modules."""
 
 DOUBT = 0.15
 """Standard error of a fraction beyond which nothing is said about it."""
@@ -90,12 +94,12 @@ def compare(model: Any, base: Responses, adapted: Responses, others: Mapping[str
         applied = strength > max(2 * doubt, 0.05) if doubt < DOUBT else None
         rows.append(row("applied", applied, f"{strength:.0%} of its effect arrives", engine, unadapted))
         scale = min(rescaled, key=lambda name: distance(engine, rescaled[name]))
+        alike = (learned @ served) ** 2 > ALIKE * (learned @ learned) * (served @ served)
+        this = bool(off <= limit or alike) if applied else None
         wrong = off > SAME and distance(engine, rescaled[scale]) < CLEARLY * off
-        alike = (learned @ served) ** 2 > ALIGNED * (learned @ learned) * (served @ served)
-        this = bool(off <= limit or wrong or alike) if applied else None
         same = [name for name, each in others.items() if distance(torch.tensor(logprobs_of(each)), truth) <= limit]
         rows.append(row("the right one", this, f"the same as {', '.join(same)}" if same else "", engine, truth))
-        rows.append(row("scaled rightly", not wrong if this else None, scale if wrong else "", engine, truth))
+        rows.append(row("scaled rightly", not wrong if this else None, scale if this and wrong else "", engine, truth))
         lacking, doubts = fractions(torch.stack([*effects.values()], 1), truth - engine)
         for (kind, effect), lack, doubt in zip(effects.items(), lacking, doubts, strict=True):
             there = lack < 0.5 if doubt < DOUBT and this and not wrong else None

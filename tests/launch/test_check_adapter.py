@@ -146,7 +146,7 @@ def test_mistakes_of_a_server(
         ("mine", ("server=http://me:secret@127.0.0.1:9/v1", "served=mine"), "password"),
         ("mine", ("server={root}/v1", "served=yours"), "base, mine, other"),
         ("mine", ("server={root}/v1", "served=mine", "timeout=0"), "timeout"),
-        ("mine", ("server={root}/hangs", "served=mine", "timeout=1"), "more than 1 s"),
+        ("mine", ("server={root}/hangs", "served=mine", "timeout=1"), "timeout than 1 s"),
         ("mine", ("server={root}/silent", "served=mine"), "no log-probabilities"),
         ("mine", ("server={root}/v1",), "served=NAME"),
         ("mine", ("server={root}/alien", "served=mine"), "nats off"),
