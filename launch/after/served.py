@@ -91,7 +91,8 @@ def compare(model: Any, base: Responses, adapted: Responses, others: Mapping[str
     if off < torch.inf:
         # By least squares: the fraction of the adapter's effect that arrives, and of each kind of module's.
         (strength,), (doubt,) = fractions(learned[:, None], served)
-        applied = strength > max(2 * doubt, 0.05) if doubt < DOUBT else None
+        moved = distance(engine, unadapted) > limit
+        applied = moved or (strength > max(2 * doubt, 0.05) if doubt < DOUBT else None)
         rows.append(row("applied", applied, f"{strength:.0%} of its effect arrives", engine, unadapted))
         scale = min(rescaled, key=lambda name: distance(engine, rescaled[name]))
         alike = (learned @ served) ** 2 > ALIKE * (learned @ learned) * (served @ served)
@@ -99,11 +100,14 @@ def compare(model: Any, base: Responses, adapted: Responses, others: Mapping[str
         wrong = off > SAME and distance(engine, rescaled[scale]) < CLEARLY * off
         same = [name for name, each in others.items() if distance(torch.tensor(logprobs_of(each)), truth) <= limit]
         rows.append(row("the right one", this, f"the same as {', '.join(same)}" if same else "", engine, truth))
-        rows.append(row("scaled rightly", not wrong if this else None, scale if this and wrong else "", engine, truth))
+        rows.append(
+            row("scaled rightly", not wrong if this else None, f"near {scale}" if this and wrong else "", engine, truth)
+        )
         lacking, doubts = fractions(torch.stack([*effects.values()], 1), truth - engine)
         for (kind, effect), lack, doubt in zip(effects.items(), lacking, doubts, strict=True):
             there = lack < 0.5 if doubt < DOUBT and this and not wrong else None
-            rows.append(row(kind, there, f"{1 - lack:.0%} ± {doubt:.0%} arrives", truth, truth - effect))
+            arrives = f"{1 - lack:.0%} ± {doubt:.0%} arrives" if there is not None else ""
+            rows.append(row(kind, there, arrives, truth, truth - effect))
     return [*rows, row("as PEFT computes it", off <= limit, f"rounding allows {limit:.2g}", engine, truth)]
 
 
