@@ -15,6 +15,7 @@ from microbudget_rl.conf.errors import BadInput, hint
 
 IN_LAUNCH = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
 COMMANDS = {name: f"microbudget_rl.launch.{name}" for name in IN_LAUNCH} | {
+    "check-adapter": "microbudget_rl.launch.check_adapter",
     "problems": "microbudget_rl.rewards.problems.__main__",
     "verify": "microbudget_rl.rewards.verify.__main__",
 }
@@ -29,15 +30,15 @@ def main(arguments: list[str]) -> int:
     """Run a command. Return its exit code."""
     if not arguments:
         raise BadInput("no command given: start with `microbudget run conf=quickstart`; `microbudget help` lists all")
-    name, *rest = arguments
+    name, rest = arguments[0].replace("_", "-"), arguments[1:]
     if name == "--version":
         print(f"microbudget-rl {version('microbudget-rl')}")
         return 0
     if name in WORDS:
         print("microbudget COMMAND …; `microbudget COMMAND help` explains it\n")
-        print(f"  {PLAN:<9} Print placement, memory, time and price of a run: `microbudget run … plan=true`")
+        print(f"  {PLAN:<13} Print placement, memory, time and price of a run: `microbudget run … plan=true`")
         for each, module in COMMANDS.items():
-            print(f"  {each:<9} {purpose(module)}")
+            print(f"  {each:<13} {purpose(module)}")
         return 0
     if name == PLAN:
         name, rest = "run", [*rest, "plan=true"]

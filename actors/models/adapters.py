@@ -45,8 +45,8 @@ OFF: tuple[Any, ...] = (None, False, [], {})
 FLOATS = ("F64", "F32", "BF16", "F16")
 """Accepted types of weights, by their names in safetensors."""
 
-Module = Annotated[str, Field(pattern=f"^({'|'.join(MODULE_NAMES)})$")]
-"""Name of a module on which vLLM serves an adapter."""
+Module = Annotated[str, Field(pattern=rf"^(.*\.)?({'|'.join(MODULE_NAMES)})$")]
+"""Name of a module on which vLLM serves an adapter, or its path in the model, as PEFT's `all-linear` writes it."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _lora(stated: dict[str, Any]) -> dict[str, Any]:
         "rank": stated["r"],
         "alpha": int(stated["lora_alpha"]),
         "rslora": bool(stated.get("use_rslora")),
-        "target_modules": sorted(set(stated["target_modules"])),
+        "target_modules": sorted({name.rpartition(".")[2] for name in stated["target_modules"]}),
     }
 
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 
+from microbudget_rl.launch import check_adapter
 from tests.conftest import ROOT
 from tests.trained_runs import write_trained
 
@@ -103,6 +104,13 @@ def test_server_serves_nothing_else_and_keeps_its_memory(server: str) -> None:
             assert answer.status_code == (413 if headers else 401)
     assert served.memory_info().rss < before + 2**28
     assert httpx.get(f"{server}/models", headers=key).status_code == 200
+
+
+@pytest.mark.slow
+def test_server_serves_the_adapter(server: str, run: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    adapter = run / "checkpoints" / "latest"
+    assert check_adapter.main([str(tiny_model), str(adapter), f"server={server}", "served=trained"]) == 0
 
 
 ENGINE = """

@@ -12,7 +12,7 @@ from microbudget_rl.launch.__main__ import COMMANDS, main
 def test_every_command_exists(capsys: pytest.CaptureFixture[str]) -> None:
     """A person types them as `python launch/NAME.py`; `result` is a script's."""
     files = {file.stem for file in Path(launch.__file__).parent.glob("*.py") if "\n@command(" in file.read_text()}
-    assert files - {"__main__"} <= {*COMMANDS}
+    assert {file.replace("_", "-") for file in files - {"__main__"}} <= {*COMMANDS}
     assert all(callable(import_module(module).main) for module in COMMANDS.values())
     assert main(["help"]) == 0
     said = capsys.readouterr().out

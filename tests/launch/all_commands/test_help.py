@@ -11,7 +11,7 @@ from microbudget_rl.conf.load import recipe_names
 from microbudget_rl.launch import run
 
 LAUNCH = Path(run.__file__).parent
-NAMES = ("run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "doctor")
+NAMES = ("run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "doctor", "check_adapter")
 COMMANDS = {
     **{f"launch/{name}.py": f"launch.{name}" for name in NAMES},
     "rewards.problems": "microbudget_rl.rewards.problems.__main__",
