@@ -161,7 +161,7 @@ class Run:
 
     def export(self, to: str | os.PathLike[str], **options: str) -> Path:
         """Write the merged model into a new folder, and verify it. options: type="float32", checkpoint="latest"."""
-        _command("export", [str(self.folder), *_words({"to": Path(to), **options})])
+        _command("export", [str(self.folder), *(f"{key}={value}" for key, value in {"to": to, **options}.items())])
         return Path(to)
 
     def chat(self, *lines: str) -> None:
