@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from microbudget_rl.actors.models.families import FUSED
 from microbudget_rl.actors.runtime.process import VLLM_BUILDS, software_versions
 from tests.conftest import ROOT
 
@@ -44,8 +45,19 @@ def check(row: dict[str, Any]) -> None:
         assert package.origin
         assert row.get("text", row["name"]).encode() in (Path(package.origin).parents[1] / within).read_bytes()
         return
-    found = resolve_name(row["name"])
-    if call := row.get("call"):
-        parsed = ast.parse(f"f{call}", mode="eval").body
-        assert isinstance(parsed, ast.Call)
-        inspect.signature(found).bind(*parsed.args, **{str(each.arg): each.value for each in parsed.keywords})
+    found, call = resolve_name(row["name"]), row.get("call")
+    ours = [each for file in row["files"] for each in calls(row["name"].rpartition(".")[2], (ROOT / file).read_text())]
+    assert ours or call != "ours"
+    for each in ours if call == "ours" else calls("f", f"f{call}") if call else ():
+        itself = [found] if call == "ours" and inspect.isfunction(found) and "." in found.__qualname__ else []
+        for function in [found[family] for family in FUSED] if isinstance(found, dict) else [found]:
+            inspect.signature(function).bind(*itself, *each.args, **{str(k.arg): k.value for k in each.keywords})
+
+
+def calls(name: str, source: str) -> list[ast.Call]:
+    """Return the calls of a function, a method or a mapping's elements, under the name that an import gives it."""
+    nodes = [*ast.walk(ast.parse(source))]
+    imported = (alias for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names)
+    names = {name, *(alias.asname for alias in imported if alias.name == name)}
+    made = [node for node in nodes if isinstance(node, ast.Call)]
+    return [call for call in made if ast.unparse(call.func).partition("[")[0].rpartition(".")[2] in names]

@@ -15,33 +15,42 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Any
 
-from microbudget_rl.conf.catalogue import devices
 from tests.conftest import ROOT
-from tests.cuda.absent import CARDS, driver
+from tests.cuda.absent import driver
 
-PARTS = {
-    "engines": [name for names in CARDS.values() for name in names if name in devices()],
-    "packages": [""],
+CASES = {
+    **{"A100-40": 98, "A100-80": 96, "A40": 97, "A10": 109, "RTX3060": 116, "RTX3060Ti": 115, "RTX3090": 105},
+    **{"L4": 106, "L40S": 97, "RTX4060Ti": 103, "RTX4090": 106, "H100": 96, "RTX5090": 97},
+    "packages": 61,
+    "breaks": 19,
 }
-"""Modules beside this one, and the argument of each of their processes."""
+"""Parts with the number of their cases: the engine's configuration on each GPU (each recipe, and each start of an engine
+or a holder of weights in it), and two modules beside this one."""
 
 AT_ONCE = 2
 """Processes at a time: each takes up to 4 GiB."""
 
-ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "0", "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "0",
+    "DS_ACCELERATOR": "cuda",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+}
 
 
-def answers(part: str, argument: str | int, library: str) -> list[dict[str, Any]]:
+def answers(part: str, library: str) -> list[dict[str, Any]]:
     """Run a part in a process of its own, with a driver's library that knows of no device."""
     began = time.monotonic()
-    program = f"from tests.cuda.{part} import ask; ask({argument and repr(argument)})"
+    module, argument = (part, "") if part in ("packages", "breaks") else ("engines", repr(part))
+    program = f"from tests.cuda.{module} import ask; ask({argument})"
     environment = os.environ | ENVIRONMENT | {"LD_PRELOAD": library, "VLLM_LOGGING_LEVEL": "ERROR"}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"check"')]
-    if done.returncode or not found:
-        found.append({"check": part, "name": argument, "fault": f"code {done.returncode}: {done.stderr[-300:]}"})
-    print(f"{part} {argument}: {len(found)} answers in {time.monotonic() - began:.0f} s", flush=True)
-    return found
+    print(f"{part}: {len(found)} cases in {time.monotonic() - began:.0f} s", flush=True)
+    complete = (done.returncode, len(found)) == (0, CASES[part])
+    fault = "" if complete else f"{len(found)} cases, not {CASES[part]}, code {done.returncode}: {done.stderr[-300:]}"
+    return [*found, {"check": "all cases", "name": part, "fault": fault}]
 
 
 def table(found: list[dict[str, Any]]) -> str:
@@ -58,14 +67,13 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def main(wanted: list[str]) -> int:
-    if unknown := {*wanted} - {*PARTS}:
-        print(f"test: {', '.join(unknown)}: give some of {', '.join(PARTS)}, or nothing", file=sys.stderr)
+    if unknown := {*wanted} - {*CASES}:
+        print(f"test: {', '.join(unknown)}: give some of {', '.join(CASES)}, or nothing", file=sys.stderr)
         return 2
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as processes:
         library = driver(folder)
-        asked = [(part, argument) for part in wanted or PARTS for argument in PARTS[part]]
-        found = [each for part in processes.map(lambda each: answers(*each, library), asked) for each in part]
+        found = [each for some in processes.map(lambda part: answers(part, library), wanted or CASES) for each in some]
     builds = ", ".join(f"{name} {version(name)}" for name in ("torch", "vllm", "triton", "liger-kernel", "deepspeed"))
     took = f"{time.monotonic() - began:.0f} s on {len(os.sched_getaffinity(0))} cores"
     print(f"\n{datetime.now():%Y-%m-%d}, Python {sys.version.split()[0]}, {builds}: {took}\n\n{table(found)}")

@@ -1,9 +1,8 @@
-"""GPUs that are not here: a driver without a device, and the answers of torch and NVML about a GPU of devices.yaml."""
+"""GPUs that are not here: the driver's library, and the answers of torch and NVML about a GPU of devices.yaml."""
 
 import json
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 from microbudget_rl.conf.catalogue import devices
@@ -15,28 +14,9 @@ REFUSED = (
 )
 """Functions of the driver's library to which torch and vLLM are linked. Their answer is that there is no device."""
 
-LIBRARY = """
-#include <driver_types.h>
-int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
-int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) { *flags = 0; return !(*active = 1); }
-int cudaGetDeviceCount(int *count) { return !(*count = 1); }
-int cudaGetDevice(int *device) { return *device = 0; }
-int cudaDeviceGetStreamPriorityRange(int *least, int *greatest) { return *least = *greatest = 0; }
-int cudaEventCreateWithFlags(void **event) { *event = (void *)1; return 0; }
-int cudaEventDestroy(void) { return 0; }
-int cudaEventRecord(void) { return 0; }
-int cudaSetDevice(void) { return 0; }
-int cudaStreamWaitEvent(void) { return 0; }
-int cudaGetDeviceProperties(struct cudaDeviceProp *found) {
-    *found = (struct cudaDeviceProp){.major = 8, .minor = 6, .multiProcessorCount = 84, .warpSize = 32};
-    return 0;
-}
-"""
-"""Answers to what else vLLM and torch ask the driver and the runtime."""
-
 CARDS = {
     80: ("A100-40", "A100-80"),
-    86: ("A40", "A10", "RTX3060", "RTX3090"),
+    86: ("A40", "A10", "RTX3060", "RTX3060Ti", "RTX3090"),
     89: ("L4", "L40S", "RTX4060Ti", "RTX4090"),
     90: ("H100",),
     120: ("RTX5090",),
@@ -46,11 +26,8 @@ CARDS = {
 
 def driver(folder: str) -> str:
     """Compile the library into a folder, and return its path for LD_PRELOAD."""
-    import triton
-
-    path, headers = f"{folder}/libcuda.so.1", f"-I{Path(triton.__file__).parent}/backends/nvidia/include"
-    code = LIBRARY + "".join(f"int cu{name}(void) {{ return cudaErrorNoDevice; }}\n" for name in REFUSED)
-    command = ["cc", headers, "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-x", "c", "-o", path, "-"]
+    path, code = f"{folder}/libcuda.so.1", "".join(f"int cu{name}(void) {{ return 100; }}\n" for name in REFUSED)
+    command = ["cc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-x", "c", "-o", path, "-"]
     subprocess.run(command, input=code, text=True, check=True)
     return path
 

@@ -1,6 +1,5 @@
 """The engine's configuration by vLLM's CUDA build, from our settings: every recipe on one GPU."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -8,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from microbudget_rl.actors.models.files import shape_of
-from microbudget_rl.actors.models.sizes import adapter_slots, longest_sample, padded_rank
 from microbudget_rl.actors.rollout.vllm_settings import SMALL_SHARE, engine_settings, set_environment
 from microbudget_rl.actors.runtime.placement import Mapped, Share
-from microbudget_rl.conf.catalogue import GPU_DTYPE
+from microbudget_rl.conf.catalogue import GPU_DTYPE, devices
 from microbudget_rl.conf.load import compares_models, load, recipe_names
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
@@ -20,6 +18,9 @@ from microbudget_rl.launch.plan.plan import Plan, make_plan
 from microbudget_rl.launch.plan.refusal import remedy
 from tests.cuda.absent import attempt, pretend
 from tests.random_model import configuration
+
+TOO_FEW = {"smollm3": 10, "qwen2.5-7b": 16}
+"""GiB of a GPU that a recipe does not fit, even with the settings that a refusal names. All others fit 8."""
 
 BLOCKS = 5000
 """Blocks of the KV cache that an engine has when it starts again."""
@@ -73,19 +74,24 @@ def check(config: Config, share: Share, settings: dict[str, Any]) -> None:
     with set_current_vllm_config(made):
         attention = get_attn_backend(model.get_head_size(), torch.bfloat16, "auto").get_name()
         flash = get_flash_attn_version()
-    hopper = torch.cuda.get_device_capability() == (9, 0)
+    limits, hopper = config.rollout, torch.cuda.get_device_capability() == (9, 0)
     memory = SMALL_SHARE if "num_gpu_blocks_override" in settings else share.memory
     found = {
         "executor": (Executor.get_class(made).__name__, "UniProcExecutor"),
         "runner": (made.use_v2_model_runner, True),
         "attention": (f"{attention} {flash}", f"FLASH_ATTN {3 if hopper else 2}"),
         "graphs": (graphs.cudagraph_mode.name, "FULL_AND_PIECEWISE"),
-        "sequences": (scheduler.max_num_seqs, config.rollout.concurrent_samples + config.adapter_check.problems),
+        "sequences": (scheduler.max_num_seqs, limits.concurrent_samples + config.adapter_check.problems),
+        "batched": (scheduler.max_num_batched_tokens, 2048),
+        "seed": (model.seed, config.run.seed),
         "asynchronous": (scheduler.async_scheduling, True),
         "prefixes": (scheduler.enable_chunked_prefill and cache.enable_prefix_caching, True),
-        "context": (model.max_model_len, longest_sample(config)),
-        "rank": (lora.max_lora_rank, padded_rank(config.lora.rank)),
-        "slots": (lora.max_loras, adapter_slots(config)),
+        "context": (
+            model.max_model_len,
+            limits.max_prompt_tokens + max(limits.max_response_tokens, config.eval.max_response_tokens or 0),
+        ),
+        "rank": (lora.max_lora_rank, config.lora.rank),
+        "slots": (lora.max_loras, 2),  # the present adapter and one older, in every recipe
         "modules": (sorted(lora.target_modules), sorted(config.lora.target_modules)),
         "dtypes": (
             f"{model.dtype} {lora.lora_dtype} {model.head_dtype}",
@@ -96,27 +102,30 @@ def check(config: Config, share: Share, settings: dict[str, Any]) -> None:
         "blocks": (cache.num_gpu_blocks_override, settings.get("num_gpu_blocks_override")),
         "fraction": (cache.gpu_memory_utilization, memory + (share.mapped.memory if share.mapped else 0.0)),
         "autotune": (made.kernel_config.enable_flashinfer_autotune, False),
-        "largest graph": (graphs.max_cudagraph_capture_size >= config.rollout.concurrent_samples, True),
+        "largest graph": (graphs.max_cudagraph_capture_size >= limits.concurrent_samples, True),
     }
     if wrong := [f"{name} is {given}, not {wanted}" for name, (given, wanted) in found.items() if given != wanted]:
         raise ValueError("; ".join(wrong))
 
 
-def ask(card: str) -> None:
+def fits(plan: Plan, expected: bool) -> None:
+    if plan.fits != expected:
+        raise ValueError(f"it fits: {plan.fits}, and not {expected}")
+
+
+def ask(card: str, chosen: list[str] | None = None) -> None:
     pretend(card)
     set_environment(Share(gpus=1.0), 1)
     from vllm.model_executor.models import registry
 
     registry._run_in_subprocess = lambda inspect: inspect()  # another process would see no GPU
-    seen = set[str]()
     with tempfile.TemporaryDirectory() as folder:
-        for recipe in recipes():
+        for recipe in chosen or recipes():
             plan = planned(recipe, card)
+            enough = devices()[card].memory_gib > TOO_FEW.get(recipe, 0)
+            attempt("recipes that fit", f"{card} {recipe}", partial(fits, plan, enough))
             model = model_folder(plan.config, folder) if plan.fits else ""
             for start, share, blocks in starts(plan) if plan.fits else ():
                 settings = engine_settings(plan.config, model, share, blocks)
-                key = json.dumps(settings | {"gpu_memory_utilization": 0}, sort_keys=True)
-                if key not in seen:
-                    name = f"{card} {recipe}, {start}"
-                    attempt("engine's configuration", name, partial(check, plan.config, share, settings))
-                seen.add(key)
+                checked = partial(check, plan.config, share, settings)
+                attempt("engine's configuration", f"{card} {recipe}, {start}", checked)

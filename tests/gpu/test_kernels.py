@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 from unittest.mock import patch
@@ -12,23 +13,28 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from microbudget_rl.actors.models.files import shape_of
 from microbudget_rl.conf.load import load
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
-from microbudget_rl.launch.hardware.machine import GIB
+from microbudget_rl.launch.hardware.machine import GIB, Machine
+from microbudget_rl.launch.plan.plan import make_plan
 from microbudget_rl.learner.model import adapter, logprobs, projection
 from microbudget_rl.learner.model import policy as policies
 from microbudget_rl.learner.model.adapter import load_model
 from microbudget_rl.learner.model.attention import unpadded_serves
 from microbudget_rl.learner.model.model_check import collected
 from microbudget_rl.learner.model.policy import Policy
-from tests.learner.test_full_size import fullest, modeling
+from tests.learner.test_full_size import fullest, modeling, planned, random_model
 from tests.random_model import configuration
 
 CUDA = torch.device("cuda")
 TIMES = 3
 AGREE = 0.1
 """Largest mean |Δ log p| between two correct computations of one model in bfloat16."""
+
+ROOM = 0.75
+"""Part of the free memory that a pass is planned to take: what one takes with plain kernels was never measured."""
 
 KERNELS = ("products in a chain", "norms and MLP fused", "attention without padding", "logits in float32")
 
@@ -43,7 +49,7 @@ def only(config: Config, kernels: tuple[str, ...]) -> Iterator[None]:
     """Make the learner use these kernels and the CPU's code otherwise. Its model is random."""
 
     def build(*_: Any, dtype: torch.dtype, **__: Any) -> Any:
-        return AutoModelForCausalLM.from_config(configuration(config.model), attn_implementation="eager", dtype=dtype)
+        return random_model(config, dtype)
 
     off: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         KERNELS[0]: (projection, "chains", lambda x: False),
@@ -84,12 +90,22 @@ def measure(config: Config, kernels: tuple[str, ...]) -> tuple[float, float, Ten
     return min(seconds[1:]), peak, found.detach().cpu(), torch.stack(norms).norm().item()
 
 
+def shortened(config: Config, machine: Machine) -> Config:
+    """Return the configuration of as many layers as the free memory holds with plain kernels."""
+    shape, room = shape_of(config.model), ROOM * torch.cuda.mem_get_info()[0]
+    plain = {"model.dtype": "bfloat16", "learner.fused_kernels": False, "learner.gradient_checkpointing": "off"}
+    for layers in range(shape.num_hidden_layers, 0, -1):
+        short = changed(config, plain | {"model.shape": replace(shape, num_hidden_layers=layers)})
+        if planned(make_plan(short, machine)) < room:
+            return changed(short, {"learner.fused_kernels": True})
+    pytest.skip(f"{room / GIB:.1f} GiB are too few for one layer")
+
+
 @pytest.mark.parametrize("rank", [8, 256])
-def test_each_kernel_gives_the_same_numbers(rank: int) -> None:
-    config = load([f"conf=r{rank}_instruct"])
-    config = changed(config, {"model.dtype": "bfloat16"})
+def test_each_kernel_gives_the_same_numbers(rank: int, machine: Machine) -> None:
+    config = shortened(load([f"conf=r{rank}_instruct"]), machine)
     before, room, plain, norm = measure(config, ())
-    print(f"\nrank {rank}: plain {before:.3f} s, {room / GIB:.2f} GiB")
+    print(f"\nrank {rank}, {config.model.shape.num_hidden_layers} layers: plain {before:.3f} s, {room / GIB:.2f} GiB")
     for count in range(1, len(KERNELS) + 1):
         seconds, peak, found, gradients = measure(config, KERNELS[:count])
         print(f"+ {KERNELS[count - 1]:<28} {seconds:.3f} s, {peak / GIB:.2f} GiB, {before / seconds:.2f} times as fast")

@@ -61,16 +61,16 @@ class Memory(TorchDispatchMode):
         return found
 
 
+def random_model(config: Config, dtype: torch.dtype) -> Any:
+    return AutoModelForCausalLM.from_config(configuration(config.model), attn_implementation="eager", dtype=dtype)
+
+
 @contextmanager
 def as_on_a_gpu(config: Config) -> Iterator[None]:
     """Make the learner's code take its GPU branches."""
-
-    def build(*_: Any, dtype: torch.dtype, **__: Any) -> Any:
-        return AutoModelForCausalLM.from_config(configuration(config.model), attn_implementation="eager", dtype=dtype)
-
     with ExitStack() as stack:
         for target, name, value in (
-            (AutoModelForCausalLM, "from_pretrained", build),
+            (AutoModelForCausalLM, "from_pretrained", lambda *_, dtype, **__: random_model(config, dtype)),
             (policies, "check_model", lambda *_: None),
             (policies, "unpadded_serves", lambda *_: False),
             (attention, "precision", lambda query: query.dtype),
@@ -146,8 +146,13 @@ def planned(plan: Plan) -> float:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("recipe", ["r8_llama", "r256_qwen3"])  # without and with norms of heads
-def test_a_peak_is_as_planned(recipe: str) -> None:
-    config = load([f"conf={recipe}", "device=A40", "learner.fused_kernels=false"])
+@pytest.mark.parametrize(
+    ("recipe", "recomputes", "most"),
+    [("r8_llama", "off", 1.05), ("r256_qwen3", "off", 1.05), ("r8_llama", "on", 1.1)],
+    ids=["plain", "norms of heads", "recomputed"],
+)
+def test_a_peak_is_as_planned(recipe: str, recomputes: str, most: float) -> None:
+    checkpointing = f"learner.gradient_checkpointing={recomputes}"
+    config = load([f"conf={recipe}", "device=A40", "learner.fused_kernels=false", checkpointing])
     plan = make_plan(changed(config, {"model.dtype": "bfloat16"}), detect("A40"))
-    assert 0.97 < planned(plan) / peak(plan) < 1.05
+    assert 0.97 < planned(plan) / peak(plan) < most
