@@ -19,13 +19,24 @@ from tests.conftest import ROOT
 from tests.cuda.absent import driver
 
 CASES = {
-    **{"A100-40": 98, "A100-80": 96, "A40": 97, "A10": 109, "RTX3060": 116, "RTX3060Ti": 115, "RTX3090": 105},
-    **{"L4": 106, "L40S": 97, "RTX4060Ti": 103, "RTX4090": 106, "H100": 96, "RTX5090": 97},
+    "A100-40": 98,
+    "A100-80": 96,
+    "A40": 97,
+    "A10": 109,
+    "RTX3060": 116,
+    "RTX3060Ti": 115,
+    "RTX3090": 105,
+    "L4": 106,
+    "L40S": 97,
+    "RTX4060Ti": 103,
+    "RTX4090": 106,
+    "H100": 96,
+    "RTX5090": 97,
     "packages": 61,
     "breaks": 19,
 }
-"""Parts with the number of their cases: the engine's configuration on each GPU (each recipe, and each start of an engine
-or a holder of weights in it), and two modules beside this one."""
+"""Parts with the number of their cases: the engine's configuration on each GPU (each recipe, and each start of an
+engine or a holder of weights in it), and two modules beside this one."""
 
 AT_ONCE = 2
 """Processes at a time: each takes up to 4 GiB."""
