@@ -15,11 +15,7 @@ PACKAGE = ROOT / "microbudget_rl" if IN_CLONE else ROOT
 """Folder that is imported as `microbudget_rl`. In a clone it has links to the folders beside it."""
 
 SET_UP = "delete .venv and run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl[cuda] or [cpu] anew"
-"""Remedy for a missing or wrong build of vLLM."""
-
-REINSTALL = "run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl again"
-"""Remedy for an installation of another version."""
-
+"""Remedy for a missing or wrong build of vLLM, or of the project itself."""
 
 EXTRAS = dict.fromkeys(("huggingface_hub", "httpx2"), "hub") | dict.fromkeys(("math_verify", "sympy"), "verify")
 """Small extra of this package that installs a module. All others, and these, come with `cuda` and `cpu`."""

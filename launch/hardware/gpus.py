@@ -123,7 +123,7 @@ def _gpu(number: int) -> Gpu | None:
 
 
 def _rates(handle: Any, name: str, capability: tuple[int, int]) -> tuple[float, float] | None:
-    """Return bytes/s and FLOP/s of a GPU; None if its driver does not know them, as that of a virtual GPU."""
+    """Return bytes/s and FLOP/s of a GPU; None if its driver does not know all, as that of a virtual GPU."""
     import pynvml
 
     try:
@@ -131,6 +131,8 @@ def _rates(handle: Any, name: str, capability: tuple[int, int]) -> tuple[float, 
         core_hz, memory_hz = (1e6 * pynvml.nvmlDeviceGetMaxClockInfo(handle, clock) for clock in clocks)
         cores, bits = pynvml.nvmlDeviceGetNumGpuCores(handle), pynvml.nvmlDeviceGetMemoryBusWidth(handle)
     except pynvml.NVMLError:
+        return None
+    if not all((core_hz, memory_hz, cores, bits, any(capability))):
         return None
     each = CORE_FLOPS.get(capability, OTHER_CORE_FLOPS) * (GEFORCE if "GEFORCE" in name.upper() else 1.0)
     return 2 * memory_hz * bits / 8, cores * core_hz * each * (capability >= (8, 0))

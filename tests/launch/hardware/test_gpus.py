@@ -80,6 +80,8 @@ def test_a_gpu_that_is_not_listed_has_the_rates_that_its_driver_states(
     assert gpu.rates == pytest.approx((1e9 * rates[0], 1e12 * rates[1]), rel=0.1)
     machine = with_gpus([replace(gpu, name="an unlisted GPU")], (0,))
     assert (machine.bandwidth, machine.rates) == (gpu.rates[0], {"bfloat16": gpu.rates[1]})
+    nvml.nvmlDeviceGetMemoryBusWidth = lambda _: 0  # a plan would divide by it
+    assert find_gpus()[0].rates is None
 
 
 def test_without_a_driver_that_works_there_are_no_gpus(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, Node
-from microbudget_rl.launch.hardware.gpus import Gpu
+from microbudget_rl.launch.hardware.gpus import Gpu, choose
 from microbudget_rl.launch.hardware.machine import GIB, Machine, with_gpus
+from microbudget_rl.launch.plan.memory import misfit
 from microbudget_rl.launch.plan.plan import Plan
 from tests.launch.plan.plans import CPU, entry, machine, plan, shown
 
@@ -23,10 +24,10 @@ def test_a_place_needs_the_sum_of_its_parts_and_an_engine_takes_what_its_share_h
         assert made.held(replace(share, memory=share.memory / 2), 100) < made.held(share, 100)
 
 
-def holding(total: float, held: float) -> Machine:
-    """A machine with a GPU of so many GiB, of which other processes hold a part."""
-    gpu = Gpu("0", "NVIDIA GeForce RTX 3060", int(total * GIB), int((total - held) * GIB))
-    return replace(with_gpus([gpu], tuple(range(8))), mps=True, host_memory=64 * GIB)
+def holding(total: float, *held: float) -> Machine:
+    """A machine with GPUs of so many GiB, of which other processes hold parts."""
+    gpus = [Gpu(str(held), "NVIDIA GeForce RTX 3060", int(total * GIB), int((total - each) * GIB)) for each in held]
+    return replace(with_gpus(gpus, tuple(range(16))), mps=True, host_memory=64 * GIB)
 
 
 @settings(max_examples=25)
@@ -43,6 +44,11 @@ def test_a_plan_is_chosen_for_the_memory_that_is_free() -> None:
     assert (free.fits, held.fits, held.tight) == (True, True, False)
     assert (free.config.learner.recomputes, held.config.learner.recomputes) == (False, True)
     assert not plan("gsm8k", holding(11.76, 8)).fits
+    two = plan("gsm8k", holding(11.76, 1.2, 0))
+    assert len(choose(two.machine.cards, two.placement, 0.0)) == 2
+    full = plan("gsm8k", holding(11.76, 11, 0))
+    assert (full.fits, "CUDA_VISIBLE_DEVICES" in misfit(full)) == (False, True)
+    assert plan("gsm8k", holding(11.76, 11, 0, 0), "rollout.actors=1", "learner.world_size=1").fits
 
 
 def grown(before: Plan, after: Plan) -> set[str]:
