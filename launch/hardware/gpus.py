@@ -8,8 +8,6 @@ from functools import partial
 from typing import Any
 
 from microbudget_rl.actors.clock import in_thread
-from microbudget_rl.actors.runtime.host_resources import amount
-from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, Placement
 from microbudget_rl.conf.catalogue import devices
 from microbudget_rl.conf.errors import BadInput
 
@@ -50,6 +48,11 @@ class Gpu:
     divided: bool = False
     exclusive: bool = False
     prohibited: bool = False
+
+    @property
+    def free_fraction(self) -> float:
+        """Fraction of the memory that no process holds; 1 if the driver does not say."""
+        return 1.0 if self.free is None else self.free / self.memory
 
 
 def find_gpus(device: str = "auto") -> list[Gpu]:
@@ -176,27 +179,10 @@ def gpu_of(name: str) -> str | None:
     return max(exact or rtx, key=len, default=None)
 
 
-def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gpu]:
-    """Return the first GPUs with enough free memory for a placement. learner: bytes that a learner process needs.
-
-    An engine takes its whole share beside its context, and does not start if that is not free. A learner process
-    with a GPU of its own needs no more than an engine does. Raises BadInput if other processes hold too much.
-    """
-
-    def needs(gpu: Gpu) -> float:
-        beside = learner + (placement.weights.memory * gpu.memory + CUDA_CONTEXT if placement.weights else 0.0)
-        most = max(each.memory * gpu.memory + beside * (each.beside is not None) for each in placement.rollouts)
-        return most + CUDA_CONTEXT
-
-    taken = [gpu for gpu in gpus if gpu.free is not None and gpu.free < needs(gpu)]
-    if taken and len(gpus) - len(taken) < placement.gpus:
-        gpu = taken[0]
-        raise BadInput(
-            f"GPU {gpu.index}, {gpu.name}, has {amount(gpu.free or 0)} of {amount(gpu.memory)} free and"
-            f" {amount(needs(gpu))} are needed: nvidia-smi shows what holds the rest; end that, or hide the GPU by"
-            " CUDA_VISIBLE_DEVICES"
-        )
-    return [gpu for gpu in gpus if gpu not in taken][: placement.gpus]
+def emptiest(gpus: Sequence[Gpu], number: int) -> list[Gpu]:
+    """Return so many GPUs with the largest fractions of free memory, in their order."""
+    chosen = sorted(gpus, key=lambda gpu: -gpu.free_fraction)[:number]
+    return [gpu for gpu in gpus if gpu in chosen]
 
 
 def seeing(*gpus: Gpu) -> dict[str, str]:

@@ -14,7 +14,7 @@ from microbudget_rl.conf.catalogue import BY_MEMORY, GPU_DTYPE, devices
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.installation import SET_UP
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.launch.hardware.gpus import Gpu, find_gpus, gpu_of
+from microbudget_rl.launch.hardware.gpus import Gpu, emptiest, find_gpus, gpu_of
 
 GIB = 2**30
 
@@ -72,8 +72,7 @@ class Machine:
 
     def free(self, gpus: int) -> float:
         """Return the smallest fraction of memory that no process holds, of the emptiest so many GPUs."""
-        fractions = sorted(1.0 if gpu.free is None else gpu.free / gpu.memory for gpu in self.cards)
-        return min(fractions[-gpus:], default=1.0)
+        return min((gpu.free_fraction for gpu in emptiest(self.cards, gpus)), default=1.0)
 
     def room(self, processes: int, gpus: int) -> float:
         """Return the fraction of these GPUs' memory for tensors of so many processes on each; 1 without a GPU."""

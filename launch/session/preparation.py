@@ -19,7 +19,7 @@ from microbudget_rl.actors.storage.documents import EventKind, Origin, Planned
 from microbudget_rl.actors.storage.run_folder import RunFolder
 from microbudget_rl.conf.command import as_typed
 from microbudget_rl.conf.schema import Config, among, marked
-from microbudget_rl.launch.hardware.gpus import choose, show_only
+from microbudget_rl.launch.hardware.gpus import emptiest, show_only
 from microbudget_rl.launch.hardware.machine import Machine
 from microbudget_rl.launch.hardware.sharing import check_sharing, tried
 from microbudget_rl.launch.plan.host_needs import needs_of_run
@@ -45,7 +45,7 @@ def planned(
     with tried(config, machine) as trial:
         plan = replace(plan_measured(config, trial.machine), problems=problems)
         check_plan(plan)
-        gpus = choose(machine.cards, plan.placement, plan.needed("learner GPU"))
+        gpus = emptiest(machine.cards, plan.placement.gpus)
         if not machine.nodes:
             show_only(gpus)
         check_sharing(config, plan.placement, trial, gpus, plan.config.run.mps)
