@@ -83,18 +83,6 @@ def test_a_setting_takes_the_memory_of_its_parts_alone(where: Machine, less: str
     assert not grown(after, before)
 
 
-@settings(max_examples=8)
-@given(st.sampled_from(["gsm8k", "qwen3.5_0.8b", "gemma4_e2b"]), st.integers(8, 256), st.integers(1, 256))
-def test_more_samples_at_once_take_no_less_memory_and_longer_ones_no_less_room(
-    recipe: str, samples: int, more: int
-) -> None:
-    asked = (samples, samples + more)
-    few, many = (plan(recipe, A40, f"rollout.max_concurrent_samples={number}") for number in asked)
-    assert few.needed("rollout GPU") <= many.needed("rollout GPU")
-    share = few.placement.rollouts[0]
-    assert few.held(share, samples + more) <= few.held(share, samples)
-
-
 @pytest.mark.parametrize("key", ["rollout.actors", "learner.world_size"])
 def test_every_process_of_the_host_counts_and_shares_one_optimizer(key: str) -> None:
     one, two = (plan("quickstart", CPU, f"{key}={number}") for number in (1, 2))
