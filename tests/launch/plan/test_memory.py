@@ -46,6 +46,8 @@ def test_a_plan_is_chosen_for_the_memory_that_is_free() -> None:
     assert not plan("gsm8k", holding(11.76, 8)).fits
     two = plan("gsm8k", holding(11.76, 1.2, 0))
     assert all(share.memory * 11.76 * GIB + CUDA_CONTEXT < 10.56 * GIB for share in two.placement.rollouts)
+    cluster = replace(holding(40, 30, 0), nodes=(Node("a", (0,), 2),))  # Ray may choose either
+    assert (cluster.free(1), holding(40, 30, 0).free(1)) == (0.25, 1.0)
     full = plan("gsm8k", holding(11.76, 11, 0))
     assert (full.fits, "CUDA_VISIBLE_DEVICES" in misfit(full)) == (False, True)
     assert plan("gsm8k", holding(11.76, 11, 0, 0), "rollout.actors=1", "learner.world_size=1").fits
