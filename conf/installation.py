@@ -40,8 +40,7 @@ def require(*modules: str) -> None:
 def not_installed(*modules: str) -> str:
     """Return a sentence on the modules that are not installed; empty if all are."""
     absent = [name for name in modules if find_spec(name) is None]
-    extras = {EXTRAS.get(name, "cuda") for name in absent}
-    extra = extras.pop() if len(extras) == 1 else "cuda"
+    extra = EXTRAS.get(absent[0], "cuda") if len(absent) == 1 else "cuda"
     remedy = f"pip install 'microbudget-rl[{extra}]'{', or [cpu] without a GPU' if extra == 'cuda' else ''}"
     verb = "are" if len(absent) > 1 else "is"
     return f"{' and '.join(absent)} {verb} not installed here: {SET_UP if IN_CLONE else remedy}" if absent else ""

@@ -16,8 +16,8 @@ from microbudget_rl.launch.plan.refusal import advice
 
 DEVICE, PRICE = "device", "budget.price_per_hour"
 
-BESIDE_MINUTES = {"set-up": 15, "the doctor": 5, "copying": 10}
-"""Minutes of a rented GPU beside the run. Assumed."""
+BESIDE_MINUTES = {"set-up": 10, "the doctor": 15, "copying": 5}
+"""Minutes of a rented GPU beside the run: at most for the doctor's report, assumed for the rest."""
 
 
 def for_each_gpu(arguments: Sequence[str]) -> list[list[str]]:
