@@ -15,11 +15,7 @@ PACKAGE = ROOT / "microbudget_rl" if IN_CLONE else ROOT
 """Folder that is imported as `microbudget_rl`. In a clone it has links to the folders beside it."""
 
 SET_UP = "delete .venv and run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl[cuda] or [cpu] anew"
-"""Remedy for a missing or wrong build of vLLM."""
-
-REINSTALL = "run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl again"
-"""Remedy for an installation of another version."""
-
+"""Remedy for a missing or wrong build of vLLM, or of the project itself."""
 
 EXTRAS = dict.fromkeys(("huggingface_hub", "httpx2"), "hub") | dict.fromkeys(("math_verify", "sympy"), "verify")
 """Small extra of this package that installs a module. All others, and these, come with `cuda` and `cpu`."""
@@ -44,8 +40,7 @@ def require(*modules: str) -> None:
 def not_installed(*modules: str) -> str:
     """Return a sentence on the modules that are not installed; empty if all are."""
     absent = [name for name in modules if find_spec(name) is None]
-    extras = {EXTRAS.get(name, "cuda") for name in absent}
-    extra = extras.pop() if len(extras) == 1 else "cuda"
+    extra = EXTRAS.get(absent[0], "cuda") if len(absent) == 1 else "cuda"
     remedy = f"pip install 'microbudget-rl[{extra}]'{', or [cpu] without a GPU' if extra == 'cuda' else ''}"
     verb = "are" if len(absent) > 1 else "is"
     return f"{' and '.join(absent)} {verb} not installed here: {SET_UP if IN_CLONE else remedy}" if absent else ""

@@ -16,13 +16,11 @@ from microbudget_rl.conf.errors import BadInput, hint
 IN_LAUNCH = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
 COMMANDS = {name: f"microbudget_rl.launch.{name}" for name in IN_LAUNCH} | {
     "check-adapter": "microbudget_rl.launch.check_adapter",
+    "plan": "microbudget_rl.launch.run",
     "problems": "microbudget_rl.rewards.problems.__main__",
     "verify": "microbudget_rl.rewards.verify.__main__",
 }
 """Modules with a `main` that a person calls, by command."""
-
-PLAN = "plan"
-"""Command that is `run` with the argument plan=true."""
 
 
 @command("microbudget")
@@ -36,14 +34,13 @@ def main(arguments: list[str]) -> int:
         return 0
     if name in WORDS:
         print("microbudget COMMAND …; `microbudget COMMAND help` explains it\n")
-        print(f"  {PLAN:<13} Print placement, memory, time and price of a run: `microbudget run … plan=true`")
         for each, module in COMMANDS.items():
-            print(f"  {each:<13} {purpose(module)}")
+            print(f"  {each:<13} {'The same as run with plan=true' if each == 'plan' else purpose(module)}")
         return 0
-    if name == PLAN:
-        name, rest = "run", [*rest, "plan=true"]
     if name not in COMMANDS:
-        raise BadInput(f"{name}: no such command; {hint(name, COMMANDS)}all: {', '.join((PLAN, *COMMANDS))}")
+        raise BadInput(f"{name}: no such command; {hint(name, COMMANDS)}all: {', '.join(COMMANDS)}")
+    if name == "plan" and "plan=true" not in rest:
+        rest.append("plan=true")
     return int(import_module(COMMANDS[name]).main(rest))
 
 

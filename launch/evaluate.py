@@ -44,7 +44,7 @@ from microbudget_rl.conf.load import command_line
 from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.conf.signals import end_by_signal, handle_signals
 from microbudget_rl.launch.evaluation import PreparedEvaluation, prepare, results_table, write_results
-from microbudget_rl.launch.hardware.gpus import choose, show_only
+from microbudget_rl.launch.hardware.gpus import emptiest, show_only
 from microbudget_rl.launch.hardware.machine import detect
 from microbudget_rl.launch.plan.host_needs import check_host, needs_of_evaluation
 from microbudget_rl.launch.reporting import attempt
@@ -78,7 +78,7 @@ def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float)
     """
     config, placement, folder = evaluation.config, evaluation.placement, evaluation.folder.path
     check_host(needs_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
-    show_only(choose(detect(config.device).cards, placement, learner=0.0))
+    show_only(emptiest(detect(config.device).cards, placement.gpus))
     status = "failed"
     with BackgroundContext(ray_session(config, placement, folder, dashboard=False)) as (session, _):
         try:

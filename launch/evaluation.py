@@ -74,7 +74,7 @@ def prepare(config: CommandLine, machine: Machine, console: Console) -> Prepared
     check_lengths(config, shape.max_position_embeddings)
     config, adapter = adopt_adapter(config, config.adapter, model_path)
     config = changed(config, {"rollout.max_concurrent_samples": possible_samples(config, machine)[-1]})
-    placement = place_engines(machine.cores, machine.gpus, machine.room(1))
+    placement = place_engines(machine.cores, machine.gpus, machine.room(1, machine.gpus))
     if config.reward.workers is not None:
         placement = replace(placement, reward_workers=config.reward.workers)
     check_engines(config, shape, machine, placement)

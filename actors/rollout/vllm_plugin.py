@@ -6,7 +6,7 @@ from typing import Any
 
 from microbudget_rl.actors.runtime.process import end_with
 from microbudget_rl.conf.errors import BadInput
-from microbudget_rl.conf.installation import REINSTALL
+from microbudget_rl.conf.installation import SET_UP
 
 registered = False
 """Whether vLLM has called `register` in this process."""
@@ -51,5 +51,5 @@ def register() -> None:
 def check_registered() -> None:
     """Raise BadInput if vLLM has not called `register`: it only logs an entry point that it cannot import."""
     if not registered:
-        remedy = f"unset VLLM_PLUGINS if it is set, else {REINSTALL}"
-        raise BadInput(f"vLLM has not loaded this project's plugin, which is installed in another version: {remedy}")
+        remedy = f"unset VLLM_PLUGINS if it is set, else {SET_UP}"
+        raise BadInput(f"vLLM has not loaded the plugin of this project, which is missing or another version: {remedy}")

@@ -170,16 +170,20 @@ def place(
 
 
 def divide(
-    placement: Placement, engine: float, learner: float, room: float = SHARED_GPU, weights: float = 0.0
+    placement: Placement,
+    engine: float,
+    learner: float,
+    room: float = SHARED_GPU,
+    weights: float = 0.0,
+    alone: float = WHOLE_GPU,
 ) -> Placement:
     """Return the placement with shared GPUs divided by needs, all fractions of its memory, without contexts. room:
-    the fraction to divide. weights: the need of the process that holds the base model, if there is one.
+    the fraction to divide. weights: the need of the process that holds the base model, if there is one. alone: the
+    most of a GPU that is not shared.
 
     This process gets its need, and the learner its need and LEARNER_SPARE, in whole hundredths. The engine, whose KV
     cache can have any size, gets the rest, and at least its need.
     """
-    if placement.device != "cuda" or not placement.shared:
-        return placement
     room = math.floor(100 * min(room, SHARED_GPU)) / 100
     held = min(math.ceil(100 * weights), round(100 * room) - 2) / 100
     room -= held
@@ -187,7 +191,8 @@ def divide(
     of_learner = max(hundredths, 1) / 100
 
     def shares(of: tuple[Share, ...], fraction: float) -> tuple[Share, ...]:
-        return tuple(replace(share, gpus=fraction, memory=fraction) if share.gpus % 1 else share for share in of)
+        whole = (replace(share, memory=min(share.memory, alone)) for share in of)
+        return tuple(replace(share, gpus=fraction, memory=fraction) if share.gpus % 1 else share for share in whole)
 
     rollouts = shares(placement.rollouts, max(round(room - of_learner, 2), 0.01))
     holder = Share(gpus=held, memory=held) if weights else None

@@ -104,7 +104,7 @@ def talking(trained: Trained) -> tuple[Config, Share]:
     config = changed(config, change)
     machine = detect(config.device)
     check_build(config, machine)
-    placement = place_engines(machine.cores, machine.gpus, machine.room(1))
+    placement = place_engines(machine.cores, machine.gpus, machine.room(1, machine.gpus))
     check_engines(config, shape, machine, placement)
     needed, free = memory_of_engines(config, shape, placement) + BESIDE, free_memory()
     if free < needed:

@@ -26,6 +26,7 @@ from microbudget_rl.actors.runtime.ray_session import ACTORS, clear_session, ses
 from microbudget_rl.actors.storage.documents import EventKind
 from microbudget_rl.actors.storage.run_record import RunRecord
 from microbudget_rl.conf.errors import anonymous, in_brief
+from microbudget_rl.conf.installation import ROOT
 from microbudget_rl.conf.load import flatten
 from microbudget_rl.conf.schema import among, marked
 from microbudget_rl.conf.signals import scratch_folder
@@ -33,7 +34,6 @@ from microbudget_rl.launch.checkup.findings import Finding, State
 from microbudget_rl.launch.hardware.gpus import find_gpus
 from microbudget_rl.launch.hardware.machine import GIB
 from microbudget_rl.launch.plan.plan import Plan
-from microbudget_rl.launch.session.preparation import PROJECT
 
 ALL_S, RUN_S, END_S = 840.0, 300.0, 30.0
 """Seconds of all phases, how many of them are kept for the run, and how many the run gets to end."""
@@ -144,7 +144,7 @@ def describe_host(archive: Archive, build: str) -> None:
         archive.files["nvidia-smi.txt"] = asked.stdout + asked.stderr
     allowed = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT))
     archive.files["environment.txt"] = "\n".join(allowed)
-    lock = PROJECT / f"launch/locks/{build}.txt"
+    lock = ROOT / f"launch/locks/{build}.txt"
     wanted = re.findall(r"^([\w.-]+)==([^\s;]+)", lock.read_text() if lock.is_file() else "", re.MULTILINE)
     own = {re.sub(r"[-_.]+", "-", each.name).lower(): each.version for each in metadata.distributions()}
     archive.files["packages.txt"] = "\n".join(f"{name}=={own[name]}" for name in sorted(own))
@@ -172,7 +172,7 @@ def carry_out_run(archive: Archive, settings: Sequence[str]) -> None:
         own += [setting for setting in settings if setting.partition("=")[0] not in keys]
         run, output, killed, memory = RunRecord(scratch / "short"), scratch / "output.log", False, dict[str, float]()
         with output.open("wb") as file:
-            command, end = [sys.executable, str(PROJECT / "launch/run.py"), *own], partial(end_with, os.getpid())
+            command, end = [sys.executable, str(ROOT / "launch/run.py"), *own], partial(end_with, os.getpid())
             process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, preexec_fn=end)
         try:
             while process.poll() is None and archive.left_s > 0:

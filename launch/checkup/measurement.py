@@ -6,7 +6,6 @@ The ratios of measured to predicted seconds correct the next plan.
 import asyncio
 import random
 import time
-import timeit
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -38,9 +37,6 @@ LONGEST = 256
 
 MICROBATCHES = 4
 """Micro-batches that the learner computes, or all of an update: with fewer, start and end would dominate."""
-
-CORE_S = 0.007
-"""CPU seconds that the plan's core takes for the loop of `core_s`, 0.7 times those of a Xeon at about 3 GHz."""
 
 CLOSE_S = 30.0
 """Seconds that engines get to end: one whose start hangs would not."""
@@ -151,10 +147,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner, furt
     learned = sum(group.tokens + prompt for group in batch)
     lengths = [len(sample.token_ids) for group in groups for sample in group.samples]
     work = replace(plan.workload, prompt=prompt, fresh=prompt, spread=0.0)
-    host = core_s() / CORE_S if plan.machine.gpus else 1.0
-    of_engine, of_learner = (
-        costs_of(plan, replace(work, response=tokens), Calibration(host=host)) for tokens in (fmean(lengths), expected)
-    )
+    of_engine, of_learner = (costs_of(plan, replace(work, response=tokens)) for tokens in (fmean(lengths), expected))
     assert of_engine is not None
     assert of_learner is not None
     planned_s = decoding * prompt * of_engine.prefill_s + max(lengths) * of_engine.step_s
@@ -163,14 +156,9 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner, furt
     return Measured(
         sum(lengths) / decode_s,
         learned / learn_s,
-        Calibration(generate=decode_s / planned_s, learn=ratio, host=host, of=DOCTOR),
+        Calibration(generate=decode_s / planned_s, learn=ratio, of=DOCTOR),
         said,
     )
-
-
-def core_s() -> float:
-    """Return the CPU seconds of a loop of Python on this machine, the fewest of ten."""
-    return min(timeit.repeat("for number in range(300_000): number % 7", timer=time.process_time, repeat=10, number=1))
 
 
 def random_ids(rng: random.Random, count: int) -> tuple[int, ...]:

@@ -8,8 +8,6 @@ from functools import partial
 from typing import Any
 
 from microbudget_rl.actors.clock import in_thread
-from microbudget_rl.actors.runtime.host_resources import amount
-from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, Placement
 from microbudget_rl.conf.catalogue import devices
 from microbudget_rl.conf.errors import BadInput
 
@@ -50,6 +48,11 @@ class Gpu:
     divided: bool = False
     exclusive: bool = False
     prohibited: bool = False
+
+    @property
+    def free_fraction(self) -> float:
+        """Fraction of the memory that no process holds; 1 if the driver does not say."""
+        return 1.0 if self.free is None else self.free / self.memory
 
 
 def find_gpus(device: str = "auto") -> list[Gpu]:
@@ -123,7 +126,7 @@ def _gpu(number: int) -> Gpu | None:
 
 
 def _rates(handle: Any, name: str, capability: tuple[int, int]) -> tuple[float, float] | None:
-    """Return bytes/s and FLOP/s of a GPU; None if its driver does not know them, as that of a virtual GPU."""
+    """Return bytes/s and FLOP/s of a GPU; None if its driver does not know all, as that of a virtual GPU."""
     import pynvml
 
     try:
@@ -131,6 +134,8 @@ def _rates(handle: Any, name: str, capability: tuple[int, int]) -> tuple[float, 
         core_hz, memory_hz = (1e6 * pynvml.nvmlDeviceGetMaxClockInfo(handle, clock) for clock in clocks)
         cores, bits = pynvml.nvmlDeviceGetNumGpuCores(handle), pynvml.nvmlDeviceGetMemoryBusWidth(handle)
     except pynvml.NVMLError:
+        return None
+    if not all((core_hz, memory_hz, cores, bits, any(capability))):
         return None
     each = CORE_FLOPS.get(capability, OTHER_CORE_FLOPS) * (GEFORCE if "GEFORCE" in name.upper() else 1.0)
     return 2 * memory_hz * bits / 8, cores * core_hz * each * (capability >= (8, 0))
@@ -174,27 +179,10 @@ def gpu_of(name: str) -> str | None:
     return max(exact or rtx, key=len, default=None)
 
 
-def choose(gpus: Sequence[Gpu], placement: Placement, learner: float) -> list[Gpu]:
-    """Return the first GPUs with enough free memory for a placement. learner: bytes that a learner process needs.
-
-    An engine takes its whole share beside its context, and does not start if that is not free. A learner process
-    with a GPU of its own needs no more than an engine does. Raises BadInput if other processes hold too much.
-    """
-
-    def needs(gpu: Gpu) -> float:
-        beside = learner + (placement.weights.memory * gpu.memory + CUDA_CONTEXT if placement.weights else 0.0)
-        most = max(each.memory * gpu.memory + beside * (each.beside is not None) for each in placement.rollouts)
-        return most + CUDA_CONTEXT
-
-    taken = [gpu for gpu in gpus if gpu.free is not None and gpu.free < needs(gpu)]
-    if taken and len(gpus) - len(taken) < placement.gpus:
-        gpu = taken[0]
-        raise BadInput(
-            f"GPU {gpu.index}, {gpu.name}, has {amount(gpu.free or 0)} of {amount(gpu.memory)} free and"
-            f" {amount(needs(gpu))} are needed: nvidia-smi shows what holds the rest; end that, or hide the GPU by"
-            " CUDA_VISIBLE_DEVICES"
-        )
-    return [gpu for gpu in gpus if gpu not in taken][: placement.gpus]
+def emptiest(gpus: Sequence[Gpu], number: int) -> list[Gpu]:
+    """Return so many GPUs with the largest fractions of free memory, in their order."""
+    chosen = sorted(gpus, key=lambda gpu: -gpu.free_fraction)[:number]
+    return [gpu for gpu in gpus if gpu in chosen]
 
 
 def seeing(*gpus: Gpu) -> dict[str, str]:

@@ -14,7 +14,7 @@ from microbudget_rl.conf.catalogue import BY_MEMORY, GPU_DTYPE, devices
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.installation import SET_UP
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.launch.hardware.gpus import Gpu, find_gpus, gpu_of
+from microbudget_rl.launch.hardware.gpus import Gpu, emptiest, find_gpus, gpu_of
 
 GIB = 2**30
 
@@ -70,14 +70,16 @@ class Machine:
         """The dtype that the machine multiplies fastest."""
         return max(self.rates, key=lambda dtype: self.rates[dtype]) if self.rates else "bfloat16"
 
-    @property
-    def free(self) -> float:
-        """Fraction of a GPU's memory that no process holds, the smallest of all GPUs."""
-        return min((gpu.free / gpu.memory for gpu in self.cards if gpu.free is not None), default=1.0)
+    def free(self, gpus: int) -> float:
+        """Return the smallest fraction of memory that no process holds, of the emptiest so many GPUs; of all GPUs on a
+        cluster, where Ray chooses.
+        """
+        cards = self.cards if self.nodes else emptiest(self.cards, gpus)
+        return min((gpu.free_fraction for gpu in cards), default=1.0)
 
-    def room(self, processes: int) -> float:
-        """Return the fraction of a GPU's memory for tensors of so many processes beside contexts; 1 without a GPU."""
-        return SHARED_GPU * self.free - processes * CUDA_CONTEXT / self.gpu_memory if self.gpus else 1.0
+    def room(self, processes: int, gpus: int) -> float:
+        """Return the fraction of these GPUs' memory for tensors of so many processes on each; 1 without a GPU."""
+        return SHARED_GPU * self.free(gpus) - processes * CUDA_CONTEXT / self.gpu_memory if self.gpus else 1.0
 
     @property
     def described(self) -> str:

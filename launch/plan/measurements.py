@@ -148,13 +148,12 @@ def measure(run: RunRecord, machine: Machine) -> Calibration:
     names = ("prompt/mean_length", "response/mean_length", "groups/zero_variance")
     prompt, response, alike = (fmean(row[name] for row in rows[WARM_UP:]) for name in names)
     workload, pace = workload_of(samples, prompt, response, 1 - alike), pace_of(rows)
-    whole, host = replace(machine, cards=()), recall(config, machine).host  # the run itself holds the cards' memory
-    planned = make_plan(config, whole, Calibration(host=host, workload=workload)).estimate
+    whole = replace(machine, cards=())  # the run itself holds the cards' memory
+    planned = make_plan(config, whole, Calibration(workload=workload)).estimate
     assert planned is not None
     return Calibration(
         generate=pace.generate_s / planned.generate_s,
         learn=pace.learn_s / planned.learn_s,
-        host=host,
         start_s=(ledger.start_s or None) if (ledger := run.ledger()) else None,
         workload=workload,
         of=f"{len(rows) - WARM_UP} updates of {config.model.path} at rank {config.lora.rank}",

@@ -231,5 +231,6 @@ def misfit(fit: Fit) -> str:
     place = fit.overfull[0]
     has = fit.available[place] or 0
     said = f"the {place} needs {fit.needed(place) / GIB:.1f} GiB and has {has / GIB:.1f} on {machine.name}"
-    held = round((1 - machine.free) * machine.gpu_memory / GIB, 1)
-    return f"{said}; nvidia-smi shows what else holds {held} GiB" if held and place != "host" else said
+    held = round((1 - machine.free(fit.placement.gpus)) * machine.gpu_memory / GIB, 1)
+    hidden = " of a GPU, which CUDA_VISIBLE_DEVICES can hide" if machine.gpus > 1 else ""
+    return f"{said}; nvidia-smi shows what else holds {held} GiB{hidden}" if held and place != "host" else said

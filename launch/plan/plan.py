@@ -90,8 +90,8 @@ class Plan(Fit):
         places = ("rollout GPU", "learner GPU", "weights GPU")
         tensors = (max(self.needed(gpu) - CUDA_CONTEXT, 0) for gpu in places)
         engine, learner, weights = (each / self.machine.gpu_memory for each in tensors)
-        room = self.machine.room(2 + bool(weights))
-        return replace(self, placement=divide(self.placement, engine, learner, room, weights))
+        alone, room = (self.machine.room(number, self.placement.gpus) for number in (1, 2 + bool(weights)))
+        return replace(self, placement=divide(self.placement, engine, learner, room, weights, alone))
 
     @property
     def tight(self) -> bool:

@@ -42,8 +42,8 @@ class Efficiency:
 
     bandwidth, decode: fraction of bandwidth and of FLOP/s while decoding
     learn: fraction of FLOP/s in the learner's passes; prefill reaches the smaller of the two
-    step_s: seconds per decoding step for scheduling, sampling and kernel launches; beside a GPU those of a core of 4 to
-        5 GHz, which `Calibration.host` corrects
+    step_s: seconds per decoding step for scheduling, sampling and kernel launches, which are the processor's: beside
+        a GPU those of a core of 4 to 5 GHz
     unit_s: seconds per layer and hidden unit for the work outside matrix products in a token's passes
     """
 
@@ -131,14 +131,12 @@ class Calibration:
     """What has been measured on this machine.
 
     generate, learn: measured over predicted seconds of engines and learner
-    host: seconds that a core beside a GPU takes for Python over those of the planned core
     start_s, workload: measured values; None without a measurement
     of: a description of the measurement; empty if there is none
     """
 
     generate: Factor = 1.0
     learn: Factor = 1.0
-    host: Factor = 1.0
     start_s: Annotated[float, Field(ge=0, le=86400)] | None = None
     workload: Workload | None = None
     of: str = ""
@@ -202,10 +200,9 @@ def costs_of(fit: Fit, workload: Workload, measured: Calibration = UNMEASURED) -
     operations = steps * (forwards * forward + backward) + kl * (2 * frozen + attention)
     other_s = shape.num_hidden_layers * shape.hidden_size * reached.unit_s / 3  # per forward pass; a backward takes two
     learn_s = operations / (rate * reached.learn) + (steps * (forwards + 2) + kl) * other_s
-    host_s = reached.step_s * measured.host
     token_s = 2 * (frozen + trained) / (rate * engine * reached.decode)
     return Costs(
-        step_s=measured.generate * (host_s + (frozen + trained) * DTYPE_BYTES[dtype] / bandwidth),
+        step_s=measured.generate * (reached.step_s + (frozen + trained) * DTYPE_BYTES[dtype] / bandwidth),
         sample_s=measured.generate * (token_s + cache_bytes(shape, dtype, context) / bandwidth),
         prefill_s=measured.generate * forward / (rate * engine * min(reached.learn, reached.decode)),
         learn_s=measured.learn * learn_s / learner,

@@ -18,8 +18,9 @@ from microbudget_rl.actors.storage.checkpoints import read_state, version_of
 from microbudget_rl.actors.storage.documents import EventKind, Origin, Planned
 from microbudget_rl.actors.storage.run_folder import RunFolder
 from microbudget_rl.conf.command import as_typed
+from microbudget_rl.conf.installation import ROOT
 from microbudget_rl.conf.schema import Config, among, marked
-from microbudget_rl.launch.hardware.gpus import choose, show_only
+from microbudget_rl.launch.hardware.gpus import emptiest, show_only
 from microbudget_rl.launch.hardware.machine import Machine
 from microbudget_rl.launch.hardware.sharing import check_sharing, tried
 from microbudget_rl.launch.plan.host_needs import needs_of_run
@@ -30,8 +31,6 @@ from microbudget_rl.launch.session.admission import begin
 from microbudget_rl.rewards.problems.loading import OVERLAP_KEPT, write_listing
 from microbudget_rl.rewards.problems.rows import DUPLICATE, NO_MATCH, SHOWN
 from microbudget_rl.rewards.problems.sources import GENERATED
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
@@ -45,7 +44,7 @@ def planned(
     with tried(config, machine) as trial:
         plan = replace(plan_measured(config, trial.machine), problems=problems)
         check_plan(plan)
-        gpus = choose(machine.cards, plan.placement, plan.needed("learner GPU"))
+        gpus = emptiest(machine.cards, plan.placement.gpus)
         if not machine.nodes:
             show_only(gpus)
         check_sharing(config, plan.placement, trial, gpus, plan.config.run.mps)
@@ -160,7 +159,7 @@ def command_line(program: str, arguments: Sequence[str]) -> str:
 
 def commit() -> str:
     """Return the project's commit, with a plus if files differ from it; empty without git, or in another's checkout."""
-    git = partial(subprocess.run, cwd=PROJECT, capture_output=True, text=True, timeout=10.0, check=True)
+    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, timeout=10.0, check=True)
     try:
         git(["git", "ls-files", "--error-unmatch", "launch"])  # an installed copy may lie in somebody's checkout
         return str(git(["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty=+"]).stdout).strip()

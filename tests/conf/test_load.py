@@ -230,9 +230,7 @@ def test_a_deterministic_run_takes_turns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("--help", ["'--help'", "key=value"]),
         ("rank=8", ["rank: no such key", "nearest: lora.rank"]),
-        ("--beta=0.1", ["write beta=0.1"]),
         ("lora.rank=8 # low", ["lora.rank=8 # low", "comment", "quote it"]),
         ("data.few_shot=[{problem: one\ntwo}]", ["line break", "double quotes"]),
         ("benchmarks=[aime42]", ["benchmarks=aime42: no such benchmark", "nearest: aime2"]),

@@ -36,11 +36,6 @@ def test_the_defaults_are_allowed() -> None:
     assert build(SweepCommandLine, asdict(SweepCommandLine()), context=RULES) == SweepCommandLine()
 
 
-def test_followed_settings_exist() -> None:
-    followed = {"data.source", "model.path", "budget.hours", "warm_start.source"}
-    assert {item.follows for item in ALL if item.follows} == followed
-
-
 def test_settings_change_in_copies_alone() -> None:
     config = Config()
     other = changed(config, {"lora.rank": 8, "model.shape.num_hidden_layers": 3, "device": "cpu"})

@@ -17,7 +17,7 @@ def test_every_command_exists(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help"]) == 0
     said = capsys.readouterr().out
     assert all(f"\n  {name} " in said for name in COMMANDS)
-    assert main(["--version"]) == 0
+    assert main(["--version"]) == main(["plan", "conf=gsm8k", "device=A40", "plan=true"]) == 0
 
 
 @pytest.mark.parametrize(

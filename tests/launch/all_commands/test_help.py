@@ -9,13 +9,13 @@ import pytest
 from microbudget_rl.conf.help import recipe_lines
 from microbudget_rl.conf.load import recipe_names
 from microbudget_rl.launch import run
+from microbudget_rl.launch.__main__ import COMMANDS as MODULES
 
 LAUNCH = Path(run.__file__).parent
-NAMES = ("run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "doctor", "check_adapter")
 COMMANDS = {
-    **{f"launch/{name}.py": f"launch.{name}" for name in NAMES},
-    "rewards.problems": "microbudget_rl.rewards.problems.__main__",
-    "rewards.verify": "microbudget_rl.rewards.verify.__main__",
+    f"rewards.{name}" if "rewards" in module else f"launch/{name.replace('-', '_')}.py": module
+    for name, module in MODULES.items()
+    if name not in ("plan", "bundled")
 }
 
 

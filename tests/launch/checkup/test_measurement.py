@@ -34,7 +34,6 @@ def test_speeds_are_measured_beside_the_planned_seconds(monkeypatch: pytest.Monk
         return await work, asyncio.get_running_loop().time() - began
 
     monkeypatch.setattr(measurement, "timed", timed)
-    monkeypatch.setattr(measurement, "core_s", lambda: 1.5 * measurement.CORE_S)
     made = plan("r256_instruct", machine("A40"), "rollout.typical_response_tokens=128")
 
     def measured(seconds: float) -> Measured:
@@ -50,7 +49,4 @@ def test_speeds_are_measured_beside_the_planned_seconds(monkeypatch: pytest.Monk
     assert found.learned > measurement.MICROBATCHES * made.config.learner.tokens_per_microbatch / 2.0 * 0.9
     assert found.calibration.learn * (2.0 * found.learned * costs.learn_s + costs.update_s) == pytest.approx(2.0, 0.1)
     assert slower.calibration.generate == pytest.approx(2 * found.calibration.generate)
-    assert found.calibration.host == pytest.approx(1.5)
-    monkeypatch.setattr(measurement, "core_s", lambda: measurement.CORE_S)
-    assert measured(3.0).calibration.generate > found.calibration.generate  # the slow core explains a part
     assert slower.calibration.learn == pytest.approx(found.calibration.learn)

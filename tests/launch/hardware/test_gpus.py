@@ -8,11 +8,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from microbudget_rl.actors.runtime.placement import Placement, place, place_engines
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.launch.hardware import gpus
-from microbudget_rl.launch.hardware.gpus import Gpu, choose, find_gpus, gpu_of, show_only
+from microbudget_rl.launch.hardware.gpus import Gpu, emptiest, find_gpus, gpu_of, show_only
 from microbudget_rl.launch.hardware.machine import GIB, check_build, detect, with_gpus
 
 Install = Callable[[str], ModuleType]
@@ -80,6 +79,8 @@ def test_a_gpu_that_is_not_listed_has_the_rates_that_its_driver_states(
     assert gpu.rates == pytest.approx((1e9 * rates[0], 1e12 * rates[1]), rel=0.1)
     machine = with_gpus([replace(gpu, name="an unlisted GPU")], (0,))
     assert (machine.bandwidth, machine.rates) == (gpu.rates[0], {"bfloat16": gpu.rates[1]})
+    nvml.nvmlDeviceGetMemoryBusWidth = lambda _: 0  # a plan would divide by it
+    assert find_gpus()[0].rates is None
 
 
 def test_without_a_driver_that_works_there_are_no_gpus(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,28 +129,10 @@ def test_later_processes_see_the_planned_gpus_in_the_drivers_order(nvidia_smi: I
     assert [card.index for card in find_gpus()] == ["2"]
 
 
-def chosen(free: list[float | None], placement: Placement, learner: float = 0.0) -> list[str]:
-    """Choose among GPUs of 40 GiB, so much of each free."""
-    gpus = [
-        Gpu(str(index), "NVIDIA A100", 40 * GIB, None if each is None else int(each * GIB))
-        for index, each in enumerate(free)
-    ]
-    return [card.index for card in choose(gpus, placement, learner * GIB)]
-
-
-def test_gpus_have_room_for_the_engines_share_and_the_learners_needs() -> None:
-    shared, four = place((0, 1, 2, 3), 1), place(tuple(range(16)), 4)
-    two = place(tuple(range(16)), 4, ranks=1, engines=1)
-    assert chosen([30], shared, learner=10) == ["0"]
-    with pytest.raises(BadInput, match=r"GPU 0, .* 29\.0 GiB .* 29\.5 GiB"):
-        chosen([29], shared, learner=10)
-    assert chosen([39, 35, 39, 39], two, learner=10) == ["0", "2"]
-    assert chosen([39, 39, None, 39], four, learner=10) == ["0", "1", "2", "3"]
-    with pytest.raises(BadInput, match=r"GPU 1, .* 36\.5 GiB"):
-        chosen([39, 35, 39, 39], four, learner=10)
-    with pytest.raises(BadInput, match="are needed"):
-        chosen([35], place_engines((0, 1), 1))
-    assert chosen([], place((0, 1), 0)) == []
+def test_a_run_takes_the_emptiest_gpus() -> None:
+    gpus = [Gpu(str(index), "NVIDIA A100", 40, free) for index, free in enumerate((39, 35, None, 39))]
+    chosen = ["".join(gpu.index for gpu in emptiest(gpus, number)) for number in range(6)]
+    assert chosen == ["", "2", "02", "023", "0123", "0123"]
 
 
 @pytest.mark.parametrize(

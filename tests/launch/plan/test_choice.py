@@ -1,3 +1,4 @@
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -8,7 +9,7 @@ from microbudget_rl.conf.load import load
 from microbudget_rl.launch.plan.choice import BESIDE_MINUTES, for_each_gpu, render_choice
 from tests.launch.plan.plans import estimated, machine, plan
 
-ASKED = ["conf=gsm8k", "plan=true", "device=[3060,4090]"]
+ASKED = ["conf=gsm8k", "plan=True", "device=[3060,4090]"]
 
 
 def test_a_list_of_gpus_is_a_plan_for_each() -> None:
@@ -19,7 +20,7 @@ def test_a_list_of_gpus_is_a_plan_for_each() -> None:
     assert [load(each).budget.price_per_hour for each in for_each_gpu([*ASKED, "budget.price_per_hour=1"])] == [1, 1]
 
 
-@pytest.mark.parametrize("more", ["plan=false", "device=3060", "device=[]", "budget.price_per_hour=[1,2,3]"])
+@pytest.mark.parametrize("more", ["plan=false", "device=3060", "device=[]", "budget.price_per_hour=[1,2,3]", "show=1"])
 def test_other_lists_are_refused(more: str) -> None:
     given = dict(each.split("=") for each in [*ASKED, "budget.price_per_hour=[1,2]", more])
     with pytest.raises(BadInput, match=r"price_per_hour=\[1,2.*device=\[…\], plan=true"):
@@ -27,11 +28,12 @@ def test_other_lists_are_refused(more: str) -> None:
 
 
 def test_the_whole_bill_adds_set_up_and_copying_to_the_run() -> None:
-    made = plan("gsm8k", machine("RTX4090"), "budget.price_per_hour=60")
+    card = replace(machine("RTX4090"), name="NVIDIA GeForce RTX 4090")
+    made = plan("gsm8k", card, "budget.price_per_hour=60")
     screen, hours = StringIO(), estimated(made).spent_s / 3600
-    Console(width=100, file=screen).print(render_choice([made, plan("gsm8k", machine("T4"))]))
-    _, row, none, *_ = (line.split() for line in screen.getvalue().splitlines())
-    assert (row[:3], none) == (["RTX4090", "yes", str(estimated(made).updates)], ["T4", "no"])
+    Console(width=80, file=screen).print(render_choice([made, plan("gsm8k", machine("T4"))]))
+    _, row, _, none, *_ = (line.split() for line in screen.getvalue().splitlines())
+    assert (row[-7:-5], none) == (["yes", str(estimated(made).updates)], ["T4", "no"])
     minutes = 60 * hours
     assert list(map(float, row[-3:])) == pytest.approx(
         [minutes, 1000 * minutes / estimated(made).updates, minutes + sum(BESIDE_MINUTES.values())], abs=0.01

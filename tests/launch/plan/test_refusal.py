@@ -67,7 +67,7 @@ def test_a_budget_that_is_too_small_is_refused_with_one_that_is_enough() -> None
 
 def check_evaluation(where: Machine, recipe: str, *settings: str) -> Fit:
     config = load([f"conf={recipe}", *settings])
-    engines = shape_of(config.model), where, place_engines(where.cores, where.gpus, where.room(1))
+    engines = shape_of(config.model), where, place_engines(where.cores, where.gpus, where.room(1, where.gpus))
     check_engines(config, *engines)
     return fit_of_engines(config, *engines)
 

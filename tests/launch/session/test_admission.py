@@ -243,5 +243,5 @@ def test_origin_repeats_the_command_without_what_is_private(monkeypatch: pytest.
     assert found.machine == "CPU, 2 cores"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d[+-]\d\d:\d\d", found.started)
     assert re.fullmatch(r"([0-9a-f]{10}\+?)?", found.commit)
-    monkeypatch.setattr(preparation, "PROJECT", ROOT / "docs")  # as a copy that is installed in another's checkout
+    monkeypatch.setattr(preparation, "ROOT", ROOT / "docs")  # as a copy that is installed in another's checkout
     assert commit() == ""
