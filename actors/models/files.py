@@ -227,8 +227,8 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
             f"{path}: num_key_value_heads={kv_heads} does not divide num_attention_heads={heads}; restore it"
         )
     if stated.get("model_type") == "lfm2" and stated.get("block_auto_adjust_ff_dim", True):
-        width, multiple = stated.get("block_ff_dim") or sizes["intermediate_size"], stated.get("block_multiple_of", 256)
-        width = int(stated.get("block_ffn_dim_multiplier", 1.0) * int(2 * width / 3))
+        width, multiple = int(2 * sizes["intermediate_size"] / 3), stated.get("block_multiple_of", 256)
+        width = int(stated.get("block_ffn_dim_multiplier", 1.0) * width)
         sizes["intermediate_size"] = multiple * math.ceil(width / multiple)
     return ShapeConfig(
         **sizes,

@@ -73,6 +73,8 @@ def _objections(layer: nn.Module, targets: Sequence[str], family: str) -> Iterat
         )
     own = set(LINEAR.get(family, PROJECTIONS))
     unserved = {"out_proj"} if family == "falcon_h1" else set()
+    if refused := unserved & {*targets}:
+        yield f"{_names(refused)}, on which PEFT attaches no adapter; {_remedy(linear, family)}"
     if set(targets) in (own, set(PROJECTIONS)) and (left := linear.keys() - targets - unserved):
         remedy = "choose another model" if own == set(targets) else _remedy(linear, family)
         yield (
