@@ -8,7 +8,6 @@ from typing_extensions import TypedDict
 
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.parsing import read_json
-from microbudget_rl.conf.schema.model import LINEAR, PROJECTIONS
 
 ATTENTION_KINDS = {"full_attention", "sliding_attention", "attention"}
 """Values of config.json's `layer_types` for layers of attention over all earlier tokens, or the last of them."""
@@ -104,16 +103,6 @@ def check_family(folder: str | Path) -> None:
         if "dynamic" in kind:
             remedy = "choose another model, or set it to default within the original context"
             raise BadInput(f"{where}: rope_type is {kind}, with which samples change each other; {remedy}")
-
-
-def linear_modules(stated: dict[str, Any]) -> list[str]:
-    """Return the linear modules of a family by its config.json, for `lora.target_modules`."""
-    family, absent = str(stated.get("model_type")), set[str]()
-    if stated.get("hidden_size_per_layer_input") == 0:
-        absent = {"per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"}
-    if family == "granitemoehybrid" and {*(stated.get("layer_types") or ())} <= ATTENTION_KINDS:
-        absent = {"in_proj", "out_proj"}
-    return [name for name in LINEAR.get(family, PROJECTIONS) if name not in absent]
 
 
 def common_context(stated: dict[str, Any]) -> int | None:
