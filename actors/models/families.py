@@ -8,7 +8,6 @@ from typing_extensions import TypedDict
 
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.parsing import read_json
-from microbudget_rl.conf.schema.model import LINEAR, PROJECTIONS
 
 ATTENTION_KINDS = {"full_attention", "sliding_attention", "attention"}
 """Values of config.json's `layer_types` for layers of attention over all earlier tokens, or the last of them."""
@@ -35,6 +34,9 @@ REFUSED = {
 }
 """Keys of config.json with the reason and remedy where they have another value than null, 0 or 1."""
 
+LFM2 = {"block_ff_dim": "intermediate_size", "tie_embedding": "tie_word_embeddings"}
+"""Keys by its makers, who also list the layers of attention in `full_attn_idxs`."""
+
 Size = Annotated[int, Field(ge=1, le=2**24)]
 """A model's dimension."""
 
@@ -55,14 +57,23 @@ class ModelConfigFile(TypedDict, total=False):
     rope_scaling: dict[str, Any] | None
     num_hidden_layers: Annotated[int, Field(ge=1, le=1000)]
     layer_types: list[str] | None
+    full_attn_idxs: list[int] | None
+    block_ff_dim: Size
     model_type: str | None
     tie_word_embeddings: bool
     text_config: "ModelConfigFile | None"
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """Return the content of a folder's config.json. Raises BadInput if it is damaged."""
-    return read_json(Path(folder) / "config.json", ModelConfigFile, "name a model folder in Hugging Face format")
+    """Return the content of a folder's config.json, of LFM2 under transformers' names. Raises BadInput if damaged."""
+    stated = read_json(Path(folder) / "config.json", ModelConfigFile, "name a model folder in Hugging Face format")
+    if stated.get("model_type") != "lfm2":
+        return stated
+    kinds: dict[str, Any] = {}
+    if (attend := stated.get("full_attn_idxs")) is not None:
+        numbers = range(stated.get("num_hidden_layers", 0))
+        kinds = {"layer_types": ["full_attention" if number in attend else "conv" for number in numbers]}
+    return kinds | stated | {LFM2[key]: value for key, value in stated.items() if key in LFM2}
 
 
 def text_config(stated: dict[str, Any]) -> dict[str, Any]:
@@ -92,16 +103,6 @@ def check_family(folder: str | Path) -> None:
         if "dynamic" in kind:
             remedy = "choose another model, or set it to default within the original context"
             raise BadInput(f"{where}: rope_type is {kind}, with which samples change each other; {remedy}")
-
-
-def linear_modules(stated: dict[str, Any]) -> list[str]:
-    """Return the linear modules of a family by its config.json, for `lora.target_modules`."""
-    family, absent = str(stated.get("model_type")), set[str]()
-    if stated.get("hidden_size_per_layer_input") == 0:
-        absent = {"per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"}
-    if family == "granitemoehybrid" and {*(stated.get("layer_types") or ())} <= ATTENTION_KINDS:
-        absent = {"in_proj", "out_proj"}
-    return [name for name in LINEAR.get(family, PROJECTIONS) if name not in absent]
 
 
 def common_context(stated: dict[str, Any]) -> int | None:

@@ -16,11 +16,11 @@ from typing_extensions import TypedDict
 
 from microbudget_rl.actors.clock import in_thread
 from microbudget_rl.actors.models.families import FUSED, UNEVEN, check_family, common_context, read_config, text_config
-from microbudget_rl.actors.models.layers import kinds_of
+from microbudget_rl.actors.models.layers import kinds_of, layers_of
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.parsing import path_of, read_json, reason
 from microbudget_rl.conf.schema import ModelConfig, ShapeConfig
-from microbudget_rl.conf.schema.model import PIN
+from microbudget_rl.conf.schema.model import MODULE_NAMES, PIN
 
 HUB_TIMEOUT_S = 10.0
 """Seconds without a byte of the hub, of which an answer may take twice as many. Its library alone waits for ever, or
@@ -209,12 +209,25 @@ def stop_token_ids(model: ModelConfig, tokenizer: Any) -> list[int]:
     return [known[token] for token in model.stop_tokens]
 
 
-def shape_from_config(folder: str | Path) -> ShapeConfig:
-    """Return the shape stated by a folder's config.json. Raises BadInput if the model is not Llama-shaped.
-
-    The context ends where engine and learner would begin to differ.
+def linear_modules(stated: dict[str, Any]) -> list[str]:
+    """Return all linear modules by a config.json's part for text, for `lora.target_modules`. No library attaches an
+    adapter to the `out_proj` of Falcon-H1.
     """
-    path, stated = Path(folder) / "config.json", text_config(read_config(folder))
+    kind = stated.get("model_type")
+    if kind == "phi3":  # queries, keys and values in one, as gate and up
+        return ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
+    unserved = {"out_proj"} if kind == "falcon_h1" else set()
+    there = set[str]().union(*(layer.linear for layer in layers_of(shape_stated(stated)))) - unserved
+    return [name for name in MODULE_NAMES if name in there]
+
+
+def shape_from_config(folder: str | Path) -> ShapeConfig:
+    """Return the shape stated by a folder's config.json. Raises BadInput if the model is not Llama-shaped."""
+    return shape_stated(text_config(read_config(folder)), Path(folder) / "config.json")
+
+
+def shape_stated(stated: dict[str, Any], path: object = "config.json") -> ShapeConfig:
+    """Return the shape by a config.json's part for text. Its context ends where engine and learner begin to differ."""
     if missing := [key for key in SHAPE_KEYS if key not in stated]:
         raise BadInput(f"{path}: states no {missing[0]}; choose a model of the Llama, Qwen or Mistral kind")
     sizes = {key: stated[key] for key in SHAPE_KEYS}
@@ -227,8 +240,8 @@ def shape_from_config(folder: str | Path) -> ShapeConfig:
             f"{path}: num_key_value_heads={kv_heads} does not divide num_attention_heads={heads}; restore it"
         )
     if stated.get("model_type") == "lfm2" and stated.get("block_auto_adjust_ff_dim", True):
-        width, multiple = stated.get("block_ff_dim") or sizes["intermediate_size"], stated.get("block_multiple_of", 256)
-        width = int(stated.get("block_ffn_dim_multiplier", 1.0) * int(2 * width / 3))
+        width, multiple = int(2 * sizes["intermediate_size"] / 3), stated.get("block_multiple_of", 256)
+        width = int(stated.get("block_ffn_dim_multiplier", 1.0) * width)
         sizes["intermediate_size"] = multiple * math.ceil(width / multiple)
     return ShapeConfig(
         **sizes,

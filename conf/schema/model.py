@@ -7,21 +7,15 @@ from microbudget_rl.conf.settings import DECLARED, Rule, section, setting
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a block, which can carry an adapter."""
 
-LINEAR: dict[str, tuple[str, ...]] = {
-    "phi3": ("qkv_proj", "o_proj", "gate_up_proj", "down_proj"),  # queries, keys and values in one, as gate and up
-    "qwen3_5_text": (*PROJECTIONS, "in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"),
-    "lfm2": ("q_proj", "k_proj", "v_proj", "in_proj", "out_proj", "w1", "w2", "w3"),
-    "gemma4_text": (*PROJECTIONS, "per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"),
-    "granitemoehybrid": (*PROJECTIONS[:4], "in_proj", "out_proj", "input_linear", "output_linear"),
-    "falcon_h1": (*PROJECTIONS, "in_proj"),
-}
-"""All linear modules of a family, by its `model_type`, if they are not PROJECTIONS. No engine or library serves an
-adapter on the `out_proj` of Falcon-H1."""
-
 ALL_LINEAR = "all-linear"
-"""The value of `lora.target_modules` that stands for them, as in PEFT."""
+"""The value of `lora.target_modules` that stands for all linear modules of a model, as in PEFT."""
 
-MODULE_NAMES = tuple(dict.fromkeys((*PROJECTIONS, *(name for names in LINEAR.values() for name in names))))
+MODULE_NAMES = (
+    *(*PROJECTIONS, "qkv_proj", "gate_up_proj", "in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"),
+    *("in_proj", "w1", "w2", "w3", "per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"),
+    *("input_linear", "output_linear"),
+)
+"""Linear modules that can carry an adapter, of any family."""
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM accepts as `max_lora_rank`; adapters of a lower rank are padded."""

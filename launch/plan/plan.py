@@ -8,14 +8,12 @@ from itertools import product, starmap
 from operator import attrgetter
 
 from microbudget_rl.actors.models.files import shape_of
-from microbudget_rl.actors.models.layers import layers_of
 from microbudget_rl.actors.models.sizes import answers_alone
 from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, LEARNER_SPARE, divide, most_actors, place
 from microbudget_rl.conf.catalogue import Benchmark
 from microbudget_rl.conf.checks import check_lengths
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config, ShapeConfig
-from microbudget_rl.conf.schema.model import PROJECTIONS
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import Machine
 from microbudget_rl.launch.plan.memory import Fit, memory_of
@@ -181,7 +179,7 @@ def _plan_for(config: Config, machine: Machine, shape: ShapeConfig, ranks: int, 
         engines = [number for number in (machine.gpus - ranks, machine.gpus) if number]
     if again == ["auto"]:
         again = ["off", "on"] if machine.gpus else ["off"]
-    plain = all(layer.linear.keys() <= {*PROJECTIONS} for layer in layers_of(shape))
+    plain = shape.sizes.keys() <= {"sliding_window"}  # others have modules that sharing does not know
     one_copy = [config.model.shared_weights] if machine.gpus == 1 and not machine.nodes and plain else ["off"]
     if one_copy == ["auto"]:
         one_copy = ["off", "on"] if machine.ipc else ["off"]

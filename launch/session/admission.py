@@ -10,8 +10,8 @@ from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, SAFETY, en
 from microbudget_rl.actors.coordinator.rules.selection import Selection
 from microbudget_rl.actors.formats import duration
 from microbudget_rl.actors.messages import APART, ProblemSet
-from microbudget_rl.actors.models.families import linear_modules, read_config, text_config
-from microbudget_rl.actors.models.files import config_folder
+from microbudget_rl.actors.models.families import read_config, text_config
+from microbudget_rl.actors.models.files import config_folder, linear_modules
 from microbudget_rl.actors.runtime.ray_session import NOTE, clear_session
 from microbudget_rl.actors.storage.documents import RunSummary
 from microbudget_rl.actors.storage.files import lock

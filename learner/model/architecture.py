@@ -7,10 +7,11 @@ from typing import Any
 from torch import nn
 
 from microbudget_rl.actors.models.families import RECURRENT, UNEVEN, check_family
+from microbudget_rl.actors.models.files import linear_modules
 from microbudget_rl.actors.models.text_part import empty_model
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.conf.schema.model import ALL_LINEAR, LINEAR, PROJECTIONS
+from microbudget_rl.conf.schema.model import ALL_LINEAR, PROJECTIONS
 
 
 def check_architecture(config: Config, model_path: str) -> None:
@@ -24,14 +25,14 @@ def check_architecture(config: Config, model_path: str) -> None:
 
 def check_modules(base: Any, targets: Sequence[str]) -> None:
     """Raise BadInput for a layer with other linear modules than the targets, or with modules that mix samples."""
-    family, name = base.config.model_type, base.config.name_or_path
+    family, name, own = base.config.model_type, base.config.name_or_path, linear_modules(base.config.to_dict())
     for number, layer in enumerate(layers_of(base)):
-        for objection in _objections(layer, targets, family):
+        for objection in _objections(layer, targets, family, own):
             raise BadInput(f"model {name}: layer {number} has {objection}")
     linear = _linear(base.get_decoder())
     for target in targets:
         if not linear[target]:
-            raise BadInput(f"model {name}: no layer has {target}; {_remedy(linear, family)}")
+            raise BadInput(f"model {name}: no layer has {target}; {_remedy(linear, own)}")
     if "in_proj_z" in targets and "in_proj_qkv" not in targets:
         raise BadInput("lora.target_modules: vLLM serves in_proj_z only together with in_proj_qkv; add that one")
 
@@ -48,8 +49,10 @@ def layers_of(base: Any) -> nn.ModuleList:
     )
 
 
-def _objections(layer: nn.Module, targets: Sequence[str], family: str) -> Iterator[str]:
-    """Yield modules that cannot be learned or served, and targets that are missing, each with a remedy."""
+def _objections(layer: nn.Module, targets: Sequence[str], family: str, own: Sequence[str]) -> Iterator[str]:
+    """Yield modules that cannot be learned or served, and targets that are missing, each with a remedy. own: all linear
+    modules of the model that can carry an adapter.
+    """
     convolutions = nn.Conv2d if family in RECURRENT else (nn.Conv1d, nn.Conv2d)
     for name, module in layer.named_modules():
         if isinstance(module, convolutions):
@@ -65,16 +68,17 @@ def _objections(layer: nn.Module, targets: Sequence[str], family: str) -> Iterat
     linear = _linear(layer)
     for name in targets:
         if linear[name] > 1 or not (linear[name] or family in UNEVEN):
-            yield f"{linear[name] or 'no'} {name}, and the adapter would be attached in part; {_remedy(linear, family)}"
+            yield f"{linear[name] or 'no'} {name}, and the adapter would be attached in part; {_remedy(linear, own)}"
     if "gate_up_proj" in targets and linear["qkv_proj"] != 1:
         yield (
             "gate_up_proj but no qkv_proj, and vLLM then serves no adapter on gate_up_proj; take it out of"
             " lora.target_modules, if an adapter without it is what you want"
         )
-    own = set(LINEAR.get(family, PROJECTIONS))
     unserved = {"out_proj"} if family == "falcon_h1" else set()
-    if set(targets) in (own, set(PROJECTIONS)) and (left := linear.keys() - targets - unserved):
-        remedy = "choose another model" if own == set(targets) else _remedy(linear, family)
+    if refused := unserved & {*targets}:
+        yield f"{_names(refused)}, on which PEFT attaches no adapter; {_remedy(linear, own)}"
+    if {*targets} in ({*own}, {*PROJECTIONS}) and (left := linear.keys() - targets - unserved):
+        remedy = "choose another model" if {*own} == {*targets} else _remedy(linear, own)
         yield (
             f"{_names(left)} besides lora.target_modules, without an adapter; {remedy}, or name fewer modules if a part"
             " is what you want"
@@ -85,16 +89,16 @@ def _linear(module: nn.Module) -> Counter[str]:
     return Counter(name.rpartition(".")[2] for name, each in module.named_modules() if isinstance(each, nn.Linear))
 
 
-def _remedy(linear: Counter[str], family: str) -> str:
+def _remedy(linear: Counter[str], own: Sequence[str]) -> str:
     """Return the remedy for targets that are missing among these linear modules."""
-    if family in LINEAR:
+    if {*own} != {*PROJECTIONS}:
         return f"set lora.target_modules=[{ALL_LINEAR}]"
-    own = [name for name in PROJECTIONS if linear[name] == 1]
-    if not own:
+    usual = [name for name in PROJECTIONS if linear[name] == 1]
+    if not usual:
         return "choose another model"
-    left = linear.keys() - own
+    left = linear.keys() - usual
     alone = f", if an adapter on these without {_names(left)} is what you want" if left else ""
-    return f"set lora.target_modules=[{','.join(own)}]{alone}"
+    return f"set lora.target_modules=[{','.join(usual)}]{alone}"
 
 
 def _names(names: Any) -> str:

@@ -1,7 +1,9 @@
 """Against transformers' models without weights, and against what autograd saved in each kind of layer."""
 
+import json
 from collections import Counter
 from functools import cache
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -39,6 +41,15 @@ def built(name: str) -> tuple[Any, ShapeConfig]:
     with TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         return config, shape_from_config(folder)
+
+
+def test_lfm2_is_read_under_its_makers_names(tmp_path: Path) -> None:
+    config, shape = built("LFM2")
+    stated = config.to_dict() | {"block_ff_dim": 6656, "full_attn_idxs": [1, 3], "tie_embedding": True}
+    for name in ("intermediate_size", "layer_types", "tie_word_embeddings"):
+        del stated[name]
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    assert shape_from_config(tmp_path) == shape
 
 
 @pytest.mark.parametrize("name", [QWEN, GEMMA, *CONFIGS])

@@ -130,7 +130,13 @@ def test_weights_are_shared_where_that_makes_updates_shorter_or_a_model_fit() ->
     assert not [part for part in shared.memory if part.what in ("engine: base weights", "learner: base weights")]
     slow, fast = (plan("qwen2.5-7b", large, "lora.rank=64", f"model.shared_weights={way}") for way in ("off", "auto"))
     assert estimated(fast).update_s < 0.95 * estimated(slow).update_s
-    for alone in (plan("r256_instruct", large), plan("qwen2.5-7b", machine("A40", 2)), plan("quickstart", CPU)):
+    gemma_4 = plan("qwen2.5-7b", small, "model.shape.sizes={global_head_dim: 128}")
+    for alone in (
+        plan("r256_instruct", large),
+        plan("qwen2.5-7b", machine("A40", 2)),
+        plan("quickstart", CPU),
+        gemma_4,
+    ):
         assert not alone.placement.weights
         assert not alone.config.model.shares_weights
     assert "for both" in shown(shared)

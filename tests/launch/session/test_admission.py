@@ -18,13 +18,13 @@ from microbudget_rl.actors.storage.run_folder import RunFolder
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import dump, load
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.conf.schema.model import LINEAR
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import GIB, Machine
 from microbudget_rl.launch.session import preparation
 from microbudget_rl.launch.session.admission import admit, begin, resolve_model, take_run
 from microbudget_rl.launch.session.preparation import commit, origin
 from tests.conftest import ROOT
+from tests.learner.model.families import FAMILIES
 
 
 def leave(folder: Path, status: str, *settings: str, **summary: float | str) -> None:
@@ -73,10 +73,10 @@ def test_run_keeps_the_model_dtype_and_adapter_it_began_with(
 
 
 def test_all_linear_stands_for_the_modules_of_the_family(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "qwen3_5", "text_config": {"model_type": "lfm2"}}')
+    next(family for family in FAMILIES if family.name == "Gemma 4").configuration.save_pretrained(tmp_path)
     config = configure(tmp_path, f"model.path={tmp_path}", "lora.target_modules=[all-linear]")
     machine = Machine("", (0,), GIB, 0, 0, 1e10, {"bfloat16": 1e10})
-    assert resolve_model(config, machine).lora.target_modules == [*LINEAR["lfm2"]]
+    assert resolve_model(config, machine).lora.target_modules == load(["conf=gemma4_e2b"]).lora.target_modules
 
 
 def test_start_that_ends_gives_the_run_before_its_name_back(tmp_path: Path) -> None:

@@ -14,12 +14,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from microbudget_rl.actors.models.families import linear_modules
-from microbudget_rl.actors.models.files import shape_of
+from microbudget_rl.actors.models.files import linear_modules, shape_of
 from microbudget_rl.actors.models.text_part import whole_model
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.conf.schema.model import ALL_LINEAR, LINEAR, PROJECTIONS
+from microbudget_rl.conf.schema.model import ALL_LINEAR, PROJECTIONS
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.learner.model.architecture import check_architecture
 from microbudget_rl.learner.model.policy import Policy
@@ -86,7 +85,7 @@ class Family:
 
     @property
     def targets(self) -> list[str]:
-        return list(self.asked) or linear_modules({"model_type": self.text or self.kind, **self.settings})
+        return list(self.asked) or linear_modules(self.configuration.get_text_config().to_dict())
 
     @property
     def configuration(self) -> Any:
@@ -213,11 +212,11 @@ def adapt(base: Any, targets: Sequence[str] = PROJECTIONS) -> PeftModel:
 
 def refusal(family: Family, folder: Path) -> str:
     """Return the message with which a run refuses a family, empty if it does not."""
-    config = changed(Config(), {"model.path": str(folder), "lora.target_modules": family.targets})
+    config = changed(Config(), {"model.path": str(folder)})
     family.configuration.save_pretrained(folder)
     try:
         shape_of(config.model)
-        check_architecture(config, str(folder))
+        check_architecture(changed(config, {"lora.target_modules": family.targets}), str(folder))
         base = build(family)
         if family.text:
             base.save_pretrained(folder)
@@ -237,9 +236,11 @@ def rows(families: tuple[Family, ...] = FAMILIES) -> Iterator[str]:
             said = refusal(family, Path(folder))
         text = re.sub(r"^(model )?\S*: ", "", said.partition(";")[0]).replace("layer 0", "a layer")
         text = re.sub(r" \(TypeError.*\)|^its log-probabilities .*: ", "", text)
-        asked = family.asked or ((ALL_LINEAR,) if (family.text or family.kind) in LINEAR else ())
-        how = f"yes, with `lora.target_modules=[{','.join(asked)}]`" if asked else "yes"
-        yield f"| {family.name} | {family.models} | {f'no: {text}' if said else how} |"
+        how = f"no: {text}"
+        if not said:
+            asked = family.asked or ((ALL_LINEAR,) if {*family.targets} != {*PROJECTIONS} else ())
+            how = f"yes, with `lora.target_modules=[{','.join(asked)}]`" if asked else "yes"
+        yield f"| {family.name} | {family.models} | {how} |"
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ def test_fused_gate_without_fused_attention_is_refused(tmp_path: Path) -> None:
         ("LFM2", ("q_proj", "o_proj"), r"no layer has o_proj; set lora.target_modules=\[all-linear\]"),
         ("Qwen 3.5", ("q_proj", "in_proj_z"), "only together with in_proj_qkv"),
         ("Qwen 3.5", ("q_proj", "in_proj_qkv"), "^$"),
+        ("Falcon-H1", ("q_proj", "out_proj"), r"out_proj, .*=\[all-linear\]"),
     ],
 )
 def test_a_part_is_trained_only_if_it_is_named(name: str, targets: tuple[str, ...], said: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from microbudget_rl.actors.models.families import UNEVEN
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
@@ -99,7 +100,8 @@ def test_a_learner_trains_on_weights_of_another_process(
 
 @pytest.mark.slow
 def test_every_family_is_mapped(tiny_model: Path, tmp_path: Path) -> None:
-    trained = [family.name for family in FAMILIES if not refusal(family, tmp_path / family.kind)]
+    even = [family for family in FAMILIES if (family.text or family.kind) not in UNEVEN]
+    trained = [family.name for family in even if not refusal(family, tmp_path / family.kind)]
     folders = write_all(trained, tiny_model, tmp_path)
     with held(tmp_path / "handles", *(("float32", folder) for folder in folders)) as found:
         for name, given, folder in zip(trained, found, folders, strict=True):
