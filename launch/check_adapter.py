@@ -10,7 +10,8 @@ Examples:
 
 MODEL is a folder or OWNER/NAME[@REVISION] on the Hub, ADAPTER a folder in PEFT's format. The server has OpenAI's API
 and gives the log-probabilities of a prompt, as vLLM does. `served` and `base` are its names of adapter and base model.
-Its key is in OPENAI_API_KEY. The exit code is 0 if the adapter is served rightly, 1 if not, and 2 for bad input.
+Its key is in OPENAI_API_KEY. The exit code is 0 if the adapter is served rightly, 1 if not or if that
+cannot be told, and 2 for bad input.
 """
 
 if __name__ == "__main__":
@@ -59,14 +60,14 @@ Answers = tuple[Responses, Responses, dict[str, Responses]]
 
 @command("check_adapter.py", __doc__)
 def main(arguments: list[str]) -> int:
-    """Return the exit code: 0 served rightly, 1 not, 2 bad input."""
+    """Return the exit code."""
     words, given = words_and_options(arguments, dict.fromkeys(("server", "served", "base", "timeout", "json"), ()))
     if len(words) != 2 or ("server" in given) != ("served" in given):
         raise BadInput("give a model and an adapter, and both of server=ADDRESS and served=NAME or none of them")
     lengths = {"rollout.max_prompt_tokens": LONG_PROMPT, "rollout.max_response_tokens": RESPONSE}
     config = changed(Config(), {"model.path": words[0], "rollout.max_concurrent_samples": 16, **lengths})
     model_path = locate(config.model)
-    config, adapter = adopt_adapter(config, words[1], model_path)
+    config, adapter = adopt_adapter(config, words[1], model_path, part=True)
     tokenizer = load_tokenizer(model_path, words[0])
     prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
     prompts.append(list(islice(cycle(chain.from_iterable(prompts)), LONG_PROMPT)))
@@ -74,18 +75,17 @@ def main(arguments: list[str]) -> int:
     with nullcontext() if "server" in given else off_screen():
         responding = from_server(given, prompts) if "server" in given else from_engine(config, adapter, prompts)
         answers = asyncio.run(responding)
-    from microbudget_rl.launch.after.served import compare, reference
+    from microbudget_rl.launch.after.served import compare, reference, rightly
 
     rows = compare(reference(model_path, adapter.folder), *answers)
-    table = Table("", "right", "answer", "mean |Δ log p|", "largest", box=SIMPLE_HEAD)
+    table = Table("", "right", "", box=SIMPLE_HEAD)
     for row in rows:
-        right = {True: "yes", False: "NO", None: "?"}[row.right]
-        table.add_row(row.question, right, row.answer, f"{row.mean:.2g}", f"{row.largest:.2g}")
-    rightly = all(row.right is not False for row in rows)
-    PlainConsole().print(table, f"The adapter is {'' if rightly else 'NOT '}served rightly.")
+        table.add_row(row.question, {True: "yes", False: "NO", None: "?"}[row.right], row.answer)
+    said = {True: "The adapter is served rightly.", False: "The adapter is NOT served rightly."}
+    PlainConsole().print(table, said.get(verdict := rightly(rows), "Its effect is too small to tell if it is served."))
     if file := given.get("json"):
-        replace_text(Path(file), json.dumps({"rightly": rightly, "rows": [*map(asdict, rows)]}, indent=1))
-    return 0 if rightly else 1
+        replace_text(Path(file), json.dumps({"rightly": verdict, "rows": [*map(asdict, rows)]}, indent=1))
+    return 0 if verdict else 1
 
 
 async def from_engine(config: Config, adapter: Adapter, prompts: Sequence[list[int]]) -> Answers:

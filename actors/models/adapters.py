@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from typing_extensions import TypedDict
 
 from microbudget_rl.actors.models.files import HUB_NAMES, config_folder, name_on_hub, pin_of
-from microbudget_rl.actors.models.text_part import adapter_shapes
+from microbudget_rl.actors.models.text_part import OWN, STORED, adapter_shapes
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.parsing import parse_json, read_text
 from microbudget_rl.conf.schema import AnyConfig, Config, ShapeConfig
@@ -106,9 +106,13 @@ def check_adapter(config: Config, model_path: str = "") -> None:
         _check_weights(_with(config, theirs), path, folder / WEIGHTS_FILE, where, effective=False)
 
 
-def adopt_adapter(config: AnyConfig, adapter: str, model_path: str) -> tuple[AnyConfig, Adapter | None]:
+def adopt_adapter(
+    config: AnyConfig, adapter: str, model_path: str, part: bool = False
+) -> tuple[AnyConfig, Adapter | None]:
     """Return the settings with rank, alpha, scaling and modules of the adapter in a folder, and that adapter; None if
     `adapter` is empty. It may also name a checkpoint.
+
+    part: accept also one made for a wrapper's part for text alone, which vLLM does not apply to the wrapper.
 
     Raises BadInput unless it is a plain PEFT adapter in safetensors that states, fits and changes the model.
     """
@@ -117,7 +121,7 @@ def adopt_adapter(config: AnyConfig, adapter: str, model_path: str) -> tuple[Any
     folder, where = _named(config, adapter)
     stated = _read(config, model_path, folder, where)
     config = _with(config, _lora(stated))
-    _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=True)
+    _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=True, part=part)
     return config, Adapter(folder.resolve(), stated["base_model_name_or_path"])
 
 
@@ -175,10 +179,12 @@ def _with(config: AnyConfig, lora: dict[str, Any]) -> AnyConfig:
     return changed(config, {f"lora.{key}": value for key, value in lora.items()})
 
 
-def _check_weights(config: Config, model_path: str, file: Path, where: str, effective: bool) -> None:
+def _check_weights(
+    config: Config, model_path: str, file: Path, where: str, effective: bool, part: bool = False
+) -> None:
     """Raise BadInput unless the weights are finite A and B of each module that a run would train.
 
-    effective: some B A must differ from zero.
+    effective: some B A must differ from zero. part: see `adopt_adapter`.
     """
     if not os.path.isfile(file):
         raise BadInput(f"{where}: holds no {WEIGHTS_FILE} (pickles can run code when loaded); save it as safetensors")
@@ -187,6 +193,8 @@ def _check_weights(config: Config, model_path: str, file: Path, where: str, effe
         with safe_open(file, framework="pt") as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118  # no mapping
             shapes = {name: weight.get_shape() for name, weight in slices.items()}
+            if part and not any(STORED in name for name in shapes):
+                expected = {name.replace(STORED, OWN): shape for name, shape in expected.items()}
             for name in sorted(expected.keys() | shapes.keys()):
                 if shapes.get(name) != expected.get(name):
                     differs = f"has shape {shapes.get(name)}, expected {expected.get(name)}"

@@ -1,6 +1,6 @@
 """Compares an engine's log-probabilities under an adapter with those of transformers and PEFT."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,14 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
 
 from microbudget_rl.actors.adapter_check.at_start import CLEARLY
 from microbudget_rl.actors.adapter_check.at_work import BAND
 from microbudget_rl.actors.adapter_check.prompts import SAME, Responses, logprobs_of
 from microbudget_rl.actors.models.adapters import WEIGHTS_FILE
+from microbudget_rl.actors.models.text_part import STORED, whole_model
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.learner.model.adapter import modules_by_kind, scaled
 
@@ -36,23 +37,20 @@ DOUBT = 0.15
 
 @dataclass(frozen=True)
 class Row:
-    """An answer. right: None if it cannot be told. mean, largest: |Δ log p| that it is about, nats per token."""
+    """An answer. right: None if it cannot be told."""
 
     question: str
     right: bool | None
-    answer: str
-    mean: float
-    largest: float
+    answer: str = ""
 
 
 def reference(model_path: str, adapter: Path) -> Any:
-    """Return the model in float32 under an adapter, by PEFT. One with an encoder of images has other names inside."""
+    """Return the model in float32 under an adapter, by PEFT: the whole wrapper if the adapter has its names."""
     with safe_open(adapter / WEIGHTS_FILE, framework="pt") as weights:
-        wrapped = any(".language_model." in name for name in weights.keys())  # noqa: SIM118  # no mapping
+        whole = any(STORED in name for name in weights.keys())  # noqa: SIM118  # no mapping
     disable_progress_bar()
-    made: Any = AutoModelForImageTextToText if wrapped else AutoModelForCausalLM
-    base = made.from_pretrained(model_path, dtype=torch.float32)
-    model: Any = PeftModel.from_pretrained(base, str(adapter)).eval()
+    load: Any = AutoModelForImageTextToText.from_pretrained if whole else whole_model
+    model: Any = PeftModel.from_pretrained(load(model_path, dtype=torch.float32), str(adapter)).eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -73,52 +71,68 @@ def compare(model: Any, base: Responses, adapted: Responses, others: Mapping[str
                 found.append(logits.log_softmax(-1).cpu().gather(1, torch.tensor(ids[start:])[:, None])[:, 0])
         return torch.cat(found).double()
 
-    def row(question: str, right: bool | None, answer: str, left: Tensor, other: Tensor) -> Row:
-        return Row(question, right, answer, distance(left, other), (left - other).abs().max().item())
-
-    engine, bare = (torch.tensor(logprobs_of(each)).double() for each in (adapted, base))
-    truth, unadapted = score(adapted, nullcontext()), score(adapted, model.disable_adapter())
-    if distance(bare, own := score(base, model.disable_adapter())) > ALIEN:
+    bare, own = seen(base), score(base, model.disable_adapter())
+    if ALIEN < distance(bare, own) < torch.inf:
         raise BadInput(f"the base model is {distance(bare, own):.1f} nats off: name the model that is served")
+    engine, truth, unadapted = seen(adapted), score(adapted, nullcontext()), score(adapted, model.disable_adapter())
     lora, kinds = model.peft_config["default"], modules_by_kind(model)
     kinds = {kind: own for kind, own in kinds.items() if not any(other < own for other in kinds.values())}
     effects = {kind: truth - score(adapted, scaled(model, 0.0, own)) for kind, own in kinds.items()}
     factors = (*FACTORS, lora.r ** (-0.5 if lora.use_rslora else 0.5))
-    rescaled = {f"{factor:.3g} × alpha": score(adapted, scaled(model, factor)) for factor in factors}
+    rescaled = {f"near {factor:.3g} × alpha": score(adapted, scaled(model, factor)) for factor in factors}
     limit = max(BAND * distance(score(adapted, nullcontext(model.to(torch.bfloat16))), truth), SAME)
-    off, learned, served = distance(engine, truth), truth - unadapted, engine - unadapted
-    rows = [row("base untouched", distance(bare, own) <= limit, f"rounding allows {limit:.2g}", bare, own)]
-    if off < torch.inf:
-        # By least squares: the fraction of the adapter's effect that arrives, and of each kind of module's.
-        (strength,), (doubt,) = fractions(learned[:, None], served)
-        moved = distance(engine, unadapted) > limit
-        applied = moved or (strength > max(2 * doubt, 0.05) if doubt < DOUBT else None)
-        rows.append(row("applied", applied, f"{strength:.0%} of its effect arrives", engine, unadapted))
-        scale = min(rescaled, key=lambda name: distance(engine, rescaled[name]))
-        alike = (learned @ served) ** 2 > ALIKE * (learned @ learned) * (served @ served)
-        this = bool(off <= limit or alike) if applied else None
-        wrong = off > SAME and distance(engine, rescaled[scale]) < CLEARLY * off
-        same = [name for name, each in others.items() if distance(torch.tensor(logprobs_of(each)), truth) <= limit]
-        rows.append(row("the right one", this, f"the same as {', '.join(same)}" if same else "", engine, truth))
-        rows.append(
-            row("scaled rightly", not wrong if this else None, f"near {scale}" if this and wrong else "", engine, truth)
-        )
-        lacking, doubts = fractions(torch.stack([*effects.values()], 1), truth - engine)
-        for (kind, effect), lack, doubt in zip(effects.items(), lacking, doubts, strict=True):
-            there = lack < 0.5 if doubt < DOUBT and this and not wrong else None
-            arrives = f"{1 - lack:.0%} ± {doubt:.0%} arrives" if there is not None else ""
-            rows.append(row(kind, there, arrives, truth, truth - effect))
-    return [*rows, row("as PEFT computes it", off <= limit, f"rounding allows {limit:.2g}", engine, truth)]
+
+    def near(question: str, left: Tensor, right: Tensor) -> Row:
+        mean, largest = distance(left, right), (left - right).abs().max()
+        return Row(question, mean <= limit, f"mean {mean:.2g}, largest {largest:.2g}; rounding allows {limit:.2g}")
+
+    first, last = near("base untouched", bare, own), near("as PEFT computes it", engine, truth)
+    off, learned, change = distance(engine, truth), truth - unadapted, engine - unadapted
+    if off == torch.inf:
+        return [first, last]
+    # By least squares: the fraction of the adapter's effect that arrives, and of each kind of module's.
+    (strength,), (doubt,) = fractions(learned[:, None], change)
+    moved = distance(engine, unadapted) > max(limit, 2 * distance(bare, own))
+    applied = moved or (strength > max(2 * doubt, 0.05) if doubt < DOUBT else None)
+    alike = (learned @ change) ** 2 > ALIKE * (learned @ learned) * (change @ change)
+    this = bool(off <= limit or alike) if applied else None
+    same = [name for name, each in others.items() if distance(seen(each), truth) <= limit]
+    scale = min(rescaled, key=lambda name: distance(engine, rescaled[name]))
+    wrong = bool(this) and off > SAME and distance(engine, rescaled[scale]) < CLEARLY * off
+    rows = [
+        first,
+        Row("applied", applied, f"{strength:.0%} ± {doubt:.0%} of its effect arrives"),
+        Row("the right one", this, f"the same as {', '.join(same)}" if same else ""),
+        Row("scaled rightly", not wrong if this else None, scale if wrong else ""),
+    ]
+    for kind, lack, doubt in zip(effects, *fractions(torch.stack([*effects.values()], 1), truth - engine), strict=True):
+        told = doubt < DOUBT and this and not wrong
+        rows.append(Row(kind, lack < 0.5 if told else None, f"{1 - lack:.0%} ± {doubt:.0%} arrives" if told else ""))
+    return [*rows, last]
+
+
+def rightly(rows: Sequence[Row]) -> bool | None:
+    """Return whether the adapter is served rightly; None if it cannot be told whether it is applied at all."""
+    rights = {row.question: row.right for row in rows}
+    return False if False in rights.values() else rights["applied"]
+
+
+def seen(responses: Responses) -> Tensor:
+    return torch.tensor(logprobs_of(responses)).double()
 
 
 def fractions(effects: Tensor, change: Tensor) -> tuple[list[float], list[float]]:
-    """Return the multiples of effects, [t, k], whose sum is nearest to a change, [t], and their standard errors."""
+    """Return the multiples of effects, [t, k], whose sum is nearest to a change, [t], and their standard errors.
+
+    The error of the multiple of no effect is not finite.
+    """
     inverse = torch.linalg.pinv(effects)
     found = inverse @ change
     error = (change - effects @ found).square().mean().sqrt()
-    return found.tolist(), (error * inverse.square().sum(1).sqrt()).tolist()
+    spread = inverse.square().sum(1).sqrt()
+    return found.tolist(), (error * spread.where(spread > 0, torch.inf)).tolist()
 
 
 def distance(left: Tensor, right: Tensor) -> float:
     """Return the mean |Δ log p|; infinite where that is not a number."""
-    return (left - right).abs().mean().nan_to_num(torch.inf).item()
+    return (left - right).abs().mean().nan_to_num(torch.inf, torch.inf).item()

@@ -136,19 +136,18 @@ def noise(model: PeftModel, number: int, count: int) -> Iterator[None]:
         yield
 
 
-def layers_by_kind(model: nn.Module) -> list[list[dict[str, str]]]:
-    """Return the layers of each kind in their order, each as the names of its modules with an adapter, by their names
-    within the layer.
+def layers_by_kind(model: nn.Module) -> list[list[dict[Any, str]]]:
+    """Return the layers of each kind in their order, each as the names of its modules with an adapter.
 
-    Layers are of one kind if these modules have the same names and shapes. Modules outside the layers are one more.
+    Keys are a module's name within the layer and its shapes. Layers with the same keys are of one kind; the modules
+    outside the layers are one more.
     """
-    layers, kinds = defaultdict[str, dict[str, Any]](dict), defaultdict[frozenset[Any], list[dict[str, str]]](list)
+    layers, kinds = defaultdict[str, dict[Any, str]](dict), defaultdict[frozenset[Any], list[dict[Any, str]]](list)
     for name, _, a, b in _layers(model):
         layer, within = _place(name)
-        layers[layer][within] = (name, a.shape, b.shape)
+        layers[layer][within, a.shape, b.shape] = name
     for modules in layers.values():
-        kind = frozenset((within, *shapes) for within, (_, *shapes) in modules.items())
-        kinds[kind].append({within: name for within, (name, *_) in modules.items()})
+        kinds[frozenset(modules)].append(modules)
     return [*kinds.values()]
 
 
@@ -156,13 +155,13 @@ def modules_by_kind(model: nn.Module) -> dict[str, set[str]]:
     """Return the modules that an engine may leave out together, by a name for them: those of each type, such as q_proj,
     and if it is in several kinds of layers, those in each kind.
     """
-    modules, kinds = defaultdict[str, set[str]](set), layers_by_kind(model)
+    modules = defaultdict[str, set[str]](set)
     for name, *_ in _layers(model):
         modules[name.rpartition(".")[2]].add(name)
-    for first, *others in kinds:
-        for within, name in first.items():
-            if len(alike := {name, *(layer[within] for layer in others)}) < len(modules[name.rpartition(".")[2]]):
-                modules[f"{within}, as in {_place(name)[0] or 'no layer'},"] = alike
+    for first, *others in layers_by_kind(model):
+        for key, name in first.items():
+            if len(alike := {name, *(layer[key] for layer in others)}) < len(modules[name.rpartition(".")[2]]):
+                modules[f"{key[0]} as in {_place(name)[0] or 'no layer'}"] = alike
     return dict(modules)
 
 

@@ -246,10 +246,10 @@ PER_LAYER = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 256
 @pytest.mark.parametrize(
     ("family", "apart"),
     [
-        (Family("", "qwen3_5_text", "", DELTA | DEEP), ["mlp.down_proj, as in model.layers.3,"]),
+        (Family("", "qwen3_5_text", "", DELTA | DEEP), ["mlp.down_proj as in model.layers.3"]),
         (
             Family("", "gemma4_text", "", MIXED | PER_LAYER | {"num_hidden_layers": 6, "global_head_dim": 32}),
-            ["per_layer_model_projection", "self_attn.q_proj, as in model.layers.1,"],
+            ["per_layer_model_projection", "self_attn.q_proj as in model.layers.1"],
         ),
     ],
     ids=["three of four layers recurrent", "modules outside the layers"],
