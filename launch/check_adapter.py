@@ -36,6 +36,7 @@ from microbudget_rl.actors.adapter_check.at_start import LONG_PROMPT
 from microbudget_rl.actors.adapter_check.prompts import Responses
 from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from microbudget_rl.actors.models.adapters import Adapter, adopt_adapter
+from microbudget_rl.actors.models.families import read_config, text_config
 from microbudget_rl.actors.models.files import load_tokenizer, locate
 from microbudget_rl.actors.runtime.placement import place_engines
 from microbudget_rl.actors.storage.files import replace_text
@@ -64,13 +65,15 @@ def main(arguments: list[str]) -> int:
     words, given = words_and_options(arguments, dict.fromkeys(("server", "served", "base", "timeout", "json"), ()))
     if len(words) != 2 or ("server" in given) != ("served" in given):
         raise BadInput("give a model and an adapter, and both of server=ADDRESS and served=NAME or none of them")
-    lengths = {"rollout.max_prompt_tokens": LONG_PROMPT, "rollout.max_response_tokens": RESPONSE}
-    config = changed(Config(), {"model.path": words[0], "rollout.max_concurrent_samples": 16, **lengths})
+    config = changed(Config(), {"model.path": words[0], "rollout.max_concurrent_samples": 16})
     model_path = locate(config.model)
+    context = text_config(read_config(model_path)).get("max_position_embeddings", LONG_PROMPT + RESPONSE)
+    long = min(LONG_PROMPT, context - RESPONSE)
+    config = changed(config, {"rollout.max_prompt_tokens": long, "rollout.max_response_tokens": RESPONSE})
     config, adapter = adopt_adapter(config, words[1], model_path, part=True)
     tokenizer = load_tokenizer(model_path, words[0])
-    prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
-    prompts.append(list(islice(cycle(chain.from_iterable(prompts)), LONG_PROMPT)))
+    prompts = [tokenizer(text, add_special_tokens=False)["input_ids"][:long] for text in TEXTS]
+    prompts.append(list(islice(cycle(chain.from_iterable(prompts)), long)))
     assert adapter is not None
     with nullcontext() if "server" in given else off_screen():
         responding = from_server(given, prompts) if "server" in given else from_engine(config, adapter, prompts)
