@@ -23,7 +23,6 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import chain, cycle, islice
 from pathlib import Path
@@ -55,9 +54,6 @@ TEXTS = (
 RESPONSE = 64
 """Tokens of each response of an engine."""
 
-Answers = tuple[Responses, Responses, dict[str, Responses]]
-"""Responses under the base model, under the adapter, and under a server's other adapters."""
-
 
 @command("check_adapter.py", __doc__)
 def main(arguments: list[str]) -> int:
@@ -75,9 +71,11 @@ def main(arguments: list[str]) -> int:
     prompts = [tokenizer(text, add_special_tokens=False)["input_ids"][:long] for text in TEXTS]
     prompts.append(list(islice(cycle(chain.from_iterable(prompts)), long)))
     assert adapter is not None
-    with nullcontext() if "server" in given else off_screen():
-        responding = from_server(given, prompts) if "server" in given else from_engine(config, adapter, prompts)
-        answers = asyncio.run(responding)
+    if "server" in given:
+        answers = asyncio.run(from_server(given, prompts))
+    else:
+        with off_screen():
+            answers = asyncio.run(from_engine(config, adapter, prompts))
     from microbudget_rl.launch.after.served import compare, reference, rightly
 
     rows = compare(reference(model_path, adapter.folder), *answers)
@@ -91,8 +89,8 @@ def main(arguments: list[str]) -> int:
     return 0 if verdict else 1
 
 
-async def from_engine(config: Config, adapter: Adapter, prompts: Sequence[list[int]]) -> Answers:
-    """Return the responses of an engine on this machine."""
+async def from_engine(config: Config, adapter: Adapter, prompts: Sequence[list[int]]) -> list[Responses]:
+    """Return the responses of an engine on this machine, under the base model and under the adapter."""
     machine = detect(config.device)
     check_build(config, machine)
     share = place_engines(machine.cores, machine.gpus).rollouts[0]
@@ -107,13 +105,13 @@ async def from_engine(config: Config, adapter: Adapter, prompts: Sequence[list[i
         sampling = Sampling(1, RESPONSE, temperature=1.0, top_p=1.0, seed=0)
         return tuple(await asyncio.gather(*(engine.generate(0, each, policy, sampling) for each in problems)))
 
-    base, adapted = await asyncio.gather(ask(None), ask(served))
+    answers = await asyncio.gather(ask(None), ask(served))
     await engine.close()
-    return base, adapted, {}
+    return answers
 
 
-async def from_server(given: dict[str, str], prompts: Sequence[list[int]]) -> Answers:
-    """Return the prompts' own tokens, from the second on, as responses of the server's models.
+async def from_server(given: dict[str, str], prompts: Sequence[list[int]]) -> list[Responses]:
+    """Return the prompts' own tokens, from the second on, as responses of the server's base model and adapter.
 
     Raises BadInput if it has no such models, gives no log-probabilities, or takes too long.
     """
@@ -142,8 +140,7 @@ async def from_server(given: dict[str, str], prompts: Sequence[list[int]]) -> An
                     groups.append(Group(0, Problem("", "", tuple(ids[:1]), ""), None, (sample,)))
                 return tuple(groups)
 
-            others = [name for name, parent in models.items() if parent == base and name != served]
-            return await ask(base), await ask(served), {name: await ask(name) for name in others}
+            return [await ask(base), await ask(served)]
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         remedy = f"give the address of a server with OpenAI's API, or a longer timeout than {limit} s"
         raise BadInput(f"server: {in_brief(error)}; {remedy}") from None
