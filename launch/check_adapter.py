@@ -23,7 +23,6 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import chain, cycle, islice
 from pathlib import Path
@@ -36,6 +35,7 @@ from microbudget_rl.actors.adapter_check.at_start import LONG_PROMPT
 from microbudget_rl.actors.adapter_check.prompts import Responses
 from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from microbudget_rl.actors.models.adapters import Adapter, adopt_adapter
+from microbudget_rl.actors.models.families import read_config, text_config
 from microbudget_rl.actors.models.files import load_tokenizer, locate
 from microbudget_rl.actors.runtime.placement import place_engines
 from microbudget_rl.actors.storage.files import replace_text
@@ -54,9 +54,6 @@ TEXTS = (
 RESPONSE = 64
 """Tokens of each response of an engine."""
 
-Answers = tuple[Responses, Responses, dict[str, Responses]]
-"""Responses under the base model, under the adapter, and under a server's other adapters."""
-
 
 @command("check_adapter.py", __doc__)
 def main(arguments: list[str]) -> int:
@@ -64,17 +61,21 @@ def main(arguments: list[str]) -> int:
     words, given = words_and_options(arguments, dict.fromkeys(("server", "served", "base", "timeout", "json"), ()))
     if len(words) != 2 or ("server" in given) != ("served" in given):
         raise BadInput("give a model and an adapter, and both of server=ADDRESS and served=NAME or none of them")
-    lengths = {"rollout.max_prompt_tokens": LONG_PROMPT, "rollout.max_response_tokens": RESPONSE}
-    config = changed(Config(), {"model.path": words[0], "rollout.max_concurrent_samples": 16, **lengths})
+    config = changed(Config(), {"model.path": words[0], "rollout.max_concurrent_samples": 16})
     model_path = locate(config.model)
+    context = text_config(read_config(model_path)).get("max_position_embeddings", LONG_PROMPT + RESPONSE)
+    long = min(LONG_PROMPT, context - RESPONSE)
+    config = changed(config, {"rollout.max_prompt_tokens": long, "rollout.max_response_tokens": RESPONSE})
     config, adapter = adopt_adapter(config, words[1], model_path, part=True)
     tokenizer = load_tokenizer(model_path, words[0])
-    prompts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
-    prompts.append(list(islice(cycle(chain.from_iterable(prompts)), LONG_PROMPT)))
+    prompts = [tokenizer(text, add_special_tokens=False)["input_ids"][:long] for text in TEXTS]
+    prompts.append(list(islice(cycle(chain.from_iterable(prompts)), long)))
     assert adapter is not None
-    with nullcontext() if "server" in given else off_screen():
-        responding = from_server(given, prompts) if "server" in given else from_engine(config, adapter, prompts)
-        answers = asyncio.run(responding)
+    if "server" in given:
+        answers = asyncio.run(from_server(given, prompts))
+    else:
+        with off_screen():
+            answers = asyncio.run(from_engine(config, adapter, prompts))
     from microbudget_rl.launch.after.served import compare, reference, rightly
 
     rows = compare(reference(model_path, adapter.folder), *answers)
@@ -88,8 +89,8 @@ def main(arguments: list[str]) -> int:
     return 0 if verdict else 1
 
 
-async def from_engine(config: Config, adapter: Adapter, prompts: Sequence[list[int]]) -> Answers:
-    """Return the responses of an engine on this machine."""
+async def from_engine(config: Config, adapter: Adapter, prompts: Sequence[list[int]]) -> list[Responses]:
+    """Return the responses of an engine on this machine, under the base model and under the adapter."""
     machine = detect(config.device)
     check_build(config, machine)
     share = place_engines(machine.cores, machine.gpus).rollouts[0]
@@ -104,13 +105,13 @@ async def from_engine(config: Config, adapter: Adapter, prompts: Sequence[list[i
         sampling = Sampling(1, RESPONSE, temperature=1.0, top_p=1.0, seed=0)
         return tuple(await asyncio.gather(*(engine.generate(0, each, policy, sampling) for each in problems)))
 
-    base, adapted = await asyncio.gather(ask(None), ask(served))
+    answers = await asyncio.gather(ask(None), ask(served))
     await engine.close()
-    return base, adapted, {}
+    return answers
 
 
-async def from_server(given: dict[str, str], prompts: Sequence[list[int]]) -> Answers:
-    """Return the prompts' own tokens, from the second on, as responses of the server's models.
+async def from_server(given: dict[str, str], prompts: Sequence[list[int]]) -> list[Responses]:
+    """Return the prompts' own tokens, from the second on, as responses of the server's base model and adapter.
 
     Raises BadInput if it has no such models, gives no log-probabilities, or takes too long.
     """
@@ -139,8 +140,7 @@ async def from_server(given: dict[str, str], prompts: Sequence[list[int]]) -> An
                     groups.append(Group(0, Problem("", "", tuple(ids[:1]), ""), None, (sample,)))
                 return tuple(groups)
 
-            others = [name for name, parent in models.items() if parent == base and name != served]
-            return await ask(base), await ask(served), {name: await ask(name) for name in others}
+            return [await ask(base), await ask(served)]
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         remedy = f"give the address of a server with OpenAI's API, or a longer timeout than {limit} s"
         raise BadInput(f"server: {in_brief(error)}; {remedy}") from None

@@ -66,23 +66,18 @@ class CheckAtStart:
             far = self.distances[name] = {view: distance(engine, joined[view]) for view in joined}
             listed = "mean |Δ log p| " + ", ".join(f"{value:.3f} if {view}" for view, value in far.items())
             print(f"adapter check at the start of {name}: {listed}", flush=True)
-            if mistake := find_mistake(engine, joined):
-                self._fail(name, f"serves test adapters as if {mistake} ({listed})")
-            for long in () if mistake else by_adapter_long:
+            mistake = find_mistake(engine, joined)
+            for long in by_adapter_long:
                 truth = (await self._learner.explain(long, mistakes=False))[FAITHFUL]
                 if is_far(off := distance(logprobs_of(long), truth), joined):
                     tokens = len(long[0].problem.prompt_ids)
-                    self._fail(
-                        name, f"serves a test adapter wrongly to a prompt of {tokens} tokens ({off:.3f}; {listed})"
-                    )
+                    mistake = mistake or f"a prompt of {tokens} tokens had other weights ({off:.3f})"
+            if mistake:
+                fault = f"adapter check: at its start, {name} serves test adapters as if {mistake} ({listed})"
+                if self._doubt is None:
+                    raise Halted(f"{fault}; adapter_check.at_start=warn goes on, and marks the run's report")
+                self._doubt(name, fault)
             self._unchecked.pop(0)
-
-    def _fail(self, name: str, how: str) -> None:
-        """Raise Halted for an engine that fails, unless that is only doubted."""
-        fault = f"adapter check: at its start, {name} {how}"
-        if self._doubt is None:
-            raise Halted(f"{fault}; adapter_check.at_start=warn goes on, and marks the run's report")
-        self._doubt(name, fault)
 
     async def _ask(self, name: str, engine: Engine) -> None:
         for adapter in self.adapters:

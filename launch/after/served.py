@@ -1,6 +1,6 @@
 """Compares an engine's log-probabilities under an adapter with those of transformers and PEFT."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +54,10 @@ def reference(model_path: str, adapter: Path) -> Any:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def compare(model: Any, base: Responses, adapted: Responses, others: Mapping[str, Responses]) -> list[Row]:
+def compare(model: Any, base: Responses, adapted: Responses) -> list[Row]:
     """Return all that an engine's log-probabilities tell. The model is in bfloat16 afterwards.
 
-    base, adapted: responses without the adapter and with it. others: under other adapters, with the tokens of adapted.
+    base, adapted: responses without the adapter and with it.
     Raises BadInput if the engine has another model.
     """
 
@@ -71,10 +71,11 @@ def compare(model: Any, base: Responses, adapted: Responses, others: Mapping[str
                 found.append(logits.log_softmax(-1).cpu().gather(1, torch.tensor(ids[start:])[:, None])[:, 0])
         return torch.cat(found).double()
 
-    bare, own = seen(base), score(base, model.disable_adapter())
+    engine, bare = (torch.tensor(logprobs_of(each)).double() for each in (adapted, base))
+    truth, own = score(adapted, nullcontext()), score(base, model.disable_adapter())
+    unadapted = score(adapted, model.disable_adapter())
     if ALIEN < distance(bare, own) < torch.inf:
         raise BadInput(f"the base model is {distance(bare, own):.1f} nats off: name the model that is served")
-    engine, truth, unadapted = seen(adapted), score(adapted, nullcontext()), score(adapted, model.disable_adapter())
     lora, kinds = model.peft_config["default"], modules_by_kind(model)
     kinds = {kind: own for kind, own in kinds.items() if not any(other < own for other in kinds.values())}
     effects = {kind: truth - score(adapted, scaled(model, 0.0, own)) for kind, own in kinds.items()}
@@ -96,13 +97,12 @@ def compare(model: Any, base: Responses, adapted: Responses, others: Mapping[str
     applied = moved or (strength > max(2 * doubt, 0.05) if doubt < DOUBT else None)
     alike = (learned @ change) ** 2 > ALIKE * (learned @ learned) * (change @ change)
     this = bool(off <= limit or alike) if applied else None
-    same = [name for name, each in others.items() if distance(seen(each), truth) <= limit]
     scale = min(rescaled, key=lambda name: distance(engine, rescaled[name]))
     wrong = bool(this) and off > SAME and distance(engine, rescaled[scale]) < CLEARLY * off
     rows = [
         first,
         Row("applied", applied, f"{strength:.0%} ± {doubt:.0%} of its effect arrives"),
-        Row("the right one", this, f"the same as {', '.join(same)}" if same else ""),
+        Row("the right one", this),
         Row("scaled rightly", not wrong if this else None, scale if wrong else ""),
     ]
     for kind, lack, doubt in zip(effects, *fractions(torch.stack([*effects.values()], 1), truth - engine), strict=True):
@@ -115,10 +115,6 @@ def rightly(rows: Sequence[Row]) -> bool | None:
     """Return whether the adapter is served rightly; None if it cannot be told whether it is applied at all."""
     rights = {row.question: row.right for row in rows}
     return False if False in rights.values() else rights["applied"]
-
-
-def seen(responses: Responses) -> Tensor:
-    return torch.tensor(logprobs_of(responses)).double()
 
 
 def fractions(effects: Tensor, change: Tensor) -> tuple[list[float], list[float]]:

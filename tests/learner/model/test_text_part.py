@@ -1,22 +1,23 @@
 """The part for text of a model that also takes images: its weights, its adapter and its export."""
 
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText
 
-from microbudget_rl.actors.models.adapters import adopt_adapter, check_adapter
-from microbudget_rl.actors.models.text_part import whole_model
+from microbudget_rl.actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, adopt_adapter, check_adapter
+from microbudget_rl.actors.models.text_part import OWN, STORED, whole_model
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.after.merged import load_model as load_export
 from microbudget_rl.launch.after.merged import write_merged
+from microbudget_rl.launch.after.served import reference
 from microbudget_rl.learner.model.adapter import effective_ranks, load_model, write_adapter
 from tests.learner.model.families import FAMILIES, build
 
@@ -41,8 +42,17 @@ def test_an_adapter_fits_the_whole_model_and_its_export(name: str, tmp_path: Pat
     again = changed(config, {"lora.start_from": str(adapter)})
     check_adapter(again, str(model))
     assert adopt_adapter(config, str(adapter), str(model))[0].lora.target_modules == sorted(family.targets)
+    alone = Path(shutil.copytree(adapter, tmp_path / "alone"))
+    stored = load_file(alone / WEIGHTS_FILE)
+    save_file({key.replace(STORED, OWN): weight for key, weight in stored.items()}, alone / WEIGHTS_FILE)
+    stated = json.loads((alone / CONFIG_FILE).read_text())
+    (alone / CONFIG_FILE).write_text(json.dumps(stated | {"exclude_modules": None}))
+    assert adopt_adapter(config, str(alone), str(model), part=True)[0].lora.rank == 4
+    with pytest.raises(BadInput, match="has shape None"):  # vLLM would not apply it
+        adopt_adapter(config, str(alone), str(model))
     same = (
-        PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(model), adapter),
+        reference(str(model), adapter),
+        reference(str(model), alone),
         load_model(again, str(model)),
         load_export(str(merged)),
     )
