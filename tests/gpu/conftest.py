@@ -10,7 +10,7 @@ import pytest
 from microbudget_rl.conf.catalogue import GPU_DTYPE
 from microbudget_rl.launch.hardware.machine import Machine, detect
 
-ORDER = ("test_kernels", "test_sharing", "test_shared_weights", "test_doctor", "test_quickstart")
+ORDER = ("test_kernels", "test_sharing", "test_shared_weights", "test_quickstart")
 """Modules in their order: each needs what those before it test."""
 
 
