@@ -16,7 +16,7 @@ measurement for later plans. The exit code is 1 if something forbids a run.
 `measure=signal` samples training problems as the run would, for `signal.minutes` at most, and gives a verdict: worth it
 or not, with the reason and the remedy. The exit code is then 0 only if it is worth it. `measure=all` does both.
 
-`report=true` also makes three updates of the recipe, with a kill -9 of the engine, and writes runs/doctor-NAME.tar.gz:
+`report=true` first makes three updates of the recipe, with a kill -9 of the engine, and writes runs/doctor-NAME.tar.gz:
 plan, times, memory and the ends of all logs, without a name of user or machine. It takes at most 15 minutes. If
 something fails, leave one thing out at a time: run.nvidia_mps=off, model.shared_weights=off,
 learner.fused_kernels=false, rollout.enforce_eager=true, VLLM_USE_V2_MODEL_RUNNER=0 in the environment (vLLM's older

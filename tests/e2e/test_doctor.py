@@ -2,8 +2,6 @@
 
 import platform
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,7 @@ from tests.launch.test_doctor import archived
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_archive_has_every_phase_and_names_no_machine(
-    start: Callable[..., subprocess.Popen[str]], boxing_model: Path, tmp_path: Path
-) -> None:
+def test_an_archive_has_every_phase_and_names_no_machine(start: Any, boxing_model: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model: Any = AutoModelForCausalLM.from_pretrained(boxing_model)
