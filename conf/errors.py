@@ -24,12 +24,12 @@ CREDENTIALS = re.compile(r"(?<=://)\S+(?=@)|(?<=\?)[^\s'\"<>()]*=[^\s'\"<>()]*|\
 """Pattern of the user and password of an address, of its query, and of tokens of the hub and of OpenAI's kind."""
 
 PERSONAL = (
-    r"(?<![\w.])(?!127\.|0\.0\.0\.0)(?:\d{1,3}\.){3}\d{1,3}(?!\.?\w)",
+    r"(?<![\w.])(?<!==)(?!127\.|0\.0\.0\.0)(?:\d{1,3}\.){3}\d{1,3}(?!\.?\w)",
     r"\b(?:[\da-f]{1,4}:){4,7}[\da-f:]+|\bfe80:[\da-f:]+",
     r"[\da-f]{8}-(?:[\da-f]{4}-){3}[\da-f]{12}|(?<=Serial Number)[ :]+\d+|\b0x[\da-f]{16}\b",
     r"/(?:home|Users)/[^/\s:'\"]+",
 )
-"""Patterns of addresses but the loopback's, of UUIDs and what else identifies a GPU, and of home folders."""
+"""Patterns of addresses but the loopback's (a version follows `==`), of UUIDs and other ids of GPUs, and of homes."""
 
 CLOSE = 0.65
 """Likeness of a near name, by difflib. At its default of 0.6 `deepspeed` is near `run.seed`."""

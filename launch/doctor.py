@@ -16,7 +16,7 @@ measurement for later plans. The exit code is 1 if something forbids a run.
 `measure=signal` samples training problems as the run would, for `signal.minutes` at most, and gives a verdict: worth it
 or not, with the reason and the remedy. The exit code is then 0 only if it is worth it. `measure=all` does both.
 
-`report=true` also makes three updates of the recipe, with a kill -9 of the engine, and writes runs/doctor-NAME.tar.gz:
+`report=true` first makes three updates of the recipe, with a kill -9 of the engine, and writes runs/doctor-NAME.tar.gz:
 plan, times, memory and the ends of all logs, without a name of user or machine. It takes at most 15 minutes. If
 something fails, leave one thing out at a time: run.nvidia_mps=off, model.shared_weights=off,
 learner.fused_kernels=false, rollout.enforce_eager=true, VLLM_USE_V2_MODEL_RUNNER=0 in the environment (vLLM's older
@@ -30,9 +30,8 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,7 +39,6 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.text import Text
 
-from microbudget_rl.actors.clock import within
 from microbudget_rl.actors.errors import ActorDied, Halted, root_cause
 from microbudget_rl.actors.formats import duration
 from microbudget_rl.actors.runtime.supervision import Record
@@ -50,11 +48,10 @@ from microbudget_rl.conf.load import command_line as read
 from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.conf.schema.call import SignalConfig
 from microbudget_rl.conf.signals import scratch_folder
-from microbudget_rl.launch.checkup.archive import RUN_S, Archive, carry_out_run, describe_host
+from microbudget_rl.launch.checkup.archive import Archive, carry_out_run, describe_host
 from microbudget_rl.launch.checkup.findings import Finding, examine, resource_findings
-from microbudget_rl.launch.checkup.measurement import Measured, keep_measured, measure_actors
+from microbudget_rl.launch.checkup.measurement import keep_measured, measure_actors
 from microbudget_rl.launch.checkup.signal import Sampled, commonest, others, rule_for, sample, shown, signal_of
-from microbudget_rl.launch.hardware.gpus import find_gpus
 from microbudget_rl.launch.plan.measurements import keep, recall
 from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.plan.view import conclusion, source
@@ -82,22 +79,20 @@ def main(arguments: list[str]) -> int:
     console.print(f"microbudget-rl {version('microbudget-rl')} {commit()}".strip())
     if words.get("report") != "true":
         return check(asked, speeds, signal, console)
-    config, folder = asked.config, Path(asked.run.folder)
-    archive = Archive(folder / f"doctor-{config.run.name}.tar.gz", console)
+    archive = Archive(Path(asked.run.folder, f"doctor-{asked.run.name}.tar.gz"), console)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO")
-    with archive.phase("check"):
-        archive.failed |= bool(check(asked, speeds, signal, console, archive))
     with archive.phase("host"):
-        describe_host(archive, "cpu" if config.device == "cpu" or not find_gpus() else "cuda")
+        describe_host(archive)
     with archive.phase("run"):
         carry_out_run(archive, settings)
-    size = archive.path.stat().st_size / 1000
-    console.print(f"{near(archive.path)}: {size:,.0f} kB, in which nothing names you or this machine")
+    with archive.phase("check"):  # measuring has no end if something hangs; a run has
+        archive.failed |= bool(check(asked, speeds and not archive.failed, signal, console))
+    console.print(f"All is in {near(archive.path)}, in which nothing names you or this machine")
     return int(archive.failed)
 
 
-def check(asked: CommandLine, speeds: bool, signal: bool, console: Console, archive: Archive | None = None) -> int:
-    """Check the machine and what else is asked for. Return the exit code. archive: gets plan and logs."""
+def check(asked: CommandLine, speeds: bool, signal: bool, console: Console) -> int:
+    """Check the machine and what else is asked for. Return the exit code."""
     worth = True
     findings, start = examine(asked.config)
     with ExitStack() as running:
@@ -106,8 +101,6 @@ def check(asked: CommandLine, speeds: bool, signal: bool, console: Console, arch
                 plan, missing = running.enter_context(planned(*start))
                 findings += [Finding(name, "warning", fault) for name, fault in missing.items()]
                 findings += resource_findings(plan)
-                if archive:
-                    archive.add_plan(plan)
             except BadInput as error:
                 findings.append(Finding("plan", "bad", str(error)))
         for finding in findings:
@@ -116,8 +109,7 @@ def check(asked: CommandLine, speeds: bool, signal: bool, console: Console, arch
             return 1
         try:
             if speeds and plan.estimate:
-                with archive.phase("speed") if archive else nullcontext():
-                    calibrate(plan, console, archive)
+                calibrate(plan, console)
             if signal:
                 worth = judge(replace(plan, calibration=recall(plan.config, plan.machine)), asked.signal, console)
         except (ActorDied, Halted) as error:
@@ -129,45 +121,28 @@ def check(asked: CommandLine, speeds: bool, signal: bool, console: Console, arch
     return 0 if worth else 1
 
 
-def on_ray(
-    plan: Plan, work: Callable[[Path], Coroutine[Any, Any, T]], keep: Callable[[Path | None], object] | None = None
-) -> T:
-    """Return the result of work that uses a Ray session and a temporary folder. The logs of failed work stay.
-
-    keep: gets the folder of the logs, which are then deleted in any case.
-    """
+def on_ray(plan: Plan, work: Callable[[Path], Coroutine[Any, Any, T]]) -> T:
+    """Return the result of work that uses a Ray session and a temporary folder. The logs of failed work stay."""
     from microbudget_rl.actors.runtime.ray_session import BackgroundContext, clear_session, ray_session, session_logs
 
     with scratch_folder("doctor-") as folder:
-        done = False
         try:
             with BackgroundContext(ray_session(plan.config, plan.placement, folder, dashboard=False)):
                 result = asyncio.run(work(folder))
-            done = True
-            return result
-        except ExceptionGroup as error:
+        except Exception as error:
+            print(f"More is in {session_logs(folder)}")
             raise root_cause(error) from None
-        finally:
-            if keep:
-                keep(session_logs(folder))
-            elif not done:
-                print(f"More is in {session_logs(folder)}")
-            if keep or done:
-                clear_session(folder)
+        clear_session(folder)
+        return result
 
 
-def calibrate(plan: Plan, console: Console, archive: Archive | None = None) -> None:
+def calibrate(plan: Plan, console: Console) -> None:
     """Measure the run's actors, and print and keep the result. Raises ActorDied if they cannot work."""
     from microbudget_rl.actors.models.files import locate
 
     model_path = locate(plan.config.model)
     console.print("Measuring for one or two minutes; engine and learner start first ...")
-
-    def work(folder: Path) -> Coroutine[Any, Any, Measured]:
-        limit_s = archive.left_s - RUN_S if archive else None
-        return within(limit_s, measure_actors(plan, model_path, folder, noted(console), further=bool(archive)))
-
-    measured = on_ray(plan, work, partial(archive.add_logs, "speed-logs") if archive else None)
+    measured = on_ray(plan, lambda folder: measure_actors(plan, model_path, folder, noted(console)))
     console.print(str(measured))
     kept = keep_measured(measured.calibration, plan)
     console.print("Kept for the next plan" if kept else "Not kept: a whole run has measured this machine")

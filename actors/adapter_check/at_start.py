@@ -109,4 +109,5 @@ def find_mistake(engine: list[float], views: dict[str, tuple[float, ...]]) -> st
 
 def is_far(off: float, views: dict[str, tuple[float, ...]]) -> bool:
     """Return whether log-probabilities are as far from the truth as a mistake takes them. views: see `find_mistake`."""
-    return off > FAR * fmean(distance(view, views[FAITHFUL]) for name, view in views.items() if name != FAITHFUL)
+    mean = fmean(distance(view, views[FAITHFUL]) for name, view in views.items() if name != FAITHFUL)
+    return off > max(SAME, FAR * mean)

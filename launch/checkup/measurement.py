@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from ray.util.placement_group import PlacementGroup
 
-from microbudget_rl.actors.clock import WallClock, within
+from microbudget_rl.actors.clock import WallClock
 from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Sampling, Status, Verdict
 from microbudget_rl.actors.protocols import Clock
 from microbudget_rl.actors.rollout.pool import EnginePool
@@ -38,6 +38,9 @@ LONGEST = 256
 MICROBATCHES = 4
 """Micro-batches that the learner computes, or all of an update: with fewer, start and end would dominate."""
 
+CORE_S = 0.007
+"""CPU seconds that the plan's core takes for the loop of `core_s`, 0.7 times those of a Xeon at about 3 GHz."""
+
 CLOSE_S = 30.0
 """Seconds that engines get to end: one whose start hangs would not."""
 
@@ -50,22 +53,17 @@ TOKEN_IDS = (100, 32_000)
 
 @dataclass(frozen=True)
 class Measured:
-    """Tokens per second of the engines and of the learner, each alone, and the ratios to the plan's seconds.
-
-    further: a sentence on the rest, see `measure_actors`.
-    """
+    """Tokens per second of the engines and of the learner, each alone, and the ratios to the plan's seconds."""
 
     decoded: float
     learned: float
     calibration: Calibration
-    further: str = ""
 
     def __str__(self) -> str:
         ratios = self.calibration
         return (
             f"generates {self.decoded:,.0f} tokens/s, in {ratios.generate:.2f} of the plan's time\n"
             f"learns from {self.learned:,.0f} tokens/s, in {ratios.learn:.2f} of the plan's time; each was alone"
-            f"{self.further}"
         )
 
 
@@ -87,14 +85,14 @@ async def started_engines(
             stack.push_async_callback(weights.close)
             placement = await weights.mapped_by(placement)
         engines = start_engines(config, model_path, placement, clock, record, reserved, weights)
-        stack.push_async_callback(lambda: within(CLOSE_S, engines.close()))
+        stack.push_async_callback(engines.close)
         yield engines, weights, placement
 
 
-async def measure_actors(plan: Plan, model_path: str, folder: Path, record: Record, further: bool = False) -> Measured:
+async def measure_actors(plan: Plan, model_path: str, folder: Path, record: Record) -> Measured:
     """Start engines and learner like a run, on a running Ray, and measure their work. The plan must have an estimate.
 
-    record: as for `start_engines`. further: generate also at the longest context, and while the learner computes.
+    record: as for `start_engines`.
     """
     from microbudget_rl.launch.session.actors import reserve_learners, start_learners
 
@@ -105,12 +103,12 @@ async def measure_actors(plan: Plan, model_path: str, folder: Path, record: Reco
         learner = RemoteLearner(ranks, clock, record, weights)
         try:
             await learner.restore(None, 0)
-            return await _measure(plan, engines, learner, further)
+            return await _measure(plan, engines, learner)
         finally:
             await learner.close()
 
 
-async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner, further: bool = False) -> Measured:
+async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> Measured:
     config, rollout, rng = plan.config, plan.config.rollout, random.Random(0)
     each, actors, ranks = rollout.samples_per_problem, len(plan.placement.rollouts), len(plan.placement.learners)
     longest, prompt = min(LONGEST, rollout.max_response_tokens), min(PROMPT, rollout.max_prompt_tokens)
@@ -118,8 +116,8 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner, furt
     adapter = await learner.publish()
     await engines.load(adapter)
 
-    async def decode(tokens: int, seed: int, prompt: int = prompt, decoding: int = decoding) -> list[Group]:
-        sampling, rng = Sampling(each, tokens, rollout.temperature, 1.0, seed), random.Random(seed)
+    async def decode(tokens: int, seed: int) -> list[Group]:
+        sampling = Sampling(each, tokens, rollout.temperature, 1.0, seed)
         requests = (
             engines.generate(n, Problem(f"{seed}-{n}", "", random_ids(rng, prompt), ""), adapter, sampling)
             for n in range(decoding * actors)
@@ -133,14 +131,6 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner, furt
     await learner.accumulate(Batch(0, tuple(batch[:1])))
     groups, decode_s = await timed(decode(longest, 2))
     _, learn_s = await timed(learner.accumulate(Batch(0, tuple(batch))))
-    said = ""
-    if further:
-        far = rollout.longest - longest, min(decoding, max(plan.sequences // each // actors, 1))
-        await decode(1, 3, *far)  # computes the prompts, which the cache then has
-        made, far_s = await timed(decode(longest, 3, *far))
-        _, both_s = await timed(asyncio.gather(decode(longest, 4), learner.accumulate(Batch(0, tuple(batch)))))
-        said = f"\ngenerates {sum(group.tokens for group in made) / far_s:,.0f} tokens/s at the longest context; "
-        said += f"generating took {decode_s:.2f} s and learning {learn_s:.2f} s, {both_s:.2f} s at the same time"
     _, update_s = await timed(learner.step(0.0))
     await engines.retire(adapter)
 
@@ -156,7 +146,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner, furt
     return Measured(
         sum(lengths) / decode_s,
         learned / learn_s,
-        Calibration(generate=decode_s / planned_s, learn=ratio, of=DOCTOR),
+        Calibration(generate=decode_s / planned_s, learn=ratio, host=host, of=DOCTOR),
         said,
     )
 

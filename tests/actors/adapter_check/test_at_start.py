@@ -1,6 +1,6 @@
 import random
 
-from microbudget_rl.actors.adapter_check.at_start import find_mistake
+from microbudget_rl.actors.adapter_check.at_start import find_mistake, is_far
 from microbudget_rl.actors.protocols import FAITHFUL
 
 TOKENS = 64
@@ -26,6 +26,7 @@ def test_each_mistake_is_found_under_half_as_much_noise_and_noise_alone_is_none(
         assert find_mistake(engine(seen[FAITHFUL], seed, noise=0.2), seen) == ""
         tiny = views(seed, size=4e-4)
         assert find_mistake(engine(tiny["k_proj has no adapter"], seed, noise=1e-4), tiny) == ""
+        assert not is_far(5e-4, views(seed, size=1e-6))
         for name, view in seen.items():
             expected = "" if name == FAITHFUL else name
             assert find_mistake(engine(view, seed, noise=0.1), seen) == expected
