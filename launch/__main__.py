@@ -52,6 +52,8 @@ def purpose(module: str) -> str:
 
 def from_the_shell() -> int:
     """Run the console script. Return the exit code."""
+    import microbudget_rl.conf.first  # noqa: F401
+
     return main(sys.argv[1:])
 
 

@@ -5,9 +5,6 @@ asyncio program calls them by `asyncio.to_thread`. An interrupt ends the command
 function returns what there is. The command also ends with the process that has called.
 """
 
-if __name__ == "__main__":
-    import microbudget_rl.conf.first  # noqa: F401
-
 import io
 import json
 import os
@@ -24,35 +21,36 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypedDict, Unpack
 
+from microbudget_rl.actors.coordinator.budget import cost_of
 from microbudget_rl.actors.runtime.process import end_with
 from microbudget_rl.actors.storage.documents import EvaluationDocument, Result, RunSummary
 from microbudget_rl.actors.storage.files import read_document, replace_text
 from microbudget_rl.actors.storage.run_record import RunRecord
 from microbudget_rl.conf.catalogue import SOURCES
-from microbudget_rl.conf.command import BAD_INPUT, PlainConsole
+from microbudget_rl.conf.command import BAD_INPUT, INTERRUPTED, PlainConsole
 from microbudget_rl.conf.errors import BadInput as BadInput
 from microbudget_rl.conf.errors import in_brief
 from microbudget_rl.conf.load import load, written
 from microbudget_rl.launch.after.trained import find_run
-from microbudget_rl.launch.hardware.machine import detect
-from microbudget_rl.launch.plan.measurements import Signal, kept_in, known, plan_measured, recipe_of
-from microbudget_rl.launch.plan.plan import Plan, with_problems
+from microbudget_rl.launch.plan.measurements import Signal, kept_in, known, recipe_of
+from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.plan.view import render_plan
 from microbudget_rl.launch.reporting import conclusion
 from microbudget_rl.launch.reporting.history import read_run
 from microbudget_rl.launch.reporting.run_conclusion import effect
 from microbudget_rl.launch.reporting.tables import BeforeAfter, pairs_by_outcome
+from microbudget_rl.launch.run import plan_here
 from microbudget_rl.launch.samples import OPTIONS, chosen
-from microbudget_rl.launch.session.admission import resolve_model
 from microbudget_rl.rewards.problems.loading import lasting
 from microbudget_rl.rewards.shipped import FOLDER, place_of, ship
 
 Problems = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
 Part = str | Callable[..., Any]
-Reward = Part | Mapping[Part, float] | Sequence[Part | tuple[Part, float]]
 
 WEIGHTS = ("accuracy", "format", "boxed", "cosine")
-INTERRUPTED = (130, 143)
+
+ENDS = (0, 1, 3, 130, 143)
+"""Exit codes after which a folder has what there is."""
 
 _free = threading.Lock()
 _shipped: dict[str, bytes] = {}
@@ -63,16 +61,16 @@ class Asked(TypedDict, total=False):
     """What a call asks for; all of it may be left out.
 
     problems: a path, a source as in data.source, a list of dicts, a datasets.Dataset or a pandas DataFrame
-    reward: all of it: a preset's name, a part, or several parts with weights; a part is a function, its name as
+    reward: all of it: a preset's name, a part, or parts with their weights; a part is a function, its name as
         `module:function`, or accuracy, format, boxed or cosine
     minutes: the time budget, start and evaluations included; of `signal`, the most minutes of sampling
     settings: others by dotted key, such as {"lora.rank": 32, "run.name": "first"}
     """
 
     problems: Problems | None
-    reward: Reward | None
+    reward: Part | Mapping[Part, float] | None
     minutes: float | None
-    settings: Mapping[str, Any] | None
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,11 +81,11 @@ class Forecast:
     cost: of these hours, in the currency of the price. The last three are None if unknown. plan: all of it.
     """
 
-    fits: bool
-    updates: int | None
-    hours: float | None
-    cost: float | None
     plan: Plan
+    fits: bool
+    updates: int | None = None
+    hours: float | None = None
+    cost: float | None = None
 
     def __repr__(self) -> str:
         PlainConsole(file=(text := io.StringIO()), width=100).print(render_plan(self.plan))
@@ -118,7 +116,7 @@ class Run:
     @property
     def result(self) -> Result | None:
         """The update that the run returns, and why that one."""
-        return summary.result if (summary := self.summary) else None
+        return self.summary and self.summary.result
 
     @property
     def metrics(self) -> list[dict[str, float]]:
@@ -128,8 +126,7 @@ class Run:
     @property
     def adapter(self) -> Path | None:
         """Folder of the result's adapter, in PEFT's format; None without a checkpoint."""
-        checkpoint = self.record.checkpoints.result
-        return checkpoint and checkpoint / "adapter"
+        return (checkpoint := self.record.checkpoints.result) and checkpoint / "adapter"
 
     @property
     def report(self) -> Path:
@@ -141,8 +138,8 @@ class Run:
 
         show: changed, worse (right before, wrong after), better, wrong or right (both times), or all.
         """
-        if show not in ("changed", *OPTIONS["show"]):
-            raise BadInput(f"show={show}: use one of changed, {', '.join(OPTIONS['show'])}")
+        if show not in OPTIONS["show"]:
+            raise BadInput(f"show={show}: use one of {', '.join(OPTIONS['show'])}")
         return chosen(pairs_by_outcome(*map(self.record.samples, ("eval-base", "eval-final"))), show)
 
     def plot(self) -> Any:
@@ -155,18 +152,18 @@ class Run:
         """Continue the run by its own command. minutes: with those that are spent. reward: the same one, if another
         session has shipped it.
         """
-        begun = dict(word.split("=", 1) for word in shlex.split(self.record.origin().command) if "=" in word)
-        given = _settings(asked, {"run.name": self.folder.name, "run.folder": str(self.folder.parent)})
-        return _train([f"{key}={text}" for key, text in begun.items() if key not in given] + _words(given))
+        _command("run", self._resuming(asked), ENDS)
+        return self
+
+    def _resuming(self, asked: Asked) -> list[str]:
+        place = {"run.name": self.folder.name, "run.folder": self.folder.parent, "run.overwrite": False}
+        words = [*shlex.split(self.record.origin().command)[2:], *_words(asked, place)]
+        return list({word.partition("=")[0]: word for word in words}.values())
 
     def export(self, to: str | os.PathLike[str], **options: str) -> Path:
         """Write the merged model into a new folder, and verify it. options: type="float32", checkpoint="latest"."""
         _command("export", [str(self.folder), *(f"{key}={value}" for key, value in {"to": to, **options}.items())])
         return Path(to)
-
-    def chat(self, *lines: str) -> None:
-        """Print the responses of the base and the trained model to problems; "/problem 3" is a held-out one."""
-        _command("chat", [str(self.folder)], typed="".join(f"{line}\n" for line in lines))
 
 
 def open(folder: str | os.PathLike[str]) -> Run:  # noqa: A001
@@ -176,24 +173,12 @@ def open(folder: str | os.PathLike[str]) -> Run:  # noqa: A001
 
 def plan(name: str, device: str = "auto", price_per_hour: float | None = None, **asked: Unpack[Asked]) -> Forecast:
     """Plan a run of a recipe, in this process. device: a GPU such as "4090", its memory such as "12GB", or cpu."""
-    given = _settings(asked, {"device": device, "budget.price_per_hour": price_per_hour})
-    config = load([f"conf={name}", *_words(given)])
-    machine = detect(config.device)
-    found = with_problems(plan_measured(resolve_model(config, machine), machine))
+    words = _words(asked, {"device": device, "budget.price_per_hour": price_per_hour})
+    found = plan_here(load([f"conf={name}", *words]))
     if not found.fits or (mean := found.estimate) is None:
-        return Forecast(found.fits, None, None, None, found)
-    hours, price = mean.spent_s / 3600, config.budget.price_per_hour
-    return Forecast(True, mean.updates, hours, None if price is None else price * hours, found)
-
-
-def preview(name: str, **asked: Unpack[Asked]) -> None:
-    """Print which rows a recipe would use, which are filtered and why, and prompts as the model sees them."""
-    _command("problems", [f"conf={name}", *_words(_settings(asked, {}))])
-
-
-def train(name: str, **asked: Unpack[Asked]) -> Run:
-    """Train by a recipe, or resume an interrupted run. name: a recipe's, or the path of one."""
-    return _train([f"conf={name}", *_words(_settings(asked, {}))])
+        return Forecast(found, found.fits)
+    cost = cost_of(found.config.budget.price_per_hour, mean.spent_s)
+    return Forecast(found, True, mean.updates, mean.spent_s / 3600, cost)
 
 
 def signal(name: str, **asked: Unpack[Asked]) -> Signal:
@@ -202,13 +187,22 @@ def signal(name: str, **asked: Unpack[Asked]) -> Signal:
     Return the verdict, a warning if it is against a run, and figures such as pass@1 and useful (groups with variance),
     each from 0 to 1 with its interval.
     """
-    arguments = [f"conf={name}", *_words(_settings(asked, {}, minutes="signal.minutes"))]
-    config = resolve_model(load(arguments), detect(load(arguments).device))
+    arguments = [f"conf={name}", *_words(asked, {}, minutes="signal.minutes")]
+    config = plan_here(load(arguments)).config
     before = (file := kept_in(config)).exists() and file.stat().st_mtime_ns
     _command("doctor", [*arguments, "measure=signal"], (0, 1))
     if before == (file.exists() and file.stat().st_mtime_ns):
         raise RuntimeError("nothing was sampled; see the lines above")
     return known(config).signals[recipe_of(config)]
+
+
+def train(name: str, **asked: Unpack[Asked]) -> Run:
+    """Train by a recipe, or resume an interrupted run. name: a recipe's, or the path of one."""
+    arguments = [f"conf={name}", *_words(asked, {})]
+    config = load(arguments).run
+    run = Run(Path(config.folder, config.name))
+    _command("run", arguments, ENDS)
+    return run
 
 
 def evaluate(
@@ -219,29 +213,20 @@ def evaluate(
     n: samples per problem. Return all that has been measured so far in the run's folder.
     """
     own = [] if problems is None else [_source(problems, run.folder.parent)]
-    asked = {"adapter": str(run.folder), "benchmarks": [*own, *benchmarks] or ["heldout"], "n": n, **settings}
-    _command("evaluate", _words(asked), (0, *INTERRUPTED))
+    given = {"adapter": str(run.folder), "benchmarks": [*own, *benchmarks] or ["heldout"], "n": n, **settings}
+    _command("evaluate", _words({"settings": given}, {}), ENDS)
     return read_document(run.record.evaluation_folder / "evaluation.json", EvaluationDocument)
 
 
-def _train(arguments: list[str]) -> Run:
-    config = load(arguments).run
-    run = Run(Path(config.folder, config.name))
-    _command("run", arguments, (0, 1, 3, *INTERRUPTED))
-    return run
-
-
-def _settings(asked: Asked, first: dict[str, Any], minutes: str = "budget.minutes") -> dict[str, Any]:
-    """Return settings by key. first: further ones. minutes: the key of these."""
-    given = {**first, **(asked.get("settings") or {})}
+def _words(asked: Asked, given: Mapping[str, Any], minutes: str = "budget.minutes") -> list[str]:
+    """Return the arguments of a command. given: settings by key, before those that are asked for. minutes: its key."""
+    given = {**given, **asked.get("settings", {})}
     if (problems := asked.get("problems")) is not None:
         given["data.source"] = _source(problems, Path(given.get("run.folder", "runs")))
     if (reward := asked.get("reward")) is not None:
         given = {**_reward(reward), **given}
-    return given if asked.get("minutes") is None else {minutes: asked["minutes"], **given}
-
-
-def _words(given: Mapping[str, Any]) -> list[str]:
+    if asked.get("minutes") is not None:
+        given = {minutes: asked["minutes"], **given}
     return [written(key, str(value) if isinstance(value, Path) else value) for key, value in given.items()]
 
 
@@ -249,13 +234,12 @@ def _source(problems: Problems, folder: Path) -> str:
     """Return problems as a source. Rows go into a file in the folder of all runs that is named by its content."""
     if isinstance(problems, str | os.PathLike):
         text = os.fspath(problems)
-        if SOURCES.fullmatch(text) and not text.startswith("file:"):
-            return text
-        return f"file:{Path(text.removeprefix('file:')).expanduser().absolute()}"
+        is_path = text.startswith("file:") or not SOURCES.fullmatch(text)
+        return f"file:{Path(text.removeprefix('file:')).expanduser().absolute()}" if is_path else text
     table: Any = problems
     rows = table.to_dict("records") if hasattr(table, "columns") else table  # of a DataFrame
     try:
-        lines = "".join(json.dumps(dict(row), default=_plain) + "\n" for row in rows)
+        lines = "".join(json.dumps(dict(row), default=lasting) + "\n" for row in rows)
     except (TypeError, ValueError) as error:
         raise BadInput(f"problems: {in_brief(error)}: give a path, or rows that are dicts of named values") from error
     file = folder.absolute() / ".problems" / f"{blake2b(lines.encode(), digest_size=8).hexdigest()}.jsonl"
@@ -264,78 +248,71 @@ def _source(problems: Problems, folder: Path) -> str:
     return f"file:{file}"
 
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else lasting(value)  # numpy's numbers
-
-
-def _reward(reward: Reward) -> dict[str, Any]:
+def _reward(reward: Part | Mapping[Part, float]) -> dict[str, Any]:
     """Return the settings of a reward. Raises BadInput for a function that cannot be shipped."""
     if isinstance(reward, str) and ":" not in reward and reward not in WEIGHTS:
         return {"reward.preset": reward}
-    parts = reward.items() if isinstance(reward, Mapping) else reward if isinstance(reward, list | tuple) else [reward]
-    weights, custom = dict.fromkeys(WEIGHTS, 0.0), list[dict[str, Any]]()
-    for part, weight in (each if isinstance(each, tuple) else (each, 1.0) for each in parts):
-        if part in WEIGHTS:
-            weights[part] = weight
-        else:
-            custom.append({"function": _reference(part), "weight": float(weight)})
-    return {**{f"reward.{name}": weight for name, weight in weights.items()}, "reward.custom": custom}
+    parts = reward if isinstance(reward, Mapping) else {reward: 1.0}
+    weights = {f"reward.{name}": parts.get(name, 0.0) for name in WEIGHTS}
+    custom = [{"function": _reference(part), "weight": parts[part]} for part in parts if part not in WEIGHTS]
+    return {**weights, "reward.custom": custom}
 
 
-def _reference(function: Part) -> str:
-    place = function if isinstance(function, str) else place_of(function)
-    if place and "." not in place.partition(":")[2]:
+def _reference(part: Part) -> str:
+    if isinstance(part, str):
+        return part
+    if not callable(part):
+        raise BadInput(f"reward: {part!r} is no function and no module:function: give one")
+    if place := place_of(part):
         return place
-    if not callable(function):
-        raise BadInput(f"reward: {function!r} is no function and no module:function: give one")
-    reference, content = ship(function)
-    _shipped[reference.rpartition(":")[2]] = content
+    reference, _shipped[reference.rpartition(":")[2]] = ship(part)
     return reference
 
 
-def _command(name: str, arguments: list[str], expected: Sequence[int] = (0,), typed: str = "") -> None:
-    """Carry out a command and print its output. expected: its exit codes. typed: its input.
+def _command(name: str, arguments: list[str], expected: Sequence[int] = (0,)) -> None:
+    """Carry out a command and print its output. expected: its exit codes.
 
     Raises BadInput with the sentence that the command prints, and RuntimeError for another exit code.
     """
+    modules = os.pathsep.join(filter(None, sys.path))  # a script's folder among them, for functions that it imports
+    environment = {"PYTHONPATH": modules, "FORCE_COLOR": ""}  # Jupyter sets the latter: there is no terminal
     if not _free.acquire(blocking=False):
         raise BadInput("another call is at work in this process: wait for its end, or use another process")
     try:
-        with TemporaryDirectory(prefix="microbudget-") as folder:
-            for file, content in {**_shipped, "typed": typed.encode()}.items():
-                Path(folder, file).write_bytes(content)
-            with Path(folder, "typed").open() as given, Path(folder, "errors").open("w") as errors:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", __name__, str(os.getpid()), name, *arguments],
-                    env=os.environ | {FOLDER: folder, "FORCE_COLOR": ""},  # which Jupyter sets: there is no terminal
-                    stdin=given,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    text=True,
-                    errors="backslashreplace",
-                    start_new_session=True,  # a terminal's Ctrl-C is for this process, which passes it on
-                )
-                assert process.stdout
-                while process.poll() is None:
-                    try:
-                        for line in process.stdout:
-                            print(line, end="", flush=True)
-                        process.wait()
-                    except KeyboardInterrupt:
-                        process.send_signal(signals.SIGINT)
-            said, code = Path(folder, "errors").read_text(errors="replace"), process.returncode
+        with TemporaryDirectory(prefix="microbudget-") as folder, Path(folder, "errors").open("w+") as errors:
+            for digest, content in _shipped.items():
+                Path(folder, digest).write_bytes(content)
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__, str(os.getpid()), name, *arguments],
+                env=os.environ | {FOLDER: folder, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                errors="backslashreplace",
+                start_new_session=True,  # a terminal's Ctrl-C is for this process, which passes it on
+            )
+            assert process.stdout
+            while process.poll() is None:
+                try:
+                    for line in process.stdout:
+                        print(line, end="", flush=True)
+                    process.wait()
+                except KeyboardInterrupt:
+                    process.send_signal(signals.SIGINT)
+            errors.seek(0)
+            said = errors.read()
     finally:
         _free.release()
-    if code == BAD_INPUT:
+    if process.returncode == BAD_INPUT:
         raise BadInput(*re.split(rf"^{name}(?:\.py)?: ", said, flags=re.MULTILINE)[-1].splitlines())
     print(said, end="", file=sys.stderr)
-    if code not in expected:
-        raise KeyboardInterrupt if code in INTERRUPTED else RuntimeError(f"{name} has failed: see the lines above")
+    if process.returncode not in expected:
+        raise KeyboardInterrupt if process.returncode == INTERRUPTED else RuntimeError(f"{name} has failed: see above")
 
 
 if __name__ == "__main__":  # the process of a command
-    from microbudget_rl.launch.__main__ import main
+    from microbudget_rl.launch.__main__ import from_the_shell
 
-    end_with(int(sys.argv[1]))
-    sys.argv = [f"{sys.argv[2]}.py", *sys.argv[3:]]
-    sys.exit(main([Path(sys.argv[0]).stem, *sys.argv[1:]]))
+    end_with(int(sys.argv.pop(1)))
+    sys.exit(from_the_shell())

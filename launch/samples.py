@@ -28,7 +28,7 @@ from microbudget_rl.conf.errors import BadInput, printable
 from microbudget_rl.launch.after.trained import find_run
 from microbudget_rl.launch.reporting.tables import OUTCOMES, BeforeAfter, one_each, pairs_by_outcome
 
-OPTIONS = {"show": (*OUTCOMES, "all"), "verdict": tuple(Status), "limit": (), "checkpoint": ()}
+OPTIONS = {"show": ("changed", *OUTCOMES, "all"), "verdict": tuple(Status), "limit": (), "checkpoint": ()}
 
 MOST = 10**6
 

@@ -105,11 +105,11 @@ def find(key: str, reference: str) -> Callable[..., Any]:
     """Import `module.path:function`, also from the working directory, or load what was shipped to this command. Raises
     BadInput, naming the key.
     """
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # as in Ray's workers: nothing hides a user's own modules
     if reference.startswith(f"{SHIPPED}:") and reference.count(":") == 2:
         return shipped.load(key, reference)
     module, _, name = reference.partition(":")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)  # as in Ray's workers: nothing hides a user's own modules
     try:
         found = getattr(importlib.import_module(module), name)
     except BadInput:

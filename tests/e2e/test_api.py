@@ -38,10 +38,7 @@ if __name__ == "__main__":
     numbers = [row["update"] for row in run.metrics]
     rewards = [row["reward/score"] for row in run.metrics]
     facts = {"first": first, "status": again.summary.status, "updates": numbers, "rewards": rewards}
-    measured = mb.evaluate(run, problems=[{"problem": "7 + 0 =", "answer": "7"}], n=4)
-    facts |= {"own": ray.get(mine), "n": measured.benchmarks[0].adapter.n}
-    facts |= {"adapter": str(run.adapter), "pairs": len(run.samples("all"))}
-    print("FACTS", json.dumps(facts))
+    print("FACTS", json.dumps(facts | {"own": ray.get(mine), "adapter": str(run.adapter)}))
 """
 
 
@@ -50,6 +47,7 @@ if __name__ == "__main__":
 def test_a_program_trains_with_its_own_function_and_resumes(boxing_model: Path, tmp_path: Path) -> None:
     settings = {
         "run.name": "mine",
+        "run.overwrite": True,
         "model.path": str(boxing_model),
         "data.problem_pattern": "",
         "data.few_shot": [],
@@ -77,10 +75,9 @@ def test_a_program_trains_with_its_own_function_and_resumes(boxing_model: Path, 
     assert facts["updates"] == [*range(1, updates + 2)]
     assert all(0.25 <= reward <= 1.25 for reward in facts["rewards"])
     assert (Path(facts["adapter"]) / "adapter_config.json").is_file()
-    assert (facts["own"], facts["n"]) == ("mine", 4)
-    assert facts["pairs"] > 0
+    assert facts["own"] == "mine"
     command = shlex.split(json.loads((tmp_path / "runs" / "mine" / "origin.json").read_text())["command"])[2:]
-    shell = [sys.executable, str(ROOT / "launch" / "run.py"), *command, f"budget.updates={updates + 9}"]
+    shell = [sys.executable, str(ROOT / "launch" / "run.py"), *command, "run.overwrite=false"]
     refused = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert refused.returncode == 2, refused.stdout
     assert "'score'" in refused.stderr

@@ -53,9 +53,7 @@ def relative(text: str) -> list[str]:
 @pytest.mark.timeout(1500)
 def test_its_cells_train_and_show_a_model() -> None:
     executed = json.dumps(execute(json.loads(NOTEBOOK.read_text("utf-8"))), ensure_ascii=False)
-    assert all(
-        words in executed for words in ("Fits", "to train on", "held-out", "</svg>", "Ready:", "adder: verified")
-    )
+    assert all(words in executed for words in ("Fits", "held-out", "</svg>", "adder: verified"))
 
 
 def test_its_outputs_are_stored() -> None:

@@ -5,6 +5,7 @@
 
 import ast
 import asyncio
+import importlib
 import inspect
 import json
 import subprocess
@@ -18,6 +19,9 @@ from typing import Any
 import pytest
 
 import microbudget_rl as mb
+from microbudget_rl.actors.storage.documents import Origin
+from microbudget_rl.actors.storage.files import write_document
+from microbudget_rl.conf.load import read_value
 from microbudget_rl.launch import api
 from microbudget_rl.rewards.pool import compared
 from tests.conftest import ROOT
@@ -45,13 +49,13 @@ def parts() -> Iterator[str]:
 
 def call(name: str, function: Callable[..., Any]) -> str:
     node: Any = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    return f"{name}({ast.unparse(node.args)}) -> {ast.unparse(node.returns)}".replace("(self, ", "(").replace(
-        "(self)", "()"
-    )
+    given = ast.unparse(node.args).removeprefix("self").removeprefix(", ")
+    return f"{name}({given}) -> {ast.unparse(node.returns)}"
 
 
 def settings_of(**asked: Any) -> dict[str, Any]:
-    return api._settings(asked, {})  # type: ignore[arg-type]
+    words = api._words(asked, {})  # type: ignore[arg-type]
+    return {key: read_value(key, text) for key, text in (word.split("=", 1) for word in words)}
 
 
 def test_the_page_is_that_of_the_docstrings() -> None:
@@ -95,12 +99,6 @@ def test_a_reward_is_all_of_the_reward() -> None:
     assert [tuple(entry.values()) for entry in found["reward.custom"]] == entries
 
 
-def test_a_reward_keeps_its_digest() -> None:
-    first, second, other = (settings_of(reward=[eval(f"lambda completions: [{n}.0]")]) for n in (1, 1, 2))
-    assert first == second != other
-    assert first["reward.custom"][0]["function"].startswith("python:lambda:")
-
-
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -119,9 +117,15 @@ def test_bad_input_is_refused_before_a_process_starts(asked: dict[str, Any], sai
 
 
 @pytest.mark.long
-def test_a_command_has_no_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_has_the_scripts_modules_and_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does
-    mb.train("mine", reward={"accuracy": 0.5}, settings={"plan": True, "device": "cpu"})
+    (beside := tmp_path / "scripts").mkdir()
+    monkeypatch.syspath_prepend(beside)
+    (beside / "beside.py").write_text("def score(completions): return [1.0 for _ in completions]")
+    reward = {importlib.import_module("beside").score: 0.25, "accuracy": 0.5}
+    mb.train("mine", reward=reward, settings={"plan": True, "device": "cpu"})
     said = capsys.readouterr().out
     assert "0.5 · accuracy" in said
     assert "\x1b" not in said
@@ -134,8 +138,6 @@ def test_a_command_refuses_in_its_own_words_also_in_an_event_loop() -> None:
 
     with pytest.raises(mb.BadInput, match=r"^data.answer_field: .*problem"):
         asyncio.run(cell())
-    with pytest.raises(mb.BadInput, match=r"^reward.custom: .*asyncio"):
-        mb.train("mine", reward="asyncio:nothing", settings={"plan": True})
 
 
 def test_one_call_at_a_time() -> None:
@@ -154,6 +156,15 @@ def test_a_run_shows_what_its_folder_has(tmp_path: Path) -> None:
     assert repr(run) in run._repr_markdown_()
     with pytest.raises(mb.BadInput, match="better"):
         run.samples("bad")
+
+
+def test_a_resumed_run_is_not_overwritten(tmp_path: Path) -> None:
+    run = api.Run(tmp_path / "mine")
+    run.folder.mkdir()
+    command = "python launch/run.py conf=mine run.overwrite=true lora.rank=8"
+    write_document(run.folder / "origin.json", Origin(command=command))
+    words = {"conf=mine", "run.overwrite=false", "lora.rank=4", "run.name=mine", f"run.folder={tmp_path}"}
+    assert {*run._resuming({"settings": {"lora.rank": 4}})} == words
 
 
 if __name__ == "__main__":
