@@ -5,15 +5,17 @@ import platform
 import re
 import subprocess
 import sys
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from microbudget_rl.conf.load import load
+from microbudget_rl.conf.load import load, written
 from microbudget_rl.launch.checkup.archive import UPDATES
 from microbudget_rl.launch.checkup.measurement import TOKEN_IDS
 from microbudget_rl.launch.plan.measurements import KEPT
+from tests.e2e.conftest import TINY, write_sums
 from tests.launch.test_doctor import archived
 
 
@@ -26,12 +28,9 @@ def test_the_archive_of_a_tiny_model_has_every_phase_and_names_no_machine(boxing
     model.resize_token_embeddings(TOKEN_IDS[1])
     for part in (model, AutoTokenizer.from_pretrained(boxing_model)):
         part.save_pretrained("tiny")
-    sums = (f"{a} + {b} =" for a in range(9) for b in range(9))
-    Path("sums.jsonl").write_text("".join(json.dumps({"problem": each, "answer": "7"}) + "\n" for each in sums))
-    data = ["source=file:sums.jsonl", "problem_pattern=", "few_shot=[]", "size=null", "system=null"]
-    sizes = ["rollout.max_prompt_tokens=32", "rollout.max_response_tokens=12", "learner.problems_per_update=4"]
-    here = ["conf=quickstart", "device=cpu", "model.path=tiny", "lora.rank=8", "data.template='{problem}'"]
-    here += [*sizes, *(f"data.{each}" for each in data)]
+    write_sums(Path("sums.jsonl"))
+    own = {"device": "cpu", "model.path": "tiny", "data.source": "file:sums.jsonl", **TINY}
+    here = ["conf=quickstart", *starmap(written, own.items())]
     done = subprocess.run([sys.executable, "-m", "launch.doctor", *here, "report=true"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     files = archived(here)
