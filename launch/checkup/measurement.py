@@ -38,12 +38,6 @@ LONGEST = 256
 MICROBATCHES = 4
 """Micro-batches that the learner computes, or all of an update: with fewer, start and end would dominate."""
 
-CORE_S = 0.007
-"""CPU seconds that the plan's core takes for the loop of `core_s`, 0.7 times those of a Xeon at about 3 GHz."""
-
-CLOSE_S = 30.0
-"""Seconds that engines get to end: one whose start hangs would not."""
-
 DOCTOR = "the doctor's check"
 """Name of such a measurement in measurements.json."""
 
@@ -146,8 +140,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     return Measured(
         sum(lengths) / decode_s,
         learned / learn_s,
-        Calibration(generate=decode_s / planned_s, learn=ratio, host=host, of=DOCTOR),
-        said,
+        Calibration(generate=decode_s / planned_s, learn=ratio, of=DOCTOR),
     )
 
 

@@ -10,10 +10,26 @@ from typing import Any
 
 import pytest
 
+from microbudget_rl.conf.load import written
 from tests.conftest import ROOT, save_llama
 
 WORDS = ["<unk>", "<bos>", "<eos>", *map(str, range(10)), "+", "=", "user", "assistant"]
 BOXES = [rf"\boxed{{{number}}}" for number in (6, 7, 8)]
+TINY = {
+    "data.problem_pattern": "",
+    "data.few_shot": [],
+    "data.system": None,
+    "data.template": "'{problem}'",
+    "data.size": None,
+    "lora.rank": 8,
+    "rollout.max_prompt_tokens": 32,
+    "rollout.max_response_tokens": 12,
+    "learner.problems_per_update": 4,
+    "eval.problems": 16,
+    "dashboard.port": 0,
+}
+"""Settings of a run of the boxing model."""
+
 TEMPLATE = "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}assistant"
 
 
@@ -43,36 +59,16 @@ def start(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     arguments of its Popen.
     """
     folder = tmp_path_factory.mktemp("runs")
-    data = folder / "sums.jsonl"
-    data.write_text(
-        "".join(json.dumps({"problem": f"{a} + {b} =", "answer": "7"}) + "\n" for a in range(9) for b in range(9))
-    )
+    sums = write_sums(folder / "sums.jsonl")
+    usual = {"run.folder": str(folder), "model.path": str(boxing_model), "data.source": f"file:{sums}", **TINY}
+    usual |= {"rollout.kv_cache_gib": 1, "checkpoint.every": 2}
 
     def launch(name: str, *settings: str, program: str = "run", **process: Any) -> subprocess.Popen[str]:
-        arguments = [
-            "conf=quickstart",
-            f"{'sweep' if program == 'sweep' else 'run'}.name={name}",
-            f"run.folder={folder}",
-            f"model.path={boxing_model}",
-            f"data.source=file:{data}",
-            "data.problem_pattern=",
-            "data.few_shot=[]",
-            "data.system=null",
-            "data.template='{problem}'",
-            "data.size=null",
-            "lora.rank=8",
-            "rollout.max_prompt_tokens=32",
-            "rollout.max_response_tokens=12",
-            "rollout.kv_cache_gib=1",
-            "learner.problems_per_update=4",
-            "eval.problems=16",
-            "checkpoint.every=2",
-            "dashboard.port=0",
-        ]
+        named = f"{'sweep' if program == 'sweep' else 'run'}.name={name}"
         given = {setting.partition("=")[0] for setting in settings}
-        arguments = [a for a in arguments if a.partition("=")[0] not in given] + list(settings)
+        others = [written(key, value) for key, value in usual.items() if key not in given]
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "launch" / f"{program}.py"), *arguments],
+            [sys.executable, str(ROOT / "launch" / f"{program}.py"), "conf=quickstart", named, *others, *settings],
             **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **process},
             text=True,
             env={**os.environ, "COLUMNS": "120"},
@@ -81,6 +77,12 @@ def start(boxing_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
 
     launch.folder = folder  # type: ignore[attr-defined]
     return launch
+
+
+def write_sums(file: Path) -> Path:
+    rows = ({"problem": f"{a} + {b} =", "answer": "7"} for a in range(9) for b in range(9))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:

@@ -194,17 +194,10 @@ def test_tensorboard_has_the_curves_and_samples(ended: Ended) -> None:
     assert "samples/0/text_summary" in events.Tags()["tensors"]
 
 
-def test_report_is_made_and_pointed_to(ended: Ended) -> None:
-    page = (ended.folder / "report.html").read_text()
-    for part in ("before-and-after", "curves", "ledger", "samples", "health", "configuration"):
-        assert f'<section id="{part}">' in page
-    assert "held-out pass@1" in page
+def test_report_is_made_and_where_to_look_is_printed(ended: Ended) -> None:
+    assert "held-out pass@1" in (ended.folder / "report.html").read_text()
     assert (ended.folder / "report.md").exists()
-    assert f"Report: {ended.folder}/report.html" in ended.output
-
-
-def test_where_to_look_is_printed(ended: Ended) -> None:
-    for hint in ("Ray dashboard  http://127.0.0.1:", "tensorboard --logdir", str(ended.folder)):
+    for hint in ("Ray dashboard  http://127.0.0.1:", "tensorboard --logdir", f"Report: {ended.folder}/report.html"):
         assert hint in ended.output
 
 
