@@ -107,19 +107,18 @@ def carry_out_run(archive: Archive, settings: Sequence[str]) -> None:
         keys = {setting.partition("=")[0] for setting in (*own, "budget.hours=")}
         kept = [setting for setting in settings if setting.partition("=")[0] not in keys]
         run, output, killed, used = RunRecord(scratch / "short"), scratch / "output.log", False, 0
-        with output.open("wb") as file:
-            command = [sys.executable, str(ROOT / "launch/run.py"), *kept, *own]
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        while (code := process.poll()) is None:
-            time.sleep(0.5)
-            archive.add("run", session_logs(run.path))  # a run that succeeds deletes them
-            used = max(used, sum(gpu.memory - (gpu.free or 0) for gpu in find_gpus()))
-            killed = killed or (run.updates > 0 and kill_engine(process.pid))
+        command = [sys.executable, str(ROOT / "launch/run.py"), *kept, *own]
+        with output.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+            while (code := process.poll()) is None:
+                time.sleep(0.5)
+                archive.add("run", output, session_logs(run.path))  # a run that succeeds deletes its logs
+                used = max(used, sum(gpu.memory - (gpu.free or 0) for gpu in find_gpus()))
+                killed = killed or (run.updates > 0 and kill_engine(process.pid))
         archive.add("run", output, session_logs(run.path), *(run.path / name for name in TOLD))
         clear_session(run.path)
         rows, restarts = run.rows(), sum(event.kind is EventKind.RESTARTED for event in run.events())
     state: State = "bad" if code else "good" if len(rows) == UPDATES and restarts else "warning"
-    text = f"exit code {code}, {len(rows)} of {UPDATES} updates, {restarts} restarts after {killed:d} kill -9"
+    text = f"exit code {code}, {len(rows)} of {UPDATES} updates, engines killed: {killed:d}, restarted: {restarts}"
     archive.show("run", state, f"{text}; {' '.join(archive.files['run/output.log'].split()[-50:])}" if code else text)
     peak = rows[-1].metrics.get("learner/peak_memory", 0.0) if rows else 0.0
     archive.show("memory", "good", f"at most {used / GIB:.2f} GiB used on all GPUs, {peak / GIB:.2f} by the learner")
