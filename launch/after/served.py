@@ -77,15 +77,15 @@ def compare(model: Any, base: Responses, adapted: Responses) -> list[Row]:
     if ALIEN < distance(bare, own) < torch.inf:
         raise BadInput(f"the base model is {distance(bare, own):.1f} nats off: name the model that is served")
     lora, kinds = model.peft_config["default"], modules_by_kind(model)
-    kinds = {kind: own for kind, own in kinds.items() if not any(other < own for other in kinds.values())}
-    effects = {kind: truth - score(adapted, scaled(model, 0.0, own)) for kind, own in kinds.items()}
+    kinds = {kind: names for kind, names in kinds.items() if not any(other < names for other in kinds.values())}
+    effects = {kind: truth - score(adapted, scaled(model, 0.0, names)) for kind, names in kinds.items()}
     factors = (*FACTORS, lora.r ** (-0.5 if lora.use_rslora else 0.5))
     rescaled = {f"near {factor:.3g} × alpha": score(adapted, scaled(model, factor)) for factor in factors}
     limit = max(BAND * distance(score(adapted, nullcontext(model.to(torch.bfloat16))), truth), SAME)
 
     def near(question: str, left: Tensor, right: Tensor) -> Row:
         mean, largest = distance(left, right), (left - right).abs().max()
-        return Row(question, mean <= limit, f"mean {mean:.2g}, largest {largest:.2g}; rounding allows {limit:.2g}")
+        return Row(question, mean <= limit, f"mean {mean:.2g}, largest {largest:.2g}, allowed {limit:.2g}")
 
     first, last = near("base untouched", bare, own), near("as PEFT computes it", engine, truth)
     off, learned, change = distance(engine, truth), truth - unadapted, engine - unadapted
