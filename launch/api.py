@@ -116,7 +116,7 @@ class Run:
     @property
     def result(self) -> Result | None:
         """The update that the run returns, and why that one."""
-        return self.summary and self.summary.result
+        return summary.result if (summary := self.summary) else None
 
     @property
     def metrics(self) -> list[dict[str, float]]:

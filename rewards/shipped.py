@@ -72,7 +72,7 @@ def digest(function: Callable[..., Any]) -> str:
 
     script = getattr(function, "__globals__", {}).get("__file__")
 
-    class Digest(cloudpickle.Pickler):  # type: ignore[misc]
+    class Digest(cloudpickle.Pickler):
         def persistent_id(self, value: Any) -> list[Any] | None:
             """Return what stands for a value whose copy would say where the code is, or differ between processes."""
             if isinstance(value, CodeType):

@@ -68,10 +68,13 @@ def test_an_import_is_light_and_a_plan_starts_nothing() -> None:
         "import sys, microbudget_rl as mb; assert 'pydantic' not in sys.modules\n"
         "plan = mb.plan('gsm8k', device='4090', price_per_hour=0.5)\n"
         "print(plan.cost == plan.hours / 2, plan.updates > 1); assert 'Fits' in str(plan)\n"
-        "print([name for name in ('ray', 'torch', 'vllm') if name in sys.modules])"
+        "print([name for name in ('ray', 'torch', 'vllm') if name in sys.modules])\n"
+        "import os; from microbudget_rl.launch.__main__ import from_the_shell\n"
+        "sys.argv[1:] = ['--version']; from_the_shell(); print(os.environ['RAY_DISABLE_FAILURE_SIGNAL_HANDLER'])"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert said == "True True\n[]\n"
+    assert said.startswith("True True\n[]\nmicrobudget-rl")
+    assert said.endswith("\n1\n")
 
 
 def test_rows_of_any_kind_are_one_file() -> None:
