@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from microbudget_rl.launch.hardware.machine import detect
-from tests.e2e.conftest import read_rows, read_summary
+from tests.faults.conftest import Run, begin
+
+__all__ = ["begin"]
 
 
 class Host:
@@ -57,30 +59,25 @@ def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.mark.slow
-def test_run_joins_a_cluster_and_leaves_it_as_it_was(host: Host, start: Callable[..., "subprocess.Popen[str]"]) -> None:
-    folder = start.folder / "cluster"  # type: ignore[attr-defined]
-    run = start("cluster", "budget.minutes=10", "budget.updates=3")
-    output, _ = run.communicate()
-    assert run.returncode == 0, output
-    assert "2 nodes" in output
-    assert all(f"core {core}\n" in re.sub(" +\n", "\n", output) for core in sorted(os.sched_getaffinity(0))[:2])
-    assert len(read_rows(folder)) == 3
-    assert read_summary(folder)["status"] == "completed"
+def test_run_joins_a_cluster_and_leaves_it_as_it_was(host: Host, begin: Callable[..., Run]) -> None:
+    ended = begin("cluster", "budget.minutes=10", "budget.updates=3").end()
+    assert ended.code == 0, ended.output
+    assert "2 nodes" in ended.output
+    assert all(f"core {core}\n" in re.sub(" +\n", "\n", ended.output) for core in sorted(os.sched_getaffinity(0))[:2])
+    assert len(ended.rows) == 3
+    assert ended.summary["status"] == "completed"
     assert host.ask("free") == (2, 2)
 
     assert host.ask("hold") == (2, 1)
-    refused = start("refused")
-    output, _ = refused.communicate()
-    assert refused.returncode == 2, output
-    assert "has 1 of 2 cores free and the run needs 2" in output
+    refused = begin("refused").end()
+    assert refused.code == 2, refused.output
+    assert "has 1 of 2 cores free and the run needs 2" in refused.output
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("host", ["disabled"], indirect=True)
-def test_cluster_without_authentication_is_refused_unless_that_is_said(
-    host: Host, start: Callable[..., "subprocess.Popen[str]"]
-) -> None:
-    refused = start("open")
-    output, _ = refused.communicate()
-    assert refused.returncode == 2, output
-    assert "was not started with RAY_AUTH_MODE=token" in output
+@pytest.mark.usefixtures("host")
+def test_cluster_without_authentication_is_refused_unless_that_is_said(begin: Callable[..., Run]) -> None:
+    refused = begin("open").end()
+    assert refused.code == 2, refused.output
+    assert "was not started with RAY_AUTH_MODE=token" in refused.output

@@ -201,13 +201,6 @@ def test_report_is_made_and_where_to_look_is_printed(ended: Ended) -> None:
         assert hint in ended.output
 
 
-def test_finished_run_is_not_overwritten_by_accident(mine: Begin, ended: Ended) -> None:
-    again = mine(f"budget.minutes={ended.summary['budget_s'] / 60}").end()
-    assert again.code == 2
-    assert "run.overwrite=true" in again.output
-    assert again.summary["status"] == "budget_exhausted"
-
-
 @pytest.mark.slow
 def test_two_rollout_actors_share_the_groups(begin: Begin) -> None:
     """On two cores both share one; on cards they need two beside the learner's."""

@@ -10,19 +10,15 @@ from microbudget_rl.launch.reporting.history import read_run, read_sweep, read_t
 from tests.run_folders import edited, write_run, write_sweep
 
 
-def test_run_is_read_as_it_was_left(tmp_path: Path) -> None:
+def test_run_is_read_as_it_was_left_and_one_that_is_not_over_as_far_as_it_is(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one", rank=64, updates=5)
     with edited(folder / "summary.json") as summary:
-        summary["eval"]["base"]["reward/accuracy"] = 0.125
+        base = summary["eval"]["base"]
+        base["reward/accuracy"] = 0.125
     run = read_run(folder)
     assert (run.name, run.summary.status, run.config["lora.rank"]) == ("one", "completed", 64)
     assert run.series("reward/accuracy") == ([0, 1, 2, 3, 4, 5], [0.125, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert [sum(solved.values()) for solved in map(run.solved, ("base", "final"))] == [2, 18]
-
-
-def test_run_that_is_not_over_has_what_there_is(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "one")
-    base = json.loads((folder / "summary.json").read_text())["eval"]["base"]
     (folder / "summary.json").unlink()
     (folder / "eval-base.json").write_text(json.dumps(base))
     (folder / "spent.json").write_text('{"spent_s": 12.0}')

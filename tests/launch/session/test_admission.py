@@ -100,16 +100,10 @@ def test_changes_are_listed_without_the_place_of_the_run(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("status", "begun", "asked", "said"),
     [
-        (
-            "interrupted",
-            "model.pin=" + "a" * 40,
-            f"lora.rank=8 model.pin={'b' * 40}",
-            "not 8.*also.*model.pin",
-        ),
+        ("interrupted", "model.pin=" + "a" * 40, f"lora.rank=8 model.pin={'b' * 40}", "not 8.*also.*model.pin"),
         ("interrupted", "validation.every=0", "validation.every=5", "validation.every=0, not 5"),
         ("interrupted", "validation.every=5", "validation.every=0", "validation.every=5, not 0"),
         ("interrupted", "validation.every=5", "validation.every=6", ""),
-        ("budget_exhausted", "", "budget.minutes=20", ""),
         ("budget_exhausted", "", "budget.updates=80", "finished.*run.overwrite=true.*budget.minutes=16"),
         ("budget_exhausted", "learner.schedule=linear", "budget.minutes=20", ""),
         (

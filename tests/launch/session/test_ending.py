@@ -79,7 +79,7 @@ def test_run_that_made_few_updates_names_the_command_that_continues_it(
     claim(run.path, "run")
     run.write_config(dump(config), NO_PROBLEMS)
     monkeypatch.setattr(sys, "argv", ["run.py", "budget.minutes=2", "run.overwrite=true", *given])
-    run.write_origin(Origin(planned=PLANNED))
+    run.write_origin(Origin(planned=Planned(updates=12, update_s=5.0, start_s=40.0)))
     summary = RunSummary(status=status, updates=updates, budget_s=120.0, spent_s=120.0)
     run.write_ending(summary)
     for start_s, minutes in ((10.0, 4), (200.0, 7)):
@@ -101,8 +101,6 @@ def test_run_that_cannot_be_resumed_by_the_same_command_says_so(tmp_path: Path) 
         assert ("budget.minutes=3" in line) == (spent_s == 80.0)
         assert ("run.overwrite=true" in line) == (anew == "true")
 
-
-PLANNED = Planned(updates=12, update_s=5.0, start_s=40.0)
 
 SUMMARY = RunSummary(status="halted", reason="the adapter is not 'the' one; $HOME")
 
