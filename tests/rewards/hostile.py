@@ -11,6 +11,8 @@ def boxed(answer: str) -> str:
     return rf"\boxed{{{answer}}}"
 
 
+REPEATED = (",", r"\pm ", "$", r"\\", "(", "()", "or and ", "(A) ", "½", "**", "\x00")
+
 ANSWERS = {
     "power tower": "9^{9^{9^{9}}}",
     "python power": "2**10**9",
@@ -35,19 +37,13 @@ ANSWERS = {
     "large set": r"\{" + ", ".join(str(i) for i in range(250)) + r"\}",
     "deep sets": r"\{" * 240 + "1" + r"\}" * 240,
     "set of hard elements": r"\{" + ", ".join(rf"\sqrt{{x+{i}}}" for i in range(60)) + r"\}",
-    "many commas": "," * 900,
+    **{f"many times {piece}": piece * (900 // len(piece)) for piece in REPEATED},
     "many signs": "-" * 900 + "1",
-    "many plus-minus": r"\pm " * 200,
-    "many dollars": "$" * 900,
-    "many backslashes": "\\\\" * 400,
     "many carets": "x" + "^x" * 400,
-    "many open parentheses": "(" * 900,
-    "many pairs": "()" * 400,
     "deep parentheses": "(" * 400 + "x" + ")" * 400,
     "deep braces": "{" * 400 + "x" + "}" * 400,
     "unions": r"(1,2) \cup " * 60 + "(1,2)",
     "spaces": " " * 900 + "x" + " " * 90,
-    "words in a row": "or and " * 120,
     "backtracking digits": "1," * 400 + "x",
     "backtracking units": "5 " + "a/" * 400 + "7",
     "backtracking percent": "5" + " %" * 400 + "!",
@@ -58,12 +54,8 @@ ANSWERS = {
     "nested builders": r"\{x:" * 200 + "x<1" + r"\}" * 200,
     "nested overs": r"{1\over " * 110 + "1" + "}" * 110,
     "many colours": r"\color{red}{" * 76 + "3" + "}" * 76,
-    "many labels": "(A) " * 240,
     "many scales": "1" + " million" * 120,
-    "many fractions as characters": "½" * 900,
-    "markdown": "**" * 480,
     "million as a power": r"\log_{10} 3 = 8 \text{ million}",
-    "nulls": "\x00" * 500,
     "lone surrogate": "\ud8002",
     "right-to-left override": "\u202e2\u221a",
     "combining characters": "2" + "\u0301" * 500,

@@ -125,16 +125,13 @@ def refused(status: int, **headers: str) -> Callable[[dict[str, Any]], Answer]:
 @pytest.mark.parametrize(
     ("answer", "attempts", "late"),
     [
-        (refused(429), 4, False),
         (refused(500), 4, False),
-        (refused(400), 1, False),
         (refused(429, **{"Retry-After": "3600"}), 1, True),
         ("hang", 1, True),
         (lambda _: (200, {}, '{"choices": []}'), 1, False),
         (lambda _: (200, {"Content-Type": "text/html"}, "<html>"), 1, False),
         (lambda _: (200, {}, "[" * 50_000), 4, False),
         (lambda _: completion("Ten out of ten!"), 1, False),
-        (lambda _: completion(""), 1, False),
         (lambda _: completion(None), 1, False),
         (lambda _: completion([{"type": "text", "text": "10"}]), 1, False),
         (lambda body: completion(graded(body, 11)), 1, False),

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from microbudget_rl.actors.coordinator.budget import EVALUATION_SAFETY, FINISH_MARGIN_S, MOST_EVALUATION, SAFETY, Budget
+from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, SAFETY, Budget
 from tests.virtual_time import run_virtually
 
 
@@ -17,27 +17,6 @@ class HandClock:
 
     async def sleep(self, seconds: float) -> None:
         self.time += seconds
-
-
-def test_time_of_earlier_processes_counts() -> None:
-    clock = HandClock()
-    budget = Budget(600.0, 45.0, clock)
-    clock.time += 5
-    assert (budget.spent, budget.left) == (50.0, 550.0)
-
-
-def test_reserve_is_learned_from_measured_steps() -> None:
-    budget = Budget(600.0, 0.0, HandClock())
-    assert budget.reserve == FINISH_MARGIN_S
-    budget.expect("evaluate", 20.0)
-    budget.expect("checkpoint", 4.0)
-    assert budget.reserve == EVALUATION_SAFETY * 20.0 + SAFETY * 4.0 + FINISH_MARGIN_S
-    budget.expect("evaluate-hard", 5.0)
-    budget.expect("evaluate-sums", 7.0)
-    assert budget.evaluation_reserve == EVALUATION_SAFETY * (20.0 + 5.0 + 7.0)
-    budget.expect("evaluate", 400.0)
-    assert budget.evaluation_reserve == MOST_EVALUATION * 600.0
-    assert budget.allows("update")
 
 
 def test_update_that_would_eat_the_reserve_is_not_started() -> None:

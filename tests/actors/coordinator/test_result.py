@@ -142,11 +142,14 @@ def test_without_validation_the_result_is_the_last(run: Run) -> None:
     assert "checkpoints/best" in result(run).why
 
 
-def test_only_the_last_version_is_validated_beyond_the_share_of_the_time(run: Run) -> None:
+@pytest.mark.parametrize(("share", "validated"), [(0.001, [2, UPDATES]), (0.15, [2, 6, UPDATES])])
+def test_only_the_last_version_is_validated_beyond_the_share_of_the_time(
+    run: Run, share: float, validated: list[int]
+) -> None:
     """So an early validation, of which no duration was known, is not alone."""
-    run.config = changed(run.config, {"validation.share": 0.001})
+    run.config = changed(run.config, {"validation.share": share})
     run.go()
-    assert [row["update"] for row in run.rows if "validation/pass@1" in row] == [2, UPDATES]
+    assert [row["update"] for row in run.rows if "validation/pass@1" in row] == validated
 
 
 @pytest.mark.parametrize("lost", [True, False])

@@ -121,22 +121,6 @@ def test_update_whose_validation_is_cut_off_has_its_row(run: Run) -> None:
     assert [row["update"] for row in run.rows] == [1]
 
 
-def test_validations_take_no_more_than_their_share(run: Run) -> None:
-    """Each takes 10 s, half as much again as the update it follows. Nothing but the end limits the last one."""
-    run.seconds = 600.0
-    run.config = changed(run.config, {"validation.every": 1, "validation.share": 0.1})
-
-    async def slow(index: int, problem: Any, adapter: Any, sampling: Any) -> None:
-        if sampling.samples == 1 and index >= 0:
-            await asyncio.sleep(10.0)
-
-    run.engine.before = slow  # type: ignore[method-assign]
-    run.go()
-    *taken, _ = (row["time/validate"] for row in run.rows if "time/validate" in row)
-    assert len(taken) >= 3
-    assert sum(taken) <= 0.1 * run.spent
-
-
 @pytest.mark.parametrize("slow", ["start", "save"])
 def test_start_or_checkpoint_that_takes_too_long_does_not_break_the_budget(run: Run, slow: str) -> None:
     if slow == "start":

@@ -1,16 +1,16 @@
-import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
 from microbudget_rl.actors.messages import AdapterRef
-from microbudget_rl.actors.storage.checkpoints import STATE, write_state
-from microbudget_rl.actors.storage.documents import CoordinatorState, EventKind
+from microbudget_rl.actors.storage.checkpoints import STATE
+from microbudget_rl.actors.storage.documents import EventKind
 from microbudget_rl.actors.storage.folders import mark
 from microbudget_rl.actors.storage.run_folder import RunFolder
 from microbudget_rl.actors.storage.run_record import RunRecord
 from microbudget_rl.conf.errors import BadInput
+from tests.actors.storage.test_checkpoints import damage, save
 from tests.fakes import make_group
 from tests.run_folders import write_run
 
@@ -27,27 +27,15 @@ def reopen(path: Path) -> RunFolder:
     return folder
 
 
-def save(folder: RunFolder, version: int) -> None:
-    async def write() -> None:
-        async with folder.checkpoints.new(version, keep_last=2) as path:
-            write_state(path, CoordinatorState(version=version))
-
-    asyncio.run(write())
-
-
 def updates(folder: RunRecord) -> list[int]:
     return [row.update for row in folder.rows()]
-
-
-def happened(folder: RunRecord) -> list[str]:
-    return [event.event for event in folder.events()]
 
 
 def test_rows_after_the_newest_checkpoint_and_half_a_row_are_cut_at_a_resume(folder: RunFolder) -> None:
     for update in (1, 2, 3):
         folder.append_metrics(update, {"reward/mean": 0.5})
     before = folder.metrics.read_text()
-    save(folder, 2)
+    save(folder.checkpoints, 2)
     with folder.metrics.open("a") as file:
         file.write('{"update": 1, "rew')
     assert updates(reopen(folder.path)) == [1, 2]
@@ -100,8 +88,8 @@ def test_samples_say_what_was_prompted_answered_and_earned(folder: RunFolder) ->
 def test_rows_of_a_damaged_checkpoint_go_and_an_event_says_so(folder: RunFolder) -> None:
     for version in (1, 2, 3):
         folder.append_metrics(version, {"reward/mean": 0.5})
-        save(folder, version)
-    (folder.checkpoints.folder / "update-000003" / STATE).write_text("{}")
+        save(folder.checkpoints, version)
+    damage(folder.checkpoints, 3)
     again = reopen(folder.path)
     assert updates(again) == [1, 2]
     (event,) = again.events()
@@ -110,7 +98,7 @@ def test_rows_of_a_damaged_checkpoint_go_and_an_event_says_so(folder: RunFolder)
 
 def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
     assert (folder.path / "events.jsonl").read_text() == ""
-    save(folder, 1)
+    save(folder.checkpoints, 1)
     (folder.adapters / "policy-v1-r0").mkdir()
     (folder.adapters / ".policy-v2-r0.tmp").mkdir()
     folder.append_event(1, EventKind.DIED, "of old age", "learner")
@@ -122,7 +110,7 @@ def test_what_a_killed_process_left_half_done_goes(folder: RunFolder) -> None:
     again = reopen(folder.path)
     again.append_event(2, EventKind.DIED, "again", "learner")
     assert list(again.adapters.iterdir()) == []
-    assert happened(again) == ["learner died", "cut off", "learner died"]
+    assert [event.event for event in again.events()] == ["learner died", "cut off", "learner died"]
 
 
 def test_nothing_is_read_of_what_is_not_there(tmp_path: Path) -> None:

@@ -33,8 +33,10 @@ from tests.rewards.problems.rows import ALL, SUMS, WRITERS, Loader, Rows, texts,
 @pytest.mark.parametrize("kind", WRITERS)
 def test_every_file_type_gives_the_same_problems(kind: str, loader: Loader) -> None:
     expected = loader.load()
-    WRITERS[kind](Path(f"rows.{kind}"), SUMS)
-    assert loader.load({"data.source": f"file:rows.{kind}"}) == expected
+    WRITERS[kind](file := Path(f"rows.{kind}"), SUMS)
+    for mark in (b"", b"\xef\xbb\xbf" if kind != "parquet" else b""):  # of the byte order
+        file.write_bytes(mark + file.read_bytes())
+        assert loader.load({"data.source": f"file:{file}"}) == expected
     train, heldout = texts(expected.train), texts(expected.heldout)
     assert (len(train), len(heldout)) == (20, 10)
     assert train | heldout == {row["problem"] for row in SUMS}
@@ -255,11 +257,6 @@ def test_refusals_name_the_setting_and_the_choices(
     write_jsonl(Path("open.jsonl"), [{"problem": "p", "answer": "}{"}])
     write_jsonl(Path("empty.jsonl"), [])
     loader.refuse(settings, *words)
-
-
-def test_a_share_of_a_small_source_is_held_out(loader: Loader) -> None:
-    problems = loader.load({"eval.problems": 128, "eval.share": 0.25, "model.stop_tokens": ["<|im_end|>"]})
-    assert (len(problems.train), len(problems.heldout)) == (23, 7)
 
 
 @pytest.mark.parametrize(

@@ -24,19 +24,23 @@ def test_wrong_generator_parameters_are_refused(parameters: dict[str, Any], load
     loader.refuse(settings, "data.parameters", str(parameters), "ChainSumConfig")
 
 
-def test_a_hub_that_fails_is_named(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: 1 / 0)
-    words = ("division by zero", "'owner/sums'", "'test'", "file:PATH", "huggingface.co/datasets/owner/sums")
-    loader.refuse({"data.source": "hub:owner/sums:test"}, *words)
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda: 1 / 0, ("division by zero", "'test'", "file:PATH", "huggingface.co/datasets/owner/sums")),
+        (threading.Event().wait, ("data.hub_timeout_s=0.05",)),
+    ],
+)
+def test_a_hub_that_fails_or_is_silent_is_named(
+    answer: Any, words: tuple[str, ...], loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: answer())
+    loader.refuse({"data.source": "hub:owner/sums:test", "data.hub_timeout_s": 0.05}, "'owner/sums'", *words)
 
 
 def test_hub_source_names_configuration_revision_and_split(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
     asked: list[Any] = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **how: asked.append((names, how)) or SUMS)
+    monkeypatch.setattr("datasets.load_dataset", lambda *names, **how: asked.append((names, how)) or SUMS)
     for source, scan in {"hub:owner/sums/main@3f2a:test": 20, "hub:owner/sums": None}.items():
         assert SOURCES.fullmatch(source)
         loader.load({"data.source": source, "data.scan": scan})
@@ -44,13 +48,6 @@ def test_hub_source_names_configuration_revision_and_split(loader: Loader, monke
         (("owner/sums", "main"), {"revision": "3f2a", "split": "test", "streaming": True}),
         (("owner/sums",), {"revision": None, "split": "train", "streaming": False}),
     ]
-
-
-def test_silent_hub_is_given_up(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: threading.Event().wait())
-    loader.refuse({"data.source": "hub:owner/sums", "data.hub_timeout_s": 0.05}, "data.hub_timeout_s=0.05")
 
 
 def test_a_users_function_yields_rows(module: str, loader: Loader) -> None:
@@ -114,14 +111,6 @@ def test_a_source_without_end_is_refused(
     endless = {**ALL, "data.source": f"import:{module}:endless"}
     loader.refuse(endless, "data.source", f"{module}:endless", f"{most:,}", "data.scan=")
     assert len(loader.load({**endless, "data.scan": 50}).train) == 50
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
-def test_a_byte_order_mark_is_ignored(kind: str, loader: Loader) -> None:
-    file = Path(f"excel.{kind}")
-    WRITERS[kind](file, SUMS)
-    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    assert loader.load({"data.source": f"file:{file}"}) == loader.load()
 
 
 def test_parquet_types_become_text_or_are_filtered(loader: Loader) -> None:
