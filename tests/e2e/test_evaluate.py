@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.trained_runs import save_adapter
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 N = 20
 PROBLEMS = 20
 

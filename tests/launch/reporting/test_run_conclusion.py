@@ -44,7 +44,7 @@ def test_conclusion_follows_the_interval(tmp_path: Path, before: int, after: int
     assert "check saw no change" not in conclude(run, found)
 
 
-def test_only_problems_of_both_evaluations_are_compared(tmp_path: Path) -> None:
+def test_only_problems_of_both_evaluations_are_compared_and_nothing_is_claimed_without_samples(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "one", before=2, after=18)
     write_rows(folder / "samples" / "eval-final.jsonl", (sample(number, True) for number in range(8)))
     with edited(folder / "summary.json") as summary:
@@ -53,6 +53,10 @@ def test_only_problems_of_both_evaluations_are_compared(tmp_path: Path) -> None:
     found = compared(run)
     assert (found.problems, found.before.value, found.after.value, found.difference.value) == (8, 0.25, 1.0, 0.75)
     assert "8 problems of both" in held_out(run, found).note
+    (folder / "samples" / "eval-base.jsonl").unlink()
+    found = compared(run := read_run(folder))
+    assert (found.difference.interval, found.finding) == (None, "unclear")
+    assert "no interval" in conclude(run, found)
 
 
 def test_a_run_without_final_evaluation_or_update_has_no_conclusion(tmp_path: Path) -> None:
@@ -90,14 +94,6 @@ def test_a_benchmark_that_falls_is_named_with_its_interval(tmp_path: Path, after
     assert {each.difference.interval for each in changes(alike).values()} == {together.interval} != {found.interval}
     levels = percent(0.75), percent(after / 24), points(found.value)
     assert benchmarks(run).body[0][2::2] == levels
-
-
-def test_without_samples_nothing_is_claimed(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "one")
-    (folder / "samples" / "eval-base.jsonl").unlink()
-    found = compared(run := read_run(folder))
-    assert (found.difference.interval, found.finding) == (None, "unclear")
-    assert "no interval" in conclude(run, found)
 
 
 def test_result_that_is_not_the_last_version_is_named_beside_it(tmp_path: Path) -> None:

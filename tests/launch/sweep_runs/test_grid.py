@@ -19,6 +19,10 @@ def test_every_list_is_an_axis_and_seeds_change_slowest() -> None:
     assert grid.axes == {"run.seed": [0, 1], "lora.rank": [8, 64], "learner.learning_rate": [1e-4, 2e-4]}
     assert grid.runs[0].overrides == {"lora.rank": 8, "learner.learning_rate": 1e-4, "run.seed": 0}
     assert (grid.name, grid.folder) == ("quickstart-sweep", Path("runs/quickstart-sweep"))
+    one = read_grid(["conf=quickstart", "ranks=[8]", "lora.target_modules=[q_proj,v_proj]"])  # itself a list
+    two = read_grid(["conf=quickstart", "lora.target_modules=[[q_proj],[q_proj,v_proj]]"])
+    assert [run.name for run in one.runs] == ["r8"]
+    assert [run.name for run in two.runs] == ["target_modules=q_proj", "target_modules=q_proj_v_proj"]
 
 
 def test_models_are_recipes_or_paths() -> None:
@@ -55,13 +59,6 @@ def test_what_a_sweeps_recipe_sets_beyond_its_models_recipe_is_given_to_each_run
     assert (run.config.budget.seconds, run.config.lora.rank) == (7200, 2)
     (run,) = read_grid([f"conf={own}", "sweep.hours=2"]).runs
     assert (run.config.budget.seconds, run.config.lora.rank) == (24 * 3600, 4)
-
-
-def test_settings_that_are_lists_take_a_list_of_lists() -> None:
-    modules = "lora.target_modules"
-    given = (["ranks=[8]", f"{modules}=[q_proj,v_proj]"], [f"{modules}=[[q_proj],[q_proj,v_proj]]"])
-    one, two = ([run.name for run in read_grid(["conf=quickstart", *each]).runs] for each in given)
-    assert (one, two) == (["r8"], ["target_modules=q_proj", "target_modules=q_proj_v_proj"])
 
 
 def test_texts_reach_the_runs_as_they_are_typed(tmp_path: Path) -> None:
