@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.malformed.conftest import SENTENCE
-
-ROOT = Path(__file__).parents[2]
 
 PLAN = ("-m", "launch.run", "conf=instruct", "plan=true", "device=cpu")
 CUSTOM = (str(ROOT / "launch" / "run.py"), *PLAN[2:], "reward.custom=[{function: 'rewards:score'}]")

@@ -61,12 +61,6 @@ def test_cosine_is_monotonous_and_clamped(tokens: int, ends: tuple[float, float]
     assert cosine(4096 + tokens, 4096, *ends) == pytest.approx(ends[1])
 
 
-def test_cosine_counts_tokens_not_characters() -> None:
-    scaled = RewardFunction(RewardConfig(accuracy=0.0, format=0.0, cosine=2.0), limit=100)
-    assert scaled(sample("x" * 10_000, tokens=50), verdict()).total == pytest.approx(1.5)
-    assert scaled(sample("x", tokens=50), verdict(Status.UNPARSABLE)).total == pytest.approx(-1.5)
-
-
 def test_long_responses_lose_up_to_one() -> None:
     lost = [overlong(tokens, 20_480, 4096.0) for tokens in (1, 16_384, 17_408, 20_480, 30_000)]
     assert lost == pytest.approx([0.0, 0.0, 0.25, 1.0, 1.0])

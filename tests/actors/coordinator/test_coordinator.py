@@ -52,13 +52,6 @@ def test_waiting_has_the_name_of_what_is_waited_for(tmp_path: Path) -> None:
     assert min(slow.ledger[actor]["wait_rewards"] for actor in ("learner", "rollouts")) > 10.0
 
 
-def test_in_turns_every_group_is_of_the_version_that_learns_from_it(run: Run) -> None:
-    run.config = changed(run.config, {"learner.max_staleness": 0, "budget.updates": 8})
-    run.go()
-    assert all(row["overlap"] == 0.0 for row in run.rows)
-    assert all(g.version == batch.version for batch in run.learner.batches for g in batch.groups)
-
-
 @pytest.mark.parametrize("masks", [False, True])
 def test_metrics_have_the_names_of_the_contract(run: Run, masks: bool) -> None:
     """The loss's KL is reported instead of the adapter check's. Truncated samples are useful unless they are masked."""

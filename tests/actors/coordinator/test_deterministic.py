@@ -48,6 +48,7 @@ def test_durations_change_nothing(first: int, second: int, refill: bool) -> None
         for run in runs:
             assert run.go().status == "completed"
         assert seen(runs[0]) == seen(runs[1])
+        assert not any(row["overlap"] for row in runs[0].rows)
         assert [row["update"] for row in runs[0].rows if "validation/pass@1" in row] == [2, 4]
         assert runs[0].learner.told == pytest.approx([number / UPDATES for number in range(UPDATES)])
 
