@@ -181,6 +181,11 @@ def plan(name: str, device: str = "auto", price_per_hour: float | None = None, *
     return Forecast(found, True, mean.updates, mean.spent_s / 3600, cost)
 
 
+def preview(name: str, **asked: Unpack[Asked]) -> None:
+    """Print which rows a recipe reads, their reference answers, and prompts."""
+    _command("problems", [f"conf={name}", *_words(asked, {})])
+
+
 def signal(name: str, **asked: Unpack[Asked]) -> Signal:
     """Sample training problems of a recipe, and say whether a run is worth it.
 

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from microbudget_rl.launch.api import BadInput, Run, evaluate, open, plan, signal, train  # noqa: A004
+    from microbudget_rl.launch.api import BadInput, Run, evaluate, open, plan, preview, signal, train  # noqa: A004
 
-__all__ = ["BadInput", "Run", "evaluate", "open", "plan", "signal", "train"]
+__all__ = ["BadInput", "Run", "evaluate", "open", "plan", "preview", "signal", "train"]
 
 
 def __getattr__(name: str) -> Any:
