@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
     table = Table("", "right", "", box=SIMPLE_HEAD)
     for row in rows:
         table.add_row(row.question, {True: "yes", False: "NO", None: "?"}[row.right], row.answer)
-    said = {True: "The adapter is served rightly.", False: "The adapter is NOT served rightly."}
+    said: dict[bool | None, str] = {True: "The adapter is served rightly.", False: "The adapter is NOT served rightly."}
     PlainConsole().print(table, said.get(verdict := rightly(rows), "Its effect is too small to tell if it is served."))
     if file := given.get("json"):
         replace_text(Path(file), json.dumps({"rightly": verdict, "rows": [*map(asdict, rows)]}, indent=1))
@@ -105,7 +105,7 @@ async def from_engine(config: Config, adapter: Adapter, prompts: Sequence[list[i
         sampling = Sampling(1, RESPONSE, temperature=1.0, top_p=1.0, seed=0)
         return tuple(await asyncio.gather(*(engine.generate(0, each, policy, sampling) for each in problems)))
 
-    answers = await asyncio.gather(ask(None), ask(served))
+    answers = [*await asyncio.gather(ask(None), ask(served))]
     await engine.close()
     return answers
 
