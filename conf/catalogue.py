@@ -124,9 +124,7 @@ def benchmarks() -> dict[str, Benchmark]:
 
 
 def find_benchmarks(requested: list[str]) -> list[Benchmark]:
-    """Return the benchmarks that are named or given as a source. Raises BadInput for an unknown name, or two with the
-    same name.
-    """
+    """Return the benchmarks that are named or given as a source. Raises BadInput for an unknown or repeated name."""
     found: dict[str, Benchmark] = {}
     for entry in requested:
         benchmark = find_benchmark(entry)

@@ -119,9 +119,7 @@ def beyond(recipe: str, other: str, folder: Path = FOLDER) -> Tree:
 
 
 def run_of(adapter: str) -> Path | None:
-    """Return the folder of the run that contains an adapter, or is named instead of one, links resolved; None for an
-    adapter made elsewhere.
-    """
+    """Return the folder of the run that contains an adapter, or is named instead; None for one made elsewhere."""
     try:
         path = Path(adapter).resolve()
         parents = (path, *path.parents) if adapter else ()

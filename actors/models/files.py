@@ -151,10 +151,7 @@ def name_on_hub(model: ModelConfig) -> tuple[str, str | None]:
 
 
 def shape_of(model: ModelConfig) -> ShapeConfig:
-    """Return the declared shape, or the one in the model's config.json, the only file that is fetched for it.
-
-    Raises BadInput for a family that cannot be trained.
-    """
+    """Return the declared shape, or config.json's. Raises BadInput for a family that cannot be trained."""
     if model.shape != ShapeConfig():
         return model.shape
     folder = config_folder(model)
@@ -210,9 +207,7 @@ def stop_token_ids(model: ModelConfig, tokenizer: Any) -> list[int]:
 
 
 def linear_modules(stated: dict[str, Any]) -> list[str]:
-    """Return all linear modules by a config.json's part for text, for `lora.target_modules`. No library attaches an
-    adapter to the `out_proj` of Falcon-H1.
-    """
+    """Return the linear modules of a model. No library attaches an adapter to the `out_proj` of Falcon-H1."""
     kind = stated.get("model_type")
     if kind == "phi3":  # queries, keys and values in one, as gate and up
         return ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]

@@ -181,10 +181,7 @@ def scaled(model: PeftModel, factor: float, modules: Collection[str] | None = No
 
 @torch.no_grad()
 def adapter_norms(model: PeftModel) -> dict[str, float]:
-    """Return ‖scaling · B A‖_F over all layers, for each type of module, such as q_proj.
-
-    ‖B A‖²_F = tr(AᵀBᵀB A) = Σ (BᵀB) ∘ (A Aᵀ): two r × r Gram matrices per layer, never the product itself.
-    """
+    """Return ‖scaling · B A‖_F over all layers by type of module: tr(AᵀBᵀB A) needs only r × r matrices."""
     squares: defaultdict[str, float] = defaultdict(float)
     for name, layer, a, b in _layers(model):
         a, b = a.float(), b.float()
