@@ -47,16 +47,6 @@ def table(name: str) -> dict[str, Any]:
     return content
 
 
-def presets() -> dict[str, dict[str, Any]]:
-    """Return the values of each `algorithm.preset`, for all keys of the section but `preset`."""
-    return table("algorithms")
-
-
-def reward_presets() -> dict[str, dict[str, Any]]:
-    """Return the values of each `reward.preset`, for the keys from accuracy to after_thinking."""
-    return table("rewards")
-
-
 @dataclass(frozen=True)
 class Device:
     """A GPU.

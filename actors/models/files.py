@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from microbudget_rl.actors.clock import in_thread
 from microbudget_rl.actors.models.families import FUSED, UNEVEN, check_family, common_context, read_config, text_config
 from microbudget_rl.actors.models.layers import kinds_of, layers_of
+from microbudget_rl.actors.models.text_part import STORED, wrapped
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.parsing import path_of, read_json, reason
 from microbudget_rl.conf.schema import ModelConfig, ShapeConfig
@@ -340,9 +341,7 @@ def newest(name: str, branch: str | None = None) -> str:
 def _check_weights(folder: Path, path: str) -> None:
     """Raise BadInput unless all safetensors weights are there: transformers would draw missing ones at random."""
     shards, stated = weight_files(folder), shape_from_config(folder).num_hidden_layers
-    whole = read_config(folder)
-    part = text_config(whole)
-    begin = "" if part is whole else "model.language_model."
+    part, begin = text_config(read_config(folder)), STORED if wrapped(folder) else ""
     if missing := [shard.name for shard in shards if not shard.is_file()]:
         if any(folder.glob("pytorch_model*.bin")):
             fault = f"{folder} holds pickled weights, which can run code when loaded; save the model as safetensors"
