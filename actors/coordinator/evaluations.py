@@ -219,7 +219,8 @@ class Evaluations:
         if adapter:
             await self._evaluate("final", adapter, self._heldout, self._left)
         try:
-            if apart and self._left > self._round_s:
+            round_s = self._run.budget.expected("evaluate") / self._run.config.eval.n
+            if apart and self._left > round_s:
                 await self._evaluate("last", policy, self._heldout, self._left)
             if adapter:
                 await self._evaluate("final", adapter, self._run.problems.benchmarks, self._left)
@@ -244,11 +245,6 @@ class Evaluations:
     def _left(self) -> float:
         """Seconds until everything but the summary is given up."""
         return self._run.budget.left - LAST_MOMENT_S
-
-    @property
-    def _round_s(self) -> float:
-        """Seconds that one sample of each held-out problem may take; 0 while unknown."""
-        return self._run.budget.expected("evaluate") / self._run.config.eval.n
 
     async def _evaluate(
         self, policy: str, adapter: AdapterRef | None, sets: Sequence[EvaluationSet], seconds: float

@@ -195,9 +195,8 @@ def effective_ranks(model: PeftModel) -> dict[str, float]:
     """Return the effective rank of BA in every layer, by `<layer>.<module>`; of a module outside them by its name."""
     ranks = {}
     for name, _, a, b in _layers(model):
-        *_, module = parts = name.split(".")
-        layer = [part for part in parts if part.isdigit()][:1]
-        ranks[".".join((*layer, module))] = effective_rank(a, b)
+        place = (part.rpartition(".")[2] for part in _place(name))
+        ranks[".".join(filter(None, place))] = effective_rank(a, b)
     return ranks
 
 
