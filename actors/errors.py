@@ -4,10 +4,7 @@ ENDED_WITH_WEIGHTS = "it was ended because the process that holds its weights ha
 
 
 class ActorDied(Exception):
-    """An actor is gone or does not answer, and the request is lost.
-
-    The text names the actor and the cause: exit code or signal, the out-of-memory killer, its log.
-    """
+    """An actor is gone or does not answer, and the request is lost. The text names the actor and the cause."""
 
     @property
     def cause(self) -> str:

@@ -62,10 +62,7 @@ class Engine(Sampler, Protocol):
 
 
 class Learner(Protocol):
-    """Owns the trainable weights.
-
-    Any call but `revive` may raise LearnerDied. Then only `revive` and a restore help.
-    """
+    """Owns the trainable weights. Any call but `revive` may raise LearnerDied: `revive` it, then restore."""
 
     async def revive(self) -> None:
         """Replace a crashed process by a fresh one at version 0. Raise ActorDied if it has crashed too often."""
@@ -85,10 +82,7 @@ class Learner(Protocol):
         """
 
     async def accumulate(self, batch: Batch) -> None:
-        """Compute the gradient of a batch, the longest part of an update. The weights stay as they are.
-
-        Raises an error if a group's staleness is above η.
-        """
+        """Compute the gradient of a batch; the weights stay. Raises an error if a group's staleness is above η."""
 
     async def step(self, progress: float) -> UpdateStats:
         """Take the optimizer steps of the accumulated batch and publish the new version.

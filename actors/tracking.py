@@ -1,7 +1,4 @@
-"""The loggers that a run can choose: TensorBoard, and Weights & Biases where it is installed.
-
-Each has a worker of its own, so that none can stop or slow the run.
-"""
+"""The loggers that a run can choose. Each has a worker of its own, so that none can stop or slow the run."""
 
 import os
 import sys
@@ -49,9 +46,7 @@ OVERVIEW = {
 
 
 class TensorBoardTracker:
-    """Writes event files into tensorboard/ of the run folder. The first value imports torch, which would slow the start
-    of engine and learner.
-    """
+    """Writes event files into tensorboard/. The first value imports torch, which would slow the start."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "tensorboard"
@@ -86,9 +81,7 @@ class TensorBoardTracker:
 
 
 class WandbTracker:
-    """Logs to one run of wandb over all resumes, as wandb's environment variables say. Curves are over `update`, which
-    may repeat.
-    """
+    """Logs to one run of wandb over all resumes. Curves are over `update`, which may repeat."""
 
     def __init__(self, config: Config, folder: Path, identity: str) -> None:
         self._config, self._folder, self._identity = config, folder, identity

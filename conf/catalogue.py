@@ -47,16 +47,6 @@ def table(name: str) -> dict[str, Any]:
     return content
 
 
-def presets() -> dict[str, dict[str, Any]]:
-    """Return the values of each `algorithm.preset`, for all keys of the section but `preset`."""
-    return table("algorithms")
-
-
-def reward_presets() -> dict[str, dict[str, Any]]:
-    """Return the values of each `reward.preset`, for the keys from accuracy to after_thinking."""
-    return table("rewards")
-
-
 @dataclass(frozen=True)
 class Device:
     """A GPU.
@@ -124,9 +114,7 @@ def benchmarks() -> dict[str, Benchmark]:
 
 
 def find_benchmarks(requested: list[str]) -> list[Benchmark]:
-    """Return the benchmarks that are named or given as a source. Raises BadInput for an unknown name, or two with the
-    same name.
-    """
+    """Return the benchmarks that are named or given as a source. Raises BadInput for an unknown or repeated name."""
     found: dict[str, Benchmark] = {}
     for entry in requested:
         benchmark = find_benchmark(entry)

@@ -77,10 +77,7 @@ def anonymous(text: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return a text with escapes for characters that move the cursor, reverse the writing or are lone surrogates.
-
-    keep: characters that stay, such as the end of a line.
-    """
+    """Return a text with escapes for characters that would change how others are shown, except those to keep."""
     return "".join(
         character
         if character.isprintable() or character in keep or category(character) == "Zs"

@@ -20,7 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from microbudget_rl.conf.arguments import pairs
-from microbudget_rl.conf.catalogue import known_as, presets, reward_presets
+from microbudget_rl.conf.catalogue import known_as, table
 from microbudget_rl.conf.checks import check
 from microbudget_rl.conf.errors import BadInput, hint
 from microbudget_rl.conf.parsing import FORMAT, check_format, drops, flatten, parse_yaml, read_yaml, reason, write_yaml
@@ -119,9 +119,7 @@ def beyond(recipe: str, other: str, folder: Path = FOLDER) -> Tree:
 
 
 def run_of(adapter: str) -> Path | None:
-    """Return the folder of the run that contains an adapter, or is named instead of one, links resolved; None for an
-    adapter made elsewhere.
-    """
+    """Return the folder of the run that contains an adapter, or is named instead; None for one made elsewhere."""
     try:
         path = Path(adapter).resolve()
         parents = (path, *path.parents) if adapter else ()
@@ -313,7 +311,7 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
         parts = [(file, layer)]
         if own.get("run.deterministic") is True:
             parts.insert(0, (file, {"learner": {"max_staleness": 0}}))
-        for section, known in (("algorithm", presets()), ("reward", reward_presets())):
+        for section, known in (("algorithm", table("algorithms")), ("reward", table("rewards"))):
             if (name := str(own.get(f"{section}.preset"))) in known:
                 parts.insert(0, (f"preset {name}", {section: known[name]}))
         for source, part in parts:

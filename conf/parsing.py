@@ -86,9 +86,7 @@ def read_json(file: Path, kind: Any, remedy: str) -> Any:
 
 
 def read_json_lines(file: Path, kind: Any, remedy: str) -> Iterator[Any]:
-    """Yield the values in a JSONL file, each of the type `kind`, with one line at a time in memory. A half-written last
-    line is ignored.
-    """
+    """Yield the values in a JSONL file, one line at a time in memory. A half-written last line is ignored."""
     with opened(file, remedy) as text:
         for number, line in enumerate(text, start=1):
             if line.endswith("\n"):

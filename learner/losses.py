@@ -36,10 +36,7 @@ GATE_TEMPERATURES = 1.0, 1.05
 
 @dataclass(frozen=True)
 class Totals:
-    """The denominators, over all samples of a batch, so that the parts of any split add up to the same loss.
-
-    tokens: number in all responses; limit: rollout.max_response_tokens
-    """
+    """Denominators over all samples of a batch. tokens: of all responses. limit: rollout.max_response_tokens."""
 
     samples: int
     tokens: int

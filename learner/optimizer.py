@@ -143,10 +143,7 @@ class ZeroOptimizer:
         return state
 
     def set_state(self, state: dict[str, Tensor], steps: int) -> None:
-        """Continue from a result of `state` after `steps` steps; the module's own weights follow the masters.
-
-        Only the first process passes the state, the others an empty dict.
-        """
+        """Continue from a result of `state` after `steps` steps; all processes but the first pass an empty dict."""
         self.discard()
         for name, parameter in self._trainable():
             master = self._world.spread(state.get(f"{name}.master"), parameter.data)

@@ -178,10 +178,7 @@ def pack(samples: Sequence[Tokens], budget: int, whole: bool = False) -> list[Mi
 
 
 def _split(samples: Sequence[Tokens], budget: int, shared: int, whole: bool) -> Iterator[tuple[int, ...]]:
-    """Yield the positions of each micro-batch's samples, the longest sample first.
-
-    shared: number of tokens that all prompts have in common
-    """
+    """Yield the positions of each micro-batch's samples, longest first. shared: tokens that all prompts begin with."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
         if sample.response:

@@ -20,10 +20,7 @@ RESPAWN_S = 10.0
 
 
 class RewardActor:
-    """A verifier pool in its own process. Its workers are child processes and end with it.
-
-    At most GROUPS_AHEAD groups per worker are accepted at a time; other requests wait.
-    """
+    """A verifier pool in a process of its own. It takes GROUPS_AHEAD groups per worker; other requests wait."""
 
     def __init__(self, reward: RewardFunction, workers: int) -> None:
         self._pool = VerifierPool(reward, workers)
@@ -66,10 +63,7 @@ class RemoteRewardActor(RemoteActor):
 
 
 class RemoteVerifier:
-    """Reward actors as one `actors.protocols.Verifier`; a group goes to the actor with the fewest answers to verify.
-
-    An actor that crashes is replaced, and its groups are verified again.
-    """
+    """Reward actors as one Verifier. A group goes to the least busy one, and again to another if that crashes."""
 
     def __init__(self, actors: Sequence[RemoteRewardActor], clock: Clock, record: Record) -> None:
         self._pool = WorkerPool([Supervised(actor, clock, record) for actor in actors])

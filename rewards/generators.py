@@ -55,10 +55,7 @@ def _spelled(text: str) -> str:
 
 
 def score_entry(grader: str, answer: str) -> bool:
-    """Whether the library gives an answer the full score. grader: JSON of `grader_of`.
-
-    An answer on which its scoring raises is wrong; errors before that propagate.
-    """
+    """Whether the library gives an answer the full score. If its scoring raises, the answer is wrong."""
     asked = json.loads(grader)
     entries = _entries(asked["generator"], json.dumps(asked["settings"]))
     word = re.compile(SCORED[asked["generator"]])

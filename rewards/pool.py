@@ -309,10 +309,7 @@ def check_functions(reward: RewardConfig) -> None:
 
 
 def check_reward_functions(reward: RewardFunction, problems: Sequence[Problem]) -> list[str]:
-    """Call the user's functions with the gold answers of TRIED problems. Return the walls that are absent here.
-
-    Raises BadInput for a function that does not return a reward, and says what it did instead.
-    """
+    """Try the user's functions on gold answers; return absent walls. Raises BadInput for what is no reward."""
     chosen = sorted({number * (len(problems) - 1) // (TRIED - 1) for number in range(TRIED if problems else 0)})
     with VerifierPool(reward, workers=1) as pool:
         for part, problem in product(reward.config.custom, map(problems.__getitem__, chosen)):

@@ -102,9 +102,7 @@ def most_seconds(limits: RemoteConfig, calls: int) -> float:
 
 
 def find(key: str, reference: str) -> Callable[..., Any]:
-    """Import `module.path:function`, also from the working directory, or load what was shipped to this command. Raises
-    BadInput, naming the key.
-    """
+    """Import `module.path:function`, or load what was shipped to this command. Raises BadInput, naming the key."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # as in Ray's workers: nothing hides a user's own modules
     if reference.startswith(f"{SHIPPED}:") and reference.count(":") == 2:

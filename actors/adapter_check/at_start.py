@@ -25,10 +25,7 @@ FAR = 0.5
 
 
 class CheckAtStart:
-    """Has each starting engine serve synthetic adapters side by side, and checks its responses by the learner's scores.
-
-    This covers loading, scale, types of modules, and the adapter of each request, before the policy has moved.
-    """
+    """Has each starting engine serve synthetic adapters side by side, and checks responses by the learner's scores."""
 
     def __init__(
         self,

@@ -105,9 +105,7 @@ class Budget:
         return self.left - self.reserve > sum(quickest)
 
     def forecast(self, step: str) -> int | None:
-        """Return how many more of `step` will fit before the reserve, by the median of its durations; None before the
-        first has been measured.
-        """
+        """Return how many more of `step` fit before the reserve, by its median duration; None before the first."""
         if not self.knows(step):
             return None
         return int(max(self.left - self.reserve, 0.0) / max(median(self._durations[step]), 1e-9))

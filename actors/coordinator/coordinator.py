@@ -127,9 +127,7 @@ class Coordinator:
             self.ledger.note_start()
 
     async def _publish(self) -> None:
-        """Choose the result so far, load the learner, make the warm start if one is due, and adopt the learner's
-        version. A stop ends it early; the warm start then saves its work.
-        """
+        """Choose the result so far, load the learner, make a due warm start, and adopt the learner's version."""
         unless_stopped = self._stopping.unless_stopped
         self._selection = await self._saving.choose(self._folder.scored(self.updates))
         try:

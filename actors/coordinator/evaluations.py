@@ -131,9 +131,7 @@ class Evaluations:
         return folder.reference_set() is None or any(missing)
 
     async def start(self, policy: AdapterRef | None, idle: Callable[[], bool]) -> None:
-        """Evaluate the base model and version 0 if that is missing. idle: whether the engines have generated the first
-        batch.
-        """
+        """Evaluate the base model and a missing version 0. idle: whether the engines have generated a batch."""
         stopping = self._run.stopping
         if self._base_due or not self.replaceable.is_set():
             await stopping.until(lambda: idle() or None)
@@ -221,7 +219,8 @@ class Evaluations:
         if adapter:
             await self._evaluate("final", adapter, self._heldout, self._left)
         try:
-            if apart and self._left > self._round_s:
+            round_s = self._run.budget.expected("evaluate") / self._run.config.eval.n
+            if apart and self._left > round_s:
                 await self._evaluate("last", policy, self._heldout, self._left)
             if adapter:
                 await self._evaluate("final", adapter, self._run.problems.benchmarks, self._left)
@@ -232,9 +231,7 @@ class Evaluations:
             self._run.folder.append_event(policy.version, EventKind.CUT_OFF, detail, "evaluation")
 
     async def _load(self, checkpoint: Path) -> AdapterRef:
-        """Have the engines serve a checkpoint's adapter. Raises Halted if one of them does not use it, although the
-        learner had moved from the base model by then.
-        """
+        """Have the engines serve a checkpoint's adapter. Raises Halted if one of them ignores a trained one."""
         run, version = self._run, version_of(checkpoint)
         adapter = AdapterRef(version, await run.folder.next_incarnation(), str(checkpoint / "adapter"))
         await run.engine.load(adapter)
@@ -248,11 +245,6 @@ class Evaluations:
     def _left(self) -> float:
         """Seconds until everything but the summary is given up."""
         return self._run.budget.left - LAST_MOMENT_S
-
-    @property
-    def _round_s(self) -> float:
-        """Seconds that one sample of each held-out problem may take; 0 while unknown."""
-        return self._run.budget.expected("evaluate") / self._run.config.eval.n
 
     async def _evaluate(
         self, policy: str, adapter: AdapterRef | None, sets: Sequence[EvaluationSet], seconds: float

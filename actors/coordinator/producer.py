@@ -168,10 +168,7 @@ class RolloutProducer:
         self._dropped_tokens += group.tokens
 
     def _close(self, group: Group) -> int:
-        """Count the tokens of a used or dropped group by kind. Return the useful ones.
-
-        A resume samples all other groups again.
-        """
+        """Count the tokens of a used or dropped group by kind. Return the useful ones."""
         useful = 0
         for sample, reward in zip(group.samples, group.rewards, strict=True):
             if reward.masked:

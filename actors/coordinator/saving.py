@@ -15,10 +15,7 @@ SAVING_SHARE = 0.02
 
 
 class Saving:
-    """Writes the checkpoints of a run.
-
-    crashes: those of the learner since the newest one was written.
-    """
+    """Writes the checkpoints of a run. crashes: those of the learner since the newest one was written."""
 
     def __init__(self, run: RunContext, state: Callable[[], CoordinatorState]) -> None:
         """state: returns the coordinator's part of a checkpoint, once the learner has written its own."""

@@ -18,10 +18,7 @@ from microbudget_rl.conf.schema.warm_start import PASSES, SAMPLING_SHARE
 
 
 class WarmStart:
-    """Gathers right responses, and has the learner imitate them. A checkpoint of version 0 keeps its progress.
-
-    losses: those of its steps. over: whether it has ended.
-    """
+    """Gathers right responses, and has the learner imitate them. losses: of its steps. over: whether it has ended."""
 
     def __init__(self, run: RunContext, saving: Saving, standing: Standing) -> None:
         self.losses, self.over = list[float](), False

@@ -108,10 +108,7 @@ class EvaluationFolder:
         return changed(config, {"model.pin": known.protocol.model_digest or ""})
 
     def begin(self, config: Config, protocol: Protocol) -> None:
-        """Clean up after an earlier process.
-
-        Raises BadInput if its samples have another protocol.
-        """
+        """Clean up after an earlier process. Raises BadInput if its samples have another protocol."""
         files = list((self.path / "samples").glob("*.jsonl"))
         for file in files:
             drop_half_line(file)

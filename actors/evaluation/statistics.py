@@ -118,9 +118,7 @@ def reward_difference(before: Mapping[K, float], after: Mapping[K, float]) -> Di
 
 
 def known_rewards(rows: Iterable[SampleRow]) -> dict[str, float]:
-    """Return the mean reward of each problem, of its samples whose reward is whole: nothing failed, and no part is
-    lacking.
-    """
+    """Return the mean reward of each problem, of its samples whose reward is whole."""
     return means(
         (row.problem, row.reward)
         for row in rows

@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from microbudget_rl.actors.clock import in_thread
 from microbudget_rl.actors.models.families import FUSED, UNEVEN, check_family, common_context, read_config, text_config
 from microbudget_rl.actors.models.layers import kinds_of, layers_of
+from microbudget_rl.actors.models.text_part import STORED, wrapped
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.parsing import path_of, read_json, reason
 from microbudget_rl.conf.schema import ModelConfig, ShapeConfig
@@ -151,10 +152,7 @@ def name_on_hub(model: ModelConfig) -> tuple[str, str | None]:
 
 
 def shape_of(model: ModelConfig) -> ShapeConfig:
-    """Return the declared shape, or the one in the model's config.json, the only file that is fetched for it.
-
-    Raises BadInput for a family that cannot be trained.
-    """
+    """Return the declared shape, or config.json's. Raises BadInput for a family that cannot be trained."""
     if model.shape != ShapeConfig():
         return model.shape
     folder = config_folder(model)
@@ -210,9 +208,7 @@ def stop_token_ids(model: ModelConfig, tokenizer: Any) -> list[int]:
 
 
 def linear_modules(stated: dict[str, Any]) -> list[str]:
-    """Return all linear modules by a config.json's part for text, for `lora.target_modules`. No library attaches an
-    adapter to the `out_proj` of Falcon-H1.
-    """
+    """Return the linear modules of a model. No library attaches an adapter to the `out_proj` of Falcon-H1."""
     kind = stated.get("model_type")
     if kind == "phi3":  # queries, keys and values in one, as gate and up
         return ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
@@ -345,9 +341,7 @@ def newest(name: str, branch: str | None = None) -> str:
 def _check_weights(folder: Path, path: str) -> None:
     """Raise BadInput unless all safetensors weights are there: transformers would draw missing ones at random."""
     shards, stated = weight_files(folder), shape_from_config(folder).num_hidden_layers
-    whole = read_config(folder)
-    part = text_config(whole)
-    begin = "" if part is whole else "model.language_model."
+    part, begin = text_config(read_config(folder)), STORED if wrapped(folder) else ""
     if missing := [shard.name for shard in shards if not shard.is_file()]:
         if any(folder.glob("pytorch_model*.bin")):
             fault = f"{folder} holds pickled weights, which can run code when loaded; save the model as safetensors"

@@ -1,6 +1,4 @@
-"""Sizes that follow from a model's shape: parameters, adapter, cache, activations. Biases of linear layers, under 0.1 %
-of the parameters, do not count.
-"""
+"""Sizes that follow from a model's shape. Biases, under 0.1 % of the parameters, do not count."""
 
 import math
 from collections.abc import Iterable

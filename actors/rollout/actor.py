@@ -1,7 +1,4 @@
-"""The Ray actor of a vLLM engine, and the coordinator's view of it.
-
-A node that does not see the learner's files gets copies of adapters through Ray's object store.
-"""
+"""The Ray actor of a vLLM engine, and the coordinator's view of it. Another node gets copies of adapters."""
 
 import asyncio
 import os

@@ -56,10 +56,7 @@ class AdapterSlots:
 
     @asynccontextmanager
     async def request(self, adapter: AdapterRef | None) -> AsyncIterator[None]:
-        """Keep an adapter while a request uses it; None, the base model, is always there.
-
-        Raises ValueError if the adapter takes no new requests.
-        """
+        """Keep an adapter, if any, while a request uses it. Raises ValueError if it takes no new ones."""
         if adapter is None:
             yield
             return

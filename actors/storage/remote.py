@@ -112,9 +112,7 @@ class Remote:
         self._files.mv(f"{self._root}/.{name}", f"{self._root}/{POINTER}")
 
     def get(self, folder: Path) -> None:
-        """Restore a run's folder, whole or not at all. Raises BadInput if there is no run, or if its content is
-        damaged.
-        """
+        """Restore a run's folder, whole or not at all. Raises BadInput if there is no run, or a damaged one."""
         if (state := self.state()) is None:
             raise BadInput(f"there is no run at {self.url}: give the URL that checkpoint.remote had")
         with new_folder(folder) as made:

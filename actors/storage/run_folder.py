@@ -89,9 +89,7 @@ class RunFolder(RunRecord):
         return self.checkpoints.latest
 
     def cut_metrics(self) -> None:
-        """Drop the rows of updates after the newest checkpoint, and half-written ones. Call it once the rows are on
-        disk.
-        """
+        """Drop half rows and those after the newest checkpoint. Call it once the rows are on disk."""
         version = version_of(self.checkpoints.latest) if self.checkpoints.latest else 0
         if self.metrics.exists():
             self.writer.put(write_rows, self.metrics, [row for row in self.rows() if row.update <= version])
@@ -105,9 +103,7 @@ class RunFolder(RunRecord):
                 delete(folder, ADAPTER_FILES)
 
     def write_config(self, text: str, problems: ProblemSet) -> None:
-        """Write the settings as YAML, the digests of the problems and those that choose the result, and
-        delete the summary of an earlier process.
-        """
+        """Write the settings and what tells the problems apart; delete an earlier process's summary."""
         replace_text(self.path / "problems.digest", json.dumps(problems.digests))
         if problems.selection:
             chose = {problem.id: (problem.text, problem.gold) for problem in problems.selection}

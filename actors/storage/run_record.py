@@ -126,9 +126,7 @@ class RunRecord:
         return read_optional(self.path / "reference_set.json", list[list[documents.Count]])
 
     def samples(self, name: str) -> list[documents.SampleRow]:
-        """Return the samples of `eval-base`, `eval-warm`, `eval-final`, `eval-last`, `warm-start`, or an update as
-        `sampled` names it.
-        """
+        """Return the samples of `eval-POLICY`, of the `warm-start`, or of an update as `sampled` names it."""
         return read_rows(self.path / "samples" / f"{name}.jsonl", documents.SampleRow)
 
     def sampled(self, kind: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from pydantic.dataclasses import dataclass
 
-from microbudget_rl.conf.catalogue import presets
+from microbudget_rl.conf.catalogue import table
 from microbudget_rl.conf.settings import DECLARED, setting
 
 AUTO = "our choice: follows from memory and speed"
@@ -79,7 +79,7 @@ class AlgorithmConfig:
     A layer that names a preset sets all other keys here to the preset's values, except those it sets itself.
     """
 
-    preset: str = setting("grpo", "the paper", choices=tuple(presets()))
+    preset: str = setting("grpo", "the paper", choices=tuple(table("algorithms")))
     """Name of a set of values; conf/algorithms.yaml spells them out."""
     advantages: str = setting("group", GRPO, choices=("group", "mean_only", "leave_one_out", "over_mean"))
     """Advantage of a sample: group (its reward minus the group's mean, over the standard deviation), mean_only (not

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import StrictBool, StrictFloat
 from pydantic.dataclasses import dataclass
 
-from microbudget_rl.conf.catalogue import reward_presets
+from microbudget_rl.conf.catalogue import table
 from microbudget_rl.conf.settings import DECLARED, MOST, Rule, section, setting
 
 PARTS = frozenset({"accuracy", "boxed", "cosine", "format", "mean", "overlong"})
@@ -83,7 +83,7 @@ class RewardConfig:
     sets itself. (`algorithm.overlong_buffer` lowers the reward of responses near the limit.)
     """
 
-    preset: str = setting("paper", "the paper", choices=tuple(reward_presets()))
+    preset: str = setting("paper", "the paper", choices=tuple(table("rewards")))
     """Name of a set of values; conf/rewards.yaml spells them out."""
     accuracy: float = setting(1.0, PRESET, ge=0)
     """Weight of the accuracy, which is 1 for a correct answer."""

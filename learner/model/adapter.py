@@ -181,10 +181,7 @@ def scaled(model: PeftModel, factor: float, modules: Collection[str] | None = No
 
 @torch.no_grad()
 def adapter_norms(model: PeftModel) -> dict[str, float]:
-    """Return ‖scaling · B A‖_F over all layers, for each type of module, such as q_proj.
-
-    ‖B A‖²_F = tr(AᵀBᵀB A) = Σ (BᵀB) ∘ (A Aᵀ): two r × r Gram matrices per layer, never the product itself.
-    """
+    """Return ‖scaling · B A‖_F over all layers by type of module: tr(AᵀBᵀB A) needs only r × r matrices."""
     squares: defaultdict[str, float] = defaultdict(float)
     for name, layer, a, b in _layers(model):
         a, b = a.float(), b.float()
@@ -198,9 +195,8 @@ def effective_ranks(model: PeftModel) -> dict[str, float]:
     """Return the effective rank of BA in every layer, by `<layer>.<module>`; of a module outside them by its name."""
     ranks = {}
     for name, _, a, b in _layers(model):
-        *_, module = parts = name.split(".")
-        layer = [part for part in parts if part.isdigit()][:1]
-        ranks[".".join((*layer, module))] = effective_rank(a, b)
+        place = (part.rpartition(".")[2] for part in _place(name))
+        ranks[".".join(filter(None, place))] = effective_rank(a, b)
     return ranks
 
 

@@ -34,9 +34,7 @@ class Head:
 
 
 def head_of(base: Any) -> Head:
-    """Return a model's head by its configuration: Granite divides logits, Cohere and Falcon-H1 multiply them, Gemma 2
-    caps them.
-    """
+    """Return a model's head with the scale or the cap of logits that its configuration states."""
     stated = base.config
     scale = (getattr(stated, "logit_scale", None) or 1.0) / (getattr(stated, "logits_scaling", None) or 1.0)
     scale *= getattr(stated, "lm_head_multiplier", None) or 1.0

@@ -57,9 +57,7 @@ def _rows(name: str, parameters: Mapping[str, Tensor], weights: Mapping[str, Ten
 
 
 def _different(views: Mapping[str, Tensor], parameters: Mapping[str, Tensor], model_path: str) -> list[str]:
-    """Return the views whose type or shape differs from the parameter's, or whose first, middle or last row differs
-    from the files'.
-    """
+    """Return the views of another type or shape, or whose first, middle or last row differs from the files'."""
     left = dict(views)
     for shard in weight_files(Path(model_path)):
         with safe_open(shard, framework="pt") as file:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from microbudget_rl.conf.catalogue import presets
+from microbudget_rl.conf.catalogue import table
 from microbudget_rl.conf.checks import algorithm_faults, raise_for
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import dump, load
@@ -15,16 +15,16 @@ from microbudget_rl.conf.settings import RULES, build
 UNBOUND: dict[str, Any] = {"clip_low": None, "clip_high": None, "dual_clip": None}
 
 
-@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("name", table("algorithms"))
 def test_presets_spell_out_every_key(name: str) -> None:
-    assert presets()[name].keys() == {field.name for field in fields(AlgorithmConfig)} - {"preset"}
+    assert table("algorithms")[name].keys() == {field.name for field in fields(AlgorithmConfig)} - {"preset"}
     config = load(["conf=quickstart", f"algorithm.preset={name}"])
-    assert asdict(config.algorithm) == {"preset": name, **presets()[name]}
-    assert f"mismatch: {presets()[name]['mismatch']}" in dump(config)
+    assert asdict(config.algorithm) == {"preset": name, **table("algorithms")[name]}
+    assert f"mismatch: {table('algorithms')[name]['mismatch']}" in dump(config)
 
 
 def test_the_defaults_are_grpo() -> None:
-    assert asdict(AlgorithmConfig()) == {"preset": "grpo", **presets()["grpo"]}
+    assert asdict(AlgorithmConfig()) == {"preset": "grpo", **table("algorithms")["grpo"]}
     assert load(["conf=r256_instruct"]).algorithm == AlgorithmConfig()
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microbudget_rl.actors.messages import Status, Verdict
-from microbudget_rl.conf.catalogue import reward_presets
+from microbudget_rl.conf.catalogue import table
 from microbudget_rl.conf.load import load
 from microbudget_rl.conf.schema import Config, CustomRewardConfig, RewardConfig
 from microbudget_rl.conf.settings import changed
@@ -88,7 +88,7 @@ def test_a_users_parts_are_weighted_or_masked(timeout: str) -> None:
 def test_presets_reward_well_formed_responses(preset: str, short: float, long: float, wrong: float) -> None:
     """short, long, wrong: the reward of a right short response, a right one at the limit, and a wrong one there."""
     between = ["accuracy", "format", "boxed", "cosine", "cosine_correct", "cosine_wrong", "after_thinking"]
-    assert {name: list(keys) for name, keys in reward_presets().items()}[preset] == between
+    assert {name: list(keys) for name, keys in table("rewards").items()}[preset] == between
     algorithm = ["algorithm.preset=dapo"] if preset == "dapo" else []
     chosen = reward_function(load(["conf=paper", f"reward.preset={preset}", *algorithm]))
     cases = ((0, Status.CORRECT), (3584, Status.CORRECT), (3584, Status.WRONG))

@@ -21,10 +21,7 @@ def _permutation(size: int, seed: int, epoch: int) -> tuple[int, ...]:
 
 
 class DataCursor:
-    """The indices of used and dropped groups, which a resumed run must not repeat.
-
-    next_unused: the first index that is not used. used: later indices that are.
-    """
+    """The used and dropped groups, which no resume repeats. next_unused: the first unused index. used: later ones."""
 
     def __init__(self, next_unused: int = 0, used: Iterable[int] = ()) -> None:
         self.next_unused = next_unused

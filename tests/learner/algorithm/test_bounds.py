@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microbudget_rl.conf.catalogue import presets
+from microbudget_rl.conf.catalogue import table
 from microbudget_rl.conf.checks import algorithm_faults, slope_bound
 from microbudget_rl.conf.schema import AlgorithmConfig
 from microbudget_rl.learner.losses import MAX_PENALTY_SLOPE, Observed, Totals, policy_loss
@@ -28,7 +28,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "steps_per_batch": (1, 2),
 }
 COMBINATIONS = [
-    *(AlgorithmConfig(**preset) for preset in presets().values()),
+    *(AlgorithmConfig(**preset) for preset in table("algorithms").values()),
     *(AlgorithmConfig(**dict(zip(CHOICES, values, strict=True))) for values in product(*CHOICES.values())),
 ]
 
@@ -72,7 +72,7 @@ def test_accepted_settings_have_a_bound(
 
 def test_refused_settings_have_a_token_without_bound() -> None:
     assert REFUSED
-    assert all(AlgorithmConfig(**preset) in ACCEPTED for preset in presets().values())
+    assert all(AlgorithmConfig(**preset) in ACCEPTED for preset in table("algorithms").values())
     for algorithm in REFUSED:
         assert any(slopes(algorithm, sign, [19.0], [0.0]).item() > 1e6 for sign in (1.0, -1.0)), algorithm
 

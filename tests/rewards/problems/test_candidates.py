@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from microbudget_rl.actors.messages import ProblemSet
-from microbudget_rl.conf.catalogue import reward_presets
+from microbudget_rl.conf.catalogue import table
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config, ExampleConfig
 from microbudget_rl.conf.schema.evaluation import BenchmarkConfig
@@ -101,7 +101,7 @@ def test_own_columns_count_where_the_source_has_them(loader: Loader) -> None:
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("solution", [GSM8K, OPEN_RS, "#### First\nIt is 18."])
 def test_what_is_learned_earns_the_reward(solution: str, after: bool, preset: str) -> None:
-    config = changed(Config(), {"reward.format": reward_presets()[preset]["format"], "reward.after_thinking": after})
+    config = changed(Config(), {"reward.format": table("rewards")[preset]["format"], "reward.after_thinking": after})
     for opened in (False, True):
         text = response_of(solution, "18", config, opened=opened)
         assert verify("18", text.rpartition("</think>")[2] if after else text).score == 1.0
