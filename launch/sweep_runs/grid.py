@@ -50,10 +50,7 @@ FOLLOWED = {item.path: item.follows for item in settings(CommandLine)}
 
 
 def read_grid(arguments: Sequence[str]) -> Grid:
-    """Return the sweep that a command line describes. Raises BadInput for anything else, or if a run is not possible.
-
-    A list is an axis; settings that are lists themselves take a list of lists. `models` are recipes or paths.
-    """
+    """Return the sweep of a command line, where a list is an axis. Raises BadInput for anything else."""
     texts = _settings(arguments)
     conf = texts.pop("conf", "")
     own = [key for key in texts if key in ("run.folder", "limit") or key.startswith("sweep.")]
