@@ -77,7 +77,9 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         word = "-".join(named(key, value) for key, value in overrides.items())
         varied = [written(key, value) for key, value in overrides.items() if key != "conf"]
         model = overrides.get("conf", conf)
-        more = _of_sweep(conf, model, {*texts, *overrides, *(BUDGET if asked.sweep.seconds else ())})
+        of_sweep = beyond(conf, model) if conf != model and compares_models(conf) else {}
+        taken = {*texts, *overrides, *(BUDGET if asked.sweep.seconds else ())}
+        more = [written(key, of_sweep[key]) for key in of_sweep if taken.isdisjoint({key, FOLLOWED.get(key)})]
         given = [f"conf={model}", *more, *varied, *kept, f"run.name={word}"]
         of_run = command_line(given, CommandLine)
         runs.append(SweepRun(word, overrides, tuple(given), of_run.config))
@@ -94,12 +96,6 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     if taken := bases.keys() & {run.name for run in runs}:
         raise BadInput(f"a run and a base model's evaluation would both be named {taken.pop()}: rename the model")
     return grid
-
-
-def _of_sweep(conf: str, model: str, given: set[str]) -> list[str]:
-    """Return the arguments that a sweep's recipe adds to a model's. given: settings from elsewhere."""
-    own = beyond(conf, model) if conf != model and compares_models(conf) else {}
-    return [written(key, own[key]) for key in own if given.isdisjoint({key, FOLLOWED.get(key)})]
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:
