@@ -97,20 +97,15 @@ def main(arguments: list[str]) -> int:
             raise BadInput(f"{argument}: it is for evaluate.py; {remedy}")
     check_functions(asked.reward)
     if asked.plan:
-        show_plan(asked.config, console, asked.simulate)
+        plan = plan_here(asked.config)
+        if address := os.environ.get("RAY_ADDRESS"):
+            console.print(f"Plan for this machine alone; a run would join the Ray cluster at {address}")
+        console.print(render_plan(plan))
+        if asked.simulate:
+            console.print(render_scaling(scale(plan, asked.simulate)))
         return 0
     with outliving_terminal():
         return start(asked.config, console, started_at, arguments)
-
-
-def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
-    """Print the plan of a run on this machine, or on the one that `device` names. simulate: numbers of GPUs."""
-    plan = plan_here(config)
-    if address := os.environ.get("RAY_ADDRESS"):
-        console.print(f"Plan for this machine alone; a run would join the Ray cluster at {address}")
-    console.print(render_plan(plan))
-    if simulate:
-        console.print(render_scaling(scale(plan, simulate)))
 
 
 def plan_here(config: Config) -> Plan:
