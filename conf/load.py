@@ -23,6 +23,7 @@ from microbudget_rl.conf.arguments import pairs
 from microbudget_rl.conf.catalogue import known_as, table
 from microbudget_rl.conf.checks import check
 from microbudget_rl.conf.errors import BadInput, hint
+from microbudget_rl.conf.installation import shipped
 from microbudget_rl.conf.parsing import FORMAT, check_format, drops, flatten, parse_yaml, read_yaml, reason, write_yaml
 from microbudget_rl.conf.schema import AnyConfig, CommandLine, Config, SweepCommandLine, among, marked
 from microbudget_rl.conf.settings import RULES, Place, build, changed, settings
@@ -36,9 +37,6 @@ Layer = tuple[str, Tree]
 """The file of a layer of settings, empty for the command line, and the layer."""
 
 FOLDER = Path(__file__).parent / "recipes"
-
-GALLERY = Path("docs/start/gallery")
-"""Folder of the gallery's recipes, as its page names it. Its link in the package has them in any working directory."""
 
 BASE = "base"
 """Name of the schema's defaults, on which every recipe is built."""
@@ -229,9 +227,7 @@ def _recipes(name: str, folder: Path, for_sweep: bool = False) -> list[Layer]:
     parent: Any = name
     while parent not in (None, BASE):
         own = str(parent).endswith(SUFFIX)
-        path = place / str(parent) if own else folder / f"{parent}{SUFFIX}"
-        if own and path.parent == GALLERY and not path.exists():
-            path = Path(__file__).parents[1] / GALLERY.name / path.name
+        path = shipped(place / str(parent)) if own else folder / f"{parent}{SUFFIX}"
         if path.resolve() in visited:
             raise BadInput(f"{requested} closes a circle; end it at {BASE}")
         if own and not path.is_file():

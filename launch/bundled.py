@@ -36,11 +36,9 @@ FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenize
 
 
 def provide(folder: Path, build: Callable[[Path], None]) -> bool:
-    """Make sure that `folder` contains the model. Return whether it was missing.
+    """Make sure that `folder` contains the model. Return whether it was missing. Raises BadInput for other files in it.
 
-    build: writes FILES into an empty folder, which is then renamed, so that `folder` is never incomplete. Callers in
-    other processes wait for one another; leftovers of killed ones are removed. Raises BadInput if the folder contains
-    anything else than the whole model.
+    build: writes FILES into an empty folder, which is then renamed, so that `folder` is never incomplete.
     """
     if complete(folder):
         return False

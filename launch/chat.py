@@ -113,13 +113,7 @@ def chat(trained: Trained, console: Console) -> None:
 
 @dataclass(frozen=True)
 class Chat:
-    """Shows the responses of two models to one problem after another.
-
-    models: name of each model → its adapter.
-    stream: yields the parts of one response.
-    verify: returns the verdict for a reference answer, a response and a grader.
-    problems: returns the held-out problems in order.
-    """
+    """Shows the responses of two models, by name with their adapters, to one problem after another."""
 
     config: Config
     console: Console

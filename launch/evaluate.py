@@ -72,10 +72,7 @@ def main(arguments: list[str]) -> int:
 
 
 def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float) -> str:
-    """Start Ray and the engines, and complete the samples. deadline: a time of time.monotonic.
-
-    Return the status: completed, budget_exhausted, failed, or the name of a signal.
-    """
+    """Start Ray and the engines, and complete the samples by a time of time.monotonic. Return the status."""
     config, placement, folder = evaluation.config, evaluation.placement, evaluation.folder.path
     check_host(needs_of_evaluation(config, shape_from_config(evaluation.model_path), placement), folder)
     show_only(emptiest(detect(config.device).cards, placement.gpus))
@@ -96,11 +93,7 @@ def carry_out(evaluation: PreparedEvaluation, console: Console, deadline: float)
 
 
 async def complete(evaluation: PreparedEvaluation, deadline: float, console: Console) -> str:
-    """Complete the samples after the adapter check has passed.
-
-    Return the status: completed, budget_exhausted, or the name of a signal. The first SIGINT or SIGTERM stops the
-    evaluation, the second ends this process.
-    """
+    """Complete the samples after the adapter check. Return completed, budget_exhausted, or the name of a signal."""
     from microbudget_rl.launch.session.actors import start_engines, start_verifier
     from microbudget_rl.rewards.weighted_sum import reward_function
 

@@ -137,9 +137,7 @@ def alike(answer: str, other: str) -> bool:
 
 
 def write_results(evaluation: PreparedEvaluation, status: str) -> EvaluationDocument:
-    """Write evaluation.json and evaluation.md from all complete rounds, and the results so far of other benchmarks.
-    Return the content of evaluation.json.
-    """
+    """Write and return the results of all complete rounds, with those so far of other benchmarks."""
     written, names = evaluation.folder.document(), {problems.benchmark.name for problems, _ in evaluation.samples}
     others = [each for each in (written.benchmarks if written else ()) if each.name not in names]
     found = [scores_on(*each, evaluation) for each in evaluation.samples]

@@ -52,7 +52,7 @@ from microbudget_rl.launch.hardware.machine import Machine, check_build, detect,
 from microbudget_rl.launch.plan.choice import for_each_gpu, render_choice
 from microbudget_rl.launch.plan.host_needs import check_host, needs_of_run
 from microbudget_rl.launch.plan.measurements import plan_measured
-from microbudget_rl.launch.plan.plan import Plan, count_problems, with_problems
+from microbudget_rl.launch.plan.plan import Plan, count_problems
 from microbudget_rl.launch.plan.refusal import check_budget
 from microbudget_rl.launch.plan.view import render_plan, render_scaling, scale
 from microbudget_rl.launch.reporting import attempt, conclusion
@@ -97,28 +97,23 @@ def main(arguments: list[str]) -> int:
             raise BadInput(f"{argument}: it is for evaluate.py; {remedy}")
     check_functions(asked.reward)
     if asked.plan:
-        show_plan(asked.config, console, asked.simulate)
+        plan = plan_here(asked.config)
+        if address := os.environ.get("RAY_ADDRESS"):
+            console.print(f"Plan for this machine alone; a run would join the Ray cluster at {address}")
+        console.print(render_plan(plan))
+        if asked.simulate:
+            console.print(render_scaling(scale(plan, asked.simulate)))
         return 0
     with outliving_terminal():
         return start(asked.config, console, started_at, arguments)
 
 
-def show_plan(config: Config, console: Console, simulate: list[int]) -> None:
-    """Print the plan of a run on this machine, or on the one that `device` names. simulate: numbers of GPUs."""
-    plan = plan_here(config)
-    if address := os.environ.get("RAY_ADDRESS"):
-        console.print(f"Plan for this machine alone; a run would join the Ray cluster at {address}")
-    console.print(render_plan(plan))
-    if simulate:
-        console.print(render_scaling(scale(plan, simulate)))
-
-
 def plan_here(config: Config) -> Plan:
     """Return the plan of a run on this machine, or on the one that `device` names."""
     machine = detect(config.device)
-    plan = with_problems(plan_measured(resolve_model(config, machine), machine))
+    plan = plan_measured(resolve_model(config, machine), machine)
     check_adapter(plan.config)
-    return plan
+    return replace(plan, problems=count_problems(plan.config))
 
 
 def start(config: Config, console: Console, started_at: float, arguments: Sequence[str] = ()) -> int:
@@ -214,9 +209,7 @@ def carry_out(request: RunRequest, console: Console, started: AbstractContextMan
 
 
 def show_ending(summary: RunSummary, request: RunRequest, console: Console, logs: list[Path]) -> None:
-    """Show how a run ended, write its report and copy its last files. Delete the session's logs and the adapters unless
-    it failed or halted. logs: the files that may tell why.
-    """
+    """Show how a run ended, write its report and copy its last files. Delete what only a failed run needs."""
     console.print(describe(summary))
     console.print(f"Report: {attempt(request.folder)}")
     if request.config.checkpoint.remote:

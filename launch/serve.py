@@ -73,10 +73,7 @@ def check_address(host: str, port: str) -> None:
 
 
 def server_command(trained: Trained, host: str, port: str) -> list[str]:
-    """Set the environment of a server of base and trained model. Return the server's command.
-
-    Raises BadInput if this machine has no room for an engine.
-    """
+    """Set the environment of a server of base and trained model. Return its command. Raises BadInput without room."""
     config, share = talking(trained)
     context = config.rollout.longest
     set_environment(share, config.rollout.kv_cache_gib)

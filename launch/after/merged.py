@@ -52,7 +52,6 @@ REMEDY = "export.py type=float32 keeps it, and so does the adapter alone"
 
 def write_verified(trained: Trained, whole: bool, folder: Path, console: Console) -> str:
     """Write a merged model into an empty folder, verify it, and print the differences. whole: in float32, not rounded.
-
     Return the reason why the model is refused, or an empty text. Raises BadInput if it cannot be written.
     """
     try:
@@ -95,9 +94,7 @@ def write_merged(trained: Trained, folder: Path, whole: bool) -> None:
 
 
 def rounded(weight: Tensor, dtype: torch.dtype, chance: torch.Generator) -> Tensor:
-    """Return a weight in another type. From float32 to bfloat16, each number becomes one of its two neighbours at
-    random, so that the mean is kept.
-    """
+    """Return a weight in another type. From float32 to bfloat16 it is rounded at random, so that the mean is kept."""
     weight = weight.contiguous()
     if (weight.dtype, dtype) != (torch.float32, torch.bfloat16):
         return weight.to(dtype)
@@ -141,10 +138,7 @@ def distances(trained: Trained, merged: Path) -> dict[str, float]:
 
 
 def fault(learned: float, noise: float, off: float, away: float) -> str:
-    """Return the reason why an export is refused; empty if it agrees with the adapter.
-
-    learned, noise, off, away: the values of `distances`, in their order.
-    """
+    """Return why an export is refused, or an empty text. The values are those of `distances`, in their order."""
     if not off <= max(WIDTH * noise, FLOOR):
         return (
             f"the export differs from the adapter by {off:.2g} nats per token, more than {WIDTH:g} times the"
@@ -163,10 +157,7 @@ def load_model(path: str) -> Any:
 
 
 def read_texts(trained: Trained) -> list[tuple[list[int], list[int]]]:
-    """Return the token ids of prompts and responses in the run's folder, of held-out samples if there are any.
-
-    Raises BadInput without samples.
-    """
+    """Return the token ids of the run's prompts and responses, held-out ones if it has any. Raises BadInput without."""
     tokenizer = AutoTokenizer.from_pretrained(trained.model_path)
     names = ("eval-final", "eval-base", *reversed(trained.run.sampled("update")))
     rows = next(filter(None, map(trained.run.samples, names)), None)

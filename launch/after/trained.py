@@ -34,11 +34,7 @@ BESIDE = 0.7 * GIB
 
 @dataclass(frozen=True)
 class Trained:
-    """A policy that a run has trained.
-
-    config: the run's settings. model_path: the base model's local folder.
-    checkpoint: the folder of the adapter's checkpoint, links resolved.
-    """
+    """A run's trained policy. model_path: the base model's local folder. checkpoint: the adapter's, links resolved."""
 
     run: RunRecord
     config: Config
@@ -57,10 +53,8 @@ class Trained:
 
 
 def find_trained(folder: Path, checkpoint: str = "") -> Trained:
-    """Return the trained policy of the run in a folder. checkpoint: latest, best or a checkpoint's name, by default
-    the run's result.
-
-    Raises BadInput if the run or the checkpoint is missing, or the adapter is damaged or does not fit the run's model.
+    """Return the trained policy of a run. checkpoint: latest, best or a name; by default the run's result.
+    Raises BadInput if run or checkpoint is missing, or the adapter is damaged or does not fit.
     """
     run = find_run(folder)
     found = target(run.checkpoints.folder / checkpoint) if checkpoint else run.checkpoints.result
@@ -86,10 +80,7 @@ def find_run(folder: Path) -> RunRecord:
 
 
 def talking(trained: Trained) -> tuple[Config, Share]:
-    """Return the settings of an engine for a few simultaneous conversations, and the engine's share of this machine.
-
-    Raises BadInput if this machine has no room for it.
-    """
+    """Return an engine's settings for conversations, and its share of this machine. Raises BadInput without room."""
     config, shape = trained.config, shape_from_config(trained.model_path)
     longest = max(min(CHAT_TOKENS, shape.max_position_embeddings), longest_sample(config))
     evaluated = response_limit(config)

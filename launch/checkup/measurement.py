@@ -84,10 +84,7 @@ async def started_engines(
 
 
 async def measure_actors(plan: Plan, model_path: str, folder: Path, record: Record) -> Measured:
-    """Start engines and learner like a run, on a running Ray, and measure their work. The plan must have an estimate.
-
-    record: as for `start_engines`.
-    """
+    """Measure the plan's engines and learner, on a running Ray. The plan must have an estimate."""
     from microbudget_rl.launch.session.actors import reserve_learners, start_learners
 
     clock, reserved = WallClock(), await reserve_learners(plan.placement)

@@ -77,16 +77,13 @@ def rule_for(figures: Figures) -> Rule:
 
 
 def others(figures: Figures) -> set[str]:
-    """Return the other verdicts that an end of a figure's interval would give; none if the verdict is certain.
-
-    `groups` is a multiple of `useful`: their intervals have the same ends.
-    """
+    """Return the other verdicts that an end of a figure's interval would give; none if the verdict is certain."""
 
     def at(moved: set[str], end: int) -> str:
         ends = {name: Mean(mean.interval[end]) for name, mean in figures.items() if name in moved and mean.interval}
         return rule_for({**figures, **ends}).verdict
 
-    together = [{name} for name in figures.keys() - {"useful", "groups"}] + [{"useful", "groups"}]
+    together = [{name} for name in figures.keys() - {"useful", "groups"}] + [{"useful", "groups"}]  # multiples
     return {at(moved, end) for moved in together for end in (0, 1)} - {rule_for(figures).verdict}
 
 
@@ -114,10 +111,7 @@ async def sample(
     record: Record,
     go_on: Callable[[Sampled], bool],
 ) -> Sampled:
-    """Start engines and verifier like a run, on a running Ray. Sample part after part while `go_on` returns true.
-
-    Raises BadInput if the time is too short for the first part.
-    """
+    """Sample part after part, on a running Ray, while `go_on` returns true. Raises BadInput if no part is complete."""
     from microbudget_rl.launch.session.actors import start_verifier
 
     config, rollout, start, clock = plan.config, plan.config.rollout, plan.config.lora.start_from, WallClock()
@@ -198,9 +192,7 @@ def signal_of(found: Sampled, plan: Plan) -> Signal:
 
 
 def _grade(group: Sequence[SampleRow], config: Config) -> tuple[bool, bool, bool | None]:
-    """Return whether a group's rewards differ, whether it is useful, and, if it has right and wrong responses and the
-    reward weighs accuracy, whether the right ones earn more.
-    """
+    """Return whether a group's rewards differ, whether it is useful, and whether right responses earn more, or None."""
     weighed = config.reward.weighs_answers
     rows = [row for row in group if config.reward.timeout != "mask" or not _unverified(row)]
     right = [row.reward or 0.0 for row in rows if row.status == Status.CORRECT]

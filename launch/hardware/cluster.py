@@ -58,9 +58,7 @@ def join(address: str, config: Config) -> Any:
 
 
 def sent() -> dict[str, Any]:
-    """Return what Ray sends to the nodes: a clone, which may have a user's functions, or else the package. Ray replaces
-    links by what they lead to.
-    """
+    """Return what Ray sends to the nodes: a clone, which may have a user's functions, or else the package."""
     what = {"working_dir": str(ROOT)} if IN_CLONE else {"py_modules": [str(PACKAGE)]}
     return {**what, "excludes": NOT_SENT}
 
@@ -90,10 +88,7 @@ class Scout:
 
 
 def survey(config: Config) -> Machine:
-    """Describe the cluster as one machine with GPUs of the smallest kind; this node comes first.
-
-    Raises BadInput if the nodes' software differs, or is not built for their hardware.
-    """
+    """Describe the cluster as one machine, this node first. Raises BadInput if the nodes' software does not fit."""
     here = ray.get_runtime_context().get_node_id()
     resources = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
     scout: Any = ray.remote(num_cpus=0)(Scout)

@@ -56,10 +56,8 @@ class Gpu:
 
 
 def find_gpus(device: str = "auto") -> list[Gpu]:
-    """Return the GPUs this process may use: all (`auto`), or those with a name of devices.yaml.
-
-    Return none without a working driver. Raises BadInput if the driver hangs and `device` names no GPU to plan for,
-    and for the faults of `select`.
+    """Return the GPUs this process may use: all (`auto`), or those with a name of devices.yaml; none without a driver.
+    Raises BadInput if the driver hangs and `device` names no GPU, and for the faults of `select`.
     """
     from pynvml import NVMLError
 

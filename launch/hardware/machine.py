@@ -71,9 +71,7 @@ class Machine:
         return max(self.rates, key=lambda dtype: self.rates[dtype]) if self.rates else "bfloat16"
 
     def free(self, gpus: int) -> float:
-        """Return the smallest fraction of memory that no process holds, of the emptiest so many GPUs; of all GPUs on a
-        cluster, where Ray chooses.
-        """
+        """Return the smallest free fraction of the emptiest so many GPUs; of all on a cluster, where Ray chooses."""
         cards = self.cards if self.nodes else emptiest(self.cards, gpus)
         return min((gpu.free_fraction for gpu in cards), default=1.0)
 

@@ -116,11 +116,7 @@ def mps_service(gpus: Sequence[Gpu]) -> Iterator[str]:
 
 
 def ipc_fault(gpu: Gpu) -> str:
-    """Try on a GPU whether one process can map what another one holds in its memory. Return why not; empty if it can.
-
-    Some containers and virtual GPUs forbid it. That is CUDA's part of sharing weights: vLLM's daemon and loader are
-    first used when a run's actors start.
-    """
+    """Return why a process cannot map another's memory on a GPU, as in some containers; empty if it can."""
     return _fault("mapping GPU memory of another process", HOLDER, READER, gpu=gpu)
 
 

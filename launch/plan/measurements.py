@@ -55,9 +55,6 @@ class Signal:
     warning: str = ""
 
 
-SIGNALS = TypeAdapter(dict[str, OnErrorOmit[Signal]])
-
-
 class Measurements(FormattedDocument):
     """measurements.json, see `Known`."""
 
@@ -66,10 +63,7 @@ class Measurements(FormattedDocument):
 
 @dataclass(frozen=True)
 class Known:
-    """All measurements, without impossible entries.
-
-    speeds: by machine and model. workloads, signals: by recipe, see `recipe_of`; a workload is a run's
-    """
+    """All measurements: speeds by machine and model, workloads of runs and signals by recipe, see `recipe_of`."""
 
     speeds: dict[str, OnErrorOmit[Calibration]] = field(default_factory=dict)
     workloads: dict[str, OnErrorOmit[Workload]] = field(default_factory=dict)
@@ -80,19 +74,13 @@ KNOWN = TypeAdapter(Known)
 
 
 def known(config: Config, folder: Path | None = None) -> Known:
-    """Return all that has been measured. folder: the folder of all runs, if not that of `run.folder`.
-
-    Raises BadInput if the file is damaged or somebody else's.
-    """
+    """Return what runs in a folder, by default `run.folder`, have measured. Raises BadInput for a damaged file."""
     kept = read_document(folder / KEPT if folder else kept_in(config), Measurements)
     return KNOWN.validate_python(kept.measured) if kept else Known()
 
 
 def keep(measured: Calibration | Signal, config: Config, machine: Machine) -> None:
-    """Keep a signal, or a calibration of the machine, for later plans; it replaces the last one of its kind.
-
-    Raises BadInput if the file is damaged or somebody else's.
-    """
+    """Keep a signal or a calibration in place of the last one of its kind. Raises BadInput if the file is not ours."""
     file, kept, recipe = kept_in(config), known(config), recipe_of(config)
     if isinstance(measured, Signal):
         kept.signals[recipe] = measured
@@ -129,10 +117,7 @@ def plan_measured(config: Config, machine: Machine, folder: Path | None = None) 
 
 
 def learn_from(folder: Path, machine: Machine) -> str:
-    """Measure the run in a folder, keep the result for the next plan, and say how long its updates have taken.
-
-    Return an empty text if there are too few updates or the machine's rates are unknown.
-    """
+    """Keep a run's measurements, and say how long its updates take; nothing after few updates or without rates."""
     run = RunRecord(folder)
     rows = [row.metrics for row in run.rows()]
     if not machine.rates or len(rows) < ENOUGH:

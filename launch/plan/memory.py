@@ -74,10 +74,7 @@ class Memory:
 
 
 def memory_of(config: Config, shape: ShapeConfig, placement: Placement, nodes: Sequence[Node] = ()) -> Iterator[Memory]:
-    """Yield the needs of one GPU of each kind, and of all processes where the run starts.
-
-    nodes: a cluster's, the run's own first.
-    """
+    """Yield the needs of one GPU of each kind, and of all processes on the first of a cluster's nodes, or here."""
     engines, ranks = _here(placement, nodes)
     yield from engine_memory(config, shape, placement, engines)
     yield from _learner_memory(config, shape, placement, ranks)
@@ -180,9 +177,7 @@ class Fit:
         return int(min(self.held(share, longest) for share in self.placement.rollouts) * longest)
 
     def held(self, share: Share, tokens: float) -> float:
-        """Return how many sequences of so many tokens an engine's KV cache holds; on a GPU, it takes all memory that
-        other parts leave.
-        """
+        """Return how many sequences of so many tokens an engine's KV cache holds, on a GPU in all memory left."""
         cache: float = self.config.rollout.kv_cache_gib * GIB
         if self.placement.device == "cuda":
             fixed = sum(entry.bytes for entry in self.memory if entry.place == "rollout GPU" and not entry.elastic)

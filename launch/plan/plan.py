@@ -154,10 +154,7 @@ def _best(plans: Iterable[Plan]) -> Plan:
 
 
 def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
-    """Return the possible numbers of learner processes, smallest first: the configured one, or up to one per GPU.
-
-    Raises BadInput if more learner processes or engines are configured than the machine has GPUs or cores for.
-    """
+    """Return the possible numbers of learner processes, smallest first. Raises BadInput for more actors than fit."""
     ranks, most = config.learner.world_size, most_actors(machine.cores, machine.gpus)
     for key, asked in (("rollout.actors", config.rollout.actors), ("learner.world_size", ranks)):
         if asked is not None and asked > most:
@@ -171,9 +168,7 @@ def possible_ranks(config: Config, machine: Machine) -> Sequence[int]:
 
 
 def _plan_for(config: Config, machine: Machine, shape: ShapeConfig, ranks: int, calibration: Calibration) -> Plan:
-    """Plan a run with a number of learner processes, and with the best choice of learner.gradient_checkpointing, of
-    model.shared_weights, of rollout.max_concurrent_samples and of engines beside the ranks.
-    """
+    """Plan a run with so many learner processes, and the best choice of all that the settings leave open."""
     engines, again = [config.rollout.actors], [config.learner.gradient_checkpointing]
     if machine.gpus and engines == [None]:
         engines = [number for number in (machine.gpus - ranks, machine.gpus) if number]
@@ -212,16 +207,8 @@ def possible_samples(config: Config, machine: Machine) -> list[int]:
     return [config.rollout.concurrent_samples, *([MORE_SAMPLES] if more else [])]
 
 
-def with_problems(plan: Plan) -> Plan:
-    """Return the plan with the problems of its file counted: an evaluation has no more."""
-    return replace(plan, problems=count_problems(plan.config))
-
-
 def count_problems(config: Config) -> Problems | None:
-    """Count the problems of a run whose data is in a file; None for other sources, which take time or a network.
-
-    Raises BadInput as a run does: for a file that is missing, cannot be read, or has too few problems.
-    """
+    """Count the problems of files as a run does, BadInput included; None for sources that take time or a network."""
     data = config.data
     if not all(each.source.startswith(FILE) for each in data.by_source.values()):
         return None

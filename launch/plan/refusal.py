@@ -60,10 +60,7 @@ def check_budget(plan: Plan) -> None:
 
 
 def check_engines(config: Config, shape: ShapeConfig, machine: Machine, placement: Placement) -> None:
-    """Raise BadInput if a GPU cannot compute in the model's dtype, or has no room for a model and one sample.
-
-    `launch.plan.host_needs` checks the host, after the processes before an evaluation have ended.
-    """
+    """Raise BadInput if a GPU cannot compute in the model's dtype, or has no room for a model and one sample."""
     fit = fit_of_engines(config, shape, machine, placement)
     if fit.fits:
         return
@@ -90,10 +87,7 @@ def advice(plan: Plan) -> str:
 
 
 def remedy(plan: Plan) -> tuple[str, ...]:
-    """Return settings with which the plan fits, none of them needless; empty if there are none.
-
-    Changes that only cost time come before those that change the result.
-    """
+    """Return settings with which the plan fits, none of them needless; they change the result only if they must."""
     for change in accumulate(_changes(plan), or_):
         if _fits_with(plan, change):
             for key in sorted(change, key=lambda key: key != "lora.rank"):  # drop needless changes

@@ -176,10 +176,7 @@ def source(plan: Plan) -> str:
 
 
 def scale(plan: Plan, gpus: list[int]) -> Iterator[Plan]:
-    """Plan the run on each number of GPUs: with its own batch, then with one that grows with the GPUs.
-
-    Raises BadInput if there is no GPU, its rates are not known, or the run does not fit.
-    """
+    """Plan the run on each number of GPUs, then with a batch that grows with them. Raises BadInput for a misfit."""
     machine = plan.machine
     if gpus and not (machine.gpus and machine.rates):
         raise BadInput(f"simulate={gpus}: there is no GPU whose rates are known; name one, such as device=A40")

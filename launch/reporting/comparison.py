@@ -128,10 +128,7 @@ def finished(sweep: Sweep) -> list[Repeats]:
 
 
 def contrasts(sweep: Sweep) -> list[Contrast]:
-    """Compare every two values of the axis in question that have results, with all else equal, and at their best rates.
-
-    At its best learning rate, each value is compared with all else equal but the rate.
-    """
+    """Compare every two values of the axis in question, with all else equal, and each at its best learning rate."""
     if (axis := question(sweep)) is None:
         return []
     equal = _compared(axis, _alike(sweep, axis), best=False)
@@ -159,10 +156,7 @@ def comparable(low: Repeats, high: Repeats) -> bool:
 
 
 def _compared(axis: str, lists: list[list[Repeats]], best: bool) -> list[Contrast]:
-    """Compare every two members of each list that are comparable. With one seed there is only the difference.
-
-    Intervals (Bonferroni) and p-values (Holm) hold for all comparisons together.
-    """
+    """Compare every two comparable members of each list; intervals (Bonferroni) and p-values (Holm) hold for all."""
     pairs = [pair for alike in lists for pair in combinations(alike, 2) if comparable(*pair)]
     family, found = len(pairs), list[Contrast]()
     for low, high in pairs:
@@ -191,10 +185,7 @@ def over_seeds(values: Sequence[float]) -> Mean:
 
 
 def fraction(values: Sequence[float], by_problem: Sequence[float]) -> Mean:
-    """Return the mean of a fraction, with the interval over seeds, or over problems if the seeds do not differ.
-
-    values: one per seed. by_problem: means over the seeds, may be empty.
-    """
+    """Return the mean of a fraction per seed, with its interval over seeds, or over problems if seeds do not differ."""
     mean = over_seeds(values)
     if mean.interval and max(values) - min(values) > EQUAL:
         return Mean(mean.value, (max(mean.interval[0], 0.0), min(mean.interval[1], 1.0)))
@@ -242,10 +233,7 @@ def difference(
 
 
 def seeds_to_decide(distance: float, family: int, sides: int = 2) -> str:
-    """Say how many seeds would tell a difference from a bound that is so far away, if they vary by `SPREAD`.
-
-    sides: number of means with seeds, 1 where a base model is compared.
-    """
+    """Say how many seeds would decide a difference so far from a bound. sides: of one mean with seeds, or of two."""
     enough = (
         many(n, "seed")
         for n in range(2, MOST_SEEDS + 1)
@@ -256,9 +244,7 @@ def seeds_to_decide(distance: float, family: int, sides: int = 2) -> str:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values of a family of tests, corrected for their number (Holm 1979): the smallest times the number
-    of tests, the next times one fewer, none below the one before.
-    """
+    """Return the p-values of a family of tests, corrected for their number (Holm 1979)."""
     corrected = [0.0] * len(p_values)
     least = 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):

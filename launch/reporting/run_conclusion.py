@@ -127,10 +127,7 @@ def finding(run: Run) -> str:
 
 
 def conclude(run: Run, found: Effect | None) -> str:
-    """Return the conclusion in a sentence, and what qualifies it in further ones.
-
-    found: `effect` of the run. Where the reward does not weigh answers, its change is the conclusion.
-    """
+    """Return the conclusion, and what qualifies it; the change of the reward if that does not weigh answers."""
     if found and not run.summary.updates and not run.rows:
         return f"No conclusion: no update was made; {_ended(run)}.{_parts(run, found)}"
     late = f" It made only {said}." if (said := behind(run)) else ""

@@ -46,10 +46,7 @@ UNEQUAL = 1.2
 
 
 def conclude(sweep: Sweep) -> str:
-    """Answer the question of a sweep in a sentence or two.
-
-    It ignores comparisons at best learning rates, because the same evaluation picks these rates.
-    """
+    """Answer the question of a sweep, without comparisons at best learning rates, which the same evaluation picks."""
     axis, found = question(sweep), [contrast for contrast in contrasts(sweep) if not contrast.best]
     have = f"{len(sweep.finished)} of {many(len(sweep.runs), 'run')} with a final evaluation"
     if axis is None:
@@ -72,9 +69,7 @@ def conclude(sweep: Sweep) -> str:
 
 
 def clearest(found: list[Contrast]) -> Contrast:
-    """Return the contrast to quote: a shown one, else one over several seeds; of these the smallest p-value, then the
-    largest difference.
-    """
+    """Return the contrast to quote: a shown one, else over several seeds, with the smallest p or largest difference."""
 
     def order(each: Contrast) -> tuple[bool, bool, float, float]:
         of = each.difference

@@ -180,9 +180,7 @@ def take_over(folder: Path, kind: Kind, what: str, anew: bool = False, kept: tup
 
 
 def take_run(config: Config, folder: Path) -> None:
-    """Take over the folder of a run. A run before that this one does not continue is renamed; an evaluation that was
-    made before any run stays.
-    """
+    """Take over a run's folder, where a run that does not go on is renamed, and an evaluation before any run stays."""
     if not folder.parent.exists():
         signals.on_leave(folder.parent.rmdir)
     begins = not RunRecord(folder).exists
@@ -191,9 +189,7 @@ def take_run(config: Config, folder: Path) -> None:
 
 
 def hold(folder: Path, what: str) -> None:
-    """Lock a folder until this process ends, and clear the Ray session of the process before. Raises BadInput if
-    another process has the lock, or if the folder cannot be written to.
-    """
+    """Lock a folder until this process ends, and clear its old Ray session. Raises BadInput if it is locked."""
     if (place := folder.resolve()) not in held:
         if lock(place) is None:
             raise BadInput(f"{what} in {folder} is running in another process: wait, or give another name")
@@ -217,10 +213,7 @@ def check_problems(config: Config, run: RunRecord, digests: dict[str, str], othe
 
 
 def begin(config: Config, folder: Path, problems: ProblemSet) -> list[str]:
-    """Write the settings of a run into its folder. Return those that a resumed run changes, as `key=before → now`.
-
-    Raises BadInput if the run was begun with other problems.
-    """
+    """Write a run's settings. Return changes as `key=before → now`. Raises BadInput if its problems have changed."""
     run = RunFolder(folder)
     check_problems(config, run, problems.digests, "give run.name=OTHER or run.overwrite=true")
     untold, changed_now = marked("private"), changes(config, run).items()

@@ -31,10 +31,7 @@ command gets: the machine may cost by the minute."""
 
 
 def write_ending(request: RunRequest, status: str, reason: str, failure: str = "") -> RunSummary:
-    """Write summary.json for a coordinator that could not, and return the summary even if the disk is full.
-
-    A summary already written by the coordinator is kept. failure: the whole text of the error that ended the run.
-    """
+    """Return the coordinator's summary, or write one, even if the disk is full. failure: the error's whole text."""
     folder = RunFolder(request.folder)
     if (written := folder.summary()) is not None:
         return written

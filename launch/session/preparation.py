@@ -57,10 +57,7 @@ def planned(
 def prepare(
     plan: Plan, folder: Path, *, started_at: float, arguments: Sequence[str] = (), missing: Mapping[str, str]
 ) -> RunRequest:
-    """Find and check model and data, then write the run folder's first files. Return the coordinator's request.
-
-    arguments: the command line. missing: see `planned`.
-    """
+    """Find and check model and data, then write the run folder's first files. missing: see `planned`."""
     run = RunFolder(folder.resolve())
     begun, latest = run.exists, run.checkpoints.latest
     warmed = begun and latest is not None and read_state(latest).warm_start_over

@@ -39,10 +39,7 @@ def check_remote(config: Config) -> None:
 
 
 def bring_back(config: Config) -> str:
-    """Restore the run's folder from `run.restore` unless it is here. Return a sentence on the result.
-
-    Raises BadInput if there is no such run, or if the folder belongs to another.
-    """
+    """Restore the run's folder unless it is here. Return a sentence on it. Raises BadInput for none, or another's."""
     url, name = config.run.restore, config.run.name
     setting, folder = f"run.restore={url}", Path(config.run.folder) / name
     run, remote = RunRecord(folder), _tried(setting, lambda: Remote(url, name))

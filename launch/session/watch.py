@@ -51,10 +51,7 @@ T = TypeVar("T")
 
 
 class Watch:
-    """Starts a coordinator, another one after a crash, and follows the run to its end.
-
-    The first signal ends the run gracefully, the second at once.
-    """
+    """Follows a run across crashes of its coordinator. The first signal ends it gracefully, the second at once."""
 
     def __init__(self, request: RunRequest, console: Console, logs: Path) -> None:
         self._signals: list[int] = []
@@ -71,9 +68,7 @@ class Watch:
         handle_signals(self._on_signal)
 
     def follow(self, answered: Callable[[], None] = lambda: None) -> RunSummary:
-        """Show the run until it ends, across crashes of its coordinator, and return the summary. Raises BadInput if
-        that ended the run. answered: called as soon as a coordinator answers.
-        """
+        """Show the run until it ends. Raises BadInput if that ended it. answered: called once a coordinator answers."""
         try:
             with RunView(self._console) as view:
                 while True:
@@ -120,9 +115,7 @@ class Watch:
         return ray.get(ending)
 
     def _start_again(self, error: Exception) -> RunSummary | None:
-        """Start another coordinator after a crash, or return the summary if the run has ended. Raises BadInput if that
-        ended the run, ActorDied if there is to be no other.
-        """
+        """Start another coordinator after a crash, or return the ended run's summary. Raises BadInput or ActorDied."""
         if bad := BAD_INPUT.search(str(error)):
             raise BadInput(bad[1]) from error
         if isinstance(error, GetTimeoutError):
@@ -159,9 +152,7 @@ class Watch:
         ray.wait([self._coordinator.close.remote()], timeout=CLOSE_S)  # Ray's shutdown kills hanging actors
 
     def _answer(self, asked: "ray.ObjectRef[T]", meanwhile: Callable[[], None] = lambda: None) -> T:
-        """Return an answer of the coordinator. Raises GetTimeoutError after SILENCE_S without it. Time in which this
-        process is stopped does not count, since no answer can come then.
-        """
+        """Return an answer. Raises GetTimeoutError after SILENCE_S in which this process was not stopped."""
         for _ in range(round(SILENCE_S / POLL_S)):
             if ray.wait([asked], timeout=POLL_S)[0]:
                 break

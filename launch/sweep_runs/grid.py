@@ -50,10 +50,7 @@ FOLLOWED = {item.path: item.follows for item in settings(CommandLine)}
 
 
 def read_grid(arguments: Sequence[str]) -> Grid:
-    """Return the sweep that a command line describes. Raises BadInput for anything else, or if a run is not possible.
-
-    A list is an axis; settings that are lists themselves take a list of lists. `models` are recipes or paths.
-    """
+    """Return the sweep of a command line, where a list is an axis. Raises BadInput for anything else."""
     texts = _settings(arguments)
     conf = texts.pop("conf", "")
     own = [key for key in texts if key in ("run.folder", "limit") or key.startswith("sweep.")]
@@ -80,7 +77,9 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         word = "-".join(named(key, value) for key, value in overrides.items())
         varied = [written(key, value) for key, value in overrides.items() if key != "conf"]
         model = overrides.get("conf", conf)
-        more = _of_sweep(conf, model, {*texts, *overrides, *(BUDGET if asked.sweep.seconds else ())})
+        of_sweep = beyond(conf, model) if conf != model and compares_models(conf) else {}
+        taken = {*texts, *overrides, *(BUDGET if asked.sweep.seconds else ())}
+        more = [written(key, of_sweep[key]) for key in of_sweep if taken.isdisjoint({key, FOLLOWED.get(key)})]
         given = [f"conf={model}", *more, *varied, *kept, f"run.name={word}"]
         of_run = command_line(given, CommandLine)
         runs.append(SweepRun(word, overrides, tuple(given), of_run.config))
@@ -97,12 +96,6 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     if taken := bases.keys() & {run.name for run in runs}:
         raise BadInput(f"a run and a base model's evaluation would both be named {taken.pop()}: rename the model")
     return grid
-
-
-def _of_sweep(conf: str, model: str, given: set[str]) -> list[str]:
-    """Return the arguments that a sweep's recipe adds to a model's. given: settings from elsewhere."""
-    own = beyond(conf, model) if conf != model and compares_models(conf) else {}
-    return [written(key, own[key]) for key in own if given.isdisjoint({key, FOLLOWED.get(key)})]
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from microbudget_rl.conf.catalogue import find_benchmarks
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import Machine, with_gpus
 from microbudget_rl.launch.plan.measurements import plan_measured
-from microbudget_rl.launch.plan.plan import Plan, with_problems
+from microbudget_rl.launch.plan.plan import Plan, count_problems
 from microbudget_rl.launch.plan.time import Estimate
 from microbudget_rl.launch.plan.view import FEWEST_UPDATES
 from microbudget_rl.launch.session.admission import resolve_model
@@ -167,7 +167,7 @@ def estimate_all(plans: Mapping[str, Plan]) -> dict[str, Estimate | None]:
         alike = changed(plan.config, {"run.name": "any", SEED: 0})
         like = repr((alike, plan.machine.described, len(plan.machine.cores)))
         if like not in known:
-            known[like] = with_problems(plan).estimate
+            known[like] = replace(plan, problems=count_problems(plan.config)).estimate
         found[name] = known[like]
     return found
 

@@ -101,10 +101,7 @@ class Scheduler:
                 await self._carry_out(turn, job, arguments)
 
     async def _carry_out(self, turn: int, job: Job, arguments: Sequence[str]) -> None:
-        """Carry out a job, whose output is appended to its log. It gets a SIGTERM if this process ends.
-
-        It has a session of its own, so that Ctrl-C reaches it through `_pass_on` alone.
-        """
+        """Carry out a job, logged, in a session of its own, so that Ctrl-C reaches it through `_pass_on` alone."""
         machine, parent = self.machines[turn], os.getpid()
         log = self.grid.folder / f"{job.name}{'' if isinstance(job, SweepRun) else '-evaluation'}.log"
         gpu = {"CUDA_VISIBLE_DEVICES": machine.cards[0].index} if len(self.machines) > 1 else {}

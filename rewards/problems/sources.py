@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from microbudget_rl.actors.clock import in_thread
 from microbudget_rl.conf.errors import BadInput, in_brief, nearest
-from microbudget_rl.conf.installation import require
-from microbudget_rl.conf.load import FOLDER
+from microbudget_rl.conf.installation import require, shipped
 from microbudget_rl.conf.parsing import checked, disguise_of, path_of, reason
 from microbudget_rl.conf.schema import DataConfig
 from microbudget_rl.rewards.generators import REFUSED, grader_of
@@ -55,9 +54,6 @@ def read(key: str, source: str, data: DataConfig, seed: int) -> list[Row]:
         raise BadInput(f"{key}: '{reference}' {what}: correct it, or use a file of its rows as file:PATH") from None
     return rows
 
-
-OF_RECIPES = Path("conf/recipes")
-"""Folder of the recipes' own files, as recipes name it."""
 
 MOST_ROWS = 10**6
 """Largest number of rows that are read if neither data.scan nor data.size asks for more: each takes kilobytes."""
@@ -141,9 +137,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
 
 
 def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
-    path = path_of(reference, f"{key}=file:{reference}")
-    if path.parent == OF_RECIPES and not path.exists():  # an installed package, in any working directory
-        path = FOLDER / path.name
+    path = shipped(path_of(reference, f"{key}=file:{reference}"))
     if path.suffix not in READERS:
         raise BadInput(f"{key}: '{path}' has an unknown type: use one of {', '.join(READERS)}")
     if not os.path.isfile(path):

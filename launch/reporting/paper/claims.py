@@ -24,9 +24,7 @@ Finding = tuple[str, str]
 
 
 def verdict(difference: Difference, low: float = -inf, high: float = inf) -> str:
-    """Judge the claim that a difference lies between two bounds: it is supported if the whole interval does, and
-    contradicted if no part of it does.
-    """
+    """Judge that a difference lies between bounds: supported if its whole interval does, contradicted if no part."""
     least, most = difference.interval or (-inf, inf)
     if most < low or least > high:
         return CONTRADICTED
@@ -34,9 +32,7 @@ def verdict(difference: Difference, low: float = -inf, high: float = inf) -> str
 
 
 def verdict_on_size(difference: Difference, size: float) -> str:
-    """Judge the claim of a rise by `size`: it is supported if the interval has it and not 0, and contradicted if the
-    interval does not have it.
-    """
+    """Judge a rise by `size`: supported if the interval has it and not 0, contradicted if it does not have it."""
     of_size = verdict(difference, size, size)
     return of_size if of_size == CONTRADICTED or verdict(difference, low=0.0) != SUPPORTED else SUPPORTED
 

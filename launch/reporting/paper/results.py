@@ -76,11 +76,7 @@ class ModelResults:
 
     @cached_property
     def chosen(self) -> SettingResults | None:
-        """The setting with the best mean on the validation problems, the first of equals; None if a run has none, or
-        if the runs' scores are of different rewards.
-
-        The benchmarks have no part in the choice.
-        """
+        """The setting with the best mean on validation problems, never benchmarks; None without comparable scores."""
         known = [[value for value in each.validations if value is not None] for each in self.trained]
         runs = (run for each in self.trained for run in each.runs)
         rewards = {None if weighs_answers(run.config) else formula(run.config) for run in runs}

@@ -8,7 +8,7 @@ from microbudget_rl.actors.runtime.placement import WHOLE_GPU
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import FOLDER, load, recipe_names
 from microbudget_rl.launch.hardware.machine import GIB, Machine, detect
-from microbudget_rl.launch.plan.plan import Problems, count_problems, make_plan, with_problems
+from microbudget_rl.launch.plan.plan import Problems, count_problems, make_plan
 from microbudget_rl.launch.plan.refusal import check_plan
 from microbudget_rl.launch.plan.view import FEWEST_UPDATES
 from tests.launch.plan.plans import CPU, entry, estimated, machine, plan, shown
@@ -144,8 +144,9 @@ def test_weights_are_shared_where_that_makes_updates_shorter_or_a_model_fit() ->
 
 def test_problems_of_a_file_are_counted_and_those_of_a_generator_not(tmp_path: Path) -> None:
     own = ["conf=mine", f"data.source=file:{EXAMPLE}", "model.dtype=float32"]
-    assert count_problems(load(own)) == Problems(train=15, heldout=5)
-    text = shown(with_problems(make_plan(load(own), detect("cpu"))))
+    problems = count_problems(load(own))
+    assert problems == Problems(train=15, heldout=5)
+    text = shown(replace(make_plan(load(own), detect("cpu")), problems=problems))
     assert "5 problems × " in text
     assert "15 problems to train on, 2 updates" in text
     shutil.copy(EXAMPLE, tmp_path / "exam.csv")
