@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from microbudget_rl.actors.storage.files import seal
 from microbudget_rl.actors.storage.folders import mark
 from microbudget_rl.conf.load import dump, load
+from microbudget_rl.conf.schema.model import PROJECTIONS
 
 QUESTIONS = [f"What is {number} + 4? Put the final answer within \\boxed{{}}." for number in range(6)]
 
@@ -53,18 +55,19 @@ def write_trained(
     return folder
 
 
-def save_adapter(folder: Path, model: Path, std: float) -> None:
+def save_adapter(folder: Path, model: Path, std: float, seed: int = 1, **lora: Any) -> Path:
+    """Save an adapter as PEFT, TRL and Unsloth do. lora: its settings in PEFT, other than rank 4 on all modules."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    torch.manual_seed(1)
-    modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=modules)
-    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora)
+    torch.manual_seed(seed)
+    given = {"r": 4, "lora_alpha": 8, "target_modules": list(PROJECTIONS), **lora}
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(task_type="CAUSAL_LM", **given))
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=std)
     adapted.save_pretrained(folder)
+    return folder
 
 
 def sample(number: int, name: str, right: bool) -> dict[str, object]:

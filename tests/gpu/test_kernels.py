@@ -1,6 +1,5 @@
-"""The learner's GPU kernels one by one at full size: seconds and memory before and after, and the same numbers."""
+"""The learner's GPU kernels one by one at full size: the same numbers, and less memory in the end."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -29,7 +28,6 @@ from tests.learner.test_full_size import fullest, modeling, planned, random_mode
 from tests.random_model import configuration
 
 CUDA = torch.device("cuda")
-TIMES = 3
 AGREE = 0.1
 """Largest mean |Δ log p| between two correct computations of one model in bfloat16."""
 
@@ -66,8 +64,8 @@ def only(config: Config, kernels: tuple[str, ...]) -> Iterator[None]:
 
 
 @collected()  # else a later measurement has less memory, and so has a later module
-def measure(config: Config, kernels: tuple[str, ...]) -> tuple[float, float, Tensor, float]:
-    """Return seconds and peak bytes of a full micro-batch, its log-probabilities, and the norm of its gradients."""
+def measure(config: Config, kernels: tuple[str, ...]) -> tuple[float, Tensor, float]:
+    """Return peak bytes of a full micro-batch, its log-probabilities, and the norm of its gradients."""
     with only(config, kernels):
         torch.manual_seed(0)
         policy = Policy(load_model(config, "", CUDA), 1.0, config.learner.logprob_chunk, fused=True).train()
@@ -75,19 +73,14 @@ def measure(config: Config, kernels: tuple[str, ...]) -> tuple[float, float, Ten
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.02)
         batch = fullest(config.learner.tokens_per_microbatch).to(CUDA)
-        seconds = []
-        for _ in range(1 + TIMES):
+        for _ in range(2):  # the first also compiles
             policy.zero_grad()
-            torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-            began = time.perf_counter()
             found, _ = policy(batch)
             found.sum().backward()
-            torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - began)
         norms = [p.grad.float().norm() for p in policy.parameters() if p.grad is not None]
         peak = torch.cuda.max_memory_allocated()
-    return min(seconds[1:]), peak, found.detach().cpu(), torch.stack(norms).norm().item()
+    return peak, found.detach().cpu(), torch.stack(norms).norm().item()
 
 
 def shortened(config: Config, machine: Machine) -> Config:
@@ -104,14 +97,13 @@ def shortened(config: Config, machine: Machine) -> Config:
 @pytest.mark.parametrize("rank", [8, 256])
 def test_each_kernel_gives_the_same_numbers(rank: int, machine: Machine) -> None:
     config = shortened(load([f"conf=r{rank}_instruct"]), machine)
-    before, room, plain, norm = measure(config, ())
-    print(f"\nrank {rank}, {config.model.shape.num_hidden_layers} layers: plain {before:.3f} s, {room / GIB:.2f} GiB")
+    room, plain, norm = measure(config, ())
+    print(f"\nrank {rank}, {config.model.shape.num_hidden_layers} layers: plain {room / GIB:.2f} GiB")
     for count in range(1, len(KERNELS) + 1):
-        seconds, peak, found, gradients = measure(config, KERNELS[:count])
-        print(f"+ {KERNELS[count - 1]:<28} {seconds:.3f} s, {peak / GIB:.2f} GiB, {before / seconds:.2f} times as fast")
+        peak, found, gradients = measure(config, KERNELS[:count])
+        print(f"+ {KERNELS[count - 1]:<28} {peak / GIB:.2f} GiB")
         assert (found - plain).abs().mean() < AGREE
         assert gradients == pytest.approx(norm, rel=0.1)
-    assert seconds < before
     assert peak < room
     torch.cuda.empty_cache()
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +29,20 @@ from tests.run_folders import write_run
 
 ROWS = [{"problem": f"{a} + 1 =", "answer": a + 1} for a in range(60)]
 
-INTRODUCTION = "# Python\n\nAll of this is in `microbudget_rl`. This page is made from its docstrings.\n\n"
-
-
 LOCK = threading.Lock()
+
+INTRODUCTION = "# Python\n\nAll of this is in `microbudget_rl`. This page is made from its docstrings.\n\n"
 
 
 def page() -> str:
     """The reference page: signature and docstring of each name, and of what a person calls on it."""
-    return INTRODUCTION + f"{inspect.getdoc(api)}\n".split("\n", 2)[2] + "\n".join(parts())
-
-
-def parts() -> Iterator[str]:
-    of_run = {f"run.{name}": value for name, value in vars(api.Run).items() if not name.startswith("_")}
-    for name, value in {**{name: getattr(api, name) for name in (*mb.__all__, "Asked", "Forecast")}, **of_run}.items():
+    names = {name: getattr(api, name) for name in (*mb.__all__, "Asked", "Forecast")}
+    names |= {f"run.{name}": value for name, value in vars(api.Run).items() if not name.startswith("_")}
+    parts = []
+    for name, value in names.items():
         signature = "" if isinstance(value, type | property) else f"    {call(name, value)}\n\n"
-        yield f"\n## {name}\n\n{signature}{inspect.getdoc(value)}\n"
+        parts.append(f"\n## {name}\n\n{signature}{inspect.getdoc(value)}\n")
+    return INTRODUCTION + f"{inspect.getdoc(api)}\n".split("\n", 2)[2] + "\n".join(parts)
 
 
 def call(name: str, function: Callable[..., Any]) -> str:
@@ -89,12 +87,9 @@ def test_rows_of_any_kind_are_one_file() -> None:
     assert settings_of(problems=ROWS[1:])["data.source"] != source
 
 
-def test_paths_are_those_of_the_callers_folder_and_sources_stay() -> None:
+def test_sources_and_presets_stay_paths_are_the_callers_and_parts_are_all_of_the_reward() -> None:
     assert settings_of(problems="sums.csv") == {"data.source": f"file:{Path('sums.csv').absolute()}"}
     assert settings_of(problems="hub:openai/gsm8k/main") == {"data.source": "hub:openai/gsm8k/main"}
-
-
-def test_a_reward_is_all_of_the_reward() -> None:
     assert settings_of(reward="dapo") == {"reward.preset": "dapo"}
     found = settings_of(reward={compared: 0.5, "accuracy": 1, "mine:score": 2}, settings={"reward.boxed": 0.1})
     assert [found[f"reward.{name}"] for name in api.WEIGHTS] == [1, 0.0, 0.1, 0.0]

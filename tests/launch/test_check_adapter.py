@@ -11,14 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from microbudget_rl.launch.check_adapter import main
 from microbudget_rl.learner.model.adapter import scaled
+from tests.trained_runs import save_adapter
 
 Change = Callable[[Any], Any]
 """From a model to the context in which it makes a mistake."""
+
+Check = Callable[[str, str], int]
 
 
 def unadapted(model: Any) -> Any:
@@ -68,14 +71,8 @@ def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     """Adapters as PEFT saves them. That of DoRA is another kind, and the stranger's base is another model."""
     folders = {}
     for seed, name in enumerate(("mine", "other", "faint", "stranger", "dora")):
-        torch.manual_seed(seed)
-        lora = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", use_dora=name == "dora")
-        model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), lora)
-        for weight_name, weight in model.named_parameters():
-            if "lora_B" in weight_name:
-                torch.nn.init.normal_(weight, std=1e-6 if name == "faint" else 0.1)
-        folders[name] = tmp_path_factory.mktemp(name)
-        model.save_pretrained(folders[name])
+        std, dora = 1e-6 if name == "faint" else 0.1, name == "dora"
+        folders[name] = save_adapter(tmp_path_factory.mktemp(name), tiny_model, std, seed, use_dora=dora)
     stated = folders["stranger"] / "adapter_config.json"
     stated.write_text(stated.read_text().replace(str(tiny_model), "another/model"))
     return folders
@@ -93,6 +90,12 @@ def server(tiny_model: Path, adapters: dict[str, Path]) -> Iterator[str]:
         listening.shutdown()
 
 
+@pytest.fixture
+def check(server: str, tiny_model: Path, adapters: dict[str, Path]) -> Check:
+    """Carries out the command, with an adapter and options."""
+    return lambda name, said: main([str(tiny_model), str(adapters[name]), *said.format(root=server).split()])
+
+
 LAST = "as PEFT computes it"
 MISTAKES: dict[str, tuple[dict[str, Change], set[str]]] = {
     "none": ({}, set()),
@@ -108,14 +111,11 @@ MISTAKES: dict[str, tuple[dict[str, Change], set[str]]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_of_a_server(
-    mistake: str, server: str, tiny_model: Path, adapters: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistakes_of_a_server(mistake: str, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     """An effect that is too small to tell is no proof: the exit code is 1, although nothing is wrong."""
     changes, wrong = MISTAKES[mistake]
     monkeypatch.setattr(Handler, "mistakes", {"base": unadapted, **changes})
-    adapter = adapters["faint" if mistake == "faint" else "mine"]
-    code = main([str(tiny_model), str(adapter), f"server={server}/v1", "served=mine", "json=found.json"])
+    code = check("faint" if mistake == "faint" else "mine", "server={root}/v1 served=mine json=found.json")
     found = json.loads(Path("found.json").read_text())
     assert wrong == {row["question"] for row in found["rows"] if row["right"] is False}
     assert (code, found["rightly"]) == {"none": (0, True), "faint": (1, None)}.get(mistake, (1, False))
@@ -136,16 +136,8 @@ def test_mistakes_of_a_server(
         ("mine", "server={root}/alien served=mine", "nats off"),
     ],
 )
-def test_bad_input(
-    adapter: str,
-    options: str,
-    said: str,
-    server: str,
-    tiny_model: Path,
-    adapters: dict[str, Path],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main([str(tiny_model), str(adapters[adapter]), *options.format(root=server).split()]) == 2
+def test_bad_input(adapter: str, options: str, said: str, check: Check, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(adapter, options) == 2
     captured = capsys.readouterr()
     assert said in captured.err
     assert "secret" not in captured.err + captured.out

@@ -16,6 +16,7 @@ from microbudget_rl.actors.models.text_part import adapter_shapes
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
+from tests.trained_runs import save_adapter
 
 
 @pytest.fixture
@@ -26,13 +27,7 @@ def tiny_config(tiny_config: Config, tmp_path: Path) -> Config:
 @pytest.fixture(scope="module")
 def fresh(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a fresh adapter as PEFT does."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    settings = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=list(Config().lora.target_modules))
-    folder = tmp_path_factory.mktemp("fresh")
-    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), settings).save_pretrained(folder)
-    return folder
+    return save_adapter(tmp_path_factory.mktemp("fresh"), tiny_model, std=0.0)
 
 
 @pytest.fixture

@@ -16,28 +16,23 @@ from microbudget_rl.actors.models.files import shape_from_config
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import load
 from microbudget_rl.conf.schema import ShapeConfig
+from tests.learner.model.families import BY_NAME
 from tests.random_model import configuration
 
 S, F, L = "sliding_attention", "full_attention", "linear_attention"
-MAMBA = {"mamba_n_heads": 48, "mamba_d_state": 128, "mamba_d_head": 64, "mamba_d_ssm": 3072, "hidden_size": 1536}
-MIXED = {"layer_types": ["mamba", "mamba", "attention"], "num_hidden_layers": 3, "num_local_experts": 0}
 LFM2 = {"hidden_size": 1024, "intermediate_size": 6656, "num_attention_heads": 16, "num_hidden_layers": 4}
-CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "Gemma 4": ("gemma4_text", {"layer_types": [S, F] * 3, "num_hidden_layers": 6, "num_kv_shared_layers": 2}),
-    "LFM2": ("lfm2", LFM2 | {"layer_types": ["conv", F] * 2}),
-    "Granite 4, hybrid": ("granitemoehybrid", MAMBA | MIXED),
-    "Granite 4": ("granitemoehybrid", MIXED | {"layer_types": ["attention"] * 3}),
-    "Falcon-H1": ("falcon_h1", MAMBA | {"num_hidden_layers": 2}),
-    "Qwen 3": ("qwen3", {"num_hidden_layers": 2}),
-}
+NAMES = ("Granite 4, dense", "Granite 4, attention only", "Falcon-H1", "Qwen 3")
+CONFIGS = {name: BY_NAME[name].configuration for name in NAMES}
+CONFIGS["LFM2"] = AutoConfig.for_model("lfm2", **LFM2, layer_types=["conv", F] * 2)
+SHARED = {"layer_types": [S, F] * 3, "num_hidden_layers": 6, "num_kv_shared_layers": 2}
+CONFIGS["Gemma 4"] = AutoConfig.for_model("gemma4_text", **SHARED)
 QWEN, GEMMA = "qwen3.5_0.8b", "gemma4_e2b"
 
 
 @cache
 def built(name: str) -> tuple[Any, ShapeConfig]:
-    """Return a configuration, in full size for a recipe, and the shape by its config.json."""
-    kind, settings = CONFIGS.get(name, ("", {}))
-    config = AutoConfig.for_model(kind, **settings) if kind else configuration(load([f"conf={name}"]).model)
+    """Return the configuration of a recipe or a family, and the shape by its config.json."""
+    config = CONFIGS.get(name) or configuration(load([f"conf={name}"]).model)
     with TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         return config, shape_from_config(folder)

@@ -40,6 +40,8 @@ SHAPE: dict[str, Any] = {
 }
 TIED = {"tie_word_embeddings": True}
 MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+GRANITE = {"embedding_multiplier": 6.0, "logits_scaling": 4.0, "residual_multiplier": 0.3}
+GRANITE |= {"attention_multiplier": 0.06, "attention_dropout": 0.1}
 GEMMA = {"query_pre_attn_scalar": 16}
 LONG = {
     "rope_type": "longrope",
@@ -49,6 +51,7 @@ LONG = {
     "original_max_position_embeddings": 64,
     "partial_rotary_factor": 0.75,
 }
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 DELTA = {
     "layer_types": ["linear_attention", "full_attention"],
@@ -67,6 +70,9 @@ MAMBA |= {"mamba_chunk_size": 32}
 VISION = {"hidden_size": 32, "intermediate_size": 32, "depth": 1, "num_heads": 2, "num_position_embeddings": 16}
 VISION |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
 LATENT = {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "v_head_dim": 16, "qk_nope_head_dim": 8}
+LATENT |= {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+LLAMA_4 = {"intermediate_size_mlp": 96, "interleave_moe_layer_step": 1}
+JAMBA = {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 1, "mamba_d_state": 8}
 UNGATED = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
 
 
@@ -111,13 +117,7 @@ FAMILIES = (
     Family("OLMo 3", "olmo3", "allenai/Olmo-3-7B-Instruct", MIXED),
     Family("Phi-3, Phi-4", "phi3", "microsoft/Phi-3-mini-4k-instruct, microsoft/phi-4"),
     Family("Phi-4-mini", "phi3", "microsoft/Phi-4-mini-instruct", {"rope_parameters": LONG}),
-    Family(
-        "Granite 3",
-        "granite",
-        "ibm-granite/granite-3.3-2b-instruct",
-        {"embedding_multiplier": 6.0, "logits_scaling": 4.0, "residual_multiplier": 0.3, "attention_multiplier": 0.06}
-        | {"attention_dropout": 0.1},
-    ),
+    Family("Granite 3", "granite", "ibm-granite/granite-3.3-2b-instruct", GRANITE),
     Family("Cohere", "cohere", "CohereLabs/c4ai-command-r-v01", TIED | {"logit_scale": 0.5}),
     Family("Cohere 2", "cohere2", "CohereLabs/c4ai-command-r7b-12-2024", TIED | MIXED | {"logit_scale": 0.5}),
     Family("EXAONE 4", "exaone4", "LGAI-EXAONE/EXAONE-4.0-1.2B", MIXED),
@@ -133,31 +133,16 @@ FAMILIES = (
     Family("StableLM", "stablelm", "stabilityai/stablelm-2-1_6b"),
     Family("GPT-NeoX", "gpt_neox", "EleutherAI/pythia-1b"),
     Family("MiniCPM 3", "minicpm3", "openbmb/MiniCPM3-4B"),
-    Family(
-        "any, with dynamic RoPE",
-        "llama",
-        "",
-        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}},
-    ),
+    Family("any, with dynamic RoPE", "llama", "", {"rope_parameters": DYNAMIC}),
     Family("any, with residual dropout", "phi3", "", {"resid_pdrop": 0.1}),
     Family("Mixtral", "mixtral", "mistralai/Mixtral-8x7B-Instruct-v0.1", EXPERTS),
     Family("Qwen MoE", "qwen2_moe", "Qwen/Qwen1.5-MoE-A2.7B-Chat", EXPERTS | {"shared_expert_intermediate_size": 32}),
     Family("Qwen 3 MoE", "qwen3_moe", "Qwen/Qwen3-30B-A3B", EXPERTS),
     Family("OLMoE", "olmoe", "allenai/OLMoE-1B-7B-0924-Instruct", EXPERTS),
-    Family(
-        "DeepSeek V3",
-        "deepseek_v3",
-        "deepseek-ai/DeepSeek-V3",
-        EXPERTS | LATENT | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
-    ),
+    Family("DeepSeek V3", "deepseek_v3", "deepseek-ai/DeepSeek-V3", EXPERTS | LATENT),
     Family("gpt-oss", "gpt_oss", "openai/gpt-oss-20b", EXPERTS | MIXED),
     Family("Granite MoE", "granitemoe", "ibm-granite/granite-3.1-1b-a400m-instruct", EXPERTS),
-    Family(
-        "Llama 4, text",
-        "llama4_text",
-        "meta-llama/Llama-4-Scout-17B-16E-Instruct",
-        EXPERTS | {"intermediate_size_mlp": 96, "interleave_moe_layer_step": 1},
-    ),
+    Family("Llama 4, text", "llama4_text", "meta-llama/Llama-4-Scout-17B-16E-Instruct", EXPERTS | LLAMA_4),
     Family("Qwen 3.5", "qwen3_5", "Qwen/Qwen3.5-0.8B, Qwen/Qwen3.5-4B", TIED | DELTA, text="qwen3_5_text"),
     Family("Qwen 3.5, text alone", "qwen3_5_text", "", TIED | DELTA),
     Family("LFM2", "lfm2", "LiquidAI/LFM2-350M, LiquidAI/LFM2-1.2B", TIED | CONVOLVED),
@@ -181,14 +166,11 @@ FAMILIES = (
         "Nemotron-H", "nemotron_h", "nvidia/NVIDIA-Nemotron-Nano-9B-v2", {"layers_block_type": ["mamba", "attention"]}
     ),
     Family("OLMo, hybrid", "olmo_hybrid", "", DELTA),
-    Family(
-        "Jamba",
-        "jamba",
-        "ai21labs/AI21-Jamba-Reasoning-3B",
-        {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 1, "mamba_d_state": 8},
-    ),
+    Family("Jamba", "jamba", "ai21labs/AI21-Jamba-Reasoning-3B", JAMBA),
     Family("Mamba 2", "mamba2", "", {"num_heads": 8, "state_size": 16, "n_groups": 1}),
 )
+
+BY_NAME = {family.name: family for family in FAMILIES}
 
 
 def build(family: Family) -> Any:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM
 
@@ -32,7 +32,8 @@ from microbudget_rl.learner.model.adapter import (
 )
 from microbudget_rl.learner.model.projection import Projection
 from tests.learner.helpers import Build, Make, batch, own_attention, reference_logprobs, same, update, weights
-from tests.learner.model.families import DELTA, Family, adapt, build
+from tests.learner.model.families import DELTA, GEMMA_4, Family, adapt, build
+from tests.trained_runs import save_adapter
 
 
 def in_peft(model: Path, adapter: AdapterRef) -> PeftModel:
@@ -71,52 +72,41 @@ def foreign(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     """Writes a trained adapter as PEFT, TRL and Unsloth do."""
 
     def write(**lora: Any) -> Path:
-        folder = tmp_path_factory.mktemp("adapters")
-        base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-        model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **lora))
-        generator = torch.Generator().manual_seed(lora["r"])
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.data.normal_(std=0.1, generator=generator)
-        model.save_pretrained(folder)
-        return folder
+        return save_adapter(tmp_path_factory.mktemp("adapters"), tiny_model, 0.1, **lora)
 
     return write
 
 
+Lora = dict[str, Any]
+
+INITS = ["default", "gaussian"]
+ALPHA, MODULES = st.integers(1, 64), st.sets(st.sampled_from(PROJECTIONS), min_size=1)
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    rank=st.integers(1, 8),
+    theirs=st.fixed_dictionaries(
+        {"r": st.integers(1, 8), "lora_alpha": ALPHA, "use_rslora": st.booleans(), "target_modules": MODULES}
+    ),
+    ours=st.fixed_dictionaries({"alpha": ALPHA, "rslora": st.booleans(), "init": st.sampled_from(INITS)}),
     more=st.integers(0, 24),
-    alphas=st.tuples(st.integers(1, 64), st.integers(1, 64)),
-    rslora=st.tuples(st.booleans(), st.booleans()),
-    modules=st.sets(st.sampled_from(PROJECTIONS), min_size=1),
-    init=st.sampled_from(["default", "gaussian"]),
 )
 def test_an_embedded_adapter_is_the_same_policy(
-    rank: int,
-    more: int,
-    alphas: tuple[int, int],
-    rslora: tuple[bool, bool],
-    modules: set[str],
-    init: str,
-    foreign: Callable[..., Path],
-    tiny_config: Config,
-    tiny_model: Path,
+    theirs: Lora, ours: Lora, more: int, foreign: Callable[..., Path], tiny_config: Config, tiny_model: Path
 ) -> None:
     """Up to the order of sums in float32, while the adapter itself moves the logits a thousand times as far."""
-    folder = foreign(r=rank, lora_alpha=alphas[0], use_rslora=rslora[0], target_modules=modules)
-    lora = {"rank": rank + more, "alpha": alphas[1], "rslora": rslora[1], "start_from": str(folder), "init": init}
+    folder, rank, modules = foreign(**theirs), theirs["r"], theirs["target_modules"]
+    lora = {"rank": rank + more, "start_from": str(folder), **ours}
     config = changed(tiny_config, {f"lora.{key}": value for key, value in lora.items()})
     check_adapter(config, str(tiny_model))
-    ours = load_model(config, str(tiny_model)).eval()
-    ids, theirs = torch.arange(3, 40)[None], in_peft(tiny_model, AdapterRef(0, 0, str(folder)))
+    learned = load_model(config, str(tiny_model)).eval()
+    ids, plain = torch.arange(3, 40)[None], in_peft(tiny_model, AdapterRef(0, 0, str(folder)))
     with torch.no_grad():
-        expected, found = theirs(ids).logits, ours(ids).logits
-        with theirs.disable_adapter():
-            moved = (theirs(ids).logits - expected).abs().max()
+        expected, found = plain(ids).logits, learned(ids).logits
+        with plain.disable_adapter():
+            moved = (plain(ids).logits - expected).abs().max()
     assert (found - expected).abs().max() <= 1e-3 * moved
-    for name, weight in ((name, weight) for name, weight in ours.named_parameters() if weight.requires_grad):
+    for name, weight in ((name, weight) for name, weight in learned.named_parameters() if weight.requires_grad):
         fresh = name.split(".")[-4] not in modules
         assert weight.any(dim=1).all() if "lora_A" in name else not weight[:, 0 if fresh else rank :].any()
 
@@ -168,7 +158,7 @@ def test_base_model_is_loaded_straight_to_its_device(
     assert devices == {"meta"}
 
 
-@pytest.mark.parametrize("init", ["default", "gaussian"])
+@pytest.mark.parametrize("init", INITS)
 def test_every_init_is_a_plain_lora(make: Make, build_group: Build, tiny_model: Path, init: str) -> None:
     """Version 0 has the base model's log-probabilities bit for bit, version 1 is a plain LoRA for PEFT."""
     learner = make({"lora.init": init})
@@ -235,12 +225,7 @@ def test_explained_mistakes_are_those_of_peft(
     learner.step(0.5)
 
 
-MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 3}
-DEEP = {
-    "num_hidden_layers": 8,
-    "layer_types": [*["linear_attention"] * 3, "full_attention"] * 2,
-}
-PER_LAYER = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 256, "num_kv_shared_layers": 2}
+DEEP = {"num_hidden_layers": 8, "layer_types": 2 * [*3 * ["linear_attention"], "full_attention"]}
 
 
 @pytest.mark.parametrize(
@@ -248,7 +233,7 @@ PER_LAYER = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 256
     [
         (Family("", "qwen3_5_text", "", DELTA | DEEP), ["mlp.down_proj as in model.layers.3"]),
         (
-            Family("", "gemma4_text", "", MIXED | PER_LAYER | {"num_hidden_layers": 6, "global_head_dim": 32}),
+            Family("", "gemma4_text", "", GEMMA_4),
             ["per_layer_model_projection", "self_attn.q_proj as in model.layers.1"],
         ),
     ],

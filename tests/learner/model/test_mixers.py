@@ -14,10 +14,8 @@ from torch import Tensor
 
 from microbudget_rl.learner.model.policy import Policy
 from microbudget_rl.learner.packing import MicroBatch, Tokens, pack
-from tests.learner.model.families import FAMILIES, adapt, build
+from tests.learner.model.families import BY_NAME, adapt, build
 from tests.learner.test_packing import sample_lists
-
-BY_NAME = {family.name: family for family in FAMILIES}
 
 
 @cache

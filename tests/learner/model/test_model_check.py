@@ -16,9 +16,7 @@ from microbudget_rl.learner.model.attention import attend
 from microbudget_rl.learner.model.logprobs import Head
 from microbudget_rl.learner.model.model_check import check_model
 from tests.learner.helpers import bind, leaving_no_module
-from tests.learner.model.families import FAMILIES, adapt, build
-
-BY_NAME = {family.name: family for family in FAMILIES}
+from tests.learner.model.families import BY_NAME, adapt, build
 
 Change = Callable[[Any, pytest.MonkeyPatch], None]
 

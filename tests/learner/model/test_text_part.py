@@ -19,9 +19,7 @@ from microbudget_rl.launch.after.merged import load_model as load_export
 from microbudget_rl.launch.after.merged import write_merged
 from microbudget_rl.launch.after.served import reference
 from microbudget_rl.learner.model.adapter import effective_ranks, load_model, write_adapter
-from tests.learner.model.families import FAMILIES, build
-
-BY_NAME = {family.name: family for family in FAMILIES}
+from tests.learner.model.families import BY_NAME, build
 
 
 @pytest.mark.parametrize("name", ["Qwen 3.5", "Gemma 4"])
@@ -50,12 +48,8 @@ def test_an_adapter_fits_the_whole_model_and_its_export(name: str, tmp_path: Pat
     assert adopt_adapter(config, str(alone), str(model), part=True)[0].lora.rank == 4
     with pytest.raises(BadInput, match="has shape None"):  # vLLM would not apply it
         adopt_adapter(config, str(alone), str(model))
-    same = (
-        reference(str(model), adapter),
-        reference(str(model), alone),
-        load_model(again, str(model)),
-        load_export(str(merged)),
-    )
+    same = [reference(str(model), each) for each in (adapter, alone)]
+    same += [load_model(again, str(model)), load_export(str(merged))]
     outside = {"per_layer_model_projection"} if name == "Gemma 4" else set()
     assert {key for key in effective_ranks(learned) if "." not in key} == outside
     ids = torch.arange(130, 160)[None]
