@@ -112,6 +112,8 @@ def test_bad_input_is_refused_before_a_process_starts(asked: dict[str, Any], sai
         mb.train("mine", **asked)
     with pytest.raises(mb.BadInput, match="nowhere"):
         mb.open("nowhere")
+    with api._free, pytest.raises(mb.BadInput, match="another"):
+        mb.train("mine")
 
 
 @pytest.mark.long
@@ -136,11 +138,6 @@ def test_a_command_refuses_in_its_own_words_also_in_an_event_loop() -> None:
 
     with pytest.raises(mb.BadInput, match=r"^data.answer_field: .*problem"):
         asyncio.run(cell())
-
-
-def test_one_call_at_a_time() -> None:
-    with api._free, pytest.raises(mb.BadInput, match="another"):
-        mb.train("mine")
 
 
 def test_a_run_shows_what_its_folder_has(tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ GEMMA_4 |= {"global_head_dim": 32, "hidden_size_per_layer_input": 8, "vocab_size
 GEMMA_4 |= {"num_kv_shared_layers": 2, "use_double_wide_mlp": True, "final_logit_softcapping": 30.0, **TIED}
 MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_state": 16, "mamba_n_groups": 1, "mamba_d_ssm": 128}
 MAMBA |= {"mamba_chunk_size": 32}
+HYBRID = MAMBA | {"num_local_experts": 0, "shared_intermediate_size": 96, "layer_types": ["mamba", "attention"]}
+ATTENTION = {"layer_types": 2 * ["attention"]}
 VISION = {"hidden_size": 32, "intermediate_size": 32, "depth": 1, "num_heads": 2, "num_position_embeddings": 16}
 VISION |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
 LATENT = {"kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "v_head_dim": 16, "qk_nope_head_dim": 8}
@@ -149,17 +151,9 @@ FAMILIES = (
     Family("Gemma 4", "gemma4", "google/gemma-4-E2B-it, google/gemma-4-E4B-it", GEMMA_4, text="gemma4_text"),
     Family("Gemma 4, large", "gemma4_text", "google/gemma-4-31b-it", GEMMA_4 | {"attention_k_eq_v": True}),
     Family(
-        "Granite 4, dense",
-        "granitemoehybrid",
-        "ibm-granite/granite-4.0-h-1b, ibm-granite/granite-4.0-h-350m",
-        MAMBA | {"layer_types": ["mamba", "attention"], "num_local_experts": 0, "shared_intermediate_size": 96},
+        "Granite 4, dense", "granitemoehybrid", "ibm-granite/granite-4.0-h-1b, ibm-granite/granite-4.0-h-350m", HYBRID
     ),
-    Family(
-        "Granite 4, attention only",
-        "granitemoehybrid",
-        "ibm-granite/granite-4.0-micro",
-        MAMBA | {"layer_types": 2 * ["attention"], "num_local_experts": 0, "shared_intermediate_size": 96},
-    ),
+    Family("Granite 4, attention only", "granitemoehybrid", "ibm-granite/granite-4.0-micro", HYBRID | ATTENTION),
     Family("Falcon-H1", "falcon_h1", "tiiuae/Falcon-H1-0.5B-Instruct", MAMBA | {"lm_head_multiplier": 0.5}),
     Family("Qwen 3 Next", "qwen3_next", "Qwen/Qwen3-Next-80B-A3B-Instruct", DELTA | EXPERTS),
     Family(
