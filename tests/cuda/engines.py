@@ -19,7 +19,7 @@ from microbudget_rl.launch.plan.refusal import remedy
 from tests.cuda.absent import attempt, pretend
 from tests.random_model import configuration
 
-TOO_FEW = {"smollm3": 10, "qwen2.5-7b": 16}
+TOO_FEW = {"smollm3": 10, "gemma4_e2b": 16, "qwen2.5-7b": 16}
 """GiB of a GPU that a recipe does not fit, even with the settings that a refusal names. All others fit 8."""
 
 BLOCKS = 5000
