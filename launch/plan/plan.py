@@ -143,12 +143,15 @@ def _plan(config: Config, machine: Machine, shape: ShapeConfig, calibration: Cal
 
 
 def _best(plans: Iterable[Plan]) -> Plan:
-    """Return the plan that fits, not tightly, with the shortest update, or else the most samples at once."""
+    """Return the plan that fits, not tightly, with the shortest update, or else the most samples at once; if none fits,
+    the one whose learner needs the least.
+    """
 
-    def order(plan: Plan) -> tuple[bool, bool, float, int]:
+    def order(plan: Plan) -> tuple[float, bool, float, int]:
         seconds = plan.estimate.update_s if plan.estimate else math.inf
         seconds *= SHARING_MARGIN ** (plan.placement.shared + bool(plan.placement.weights))
-        return not plan.fits, plan.tight, seconds, -plan.at_once
+        lacking = 0.0 if plan.fits else plan.needed("learner GPU") + 1.0
+        return lacking, plan.tight, seconds, -plan.at_once
 
     return min(plans, key=order)
 

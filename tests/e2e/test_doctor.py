@@ -21,11 +21,11 @@ def test_an_archive_has_every_phase_and_names_no_machine(start: Any, boxing_mode
     model.resize_token_embeddings(TOKEN_IDS[1])
     for part in (model, AutoTokenizer.from_pretrained(boxing_model)):
         part.save_pretrained(tmp_path / "tiny")
-    here = ["conf=quickstart", "device=cpu", f"run.folder={tmp_path / 'runs'}", f"model.path={tmp_path / 'tiny'}"]
+    here = ["device=cpu", f"run.folder={tmp_path / 'runs'}", f"model.path={tmp_path / 'tiny'}"]
     process = start("quickstart", *here, "report=true", program="doctor")
     said, _ = process.communicate()
     assert process.returncode == 0, said
-    files = archived(here)
+    files = archived(["conf=quickstart", *here])
     assert len(files["doctor/run/metrics.jsonl"].splitlines()) == UPDATES
     assert "rollout-0 restarted" in files["doctor/run/events.jsonl"]
     for part in ("generates", "learns from", "adapter check at the start", f"a measurement here: {DOCTOR}"):
