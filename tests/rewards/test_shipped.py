@@ -65,7 +65,9 @@ def test_functions_of_a_module_keep_their_name() -> None:
 @pytest.mark.long
 def test_workers_load_what_is_shipped_to_their_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reference, content = ship(written())
-    config = RewardConfig(custom=[CustomRewardConfig(reference)])
+    config = RewardConfig(
+        custom=[CustomRewardConfig(reference)], sandbox=False
+    )  # a fork server may be older than FOLDER
     monkeypatch.setenv(FOLDER, str(tmp_path))
     with pytest.raises(BadInput, match="resume"):
         check_functions(config)
