@@ -68,7 +68,8 @@ def test_workers_load_what_is_shipped_to_their_command(tmp_path: Path, monkeypat
             return [len(each) for each in completions]
 
     shipped = [ship(written()), ship(Own().bonus)]
-    config = RewardConfig(custom=[CustomRewardConfig(reference) for reference, _ in shipped])
+    parts = [CustomRewardConfig(reference) for reference, _ in shipped]
+    config = RewardConfig(custom=parts, sandbox=False)  # a fork server may be older than FOLDER
     monkeypatch.setenv(FOLDER, str(tmp_path))
     with pytest.raises(BadInput, match="resume"):
         check_functions(config)
