@@ -23,7 +23,7 @@ from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.hardware.machine import detect
 from microbudget_rl.launch.plan.plan import Plan, make_plan
-from microbudget_rl.learner.model import attention
+from microbudget_rl.learner.model import adapter, attention
 from microbudget_rl.learner.model import policy as policies
 from microbudget_rl.learner.model.adapter import load_model
 from microbudget_rl.learner.model.policy import Policy
@@ -70,7 +70,8 @@ def as_on_a_gpu(config: Config) -> Iterator[None]:
     """Make the learner's code take its GPU branches."""
     with ExitStack() as stack:
         for target, name, value in (
-            (AutoModelForCausalLM, "from_pretrained", lambda *_, dtype, **__: random_model(config, dtype)),
+            (adapter, "whole_model", lambda *_, dtype, **__: random_model(config, dtype)),
+            (adapter, "wrapped", lambda _: False),
             (policies, "check_model", lambda *_: None),
             (policies, "unpadded_serves", lambda *_: False),
             (attention, "precision", lambda query: query.dtype),
@@ -84,10 +85,10 @@ def modeling(config: Config) -> str:
     return f"transformers.models.{family}.modeling_{family}"
 
 
-def fullest(tokens: int) -> MicroBatch:
-    """Return a micro-batch of two samples of one prompt with this number of tokens."""
+def fullest(tokens: int, whole: bool = False) -> MicroBatch:
+    """Return a micro-batch of two samples of one prompt with this number of tokens. whole: see `pack`."""
     response = (tokens - PROMPT) // 2 + 1
-    (batch,) = pack([Tokens((1,) * PROMPT, (1,) * response) for _ in range(2)], tokens)
+    (batch,) = pack([Tokens((1,) * PROMPT, (1,) * response) for _ in range(2)], tokens, whole)
     assert batch.tokens == tokens
     return batch
 
@@ -121,7 +122,6 @@ def faked(mode: FakeTensorMode, data: Any) -> Any:
 def peak(plan: Plan) -> float:
     """Return the peak bytes of tensors in a forward and backward pass, summed gradients included."""
     config, memory, stack = plan.config, Memory(), ExitStack()
-    batch = fullest(config.learner.tokens_per_microbatch)
     with as_on_a_gpu(config):
         with torch.device("meta"):
             model = load_model(config, "", "meta")
@@ -129,7 +129,7 @@ def peak(plan: Plan) -> float:
         give_storage(model, getattr(torch, config.model.dtype))
         checkpointing = config.learner.gradient_checkpointing == "on"
         policy = Policy(model, 1.0, config.learner.logprob_chunk, checkpointing=checkpointing).train()
-        batch = faked(mode, batch)
+        batch = faked(mode, fullest(config.learner.tokens_per_microbatch, policy.mixes))
         for parameter in model.parameters():
             memory.see(parameter)
         with stack, memory:
