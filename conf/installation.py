@@ -14,7 +14,7 @@ IN_CLONE = (ROOT / "pyproject.toml").is_file()
 PACKAGE = ROOT / "microbudget_rl" if IN_CLONE else ROOT
 """Folder that is imported as `microbudget_rl`. In a clone it has links to the folders beside it."""
 
-SHIPPED = {Path("docs/start/gallery"): PACKAGE / "gallery", Path("conf/recipes"): PACKAGE / "conf/recipes"}
+PACKAGED = {Path("docs/start/gallery"): PACKAGE / "gallery", Path("conf/recipes"): PACKAGE / "conf/recipes"}
 """Folders of recipes and of their files, as docs and recipes name them, and where they are in any working folder."""
 
 SET_UP = "delete .venv and run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl[cuda] or [cpu] anew"
@@ -24,9 +24,9 @@ EXTRAS = dict.fromkeys(("huggingface_hub", "httpx2"), "hub") | dict.fromkeys(("m
 """Small extra of this package that installs a module. All others, and these, come with `cuda` and `cpu`."""
 
 
-def shipped(path: Path) -> Path:
+def packaged(path: Path) -> Path:
     """Return the path of a file, or that of the project's own if it is one and not below the working folder."""
-    return path if path.exists() or path.parent not in SHIPPED else SHIPPED[path.parent] / path.name
+    return path if path.exists() or path.parent not in PACKAGED else PACKAGED[path.parent] / path.name
 
 
 def check_working_folder() -> None:

@@ -23,7 +23,7 @@ from microbudget_rl.conf.arguments import pairs
 from microbudget_rl.conf.catalogue import known_as, table
 from microbudget_rl.conf.checks import check
 from microbudget_rl.conf.errors import BadInput, hint
-from microbudget_rl.conf.installation import shipped
+from microbudget_rl.conf.installation import packaged
 from microbudget_rl.conf.parsing import FORMAT, check_format, drops, flatten, parse_yaml, read_yaml, reason, write_yaml
 from microbudget_rl.conf.schema import AnyConfig, CommandLine, Config, SweepCommandLine, among, marked
 from microbudget_rl.conf.settings import RULES, Place, build, changed, settings
@@ -227,7 +227,7 @@ def _recipes(name: str, folder: Path, for_sweep: bool = False) -> list[Layer]:
     parent: Any = name
     while parent not in (None, BASE):
         own = str(parent).endswith(SUFFIX)
-        path = shipped(place / str(parent)) if own else folder / f"{parent}{SUFFIX}"
+        path = packaged(place / str(parent)) if own else folder / f"{parent}{SUFFIX}"
         if path.resolve() in visited:
             raise BadInput(f"{requested} closes a circle; end it at {BASE}")
         if own and not path.is_file():

@@ -131,7 +131,8 @@ class LearnerActor:
             self.learner = LoraLearner(self.config, model_path, self.adapters_folder, self._device, world, weights)
         if self._under_mps:
             threading.Thread(target=self._watch, daemon=True).start()
-        print(*(record.getMessage() for record in records), sep="\n", flush=True)
+        for record in records:
+            print(record.getMessage(), flush=True)  # into the actor's log, where the doctor's report finds them
         warnings = (record.getMessage() for record in records if record.levelno >= logging.WARNING)
         return [" ".join(text.split())[:LONGEST_WARNING] for text in warnings]
 
@@ -182,13 +183,15 @@ def gpu_faults(config: Config) -> Iterator[None]:
 @contextmanager
 def records_of(package: str) -> Iterator[list[logging.LogRecord]]:
     """Yield a list of what a package's modules log in the context, at level INFO or above."""
-    handler = BufferingHandler(sys.maxsize)
-    logging.getLogger(package).setLevel(logging.INFO)
-    logging.getLogger(package).addHandler(handler)
+    handler, logger = BufferingHandler(sys.maxsize), logging.getLogger(package)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
     try:
         yield handler.buffer
     finally:
-        logging.getLogger(package).removeHandler(handler)
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 class RemoteLearner(Learner):

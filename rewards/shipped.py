@@ -51,8 +51,9 @@ def ship(function: Callable[..., Any]) -> tuple[str, bytes]:
 def load(key: str, reference: str) -> Callable[..., Any]:
     """Return a function that was shipped to this command. Raises BadInput, naming the key, if it was not."""
     _, name, expected = reference.split(":")
-    file = Path(os.environ.get(FOLDER, "nowhere"), expected)
-    if not file.is_file():
+    folder = os.environ.get(FOLDER)  # without it, no file of the working folder may stand for a function
+    file = Path(folder or "", expected)
+    if not folder or not file.is_file():
         raise BadInput(
             f"{key}: '{name}' is a function of a Python session, which no run folder contains: resume it from Python, "
             f"as microbudget_rl.open(FOLDER).resume(reward={name})"

@@ -4,7 +4,10 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"outside_tests": ("actors", "conf", "docs", "launch", "learner", "rewards"), "in_tests": ("tests",)}
+FOLDERS = {
+    "outside_tests": ("actors", "conf", "docs", "launch", "learner", "microbudget_rl", "rewards"),
+    "in_tests": ("tests",),
+}
 
 
 def budget() -> dict[str, int]:

@@ -61,10 +61,12 @@ def whole_model(folder: str, **options: Any) -> Any:
     level = logging.get_verbosity()
     if renamed:  # it would list the weights of all other parts
         logging.set_verbosity_error()
-    found: Any = AutoModelForCausalLM.from_pretrained(
-        folder, config=config, key_mapping=renamed, output_loading_info=True, **options
-    )
-    logging.set_verbosity(level)
+    try:
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, key_mapping=renamed, output_loading_info=True, **options
+        )
+    finally:
+        logging.set_verbosity(level)
     model, report = found
     if missing := sorted(report["missing_keys"]):
         raise BadInput(f"model {folder}: its files lack {', '.join(missing[:3])}; restore the model's own files")

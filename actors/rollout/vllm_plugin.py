@@ -35,7 +35,7 @@ def register() -> None:
         # For the LoRA wrapper vLLM has no setting; methods of the platform hold however vLLM is started.
         platform.get_punica_wrapper = classmethod(lambda _: "microbudget_rl.actors.rollout.cpu_kernels.DenseLoRA")
         platform.get_default_ir_op_priority = classmethod(lambda *_: cpu_kernels.norm_priority())
-        cpu_kernels.RotaryEmbedding.forward_cpu = cpu_kernels.rotate  # type: ignore[method-assign]
+        cpu_kernels.RotaryEmbedding.forward_cpu = cpu_kernels.rotate  # type: ignore[method-assign]  # vLLM's own stays in cpu_kernels
         cpu_kernels.gdn_attention.cpu_gdn_attention_core = cpu_kernels.gated_delta
         sampler.batched_count_greater_than = cpu_kernels.count_at_least
         drawing: Any = TopKTopPSampler

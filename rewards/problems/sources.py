@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from microbudget_rl.actors.clock import in_thread
 from microbudget_rl.conf.errors import BadInput, in_brief, nearest
-from microbudget_rl.conf.installation import require, shipped
+from microbudget_rl.conf.installation import packaged, require
 from microbudget_rl.conf.parsing import checked, disguise_of, path_of, reason
 from microbudget_rl.conf.schema import DataConfig
 from microbudget_rl.rewards.generators import REFUSED, grader_of
@@ -137,7 +137,7 @@ def read_hub(key: str, reference: str, data: DataConfig, seed: int) -> Iterable[
 
 
 def read_file(key: str, reference: str, data: DataConfig, seed: int) -> Iterator[Row]:
-    path = shipped(path_of(reference, f"{key}=file:{reference}"))
+    path = packaged(path_of(reference, f"{key}=file:{reference}"))
     if path.suffix not in READERS:
         raise BadInput(f"{key}: '{path}' has an unknown type: use one of {', '.join(READERS)}")
     if not os.path.isfile(path):

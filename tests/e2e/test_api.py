@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.e2e.conftest import TINY
 
 PROGRAM = """
 import json, os, signal, sys, threading, time
@@ -45,23 +46,8 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_program_trains_with_its_own_function_and_resumes(boxing_model: Path, tmp_path: Path) -> None:
-    settings = {
-        "run.name": "mine",
-        "run.overwrite": True,
-        "model.path": str(boxing_model),
-        "data.problem_pattern": "",
-        "data.few_shot": [],
-        "data.system": None,
-        "data.template": "{problem}",
-        "data.size": None,
-        "lora.rank": 8,
-        "rollout.max_prompt_tokens": 32,
-        "rollout.max_response_tokens": 12,
-        "learner.problems_per_update": 4,
-        "eval.problems": 16,
-        "eval.n": 1,
-        "dashboard.port": 0,
-    }
+    own = {"run.name": "mine", "run.overwrite": True, "model.path": str(boxing_model), "eval.n": 1}
+    settings = {**TINY, **own, "data.template": "{problem}"}  # values, not words of a command line
     file = tmp_path / "program.py"
     file.write_text(PROGRAM)
     ended = subprocess.run(

@@ -14,7 +14,7 @@ from microbudget_rl.actors.messages import Problem
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import CustomRewardConfig, RewardConfig
 from microbudget_rl.rewards.pool import VerifierPool, check_functions
-from microbudget_rl.rewards.shipped import FOLDER, digest, place_of, ship
+from microbudget_rl.rewards.shipped import FOLDER, digest, load, place_of, ship
 from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
@@ -78,3 +78,12 @@ def test_workers_load_what_is_shipped_to_their_command(tmp_path: Path, monkeypat
     with VerifierPool(RewardFunction(config), workers=1) as pool:
         [reward] = pool.rewards_all([(Problem("id", "p", (1,), "xb"), sample("ab"))])
     assert [reward.parts[name] for name in ("score", "bonus")] == [2 * (3 + 3) + 1 + 1 + 0.5, 2]
+
+
+def test_without_a_private_folder_no_file_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's folder, in which a command is carried out, may have any file."""
+    monkeypatch.delenv(FOLDER, raising=False)
+    reference, content = ship(written())
+    Path(reference.rpartition(":")[2]).write_bytes(content)
+    with pytest.raises(BadInput, match="resume"):
+        load("reward.custom", reference)
