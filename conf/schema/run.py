@@ -54,7 +54,7 @@ class RunConfig:
     ended for any reason and everything is written, with MICROBUDGET_STATUS, _REASON, _EXIT_CODE, _NAME and _FOLDER in
     its environment. It has five minutes; its failure does not change the exit code."""
     report_to: list[str] = setting(["tensorboard"], "our choice: it needs no server", rule=LOGGERS)
-    """Loggers that show the run live: tensorboard, wandb, both or neither; see docs/how-to/loggers.md."""
+    """Loggers that show the run live: tensorboard, wandb, both or neither; see docs/how-to/long-runs.md."""
     restore: str = setting("", "our choice", rule=URL, private=True)
     """URL of remote checkpoints, in the form of checkpoint.remote. If the run has no folder here, it is first restored
     from there, and the run continues. If checkpoint.remote is the same URL and has no such run, a new run begins."""

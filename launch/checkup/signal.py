@@ -160,7 +160,7 @@ async def sample(
 
 
 def signal_of(found: Sampled, plan: Plan) -> Signal:
-    """Return the figures of samples, by the names in docs/how-to/is-it-worth-it.md, and the verdict."""
+    """Return the figures of samples, by the names in docs/how-to/diagnose.md, and the verdict."""
     samples, n, config = found.samples, len(found.samples[0]), plan.config
     size = config.rollout.samples_per_problem
     graded = [[_grade(rows[at : at + size], config) for at in range(0, n, size)] for rows in samples]

@@ -44,7 +44,7 @@ class Signal:
     """What the samples of training problems say.
 
     problems, n: their number, and samples of each. figures: means over problems by their names in
-    docs/how-to/is-it-worth-it.md. verdict: see conf/verdicts.yaml. warning: it in a sentence, if it is against a run.
+    docs/how-to/diagnose.md. verdict: see conf/verdicts.yaml. warning: it in a sentence, if it is against a run.
     """
 
     problems: int

@@ -17,7 +17,7 @@ class Selection:
     """Chooses the version with the highest score: a pure state machine.
 
     The score is the mean of a version's validation and the one before it, so that a single lucky validation does not
-    win; of equal scores the later wins. docs/how-to/checkpoints.md compares it with other rules in simulation.
+    win; of equal scores the later wins. docs/how-to/evaluate.md compares it with other rules in simulation.
 
     chosen: its version; None without a validation. validated: the latest version that was. unrisen: number of
     validations since the highest score rose.
