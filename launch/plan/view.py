@@ -29,7 +29,7 @@ Rows = Iterable[tuple[str, str]]
 """Names, each with a description, which may be empty."""
 
 FEWEST_UPDATES = 20
-"""Updates below which a plan says that nothing will be learned: the quickstart needs 34 to reach 0.79."""
+"""Updates below which a plan says that nothing will be learned: our choice."""
 
 
 def render_plan(plan: Plan) -> RenderableType:

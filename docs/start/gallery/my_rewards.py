@@ -4,7 +4,7 @@ import json
 
 
 def fields(prompt, response, gold, **columns):
-    """0.25 for a JSON object with the three keys, and 0.25 for each value that is right."""
+    """0.25 for a JSON object with the three keys, and 0.25 for each correct value."""
     try:
         found, wanted = json.loads(response), json.loads(gold)
     except (ValueError, RecursionError):
@@ -15,7 +15,7 @@ def fields(prompt, response, gold, **columns):
 
 
 def briefest(samples):
-    """More for a right response the shorter it is among the right ones to its problem: 1 at most, 0 for a wrong one."""
+    """1 for the shortest correct response to a problem, less for longer correct ones, 0 for wrong ones."""
     right = sorted(len(each.response) for each in samples if f"\\boxed{{{each.gold}}}" in each.response)
     return [
         1 - right.index(len(each.response)) / len(right) if f"\\boxed{{{each.gold}}}" in each.response else 0.0
