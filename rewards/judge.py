@@ -20,7 +20,7 @@ from microbudget_rl.conf.parsing import read_text, read_yaml
 from microbudget_rl.conf.settings import DECLARED, build
 from microbudget_rl.rewards.user_function import BadReward
 
-SETTINGS, REMEDY = "judge.yaml", "see docs/how-to/rewards.md"
+SETTINGS, REMEDY = "judge.yaml", "see docs/how-to/judge.md"
 """File of the settings, in the folder where the command is given, and the page that describes it."""
 
 REPLY_TOKENS, ANSWER_BYTES = 512, 2**16
