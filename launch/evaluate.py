@@ -1,4 +1,4 @@
-"""Measure how often the base model, and the base model with an adapter, solve the problems of benchmarks.
+"""Measure how often a base model, without and with an adapter, solves the problems of benchmarks.
 
     python launch/evaluate.py [conf=NAME] [adapter=FOLDER] benchmarks=[…] n=16 [limit=…] [key=value …]
 
@@ -6,11 +6,11 @@ Examples:
 
     python launch/evaluate.py adapter=runs/quickstart 'benchmarks=[heldout]' n=8
     python launch/evaluate.py 'benchmarks=[aime24,amc23]' adapter=runs/r64_instruct
-    python launch/evaluate.py conf=r64_instruct 'benchmarks=[file:exam.jsonl]' n=4 limit=100
+    python launch/evaluate.py conf=r64_instruct 'benchmarks=[file:my.jsonl]' n=4 limit=100
 
-`base=FOLDER` takes the base model's samples over from another evaluation, such as runs/other/evaluation.
+`base=FOLDER` reuses the base model's samples of another evaluation, such as runs/other/evaluation.
 
-adapter=runs/NAME is the result of that run. An adapter in a run's folder is evaluated with that run's settings, without
+adapter=runs/NAME is the result of that run. An adapter in a run's folder is evaluated with its settings: leave out
 conf=NAME. The results are in `evaluation/` in the run's folder. The same command continues an interrupted evaluation.
 """
 

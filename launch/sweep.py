@@ -1,16 +1,16 @@
-"""Carry out a grid of runs: every list is an axis, and each run has a process and a folder of its own.
+"""Carry out a grid of runs: every list is an axis, and each run has its own process and folder.
 
     python launch/sweep.py conf=NAME 'ranks=[8,64,256]' 'seeds=[0,1,2]' ['key=[a,b]' …] [key=value …]
     python launch/sweep.py help sweep
 
-With benchmarks, each base model and the result of each run are evaluated on them. A recipe can state all of it.
+With benchmarks, each base model and the result of each run are evaluated on them. A recipe can state all this.
 
 Examples:
 
-    python launch/sweep.py conf=quickstart 'ranks=[8,64,256]' 'seeds=[0,1,2]' budget.minutes=4
+    python launch/sweep.py conf=quickstart 'ranks=[8,64,256]' 'seeds=[0,1,2]' budget.minutes=8
     python launch/sweep.py conf=r64_instruct 'learner.learning_rate=[1e-5,3e-5,1e-4]' sweep.hours=24
     python launch/sweep.py conf=paper plan=true device=A40 budget.price_per_hour=0.30
-    python launch/sweep.py conf=paper 'models=[instruct,llama]' 'benchmarks=[aime24,math500]'
+    python launch/sweep.py conf=paper sweep.name=two 'models=[instruct,llama]' 'benchmarks=[aime24,math500]'
 
 The same command continues an interrupted sweep.
 """

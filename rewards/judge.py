@@ -2,7 +2,7 @@
 
 It is used as `reward.custom=[{function: "microbudget_rl.rewards.judge:score", network: true}]`, with its settings in
 judge.yaml.
-A response is hostile: it stands between marks that it cannot know, its special tokens are broken, and a reply counts
+A response is adversarial: it stands between unknown marks, its special tokens are broken, and a reply counts
 only with the code of its call, so that a judge that repeats the response gives no score. It can be fooled all the same.
 """
 
@@ -20,11 +20,11 @@ from microbudget_rl.conf.parsing import read_text, read_yaml
 from microbudget_rl.conf.settings import DECLARED, build
 from microbudget_rl.rewards.user_function import BadReward
 
-SETTINGS, REMEDY = "judge.yaml", "see docs/how-to/rewards.md"
+SETTINGS, REMEDY = "judge.yaml", "see docs/how-to/judge.md"
 """File of the settings, in the folder where the command is given, and the page that describes it."""
 
 REPLY_TOKENS, ANSWER_BYTES = 512, 2**16
-"""Most tokens of a reply, which has about fifteen where the model does not think first, and most bytes around it."""
+"""Most tokens of a reply, which has about fifteen if the model does not think first, and most bytes around it."""
 
 ENCRYPTED = re.compile(r"https:|http://(localhost|127\.[\d.]+|\[::1\])(?=[:/]|$)")
 """Beginning of an address to which a key may be sent."""

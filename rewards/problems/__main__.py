@@ -10,12 +10,12 @@ Examples:
     python -m rewards.problems file:problems.csv conf=mine
     python -m rewards.problems file:train.jsonl data.eval_source=file:test.jsonl
     python -m rewards.problems reasoning_gym:chain_sum data.size=100
-    python -m rewards.problems aime24 save=aime24.jsonl      # for a machine without the hub
+    python -m rewards.problems aime24 save=aime24.jsonl      # for a machine without the Hub
 
-SOURCE as in data.source; settings as for launch/run.py, with conf=base if none is named. Prints how many rows are used,
-why others are filtered, which reference answers are read in an unusual way, and sample prompts. Filtered rows are
-listed in a new file in the temporary folder. save=FILE.jsonl only writes the rows, with all columns, into a new file
-that data.source=file:FILE.jsonl and benchmarks=[file:FILE.jsonl] read; SOURCE may then be a benchmark's name.
+SOURCE is as in data.source, settings are as for launch/run.py, conf=base is the default. The command prints how many
+rows are used, why others are filtered, which reference answers are read in an unusual way, and sample prompts. It lists
+filtered rows in a new file in the temporary folder. save=FILE.jsonl only writes the rows, with all columns, into a new
+file for data.source=file:FILE.jsonl or benchmarks=[file:FILE.jsonl]. SOURCE may then be a benchmark's name.
 """
 
 import json

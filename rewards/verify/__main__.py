@@ -8,10 +8,10 @@ Examples:
     python -m rewards.verify answers.jsonl conf=paper
     python -m rewards.verify answers.jsonl conf=quickstart | head
 
-Each input line is {"gold": …, "response": …}; each output line is one verdict, in order, with the fields of
-`actors.messages.Verdict`. With a recipe, a line also has the `reward` and its `parts`; "tokens" of an input line is the
-response's length, 0 by default. A bad row does not stop it: a line that cannot be read, or a gold answer or response
-that cannot be parsed, is `unparsable`.
+Each input line is {"gold": …, "response": …}. Each output line is one verdict, in the same order, with the fields of
+`actors.messages.Verdict`. With a recipe, it also contains the `reward` and its `parts`, and "tokens" of an input line
+states the response's length, 0 by default. A line that cannot be read, or whose reference answer or response cannot be
+parsed, is `unparsable`.
 """
 
 import json
