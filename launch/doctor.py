@@ -20,7 +20,7 @@ is worth it, with reason and remedy. The exit code is then 0 only if it is. `mea
 plan, times, memory and the ends of all logs, without names of users or machines. It takes at most 15 minutes. If
 something fails, leave one thing out at a time: run.nvidia_mps=off, model.shared_weights=off,
 learner.fused_kernels=false, rollout.enforce_eager=true, VLLM_USE_V2_MODEL_RUNNER=0 in the environment (vLLM's older
-runner). adapter_check.at_start=warn goes on if the adapter check at an engine's start is wrong.
+runner). With adapter_check.at_start=warn, a run goes on if the adapter check at an engine's start fails.
 """
 
 if __name__ == "__main__":
