@@ -8,9 +8,9 @@ Examples:
     python launch/chat.py runs/first checkpoint=latest
     echo "/problem 3" | python launch/chat.py runs/quickstart
 
-Every line is a problem. Both models receive it as in the run's evaluation, with the run's instructions and examples, in
-an engine like the run's. /problem 3 is held-out problem 3, whose responses are verified. Lines may come from a pipe;
-their end or Ctrl-C ends the chat.
+Every line is a problem. Both models receive it as in the run's evaluation, with its prompt template and few-shot
+examples, in an engine like the run's. /problem 3 is held-out problem 3, whose responses are verified. Lines may come
+from a pipe; their end or Ctrl-C ends the chat.
 """
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ The check of driver, GPUs, Python, compiler, disk, memory and the model takes se
 learner work for a minute or two. The doctor prints the number of updates that the recipe would make, and keeps the
 measurement for later plans. The exit code is 1 if something forbids a run.
 
-`measure=signal` samples training problems as the run would, for `signal.minutes` at most, and gives a verdict: worth it
-or not, with the reason and the remedy. The exit code is then 0 only if it is worth it. `measure=all` does both.
+`measure=signal` samples training problems as the run would, for `signal.minutes` at most, and answers whether the run
+is worth it, with reason and remedy. The exit code is then 0 only if it is. `measure=all` does both.
 
 `report=true` first makes three updates of the recipe, with a kill -9 of the engine, and writes runs/doctor-NAME.tar.gz:
-plan, times, memory and the ends of all logs, without a name of user or machine. It takes at most 15 minutes. If
+plan, times, memory and the ends of all logs, without names of users or machines. It takes at most 15 minutes. If
 something fails, leave one thing out at a time: run.nvidia_mps=off, model.shared_weights=off,
 learner.fused_kernels=false, rollout.enforce_eager=true, VLLM_USE_V2_MODEL_RUNNER=0 in the environment (vLLM's older
-runner). adapter_check.at_start=warn goes on after a check at an engine's start that is wrong itself.
+runner). With adapter_check.at_start=warn, a run goes on if the adapter check at an engine's start fails.
 """
 
 if __name__ == "__main__":
@@ -51,7 +51,7 @@ from microbudget_rl.conf.signals import scratch_folder
 from microbudget_rl.launch.checkup.archive import Archive, carry_out_run, describe_host
 from microbudget_rl.launch.checkup.findings import Finding, examine, resource_findings
 from microbudget_rl.launch.checkup.measurement import keep_measured, measure_actors
-from microbudget_rl.launch.checkup.signal import Sampled, commonest, others, rule_for, sample, shown, signal_of
+from microbudget_rl.launch.checkup.signal import WORDS, Sampled, commonest, others, rule_for, sample, shown, signal_of
 from microbudget_rl.launch.plan.measurements import keep, recall
 from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.plan.view import conclusion, source
@@ -155,7 +155,7 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
 
     def go_on(sampled: Sampled) -> bool:
         signal = signal_of(sampled, plan)
-        known = ", ".join(f"{name} {shown(name, signal.figures[name])}" for name in ("pass@1", "useful"))
+        known = ", ".join(f"{WORDS[name]} {shown(name, signal.figures[name])}" for name in ("pass@1", "useful"))
         console.print(f"{signal.problems} problems after {duration(sampled.seconds)}: {known}")
         return bool(others(signal.figures))
 
@@ -165,13 +165,13 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     work = signal.workload
     console.print(f"{signal.problems} training problems × {signal.n} samples in {duration(sampled.seconds)}")
     for name, mean in signal.figures.items():
-        console.print(f"  {name:<10} {shown(name, mean)}")
+        console.print(f"  {WORDS[name]:<{max(map(len, WORDS.values()))}} {shown(name, mean)}")
     console.print(f"prompts of {work.prompt:.0f} tokens, responses of {work.response:.0f}; the commonest failures:")
     console.print(*commonest(sampled.samples), sep="\n")
     keep(signal, config, plan.machine)
     console.print(Text(rule.sentence(signal), "bold green" if rule.worth else "bold yellow"))
     if also := " or ".join(sorted(others(signal.figures))):
-        console.print(f"Not certain: within the intervals it may be {also}; raise signal.minutes or signal.problems.")
+        console.print(f"Not certain: the intervals also allow {also}; raise signal.minutes or signal.problems.")
     if config.warm_start.source:
         console.print(
             f"This was before the run's warm start (warm_start.source={config.warm_start.source}), which may help"

@@ -148,7 +148,7 @@ def conclude(evaluation: PreparedEvaluation, status: str, console: Console) -> i
         console.print(line)
     if not evaluation.complete:
         anew = ", without run.overwrite=true," if evaluation.config.run.overwrite else ""
-        console.print(f"{status}: the same command{anew} continues from here")
+        console.print(f"{status.replace('_', ' ')}: the same command{anew} continues from here")
     folder = evaluation.folder.path
     console.print(f"{near(folder)}: evaluation.json, evaluation.md, samples/")
     if RunRecord(folder.parent).exists:

@@ -8,9 +8,9 @@ Examples:
     python launch/export.py runs/quickstart type=float32
     python launch/export.py runs/first to=adder checkpoint=latest
 
-The merged model is a folder in Hugging Face format, for transformers, vLLM and the like, in the base model's dtype;
-type=float32 loses nothing. It appears in exports/, or in the folder that `to` names, after it is verified. If it does
-not agree with the trained adapter, nothing is exported and the exit code is 1.
+The merged model is a folder in Hugging Face format, for transformers or vLLM, in the base model's dtype; type=float32
+keeps the whole change. It appears in exports/, or in the folder that `to` names, after it is verified. If it does not
+agree with the trained adapter, nothing is exported and the exit code is 1.
 """
 
 import os

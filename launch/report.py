@@ -4,7 +4,7 @@
 
 Examples:
 
-    python launch/report.py runs/quickstart            # renew it, even during the run
+    python launch/report.py runs/quickstart            # write it again, also during the run
     python launch/report.py runs/r8 runs/r256          # compare runs: runs/comparison.html
     python launch/report.py runs/quickstart-sweep      # means over seeds with intervals
 """

@@ -9,8 +9,8 @@ Examples:
     python launch/samples.py runs/quickstart show=worse            # right before, wrong after
     python launch/samples.py runs/quickstart show=all verdict=unparsable limit=3
 
-Each problem has one response; without `show`, one that became wrong or right, the more common change first. `verdict`
-selects by that after training. The trained model is the run's result; checkpoint=latest is the last, if it is another.
+One pair of responses per problem is shown: without `show`, those whose verdict changed, the more common change first.
+`verdict` selects by the verdict after training. The trained model is the run's result; checkpoint=latest is its last.
 """
 
 import sys

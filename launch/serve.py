@@ -9,7 +9,7 @@ Examples:
     VLLM_API_KEY=secret python launch/serve.py runs/quickstart host=0.0.0.0
 
 The models are `base` and `trained`. If VLLM_API_KEY is set in the environment, requests must send it; an address that
-other machines can reach requires it. The log of vLLM's server is on the screen, and Ctrl-C ends it.
+other machines can reach requires it. vLLM's log is on the screen. Ctrl-C ends the server.
 """
 
 if __name__ == "__main__":

@@ -326,7 +326,7 @@ class Coordinator:
         if settings.action == "warn":
             return None
         again = f" after {self._rollbacks} rollbacks" if self._rollbacks else ""
-        raise Halted(f"guard: the policy collapses{again}: {found}")
+        raise Halted(f"collapse guard: the policy has collapsed{again}: {found}")
 
     async def _go_back(self, trusted: int) -> None:
         """Return to a version's checkpoint, or to the start. The problems of later groups are sampled again."""

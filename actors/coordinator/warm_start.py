@@ -117,7 +117,7 @@ class WarmStart:
             started, batch = run.clock.now(), tuple(groups[place] for place in places)
             loss, fault = await stopping.within_grace(run.learner.imitate(batch, made / steps))
             if fault:
-                raise Halted(f"{fault}; run.overwrite=true with a lower warm_start.learning_rate begins anew")
+                raise Halted(f"{fault}; run.overwrite=true with a lower warm_start.learning_rate starts it again")
             run.budget.expect("imitate", run.clock.now() - started)
             self.losses.append(loss)
             self._standing.doing = f"update {made + 1} of at most {int(steps)}, loss {loss:.3f}"

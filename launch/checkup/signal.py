@@ -62,22 +62,22 @@ class Rule:
         return all(name in figures and low <= figures[name].value < high for name, (low, high) in self.when.items())
 
     def sentence(self, signal: Signal) -> str:
-        """Return the verdict with its reason and its remedy."""
+        """Return the answer with its reason and its remedy."""
         text = f"{self.verdict.capitalize()}: {self.reason}{f'; {self.remedy}' if self.remedy else ''}."
         values = {name: shown(name, mean) for name, mean in signal.figures.items()}
         return text.format_map({"groups": "an unknown number", "n": signal.n, **values})
 
 
-RULES = tuple(Rule(**row) for row in table("verdicts")["rules"])
+RULES, WORDS = tuple(Rule(**row) for row in table("verdicts")["rules"]), table("verdicts")["figures"]
 
 
 def rule_for(figures: Figures) -> Rule:
-    """Return the first rule that applies: the verdict."""
+    """Return the first rule that applies: the doctor's answer."""
     return next(rule for rule in RULES if rule.applies(figures))
 
 
 def others(figures: Figures) -> set[str]:
-    """Return the other verdicts that an end of a figure's interval would give; none if the verdict is certain."""
+    """Return the other answers that an end of a figure's interval would give; none if the answer is certain."""
 
     def at(moved: set[str], end: int) -> str:
         ends = {name: Mean(mean.interval[end]) for name, mean in figures.items() if name in moved and mean.interval}
@@ -160,7 +160,7 @@ async def sample(
 
 
 def signal_of(found: Sampled, plan: Plan) -> Signal:
-    """Return the figures of samples, by the names in docs/how-to/diagnose.md, and the verdict."""
+    """Return the figures of samples, by the names in conf/verdicts.yaml, and the answer."""
     samples, n, config = found.samples, len(found.samples[0]), plan.config
     size = config.rollout.samples_per_problem
     graded = [[_grade(rows[at : at + size], config) for at in range(0, n, size)] for rows in samples]
@@ -213,7 +213,7 @@ def commonest(samples: Samples) -> Iterator[str]:
         if row.failure:
             ways[f"the reward function failed: {_short(row.failure.partition(', on problem ')[0])}"].append(row)
         elif row.status != Status.CORRECT:
-            ways[row.status + ", cut off at the limit" * (row.finish_reason == "length")].append(row)
+            ways[row.status + ", truncated" * (row.finish_reason == "length")].append(row)
     for way, failed in sorted(ways.items(), key=lambda item: -len(item[1]))[:COMMONEST]:
         row = failed[0]
         yield (

@@ -36,7 +36,7 @@ LEARNING = ("update", "adapter_check", "sync", "checkpoint")
 """Names in the ledger of the learner's activities in an update."""
 
 LEAST_VARIED = 0.05
-"""Smallest fraction of groups with a gradient: a plan divides by it."""
+"""Smallest fraction of groups with variance: a plan divides by it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Signal:
     """What the samples of training problems say.
 
     problems, n: their number, and samples of each. figures: means over problems by their names in
-    docs/how-to/diagnose.md. verdict: see conf/verdicts.yaml. warning: it in a sentence, if it is against a run.
+    conf/verdicts.yaml. verdict: the doctor's answer, as there. warning: it in a sentence, if it is against a run.
     """
 
     problems: int

@@ -90,7 +90,7 @@ TAIL = 2.0
 """Standard deviations by which the longest of a batch's responses exceeds their mean."""
 
 VARIED = 0.5
-"""Fraction of groups with a gradient, if nothing is measured. In the others all samples are correct, or all wrong."""
+"""Fraction of groups with variance, if nothing is measured. In the others all samples are correct, or all wrong."""
 
 Factor = Annotated[float, Field(ge=0.01, le=1e4)]
 """Measured over predicted seconds, within bounds that no machine exceeds."""
@@ -100,7 +100,7 @@ TokenCount = Annotated[float, Field(ge=1, le=LONGEST)]
 
 @dataclass(frozen=True)
 class Workload:
-    """Lengths of a run's samples, and the fraction of groups with a gradient.
+    """Lengths of a run's samples, and the fraction of groups with variance.
 
     prompt, response: mean length, tokens
     fresh: tokens of a prompt after the part that all prompts share; engines and learner compute only these
@@ -344,7 +344,7 @@ def estimate(fit: Fit, workload: Workload, at_once: int, measured: Calibration =
 def _batch(fit: Fit, workload: Workload) -> tuple[float, float]:
     """Return the samples of an update, and the input tokens of one learner process.
 
-    Dynamic sampling replaces the groups without a gradient; else the learner skips their passes, if nothing needs them.
+    Dynamic sampling replaces the groups with zero variance; else the learner skips their passes, if nothing needs them.
     """
     config, learner, check = fit.config, fit.config.learner, fit.config.adapter_check
     groups, each, fresh = learner.problems_per_update, config.rollout.samples_per_problem, workload.fresh

@@ -78,7 +78,7 @@ def _settings(plan: Plan) -> Rows:
         epoch = counted(math.ceil(found.train / each_update), "update")
         source += f": {counted(found.train, 'problem')} to train on"
         source += "" if data.mixture else f", {epoch} per epoch"
-    held = f"{held_out} problems × {config.eval.n}{f', and {choosing} to choose the result' if choosing else ''}"
+    held = f"{held_out} problems × {config.eval.n}{f', and {choosing} validation problems' if choosing else ''}"
     return [
         ("model", f"{config.model.path}, {_count(parameters(shape))} weights in {config.model.dtype}"),
         ("adapter", f"rank {lora.rank}, alpha {lora.alpha} on {modules}: {_count(weights)} weights"),
@@ -161,7 +161,7 @@ def _time(plan: Plan) -> RenderableType:
     how = (f"Measured by {work.by}" if work.by else "Measured") if measured else "Assumed"
     half = "" if measured or plan.config.rollout.typical_response_tokens else f" ({FILL:.0%} of their limit)"
     lengths = f"prompts of {work.prompt:.0f} tokens, responses of {work.response:.0f}{half}"
-    said = f"{source(plan)} {how}: {lengths}, {work.varied:.0%} of the groups with a gradient."
+    said = f"{source(plan)} {how}: {lengths}, {work.varied:.0%} of the groups with variance."
     return Group(_grid(rows.items()), Text(said, style="dim"))
 
 

@@ -21,7 +21,7 @@ OFTEN = 0.5
 """Fraction of the updates in which the adapter check should be decisive."""
 
 IDLE = 0.5
-"""Fraction of groups without variance above which about half of the generated tokens are useless."""
+"""Fraction of groups with zero variance above which about half of the generated tokens are useless."""
 
 SLOWER = 1.5
 """Ratio of measured to planned seconds above which a part of a run explains a delay."""
@@ -130,7 +130,7 @@ def _samples(run: Run) -> Iterator[Flag]:
     idle = _late(run, "groups/zero_variance")
     if idle > IDLE:
         detail = "all samples of such a group earned the same reward, so that it has no gradient"
-        yield Flag("note", f"{percent(idle, 0)} of the groups in the last updates had no variance", detail)
+        yield Flag("note", f"{percent(idle, 0)} of the groups in the last updates had zero variance", detail)
 
 
 def _evaluations(run: Run) -> Iterator[Flag]:

@@ -180,7 +180,7 @@ def _choice(run: Run) -> str:
     if result is None or result.update == run.summary.updates:
         return ""
     problems = [row.metrics["validation/problems"] for row in run.rows if "validation/problems" in row.metrics]
-    on = f", chosen on {many(int(problems[-1]), 'problem')} that are not reported" if problems else ""
+    on = f", chosen on {many(int(problems[-1]), 'validation problem')}" if problems else ""
     return f" The result is update {result.update} of {run.summary.updates}{on}."
 
 

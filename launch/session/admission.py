@@ -45,7 +45,7 @@ def admit(config: Config) -> Path:
         if (summary := run.finished()) is not None:
             check_continuation(config, run, summary)
         if said := budget_shortage(config, run):
-            raise BadInput(f"run {config.run.name!r}: {said}, or start it anew by run.overwrite=true")
+            raise BadInput(f"run {config.run.name!r}: {said}, or start it again by run.overwrite=true")
         check_settings(config, run)
     if run.path.exists():
         hold(run.path, f"run {config.run.name!r}")
@@ -83,7 +83,7 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
     asked, had, unrisen = config.budget.updates, before.budget.updates, Selection(run.scored()).unrisen
     ended, hint, more = "completed", "", False
     if exhausted:
-        ended, hint = "completed, with its budget used", enough_budget(config, run, twice=True)
+        ended, hint = "completed: the time budget is used", enough_budget(config, run, twice=True)
         more = summary.budget_s is not None and config.budget.seconds > summary.budget_s
     elif had is not None and had <= summary.updates:
         hint, more = f"budget.updates={2 * had}", asked is None or asked > had
@@ -91,7 +91,7 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
         hint, more = f"validation.patience={2 * unrisen}", not 0 < config.validation.patience <= unrisen
     if not more:
         raise BadInput(
-            f"run {name!r} in {run.path} is finished ({ended}): give run.overwrite=true to start it anew, "
+            f"run {name!r} in {run.path} is finished ({ended}): give run.overwrite=true to start it again, "
             f"{f'{hint} to continue it, ' if hint else ''}or run.name=OTHER to keep it"
         )
     result = "best" if run.checkpoints.best else "latest"

@@ -66,11 +66,11 @@ class OnEnd:
 def describe(summary: RunSummary) -> str:
     """Say how and when a run ended."""
     cost = "" if summary.cost is None else f", at a cost of {money(summary.cost)}"
-    ended = "completed, with its budget used," if summary.status == "budget_exhausted" else summary.status
+    ended = {"budget_exhausted": "completed: the time budget is used", "halted": "stopped"}.get(summary.status)
     result = summary.result if summary.result and summary.result.update != summary.updates else None
     chosen = f"; the result is update {result.update}, {result.why}" if result else ""
     spent = f"{counted(summary.updates, 'update')} in {duration(summary.spent_s)}{cost}"
-    return f"{ended} after {spent}: {summary.reason}{chosen}"
+    return f"{ended or summary.status} after {spent}: {summary.reason}{chosen}"
 
 
 def exit_code(summary: RunSummary) -> int:

@@ -123,7 +123,7 @@ def problem_counts(problems: ProblemSet, config: Config) -> str:
     own, few = Counter(problem.source for problem in problems.train), len(problems.selection) < config.selecting
     each = f" ({', '.join(f'{own[name]} {name}' for name in config.data.weights)})" if config.data.mixture else ""
     said = f"{len(problems.train)} to train on{each}, {len(problems.heldout)} held out"
-    sets = {f"others to choose the result{f', not {config.selecting}' if few else ''}": problems.selection}
+    sets = {f"for validation{f', not {config.selecting}' if few else ''}": problems.selection}
     sets |= {
         "for the warm start": problems.candidates,
         **{f"of {each.name}": each.problems for each in problems.benchmarks},

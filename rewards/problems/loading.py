@@ -246,8 +246,8 @@ def hold_out(
     choosing = [one for index, one in enumerate(rest) if index not in overlap][:selecting]
     if not shown or not choosing:
         raise BadInput(
-            f"validation.every={config.validation.every}: {key} holds out {most} problems, too few to choose the result"
-            " on other ones than report it, near duplicates aside: use a larger source, or give validation.every=0"
+            f"validation.every={config.validation.every}: {key} holds out {most} problems, too few for held-out"
+            " and separate validation problems, near duplicates aside: use a larger source, or give validation.every=0"
         )
     return shown, choosing
 

@@ -1,4 +1,4 @@
-"""The figures of samples, the verdict on them, and which samples are taken, under virtual time."""
+"""The figures of samples, the answer to them, and which samples are taken, under virtual time."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,7 +46,7 @@ CASES = [
     ({"pass@1": 0.9}, "too easy"),
     ({"pass@1": 0.8, "useful": 0.01}, "too easy"),
     ({**NOTHING, "asked": 0.0, "ended": 0.1}, "format"),
-    ({**NOTHING, "ended": 0.1}, "cut off"),
+    ({**NOTHING, "ended": 0.1}, "truncated"),
     (NOTHING, "format"),
     ({"useful": 0.01}, "too hard"),
     ({"useful": 0.02}, "worth it"),
@@ -204,5 +204,5 @@ def test_the_commonest_failures_have_a_sample_on_one_line() -> None:
     hostile = row("wrong", response="\x1b[2J\n" + 900 * "x", prompt=900 * "p" + "2 + 2 =")
     cut = row("unparsable", finish_reason="length")
     shown = [*commonest([[RIGHT, WRONG, hostile], [hostile, hostile, cut]])]
-    assert [line.partition(":")[0] for line in shown] == ["66.7% wrong", "16.7% unparsable, cut off at the limit"]
+    assert [line.partition(":")[0] for line in shown] == ["66.7% wrong", "16.7% unparsable, truncated"]
     assert all(line.isprintable() and len(line) < 500 for line in shown)

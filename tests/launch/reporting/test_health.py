@@ -46,7 +46,7 @@ def test_what_went_wrong_is_said(tmp_path: Path) -> None:
     assert {
         found[title].level for title in ("The run failed", "The staleness was at most 2 versions", "Failed its check")
     } == {"bad"}
-    notes = "10 verdicts timed out", "90 % of the groups in the last updates had no variance"
+    notes = "10 verdicts timed out", "90 % of the groups in the last updates had zero variance"
     assert {found[title].level for title in notes} == {"note"}
     spent = "The budget was overrun", "2 failures survived", "disk: 1 warning", "1 checkpoint refused"
     learned = "The adapter check stayed undecided", "1 sample without a reward", "1 sign of collapse"
