@@ -26,6 +26,9 @@ MOST = 10**9
 
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
+SECTION = "its section's"
+"""Source of a default whose reason the docstring of its section gives."""
+
 RULES = "rules"
 """Validation context in which rules are checked, and pydantic's type of the error for a broken rule."""
 
@@ -78,7 +81,7 @@ class Setting:
     kind: its type.
     section: the dataclass that declares it.
     meaning: the string below its field, on one line.
-    source: where the default comes from.
+    source: the reason of the default.
     rule: the condition on its values.
     follows: key of another setting. A layer that gives that one but not this one resets this one to its default.
     resumable: a run may be resumed with another value, as by default if that affects the operation alone.
@@ -126,7 +129,7 @@ def setting(
     elif gt is not None:
         rule = Rule(lambda value: gt < value <= le, f"use a number above {gt}, up to {le:,}")
     elif ge is not None:
-        bounds = f"{ge} or more, up to {le:,}" if le == MOST else f"a value from {ge} to {le}"
+        bounds = f"{ge} or more, up to {le:,}" if le == MOST else f"a value from {ge} to {le:,}"
         rule = Rule(lambda value: ge <= value <= le, f"use {bounds}")
     field: Any = Field(
         default_factory=lambda: copy.copy(default),
