@@ -84,8 +84,8 @@ class RewardConfig:
     accuracy: float = setting(1.0, SECTION, ge=0)
     """Weight of the accuracy: 1 for a correct answer."""
     format: float = setting(0.2, SECTION, ge=0)
-    """Weight of the format: 1 for <think>…</think> followed by the answer. The opening tag may be missing, because some
-    chat templates put it into the prompt."""
+    """Weight of the format: 1 for `<think>…</think>` followed by the answer. The opening tag may be missing, because
+    some chat templates put it into the prompt."""
     boxed: float = setting(0.0, SECTION, ge=0)
     """Weight of a readable `\\boxed{}` in the response: 0 or 1."""
     cosine: float = setting(0.0, SECTION, ge=0)
@@ -95,7 +95,7 @@ class RewardConfig:
     cosine_wrong: list[StrictFloat] = setting([-1.0, -0.5], SECTION, rule=PAIR)
     """Cosine reward of a wrong answer, at length 0 and at the limit."""
     after_thinking: bool = setting(False, SECTION, affects="verdict")
-    """Whether only a box after the last </think> counts as an answer."""
+    """Whether only a box after the last `</think>` counts as an answer."""
     custom: list[CustomRewardConfig] = setting([], "our choice", rule=CUSTOM, affects="reward verdict")
     """Your own functions, as further parts of the reward; docs/how-to/rewards.md explains them. A function is called as
     `function(prompt, response, gold, **columns)`, with the columns that it names, or all with `**`; as
