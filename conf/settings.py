@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from microbudget_rl.conf.errors import BadInput, nearest
+from microbudget_rl.conf.errors import BadInput, foreign, nearest
 from microbudget_rl.conf.parsing import flatten
 
 DECLARED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
@@ -226,9 +226,9 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
     if error["type"] == "unexpected_keyword_argument":
         known = [item.path for item in settings(top, prefix)]
         for key in flatten({path: value}):
-            close = nearest(key, known)
-            remedy = f"nearest: {', '.join(close)}" if close else "`python launch/run.py help` lists them"
-            yield f"{key}: no such key; {remedy}"
+            close = f"nearest: {', '.join(found)}" if (found := nearest(key, known)) else ""
+            none = said if " " in (said := foreign(key)) else "`python launch/run.py help` lists them"
+            yield f"{key}: no such key; {close or none}"
     elif is_dataclass(kind):
         yield f"{path}={show(value)}: that is a section; set its keys: {', '.join(item.name for item in fields(kind))}"
     elif error["type"] == RULES:

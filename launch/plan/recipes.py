@@ -18,8 +18,8 @@ CORES = tuple(range(8))
 
 HEAD = """# Which recipe on which GPU
 
-Updates that the plan expects on one GPU with NVIDIA's MPS, in the recipe's budget: 24 hours, or as stated. No GPU has
-been measured yet: these are **estimates**, and therefore ranges.
+Planned updates on one GPU with NVIDIA's MPS, in the recipe's budget: 24 hours unless stated. All are **estimates**: no
+GPU has been measured yet.
 
 - "with": it fits with these settings, which do not change what is trained.
 - "no": it does not fit, or only with a smaller `lora.rank` or `rollout.max_response_tokens`, which is another training.
@@ -38,10 +38,9 @@ def page() -> str:
     planned = [name for name in names if f"r8_{name}" not in names and not name.startswith("paper")]  # no sweeps
     rows: dict[str, list[str]] = {}
     for name in planned:
-        budget = load([f"conf={name}"]).budget.hours
-        rows.setdefault(" | ".join(_cell(name, gpu) for gpu in GPUS), []).append(
-            f"`{name}`" + (f" ({budget:g} h)" if budget != 24 else "")
-        )
+        hours = load([f"conf={name}"]).budget.hours
+        label = f"`{name}`" if hours == 24 else f"`{name}` ({hours:g} h)"
+        rows.setdefault(" | ".join(_cell(name, gpu) for gpu in GPUS), []).append(label)
     memory = " | ".join(f"{devices()[gpu].memory_gib:.0f} GB" for gpu in GPUS)
     lines = [HEAD, f"| conf= | {' | '.join(GPUS)} |", "|---" * (len(GPUS) + 1) + "|", f"| | {memory} |"]
     lines += [f"| {', '.join(alike)} | {cells} |" for cells, alike in rows.items()]
