@@ -46,9 +46,6 @@ FIRST = (
     *("rollout.max_response_tokens", "eval.problems", "eval.n"),
 )
 
-UNSAID = ("our choice", SECTION)
-"""Reasons of defaults that need no words."""
-
 OF_THE_GRID = re.compile(r"r(8|64|256)_(.+)")
 """Pattern of a recipe's name that only sets the rank of another recipe."""
 
@@ -111,14 +108,14 @@ def show_settings(asked: CommandLine, arguments: list[str]) -> None:
 
 def _print_overview(console: Console, usage: str) -> None:
     console.print(as_typed(inspect.cleandoc(usage)) + "\n")
-    for heading, rows in (
-        ("Recipes, conf=NAME", recipe_lines()),
-        ("Sections of settings", {name: about(kind) for name, kind in _sections().items()}),
-        (
-            "Settings without a section",
-            {item.path: item.meaning for item in settings(CommandLine) if "." not in item.path},
-        ),
-    ):
+    loose = {item.path: item.meaning for item in settings(CommandLine) if "." not in item.path}
+    sections = {name: about(kind) for name, kind in _sections().items()}
+    tables = {
+        "Recipes, conf=NAME": recipe_lines(),
+        "Sections of settings": sections,
+        "Settings without a section": loose,
+    }
+    for heading, rows in tables.items():
         table = Table.grid("", "", padding=(0, 2))
         for name, text in rows.items():
             table.add_row(Text(name, style="bold"), Text(first_sentence(text)))
@@ -138,7 +135,7 @@ def facts(item: Setting) -> tuple[str, str]:
     elif not rule and item.kind not in (bool, str):
         rule = expected(item.kind)
     rule = re.sub(r"^from (\S+) to (\S+)$", r"\1–\2", re.sub(r"^(\S+) or more$", r"≥\1", rule))
-    return rule, "" if item.source in UNSAID else item.source.removeprefix("our choice: ")
+    return rule, "" if item.source in ("our choice", SECTION) else item.source.removeprefix("our choice: ")
 
 
 def first_sentence(text: str) -> str:
@@ -169,7 +166,7 @@ def page() -> str:
             allowed, why = facts(item)
             text += f"- **`{item.path}={default(item)}`**{' ↻' if item.resumable else ''} {item.meaning}"
             text += f" *{allowed}.*" * bool(allowed) + f" Why: {why}." * bool(why) + "\n"
-    return text
+    return re.sub(r"docs/(\S+/(\S+))\.md", r"[\2](../\1.md)", text)
 
 
 if __name__ == "__main__":

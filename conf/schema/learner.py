@@ -40,8 +40,8 @@ class LearnerConfig:
     """Norm to which the gradient is clipped."""
     tokens_per_microbatch: int = setting(4096, "our choice", ge=1, le=2**24, affects="operation")
     """Tokens per forward and backward pass. Values below the longest sample (rollout.max_prompt_tokens +
-    rollout.max_response_tokens) are raised to it. A group's prompt counts once, and so does the beginning that all
-    prompts share."""
+    rollout.max_response_tokens) are raised to it. A group's prompt counts once, as does the beginning that all prompts
+    share."""
     logprob_chunk: int = setting(256, "our choice: 0.4 GiB with 151,936 tokens", ge=1, le=2**24, affects="operation")
     """Response positions whose logits exist at the same time."""
     offload: str = setting(

@@ -78,7 +78,7 @@ class ModelConfig:
     """The base model. A local folder is in Hugging Face format; a revision is a commit, a tag or a branch."""
     pin: str = setting("", "our choice", follows="model.path")
     """Commit of a Hub model, or digest of any other model's files. A run records it when it begins and then uses no
-    other model. Empty: the present one."""
+    other model. Empty: the present model."""
     dtype: str = setting(
         "bfloat16",
         "as these models were trained",

@@ -87,7 +87,7 @@ class RewardConfig:
     """Weight of the format: 1 for `<think>…</think>` followed by the answer. The opening tag may be missing, because
     some chat templates put it into the prompt."""
     boxed: float = setting(0.0, SECTION, ge=0)
-    """Weight of a readable `\\boxed{}` in the response: 0 or 1."""
+    """Weight of the box: 1 for a readable `\\boxed{}` in the response."""
     cosine: float = setting(0.0, SECTION, ge=0)
     """Weight of accuracy scaled by length, up to rollout.max_response_tokens (arXiv 2502.03373)."""
     cosine_correct: list[StrictFloat] = setting([1.0, 0.5], SECTION, rule=PAIR)

@@ -92,7 +92,7 @@ class BudgetConfig:
     updates: int | None = setting(None, "our choice", ge=1)
     """Number of updates after which the run ends, even if time is left."""
     grace_s: float = setting(60.0, "our choice: clouds announce an eviction 30 to 120 s before it", ge=1, le=86400)
-    """Seconds for the last checkpoint after SIGTERM or SIGINT. A second signal ends them."""
+    """Seconds for the last checkpoint after SIGTERM or SIGINT. A second signal ends them early."""
     price_per_hour: float | None = setting(None, "our choice", ge=0, affects="operation")
     """Price of the machine, in any currency. Plan, progress and summary then show the cost."""
 

@@ -37,7 +37,7 @@ class WarmStartConfig:
     learned."""
     per_problem: int = setting(4, "our choice: a variety of problems teaches more", ge=1, le=1024)
     """Largest number of responses per problem: those with the largest reward, and of these the shortest."""
-    demonstrations: int = setting(512, "our choice: they can teach a form, but not a subject", ge=1, le=10**6)
+    demonstrations: int = setting(512, "our choice: enough to teach a form, but not a subject", ge=1, le=10**6)
     """Largest number of responses in total."""
     demonstrations_per_update: int = setting(32, "our choice", ge=1, le=2**15)
     """Responses per update."""

@@ -19,7 +19,7 @@ CORES = tuple(range(8))
 HEAD = """# Which recipe on which GPU
 
 Planned updates on one GPU with NVIDIA's MPS, in the recipe's budget: 24 hours unless stated. All are **estimates**: no
-GPU has been measured yet.
+GPU has been measured.
 
 - "with": it fits with these settings, which do not change what is trained.
 - "no": it does not fit, or only with a smaller `lora.rank` or `rollout.max_response_tokens`, which is another training.
@@ -45,8 +45,8 @@ def page() -> str:
     lines = [HEAD, f"| conf= | {' | '.join(GPUS)} |", "|---" * (len(GPUS) + 1) + "|", f"| | {memory} |"]
     lines += [f"| {', '.join(alike)} | {cells} |" for cells, alike in rows.items()]
     lines += ["\n## The recipes\n", "Recipes on Open-RS are evaluated on MATH-500.\n", "| conf= | |", "|---|---|"]
-    said = {name: text.replace(", evaluated on MATH-500", "") for name, text in recipe_lines().items()}
-    return "\n".join([*lines, *(f"| `{name}` | {text} |" for name, text in said.items() if name in names), ""])
+    lines += [f"| `{name}` | {text} |" for name, text in recipe_lines().items() if name in names]
+    return "\n".join([*lines, ""]).replace(", evaluated on MATH-500", "")
 
 
 def _cell(recipe: str, gpu: str) -> str:
