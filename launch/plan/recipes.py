@@ -21,8 +21,9 @@ HEAD = """# Which recipe on which GPU
 Planned updates on one GPU with NVIDIA's MPS, in the recipe's budget: 24 hours unless stated. All are **estimates**: no
 GPU has been measured.
 
-- "with": it fits with these settings, which do not change what is trained.
-- "no": it does not fit, or only with a smaller `lora.rank` or `rollout.max_response_tokens`, which is another training.
+- †: it fits with settings that the plan names, such as `learner.tokens_per_microbatch=2048`. They do not change what is
+  trained.
+- no: it does not fit, or only with a smaller `lora.rank` or `rollout.max_response_tokens`, which is another training.
 
 For one GPU, with the cost:
 
@@ -50,7 +51,7 @@ def page() -> str:
 
 
 def _cell(recipe: str, gpu: str) -> str:
-    """Return the updates that a recipe makes in its budget on a GPU, and settings that it needs to fit."""
+    """Return the updates that a recipe makes in its budget on a GPU, with a mark if it needs other settings to fit."""
     machine, settings = with_listed(gpu, CORES), [f"conf={recipe}"]
     plan = make_plan(load(settings), machine)
     needed = () if plan.fits else remedy(plan)
@@ -58,8 +59,7 @@ def _cell(recipe: str, gpu: str) -> str:
         plan = make_plan(load([*settings, *needed]), machine)
     if not plan.fits or not plan.estimate:
         return "no"
-    updates = "–".join(f"{number:,}" for number in plan.estimate.update_range)
-    return updates + (f" with `{' '.join(needed)}`" if needed else "")
+    return "–".join(f"{number:,}" for number in plan.estimate.update_range) + "†" * bool(needed)
 
 
 @command("recipes", __doc__, bare=True)
