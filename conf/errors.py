@@ -87,20 +87,23 @@ def printable(text: str, keep: str = "") -> str:
 
 
 @cache
-def _coming_from() -> dict[str, str | None]:
-    """Return our names of settings by the names that TRL, verl and others have for them; None: there is none."""
-    names: dict[str, str | None] = yaml.safe_load(Path(__file__).with_name("coming_from.yaml").read_text("utf-8"))
+def _coming_from() -> dict[str, str]:
+    names: dict[str, str] = yaml.safe_load(Path(__file__).with_name("coming_from.yaml").read_text("utf-8"))
     return names
+
+
+def foreign(name: str) -> str:
+    """Return our name of the setting that TRL, verl or others call so, or why there is none; empty if unknown."""
+    return _coming_from().get(name, _coming_from().get(name.rpartition(".")[2], ""))
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Return up to three close names, closest first, or the one that another project calls so. Case does not count, and
     the part after the last dot may do.
     """
-    known, theirs = [*known], _coming_from()
-    ours = theirs.get(name, theirs.get(name.rpartition(".")[2], ""))
-    if ours is None or ours in known:
-        return [ours] if ours else []
+    known, ours = [*known], foreign(name)
+    if ours in known or " " in ours:
+        return [ours] if ours in known else []
     forms = defaultdict[str, list[str]](list)
     for other in known:
         for form in {other.lower().rpartition(".")[2], other.lower()}:

@@ -17,31 +17,33 @@ from rich.text import Text
 
 from microbudget_rl.conf.command import WORDS, PlainConsole, as_typed
 from microbudget_rl.conf.errors import BadInput, hint
-from microbudget_rl.conf.load import BASE, FOLDER, origins, recipe_names
+from microbudget_rl.conf.load import BASE, FOLDER, load, origins, recipe_names
 from microbudget_rl.conf.schema import CommandLine, SweepCommandLine
-from microbudget_rl.conf.settings import MOST, Setting, expected, settings, show
+from microbudget_rl.conf.settings import MOST, SECTION, Setting, expected, settings, show
 
 PAGE = """# Settings
 
-Every setting of a recipe or the command line, with its default, values and bounds; `python launch/run.py help` shows
-the same. [Recipes](recipes.md) set many of them, such as the learning rate, to other values:
-`python launch/run.py conf=NAME show=true` prints those. "The paper" is
-[Plasticity vs. Rigidity](https://arxiv.org/abs/2601.06677).
+Every setting of a recipe or the command line: default, meaning, *values*, and why it has this default. Without a
+reason, the default is our choice. You may change a setting marked ↻ when you resume a run.
 
-A setting marked ↻ may have another value when a run is resumed. This page is generated from `conf/schema/`:
-`python -m conf.help` prints it, and a test compares them.
+    python launch/run.py help lora.rank          # explains a setting or a section
+    python launch/run.py conf=gsm8k show=true    # shows every value of a recipe
+
+"The paper" is [Plasticity vs. Rigidity](https://arxiv.org/abs/2601.06677). `python -m conf.help` prints this page.
 
 ## The settings you touch first
 
-| setting | default | |
+Begin with a recipe, which sets them to values that fit its model. [What to choose](../start/choose.md) says which to
+change.
+
+| setting | default | in `gsm8k` |
 | --- | --- | --- |
 """
 
 FIRST = (
-    *("budget.hours", "run.name", "model.path", "data.source", "data.eval_source", "lora.rank"),
-    *("learner.learning_rate", "learner.problems_per_update", "learner.max_staleness", "rollout.samples_per_problem"),
-    *("rollout.max_response_tokens", "algorithm.preset", "reward.preset", "reward.custom", "eval.problems", "eval.n"),
-    *("checkpoint.every", "run.report_to"),
+    *("budget.hours", "model.path", "data.source", "data.eval_source", "lora.rank", "lora.alpha"),
+    *("learner.learning_rate", "learner.problems_per_update", "rollout.samples_per_problem"),
+    *("rollout.max_response_tokens", "eval.problems", "eval.n"),
 )
 
 OF_THE_GRID = re.compile(r"r(8|64|256)_(.+)")
@@ -68,9 +70,9 @@ def explain(arguments: list[str], usage: str) -> None:
         if found[0].path != topic:
             console.print(Text(f"{topic}: {about(found[0].section)}\n"))
         for item in found:
-            resumable = "\nA run may be resumed with another value." if item.resumable else ""
-            values = f"Values: {expected(item.kind)}{bounds(item)}"
-            text = f"{item.meaning}\n{values}\nSource of the default: {item.source}{resumable}"
+            texts = zip(("Values: ", "Why: "), facts(item), strict=True)
+            resumable = ["You may change it when you resume a run."] * item.resumable
+            text = "\n".join([item.meaning, *(f"{name}{each}." for name, each in texts if each), *resumable])
             console.print(Text(f"{item.path}={default(item)}", style="bold"))
             console.print(Padding(Text(text), (0, 0, 1, 2)))
 
@@ -106,14 +108,14 @@ def show_settings(asked: CommandLine, arguments: list[str]) -> None:
 
 def _print_overview(console: Console, usage: str) -> None:
     console.print(as_typed(inspect.cleandoc(usage)) + "\n")
-    for heading, rows in (
-        ("Recipes, conf=NAME", recipe_lines()),
-        ("Sections of settings", {name: about(kind) for name, kind in _sections().items()}),
-        (
-            "Settings without a section",
-            {item.path: item.meaning for item in settings(CommandLine) if "." not in item.path},
-        ),
-    ):
+    loose = {item.path: item.meaning for item in settings(CommandLine) if "." not in item.path}
+    sections = {name: about(kind) for name, kind in _sections().items()}
+    tables = {
+        "Recipes, conf=NAME": recipe_lines(),
+        "Sections of settings": sections,
+        "Settings without a section": loose,
+    }
+    for heading, rows in tables.items():
         table = Table.grid("", "", padding=(0, 2))
         for name, text in rows.items():
             table.add_row(Text(name, style="bold"), Text(first_sentence(text)))
@@ -125,11 +127,15 @@ def default(item: Setting) -> str:
     return show(getattr(item.section(), item.path.rpartition(".")[2]))
 
 
-def bounds(item: Setting) -> str:
-    """Describe the condition on a setting's values; empty if there is none."""
-    if not item.rule:
-        return ""
-    return ", " + re.sub(f"^use (a value |a number )?|, up to {MOST:,}$", "", item.rule.remedy)
+def facts(item: Setting) -> tuple[str, str]:
+    """Return the values of a setting and the reason of its default, each empty if there is nothing to say."""
+    rule = re.sub(f"^use (a value |a number |one of )?|, up to {MOST:,}$", "", item.rule.remedy) if item.rule else ""
+    if rule and all(re.search(rf"\b{re.escape(each)}( \(|:)", item.meaning) for each in rule.split(", ")):
+        rule = ""  # the meaning explains each
+    elif not rule and item.kind not in (bool, str):
+        rule = expected(item.kind)
+    rule = re.sub(r"^from (\S+) to (\S+)$", r"\1–\2", re.sub(r"^(\S+) or more$", r"≥\1", rule))
+    return rule, "" if item.source in ("our choice", SECTION) else item.source.removeprefix("our choice: ")
 
 
 def first_sentence(text: str) -> str:
@@ -148,18 +154,19 @@ def about(section: type) -> str:
 def page() -> str:
     """Return the text of docs/reference/settings.md."""
     known = {item.path: item for item in settings(SweepCommandLine)}
+    recipe = load(["conf=gsm8k"])
     text = PAGE
     for path in FIRST:
-        text += f"| `{path}` | `{default(known[path]) or 'empty'}` | {first_sentence(known[path].meaning)} |\n"
+        text += f"| `{path}` | `{default(known[path]) or 'empty'}` | `{show(attrgetter(path)(recipe))}` |\n"
     for section, members in groupby(known.values(), key=lambda item: item.section):
         items = list(members)
         name = items[0].path.rpartition(".")[0]
         text += f"\n## {name}\n\n{about(section)}\n\n" if name else "\n## Without a section\n\n"
         for item in items:
-            source = item.source.removeprefix("our choice: ")
-            text += f"- **`{item.path}={default(item)}`**{' ↻' if item.resumable else ''} {item.meaning}  \n"
-            text += f"  Values: {expected(item.kind)}{bounds(item)}. Default: {source}.\n"
-    return text
+            allowed, why = facts(item)
+            text += f"- **`{item.path}={default(item)}`**{' ↻' if item.resumable else ''} {item.meaning}"
+            text += f" *{allowed}.*" * bool(allowed) + f" Why: {why}." * bool(why) + "\n"
+    return re.sub(r"docs/(\S+/(\S+))\.md", r"[\2](../\1.md)", text)
 
 
 if __name__ == "__main__":

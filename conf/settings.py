@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from microbudget_rl.conf.errors import BadInput, nearest
+from microbudget_rl.conf.errors import BadInput, foreign, nearest
 from microbudget_rl.conf.parsing import flatten
 
 DECLARED = ConfigDict(extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
@@ -25,6 +25,9 @@ MOST = 10**9
 """Largest value of a number without a bound of its own. It keeps the product of two settings a usable size."""
 
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+SECTION = "its section's"
+"""Source of a default whose reason the docstring of its section gives."""
 
 RULES = "rules"
 """Validation context in which rules are checked, and pydantic's type of the error for a broken rule."""
@@ -78,7 +81,7 @@ class Setting:
     kind: its type.
     section: the dataclass that declares it.
     meaning: the string below its field, on one line.
-    source: where the default comes from.
+    source: the reason of the default.
     rule: the condition on its values.
     follows: key of another setting. A layer that gives that one but not this one resets this one to its default.
     resumable: a run may be resumed with another value, as by default if that affects the operation alone.
@@ -126,7 +129,7 @@ def setting(
     elif gt is not None:
         rule = Rule(lambda value: gt < value <= le, f"use a number above {gt}, up to {le:,}")
     elif ge is not None:
-        bounds = f"{ge} or more, up to {le:,}" if le == MOST else f"a value from {ge} to {le}"
+        bounds = f"{ge} or more, up to {le:,}" if le == MOST else f"a value from {ge} to {le:,}"
         rule = Rule(lambda value: ge <= value <= le, f"use {bounds}")
     field: Any = Field(
         default_factory=lambda: copy.copy(default),
@@ -223,9 +226,9 @@ def _faults(error: ErrorDetails, kind: Any, value: Any) -> Iterator[str]:
     if error["type"] == "unexpected_keyword_argument":
         known = [item.path for item in settings(top, prefix)]
         for key in flatten({path: value}):
-            close = nearest(key, known)
-            remedy = f"nearest: {', '.join(close)}" if close else "`python launch/run.py help` lists them"
-            yield f"{key}: no such key; {remedy}"
+            close = f"nearest: {', '.join(found)}" if (found := nearest(key, known)) else ""
+            none = said if " " in (said := foreign(key)) else "`python launch/run.py help` lists them"
+            yield f"{key}: no such key; {close or none}"
     elif is_dataclass(kind):
         yield f"{path}={show(value)}: that is a section; set its keys: {', '.join(item.name for item in fields(kind))}"
     elif error["type"] == RULES:

@@ -1,4 +1,4 @@
-"""Every setting of a run, by section: its meaning, its values and the source of its default.
+"""Every setting of a run, by section: its meaning, its values and the reason of its default.
 
 `python launch/run.py help` shows the same. An *update* is one batch's change of the adapter (one optimizer step, unless
 `algorithm.steps_per_batch` asks for more), a *version* is the adapter after a number of updates, a *group* is the
@@ -30,9 +30,9 @@ from microbudget_rl.conf.settings import DECLARED, section, setting, settings
 class Config:
     """The settings of a run: one without a section, and the sections."""
 
-    device: str = setting("auto", "our choice: the same command everywhere", affects="operation")
-    """auto (the GPUs if there are any), cpu, or, for a plan, a GPU such as A40 or its memory such as 12GB,
-    or a list of them."""
+    device: str = setting("auto", "our choice: the same command works everywhere", affects="operation")
+    """auto (the GPUs, if there are any) or cpu. For a plan also a GPU by name, such as A40, by memory, such as 12GB, or
+    a list of GPUs."""
     run: RunConfig = section(RunConfig, affects="operation")
     budget: BudgetConfig = section(BudgetConfig, affects="learning", resumable=True)
     model: ModelConfig = section(ModelConfig, affects="learning")
@@ -57,7 +57,7 @@ class Config:
 
     @property
     def selecting(self) -> int:
-        """Number of held-out problems that are to choose the result, where there are enough."""
+        """Number of validation problems, if enough problems are held out."""
         return self.validation.problems if self.validation.every else 0
 
     @property

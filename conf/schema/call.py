@@ -18,41 +18,42 @@ class Call:
     """What one call of a command asks for, on the same command line as the settings of a run."""
 
     plan: bool = setting(False, "our choice")
-    """Print placement, memory and time (evaluate.py: the samples to take), then exit."""
+    """Print the plan (placement, memory, time, price), then exit. For evaluate.py: the number of samples."""
     show: bool = setting(False, "our choice", not_for_sweeps=ONE_RUN)
-    """For run.py: print every setting with its value, its source and its meaning, then exit."""
+    """For run.py: print every setting with its value, where that comes from, and its meaning, then exit."""
     simulate: list[StrictInt] = setting([], "our choice", rule=GPU_COUNTS)
-    """With plan=true, numbers of GPUs to plan the run for, as [1,8,64,512]."""
+    """With plan=true: plan the run also for other machines, such as [1,8,64,512]."""
     benchmarks: list[str] = setting(
-        ["heldout"], "our choice: no network but the recipe's", not_for_runs="a run has eval.benchmarks"
+        ["heldout"], "our choice: no other data is needed", not_for_runs="a run has eval.benchmarks"
     )
-    """For evaluate.py: sets of problems, each a name of conf/benchmarks.yaml, a source like data.source, or heldout
-    for the recipe's own. Prompts follow data.template and the other settings of `data`."""
-    n: int = setting(16, "the paper: pass@1, @8 and @16", ge=1, le=65536, not_for_runs="a run has eval.n")
-    """For evaluate.py: samples per problem. Everything else about the samples is set in `eval`."""
+    """For evaluate.py: benchmarks, each a name in conf/benchmarks.yaml, a source as in data.source, or heldout, the
+    recipe's held-out problems. The settings of `data`, such as data.template, make the prompts."""
+    n: int = setting(16, "the paper's pass@1, @8 and @16", ge=1, le=65536, not_for_runs="a run has eval.n")
+    """For evaluate.py: samples per problem. `eval` sets how they are sampled."""
     limit: int | None = setting(None, "our choice", ge=1, not_for_runs="a run has eval.problems")
-    """For evaluate.py: most problems per benchmark, in an order that only depends on their text; all when null."""
+    """For evaluate.py: largest number of problems per benchmark, in an order that depends only on their text. Null:
+    all."""
     base: str = setting(
         "", "our choice", local_path=True, not_for_sweeps=OWN_BASE, not_for_runs="a run evaluates its base model itself"
     )
-    """For evaluate.py: folder of an evaluation of the same base model whose samples are taken over."""
+    """For evaluate.py: folder of an earlier evaluation of the same base model, whose samples are reused."""
     adapter: str = setting(
         "", "our choice", local_path=True, not_for_sweeps=START_FROM, not_for_runs="a run starts from lora.start_from"
     )
-    """For evaluate.py: folder of a plain PEFT adapter to compare with the base model, or of a run, whose result is then
-    taken. Its rank, alpha and modules replace those of `lora`. The base model alone when empty. For an adapter in a
-    run's folder, that run's settings, name and folder replace the recipe."""
+    """For evaluate.py: the adapter to compare with the base model: the folder of a run, whose result counts, or of a
+    plain PEFT adapter. Its rank, alpha and modules replace those of `lora`. For an adapter of a run, that run's
+    settings, name and folder replace the recipe. Empty: the base model alone."""
 
 
 @dataclass(config=DECLARED, frozen=True)
 class SignalConfig:
-    """What `launch/doctor.py measure=signal` samples. It uses training problems, and samples them as the run would:
-    temperature, limits, prompt and reward are the recipe's.
+    """What `launch/doctor.py measure=signal` samples: training problems, with the recipe's prompt, temperature, limits
+    and reward.
     """
 
-    minutes: float = setting(10.0, "our choice: a hundredth of a day", gt=0, le=60 * YEAR_H)
-    """Most minutes of sampling. It ends sooner once the verdict is certain. The engine's start is not counted."""
-    problems: int = setting(150, "our choice: they show a share of 10 % within 9 points", ge=6)
-    """Most training problems to sample."""
-    samples: int = setting(16, "the paper: pass@16", ge=2, le=1024)
-    """Samples per problem, in whole groups of rollout.samples_per_problem."""
+    minutes: float = setting(10.0, "our choice: less than a hundredth of a day", gt=0, le=60 * YEAR_H)
+    """Longest time of sampling, without the engine's start. Sampling ends sooner if the answer is certain."""
+    problems: int = setting(150, "our choice: a fraction of 10 % is then known to about 5 points", ge=6)
+    """Largest number of training problems to sample."""
+    samples: int = setting(16, "the paper's pass@16", ge=2, le=1024)
+    """Samples per problem, rounded up to a multiple of rollout.samples_per_problem."""

@@ -62,60 +62,59 @@ class SourceConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class DataConfig:
-    """Problems to train on and to hold out, and the prompt around them.
+    """Training and held-out problems, and the prompt around them.
 
     A problem may be a conversation that ends with the user's message. The answer of a worked solution follows its last
     `####` or is in its last `\\boxed{}`.
     """
 
     source: str = setting(
-        "reasoning_gym:chain_sum", "our choice: needs no network", rule=SOURCE_OR_NONE, affects="split training"
+        "reasoning_gym:chain_sum", "our choice: it needs no network", rule=SOURCE_OR_NONE, affects="split training"
     )
-    """Source of the training problems: `hub:OWNER/NAME[/CONFIG][@REVISION][:split]` of the Hugging Face Hub (a revision
-    is a commit, a tag or a branch; without one, the newest commit counts); `file:PATH` (jsonl, json, csv, parquet);
-    `reasoning_gym:NAME`, a generator that also scores the answers (one that would run them as code is refused); or
-    `import:MODULE:FUNCTION`, a function that yields rows."""
-    mixture: list[SourceConfig] = setting([], "our choice: one source", follows="data.source", affects="split training")
-    """Several sources instead of data.source, as [{source: file:a.csv, weight: 2}, {source: hub:OWNER/NAME, name: b}].
-    Any stretch of L problems of the order has L · weight / (sum of weights) of a source, to less than 2. A source may
-    have its own parameters, size, scan, problem_field, answer_field, problem_pattern, system, template and few_shot;
-    else those of data are each source's. Held-out problems are taken in the same proportion, at most eval.share of each
-    source, or from eval_source. A problem that two sources have counts in the first. Metrics are `source/NAME/…`.
-    A function in reward.custom is told the source's name as the column data_source, empty outside a mixture."""
-    parameters: dict[str, Any] = setting({}, "the generator's or the function's own", follows="data.source")
-    """Parameters of the reasoning_gym generator or the function."""
+    """Source of the training problems. file: a table in csv, jsonl, json or parquet. hub: a data set on the Hugging
+    Face Hub; a revision is a commit, a tag or a branch, and without one the newest commit counts. reasoning_gym: a
+    generator that also scores the answers; generators that would run answers as code are refused. import: a function
+    that yields rows."""
+    mixture: list[SourceConfig] = setting([], "our choice", follows="data.source", affects="split training")
+    """Several sources instead of data.source, such as [{source: file:a.csv, weight: 2}, {source: hub:OWNER/NAME, name:
+    b}]. Sources alternate in proportion to their weights, never off by two problems or more. Keys that an entry omits
+    are those of `data`. Held-out problems are taken in the same proportion, at most eval.share of each source, or from
+    data.eval_source. A problem in two sources belongs to the first. Metrics are `source/NAME/…`; functions in
+    reward.custom get the source's name as the column data_source (empty without a mixture)."""
+    parameters: dict[str, Any] = setting({}, "our choice", follows="data.source")
+    """Parameters of the reasoning_gym generator or of the function."""
     size: int | None = setting(None, "our choice", ge=1, le=10**7)
-    """Number of problems of each source to train on; all when null. A generator makes this many in all."""
+    """Number of training problems of each source. A generator makes this many in total. Null: all."""
     scan: int | None = setting(None, "our choice", ge=1, le=10**7)
-    """Number of rows to read from the start of a source, streamed from the Hub instead of downloaded whole. When
-    null, all, but at most 1,000,000, or data.size if that is more."""
+    """Number of rows to read from the start of a source. From the Hub, they are streamed instead of downloading
+    everything. Null: all, but at most 1,000,000 or data.size, whichever is more."""
     hub_timeout_s: float = setting(600.0, "our choice", gt=0, le=86400, affects="operation")
     """Seconds to wait for the Hub in total."""
     eval_source: str = setting("", "our choice", rule=SOURCE_OR_NONE)
-    """Source of the held-out problems; when empty, the first `eval.problems` of the shuffled training
-    sources."""
+    """Source of the held-out problems. Empty: the first `eval.problems` of the shuffled training sources."""
     contamination: str = setting(
         "drop",
-        "our choice: a result on problems that were trained on says nothing",
+        "our choice: a result on problems that were trained on shows nothing",
         choices=("drop", "report_only"),
         affects="split training",
     )
-    """Treatment of training problems that are near duplicates of held-out ones: the same numbers in half of the same
-    words, or with the same answer, if that is no chance. drop filters them; report_only counts and lists them."""
-    problem_field: str = setting("", "our choice: one of the usual names", follows="data.source")
-    """Column of the problem; guessed when empty."""
-    answer_field: str = setting("", "our choice: one of the usual names", follows="data.source")
-    """Column of the reference answer; guessed when empty."""
-    problem_pattern: str = setting("", "our choice: the whole problem", rule=PATTERN, follows="data.source")
-    """A regular expression whose first group is the part of the source's problem to use."""
-    system: str | None = setting(None, "the conversation's or chat template's own, if it has one", affects="prompt")
-    """System message."""
-    chat_settings: dict[str, Any] = setting({}, "the chat template's own", affects="prompt")
-    """Arguments of the model's chat template besides the messages, such as {enable_thinking: false}."""
-    template: str = setting("{problem}", "our choice: the problem as it is", rule=TEMPLATE, affects="prompt")
-    """The user's message; {problem} is replaced by the problem."""
+    """What happens to training problems that nearly duplicate held-out ones: drop filters them; report_only counts and
+    lists them. Near duplicates share their numbers and half of their words or text, or their numbers and answer if
+    these have seven digits or more."""
+    problem_field: str = setting("", "our choice", follows="data.source")
+    """Column of the problem. Empty: guessed from the usual names."""
+    answer_field: str = setting("", "our choice", follows="data.source")
+    """Column of the reference answer. Empty: guessed from the usual names."""
+    problem_pattern: str = setting("", "our choice", rule=PATTERN, follows="data.source")
+    """A regular expression whose first group is the part of each problem to use. Empty: the whole problem."""
+    system: str | None = setting(None, "our choice", affects="prompt")
+    """System message. Null: the conversation's or the chat template's own, if there is one."""
+    chat_settings: dict[str, Any] = setting({}, "our choice", affects="prompt")
+    """Further arguments of the model's chat template, such as {enable_thinking: false}."""
+    template: str = setting("{problem}", "our choice", rule=TEMPLATE, affects="prompt")
+    """The user's message. {problem} stands for the problem."""
     few_shot: list[ExampleConfig] = setting([], "our choice", affects="held_out prompt")
-    """Few-shot examples: solved problems shown before the real one, as earlier turns of the conversation."""
+    """Few-shot examples: solved problems, shown before the problem as earlier turns of the conversation."""
 
     @property
     def key(self) -> str:

@@ -35,28 +35,28 @@ class EvalConfig:
     """Held-out evaluation before and after training."""
 
     problems: int = setting(
-        128, "our choice: at least 100 are needed to show a difference", ge=0, le=10**6, affects="held_out"
+        128, "our choice: a difference needs at least 100 to show", ge=0, le=10**6, affects="held_out"
     )
-    """Number of held-out problems that are reported, or all where there are fewer; 0 for no evaluation."""
+    """Number of held-out problems to report on; if there are fewer, all. 0 for no evaluation."""
     share: float = setting(
-        0.5, "our choice: at least half of a small source is to learn from", gt=0, le=1, affects="split"
+        0.5, "our choice: at least half of a small source is for training", gt=0, le=1, affects="split"
     )
-    """Without data.eval_source, the largest fraction of the source's problems that is held out."""
+    """Without data.eval_source: largest fraction of the source's problems that is held out."""
     n: int = setting(2, "our choice", ge=1, le=65536, affects="result")
-    """Samples per problem; evaluate.py has its own n."""
+    """Samples per problem. evaluate.py has its own n."""
     temperature: float = setting(0.6, "the convention since DeepSeek-R1 (arXiv 2501.12948)", ge=0, le=2)
     """Temperature of these samples."""
-    top_p: float = setting(0.95, "DeepSeek-R1, as the temperature", ge=0.01, le=1)
-    """Nucleus sampling (top-p) of these samples: the probability of the likeliest tokens to sample from."""
-    max_response_tokens: int | None = setting(None, "the rollouts' limit", ge=1, le=LONGEST)
-    """Longest response, tokens."""
+    top_p: float = setting(0.95, "as in DeepSeek-R1", ge=0.01, le=1)
+    """Nucleus sampling (top-p) of these samples: probability of the likeliest tokens to sample from."""
+    max_response_tokens: int | None = setting(None, "our choice", ge=1, le=LONGEST)
+    """Longest response, tokens. Null: rollout.max_response_tokens."""
     benchmarks: list[BenchmarkConfig] = setting(
         [], "our choice: they take time from training", affects="result training"
     )
-    """Further problems to evaluate base model and result on, as entries {source: aime24, n: 8, limit: 30, name: aime}:
-    source as in `benchmarks` of evaluate.py; n samples per problem (those of eval.n when null) of the first limit
-    problems (all when null); name, where the source's own is not wanted. They never choose the result. Training
-    problems that are near duplicates of theirs are treated as data.contamination says."""
+    """Further benchmarks for base model and result, such as {source: aime24, n: 8, limit: 30, name: aime}. source: as
+    in `benchmarks` of evaluate.py. n: samples per problem (null: eval.n). limit: use only the first problems (null:
+    all). name: replaces the source's. They never select the result. data.contamination applies to training problems
+    that nearly duplicate theirs."""
 
     @property
     def resolved_benchmarks(self) -> list[Benchmark]:
@@ -76,20 +76,20 @@ class EvalConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class ValidationConfig:
-    """Validations choose the run's result among its versions, on held-out problems that nothing reports, with one
-    sample per problem and the settings of `eval`. A version's score is the mean of its validation and the one before,
-    the version with the highest score is `checkpoints/best`, and the final evaluation measures it. In simulation it
-    comes closer to the best version than the highest validation or any rule of one standard error (docs: checkpoints).
+    """Validations select the run's result among its versions. They use validation problems, which no figure reports,
+    one sample per problem, and otherwise the settings of `eval`. A version's score is the mean of its validation and
+    the one before. The version with the highest score is `checkpoints/best`, and the final evaluation measures it.
     """
 
     every: int = setting(0, "our choice: a small budget is for training", ge=0, resumable=True)
-    """Updates between validations, 0 for none: the result is then the last version. The learner waits for them. The
-    last version is validated too. A resume cannot change it to or from 0."""
+    """Updates between validations. 0 for none: the result is then the last version. The learner waits for validations.
+    The last version is validated too. A resume cannot change this to or from 0."""
     problems: int = setting(64, "our choice", ge=1, affects="held_out")
-    """Number of held-out problems that choose, after the first `eval.problems`, which report. Where fewer are held out
-    than both, they are split in proportion, at least one each."""
+    """Number of validation problems. They are held out after the `eval.problems` that are reported. If there are too
+    few for both, they are split in proportion, at least one each."""
     share: float = setting(0.05, "our choice: a small budget is for training", ge=0, le=1, resumable=True)
-    """Largest fraction of the time spent that validations may take. A validation that would exceed it is skipped,
-    unless it is the last version's, or run.deterministic."""
-    patience: int = setting(0, "our choice: a later rise is not ruled out", ge=0, resumable=True)
-    """Validations without a higher score after which the run ends, with the rest of its budget unspent; 0 for never."""
+    """Largest fraction of the elapsed time for validations. A validation that would exceed it is skipped, except for
+    the last version and with run.deterministic."""
+    patience: int = setting(0, "our choice: the score may rise again later", ge=0, resumable=True)
+    """Number of validations without a higher score after which the run ends and leaves the rest of its budget unused; 0
+    for never."""

@@ -2,7 +2,7 @@
 
 from pydantic.dataclasses import dataclass
 
-from microbudget_rl.conf.settings import DECLARED, Rule, section, setting
+from microbudget_rl.conf.settings import DECLARED, SECTION, Rule, section, setting
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a block, which can carry an adapter."""
@@ -20,8 +20,6 @@ MODULE_NAMES = (
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM accepts as `max_lora_rank`; adapters of a lower rank are padded."""
 
-READ = "read from config.json"
-
 PIN = "[0-9a-f]{40}"
 """Pattern of a commit, and of a digest."""
 
@@ -37,37 +35,37 @@ MODULES = Rule(
 
 @dataclass(config=DECLARED, frozen=True)
 class ShapeConfig:
-    """The model's shape, so that a plan needs neither network nor weights. It is checked against config.json at the
-    start. All zeros mean that it is not declared.
+    """The model's shape: with it, a plan needs neither network nor weights. A run checks it against config.json at its
+    start. All zeros: it is read from config.json.
     """
 
-    num_hidden_layers: int = setting(0, READ, ge=0)
+    num_hidden_layers: int = setting(0, SECTION, ge=0)
     """Transformer blocks."""
-    hidden_size: int = setting(0, READ, ge=0)
+    hidden_size: int = setting(0, SECTION, ge=0)
     """Width of the residual stream."""
-    intermediate_size: int = setting(0, READ, ge=0)
+    intermediate_size: int = setting(0, SECTION, ge=0)
     """Width of the MLP."""
-    num_attention_heads: int = setting(0, READ, ge=0)
+    num_attention_heads: int = setting(0, SECTION, ge=0)
     """Attention heads of the queries."""
-    num_key_value_heads: int = setting(0, READ, ge=0)
+    num_key_value_heads: int = setting(0, SECTION, ge=0)
     """Attention heads of keys and values."""
-    head_dim: int = setting(0, READ, ge=0)
+    head_dim: int = setting(0, SECTION, ge=0)
     """Width of one attention head."""
-    vocab_size: int = setting(0, READ, ge=0)
+    vocab_size: int = setting(0, SECTION, ge=0)
     """Rows of the embedding."""
-    tie_word_embeddings: bool = setting(True, READ)
+    tie_word_embeddings: bool = setting(True, SECTION)
     """Whether the embedding is also the output head."""
-    head_norms: bool = setting(False, READ)
+    head_norms: bool = setting(False, SECTION)
     """Whether queries and keys have norms of their own, as in Qwen 3 and Gemma 3."""
-    fused_family: bool = setting(True, READ, resumable=True)
-    """Whether the model is of a family for which learner.fused_kernels acts."""
-    max_position_embeddings: int = setting(0, READ, ge=0)
+    fused_family: bool = setting(True, SECTION, resumable=True)
+    """Whether learner.fused_kernels supports the model's family."""
+    max_position_embeddings: int = setting(0, SECTION, ge=0)
     """Longest sequence, tokens."""
-    layers: dict[str, int] = setting({}, READ)
-    """Layers of each kind in config.json's `layer_types`, with shared_ in front of a kind if they use the keys
-    and values of earlier layers. Empty: all are full_attention."""
-    sizes: dict[str, int] = setting({}, READ)
-    """Further sizes that such layers have, by their keys in config.json. True is 1."""
+    layers: dict[str, int] = setting({}, SECTION)
+    """Number of layers of each kind in config.json's `layer_types`. A kind whose layers use the keys and values of
+    earlier layers begins with shared_. Empty: all are full_attention."""
+    sizes: dict[str, int] = setting({}, SECTION)
+    """Further sizes of such layers, by their keys in config.json; true is 1."""
 
 
 @dataclass(config=DECLARED, frozen=True)
@@ -75,13 +73,12 @@ class ModelConfig:
     """The base model, which is frozen."""
 
     path: str = setting(
-        "bundled:smollm2-135m", "our choice: needs no network", rule=PATH, checkpointed="model", local_path=True
+        "bundled:smollm2-135m", "our choice: it needs no network", rule=PATH, checkpointed="model", local_path=True
     )
-    """A local folder in Hugging Face format, a Hub id OWNER/NAME[@REVISION] (a commit, a tag or a branch), or
-    bundled:smollm2-135m."""
-    pin: str = setting("", "our choice: found when a run begins", follows="model.path")
-    """The commit of a hub model, or a digest of the files of any other, that a run notes when it begins. All that comes
-    after uses this model and no other. Empty: the present one."""
+    """The base model. A local folder is in Hugging Face format; a revision is a commit, a tag or a branch."""
+    pin: str = setting("", "our choice", follows="model.path")
+    """Commit of a Hub model, or digest of any other model's files. A run records it when it begins and then uses no
+    other model. Empty: the present model."""
     dtype: str = setting(
         "bfloat16",
         "as these models were trained",
@@ -89,20 +86,16 @@ class ModelConfig:
         checkpointed="dtype",
         affects="evaluation learning",
     )
-    """Data type of the weights and of the computation. auto: bfloat16 on a GPU, and on a CPU the type that it
-    multiplies faster. A run keeps the type that it began with."""
-    shared_weights: str = setting(
-        "auto", "our choice: follows from the plan", choices=("off", "on", "auto"), affects="operation"
-    )
-    """Whether engine and learner on one GPU map one copy of the model, which a third process holds, instead of loading
-    one each. Off on a cluster and for models with other modules than a Llama, untested on a GPU. auto: on where the
-    planned update is 5 % shorter with it, or the model does not fit without it, and where one process can map another's
-    GPU memory."""
-    stop_tokens: list[str] = setting(
-        [], "the model's own are enough for most", follows="model.path", affects="response"
-    )
-    """Special tokens that end a response, besides those in the model's own files: for a base model whose chat template
-    ends turns with another one."""
+    """Data type of the weights and of the computation. auto: bfloat16 on a GPU; on a CPU, the type that it multiplies
+    faster. A run keeps the type with which it began."""
+    shared_weights: str = setting("auto", "our choice", choices=("off", "on", "auto"), affects="operation")
+    """Whether engine and learner on one GPU share one copy of the model, which a third process holds, instead of
+    loading one each. Untested on a GPU; off on a cluster and for models with other modules than a Llama. auto: on if
+    one process can map another's GPU memory and if, according to the plan, the model does not fit otherwise or an
+    update gets 5 % shorter."""
+    stop_tokens: list[str] = setting([], "our choice: most models need none", follows="model.path", affects="response")
+    """Special tokens that end a response, in addition to those in the model's files. A base model needs this if its
+    chat template ends turns with another token."""
     shape: ShapeConfig = section(ShapeConfig, affects="operation", resumable=False, follows="model.path")
 
     @property
@@ -113,30 +106,28 @@ class ModelConfig:
 
 @dataclass(config=DECLARED, frozen=True)
 class LoraConfig:
-    """The adapter: a LoRA in PEFT's format. The movement in the adapter check is measured from the model without any
-    adapter.
-    """
+    """The adapter: a LoRA in PEFT's format."""
 
-    rank: int = setting(32, "Tina (arXiv 2504.15777)", rule=RANK, checkpointed="rank")
+    rank: int = setting(32, "as in Tina (arXiv 2504.15777)", rule=RANK, checkpointed="rank")
     """Rank r of the adapter's matrices A and B."""
     alpha: int = setting(64, "our choice: twice the rank, as is common", ge=1, checkpointed="alpha")
     """Scale: the adapter adds alpha / rank · B A to a weight."""
-    rslora: bool = setting(
-        False, "our choice: the published learning rates are for alpha / rank", checkpointed="rslora"
-    )
-    """Scale by alpha / √rank instead (arXiv 2312.03732)."""
-    dropout: float = setting(0.0, "our choice: engine and learner would run different policies", ge=0, le=0.9)
-    """Dropout on the adapter's input while learning."""
-    init: str = setting("default", "PEFT's default", choices=("default", "gaussian"))
-    """Initial values of A, of those rows that lora.start_from does not fill: default (uniform, rows 1 / √3 long) or
-    gaussian (PEFT's, standard deviation 1 / rank). Their columns of B begin as zero and change nothing."""
+    rslora: bool = setting(False, "our choice: published learning rates assume alpha / rank", checkpointed="rslora")
+    """Whether the scale is alpha / √rank instead (arXiv 2312.03732)."""
+    dropout: float = setting(0.0, "our choice: with dropout, engine and learner run different policies", ge=0, le=0.9)
+    """Dropout on the adapter's input in the learner."""
+    init: str = setting("default", "as in PEFT", choices=("default", "gaussian"))
+    """Initial values of A: default (uniform, rows 1 / √3 long) or gaussian (PEFT's, standard deviation 1 / rank). B
+    begins as zero, so that the adapter changes nothing. Rows that lora.start_from fills keep its values."""
     target_modules: list[str] = setting(
-        list(PROJECTIONS), 'all linear: "LoRA without regret"', rule=MODULES, checkpointed="target_modules"
+        list(PROJECTIONS),
+        '"LoRA without regret": all linear modules',
+        rule=MODULES,
+        checkpointed="target_modules",
     )
-    """Linear modules that carry an adapter. Every layer must have each of them, in models with layers of several kinds
-    at least one. [all-linear]: all that the model's family has, such as qkv_proj,o_proj,gate_up_proj,down_proj of
-    Phi-3."""
-    start_from: str = setting("", "our choice: a new adapter", local_path=True, affects="learning rollout")
-    """Folder of a plain PEFT adapter of this model to continue from, or of a run, whose result is then taken, of the
-    run's rank or a lower one, any alpha and scaling, on the run's modules or some of them; empty for a new adapter. It
-    is embedded in the run's own adapter, which begins as the same policy, up to the rounding of model.dtype."""
+    """Linear modules that carry the adapter. Every layer must contain all of them, or at least one if the model has
+    several kinds of layers. [all-linear]: all linear modules of the model's family, as Phi-3 needs."""
+    start_from: str = setting("", "our choice", local_path=True, affects="learning rollout")
+    """Adapter to continue from: the folder of a run, whose result counts, or of a plain PEFT adapter of this model,
+    with at most this rank, any alpha and scaling, and modules among lora.target_modules. The run's own adapter begins
+    as the same policy, up to rounding in model.dtype. Empty: a new adapter."""

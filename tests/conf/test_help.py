@@ -19,10 +19,10 @@ def test_a_section_lists_its_settings(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "help", "lora.alpha")
-    parts = ("lora.alpha=64 ", "Values: a whole number, 1 or more", "default: our choice: twice the rank")
+    parts = ("lora.alpha=64 ", "Values: ≥1.", "Why: twice the rank")
     assert [part for part in parts if part not in text] == []
     assert "learner.world_size=null" in shown(capsys, "learner.world_size", "--help")
-    assert "resumed with another value" in shown(capsys, "help", "learner.world_size")
+    assert "change it when you resume" in shown(capsys, "help", "learner.world_size")
     assert "model.shape.num_hidden_layers=0" in shown(capsys, "help", "model.shape")
 
 

@@ -17,7 +17,7 @@ from microbudget_rl.rewards.verify.text.spelling import plain
 from tests.rewards.corpus import CASES, read
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "grading.md"
-EXAMPLE = re.compile(r"\| `(?P<gold>[^`]+)` \| `(?P<answer>[^`]+)` \| (?P<verdict>\w+) \| .+ \|")
+EXAMPLE = re.compile(r"\| `(?P<gold>[^`]+)` \| `(?P<answer>[^`]+)` \| (?P<verdict>\w+)(: .+)? \|")
 
 TABLE = [
     pytest.param(row["gold"], row["answer"], row["verdict"], id=f"{row['gold']} {row['answer']}")
