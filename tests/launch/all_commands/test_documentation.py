@@ -49,9 +49,9 @@ OPTIONS: dict[str, Options] = {
 }
 OPTIONS["chat"] = {"checkpoint": ()}
 ROWS = "".join(f'{{"problem": "{n} + 7 =", "question": "{n} + 7 =", "answer": "{n + 7}"}}\n' for n in range(500))
-READERS = dict.fromkeys(("my.jsonl", "train.jsonl", "test.jsonl"), ROWS)
-READERS |= dict.fromkeys(("my.csv", "problems.csv"), (ROOT / "conf" / "recipes" / "mine.csv").read_text())
-"""Files that a reader has."""
+TABLE = "problem,answer\n" + "".join(f"{n} + 7 =,{n + 7}\n" for n in range(500))
+READERS = dict.fromkeys(("my.jsonl", "train.jsonl", "test.jsonl"), ROWS) | {"key.txt": "secret"}
+READERS |= dict.fromkeys(("my.csv", "problems.csv", "general.csv"), TABLE)  # files that a reader has
 
 
 HALF = Mean(0.5, (0.1, 0.9))
