@@ -1,116 +1,143 @@
-"""README and docs: the arguments of every command are understood, every link leads somewhere."""
+"""Pages: blocks are carried out in order, lines and figures are the printed and measured ones, links lead somewhere."""
 
 import importlib
+import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import yaml
 
-from microbudget_rl.conf.arguments import run_and_options, words_and_options
-from microbudget_rl.conf.catalogue import benchmarks, find_benchmarks
-from microbudget_rl.conf.help import explain
+from microbudget_rl.actors.evaluation.statistics import Difference, Mean
+from microbudget_rl.conf.arguments import Options, run_and_options, words_and_options
+from microbudget_rl.conf.catalogue import find_benchmarks
 from microbudget_rl.conf.help import page as settings_page
 from microbudget_rl.conf.load import command_line, load
 from microbudget_rl.conf.schema import CommandLine
-from microbudget_rl.launch import export, push, run, samples, serve
+from microbudget_rl.gallery.my_rewards import briefest, fields
+from microbudget_rl.launch import export, push, samples, serve
+from microbudget_rl.launch.__main__ import COMMANDS
+from microbudget_rl.launch.checkup.signal import rule_for
 from microbudget_rl.launch.doctor import OWN
 from microbudget_rl.launch.plan import recipes
-from microbudget_rl.launch.plan.choice import for_each_gpu
+from microbudget_rl.launch.plan.measurements import Signal, Workload
+from microbudget_rl.launch.plan.plan import count_problems
+from microbudget_rl.launch.reporting.run_conclusion import Effect, _sentence
 from microbudget_rl.launch.sweep_runs.grid import read_grid
 from tests.actors.virtual_run import Run
 from tests.conftest import ROOT
-from tests.launch.all_commands.test_help import COMMANDS
 
-PAGES = [
-    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "AGENTS", "SECURITY")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
-
-
-def commands(text: str) -> Iterator[str]:
-    """Yield the lines of the blocks that are indented or fenced as commands, without their comments."""
-    fence = ""
-    for line in text.splitlines():
-        if line.lstrip().startswith("```"):
-            fence = "" if fence else line.strip()
-        elif line.startswith("    ") and not fence and (code := line.strip()) and not code.startswith("#"):
-            yield from (part.strip() for part in re.split("&&|; ", re.sub(r"\s+# .*", "", code)))
-
-
-def called() -> list[str]:
-    """Return every command of this project in the pages, the notebook, and in what the commands say of themselves."""
-    texts = [page.read_text("utf-8") for page in PAGES]
-    texts += [importlib.import_module(module).__doc__ or "" for module in COMMANDS.values()]
-    lines = [line for text in texts for line in commands(text)]
-    lines = [re.sub(r"^[A-Z_]+=\S+ ", "", line) for line in lines]  # settings of the environment
-    return sorted({line for line in lines if re.match(r"(\S*python|bash) ", line)})
-
-
-def evaluates(arguments: list[str]) -> None:
-    kept = [argument for argument in arguments if not argument.startswith("adapter=")]
-    recipe = [] if any(argument.startswith("conf=") for argument in kept) else ["conf=quickstart"]
-    assert find_benchmarks(command_line([*recipe, *kept], CommandLine).benchmarks)
-
-
-def shows_problems(arguments: list[str]) -> None:
-    source, *settings = (argument for argument in arguments if not argument.startswith("save="))
-    source = benchmarks()[source].source if len(settings) < len(arguments) - 1 and source in benchmarks() else source
-    recipe = [] if any(setting.startswith("conf=") for setting in settings) else ["conf=base"]
-    load([*recipe, f"data.source={source}", *settings])
-
-
-PARSERS: dict[str, Callable[[list[str]], object]] = {
-    "launch/run.py": lambda arguments: [
-        command_line(one, CommandLine) for one in for_each_gpu(arguments) or [arguments]
-    ],
-    "launch/sweep.py": read_grid,
-    "launch/evaluate.py": evaluates,
-    "launch/report.py": lambda arguments: words_and_options(arguments, {}),
-    "launch/samples.py": lambda arguments: run_and_options(arguments, samples.OPTIONS),
-    "launch/export.py": lambda arguments: run_and_options(arguments, export.OPTIONS),
-    "launch/push.py": lambda arguments: run_and_options(arguments, push.OPTIONS),
-    "launch/chat.py": lambda arguments: run_and_options(arguments, {"checkpoint": ()}),
-    "launch/serve.py": lambda arguments: run_and_options(arguments, serve.OPTIONS),
-    "launch/doctor.py": lambda arguments: load([each for each in arguments if each.partition("=")[0] not in OWN]),
-    "launch/quickstart.sh": lambda arguments: load(["conf=quickstart", *arguments]),
-    "rewards.problems": shows_problems,
-    "rewards.verify": lambda arguments: words_and_options(arguments, {"conf": ()}),
+DOCS = ROOT / "docs"
+FILES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+PAGES = {str(file.relative_to(ROOT)): file.read_text("utf-8") for file in FILES}
+USAGES = {name: importlib.import_module(module).__doc__ or "" for name, module in COMMANDS.items()}
+MEASURED: dict[str, dict[str, Any]] = yaml.safe_load((DOCS / "measured.yaml").read_text("utf-8"))
+BLOCK = re.compile(r"^```(\w*)\n([\s\S]*?)^```|((?<=\n\n)(?: {4}.*\n+)+)", re.MULTILINE)
+OURS = re.compile(r"(\S*python|bash|microbudget|head|cp|cat|mkdir) (?!.*(\b[A-Z]{4,}\b| \[|…|\$))")
+OPTIONS: dict[str, Options] = {
+    each.__name__.rpartition(".")[2]: each.OPTIONS for each in (export, push, samples, serve)
 }
+OPTIONS["chat"] = {"checkpoint": ()}
+ROWS = "".join(f'{{"problem": "{n} + 7 =", "question": "{n} + 7 =", "answer": "{n + 7}"}}\n' for n in range(500))
+TABLE = "problem,answer\n" + "".join(f"{n} + 7 =,{n + 7}\n" for n in range(500))
+READERS = dict.fromkeys(("my.jsonl", "train.jsonl", "test.jsonl"), ROWS) | {"key.txt": "secret"}
+READERS |= dict.fromkeys(("my.csv", "problems.csv", "general.csv"), TABLE)  # files that a reader has
 
 
-@pytest.mark.parametrize("line", [line for line in called() if not re.search(r"NAME|FOLDER|FILE|SOURCE| \[|…", line)])
-def test_a_command_is_as_it_is_written(line: str) -> None:
+HALF = Mean(0.5, (0.1, 0.9))
+ANSWER = Signal(64, 16, dict.fromkeys(("pass@1", "pass@n", "useful", "groups"), HALF), Workload(1, 1, 1, 1, 1))
+NUMBER = re.compile(r"\d[\d.,]*")
+PRINTED = _sentence(Effect(HALF, HALF, 128, Difference(0.5, (0.1, 0.9), 0.0))), rule_for({}).sentence(ANSWER)
+"""Lines of programs that no test carries out, with other numbers."""
+
+
+def carry_out(line: str, used: dict[Path, str]) -> str:
+    """Carry a command out up to its plan, or check its arguments. Return its output. used: command by run folder."""
+    first, *words = shlex.split(re.sub(r"^([A-Z_]+=\S+ )+", "", line).partition(" | ")[0])
+    name, *arguments = words[words[:1] == ["-m"] :] if re.search("python$|^bash$|^microbudget$", first) else [first]
+    if name == "launch/quickstart.sh":
+        name, arguments = "run", ["conf=quickstart", *arguments]
+    place, name = name, re.sub(r".*[./]", "", name.removesuffix(".py")).replace("_", "-")
+    if name in ("run", "sweep") and not {"plan=true", "show=true", "help"} & {*arguments}:
+        config = load(arguments) if name == "run" else None
+        folder = Path(config.run.folder, config.run.name) if config else read_grid(arguments).folder
+        assert used.setdefault(folder, line) == line or "overwrite=true" in line, f"{folder} has a run: {used[folder]}"
+    elif name in OPTIONS:
+        run_and_options(arguments, OPTIONS[name])
+    elif name in ("report", "verify"):
+        words_and_options(arguments, {"conf": ()})
+    elif name == "doctor":
+        load([each for each in arguments if each.partition("=")[0] not in OWN])
+    elif name == "evaluate":
+        kept = [each for each in arguments if not re.match("adapter=|base=", each)]
+        kept += ["conf=quickstart"] * ("conf=" not in line)
+        assert find_benchmarks(command_line(kept, CommandLine).benchmarks)
+    elif first in ("head", "cp", "cat", "mkdir"):
+        subprocess.run(line, shell=True, check=True)
+    elif name not in COMMANDS:
+        assert find_spec(place) if "-m" in words else (ROOT / place).exists(), line
+    for file in re.findall(r"save=(\S+)", line):
+        Path(file).write_text(ROWS)
+    if name not in ("run", "sweep", "plan", "problems") or re.search("=/|hub:|save=|s3:", line):
+        return ""
+    if name != "problems" and "help" not in arguments:
+        arguments += [each for each in ("plan=true", "device=cpu") if each.partition("=")[0] + "=" not in line]
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as said:
+        code = importlib.import_module(COMMANDS[name]).main(arguments)
+    assert code == 0 or "Hub cannot be reached" in said.getvalue(), f"{line}: {said.getvalue()}"
+    return " ".join(out.getvalue().split())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", [*PAGES, *USAGES])
+def test_blocks_are_carried_out_in_their_order(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("conf/recipes", "docs/start/gallery"):
         shutil.copytree(ROOT / folder, folder)
-    _, *words = shlex.split(line.partition("|")[0])
-    module = words[0] == "-m"
-    name, *arguments = words[module:]
-    if "help" in arguments and name in PARSERS:
-        explain(arguments, "")
-    elif name in PARSERS:
-        PARSERS[name](arguments)
-    else:
-        assert find_spec(name) if module else (ROOT / name).exists()
+    for file, rows in READERS.items():
+        Path(file).write_text(rows)
+    monkeypatch.syspath_prepend(Path.cwd())
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
+    text, used, output = PAGES.get(page) or USAGES[page], dict[Path, str](), ""
+    for found in BLOCK.finditer(text):
+        language, block = found[1] or "", found[2] or found[3]
+        named = re.findall(r"`([\w-]+\.\w+)`", text[: found.start()].rstrip().rpartition("\n\n")[2])
+        lines = [line.strip().removeprefix("$ ") for line in re.sub(r"(^|\s+)# .*", "", block, flags=re.M).splitlines()]
+        if language == "python":
+            compile(block, page, "exec")
+        if named and named[-1] not in READERS and not any(map(OURS.match, lines)):
+            with open(named[-1], "a") as written:
+                written.write(block)
+        for line in lines if language in ("", "sh", "bash", "console") else ():
+            for command in filter(OURS.match, re.split("&& *|; ", line)):
+                output = carry_out(command.strip(), used)
+            assert not line.startswith("Fits") or line in output
+            if line.startswith(("It learned", "Worth it")):
+                assert NUMBER.sub("1", line) in [NUMBER.sub("1", " ".join(printed.split())) for printed in PRINTED]
+    assert page != "README.md" or len({*re.findall("^    (Fits|It learned|Worth it)", text, re.MULTILINE)}) == 3
 
 
-def test_reward_functions_of_the_page_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (ROOT / "docs" / "how-to" / "rewards.md").read_text("utf-8")
-    Path("my_rewards.py").write_text(page.partition("```python\n")[2].partition("```")[0])
-    monkeypatch.syspath_prepend(Path.cwd())  # the checkout may have a user's own module of this name
-    shutil.copy(ROOT / "conf" / "recipes" / "mine.csv", "my.csv")
-    (line,) = (line for line in called() if "my_rewards:is_json" in line)
-    assert run.main([*shlex.split(line)[2:], "device=cpu"]) == 0
+@pytest.mark.parametrize("figure", MEASURED)
+def test_a_figure_stands_on_its_pages_alone_and_word_for_word(figure: str) -> None:
+    known = MEASURED[figure]
+    assert known.keys() == {"text", "commit", "machine", "command", "seeds", "pages"}
+    assert {page for page, text in PAGES.items() if known["text"] in " ".join(text.split())} == {*known["pages"]}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
     """`mkdocs build --strict` looks at the headings that are linked to."""
-    targets = re.findall(r"\]\((?!https?:|\.\./\.\./actions|#)([^)#]*)", page.read_text("utf-8"))
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    targets = re.findall(r"\]\((?!https?:|\.\./\.\./actions|#)([^)#]*)", PAGES[page])
+    assert [target for target in targets if not ((ROOT / page).parent / target).exists()] == []
 
 
 @pytest.mark.parametrize(
@@ -118,12 +145,29 @@ def test_links_lead_somewhere(page: Path) -> None:
 )
 def test_generated_pages_are_of_this_commit(name: str, page: Callable[[], str]) -> None:
     """`python -m conf.help` and `python -m launch.plan.recipes` print them."""
-    assert (ROOT / "docs" / "reference" / f"{name}.md").read_text("utf-8") == page()
+    assert PAGES[f"docs/reference/{name}.md"] == page()
 
 
 def test_every_metric_of_a_run_is_explained(tmp_path: Path) -> None:
     virtual = Run(tmp_path / "run")
     virtual.go()
-    text = (ROOT / "docs" / "reference" / "metrics.md").read_text("utf-8")
-    keys = {key for row in virtual.rows for key in row}
-    assert {key for key in keys if f"`{key}`" not in text and not key.startswith("ledger/")} == set()
+    keys = {f"`{key}`" for row in virtual.rows for key in row if not key.startswith("ledger/")}
+    assert [key for key in keys if key not in PAGES["docs/reference/metrics.md"]] == []
+
+
+@pytest.mark.parametrize("recipe", sorted(path.name for path in (DOCS / "start" / "gallery").glob("*.yaml")))
+def test_a_recipe_of_the_gallery_is_on_its_page_and_holds_out_enough(recipe: str) -> None:
+    config = load([f"conf={DOCS}/start/gallery/{recipe}"])
+    assert f"python launch/run.py conf=docs/start/gallery/{recipe}\n" in PAGES["docs/start/gallery.md"]
+    assert config.budget.seconds <= 15 * 60
+    if config.data.source.startswith("file:"):  # a generator takes its time
+        found = count_problems(config)
+        assert found and (found.heldout, found.train >= 200) == (config.eval.problems, True)  # noqa: PT018
+
+
+def test_reward_functions_of_the_gallery() -> None:
+    person = {"name": "Ann", "age": 34, "city": "Rome"}
+    responses = [json.dumps(person | other) for other in ({}, {"age": "34"}, {"country": "Italy"})]
+    assert [fields("", said, json.dumps(person)) for said in (*responses, "[" * 100_000)] == [1.0, 0.75, 0.0, 0.0]
+    texts = ["so it is \\boxed{7}", "\\boxed{7}", "\\boxed{8}", "it is \\boxed{7}", "\\boxed{7}"]
+    assert briefest([SimpleNamespace(response=text, gold="7") for text in texts]) == [0.25, 1.0, 0.0, 0.5, 1.0]
