@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.cuda.absent import CARDS, driver
 from tests.test_private_apis import ROWS
 
-CASES = {card: cases for card, (_, cases) in CARDS.items()} | {"packages": 11 + len(ROWS), "breaks": 19}
+CASES = {card: cases for card, (_, cases) in CARDS.items()} | {"packages": 10 + len(ROWS), "breaks": 19}
 """Parts with the number of their cases: the engine's configuration on each GPU (each recipe, and each start of an
 engine or a holder of weights in it), and two modules beside this one."""
 

@@ -42,9 +42,8 @@ def pretend(name: str) -> None:
 
     memory = int(devices()[name].memory_gib * 2**30)
     major, minor = divmod(CARDS[name][0], 10)
-    properties = SimpleNamespace(
-        name=name, major=major, minor=minor, total_memory=memory, multi_processor_count=84, warp_size=32
-    )
+    size = {"total_memory": memory, "multi_processor_count": 84, "warp_size": 32}
+    properties = SimpleNamespace(name=name, major=major, minor=minor, **size)
     of_nvml = {"Init": None, "Shutdown": None, "DeviceGetCount": 1, "DeviceGetHandleByIndex": 0, "DeviceGetUUID": name}
     of_nvml |= {"DeviceGetCudaComputeCapability": (major, minor), "DeviceGetName": name}
     of_nvml |= {"DeviceGetMemoryInfo": SimpleNamespace(total=memory, free=memory, used=0)}

@@ -116,9 +116,8 @@ def test_actor_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("factor", "left_s"), [(0.1, math.inf), (1e6, 1.0)])
-def test_a_restart_that_hangs_has_a_few_times_the_first_start_and_half_of_what_is_left(
-    factor: float, left_s: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restart_that_hangs_ends(factor: float, left_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a few times the first start, or half of what is left of the budget."""
     monkeypatch.setattr(remote, "RESTART_FACTOR", factor)
     monkeypatch.setattr(remote, "LEAST_RESTART_S", 0.5)
     monkeypatch.setattr(RemoteActor, "ends", time.monotonic() + left_s)
