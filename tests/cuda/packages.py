@@ -35,10 +35,9 @@ def resolve(python: str) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    needed, pinned = (
-        {line.partition("==")[0] for line in text.splitlines()} for text in (done.stdout, LOCK.read_text())
-    )
-    if loose := {name for name in needed - pinned if not name.startswith(("#", "pip"))}:
+    texts = done.stdout, LOCK.read_text().replace("_", "-")
+    needed, pinned = ({*re.findall("^([a-z].*)==", text, re.MULTILINE)} for text in texts)
+    if loose := needed - pinned - {"pip"}:
         raise ValueError(f"the lock does not pin {', '.join(loose)}")
 
 
