@@ -36,7 +36,7 @@ def resolve(python: str) -> None:
     if done.returncode:
         raise RuntimeError(done.stderr)
     texts = done.stdout, LOCK.read_text().replace("_", "-")
-    needed, pinned = ({*re.findall("^([a-z].*)==", text, re.MULTILINE)} for text in texts)
+    needed, pinned = ({*re.findall("^([a-z][^=]*)==", text, re.MULTILINE)} for text in texts)
     if loose := needed - pinned - {"pip"}:
         raise ValueError(f"the lock does not pin {', '.join(loose)}")
 
