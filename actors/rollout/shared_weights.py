@@ -72,7 +72,7 @@ def make_daemon(config: Config, model_path: str, share: Share, folder: str) -> "
     from vllm.utils.network_utils import get_file_store_init_method
 
     settings = EngineArgs(**engine_settings(config, model_path, share, None)).create_engine_config()
-    return WeightCacheDaemon(settings, 0, 0, get_file_store_init_method(), folder)
+    return WeightCacheDaemon(settings, 0, 0, get_file_store_init_method(), socket_dir=folder)
 
 
 def handles(model: "torch.nn.Module") -> bytes:

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from ray.actor import ActorHandle
@@ -31,8 +32,8 @@ START_S = 1800.0
 """Seconds after which an actor that has not started counts as hanging: a slow disk takes minutes."""
 
 RESTART_FACTOR, LEAST_RESTART_S = 5.0, 180.0
-"""A later start may take so many times the first one, and at least so many seconds: it finds compiled kernels and files
-in memory, but a busy machine."""
+"""A later start may take so many times the first one, at most half of what is left of the budget, and at least so many
+seconds: it finds compiled kernels and files in memory, but a busy machine."""
 
 CALLS_AT_ONCE = 100_000
 """Most concurrent calls to an asynchronous actor, more than there will ever be. With Ray's default of 1000 the
@@ -69,7 +70,10 @@ class RemoteActor:
     answer its heartbeat, and its calls can be cancelled.
     bundle: a PlacementGroupSchedulingStrategy to take the share from; without one an actor is on its share's node, or
     on any once that is gone.
+    ends: when the budget of this process's run ends, by time.monotonic().
     """
+
+    ends: ClassVar[float] = math.inf
 
     def __init__(
         self, kind: type, name: str, share: Share, *arguments: Any, asynchronous: bool = True, bundle: Any = None
@@ -88,6 +92,7 @@ class RemoteActor:
         """Start a fresh process, with these further arguments, after killing the one before."""
         if self._starts:
             self.kill()
+            self._most_s = min(self._most_s, max((self.ends - time.monotonic()) / 2, LEAST_RESTART_S))
         self._starts += 1
         remote: Any = ray.remote(self._kind)
         handle = remote.options(

@@ -38,6 +38,7 @@ async def start_actors(
     free memory while it starts, which no other process may take or free meanwhile.
     """
     config, model_path, placement = request.config, request.model_path, request.placement
+    RemoteActor.ends = clock.now() + config.budget.seconds - request.spent
     reserved = await reserve_learners(placement)
     weights = None
     if placement.weights:

@@ -15,13 +15,16 @@ REFUSED = (
 """Functions of the driver's library to which torch and vLLM are linked. Their answer is that there is no device."""
 
 CARDS = {
-    80: ("A100-40", "A100-80"),
-    86: ("A40", "A10", "RTX3060", "RTX3060Ti", "RTX3090"),
-    89: ("L4", "L40S", "RTX4060Ti", "RTX4090"),
-    90: ("H100",),
-    120: ("RTX5090",),
+    "RTX3060Ti": (86, 119),
+    "RTX3060": (86, 120),
+    "RTX4060Ti": (89, 107),
+    "RTX4090": (89, 112),
+    "RTX5090": (120, 103),
+    "A40": (86, 103),
+    "A100-80": (80, 102),
+    "H100": (90, 102),
 }
-"""GPUs of devices.yaml by compute capability, 86 for 8.6."""
+"""GPUs of devices.yaml from 8 to 80 GB, with their compute capability, 86 for 8.6, and the number of their cases."""
 
 
 def driver(folder: str) -> str:
@@ -38,10 +41,9 @@ def pretend(name: str) -> None:
     from vllm.utils.import_utils import import_pynvml
 
     memory = int(devices()[name].memory_gib * 2**30)
-    major, minor = divmod(next(capability for capability, names in CARDS.items() if name in names), 10)
-    properties = SimpleNamespace(
-        name=name, major=major, minor=minor, total_memory=memory, multi_processor_count=84, warp_size=32
-    )
+    major, minor = divmod(CARDS[name][0], 10)
+    size = {"total_memory": memory, "multi_processor_count": 84, "warp_size": 32}
+    properties = SimpleNamespace(name=name, major=major, minor=minor, **size)
     of_nvml = {"Init": None, "Shutdown": None, "DeviceGetCount": 1, "DeviceGetHandleByIndex": 0, "DeviceGetUUID": name}
     of_nvml |= {"DeviceGetCudaComputeCapability": (major, minor), "DeviceGetName": name}
     of_nvml |= {"DeviceGetMemoryInfo": SimpleNamespace(total=memory, free=memory, used=0)}

@@ -26,7 +26,7 @@ BREAKS = (
     (ENGINES, SETTINGS, '"processed_logprobs"', '"raw_logprobs"'),
     (ENGINES, SETTINGS, MORE, f'{MORE} "max_num_batched_tokens": 512,'),
     (ENGINES, SETTINGS, MORE, f'{MORE} "enable_prefix_caching": False,'),
-    (ENGINES, SETTINGS, MORE, f'{MORE} "enforce_eager": True,'),
+    (ENGINES, SETTINGS, '"enforce_eager": config.rollout.enforce_eager', '"enforce_eager": True'),
     (ENGINES, SETTINGS, '{"hf_overrides": {"head_dtype": "float32"}}', "{}"),
     (ENGINES, SETTINGS, '": share.memory,', '": share.memory + 0.2,'),
     (ENGINES, SETTINGS, '"seed": config.run.seed', '"seed": config.run.seed + 1'),

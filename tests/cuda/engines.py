@@ -22,13 +22,6 @@ from tests.random_model import configuration
 TOO_FEW = {"smollm3": 10, "gemma4_e2b": 16, "qwen2.5-7b": 16}
 """GiB of a GPU that a recipe does not fit, even with the settings that a refusal names. All others fit 8."""
 
-BLOCKS = 5000
-"""Blocks of the KV cache that an engine has when it starts again."""
-
-
-def recipes() -> list[str]:
-    return [name for name in recipe_names() if name != "base" and not compares_models(name)]
-
 
 def planned(recipe: str, card: str) -> Plan:
     """Return the plan of a recipe on a GPU, with the settings by which it fits there if there are any."""
@@ -39,13 +32,13 @@ def planned(recipe: str, card: str) -> Plan:
 
 
 def starts(plan: Plan) -> Iterator[tuple[str, Share, int | None]]:
-    """Yield each start of a vLLM in a run, with its share of the GPU and the blocks of its KV cache."""
+    """Yield each start of a vLLM in a run, with its share of the GPU and the blocks that a later start is given."""
     share, weights = plan.placement.rollouts[0], plan.placement.weights
     if weights:
         yield "holder of weights", weights, None
         share = Share(gpus=share.gpus, memory=share.memory, mapped=Mapped("/tmp/w", weights.memory))
     yield "start", share, None
-    yield "restart", share, BLOCKS
+    yield "restart", share, 5000
 
 
 def model_folder(config: Config, parent: str) -> str:
@@ -75,6 +68,7 @@ def check(config: Config, share: Share, settings: dict[str, Any]) -> None:
         attention = get_attn_backend(model.get_head_size(), torch.bfloat16, "auto").get_name()
         flash = get_flash_attn_version()
     limits, hopper = config.rollout, torch.cuda.get_device_capability() == (9, 0)
+    longest = max(limits.max_response_tokens, config.eval.max_response_tokens or 0)
     memory = SMALL_SHARE if "num_gpu_blocks_override" in settings else share.memory
     found = {
         "executor": (Executor.get_class(made).__name__, "UniProcExecutor"),
@@ -86,20 +80,13 @@ def check(config: Config, share: Share, settings: dict[str, Any]) -> None:
         "seed": (model.seed, config.run.seed),
         "asynchronous": (scheduler.async_scheduling, True),
         "prefixes": (scheduler.enable_chunked_prefill and cache.enable_prefix_caching, True),
-        "context": (
-            model.max_model_len,
-            limits.max_prompt_tokens + max(limits.max_response_tokens, config.eval.max_response_tokens or 0),
-        ),
+        "context": (model.max_model_len, limits.max_prompt_tokens + longest),
         "rank": (lora.max_lora_rank, config.lora.rank),
         "slots": (lora.max_loras, 2),  # the present adapter and one older, in every recipe
-        "modules": (sorted(lora.target_modules), sorted(config.lora.target_modules)),
-        "dtypes": (
-            f"{model.dtype} {lora.lora_dtype} {model.head_dtype}",
-            "torch.bfloat16 torch.bfloat16 torch.float32",
-        ),
+        "dtypes": ((model.dtype, lora.lora_dtype), (torch.bfloat16, torch.bfloat16)),
+        "logits": (model.head_dtype, torch.float32),
         "logprobs": (model.logprobs_mode, "processed_logprobs"),
         "format": (str(made.load_config.load_format), "ipc_cache" if share.mapped else "auto"),
-        "blocks": (cache.num_gpu_blocks_override, settings.get("num_gpu_blocks_override")),
         "fraction": (cache.gpu_memory_utilization, memory + (share.mapped.memory if share.mapped else 0.0)),
         "autotune": (made.kernel_config.enable_flashinfer_autotune, False),
         "largest graph": (graphs.max_cudagraph_capture_size >= limits.concurrent_samples, True),
@@ -119,8 +106,9 @@ def ask(card: str, chosen: list[str] | None = None) -> None:
     from vllm.model_executor.models import registry
 
     registry._run_in_subprocess = lambda inspect: inspect()  # another process would see no GPU
+    recipes = (name for name in recipe_names() if name != "base" and not compares_models(name))
     with tempfile.TemporaryDirectory() as folder:
-        for recipe in chosen or recipes():
+        for recipe in chosen or recipes:
             plan = planned(recipe, card)
             enough = devices()[card].memory_gib > TOO_FEW.get(recipe, 0)
             attempt("recipes that fit", f"{card} {recipe}", partial(fits, plan, enough))

@@ -1,10 +1,8 @@
 """The packages: launch/locks/cuda.txt, files of the wheels, code for each GPU, DeepSpeed's Adam, private names."""
 
 import csv
-import mmap
 import os
 import re
-import struct
 import subprocess
 import sys
 import tempfile
@@ -19,29 +17,27 @@ from tests.test_private_apis import ROWS, check
 
 LOCK = ROOT / "launch/locks/cuda.txt"
 
+CAPABILITIES = {capability for capability, _ in CARDS.values()}
 BINARIES = {
-    "vllm/vllm_flash_attn/_vllm_fa2_C.abi3.so": (80, 86, 89),
-    "vllm/vllm_flash_attn/_vllm_fa3_C.abi3.so": (90,),
-    **dict.fromkeys(("vllm/_C_stable_libtorch.abi3.so", "torch/lib/libtorch_cuda.so"), tuple(CARDS)),
-    "torch/lib/libtorch_cuda_linalg.so": tuple(CARDS),
+    "vllm/vllm_flash_attn/_vllm_fa2_C.abi3.so": {*CAPABILITIES} - {90},
+    "vllm/vllm_flash_attn/_vllm_fa3_C.abi3.so": {90},
+    "vllm/_C_stable_libtorch.abi3.so": CAPABILITIES,
+    "torch/lib/libtorch_cuda.so": CAPABILITIES,
+    "torch/lib/libtorch_cuda_linalg.so": CAPABILITIES,
 }
-"""Compute capabilities whose machine code a library has. For 120 the driver makes FlashAttention's from PTX, once."""
+"""Compute capabilities of the GPUs on which a library has to run."""
 
 
-def named(text: str) -> set[str]:
-    """Return the packages of a file of requirements."""
-    lines = (line for line in text.splitlines() if not line.startswith("#"))
-    return {line.partition("==")[0].lower().replace("_", "-") for line in lines}
-
-
-def resolve(python: str, *extras: str) -> None:
+def resolve(python: str) -> None:
     """Let uv resolve the project under the lock. Raises if it cannot, or needs a package that the lock does not pin."""
-    options = [f"--constraint={LOCK}", f"--python-version={python}", *(f"--extra={extra}" for extra in extras)]
+    options = [f"--constraint={LOCK}", f"--python-version={python}", "--extra=cuda", "--extra=dev"]
     command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--no-annotate", "--quiet", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    if loose := named(done.stdout) - named(LOCK.read_text()) - {"pip"}:
+    texts = done.stdout, LOCK.read_text().replace("_", "-")
+    needed, pinned = ({*re.findall("^([a-z][^=]*)==", text, re.MULTILINE)} for text in texts)
+    if loose := needed - pinned - {"pip"}:
         raise ValueError(f"the lock does not pin {', '.join(loose)}")
 
 
@@ -57,25 +53,15 @@ def written_once() -> None:
         raise ValueError(f"{len(different)} files differ, such as {different[0]}")
 
 
-def code_in(library: Path) -> set[tuple[int, int]]:
-    """Return the architectures of a library's fat binaries, each with its kind: 1 for PTX, 2 for machine code."""
-    found = set[tuple[int, int]]()
-    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for header in re.finditer(re.escape(struct.pack("<IHH", 0xBA55ED50, 1, 16)), data):
-            part = header.end() + 8
-            end = part + int.from_bytes(data[header.end() : part], "little")
-            while part < end:
-                kind, before, size, architecture = struct.unpack_from("<H2xIQ12xI", data, part)
-                found.add((kind, architecture))
-                part += before + size
-    return found
-
-
-def serves(library: str, capability: int, kind: int = 2) -> None:
-    """Raise if a library has no code that a GPU of this capability runs: machine code is of its own major version."""
-    code = code_in(Path(get_path("purelib"), library))
-    if not any(each == kind and (kind == 1 or of // 10 == capability // 10) and of <= capability for each, of in code):
-        raise ValueError(f"its code is {sorted(code)}")
+def serves(library: str, capabilities: set[int]) -> None:
+    """Raise if a library has no code for a GPU: code of its own major version, or PTX for the driver."""
+    folder = get_path("purelib")
+    command = [f"{folder}/triton/backends/nvidia/bin/cuobjdump", "-lelf", "-lptx", f"{folder}/{library}"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    code = {(int(of), kind) for of, kind in re.findall(r"\.sm_(\d+)a?\.(cubin|ptx)$", listed, re.MULTILINE)}
+    for each in capabilities:
+        if not any(of <= each and (kind == "ptx" or of // 10 == each // 10) for of, kind in code):
+            raise ValueError(f"nothing for {each} in {sorted(code)}")
 
 
 def compiles() -> None:
@@ -93,12 +79,9 @@ def names() -> None:
 
 def ask() -> None:
     for python in ("3.11", "3.12", "3.13"):
-        for extras in (["cuda"], ["cuda", "dev"]):
-            attempt("lock resolves", f"Python {python}, {' and '.join(extras)}", partial(resolve, python, *extras))
+        attempt("lock resolves", f"Python {python}", partial(resolve, python))
     attempt("one wheel per file", "all", written_once)
     for library, capabilities in BINARIES.items():
-        for capability in capabilities:
-            attempt("code for a GPU", f"{capability} {library}", partial(serves, library, capability))
-    attempt("code for a GPU", "120 FlashAttention's PTX", partial(serves, next(iter(BINARIES)), 120, 1))
+        attempt("code for each GPU", library, partial(serves, library, capabilities))
     attempt("DeepSpeed's Adam compiles", "for the CPU, beside CUDA", compiles)
     names()

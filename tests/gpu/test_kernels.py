@@ -37,26 +37,19 @@ ROOM = 0.75
 KERNELS = ("products in a chain", "norms and MLP fused", "attention without padding", "logits in float32")
 
 
-def rounded(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
-    """Return logits that bfloat16 has rounded."""
-    return (hidden @ head.T).float() / temperature
-
-
 @contextmanager
 def only(config: Config, kernels: tuple[str, ...]) -> Iterator[None]:
     """Make the learner use these kernels and the CPU's code otherwise. Its model is random."""
-
-    def build(*_: Any, dtype: torch.dtype, **__: Any) -> Any:
-        return random_model(config, dtype)
-
     off: dict[str, tuple[Any, str, Callable[..., Any]]] = {
         KERNELS[0]: (projection, "chains", lambda x: False),
         KERNELS[1]: (adapter, "fuse", lambda *_: True),  # refused ones would have activations computed twice
         KERNELS[2]: (policies, "unpadded_serves", lambda *_: False),
-        KERNELS[3]: (logprobs, "_logits", rounded),
+        KERNELS[3]: (logprobs, "_logits", lambda hidden, head, heat: (hidden @ head.T).float() / heat),  # rounded
     }
     with ExitStack() as stack:
-        stack.enter_context(patch.object(AutoModelForCausalLM, "from_pretrained", build))
+        stack.enter_context(
+            patch.object(AutoModelForCausalLM, "from_pretrained", lambda *_, dtype, **__: random_model(config, dtype))
+        )
         stack.enter_context(patch.dict(vars(import_module(modeling(config)))))  # fused kernels stay there otherwise
         for kernel in set(KERNELS) - set(kernels):
             stack.enter_context(patch.object(*off[kernel]))

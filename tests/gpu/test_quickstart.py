@@ -17,14 +17,8 @@ ROOT = Path(__file__).parents[2]
 MINUTES = 8
 
 
-def unexpected(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return crashes and fallbacks. MPS may be forbidden here, as in many rented containers."""
-    kinds = (EventKind.DIED, EventKind.FALLBACK)
-    return [event for event in events if event["event"].endswith(kinds) and "MPS" not in event["event"]]
-
-
 def quickstart(folder: Path, *settings: str) -> tuple[str, dict[str, Any], list[dict[str, Any]]]:
-    """Run the quickstart in a folder; return what it says, its summary and its metrics."""
+    """Run the quickstart in a folder, without crashes; return what it says, its summary and its metrics."""
     arguments = [f"budget.minutes={MINUTES}", f"run.folder={folder}", "dashboard.port=0", *settings]
     command = [sys.executable, str(ROOT / "launch" / "run.py"), "conf=quickstart", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -32,7 +26,10 @@ def quickstart(folder: Path, *settings: str) -> tuple[str, dict[str, Any], list[
     summary = json.loads((folder / "quickstart" / "summary.json").read_text())
     rows = [json.loads(line) for line in (folder / "quickstart" / "metrics.jsonl").read_text().splitlines()]
     print(f"{len(rows)} updates in {summary['spent_s']:.0f} s: {done.stdout.splitlines()[-1]}")
-    assert not unexpected(summary["events"])
+    events = [
+        each["event"] for each in summary["events"] if each["event"].endswith((EventKind.DIED, EventKind.FALLBACK))
+    ]
+    assert all("MPS" in event for event in events)  # it may be forbidden, as in many rented containers
     assert all(row["adapter_check/disagreement"] < 0.1 for row in rows)
     return done.stdout, summary, rows
 
@@ -47,16 +44,12 @@ def test_quickstart_learns_and_frees_the_gpu(tmp_path: Path) -> None:
     assert len(rows) >= 5
     assert max(row["staleness/max"] for row in rows) <= 1
     assert summary["eval"]["final"]["pass@1"] > summary["eval"]["base"]["pass@1"]
-    deadline = time.monotonic() + 30
-    while memory_used() > before + GIB / 4 and time.monotonic() < deadline:
+    while memory_used() > before + GIB / 4:
         time.sleep(0.5)
-    assert memory_used() < before + GIB / 4
 
 
 @pytest.mark.timeout(60 + 60 * MINUTES)
-def test_each_of_two_gpus_holds_an_engine_and_a_learner_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_gpus_hold_an_engine_and_a_learner_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The learner's processes exchange gradients through NCCL."""
     two = detect().cards[:2]
     if len(two) < 2:

@@ -7,12 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import ray
 import torch
 
-from microbudget_rl.actors.adapter_check.prompts import distance, logprobs_of
 from microbudget_rl.actors.clock import WallClock
-from microbudget_rl.actors.messages import AdapterRef, Sampling
 from microbudget_rl.actors.models.files import locate
 from microbudget_rl.actors.models.sizes import parameters
 from microbudget_rl.actors.protocols import FAITHFUL
@@ -24,15 +21,16 @@ from microbudget_rl.launch.hardware.sharing import ipc_fault
 from microbudget_rl.launch.plan.plan import make_plan
 from microbudget_rl.launch.session.actors import start_actors
 from microbudget_rl.learner.actor import RemoteLearner
-from tests.gpu.test_sharing import AGREE, PROBLEM, inside, settings
+from tests.gpu.test_sharing import AGREE, PROBLEM, SAMPLING, distances, inside, ray_for, settings
 
 
-async def difference(engines: EnginePool, learner: RemoteLearner, adapter: AdapterRef) -> float:
+async def difference(engines: EnginePool, learner: RemoteLearner, number: int) -> float:
     """Return the mean |Δ log p| between engine and learner under a synthetic adapter."""
+    adapter = (await learner.publish_synthetic())[number]
     await engines.load(adapter)
-    group = await engines.generate(0, PROBLEM, adapter, Sampling(8, 48, 1.0, 1.0, 1))
+    group = await engines.generate(0, PROBLEM, adapter, SAMPLING)
     await engines.retire(adapter)
-    return distance(logprobs_of((group,)), (await learner.explain((group,)))[FAITHFUL])
+    return (await distances(learner, group))[FAITHFUL]
 
 
 def test_engine_and_learner_map_one_copy_and_survive_its_holder(machine: Machine, tmp_path: Path) -> None:
@@ -40,44 +38,29 @@ def test_engine_and_learner_map_one_copy_and_survive_its_holder(machine: Machine
     plan = make_plan(config, machine)
     assert ipc_fault(machine.cards[0]) == ""
     (tmp_path / "run").mkdir()
-    events: list[tuple[str, EventKind]] = []
+    events: list[tuple[str, ...]] = []
 
-    async def scenario() -> tuple[float, float, int]:
-        request: Any = SimpleNamespace(
-            config=plan.config,
-            model_path=locate(config.model),
-            placement=plan.placement,
-            folder=tmp_path / "run",
-        )
+    async def scenario() -> None:
+        facts = {"config": plan.config, "model_path": locate(config.model), "placement": plan.placement, "spent": 0.0}
+        request: Any = SimpleNamespace(**facts, folder=tmp_path / "run")
         started: Any = []
-        engines, learner, _ = await start_actors(
-            request, started, WallClock(), lambda name, kind, _: events.append((name, kind))
-        )
+        engines, learner, _ = await start_actors(request, started, WallClock(), lambda *said: events.append(said[:2]))
         try:
-            first = await difference(engines, learner, (await learner.publish_synthetic())[0])
-            own = inside(learner._actors[0], lambda _: torch.cuda.memory_allocated())
-            holder = inside(started[0].actor, lambda _: os.getpid())
-            os.kill(holder, signal.SIGKILL)
+            first = await difference(engines, learner, 0)
+            own = inside(learner._actors[0], lambda _: torch.cuda.memory_allocated()) / (2 * parameters(plan.shape))
+            os.kill(inside(started[0].actor, lambda _: os.getpid()), signal.SIGKILL)
             await asyncio.sleep(1.0)
             await learner.revive()
             await learner.restore(None, 1)
-            second = await difference(engines, learner, (await learner.publish_synthetic())[1])
-            return first, second, own
+            second = await difference(engines, learner, 1)
         finally:
             for actor in started:
                 await actor.close()
+        print(f"engine and learner differ by {first:.3f}, and {second:.3f} after the holder's death")
+        print(f"the learner's own tensors are {own:.2f} times as large as the weights")
+        assert own < 1.0
+        assert max(first, second) < AGREE
 
-    shares = (*plan.placement.rollouts, *plan.placement.learners)
-    cpus = sum(share.threads for share in shares) + 1
-    ray.init(address="local", num_cpus=cpus, num_gpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        first, second, own = asyncio.run(scenario())
-    finally:
-        ray.shutdown()
-    weights = 2 * parameters(plan.shape)
-    print(f"engine and learner differ by {first:.3f}, and {second:.3f} after the holder's death")
-    print(f"the learner's own tensors are {own / weights:.2f} times as large as the weights")
-    assert own < weights
-    assert max(first, second) < AGREE
-    assert ("weights", EventKind.RESTARTED) in events
-    assert ("rollout-0", EventKind.RESTARTED) in events
+    with ray_for(plan.placement):
+        asyncio.run(scenario())
+    assert {("weights", EventKind.RESTARTED), ("rollout-0", EventKind.RESTARTED)} <= {*events}

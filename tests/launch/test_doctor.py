@@ -53,14 +53,11 @@ def test_without_measuring_it_shows_the_plan_or_its_refusal(here: list[str], sai
 def test_a_measurement_is_kept_and_an_engine_that_does_not_start_is_a_finding(
     here: list[str], monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]
 ) -> None:
-    def fail(*_: object) -> None:
-        raise ActorDied("no kernel image is available")
-
     monkeypatch.setattr(doctor, "calibrate", lambda plan, *_: keep_measured(MEASURED, plan))
     assert main(here) == 0
     assert f"a measurement here: {DOCTOR}" in said()
     assert recall(load(here), detect("cpu")).generate == 2.0
-    monkeypatch.setattr(doctor, "calibrate", fail)
+    monkeypatch.setattr(doctor, "calibrate", Mock(side_effect=ActorDied("no kernel image is available")))
     assert main(here) == 1
     assert "bad measuring: no kernel image is available" in said()
 

@@ -1,6 +1,7 @@
 """Actors of Ray that crash and hang, and the learner's restart."""
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -114,12 +115,15 @@ def test_actor_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(scenario())
 
 
-def test_a_restart_that_hangs_has_a_few_times_the_first_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "RESTART_FACTOR", 0.1)
+@pytest.mark.parametrize(("factor", "left_s"), [(0.1, math.inf), (1e6, 1.0)])
+def test_a_restart_that_hangs_ends(factor: float, left_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a few times the first start, or half of what is left of the budget."""
+    monkeypatch.setattr(remote, "RESTART_FACTOR", factor)
     monkeypatch.setattr(remote, "LEAST_RESTART_S", 0.5)
+    monkeypatch.setattr(RemoteActor, "ends", time.monotonic() + left_s)
 
     async def scenario() -> None:
-        actor = RemoteActor(Patient, "late-patient", Share(), "")
+        actor = RemoteActor(Patient, f"late-patient-{factor}", Share(), "")
         await actor.call("alive")
         while actor._process.watcher is None:
             await asyncio.sleep(0.05)

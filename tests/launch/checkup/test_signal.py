@@ -14,18 +14,7 @@ from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema.call import SignalConfig
 from microbudget_rl.conf.settings import build
 from microbudget_rl.launch.checkup import signal
-from microbudget_rl.launch.checkup.signal import (
-    AT_A_LOOK,
-    PARTS,
-    RULES,
-    Rule,
-    Sampled,
-    commonest,
-    others,
-    rule_for,
-    sample,
-    signal_of,
-)
+from microbudget_rl.launch.checkup.signal import RULES, Sampled, commonest, others, rule_for, sample, signal_of
 from microbudget_rl.launch.plan.measurements import Signal
 from microbudget_rl.launch.session import actors
 from tests.fakes import FakeEngine, FakeVerifier, half_right, make_problem
@@ -99,7 +88,7 @@ RIGHT, WRONG = row(), row("wrong")
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_sentence_has_all_its_figures(rule: Rule) -> None:
+def test_a_sentence_has_all_its_figures(rule: signal.Rule) -> None:
     said = rule.sentence(replace(signal_from([[RIGHT] * 4]), figures=means()))
     assert not {"{", "}"} & {*said.replace("\\boxed{}", "")}
     assert ("{groups}" in rule.reason) == ("about 1,000" in said)
@@ -124,12 +113,12 @@ def test_what_few_problems_pay_decides_nothing() -> None:
 
 def test_intervals_after_each_part_hold_together() -> None:
     rng, missed = np.random.default_rng(0), 0
-    for values in (rng.random((400, 15 * PARTS)) < 0.3).astype(float).tolist():
-        looks = [share_interval(values[: 15 * part], AT_A_LOOK) for part in range(1, PARTS + 1)]
+    for values in (rng.random((400, 15 * signal.PARTS)) < 0.3).astype(float).tolist():
+        looks = [share_interval(values[: 15 * part], signal.AT_A_LOOK) for part in range(1, signal.PARTS + 1)]
         missed += not all(low <= 0.3 <= high for low, high in looks)
     assert missed <= 0.05 * 400
     found = signal_from([[RIGHT] * 4, [WRONG] * 4])
-    assert found.figures["pass@1"].interval == share_interval([1.0, 0.0], AT_A_LOOK)
+    assert found.figures["pass@1"].interval == share_interval([1.0, 0.0], signal.AT_A_LOOK)
 
 
 def test_what_counts_in_a_group() -> None:

@@ -30,11 +30,10 @@ def test_other_lists_are_refused(more: str) -> None:
 def test_the_whole_bill_adds_set_up_and_copying_to_the_run() -> None:
     card = replace(machine("RTX4090"), name="NVIDIA GeForce RTX 4090")
     made = plan("gsm8k", card, "budget.price_per_hour=60")
-    screen, hours = StringIO(), estimated(made).spent_s / 3600
+    screen, minutes = StringIO(), estimated(made).spent_s / 60
     Console(width=80, file=screen).print(render_choice([made, plan("gsm8k", machine("T4"))]))
     _, row, _, none, *_ = (line.split() for line in screen.getvalue().splitlines())
     assert (row[-7:-5], none) == (["yes", str(estimated(made).updates)], ["T4", "no"])
-    minutes = 60 * hours
     assert list(map(float, row[-3:])) == pytest.approx(
         [minutes, 1000 * minutes / estimated(made).updates, minutes + sum(BESIDE_MINUTES.values())], abs=0.01
     )
