@@ -4,9 +4,10 @@
     .venv/bin/python -m tests.pictures quickstart.log runs/quickstart [further runs, such as runs/seed-1 …]
     .venv/bin/python -m tests.pictures runs/paper_small-sweep
     .venv/bin/python -m tests.pictures gallery runs/carries runs/units …
+    .venv/bin/python -m tests.pictures healthy-and-collapsed runs/quickstart runs/collapsed
 
 Writes docs/images/console.svg and report.png of the first run and learning.png of all of them, or paper_small.png of a
-sweep, or gallery.png. Chromium draws the reports.
+sweep, or the picture that is named. Chromium draws the reports.
 """
 
 import io
@@ -40,6 +41,7 @@ SECONDS, MOMENTS, REST = 20, 15, 10
 """Length of the console's picture, moments of the training that it shows, and steps for which it shows the end."""
 STYLE = ".one {visibility: hidden; animation: turn %ds step-end infinite} @keyframes turn {0%% {visibility: visible}"
 STYLE += " %.2f%% {visibility: hidden}} @media (prefers-reduced-motion) {.one {animation: none}}"
+HEALTH = {"reward/accuracy": 1.0, "policy/entropy": None, "groups/zero_variance": 1.0}
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 
 
@@ -50,6 +52,8 @@ def main(arguments: Sequence[str]) -> None:
         draw(log, "paper_small.png", height=2700)
     elif str(log) == "gallery":
         gallery(runs)
+    elif str(log) == "healthy-and-collapsed":
+        health(runs)
     else:
         console(log.read_text().splitlines(), runs[0])
         learning(runs)
@@ -134,6 +138,22 @@ def gallery(runs: Sequence[Run]) -> None:
         axes.set(ylim=(0.0, 1.02), title=run.name, ylabel=what)
     figure.supxlabel("minutes")
     figure.savefig(IMAGES / "gallery.png", transparent=False)
+
+
+def health(runs: Sequence[Run]) -> None:
+    """Draw what tells a healthy run from a collapsed one, a row of curves for each."""
+    figure = Figure(figsize=(9.6, 4.4), dpi=120, layout="constrained")
+    for number, (run, name) in enumerate(zip(runs, ("healthy", "collapsed"), strict=True)):
+        for place, (metric, top) in enumerate(HEALTH.items(), start=1):
+            axes = figure.add_subplot(2, len(HEALTH), len(HEALTH) * number + place)
+            curve(axes, run, metric, f"C{number}")
+            axes.set(ylim=(0.0, top), title=metric, ylabel="" if place > 1 else f"{name}: rate {rate(run):g}")
+    figure.supxlabel("minutes")
+    figure.savefig(IMAGES / "healthy-and-collapsed.png", transparent=False)
+
+
+def rate(run: Run) -> float:
+    return float(run.config["learner.learning_rate"])
 
 
 if __name__ == "__main__":
