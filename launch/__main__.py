@@ -4,12 +4,14 @@ Recipes are those of the installed package; runs, sweeps and exports are written
 """
 
 import ast
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from microbudget_rl.actors.runtime.process import end_with
 from microbudget_rl.conf.command import WORDS, command
 from microbudget_rl.conf.errors import BadInput, hint
 
@@ -21,6 +23,9 @@ COMMANDS = {name: f"microbudget_rl.launch.{name}" for name in IN_LAUNCH} | {
     "verify": "microbudget_rl.rewards.verify.__main__",
 }
 """Modules with a `main` that a person calls, by command."""
+
+PARENT = "MICROBUDGET_PARENT"
+"""Environment variable with the id of the process that has started a command, and whose end ends it too."""
 
 
 @command("microbudget")
@@ -54,6 +59,8 @@ def from_the_shell() -> int:
     """Run the console script. Return the exit code."""
     import microbudget_rl.conf.first  # noqa: F401
 
+    if parent := os.environ.pop(PARENT, ""):
+        end_with(int(parent))
     return main(sys.argv[1:])
 
 
