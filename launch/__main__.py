@@ -14,6 +14,7 @@ from pathlib import Path
 from microbudget_rl.actors.runtime.process import end_with
 from microbudget_rl.conf.command import WORDS, command
 from microbudget_rl.conf.errors import BadInput, hint
+from microbudget_rl.rewards.shipped import FOLDER
 
 IN_LAUNCH = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
 COMMANDS = {name: f"microbudget_rl.launch.{name}" for name in IN_LAUNCH} | {
@@ -23,9 +24,6 @@ COMMANDS = {name: f"microbudget_rl.launch.{name}" for name in IN_LAUNCH} | {
     "verify": "microbudget_rl.rewards.verify.__main__",
 }
 """Modules with a `main` that a person calls, by command."""
-
-PARENT = "MICROBUDGET_PARENT"
-"""Environment variable with the id of the process that has started a command, and whose end ends it too."""
 
 
 @command("microbudget")
@@ -59,8 +57,8 @@ def from_the_shell() -> int:
     """Run the console script. Return the exit code."""
     import microbudget_rl.conf.first  # noqa: F401
 
-    if parent := os.environ.pop(PARENT, ""):
-        end_with(int(parent))
+    if FOLDER in os.environ:  # a Python program has called it
+        end_with(os.getppid())
     return main(sys.argv[1:])
 
 

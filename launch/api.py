@@ -24,7 +24,6 @@ from microbudget_rl.conf.catalogue import SOURCES
 from microbudget_rl.conf.command import BAD_INPUT
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import load, written
-from microbudget_rl.launch.__main__ import PARENT
 from microbudget_rl.launch.plan.measurements import Signal, known, recipe_of
 from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.reporting import conclusion, history, run_conclusion, tables
@@ -193,7 +192,7 @@ def _command(name: str, arguments: list[str], check: bool = True) -> None:
             Path(folder, digest).write_bytes(content)
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "microbudget_rl.launch", name.removesuffix(".py"), *arguments],
-            env=os.environ | {FOLDER: folder, "PYTHONPATH": modules, "FORCE_COLOR": "", PARENT: str(os.getpid())},
+            env=os.environ | {FOLDER: folder, "PYTHONPATH": modules, "FORCE_COLOR": ""},  # Jupyter sets the last one
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             errors="backslashreplace",

@@ -1,6 +1,6 @@
 """Ships a function that no module holds, such as a notebook's, by value to the reward workers of one command.
 
-Its setting is `python:NAME:DIGEST`; the digest says whether two functions are the same. The function is in a file of
+Its setting is `python.DIGEST:NAME`; the digest says whether two functions are the same. The function is in a file of
 that name in a private folder, whose path only that command's processes have: no run folder contains code.
 """
 
@@ -15,10 +15,10 @@ from types import CodeType
 from typing import Any
 
 from microbudget_rl.conf.errors import BadInput, in_brief
-from microbudget_rl.conf.schema.reward import SHIPPED
 
 FOLDER = "MICROBUDGET_FUNCTIONS"
 """Environment variable with the folder of a command's shipped functions."""
+PREFIX = "python."
 
 
 def ship(function: Any, shipped: dict[str, bytes]) -> str:
@@ -37,12 +37,12 @@ def ship(function: Any, shipped: dict[str, bytes]) -> str:
         remedy = f"save it in a module and give 'module:{name}'"
         raise BadInput(f"reward: '{name}' cannot be shipped to reward workers ({in_brief(error)}): {remedy}") from error
     shipped[key] = content
-    return f"{SHIPPED}:{name}:{key}"
+    return f"{PREFIX}{key}:{name}"
 
 
 def load(key: str, reference: str) -> Callable[..., Any]:
     """Return a function that was shipped to this command. Raises BadInput, naming the key, if it was not."""
-    _, name, expected = reference.split(":")
+    expected, _, name = reference.removeprefix(PREFIX).partition(":")
     folder = os.environ.get(FOLDER)  # without it, no file of the working folder may stand for a function
     if not folder or not (file := Path(folder, expected)).is_file():
         where = f"resume it from Python, as microbudget_rl.open(FOLDER).resume(reward={name})"

@@ -58,8 +58,6 @@ REFUSED = {
 }
 """Commands, and the extra that each needs."""
 
-Said = dict[str, tuple[int, str, str]]
-
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -84,16 +82,6 @@ def run(unpacked: Path, folder: Path, *arguments: str) -> str:
     return ended.stdout
 
 
-@pytest.fixture(scope="module")
-def said(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Said:
-    """Run all commands, in an otherwise empty folder that they do not change."""
-    folder = tmp_path_factory.mktemp("folder")
-    shutil.copy(ROOT / "conf" / "recipes" / "mine.csv", folder)
-    results: Said = json.loads(run(unpacked, folder, "-c", PROGRAM, *LIGHT, *REFUSED))
-    assert [path.name for path in folder.iterdir()] == ["mine.csv"]
-    return results
-
-
 def test_the_wheel_has_one_package_with_all_of_its_files(unpacked: Path) -> None:
     package, information = sorted(unpacked.iterdir())
     assert (package.name, information.suffix) == ("microbudget_rl", ".dist-info")
@@ -110,15 +98,14 @@ def test_the_wheel_has_one_package_with_all_of_its_files(unpacked: Path) -> None
     assert "microbudget_rollout = microbudget_rl.actors.rollout.vllm_plugin:register" in entries
 
 
-def test_plan_help_and_preview_need_no_extra(said: Said) -> None:
+def test_commands_need_no_extra_or_name_it_in_one_line(unpacked: Path, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "conf" / "recipes" / "mine.csv", tmp_path)
+    said = json.loads(run(unpacked, tmp_path, "-c", PROGRAM, *LIGHT, *REFUSED))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
     assert {line: said[line] for line in LIGHT if said[line][0]} == {}
     assert all(f"\n  {name} " in said["help"][1] for name in COMMANDS)
-    preview = said[PREVIEW][1]
-    assert "\nuser: " in preview
-    assert "'microbudget-rl[cuda]'" in preview
-
-
-def test_a_missing_extra_is_named_in_one_line(said: Said) -> None:
+    assert "\nuser: " in said[PREVIEW][1]
+    assert "'microbudget-rl[cuda]'" in said[PREVIEW][1]
     for line, extra in REFUSED.items():
         code, _, error = said[line]
         assert (code, error.count("\n"), f"pip install 'microbudget-rl[{extra}]'" in error) == (2, 1, True), line

@@ -3,16 +3,13 @@
 `python -m tests.launch.test_api > docs/reference/python.md` writes the page.
 """
 
-import ast
 import asyncio
 import importlib
 import inspect
 import json
 import subprocess
 import sys
-import textwrap
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +26,18 @@ ROWS = [{"problem": f"{a} + 1 =", "answer": a + 1} for a in range(60)]
 
 LOCK = threading.Lock()
 
-INTRODUCTION = "# Python\n\nAll of this is in `microbudget_rl`. This page is made from its docstrings.\n\n"
-
 
 def page() -> str:
     """The reference page: signature and docstring of each name, and of what a person calls on a run."""
     names = {name: getattr(api, name) for name in (*mb.__all__, "Asked")}
     names |= {f"run.{name}": value for name, value in vars(api.Run).items() if not name.startswith("_")}
-    parts = [INTRODUCTION + f"{inspect.getdoc(api)}\n".split("\n", 2)[2]]
+    introduction = "# Python\n\nAll of this is in `microbudget_rl`. This page is made from its docstrings.\n\n"
+    parts = [introduction + f"{inspect.getdoc(api)}\n".split("\n", 2)[2]]
     for name, value in names.items():
-        given = "" if isinstance(value, type) else f"    {name}{signature(value)}\n\n"
+        line = inspect.getsource(value).splitlines()[0].strip().partition("  #")[0]
+        given = "" if isinstance(value, type) else f"    {line.removesuffix(':')}\n\n"
         parts.append(f"\n## {name}\n\n{given}{inspect.getdoc(value)}\n")
     return "\n".join(parts)
-
-
-def signature(function: Callable[..., Any]) -> str:
-    node: Any = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    return f"({ast.unparse(node.args).removeprefix('self, ').removeprefix('self')}) -> {ast.unparse(node.returns)}"
 
 
 def settings_of(**asked: Any) -> dict[str, Any]:
@@ -76,8 +68,7 @@ def test_rows_of_any_kind_are_one_file() -> None:
     import pandas
 
     frame = pandas.DataFrame(ROWS)
-    sources = {settings_of(problems=rows)["data.source"] for rows in (ROWS, frame, datasets.Dataset.from_list(ROWS))}
-    [source] = sources
+    [source] = {settings_of(problems=rows)["data.source"] for rows in (ROWS, frame, datasets.Dataset.from_list(ROWS))}
     lines = Path(source.removeprefix("file:")).read_text().splitlines()
     assert [json.loads(line) for line in lines] == ROWS
     assert settings_of(problems=ROWS[1:])["data.source"] != source

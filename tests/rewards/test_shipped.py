@@ -58,7 +58,7 @@ def test_what_cannot_be_shipped_is_named(value: object) -> None:
 
 def test_functions_of_a_module_keep_their_name() -> None:
     assert ship(sample, {}) == "tests.rewards.corpus:sample"
-    assert all(ship(each, {}).startswith("python:") for each in (written(), lambda: 0, RewardFunction.__call__))
+    assert all(ship(each, {}).startswith("python.") for each in (written(), lambda: 0, RewardFunction.__call__))
 
 
 @pytest.mark.long
