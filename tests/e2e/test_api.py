@@ -36,7 +36,7 @@ if __name__ == "__main__":
     run.resume(minutes=20, settings={"budget.updates": first.updates + 1})
     rewards = [row["reward/score"] for row in run.metrics]
     facts = {"first": first.status, "status": run.summary.status, "more": len(run.metrics) - len(rows)}
-    facts |= {"kept": run.metrics[: len(rows)] == rows, "rewards": rewards, "adapter": str(run.adapter)}
+    facts |= {"kept": str(run.metrics[: len(rows)]) == str(rows), "rewards": rewards, "adapter": str(run.adapter)}
     print("FACTS", json.dumps(facts | {"own": ray.get(mine)}))
 """
 
