@@ -122,8 +122,7 @@ def test_a_command_has_the_scripts_modules_and_no_terminal_and_refuses_in_its_ow
 
 def test_a_run_shows_what_its_folder_has(tmp_path: Path) -> None:
     run = mb.open(write_run(tmp_path / "mine"))
-    assert [len(run.metrics), run.metrics[-1]["update"], run.summary.updates] == [40, 40, 40]
-    assert run.adapter is None
+    assert [len(run.metrics), run.metrics[-1]["update"], run.summary.updates, run.adapter] == [40, 40, 40, None]
     assert {pair.outcome for pair in run.samples("worse")} <= {"right before, wrong after"}
     assert len(run.samples("all")) == 24
     assert run.plot()._repr_svg_().startswith("<svg")
