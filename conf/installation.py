@@ -1,5 +1,6 @@
 """The copy of the project that runs: a clone, or an installed package with some of its extras."""
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,7 +33,10 @@ def packaged(path: Path) -> Path:
 def check_working_folder() -> None:
     """Raise BadInput if the working folder has another `microbudget_rl`, which processes of Ray, of vLLM and of the
     verifier would import instead. An installed package comes before a folder without `__init__.py`, a clone does not.
+    Raise it also for a script of a clone whose environment has the code of another one.
     """
+    if (folder := Path(sys.path[0])).name == "launch" and (folder.parent / "microbudget_rl").is_dir():
+        raise BadInput(f"the scripts in {folder} would use the code in {ROOT}: use the environment of their own clone")
     for name in ("microbudget_rl.py", "microbudget_rl" if IN_CLONE else "microbudget_rl/__init__.py"):
         path = Path(name)
         if path.exists() and path.resolve() not in (PACKAGE, PACKAGE / "__init__.py"):

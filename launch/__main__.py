@@ -4,14 +4,17 @@ Recipes are those of the installed package; runs, sweeps and exports are written
 """
 
 import ast
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from microbudget_rl.actors.runtime.process import end_with
 from microbudget_rl.conf.command import WORDS, command
 from microbudget_rl.conf.errors import BadInput, hint
+from microbudget_rl.rewards.shipped import FOLDER
 
 IN_LAUNCH = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
 COMMANDS = {name: f"microbudget_rl.launch.{name}" for name in IN_LAUNCH} | {
@@ -54,6 +57,8 @@ def from_the_shell() -> int:
     """Run the console script. Return the exit code."""
     import microbudget_rl.conf.first  # noqa: F401
 
+    if FOLDER in os.environ:  # a Python program has called it
+        end_with(os.getppid())
     return main(sys.argv[1:])
 
 

@@ -14,7 +14,7 @@ learner work for a minute or two. The doctor prints the number of updates that t
 measurement for later plans. The exit code is 1 if something forbids a run.
 
 `measure=signal` samples training problems as the run would, for `signal.minutes` at most, and answers whether the run
-is worth it, with reason and remedy. The exit code is then 0 only if it is. `measure=all` does both.
+is worth it, with reason and remedy. The exit code is then 3 if it is not. `measure=all` does both.
 
 `report=true` first makes three updates of the recipe, with a kill -9 of the engine, and writes runs/doctor-NAME.tar.gz:
 plan, times, memory and the ends of all logs, without names of users or machines. It takes at most 15 minutes. If
@@ -66,7 +66,7 @@ CHOICES = (*(f"measure={what}" for what in ("true", "false", "signal", "all")), 
 
 @command("doctor.py", __doc__)
 def main(arguments: list[str]) -> int:
-    """Return the exit code: 0 a run can start and, if that was asked, is worth it; 1 not; 2 bad input."""
+    """Return the exit code: 0 a run can start; 1 it cannot; 2 bad input; 3 it is not worth it."""
     own = [argument for argument in arguments if argument.partition("=")[0] in OWN]
     words = dict(argument.split("=") for argument in own if argument in CHOICES)
     if len(words) < len(own):
@@ -118,7 +118,7 @@ def check(asked: CommandLine, speeds: bool, signal: bool, console: Console) -> i
     plan = replace(plan, calibration=recall(plan.config, plan.machine))
     console.print(conclusion(plan))
     console.print(source(plan))
-    return 0 if worth else 1
+    return 0 if worth else 3
 
 
 def on_ray(plan: Plan, work: Callable[[Path], Coroutine[Any, Any, T]]) -> T:

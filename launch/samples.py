@@ -63,6 +63,8 @@ def main(arguments: list[str]) -> int:
 
 def chosen(by_outcome: Mapping[str, list[BeforeAfter]], show: str, verdict: str | None = None) -> list[BeforeAfter]:
     """Return one pair of each problem. show: a key of OUTCOMES, changed or all. verdict: that after training."""
+    if show not in OPTIONS["show"]:
+        raise BadInput(f"show={show}: use one of {', '.join(OPTIONS['show'])}")
     outcomes = {"changed": ("worse", "better"), "all": tuple(OUTCOMES)}
     names = {OUTCOMES[name] for name in outcomes.get(show, (show,))}
     candidates = (pair for outcome, found in by_outcome.items() if outcome in names for pair in found)

@@ -15,7 +15,3 @@ def __getattr__(name: str) -> Any:
     from microbudget_rl.launch import api
 
     return getattr(api, name)
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -1,11 +1,12 @@
 """Ships a function that no module holds, such as a notebook's, by value to the reward workers of one command.
 
-Its setting is `python:NAME:DIGEST`; the digest says whether two functions are the same. The function is in a file of
+Its setting is `python.DIGEST:NAME`; the digest says whether two functions are the same. The function is in a file of
 that name in a private folder, whose path only that command's processes have: no run folder contains code.
 """
 
 import io
 import os
+import pickle
 import sys
 from collections.abc import Callable
 from hashlib import blake2b
@@ -14,73 +15,55 @@ from types import CodeType
 from typing import Any
 
 from microbudget_rl.conf.errors import BadInput, in_brief
-from microbudget_rl.conf.schema.reward import SHIPPED
 
 FOLDER = "MICROBUDGET_FUNCTIONS"
 """Environment variable with the folder of a command's shipped functions."""
-
-CODE = (
-    *("code", "consts", "names", "varnames", "freevars", "cellvars", "flags", "exceptiontable"),
-    *("argcount", "posonlyargcount", "kwonlyargcount"),
-)
-"""Attributes of code, without `co_`, that say what it does. Its file, lines and name do not."""
+PREFIX = "python."
 
 
-def place_of(function: Any) -> str:
-    """Return `module:name` of a function that a module holds; empty if it has to be shipped."""
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
-    held = module not in (None, "__main__") and getattr(sys.modules.get(module), name, None) is function
-    return f"{module}:{name}" if held else ""
-
-
-def ship(function: Callable[..., Any]) -> tuple[str, bytes]:
-    """Return the setting of a function, and the content of its file. Raises BadInput if it cannot be shipped."""
+def ship(function: Any, shipped: dict[str, bytes]) -> str:
+    """Return a function's setting. Unless a module holds it, add its copy to those shipped, or raise BadInput."""
+    module, place = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if module not in (None, "__main__") and getattr(sys.modules.get(module), place, None) is function:
+        return f"{module}:{place}"
     name = getattr(function, "__name__", type(function).__name__).strip("<>")
-    remedy = f"save it in a module and give 'module:{name}'"
-    if address := os.environ.get("RAY_ADDRESS"):
-        raise BadInput(f"reward: '{name}' cannot be shipped to the cluster at RAY_ADDRESS={address}: {remedy}")
     try:
+        if "RAY_ADDRESS" in os.environ:
+            raise ValueError("RAY_ADDRESS names a cluster, whose other machines do not have this one's files")
         import cloudpickle
 
-        return f"{SHIPPED}:{name}:{digest(function)}", cloudpickle.dumps(function)
+        content, key = cloudpickle.dumps(function), digest(function)
     except Exception as error:  # a value's own method may raise anything
-        remedy += ", or install microbudget-rl[cpu] or [cuda]" if isinstance(error, ImportError) else ""
+        remedy = f"save it in a module and give 'module:{name}'"
         raise BadInput(f"reward: '{name}' cannot be shipped to reward workers ({in_brief(error)}): {remedy}") from error
+    shipped[key] = content
+    return f"{PREFIX}{key}:{name}"
 
 
 def load(key: str, reference: str) -> Callable[..., Any]:
     """Return a function that was shipped to this command. Raises BadInput, naming the key, if it was not."""
-    _, name, expected = reference.split(":")
+    expected, _, name = reference.removeprefix(PREFIX).partition(":")
     folder = os.environ.get(FOLDER)  # without it, no file of the working folder may stand for a function
-    file = Path(folder or "", expected)
-    if not folder or not file.is_file():
-        raise BadInput(
-            f"{key}: '{name}' is a function of a Python session, which no run folder contains: resume it from Python, "
-            f"as microbudget_rl.open(FOLDER).resume(reward={name})"
-        )
-    import cloudpickle
-
-    function: Callable[..., Any] = cloudpickle.loads(file.read_bytes())
-    return function
+    if not folder or not (file := Path(folder, expected)).is_file():
+        where = f"resume it from Python, as microbudget_rl.open(FOLDER).resume(reward={name})"
+        raise BadInput(f"{key}: '{name}' is a function of a Python session, which no run folder contains: {where}")
+    return pickle.loads(file.read_bytes())
 
 
-def digest(function: Callable[..., Any]) -> str:
-    """Return a digest of a function's code without its place, and of all that it uses, as cloudpickle copies it.
-
-    Raises an error for a value that cannot be copied, such as a lock.
-    """
-    import cloudpickle
+def digest(function: Any) -> str:
+    """Return a digest of a function's code without its place, and of all that it uses, as cloudpickle copies it."""
+    from cloudpickle import Pickler
 
     script = getattr(function, "__globals__", {}).get("__file__")
 
-    class Digest(cloudpickle.Pickler):
-        def persistent_id(self, value: Any) -> list[Any] | None:
+    class Digest(Pickler):
+        def persistent_id(self, value: Any) -> Any:
             """Return what stands for a value whose copy would say where the code is, or differ between processes."""
-            if isinstance(value, CodeType):
-                return [getattr(value, f"co_{name}") for name in CODE]
+            if isinstance(value, CodeType) and value.co_filename:  # which what stands for it lacks
+                return value.replace(co_filename="", co_name="", co_qualname="", co_firstlineno=0, co_linetable=b"")
             if isinstance(value, set | frozenset):
                 return sorted(map(repr, value))
-            return [] if isinstance(value, str) and value == script else None
+            return "" if isinstance(value, str) and value == script else None
 
     Digest(file := io.BytesIO()).dump(function)
     return blake2b(file.getvalue(), digest_size=16).hexdigest()

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from microbudget_rl.conf.errors import BadInput, in_brief
-from microbudget_rl.conf.schema.reward import SHIPPED, RemoteConfig, name_of
+from microbudget_rl.conf.schema.reward import RemoteConfig
 from microbudget_rl.rewards import shipped
 
 HERE = Path(__file__).parent
@@ -27,9 +27,6 @@ GIVEN = 3
 
 GROUP = "samples"
 """The only parameter of a function that scores all responses to a problem together."""
-
-COMPLETIONS = "completions"
-"""Parameter by which a function of TRL's is known: it gets lists by keyword, one value for each response."""
 
 SAID = 500
 """Most characters of a failure."""
@@ -105,7 +102,7 @@ def find(key: str, reference: str) -> Callable[..., Any]:
     """Import `module.path:function`, or load what was shipped to this command. Raises BadInput, naming the key."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # as in Ray's workers: nothing hides a user's own modules
-    if reference.startswith(f"{SHIPPED}:") and reference.count(":") == 2:
+    if reference.startswith(shipped.PREFIX):
         return shipped.load(key, reference)
     module, _, name = reference.partition(":")
     try:
@@ -135,17 +132,17 @@ class UserFunction:
     def __init__(self, reference: str, remote: RemoteConfig | None = None) -> None:
         """remote: limits of calls, if it may use the network. Raises BadInput for a function of another form."""
         self._function = function = find("reward.custom", reference)
-        self._asynchronous, name = inspect.iscoroutinefunction(function), name_of(reference)
+        self._asynchronous, name = inspect.iscoroutinefunction(function), reference.rpartition(":")[2]
         try:
             self._signature = signature = inspect.signature(function)
             self.grouped = [*signature.parameters] == [GROUP]
-            self._as_trl = COMPLETIONS in signature.parameters
+            self._as_trl = "completions" in signature.parameters
             self._at_once = self.grouped or self._as_trl
             self._given = {} if self._at_once else signature.bind_partial(*range(GIVEN)).arguments
         except (TypeError, ValueError) as error:
             raise BadInput(
                 f"reward.custom: '{reference}' does not take three arguments ({error}): define it as {name}(prompt, "
-                f"response, gold, **columns), {name}({GROUP}) for all responses to a problem, or {name}({COMPLETIONS}, "
+                f"response, gold, **columns), {name}({GROUP}) for all responses to a problem, or {name}(completions, "
                 "**columns) as for TRL"
             ) from error
         if remote and not self._asynchronous:
@@ -189,7 +186,7 @@ class UserFunction:
         turns = next((value for value in lists if value and isinstance(value[0], dict) and "role" in value[0]), None)
         texts = [[{"role": "assistant", "content": text}] for text in responses] if turns else [*responses]
         given = {name: [value] * len(texts) for name, value in {**row, "prompts": turns or prompt}.items()}
-        return self._function(**self._columns(given | {COMPLETIONS: texts}))
+        return self._function(**self._columns(given | {"completions": texts}))
 
     def _columns(self, row: dict[str, Any], *given: str) -> dict[str, Any]:
         """Return what the function takes of a row. Raises BadReward if it asks for more."""

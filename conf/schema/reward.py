@@ -19,22 +19,11 @@ PAIR = Rule(
 )
 
 
-SHIPPED = "python"
-"""Scheme of a function of a Python session: `python:NAME:DIGEST`."""
-
-REFERENCE = re.compile(rf"[\w.]+(?<!\.py):\w+|{SHIPPED}:\w+:[0-9a-f]+")
-
-
-def name_of(function: str) -> str:
-    """Return the name of a user's function in the setting."""
-    return function.partition(":")[2].partition(":")[0]
-
-
 @dataclass(config=DECLARED, frozen=True)
 class CustomRewardConfig:
     """A user's part of the reward, see RewardConfig.custom.
 
-    function: `module.path:function`, or `python:NAME:DIGEST` of a function that `microbudget_rl.train` has shipped.
+    function: `module.path:function`, or `python.DIGEST:NAME` of a function that `microbudget_rl.train` has shipped.
     weight: its weight. network: whether it may use the network.
     """
 
@@ -44,13 +33,13 @@ class CustomRewardConfig:
 
     @property
     def name(self) -> str:
-        return name_of(self.function)
+        return self.function.rpartition(":")[2]
 
 
 CUSTOM = Rule(
     lambda parts: (
         len({part.name for part in parts} - PARTS) == len(parts)
-        and all(REFERENCE.fullmatch(part.function) and abs(part.weight) <= MOST for part in parts)
+        and all(re.fullmatch(r"[\w.]+(?<!\.py):\w+", part.function) and abs(part.weight) <= MOST for part in parts)
     ),
     "use entries {function: module.path:function, weight: 1.0}, no .py, each function of another name, none of them "
     f"{', '.join(sorted(PARTS))}",
@@ -140,7 +129,7 @@ def weighs_answers(settings: Mapping[str, Any]) -> bool:
 def formula(settings: Mapping[str, Any]) -> str:
     """Write the reward of a sample as `1 · accuracy + 0.2 · format`. settings: a run's, by dotted key."""
     weights = {name: settings.get(f"reward.{name}") for name in ("accuracy", "format", "boxed", "cosine")}
-    weights |= {name_of(part["function"]): part["weight"] for part in settings.get("reward.custom") or []}
+    weights |= {part["function"].rpartition(":")[2]: part["weight"] for part in settings.get("reward.custom") or []}
     weights["overlong"] = -bool(settings.get("algorithm.overlong_buffer"))
     terms = [f"{'−' if weight < 0 else '+'} {abs(weight):g} · {name}" for name, weight in weights.items() if weight]
     return " ".join(terms).removeprefix("+ ")

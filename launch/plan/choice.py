@@ -52,11 +52,8 @@ def render_choice(plans: Sequence[Plan]) -> RenderableType:
 
 def _cells(plan: Plan) -> list[str]:
     """Return the cells of a plan that fits, after its GPU."""
-    found, price = plan.estimate, plan.config.budget.price_per_hour
-    seconds = found.spent_s if found else plan.config.budget.seconds
-    row = ["yes", f"{found.updates:,}" if found else "unknown", duration(seconds)]
-    if price is None:
+    row = ["yes", "unknown" if plan.updates is None else f"{plan.updates:,}", duration(3600 * plan.hours)]
+    if (cost := plan.cost) is None:
         return row
-    cost, beside = price * seconds / 3600, price * sum(BESIDE_MINUTES.values()) / 60
-    each = money(1000 * cost / found.updates) if found and found.updates else ""
-    return [*row, money(cost), each, money(cost + beside)]
+    bill = cost * (1 + sum(BESIDE_MINUTES.values()) / 60 / plan.hours)
+    return [*row, money(cost), money(1000 * cost / plan.updates) if plan.updates else "", money(bill)]

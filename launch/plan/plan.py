@@ -1,5 +1,6 @@
 """The plan of a run: placement, memory and time, computed from configuration and model shape."""
 
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -7,11 +8,13 @@ from functools import cached_property
 from itertools import product, starmap
 from operator import attrgetter
 
+from microbudget_rl.actors.coordinator.budget import cost_of
 from microbudget_rl.actors.models.files import shape_of
 from microbudget_rl.actors.models.sizes import answers_alone
 from microbudget_rl.actors.runtime.placement import CUDA_CONTEXT, LEARNER_SPARE, divide, most_actors, place
 from microbudget_rl.conf.catalogue import Benchmark
 from microbudget_rl.conf.checks import check_lengths
+from microbudget_rl.conf.command import PlainConsole
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config, ShapeConfig
 from microbudget_rl.conf.settings import changed
@@ -64,6 +67,27 @@ class Plan(Fit):
     calibration: Calibration
     problems: Problems | None = None
     benchmarks: Sequence[Benchmark] = ()
+
+    def __repr__(self) -> str:
+        from microbudget_rl.launch.plan.view import render_plan  # which imports this module
+
+        PlainConsole(file=(text := io.StringIO()), width=100).print(render_plan(self))
+        return text.getvalue()
+
+    @property
+    def updates(self) -> int | None:
+        """Expected number of updates; None if it is unknown."""
+        return self.estimate.updates if self.estimate else None
+
+    @property
+    def hours(self) -> float:
+        """Expected duration with start and evaluations; the whole budget if it is unknown."""
+        return (self.estimate.spent_s if self.estimate else self.config.budget.seconds) / 3600
+
+    @property
+    def cost(self) -> float | None:
+        """Cost of these hours in the currency of budget.price_per_hour; None without a price."""
+        return cost_of(self.config.budget.price_per_hour, 3600 * self.hours)
 
     @cached_property
     def sequences(self) -> int:

@@ -52,7 +52,7 @@ def conclusion(plan: Plan) -> Text:
     if found is None:
         text = f"The updates in {duration(budget.seconds)} are not known: conf/devices.yaml has no speed for"
         return Text(f"Fits. {text} {plan.machine.name}.", style="bold green")
-    cost = f", for {price}" if (price := _cost(plan, found.spent_s)) else ""
+    cost = f", for {price}" if (price := _cost(plan)) else ""
     low, high = found.update_range
     other = "" if plan.calibration.of or low == high else f" ({low:,} to {high:,}: it has not been measured)"
     about = f"{counted(found.updates, 'update')} in {duration(found.spent_s)}{other}{cost}"
@@ -61,9 +61,8 @@ def conclusion(plan: Plan) -> Text:
     return Text(f"Fits. About {about}.", style="bold green")
 
 
-def _cost(plan: Plan, seconds: float) -> str:
-    price = plan.config.budget.price_per_hour
-    return "" if price is None else f"{money(price * seconds / 3600)} at {price:.2f} per hour"
+def _cost(plan: Plan) -> str:
+    return "" if plan.cost is None else f"{money(plan.cost)} at {plan.config.budget.price_per_hour:.2f} per hour"
 
 
 def _settings(plan: Plan) -> Rows:
@@ -155,7 +154,7 @@ def _time(plan: Plan) -> RenderableType:
         if part
         else "",
         "budget": f"{duration(budget.seconds)}: {counted(found.updates, 'update')}, {tokens}",
-        "cost": _cost(plan, found.spent_s) or "unknown: set budget.price_per_hour",
+        "cost": _cost(plan) or "unknown: set budget.price_per_hour",
     }
     work, measured = plan.workload, plan.calibration.workload is not None
     how = (f"Measured by {work.by}" if work.by else "Measured") if measured else "Assumed"

@@ -82,10 +82,8 @@ def main(arguments: list[str]) -> int:
         gold = next(gold for gold, found in readings.items() if found == reading)
         say(f"Warning: {count} reference answers such as {gold!r} are read as {reading}")
     lengths = sorted(len(problem.prompt_ids) for problem in problems.train)
-    if absent:
-        say(f"Prompts are shown as messages, and no reference answer is verified, because {absent}")
-    else:
-        say(f"Prompts: {lengths[len(lengths) // 2]} tokens at the median, {lengths[-1]} at most")
+    said = f"Prompts: {lengths[len(lengths) // 2]} tokens at the median, {lengths[-1]} at most"
+    say(f"Prompts are shown as messages, and no reference answer is verified, because {absent}" if absent else said)
     of_id = {one.id: one for one in raw}
     for problem in problems.train[:SAMPLES]:
         of = problem.source and f" of {problem.source}"

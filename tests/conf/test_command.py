@@ -91,6 +91,9 @@ def test_only_another_package_is_in_the_way(cloned: bool, folder: int, monkeypat
         Path(made).unlink()
     with contextlib.chdir(installation.ROOT):
         assert command("thing")(lambda arguments: 0)([]) == 0
+    Path("other/microbudget_rl").mkdir(parents=True)
+    monkeypatch.syspath_prepend("other/launch")  # as for a script of another clone
+    assert command("thing")(lambda arguments: 0)([]) == 2
 
 
 def test_unforeseen_error_is_a_line_and_a_file(

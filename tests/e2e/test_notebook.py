@@ -35,8 +35,7 @@ def execute(notebook: dict[str, Any]) -> dict[str, Any]:
             cell["outputs"] += [{"output_type": "stream", "name": "stdout", "text": lines}]
         if value is not None:
             shown = {kind: getattr(value, form)() for form, kind in FORMS.items() if hasattr(value, form)}
-            data: dict[str, Any] = {"text/plain": repr(value), **shown}
-            data = {kind: relative(text) for kind, text in data.items()}
+            data = {kind: relative(text) for kind, text in {"text/plain": repr(value), **shown}.items()}
             result = {"output_type": "execute_result", "execution_count": number + 1, "metadata": {}, "data": data}
             cell["outputs"] += [result]
     return notebook

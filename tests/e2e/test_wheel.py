@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
+from functools import partial
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -26,7 +26,7 @@ HEAVY = (
     *("torch", "ray", "vllm", "transformers", "peft", "deepspeed", "datasets", "sympy", "math_verify", "matplotlib"),
     *("tensorboard", "numpy", "pandas", "pyarrow", "reasoning_gym", "huggingface_hub", "httpx2"),
 )
-RUN = f"""
+PROGRAM = f"""
 import json, sys
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -58,42 +58,28 @@ REFUSED = {
 }
 """Commands, and the extra that each needs."""
 
-Said = dict[str, tuple[int, str, str]]
-
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy, without a network."""
-    copy = tmp_path_factory.mktemp("copy")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel from a copy without a network, and unpack it."""
+    copy, folder = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("unpacked")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for name in ("microbudget_rl", *FOLDERS):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "-c", BUILD, str(copy)], cwd=copy, check=True, capture_output=True)
-    (built,) = copy.glob("*.whl")
-    return built
-
-
-@pytest.fixture(scope="module")
-def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("unpacked")
-    with ZipFile(wheel) as archive:
-        archive.extractall(folder)
+    (wheel,) = copy.glob("*.whl")
+    ZipFile(wheel).extractall(folder)
     return folder
 
 
-@pytest.fixture(scope="module")
-def said(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Said:
-    """Run all commands, in an otherwise empty folder that they do not change."""
-    folder = tmp_path_factory.mktemp("folder")
-    shutil.copy(ROOT / "conf" / "recipes" / "mine.csv", folder)
-    command = [sys.executable, "-c", RUN, *LIGHT, *REFUSED]
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ | {"PYTHONPATH": str(unpacked)}, check=True, capture_output=True, text=True
-    )
-    assert [path.name for path in folder.iterdir()] == ["mine.csv"]
-    results: Said = json.loads(done.stdout)
-    return results
+def run(unpacked: Path, folder: Path, *arguments: str) -> str:
+    """Return what Python prints with the unpacked wheel."""
+    environment = os.environ | {"PYTHONPATH": str(unpacked)}
+    command = [sys.executable, *arguments]
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=540)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
 
 
 def test_the_wheel_has_one_package_with_all_of_its_files(unpacked: Path) -> None:
@@ -107,17 +93,19 @@ def test_the_wheel_has_one_package_with_all_of_its_files(unpacked: Path) -> None
     }
     installed = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
     assert needed - installed == {"launch/cluster.yaml"}
+    entries = (information / "entry_points.txt").read_text()
+    assert "microbudget = microbudget_rl.launch.__main__:from_the_shell" in entries
+    assert "microbudget_rollout = microbudget_rl.actors.rollout.vllm_plugin:register" in entries
 
 
-def test_plan_help_and_preview_need_no_extra(said: Said) -> None:
+def test_commands_need_no_extra_or_name_it_in_one_line(unpacked: Path, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "conf" / "recipes" / "mine.csv", tmp_path)
+    said = json.loads(run(unpacked, tmp_path, "-c", PROGRAM, *LIGHT, *REFUSED))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
     assert {line: said[line] for line in LIGHT if said[line][0]} == {}
     assert all(f"\n  {name} " in said["help"][1] for name in COMMANDS)
-    preview = said[PREVIEW][1]
-    assert "\nuser: " in preview
-    assert "'microbudget-rl[cuda]'" in preview
-
-
-def test_a_missing_extra_is_named_in_one_line(said: Said) -> None:
+    assert "\nuser: " in said[PREVIEW][1]
+    assert "'microbudget-rl[cuda]'" in said[PREVIEW][1]
     for line, extra in REFUSED.items():
         code, _, error = said[line]
         assert (code, error.count("\n"), f"pip install 'microbudget-rl[{extra}]'" in error) == (2, 1, True), line
@@ -125,39 +113,15 @@ def test_a_missing_extra_is_named_in_one_line(said: Said) -> None:
 
 def test_workers_of_an_installed_package_verify(unpacked: Path, tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text(json.dumps({"gold": "x + 1", "response": "\\boxed{1 + x}"}))
-    command = [sys.executable, "-m", "microbudget_rl.launch", "verify", "answers.jsonl"]
-    environment = os.environ | {"PYTHONPATH": str(unpacked)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
-    assert json.loads(done.stdout)["status"] == "correct"
-
-
-@pytest.fixture
-def microbudget(wheel: Path, tmp_path: Path) -> Path:
-    """The console script in a virtual environment; its dependencies come from the environment of the tests."""
-    environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    python = environment / "bin" / "python"
-    # Isolated from PYTHONPATH, where the checkout's own egg-info makes pip think that the wheel is there.
-    subprocess.run([python, "-I", "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
-    (site,) = (environment / "lib").glob("python3.*/site-packages")
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return environment / "bin" / "microbudget"
+    said = run(unpacked, tmp_path, "-m", "microbudget_rl.launch", "verify", "answers.jsonl")
+    assert json.loads(said)["status"] == "correct"
 
 
 @pytest.mark.slow
-def test_wheel_runs_and_pushes_from_any_folder(microbudget: Path, tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-    def call(*arguments: str) -> str:
-        ended = subprocess.run(
-            [microbudget, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=540
-        )
-        assert ended.returncode == 0, ended.stdout + ended.stderr
-        return ended.stdout
-
-    short = ("budget.updates=2", "budget.minutes=8", "eval.problems=16")
-    call("run", "conf=quickstart", "dashboard.port=0", *short)
-    run = tmp_path / "runs" / "quickstart"
-    assert json.loads((run / "summary.json").read_text())["updates"] == 2
-    assert "<svg" in (run / "report.html").read_text()
+def test_it_runs_and_pushes_from_any_folder(unpacked: Path, tmp_path: Path) -> None:
+    call = partial(run, unpacked, tmp_path, "-m", "microbudget_rl.launch")
+    call("run", "conf=quickstart", "dashboard.port=0", "budget.updates=2", "budget.minutes=8", "eval.problems=16")
+    folder = tmp_path / "runs" / "quickstart"
+    assert json.loads((folder / "summary.json").read_text())["updates"] == 2
+    assert "<svg" in (folder / "report.html").read_text()
     assert "library_name: peft" in call("push", "runs/quickstart", "to=me/mine", "dry_run=true")

@@ -3,24 +3,19 @@
 `python -m tests.launch.test_api > docs/reference/python.md` writes the page.
 """
 
-import ast
 import asyncio
 import importlib
 import inspect
 import json
 import subprocess
 import sys
-import textwrap
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import microbudget_rl as mb
-from microbudget_rl.actors.storage.documents import Origin
-from microbudget_rl.actors.storage.files import write_document
 from microbudget_rl.conf.load import read_value
 from microbudget_rl.launch import api
 from microbudget_rl.rewards.pool import compared
@@ -31,29 +26,22 @@ ROWS = [{"problem": f"{a} + 1 =", "answer": a + 1} for a in range(60)]
 
 LOCK = threading.Lock()
 
-INTRODUCTION = "# Python\n\nAll of this is in `microbudget_rl`. This page is made from its docstrings.\n\n"
-
 
 def page() -> str:
-    """The reference page: signature and docstring of each name, and of what a person calls on it."""
-    names = {name: getattr(api, name) for name in (*mb.__all__, "Asked", "Forecast")}
+    """The reference page: signature and docstring of each name, and of what a person calls on a run."""
+    names = {name: getattr(api, name) for name in (*mb.__all__, "Asked")}
     names |= {f"run.{name}": value for name, value in vars(api.Run).items() if not name.startswith("_")}
-    parts = []
+    introduction = "# Python\n\nAll of this is in `microbudget_rl`. This page is made from its docstrings.\n\n"
+    parts = [introduction + f"{inspect.getdoc(api)}\n".split("\n", 2)[2]]
     for name, value in names.items():
-        signature = "" if isinstance(value, type | property) else f"    {call(name, value)}\n\n"
-        parts.append(f"\n## {name}\n\n{signature}{inspect.getdoc(value)}\n")
-    return INTRODUCTION + f"{inspect.getdoc(api)}\n".split("\n", 2)[2] + "\n".join(parts)
-
-
-def call(name: str, function: Callable[..., Any]) -> str:
-    node: Any = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    given = ast.unparse(node.args).removeprefix("self").removeprefix(", ")
-    return f"{name}({given}) -> {ast.unparse(node.returns)}"
+        line = inspect.getsource(value).splitlines()[0].strip().partition("  #")[0]
+        given = "" if isinstance(value, type) else f"    {line.removesuffix(':')}\n\n"
+        parts.append(f"\n## {name}\n\n{given}{inspect.getdoc(value)}\n")
+    return "\n".join(parts)
 
 
 def settings_of(**asked: Any) -> dict[str, Any]:
-    words = api._words(asked, {})  # type: ignore[arg-type]
-    return {key: read_value(key, text) for key, text in (word.split("=", 1) for word in words)}
+    return {key: read_value(key, text) for key, text in (word.split("=", 1) for word in api._words({}, **asked))}
 
 
 def test_the_page_is_that_of_the_docstrings() -> None:
@@ -80,8 +68,7 @@ def test_rows_of_any_kind_are_one_file() -> None:
     import pandas
 
     frame = pandas.DataFrame(ROWS)
-    sources = {settings_of(problems=rows)["data.source"] for rows in (ROWS, frame, datasets.Dataset.from_list(ROWS))}
-    [source] = sources
+    [source] = {settings_of(problems=rows)["data.source"] for rows in (ROWS, frame, datasets.Dataset.from_list(ROWS))}
     lines = Path(source.removeprefix("file:")).read_text().splitlines()
     assert [json.loads(line) for line in lines] == ROWS
     assert settings_of(problems=ROWS[1:])["data.source"] != source
@@ -99,67 +86,47 @@ def test_sources_and_presets_stay_paths_are_the_callers_and_parts_are_all_of_the
 
 @pytest.mark.parametrize(
     ("asked", "said"),
-    [
-        ({"problems": ["1 + 1"]}, "problems"),
-        ({"problems": 5}, "problems"),
-        ({"reward": 5}, "reward"),
-        ({"reward": lambda completions: LOCK}, "'lambda'"),
-        ({"settings": {"lora.rnk": 8}}, "lora.rank"),
-    ],
+    [({"reward": lambda completions: LOCK}, "'lambda'"), ({"settings": {"lora.rnk": 8}}, "lora.rank")],
 )
 def test_bad_input_is_refused_before_a_process_starts(asked: dict[str, Any], said: str) -> None:
     with pytest.raises(mb.BadInput, match=said):
         mb.train("mine", **asked)
     with pytest.raises(mb.BadInput, match="nowhere"):
         mb.open("nowhere")
-    with api._free, pytest.raises(mb.BadInput, match="another"):
+    with api._busy, pytest.raises(mb.BadInput, match="another"):
         mb.train("mine")
+    with pytest.raises(TypeError, match="problem"):
+        mb.train("mine", problem=ROWS)  # type: ignore[call-arg]
 
 
 @pytest.mark.long
-def test_a_command_has_the_scripts_modules_and_no_terminal(
+def test_a_command_has_the_scripts_modules_and_no_terminal_and_refuses_in_its_own_words(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does
     (beside := tmp_path / "scripts").mkdir()
     monkeypatch.syspath_prepend(beside)
     (beside / "beside.py").write_text("def score(completions): return [1.0 for _ in completions]")
-    reward = {importlib.import_module("beside").score: 0.25, "accuracy": 0.5}
-    mb.train("mine", reward=reward, settings={"plan": True, "device": "cpu"})
-    said = capsys.readouterr().out
-    assert "0.5 · accuracy" in said
-    assert "\x1b" not in said
+    bad: Any = {"reward": importlib.import_module("beside").score, "problems": [{"problem": "1 + 1"}]}
 
-
-@pytest.mark.long
-def test_a_command_refuses_in_its_own_words_also_in_an_event_loop() -> None:
     async def cell() -> None:
-        mb.train("mine", problems=[{"problem": row["problem"]} for row in ROWS])
+        mb.train("mine", settings={"plan": True}, **bad)
 
     with pytest.raises(mb.BadInput, match=r"^data.answer_field: .*problem"):
         asyncio.run(cell())
+    api._command("run.py", ["conf=mine", "plan=true", "device=cpu"])
+    said = capsys.readouterr().out
+    assert "Fits" in said
+    assert "\x1b" not in said
 
 
 def test_a_run_shows_what_its_folder_has(tmp_path: Path) -> None:
     run = mb.open(write_run(tmp_path / "mine"))
-    assert run.summary
-    assert [len(run.metrics), run.metrics[-1]["update"], run.summary.updates] == [40, 40, 40]
-    assert run.adapter is None
+    assert [len(run.metrics), run.metrics[-1]["update"], run.summary.updates, run.adapter] == [40, 40, 40, None]
     assert {pair.outcome for pair in run.samples("worse")} <= {"right before, wrong after"}
     assert len(run.samples("all")) == 24
     assert run.plot()._repr_svg_().startswith("<svg")
     assert repr(run) in run._repr_markdown_()
-    with pytest.raises(mb.BadInput, match="better"):
-        run.samples("bad")
-
-
-def test_a_resumed_run_is_not_overwritten(tmp_path: Path) -> None:
-    run = api.Run(tmp_path / "mine")
-    run.folder.mkdir()
-    command = "python launch/run.py conf=mine run.overwrite=true lora.rank=8"
-    write_document(run.folder / "origin.json", Origin(command=command))
-    words = {"conf=mine", "run.overwrite=false", "lora.rank=4", "run.name=mine", f"run.folder={tmp_path}"}
-    assert {*run._resuming({"settings": {"lora.rank": 4}})} == words
 
 
 if __name__ == "__main__":

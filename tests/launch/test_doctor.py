@@ -77,7 +77,7 @@ def test_the_exit_code_says_whether_it_is_worth_it(
                 return found
         raise AssertionError("it is certain by then")
 
-    train, code = tuple(map(make_problem, range(99))), int(verdict != "worth it")
+    train, code = tuple(map(make_problem, range(99))), 3 * (verdict != "worth it")
     monkeypatch.setattr(doctor, "find_and_check", lambda config: (config, "", ProblemSet(train, (), {}), ()))
     monkeypatch.setattr(doctor, "on_ray", lambda _, work: asyncio.run(work(Path())))
     monkeypatch.setattr(doctor, "sample", sample)

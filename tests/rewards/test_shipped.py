@@ -14,7 +14,7 @@ from microbudget_rl.actors.messages import Problem
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import CustomRewardConfig, RewardConfig
 from microbudget_rl.rewards.pool import VerifierPool, check_functions
-from microbudget_rl.rewards.shipped import FOLDER, digest, load, place_of, ship
+from microbudget_rl.rewards.shipped import FOLDER, digest, ship
 from microbudget_rl.rewards.weighted_sum import RewardFunction
 from tests.rewards.corpus import sample
 
@@ -53,37 +53,30 @@ def test_another_constant_default_closure_or_global_is_another(name: str, value:
 @pytest.mark.parametrize("value", [threading.Lock(), sys.__stdout__, (each for each in ())])
 def test_what_cannot_be_shipped_is_named(value: object) -> None:
     with pytest.raises(BadInput, match=r"'lambda'.*module:lambda"):
-        ship(lambda prompt, response, gold: value)
+        ship(lambda prompt, response, gold: value, {})
 
 
 def test_functions_of_a_module_keep_their_name() -> None:
-    assert place_of(sample) == "tests.rewards.corpus:sample"
-    assert place_of(written()) == place_of(lambda: 0) == place_of(RewardFunction.__call__) == ""
+    assert ship(sample, {}) == "tests.rewards.corpus:sample"
+    assert all(ship(each, {}).startswith("python.") for each in (written(), lambda: 0, RewardFunction.__call__))
 
 
 @pytest.mark.long
-def test_workers_load_what_is_shipped_to_their_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_load_what_is_in_the_private_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Own:
         def bonus(self, completions: list[str]) -> list[int]:
             return [len(each) for each in completions]
 
-    shipped = [ship(written()), ship(Own().bonus)]
-    parts = [CustomRewardConfig(reference) for reference, _ in shipped]
+    shipped: dict[str, bytes] = {}
+    parts = [CustomRewardConfig(ship(each, shipped)) for each in (written(), Own().bonus)]
     config = RewardConfig(custom=parts, sandbox=False)  # a fork server may be older than FOLDER
-    monkeypatch.setenv(FOLDER, str(tmp_path))
-    with pytest.raises(BadInput, match="resume"):
-        check_functions(config)
-    for reference, content in shipped:
-        (tmp_path / reference.rpartition(":")[2]).write_bytes(content)
+    for name, content in shipped.items():
+        Path(name).write_bytes(content)
+    for folder in ("", "elsewhere"):  # a stranger's folder, in which a command is carried out, may have any file
+        monkeypatch.setenv(FOLDER, folder)
+        with pytest.raises(BadInput, match="resume"):
+            check_functions(config)
+    monkeypatch.setenv(FOLDER, str(Path.cwd()))
     with VerifierPool(RewardFunction(config), workers=1) as pool:
         [reward] = pool.rewards_all([(Problem("id", "p", (1,), "xb"), sample("ab"))])
     assert [reward.parts[name] for name in ("score", "bonus")] == [2 * (3 + 3) + 1 + 1 + 0.5, 2]
-
-
-def test_without_a_private_folder_no_file_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stranger's folder, in which a command is carried out, may have any file."""
-    monkeypatch.delenv(FOLDER, raising=False)
-    reference, content = ship(written())
-    Path(reference.rpartition(":")[2]).write_bytes(content)
-    with pytest.raises(BadInput, match="resume"):
-        load("reward.custom", reference)
