@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -36,8 +37,8 @@ def page() -> str:
     for name, value in names.items():
         line = inspect.getsource(value).splitlines()[0].strip().partition("  #")[0]
         given = "" if isinstance(value, type) else f"    {line.removesuffix(':')}\n\n"
-        parts.append(f"\n## {name}\n\n{given}{inspect.getdoc(value)}\n")
-    return "\n".join(parts)
+        parts.append(f"## {name}\n\n{given}{inspect.getdoc(value)}\n")
+    return re.sub(r"^(\w+): ", r"- `\1`: ", "\n".join(parts), flags=re.MULTILINE)
 
 
 def settings_of(**asked: Any) -> dict[str, Any]:
