@@ -144,9 +144,8 @@ def train(name: str, **asked: Unpack[Asked]) -> Run:
 
 
 def evaluate(run: Run, problems: Problems | None = None, n: int = 16, **settings: Any) -> EvaluationDocument | None:
-    """Measure a run's base model and its result on problems, or else on the held-out ones. n: samples per problem.
-
-    settings: others, such as benchmarks=["aime24"]. Return all that has been measured so far in the run's folder.
+    """Measure a run's base model and its result on problems, or else on the held-out ones. Return all that has been
+    measured so far in the run's folder. n: samples per problem. settings: others, such as benchmarks=["aime24"].
     """
     own = {"adapter": run.folder, "benchmarks": ["heldout" if problems is None else _source(problems)], "n": n}
     _command("evaluate.py", _words(own, settings=settings), check=False)
