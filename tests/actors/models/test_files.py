@@ -34,8 +34,7 @@ def write_model(folder: Path, stated: dict[str, Any] | None = None, weights: str
 
 
 def write_weights(file: Path, layers: Iterable[int]) -> None:
-    tensors = {f"model.layers.{layer}.mlp.up_proj.weight": numpy.zeros((1, 1)) for layer in layers}
-    save_file(tensors, file)
+    save_file({f"model.layers.{layer}.mlp.up_proj.weight": numpy.zeros((1, 1)) for layer in layers}, file)
 
 
 def test_shape_of_a_local_or_declared_model(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,9 +21,8 @@ def test_vllm_understands_the_dtype_of_logits_in_families_that_scale_or_cap_them
 ) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy())  # vLLM sets LD_PRELOAD for its children
     build(larger(BY_NAME[name])).save_pretrained(tmp_path)
-    settings: dict[str, Any] = head_settings(Config(), GPU)
     common = {"dtype": "bfloat16", "skip_tokenizer_init": True, **gpu_settings(GPU, 5000)}
-    for given, dtype in (settings, torch.float32), ({}, torch.bfloat16):
+    for given, dtype in (head_settings(Config(), GPU), torch.float32), ({}, torch.bfloat16):
         made = EngineArgs(str(tmp_path), **common, **given).create_engine_config()
         assert made.model_config.head_dtype == dtype
         assert made.kernel_config.enable_flashinfer_autotune is False
@@ -34,11 +32,8 @@ def test_only_engines_on_gpus_have_logits_in_float32(tmp_path: Path) -> None:
     """A deterministic run needs products that vLLM has made independent of the batch."""
     (tmp_path / "config.json").write_text("{}")
     deterministic = changed(Config(), {"run.deterministic": True})
-    for config, share, expected in (
-        (Config(), GPU, True),
-        (Config(), Share(cores=(0,)), False),
-        (deterministic, GPU, False),
-    ):
+    cases = (Config(), GPU, True), (Config(), Share(cores=(0,)), False), (deterministic, GPU, False)
+    for config, share, expected in cases:
         assert ("hf_overrides" in engine_settings(config, str(tmp_path), share, None)) is expected
 
 
