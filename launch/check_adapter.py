@@ -4,7 +4,8 @@
 
 Examples:
 
-    python launch/check_adapter.py Qwen/Qwen3-0.6B ./adapter json=answer.json    # in this project's engine
+    python launch/check_adapter.py Qwen/Qwen3-0.6B ./adapter                     # in this project's engine
+    python launch/check_adapter.py bundled:smollm2-135m runs/quickstart/checkpoints/latest json=answer.json
     python launch/check_adapter.py ./model ./adapter server=http://127.0.0.1:8000/v1 served=my-adapter
 
 MODEL is a folder or OWNER/NAME[@REVISION] on the Hub, ADAPTER a folder in PEFT's format. The server has OpenAI's API
