@@ -9,9 +9,9 @@ Examples:
     python launch/check_adapter.py ./model ./adapter server=http://127.0.0.1:8000/v1 served=my-adapter
 
 MODEL is a folder or OWNER/NAME[@REVISION] on the Hub, ADAPTER a folder in PEFT's format. The server has OpenAI's API
-and gives the log-probabilities of a prompt, as vLLM does. `served` and `base` are its names of adapter and base model.
-Its key is in OPENAI_API_KEY. The exit code is 0 if the adapter is served rightly, 1 if not or if that
-cannot be told, and 2 for bad input.
+and gives log-probabilities of a prompt. `served` and `base` are its names of adapter and base model. Its key is in
+OPENAI_API_KEY, and each answer may take `timeout` seconds. The exit code is 0 if the adapter is served rightly, 1 if
+not or if that cannot be told, and 2 for bad input.
 """
 
 if __name__ == "__main__":
@@ -19,40 +19,29 @@ if __name__ == "__main__":
 
 import asyncio
 import json
-import math
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
-from itertools import chain, cycle, islice
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import httpx2
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from microbudget_rl.actors.adapter_check.at_start import LONG_PROMPT
 from microbudget_rl.actors.adapter_check.prompts import Responses
 from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from microbudget_rl.actors.models.adapters import Adapter, adopt_adapter
-from microbudget_rl.actors.models.families import read_config, text_config
-from microbudget_rl.actors.models.files import load_tokenizer, locate
+from microbudget_rl.actors.models.files import load_tokenizer, locate, shape_from_config
 from microbudget_rl.actors.runtime.placement import place_engines
 from microbudget_rl.actors.storage.files import replace_text
 from microbudget_rl.conf.arguments import whole, words_and_options
-from microbudget_rl.conf.command import PlainConsole, command
+from microbudget_rl.conf.command import command
 from microbudget_rl.conf.errors import BadInput, in_brief
-from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.schema import Config, ModelConfig
 from microbudget_rl.conf.settings import changed
 from microbudget_rl.launch.chat import off_screen
 from microbudget_rl.launch.hardware.machine import check_build, detect
-
-TEXTS = (
-    "A train leaves at 9:40 and arrives at 13:05. How long does it take? def fibonacci(n): return n if n < 2 else",
-    "The lighthouse keeper wrote every evening. We need x with 3x + 7 = 25, so 3x = 18 and x = 6: \\boxed{6}.",
-)
-RESPONSE = 64
-"""Tokens of each response of an engine."""
 
 
 @command("check_adapter.py", __doc__)
@@ -61,86 +50,82 @@ def main(arguments: list[str]) -> int:
     words, given = words_and_options(arguments, dict.fromkeys(("server", "served", "base", "timeout", "json"), ()))
     if len(words) != 2 or ("server" in given) != ("served" in given):
         raise BadInput("give a model and an adapter, and both of server=ADDRESS and served=NAME or none of them")
-    config = changed(Config(), {"model.path": words[0], "rollout.max_concurrent_samples": 16})
-    model_path = locate(config.model)
-    context = text_config(read_config(model_path)).get("max_position_embeddings", LONG_PROMPT + RESPONSE)
-    long = min(LONG_PROMPT, context - RESPONSE)
-    config = changed(config, {"rollout.max_prompt_tokens": long, "rollout.max_response_tokens": RESPONSE})
+    model_path = locate(ModelConfig(words[0]))
+    longest = min(LONG_PROMPT, shape_from_config(model_path).max_position_embeddings - 64)
+    settings = {"max_prompt_tokens": longest, "max_response_tokens": 64, "max_concurrent_samples": 16}
+    config = changed(Config(), {"model.path": words[0]} | {f"rollout.{key}": settings[key] for key in settings})
     config, adapter = adopt_adapter(config, words[1], model_path, part=True)
-    tokenizer = load_tokenizer(model_path, words[0])
-    prompts = [tokenizer(text, add_special_tokens=False)["input_ids"][:long] for text in TEXTS]
-    prompts.append(list(islice(cycle(chain.from_iterable(prompts)), long)))
     assert adapter is not None
+    ids = load_tokenizer(model_path, words[0])(__doc__, add_special_tokens=False)["input_ids"]
+    prompts = [part[:longest] for part in (ids[:64], ids[64:128], LONG_PROMPT * ids)]
     if "server" in given:
-        answers = asyncio.run(from_server(given, prompts))
+        answers = from_server(given, prompts)
     else:
-        with off_screen():
-            answers = asyncio.run(from_engine(config, adapter, prompts))
-    from microbudget_rl.launch.after.served import compare, reference, rightly
+        with off_screen(), ProcessPoolExecutor(1, get_context("spawn")) as apart:
+            answers = apart.submit(from_engine, config, adapter, prompts).result()
+    from microbudget_rl.launch.after.served import compare, reference
 
     rows = compare(reference(model_path, adapter.folder), *answers)
-    table = Table("", "right", "", box=SIMPLE_HEAD)
+    rightly = False if any(row.right is False for row in rows) else rows[1].right  # the adapter is applied
     for row in rows:
-        table.add_row(row.question, {True: "yes", False: "NO", None: "?"}[row.right], row.answer)
-    said: dict[bool | None, str] = {True: "The adapter is served rightly.", False: "The adapter is NOT served rightly."}
-    PlainConsole().print(table, said.get(verdict := rightly(rows), "Its effect is too small to tell if it is served."))
+        print(f"{row.question:36} { ({True: 'yes', False: 'NO', None: '?'}[row.right]):4} {row.answer}".rstrip())
+    print("The adapter is", {True: "served rightly.", False: "NOT served rightly.", None: "too weak to tell."}[rightly])
     if file := given.get("json"):
-        replace_text(Path(file), json.dumps({"rightly": verdict, "rows": [*map(asdict, rows)]}, indent=1))
-    return 0 if verdict else 1
+        replace_text(Path(file), json.dumps({"rightly": rightly, "rows": [row._asdict() for row in rows]}, indent=1))
+    return 0 if rightly else 1
 
 
-async def from_engine(config: Config, adapter: Adapter, prompts: Sequence[list[int]]) -> list[Responses]:
-    """Return the responses of an engine on this machine, under the base model and under the adapter."""
+def from_engine(config: Config, adapter: Adapter, prompts: list[list[int]]) -> tuple[Responses, Responses]:
+    """Return an engine's responses under base model and adapter. vLLM changes transformers in its process."""
     machine = detect(config.device)
     check_build(config, machine)
     share = place_engines(machine.cores, machine.gpus).rollouts[0]
     share.bind()  # before torch is imported
     from microbudget_rl.actors.rollout.vllm_engine import RolloutEngine
 
-    engine, served = RolloutEngine(config, locate(config.model), share), AdapterRef(0, 0, str(adapter.folder))
-    await engine.load(served)
+    problems, served = [Problem("", "", tuple(ids), "") for ids in prompts], AdapterRef(0, 0, str(adapter.folder))
+    sampling = Sampling(1, config.rollout.max_response_tokens, 1.0, 1.0, 0)
 
-    async def ask(policy: AdapterRef | None) -> Responses:
-        problems = (Problem("", "", tuple(ids), "") for ids in prompts)
-        sampling = Sampling(1, RESPONSE, temperature=1.0, top_p=1.0, seed=0)
-        return tuple(await asyncio.gather(*(engine.generate(0, each, policy, sampling) for each in problems)))
+    async def respond() -> list[Group]:
+        engine = RolloutEngine(config, locate(config.model), share)
+        await engine.load(served)
+        requests = [engine.generate(0, each, policy, sampling) for policy in (None, served) for each in problems]
+        groups = await asyncio.gather(*requests)
+        await engine.close()
+        return groups
 
-    answers = [*await asyncio.gather(ask(None), ask(served))]
-    await engine.close()
-    return answers
+    groups = tuple(asyncio.run(respond()))
+    return groups[: len(prompts)], groups[len(prompts) :]
 
 
-async def from_server(given: dict[str, str], prompts: Sequence[list[int]]) -> list[Responses]:
-    """Return the prompts' own tokens, from the second on, as responses of the server's base model and adapter.
-
-    Raises BadInput if it has no such models, gives no log-probabilities, or takes too long.
+def from_server(given: dict[str, str], prompts: list[list[int]]) -> tuple[Responses, Responses]:
+    """Return the prompts' own tokens, from the second on, as responses of the server's base model and adapter. Raises
+    BadInput if it has no such models, gives no log-probabilities, or takes too long.
     """
-    address, served, limit = given["server"].rstrip("/"), given["served"], whole(given.get("timeout", "300"), 10**6)
-    if "@" in address or not limit:
+    served, limit = given["served"], whole(given.get("timeout", "300"), 10**6)
+    if "@" in given["server"] or not limit:
         raise BadInput("server, timeout: give the address without a user or a password, and a number of seconds")
-    key = os.environ.get("OPENAI_API_KEY") or os.environ.get("VLLM_API_KEY")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'none')}"}
+    hooks: Any = {"response": [httpx2.Response.raise_for_status]}
+    client = httpx2.Client(base_url=given["server"], headers=headers, timeout=limit, event_hooks=hooks)
+
+    def ask(model: str) -> Responses:
+        groups = []
+        for ids in prompts:
+            body = {"model": model, "prompt": ids, "max_tokens": 1, "echo": True, "logprobs": 1}
+            echo = client.post("completions", json=body).json()["choices"][0].get("logprobs") or {"token_logprobs": []}
+            sample = Sample(ids[1:], [*map(float, echo["token_logprobs"][1 : len(ids)])], "", "")
+            if len(sample.logprobs) < len(ids) - 1:
+                raise BadInput("server: it gives no log-probabilities of a prompt (echo); serve with vLLM")
+            groups.append(Group(0, Problem("", "", tuple(ids[:1]), ""), None, (sample,)))
+        return tuple(groups)
+
     try:
-        async with asyncio.timeout(limit), httpx2.AsyncClient(timeout=None, headers=headers) as client:
-            listed = (await client.get(f"{address}/models")).raise_for_status().json()["data"]
-            models = {str(each["id"]): each.get("parent") for each in listed}
-            base = given.get("base") or models.get(served)
-            if base not in models or served not in models:
-                raise BadInput(f"server: it has {', '.join(models)}; give served=NAME, and base=NAME of its base model")
-
-            async def ask(model: str) -> Responses:
-                groups = []
-                for ids in prompts:
-                    body = {"model": model, "prompt": ids, "max_tokens": 1, "echo": True, "logprobs": 1}
-                    answer = (await client.post(f"{address}/completions", json=body)).raise_for_status().json()
-                    found = ((answer["choices"][0].get("logprobs") or {}).get("token_logprobs") or [])[1 : len(ids)]
-                    if len(found) < len(ids) - 1:
-                        raise BadInput("server: it gives no log-probabilities of a prompt (echo); serve with vLLM")
-                    sample = Sample(ids[1:], [math.nan if each is None else each for each in found], "", "")
-                    groups.append(Group(0, Problem("", "", tuple(ids[:1]), ""), None, (sample,)))
-                return tuple(groups)
-
-            return [await ask(base), await ask(served)]
+        models = {str(each["id"]): each.get("parent") for each in client.get("models").json()["data"]}
+        base = given.get("base") or models.get(served)
+        if base not in models or served not in models:
+            raise BadInput(f"server: it has {', '.join(models)}; give served=NAME, and base=NAME of its base model")
+        return ask(base), ask(served)
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         remedy = f"give the address of a server with OpenAI's API, or a longer timeout than {limit} s"
         raise BadInput(f"server: {in_brief(error)}; {remedy}") from None

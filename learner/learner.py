@@ -201,6 +201,8 @@ class LoraLearner:
     def explain(self, groups: tuple[Group, ...], mistakes: bool = True) -> dict[str, tuple[float, ...]]:
         """See `actors.protocols.Learner`. The groups belong to one synthetic adapter; the policy is unchanged."""
         lora, samples, kinds = self.config.lora, _tokens(groups), modules_by_kind(self.model)
+        modules = [*chain(*kinds.values())]  # an engine may lack one in all kinds of layers, too
+        kinds |= {each: [name for name in modules if name.endswith(f".{each}")] for each in lora.target_modules}
         assert groups[0].adapter is not None
         number = groups[0].adapter.version
         possible = {

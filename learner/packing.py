@@ -169,7 +169,6 @@ def pack(samples: Sequence[Tokens], budget: int, whole: bool = False) -> list[Mi
     """Return micro-batches of at most `budget` tokens; a sample that alone exceeds it gets its own.
 
     whole: each micro-batch also has its samples as whole rows, of at most ENTRIES_PER_TOKEN · `budget` tokens.
-
     Samples with an empty response are skipped. Those of one prompt stay together; if a micro-batch ends among them, the
     next one repeats the prompt. Every micro-batch repeats the shared start of all prompts.
     """

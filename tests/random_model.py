@@ -29,22 +29,11 @@ def configuration(model: ModelConfig) -> Any:
     from transformers import AutoConfig
 
     shape = model.shape
-    kinds: dict[str, Any] = dict(shape.sizes)
+    apart = ("head_norms", "fused_family", "layers", "sizes")
+    kinds: dict[str, Any] = shape.sizes | {name: size for name, size in vars(shape).items() if name not in apart}
     if shape.layers:
         kinds["layer_types"] = [kind.removeprefix(SHARED) for kind, count in shape.layers.items() for _ in range(count)]
         kinds["num_kv_shared_layers"] = sum(count for kind, count in shape.layers.items() if kind.startswith(SHARED))
         kinds["use_double_wide_mlp"] = "use_double_wide_mlp" in kinds
-    return AutoConfig.for_model(
-        KINDS[model.path],
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=shape.num_hidden_layers,
-        num_attention_heads=shape.num_attention_heads,
-        num_key_value_heads=shape.num_key_value_heads,
-        head_dim=shape.head_dim,
-        max_position_embeddings=shape.max_position_embeddings,
-        tie_word_embeddings=shape.tie_word_embeddings,
-        **kinds,
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 1),
-    )
+    kinds |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 1)
+    return AutoConfig.for_model(KINDS[model.path], **kinds)

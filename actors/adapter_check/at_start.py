@@ -24,24 +24,22 @@ FAR = 0.5
 """Largest distance from right responses to the truth, as a fraction of the mistakes' mean distance."""
 
 
+Doubt = Callable[[str, str], object]
+"""Gets the name of each engine that fails, and the fault."""
+
+
 class CheckAtStart:
     """Has each starting engine serve synthetic adapters side by side, and checks responses by the learner's scores."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        learner: Learner,
-        prompts: CheckPrompts,
-        doubt: Callable[[str, str], object] | None = None,
-    ) -> None:
-        """doubt: gets the name of each engine that fails, and the fault; None to halt the run."""
+    def __init__(self, engine: Engine, learner: Learner, prompts: CheckPrompts, doubt: Doubt | None = None) -> None:
+        """doubt: None to halt the run."""
         self.adapters: tuple[AdapterRef, ...] = ()
         self.distances: dict[str, dict[str, float]] = {}
         self._doubt = doubt
         self._engine = engine
         self._learner = learner
         self._prompts = prompts.shortened(PROMPT_TOKENS), prompts.lengthened(LONG_PROMPT)
-        self._unchecked: list[tuple[str, list[Responses], list[Responses]]] = []
+        self._unchecked: list[tuple[str, list[Responses]]] = []
 
     async def begin(self) -> None:
         """Prompt the engines, now and whenever one starts again. The second call does nothing."""
@@ -55,7 +53,8 @@ class CheckAtStart:
         Raises Halted if an engine serves an adapter unfaithfully, unless that is only doubted.
         """
         while self._unchecked:
-            name, by_adapter, by_adapter_long = self._unchecked[0]
+            name, answers = self._unchecked[0]
+            by_adapter, by_adapter_long = answers[: len(self.adapters)], answers[len(self.adapters) :]
             views = [await self._learner.explain(responses) for responses in by_adapter]
             # All adapters' tokens as one: an engine makes a mistake with each of them.
             joined = {mistake: tuple(chain.from_iterable(view[mistake] for view in views)) for mistake in views[0]}
@@ -66,9 +65,8 @@ class CheckAtStart:
             mistake = find_mistake(engine, joined)
             for long in by_adapter_long:
                 truth = (await self._learner.explain(long, mistakes=False))[FAITHFUL]
-                if is_far(off := distance(logprobs_of(long), truth), joined):
-                    tokens = len(long[0].problem.prompt_ids)
-                    mistake = mistake or f"a prompt of {tokens} tokens had other weights ({off:.3f})"
+                if not mistake and is_far(off := distance(logprobs_of(long), truth), joined):
+                    mistake = f"a prompt of {len(long[0].problem.prompt_ids)} tokens had other weights ({off:.3f})"
             if mistake:
                 fault = f"adapter check: at its start, {name} serves test adapters as if {mistake} ({listed})"
                 if self._doubt is None:
@@ -80,8 +78,7 @@ class CheckAtStart:
         for adapter in self.adapters:
             await engine.load(adapter)
         requests = [each.ask(engine, adapter) for each in self._prompts for adapter in self.adapters]
-        responses = [tuple(chain.from_iterable(each)) for each in await asyncio.gather(*requests)]
-        self._unchecked.append((name, responses[: len(self.adapters)], responses[len(self.adapters) :]))
+        self._unchecked.append((name, [tuple(chain(*each)) for each in await asyncio.gather(*requests)]))
         for adapter in self.adapters:
             await engine.retire(adapter)
 

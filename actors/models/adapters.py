@@ -106,22 +106,21 @@ def check_adapter(config: Config, model_path: str = "") -> None:
         _check_weights(_with(config, theirs), path, folder / WEIGHTS_FILE, where, effective=False)
 
 
-def adopt_adapter(
-    config: AnyConfig, adapter: str, model_path: str, part: bool = False
-) -> tuple[AnyConfig, Adapter | None]:
+def adopt_adapter(config: AnyConfig, adapter: str, model: str, part: bool = False) -> tuple[AnyConfig, Adapter | None]:
     """Return the settings with rank, alpha, scaling and modules of the adapter in a folder, and that adapter; None if
     `adapter` is empty. It may also name a checkpoint.
 
-    part: accept also one made for a wrapper's part for text alone, which vLLM does not apply to the wrapper.
+    model: its local folder. part: accept also an adapter made for a wrapper's part for text alone, which vLLM does not
+    apply to the wrapper.
 
     Raises BadInput unless it is a plain PEFT adapter in safetensors that states, fits and changes the model.
     """
     if not adapter:
         return config, None
     folder, where = _named(config, adapter)
-    stated = _read(config, model_path, folder, where)
+    stated = _read(config, model, folder, where)
     config = _with(config, _lora(stated))
-    _check_weights(config, model_path, folder / WEIGHTS_FILE, where, effective=True, part=part)
+    _check_weights(config, model, folder / WEIGHTS_FILE, where, effective=True, part=part)
     return config, Adapter(folder.resolve(), stated["base_model_name_or_path"])
 
 
@@ -179,16 +178,14 @@ def _with(config: AnyConfig, lora: dict[str, Any]) -> AnyConfig:
     return changed(config, {f"lora.{key}": value for key, value in lora.items()})
 
 
-def _check_weights(
-    config: Config, model_path: str, file: Path, where: str, effective: bool, part: bool = False
-) -> None:
+def _check_weights(config: Config, model: str, file: Path, where: str, effective: bool, part: bool = False) -> None:
     """Raise BadInput unless the weights are finite A and B of each module that a run would train.
 
     effective: some B A must differ from zero. part: see `adopt_adapter`.
     """
     if not os.path.isfile(file):
         raise BadInput(f"{where}: holds no {WEIGHTS_FILE} (pickles can run code when loaded); save it as safetensors")
-    expected, found = adapter_shapes(model_path, config.lora.target_modules, config.lora.rank), False
+    expected, found = adapter_shapes(model, config.lora.target_modules, config.lora.rank), False
     try:
         with safe_open(file, framework="pt") as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118  # no mapping

@@ -21,7 +21,8 @@ UNEVEN = {*RECURRENT, "gemma4_text"}
 WRAPPERS = {"gemma4", "qwen3_5"}
 """Values of `model_type` that also take images or sound, of which the part that takes text is trained."""
 
-MORE_THAN_TEXT = "the model takes more than text; choose the family's text model"
+TAKES_MORE = "the model takes more than text; choose the family's text model"
+MORE_THAN_TEXT = dict.fromkeys(("text_config", "vision_config", "audio_config"), TAKES_MORE)
 WITH_EXPERTS = "neither learner nor engine attaches an adapter to experts; choose a dense model"
 
 FUSED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
@@ -69,11 +70,10 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     stated = read_json(Path(folder) / "config.json", ModelConfigFile, "name a model folder in Hugging Face format")
     if stated.get("model_type") != "lfm2":
         return stated
-    kinds: dict[str, Any] = {}
     if (attend := stated.get("full_attn_idxs")) is not None:
-        numbers = range(stated.get("num_hidden_layers", 0))
-        kinds = {"layer_types": ["full_attention" if number in attend else "conv" for number in numbers]}
-    return kinds | stated | {LFM2[key]: value for key, value in stated.items() if key in LFM2}
+        kinds = ("conv", "full_attention")
+        stated = {"layer_types": [kinds[n in attend] for n in range(stated.get("num_hidden_layers", 0))]} | stated
+    return stated | {LFM2[key]: value for key, value in stated.items() if key in LFM2}
 
 
 def text_config(stated: dict[str, Any]) -> dict[str, Any]:
@@ -86,16 +86,11 @@ def check_family(folder: str | Path) -> None:
     """Raise BadInput if config.json names something that the learner would compute wrongly."""
     whole, where = read_config(folder), Path(folder) / "config.json"
     stated = text_config(whole)
-    for key in ("text_config", "vision_config", "audio_config"):
-        if whole.get(key) is not None and whole.get("model_type") not in WRAPPERS:
-            raise BadInput(f"{where}: states {key}, and {MORE_THAN_TEXT}")
-    for key, reason in REFUSED.items():
+    for key, reason in (REFUSED | ({} if whole.get("model_type") in WRAPPERS else MORE_THAN_TEXT)).items():
         if (whole | stated).get(key) not in (None, 0, 1):
             raise BadInput(f"{where}: states {key}, and {reason}")
     if stated.get("attention_k_eq_v"):
-        raise BadInput(
-            f"{where}: states attention_k_eq_v, and vLLM adds an adapter to keys alone; choose a smaller one"
-        )
+        raise BadInput(f"{where}: states attention_k_eq_v, and vLLM adds an adapter to keys alone; choose another")
     mixing = {*(stated.get("layer_types") or ())} - ATTENTION_KINDS
     if mixing and stated.get("model_type") not in RECURRENT:
         raise BadInput(f"{where}: layer_types has {min(mixing)}, which mixes packed samples; choose another model")

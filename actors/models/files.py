@@ -44,14 +44,8 @@ WEIGHT_INDEX = "model.safetensors.index.json"
 SHAPE_FILES = ["config.json"]
 TOKENIZER_FILES = ["tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"]
 WEIGHT_FILES = ["*.safetensors", "*.safetensors.index.json"]
-MODEL_FILES = [
-    *SHAPE_FILES,
-    *TOKENIZER_FILES,
-    *WEIGHT_FILES,
-    "generation_config.json",
-    "chat_template*",
-    "*processor_config.json",
-]
+OTHER_FILES = ["generation_config.json", "chat_template*", "*processor_config.json"]
+MODEL_FILES = [*SHAPE_FILES, *TOKENIZER_FILES, *WEIGHT_FILES, *OTHER_FILES]
 """Files that are fetched from the hub: never code, never pickles."""
 
 SHAPE_KEYS = (
@@ -66,9 +60,8 @@ TIED_BY_DEFAULT = {
 }
 """Values of `model_type` for which transformers ties the head to the embedding unless config.json says otherwise."""
 
-HEAD_NORMED = {
-    *("afmoe", "apertus", "exaone4", "gemma3_text", "gemma4_text", "lfm2", "olmo2", "olmo3", "qwen3", "qwen3_5_text"),
-}
+HEAD_NORMED = {"afmoe", "apertus", "exaone4", "gemma3_text", "gemma4_text", "lfm2", "olmo2", "olmo3", "qwen3"}
+HEAD_NORMED |= {"qwen3_5_text"}
 """Values of `model_type` with norms of queries and keys; other models state them under one of HEAD_NORM_KEYS."""
 
 HEAD_NORM_KEYS = ("use_qk_norm", "qk_layernorm")
@@ -178,10 +171,9 @@ def load_tokenizer(folder: str, path: str) -> Any:
         tokenizer("a")  # fails if model_max_length is no number
         return tokenizer
     except Exception as error:  # the library tokenizers raises plain Exceptions
-        raise BadInput(
-            f"model.path={path}: transformers cannot load its configuration or tokenizer ({type(error).__name__}: "
-            f"{reason(error)}); restore the files, or choose a model that needs no code of its own"
-        ) from None
+        fault = f"transformers cannot load its configuration or tokenizer ({type(error).__name__}: {reason(error)})"
+        remedy = "restore the files, or choose a model that needs no code of its own"
+        raise BadInput(f"model.path={path}: {fault}; {remedy}") from None
 
 
 def found_here(path: str, model: ModelConfig) -> str:
@@ -197,13 +189,10 @@ def bundled_folder() -> Path:
 
 def stop_token_ids(model: ModelConfig, tokenizer: Any) -> list[int]:
     """Return the ids of `model.stop_tokens`. Raises BadInput if the tokenizer lacks one."""
-    known = tokenizer.get_vocab()
+    known, special = tokenizer.get_vocab(), ", ".join(tokenizer.all_special_tokens)
     for token in model.stop_tokens:
         if token not in known:
-            raise BadInput(
-                f"model.stop_tokens: {token!r} is no token of {model.path}; choose from its special tokens, "
-                f"{', '.join(tokenizer.all_special_tokens)}"
-            )
+            raise BadInput(f"model.stop_tokens: {token!r} is no token of {model.path}; choose from {special}")
     return [known[token] for token in model.stop_tokens]
 
 
@@ -232,9 +221,7 @@ def shape_stated(stated: dict[str, Any], path: object = "config.json") -> ShapeC
     heads = sizes["num_attention_heads"]
     kv_heads = stated.get("num_key_value_heads") or heads
     if heads % kv_heads:
-        raise BadInput(
-            f"{path}: num_key_value_heads={kv_heads} does not divide num_attention_heads={heads}; restore it"
-        )
+        raise BadInput(f"{path}: num_key_value_heads={kv_heads} does not divide the heads, {heads}; restore the file")
     if stated.get("model_type") == "lfm2" and stated.get("block_auto_adjust_ff_dim", True):
         width, multiple = int(2 * sizes["intermediate_size"] / 3), stated.get("block_multiple_of", 256)
         width = int(stated.get("block_ffn_dim_multiplier", 1.0) * width)
@@ -275,10 +262,8 @@ def _folder(model: ModelConfig, patterns: list[str]) -> Path:
             raise BadInput(f"model.path={path}: no such folder; name {forms}")
         folder = _from_hub(named[1], model.pin or named[2] or "main", patterns)
     if model.pin and (found := model_digest(folder)) != model.pin:
-        raise BadInput(
-            f"model.path={path}: {folder} now holds other files, {found}, than those pinned by model.pin={model.pin};"
-            " restore them, or begin anew with another run.name"
-        )
+        fault = f"model.path={path}: {folder} now holds other files, {found}, than those of model.pin={model.pin}"
+        raise BadInput(f"{fault}; restore them, or begin again with another run.name")
     return folder
 
 
@@ -360,7 +345,5 @@ def _check_weights(folder: Path, path: str) -> None:
             layers[kind].add(int(found[1]))
     for name, numbers in layers.items() or [("a layer", set())]:
         if numbers != set(range(stated)):
-            raise BadInput(
-                f"model.path={path}: its files have {name} {len(numbers)} times, and config.json says num_hidden_layers"
-                f"={stated}; restore the model's own files"
-            )
+            fault = f"its files have {name} {len(numbers)} times, and config.json says num_hidden_layers={stated}"
+            raise BadInput(f"model.path={path}: {fault}; restore the model's own files")

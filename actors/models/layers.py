@@ -37,8 +37,8 @@ class Layer:
     keys: width of the keys that the layer stores, and of the values
     window: most tokens whose keys and values it stores
     state: numbers per sequence, of which those that vLLM keeps in float32 count twice
-    kept: numbers per token for the backward pass, beyond a Llama's. Measured with transformers' own code, and doubled
-        for what keeps a state: it computes up to two tokens per token of a micro-batch, as samples do not share prompts
+    kept: numbers per token for the backward pass, beyond a Llama's, as measured with transformers' code; twice those of
+        what keeps a state, which computes the prompt for each sample again
     """
 
     linear: dict[str, tuple[int, int]]

@@ -17,7 +17,7 @@ MOST_SLOTS = 4
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4}
 
 PARTS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
-"""Linear layers that Phi-3 fuses, with the parts of each."""
+"""Linear layers that Phi-3 and vLLM fuse, with the parts of each in the order of their rows."""
 
 STATES = 2
 """Copies of a layer's state that vLLM keeps per sequence: the present one, and that of the last full block, with which
@@ -28,10 +28,9 @@ OPTIMIZER_BYTES = 16
 also holds a copy of the weight in the model's dtype."""
 
 QUEUED = {"cpu": 1, "cuda": 2}
-"""Groups sent to an engine per group that fits into its batch. A group counts until its longest sample ends, when its
-short ones have long left their places. Example: of 8 samples with lengths spread evenly up to 900 tokens, the longest
-takes 800 and the mean 450, so that 9/16 of the places decode. About twice as many groups fill them. On a CPU every
-sample makes a step longer."""
+"""Groups sent to an engine per group that fits into its batch. A group counts until its longest sample ends: if lengths
+spread evenly, the mean is about half of that, and twice as many groups fill the places. On a CPU every sample makes a
+step longer."""
 
 
 def longest_sample(config: Config) -> int:

@@ -7,7 +7,7 @@ disk has the files' names: vLLM, PEFT and an export look for these.
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from microbudget_rl.actors.models.families import read_config, text_config
 from microbudget_rl.conf.errors import BadInput
@@ -31,11 +31,6 @@ def wrapped(folder: str | Path) -> bool:
     return text_config(stated) is not stated
 
 
-def stored_name(name: str, inside: bool) -> str:
-    """Return the name in PEFT's files of an adapter's weight or module. inside: whether the model is in a wrapper."""
-    return name.replace(f"{PEFT}{OWN}", f"{PEFT}{STORED}", 1) if inside else name
-
-
 def empty_model(folder: str) -> Any:
     """Return the model without weights. Raises BadInput if transformers cannot build it."""
     import torch
@@ -45,10 +40,8 @@ def empty_model(folder: str) -> Any:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder).get_text_config())
     except FOREIGN as error:
-        raise BadInput(
-            f"model {folder}: transformers {version('transformers')} cannot build it ({error}); choose a model that it"
-            " knows as a causal language model"
-        ) from error
+        fault = f"model {folder}: transformers {version('transformers')} cannot build it ({error})"
+        raise BadInput(f"{fault}; choose a causal language model that it knows") from error
 
 
 def whole_model(folder: str, **options: Any) -> Any:
@@ -56,18 +49,15 @@ def whole_model(folder: str, **options: Any) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
-    renamed = {f"^{STORED}".replace(".", r"\."): OWN} if wrapped(folder) else None
-    config = AutoConfig.from_pretrained(folder).get_text_config()
+    options |= {"config": AutoConfig.from_pretrained(folder).get_text_config(), "output_loading_info": True}
     level = logging.get_verbosity()
-    if renamed:  # it would list the weights of all other parts
-        logging.set_verbosity_error()
+    if wrapped(folder):
+        options["key_mapping"] = {f"^{STORED}".replace(".", r"\."): OWN}
+        logging.set_verbosity_error()  # it would list the weights of all other parts
     try:
-        found: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, key_mapping=renamed, output_loading_info=True, **options
-        )
+        model, report = cast(Any, AutoModelForCausalLM).from_pretrained(folder, **options)
     finally:
         logging.set_verbosity(level)
-    model, report = found
     if missing := sorted(report["missing_keys"]):
         raise BadInput(f"model {folder}: its files lack {', '.join(missing[:3])}; restore the model's own files")
     return model
@@ -78,7 +68,7 @@ def adapter_shapes(folder: str, targets: Sequence[str], rank: int) -> dict[str, 
     inside, shapes = wrapped(folder), {}
     for name, module in empty_model(folder).named_modules():
         if name.rpartition(".")[2] in targets:
-            begin = stored_name(f"{PEFT}{name}", inside)
+            begin = PEFT + (name.replace(OWN, STORED, 1) if inside else name)
             shapes[f"{begin}.lora_A.weight"] = [rank, module.in_features]
             shapes[f"{begin}.lora_B.weight"] = [module.out_features, rank]
     return shapes

@@ -1,24 +1,15 @@
-"""Replacements for parts of vLLM 0.32 on the CPU: LoRA at matmul speed, norms in one kernel, ranks without a compiler,
-one random number per token, right positions in LFM2, Qwen 3.5 in float32.
+"""Replacements for parts of vLLM 0.32 on the CPU.
 
-LoRA: vLLM's kernel gathers one whole copy of A and B per token, which is unusable at high rank. Here each adapter slot
-costs two dense matrix products per projection, over all its rows of the batch.
-
-RMS norm: vLLM has a kernel for it, and takes ten operations here instead. With the kernel 64 tokens of width 576 in
-bfloat16 take 12 µs instead of 71 on a core of an EPYC. The norms took an eighth of the engine's time without an
-adapter, a fifteenth with one.
-
-Ranks of sampled tokens: vLLM counts them with every log-probability, and compiles the count by Inductor. The first
-response then waits 2 s, or 11 s on a machine on which nothing was compiled yet, and fails without a C++ compiler. For
-64 tokens of 49,152 logits each, counting takes 0.9 ms instead of 0.5.
-
-Sampling: vLLM draws Gumbel noise for every logit: 19 ms for the same 64 tokens, a tenth of a step. Inverting the
-cumulative distribution takes 5.
-
-Positions: vLLM's kernel rotates rows of all heads, and places that are not LFM2's heads if it gets one row per head.
-This moved the log-probabilities of a tiny model by 0.8 nats.
-
-Gated delta rule: vLLM's kernels for the linear attention of Qwen 3.5 take bfloat16 alone.
+- LoRA: vLLM's kernel gathers one whole copy of A and B per token, which is unusable at high rank. Here each adapter
+  slot costs two dense matrix products per projection, over all its rows of the batch.
+- RMS norm: vLLM has a kernel for it, and takes ten operations here instead. With the kernel 64 tokens of width 576 in
+  bfloat16 take 12 µs instead of 71 on a core of an EPYC. The norms took an eighth of the engine's time.
+- Ranks of sampled tokens: vLLM compiles their count by Inductor. The first response then waits 2 to 11 s, and fails
+  without a C++ compiler. For 64 tokens of 49,152 logits each, counting takes 0.9 ms instead of 0.5.
+- Sampling: vLLM draws Gumbel noise for every logit: 19 ms for the same 64 tokens, a tenth of a step. Inverting the
+  cumulative distribution takes 5.
+- Positions: vLLM's kernel rotates rows of all heads. It gets one row per head from LFM2, and then rotates other places.
+- Gated delta rule: vLLM's kernels for the linear attention of Qwen 3.5 take bfloat16 alone.
 """
 
 from itertools import pairwise
@@ -173,9 +164,7 @@ _rotate_rows = RotaryEmbedding.forward_cpu
 _gated_delta_bfloat16 = gdn_attention.cpu_gdn_attention_core
 
 
-def rotate(
-    self: RotaryEmbedding, positions: Tensor, query: Tensor, key: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
+def rotate(self: RotaryEmbedding, positions: Tensor, query: Tensor, key: Tensor | None = None) -> tuple[Any, Any]:
     """Encode positions in queries and keys, [n, heads · d] or [n, heads, d]."""
     rows, key_rows = _rotate_rows(self, positions, query.flatten(1), None if key is None else key.flatten(1))
     return rows.view(query.shape), None if key is None or key_rows is None else key_rows.view(key.shape)

@@ -43,10 +43,9 @@ def engine_settings(config: Config, model_path: str, share: Share, cache_blocks:
 
 
 def family_settings(model_path: str, share: Share) -> dict[str, Any]:
-    """Return the arguments that a model's family needs: of a wrapper only the part for text is loaded.
+    """Return the arguments for a model's family: of a wrapper only the part for text is loaded.
 
-    On a CPU, vLLM 0.32 shares the prompts of a recurrent model among samples only if it computes them in chunks, which
-    `cpu_settings` forbids.
+    vLLM 0.32 shares prompts of recurrent models only if it computes them in chunks, which `cpu_settings` forbids.
     """
     whole = read_config(model_path)
     part = text_config(whole)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from microbudget_rl.actors.models.adapters import CONFIG_FILE, WEIGHTS_FILE, scale_of
 from microbudget_rl.actors.models.families import FUSED
 from microbudget_rl.actors.models.files import BUNDLED, name_on_hub
-from microbudget_rl.actors.models.text_part import OUTSIDE, stored_name, whole_model, wrapped
+from microbudget_rl.actors.models.text_part import OUTSIDE, OWN, PEFT, STORED, whole_model, wrapped
 from microbudget_rl.actors.storage.files import sync
 from microbudget_rl.actors.storage.folders import new_folder
 from microbudget_rl.conf.schema import Config
@@ -27,9 +27,9 @@ from microbudget_rl.learner.model.projection import Projection
 from microbudget_rl.learner.model.shared_weights import model_on
 
 NOISE = 0.5
-"""Norm of a synthetic adapter's change relative to the weight. Measured on a bfloat16 model of thirty layers, mean |Δ
-log p|: in a middle layer 0.3 to 1.0 for each type of module, against 0.04 between bfloat16 and float32. The same effect
-spread over all layers makes a model chaotic: bfloat16 alone then moves it as far as a mistake."""
+"""Norm of a synthetic adapter's change relative to the weight. In a middle layer of a bfloat16 model of thirty, mean
+|Δ log p| is 0.3 to 1.0 for each type of module, against 0.04 between bfloat16 and float32; noise in all layers makes a
+model chaotic, so that bfloat16 alone moves it as far as a mistake."""
 
 JITTER = 1e-12
 """Addition to a Gram matrix's diagonal, relative to its mean, so that a Cholesky factor exists at any rank."""
@@ -104,7 +104,8 @@ def write_adapter(model: PeftModel, folder: Path, durable: bool) -> None:
 
 def _on_disk(model: PeftModel, name: str) -> str:
     """Return the name that a weight or module of the adapter has in files."""
-    return stored_name(name, inside=cast(LoraConfig, model.peft_config["default"]).exclude_modules is not None)
+    inside = cast(LoraConfig, model.peft_config["default"]).exclude_modules is not None
+    return name.replace(PEFT + OWN, PEFT + STORED, 1) if inside else name
 
 
 def adapter_weights(model: PeftModel) -> dict[str, Tensor]:
@@ -126,43 +127,31 @@ def replaced(model: PeftModel, weights: Mapping[str, Tensor]) -> Iterator[None]:
 @contextmanager
 def noise(model: PeftModel, number: int, count: int) -> Iterator[None]:
     """Replace the adapter by synthetic adapter `number` (from 1) of `count`: noise in one layer of each kind and in the
-    modules outside the layers, zero elsewhere.
-
-    On exit the adapter is bit for bit as before.
+    modules outside the layers, zero elsewhere. On exit it is bit for bit as before.
     """
-    drawn = (kind[len(kind) * number // (count + 1)] for kind in layers_by_kind(model))
     with replaced(model, {}):
-        _draw(model, number, {name for layer in drawn for name in layer.values()})
+        _draw(model, number, {alike[len(alike) * number // (count + 1)] for alike in modules_by_kind(model).values()})
         yield
 
 
-def layers_by_kind(model: nn.Module) -> list[list[dict[Any, str]]]:
-    """Return the layers of each kind in their order, each as the names of its modules with an adapter.
+def modules_by_kind(model: nn.Module) -> dict[str, list[str]]:
+    """Return the modules with an adapter by their place in each kind of layer, in the layers' order. A place is called
+    by its module, such as q_proj; if layers of another kind have that too, a layer is named.
 
-    Keys are a module's name within the layer and its shapes. Layers with the same keys are of one kind; the modules
-    outside the layers are one more.
+    Layers are of one kind if their modules have the same names and shapes.
     """
-    layers, kinds = defaultdict[str, dict[Any, str]](dict), defaultdict[frozenset[Any], list[dict[Any, str]]](list)
+    layers, kinds = defaultdict[str, dict[Any, str]](dict), defaultdict[Any, list[str]](list)
     for name, _, a, b in _layers(model):
         layer, within = _place(name)
         layers[layer][within, a.shape, b.shape] = name
     for modules in layers.values():
-        kinds[frozenset(modules)].append(modules)
-    return [*kinds.values()]
-
-
-def modules_by_kind(model: nn.Module) -> dict[str, set[str]]:
-    """Return the modules that an engine may leave out together, by a name for them: those of each type, such as q_proj,
-    and if it is in several kinds of layers, those in each kind.
-    """
-    modules = defaultdict[str, set[str]](set)
-    for name, *_ in _layers(model):
-        modules[name.rpartition(".")[2]].add(name)
-    for first, *others in layers_by_kind(model):
-        for key, name in first.items():
-            if len(alike := {name, *(layer[key] for layer in others)}) < len(modules[name.rpartition(".")[2]]):
-                modules[f"{key[0]} as in {_place(name)[0] or 'no layer'}"] = alike
-    return dict(modules)
+        for key, name in modules.items():
+            kinds[frozenset(modules), key].append(name)
+    places, named = Counter(within.rpartition(".")[2] for _, (within, *_) in kinds), {}
+    for (_, (within, *_)), names in kinds.items():
+        module = within.rpartition(".")[2]
+        named[module if places[module] == 1 else f"{within} as in {_place(names[0])[0] or 'no layer'}"] = names
+    return named
 
 
 @contextmanager
@@ -205,9 +194,8 @@ def effective_rank(a: Tensor, b: Tensor) -> float:
 
     It is 1 for rank one, r for r equal values, 0 if all are zero. a: [r, inputs], b: [outputs, r].
 
-    With AAᵀ = L Lᵀ the squares of the singular values are the eigenvalues of Lᵀ BᵀB L, which is r × r. The Gram
-    matrices are in float64, because the square root halves the digits. This is twenty times as fast as QR of both
-    factors and the singular values of the product of their triangles.
+    With AAᵀ = L Lᵀ the squares of the singular values are the eigenvalues of Lᵀ BᵀB L, which is r × r: twenty times as
+    fast as by QR. The Gram matrices are in float64, because the square root halves the digits.
     """
     a, b = a.double(), b.double()
     gram = a @ a.T

@@ -43,10 +43,8 @@ def layers_of(base: Any) -> nn.ModuleList:
     for module in base.get_decoder().children():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
-    raise BadInput(
-        f"model {base.config.name_or_path}: {type(base).__name__} has no list of {count} layers; choose a model of the"
-        " Llama, Qwen or Mistral kind"
-    )
+    name, remedy = base.config.name_or_path, "choose a model of the Llama, Qwen or Mistral kind"
+    raise BadInput(f"model {name}: {type(base).__name__} has no list of {count} layers; {remedy}")
 
 
 def _objections(layer: nn.Module, targets: Sequence[str], family: str, own: Sequence[str]) -> Iterator[str]:
@@ -58,10 +56,7 @@ def _objections(layer: nn.Module, targets: Sequence[str], family: str, own: Sequ
         if isinstance(module, convolutions):
             yield f"a convolution, {name}, which mixes packed samples; choose another model"
         if isinstance(module, nn.Dropout) and module.p > 0 and "attn_drop" not in name:
-            yield (
-                f"a dropout of {module.p:g}, {name}, with which learner and engine would differ; set it to 0 in a copy"
-                " of the model"
-            )
+            yield f"a dropout of {module.p:g}, {name}, with which learner and engine would differ; set it to 0"
         for key, parameter in module.named_parameters(recurse=False):
             if parameter.dim() == 3 and not isinstance(module, nn.Conv1d):
                 yield f"experts, {name}.{key}, which carry no adapter; choose a dense model"
@@ -70,19 +65,13 @@ def _objections(layer: nn.Module, targets: Sequence[str], family: str, own: Sequ
         if linear[name] > 1 or not (linear[name] or family in UNEVEN):
             yield f"{linear[name] or 'no'} {name}, and the adapter would be attached in part; {_remedy(linear, own)}"
     if "gate_up_proj" in targets and linear["qkv_proj"] != 1:
-        yield (
-            "gate_up_proj but no qkv_proj, and vLLM then serves no adapter on gate_up_proj; take it out of"
-            " lora.target_modules, if an adapter without it is what you want"
-        )
+        yield "gate_up_proj but no qkv_proj, and vLLM serves no such adapter; take it out of lora.target_modules"
     unserved = {"out_proj"} if family == "falcon_h1" else set()
     if refused := unserved & {*targets}:
-        yield f"{_names(refused)}, on which PEFT attaches no adapter; {_remedy(linear, own)}"
+        yield f"{', '.join(refused)}, on which PEFT attaches no adapter; {_remedy(linear, own)}"
     if {*targets} in ({*own}, {*PROJECTIONS}) and (left := linear.keys() - targets - unserved):
         remedy = "choose another model" if {*own} == {*targets} else _remedy(linear, own)
-        yield (
-            f"{_names(left)} besides lora.target_modules, without an adapter; {remedy}, or name fewer modules if a part"
-            " is what you want"
-        )
+        yield f"{', '.join(sorted(left))} besides lora.target_modules, without an adapter; {remedy}, or name fewer"
 
 
 def _linear(module: nn.Module) -> Counter[str]:
@@ -97,9 +86,5 @@ def _remedy(linear: Counter[str], own: Sequence[str]) -> str:
     if not usual:
         return "choose another model"
     left = linear.keys() - usual
-    alone = f", if an adapter on these without {_names(left)} is what you want" if left else ""
+    alone = f", if an adapter on these without {', '.join(sorted(left))} is what you want" if left else ""
     return f"set lora.target_modules=[{','.join(usual)}]{alone}"
-
-
-def _names(names: Any) -> str:
-    return ", ".join(sorted(names))

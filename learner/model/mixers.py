@@ -1,12 +1,11 @@
 """Modules that mix neighbouring tokens by a convolution or a recurrent state: each sees every sample alone.
 
-A mixer is causal, so that padding on the right changes nothing before it. The tokens of a micro-batch are spread into
-whole rows, a sample from its start in each; the outputs of the tokens of a prompt are those of its first row. All
-modules around it keep the packed tokens.
+The tokens of a micro-batch are spread into whole rows, a sample from its start in each, padded on the right: a mixer is
+causal. The outputs of a prompt's tokens are those of its first row. All modules around it keep the packed tokens.
 """
 
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +31,9 @@ def separate(base: Any, batch: MicroBatch | None) -> None:
 
 
 def _by_sample(mixer: Any, hidden_states: Tensor, **settings: Any) -> Tensor:
-    compute = type(mixer).forward
+    compute: Any = type(mixer).forward
     if mixer.rows is None:
-        output: Tensor = compute(mixer, hidden_states, **settings)
-        return output
+        return cast(Tensor, compute(mixer, hidden_states, **settings))
     blocks, places = mixer.rows
     outputs = [compute(mixer, hidden_states[0][block.queries]).flatten(0, 1) for block in blocks]
     return torch.cat(outputs)[places][None]

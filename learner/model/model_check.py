@@ -5,9 +5,9 @@ A difference counts if it exceeds the effect of rounding on the same model, whic
 by one rounding error each, and transformers computes again. The effect depends on dtype, depth and weights; two correct
 computations differ by 0.4 to 1.2 times as much.
 
-In bfloat16 it is large: 0.2 nats on a model of thirty layers. So besides the whole model, its first layers are compared
-in float32, under a head whose logits are as large as any soft cap, with a sliding window that the samples exceed. A
-mistake is then at least a hundred times the noise.
+In bfloat16 it is large: 0.2 nats on a model of thirty layers. So besides the whole model, the first layer of each kind
+is compared in float32, under a head whose logits are as large as any soft cap, with a sliding window that the samples
+exceed. A mistake is then at least a hundred times the noise.
 """
 
 import copy
@@ -56,8 +56,6 @@ SHARP = 30.0
 START = 2
 """Number of tokens that all prompts have in common."""
 
-LEAST_LAYERS = 2
-
 ROWS = 4096
 """Most tokens of the vocabulary that the first layers' copy has. In float32 the embedding and head of a 7B model would
 take 4 GiB, beside a learner whose GPU memory is planned without them."""
@@ -79,38 +77,28 @@ def collected() -> Iterator[None]:
 @collected()
 def check_model(base: Any, attention: str = PACKED) -> None:
     """Raise BadInput if the packed log-probabilities of a causal language model are not its own; leave it in eval mode.
-
     A difference in bfloat16 alone is a warning: its noise may be larger than measured.
 
     base: with the adapter's layers in place; device and dtype stay. attention: the implementation that packs samples.
     """
     name = base.config.name_or_path
     try:
-        cases = (
-            (base, WHOLE, "as it is"),
-            (_sharp_part(base), PART, "of its first layers, in float32, its head scaled"),
-        )
-        doubted = ""
-        for model, lengths, part in cases:
+        sharp = (_sharp_part(base), PART, "of its first layers, in float32, its head scaled")
+        for model, lengths, part in (sharp, (base, WHOLE, "as it is")):
             difference, noise = _compare(model, _samples(model, lengths), attention)
             said = f"model {name}: its log-probabilities ({part}) differ from transformers' by {difference:.2g} nats, "
             said += f"rounding moves them by {noise:.2g}"
-            log.info(said)
             if difference <= max(FLOOR, BAND * noise):
-                continue
-            if model.dtype is torch.float32 or not math.isfinite(difference):
-                lacking = "the learner lacks something that this model computes; choose another model"
-                raise BadInput(f"{said}: {lacking}")
-            doubted = said
-        if doubted:
-            log.warning("%s; in float32 its first layers agree, so that it is trained all the same", doubted)
+                log.info(said)
+            elif model.dtype is torch.float32 or not math.isfinite(difference):
+                raise BadInput(f"{said}: the learner lacks something that this model computes; choose another model")
+            else:
+                log.warning("%s; in float32 its first layers agree, so that it is trained all the same", said)
     except torch.OutOfMemoryError:
         raise
     except FOREIGN as error:
-        raise BadInput(
-            f"model {name}: its code in transformers does not take packed samples ({type(error).__name__}: {error}); "
-            "choose a model of the Llama, Qwen or Mistral kind"
-        ) from error
+        fault = f"model {name}: its code in transformers does not take packed samples ({type(error).__name__}: {error})"
+        raise BadInput(f"{fault}; choose a model of the Llama, Qwen or Mistral kind") from error
 
 
 @collected()
@@ -172,8 +160,7 @@ def _compare(base: Any, samples: list[Tokens], attention: str) -> tuple[float, f
 
     Both are in nats, as means over a sample's tokens, for the sample with the largest mean.
     """
-    tokens = sum(len(prompt) + len(response) for prompt, response in samples)
-    (batch,) = pack(samples, tokens, whole=bool(mixers_of(base)))
+    (batch,) = pack(samples, 1000, whole=bool(mixers_of(base)))
     ordered = [samples[i] for i in batch.samples]
     base.eval()
     base.set_attn_implementation("eager")  # every model's own mathematics
@@ -256,24 +243,25 @@ def _rounded(embedding: nn.Module) -> Iterator[None]:
 
 
 def _sharp_part(base: Any) -> Any:
-    """Return a float32 copy of the first layers, one of each kind at least, with ROWS tokens and logits of SHARP."""
+    """Return a float32 copy of the first layer of each kind and the first two, with ROWS tokens and logits of SHARP."""
     layers = layers_of(base)
-    kinds = [_kind(layer) for layer in layers]
-    count = max(LEAST_LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds)))
-    kept = list(layers)
-    del layers[count:]
+    whole, kinds = list(layers), [_kind(layer) for layer in layers]
+    places = sorted({*range(len(whole))[:2], *map(kinds.index, kinds)})
+    del layers[:]
+    layers.extend(whole[place] for place in places)
     ends = [each.weight for each in base.modules() if isinstance(each, nn.Embedding)]
     ends.append(base.get_output_embeddings().weight)
     try:
         part = copy.deepcopy(base, {id(end): nn.Parameter(end.detach()[-ROWS:].clone(), False) for end in ends}).float()
     finally:
-        layers.extend(kept[count:])
+        del layers[:]
+        layers.extend(whole)
+    if types := vars(part.config).get("layer_types"):
+        part.config.layer_types = [types[place] for place in places]
     part.get_input_embeddings().padding_idx = None
-    for module in part.modules():
-        if getattr(module, "sliding_window", None):
-            module.sliding_window = WINDOW
-    if getattr(part.config, "sliding_window", None):
-        part.config.sliding_window = WINDOW
+    for each in (part.config, *part.modules()):
+        if getattr(each, "sliding_window", None):
+            each.sliding_window = WINDOW
     with torch.no_grad():
         part.set_attn_implementation("eager")
         largest = _alone(part.eval(), _samples(part, PART)[0])

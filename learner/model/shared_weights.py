@@ -15,12 +15,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from microbudget_rl.actors.models.files import weight_files
+from microbudget_rl.actors.models.sizes import PARTS
 from microbudget_rl.conf.errors import BadInput
 
-STACKED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
-"""vLLM's modules that transformers has in parts, in the order of their rows."""
-
-INTO = {part: whole for whole, parts in STACKED.items() for part in parts}
+INTO = {part: whole for whole, parts in PARTS.items() for part in parts}
 
 
 def model_on(weights: Mapping[str, Tensor], model_path: str, dtype: torch.dtype) -> Any:
@@ -49,7 +47,7 @@ def _rows(name: str, parameters: Mapping[str, Tensor], weights: Mapping[str, Ten
     begin, held = 0, name
     if name not in weights and module in INTO:
         held = ".".join((*path, INTO[module], kind))
-        parts = STACKED[INTO[module]]
+        parts = PARTS[INTO[module]]
         before = parts[: parts.index(module)]
         begin = sum(len(parameters[".".join((*path, part, kind))]) for part in before)
     whole = weights.get(held, torch.empty(0))

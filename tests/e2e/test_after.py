@@ -108,7 +108,7 @@ def test_server_serves_nothing_else_and_keeps_its_memory(server: str) -> None:
 
 @pytest.mark.slow
 def test_server_serves_the_adapter(server: str, run: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
     adapter = run / "checkpoints" / "latest"
     assert check_adapter.main([str(tiny_model), str(adapter), f"server={server}", "served=trained"]) == 0
 

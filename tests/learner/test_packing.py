@@ -1,6 +1,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -48,6 +49,11 @@ def in_segments(batch: MicroBatch) -> list[tuple[int, list[int]]]:
     return asked
 
 
+def in_whole_rows(batch: MicroBatch) -> list[tuple[int, list[int]]]:
+    """Return the same in rows that begin with their sample."""
+    return in_blocks(replace(batch, blocks=batch.whole, output_places=batch.whole_places))
+
+
 def contexts(batch: MicroBatch, layout: Callable[[MicroBatch], list[tuple[int, list[int]]]]) -> Iterator[object]:
     """Yield the tokens that each predicting token sees, at consecutive positions, and its target."""
     asked = layout(batch)
@@ -58,12 +64,12 @@ def contexts(batch: MicroBatch, layout: Callable[[MicroBatch], list[tuple[int, l
         yield tuple(batch.ids[seen].tolist()), target
 
 
-@pytest.mark.parametrize("layout", [in_blocks, in_segments])
+@pytest.mark.parametrize("layout", [in_blocks, in_segments, in_whole_rows])
 @given(samples=sample_lists(), budget=st.integers(1, 120))
 def test_every_response_token_is_predicted_once_from_its_context(
     layout: Callable[[MicroBatch], list[tuple[int, list[int]]]], samples: list[Tokens], budget: int
 ) -> None:
-    batches = pack(samples, budget)
+    batches = pack(samples, budget, whole=True)
     order = [i for batch in batches for i in batch.samples]
     assert sorted(order) == [i for i, sample in enumerate(samples) if sample.response]
     expected = [
@@ -74,10 +80,12 @@ def test_every_response_token_is_predicted_once_from_its_context(
     assert [pair for batch in batches for pair in contexts(batch, layout)] == expected
 
 
-@given(sample_lists(), st.integers(1, 120))
-def test_micro_batches_keep_the_budget_and_repeat_nothing(samples: list[Tokens], budget: int) -> None:
+@given(sample_lists(), st.integers(1, 120), st.booleans())
+def test_micro_batches_keep_the_budget_and_repeat_nothing(samples: list[Tokens], budget: int, whole: bool) -> None:
     shared = len(start_of_all(samples))
-    for batch in pack(samples, budget):
+    for batch in pack(samples, budget, whole):
+        rows = sum(len(samples[i].prompt) + len(samples[i].response) - 1 for i in batch.samples)
+        assert not whole or rows <= ENTRIES_PER_TOKEN * budget or len(batch.samples) == 1
         assert (batch.tokens <= budget and batch.entries <= ENTRIES_PER_TOKEN * budget) or len(batch.samples) == 1
         members = [samples[i] for i in batch.samples]
         prompts = {sample.prompt for sample in members}
@@ -85,19 +93,6 @@ def test_micro_batches_keep_the_budget_and_repeat_nothing(samples: list[Tokens],
         assert batch.tokens == shared + sum(len(prompt) - shared for prompt in prompts) + responses
         if all(len(sample.response) <= len(sample.prompt) for sample in members):  # each piece queries once
             assert sum(len(block.queries) for block in batch.blocks) == len(batch.segments.pieces)
-
-
-@given(sample_lists(), st.integers(1, 120))
-def test_whole_rows_begin_with_their_sample_and_keep_the_budget(samples: list[Tokens], budget: int) -> None:
-    for batch in pack(samples, budget, whole=True):
-        rows = [row for block in batch.whole for row in block.queries.tolist()]
-        members = sorted((samples[i] for i in batch.samples), key=lambda each: -len(each.prompt) - len(each.response))
-        lengths = [len(prompt) + len(response) - 1 for prompt, response in members]
-        assert sum(lengths) <= ENTRIES_PER_TOKEN * budget or len(members) == 1
-        for row, (prompt, response), length in zip(rows, members, lengths, strict=True):
-            assert tuple(batch.ids[row[:length]].tolist()) == (*prompt, *response[:-1])
-        asked = [token for row in rows for token in row]
-        assert [asked[place] for place in batch.whole_places.tolist()] == list(range(batch.tokens))
 
 
 @pytest.mark.parametrize(("longest", "most"), [(48, 0.09), (512, 0.05), (4096, 0.05)])

@@ -19,17 +19,9 @@ from microbudget_rl.actors.models.sizes import PLAIN, kept_on
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config, ModelConfig, ShapeConfig
 
-SIZES: dict[str, Any] = {
-    "num_hidden_layers": 2,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "vocab_size": 100,
-    "tie_word_embeddings": True,
-    "max_position_embeddings": 256,
-}
+SIZES: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4}
+SIZES |= {"num_key_value_heads": 2, "head_dim": 16, "vocab_size": 100, "max_position_embeddings": 256}
+SIZES |= {"tie_word_embeddings": True}
 SHAPE = ShapeConfig(**SIZES)
 STATED = {"model_type": "llama", **SIZES}
 
@@ -42,8 +34,7 @@ def write_model(folder: Path, stated: dict[str, Any] | None = None, weights: str
 
 
 def write_weights(file: Path, layers: Iterable[int]) -> None:
-    tensors = {f"model.layers.{layer}.mlp.up_proj.weight": numpy.zeros((1, 1)) for layer in layers}
-    save_file(tensors, file)
+    save_file({f"model.layers.{layer}.mlp.up_proj.weight": numpy.zeros((1, 1)) for layer in layers}, file)
 
 
 def test_shape_of_a_local_or_declared_model(tmp_path: Path) -> None:

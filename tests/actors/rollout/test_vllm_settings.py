@@ -1,6 +1,5 @@
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,23 +10,19 @@ from microbudget_rl.actors.runtime.placement import Share
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
 from tests.actors.rollout.test_served_families import larger
-from tests.learner.model.families import FAMILIES, Family, build
+from tests.learner.model.families import BY_NAME, build
 
 GPU = Share(gpus=0.45, memory=0.45, threads=2)
-HEADS = [
-    family for family in FAMILIES if family.name in ("Qwen 3", "Gemma 2", "Gemma 3, text", "Granite 3", "Cohere 2")
-]
 
 
-@pytest.mark.parametrize("family", HEADS, ids=lambda family: family.name)
+@pytest.mark.parametrize("name", ["Qwen 3", "Gemma 2", "Gemma 3, text", "Granite 3", "Cohere 2"])
 def test_vllm_understands_the_dtype_of_logits_in_families_that_scale_or_cap_them(
-    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy())  # vLLM sets LD_PRELOAD for its children
-    build(larger(family)).save_pretrained(tmp_path)
-    settings: dict[str, Any] = head_settings(Config(), GPU)
+    build(larger(BY_NAME[name])).save_pretrained(tmp_path)
     common = {"dtype": "bfloat16", "skip_tokenizer_init": True, **gpu_settings(GPU, 5000)}
-    for given, dtype in (settings, torch.float32), ({}, torch.bfloat16):
+    for given, dtype in (head_settings(Config(), GPU), torch.float32), ({}, torch.bfloat16):
         made = EngineArgs(str(tmp_path), **common, **given).create_engine_config()
         assert made.model_config.head_dtype == dtype
         assert made.kernel_config.enable_flashinfer_autotune is False
@@ -37,11 +32,8 @@ def test_only_engines_on_gpus_have_logits_in_float32(tmp_path: Path) -> None:
     """A deterministic run needs products that vLLM has made independent of the batch."""
     (tmp_path / "config.json").write_text("{}")
     deterministic = changed(Config(), {"run.deterministic": True})
-    for config, share, expected in (
-        (Config(), GPU, True),
-        (Config(), Share(cores=(0,)), False),
-        (deterministic, GPU, False),
-    ):
+    cases = (Config(), GPU, True), (Config(), Share(cores=(0,)), False), (deterministic, GPU, False)
+    for config, share, expected in cases:
         assert ("hf_overrides" in engine_settings(config, str(tmp_path), share, None)) is expected
 
 
@@ -52,7 +44,7 @@ def test_only_engines_on_gpus_have_logits_in_float32(tmp_path: Path) -> None:
 def test_wrappers_are_served_for_text_and_recurrent_prompts_are_not_shared_on_a_cpu(
     name: str, alone: bool, cached: bool, tmp_path: Path
 ) -> None:
-    next(family for family in FAMILIES if family.name == name).configuration.save_pretrained(tmp_path)
+    BY_NAME[name].configuration.save_pretrained(tmp_path)
     for share in (GPU, Share(cores=(0,))):
         settings = engine_settings(Config(), str(tmp_path), share, None)
         assert settings.get("language_model_only", False) is alone

@@ -23,43 +23,21 @@ from microbudget_rl.conf.settings import changed
 from microbudget_rl.learner.model.architecture import check_architecture
 from microbudget_rl.learner.model.policy import Policy
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 256,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.1,
-    "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
+SHAPE: dict[str, Any] = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+SHAPE |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 128}
+SHAPE |= {"initializer_range": 0.1, "tie_word_embeddings": False}
+SHAPE |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 TIED = {"tie_word_embeddings": True}
 MIXED = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
 GRANITE = {"embedding_multiplier": 6.0, "logits_scaling": 4.0, "residual_multiplier": 0.3}
 GRANITE |= {"attention_multiplier": 0.06, "attention_dropout": 0.1}
 GEMMA = {"query_pre_attn_scalar": 16}
-LONG = {
-    "rope_type": "longrope",
-    "rope_theta": 1e4,
-    "short_factor": [1.5] * 6,
-    "long_factor": [4.0] * 6,
-    "original_max_position_embeddings": 64,
-    "partial_rotary_factor": 0.75,
-}
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.5] * 6, "long_factor": [4.0] * 6}
+LONG |= {"original_max_position_embeddings": 64, "partial_rotary_factor": 0.75}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-DELTA = {
-    "layer_types": ["linear_attention", "full_attention"],
-    "linear_num_value_heads": 4,
-    "linear_num_key_heads": 2,
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 16,
-}
+DELTA = {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
+DELTA |= {"layer_types": ["linear_attention", "full_attention"]}
 CONVOLVED = {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}
 CONVOLVED |= dict.fromkeys(("conv_dim", "conv_dim_out", "block_dim"), 64)  # which vLLM reads
 GEMMA_4 = {"num_hidden_layers": 4, "sliding_window": 8, "layer_types": 2 * ["sliding_attention", "full_attention"]}
@@ -184,6 +162,14 @@ def build(family: Family) -> Any:
 def adapt(base: Any, targets: Sequence[str] = PROJECTIONS) -> PeftModel:
     lora = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=list(targets))
     return get_peft_model(base, lora, autocast_adapter_dtype=False)
+
+
+def trained(model: Any) -> Any:
+    """Give an adapter an effect."""
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    return model
 
 
 def refusal(family: Family, folder: Path) -> str:

@@ -26,32 +26,27 @@ def rows_of(shapes: list, shared: int) -> list[Tokens]:
     return [Tokens(prompt, (7,) * length) for prompt, ends in prompts for length in ends]
 
 
+@pytest.mark.parametrize(("size", "dtype"), [(SIZE, torch.float32), (512, torch.bfloat16)])
 @settings(max_examples=25)
 @given(shapes, st.integers(0, 5))
-def test_no_gradient_reaches_a_token_through_padding(shapes: list, shared: int) -> None:
+def test_no_gradient_reaches_a_token_through_padding(size: int, dtype: torch.dtype, shapes: list, shared: int) -> None:
     """Padding repeats tokens of other samples, but only tokens of its own row move a row's output."""
     rows = rows_of(shapes, shared)
     (batch,) = pack(rows, 1000)
-    values = torch.randn(1, KV_HEADS, batch.tokens, SIZE, requires_grad=True)
-    keys, queries = torch.randn(1, KV_HEADS, batch.tokens, SIZE), torch.randn(1, HEADS, batch.tokens, SIZE)
+    queries, keys, values = (
+        torch.randn(1, heads, batch.tokens, size, dtype=dtype) for heads in (HEADS, KV_HEADS, KV_HEADS)
+    )
+    values.requires_grad_()
     first = slice(0, len(rows[batch.samples[0]].prompt) + len(rows[batch.samples[0]].response) - 1)
     layout = {"blocks": batch.blocks, "output_places": batch.output_places}
     output, _ = attend(nn.Module(), queries, keys, values, None, **layout, scaling=1.0)  # type: ignore[arg-type]
-    unpadded, _ = attend_unpadded(  # float32 goes to the blocks
+    unpadded, _ = attend_unpadded(  # float32 and large heads go to the blocks
         nn.Module(), queries, keys, values, None, **layout, segments=batch.segments, scaling=1.0
     )
     assert torch.equal(unpadded, output)
     output[:, first].sum().backward()
     assert values.grad is not None
     assert not values.grad[:, :, first.stop :].any()
-
-
-def test_heads_that_are_too_large_for_the_kernel_go_to_the_blocks() -> None:
-    (batch,) = pack(rows_of([(3, [4, 2])], 0), 1000)
-    query, key, value = (torch.randn(1, heads, batch.tokens, 512).bfloat16() for heads in (HEADS, KV_HEADS, KV_HEADS))
-    layout: Any = {"blocks": batch.blocks, "output_places": batch.output_places, "scaling": 1.0}
-    found, _ = attend_unpadded(nn.Module(), query, key, value, None, segments=batch.segments, **layout)
-    assert torch.equal(found, attend(nn.Module(), query, key, value, None, **layout)[0])
 
 
 class Wrong(torch.autograd.Function):

@@ -16,7 +16,7 @@ from microbudget_rl.learner.model.attention import attend
 from microbudget_rl.learner.model.logprobs import Head
 from microbudget_rl.learner.model.model_check import check_model
 from tests.learner.helpers import bind, leaving_no_module
-from tests.learner.model.families import BY_NAME, adapt, build
+from tests.learner.model.families import BY_NAME, GEMMA_4, Family, adapt, build
 
 Change = Callable[[Any, pytest.MonkeyPatch], None]
 
@@ -154,6 +154,14 @@ def test_copies_of_the_first_layers_are_freed_at_once() -> None:
     bind(base)
     with leaving_no_module():
         check_model(base)
+
+
+def test_only_the_first_layer_of_each_kind_is_copied() -> None:
+    """Of ten, whose last two use the keys and values of the two before them."""
+    deep = GEMMA_4 | {"num_hidden_layers": 10, "layer_types": [*4 * ["sliding_attention"], "full_attention"] * 2}
+    base = adapt(build(Family("", "gemma4_text", "", deep))).get_base_model()
+    check_model(base)
+    assert len(model_check._sharp_part(base).model.layers) == 6
 
 
 def test_attention_with_a_soft_cap_is_refused() -> None:
