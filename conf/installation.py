@@ -18,7 +18,7 @@ PACKAGE = ROOT / "microbudget_rl" if IN_CLONE else ROOT
 PACKAGED = {Path("docs/start/gallery"): PACKAGE / "gallery", Path("conf/recipes"): PACKAGE / "conf/recipes"}
 """Folders of recipes and of their files, as docs and recipes name them, and where they are in any working folder."""
 
-SET_UP = "delete .venv and run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl[cuda] or [cpu] anew"
+SET_UP = "delete .venv and run bash launch/setup.sh" if IN_CLONE else "install microbudget-rl[cuda] or [cpu] again"
 """Remedy for a missing or wrong build of vLLM, or of the project itself."""
 
 EXTRAS = dict.fromkeys(("huggingface_hub", "httpx2"), "hub") | dict.fromkeys(("math_verify", "sympy"), "verify")

@@ -57,7 +57,7 @@ PATHS = {item.path for item in settings(SweepCommandLine) if item.local_path}
 TEXTS = {item.path: item.kind is not str for item in settings(SweepCommandLine) if item.kind in (str, str | None)}
 """Settings that are texts, each with whether it may be null."""
 
-RESTORE = "the file is damaged: restore it, or begin the run anew with run.overwrite=true"
+RESTORE = "the file is damaged: restore it, or begin the run again with run.overwrite=true"
 
 
 def load(arguments: list[str], folder: Path = FOLDER) -> Config:

@@ -14,7 +14,7 @@ from pathlib import Path
 from microbudget_rl.actors.runtime.process import end_with
 from microbudget_rl.conf.command import WORDS, command
 from microbudget_rl.conf.errors import BadInput, hint
-from microbudget_rl.rewards.shipped import FOLDER
+from microbudget_rl.rewards.shipped import CALLER
 
 IN_LAUNCH = ("doctor", "run", "sweep", "evaluate", "report", "samples", "export", "push", "chat", "serve", "bundled")
 COMMANDS = {name: f"microbudget_rl.launch.{name}" for name in IN_LAUNCH} | {
@@ -57,8 +57,8 @@ def from_the_shell() -> int:
     """Run the console script. Return the exit code."""
     import microbudget_rl.conf.first  # noqa: F401
 
-    if FOLDER in os.environ:  # a Python program has called it
-        end_with(os.getppid())
+    if caller := os.environ.pop(CALLER, ""):
+        end_with(int(caller))
     return main(sys.argv[1:])
 
 

@@ -11,7 +11,7 @@ import signal as signals
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from microbudget_rl.actors.storage.documents import EvaluationDocument
 from microbudget_rl.actors.storage.files import replace_text
 from microbudget_rl.actors.storage.run_record import RunRecord
 from microbudget_rl.conf.catalogue import SOURCES
-from microbudget_rl.conf.command import BAD_INPUT
+from microbudget_rl.conf.command import BAD_INPUT, INTERRUPTED
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import load, written
 from microbudget_rl.launch.plan.measurements import Signal, known, recipe_of
@@ -30,14 +30,13 @@ from microbudget_rl.launch.reporting import conclusion, history, run_conclusion,
 from microbudget_rl.launch.run import plan_here
 from microbudget_rl.launch.samples import chosen
 from microbudget_rl.rewards.problems.loading import lasting
-from microbudget_rl.rewards.shipped import FOLDER, ship
+from microbudget_rl.rewards.shipped import CALLER, FOLDER, ship
 
 Problems = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
 WEIGHTS = ("accuracy", "format", "boxed", "cosine")
 
 _busy = threading.Lock()
-_shipped: dict[str, bytes] = {}
-"""This session's functions by digest, as the files of the reward workers."""
+_shipped: dict[str, bytes] = {}  # this session's functions by digest, as the files of the reward workers
 
 
 class Asked(TypedDict, total=False):
@@ -57,11 +56,11 @@ class Asked(TypedDict, total=False):
 
 
 class Run:
-    """A run in a folder, as it is when it is opened and after each call. A notebook shows its short report.
+    """A run in a folder, as it is when it is opened and after each call. Raises BadInput if the folder has none.
 
     summary: as in summary.json: status, updates, spent_s, eval, …; before the end, what is known so far
     result: the update that the run returns, and why that one; None before the end
-    metrics: a row per update; shares are 0 to 1, times seconds
+    metrics: a row per update; fractions are from 0 to 1, times in seconds
     adapter: folder of the result's adapter, in PEFT's format; None without a checkpoint
     report: the page that is written when the run ends
     """
@@ -81,8 +80,8 @@ class Run:
         return report.read_text("utf-8") if (report := self.report.with_suffix(".md")).exists() else repr(self)
 
     def samples(self, show: str = "changed") -> list[tables.BeforeAfter]:
-        """Return a pair of responses to each held-out problem, before and after training. show: changed, worse (right
-        before, wrong after), better, wrong or right (both times), or all.
+        """Return a response before and one after training to each held-out problem. show: changed, worse (right before,
+        wrong after), better, wrong or right (both times), or all.
         """
         return chosen(tables.pairs_by_outcome(self._files.samples["base"], self._files.samples["final"]), show)
 
@@ -93,12 +92,10 @@ class Run:
         return learning_curve(self._files, run_conclusion.effect(self._files))
 
     def resume(self, **asked: Unpack[Asked]) -> "Run":
-        """Continue the run by its own command. minutes: with those that are spent. reward: the same one, if another
-        session has shipped it.
-        """
+        """Continue the run by its own command. minutes: with those spent. reward: the same, if another session's."""
         place = {"run.name": self.folder.name, "run.folder": self.folder.parent, "run.overwrite": False}
         words = [*shlex.split(self._files.origin.command)[2:], *_words(place, **asked)]
-        _command("run.py", [*{word.partition("=")[0]: word for word in words}.values()], check=False)
+        _command("run.py", [*{word.partition("=")[0]: word for word in words}.values()], range(256))
         self.__init__(self.folder)  # type: ignore[misc]  # its files have changed
         return self
 
@@ -108,9 +105,7 @@ class Run:
         return Path(to)
 
 
-def open(folder: str | os.PathLike[str]) -> Run:  # noqa: A001
-    """Return the run in a folder. Raises BadInput if there is none."""
-    return Run(folder)
+open = Run  # noqa: A001
 
 
 def plan(name: str, device: str | None = None, price_per_hour: float | None = None, **asked: Unpack[Asked]) -> Plan:
@@ -127,8 +122,8 @@ def preview(name: str, **asked: Unpack[Asked]) -> None:
 
 
 def signal(name: str, **asked: Unpack[Asked]) -> Signal:
-    """Sample training problems of a recipe. Return the answer, a warning if it is against a run, and figures from 0 to
-    1, each with its interval, such as pass@1 and useful (groups with variance in accuracy).
+    """Sample training problems of a recipe. Return the answer, a warning if the run is not worth it, and figures such
+    as pass@1 and useful (groups with variance in accuracy), with intervals.
     """
     words = [f"conf={name}", *_words({"signal.minutes": asked.pop("minutes", None)}, **asked)]
     config = plan_here(load(words)).config
@@ -139,7 +134,7 @@ def signal(name: str, **asked: Unpack[Asked]) -> Signal:
 def train(name: str, **asked: Unpack[Asked]) -> Run:
     """Train by a recipe, or resume an interrupted run. name: a recipe's, or the path of one."""
     place = load(words := [f"conf={name}", *_words({}, **asked)]).run
-    _command("run.py", words, check=False)
+    _command("run.py", words, range(256))
     return Run(Path(place.folder, place.name))
 
 
@@ -147,8 +142,9 @@ def evaluate(run: Run, problems: Problems | None = None, n: int = 16, **settings
     """Measure a run's base model and its result on problems, or else on the held-out ones. Return all that has been
     measured so far in the run's folder. n: samples per problem. settings: others, such as benchmarks=["aime24"].
     """
-    own = {"adapter": run.folder, "benchmarks": ["heldout" if problems is None else _source(problems)], "n": n}
-    _command("evaluate.py", _words(own, settings=settings), check=False)
+    benchmarks = [*([] if problems is None else [_source(problems)]), *settings.pop("benchmarks", [])]
+    own = {"adapter": run.folder, "benchmarks": benchmarks or ["heldout"], "n": n}
+    _command("evaluate.py", _words(own, settings=settings), range(256))
     return history.read_run(run.folder).evaluation
 
 
@@ -171,33 +167,39 @@ def _words(
 def _source(problems: Any) -> str:
     """Return problems as a source. Rows go into a file that is named by its content."""
     if isinstance(problems, str | os.PathLike):
-        text = os.fspath(problems)
+        text = os.fspath(problems).removeprefix("file:")
         return text if SOURCES.fullmatch(text) else f"file:{Path(text).expanduser().absolute()}"
-    rows = problems.to_dict("records") if hasattr(problems, "columns") else problems  # of a DataFrame
-    lines = "".join(json.dumps(row, default=lasting) + "\n" for row in rows)
+    try:
+        rows = problems.to_dict("records") if hasattr(problems, "columns") else problems  # of a DataFrame
+        lines = "".join(json.dumps(dict(row), default=lasting) + "\n" for row in rows)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"problems: {error}: give a path, or rows that are dicts of named values") from error
     file = Path("runs/.problems", f"{blake2b(lines.encode(), digest_size=8).hexdigest()}.jsonl").absolute()
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_text(file, lines)
     return f"file:{file}"
 
 
-def _command(name: str, arguments: list[str], check: bool = True) -> None:
-    """Carry out a command, and print its output. Raises BadInput with its sentence, and, to check, RuntimeError."""
+def _command(name: str, arguments: list[str], expected: Container[int] = (0, 3)) -> None:
+    """Carry out a command, and print its output. expected: its exit codes; 3 is the doctor's for not worth it. Raises
+    BadInput with its sentence, and KeyboardInterrupt or RuntimeError for another exit code.
+    """
     if _busy.locked():
         raise BadInput("another call is at work in this process: wait for its end, or use another process")
     modules = os.pathsep.join(filter(None, sys.path))  # a script's folder among them, for functions that it imports
+    own = {"PYTHONPATH": modules, "PYTHONUNBUFFERED": "1", "FORCE_COLOR": ""}  # Jupyter sets the last one
+    streams: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    said = ""
     with _busy, TemporaryDirectory(prefix="microbudget-") as folder:
         for digest, content in _shipped.items():
             Path(folder, digest).write_bytes(content)
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "microbudget_rl.launch", name.removesuffix(".py"), *arguments],
-            env=os.environ | {FOLDER: folder, "PYTHONPATH": modules, "FORCE_COLOR": ""},  # Jupyter sets the last one
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            env=os.environ | own | {FOLDER: folder, CALLER: str(os.getpid())},
             errors="backslashreplace",
             start_new_session=True,  # a terminal's Ctrl-C is for this process, which passes it on
+            **streams,
         )
-        said = ""
         while process.poll() is None:
             try:
                 for line in process.stdout or ():
@@ -208,5 +210,5 @@ def _command(name: str, arguments: list[str], check: bool = True) -> None:
                 process.send_signal(signals.SIGINT)
     if process.returncode == BAD_INPUT:
         raise BadInput(*f"\n{said}".rpartition(f"\n{name}: ")[2].splitlines())
-    if check and process.returncode not in (0, 3):  # 3: signal's, not worth it
-        raise RuntimeError(f"{name} ended with exit code {process.returncode}: see above")
+    if process.returncode not in expected:
+        raise KeyboardInterrupt if process.returncode == INTERRUPTED else RuntimeError(f"{name} has failed: see above")

@@ -10,8 +10,8 @@ Examples:
 
 MODEL is a folder or OWNER/NAME[@REVISION] on the Hub, ADAPTER a folder in PEFT's format. The server has OpenAI's API
 and gives log-probabilities of a prompt. `served` and `base` are its names of adapter and base model. Its key is in
-OPENAI_API_KEY, and each answer may take `timeout` seconds. The exit code is 0 if the adapter is served rightly, 1 if
-not or if that cannot be told, and 2 for bad input.
+OPENAI_API_KEY; each wait for it takes at most `timeout` seconds. The exit code is 0 if the adapter is served correctly,
+1 if not or if that cannot be told, and 2 for bad input.
 """
 
 if __name__ == "__main__":
@@ -19,6 +19,7 @@ if __name__ == "__main__":
 
 import asyncio
 import json
+import math
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -32,7 +33,8 @@ from microbudget_rl.actors.adapter_check.at_start import LONG_PROMPT
 from microbudget_rl.actors.adapter_check.prompts import Responses
 from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, Sampling
 from microbudget_rl.actors.models.adapters import Adapter, adopt_adapter
-from microbudget_rl.actors.models.files import load_tokenizer, locate, shape_from_config
+from microbudget_rl.actors.models.families import read_config, text_config
+from microbudget_rl.actors.models.files import load_tokenizer, locate
 from microbudget_rl.actors.runtime.placement import place_engines
 from microbudget_rl.actors.storage.files import replace_text
 from microbudget_rl.conf.arguments import whole, words_and_options
@@ -51,7 +53,7 @@ def main(arguments: list[str]) -> int:
     if len(words) != 2 or ("server" in given) != ("served" in given):
         raise BadInput("give a model and an adapter, and both of server=ADDRESS and served=NAME or none of them")
     model_path = locate(ModelConfig(words[0]))
-    longest = min(LONG_PROMPT, shape_from_config(model_path).max_position_embeddings - 64)
+    longest = min(LONG_PROMPT, text_config(read_config(model_path)).get("max_position_embeddings", 10**9) - 64)
     settings = {"max_prompt_tokens": longest, "max_response_tokens": 64, "max_concurrent_samples": 16}
     config = changed(Config(), {"model.path": words[0]} | {f"rollout.{key}": settings[key] for key in settings})
     config, adapter = adopt_adapter(config, words[1], model_path, part=True)
@@ -66,19 +68,18 @@ def main(arguments: list[str]) -> int:
     from microbudget_rl.launch.after.served import compare, reference
 
     rows = compare(reference(model_path, adapter.folder), *answers)
-    rightly = False if any(row.right is False for row in rows) else rows[1].right  # the adapter is applied
+    right = False if any(row.right is False for row in rows) else rows[1].right  # the adapter is applied
     for row in rows:
         print(f"{row.question:36} { ({True: 'yes', False: 'NO', None: '?'}[row.right]):4} {row.answer}".rstrip())
-    print("The adapter is", {True: "served rightly.", False: "NOT served rightly.", None: "too weak to tell."}[rightly])
+    print("The adapter is", {True: "served correctly", False: "NOT served correctly", None: "too weak to tell"}[right])
     if file := given.get("json"):
-        replace_text(Path(file), json.dumps({"rightly": rightly, "rows": [row._asdict() for row in rows]}, indent=1))
-    return 0 if rightly else 1
+        replace_text(Path(file), json.dumps({"rightly": right, "rows": [row._asdict() for row in rows]}, indent=1))
+    return 0 if right else 1
 
 
 def from_engine(config: Config, adapter: Adapter, prompts: list[list[int]]) -> tuple[Responses, Responses]:
     """Return an engine's responses under base model and adapter. vLLM changes transformers in its process."""
-    machine = detect(config.device)
-    check_build(config, machine)
+    check_build(config, machine := detect(config.device))
     share = place_engines(machine.cores, machine.gpus).rollouts[0]
     share.bind()  # before torch is imported
     from microbudget_rl.actors.rollout.vllm_engine import RolloutEngine
@@ -99,36 +100,33 @@ def from_engine(config: Config, adapter: Adapter, prompts: list[list[int]]) -> t
 
 
 def from_server(given: dict[str, str], prompts: list[list[int]]) -> tuple[Responses, Responses]:
-    """Return the prompts' own tokens, from the second on, as responses of the server's base model and adapter. Raises
-    BadInput if it has no such models, gives no log-probabilities, or takes too long.
-    """
+    """Return the prompts' own tokens, from the second on, as responses of the server's base model and adapter."""
     served, limit = given["served"], whole(given.get("timeout", "300"), 10**6)
     if "@" in given["server"] or not limit:
         raise BadInput("server, timeout: give the address without a user or a password, and a number of seconds")
     headers = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', 'none')}"}
     hooks: Any = {"response": [httpx2.Response.raise_for_status]}
-    client = httpx2.Client(base_url=given["server"], headers=headers, timeout=limit, event_hooks=hooks)
 
-    def ask(model: str) -> Responses:
+    def ask(client: httpx2.Client, model: str) -> Responses:
         groups = []
         for ids in prompts:
             body = {"model": model, "prompt": ids, "max_tokens": 1, "echo": True, "logprobs": 1}
             echo = client.post("completions", json=body).json()["choices"][0].get("logprobs") or {"token_logprobs": []}
-            sample = Sample(ids[1:], [*map(float, echo["token_logprobs"][1 : len(ids)])], "", "")
-            if len(sample.logprobs) < len(ids) - 1:
+            logprobs = [math.nan if each is None else each for each in echo["token_logprobs"][1 : len(ids)]]
+            if len(logprobs) < len(ids) - 1:
                 raise BadInput("server: it gives no log-probabilities of a prompt (echo); serve with vLLM")
-            groups.append(Group(0, Problem("", "", tuple(ids[:1]), ""), None, (sample,)))
+            groups.append(Group(0, Problem("", "", (ids[0],), ""), None, (Sample(ids[1:], logprobs, "", ""),)))
         return tuple(groups)
 
     try:
-        models = {str(each["id"]): each.get("parent") for each in client.get("models").json()["data"]}
-        base = given.get("base") or models.get(served)
-        if base not in models or served not in models:
-            raise BadInput(f"server: it has {', '.join(models)}; give served=NAME, and base=NAME of its base model")
-        return ask(base), ask(served)
+        with httpx2.Client(base_url=given["server"], headers=headers, timeout=limit, event_hooks=hooks) as client:
+            models = {str(each["id"]): each.get("parent") for each in client.get("models").json()["data"]}
+            base = given.get("base") or models.get(served)
+            if base not in models or served not in models:
+                raise BadInput(f"server: it has {', '.join(models)}; give served=NAME, and base=NAME of its base model")
+            return ask(client, base), ask(client, served)
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        remedy = f"give the address of a server with OpenAI's API, or a longer timeout than {limit} s"
-        raise BadInput(f"server: {in_brief(error)}; {remedy}") from None
+        raise BadInput(f"server: {in_brief(error)}; give one with OpenAI's API, or more than timeout={limit}") from None
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Ships a function that no module holds, such as a notebook's, by value to the reward workers of one command.
 
-Its setting is `python.DIGEST:NAME`; the digest says whether two functions are the same. The function is in a file of
-that name in a private folder, whose path only that command's processes have: no run folder contains code.
+Its setting is `python.DIGEST:NAME`. It is a file in a private folder of that command: no run folder contains code.
 """
 
 import io
 import os
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from hashlib import blake2b
@@ -16,9 +16,9 @@ from typing import Any
 
 from microbudget_rl.conf.errors import BadInput, in_brief
 
-FOLDER = "MICROBUDGET_FUNCTIONS"
-"""Environment variable with the folder of a command's shipped functions."""
-PREFIX = "python."
+FOLDER, CALLER = "MICROBUDGET_FUNCTIONS", "MICROBUDGET_CALLER"
+"""Environment variables of a command: the folder of its shipped functions, and the process that has called it."""
+SHIPPED = re.compile(r"python\.([0-9a-f]{32}):(\w+)")
 
 
 def ship(function: Any, shipped: dict[str, bytes]) -> str:
@@ -27,8 +27,10 @@ def ship(function: Any, shipped: dict[str, bytes]) -> str:
     if module not in (None, "__main__") and getattr(sys.modules.get(module), place, None) is function:
         return f"{module}:{place}"
     name = getattr(function, "__name__", type(function).__name__).strip("<>")
+    if not callable(function):
+        raise BadInput(f"reward: {function!r} is no function and no module:function: give one")
     try:
-        if "RAY_ADDRESS" in os.environ:
+        if os.environ.get("RAY_ADDRESS"):
             raise ValueError("RAY_ADDRESS names a cluster, whose other machines do not have this one's files")
         import cloudpickle
 
@@ -37,12 +39,11 @@ def ship(function: Any, shipped: dict[str, bytes]) -> str:
         remedy = f"save it in a module and give 'module:{name}'"
         raise BadInput(f"reward: '{name}' cannot be shipped to reward workers ({in_brief(error)}): {remedy}") from error
     shipped[key] = content
-    return f"{PREFIX}{key}:{name}"
+    return f"python.{key}:{name}"
 
 
-def load(key: str, reference: str) -> Callable[..., Any]:
+def load(key: str, expected: str, name: str) -> Callable[..., Any]:
     """Return a function that was shipped to this command. Raises BadInput, naming the key, if it was not."""
-    expected, _, name = reference.removeprefix(PREFIX).partition(":")
     folder = os.environ.get(FOLDER)  # without it, no file of the working folder may stand for a function
     if not folder or not (file := Path(folder, expected)).is_file():
         where = f"resume it from Python, as microbudget_rl.open(FOLDER).resume(reward={name})"

@@ -102,8 +102,8 @@ def find(key: str, reference: str) -> Callable[..., Any]:
     """Import `module.path:function`, or load what was shipped to this command. Raises BadInput, naming the key."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # as in Ray's workers: nothing hides a user's own modules
-    if reference.startswith(shipped.PREFIX):
-        return shipped.load(key, reference)
+    if found := shipped.SHIPPED.fullmatch(reference):
+        return shipped.load(key, *found.groups())
     module, _, name = reference.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)

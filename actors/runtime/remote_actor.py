@@ -90,9 +90,10 @@ class RemoteActor:
 
     def start(self, *more: Any) -> None:
         """Start a fresh process, with these further arguments, after killing the one before."""
+        most_s = self._most_s
         if self._starts:
             self.kill()
-            self._most_s = min(self._most_s, max((self.ends - time.monotonic()) / 2, LEAST_RESTART_S))
+            most_s = min(most_s, max((self.ends - time.monotonic()) / 2, LEAST_RESTART_S))
         self._starts += 1
         remote: Any = ray.remote(self._kind)
         handle = remote.options(
@@ -103,7 +104,7 @@ class RemoteActor:
             max_concurrency=CALLS_AT_ONCE if self._asynchronous else 1,
         ).remote(*self._arguments, *more)
         self._process = ActorProcess(handle)
-        self._heartbeat = asyncio.create_task(self._watch(self._process))
+        self._heartbeat = asyncio.create_task(self._watch(self._process, most_s))
 
     async def revive(self) -> None:
         """Start a fresh process and return once it answers."""
@@ -146,15 +147,15 @@ class RemoteActor:
                 self.kill(f"it did not answer `{method}` within {deadline_s:.0f} s and was killed")
             raise ActorDied(f"{self.name} died: {await process.cause('')}") from None
 
-    async def _watch(self, process: ActorProcess) -> None:
-        """Watch the process once it is up, and kill it if it hangs. `call` notices its end."""
+    async def _watch(self, process: ActorProcess, most_s: float) -> None:
+        """Watch the process once it is up, and kill it if it hangs. `call` notices its end. most_s: for its start."""
         with contextlib.suppress(RayActorError, RayTaskError, OutOfMemoryError):
             began = time.monotonic()
             try:
                 asked: ray.ObjectRef[tuple[str, int]] = process.handle.__ray_call__.remote(_whereabouts)
-                node, pid = await within(self._most_s, asked)
+                node, pid = await within(most_s, asked)
             except TimeoutError:
-                self.kill(f"it did not start within {self._most_s:.0f} s and was killed")
+                self.kill(f"it did not start within {most_s:.0f} s and was killed")
                 return
             if self._most_s == START_S:
                 self._most_s = min(max(RESTART_FACTOR * (time.monotonic() - began), LEAST_RESTART_S), START_S)

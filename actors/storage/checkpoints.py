@@ -149,7 +149,7 @@ class Checkpoints:
                 reasons = "; ".join(f"{checkpoint.name}: {reason}" for checkpoint, reason in refused.items())
                 raise BadInput(
                     f"no checkpoint of {self.folder.parent} can be used ({reasons}): restore one from elsewhere, or "
-                    f"start anew with run.overwrite=true"
+                    f"start again with run.overwrite=true"
                 )
         for checkpoint in refused:
             aside = checkpoint.with_name(f"refused-{checkpoint.name}")

@@ -122,7 +122,7 @@ def disk_trouble(folder: Path, error: BaseException) -> str | None:
     # Another process may have made a part of a deleted folder again.
     deleted = number == errno.ENOENT and str(folder) in str(error) and not (folder / "config.yaml").exists()
     if deleted or not folder.is_dir():
-        return f"the run folder {folder} is gone: bring it back, or give the same command to start anew"
+        return f"the run folder {folder} is gone: bring it back, or give the same command to start again"
     if number not in DISK_REMEDIES:
         return None
     fuller = min(folder, Path(tempfile.gettempdir()), key=lambda place: shutil.disk_usage(place).free)

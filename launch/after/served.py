@@ -67,6 +67,8 @@ def compare(model: Any, base: Responses, adapted: Responses) -> list[Row]:
     learned, change = (each - score(adapted, model.disable_adapter()) for each in (truth, engine))
     if ALIEN < distance(bare, own) < torch.inf:
         raise BadInput(f"the base model is {distance(bare, own):.1f} nats off: name the model that is served")
+    if not learned.isfinite().all():
+        raise BadInput("the adapter's effect is not finite in transformers: its weights are too large")
     lora, kinds = model.peft_config["default"], modules_by_kind(model)
     effects = torch.stack([truth - score(adapted, scaled(model, 0.0, names)) for names in kinds.values()], 1)
     factors = (0.25, 0.5, 2.0, 4.0, lora.r ** (-0.5 if lora.use_rslora else 0.5))  # the last: alpha / r and alpha / √r
@@ -84,7 +86,7 @@ def compare(model: Any, base: Responses, adapted: Responses) -> list[Row]:
         near("base untouched", bare, own),
         Row("applied", applied, f"{strength:.0%} ± {doubt:.0%} of its effect arrives"),
         Row("the right one", this),
-        Row("scaled rightly", not wrong if this else None, f"near {rescaled[nearest]:.3g} × alpha" if wrong else ""),
+        Row("scaled correctly", not wrong if this else None, f"near {rescaled[nearest]:.3g} × alpha" if wrong else ""),
     ]
     for kind, (lack, doubt) in zip(kinds, fractions(effects, truth - engine), strict=True):
         told = doubt < DOUBT and this and not wrong

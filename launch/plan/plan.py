@@ -76,8 +76,8 @@ class Plan(Fit):
 
     @property
     def updates(self) -> int | None:
-        """Expected number of updates; None if it is unknown."""
-        return self.estimate.updates if self.estimate else None
+        """Expected number of updates; None if it is unknown or nothing fits."""
+        return self.estimate.updates if self.estimate and self.fits else None
 
     @property
     def hours(self) -> float:
@@ -86,8 +86,8 @@ class Plan(Fit):
 
     @property
     def cost(self) -> float | None:
-        """Cost of these hours in the currency of budget.price_per_hour; None without a price."""
-        return cost_of(self.config.budget.price_per_hour, 3600 * self.hours)
+        """Cost of these hours in the currency of budget.price_per_hour; None without a price or if nothing fits."""
+        return cost_of(self.config.budget.price_per_hour, 3600 * self.hours) if self.fits else None
 
     @cached_property
     def sequences(self) -> int:

@@ -83,7 +83,7 @@ def check_continuation(config: Config, run: RunRecord, summary: RunSummary) -> N
     asked, had, unrisen = config.budget.updates, before.budget.updates, Selection(run.scored()).unrisen
     ended, hint, more = "completed", "", False
     if exhausted:
-        ended, hint = "completed: the time budget is used", enough_budget(config, run, twice=True)
+        ended, hint = "completed within its time budget", enough_budget(config, run, twice=True)
         more = summary.budget_s is not None and config.budget.seconds > summary.budget_s
     elif had is not None and had <= summary.updates:
         hint, more = f"budget.updates={2 * had}", asked is None or asked > had

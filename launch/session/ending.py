@@ -66,7 +66,7 @@ class OnEnd:
 def describe(summary: RunSummary) -> str:
     """Say how and when a run ended."""
     cost = "" if summary.cost is None else f", at a cost of {money(summary.cost)}"
-    ended = {"budget_exhausted": "completed: the time budget is used", "halted": "stopped"}.get(summary.status)
+    ended = {"budget_exhausted": "completed within its time budget", "halted": "stopped"}.get(summary.status)
     result = summary.result if summary.result and summary.result.update != summary.updates else None
     chosen = f"; the result is update {result.update}, {result.why}" if result else ""
     spent = f"{counted(summary.updates, 'update')} in {duration(summary.spent_s)}{cost}"

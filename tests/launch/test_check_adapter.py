@@ -77,7 +77,7 @@ LAST = "as PEFT computes it"
 MISTAKES: dict[str, tuple[dict[str, Change], set[str]]] = {
     "none": ({}, set()),
     "not applied": ({"mine": PeftModel.disable_adapter}, {"applied", LAST}),
-    "alpha": ({"mine": lambda model: scaled(model, 3.0)}, {"scaled rightly", LAST}),
+    "alpha": ({"mine": lambda model: scaled(model, 3.0)}, {"scaled correctly", LAST}),
     "another": ({"mine": lambda model: model.set_adapter("other") or nullcontext()}, {"the right one", LAST}),
     "revision": ({"base": lambda model: scaled(model, 0.3)}, {"base untouched"}),
     "k_proj": ({"mine": without("k_proj")}, {"k_proj", LAST}),
