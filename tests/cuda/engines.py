@@ -83,6 +83,8 @@ def check(config: Config, share: Share, settings: dict[str, Any]) -> None:
         "context": (model.max_model_len, limits.max_prompt_tokens + longest),
         "rank": (lora.max_lora_rank, config.lora.rank),
         "slots": (lora.max_loras, 2),  # the present adapter and one older, in every recipe
+        "modules": (sorted(lora.target_modules), sorted(config.lora.target_modules)),
+        "blocks": (cache.num_gpu_blocks_override, settings.get("num_gpu_blocks_override")),
         "dtypes": ((model.dtype, lora.lora_dtype), (torch.bfloat16, torch.bfloat16)),
         "logits": (model.head_dtype, torch.float32),
         "logprobs": (model.logprobs_mode, "processed_logprobs"),
