@@ -94,8 +94,9 @@ def console(lines: Sequence[str], run: Run) -> None:
 
 
 def curve(axes: Axes, run: Run, metric: str, colour: str, label: str = "") -> None:
-    """Draw a metric over the minutes."""
-    spent, values = ([row.metrics[name] for row in run.rows] for name in ("budget/spent_s", metric))
+    """Draw a metric over the minutes of the updates that have it."""
+    rows = [row.metrics for row in run.rows if metric in row.metrics]
+    spent, values = ([row[name] for row in rows] for name in ("budget/spent_s", metric))
     minutes = [second / 60 for second in spent]
     axes.plot(minutes, values, color=colour, alpha=0.25, linewidth=0.7)
     axes.plot(minutes, list(smooth(values, 3)), color=colour, label=label)
@@ -147,13 +148,9 @@ def health(runs: Sequence[Run]) -> None:
         for place, (metric, top) in enumerate(HEALTH.items(), start=1):
             axes = figure.add_subplot(2, len(HEALTH), len(HEALTH) * number + place)
             curve(axes, run, metric, f"C{number}")
-            axes.set(ylim=(0.0, top), title=metric, ylabel="" if place > 1 else f"{name}: rate {rate(run):g}")
+            axes.set(ylim=(0.0, top), title=metric, ylabel=name if place == 1 else "")
     figure.supxlabel("minutes")
     figure.savefig(IMAGES / "healthy-and-collapsed.png", transparent=False)
-
-
-def rate(run: Run) -> float:
-    return float(run.config["learner.learning_rate"])
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def page() -> str:
     for name, value in names.items():
         line = inspect.getsource(value).splitlines()[0].strip().partition("  #")[0]
         given = "" if isinstance(value, type) else f"    {line.removesuffix(':')}\n\n"
-        parts.append(f"## {name}\n\n{given}{inspect.getdoc(value)}\n")
+        text = "The same as `Run`." if name == "open" else inspect.getdoc(value)
+        parts.append(f"## {name}\n\n{given}{text}\n")
     return re.sub(r"^(\w+): ", r"- `\1`: ", "\n".join(parts), flags=re.MULTILINE)
 
 
@@ -87,7 +88,12 @@ def test_sources_and_presets_stay_paths_are_the_callers_and_parts_are_all_of_the
 
 @pytest.mark.parametrize(
     ("asked", "said"),
-    [({"reward": lambda completions: LOCK}, "'lambda'"), ({"settings": {"lora.rnk": 8}}, "lora.rank")],
+    [
+        ({"problems": 5}, "problems"),
+        ({"reward": 5}, "reward"),
+        ({"reward": lambda completions: LOCK}, "'lambda'"),
+        ({"settings": {"lora.rnk": 8}}, "lora.rank"),
+    ],
 )
 def test_bad_input_is_refused_before_a_process_starts(asked: dict[str, Any], said: str) -> None:
     with pytest.raises(mb.BadInput, match=said):

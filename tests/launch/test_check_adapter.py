@@ -105,7 +105,7 @@ def test_mistakes_of_a_server(mistake: str, check: Check) -> None:
         ("mine", "server=http://me:secret@sound/v1 served=mine", "password"),
         ("mine", "server=http://sound/v1 served=yours", "base, mine, other"),
         ("mine", "server=http://sound/v1 served=mine timeout=0", "timeout"),
-        ("mine", "server=http://hangs/v1 served=mine timeout=7", "ReadTimeout: after 7; .*longer timeout than 7 s"),
+        ("mine", "server=http://hangs/v1 served=mine timeout=7", "ReadTimeout: after 7; .*timeout=7"),
         ("mine", "server=http://silent/v1 served=mine", "no log-probabilities"),
         ("mine", "server=http://sound/v1", "served=NAME"),
         ("mine", "server=http://alien/v1 served=mine", "nats off"),
