@@ -68,12 +68,14 @@ def check(config: Config, share: Share, settings: dict[str, Any]) -> None:
         attention = get_attn_backend(model.get_head_size(), torch.bfloat16, "auto").get_name()
         flash = get_flash_attn_version()
     limits, hopper = config.rollout, torch.cuda.get_device_capability() == (9, 0)
+    uneven = "global_head_dim" in config.model.shape.sizes  # heads of 512, which FlashAttention 2 and 3 do not take
+    kernel = ("FLASH_ATTN 4" if hopper else "TRITON_ATTN 2") if uneven else f"FLASH_ATTN {3 if hopper else 2}"
     longest = max(limits.max_response_tokens, config.eval.max_response_tokens or 0)
     memory = SMALL_SHARE if "num_gpu_blocks_override" in settings else share.memory
     found = {
         "executor": (Executor.get_class(made).__name__, "UniProcExecutor"),
         "runner": (made.use_v2_model_runner, True),
-        "attention": (f"{attention} {flash}", f"FLASH_ATTN {3 if hopper else 2}"),
+        "attention": (f"{attention} {flash}", kernel),
         "graphs": (graphs.cudagraph_mode.name, "FULL_AND_PIECEWISE"),
         "sequences": (scheduler.max_num_seqs, limits.concurrent_samples + config.adapter_check.problems),
         "batched": (scheduler.max_num_batched_tokens, 2048),
