@@ -8,7 +8,7 @@
 # Python. It takes two to four minutes.
 #
 # `cuda` asks the CUDA builds, which it loads into .venv-cuda (10 GB), what they make of our settings, on a machine without
-# a GPU. Nothing computes on a GPU. It takes 15 to 25 minutes, and half of that without `breaks`, the test of these tests.
+# a GPU. Nothing computes on a GPU. It takes 7 to 25 minutes, and a sixth of that without `breaks`, the test of these tests.
 #
 # With isa=avx2 or isa=avx512 (without bfloat16), torch, oneDNN and vLLM behave in all processes as on a CPU with only
 # these instructions; style and types are not checked. Without pytest arguments, the tests run in two processes where
