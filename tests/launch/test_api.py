@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import microbudget_rl as mb
 from microbudget_rl.conf.load import read_value
 from microbudget_rl.launch import api
 from microbudget_rl.rewards.pool import compared
+from microbudget_rl.rewards.shipped import CALLER
 from tests.conftest import ROOT
 from tests.run_folders import write_run
 
@@ -134,6 +136,22 @@ def test_a_run_shows_what_its_folder_has(tmp_path: Path) -> None:
     assert len(run.samples("all")) == 24
     assert run.plot()._repr_svg_().startswith("<svg")
     assert repr(run) in run._repr_markdown_()
+
+
+def test_an_evaluation_measures_problems_and_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words: list[str] = []
+    monkeypatch.setattr(api, "_command", lambda name, arguments, expected: words.extend(arguments))
+    mb.evaluate(mb.open(write_run(tmp_path / "mine")), ROWS, benchmarks=["aime24"], n=4)
+    given = dict(word.split("=", 1) for word in words)
+    assert [each[:5] for each in read_value("benchmarks", given["benchmarks"])] == ["file:", "aime2"]
+    assert (given["n"], given["adapter"]) == ("4", str(tmp_path / "mine"))
+
+
+@pytest.mark.long
+def test_a_command_whose_caller_is_gone_ends() -> None:
+    command = [sys.executable, "-m", "microbudget_rl.launch", "--version"]
+    for caller, code in ((os.getpid(), 0), (1, 143)):
+        assert subprocess.run(command, env=os.environ | {CALLER: str(caller)}, check=False).returncode == code
 
 
 if __name__ == "__main__":
