@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
+from statistics import fmean
 from time import perf_counter
 
 import torch
@@ -19,6 +20,7 @@ from microbudget_rl.learner.advantages import Example, examples
 from microbudget_rl.learner.distributed import ALONE, World
 from microbudget_rl.learner.losses import Observed, Totals, imitation_loss, policy_loss
 from microbudget_rl.learner.metrics import UpdateRecord, update_metrics
+from microbudget_rl.learner.mismatch import k3
 from microbudget_rl.learner.model.adapter import (
     adapter_norms,
     adapter_weights,
@@ -30,8 +32,9 @@ from microbudget_rl.learner.model.adapter import (
     write_adapter,
 )
 from microbudget_rl.learner.model.policy import Policy
-from microbudget_rl.learner.optimizer import ZeroOptimizer, learning_rate
+from microbudget_rl.learner.optimizer import ZeroOptimizer
 from microbudget_rl.learner.packing import MicroBatch, Tokens, divide, pack
+from microbudget_rl.learner.rate import Steering, schedule_factor
 from microbudget_rl.learner.training_state import read_checkpoint, write_checkpoint
 
 REFERENCE = "reference."
@@ -92,6 +95,7 @@ class LoraLearner:
         self.version = 0
         self.incarnation = 0
         self._steps = 0
+        self._steering = Steering()
         self._accumulated: Accumulated | None = None
         self._world = world
         self._adapters = Path(adapters_folder)
@@ -168,7 +172,7 @@ class LoraLearner:
             raise RuntimeError("no batch was accumulated")
         started = perf_counter()
         work, self._accumulated = self._accumulated, None
-        rate = learning_rate(self.config.learner, self.version, progress, self.config.budget.updates)
+        rate = self._rate(work, progress)
         fault = self._take_steps(work, rate, self.config.algorithm.steps_per_batch)
         records, peaks = zip(*self._world.gather((work.record, _peak_memory(self._device))), strict=True)
         metrics = update_metrics(self.config.algorithm, records)
@@ -241,7 +245,7 @@ class LoraLearner:
         state = self._optimizer.state()
         state |= {f"{REFERENCE}{name}": weight.float() for name, weight in self.policy.reference.items()}
         if self._world.leads:
-            write_checkpoint(Path(folder), self.config, self.version, self._steps, state)
+            write_checkpoint(Path(folder), self.config, self.version, self._steps, self._steering, state)
             write_adapter(self.model, Path(folder) / "adapter", durable=True)
 
     def restore(self, folder: str | Path | None, incarnation: int) -> None:
@@ -249,7 +253,9 @@ class LoraLearner:
         if folder is not None:
             shapes = {f"{REFERENCE}{name}": weight.shape for name, weight in self.policy.reference.items()}
             shapes |= self._optimizer.shapes
-            self.version, self._steps, state = read_checkpoint(Path(folder), self.config, shapes, self._world)
+            self.version, self._steps, self._steering, state = read_checkpoint(
+                Path(folder), self.config, shapes, self._world
+            )
             self._optimizer.set_state(state, self._steps)
             for name, weight in self.policy.reference.items():
                 weight.copy_(self._world.spread(state.get(f"{REFERENCE}{name}"), self.model.get_parameter(name).data))
@@ -327,6 +333,18 @@ class LoraLearner:
             work.record.losses.append(sum(losses))
             work.record.norms.append(norm)
         return ""
+
+    def _rate(self, work: Accumulated, progress: float) -> float:
+        """Return the learning rate of a batch's steps; all processes return the same."""
+        settings, steering = self.config.learner, self._steering
+        if settings.target_kl and work.examples:
+            engine, own = (torch.cat([torch.empty(0), *work.record.columns[name]]) for name in ("engine", "own"))
+            sums, counts = zip(*self._world.gather((k3(engine, own).sum().item(), len(own))), strict=True)
+            behind = fmean(self.version - group.version for group in work.groups)
+            steering.see(sum(sums) / sum(counts), behind, settings.target_kl)
+        factor = schedule_factor(settings, self.version, progress, self.config.budget.updates)
+        steering.last = factor if work.examples else 0.0  # without a gradient, nothing moves
+        return settings.learning_rate * steering.factor * factor
 
     def _observe(self, work: Accumulated, number: int, logprobs: Tensor) -> Observed:
         """Return the fixed quantities of a micro-batch. logprobs: float [t], the policy's before the first step."""

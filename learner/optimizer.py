@@ -1,4 +1,4 @@
-"""AdamW by DeepSpeed's ZeRO-1, with its state in host memory or on the GPU, and the learning rate of an update.
+"""AdamW by DeepSpeed's ZeRO-1, with its state in host memory or on the GPU.
 
 Stage 2 would also divide the gradients among the processes, but it reduces them in every backward pass, in autograd's
 order: all processes would need the same number of passes over graphs of one shape. Stage 1 reduces once per step,
@@ -32,22 +32,6 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 SHM_COMM = "deepspeed_shm_comm"
 """Name of DeepSpeed's shared-memory collective; its builder class exists on the CPU only."""
-
-
-def learning_rate(config: LearnerConfig, update: int, progress: float, updates: int | None = None) -> float:
-    """Return the learning rate of update number `update`, from 0.
-
-    Warm-up multiplies the schedule by (update + 1) / (warmup_updates + 1), up to 1, so every update has an effect. It
-    takes a quarter of the updates at most. progress: fraction of the budget that is spent. updates: budget.updates.
-    """
-    length = config.warmup_updates if updates is None else min(config.warmup_updates, updates // 4)
-    warmup = min(1.0, (update + 1) / (length + 1))
-    remaining = {
-        "constant": 1.0,
-        "linear": 1.0 - progress,
-        "cosine": (1.0 + math.cos(math.pi * progress)) / 2,
-    }[config.schedule]
-    return config.learning_rate * warmup * (config.final_rate + (1.0 - config.final_rate) * remaining)
 
 
 class ZeroOptimizer:

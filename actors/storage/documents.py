@@ -234,10 +234,13 @@ class CoordinatorState(Document):
 
 
 class LearnerRecord(FormattedDocument):
-    """learner.json of a checkpoint. steps: number of optimizer steps; at version 0, of an unfinished warm start."""
+    """learner.json of a checkpoint. steps: number of optimizer steps; at version 0, of an unfinished warm start.
+    steering: the values of `learner.rate.Steering`.
+    """
 
     version: Count
     steps: Count
+    steering: Annotated[list[Number], Field(min_length=3, max_length=3)] = [1.0, 0.0, 0.0]
     model: str
     dtype: str
     rank: int
