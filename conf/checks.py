@@ -63,10 +63,10 @@ def _faults(config: Config) -> Iterator[str]:
             "budget.updates=null: with run.deterministic=true updates end the run and pace its learning rate, not the"
             " clock; set it, for example to 100"
         )
-    if (target := config.learner.target_kl) and not config.learner.max_staleness:
+    if (most := config.learner.max_kl) and not config.learner.max_staleness:
         yield (
-            f"learner.target_kl={target} with learner.max_staleness=0: only samples of an older version show how far"
-            " an update moves the policy; raise learner.max_staleness, or give learner.target_kl=0"
+            f"learner.max_kl={most} with learner.max_staleness=0: only samples of an older version show how far"
+            " an update moves the policy; raise learner.max_staleness, or give learner.max_kl=0"
         )
     yield from _warm_start_faults(config.warm_start)
     if config.warm_start.from_itself and (adapter := config.lora.start_from):

@@ -34,7 +34,7 @@ from microbudget_rl.learner.model.adapter import (
 from microbudget_rl.learner.model.policy import Policy
 from microbudget_rl.learner.optimizer import ZeroOptimizer
 from microbudget_rl.learner.packing import MicroBatch, Tokens, divide, pack
-from microbudget_rl.learner.rate import Steering, schedule_factor
+from microbudget_rl.learner.rate import Brake, schedule_factor
 from microbudget_rl.learner.training_state import read_checkpoint, write_checkpoint
 
 REFERENCE = "reference."
@@ -95,7 +95,7 @@ class LoraLearner:
         self.version = 0
         self.incarnation = 0
         self._steps = 0
-        self._steering = Steering()
+        self._brake = Brake()
         self._accumulated: Accumulated | None = None
         self._world = world
         self._adapters = Path(adapters_folder)
@@ -245,7 +245,7 @@ class LoraLearner:
         state = self._optimizer.state()
         state |= {f"{REFERENCE}{name}": weight.float() for name, weight in self.policy.reference.items()}
         if self._world.leads:
-            write_checkpoint(Path(folder), self.config, self.version, self._steps, self._steering, state)
+            write_checkpoint(Path(folder), self.config, self.version, self._steps, self._brake, state)
             write_adapter(self.model, Path(folder) / "adapter", durable=True)
 
     def restore(self, folder: str | Path | None, incarnation: int) -> None:
@@ -253,7 +253,7 @@ class LoraLearner:
         if folder is not None:
             shapes = {f"{REFERENCE}{name}": weight.shape for name, weight in self.policy.reference.items()}
             shapes |= self._optimizer.shapes
-            self.version, self._steps, self._steering, state = read_checkpoint(
+            self.version, self._steps, self._brake, state = read_checkpoint(
                 Path(folder), self.config, shapes, self._world
             )
             self._optimizer.set_state(state, self._steps)
@@ -336,15 +336,17 @@ class LoraLearner:
 
     def _rate(self, work: Accumulated, progress: float) -> float:
         """Return the learning rate of a batch's steps; all processes return the same."""
-        settings, steering = self.config.learner, self._steering
-        if settings.target_kl and work.examples:
-            engine, own = (torch.cat([torch.empty(0), *work.record.columns[name]]) for name in ("engine", "own"))
-            sums, counts = zip(*self._world.gather((k3(engine, own).sum().item(), len(own))), strict=True)
-            behind = fmean(self.version - group.version for group in work.groups)
-            steering.see(sum(sums) / sum(counts), behind, settings.target_kl)
-        factor = schedule_factor(settings, self.version, progress, self.config.budget.updates)
-        steering.last = factor if work.examples else 0.0  # without a gradient, nothing moves
-        return settings.learning_rate * steering.factor * factor
+        settings, brake = self.config.learner, self._brake
+        rate = settings.learning_rate * schedule_factor(settings, self.version, progress, self.config.budget.updates)
+        if not settings.max_kl:
+            return rate
+        if not work.examples:
+            brake.last = 0.0
+            return rate
+        engine, own = (torch.cat([torch.empty(0), *work.record.columns[name]]) for name in ("engine", "own"))
+        sums, counts = zip(*self._world.gather((k3(engine, own).sum().item(), len(own))), strict=True)
+        brake.see(sum(sums) / sum(counts), fmean(self.version - group.version for group in work.groups))
+        return brake.limit(rate, settings.max_kl)
 
     def _observe(self, work: Accumulated, number: int, logprobs: Tensor) -> Observed:
         """Return the fixed quantities of a micro-batch. logprobs: float [t], the policy's before the first step."""

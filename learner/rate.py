@@ -1,17 +1,14 @@
-"""The learning rate of an update: its schedule, and its steering by how far the policy moves."""
+"""The learning rate of an update: its schedule, and its limit by how far updates move the policy."""
 
 import math
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import median_high
 
 from microbudget_rl.conf.schema import LearnerConfig
 
-STRIDE = 1.5
-BAND = 2.0
-"""Factor by which one batch changes the rate, and by which its KL must miss the target: those of RSL-RL's adaptive
-schedule (Rudin et al., arXiv 2109.11978), which has steered PPO for robots since."""
-
-FARTHEST = 32.0
-"""Largest factor between the steered rate and `learner.learning_rate`, our choice: rates for one task differ by 25."""
+RECENT = 5
+"""Updates whose median says how far the next one moves the policy: single batches differ by a factor of ten."""
 
 
 def schedule_factor(config: LearnerConfig, update: int, progress: float, updates: int | None = None) -> float:
@@ -31,29 +28,39 @@ def schedule_factor(config: LearnerConfig, update: int, progress: float, updates
 
 
 @dataclass
-class Steering:
-    """Steers the learning rate towards updates that each move the policy by a KL divergence: a pure state machine.
+class Brake:
+    """Keeps updates from moving the policy further than a KL divergence allows: a pure state machine.
 
-    Stale samples show the movement at no cost: the engine's probabilities are those of an earlier version. The KL grows
-    as the square of the rate, so the target is for a schedule's factor of 1.
+    Stale samples show the movement at no cost: the engine's probabilities are those of an earlier version. It grows as
+    the square of the rate.
 
-    factor: of the rate. noise: the KL of samples that are not stale, by rounding. last: schedule's factor before.
+    recent: KL per squared rate of the last updates. noise: KL of samples that are not stale, which is rounding. last:
+    the rate of the last update; 0 if it had no gradient.
     """
 
-    factor: float = 1.0
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     noise: float = 0.0
     last: float = 0.0
 
-    def see(self, kl: float, behind: float, target: float) -> None:
-        """Learn from a batch. kl: KL(engine ‖ learner) in nats per token. behind: its mean staleness in versions.
-
-        What rounding could explain changes nothing.
-        """
+    def see(self, kl: float, behind: float) -> None:
+        """Learn from a batch. kl: KL(engine ‖ learner) in nats per token. behind: its mean staleness in versions."""
         if not behind:
             self.noise = kl
-            return
-        moved, due = (kl - self.noise) / behind, target * self.last**2
-        if moved > max(due * BAND, self.noise):
-            self.factor = max(self.factor / STRIDE, 1 / FARTHEST)
-        elif moved < due / BAND > self.noise:
-            self.factor = min(self.factor * STRIDE, FARTHEST)
+        elif self.last:
+            self.recent.append((kl - self.noise) / behind / self.last**2)
+
+    def limit(self, rate: float, most: float) -> float:
+        """Return a rate, lowered to what moves the policy by the KL `most`."""
+        usual = median_high(self.recent) if self.recent else 0.0
+        self.last = min(rate, math.sqrt(most / usual)) if usual > 0 else rate
+        return self.last
+
+    @property
+    def state(self) -> list[float]:
+        """The values of a checkpoint, for `of`."""
+        return [self.noise, self.last, *self.recent]
+
+    @classmethod
+    def of(cls, state: list[float]) -> "Brake":
+        noise, last, *recent = state
+        return cls(deque(recent, maxlen=RECENT), noise, last)

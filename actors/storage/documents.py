@@ -235,12 +235,12 @@ class CoordinatorState(Document):
 
 class LearnerRecord(FormattedDocument):
     """learner.json of a checkpoint. steps: number of optimizer steps; at version 0, of an unfinished warm start.
-    steering: the values of `learner.rate.Steering`.
+    brake: `learner.rate.Brake.state`.
     """
 
     version: Count
     steps: Count
-    steering: Annotated[list[Number], Field(min_length=3, max_length=3)] = [1.0, 0.0, 0.0]
+    brake: Annotated[list[Number], Field(min_length=2)] = [0.0, 0.0]
     model: str
     dtype: str
     rank: int

@@ -24,10 +24,9 @@ class LearnerConfig:
     Otherwise they stay in the batch and teach nothing, which costs less."""
     learning_rate: float = setting(1e-5, '"LoRA without regret": ten times the rate of full fine-tuning', ge=1e-9, le=1)
     """Peak learning rate of AdamW."""
-    target_kl: float = setting(0.0, "our choice: the rate as given", ge=0, le=1)
-    """KL divergence, in nats per token, by which one update should move the policy. After each batch whose stale
-    samples show less than half or more than twice of it, the learning rate changes by a factor of 1.5, up to 32 in
-    all. 0: it does not."""
+    max_kl: float = setting(0.0, "our choice: the rate as given", ge=0, le=1)
+    """Largest KL divergence, in nats per token, by which an update should move the policy. The learning rate is lowered
+    to what keeps it, as the stale samples of the last five updates tell. 0: no limit."""
     schedule: str = setting("constant", "as in Dr. GRPO (arXiv 2503.20783)", choices=("constant", "linear", "cosine"))
     """How the learning rate falls while the budget, in time or updates, is used."""
     final_rate: float = setting(0.1, "as in Tina (arXiv 2504.15777)", ge=0, le=1)

@@ -1,13 +1,13 @@
-"""The learning rate: warm-up, schedule, and steering by KL."""
+"""The learning rate: warm-up, schedule, and its limit by KL."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from microbudget_rl.conf.schema import LearnerConfig
-from microbudget_rl.learner.rate import FARTHEST, STRIDE, Steering, schedule_factor
+from microbudget_rl.learner.rate import Brake, schedule_factor
 
-TARGET = 0.01
+MOST = 0.03
 
 
 def factors(schedule: str, final_rate: float = 0.1) -> list[float]:
@@ -27,39 +27,38 @@ def test_warmup_is_linear_and_never_zero() -> None:
     assert [schedule_factor(config, update, 0.0, 4) for update in range(4)] == pytest.approx([0.5, 1.0, 1.0, 1.0])
 
 
-@given(
-    factor=st.floats(1 / FARTHEST, FARTHEST),
-    best=st.floats(1e-6, 1e-1),
-    noise=st.floats(0, TARGET / 8),
-    last=st.floats(0.5, 1.0),
-)
-def test_any_rate_is_steered_to_the_target_and_stays(factor: float, best: float, noise: float, last: float) -> None:
-    """The KL of an update is quadratic in its rate. Here `factor` and the schedule multiply the rate."""
-    kl_at_factor_1 = TARGET * (1 / factor) ** 2
-    steering = Steering(noise=noise)
-    seen = []
-    for _ in range(12):
-        steering.last = last
-        steering.see(kl_at_factor_1 * (steering.factor * last) ** 2 + noise, 1.0, TARGET)
-        seen.append(steering.factor)
-    assert TARGET / 2 <= kl_at_factor_1 * steering.factor**2 <= TARGET * 2
-    assert seen[-1] == seen[-2]
+def seen(brake: Brake, rates: list[float], stiffness: float, noise: float = 0.0) -> list[float]:
+    """Return the rates of updates that each move the policy by `stiffness` times the squared rate."""
+    made = []
+    brake.see(noise, 0.0)
+    for rate in rates:
+        made.append(brake.limit(rate, MOST))
+        brake.see(stiffness * made[-1] ** 2 + noise, 1.0)
+    return made
 
 
-@given(st.lists(st.tuples(st.floats(0, 1e9), st.floats(0, 4))))
-def test_the_factor_keeps_its_bounds(seen: list[tuple[float, float]]) -> None:
-    steering = Steering(last=1.0)
-    for kl, behind in seen:
-        before = steering.factor
-        steering.see(kl, behind, TARGET)
-        assert 1 / FARTHEST <= steering.factor <= FARTHEST
-        assert max(steering.factor / before, before / steering.factor) <= STRIDE * 1.0001
+@given(st.floats(1e-7, 1.0), st.floats(1.0, 1e12), st.floats(0, 1))
+def test_a_rate_too_high_is_lowered_after_one_update_and_others_stay(
+    rate: float, stiffness: float, noise: float
+) -> None:
+    first, *others = seen(Brake(), [rate] * 8, stiffness, noise)
+    best = (MOST / stiffness) ** 0.5
+    assert first == rate
+    assert others == pytest.approx([min(rate, best)] * 7, rel=1e-2 if noise * 1e-12 < stiffness * rate**2 else 1e9)
 
 
-def test_rounding_changes_no_rate() -> None:
-    """At the end of a schedule, the movement is below what two implementations disagree by."""
-    steering = Steering(last=0.1)
-    steering.see(0.002, 0.0, TARGET)
-    for kl in (0.001, 0.002, 0.003):
-        steering.see(kl, 1.0, TARGET)
-    assert (steering.factor, steering.noise) == (1.0, 0.002)
+def test_single_batches_do_not_brake() -> None:
+    brake = Brake()
+    seen(brake, [1.0] * 5, MOST / 2)
+    brake.see(100 * MOST, 1.0)
+    assert brake.limit(1.0, MOST) == 1.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e9), st.sampled_from((0.0, 0.25, 1.0)), st.floats(1e-9, 1)), max_size=8))
+def test_a_restored_brake_is_the_same(steps: list[tuple[float, float, float]]) -> None:
+    brake = Brake()
+    for kl, behind, rate in steps:
+        brake.see(kl, behind)
+        assert 0 < brake.limit(rate, MOST) <= rate
+        brake = Brake.of(brake.state)
+    assert Brake.of(brake.state) == brake
