@@ -337,16 +337,14 @@ class LoraLearner:
     def _rate(self, work: Accumulated, progress: float) -> float:
         """Return the learning rate of a batch's steps; all processes return the same."""
         settings, brake = self.config.learner, self._brake
-        rate = settings.learning_rate * schedule_factor(settings, self.version, progress, self.config.budget.updates)
-        if not settings.max_kl:
-            return rate
-        if not work.examples:
+        factor = schedule_factor(settings, self.version, progress, self.config.budget.updates)
+        if not settings.max_kl or not work.examples:
             brake.last = 0.0
-            return rate
+            return settings.learning_rate * factor
         engine, own = (torch.cat([torch.empty(0), *work.record.columns[name]]) for name in ("engine", "own"))
         sums, counts = zip(*self._world.gather((k3(engine, own).sum().item(), len(own))), strict=True)
         brake.see(sum(sums) / sum(counts), fmean(self.version - group.version for group in work.groups))
-        return brake.limit(rate, settings.max_kl)
+        return brake.limit(settings.learning_rate, factor, settings.max_kl)
 
     def _observe(self, work: Accumulated, number: int, logprobs: Tensor) -> Observed:
         """Return the fixed quantities of a micro-batch. logprobs: float [t], the policy's before the first step."""

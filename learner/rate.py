@@ -49,10 +49,12 @@ class Brake:
         elif self.last:
             self.recent.append((kl - self.noise) / behind / self.last**2)
 
-    def limit(self, rate: float, most: float) -> float:
-        """Return a rate, lowered to what moves the policy by the KL `most`."""
+    def limit(self, peak: float, factor: float, most: float) -> float:
+        """Return the rate of an update: the peak, lowered to what moves the policy by the KL `most`, times the schedule's
+        factor, so that the schedule keeps its shape.
+        """
         usual = median_high(self.recent) if self.recent else 0.0
-        self.last = min(rate, math.sqrt(most / usual)) if usual > 0 else rate
+        self.last = factor * (min(peak, math.sqrt(most / usual)) if usual > 0 else peak)
         return self.last
 
     @property

@@ -32,7 +32,7 @@ def seen(brake: Brake, rates: list[float], stiffness: float, noise: float = 0.0)
     made = []
     brake.see(noise, 0.0)
     for rate in rates:
-        made.append(brake.limit(rate, MOST))
+        made.append(brake.limit(rate, 1.0, MOST))
         brake.see(stiffness * made[-1] ** 2 + noise, 1.0)
     return made
 
@@ -51,7 +51,7 @@ def test_single_batches_do_not_brake() -> None:
     brake = Brake()
     seen(brake, [1.0] * 5, MOST / 2)
     brake.see(100 * MOST, 1.0)
-    assert brake.limit(1.0, MOST) == 1.0
+    assert brake.limit(1.0, 1.0, MOST) == 1.0
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e9), st.sampled_from((0.0, 0.25, 1.0)), st.floats(1e-9, 1)), max_size=8))
@@ -59,6 +59,6 @@ def test_a_restored_brake_is_the_same(steps: list[tuple[float, float, float]]) -
     brake = Brake()
     for kl, behind, rate in steps:
         brake.see(kl, behind)
-        assert 0 < brake.limit(rate, MOST) <= rate
+        assert 0 < brake.limit(rate, 1.0, MOST) <= rate
         brake = Brake.of(brake.state)
     assert Brake.of(brake.state) == brake
