@@ -50,8 +50,8 @@ class Brake:
             self.recent.append((kl - self.noise) / behind / self.last**2)
 
     def limit(self, peak: float, factor: float, most: float) -> float:
-        """Return the rate of an update: the peak, lowered to what moves the policy by the KL `most`, times the schedule's
-        factor, so that the schedule keeps its shape.
+        """Return the rate of an update: the peak, lowered to what moves the policy by the KL `most`, times the factor
+        of the schedule, which keeps its shape.
         """
         usual = median_high(self.recent) if self.recent else 0.0
         self.last = factor * (min(peak, math.sqrt(most / usual)) if usual > 0 else peak)
