@@ -306,7 +306,7 @@ def _laid(layers: list[Layer]) -> tuple[Tree, dict[str, str]]:
                 take(tree, item.path)
         parts = [(file, layer)]
         if own.get("run.deterministic") is True:
-            parts.insert(0, (file, {"learner": {"max_staleness": 0}}))
+            parts.insert(0, (file, {"learner": {"max_staleness": 0, "max_kl": 0.0}}))
         for section, known in (("algorithm", table("algorithms")), ("reward", table("rewards"))):
             if (name := str(own.get(f"{section}.preset"))) in known:
                 parts.insert(0, (f"preset {name}", {section: known[name]}))

@@ -47,6 +47,7 @@ from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import command_line as read
 from microbudget_rl.conf.schema import CommandLine
 from microbudget_rl.conf.schema.call import SignalConfig
+from microbudget_rl.conf.schema.learner import LearnerConfig
 from microbudget_rl.conf.signals import scratch_folder
 from microbudget_rl.launch.checkup.archive import Archive, carry_out_run, describe_host
 from microbudget_rl.launch.checkup.findings import Finding, examine, resource_findings
@@ -172,11 +173,25 @@ def judge(plan: Plan, asked: SignalConfig, console: Console) -> bool:
     console.print(Text(rule.sentence(signal), "bold green" if rule.worth else "bold yellow"))
     if also := " or ".join(sorted(others(signal.figures))):
         console.print(f"Not certain: the intervals also allow {also}; raise signal.minutes or signal.problems.")
+    if rule.worth:
+        console.print(rate_advice(config.learner))
     if config.warm_start.source:
         console.print(
             f"This was before the run's warm start (warm_start.source={config.warm_start.source}), which may help"
         )
     return rule.worth
+
+
+def rate_advice(learner: LearnerConfig) -> str:
+    """Say which learning rates to try: samples of the base model do not tell."""
+    rate, twice = learner.learning_rate, 2 * learner.learning_rate
+    if learner.max_kl:
+        return (
+            f"The run lowers learner.learning_rate={rate:g} where it is too high. If it learns slowly, try {twice:g}."
+        )
+    return (
+        f"If it does not learn, try learner.learning_rate={rate / 2:g} or {twice:g}; learner.max_kl lowers a high one."
+    )
 
 
 def noted(console: Console) -> Record:

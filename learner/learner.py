@@ -34,7 +34,7 @@ from microbudget_rl.learner.model.adapter import (
 from microbudget_rl.learner.model.policy import Policy
 from microbudget_rl.learner.optimizer import ZeroOptimizer
 from microbudget_rl.learner.packing import MicroBatch, Tokens, divide, pack
-from microbudget_rl.learner.rate import Brake, schedule_factor
+from microbudget_rl.learner.rate import Brake, learning_rate
 from microbudget_rl.learner.training_state import read_checkpoint, write_checkpoint
 
 REFERENCE = "reference."
@@ -172,8 +172,10 @@ class LoraLearner:
             raise RuntimeError("no batch was accumulated")
         started = perf_counter()
         work, self._accumulated = self._accumulated, None
-        rate = self._rate(work, progress)
+        kept = self._rate_kept(work)
+        rate = kept * learning_rate(self.config.learner, self.version, progress, self.config.budget.updates)
         fault = self._take_steps(work, rate, self.config.algorithm.steps_per_batch)
+        self._brake.last = rate if work.examples and not fault else 0.0
         records, peaks = zip(*self._world.gather((work.record, _peak_memory(self._device))), strict=True)
         metrics = update_metrics(self.config.algorithm, records)
         tokens = self.config.algorithm.steps_per_batch * sum(record.counts["tokens"] for record in records)
@@ -182,6 +184,7 @@ class LoraLearner:
         adapter = self.publish()
         metrics |= {
             "learning_rate": rate,
+            "learner/rate_kept": kept,
             "staleness/max": float(max(self.version - 1 - group.version for group in work.groups)),
             "learner/skipped": float(bool(fault)),
             "learner/peak_memory": max(peaks),
@@ -334,17 +337,15 @@ class LoraLearner:
             work.record.norms.append(norm)
         return ""
 
-    def _rate(self, work: Accumulated, progress: float) -> float:
-        """Return the learning rate of a batch's steps; all processes return the same."""
+    def _rate_kept(self, work: Accumulated) -> float:
+        """Return the fraction of the learning rate that `learner.max_kl` leaves; all processes return the same."""
         settings, brake = self.config.learner, self._brake
-        factor = schedule_factor(settings, self.version, progress, self.config.budget.updates)
         if not settings.max_kl or not work.examples:
-            brake.last = 0.0
-            return settings.learning_rate * factor
+            return 1.0
         engine, own = (torch.cat([torch.empty(0), *work.record.columns[name]]) for name in ("engine", "own"))
         sums, counts = zip(*self._world.gather((k3(engine, own).sum().item(), len(own))), strict=True)
         brake.see(sum(sums) / sum(counts), fmean(self.version - group.version for group in work.groups))
-        return brake.limit(settings.learning_rate, factor, settings.max_kl)
+        return brake.kept(settings.learning_rate, settings.max_kl)
 
     def _observe(self, work: Accumulated, number: int, logprobs: Tensor) -> Observed:
         """Return the fixed quantities of a micro-batch. logprobs: float [t], the policy's before the first step."""

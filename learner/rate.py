@@ -11,8 +11,8 @@ RECENT = 5
 """Updates whose median says how far the next one moves the policy: single batches differ by a factor of ten."""
 
 
-def schedule_factor(config: LearnerConfig, update: int, progress: float, updates: int | None = None) -> float:
-    """Return the factor of `learner.learning_rate` in update number `update`, from 0.
+def learning_rate(config: LearnerConfig, update: int, progress: float, updates: int | None = None) -> float:
+    """Return the learning rate of update number `update`, from 0.
 
     Warm-up multiplies the schedule by (update + 1) / (warmup_updates + 1), up to 1, so every update has an effect. It
     takes a quarter of the updates at most. progress: fraction of the budget that is spent. updates: budget.updates.
@@ -24,7 +24,7 @@ def schedule_factor(config: LearnerConfig, update: int, progress: float, updates
         "linear": 1.0 - progress,
         "cosine": (1.0 + math.cos(math.pi * progress)) / 2,
     }[config.schedule]
-    return warmup * (config.final_rate + (1.0 - config.final_rate) * remaining)
+    return config.learning_rate * warmup * (config.final_rate + (1.0 - config.final_rate) * remaining)
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Brake:
     the square of the rate.
 
     recent: KL per squared rate of the last updates. noise: KL of samples that are not stale, which is rounding. last:
-    the rate of the last update; 0 if it had no gradient.
+    the rate of the last update; 0 if it changed nothing.
     """
 
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
@@ -49,17 +49,14 @@ class Brake:
         elif self.last:
             self.recent.append((kl - self.noise) / behind / self.last**2)
 
-    def limit(self, peak: float, factor: float, most: float) -> float:
-        """Return the rate of an update: the peak, lowered to what moves the policy by the KL `most`, times the factor
-        of the schedule, which keeps its shape.
-        """
+    def kept(self, peak: float, most: float) -> float:
+        """Return the fraction of a peak learning rate that moves the policy by a KL of at most `most`."""
         usual = median_high(self.recent) if self.recent else 0.0
-        self.last = factor * (min(peak, math.sqrt(most / usual)) if usual > 0 else peak)
-        return self.last
+        return min(1.0, math.sqrt(most / usual) / peak) if usual > 0 else 1.0
 
     @property
     def state(self) -> list[float]:
-        """The values of a checkpoint, for `of`."""
+        """The values for a checkpoint, and for `of`."""
         return [self.noise, self.last, *self.recent]
 
     @classmethod

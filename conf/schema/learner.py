@@ -24,9 +24,10 @@ class LearnerConfig:
     Otherwise they stay in the batch and teach nothing, which costs less."""
     learning_rate: float = setting(1e-5, '"LoRA without regret": ten times the rate of full fine-tuning', ge=1e-9, le=1)
     """Peak learning rate of AdamW."""
-    max_kl: float = setting(0.0, "our choice: the rate as given", ge=0, le=1)
-    """Largest KL divergence, in nats per token, by which an update should move the policy. The learning rate is lowered
-    to what keeps it, as the stale samples of the last five updates tell. 0: no limit."""
+    max_kl: float = setting(0.0, "our choice: the rate as given", ge=0, le=1, follows="learner.max_staleness")
+    """Largest KL divergence, in nats per token, by which an update may move the policy. The learning rate is lowered to
+    what keeps it, judging by the stale samples of the last five updates; the schedule keeps its shape. 0: no limit.
+    Measured for responses of ten tokens: docs/studies/learning-rate.md."""
     schedule: str = setting("constant", "as in Dr. GRPO (arXiv 2503.20783)", choices=("constant", "linear", "cosine"))
     """How the learning rate falls while the budget, in time or updates, is used."""
     final_rate: float = setting(0.1, "as in Tina (arXiv 2504.15777)", ge=0, le=1)

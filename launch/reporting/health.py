@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 
 from microbudget_rl.actors.messages import Status
 from microbudget_rl.actors.storage.documents import Event, EventKind
@@ -106,6 +106,10 @@ def _course(run: Run) -> Iterator[Flag]:
     elif run.rows:
         detail = "length, reward and KL stayed within their bands, and entropy did not fall without a gain in reward"
         yield Flag("good", "No sign of collapse", detail)
+    kept = [fraction for fraction in run.series("learner/rate_kept")[1] if fraction < 1]
+    if kept:
+        detail = f"in {many(len(kept), 'update')} of {len(run.rows)}, to a median of {percent(median(kept), 0)}"
+        yield Flag("note", "learner.max_kl lowered the learning rate", detail)
     if found := events(run, EventKind.MISMATCH):
         detail = f"update {found[0].update}: {found[0].detail}; lower learner.max_staleness or learner.learning_rate"
         yield Flag("warning", "The samples were far from the policy that learned from them", detail)

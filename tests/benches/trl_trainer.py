@@ -18,7 +18,7 @@ from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.schema.learner import LearnerConfig
 from microbudget_rl.launch.hardware.machine import detect
 from microbudget_rl.launch.session.admission import resolve_model
-from microbudget_rl.learner.rate import schedule_factor
+from microbudget_rl.learner.rate import learning_rate
 from microbudget_rl.rewards.problems.loading import load_problems
 from microbudget_rl.rewards.verify import verify
 from tests.benches.trl_updates import reward
@@ -89,7 +89,7 @@ def scheduled(trainer: Any, learner: LearnerConfig, progress: Callable[[], float
     class Trainer(trainer):
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             def rate(step: int) -> float:
-                return schedule_factor(learner, step, progress())
+                return learning_rate(learner, step, progress()) / learner.learning_rate
 
             self.lr_scheduler = LambdaLR(optimizer or self.optimizer, rate)
             return self.lr_scheduler

@@ -53,6 +53,14 @@ def test_all_impossible_combinations_are_named() -> None:
     assert [word for word in wrong.values() if word not in said] == []
 
 
+def test_the_movement_of_a_policy_shows_in_stale_samples_alone() -> None:
+    given = ["conf=quickstart", "learner.max_kl=0.03"]
+    assert load(given).learner.max_kl == 0.03
+    for without in (["learner.max_staleness=0"], ["run.deterministic=true", "budget.updates=9"]):
+        with pytest.raises(BadInput, match=r"learner\.max_kl=0\.03 with learner\.max_staleness=0.*learner\.max_kl=0$"):
+            load([*given, *without])
+
+
 def test_validation_needs_held_out_problems() -> None:
     with pytest.raises(BadInput, match=r"validation\.every=5 .*eval\.problems.*validation\.every=0"):
         load(["conf=quickstart", "validation.every=5", "eval.problems=0"])

@@ -1,64 +1,83 @@
-"""The learning rate: warm-up, schedule, and its limit by KL."""
+"""The learning rate: warm-up, schedule, and its limit by the policy's movement."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from microbudget_rl.actors.messages import AdapterRef, Batch
 from microbudget_rl.conf.schema import LearnerConfig
-from microbudget_rl.learner.rate import Brake, schedule_factor
+from microbudget_rl.learner.rate import RECENT, Brake, learning_rate
+from tests.learner.helpers import Build, Make, batch, update
 
 MOST = 0.03
 
 
-def factors(schedule: str, final_rate: float = 0.1) -> list[float]:
-    config = LearnerConfig(schedule=schedule, final_rate=final_rate)
-    return [schedule_factor(config, 5, progress) for progress in (0.0, 0.5, 1.0)]
+def rates(schedule: str, final_rate: float = 0.1) -> list[float]:
+    config = LearnerConfig(learning_rate=0.5, schedule=schedule, final_rate=final_rate)
+    return [learning_rate(config, 5, progress) for progress in (0.0, 0.5, 1.0)]
 
 
 def test_schedules_span_the_budget() -> None:
-    assert factors("constant") == pytest.approx([1.0, 1.0, 1.0])
-    assert factors("linear") == pytest.approx([1.0, 0.55, 0.1])
-    assert factors("cosine", 0.0) == pytest.approx([1.0, 0.5, 0.0])
+    assert rates("constant") == pytest.approx([0.5, 0.5, 0.5])
+    assert rates("linear") == pytest.approx([0.5, 0.275, 0.05])
+    assert rates("cosine", 0.0) == pytest.approx([0.5, 0.25, 0.0])
 
 
 def test_warmup_is_linear_and_never_zero() -> None:
-    config = LearnerConfig(warmup_updates=3)
-    assert [schedule_factor(config, update, 0.0) for update in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
-    assert [schedule_factor(config, update, 0.0, 4) for update in range(4)] == pytest.approx([0.5, 1.0, 1.0, 1.0])
+    config = LearnerConfig(learning_rate=1.0, warmup_updates=3)
+    assert [learning_rate(config, update, 0.0) for update in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert [learning_rate(config, update, 0.0, 4) for update in range(4)] == pytest.approx([0.5, 1.0, 1.0, 1.0])
 
 
-def seen(brake: Brake, rates: list[float], stiffness: float, noise: float = 0.0) -> list[float]:
-    """Return the rates of updates that each move the policy by `stiffness` times the squared rate."""
-    made = []
-    brake.see(noise, 0.0)
-    for rate in rates:
-        made.append(brake.limit(rate, 1.0, MOST))
-        brake.see(stiffness * made[-1] ** 2 + noise, 1.0)
-    return made
-
-
-@given(st.floats(1e-7, 1.0), st.floats(1.0, 1e12), st.floats(0, 1))
-def test_a_rate_too_high_is_lowered_after_one_update_and_others_stay(
-    rate: float, stiffness: float, noise: float
+@given(
+    peak=st.floats(1e-7, 1.0),
+    excess=st.floats(1e-3, 1e3),
+    noise=st.floats(0.0, MOST),
+    factors=st.lists(st.floats(0.1, 1.0), min_size=2),
+)
+def test_a_rate_too_high_is_lowered_after_one_update(
+    peak: float, excess: float, noise: float, factors: list[float]
 ) -> None:
-    first, *others = seen(Brake(), [rate] * 8, stiffness, noise)
-    best = (MOST / stiffness) ** 0.5
-    assert first == rate
-    assert others == pytest.approx([min(rate, best)] * 7, rel=1e-2 if noise * 1e-12 < stiffness * rate**2 else 1e9)
+    """excess: KL at the peak, as a multiple of the largest that is allowed. factors: those of the schedule."""
+    brake, made = Brake(), []
+    brake.see(noise, 0.0)
+    for factor in factors:
+        made.append(brake.kept(peak, MOST))
+        brake.last = peak * factor * made[-1]
+        brake.see(MOST * excess * (brake.last / peak) ** 2 + noise, 1.0)
+    assert made[0] == 1.0
+    assert made[1:] == pytest.approx([min(1.0, excess**-0.5)] * (len(factors) - 1), rel=1e-2)
 
 
-def test_single_batches_do_not_brake() -> None:
+def test_single_batches_and_updates_without_a_change_do_not_brake() -> None:
     brake = Brake()
-    seen(brake, [1.0] * 5, MOST / 2)
+    for kl in [MOST / 2] * RECENT + [100 * MOST]:
+        brake.last = 1.0
+        brake.see(kl, 1.0)
+    brake.last = 0.0
     brake.see(100 * MOST, 1.0)
-    assert brake.limit(1.0, 1.0, MOST) == 1.0
+    assert brake.kept(1.0, MOST) == 1.0
 
 
-@given(st.lists(st.tuples(st.floats(0, 1e9), st.sampled_from((0.0, 0.25, 1.0)), st.floats(1e-9, 1)), max_size=8))
-def test_a_restored_brake_is_the_same(steps: list[tuple[float, float, float]]) -> None:
-    brake = Brake()
-    for kl, behind, rate in steps:
-        brake.see(kl, behind)
-        assert 0 < brake.limit(rate, 1.0, MOST) <= rate
-        brake = Brake.of(brake.state)
-    assert Brake.of(brake.state) == brake
+def test_the_limit_holds_in_the_learner_and_after_a_restart(make: Make, build_group: Build, tmp_path: Path) -> None:
+    """The engine was certain of the stale samples, as if the policy had moved far since."""
+
+    def stale(version: int, incarnation: int = 0) -> Batch:
+        group = build_group(version, adapter=AdapterRef(version - 1, incarnation, "nowhere"))
+        samples = tuple(replace(each, logprobs=(0.0,) * len(each.logprobs)) for each in group.samples)
+        return Batch(version, (replace(group, samples=samples),))
+
+    settings = {"learner.max_kl": 1e-4, "learner.learning_rate": 1e-3, "learner.schedule": "constant"}
+    learner, other, free = make(settings), make(settings), make(settings | {"learner.max_kl": 0.0})
+    for each in (learner, free):
+        assert update(each, batch(build_group)).metrics["learner/rate_kept"] == 1.0
+    limited = update(learner, stale(1)).metrics
+    assert 0 < limited["learner/rate_kept"] < 0.9
+    assert limited["learning_rate"] == 1e-3 * limited["learner/rate_kept"]
+    assert update(free, stale(1)).metrics["learning_rate"] == 1e-3
+    learner.save(tmp_path)
+    other.restore(tmp_path, incarnation=1)
+    assert update(other, stale(2, 1)).metrics["learning_rate"] == update(learner, stale(2)).metrics["learning_rate"]

@@ -31,7 +31,7 @@ def test_what_went_wrong_is_said(tmp_path: Path) -> None:
     counts = {"deaths/rollout": 2, "warnings/disk": 1}
     folder = write_run(tmp_path / "one", status="failed", spent_s=700.0, ledger={"counts": counts})
     unsure = {"adapter_check/decided": 0.0, "verify/timeout": 1, "response/truncated": 0.4}
-    late = {"groups/zero_variance": 0.9, "staleness/max": 2.0}
+    late = {"groups/zero_variance": 0.9, "staleness/max": 2.0, "learner/rate_kept": 0.25}
     write_rows(folder / "metrics.jsonl", (metrics(update, 10) | unsure | late for update in range(1, 11)))
     happened = {
         EventKind.REWARD_FAILED: "'mine:tone' returned None",
@@ -46,7 +46,8 @@ def test_what_went_wrong_is_said(tmp_path: Path) -> None:
     assert {
         found[title].level for title in ("The run failed", "The staleness was at most 2 versions", "Failed its check")
     } == {"bad"}
-    notes = "10 verdicts timed out", "90 % of the groups in the last updates had zero variance"
+    limited = "learner.max_kl lowered the learning rate"
+    notes = "10 verdicts timed out", "90 % of the groups in the last updates had zero variance", limited
     assert {found[title].level for title in notes} == {"note"}
     spent = "The budget was overrun", "2 failures survived", "disk: 1 warning", "1 checkpoint refused"
     learned = "The adapter check stayed undecided", "1 sample without a reward", "1 sign of collapse"
