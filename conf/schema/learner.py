@@ -27,7 +27,7 @@ class LearnerConfig:
     max_kl: float = setting(0.0, "our choice: the rate as given", ge=0, le=1, follows="learner.max_staleness")
     """Largest KL divergence, in nats per token, by which an update may move the policy. The learning rate is lowered to
     what keeps it, judging by the stale samples of the last five updates; the schedule keeps its shape. 0: no limit.
-    Measured for responses of ten tokens: docs/studies/learning-rate.md."""
+    Measured for responses of ten tokens only: docs/studies/learning-rate.md."""
     schedule: str = setting("constant", "as in Dr. GRPO (arXiv 2503.20783)", choices=("constant", "linear", "cosine"))
     """How the learning rate falls while the budget, in time or updates, is used."""
     final_rate: float = setting(0.1, "as in Tina (arXiv 2504.15777)", ge=0, le=1)

@@ -59,6 +59,7 @@ def config(tiny_model: Path) -> Config:
             "lora.rank": 4,
             "lora.alpha": 8,
             "learner.learning_rate": 1e-2,
+            "learner.max_kl": 0.03,
             "learner.tokens_per_microbatch": 100,
             "algorithm.steps_per_batch": 2,
             "algorithm.clip_low": 0.2,
@@ -126,7 +127,7 @@ def batches(build: Build) -> list[Batch]:
     return [
         sampled_by(0, build(1), build(2, (1.0, None, 0.0), prompt_tokens=40), build(3, (0.0, 0.0)), build(4)),
         sampled_by(1, build(5, (1.0, 0.5, 0.0)), build(6, (1.0, 0.0), prompt_tokens=5, response_tokens=(60, 60))),
-        sampled_by(2, lonely),
+        sampled_by(1, lonely),
     ]
 
 
