@@ -44,6 +44,8 @@ class Brake:
 
     def see(self, kl: float, behind: float) -> None:
         """Learn from a batch. kl: KL(engine ‖ learner) in nats per token. behind: its mean staleness in versions."""
+        if not math.isfinite(kl):  # as its loss, which is skipped
+            return
         if not behind:
             self.noise = kl
         elif self.last:

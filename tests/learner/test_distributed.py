@@ -127,7 +127,7 @@ def batches(build: Build) -> list[Batch]:
     return [
         sampled_by(0, build(1), build(2, (1.0, None, 0.0), prompt_tokens=40), build(3, (0.0, 0.0)), build(4)),
         sampled_by(1, build(5, (1.0, 0.5, 0.0)), build(6, (1.0, 0.0), prompt_tokens=5, response_tokens=(60, 60))),
-        sampled_by(1, lonely),
+        replace(sampled_by(1, lonely), version=2),
     ]
 
 
