@@ -106,9 +106,8 @@ def _course(run: Run) -> Iterator[Flag]:
     elif run.rows:
         detail = "length, reward and KL stayed within their bands, and entropy did not fall without a gain in reward"
         yield Flag("good", "No sign of collapse", detail)
-    kept = [fraction for fraction in run.series("learner/rate_kept")[1] if fraction < 1]
-    if kept:
-        detail = f"in {many(len(kept), 'update')} of {len(run.rows)}, to a median of {percent(median(kept), 0)}"
+    if lowered := [kept for kept in run.series("learner/rate_kept")[1] if kept < 1]:
+        detail = f"in {many(len(lowered), 'update')} of {len(run.rows)}, to a median of {percent(median(lowered), 0)}"
         yield Flag("note", "learner.max_kl lowered the learning rate", detail)
     if found := events(run, EventKind.MISMATCH):
         detail = f"update {found[0].update}: {found[0].detail}; lower learner.max_staleness or learner.learning_rate"
