@@ -218,8 +218,9 @@ def test_a_deterministic_run_takes_turns(tmp_path: Path) -> None:
     asked = ("run.deterministic=true", "budget.updates=9")
     assert quickstart().learner.max_staleness == 1
     assert quickstart(*asked).learner.max_staleness == 0
-    folder = recipes(tmp_path, ahead="learner: {max_staleness: 2}", same="run: {deterministic: true}")
-    assert load(["conf=ahead", *asked], folder).learner.max_staleness == 0
+    folder = recipes(tmp_path, ahead="learner: {max_staleness: 2, max_kl: 0.03}", same="run: {deterministic: true}")
+    turns, ahead = load(["conf=ahead", *asked], folder).learner, load(["conf=ahead"], folder).learner
+    assert [(each.max_staleness, each.max_kl) for each in (turns, ahead)] == [(0, 0.0), (2, 0.03)]
     for arguments in (["conf=quickstart", *asked, "learner.max_staleness=1"], ["conf=quickstart", asked[0]]):
         with pytest.raises(BadInput, match=r"run\.deterministic=true"):
             load(arguments)
