@@ -48,8 +48,9 @@ class Brake:
             return
         if not behind:
             self.noise = kl
-        elif self.last:
-            self.recent.append((kl - self.noise) / behind / self.last**2)
+        elif self.last:  # less than twice the rounding says nothing: a warm-up's small rates would look dangerous
+            moved = kl - self.noise if kl > 2 * self.noise else 0.0
+            self.recent.append(moved / behind / self.last**2)
 
     def kept(self, peak: float, most: float) -> float:
         """Return the fraction of a peak learning rate that moves the policy by a KL of at most `most`."""
