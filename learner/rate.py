@@ -48,14 +48,18 @@ class Brake:
             return
         if not behind:
             self.noise = kl
-        elif self.last:  # less than twice the rounding says nothing: a warm-up's small rates would look dangerous
-            moved = kl - self.noise if kl > 2 * self.noise else 0.0
-            self.recent.append(moved / behind / self.last**2)
+        elif self.last:
+            moved, scale = kl - self.noise, behind * self.last**2
+            # Within twice the rounding, the rounding is only a bound: it neither starts nor releases the limit.
+            self.recent.append(moved / scale if moved > self.noise else min(self.noise / scale, self._usual))
 
     def kept(self, peak: float, most: float) -> float:
         """Return the fraction of a peak learning rate that moves the policy by a KL of at most `most`."""
-        usual = median_high(self.recent) if self.recent else 0.0
-        return min(1.0, math.sqrt(most / usual) / peak) if usual > 0 else 1.0
+        return min(1.0, math.sqrt(most / self._usual) / peak) if self._usual > 0 else 1.0
+
+    @property
+    def _usual(self) -> float:
+        return median_high(self.recent) if self.recent else 0.0
 
     @property
     def state(self) -> list[float]:

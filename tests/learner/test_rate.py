@@ -65,6 +65,25 @@ def test_single_batches_rounding_and_updates_without_a_change_do_not_brake() -> 
     assert brake.kept(1.0, MOST) == 1.0
 
 
+def test_movement_within_the_rounding_does_not_release_the_limit() -> None:
+    brake = Brake(noise=MOST / 10, last=1.0)
+    brake.see(100 * MOST, 1.0)
+    for _ in range(RECENT):
+        brake.last = 0.1 * brake.kept(1.0, MOST)
+        brake.see(MOST / 6, 1.0)
+    assert brake.kept(1.0, MOST) == pytest.approx(0.1, rel=1e-2)
+
+
+@pytest.mark.parametrize("kl", [float("nan"), float("inf")])
+@pytest.mark.parametrize("behind", [0.0, 1.0])
+def test_a_batch_that_is_not_finite_says_nothing_about_the_rate(kl: float, behind: float) -> None:
+    brake = Brake(last=1.0)
+    brake.see(4 * MOST, 1.0)
+    before = brake.state
+    brake.see(kl, behind)
+    assert brake.state == before
+
+
 def test_the_limit_holds_in_the_learner_and_after_a_restart(make: Make, build_group: Build, tmp_path: Path) -> None:
     """The engine was certain of the stale samples, as if the policy had moved far since."""
 
