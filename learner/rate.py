@@ -31,11 +31,11 @@ def learning_rate(config: LearnerConfig, update: int, progress: float, updates: 
 class Brake:
     """Keeps updates from moving the policy further than a KL divergence allows: a pure state machine.
 
-    Stale samples show the movement at no cost: the engine's probabilities are those of an earlier version. It grows as
-    the square of the rate.
+    Stale samples show the movement at no cost: the engine's probabilities are those of an earlier version. It is taken
+    to grow as the square of the rate.
 
-    recent: KL per squared rate of the last updates. noise: KL of samples that are not stale, which is rounding. last:
-    the rate of the last update; 0 if it changed nothing.
+    recent: KL per squared rate of the last updates, or a bound where rounding hides it. noise: KL of samples that are
+    not stale, which is rounding. last: the rate of the last update; 0 if it changed nothing.
     """
 
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
@@ -48,8 +48,8 @@ class Brake:
             return
         if not behind:
             self.noise = kl
-        elif self.last:
-            moved, scale = kl - self.noise, behind * self.last**2
+        elif scale := behind * self.last**2:
+            moved = kl - self.noise
             # Within twice the rounding, the rounding is only a bound: it neither starts nor releases the limit.
             self.recent.append(moved / scale if moved > self.noise else min(self.noise / scale, self._usual))
 
