@@ -15,7 +15,6 @@ from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Reward, S
 from microbudget_rl.conf import signals
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import changed
-from tests.lines import budget, counted
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # learners in the test process, also where there is a GPU
 
@@ -83,12 +82,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist has to report its end
         config.pluginmanager.register(Exit())
     config.option.maxworkerrestart = "0"  # pytest-xdist 3.8 waits for ever after it has replaced a crashed worker
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    left = ", ".join(f"{most - counted()[part]:,} {part.replace('_', ' ')}" for part, most in budget().items())
-    terminalreporter.write_line(f"lines of Python left: {left}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
