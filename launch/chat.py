@@ -29,9 +29,9 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.live import Live
 
+from microbudget_rl.actors.attempt import evaluation_sampling
 from microbudget_rl.actors.errors import ActorDied
-from microbudget_rl.actors.evaluation.evaluator import response_limit
-from microbudget_rl.actors.messages import AdapterRef, Problem, Sampling, Verdict, request_seed
+from microbudget_rl.actors.messages import AdapterRef, Problem, Sampling, Verdict
 from microbudget_rl.actors.models.prompts import render_prompt
 from microbudget_rl.conf.arguments import run_and_options, whole
 from microbudget_rl.conf.command import PlainConsole, command, near
@@ -154,8 +154,7 @@ class Chat:
 
     async def _respond(self, problem: Problem, turn: int) -> None:
         """Show the models' responses, as they grow on a terminal, and the verdicts if there is a reference answer."""
-        settings, seed = self.config.eval, request_seed(self.config.run.seed, "chat", turn)
-        sampling = Sampling(1, response_limit(self.config), settings.temperature, settings.top_p, seed)
+        sampling = evaluation_sampling(self.config, "chat", turn)
         texts = dict.fromkeys(self.models, "")
 
         async def stream(model: str) -> None:

@@ -31,7 +31,8 @@ import httpx2
 
 from microbudget_rl.actors.adapter_check.at_start import LONG_PROMPT
 from microbudget_rl.actors.adapter_check.prompts import Responses
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, Sampling
+from microbudget_rl.actors.attempt import rollout_sampling
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample
 from microbudget_rl.actors.models.adapters import Adapter, adopt_adapter
 from microbudget_rl.actors.models.families import read_config, text_config
 from microbudget_rl.actors.models.files import load_tokenizer, locate
@@ -85,7 +86,7 @@ def from_engine(config: Config, adapter: Adapter, prompts: list[list[int]]) -> t
     from microbudget_rl.actors.rollout.vllm_engine import RolloutEngine
 
     problems, served = [Problem("", "", tuple(ids), "") for ids in prompts], AdapterRef(0, 0, str(adapter.folder))
-    sampling = Sampling(1, config.rollout.max_response_tokens, 1.0, 1.0, 0)
+    sampling = rollout_sampling(config, "check_adapter", 0, samples=1)
 
     async def respond() -> list[Group]:
         engine = RolloutEngine(config, locate(config.model), share)

@@ -27,6 +27,7 @@ from functools import partial
 from rich.console import Console
 
 from microbudget_rl.actors.adapter_check.at_work import check_before_evaluation
+from microbudget_rl.actors.attempt import Attempts
 from microbudget_rl.actors.clock import WallClock, cut_off
 from microbudget_rl.actors.coordinator.stopping import StopController
 from microbudget_rl.actors.errors import ActorDied, root_cause
@@ -125,7 +126,8 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
             await check_before_evaluation(config, engines, adapter, policies[0].problems)
         write_results(evaluation, "running")
         at_once = config.rollout.concurrent_samples * len(placement.rollouts)
-        await Evaluator(config, engines, verifier, clock).evaluate(*policies, at_once=at_once, on_sample=show)
+        attempts = Attempts(engines, verifier, clock)
+        await Evaluator(config, attempts).evaluate(*policies, at_once=at_once, on_sample=show)
         return "completed"
 
     try:

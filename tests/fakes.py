@@ -5,8 +5,9 @@ import json
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from microbudget_rl.actors.attempt import Request
 from microbudget_rl.actors.errors import ActorDied, LearnerDied
 from microbudget_rl.actors.messages import (
     AdapterRef,
@@ -43,15 +44,6 @@ def make_group(
 def make_reward(score: float, status: Status | None = None) -> Reward:
     status = status or (Status.CORRECT if score else Status.WRONG)
     return Reward(total=score, parts={"accuracy": score, "format": 0.0}, verdict=Verdict(score, status, "7", 1.0))
-
-
-class Request(NamedTuple):
-    """A request to a fake engine."""
-
-    index: int
-    problem: Problem
-    adapter: AdapterRef | None
-    sampling: Sampling
 
 
 class Remote:

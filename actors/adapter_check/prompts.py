@@ -7,7 +7,8 @@ from itertools import chain, cycle, islice
 from math import inf, isfinite
 from statistics import fmean
 
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling, request_seed
+from microbudget_rl.actors.attempt import rollout_sampling
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling
 from microbudget_rl.actors.models.sizes import longest_sample
 from microbudget_rl.actors.protocols import Sampler
 from microbudget_rl.conf.schema import Config
@@ -54,8 +55,8 @@ class CheckPrompts:
         return tuple(zip(*by_problem, strict=True))
 
     def _sampling(self, number: int) -> Sampling:
-        seed = request_seed(self._config.run.seed, "adapter_check", number)
-        return Sampling(1, self._config.adapter_check.tokens, self._config.rollout.temperature, top_p=1.0, seed=seed)
+        tokens = self._config.adapter_check.tokens
+        return rollout_sampling(self._config, "adapter_check", number, samples=1, max_tokens=tokens)
 
 
 def logprobs_of(responses: Responses) -> list[float]:

@@ -4,11 +4,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from microbudget_rl.actors.attempt import Attempts
 from microbudget_rl.actors.coordinator.budget import Budget, cost_of
 from microbudget_rl.actors.coordinator.ledger import Ledger, MeteredSampler
 from microbudget_rl.actors.coordinator.rules.selection import Selection, score_of
 from microbudget_rl.actors.coordinator.stopping import StopController
-from microbudget_rl.actors.messages import ProblemSet, Sampling, request_seed
+from microbudget_rl.actors.messages import ProblemSet
 from microbudget_rl.actors.protocols import Clock, Engine, Learner, Sampler, Verifier
 from microbudget_rl.actors.runtime.host_resources import HostNeeds
 from microbudget_rl.actors.runtime.placement import Placement
@@ -68,11 +69,9 @@ class RunContext:
         """Return the engines, or one of them, with their tokens counted as `tokens/<kind>`."""
         return MeteredSampler(engine or self.engine, kind, self.ledger)
 
-    def sampling(self, purpose: str, index: int) -> Sampling:
-        """Return the settings of a group's request: from the full distribution, as the learner's gradient needs it."""
-        rollout, seed = self.config.rollout, request_seed(self.config.run.seed, purpose, index)
-        limit = rollout.max_response_tokens
-        return Sampling(rollout.samples_per_problem, limit, rollout.temperature, top_p=1.0, seed=seed)
+    def attempts(self, kind: str) -> Attempts:
+        """Return a maker of groups whose tokens are counted as `tokens/<kind>`."""
+        return Attempts(self.metered(kind), self.verifier, self.clock)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from microbudget_rl.actors.adapter_check.at_work import without_effect
 from microbudget_rl.actors.adapter_check.prompts import CheckPrompts
+from microbudget_rl.actors.attempt import rollout_sampling
 from microbudget_rl.actors.clock import cut_off
 from microbudget_rl.actors.coordinator.budget import FINISH_MARGIN_S, LAST_MOMENT_S
 from microbudget_rl.actors.coordinator.context import RunContext
@@ -18,7 +19,7 @@ from microbudget_rl.actors.coordinator.saving import Saving
 from microbudget_rl.actors.errors import ActorDied, Halted, LearnerDied, root_cause
 from microbudget_rl.actors.evaluation.evaluator import Evaluator, PolicySamples, part_of
 from microbudget_rl.actors.evaluation.statistics import known_rewards
-from microbudget_rl.actors.messages import AdapterRef, EvaluationSet, Group, Inspection, Sample, Sampling, request_seed
+from microbudget_rl.actors.messages import AdapterRef, EvaluationSet, Group, Inspection, Sample, request_seed
 from microbudget_rl.actors.storage.checkpoints import version_of
 from microbudget_rl.actors.storage.documents import EntropyChange, EventKind, Plasticity, PolicyScores
 from microbudget_rl.actors.storage.run_record import named
@@ -93,7 +94,7 @@ class ReferenceSet:
     async def _respond(self, number: int) -> Group:
         rollout = self._run.config.rollout
         tokens, seed = min(rollout.max_response_tokens, INSPECTED_TOKENS), request_seed(0, "plasticity", number)
-        sampling = Sampling(1, tokens, rollout.temperature, top_p=1.0, seed=seed)
+        sampling = rollout_sampling(self._run.config, "plasticity", number, samples=1, max_tokens=tokens, seed=seed)
         return await self._engine.generate(-1 - number, self._problems[number], None, sampling)
 
 
@@ -111,7 +112,7 @@ class Evaluations:
         self.replaceable = asyncio.Event()
         self.reference_set = ReferenceSet(run)
         self._run, self._saving, self._standing, self._prompts = run, saving, standing, prompts
-        self._evaluator = Evaluator(run.config, run.metered("eval"), run.verifier, run.clock)
+        self._evaluator = Evaluator(run.config, run.attempts("eval"))
         self._heldout = (EvaluationSet("", run.config.eval.n, run.problems.heldout),)
         self._sets = (*self._heldout, *run.problems.benchmarks)
 

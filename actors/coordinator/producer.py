@@ -3,6 +3,7 @@
 import asyncio
 from statistics import fmean
 
+from microbudget_rl.actors.attempt import Request, rollout_sampling
 from microbudget_rl.actors.coordinator.context import RunContext
 from microbudget_rl.actors.coordinator.ledger import UNDECIDED
 from microbudget_rl.actors.coordinator.publisher import PolicyPublisher
@@ -42,7 +43,7 @@ class RolloutProducer:
         self.fruitless = FruitlessStreak(config.learner.problems_per_update, config.reward.weighs_answers)
         self._run = run
         self._publisher = publisher
-        self._engine = run.metered("waiting")
+        self._attempts = run.attempts("waiting")
         self._purpose = f"rollout-{rollbacks}" if rollbacks else "rollout"
         self._seconds: dict[int, tuple[float, float]] = {}  # by index, of generation and of verification
         self._verifying = 0
@@ -130,12 +131,9 @@ class RolloutProducer:
     ) -> None:
         """Have a group generated and verified, then count it, in a deterministic run after the group `before`."""
         run, started = self._run, self._run.clock.now()
-        group = await self._engine.generate(index, problem, policy, run.sampling(self._purpose, index))
-        generated = run.clock.now()
-        self._sampled += group.tokens
-        self._verifying += 1
-        self._note_activity()
-        group = await run.verifier.score(group)
+        request = Request(index, problem, policy, rollout_sampling(run.config, self._purpose, index))
+        attempt = await self._attempts.make(request, self._note_generated)
+        group = attempt.group
         self._verifying -= 1
         self._complain(group)
         if before:
@@ -144,11 +142,16 @@ class RolloutProducer:
         if group.failed or (run.config.learner.dynamic_sampling and group.zero_variance):
             self._drop(group)
         else:
-            self._seconds[index] = generated - started, run.clock.now() - generated
+            self._seconds[index] = attempt.generate_s, attempt.verify_s
             self.staleness.accept(group)
         self._note_activity()
         self.fruitless.see(group, learned=run.ledger.counts.get("tokens/useful", 0) > 0)
         await run.stopping.notify()
+
+    def _note_generated(self, group: Group) -> None:
+        self._sampled += group.tokens
+        self._verifying += 1
+        self._note_activity()
 
     def _complain(self, group: Group) -> None:
         """Count the failures of users' reward functions, and record the first one of each function as an event."""

@@ -5,6 +5,7 @@ from itertools import chain, islice
 from math import ceil
 from random import Random
 
+from microbudget_rl.actors.attempt import Request, rollout_sampling
 from microbudget_rl.actors.coordinator.context import RunContext
 from microbudget_rl.actors.coordinator.ledger import WARM_START
 from microbudget_rl.actors.coordinator.metrics import Standing
@@ -81,10 +82,10 @@ class WarmStart:
         """
         run, problem = self._run, self._run.problems.candidates[place]
         if run.problems.solutions:
-            group = Group(place, problem, None, (run.problems.solutions[place],))
+            group = await run.verifier.score(Group(place, problem, None, (run.problems.solutions[place],)))
         else:
-            group = await run.metered(WARM_START).generate(place, problem, None, run.sampling(WARM_START, place))
-        group = await run.verifier.score(group)
+            request = Request(place, problem, None, rollout_sampling(run.config, WARM_START, place))
+            group = (await run.attempts(WARM_START).make(request)).group
         rows, right = [sample_row(group, number) for number in range(len(group.samples))], dict[tuple[int, ...], int]()
         for number, (sample, reward) in enumerate(zip(group.samples, group.rewards, strict=True)):
             if reward.status == Status.CORRECT and not sample.truncated:

@@ -4,16 +4,14 @@ It is the only way to an accuracy: before, during and after a run, and in launch
 follows from run.seed, its problem and its number alone: all policies and commands share it.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from microbudget_rl.actors.clock import cut_off
+from microbudget_rl.actors.attempt import Attempt, Attempts, Request, evaluation_sampling
 from microbudget_rl.actors.evaluation.statistics import Alike, Samples, scores
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling, request_seed
-from microbudget_rl.actors.protocols import Clock, Sampler, Verifier
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem
 from microbudget_rl.actors.storage.documents import EvaluatedSample, PolicyScores
 from microbudget_rl.actors.storage.files import append_row, read_rows
 from microbudget_rl.actors.storage.run_folder import sample_row
@@ -127,12 +125,10 @@ class PolicySamples:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Samples responses with the settings of `eval` and has them verified."""
+    """Has responses made with the settings of `eval`."""
 
     config: Config
-    engine: Sampler
-    verifier: Verifier
-    clock: Clock
+    attempts: Attempts
 
     async def evaluate(
         self,
@@ -146,33 +142,28 @@ class Evaluator:
         Each is kept with the seconds since the sample before. A round begins as soon as an engine is free, not when the
         round before has ended. Wherever it ends, the complete rounds are an unbiased estimate.
         """
-        free = asyncio.Semaphore(at_once)
-        last_s = self.clock.now()
+        missing = [
+            (policy, number, index)
+            for number in range(max(policy.n for policy in policies))
+            for policy in policies
+            for index in policy.missing(number)
+        ]
+        last_s = self.attempts.clock.now()
 
-        async def sample(policy: PolicySamples, number: int, index: int) -> None:
+        def add(place: int, attempt: Attempt) -> None:
             nonlocal last_s
-            settings, problem = self.config.eval, policy.problems[index]
-            seed = request_seed(self.config.run.seed, f"evaluate/{problem.id}", number)
-            sampling = Sampling(1, response_limit(self.config), settings.temperature, settings.top_p, seed)
-            place = number * len(policy.problems) + index
-            group = await self.verifier.score(await self.engine.generate(place, problem, policy.adapter, sampling))
-            taken, last_s = self.clock.now() - last_s, self.clock.now()
-            policy.add(number, group, taken)
-            free.release()
+            policy, number, _ = missing[place]
+            before_s, last_s = last_s, self.attempts.clock.now()
+            policy.add(number, attempt.group, last_s - before_s)
             on_sample()
 
         try:
-            async with cut_off(asyncio.timeout(seconds)), asyncio.TaskGroup() as tasks:
-                for number in range(max(policy.n for policy in policies)):
-                    missing = [(policy, index) for policy in policies for index in policy.missing(number)]
-                    for policy, index in missing:
-                        await free.acquire()
-                        tasks.create_task(sample(policy, number, index))
+            await self.attempts.make_all((self._request(*sample) for sample in missing), at_once, add, seconds)
         finally:
             for policy in policies:
                 await policy.flush()
 
-
-def response_limit(config: Config) -> int:
-    """Return the most tokens of an evaluated response."""
-    return config.eval.max_response_tokens or config.rollout.max_response_tokens
+    def _request(self, policy: PolicySamples, number: int, index: int) -> Request:
+        problem, place = policy.problems[index], number * len(policy.problems) + index
+        sampling = evaluation_sampling(self.config, f"evaluate/{problem.id}", number)
+        return Request(place, problem, policy.adapter, sampling)

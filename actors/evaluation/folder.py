@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from microbudget_rl.actors.evaluation.evaluator import response_limit
+from microbudget_rl.actors.attempt import response_limit
 from microbudget_rl.actors.models.adapters import WEIGHTS_FILE, Adapter, model_names
 from microbudget_rl.actors.models.files import model_digest, name_on_hub
 from microbudget_rl.actors.storage.documents import AdapterShape, EvaluatedSample, EvaluationDocument, Protocol

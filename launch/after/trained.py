@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from microbudget_rl.actors.evaluation.evaluator import response_limit
+from microbudget_rl.actors.attempt import response_limit
 from microbudget_rl.actors.models.adapters import adopt_adapter
 from microbudget_rl.actors.models.files import HUB_NAMES, locate, name_on_hub, shape_from_config
 from microbudget_rl.actors.models.sizes import cache_bytes, longest_sample

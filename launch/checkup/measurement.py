@@ -15,8 +15,9 @@ from typing import TypeVar
 
 from ray.util.placement_group import PlacementGroup
 
+from microbudget_rl.actors.attempt import rollout_sampling
 from microbudget_rl.actors.clock import WallClock
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Sampling, Status, Verdict
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Problem, Reward, Sample, Status, Verdict
 from microbudget_rl.actors.protocols import Clock
 from microbudget_rl.actors.rollout.pool import EnginePool
 from microbudget_rl.actors.rollout.shared_weights import SharedWeights
@@ -108,7 +109,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     await engines.load(adapter)
 
     async def decode(tokens: int, seed: int) -> list[Group]:
-        sampling = Sampling(each, tokens, rollout.temperature, 1.0, seed)
+        sampling = rollout_sampling(config, "speeds", seed, max_tokens=tokens)
         requests = (
             engines.generate(n, Problem(f"{seed}-{n}", "", random_ids(rng, prompt), ""), adapter, sampling)
             for n in range(decoding * actors)

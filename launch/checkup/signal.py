@@ -1,18 +1,19 @@
 """Samples training problems as a run would, and says whether a run could learn from them."""
 
-import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
 from microbudget_rl.actors.adapter_check.at_work import check_before_evaluation
-from microbudget_rl.actors.clock import WallClock, cut_off
+from microbudget_rl.actors.attempt import Attempt, Attempts, Request, rollout_sampling
+from microbudget_rl.actors.clock import WallClock
 from microbudget_rl.actors.evaluation.statistics import FEWEST, UNVERIFIED, Mean, pass_at, share_interval
-from microbudget_rl.actors.messages import AdapterRef, Problem, Sampling, Status, request_seed
+from microbudget_rl.actors.messages import AdapterRef, Problem, Status
 from microbudget_rl.actors.runtime.supervision import Record
 from microbudget_rl.actors.storage.documents import SampleRow
 from microbudget_rl.actors.storage.run_folder import sample_row
@@ -116,7 +117,8 @@ async def sample(
 
     config, rollout, start, clock = plan.config, plan.config.rollout, plan.config.lora.start_from, WallClock()
     size = rollout.samples_per_problem
-    n = math.ceil(asked.samples / size) * size
+    groups = math.ceil(asked.samples / size)
+    n = groups * size
     problems, rows = problems[: asked.problems], list[list[SampleRow]]()
     async with AsyncExitStack() as stack:
         engines, _, placement = await stack.enter_async_context(started_engines(plan, model_path, clock, record))
@@ -126,34 +128,35 @@ async def sample(
         if adapter := AdapterRef(0, 0, str(Path(start).resolve())) if start else None:
             await engines.load(adapter)
             await check_before_evaluation(config, engines, adapter, tuple(problems))
-        at_once = max(rollout.concurrent_samples // n, 1) * len(placement.rollouts)
-        part, free, began = max(math.ceil(len(problems) / PARTS), at_once), asyncio.Semaphore(at_once), clock.now()
-
-        async def respond(index: int) -> list[SampleRow]:
-            seed = request_seed(config.run.seed, "signal", index)
-            sampling = Sampling(n, rollout.max_response_tokens, rollout.temperature, 1.0, seed)
-            async with free:
-                made = await engines.generate(index, problems[index], adapter, sampling)
-            groups = [replace(made, samples=made.samples[at : at + size]) for at in range(0, n, size)]
-            verified = await asyncio.gather(*map(verifier.score, groups))
-            return [sample_row(group, number) for group in verified for number in range(size)]
-
+        attempts, began = Attempts(engines, verifier, clock), clock.now()
+        at_once = max(rollout.concurrent_samples // size, 1) * len(placement.rollouts)
+        part = max(math.ceil(len(problems) / PARTS), at_once // groups)
         while len(rows) < len(problems):
-            tasks, limit = (
-                list[asyncio.Task[list[SampleRow]]](),
-                asyncio.timeout(60 * asked.minutes + began - clock.now()),
-            )
-            async with cut_off(limit), asyncio.TaskGroup() as running:
-                for index in range(len(rows), min(len(rows) + part, len(problems))):
-                    tasks.append(running.create_task(respond(index)))
-            if limit.expired() and not rows:
-                ended = sum(not task.cancelled() for task in tasks)
-                needed = math.ceil(2 * asked.minutes * len(tasks) / max(ended, 1))  # the short ones end first
-                known = f"{ended} of the first {len(tasks)} problems have their {n} responses"
+            repeated = [problem for problem in problems[len(rows) : len(rows) + part] for _ in range(groups)]
+            requests = [
+                Request(index, problem, adapter, rollout_sampling(config, "signal", index))
+                for index, problem in enumerate(repeated, start=len(rows) * groups)
+            ]
+            made = dict[int, list[SampleRow]]()
+
+            def keep(place: int, attempt: Attempt, made: dict[int, list[SampleRow]] = made) -> None:
+                made[place] = [sample_row(attempt.group, number) for number in range(size)]
+
+            seconds = 60 * asked.minutes + began - clock.now()
+            complete = await attempts.make_all(requests, at_once, keep, seconds)
+            by_problem = [
+                list(chain.from_iterable(made[place] for place in range(first, first + groups)))
+                for first in range(0, len(requests), groups)
+                if all(place in made for place in range(first, first + groups))
+            ]
+            if not complete and not rows:
+                count = len(requests) // groups
+                needed = math.ceil(2 * asked.minutes * count / max(len(by_problem), 1))  # the short ones end first
+                known = f"{len(by_problem)} of the first {count} problems have their {n} responses"
                 raise BadInput(f"signal.minutes={asked.minutes:g}: {known}; give signal.minutes={needed}")
-            if limit.expired():  # the responses that there are would be the short ones
+            if not complete:  # the responses that there are would be the short ones
                 break
-            rows += [task.result() for task in tasks]
+            rows += by_problem
             if not go_on(Sampled(problems[: len(rows)], rows, clock.now() - began)):
                 break
         return Sampled(problems[: len(rows)], rows, clock.now() - began)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from microbudget_rl.actors.attempt import Attempts
 from microbudget_rl.actors.coordinator.coordinator import Coordinator
 from microbudget_rl.actors.evaluation.evaluator import Evaluator
 from microbudget_rl.actors.messages import APART, AdapterRef, Group, Problem, ProblemSet, Sample, Sampling
@@ -301,7 +302,9 @@ def test_a_run_and_evaluate_take_the_same_samples_of_the_held_out_problems(
     evaluation = prepared([f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"])
     (base, adapter), engine = evaluation.policies, Recorder()
     run_virtually(
-        Evaluator(evaluation.config, engine, FakeVerifier(0.0), VirtualClock()).evaluate(base, adapter, at_once=5)
+        Evaluator(evaluation.config, Attempts(engine, FakeVerifier(0.0), VirtualClock())).evaluate(
+            base, adapter, at_once=5
+        )
     )
     assert adapter.adapter
     assert len(engine.seen[""]) == 12

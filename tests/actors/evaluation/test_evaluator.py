@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from microbudget_rl.actors.attempt import Attempts
 from microbudget_rl.actors.evaluation.evaluator import Evaluator, PolicySamples, part_of
 from microbudget_rl.actors.messages import AdapterRef, Group
 from microbudget_rl.actors.storage.files import drop_half_line
@@ -26,7 +27,7 @@ def evaluate(*policies: PolicySamples, seconds: float | None = None, at_once: in
 
     async def scenario() -> None:
         await engine.load(ADAPTER)
-        evaluator = Evaluator(Config(), engine, FakeVerifier(0.0), VirtualClock())
+        evaluator = Evaluator(Config(), Attempts(engine, FakeVerifier(0.0), VirtualClock()))
         await evaluator.evaluate(*policies, at_once=at_once, seconds=seconds)
 
     run_virtually(scenario())
@@ -54,7 +55,7 @@ def test_without_a_complete_round_whole_parts_of_the_first_problems_count() -> N
     problems, engine = tuple(make_problem(number) for number in range(8)), FakeEngine()
     engine.seconds_of = lambda index: 10.0 if index % 8 == 7 else 1.0  # type: ignore[method-assign]
     samples = PolicySamples(problems, 16, None)
-    evaluator = Evaluator(Config(), engine, FakeVerifier(0.0), VirtualClock())
+    evaluator = Evaluator(Config(), Attempts(engine, FakeVerifier(0.0), VirtualClock()))
     run_virtually(evaluator.evaluate(samples, at_once=8, seconds=9.9))
     assert [row.problem for (row,) in samples.counted(8)] == [f"p{number}" for number in range(6)]
     assert len(samples.counted(1)) == 7
@@ -68,7 +69,7 @@ def test_failure_of_one_sample_cancels_the_others() -> None:
             raise OSError("gone")
 
     async def scenario() -> int:
-        evaluator = Evaluator(Config(), engine, Failing(), VirtualClock())
+        evaluator = Evaluator(Config(), Attempts(engine, Failing(), VirtualClock()))
         with pytest.raises(ExceptionGroup):
             await evaluator.evaluate(PolicySamples(PROBLEMS, 9, None), at_once=2)
         await asyncio.sleep(60.0)
@@ -91,7 +92,7 @@ def test_samples_are_flushed_in_a_thread_and_many_at_once(tmp_path: Path, monkey
             sampled.set()
 
     monkeypatch.setattr(os, "fsync", fsync)
-    evaluator = Evaluator(Config(), FakeEngine(0.001), FakeVerifier(0.0), VirtualClock())
+    evaluator = Evaluator(Config(), Attempts(FakeEngine(0.001), FakeVerifier(0.0), VirtualClock()))
     asyncio.run(evaluator.evaluate(file, at_once=3, on_sample=note))
     assert len(threads) == 2
     assert threading.main_thread() not in threads

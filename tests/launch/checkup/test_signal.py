@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from microbudget_rl.actors.evaluation.statistics import FEWEST, Mean, share_interval
-from microbudget_rl.actors.messages import Group, Sampling
+from microbudget_rl.actors.messages import Group
 from microbudget_rl.actors.storage.documents import SampleRow
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema.call import SignalConfig
@@ -145,15 +145,15 @@ def test_useful_groups_in_the_budget_by_the_measured_workload() -> None:
 
 
 @pytest.fixture(autouse=True)
-def fakes(monkeypatch: pytest.MonkeyPatch) -> list[Group]:
-    """Return the groups that the verifier sees."""
+def fakes(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeEngine, list[Group]]:
+    """Return the engine, and the groups that the verifier sees."""
     seen: list[Group] = []
-    verifier = FakeVerifier(0.0)
+    engine, verifier = FakeEngine(1.0), FakeVerifier(0.0)
     verifier.rewards_of = lambda group: seen.append(group) or half_right(group)  # type: ignore[func-returns-value]
     monkeypatch.setattr(signal, "WallClock", VirtualClock)
-    monkeypatch.setattr(actors, "start_engines", lambda *_, **__: FakeEngine(1.0))
+    monkeypatch.setattr(actors, "start_engines", lambda *_, **__: engine)
     monkeypatch.setattr(actors, "start_verifier", lambda *_, **__: verifier)
-    return seen
+    return engine, seen
 
 
 def take(most: int = 99, **asked: float) -> Sampled:
@@ -163,18 +163,19 @@ def take(most: int = 99, **asked: float) -> Sampled:
 
 
 def test_whole_groups_of_the_first_problems_are_sampled_and_verified_as_in_training(
-    fakes: list[Group], monkeypatch: pytest.MonkeyPatch
+    fakes: tuple[FakeEngine, list[Group]],
 ) -> None:
     """A user's function may compare the samples of a group."""
-    requests: list[Sampling] = []
-    monkeypatch.setattr(signal, "Sampling", lambda *settings: requests.append(Sampling(*settings)) or requests[-1])
-    found, rollout = take(problems=20, samples=6), PLAN.config.rollout
+    engine, verified = fakes
+    found, rollout = take(problems=20, samples=SIZE + 1), PLAN.config.rollout
     assert [len(rows) for rows in found.samples] == [2 * SIZE] * 20
     assert found.problems == PROBLEMS[:20]
-    wanted = (2 * SIZE, rollout.max_response_tokens, rollout.temperature, 1.0)
-    assert {(each.samples, each.max_tokens, each.temperature, each.top_p) for each in requests} == {wanted}
-    assert {len(group.samples) for group in fakes} == {SIZE}
-    assert [row.reward for row in found.samples[0]][:SIZE] == [one.total for one in half_right(fakes[0])]
+    assert len({each.sampling.seed for each in engine.requests}) == len(engine.requests) == 2 * 20
+    wanted = (SIZE, rollout.max_response_tokens, rollout.temperature, 1.0)
+    requested = [each.sampling for each in engine.requests]
+    assert {(each.samples, each.max_tokens, each.temperature, each.top_p) for each in requested} == {wanted}
+    assert {len(group.samples) for group in verified} == {SIZE}
+    assert [row.reward for row in found.samples[0]][:SIZE] == [one.total for one in half_right(verified[0])]
 
 
 def test_it_ends_after_a_part_if_that_is_enough_or_the_time_is_over() -> None:
@@ -183,7 +184,7 @@ def test_it_ends_after_a_part_if_that_is_enough_or_the_time_is_over() -> None:
     assert len(found.samples) == 4
     assert found.seconds == pytest.approx(2.0, abs=0.1)
     assert [len(rows) for rows in take(problems=20, samples=8, minutes=5.5 / 60).samples] == [8] * 4
-    with pytest.raises(BadInput, match=r"signal\.minutes=0\.025: 1 of the first 4 .*signal\.minutes=1$"):
+    with pytest.raises(BadInput, match=r"signal\.minutes=0\.025: 0 of the first 4 .*signal\.minutes=1$"):
         take(problems=40, samples=16, minutes=1.5 / 60)
 
 
