@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from microbudget_rl.actors.advantages import weigh
 from microbudget_rl.actors.clock import cut_off
 from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sampling, request_seed
 from microbudget_rl.actors.protocols import Clock, Sampler, Verifier
@@ -36,8 +37,9 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Attempts:
-    """Makes groups by an engine, or several that act as one, and a verifier."""
+    """Makes groups by an engine, or several that act as one, and a verifier, and gives their samples advantages."""
 
+    config: Config
     engine: Sampler
     verifier: Verifier
     clock: Clock
@@ -49,6 +51,7 @@ class Attempts:
         generated = self.clock.now()
         on_generated(group)
         group = await self.verifier.score(group)
+        group = replace(group, advantages=weigh(group, self.config.algorithm, self.config.reward.accuracy))
         return Attempt(group, generated - started, self.clock.now() - generated)
 
     async def make_all(

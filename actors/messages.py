@@ -215,7 +215,8 @@ class Group:
 
     index: number in the order of admission.
     adapter: the version that sampled all of them; None for the base model.
-    rewards: parallel to `samples`; empty until verified.
+    rewards, advantages: parallel to `samples`; empty until verified. An advantage is None for a sample that the learner
+        leaves out.
     """
 
     index: int
@@ -223,6 +224,7 @@ class Group:
     adapter: AdapterRef | None
     samples: tuple[Sample, ...]
     rewards: tuple[Reward, ...] = ()
+    advantages: tuple[float | None, ...] = ()
 
     @property
     def version(self) -> int:
@@ -247,8 +249,18 @@ class Group:
 
     @cached_property
     def zero_variance(self) -> bool:
-        """Whether all verified samples have the same reward, so that every advantage is zero."""
+        """Whether all verified samples have the same reward."""
         return len({reward.total for reward in self.rewards if not reward.masked}) <= 1
+
+    @property
+    def learnable(self) -> bool:
+        """Whether a sample has an advantage that the learner uses."""
+        return any(self.advantages)
+
+    @property
+    def fruitless(self) -> bool:
+        """Whether its rewards do not differ, or only in samples that the learner leaves out."""
+        return self.zero_variance or not self.learnable
 
 
 @dataclass(frozen=True)

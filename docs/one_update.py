@@ -7,6 +7,7 @@ learner takes its step with DeepSpeed and publishes the adapter of the next vers
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -14,11 +15,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from transformers import AutoModelForCausalLM
 
+from microbudget_rl.actors.advantages import weigh
 from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample
 from microbudget_rl.actors.models.files import load_tokenizer, locate
 from microbudget_rl.conf.load import load
 from microbudget_rl.conf.settings import changed
-from microbudget_rl.learner.advantages import examples
+from microbudget_rl.learner.examples import examples
 from microbudget_rl.learner.losses import Observed, Totals, policy_loss
 from microbudget_rl.learner.model.adapter import adapter_norms, load_model
 from microbudget_rl.learner.model.policy import Policy
@@ -56,9 +58,10 @@ def one_update(settings: list[str]) -> tuple[list[Group], dict[str, float]]:
     for index, problem in enumerate(load_problems(config, tokenizer).train[: config.learner.problems_per_update]):
         samples = respond(problem)
         rewards = tuple(reward(each, verify(problem.gold, each.text)) for each in samples)
-        groups.append(Group(index, problem, AdapterRef(0, 0, ""), samples, rewards))
+        group = Group(index, problem, AdapterRef(0, 0, ""), samples, rewards)
+        groups.append(replace(group, advantages=weigh(group, algorithm, config.reward.accuracy)))
 
-    learned = examples(groups, algorithm, config.reward.accuracy)  # the samples that have an advantage
+    learned = examples(groups, algorithm.regularised)  # the samples that have an advantage
     tokens = sum(group.tokens for group in groups)  # all samples count in the denominators
     totals = Totals(len(groups) * rollout.samples_per_problem, tokens, rollout.max_response_tokens)
     optimizer = torch.optim.AdamW(filter(lambda p: p.requires_grad, policy.parameters()), config.learner.learning_rate)

@@ -31,7 +31,7 @@ from microbudget_rl.actors.attempt import Attempts
 from microbudget_rl.actors.clock import WallClock, cut_off
 from microbudget_rl.actors.coordinator.stopping import StopController
 from microbudget_rl.actors.errors import ActorDied, root_cause
-from microbudget_rl.actors.evaluation.evaluator import Evaluator
+from microbudget_rl.actors.evaluation.evaluator import complete_samples
 from microbudget_rl.actors.formats import duration
 from microbudget_rl.actors.models.files import shape_from_config
 from microbudget_rl.actors.runtime.ray_session import BackgroundContext, clear_session, ray_session
@@ -126,8 +126,8 @@ async def complete(evaluation: PreparedEvaluation, deadline: float, console: Con
             await check_before_evaluation(config, engines, adapter, policies[0].problems)
         write_results(evaluation, "running")
         at_once = config.rollout.concurrent_samples * len(placement.rollouts)
-        attempts = Attempts(engines, verifier, clock)
-        await Evaluator(config, attempts).evaluate(*policies, at_once=at_once, on_sample=show)
+        attempts = Attempts(config, engines, verifier, clock)
+        await complete_samples(attempts, *policies, at_once=at_once, on_sample=show)
         return "completed"
 
     try:

@@ -238,7 +238,7 @@ class RemoteLearner(Learner):
         return await self._call("imitate", ray.put(groups), progress)
 
     async def accumulate(self, batch: Batch) -> None:
-        self._full = not all(group.zero_variance for group in batch.groups)
+        self._full = any(group.learnable for group in batch.groups)
         await self._call("accumulate", ray.put(batch))
 
     async def step(self, progress: float) -> UpdateStats:

@@ -16,8 +16,8 @@ from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Inspection,
 from microbudget_rl.actors.models.sizes import SYNTHETIC_ADAPTERS
 from microbudget_rl.actors.protocols import FAITHFUL
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.learner.advantages import Example, examples
 from microbudget_rl.learner.distributed import ALONE, World
+from microbudget_rl.learner.examples import Example, examples
 from microbudget_rl.learner.losses import Observed, Totals, imitation_loss, policy_loss
 from microbudget_rl.learner.metrics import UpdateRecord, update_metrics
 from microbudget_rl.learner.mismatch import k3
@@ -153,7 +153,7 @@ class LoraLearner:
         if self._accumulated:
             self._optimizer.discard()
         started = perf_counter()
-        found = examples(batch.groups, self.config.algorithm, self.config.reward.accuracy)
+        found = examples(batch.groups, self.config.algorithm.regularised)
         work = self._accumulated = self._begin(f"update {self.version + 1}", found, batch.groups)
         if self.config.algorithm.kl:
             with self.policy.as_reference():

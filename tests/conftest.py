@@ -5,12 +5,14 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from microbudget_rl.actors.advantages import weigh
 from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Reward, Sample, Status, Verdict
 from microbudget_rl.conf import signals
 from microbudget_rl.conf.schema import Config
@@ -274,7 +276,7 @@ def build_group() -> Callable[..., Group]:
             return tuple(rng.randrange(3, 300) for _ in range(count))
 
         lengths = [rng.randint(*response_tokens) for _ in rewards]
-        return Group(
+        group = Group(
             index=index,
             problem=Problem(f"p{index}", f"{index} + 1 =", ids(prompt_tokens), str(index + 1)),
             adapter=adapter or AdapterRef(0, 0, "nowhere"),
@@ -283,8 +285,13 @@ def build_group() -> Callable[..., Group]:
             ),
             rewards=tuple(_reward(total) for total in rewards),
         )
+        return weighed(group, Config())
 
     return build
+
+
+def weighed(group: Group, config: Config) -> Group:
+    return replace(group, advantages=weigh(group, config.algorithm, config.reward.accuracy))
 
 
 def _reward(total: float | None) -> Reward:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from microbudget_rl.actors.advantages import weigh
 from microbudget_rl.actors.attempt import Request
 from microbudget_rl.actors.errors import ActorDied, LearnerDied
 from microbudget_rl.actors.messages import (
@@ -25,6 +26,7 @@ from microbudget_rl.actors.messages import (
 )
 from microbudget_rl.actors.protocols import FAITHFUL, Engine
 from microbudget_rl.actors.rollout.pool import AdapterSlots
+from microbudget_rl.conf.schema.learner import AlgorithmConfig
 
 T = TypeVar("T")
 
@@ -38,7 +40,9 @@ def make_group(
 ) -> Group:
     """A verified group of one-token samples with these scores."""
     rewards, adapter = tuple(map(make_reward, scores)), adapter or AdapterRef(version, 0, "nowhere")
-    return Group(index, make_problem(abs(index)), adapter, (Sample((7,), (-1.0,), "7", "stop"),) * len(scores), rewards)
+    samples = (Sample((7,), (-1.0,), "7", "stop"),) * len(scores)
+    group = Group(index, make_problem(abs(index)), adapter, samples, rewards)
+    return replace(group, advantages=weigh(group, AlgorithmConfig(), 1.0))
 
 
 def make_reward(score: float, status: Status | None = None) -> Reward:

@@ -71,7 +71,7 @@ class RunContext:
 
     def attempts(self, kind: str) -> Attempts:
         """Return a maker of groups whose tokens are counted as `tokens/<kind>`."""
-        return Attempts(self.metered(kind), self.verifier, self.clock)
+        return Attempts(self.config, self.metered(kind), self.verifier, self.clock)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from microbudget_rl.actors.coordinator.metrics import Standing
 from microbudget_rl.actors.coordinator.rules.selection import REWARD, SCORE, Selection
 from microbudget_rl.actors.coordinator.saving import Saving
 from microbudget_rl.actors.errors import ActorDied, Halted, LearnerDied, root_cause
-from microbudget_rl.actors.evaluation.evaluator import Evaluator, PolicySamples, part_of
+from microbudget_rl.actors.evaluation.evaluator import PolicySamples, complete_samples, part_of
 from microbudget_rl.actors.evaluation.statistics import known_rewards
 from microbudget_rl.actors.messages import AdapterRef, EvaluationSet, Group, Inspection, Sample, request_seed
 from microbudget_rl.actors.storage.checkpoints import version_of
@@ -112,7 +112,7 @@ class Evaluations:
         self.replaceable = asyncio.Event()
         self.reference_set = ReferenceSet(run)
         self._run, self._saving, self._standing, self._prompts = run, saving, standing, prompts
-        self._evaluator = Evaluator(run.config, run.attempts("eval"))
+        self._attempts = run.attempts("eval")
         self._heldout = (EvaluationSet("", run.config.eval.n, run.problems.heldout),)
         self._sets = (*self._heldout, *run.problems.benchmarks)
 
@@ -175,7 +175,7 @@ class Evaluations:
             return {}
         self._run.ledger.enter("learner", "validate")
         samples = PolicySamples(problems, 1, adapter)
-        await self._evaluator.evaluate(samples, at_once=len(problems), seconds=room)
+        await complete_samples(self._attempts, samples, at_once=len(problems), seconds=room)
         if not samples.rounds:
             return {}
         rows = samples.of_rounds(1)
@@ -286,7 +286,7 @@ class Evaluations:
         round_s = expected(named("evaluate", target.name)) / target.n
         round_s = round_s or expected("group") * max(len(problems) / full, 1.0)
         at_once = min(full, part_of(len(problems), seconds, round_s))
-        await self._evaluator.evaluate(samples, at_once=at_once, seconds=seconds)
+        await complete_samples(self._attempts, samples, at_once=at_once, seconds=seconds)
         if not (rows := samples.counted(at_once)):
             if not target.name:
                 self._run.budget.expect("evaluate", seconds * target.n)

@@ -139,7 +139,7 @@ class RolloutProducer:
         if before:
             await asyncio.wait({before})
         run.budget.expect("group", run.clock.now() - started)
-        if group.failed or (run.config.learner.dynamic_sampling and group.zero_variance):
+        if group.failed or (run.config.learner.dynamic_sampling and group.fruitless):
             self._drop(group)
         else:
             self._seconds[index] = attempt.generate_s, attempt.verify_s
@@ -173,13 +173,13 @@ class RolloutProducer:
     def _close(self, group: Group) -> int:
         """Count the tokens of a used or dropped group by kind. Return the useful ones."""
         useful = 0
-        for sample, reward in zip(group.samples, group.rewards, strict=True):
+        for sample, reward, advantage in zip(group.samples, group.rewards, group.advantages, strict=True):
             if reward.masked:
                 kind = "failed"
             elif group.zero_variance:
                 kind = "zero_variance"
             else:
-                kind = "truncated" if sample.truncated and self._run.config.algorithm.mask_truncated else "useful"
+                kind = "truncated" if advantage is None else "useful"
             self._run.ledger.move(UNDECIDED, f"tokens/{kind}", len(sample.token_ids))
             useful += len(sample.token_ids) * (kind == "useful")
         return useful

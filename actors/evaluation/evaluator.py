@@ -6,7 +6,6 @@ follows from run.seed, its problem and its number alone: all policies and comman
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from microbudget_rl.actors.attempt import Attempt, Attempts, Request, evaluation_sampling
@@ -17,7 +16,6 @@ from microbudget_rl.actors.storage.files import append_row, read_rows
 from microbudget_rl.actors.storage.run_folder import sample_row
 from microbudget_rl.actors.worker import Worker
 from microbudget_rl.conf.errors import BadInput
-from microbudget_rl.conf.schema import Config
 
 AMPLE, PART = 3.0, 0.25
 """Number of rounds that must fit for all problems to be sampled at once, since the policy may have become slower; and
@@ -123,47 +121,40 @@ class PolicySamples:
         )
 
 
-@dataclass(frozen=True)
-class Evaluator:
-    """Has responses made with the settings of `eval`."""
+async def complete_samples(
+    attempts: Attempts,
+    *policies: PolicySamples,
+    at_once: int,
+    seconds: float | None = None,
+    on_sample: Callable[[], None] = lambda: None,
+) -> None:
+    """Add the missing samples of policies, `at_once` at a time, until all are complete or the time is over.
 
-    config: Config
-    attempts: Attempts
+    Each is kept with the seconds since the sample before. A round begins as soon as an engine is free, not when the
+    round before has ended. Wherever it ends, the complete rounds are an unbiased estimate.
+    """
+    missing = [
+        (policy, number, index)
+        for number in range(max(policy.n for policy in policies))
+        for policy in policies
+        for index in policy.missing(number)
+    ]
+    last_s = attempts.clock.now()
 
-    async def evaluate(
-        self,
-        *policies: PolicySamples,
-        at_once: int,
-        seconds: float | None = None,
-        on_sample: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Add the missing samples of policies, `at_once` at a time, until all are complete or the time is over.
-
-        Each is kept with the seconds since the sample before. A round begins as soon as an engine is free, not when the
-        round before has ended. Wherever it ends, the complete rounds are an unbiased estimate.
-        """
-        missing = [
-            (policy, number, index)
-            for number in range(max(policy.n for policy in policies))
-            for policy in policies
-            for index in policy.missing(number)
-        ]
-        last_s = self.attempts.clock.now()
-
-        def add(place: int, attempt: Attempt) -> None:
-            nonlocal last_s
-            policy, number, _ = missing[place]
-            before_s, last_s = last_s, self.attempts.clock.now()
-            policy.add(number, attempt.group, last_s - before_s)
-            on_sample()
-
-        try:
-            await self.attempts.make_all((self._request(*sample) for sample in missing), at_once, add, seconds)
-        finally:
-            for policy in policies:
-                await policy.flush()
-
-    def _request(self, policy: PolicySamples, number: int, index: int) -> Request:
+    def request(policy: PolicySamples, number: int, index: int) -> Request:
         problem, place = policy.problems[index], number * len(policy.problems) + index
-        sampling = evaluation_sampling(self.config, f"evaluate/{problem.id}", number)
+        sampling = evaluation_sampling(attempts.config, f"evaluate/{problem.id}", number)
         return Request(place, problem, policy.adapter, sampling)
+
+    def add(place: int, attempt: Attempt) -> None:
+        nonlocal last_s
+        policy, number, _ = missing[place]
+        before_s, last_s = last_s, attempts.clock.now()
+        policy.add(number, attempt.group, last_s - before_s)
+        on_sample()
+
+    try:
+        await attempts.make_all((request(*sample) for sample in missing), at_once, add, seconds)
+    finally:
+        for policy in policies:
+            await policy.flush()

@@ -152,7 +152,8 @@ def random_group(rng: random.Random, index: int, prompt: int, lengths: Iterable[
     samples = tuple(Sample(random_ids(rng, length), (-8.0,) * length, "", "stop") for length in lengths)
     verdict = Verdict(0.0, Status.WRONG, None, 0.0)
     rewards = tuple(Reward(float(number % 2), {}, verdict) for number in range(len(samples)))
-    return Group(index, problem, adapter, samples, rewards)
+    advantages = tuple(reward.total - 0.5 for reward in rewards)
+    return Group(index, problem, adapter, samples, rewards, advantages)
 
 
 async def timed(work: Awaitable[T]) -> tuple[T, float]:

@@ -128,7 +128,7 @@ async def sample(
         if adapter := AdapterRef(0, 0, str(Path(start).resolve())) if start else None:
             await engines.load(adapter)
             await check_before_evaluation(config, engines, adapter, tuple(problems))
-        attempts, began = Attempts(engines, verifier, clock), clock.now()
+        attempts, began = Attempts(config, engines, verifier, clock), clock.now()
         at_once = max(rollout.concurrent_samples // size, 1) * len(placement.rollouts)
         part = max(math.ceil(len(problems) / PARTS), at_once // groups)
         while len(rows) < len(problems):

@@ -17,7 +17,7 @@ REQUESTS = [
 
 
 def test_an_attempt_has_a_verified_group_and_where_its_time_went() -> None:
-    attempts, generated = Attempts(FakeEngine(3.0), FakeVerifier(2.0), VirtualClock()), list[Group]()
+    attempts, generated = Attempts(CONFIG, FakeEngine(3.0), FakeVerifier(2.0), VirtualClock()), list[Group]()
     attempt = run_virtually(attempts.make(REQUESTS[1], generated.append))
     assert (attempt.group.index, len(attempt.group.rewards)) == (1, 2)
     assert (attempt.generate_s, attempt.verify_s) == pytest.approx((3.0, 2.0), abs=0.1)
@@ -29,7 +29,7 @@ def test_many_attempts_share_their_places_and_their_time(
     seconds: float | None, complete: bool, places: set[int]
 ) -> None:
     """Two at once take three seconds."""
-    attempts, ended = Attempts(FakeEngine(2.0), FakeVerifier(1.0), VirtualClock()), dict[int, Attempt]()
+    attempts, ended = Attempts(CONFIG, FakeEngine(2.0), FakeVerifier(1.0), VirtualClock()), dict[int, Attempt]()
     assert run_virtually(attempts.make_all(REQUESTS, 2, ended.__setitem__, seconds)) is complete
     assert ended.keys() == places
     assert all(attempt.group.index == place for place, attempt in ended.items())

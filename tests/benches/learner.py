@@ -127,7 +127,7 @@ def plain(config: Config, model: str, _: Path) -> Step:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from microbudget_rl.learner.advantages import Example, examples
+    from microbudget_rl.learner.examples import Example, examples
 
     base = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.model.dtype))
     lora = LoraConfig(r=config.lora.rank, lora_alpha=config.lora.alpha, target_modules=list(config.lora.target_modules))
@@ -149,7 +149,7 @@ def plain(config: Config, model: str, _: Path) -> Step:
 
     def step(work: Batch) -> None:
         policy.zero_grad()
-        members = examples(work.groups, config.algorithm, config.reward.accuracy)
+        members = examples(work.groups, config.algorithm.regularised)
         widest = max(len(member.tokens.prompt) + len(member.tokens.response) for member in members)
         count = max(MICROBATCH // widest, 1)
         total = sum(len(sample.token_ids) for group in work.groups for sample in group.samples)

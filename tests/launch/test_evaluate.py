@@ -14,7 +14,7 @@ from rich.console import Console
 
 from microbudget_rl.actors.attempt import Attempts
 from microbudget_rl.actors.coordinator.coordinator import Coordinator
-from microbudget_rl.actors.evaluation.evaluator import Evaluator
+from microbudget_rl.actors.evaluation.evaluator import complete_samples
 from microbudget_rl.actors.messages import APART, AdapterRef, Group, Problem, ProblemSet, Sample, Sampling
 from microbudget_rl.actors.models.files import load_tokenizer
 from microbudget_rl.actors.storage.checkpoints import Checkpoints
@@ -301,11 +301,8 @@ def test_a_run_and_evaluate_take_the_same_samples_of_the_held_out_problems(
 ) -> None:
     evaluation = prepared([f"adapter={trained}/checkpoints/latest", "benchmarks=[heldout]", "n=2"])
     (base, adapter), engine = evaluation.policies, Recorder()
-    run_virtually(
-        Evaluator(evaluation.config, Attempts(engine, FakeVerifier(0.0), VirtualClock())).evaluate(
-            base, adapter, at_once=5
-        )
-    )
+    attempts = Attempts(evaluation.config, engine, FakeVerifier(0.0), VirtualClock())
+    run_virtually(complete_samples(attempts, base, adapter, at_once=5))
     assert adapter.adapter
     assert len(engine.seen[""]) == 12
     assert engine.seen[""] == engine.seen[adapter.adapter.path]

@@ -12,6 +12,7 @@ from torch import nn
 
 from microbudget_rl.actors.messages import AdapterRef, Batch, Group, UpdateStats
 from microbudget_rl.learner.learner import LoraLearner
+from tests.conftest import weighed
 
 Build = Callable[..., Group]
 Make = Callable[..., LoraLearner]
@@ -23,7 +24,8 @@ def batch(build: Build, version: int = 0, count: int = 3, incarnation: int = 0) 
 
 
 def update(learner: LoraLearner, batch: Batch, progress: float = 0.0) -> UpdateStats:
-    learner.accumulate(batch)
+    groups = tuple(weighed(group, learner.config) for group in batch.groups)
+    learner.accumulate(replace(batch, groups=groups))
     return learner.step(progress)
 
 

@@ -9,10 +9,11 @@ import torch
 
 from microbudget_rl.actors.messages import AdapterRef, Batch, Group
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.learner.advantages import examples
+from microbudget_rl.learner.examples import examples
 from microbudget_rl.learner.learner import LoraLearner, StaleBatch
 from microbudget_rl.learner.model.adapter import adapter_norms
 from microbudget_rl.learner.packing import Tokens, pack
+from tests.conftest import weighed
 from tests.learner.algorithm.reference import Response, divisor, slope
 from tests.learner.helpers import (
     Build,
@@ -51,7 +52,8 @@ def reference_gradient(
     algorithm, temperature, limit = config.algorithm, config.rollout.temperature, config.rollout.max_response_tokens
     samples = [(group, number) for group in groups for number in range(len(group.samples))]
     tokens = sum(len(group.samples[number].token_ids) for group, number in samples)
-    known = {example.name: example for example in examples(groups, algorithm, config.reward.accuracy)}
+    weighed_groups = [weighed(group, config) for group in groups]
+    known = {example.name: example for example in examples(weighed_groups, algorithm.regularised)}
     found, loss = [], torch.zeros(())
     for place, (group, number) in enumerate(samples):
         sample = group.samples[number]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microbudget_rl.learner.packing import ENTRIES_PER_TOKEN, MicroBatch, Tokens, pack
-from tests.learner.algorithm.test_advantages import start_of_all
+from tests.learner.algorithm.test_division import start_of_all
 
 ids = st.integers(1, 50)
 prompts = st.lists(ids, min_size=1, max_size=12).map(tuple)

@@ -70,7 +70,7 @@ class LearnerLifecycle:
 
 
 class FruitlessStreak:
-    """Counts consecutive groups without any difference in reward.
+    """Counts consecutive groups from which nothing can be learned.
 
     over: why the training is over after a streak of FRUITLESS_BATCHES, if it has led somewhere; empty before.
     """
@@ -88,7 +88,7 @@ class FruitlessStreak:
         Raises Halted at the end of a streak, unless all its verified answers were right or, in a run that has learned,
         those of some groups, and no group failed.
         """
-        if self.over or not group.zero_variance:
+        if self.over or not group.fruitless:
             self._found.clear()
             return
         right = not group.failed and all(r.parts["accuracy"] == 1.0 for r in group.rewards if not r.masked)
@@ -103,7 +103,11 @@ class FruitlessStreak:
             counts = f"of the last {length} problems {solved} were always solved, and the others never"
             self.over = f"nothing more can be learned: {counts}"
             return
-        found = "no answer could be verified" if group.failed else "all samples of a problem had the same reward"
+        found = "all samples of a problem had the same reward"
+        if group.failed:
+            found = "no answer could be verified"
+        elif not group.zero_variance:
+            found = "rewards differed only in responses that were cut off, which algorithm.mask_truncated leaves out"
         if group.complaint:
             found += f", and the reward function {group.complaint}"
         raise Halted(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from microbudget_rl.actors.coordinator import evaluations
 from microbudget_rl.actors.coordinator.evaluations import Evaluations
 from microbudget_rl.actors.errors import ActorDied
-from microbudget_rl.actors.evaluation.evaluator import Evaluator
 from microbudget_rl.actors.messages import EvaluationSet, Group, Reward
 from microbudget_rl.actors.storage.documents import EventKind, PolicyScores
 from microbudget_rl.actors.storage.run_record import named
@@ -40,13 +40,13 @@ def finals(run: Run) -> dict[str, PolicyScores]:
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Number of problems of each evaluation, as it begins."""
-    evaluate, found = Evaluator.evaluate, list[int]()
+    evaluate, found = evaluations.complete_samples, list[int]()
 
-    async def note(self: Any, *policies: Any, **more: Any) -> None:
+    async def note(attempts: Any, *policies: Any, **more: Any) -> None:
         found.append(len(policies[0].problems))
-        await evaluate(self, *policies, **more)
+        await evaluate(attempts, *policies, **more)
 
-    monkeypatch.setattr(Evaluator, "evaluate", note)
+    monkeypatch.setattr(evaluations, "complete_samples", note)
     return found
 
 

@@ -21,11 +21,17 @@ def test_every_version_is_checked_before_the_next_is_made(run: Run) -> None:
 
 
 @pytest.mark.parametrize("refill", [False, True])
-def test_rewards_without_variance_halt_the_run(run: Run, refill: bool) -> None:
-    run.config = changed(run.config, {"learner.dynamic_sampling": refill})
-    run.verifier.rewards_of = lambda _: (make_reward(0.0),) * 2
-    assert "nothing can be learned" in str(run.fail())
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_rewards_that_teach_nothing_halt_the_run(run: Run, refill: bool, right: float) -> None:
+    """With a right response, each is cut off, so that the learner leaves it out."""
+    run.config = changed(run.config, {"learner.dynamic_sampling": refill, "algorithm.mask_truncated": True})
+    run.engine.finish_reason = "length"
+    run.verifier.rewards_of = lambda _: (make_reward(right), make_reward(0.0))
+    cause = str(run.fail())
+    assert "nothing can be learned" in cause
+    assert ("mask_truncated" in cause) == bool(right)
     assert run.learner.version == 0 or not refill
+    assert not run.coordinator.ledger.counts.get("tokens/useful")
 
 
 def test_groups_without_variance_are_replaced_where_asked_for(run: Run) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from microbudget_rl.actors.attempt import Attempts
-from microbudget_rl.actors.evaluation.evaluator import Evaluator, PolicySamples, part_of
+from microbudget_rl.actors.evaluation.evaluator import PolicySamples, complete_samples, part_of
 from microbudget_rl.actors.messages import AdapterRef, Group
 from microbudget_rl.actors.storage.files import drop_half_line
 from microbudget_rl.conf.errors import BadInput
@@ -27,8 +27,8 @@ def evaluate(*policies: PolicySamples, seconds: float | None = None, at_once: in
 
     async def scenario() -> None:
         await engine.load(ADAPTER)
-        evaluator = Evaluator(Config(), Attempts(engine, FakeVerifier(0.0), VirtualClock()))
-        await evaluator.evaluate(*policies, at_once=at_once, seconds=seconds)
+        attempts = Attempts(Config(), engine, FakeVerifier(0.0), VirtualClock())
+        await complete_samples(attempts, *policies, at_once=at_once, seconds=seconds)
 
     run_virtually(scenario())
     found = {(each.problem.id, each.adapter, each.sampling.seed) for each in engine.requests}
@@ -55,8 +55,8 @@ def test_without_a_complete_round_whole_parts_of_the_first_problems_count() -> N
     problems, engine = tuple(make_problem(number) for number in range(8)), FakeEngine()
     engine.seconds_of = lambda index: 10.0 if index % 8 == 7 else 1.0  # type: ignore[method-assign]
     samples = PolicySamples(problems, 16, None)
-    evaluator = Evaluator(Config(), Attempts(engine, FakeVerifier(0.0), VirtualClock()))
-    run_virtually(evaluator.evaluate(samples, at_once=8, seconds=9.9))
+    attempts = Attempts(Config(), engine, FakeVerifier(0.0), VirtualClock())
+    run_virtually(complete_samples(attempts, samples, at_once=8, seconds=9.9))
     assert [row.problem for (row,) in samples.counted(8)] == [f"p{number}" for number in range(6)]
     assert len(samples.counted(1)) == 7
 
@@ -69,9 +69,9 @@ def test_failure_of_one_sample_cancels_the_others() -> None:
             raise OSError("gone")
 
     async def scenario() -> int:
-        evaluator = Evaluator(Config(), Attempts(engine, Failing(), VirtualClock()))
+        attempts = Attempts(Config(), engine, Failing(), VirtualClock())
         with pytest.raises(ExceptionGroup):
-            await evaluator.evaluate(PolicySamples(PROBLEMS, 9, None), at_once=2)
+            await complete_samples(attempts, PolicySamples(PROBLEMS, 9, None), at_once=2)
         await asyncio.sleep(60.0)
         return engine.tokens
 
@@ -92,8 +92,8 @@ def test_samples_are_flushed_in_a_thread_and_many_at_once(tmp_path: Path, monkey
             sampled.set()
 
     monkeypatch.setattr(os, "fsync", fsync)
-    evaluator = Evaluator(Config(), Attempts(FakeEngine(0.001), FakeVerifier(0.0), VirtualClock()))
-    asyncio.run(evaluator.evaluate(file, at_once=3, on_sample=note))
+    attempts = Attempts(Config(), FakeEngine(0.001), FakeVerifier(0.0), VirtualClock())
+    asyncio.run(complete_samples(attempts, file, at_once=3, on_sample=note))
     assert len(threads) == 2
     assert threading.main_thread() not in threads
     assert open_files(tmp_path, 8)[0].rounds == 8
