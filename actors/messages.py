@@ -272,6 +272,20 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What the learner measured while it computed the gradient of a batch.
+
+    examples: number of samples with a gradient.
+    kl: KL(engine ‖ learner), nats per token of the samples with an advantage; it may be NaN or infinite.
+    staleness: the mean of the same tokens, in versions.
+    """
+
+    examples: int = 0
+    kl: float = 0.0
+    staleness: float = 0.0
+
+
+@dataclass(frozen=True)
 class UpdateStats:
     """The result of one update.
 

@@ -8,6 +8,7 @@ from microbudget_rl.actors.messages import (
     Batch,
     Group,
     Inspection,
+    Measured,
     Problem,
     Sampling,
     Scores,
@@ -81,14 +82,13 @@ class Learner(Protocol):
         groups: their samples are imitated. progress: fraction of the warm start that is over.
         """
 
-    async def accumulate(self, batch: Batch) -> None:
+    async def accumulate(self, batch: Batch) -> Measured:
         """Compute the gradient of a batch; the weights stay. Raises an error if a group's staleness is above η."""
 
-    async def step(self, progress: float) -> UpdateStats:
-        """Take the optimizer steps of the accumulated batch and publish the new version.
+    async def step(self, rate: float) -> UpdateStats:
+        """Take the optimizer steps of the accumulated batch at a learning rate, and publish the new version.
 
-        progress: fraction of the budget spent, for schedules. A loss or gradient that is not finite is returned as
-        `fault`; its step and all later ones are skipped.
+        A loss or gradient that is not finite is returned as `fault`; its step and all later ones are skipped.
         """
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:

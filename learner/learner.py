@@ -12,7 +12,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats, request_seed
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Inspection, Measured, Scores, UpdateStats, request_seed
 from microbudget_rl.actors.models.sizes import SYNTHETIC_ADAPTERS
 from microbudget_rl.actors.protocols import FAITHFUL
 from microbudget_rl.conf.schema import Config
@@ -34,7 +34,6 @@ from microbudget_rl.learner.model.adapter import (
 from microbudget_rl.learner.model.policy import Policy
 from microbudget_rl.learner.optimizer import ZeroOptimizer
 from microbudget_rl.learner.packing import MicroBatch, Tokens, divide, pack
-from microbudget_rl.learner.rate import Brake, learning_rate
 from microbudget_rl.learner.training_state import read_checkpoint, write_checkpoint
 
 REFERENCE = "reference."
@@ -95,7 +94,6 @@ class LoraLearner:
         self.version = 0
         self.incarnation = 0
         self._steps = 0
-        self._brake = Brake()
         self._accumulated: Accumulated | None = None
         self._world = world
         self._adapters = Path(adapters_folder)
@@ -144,7 +142,7 @@ class LoraLearner:
         fault = self._take_steps(work, self.config.warm_start.learning_rate * (1.0 - progress), 1)
         return math.nan if fault else work.record.losses[0], fault
 
-    def accumulate(self, batch: Batch) -> None:
+    def accumulate(self, batch: Batch) -> Measured:
         """Compute the gradient of a batch's first step; the weights are unchanged, so `score` still uses this version.
 
         Samples without a gradient are not computed but count in the denominators. Raises StaleBatch.
@@ -160,22 +158,20 @@ class LoraLearner:
                 work.reference = self._logprobs([example.tokens for example in work.own])
         self._pass(work)
         work.seconds = perf_counter() - started
+        return self._measured(work)
 
-    def step(self, progress: float) -> UpdateStats:
-        """Take all optimizer steps of the accumulated batch and publish the next version.
+    def step(self, rate: float) -> UpdateStats:
+        """Take all optimizer steps of the accumulated batch at a learning rate, and publish the next version.
 
         A batch without a gradient makes a new version with the same weights and momentum; so does a step whose loss or
         gradient is not finite, which the result's `fault` names. Metrics other than `staleness/max` describe the
-        samples that have a gradient. progress: fraction of the budget that is spent.
+        samples that have a gradient.
         """
         if self._accumulated is None:
             raise RuntimeError("no batch was accumulated")
         started = perf_counter()
         work, self._accumulated = self._accumulated, None
-        kept = self._rate_kept(work)
-        rate = kept * learning_rate(self.config.learner, self.version, progress, self.config.budget.updates)
         fault = self._take_steps(work, rate, self.config.algorithm.steps_per_batch)
-        self._brake.last = rate if work.examples and not fault else 0.0
         records, peaks = zip(*self._world.gather((work.record, _peak_memory(self._device))), strict=True)
         metrics = update_metrics(self.config.algorithm, records)
         tokens = self.config.algorithm.steps_per_batch * sum(record.counts["tokens"] for record in records)
@@ -183,10 +179,7 @@ class LoraLearner:
         learned = perf_counter()
         adapter = self.publish()
         metrics |= {
-            "learning_rate": rate,
-            "learner/rate_kept": kept,
             "staleness/max": float(max(self.version - 1 - group.version for group in work.groups)),
-            "learner/skipped": float(bool(fault)),
             "learner/peak_memory": max(peaks),
             "learner/tokens_per_second": tokens / (work.seconds + learned - started),
             "time/publish": perf_counter() - learned,
@@ -248,7 +241,7 @@ class LoraLearner:
         state = self._optimizer.state()
         state |= {f"{REFERENCE}{name}": weight.float() for name, weight in self.policy.reference.items()}
         if self._world.leads:
-            write_checkpoint(Path(folder), self.config, self.version, self._steps, self._brake, state)
+            write_checkpoint(Path(folder), self.config, self.version, self._steps, state)
             write_adapter(self.model, Path(folder) / "adapter", durable=True)
 
     def restore(self, folder: str | Path | None, incarnation: int) -> None:
@@ -256,9 +249,7 @@ class LoraLearner:
         if folder is not None:
             shapes = {f"{REFERENCE}{name}": weight.shape for name, weight in self.policy.reference.items()}
             shapes |= self._optimizer.shapes
-            self.version, self._steps, self._brake, state = read_checkpoint(
-                Path(folder), self.config, shapes, self._world
-            )
+            self.version, self._steps, state = read_checkpoint(Path(folder), self.config, shapes, self._world)
             self._optimizer.set_state(state, self._steps)
             for name, weight in self.policy.reference.items():
                 weight.copy_(self._world.spread(state.get(f"{REFERENCE}{name}"), self.model.get_parameter(name).data))
@@ -337,15 +328,13 @@ class LoraLearner:
             work.record.norms.append(norm)
         return ""
 
-    def _rate_kept(self, work: Accumulated) -> float:
-        """Return the fraction of the learning rate that `learner.max_kl` leaves; all processes return the same."""
-        settings, brake = self.config.learner, self._brake
-        if not settings.max_kl or not work.examples:
-            return 1.0
-        engine, own = (torch.cat([torch.empty(0), *work.record.columns[name]]) for name in ("engine", "own"))
-        sums, counts = zip(*self._world.gather((k3(engine, own).sum().item(), len(own))), strict=True)
-        brake.see(sum(sums) / sum(counts), fmean(self.version - group.version for group in work.groups))
-        return brake.kept(settings.learning_rate, settings.max_kl)
+    def _measured(self, work: Accumulated) -> Measured:
+        """Return what the first pass has shown; all processes return the same."""
+        names = "engine", "own", "lengths", "staleness"
+        engine, own, lengths, staleness = (torch.cat([torch.empty(0), *work.record.columns[name]]) for name in names)
+        sums = k3(engine, own).sum().item(), (lengths * staleness).sum().item(), len(own)
+        kl, behind, tokens = map(sum, zip(*self._world.gather(sums), strict=True))
+        return Measured(len(work.examples), *((kl / tokens, behind / tokens) if tokens else ()))
 
     def _observe(self, work: Accumulated, number: int, logprobs: Tensor) -> Observed:
         """Return the fixed quantities of a micro-batch. logprobs: float [t], the policy's before the first step."""

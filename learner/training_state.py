@@ -15,7 +15,6 @@ from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.parsing import read_json
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.settings import settings
-from microbudget_rl.learner.rate import Brake
 
 if TYPE_CHECKING:
     from torch import Size, Tensor
@@ -28,38 +27,38 @@ REMEDY = "resume from another one or start a new run"
 
 
 def write_checkpoint(
-    folder: Path, config: Config, version: int, steps: int, brake: Brake, state: dict[str, "Tensor"]
+    folder: Path, config: Config, version: int, steps: int, state: dict[str, "Tensor"]
 ) -> None:
     """Write a learner's state. version: updates made; steps: as in LearnerRecord."""
     from safetensors.torch import save_file
 
     save_file(state, folder / STATE_FILE)
     depends = {item.checkpointed: attrgetter(item.path)(config) for item in settings(Config) if item.checkpointed}
-    facts = LearnerRecord(version=version, steps=steps, brake=brake.state, **depends)
+    facts = LearnerRecord(version=version, steps=steps, **depends)
     (folder / FACTS_FILE).write_text(json.dumps(facts.content, indent=2) + "\n")
 
 
 def read_checkpoint(
     folder: Path, config: Config, shapes: "dict[str, Size]", world: "World"
-) -> "tuple[int, int, Brake, dict[str, Tensor]]":
-    """Return version, steps, brake and state as `write_checkpoint` got them. shapes: those of the state's tensors.
+) -> "tuple[int, int, dict[str, Tensor]]":
+    """Return version, steps and state as `write_checkpoint` got them. shapes: those of the state's tensors.
 
     Only the first process reads the folder, which the others need not see; they get no state.
     Raises BadInput if files are missing or damaged, or belong to another run.
     """
-    version, steps, brake, state, refusal = 0, 0, Brake(), dict[str, "Tensor"](), ""
+    version, steps, state, refusal = 0, 0, dict[str, "Tensor"](), ""
     if world.leads:
         try:
-            version, steps, brake, state = _read(folder, config, shapes)
+            version, steps, state = _read(folder, config, shapes)
         except BadInput as error:
             refusal = str(error)
-    version, steps, brake, refusal = world.gather((version, steps, brake, refusal))[0]
+    version, steps, refusal = world.gather((version, steps, refusal))[0]
     if refusal:
         raise BadInput(refusal)
-    return version, steps, brake, state
+    return version, steps, state
 
 
-def _read(folder: Path, config: Config, shapes: "dict[str, Size]") -> "tuple[int, int, Brake, dict[str, Tensor]]":
+def _read(folder: Path, config: Config, shapes: "dict[str, Size]") -> "tuple[int, int, dict[str, Tensor]]":
     from safetensors.torch import load_file
     from torch import float32
 
@@ -74,7 +73,7 @@ def _read(folder: Path, config: Config, shapes: "dict[str, Size]") -> "tuple[int
         tensor = state.get(name)
         if tensor is None or tensor.shape != shape or tensor.dtype != float32 or not tensor.isfinite().all():
             raise BadInput(f"checkpoint {folder}: {name} is missing, of another shape or type, or not finite; {REMEDY}")
-    return facts.version, facts.steps, Brake.of(facts.brake), state
+    return facts.version, facts.steps, state
 
 
 def misfit(folder: Path, config: Config) -> str | None:

@@ -18,7 +18,8 @@ from microbudget_rl.actors.coordinator.ledger import UNDECIDED
 from microbudget_rl.actors.coordinator.metrics import Standing, describe_batch
 from microbudget_rl.actors.coordinator.producer import RolloutProducer
 from microbudget_rl.actors.coordinator.publisher import PolicyPublisher
-from microbudget_rl.actors.coordinator.rules.collapse_guard import Alarm, Guard
+from microbudget_rl.actors.coordinator.rules.collapse_guard import Alarm
+from microbudget_rl.actors.coordinator.rules.controls import Controls
 from microbudget_rl.actors.coordinator.rules.learning import AHEAD, GONE, IN_STEP, STARTING, UPDATING, LearnerLifecycle
 from microbudget_rl.actors.coordinator.rules.selection import Selection
 from microbudget_rl.actors.coordinator.saving import Saving
@@ -34,9 +35,6 @@ TICK_S = 1.0
 
 CRASHES = 5
 """Crashes of the learner without a checkpoint in between that halt the run. The next would come at the same place."""
-
-SKIPPED_UPDATES = 3
-"""Updates in a row with a non-finite loss or gradient that halt the run: one may be due to its batch."""
 
 NO_UPDATE_FITS = Outcome("budget_exhausted", "no further update fits")
 
@@ -58,7 +56,7 @@ class Coordinator:
         self._evaluations = Evaluations(run, self._saving, self._standing, self._prompts)
         self._warm_start = WarmStart(run, self._saving, self._standing)
         self._end = asyncio.timeout(None)  # when training ends, set by `_end_training_in_time`
-        self._skipped, self._lifecycle = 0, LearnerLifecycle()
+        self._lifecycle = LearnerLifecycle()
         self._restore_bookkeeping(self._folder.checkpoints.latest)
 
     def _restore_bookkeeping(self, checkpoint: Path | None) -> dict[str, float]:
@@ -69,17 +67,20 @@ class Coordinator:
         self.ledger.go_back(state.counts)
         self._publisher = PolicyPublisher(self._run, self._prompts, self._startup_check, state.noise)
         due = self._evaluations.begin(state.version)
-        self._producer = RolloutProducer(self._run, self._publisher, state, rollbacks=self._rollbacks, one_batch=due)
+        self._controls = Controls(self._config, state.controls)
+        self._producer = RolloutProducer(
+            self._run, self._publisher, state, self._controls.fruitless, rollbacks=self._rollbacks, one_batch=due
+        )
         scored = self._folder.scored(state.version)  # the file may have more
         history = [row for row in scored if row["update"]]
-        self._guard, self._selection = Guard(self._config.guard, history), Selection(scored)
+        self._selection = Selection(scored)
         return history[-1] if history else {}
 
     @property
     def _state(self) -> CoordinatorState:
         """The coordinator's part of a checkpoint."""
         warm = {"imitated": self._warm_start.losses, "warm_start_over": self._warm_start.over}
-        return self._producer.state.model_copy(update={"noise": self._publisher.noise, **warm})
+        return self._producer.state.model_copy(update={"noise": self._publisher.noise, "controls": self._controls.state, **warm})
 
     @property
     def progress(self) -> Progress:
@@ -207,7 +208,7 @@ class Coordinator:
             try:
                 row |= await self._stopping.unless_stopped(self._evaluations.validate(self._publisher.policy)) or {}
             finally:  # also if the budget cuts the validation off: the update is made
-                alarms = self._guard.look(row)
+                alarms = self._controls.alarms(row)
                 row["guard/alarms"] = sum(alarm.collapse for alarm in alarms)
                 self._standing.latest = self._folder.append_metrics(self.updates, row)
             if alarms and (trusted := self._raise_alarm(alarms)) is not None:
@@ -238,8 +239,8 @@ class Coordinator:
             return Outcome("interrupted", self._stopping.reason)
         if limit is not None and self.updates >= limit:
             return Outcome("completed", f"asked for {counted(self.updates, 'update')}")
-        if self._producer.fruitless.over:
-            return Outcome("completed", self._producer.fruitless.over)
+        if self._controls.fruitless.over:
+            return Outcome("completed", self._controls.fruitless.over)
         if 0 < patience <= self._selection.unrisen:
             best = f"the validations have not risen since update {self._selection.chosen}"
             return Outcome("completed", f"{best}, {self._selection.unrisen} times: validation.patience={patience}")
@@ -256,7 +257,7 @@ class Coordinator:
         started = self._clock.now()
         self._lifecycle.move(UPDATING)
         self._end_training_in_time()
-        await self._busy("update", self._learner.accumulate(batch))
+        measured = await self._busy("update", self._learner.accumulate(batch))
         accumulated = self._clock.now()
         comparison = await self._busy("adapter_check", self._publisher.check())
         checked = self._clock.now()
@@ -269,15 +270,13 @@ class Coordinator:
         progress = self.updates / (self._config.budget.updates or math.inf)
         if not self._config.run.deterministic:  # its schedules know no clock
             progress = max(progress, min(self._budget.spent / self._budget.total, 1.0))
-        stats = await self._busy("update", self._learner.step(progress))
+        rate = self._controls.rate(batch.version, progress, measured)
+        stats = await self._busy("update", self._learner.step(rate))
         stepped = self._clock.now()
         if stats.fault:
             self.ledger.count("updates/skipped")
             self._folder.write_samples(f"skipped-{batch.version + 1:06d}", batch.groups)
-        self._skipped = self._skipped + 1 if stats.fault else 0
-        if self._skipped == SKIPPED_UPDATES:
-            samples = "their samples are in samples/skipped-*"
-            raise Halted(f"{SKIPPED_UPDATES} updates in a row were skipped: {stats.fault}; {samples}")
+        decided = self._controls.stepped(rate, measured, stats.fault)
         figures = await self._busy("sync", self._adopt(stats.adapter, batch))
         self._folder.drop_adapters(keep=self._publisher.needed)
         self._folder.write_samples(f"update-{self.updates:06d}", batch.groups)
@@ -285,6 +284,7 @@ class Coordinator:
         return {
             **comparison,
             **stats.metrics,
+            **decided,
             **describe_batch(batch),
             **figures,
             "time/learn": accumulated - started + stepped - checked - waited,

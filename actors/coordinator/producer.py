@@ -22,6 +22,7 @@ class RolloutProducer:
         run: RunContext,
         publisher: PolicyPublisher,
         state: CoordinatorState,
+        fruitless: FruitlessStreak,
         rollbacks: int,
         one_batch: bool = False,
     ) -> None:
@@ -40,7 +41,7 @@ class RolloutProducer:
             self.staleness.limit(min(next_version, config.budget.updates or next_version))
         self.cursor = DataCursor(state.next_unused, state.used)
         self._mixture = Mixture(run.problems.train, config.data.weights, config.run.seed)
-        self.fruitless = FruitlessStreak(config.learner.problems_per_update, config.reward.weighs_answers)
+        self._fruitless = fruitless
         self._run = run
         self._publisher = publisher
         self._attempts = run.attempts("waiting")
@@ -100,7 +101,7 @@ class RolloutProducer:
     @property
     def _worth_starting(self) -> bool:
         """Whether a group that starts now may still become part of an update."""
-        return not self.fruitless.over and self._run.budget.may_hold("group", "update")
+        return not self._fruitless.over and self._run.budget.may_hold("group", "update")
 
     def take_batch(self) -> Batch | None:
         """Return the groups of the next update; None while it has to wait."""
@@ -145,7 +146,6 @@ class RolloutProducer:
             self._seconds[index] = attempt.generate_s, attempt.verify_s
             self.staleness.accept(group)
         self._note_activity()
-        self.fruitless.see(group, learned=run.ledger.counts.get("tokens/useful", 0) > 0)
         await run.stopping.notify()
 
     def _note_generated(self, group: Group) -> None:
@@ -171,7 +171,7 @@ class RolloutProducer:
         self._dropped_tokens += group.tokens
 
     def _close(self, group: Group) -> int:
-        """Count the tokens of a used or dropped group by kind. Return the useful ones."""
+        """Count a used or dropped group, and its tokens by kind. Return the useful ones."""
         useful = 0
         for sample, reward, advantage in zip(group.samples, group.rewards, group.advantages, strict=True):
             if reward.masked:
@@ -182,6 +182,7 @@ class RolloutProducer:
                 kind = "truncated" if advantage is None else "useful"
             self._run.ledger.move(UNDECIDED, f"tokens/{kind}", len(sample.token_ids))
             useful += len(sample.token_ids) * (kind == "useful")
+        self._fruitless.add(group, learned=self._run.ledger.counts.get("tokens/useful", 0) > 0)
         return useful
 
     def _note_activity(self) -> None:

@@ -217,6 +217,40 @@ class RunSummary(Document):
     hardware: str = ""
 
 
+class BrakeState(Document):
+    """State of the learning rate's limit.
+
+    recent: KL per squared rate of the last updates, or a bound where rounding hides it. noise: KL of samples that are
+    not stale, which is rounding. last: rate of the last update.
+    """
+
+    recent: list[Number] = []
+    noise: Number = 0.0
+    last: Amount = 0.0
+
+
+class GuardState(Document):
+    """State of the collapse guard: the latest values of each signal, and the first window's median.
+
+    rewards: the latest ones. first_reward, best_reward: medians of the first and the best window of them.
+    """
+
+    values: dict[str, list[Number]] = {}
+    first: dict[str, Number] = {}
+    rewards: list[Number] = []
+    first_reward: Number | None = None
+    best_reward: Number | None = None
+
+
+class ControlsState(Document):
+    """State of `Controls`. skipped: updates without a step in a row. fruitless: groups in a row by what they lack."""
+
+    brake: BrakeState = BrakeState()
+    guard: GuardState = GuardState()
+    skipped: Count = 0
+    fruitless: dict[str, Count] = {}
+
+
 class CoordinatorState(Document):
     """coordinator.json of a checkpoint. next_unused, used: see `DataCursor`. noise: see `CheckAfterSync`. imitated,
     warm_start_over: losses of the steps of the warm start, and whether it has ended.
@@ -230,17 +264,15 @@ class CoordinatorState(Document):
     noise: Amount | None = None
     imitated: list[float] = []
     warm_start_over: bool = False
+    controls: ControlsState = ControlsState()
     counts: dict[str, Whole] = {}
 
 
 class LearnerRecord(FormattedDocument):
-    """learner.json of a checkpoint. steps: number of optimizer steps; at version 0, of an unfinished warm start.
-    brake: `learner.rate.Brake.state`.
-    """
+    """learner.json of a checkpoint. steps: number of optimizer steps; at version 0, of an unfinished warm start."""
 
     version: Count
     steps: Count
-    brake: Annotated[list[Number], Field(min_length=2)] = [0.0, 0.0]
     model: str
     dtype: str
     rank: int

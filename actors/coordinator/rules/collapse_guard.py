@@ -1,11 +1,11 @@
 """Notices when a policy collapses."""
 
-import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from microbudget_rl.actors.storage.documents import GuardState
 from microbudget_rl.conf.schema import GuardConfig
 
 MAD_TO_SIGMA = 1.4826
@@ -16,6 +16,9 @@ ENTROPY_LEFT = 0.1
 
 LEAST_EFFECTIVE = 0.5
 """Lowest healthy `mismatch/ess`, our choice: below it, the importance weights waste half of a batch's tokens."""
+
+
+NOTHING_SEEN = GuardState()
 
 
 @dataclass(frozen=True)
@@ -74,24 +77,28 @@ class Success:
     as most of the first window's entropy is missing.
     """
 
-    def __init__(self, settings: GuardConfig) -> None:
+    def __init__(self, settings: GuardConfig, state: GuardState) -> None:
         self._window = settings.window
-        self._rewards: deque[float] = deque(maxlen=settings.window + settings.patience)
-        self._first: float | None = None
-        self._best = -math.inf
-        self.now = False
+        self.rewards = deque(state.rewards, maxlen=settings.window + settings.patience)
+        self.first, self.best = state.first_reward, state.best_reward
 
     def look(self, row: Mapping[str, float]) -> None:
         """Add an update's row. A row without a reward changes nothing."""
         if REWARD.name not in row:
             return
-        self._rewards.append(row[REWARD.name])
-        if len(self._rewards) == self._rewards.maxlen:
-            usual, latest = _medians(self._rewards, self._window)
-            self._first = usual if self._first is None else self._first
-            self._best = max(self._best, usual)
-            risen = latest >= self._first + _least_spread(self._first)
-            self.now = risen and latest >= self._best - _least_spread(self._best)
+        self.rewards.append(row[REWARD.name])
+        if len(self.rewards) == self.rewards.maxlen:
+            usual, _ = _medians(self.rewards, self._window)
+            self.first = usual if self.first is None else self.first
+            self.best = usual if self.best is None else max(self.best, usual)
+
+    @property
+    def now(self) -> bool:
+        """Whether the policy has learned, by the latest reward."""
+        if self.first is None or self.best is None:
+            return False
+        _, latest = _medians(self.rewards, self._window)
+        return latest >= max(self.first + _least_spread(self.first), self.best - _least_spread(self.best))
 
 
 def _least_spread(reward: float) -> float:
@@ -110,14 +117,25 @@ class Guard:
     raise an alarm. After an alarm a signal's windows begin anew, so that a new level is reported once.
     """
 
-    def __init__(self, settings: GuardConfig, rows: Iterable[Mapping[str, float]] = ()) -> None:
-        """rows: the rows of metrics.jsonl so far, whose alarms were raised before."""
+    def __init__(self, settings: GuardConfig, state: GuardState = NOTHING_SEEN) -> None:
         self._settings = settings
-        self._values: dict[str, deque[float]] = {}
-        self._first: dict[str, float] = {}
-        self._success = Success(settings)
-        for row in rows:
-            self.look(row)
+        self._values = {name: deque(values, maxlen=self._length) for name, values in state.values.items()}
+        self._first = {**state.first}
+        self._success = Success(settings, state)
+
+    @property
+    def state(self) -> GuardState:
+        return GuardState(
+            values={name: list(values) for name, values in self._values.items()},
+            first=self._first,
+            rewards=list(self._success.rewards),
+            first_reward=self._success.first,
+            best_reward=self._success.best,
+        )
+
+    @property
+    def _length(self) -> int:
+        return self._settings.window + self._settings.patience
 
     def look(self, row: Mapping[str, float]) -> list[Alarm]:
         """Return the alarms that an update's row raises; rows come in the order of their updates."""
@@ -126,11 +144,11 @@ class Guard:
 
     def _check(self, signal: Signal, value: float) -> Alarm | None:
         """Add a signal's next value. Only the first alarm of a signal with a floor comes without a window before it."""
-        window, patience = self._settings.window, self._settings.patience
+        window = self._settings.window
         known = () if signal.floor is None else [signal.floor] * window
-        values = self._values.setdefault(signal.name, deque(known, maxlen=window + patience))
+        values = self._values.setdefault(signal.name, deque(known, maxlen=self._length))
         values.append(value)
-        if len(values) < window + patience:
+        if len(values) < self._length:
             return None
         usual, latest = _medians(values, window)
         if signal.floor is not None:

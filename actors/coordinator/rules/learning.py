@@ -1,13 +1,18 @@
 """The states of the learner, with the table of its transitions, and whether anything is left to learn."""
 
 from collections import Counter
+from collections.abc import Mapping
 from enum import Enum, auto
 
 from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import Group
+from microbudget_rl.conf.schema import Config
 
 FRUITLESS_BATCHES = 4
 """Number of batches whose groups, all without any difference in reward, end the run."""
+
+
+NOTHING_SEEN: Mapping[str, int] = {}
 
 
 class LearnerState(Enum):
@@ -75,15 +80,19 @@ class FruitlessStreak:
     over: why the training is over after a streak of FRUITLESS_BATCHES, if it has led somewhere; empty before.
     """
 
-    def __init__(self, problems_per_update: int, weighs_answers: bool) -> None:
-        """weighs_answers: whether the reward does; otherwise right answers do not mean that anything is learned."""
-        self._weighs_answers = weighs_answers
+    def __init__(self, config: Config, state: Mapping[str, int] = NOTHING_SEEN) -> None:
+        # Unless the reward weighs answers, right ones do not mean that anything is learned.
+        self._weighs_answers = config.reward.weighs_answers
         self.over = ""
-        self._limit = FRUITLESS_BATCHES * problems_per_update
-        self._found = Counter[str]()
+        self._limit = FRUITLESS_BATCHES * config.learner.problems_per_update
+        self._found = Counter(state)
 
-    def see(self, group: Group, learned: bool) -> None:
-        """Count a verified group. learned: whether the run has trained on a difference in reward.
+    @property
+    def state(self) -> dict[str, int]:
+        return dict(self._found)
+
+    def add(, group: Group, learned: bool) -> None:
+        """Count a group that was used or dropped. learned: whether the run has trained on a difference in reward.
 
         Raises Halted at the end of a streak, unless all its verified answers were right or, in a run that has learned,
         those of some groups, and no group failed.

@@ -2,13 +2,20 @@
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
 from statistics import median_high
 
+from microbudget_rl.actors.messages import Measured
+from microbudget_rl.actors.storage.documents import BrakeState
 from microbudget_rl.conf.schema import LearnerConfig
 
 RECENT = 5
 """Updates whose median says how far the next one moves the policy: single batches differ by a factor of ten."""
+
+
+FEWEST = 3
+"""Fewest of them that limit the rate: the median of two is one of them."""
+
+NOTHING_SEEN = BrakeState()
 
 
 def learning_rate(config: LearnerConfig, update: int, progress: float, updates: int | None = None) -> float:
@@ -27,46 +34,38 @@ def learning_rate(config: LearnerConfig, update: int, progress: float, updates: 
     return config.learning_rate * warmup * (config.final_rate + (1.0 - config.final_rate) * remaining)
 
 
-@dataclass
 class Brake:
     """Keeps updates from moving the policy further than a KL divergence allows: a pure state machine.
 
     Stale samples show the movement at no cost: the engine's probabilities are those of an earlier version. It is taken
-    to grow as the square of the rate.
-
-    recent: KL per squared rate of the last updates, or a bound where rounding hides it. noise: KL of samples that are
-    not stale, which is rounding. last: the rate of the last update; 0 if it changed nothing.
+    to grow as the square of the rate. last: the rate of the last update; 0 if it changed nothing.
     """
 
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
-    noise: float = 0.0
-    last: float = 0.0
+    def __init__(self, state: BrakeState = NOTHING_SEEN) -> None:
+        self.last = state.last
+        self._recent = deque(state.recent, maxlen=RECENT)
+        self._noise = state.noise
 
-    def see(self, kl: float, behind: float) -> None:
-        """Learn from a batch. kl: KL(engine ‖ learner) in nats per token. behind: its mean staleness in versions."""
-        if not math.isfinite(kl):  # as its loss, which is skipped
+    @property
+    def state(self) -> BrakeState:
+        return BrakeState(recent=list(self._recent), noise=self._noise, last=self.last)
+
+    def observe(self, measured: Measured) -> None:
+        """Learn from a batch."""
+        if not math.isfinite(measured.kl):  # as its loss, which is skipped
             return
-        if not behind:
-            self.noise = kl
-        elif scale := behind * self.last**2:
-            moved = kl - self.noise
+        if not measured.staleness:
+            self._noise = measured.kl
+        elif scale := measured.staleness * self.last**2:
+            moved = measured.kl - self._noise
             # Within twice the rounding, the rounding is only a bound: it neither starts nor releases the limit.
-            self.recent.append(moved / scale if moved > self.noise else min(self.noise / scale, self._usual))
+            bound = min(self._noise / scale, self._usual)
+            self._recent.append(moved / scale if moved > self._noise else bound)
 
-    def kept(self, peak: float, most: float) -> float:
+    def rate_fraction(self, peak: float, most: float) -> float:
         """Return the fraction of a peak learning rate that moves the policy by a KL of at most `most`."""
         return min(1.0, math.sqrt(most / self._usual) / peak) if self._usual > 0 else 1.0
 
     @property
     def _usual(self) -> float:
-        return median_high(self.recent) if self.recent else 0.0
-
-    @property
-    def state(self) -> list[float]:
-        """The values for a checkpoint, and for `of`."""
-        return [self.noise, self.last, *self.recent]
-
-    @classmethod
-    def of(cls, state: list[float]) -> "Brake":
-        noise, last, *recent = state
-        return cls(deque(recent, maxlen=RECENT), noise, last)
+        return median_high(self._recent) if len(self._recent) >= FEWEST else 0.0
