@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from microbudget_rl.actors.errors import ActorDied, Halted, LearnerDied
-from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Inspection, Scores, UpdateStats
+from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Inspection, Measured, Scores, UpdateStats
 from microbudget_rl.actors.models.files import found_here
 from microbudget_rl.actors.protocols import Clock, Learner
 from microbudget_rl.actors.rollout.shared_weights import SharedWeights
@@ -38,7 +38,7 @@ HANG_S = 120.0
 """Factor of the longest call so far, and seconds added, after which a call counts as hanging: batches differ."""
 
 UPDATES = ("accumulate", "step")
-"""Calls that take almost no time if no sample has an advantage; such a call does not predict the next."""
+"""Calls that take almost no time if no sample has a gradient; such a call does not predict the next."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -237,12 +237,11 @@ class RemoteLearner(Learner):
     async def imitate(self, groups: tuple[Group, ...], progress: float) -> tuple[float, str]:
         return await self._call("imitate", ray.put(groups), progress)
 
-    async def accumulate(self, batch: Batch) -> None:
-        self._full = any(group.learnable for group in batch.groups)
-        await self._call("accumulate", ray.put(batch))
+    async def accumulate(self, batch: Batch) -> Measured:
+        return await self._call("accumulate", ray.put(batch))
 
-    async def step(self, progress: float) -> UpdateStats:
-        return await self._call("step", progress)
+    async def step(self, rate: float) -> UpdateStats:
+        return await self._call("step", rate)
 
     async def score(self, groups: tuple[Group, ...]) -> tuple[tuple[Scores, ...], ...]:
         return await self._call("score", groups, processes=1)
@@ -294,11 +293,14 @@ class RemoteLearner(Learner):
         finally:
             for call in calls:
                 call.cancel()
+        results = [call.result() for call in calls]
+        if method == "accumulate":
+            self._full = results[0].examples > 0
         if self._full or method not in UPDATES:
             self._longest[method] = max(longest or 0.0, self._clock.now() - began)
         self._answered_s = max(self._answered_s, asked_s)
         self._limit.answered()
-        return [call.result() for call in calls]
+        return results
 
     async def _fail(self, calls: Sequence["asyncio.Future[Any]"]) -> None:
         """Raise the error of a process, preferring a crash, and kill the processes that may wait for it."""

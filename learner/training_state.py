@@ -26,9 +26,7 @@ FACTS_FILE = "learner.json"
 REMEDY = "resume from another one or start a new run"
 
 
-def write_checkpoint(
-    folder: Path, config: Config, version: int, steps: int, state: dict[str, "Tensor"]
-) -> None:
+def write_checkpoint(folder: Path, config: Config, version: int, steps: int, state: dict[str, "Tensor"]) -> None:
     """Write a learner's state. version: updates made; steps: as in LearnerRecord."""
     from safetensors.torch import save_file
 

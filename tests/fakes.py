@@ -15,6 +15,7 @@ from microbudget_rl.actors.messages import (
     Batch,
     Group,
     Inspection,
+    Measured,
     Problem,
     Reward,
     Sample,
@@ -219,7 +220,7 @@ class FrailEngine(Frail, FakeEngine):
 class FakeLearner(Remote):
     """Counts versions; each update takes `seconds` and is asserted against the staleness limit.
 
-    told: progress of each step. scored: its own version and the scored adapter, each time. inspected: its version and
+    rates: of each step. scored: its own version and the scored adapter, each time. inspected: its version and
     the responses, each time. deaths: calls in which it crashes, by name and version; each once.
     metrics_of, faulty: the metrics of the update that makes a version, and the versions whose update it skips, with
     minus the number of an update of the warm start.
@@ -234,7 +235,7 @@ class FakeLearner(Remote):
         self.max_staleness = max_staleness
         self.accumulated: Batch
         self.batches: list[Batch] = []
-        self.told: list[float] = []
+        self.rates: list[float] = []
         self.imitated: list[tuple[tuple[Group, ...], float]] = []
         self.start_anew()
         self.scored: list[tuple[int, AdapterRef | None]] = []
@@ -282,7 +283,7 @@ class FakeLearner(Remote):
         self.lessons.append([each.problem.id for each in groups])
         return 1.0 / len(self.lessons), "the loss is nan" if -len(self.lessons) in self.faulty else ""
 
-    async def accumulate(self, batch: Batch) -> None:
+    async def accumulate(self, batch: Batch) -> Measured:
         assert batch.version == self.version
         assert self.warmed or not self.lessons
         assert all(0 <= self.version - group.version <= self.max_staleness for group in batch.groups)
@@ -290,10 +291,11 @@ class FakeLearner(Remote):
         await self.travel(self.seconds)
         await self.live("accumulate")
         self.accumulated = batch
+        return Measured(sum(group.learnable for group in batch.groups))
 
-    async def step(self, progress: float) -> UpdateStats:
+    async def step(self, rate: float) -> UpdateStats:
         await self.live("step")
-        self.told.append(progress)
+        self.rates.append(rate)
         self.batches.append(self.accumulated)
         self.version += 1
         fault = "the loss is nan" if self.version in self.faulty else ""

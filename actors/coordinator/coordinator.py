@@ -79,8 +79,13 @@ class Coordinator:
     @property
     def _state(self) -> CoordinatorState:
         """The coordinator's part of a checkpoint."""
-        warm = {"imitated": self._warm_start.losses, "warm_start_over": self._warm_start.over}
-        return self._producer.state.model_copy(update={"noise": self._publisher.noise, "controls": self._controls.state, **warm})
+        parts = {
+            "noise": self._publisher.noise,
+            "controls": self._controls.state,
+            "imitated": self._warm_start.losses,
+            "warm_start_over": self._warm_start.over,
+        }
+        return self._producer.state.model_copy(update=parts)
 
     @property
     def progress(self) -> Progress:

@@ -123,7 +123,7 @@ async def _measure(plan: Plan, engines: EnginePool, learner: RemoteLearner) -> M
     await learner.accumulate(Batch(0, tuple(batch[:1])))
     groups, decode_s = await timed(decode(longest, 2))
     _, learn_s = await timed(learner.accumulate(Batch(0, tuple(batch))))
-    _, update_s = await timed(learner.step(0.0))
+    _, update_s = await timed(learner.step(config.learner.learning_rate))
     await engines.retire(adapter)
 
     learned = sum(group.tokens + prompt for group in batch)

@@ -89,10 +89,10 @@ def test_history_outlives_a_disk_that_turns_read_only(small_ext4: Path, update: 
         run.config = changed(run.config, {"budget.updates": 9, "checkpoint.every": 2})
     step = before.learner.step
 
-    async def fail_at_update(progress: float) -> UpdateStats:
+    async def fail_at_update(rate: float) -> UpdateStats:
         if before.learner.version == update - 1:
             break_disk(small_ext4)
-        return await step(progress)
+        return await step(rate)
 
     before.learner.step = fail_at_update  # type: ignore[method-assign]
     with pytest.raises((OSError, ExceptionGroup)):

@@ -91,7 +91,7 @@ class Rig:
 
     def update(self, learner: RemoteLearner, batch: Batch) -> UpdateStats:
         self.run(learner.accumulate(batch))
-        return self.run(learner.step(0.0))
+        return self.run(learner.step(1e-4))
 
 
 def inside(actor: RemoteActor, look: Callable[[Any], Any]) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from microbudget_rl.actors.coordinator.rules.rate import learning_rate
 from microbudget_rl.actors.messages import AdapterRef, Batch, Group, UpdateStats
 from microbudget_rl.learner.learner import LoraLearner
 from tests.conftest import weighed
@@ -26,7 +27,8 @@ def batch(build: Build, version: int = 0, count: int = 3, incarnation: int = 0) 
 def update(learner: LoraLearner, batch: Batch, progress: float = 0.0) -> UpdateStats:
     groups = tuple(weighed(group, learner.config) for group in batch.groups)
     learner.accumulate(replace(batch, groups=groups))
-    return learner.step(progress)
+    config = learner.config
+    return learner.step(learning_rate(config.learner, learner.version, progress, config.budget.updates))
 
 
 def weights(learner: LoraLearner) -> dict[str, torch.Tensor]:

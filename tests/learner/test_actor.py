@@ -53,7 +53,7 @@ def test_empty_batches_do_not_tighten_the_limit(monkeypatch: pytest.MonkeyPatch)
         learner = learner_of(rank)
         for scores in ((0.0, 0.0), (0.0, 0.0), (1.0, 0.0), (0.0, 0.0)):
             await learner.accumulate(Batch(0, (make_group(0, scores=scores),)))
-            await learner.step(0.0)
+            await learner.step(1e-4)
 
     asyncio.run(learn())
     allowed = [seconds for method, seconds in rank.allowed if method in ("accumulate", "step")]

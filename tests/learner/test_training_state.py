@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.learner.learner import LoraLearner
-from microbudget_rl.learner.rate import Brake
 from microbudget_rl.learner.training_state import FACTS_FILE, STATE_FILE, misfit, write_checkpoint
 from tests.learner.helpers import Build, Make, batch, same, update, weights
 
@@ -26,7 +25,7 @@ from tests.learner.helpers import Build, Make, batch, same, update, weights
     ],
 )
 def test_a_foreign_checkpoint_is_named(tmp_path: Path, change: dict[str, Any], named: tuple[str, ...]) -> None:
-    write_checkpoint(tmp_path, Config(), 0, 0, Brake(), {})
+    write_checkpoint(tmp_path, Config(), 0, 0, {})
     facts = tmp_path / FACTS_FILE
     facts.write_text(json.dumps(json.loads(facts.read_text()) | change))
     assert all(words in str(misfit(tmp_path, Config())) for words in named)

@@ -91,7 +91,7 @@ class FruitlessStreak:
     def state(self) -> dict[str, int]:
         return dict(self._found)
 
-    def add(, group: Group, learned: bool) -> None:
+    def add(self, group: Group, learned: bool) -> None:
         """Count a group that was used or dropped. learned: whether the run has trained on a difference in reward.
 
         Raises Halted at the end of a streak, unless all its verified answers were right or, in a run that has learned,

@@ -11,7 +11,6 @@ from microbudget_rl.conf.schema import LearnerConfig
 RECENT = 5
 """Updates whose median says how far the next one moves the policy: single batches differ by a factor of ten."""
 
-
 FEWEST = 3
 """Fewest of them that limit the rate: the median of two is one of them."""
 

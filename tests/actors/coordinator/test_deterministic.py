@@ -16,11 +16,22 @@ from tests.fakes import make_reward
 UPDATES = 4
 
 
+RATE = 1e-3
+SCHEDULE = {"learner.learning_rate": RATE, "learner.schedule": "linear", "learner.final_rate": 0.0}
+
+
 def make_run(path: Path, pace: random.Random, *, refill: bool = True) -> Run:
     """A run whose every duration is random; a third of the groups has nothing to learn from."""
     config = make_config(max_staleness=0, dynamic_sampling=refill, problems_per_update=4)
     config = changed(
-        config, {"run.deterministic": True, "budget.updates": UPDATES, "validation.every": 2, "validation.share": 0.0}
+        config,
+        {
+            "run.deterministic": True,
+            "budget.updates": UPDATES,
+            "validation.every": 2,
+            "validation.share": 0.0,
+            **SCHEDULE,
+        },
     )
     run = Run(path, config, seconds=1e5)
     run.engine.seconds_of = lambda index: pace.uniform(0.1, 9.0)  # type: ignore[method-assign]
@@ -34,7 +45,7 @@ def seen(run: Run) -> tuple[Any, ...]:
     """Return the learner's groups and schedule, and the rows without times."""
     batches = [[(group.index, group.problem.id) for group in batch.groups] for batch in run.learner.batches]
     timed = ("time/", "budget/", "ledger/", "rollout/")
-    return batches, run.learner.told, [{k: v for k, v in row.items() if not k.startswith(timed)} for row in run.rows]
+    return batches, run.learner.rates, [{k: v for k, v in row.items() if not k.startswith(timed)} for row in run.rows]
 
 
 @settings(max_examples=6)
@@ -50,7 +61,7 @@ def test_durations_change_nothing(first: int, second: int, refill: bool) -> None
         assert seen(runs[0]) == seen(runs[1])
         assert not any(row["overlap"] for row in runs[0].rows)
         assert [row["update"] for row in runs[0].rows if "validation/pass@1" in row] == [2, 4]
-        assert runs[0].learner.told == pytest.approx([number / UPDATES for number in range(UPDATES)])
+        assert runs[0].learner.rates == pytest.approx([RATE * (1 - number / UPDATES) for number in range(UPDATES)])
 
 
 @pytest.mark.parametrize("stop", [45.0, 60.0])

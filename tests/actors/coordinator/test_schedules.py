@@ -240,8 +240,8 @@ class Trial:
         learner.deaths = self.deaths
         step = learner.step
 
-        async def note(progress: float) -> Any:
-            stats = await step(progress)
+        async def note(rate: float) -> Any:
+            stats = await step(rate)
             self.published.add(stats.adapter.name)
             self.gone.discard(stats.adapter.name)  # a process that begins anew gives the names of one before it again
             batch = learner.batches[-1]

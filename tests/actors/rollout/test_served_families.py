@@ -106,7 +106,7 @@ async def learn(learner: LoraLearner, engine: RolloutEngine) -> list[float]:
         learner.accumulate(Batch(version, tuple(map(score, groups))))
         running = ask(engine, adapter, 4, 100 * version)
         await asyncio.sleep(0)  # their requests are under way
-        newer = learner.step(version / VERSIONS).adapter
+        newer = learner.step(learner.config.learner.learning_rate).adapter
         await engine.load(newer)
         found.append(apart(learner, await ask(engine, newer, 1)))
         assert {each.adapter for each in await running} == {adapter}

@@ -60,7 +60,7 @@ if program == "evaluate":
         made |= {"adapter": run, "adapter_digest": hashlib.blake2b(weights.read_bytes()).hexdigest()}
     result = {"n": scores["n"], "limit": json.loads(given["limit"]), "base": scores, "adapter": scores if run else None}
     results = [{"name": each} | result for each in benchmarks]
-    document = {"format": 1, "status": "completed", "protocol": made, "benchmarks": results, "given": given}
+    document = {"format": FORMAT, "status": "completed", "protocol": made, "benchmarks": results, "given": given}
     document["fresh"] = not (folder / "evaluation").exists()
     (folder / "evaluation").mkdir(parents=True, exist_ok=True)
     (folder / "evaluation" / "evaluation.json").write_text(json.dumps(document))

@@ -222,7 +222,7 @@ def test_explained_mistakes_are_those_of_peft(
         assert distance("another adapter is applied") > 0.3
         assert all(distance(mistake) > 0.02 for mistake in view if mistake != FAITHFUL)
     assert same(before, weights(learner))
-    learner.step(0.5)
+    learner.step(1e-3)
 
 
 DEEP = {"num_hidden_layers": 8, "layer_types": 2 * [*3 * ["linear_attention"], "full_attention"]}

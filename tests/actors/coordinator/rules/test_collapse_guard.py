@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from microbudget_rl.actors.coordinator.rules.collapse_guard import Guard
+from microbudget_rl.actors.storage.documents import GuardState
 from microbudget_rl.conf.schema import GuardConfig
 
 NORMAL = {
@@ -102,7 +103,10 @@ def test_rows_without_a_signal_are_skipped() -> None:
 
 def test_resumed_guard_knows_the_updates_before() -> None:
     sequence = rows(40) + rows(3, seed=1, policy__entropy=0.05)
-    assert alarms(Guard(GuardConfig(), sequence[:41]), sequence[41:]) == ["policy/entropy"]
+    before = Guard(GuardConfig())
+    alarms(before, sequence[:41])
+    after = Guard(GuardConfig(), GuardState.model_validate_json(before.state.model_dump_json()))
+    assert alarms(after, sequence[41:]) == ["policy/entropy"]
 
 
 def arithmetic(rewards: list[float], entropies: list[float]) -> list[dict[str, float]]:

@@ -6,6 +6,9 @@ import pytest
 from microbudget_rl.actors.coordinator.rules.learning import FRUITLESS_BATCHES, FruitlessStreak
 from microbudget_rl.actors.errors import Halted
 from microbudget_rl.actors.messages import Reward, Status
+from microbudget_rl.conf.schema import Config
+from microbudget_rl.conf.settings import changed
+from tests.conftest import weighed
 from tests.fakes import make_group, make_reward
 
 RIGHT, WRONG = make_reward(1.0), make_reward(0.0)
@@ -29,17 +32,19 @@ EARNS_NOTHING = replace(RIGHT, total=0.0, parts={"accuracy": 0.0}, counted=True,
 def test_a_streak_completes_the_run_if_it_has_led_somewhere_and_else_halts_it(
     pairs: list[tuple[Reward, Reward]], weighs_answers: bool, learned: bool, over: str
 ) -> None:
-    streak = FruitlessStreak(2, weighs_answers)
+    config = changed(Config(), {"learner.problems_per_update": 2, "reward.accuracy": float(weighs_answers)})
+    streak = FruitlessStreak(config)
     with nullcontext() if over else pytest.raises(Halted, match="nothing can be learned"):
         for index in range(2 * FRUITLESS_BATCHES):
             assert not streak.over
-            streak.see(replace(make_group(index), rewards=pairs[index % len(pairs)]), learned)
+            streak.add(weighed(replace(make_group(index), rewards=pairs[index % len(pairs)]), config), learned)
     assert (bool(streak.over), streak.over.startswith(over)) == (bool(over), True)
 
 
 def test_a_group_with_variance_begins_the_count_again() -> None:
-    streak = FruitlessStreak(1, True)
+    config = changed(Config(), {"learner.problems_per_update": 1})
+    streak = FruitlessStreak(config)
     for pair in ((RIGHT, RIGHT),) * 3, ((RIGHT, WRONG),), ((RIGHT, RIGHT),) * 3:
         for rewards in pair:
-            streak.see(replace(make_group(0), rewards=rewards), learned=True)
+            streak.add(weighed(replace(make_group(0), rewards=rewards), config), learned=True)
     assert not streak.over
