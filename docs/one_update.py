@@ -3,78 +3,114 @@
     .venv/bin/python docs/one_update.py [conf=NAME key=value …]
 
 A run does the same in several processes at once: vLLM samples under the adapter of a version, workers verify, and the
-learner takes its step with DeepSpeed and publishes the adapter of the next version.
+learner takes its steps with DeepSpeed and publishes the adapter of the next version. Here, all is in float32 on a CPU.
 """
 
+import copy
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import GenerationConfig
 
-from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample
-from microbudget_rl.actors.models.files import load_tokenizer, locate
+from microbudget_rl.actors.coordinator.rules.order import Mixture
+from microbudget_rl.actors.messages import AdapterRef, Group, Problem, Sample, request_seed
+from microbudget_rl.actors.models.adapters import check_adapter
+from microbudget_rl.actors.models.files import load_tokenizer, locate, stop_token_ids
+from microbudget_rl.conf.command import command
+from microbudget_rl.conf.errors import BadInput
 from microbudget_rl.conf.load import load
 from microbudget_rl.conf.settings import changed
-from microbudget_rl.learner.advantages import examples
+from microbudget_rl.learner.advantages import examples, observe
 from microbudget_rl.learner.losses import Observed, Totals, policy_loss
-from microbudget_rl.learner.model.adapter import adapter_norms, load_model
+from microbudget_rl.learner.model.adapter import adapter_norms, adapter_weights, load_model
 from microbudget_rl.learner.model.policy import Policy
+from microbudget_rl.learner.optimizer import adamw
 from microbudget_rl.learner.packing import Tokens, pack
+from microbudget_rl.learner.rate import learning_rate
 from microbudget_rl.rewards.problems.loading import load_problems
 from microbudget_rl.rewards.verify import verify
 from microbudget_rl.rewards.weighted_sum import reward_function
 
 
 def one_update(settings: list[str]) -> tuple[list[Group], dict[str, float]]:
-    """Take one step from the base model. Return the groups, and the norm of the weights' change by type of module."""
-    config = changed(load(settings), {"model.dtype": "float32"})
+    """Make a run's first update. Return the groups, and the norm of the adapter's change by type of module."""
+    config = changed(load(settings), {"model.dtype": "float32", "learner.offload": "none"})
+    if config.learner.dynamic_sampling or config.warm_start.source:
+        raise BadInput("learner.dynamic_sampling and warm_start.source need a run: give false, and no source")
     rollout, algorithm, folder = config.rollout, config.algorithm, locate(config.model)
+    check_adapter(config, folder)
     tokenizer = load_tokenizer(folder, config.model.path)
-    engine = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model = load_model(config, folder)  # the same under a LoRA adapter, which changes nothing at version 0
-    policy = Policy(model, rollout.temperature, config.learner.logprob_chunk).eval()
+    model = load_model(config, folder)  # under a LoRA adapter, which changes nothing unless `lora.start_from` is given
+    engine = copy.deepcopy(model).eval().get_base_model()  # the policy below has attention of its own
+    stops = [tokenizer.eos_token_id, *stop_token_ids(config.model, tokenizer)]
+    # Sample from the full distribution: only so do its log-probabilities mean the same to the learner.
+    engine.generation_config = GenerationConfig(
+        do_sample=True,
+        top_k=0,
+        top_p=1.0,
+        temperature=rollout.temperature,
+        max_new_tokens=rollout.max_response_tokens,
+        eos_token_id=stops,
+        pad_token_id=stops[0],
+    )
+    policy = Policy(model, rollout.temperature, config.learner.logprob_chunk, entropy_gradient=algorithm.entropy > 0)
+    policy.eval()
+    policy.reference = adapter_weights(model) if config.keeps_start else {}
     reward = reward_function(config)
 
     def respond(problem: Problem) -> tuple[Sample, ...]:
-        """Sample a group from the full distribution: only so do its log-probabilities mean the same to the learner."""
-        prompts = torch.tensor([problem.prompt_ids] * rollout.samples_per_problem)
-        limits = {"max_new_tokens": rollout.max_response_tokens, "temperature": rollout.temperature}
-        rows = engine.generate(input_ids=prompts, do_sample=True, top_k=0, top_p=1.0, **limits)
+        rows = engine.generate(input_ids=torch.tensor([problem.prompt_ids] * rollout.samples_per_problem))
         return tuple(to_sample(problem.prompt_ids, row[len(problem.prompt_ids) :].tolist()) for row in rows)
 
     def to_sample(prompt: tuple[int, ...], ids: list[int]) -> Sample:
-        ended = tokenizer.eos_token_id in ids
-        response = ids[: ids.index(tokenizer.eos_token_id) + 1] if ended else ids
-        (alone,) = pack([Tokens(prompt, response)], rollout.longest)
+        ended = next((place + 1 for place, token in enumerate(ids) if token in stops), None)
+        response = ids[:ended]
+        (alone,) = pack([Tokens(prompt, response)], rollout.longest, policy.mixes)
         text = tokenizer.decode(response, skip_special_tokens=True)
         return Sample(response, policy(alone)[0].tolist(), text, "stop" if ended else "length")
 
-    groups = []
-    for index, problem in enumerate(load_problems(config, tokenizer).train[: config.learner.problems_per_update]):
+    groups, mixture = [], Mixture(load_problems(config, tokenizer).train, config.data.weights, config.run.seed)
+    for index in range(config.learner.problems_per_update):
+        problem = mixture.at(index)
         samples = respond(problem)
         rewards = tuple(reward(each, verify(problem.gold, each.text)) for each in samples)
         groups.append(Group(index, problem, AdapterRef(0, 0, ""), samples, rewards))
 
-    learned = examples(groups, algorithm, config.reward.accuracy)  # the samples that have an advantage
+    learned = examples(groups, algorithm, config.reward.accuracy)  # those with an advantage; all with a KL or entropy term
     tokens = sum(group.tokens for group in groups)  # all samples count in the denominators
     totals = Totals(len(groups) * rollout.samples_per_problem, tokens, rollout.max_response_tokens)
-    optimizer = torch.optim.AdamW(filter(lambda p: p.requires_grad, policy.parameters()), config.learner.learning_rate)
-    for micro_batch in pack([each.tokens for each in learned], config.learner.tokens_per_microbatch):
-        members = [learned[position] for position in micro_batch.samples]
-        lengths = torch.tensor([len(each.engine) for each in members])
-        sampled = torch.tensor([value for each in members for value in each.engine])
-        advantages = torch.tensor([each.advantage for each in members]).repeat_interleave(lengths)
-        logprobs, entropy = policy(micro_batch)
-        policy_loss(algorithm, totals, logprobs, entropy, Observed(sampled, sampled, advantages, lengths)).backward()
-    torch.nn.utils.clip_grad_norm_(policy.parameters(), config.learner.max_grad_norm)
-    optimizer.step()  # with no advantage in any group there is no gradient, and the weights stay
+    micro_batches = pack([each.tokens for each in learned], config.learner.tokens_per_microbatch, policy.mixes)
+    with policy.as_reference(), torch.no_grad():
+        references = [policy(each)[0] for each in micro_batches] if algorithm.kl else []
+    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    optimizer = adamw(parameters, config.learner)
+    optimizer.param_groups[0]["lr"] = learning_rate(config.learner, 0, 0.0, config.budget.updates)
+    observed: list[Observed] = []
+    policy.train()  # with dropout
+    torch.manual_seed(request_seed(config.run.seed, "dropout-0", 0))
+    for _ in range(algorithm.steps_per_batch if learned else 0):  # with no sample to learn from, the weights stay
+        for number, micro_batch in enumerate(micro_batches):
+            logprobs, entropy = policy(micro_batch)
+            if number == len(observed):  # the old probabilities are those before the first step
+                members = [learned[position] for position in micro_batch.samples]
+                observed.append(observe(algorithm, members, logprobs.detach(), references[number : number + 1]))
+            policy_loss(algorithm, totals, logprobs, entropy, observed[number]).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, config.learner.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
     return groups, adapter_norms(model)
 
 
+@command("one_update.py", __doc__, bare=True)
+def main(arguments: list[str]) -> int:
+    groups, norms = one_update(arguments or ["conf=quickstart"])
+    print(f"{sum(not group.zero_variance for group in groups)} of {len(groups)} groups have variance")
+    print("norm of the adapter's change:", ", ".join(f"{module} {norm:.4f}" for module, norm in norms.items()))
+    return 0
+
+
 if __name__ == "__main__":
-    found, change = one_update(sys.argv[1:] or ["conf=quickstart"])
-    print(f"{sum(not group.zero_variance for group in found)} of {len(found)} groups have variance")
-    print("norm of the change:", ", ".join(f"{module} {norm:.4f}" for module, norm in change.items()))
+    sys.exit(main(sys.argv[1:]))

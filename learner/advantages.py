@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from microbudget_rl.actors.messages import Group
 from microbudget_rl.conf.schema import AlgorithmConfig
+from microbudget_rl.learner.losses import Observed
 from microbudget_rl.learner.packing import Tokens
 
 EPSILON = 1e-6
@@ -20,12 +22,14 @@ class Example:
 
     name: for messages, such as "group 12 sample 3"
     engine: the engine's log-probability of each response token
+    version: of the policy that sampled it
     """
 
     name: str
     tokens: Tokens
     engine: Sequence[float]
     advantage: float
+    version: int = 0
 
 
 def examples(groups: Iterable[Group], algorithm: AlgorithmConfig, accuracy: float) -> list[Example]:
@@ -47,8 +51,29 @@ def examples(groups: Iterable[Group], algorithm: AlgorithmConfig, accuracy: floa
             without = reward.masked or (algorithm.mask_truncated and sample.truncated)
             if sample.token_ids and not without and (advantage or algorithm.regularised):
                 tokens = Tokens(group.problem.prompt_ids, sample.token_ids)
-                found.append(Example(f"group {group.index} sample {number}", tokens, sample.logprobs, advantage))
+                name = f"group {group.index} sample {number}"
+                found.append(Example(name, tokens, sample.logprobs, advantage, group.version))
     return found
+
+
+def observe(
+    algorithm: AlgorithmConfig, members: Sequence[Example], logprobs: Tensor, reference: Iterable[Sequence[float]]
+) -> Observed:
+    """Return the fixed quantities of a micro-batch.
+
+    logprobs: float [t], the policy's before the first step. reference: by member, under the reference, if there is a KL
+    term.
+    """
+    lengths = torch.tensor([len(member.engine) for member in members])
+    advantages = torch.tensor([member.advantage for member in members]).repeat_interleave(lengths)
+    engine = torch.tensor([*chain.from_iterable(member.engine for member in members)]).to(logprobs)
+    return Observed(
+        engine,
+        engine if algorithm.mismatch == "bypass" else logprobs,
+        advantages.to(logprobs),
+        lengths.to(logprobs.device),
+        torch.tensor([*chain.from_iterable(reference)]).to(logprobs) if algorithm.kl else None,
+    )
 
 
 def group_advantages(rewards: Tensor, masked: Tensor, kind: str = "group") -> Tensor:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
-from statistics import fmean
 from time import perf_counter
 
 import torch
@@ -16,7 +15,7 @@ from microbudget_rl.actors.messages import AdapterRef, Batch, Group, Inspection,
 from microbudget_rl.actors.models.sizes import SYNTHETIC_ADAPTERS
 from microbudget_rl.actors.protocols import FAITHFUL
 from microbudget_rl.conf.schema import Config
-from microbudget_rl.learner.advantages import Example, examples
+from microbudget_rl.learner.advantages import Example, examples, observe
 from microbudget_rl.learner.distributed import ALONE, World
 from microbudget_rl.learner.losses import Observed, Totals, imitation_loss, policy_loss
 from microbudget_rl.learner.metrics import UpdateRecord, update_metrics
@@ -165,8 +164,7 @@ class LoraLearner:
         """Take all optimizer steps of the accumulated batch and publish the next version.
 
         A batch without a gradient makes a new version with the same weights and momentum; so does a step whose loss or
-        gradient is not finite, which the result's `fault` names. Metrics other than `staleness/max` describe the
-        samples that have a gradient. progress: fraction of the budget that is spent.
+        gradient is not finite, which the result's `fault` names. progress: fraction of the budget that is spent.
         """
         if self._accumulated is None:
             raise RuntimeError("no batch was accumulated")
@@ -316,8 +314,11 @@ class LoraLearner:
             return imitation_loss(logprobs, work.totals)
         algorithm = self.config.algorithm
         if number == len(work.observed):
-            work.observed.append(self._observe(work, number, logprobs.detach()))
-            work.record.add_before(logprobs, entropy, work.observed[number])
+            samples = work.parts[number].samples
+            members, reference = [work.own[i] for i in samples], [work.reference[i] for i in samples if work.reference]
+            work.observed.append(observe(algorithm, members, logprobs.detach(), reference))
+            staleness = torch.tensor([self.version - member.version for member in members])
+            work.record.add_before(logprobs, entropy, work.observed[number], staleness)
         work.record.add_clipped(algorithm, logprobs, work.observed[number])
         return policy_loss(algorithm, work.totals, logprobs, entropy, work.observed[number])
 
@@ -342,27 +343,13 @@ class LoraLearner:
         settings, brake = self.config.learner, self._brake
         if not settings.max_kl or not work.examples:
             return 1.0
-        engine, own = (torch.cat([torch.empty(0), *work.record.columns[name]]) for name in ("engine", "own"))
-        sums, counts = zip(*self._world.gather((k3(engine, own).sum().item(), len(own))), strict=True)
-        brake.see(sum(sums) / sum(counts), fmean(self.version - group.version for group in work.groups))
+        names = "engine", "own", "lengths", "staleness"
+        engine, own, lengths, staleness = (torch.cat([torch.empty(0), *work.record.columns[name]]) for name in names)
+        sums = k3(engine, own).sum().item(), (lengths * staleness).sum().item(), len(own)
+        kl, behind, tokens = map(sum, zip(*self._world.gather(sums), strict=True))
+        if tokens:
+            brake.see(kl / tokens, behind / tokens)
         return brake.kept(settings.learning_rate, settings.max_kl)
-
-    def _observe(self, work: Accumulated, number: int, logprobs: Tensor) -> Observed:
-        """Return the fixed quantities of a micro-batch. logprobs: float [t], the policy's before the first step."""
-        samples = work.parts[number].samples
-        members = [work.own[i] for i in samples]
-        lengths = torch.tensor([len(member.engine) for member in members])
-        advantages = torch.tensor([member.advantage for member in members]).repeat_interleave(lengths)
-        engine = torch.tensor([value for member in members for value in member.engine]).to(logprobs)
-        old = engine if self.config.algorithm.mismatch == "bypass" else logprobs
-        reference = torch.tensor([value for i in samples for value in work.reference[i]]) if work.reference else None
-        return Observed(
-            engine,
-            old,
-            advantages.to(logprobs),
-            lengths.to(self._device),
-            None if reference is None else reference.to(logprobs),
-        )
 
     @torch.no_grad()
     def _logprobs(self, samples: list[Tokens]) -> list[tuple[float, ...]]:

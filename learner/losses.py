@@ -164,14 +164,14 @@ def imitation_loss(logprobs: Tensor, totals: Totals) -> Tensor:
 def clipped_tokens(algorithm: AlgorithmConfig, logprobs: Tensor, observed: Observed) -> dict[str, int]:
     """Return how many tokens each bound acted on.
 
-    PPO's surrogate takes a clipped ratio only where that lowers it; CISPO's weight is clipped at any advantage.
+    PPO's surrogate takes a clipped ratio only where that lowers it; CISPO's weight is clipped at any advantage but 0.
     """
     ratio = log_ratios(logprobs, observed.old, observed.lengths, algorithm.ratio).exp()
-    always = algorithm.surrogate == "cispo"
     falls, rises = observed.advantages < 0, observed.advantages > 0
+    either = (falls | rises) & (algorithm.surrogate == "cispo")
     low, high, dual = algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip
     return {
-        "low": 0 if low is None else int(((ratio < 1 - low) & (falls | always)).sum()),
-        "high": 0 if high is None else int(((ratio > 1 + high) & (rises | always)).sum()),
+        "low": 0 if low is None else int(((ratio < 1 - low) & (falls | either)).sum()),
+        "high": 0 if high is None else int(((ratio > 1 + high) & (rises | either)).sum()),
         "dual": 0 if dual is None else int(((ratio > dual) & falls).sum()),
     }

@@ -16,8 +16,9 @@ from microbudget_rl.learner.packing import MicroBatch
 class UpdateRecord:
     """One process's record of an update.
 
-    counts: tokens, entries and padded entries of a pass; over all passes, tokens compared and tokens clipped per bound
-    columns: by name, one tensor per micro-batch, from before the first step
+    counts: tokens, entries, padded entries and trained tokens of a pass; over all passes, tokens compared and tokens
+        clipped per bound
+    columns: of the samples with an advantage, by name, one tensor per micro-batch, from before the first step
     losses, norms: of each step taken, of all processes together
     """
 
@@ -29,17 +30,22 @@ class UpdateRecord:
         self.losses: list[float] = []
         self.norms: list[float] = []
 
-    def add_before(self, logprobs: Tensor, entropy: Tensor, observed: Observed) -> None:
-        """Record a micro-batch before the first step; logprobs, entropy: float [t]."""
-        columns = {"own": logprobs, "entropy": entropy, "engine": observed.engine, "lengths": observed.lengths}
+    def add_before(self, logprobs: Tensor, entropy: Tensor, observed: Observed, staleness: Tensor) -> None:
+        """Record a micro-batch before the first step; logprobs, entropy: float [t]; staleness: int64 [b]."""
+        tokens = observed.advantages != 0
+        samples = tokens[observed.lengths.cumsum(0) - 1]
+        columns = {"own": logprobs, "entropy": entropy, "engine": observed.engine}
         if observed.reference is not None:
             columns["reference"] = observed.reference
-        for name, column in columns.items():
+        chosen = {name: column[tokens] for name, column in columns.items()}
+        chosen |= {"lengths": observed.lengths[samples], "staleness": staleness.to(samples.device)[samples]}
+        for name, column in chosen.items():
             self.columns[name].append(column.detach().cpu())
+        self.counts["trained"] += len(tokens)
 
     def add_clipped(self, algorithm: AlgorithmConfig, logprobs: Tensor, observed: Observed) -> None:
         """Record a micro-batch of any step."""
-        self.counts["compared"] += logprobs.numel()
+        self.counts["compared"] += int(observed.advantages.count_nonzero())
         for name, tokens in clipped_tokens(algorithm, logprobs, observed).items():
             self.counts[f"clip/{name}"] += tokens
 
@@ -47,8 +53,9 @@ class UpdateRecord:
 def update_metrics(algorithm: AlgorithmConfig, records: Sequence[UpdateRecord]) -> dict[str, float]:
     """Return an update's metrics under their names in metrics.jsonl, zeros where nothing was computed.
 
-    Entropy, mismatch and KL describe the policy before its first step; loss, gradient norm and clipped fractions are
-    means over the steps. Except for padding, the number of processes makes no difference.
+    Entropy, mismatch and KL describe the policy before its first step, and these and the clipped fractions only the
+    samples with an advantage; without one they are absent. Loss, gradient norm and clipped fractions are means over the
+    steps. Except for padding, the number of processes makes no difference.
     """
     counts: Counter[str] = Counter()
     parts: defaultdict[str, list[Tensor]] = defaultdict(list)
@@ -57,18 +64,18 @@ def update_metrics(algorithm: AlgorithmConfig, records: Sequence[UpdateRecord]) 
         for name, column in record.columns.items():
             parts[name] += column
     columns = {name: torch.cat(column) for name, column in parts.items()}
+    padded = counts["padded_entries"]
     metrics = {
         "loss": fmean(records[0].losses or [0.0]),
         "grad_norm": fmean(records[0].norms or [0.0]),
-        "tokens/trained": float(len(columns.get("own", ()))),
-        "learner/padding": 0.0,
+        "tokens/trained": float(counts["trained"]),
+        "learner/padding": 1.0 - counts["entries"] / padded if padded else 0.0,
     }
-    if not columns:
+    if not counts["compared"]:
         return metrics
     own = columns["own"]
     mismatch = describe_mismatch(own, columns["engine"], columns["lengths"], algorithm.mismatch)
     metrics |= {
-        "learner/padding": 1.0 - counts["entries"] / counts["padded_entries"],
         "policy/entropy": columns["entropy"].mean().item(),
         **{f"mismatch/{name}": value for name, value in mismatch.items()},
         **{name: count / counts["compared"] for name, count in counts.items() if name.startswith("clip/")},

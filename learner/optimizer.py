@@ -47,7 +47,7 @@ class ZeroOptimizer:
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self._offload = config.offload == "cpu"
         self._world = world
-        optimizer = _adamw(parameters, config)
+        optimizer = adamw(parameters, config)
         world.join("nccl" if parameters[0].is_cuda else "gloo")
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
         deepspeed.ops.__compatible_ops__[SHM_COMM] = False  # else it is compiled for minutes; only inference uses it
@@ -166,7 +166,8 @@ class ZeroOptimizer:
             replay_steps(self._adam, steps)
 
 
-def _adamw(parameters: list[nn.Parameter], config: LearnerConfig) -> torch.optim.Optimizer:
+def adamw(parameters: list[nn.Parameter], config: LearnerConfig) -> torch.optim.Optimizer:
+    """Return AdamW by its settings: DeepSpeed's for offloaded state, if this CPU has it, else torch's."""
     settings: dict[str, Any] = {
         "lr": config.learning_rate,
         "betas": (config.beta1, config.beta2),

@@ -10,6 +10,9 @@ from microbudget_rl.conf.schema import LearnerConfig
 RECENT = 5
 """Updates whose median says how far the next one moves the policy: single batches differ by a factor of ten."""
 
+FEWEST = 3
+"""Fewest of them that limit the rate: the median of two is one of them."""
+
 
 def learning_rate(config: LearnerConfig, update: int, progress: float, updates: int | None = None) -> float:
     """Return the learning rate of update number `update`, from 0.
@@ -43,7 +46,9 @@ class Brake:
     last: float = 0.0
 
     def see(self, kl: float, behind: float) -> None:
-        """Learn from a batch. kl: KL(engine ‖ learner) in nats per token. behind: its mean staleness in versions."""
+        """Learn from a batch. kl: KL(engine ‖ learner) in nats per token. behind: mean staleness of the same tokens in
+        versions.
+        """
         if not math.isfinite(kl):  # as its loss, which is skipped
             return
         if not behind:
@@ -59,7 +64,7 @@ class Brake:
 
     @property
     def _usual(self) -> float:
-        return median_high(self.recent) if self.recent else 0.0
+        return median_high(self.recent) if len(self.recent) >= FEWEST else 0.0
 
     @property
     def state(self) -> list[float]:

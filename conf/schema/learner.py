@@ -28,8 +28,8 @@ class LearnerConfig:
         0.0, "our choice: 0.03 is not measured on a GPU", ge=0, le=1, follows="learner.max_staleness"
     )
     """Largest KL divergence, in nats per token, by which an update may move the policy. The learning rate is lowered to
-    what keeps it, according to the stale samples of the last five updates; the schedule keeps its shape. 0: no limit.
-    Measured for responses of ten tokens only: docs/studies/learning-rate.md."""
+    what keeps it, according to the stale samples with an advantage of the last five updates, once three have some; the
+    schedule keeps its shape. 0: no limit. Measured for responses of ten tokens only: docs/studies/learning-rate.md."""
     schedule: str = setting("constant", "as in Dr. GRPO (arXiv 2503.20783)", choices=("constant", "linear", "cosine"))
     """How the learning rate falls while the budget, in time or updates, is used."""
     final_rate: float = setting(0.1, "as in Tina (arXiv 2504.15777)", ge=0, le=1)

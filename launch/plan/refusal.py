@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from operator import or_
 
-from microbudget_rl.actors.coordinator.budget import MOST_EVALUATION
+from microbudget_rl.actors.coordinator.budget import MOST_EVALUATION, evaluations_reserve
 from microbudget_rl.actors.formats import duration
 from microbudget_rl.actors.models.sizes import cache_bytes, longest_sample, parameters
 from microbudget_rl.actors.runtime.placement import Placement
@@ -43,15 +43,16 @@ def check_plan(plan: Plan) -> None:
 
 
 def check_budget(plan: Plan) -> None:
-    """Raise BadInput if the budget covers not even the start, or not `eval.benchmarks`."""
+    """Raise BadInput if the budget covers not even the start, or cuts short the reserve for `eval.benchmarks`."""
     budget, found = plan.config.budget, plan.estimate
     if found is None:
         return
     least, what = LEAST_START * found.start_s, "start and evaluations take"
     needed = found.start_s + found.update_s + found.evaluations_s
     if found.benchmarks_s:
-        most = (plan.config.final_policies * found.evaluate_s + found.benchmarks_s) / MOST_EVALUATION
-        least, needed = max(least, most), max(needed, most)
+        reserve_s = evaluations_reserve(math.inf, plan.config.final_policies, found.evaluate_s, found.benchmarks_s)
+        uncut = reserve_s / MOST_EVALUATION
+        least, needed = max(least, uncut), max(needed, uncut)
         what = f"with {duration(found.benchmarks_s)} for eval.benchmarks each time, a run takes"
     if budget.seconds < least:
         given = f"hours={budget.hours:g}" if budget.minutes is None else f"minutes={budget.minutes:g}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from microbudget_rl.actors.messages import AdapterRef, Batch
 from microbudget_rl.conf.schema import LearnerConfig
-from microbudget_rl.learner.rate import RECENT, Brake, learning_rate
+from microbudget_rl.learner.rate import FEWEST, RECENT, Brake, learning_rate
 from tests.learner.helpers import Build, Make, batch, update
 
 MOST = 0.03
@@ -36,9 +36,9 @@ def test_warmup_is_linear_and_never_zero() -> None:
     peak=st.floats(1e-7, 1.0),
     excess=st.floats(1e-3, 1e3),
     noise=st.floats(0.0, MOST / 200),
-    factors=st.lists(st.floats(0.1, 1.0), min_size=2),
+    factors=st.lists(st.floats(0.1, 1.0), min_size=FEWEST + 1),
 )
-def test_a_rate_too_high_is_lowered_after_one_update(
+def test_a_rate_too_high_is_lowered_once_enough_updates_say_so(
     peak: float, excess: float, noise: float, factors: list[float]
 ) -> None:
     """excess: KL at the peak, as a multiple of the largest that is allowed. factors: those of the schedule."""
@@ -48,8 +48,8 @@ def test_a_rate_too_high_is_lowered_after_one_update(
         made.append(brake.kept(peak, MOST))
         brake.last = peak * factor * made[-1]
         brake.see(MOST * excess * (brake.last / peak) ** 2 + noise, 1.0)
-    assert made[0] == 1.0
-    assert made[1:] == pytest.approx([min(1.0, excess**-0.5)] * (len(factors) - 1), rel=1e-2)
+    assert made[:FEWEST] == [1.0] * FEWEST
+    assert made[FEWEST:] == pytest.approx([min(1.0, excess**-0.5)] * (len(factors) - FEWEST), rel=1e-2)
 
 
 def test_single_batches_rounding_and_updates_without_a_change_do_not_brake() -> None:
@@ -65,9 +65,18 @@ def test_single_batches_rounding_and_updates_without_a_change_do_not_brake() -> 
     assert brake.kept(1.0, MOST) == 1.0
 
 
+@pytest.mark.parametrize("after", [[], [MOST / 6] * RECENT, [MOST / 2]])
+def test_a_single_first_value_does_not_limit_the_rate(after: list[float]) -> None:
+    brake = Brake(noise=MOST / 10, last=1.0)
+    for kl in [100 * MOST, *after]:
+        brake.see(kl, 1.0)
+        assert brake.kept(1.0, MOST) == 1.0
+
+
 def test_movement_within_the_rounding_does_not_release_the_limit() -> None:
     brake = Brake(noise=MOST / 10, last=1.0)
-    brake.see(100 * MOST, 1.0)
+    for _ in range(FEWEST):
+        brake.see(100 * MOST, 1.0)
     for _ in range(RECENT):
         brake.last = 0.1 * brake.kept(1.0, MOST)
         brake.see(MOST / 6, 1.0)
@@ -87,19 +96,29 @@ def test_a_batch_that_is_not_finite_says_nothing_about_the_rate(kl: float, behin
 def test_the_limit_holds_in_the_learner_and_after_a_restart(make: Make, build_group: Build, tmp_path: Path) -> None:
     """The engine was certain of the stale samples, as if the policy had moved far since."""
 
-    def stale(version: int, incarnation: int = 0) -> Batch:
+    def stale(version: int, incarnation: int = 0, fresh: int = 0) -> Batch:
+        """fresh: number of groups of this version, without variance."""
         group = build_group(version, adapter=AdapterRef(version - 1, incarnation, "nowhere"))
         samples = tuple(replace(each, logprobs=(0.0,) * len(each.logprobs)) for each in group.samples)
-        return Batch(version, (replace(group, samples=samples),))
+        same = build_group(version, (1.0, 1.0), adapter=AdapterRef(version, incarnation, "nowhere"))
+        return Batch(version, (replace(group, samples=samples), *[same] * fresh))
 
     settings = {"learner.max_kl": 1e-4, "learner.learning_rate": 1e-3, "learner.schedule": "constant"}
     learner, other, free = make(settings), make(settings), make(settings | {"learner.max_kl": 0.0})
-    for each in (learner, free):
+    mixed, regularised = make(settings), make(settings | {"algorithm.entropy": 1e-9})
+    for each in (learner, free, mixed, regularised):
         assert update(each, batch(build_group)).metrics["learner/rate_kept"] == 1.0
-    limited = update(learner, stale(1)).metrics
+        for version in range(1, FEWEST):
+            assert update(each, stale(version, fresh=2 * (each in (mixed, regularised)))).metrics["learning_rate"] == 1e-3
+    limited = update(learner, stale(FEWEST)).metrics
     assert 0 < limited["learner/rate_kept"] < 0.9
     assert limited["learning_rate"] == 1e-3 * limited["learner/rate_kept"]
-    assert update(free, stale(1)).metrics["learning_rate"] == 1e-3
+    assert update(free, stale(FEWEST)).metrics["learning_rate"] == 1e-3
+    for each in (mixed, regularised):
+        fraction = update(each, stale(FEWEST, fresh=2)).metrics["learner/rate_kept"]
+        assert fraction == pytest.approx(limited["learner/rate_kept"], rel=0.05)
     learner.save(tmp_path)
     other.restore(tmp_path, incarnation=1)
-    assert update(other, stale(2, 1)).metrics["learning_rate"] == update(learner, stale(2)).metrics["learning_rate"]
+    version = FEWEST + 1
+    ours, theirs = update(learner, stale(version)).metrics, update(other, stale(version, 1)).metrics
+    assert ours["learning_rate"] == theirs["learning_rate"]
