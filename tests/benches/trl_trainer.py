@@ -12,13 +12,13 @@ from typing import Any
 
 import psutil
 
+from microbudget_rl.actors.coordinator.rules.rate import learning_rate
 from microbudget_rl.actors.models.files import load_tokenizer, locate
 from microbudget_rl.conf.load import load
 from microbudget_rl.conf.schema import Config
 from microbudget_rl.conf.schema.learner import LearnerConfig
 from microbudget_rl.launch.hardware.machine import detect
 from microbudget_rl.launch.session.admission import resolve_model
-from microbudget_rl.learner.rate import learning_rate
 from microbudget_rl.rewards.problems.loading import load_problems
 from microbudget_rl.rewards.verify import verify
 from tests.benches.trl_updates import reward
