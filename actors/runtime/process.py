@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -17,6 +18,9 @@ MPS_TOOL = "nvidia-cuda-mps-control"
 
 MPS_ANSWER_S = 2.0
 """Seconds that the service of NVIDIA's MPS has for an answer while the caller's event loop waits."""
+
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Variables with the settings of torch's allocator on a GPU: the present name, and the old one."""
 
 _libc = ctypes.CDLL(None)  # loaded before any fork
 
@@ -44,6 +48,15 @@ def end_without_gpu() -> None:
     except RuntimeError as error:
         print(f"the GPU does not answer: {error}", file=sys.stderr, flush=True)
         os._exit(1)
+
+
+def expand_segments() -> None:
+    """Let torch's allocator grow its segments, since tensors of many sizes would fragment a share of a GPU. Call it
+    before torch is imported. It respects the user's settings, and leaves out WSL2, where the first allocation would
+    fail with drivers before R615 (pytorch#192330).
+    """
+    if "microsoft" not in platform.release().lower() and os.environ.keys().isdisjoint(ALLOCATOR):
+        os.environ[ALLOCATOR[0]] = "expandable_segments:True"
 
 
 def leave_mps(pid: int) -> None:

@@ -91,8 +91,8 @@ class Archive:
 
 def describe_host(archive: Archive) -> None:
     """Add the driver's own words, the environment, and the packages."""
-    if shutil.which("nvidia-smi"):
-        asked = subprocess.run(["nvidia-smi", "-q"], capture_output=True, text=True, timeout=60)
+    if tool := shutil.which("nvidia-smi", path=f"{os.environ.get('PATH')}:/usr/lib/wsl/lib"):  # WSL2's
+        asked = subprocess.run([tool, "-q"], capture_output=True, text=True, timeout=60)
         archive.files["nvidia-smi.txt"] = asked.stdout + asked.stderr
     allowed = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT))
     archive.files["environment.txt"] = "\n".join(allowed)

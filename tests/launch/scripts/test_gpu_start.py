@@ -1,6 +1,7 @@
 """The start of a run on GPUs of a stand-in for the driver: placement, environments, refusals."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ from microbudget_rl.actors.runtime.placement import Share
 from microbudget_rl.conf.load import load
 from microbudget_rl.launch import run
 from microbudget_rl.launch.hardware.gpus import Gpu
+from microbudget_rl.launch.hardware.sharing import CLIENT, READER
 from microbudget_rl.launch.plan import measurements
 from microbudget_rl.launch.plan.plan import Plan
 from microbudget_rl.launch.run import main
@@ -146,6 +148,34 @@ def test_a_gpu_that_cannot_be_used_is_refused_in_one_line(
     assert said in refused(lambda given: start(*given)[0], arguments)
 
 
+EXPANDED, FIXED = ({"PYTORCH_ALLOC_CONF": f"expandable_segments:{grows}"} for grows in (True, False))
+OLD = {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "asked", "settings"),
+    [
+        ("6.8.0-51-generic", {}, EXPANDED),
+        ("6.8.0-51-generic", FIXED, FIXED),
+        ("6.8.0-51-generic", OLD, OLD),
+        ("6.6.87.2-microsoft-standard-WSL2", {}, {}),
+        ("6.6.87.2-microsoft-standard-WSL2", EXPANDED, EXPANDED),
+    ],
+)
+def test_segments_grow_except_under_wsl_or_as_the_user_says(
+    kernel: str, asked: dict[str, str], settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.release", lambda: kernel)
+    config = load(["conf=r8_instruct"])
+    for program in ("", CLIENT, READER):
+        monkeypatch.setattr(os, "environ", dict(asked))
+        if program:
+            exec(re.split("import torch|assert", program)[0])
+        else:
+            LearnerActor(config, "", Share(gpus=1.0), "")
+        assert {name: os.environ[name] for name in os.environ if "ALLOC" in name} == settings
+
+
 @pytest.mark.parametrize("mps", [False, True])
 @pytest.mark.parametrize("gpus", [0.5, 1.0, 0.0])
 def test_engine_and_learner_have_their_environments(mps: bool, gpus: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +185,5 @@ def test_engine_and_learner_have_their_environments(mps: bool, gpus: float, monk
     given = "run.nvidia_mps_percentage=90", f"run.nvidia_mps={'on' if mps else 'off'}"
     LearnerActor(load(["conf=r8_instruct", *given]), "", Share(gpus=gpus, memory=gpus, threads=4), "")
     assert os.environ["DS_ACCELERATOR"] == ("cuda" if gpus else "cpu")
-    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     limited = os.environ.get("CUDA_MPS_CLIENT_PRIORITY"), os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
     assert limited == (("1", "90") if mps and gpus == 0.5 else (None, None))

@@ -1,6 +1,7 @@
 """The set-up script with Python and pip replaced by a recorder: its order, and its sentences."""
 
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -39,7 +40,7 @@ class Machine:
         (self.project / "launch").mkdir(parents=True)
         shutil.copy(ROOT / "pyproject.toml", self.project)
         script = (ROOT / "launch/setup.sh").read_text()
-        (self.project / "launch/setup.sh").write_text(script.replace("/dev/nvidia", f"{folder}/nvidia"))
+        (self.project / "launch/setup.sh").write_text(re.sub("/dev/(?=nvidia)|/usr/lib/(?=wsl/)", f"{folder}/", script))
         shutil.copytree(ROOT / "launch/locks", self.project / "launch/locks")
         self.bin.mkdir()
         self.program("python3.11", PYTHON)
@@ -124,10 +125,14 @@ def test_lock_has_a_version_of_every_requirement(extra: str) -> None:
     ("driver", "capability", "said"),
     [("570.133.20", "8.6", "570.133.20"), ("580.65.06", "7.5", "compute capability 7.5"), ("580.65.06", "8.6", "")],
 )
+@pytest.mark.parametrize("place", ["bin", "wsl/lib"])
 def test_gpus_that_could_not_be_used_are_refused_before_anything_is_installed(
-    machine: Machine, driver: str, capability: str, said: str
+    machine: Machine, driver: str, capability: str, said: str, place: str, tmp_path: Path
 ) -> None:
+    """Under WSL2 the tool is on no PATH of root."""
     machine.program("nvidia-smi", f"#!/bin/sh\ncase $1 in *driver*) echo {driver} ;; *) echo {capability} ;; esac\n")
+    (tmp_path / "wsl/lib").mkdir(parents=True)
+    (machine.bin / "nvidia-smi").rename(tmp_path / place / "nvidia-smi")
     code, output, commands = machine.setup()
     assert code == bool(said)
     assert said in output
@@ -135,11 +140,13 @@ def test_gpus_that_could_not_be_used_are_refused_before_anything_is_installed(
     assert installed == ([] if said else [True])
 
 
+@pytest.mark.parametrize("file", ["nvidia3", "wsl/lib/libcuda.so.1"])
 def test_a_gpu_whose_tool_is_hidden_gets_no_cpu_build_unasked(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: str, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a container with NVIDIA_DRIVER_CAPABILITIES=compute. A CPU build that was asked for once is kept."""
-    (tmp_path / "nvidia3").touch()
+    (tmp_path / "wsl/lib").mkdir(parents=True)
+    (tmp_path / file).touch()
     code, output, commands = machine.setup()
     assert (code, commands) == (1, [])
     assert "NVIDIA_DRIVER_CAPABILITIES" in output
