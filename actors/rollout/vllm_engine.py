@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
 import traceback
 from array import array
 from collections.abc import AsyncIterator, Callable
@@ -123,6 +124,17 @@ class EngineThread:
         self._takers.clear()
 
 
+def no_room(config: Config, fault: str) -> str:
+    """Say what to do about vLLM's complaint that a first engine finds too little memory."""
+    fault = re.split(" (Try|Decrease|Increase) ", fault)[0].rstrip(".")
+    if "cache" in fault:
+        return (
+            f"rollout.max_concurrent_samples={config.rollout.concurrent_samples}: no room for the KV cache ({fault});"
+            " give half as many, or learner.gradient_checkpointing=on"
+        )
+    return f"another process took memory of the GPU after the plan ({fault}); nvidia-smi shows which, end it"
+
+
 class RolloutEngine:
     """A vLLM engine on one share of the machine. Its calls raise ActorDied once the engine has failed."""
 
@@ -141,12 +153,9 @@ class RolloutEngine:
             try:
                 return LLMEngine(made, Executor.get_class(made), log_stats=False, multiprocess_mode=False)
             except ValueError as error:
-                if share.cores or "cache" not in str(error):
+                if share.cores or cache_blocks is not None or "memory" not in str(error):
                     raise
-                raise BadInput(
-                    f"rollout.max_concurrent_samples={config.rollout.concurrent_samples}: no room for the KV cache"
-                    f" ({str(error).partition(' Try ')[0]}); give half as many, or learner.gradient_checkpointing=on"
-                ) from error
+                raise BadInput(no_room(config, str(error))) from error
 
         self._thread = EngineThread(make)
         self.vllm_config = self._thread.engine.vllm_config

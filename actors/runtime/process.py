@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
@@ -59,13 +59,15 @@ def expand_segments() -> None:
         os.environ[ALLOCATOR[0]] = "expandable_segments:True"
 
 
-def leave_mps(pid: int) -> None:
-    """Have the service of NVIDIA's MPS, if there is one here, end a process's work on the GPU. A signal that ends it at
+def leave_mps(pid: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Have the service of NVIDIA's MPS, if there is one, end a process's work on the GPU. A signal that ends it at
     work may break the service for all others (NVIDIA's documentation of MPS, "Client Early Termination").
+
+    environment: names the service.
     """
-    tell = partial(subprocess.run, [MPS_TOOL], text=True, capture_output=True, timeout=MPS_ANSWER_S)
+    tell = partial(subprocess.run, [MPS_TOOL], env=environment, text=True, capture_output=True, timeout=MPS_ANSWER_S)
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # the signal that follows ends it all the same
-        servers = tell(input="get_server_list\n").stdout.split() if "CUDA_MPS_PIPE_DIRECTORY" in os.environ else []
+        servers = tell(input="get_server_list\n").stdout.split() if "CUDA_MPS_PIPE_DIRECTORY" in environment else []
         for server in filter(str.isdigit, servers):
             tell(input=f"terminate_client {server} {pid}\n")
 

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from vllm.model_executor.model_loader.weight_cache.protocol import get_socket_path
@@ -171,6 +172,33 @@ def test_it_ends_with_its_context_on_the_gpu(kind: Any, on_cpu: bool, monkeypatc
     monkeypatch.setattr("os._exit", sys.exit)
     with nullcontext() if on_cpu else pytest.raises(SystemExit):
         asyncio.run(kind.alive(actor))
+
+
+FULL = "Free memory on device cuda:0 (3.1/11.7 GiB) on startup is less than desired. Decrease GPU memory utilization."
+
+
+@pytest.mark.parametrize(
+    ("fault", "blocks", "kind", "said"),
+    [
+        (FULL, None, BadInput, "3.1/11.7"),
+        (FULL, 5000, ValueError, "3.1/11.7"),  # a neighbour may leave before the next restart
+        ("No available memory for the cache blocks. Try", None, BadInput, "max_concurrent_samples"),
+    ],
+)
+def test_too_little_memory_at_the_first_start_is_bad_input(
+    fault: str, blocks: int | None, kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", {})
+    monkeypatch.setattr("vllm.LLMEngine", Mock(side_effect=ValueError(fault)))
+    for name in (
+        "vllm.EngineArgs",
+        "vllm.v1.executor.Executor",
+        f"{RolloutEngine.__module__}.engine_settings",
+        f"{RolloutEngine.__module__}.check_registered",
+    ):
+        monkeypatch.setattr(name, MagicMock())
+    with pytest.raises(kind, match=said):
+        RolloutEngine(Config(), "", Share(gpus=0.5), blocks)
 
 
 def test_an_engine_is_given_what_another_process_holds_in_addition_to_its_share() -> None:
