@@ -62,7 +62,7 @@ def one_update(settings: list[str]) -> tuple[list[Group], dict[str, float]]:
     tokens = sum(group.tokens for group in groups)  # all samples count in the denominators
     totals = Totals(len(groups) * rollout.samples_per_problem, tokens, rollout.max_response_tokens)
     optimizer = torch.optim.AdamW(filter(lambda p: p.requires_grad, policy.parameters()), config.learner.learning_rate)
-    for micro_batch in pack([each.tokens for each in learned], config.learner.tokens_per_microbatch):
+    for micro_batch in pack([each.tokens for each in learned], config.learner.microbatch):
         members = [learned[position] for position in micro_batch.samples]
         lengths = torch.tensor([len(each.engine) for each in members])
         sampled = torch.tensor([value for each in members for value in each.engine])

@@ -166,11 +166,11 @@ def gpu_faults(config: Config) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         learner = config.learner
-        half = max(learner.tokens_per_microbatch // 2, config.rollout.longest)
+        half = max(learner.microbatch // 2, config.rollout.longest)
         smaller = {"tokens_per_microbatch": half, "gradient_checkpointing": "on", "offload": "cpu"}
         remedies = [f"learner.{key}={value}" for key, value in smaller.items() if getattr(learner, key) != value]
         raise Halted(
-            f"learner.tokens_per_microbatch={learner.tokens_per_microbatch} needs more than the learner's share of the"
+            f"learner.tokens_per_microbatch={learner.microbatch} needs more than the learner's share of the"
             f" GPU ({str(error).partition(' GPU ')[0]}); give {' or '.join([*remedies, 'a larger GPU'])}"
         ) from error
     except RuntimeError as error:

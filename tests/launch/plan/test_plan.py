@@ -108,11 +108,11 @@ def test_shares_of_a_gpu_follow_needs(gib: int, fit: tuple[bool, bool], chosen: 
 
 
 def test_activations_are_kept_on_a_gpu_of_its_own_only_with_memory_to_spare() -> None:
-    off = "learner.gradient_checkpointing=off"
-    need = plan("r256_instruct", machine("A40", 2), off).needed("learner GPU") / WHOLE_GPU
+    off, tokens = "learner.gradient_checkpointing=off", "learner.tokens_per_microbatch=4096"
+    need = plan("r256_instruct", machine("A40", 2), off, tokens).needed("learner GPU") / WHOLE_GPU
     for spare, tight in ((1.03, True), (1.05, False)):
         gpus = replace(machine("A40", 2), gpu_memory=int(spare * need))
-        kept, chosen = plan("r256_instruct", gpus, off), plan("r256_instruct", gpus)
+        kept, chosen = plan("r256_instruct", gpus, off, tokens), plan("r256_instruct", gpus, tokens)
         assert kept.fits
         assert (kept.tight, chosen.config.learner.recomputes) == (tight, tight)
     unlisted = replace(machine("A40"), rates={}, bandwidth=None)
@@ -120,7 +120,7 @@ def test_activations_are_kept_on_a_gpu_of_its_own_only_with_memory_to_spare() ->
     assert not plan("quickstart", CPU).config.learner.recomputes
 
 
-def test_weights_are_shared_where_that_makes_updates_shorter_or_a_model_fit() -> None:
+def test_weights_are_shared_where_nothing_else_fits_or_by_name() -> None:
     small, large = machine("RTX4090"), machine("A40")
     own, shared = (plan("qwen2.5-7b", small, f"model.shared_weights={way}") for way in ("off", "auto"))
     assert (own.fits, shared.fits, shared.tight) == (False, True, False)
@@ -128,8 +128,9 @@ def test_weights_are_shared_where_that_makes_updates_shorter_or_a_model_fit() ->
     assert {"rollout GPU", "learner GPU", "weights GPU"} < shared.available.keys()
     assert entry(shared, "base weights, shared") == entry(own, "engine: base weights")
     assert not [part for part in shared.memory if part.what in ("engine: base weights", "learner: base weights")]
-    slow, fast = (plan("qwen2.5-7b", large, "lora.rank=64", f"model.shared_weights={way}") for way in ("off", "auto"))
-    assert estimated(fast).update_s < 0.95 * estimated(slow).update_s
+    own, shared = (plan("r64_instruct", small, f"model.shared_weights={way}") for way in ("auto", "on"))
+    assert (own.placement.weights, own.tight, bool(shared.placement.weights)) == (None, False, True)
+    assert estimated(shared).update_s < 0.95 * estimated(own).update_s
     gemma_4 = plan("qwen2.5-7b", small, "model.shape.sizes={global_head_dim: 128}")
     for alone in (
         plan("r256_instruct", large),
